@@ -1,0 +1,75 @@
+#!lua flags=allow-oom
+--[[ heartbeat — prolong the life of up to 200 agents.
+
+  KEYS   version      string  {mesh}:version
+         log          stream  {mesh}:log
+         deadlines    zset    {mesh}:deadlines
+         heartbeats   zset    {mesh}:heartbeats
+         pulse        string  {mesh}:pulse
+         outage       string  {mesh}:outage
+         counters     hash    {mesh}:counters
+         agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
+  ARGV   history      integer, entries the log keeps
+         agents…      id and mode of each: beat prolongs any agent and makes it healthy;
+                      keep prolongs a healthy one and leaves any other as it is
+  REPLY  ok <now_ms> <word>…   one word for each agent, in order:
+         healthy                       prolonged
+         pending degraded expired      only for keep: left as it is
+         unknown_agent                 never registered, or removed
+         bad_record                    its hash cannot be read; left as it is
+  WRITES version log deadlines heartbeats pulse outage counters agent_keys
+  EMITS  modify first_heartbeat | modify recovered | nothing
+  COST   O(K log N) for K agents
+]]
+--@include clock
+--@include text
+--@include agent
+--@include pulse
+--@include change
+local version, log, deadlines, heartbeats, pulse, outage, counters = unpack(KEYS)
+local history = unpack(ARGV)
+local fixed, count = 7, #KEYS - 7
+if count > 200 or #ARGV ~= 1 + 2 * count then
+  return redis.error_reply('ERR heartbeat takes an id and a mode for each of at most 200 agents')
+end
+
+local now = now_ms()
+local stamp = text(now)
+touch_pulse(pulse, outage, now)
+
+local function recover(key, id, status)
+  local agent = read_agent(key)
+  agent.status = 'healthy'
+  append_change(version, log, history, now, {
+    kind = 'modify',
+    reason = status == 'pending' and 'first_heartbeat' or 'recovered',
+    id = id,
+    key = key,
+    agent = agent,
+    heartbeat = stamp,
+    before = { status = status },
+  })
+end
+
+local reply, beats = { 'ok', stamp }, 0
+for i = 1, count do
+  local key, id, mode = KEYS[fixed + i], ARGV[2 * i], ARGV[2 * i + 1]
+  local known = redis.pcall('HMGET', key, 'status', 'timeout')
+  local status, timeout = known[1], tonumber(known[2])
+  if known.err or (status and not timeout) then
+    reply[i + 2] = 'bad_record'
+  elseif not status then
+    reply[i + 2] = 'unknown_agent'
+  elseif mode == 'keep' and status ~= 'healthy' then
+    reply[i + 2] = status
+  else
+    if status ~= 'healthy' then
+      recover(key, id, status)
+    end
+    redis.call('ZADD', heartbeats, stamp, id)
+    redis.call('ZADD', deadlines, text(now + timeout), id)
+    reply[i + 2], beats = 'healthy', beats + 1
+  end
+end
+redis.call('HINCRBY', counters, 'heartbeats', beats)
+return reply

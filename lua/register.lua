@@ -1,0 +1,76 @@
+#!lua
+--[[ register — create one agent or replace what it says of itself.
+
+  KEYS   version     string  {mesh}:version
+         log         stream  {mesh}:log
+         deadlines   zset    {mesh}:deadlines
+         heartbeats  zset    {mesh}:heartbeats
+         counters    hash    {mesh}:counters
+         agent_key   hash    {mesh}:agent:<id>
+  ARGV   id            text
+         spec          canonical JSON, opaque here
+         timeout       integer, ms without a heartbeat until degraded
+         eviction      integer, ms without a heartbeat until expired
+         precondition  '' none | absent | present | a version
+         history       integer, entries the log keeps
+  REPLY  created <version>     the agent is new and pending
+         updated <version>     what it says of itself changed
+         unchanged <version>   a heartbeat; the version is that of its last change
+         stale_version <version or ''>   the precondition does not hold; nothing was written
+  WRITES version log deadlines heartbeats counters agent_key
+  EMITS  add registered | modify updated | modify recovered | nothing
+  COST   O(log N)
+]]
+--@include clock
+--@include text
+--@include agent
+--@include change
+local version, log, deadlines, heartbeats, counters, agent_key = unpack(KEYS)
+local id, spec, timeout, eviction, precondition, history = unpack(ARGV)
+
+local agent = read_agent(agent_key)
+local held = agent ~= nil
+if precondition == 'absent' then
+  held = agent == nil
+elseif precondition ~= '' and precondition ~= 'present' and agent then
+  local asked = tonumber(precondition)
+  held = tonumber(agent.spec_version) <= asked and asked <= tonumber(agent.version)
+end
+if precondition ~= '' and not held then
+  return { 'stale_version', agent and agent.version or '' }
+end
+
+local now = now_ms()
+local change = { id = id, key = agent_key, before = {}, heartbeat = '' }
+if not agent then
+  agent = { spec = '', status = 'pending', draining = '0', created = text(now) }
+  change.kind, change.reason, change.spec_changed = 'add', 'registered', true
+else
+  change.kind, change.reason = 'modify', 'recovered'
+  if agent.spec ~= spec then
+    change.before.spec = agent.spec
+  end
+  if agent.spec ~= spec or agent.timeout ~= timeout or agent.eviction ~= eviction then
+    change.reason, change.spec_changed = 'updated', true
+  end
+  if agent.status ~= 'pending' then
+    change.heartbeat = text(now)
+    if agent.status ~= 'healthy' then
+      change.before.status = agent.status
+      agent.status = 'healthy'
+    end
+  end
+end
+
+local word, current = 'unchanged', agent.version
+if change.spec_changed or change.before.status then
+  agent.spec, agent.timeout, agent.eviction, change.agent = spec, timeout, eviction, agent
+  current = append_change(version, log, history, now, change)
+  word = change.kind == 'add' and 'created' or change.spec_changed and 'updated' or 'unchanged'
+end
+if change.heartbeat ~= '' then
+  redis.call('ZADD', heartbeats, change.heartbeat, id)
+end
+redis.call('ZADD', deadlines, text(now + timeout), id)
+redis.call('HINCRBY', counters, 'registrations', 1)
+return { word, current }

@@ -1,0 +1,146 @@
+"""The agents as of one version, with indexes. No method awaits: the event loop is the lock."""
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from registry.model.agent import STATUSES, Agent, Profile, Status
+from registry.model.change import Change, Position
+from registry.model.wire import head, tail
+
+Key = TypeVar("Key", bound=Hashable)
+Index = dict[Key, dict[str, "Record"]]
+
+
+class Record:
+    """One agent and its encoded form, which is kept until the agent changes.
+
+    `heartbeat` is the last one known, in Redis-server milliseconds; `heard_at` the moment it was learnt, on this
+    replica's monotonic clock in seconds.
+    """
+
+    __slots__ = ("_body", "_head", "agent", "heard_at", "heartbeat")
+
+    def __init__(self, agent: Agent, heartbeat: int | None, heard_at: float) -> None:
+        self.agent = agent
+        self.heartbeat = heartbeat
+        self.heard_at = heard_at
+        self._head: bytes | None = None
+        self._body: bytes | None = None
+
+    def change(self, agent: Agent) -> None:
+        """Take the agent as it is after a change."""
+        self.agent = agent
+        self._head = self._body = None
+
+    def hear(self, heartbeat: int | None, heard_at: float) -> None:
+        """Note a last heartbeat; what is older than what is known says nothing new."""
+        self.heard_at = heard_at
+        if heartbeat is not None and (self.heartbeat is None or heartbeat > self.heartbeat):
+            self.heartbeat = heartbeat
+            self._body = None
+
+    @property
+    def body(self) -> bytes:
+        """The agent as answers show it, JSON."""
+        if self._body is None:
+            if self._head is None:
+                self._head = head(self.agent)
+            self._body = self._head + tail(self.heartbeat)
+        return self._body
+
+
+class View:
+    """Every agent of the mesh at `version` of `history`."""
+
+    def __init__(self, position: Position) -> None:
+        self.version = position.version
+        self.history = position.history
+        self.records: dict[str, Record] = {}
+        self.by_capability: Index[str] = {}
+        self.by_namespace: Index[str] = {}
+        self.by_label: Index[tuple[str, str]] = {}
+        self.by_status: Mapping[Status, dict[str, Record]] = {status: {} for status in STATUSES}
+        self.capabilities = 0
+
+    def put(self, agent: Agent, heartbeat: int | None, heard_at: float) -> None:
+        """Take an agent, unless a newer state of it is held already."""
+        record = self.records.get(agent.id)
+        if record is None:
+            record = self.records[agent.id] = Record(agent, heartbeat, heard_at)
+            self._add_profile(record)
+        elif record.agent.version >= agent.version:
+            return
+        else:
+            before = record.agent
+            del self.by_status[before.status][agent.id]
+            if before.spec == agent.spec:
+                record.change(agent)
+            else:
+                self._drop_profile(before)
+                record.change(agent)
+                self._add_profile(record)
+            record.hear(heartbeat, heard_at)
+        self.by_status[agent.status][agent.id] = record
+
+    def remove(self, agent: Agent) -> None:
+        """Forget an agent, unless a newer state of it is held."""
+        record = self.records.get(agent.id)
+        if record is None or record.agent.version >= agent.version:
+            return
+        del self.records[agent.id]
+        del self.by_status[record.agent.status][agent.id]
+        self._drop_profile(record.agent)
+
+    def apply(self, change: Change, heard_at: float) -> None:
+        """Move on by one change of the log."""
+        if change.agent is not None:
+            if change.kind == "remove":
+                self.remove(change.agent)
+            else:
+                self.put(change.agent, change.heartbeat, heard_at)
+        self.version = change.version
+
+    def counts(self) -> dict[Status, int]:
+        """Return how many agents have each status, zeros too."""
+        return {status: len(records) for status, records in self.by_status.items()}
+
+    def narrowest(
+        self,
+        *,
+        capabilities: Iterable[str],
+        namespace: str | None,
+        labels: Iterable[tuple[str, str]],
+        statuses: Iterable[Status],
+    ) -> Mapping[str, Record]:
+        """Return the smallest set of records, by one index, that holds every match of all of these conditions."""
+        sets = [self.by_capability.get(name, {}) for name in capabilities]
+        sets += [self.by_label.get(label, {}) for label in labels]
+        if namespace is not None:
+            sets.append(self.by_namespace.get(namespace, {}))
+        asked = [self.by_status[status] for status in statuses]
+        if len(asked) == 1:
+            sets += asked
+        return min(sets, key=len, default=self.records)
+
+    def _add_profile(self, record: Record) -> None:
+        agent = record.agent
+        for index, keys in self._indexes(agent.profile):
+            for key in keys:
+                index.setdefault(key, {})[agent.id] = record
+        self.capabilities += len(agent.profile.capabilities)
+
+    def _drop_profile(self, agent: Agent) -> None:
+        for index, keys in self._indexes(agent.profile):
+            for key in keys:
+                records = index[key]
+                del records[agent.id]
+                if not records:
+                    del index[key]
+        self.capabilities -= len(agent.profile.capabilities)
+
+    def _indexes(self, profile: Profile) -> tuple[tuple[Index[Any], set[Any]], ...]:
+        return (
+            (self.by_capability, {capability.name for capability in profile.capabilities}),
+            (self.by_namespace, {profile.namespace}),
+            (self.by_label, set(profile.labels.items())),
+        )

@@ -1,0 +1,53 @@
+"""Durations as people write them: a number and a unit, `30s`, `1.5m`, `1h30m`."""
+
+import re
+from datetime import timedelta
+
+LONGEST = timedelta(days=366)
+
+_NUMBER = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)"
+# From large to small, each unit at most once: `1h30m` has one meaning, `30m1h` is a slip of the pen.
+_DURATION = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in ("d", "h", "m", "s", "ms")))
+_EXPECTED = (
+    "expected a duration with a unit, such as 500ms, 30s, 1.5m, 2h, 7d or 1h30m, "
+    f"above 0 and at most {LONGEST.days}d"
+)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read `500ms`, `30s`, `1.5m`, `2h`, `7d` or a sequence such as `1h30m`; blanks around it do not matter.
+
+    A bare number is refused, because nobody can tell seconds from milliseconds by looking at it.
+
+    Raises:
+        ValueError: no such duration, or not above 0, or more than 366 days; the message says what is expected.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(_EXPECTED)
+    days, hours, minutes, seconds, milliseconds = (float(number or 0) for number in found.groups())
+    duration = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
+    if not timedelta(0) < duration <= LONGEST:
+        raise ValueError(_EXPECTED)
+    return duration
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write a duration so that `parse_duration` reads the same one: `1h30m`, `2.5s`, `500ms`; zero is `0s`."""
+    if duration < timedelta(0):
+        return f"-{format_duration(-duration)}"
+    if timedelta(0) < duration < timedelta(seconds=1):
+        return f"{_decimal(duration.microseconds, 1000)}ms"
+    minutes, seconds = divmod(duration.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((duration.days, "d"), (hours, "h"), (minutes, "m"))
+    text = "".join(f"{number}{unit}" for number, unit in parts if number)
+    rest = seconds * 1_000_000 + duration.microseconds
+    return f"{text}{_decimal(rest, 1_000_000)}s" if rest or not text else text
+
+
+def _decimal(number: int, divisor: int) -> str:
+    """Write `number / divisor` (a power of ten) without a float's noise."""
+    whole, fraction = divmod(number, divisor)
+    digits = str(divisor + fraction)[1:].rstrip("0")
+    return f"{whole}.{digits}" if digits else str(whole)

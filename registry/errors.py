@@ -1,0 +1,137 @@
+"""Everything the registry refuses or fails to do, as one tree.
+
+    RegistryError
+    ├── InvalidRequest            the caller's fault; names every bad field
+    │   ├── MalformedRequest      400  not JSON, a bad selector or constraint, an unknown parameter
+    │   ├── UnprocessableRequest  422  well-formed, but fields are wrong
+    │   ├── RequestTooLarge       413
+    │   └── UnsupportedMediaType  415
+    ├── Unauthorized              401
+    ├── Refused                   the store looked and said no
+    │   ├── UnknownAgent          404
+    │   └── StaleVersion          409
+    ├── NotReady                  503  the cache is not filled yet
+    ├── StoreUnavailable          503  the store could not answer; never 404, never 410
+    └── StartupError              the process cannot start; the message says what to do
+
+Each class carries its `code`, the word used in Lua replies, logs and the JSON body. `api/problems.py` alone knows
+the HTTP status. Bugs are not in the tree: they stay what they are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+Outcome = Literal["not_sent", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One bad field: its path in the request and what is wrong with it."""
+
+    field: str
+    problem: str
+
+
+class RegistryError(Exception):
+    """Root of the tree."""
+
+    code: ClassVar[str] = "error"
+
+
+class InvalidRequest(RegistryError):
+    """The request cannot be carried out as it was sent; `details` names every bad field."""
+
+    code: ClassVar[str] = "invalid_request"
+
+    def __init__(self, message: str, details: Sequence[Detail] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
+
+
+class MalformedRequest(InvalidRequest):
+    """The request cannot be read: not JSON, a bad selector or constraint, an unknown parameter."""
+
+    code: ClassVar[str] = "malformed_request"
+
+
+class UnprocessableRequest(InvalidRequest):
+    """The request can be read, but fields are missing or wrong."""
+
+    code: ClassVar[str] = "validation_failed"
+
+
+class RequestTooLarge(InvalidRequest):
+    """The body is over the limit."""
+
+    code: ClassVar[str] = "request_too_large"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body is not declared as JSON."""
+
+    code: ClassVar[str] = "unsupported_media_type"
+
+
+class Unauthorized(RegistryError):
+    """The token is missing or wrong. The message never contains it."""
+
+    code: ClassVar[str] = "unauthorized"
+
+
+class Refused(RegistryError):
+    """The store was asked, looked, and said no."""
+
+
+class UnknownAgent(Refused):
+    """No agent has this id: never registered, unregistered, or removed after its retention."""
+
+    code: ClassVar[str] = "unknown_agent"
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"No agent has the id {agent_id!r}; register it first")
+        self.agent_id = agent_id
+
+
+class StaleVersion(Refused):
+    """The precondition of a registration does not hold; nothing was changed.
+
+    `current` is the agent's resource version now, or None when there is no such agent.
+    """
+
+    code: ClassVar[str] = "stale_version"
+
+    def __init__(self, agent_id: str, current: int | None) -> None:
+        state = "is not registered" if current is None else f"is at resource version {current}"
+        super().__init__(
+            f"Agent {agent_id!r} {state}; read it again and repeat the change on what you then have"
+        )
+        self.agent_id = agent_id
+        self.current = current
+
+
+class NotReady(RegistryError):
+    """This replica has not filled its cache yet."""
+
+    code: ClassVar[str] = "not_ready"
+
+
+class StoreUnavailable(RegistryError):
+    """The store could not answer in time, or refused for reasons of its own.
+
+    `outcome` tells a writer whether its write may have happened: `not_sent` (it did not) or `unknown`.
+    `reason` is one lower-snake-case word for logs and metrics.
+    """
+
+    code: ClassVar[str] = "store_unavailable"
+
+    def __init__(self, message: str, *, outcome: Outcome = "not_sent", reason: str = "unreachable") -> None:
+        super().__init__(message)
+        self.outcome = outcome
+        self.reason = reason
+
+
+class StartupError(RegistryError):
+    """The process cannot start; the message says what to do."""
+
+    code: ClassVar[str] = "startup_failed"

@@ -1,0 +1,67 @@
+"""The one endless loop. It never dies of an exception and never hides one."""
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from registry.errors import StoreUnavailable
+from registry.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+
+async def every(
+    period: float,
+    name: str,
+    body: Callable[[], Awaitable[None]],
+    *,
+    longest: float | None = None,
+    on_error: Callable[[str], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> NoReturn:
+    """Run `body` now and then each `period` seconds, until cancelled.
+
+    Rounds start on a fixed grid, so the schedule does not drift; a round that takes longer than the period costs
+    the rounds it overlaps, which are not made up for. After an exception the next round comes after a random pause
+    between `period` and a bound that doubles with each failure in a row up to `longest` seconds (8 periods if None):
+    replicas that failed together come back one by one. The exception is logged under `name`, and `on_error(name)`
+    is called; cancellation passes through.
+
+    Raises:
+        ValueError: `period` is not above 0, or `longest` is below it.
+    """
+    longest = 8 * period if longest is None else longest
+    if not 0 < period <= longest:
+        raise ValueError(f"expected 0 < period <= longest, got {period} and {longest}")
+    bound, failures, due = period, 0, clock()
+    while True:
+        try:
+            await body()
+        except Exception as error:  # noqa: BLE001  a loop outlives whatever its body raises
+            failures += 1
+            bound = min(2 * bound, longest)
+            now = clock()
+            due = now + random.uniform(period, bound)  # noqa: S311  spreads replicas, guards nothing
+            _report(error, name, failures, due - now)
+            if on_error is not None:
+                on_error(name)
+        else:
+            bound, failures = period, 0
+            now = clock()
+            # At least one period on, because a sleep may end a clock tick early and the round be over at once.
+            due += period * max(1, math.floor((now - due) / period) + 1)
+        await sleep(due - now)
+
+
+def _report(error: Exception, name: str, failures: int, pause: float) -> None:
+    facts = {"loop": name, "failures": failures, "next_try_in_s": round(pause, 3)}
+    if isinstance(error, StoreUnavailable):
+        log.warning(
+            "The store is away, the loop tries again", **facts, reason=error.reason, problem=str(error)
+        )
+    else:
+        log.error("The loop's round failed, it tries again; please report this", **facts, exc_info=error)

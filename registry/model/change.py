@@ -1,0 +1,48 @@
+"""One entry of the change log."""
+
+from typing import Literal
+
+import msgspec
+
+from registry.model.agent import Agent, Status
+
+Kind = Literal["add", "modify", "remove", "begin"]
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What happened, in order: `version` follows `prev` with nothing between them.
+
+    `agent` is the whole agent after the change; for a removal the last one there was; None for `begin`, which opens a
+    history. `heartbeat` is its last heartbeat in Redis-server milliseconds, None before the first. What differed before
+    the change stands in the `…_before` fields, None where it did not.
+    """
+
+    version: int
+    prev: int
+    kind: Kind
+    reason: str
+    agent: Agent | None
+    heartbeat: int | None = None
+    status_before: Status | None = None
+    draining_before: bool | None = None
+    spec_before: bytes | None = None
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A point in a history: the resource version, and the id of the history it belongs to."""
+
+    version: int
+    history: str
+
+
+class Pulled(msgspec.Struct, frozen=True):
+    """The answer to one look at the log.
+
+    `version` and `history` as they were just before the log was read (0 and '' when absent); `holds` tells whether the
+    entry asked from is still in the log, read over the connection on which the history was opened; `changes` are those after it, in order, perhaps not all.
+    """
+
+    version: int
+    history: str
+    holds: bool
+    changes: tuple[Change, ...]

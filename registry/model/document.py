@@ -1,0 +1,122 @@
+"""JSON bytes to Python values, once, at the door.
+
+What passes can be written back unchanged: every string is Unicode, every number is exact within 64 bits or a double,
+and nothing is nested so deep that code which descends into it could run out of stack.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import msgspec
+import orjson
+
+from registry.errors import MalformedRequest
+from registry.model.problems import Finding, Path, refusal
+
+MAX_DEPTH = 64
+"""How many lists and objects may stand inside each other, the outermost included."""
+
+_SMALLEST = -(2**63)
+_LARGEST = 2**64 - 1
+
+_decode = msgspec.json.Decoder().decode
+
+
+def read_document(body: bytes) -> Any:
+    """Decode a JSON body; of a key that occurs twice the last one wins.
+
+    Raises:
+        MalformedRequest: it is not JSON (which NaN, Infinity and lone surrogates are not), or not UTF-8; says where.
+        UnprocessableRequest: it is nested deeper than 64, or an integer is outside -2^63 to 2^64-1, or another number
+            is beyond a double's range; names each by its path.
+    """
+    try:
+        document = _decode(body)
+        # orjson writes exactly the integers of 64 bits: for what msgspec read, the quickest range check there is.
+        orjson.dumps(document)
+    except RecursionError:
+        raise refusal("The body", [(None, _TOO_DEEP)]) from None
+    except (msgspec.ValidationError, orjson.JSONEncodeError):
+        _refuse_numbers(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _malformed(body, error) from None
+    # Depth cannot exceed the number of opening brackets, so most bodies need no walk.
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(document):
+        raise refusal("The body", find_unfit(document))
+    return document
+
+
+def find_unfit(document: object) -> Iterator[Finding]:
+    """Yield every number that is out of range and every list or object that is nested too deep."""
+    stack: list[tuple[Path, object, int]] = [(None, document, 0)]
+    while stack:
+        path, value, depth = stack.pop()
+        if isinstance(value, int):
+            if not _SMALLEST <= value <= _LARGEST:
+                yield path, "must be an integer from -2^63 to 2^64-1; send a longer one as a string"
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                yield path, "must be a number within the range of a double, about 1.8e308"
+        elif isinstance(value, dict | list):
+            if depth == MAX_DEPTH:
+                yield path, _TOO_DEEP
+                continue
+            steps = value.items() if isinstance(value, dict) else enumerate(value)
+            stack.extend(((path, step), inner, depth + 1) for step, inner in steps)
+
+
+_TOO_DEEP = f"must not be nested deeper than {MAX_DEPTH}"
+
+
+def _is_deep(document: object) -> bool:
+    level = [document]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)  # type: ignore[attr-defined]
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _refuse_numbers(body: bytes) -> NoReturn:
+    """Read the body again with numbers of any size, to say which ones are too large."""
+    try:
+        document = json.loads(body, parse_int=_integer, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise refusal("The body", [(None, _TOO_DEEP)]) from None
+    except ValueError as error:
+        raise _malformed(body, error) from None
+    # A duplicate key may have hidden the number that was refused.
+    hidden = (None, "must not contain numbers beyond 64 bits or a double")
+    raise refusal("The body", list(find_unfit(document)) or [hidden])
+
+
+def _integer(digits: str) -> int:
+    # Python refuses to read more than 4,300 digits; for a number that is refused anyway, the first ones will do.
+    return int(digits[:40])
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _malformed(body: bytes, error: Exception) -> MalformedRequest:
+    """Say where the body stops being JSON, in the words of the reader that says it best."""
+    if not body.strip():
+        return MalformedRequest("The body is empty; send a JSON object")
+    problem = str(error)
+    try:
+        # msgspec counts the bytes of one string, not of the body.
+        body.decode()
+        orjson.loads(body)
+    except UnicodeDecodeError as wrong:
+        problem = f"byte {body[wrong.start]:#04x} at offset {wrong.start} is not UTF-8"
+    except orjson.JSONDecodeError as wrong:
+        problem = str(wrong)
+    return MalformedRequest(f"The body is not JSON: {problem}")

@@ -1,0 +1,55 @@
+"""An agent as answers show it: JSON bytes, encoded once per change."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from registry.model.agent import Agent
+
+
+def rfc3339(milliseconds: int) -> str:
+    """Return a moment in Redis-server milliseconds as RFC 3339 UTC with milliseconds."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def document(agent: Agent) -> dict[str, Any]:
+    """Return all the agent registered, with defaults filled in, and what the server owns, but no last heartbeat."""
+    spec: dict[str, Any] = orjson.loads(agent.spec)
+    agent_id = spec.pop("id", agent.id)
+    head = {
+        "id": agent_id,
+        "name": spec.pop("name", agent_id),
+        "namespace": agent.profile.namespace,
+        "agent_type": spec.pop("agent_type", "default"),
+        "status": agent.status,
+        "endpoint": spec.pop("endpoint", None),
+        "capabilities": [capability_document(capability) for capability in spec.pop("capabilities", ())],
+        "labels": spec.pop("labels", {}),
+        "annotations": spec.pop("annotations", {}),
+    }
+    spec.pop("namespace", None)
+    return (
+        head
+        | spec
+        | {
+            "created_at": rfc3339(agent.created),
+            "updated_at": rfc3339(agent.updated),
+            "resource_version": str(agent.version),
+        }
+    )
+
+
+def capability_document(capability: dict[str, Any]) -> dict[str, Any]:
+    """Return one capability with its defaults filled in."""
+    return {"version": "1.0.0", "stability": "stable", **capability}
+
+
+def head(agent: Agent) -> bytes:
+    """Return the agent's JSON up to the value of `last_heartbeat`, which alone moves without a change."""
+    return orjson.dumps(document(agent))[:-1] + b',"last_heartbeat":'
+
+
+def tail(heartbeat: int | None) -> bytes:
+    """Return the rest of the agent's JSON: its last heartbeat, null before the first."""
+    return b"null}" if heartbeat is None else b'"%s"}' % rfc3339(heartbeat).encode()

@@ -1,0 +1,219 @@
+"""How the value of one setting is written: read it from text, write it as text, mask it.
+
+A reader takes the text of a setting and gives its value, or raises ValueError with what it expects. That message
+never repeats the text as a whole, which may be a secret; whoever shows the text masks it first.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from registry.durations import format_duration, parse_duration
+
+KEY_BYTES = 32
+
+
+class Secret:
+    """A text that only `reveal()` gives; printed, logged or formatted it is `***`, whether empty or not."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Give the text itself, for the one place that needs it."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """How long an agent may be silent: degraded after `timeout`, expired after `eviction`, the longer one."""
+
+    timeout: timedelta
+    eviction: timedelta
+
+
+def mask_all(_text: str) -> str:
+    """Give `***`, whatever the text."""
+    return "***"
+
+
+def mask_url(url: str) -> str:
+    """Give a URL without its password, also a malformed one; `***` when nobody can tell where that stands."""
+    masked = re.sub(r"(?s)^([a-z+]*://)?([^:@/]*:)?.*@", r"\1\2***@", url)
+    masked = re.sub(r"(?is)(password=)[^&]*", r"\1***", masked)
+    try:
+        _ = urlsplit(masked).port
+    except ValueError:
+        return "***"
+    return masked
+
+
+def write_value(value: object) -> str:
+    """Write a value as its reader takes it; None is `unset`, a secret stays `***`."""
+    match value:
+        case None | bool():
+            text = {None: "unset", True: "true", False: "false"}[value]
+        case timedelta():
+            text = format_duration(value)
+        case Thresholds():
+            text = f"{format_duration(value.timeout)}/{format_duration(value.eviction)}"
+        case frozenset():
+            text = "+".join(sorted(value))
+        case Mapping():
+            text = ",".join(f"{name}={write_value(item)}" if item else name for name, item in value.items())
+        case _:
+            text = str(value)
+    return text
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Make a reader of whole numbers from `low` to `high`, both included."""
+
+    def read(text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high:
+            return int(text)
+        raise ValueError(f"expected a whole number from {low} to {high}")
+
+    return read
+
+
+def choice(words: Mapping[str, object]) -> Callable[[str], Any]:
+    """Make a reader of words, in any case, that gives what stands beside each."""
+
+    def read(text: str) -> object:
+        if text.lower() in words:
+            return words[text.lower()]
+        raise ValueError(f"expected one of {', '.join(words)}")
+
+    return read
+
+
+def matching(pattern: str, expected: str) -> Callable[[str], str]:
+    """Make a reader of text that matches a pattern as a whole; `expected` says in words what that is."""
+
+    def read(text: str) -> str:
+        if re.fullmatch(pattern, text):
+            return text
+        raise ValueError(f"expected {expected}")
+
+    return read
+
+
+def read_host(text: str) -> str:
+    """Read what a socket can listen on: an IP address without brackets, or a host name."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        # Digits and dots alone are a mistyped address.
+        if re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9._-]+", text):
+            return text
+    raise ValueError(
+        "expected an address or a host name and nothing else, such as 127.0.0.1, :: or localhost"
+    )
+
+
+def read_path(text: str) -> Path:
+    """Read a directory; `~` is a home, and a relative one starts where the process does."""
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError("expected a directory; there is no such home") from error
+
+
+def read_redis_url(text: str) -> str:
+    """Read the URL of a Redis: a host (and port, and number of the database) or a unix socket."""
+    try:
+        url = urlsplit(text)
+        tcp = url.scheme in {"redis", "rediss"} and url.hostname and re.fullmatch(r"/?[0-9]*", url.path)
+        socket = url.scheme == "unix" and len(url.path) > 1
+        if (tcp or socket) and re.fullmatch(r"[a-z][!-~]+", text) and not url.fragment and url.port != 0:
+            return text
+    except ValueError:
+        pass  # a port that is no number or a bracket that is not closed: no such URL either
+    raise ValueError(
+        "expected redis://host:6379/0, rediss:// for TLS or unix:///path/to/socket; a special character of a "
+        "password is percent-encoded (%40 for @)"
+    )
+
+
+def read_token(text: str) -> Secret:
+    """Read a bearer token: what one HTTP header can carry unchanged."""
+    # A header's value loses the blanks at its ends, so such a token would never match.
+    if re.fullmatch(r"[!-~]([ -~]*[!-~])?", text):
+        return Secret(text)
+    raise ValueError("expected printable ASCII without a blank or line break at its ends")
+
+
+def read_encryption_key(text: str) -> Secret:
+    """Read a key of 32 bytes: as it is, as 64 hex digits, or in base64 (either alphabet, padded or not)."""
+    encoded = r"[0-9A-Fa-f]{64}|[A-Za-z0-9+/]{43}=?|[A-Za-z0-9_-]{43}=?"
+    if len(os.fsencode(text)) == KEY_BYTES or re.fullmatch(encoded, text):
+        return Secret(text)
+    raise ValueError(f"expected {KEY_BYTES} bytes: as they are, as 64 hex digits or in base64")
+
+
+def read_thresholds(text: str) -> Mapping[str, Thresholds]:
+    """Read `file_agent=30s/90s,other=10s/40s`: by agent type its timeout and its eviction."""
+    return _read_entries(text, _read_threshold)
+
+
+def read_contexts(text: str) -> Mapping[str, frozenset[str]]:
+    """Read `pci=encryption+audit,open`: by security context the capabilities it requires; a name alone, none.
+
+    The built-in contexts are always there, unless the text says otherwise about one of them.
+    """
+    built_in = {
+        "standard": frozenset[str](),
+        "high_security": frozenset({"authentication", "authorization", "audit"}),
+    }
+    return MappingProxyType({**built_in, **_read_entries(text, _read_context)})
+
+
+def _read_entries(text: str, read: Callable[[str, str], Any]) -> Mapping[str, Any]:
+    """Read `name,name=value`; `read` gets `=` or nothing, then the value. All bad entries are named at once."""
+    found: dict[str, Any] = {}
+    problems = []
+    for entry in filter(None, map(str.strip, text.split(","))):
+        name, equals, value = map(str.strip, entry.partition("="))
+        if name in found or not re.fullmatch(r"\S{1,253}", name):
+            problems.append(f"in {entry!r} expected a name without blanks that occurs once")
+            continue
+        try:
+            found[name] = read(equals, value)
+        except ValueError as error:
+            problems.append(f"in {entry!r} {error}")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return MappingProxyType(found)
+
+
+def _read_threshold(_equals: str, value: str) -> Thresholds:
+    timeout, slash, eviction = value.partition("/")
+    if not slash:
+        raise ValueError("expected agent_type=timeout/eviction, such as file_agent=30s/90s")
+    thresholds = Thresholds(parse_duration(timeout), parse_duration(eviction))
+    if thresholds.eviction <= thresholds.timeout:
+        raise ValueError("expected an eviction above the timeout")
+    return thresholds
+
+
+def _read_context(equals: str, value: str) -> frozenset[str]:
+    required = value.split("+") if equals else []
+    if not all(re.fullmatch(r"\S+", capability) for capability in required):
+        raise ValueError("expected capabilities joined by +, such as pci=encryption+audit, or the name alone")
+    return frozenset(required)

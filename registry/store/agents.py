@@ -1,0 +1,170 @@
+"""The agents in Redis: register, heartbeat, unregister, and when each was last heard of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
+from registry.store.batch import Batch
+from registry.store.keys import Keys
+from registry.store.link import Link, checked
+from registry.store.scripts import Call, Command, load_scripts
+
+Mode = Literal["beat", "keep"]
+Beaten = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
+Outcome = Literal["created", "updated", "unchanged"]
+
+_BEATEN: dict[bytes, Beaten] = {word.encode(): word for word in get_args(Beaten)}
+
+# A slice of a large read: big enough to be quick, small enough that nobody behind it waits.
+_SLICE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What the store is asked to keep of one agent.
+
+    `timeout` and `eviction` are milliseconds. `precondition` is '' for none, `absent`, `present`, or a version: the
+    agent's last spec change or any later one of this agent.
+    """
+
+    agent_id: str
+    spec: bytes
+    timeout: int
+    eviction: int
+    precondition: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What became of a registration, and the agent's resource version now."""
+
+    outcome: Outcome
+    version: int
+
+
+class Beat(NamedTuple):
+    """What a heartbeat found, and the Redis server's time of it in milliseconds."""
+
+    found: Beaten
+    at: int
+
+
+class Heard(NamedTuple):
+    """Last heartbeats in the order asked (None before the first) and the Redis server's time, all in milliseconds."""
+
+    at: list[int | None]
+    now: int
+
+
+class _Write(NamedTuple):
+    call: Call
+    repeat: bool
+
+
+class Agents:
+    """Writes to and reads of the agents of one mesh.
+
+    Every write is one script, so nothing is ever half-written. Heartbeats that arrive together leave as one call,
+    registrations as one pipeline, each over a link of its own. Heartbeats and unconditional registrations are repeated
+    once when a connection breaks under them, since doing them twice is doing them once; nothing else is.
+    """
+
+    def __init__(
+        self, keys: Keys, history: int, *, beats: Link, writes: Link, reads: Link, shebang: bool = True
+    ) -> None:
+        scripts = load_scripts(shebang=shebang)
+        self._register, self._heartbeat = scripts["register"], scripts["heartbeat"]
+        self._unregister = scripts["unregister"]
+        self._keys = keys
+        self._history = history
+        self._beat_link, self._write_link, self._read_link = beats, writes, reads
+        self._beats: Batch[tuple[str, Mode], Beat] = Batch(self._send_beats)
+        self._writes: Batch[_Write, Any] = Batch(self._send_writes)
+        self._times: Batch[Sequence[str], Heard] = Batch(self._send_times)
+
+    async def register(self, registration: Registration) -> Registered:
+        """Create or replace one agent. Raises StaleVersion when the precondition does not hold."""
+        call = self._register.call(
+            {**self._keys.shared, "agent_key": self._keys.agent(registration.agent_id)},
+            {
+                "id": registration.agent_id,
+                "spec": registration.spec,
+                "timeout": registration.timeout,
+                "eviction": registration.eviction,
+                "precondition": registration.precondition,
+                "history": self._history,
+            },
+        )
+        word, version = await self._write(call, repeat=not registration.precondition)
+        if word == b"stale_version":
+            raise StaleVersion(registration.agent_id, int(version) if version else None)
+        return Registered(cast(Outcome, word.decode()), int(version))
+
+    async def unregister(self, agent_id: str) -> int:
+        """Remove one agent and return the version of its removal. Raises UnknownAgent."""
+        call = self._unregister.call(
+            {**self._keys.shared, "agent_key": self._keys.agent(agent_id)},
+            {"id": agent_id, "history": self._history},
+        )
+        word, *version = await self._write(call, repeat=False)
+        if word == b"unknown_agent":
+            raise UnknownAgent(agent_id)
+        return int(version[0])
+
+    async def heartbeat(self, agent_id: str, mode: Mode = "beat") -> Beat:
+        """Prolong one agent's life; `keep` prolongs only a healthy one and reports any other."""
+        return await self._beats.submit((agent_id, mode))
+
+    async def last_heard(self, agent_ids: Sequence[str]) -> Heard:
+        """Return each agent's last heartbeat, in the order asked, and the Redis server's time."""
+        return await self._times.submit(agent_ids)
+
+    async def close(self) -> None:
+        """Finish what was accepted."""
+        for batch in (self._beats, self._writes, self._times):
+            await batch.close()
+
+    async def _write(self, call: Call, *, repeat: bool) -> list[bytes]:
+        return cast("list[bytes]", checked(await self._writes.submit(_Write(call, repeat))))
+
+    async def _send_writes(self, writes: Sequence[_Write]) -> Sequence[Any]:
+        try:
+            return await self._write_link.run([write.call for write in writes])
+        except StoreUnavailable as error:
+            if not _broke(error):
+                raise
+            repeated = [write.call for write in writes if write.repeat]
+            replies = iter(await self._write_link.run(repeated) if repeated else ())
+            return [next(replies) if write.repeat else error for write in writes]
+
+    async def _send_beats(self, beats: Sequence[tuple[str, Mode]]) -> list[Beat | Exception]:
+        call = self._heartbeat.call(
+            {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, _ in beats]},
+            {"history": self._history, "agents…": tuple(chain.from_iterable(beats))},
+        )
+        try:
+            (reply,) = await self._beat_link.run([call])
+        except StoreUnavailable as error:
+            if not _broke(error):
+                raise
+            (reply,) = await self._beat_link.run([call])
+        _, at, *words = checked(reply)
+        now = int(at)
+        return [Beat(_BEATEN[word], now) for word in words]
+
+    async def _send_times(self, asked: Sequence[Sequence[str]]) -> list[Heard | Exception]:
+        ids = list(chain.from_iterable(asked))
+        slices = [ids[at : at + _SLICE] for at in range(0, len(ids), _SLICE)]
+        commands: list[Command] = [("ZMSCORE", self._keys.heartbeats, *part) for part in slices]
+        seconds, *replies = await self._read_link.exchange([("TIME",), *commands])
+        whole, micro = checked(seconds)
+        now = int(whole) * 1000 + int(micro) // 1000
+        scores = (None if score is None else int(score) for reply in replies for score in checked(reply))
+        return [Heard([next(scores) for _ in ids], now) for ids in asked]
+
+
+def _broke(error: StoreUnavailable) -> bool:
+    """Tell whether the connection broke under the call, as it does when Redis restarts: worth one more try at once."""
+    return error.outcome == "unknown" and error.reason == "unreachable"

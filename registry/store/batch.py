@@ -1,0 +1,85 @@
+"""What arrives together leaves together: one call to Redis for all that gathered while the last one was on its way."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from registry.errors import Outcome, StoreUnavailable
+from registry.waiters import Waiters
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batch(Generic[Item, Result]):
+    """Gathers items while one call is in flight, then sends up to `largest` of them as the next call.
+
+    There is no timer: an item that arrives alone leaves at once. `send` returns one result or one exception for each
+    item, in order, so that a bad item fails alone; if it raises, all of that call fail. At most `room` items wait, each
+    at most `timeout` seconds; beyond that they fail with StoreUnavailable, and the registry answers 503.
+
+    The sending is a task of its own and callers hold futures: cancelling a caller never touches the call.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        largest: int = 200,
+        room: int = 1000,
+        timeout: float = 2.0,
+    ) -> None:
+        self._send = send
+        self._largest = largest
+        self._room = room
+        self._waiters: Waiters[Result] = Waiters(timeout, self._overdue)
+        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._flying: set[asyncio.Future[Result]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def submit(self, item: Item) -> "asyncio.Future[Result]":
+        """Queue one item and return the future of its result. Raises StoreUnavailable when too many wait."""
+        if len(self._queue) >= self._room:
+            raise StoreUnavailable("Too many requests wait for Redis; try again shortly", reason="queue_full")
+        future = self._waiters.join()
+        self._queue.append((item, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._drain())
+        return future
+
+    async def close(self) -> None:
+        """Wait until everything that was submitted has its result."""
+        while self._task is not None:
+            await self._task
+
+    async def _drain(self) -> None:
+        queue = self._queue
+        try:
+            while queue:
+                batch = [queue.popleft() for _ in range(min(len(queue), self._largest))]
+                batch = [(item, future) for item, future in batch if not future.done()]
+                if batch:
+                    await self._fly(batch)
+        finally:
+            self._task = None
+
+    async def _fly(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
+        self._flying.update(future for _, future in batch)
+        try:
+            results = await self._send([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - it is handed to those who wait, who know what it means
+            results = [error] * len(batch)
+        finally:
+            self._flying.clear()
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    def _overdue(self, future: "asyncio.Future[Result]") -> StoreUnavailable:
+        outcome: Outcome = "unknown" if future in self._flying else "not_sent"
+        return StoreUnavailable("Redis did not answer in time", outcome=outcome, reason="timeout")

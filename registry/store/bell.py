@@ -1,0 +1,123 @@
+"""The doorbell: keyspace pub/sub on the log's key says "look", never "what". A lost ring costs latency, never data."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal
+
+import structlog
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError, ResponseError
+
+from registry.store.keys import Keys
+
+log = structlog.get_logger(__name__)
+
+Sound = Literal["keyspace", "blocking_read", "silent"]
+
+# Idle this long, the connection is asked whether it lives: pub/sub alone never notices a dead peer.
+_IDLE = 5.0
+_ANSWER = 2.0
+_AGAIN = 0.5
+
+
+class Bell:
+    """Listens on a connection of its own and calls `ring` for each new log entry.
+
+    `sound` is how it hears: keyspace events, or blocking reads where Redis refuses those or does not send them; `silent`
+    while it has no connection. The flags `K` and `t` are added to notify-keyspace-events, existing ones kept.
+    """
+
+    def __init__(
+        self, keys: Keys, connect: Callable[[], AbstractConnection], ring: Callable[[], None]
+    ) -> None:
+        self.sound: Sound = "silent"
+        self._log = keys.log
+        self._connect = connect
+        self._ring = ring
+        self._refused = False
+        self._switch = asyncio.Event()
+
+    def distrust(self) -> None:
+        """Stop relying on keyspace events: changes came that they did not announce."""
+        if self.sound == "keyspace":
+            log.warning(
+                "keyspace events do not arrive; the change log is read with blocking reads from now on"
+            )
+            self._refused = True
+            self._switch.set()
+
+    async def run(self) -> None:
+        """Listen for ever; a lost connection is opened again."""
+        while True:
+            connection = self._connect()
+            try:
+                await self._listen(connection)
+            except (RedisError, OSError, EOFError, TimeoutError) as error:
+                log.info(
+                    "the bell lost its connection; the feed looks every second meanwhile", error=str(error)
+                )
+            finally:
+                self.sound = "silent"
+                await connection.disconnect(nowait=True)
+            self._ring()
+            await asyncio.sleep(_AGAIN)
+
+    async def _listen(self, connection: AbstractConnection) -> None:
+        async with asyncio.timeout(_ANSWER):
+            await connection.connect()  # type: ignore[no-untyped-call]
+            if not self._refused:
+                self._refused = not await self._enable(connection)
+        if self._refused:
+            await self._block(connection)
+        else:
+            await self._subscribe(connection)
+
+    async def _enable(self, connection: AbstractConnection) -> bool:
+        """Make sure the events are on, keeping whatever is on already. False where Redis refuses."""
+        try:
+            flags = (await _ask(connection, "CONFIG", "GET", "notify-keyspace-events"))[1].decode()
+            wanted = flags + "".join(
+                flag for flag in "Kt" if flag not in flags and not (flag == "t" and "A" in flags)
+            )
+            if wanted != flags:
+                await _ask(connection, "CONFIG", "SET", "notify-keyspace-events", wanted)
+        except (ResponseError, IndexError) as error:
+            log.warning(
+                "Redis refuses notify-keyspace-events; the change log is read with blocking reads instead. "
+                "To have the events, set notify-keyspace-events to Kt in its configuration",
+                error=str(error),
+            )
+            return False
+        return True
+
+    async def _subscribe(self, connection: AbstractConnection) -> None:
+        channel = b"__keyspace@%d__:%s" % (int(getattr(connection, "db", 0) or 0), self._log)
+        await _ask(connection, "SUBSCRIBE", channel)
+        self.sound = "keyspace"
+        self._switch.clear()
+        self._ring()
+        while not self._switch.is_set():
+            message = await connection.read_response(timeout=_IDLE)
+            if message is None:
+                async with asyncio.timeout(_ANSWER):
+                    await _ask(connection, "PING")
+            elif message[0] == b"message" and message[2] == b"xadd":
+                self._ring()
+
+    async def _block(self, connection: AbstractConnection) -> None:
+        self.sound = "blocking_read"
+        last: bytes = b"$"
+        self._ring()
+        while True:
+            async with asyncio.timeout(_IDLE + _ANSWER):
+                reply = await _ask(
+                    connection, "XREAD", "COUNT", 1000, "BLOCK", int(_IDLE * 1000), "STREAMS", self._log, last
+                )
+            if reply:
+                last = reply[0][1][-1][0]
+                self._ring()
+
+
+async def _ask(connection: AbstractConnection, *command: Any) -> Any:
+    await connection.send_packed_command(connection.pack_command(*command), check_health=False)
+    return await connection.read_response()

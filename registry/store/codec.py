@@ -1,0 +1,75 @@
+"""Hashes and log entries to the model. The only place that knows how Redis spells an agent."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from registry.model.agent import STATUSES, Agent, Status, read_profile
+from registry.model.change import Change, Kind
+
+Fields = Mapping[bytes, bytes]
+
+_STATUS: Mapping[bytes, Status] = {status.encode(): status for status in STATUSES}
+_KIND: Mapping[bytes, Kind] = {b"add": "add", b"modify": "modify", b"remove": "remove", b"begin": "begin"}
+_UNREADABLE = (KeyError, ValueError, msgspec.DecodeError)
+
+
+class BadRecordError(Exception):
+    """A hash or log entry that this release cannot read: damaged, or written by something else."""
+
+
+def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Turn Redis' flat list of names and values into a mapping."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def agent_from(agent_id: str, fields: Fields) -> Agent:
+    """Read an agent's hash. Raises BadRecordError naming the agent."""
+    try:
+        spec = fields[b"spec"]
+        return Agent(
+            id=agent_id,
+            spec=spec,
+            status=_STATUS[fields[b"status"]],
+            draining=fields[b"draining"] == b"1",
+            version=int(fields[b"version"]),
+            spec_version=int(fields[b"spec_version"]),
+            created=int(fields[b"created"]),
+            updated=int(fields[b"updated"]),
+            timeout=int(fields[b"timeout"]),
+            eviction=int(fields[b"eviction"]),
+            profile=read_profile(spec),
+        )
+    except _UNREADABLE as error:
+        raise BadRecordError(f"agent {agent_id!r}: {type(error).__name__}: {error}") from error
+
+
+def version_of(entry_id: bytes) -> int:
+    """Read the resource version from a log entry's id, `<version>-0`."""
+    return int(entry_id.partition(b"-")[0])
+
+
+def change_from(entry: Sequence[Any]) -> Change:
+    """Read one log entry as XRANGE returns it. Raises BadRecordError naming the entry."""
+    entry_id, flat = entry
+    try:
+        fields = pairs(flat)
+        kind = _KIND[fields[b"kind"]]
+        version = version_of(entry_id)
+        heartbeat = fields.get(b"heartbeat")
+        draining_before = fields.get(b"draining_before")
+        return Change(
+            version=version,
+            prev=int(fields[b"prev"]),
+            kind=kind,
+            reason=fields[b"reason"].decode(),
+            agent=None if kind == "begin" else agent_from(fields[b"id"].decode(), fields),
+            heartbeat=int(heartbeat) if heartbeat else None,
+            status_before=_STATUS.get(fields.get(b"status_before", b"")),
+            draining_before=None if draining_before is None else draining_before == b"1",
+            spec_before=fields.get(b"spec_before"),
+        )
+    except (*_UNREADABLE, BadRecordError) as error:
+        name = cast(bytes, entry_id).decode(errors="replace")
+        raise BadRecordError(f"log entry {name}: {error}") from error

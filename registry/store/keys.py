@@ -1,0 +1,45 @@
+"""Every key the registry has in Redis. All share one hash tag, so that every script is legal in Redis Cluster."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_SHARED = (
+    "version",
+    "history",
+    "log",
+    "heartbeats",
+    "deadlines",
+    "leader",
+    "epoch",
+    "pulse",
+    "outage",
+    "counters",
+)
+
+
+class Keys:
+    """The keys of one mesh, as bytes.
+
+    The braces are Redis Cluster's hash tag: everything of one mesh lives in one slot, because one version counter and
+    one log must move together. Cluster therefore gives failover, not more write capacity. `shared` holds every key but
+    the agents' own, by the names the headers of the scripts use.
+    """
+
+    def __init__(self, mesh: str) -> None:
+        prefix = f"{{{mesh}}}:".encode()
+        self.shared: Mapping[str, bytes] = MappingProxyType(
+            {name: prefix + name.encode() for name in _SHARED}
+        )
+        self.version = self.shared["version"]
+        self.history = self.shared["history"]
+        self.log = self.shared["log"]
+        self.heartbeats = self.shared["heartbeats"]
+        self.deadlines = self.shared["deadlines"]
+        self.leader = self.shared["leader"]
+        self.epoch = self.shared["epoch"]
+        self.counters = self.shared["counters"]
+        self._agent = prefix + b"agent:"
+
+    def agent(self, agent_id: str) -> bytes:
+        """Return the hash of one agent."""
+        return self._agent + agent_id.encode()

@@ -1,0 +1,61 @@
+"""The store of one mesh: everything the registry does in Redis, each part over a connection of its own."""
+
+import os
+import socket
+from collections.abc import Callable
+
+from registry.settings import Settings
+from registry.store.agents import Agents
+from registry.store.bell import Bell
+from registry.store.changes import ChangeLog
+from registry.store.connection import Server
+from registry.store.keys import Keys
+from registry.store.leader import Leadership
+from registry.store.link import Link
+from registry.store.sweeps import Sweeps
+from registry.store.vitals import Vitals
+
+
+class Store:
+    """Opens nothing by itself: every link connects when it is first used, and again after any trouble.
+
+    `observe` is told the script and the seconds of each script call.
+    """
+
+    def __init__(self, server: Server, settings: Settings, observe: Callable[[str, float], None]) -> None:
+        keys = Keys(settings.mesh)
+        shebang = server.shebang
+
+        def link() -> Link:
+            made = Link(server.connect, observe=observe)
+            self._links.append(made)
+            return made
+
+        self._links: list[Link] = []
+        self._keys = keys
+        self._server = server
+        history = settings.watch_history
+        self.agents = Agents(keys, history, beats=link(), writes=link(), reads=link(), shebang=shebang)
+        self.changes = ChangeLog(keys, history, link(), shebang=shebang)
+        housekeeping = link()
+        retention = int(settings.retention.total_seconds() * 1000)
+        self.sweeps = Sweeps(keys, history, retention, housekeeping, shebang=shebang)
+        self.vitals = Vitals(keys, housekeeping, shebang=shebang)
+        self.leadership = Leadership(
+            keys,
+            housekeeping,
+            instance=settings.instance_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            shebang=shebang,
+        )
+
+    def bell(self, ring: Callable[[], None]) -> Bell:
+        """Return a bell that calls `ring` for each new entry of the log."""
+        return Bell(self._keys, self._server.connect, ring)
+
+    async def close(self) -> None:
+        """Finish the writes that were accepted, then close every connection."""
+        await self.agents.close()
+        for link in self._links:
+            await link.close()

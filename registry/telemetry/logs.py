@@ -1,0 +1,100 @@
+"""One line per event: JSON for machines, colours for people, the same for our own events and for libraries'."""
+
+import logging
+import sys
+from typing import Final, Protocol, TextIO, cast
+
+import orjson
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+class Stream(Protocol):
+    """Where lines go; any text file fits."""
+
+    def write(self, text: str, /) -> int: ...
+    def flush(self) -> None: ...
+    def isatty(self) -> bool: ...
+
+
+class _Stderr:
+    """Standard error as it is at the moment of writing: cached loggers outlive a replaced `sys.stderr`."""
+
+    def write(self, text: str, /) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """Give the logger of one module; its lines carry `logger: <name>`. It may be made before `configure_logs`."""
+    return cast("FilteringBoundLogger", structlog.get_logger(logger=name))
+
+
+def configure_logs(level: str, log_format: str, stream: Stream | None = None) -> None:
+    """Send every event of `level` and above to `stream` (None: standard error), one line each.
+
+    `level` is a key of `LEVELS`; `log_format` is `json`, `pretty` or `auto` (pretty on a terminal). To be called
+    once, before the first event: loggers keep what they found at their first use. uvicorn must be started with
+    `log_config=None`, else it puts its own handlers back.
+
+    Raises:
+        KeyError: an unknown level.
+    """
+    stream = stream or _Stderr()
+    pretty = log_format == "pretty" or (log_format == "auto" and stream.isatty())
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # Tracebacks are plain in both forms: the prettier ones print local variables, and with them tokens.
+    console = structlog.dev.ConsoleRenderer(
+        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    render: list[Processor] = [console] if pretty else [structlog.processors.format_exc_info, _render_json]
+    structlog.configure(
+        processors=shared + render,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=LEVELS[level], force=True)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        # uvicorn builds no access lines at all when their logger reaches no handler.
+        library.propagate = name != "uvicorn.access"
+
+
+def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    line = {key: event.pop(key) for key in ("timestamp", "level", "event")} | event
+    try:
+        # Dataclasses go through their repr, which masks secrets; orjson on its own would write every field.
+        return orjson.dumps(line, default=repr, option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()
+    except TypeError:
+        # Lone surrogates, huge numbers, keys that are no text: a strange line is better than a lost one.
+        return orjson.dumps({key: _plain(value) for key, value in line.items()}).decode()
+
+
+def _plain(value: object) -> str:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else ascii(value)
