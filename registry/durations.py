@@ -9,8 +9,7 @@ _NUMBER = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)"
 # From large to small, each unit at most once: `1h30m` has one meaning, `30m1h` is a slip of the pen.
 _DURATION = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in ("d", "h", "m", "s", "ms")))
 _EXPECTED = (
-    "expected a duration with a unit, such as 500ms, 30s, 1.5m, 2h, 7d or 1h30m, "
-    f"above 0 and at most {LONGEST.days}d"
+    f"expected a duration with a unit, such as 500ms, 30s, 1.5m, 2h, 7d or 1h30m, above 0 and at most {LONGEST.days}d"
 )
 
 
@@ -20,20 +19,23 @@ def parse_duration(text: str) -> timedelta:
     A bare number is refused, because nobody can tell seconds from milliseconds by looking at it.
 
     Raises:
-        ValueError: no such duration, or not above 0, or more than 366 days; the message says what is expected.
+        ValueError: no such duration, not above 0, or more than 366 days; the message says what is expected.
     """
     found = _DURATION.fullmatch(text.strip())
     if found is None:
         raise ValueError(_EXPECTED)
     days, hours, minutes, seconds, milliseconds = (float(number or 0) for number in found.groups())
-    duration = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
+    try:
+        duration = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
+    except OverflowError:
+        raise ValueError(_EXPECTED) from None
     if not timedelta(0) < duration <= LONGEST:
         raise ValueError(_EXPECTED)
     return duration
 
 
 def format_duration(duration: timedelta) -> str:
-    """Write a duration so that `parse_duration` reads the same one: `1h30m`, `2.5s`, `500ms`; zero is `0s`."""
+    """Write a duration so that `parse_duration` reads it back: `1h30m`, `2.5s`, `500ms`; zero is `0s`."""
     if duration < timedelta(0):
         return f"-{format_duration(-duration)}"
     if timedelta(0) < duration < timedelta(seconds=1):

@@ -103,9 +103,7 @@ class StaleVersion(Refused):
 
     def __init__(self, agent_id: str, current: int | None) -> None:
         state = "is not registered" if current is None else f"is at resource version {current}"
-        super().__init__(
-            f"Agent {agent_id!r} {state}; read it again and repeat the change on what you then have"
-        )
+        super().__init__(f"Agent {agent_id!r} {state}; read it again and repeat the change on what you then have")
         self.agent_id = agent_id
         self.current = current
 

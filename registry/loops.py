@@ -25,11 +25,11 @@ async def every(
 ) -> NoReturn:
     """Run `body` now and then each `period` seconds, until cancelled.
 
-    Rounds start on a fixed grid, so the schedule does not drift; a round that takes longer than the period costs
-    the rounds it overlaps, which are not made up for. After an exception the next round comes after a random pause
-    between `period` and a bound that doubles with each failure in a row up to `longest` seconds (8 periods if None):
-    replicas that failed together come back one by one. The exception is logged under `name`, and `on_error(name)`
-    is called; cancellation passes through.
+    Rounds start on a fixed grid, so the schedule does not drift; a round that takes longer than the period
+    costs the rounds it overlaps, which are not made up for. After an exception the next round comes after a
+    random pause between `period` and a bound that doubles with each failure in a row up to `longest` seconds
+    (8 periods if None), so that replicas which failed together come back one by one. The exception is logged
+    under `name`, and `on_error(name)` is called; cancellation passes through.
 
     Raises:
         ValueError: `period` is not above 0, or `longest` is below it.
@@ -52,7 +52,7 @@ async def every(
         else:
             bound, failures = period, 0
             now = clock()
-            # At least one period on, because a sleep may end a clock tick early and the round be over at once.
+            # At least one period on: a sleep may end a tick early, and the round be over at once.
             due += period * max(1, math.floor((now - due) / period) + 1)
         await sleep(due - now)
 
@@ -60,8 +60,6 @@ async def every(
 def _report(error: Exception, name: str, failures: int, pause: float) -> None:
     facts = {"loop": name, "failures": failures, "next_try_in_s": round(pause, 3)}
     if isinstance(error, StoreUnavailable):
-        log.warning(
-            "The store is away, the loop tries again", **facts, reason=error.reason, problem=str(error)
-        )
+        log.warning("The store is away, the loop tries again", **facts, reason=error.reason, problem=str(error))
     else:
         log.error("The loop's round failed, it tries again; please report this", **facts, exc_info=error)

@@ -1,7 +1,7 @@
-"""How the value of one setting is written: read it from text, write it as text, mask it.
+"""How a setting is written: read its value from text, write it as text, mask it.
 
-A reader takes the text of a setting and gives its value, or raises ValueError with what it expects. That message
-never repeats the text as a whole, which may be a secret; whoever shows the text masks it first.
+A reader takes the text of a setting and gives its value, or raises ValueError with what it expects. That
+message never repeats a text that may be secret; whoever shows the text masks it first.
 """
 
 import ipaddress
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from registry.durations import format_duration, parse_duration
 
-KEY_BYTES = 32
+KEY_BYTES: Final = 32
 
 
 class Secret:
@@ -45,6 +45,19 @@ class Thresholds:
 
     timeout: timedelta
     eviction: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One line of the table: the environment name, how its text is read, one sentence, how it is shown.
+
+    `read` raises ValueError with what it expects; `mask` makes any text that was given fit to be shown.
+    """
+
+    env: str
+    read: Callable[[str], Any]
+    says: str
+    mask: Callable[[str], str] = str
 
 
 def mask_all(_text: str) -> str:
@@ -81,7 +94,7 @@ def write_value(value: object) -> str:
     return text
 
 
-def whole_number(low: int, high: int) -> Callable[[str], int]:
+def _whole_number(low: int, high: int) -> Callable[[str], int]:
     """Make a reader of whole numbers from `low` to `high`, both included."""
 
     def read(text: str) -> int:
@@ -92,7 +105,7 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def choice(words: Mapping[str, object]) -> Callable[[str], Any]:
+def _choice(words: Mapping[str, object]) -> Callable[[str], Any]:
     """Make a reader of words, in any case, that gives what stands beside each."""
 
     def read(text: str) -> object:
@@ -103,7 +116,7 @@ def choice(words: Mapping[str, object]) -> Callable[[str], Any]:
     return read
 
 
-def matching(pattern: str, expected: str) -> Callable[[str], str]:
+def _matching(pattern: str, expected: str) -> Callable[[str], str]:
     """Make a reader of text that matches a pattern as a whole; `expected` says in words what that is."""
 
     def read(text: str) -> str:
@@ -114,6 +127,17 @@ def matching(pattern: str, expected: str) -> Callable[[str], str]:
     return read
 
 
+read_port: Final = _whole_number(0, 65535)
+read_history: Final = _whole_number(100, 10_000_000)
+read_level: Final = _choice({word: word for word in ("debug", "info", "warning", "error")} | {"warn": "warning"})
+read_log_format: Final = _choice({word: word for word in ("auto", "json", "pretty")})
+read_switch: Final = _choice(
+    dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+)
+read_mesh: Final = _matching(r"[A-Za-z0-9._-]{1,64}", "1 to 64 letters, digits, dots, underscores or hyphens")
+read_instance: Final = _matching(r"[!-~]{1,253}", "1 to 253 printable ASCII characters without blanks")
+
+
 def read_host(text: str) -> str:
     """Read what a socket can listen on: an IP address without brackets, or a host name."""
     try:
@@ -122,9 +146,7 @@ def read_host(text: str) -> str:
         # Digits and dots alone are a mistyped address.
         if re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9._-]+", text):
             return text
-    raise ValueError(
-        "expected an address or a host name and nothing else, such as 127.0.0.1, :: or localhost"
-    )
+    raise ValueError("expected an address or a host name and nothing else, such as 127.0.0.1, :: or localhost")
 
 
 def read_path(text: str) -> Path:
@@ -136,11 +158,11 @@ def read_path(text: str) -> Path:
 
 
 def read_redis_url(text: str) -> str:
-    """Read the URL of a Redis: a host (and port, and number of the database) or a unix socket."""
+    """Read the URL of a Redis: a host (with port and database number) or the path of a unix socket."""
     try:
         url = urlsplit(text)
         tcp = url.scheme in {"redis", "rediss"} and url.hostname and re.fullmatch(r"/?[0-9]*", url.path)
-        socket = url.scheme == "unix" and len(url.path) > 1
+        socket = url.scheme == "unix" and url.path not in {"", "/"} and url.hostname is None
         if (tcp or socket) and re.fullmatch(r"[a-z][!-~]+", text) and not url.fragment and url.port != 0:
             return text
     except ValueError:
@@ -185,7 +207,7 @@ def read_contexts(text: str) -> Mapping[str, frozenset[str]]:
 
 
 def _read_entries(text: str, read: Callable[[str, str], Any]) -> Mapping[str, Any]:
-    """Read `name,name=value`; `read` gets `=` or nothing, then the value. All bad entries are named at once."""
+    """Read `name,name=value`; `read` gets `=` or nothing, then the value. Names all bad entries at once."""
     found: dict[str, Any] = {}
     problems = []
     for entry in filter(None, map(str.strip, text.split(","))):

@@ -1,7 +1,7 @@
 """Every setting of the registry: read once, checked together, then frozen.
 
-The fields of `Settings` are the one table: reading, masking, the start-up log and the README's test follow it. A
-new setting is a new field; nothing else knows its name. An empty text means "not set", as compose files write it.
+A new setting is a field of `Settings` and a line of `SETTINGS`; reading, masking, the start-up log and the
+README's test follow these. An empty text counts as unset, because compose files have no other way to say so.
 """
 
 import difflib
@@ -9,8 +9,8 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -20,19 +20,24 @@ from registry.durations import parse_duration
 from registry.errors import StartupError
 from registry.notation import (
     Secret,
+    Setting,
     Thresholds,
-    choice,
     mask_all,
     mask_url,
-    matching,
     read_contexts,
     read_encryption_key,
+    read_history,
     read_host,
+    read_instance,
+    read_level,
+    read_log_format,
+    read_mesh,
     read_path,
+    read_port,
     read_redis_url,
+    read_switch,
     read_thresholds,
     read_token,
-    whole_number,
     write_value,
 )
 
@@ -44,38 +49,9 @@ _SERVICE_LINK: Final = re.compile(
 )
 _SERVICE_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
 
-_LEVEL: Final = choice({word: word for word in ("debug", "info", "warning", "error")} | {"warn": "warning"})
-_FORMAT: Final = choice({word: word for word in ("auto", "json", "pretty")})
-_SWITCH: Final = choice(
-    dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
-)
-_PORT: Final = whole_number(0, 65535)
-_HISTORY: Final = whole_number(100, 10_000_000)
-_MESH: Final = matching(r"[A-Za-z0-9._-]{1,64}", "1 to 64 letters, digits, dots, underscores or hyphens")
-_INSTANCE: Final = matching(r"[!-~]{1,253}", "1 to 253 printable ASCII characters without blanks")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One line of the table: the environment name, one sentence, how its text is read and how it is shown.
-
-    `read` raises ValueError with what it expects; `mask` makes any text that was given fit to be shown.
-    """
-
-    env: str
-    says: str
-    read: Callable[[str], Any]
-    mask: Callable[[str], str]
-
-
-def _env(
-    env: str, read: Callable[[str], Any], says: str, mask: Callable[[str], str] = str
-) -> dict[str, Setting]:
-    return {"setting": Setting(env, says, read, mask)}
-
 
 def _user_data_dir() -> Path:
-    import platformdirs  # noqa: PLC0415  a registry with a Redis and a directory of its own never needs it
+    import platformdirs  # noqa: PLC0415  not needed where a directory is given
 
     return platformdirs.user_data_path("mcp-mesh-registry")
 
@@ -84,133 +60,124 @@ def _user_data_dir() -> Path:
 class Settings:
     """All settings, valid together. Printing them is safe: secrets and the password of a URL are masked."""
 
-    host: str = field(
-        default="127.0.0.1",
-        metadata=_env("REGISTRY_HOST", read_host, "The address to listen on; 0.0.0.0 means all of them."),
-    )
-    port: int = field(
-        default=8000, metadata=_env("REGISTRY_PORT", _PORT, "The port to listen on; 0 takes any free one.")
-    )
-    metrics_port: int | None = field(
-        default=None,
-        metadata=_env("METRICS_PORT", _PORT, "A second port for metrics alone; asks for no token."),
-    )
-    log_level: str = field(
-        default="info", metadata=_env("LOG_LEVEL", _LEVEL, "The least severe events that are logged.")
-    )
-    log_format: str = field(
-        default="auto",
-        metadata=_env(
-            "REGISTRY_LOG_FORMAT", _FORMAT, "How to log: json, pretty, or auto (pretty on a terminal)."
-        ),
-    )
-    redis_url: str | None = field(
-        default=None,
-        metadata=_env(
-            "REDIS_URL", read_redis_url, "The Redis of all replicas; unset starts an own one.", mask_url
-        ),
-    )
-    mesh: str = field(
-        default="mesh", metadata=_env("REGISTRY_MESH", _MESH, "The mesh's name, part of every key in Redis.")
-    )
-    data_dir: Path = field(
-        default_factory=_user_data_dir,
-        metadata=_env(
-            "REGISTRY_DATA_DIR", read_path, "Where the embedded store keeps data; by default the user's."
-        ),
-    )
-    instance_id: str = field(
-        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
-        metadata=_env(
-            "REGISTRY_INSTANCE_ID", _INSTANCE, "This replica's name; by default its host and process."
-        ),
-    )
-    agent_timeout: timedelta = field(
-        default=timedelta(seconds=60),
-        metadata=_env(
-            "AGENT_TIMEOUT", parse_duration, "How long an agent may be silent before it is degraded."
-        ),
-    )
-    thresholds: Mapping[str, Thresholds] = field(
-        default_factory=lambda: read_thresholds(""),
-        metadata=_env("REGISTRY_THRESHOLDS", read_thresholds, "Timeout and eviction by agent type."),
-    )
-    retention: timedelta = field(
-        default=timedelta(hours=1),
-        metadata=_env(
-            "REGISTRY_RETENTION", parse_duration, "How long an expired agent stays before it is removed."
-        ),
-    )
-    watch_history: int = field(
-        default=20_000, metadata=_env("REGISTRY_WATCH_HISTORY", _HISTORY, "How many changes the log keeps.")
-    )
-    health_check_interval: timedelta = field(
-        default=timedelta(seconds=30),
-        metadata=_env(
-            "HEALTH_CHECK_INTERVAL", parse_duration, "How long a look for silent agents may be put off."
-        ),
-    )
-    leader_election: bool = field(
-        default=True,
-        metadata=_env("ENABLE_LEADER_ELECTION", _SWITCH, "Whether only an elected replica sweeps."),
-    )
-    lease_duration: timedelta = field(
-        default=timedelta(seconds=15),
-        metadata=_env("LEADER_ELECTION_LEASE_DURATION", parse_duration, "When a silent leader is replaced."),
-    )
-    renew_deadline: timedelta = field(
-        default=timedelta(seconds=10),
-        metadata=_env(
-            "LEADER_ELECTION_RENEW_DEADLINE", parse_duration, "When a leader that cannot renew gives up."
-        ),
-    )
-    retry_period: timedelta = field(
-        default=timedelta(seconds=2),
-        metadata=_env(
-            "LEADER_ELECTION_RETRY_PERIOD", parse_duration, "The pause between two tries to lead or renew."
-        ),
-    )
-    auth_token: Secret | None = field(
-        default=None, metadata=_env("AUTH_TOKEN", read_token, "The bearer token callers must send.", mask_all)
-    )
-    encryption_key: Secret | None = field(
-        default=None,
-        metadata=_env(
-            "ENCRYPTION_KEY", read_encryption_key, "A key of 32 bytes; nothing uses it yet.", mask_all
-        ),
-    )
-    security_contexts: Mapping[str, frozenset[str]] = field(
-        default_factory=lambda: read_contexts(""),
-        metadata=_env(
-            "REGISTRY_SECURITY_CONTEXTS", read_contexts, "Capabilities required by security context."
-        ),
-    )
+    host: str = "127.0.0.1"
+    port: int = 8000
+    metrics_port: int | None = None
+    log_level: str = "info"
+    log_format: str = "auto"
+    redis_url: str | None = None
+    mesh: str = "mesh"
+    data_dir: Path = field(default_factory=_user_data_dir)
+    instance_id: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+    agent_timeout: timedelta = timedelta(seconds=60)
+    thresholds: Mapping[str, Thresholds] = field(default_factory=lambda: read_thresholds(""))
+    retention: timedelta = timedelta(hours=1)
+    watch_history: int = 20_000
+    health_check_interval: timedelta = timedelta(seconds=30)
+    leader_election: bool = True
+    lease_duration: timedelta = timedelta(seconds=15)
+    renew_deadline: timedelta = timedelta(seconds=10)
+    retry_period: timedelta = timedelta(seconds=2)
+    auth_token: Secret | None = None
+    encryption_key: Secret | None = None
+    security_contexts: Mapping[str, frozenset[str]] = field(default_factory=lambda: read_contexts(""))
 
     def shown(self) -> dict[str, str]:
         """Give every setting by field name as text fit for a log: as it would be set, masked, or `unset`."""
-        return {name: SETTINGS[name].mask(write_value(getattr(self, name))) for name in SETTINGS}
+        values = {name: getattr(self, name) for name in SETTINGS}
+        return {
+            name: write_value(value) if value is None else SETTINGS[name].mask(write_value(value))
+            for name, value in values.items()
+        }
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={text!r}' for name, text in self.shown().items())})"
 
 
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
-    {f.name: f.metadata["setting"] for f in fields(Settings)}
+    {
+        "host": Setting("REGISTRY_HOST", read_host, "The address to listen on; 0.0.0.0 means all of them."),
+        "port": Setting("REGISTRY_PORT", read_port, "The port to listen on; 0 takes any free one."),
+        "metrics_port": Setting("METRICS_PORT", read_port, "A second port for metrics alone, which asks for no token."),
+        "log_level": Setting("LOG_LEVEL", read_level, "The least severe events that are logged."),
+        "log_format": Setting(
+            "REGISTRY_LOG_FORMAT",
+            read_log_format,
+            "How to log: json, pretty, or auto (pretty on a terminal).",
+        ),
+        "redis_url": Setting(
+            "REDIS_URL",
+            read_redis_url,
+            "The Redis that replicas share; unset starts the embedded one.",
+            mask_url,
+        ),
+        "mesh": Setting("REGISTRY_MESH", read_mesh, "The mesh's name, part of every key in Redis."),
+        "data_dir": Setting(
+            "REGISTRY_DATA_DIR",
+            read_path,
+            "Where the embedded Redis keeps its data; by default with the user's data.",
+        ),
+        "instance_id": Setting(
+            "REGISTRY_INSTANCE_ID", read_instance, "This replica's name; by default its host and process."
+        ),
+        "agent_timeout": Setting(
+            "AGENT_TIMEOUT", parse_duration, "How long an agent may be silent before it is degraded."
+        ),
+        "thresholds": Setting(
+            "REGISTRY_THRESHOLDS",
+            read_thresholds,
+            "Timeout and eviction of agent types, such as file_agent=30s/90s.",
+        ),
+        "retention": Setting(
+            "REGISTRY_RETENTION", parse_duration, "How long an expired agent stays before it is removed."
+        ),
+        "watch_history": Setting(
+            "REGISTRY_WATCH_HISTORY",
+            read_history,
+            "How many changes the log keeps for watches to resume from.",
+        ),
+        "health_check_interval": Setting(
+            "HEALTH_CHECK_INTERVAL", parse_duration, "How long a look for silent agents may be put off."
+        ),
+        "leader_election": Setting(
+            "ENABLE_LEADER_ELECTION", read_switch, "Whether only an elected replica looks for silent agents."
+        ),
+        "lease_duration": Setting(
+            "LEADER_ELECTION_LEASE_DURATION", parse_duration, "How long a silent leader stays the leader."
+        ),
+        "renew_deadline": Setting(
+            "LEADER_ELECTION_RENEW_DEADLINE",
+            parse_duration,
+            "How long a leader tries to renew before it gives up.",
+        ),
+        "retry_period": Setting(
+            "LEADER_ELECTION_RETRY_PERIOD", parse_duration, "The pause between two tries to lead or to renew."
+        ),
+        "auth_token": Setting("AUTH_TOKEN", read_token, "The bearer token that callers must send.", mask_all),
+        "encryption_key": Setting(
+            "ENCRYPTION_KEY", read_encryption_key, "A key of 32 bytes; nothing uses it yet.", mask_all
+        ),
+        "security_contexts": Setting(
+            "REGISTRY_SECURITY_CONTEXTS",
+            read_contexts,
+            "What a context requires, such as pci=encryption+audit.",
+        ),
+    }
 )
 
 
 def read_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Settings, tuple[str, ...]]:
     """Read all settings; give them with warnings, each a sentence for the log that says what to do.
 
-    `overrides` come from the command line and go before the environment: by field name, as text or as the field's
-    own type; None is not given.
+    `overrides` come from the command line and go before the environment: by field name, as text or as a value
+    of the field's type; None means not given.
 
     Raises:
-        StartupError: names every setting that cannot be used, its value (masked where secret), what is expected.
+        StartupError: names every setting that cannot be used, its value (masked if secret), what is expected.
     """
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}
-    sources = {name: (setting.env, _from_environ(environ, setting.env)) for name, setting in SETTINGS.items()}
+    sources = {name: (setting.env, _from_environ(environ, setting)) for name, setting in SETTINGS.items()}
     for name, value in overrides.items():
         if value is not None:
             text = value.reveal() if isinstance(value, Secret) else write_value(value)
@@ -223,7 +190,76 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Sett
             problems[name] = f"{source} is {SETTINGS[name].mask(text)!r}; {error}"
     warnings = tuple(_adopt_database(environ, values))
     settings = Settings(**values)
-    problems |= {name: problem for name, problem in _conflicts(settings) if name not in problems}
+    problems |= _conflicts(settings, problems)
     if problems:
         raise StartupError("\n  ".join(["These settings cannot be used:", *problems.values()]))
     return settings, (*warnings, *_warnings(settings, environ))
+
+
+def _from_environ(environ: Mapping[str, str], setting: Setting) -> str:
+    text = environ.get(setting.env, "")
+    if setting.mask is mask_all:  # a blank may be part of a secret; its reader decides
+        return text
+    return "" if _is_service_link(setting.env, text) else text.strip()
+
+
+def _is_service_link(name: str, text: str) -> bool:
+    return bool(_SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_ADDRESS.match(text)))
+
+
+def _adopt_database(environ: Mapping[str, str], values: dict[str, Any]) -> Iterator[str]:
+    """Take the data directory from DATABASE_PATH if nothing else says it; one warning for all such names."""
+    names = [name for name in sorted(environ) if name.startswith("DATABASE_") and environ[name]]
+    if not names:
+        return
+    path = Path(environ.get("DATABASE_PATH") or ":memory:")
+    if "redis_url" in values:
+        advice = "REDIS_URL is used and these are ignored; remove them"
+    elif "data_dir" in values:
+        advice = "REGISTRY_DATA_DIR is used and these are ignored; remove them"
+    elif path.name == ":memory:":
+        advice = "these are ignored; set REDIS_URL for a shared Redis, or REGISTRY_DATA_DIR for the embedded one"
+    else:
+        values["data_dir"] = path.parent.absolute()
+        advice = (
+            "the directory of DATABASE_PATH is taken as data directory; "
+            f"set REGISTRY_DATA_DIR={path.parent} for that, or REDIS_URL for a shared Redis, and remove these"
+        )
+    yield f"{', '.join(names)}: the store is Redis, not a database; {advice}"
+
+
+def _conflicts(settings: Settings, wrong: Collection[str]) -> dict[str, str]:
+    """Name the settings that are right each but not together; those in `wrong` have no value to compare."""
+    found = {}
+    shown = settings.shown()
+    for lower, upper in (("retry_period", "renew_deadline"), ("renew_deadline", "lease_duration")):
+        if not {lower, upper} & {*wrong} and getattr(settings, lower) >= getattr(settings, upper):
+            limit = f"{SETTINGS[upper].env}, which is {shown[upper]!r}"
+            found[lower] = f"{SETTINGS[lower].env} is {shown[lower]!r}; expected less than {limit}"
+    if "port" not in wrong and settings.metrics_port == settings.port != 0:
+        found["metrics_port"] = f"METRICS_PORT is {shown['port']!r}; expected another port than REGISTRY_PORT"
+    return found
+
+
+def _warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    known = sorted(setting.env for setting in SETTINGS.values())
+    for name in sorted(environ):
+        if name.startswith("REGISTRY_") and name not in known and not _is_service_link(name, environ[name]):
+            short = name.removeprefix("REGISTRY_")
+            near = [short] if short in known else difflib.get_close_matches(name, known, n=1)
+            advice = f"did you mean {near[0]}?" if near else "remove it"
+            yield f"{name} is not a setting and is ignored; {advice}"
+    if settings.auth_token is None and not _is_loopback(settings.host):
+        yield (
+            f"Anyone who reaches {settings.host} may register and remove agents, no token is asked for; "
+            "set AUTH_TOKEN, or REGISTRY_HOST=127.0.0.1"
+        )
+    if settings.encryption_key is not None:
+        yield "ENCRYPTION_KEY is set, but nothing uses it yet; use rediss:// and encrypt the disk of Redis"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

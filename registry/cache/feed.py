@@ -6,15 +6,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-import structlog
-
 from registry.cache.view import View
 from registry.errors import NotReady, RegistryError, StoreUnavailable
 from registry.model.agent import Held
 from registry.model.change import Position, Pulled
+from registry.telemetry.logs import get_logger
 from registry.waiters import Waiters
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 # Looking needs no bell: whatever came unannounced is seen within this many seconds.
 LOOK_EVERY = 1.0
@@ -52,13 +51,13 @@ class Feed:
     `on_unannounced` is called when the bell seems to be broken.
     """
 
-    def __init__(self, source: ChangeSource, on_unannounced: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, source: ChangeSource) -> None:
         self.view: View | None = None
         self.following = False
+        self.on_unannounced: Callable[[], None] = lambda: None
         self.fills = 0
         self.gaps = 0
         self._source = source
-        self._on_unannounced = on_unannounced
         self._waiters: Waiters[View] = Waiters(_PATIENCE, self._overdue)
         self._asked: list[asyncio.Future[View]] = []
         self._wake = asyncio.Event()
@@ -165,7 +164,7 @@ class Feed:
         self._unannounced += 1
         if self._unannounced >= _UNANNOUNCED:
             self._unannounced = 0
-            self._on_unannounced()
+            self.on_unannounced()
 
     async def _rest(self) -> None:
         try:

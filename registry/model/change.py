@@ -39,7 +39,8 @@ class Pulled(msgspec.Struct, frozen=True):
     """The answer to one look at the log.
 
     `version` and `history` as they were just before the log was read (0 and '' when absent); `holds` tells whether the
-    entry asked from is still in the log, read over the connection on which the history was opened; `changes` are those after it, in order, perhaps not all.
+    entry asked from is still in the log, read over the connection on which the history was opened; `changes` are those
+    after it, in order, perhaps not all.
     """
 
     version: int

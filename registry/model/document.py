@@ -1,7 +1,7 @@
 """JSON bytes to Python values, once, at the door.
 
-What passes can be written back unchanged: every string is Unicode, every number is exact within 64 bits or a double,
-and nothing is nested so deep that code which descends into it could run out of stack.
+What passes can be written back unchanged: every string is Unicode, every number fits 64 bits or a double, and
+nothing is nested so deep that code which descends into it could run out of stack.
 """
 
 import json
@@ -28,13 +28,13 @@ def read_document(body: bytes) -> Any:
     """Decode a JSON body; of a key that occurs twice the last one wins.
 
     Raises:
-        MalformedRequest: it is not JSON (which NaN, Infinity and lone surrogates are not), or not UTF-8; says where.
-        UnprocessableRequest: it is nested deeper than 64, or an integer is outside -2^63 to 2^64-1, or another number
-            is beyond a double's range; names each by its path.
+        MalformedRequest: it is not UTF-8 or not JSON (NaN, Infinity, lone surrogates). Says where.
+        UnprocessableRequest: it is nested deeper than 64, an integer is outside -2^63 to 2^64-1, or another
+            number is beyond a double's range. Names each by its path.
     """
     try:
         document = _decode(body)
-        # orjson writes exactly the integers of 64 bits: for what msgspec read, the quickest range check there is.
+        # orjson writes integers of 64 bits and no others: there is no quicker way to check the range of all.
         orjson.dumps(document)
     except RecursionError:
         raise refusal("The body", [(None, _TOO_DEEP)]) from None
@@ -63,20 +63,20 @@ def find_unfit(document: object) -> Iterator[Finding]:
             if depth == MAX_DEPTH:
                 yield path, _TOO_DEEP
                 continue
-            steps = value.items() if isinstance(value, dict) else enumerate(value)
-            stack.extend(((path, step), inner, depth + 1) for step, inner in steps)
+            steps = list(value.items() if isinstance(value, dict) else enumerate(value))
+            stack.extend(((path, step), inner, depth + 1) for step, inner in reversed(steps))
 
 
 _TOO_DEEP = f"must not be nested deeper than {MAX_DEPTH}"
 
 
 def _is_deep(document: object) -> bool:
-    level = [document]
-    for _ in range(MAX_DEPTH):
+    level: list[Any] = [[document]]
+    for _ in range(MAX_DEPTH + 1):
         level = [
             inner
             for outer in level
-            for inner in (outer.values() if type(outer) is dict else outer)  # type: ignore[attr-defined]
+            for inner in (outer.values() if type(outer) is dict else outer)
             if type(inner) is dict or type(inner) is list
         ]
         if not level:
@@ -92,13 +92,11 @@ def _refuse_numbers(body: bytes) -> NoReturn:
         raise refusal("The body", [(None, _TOO_DEEP)]) from None
     except ValueError as error:
         raise _malformed(body, error) from None
-    # A duplicate key may have hidden the number that was refused.
-    hidden = (None, "must not contain numbers beyond 64 bits or a double")
-    raise refusal("The body", list(find_unfit(document)) or [hidden])
+    raise refusal("The body", find_unfit(document))
 
 
 def _integer(digits: str) -> int:
-    # Python refuses to read more than 4,300 digits; for a number that is refused anyway, the first ones will do.
+    # Python refuses to read more than 4,300 digits; of a number that is too long, the first ones will do.
     return int(digits[:40])
 
 

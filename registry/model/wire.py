@@ -42,7 +42,7 @@ def document(agent: Agent) -> dict[str, Any]:
 
 def capability_document(capability: dict[str, Any]) -> dict[str, Any]:
     """Return one capability with its defaults filled in."""
-    return {"version": "1.0.0", "stability": "stable", **capability}
+    return {"name": capability["name"], "version": "1.0.0", "stability": "stable", **capability}
 
 
 def head(agent: Agent) -> bytes:

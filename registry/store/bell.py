@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Literal
 
-import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from registry.store.keys import Keys
+from registry.telemetry.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Sound = Literal["keyspace", "blocking_read", "silent"]
 
@@ -23,13 +23,11 @@ _AGAIN = 0.5
 class Bell:
     """Listens on a connection of its own and calls `ring` for each new log entry.
 
-    `sound` is how it hears: keyspace events, or blocking reads where Redis refuses those or does not send them; `silent`
-    while it has no connection. The flags `K` and `t` are added to notify-keyspace-events, existing ones kept.
+    `sound` is how it hears: keyspace events, or blocking reads where Redis refuses those or does not send them;
+    `silent` while it has no connection. The flags `K` and `t` are added to notify-keyspace-events, others kept.
     """
 
-    def __init__(
-        self, keys: Keys, connect: Callable[[], AbstractConnection], ring: Callable[[], None]
-    ) -> None:
+    def __init__(self, keys: Keys, connect: Callable[[], AbstractConnection], ring: Callable[[], None]) -> None:
         self.sound: Sound = "silent"
         self._log = keys.log
         self._connect = connect
@@ -40,9 +38,7 @@ class Bell:
     def distrust(self) -> None:
         """Stop relying on keyspace events: changes came that they did not announce."""
         if self.sound == "keyspace":
-            log.warning(
-                "keyspace events do not arrive; the change log is read with blocking reads from now on"
-            )
+            log.warning("keyspace events do not arrive; the change log is read with blocking reads from now on")
             self._refused = True
             self._switch.set()
 
@@ -53,9 +49,7 @@ class Bell:
             try:
                 await self._listen(connection)
             except (RedisError, OSError, EOFError, TimeoutError) as error:
-                log.info(
-                    "the bell lost its connection; the feed looks every second meanwhile", error=str(error)
-                )
+                log.info("the bell lost its connection; the feed looks every second meanwhile", error=str(error))
             finally:
                 self.sound = "silent"
                 await connection.disconnect(nowait=True)
@@ -76,9 +70,7 @@ class Bell:
         """Make sure the events are on, keeping whatever is on already. False where Redis refuses."""
         try:
             flags = (await _ask(connection, "CONFIG", "GET", "notify-keyspace-events"))[1].decode()
-            wanted = flags + "".join(
-                flag for flag in "Kt" if flag not in flags and not (flag == "t" and "A" in flags)
-            )
+            wanted = flags + "".join(flag for flag in "Kt" if flag not in flags and not (flag == "t" and "A" in flags))
             if wanted != flags:
                 await _ask(connection, "CONFIG", "SET", "notify-keyspace-events", wanted)
         except (ResponseError, IndexError) as error:

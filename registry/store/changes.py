@@ -4,8 +4,6 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
-import structlog
-
 from registry.errors import StoreUnavailable
 from registry.model.agent import Held
 from registry.model.change import Change, Position, Pulled
@@ -13,8 +11,9 @@ from registry.store.codec import BadRecordError, agent_from, change_from, pairs,
 from registry.store.keys import Keys
 from registry.store.link import Link, checked
 from registry.store.scripts import load_scripts
+from registry.telemetry.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 # Entries a pull takes at once: with specs of 1.5 KB about 3 MB.
 _PULL = 1000
@@ -108,6 +107,6 @@ def _readable(entries: list[Any]) -> tuple[Change, ...]:
         try:
             changes.append(change_from(entry))
         except BadRecordError as error:
-            log.error("log entry cannot be read; the cache will be filled anew", error=str(error))
+            log.warning("log entry cannot be read; the cache will be filled anew", error=str(error))
             break
     return tuple(changes)

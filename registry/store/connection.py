@@ -1,4 +1,4 @@
-"""Where Redis is and how to connect to it: timeouts and retries set by hand, since the library's defaults can take a minute."""
+"""Where Redis is and how to connect to it; timeouts set by hand, since the library's defaults can take a minute."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Server:
 
 
 def server_at(url: str) -> Server:
-    """Return how to connect to the server at a redis://, rediss:// or unix:// URL. Raises StartupError for a bad URL."""
+    """Return how to connect to the server at a redis://, rediss:// or unix:// URL. Raises StartupError for a bad one."""
     try:
         pool = ConnectionPool.from_url(
             url,

@@ -27,9 +27,7 @@ class Keys:
 
     def __init__(self, mesh: str) -> None:
         prefix = f"{{{mesh}}}:".encode()
-        self.shared: Mapping[str, bytes] = MappingProxyType(
-            {name: prefix + name.encode() for name in _SHARED}
-        )
+        self.shared: Mapping[str, bytes] = MappingProxyType({name: prefix + name.encode() for name in _SHARED})
         self.version = self.shared["version"]
         self.history = self.shared["history"]
         self.log = self.shared["log"]

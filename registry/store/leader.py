@@ -1,4 +1,4 @@
-"""The lock that says who sweeps: take, renew, resign. Safety never depends on it; the epoch in every sweep does that."""
+"""The lock that says who sweeps: take, renew, resign. Safety depends on the epoch in every sweep, never on the lock."""
 
 from typing import NamedTuple
 
@@ -26,9 +26,7 @@ class Lock(NamedTuple):
         try:
             counter, epoch, since, holder = raw.split(b" ", 3)
             who = orjson.loads(holder)
-            return cls(
-                raw.decode(), int(counter), int(epoch), int(since), who["instance"], who["host"], who["pid"]
-            )
+            return cls(raw.decode(), int(counter), int(epoch), int(since), who["instance"], who["host"], who["pid"])
         except (ValueError, KeyError, TypeError):
             return cls(raw.decode(errors="replace"), 0, 0, 0, "?", "?", 0)
 
@@ -36,13 +34,9 @@ class Lock(NamedTuple):
 class Leadership:
     """The three calls of the lock over a link of its own; `instance`, `host` and `pid` say who asks."""
 
-    def __init__(
-        self, keys: Keys, link: Link, *, instance: str, host: str, pid: int, shebang: bool = True
-    ) -> None:
+    def __init__(self, keys: Keys, link: Link, *, instance: str, host: str, pid: int, shebang: bool = True) -> None:
         scripts = load_scripts(shebang=shebang)
-        self._take, self._renew, self._resign = (
-            scripts[f"lead_{verb}"] for verb in ("take", "renew", "resign")
-        )
+        self._take, self._renew, self._resign = (scripts[f"lead_{verb}"] for verb in ("take", "renew", "resign"))
         self._keys = keys
         self._link = link
         self._holder = orjson.dumps({"instance": instance, "host": host, "pid": pid})

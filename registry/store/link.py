@@ -65,9 +65,7 @@ class Link:
                 try:
                     connection = await self._ready()
                     outcome = "unknown"
-                    await connection.send_packed_command(
-                        connection.pack_commands(commands), check_health=False
-                    )
+                    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
                     return [await _reply(connection) for _ in commands]
                 except BaseException:
                     await self._drop()
@@ -75,9 +73,7 @@ class Link:
         except AuthenticationError as error:
             raise StoreUnavailable(f"Redis refuses our credentials: {error}", reason="auth") from error
         except (TimeoutError, RedisTimeoutError) as error:
-            raise StoreUnavailable(
-                "Redis did not answer in time", outcome=outcome, reason="timeout"
-            ) from error
+            raise StoreUnavailable("Redis did not answer in time", outcome=outcome, reason="timeout") from error
         except (RedisError, OSError, EOFError) as error:
             raise StoreUnavailable(f"Redis is out of reach: {error}", outcome=outcome) from error
 

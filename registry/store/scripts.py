@@ -111,9 +111,7 @@ def read_script(folder: Path, name: str, *, shebang: bool = True) -> Script:
     text = flatten(folder, name)
     header = _HEADER.search(text)
     if header is None or header["name"] != name or not text.startswith("#!lua"):
-        raise StartupError(
-            f"lua/{name}.lua does not begin with `#!lua` and the header described in lua/README.md"
-        )
+        raise StartupError(f"lua/{name}.lua does not begin with `#!lua` and the header described in lua/README.md")
     if not shebang:
         text = text.partition("\n")[2]
     return Script(
@@ -133,6 +131,4 @@ def _names(block: str) -> tuple[str, ...]:
 def load_scripts(*, shebang: bool = True) -> Mapping[str, Script]:
     """Read every script once; a bad header or include stops the start."""
     folder = lua_folder()
-    return {
-        path.stem: read_script(folder, path.stem, shebang=shebang) for path in sorted(folder.glob("*.lua"))
-    }
+    return {path.stem: read_script(folder, path.stem, shebang=shebang) for path in sorted(folder.glob("*.lua"))}

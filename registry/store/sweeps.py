@@ -47,9 +47,7 @@ class Sweeps:
         seconds, micro = checked(time)
         now = int(seconds) * 1000 + int(micro) // 1000
         flat = checked(lowest)
-        return [
-            member.decode() for member, score in zip(flat[::2], flat[1::2], strict=True) if int(score) <= now
-        ]
+        return [member.decode() for member, score in zip(flat[::2], flat[1::2], strict=True) if int(score) <= now]
 
     async def sweep(self, ids: Sequence[str], epoch: int) -> Swept:
         """Move these agents one step on. Raises StaleEpochError when another replica leads by now."""

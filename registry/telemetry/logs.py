@@ -1,8 +1,8 @@
-"""One line per event: JSON for machines, colours for people, the same for our own events and for libraries'."""
+"""One line per event, ours and the libraries': JSON for machines, colours for people."""
 
 import logging
 import sys
-from typing import Final, Protocol, TextIO, cast
+from typing import Final, TextIO, cast
 
 import orjson
 import structlog
@@ -15,14 +15,6 @@ LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-
-
-class Stream(Protocol):
-    """Where lines go; any text file fits."""
-
-    def write(self, text: str, /) -> int: ...
-    def flush(self) -> None: ...
-    def isatty(self) -> bool: ...
 
 
 class _Stderr:
@@ -39,21 +31,21 @@ class _Stderr:
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """Give the logger of one module; its lines carry `logger: <name>`. It may be made before `configure_logs`."""
-    return cast("FilteringBoundLogger", structlog.get_logger(logger=name))
+    """Give the logger of one module, whose lines carry `logger: <name>`; may come before `configure_logs`."""
+    return cast("FilteringBoundLogger", structlog.get_logger(logger_name=name))
 
 
-def configure_logs(level: str, log_format: str, stream: Stream | None = None) -> None:
+def configure_logs(level: str, log_format: str, stream: TextIO | None = None) -> None:
     """Send every event of `level` and above to `stream` (None: standard error), one line each.
 
-    `level` is a key of `LEVELS`; `log_format` is `json`, `pretty` or `auto` (pretty on a terminal). To be called
-    once, before the first event: loggers keep what they found at their first use. uvicorn must be started with
-    `log_config=None`, else it puts its own handlers back.
+    `level` is a key of `LEVELS`; `log_format` is `json`, `pretty` or `auto` (pretty on a terminal). Call it
+    once, before the first event: a logger keeps what it finds at its first use. uvicorn must be started with
+    `log_config=None`, or it puts its own handlers back.
 
     Raises:
         KeyError: an unknown level.
     """
-    stream = stream or _Stderr()
+    stream = cast("TextIO", _Stderr()) if stream is None else stream
     pretty = log_format == "pretty" or (log_format == "auto" and stream.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -61,14 +53,12 @@ def configure_logs(level: str, log_format: str, stream: Stream | None = None) ->
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     # Tracebacks are plain in both forms: the prettier ones print local variables, and with them tokens.
-    console = structlog.dev.ConsoleRenderer(
-        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-    )
+    console = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
     render: list[Processor] = [console] if pretty else [structlog.processors.format_exc_info, _render_json]
     structlog.configure(
         processors=shared + render,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
@@ -87,7 +77,10 @@ def configure_logs(level: str, log_format: str, stream: Stream | None = None) ->
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    line = {key: event.pop(key) for key in ("timestamp", "level", "event")} | event
+    line = {key: event.pop(key) for key in ("timestamp", "level", "event")}
+    # Ours carry one key and the libraries' the other: `logger` is taken among structlog's own arguments.
+    line["logger"] = event.pop("logger_name", None) or event.pop("logger", None)
+    line.update(event)
     try:
         # Dataclasses go through their repr, which masks secrets; orjson on its own would write every field.
         return orjson.dumps(line, default=repr, option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()

@@ -1,0 +1,156 @@
+"""The REST form: agents, one agent, capabilities, and many at once."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from registry.api.answers import answer, listing, search, success, timestamp
+from registry.api.body import read_object
+from registry.api.parameters import agent_query, capability_query, one, parameters, resource_version
+from registry.api.problems import body_of
+from registry.errors import Detail, RegistryError, UnprocessableRequest
+from registry.model.registration import read_registration
+from registry.model.wire import rfc3339
+from registry.service.discovery import Discovery, Sight
+from registry.service.liveness import Liveness
+from registry.service.registration import Registrations
+
+_MOST_HEARTBEATS = 1000
+_MOST_REGISTRATIONS = 200
+
+
+class AgentRoutes:
+    """Registers, lists, shows and removes agents."""
+
+    def __init__(self, registrations: Registrations, discovery: Discovery, liveness: Liveness) -> None:
+        self._registrations = registrations
+        self._discovery = discovery
+        self._liveness = liveness
+        self.routes = [
+            Route("/agents", self.register, methods=["POST"]),
+            Route("/agents", self.list, methods=["GET"]),
+            Route("/agents/batch", self.register_many, methods=["POST"]),
+            Route("/agents/{agent_id}", self.show, methods=["GET"]),
+            Route("/agents/{agent_id}", self.unregister, methods=["DELETE"]),
+            Route("/agents/{agent_id}/status", self.status, methods=["GET"]),
+            Route("/capabilities", self.capabilities, methods=["GET"]),
+            Route("/heartbeats", self.beat_many, methods=["POST"]),
+        ]
+
+    async def register(self, request: Request) -> Response:
+        """POST /agents."""
+        document = await read_object(request.scope, request.receive)
+        return success(**await self.registered(document, request))
+
+    async def registered(self, document: object, request: Request, path: str = "") -> dict[str, Any]:
+        """Register one agent and return what the answer says of it; `path` stands before the fields errors name."""
+        registration = read_registration(document, path)
+        headers = request.headers
+        done = await self._registrations.register(
+            registration,
+            if_match=headers.get("if-match"),
+            if_none_match=headers.get("if-none-match"),
+            path=path,
+        )
+        return {
+            "agent_id": registration.agent_id,
+            "resource_version": str(done.version),
+            "message": f"Agent {registration.name} registered successfully",
+        }
+
+    async def register_many(self, request: Request) -> Response:
+        """POST /agents/batch: each succeeds or fails alone."""
+        document = await read_object(request.scope, request.receive)
+        agents = _listed(document, "agents", _MOST_REGISTRATIONS)
+        done = await asyncio.gather(
+            *(self.registered(agent, request, f"agents[{at}].") for at, agent in enumerate(agents)),
+            return_exceptions=True,
+        )
+        results = []
+        for result in done:
+            if isinstance(result, RegistryError):
+                results.append(body_of(result))
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                results.append({"status": "success", **result})
+        return success(results=results, count=len(results))
+
+    async def list(self, request: Request) -> Response:
+        """GET /agents."""
+        query, version = agent_query(request.scope)
+        return listing(await self._discovery.agents(query, version))
+
+    async def show(self, request: Request) -> Response:
+        """GET /agents/{id}: the agent itself."""
+        sight = await self.seen(request)
+        return answer(sight.record.body, version=sight.record.agent.version, behind=sight.behind)
+
+    async def seen(self, request: Request) -> Sight:
+        """Return the agent of the path, as fresh as the query string wants it."""
+        version = resource_version(one(parameters(request.scope, ("resource_version",)), "resource_version"))
+        return await self._discovery.agent(request.path_params["agent_id"], version)
+
+    async def status(self, request: Request) -> Response:
+        """GET /agents/{id}/status: the status alone."""
+        sight = await self.seen(request)
+        agent, heartbeat = sight.record.agent, sight.record.heartbeat
+        return answer(
+            orjson.dumps(
+                {
+                    "agent_id": agent.id,
+                    "status": agent.status,
+                    "last_heartbeat": None if heartbeat is None else rfc3339(heartbeat),
+                    "resource_version": str(agent.version),
+                }
+            ),
+            version=agent.version,
+            behind=sight.behind,
+        )
+
+    async def unregister(self, request: Request) -> Response:
+        """DELETE /agents/{id}."""
+        return await self.unregistered(request.path_params["agent_id"])
+
+    async def unregistered(self, agent_id: str) -> Response:
+        """Remove one agent and say so."""
+        version = await self._registrations.unregister(agent_id)
+        message = f"Agent {agent_id} unregistered successfully"
+        return success(agent_id=agent_id, resource_version=str(version), message=message)
+
+    async def capabilities(self, request: Request) -> Response:
+        """GET /capabilities."""
+        query, version = capability_query(request.scope)
+        return search(await self._discovery.capabilities(query, version))
+
+    async def beat_many(self, request: Request) -> Response:
+        """POST /heartbeats: many agents in one call, each by itself."""
+        document = await read_object(request.scope, request.receive)
+        ids = _listed(document, "agent_ids", _MOST_HEARTBEATS)
+        wrong = [at for at, agent_id in enumerate(ids) if not isinstance(agent_id, str)]
+        if wrong:
+            details = [Detail(f"agent_ids[{at}]", "expected the id of an agent, a string") for at in wrong]
+            raise UnprocessableRequest(f"{details[0].field}: {details[0].problem}", details)
+        beats = await self._liveness.beats(ids)
+        results = {
+            agent_id: {"status": "success", "timestamp": rfc3339(beat)} if isinstance(beat, int) else body_of(beat)
+            for agent_id, beat in zip(ids, beats, strict=True)
+        }
+        return success(results=results, count=len(results), timestamp=timestamp())
+
+
+def _listed(document: dict[str, Any], field: str, most: int) -> Sequence[Any]:
+    """Return the list under a field of the body, which holds at most so many."""
+    given = document.get(field)
+    if not isinstance(given, list):
+        problem = "expected a list"
+    elif len(given) > most:
+        problem = f"holds {len(given)}, at most {most} go into one call"
+    else:
+        return given
+    raise UnprocessableRequest(f"{field}: {problem}", [Detail(field, problem)])

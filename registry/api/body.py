@@ -1,0 +1,55 @@
+"""Reading a request body: bounded, and JSON or nothing."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.types import Receive, Scope
+
+from registry.errors import Detail, MalformedRequest, RequestTooLarge, UnsupportedMediaType
+from registry.model.document import read_document
+
+LIMIT = 1024 * 1024
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """Return the whole body. Raises RequestTooLarge over 1 MiB and UnsupportedMediaType when it is not called JSON."""
+    _check_headers(scope["headers"])
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        parts, size = [body], len(body)
+        while message.get("more_body", False):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise MalformedRequest("The connection was closed before the whole body had come")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > LIMIT:
+                raise _too_large()
+            parts.append(part)
+        body = b"".join(parts)
+    if len(body) > LIMIT:
+        raise _too_large()
+    return body
+
+
+async def read_object(scope: Scope, receive: Receive) -> dict[str, Any]:
+    """Return the body as a JSON object."""
+    document = read_document(await read_body(scope, receive))
+    if not isinstance(document, dict):
+        raise MalformedRequest("The body must be a JSON object", [Detail("", "expected an object")])
+    return document
+
+
+def _check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    for name, value in headers:
+        if name == b"content-type":
+            kind = value.partition(b";")[0].strip().lower()
+            if kind != b"application/json" and not kind.endswith(b"+json"):
+                raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json")
+        elif name == b"content-length" and value.isdigit() and int(value) > LIMIT:
+            raise _too_large()
+
+
+def _too_large() -> RequestTooLarge:
+    return RequestTooLarge(f"The body is over the limit of {LIMIT} bytes; send less at once")

@@ -1,0 +1,107 @@
+"""What every request passes: its id, the token, the /api/v1 twin, errors to answers, counting."""
+
+import hmac
+import itertools
+import secrets
+import time
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from registry.api.problems import problem
+from registry.errors import RegistryError, Unauthorized
+from registry.settings import Secret
+from registry.telemetry.logs import get_logger
+from registry.telemetry.metrics import Metrics
+
+log = get_logger(__name__)
+
+_TWIN = "/api/v1"
+_OPEN = frozenset({"/", "/health", "/ready"})
+_LONGEST_ID = 128
+_SERVER_TROUBLE = 500
+
+
+class Gate:
+    """Pure ASGI around the routes. `shortcut` may name an app that serves a request ahead of the router.
+
+    With a token every path but `/`, `/health` and `/ready` wants `Authorization: Bearer`. This is the one place that
+    decides who may do what.
+    """
+
+    def __init__(
+        self,
+        routes: ASGIApp,
+        metrics: Metrics,
+        token: Secret | None,
+        shortcut: Callable[[Scope], ASGIApp | None] = lambda _scope: None,
+    ) -> None:
+        self._routes = routes
+        self._metrics = metrics
+        self._token = None if token is None else b"Bearer " + token.reveal().encode()
+        self._shortcut = shortcut
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"The registry speaks HTTP only, not {scope['type']}")
+        began = time.perf_counter()
+        path: str = scope["path"]
+        if path.startswith(_TWIN) and (len(path) == len(_TWIN) or path[len(_TWIN)] == "/"):
+            path = scope["path"] = path[len(_TWIN) :] or "/"
+        # With an app in the scope the router raises what it refuses, so that it is answered like everything else.
+        scope["app"] = self
+        request_id = self._request_id(scope)
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((b"x-request-id", request_id.encode()))
+            await send(message)
+
+        try:
+            self._admit(scope, path)
+            await (self._shortcut(scope) or self._routes)(scope, receive, answer)
+        except Exception as error:
+            self._note(error, scope, request_id)
+            if status:
+                raise
+            await _tell(error, request_id, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "unknown")
+            self._metrics.answered(scope["method"], route, status or 499, time.perf_counter() - began)
+
+    def _admit(self, scope: Scope, path: str) -> None:
+        if self._token is None or path in _OPEN:
+            return
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        if not hmac.compare_digest(given, self._token):
+            raise Unauthorized("This registry wants a token; send it as Authorization: Bearer <token>")
+
+    def _request_id(self, scope: Scope) -> str:
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and 0 < len(value) <= _LONGEST_ID and value.isascii():
+                given: str = value.decode()
+                if given.isprintable():
+                    return given
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+    def _note(self, error: Exception, scope: Scope, request_id: str) -> None:
+        if not isinstance(error, RegistryError) and getattr(error, "status_code", _SERVER_TROUBLE) >= _SERVER_TROUBLE:
+            log.error(
+                "request failed",
+                path=scope["path"],
+                method=scope["method"],
+                request_id=request_id,
+                exc_info=error,
+            )
+
+
+async def _tell(error: Exception, request_id: str, send: Send) -> None:
+    status, headers, body = problem(error, request_id)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,155 @@
+"""The registry's own state, and the health of one agent."""
+
+from collections.abc import Iterator
+
+import orjson
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from registry import __version__
+from registry.api.answers import answer, timestamp
+from registry.model.wire import rfc3339
+from registry.service.liveness import Liveness
+from registry.service.overview import Overview
+from registry.telemetry.metrics import CONTENT_TYPE, Metrics
+
+_TEXTS = ("text/plain", "application/openmetrics-text")
+
+
+class HealthRoutes:
+    """Liveness, readiness, metrics, and how one agent is."""
+
+    def __init__(self, overview: Overview, liveness: Liveness, metrics: Metrics) -> None:
+        self._overview = overview
+        self._liveness = liveness
+        self._metrics = metrics
+        metrics.collectors.register(_Mesh(overview))
+        self.scrape = [Route("/metrics", self.prometheus), Route("/metrics/prometheus", self.prometheus)]
+        self.routes = [
+            Route("/health", self.health),
+            Route("/health/{agent_id}", self.agent),
+            Route("/ready", self.ready),
+            Route("/metrics", self.numbers),
+            Route("/metrics/prometheus", self.prometheus),
+        ]
+
+    async def health(self, _request: Request) -> Response:
+        """GET /health: 200 while the process lives."""
+        state = self._overview.health()
+        return answer(
+            orjson.dumps(
+                state
+                | {
+                    "service": "mcp-mesh-registry",
+                    "version": __version__,
+                    "uptime_seconds": round(self._metrics.uptime, 3),
+                    "timestamp": timestamp(),
+                }
+            )
+        )
+
+    async def ready(self, _request: Request) -> Response:
+        """GET /ready: 200 when this replica should get requests, else 503."""
+        ready = self._overview.ready
+        body = orjson.dumps({"status": "ready" if ready else "not_ready"})
+        return Response(body, status_code=200 if ready else 503, media_type="application/json")
+
+    async def agent(self, request: Request) -> Response:
+        """GET /health/{id}."""
+        health = await self._liveness.health(request.path_params["agent_id"])
+        agent = health.agent
+        return answer(
+            orjson.dumps(
+                {
+                    "agent_id": agent.id,
+                    "status": health.status,
+                    "last_heartbeat": None if health.last_heartbeat is None else rfc3339(health.last_heartbeat),
+                    "time_since_heartbeat": None if health.since is None else health.since / 1000,
+                    "is_expired": health.status == "expired",
+                    "timeout_threshold": agent.timeout / 1000,
+                    "eviction_threshold": agent.eviction / 1000,
+                    "next_heartbeat_expected": rfc3339(health.next_expected),
+                    "message": health.message,
+                }
+            )
+        )
+
+    async def numbers(self, request: Request) -> Response:
+        """GET /metrics: JSON, or text where the client ranks that above JSON."""
+        if _wants_text(request.headers.get("accept", "")):
+            return await self.prometheus(request)
+        census, totals = self._overview.census(), await self._overview.totals()
+        return answer(
+            orjson.dumps(
+                {
+                    "total_agents": sum(census.agents.values()),
+                    **{f"{status}_agents": count for status, count in census.agents.items()},
+                    "total_capabilities": census.capabilities,
+                    "unique_capability_types": census.capability_types,
+                    "heartbeats_processed": totals.get("heartbeats", 0),
+                    "registrations_processed": totals.get("registrations", 0),
+                    "uptime_seconds": round(self._metrics.uptime, 3),
+                    "timestamp": timestamp(),
+                }
+            )
+        )
+
+    async def prometheus(self, _request: Request) -> Response:
+        """GET /metrics/prometheus."""
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
+
+
+class _Mesh(Collector):
+    """The numbers of the whole mesh, as this replica holds them."""
+
+    _SAME = "; mesh-wide, the same on each replica: take max(), not sum()"
+
+    def __init__(self, overview: Overview) -> None:
+        self._overview = overview
+
+    def collect(self) -> Iterator[Metric]:
+        census, health = self._overview.census(), self._overview.health()
+        yield _gauge("mcp_registry_agents_total", f"Registered agents{self._SAME}", sum(census.agents.values()))
+        by_status = GaugeMetricFamily(
+            "mcp_registry_agents_by_status", f"Registered agents by status{self._SAME}", labels=("status",)
+        )
+        for status, count in census.agents.items():
+            by_status.add_metric((status,), count)
+        yield by_status
+        yield _gauge("mcp_registry_capabilities_total", f"Capabilities of all agents{self._SAME}", census.capabilities)
+        yield _gauge(
+            "mcp_registry_capability_types_total",
+            f"Different capability names{self._SAME}",
+            census.capability_types,
+        )
+        yield _gauge("mcp_registry_leading", "1 on the replica that sweeps", int(health["leader"]["leading"]))
+        yield _gauge("mcp_registry_leader_epoch", f"Epoch of the leader{self._SAME}", health["leader"]["epoch"] or 0)
+        yield _gauge("mcp_registry_ready", "1 while this replica should get requests", int(health["ready"]))
+        yield _gauge("mcp_registry_behind_seconds", "How old this replica's view may be", health["behind_seconds"])
+
+
+def _gauge(name: str, says: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, says, value=value)
+
+
+def _wants_text(accept: str) -> bool:
+    """Tell whether an Accept header ranks a Prometheus text format above JSON."""
+    text = json = 0.0
+    for entry in accept.split(","):
+        kind, *parameters = (part.strip().lower() for part in entry.split(";"))
+        weight = next((_weight(part[2:]) for part in parameters if part.startswith("q=")), 1.0)
+        if kind in _TEXTS:
+            text = max(text, weight)
+        elif kind in ("application/json", "application/*", "*/*"):
+            json = max(json, weight if kind == "application/json" else weight / 1000)
+    return text > json
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

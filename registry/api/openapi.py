@@ -1,0 +1,136 @@
+"""The API as an OpenAPI 3.1 document, built from the same forms that check requests."""
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from registry import __version__
+from registry.api.heartbeat import HeartbeatForm
+from registry.api.tools import TOOLS
+from registry.model.registration import registration_schema
+
+_ERROR = {
+    "type": "object",
+    "required": ["status", "error", "message", "request_id"],
+    "properties": {
+        "status": {"const": "error"},
+        "error": {"type": "string"},
+        "message": {"type": "string"},
+        "details": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "problem": {"type": "string"}},
+            },
+        },
+        "request_id": {"type": "string"},
+        "reason": {"type": "string", "description": "with 503: why the store could not answer"},
+        "outcome": {
+            "enum": ["not_sent", "unknown"],
+            "description": "with 503: whether a write may have happened",
+        },
+    },
+}
+_TEXT = {"type": "string"}
+_ID = {"name": "agent_id", "in": "path", "required": True, "schema": _TEXT}
+_FRESH = ("resource_version", "0: whatever this replica holds; N: not older than N; else the newest")
+_AGENT_FILTERS = (
+    ("namespace", "exactly this namespace"),
+    ("status", "pending, healthy, degraded, expired, unhealthy, offline or any"),
+    ("capability", "has this capability; repeat it for several, all of which must be met"),
+    ("label_selector", "key=value, several joined by commas"),
+    ("version_constraint", "a capability's version, for example >=1.0.0"),
+    ("fuzzy_match", "false"),
+    _FRESH,
+)
+_CAPABILITY_FILTERS = (
+    ("name", "exactly this name"),
+    ("version_constraint", "for example >=1.0.0"),
+    ("fuzzy_match", "false"),
+    ("include_deprecated", "true to show deprecated ones too"),
+    ("agent_namespace", "of agents in this namespace"),
+    ("agent_status", "of agents with this status"),
+    ("agent_id", "of this agent"),
+    _FRESH,
+)
+
+
+def _operation(summary: str, *, body: Any = None, path: bool = False, query: tuple[tuple[str, str], ...] = ()) -> Any:
+    parameters = [_ID] if path else []
+    parameters += [{"name": name, "in": "query", "description": says, "schema": _TEXT} for name, says in query]
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "Done", "content": {"application/json": {"schema": {"type": "object"}}}},
+            "default": {
+                "description": "Refused or failed",
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+            },
+        },
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return operation
+
+
+def _many(field: str, items: Any, most: int) -> Any:
+    return {
+        "type": "object",
+        "properties": {field: {"type": "array", "items": items, "maxItems": most}},
+        "required": [field],
+    }
+
+
+def _paths() -> dict[str, Any]:
+    registration = {"$ref": "#/components/schemas/Registration"}
+    paths: dict[str, Any] = {
+        "/agents": {
+            "get": _operation("List agents", query=_AGENT_FILTERS),
+            "post": _operation("Register an agent", body=registration),
+        },
+        "/agents/batch": {"post": _operation("Register many agents", body=_many("agents", registration, 200))},
+        "/agents/{agent_id}": {
+            "get": _operation("Show an agent", path=True, query=(_FRESH,)),
+            "delete": _operation("Unregister an agent", path=True),
+        },
+        "/agents/{agent_id}/status": {"get": _operation("Show an agent's status", path=True, query=(_FRESH,))},
+        "/capabilities": {"get": _operation("Search capabilities", query=_CAPABILITY_FILTERS)},
+        "/heartbeat": {"post": _operation("Send a heartbeat", body=msgspec.json.schema(HeartbeatForm))},
+        "/heartbeats": {"post": _operation("Send many heartbeats", body=_many("agent_ids", _TEXT, 1000))},
+        "/health": {"get": _operation("How the registry is")},
+        "/health/{agent_id}": {"get": _operation("How an agent is", path=True)},
+        "/ready": {"get": _operation("Whether this replica should get requests")},
+        "/metrics": {"get": _operation("Numbers, as JSON or Prometheus text")},
+        "/metrics/prometheus": {"get": _operation("Numbers, as Prometheus text")},
+        "/mcp/tools": {"get": _operation("List the tools")},
+        "/openapi.json": {"get": _operation("This document")},
+        "/": {"get": _operation("What this is, and its endpoints")},
+    }
+    for tool in TOOLS:
+        paths[f"/mcp/tools/{tool.name}"] = {"post": _operation(tool.description, body=tool.schema)}
+    return paths
+
+
+def openapi() -> bytes:
+    """Return the document as JSON."""
+    return orjson.dumps(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "mcp-mesh-registry", "version": __version__},
+            "servers": [{"url": "/"}, {"url": "/api/v1"}],
+            "paths": _paths(),
+            "components": {
+                "schemas": {"Registration": registration_schema(), "Error": _ERROR},
+                "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            },
+            "security": [{}, {"bearer": []}],
+        }
+    )
+
+
+def endpoints() -> list[str]:
+    """Return every call as `METHOD /path`, for the root."""
+    return [f"{method.upper()} {path}" for path, operations in _paths().items() for method in operations]

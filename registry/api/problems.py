@@ -1,0 +1,85 @@
+"""Errors to answers: the only place that knows which error has which HTTP status."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+
+from registry.errors import (
+    InvalidRequest,
+    MalformedRequest,
+    NotReady,
+    RegistryError,
+    RequestTooLarge,
+    StaleVersion,
+    StoreUnavailable,
+    Unauthorized,
+    UnknownAgent,
+    UnprocessableRequest,
+    UnsupportedMediaType,
+)
+
+_STATUS: Mapping[type[RegistryError], int] = {
+    MalformedRequest: 400,
+    Unauthorized: 401,
+    UnknownAgent: 404,
+    StaleVersion: 409,
+    RequestTooLarge: 413,
+    UnsupportedMediaType: 415,
+    UnprocessableRequest: 422,
+    NotReady: 503,
+    StoreUnavailable: 503,
+}
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def status_of(error: RegistryError) -> int:
+    """Return the HTTP status of an error."""
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+
+
+def body_of(error: RegistryError) -> dict[str, Any]:
+    """Return the JSON body of an error, without the request id."""
+    body: dict[str, Any] = {"status": "error", "error": error.code, "message": str(error), "details": []}
+    if isinstance(error, InvalidRequest):
+        body["details"] = [{"field": detail.field, "problem": detail.problem} for detail in error.details]
+    elif isinstance(error, StaleVersion):
+        body["resource_version"] = None if error.current is None else str(error.current)
+    elif isinstance(error, StoreUnavailable):
+        body["reason"] = error.reason
+        body["outcome"] = error.outcome
+    return body
+
+
+def problem(error: Exception, request_id: str) -> tuple[int, Headers, bytes]:
+    """Return status, headers and body for any exception. One that is not ours is a bug: 500, without its text."""
+    headers: Headers = [(b"content-type", b"application/json")]
+    if isinstance(error, RegistryError):
+        status, body = status_of(error), body_of(error)
+    elif isinstance(error, HTTPException):
+        status = error.status_code
+        code = _HTTP_CODES.get(status, "http_error")
+        body = {"status": "error", "error": code, "message": _explain(status), "details": []}
+        headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+    else:
+        status = 500
+        message = "The registry has a bug; its log holds the trace under this request id"
+        body = {"status": "error", "error": "internal_error", "message": message, "details": []}
+    if status == 401:  # noqa: PLR2004
+        headers.append((b"www-authenticate", b"Bearer"))
+    elif status == 503:  # noqa: PLR2004
+        headers.append((b"retry-after", b"1"))
+    content = orjson.dumps(body | {"request_id": request_id})
+    headers.append((b"content-length", b"%d" % len(content)))
+    return status, headers, content
+
+
+def _explain(status: int) -> str:
+    if status == 404:  # noqa: PLR2004
+        return "There is no such path; GET / lists the endpoints"
+    if status == 405:  # noqa: PLR2004
+        return "This path does not take this method; see the Allow header, or GET /openapi.json"
+    return "The request was refused"

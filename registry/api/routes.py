@@ -1,0 +1,56 @@
+"""The list of routes, and the application they make."""
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from registry import __version__
+from registry.api.agents import AgentRoutes
+from registry.api.answers import answer
+from registry.api.gate import Gate
+from registry.api.health import HealthRoutes
+from registry.api.heartbeat import Heartbeats
+from registry.api.openapi import endpoints, openapi
+from registry.api.tools import ToolRoutes
+from registry.service.discovery import Discovery
+from registry.service.liveness import Liveness
+from registry.service.overview import Overview
+from registry.service.registration import Registrations
+from registry.settings import Secret
+from registry.telemetry.metrics import Metrics
+
+
+def applications(
+    registrations: Registrations,
+    discovery: Discovery,
+    liveness: Liveness,
+    overview: Overview,
+    metrics: Metrics,
+    token: Secret | None,
+) -> tuple[ASGIApp, ASGIApp]:
+    """Return the API, and the small application behind the metrics port, which asks for no token."""
+    agents = AgentRoutes(registrations, discovery, liveness)
+    health = HealthRoutes(overview, liveness, metrics)
+    described = openapi()
+    root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": endpoints()})
+
+    async def describe(_request: Request) -> Response:
+        return answer(described)
+
+    async def greet(_request: Request) -> Response:
+        return answer(root)
+
+    router = Router(
+        [
+            *agents.routes,
+            *ToolRoutes(agents, discovery).routes,
+            *health.routes,
+            Route("/openapi.json", describe),
+            Route("/", greet),
+        ],
+        redirect_slashes=False,
+    )
+    scrape = Router(health.scrape, redirect_slashes=False)
+    return Gate(router, metrics, token, Heartbeats(liveness).shortcut), Gate(scrape, metrics, None)

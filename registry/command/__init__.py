@@ -1,0 +1,26 @@
+"""The command line: `serve` is what happens when no command is named."""
+
+from typing import Any
+
+import click
+
+from registry import __version__
+from registry.command.serve import serve
+
+
+class _ServesByDefault(click.Group):
+    """Reads options without a command as options of `serve`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_ServesByDefault)
+@click.version_option(__version__, prog_name="mcp-mesh-registry")
+def main(**_options: Any) -> None:
+    """Where MCP agents announce themselves, stay alive and find each other."""
+
+
+main.add_command(serve)

@@ -1,0 +1,46 @@
+"""`mcp-mesh-registry serve`: one replica in this process. Scale by starting more of them."""
+
+import asyncio
+import os
+
+import click
+
+from registry.errors import StartupError
+
+# Everything that takes time to import is imported when the command runs, so that --help answers at once.
+# ruff: noqa: PLC0415
+
+
+@click.command()
+@click.option("--host", help="Address to listen on; loopback unless given. [REGISTRY_HOST]")
+@click.option("--port", type=int, help="Port to listen on, 0 for any free one; 8000 unless given. [REGISTRY_PORT]")
+@click.option("--redis-url", help="Redis to use; an embedded one unless given. [REDIS_URL]")
+@click.option("--log-level", help="debug, info, warning or error. [LOG_LEVEL]")
+def serve(host: str | None, port: int | None, redis_url: str | None, log_level: str | None) -> None:
+    """Run one replica of the registry until it is told to stop."""
+    from registry.settings import read_settings
+    from registry.telemetry.logs import configure_logs, get_logger
+
+    try:
+        settings, warnings = read_settings(os.environ, host=host, port=port, redis_url=redis_url, log_level=log_level)
+    except StartupError as error:
+        raise click.ClickException(str(error)) from error
+    configure_logs(settings.log_level, settings.log_format)
+    log = get_logger(__name__)
+    log.debug("settings", **settings.shown())
+    for warning in warnings:
+        log.warning(warning)
+
+    import uvloop
+
+    from registry.main import serve as run
+
+    def announce(url: str, data: str) -> None:
+        log.info("listening", url=url, data=data, instance=settings.instance_id)
+        click.echo(f"\n  mcp-mesh-registry listens on {url}\n  data: {data}\n  try:  curl {url}/agents\n", err=True)
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings, warnings, announce))
+    except StartupError as error:
+        raise click.ClickException(str(error)) from error

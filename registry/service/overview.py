@@ -1,0 +1,99 @@
+"""The registry's own state: counts, totals, who leads, what to worry about."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from registry.cache.feed import Feed
+from registry.errors import StoreUnavailable
+from registry.model.agent import STATUSES, Status
+from registry.model.wire import rfc3339
+from registry.service.sweeping import Sweeping
+from registry.store.bell import Bell
+from registry.store.vitals import Vitals
+from registry.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many agents there are of each status, and how many capabilities and different names of them."""
+
+    agents: Mapping[Status, int]
+    capabilities: int
+    capability_types: int
+
+
+class Overview:
+    """Gathers what `/health`, `/ready` and `/metrics` show. Set `draining` when the replica is going down."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        bell: Bell,
+        sweeping: Sweeping,
+        vitals: Vitals,
+        *,
+        instance: str,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self.draining = False
+        self._feed = feed
+        self._bell = bell
+        self._sweeping = sweeping
+        self._vitals = vitals
+        self._instance = instance
+        self._settings_warnings = warnings
+        self._store_warnings: tuple[str, ...] = ()
+        self._totals: Mapping[str, int] = {}
+
+    def census(self) -> Census:
+        """Count the mesh as this replica holds it: the same on each replica but for the moment."""
+        view = self._feed.view
+        if view is None:
+            return Census(dict.fromkeys(STATUSES, 0), 0, 0)
+        return Census(view.counts(), view.capabilities, len(view.by_capability))
+
+    async def totals(self) -> Mapping[str, int]:
+        """Return the mesh-wide counters; those of the last look when the store is away."""
+        try:
+            self._totals = await self._vitals.totals()
+        except StoreUnavailable:
+            return self._totals
+        return self._totals
+
+    async def look_at_store(self) -> None:
+        """Check how the store is set up; a new warning is logged."""
+        found = await self._vitals.warnings()
+        for warning in found:
+            if warning not in self._store_warnings:
+                log.warning("the store is not set up to keep what it acknowledges", warning=warning)
+        self._store_warnings = found
+
+    @property
+    def ready(self) -> bool:
+        """Whether this replica should get requests: its cache is filled and followed, and it is not going down."""
+        return self._feed.following and not self.draining
+
+    def health(self) -> dict[str, Any]:
+        """Return what /health shows."""
+        view, lock = self._feed.view, self._sweeping.lock
+        return {
+            "status": "healthy" if self._feed.following else "degraded",
+            "instance": self._instance,
+            "ready": self.ready,
+            "resource_version": None if view is None else str(view.version),
+            "history": None if view is None else view.history,
+            "behind_seconds": round(self._feed.behind, 1),
+            "bell": self._bell.sound,
+            "leader": {
+                "leading": self._sweeping.leads,
+                "instance": lock.instance if lock else None,
+                "host": lock.host if lock else None,
+                "pid": lock.pid if lock else None,
+                "epoch": lock.epoch if lock else None,
+                "since": rfc3339(lock.since) if lock else None,
+            },
+            "warnings": [*self._settings_warnings, *self._store_warnings],
+        }

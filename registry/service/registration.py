@@ -1,0 +1,111 @@
+"""What may register, which thresholds it gets, and under which precondition."""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+
+from registry.errors import Detail, UnprocessableRequest
+from registry.model.registration import Registration
+from registry.service.security import SecurityContexts
+from registry.settings import Settings, Thresholds
+from registry.store import agents as store
+
+_ENTITY_TAG = re.compile(r'(?:W/)?"(\d+)"|(\d+)')
+# More digits than any version has; what is longer is no version at all.
+_LONGEST = 20
+
+
+class Registrations:
+    """Registers and unregisters agents."""
+
+    def __init__(self, agents: store.Agents, settings: Settings) -> None:
+        self._agents = agents
+        self._timeout = settings.agent_timeout
+        self._thresholds: Mapping[str, Thresholds] = settings.thresholds
+        self._contexts = SecurityContexts(settings.security_contexts)
+
+    async def register(
+        self,
+        registration: Registration,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        path: str = "",
+    ) -> store.Registered:
+        """Create or replace one agent. `path` stands before the fields that errors name.
+
+        Raises UnprocessableRequest naming every field that rules it out, StaleVersion for a precondition that fails.
+        """
+        timeout, eviction = self._silence(registration)
+        problems = self._contexts.problems(registration.security_context, registration.capabilities)
+        if eviction <= timeout:
+            problems.append(
+                Detail(
+                    "eviction_threshold",
+                    f"must be above the timeout threshold of {timeout.total_seconds():g} s",
+                )
+            )
+        preconditions = {
+            _precondition("resource_version", registration.resource_version, problems),
+            _precondition("If-Match", if_match, problems),
+            _none_match(if_none_match, problems),
+        } - {""}
+        if len(preconditions) > 1:
+            problems.append(Detail("resource_version", "contradicts the precondition in the headers; send one of them"))
+        if problems:
+            named = tuple(Detail(f"{path}{problem.field}", problem.problem) for problem in problems)
+            raise UnprocessableRequest(f"{named[0].field}: {named[0].problem}", named)
+        return await self._agents.register(
+            store.Registration(
+                agent_id=registration.agent_id,
+                spec=registration.spec,
+                timeout=_milliseconds(timeout),
+                eviction=_milliseconds(eviction),
+                precondition=next(iter(preconditions), ""),
+            )
+        )
+
+    async def unregister(self, agent_id: str) -> int:
+        """Remove one agent and return the version of its removal. Raises UnknownAgent."""
+        return await self._agents.unregister(agent_id)
+
+    def _silence(self, registration: Registration) -> tuple[timedelta, timedelta]:
+        """Return how long the agent may be silent until it is degraded, and until it is expired."""
+        by_type = self._thresholds.get(registration.agent_type)
+        beat = timedelta(seconds=registration.health_interval or 0)
+        if registration.timeout_threshold is not None:
+            timeout = timedelta(seconds=registration.timeout_threshold)
+        else:
+            timeout = by_type.timeout if by_type else max(self._timeout, 2 * beat)
+        if registration.eviction_threshold is not None:
+            return timeout, timedelta(seconds=registration.eviction_threshold)
+        if by_type and registration.timeout_threshold is None:
+            return timeout, by_type.eviction
+        return timeout, 2 * timeout
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return max(1, round(duration.total_seconds() * 1000))
+
+
+def _precondition(field: str, text: str | None, problems: list[Detail]) -> str:
+    """Return the store's word for `N`, `"N"`, `W/"N"` or `*`; '' for none."""
+    if text is None:
+        return ""
+    if text.strip() == "*" and field == "If-Match":
+        return "present"
+    found = _ENTITY_TAG.fullmatch(text.strip())
+    digits = (found[1] or found[2]) if found else ""
+    if not digits.isascii() or not 0 < len(digits) <= _LONGEST:
+        problems.append(Detail(field, f"expected a resource version, a decimal number, got {text[:60]!r}"))
+        return ""
+    return str(int(digits)) if int(digits) else "absent"
+
+
+def _none_match(text: str | None, problems: list[Detail]) -> str:
+    if text is None:
+        return ""
+    if text.strip() != "*":
+        problems.append(Detail("If-None-Match", "only * is understood here: register only if there is no such agent"))
+        return ""
+    return "absent"

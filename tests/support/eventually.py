@@ -1,0 +1,55 @@
+"""Waiting for what another process or task will do. There is no sleep elsewhere in the tests."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.01
+
+
+def wait_until(predicate: Callable[[], T], *, description: str, timeout: float = 5.0) -> T:
+    """Give what `predicate` returns once that is true; ask again every 10 ms for `timeout` seconds.
+
+    `description` states what is waited for ("the server answers"). An exception of the predicate passes
+    through.
+
+    Raises:
+        AssertionError: it did not come true in time.
+    """
+    deadline = time.monotonic() + timeout
+    while not (result := predicate()):
+        if time.monotonic() >= deadline:
+            raise _too_late(description, timeout)
+        time.sleep(POLL_SECONDS)
+    return result
+
+
+async def async_wait_until(
+    predicate: Callable[[], T | Awaitable[T]],
+    *,
+    description: str,
+    timeout: float = 5.0,  # noqa: ASYNC109  - the predicate is asked once more at the end, which no cancellation does
+) -> T:
+    """Do as `wait_until` does without blocking the event loop; `predicate` may be a coroutine function.
+
+    Raises:
+        AssertionError: it did not come true in time.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        result = predicate()
+        if inspect.isawaitable(result):
+            result = await result
+        if result:
+            return result
+        if time.monotonic() >= deadline:
+            raise _too_late(description, timeout)
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _too_late(description: str, timeout: float) -> AssertionError:
+    return AssertionError(f"not within {timeout} s: {description}")

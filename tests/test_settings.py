@@ -1,0 +1,549 @@
+"""Settings are read once, refused all together, and never show a secret."""
+
+import base64
+import os
+import re
+import socket
+from dataclasses import FrozenInstanceError, fields
+from datetime import timedelta
+from pathlib import Path
+from types import MappingProxyType
+
+import platformdirs
+import pytest
+
+from registry.errors import StartupError
+from registry.settings import SETTINGS, Secret, Settings, Thresholds, mask_url, read_settings
+
+KEY = "dev-key-32-bytes-change-in-prod!"
+BUILT_IN = {
+    "standard": frozenset[str](),
+    "high_security": frozenset({"authentication", "authorization", "audit"}),
+}
+
+
+def refusal(environ: dict[str, str], **overrides: object) -> str:
+    """Give the message with which these settings are refused."""
+    with pytest.raises(StartupError) as caught:
+        read_settings(environ, **overrides)
+    return str(caught.value)
+
+
+def thresholds(timeout: float, eviction: float) -> Thresholds:
+    """Give thresholds of so many seconds."""
+    return Thresholds(timedelta(seconds=timeout), timedelta(seconds=eviction))
+
+
+BY_TYPE = {"file_agent": thresholds(30, 90), "other": thresholds(10, 40)}
+OWN = {"pci": frozenset({"encryption", "audit"}), "open": frozenset[str]()}
+LOWERED = {"high_security": frozenset({"audit"})}
+
+
+def test_without_any_variable_the_defaults_hold_and_nobody_is_warned() -> None:
+    """A first run on a laptop needs no preparation."""
+    settings, warnings = read_settings({})
+
+    assert warnings == ()
+    assert settings == Settings()
+    assert {name: getattr(settings, name) for name in SETTINGS} == {
+        "host": "127.0.0.1",
+        "port": 8000,
+        "metrics_port": None,
+        "log_level": "info",
+        "log_format": "auto",
+        "redis_url": None,
+        "mesh": "mesh",
+        "data_dir": platformdirs.user_data_path("mcp-mesh-registry"),
+        "instance_id": f"{socket.gethostname()}-{os.getpid()}",
+        "agent_timeout": timedelta(seconds=60),
+        "thresholds": {},
+        "retention": timedelta(hours=1),
+        "watch_history": 20_000,
+        "health_check_interval": timedelta(seconds=30),
+        "leader_election": True,
+        "lease_duration": timedelta(seconds=15),
+        "renew_deadline": timedelta(seconds=10),
+        "retry_period": timedelta(seconds=2),
+        "auth_token": None,
+        "encryption_key": None,
+        "security_contexts": BUILT_IN,
+    }
+
+
+def test_each_field_has_its_own_variable_and_one_sentence() -> None:
+    """The README's table is made of these."""
+    assert [*SETTINGS] == [field.name for field in fields(Settings)]
+    assert len({setting.env for setting in SETTINGS.values()}) == len(SETTINGS)
+    for setting in SETTINGS.values():
+        assert re.fullmatch(r"[A-Z][A-Z_]+", setting.env)
+        assert re.fullmatch(r"[A-Z][^\n]*[a-z)0-9]\.", setting.says)
+
+
+@pytest.mark.parametrize(
+    ("env", "text", "field", "value"),
+    [
+        ("REGISTRY_HOST", "localhost", "host", "localhost"),
+        ("REGISTRY_HOST", "::1", "host", "::1"),
+        ("REGISTRY_HOST", " 127.0.0.1\n", "host", "127.0.0.1"),
+        ("REGISTRY_PORT", "0", "port", 0),
+        ("REGISTRY_PORT", "65535", "port", 65535),
+        ("METRICS_PORT", "9090", "metrics_port", 9090),
+        ("LOG_LEVEL", "WARN", "log_level", "warning"),
+        ("LOG_LEVEL", "warning", "log_level", "warning"),
+        ("LOG_LEVEL", "Debug", "log_level", "debug"),
+        ("REGISTRY_LOG_FORMAT", "json", "log_format", "json"),
+        ("REDIS_URL", "redis://db", "redis_url", "redis://db"),
+        ("REDIS_URL", "redis://:p%40ss@db:6379/0", "redis_url", "redis://:p%40ss@db:6379/0"),
+        ("REDIS_URL", "rediss://u:p@[::1]:6380/?ssl_check_hostname=no", "redis_url", "rediss://u:p@[::1]:6380/?ssl_check_hostname=no"),
+        ("REDIS_URL", "unix:///run/redis.sock?db=1", "redis_url", "unix:///run/redis.sock?db=1"),
+        ("REDIS_URL", "unix://user:pw@/run/redis.sock", "redis_url", "unix://user:pw@/run/redis.sock"),
+        ("REGISTRY_MESH", "team-a.prod_1", "mesh", "team-a.prod_1"),
+        ("REGISTRY_DATA_DIR", "/data/mesh", "data_dir", Path("/data/mesh")),
+        ("REGISTRY_DATA_DIR", "data", "data_dir", Path.cwd() / "data"),
+        ("REGISTRY_DATA_DIR", "~/mesh", "data_dir", Path.home() / "mesh"),
+        ("REGISTRY_INSTANCE_ID", "registry-0", "instance_id", "registry-0"),
+        ("AGENT_TIMEOUT", "1m30s", "agent_timeout", timedelta(seconds=90)),
+        ("REGISTRY_THRESHOLDS", "file_agent=30s/90s, other=10s/40s,", "thresholds", BY_TYPE),
+        ("REGISTRY_RETENTION", "7d", "retention", timedelta(days=7)),
+        ("REGISTRY_WATCH_HISTORY", "100", "watch_history", 100),
+        ("REGISTRY_WATCH_HISTORY", "10000000", "watch_history", 10_000_000),
+        ("HEALTH_CHECK_INTERVAL", "500ms", "health_check_interval", timedelta(milliseconds=500)),
+        ("ENABLE_LEADER_ELECTION", "False", "leader_election", False),
+        ("ENABLE_LEADER_ELECTION", "OFF", "leader_election", False),
+        ("ENABLE_LEADER_ELECTION", "no", "leader_election", False),
+        ("ENABLE_LEADER_ELECTION", "0", "leader_election", False),
+        ("ENABLE_LEADER_ELECTION", "yes", "leader_election", True),
+        ("ENABLE_LEADER_ELECTION", "1", "leader_election", True),
+        ("LEADER_ELECTION_LEASE_DURATION", "1m", "lease_duration", timedelta(minutes=1)),
+        ("LEADER_ELECTION_RENEW_DEADLINE", "12s", "renew_deadline", timedelta(seconds=12)),
+        ("LEADER_ELECTION_RETRY_PERIOD", "1s", "retry_period", timedelta(seconds=1)),
+        ("REGISTRY_SECURITY_CONTEXTS", "pci=encryption+audit, open", "security_contexts", BUILT_IN | OWN),
+        ("REGISTRY_SECURITY_CONTEXTS", "high_security=audit", "security_contexts", BUILT_IN | LOWERED),
+    ],
+)  # fmt: skip
+def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, value: object) -> None:
+    """Whatever the value, no other field changes."""
+    settings, _ = read_settings({"REGISTRY_INSTANCE_ID": "i", env: text})
+
+    others = read_settings({"REGISTRY_INSTANCE_ID": "i"})[0]
+    assert getattr(settings, field) == value
+    assert all(
+        getattr(settings, name) == getattr(others, name) for name in {*SETTINGS} - {field, "instance_id"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "text", "expected"),
+    [
+        ("REGISTRY_HOST", "http://localhost", "expected an address or a host name"),
+        ("REGISTRY_HOST", "0.0.0.0:8000", "expected an address or a host name"),
+        ("REGISTRY_HOST", "256.1.1.1", "expected an address or a host name"),
+        ("REGISTRY_HOST", "[::1]", "expected an address or a host name"),
+        ("REGISTRY_PORT", "http", "expected a whole number from 0 to 65535"),
+        ("REGISTRY_PORT", "-1", "expected a whole number from 0 to 65535"),
+        ("REGISTRY_PORT", "65536", "expected a whole number from 0 to 65535"),
+        ("REGISTRY_PORT", "8_000", "expected a whole number from 0 to 65535"),
+        ("REGISTRY_PORT", "٨٠", "expected a whole number from 0 to 65535"),
+        ("REGISTRY_PORT", "9" * 50, "expected a whole number from 0 to 65535"),
+        ("METRICS_PORT", "9090.0", "expected a whole number from 0 to 65535"),
+        ("LOG_LEVEL", "verbose", "expected one of debug, info, warning, error, warn"),
+        ("REGISTRY_LOG_FORMAT", "xml", "expected one of auto, json, pretty"),
+        ("REDIS_URL", "localhost:6379", "expected redis://host:6379/0"),
+        ("REDIS_URL", "redis+sentinel://a,b/mesh", "expected redis://host:6379/0"),
+        ("REDIS_URL", "http://db:6379", "expected redis://host:6379/0"),
+        ("REDIS_URL", "redis://", "expected redis://host:6379/0"),
+        ("REDIS_URL", "redis://:6379", "expected redis://host:6379/0"),
+        ("REDIS_URL", "redis://db:0", "expected redis://host:6379/0"),
+        ("REDIS_URL", "redis://db/mesh", "expected redis://host:6379/0"),
+        ("REDIS_URL", "redis://db /0", "expected redis://host:6379/0"),
+        ("REDIS_URL", "redis://db/0#x", "expected redis://host:6379/0"),
+        ("REDIS_URL", "Redis://db", "expected redis://host:6379/0"),
+        ("REDIS_URL", "unix://", "expected redis://host:6379/0"),
+        ("REDIS_URL", "unix://run/redis.sock", "expected redis://host:6379/0"),
+        ("REGISTRY_MESH", "expected a b", "expected 1 to 64 letters"),
+        ("REGISTRY_MESH", "{mesh}", "expected 1 to 64 letters"),
+        ("REGISTRY_MESH", "m" * 65, "expected 1 to 64 letters"),
+        ("REGISTRY_DATA_DIR", "~nobody-has-this-name/x", "expected a directory"),
+        ("REGISTRY_INSTANCE_ID", "expected a b", "expected 1 to 253 printable"),
+        ("REGISTRY_INSTANCE_ID", "i" * 254, "expected 1 to 253 printable"),
+        ("AGENT_TIMEOUT", "60", "expected a duration with a unit"),
+        ("REGISTRY_RETENTION", "0s", "expected a duration with a unit"),
+        ("HEALTH_CHECK_INTERVAL", "400d", "expected a duration with a unit"),
+        ("REGISTRY_WATCH_HISTORY", "99", "expected a whole number from 100 to 10000000"),
+        ("REGISTRY_WATCH_HISTORY", "10000001", "expected a whole number from 100 to 10000000"),
+        ("ENABLE_LEADER_ELECTION", "maybe", "expected one of true, yes, on, 1, false, no, off, 0"),
+        ("REGISTRY_THRESHOLDS", "a=30s", "in 'a=30s' expected agent_type=timeout/eviction"),
+        ("REGISTRY_THRESHOLDS", "a=90s/30s", "in 'a=90s/30s' expected an eviction above the timeout"),
+        ("REGISTRY_THRESHOLDS", "a=30s/30s", "in 'a=30s/30s' expected an eviction above the timeout"),
+        ("REGISTRY_THRESHOLDS", "a=30/90", "in 'a=30/90' expected a duration with a unit"),
+        ("REGISTRY_THRESHOLDS", "=1s/2s", "in '=1s/2s' expected a name without blanks that occurs once"),
+        ("REGISTRY_THRESHOLDS", "a=1s/2s,a=1s/3s", "in 'a=1s/3s' expected a name without blanks that occurs"),
+        ("REGISTRY_SECURITY_CONTEXTS", "pci=", "in 'pci=' expected capabilities joined by +"),
+        ("REGISTRY_SECURITY_CONTEXTS", "pci=a++b", "in 'pci=a++b' expected capabilities joined by +"),
+        ("REGISTRY_SECURITY_CONTEXTS", "p q=a", "in 'p q=a' expected a name without blanks that occurs once"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_refused_by_name_with_what_is_expected(env: str, text: str, expected: str) -> None:
+    """A person can mend it without reading the code."""
+    message = refusal({env: text})
+
+    assert message.startswith("These settings cannot be used:\n  ")
+    assert f"{env} is " in message
+    assert expected in message
+
+
+def test_all_problems_are_reported_together() -> None:
+    """Nobody wants to restart once per typo; an entry more is an entry more."""
+    message = refusal(
+        {
+            "REGISTRY_PORT": "http",
+            "AGENT_TIMEOUT": "60",
+            "REGISTRY_THRESHOLDS": "a=1s,b=2s/1s",
+            "LEADER_ELECTION_RETRY_PERIOD": "11s",
+        },
+        log_level="loud",
+    )
+
+    problems = message.splitlines()[1:]
+    assert [problem.split()[0] for problem in problems] == [
+        "REGISTRY_PORT",
+        "--log-level",
+        "AGENT_TIMEOUT",
+        "REGISTRY_THRESHOLDS",
+        "LEADER_ELECTION_RETRY_PERIOD",
+    ]
+    assert problems[0] == "  REGISTRY_PORT is 'http'; expected a whole number from 0 to 65535"
+    assert "in 'a=1s' expected" in problems[3]
+    assert "; in 'b=2s/1s' expected" in problems[3]
+
+
+@pytest.mark.parametrize(
+    ("environ", "name", "expected"),
+    [
+        (
+            {"LEADER_ELECTION_RETRY_PERIOD": "10s"},
+            "LEADER_ELECTION_RETRY_PERIOD is '10s'",
+            "expected less than LEADER_ELECTION_RENEW_DEADLINE, which is '10s'",
+        ),
+        (
+            {"LEADER_ELECTION_LEASE_DURATION": "8s"},
+            "LEADER_ELECTION_RENEW_DEADLINE is '10s'",
+            "expected less than LEADER_ELECTION_LEASE_DURATION, which is '8s'",
+        ),
+        ({"METRICS_PORT": "8000"}, "METRICS_PORT is '8000'", "expected another port than REGISTRY_PORT"),
+    ],
+)
+def test_settings_that_are_right_each_but_not_together_are_refused(
+    environ: dict[str, str], name: str, expected: str
+) -> None:
+    """The same order that client-go asks for, and no port twice."""
+    assert refusal(environ).splitlines()[1:] == [f"  {name}; {expected}"]
+
+
+def test_a_value_that_could_not_be_read_is_compared_with_nothing() -> None:
+    """Else a typo would bring a second problem that is none."""
+    message = refusal({"LEADER_ELECTION_RENEW_DEADLINE": "20", "LEADER_ELECTION_LEASE_DURATION": "1s"})
+
+    assert len(message.splitlines()) == 2
+
+
+def test_two_free_ports_are_two_ports() -> None:
+    """0 means any, so twice 0 is no conflict."""
+    settings, _ = read_settings({"REGISTRY_PORT": "0", "METRICS_PORT": "0"})
+
+    assert (settings.port, settings.metrics_port) == (0, 0)
+
+
+def test_an_empty_text_is_unset() -> None:
+    """Compose writes `${NAME:-}` so; a token of no letters is no token."""
+    settings, warnings = read_settings(dict.fromkeys((setting.env for setting in SETTINGS.values()), ""))
+
+    assert (settings, warnings) == (Settings(), ())
+
+
+def test_the_command_line_goes_before_the_environment() -> None:
+    """Text and typed values are both read; None and what is not given leave the environment's."""
+    environ = {"REGISTRY_PORT": "1", "REGISTRY_HOST": "::1", "LOG_LEVEL": "error", "REDIS_URL": "redis://a"}
+
+    settings, _ = read_settings(
+        environ,
+        port=2,
+        host=None,
+        log_level="debug",
+        redis_url="",
+        data_dir=Path("/x"),
+        leader_election=False,
+        agent_timeout=timedelta(seconds=5),
+        thresholds={"a": thresholds(1, 2)},
+        auth_token=Secret("t"),
+    )
+
+    assert (settings.port, settings.host, settings.log_level) == (2, "::1", "debug")
+    assert settings.redis_url is None
+    assert (settings.data_dir, settings.leader_election) == (Path("/x"), False)
+    assert settings.agent_timeout == timedelta(seconds=5)
+    assert settings.thresholds == {"a": thresholds(1, 2)}
+    assert settings.auth_token is not None
+    assert settings.auth_token.reveal() == "t"
+
+
+def test_a_bad_option_is_named_as_it_was_typed() -> None:
+    """The variable of the same setting may be fine."""
+    message = refusal({"REDIS_URL": "redis://db"}, redis_url="db")
+
+    assert "--redis-url is 'db'; expected redis://" in message
+
+
+def test_an_option_that_is_no_setting_is_a_bug() -> None:
+    """It must not be swallowed."""
+    with pytest.raises(KeyError):
+        read_settings({}, prot=1)
+
+
+def test_settings_and_their_maps_are_frozen() -> None:
+    """What was logged at the start holds until the end."""
+    settings, _ = read_settings({})
+
+    with pytest.raises(FrozenInstanceError):
+        settings.port = 1  # type: ignore[misc]  # the point of the test
+    assert isinstance(settings.thresholds, MappingProxyType)
+    assert isinstance(settings.security_contexts, MappingProxyType)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        KEY,
+        "ab" * 32,
+        base64.b64encode(bytes(range(32))).decode(),
+        base64.urlsafe_b64encode(b"\xff" * 32).decode(),
+        base64.urlsafe_b64encode(b"\xff" * 32).decode().rstrip("="),
+        "é" * 16,
+        "\udcff" * 32,
+    ],
+)
+def test_an_encryption_key_of_32_bytes_is_taken_in_any_form_and_a_warning_says_that_it_is_idle(
+    key: str,
+) -> None:
+    """Nobody is to believe that data is encrypted when it is not."""
+    settings, warnings = read_settings({"ENCRYPTION_KEY": key})
+
+    assert settings.encryption_key is not None
+    assert settings.encryption_key.reveal() == key
+    [warning] = warnings
+    assert warning.startswith("ENCRYPTION_KEY is set, but nothing uses it yet")
+    assert key not in warning
+
+
+@pytest.mark.parametrize("key", ["short", KEY + "x", "é" * 32, "g" * 64, "a" * 44, "ab" * 33, KEY + "\n"])
+def test_an_encryption_key_of_another_length_is_refused_and_not_shown(key: str) -> None:
+    """Length is what is checked."""
+    message = refusal({"ENCRYPTION_KEY": key})
+
+    assert "ENCRYPTION_KEY is '***'; expected 32 bytes" in message
+    assert key not in message
+
+
+@pytest.mark.parametrize("token", [" ", "secret-x ", "secret-x\n", "sécret-x", "secret\x00x", "secret\nx"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token: str) -> None:
+    """A token of blanks alone must not open the registry either."""
+    message = refusal({"AUTH_TOKEN": token})
+
+    assert "AUTH_TOKEN is '***'; expected printable ASCII" in message
+    assert "cret" not in message
+
+
+def test_no_secret_is_shown_anywhere() -> None:
+    """Neither in the start-up log nor by printing the object, whole or in parts."""
+    settings, warnings = read_settings(
+        {
+            "AUTH_TOKEN": "hush-token",
+            "ENCRYPTION_KEY": KEY,
+            "REDIS_URL": "rediss://user:hush-password@db:6379/0?password=hush-query",
+            "REGISTRY_AUTH_TOKEN": "hush-typo",
+            "DATABASE_URL": "postgres://u:hush-database@pg/registry",
+        }
+    )
+
+    shown = settings.shown()
+    texts = [
+        repr(settings),
+        str(settings),
+        f"{settings.auth_token} {settings.encryption_key!r}",
+        *shown.values(),
+    ]
+    for text in (*texts, *warnings):
+        assert "hush" not in text
+        assert KEY not in text
+    assert settings.redis_url == "rediss://user:hush-password@db:6379/0?password=hush-query"
+    assert shown["redis_url"] == "rediss://user:***@db:6379/0?password=***"
+    assert (shown["auth_token"], shown["encryption_key"]) == ("***", "***")
+
+
+def test_the_start_up_log_shows_every_setting_as_it_would_be_set() -> None:
+    """What is shown can be copied into the environment and means the same."""
+    environ = {
+        "REGISTRY_THRESHOLDS": "a=30s/1m30s",
+        "REGISTRY_SECURITY_CONTEXTS": "pci=audit+encryption,open",
+        "ENABLE_LEADER_ELECTION": "off",
+    }
+    settings, _ = read_settings(environ)
+
+    shown = settings.shown()
+    again, _ = read_settings({SETTINGS[name].env: text for name, text in shown.items() if text != "unset"})
+
+    assert [*shown] == [*SETTINGS]
+    assert again == settings
+    assert (shown["auth_token"], shown["redis_url"], shown["metrics_port"]) == ("unset", "unset", "unset")
+    assert (shown["leader_election"], shown["thresholds"]) == ("false", "a=30s/1m30s")
+    assert "pci=audit+encryption,open" in shown["security_contexts"]
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("redis://db:6379/0", "redis://db:6379/0"),
+        ("redis://user:pw@db", "redis://user:***@db"),
+        ("redis://:pw@db", "redis://:***@db"),
+        ("redis://pw@db", "redis://***@db"),
+        ("redis://:p@w@db", "redis://:***@db"),
+        ("redis://:p/w@db", "redis://:***@db"),
+        ("redis://:p#w?@db", "redis://:***@db"),
+        ("redis://:p\nw@db", "redis://:***@db"),
+        ("redis//:pw@db", "***@db"),
+        (":pw@db:6379", ":***@db:6379"),
+        ("redis://:pw", "***"),
+        ("redis://[pw", "***"),
+        ("unix:///run/redis.sock?db=1&password=pw&x=1", "unix:///run/redis.sock?db=1&password=***&x=1"),
+        ("unix:///run/redis.sock?PASSWORD=pw", "unix:///run/redis.sock?PASSWORD=***"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
+    """Malformed ones are shown most: in the message that refuses them."""
+    assert mask_url(url) == masked
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:hush@", "redis//:hush@db", "redis://:hu#hush@db", "redis://u:hush", "redis://[hush"]
+)
+def test_a_refused_url_is_shown_without_its_password(url: str) -> None:
+    """The refusal is the one place where a password could stand in the log by accident."""
+    message = refusal({"REDIS_URL": url})
+
+    assert "REDIS_URL is " in message
+    assert "hush" not in message
+
+
+@pytest.mark.parametrize("text", ["", "x"])
+def test_a_secret_hides_its_text_and_whether_there_is_one(text: str) -> None:
+    """Only who asks for it gets it."""
+    secret = Secret(text)
+
+    assert (repr(secret), str(secret), f"{secret:}") == ("***", "***", "***")
+    assert secret.reveal() == text
+    assert bool(secret) == bool(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("REGISTRY_PROT", "did you mean REGISTRY_PORT?"),
+        ("REGISTRY_WATCH_HISTROY", "did you mean REGISTRY_WATCH_HISTORY?"),
+        ("REGISTRY_LOG_LEVEL", "did you mean LOG_LEVEL?"),
+        ("REGISTRY_REDIS_URL", "did you mean REDIS_URL?"),
+        ("REGISTRY_QQQQQQQQQQQQQQQQ", "remove it"),
+    ],
+)
+def test_an_unknown_name_is_a_warning_that_suggests_the_nearest(name: str, advice: str) -> None:
+    """A typo must not be a silent default."""
+    _, warnings = read_settings({name: "x", "PATH": "/bin"})
+
+    assert warnings == (f"{name} is not a setting and is ignored; {advice}",)
+
+
+def test_what_kubernetes_injects_beside_a_service_called_registry_is_passed_over() -> None:
+    """These stand in every pod of the namespace; a Service for its Redis or its metrics brings the like."""
+    settings, warnings = read_settings(
+        {
+            "REGISTRY_PORT": "tcp://10.0.0.1:8080",
+            "REGISTRY_SERVICE_HOST": "10.0.0.1",
+            "REGISTRY_SERVICE_PORT": "8080",
+            "REGISTRY_SERVICE_PORT_HTTP": "8080",
+            "REGISTRY_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+            "REGISTRY_PORT_8080_TCP_PROTO": "tcp",
+            "REGISTRY_PORT_8080_TCP_PORT": "8080",
+            "REGISTRY_PORT_8080_TCP_ADDR": "10.0.0.1",
+            "REGISTRY_PORT_53_UDP": "udp://10.0.0.1:53",
+            "REGISTRY_PORT_53_UDP_PROTO": "udp",
+            "REGISTRY_REDIS_SERVICE_HOST": "10.0.0.2",
+            "REGISTRY_REDIS_PORT": "tcp://10.0.0.2:6379",
+            "REGISTRY_REDIS_PORT_6379_TCP_ADDR": "10.0.0.2",
+            "METRICS_PORT": "tcp://10.0.0.3:9090",
+        }
+    )
+
+    assert (settings, warnings) == (Settings(), ())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_listening_to_this_machine_alone_asks_for_no_token(host: str) -> None:
+    """Nobody else can reach it."""
+    assert read_settings({"REGISTRY_HOST": host})[1] == ()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "registry.example"])  # noqa: S104  nothing is bound
+def test_listening_to_others_without_a_token_is_a_warning_that_says_what_to_do(host: str) -> None:
+    """With a token it is none."""
+    [warning] = read_settings({"REGISTRY_HOST": host})[1]
+
+    assert host in warning
+    assert "set AUTH_TOKEN" in warning
+    assert read_settings({"REGISTRY_HOST": host, "AUTH_TOKEN": "t"})[1] == ()
+
+
+USER_DATA = platformdirs.user_data_path("mcp-mesh-registry")
+
+
+@pytest.mark.parametrize(
+    ("environ", "data_dir", "advice"),
+    [
+        ({"DATABASE_TYPE": "sqlite"}, USER_DATA, "these are ignored; set REDIS_URL"),
+        ({"DATABASE_PATH": ":memory:"}, USER_DATA, "these are ignored; set REDIS_URL"),
+        ({"DATABASE_PATH": "/data/registry.db"}, Path("/data"), "set REGISTRY_DATA_DIR=/data for that"),
+        ({"DATABASE_PATH": "registry.db"}, Path.cwd(), "is taken as data directory"),
+        (
+            {"DATABASE_PATH": "/data/registry.db", "REGISTRY_DATA_DIR": "/mesh"},
+            Path("/mesh"),
+            "REGISTRY_DATA_DIR is used and these are ignored",
+        ),
+        (
+            {"DATABASE_PATH": "/data/registry.db", "REDIS_URL": "redis://db"},
+            USER_DATA,
+            "REDIS_URL is used and these are ignored",
+        ),
+    ],
+)
+def test_a_database_is_a_warning_and_its_directory_is_taken(
+    environ: dict[str, str], data_dir: Path, advice: str
+) -> None:
+    """So that a deployment of the database's days keeps its volume."""
+    settings, [warning] = read_settings(environ)
+
+    assert settings.data_dir == data_dir
+    assert "the store is Redis, not a database" in warning
+    assert advice in warning
+
+
+def test_all_database_names_share_one_warning() -> None:
+    """The values, which may hold passwords, are not in it; empty ones are no setting."""
+    environ = {
+        "DATABASE_TYPE": "postgresql",
+        "DATABASE_PASSWORD": "hush",
+        "DATABASE_HOST": "pg",
+        "DATABASE_PORT": "",
+    }
+
+    [warning] = read_settings(environ)[1]
+
+    assert warning.startswith("DATABASE_HOST, DATABASE_PASSWORD, DATABASE_TYPE: the store is Redis")
+    assert "hush" not in warning
