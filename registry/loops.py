@@ -60,6 +60,8 @@ async def every(
 def _report(error: Exception, name: str, failures: int, pause: float) -> None:
     facts = {"loop": name, "failures": failures, "next_try_in_s": round(pause, 3)}
     if isinstance(error, StoreUnavailable):
-        log.warning("The store is away, the loop tries again", **facts, reason=error.reason, problem=str(error))
+        # Known trouble that lasts is told less and less often.
+        if failures.bit_count() == 1:
+            log.warning("The store is away, the loop tries again", **facts, reason=error.reason, problem=str(error))
     else:
         log.error("The loop's round failed, it tries again; please report this", **facts, exc_info=error)

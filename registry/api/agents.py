@@ -1,7 +1,7 @@
 """The REST form: agents, one agent, capabilities, and many at once."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import orjson
@@ -20,6 +20,8 @@ from registry.service.discovery import Discovery, Sight
 from registry.service.liveness import Liveness
 from registry.service.registration import Registrations
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
 _MOST_HEARTBEATS = 1000
 _MOST_REGISTRATIONS = 200
 
@@ -32,11 +34,9 @@ class AgentRoutes:
         self._discovery = discovery
         self._liveness = liveness
         self.routes = [
-            Route("/agents", self.register, methods=["POST"]),
-            Route("/agents", self.list, methods=["GET"]),
+            Route("/agents", _by_method(GET=self.list, POST=self.register), methods=["GET", "POST"]),
             Route("/agents/batch", self.register_many, methods=["POST"]),
-            Route("/agents/{agent_id}", self.show, methods=["GET"]),
-            Route("/agents/{agent_id}", self.unregister, methods=["DELETE"]),
+            Route("/agents/{agent_id}", _by_method(GET=self.show, DELETE=self.unregister), methods=["GET", "DELETE"]),
             Route("/agents/{agent_id}/status", self.status, methods=["GET"]),
             Route("/capabilities", self.capabilities, methods=["GET"]),
             Route("/heartbeats", self.beat_many, methods=["POST"]),
@@ -142,6 +142,15 @@ class AgentRoutes:
             for agent_id, beat in zip(ids, beats, strict=True)
         }
         return success(results=results, count=len(results), timestamp=timestamp())
+
+
+def _by_method(**endpoints: Endpoint) -> Endpoint:
+    """Return one endpoint for all methods of a path, so that a 405 can name them all. HEAD is a GET."""
+
+    async def serve(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return serve
 
 
 def _listed(document: dict[str, Any], field: str, most: int) -> Sequence[Any]:

@@ -209,10 +209,19 @@ class RegistrationForm(Struct, frozen=True, kw_only=True, gc=False):
 
 
 def registration_schema() -> dict[str, Any]:
-    """Give the JSON schema of a registration, an object of its own at each call.
+    """Give the JSON schema of a registration, an object of its own at each call, which may stand anywhere in another.
 
     Rules between fields are not in it, except that an id is required under one of its two names.
     """
-    (_,), forms = msgspec.json.schema_components([RegistrationForm], ref_template="#/$defs/{name}")
-    schema: dict[str, Any] = forms.pop("RegistrationForm")
-    return schema | {"anyOf": [{"required": ["id"]}, {"required": ["agent_id"]}], "$defs": forms}
+    (root,), forms = msgspec.json.schema_components([RegistrationForm], ref_template="{name}")
+    schema: dict[str, Any] = _inlined(root, forms)
+    return schema | {"anyOf": [{"required": ["id"]}, {"required": ["agent_id"]}]}
+
+
+def _inlined(schema: Any, forms: dict[str, Any]) -> Any:
+    """Put each form where it is referred to: a reference would be lost as soon as the schema stands in another."""
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            return _inlined(forms[schema["$ref"]], forms)
+        return {key: _inlined(value, forms) for key, value in schema.items()}
+    return [_inlined(each, forms) for each in schema] if isinstance(schema, list) else schema

@@ -62,10 +62,8 @@ def written(path: Path, prefix: str = "") -> str:
             steps.append(f".{step}")
         else:
             steps.append(f"[{_quoted(step[:_MOST_SHOWN]) + '…' * (len(step) > _MOST_SHOWN)}]")
-    text = prefix.removesuffix(".") + "".join(reversed(steps))
-    if len(text) > _MOST_PATH:
-        text = f"{text[: _MOST_PATH // 2]}…{text[-_MOST_PATH // 4 :]}"
-    return text.removeprefix(".") or ROOT
+    text = (prefix.removesuffix(".") + "".join(reversed(steps))).removeprefix(".") or ROOT
+    return text if len(text) <= _MOST_PATH else f"{text[: _MOST_PATH // 2]}…{text[-_MOST_PATH // 4 :]}"
 
 
 def refusal(subject: str, findings: Iterable[Finding], prefix: str = "") -> UnprocessableRequest:

@@ -83,9 +83,12 @@ class Discovery:
             view, behind = self._held()
             return Sight(_one(view, agent_id), 0, behind)
         asked = self._agents.last_heard((agent_id,))
-        view, behind = await self._view(resource_version)
-        heard = await asked
-        record = _one(view, agent_id)
+        try:
+            view, behind = await self._view(resource_version)
+            record = _one(view, agent_id)
+            heard = await asked
+        finally:
+            asked.cancel()
         record.hear(heard.at[0], time.monotonic())
         return Sight(record, heard.now, behind)
 

@@ -1,5 +1,6 @@
 """The agents in Redis: register, heartbeat, unregister, and when each was last heard of."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -117,9 +118,9 @@ class Agents:
         """Prolong one agent's life; `keep` prolongs only a healthy one and reports any other."""
         return await self._beats.submit((agent_id, mode))
 
-    async def last_heard(self, agent_ids: Sequence[str]) -> Heard:
+    def last_heard(self, agent_ids: Sequence[str]) -> "asyncio.Future[Heard]":
         """Return each agent's last heartbeat, in the order asked, and the Redis server's time."""
-        return await self._times.submit(agent_ids)
+        return self._times.submit(agent_ids)
 
     async def close(self) -> None:
         """Finish what was accepted."""

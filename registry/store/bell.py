@@ -44,12 +44,15 @@ class Bell:
 
     async def run(self) -> None:
         """Listen for ever; a lost connection is opened again."""
+        told = False
         while True:
             connection = self._connect()
             try:
                 await self._listen(connection)
             except (RedisError, OSError, EOFError, TimeoutError) as error:
-                log.info("the bell lost its connection; the feed looks every second meanwhile", error=str(error))
+                if self.sound != "silent" or not told:
+                    log.info("the bell lost its connection; the feed looks every second meanwhile", error=str(error))
+                    told = True
             finally:
                 self.sound = "silent"
                 await connection.disconnect(nowait=True)

@@ -4,7 +4,8 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
-from registry.errors import StoreUnavailable
+from redis.exceptions import ResponseError
+
 from registry.model.agent import Held
 from registry.model.change import Change, Position, Pulled
 from registry.store.codec import BadRecordError, agent_from, change_from, pairs, version_of
@@ -89,14 +90,9 @@ class ChangeLog:
                 fields = pairs(checked(flat))
                 if fields:
                     held.append(Held(agent_from(name, fields), None if score is None else int(score)))
-            except StoreUnavailable:
-                raise
-            except Exception as error:  # noqa: BLE001 - one bad record must never hide the others
-                log.error(
-                    "agent left out: its record cannot be read; register it anew",
-                    agent_id=name,
-                    error=str(error),
-                )
+            except (BadRecordError, ResponseError, ValueError) as error:
+                # One bad record must never hide the others.
+                log.warning("agent left out: its record is damaged; register it anew", agent_id=name, error=str(error))
         return held
 
 

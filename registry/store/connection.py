@@ -24,7 +24,7 @@ class Server:
 
 
 def server_at(url: str) -> Server:
-    """Return how to connect to the server at a redis://, rediss:// or unix:// URL. Raises StartupError for a bad one."""
+    """Return how to connect to the server at a redis://, rediss:// or unix:// URL. Raises StartupError."""
     try:
         pool = ConnectionPool.from_url(
             url,

@@ -78,6 +78,7 @@ UNPROCESSABLE = {
 
 @pytest.mark.parametrize(("body", "value"), READ.values(), ids=READ)
 def test_a_document_is_read_as_it_was_sent(body: bytes, value: object) -> None:
+    """Value and type, at the edges of what is accepted."""
     document = read_document(body)
 
     assert document == value
@@ -86,6 +87,7 @@ def test_a_document_is_read_as_it_was_sent(body: bytes, value: object) -> None:
 
 @pytest.mark.parametrize(("body", "where"), MALFORMED.values(), ids=MALFORMED)
 def test_what_is_not_json_is_malformed_and_says_where(body: bytes, where: str) -> None:
+    """Line and column, or the offset of a byte that is not UTF-8."""
     with pytest.raises(MalformedRequest, match="body") as refused:
         read_document(body)
 
@@ -94,6 +96,7 @@ def test_what_is_not_json_is_malformed_and_says_where(body: bytes, where: str) -
 
 @pytest.mark.parametrize(("body", "fields"), UNPROCESSABLE.values(), ids=UNPROCESSABLE)
 def test_what_cannot_be_kept_exactly_is_refused_by_its_path(body: bytes, fields: list[str]) -> None:
+    """A number is never rounded in silence, and no depth can hurt the process."""
     with pytest.raises(UnprocessableRequest) as refused:
         read_document(body)
 
@@ -101,12 +104,14 @@ def test_what_cannot_be_kept_exactly_is_refused_by_its_path(body: bytes, fields:
 
 
 def test_nesting_up_to_the_limit_is_read() -> None:
+    """The outermost list counts as one."""
     document = read_document(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
 
     assert str(document) == "[" * MAX_DEPTH + "]" * MAX_DEPTH
 
 
 def test_a_refusal_lists_a_hundred_problems_and_counts_the_rest() -> None:
+    """An answer stays short however bad the body is."""
     with pytest.raises(UnprocessableRequest) as refused:
         read_document(b"[" + b",".join([b"1e400"] * 150) + b"]")
 
@@ -115,6 +120,7 @@ def test_a_refusal_lists_a_hundred_problems_and_counts_the_rest() -> None:
 
 
 def test_a_refusal_does_not_count_for_ever() -> None:
+    """Counting a hundred thousand problems would serve only the one who sent them."""
     with pytest.raises(UnprocessableRequest) as refused:
         read_document(b"[" + b",".join([b"1e400"] * 100_000) + b"]")
 
@@ -125,6 +131,7 @@ def test_a_refusal_does_not_count_for_ever() -> None:
 @example(b"[" * 2_000 + b"1e400" + b"]" * 2_000)
 @example(b'{"a":' * 255 + b"99999999999999999999" + b"}" * 255)
 def test_no_body_raises_anything_but_a_refusal(body: bytes) -> None:
+    """Whatever the bytes are, the refusal can be encoded, and what is read is what another reader reads."""
     try:
         document = read_document(body)
     except InvalidRequest as refused:
@@ -145,6 +152,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 
 @given(json_values)
 def test_every_json_value_is_read_unchanged(value: object) -> None:
+    """Nothing valid is refused or altered."""
     body = json.dumps(value).encode()
 
     document = read_document(body)

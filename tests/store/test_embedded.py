@@ -172,9 +172,7 @@ async def test_the_file_can_be_read_by_redis_and_valkey_alike(server: EmbeddedSe
         await client.bgrewriteaof()
 
     folder = server.data_dir / "appendonlydir"
-    rewritten = await async_wait_until(
-        lambda: list(folder.glob("*.2.base.*")), description="the rewrite is done"
-    )
+    rewritten = await async_wait_until(lambda: list(folder.glob("*.2.base.*")), description="the rewrite is done")
     assert rewritten[0].read_bytes().startswith(b"*")
 
 
@@ -199,9 +197,7 @@ async def test_kill_9_leaves_no_process_even_if_no_registry_follows(tmp_path: Pa
         registry.kill()
         registry.wait()
 
-        wait_until(
-            lambda: not runs(server_pid) and not runs(group), description="server and wrapper are gone"
-        )
+        wait_until(lambda: not runs(server_pid) and not runs(group), description="server and wrapper are gone")
     with (tmp_path / "server.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -237,9 +233,7 @@ async def test_start_waits_for_the_server_of_a_dead_registry(server: EmbeddedSer
     with (server.data_dir / "server.lock").open("ab") as still_open:
         fcntl.flock(still_open, fcntl.LOCK_EX)
         starting = asyncio.create_task(server.start())
-        await async_wait_until(
-            lambda: owner.exists() and owner.read_text(), description="we own the directory"
-        )
+        await async_wait_until(lambda: owner.exists() and owner.read_text(), description="we own the directory")
         assert not starting.done()
 
     await starting
@@ -259,9 +253,7 @@ async def test_start_does_not_wait_for_ever(server: EmbeddedServer, monkeypatch:
             await server.start()
 
 
-async def test_a_server_that_dies_is_restarted_with_its_data(
-    server: EmbeddedServer, events: LogCapture
-) -> None:
+async def test_a_server_that_dies_is_restarted_with_its_data(server: EmbeddedServer, events: LogCapture) -> None:
     """On the same address; each time after a longer pause."""
     await server.start()
     url, pid = server.url, await pid_of(server)
@@ -358,9 +350,7 @@ async def test_stop_leaves_no_process_and_no_socket_directory(server: EmbeddedSe
     assert not sockets.exists()
 
 
-async def test_stop_kills_a_server_that_does_not_end(
-    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_stop_kills_a_server_that_does_not_end(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frozen server must not keep the registry from its exit."""
     monkeypatch.setattr(embedded, "CLOSE_SECONDS", 0.05)
     await server.start()
@@ -387,9 +377,7 @@ async def test_a_temporary_directory_with_a_long_name_is_no_obstacle(
     assert list(long.iterdir()) == []
 
 
-async def test_names_with_blanks_and_signs_are_taken_as_they_are(
-    tmp_path: Path, binary: ServerBinary
-) -> None:
+async def test_names_with_blanks_and_signs_are_taken_as_they_are(tmp_path: Path, binary: ServerBinary) -> None:
     """They pass through a shell and through the server's own parser."""
     server = EmbeddedServer(tmp_path / "a 'b' \"c\" $d é", binary)
 

@@ -32,7 +32,7 @@ async def async_wait_until(
     predicate: Callable[[], T | Awaitable[T]],
     *,
     description: str,
-    timeout: float = 5.0,  # noqa: ASYNC109  - the predicate is asked once more at the end, which no cancellation does
+    timeout: float = 5.0,
 ) -> T:
     """Do as `wait_until` does without blocking the event loop; `predicate` may be a coroutine function.
 

@@ -1,7 +1,6 @@
 """A private, real server for tests: to be paused, killed and started again at will."""
 
 import contextlib
-import os
 import secrets
 import shutil
 import signal
@@ -84,17 +83,18 @@ class RedisServer:
         try:
             wait_until(self._answers, description="the server answers")
         except AssertionError as error:
-            self.kill()
             log = self.data_dir / "server.log"
-            raise AssertionError(f"{error}\n{log.read_text() if log.exists() else ''}") from error
+            words = log.read_text() if log.exists() else "(it wrote no log)"
+            self.stop()
+            raise AssertionError(f"{error}\n{words}") from error
 
     def pause(self) -> None:
         """Freeze the server: connections stay open, nothing is answered."""
-        os.kill(self.pid, signal.SIGSTOP)
+        self._running().send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a paused server go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        self._running().send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End the server as a crash would; return when it is gone. The data directory stays."""
@@ -114,9 +114,10 @@ class RedisServer:
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
     def make_single_node_cluster(self) -> None:
-        """Give all 16,384 slots to this server; return when the cluster is up, after about 2 s.
+        """Give all 16,384 slots to this server; return when the cluster is up.
 
-        It must run with `"--cluster-enabled", "yes"` and `tcp=True`.
+        It must run with `"--cluster-enabled", "yes"` and `tcp=True`. Takes 2 s, for which every new master
+        refuses commands; so does one that was restarted.
         """
         with self._client() as client:
             # A node that never met another does not know its own address, and clients are sent nowhere.
@@ -143,7 +144,7 @@ class RedisServer:
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._running(), None
-        os.kill(process.pid, how)
+        process.send_signal(how)
         process.wait()
         if process.stdin is not None:
             process.stdin.close()
