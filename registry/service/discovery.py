@@ -125,9 +125,9 @@ class Discovery:
         if resource_version == 0:
             return self._held()
         feed = self._feed
-        held = feed.view if feed.following else None
+        held = feed.view
         if held is not None and resource_version is not None and held.version >= resource_version:
-            return held, None
+            return held, None if feed.following else feed.behind
         view = await feed.fresh()
         if resource_version is not None and view.version < resource_version:
             raise StoreUnavailable(

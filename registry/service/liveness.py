@@ -52,9 +52,8 @@ class Liveness:
         results: list[int | UnknownAgent | StoreUnavailable] = []
         for at in range(0, len(agent_ids), _TOGETHER):
             some = agent_ids[at : at + _TOGETHER]
-            beats = await asyncio.gather(*map(self._agents.heartbeat, some), return_exceptions=True)
-            for agent_id, beat in zip(some, beats, strict=True):
-                results.append(_judged(agent_id, beat))
+            taken = await asyncio.gather(*map(self.beat, some), return_exceptions=True)
+            results.extend(_judged(beat) for beat in taken)
         return results
 
     async def health(self, agent_id: str) -> Health:
@@ -82,12 +81,7 @@ def _taken(agent_id: str, beat: Beat) -> int:
     return beat.at
 
 
-def _judged(agent_id: str, beat: Beat | BaseException) -> int | UnknownAgent | StoreUnavailable:
-    if isinstance(beat, StoreUnavailable):
-        return beat
-    if isinstance(beat, BaseException):
-        raise beat
-    try:
-        return _taken(agent_id, beat)
-    except (UnknownAgent, StoreUnavailable) as error:
-        return error
+def _judged(result: int | BaseException) -> int | UnknownAgent | StoreUnavailable:
+    if isinstance(result, BaseException) and not isinstance(result, UnknownAgent | StoreUnavailable):
+        raise result
+    return result

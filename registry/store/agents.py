@@ -114,9 +114,9 @@ class Agents:
             raise UnknownAgent(agent_id)
         return int(version[0])
 
-    async def heartbeat(self, agent_id: str, mode: Mode = "beat") -> Beat:
+    def heartbeat(self, agent_id: str, mode: Mode = "beat") -> "asyncio.Future[Beat]":
         """Prolong one agent's life; `keep` prolongs only a healthy one and reports any other."""
-        return await self._beats.submit((agent_id, mode))
+        return self._beats.submit((agent_id, mode))
 
     def last_heard(self, agent_ids: Sequence[str]) -> "asyncio.Future[Heard]":
         """Return each agent's last heartbeat, in the order asked, and the Redis server's time."""
