@@ -37,7 +37,7 @@ async def read_object(scope: Scope, receive: Receive) -> dict[str, Any]:
     """Return the body as a JSON object."""
     document = read_document(await read_body(scope, receive))
     if not isinstance(document, dict):
-        raise MalformedRequest("The body must be a JSON object", [Detail("", "expected an object")])
+        raise MalformedRequest("The body must be a JSON object", [Detail("body", "expected an object")])
     return document
 
 

@@ -4,6 +4,8 @@ from typing import Literal, get_args
 
 import msgspec
 
+from registry.model.forms import DEFAULT_NAMESPACE, DEFAULT_STABILITY, DEFAULT_VERSION
+
 Status = Literal["pending", "healthy", "degraded", "expired"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
@@ -12,14 +14,14 @@ class Capability(msgspec.Struct, frozen=True):
     """What the indexes and filters know of one capability; everything else stays in the agent's `spec`."""
 
     name: str
-    version: str = "1.0.0"
-    stability: str = "stable"
+    version: str = DEFAULT_VERSION
+    stability: str = DEFAULT_STABILITY
 
 
 class Profile(msgspec.Struct, frozen=True):
     """The part of a spec that filters look at, with the defaults of the API filled in. Read straight from the JSON."""
 
-    namespace: str = "default"
+    namespace: str = DEFAULT_NAMESPACE
     capabilities: tuple[Capability, ...] = ()
     labels: dict[str, str] = {}
 

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from registry.model.agent import Agent
+from registry.model.forms import DEFAULT_AGENT_TYPE, DEFAULT_STABILITY, DEFAULT_VERSION
 
 
 def rfc3339(milliseconds: int) -> str:
@@ -21,7 +22,7 @@ def document(agent: Agent) -> dict[str, Any]:
         "id": agent_id,
         "name": spec.pop("name", agent_id),
         "namespace": agent.profile.namespace,
-        "agent_type": spec.pop("agent_type", "default"),
+        "agent_type": spec.pop("agent_type", DEFAULT_AGENT_TYPE),
         "status": agent.status,
         "endpoint": spec.pop("endpoint", None),
         "capabilities": [capability_document(capability) for capability in spec.pop("capabilities", ())],
@@ -42,7 +43,7 @@ def document(agent: Agent) -> dict[str, Any]:
 
 def capability_document(capability: dict[str, Any]) -> dict[str, Any]:
     """Return one capability with its defaults filled in."""
-    return {"name": capability["name"], "version": "1.0.0", "stability": "stable", **capability}
+    return {"name": capability["name"], "version": DEFAULT_VERSION, "stability": DEFAULT_STABILITY, **capability}
 
 
 def head(agent: Agent) -> bytes:

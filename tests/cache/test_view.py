@@ -1,0 +1,123 @@
+"""The view: indexes that stay true through every change."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.cache.view import View
+from registry.model.agent import STATUSES, Status
+from registry.model.change import Position
+from tests.support.builders import a_change, an_agent
+
+
+def a_view(version: int = 0) -> View:
+    """Return an empty view."""
+    return View(Position(version, "h"))
+
+
+def test_a_change_moves_the_version_and_the_agent() -> None:
+    """Applying an entry leaves the view at its version, holding its agent."""
+    view = a_view()
+
+    view.apply(a_change(1, agent=an_agent("a", 1)), heard_at=0)
+
+    assert view.version == 1
+    assert view.records["a"].agent.version == 1
+
+
+def test_an_older_state_never_replaces_a_newer_one() -> None:
+    """A fill may read an agent before the log entries that led to it; those entries say nothing new."""
+    view = a_view()
+    view.put(an_agent("a", 5, "healthy"), None, 0)
+
+    view.apply(a_change(3, "modify", an_agent("a", 3, "pending")), heard_at=0)
+    view.apply(a_change(4, "remove", an_agent("a", 4)), heard_at=0)
+
+    assert view.records["a"].agent.status == "healthy"
+    assert view.version == 4
+
+
+def test_a_status_change_moves_the_agent_between_counts() -> None:
+    """Counts show every status, zeros too."""
+    view = a_view()
+    view.put(an_agent("a", 1, "pending"), None, 0)
+    view.put(an_agent("a", 2, "healthy"), 7, 0)
+
+    assert view.counts() == {"pending": 0, "healthy": 1, "degraded": 0, "expired": 0}
+
+
+def test_a_body_is_encoded_once_for_each_change() -> None:
+    """The same bytes object answers until the agent or its heartbeat changes."""
+    view = a_view()
+    view.put(an_agent("a", 1), 1_000, 0)
+    record = view.records["a"]
+    body = record.body
+
+    record.hear(1_000, 1)
+    assert record.body is body
+
+    record.hear(2_000, 2)
+    assert orjson.loads(record.body)["last_heartbeat"] == "1970-01-01T00:00:02.000Z"
+
+
+def test_an_older_heartbeat_says_nothing_new() -> None:
+    """Answers of Redis may arrive out of order; the last heartbeat never goes back."""
+    view = a_view()
+    view.put(an_agent("a", 1), 5_000, 0)
+
+    view.records["a"].hear(4_000, 1)
+
+    assert view.records["a"].heartbeat == 5_000
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.sampled_from(["put", "remove"]),
+        st.sampled_from(STATUSES),
+        st.sampled_from(["n1", "n2"]),
+        st.lists(st.sampled_from(["x", "y", "z"]), unique=True),
+        st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["1", "2"])),
+    ),
+    max_size=40,
+)
+
+
+@given(OPERATIONS)
+def test_indexes_are_what_a_walk_over_all_agents_finds(
+    operations: list[tuple[str, str, Status, str, list[str], dict[str, str]]],
+) -> None:
+    """After any changes every index holds exactly the agents that a full walk would find, and nothing empty."""
+    view = a_view()
+    for version, (agent_id, verb, status, namespace, names, labels) in enumerate(operations, start=1):
+        agent = an_agent(
+            agent_id, version, status, namespace=namespace, capabilities=[{"name": n} for n in names], labels=labels
+        )
+        view.apply(a_change(version, "remove" if verb == "remove" else "modify", agent), heard_at=0)
+
+    agents = [record.agent for record in view.records.values()]
+    walked = {
+        (kind, key, agent.id)
+        for agent in agents
+        for kind, keys in (
+            ("capability", {c.name for c in agent.profile.capabilities}),
+            ("namespace", {agent.profile.namespace}),
+            ("label", set(agent.profile.labels.items())),
+            ("status", {agent.status}),
+        )
+        for key in keys
+    }
+    indexes: dict[str, Mapping[Any, Mapping[str, Any]]] = {
+        "capability": view.by_capability,
+        "namespace": view.by_namespace,
+        "label": view.by_label,
+        "status": view.by_status,
+    }
+    indexed = {(kind, key, i) for kind, index in indexes.items() for key, found in index.items() for i in found}
+    assert indexed == walked
+    assert all(view.by_capability.values())
+    assert view.capabilities == sum(len(agent.profile.capabilities) for agent in agents)
+    assert sum(view.counts().values()) == len(agents)

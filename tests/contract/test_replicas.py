@@ -1,0 +1,224 @@
+"""Random operations through two replicas on one real store, compared with the plain reference after each step."""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from registry.cache.feed import Feed
+from registry.cache.view import View
+from registry.errors import StaleVersion, UnknownAgent
+from registry.model.change import Change
+from registry.settings import Settings
+from registry.store.agents import Mode, Registration
+from registry.store.connection import server_at
+from registry.store.store import Store
+from registry.store.sweeps import StaleEpochError
+from tests.support.builders import a_spec
+from tests.support.redis_server import RedisServer
+from tests.support.reference import Precondition, Reference
+
+T = TypeVar("T")
+
+IDS = st.sampled_from(["a", "b", "c"])
+REPLICAS = st.sampled_from([0, 1])
+SPECS = st.sampled_from(
+    [
+        {"capabilities": [{"name": "x"}], "labels": {"k": "1"}},
+        {"capabilities": [{"name": "x"}, {"name": "y"}], "namespace": "n"},
+        {"labels": {"k": "2"}},
+    ]
+)
+PRECONDITIONS: st.SearchStrategy[Precondition] = st.sampled_from(
+    ["none", "none", "none", "absent", "present", "spec", "current", "older", "newer"]
+)
+MODES: st.SearchStrategy[Mode] = st.sampled_from(["beat", "keep"])
+
+
+class Replica:
+    """A store and a feed, as a process has them."""
+
+    def __init__(self, url: str) -> None:
+        self.store = Store(server_at(url), Settings(retention=timedelta(hours=1)), lambda _script, _seconds: None)
+        self.feed = Feed(self.store.changes)
+        self.following = asyncio.get_event_loop().create_task(self.feed.run())
+
+    async def close(self) -> None:
+        """Stop following and close the connections."""
+        self.following.cancel()
+        await asyncio.gather(self.following, return_exceptions=True)
+        await self.store.close()
+
+
+class TwoReplicas(RuleBasedStateMachine):
+    """Whatever is done through either replica, both and a newly filled third show what the reference says."""
+
+    url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = redis.Redis.from_url(self.url)
+        self.raw.flushall()
+        self.reference = Reference()
+        self.loop = asyncio.new_event_loop()
+        self.replicas = self.run(self._open(2))
+
+    async def _open(self, count: int) -> list[Replica]:
+        return [Replica(self.url) for _ in range(count)]
+
+    def run(self, doing: Coroutine[Any, Any, T]) -> T:
+        """Run one thing on the machine's loop."""
+        return self.loop.run_until_complete(doing)
+
+    def teardown(self) -> None:
+        """Compare a fresh fill and the folded log with the reference, then close everything."""
+        try:
+            self.replicas += self.run(self._open(1))
+            self.compare()
+            assert self.run(self._folded()) == {
+                agent_id: (known.spec, known.status) for agent_id, known in self.reference.agents.items()
+            }
+        finally:
+            for replica in self.replicas:
+                self.run(replica.close())
+            self.loop.close()
+            self.raw.close()
+
+    @rule(at=REPLICAS, agent_id=IDS, fields=SPECS, asked=PRECONDITIONS)
+    def register(self, at: int, agent_id: str, fields: dict[str, Any], asked: Precondition) -> None:
+        """A registration is admitted or refused as the reference says, and answers its word and a rising version."""
+        spec = a_spec(agent_id, **fields)
+        wanted = Registration(agent_id, spec, 60_000, 120_000, self.reference.number(agent_id, asked))
+        if not self.reference.admits(agent_id, asked):
+            with pytest.raises(StaleVersion):
+                self.run(self.replicas[at].store.agents.register(wanted))
+            return
+        done = self.run(self.replicas[at].store.agents.register(wanted))
+        assert done.outcome == self.reference.register(agent_id, spec, done.version)
+
+    @rule(at=REPLICAS, agent_id=IDS, mode=MODES)
+    def heartbeat(self, at: int, agent_id: str, mode: Mode) -> None:
+        """A heartbeat answers its word; only one that changes the status moves the version."""
+        before = self.version
+        word, changed = self.reference.heartbeat(agent_id, mode)
+        beat = self.run(self._beat(at, agent_id, mode))
+        assert beat == word
+        assert (self.version > before) == changed
+        if changed:
+            self.reference.agents[agent_id].version = self.reference.last = self.version
+
+    async def _beat(self, at: int, agent_id: str, mode: Mode) -> str:
+        return (await self.replicas[at].store.agents.heartbeat(agent_id, mode)).found
+
+    @rule(at=REPLICAS, agent_id=IDS)
+    def unregister(self, at: int, agent_id: str) -> None:
+        """Unregistering removes an agent once."""
+        if self.reference.unregister(agent_id):
+            self.reference.last = self.run(self.replicas[at].store.agents.unregister(agent_id))
+        else:
+            with pytest.raises(UnknownAgent):
+                self.run(self.replicas[at].store.agents.unregister(agent_id))
+
+    @rule(agent_id=IDS)
+    def silence(self, agent_id: str) -> None:
+        """An agent's deadline passes."""
+        self.reference.silence(agent_id)
+        self.raw.zadd("{mesh}:deadlines", {agent_id: 1}, xx=True)
+
+    @precondition(lambda self: self.reference.overdue)
+    @rule(at=REPLICAS)
+    def sweep(self, at: int) -> None:
+        """A sweep moves exactly the overdue ones one step on."""
+        sweeps = self.replicas[at].store.sweeps
+        overdue = self.run(sweeps.overdue())
+        assert set(overdue) == self.reference.overdue
+        self.run(sweeps.sweep(overdue, 0))
+        self.reference.sweep()
+        self.reference.last = self.version
+        for agent_id in overdue:
+            if agent_id in self.reference.agents:
+                version = self.raw.hget(f"{{mesh}}:agent:{agent_id}", "version")
+                self.reference.agents[agent_id].version = int(version or 0)
+
+    @rule(at=REPLICAS, agent_id=IDS)
+    def sweep_under_an_old_epoch(self, at: int, agent_id: str) -> None:
+        """A sweep under another epoch than the store's changes nothing."""
+        before = self.version
+        with pytest.raises(StaleEpochError):
+            self.run(self.replicas[at].store.sweeps.sweep([agent_id], 7))
+        assert self.version == before
+
+    @rule()
+    def forget_scripts(self) -> None:
+        """SCRIPT FLUSH goes unnoticed."""
+        self.raw.script_flush()
+
+    @property
+    def version(self) -> int:
+        """The store's version now."""
+        return int(self.raw.get("{mesh}:version") or 0)
+
+    @invariant()
+    def compare(self) -> None:
+        """Every replica's next read shows the reference, with indexes that agree."""
+        expected = {
+            agent_id: (known.spec, known.status, known.version) for agent_id, known in self.reference.agents.items()
+        }
+        for replica in self.replicas:
+            view = self.run(self._fresh(replica))
+            shown = {i: (r.agent.spec, r.agent.status, r.agent.version) for i, r in view.records.items()}
+            assert shown == expected
+            assert view.version == self.version
+            assert sum(view.counts().values()) == len(expected)
+
+    async def _fresh(self, replica: Replica) -> View:
+        return await replica.feed.fresh()
+
+    async def _folded(self) -> dict[str, tuple[bytes, str]]:
+        """Replay the whole log from its beginning: entries chain without a gap, and lead to what is stored."""
+        entries: Any = self.raw.xrange("{mesh}:log", count=1)
+        first = int(entries[0][0].partition(b"-")[0])
+        changes: list[Change] = []
+        after = first
+        changes_of = self.replicas[0].store.changes
+        await changes_of.open()
+        while (pulled := await changes_of.pull(after)).changes:
+            changes += pulled.changes
+            after = changes[-1].version
+        state: dict[str, tuple[bytes, str]] = {}
+        for prev, change in zip([first, *(change.version for change in changes)], changes, strict=False):
+            assert change.prev == prev
+            assert change.agent is not None
+            agent = change.agent
+            assert agent.version == change.version
+            assert (change.kind == "add") == (agent.id not in state)
+            if change.kind != "add":
+                spec, status = state[agent.id]
+                assert spec == (change.spec_before or agent.spec)
+                assert status == (change.status_before or agent.status)
+            if change.kind == "remove":
+                del state[agent.id]
+            else:
+                state[agent.id] = (agent.spec, agent.status)
+        return state
+
+
+def test_two_replicas_and_the_reference_never_disagree() -> None:
+    """The promise of the whole store floor, in one machine."""
+    with RedisServer() as server:
+        TwoReplicas.url = server.url
+        run_state_machine_as_test(
+            TwoReplicas,
+            settings=settings(
+                max_examples=60,
+                stateful_step_count=30,
+                deadline=None,
+                suppress_health_check=[HealthCheck.too_slow],
+            ),
+        )

@@ -1,0 +1,42 @@
+"""A valid thing in one word."""
+
+from typing import Any
+
+import orjson
+
+from registry.model.agent import Agent, Status, read_profile
+from registry.model.change import Change, Kind
+
+
+def a_spec(agent_id: str = "a", **fields: Any) -> bytes:
+    """Return a canonical spec."""
+    return orjson.dumps({"id": agent_id, "endpoint": "http://a:1"} | fields, option=orjson.OPT_SORT_KEYS)
+
+
+def an_agent(agent_id: str = "a", version: int = 1, status: Status = "healthy", **fields: Any) -> Agent:
+    """Return an agent as the cache holds it."""
+    spec = a_spec(agent_id, **fields)
+    return Agent(
+        id=agent_id,
+        spec=spec,
+        status=status,
+        draining=False,
+        version=version,
+        spec_version=version,
+        created=0,
+        updated=0,
+        timeout=60_000,
+        eviction=120_000,
+        profile=read_profile(spec),
+    )
+
+
+def a_change(version: int, kind: Kind = "add", agent: Agent | None = None, *, prev: int | None = None) -> Change:
+    """Return a log entry that follows the version before it."""
+    return Change(
+        version=version,
+        prev=version - 1 if prev is None else prev,
+        kind=kind,
+        reason="test",
+        agent=None if kind == "begin" else agent or an_agent(version=version),
+    )
