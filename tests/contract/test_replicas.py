@@ -129,7 +129,8 @@ class TwoReplicas(RuleBasedStateMachine):
     def silence(self, agent_id: str) -> None:
         """An agent's deadline passes."""
         self.reference.silence(agent_id)
-        self.raw.zadd("{mesh}:deadlines", {agent_id: 1}, xx=True)
+        now: Any = self.raw.time()
+        self.raw.zadd("{mesh}:deadlines", {agent_id: now[0] * 1000 - 1}, xx=True)
 
     @precondition(lambda self: self.reference.overdue)
     @rule(at=REPLICAS)
@@ -216,7 +217,7 @@ def test_two_replicas_and_the_reference_never_disagree() -> None:
         run_state_machine_as_test(
             TwoReplicas,
             settings=settings(
-                max_examples=60,
+                max_examples=150,
                 stateful_step_count=30,
                 deadline=None,
                 suppress_health_check=[HealthCheck.too_slow],
