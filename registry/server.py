@@ -44,6 +44,7 @@ class Listener:
                 app,
                 lifespan="off",
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,

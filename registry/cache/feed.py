@@ -91,7 +91,9 @@ class Feed:
         told = False
         while True:
             try:
-                self.view = view = await self._fill()
+                view = await self._fill()
+                self._compare(self.view, view)
+                self.view = view
                 self.following, told = True, False
                 self.fills += 1
                 await self._follow(view)
@@ -117,6 +119,17 @@ class Feed:
         await self._catch_up(view)
         log.info("the cache is filled", agents=len(view.records), version=view.version)
         return view
+
+    def _compare(self, before: View | None, now: View) -> None:
+        """Say loudly that the store forgot, which no reader of numbers alone could see."""
+        if before is not None and before.history != now.history:
+            log.error(
+                "the store lost its history: agents that are missing must register anew, watchers will list again",
+                history_before=before.history,
+                history_now=now.history,
+                agents_before=len(before.records),
+                agents_now=len(now.records),
+            )
 
     async def _follow(self, view: View) -> None:
         while True:

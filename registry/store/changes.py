@@ -37,11 +37,7 @@ class ChangeLog:
         word, version, history = checked((await self._link.run([call]))[0])
         self._connection = self._link.opened
         if word == b"begun":
-            log.warning(
-                "a new history begins; watchers will list again",
-                version=int(version),
-                history=history.decode(),
-            )
+            log.info("a new history begins", version=int(version), history=history.decode())
         return Position(int(version), history.decode())
 
     async def pull(self, after: int) -> Pulled:
