@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.api.problems import problem
@@ -20,7 +21,6 @@ _TWIN = "/api/v1"
 _OPEN = frozenset({"/", "/health", "/ready"})
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 _LONGEST_ID = 128
-_SERVER_TROUBLE = 500
 
 
 class Gate:
@@ -95,7 +95,7 @@ class Gate:
         return f"{self._prefix}-{next(self._numbers):x}"
 
     def _note(self, error: Exception, scope: Scope, request_id: str) -> None:
-        if not isinstance(error, RegistryError) and getattr(error, "status_code", _SERVER_TROUBLE) >= _SERVER_TROUBLE:
+        if not isinstance(error, RegistryError | HTTPException):
             log.error(
                 "request failed",
                 path=scope["path"],

@@ -17,6 +17,7 @@ log = get_logger(__name__)
 
 # Looking needs no bell: whatever came unannounced is seen within this many seconds.
 LOOK_EVERY = 1.0
+_OVERDUE = 1.5 * LOOK_EVERY
 # A read waits at most this long for its look; the store's own time-outs are as long.
 _PATIENCE = 2.0
 # Seconds between attempts while the store is away; short, since recovery is promised within two seconds.
@@ -53,7 +54,6 @@ class Feed:
 
     def __init__(self, source: ChangeSource) -> None:
         self.view: View | None = None
-        self.following = False
         self.on_unannounced: Callable[[], None] = lambda: None
         self.fills = 0
         self.gaps = 0
@@ -64,6 +64,12 @@ class Feed:
         self._rung = False
         self._unannounced = 0
         self._looked = time.monotonic()
+        self._linked = False
+
+    @property
+    def following(self) -> bool:
+        """Whether the view is kept up to date; a look that is overdue counts as trouble before it has failed."""
+        return self._linked and time.monotonic() - self._looked <= _OVERDUE
 
     @property
     def behind(self) -> float:
@@ -94,7 +100,7 @@ class Feed:
                 view = await self._fill()
                 self._compare(self.view, view)
                 self.view = view
-                self.following, told = True, False
+                self._linked, told = True, False
                 self.fills += 1
                 await self._follow(view)
             except Gap as gap:
@@ -105,9 +111,9 @@ class Feed:
                     log.warning("the store is away; fresh reads answer 503 until it is back", error=str(error))
                     told = True
                 self._fail(error)
-            if not self.following:
+            if not self._linked:
                 await asyncio.sleep(_AGAIN * random.uniform(0.5, 1.5))  # noqa: S311 - spreads replicas, no secret
-            self.following = False
+            self._linked = False
 
     async def _fill(self) -> View:
         """Read the whole state and follow the log from before it, until the version at the end of it is held."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
 from registry.store.batch import Batch
 from registry.store.keys import Keys
-from registry.store.link import Link, checked
+from registry.store.link import Link, checked, judged
 from registry.store.scripts import Call, Command, load_scripts
 
 Mode = Literal["beat", "keep"]
@@ -128,17 +128,17 @@ class Agents:
             await batch.close()
 
     async def _write(self, call: Call, *, repeat: bool) -> list[bytes]:
-        return cast("list[bytes]", checked(await self._writes.submit(_Write(call, repeat))))
+        return cast("list[bytes]", await self._writes.submit(_Write(call, repeat)))
 
     async def _send_writes(self, writes: Sequence[_Write]) -> Sequence[Any]:
         try:
-            return await self._write_link.run([write.call for write in writes])
+            return [judged(reply) for reply in await self._write_link.run([write.call for write in writes])]
         except StoreUnavailable as error:
             if not _broke(error):
                 raise
             repeated = [write.call for write in writes if write.repeat]
             replies = iter(await self._write_link.run(repeated) if repeated else ())
-            return [next(replies) if write.repeat else error for write in writes]
+            return [judged(next(replies)) if write.repeat else error for write in writes]
 
     async def _send_beats(self, beats: Sequence[tuple[str, Mode]]) -> list[Beat | Exception]:
         call = self._heartbeat.call(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from registry.errors import Outcome, StoreUnavailable
@@ -86,7 +86,7 @@ class Link:
             again = await self.exchange([calls[at].eval for at in forgotten])
             for at, reply in zip(forgotten, again, strict=True):
                 replies[at] = reply
-        if any(isinstance(reply, ResponseError) and trouble(reply) in _WRONG_SERVER for reply in replies):
+        if any(isinstance(reply, RedisError) and trouble(reply) in _WRONG_SERVER for reply in replies):
             await self._drop()
         self._observe(calls[0].script.name, time.perf_counter() - began)
         return replies
@@ -118,21 +118,30 @@ class Link:
 async def _reply(connection: AbstractConnection) -> Any:
     try:
         return await connection.read_response(disconnect_on_error=False)
-    except ResponseError as error:
+    except (ResponseError, BusyLoadingError) as error:
         return error
 
 
-def trouble(error: ResponseError) -> str | None:
+def trouble(error: RedisError) -> str | None:
     """Return the reason word when the reply means that Redis cannot work now, None when it means something else."""
     code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
     return _TROUBLE.get(code)
 
 
-def checked(reply: Any) -> Any:
-    """Return the reply, or raise what it stands for: StoreUnavailable, or the error itself when it is a bug."""
-    if isinstance(reply, ResponseError):
+def judged(reply: Any) -> Any:
+    """Return the reply, or the exception it stands for: StoreUnavailable, or the error itself when it is a bug."""
+    if isinstance(reply, RedisError):
         reason = trouble(reply)
-        if reason is None:
-            raise reply
-        raise StoreUnavailable(f"Redis cannot do this now: {reply}", reason=reason) from reply
+        if reason is not None:
+            unavailable = StoreUnavailable(f"Redis cannot do this now: {reply}", reason=reason)
+            unavailable.__cause__ = reply
+            return unavailable
     return reply
+
+
+def checked(reply: Any) -> Any:
+    """Return the reply, or raise the exception it stands for."""
+    result = judged(reply)
+    if isinstance(result, Exception):
+        raise result
+    return result

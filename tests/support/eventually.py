@@ -3,8 +3,8 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -28,12 +28,13 @@ def wait_until(predicate: Callable[[], T], *, description: str, timeout: float =
     return result
 
 
+@overload
 async def async_wait_until(
-    predicate: Callable[[], T | Awaitable[T]],
-    *,
-    description: str,
-    timeout: float = 5.0,
-) -> T:
+    predicate: Callable[[], Coroutine[Any, Any, T]], *, description: str, timeout: float = 5.0
+) -> T: ...
+@overload
+async def async_wait_until(predicate: Callable[[], T], *, description: str, timeout: float = 5.0) -> T: ...
+async def async_wait_until(predicate: Callable[[], Any], *, description: str, timeout: float = 5.0) -> Any:
     """Do as `wait_until` does without blocking the event loop; `predicate` may be a coroutine function.
 
     Raises:

@@ -1,0 +1,44 @@
+"""The opt-in server of `pytest --redis=docker`: Redis in a container, started by testcontainers."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+
+import redis
+
+from tests.support.eventually import wait_until
+
+IMAGE = os.environ.get("TEST_REDIS_IMAGE", "redis:7-alpine")
+
+
+class DockerIsAwayError(Exception):
+    """Docker does not answer here; the message says what it said."""
+
+
+@contextlib.contextmanager
+def docker_redis() -> Iterator[str]:
+    """Run a server in a container and give its URL. Raises DockerIsAwayError where that cannot be."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what testcontainers deprecates at import is its own affair
+        from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415 - only on demand
+        from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - likewise
+
+        try:
+            container = DockerContainer(IMAGE).with_exposed_ports(6379).start()
+        except (DockerException, OSError) as error:
+            raise DockerIsAwayError(f"Docker does not answer ({error}); leave --redis=docker out") from error
+    try:
+        url = f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
+        wait_until(lambda: _answers(url), description=f"Redis answers at {url}", timeout=20)
+        yield url
+    finally:
+        container.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with redis.Redis.from_url(url, socket_timeout=1) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False

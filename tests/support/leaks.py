@@ -1,0 +1,47 @@
+"""What must hold of a mesh's keys after every test, whatever the test did."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+
+from registry.store.keys import Keys
+
+
+def inconsistencies(client: redis.Redis, mesh: str = "mesh") -> list[str]:
+    """Return a sentence for each thing that is wrong; `client` must not decode what it reads.
+
+    No key but the mesh's own and its agents'; an agent is exactly who has a hash and a deadline, and only an agent has
+    a heartbeat; the log is one unbroken chain that ends at the version.
+    """
+    return [*_stray_keys(client, Keys(mesh), mesh), *_broken_log(client, Keys(mesh))]
+
+
+def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
+    prefix = f"{{{mesh}}}:agent:".encode()
+    found: set[Any] = set(client.scan_iter(count=1000))
+    hashes = {key.removeprefix(prefix) for key in found if key.startswith(prefix)}
+    deadlines: set[Any] = set(client.zrange(keys.deadlines, 0, -1))
+    heartbeats: set[Any] = set(client.zrange(keys.heartbeats, 0, -1))
+    strays = {key for key in found if not key.startswith(prefix)} - set(keys.shared.values())
+    if strays:
+        yield f"keys that no code should write: {sorted(strays)}"
+    if hashes - deadlines:
+        yield f"agents without a deadline, which no sweep would ever find: {sorted(hashes - deadlines)}"
+    if deadlines - hashes:
+        yield f"deadlines without an agent: {sorted(deadlines - hashes)}"
+    if heartbeats - hashes:
+        yield f"heartbeats without an agent: {sorted(heartbeats - hashes)}"
+
+
+def _broken_log(client: redis.Redis, keys: Keys) -> Iterator[str]:
+    entries: list[Any] = client.xrange(keys.log) or []
+    last = b""
+    for entry_id, fields in entries:
+        version = entry_id.removesuffix(b"-0")
+        if last and fields[b"prev"] != last:
+            yield f"log entry {version!r} follows {fields[b'prev']!r}, but before it stands {last!r}"
+        last = version
+    version_now = client.get(keys.version) or b""
+    if version_now != last:
+        yield f"the version is {version_now!r}, the log ends at {last!r}"

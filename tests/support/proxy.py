@@ -1,0 +1,132 @@
+"""A TCP proxy in front of a server under test: it delays, cuts, swallows and refuses on demand."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+_CHUNK = 65_536
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Proxy:
+    """Listens on a free loopback port and passes everything on to the server at a redis:// or unix:// URL.
+
+    What goes wrong is set while it runs:
+
+    * `delay`: seconds each chunk is held back, in either direction;
+    * `swallow_requests`, `swallow_replies`: that direction vanishes, the connection stays open;
+    * `cut_requests`, `cut_replies`: so many of the next chunks in that direction close their connection instead of
+      passing. A reply that is cut belongs to a request the server has carried out; a request that is cut was not;
+    * `cut()`: close every connection now; `refuse()`: cut, and take no new one until `accept()`.
+
+    `connections` counts those accepted, `requests` the chunks that reached the server.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self.delay = 0.0
+        self.swallow_requests = False
+        self.swallow_replies = False
+        self.cut_requests = 0
+        self.cut_replies = 0
+        self.connections = 0
+        self.requests = 0
+        self.port = 0
+        self._dial = _dialler(upstream)
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where the proxy listens, as redis-py takes it."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def __aenter__(self) -> Self:
+        await self.accept()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.refuse()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def accept(self) -> None:
+        """Take connections, on the same port as before."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Close every connection and refuse new ones."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self.cut()
+
+    def cut(self) -> None:
+        """Close every connection now."""
+        for writer in tuple(self._open):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._open.add(writer)
+        self.connections += 1
+        try:
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await self._join((reader, writer), await self._dial())
+        finally:
+            self._open.discard(writer)
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _join(self, client: Streams, server: Streams) -> None:
+        """Pass chunks both ways until either side ends."""
+        pumps = [
+            asyncio.create_task(self._pump(client[0], server[1], self._take_request)),
+            asyncio.create_task(self._pump(server[0], client[1], self._take_reply)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            server[1].transport.abort()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, take: Callable[[], bool]) -> None:
+        while chunk := await source.read(_CHUNK):
+            if self.delay:
+                await asyncio.sleep(self.delay)
+            if take():
+                sink.write(chunk)
+                await sink.drain()
+
+    def _take_request(self) -> bool:
+        """Tell whether this chunk goes on; raises where the connection is to be cut instead."""
+        if self.cut_requests:
+            self.cut_requests -= 1
+            raise ConnectionAbortedError
+        self.requests += not self.swallow_requests
+        return not self.swallow_requests
+
+    def _take_reply(self) -> bool:
+        if self.cut_replies:
+            self.cut_replies -= 1
+            raise ConnectionAbortedError
+        return not self.swallow_replies
+
+
+def _dialler(upstream: str) -> Callable[[], Awaitable[Streams]]:
+    where = urlsplit(upstream)
+    if where.scheme == "unix":
+        return lambda: asyncio.open_unix_connection(unquote(where.path))
+    return lambda: asyncio.open_connection(where.hostname, where.port)
