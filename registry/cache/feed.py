@@ -6,10 +6,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
+from registry.cache.trail import Trail
 from registry.cache.view import View
 from registry.errors import NotReady, RegistryError, StoreUnavailable
 from registry.model.agent import Held
-from registry.model.change import Position, Pulled
+from registry.model.change import Change, Position, Pulled
 from registry.telemetry.logs import get_logger
 from registry.waiters import Waiters
 
@@ -41,6 +42,9 @@ class ChangeSource(Protocol):
     async def pull(self, after: int) -> Pulled:
         """Return version and history now, and the changes after entry `after`."""
 
+    async def entry(self, version: int) -> Change | None:
+        """Return one entry, None when it is not there."""
+
     def scan(self) -> AsyncIterator[list[Held]]:
         """Return every agent, a slice at a time."""
 
@@ -52,7 +56,8 @@ class Feed:
     `on_unannounced` is called when the bell seems to be broken.
     """
 
-    def __init__(self, source: ChangeSource) -> None:
+    def __init__(self, source: ChangeSource, most: int = 20_000) -> None:
+        self.trail = Trail(source, most)
         self.view: View | None = None
         self.on_unannounced: Callable[[], None] = lambda: None
         self.fills = 0
@@ -98,6 +103,7 @@ class Feed:
         while True:
             try:
                 view = await self._fill()
+                await self.trail.lead_to(view.version, view.history)
                 self._compare(self.view, view)
                 self.view = view
                 self._linked, told = True, False
@@ -168,6 +174,8 @@ class Feed:
                 if change.prev != view.version:
                     raise Gap(f"entry {change.version} follows {change.prev}, not {view.version}")
                 view.apply(change, now)
+                if view is self.view:
+                    self.trail.add(change)
             moved = moved or bool(pulled.changes)
             if view.version >= pulled.version:
                 self._looked = now

@@ -60,6 +60,11 @@ class ChangeLog:
             changes=_readable(found[1:]) if holds else (),
         )
 
+    async def entry(self, version: int) -> Change | None:
+        """Return one entry of the log; None when it is not there, or cannot be read."""
+        (found,) = await self._link.exchange([("XRANGE", self._keys.log, f"{version}-0", f"{version}-0")])
+        return next(iter(_readable(checked(found))), None)
+
     async def scan(self) -> AsyncIterator[list[Held]]:
         """Read every agent, a slice at a time. Those that change meanwhile may come old or new, or twice."""
         cursor = b"0"

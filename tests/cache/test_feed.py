@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -64,6 +65,10 @@ class PlainLog:
         holds = after in versions and not self.forked
         following = self.changes[versions.index(after) + 1 :][: self.at_once] if holds else []
         return Pulled(version=version, history=history, holds=holds, changes=tuple(following))
+
+    async def entry(self, version: int) -> Change | None:
+        """Return one entry."""
+        return next((change for change in self.changes if change.version == version), None)
 
     async def scan(self) -> AsyncIterator[list[Held]]:
         """Return every agent, with changes made between two slices."""
@@ -299,9 +304,11 @@ async def test_it_looks_by_itself_when_no_bell_rings(monkeypatch: pytest.MonkeyP
         await feed.fresh()
         log.write(an_agent("a", 2), "add")
 
-        await async_wait_until(
-            lambda: feed.view is not None and feed.view.version == 2, description="the look sees the change"
-        )
+        await async_wait_until(partial(_shows, feed, 2), description="the look sees the change")
+
+
+def _shows(feed: Feed, version: int) -> bool:
+    return feed.view is not None and feed.view.version == version
 
 
 async def test_three_unannounced_looks_in_a_row_mean_a_broken_bell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,16 +325,10 @@ async def test_three_unannounced_looks_in_a_row_mean_a_broken_bell(monkeypatch: 
                 feed.ring()
             else:
                 log.write(an_agent("a", version))
-            await async_wait_until(
-                lambda seen=version: feed.view is not None and feed.view.version == seen,  # type: ignore[misc]
-                description="the look sees the change",
-            )
+            await async_wait_until(partial(_shows, feed, version), description="the look sees the change")
         assert not broken
         for version in range(6, 8):
             log.write(an_agent("a", version))
-            await async_wait_until(
-                lambda seen=version: feed.view is not None and feed.view.version == seen,  # type: ignore[misc]
-                description="the look sees the change",
-            )
+            await async_wait_until(partial(_shows, feed, version), description="the look sees the change")
 
     assert broken == [7]
