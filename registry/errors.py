@@ -10,6 +10,8 @@
     ├── Refused                   the store looked and said no
     │   ├── UnknownAgent          404
     │   └── StaleVersion          409
+    ├── VersionTooOld             410  list again: the log no longer leads on from the version asked for
+    │   └── VersionAhead          410  list again: the store has not come so far, so it is another history
     ├── NotReady                  503  the cache is not filled yet
     ├── StoreUnavailable          503  the store could not answer; never 404, never 410
     └── StartupError              the process cannot start; the message says what to do
@@ -20,9 +22,11 @@ the HTTP status. Bugs are not in the tree: they stay what they are.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 Outcome = Literal["not_sent", "unknown"]
+
+_LONGEST_ID = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,11 @@ class Detail:
 
     field: str
     problem: str
+
+
+def _shown(agent_id: str) -> str:
+    """Return an id for a message; one that is longer than any id can be is cut."""
+    return repr(agent_id if len(agent_id) <= _LONGEST_ID else f"{agent_id[:_LONGEST_ID]}…")
 
 
 class RegistryError(Exception):
@@ -47,6 +56,11 @@ class InvalidRequest(RegistryError):
     def __init__(self, message: str, details: Sequence[Detail] = ()) -> None:
         super().__init__(message)
         self.details = tuple(details)
+
+    def within(self, path: str) -> Self:
+        """Return the same refusal of a part of a request; `path` is what stands before its fields' names."""
+        details = [Detail(f"{path}{detail.field}", detail.problem) for detail in self.details]
+        return type(self)(f"{path}{self}" if details else str(self), details)
 
 
 class MalformedRequest(InvalidRequest):
@@ -89,7 +103,7 @@ class UnknownAgent(Refused):
     code: ClassVar[str] = "unknown_agent"
 
     def __init__(self, agent_id: str) -> None:
-        super().__init__(f"No agent has the id {agent_id!r}; register it first")
+        super().__init__(f"No agent has the id {_shown(agent_id)}; register it first")
         self.agent_id = agent_id
 
 
@@ -103,9 +117,26 @@ class StaleVersion(Refused):
 
     def __init__(self, agent_id: str, current: int | None) -> None:
         state = "is not registered" if current is None else f"is at resource version {current}"
-        super().__init__(f"Agent {agent_id!r} {state}; read it again and repeat the change on what you then have")
+        super().__init__(f"Agent {_shown(agent_id)} {state}; read it again and repeat the change on what you then have")
         self.agent_id = agent_id
         self.current = current
+
+
+class VersionTooOld(RegistryError):
+    """A watch cannot begin at this version: the log does not hold it any more. `current` is the version now."""
+
+    code: ClassVar[str] = "version_too_old"
+
+    def __init__(self, asked: int, current: int) -> None:
+        super().__init__(f"Version {asked} is not in the log (now {current}); list again and watch from that list")
+        self.asked = asked
+        self.current = current
+
+
+class VersionAhead(VersionTooOld):
+    """A watch cannot begin at this version: the store has not come so far, so it is of another history."""
+
+    code: ClassVar[str] = "version_ahead"
 
 
 class NotReady(RegistryError):

@@ -35,7 +35,12 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
 
 async def read_object(scope: Scope, receive: Receive) -> dict[str, Any]:
     """Return the body as a JSON object."""
-    document = read_document(await read_body(scope, receive))
+    return object_in(await read_body(scope, receive))
+
+
+def object_in(body: bytes) -> dict[str, Any]:
+    """Return a body that is a JSON object."""
+    document = read_document(body)
     if not isinstance(document, dict):
         raise MalformedRequest("The body must be a JSON object", [Detail("body", "expected an object")])
     return document

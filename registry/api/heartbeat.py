@@ -4,11 +4,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.api.body import read_body
+from registry.api.body import object_in, read_body
 from registry.errors import Detail, UnprocessableRequest
-from registry.model.document import read_document
 from registry.model.wire import rfc3339
 from registry.service.liveness import Liveness
 
@@ -30,6 +30,7 @@ class Heartbeats:
 
     def __init__(self, liveness: Liveness) -> None:
         self._liveness = liveness
+        self.routes = [Route(path, self, methods=["POST"]) for path in _PATHS]
 
     def shortcut(self, scope: Scope) -> ASGIApp | None:
         """Return this app when the request is a heartbeat."""
@@ -56,15 +57,16 @@ def _form(body: bytes) -> HeartbeatForm:
     except (msgspec.DecodeError, RecursionError):
         pass
     else:
-        if form.agent_id.isascii():
+        if form.agent_id and form.agent_id.isascii():
             return form
-    document = read_document(body)
-    given = document.get("agent_id") if isinstance(document, dict) else None
+    document = object_in(body)
+    given = document.get("agent_id")
     problems = []
-    if not isinstance(given, str) or not given:
+    agent_id = given if isinstance(given, str) else ""
+    if not agent_id:
         problems.append(Detail("agent_id", "expected the id of a registered agent, a string"))
-    if isinstance(document, dict) and not isinstance(document.get("metadata", {}), dict | None):
+    if not isinstance(document.get("metadata"), dict | None):
         problems.append(Detail("metadata", "expected an object"))
     if problems:
         raise UnprocessableRequest(f"{problems[0].field}: {problems[0].problem}", problems)
-    return HeartbeatForm(given if isinstance(given, str) else "")
+    return HeartbeatForm(agent_id)

@@ -134,19 +134,20 @@ _EVERYONE = AgentQuery()
 def discover_query(query: Mapping[str, Any]) -> tuple[AgentQuery, int | None]:
     """Read the query object of discover_services, which looks for healthy agents unless it says otherwise."""
     refuse_unknown(query, _QUERY)
-    fuzzy = query.get("fuzzy_match") or False
-    if not isinstance(fuzzy, bool):
-        raise bad("query.fuzzy_match", "expected true or false")
-    refuse_fuzzy(fuzzy)
+    fuzzy = query.get("fuzzy_match")
+    if fuzzy is not None and not isinstance(fuzzy, bool):
+        raise bad("fuzzy_match", "expected true or false")
+    refuse_fuzzy(bool(fuzzy))
     selector = _text(query, "label_selector")
-    labels = query.get("labels") or {}
+    labels = query.get("labels")
+    labels = {} if labels is None else labels
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        raise bad("query.labels", "expected an object of strings")
+        raise bad("labels", "expected an object of strings")
     return AgentQuery(
         namespace=_text(query, "namespace"),
         status=_text(query, "status") or "healthy",
         capabilities=(*_texts(query, "capabilities"), *_texts(query, "capability")),
-        labels=(*labels.items(), *(read_selector(selector, "query.label_selector") if selector else ())),
+        labels=(*labels.items(), *(read_selector(selector) if selector else ())),
         version_constraint=_text(query, "version_constraint"),
     ), resource_version(_text(query, "resource_version"))
 
@@ -170,7 +171,7 @@ def _text(query: Mapping[str, Any], name: str) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise bad(f"query.{name}", "expected a string")
+        raise bad(name, "expected a string")
     return value
 
 
@@ -180,5 +181,5 @@ def _texts(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
         return ()
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(each, str) and each for each in values):
-        raise bad(f"query.{name}", "expected a capability's name, or a list of names")
+        raise bad(name, "expected a capability's name, or a list of names")
     return tuple(values)

@@ -18,6 +18,7 @@ from registry.errors import (
     UnknownAgent,
     UnprocessableRequest,
     UnsupportedMediaType,
+    VersionTooOld,
 )
 
 _STATUS: Mapping[type[RegistryError], int] = {
@@ -25,6 +26,7 @@ _STATUS: Mapping[type[RegistryError], int] = {
     Unauthorized: 401,
     UnknownAgent: 404,
     StaleVersion: 409,
+    VersionTooOld: 410,
     RequestTooLarge: 413,
     UnsupportedMediaType: 415,
     UnprocessableRequest: 422,
@@ -46,6 +48,8 @@ def body_of(error: RegistryError) -> dict[str, Any]:
     body: dict[str, Any] = {"status": "error", "error": error.code, "message": str(error), "details": []}
     if isinstance(error, InvalidRequest):
         body["details"] = [{"field": detail.field, "problem": detail.problem} for detail in error.details]
+    elif isinstance(error, VersionTooOld):
+        body["resource_version"] = str(error.current)
     elif isinstance(error, StaleVersion):
         body["resource_version"] = None if error.current is None else str(error.current)
     elif isinstance(error, StoreUnavailable):

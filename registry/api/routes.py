@@ -31,6 +31,7 @@ def applications(
     token: Secret | None,
 ) -> tuple[ASGIApp, ASGIApp]:
     """Return the API, and the small application behind the metrics port, which asks for no token."""
+    heartbeats = Heartbeats(liveness)
     agents = AgentRoutes(registrations, discovery, liveness)
     health = HealthRoutes(overview, liveness, metrics)
     described = openapi()
@@ -47,10 +48,11 @@ def applications(
             *agents.routes,
             *ToolRoutes(agents, discovery).routes,
             *health.routes,
+            *heartbeats.routes,
             Route("/openapi.json", describe),
             Route("/", greet),
         ],
         redirect_slashes=False,
     )
     scrape = Router(health.scrape, redirect_slashes=False)
-    return Gate(router, metrics, token, Heartbeats(liveness).shortcut), Gate(scrape, metrics, None)
+    return Gate(router, metrics, token, heartbeats.shortcut), Gate(scrape, metrics, None)

@@ -15,7 +15,7 @@ from registry.api.answers import answer, listing, success
 from registry.api.body import read_object
 from registry.api.heartbeat import HeartbeatForm
 from registry.api.parameters import discover_query, refuse_unknown
-from registry.errors import Detail, UnprocessableRequest
+from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration import registration_schema
 from registry.service.discovery import Discovery
 
@@ -110,10 +110,14 @@ class ToolRoutes:
         """Find the agents that match `query`."""
         document = await read_object(request.scope, request.receive)
         refuse_unknown(document, ("query",))
-        query = document.get("query") or {}
-        if not isinstance(query, dict):
+        query = document.get("query")
+        if query is not None and not isinstance(query, dict):
             raise _missing("query", "an object")
-        return listing(await self._discovery.agents(*discover_query(query)), b'{"status":"success",')
+        try:
+            found = await self._discovery.agents(*discover_query(query or {}))
+        except MalformedRequest as error:
+            raise error.within("query.") from error
+        return listing(found, b'{"status":"success",')
 
 
 async def _agent_id(request: Request) -> str:

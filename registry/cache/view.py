@@ -40,6 +40,11 @@ class Record:
             self._body = None
 
     @property
+    def order(self) -> tuple[str, str]:
+        """What lists are sorted by: namespace, then id."""
+        return self.agent.profile.namespace, self.agent.id
+
+    @property
     def body(self) -> bytes:
         """The agent as answers show it, JSON."""
         if self._body is None:

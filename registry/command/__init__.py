@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from registry import __version__
+from registry.command.demo import demo
 from registry.command.serve import serve
 
 
@@ -24,3 +25,4 @@ def main(**_options: Any) -> None:
 
 
 main.add_command(serve)
+main.add_command(demo)

@@ -9,6 +9,7 @@ from registry.cache.view import Record, View
 from registry.errors import NotReady, StoreUnavailable, UnknownAgent
 from registry.model.agent import Capability
 from registry.model.query import AgentQuery, CapabilityQuery
+from registry.service.matching import Matcher
 from registry.service.statuses import statuses
 from registry.service.versions import constraint
 from registry.store.agents import Agents
@@ -69,12 +70,12 @@ class Discovery:
 
     async def agents(self, query: AgentQuery, resource_version: int | None = None) -> Listing:
         """Return every agent that matches."""
-        wanted = _AgentMatch(query)
+        wanted = Matcher(query)
         view, behind = await self._view(resource_version)
         records = wanted.select(view)
         if behind is None and await self._listen(records, view.version) != view.version:
             records = wanted.select(view)
-        records.sort(key=_order)
+        records.sort(key=lambda record: record.order)
         return Listing(records, view.version, behind)
 
     async def agent(self, agent_id: str, resource_version: int | None = None) -> Sight:
@@ -111,7 +112,7 @@ class Discovery:
                     and (passes is None or passes(capability.version))
                 ):
                     found.append(Found(record, capability, position))
-        found.sort(key=lambda one: (*_order(one.record), one.position))
+        found.sort(key=lambda one: (*one.record.order, one.position))
         return Search(found, view.version, behind)
 
     def _candidates(self, view: View, query: CapabilityQuery) -> Iterable[Record]:
@@ -154,45 +155,6 @@ class Discovery:
             record.hear(at, now)
         view = self._feed.view
         return version if view is None else view.version
-
-
-class _AgentMatch:
-    """An agent query, checked and ready to be asked of a view."""
-
-    def __init__(self, query: AgentQuery) -> None:
-        self._query = query
-        self._statuses = statuses(query.status, "status")
-        self._allowed = frozenset(self._statuses)
-        self._passes = constraint(query.version_constraint) if query.version_constraint else None
-
-    def select(self, view: View) -> list[Record]:
-        query = self._query
-        candidates = view.narrowest(
-            capabilities=query.capabilities,
-            namespace=query.namespace,
-            labels=query.labels,
-            statuses=self._statuses,
-        )
-        return [record for record in candidates.values() if self._matches(record)]
-
-    def _matches(self, record: Record) -> bool:
-        agent, query = record.agent, self._query
-        profile = agent.profile
-        if agent.status not in self._allowed or (query.namespace is not None and profile.namespace != query.namespace):
-            return False
-        if any(profile.labels.get(key) != value for key, value in query.labels):
-            return False
-        passing = profile.capabilities
-        if self._passes is not None:
-            passing = tuple(capability for capability in passing if self._passes(capability.version))
-            if not passing:
-                return False
-        names = {capability.name for capability in passing} if query.capabilities else ()
-        return all(name in names for name in query.capabilities)
-
-
-def _order(record: Record) -> tuple[str, str]:
-    return record.agent.profile.namespace, record.agent.id
 
 
 def _one(view: View, agent_id: str) -> Record:

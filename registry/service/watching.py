@@ -1,0 +1,162 @@
+"""Watch: begin somewhere, see every change that matters, in order, none twice; resume anywhere."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from registry.cache.feed import Feed
+from registry.cache.history import Entry
+from registry.cache.view import Record
+from registry.errors import NotReady, VersionAhead, VersionTooOld
+from registry.model.query import AgentQuery
+from registry.service.groups import Cursor, Group, Groups, Seen
+from registry.service.matching import Matcher
+
+# Events handed out at once, so that one watcher with much to catch up does not hold the others.
+_AT_ONCE = 256
+# How many watches one replica serves.
+_MOST = 20_000
+# A client that takes nothing for so many seconds is not there any more, or might as well not be.
+_STUCK = 10.0
+
+
+class Watcher:
+    """One watch.
+
+    `reached` is the version up to which everything that matches was handed out by `take`; `initial` are the agents that
+    matched at the beginning, if they were asked for. `over` says why it is to end: `lost` (it fell too far behind:
+    resume at `reached`), `broken` (what comes next does not follow on what it has seen: list again) or `closing` (the
+    replica is going down: resume at `reached` on another). Set `due`, monotonic seconds, to be woken then; set
+    `writing_since` while the client is written to, and `abandon` to what ends a client that takes nothing.
+    """
+
+    def __init__(self, watching: "Watching", matcher: Matcher, reached: int, backlog: list[Seen]) -> None:
+        self.reached = reached
+        self.initial: list[Record] = []
+        self.due = float("inf")
+        self.writing_since: float | None = None
+        self.abandon: Callable[[], None] = lambda: None
+        self.broken = False
+        self.closing = False
+        self._watching = watching
+        self._backlog = backlog
+        self._group: Group
+        self._cursor: Cursor
+        self._group, self._cursor = watching.groups.join(matcher)
+
+    @property
+    def over(self) -> str | None:
+        """Why the watch is to end, None while it goes on."""
+        if self.broken:
+            return "broken"
+        if self._cursor.lost:
+            return "lost"
+        return "closing" if self.closing else None
+
+    def take(self) -> list[Seen]:
+        """Return the next events, none when everything was seen; moves `reached` along."""
+        if self.broken or self._cursor.lost:
+            return []
+        group, cursor = self._group, self._cursor
+        if self._backlog:
+            seen, self._backlog = self._backlog[:_AT_ONCE], self._backlog[_AT_ONCE:]
+        else:
+            seen = group.after(cursor.at, _AT_ONCE)
+            cursor.at += len(seen)
+            group.forget()
+        drained = not self._backlog and cursor.at == group.end
+        self.reached = self._watching.newest if drained else seen[-1][1].version
+        return seen
+
+    async def wait(self) -> None:
+        """Wait until there may be something to take, or to end for, or `due` has come."""
+        await self._cursor.wait()
+
+    def wake(self) -> None:
+        """End a `wait`."""
+        self._cursor.wake()
+
+    def close(self) -> None:
+        """Let go; the watch holds nothing any more."""
+        self._watching.watchers.discard(self)
+        self._watching.groups.leave(self._group, self._cursor)
+
+
+class Watching:
+    """Opens watches over the shared history of one replica. Call `tick` each second."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.groups = Groups()
+        self.watchers: set[Watcher] = set()
+        self._feed = feed
+        self._closing = False
+        feed.trail.on_change = self.groups.publish
+        feed.trail.on_break = self._break
+
+    @property
+    def newest(self) -> int:
+        """The version up to which every watch has been shown what concerns it."""
+        return self._feed.trail.history.last
+
+    async def open(self, query: AgentQuery, since: int | None = None, *, initial: bool = False) -> Watcher:
+        """Begin a watch: after version `since`, or at the version held now; with the agents as they are, if `initial`.
+
+        Raises VersionTooOld when the log no longer holds `since`, VersionAhead when the store has not come so far, and
+        NotReady before the first fill, when there are too many watches, or at the end.
+        """
+        matcher = Matcher(query)
+        if self._feed.view is None or self._closing or len(self.watchers) >= _MOST:
+            raise NotReady("This replica cannot take another watch now; try again shortly")
+        if initial:
+            await self._feed.fresh()
+        elif since is not None:
+            await self._reach(since)
+        # From here on nothing awaits: what is read and where the cursor stands belong to one version.
+        backlog: list[Seen] = []
+        if since is not None and not initial:
+            backlog = _missed(matcher, self._feed.trail.history.since(since))
+        watcher = Watcher(self, matcher, self.newest if since is None or initial else since, backlog)
+        if initial:
+            watcher.initial = sorted(matcher.select(self._feed.view), key=lambda record: record.order)
+        self.watchers.add(watcher)
+        return watcher
+
+    async def tick(self) -> None:
+        """Wake the watches that are due, and abandon the clients that take nothing."""
+        now = time.monotonic()
+        for watcher in list(self.watchers):
+            if watcher.writing_since is not None and now - watcher.writing_since > _STUCK:
+                watcher.abandon()
+            elif watcher.due <= now:
+                watcher.wake()
+
+    def close(self) -> None:
+        """End every watch: this replica is going down."""
+        self._closing = True
+        for watcher in self.watchers:
+            watcher.closing = True
+            watcher.wake()
+
+    async def _reach(self, since: int) -> None:
+        if since > self.newest:
+            await self._feed.fresh()
+        if since > self.newest:
+            raise VersionAhead(since, self.newest)
+        if not await self._feed.trail.reach(since):
+            raise VersionTooOld(since, self.newest)
+
+    def _break(self) -> None:
+        for watcher in self.watchers:
+            watcher.broken = True
+            watcher.wake()
+
+
+def _missed(matcher: Matcher, entries: Sequence[Entry]) -> list[Seen]:
+    """Return what a watcher that has come so far has not seen yet."""
+    key = matcher.key
+    found: list[Seen] = []
+    for entry in entries:
+        if key is None or key in entry.keys:
+            kind = matcher.kind(entry)
+            if kind is not None:
+                found.append((kind, entry))
+    return found
