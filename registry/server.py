@@ -7,13 +7,23 @@ from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from registry.api.watch import ABORT
 from registry.errors import StartupError
 
 # Longer than any balancer keeps an idle connection, so that it is the balancer that closes it.
 _KEEP_ALIVE = 75
 # What a request in flight may still take once the process was told to stop.
 _GRACE = 3
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, which also tells the application how to drop a connection whose client takes nothing."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
 
 
 class _Server(uvicorn.Server):
@@ -42,6 +52,7 @@ class Listener:
         self._server = _Server(
             uvicorn.Config(
                 app,
+                http=_Protocol,
                 lifespan="off",
                 log_config=None,
                 log_level="warning",

@@ -128,11 +128,12 @@ async def _show(
         went_well &= _tell(console, done)
         for replica in replicas:
             went_well &= await _lists_all(console, replica, registered)
-    console.print(f"\n{await _leader(replicas)}")
-    console.print(
-        "\nNext: `mcp-mesh-registry` starts a replica of your own and prints a line to try;\n"
-        "      `mcp-mesh-registry demo --replicas 5 --agents 2000` shows more of this."
-    )
+    if went_well:
+        console.print(f"\n{await _leader(replicas)}")
+        console.print(
+            "\nNext: `mcp-mesh-registry` starts a replica of your own and prints a line to try;\n"
+            "      `mcp-mesh-registry demo --replicas 5 --agents 2000` shows more of this."
+        )
     return went_well
 
 

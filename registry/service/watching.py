@@ -12,7 +12,7 @@ from registry.service.groups import Cursor, Group, Groups, Seen
 from registry.service.matching import Matcher
 
 # Events handed out at once, so that one watcher with much to catch up does not hold the others.
-_AT_ONCE = 256
+_AT_ONCE = 32
 # How many watches one replica serves.
 _MOST = 20_000
 # A client that takes nothing for so many seconds is not there any more, or might as well not be.
@@ -31,7 +31,7 @@ class Watcher:
 
     def __init__(self, watching: "Watching", matcher: Matcher, reached: int, backlog: list[Seen]) -> None:
         self.reached = reached
-        self.initial: list[Record] = []
+        self.initial: list[Record] | None = None
         self.due = float("inf")
         self.writing_since: float | None = None
         self.abandon: Callable[[], None] = lambda: None
@@ -42,6 +42,11 @@ class Watcher:
         self._group: Group
         self._cursor: Cursor
         self._group, self._cursor = watching.groups.join(matcher)
+
+    @property
+    def newest(self) -> int:
+        """The version the replica holds."""
+        return self._watching.newest
 
     @property
     def over(self) -> str | None:
@@ -94,7 +99,7 @@ class Watching:
 
     @property
     def newest(self) -> int:
-        """The version up to which every watch has been shown what concerns it."""
+        """The version the replica holds, up to which every watch has been shown what concerns it."""
         return self._feed.trail.history.last
 
     async def open(self, query: AgentQuery, since: int | None = None, *, initial: bool = False) -> Watcher:
