@@ -5,12 +5,13 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.types import ASGIApp
 
 from registry.api.routes import applications
 from registry.cache.feed import LOOK_EVERY, Feed
-from registry.errors import StoreUnavailable
+from registry.errors import RegistryError, StoreUnavailable
 from registry.loops import every
 from registry.server import Listener
 from registry.service.discovery import Discovery
@@ -33,6 +34,8 @@ _EVERY_SECOND = 1.0
 # However long looks keep failing, the next one is at most this far away.
 _LONGEST_PAUSE = 5.0
 _CHECK_STORE_EVERY = 60.0
+# With the three seconds for requests in flight and what the embedded server takes, an exit stays within five.
+_FAREWELL = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Registry:
     api: ASGIApp
     scrape: ASGIApp
     overview: Overview
+    feed: Feed
     data: str
 
 
@@ -99,36 +103,57 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
             ),
         ]
         try:
-            yield Registry(api, scrape, overview, data)
+            yield Registry(api, scrape, overview, feed, data)
         finally:
             await asyncio.gather(*map(_cancel, loops))
-            with contextlib.suppress(StoreUnavailable):  # an unreachable store lets the lead run out by itself
-                await sweeping.resign()
-            await store.close()
+            await _part(sweeping, store)
 
 
 async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callable[[str, str], None]) -> None:
-    """Run one replica until SIGTERM or SIGINT. `announce` is told its URL and where its data lies."""
+    """Run one replica until it is told to stop; `announce` is told its URL and where its data lies once it is ready.
+
+    SIGTERM, SIGINT and SIGHUP stop it within five seconds. Raises StartupError when it cannot start.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    async with open_registry(settings, warnings) as registry:
-        listeners = [Listener(registry.api, settings.host, settings.port)]
+    async with contextlib.AsyncExitStack() as stack:
+        # Before the store: a port that is taken should be told at once.
+        listener = stack.enter_context(Listener(settings.host, settings.port, "--port"))
+        scrape = None
         if settings.metrics_port is not None:
-            listeners.append(Listener(registry.scrape, settings.host, settings.metrics_port))
-        running = [listener.start() for listener in listeners]
-        announce(listeners[0].url, registry.data)
+            scrape = stack.enter_context(Listener(settings.host, settings.metrics_port, "METRICS_PORT"))
         stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
-        registry.overview.draining = True
-        log.info("stopping: requests in flight are finished")
-        await asyncio.gather(*(listener.stop() for listener in listeners))
+        opening = asyncio.create_task(stack.enter_async_context(open_registry(settings, warnings)))
+        await asyncio.wait([stopped, opening], return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            registry = opening.result()
+            running = [listener.start(registry.api)]
+            running += [scrape.start(registry.scrape)] if scrape is not None else []
+            with contextlib.suppress(RegistryError):  # it serves and says 503 until the store answers
+                await registry.feed.fresh()
+            announce(listener.url, registry.data)
+            await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
+            registry.overview.draining = True
+            log.info("stopping: requests in flight are finished")
+            await asyncio.gather(*(each.stop() for each in (listener, scrape) if each is not None))
+        await _cancel(opening)
         await _cancel(stopped)
     log.info("stopped")
 
 
-async def _cancel(task: "asyncio.Task[None] | asyncio.Task[bool]") -> None:
+async def _part(sweeping: Sweeping, store: Store) -> None:
+    """Give up the lead and close the store; one that does not answer lets the lead run out by itself."""
+    try:
+        async with asyncio.timeout(_FAREWELL):
+            await sweeping.resign()
+            await store.close()
+    except (StoreUnavailable, TimeoutError) as error:
+        log.warning("the store did not answer the farewell; the lead runs out by itself", error=str(error))
+
+
+async def _cancel(task: "asyncio.Task[Any]") -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

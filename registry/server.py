@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import Iterator
+from types import TracebackType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -34,21 +37,37 @@ class _Server(uvicorn.Server):
         yield
 
 
-class Listener:
-    """One listening socket and the application behind it. The socket is bound, and its port known, from the start."""
+class Listener(contextlib.AbstractContextManager["Listener"]):
+    """One listening socket, bound and its port known from the start; `setting` is what a message names to change it.
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+    Raises StartupError when the address cannot be had. As a context manager it closes the socket.
+    """
+
+    def __init__(self, host: str, port: int, setting: str) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        everywhere = host == "::" and socket.has_dualstack_ipv6()
         try:
-            self._socket = socket.create_server((host, port), family=family, backlog=2048)
+            self._socket = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=everywhere)
         except OSError as error:
-            raise StartupError(
-                f"Cannot listen on {host}:{port}: {error.strerror}; stop what listens there, or choose another port "
-                "with --port"
-            ) from error
+            if error.errno == errno.EADDRINUSE:
+                advice = f"stop what listens there, or choose another port with {setting}"
+            else:
+                advice = "choose an address of this machine with --host"
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise StartupError(f"Cannot listen on {host}:{port}: {reason}; {advice}") from error
         self.port: int = self._socket.getsockname()[1]
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         self.url = f"http://[{shown}]:{self.port}" if ":" in shown else f"http://{shown}:{self.port}"
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def start(self, app: ASGIApp) -> "asyncio.Task[None]":
+        """Begin to accept for an application; the task ends when the server has stopped."""
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -62,16 +81,11 @@ class Listener:
                 timeout_graceful_shutdown=_GRACE,
             )
         )
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> "asyncio.Task[None]":
-        """Begin to accept; the task ends when the server has stopped."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         return self._task
 
     async def stop(self) -> None:
         """Accept nothing more, finish what is in flight, and return when that is done."""
-        self._server.should_exit = True
-        if self._task is not None:
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
             await self._task
-        self._socket.close()

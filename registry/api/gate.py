@@ -1,5 +1,6 @@
 """What every request passes: its id, the token, the /api/v1 twin, errors to answers, counting."""
 
+import asyncio
 import hmac
 import itertools
 import secrets
@@ -10,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.api.problems import problem
-from registry.errors import RegistryError, Unauthorized
+from registry.errors import NotReady, RegistryError, Unauthorized
 from registry.settings import Secret
 from registry.telemetry.logs import get_logger
 from registry.telemetry.metrics import Metrics
@@ -67,6 +68,11 @@ class Gate:
         try:
             self._admit(scope, path)
             await (self._shortcut(scope) or self._routes)(scope, receive, answer)
+        except asyncio.CancelledError:
+            # The server ends what takes too long while it goes down; who still waits is told to go elsewhere.
+            if status:
+                raise
+            await _tell(NotReady("This replica is going down; try another one"), request_id, answer)
         except Exception as error:
             self._note(error, scope, request_id)
             if status:

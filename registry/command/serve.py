@@ -37,7 +37,9 @@ def serve(host: str | None, port: int | None, redis_url: str | None, log_level: 
 
     def announce(url: str, data: str) -> None:
         log.info("listening", url=url, data=data, instance=settings.instance_id)
-        click.echo(f"\n  mcp-mesh-registry listens on {url}\n  data: {data}\n  try:  curl {url}/agents\n", err=True)
+        if settings.log_format == "json":
+            return
+        click.echo(f"\n  mcp-mesh-registry listens on {url}\n  data: {data}\n  try:  curl {url}/agents\n")
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -250,8 +250,10 @@ def _equal(bound: Bound) -> Tests:
 
 
 def _unequal(bound: Bound) -> Tests:
-    tests = _equal(bound)
-    return (lambda ordered: not all(test(ordered) for test in tests),)
+    if not bound.numbers:
+        return (_never,)
+    from_low, to_high = _equal(bound)
+    return (lambda ordered: not (from_low(ordered) and to_high(ordered)),)
 
 
 def _above(bound: Bound) -> Tests:

@@ -36,7 +36,7 @@ if sys.platform != "win32":
 
 LOCK_SECONDS = 5.0  # for the server of a registry that was killed to close its files
 ANSWER_SECONDS = 60.0  # for a server that loads a large file
-CLOSE_SECONDS = 2.0  # then SIGKILL: what was acknowledged is on disk, and the registry has 5 s to exit
+CLOSE_SECONDS = 1.2  # then SIGKILL: what was acknowledged is on disk, and the registry has 5 s to exit
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 STEADY_SECONDS = 10.0  # a server that ran this long did not die of what the one before it died of
 SOCKET_PATH_BYTES = 99  # the kernels take 103 (macOS) and 107 (Linux)

@@ -1,5 +1,6 @@
 """One line per event, ours and the libraries': JSON for machines, colours for people."""
 
+import contextlib
 import logging
 import sys
 from typing import Final, TextIO, cast
@@ -21,10 +22,14 @@ class _Stderr:
     """Standard error as it is at the moment of writing: cached loggers outlive a replaced `sys.stderr`."""
 
     def write(self, text: str, /) -> int:
-        return sys.stderr.write(text)
+        try:
+            return sys.stderr.write(text)
+        except BrokenPipeError:  # nobody reads the log any more, which must not end what it tells of
+            return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.flush()
 
     def isatty(self) -> bool:
         return sys.stderr.isatty()

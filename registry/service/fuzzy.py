@@ -1,0 +1,144 @@
+"""Names that are nearly what was asked for, best first.
+
+Case does not count, and `_`, `-`, `.` and blank are one separator. A text that holds the query always matches; else a
+name of 8 or more characters does whose `rapidfuzz.fuzz.ratio` with the query is at least 85. That forgives one slip: a
+wrong letter or two swapped ones in a name of 8 make 87.5, a missing or an extra one more than 93.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Final
+
+from rapidfuzz import fuzz, process
+
+LEAST_RATIO: Final = 85.0
+"""How alike a name must be that does not hold the query, of 100."""
+LEAST_LENGTH: Final = 8
+"""How long such a name must be: in a short one, another letter makes another word."""
+
+NAME_WEIGHT: Final = 1.0
+"""What a match in a name counts in a search over several texts."""
+TAG_WEIGHT: Final = 0.8
+"""What a match in a tag counts: less than any in a name, as the worst match scores 85 and the best 100."""
+DESCRIPTION_WEIGHT: Final = 0.6
+"""What a match in a description counts: less than any in a tag."""
+
+# Each kind of match has a band of its own, so that a better kind is always ahead. Within its band a match is the higher
+# the more of the text the query covers, or the more alike the two are.
+_EXACT = 100.0
+_BAND = (_EXACT - LEAST_RATIO) / 4
+_PREFIX = _EXACT - _BAND
+_WORD = _PREFIX - _BAND
+_INSIDE = _WORD - _BAND
+
+# With fewer letters no ratio can reach 85: five of them in a name of 8 make 2 * 5 / (5 + 8), 77 of 100.
+_LEAST_QUERY = 6
+# The longest name there is. What is longer is prose, and would fill the memory kept for names.
+_LONGEST_NAME = 253
+
+
+def fold(text: str) -> str:
+    """Return a text as it is compared: without case, every separator an underscore."""
+    return text.casefold().replace("-", "_").replace(".", "_").replace(" ", "_")
+
+
+def score(query: str, name: str) -> float:
+    """Return how near a name is to a query, 0 to 100, whether that is near enough or not.
+
+    100 is the query itself. From 96.25 the name begins with it, from 92.5 one of its words does, from 88.75 it holds
+    the query, from 85 it is alike (a name of fewer than 8 characters is no match even so), and below that it is not.
+    """
+    query, name = _folded(query), _folded(name)
+    return _holding(query, name) if query in name else _alike(fuzz.ratio(query, name))
+
+
+def matches(query: str, name: str) -> float | None:
+    """Return the score of a name that matches, None for one that does not."""
+    query, name = _folded(query), _folded(name)
+    if query in name:
+        return _holding(query, name)
+    # The lengths decide most cases, at a fifth of the price.
+    if len(query) < _LEAST_QUERY or len(name) < LEAST_LENGTH:
+        return None
+    ratio = fuzz.ratio(query, name, score_cutoff=LEAST_RATIO)
+    return _alike(ratio) if ratio else None
+
+
+def rank(query: str, names: Sequence[str], limit: int | None = None) -> list[tuple[int, float]]:
+    """Return place and score of each name that matches: the best first, equally good ones in the order they came in.
+
+    The scores are those of `matches`; for many names this is several times faster.
+    """
+    query, folded = fold(query), list(map(fold, names))
+    found = [(place, _holding(query, name)) for place, name in enumerate(folded) if query in name]
+    if len(query) >= _LEAST_QUERY:
+        found += [
+            (place, _alike(ratio))
+            for name, ratio, place in process.extract(
+                query, folded, scorer=fuzz.ratio, score_cutoff=LEAST_RATIO, limit=None
+            )
+            if len(name) >= LEAST_LENGTH and query not in name
+        ]
+    found.sort(key=lambda each: (-each[1], each[0]))
+    return found[:limit]
+
+
+def best(query: str, texts: Iterable[tuple[float, str]]) -> float | None:
+    """Return the best weighted score of a query in some texts, each with its weight; None where it matches none.
+
+    A text counts as a whole and word by word, so a slip in one word of a description is forgiven too. A query of
+    several words also matches where each of them matches some text; its score is then their mean, if that is better.
+    """
+    folded = [(weight, fold(text)) for weight, text in texts]
+    query = fold(query)
+    found = _best(query, folded)
+    words = dict.fromkeys(_words(query))
+    if len(words) < 2:  # noqa: PLR2004 - one word is the whole query
+        return found
+    total = 0.0
+    for word in words:
+        of_word = _best(word, folded)
+        if of_word is None:
+            return found
+        total += of_word
+    return max(found or 0.0, total / len(words))
+
+
+def _best(query: str, folded: Iterable[tuple[float, str]]) -> float | None:
+    return max((weight * found for weight, text in folded if (found := _in_text(query, text))), default=None)
+
+
+def _in_text(query: str, text: str) -> float | None:
+    if query in text:
+        return _holding(query, text)
+    if len(query) < _LEAST_QUERY or len(text) < LEAST_LENGTH:
+        return None
+    words = [text, *(word for word in _words(text) if len(word) >= LEAST_LENGTH)]
+    near = process.extractOne(query, words, scorer=fuzz.ratio, score_cutoff=LEAST_RATIO)
+    return None if near is None else _alike(near[1])
+
+
+def _words(folded: str) -> list[str]:
+    return folded.replace("_", " ").split()
+
+
+def _folded(text: str) -> str:
+    return _kept(text) if len(text) <= _LONGEST_NAME else fold(text)
+
+
+_kept = lru_cache(maxsize=16_384)(fold)
+
+
+def _holding(query: str, name: str) -> float:
+    """Score a name that holds the query."""
+    if query == name:
+        return _EXACT
+    covered = _BAND * len(query) / len(name)
+    if name.startswith(query):
+        return _PREFIX + covered
+    return (_WORD if "_" + query in name else _INSIDE) + covered
+
+
+def _alike(ratio: float) -> float:
+    """Score a name that does not: its ratio, with what is above 85 pressed into the lowest band."""
+    return ratio if ratio < LEAST_RATIO else LEAST_RATIO + (ratio - LEAST_RATIO) / 4
