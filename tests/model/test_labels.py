@@ -1,0 +1,292 @@
+"""Label selectors: Kubernetes' grammar and meaning, one text for one meaning, refusals that name the place."""
+
+from collections.abc import Mapping
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from registry.errors import MalformedRequest
+from registry.model.labels import MAX_LENGTH, MAX_REQUIREMENTS, Selector, read_selector
+
+# These tests are about values; how long a loaded machine takes for them says nothing.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+# By text: what Kubernetes' own parser makes of it (selector_test.go of apimachinery), written the canonical way.
+READ = {
+    "": "",
+    " \t\r\n": "",
+    "x=a,y=b,z=c": "x=a,y=b,z=c",
+    "z=c , x = a,y\t==\nb": "x=a,y=b,z=c",
+    "x!=a,y=b": "x!=a,y=b",
+    "x=": "x=",
+    "x= ,z= ": "x=,z=",
+    "x==": "x=",
+    "x!=": "x!=",
+    "!x": "!x",
+    "! x": "!x",
+    "\rx": "x",
+    "a ": "a",
+    "notin=in": "notin=in",
+    "in": "in",
+    "!notin": "!notin",
+    "in in (in)": "in=in",
+    "foo  in\t (abc)": "foo=abc",
+    "x notin\n (abc)": "x!=abc",
+    "x  notin\t\t\t(def,abc)": "x notin (abc,def)",
+    "x in(a,b)": "x in (a,b)",
+    "x in (b,a,b)": "x in (a,b)",
+    "x in (abc,)": "x in (,abc)",
+    "x in (,abc)": "x in (,abc)",
+    "x in (a,,b)": "x in (,a,b)",
+    "x in ()": "x=",
+    "x in (,)": "x=",
+    "x notin ( )": "x!=",
+    "x notin (, a)": "x notin (,a)",
+    "x notin (abc,def),bar,z in (),w": "bar,w,x notin (abc,def),z=",
+    "x,y in (a)": "x,y=a",
+    "a in (x,y,notin, z,in)": "a in (in,notin,x,y,z)",
+    "x=a,x=a,x in (a)": "x=a",
+    "x=a,x=b,x": "x,x=a,x=b",
+    "1234 in (bar)": "1234=bar",
+    "this-is-a-dns.domain.com/key-with-dash": "this-is-a-dns.domain.com/key-with-dash",
+    "0.1.2.domain/99 notin (10.10.100.1, tick.tack.clock)": "0.1.2.domain/99 notin (10.10.100.1,tick.tack.clock)",
+    f"{'d' * 253}/{'k' * 63}={'v' * 63}": f"{'d' * 253}/{'k' * 63}={'v' * 63}",
+}
+
+
+@pytest.mark.parametrize(("text", "canonical"), READ.items(), ids=[text[:30] for text in READ])
+def test_a_selector_is_read_as_kubernetes_reads_it(text: str, canonical: str) -> None:
+    """Whatever the spelling, its text is the shortest one, sorted."""
+    assert read_selector(text).text == canonical
+
+
+KEY, VALUE = "a Kubernetes label key", "a Kubernetes label value"
+
+REFUSED = {
+    "x=a||y=b": ('"a||y" at character 3', VALUE),
+    "x==a==b": ('"==" at character 5', "a comma"),
+    "x===a": ('"=" at character 4', VALUE),
+    "!x=a": ('"=" at character 3', "a comma"),
+    "!!x": ('"!" at character 2', KEY),
+    "x! =a": ('"!" at character 2', "= == != in notin, or a comma"),
+    "x<1": ('"<" at character 2', "= == != in notin, or a comma"),
+    "x>1": ('">" at character 2', "= == != in notin, or a comma"),
+    ",x,y": ('"," at character 1', KEY),
+    "x,,y": ('"," at character 3', KEY),
+    "x,": ("the end at character 3", KEY),
+    "=a": ('"=" at character 1', KEY),
+    "!": ("the end at character 2", KEY),
+    "x nott in (y)": ('"nott" at character 3', "= == != in notin, or a comma"),
+    "x y": ('"y" at character 3', "= == != in notin, or a comma"),
+    "x=a b": ('"b" at character 5', "a comma"),
+    "x=)": ('")" at character 3', "a comma"),
+    "x=(a)": ('"(" at character 3', VALUE),
+    "x in": ("the end at character 5", "("),
+    "x in a": ('"a" at character 6', "("),
+    "a notin(": ("the end at character 9", "a comma or )"),
+    "a in (b": ("the end at character 8", "a comma or )"),
+    "a in (b c)": ('"c" at character 9', "a comma or )"),
+    "a in (b=c)": ('"=" at character 8', "a comma or )"),
+    "a in ((b))": ('"(" at character 7', VALUE),
+    "a in (b))": ('")" at character 9', "a comma"),
+    "a in (b)c notin ()": ('"c" at character 9', "a comma"),
+    "a (": ('"(" at character 3', "= == != in notin, or a comma"),
+    "(": ('"(" at character 1', KEY),
+    "a/b/c": ('"a/b/c" at character 1', KEY),
+    "/a": ('"/a" at character 1', KEY),
+    "a/": ('"a/" at character 1', KEY),
+    "Example.com/a": ('"Example.com/a" at character 1', KEY),
+    "ex_ample.com/a": ('"ex_ample.com/a" at character 1', KEY),
+    "-a": ('"-a" at character 1', KEY),
+    "a-": ('"a-" at character 1', KEY),
+    "x=-1": ('"-1" at character 3', VALUE),
+    "x=a/b": ('"a/b" at character 3', VALUE),
+    "x=\u00e4": ('"\u00e4" at character 3', VALUE),
+    "x\u00a0=a": ('"x\u00a0" at character 1', KEY),
+    "x=a\0": (r'"a\u0000" at character 3', VALUE),
+    "x=\ud800": (r'"\\ud800" at character 3', VALUE),
+    "x=" + "a" * 64: ("(64 characters) at character 3", VALUE),
+    "k" * 64: ("(64 characters) at character 1", KEY),
+    "d" * 254 + "/k": ("(256 characters) at character 1", KEY),
+}
+
+
+@pytest.mark.parametrize(("text", "places"), REFUSED.items(), ids=[repr(text[:20]) for text in REFUSED])
+def test_what_kubernetes_refuses_is_refused_by_its_place(text: str, places: tuple[str, str]) -> None:
+    """What stands there, where that is, and what could stand there."""
+    found, expected = places
+
+    with pytest.raises(MalformedRequest) as refused:
+        read_selector(text, "query.label_selector")
+
+    (detail,) = refused.value.details
+    assert str(refused.value) == f"query.label_selector: {detail.problem}"
+    assert detail.field == "query.label_selector"
+    assert detail.problem.startswith("found ")
+    assert f"{found}; expected {expected}" in detail.problem
+    detail.problem.encode()
+
+
+def test_a_selector_is_read_up_to_its_limits() -> None:
+    """And refused above them."""
+    most = ",".join(f"k{place}" for place in range(MAX_REQUIREMENTS))
+    longest = "k in (" + "v," * ((MAX_LENGTH - 7) // 2) + ")"
+    longest += " " * (MAX_LENGTH - len(longest))
+
+    assert len(read_selector(most).requirements) == MAX_REQUIREMENTS
+    assert read_selector(longest).text == "k in (,v)"
+    with pytest.raises(MalformedRequest, match="label_selector: has more than 100 requirements"):
+        read_selector(most + ",k")
+    with pytest.raises(MalformedRequest, match="label_selector: has 4,097 characters, at most 4,096 are read"):
+        read_selector(longest + " ")
+    with pytest.raises(MalformedRequest, match=r"query\.labels: has more than 100 requirements"):
+        Selector.of({f"k{place}": "" for place in range(MAX_REQUIREMENTS + 1)}, "query.labels")
+
+
+MATCHED: dict[str, tuple[list[Mapping[str, str]], list[Mapping[str, str]]]] = {
+    "": ([{}, {"x": "y"}], []),
+    "x=y": ([{"x": "y"}, {"x": "y", "z": "w"}], [{}, {"x": "z"}, {"y": "x"}]),
+    "x=": ([{"x": ""}], [{}, {"x": "y"}]),
+    "x!=y": ([{"x": "z"}, {"x": ""}, {}], [{"x": "y"}]),
+    "x!=": ([{"x": "y"}, {}], [{"x": ""}]),
+    "x in (a,b)": ([{"x": "a"}, {"x": "b"}], [{"x": "c"}, {}]),
+    "x in (a,)": ([{"x": "a"}, {"x": ""}], [{"x": "c"}, {}]),
+    "x notin (a,b)": ([{"x": "c"}, {"x": ""}, {}], [{"x": "a"}, {"x": "b"}]),
+    "x": ([{"x": "y"}, {"x": ""}], [{}, {"y": "x"}]),
+    "!x": ([{}, {"y": "x"}], [{"x": "y"}, {"x": ""}]),
+    "x=y,z=w": ([{"x": "y", "z": "w"}], [{"x": "y"}, {"x": "w", "z": "w"}]),
+    "x!=y,z!=w": ([{"x": "z", "z": "a"}, {}], [{"x": "z", "z": "w"}]),
+    "x,x!=y": ([{"x": "z"}], [{"x": "y"}, {}]),
+    "x,!x": ([], [{}, {"x": "y"}]),
+    "x=a,x=b": ([], [{"x": "a"}, {"x": "b"}, {}]),
+}
+
+
+@pytest.mark.parametrize("text", MATCHED)
+def test_a_selector_matches_as_in_kubernetes(text: str) -> None:
+    """What is asked not to be there may be absent altogether."""
+    matched, left_out = MATCHED[text]
+    selector = read_selector(text)
+
+    assert [labels for labels in [*matched, *left_out] if selector.matches(labels)] == matched
+
+
+def test_equalities_are_what_an_index_can_answer() -> None:
+    """One value that must be there; the rest is for matches()."""
+    selector = read_selector("z in (w), x=y, empty=, a!=b, b notin (c), c in (d,e), d, !e")
+
+    assert selector.equalities == (("empty", ""), ("x", "y"), ("z", "w"))
+
+
+def test_a_selector_of_labels_is_the_one_written_with_equal_signs() -> None:
+    """In whatever order they come."""
+    selector = Selector.of({"env": "production", "app/tier": ""})
+
+    assert selector == read_selector("app/tier=,env=production")
+    assert selector.equalities == (("app/tier", ""), ("env", "production"))
+    assert Selector.of({}) == Selector() == read_selector("")
+
+
+def test_a_selector_of_labels_names_each_that_cannot_be_one() -> None:
+    """By its key."""
+    with pytest.raises(MalformedRequest, match=r"^query\.labels\.env: ") as refused:
+        Selector.of({"env": "a b", "ok": "yes", "bad key": ""}, "query.labels")
+
+    assert [detail.field for detail in refused.value.details] == ["query.labels.env", 'query.labels["bad key"]']
+    assert refused.value.details[0].problem.startswith(f'found "a b"; expected {VALUE}')
+    assert refused.value.details[1].problem.startswith(f'found "bad key"; expected {KEY}')
+
+
+def test_two_selectors_become_one() -> None:
+    """What both demand, once."""
+    both = Selector.of({"env": "production"}) & read_selector("gpu,env=production")
+
+    assert both == read_selector("env=production,gpu")
+
+
+word = st.from_regex(r"[a-c]([a-c._-]?[a-c])?", fullmatch=True) | st.sampled_from(["in", "notin"])
+key = word | st.builds("{}/{}".format, st.sampled_from(["a", "b.c"]), word)
+value = word | st.just("")
+blank = st.sampled_from(["", "", " ", "\t", "\n "])
+sign = st.sampled_from(["=", "==", "!=", "in", "notin", "", "!"])
+condition = st.tuples(key, sign, st.lists(value, min_size=1, max_size=3))
+Condition = tuple[str, str, list[str]]
+
+
+def written(condition: Condition, blanks: st.DataObject) -> str:
+    """Write a condition as somebody might."""
+    key, sign, values = condition
+
+    def gap() -> str:
+        return blanks.draw(blank)
+
+    match sign:
+        case "":
+            return f"{gap()}{key}{gap()}"
+        case "!":
+            return f"{gap()}!{gap()}{key}{gap()}"
+        case "in" | "notin":
+            return f"{gap()}{key} {sign}{gap()}({','.join(gap() + each + gap() for each in values)}){gap()}"
+        case _:
+            return f"{gap()}{key}{gap()}{sign}{gap()}{values[0]}{gap()}"
+
+
+def holds(condition: Condition, labels: Mapping[str, str]) -> bool:
+    """Say what a condition means, one sign after the other."""
+    key, sign, values = condition
+    return {
+        "": key in labels,
+        "!": key not in labels,
+        "=": key in labels and labels[key] == values[0],
+        "==": key in labels and labels[key] == values[0],
+        "!=": key not in labels or labels[key] != values[0],
+        "in": key in labels and labels[key] in values,
+        "notin": key not in labels or labels[key] not in values,
+    }[sign]
+
+
+@unhurried
+@given(st.lists(condition, max_size=4), st.dictionaries(key, value, max_size=6), st.data())
+def test_a_selector_matches_when_each_of_its_conditions_holds(
+    conditions: list[Condition], labels: dict[str, str], data: st.DataObject
+) -> None:
+    """However it is written, and again when its canonical text is read."""
+    selector = read_selector(",".join(written(each, data) for each in conditions))
+    again = read_selector(selector.text)
+
+    assert selector.matches(labels) == all(holds(each, labels) for each in conditions)
+    assert again == selector
+    assert again.text == selector.text
+    assert all(labels.get(key) == value for key, value in selector.equalities) or not selector.matches(labels)
+
+
+@unhurried
+@given(st.lists(condition, max_size=4), st.randoms(), st.data())
+def test_order_blanks_and_repetition_make_no_other_selector(
+    conditions: list[Condition], random: Random, data: st.DataObject
+) -> None:
+    """Nor does a second equal sign, or a set of one."""
+    same = [*conditions, *conditions[:1]]
+    random.shuffle(same)
+    other_way = {"=": "==", "==": "in", "!=": "notin"}
+    same = [(key, other_way.get(sign, sign), values[: 1 if sign in other_way else None]) for key, sign, values in same]
+
+    first = read_selector(",".join(written(each, data) for each in conditions))
+    second = read_selector(",".join(written(each, data) for each in same))
+
+    assert first.text == second.text
+    assert {first: "found"}[second] == "found"
+
+
+@unhurried
+@given(st.text(st.sampled_from("ab/-.=!()<>, \t\0\ud800in"), max_size=40) | st.text())
+def test_no_text_raises_anything_but_a_refusal(text: str) -> None:
+    """And what is read can be written and read again."""
+    try:
+        selector = read_selector(text)
+    except MalformedRequest as refused:
+        str(refused).encode()
+    else:
+        assert read_selector(selector.text) == selector

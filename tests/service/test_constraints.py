@@ -1,0 +1,393 @@
+"""Version constraints: npm's grammar with commas, over semantic versions and Python's."""
+
+import operator
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version as PythonVersion
+from semantic_version import NpmSpec, Version  # type: ignore[import-untyped]
+
+from registry.errors import MalformedRequest
+from registry.service.constraints import MAX_LENGTH, MAX_TERMS, constraint, order
+
+# These tests are about values; how long a loaded machine takes for them says nothing.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+# Few different numbers, so that versions and bounds meet often.
+number = st.sampled_from("001123")
+numbers = st.builds(".".join, st.tuples(number, number, number))
+prerelease = st.sampled_from(["0", "1", "alpha", "alpha.1", "alpha.beta", "beta", "rc.1", "rc.2", "rc.10", "a-b"])
+prereleased = st.builds("{}-{}".format, numbers, prerelease)
+semantic = numbers | prereleased | st.builds("{}+build.7".format, numbers | prereleased)
+partial = st.one_of(
+    number,
+    st.builds("{}.{}".format, number, number),
+    st.builds("{}.{}".format, number, st.sampled_from("xX*")),
+    st.builds("{}.{}.{}".format, number, number, st.sampled_from("xX*")),
+    st.builds("{}.x.{}".format, number, number),
+)
+
+# A group without pre-releases: any sign before anything, or a range with a hyphen.
+anything = st.builds("{}{}".format, st.sampled_from(["", "=", ">="]), st.sampled_from("xX*"))
+comparison = st.builds("{}{}".format, st.sampled_from(["", "=", "<", "<=", ">", ">=", "^", "~"]), numbers | partial)
+released_group = st.one_of(
+    st.lists(anything | comparison, min_size=1, max_size=3).map(" ".join),
+    st.builds("{} - {}".format, numbers | partial, numbers | partial),
+)
+
+
+# One comparison with a pre-release; of those left out here, DIFFERENCES says how NpmSpec reads them.
+prereleased_group = st.one_of(
+    st.builds("{}{}".format, st.sampled_from([">", ">=", "^"]), prereleased),
+    st.builds("~{}.{}.{}-{}".format, number, number, st.sampled_from("123"), prerelease),
+)
+
+
+def oracle(group: str, version: str) -> bool:
+    """Say what NpmSpec makes of one group, under npm's rule that a pre-release must be named."""
+    parsed = Version(version)
+    if parsed.prerelease and "-" not in group.replace(" - ", " "):
+        return False
+    return bool(NpmSpec(group).match(parsed))
+
+
+@unhurried
+@given(st.lists(released_group | prereleased_group, min_size=1, max_size=3), st.lists(semantic, min_size=1))
+def test_a_constraint_means_what_npm_spec_says(groups: list[str], versions: list[str]) -> None:
+    """Wherever both understand it, but for the differences below."""
+    passes = constraint(" || ".join(groups))
+
+    assert {version: passes(version) for version in versions} == {
+        version: any(oracle(group, version) for group in groups) for version in versions
+    }
+
+
+SIGNS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "=": operator.eq,
+    "!=": operator.ne,
+}
+
+
+@unhurried
+@given(
+    st.lists(st.tuples(st.sampled_from(list(SIGNS)), numbers | prereleased), min_size=1, max_size=4),
+    st.sampled_from([" ", ",", ", ", " , ", "  "]),
+    semantic,
+)
+def test_full_versions_are_compared_as_semver_orders_them(
+    comparisons: list[tuple[str, str]], joined: str, text: str
+) -> None:
+    """All must hold, and a pre-release must be named by one of them with its own three numbers."""
+    version = Version(text).truncate("prerelease")
+    bounds = [(sign, Version(bound)) for sign, bound in comparisons]
+    is_named = any(bound.prerelease and bound.truncate() == version.truncate() for _, bound in bounds)
+
+    passed = constraint(joined.join(sign + bound for sign, bound in comparisons))(text)
+
+    assert passed == (
+        all(SIGNS[sign](version, bound) for sign, bound in bounds) and (is_named or not version.prerelease)
+    )
+
+
+# Constraint, version, what npm (node-semver 7) and this registry say. NpmSpec says the opposite, or refuses.
+DIFFERENCES = {
+    "NpmSpec: an upper bound lets in its own pre-releases": ("<1.2.0", "1.2.0-alpha", False),
+    "NpmSpec: = a pre-release also means its release": ("=1.2.3-alpha", "1.2.3", False),
+    "NpmSpec: <= a pre-release also means its release": ("<=1.2.3-alpha", "1.2.3", False),
+    "NpmSpec: < a pre-release also means later ones": ("<1.2.0-beta", "1.2.0-rc.1", False),
+    "NpmSpec: ~ of a pre-release of x.y.0 ends with x.y.0": ("~1.2.0-rc.1", "1.2.1", True),
+    "NpmSpec: other comparisons do not bind a pre-release": (">=1.0.0-alpha <1.0.0", "1.0.0", False),
+    "NpmSpec: two named pre-releases exclude each other": (">=1.0.0-alpha <2.0.0-alpha", "1.0.0-beta", True),
+    "NpmSpec: = compares the build": ("=1.2.3+one", "1.2.3+two", True),
+    "NpmSpec refuses any sign but = and >= before *": ("^*", "1.0.0", True),
+    "NpmSpec refuses < *": ("<*", "1.0.0", False),
+    "NpmSpec refuses > *": (">*", "1.0.0", False),
+    "NpmSpec refuses * at the end of a range": ("1.2 - *", "7.0.0", True),
+    "NpmSpec refuses ~>": ("~>1.2", "1.2.9", True),
+    "NpmSpec refuses blanks after a sign": (">= 1.2", "1.2.0", True),
+    "NpmSpec refuses a v after a sign": (">=v1.2", "1.2.0", True),
+    "NpmSpec refuses several blanks": (">=1.2  <2", "1.9.9", True),
+    # And beyond npm:
+    "npm refuses a comma": (">=1.0,<2.0", "1.5.0", True),
+    "npm refuses ==": ("==1.2.3", "1.2.3", True),
+    "npm refuses !=": ("!=1.2.3", "1.2.4", True),
+    "npm refuses ~=": ("~=1.2", "1.9.0", True),
+    "npm refuses a range beside a comparison": ("1.2 - 2.0 !=1.5.0", "1.5.0", False),
+    "npm refuses comparisons without a blank": (">=1.0<2.0", "2.0.0", False),
+    "npm refuses a pre-release of a partial version": (">=1.2-rc.1", "1.2.0-rc.1", True),
+    "npm refuses leading zeros": ("=01.2.03", "1.2.3", True),
+    "npm refuses Python's versions": (">=1.2.0rc1", "1.2.0-rc.1", True),
+}
+
+
+@pytest.mark.parametrize(("text", "version", "passed"), DIFFERENCES.values(), ids=DIFFERENCES)
+def test_a_difference_to_npm_spec_is_deliberate(text: str, version: str, passed: bool) -> None:  # noqa: FBT001
+    """Each row is one, and still is."""
+    try:
+        oracle_passed = NpmSpec(text).match(Version(version))
+    # Not all that it refuses does it refuse in so many words.
+    except (ValueError, AttributeError):
+        oracle_passed = None
+
+    assert constraint(text)(version) == passed
+    assert oracle_passed != passed
+
+
+LADDER = ["0.0.1", "0.2.3", "0.2.9", "0.3.0", "1.0.0", "1.2.0", "1.2.3", "1.2.9", "1.3.0", "1.9.9", "2.0.0", "3.1.0"]
+
+PASSED = {
+    "": LADDER,
+    " ": LADDER,
+    "*": LADDER,
+    ">=*": LADDER,
+    "<=x": LADDER,
+    "~*": LADDER,
+    "1 ||": LADDER,
+    "!=*": [],
+    "1.2.3": ["1.2.3"],
+    "==1.2.3": ["1.2.3"],
+    "v1.2.3": ["1.2.3"],
+    "=1.2": ["1.2.0", "1.2.3", "1.2.9"],
+    "1.2": ["1.2.0", "1.2.3", "1.2.9"],
+    "1.2.*": ["1.2.0", "1.2.3", "1.2.9"],
+    "0.x": ["0.0.1", "0.2.3", "0.2.9", "0.3.0"],
+    "!=1": ["0.0.1", "0.2.3", "0.2.9", "0.3.0", "2.0.0", "3.1.0"],
+    "!=1.2": ["0.0.1", "0.2.3", "0.2.9", "0.3.0", "1.0.0", "1.3.0", "1.9.9", "2.0.0", "3.1.0"],
+    ">1.2": ["1.3.0", "1.9.9", "2.0.0", "3.1.0"],
+    ">1": ["2.0.0", "3.1.0"],
+    ">1.2.3": ["1.2.9", "1.3.0", "1.9.9", "2.0.0", "3.1.0"],
+    "<=1.2": ["0.0.1", "0.2.3", "0.2.9", "0.3.0", "1.0.0", "1.2.0", "1.2.3", "1.2.9"],
+    "<1.2": ["0.0.1", "0.2.3", "0.2.9", "0.3.0", "1.0.0"],
+    ">=1.2,<1.3.0": ["1.2.0", "1.2.3", "1.2.9"],
+    ">=1.2 ,\t<1.3.0": ["1.2.0", "1.2.3", "1.2.9"],
+    ">= 1.9 != 2.0.0": ["1.9.9", "3.1.0"],
+    "^1.2.3": ["1.2.3", "1.2.9", "1.3.0", "1.9.9"],
+    "^0.2.3": ["0.2.3", "0.2.9"],
+    "^0.0.1": ["0.0.1"],
+    "^0.0": ["0.0.1"],
+    "^0": ["0.0.1", "0.2.3", "0.2.9", "0.3.0"],
+    "~1.2.3": ["1.2.3", "1.2.9"],
+    "~>1.2": ["1.2.0", "1.2.3", "1.2.9"],
+    "~1": ["1.0.0", "1.2.0", "1.2.3", "1.2.9", "1.3.0", "1.9.9"],
+    "~=1.2": ["1.2.0", "1.2.3", "1.2.9", "1.3.0", "1.9.9"],
+    "~=1.2.3": ["1.2.3", "1.2.9"],
+    "1.2 - 2.0": ["1.2.0", "1.2.3", "1.2.9", "1.3.0", "1.9.9", "2.0.0"],
+    "1.2.3 - 1.2.9 != 1.2.5": ["1.2.3", "1.2.9"],
+    "0.3 || ^3, <4 || =1.2.3": ["0.3.0", "1.2.3", "3.1.0"],
+    "<0.1||>=3": ["0.0.1", "3.1.0"],
+    "2!0": [],
+    "<2!0": LADDER,
+    ">1.0.post1, <1.2.dev1": [],
+}
+
+
+@pytest.mark.parametrize(("text", "passed"), PASSED.items(), ids=PASSED)
+def test_a_constraint_lets_pass(text: str, passed: list[str]) -> None:
+    """These of the ladder and no others."""
+    assert list(filter(constraint(text), LADDER)) == passed
+
+
+STEPS = ["1.2.0.dev1", "1.2.0-alpha", "1.2.0a2", "1.2.0-rc.1", "1.2.0rc1", "1.2.0rc1.post1", "1.2.0-rc.2", "1.2.0"]
+
+NAMED = {
+    ">=1.2.0-rc.1": ["1.2.0-rc.1", "1.2.0rc1", "1.2.0rc1.post1", "1.2.0-rc.2", "1.2.0"],
+    ">=1.2rc2": ["1.2.0-rc.2", "1.2.0"],
+    "~=1.2rc1": ["1.2.0-rc.1", "1.2.0rc1", "1.2.0rc1.post1", "1.2.0-rc.2", "1.2.0"],
+    "^1.2-rc.1": ["1.2.0-rc.1", "1.2.0rc1", "1.2.0rc1.post1", "1.2.0-rc.2", "1.2.0"],
+    "==1.2a2": ["1.2.0a2"],
+    "=1.2.0-rc.1": ["1.2.0-rc.1", "1.2.0rc1"],
+    "<1.2.0-alpha.2": ["1.2.0.dev1", "1.2.0-alpha"],
+    "!=1.2.0rc1 >1.2-alpha": ["1.2.0a2", "1.2.0rc1.post1", "1.2.0-rc.2", "1.2.0"],
+    ">=1.2.0.dev1": STEPS,
+    ">=1.2.0-0": STEPS[1:],
+    # Named with other numbers, in another group or not at all:
+    ">=1.1.9-rc.1": ["1.2.0"],
+    ">=1.2.0 || 1.2.0-rc.7": ["1.2.0"],
+    "*": ["1.2.0"],
+    "1.2.x": ["1.2.0"],
+}
+
+
+@pytest.mark.parametrize(("text", "passed"), NAMED.items(), ids=NAMED)
+def test_a_prerelease_passes_only_where_it_is_named(text: str, passed: list[str]) -> None:
+    """By a comparison of its own group, with its own numbers."""
+    assert list(filter(constraint(text), STEPS)) == passed
+
+
+REFUSED = {
+    "latest": '"latest" is no version; write a version such as',
+    ">=": 'cannot read ">="; write a version such as',
+    ">=1 && <2": 'cannot read "&& <2"; .* a comma or a blank means and',
+    "1 | 2": r'cannot read "\| 2"',
+    "=>1.0": 'cannot read "=>1.0"',
+    "===1.0": 'cannot read "===1.0"',
+    "> =1.0": 'cannot read "> =1.0"',
+    "1.0,": 'cannot read "1.0,"',
+    ",1.0": 'cannot read ",1.0"',
+    "1.0,,2.0": 'cannot read ",2.0"',
+    "1.0 -2.0": 'cannot read "-2.0"',
+    "1.0 - ": 'cannot read "-"',
+    ">=1.0 - 2.0": 'cannot read "- 2.0"',
+    "1.2.3-": '"1.2.3-" is no version',
+    "1.2.3-a..b": '"1.2.3-a..b" is no version',
+    "1.2.x.x": '"1.2.x.x" is no version',
+    ">=1.2.3.4": '"1.2.3.4" has more than three numbers',
+    "1.x-rc.1": "has a pre-release after x",
+    "~=1": "~=1 needs at least two numbers",
+    "~=1.x": "~=1.x needs at least two numbers",
+    "\u0661.0": "cannot read",
+    "\ud800": "cannot read",
+    "1" * (MAX_LENGTH + 1): "has 257 characters, at most 256 are read",
+    "1 " * (MAX_TERMS + 1): "has more than 32 comparisons",
+    "1||" * MAX_TERMS + "2": "has more than 32 comparisons",
+}
+
+
+@pytest.mark.parametrize(("text", "problem"), REFUSED.items(), ids=[text[:20] for text in REFUSED])
+def test_what_cannot_be_read_is_refused_with_the_reason(text: str, problem: str) -> None:
+    """And with the parameter's name."""
+    with pytest.raises(MalformedRequest, match=f"^version_constraint: .*{problem}") as refused:
+        constraint(text)
+
+    assert [detail.field for detail in refused.value.details] == ["version_constraint"]
+    assert str(refused.value) == f"version_constraint: {refused.value.details[0].problem}"
+    str(refused.value).encode()
+
+
+def test_as_many_comparisons_as_allowed_are_read() -> None:
+    """And as many characters."""
+    assert constraint(" ".join([">=1.0.0"] * MAX_TERMS))("1.0.0")
+    assert constraint("<" + "9" * (MAX_LENGTH - 1))("1.0.0")
+
+
+written = st.text(st.sampled_from("0123.x*v-+!<>=^~|, arcpostdev\t\u0661\xb2\u017f"), max_size=40)
+
+
+@unhurried
+@given(written | st.text(), written | semantic | st.text())
+def test_no_text_raises_anything_but_a_refusal(text: str, version: str) -> None:
+    """Neither as a constraint nor as a version; and both are read the same way at the next look."""
+    try:
+        passes = constraint(text)
+    except MalformedRequest as refused:
+        str(refused).encode()
+    else:
+        assert passes(version) in {True, False}
+        assert passes(version) == constraint.__wrapped__(text)(version)
+
+
+def compared(first: Any, second: Any) -> int:
+    """Return -1, 0 or 1."""
+    return int(first > second) - int(first < second)
+
+
+@unhurried
+@given(semantic, semantic)
+def test_semantic_versions_sort_as_semver_says(first: str, second: str) -> None:
+    """Without their builds."""
+    expected = compared(*(Version(text).truncate("prerelease") for text in (first, second)))
+
+    assert compared(order(first), order(second)) == expected
+
+
+pythonic = st.builds(
+    lambda epoch, release, pre, post, dev: f"{epoch}{'.'.join(map(str, release))}{pre}{post}{dev}",
+    st.sampled_from(["", "", "1!"]),
+    st.lists(st.integers(0, 2), min_size=1, max_size=5),
+    st.sampled_from(["", "", "a0", "a1", "b1", "rc1", "rc2", "rc10"]),
+    st.sampled_from(["", "", ".post0", ".post1", ".post10"]),
+    st.sampled_from(["", "", ".dev0", ".dev1"]),
+)
+
+
+@unhurried
+@given(pythonic, pythonic)
+def test_python_versions_sort_as_pep_440_says(first: str, second: str) -> None:
+    """With all of its parts but the local one."""
+    assert compared(order(first + "+local.1"), order(second)) == compared(PythonVersion(first), PythonVersion(second))
+
+
+@unhurried
+@given(pythonic)
+def test_a_python_version_is_a_prerelease_as_pep_440_says(version: str) -> None:
+    """Development releases are."""
+    ordered = order(version)
+
+    assert ordered is not None
+    assert ordered.is_prerelease == PythonVersion(version).is_prerelease
+
+
+@unhurried
+@given(st.lists(st.integers(0, 2), min_size=2, max_size=3).map(lambda parts: ".".join(map(str, parts))), pythonic)
+def test_a_compatible_release_is_what_pep_440_says(bound: str, version: str) -> None:
+    """Of released versions, as npm's rule is the one for pre-releases."""
+    assume(not PythonVersion(version).is_prerelease)
+
+    assert constraint(f"~={bound}")(version) == SpecifierSet(f"~={bound}").contains(version)
+
+
+RISING = [
+    "0.0.0-0",
+    "0",
+    "0.0.1",
+    "1.2.0.dev3",
+    "1.2.0-0",
+    "1.2.0-2",
+    "1.2.0-10",
+    "1.2.0a1.dev1",
+    "1.2.0a1",
+    "1.2.0-alpha.2",
+    "1.2.0b1",
+    "1.2.0-beta.1.1",
+    "1.2-rc.1",
+    "1.2.0rc1.post1",
+    "1.2rc2",
+    "1.2.0-rc1",
+    "1.2",
+    "1.2.0.post1.dev1",
+    "1.2.post1",
+    "1.2.0.1",
+    "1.2.1",
+    "1.10.0",
+    "1!0.1",
+]
+
+EQUAL = [
+    ("1", "1.0", "1.0.0", "v1", "V1.0", "01.0", "1.0.0+build", "1.0.0.0", "0!1"),
+    ("1.2.0-rc.1", "1.2-rc.1", "1.2rc1", "1.2.0.RC.1", "1.2c1", "1.2pre1+local", "v1.2.0-rc.1+build"),
+    ("1.0a1", "1.0-alpha.1", "1.0alpha1"),
+    ("1.0.post1", "1.0r1", "1.0.rev1"),
+]
+
+NO_VERSIONS = ["", " ", "x", "1.x", "latest", "1.", ".1", "1..2", "-1", "1.2.3-", "1.2.3-a..b", "1.2.3.4-x", "1,2"]
+
+
+def test_one_order_holds_for_both_kinds_of_versions() -> None:
+    """From the lowest to the highest, no two of them equal."""
+    keys = [order(version) for version in RISING]
+
+    assert [low for low, high in pairwise(keys) if low is None or high is None or not low < high] == []
+
+
+@pytest.mark.parametrize("versions", EQUAL, ids=[versions[0] for versions in EQUAL])
+def test_one_version_may_be_written_in_several_ways(versions: tuple[str, ...]) -> None:
+    """Missing numbers are 0, and PEP 440's names of pre-releases are semver's."""
+    assert {order(version) for version in versions} == {order(versions[0])}
+    assert None not in {order(version) for version in versions}
+
+
+@pytest.mark.parametrize("version", [*NO_VERSIONS, "1" * (MAX_LENGTH + 1), "\u0661.0", "\ud800"])
+def test_what_is_no_version_has_no_order_and_passes_nothing(version: str) -> None:
+    """Not even the constraint that everything passes."""
+    assert order(version) is None
+    assert not constraint("*")(version)
+    assert not constraint("!=1.0.0")(version)

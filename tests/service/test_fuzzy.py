@@ -1,0 +1,233 @@
+"""Fuzzy names: one slip is forgiven in a long one, the better match comes first, case and separators do not count."""
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from registry.service.fuzzy import (
+    DESCRIPTION_WEIGHT,
+    LEAST_LENGTH,
+    LEAST_RATIO,
+    NAME_WEIGHT,
+    TAG_WEIGHT,
+    best,
+    fold,
+    matches,
+    rank,
+    score,
+)
+
+# These tests are about values; how long a loaded machine takes for them says nothing.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+# Query, name, the least and the most that the match scores.
+MATCHED = {
+    "the name": ("weather", "weather", 100, 100),
+    "in another case": ("WEATHER", "Weather", 100, 100),
+    "with another separator": ("get weather.now", "get_weather-now", 100, 100),
+    "folded by Unicode's rules": ("STRASSE", "stra\u00dfe", 100, 100),
+    "its beginning": ("weather", "weather-forecast", 96.25, 99.99),
+    "one letter of it": ("w", "weather", 96.25, 99.99),
+    "nothing of it": ("", "weather", 96.25, 99.99),
+    "the beginning of a word": ("report", "weather_reports", 92.5, 96.24),
+    "inside a word": ("port", "weather_report", 88.75, 92.49),
+    "a wrong letter": ("farecast", "forecast", 85, 88.74),
+    "two swapped letters": ("forecsat", "forecast", 85, 88.74),
+    "a missing letter": ("forecst", "forecast", 85, 88.74),
+    "an extra letter": ("foreccast", "forecast", 85, 88.74),
+    "two missing letters": ("forcst", "forecast", 85, 88.74),
+    "two slips in a longer name": ("waether_forcast", "weather_forecast", 85, 88.74),
+}
+
+# Query, name, the least and the most of the score that is not enough.
+LEFT_OUT = {
+    "another name": ("weather", "translation", 0, 60),
+    "two slips in a short name": ("farecsat", "forecast", 60, 84.99),
+    "a slip in a name of 7": ("waether", "weather", 85, 88.74),
+    "the name with more behind it": ("weather_forecast", "weather", 50, 84.99),
+    "the words the other way round": ("forecast_weather", "weather_forecast", 40, 84.99),
+    "no name": ("weather", "", 0, 0),
+}
+
+
+@pytest.mark.parametrize(("query", "name", "least", "most"), MATCHED.values(), ids=MATCHED)
+def test_a_name_matches(query: str, name: str, least: float, most: float) -> None:
+    """In the band of its kind."""
+    assert least <= score(query, name) <= most
+    assert matches(query, name) == score(query, name)
+
+
+@pytest.mark.parametrize(("query", "name", "least", "most"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_a_name_does_not_match(query: str, name: str, least: float, most: float) -> None:
+    """Though it has a score; in a short name, another letter makes another word."""
+    assert least <= score(query, name) <= most
+    assert matches(query, name) is None
+
+
+letters = st.text(st.characters(codec="ascii", categories=["L", "N"]) | st.sampled_from("_-. "), max_size=30)
+names = letters.filter(lambda name: len(name) >= LEAST_LENGTH)
+
+
+@unhurried
+@given(names, st.integers(0, 29), st.sampled_from("qz7_"), st.sampled_from(["wrong", "swapped", "missing", "extra"]))
+def test_one_slip_in_a_long_name_is_forgiven(name: str, place: int, letter: str, slip: str) -> None:
+    """A typo, a transposition, a letter too few or too many, at any place."""
+    place %= len(name) - 1
+    head, here, tail = name[:place], name[place], name[place + 1 :]
+    query = {
+        "wrong": head + letter + tail,
+        "swapped": head + tail[0] + here + tail[1:],
+        "missing": head + tail,
+        "extra": head + letter + here + tail,
+    }[slip]
+
+    found = matches(query, name)
+
+    assert found is not None
+    assert LEAST_RATIO <= found <= 100
+    assert found == matches(query.swapcase(), name.replace("-", "."))
+
+
+@unhurried
+@given(letters, letters)
+def test_a_score_says_what_kind_of_match_it_is(query: str, name: str) -> None:
+    """Equal, beginning, holding, alike or none: each band is above the next."""
+    folded, other = fold(query), fold(name)
+    found = score(query, name)
+
+    assert 0 <= found <= 100
+    assert (found == 100) == (folded == other)
+    assert (found >= 96.25) == other.startswith(folded)
+    assert (found >= 88.75) == (folded in other)
+    assert (matches(query, name) is not None) == (found >= (LEAST_RATIO if len(other) >= LEAST_LENGTH else 88.75))
+
+
+@unhurried
+@given(letters, st.lists(letters | st.sampled_from(["weather_forecast", "weather", "get-weather"])), st.integers(0, 9))
+def test_a_ranking_is_every_match_the_best_first(query: str, names: list[str], limit: int) -> None:
+    """Equally good ones stay in the order they came in, and a limit keeps the best."""
+    scores = [(place, matches(query, name)) for place, name in enumerate(names)]
+    expected = sorted(
+        ((place, found) for place, found in scores if found is not None), key=lambda each: (-each[1], each[0])
+    )
+
+    assert rank(query, names) == expected
+    assert rank(query, names, limit) == expected[:limit]
+
+
+def test_a_better_kind_of_match_comes_first() -> None:
+    """The name, its beginning, a word's beginning, anywhere, and last what is only alike."""
+    names = [
+        "weathre_report",
+        "bad_weather_report",
+        "badweather_report",
+        "weather_report_for_a_whole_week",
+        "weather_report_2",
+        "report",
+        "weather_report",
+    ]
+
+    ranked = rank("Weather Report", names)
+
+    assert [names[place] for place, _ in ranked] == [
+        "weather_report",
+        "weather_report_2",
+        "weather_report_for_a_whole_week",
+        "bad_weather_report",
+        "badweather_report",
+        "weathre_report",
+    ]
+
+
+def texts(name: str, tags: tuple[str, ...] = (), description: str = "") -> list[tuple[float, str]]:
+    """Return what a search looks at."""
+    return [(NAME_WEIGHT, name), *((TAG_WEIGHT, tag) for tag in tags), (DESCRIPTION_WEIGHT, description)]
+
+
+PROSE = "Answers questions about the weather,\nanywhere: forecasts for ten days - and a translation."
+
+
+def test_a_name_counts_most_then_a_tag_then_a_description() -> None:
+    """Whatever the kind of match."""
+    in_name = best("forecast", texts("weather_forecsat"))
+    in_tag = best("forecast", texts("weather", ("forecast",), PROSE))
+    in_loose_tag = best("forecast", texts("weather", ("farecast",), PROSE))
+    in_prose = best("forecast", texts("weather", ("rain",), "forecast"))
+
+    assert in_name is not None
+    assert in_tag is not None
+    assert in_loose_tag is not None
+    assert in_prose is not None
+    assert in_name > in_tag > in_loose_tag > in_prose > 0
+
+
+FOUND = [
+    "weather",
+    "WEATHER",
+    "weather anywhere",
+    "forecsats",
+    "translaton",
+    "ten days",
+    "days, ten",
+    "get translation",
+]
+NOT_FOUND = ["mail", "wether", "translate", "weather mail", "mail weather", "forecast mailbox"]
+
+
+@pytest.mark.parametrize("query", FOUND)
+def test_a_search_finds_by_words(query: str) -> None:
+    """In any order and any of the texts, with a slip in a long one."""
+    assert best(query, texts("get_it", ("days,",), PROSE)) is not None
+
+
+@pytest.mark.parametrize("query", NOT_FOUND)
+def test_a_search_needs_every_word(query: str) -> None:
+    """Each of them somewhere."""
+    assert best(query, texts("get_it", ("days,",), PROSE)) is None
+
+
+def test_words_in_a_name_beat_the_phrase_in_a_description() -> None:
+    """The better of the two ways to match counts."""
+    apart = best("weather forecast", texts("forecast-weather", (), "the weather forecast"))
+    alone = best("weather forecast", texts("report", (), "the weather forecast"))
+
+    assert apart is not None
+    assert alone is not None
+    assert apart > 85 > alone
+
+
+@unhurried
+@given(letters, st.lists(st.tuples(st.sampled_from([1.0, 0.5]), letters)))
+def test_a_search_is_at_least_as_good_as_its_best_text(query: str, weighted: list[tuple[float, str]]) -> None:
+    """Words can only add to what the whole query finds."""
+    whole = [weight * found for weight, text in weighted if (found := matches(query, text)) is not None]
+
+    found = best(query, weighted)
+
+    assert found == best(query.swapcase(), weighted)
+    assert (found or 0.0) >= max(whole, default=0.0)
+
+
+@pytest.mark.parametrize("query", ["", "_", " - "])
+def test_a_query_without_words_is_a_text_like_any_other(query: str) -> None:
+    """It matches what holds it."""
+    assert best(query, texts("a - b")) is not None
+    assert best(query, []) is None
+
+
+def test_prose_of_any_length_is_searched() -> None:
+    """It is not kept in memory for the next time, as names are."""
+    prose = "filler " * 1_400 + "translation"
+
+    assert best("translatoin", texts("x", (), prose)) is not None
+    assert matches("filler translation", prose) is not None
+
+
+@unhurried
+@given(st.text(), st.text())
+def test_any_text_can_be_compared(query: str, name: str) -> None:
+    """Lone surrogates too."""
+    assume(query)
+
+    assert 0 <= score(query, name) <= 100
+    assert rank(query, [name]) == ([(0, found)] if (found := matches(query, name)) is not None else [])
