@@ -25,11 +25,10 @@ async def every(
 ) -> NoReturn:
     """Run `body` now and then each `period` seconds, until cancelled.
 
-    Rounds start on a fixed grid, so the schedule does not drift; a round that takes longer than the period
-    costs the rounds it overlaps, which are not made up for. After an exception the next round comes after a
-    random pause between `period` and a bound that doubles with each failure in a row up to `longest` seconds
-    (8 periods if None), so that replicas which failed together come back one by one. The exception is logged
-    under `name`, and `on_error(name)` is called; cancellation passes through.
+    Rounds start on a fixed grid: the schedule does not drift, and rounds missed by a long one are not made up for.
+    After an exception the next round comes after a random pause between `period` and a bound that doubles with each
+    failure in a row up to `longest` seconds (8 periods if None), so that replicas which failed together come back one
+    by one. The exception is logged under `name`, and `on_error(name)` is called; cancellation passes through.
 
     Raises:
         ValueError: `period` is not above 0, or `longest` is below it.

@@ -19,17 +19,12 @@ class Metrics:
     def __init__(self) -> None:
         self.collectors = collectors = CollectorRegistry()
         self.started = time.monotonic()
+        labels = ("method", "route", "status")
         self._requests = Counter(
-            "mcp_registry_requests",
-            "Requests answered by this replica",
-            ("method", "route", "status"),
-            registry=collectors,
+            "mcp_registry_requests", "Requests answered by this replica", labels, registry=collectors
         )
         self._errors = Counter(
-            "mcp_registry_errors",
-            "Answers of 400 and above by this replica",
-            ("route", "status"),
-            registry=collectors,
+            "mcp_registry_errors", "Answers of 400 and above by this replica", labels[1:], registry=collectors
         )
         self._request_seconds = Histogram(
             "mcp_registry_request_duration_seconds",

@@ -1,0 +1,245 @@
+"""The headers of the scripts tell the truth: about their own Lua, about their callers, and in lua/README.md."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from registry.store.keys import Keys
+from registry.store.scripts import load_scripts
+from tests.support.lua_headers import FOLDER, INCLUDES, SCRIPTS, Header, headers, include
+from tests.support.source import PACKAGE, tree
+
+KEYS = Keys("mesh")
+
+# A full Redis stops newcomers, not the living.
+NEEDS_MEMORY = {"register"}
+
+WRITE = re.compile(
+    r"redis\.p?call\('(DEL|EXPIRE|HDEL|HINCRBY|HMSET|HSET|HSETNX|INCR|INCRBY|PEXPIRE|SADD|SET|SREM|UNLINK|XADD|XDEL|"
+    r"XTRIM|ZADD|ZINCRBY|ZREM)', ([\w.]+)"
+)
+# The agents' own keys, by the names that locals give them.
+AGENT_KEYS = {"key", "agent", "agent_key", "agent_keys"}
+
+
+def names(header: Header, *, rest: bool) -> tuple[str, ...]:
+    """Return the names of the keys that stand alone, or of all."""
+    return tuple(key.name for key in header.keys if rest or not key.name.endswith("…"))
+
+
+def unpacked(body: str, source: str) -> tuple[str, ...]:
+    """Return the names the script gives to KEYS or ARGV, in order."""
+    found = re.findall(rf"^local ([\w, ]+) = unpack\({source}\)$", body, re.MULTILINE)
+    assert len(found) <= 1
+    return tuple(found[0].split(", ")) if found else ()
+
+
+def code(body: str) -> str:
+    """Return the Lua without its comments."""
+    return re.sub(r"--(?!\[\[).*", "", body)
+
+
+@pytest.fixture(params=SCRIPTS)
+def header(request: pytest.FixtureRequest) -> Header:
+    """Each script's header in turn."""
+    return headers()[request.param]
+
+
+def test_the_keys_are_those_of_the_header(header: Header) -> None:
+    """Same names, same order; those with `…` are reached by position."""
+    assert unpacked(header.body, "KEYS") == names(header, rest=False)
+
+
+def test_the_arguments_are_those_of_the_header(header: Header) -> None:
+    """Same names, same order; those with `…` are reached by position."""
+    assert unpacked(header.body, "ARGV") == tuple(name for name in header.args if not name.endswith("…"))
+
+
+def test_what_takes_the_rest_stands_last(header: Header) -> None:
+    """Nothing could follow it."""
+    for taken in (names(header, rest=True), header.args):
+        assert not any(name.endswith("…") for name in taken[:-1])
+
+
+def test_the_number_of_fixed_keys_is_right(header: Header) -> None:
+    """Where a script counts on from its fixed keys, it counts right."""
+    for number, less in re.findall(r"local fixed, count = (\d+), #KEYS - (\d+)", header.body):
+        assert int(number) == int(less) == len(names(header, rest=False))
+
+
+def test_the_loader_reads_the_same_header(header: Header) -> None:
+    """The parser of the product and that of the tests are two."""
+    script = load_scripts()[header.name]
+
+    assert (script.keys, script.args) == (names(header, rest=True), header.args)
+
+
+def test_each_key_is_used(header: Header) -> None:
+    """A key that is declared and never touched is a lie to the cluster."""
+    below = re.sub(r"^local .* = unpack\(.*\)$", "", code(header.body), flags=re.MULTILINE)
+
+    assert {name for name in names(header, rest=False) if not re.search(rf"\b{name}\b", below)} == set()
+
+
+def test_each_argument_is_used(header: Header) -> None:
+    """An argument that nobody reads is dropped."""
+    below = re.sub(r"^local .* = unpack\(.*\)$", "", code(header.body), flags=re.MULTILINE)
+    fixed = [name for name in header.args if not name.endswith("…")]
+
+    assert {name for name in fixed if not re.search(rf"\b{name}\b", below)} == set()
+
+
+def test_the_patterns_are_those_of_the_store(header: Header) -> None:
+    """Keys are built in store/keys.py alone."""
+    for key in header.keys:
+        expected = KEYS.shared.get(key.name, KEYS.agent("<id>")).decode()
+        assert key.pattern == expected
+
+
+def test_a_key_has_one_type_in_all_headers() -> None:
+    """Same pattern, same type."""
+    kinds: dict[str, set[str]] = {}
+    for header in headers().values():
+        for key in header.keys:
+            kinds.setdefault(key.pattern, set()).add(key.kind)
+
+    assert {pattern for pattern, found in kinds.items() if len(found) > 1} == set()
+
+
+def test_the_flags_let_the_living_go_on(header: Header) -> None:
+    """Only what brings newcomers may be refused when memory is full."""
+    assert header.flags == (() if header.name in NEEDS_MEMORY else ("allow-oom",))
+
+
+def test_what_is_seen_to_be_written_is_in_writes(header: Header) -> None:
+    """As far as the eye reaches; that WRITES is complete and exact, the tables of tests/lua prove."""
+    seen = {target for _, target in WRITE.findall(code(header.body))}
+
+    assert {_key_name(target) for target in seen} <= {_key_name(name) for name in header.writes}
+    assert set(header.writes) <= {name.rstrip("…") for name in names(header, rest=True)}
+
+
+def test_a_script_that_logs_says_so(header: Header) -> None:
+    """Who includes the change writes version, log and agent, and emits something."""
+    includes = set(re.findall(r"^--@include (\w+)$", header.body, re.MULTILINE))
+    logs = bool({"change", "step"} & includes) or header.name == "open"
+
+    assert bool(header.emits) == logs
+    assert {"version", "log"} <= set(header.writes) or not logs
+
+
+def test_each_include_is_used(header: Header) -> None:
+    """An include that nobody calls is dropped."""
+    calls = {name: _function(name) for name in re.findall(r"^--@include (\w+)$", header.body, re.MULTILINE)}
+
+    assert {name for name, function in calls.items() if not re.search(rf"\b{function}\(", code(header.body))} == set()
+
+
+@pytest.mark.parametrize("name", INCLUDES)
+def test_an_include_is_one_local_function(name: str) -> None:
+    """And a comment that says what it does; nothing else is defined, nothing is done."""
+    text = include(name)
+
+    assert len(re.findall(r"^local function \w+\(.*\)$", text, re.MULTILINE)) == 1
+    assert re.search(rf"^-- {_function(name)}\(.*\): ", text, re.MULTILINE)
+    outside = re.sub(r"^local function .*?^end$", "", text, flags=re.MULTILINE | re.DOTALL)
+    assert {line for line in outside.splitlines() if line and not line.startswith("--")} == set()
+
+
+@pytest.mark.parametrize("name", INCLUDES)
+def test_an_include_is_needed_by_somebody(name: str) -> None:
+    """Else it goes."""
+    texts = [path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.lua")]
+
+    assert any(f"--@include {name}\n" in text for text in texts)
+
+
+def test_every_change_goes_through_one_include() -> None:
+    """Nobody else gives a version or writes the log; `open` begins both."""
+    writers = {
+        str(path.relative_to(FOLDER))
+        for path in FOLDER.rglob("*.lua")
+        if re.search(r"'XADD'|'INCR', version|'INCRBY'", code(path.read_text(encoding="utf-8")))
+    }
+
+    assert writers == {"include/change.lua", "open.lua"}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.lua")), ids=lambda path: path.stem)
+def test_no_script_does_what_scripts_must_not(path: Path) -> None:
+    """No search for keys, no unbounded reads, no JSON, no clock but one, no number that Lua turns to text itself."""
+    text = code(path.read_text(encoding="utf-8"))
+
+    assert not re.search(r"cjson|cmsgpack|'KEYS'|'[SHZ]?SCAN'|'SMEMBERS'|'ZRANGE'|'PUBLISH'|'EVAL", text)
+    assert "'TIME'" not in text or path.stem == "clock"
+    assert "os." not in text
+    assert "tostring" not in text
+    assert not re.search(r"^function |^\w+ = function", text, re.MULTILINE)
+
+
+def callers() -> list[tuple[str, str, set[str], set[str]]]:
+    """Return every `self._<verb>.call({keys}, {args})` in the store: module, verb, keys and arguments it binds."""
+    found = []
+    for path in sorted((PACKAGE / "store").glob("*.py")):
+        for node in ast.walk(tree(path)):
+            match node:
+                case ast.Call(ast.Attribute(ast.Attribute(_, verb), "call"), [keys, ast.Dict(argument_names)]):
+                    found.append((path.stem, verb.removeprefix("_"), _bound(keys), _bound_names(argument_names)))
+    return found
+
+
+def test_the_callers_bind_what_the_headers_name() -> None:
+    """Neither a name too few, which would fail at the call, nor one too many, which would be a lie."""
+    called = set()
+    for module, verb, keys, args in callers():
+        (name,) = (name for name in SCRIPTS if name == verb or name.endswith(f"_{verb}"))
+        header = headers()[name]
+        assert args == set(header.args), f"store/{module}.py: {name}"
+        assert keys == set(names(header, rest=True)) - set(KEYS.shared), f"store/{module}.py: {name}"
+        called.add(name)
+
+    assert called == set(SCRIPTS)
+
+
+def test_the_table_of_the_readme_is_that_of_the_headers() -> None:
+    """lua/README.md says for each script its keys and its replies, no more, no less."""
+    rows = re.findall(r"^\| `(\w+)\.lua` \| (.+?) \| (.+?) \|$", _readme(), re.MULTILINE)
+
+    assert rows == [
+        (name, _listed(names(header, rest=True)), _listed(header.replies)) for name, header in headers().items()
+    ]
+
+
+def test_the_readme_names_each_include() -> None:
+    """With what it is for."""
+    assert re.findall(r"^\* `include/(\w+)\.lua`: ", _readme(), re.MULTILINE) == INCLUDES
+
+
+def _readme() -> str:
+    return (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def _listed(items: tuple[str, ...]) -> str:
+    return ", ".join(f"`{item}`" for item in items)
+
+
+def _function(name: str) -> str:
+    (function,) = re.findall(r"^local function (\w+)\(", include(name), re.MULTILINE)
+    return str(function)
+
+
+def _key_name(target: str) -> str:
+    """Return the name of a key whatever a local or a field calls it."""
+    last = target.rpartition(".")[2].rstrip("…")
+    return "agent_key" if last in AGENT_KEYS else last
+
+
+def _bound(keys: ast.expr) -> set[str]:
+    """Return the names that are bound beside those every caller shares."""
+    return _bound_names(keys.keys) if isinstance(keys, ast.Dict) else set()
+
+
+def _bound_names(names_: list[ast.expr | None]) -> set[str]:
+    return {str(name.value) for name in names_ if isinstance(name, ast.Constant)}
