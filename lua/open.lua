@@ -9,7 +9,7 @@
   REPLY  ok <version> <history>      it had one
          begun <version> <history>   something of it was missing; a new history begins
   WRITES version history log
-  EMITS  begin | nothing
+  EMITS  begin opened | nothing
   COST   O(1)
 ]]
 --@include clock

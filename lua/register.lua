@@ -29,6 +29,10 @@ local version, log, deadlines, heartbeats, counters, agent_key = unpack(KEYS)
 local id, spec, timeout, eviction, precondition, history = unpack(ARGV)
 
 local agent = read_agent(agent_key)
+-- What cannot be read is as good as absent: registering anew mends it.
+local whole = agent and agent.spec and agent.status and agent.created and agent.draining
+  and tonumber(agent.version) and tonumber(agent.spec_version)
+agent = whole and agent or nil
 local held = agent ~= nil
 if precondition == 'absent' then
   held = agent == nil
@@ -41,9 +45,9 @@ if precondition ~= '' and not held then
 end
 
 local now = now_ms()
-local change = { id = id, key = agent_key, before = {}, heartbeat = '' }
+local change = { id = id, key = agent_key, before = {}, heartbeat = '', anew = not whole }
 if not agent then
-  agent = { spec = '', status = 'pending', draining = '0', created = text(now) }
+  agent = { status = 'pending', draining = '0', created = text(now) }
   change.kind, change.reason, change.spec_changed = 'add', 'registered', true
 else
   change.kind, change.reason = 'modify', 'recovered'

@@ -30,8 +30,7 @@ async def every(
     failure in a row up to `longest` seconds (8 periods if None), so that replicas which failed together come back one
     by one. The exception is logged under `name`, and `on_error(name)` is called; cancellation passes through.
 
-    Raises:
-        ValueError: `period` is not above 0, or `longest` is below it.
+    Raises ValueError when `period` is not above 0, or `longest` is below it.
     """
     longest = 8 * period if longest is None else longest
     if not 0 < period <= longest:

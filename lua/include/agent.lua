@@ -1,7 +1,9 @@
--- read_agent(key): the whole hash of one agent as a table, or nil when there is none.
+-- read_agent(key): the whole hash of one agent as a table; nil when there is none, empty when it is no hash at all.
 local function read_agent(key)
-  local flat = redis.call('HGETALL', key)
-  if #flat == 0 then
+  local flat = redis.pcall('HGETALL', key)
+  if flat.err then
+    return {}
+  elseif #flat == 0 then
     return nil
   end
   local agent = {}

@@ -2,7 +2,7 @@
 -- append_change(version, log, history, now, change): give one change the next version, log it, store it; returns the
 -- version. The log entry is written before the agent, because nothing is rolled back and the log is what may refuse.
 -- change: kind add|modify|remove, reason, id, key, agent (every field after the change), heartbeat (ms or ''),
--- before (what differed), spec_changed.
+-- before (what differed), spec_changed, anew (what the key held is thrown away).
 local function append_change(version_key, log, history, now, change)
   local version = redis.call('INCR', version_key)
   local prev = version - 1
@@ -25,9 +25,10 @@ local function append_change(version_key, log, history, now, change)
     entry[#entry + 1], entry[#entry + 2] = name .. '_before', value
   end
   redis.call('XADD', log, 'MAXLEN', '~', history, text(version) .. '-0', unpack(entry))
-  if change.kind == 'remove' then
+  if change.kind == 'remove' or change.anew then
     redis.call('DEL', change.key)
-  else
+  end
+  if change.kind ~= 'remove' then
     redis.call('HSET', change.key, unpack(fields))
   end
   return text(version)

@@ -137,7 +137,7 @@ class Agents:
             if not _broke(error):
                 raise
             repeated = [write.call for write in writes if write.repeat]
-            replies = iter(await self._write_link.run(repeated) if repeated else ())
+            replies = iter(await _again(self._write_link, repeated) if repeated else ())
             return [judged(next(replies)) if write.repeat else error for write in writes]
 
     async def _send_beats(self, beats: Sequence[tuple[str, Mode]]) -> list[Beat | Exception]:
@@ -150,10 +150,10 @@ class Agents:
         except StoreUnavailable as error:
             if not _broke(error):
                 raise
-            (reply,) = await self._beat_link.run([call])
+            (reply,) = await _again(self._beat_link, [call])
         _, at, *words = checked(reply)
         now = int(at)
-        return [Beat(_BEATEN[word], now) for word in words]
+        return [Beat(_BEATEN.get(word, "bad_record"), now) for word in words]
 
     async def _send_times(self, asked: Sequence[Sequence[str]]) -> list[Heard | Exception]:
         ids = list(chain.from_iterable(asked))
@@ -164,6 +164,14 @@ class Agents:
         now = int(whole) * 1000 + int(micro) // 1000
         scores = (None if score is None else int(score) for reply in replies for score in checked(reply))
         return [Heard([next(scores) for _ in ids], now) for ids in asked]
+
+
+async def _again(link: Link, calls: Sequence[Call]) -> list[Any]:
+    """Call once more; whatever becomes of it, the first time may have done it."""
+    try:
+        return await link.run(calls)
+    except StoreUnavailable as error:
+        raise StoreUnavailable(str(error), outcome="unknown", reason=error.reason) from error
 
 
 def _broke(error: StoreUnavailable) -> bool:

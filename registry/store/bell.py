@@ -63,41 +63,51 @@ class Bell:
         async with asyncio.timeout(_ANSWER):
             await connection.connect()  # type: ignore[no-untyped-call]
             if not self._refused:
-                self._refused = not await self._enable(connection)
+                await self._enable(connection)
         if self._refused:
             await self._block(connection)
         else:
             await self._subscribe(connection)
 
-    async def _enable(self, connection: AbstractConnection) -> bool:
-        """Make sure the events are on, keeping whatever is on already. False where Redis refuses."""
+    async def _enable(self, connection: AbstractConnection) -> None:
+        """Make sure the events are on, keeping whatever is on already."""
         try:
             flags = (await _ask(connection, "CONFIG", "GET", "notify-keyspace-events"))[1].decode()
             wanted = flags + "".join(flag for flag in "Kt" if flag not in flags and not (flag == "t" and "A" in flags))
             if wanted != flags:
                 await _ask(connection, "CONFIG", "SET", "notify-keyspace-events", wanted)
         except (ResponseError, IndexError) as error:
-            log.warning(
-                "Redis refuses notify-keyspace-events; the change log is read with blocking reads instead. "
-                "To have the events, set notify-keyspace-events to Kt in its configuration",
-                error=str(error),
-            )
-            return False
-        return True
+            self._refuse(error)
+            return
 
     async def _subscribe(self, connection: AbstractConnection) -> None:
         channel = b"__keyspace@%d__:%s" % (int(getattr(connection, "db", 0) or 0), self._log)
-        await _ask(connection, "SUBSCRIBE", channel)
+        try:
+            await _ask(connection, "SUBSCRIBE", channel)
+        except ResponseError as error:
+            self._refuse(error)
+            return
         self.sound = "keyspace"
         self._switch.clear()
         self._ring()
+        asked = False
         while not self._switch.is_set():
-            message = await connection.read_response(timeout=_IDLE)
+            message = await connection.read_response(timeout=_ANSWER if asked else _IDLE)
             if message is None:
-                async with asyncio.timeout(_ANSWER):
-                    await _ask(connection, "PING")
+                if asked:
+                    raise TimeoutError("Redis did not answer a PING")
+                await connection.send_packed_command(connection.pack_command("PING"), check_health=False)
             elif message[0] == b"message" and message[2] == b"xadd":
                 self._ring()
+            asked = message is None
+
+    def _refuse(self, error: Exception) -> None:
+        self._refused = True
+        log.warning(
+            "Redis refuses keyspace events; the change log is read with blocking reads instead. To have them, set "
+            "notify-keyspace-events to Kt and let this user subscribe to the log's channel",
+            error=str(error),
+        )
 
     async def _block(self, connection: AbstractConnection) -> None:
         self.sound = "blocking_read"

@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 from registry.model.agent import Held
 from registry.model.change import Change, Position, Pulled
 from registry.store.codec import BadRecordError, agent_from, change_from, pairs, version_of
-from registry.store.keys import Keys
+from registry.store.keys import Keys, told
 from registry.store.link import Link, checked
 from registry.store.scripts import load_scripts
 from registry.telemetry.logs import get_logger
@@ -78,22 +78,23 @@ class ChangeLog:
                 return
 
     async def _read(self, ids: list[bytes]) -> list[Held]:
-        names = [agent_id.decode() for agent_id in ids]
         scores, *hashes = await self._link.exchange(
             [
                 ("ZMSCORE", self._keys.heartbeats, *ids),
-                *(("HGETALL", self._keys.agent(name)) for name in names),
+                *(("HGETALL", self._keys.agent(told(agent_id))) for agent_id in ids),
             ]
         )
         held = []
-        for name, score, flat in zip(names, checked(scores), hashes, strict=True):
+        for agent_id, score, flat in zip(ids, checked(scores), hashes, strict=True):
             try:
                 fields = pairs(checked(flat))
                 if fields:
-                    held.append(Held(agent_from(name, fields), None if score is None else int(score)))
+                    held.append(Held(agent_from(agent_id.decode(), fields), None if score is None else int(score)))
             except (BadRecordError, ResponseError, ValueError) as error:
                 # One bad record must never hide the others.
-                log.warning("agent left out: its record is damaged; register it anew", agent_id=name, error=str(error))
+                log.warning(
+                    "agent left out: its record is damaged; register it anew", agent_id=repr(agent_id), error=str(error)
+                )
         return held
 
 

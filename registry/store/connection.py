@@ -42,7 +42,7 @@ def server_at(url: str) -> Server:
 def server_in_memory() -> Server:
     """Return a server inside this process that keeps nothing: the last resort where no real one can be started."""
     from fakeredis import FakeServer  # noqa: PLC0415 - an extra, and slow to import
-    from fakeredis.aioredis import FakeConnection  # noqa: PLC0415 - likewise
+    from fakeredis.aioredis import FakeAsyncRedisConnection  # noqa: PLC0415 - likewise
 
     server = FakeServer()
-    return Server(lambda: FakeConnection(server=server, protocol=2), shebang=False)
+    return Server(lambda: FakeAsyncRedisConnection(server=server, protocol=2), shebang=False)

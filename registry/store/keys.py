@@ -17,6 +17,16 @@ _SHARED = (
 )
 
 
+def told(raw: bytes) -> str:
+    """Return what lies in Redis as text. It need not be text; what is not goes back as the same bytes by `sent`."""
+    return raw.decode(errors="surrogateescape")
+
+
+def sent(text: str) -> bytes:
+    """Return text as it lies in Redis."""
+    return text.encode(errors="surrogateescape")
+
+
 class Keys:
     """The keys of one mesh, as bytes.
 
@@ -40,4 +50,4 @@ class Keys:
 
     def agent(self, agent_id: str) -> bytes:
         """Return the hash of one agent."""
-        return self._agent + agent_id.encode()
+        return self._agent + sent(agent_id)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import orjson
 
-from registry.store.keys import Keys
+from registry.store.keys import Keys, sent, told
 from registry.store.link import Link, checked
 from registry.store.scripts import load_scripts
 
@@ -26,9 +26,9 @@ class Lock(NamedTuple):
         try:
             counter, epoch, since, holder = raw.split(b" ", 3)
             who = orjson.loads(holder)
-            return cls(raw.decode(), int(counter), int(epoch), int(since), who["instance"], who["host"], who["pid"])
+            return cls(told(raw), int(counter), int(epoch), int(since), who["instance"], who["host"], who["pid"])
         except (ValueError, KeyError, TypeError):
-            return cls(raw.decode(errors="replace"), 0, 0, 0, "?", "?", 0)
+            return cls(told(raw), 0, 0, 0, "?", "?", 0)
 
 
 class Leadership:
@@ -43,17 +43,17 @@ class Leadership:
 
     async def take(self, seen: str) -> tuple[bool, Lock]:
         """Take the lock if nobody has it or it still reads `seen`; return whether, and the lock as it reads now."""
-        call = self._take.call(self._keys.shared, {"holder": self._holder, "seen": seen})
+        call = self._take.call(self._keys.shared, {"holder": self._holder, "seen": sent(seen)})
         word, *rest = checked((await self._link.run([call]))[0])
         return word == b"taken", Lock.read(rest[-1])
 
     async def renew(self, mine: Lock) -> Lock | None:
         """Raise the lock's counter; None when the lock is not ours any more."""
-        call = self._renew.call(self._keys.shared, {"mine": mine.text})
+        call = self._renew.call(self._keys.shared, {"mine": sent(mine.text)})
         word, lock = checked((await self._link.run([call]))[0])
         return Lock.read(lock) if word == b"renewed" else None
 
     async def resign(self, mine: Lock) -> bool:
         """Give the lock up; False when it was not ours any more."""
-        call = self._resign.call(self._keys.shared, {"mine": mine.text})
+        call = self._resign.call(self._keys.shared, {"mine": sent(mine.text)})
         return bool(checked((await self._link.run([call]))[0])[0] == b"resigned")

@@ -70,11 +70,11 @@ class Link:
                 except BaseException:
                     await self._drop()
                     raise
-        except AuthenticationError as error:
-            raise StoreUnavailable(f"Redis refuses our credentials: {error}", reason="auth") from error
         except (TimeoutError, RedisTimeoutError) as error:
             raise StoreUnavailable("Redis did not answer in time", outcome=outcome, reason="timeout") from error
         except (RedisError, OSError, EOFError) as error:
+            if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
+                raise StoreUnavailable("Redis refuses the user and password it was given", reason="auth") from error
             raise StoreUnavailable(f"Redis is out of reach: {error}", outcome=outcome) from error
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
@@ -83,7 +83,11 @@ class Link:
         replies = await self.exchange([call.evalsha for call in calls])
         forgotten = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if forgotten:
-            again = await self.exchange([calls[at].eval for at in forgotten])
+            try:
+                again = await self.exchange([calls[at].eval for at in forgotten])
+            except StoreUnavailable as error:
+                # The others were carried out; only these were not, or perhaps not.
+                again = [error] * len(forgotten)
             for at, reply in zip(forgotten, again, strict=True):
                 replies[at] = reply
         if any(isinstance(reply, RedisError) and trouble(reply) in _WRONG_SERVER for reply in replies):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from registry.errors import RegistryError
-from registry.store.keys import Keys
+from registry.store.keys import Keys, sent, told
 from registry.store.link import Link, checked
 from registry.store.scripts import load_scripts
 
@@ -47,13 +47,18 @@ class Sweeps:
         seconds, micro = checked(time)
         now = int(seconds) * 1000 + int(micro) // 1000
         flat = checked(lowest)
-        return [member.decode() for member, score in zip(flat[::2], flat[1::2], strict=True) if int(score) <= now]
+        return [told(member) for member, score in zip(flat[::2], flat[1::2], strict=True) if int(score) <= now]
 
     async def sweep(self, ids: Sequence[str], epoch: int) -> Swept:
         """Move these agents one step on. Raises StaleEpochError when another replica leads by now."""
         call = self._sweep.call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in ids]},
-            {"lead_epoch": epoch, "history": self._history, "retention": self._retention, "ids…": ids},
+            {
+                "lead_epoch": epoch,
+                "history": self._history,
+                "retention": self._retention,
+                "ids…": [sent(agent_id) for agent_id in ids],
+            },
         )
         word, *rest = checked((await self._link.run([call]))[0])
         if word == b"stale_epoch":
