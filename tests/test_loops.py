@@ -51,9 +51,7 @@ async def run(
 ) -> None:
     """Run a loop called `tick` until the given number of rounds is over."""
     with pytest.raises(asyncio.CancelledError):
-        await loops.every(
-            period, "tick", body, longest=longest, on_error=on_error, clock=time.clock, sleep=time.sleep
-        )
+        await loops.every(period, "tick", body, longest=longest, on_error=on_error, clock=time.clock, sleep=time.sleep)
 
 
 def working(time: Time, *seconds: float) -> Body:

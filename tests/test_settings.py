@@ -127,9 +127,7 @@ def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, valu
 
     others = read_settings({"REGISTRY_INSTANCE_ID": "i"})[0]
     assert getattr(settings, field) == value
-    assert all(
-        getattr(settings, name) == getattr(others, name) for name in {*SETTINGS} - {field, "instance_id"}
-    )
+    assert all(getattr(settings, name) == getattr(others, name) for name in {*SETTINGS} - {field, "instance_id"})
 
 
 @pytest.mark.parametrize(

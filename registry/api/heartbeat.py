@@ -22,6 +22,8 @@ class HeartbeatForm(msgspec.Struct):
     metadata: dict[str, Any] | None = None
 
 
+HEARTBEAT_SCHEMA: dict[str, Any] = msgspec.json.schema(HeartbeatForm)["$defs"]["HeartbeatForm"]
+
 _read = msgspec.json.Decoder(HeartbeatForm).decode
 
 

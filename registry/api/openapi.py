@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import msgspec
 import orjson
 
 from registry import __version__
-from registry.api.heartbeat import HeartbeatForm
+from registry.api.heartbeat import HEARTBEAT_SCHEMA
 from registry.api.tools import TOOLS
 from registry.model.registration import registration_schema
 
@@ -98,7 +97,7 @@ def _paths() -> dict[str, Any]:
         },
         "/agents/{agent_id}/status": {"get": _operation("Show an agent's status", path=True, query=(_FRESH,))},
         "/capabilities": {"get": _operation("Search capabilities", query=_CAPABILITY_FILTERS)},
-        "/heartbeat": {"post": _operation("Send a heartbeat", body=msgspec.json.schema(HeartbeatForm))},
+        "/heartbeat": {"post": _operation("Send a heartbeat", body=HEARTBEAT_SCHEMA)},
         "/heartbeats": {"post": _operation("Send many heartbeats", body=_many("agent_ids", _TEXT, 1000))},
         "/health": {"get": _operation("How the registry is")},
         "/health/{agent_id}": {"get": _operation("How an agent is", path=True)},

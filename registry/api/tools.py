@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +12,7 @@ from starlette.routing import Route
 from registry.api.agents import AgentRoutes
 from registry.api.answers import answer, listing, success
 from registry.api.body import read_object
-from registry.api.heartbeat import HeartbeatForm
+from registry.api.heartbeat import HEARTBEAT_SCHEMA
 from registry.api.parameters import discover_query, refuse_unknown
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration import registration_schema
@@ -62,7 +61,7 @@ TOOLS = (
         "Find agents by capability, label, namespace, version and status",
         {"type": "object", "properties": {"query": _QUERY}},
     ),
-    Tool("heartbeat", "Tell that an agent is alive", msgspec.json.schema(HeartbeatForm)),
+    Tool("heartbeat", "Tell that an agent is alive", HEARTBEAT_SCHEMA),
     Tool("get_agent_status", "Show all that is known of an agent", _AGENT_ID),
 )
 

@@ -73,7 +73,8 @@ class Discovery:
         wanted = Matcher(query)
         view, behind = await self._view(resource_version)
         records = wanted.select(view)
-        if behind is None and await self._listen(records, view.version) != view.version:
+        if behind is None and await self._listen(records):
+            # The view went on meanwhile; the rows must be of the version they are said to be of.
             records = wanted.select(view)
         records.sort(key=lambda record: record.order)
         return Listing(records, view.version, behind)
@@ -143,18 +144,17 @@ class Discovery:
             raise NotReady("This replica has not filled its cache yet; try again shortly")
         return feed.view, feed.behind
 
-    async def _listen(self, records: list[Record], version: int) -> int:
-        """Learn the last heartbeats that are older than a list may show; return the version held afterwards."""
+    async def _listen(self, records: list[Record]) -> bool:
+        """Learn the last heartbeats that are older than a list may show; tell whether that took any time."""
         now = time.monotonic()
         old = [record for record in records if now - record.heard_at > _HEARD_WITHIN]
         if not old:
-            return version
+            return False
         heard = await self._agents.last_heard([record.agent.id for record in old])
         now = time.monotonic()
         for record, at in zip(old, heard.at, strict=True):
             record.hear(at, now)
-        view = self._feed.view
-        return version if view is None else view.version
+        return True
 
 
 def _one(view: View, agent_id: str) -> Record:

@@ -21,9 +21,11 @@ class Proxy:
     * `swallow_requests`, `swallow_replies`: that direction vanishes, the connection stays open;
     * `cut_requests`, `cut_replies`: so many of the next chunks in that direction close their connection instead of
       passing. A reply that is cut belongs to a request the server has carried out; a request that is cut was not;
-    * `cut()`: close every connection now; `refuse()`: cut, and take no new one until `accept()`.
+    * `cut()`: close every connection now; `refuse()`: cut, and take no new one until `accept()`;
+    * `refuse_with_next_reply`: refuse as soon as the next reply is there, which does not pass.
 
-    `connections` counts those accepted, `requests` the chunks that reached the server.
+    `connections` counts those accepted, `requests` the chunks that reached the server, `underway` those that are held
+    back on their way there.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -32,8 +34,10 @@ class Proxy:
         self.swallow_replies = False
         self.cut_requests = 0
         self.cut_replies = 0
+        self.refuse_with_next_reply = False
         self.connections = 0
         self.requests = 0
+        self.underway = 0
         self.port = 0
         self._dial = _dialler(upstream)
         self._server: asyncio.Server | None = None
@@ -52,7 +56,7 @@ class Proxy:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.refuse()
+        self.refuse()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -62,7 +66,7 @@ class Proxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def refuse(self) -> None:
+    def refuse(self) -> None:
         """Close every connection and refuse new ones."""
         if self._server is not None:
             self._server.close()
@@ -97,18 +101,25 @@ class Proxy:
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            server[1].transport.abort()
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            server[1].transport.abort()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, take: Callable[[], bool]) -> None:
         while chunk := await source.read(_CHUNK):
             if self.delay:
-                await asyncio.sleep(self.delay)
+                await self._hold(underway=take == self._take_request)
             if take():
                 sink.write(chunk)
                 await sink.drain()
+
+    async def _hold(self, *, underway: bool) -> None:
+        self.underway += underway
+        try:
+            await asyncio.sleep(self.delay)
+        finally:
+            self.underway -= underway
 
     def _take_request(self) -> bool:
         """Tell whether this chunk goes on; raises where the connection is to be cut instead."""
@@ -119,6 +130,9 @@ class Proxy:
         return not self.swallow_requests
 
     def _take_reply(self) -> bool:
+        if self.refuse_with_next_reply:
+            self.refuse_with_next_reply = False
+            self.refuse()
         if self.cut_replies:
             self.cut_replies -= 1
             raise ConnectionAbortedError

@@ -1,0 +1,164 @@
+"""The agents of a benchmark and the requests they send, as bytes built beforehand."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.load import Check, Exchange
+
+BODY_BYTES = 1400
+BATCH = 200
+BEATS = 1000
+
+_REVISION = b"0000000000"
+
+
+def request(method: str, path: str, body: bytes | None = None) -> bytes:
+    """Return one HTTP request with the headers it needs and no others."""
+    head = f"{method} {path} HTTP/1.1\r\nhost: registry\r\n"
+    if body is None:
+        return f"{head}\r\n".encode()
+    return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def succeeded(body: bytes) -> bool:
+    """Tell whether the registry took what it was sent: 200 alone says nothing."""
+    return body.startswith(b'{"status":"success"')
+
+
+def name(number: int) -> str:
+    """Return the id of an agent."""
+    return f"agent-{number:06d}"
+
+
+def shared_by_ten(group: int) -> str:
+    """Return the capability that exactly the ten agents of one group have."""
+    return f"shared-{group:05d}"
+
+
+def registration(number: int, *, agent_id: str | None = None, namespace: str | None = None) -> dict[str, Any]:
+    """Return a registration of 1,400 bytes with four capabilities.
+
+    One is the agent's own, one is shared by exactly ten agents, one by a tenth of all, one by all.
+    """
+    agent_id = agent_id or name(number)
+    capabilities = [
+        _capability(f"own-{agent_id}", "Answers what no other agent can answer"),
+        _capability(shared_by_ten(number // 10), "Reads and writes one team's documents"),
+        _capability(f"tenth-{number % 10}", "Searches a tenth of the archive"),
+        _capability("common", "Says what this agent is doing"),
+    ]
+    document = {
+        "id": agent_id,
+        "name": f"Agent {number}",
+        "namespace": namespace or f"ns-{number % 10}",
+        "agent_type": "mcp_agent",
+        "endpoint": f"http://10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}:8080",
+        "capabilities": capabilities,
+        "labels": {"team": f"team-{number // 10}", "tier": "backend"},
+        "metadata": {"revision": _REVISION.decode(), "note": ""},
+    }
+    metadata: Any = document["metadata"]
+    metadata["note"] = "x" * (BODY_BYTES - len(_encoded(document)))
+    return document
+
+
+def registrations(agents: int) -> Iterator[Exchange]:
+    """Register every agent again and again, each time with another body."""
+    parts = []
+    for number in range(agents):
+        sent = request("POST", "/agents", _encoded(registration(number)))
+        before, _, after = sent.partition(_REVISION)
+        parts.append((before, after))
+    for revision, (before, after) in enumerate(itertools.cycle(parts), 1):
+        yield b"%s%010d%s" % (before, revision, after), succeeded
+
+
+def newcomers(agents: int, namespace: str) -> list[Exchange]:
+    """Register agents that were not there before, in a namespace of their own."""
+    return [
+        (
+            request("POST", "/agents", _encoded(registration(number, agent_id=each, namespace=namespace))),
+            succeeded,
+        )
+        for number, each in enumerate(newcomer_ids(agents, namespace))
+    ]
+
+
+def newcomer_ids(agents: int, namespace: str) -> list[str]:
+    """Return the ids that `newcomers` registers."""
+    return [f"{namespace}-{number:03d}" for number in range(agents)]
+
+
+def leavers(agents: int, namespace: str) -> list[Exchange]:
+    """Unregister what `newcomers` registered."""
+    return [(request("DELETE", f"/agents/{each}"), succeeded) for each in newcomer_ids(agents, namespace)]
+
+
+def listing(agents: int, namespace: str) -> Exchange:
+    """Ask for a namespace; the answer must hold every agent that `newcomers` registered there and no other."""
+    expected = [f'"id":"{each}"'.encode() for each in newcomer_ids(agents, namespace)]
+
+    def found_all(body: bytes) -> bool:
+        return b'"count":%d,' % agents in body[-120:] and all(each in body for each in expected)
+
+    return request("GET", f"/agents?namespace={namespace}"), found_all
+
+
+def heartbeats(agents: int) -> list[Exchange]:
+    """Return one heartbeat of every agent."""
+    return [
+        (request("POST", "/heartbeat", _encoded({"agent_id": name(number)})), succeeded) for number in range(agents)
+    ]
+
+
+def discoveries(agents: int) -> list[Exchange]:
+    """Return one question for every capability that ten agents have."""
+    return [_discovery(shared_by_ten(group)) for group in range(agents // 10)]
+
+
+def arrivals(agents: int) -> Iterator[Exchange]:
+    """Register all agents, in large calls."""
+    for first in range(0, agents, BATCH):
+        numbers = range(first, min(first + BATCH, agents))
+        body = _encoded({"agents": [registration(number) for number in numbers]})
+        yield request("POST", "/agents/batch", body), _all_succeeded(len(numbers))
+
+
+def first_heartbeats(agents: int) -> Iterator[Exchange]:
+    """Beat once for every agent, in large calls, which makes them healthy."""
+    for first in range(0, agents, BEATS):
+        numbers = range(first, min(first + BEATS, agents))
+        body = _encoded({"agent_ids": [name(number) for number in numbers]})
+        yield request("POST", "/heartbeats", body), _all_succeeded(len(numbers))
+
+
+def _capability(capability: str, description: str) -> dict[str, Any]:
+    return {
+        "name": capability,
+        "description": description,
+        "version": "1.2.0",
+        "tags": ["documents", "team"],
+        "input_schema": {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]},
+    }
+
+
+def _discovery(capability: str) -> Exchange:
+    named = f'"name":"{capability}"'.encode()
+
+    def found_ten(body: bytes) -> bool:
+        return b'"count":10,' in body[-120:] and body.count(named) == 10
+
+    return request("GET", f"/agents?capability={capability}"), found_ten
+
+
+def _all_succeeded(expected: int) -> Check:
+    def check(body: bytes) -> bool:
+        return succeeded(body) and body.count(b'"status":"success"') == expected + 1
+
+    return check
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()

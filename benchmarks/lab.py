@@ -1,0 +1,57 @@
+"""What the cases share: filled meshes, and the constant server that everything is compared with."""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+
+from benchmarks import agents
+from benchmarks.constant import BODY
+from benchmarks.fleet import Cores, Mesh, running_constant, running_mesh
+from benchmarks.load import Clients, Exchange
+
+CONNECTIONS = 100
+REPEATS = 3
+CONSTANT: Exchange = (agents.request("GET", "/constant"), BODY.__eq__)
+# Far beyond what any step takes on a machine that is worth measuring on.
+PATIENCE_SECONDS = 300.0
+
+# Calls of 200 registrations on their way at once while a mesh is filled: what waits for Redis is bounded.
+_SETTLERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says: seconds per measurement, agents in the store, where everything runs."""
+
+    seconds: float
+    agents: int
+    cores: Cores
+
+
+class Lab:
+    """Meshes that are filled once and shared by the cases, and the constant server; all end with `undo`."""
+
+    def __init__(self, options: Options, undo: contextlib.ExitStack) -> None:
+        self.options = options
+        self._undo = undo
+        self._meshes: dict[int, Mesh] = {}
+        self.constant = undo.enter_context(running_constant(options.cores))
+
+    async def mesh(self, size: int) -> Mesh:
+        """Return the mesh with so many healthy agents."""
+        if size not in self._meshes:
+            self._meshes[size] = await settled(self._undo, self.options.cores, size)
+        return self._meshes[size]
+
+
+async def settled(undo: contextlib.ExitStack, cores: Cores, size: int, *, together: bool = False) -> Mesh:
+    """Run a mesh until `undo`, with one replica and so many healthy agents in it."""
+    mesh = undo.enter_context(running_mesh(cores, together=together))
+    began = time.perf_counter()
+    async with asyncio.timeout(PATIENCE_SECONDS), Clients(mesh.replica.port, connections=_SETTLERS) as clients:
+        await clients.closed_loop(agents.arrivals(size))
+        await clients.closed_loop(agents.first_heartbeats(size))
+    took = time.perf_counter() - began
+    print(f"{size:,} agents registered over the API in {took:.1f} s; their replica is process {mesh.replica.pid}")
+    return mesh

@@ -1,0 +1,130 @@
+"""The cases that are rates: heartbeats, registrations and discoveries per CPU-second of the server process."""
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks import agents
+from benchmarks.fleet import Server, Store
+from benchmarks.lab import CONNECTIONS, CONSTANT, PATIENCE_SECONDS, REPEATS, Lab
+from benchmarks.load import Clients, Exchange, quantile
+from benchmarks.table import Table, milliseconds, verdict
+
+NAMES = ("heartbeat", "register", "discover")
+
+_WARM_UP_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Measure:
+    """One figure in requests per CPU-second, measured several times. CPU and latencies are seconds."""
+
+    label: str
+    size: int | None
+    target: int | None
+    server: Server
+    port: int
+    store: Store | None
+    source: Iterator[Exchange]
+    per_cpu: list[float] = field(default_factory=list)
+    per_second: list[float] = field(default_factory=list)
+    store_cpu: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+
+    async def run(self, seconds: float) -> None:
+        """Measure once: warm up, then count the answers and the CPU time the server takes for them."""
+        async with asyncio.timeout(PATIENCE_SECONDS), Clients(self.port, connections=CONNECTIONS) as clients:
+            load = asyncio.create_task(clients.closed_loop(self.source))
+            await _sleep_or_fail(load, _WARM_UP_SECONDS)
+            clients.forget()
+            cpu, store, began = self._cpu()
+            await _sleep_or_fail(load, seconds)
+            cpu, store, took = (after - before for after, before in zip(self._cpu(), (cpu, store, began), strict=True))
+            latencies = clients.latencies[:]
+            clients.stop()
+            await load
+        answers = len(latencies)
+        self.per_cpu.append(answers / cpu)
+        self.per_second.append(answers / took)
+        self.store_cpu.append(store / answers)
+        self.p50.append(quantile(latencies, 0.5))
+        self.p99.append(quantile(latencies, 0.99))
+
+    def _cpu(self) -> tuple[float, float, float]:
+        store = self.store.cpu_seconds if self.store is not None else 0.0
+        return self.server.cpu_seconds, store, time.perf_counter()
+
+
+async def measured(lab: Lab, names: Sequence[str]) -> Table:
+    """Measure everything that is a rate, in turns, so that a busy minute of the machine touches all of it."""
+    size = lab.options.agents
+    constant = Measure(
+        "constant",
+        None,
+        None,
+        lab.constant,
+        lab.constant.port,
+        None,
+        itertools.repeat(CONSTANT),
+    )
+    measures = [constant]
+
+    async def add(label: str, size: int, target: int, source: Iterator[Exchange]) -> None:
+        mesh = await lab.mesh(size)
+        measures.append(Measure(label, size, target, mesh.replica, mesh.replica.port, mesh.store, source))
+
+    if "heartbeat" in names:
+        for each in (size // 100, size, size * 10):
+            await add("heartbeat", each, 10_000, itertools.cycle(agents.heartbeats(each)))
+    if "register" in names:
+        await add("register", size, 5_000, agents.registrations(size))
+    if "discover" in names:
+        for each in (size // 10, size, size * 10):
+            await add("discover", each, 8_000, itertools.cycle(agents.discoveries(each)))
+        # The same questions whatever else is stored: what grows here grows with agents that do not match.
+        for each in (size, size * 10):
+            await add("discover, 100 names", each, 8_000, itertools.cycle(agents.discoveries(each)[:100]))
+    for repeat in range(REPEATS):
+        print(f"rates, repeat {repeat + 1} of {REPEATS}")
+        for measure in measures:
+            await measure.run(lab.options.seconds)
+    return _rate_table(measures, constant)
+
+
+def _rate_table(measures: Sequence[Measure], constant: Measure) -> Table:
+    table = Table(
+        "Requests per CPU-second of the server process, all its 100 clients busy",
+        (
+            *("case", "agents", "per CPU-s", "least to most", "of constant", "target"),
+            *("per second", "p50 ms", "p99 ms", "Redis us each", "RSS MB"),
+        ),
+    )
+    least = statistics.median(constant.per_cpu)
+    for each in measures:
+        rate = statistics.median(each.per_cpu)
+        table.add(
+            each.label,
+            f"{each.size:,}" if each.size is not None else "",
+            f"{rate:,.0f}",
+            f"{min(each.per_cpu):,.0f} to {max(each.per_cpu):,.0f}",
+            f"{rate / least:.2f}",
+            verdict(rate, at_least=each.target),
+            f"{statistics.median(each.per_second):,.0f}",
+            milliseconds(statistics.median(each.p50)),
+            milliseconds(statistics.median(each.p99)),
+            f"{statistics.median(each.store_cpu) * 1e6:.0f}" if each.store is not None else "",
+            f"{each.server.resident_bytes / 1e6:.0f}",
+        )
+    return table
+
+
+async def _sleep_or_fail(load: "asyncio.Task[None]", seconds: float) -> None:
+    """Let the load run for so long; if it ends before, it has failed."""
+    done, _ = await asyncio.wait((load,), timeout=seconds)
+    if done:
+        await load
+        raise RuntimeError("The load ended before its time")

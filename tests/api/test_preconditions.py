@@ -1,0 +1,172 @@
+"""Optimistic concurrency: a registration that names a version changes nothing when that version is over."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.calls import a_registration, beat, fields_of, refusal, register, show, success
+
+
+async def put(client: httpx2.AsyncClient, headers: Mapping[str, str] | None = None, **fields: Any) -> httpx2.Response:
+    """Register agent `a` with these headers."""
+    return await client.post("/agents", json=a_registration(**fields), headers=dict(headers or {}))
+
+
+FORMS = {
+    "body": lambda version: ({}, {"resource_version": version}),
+    "body as a number": lambda version: ({}, {"resource_version": int(version)}),
+    "If-Match: N": lambda version: ({"if-match": version}, {}),
+    'If-Match: "N"': lambda version: ({"if-match": f'"{version}"'}, {}),
+    'If-Match: W/"N"': lambda version: ({"if-match": f'W/"{version}"'}, {}),
+    "blanks": lambda version: ({"if-match": f'  "{version}" '}, {}),
+    "twice the same": lambda version: ({"if-match": f'"{version}"'}, {"resource_version": version}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+async def test_the_current_version_is_admitted_an_older_one_is_409(client: httpx2.AsyncClient, form: Any) -> None:
+    """In each of the ways a version can be sent; the answer names the version now, and nothing has changed."""
+    first = await register(client, step="1")
+    headers, fields = form(first)
+    second = success(await put(client, headers, step="2", **fields))["resource_version"]
+    before = await show(client)
+
+    body = refusal(await put(client, headers, step="3", **fields), 409, "stale_version")
+
+    assert body["resource_version"] == second
+    assert second in body["message"]
+    assert await show(client) == before
+
+
+async def test_a_version_yet_to_come_is_409(client: httpx2.AsyncClient) -> None:
+    """Neither the last spec change nor any later one: somebody made it up."""
+    version = await register(client)
+
+    refusal(await put(client, resource_version=str(int(version) + 1)), 409, "stale_version")
+
+
+async def test_a_status_change_is_no_conflict(client: httpx2.AsyncClient) -> None:
+    """The version of the last spec change, and of every change of status since, are all current."""
+    registered = await register(client)
+    await beat(client)
+    healthy = (await show(client))["resource_version"]
+    assert healthy != registered
+
+    success(await put(client, resource_version=registered))
+    success(await put(client, resource_version=healthy))
+    updated = success(await put(client, resource_version=registered, step="2"))["resource_version"]
+
+    refusal(await put(client, resource_version=healthy, step="3"), 409, "stale_version")
+    success(await put(client, resource_version=updated, step="3"))
+
+
+async def test_the_precondition_is_checked_for_an_unchanged_spec_too(client: httpx2.AsyncClient) -> None:
+    """A registration that would change nothing is no excuse for an old version."""
+    first = await register(client)
+    await register(client, step="2")
+
+    refusal(await put(client, resource_version=first, step="2"), 409, "stale_version")
+
+
+ONLY_IF_ABSENT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+    'resource_version "0"': ({}, {"resource_version": "0"}),
+    "resource_version 0": ({}, {"resource_version": 0}),
+    'If-Match: "0"': ({"if-match": '"0"'}, {}),
+    "If-None-Match: *": ({"if-none-match": "*"}, {}),
+    "two ways": ({"if-none-match": " * "}, {"resource_version": "0"}),
+}
+
+
+@pytest.mark.parametrize(("headers", "fields"), ONLY_IF_ABSENT.values(), ids=ONLY_IF_ABSENT)
+async def test_only_if_absent(client: httpx2.AsyncClient, headers: dict[str, str], fields: dict[str, Any]) -> None:
+    """The first comer is admitted, the second is told the version of the first."""
+    version = success(await put(client, headers, **fields))["resource_version"]
+
+    body = refusal(await put(client, headers, **fields), 409, "stale_version")
+
+    assert body["resource_version"] == version
+
+
+async def test_a_star_means_any_version_but_absent(client: httpx2.AsyncClient) -> None:
+    """`If-Match: *` updates and never creates."""
+    body = refusal(await put(client, {"if-match": "*"}), 409, "stale_version")
+    assert body["resource_version"] is None
+
+    await register(client)
+
+    success(await put(client, {"if-match": "*"}, step="2"))
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+async def test_a_version_of_an_absent_agent_is_409(client: httpx2.AsyncClient, form: Any) -> None:
+    """Never registered, or removed since: there is no version to match, and none is created."""
+    headers, fields = form("1795000000000")
+
+    body = refusal(await put(client, headers, **fields), 409, "stale_version")
+
+    assert body["resource_version"] is None
+    refusal(await client.get("/agents/a"), 404, "unknown_agent")
+
+
+NO_VERSIONS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
+    "text": ({}, {"resource_version": "abc"}, "resource_version"),
+    "empty": ({}, {"resource_version": ""}, "resource_version"),
+    "negative": ({}, {"resource_version": "-1"}, "resource_version"),
+    "negative number": ({}, {"resource_version": -1}, "resource_version"),
+    "fraction": ({}, {"resource_version": 1.5}, "resource_version"),
+    "boolean": ({}, {"resource_version": True}, "resource_version"),
+    "star in the body": ({}, {"resource_version": "*"}, "resource_version"),
+    "other digits": ({}, {"resource_version": "\u0661"}, "resource_version"),
+    "If-Match: text": ({"if-match": '"abc"'}, {}, "If-Match"),
+    "If-Match: empty": ({"if-match": ""}, {}, "If-Match"),
+    "If-Match: open quote": ({"if-match": '"1'}, {}, "If-Match"),
+    "If-Match: two": ({"if-match": '"1", "2"'}, {}, "If-Match"),
+    "If-None-Match: N": ({"if-none-match": '"1"'}, {}, "If-None-Match"),
+    "contradiction": ({"if-match": '"1"'}, {"resource_version": "2"}, "resource_version"),
+    "contradicting headers": ({"if-match": '"1"', "if-none-match": "*"}, {}, "resource_version"),
+}
+
+
+@pytest.mark.parametrize(("headers", "fields", "named"), NO_VERSIONS.values(), ids=NO_VERSIONS)
+async def test_what_is_no_version_is_422(
+    client: httpx2.AsyncClient, headers: dict[str, str], fields: dict[str, Any], named: str
+) -> None:
+    """Text that is no number is a mistake, not a conflict; the header or field is named."""
+    body = refusal(await put(client, headers, **fields), 422, "validation_failed")
+
+    assert fields_of(body) == [named]
+    refusal(await client.get("/agents/a"), 404, "unknown_agent")
+
+
+async def test_null_is_no_precondition(client: httpx2.AsyncClient) -> None:
+    """As everywhere in a registration, null means absent."""
+    await register(client)
+
+    success(await put(client, resource_version=None, step="2"))
+
+
+async def test_the_tool_takes_preconditions_too(client: httpx2.AsyncClient) -> None:
+    """In the registration or as a header; the path of a bad one begins at the body."""
+    first = await register(client)
+    await register(client, step="2")
+    url = "/mcp/tools/register_agent"
+
+    stale = await client.post(url, json={"registration_data": a_registration(resource_version=first)})
+    header = await client.post(url, json={"registration_data": a_registration()}, headers={"if-match": first})
+    bad = await client.post(url, json={"registration_data": a_registration(resource_version="x")})
+
+    refusal(stale, 409, "stale_version")
+    refusal(header, 409, "stale_version")
+    assert fields_of(refusal(bad, 422, "validation_failed")) == ["registration_data.resource_version"]
+
+
+async def test_a_hundred_who_read_the_same_version_make_one_change(client: httpx2.AsyncClient) -> None:
+    """Of many conditional writes at once exactly one is admitted."""
+    version = await register(client)
+
+    answers = await asyncio.gather(*(put(client, resource_version=version, step=str(n)) for n in range(100)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 99

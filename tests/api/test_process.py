@@ -1,0 +1,276 @@
+"""A replica as users run it, over a real socket: what only the HTTP server or the process can get wrong."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from tests.support.calls import JSON, a_registration, listed, refusal, register, success
+from tests.support.eventually import async_wait_until, wait_until
+from tests.support.ports import free_port
+from tests.support.proxy import Proxy
+from tests.support.redis_server import RedisServer
+from tests.support.replica import Replica
+
+TOKEN = "s3cret"  # noqa: S105 - it opens nothing but these tests
+
+
+@pytest.fixture
+def replica(redis_url: str) -> Iterator[Replica]:
+    """Provide a running replica, which must end well."""
+    with Replica(redis_url) as running:
+        yield running
+
+
+async def test_the_five_calls_of_the_workflow(replica: Replica) -> None:
+    """Register, beat, discover, status, unregister: over a socket, through a process."""
+    async with httpx2.AsyncClient(base_url=replica.url) as client:
+        success(await client.post("/mcp/tools/register_agent", json={"registration_data": a_registration()}))
+        success(await client.post("/mcp/tools/heartbeat", json={"agent_id": "a"}))
+        found = success(await client.post("/mcp/tools/discover_services", json={"query": {"status": "healthy"}}))
+        status = success(await client.post("/mcp/tools/get_agent_status", json={"agent_id": "a"}))
+        success(await client.post("/mcp/tools/unregister_agent", json={"agent_id": "a"}))
+
+        assert found["agents"] == [status["agent"]]
+        assert await listed(client) == []
+
+
+async def test_head_is_get_without_the_body(replica: Replica) -> None:
+    """Same status and headers, no bytes."""
+    async with httpx2.AsyncClient(base_url=replica.url) as client:
+        await register(client)
+        for path in (
+            "/",
+            "/agents",
+            "/agents/a",
+            "/agents/a/status",
+            "/capabilities",
+            "/health/a",
+            "/ready",
+            "/metrics",
+        ):
+            answer = await client.head(path)
+            assert (answer.status_code, answer.content) == (200, b""), path
+            assert int(answer.headers["content-length"]) > 0
+        missing = await client.head("/agents/nobody")
+        assert (missing.status_code, missing.content) == (404, b"")
+
+
+async def test_ten_megabytes_are_413_however_they_come(replica: Replica) -> None:
+    """Declared or streamed, for every kind of call; the next request on the client is served."""
+    body = b'{"id":"' + b"x" * 10_000_000 + b'"}'
+
+    async def streamed() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 65536):
+            yield body[at : at + 65536]
+
+    async with httpx2.AsyncClient(base_url=replica.url, timeout=20) as client:
+        for path in ("/agents", "/heartbeat", "/agents/batch", "/mcp/tools/register_agent"):
+            for content in (body, streamed()):
+                # A server may answer and close before it was sent everything; the client then sees one or the other.
+                with contextlib.suppress(httpx2.WriteError, httpx2.ReadError, httpx2.RemoteProtocolError):
+                    refusal(await client.post(path, content=content, headers=JSON), 413, "request_too_large")
+        await register(client)
+
+
+def exchange(url: str, request: bytes) -> bytes:
+    """Send bytes over a socket and return all that comes back until the other side closes."""
+    where = httpx2.URL(url)
+    with socket.create_connection((where.host, where.port or 80), timeout=5) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+        return answer
+
+
+STRANGE = {
+    "no http": b"hello\r\n\r\n",
+    "no host": b"GET /agents HTTP/1.1\r\n\r\n",
+    "nul in the path": b"GET /agents/\x00 HTTP/1.1\r\nhost: a\r\n\r\n",
+    "bytes in the path": b"GET /agents/\xff\xfe HTTP/1.1\r\nhost: a\r\n\r\n",
+    "bytes in the query": b"GET /agents?\xff=\xfe HTTP/1.1\r\nhost: a\r\n\r\n",
+    "broken escape": b"GET /agents/%zz HTTP/1.1\r\nhost: a\r\n\r\n",
+    "surrogate escape": b"GET /agents/%ED%A0%80 HTTP/1.1\r\nhost: a\r\n\r\n",
+    "whole url": b"GET http://a/agents HTTP/1.1\r\nhost: a\r\n\r\n",
+    "star": b"OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n",
+    "connect": b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n",
+    "bad length": b"POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n",
+    "negative length": b"POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
+    "half a body": b'POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"id"',
+    "half a header": b"GET /agents HTTP/1.1\r\nhost",
+    "http 1.0": b"GET /agents HTTP/1.0\r\n\r\n",
+    "websocket": b"GET /agents HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+}
+
+
+def test_strange_requests_are_never_a_5xx(replica: Replica) -> None:
+    """Nothing that comes over the socket is answered as trouble of ours, or logged as a failure."""
+    for name, request in STRANGE.items():
+        answer = exchange(replica.url, request)
+        assert not answer.startswith(b"HTTP/1.1 5"), (name, answer)
+
+    assert httpx2.get(f"{replica.url}/agents").status_code == 200
+    assert '"level":"error"' not in replica.log
+
+
+def test_the_metrics_port_asks_for_no_token_and_serves_nothing_else(redis_url: str) -> None:
+    """Text under /metrics and /metrics/prometheus; the API's own metrics stay behind the token."""
+    port = free_port()
+    with Replica(redis_url, METRICS_PORT=str(port), AUTH_TOKEN=TOKEN) as replica:
+        scrape = f"http://127.0.0.1:{port}"
+
+        for path in ("/metrics", "/metrics/prometheus"):
+            answer = httpx2.get(scrape + path, headers={"accept": "application/json"})
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith("text/plain")
+            assert "mcp_registry_agents_total 0" in answer.text
+            assert httpx2.get(replica.url + path).status_code == 401
+        for path in ("/agents", "/", "/health", "/mcp/tools"):
+            refusal(httpx2.get(scrape + path), 404, "not_found")
+        assert TOKEN not in replica.log
+
+
+def test_a_taken_port_is_told_with_what_to_do(redis_url: str) -> None:
+    """The process ends at once, with a sentence and no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(AssertionError, match="ended with status 1") as failed:
+            Replica(redis_url, REGISTRY_PORT=port).start()
+
+    assert f"Cannot listen on 127.0.0.1:{port}" in str(failed.value)
+    assert "--port" in str(failed.value)
+    assert "Traceback" not in str(failed.value)
+
+
+def test_bad_settings_are_told_together(redis_url: str) -> None:
+    """Each with its name, its value and what is expected."""
+    with pytest.raises(AssertionError, match="ended with status 1") as failed:
+        Replica(redis_url, AGENT_TIMEOUT="60", REGISTRY_PORT="http", AUTH_TOKEN=" ").start()  # noqa: S106 - a bad one
+
+    for name in ("AGENT_TIMEOUT", "REGISTRY_PORT", "AUTH_TOKEN"):
+        assert name in str(failed.value)
+    assert "Traceback" not in str(failed.value)
+
+
+def test_a_taken_metrics_port_is_told_by_its_own_setting(redis_url: str) -> None:
+    """The advice names the port that is taken, not the other."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(AssertionError, match="ended with status 1") as failed:
+            Replica(redis_url, METRICS_PORT=port).start()
+
+    assert f"Cannot listen on 127.0.0.1:{port}" in str(failed.value)
+    assert "another port with METRICS_PORT" in str(failed.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_client_that_never_ends_its_request_does_not_hold_the_process(
+    replica: Replica, number: signal.Signals
+) -> None:
+    """Half a body: the process waits its grace for the rest, and then ends in time with status 0 all the same."""
+    where = httpx2.URL(replica.url)
+    with socket.create_connection((where.host, where.port or 80), timeout=5) as connection:
+        connection.sendall(b'POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"id"')
+        httpx2.get(f"{replica.url}/ready")  # answered after the half was read
+
+        os.kill(replica.pid, number)
+        replica.stop()
+        replica.start()
+
+
+async def test_sigterm_finishes_what_is_in_flight(redis_url: str) -> None:
+    """A registration that Redis is still busy with is answered, then the process ends with status 0."""
+    async with Proxy(redis_url) as proxy:
+        replica = await asyncio.to_thread(_started, proxy.url)
+        async with httpx2.AsyncClient(base_url=replica.url, timeout=10) as client:
+            await register(client, "first")
+            proxy.delay = 0.3
+            before = proxy.requests
+            answer = asyncio.create_task(client.post("/agents", json=a_registration("last")))
+            await async_wait_until(lambda: proxy.requests > before, description="the write is on its way")
+
+            os.kill(replica.pid, signal.SIGTERM)
+            done = success(await answer)
+        proxy.delay = 0
+        await asyncio.to_thread(replica.stop)
+
+    assert done["agent_id"] == "last"
+
+
+def _started(url: str) -> Replica:
+    replica = Replica(url)
+    replica.start()
+    return replica
+
+
+async def test_sigterm_gives_up_the_lead_and_idle_connections_do_not_hold_it(redis_url: str, raw: redis.Redis) -> None:
+    """With open keep-alive connections the process still ends in time, and the lock is free."""
+    replica = await asyncio.to_thread(_started, redis_url)
+    async with httpx2.AsyncClient(base_url=replica.url) as client:
+        await asyncio.gather(*(client.get("/agents") for _ in range(5)))
+        await async_wait_until(lambda: raw.get("{mesh}:leader"), description="the replica leads")
+
+        await asyncio.to_thread(replica.stop)
+
+    assert raw.get("{mesh}:leader") is None
+
+
+def test_sigterm_is_obeyed_while_the_store_is_away(own_server: RedisServer) -> None:
+    """A frozen Redis does not keep the process alive past its five seconds."""
+    with Replica(own_server.url) as replica:
+        own_server.pause()
+        try:
+            replica.stop()
+        finally:
+            own_server.resume()
+
+
+def test_without_redis_the_embedded_store_keeps_what_was_acknowledged(tmp_path: Path) -> None:
+    """Over a clean stop and over a kill: the agents and their versions are there again."""
+    data = str(tmp_path / "data")
+    with Replica(REGISTRY_DATA_DIR=data) as replica:
+        answer = httpx2.post(f"{replica.url}/agents", json=a_registration("a"))
+        version = success(answer)["resource_version"]
+    with Replica(REGISTRY_DATA_DIR=data) as replica:
+        assert httpx2.get(f"{replica.url}/agents/a").json()["resource_version"] == version
+        success(httpx2.post(f"{replica.url}/agents", json=a_registration("b")))
+        replica.kill()
+    with Replica(REGISTRY_DATA_DIR=data) as replica:
+        assert [agent["id"] for agent in httpx2.get(f"{replica.url}/agents").json()["agents"]] == ["a", "b"]
+
+
+async def test_three_replicas_share_one_mesh(redis_url: str) -> None:
+    """A hundred agents registered round-robin at the same instant: each replica lists them all at once."""
+    with Replica(redis_url) as one, Replica(redis_url) as two, Replica(redis_url) as three:
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(httpx2.AsyncClient(base_url=replica.url, timeout=10))
+                for replica in (one, two, three)
+            ]
+            await asyncio.gather(*(register(clients[n % 3], f"a{n:02}") for n in range(100)))
+            lists: list[Any] = [await listed(client) for client in clients]
+            leaders = [(await client.get("/health")).json()["leader"]["instance"] for client in clients]
+
+    assert lists[0] == lists[1] == lists[2] == [f"a{n:02}" for n in range(100)]
+    assert len(set(leaders)) == 1
+
+
+def test_log_lines_are_json_when_nobody_watches(redis_url: str) -> None:
+    """One object a line, but for the lines for people."""
+    with Replica(redis_url) as replica:
+        wait_until(lambda: "the cache is filled" in replica.log, description="the replica has filled its cache")
+        lines = [line for line in replica.log.splitlines() if line and not line.startswith("  ")]
+
+    assert lines
+    assert all(line.startswith("{") for line in lines)

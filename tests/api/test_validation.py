@@ -1,0 +1,207 @@
+"""A registration that breaks rules is told all of them at once, each by its path in the request."""
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from registry.notation import read_contexts, read_thresholds
+from tests.support.calls import a_registration, fields_of, listed, refusal, register, show, success
+from tests.support.in_process import in_process
+
+WRONG_EVERYWHERE = {
+    "id": "no blanks here",
+    "name": "",
+    "namespace": "Not_A_Namespace",
+    "endpoint": "ftp://a",
+    "capabilities": ["x", "y", "z", {"name": "w", "version": "1.0.0.0", "stability": "ripe", "tags": "io"}, "x", {}],
+    "labels": {"ok": "ok", "bad key!": "v", "k": "bad value!"},
+    "health_interval": 0,
+    "timeout_threshold": True,
+    "eviction_threshold": "90",
+    "metadata": [],
+}
+NAMED = {
+    "id",
+    "name",
+    "namespace",
+    "endpoint",
+    "capabilities[3].version",
+    "capabilities[3].stability",
+    "capabilities[3].tags",
+    "capabilities[4]",
+    "capabilities[5].name",
+    'labels["bad key!"]',
+    "labels.k",
+    "health_interval",
+    "timeout_threshold",
+    "eviction_threshold",
+    "metadata",
+}
+
+
+async def test_all_bad_fields_come_in_one_answer(client: httpx2.AsyncClient) -> None:
+    """Fourteen mistakes are one round trip; nothing is registered."""
+    body = refusal(await client.post("/agents", json=WRONG_EVERYWHERE), 422, "validation_failed")
+
+    assert set(fields_of(body)) == NAMED
+    assert len(fields_of(body)) == len(NAMED)
+    assert body["message"].startswith(f"The registration was refused: {fields_of(body)[0]}")
+    assert f"{len(NAMED) - 1} more in details" in body["message"]
+    assert await listed(client) == []
+
+
+async def test_the_tool_names_fields_from_the_body_on(client: httpx2.AsyncClient) -> None:
+    """The path begins at `registration_data`."""
+    answer = await client.post("/mcp/tools/register_agent", json={"registration_data": WRONG_EVERYWHERE})
+
+    body = refusal(answer, 422, "validation_failed")
+
+    assert set(fields_of(body)) == {f"registration_data.{field}" for field in NAMED}
+    assert "registration_data.capabilities[3].version" in fields_of(body)
+
+
+@pytest.mark.parametrize("given", [None, [], "a", 1, True])
+async def test_the_tool_wants_an_object(client: httpx2.AsyncClient, given: Any) -> None:
+    """What is no registration at all is named as a whole."""
+    body = refusal(
+        await client.post("/mcp/tools/register_agent", json={"registration_data": given}), 422, "validation_failed"
+    )
+
+    assert fields_of(body)[0] == "registration_data"
+
+
+@pytest.mark.parametrize("tool", ["unregister_agent", "get_agent_status", "heartbeat"])
+@pytest.mark.parametrize("body", [{}, {"agent_id": None}, {"agent_id": ""}, {"agent_id": 7}, {"agent_id": ["a"]}])
+async def test_a_tool_that_wants_an_id_says_so(client: httpx2.AsyncClient, tool: str, body: dict[str, Any]) -> None:
+    """A missing or wrong id is a mistake of the caller, not an unknown agent."""
+    found = refusal(await client.post(f"/mcp/tools/{tool}", json=body), 422, "validation_failed")
+
+    assert fields_of(found) == ["agent_id"]
+
+
+async def test_a_heartbeats_metadata_is_accepted_and_left_alone(client: httpx2.AsyncClient) -> None:
+    """An object or null is taken, anything else refused; the agent does not change."""
+    await register(client)
+    for metadata in ({}, None, {"endpoint": "http://elsewhere", "load": 0.5}):
+        success(await client.post("/heartbeat", json={"agent_id": "a", "metadata": metadata}))
+
+    body = refusal(await client.post("/heartbeat", json={"agent_id": 7, "metadata": "none"}), 422, "validation_failed")
+
+    assert fields_of(body) == ["agent_id", "metadata"]
+    assert (await show(client))["endpoint"] == "http://a:1"
+
+
+SILENCE: list[tuple[dict[str, Any], tuple[float, float]]] = [
+    ({}, (60, 120)),
+    ({"health_interval": 30.0}, (60, 120)),
+    ({"health_interval": 40}, (80, 160)),
+    ({"timeout_threshold": 5}, (5, 10)),
+    ({"timeout_threshold": 5, "health_interval": 40}, (5, 10)),
+    ({"eviction_threshold": 90}, (60, 90)),
+    ({"timeout_threshold": 0.5, "eviction_threshold": 0.75}, (0.5, 0.75)),
+    ({"agent_type": "file_agent"}, (30, 90)),
+    ({"agent_type": "file_agent", "health_interval": 40}, (30, 90)),
+    ({"agent_type": "file_agent", "timeout_threshold": 10}, (10, 20)),
+    ({"agent_type": "file_agent", "eviction_threshold": 40}, (30, 40)),
+    ({"agent_type": "other"}, (60, 120)),
+]
+
+
+@pytest.mark.parametrize(("fields", "thresholds"), SILENCE, ids=[str(fields) for fields, _ in SILENCE])
+async def test_thresholds_are_its_own_or_its_types_or_the_default(
+    redis_url: str, fields: dict[str, Any], thresholds: tuple[float, float]
+) -> None:
+    """Explicit ones go before those of the type, those before the larger of AGENT_TIMEOUT and two intervals."""
+    async with in_process(redis_url, thresholds=read_thresholds("file_agent=30s/90s")) as client:
+        await register(client, **fields)
+
+        health = (await client.get("/health/a")).json()
+
+    assert (health["timeout_threshold"], health["eviction_threshold"]) == thresholds
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"timeout_threshold": 60, "eviction_threshold": 60},
+        {"timeout_threshold": 60, "eviction_threshold": 59.9},
+        {"eviction_threshold": 60},
+        {"eviction_threshold": 10},
+        {"health_interval": 60, "eviction_threshold": 100},
+        {"agent_type": "file_agent", "eviction_threshold": 30},
+    ],
+    ids=str,
+)
+async def test_an_eviction_not_above_the_timeout_is_422(redis_url: str, fields: dict[str, Any]) -> None:
+    """Whether the timeout is its own, its type's or the default."""
+    async with in_process(redis_url, thresholds=read_thresholds("file_agent=30s/90s")) as client:
+        body = refusal(await client.post("/agents", json=a_registration(**fields)), 422, "validation_failed")
+
+    assert fields_of(body) == ["eviction_threshold"]
+    assert "above" in body["message"]
+
+
+async def test_high_security_requires_three_capabilities(client: httpx2.AsyncClient) -> None:
+    """The answer names those that are missing; with all of them the agent may register."""
+    needed = ["authentication", "authorization", "audit"]
+
+    body = refusal(
+        await client.post(
+            "/agents", json=a_registration(security_context="high_security", capabilities=["execute", "audit"])
+        ),
+        422,
+        "validation_failed",
+    )
+
+    assert fields_of(body) == ["capabilities"]
+    assert "authentication" in body["message"]
+    assert "authorization" in body["message"]
+    assert "audit" not in body["message"].replace("authorization", "")
+    await register(client, security_context="high_security", capabilities=[*needed, "execute"])
+    await register(client, "s", security_context="standard")
+    await register(client, "d")
+
+
+async def test_an_unknown_context_is_told_the_known_ones(redis_url: str) -> None:
+    """The setting adds to those that are built in."""
+    async with in_process(redis_url, security_contexts=read_contexts("pci=encryption+audit")) as client:
+        unknown = refusal(
+            await client.post("/agents", json=a_registration(security_context="secret")), 422, "validation_failed"
+        )
+        missing = refusal(
+            await client.post("/agents", json=a_registration(security_context="pci", capabilities=["audit"])),
+            422,
+            "validation_failed",
+        )
+        await register(client, security_context="pci", capabilities=["audit", "encryption"])
+
+    assert fields_of(unknown) == ["security_context"]
+    assert "high_security, pci, standard" in unknown["message"]
+    assert fields_of(missing) == ["capabilities"]
+    assert missing["message"].endswith("requires the capabilities encryption")
+
+
+async def test_what_the_service_refuses_comes_in_one_answer_too(client: httpx2.AsyncClient) -> None:
+    """Context, thresholds and precondition: three mistakes, one answer, paths from the body on."""
+    sent = a_registration(security_context="secret", eviction_threshold=1, resource_version="x")
+
+    body = refusal(
+        await client.post("/mcp/tools/register_agent", json={"registration_data": sent}), 422, "validation_failed"
+    )
+
+    assert fields_of(body) == [
+        "registration_data.security_context",
+        "registration_data.eviction_threshold",
+        "registration_data.resource_version",
+    ]
+
+
+async def test_a_refused_registration_leaves_the_agent_as_it_was(client: httpx2.AsyncClient) -> None:
+    """Neither its spec nor its heartbeat, version or thresholds move."""
+    await register(client, labels={"k": "v"})
+    before = await show(client)
+
+    refusal(await client.post("/agents", json=a_registration(labels={"k": "!"})), 422, "validation_failed")
+
+    assert await show(client) == before

@@ -1,0 +1,137 @@
+"""A private, real server for each worker: clean before each test, found consistent after it.
+
+Fixtures: `redis_server`, `redis_url`, `raw` (a client to look into it), `settings`, `store`; and `own_server`, a second
+server for tests that pause, kill or misconfigure theirs.
+"""
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import redis
+
+from registry.settings import Settings
+from registry.store.connection import server_at
+from registry.store.store import Store
+from tests.support.docker_redis import DockerIsAwayError, docker_redis
+from tests.support.leaks import inconsistencies
+from tests.support.redis_server import RedisServer
+
+
+class HasUrl(Protocol):
+    """A server that runs somewhere."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens, as redis-py takes it."""
+
+
+class _InDocker:
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests run against a Redis in Docker instead of the embedded server."""
+    parser.addoption(
+        "--redis",
+        choices=("embedded", "docker"),
+        default="embedded",
+        help="docker: the shared test server is a container, where Docker answers; else such tests are skipped",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare our marker."""
+    config.addinivalue_line(
+        "markers", "poisoned(why): damages data on purpose, so the check after the test is left out"
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print why tests were skipped when a server was asked for that is not there."""
+    if terminalreporter.config.getoption("--redis") == "docker":
+        skipped = terminalreporter.getreports("skipped")
+        for reason in sorted({report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)}):
+            terminalreporter.write_line(reason)
+
+
+@pytest.fixture(scope="session")
+def server_of_worker(request: pytest.FixtureRequest) -> Iterator[HasUrl]:
+    """One server for all tests of this worker; ask for `redis_server`, which cleans it."""
+    if request.config.getoption("--redis") == "docker":
+        try:
+            with docker_redis() as url:
+                yield _InDocker(url)
+        except DockerIsAwayError as error:
+            pytest.skip(str(error))
+    else:
+        with RedisServer() as server:
+            yield server
+
+
+def wipe(client: redis.Redis) -> None:
+    """Forget all data and, at random, all scripts; put back the configuration that tests change."""
+    client.flushall()
+    client.config_set("notify-keyspace-events", "")
+    if random.random() < 0.5:  # noqa: S311 - to flush in each test would hide what needs a warm cache
+        client.script_flush()
+
+
+@pytest.fixture
+def redis_server(server_of_worker: HasUrl, request: pytest.FixtureRequest) -> Iterator[HasUrl]:
+    """A running, empty server; what the test leaves in it must be consistent, unless it is marked as poisoned."""
+    with redis.Redis.from_url(server_of_worker.url) as client:
+        wipe(client)
+        yield server_of_worker
+        if request.node.get_closest_marker("poisoned") is None:
+            assert not inconsistencies(client)
+
+
+@pytest.fixture
+def redis_url(redis_server: HasUrl) -> str:
+    """Where the server listens."""
+    return redis_server.url
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator[redis.Redis]:
+    """A blocking client that answers in text, to look into the store and to write what no script would."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """A server for this test alone, to be paused, killed or misconfigured; nothing is checked after it."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> Settings:
+    """Settings for the test server, with everything that takes time short."""
+    return Settings(
+        port=0,
+        redis_url=redis_url,
+        data_dir=tmp_path,
+        instance_id="test-replica",
+        agent_timeout=timedelta(seconds=2),
+        retention=timedelta(seconds=4),
+        watch_history=1000,
+        health_check_interval=timedelta(seconds=1),
+        lease_duration=timedelta(seconds=1),
+        renew_deadline=timedelta(seconds=0.6),
+        retry_period=timedelta(seconds=0.2),
+    )
+
+
+@pytest.fixture
+async def store(settings: Settings, redis_url: str) -> AsyncIterator[Store]:
+    """The store on the test server."""
+    store = Store(server_at(redis_url), settings, lambda _script, _seconds: None)
+    yield store
+    await store.close()

@@ -1,0 +1,316 @@
+"""The bench on which the tables of the scripts run: set a state up, call, compare everything with what is promised.
+
+A state is flat: `version`, `pulse`, … by the names of the keys; `deadlines/a`, `heartbeats/a`, `counters/removed` for
+members; `a/status` for a field of agent a's hash; `a` alone for an agent key that is no hash but a string. Moments are
+written relative to the start of the test, so no test ever waits.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from registry.store.connection import Server
+from registry.store.keys import Keys
+from registry.store.link import Link, checked
+from registry.store.scripts import Value, load_scripts
+from tests.support.lua_headers import read_header
+
+KEYS = Keys("mesh")
+AGENT = KEYS.agent("").decode()
+TEXTS = ("version", "history", "leader", "epoch", "pulse", "outage")
+HISTORY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Exactly so many ms after the start of the test."""
+
+    ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """So many ms after the moment at which the script ran."""
+
+    ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The version of the agent's last log entry; in a reply, of the log's last entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """An error reply that contains this text."""
+
+    text: str
+
+
+Cell = str | int | At | Now | Version | Error
+Expected = Cell | tuple[Cell, ...]
+State = Mapping[str, Expected]
+VERSION = Version()
+
+# What every table begins with unless a row says otherwise; None takes a cell away.
+START: dict[str, Expected] = {"version": "1000", "history": "h0", "pulse": At(-1000), "log": ("1000",)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of a script's table.
+
+    `before` is laid over START; `after` says what differs from that when the script has run: whatever it does not name
+    must be as it was. `log` are the entries it adds: kind, reason, id, heartbeat and what was `…_before`; the agent in
+    each, `prev` and the versions are compared by themselves.
+    """
+
+    promise: str
+    script: str
+    args: Mapping[str, Value]
+    agents: tuple[str, ...] = ()
+    before: Mapping[str, Expected | None] = field(default_factory=dict)
+    reply: tuple[Expected, ...] | Error
+    after: Mapping[str, Expected | None] = field(default_factory=dict)
+    log: tuple[Mapping[str, Expected], ...] = ()
+
+    def __str__(self) -> str:
+        return self.promise
+
+
+def an_agent(
+    name: str, status: str, *, heard: int | None = None, due: int | None = None, **fields: str | None
+) -> dict[str, Expected | None]:
+    """Return the cells of a stored agent: silent for 1 minute degrades it, for 3 expires it. None leaves a field out.
+
+    `heard` and `due` are its heartbeat and deadline, in ms after the start of the test.
+    """
+    hash_: dict[str, str | None] = {
+        "spec": f'{{"endpoint":"http://{name}"}}',
+        "status": status,
+        "draining": "0",
+        "version": "900",
+        "spec_version": "800",
+        "created": "700",
+        "updated": "800",
+        "timeout": "60000",
+        "eviction": "180000",
+        **fields,
+    }
+    cells: dict[str, Expected | None] = {f"{name}/{key}": value for key, value in hash_.items() if value is not None}
+    if heard is not None:
+        cells[f"heartbeats/{name}"] = At(heard)
+    if due is not None:
+        cells[f"deadlines/{name}"] = At(due)
+    return cells
+
+
+def gone(name: str, **fields: str) -> dict[str, None]:
+    """Return the cells of an agent as what is there no more."""
+    return dict.fromkeys(an_agent(name, "healthy", heard=0, due=0, **fields))
+
+
+class Bench:
+    """One server, and a link to it through which everything goes."""
+
+    def __init__(self, server: Server) -> None:
+        self._link = Link(server.connect)
+        self._scripts = load_scripts(shebang=server.shebang)
+        self._t0 = self._t1 = 0
+
+    async def close(self) -> None:
+        """Close the link."""
+        await self._link.close()
+
+    async def ask(self, *command: Any) -> Any:
+        """Send one command and return its reply; an error reply is raised."""
+        return checked((await self._link.exchange([command]))[0])
+
+    async def call(self, row: Row) -> Any:
+        """Call the row's script as the store does; an error reply is returned."""
+        agents = [KEYS.agent(name) for name in row.agents]
+        keys: dict[str, Value] = {**KEYS.shared, "agent_keys…": agents}
+        if len(agents) == 1:
+            keys["agent_key"] = agents[0]
+        (reply,) = await self._link.run([self._scripts[row.script].call(keys, row.args)])
+        return reply
+
+    async def prepare(self, row: Row) -> None:
+        """Wipe the server and write the state before the call."""
+        self._t0 = await self._now()
+        await self.ask("FLUSHALL")
+        for name, cell in {**START, **row.before}.items():
+            if cell is not None:
+                await self._write(name, cell)
+
+    async def check(self, row: Row, after_preparing: Callable[["Bench"], Awaitable[None]] | None = None) -> None:
+        """Run one row and compare reply, state and log."""
+        await self.prepare(row)
+        if after_preparing is not None:
+            await after_preparing(self)
+        before = await self.state()
+        reply = await self.call(row)
+        self._t1 = await self._now()
+        after = await self.state()
+
+        entries = after["log"][len(before["log"]) :]
+        assert after["log"][: len(before["log"])] == before["log"]
+        self._compare_log(row, before, after, entries)
+        self._compare_state(row, before, after, entries)
+        self._compare_reply(row, reply, entries)
+
+    async def state(self) -> dict[str, Any]:
+        """Read everything the server holds; `log` is a list of (version, fields)."""
+        state: dict[str, Any] = {}
+        for name in TEXTS:
+            text = await self.ask("GET", KEYS.shared[name])
+            if text is not None:
+                state[name] = text.decode()
+        for name in ("heartbeats", "deadlines"):
+            flat = await self.ask("ZRANGE", KEYS.shared[name], 0, -1, "WITHSCORES")
+            state |= {f"{name}/{member}": score for member, score in _pairs(flat).items()}
+        for name, count in _pairs(await self.ask("HGETALL", KEYS.counters)).items():
+            state[f"counters/{name}"] = count
+        for key in sorted(set(await self.ask("KEYS", "*")) - set(KEYS.shared.values())):
+            state |= await self._agent(key)
+        state["log"] = [(entry.decode(), _pairs(flat)) for entry, flat in await self.ask("XRANGE", KEYS.log, "-", "+")]
+        return state
+
+    async def _agent(self, key: bytes) -> dict[str, str]:
+        name = key.decode().removeprefix(AGENT)
+        assert name != key.decode(), f"a key that no script should write: {name}"
+        if await self.ask("TYPE", key) == b"string":
+            return {name: (await self.ask("GET", key)).decode()}
+        return {f"{name}/{field}": value for field, value in _pairs(await self.ask("HGETALL", key)).items()}
+
+    async def _now(self) -> int:
+        seconds, micro = await self.ask("TIME")
+        return int(seconds) * 1000 + int(micro) // 1000
+
+    async def _write(self, name: str, cell: Expected) -> None:
+        key, _, member = name.partition("/")
+        if name == "log":
+            assert isinstance(cell, tuple)
+            for version in cell:
+                await self.ask("XADD", KEYS.log, f"{self._text(version)}-0", "kind", "begin", "prev", "0")
+        elif name in TEXTS:
+            await self.ask("SET", KEYS.shared[name], self._text(cell))
+        elif key in ("heartbeats", "deadlines"):
+            await self.ask("ZADD", KEYS.shared[key], self._text(cell), member)
+        elif key == "counters":
+            await self.ask("HSET", KEYS.counters, member, self._text(cell))
+        elif member:
+            await self.ask("HSET", KEYS.agent(key), member, self._text(cell))
+        else:
+            await self.ask("SET", KEYS.agent(key), self._text(cell))
+
+    def _text(self, cell: Expected) -> str:
+        if isinstance(cell, tuple):
+            return "".join(map(self._text, cell))
+        return str(self._t0 + cell.ms) if isinstance(cell, At) else _decoded(cell)
+
+    def _fits(self, expected: Expected, actual: str, version: str) -> bool:
+        if isinstance(expected, tuple):
+            pattern = "".join(
+                r"(\d+)" if isinstance(cell, Now) else f"({re.escape(_decoded(cell))})" for cell in expected
+            )
+            found = re.fullmatch(pattern, actual)
+            return found is not None and all(map(self._fits, expected, found.groups(), [version] * len(expected)))
+        if isinstance(expected, Now):
+            return actual.isdecimal() and self._t0 <= int(actual) - expected.ms <= self._t1
+        if isinstance(expected, Version):
+            return actual == version
+        return actual == self._text(expected)
+
+    def _compare_reply(self, row: Row, reply: Any, entries: Sequence[tuple[str, Any]]) -> None:
+        if isinstance(row.reply, Error):
+            assert isinstance(reply, ResponseError), f"expected an error reply, got {reply!r}"
+            assert row.reply.text in str(reply)
+            return
+        assert isinstance(reply, list), f"expected {row.reply}, got {reply!r}"
+        version = _version(entries[-1][0]) if entries else ""
+        assert len(reply) == len(row.reply), f"expected {row.reply}, got {reply!r}"
+        for expected, actual in zip(row.reply, reply, strict=True):
+            assert isinstance(actual, int if isinstance(expected, int) else bytes)
+            assert self._fits(expected, _decoded(actual), version), f"expected {row.reply}, got {reply!r}"
+
+    def _compare_log(
+        self, row: Row, before: Mapping[str, Any], after: Mapping[str, Any], entries: Sequence[tuple[str, Any]]
+    ) -> None:
+        """The new entries are the promised ones, chained, each with the whole agent, and end at the version."""
+        prev = int(before.get("version", 0))
+        floor = max([prev, *(int(_version(entry)) for entry, _ in before["log"])])
+        assert len(entries) == len(row.log), f"expected {len(row.log)} log entries, got {entries}"
+        for (entry, fields), expected in zip(entries, row.log, strict=True):
+            version = int(_version(entry))
+            assert int(fields["prev"]) == prev
+            assert version > floor
+            assert version >= self._t0
+            assert version <= self._t1 or version == floor + 1
+            meta = {name: fields[name] for name in ("kind", "reason", "id", "heartbeat") if name in fields}
+            meta |= {name: value for name, value in fields.items() if name.endswith("_before")}
+            assert meta.keys() == expected.keys(), f"expected {expected}, got {meta}"
+            assert all(self._fits(expected[name], meta[name], str(version)) for name in meta), f"{expected}: {meta}"
+            prev = floor = version
+        self._compare_agents(before, after, entries)
+        if entries:
+            assert after["version"] == _version(entries[-1][0])
+
+    def _compare_agents(
+        self, before: Mapping[str, Any], after: Mapping[str, Any], entries: Sequence[tuple[str, Any]]
+    ) -> None:
+        last = {fields.get("id"): (entry, fields) for entry, fields in entries}
+        for name, (entry, fields) in last.items():
+            carried = {f"{name}/{key}": value for key, value in fields.items() if not _is_meta(key)}
+            source = before if fields["kind"] == "remove" else after
+            whole = {key: value for key, value in source.items() if key.startswith(f"{name}/")}
+            assert carried == (whole | {f"{name}/version": _version(entry)} if whole else {})
+
+    def _compare_state(
+        self, row: Row, before: Mapping[str, Any], after: Mapping[str, Any], entries: Sequence[tuple[str, Any]]
+    ) -> None:
+        """What the row names is as promised, all else as it was, and only what the header allows was written."""
+        versions = {fields.get("id"): _version(entry) for entry, fields in entries}
+        for name in (before.keys() | after.keys() | row.after.keys()) - {"log"}:
+            if name in row.after:
+                expected, actual = row.after[name], after.get(name)
+                version = versions.get(name.partition("/")[0], after.get("version", ""))
+                fits = actual is None if expected is None else actual and self._fits(expected, actual, version)
+                assert fits, f"{name}: expected {expected}, got {actual} at {self._t0}..{self._t1}"
+            elif name != "version" or not entries:
+                assert after.get(name) == before.get(name), f"{name} was {before.get(name)}, is {after.get(name)}"
+        changed = {key_of(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        assert changed <= writes(row.script), f"{changed - writes(row.script)} written, but not in WRITES"
+
+
+def key_of(cell: str) -> str:
+    """Return the name a header gives to the key this cell lies in."""
+    key = cell.partition("/")[0]
+    return key if key in KEYS.shared else "agent"
+
+
+def writes(script: str) -> set[str]:
+    """Return what the script's header says it writes; the agents' own keys are all called `agent`."""
+    return {"agent" if name.startswith("agent_key") else name for name in read_header(script).writes}
+
+
+def _version(entry: str) -> str:
+    version, _, sequence = entry.partition("-")
+    assert sequence == "0"
+    return version
+
+
+def _is_meta(name: str) -> bool:
+    return name in {"kind", "reason", "prev", "id", "heartbeat"} or name.endswith("_before")
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
+    texts = [text.decode() for text in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _decoded(cell: Any) -> str:
+    return cell.decode() if isinstance(cell, bytes) else str(cell)

@@ -1,0 +1,52 @@
+"""A full Redis stops newcomers, not the living, and nothing is half-written."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.lua import test_heartbeat, test_lead, test_open, test_pulse, test_sweep, test_unregister
+from tests.lua.bench import Bench, Row
+from tests.lua.test_register import ROWS as REGISTRATIONS
+from tests.support.lua_headers import SCRIPTS
+
+LIVING = [
+    *(test_heartbeat.ROWS, test_lead.ROWS, test_open.ROWS, test_pulse.ROWS),
+    *(test_sweep.ROWS, test_unregister.ROWS),
+]
+
+
+@pytest.fixture
+async def full(standalone: Bench) -> AsyncIterator[Bench]:
+    """A bench whose server has used all the memory it may."""
+    await standalone.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    yield standalone
+    await standalone.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+async def fill(bench: Bench) -> None:
+    """From here on, the server refuses what could need memory."""
+    await bench.ask("CONFIG", "SET", "maxmemory", "1")
+
+
+@pytest.mark.parametrize("row", REGISTRATIONS, ids=str)
+async def test_registering_is_refused_and_writes_nothing(row: Row, full: Bench) -> None:
+    """Whatever the registration would have done."""
+    await full.prepare(row)
+    before = await full.state()
+    await fill(full)
+
+    reply = await full.call(row)
+
+    assert "maxmemory" in str(reply)
+    assert await full.state() == before
+
+
+@pytest.mark.parametrize("row", [row for table in LIVING for row in table], ids=lambda row: f"{row.script}: {row}")
+async def test_everything_else_goes_on(row: Row, full: Bench) -> None:
+    """Heartbeats, sweeps, the lead and unregistering do as their tables say."""
+    await full.check(row, after_preparing=fill)
+
+
+def test_no_script_is_forgotten() -> None:
+    """A new script is refused or goes on; which, is decided here."""
+    assert {row.script for table in (*LIVING, REGISTRATIONS) for row in table} == set(SCRIPTS)

@@ -1,0 +1,187 @@
+"""The table of heartbeat.lua."""
+
+from itertools import chain
+
+import pytest
+
+from tests.lua.bench import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent
+
+BEATEN: dict[str, Expected | None] = {"heartbeats/a": Now(), "deadlines/a": Now(60_000)}
+
+
+def row(
+    promise: str,
+    *beats: str,
+    before: dict[str, Expected | None],
+    reply: tuple[str, ...] | Error,
+    after: dict[str, Expected | None] | None = None,
+    log: tuple[dict[str, Expected], ...] = (),
+    more: tuple[str, ...] = (),
+) -> Row:
+    """One call; beats are `id mode`."""
+    pairs = [beat.split() for beat in beats]
+    counted = 0 if isinstance(reply, Error) else reply.count("healthy")
+    touched: dict[str, Expected | None] = {"pulse": Now(), "counters/heartbeats": str(counted)}
+    return Row(
+        promise=promise,
+        script="heartbeat",
+        agents=tuple(name for name, _ in pairs),
+        args={"history": HISTORY, "agents…": [*chain.from_iterable(pairs), *more]},
+        before=before,
+        reply=reply if isinstance(reply, Error) else ("ok", Now(), *reply),
+        after={} if isinstance(reply, Error) else touched | (after or {}),
+        log=log,
+    )
+
+
+def recovers(name: str, status: str) -> dict[str, Expected]:
+    """The entry of an agent that becomes healthy."""
+    reason = "first_heartbeat" if status == "pending" else "recovered"
+    return {"kind": "modify", "reason": reason, "id": name, "heartbeat": Now(), "status_before": status}
+
+
+def silent(name: str, status: str) -> dict[str, Expected | None]:
+    """A stored agent that is not healthy."""
+    return an_agent(name, status, heard=None if status == "pending" else -70_000, due=1000)
+
+
+HEALTHY = an_agent("a", "healthy", heard=-5000, due=55_000)
+TWO_HUNDRED = [f"n{number} beat" for number in range(200)]
+
+ROWS = [
+    row(
+        "a heartbeat prolongs a healthy agent and logs nothing",
+        "a beat",
+        before=HEALTHY,
+        reply=("healthy",),
+        after=BEATEN,
+    ),
+    row("keep prolongs a healthy agent", "a keep", before=HEALTHY, reply=("healthy",), after=BEATEN),
+    row(
+        "the agent's own timeout counts",
+        "a beat",
+        before=an_agent("a", "healthy", heard=-5000, due=55_000, timeout="5000"),
+        reply=("healthy",),
+        after=BEATEN | {"deadlines/a": Now(5000)},
+    ),
+    *(
+        row(
+            f"a heartbeat makes a {status} agent healthy",
+            "a beat",
+            before=silent("a", status),
+            reply=("healthy",),
+            after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+            log=(recovers("a", status),),
+        )
+        for status in ("pending", "degraded", "expired")
+    ),
+    *(
+        row(f"keep leaves a {status} agent as it is", "a keep", before=silent("a", status), reply=(status,))
+        for status in ("pending", "degraded", "expired")
+    ),
+    row(
+        "what others set survives a recovery and stands in the log",
+        "a beat",
+        before=an_agent("a", "degraded", heard=-70_000, due=1000, draining="1", owner="team-a"),
+        reply=("healthy",),
+        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        log=(recovers("a", "degraded"),),
+    ),
+    row("nobody is told so", "a beat", "b keep", before={}, reply=("unknown_agent", "unknown_agent")),
+    row(
+        "an agent without a status was never written whole, and registers anew",
+        "a beat",
+        before=an_agent("a", "healthy", due=0) | {"a/status": None},
+        reply=("unknown_agent",),
+    ),
+    row(
+        "a bad record fails alone",
+        "a beat",
+        "b beat",
+        "c keep",
+        "d beat",
+        before={**HEALTHY, "b": "not a hash", "c": "nor this", **an_agent("d", "healthy", heard=-1, due=1)},
+        reply=("healthy", "bad_record", "bad_record", "healthy"),
+        after={**BEATEN, "heartbeats/d": Now(), "deadlines/d": Now(60_000)},
+    ),
+    row(
+        "an agent without a timeout is a bad record",
+        "a beat",
+        before=HEALTHY | {"a/timeout": None},
+        reply=("bad_record",),
+    ),
+    row(
+        "an agent with a timeout that is no number is a bad record",
+        "a beat",
+        before=HEALTHY | {"a/timeout": "soon"},
+        reply=("bad_record",),
+    ),
+    row(
+        "one id twice is one recovery and two heartbeats",
+        "a beat",
+        "a beat",
+        before=silent("a", "degraded"),
+        reply=("healthy", "healthy"),
+        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        log=(recovers("a", "degraded"),),
+    ),
+    row(
+        "keep of an id sees the beat before it",
+        "a keep",
+        "a beat",
+        "a keep",
+        before=silent("a", "expired"),
+        reply=("expired", "healthy", "healthy"),
+        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        log=(recovers("a", "expired"),),
+    ),
+    row(
+        "each recovery has an entry and a version of its own",
+        "a beat",
+        "b beat",
+        "c keep",
+        before={**silent("a", "degraded"), **silent("b", "pending"), **silent("c", "expired")},
+        reply=("healthy", "healthy", "expired"),
+        after={
+            **BEATEN,
+            "heartbeats/b": Now(),
+            "deadlines/b": Now(60_000),
+            "a/status": "healthy",
+            "a/version": VERSION,
+            "b/status": "healthy",
+            "b/version": VERSION,
+        },
+        log=(recovers("a", "degraded"), recovers("b", "pending")),
+    ),
+    row(
+        "a version ahead of the clock goes on by one",
+        "a beat",
+        before={**silent("a", "degraded"), "version": At(3_600_000), "log": (At(3_600_000),)},
+        reply=("healthy",),
+        after={**BEATEN, "a/status": "healthy", "a/version": At(3_600_001)},
+        log=(recovers("a", "degraded"),),
+    ),
+    row(
+        "totals are added up",
+        "a beat",
+        before={**HEALTHY, "counters/heartbeats": "41"},
+        reply=("healthy",),
+        after={**BEATEN, "counters/heartbeats": "42"},
+    ),
+    row("200 agents are one call", *TWO_HUNDRED, before={}, reply=("unknown_agent",) * 200),
+    row("201 agents are refused", *TWO_HUNDRED, "a beat", before=HEALTHY, reply=Error("at most 200 agents")),
+    row("an argument too many is refused", "a beat", more=("b",), before=HEALTHY, reply=Error("at most 200 agents")),
+    row(
+        "the end of an outage is noted",
+        "a beat",
+        before={**HEALTHY, "pulse": At(-60_000)},
+        reply=("healthy",),
+        after={**BEATEN, "outage": Now()},
+    ),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_heartbeat(row: Row, bench: Bench) -> None:
+    """Every row holds on every kind of server."""
+    await bench.check(row)

@@ -1,0 +1,86 @@
+"""The deployment guide's load test passes as it stands, and its configuration starts a replica."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.seeds.blocks import FOLDER
+from tests.support.calls import JSON, a_registration, listed, refusal, success
+from tests.support.in_process import in_process
+from tests.support.ports import free_port
+from tests.support.replica import Replica
+
+SCRIPT = (FOLDER / "load_test.py.txt").read_text(encoding="utf-8")
+HERE = "http://localhost:8080"
+# The guide's ConfigMap and Secret: every `NAME: "value"`.
+CONFIGURATION = dict(
+    re.findall(r'^  ([A-Z_]+): "([^"]*)"', (FOLDER / "registry-config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+)
+
+
+async def test_the_load_test_passes_with_only_its_url_changed(redis_url: str, tmp_path: Path) -> None:
+    """A hundred agents at once on one of three replicas: all succeed, and every replica lists them."""
+    script = tmp_path / "test_registry_load.py"
+    assert SCRIPT.count(HERE) == 1
+    with Replica(redis_url) as one, Replica(redis_url) as two, Replica(redis_url) as three:
+        script.write_text(SCRIPT.replace(HERE, one.url), encoding="utf-8")
+
+        ran = await asyncio.to_thread(_run, script)
+
+        for replica in (one, two, three):
+            async with httpx2.AsyncClient(base_url=f"{replica.url}/api/v1") as client:
+                assert await listed(client) == sorted(f"test-agent-{n}" for n in range(100))
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"^Registered 100 agents in \d+\.\d\ds$", ran.stdout, re.MULTILINE)
+    assert "Success rate: 100.0%" in ran.stdout
+
+
+def _run(script: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, script], capture_output=True, timeout=30, check=False, text=True)
+
+
+async def test_the_guides_configuration_starts_a_replica(redis_url: str) -> None:
+    """Every name in it is understood or warned of; the token is asked for, and shown nowhere."""
+    assert CONFIGURATION.keys() >= {"REGISTRY_PORT", "METRICS_PORT", "AUTH_TOKEN", "ENCRYPTION_KEY", "DATABASE_TYPE"}
+    port = str(free_port())
+    settings = CONFIGURATION | {"REGISTRY_PORT": "0", "METRICS_PORT": port}
+    with Replica(redis_url, **settings) as replica:
+        async with httpx2.AsyncClient(base_url=replica.url) as client:
+            token = {"authorization": f"Bearer {CONFIGURATION['AUTH_TOKEN']}"}
+            for path in ("/health", "/ready"):
+                assert (await client.get(path)).status_code == 200
+            refusal(await client.get("/api/v1/agents"), 401, "unauthorized")
+            success(await client.post("/api/v1/agents", json=a_registration(), headers=token))
+            for path in ("/api/v1/agents", "/api/v1/capabilities"):
+                assert (await client.get(path, headers=token)).status_code == 200
+            warnings = " ".join((await client.get("/health")).json()["warnings"])
+        scraped = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+        log = replica.log
+
+    assert "DATABASE_PATH, DATABASE_TYPE: the store is Redis" in warnings
+    assert "ENCRYPTION_KEY is set, but nothing uses it yet" in warnings
+    for name in ("mcp_registry_agents_total", "mcp_registry_requests_total", "mcp_registry_errors_total"):
+        assert re.search(rf"^{name}\b", scraped, re.MULTILINE)
+    for secret in ("AUTH_TOKEN", "ENCRYPTION_KEY"):
+        assert CONFIGURATION[secret] not in log + warnings
+
+
+def test_the_guides_database_path_is_where_the_embedded_store_keeps_its_data(tmp_path: Path) -> None:
+    """The directory of DATABASE_PATH, when nothing else says where."""
+    with Replica(DATABASE_TYPE="sqlite", DATABASE_PATH=str(tmp_path / "data" / "registry.db")) as replica:
+        answer = httpx2.post(f"{replica.url}/agents", json=a_registration(), headers=JSON)
+        assert answer.status_code == 200
+
+    assert (tmp_path / "data" / "appendonlydir").is_dir()
+
+
+@pytest.mark.parametrize("url", ["/health", "/ready", "/metrics", "/api/v1/agents", "/api/v1/capabilities"])
+async def test_what_the_guide_looks_at_is_there(redis_url: str, url: str) -> None:
+    """Its probes and its curl lines."""
+    async with in_process(redis_url) as client:
+        assert (await client.get(url)).status_code == 200

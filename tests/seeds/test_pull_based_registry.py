@@ -1,0 +1,284 @@
+"""The guide `pull_based_registry.md`: its requests go in unchanged, its fields come out, its code runs."""
+
+import ast
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timezone
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import aiohttp
+import httpx2
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.seeds.blocks import block, blocks
+from tests.support.calls import beat, fields_of, listed, refusal, register, success
+from tests.support.in_process import in_process
+from tests.support.replica import Replica
+
+GUIDE = "pull_based_registry.md"
+
+
+class Request(NamedTuple):
+    """One request as the guide shows it, and the answer it shows."""
+
+    path: str
+    headers: dict[str, str]
+    body: str
+    answer: dict[str, Any] | None
+
+
+def tool_requests() -> dict[str, Request]:
+    """Return the guide's POSTs by the name of the tool."""
+    found = {}
+    all_blocks = blocks(GUIDE)
+    for at, (kind, text) in enumerate(all_blocks):
+        if kind == "http" and text.startswith("POST /mcp/tools/"):
+            head, _, body = text.partition("\n\n")
+            line, *headers = head.splitlines()
+            path = line.removeprefix("POST ")
+            following = all_blocks[at + 1]
+            answer = json.loads(following.text.replace("[...]", "[]")) if following.kind == "json" else None
+            found[path.rpartition("/")[2]] = Request(path, dict(each.split(": ") for each in headers), body, answer)
+    return found
+
+
+TOOLS = tool_requests()
+WORKFLOW = ("register_agent", "heartbeat", "discover_services", "get_agent_status", "unregister_agent")
+
+# Every GET of the guide: what it finds among the guide's own agent and a second one, or the filter that this release
+# does not have yet and therefore refuses.
+GETS = {
+    "/agents?namespace=system&status=healthy&capability=read_file": ["file-agent-001"],
+    "/agents?label_selector=env=production,team=platform": ["file-agent-001"],
+    "/agents?fuzzy_match=true&capability=file": "fuzzy_match",
+    "/agents?version_constraint=%3E%3D1.0.0": ["other", "file-agent-001"],
+    "/capabilities?category=file_operations&stability=stable": "category",
+    "/capabilities?name=read&fuzzy_match=true": "fuzzy_match",
+    "/capabilities?tags=filesystem&agent_status=healthy": "tags",
+    "/capabilities?description_contains=file&include_deprecated=false": "description_contains",
+}
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """Provide a client of a replica in this process."""
+    async with in_process(redis_url) as client:
+        yield client
+
+
+async def send(client: httpx2.AsyncClient, tool: str, prefix: str = "") -> dict[str, Any]:
+    """Send the guide's request for a tool as it stands; it must succeed."""
+    request = TOOLS[tool]
+    return success(await client.post(prefix + request.path, content=request.body, headers=request.headers))
+
+
+def promised(shown: Any, answer: Any, path: str = "") -> None:
+    """Assert that every field of the answer shown is there, with a value of the same kind."""
+    if isinstance(shown, dict):
+        assert isinstance(answer, dict), path
+        for name, value in shown.items():
+            assert name in answer, f"{path}.{name}"
+            promised(value, answer[name], f"{path}.{name}")
+    elif isinstance(shown, list):
+        assert isinstance(answer, list), path
+        for mine, theirs in zip(shown, answer, strict=False):
+            promised(mine, theirs, f"{path}[]")
+    elif path.rpartition(".")[2] in ("resource_version", "timestamp", "last_heartbeat"):
+        assert isinstance(answer, str), path
+    else:
+        assert answer == shown, path
+
+
+@pytest.mark.parametrize("prefix", ["", "/api/v1"])
+async def test_the_five_tools_take_the_guides_bodies_and_answer_its_fields(
+    client: httpx2.AsyncClient, prefix: str
+) -> None:
+    """Register, beat, discover, status, unregister, each exactly as the guide sends it."""
+    assert set(TOOLS) == set(WORKFLOW)
+
+    for tool in WORKFLOW:
+        answer = await send(client, tool, prefix)
+        promised(TOOLS[tool].answer or {"status": "success"}, answer)
+
+    assert await listed(client) == []
+
+
+async def test_the_agent_that_is_shown_is_the_one_that_was_sent(client: httpx2.AsyncClient) -> None:
+    """Every field of the guide's registration comes out as it went in."""
+    await send(client, "register_agent")
+    sent = json.loads(TOOLS["register_agent"].body)["registration_data"]
+
+    agent = (await send(client, "get_agent_status"))["agent"]
+
+    assert {name: agent[name] for name in sent} == sent
+
+
+async def test_a_registration_is_not_discovered_as_healthy_before_its_first_heartbeat(
+    client: httpx2.AsyncClient,
+) -> None:
+    """The guide's agents beat after they registered; until then they are pending."""
+    await send(client, "register_agent")
+
+    assert (await send(client, "discover_services"))["count"] == 0
+    await send(client, "heartbeat")
+    assert (await send(client, "discover_services"))["count"] == 1
+
+
+def lines(method: str) -> list[str]:
+    """Return the targets of the guide's one-line requests."""
+    text = "\n".join(text for kind, text in blocks(GUIDE) if kind == "http")
+    return [found.split(" ")[0] for found in re.findall(rf"^{method} (\S.*)$", text, re.MULTILINE)]
+
+
+def test_every_get_of_the_guide_is_in_the_table() -> None:
+    """None is forgotten, none made up."""
+    assert [target for target in lines("GET") if "?" in target] == list(GETS)
+
+
+@pytest.mark.parametrize(("target", "expected"), GETS.items())
+async def test_the_guides_queries_find_or_are_refused(
+    client: httpx2.AsyncClient, target: str, expected: list[str] | str
+) -> None:
+    """A filter that is not built yet is refused by its name, never ignored."""
+    await send(client, "register_agent")
+    await send(client, "heartbeat")
+    await register(client, "other", capabilities=[{"name": "read_file", "version": "1.0.0"}])
+
+    answer = await client.get(httpx2.URL(f"http://registry{target}"))
+
+    if isinstance(expected, str):
+        assert fields_of(refusal(answer, 400, "malformed_request"))[0] == expected
+    else:
+        assert [agent["id"] for agent in answer.json()["agents"]] == expected
+
+
+async def test_the_health_and_monitoring_calls_are_there(client: httpx2.AsyncClient) -> None:
+    """Each line of that block, with the guide's agent in the path."""
+    await send(client, "register_agent")
+    plain = [target for target in lines("GET") if "?" not in target]
+    assert plain == ["/health/{agent_id}", "/health", "/metrics", "/metrics/prometheus"]
+
+    for target in plain:
+        assert (await client.get(target.format(agent_id="file-agent-001"))).status_code == 200
+    assert "/heartbeat" in lines("POST")
+    await beat(client, "file-agent-001")
+
+
+def registrations() -> Iterator[Any]:
+    """Yield what the agents of the guide's code examples would register."""
+    me = SimpleNamespace(agent_id="my-agent-001", heartbeat_interval=30.0)
+    tree = ast.parse(block(GUIDE, "class MyAgent:"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "registration_data":
+            yield eval(compile(ast.Expression(node.value), GUIDE, "eval"), {"self": me})  # noqa: S307 - the guide's own code
+    for name, context in (("FileAgent", "standard"), ("CommandAgent", "high_security")):
+        for node in ast.walk(ast.parse(block(GUIDE, f"class {name}:"))):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "self.capabilities":
+                yield {
+                    "id": name,
+                    "endpoint": "http://localhost:8001",
+                    "namespace": "system",
+                    "security_context": context,
+                    "capabilities": ast.literal_eval(node.value),
+                }
+
+
+async def test_the_agents_of_the_guides_code_may_register(client: httpx2.AsyncClient) -> None:
+    """The custom agent, the file agent, and the command agent under `high_security`."""
+    sent = list(registrations())
+    assert [each["id"] for each in sent] == ["my-agent-001", "FileAgent", "CommandAgent"]
+
+    for each in sent:
+        success(await client.post("/agents", json=each))
+    without_audit = sent[2] | {"capabilities": sent[2]["capabilities"][:-1]}
+    body = refusal(await client.post("/agents", json=without_audit), 422, "validation_failed")
+
+    assert body["message"].endswith("requires the capabilities audit")
+
+
+async def test_every_metric_of_the_guide_is_exposed_as_it_stands(client: httpx2.AsyncClient) -> None:
+    """Same names, same labels, same types, in the same notation; zeros too."""
+    shown = block(GUIDE, "# HELP mcp_registry_agents_total")
+    text = (await client.get("/metrics/prometheus")).text
+
+    samples = {line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+    for line in filter(None, shown.splitlines()):
+        if line.startswith("# TYPE"):
+            assert line in text.splitlines()
+        elif not line.startswith("#"):
+            assert line.rpartition(" ")[0] in samples
+    expected = {family.name for family in text_string_to_metric_families(shown)}
+    assert expected <= {family.name for family in text_string_to_metric_families(text)}
+
+
+NAMES = {"aiohttp": aiohttp, "datetime": datetime, "timezone": timezone}
+
+
+def function(name: str, url: str) -> Any:
+    """Return a coroutine function of the guide's code, which talks to the registry at `url`."""
+    code = block(GUIDE, f"async def {name}(")
+    names: dict[str, Any] = dict(NAMES)
+    exec(code.replace("http://localhost:8000", url), names)  # noqa: S102 - the guide's own code
+    return names[name]
+
+
+async def test_the_dashboard_of_the_guide_runs(redis_url: str) -> None:
+    """Its code as it stands, against a process: what it shows is what there is."""
+    with Replica(redis_url) as replica:
+        async with httpx2.AsyncClient(base_url=replica.url) as client:
+            await send(client, "register_agent")
+            at = await beat(client, "file-agent-001")
+            await register(client, "silent", name="Silent", capabilities=["x", "y"])
+            await listed(client)
+
+        dashboard = await function("create_health_dashboard", replica.url)()
+
+    assert datetime.fromisoformat(dashboard["timestamp"]).tzinfo == UTC
+    assert dashboard["registry"].pop("uptime_seconds") > 0
+    assert dashboard["registry"] == {
+        "status": "healthy",
+        "total_agents": 2,
+        "healthy_agents": 1,
+        "degraded_agents": 0,
+        "expired_agents": 0,
+    }
+    silent, file_agent = dashboard["agents"]
+    assert 0 <= file_agent.pop("time_since_heartbeat") < 5
+    assert file_agent == {
+        "id": "file-agent-001",
+        "name": "File Operations Agent",
+        "status": "healthy",
+        "last_heartbeat": at,
+        "capabilities_count": 1,
+    }
+    assert silent == {
+        "id": "silent",
+        "name": "Silent",
+        "status": "pending",
+        "last_heartbeat": None,
+        "time_since_heartbeat": None,
+        "capabilities_count": 2,
+    }
+
+
+async def test_the_health_pattern_of_the_guide_runs(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its prints say what the registry says, for an agent that is there and for one that is not."""
+    with Replica(redis_url) as replica:
+        monitor = function("monitor_agent_health", replica.url)
+        await monitor()
+        missing = capsys.readouterr().out
+        async with httpx2.AsyncClient(base_url=replica.url) as client:
+            await send(client, "register_agent")
+            at = await beat(client, "file-agent-001")
+            await listed(client)
+        await monitor()
+        there = capsys.readouterr().out
+
+    assert "Registry status: healthy" in missing
+    assert "Agent file-agent-001 not found" in missing
+    for line in ("  Status: healthy", f"  Last heartbeat: {at}", "  Is expired: False", "Total agents: 1"):
+        assert line in there.splitlines()
+    assert re.search(r"^  Time since heartbeat: [0-9.]+s$", there, re.MULTILINE)

@@ -1,0 +1,63 @@
+"""The page `registry_service.md`: its queries, its words for statuses, its workflow."""
+
+import ast
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.seeds.blocks import FOLDER, block
+from tests.support.calls import beat, listed, register, success
+from tests.support.in_process import in_process
+
+PAGE = "registry_service.md"
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """Provide a client of a replica in this process."""
+    async with in_process(redis_url) as client:
+        yield client
+
+
+def queries() -> list[Any]:
+    """Return the page's query objects."""
+    code = ast.parse(block(PAGE, "# Find services by capability"))
+    return [ast.literal_eval(node.value) for node in ast.walk(code) if isinstance(node, ast.Assign)]
+
+
+async def test_the_pages_queries_find_what_they_describe(client: httpx2.AsyncClient) -> None:
+    """By capability and status; by labels and namespace."""
+    await register(client, "files", capabilities=["file_read", "file_write"])
+    await register(client, "db", namespace="production", labels={"type": "database", "version": "1.0"})
+    await register(client, "old-db", namespace="production", labels={"type": "database", "version": "0.9"})
+    for agent_id in ("files", "db", "old-db"):
+        await beat(client, agent_id)
+
+    found = []
+    for query in queries():
+        answer = success(await client.post("/mcp/tools/discover_services", json={"query": query}))
+        found.append([agent["id"] for agent in answer["agents"]])
+
+    assert found == [["files"], ["db"]]
+
+
+async def test_the_pages_words_for_statuses_are_understood(client: httpx2.AsyncClient) -> None:
+    """`pending`, `healthy`, `unhealthy`, `offline`: all four may be asked for."""
+    (line,) = (line for line in (FOLDER / PAGE).read_text(encoding="utf-8").splitlines() if "Status values:" in line)
+    words = line.split("`")[1::2]
+    assert words == ["pending", "healthy", "unhealthy", "offline"]
+    await register(client)
+
+    assert [await listed(client, status=word) for word in words] == [["a"], [], [], []]
+
+
+async def test_every_tool_of_the_page_is_there(client: httpx2.AsyncClient) -> None:
+    """The list of tools has each of them, and no other."""
+    text = (FOLDER / PAGE).read_text(encoding="utf-8")
+    tools = (await client.get("/mcp/tools")).json()["tools"]
+
+    assert len(tools) == 5
+    for tool in tools:
+        assert f"- `{tool['name']}`: " in text

@@ -1,0 +1,158 @@
+"""What the store is asked to keep of a registration: thresholds, precondition, and what rules one out."""
+
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from registry.errors import UnprocessableRequest
+from registry.model.registration import read_registration
+from registry.notation import read_contexts, read_thresholds
+from registry.service.registration import Registrations
+from registry.settings import Settings
+from registry.store.agents import Agents, Registered, Registration
+from tests.support.calls import a_registration
+
+
+class Asked:
+    """A store that notes what it is asked to keep."""
+
+    def __init__(self) -> None:
+        self.last: Registration | None = None
+
+    async def register(self, registration: Registration) -> Registered:
+        """Note it."""
+        self.last = registration
+        return Registered("created", 7)
+
+
+async def kept(
+    settings: Settings | None = None, *, headers: dict[str, str] | None = None, **fields: Any
+) -> Registration:
+    """Return what the store is asked to keep of a registration with these fields."""
+    store = Asked()
+    registrations = Registrations(cast(Agents, store), settings or Settings())
+    await registrations.register(read_registration(a_registration(**fields)), **(headers or {}))
+    assert store.last is not None
+    return store.last
+
+
+async def refused(settings: Settings | None = None, **fields: Any) -> dict[str, str]:
+    """Return the problems by field of a registration that is refused."""
+    with pytest.raises(UnprocessableRequest) as error:
+        await kept(settings, **fields)
+    return {detail.field: detail.problem for detail in error.value.details}
+
+
+BY_TYPE = Settings(agent_timeout=timedelta(seconds=45), thresholds=read_thresholds("t=30s/90s, quick=100ms/250ms"))
+
+SILENCE: list[tuple[dict[str, Any], tuple[int, int]]] = [
+    ({}, (45_000, 90_000)),
+    ({"health_interval": 10}, (45_000, 90_000)),
+    ({"health_interval": 22.5}, (45_000, 90_000)),
+    ({"health_interval": 30}, (60_000, 120_000)),
+    ({"timeout_threshold": 0.0001}, (1, 1)),
+    ({"timeout_threshold": 0.25}, (250, 500)),
+    ({"timeout_threshold": 10, "health_interval": 30}, (10_000, 20_000)),
+    ({"eviction_threshold": 45.5}, (45_000, 45_500)),
+    ({"timeout_threshold": 10, "eviction_threshold": 11}, (10_000, 11_000)),
+    ({"agent_type": "t"}, (30_000, 90_000)),
+    ({"agent_type": "t", "health_interval": 300}, (30_000, 90_000)),
+    ({"agent_type": "t", "timeout_threshold": 10}, (10_000, 20_000)),
+    ({"agent_type": "t", "eviction_threshold": 31}, (30_000, 31_000)),
+    ({"agent_type": "quick"}, (100, 250)),
+    ({"agent_type": "T"}, (45_000, 90_000)),
+    ({"timeout_threshold": 31_536_000}, (31_536_000_000, 63_072_000_000)),
+]
+
+
+@pytest.mark.parametrize(("fields", "silence"), SILENCE, ids=[str(fields) for fields, _ in SILENCE])
+async def test_the_store_is_told_milliseconds(fields: dict[str, Any], silence: tuple[int, int]) -> None:
+    """Explicit, by type, or the larger of AGENT_TIMEOUT and twice the interval; eviction is twice the timeout."""
+    found = await kept(BY_TYPE, **fields)
+
+    assert (found.timeout, found.eviction) == silence
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"timeout_threshold": 5, "eviction_threshold": 5},
+        {"eviction_threshold": 45},
+        {"agent_type": "t", "eviction_threshold": 29},
+        {"health_interval": 60, "eviction_threshold": 100},
+    ],
+    ids=str,
+)
+async def test_an_eviction_must_be_above_the_timeout_that_holds(fields: dict[str, Any]) -> None:
+    """Whatever that timeout comes from."""
+    assert "above" in (await refused(BY_TYPE, **fields))["eviction_threshold"]
+
+
+PRECONDITIONS: list[tuple[dict[str, Any], dict[str, str], str]] = [
+    ({}, {}, ""),
+    ({"resource_version": "0"}, {}, "absent"),
+    ({"resource_version": 0}, {}, "absent"),
+    ({"resource_version": "000"}, {}, "absent"),
+    ({"resource_version": "17"}, {}, "17"),
+    ({"resource_version": "0017"}, {}, "17"),
+    ({}, {"if_match": "17"}, "17"),
+    ({}, {"if_match": '"17"'}, "17"),
+    ({}, {"if_match": 'W/"17"'}, "17"),
+    ({}, {"if_match": " * "}, "present"),
+    ({}, {"if_none_match": "*"}, "absent"),
+    ({"resource_version": "0"}, {"if_none_match": "*", "if_match": '"0"'}, "absent"),
+    ({"resource_version": "17"}, {"if_match": 'W/"17"'}, "17"),
+]
+
+
+@pytest.mark.parametrize(("fields", "headers", "word"), PRECONDITIONS)
+async def test_every_way_to_say_a_version_is_one_word_for_the_store(
+    fields: dict[str, Any], headers: dict[str, str], word: str
+) -> None:
+    """Body and headers mean the same."""
+    assert (await kept(headers=headers, **fields)).precondition == word
+
+
+CONTEXTS: list[tuple[str, dict[str, Any], str | None]] = [
+    ("", {}, None),
+    ("", {"security_context": "standard"}, None),
+    ("", {"security_context": "high_security"}, "audit, authentication, authorization"),
+    ("", {"security_context": "high_security", "capabilities": ["audit", "x"]}, "authentication, authorization"),
+    ("", {"security_context": "high_security", "capabilities": ["audit", "authentication", "authorization"]}, None),
+    (
+        "",
+        {
+            "security_context": "high_security",
+            "capabilities": [{"name": "audit"}, {"name": "authentication", "version": "2.0"}, "authorization"],
+        },
+        None,
+    ),
+    ("pci=encryption", {"security_context": "pci"}, "encryption"),
+    ("pci=encryption", {"security_context": "pci", "capabilities": ["encryption"]}, None),
+    ("open", {"security_context": "open"}, None),
+    ("high_security=audit", {"security_context": "high_security", "capabilities": ["audit"]}, None),
+    ("standard=audit", {}, "audit"),
+]
+
+
+@pytest.mark.parametrize(("setting", "fields", "missing"), CONTEXTS)
+async def test_a_security_context_requires_capabilities(
+    setting: str, fields: dict[str, Any], missing: str | None
+) -> None:
+    """Those that are missing are named, sorted; the setting adds contexts and may change the built-in ones."""
+    settings = Settings(security_contexts=read_contexts(setting))
+
+    if missing is None:
+        await kept(settings, **fields)
+    else:
+        assert (await refused(settings, **fields))["capabilities"].endswith(f"requires the capabilities {missing}")
+
+
+async def test_an_unknown_context_names_the_known_ones() -> None:
+    """Sorted, with those of the setting."""
+    settings = Settings(security_contexts=read_contexts("pci=encryption"))
+
+    assert (await refused(settings, security_context="pic"))["security_context"] == (
+        "unknown context 'pic'; known are high_security, pci, standard"
+    )

@@ -1,0 +1,130 @@
+"""The store as a whole: its parts share nothing but the mesh, and closing loses nothing."""
+
+import asyncio
+import dataclasses
+from collections import Counter
+
+import pytest
+import redis
+
+from registry.settings import Settings
+from registry.store.agents import Registration
+from registry.store.connection import Server, server_at, server_in_memory
+from registry.store.keys import Keys
+from registry.store.store import Store
+
+
+def registration(agent_id: str) -> Registration:
+    """An agent in one word."""
+    return Registration(agent_id, b"{}", 60_000, 120_000)
+
+
+async def test_it_opens_nothing_by_itself(settings: Settings) -> None:
+    """A server that is not there yet is no reason not to start."""
+
+    def connect() -> None:
+        raise AssertionError
+
+    store = Store(Server(connect), settings, lambda _script, _seconds: None)  # type: ignore[arg-type]
+    await store.close()
+
+
+async def test_closing_finishes_what_was_accepted(settings: Settings, redis_url: str, raw: redis.Redis) -> None:
+    """A write that was taken is carried out and answered."""
+    store = Store(server_at(redis_url), settings, lambda _script, _seconds: None)
+    await store.changes.open()
+    writes = [asyncio.create_task(store.agents.register(registration(f"n{number}"))) for number in range(300)]
+    await asyncio.sleep(0)
+
+    await store.close()
+
+    assert [(await write).outcome for write in writes] == ["created"] * 300
+    assert raw.zcard("{mesh}:deadlines") == 300
+
+
+async def test_calls_of_scripts_are_observed(settings: Settings, redis_url: str) -> None:
+    """By every part, with the script's name."""
+    seen: Counter[str] = Counter()
+    store = Store(server_at(redis_url), settings, lambda script, _seconds: seen.update([script]))
+
+    await store.changes.open()
+    await store.agents.register(registration("a"))
+    await store.agents.heartbeat("a")
+    _, lock = await store.leadership.take("")
+    await store.leadership.renew(lock)
+    await store.sweeps.sweep(["a"], lock.epoch)
+    await store.vitals.pulse()
+    await store.agents.unregister("a")
+    await store.close()
+
+    assert set(seen) == {"open", "register", "heartbeat", "lead_take", "lead_renew", "sweep", "pulse", "unregister"}
+
+
+async def test_the_lock_names_this_replica(settings: Settings, store: Store) -> None:
+    """By the name in its settings."""
+    _, lock = await store.leadership.take("")
+
+    assert lock.instance == settings.instance_id
+
+
+async def test_two_meshes_in_one_server_do_not_meet(settings: Settings, redis_url: str, raw: redis.Redis) -> None:
+    """Each has its own versions, agents and log."""
+    server = server_at(redis_url)
+    one, other = (
+        Store(server, dataclasses.replace(settings, mesh=name), lambda _script, _seconds: None)
+        for name in ("mesh", "other")
+    )
+    for store in (one, other):
+        await store.changes.open()
+    await one.agents.register(registration("a"))
+
+    assert [held async for some in other.changes.scan() for held in some] == []
+    assert {str(key) for key in raw.scan_iter("{other}:*")} == {"{other}:version", "{other}:history", "{other}:log"}
+    for store in (one, other):
+        await store.close()
+    raw.delete(*raw.scan_iter("{other}:*"))
+
+
+def test_every_key_lies_in_one_slot() -> None:
+    """By one hash tag, whatever the agent is called."""
+    keys = Keys("prod")
+
+    everything = [*keys.shared.values(), keys.agent("a"), keys.agent("a{b}c"), keys.agent("x:y")]
+    assert all(key.startswith(b"{prod}:") for key in everything)
+    assert len(set(everything)) == len(everything)
+
+
+async def test_a_store_in_memory_does_all_that_one_on_disk_does(settings: Settings) -> None:
+    """But keep it: the last resort where no server runs."""
+    store = Store(server_in_memory(), settings, lambda _script, _seconds: None)
+    position = await store.changes.open()
+    await store.agents.register(registration("a"))
+    await store.agents.heartbeat("a")
+    _, lock = await store.leadership.take("")
+    await store.vitals.pulse()
+
+    heard = await store.agents.last_heard(["a"])
+    assert heard.at[0] is not None
+    assert await store.sweeps.overdue() == []
+    assert (await store.sweeps.sweep(["a"], lock.epoch)).early == 1
+    assert [one.agent.id async for some in store.changes.scan() for one in some] == ["a"]
+    assert len((await store.changes.pull(position.version)).changes) == 2
+    assert await store.vitals.totals() == {"registrations": 1, "heartbeats": 1}
+    assert await store.agents.unregister("a")
+    assert await store.leadership.resign(lock)
+    await store.close()
+
+
+@pytest.mark.parametrize("observed", ["heartbeat", "register"])
+async def test_writes_of_one_kind_do_not_wait_for_the_other(observed: str, settings: Settings, redis_url: str) -> None:
+    """Each goes over a link of its own."""
+    store = Store(server_at(redis_url), settings, lambda _script, _seconds: None)
+    link = store.agents._write_link if observed == "heartbeat" else store.agents._beat_link
+    await store.changes.open()
+
+    async with link._turn:
+        if observed == "heartbeat":
+            assert (await store.agents.heartbeat("a")).found == "unknown_agent"
+        else:
+            assert (await store.agents.register(registration("a"))).outcome == "created"
+    await store.close()

@@ -1,0 +1,123 @@
+"""What the store says of itself, and what it warns of."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+
+from registry.store.agents import Registration
+from registry.store.connection import Server, server_at, server_in_memory
+from registry.store.keys import Keys
+from registry.store.link import Link
+from registry.store.store import Store
+from registry.store.vitals import Vitals
+from tests.support.redis_server import RedisServer
+
+
+@contextlib.asynccontextmanager
+async def vitals(server: Server) -> AsyncIterator[Vitals]:
+    """The vitals of a server."""
+    link = Link(server.connect)
+    try:
+        yield Vitals(Keys("mesh"), link, shebang=server.shebang)
+    finally:
+        await link.close()
+
+
+async def test_a_server_as_it_should_be_gives_no_warning() -> None:
+    """Append-only file on, nothing evicted."""
+    with RedisServer("--appendonly", "yes", "--maxmemory-policy", "noeviction") as server:
+        async with vitals(server_at(server.url)) as found:
+            assert await found.warnings() == ()
+
+
+async def test_a_server_that_forgets_is_warned_of(own_server: RedisServer) -> None:
+    """With what to set."""
+    async with vitals(server_at(own_server.url)) as found:
+        (warning,) = await found.warnings()
+
+    assert warning.startswith("appendonly is off")
+    assert "set appendonly yes and appendfsync always" in warning
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
+async def test_a_server_that_evicts_is_warned_of(policy: str) -> None:
+    """Whatever it evicts: versions and agents are keys like any other."""
+    with RedisServer("--appendonly", "yes", "--maxmemory-policy", policy) as server:
+        async with vitals(server_at(server.url)) as found:
+            (warning,) = await found.warnings()
+
+    assert warning.startswith(f"maxmemory-policy is {policy}")
+    assert warning.endswith("set maxmemory-policy noeviction")
+
+
+async def test_all_that_is_wrong_is_told(own_server: RedisServer) -> None:
+    """Not only the first."""
+    with redis.Redis.from_url(own_server.url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+
+    async with vitals(server_at(own_server.url)) as found:
+        assert len(await found.warnings()) == 2
+
+
+async def test_a_server_that_does_not_let_us_ask_is_not_judged(own_server: RedisServer) -> None:
+    """INFO may be refused by its access list."""
+    with redis.Redis.from_url(own_server.url) as client:
+        client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-info"])
+
+    async with vitals(server_at(own_server.url.replace("unix://", "unix://app:pw@"))) as found:
+        assert await found.warnings() == ()
+
+
+async def test_a_server_in_memory_is_not_judged() -> None:
+    """It has no INFO; that nothing is kept was said at the start."""
+    async with vitals(server_in_memory()) as found:
+        assert await found.warnings() == ()
+
+
+@pytest.mark.parametrize(
+    ("info", "warned"),
+    [
+        ({"redis_version": "6.2.14"}, True),
+        ({"redis_version": "7.0.0"}, False),
+        ({"redis_version": "8.2.1"}, False),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, False),
+        ({"redis_version": "10.0"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+async def test_a_server_that_is_too_old_is_warned_of(info: dict[str, str], *, warned: bool) -> None:
+    """Scripts that begin with `#!lua` need 7.0; a server that hides its version is not judged by it."""
+
+    class Told(Link):
+        async def exchange(self, *_args: object, **_kwargs: object) -> list[bytes]:
+            lines = {"aof_enabled": "1", "maxmemory_policy": "noeviction"} | info
+            return ["\r\n".join(["# Server", *(f"{name}:{value}" for name, value in lines.items())]).encode()]
+
+    found = await Vitals(Keys("mesh"), Told(server_in_memory().connect)).warnings()
+
+    assert bool(found) == warned
+    assert all("7.0 or later" in warning for warning in found)
+
+
+async def test_a_pulse_is_noted(store: Store, raw: redis.Redis) -> None:
+    """In the server's milliseconds."""
+    seconds, _ = raw.time()
+
+    await store.vitals.pulse()
+
+    assert int(raw.get("{mesh}:pulse") or 0) >= seconds * 1000
+
+
+async def test_totals_are_those_of_the_whole_mesh(store: Store) -> None:
+    """None at first; then by the names of what happened."""
+    assert await store.vitals.totals() == {}
+    await store.changes.open()
+    await store.agents.register(Registration("a", b"{}", 60_000, 120_000))
+    await store.agents.register(Registration("b", b"{}", 60_000, 120_000))
+    await store.agents.heartbeat("a")
+    await store.agents.unregister("a")
+
+    assert await store.vitals.totals() == {"registrations": 2, "heartbeats": 1, "unregistrations": 1}

@@ -1,0 +1,73 @@
+"""A terminal in which a test types: one bash, whose variables and background jobs last from one block to the next."""
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_DONE = "__done__"
+
+
+class Shell:
+    """Runs blocks of commands in one bash; its jobs end with it. As a context manager it starts and stops."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._env = dict(env)
+        self._process: subprocess.Popen[str] | None = None
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the shell
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            cwd=self._folder,
+            env=self._env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.communicate("kill $(jobs -p) 2>/dev/null; wait; exit\n", timeout=10)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._errors.close()
+
+    @property
+    def errors(self) -> str:
+        """All that was written to standard error."""
+        self._errors.seek(0)
+        return self._errors.read()
+
+    def run(self, block: str) -> str:
+        """Type a block; return what it printed. Raises AssertionError when its last command failed."""
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f'{block}\nprintf "\\n{_DONE} %s\\n" $?\n')
+        process.stdin.flush()
+        printed: list[str] = []
+        for line in process.stdout:
+            if line.startswith(_DONE):
+                assert line.split()[1] == "0", f"{block}\n{''.join(printed)}\n{self.errors}"
+                return "".join(printed).strip()
+            printed.append(line)
+        raise AssertionError(f"the shell ended in\n{block}\n{self.errors}")
+
+    def _running(self) -> subprocess.Popen[str]:
+        assert self._process is not None, "the shell does not run"
+        return self._process

@@ -1,0 +1,145 @@
+"""The answers as they stand on the wire, byte for byte but for what moves: clients are written against `golden/`.
+
+A file that must change is a promise that changes. To write the files anew, run pytest with `GOLDEN=write` and read
+what git shows.
+"""
+
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from registry import __version__
+from tests.support.calls import JSON, a_registration, beat, register
+from tests.support.eventually import async_wait_until
+from tests.support.in_process import in_process
+
+GOLDEN = Path(__file__).parent / "golden"
+FILE_AGENT: dict[str, Any] = {
+    "id": "file-agent-001",
+    "name": "File Operations Agent",
+    "namespace": "system",
+    "agent_type": "file_agent",
+    "endpoint": "http://localhost:8001/mcp",
+    "capabilities": [
+        {
+            "name": "read_file",
+            "description": "Read file contents",
+            "category": "file_operations",
+            "version": "1.2.0",
+            "tags": ["io", "filesystem"],
+            "input_schema": {"type": "object", "properties": {"file_path": {"type": "string"}}},
+            "a field of its own": [1, 2.5, None, {"kept": True}],
+        },
+        "write_file",
+    ],
+    "labels": {"env": "production", "team": "platform"},
+    "dependencies": ["auth"],
+    "health_interval": 30.0,
+    "motto": "Größe ☃",
+}
+
+# What moves from run to run, and what stands for it in a file.
+MOVES = (
+    (re.compile(rb'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"'), b'"<time>"'),
+    (re.compile(rb"\b1[789]\d{11}\b"), b"<version>"),
+    (re.compile(rb"[0-9a-f]{8}-[0-9a-f]+(?=\")"), b"<request id>"),
+    (re.compile(rb'("(?:uptime_seconds|time_since_heartbeat)":)[\d.]+'), rb"\1<seconds>"),
+    (re.compile(rb'("history":)"[0-9a-f]{16}"'), rb'\1"<history>"'),
+    (re.compile(rb'("host":)"[^"]+"'), rb'\1"<host>"'),
+    (re.compile(rb'("pid":)\d+'), rb"\1<pid>"),
+    (re.compile(rb'("bell":)"(?:keyspace|silent)"'), rb'\1"<bell>"'),
+    (re.compile(b'(?<="version":")%s(?=")' % re.escape(__version__).encode()), b"<release>"),
+    (re.compile(rb'("warnings":)\[.*?\]'), rb"\1[]"),
+)
+
+Call = Callable[[httpx2.AsyncClient], Awaitable[httpx2.Response]]
+
+
+def post(path: str, body: Any) -> Call:
+    """Return a POST."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return lambda client: client.post(path, content=content, headers=JSON)
+
+
+def get(path: str) -> Call:
+    """Return a GET."""
+    return lambda client: client.get(path)
+
+
+CALLS: dict[str, Call] = {
+    "registered": post("/agents", a_registration("new")),
+    "agent": get("/agents/file-agent-001"),
+    "agent_pending": get("/agents/small"),
+    "agent_status": get("/agents/file-agent-001/status"),
+    "agent_health": get("/health/file-agent-001"),
+    "agent_health_pending": get("/health/small"),
+    "agents": get("/agents?namespace=default"),
+    "agents_none": get("/agents?namespace=nowhere"),
+    "capabilities": get("/capabilities"),
+    "discovered": post("/mcp/tools/discover_services", {"query": {"capabilities": ["write_file"]}}),
+    "status_tool": post("/mcp/tools/get_agent_status", {"agent_id": "small"}),
+    "heartbeat": post("/heartbeat", {"agent_id": "file-agent-001"}),
+    "heartbeats": post("/heartbeats", {"agent_ids": ["file-agent-001", "nobody"]}),
+    "batch": post("/agents/batch", {"agents": [a_registration("b"), {"id": "c"}]}),
+    "unregistered": lambda client: client.delete("/agents/small"),
+    "health": get("/health"),
+    "ready": get("/ready"),
+    "metrics": get("/metrics"),
+    "root": get("/"),
+    "error_400": post("/agents", b""),
+    "error_400_parameter": get("/agents?capabilty=x"),
+    "error_404_agent": get("/agents/nobody"),
+    "error_404_path": get("/nothing"),
+    "error_405": lambda client: client.put("/agents"),
+    "error_409": post("/agents", a_registration("small", resource_version="1")),
+    "error_413": post("/agents", b" " * 2_000_000),
+    "error_415": lambda client: client.post("/agents", content=b"x", headers={"content-type": "text/plain"}),
+    "error_422": post("/agents", {"id": "a b", "capabilities": [{"name": "x", "version": "1.x"}, {}]}),
+    "error_503": get("/agents?resource_version=1999999999999"),
+}
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """Provide a client of a mesh with one agent that beats and one that never did."""
+    async with in_process(redis_url, instance_id="golden") as client:
+        await client.post("/agents", json=FILE_AGENT)
+        await beat(client, "file-agent-001")
+        await register(client, "small", capabilities=["x"])
+        await async_wait_until(lambda: _leads(client), description="the only replica leads")
+        yield client
+
+
+async def _leads(client: httpx2.AsyncClient) -> bool:
+    return bool((await client.get("/health")).json()["leader"]["leading"])
+
+
+def masked(content: bytes) -> bytes:
+    """Return an answer with what moves replaced."""
+    for moving, stands in MOVES:
+        content = moving.sub(stands, content)
+    return content + b"\n"
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_an_answer_stands_on_the_wire_as_promised(client: httpx2.AsyncClient, name: str) -> None:
+    """Fields, their order, their types and their words."""
+    await client.get("/agents")
+
+    answer = masked((await CALLS[name](client)).content)
+
+    file = GOLDEN / f"{name}.json"
+    if os.environ.get("GOLDEN") == "write":
+        file.write_bytes(answer)
+    assert answer == file.read_bytes()
+
+
+def test_every_golden_file_has_its_call() -> None:
+    """None is left behind by a call that is gone."""
+    assert {file.stem for file in GOLDEN.iterdir()} == CALLS.keys()
