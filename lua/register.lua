@@ -24,19 +24,17 @@
 --@include clock
 --@include text
 --@include agent
+--@include whole
 --@include change
 local version, log, deadlines, heartbeats, counters, agent_key = unpack(KEYS)
 local id, spec, timeout, eviction, precondition, history = unpack(ARGV)
 
-local agent = read_agent(agent_key)
 -- What cannot be read is as good as absent: registering anew mends it.
-local whole = agent and agent.spec and agent.status and agent.created and agent.draining
-  and tonumber(agent.version) and tonumber(agent.spec_version)
-agent = whole and agent or nil
-local held = agent ~= nil
-if precondition == 'absent' then
-  held = agent == nil
-elseif precondition ~= '' and precondition ~= 'present' and agent then
+local found = read_agent(agent_key)
+local agent = found and is_whole(found) and found or nil
+local damaged = found and not agent
+local held = (agent ~= nil) == (precondition ~= 'absent')
+if agent and tonumber(precondition) then
   local asked = tonumber(precondition)
   held = tonumber(agent.spec_version) <= asked and asked <= tonumber(agent.version)
 end
@@ -45,7 +43,7 @@ if precondition ~= '' and not held then
 end
 
 local now = now_ms()
-local change = { id = id, key = agent_key, before = {}, heartbeat = '', anew = not whole }
+local change = { id = id, key = agent_key, before = {}, heartbeat = '', anew = damaged }
 if not agent then
   agent = { status = 'pending', draining = '0', created = text(now) }
   change.kind, change.reason, change.spec_changed = 'add', 'registered', true
@@ -74,6 +72,8 @@ if change.spec_changed or change.before.status then
 end
 if change.heartbeat ~= '' then
   redis.call('ZADD', heartbeats, change.heartbeat, id)
+elseif damaged then
+  redis.call('ZREM', heartbeats, id)
 end
 redis.call('ZADD', deadlines, text(now + timeout), id)
 redis.call('HINCRBY', counters, 'registrations', 1)

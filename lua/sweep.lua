@@ -24,6 +24,7 @@
 --@include clock
 --@include text
 --@include agent
+--@include whole
 --@include pulse
 --@include step
 local version, log, deadlines, heartbeats, pulse, outage, epoch, counters = unpack(KEYS)
@@ -46,16 +47,15 @@ local done = { degraded = 0, expired = 0, removed = 0, early = 0, orphaned = 0, 
 for i = 1, count do
   local key, id = KEYS[fixed + i], ARGV[3 + i]
   local deadline = tonumber(redis.call('ZSCORE', deadlines, id))
-  local shape = redis.call('TYPE', key).ok
-  local agent = shape == 'hash' and read_agent(key) or nil
+  local agent = read_agent(key)
   local outcome
   if not deadline or deadline > now then
     outcome = 'early'
-  elseif shape == 'none' then
+  elseif not agent then
     redis.call('ZREM', deadlines, id)
     redis.call('ZREM', heartbeats, id)
     outcome = 'orphaned'
-  elseif not agent or not (tonumber(agent.timeout) and tonumber(agent.eviction)) then
+  elseif not is_whole(agent) then
     redis.call('ZADD', deadlines, text(now + retention), id)
     outcome = 'bad'
   else

@@ -267,7 +267,7 @@ class Bench:
             carried = {f"{name}/{key}": value for key, value in fields.items() if not _is_meta(key)}
             source = before if fields["kind"] == "remove" else after
             whole = {key: value for key, value in source.items() if key.startswith(f"{name}/")}
-            assert carried == (whole | {f"{name}/version": _version(entry)} if whole else {})
+            assert carried == (whole | {f"{name}/version": _version(entry)} if name else {})
 
     def _compare_state(
         self, row: Row, before: Mapping[str, Any], after: Mapping[str, Any], entries: Sequence[tuple[str, Any]]

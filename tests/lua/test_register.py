@@ -190,6 +190,32 @@ ROWS = [
         log=entry("modify", "updated", spec_before=SPEC),
     ),
     row(
+        "a key of another type is replaced",
+        before={"a": "not a hash", "deadlines/a": At(1000)},
+        reply=("created", VERSION),
+        after={**NEW, "a": None},
+        log=ADDED,
+    ),
+    *(
+        row(
+            f"a record without its {field} is replaced, and nothing of it is left",
+            before=HEALTHY | {f"a/{field}": None, "a/owner": "team-a"},
+            reply=("created", VERSION),
+            after={**NEW, "a/owner": None, "heartbeats/a": None},
+            log=ADDED,
+        )
+        for field in ("spec", "status", "draining", "version", "spec_version", "created")
+    ),
+    row(
+        "a record that cannot be read is as good as absent",
+        before=an_agent("a", "pending", due=1000) | {"a/spec_version": None},
+        precondition="absent",
+        reply=("created", VERSION),
+        after=NEW,
+        log=ADDED,
+    ),
+    stale("no version holds for a record that cannot be read", "900", "", HEALTHY | {"a/version": None}),
+    row(
         "totals are added up",
         before={**HEALTHY, "counters/registrations": "41", "counters/heartbeats": "7"},
         reply=("unchanged", "900"),

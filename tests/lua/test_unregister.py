@@ -76,6 +76,13 @@ ROWS = [
         after=GONE,
         heartbeat=At(-1),
     ),
+    row(
+        "a key of another type can be removed",
+        before={"a": "not a hash", "heartbeats/a": At(-1), "deadlines/a": At(1000)},
+        reply=("removed", VERSION),
+        after={**GONE, "a": None},
+        heartbeat=At(-1),
+    ),
 ]
 
 

@@ -388,19 +388,39 @@ async def test_a_record_that_is_no_hash_is_never_a_bug_of_ours(store: Store, raw
     assert isinstance(result[0], (Registered, StoreUnavailable)), result
 
 
-@pytest.mark.parametrize("missing", ["status", "draining", "version", "spec_version", "created", "updated", "timeout"])
+@pytest.mark.parametrize("changed", [False, True], ids=["same spec", "another spec"])
+@pytest.mark.parametrize(
+    "missing", ["spec", "status", "draining", "version", "spec_version", "created", "updated", "timeout", "eviction"]
+)
 async def test_registering_anew_mends_a_record_with_a_field_missing(
-    missing: str, store: Store, raw: redis.Redis
+    missing: str, *, changed: bool, store: Store, raw: redis.Redis
 ) -> None:
     """The log tells the operator of such a record to register the agent anew."""
     await store.changes.open()
     await store.agents.register(registration())
+    await store.agents.heartbeat("a")
     raw.hdel("{mesh}:agent:a", missing)
 
-    await store.agents.register(registration(spec=b'{"endpoint":"http://a:2"}'))
+    await store.agents.register(registration(spec=b'{"endpoint":"http://a:2"}' if changed else SPEC))
 
-    held = [one.agent.id async for some in store.changes.scan() for one in some]
-    assert held == ["a"]
+    assert [one.agent.id async for some in store.changes.scan() for one in some] == ["a"]
+
+
+@pytest.mark.parametrize("missing", ["status", "updated"])
+async def test_a_mended_record_is_the_same_for_those_who_follow_and_those_who_fill(
+    missing: str, store: Store, raw: redis.Redis
+) -> None:
+    """The log and the hashes tell one story, the last heartbeat included."""
+    begun = await store.changes.open()
+    await store.agents.register(registration())
+    await store.agents.heartbeat("a")
+    raw.hdel("{mesh}:agent:a", missing)
+
+    await store.agents.register(registration(spec=b"{}"))
+
+    followed = (await store.changes.pull(begun.version)).changes[-1]
+    (filled,) = [one async for some in store.changes.scan() for one in some]
+    assert (followed.agent, followed.heartbeat) == (filled.agent, filled.heartbeat)
 
 
 async def test_settings_say_how_much_history_is_kept(settings: Settings, store: Store, raw: redis.Redis) -> None:
