@@ -16,7 +16,7 @@ from tests.support.eventually import wait_until
 
 # What the process gets of our environment; a REGISTRY_… or REDIS_URL of the developer's own is none of a test's.
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LANG")
-_LISTENS = re.compile(r'(?:listens on |"url":")(http://[^\s"]+)')
+_LISTENS = re.compile(r'(?:listens on |"event":"listening",.*"url":")(http://[^\s"]+)')
 STOP_SECONDS = 5.0
 
 
