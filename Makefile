@@ -1,34 +1,40 @@
 # Two commands matter: `make run` and `make test`. Both need Python 3.11 or later and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -e
 
 .PHONY: run test fix demo bench clean
 
-run: $(STAMP)  ## the registry with the embedded store on port 8000
+run: .venv/.run  ## the registry with the embedded store on port 8000
 	@$(BIN)/mcp-mesh-registry serve
 
-demo: $(STAMP)  ## three replicas, 100 then 500 agents at once
+demo: .venv/.run  ## three replicas, 100 then 500 agents at once
 	@$(BIN)/mcp-mesh-registry demo
 
-test: $(STAMP)  ## format, lint, types, house rules, the whole suite
+test: .venv/.dev  ## format, lint, types, house rules, the whole suite
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy registry tests benchmarks
 	$(BIN)/pytest
 
-fix: $(STAMP)  ## what a machine can mend
+fix: .venv/.dev  ## what a machine can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP)  ## the figures of benchmarks/README.md
+bench: .venv/.dev  ## the figures of benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
-$(STAMP): pyproject.toml
+.venv/bin/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'
+
+.venv/.run: pyproject.toml | .venv/bin/pip
+	$(INSTALL) '.[embedded]'
 	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/pip
+	$(INSTALL) '.[dev]'
+	@touch .venv/.run $@
 
 clean:
 	rm -rf .venv

@@ -60,6 +60,11 @@ def _report(error: Exception, name: str, failures: int, pause: float) -> None:
     if isinstance(error, StoreUnavailable):
         # Known trouble that lasts is told less and less often.
         if failures.bit_count() == 1:
-            log.warning("The store is away, the loop tries again", **facts, reason=error.reason, problem=str(error))
+            log.warning(
+                "The store is away, the loop tries again",
+                **facts,
+                reason=error.reason,
+                problem=str(error.__cause__ or error),
+            )
     else:
         log.error("The loop's round failed, it tries again; please report this", **facts, exc_info=error)

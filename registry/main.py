@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from registry.service.liveness import Liveness
 from registry.service.overview import Overview
 from registry.service.registration import Registrations
 from registry.service.sweeping import Sweeping
+from registry.service.watching import Watching
 from registry.settings import Settings, mask_url
 from registry.store.connection import Server, server_at, server_in_memory
 from registry.store.embedded import EmbeddedServer, find_server
@@ -34,6 +36,8 @@ _EVERY_SECOND = 1.0
 # However long looks keep failing, the next one is at most this far away.
 _LONGEST_PAUSE = 5.0
 _CHECK_STORE_EVERY = 60.0
+# Objects made, less those freed, until the collector of cycles looks at the newest; Python's own 700 is for scripts.
+_COLLECT_AFTER = 20_000
 # With the three seconds for requests in flight and what the embedded server takes, an exit stays within five.
 _FAREWELL = 0.75
 
@@ -46,6 +50,7 @@ class Registry:
     scrape: ASGIApp
     overview: Overview
     feed: Feed
+    watching: Watching
     data: str
 
 
@@ -79,15 +84,18 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
     metrics = Metrics()
     async with open_server(settings) as (server, data):
         store = Store(server, settings, metrics.script)
-        feed = Feed(store.changes)
+        feed = Feed(store.changes, settings.watch_history)
         bell = store.bell(feed.ring)
         feed.on_unannounced = bell.distrust
         sweeping = Sweeping(store.leadership, store.sweeps, settings, on_swept=lambda swept: _count(metrics, swept))
         overview = Overview(feed, bell, sweeping, store.vitals, instance=settings.instance_id, warnings=warnings)
         discovery = Discovery(feed, store.agents)
+        watching = Watching(feed)
+        metrics.show("mcp_registry_watchers", "Watches this replica serves", lambda: len(watching.watchers))
+        metrics.show("mcp_registry_cache_fills", "Times this replica filled its cache", lambda: feed.fills)
         liveness = Liveness(store.agents, discovery)
         registrations = Registrations(store.agents, settings)
-        api, scrape = applications(registrations, discovery, liveness, overview, metrics, settings.auth_token)
+        api, scrape = applications(registrations, discovery, watching, liveness, overview, metrics, settings.auth_token)
         look_every = min(_EVERY_SECOND, settings.health_check_interval.total_seconds())
         pause = max(look_every, min(_LONGEST_PAUSE, settings.health_check_interval.total_seconds()))
         failed = metrics.loop_failed
@@ -97,13 +105,14 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
             asyncio.create_task(
                 every(_EVERY_SECOND, "pulse", store.vitals.pulse, longest=_EVERY_SECOND, on_error=failed)
             ),
+            asyncio.create_task(every(_EVERY_SECOND, "watches", watching.tick, on_error=failed)),
             asyncio.create_task(every(look_every, "sweep", sweeping.look, longest=pause, on_error=failed)),
             asyncio.create_task(
                 every(_CHECK_STORE_EVERY, "store check", overview.look_at_store, longest=_CHECK_STORE_EVERY)
             ),
         ]
         try:
-            yield Registry(api, scrape, overview, feed, data)
+            yield Registry(api, scrape, overview, feed, watching, data)
         finally:
             await asyncio.gather(*map(_cancel, loops))
             await _part(sweeping, store)
@@ -133,14 +142,28 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callabl
             running += [scrape.start(registry.scrape)] if scrape is not None else []
             with contextlib.suppress(RegistryError):  # it serves and says 503 until the store answers
                 await registry.feed.fresh()
+            _settle()
+            if scrape is not None:
+                log.info("metrics are served too", url=f"{scrape.url}/metrics")
             announce(listener.url, registry.data)
             await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
             registry.overview.draining = True
-            log.info("stopping: requests in flight are finished")
+            registry.watching.close()
+            log.info("stopping: requests in flight are finished, streams end with a bookmark")
             await asyncio.gather(*(each.stop() for each in (listener, scrape) if each is not None))
         await _cancel(opening)
         await _cancel(stopped)
     log.info("stopped")
+
+
+def _settle() -> None:
+    """Keep the collector of cycles from walking the cache again and again, which would stop everything meanwhile.
+
+    What the cache drops is freed by its reference count; cycles are made by little else than exceptions.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, 20, 100)
 
 
 async def _part(sweeping: Sweeping, store: Store) -> None:

@@ -73,6 +73,7 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
                 app,
                 http=_Protocol,
                 lifespan="off",
+                ws="none",
                 log_config=None,
                 log_level="warning",
                 access_log=False,

@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
+from registry.api.parameters import parameters
 from registry.errors import Detail, MalformedRequest, RequestTooLarge, UnsupportedMediaType
 from registry.model.document import read_document
 
@@ -12,7 +13,13 @@ LIMIT = 1024 * 1024
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """Return the whole body. Raises RequestTooLarge over 1 MiB and UnsupportedMediaType when it is not called JSON."""
+    """Return the whole body of a request that takes no parameters.
+
+    Raises RequestTooLarge over 1 MiB, UnsupportedMediaType when it is not called JSON or is packed, and
+    MalformedRequest for a query string, since what is not understood is refused.
+    """
+    if scope["query_string"]:
+        parameters(scope["query_string"], ())
     _check_headers(scope["headers"])
     message = await receive()
     body: bytes = message.get("body", b"")
@@ -52,6 +59,8 @@ def _check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
             kind = value.partition(b";")[0].strip().lower()
             if kind != b"application/json" and not kind.endswith(b"+json"):
                 raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json")
+        elif name == b"content-encoding" and value.strip().lower() != b"identity":
+            raise UnsupportedMediaType("Send the body unpacked, without a Content-Encoding")
         elif name == b"content-length" and value.isdigit() and int(value) > LIMIT:
             raise _too_large()
 

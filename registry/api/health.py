@@ -55,7 +55,8 @@ class HealthRoutes:
         """GET /ready: 200 when this replica should get requests, else 503."""
         ready = self._overview.ready
         body = orjson.dumps({"status": "ready" if ready else "not_ready"})
-        return Response(body, status_code=200 if ready else 503, media_type="application/json")
+        headers = None if ready else {"retry-after": "1"}
+        return Response(body, 200 if ready else 503, headers, media_type="application/json")
 
     async def agent(self, request: Request) -> Response:
         """GET /health/{id}."""
@@ -81,7 +82,8 @@ class HealthRoutes:
         """GET /metrics: JSON, or text where the client ranks that above JSON."""
         if _wants_text(request.headers.get("accept", "")):
             return await self.prometheus(request)
-        census, totals = self._overview.census(), await self._overview.totals()
+        totals = await self._overview.totals()
+        census = self._overview.census()
         return answer(
             orjson.dumps(
                 {

@@ -114,7 +114,8 @@ class Feed:
                 log.warning("the cache is filled anew", reason=str(gap))
             except StoreUnavailable as error:
                 if not told:
-                    log.warning("the store is away; fresh reads answer 503 until it is back", error=str(error))
+                    cause = str(error.__cause__ or error)
+                    log.warning("the store is away; fresh reads answer 503 until it is back", error=cause)
                     told = True
                 self._fail(error)
             if not self._linked:

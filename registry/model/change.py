@@ -9,7 +9,7 @@ from registry.model.agent import Agent, Status
 Kind = Literal["add", "modify", "remove", "begin"]
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What happened, in order: `version` follows `prev` with nothing between them.
 
     `agent` is the whole agent after the change; for a removal the last one there was; None for `begin`, which opens a
@@ -28,14 +28,14 @@ class Change(msgspec.Struct, frozen=True):
     spec_before: bytes | None = None
 
 
-class Position(msgspec.Struct, frozen=True):
+class Position(msgspec.Struct, frozen=True, gc=False):
     """A point in a history: the resource version, and the id of the history it belongs to."""
 
     version: int
     history: str
 
 
-class Pulled(msgspec.Struct, frozen=True):
+class Pulled(msgspec.Struct, frozen=True, gc=False):
     """The answer to one look at the log.
 
     `version` and `history` as they were just before the log was read (0 and '' when absent); `holds` tells whether the

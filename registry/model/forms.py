@@ -43,7 +43,7 @@ AgentId: TypeAlias = Annotated[
     Meta(
         min_length=1,
         max_length=253,
-        pattern=rf"^[A-Za-z0-9._:-]+{_END}",
+        pattern=rf"^(?!\.{{1,2}}$)[A-Za-z0-9._:-]+{_END}",
         description="an id of 1 to 253 letters, digits and . _ : -",
     ),
 ]

@@ -1,11 +1,12 @@
 """The registry's own state: counts, totals, who leads, what to worry about."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from registry.cache.feed import Feed
-from registry.errors import StoreUnavailable
+from registry.errors import RegistryError
 from registry.model.agent import STATUSES, Status
 from registry.model.wire import rfc3339
 from registry.service.sweeping import Sweeping
@@ -56,11 +57,10 @@ class Overview:
         return Census(view.counts(), view.capabilities, len(view.by_capability))
 
     async def totals(self) -> Mapping[str, int]:
-        """Return the mesh-wide counters; those of the last look when the store is away."""
-        try:
+        """Return the mesh-wide counters, and let a census after it be fresh; the last known when the store is away."""
+        with contextlib.suppress(RegistryError):
             self._totals = await self._vitals.totals()
-        except StoreUnavailable:
-            return self._totals
+            await self._feed.fresh()
         return self._totals
 
     async def look_at_store(self) -> None:

@@ -75,7 +75,8 @@ class Link:
         except (RedisError, OSError, EOFError) as error:
             if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
                 raise StoreUnavailable("Redis refuses the user and password it was given", reason="auth") from error
-            raise StoreUnavailable(f"Redis is out of reach: {error}", outcome=outcome) from error
+            # Where Redis is concerns the log, which has the cause, and not whoever asked.
+            raise StoreUnavailable("Redis is out of reach", outcome=outcome) from error
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
         """Call scripts; one reply each, error replies returned. A forgotten script is sent again, whole, by itself."""

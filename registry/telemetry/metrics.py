@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -53,6 +53,10 @@ class Metrics:
             registry=collectors,
         )
         self._answered: dict[tuple[str, str, int], Callable[[float], None]] = {}
+
+    def show(self, name: str, says: str, read: Callable[[], float]) -> None:
+        """Show a number of this replica as it is at each scrape."""
+        Gauge(name, says, registry=self.collectors).set_function(read)
 
     @property
     def uptime(self) -> float:
