@@ -14,8 +14,8 @@ import pytest
 
 from registry import errors
 from registry.api.openapi import endpoints
-from registry.api.parameters import _AGENTS, _CAPABILITIES
 from registry.api.problems import status_of
+from registry.api.queries import AGENTS, CAPABILITIES
 from registry.errors import RegistryError
 from registry.settings import SETTINGS, Settings
 from tests.support.eventually import wait_until
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Which sections are typed along, and the blocks in them that are not, by their reason.
 TYPED = ("Quick tour", "How to")
-NOT_RUN = {"needs Docker", "installs packages and keeps the terminal"}
+NOT_RUN = {"needs Docker", "installs packages and keeps the terminal", "keeps the terminal"}
 
 _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>.*?) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -174,7 +174,7 @@ def test_the_calls_are_all_there_and_no_others() -> None:
 
 def test_the_filters_are_all_there_and_no_others() -> None:
     """Every parameter the calls know."""
-    for call, known in (("`GET /agents`", _AGENTS), ("`GET /capabilities`", _CAPABILITIES)):
+    for call, known in (("`GET /agents`", AGENTS), ("`GET /capabilities`", CAPABILITIES)):
         shown = [name for cells in table("API", call) for name in re.findall(r"`(\w+)`", cells[0])]
         assert sorted(shown) == sorted(known)
 

@@ -8,11 +8,14 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from registry.api.answers import answer, listing, search, success, timestamp
+from registry.api.answers import answer, search, success, timestamp
 from registry.api.body import read_object
-from registry.api.parameters import agent_query, capability_query, one, parameters, resource_version
+from registry.api.listing import ListRoute
+from registry.api.parameters import bad, parameters
 from registry.api.problems import body_of
+from registry.api.queries import capability_query, freshness
 from registry.errors import Detail, RegistryError, UnprocessableRequest
 from registry.model.registration import read_registration
 from registry.model.wire import rfc3339
@@ -20,7 +23,7 @@ from registry.service.discovery import Discovery, Sight
 from registry.service.liveness import Liveness
 from registry.service.registration import Registrations
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 _MOST_HEARTBEATS = 1000
 _MOST_REGISTRATIONS = 200
@@ -29,12 +32,14 @@ _MOST_REGISTRATIONS = 200
 class AgentRoutes:
     """Registers, lists, shows and removes agents."""
 
-    def __init__(self, registrations: Registrations, discovery: Discovery, liveness: Liveness) -> None:
+    def __init__(
+        self, registrations: Registrations, discovery: Discovery, liveness: Liveness, listing: ListRoute
+    ) -> None:
         self._registrations = registrations
         self._discovery = discovery
         self._liveness = liveness
         self.routes = [
-            Route("/agents", _by_method(GET=self.list, POST=self.register), methods=["GET", "POST"]),
+            Route("/agents", _by_method(GET=listing.list, POST=self.register), methods=["GET", "POST"]),
             Route("/agents/batch", self.register_many, methods=["POST"]),
             Route("/agents/{agent_id}", _by_method(GET=self.show, DELETE=self.unregister), methods=["GET", "DELETE"]),
             Route("/agents/{agent_id}/status", self.status, methods=["GET"]),
@@ -64,7 +69,8 @@ class AgentRoutes:
         }
 
     async def register_many(self, request: Request) -> Response:
-        """POST /agents/batch: each succeeds or fails alone."""
+        """POST /agents/batch: each succeeds or fails alone, under a precondition of its own."""
+        _refuse_preconditions(request, "each agent of a batch has its own resource_version")
         document = await read_object(request.scope, request.receive)
         agents = _listed(document, "agents", _MOST_REGISTRATIONS)
         done = await asyncio.gather(
@@ -81,11 +87,6 @@ class AgentRoutes:
                 results.append({"status": "success", **result})
         return success(results=results, count=len(results))
 
-    async def list(self, request: Request) -> Response:
-        """GET /agents."""
-        query, version = agent_query(request.scope)
-        return listing(await self._discovery.agents(query, version))
-
     async def show(self, request: Request) -> Response:
         """GET /agents/{id}: the agent itself."""
         sight = await self.seen(request)
@@ -93,8 +94,8 @@ class AgentRoutes:
 
     async def seen(self, request: Request) -> Sight:
         """Return the agent of the path, as fresh as the query string wants it."""
-        version = resource_version(one(parameters(request.scope, ("resource_version",)), "resource_version"))
-        return await self._discovery.agent(request.path_params["agent_id"], version)
+        given = parameters(request.scope["query_string"], ("resource_version",))
+        return await self._discovery.agent(request.path_params["agent_id"], freshness(given))
 
     async def status(self, request: Request) -> Response:
         """GET /agents/{id}/status: the status alone."""
@@ -115,6 +116,8 @@ class AgentRoutes:
 
     async def unregister(self, request: Request) -> Response:
         """DELETE /agents/{id}."""
+        parameters(request.scope["query_string"], ())
+        _refuse_preconditions(request, "unregistering takes no precondition")
         return await self.unregistered(request.path_params["agent_id"])
 
     async def unregistered(self, agent_id: str) -> Response:
@@ -125,8 +128,7 @@ class AgentRoutes:
 
     async def capabilities(self, request: Request) -> Response:
         """GET /capabilities."""
-        query, version = capability_query(request.scope)
-        return search(await self._discovery.capabilities(query, version))
+        return search(await self._discovery.capabilities(*capability_query(request.scope["query_string"])))
 
     async def beat_many(self, request: Request) -> Response:
         """POST /heartbeats: many agents in one call, each by itself."""
@@ -144,10 +146,17 @@ class AgentRoutes:
         return success(results=results, count=len(results), timestamp=timestamp())
 
 
+def _refuse_preconditions(request: Request, reason: str) -> None:
+    """Refuse a precondition that would not be honoured."""
+    for name in ("If-Match", "If-None-Match"):
+        if name in request.headers:
+            raise bad(name, reason)
+
+
 def _by_method(**endpoints: Endpoint) -> Endpoint:
     """Return one endpoint for all methods of a path, so that a 405 can name them all. HEAD is a GET."""
 
-    async def serve(request: Request) -> Response:
+    async def serve(request: Request) -> ASGIApp:
         return await endpoints["GET" if request.method == "HEAD" else request.method](request)
 
     return serve

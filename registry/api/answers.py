@@ -1,12 +1,15 @@
 """Answers: bytes joined from what is kept encoded already."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import orjson
 from starlette.responses import Response
 
 from registry.model.wire import capability_document
 from registry.service.discovery import Found, Listing, Search
+from registry.service.kept import body_of
 
 VERSION = "x-resource-version"
 STALE = "x-registry-stale"
@@ -17,14 +20,24 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def answer(body: bytes, *, version: int | None = None, behind: float | None = None) -> Response:
+def answer(
+    body: bytes,
+    *,
+    version: int | None = None,
+    behind: float | None = None,
+    status: int = 200,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Response:
     """Return JSON with the version it was answered from, and how old it may be where that is not known to be fresh."""
-    headers = {}
-    if version is not None:
-        headers[VERSION] = str(version)
+    return Response(body, status, {**headers, **versions(version, behind)}, media_type="application/json")
+
+
+def versions(version: int | None, behind: float | None) -> dict[str, str]:
+    """Return the headers that tell the version of an answer, and how old it may be."""
+    shown = {} if version is None else {VERSION: str(version)}
     if behind:
-        headers[STALE] = f"{behind:.1f}"
-    return Response(body, media_type="application/json", headers=headers)
+        shown[STALE] = f"{behind:.1f}"
+    return shown
 
 
 def success(**fields: object) -> Response:
@@ -32,15 +45,27 @@ def success(**fields: object) -> Response:
     return Response(orjson.dumps({"status": "success", **fields}), media_type="application/json")
 
 
-def listing(found: Listing, head: bytes = b"{") -> Response:
-    """Return a list of agents; `head` begins the object."""
-    body = b",".join([record.body for record in found.records])
-    return answer(
-        b'%s"agents":[%s],"count":%d,"resource_version":"%d","timestamp":"%s"}'
-        % (head, body, len(found.records), found.version, timestamp().encode()),
-        version=found.version,
-        behind=found.behind,
+def listing(found: Listing, head: bytes = b"{", more: str | None = None, fields: tuple[str, ...] = ()) -> bytes:
+    """Return the JSON of a list of agents; `head` begins the object, `more` is the token to go on with."""
+    rows = (
+        found.rows
+        if not fields
+        else b",".join([_projected(body_of(found.answer, record), fields) for record in found.records])
     )
+    going_on = b"" if more is None else b'"continue":"%s",' % more.encode()
+    return b'%s"agents":[%s],"count":%d,%s"resource_version":"%d","timestamp":"%s"}' % (
+        head,
+        rows,
+        len(found.records),
+        going_on,
+        found.version,
+        timestamp().encode(),
+    )
+
+
+def _projected(body: bytes, fields: tuple[str, ...]) -> bytes:
+    agent = orjson.loads(body)
+    return orjson.dumps({name: agent[name] for name in fields if name in agent})
 
 
 def search(found: Search) -> Response:
@@ -48,7 +73,7 @@ def search(found: Search) -> Response:
     return answer(
         orjson.dumps(
             {
-                "capabilities": [_capability(one) for one in found.found],
+                "capabilities": [_capability(one, ranked=found.ranked) for one in found.found],
                 "count": len(found.found),
                 "resource_version": str(found.version),
                 "timestamp": timestamp(),
@@ -59,7 +84,7 @@ def search(found: Search) -> Response:
     )
 
 
-def _capability(one: Found) -> dict[str, object]:
+def _capability(one: Found, *, ranked: bool) -> dict[str, object]:
     agent = one.record.agent
     spec = orjson.loads(agent.spec)
     return capability_document(spec["capabilities"][one.position]) | {
@@ -68,4 +93,5 @@ def _capability(one: Found) -> dict[str, object]:
         "agent_namespace": agent.profile.namespace,
         "agent_status": agent.status,
         "agent_endpoint": spec["endpoint"],
+        **({"score": round(one.score, 1)} if ranked else {}),
     }

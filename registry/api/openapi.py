@@ -33,25 +33,47 @@ _ERROR = {
 }
 _TEXT = {"type": "string"}
 _ID = {"name": "agent_id", "in": "path", "required": True, "schema": _TEXT}
-_FRESH = ("resource_version", "0: whatever this replica holds; N: not older than N; else the newest")
+_FRESH = (
+    ("resource_version", "0: whatever this replica holds; N: not older than N; else the newest"),
+    ("resource_version_match", "Exact or NotOlderThan, with a resource_version"),
+)
+_CAPABILITY = (
+    ("version_constraint", "for example >=1.0.0, ^1.2, 1.x or ~2.0 || >=3"),
+    ("fuzzy_match", "true to take names that are nearly as asked, best first, with a score"),
+)
 _AGENT_FILTERS = (
     ("namespace", "exactly this namespace"),
     ("status", "pending, healthy, degraded, expired, unhealthy, offline or any"),
-    ("capability", "has this capability; repeat it for several, all of which must be met"),
-    ("label_selector", "key=value, several joined by commas"),
-    ("version_constraint", "a capability's version, for example >=1.0.0"),
-    ("fuzzy_match", "false"),
-    _FRESH,
+    ("agent_id", "exactly this agent"),
+    ("label_selector", "a Kubernetes label selector"),
+    ("capability", "has these capabilities: repeat it, or join them by commas"),
+    ("match", "all of the capabilities, or any"),
+    ("capability_category", "of one and the same capability"),
+    ("capability_stability", "alpha, beta, experimental, stable or deprecated"),
+    ("capability_tags", "all of these, joined by commas"),
+    *_CAPABILITY,
+    *_FRESH,
+    ("limit", "rows of a page"),
+    ("continue", "the token of the page before"),
+    ("fields", "only these fields of each agent, joined by commas"),
+    ("wait", "answer once the answer is another than at resource_version, at most so long, for example 30s"),
+    ("watch", "true for a stream of events, as NDJSON or server-sent events"),
+    ("send_initial", "with watch: the state first, then a bookmark"),
+    ("timeout", "with watch: the stream ends after so long, for example 60s"),
 )
 _CAPABILITY_FILTERS = (
-    ("name", "exactly this name"),
-    ("version_constraint", "for example >=1.0.0"),
-    ("fuzzy_match", "false"),
+    ("name", "exactly this name, unless fuzzy_match"),
+    ("q", "text to look for in names, tags and descriptions, best first"),
+    ("description_contains", "part of the description, in any case"),
+    ("category", "exactly this category"),
+    ("tags", "all of these, joined by commas"),
+    ("stability", "alpha, beta, experimental, stable or deprecated"),
+    *_CAPABILITY,
     ("include_deprecated", "true to show deprecated ones too"),
     ("agent_namespace", "of agents in this namespace"),
     ("agent_status", "of agents with this status"),
     ("agent_id", "of this agent"),
-    _FRESH,
+    *_FRESH,
 )
 
 
@@ -92,10 +114,10 @@ def _paths() -> dict[str, Any]:
         },
         "/agents/batch": {"post": _operation("Register many agents", body=_many("agents", registration, 200))},
         "/agents/{agent_id}": {
-            "get": _operation("Show an agent", path=True, query=(_FRESH,)),
+            "get": _operation("Show an agent", path=True, query=_FRESH[:1]),
             "delete": _operation("Unregister an agent", path=True),
         },
-        "/agents/{agent_id}/status": {"get": _operation("Show an agent's status", path=True, query=(_FRESH,))},
+        "/agents/{agent_id}/status": {"get": _operation("Show an agent's status", path=True, query=_FRESH[:1])},
         "/capabilities": {"get": _operation("Search capabilities", query=_CAPABILITY_FILTERS)},
         "/heartbeat": {"post": _operation("Send a heartbeat", body=HEARTBEAT_SCHEMA)},
         "/heartbeats": {"post": _operation("Send many heartbeats", body=_many("agent_ids", _TEXT, 1000))},

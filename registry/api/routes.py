@@ -12,12 +12,14 @@ from registry.api.answers import answer
 from registry.api.gate import Gate
 from registry.api.health import HealthRoutes
 from registry.api.heartbeat import Heartbeats
+from registry.api.listing import ListRoute
 from registry.api.openapi import endpoints, openapi
 from registry.api.tools import ToolRoutes
 from registry.service.discovery import Discovery
 from registry.service.liveness import Liveness
 from registry.service.overview import Overview
 from registry.service.registration import Registrations
+from registry.service.watching import Watching
 from registry.settings import Secret
 from registry.telemetry.metrics import Metrics
 
@@ -25,6 +27,7 @@ from registry.telemetry.metrics import Metrics
 def applications(
     registrations: Registrations,
     discovery: Discovery,
+    watching: Watching,
     liveness: Liveness,
     overview: Overview,
     metrics: Metrics,
@@ -32,7 +35,7 @@ def applications(
 ) -> tuple[ASGIApp, ASGIApp]:
     """Return the API, and the small application behind the metrics port, which asks for no token."""
     heartbeats = Heartbeats(liveness)
-    agents = AgentRoutes(registrations, discovery, liveness)
+    agents = AgentRoutes(registrations, discovery, liveness, ListRoute(discovery, watching))
     health = HealthRoutes(overview, liveness, metrics)
     described = openapi()
     root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": endpoints()})

@@ -13,23 +13,31 @@ from registry.api.agents import AgentRoutes
 from registry.api.answers import answer, listing, success
 from registry.api.body import read_object
 from registry.api.heartbeat import HEARTBEAT_SCHEMA
-from registry.api.parameters import discover_query, refuse_unknown
+from registry.api.parameters import refuse_unknown
+from registry.api.queries import discover_query
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration import registration_schema
 from registry.service.discovery import Discovery
 
 _TEXT = {"type": "string"}
 _AGENT_ID = {"type": "object", "properties": {"agent_id": _TEXT}, "required": ["agent_id"]}
+_NAMES = {"type": "array", "items": _TEXT}
 _QUERY = {
     "type": "object",
     "properties": {
         "namespace": _TEXT,
         "status": {**_TEXT, "description": "healthy unless given; any for all"},
-        "capabilities": {"type": "array", "items": _TEXT, "description": "all of them"},
+        "agent_id": _TEXT,
+        "capabilities": _NAMES,
+        "capability": _TEXT,
+        "match": {"enum": ["all", "any"], "description": "of the capabilities; all unless given"},
+        "capability_category": _TEXT,
+        "capability_stability": _TEXT,
+        "capability_tags": {**_NAMES, "description": "all of them, on one capability"},
         "labels": {"type": "object", "additionalProperties": _TEXT},
         "label_selector": _TEXT,
-        "version_constraint": {**_TEXT, "description": "for example >=1.0.0"},
-        "fuzzy_match": {"type": "boolean"},
+        "version_constraint": {**_TEXT, "description": "for example >=1.0.0 or ^2.1"},
+        "fuzzy_match": {"type": "boolean", "description": "names nearly as asked, best first"},
         "resource_version": {**_TEXT, "description": "0: whatever this replica holds; N: not older than N"},
     },
     "additionalProperties": False,
@@ -116,7 +124,7 @@ class ToolRoutes:
             found = await self._discovery.agents(*discover_query(query or {}))
         except MalformedRequest as error:
             raise error.within("query.") from error
-        return listing(found, b'{"status":"success",')
+        return answer(listing(found, b'{"status":"success",'), version=found.version, behind=found.behind)
 
 
 async def _agent_id(request: Request) -> str:

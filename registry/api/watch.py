@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry.api.problems import body_of
 from registry.errors import VersionTooOld
-from registry.model.event import Form, bookmark_line, error_line, event_line, keep_alive
+from registry.model.event import Form, bookmark_line, error_line, keep_alive, state_line
 from registry.service.watching import Watcher
 
 # Seconds. Balancers cut what is silent for longer; a client may count on a bookmark every half minute.
@@ -70,7 +70,7 @@ class Stream:
             return
         for at in range(0, len(records), _AT_ONCE):
             yield b"".join(
-                event_line("ADDED", record.body, record.agent.version, form) for record in records[at : at + _AT_ONCE]
+                state_line(record.body, record.agent.version, form) for record in records[at : at + _AT_ONCE]
             )
         yield bookmark_line(watcher.reached, form)
 

@@ -14,21 +14,28 @@ Key = tuple[str, ...]
 class Entry:
     """One change with the states before and after it, and its encodings, each made once for all who want it."""
 
-    __slots__ = ("_keys", "_lines", "_object", "after", "before", "change", "version")
+    __slots__ = ("_keys", "_lines", "_object", "_states", "change", "version")
 
     def __init__(self, change: Change) -> None:
         self.change = change
         self.version = change.version
-        self.before, self.after = _states(change)
+        self._states: tuple[Agent | None, Agent | None] | None = None
         self._keys: frozenset[Key] | None = None
         self._object: bytes | None = None
         self._lines: dict[tuple[EventKind, Form], bytes] = {}
 
     @property
+    def states(self) -> tuple[Agent | None, Agent | None]:
+        """The agent before and after the change, None where it was not there. Read when first asked for."""
+        if self._states is None:
+            self._states = _states(self.change)
+        return self._states
+
+    @property
     def keys(self) -> frozenset[Key]:
         """What the change is found by: id, namespace, capabilities and labels, of the state before and after."""
         if self._keys is None:
-            self._keys = frozenset(key for agent in (self.before, self.after) if agent for key in keys_of(agent))
+            self._keys = frozenset(key for agent in self.states if agent for key in keys_of(agent))
         return self._keys
 
     def line(self, kind: EventKind, form: Form) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from registry.cache.history import Entry, History
+from registry.errors import StoreUnavailable
 from registry.model.change import Change, Pulled
 from registry.telemetry.logs import get_logger
 
@@ -28,7 +29,7 @@ class Trail:
     what came before, so that streams must end. At most `most` entries of `most_bytes` together are held.
     """
 
-    def __init__(self, source: LogReader, most: int, most_bytes: int = 64 * 1024 * 1024) -> None:
+    def __init__(self, source: LogReader, most: int, most_bytes: int = 32 * 1024 * 1024) -> None:
         self.history = History(0, most, most_bytes)
         self.name = ""
         self.on_change: Callable[[Entry], None] = lambda _entry: None
@@ -70,22 +71,28 @@ class Trail:
     async def reach(self, version: int) -> bool:
         """Make the history hold `version`, reading the log backwards once for all who want it; tell whether it does."""
         async with self._reaching:
-            start = self.history.start
+            history, start = self.history, self.history.start
             if self.history.holds(version) or version > start:
                 return self.history.holds(version)
             if await self._source.entry(version) is None:
                 return False
             changes = await self._between(version, start)
-            if changes is None or self.history.start != start:
+            if changes is None or self.history is not history or history.start != start:
                 return self.history.holds(version)
-            self.history.extend_back(version, [Entry(change) for change in changes])
+            history.extend_back(version, [Entry(change) for change in changes])
             return True
 
     async def _between(self, after: int, to: int) -> list[Change] | None:
-        """Return the changes after one entry up to another, None where the log does not hold all of them."""
+        """Return the changes after one entry up to another, None where the log does not hold all of them.
+
+        Raises StoreUnavailable where that cannot be told.
+        """
         changes: list[Change] = []
         while after < to:
             pulled = await self._source.pull(after)
+            if not pulled.holds and await self._source.entry(after) is not None:
+                # It is there, but behind another connection than the view was filled over: trouble, no loss.
+                raise StoreUnavailable("The connection to the store was lost meanwhile", reason="reconnected")
             if not pulled.holds or not pulled.changes:
                 return None
             for change in pulled.changes:

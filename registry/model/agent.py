@@ -10,15 +10,18 @@ Status = Literal["pending", "healthy", "degraded", "expired"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
-class Capability(msgspec.Struct, frozen=True):
+class Capability(msgspec.Struct, frozen=True, gc=False):
     """What the indexes and filters know of one capability; everything else stays in the agent's `spec`."""
 
     name: str
     version: str = DEFAULT_VERSION
     stability: str = DEFAULT_STABILITY
+    category: str | None = None
+    tags: tuple[str, ...] = ()
+    description: str = ""
 
 
-class Profile(msgspec.Struct, frozen=True):
+class Profile(msgspec.Struct, frozen=True, gc=False):
     """The part of a spec that filters look at, with the defaults of the API filled in. Read straight from the JSON."""
 
     namespace: str = DEFAULT_NAMESPACE
@@ -26,7 +29,7 @@ class Profile(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
 
 
-class Agent(msgspec.Struct, frozen=True):
+class Agent(msgspec.Struct, frozen=True, gc=False):
     """One agent after one change.
 
     `spec` is what it registered, as canonical JSON. `version` is the resource version of its last change of any kind,
@@ -47,7 +50,7 @@ class Agent(msgspec.Struct, frozen=True):
     profile: Profile
 
 
-class Held(msgspec.Struct, frozen=True):
+class Held(msgspec.Struct, frozen=True, gc=False):
     """An agent with its last heartbeat in Redis-server milliseconds, None before the first: what a fill reads."""
 
     agent: Agent

@@ -13,13 +13,15 @@ Form = Literal["ndjson", "sse"]
 
 def event_line(kind: EventKind, shown: bytes, version: int, form: Form) -> bytes:
     """Return one event; `shown` is the JSON of the object it is about."""
-    data = b'{"type":"%s","object":%s,"timestamp":"%s","resource_version":"%d"}' % (
-        kind.encode(),
-        shown,
-        _now(),
-        version,
-    )
-    return _framed(data, version, form)
+    return _framed(_event(kind, shown, version), version, form)
+
+
+def state_line(shown: bytes, version: int, form: Form) -> bytes:
+    """Return one agent of the state a stream begins with.
+
+    It has no id: a browser that went on after it would miss the rest of the state.
+    """
+    return _framed(_event("ADDED", shown, version), None, form)
 
 
 def bookmark_line(version: int, form: Form) -> bytes:
@@ -45,6 +47,15 @@ def error_line(error: dict[str, object], version: int, form: Form) -> bytes:
 def keep_alive(form: Form) -> bytes:
     """Return what says that the stream lives, and nothing else."""
     return b": keep-alive\n\n" if form == "sse" else b"\n"
+
+
+def _event(kind: EventKind, shown: bytes, version: int) -> bytes:
+    return b'{"type":"%s","object":%s,"timestamp":"%s","resource_version":"%d"}' % (
+        kind.encode(),
+        shown,
+        _now(),
+        version,
+    )
 
 
 def _now() -> bytes:

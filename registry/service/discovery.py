@@ -1,33 +1,76 @@
 """A query to a sorted answer at a known version."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from registry.cache.feed import Feed
 from registry.cache.view import Record, View
-from registry.errors import NotReady, StoreUnavailable, UnknownAgent
+from registry.errors import NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
 from registry.model.agent import Capability
 from registry.model.query import AgentQuery, CapabilityQuery
-from registry.service.matching import Matcher
-from registry.service.statuses import statuses
-from registry.service.versions import constraint
+from registry.service.kept import Answer, Kept, Place, body_of, heartbeats_due
+from registry.service.matching import CapabilitySearch
 from registry.store.agents import Agents
 
-# How old a last heartbeat may be in a list, in seconds.
-_HEARD_WITHIN = 1.0
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How fresh an answer must be.
+
+    `version` None: as of a version asked for after the read arrived; 0: whatever is held; N: not older than N, or
+    exactly as it was at N if `exact`.
+    """
+
+    version: int | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list: at most `limit` rows after the place `after`; `version` is that of the first page."""
+
+    limit: int
+    after: Place | None = None
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An answer a caller has: the beginning of the history's id, and a version at which it was as it is."""
+
+    history: str
+    version: int
+
+
+NEWEST = Freshness()
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Agents sorted by namespace, then id, as of one version.
+    """Agents sorted by score where there is one, then namespace, then id.
 
-    `behind` is how old it may be in seconds, None for one that is as fresh as was asked for.
+    `version` is what the rows are as of: for a page that of the first page, so that a watch from it replays what
+    changed during the walk. `changed` is a version since which this very answer is as it is. `more` is the place to go
+    on from, None at the end. `behind` is how old it may be in seconds, None for as fresh as was asked. With `unchanged`
+    the caller has it already, and the rows were not made fresh.
     """
 
-    records: list[Record]
+    answer: Answer
+    records: Sequence[Record]
     version: int
+    history: str
+    changed: int
     behind: float | None
+    more: Place | None = None
+    unchanged: bool = False
+
+    @property
+    def rows(self) -> bytes:
+        """The rows as JSON, without the brackets around them."""
+        if self.records is self.answer.records:
+            return self.answer.joined()
+        return b",".join([body_of(self.answer, record) for record in self.records])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +80,15 @@ class Found:
     record: Record
     capability: Capability
     position: int
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Capabilities sorted by the agent's namespace and id, then as the agent lists them, as of one version."""
+    """Capabilities sorted by score where there is one, then the agent's namespace and id, then as it has them."""
 
     found: list[Found]
+    ranked: bool
     version: int
     behind: float | None
 
@@ -58,35 +103,58 @@ class Sight:
 
 
 class Discovery:
-    """Answers reads from this replica's memory.
-
-    Each read says how fresh it must be by `resource_version`: None for a version asked for after the read arrived,
-    0 for whatever is held, N for one not older than N.
-    """
+    """Answers reads from this replica's memory."""
 
     def __init__(self, feed: Feed, agents: Agents) -> None:
         self._feed = feed
         self._agents = agents
+        self._kept = Kept()
 
-    async def agents(self, query: AgentQuery, resource_version: int | None = None) -> Listing:
-        """Return every agent that matches."""
-        wanted = Matcher(query)
-        view, behind = await self._view(resource_version)
-        records = wanted.select(view)
-        if behind is None and await self._listen(records):
-            # The view went on meanwhile; the rows must be of the version they are said to be of.
-            records = wanted.select(view)
-        records.sort(key=lambda record: record.order)
-        return Listing(records, view.version, behind)
+    async def agents(
+        self,
+        query: AgentQuery,
+        freshness: Freshness = NEWEST,
+        page: Page | None = None,
+        known: Known | None = None,
+    ) -> Listing:
+        """Return the agents that match, or one page of them.
 
-    async def agent(self, agent_id: str, resource_version: int | None = None) -> Sight:
+        `known` is what the caller has already. Raises VersionTooOld for a page whose first
+        page's version is no longer in the log, and for an exact version at which the answer was another.
+        """
+        view, behind = await self._view(freshness)
+        if page is not None and page.version is not None and not await self._feed.trail.reach(page.version):
+            raise VersionTooOld(page.version, view.version)
+        answer = self._answer(query, view)
+        if freshness.exact and freshness.version is not None and not self._same(answer, freshness.version):
+            raise VersionTooOld(freshness.version, view.version)
+        if known is not None and view.history.startswith(known.history) and self._same(answer, known.version):
+            return Listing(answer, (), view.version, view.history, answer.changed, behind, unchanged=True)
+        if behind is None:
+            due = heartbeats_due(answer, self._cut(answer, page)[0])
+            if due:
+                await self._listen(due)
+                view = self._feed.view or view
+                answer = self._answer(query, view)
+            if due or answer.array is None:
+                answer.array, answer.heard_at = None, time.monotonic()
+                self._kept.weigh()
+        records, more = self._cut(answer, page)
+        version = view.version if page is None or page.version is None else page.version
+        if freshness.exact and freshness.version is not None:
+            if not self._same(answer, freshness.version):
+                raise VersionTooOld(freshness.version, view.version)
+            version = freshness.version
+        return Listing(answer, records, version, view.history, answer.changed, behind, more)
+
+    async def agent(self, agent_id: str, freshness: Freshness = NEWEST) -> Sight:
         """Return one agent with its exact last heartbeat. Raises UnknownAgent."""
-        if resource_version == 0:
+        if freshness.version == 0:
             view, behind = self._held()
             return Sight(_one(view, agent_id), 0, behind)
         asked = self._agents.last_heard((agent_id,))
         try:
-            view, behind = await self._view(resource_version)
+            view, behind = await self._view(freshness)
             record = _one(view, agent_id)
             heard = await asked
         finally:
@@ -94,47 +162,52 @@ class Discovery:
         record.hear(heard.at[0], time.monotonic())
         return Sight(record, heard.now, behind)
 
-    async def capabilities(self, query: CapabilityQuery, resource_version: int | None = None) -> Search:
-        """Return every capability that matches, once for each agent that has it."""
-        allowed = frozenset(statuses(query.agent_status, "agent_status"))
-        passes = constraint(query.version_constraint) if query.version_constraint else None
-        view, behind = await self._view(resource_version)
-        found = []
-        for record in self._candidates(view, query):
-            agent = record.agent
-            if agent.status not in allowed or (
-                query.agent_namespace is not None and agent.profile.namespace != query.agent_namespace
-            ):
-                continue
-            for position, capability in enumerate(agent.profile.capabilities):
-                if (
-                    (query.name is None or capability.name == query.name)
-                    and (query.include_deprecated or capability.stability != "deprecated")
-                    and (passes is None or passes(capability.version))
-                ):
-                    found.append(Found(record, capability, position))
-        found.sort(key=lambda one: (*one.record.order, one.position))
-        return Search(found, view.version, behind)
+    async def capabilities(self, query: CapabilityQuery, freshness: Freshness = NEWEST) -> Search:
+        """Return every capability that matches, once for each agent that has it.
 
-    def _candidates(self, view: View, query: CapabilityQuery) -> Iterable[Record]:
-        if query.agent_id is not None:
-            record = view.records.get(query.agent_id)
-            return () if record is None else (record,)
-        names = () if query.name is None else (query.name,)
-        return view.narrowest(capabilities=names, namespace=query.agent_namespace, labels=(), statuses=()).values()
+        Raises VersionTooOld for an exact version that is not the one held.
+        """
+        search = CapabilitySearch(query)
+        view, behind = await self._view(freshness)
+        if freshness.exact and freshness.version is not None and view.version != freshness.version:
+            raise VersionTooOld(freshness.version, view.version)
+        found = [
+            Found(record, capability, position, score)
+            for record in search.candidates(view)
+            if search.admits(record.agent)
+            for position, capability in enumerate(record.agent.profile.capabilities)
+            if (score := search.score(capability)) is not None
+        ]
+        found.sort(key=lambda one: (-one.score, *one.record.order, one.position))
+        return Search(found, search.ranks, view.version, behind)
 
-    async def _view(self, resource_version: int | None) -> tuple[View, float | None]:
-        if resource_version == 0:
+    def _answer(self, query: AgentQuery, view: View) -> Answer:
+        return self._kept.answer(query, view, self._feed.trail.history)
+
+    def _same(self, answer: Answer, version: int) -> bool:
+        """Tell whether the answer is known to be the one it was at a version."""
+        return version <= answer.examined and answer.reaches(version, self._feed.trail.history)
+
+    def _cut(self, answer: Answer, page: Page | None) -> tuple[list[Record], Place | None]:
+        """Return the rows of a page, and the place to go on from when there are more."""
+        if page is None:
+            return answer.records, None
+        begin = 0 if page.after is None else answer.after(page.after)
+        records = answer.records[begin : begin + page.limit]
+        more = begin + page.limit < len(answer.records)
+        return records, answer.place(records[-1]) if more and records else None
+
+    async def _view(self, freshness: Freshness) -> tuple[View, float | None]:
+        version, feed = freshness.version, self._feed
+        if version == 0:
             return self._held()
-        feed = self._feed
         held = feed.view
-        if held is not None and resource_version is not None and held.version >= resource_version:
+        if held is not None and version is not None and held.version >= version:
             return held, None if feed.following else feed.behind
         view = await feed.fresh()
-        if resource_version is not None and view.version < resource_version:
+        if version is not None and view.version < version:
             raise StoreUnavailable(
-                f"The store is at resource version {view.version}, not yet at {resource_version}",
-                reason="version_ahead",
+                f"The store is at resource version {view.version}, not yet at {version}", reason="version_ahead"
             )
         return view, None
 
@@ -144,17 +217,12 @@ class Discovery:
             raise NotReady("This replica has not filled its cache yet; try again shortly")
         return feed.view, feed.behind
 
-    async def _listen(self, records: list[Record]) -> bool:
-        """Learn the last heartbeats that are older than a list may show; tell whether that took any time."""
+    async def _listen(self, records: Sequence[Record]) -> None:
+        """Learn the last heartbeats of these agents."""
+        heard = await self._agents.last_heard([record.agent.id for record in records])
         now = time.monotonic()
-        old = [record for record in records if now - record.heard_at > _HEARD_WITHIN]
-        if not old:
-            return False
-        heard = await self._agents.last_heard([record.agent.id for record in old])
-        now = time.monotonic()
-        for record, at in zip(old, heard.at, strict=True):
+        for record, at in zip(records, heard.at, strict=True):
             record.hear(at, now)
-        return True
 
 
 def _one(view: View, agent_id: str) -> Record:

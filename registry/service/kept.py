@@ -1,28 +1,30 @@
 """Answers that are kept: the sorted matches of a query and their joined bytes, until a change concerns them."""
 
 import time
-from bisect import insort
+from bisect import bisect_right, insort
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from registry.cache.history import Entry, History
+from registry.cache.history import History
 from registry.cache.view import Record, View
 from registry.model.query import AgentQuery
 from registry.service.matching import Matcher
 
-# How many answers are kept, and how many bytes of them, whichever is less.
-_MOST = 1024
+# How many answers are kept, and how many bytes of joined lists, whichever is reached first.
+_MOST = 16_384
 _MOST_BYTES = 64 * 1024 * 1024
-# How old a last heartbeat in a list may be, in seconds.
-_FRESH = 1.0
+# Heartbeats are learnt anew after so many seconds, and joined lists likewise: together they are at most a second old.
+FRESH = 0.5
+
+Place = tuple[float, str, str]
 
 
 @dataclass(slots=True, eq=False)
 class Answer:
-    """The matches of one query, sorted, as of `examined`.
+    """The matches of one query, sorted, as of the version `examined`.
 
-    `changed` is a version since which this very answer is as it is: the last change that concerned it, or the one at
-    which it was made. `array` is the joined JSON, made when first asked for, of heartbeats learnt at `joined_at`.
+    `changed` is a version since which this very answer is as it is: that of the last change that concerned it, or the
+    one at which it was first made. `array` is the joined JSON without its brackets, joined when it was last asked for.
     """
 
     matcher: Matcher
@@ -31,14 +33,41 @@ class Answer:
     examined: int
     changed: int
     array: bytes | None = None
-    joined_at: float = 0.0
+    heard_at: float = 0.0
 
-    def join(self) -> bytes:
-        """Return the records as they are, as a JSON array without its brackets."""
-        if self.array is None or time.monotonic() - self.joined_at > _FRESH:
-            self.array = b",".join([record.body for record in self.records])
-            self.joined_at = time.monotonic()
+    def place(self, record: Record) -> Place:
+        """Return what the answer is sorted by: the score where there is one, then namespace, then id."""
+        score = -self.matcher.score(record.agent) if self.matcher.ranks else 0.0
+        return (score, *record.order)
+
+    def after(self, place: Place) -> int:
+        """Return the index of the first record beyond a place."""
+        return bisect_right(self.records, place, key=self.place)
+
+    def reaches(self, version: int, history: History) -> bool:
+        """Tell whether the answer is as it was at `version`, as far as the history tells; `changed` moves back to it.
+
+        An answer that was made later than that, as on a replica that had not been asked before, may well be the same.
+        """
+        if version < self.changed and history.holds(version):
+            for entry in reversed(history.since(version)):
+                if entry.version <= self.changed and self.matcher.concerns(entry):
+                    return False
+            self.changed = version
+        return self.changed <= version
+
+    def joined(self) -> bytes:
+        """Return all records as JSON, joined anew where a change or newer heartbeats came in between."""
+        if self.array is None:
+            self.array = b",".join([body_of(self, record) for record in self.records])
         return self.array
+
+
+def body_of(answer: Answer, record: Record) -> bytes:
+    """Return one record as the answer shows it: with its score where the answer is ranked."""
+    if not answer.matcher.ranks:
+        return record.body
+    return b'%s,"score":%.1f}' % (record.body[:-1], answer.matcher.score(record.agent))
 
 
 class Kept:
@@ -46,16 +75,15 @@ class Kept:
 
     def __init__(self) -> None:
         self._answers: OrderedDict[AgentQuery, Answer] = OrderedDict()
-        self._bytes = 0
+        self._weighed = 0
 
     def answer(self, query: AgentQuery, view: View, history: History) -> Answer:
         """Return the answer to a query, made anew only where changes since it was last asked for concern it."""
         answer = self._answers.get(query)
         if answer is None or answer.view is not view or not history.holds(answer.examined):
             matcher = Matcher(query) if answer is None else answer.matcher
-            records = matcher.select(view)
-            records.sort(key=_order)
-            answer = self._answers[query] = Answer(matcher, view, records, view.version, view.version)
+            answer = self._answers[query] = Answer(matcher, view, matcher.select(view), view.version, view.version)
+            answer.records.sort(key=answer.place)
         elif answer.examined != view.version:
             _follow(answer, view, history)
         self._answers.move_to_end(query)
@@ -63,27 +91,46 @@ class Kept:
             self._answers.popitem(last=False)
         return answer
 
+    def weigh(self) -> None:
+        """Let go of the joined lists asked for longest ago while all of them together weigh too much.
+
+        To be called when one is about to be joined; it looks each 64th time.
+        """
+        self._weighed += 1
+        if self._weighed % 64:
+            return
+        weight = sum(len(answer.array) for answer in self._answers.values() if answer.array is not None)
+        for answer in self._answers.values():
+            if weight <= _MOST_BYTES:
+                return
+            if answer.array is not None:
+                weight -= len(answer.array)
+                answer.array = None
+
 
 def _follow(answer: Answer, view: View, history: History) -> None:
     """Bring an answer to the view's version by the changes since it was examined."""
-    key, matcher = answer.matcher.key, answer.matcher
-    concerned: list[Entry] = [
-        entry
-        for entry in history.since(answer.examined)
-        if (key is None or key in entry.keys) and matcher.kind(entry) is not None
-    ]
+    matcher = answer.matcher
+    touched: set[str] = set()
+    for entry in history.since(answer.examined):
+        if matcher.concerns(entry):
+            answer.changed = entry.version
+            if entry.change.agent is not None:
+                touched.add(entry.change.agent.id)
     answer.examined = view.version
-    if not concerned:
+    if not touched:
         return
-    answer.changed = concerned[-1].version
     answer.array = None
-    touched = {entry.change.agent.id for entry in concerned if entry.change.agent is not None}
     answer.records = [record for record in answer.records if record.agent.id not in touched]
     for agent_id in touched:
         record = view.records.get(agent_id)
         if record is not None and matcher.matches(record.agent):
-            insort(answer.records, record, key=_order)
+            insort(answer.records, record, key=answer.place)
 
 
-def _order(record: Record) -> tuple[str, str]:
-    return record.order
+def heartbeats_due(answer: Answer, records: list[Record]) -> list[Record]:
+    """Return the records whose last heartbeat is older than a list may show."""
+    now = time.monotonic()
+    if answer.array is not None and now - answer.heard_at <= FRESH:
+        return []
+    return [record for record in records if now - record.heard_at > FRESH]

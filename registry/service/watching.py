@@ -108,20 +108,24 @@ class Watching:
         Raises VersionTooOld when the log no longer holds `since`, VersionAhead when the store has not come so far, and
         NotReady before the first fill, when there are too many watches, or at the end.
         """
-        matcher = Matcher(query)
-        if self._feed.view is None or self._closing or len(self.watchers) >= _MOST:
-            raise NotReady("This replica cannot take another watch now; try again shortly")
         if initial:
             await self._feed.fresh()
         elif since is not None:
             await self._reach(since)
         # From here on nothing awaits: what is read and where the cursor stands belong to one version.
-        backlog: list[Seen] = []
-        if since is not None and not initial:
-            backlog = _missed(matcher, self._feed.trail.history.since(since))
-        watcher = Watcher(self, matcher, self.newest if since is None or initial else since, backlog)
-        if initial:
-            watcher.initial = sorted(matcher.select(self._feed.view), key=lambda record: record.order)
+        watcher = self.begin(query, None if initial else since)
+        if initial and self._feed.view is not None:
+            records = Matcher(query).select(self._feed.view)
+            watcher.initial = sorted(records, key=lambda record: record.order)
+        return watcher
+
+    def begin(self, query: AgentQuery, since: int | None = None) -> Watcher:
+        """Begin a watch at the version held now, or after one that is known to be held."""
+        matcher = Matcher(query)
+        if self._feed.view is None or self._closing or len(self.watchers) >= _MOST:
+            raise NotReady("This replica cannot take another watch now; try again shortly")
+        backlog = [] if since is None else _missed(matcher, self._feed.trail.history.since(since))
+        watcher = Watcher(self, matcher, self.newest if since is None else since, backlog)
         self.watchers.add(watcher)
         return watcher
 

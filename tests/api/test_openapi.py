@@ -114,14 +114,27 @@ async def test_every_call_that_takes_a_body_says_which(document: dict[str, Any])
 async def test_parameters_that_are_described_are_taken(client: httpx2.AsyncClient, document: dict[str, Any]) -> None:
     """Each query parameter is known to the call, and every call knows no other."""
     await client.post("/agents", json=a_registration("a"))
-    samples = {"status": "any", "agent_status": "any", "label_selector": "a=b", "version_constraint": ">=1"}
-    booleans = dict.fromkeys(("fuzzy_match", "include_deprecated"), "false")
+    samples: dict[str, dict[str, str]] = {
+        **{name: {name: "any"} for name in ("status", "agent_status", "match")},
+        **{name: {name: "false"} for name in ("fuzzy_match", "include_deprecated", "watch")},
+        "label_selector": {"label_selector": "a in (b, c)"},
+        "version_constraint": {"version_constraint": "^1"},
+        "resource_version": {"resource_version": "0"},
+        "resource_version_match": {"resource_version": "0", "resource_version_match": "NotOlderThan"},
+        "limit": {"limit": "1"},
+        "wait": {"wait": "1s"},
+        "timeout": {"watch": "true", "timeout": "0.1s"},
+        "send_initial": {"watch": "true", "send_initial": "true", "timeout": "0.1s"},
+    }
+    await client.post("/agents", json=a_registration("b"))
+    page = (await client.get("/agents", params={"limit": "1"})).json()
+    samples["continue"] = {"limit": "1", "continue": page["continue"]}
     for path, operations in document["paths"].items():
         for parameter in operations.get("get", {}).get("parameters", []):
             if parameter["in"] == "query":
                 name = parameter["name"]
-                value = (samples | booleans | {"resource_version": "0"}).get(name, "a")
-                answer = await client.get(path.replace("{agent_id}", "a"), params={name: value})
+                params = samples.get(name, {name: "a"})
+                answer = await client.get(path.replace("{agent_id}", "a"), params=params)
                 assert answer.status_code == 200, (path, name, answer.text)
 
 

@@ -3,48 +3,21 @@
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Literal, cast
 
 import pytest
 
 from registry.cache.feed import Feed
-from registry.cache.view import View
-from registry.errors import MalformedRequest, NotReady, StoreUnavailable, UnknownAgent
+from registry.errors import MalformedRequest, NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
 from registry.model.agent import Agent
-from registry.model.change import Kind, Position
+from registry.model.labels import Selector
 from registry.model.query import AgentQuery, CapabilityQuery
-from registry.service.discovery import Discovery, Listing
+from registry.service.discovery import Discovery, Freshness, Known, Listing, Page
 from registry.store.agents import Agents, Heard
 from tests.support.builders import a_change, an_agent
 from tests.support.eventually import async_wait_until
-
-
-class PlainFeed:
-    """A feed that holds one view, and moves it on when the test writes."""
-
-    def __init__(self, *agents: Agent) -> None:
-        self.view: View | None = None
-        self.following = True
-        self.behind = 0.0
-        self.away = False
-        self._filled = View(Position(1, "h"))
-        for agent in agents:
-            self.write(agent, "add")
-
-    def fresh(self) -> "asyncio.Future[View]":
-        """Return the view."""
-        future: asyncio.Future[View] = asyncio.get_running_loop().create_future()
-        if self.away:
-            future.set_exception(StoreUnavailable("away"))
-        else:
-            self.view = self._filled
-            future.set_result(self._filled)
-        return future
-
-    def write(self, agent: Agent, kind: Kind) -> None:
-        """Let one change come in."""
-        self._filled.apply(a_change(agent.version, kind, agent), time.monotonic())
+from tests.support.plain_log import PlainLog, following
 
 
 class Heartbeats:
@@ -72,31 +45,43 @@ class Heartbeats:
 
 
 class Mesh:
-    """A discovery over a plain feed."""
+    """A discovery over a plain log, followed by a feed."""
 
-    def __init__(self, *agents: Agent) -> None:
-        self.feed = PlainFeed(*agents)
+    def __init__(self, log: PlainLog, feed: Feed) -> None:
+        self.log = log
+        self.feed = feed
         self.heartbeats = Heartbeats()
-        self.discovery = Discovery(cast(Feed, self.feed), cast(Agents, self.heartbeats))
+        self.discovery = Discovery(feed, cast(Agents, self.heartbeats))
 
     async def found(self, version: int | None = None, **query: Any) -> list[str]:
         """Return the ids a query finds."""
-        return [record.agent.id for record in (await self.discovery.agents(AgentQuery(**query), version)).records]
+        listing = await self.discovery.agents(AgentQuery(**query), Freshness(version))
+        return [record.agent.id for record in listing.records]
 
     async def grow_old(self) -> None:
         """Let every last heartbeat be older than a list may show."""
         for record in (await self.feed.fresh()).records.values():
             record.heard_at = time.monotonic() - 60
 
-    async def read_while(self, change: Callable[[], None], query: AgentQuery) -> Listing:
-        """Return a list during which a change comes in, while last heartbeats are asked for."""
+    async def read_while(self, change: Callable[[], Awaitable[object]], query: AgentQuery) -> Listing:
+        """Return a list during which something happens, while last heartbeats are asked for."""
         await self.grow_old()
         self.heartbeats.hold = asyncio.Event()
         reading = asyncio.create_task(self.discovery.agents(query))
         await async_wait_until(lambda: self.heartbeats.asked, description="the heartbeats are asked for")
-        change()
+        await change()
         self.heartbeats.hold.set()
         return await reading
+
+
+@pytest.fixture
+async def mesh() -> AsyncIterator[Mesh]:
+    """Provide a mesh of the agents of `SPREAD`, at version 5."""
+    log = PlainLog()
+    for agent in SPREAD:
+        log.write(agent, "add")
+    async with following(log) as feed:
+        yield Mesh(log, feed)
 
 
 def capabilities(*pairs: tuple[str, str]) -> list[dict[str, str]]:
@@ -128,17 +113,25 @@ SELECTS: list[tuple[dict[str, Any], str]] = [
     ({"version_constraint": ">=2"}, "ba"),
     ({"version_constraint": ">=3.0.0-rc.1"}, "c"),
     ({"version_constraint": ">=9"}, ""),
-    ({"labels": (("env", "prod"),)}, "bc"),
-    ({"labels": (("env", "prod"), ("k", ""))}, "c"),
-    ({"labels": (("k", "other"),)}, ""),
-    ({"labels": (("env", "prod"),), "capabilities": ("read",), "status": "degraded", "namespace": "default"}, "b"),
+    ({"selector": Selector.of({"env": "prod"})}, "bc"),
+    ({"selector": Selector.of({"env": "prod", "k": ""})}, "c"),
+    ({"selector": Selector.of({"k": "other"})}, ""),
+    (
+        {
+            "selector": Selector.of({"env": "prod"}),
+            "capabilities": ("read",),
+            "status": "degraded",
+            "namespace": "default",
+        },
+        "b",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("query", "found"), SELECTS, ids=[str(query) for query, _ in SELECTS])
-async def test_a_query_selects(query: dict[str, Any], found: str) -> None:
+async def test_a_query_selects(mesh: Mesh, query: dict[str, Any], found: str) -> None:
     """Every condition must hold; sorted by namespace, then id. Whichever index is narrowest, the answer is the same."""
-    assert await Mesh(*SPREAD).found(**query) == list(found)
+    assert await mesh.found(**query) == list(found)
 
 
 @pytest.mark.parametrize(
@@ -153,17 +146,15 @@ async def test_a_query_selects(query: dict[str, Any], found: str) -> None:
         (CapabilityQuery(agent_namespace="n1", version_constraint=">1"), ["a.write"]),
     ],
 )
-async def test_a_capability_query_selects(query: CapabilityQuery, found: list[str]) -> None:
+async def test_a_capability_query_selects(mesh: Mesh, query: CapabilityQuery, found: list[str]) -> None:
     """In the order of the agents, then as each lists them."""
-    search = await Mesh(*SPREAD).discovery.capabilities(query)
+    search = await mesh.discovery.capabilities(query)
 
     assert [f"{one.record.agent.id}.{one.capability.name}" for one in search.found] == found
 
 
-async def test_a_bad_query_is_refused_before_anything_is_asked() -> None:
+async def test_a_bad_query_is_refused_before_anything_is_asked(mesh: Mesh) -> None:
     """A status word or a constraint that does not exist costs no look."""
-    mesh = Mesh(*SPREAD)
-
     queries: list[dict[str, Any]] = [{"status": "sleepy"}, {"version_constraint": "soon"}]
     for query in queries:
         with pytest.raises(MalformedRequest):
@@ -172,44 +163,41 @@ async def test_a_bad_query_is_refused_before_anything_is_asked() -> None:
     assert mesh.heartbeats.asked == []
 
 
-async def test_nobody_is_not_an_agent() -> None:
+async def test_nobody_is_not_an_agent(mesh: Mesh) -> None:
     """Asked by id: unknown, with the id; a question for its heartbeat that is on its way does no harm."""
     with pytest.raises(UnknownAgent) as unknown:
-        await Mesh(*SPREAD).discovery.agent("z")
+        await mesh.discovery.agent("z")
 
     assert unknown.value.agent_id == "z"
 
 
-async def test_one_agent_is_shown_with_its_exact_heartbeat() -> None:
+async def test_one_agent_is_shown_with_its_exact_heartbeat(mesh: Mesh) -> None:
     """Asked of the store at each read, even when the memory is fresh."""
-    mesh = Mesh(*SPREAD)
     for at in (10, 20):
         mesh.heartbeats.at["a"] = at
         assert (await mesh.discovery.agent("a")).record.heartbeat == at
 
 
-async def test_from_memory_nothing_is_asked() -> None:
+async def test_from_memory_nothing_is_asked(mesh: Mesh) -> None:
     """`resource_version=0`: no question to the store, for lists and for one agent."""
-    mesh = Mesh(*SPREAD)
     await mesh.grow_old()
 
     assert await mesh.found(0) == list("bcad")
-    assert (await mesh.discovery.agent("a", 0)).record.agent.id == "a"
+    assert (await mesh.discovery.agent("a", Freshness(0))).record.agent.id == "a"
 
     assert mesh.heartbeats.asked == []
 
 
 async def test_before_the_first_fill_memory_is_not_ready() -> None:
     """A replica that holds nothing says so."""
-    mesh = Mesh(*SPREAD)
+    log = PlainLog()
 
     with pytest.raises(NotReady):
-        await mesh.found(0)
+        await Mesh(log, Feed(log)).found(0)
 
 
-async def test_lists_ask_only_for_heartbeats_that_are_old() -> None:
+async def test_lists_ask_only_for_heartbeats_that_are_old(mesh: Mesh) -> None:
     """One question for all of them together, and not again within a second."""
-    mesh = Mesh(*SPREAD)
     await mesh.grow_old()
 
     await mesh.found(status="unhealthy")
@@ -229,36 +217,47 @@ async def test_lists_ask_only_for_heartbeats_that_are_old() -> None:
     ],
     ids=["stopped matching", "was removed", "began to match", "is new"],
 )
-async def test_a_list_is_of_the_version_it_names(change: Agent, kind: Kind, found: list[str]) -> None:
+async def test_a_list_is_of_the_version_it_names(
+    mesh: Mesh, change: Agent, kind: Literal["add", "modify", "remove"], found: list[str]
+) -> None:
     """The story: while heartbeats were asked for, the mesh moved on, and the list named the new version over old rows.
 
     A watch from that version would never have told what the rows had missed.
     """
-    mesh = Mesh(*SPREAD)
 
-    listing = await mesh.read_while(lambda: mesh.feed.write(change, kind), AgentQuery(status="healthy"))
+    async def moves_on() -> None:
+        before = mesh.log.agents.get(change.id)
+        if kind != "modify" or before is None:
+            mesh.log.write(change, kind)
+        else:
+            mesh.log.write_from(change, status_before=before.status, spec_before=before.spec)
+        await mesh.feed.fresh()
+
+    listing = await mesh.read_while(moves_on, AgentQuery(status="healthy"))
 
     now = found if listing.version == 9 else ["a"]
     assert [record.agent.id for record in listing.records] == now
     assert all(record.agent.version <= listing.version for record in listing.records)
 
 
-async def test_a_list_survives_a_refill_while_it_waits() -> None:
+async def test_a_list_survives_a_refill_while_it_waits(mesh: Mesh) -> None:
     """A view that was swapped meanwhile: the rows and the version are of one of the two, not of both."""
-    mesh = Mesh(*SPREAD)
-    refilled = View(Position(9, "h2"))
-    refilled.put(an_agent("z", 9), None, time.monotonic())
 
-    listing = await mesh.read_while(lambda: setattr(mesh.feed, "view", refilled), AgentQuery())
+    async def is_replaced() -> None:
+        mesh.log.history, mesh.log.agents, mesh.log.changes = "h2", {}, [a_change(8, "begin")]
+        mesh.log.write(an_agent("z", 9), "add")
+        await async_wait_until(lambda: mesh.feed.gaps and mesh.feed.fills > 1, description="the cache is filled anew")
+
+    listing = await mesh.read_while(is_replaced, AgentQuery())
 
     ids = [record.agent.id for record in listing.records]
     assert (listing.version, ids) in [(5, list("bcad")), (9, ["z"])]
 
 
-async def test_trouble_with_the_store_is_told_once() -> None:
+async def test_trouble_with_the_store_is_told_once(mesh: Mesh) -> None:
     """Both questions of a read fail: the reader hears of one, and no failure is left for the log to find."""
-    mesh = Mesh(*SPREAD)
-    mesh.feed.away = mesh.heartbeats.away = True
+    await mesh.feed.fresh()
+    mesh.log.away = mesh.heartbeats.away = True
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context))
 
@@ -271,12 +270,68 @@ async def test_trouble_with_the_store_is_told_once() -> None:
     assert unheard == []
 
 
-async def test_a_newer_version_than_there_is_is_no_answer() -> None:
+async def test_a_newer_version_than_there_is_is_no_answer(mesh: Mesh) -> None:
     """Not older than N: after a look that did not find N, trouble that may pass."""
-    mesh = Mesh(*SPREAD)
-
     with pytest.raises(StoreUnavailable) as ahead:
         await mesh.found(6)
 
     assert ahead.value.reason == "version_ahead"
     assert await mesh.found(5) == list("bcad")
+
+
+async def test_an_exact_version_is_answered_while_the_answer_is_as_it_was_then(mesh: Mesh) -> None:
+    """Also by a replica that was never asked before; the rows are of the version asked for, or there are none."""
+    mesh.log.write(an_agent("e", 6, "expired", namespace="n9"), "add")
+
+    for version in (5, 6):
+        listing = await mesh.discovery.agents(AgentQuery(namespace="n1"), Freshness(version, exact=True))
+        assert (listing.version, [record.agent.id for record in listing.records]) == (version, ["a", "d"])
+    with pytest.raises(VersionTooOld):
+        await mesh.discovery.agents(AgentQuery(status="expired"), Freshness(5, exact=True))
+    with pytest.raises(VersionTooOld):
+        await mesh.discovery.agents(AgentQuery(status="expired"), Freshness(5, exact=True), known=Known("h1", 6))
+
+
+async def test_an_exact_version_of_the_capabilities_is_the_one_held_or_none(mesh: Mesh) -> None:
+    """They are not kept, so no older one can be told to be the same."""
+    search = await mesh.discovery.capabilities(CapabilityQuery(name="read"), Freshness(5, exact=True))
+    assert (search.version, len(search.found)) == (5, 2)
+
+    mesh.log.write(an_agent("e", 6), "add")
+    await mesh.feed.fresh()
+    with pytest.raises(VersionTooOld):
+        await mesh.discovery.capabilities(CapabilityQuery(name="read"), Freshness(5, exact=True))
+
+
+@pytest.mark.parametrize(
+    ("known", "unchanged"),
+    [
+        (Known("h1", 5), True),
+        (Known("h1", 6), True),
+        (Known("h1", 4), False),
+        (Known("h1", 7), False),
+        (Known("h2", 6), False),
+    ],
+)
+async def test_what_a_caller_has_is_compared_by_version_and_history(
+    mesh: Mesh, known: Known, *, unchanged: bool
+) -> None:
+    """Unchanged since a version at which nothing that concerns it had still to come; never of another history."""
+    mesh.log.write(an_agent("e", 6, namespace="n9"), "add")
+
+    listing = await mesh.discovery.agents(AgentQuery(namespace="n1"), known=known)
+
+    assert listing.unchanged is unchanged
+    assert [record.agent.id for record in listing.records] == ([] if unchanged else ["a", "d"])
+
+
+async def test_pages_make_a_whole(mesh: Mesh) -> None:
+    """Each goes on after the last row of the one before; only that page's heartbeats are asked for."""
+    await mesh.grow_old()
+
+    first = await mesh.discovery.agents(AgentQuery(), page=Page(3))
+    assert sorted(mesh.heartbeats.asked[0]) == ["a", "b", "c"]
+    second = await mesh.discovery.agents(AgentQuery(), page=Page(3, first.more, first.version))
+
+    assert [record.agent.id for record in (*first.records, *second.records)] == list("bcad")
+    assert (first.more is None, second.more) == (False, None)

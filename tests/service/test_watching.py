@@ -8,6 +8,7 @@ import pytest
 
 from registry.cache.feed import Feed
 from registry.errors import VersionAhead, VersionTooOld
+from registry.model.labels import Selector
 from registry.model.query import AgentQuery
 from registry.service.watching import Watcher, Watching
 from tests.support.builders import a_change, an_agent
@@ -63,6 +64,24 @@ async def test_a_watch_resumes_after_the_last_version_it_saw() -> None:
             watcher = await watches.open(EVERYTHING, since)
             assert drained(watcher) == [("ADDED", version) for version in range(since + 1, 22)]
             watcher.close()
+
+
+async def test_what_was_reached_is_what_was_taken() -> None:
+    """In the middle of what was missed it is the last event, not the newest version; a bookmark would be a lie."""
+    log = PlainLog()
+    for version in range(2, 102):
+        log.write(an_agent(f"a{version}", version), "add")
+    async with watching(log) as (feed, watches):
+        watcher = await watches.open(EVERYTHING, 1)
+        for version in range(102, 202):
+            log.write(an_agent(f"a{version}", version), "add")
+        await feed.fresh()
+
+        seen: list[int] = []
+        while some := watcher.take():
+            seen += [entry.version for _, entry in some]
+            assert watcher.reached == seen[-1]
+        assert seen == list(range(2, 202))
 
 
 async def test_the_log_is_read_backwards_once_for_all() -> None:
@@ -138,7 +157,7 @@ async def test_changes_that_do_not_concern_a_watch_do_not_wake_it() -> None:
     async with watching(log) as (feed, watches):
         others = [await watches.open(AgentQuery(capabilities=(f"c{number}",))) for number in range(50)]
         others.append(await watches.open(AgentQuery(namespace="elsewhere")))
-        others.append(await watches.open(AgentQuery(labels=(("k", "2"),))))
+        others.append(await watches.open(AgentQuery(selector=Selector.of({"k": "2"}))))
         waits = [asyncio.create_task(watcher.wait()) for watcher in others]
         log.write(an_agent("a", 2, capabilities=[{"name": "x"}], labels={"k": "1"}), "add")
         await feed.fresh()

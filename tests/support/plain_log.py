@@ -86,9 +86,9 @@ class PlainLog:
 
 
 @contextlib.asynccontextmanager
-async def following(log: PlainLog) -> AsyncIterator[Feed]:
-    """Provide a feed that runs."""
-    feed = Feed(log)
+async def following(log: PlainLog, most: int = 20_000) -> AsyncIterator[Feed]:
+    """Provide a feed that runs and keeps at most so many changes."""
+    feed = Feed(log, most)
     task = asyncio.create_task(feed.run())
     try:
         yield feed
