@@ -74,6 +74,7 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
                 http=_Protocol,
                 lifespan="off",
                 ws="none",
+                proxy_headers=False,
                 log_config=None,
                 log_level="warning",
                 access_log=False,

@@ -3,6 +3,8 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from registry.model.agent import Agent, read_profile
 from registry.model.change import Change
 from registry.model.event import EventKind, Form, event_line
@@ -11,18 +13,22 @@ from registry.model.wire import head, tail
 Key = tuple[str, ...]
 
 
-class Entry:
-    """One change with the states before and after it, and its encodings, each made once for all who want it."""
+class Entry(msgspec.Struct, eq=False, gc=False):
+    """One change with the states before and after it, and its encodings, each made once for all who want it.
 
-    __slots__ = ("_keys", "_lines", "_object", "_states", "change", "version")
+    Hidden from the collector of cycles, as records are.
+    """
 
-    def __init__(self, change: Change) -> None:
-        self.change = change
-        self.version = change.version
-        self._states: tuple[Agent | None, Agent | None] | None = None
-        self._keys: frozenset[Key] | None = None
-        self._object: bytes | None = None
-        self._lines: dict[tuple[EventKind, Form], bytes] = {}
+    change: Change
+    _states: tuple[Agent | None, Agent | None] | None = None
+    _keys: frozenset[Key] | None = None
+    _object: bytes | None = None
+    _lines: dict[tuple[EventKind, Form], bytes] = {}
+
+    @property
+    def version(self) -> int:
+        """The resource version of the change."""
+        return self.change.version
 
     @property
     def states(self) -> tuple[Agent | None, Agent | None]:

@@ -1,6 +1,7 @@
 """An agent as answers show it: JSON bytes, encoded once per change."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -9,6 +10,7 @@ from registry.model.agent import Agent
 from registry.model.forms import DEFAULT_AGENT_TYPE, DEFAULT_STABILITY, DEFAULT_VERSION
 
 
+@lru_cache(maxsize=4096)
 def rfc3339(milliseconds: int) -> str:
     """Return a moment in Redis-server milliseconds as RFC 3339 UTC with milliseconds."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

@@ -51,6 +51,9 @@ class Matcher:
         self._exact = () if query.fuzzy else query.capabilities
         self._needed = self._exact if not query.any_capability or len(self._exact) == 1 else ()
 
+        # One capability is the whole query: what the index holds is the answer.
+        self._plain = query == AgentQuery(capabilities=self._exact[:1]) and bool(self._exact)
+
     @property
     def ranks(self) -> bool:
         """Whether matches have a score to be sorted by."""
@@ -84,6 +87,8 @@ class Matcher:
                 labels=self._labels,
                 statuses=self._statuses,
             ).values()
+        if self._plain:
+            return list(candidates)
         return [record for record in candidates if self.matches(record.agent)]
 
     def concerns(self, entry: Entry) -> bool:

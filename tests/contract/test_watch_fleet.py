@@ -97,11 +97,14 @@ class Fleet:
     truth: Truth
     urls: list[str]
     stopped: asyncio.Event
+    over: asyncio.Event
 
-    async def pause(self) -> None:
+    async def pause(self, seconds: float = PAUSE) -> None:
         """Wait a moment, or until the test is over."""
+        # Not wait_for: in Python 3.11 it may swallow that it was cancelled.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stopped.wait(), PAUSE)
+            async with asyncio.timeout(seconds):
+                await self.over.wait()
 
 
 class Writer:
@@ -166,8 +169,8 @@ class Client:
         return self._current.view
 
     async def run(self) -> None:
-        """Watch until cancelled."""
-        while True:
+        """Watch until the test is over."""
+        while not self._fleet.over.is_set():
             self._turn += 1
             url = self._fleet.urls[self._turn % len(self._fleet.urls)]
             with contextlib.suppress(*TROUBLE):
@@ -237,7 +240,9 @@ async def fleet() -> AsyncIterator[Fleet]:
         replicas = [Replica(server.url, AGENT_TIMEOUT="10m", LOG_LEVEL="warning") for _ in range(3)]
         try:
             await asyncio.gather(*(asyncio.to_thread(replica.start) for replica in replicas))
-            yield Fleet(server, replicas, Truth(server.url), [each.url for each in replicas], asyncio.Event())
+            yield Fleet(
+                server, replicas, Truth(server.url), [each.url for each in replicas], asyncio.Event(), asyncio.Event()
+            )
         finally:
             for replica in replicas:
                 with contextlib.suppress(AssertionError):
@@ -249,7 +254,7 @@ async def watched(happening: Callable[[Fleet, list[Client]], Coroutine[Any, Any,
 
     Each client must see a write made after it all and converge to a fresh list. Returns the clients.
     """
-    async with fleet() as running, asyncio.TaskGroup() as group:
+    async with fleet() as running, asyncio.timeout(25), asyncio.TaskGroup() as group:
         clients = [Client(running, query, wants, lists=lists) for lists in (True, False) for query, wants in FILTERS]
         writers = [Writer(running, seed) for seed in range(3)]
         writing = [group.create_task(writer.run()) for writer in writers]
@@ -260,8 +265,8 @@ async def watched(happening: Callable[[Fleet, list[Client]], Coroutine[Any, Any,
         running.stopped.set()
         await asyncio.gather(*writing)
         await converged(running, clients)
-        for task in watching:
-            task.cancel()
+        running.over.set()
+        await asyncio.gather(*watching)
         running.truth.read()
     assert {status for writer in writers for status in writer.answers} <= {200, 404, 503}
     pasts = running.truth.pasts
@@ -330,8 +335,7 @@ async def test_a_store_that_freezes_and_is_restarted() -> None:
 
     async def happening(running: Fleet, clients: list[Client]) -> None:
         running.server.pause()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(running.stopped.wait(), 1.5)
+        await running.pause(1.5)
         running.server.resume()
         await seen(clients)
         await asyncio.to_thread(running.server.kill)

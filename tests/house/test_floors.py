@@ -31,7 +31,7 @@ MAY_IMPORT = {
 THIRD_PARTIES = {
     "click": {"command"},
     "fakeredis": {"store.connection"},
-    "msgspec": {"model", "api", "store.codec"},
+    "msgspec": {"model", "api", "cache", "store.codec"},
     "orjson": {"model", "api", "service", "store", "telemetry", "command", "embedding"},
     "packaging": {"service"},
     "platformdirs": {"settings"},
