@@ -17,8 +17,8 @@ class Record(msgspec.Struct, eq=False, gc=False):
     """One agent and its encoded form, which is kept until the agent changes.
 
     `heartbeat` is the last one known, in Redis-server milliseconds; `heard_at` the moment it was learnt, on this
-    replica's monotonic clock in seconds. It makes no cycles, and is hidden from the collector that looks for them, which
-    would otherwise walk every agent again and again.
+    replica's monotonic clock in seconds. It makes no cycles, and is hidden from the collector that looks for them: that
+    would walk every agent again and again.
     """
 
     agent: Agent
