@@ -64,11 +64,11 @@ def registration(number: int, *, agent_id: str | None = None, namespace: str | N
     return document
 
 
-def registrations(agents: int) -> Iterator[Exchange]:
+def registrations(agents: int, namespace: str | None = None) -> Iterator[Exchange]:
     """Register every agent again and again, each time with another body."""
     parts = []
     for number in range(agents):
-        sent = request("POST", "/agents", _encoded(registration(number)))
+        sent = request("POST", "/agents", _encoded(registration(number, namespace=namespace)))
         before, _, after = sent.partition(_REVISION)
         parts.append((before, after))
     for revision, (before, after) in enumerate(itertools.cycle(parts), 1):
@@ -104,6 +104,24 @@ def listing(agents: int, namespace: str) -> Exchange:
         return b'"count":%d,' % agents in body[-120:] and all(each in body for each in expected)
 
     return request("GET", f"/agents?namespace={namespace}"), found_all
+
+
+def page(rows: int) -> Exchange:
+    """Ask for the first page of the agents of one namespace."""
+    count = b'"count":%d,' % rows
+    return request("GET", f"/agents?namespace=ns-1&limit={rows}"), lambda body: count in body
+
+
+def whole(rows: int) -> Exchange:
+    """Ask for all agents of one namespace, of which there are so many."""
+    count = b'"count":%d,' % rows
+    return request("GET", "/agents?namespace=ns-1"), lambda body: count in body
+
+
+def unchanged(etag: str) -> Exchange:
+    """Ask for a page again that has not changed since it was answered with this ETag."""
+    asked = request("GET", "/agents?namespace=ns-1&limit=100")
+    return asked[:-2] + f"if-none-match: {etag}\r\n\r\n".encode(), b"".__eq__
 
 
 def heartbeats(agents: int) -> list[Exchange]:

@@ -12,6 +12,7 @@ from benchmarks.fleet import Mesh, running_constant, running_mesh
 from benchmarks.lab import CONNECTIONS, CONSTANT, PATIENCE_SECONDS, REPEATS, Lab, Options, settled
 from benchmarks.load import Clients, Exchange, quantile
 from benchmarks.table import Table, times_table
+from benchmarks.watch import watch
 
 BURSTS = 7
 FILLS = 5
@@ -132,7 +133,7 @@ def _ready_seconds(mesh: Mesh) -> float:
     return replica.ready_seconds
 
 
-_TIMES: dict[str, Callable[[Lab], Awaitable[Table]]] = {"burst": burst, "fleet": fleet, "fill": fill}
+_TIMES: dict[str, Callable[[Lab], Awaitable[Table]]] = {"burst": burst, "fleet": fleet, "fill": fill, "watch": watch}
 NAMES = (*rates.NAMES, *_TIMES)
 
 

@@ -35,14 +35,14 @@ class Lab:
     def __init__(self, options: Options, undo: contextlib.ExitStack) -> None:
         self.options = options
         self._undo = undo
-        self._meshes: dict[int, Mesh] = {}
+        self._meshes: dict[tuple[int, bool], Mesh] = {}
         self.constant = undo.enter_context(running_constant(options.cores))
 
-    async def mesh(self, size: int) -> Mesh:
-        """Return the mesh with so many healthy agents."""
-        if size not in self._meshes:
-            self._meshes[size] = await settled(self._undo, self.options.cores, size)
-        return self._meshes[size]
+    async def mesh(self, size: int, *, apart: bool = False) -> Mesh:
+        """Return the mesh with so many healthy agents; `apart` for those who must have its changes to themselves."""
+        if (size, apart) not in self._meshes:
+            self._meshes[size, apart] = await settled(self._undo, self.options.cores, size)
+        return self._meshes[size, apart]
 
 
 async def settled(undo: contextlib.ExitStack, cores: Cores, size: int, *, together: bool = False) -> Mesh:

@@ -15,6 +15,8 @@ Exchange = tuple[bytes, Check]
 
 _HEADERS_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
+# An answer without a body; a check that wants one fails on its emptiness.
+_NOT_MODIFIED = b"HTTP/1.1 304 "
 # Of wrong answers the first few are shown, this much of each.
 _SAMPLES, _SAMPLE_BYTES = 3, 600
 
@@ -58,7 +60,8 @@ class _Connection(asyncio.Protocol):
             self._total = self._body_at + _content_length(whole, end)
             if self._size < self._total:
                 return
-        right = whole.startswith(b"HTTP/1.1 200 ") and self._size == self._total and self._check(whole[self._body_at :])
+        known = whole.startswith((b"HTTP/1.1 200 ", _NOT_MODIFIED))
+        right = known and self._size == self._total and self._check(whole[self._body_at :])
         parts.clear()
         self._size = self._total = 0
         self._clients.answered(self, None if right else whole)
@@ -218,6 +221,8 @@ def quantile(values: Iterable[float], share: float) -> float:
 
 
 def _content_length(whole: bytes, end: int) -> int:
+    if whole.startswith(_NOT_MODIFIED):
+        return 0
     at = whole.find(_LENGTH, 0, end)
     if at < 0:
         raise WrongAnswerError(f"An answer without a length: {whole[:_SAMPLE_BYTES]!r}")

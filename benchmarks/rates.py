@@ -4,7 +4,8 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks import agents
@@ -12,8 +13,6 @@ from benchmarks.fleet import Server, Store
 from benchmarks.lab import CONNECTIONS, CONSTANT, PATIENCE_SECONDS, REPEATS, Lab
 from benchmarks.load import Clients, Exchange, quantile
 from benchmarks.table import Table, milliseconds, verdict
-
-NAMES = ("heartbeat", "register", "discover")
 
 _WARM_UP_SECONDS = 1.0
 
@@ -34,11 +33,13 @@ class Measure:
     store_cpu: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
+    unrelated: bool = False
 
     async def run(self, seconds: float) -> None:
         """Measure once: warm up, then count the answers and the CPU time the server takes for them."""
         async with asyncio.timeout(PATIENCE_SECONDS), Clients(self.port, connections=CONNECTIONS) as clients:
             load = asyncio.create_task(clients.closed_loop(self.source))
+            changes = asyncio.create_task(_unrelated_changes(self.port) if self.unrelated else asyncio.sleep(0))
             await _sleep_or_fail(load, _WARM_UP_SECONDS)
             clients.forget()
             cpu, store, began = self._cpu()
@@ -47,6 +48,8 @@ class Measure:
             latencies = clients.latencies[:]
             clients.stop()
             await load
+            changes.cancel()
+            await asyncio.gather(changes, return_exceptions=True)
         answers = len(latencies)
         self.per_cpu.append(answers / cpu)
         self.per_second.append(answers / took)
@@ -59,40 +62,88 @@ class Measure:
         return self.server.cpu_seconds, store, time.perf_counter()
 
 
+async def _unrelated_changes(port: int) -> None:
+    """Change an agent that none of the lists has, twenty times a second, until cancelled."""
+    async with Clients(port, connections=1) as clients:
+        changes = agents.registrations(1, namespace="elsewhere")
+        await clients.open_loop(changes, rate=20, seconds=PATIENCE_SECONDS, spin=False)
+
+
+def _etag(url: str) -> str:
+    with urllib.request.urlopen(url) as answer:  # noqa: S310 - loopback
+        return str(answer.headers["etag"])
+
+
 async def measured(lab: Lab, names: Sequence[str]) -> Table:
     """Measure everything that is a rate, in turns, so that a busy minute of the machine touches all of it."""
-    size = lab.options.agents
-    constant = Measure(
-        "constant",
-        None,
-        None,
-        lab.constant,
-        lab.constant.port,
-        None,
-        itertools.repeat(CONSTANT),
-    )
+    port = lab.constant.port
+    constant = Measure("constant", None, None, lab.constant, port, None, itertools.repeat(CONSTANT))
     measures = [constant]
-
-    async def add(label: str, size: int, target: int, source: Iterator[Exchange]) -> None:
-        mesh = await lab.mesh(size)
-        measures.append(Measure(label, size, target, mesh.replica, mesh.replica.port, mesh.store, source))
-
-    if "heartbeat" in names:
-        for each in (size // 100, size, size * 10):
-            await add("heartbeat", each, 10_000, itertools.cycle(agents.heartbeats(each)))
-    if "register" in names:
-        await add("register", size, 5_000, agents.registrations(size))
-    if "discover" in names:
-        for each in (size // 10, size, size * 10):
-            await add("discover", each, 8_000, itertools.cycle(agents.discoveries(each)))
-        # The same questions whatever else is stored: what grows here grows with agents that do not match.
-        for each in (size, size * 10):
-            await add("discover, 100 names", each, 8_000, itertools.cycle(agents.discoveries(each)[:100]))
+    for name, plan in _PLANS.items():
+        if name in names:
+            measures += await plan(lab, lab.options.agents)
     for repeat in range(REPEATS):
         print(f"rates, repeat {repeat + 1} of {REPEATS}")
         for measure in measures:
             await measure.run(lab.options.seconds)
     return _rate_table(measures, constant)
+
+
+async def _measure(lab: Lab, label: str, size: int, target: int | None, source: Iterator[Exchange]) -> Measure:
+    mesh = await lab.mesh(size)
+    return Measure(label, size, target, mesh.replica, mesh.replica.port, mesh.store, source)
+
+
+async def _heartbeats(lab: Lab, size: int) -> list[Measure]:
+    return [
+        await _measure(lab, "heartbeat", each, 10_000, itertools.cycle(agents.heartbeats(each)))
+        for each in (size // 100, size, size * 10)
+    ]
+
+
+async def _registrations(lab: Lab, size: int) -> list[Measure]:
+    return [await _measure(lab, "register", size, 5_000, agents.registrations(size))]
+
+
+async def _discoveries(lab: Lab, size: int) -> list[Measure]:
+    sizes = (size // 10, size, size * 10)
+    measures = [
+        await _measure(lab, "discover", each, 8_000, itertools.cycle(agents.discoveries(each))) for each in sizes
+    ]
+    # The same questions whatever else is stored: what grows here grows with agents that do not match.
+    for each in sizes[1:]:
+        same = itertools.cycle(agents.discoveries(each)[:100])
+        measures.append(await _measure(lab, "discover, 100 names", each, 8_000, same))
+    return measures
+
+
+async def _lists(lab: Lab, size: int) -> list[Measure]:
+    """Return the figures of lists, measured while agents that are in none of them change.
+
+    A tenth of all agents is in one namespace: in a store of 10,000 that is a list of 1,000. The mesh is another one, as
+    registrations would change the lists.
+    """
+    mesh = await lab.mesh(size, apart=True)
+    rows, port = size // 10, mesh.replica.port
+    etag = await asyncio.to_thread(_etag, f"http://127.0.0.1:{port}/agents?namespace=ns-1&limit=100")
+    sources = (
+        ("page of 100", 3_000, agents.page(100)),
+        (f"list of {rows:,}", 1_000, agents.whole(rows)),
+        ("page of 100, unchanged: 304", None, agents.unchanged(etag)),
+    )
+    return [
+        Measure(label, size, target, mesh.replica, port, mesh.store, itertools.repeat(exchange), unrelated=True)
+        for label, target, exchange in sources
+    ]
+
+
+_PLANS: Mapping[str, Callable[[Lab, int], Awaitable[list[Measure]]]] = {
+    "heartbeat": _heartbeats,
+    "register": _registrations,
+    "discover": _discoveries,
+    "lists": _lists,
+}
+NAMES = tuple(_PLANS)
 
 
 def _rate_table(measures: Sequence[Measure], constant: Measure) -> Table:

@@ -79,7 +79,7 @@ class AgentsRequest:
     wait: float | None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def agents_request(raw: bytes) -> AgentsRequest:
     """Read the query string of GET /agents. The same text is read once."""
     given = parameters(raw, AGENTS)

@@ -136,9 +136,7 @@ class Discovery:
                 await self._listen(due)
                 view = self._feed.view or view
                 answer = self._answer(query, view)
-            if due or answer.array is None:
-                answer.array, answer.heard_at = None, time.monotonic()
-                self._kept.weigh()
+                answer.array = None
         records, more = self._cut(answer, page)
         version = view.version if page is None or page.version is None else page.version
         if freshness.exact and freshness.version is not None:

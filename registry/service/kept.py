@@ -13,8 +13,8 @@ from registry.service.matching import Matcher
 # How many answers are kept, and how many bytes of joined lists, whichever is reached first.
 _MOST = 16_384
 _MOST_BYTES = 64 * 1024 * 1024
-# Heartbeats are learnt anew after so many seconds, and joined lists likewise: together they are at most a second old.
-FRESH = 0.5
+# How old a last heartbeat in a list may be, in seconds.
+FRESH = 1.0
 
 Place = tuple[float, str, str]
 
@@ -24,7 +24,8 @@ class Answer:
     """The matches of one query, sorted, as of the version `examined`.
 
     `changed` is a version since which this very answer is as it is: that of the last change that concerned it, or the
-    one at which it was first made. `array` is the joined JSON without its brackets, joined when it was last asked for.
+    one at which it was first made. `array` is the joined JSON without its brackets, joined when it was last asked for;
+    `heard_at` when the oldest of its last heartbeats was learnt, on the monotonic clock.
     """
 
     matcher: Matcher
@@ -32,6 +33,7 @@ class Answer:
     records: list[Record]
     examined: int
     changed: int
+    shelf: "Shelf"
     array: bytes | None = None
     heard_at: float = 0.0
 
@@ -60,6 +62,8 @@ class Answer:
         """Return all records as JSON, joined anew where a change or newer heartbeats came in between."""
         if self.array is None:
             self.array = b",".join([body_of(self, record) for record in self.records])
+            self.heard_at = min((record.heard_at for record in self.records), default=time.monotonic())
+            self.shelf.put(self, len(self.array))
         return self.array
 
 
@@ -70,19 +74,37 @@ def body_of(answer: Answer, record: Record) -> bytes:
     return b'%s,"score":%.1f}' % (record.body[:-1], answer.matcher.score(record.agent))
 
 
+class Shelf:
+    """Bounds what all joined lists weigh together: the one joined longest ago is let go first."""
+
+    def __init__(self) -> None:
+        self._joined: OrderedDict[int, tuple[Answer, int]] = OrderedDict()
+        self._weight = 0
+
+    def put(self, answer: Answer, size: int) -> None:
+        """Take note of a list that was joined just now."""
+        self._weight += size - self._joined.pop(id(answer), (answer, 0))[1]
+        self._joined[id(answer)] = (answer, size)
+        while self._weight > _MOST_BYTES and len(self._joined) > 1:
+            _, (oldest, freed) = self._joined.popitem(last=False)
+            self._weight -= freed
+            oldest.array = None
+
+
 class Kept:
     """Keeps the answers asked for lately. What it returns is always of the view's version."""
 
     def __init__(self) -> None:
         self._answers: OrderedDict[AgentQuery, Answer] = OrderedDict()
-        self._weighed = 0
+        self._shelf = Shelf()
 
     def answer(self, query: AgentQuery, view: View, history: History) -> Answer:
         """Return the answer to a query, made anew only where changes since it was last asked for concern it."""
         answer = self._answers.get(query)
         if answer is None or answer.view is not view or not history.holds(answer.examined):
             matcher = Matcher(query) if answer is None else answer.matcher
-            answer = self._answers[query] = Answer(matcher, view, matcher.select(view), view.version, view.version)
+            records = matcher.select(view)
+            answer = self._answers[query] = Answer(matcher, view, records, view.version, view.version, self._shelf)
             answer.records.sort(key=answer.place)
         elif answer.examined != view.version:
             _follow(answer, view, history)
@@ -90,22 +112,6 @@ class Kept:
         if len(self._answers) > _MOST:
             self._answers.popitem(last=False)
         return answer
-
-    def weigh(self) -> None:
-        """Let go of the joined lists asked for longest ago while all of them together weigh too much.
-
-        To be called when one is about to be joined; it looks each 64th time.
-        """
-        self._weighed += 1
-        if self._weighed % 64:
-            return
-        weight = sum(len(answer.array) for answer in self._answers.values() if answer.array is not None)
-        for answer in self._answers.values():
-            if weight <= _MOST_BYTES:
-                return
-            if answer.array is not None:
-                weight -= len(answer.array)
-                answer.array = None
 
 
 def _follow(answer: Answer, view: View, history: History) -> None:

@@ -286,9 +286,6 @@ def test_joined_lists_are_let_go_when_they_weigh_too_much(monkeypatch: pytest.Mo
     newer = mesh.answer(status="healthy")
     newer.joined()
 
-    for _ in range(64):
-        mesh.kept.weigh()
-
     assert mesh.answer().array is None
     assert newer.array is not None
 
