@@ -77,6 +77,7 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         library = logging.getLogger(name)
         library.handlers.clear()
+        library.setLevel(logging.NOTSET)  # a server that ran before in this process may have set its own
         # uvicorn builds no access lines at all when their logger reaches no handler.
         library.propagate = name != "uvicorn.access"
 
