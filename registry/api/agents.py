@@ -1,19 +1,20 @@
 """The REST form: agents, one agent, capabilities, and many at once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, request_response
 from starlette.types import ASGIApp
 
 from registry.api.answers import answer, search, success, timestamp
 from registry.api.body import read_object
 from registry.api.listing import ListRoute
 from registry.api.parameters import bad, parameters
+from registry.api.paths import Methods
 from registry.api.problems import body_of
 from registry.api.queries import capability_query, freshness
 from registry.errors import Detail, RegistryError, UnprocessableRequest
@@ -22,8 +23,6 @@ from registry.model.wire import rfc3339
 from registry.service.discovery import Discovery, Sight
 from registry.service.liveness import Liveness
 from registry.service.registration import Registrations
-
-Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 _MOST_HEARTBEATS = 1000
 _MOST_REGISTRATIONS = 200
@@ -39,9 +38,9 @@ class AgentRoutes:
         self._discovery = discovery
         self._liveness = liveness
         self.routes = [
-            Route("/agents", _by_method(GET=listing.list, POST=self.register), methods=["GET", "POST"]),
+            _route("/agents", GET=listing, POST=request_response(self.register)),
             Route("/agents/batch", self.register_many, methods=["POST"]),
-            Route("/agents/{agent_id}", _by_method(GET=self.show, DELETE=self.unregister), methods=["GET", "DELETE"]),
+            _route("/agents/{agent_id}", GET=request_response(self.show), DELETE=request_response(self.unregister)),
             Route("/agents/{agent_id}/status", self.status, methods=["GET"]),
             Route("/capabilities", self.capabilities, methods=["GET"]),
             Route("/heartbeats", self.beat_many, methods=["POST"]),
@@ -153,13 +152,10 @@ def _refuse_preconditions(request: Request, reason: str) -> None:
             raise bad(name, reason)
 
 
-def _by_method(**endpoints: Endpoint) -> Endpoint:
-    """Return one endpoint for all methods of a path, so that a 405 can name them all. HEAD is a GET."""
-
-    async def serve(request: Request) -> ASGIApp:
-        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
-
-    return serve
+def _route(path: str, **apps: ASGIApp) -> Route:
+    """Return the route of a path with several methods."""
+    methods = Methods(**apps)
+    return Route(path, methods, methods=methods.methods)
 
 
 def _listed(document: dict[str, Any], field: str, most: int) -> Sequence[Any]:

@@ -5,7 +5,6 @@ import hmac
 import itertools
 import secrets
 import time
-from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,23 +24,16 @@ _LONGEST_ID = 128
 
 
 class Gate:
-    """Pure ASGI around the routes. `shortcut` may name an app that serves a request ahead of the router.
+    """Pure ASGI around the routes.
 
     With a token every path but `/`, `/health` and `/ready` wants `Authorization: Bearer`. This is the one place that
     decides who may do what.
     """
 
-    def __init__(
-        self,
-        routes: ASGIApp,
-        metrics: Metrics,
-        token: Secret | None,
-        shortcut: Callable[[Scope], ASGIApp | None] = lambda _scope: None,
-    ) -> None:
+    def __init__(self, routes: ASGIApp, metrics: Metrics, token: Secret | None) -> None:
         self._routes = routes
         self._metrics = metrics
         self._token = None if token is None else token.reveal().encode()
-        self._shortcut = shortcut
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
@@ -56,18 +48,20 @@ class Gate:
         # With an app in the scope the router raises what it refuses, so that it is answered like everything else.
         scope["app"] = self
         request_id = self._request_id(scope)
-        status = 0
+        status, took = 0, 0.0
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, took
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # A stream is answered once it begins, however long it lasts.
+                took = time.perf_counter() - began
                 message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
             self._admit(scope, path)
-            await (self._shortcut(scope) or self._routes)(scope, receive, answer)
+            await self._routes(scope, receive, answer)
         except asyncio.CancelledError:
             # The server ends what takes too long while it goes down; who still waits is told to go elsewhere.
             if status:
@@ -82,7 +76,7 @@ class Gate:
             route = getattr(scope.get("route"), "path", "unknown")
             # A method of the caller's own making must not become a series.
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.answered(method, route, status or 499, time.perf_counter() - began)
+            self._metrics.answered(method, route, status or 499, took or time.perf_counter() - began)
 
     def _admit(self, scope: Scope, path: str) -> None:
         if self._token is None or path in _OPEN:

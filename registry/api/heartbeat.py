@@ -1,18 +1,17 @@
-"""POST /heartbeat and its tool, served as plain ASGI ahead of the router: the busiest call there is, by far."""
+"""POST /heartbeat and its tool, served as plain ASGI: the busiest call there is, by far."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from registry.api.body import object_in, read_body
 from registry.errors import Detail, UnprocessableRequest
 from registry.model.wire import rfc3339
 from registry.service.liveness import Liveness
 
-_PATHS = {path: SimpleNamespace(path=path) for path in ("/heartbeat", "/mcp/tools/heartbeat")}
+_PATHS = ("/heartbeat", "/mcp/tools/heartbeat")
 
 
 class HeartbeatForm(msgspec.Struct):
@@ -33,14 +32,6 @@ class Heartbeats:
     def __init__(self, liveness: Liveness) -> None:
         self._liveness = liveness
         self.routes = [Route(path, self, methods=["POST"]) for path in _PATHS]
-
-    def shortcut(self, scope: Scope) -> ASGIApp | None:
-        """Return this app when the request is a heartbeat."""
-        route = _PATHS.get(scope["path"])
-        if route is None or scope["method"] != "POST":
-            return None
-        scope["route"] = route
-        return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one heartbeat."""

@@ -1,8 +1,10 @@
-"""Query strings, read value by value. What is not understood is refused, never ignored."""
+"""Query strings and headers, read value by value. What is not understood is refused, never ignored."""
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import parse_qsl
+
+from starlette.types import Scope
 
 from registry.durations import parse_duration
 from registry.errors import Detail, MalformedRequest
@@ -17,6 +19,15 @@ _LONGEST_NUMBER = 20
 def bad(field: str, problem: str) -> MalformedRequest:
     """Return the refusal of one parameter."""
     return MalformedRequest(f"{field}: {problem}", [Detail(field, problem)])
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return a header by its lower-case name, the first where it comes more than once; None where it does not come."""
+    for each, value in scope["headers"]:
+        if each == name:
+            text: str = value.decode("latin-1")
+            return text
+    return None
 
 
 def parameters(raw: bytes, known: Collection[str]) -> Given:

@@ -3,7 +3,7 @@
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from registry import __version__
@@ -14,6 +14,7 @@ from registry.api.health import HealthRoutes
 from registry.api.heartbeat import Heartbeats
 from registry.api.listing import ListRoute
 from registry.api.openapi import endpoints, openapi
+from registry.api.paths import Paths
 from registry.api.tools import ToolRoutes
 from registry.service.discovery import Discovery
 from registry.service.liveness import Liveness
@@ -46,7 +47,7 @@ def applications(
     async def greet(_request: Request) -> Response:
         return answer(root)
 
-    router = Router(
+    paths = Paths(
         [
             *agents.routes,
             *ToolRoutes(agents, discovery).routes,
@@ -54,8 +55,6 @@ def applications(
             *heartbeats.routes,
             Route("/openapi.json", describe),
             Route("/", greet),
-        ],
-        redirect_slashes=False,
+        ]
     )
-    scrape = Router(health.scrape, redirect_slashes=False)
-    return Gate(router, metrics, token, heartbeats.shortcut), Gate(scrape, metrics, None)
+    return Gate(paths, metrics, token), Gate(Paths(health.scrape), metrics, None)
