@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from registry.api.watch import ABORT
+from registry.api.watch import CONNECTION
 from registry.errors import StartupError
 
 # Longer than any balancer keeps an idle connection, so that it is the balancer that closes it.
@@ -22,11 +22,19 @@ _GRACE = 3
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also tells the application how to drop a connection whose client takes nothing."""
+    """uvicorn's protocol, which also shows streams the connection under them."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
+        self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]
+
+    def takes_now(self) -> bool:
+        """Tell whether a message that is sent now is written without waiting for the client."""
+        return not self.flow.write_paused and not self.transport.is_closing()
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self.transport.abort()
 
 
 class _Server(uvicorn.Server):

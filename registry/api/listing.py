@@ -63,7 +63,7 @@ class ListRoute:
         resumed = header(scope, b"last-event-id") if form == "sse" else None
         if resumed is not None:
             since = version({"Last-Event-ID": (resumed,)}, "Last-Event-ID")
-        watcher = await self._watching.open(asked.query, since or None, initial=asked.send_initial and not resumed)
+        watcher = await self._watching.open(asked.query, since, initial=asked.send_initial and not resumed)
         return Stream(watcher, form, asked.timeout)
 
     async def _wait(self, asked: AgentsRequest, longest: float) -> None:
@@ -79,7 +79,7 @@ class ListRoute:
             return
         # Those who began to wait together should not all come back together.
         end = time.monotonic() + longest * (1 + random.uniform(0, _JITTER))  # noqa: S311 - spreads, guards nothing
-        watcher.due = end
+        watcher.wake_at(end)
         try:
             while not watcher.take() and watcher.over is None and time.monotonic() < end:
                 await watcher.wait()

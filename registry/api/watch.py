@@ -5,6 +5,8 @@ import contextlib
 import random
 import time
 from collections.abc import Iterator
+from functools import partial
+from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
@@ -19,8 +21,8 @@ _BOOKMARK = 25.0
 # Every stream ends after a while, each at another moment, so that watches spread over replicas that came later.
 _SHORTEST, _LONGEST = 300.0, 600.0
 _AT_ONCE = 32
-# Where the server leaves, in a scope's extensions, what drops the connection at once.
-ABORT = "mcp_mesh_registry.abort"
+# Where the server leaves the connection in a scope's extensions.
+CONNECTION = "mcp_mesh_registry.connection"
 _TYPES: dict[Form, bytes] = {"ndjson": b"application/x-ndjson", "sse": b"text/event-stream"}
 
 
@@ -28,6 +30,16 @@ def form_of(accept: str) -> Form:
     """Return the form a client wants: server-sent events only where it names them."""
     kinds = {entry.partition(";")[0].strip().lower() for entry in accept.split(",")}
     return "sse" if "text/event-stream" in kinds else "ndjson"
+
+
+class Connection(Protocol):
+    """What a stream needs of the connection under it, besides ASGI."""
+
+    def takes_now(self) -> bool:
+        """Tell whether a message that is sent now is written without waiting for the client."""
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
 
 
 class Stream:
@@ -43,10 +55,14 @@ class Stream:
         bound = random.uniform(_SHORTEST, _LONGEST)  # noqa: S311 - spreads watches, guards nothing
         self._end = now + (bound if longest is None else min(longest, bound))
         self._told = self._bookmarked = now
+        self._connection: Connection | None = None
+        if longest is not None:
+            watcher.wake_at(self._end)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
-        self._watcher.abandon = scope.get("extensions", {}).get(ABORT, self._watcher.wake)
+        self._connection = scope.get("extensions", {}).get(CONNECTION)
+        self._watcher.abandon = self._watcher.wake if self._connection is None else self._connection.abort
         gone = asyncio.create_task(self._gone(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _headers(self._form)})
@@ -93,8 +109,22 @@ class Stream:
             await self._write(send, chunk)
         elif not ends:
             watcher.due = min(self._end, self._told + _KEEP_ALIVE, self._bookmarked + _BOOKMARK)
-            await watcher.wait()
+            await watcher.wait(partial(self._push, send))
         return not ends
+
+    def _push(self, send: Send) -> bool:
+        """Write what came without waking the task, where nothing else is to be done and the client takes it.
+
+        A thousand tasks that wake for one change would take ten times as long.
+        """
+        watcher, now = self._watcher, time.monotonic()
+        if self._connection is None or not self._connection.takes_now() or watcher.over or now >= watcher.due:
+            return False
+        chunk = b"".join([entry.line(kind, self._form) for kind, entry in watcher.take()])
+        if chunk:
+            self._told = now
+            _send_now(send, chunk)
+        return watcher.drained
 
     async def _write(self, send: Send, chunk: bytes) -> None:
         self._watcher.writing_since = time.monotonic()
@@ -106,6 +136,14 @@ class Stream:
         while (await receive())["type"] != "http.disconnect":
             pass
         self._watcher.wake()
+
+
+def _send_now(send: Send, chunk: bytes) -> None:
+    """Send what is written without waiting."""
+    step = send({"type": "http.response.body", "body": chunk, "more_body": True}).__await__()
+    with contextlib.suppress(StopIteration):
+        next(step)
+        raise RuntimeError("The connection said that it takes more, and does not")
 
 
 def _headers(form: Form) -> list[tuple[bytes, bytes]]:

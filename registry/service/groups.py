@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from registry.cache.history import Entry, Key
 from registry.model.event import EventKind
@@ -12,6 +12,13 @@ Seen = tuple[EventKind, Entry]
 
 # What a group keeps for its slowest watcher; one that falls further behind is ended with the version it reached.
 _LONGEST_LINE = 1024
+# How many watchers are told of news before others have their turn.
+_AT_ONCE = 128
+
+
+def never() -> bool:
+    """Hand nothing on."""
+    return False
 
 
 class Group:
@@ -25,6 +32,8 @@ class Group:
         self.watchers: set[Cursor] = set()
         self._events: deque[Seen] = deque()
         self._dropped = 0
+        self._told = 0
+        self._telling = False
 
     @property
     def end(self) -> int:
@@ -32,15 +41,19 @@ class Group:
         return self._dropped + len(self._events)
 
     def examine(self, entry: Entry) -> None:
-        """Take a change that may concern the group; wake its watchers if it does."""
+        """Take a change that may concern the group; if it does, its watchers are told once this turn of the loop ends.
+
+        So changes that come together are written together.
+        """
         kind = self.matcher.kind(entry)
         if kind is None:
             return
         self._events.append((kind, entry))
         if len(self._events) > _LONGEST_LINE:
             self._shorten()
-        for watcher in self.watchers:
-            watcher.wake()
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._begin_telling)
 
     def after(self, cursor: int, most: int) -> list[Seen]:
         """Return up to `most` events from a cursor on."""
@@ -53,6 +66,23 @@ class Group:
         while self._dropped < least:
             self._events.popleft()
             self._dropped += 1
+
+    def _begin_telling(self) -> None:
+        self._told = self.end
+        self._tell(list(self.watchers))
+
+    def _tell(self, watchers: "list[Cursor]") -> None:
+        """Tell some of these watchers, and the others when the loop comes round; then begin anew if there is more."""
+        for watcher in watchers[:_AT_ONCE]:
+            watcher.tell()
+        left = watchers[_AT_ONCE:]
+        if left:
+            asyncio.get_running_loop().call_soon(self._tell, left)
+            return
+        self.forget()
+        self._telling = self.end > self._told
+        if self._telling:
+            self._begin_telling()
 
     def _shorten(self) -> None:
         """Drop half of the line; watchers that have not come so far are lost."""
@@ -69,13 +99,18 @@ class Group:
 
 
 class Cursor:
-    """A place in a group's events. `lost` once it fell too far behind; `wake` ends its `wait`."""
+    """A place in a group's events. `lost` once it fell too far behind; `wake` ends its `wait`.
 
-    __slots__ = ("_future", "at", "lost")
+    `wait` may be given what hands on the events without waiting and tells whether it could: the task that waits need
+    not wake for them then.
+    """
+
+    __slots__ = ("_future", "_push", "at", "lost")
 
     def __init__(self, at: int) -> None:
         self.at = at
         self.lost = False
+        self._push: Callable[[], bool] = never
         self._future: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
@@ -84,13 +119,19 @@ class Cursor:
         if future is not None and not future.done():
             future.set_result(None)
 
-    async def wait(self) -> None:
-        """Wait until there may be something to look at."""
-        self._future = asyncio.get_running_loop().create_future()
+    def tell(self) -> None:
+        """Say that there are events, to one who waits for them."""
+        future = self._future
+        if future is not None and not future.done() and not self._push():
+            future.set_result(None)
+
+    async def wait(self, push: Callable[[], bool]) -> None:
+        """Wait until there may be something to look at that `push` did not hand on."""
+        self._future, self._push = asyncio.get_running_loop().create_future(), push
         try:
             await self._future
         finally:
-            self._future = None
+            self._future, self._push = None, never
 
 
 class Groups:

@@ -1,5 +1,6 @@
 """Watch: begin somewhere, see every change that matters, in order, none twice; resume anywhere."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -8,7 +9,7 @@ from registry.cache.history import Entry
 from registry.cache.view import Record
 from registry.errors import NotReady, VersionAhead, VersionTooOld
 from registry.model.query import AgentQuery
-from registry.service.groups import Cursor, Group, Groups, Seen
+from registry.service.groups import Cursor, Group, Groups, Seen, never
 from registry.service.matching import Matcher
 
 # Events handed out at once, so that one watcher with much to catch up does not hold the others.
@@ -25,8 +26,8 @@ class Watcher:
     `reached` is the version up to which everything that matches was handed out by `take`; `initial` are the agents that
     matched at the beginning, if they were asked for. `over` says why it is to end: `lost` (it fell too far behind:
     resume at `reached`), `broken` (what comes next does not follow on what it has seen: list again) or `closing` (the
-    replica is going down: resume at `reached` on another). Set `due`, monotonic seconds, to be woken then; set
-    `writing_since` while the client is written to, and `abandon` to what ends a client that takes nothing.
+    replica is going down: resume at `reached` on another). Set `due`, monotonic seconds, to be woken in the second
+    after it; set `writing_since` while the client is written to, and `abandon` to what ends one that takes nothing.
     """
 
     def __init__(self, watching: "Watching", matcher: Matcher, reached: int, backlog: list[Seen]) -> None:
@@ -39,6 +40,7 @@ class Watcher:
         self.closing = False
         self._watching = watching
         self._backlog = backlog
+        self._alarm: asyncio.TimerHandle | None = None
         self._group: Group
         self._cursor: Cursor
         self._group, self._cursor = watching.groups.join(matcher)
@@ -67,14 +69,25 @@ class Watcher:
         else:
             seen = group.after(cursor.at, _AT_ONCE)
             cursor.at += len(seen)
-            group.forget()
-        drained = not self._backlog and cursor.at == group.end
-        self.reached = self._watching.newest if drained else seen[-1][1].version
+        self.reached = self._watching.newest if self.drained else seen[-1][1].version
         return seen
 
-    async def wait(self) -> None:
-        """Wait until there may be something to take, or to end for, or `due` has come."""
-        await self._cursor.wait()
+    @property
+    def drained(self) -> bool:
+        """Whether everything there is was taken."""
+        return not self._backlog and self._cursor.at == self._group.end
+
+    async def wait(self, push: Callable[[], bool] = never) -> None:
+        """Wait until there may be something to take, or to end for, or `due` has come.
+
+        Events are offered to `push` first, which may take them and tell that it did; then the wait goes on.
+        """
+        await self._cursor.wait(push)
+
+    def wake_at(self, moment: float) -> None:
+        """End the `wait` of this monotonic moment, to the millisecond, unless the watch is closed before."""
+        loop = asyncio.get_running_loop()
+        self._alarm = loop.call_later(max(0.0, moment - time.monotonic()), self.wake)
 
     def wake(self) -> None:
         """End a `wait`."""
@@ -82,6 +95,8 @@ class Watcher:
 
     def close(self) -> None:
         """Let go; the watch holds nothing any more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._watching.watchers.discard(self)
         self._watching.groups.leave(self._group, self._cursor)
 
@@ -103,17 +118,20 @@ class Watching:
         return self._feed.trail.history.last
 
     async def open(self, query: AgentQuery, since: int | None = None, *, initial: bool = False) -> Watcher:
-        """Begin a watch: after version `since`, or at the version held now; with the agents as they are, if `initial`.
+        """Begin a watch: after version `since`, or at the version held now (as soon as any is, for 0).
 
+        With `initial` it begins with the agents as they are, at a version not older than `since`, or the newest.
         Raises VersionTooOld when the log no longer holds `since`, VersionAhead when the store has not come so far, and
         NotReady before the first fill, when there are too many watches, or at the end.
         """
-        if initial:
+        if initial and since is None:
             await self._feed.fresh()
-        elif since is not None:
+        elif initial:
+            await self._come_to(since or 0)
+        elif since:
             await self._reach(since)
         # From here on nothing awaits: what is read and where the cursor stands belong to one version.
-        watcher = self.begin(query, None if initial else since)
+        watcher = self.begin(query, None if initial else since or None)
         if initial and self._feed.view is not None:
             records = Matcher(query).select(self._feed.view)
             watcher.initial = sorted(records, key=lambda record: record.order)
@@ -145,11 +163,14 @@ class Watching:
             watcher.closing = True
             watcher.wake()
 
-    async def _reach(self, since: int) -> None:
-        if since > self.newest:
+    async def _come_to(self, version: int) -> None:
+        if version > self.newest:
             await self._feed.fresh()
-        if since > self.newest:
-            raise VersionAhead(since, self.newest)
+        if version > self.newest:
+            raise VersionAhead(version, self.newest)
+
+    async def _reach(self, since: int) -> None:
+        await self._come_to(since)
         if not await self._feed.trail.reach(since):
             raise VersionTooOld(since, self.newest)
 
