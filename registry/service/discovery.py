@@ -9,7 +9,8 @@ from registry.cache.view import Record, View
 from registry.errors import NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
 from registry.model.agent import Capability
 from registry.model.query import AgentQuery, CapabilityQuery
-from registry.service.kept import Answer, Kept, Place, body_of, heartbeats_due
+from registry.service.hearing import FRESH, Hearing
+from registry.service.kept import Answer, Kept, Place, body_of
 from registry.service.matching import CapabilitySearch
 from registry.store.agents import Agents
 
@@ -109,6 +110,7 @@ class Discovery:
         self._feed = feed
         self._agents = agents
         self._kept = Kept()
+        self._hearing = Hearing(agents)
 
     async def agents(
         self,
@@ -131,12 +133,7 @@ class Discovery:
         if known is not None and view.history.startswith(known.history) and self._same(answer, known.version):
             return Listing(answer, (), view.version, view.history, answer.changed, behind, unchanged=True)
         if behind is None:
-            due = heartbeats_due(answer, self._cut(answer, page)[0])
-            if due:
-                await self._listen(due)
-                view = self._feed.view or view
-                answer = self._answer(query, view)
-                answer.array = None
+            view, answer = await self._heard(query, view, answer, page)
         records, more = self._cut(answer, page)
         version = view.version if page is None or page.version is None else page.version
         if freshness.exact and freshness.version is not None:
@@ -182,6 +179,18 @@ class Discovery:
     def _answer(self, query: AgentQuery, view: View) -> Answer:
         return self._kept.answer(query, view, self._feed.trail.history)
 
+    async def _heard(self, query: AgentQuery, view: View, answer: Answer, page: Page | None) -> tuple[View, Answer]:
+        """Make the last heartbeats new enough, and return what is held by then."""
+        if not _is_heard(answer):
+            await self._hearing.hear(view, self._cut(answer, page)[0])
+            view = self._feed.view or view
+            answer = self._answer(query, view)
+            # Another read of the same list may have been here meanwhile.
+            if page is None and not _is_heard(answer):
+                answer.array = None
+                answer.heard_at = self._hearing.heard_at(view, answer.records)
+        return view, answer
+
     def _same(self, answer: Answer, version: int) -> bool:
         """Tell whether the answer is known to be the one it was at a version."""
         return version <= answer.examined and answer.reaches(version, self._feed.trail.history)
@@ -215,12 +224,10 @@ class Discovery:
             raise NotReady("This replica has not filled its cache yet; try again shortly")
         return feed.view, feed.behind
 
-    async def _listen(self, records: Sequence[Record]) -> None:
-        """Learn the last heartbeats of these agents."""
-        heard = await self._agents.last_heard([record.agent.id for record in records])
-        now = time.monotonic()
-        for record, at in zip(records, heard.at, strict=True):
-            record.hear(at, now)
+
+def _is_heard(answer: Answer) -> bool:
+    """Tell whether the joined list may be shown as it is."""
+    return answer.array is not None and answer.heard_at >= time.monotonic() - FRESH
 
 
 def _one(view: View, agent_id: str) -> Record:

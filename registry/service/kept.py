@@ -1,6 +1,5 @@
 """Answers that are kept: the sorted matches of a query and their joined bytes, until a change concerns them."""
 
-import time
 from bisect import bisect_right, insort
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from registry.service.matching import Matcher
 # How many answers are kept, and how many bytes of joined lists, whichever is reached first.
 _MOST = 16_384
 _MOST_BYTES = 64 * 1024 * 1024
-# How old a last heartbeat in a list may be, in seconds.
-FRESH = 1.0
 
 Place = tuple[float, str, str]
 
@@ -25,7 +22,7 @@ class Answer:
 
     `changed` is a version since which this very answer is as it is: that of the last change that concerned it, or the
     one at which it was first made. `array` is the joined JSON without its brackets, joined when it was last asked for;
-    `heard_at` when the oldest of its last heartbeats was learnt, on the monotonic clock.
+    its last heartbeats are known as of `heard_at`, on the monotonic clock.
     """
 
     matcher: Matcher
@@ -62,7 +59,6 @@ class Answer:
         """Return all records as JSON, joined anew where a change or newer heartbeats came in between."""
         if self.array is None:
             self.array = b",".join([body_of(self, record) for record in self.records])
-            self.heard_at = min((record.heard_at for record in self.records), default=time.monotonic())
             self.shelf.put(self, len(self.array))
         return self.array
 
@@ -132,11 +128,3 @@ def _follow(answer: Answer, view: View, history: History) -> None:
         record = view.records.get(agent_id)
         if record is not None and matcher.matches(record.agent):
             insort(answer.records, record, key=answer.place)
-
-
-def heartbeats_due(answer: Answer, records: list[Record]) -> list[Record]:
-    """Return the records whose last heartbeat is older than a list may show."""
-    now = time.monotonic()
-    if answer.array is not None and now - answer.heard_at <= FRESH:
-        return []
-    return [record for record in records if now - record.heard_at > FRESH]

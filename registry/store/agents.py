@@ -20,6 +20,8 @@ _BEATEN: dict[bytes, Beaten] = {word.encode(): word for word in get_args(Beaten)
 
 # A slice of a large read: big enough to be quick, small enough that nobody behind it waits.
 _SLICE = 1000
+# What a replica knows of a heartbeat is never older than this, in milliseconds, when it takes it for new.
+_LATEST = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,13 @@ class Heard(NamedTuple):
     now: int
 
 
+class News(NamedTuple):
+    """Who beat since some moment, with the last heartbeat, and the Redis server's time, all in milliseconds."""
+
+    beats: list[tuple[str, int]]
+    now: int
+
+
 class _Write(NamedTuple):
     call: Call
     repeat: bool
@@ -84,6 +93,7 @@ class Agents:
         self._beats: Batch[tuple[str, Mode], Beat] = Batch(self._send_beats)
         self._writes: Batch[_Write, Any] = Batch(self._send_writes)
         self._times: Batch[Sequence[str], Heard] = Batch(self._send_times)
+        self._news: Batch[int | None, News] = Batch(self._send_news, largest=1)
 
     async def register(self, registration: Registration) -> Registered:
         """Create or replace one agent. Raises StaleVersion when the precondition does not hold."""
@@ -122,9 +132,13 @@ class Agents:
         """Return each agent's last heartbeat, in the order asked, and the Redis server's time."""
         return self._times.submit(agent_ids)
 
+    def heard_since(self, moment: int | None) -> "asyncio.Future[News]":
+        """Return who beat since a moment of the Redis server; without one, since five seconds ago."""
+        return self._news.submit(moment)
+
     async def close(self) -> None:
         """Finish what was accepted."""
-        for batch in (self._beats, self._writes, self._times):
+        for batch in (self._beats, self._writes, self._times, self._news):
             await batch.close()
 
     async def _write(self, call: Call, *, repeat: bool) -> list[bytes]:
@@ -159,11 +173,32 @@ class Agents:
         ids = list(chain.from_iterable(asked))
         slices = [ids[at : at + _SLICE] for at in range(0, len(ids), _SLICE)]
         commands: list[Command] = [("ZMSCORE", self._keys.heartbeats, *part) for part in slices]
-        seconds, *replies = await self._read_link.exchange([("TIME",), *commands])
-        whole, micro = checked(seconds)
-        now = int(whole) * 1000 + int(micro) // 1000
+        time, *replies = await self._read_link.exchange([("TIME",), *commands])
+        now = _milliseconds(time)
         scores = (None if score is None else int(score) for reply in replies for score in checked(reply))
         return [Heard([next(scores) for _ in ids], now) for ids in asked]
+
+    async def _send_news(self, asked: Sequence[int | None]) -> list[News | Exception]:
+        (moment,) = asked
+        now = _milliseconds((await self._read_link.exchange([("TIME",)]))[0])
+        low, most = now - _LATEST if moment is None else moment, _SLICE
+        beats: dict[str, int] = {}
+        while True:
+            limit = ("BYSCORE", "LIMIT", 0, most, "WITHSCORES")
+            (reply,) = await self._read_link.exchange([("ZRANGE", self._keys.heartbeats, low, "+inf", *limit)])
+            flat = checked(reply)
+            beats.update((flat[at].decode(), int(flat[at + 1])) for at in range(0, len(flat), 2))
+            if len(flat) < 2 * most:
+                return [News([*beats.items()], now)]
+            # From the last one on, as others may have beaten in the same millisecond; wider where all of them have.
+            last = int(flat[-1])
+            low, most = last, 2 * most if last == low else most
+
+
+def _milliseconds(reply: Any) -> int:
+    """Return the answer to TIME in milliseconds."""
+    seconds, micro = checked(reply)
+    return int(seconds) * 1000 + int(micro) // 1000
 
 
 async def _again(link: Link, calls: Sequence[Call]) -> list[Any]:

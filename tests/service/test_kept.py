@@ -15,7 +15,7 @@ from registry.model.change import Position
 from registry.model.labels import read_selector
 from registry.model.query import AgentQuery
 from registry.service import kept
-from registry.service.kept import FRESH, Answer, Kept, body_of, heartbeats_due
+from registry.service.kept import Answer, Kept, body_of
 from registry.service.matching import Matcher
 from tests.support.builders import an_agent
 from tests.support.plain_log import PlainLog, following
@@ -288,17 +288,3 @@ def test_joined_lists_are_let_go_when_they_weigh_too_much(monkeypatch: pytest.Mo
 
     assert mesh.answer().array is None
     assert newer.array is not None
-
-
-def test_heartbeats_are_due_where_they_are_old_and_the_list_is_not_new() -> None:
-    """A list joined a moment ago is given as it is."""
-    mesh = Mesh()
-    mesh.write("a")
-    mesh.write("b")
-    answer = mesh.answer()
-    answer.records[0].heard_at = time.monotonic() - 2 * FRESH
-
-    assert heartbeats_due(answer, answer.records) == [answer.records[0]]
-    answer.joined()
-    answer.heard_at = time.monotonic()
-    assert heartbeats_due(answer, answer.records) == []
