@@ -46,7 +46,7 @@ _AGENT_FILTERS = (
     ("status", "pending, healthy, degraded, expired, unhealthy, offline or any"),
     ("agent_id", "exactly this agent"),
     ("label_selector", "a Kubernetes label selector"),
-    ("capability", "has these capabilities: repeat it, or join them by commas"),
+    ("capability", "has this capability; repeat it for several"),
     ("match", "all of the capabilities, or any"),
     ("capability_category", "of one and the same capability"),
     ("capability_stability", "alpha, beta, experimental, stable or deprecated"),

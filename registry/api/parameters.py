@@ -68,6 +68,11 @@ def one(given: Given, name: str) -> str | None:
 
 
 def several(given: Given, name: str) -> tuple[str, ...]:
+    """Return the values of a parameter that may be repeated. Blank is the same as not given."""
+    return tuple(value for value in given.get(name, ()) if value)
+
+
+def joined(given: Given, name: str) -> tuple[str, ...]:
     """Return the values of a parameter that may be repeated, or hold several joined by commas."""
     values = given.get(name, ())
     found = tuple(part for value in values for part in value.split(",") if part)

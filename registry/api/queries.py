@@ -13,6 +13,7 @@ from registry.api.parameters import (
     Given,
     bad,
     boolean,
+    joined,
     one,
     parameters,
     refuse_unknown,
@@ -83,8 +84,8 @@ class AgentsRequest:
 def agents_request(raw: bytes) -> AgentsRequest:
     """Read the query string of GET /agents. The same text is read once."""
     given = parameters(raw, AGENTS)
-    query = _agent_query(given)
-    fields = several(given, "fields")
+    query = _agent_query(given, joined(given, "capability_tags"))
+    fields = joined(given, "fields")
     digest = _digest(query, fields)
     watch = boolean(given, "watch")
     request = AgentsRequest(
@@ -104,6 +105,8 @@ def agents_request(raw: bytes) -> AgentsRequest:
     for name in ("limit", "continue", "fields", "wait", "resource_version_match"):
         if name in given and watch:
             raise bad(name, "does not go with watch=true")
+    if "wait" in given and "resource_version_match" in given:
+        raise bad("resource_version_match", "does not go with wait, whose answer is always the newest")
     return request
 
 
@@ -137,7 +140,7 @@ def capability_query(raw: bytes) -> tuple[CapabilityQuery, Freshness]:
         description_contains=one(given, "description_contains"),
         category=one(given, "category"),
         stability=one(given, "stability"),
-        tags=several(given, "tags"),
+        tags=joined(given, "tags"),
         version_constraint=one(given, "version_constraint"),
         fuzzy=boolean(given, "fuzzy_match"),
         include_deprecated=boolean(given, "include_deprecated"),
@@ -161,10 +164,11 @@ def discover_query(query: Mapping[str, Any]) -> tuple[AgentQuery, Freshness]:
     labels = query.get("labels")
     if labels is not None and not (isinstance(labels, dict) and all(isinstance(v, str) for v in labels.values())):
         raise bad("labels", "expected an object of strings")
-    return _agent_query(given, Selector.of(labels or {})), freshness(given)
+    tags = several(given, "capability_tags")
+    return _agent_query(given, tags, Selector.of(labels or {})), freshness(given)
 
 
-def _agent_query(given: Given, selector: Selector | None = None) -> AgentQuery:
+def _agent_query(given: Given, tags: tuple[str, ...], selector: Selector | None = None) -> AgentQuery:
     text = one(given, "label_selector")
     selectors = [each for each in (selector, read_selector(text) if text else None) if each is not None]
     match = one(given, "match") or "all"
@@ -179,7 +183,7 @@ def _agent_query(given: Given, selector: Selector | None = None) -> AgentQuery:
         any_capability=match == "any",
         category=one(given, "capability_category"),
         stability=one(given, "capability_stability"),
-        tags=several(given, "capability_tags"),
+        tags=tags,
         version_constraint=one(given, "version_constraint"),
         fuzzy=boolean(given, "fuzzy_match"),
     )

@@ -56,9 +56,9 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 
     @property
     def weight(self) -> int:
-        """Roughly what keeping it costs, in bytes."""
+        """Roughly what keeping it costs, in bytes: specs, what was read of them, keys, and one encoding."""
         agent, before = self.change.agent, self.change.spec_before
-        return 1024 + (len(agent.spec) if agent else 0) + (len(before) if before else 0)
+        return 2048 + (4 * len(agent.spec) if agent else 0) + (3 * len(before) if before else 0)
 
 
 def keys_of(agent: Agent) -> Iterator[Key]:

@@ -29,7 +29,7 @@ class Trail:
     what came before, so that streams must end. At most `most` entries of `most_bytes` together are held.
     """
 
-    def __init__(self, source: LogReader, most: int, most_bytes: int = 32 * 1024 * 1024) -> None:
+    def __init__(self, source: LogReader, most: int, most_bytes: int = 64 * 1024 * 1024) -> None:
         self.history = History(0, most, most_bytes)
         self.name = ""
         self.on_change: Callable[[Entry], None] = lambda _entry: None

@@ -6,7 +6,7 @@ wrong letter or two swapped ones in a name of 8 make 87.5, a missing or an extra
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -46,18 +46,12 @@ def fold(text: str) -> str:
     return text.casefold().replace("-", "_").replace(".", "_").replace(" ", "_")
 
 
-def score(query: str, name: str) -> float:
-    """Return how near a name is to a query, 0 to 100, whether that is near enough or not.
+def matches(query: str, name: str) -> float | None:
+    """Return how near a name is to a query, 85 to 100, None where that is not near enough.
 
     100 is the query itself. From 96.25 the name begins with it, from 92.5 one of its words does, from 88.75 it holds
-    the query, from 85 it is alike (a name of fewer than 8 characters is no match even so), and below that it is not.
+    the query, and from 85 it is alike.
     """
-    query, name = _folded(query), _folded(name)
-    return _holding(query, name) if query in name else _alike(fuzz.ratio(query, name))
-
-
-def matches(query: str, name: str) -> float | None:
-    """Return the score of a name that matches, None for one that does not."""
     query, name = _folded(query), _folded(name)
     if query in name:
         return _holding(query, name)
@@ -66,25 +60,6 @@ def matches(query: str, name: str) -> float | None:
         return None
     ratio = fuzz.ratio(query, name, score_cutoff=LEAST_RATIO)
     return _alike(ratio) if ratio else None
-
-
-def rank(query: str, names: Sequence[str], limit: int | None = None) -> list[tuple[int, float]]:
-    """Return place and score of each name that matches: the best first, equally good ones in the order they came in.
-
-    The scores are those of `matches`; for many names this is several times faster.
-    """
-    query, folded = fold(query), list(map(fold, names))
-    found = [(place, _holding(query, name)) for place, name in enumerate(folded) if query in name]
-    if len(query) >= _LEAST_QUERY:
-        found += [
-            (place, _alike(ratio))
-            for name, ratio, place in process.extract(
-                query, folded, scorer=fuzz.ratio, score_cutoff=LEAST_RATIO, limit=None
-            )
-            if len(name) >= LEAST_LENGTH and query not in name
-        ]
-    found.sort(key=lambda each: (-each[1], each[0]))
-    return found[:limit]
 
 
 def best(query: str, texts: Iterable[tuple[float, str]]) -> float | None:
@@ -139,5 +114,5 @@ def _holding(query: str, name: str) -> float:
 
 
 def _alike(ratio: float) -> float:
-    """Score a name that does not: its ratio, with what is above 85 pressed into the lowest band."""
-    return ratio if ratio < LEAST_RATIO else LEAST_RATIO + (ratio - LEAST_RATIO) / 4
+    """Score a name that does not: its ratio, 85 to 100, pressed into the lowest band."""
+    return LEAST_RATIO + (ratio - LEAST_RATIO) / 4

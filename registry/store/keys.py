@@ -43,7 +43,6 @@ class Keys:
         self.log = self.shared["log"]
         self.heartbeats = self.shared["heartbeats"]
         self.deadlines = self.shared["deadlines"]
-        self.leader = self.shared["leader"]
         self.epoch = self.shared["epoch"]
         self.counters = self.shared["counters"]
         self._agent = prefix + b"agent:"

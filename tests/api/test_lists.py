@@ -12,7 +12,7 @@ import httpx2
 import pytest
 import zstandard
 
-from tests.support.calls import beat, listed, refusal, register, success
+from tests.support.calls import beat, fields_of, listed, refusal, register, success
 from tests.support.in_process import in_process
 
 AGENTS: dict[str, dict[str, Any]] = {
@@ -108,7 +108,8 @@ async def test_a_filter_finds_the_same_in_every_form(
     await a_mesh(client)
     given = {"capability" if name == "capabilities" else name: value for name, value in query.items()}
     given |= {"fuzzy_match": "true"} if "fuzzy_match" in query else {}
-    joined = {name: ",".join(value) if isinstance(value, list) else value for name, value in given.items()}
+    tags = given.get("capability_tags")
+    joined = given | ({"capability_tags": ",".join(tags)} if isinstance(tags, list) else {})
 
     assert await listed(client, **given) == found
     assert await listed(client, **joined) == found
@@ -480,3 +481,52 @@ async def test_without_a_version_that_is_known_nothing_is_waited_for(client: htt
     answer = await asyncio.wait_for(client.get(f"/agents?wait=60s{version}"), 5)
 
     assert answer.json()["count"] == 3
+
+
+async def test_waiting_ends_on_time(client: httpx2.AsyncClient) -> None:
+    """Not with the next look at all watches; a sixteenth may be added, so that callers do not come back together."""
+    await a_mesh(client)
+    version = (await client.get("/agents")).json()["resource_version"]
+
+    began = time.monotonic()
+    await client.get(f"/agents?wait=160ms&resource_version={version}")
+
+    assert 0.16 <= time.monotonic() - began < 0.6
+
+
+async def test_waiting_for_what_was_changed_already_is_over_at_once(client: httpx2.AsyncClient) -> None:
+    """A caller that was away for a moment misses nothing."""
+    await a_mesh(client)
+    version = (await client.get("/agents")).json()["resource_version"]
+    await register(client, "late", namespace="system")
+
+    answer = await asyncio.wait_for(client.get(f"/agents?namespace=system&wait=60s&resource_version={version}"), 5)
+
+    assert [agent["id"] for agent in answer.json()["agents"]] == ["files", "idle", "late"]
+
+
+async def test_a_version_of_another_history_is_not_waited_for(client: httpx2.AsyncClient) -> None:
+    """It is above all there is: the list as it is, at once, with the version to go on from."""
+    await a_mesh(client)
+
+    answer = await asyncio.wait_for(client.get("/agents?wait=60s&resource_version=99999999999999"), 5)
+
+    assert int(answer.json()["resource_version"]) < 99999999999999
+
+
+async def test_waiting_takes_no_version_match(client: httpx2.AsyncClient) -> None:
+    """Its answer is always the newest."""
+    answer = await client.get("/agents?wait=1s&resource_version=5&resource_version_match=Exact")
+
+    assert fields_of(refusal(answer, 400, "malformed_request")) == ["resource_version_match"]
+
+
+async def test_a_name_with_a_comma_is_one_name(client: httpx2.AsyncClient) -> None:
+    """Commas part tags and fields of a query string; a list in a query object is as it is."""
+    await register(client, "a", capabilities=[{"name": "add,subtract", "tags": ["x,y"]}])
+
+    assert await listed(client, capability="add,subtract") == ["a"]
+    answer = await client.post(
+        "/mcp/tools/discover_services", json={"query": {"status": "any", "capability_tags": ["x,y"]}}
+    )
+    assert [agent["id"] for agent in success(answer)["agents"]] == ["a"]

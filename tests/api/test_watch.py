@@ -262,6 +262,26 @@ async def test_a_stream_that_is_over_ends_with_a_bookmark(served: Served, header
         assert 0.9 < time.monotonic() - began < 3
 
 
+async def test_a_stream_is_over_on_time(served: Served) -> None:
+    """Not with the next look at all watches."""
+    began = time.monotonic()
+    async with watch(served.url, timeout="0.2s") as stream:
+        assert [event.kind for event in await stream.rest()] == ["BOOKMARK"]
+
+    assert 0.2 <= time.monotonic() - began < 0.7
+
+
+async def test_the_state_is_not_older_than_the_version_asked_for(served: Served) -> None:
+    """Whatever is held for 0; a version that nobody has come to is of another history."""
+    await register(served.client)
+    async with watch(served.url, send_initial="true", resource_version="0") as stream:
+        assert [event.kind for event in await stream.take(2)] == ["ADDED", "BOOKMARK"]
+
+    answer = await served.client.get("/agents?watch=true&send_initial=true&resource_version=99999999999999")
+
+    refusal(answer, 410, "version_ahead")
+
+
 @pytest.mark.parametrize(("headers", "line"), [({}, ""), (SSE, ": keep-alive")], ids=["ndjson", "sse"])
 async def test_a_quiet_stream_says_that_it_lives(
     served: Served, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], line: str

@@ -67,8 +67,10 @@ def test_bytes_are_bounded_too() -> None:
     history = a_history(range(1, 11), most_bytes=5 * small)
 
     assert versions_of(history.since(history.start)) == [6, 7, 8, 9, 10]
-    history.append(an_entry(11, text="x" * 2 * small))
-    assert versions_of(history.since(history.start)) == [9, 10, 11]
+    large = an_entry(11, text="x" * (small // 4))
+    assert small < large.weight <= 2 * small + 100
+    history.append(large)
+    assert versions_of(history.since(history.start)) == [8, 9, 10, 11]
     history.append(an_entry(12, text="x" * 9 * small))
     assert (history.start, history.last) == (12, 12)
     history.append(an_entry(13))

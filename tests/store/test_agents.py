@@ -200,6 +200,22 @@ async def test_last_heard_answers_in_the_order_asked(store: Store) -> None:
     assert beat.at <= few.now == none.now
 
 
+async def test_heard_since_names_all_who_beat_since_then(store: Store, raw: redis.Redis) -> None:
+    """In slices, none left out where more than a slice beat in one millisecond; without a moment, of five seconds."""
+    await store.changes.open()
+    beats = {f"a{number}": 10_000 + number // 1500 for number in range(4000)}
+    raw.zadd("{mesh}:heartbeats", beats)
+
+    everything = await store.agents.heard_since(10_000)
+    later = await store.agents.heard_since(10_002)
+    lately = await store.agents.heard_since(None)
+
+    assert dict(everything.beats) == beats
+    assert dict(later.beats) == {agent_id: at for agent_id, at in beats.items() if at == 10_002}
+    assert lately.beats == []
+    assert everything.now <= lately.now
+
+
 async def test_a_heartbeat_is_repeated_once_when_the_connection_breaks(
     proxied: Agents, proxy: Proxy, raw: redis.Redis
 ) -> None:
