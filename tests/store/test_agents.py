@@ -209,6 +209,7 @@ async def test_heard_since_names_all_who_beat_since_then(store: Store, raw: redi
     everything = await store.agents.heard_since(10_000)
     later = await store.agents.heard_since(10_002)
     lately = await store.agents.heard_since(None)
+    raw.delete("{mesh}:heartbeats")
 
     assert dict(everything.beats) == beats
     assert dict(later.beats) == {agent_id: at for agent_id, at in beats.items() if at == 10_002}
