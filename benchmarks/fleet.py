@@ -21,7 +21,8 @@ from typing import Any
 import redis
 
 from registry.settings import SETTINGS
-from registry.store.embedded import ARGUMENTS, find_server
+from registry.store.binary import find_server
+from registry.store.embedded import ARGUMENTS
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _START_SECONDS = 30.0

@@ -13,7 +13,7 @@
   COST   O(1)
 ]]
 --@include clock
---@include text
+--@include begin
 local version, history, log = unpack(KEYS)
 local fresh, keep = unpack(ARGV)
 
@@ -22,11 +22,5 @@ local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 if at and id and last and last[1] == at .. '-0' then
   return { 'ok', at, id }
 end
-
--- Above the log's last entry too: a log that outlived its version must not refuse what comes next.
-local now, next = now_ms(), redis.call('INCR', version)
-local begun = math.max(next, now, last and tonumber(string.match(last[1], '^%d+')) + 1 or 0)
-redis.call('XADD', log, 'MAXLEN', '~', keep, text(begun) .. '-0', 'kind', 'begin', 'reason', 'opened', 'prev', text(next - 1))
-redis.call('SET', version, text(begun))
-redis.call('SET', history, fresh)
-return { 'begun', text(begun), fresh }
+local new = { id = fresh, least = 0, keep = keep, reason = 'opened' }
+return { 'begun', begin_history(version, history, log, now_ms(), new), fresh }

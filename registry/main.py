@@ -22,8 +22,9 @@ from registry.service.registration import Registrations
 from registry.service.sweeping import Sweeping
 from registry.service.watching import Watching
 from registry.settings import Settings, mask_url
+from registry.store.binary import find_server
 from registry.store.connection import Server, server_at, server_in_memory
-from registry.store.embedded import EmbeddedServer, find_server
+from registry.store.embedded import EmbeddedServer
 from registry.store.store import Store
 from registry.store.sweeps import Swept
 from registry.telemetry.logs import get_logger

@@ -63,7 +63,7 @@ def table(title: str, first: str) -> list[list[str]]:
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """Provide a server on a TCP port, as the README's replicas use it."""
-    with RedisServer(tcp=True) as server:
+    with RedisServer("--appendonly", "yes", tcp=True) as server:
         yield server
 
 

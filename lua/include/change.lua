@@ -2,7 +2,7 @@
 -- append_change(version, log, history, now, change): give one change the next version, log it, store it; returns the
 -- version. The log entry is written before the agent, because nothing is rolled back and the log is what may refuse.
 -- change: kind add|modify|remove, reason, id, key, agent (every field after the change), heartbeat (ms or ''),
--- before (what differed), spec_changed, anew (what the key held is thrown away).
+-- before (what differed), spec_changed, updated (when, in ms, if not now), anew (what the key held is thrown away).
 local function append_change(version_key, log, history, now, change)
   local version = redis.call('INCR', version_key)
   local prev = version - 1
@@ -13,7 +13,7 @@ local function append_change(version_key, log, history, now, change)
   local agent = change.agent
   agent.version = text(version)
   if change.spec_changed then
-    agent.spec_version, agent.updated = text(version), text(now)
+    agent.spec_version, agent.updated = text(version), change.updated or text(now)
   end
   local fields, entry = {}, { 'kind', change.kind, 'reason', change.reason, 'prev', text(prev), 'id', change.id }
   for name, value in pairs(agent) do

@@ -7,6 +7,7 @@ import click
 from registry import __version__
 from registry.command.demo import demo
 from registry.command.serve import serve
+from registry.command.upkeep import backup, doctor, restore
 
 
 class _ServesByDefault(click.Group):
@@ -26,3 +27,6 @@ def main(**_options: Any) -> None:
 
 main.add_command(serve)
 main.add_command(demo)
+main.add_command(backup)
+main.add_command(restore)
+main.add_command(doctor)

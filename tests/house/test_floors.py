@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "server": GROUND | {"api"},
     "main": GROUND | {"store", "cache", "service", "api", "server"},
     "embedding": GROUND | {"main", "service", "cache"},
-    "command": GROUND | {"main", "server", "store"},
+    "maintenance": GROUND | {"main", "store", "cache"},
+    "command": GROUND | {"main", "maintenance", "server", "store"},
     "__main__": frozenset({"command"}),
 }
 

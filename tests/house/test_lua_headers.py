@@ -14,7 +14,7 @@ from tests.support.source import PACKAGE, tree
 KEYS = Keys("mesh")
 
 # A full Redis stops newcomers, not the living.
-NEEDS_MEMORY = {"register"}
+NEEDS_MEMORY = {"register", "restore"}
 
 WRITE = re.compile(
     r"redis\.p?call\('(DEL|EXPIRE|HDEL|HINCRBY|HMSET|HSET|HSETNX|INCR|INCRBY|PEXPIRE|SADD|SET|SREM|UNLINK|XADD|XDEL|"
@@ -124,7 +124,7 @@ def test_what_is_seen_to_be_written_is_in_writes(header: Header) -> None:
 def test_a_script_that_logs_says_so(header: Header) -> None:
     """Who includes the change writes version, log and agent, and emits something."""
     includes = set(re.findall(r"^--@include (\w+)$", header.body, re.MULTILINE))
-    logs = bool({"change", "step"} & includes) or header.name == "open"
+    logs = bool({"begin", "change", "step"} & includes)
 
     assert bool(header.emits) == logs
     assert {"version", "log"} <= set(header.writes) or not logs
@@ -157,14 +157,14 @@ def test_an_include_is_needed_by_somebody(name: str) -> None:
 
 
 def test_every_change_goes_through_one_include() -> None:
-    """Nobody else gives a version or writes the log; `open` begins both."""
+    """Nobody else gives a version or writes the log; a history begins in another."""
     writers = {
         str(path.relative_to(FOLDER))
         for path in FOLDER.rglob("*.lua")
         if re.search(r"'XADD'|'INCR', version|'INCRBY'", code(path.read_text(encoding="utf-8")))
     }
 
-    assert writers == {"include/change.lua", "open.lua"}
+    assert writers == {"include/change.lua", "include/begin.lua"}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.lua")), ids=lambda path: path.stem)

@@ -4,15 +4,26 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.lua import test_heartbeat, test_lead, test_open, test_pulse, test_sweep, test_unregister
+from tests.lua import (
+    test_heartbeat,
+    test_lead,
+    test_mend,
+    test_open,
+    test_pulse,
+    test_restart,
+    test_restore,
+    test_sweep,
+    test_unregister,
+)
 from tests.lua.bench import Bench, Row
 from tests.lua.test_register import ROWS as REGISTRATIONS
 from tests.support.lua_headers import SCRIPTS
 
 LIVING = [
-    *(test_heartbeat.ROWS, test_lead.ROWS, test_open.ROWS, test_pulse.ROWS),
-    *(test_sweep.ROWS, test_unregister.ROWS),
+    *(test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
+    *(test_restart.ROWS, test_sweep.ROWS, test_unregister.ROWS),
 ]
+NEWCOMERS = [*REGISTRATIONS, *test_restore.ROWS]
 
 
 @pytest.fixture
@@ -28,9 +39,9 @@ async def fill(bench: Bench) -> None:
     await bench.ask("CONFIG", "SET", "maxmemory", "1")
 
 
-@pytest.mark.parametrize("row", REGISTRATIONS, ids=str)
+@pytest.mark.parametrize("row", NEWCOMERS, ids=str)
 async def test_registering_is_refused_and_writes_nothing(row: Row, full: Bench) -> None:
-    """Whatever the registration would have done."""
+    """Whatever the call would have done; putting agents back is the same."""
     await full.prepare(row)
     before = await full.state()
     await fill(full)
@@ -49,4 +60,4 @@ async def test_everything_else_goes_on(row: Row, full: Bench) -> None:
 
 def test_no_script_is_forgotten() -> None:
     """A new script is refused or goes on; which, is decided here."""
-    assert {row.script for table in (*LIVING, REGISTRATIONS) for row in table} == set(SCRIPTS)
+    assert {row.script for table in (*LIVING, NEWCOMERS) for row in table} == set(SCRIPTS)

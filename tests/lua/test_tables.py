@@ -2,13 +2,24 @@
 
 import pytest
 
-from tests.lua import test_heartbeat, test_lead, test_open, test_pulse, test_register, test_sweep, test_unregister
+from tests.lua import (
+    test_heartbeat,
+    test_lead,
+    test_mend,
+    test_open,
+    test_pulse,
+    test_register,
+    test_restart,
+    test_restore,
+    test_sweep,
+    test_unregister,
+)
 from tests.lua.bench import Error, Row, key_of, writes
 from tests.support.lua_headers import SCRIPTS, read_header
 
 TABLES = [
-    *(test_heartbeat.ROWS, test_lead.ROWS, test_open.ROWS, test_pulse.ROWS),
-    *(test_register.ROWS, test_sweep.ROWS, test_unregister.ROWS),
+    *(test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
+    *(test_register.ROWS, test_restart.ROWS, test_restore.ROWS, test_sweep.ROWS, test_unregister.ROWS),
 ]
 
 

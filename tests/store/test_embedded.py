@@ -23,14 +23,16 @@ from structlog.testing import LogCapture
 
 from registry.errors import StartupError
 from registry.store import embedded
-from registry.store.embedded import EmbeddedServer, ServerBinary, find_server
+from registry.store.binary import ServerBinary, find_server
+from registry.store.embedded import EmbeddedServer
 from tests.support.eventually import async_wait_until, wait_until
 
 REGISTRY = """
 import asyncio, sys
 from pathlib import Path
 from redis.asyncio import Redis
-from registry.store.embedded import EmbeddedServer, find_server
+from registry.store.binary import find_server
+from registry.store.embedded import EmbeddedServer
 
 async def main():
     server = EmbeddedServer(Path(sys.argv[1]), find_server())

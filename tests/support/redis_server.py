@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from registry.store.embedded import find_server
+from registry.store.binary import find_server
 from tests.support.eventually import wait_until
 
 # The server takes the place of the shell, so that its process id is the one we got. The shell in the

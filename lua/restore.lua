@@ -1,0 +1,61 @@
+#!lua
+--[[ restore — put up to 200 agents back as they were kept; one that is there by now is newer, and stays.
+
+  KEYS   version      string  {mesh}:version
+         log          stream  {mesh}:log
+         deadlines    zset    {mesh}:deadlines
+         heartbeats   zset    {mesh}:heartbeats
+         agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
+  ARGV   history      integer, entries the log keeps
+         agents…      of each: id; spec, canonical JSON; status; draining, 0 or 1; created and updated, the server's ms;
+                      timeout and eviction, ms; heartbeat, the server's ms or ''; rest, ms until its status changes next
+  REPLY  ok <restored> <kept>   how many were put back, and how many were there
+  WRITES version log deadlines heartbeats agent_keys
+  EMITS  add restored | nothing
+  COST   O(K log N) for K agents
+]]
+--@include clock
+--@include text
+--@include agent
+--@include whole
+--@include change
+local version, log, deadlines, heartbeats = unpack(KEYS)
+local history = unpack(ARGV)
+local fixed, count, width = 4, #KEYS - 4, 10
+if count > 200 or #ARGV ~= 1 + width * count then
+  return redis.error_reply('ERR restore takes ten fields of each of at most 200 agents')
+end
+
+local now = now_ms()
+local restored, kept = 0, 0
+for i = 1, count do
+  local key, at = KEYS[fixed + i], 1 + width * (i - 1)
+  local id, spec, status, draining, created, updated, timeout, eviction, heartbeat, rest = unpack(ARGV, at + 1, at + width)
+  local found = read_agent(key)
+  if found and is_whole(found) then
+    kept = kept + 1
+  else
+    -- A clock that was set back must not leave heartbeats in the future, which no later one could move.
+    heartbeat = heartbeat ~= '' and text(math.min(tonumber(heartbeat), now)) or ''
+    append_change(version, log, history, now, {
+      kind = 'add',
+      reason = 'restored',
+      id = id,
+      key = key,
+      agent = {
+        spec = spec, status = status, draining = draining, created = created, timeout = timeout, eviction = eviction,
+      },
+      heartbeat = heartbeat,
+      before = {},
+      spec_changed = true,
+      updated = updated,
+      anew = found ~= nil,
+    })
+    if heartbeat ~= '' then
+      redis.call('ZADD', heartbeats, heartbeat, id)
+    end
+    redis.call('ZADD', deadlines, text(now + rest), id)
+    restored = restored + 1
+  end
+end
+return { 'ok', restored, kept }

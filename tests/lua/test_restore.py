@@ -1,0 +1,130 @@
+"""The table of restore.lua."""
+
+import pytest
+
+from tests.lua.bench import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent
+
+TIMEOUT, EVICTION = "60000", "180000"
+
+
+def given(name: str, status: str, *, heartbeat: str = "5000", rest: str = TIMEOUT, draining: str = "0") -> list[str]:
+    """Return an agent as the script is given it."""
+    spec = f'{{"endpoint":"http://{name}"}}'
+    return [name, spec, status, draining, "700", "800", TIMEOUT, EVICTION, heartbeat, rest]
+
+
+def put_back(name: str, status: str, **fields: Expected) -> dict[str, Expected | None]:
+    """Return the cells of an agent that was put back."""
+    cells: dict[str, Expected | None] = {**an_agent(name, status), **fields}
+    return {**cells, f"{name}/version": VERSION, f"{name}/spec_version": VERSION}
+
+
+def row(
+    promise: str,
+    *,
+    agents: list[list[str]],
+    reply: tuple[Expected, ...],
+    before: dict[str, Expected | None] | None = None,
+    after: dict[str, Expected | None] | None = None,
+    heartbeats: tuple[str, ...] = (),
+) -> Row:
+    """These agents are put back; `heartbeats` are those of the entries the log gets."""
+    names = tuple(fields[0] for fields in agents)
+    return Row(
+        promise=promise,
+        script="restore",
+        agents=names,
+        args={"history": HISTORY, "agents…": [field for fields in agents for field in fields]},
+        before=before or {},
+        reply=reply,
+        after=after or {},
+        log=tuple(
+            {"kind": "add", "reason": "restored", "id": name, "heartbeat": heartbeat}
+            for name, heartbeat in zip(names, heartbeats, strict=False)
+        ),
+    )
+
+
+ROWS = [
+    *(
+        row(
+            f"a {status} agent is put back as it was, with its rest to go",
+            agents=[given("a", status, rest="30000", draining="1")],
+            reply=("ok", 1, 0),
+            after={
+                **put_back("a", status, **{"a/draining": "1"}),
+                "heartbeats/a": "5000",
+                "deadlines/a": Now(30_000),
+            },
+            heartbeats=("5000",),
+        )
+        for status in ("healthy", "degraded", "expired")
+    ),
+    row(
+        "an agent without a heartbeat is put back without one",
+        agents=[given("a", "pending", heartbeat="")],
+        reply=("ok", 1, 0),
+        after={**put_back("a", "pending"), "deadlines/a": Now(60_000)},
+        heartbeats=("",),
+    ),
+    row(
+        "who is there is newer, and stays",
+        agents=[given("a", "healthy")],
+        before=an_agent("a", "degraded", heard=-70_000, due=1000),
+        reply=("ok", 0, 1),
+    ),
+    row(
+        "a damaged record is replaced",
+        agents=[given("a", "healthy")],
+        before={"a/spec": "{}", "a/foreign": "x", "deadlines/a": At(1000)},
+        reply=("ok", 1, 0),
+        after={
+            **put_back("a", "healthy"),
+            "a/foreign": None,
+            "heartbeats/a": "5000",
+            "deadlines/a": Now(60_000),
+        },
+        heartbeats=("5000",),
+    ),
+    row("nobody is nothing", agents=[], reply=("ok", 0, 0)),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_restore(row: Row, bench: Bench) -> None:
+    """Every row holds on every kind of server."""
+    await bench.check(row)
+
+
+async def test_a_heartbeat_of_the_future_becomes_one_of_now(bench: Bench) -> None:
+    """Where the clock was set back since the backup, no later heartbeat could move it."""
+    row = Row(
+        promise="",
+        script="restore",
+        agents=("a",),
+        args={"history": HISTORY, "agents…": given("a", "healthy", heartbeat="9000000000000")},
+        reply=(),
+    )
+    await bench.prepare(row)
+
+    await bench.call(row)
+
+    state = await bench.state()
+    assert int(state["heartbeats/a"]) < 9_000_000_000_000
+    assert int(state["deadlines/a"]) - int(state["heartbeats/a"]) == 60_000
+
+
+@pytest.mark.parametrize("agents", [[], ["a"], [f"a{number}" for number in range(201)]], ids=len)
+async def test_what_does_not_fit_together_is_refused(bench: Bench, agents: list[str]) -> None:
+    """A call with a field too many, or too many agents, is a bug of ours."""
+    fields = [field for name in agents for field in given(name, "healthy")]
+    too_many = fields if len(agents) > 200 else [*fields, "one too many"]
+    await bench.check(
+        Row(
+            promise="",
+            script="restore",
+            agents=tuple(agents),
+            args={"history": HISTORY, "agents…": too_many},
+            reply=Error("at most 200 agents"),
+        )
+    )

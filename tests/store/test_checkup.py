@@ -1,0 +1,80 @@
+"""Looking through a mesh: what is named is what is wrong, and mending leaves nothing of it."""
+
+import pytest
+import redis
+
+from registry.store.agents import Registration
+from registry.store.checkup import Diagnosis, Mended
+from registry.store.store import Store
+from tests.support.builders import a_spec
+
+AGENT = "{mesh}:agent:"
+
+
+async def a_mesh(store: Store) -> None:
+    """Register a few agents; two of them beat."""
+    await store.changes.open()
+    for agent_id in ("a", "b", "c", "*[x]?"):
+        await store.agents.register(Registration(agent_id, a_spec(agent_id), 60_000, 120_000))
+    await store.agents.heartbeat("a")
+    await store.agents.heartbeat("b")
+
+
+async def test_a_sound_mesh_is_sound(store: Store) -> None:
+    """Whatever the ids are."""
+    await a_mesh(store)
+
+    found = await store.checkup.examine()
+
+    assert found == Diagnosis(agents=4)
+    assert found.is_sound
+
+
+async def test_other_meshes_are_none_of_it(store: Store, raw: redis.Redis) -> None:
+    """Nor is what else lies in the same Redis."""
+    await a_mesh(store)
+    raw.set("{mesh}elsewhere:agent:z", "x")
+    raw.hset("{other}:agent:a", "spec", "x")
+
+    assert (await store.checkup.examine()).is_sound
+    raw.delete("{mesh}elsewhere:agent:z", "{other}:agent:a")
+
+
+async def test_what_is_damaged_is_named_and_mended(store: Store, raw: redis.Redis) -> None:
+    """Leftovers go, an agent without a deadline gets one, and what cannot be read goes; sound ones stay as they are."""
+    await a_mesh(store)
+    raw.zadd("{mesh}:deadlines", {"nobody": 1})
+    raw.zadd("{mesh}:heartbeats", {"nobody else": 1})
+    raw.zrem("{mesh}:deadlines", "a")
+    raw.hset(f"{AGENT}b", "spec", "no JSON")
+    raw.hdel(f"{AGENT}c", "version")
+    raw.set(f"{AGENT}text", "no hash")
+    version = raw.hget(f"{AGENT}b", "version")
+
+    found = await store.checkup.examine()
+
+    assert set(found.orphaned) == {"nobody", "nobody else"}
+    assert found.undated == ("a",)
+    assert found.unreadable == {"b": version, "c": "", "text": ""}
+    assert found.problems == ()
+    assert await store.checkup.mend(found) == Mended(orphaned=2, dropped=3, dated=1)
+    assert await store.checkup.examine() == Diagnosis(agents=2)
+
+
+@pytest.mark.parametrize("missing", ["version", "history", "log"])
+@pytest.mark.poisoned("a key of the mesh is deleted")
+async def test_a_mesh_that_lost_a_part_of_its_history_is_told(store: Store, raw: redis.Redis, missing: str) -> None:
+    """With what is there."""
+    await a_mesh(store)
+    raw.delete(f"{{mesh}}:{missing}")
+
+    (problem,) = (await store.checkup.examine()).problems
+
+    assert "do not belong together" in problem
+
+
+async def test_an_empty_server_has_no_mesh(store: Store) -> None:
+    """Which is no reason to make one."""
+    (problem,) = (await store.checkup.examine()).problems
+
+    assert "REGISTRY_MESH" in problem
