@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -e
 
-.PHONY: run test fix demo bench clean
+.PHONY: run test fix demo bench compose-test clean
 
 run: .venv/.run  ## the registry with the embedded store on port 8000
 	@$(BIN)/mcp-mesh-registry serve
@@ -14,7 +14,7 @@ demo: .venv/.run  ## three replicas, 100 then 500 agents at once
 test: .venv/.dev  ## format, lint, types, house rules, the whole suite
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy registry tests benchmarks
+	$(BIN)/mypy registry tests benchmarks deploy
 	$(BIN)/pytest
 
 fix: .venv/.dev  ## what a machine can mend
@@ -23,6 +23,9 @@ fix: .venv/.dev  ## what a machine can mend
 
 bench: .venv/.dev  ## the figures of benchmarks/README.md
 	$(BIN)/python -m benchmarks
+
+compose-test: .venv/.dev  ## the stack of compose.yaml in Docker: up, loaded, hurt, down
+	@$(BIN)/python -m deploy.tools
 
 .venv/bin/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try: make PYTHON=python3.12")'

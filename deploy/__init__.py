@@ -1,0 +1,1 @@
+"""What brings the registry up elsewhere: image, compose files, and the test of both."""

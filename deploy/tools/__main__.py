@@ -1,0 +1,46 @@
+"""`python -m deploy.tools`: bring the stack up, load it, hurt it, look whether anything is lost, take it down.
+
+The status is 0 only if all of it went well, 2 where there is no Docker to run it with.
+"""
+
+import asyncio
+import signal
+import sys
+
+import aiohttp
+
+from deploy.tools.course import Course
+from deploy.tools.report import Report
+from deploy.tools.stack import Stack, StackFailed, why_not
+
+
+async def main() -> int:
+    """Run the whole course; whatever happens, nothing of it stays."""
+    reason = await why_not()
+    if reason is not None:
+        print(f"compose-test needs Docker with Compose: {reason}", file=sys.stderr)
+        return 2
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    stack = Stack()
+    report = Report()
+    try:
+        await Course(stack, report).run()
+    except asyncio.CancelledError:
+        print("\nTold to stop.", file=sys.stderr)
+        return 1
+    except (StackFailed, AssertionError, aiohttp.ClientError, TimeoutError) as error:
+        print(f"\nFAILED: {type(error).__name__}: {error}", file=sys.stderr)
+        print(await stack.compose("logs", "--no-color", "--tail", "40"), file=sys.stderr)
+        return 1
+    finally:
+        with report.row("down: containers, networks and volume are gone") as row:
+            left = await stack.down()
+            row.came = f"left behind: {' '.join(left)}" if left else "nothing left"
+    print("\nAll went well.")
+    return int(bool(left))
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

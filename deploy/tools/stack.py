@@ -1,0 +1,197 @@
+"""The stack of compose.yaml under a name, port and volume of its own, and what can be done to it."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import orjson
+
+ROOT = Path(__file__).resolve().parents[2]
+PORT = "8080"
+VENV = "/opt/venv"
+_LOOK_EVERY = 0.1
+T = TypeVar("T")
+# Runs in a replica's container: asks that very replica, past the balancer.
+_ASK = (
+    "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1]), timeout=10); "
+    "c.request('GET', sys.argv[2]); r = c.getresponse(); print(r.status, r.read().decode())"
+)
+# Runs where all processes are seen: waits for the word, then ends one. After `docker kill` none would come back.
+_KILL = (
+    "import os, sys; print('ready', flush=True); sys.stdin.readline() and os.kill(int(sys.argv[1]), 9); print('done')"
+)
+
+
+class StackFailed(Exception):
+    """Docker refused, or something did not come true in time; the message says which."""
+
+
+class Answer(NamedTuple):
+    """What one replica itself answered."""
+
+    status: int
+    body: str
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids in a list of agents."""
+        return [agent["id"] for agent in orjson.loads(self.body)["agents"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container: its name as Docker prints it, and its full id."""
+
+    name: str
+    id: str
+
+    async def ask(self, path: str) -> Answer:
+        """GET a path of the replica that runs in it."""
+        status, _, body = (await docker("exec", self.id, "python", "-c", _ASK, PORT, path)).partition(" ")
+        return Answer(int(status), body)
+
+    async def state(self, template: str) -> str:
+        """Return what `docker inspect` says in Go's template language."""
+        return (await docker("inspect", "--format", template, self.id)).strip()
+
+
+class Stack:
+    """Everything in compose.yaml, apart from any other that runs here; `down` leaves nothing of it but the image."""
+
+    def __init__(self) -> None:
+        self.project = f"mcp-mesh-test-{os.getpid()}"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            listen = f"127.0.0.1:{free.getsockname()[1]}"
+        self.url = f"http://{listen}"
+        # No setting of the one who runs this, and no `.env` of his, but where packages and base images come from.
+        self._environ = os.environ | {"LISTEN": listen, "AUTH_TOKEN": "", "LOG_LEVEL": "info"}
+        self._compose = ("docker", "compose", "--project-name", self.project, "--env-file", os.devnull)
+
+    async def compose(self, *arguments: str) -> str:
+        """Run docker compose on this stack and return what it printed."""
+        return await _run(*self._compose, *arguments, environ=self._environ)
+
+    async def image_size(self) -> tuple[int, int]:
+        """Return what the layers that deploy/Dockerfile adds take, and the whole image, in bytes."""
+        image = orjson.loads(await self.compose("config", "--format", "json"))["services"]["registry"]["image"]
+        history = await docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", image)
+        layers = [line.partition(" ") for line in history.splitlines()]
+        # Newest first: ours go back to the copy of the environment, what is older is the base's.
+        (oldest,) = (at for at, (_, _, by) in enumerate(layers) if "COPY" in by and VENV in by)
+        sizes = [int(size) for size, _, _ in layers]
+        return sum(sizes[: oldest + 1]), sum(sizes)
+
+    async def replicas(self) -> list[Container]:
+        """Return the containers of the replicas that run, by name."""
+        template = "{{.Names}} {{.ID}}"
+        mine = f"label=com.docker.compose.project={self.project}"
+        listed = await docker(
+            *("ps", "--no-trunc", "--filter", mine, "--filter", "label=com.docker.compose.service=registry"),
+            *("--format", template),
+        )
+        return [Container(*line.split()) for line in sorted(listed.splitlines())]
+
+    async def ready(self, count: int, *, within: float = 60) -> list[Container]:
+        """Wait until exactly so many replicas run and each is ready; return them."""
+
+        async def are_ready() -> list[Container]:
+            found = await self.replicas()
+            if len(found) != count:
+                return []
+            with contextlib.suppress(StackFailed):  # one that has only just started cannot be asked yet
+                if {(await replica.ask("/ready")).status for replica in found} == {200}:
+                    return found
+            return []
+
+        return await eventually(are_ready, f"{count} replicas are ready", within)
+
+    @contextlib.asynccontextmanager
+    async def killer(self, victim: Container) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Provide what ends a container's process as `kill -9` does, at once when it is called."""
+        pid = await victim.state("{{.State.Pid}}")
+        image = await victim.state("{{.Image}}")
+        process = await asyncio.create_subprocess_exec(
+            *("docker", "run", "--rm", "--interactive", "--pid", "host", "--user", "0", "--network", "none"),
+            *("--entrypoint", "python", image, "-c", _KILL, pid),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        if process.stdin is None or process.stdout is None:
+            raise StackFailed("the one who kills has no pipes")
+        await _says(process.stdout, "ready")
+        told, said = process.stdin, process.stdout
+
+        async def kill() -> None:
+            told.write(b"now\n")
+            await _says(said, "done")
+
+        try:
+            yield kill
+        finally:
+            told.close()
+            await process.wait()
+
+    async def down(self) -> list[str]:
+        """Remove containers, networks and the volume; return what is left of them all the same."""
+        await self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
+        mine = f"label=com.docker.compose.project={self.project}"
+        kinds = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
+        left = [await docker(*kind, "--quiet", "--filter", mine) for kind in kinds]
+        return " ".join(left).split()
+
+
+async def eventually(look: Callable[[], Awaitable[T]], what: str, within: float) -> T:
+    """Return what `look` returns once that is true. Raises StackFailed when it does not come true in time."""
+    deadline = time.monotonic() + within
+    while not (found := await look()):
+        if time.monotonic() >= deadline:
+            raise StackFailed(f"not within {within:.0f} s: {what}")
+        await asyncio.sleep(_LOOK_EVERY)
+    return found
+
+
+async def docker(*arguments: str) -> str:
+    """Run docker and return what it printed. Raises StackFailed."""
+    return await _run("docker", *arguments, environ=dict(os.environ))
+
+
+async def why_not() -> str | None:
+    """Say why there is nothing to run the stack with here; None when there is."""
+    if shutil.which("docker") is None:
+        return "docker is not on PATH"
+    try:
+        await docker("version")
+        await docker("compose", "version")
+    except StackFailed as error:
+        return str(error)
+    return None
+
+
+async def _run(*command: str, environ: dict[str, str]) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        printed, complained = await process.communicate()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+        raise
+    if process.returncode:
+        words = complained.decode(errors="replace").strip().splitlines()[-12:]
+        raise StackFailed("\n  ".join([f"{' '.join(command)} ended with status {process.returncode}:", *words]))
+    return printed.decode(errors="replace")
+
+
+async def _says(stream: asyncio.StreamReader, word: str) -> None:
+    line = (await stream.readline()).decode().strip()
+    if line != word:
+        raise StackFailed(f"the one who kills says {line!r}, not {word!r}")
