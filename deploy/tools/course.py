@@ -10,7 +10,7 @@ import aiohttp
 
 from deploy.tools.callers import Load, Reads, Watch, a_session, register_at_once
 from deploy.tools.report import Report
-from deploy.tools.stack import Container, Stack, StackFailed, eventually
+from deploy.tools.stack import Container, Stack, eventually
 from registry.command.fleet import an_agent
 
 _MEGABYTE = 1_000_000
@@ -105,10 +105,16 @@ class Course:
         await self._all_there(replicas)
 
     async def _who_serves_a_watch(self) -> Container:
-        for replica in await self._stack.replicas():
-            if "mcp_registry_watchers 1.0" in (await replica.ask("/metrics/prometheus")).body:
-                return replica
-        raise StackFailed("no replica serves the watch")
+        """Return the one replica that serves one."""
+        (serving,) = await self._serving_watches()
+        return serving
+
+    async def _serving_watches(self) -> list[Container]:
+        replicas = await self._stack.replicas()
+        return [r for r in replicas if "mcp_registry_watchers 0.0" not in (await r.ask("/metrics/prometheus")).body]
+
+    async def _serves_no_watch(self) -> bool:
+        return not await self._serving_watches()
 
     async def _quiet(self, session: aiohttp.ClientSession) -> None:
         with self._report.row(f"a watch and a wait on which nothing happens for {_QUIET} s") as row:
@@ -124,6 +130,9 @@ class Course:
                 _holds(watch.resumed == 0, "the watch was cut")
                 _holds(watch.longest_silence < _LONGEST_SILENCE, f"silent for {watch.longest_silence:.1f} s")
                 row.came = f"neither is cut; a sign of life every {watch.longest_silence:.1f} s"
+        with self._report.row("the watcher goes away") as row:
+            await eventually(self._serves_no_watch, "no replica serves a watch", 3)
+            row.came = "its replica knows"
 
     async def _prompt_and_scale_up(self, session: aiohttp.ClientSession) -> None:
         with self._report.row("20 registrations, seen through a watch") as row:
@@ -165,7 +174,7 @@ class Course:
                 replicas = await self._stack.replicas()
                 await eventually(lambda: _unready(replicas), "no replica is ready", 30)
                 before = reads.stale
-                await eventually(lambda: _more(reads, before + 40), "stale reads go on", 20)
+                await eventually(lambda: _more(reads, before + 200), "stale reads go on", 20)
                 status, headers = await _try_to_write(session)
                 _holds(status == _UNAVAILABLE and "retry-after" in headers, f"a write was answered with {status}")
                 row.came = f"resource_version=0: {_failed(reads)} failed; writes: 503"
@@ -226,9 +235,9 @@ def _failed(calls: Reads) -> str:
 async def _going_on(
     session: aiohttp.ClientSession, method: str, path: str, document: object = None
 ) -> AsyncIterator[Reads]:
-    """Call again and again in the background."""
+    """Call again and again in the background, as eight callers would."""
     calls = Reads()
-    task = asyncio.create_task(calls.go_on(session, method, path, document))
+    task = asyncio.gather(*(calls.go_on(session, method, path, document) for _ in range(8)))
     try:
         yield calls
     finally:
