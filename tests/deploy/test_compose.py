@@ -1,0 +1,112 @@
+"""compose.yaml: three replicas on a Redis that keeps what it acknowledges, and nothing open that need not be."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from registry.settings import SETTINGS, read_settings
+from registry.store.embedded import ARGUMENTS
+from tests.deploy.files import COMPOSE, HAPROXY, compose, environment_of, options, seconds, service, stages
+from tests.support.replica import STOP_SECONDS
+from tests.support.source import ROOT
+
+
+def test_redis_keeps_what_it_acknowledges() -> None:
+    """It is started as the embedded server is, in all that durability and the bell rest on."""
+    ours, embedded = options(shlex.split(service("redis")["command"])), options(ARGUMENTS)
+    names = ("--appendonly", "--appendfsync", "--save", "--maxmemory-policy", "--notify-keyspace-events")
+
+    assert {name: ours[name] for name in names} == {name: embedded[name] for name in names}
+    (volume,) = service("redis")["volumes"]
+    name, _, where = volume.partition(":")
+    assert name in compose()["volumes"]
+    assert where == ours["--dir"]
+
+
+def test_there_are_three_replicas_with_names_of_their_own() -> None:
+    """One name for all of them would make each think it leads."""
+    assert service("registry")["deploy"]["replicas"] == 3
+    assert "REGISTRY_INSTANCE_ID" not in environment_of("registry")
+    assert "container_name" not in service("registry")
+
+
+def test_what_replicas_are_told_are_settings() -> None:
+    """And they are those of the image, where it says them, too."""
+    environ = environment_of("registry")
+    settings, warnings = read_settings(environ)
+
+    assert environ.keys() <= {setting.env for setting in SETTINGS.values()}
+    assert settings.redis_url == "redis://redis:6379"
+    assert [warning for warning in warnings if "AUTH_TOKEN" not in warning] == []
+    image = stages()[-1].environ
+    both = environ.keys() & image.keys()
+    assert {"REGISTRY_HOST", "REGISTRY_PORT", "METRICS_PORT"} <= both
+    assert {name: environ[name] for name in both} == {name: image[name] for name in both}
+
+
+@pytest.mark.parametrize("name", ["redis", "registry", "balancer"])
+def test_nobody_can_do_more_than_he_must(name: str) -> None:
+    """No root file system to write to, no privileges to gain; all of them come back when they die."""
+    assert service(name)["read_only"] is True
+    assert service(name)["security_opt"] == ["no-new-privileges:true"]
+    assert service(name)["restart"] == "unless-stopped"
+
+
+def test_a_replica_has_no_capability() -> None:
+    """Nor does the balancer."""
+    assert service("registry")["cap_drop"] == service("balancer")["cap_drop"] == ["ALL"]
+
+
+def test_only_the_balancer_is_published_and_only_here() -> None:
+    """On loopback unless told otherwise; Redis is reached by the replicas alone."""
+    published = {name: found["ports"] for name, found in compose()["services"].items() if "ports" in found}
+
+    assert published == {"balancer": ["${LISTEN:-127.0.0.1:8000}:8000"]}
+    assert [name for name, found in compose()["services"].items() if "store" in found["networks"]] == [
+        "redis",
+        "registry",
+    ]
+    assert compose()["networks"]["store"] == {"internal": True}
+
+
+def test_a_stop_waits_for_what_is_in_flight() -> None:
+    """A replica takes so long at most."""
+    assert seconds(service("registry")["stop_grace_period"]) > STOP_SECONDS
+
+
+def test_the_files_it_names_are_there() -> None:
+    """The Dockerfile, and the balancer's configuration where its command looks for it."""
+    (mount,) = service("balancer")["volumes"]
+    here, there, mode = mount.split(":")
+
+    assert (ROOT / service("registry")["build"]["dockerfile"]).is_file()
+    assert (ROOT / here) == HAPROXY
+    assert there in service("balancer")["command"]
+    assert mode == "ro"
+
+
+def test_docker_compose_understands_it() -> None:
+    """Where it is installed; that needs no daemon."""
+    command = [shutil.which("docker") or "docker", "compose"]
+    try:
+        subprocess.run([*command, "version"], capture_output=True, check=True, timeout=20)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("docker compose is not installed")
+
+    ran = subprocess.run([*command, "-f", COMPOSE, "config", "-q"], capture_output=True, check=False, timeout=20)
+
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_without_docker_the_test_of_the_stack_says_what_it_needs() -> None:
+    """In a line, without a trace."""
+    command = [sys.executable, "-m", "deploy.tools"]
+    environ = os.environ | {"PATH": ""}
+    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, check=False, timeout=20, text=True)
+
+    assert ran.returncode == 2
+    assert ran.stderr == "compose-test needs Docker with Compose: docker is not on PATH\n"
