@@ -39,7 +39,13 @@ class Course:
         async with a_session(self._stack.url) as session:
             await self._load(session, 100)
             await self._load_and_kill(session, 500)
-            await asyncio.gather(self._quiet(session), self._prompt_and_scale_up(session))
+            quiet = asyncio.create_task(self._quiet(session))
+            try:
+                await self._prompt_and_scale_up(session)
+                await quiet
+            finally:
+                quiet.cancel()
+                await asyncio.wait([quiet])
             await self._scale_down(session)
             await self._without_redis(session)
         await self._down_and_up()

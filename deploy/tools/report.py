@@ -1,5 +1,6 @@
 """The table that `make compose-test` prints, a row as soon as there is one."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ class Report:
         row, began = Row(), time.monotonic()
         try:
             yield row
+        except asyncio.CancelledError:
+            self._print(what, "broken off", began)
+            raise
         except BaseException:
             self._print(what, "FAILED", began)
             raise
