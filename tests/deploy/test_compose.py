@@ -89,6 +89,11 @@ def test_the_files_it_names_are_there() -> None:
     assert mode == "ro"
 
 
+def test_the_image_is_built_from_this_checkout() -> None:
+    """And never taken from whoever has its name in a public place."""
+    assert service("registry")["pull_policy"] == "build"
+
+
 def test_docker_compose_understands_it() -> None:
     """Where it is installed; that needs no daemon."""
     command = [shutil.which("docker") or "docker", "compose"]
