@@ -85,9 +85,13 @@ class Watcher:
         await self._cursor.wait(push)
 
     def wake_at(self, moment: float) -> None:
-        """End the `wait` of this monotonic moment, to the millisecond, unless the watch is closed before."""
-        loop = asyncio.get_running_loop()
-        self._alarm = loop.call_later(max(0.0, moment - time.monotonic()), self.wake)
+        """End the `wait` of this monotonic moment, to the millisecond and not before, unless the watch is closed."""
+        left = moment - time.monotonic()
+        if left <= 0:
+            self.wake()
+        else:
+            # uvloop's timers may fire a fraction of a millisecond early; whoever is woken then would wait on for ever.
+            self._alarm = asyncio.get_running_loop().call_later(max(left, 0.001), self.wake_at, moment)
 
     def wake(self) -> None:
         """End a `wait`."""

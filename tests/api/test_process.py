@@ -266,6 +266,17 @@ async def test_three_replicas_share_one_mesh(redis_url: str) -> None:
     assert len(set(leaders)) == 1
 
 
+async def test_waits_end_in_time_on_the_loop_that_serves(replica: Replica) -> None:
+    """Each of them: the timers of uvloop, which only the process has, may fire early."""
+    async with httpx2.AsyncClient(base_url=replica.url, timeout=5) as client:
+        version = await register(client)
+        path = f"/agents?agent_id=nobody&resource_version={version}"
+
+        answers = await asyncio.gather(*(client.get(f"{path}&wait={at}ms") for at in range(200, 240)))
+
+    assert {answer.status_code for answer in answers} == {200}
+
+
 def test_log_lines_are_json_when_nobody_watches(redis_url: str) -> None:
     """One object a line, but for the lines for people."""
     with Replica(redis_url) as replica:
