@@ -516,9 +516,9 @@ async def test_a_store_that_forgot_ends_streams_with_an_error(
         events = await stream.rest()
 
         assert [event.kind for event in events][-1:] == ["ERROR"]
-        error = events[0].object
+        error = events[-1].object
         assert (error["code"], error["error"]) == (410, "version_too_old")
-        assert events[0].sse_id is None
+        assert events[-1].sse_id is None
         assert stream.clean
     version = await register(served.client, "b")
     assert int(version) > int(error["resource_version"])
