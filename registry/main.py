@@ -16,6 +16,7 @@ from registry.errors import RegistryError, StoreUnavailable
 from registry.loops import every
 from registry.server import Listener
 from registry.service.discovery import Discovery
+from registry.service.draining import Draining
 from registry.service.liveness import Liveness
 from registry.service.overview import Overview
 from registry.service.registration import Registrations
@@ -96,7 +97,10 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         metrics.show("mcp_registry_cache_fills", "Times this replica filled its cache", lambda: feed.fills)
         liveness = Liveness(store.agents, discovery)
         registrations = Registrations(store.agents, settings)
-        api, scrape = applications(registrations, discovery, watching, liveness, overview, metrics, settings.auth_token)
+        draining = Draining(store.agents, discovery)
+        api, scrape = applications(
+            registrations, discovery, watching, liveness, draining, overview, metrics, settings.auth_token
+        )
         look_every = min(_EVERY_SECOND, settings.health_check_interval.total_seconds())
         pause = max(look_every, min(_LONGEST_PAUSE, settings.health_check_interval.total_seconds()))
         failed = metrics.loop_failed

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from registry.api.answers import answer, search, success, timestamp
 from registry.api.body import read_object
 from registry.api.listing import ListRoute
-from registry.api.parameters import bad, parameters
+from registry.api.parameters import parameters, refuse_preconditions
 from registry.api.paths import Methods
 from registry.api.problems import body_of
 from registry.api.queries import capability_query, freshness
@@ -69,7 +69,7 @@ class AgentRoutes:
 
     async def register_many(self, request: Request) -> Response:
         """POST /agents/batch: each succeeds or fails alone, under a precondition of its own."""
-        _refuse_preconditions(request, "each agent of a batch has its own resource_version")
+        refuse_preconditions(request.headers, "each agent of a batch has its own resource_version")
         document = await read_object(request.scope, request.receive)
         agents = _listed(document, "agents", _MOST_REGISTRATIONS)
         done = await asyncio.gather(
@@ -116,7 +116,7 @@ class AgentRoutes:
     async def unregister(self, request: Request) -> Response:
         """DELETE /agents/{id}."""
         parameters(request.scope["query_string"], ())
-        _refuse_preconditions(request, "unregistering takes no precondition")
+        refuse_preconditions(request.headers, "unregistering takes no precondition")
         return await self.unregistered(request.path_params["agent_id"])
 
     async def unregistered(self, agent_id: str) -> Response:
@@ -143,13 +143,6 @@ class AgentRoutes:
             for agent_id, beat in zip(ids, beats, strict=True)
         }
         return success(results=results, count=len(results), timestamp=timestamp())
-
-
-def _refuse_preconditions(request: Request, reason: str) -> None:
-    """Refuse a precondition that would not be honoured."""
-    for name in ("If-Match", "If-None-Match"):
-        if name in request.headers:
-            raise bad(name, reason)
 
 
 def _route(path: str, **apps: ASGIApp) -> Route:

@@ -92,6 +92,7 @@ def _capability(one: Found, *, ranked: bool) -> dict[str, object]:
         "agent_name": spec.get("name", agent.id),
         "agent_namespace": agent.profile.namespace,
         "agent_status": agent.status,
+        "agent_draining": agent.draining,
         "agent_endpoint": spec["endpoint"],
         **({"score": round(one.score, 1)} if ranked else {}),
     }

@@ -89,6 +89,7 @@ class HealthRoutes:
                 {
                     "total_agents": sum(census.agents.values()),
                     **{f"{status}_agents": count for status, count in census.agents.items()},
+                    "draining_agents": census.draining,
                     "total_capabilities": census.capabilities,
                     "unique_capability_types": census.capability_types,
                     "heartbeats_processed": totals.get("heartbeats", 0),
@@ -121,6 +122,9 @@ class _Mesh(Collector):
         for status, count in census.agents.items():
             by_status.add_metric((status,), count)
         yield by_status
+        yield _gauge(
+            "mcp_registry_agents_draining", f"Registered agents that drain, of any status{self._SAME}", census.draining
+        )
         yield _gauge("mcp_registry_capabilities_total", f"Capabilities of all agents{self._SAME}", census.capabilities)
         yield _gauge(
             "mcp_registry_capability_types_total",

@@ -32,6 +32,13 @@ _ERROR = {
     },
 }
 _TEXT = {"type": "string"}
+_SHIFTS = (("drain", "Take out of service"), ("undrain", "Put back into service"))
+_DRAIN = {
+    "type": "object",
+    "properties": {"label_selector": _TEXT, "namespace": _TEXT},
+    "minProperties": 1,
+    "additionalProperties": False,
+}
 _ID = {"name": "agent_id", "in": "path", "required": True, "schema": _TEXT}
 _FRESH = (
     ("resource_version", "0: whatever this replica holds; N: not older than N; else the newest"),
@@ -44,6 +51,7 @@ _CAPABILITY = (
 _AGENT_FILTERS = (
     ("namespace", "exactly this namespace"),
     ("status", "pending, healthy, degraded, expired, unhealthy, offline or any"),
+    ("draining", "true: only agents that drain; false: only those in service"),
     ("agent_id", "exactly this agent"),
     ("label_selector", "a Kubernetes label selector"),
     ("capability", "has this capability; repeat it for several"),
@@ -72,6 +80,7 @@ _CAPABILITY_FILTERS = (
     ("include_deprecated", "true to show deprecated ones too"),
     ("agent_namespace", "of agents in this namespace"),
     ("agent_status", "of agents with this status"),
+    ("agent_draining", "of agents that drain, or in service; the latter unless agent_status is any"),
     ("agent_id", "of this agent"),
     *_FRESH,
 )
@@ -113,6 +122,14 @@ def _paths() -> dict[str, Any]:
             "post": _operation("Register an agent", body=registration),
         },
         "/agents/batch": {"post": _operation("Register many agents", body=_many("agents", registration, 200))},
+        **{
+            f"/agents/{verb}": {"post": _operation(f"{says} all agents that a selector finds", body=_DRAIN)}
+            for verb, says in _SHIFTS
+        },
+        **{
+            f"/agents/{{agent_id}}/{verb}": {"post": _operation(f"{says} an agent", path=True)}
+            for verb, says in _SHIFTS
+        },
         "/agents/{agent_id}": {
             "get": _operation("Show an agent", path=True, query=_FRESH[:1]),
             "delete": _operation("Unregister an agent", path=True),

@@ -59,6 +59,13 @@ def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:
     raise MalformedRequest(f"{details[0].field}: {details[0].problem}", details)
 
 
+def refuse_preconditions(headers: Collection[str], reason: str) -> None:
+    """Refuse a precondition that would not be honoured; `headers` are found by name in any case."""
+    for name in ("If-Match", "If-None-Match"):
+        if name in headers:
+            raise bad(name, reason)
+
+
 def one(given: Given, name: str) -> str | None:
     """Return the value of a parameter that may come once. Blank is the same as not given."""
     values = given.get(name, ())
@@ -83,9 +90,14 @@ def joined(given: Given, name: str) -> tuple[str, ...]:
 
 def boolean(given: Given, name: str) -> bool:
     """Read true, false, 1 or 0; false when not given."""
+    return flag(given, name) or False
+
+
+def flag(given: Given, name: str) -> bool | None:
+    """Read true, false, 1 or 0; None when not given."""
     text = one(given, name)
     if text is None:
-        return False
+        return None
     if text.lower() not in _BOOLEANS:
         raise bad(name, f"expected true or false, got {text[:60]!r}")
     return _BOOLEANS[text.lower()]

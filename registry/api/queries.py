@@ -13,6 +13,7 @@ from registry.api.parameters import (
     Given,
     bad,
     boolean,
+    flag,
     joined,
     one,
     parameters,
@@ -22,13 +23,14 @@ from registry.api.parameters import (
     version,
     whole,
 )
+from registry.errors import Detail, UnprocessableRequest
 from registry.model.labels import Selector, read_selector
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery import Freshness, Page
 
 _FRESHNESS = ("resource_version", "resource_version_match")
 _CAPABILITY = ("capability", "capability_category", "capability_stability", "capability_tags", "version_constraint")
-_FILTERS = ("namespace", "status", "agent_id", "label_selector", *_CAPABILITY, "match", "fuzzy_match")
+_FILTERS = ("namespace", "status", "draining", "agent_id", "label_selector", *_CAPABILITY, "match", "fuzzy_match")
 AGENTS = (
     *_FILTERS,
     *_FRESHNESS,
@@ -52,9 +54,12 @@ CAPABILITIES = (
     "include_deprecated",
     "agent_namespace",
     "agent_status",
+    "agent_draining",
     "agent_id",
     *_FRESHNESS,
 )
+_BOOLEANS = ("fuzzy_match", "draining")
+_DRAIN = ("label_selector", "namespace")
 _QUERY = (*_FILTERS, "capabilities", "labels", "resource_version")
 _MOST_ROWS = 10_000
 _LONGEST_WAIT = 300.0
@@ -146,26 +151,45 @@ def capability_query(raw: bytes) -> tuple[CapabilityQuery, Freshness]:
         include_deprecated=boolean(given, "include_deprecated"),
         agent_namespace=one(given, "agent_namespace"),
         agent_status=one(given, "agent_status") or "any",
+        agent_draining=_in_service(given, "agent_status", "agent_draining"),
         agent_id=one(given, "agent_id"),
     ), freshness(given)
 
 
 def discover_query(query: Mapping[str, Any]) -> tuple[AgentQuery, Freshness]:
-    """Read the query object of discover_services, which looks for healthy agents unless it says otherwise."""
+    """Read the query object of discover_services: healthy agents in service, unless it says otherwise."""
     refuse_unknown(query, _QUERY)
-    given = {name: _texts(query, name) for name in query if name not in ("labels", "fuzzy_match")}
-    fuzzy = query.get("fuzzy_match")
-    if fuzzy is not None and not isinstance(fuzzy, bool):
-        raise bad("fuzzy_match", "expected true or false")
-    given["fuzzy_match"] = ("true" if fuzzy else "false",)
+    given = {name: _texts(query, name) for name in query if name not in ("labels", *_BOOLEANS)}
+    for name in _BOOLEANS:
+        value = query.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise bad(name, "expected true or false")
+        given[name] = () if value is None else (("false", "true")[value],)
     given["capability"] = (*given.get("capability", ()), *given.pop("capabilities", ()))
     if not one(given, "status"):
         given["status"] = ("healthy",)
     labels = query.get("labels")
     if labels is not None and not (isinstance(labels, dict) and all(isinstance(v, str) for v in labels.values())):
         raise bad("labels", "expected an object of strings")
-    tags = several(given, "capability_tags")
-    return _agent_query(given, tags, Selector.of(labels or {})), freshness(given)
+    asked = _agent_query(given, several(given, "capability_tags"), Selector.of(labels or {}))
+    asked = replace(asked, draining=_in_service(given, "status", "draining"))
+    return asked, freshness(given)
+
+
+def drain_query(document: Mapping[str, Any]) -> AgentQuery:
+    """Read the body of POST /agents/drain. All agents of the mesh are not to be meant by leaving something out."""
+    refuse_unknown(document, _DRAIN)
+    given = {name: _texts(document, name) for name in document}
+    if not any(one(given, name) for name in _DRAIN):
+        problem = "expected a label selector such as env=dev, or a namespace, or both"
+        raise UnprocessableRequest(f"label_selector: {problem}", [Detail("label_selector", problem)])
+    return _agent_query(given, ())
+
+
+def _in_service(given: Given, status: str, draining: str) -> bool | None:
+    """Read which agents a search shows: those that drain are left out unless it asks for them, or for any status."""
+    asked = flag(given, draining)
+    return False if asked is None and one(given, status) != "any" else asked
 
 
 def _agent_query(given: Given, tags: tuple[str, ...], selector: Selector | None = None) -> AgentQuery:
@@ -177,6 +201,7 @@ def _agent_query(given: Given, tags: tuple[str, ...], selector: Selector | None 
     return AgentQuery(
         namespace=one(given, "namespace"),
         status=one(given, "status") or "any",
+        draining=flag(given, "draining"),
         agent_id=one(given, "agent_id"),
         selector=selectors[0] & selectors[1] if len(selectors) > 1 else selectors[0] if selectors else Selector(),
         capabilities=tuple(dict.fromkeys(several(given, "capability"))),

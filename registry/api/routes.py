@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 from registry import __version__
 from registry.api.agents import AgentRoutes
 from registry.api.answers import answer
+from registry.api.draining import DrainRoutes
 from registry.api.gate import Gate
 from registry.api.health import HealthRoutes
 from registry.api.heartbeat import Heartbeats
@@ -17,6 +18,7 @@ from registry.api.openapi import endpoints, openapi
 from registry.api.paths import Paths
 from registry.api.tools import ToolRoutes
 from registry.service.discovery import Discovery
+from registry.service.draining import Draining
 from registry.service.liveness import Liveness
 from registry.service.overview import Overview
 from registry.service.registration import Registrations
@@ -30,6 +32,7 @@ def applications(
     discovery: Discovery,
     watching: Watching,
     liveness: Liveness,
+    draining: Draining,
     overview: Overview,
     metrics: Metrics,
     token: Secret | None,
@@ -50,6 +53,7 @@ def applications(
     paths = Paths(
         [
             *agents.routes,
+            *DrainRoutes(draining).routes,
             *ToolRoutes(agents, discovery).routes,
             *health.routes,
             *heartbeats.routes,

@@ -27,6 +27,7 @@ _QUERY = {
     "properties": {
         "namespace": _TEXT,
         "status": {**_TEXT, "description": "healthy unless given; any for all"},
+        "draining": {"type": "boolean", "description": "false unless given, or status is any"},
         "agent_id": _TEXT,
         "capabilities": _NAMES,
         "capability": _TEXT,

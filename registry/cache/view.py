@@ -65,6 +65,7 @@ class View:
         self.by_namespace: Index[str] = {}
         self.by_label: Index[tuple[str, str]] = {}
         self.by_status: Mapping[Status, dict[str, Record]] = {status: {} for status in STATUSES}
+        self.draining: dict[str, Record] = {}
         self.capabilities = 0
 
     def put(self, agent: Agent, heartbeat: int | None, heard_at: float) -> None:
@@ -86,6 +87,10 @@ class View:
                 self._add_profile(record)
             record.hear(heartbeat, heard_at)
         self.by_status[agent.status][agent.id] = record
+        if agent.draining:
+            self.draining[agent.id] = record
+        else:
+            self.draining.pop(agent.id, None)
 
     def remove(self, agent: Agent) -> None:
         """Forget an agent, unless a newer state of it is held."""
@@ -94,6 +99,7 @@ class View:
             return
         del self.records[agent.id]
         del self.by_status[record.agent.status][agent.id]
+        self.draining.pop(agent.id, None)
         self._drop_profile(record.agent)
 
     def apply(self, change: Change, heard_at: float) -> None:
@@ -116,6 +122,7 @@ class View:
         namespace: str | None,
         labels: Iterable[tuple[str, str]],
         statuses: Iterable[Status],
+        draining: bool | None = None,
     ) -> Mapping[str, Record]:
         """Return the smallest set of records, by one index, that holds every match of all of these conditions."""
         sets = [self.by_capability.get(name, {}) for name in capabilities]
@@ -125,6 +132,8 @@ class View:
         asked = [self.by_status[status] for status in statuses]
         if len(asked) == 1:
             sets += asked
+        if draining:
+            sets.append(self.draining)
         return min(sets, key=len, default=self.records)
 
     def _add_profile(self, record: Record) -> None:

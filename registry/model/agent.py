@@ -33,8 +33,9 @@ class Agent(msgspec.Struct, frozen=True, gc=False):
     """One agent after one change.
 
     `spec` is what it registered, as canonical JSON. `version` is the resource version of its last change of any kind,
-    `spec_version` that of the last change of what it says of itself. `created` and `updated` are Redis-server
-    milliseconds; `timeout` and `eviction` are milliseconds without a heartbeat until degraded and until expired.
+    `spec_version` that of the last change of what it says of itself. While it is `draining` it lives on, and nobody
+    is to be sent to it. `created` and `updated` are Redis-server milliseconds; `timeout` and `eviction` are
+    milliseconds without a heartbeat until degraded and until expired.
     """
 
     id: str

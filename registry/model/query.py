@@ -9,13 +9,15 @@ from registry.model.labels import Selector
 class AgentQuery:
     """Which agents: every condition given must hold.
 
-    `status` is a status or one of the words that stand for several. All capability conditions speak of one and the same
-    capability; of several names each must be met by a capability that meets the other conditions too, or any of them if
-    `any_capability`. With `fuzzy` names need only be nearly as asked, and the best match comes first.
+    `status` is a status or one of the words that stand for several; `draining` None asks for agents in service and
+    out of it alike. All capability conditions speak of one and the same capability; of several names each must be met
+    by a capability that meets the other conditions too, or any of them if `any_capability`. With `fuzzy` names need
+    only be nearly as asked, and the best match comes first.
     """
 
     namespace: str | None = None
     status: str = "any"
+    draining: bool | None = None
     agent_id: str | None = None
     selector: Selector = field(default_factory=Selector)
     capabilities: tuple[str, ...] = ()
@@ -45,4 +47,5 @@ class CapabilityQuery:
     include_deprecated: bool = False
     agent_namespace: str | None = None
     agent_status: str = "any"
+    agent_draining: bool | None = None
     agent_id: str | None = None

@@ -36,6 +36,7 @@ def document(agent: Agent) -> dict[str, Any]:
         head
         | spec
         | {
+            "draining": agent.draining,
             "created_at": rfc3339(agent.created),
             "updated_at": rfc3339(agent.updated),
             "resource_version": str(agent.version),

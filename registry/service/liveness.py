@@ -27,13 +27,14 @@ class Health:
 
     @property
     def message(self) -> str:
-        """What this means, in a sentence."""
-        return {
+        """What this means, in a sentence, or two for one that drains."""
+        means = {
             "pending": "Registered; no heartbeat has come yet",
             "healthy": "Sends its heartbeats in time",
             "degraded": "Has missed its heartbeat; one heartbeat makes it healthy again",
             "expired": "Has been silent for too long and will be removed; one heartbeat makes it healthy again",
         }[self.status]
+        return f"{means}. It drains: nobody is sent to it" if self.agent.draining else means
 
 
 class Liveness:

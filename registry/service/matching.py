@@ -86,6 +86,7 @@ class Matcher:
                 namespace=query.namespace,
                 labels=self._labels,
                 statuses=self._statuses,
+                draining=query.draining,
             ).values()
         if self._plain:
             return list(candidates)
@@ -109,7 +110,7 @@ class Matcher:
         query, profile = self.query, agent.profile
         if agent.status not in self._allowed or (query.namespace is not None and profile.namespace != query.namespace):
             return False
-        if query.agent_id is not None and agent.id != query.agent_id:
+        if query.agent_id not in (None, agent.id) or query.draining not in (None, agent.draining):
             return False
         if not query.selector.matches(profile.labels):
             return False
@@ -168,12 +169,22 @@ class CapabilitySearch:
             record = view.records.get(query.agent_id)
             return () if record is None else (record,)
         names = () if query.name is None or query.fuzzy else (query.name,)
-        return view.narrowest(capabilities=names, namespace=query.agent_namespace, labels=(), statuses=()).values()
+        return view.narrowest(
+            capabilities=names,
+            namespace=query.agent_namespace,
+            labels=(),
+            statuses=(),
+            draining=query.agent_draining,
+        ).values()
 
     def admits(self, agent: Agent) -> bool:
         """Tell whether the agent itself meets the conditions."""
-        namespace = self.query.agent_namespace
-        return agent.status in self._allowed and (namespace is None or agent.profile.namespace == namespace)
+        namespace, draining = self.query.agent_namespace, self.query.agent_draining
+        return (
+            agent.status in self._allowed
+            and (namespace is None or agent.profile.namespace == namespace)
+            and (draining is None or agent.draining is draining)
+        )
 
     def score(self, capability: Capability) -> float | None:
         """Return how well a capability matches, 0 to 100; None when it does not."""

@@ -19,9 +19,10 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """How many agents there are of each status, and how many capabilities and different names of them."""
+    """How many agents there are of each status, how many drain, how many capabilities, how many names of these."""
 
     agents: Mapping[Status, int]
+    draining: int
     capabilities: int
     capability_types: int
 
@@ -53,8 +54,8 @@ class Overview:
         """Count the mesh as this replica holds it: the same on each replica but for the moment."""
         view = self._feed.view
         if view is None:
-            return Census(dict.fromkeys(STATUSES, 0), 0, 0)
-        return Census(view.counts(), view.capabilities, len(view.by_capability))
+            return Census(dict.fromkeys(STATUSES, 0), 0, 0, 0)
+        return Census(view.counts(), len(view.draining), view.capabilities, len(view.by_capability))
 
     async def totals(self) -> Mapping[str, int]:
         """Return the mesh-wide counters, and let a census after it be fresh; the last known when the store is away."""

@@ -1,4 +1,4 @@
-"""The agents in Redis: register, heartbeat, unregister, and when each was last heard of."""
+"""The agents in Redis: register, heartbeat, drain, unregister, and when each was last heard of."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,16 +8,19 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 
 from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
 from registry.store.batch import Batch
-from registry.store.keys import Keys
+from registry.store.keys import Keys, sent
 from registry.store.link import Link, checked, judged
 from registry.store.scripts import Call, Command, load_scripts
 
 Mode = Literal["beat", "keep"]
 Beaten = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
 Outcome = Literal["created", "updated", "unchanged"]
+Shifted = Literal["changed", "unchanged", "unknown_agent", "bad_record"]
 
 _BEATEN: dict[bytes, Beaten] = {word.encode(): word for word in get_args(Beaten)}
 
+# What one drain call may carry; the script refuses more.
+LARGEST_DRAIN = 200
 # A slice of a large read: big enough to be quick, small enough that nobody behind it waits.
 _SLICE = 1000
 # What a replica knows of a heartbeat is never older than this, in milliseconds, when it takes it for new.
@@ -54,6 +57,13 @@ class Beat(NamedTuple):
     at: int
 
 
+class Drained(NamedTuple):
+    """What became of one agent that was to drain or to end that, and its resource version now, None without one."""
+
+    found: Shifted
+    version: int | None
+
+
 class Heard(NamedTuple):
     """Last heartbeats in the order asked (None before the first) and the Redis server's time, all in milliseconds."""
 
@@ -86,7 +96,7 @@ class Agents:
     ) -> None:
         scripts = load_scripts(shebang=shebang)
         self._register, self._heartbeat = scripts["register"], scripts["heartbeat"]
-        self._unregister = scripts["unregister"]
+        self._unregister, self._drain = scripts["unregister"], scripts["drain"]
         self._keys = keys
         self._history = history
         self._beat_link, self._write_link, self._read_link = beats, writes, reads
@@ -123,6 +133,22 @@ class Agents:
         if word == b"unknown_agent":
             raise UnknownAgent(agent_id)
         return int(version[0])
+
+    async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[Drained]:
+        """Let up to 200 agents drain, or end that; tell what became of each, in the order given."""
+        call = self._drain.call(
+            {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in agent_ids]},
+            {
+                "draining": int(draining),
+                "history": self._history,
+                "ids…": [sent(agent_id) for agent_id in agent_ids],
+            },
+        )
+        _, *flat = await self._write(call, repeat=False)
+        return [
+            Drained(cast(Shifted, word.decode()), int(version) if version else None)
+            for word, version in zip(flat[::2], flat[1::2], strict=True)
+        ]
 
     def heartbeat(self, agent_id: str, mode: Mode = "beat") -> "asyncio.Future[Beat]":
         """Prolong one agent's life; `keep` prolongs only a healthy one and reports any other."""

@@ -44,6 +44,7 @@ async def test_a_row_is_the_capability_and_the_agent_that_has_it(population: htt
             "agent_name": "p",
             "agent_namespace": "n2",
             "agent_status": "healthy",
+            "agent_draining": False,
             "agent_endpoint": "http://a:1",
         }
     ]

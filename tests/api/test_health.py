@@ -160,6 +160,7 @@ async def test_metrics_count_the_mesh(client: httpx2.AsyncClient) -> None:
         "degraded_agents": 0,
         "expired_agents": 0,
         "pending_agents": 1,
+        "draining_agents": 0,
         "total_capabilities": 3,
         "unique_capability_types": 2,
         "heartbeats_processed": 2,

@@ -15,6 +15,10 @@ CALLS = {
     "GET /agents",
     "POST /agents",
     "POST /agents/batch",
+    "POST /agents/drain",
+    "POST /agents/undrain",
+    "POST /agents/{agent_id}/drain",
+    "POST /agents/{agent_id}/undrain",
     "GET /agents/{agent_id}",
     "DELETE /agents/{agent_id}",
     "GET /agents/{agent_id}/status",
@@ -105,10 +109,10 @@ async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None
 
 
 async def test_every_call_that_takes_a_body_says_which(document: dict[str, Any]) -> None:
-    """POST and nothing else."""
+    """POST and nothing else; what is done to the one agent of the path needs none."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            assert ("requestBody" in operation) == (method == "post"), path
+            assert ("requestBody" in operation) == (method == "post" and "{agent_id}" not in path), path
 
 
 async def test_parameters_that_are_described_are_taken(client: httpx2.AsyncClient, document: dict[str, Any]) -> None:
@@ -116,7 +120,10 @@ async def test_parameters_that_are_described_are_taken(client: httpx2.AsyncClien
     await client.post("/agents", json=a_registration("a"))
     samples: dict[str, dict[str, str]] = {
         **{name: {name: "any"} for name in ("status", "agent_status", "match")},
-        **{name: {name: "false"} for name in ("fuzzy_match", "include_deprecated", "watch")},
+        **{
+            name: {name: "false"}
+            for name in ("agent_draining", "draining", "fuzzy_match", "include_deprecated", "watch")
+        },
         "label_selector": {"label_selector": "a in (b, c)"},
         "version_constraint": {"version_constraint": "^1"},
         "resource_version": {"resource_version": "0"},

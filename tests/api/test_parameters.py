@@ -143,7 +143,7 @@ async def test_a_query_must_be_an_object(client: httpx2.AsyncClient, query: Any)
     [
         ("/agents?capabilty=read", "did you mean capability?"),
         ("/agents?name_space=x", "did you mean namespace?"),
-        ("/agents?zzz=1", "known are namespace, status, agent_id"),
+        ("/agents?zzz=1", "known are namespace, status, draining"),
         ("/capabilities?agent_stauts=healthy", "did you mean agent_status?"),
     ],
 )

@@ -49,6 +49,22 @@ def test_a_status_change_moves_the_agent_between_counts() -> None:
     assert view.counts() == {"pending": 0, "healthy": 1, "degraded": 0, "expired": 0}
 
 
+def test_those_that_drain_are_found_while_they_do() -> None:
+    """Whatever else changes meanwhile; those that are gone do not drain."""
+    view = a_view()
+    view.put(an_agent("a", 1), None, 0)
+    view.put(an_agent("b", 2, draining=True), None, 0)
+    assert list(view.draining) == ["b"]
+
+    view.put(an_agent("a", 3, draining=True), None, 0)
+    view.put(an_agent("b", 4, "degraded", draining=True, namespace="n"), None, 0)
+    assert view.draining == {"a": view.records["a"], "b": view.records["b"]}
+
+    view.put(an_agent("a", 5), None, 0)
+    view.remove(an_agent("b", 6))
+    assert view.draining == {}
+
+
 def test_a_body_is_encoded_once_for_each_change() -> None:
     """The same bytes object answers until the agent or its heartbeat changes."""
     view = a_view()

@@ -82,7 +82,8 @@ class TwoReplicas(RuleBasedStateMachine):
             self.replicas += self.run(self._open(1))
             self.compare()
             assert self.run(self._folded()) == {
-                agent_id: (known.spec, known.status) for agent_id, known in self.reference.agents.items()
+                agent_id: (known.spec, known.status, known.draining)
+                for agent_id, known in self.reference.agents.items()
             }
         finally:
             for replica in self.replicas:
@@ -124,6 +125,13 @@ class TwoReplicas(RuleBasedStateMachine):
         else:
             with pytest.raises(UnknownAgent):
                 self.run(self.replicas[at].store.agents.unregister(agent_id))
+
+    @rule(at=REPLICAS, agent_ids=st.lists(IDS, min_size=1, max_size=3), draining=st.booleans())
+    def drain(self, at: int, agent_ids: list[str], *, draining: bool) -> None:
+        """Each answers its word and version; one id twice changes once."""
+        drained = self.run(self.replicas[at].store.agents.drain(agent_ids, draining=draining))
+        for agent_id, (found, version) in zip(agent_ids, drained, strict=True):
+            assert found == self.reference.drain(agent_id, version, draining=draining)
 
     @rule(agent_id=IDS)
     def silence(self, agent_id: str) -> None:
@@ -169,19 +177,23 @@ class TwoReplicas(RuleBasedStateMachine):
     def compare(self) -> None:
         """Every replica's next read shows the reference, with indexes that agree."""
         expected = {
-            agent_id: (known.spec, known.status, known.version) for agent_id, known in self.reference.agents.items()
+            agent_id: (known.spec, known.status, known.version, known.draining)
+            for agent_id, known in self.reference.agents.items()
         }
         for replica in self.replicas:
             view = self.run(self._fresh(replica))
-            shown = {i: (r.agent.spec, r.agent.status, r.agent.version) for i, r in view.records.items()}
+            shown = {
+                i: (r.agent.spec, r.agent.status, r.agent.version, r.agent.draining) for i, r in view.records.items()
+            }
             assert shown == expected
             assert view.version == self.version
+            assert view.draining.keys() == {i for i, known in self.reference.agents.items() if known.draining}
             assert sum(view.counts().values()) == len(expected)
 
     async def _fresh(self, replica: Replica) -> View:
         return await replica.feed.fresh()
 
-    async def _folded(self) -> dict[str, tuple[bytes, str]]:
+    async def _folded(self) -> dict[str, tuple[bytes, str, bool]]:
         """Replay the whole log from its beginning: entries chain without a gap, and lead to what is stored."""
         entries: Any = self.raw.xrange("{mesh}:log", count=1)
         first = int(entries[0][0].partition(b"-")[0])
@@ -192,7 +204,7 @@ class TwoReplicas(RuleBasedStateMachine):
         while (pulled := await changes_of.pull(after)).changes:
             changes += pulled.changes
             after = changes[-1].version
-        state: dict[str, tuple[bytes, str]] = {}
+        state: dict[str, tuple[bytes, str, bool]] = {}
         for prev, change in zip([first, *(change.version for change in changes)], changes, strict=False):
             assert change.prev == prev
             assert change.agent is not None
@@ -200,13 +212,14 @@ class TwoReplicas(RuleBasedStateMachine):
             assert agent.version == change.version
             assert (change.kind == "add") == (agent.id not in state)
             if change.kind != "add":
-                spec, status = state[agent.id]
+                spec, status, draining = state[agent.id]
+                assert draining == (agent.draining if change.draining_before is None else change.draining_before)
                 assert spec == (change.spec_before or agent.spec)
                 assert status == (change.status_before or agent.status)
             if change.kind == "remove":
                 del state[agent.id]
             else:
-                state[agent.id] = (agent.spec, agent.status)
+                state[agent.id] = (agent.spec, agent.status, agent.draining)
         return state
 
 

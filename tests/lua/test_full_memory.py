@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.lua import (
+    test_drain,
     test_heartbeat,
     test_lead,
     test_mend,
@@ -20,7 +21,7 @@ from tests.lua.test_register import ROWS as REGISTRATIONS
 from tests.support.lua_headers import SCRIPTS
 
 LIVING = [
-    *(test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
+    *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
     *(test_restart.ROWS, test_sweep.ROWS, test_unregister.ROWS),
 ]
 NEWCOMERS = [*REGISTRATIONS, *test_restore.ROWS]
@@ -54,7 +55,7 @@ async def test_registering_is_refused_and_writes_nothing(row: Row, full: Bench) 
 
 @pytest.mark.parametrize("row", [row for table in LIVING for row in table], ids=lambda row: f"{row.script}: {row}")
 async def test_everything_else_goes_on(row: Row, full: Bench) -> None:
-    """Heartbeats, sweeps, the lead and unregistering do as their tables say."""
+    """Heartbeats, drains, sweeps, the lead and unregistering do as their tables say."""
     await full.check(row, after_preparing=fill)
 
 

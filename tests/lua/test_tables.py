@@ -3,6 +3,7 @@
 import pytest
 
 from tests.lua import (
+    test_drain,
     test_heartbeat,
     test_lead,
     test_mend,
@@ -18,7 +19,7 @@ from tests.lua.bench import Error, Row, key_of, writes
 from tests.support.lua_headers import SCRIPTS, read_header
 
 TABLES = [
-    *(test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
+    *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
     *(test_register.ROWS, test_restart.ROWS, test_restore.ROWS, test_sweep.ROWS, test_unregister.ROWS),
 ]
 

@@ -44,6 +44,7 @@ MATCHES: list[dict[str, Any]] = [
     {"namespace": "n"},
     {"status": "healthy"},
     {"agent_id": "a"},
+    {"draining": False},
     {"selector": read_selector("env in (dev, prod), tier!=db, !gone, env")},
     {"capabilities": ("read_file",)},
     {"capabilities": ("read_file", "write_file")},
@@ -60,6 +61,9 @@ FAILS: list[dict[str, Any]] = [
     {"namespace": "N"},
     {"status": "unhealthy"},
     {"agent_id": "b"},
+    {"draining": True},
+    {"agent_id": "a", "draining": True},
+    {"capabilities": ("read_file",), "draining": True},
     {"selector": read_selector("env notin (prod)")},
     {"selector": read_selector("env=prod,gone")},
     {"capabilities": ("read",)},
@@ -151,8 +155,9 @@ CAPABILITIES = st.lists(
     unique_by=lambda each: cast(str, each["name"]),
 )
 AGENTS = st.builds(
-    lambda status, **fields: an_agent("a", 9, status, **fields),
+    lambda status, draining, **fields: an_agent("a", 9, status, draining=draining, **fields),
     st.sampled_from(STATUSES),
+    st.booleans(),
     namespace=st.sampled_from(["n", "m"]),
     capabilities=CAPABILITIES,
     labels=st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["1", "2"])),
@@ -161,6 +166,7 @@ QUERIES = st.builds(
     AgentQuery,
     namespace=st.sampled_from([None, "n"]),
     status=st.sampled_from(["any", "healthy", "unhealthy"]),
+    draining=st.sampled_from([None, None, False, True]),
     agent_id=st.sampled_from([None, None, "a"]),
     selector=st.sampled_from(["", "k=1", "k in (1,2)", "k!=1,l", "!l"]).map(read_selector),
     capabilities=st.lists(st.sampled_from(["read", "write", "file"]), max_size=2, unique=True).map(tuple),
@@ -192,7 +198,7 @@ def a_step(before: Agent | None, after: Agent | None) -> Change:
     """Return the change from one state to another; None is no agent."""
     if before is None or after is None:
         return Change(9, 8, "add" if before is None else "remove", "test", after or before)
-    return Change(9, 8, "modify", "test", after, None, before.status, None, before.spec)
+    return Change(9, 8, "modify", "test", after, None, before.status, before.draining, before.spec)
 
 
 def a_view(*agents: Agent) -> View:

@@ -13,14 +13,16 @@ def a_spec(agent_id: str = "a", **fields: Any) -> bytes:
     return orjson.dumps({"id": agent_id, "endpoint": "http://a:1"} | fields, option=orjson.OPT_SORT_KEYS)
 
 
-def an_agent(agent_id: str = "a", version: int = 1, status: Status = "healthy", **fields: Any) -> Agent:
+def an_agent(
+    agent_id: str = "a", version: int = 1, status: Status = "healthy", *, draining: bool = False, **fields: Any
+) -> Agent:
     """Return an agent as the cache holds it."""
     spec = a_spec(agent_id, **fields)
     return Agent(
         id=agent_id,
         spec=spec,
         status=status,
-        draining=False,
+        draining=draining,
         version=version,
         spec_version=version,
         created=0,

@@ -20,6 +20,7 @@ class Known:
     version: int
     spec_version: int
     beaten: bool = False
+    draining: bool = False
 
 
 @dataclass
@@ -74,6 +75,18 @@ class Reference:
         self.overdue.discard(agent_id)
         changed, known.status, known.beaten = known.status != "healthy", "healthy", True
         return "healthy", changed
+
+    def drain(self, agent_id: str, version: int | None, *, draining: bool) -> str:
+        """Note a drain or its end; return what the store must call it."""
+        known = self.agents.get(agent_id)
+        if known is None:
+            assert version is None
+            return "unknown_agent"
+        if known.draining == draining:
+            assert version == known.version
+            return "unchanged"
+        known.draining, known.version = draining, self._rise(version or 0)
+        return "changed"
 
     def unregister(self, agent_id: str) -> bool:
         """Forget an agent; tell whether there was one."""

@@ -87,6 +87,8 @@ CALLS: dict[str, Call] = {
     "heartbeat": post("/heartbeat", {"agent_id": "file-agent-001"}),
     "heartbeats": post("/heartbeats", {"agent_ids": ["file-agent-001", "nobody"]}),
     "batch": post("/agents/batch", {"agents": [a_registration("b"), {"id": "c"}]}),
+    "drained": lambda client: client.post("/agents/small/drain"),
+    "drained_many": post("/agents/drain", {"label_selector": "env=production"}),
     "unregistered": lambda client: client.delete("/agents/small"),
     "health": get("/health"),
     "ready": get("/ready"),
