@@ -126,7 +126,8 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
 async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callable[[str, str], None]) -> None:
     """Run one replica until it is told to stop; `announce` is told its URL and where its data lies once it is ready.
 
-    SIGTERM, SIGINT and SIGHUP stop it within five seconds. Raises StartupError when it cannot start.
+    SIGTERM, SIGINT and SIGHUP stop it, after the wait for balancers, within five seconds. Raises StartupError when it
+    cannot start.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -153,12 +154,25 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callabl
             announce(listener.url, registry.data)
             await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
             registry.overview.draining = True
+            await _linger(settings.drain_wait.total_seconds(), stop, listener)
             registry.watching.close()
             log.info("stopping: requests in flight are finished, streams end with a bookmark")
             await asyncio.gather(*(each.stop() for each in (listener, scrape) if each is not None))
         await _cancel(opening)
         await _cancel(stopped)
     log.info("stopped")
+
+
+async def _linger(seconds: float, signalled: asyncio.Event, listener: Listener) -> None:
+    """Serve on while balancers find out that this replica is not ready any more; another signal is impatient."""
+    if not seconds:
+        return
+    signalled.clear()
+    listener.part()
+    log.info("not ready any more: balancers have time to notice, a second signal cuts it short", seconds=seconds)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await signalled.wait()
 
 
 def _settle() -> None:

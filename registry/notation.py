@@ -127,6 +127,14 @@ def _matching(pattern: str, expected: str) -> Callable[[str], str]:
     return read
 
 
+def read_wait(text: str) -> timedelta:
+    """Read a duration that may be nothing, `0s`."""
+    try:
+        return timedelta(0) if text.strip() == "0s" else parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or 0s for none") from error
+
+
 read_port: Final = _whole_number(0, 65535)
 read_history: Final = _whole_number(100, 10_000_000)
 read_level: Final = _choice({word: word for word in ("debug", "info", "warning", "error")} | {"warn": "warning"})

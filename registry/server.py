@@ -94,6 +94,14 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         return self._task
 
+    def part(self) -> None:
+        """Let every answer from now on be the last of its connection, so that clients come back somewhere else."""
+        if self._server is not None:
+            closing = (b"connection", b"close")
+            # The first holds until uvicorn's clock ticks, and is then made anew from the second.
+            self._server.server_state.default_headers.append(closing)
+            self._server.config.encoded_headers.append(closing)
+
     async def stop(self) -> None:
         """Accept nothing more, finish what is in flight, and return when that is done."""
         if self._server is not None and self._task is not None:

@@ -38,6 +38,7 @@ from registry.notation import (
     read_switch,
     read_thresholds,
     read_token,
+    read_wait,
     write_value,
 )
 
@@ -78,6 +79,7 @@ class Settings:
     lease_duration: timedelta = timedelta(seconds=15)
     renew_deadline: timedelta = timedelta(seconds=10)
     retry_period: timedelta = timedelta(seconds=2)
+    drain_wait: timedelta = timedelta(0)
     auth_token: Secret | None = None
     encryption_key: Secret | None = None
     security_contexts: Mapping[str, frozenset[str]] = field(default_factory=lambda: read_contexts(""))
@@ -152,6 +154,11 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         ),
         "retry_period": Setting(
             "LEADER_ELECTION_RETRY_PERIOD", parse_duration, "The pause between two tries to lead or to renew."
+        ),
+        "drain_wait": Setting(
+            "REGISTRY_DRAIN_WAIT",
+            read_wait,
+            "How long a replica told to stop serves on, not ready, so that balancers turn away.",
         ),
         "auth_token": Setting("AUTH_TOKEN", read_token, "The bearer token that callers must send.", mask_all),
         "encryption_key": Setting(

@@ -1,5 +1,6 @@
 """The command line and one replica as a process: how it starts, what it says, and how it ends."""
 
+import asyncio
 import re
 import signal
 import socket
@@ -15,6 +16,7 @@ import redis
 from registry import __version__
 from tests.command.running import COMMAND, Running, environment, processes_that_mention
 from tests.support.eventually import wait_until
+from tests.support.watch_client import watch
 
 ANSWERS_WITHIN = 2.0
 REGISTRATION = b'{"id":"a","endpoint":"http://a:1"}'
@@ -212,6 +214,44 @@ def test_requests_that_keep_coming_do_not_hold_it_up(directory: Path, redis_url:
 
     assert status == 0
     assert statuses <= {200}
+
+
+async def test_it_serves_on_while_balancers_turn_away(directory: Path, redis_url: str) -> None:
+    """Not ready, all else as before, each answer the last of its connection; then streams end with a bookmark."""
+    with Running("--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_DRAIN_WAIT="10m") as replica:
+        url = await asyncio.to_thread(replica.serves)
+        async with httpx2.AsyncClient(base_url=url) as client, watch(url) as stream:
+            assert "connection" not in (await client.get("/ready")).headers
+            replica.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(replica.says, "not ready any more")
+
+            for _ in range(3):
+                unready = await client.get("/ready")
+                assert (unready.status_code, unready.headers["connection"]) == (503, "close")
+                registered = await client.post("/agents", content=REGISTRATION, headers=JSON)
+                assert (registered.status_code, registered.headers["connection"]) == (200, "close")
+            assert (await stream.take(1))[0].brief == ("ADDED", "a")
+            # uvicorn makes its headers anew each second.
+            moments = {(await client.get("/health")).headers["date"]}
+            while len(moments) < 3:
+                again = await client.get("/health")
+                moments.add(again.headers["date"])
+                assert again.headers["connection"] == "close"
+
+            replica.process.send_signal(signal.SIGTERM)
+            assert [event.kind for event in await stream.rest()] == ["BOOKMARK"]
+            assert stream.clean
+            assert await asyncio.to_thread(replica.ends) == 0
+
+
+def test_it_waits_for_balancers_as_long_as_it_was_told(directory: Path, redis_url: str) -> None:
+    """And then ends by itself."""
+    with Running("--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_DRAIN_WAIT="700ms") as replica:
+        replica.serves()
+        began = time.monotonic()
+        assert replica.ends(signal.SIGTERM) == 0
+
+    assert time.monotonic() - began > 0.7
 
 
 def test_the_lead_is_given_up(directory: Path, redis_url: str, raw: redis.Redis) -> None:

@@ -10,7 +10,7 @@ import redis
 
 from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
 from registry.settings import Settings
-from registry.store.agents import Agents, Registered, Registration
+from registry.store.agents import Agents, Drained, Registered, Registration
 from registry.store.connection import server_at
 from registry.store.keys import Keys
 from registry.store.link import Link
@@ -62,6 +62,7 @@ async def proxied(proxy: Proxy) -> AsyncIterator[Agents]:
     """The agents behind the proxy, with agent a registered, every connection open and every script known."""
     agents = agents_at(proxy.url)
     await agents.register(registration())
+    await agents.drain(["a"], draining=True)
     await agents.unregister("a")
     await agents.register(registration())
     await agents.heartbeat("a")
@@ -117,6 +118,20 @@ async def test_a_precondition_that_fails_says_where_the_agent_is(store: Store) -
 
     assert (there.value.agent_id, there.value.current) == ("a", version)
     assert (nowhere.value.agent_id, nowhere.value.current) == ("b", None)
+
+
+async def test_draining_tells_each_by_itself_in_the_order_asked(store: Store) -> None:
+    """With the version from which on it is so; None where there is no agent."""
+    await store.changes.open()
+    versions = [(await store.agents.register(registration(agent_id))).version for agent_id in "ab"]
+
+    (a, nobody) = await store.agents.drain(["a", "nobody"], draining=True)
+    (b, again) = await store.agents.drain(["b", "a"], draining=True)
+
+    assert (a.found, b.found, again) == ("changed", "changed", Drained("unchanged", a.version))
+    assert versions[1] < (a.version or 0) < (b.version or 0)
+    assert nobody == Drained("unknown_agent", None)
+    assert [each.found for each in await store.agents.drain(["a", "b"], draining=False)] == ["changed", "changed"]
 
 
 async def test_unregistering_gives_the_version_of_the_removal(store: Store) -> None:
@@ -271,6 +286,18 @@ async def test_unregistering_is_sent_once(proxied: Agents, proxy: Proxy, raw: re
     assert (error.outcome, error.reason) == ("unknown", "unreachable")
     assert proxy.requests == sent + 1
     assert not raw.exists("{mesh}:agent:a")
+
+
+async def test_a_drain_is_sent_once(proxied: Agents, proxy: Proxy, raw: redis.Redis) -> None:
+    """A second try would tell that nothing changed, which the first did."""
+    sent = proxy.requests
+    proxy.cut_replies = 1
+
+    error = await failure(proxied.drain(["a"], draining=True))
+
+    assert (error.outcome, error.reason) == ("unknown", "unreachable")
+    assert proxy.requests == sent + 1
+    assert raw.hget("{mesh}:agent:a", "draining") == "1"
 
 
 async def test_in_one_pipeline_each_is_repeated_by_its_own_right(proxied: Agents, proxy: Proxy) -> None:

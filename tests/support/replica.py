@@ -75,15 +75,15 @@ class Replica:
             self.kill()
             raise AssertionError(f"{error}\n{words}") from error
 
-    def stop(self) -> None:
+    def stop(self, within: float = STOP_SECONDS) -> None:
         """Send SIGTERM; the process must end by itself in time, with status 0."""
         process, log = self._running(), self.log
         process.send_signal(signal.SIGTERM)
         try:
-            status = process.wait(STOP_SECONDS)
+            status = process.wait(within)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"not ended {STOP_SECONDS:g} s after SIGTERM\n{log}") from None
+            raise AssertionError(f"not ended {within:g} s after SIGTERM\n{log}") from None
         log = self.log
         self._forget()
         assert status == 0, f"ended with status {status}\n{log}"
