@@ -1,0 +1,189 @@
+"""Three replicas behind a balancer with health checks, each restarted in turn under load: no request fails."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from registry.model.change import Change
+from registry.store.codec import change_from
+from tests.support.balancer import HAPROXY, haproxy, our_balancer
+from tests.support.calls import a_registration
+from tests.support.eventually import async_wait_until
+from tests.support.ports import free_port
+from tests.support.recorder import Past, Recording, check
+from tests.support.redis_server import RedisServer
+from tests.support.replica import STOP_SECONDS, Replica
+from tests.support.watch_client import asking
+
+# Seconds. Several times what either balancer needs to notice, since the machine is loaded on purpose.
+DRAIN_WAIT = 1.5
+WRITERS, READERS, WATCHERS = 6, 4, 6
+# What a client takes between two calls: a steady stream of them, not all the machine can give.
+PAUSE = 0.01
+# What must have been served at least, or nothing was shown.
+LEAST_CALLS, LEAST_RESUMES = 500, 3
+
+BalancerAt = Callable[[Sequence[str], Path], AbstractAsyncContextManager[str]]
+
+
+class Load:
+    """Clients that call without a pause worth the name until told to stop; whatever fails is noted in words."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.calls = 0
+        self.failures: list[str] = []
+        self.acknowledged: dict[str, int] = {}
+        self.recordings: list[Recording] = []
+        self.stop = asyncio.Event()
+
+    async def write(self, name: str) -> None:
+        """Register an agent and beat for it, again and again, and read each write back."""
+        async with httpx2.AsyncClient(base_url=self.url, timeout=10) as client:
+            number = 0
+            while not self.stop.is_set():
+                number += 1
+                body = a_registration(name, namespace="n", labels={"number": str(number)})
+                done = await self._call(client, "POST", "/agents", json=body)
+                if done is not None:
+                    self.acknowledged[name] = version = int(done["resource_version"])
+                    read = await self._call(client, "GET", f"/agents/{name}")
+                    if read is not None and int(read["resource_version"]) < version:
+                        self.failures.append(f"{name} is at {version}, but reads {read['resource_version']}")
+                await self._call(client, "POST", "/heartbeat", json={"agent_id": name})
+                await asyncio.sleep(PAUSE)
+
+    async def read(self) -> None:
+        """List, search and count; each second client comes over a new connection each time."""
+        paths = ("/agents", "/agents?namespace=n&status=healthy", "/capabilities", "/metrics", "/mcp/tools")
+        while not self.stop.is_set():
+            async with httpx2.AsyncClient(base_url=self.url, timeout=10) as client:
+                for _ in range(random.choice([1, 50])):  # noqa: S311 - a test's own dice
+                    await self._call(client, "GET", random.choice(paths))  # noqa: S311
+                    await asyncio.sleep(PAUSE)
+
+    async def watch(self) -> None:
+        """Watch from a list on; where a stream ends it must be with a bookmark, and the next one goes on from there."""
+        async with httpx2.AsyncClient(base_url=self.url, timeout=10) as client:
+            listed = (await client.get("/agents")).json()
+        state = {agent["id"]: int(agent["resource_version"]) for agent in listed["agents"]}
+        recording = Recording(lambda _agent: True, int(listed["resource_version"]), state)
+        self.recordings.append(recording)
+        while not self.stop.is_set():
+            try:
+                await self._follow(recording)
+            except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+                self.failures.append(f"a watch: {error!r}")
+
+    async def _follow(self, recording: Recording) -> None:
+        target = f"/agents?watch=true&resource_version={recording.reached}"
+        async with asking(self.url, target) as stream:
+            if stream.status != 200:
+                self.failures.append(f"a watch: {stream.status} {await stream.body()}")
+                return
+            recording.resume()
+            event = None
+            while not self.stop.is_set() and (event := await stream.event()) is not None:
+                recording.note(event.kind, event.agent_id, event.version)
+            last = recording.seen[-1].kind if recording.seen else ""
+            if event is None and not (stream.clean and last == "BOOKMARK"):
+                self.failures.append(f"a watch ended {'' if stream.clean else 'un'}cleanly after {last!r}")
+
+    async def _call(self, client: httpx2.AsyncClient, method: str, path: str, **more: Any) -> Any:
+        self.calls += 1
+        try:
+            answer = await client.request(method, path, **more)
+        except httpx2.TransportError as error:
+            self.failures.append(f"{method} {path}: {error!r}")
+            return None
+        if answer.status_code != 200:
+            self.failures.append(f"{method} {path}: {answer.status_code} {answer.text}")
+            return None
+        return answer.json()
+
+
+@contextlib.asynccontextmanager
+async def under_load(url: str) -> AsyncIterator[Load]:
+    """Provide the load while it goes on; at the end every client has come to rest by itself."""
+    load = Load(url)
+    async with asyncio.TaskGroup() as group:
+        for number in range(WRITERS):
+            group.create_task(load.write(f"w{number}"))
+        for _ in range(READERS):
+            group.create_task(load.read())
+        for _ in range(WATCHERS):
+            group.create_task(load.watch())
+        try:
+            yield load
+        finally:
+            load.stop.set()
+            # Each watcher waits for an event; here is the last.
+            async with httpx2.AsyncClient(base_url=url, timeout=10) as client:
+                await client.post("/agents", json=a_registration("the last"))
+
+
+async def served(load: Load, more: int) -> None:
+    """Wait until so many more calls were made."""
+    before = load.calls
+    await async_wait_until(lambda: load.calls >= before + more, description="the load goes on", timeout=15)
+
+
+def history(url: str) -> Past:
+    """Return all that was ever in the log."""
+    with redis.Redis.from_url(url) as client:
+        entries: Any = client.xrange("{mesh}:log")
+    changes: list[Change] = [
+        change_from((entry_id, [part for pair in fields.items() for part in pair])) for entry_id, fields in entries
+    ]
+    return Past(changes)
+
+
+@pytest.mark.parametrize("balancer", [our_balancer, haproxy], ids=["ours", "haproxy"])
+async def test_a_rolling_restart_fails_no_request(balancer: BalancerAt, tmp_path: Path) -> None:
+    """Nobody notices: every answer is 200, every stream ends with a bookmark and goes on elsewhere, nothing is lost."""
+    if balancer is haproxy and HAPROXY is None:
+        pytest.skip("haproxy is not installed; apt-get install haproxy")
+    with RedisServer("--appendonly", "yes", "--appendfsync", "always", tcp=True) as server:
+        replicas = [
+            Replica(
+                server.url, REGISTRY_PORT=str(free_port()), REGISTRY_DRAIN_WAIT=f"{DRAIN_WAIT}s", LOG_LEVEL="warning"
+            )
+            for _ in range(3)
+        ]
+        try:
+            await asyncio.gather(*(asyncio.to_thread(replica.start) for replica in replicas))
+            async with balancer([replica.url for replica in replicas], tmp_path) as url, under_load(url) as load:
+                await served(load, 100)
+                for replica in replicas:
+                    began = time.monotonic()
+                    await asyncio.to_thread(replica.stop, DRAIN_WAIT + STOP_SECONDS)
+                    assert time.monotonic() - began >= DRAIN_WAIT
+                    await served(load, 50)
+                    await asyncio.to_thread(replica.start)
+                    # The balancer must see it before the next one goes.
+                    await served(load, 100)
+            past = history(server.url)
+        finally:
+            for replica in replicas:
+                with contextlib.suppress(AssertionError):
+                    replica.kill()
+
+    assert load.failures == []
+    assert load.calls >= LEAST_CALLS
+    resumes = sum(len(recording.resumes) for recording in load.recordings)
+    assert resumes >= LEAST_RESUMES + len(load.recordings)
+    for recording in load.recordings:
+        check(recording, [past])
+    held = past.view(lambda _agent: True, past.last)
+    assert {name: held[name] >= version for name, version in load.acknowledged.items()} == dict.fromkeys(
+        load.acknowledged, True
+    )
