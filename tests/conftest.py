@@ -52,11 +52,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print why tests were skipped when a server was asked for that is not there."""
-    if terminalreporter.config.getoption("--redis") == "docker":
-        skipped = terminalreporter.getreports("skipped")
-        for reason in sorted({report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)}):
-            terminalreporter.write_line(reason)
+    """Print why tests were skipped: for want of a server or a program that is not there."""
+    skipped = terminalreporter.getreports("skipped")
+    for reason in sorted({report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)}):
+        terminalreporter.write_line(reason)
 
 
 @pytest.fixture(scope="session")
