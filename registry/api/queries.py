@@ -180,10 +180,11 @@ def drain_query(document: Mapping[str, Any]) -> AgentQuery:
     """Read the body of POST /agents/drain. All agents of the mesh are not to be meant by leaving something out."""
     refuse_unknown(document, _DRAIN)
     given = {name: _texts(document, name) for name in document}
-    if not any(one(given, name) for name in _DRAIN):
+    query = _agent_query(given, ())
+    if query == AgentQuery():
         problem = "expected a label selector such as env=dev, or a namespace, or both"
         raise UnprocessableRequest(f"label_selector: {problem}", [Detail("label_selector", problem)])
-    return _agent_query(given, ())
+    return query
 
 
 def _in_service(given: Given, status: str, draining: str) -> bool | None:

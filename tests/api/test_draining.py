@@ -211,6 +211,7 @@ async def test_a_selector_that_finds_nobody_is_no_error(client: httpx2.AsyncClie
     [
         ({}, 422, "label_selector"),
         ({"label_selector": ""}, 422, "label_selector"),
+        ({"label_selector": " "}, 422, "label_selector"),
         ({"namespace": None}, 422, "label_selector"),
         ({"label_selector": "a in"}, 400, "label_selector"),
         ({"label_selector": 7}, 400, "label_selector"),

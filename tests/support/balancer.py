@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from tests.support.eventually import async_wait_until
 from tests.support.ports import free_port
 
-# Seconds between two looks at one replica.
+# Seconds between two looks at one replica, and until one that does not answer is taken for away.
 _LOOK_EVERY = 0.05
-_PATIENCE = 1.0
+_PATIENCE = 3.0
 _CHUNK = 65_536
 HAPROXY = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -40,7 +40,7 @@ class Balancer:
     """Hands each connection to the next replica that is ready, and asks all of them often whether they are.
 
     It looks at no request: a client that keeps its connection keeps its replica until that one ends the connection.
-    `urls` are the replicas, which may come and go at their addresses.
+    `urls` are the replicas, which may come and go at their addresses; while none is ready, all of them get their share.
     """
 
     def __init__(self, urls: Sequence[str]) -> None:
@@ -80,7 +80,8 @@ class Balancer:
         self._turn += 1
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                there = await asyncio.open_connection(*self.ready[self._turn % len(self.ready)])
+                takers = self.ready or self._replicas
+                there = await asyncio.open_connection(*takers[self._turn % len(takers)])
                 await _pass_on((reader, writer), there)
         finally:
             self._tasks.discard(task)
