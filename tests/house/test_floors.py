@@ -26,12 +26,15 @@ MAY_IMPORT = {
     "maintenance": GROUND | {"main", "store", "cache"},
     "command": GROUND | {"main", "maintenance", "server", "store"},
     "__main__": frozenset({"command"}),
+    # The garden house: it imports nothing of the server, so that it may be used where no server is installed.
+    "client": frozenset[str](),
 }
 
 # Where each third party may be imported: rooms, or single modules with a dot.
 THIRD_PARTIES = {
     "click": {"command"},
     "fakeredis": {"store.connection"},
+    "httpx2": {"client.wire"},
     "msgspec": {"model", "api", "cache", "store.codec"},
     "orjson": {"model", "api", "service", "store", "telemetry", "command", "embedding"},
     "packaging": {"service"},
@@ -112,8 +115,8 @@ def test_middleware_is_pure_asgi() -> None:
     assert found == set()
 
 
-def test_only_who_starts_a_registry_reads_the_environment() -> None:
-    """Settings are read once; nobody else looks."""
+def test_only_who_starts_a_registry_or_a_client_reads_the_environment() -> None:
+    """Settings are read once, and so is what a client is told; nobody else looks."""
     readers = {
         module
         for module, path in MODULES.items()
@@ -121,4 +124,4 @@ def test_only_who_starts_a_registry_reads_the_environment() -> None:
         if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "environb"}
     }
 
-    assert {room(module) for module in readers} == {"command", "embedding"}
+    assert {room(module) for module in readers} == {"client", "command", "embedding"}

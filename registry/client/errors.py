@@ -1,0 +1,94 @@
+"""Everything that can go wrong for a client, as one tree.
+
+    ClientError
+    ├── InvalidData             ValueError       what was to be sent is wrong; names the field; nothing was sent
+    │   └── SecurityValidationError               ... does not fit its security context
+    ├── RegistryUnavailable     ConnectionError  no replica could be reached, or none could do it now
+    │   └── UnreadableAnswer    ConnectionError  what answers there is no registry
+    ├── RegistryTimeout         TimeoutError     no answer in time
+    ├── NobodyProvides          TimeoutError     `wait_for` ended before a living agent had the capability
+    ├── Refused                                  the registry said no to `watch` or `wait_for`; `answer` says why
+    │   └── WatchExpired                         a watch cannot go on from the version it was given: list again
+    ├── ClientClosed            RuntimeError     the client was closed before the call
+    └── HttpLibraryMissing      ImportError      install the extra `client`
+
+Everywhere else what the registry refuses is no exception: the call returns the answer, `{"status": "error", ...}`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Outcome = Literal["not_sent", "unknown"]
+
+
+class ClientError(Exception):
+    """Root of the tree."""
+
+
+class InvalidData(ClientError, ValueError):
+    """What was to be sent is wrong. `field` is its path, such as `capabilities[3].name`."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class SecurityValidationError(InvalidData):
+    """The registration does not have what its security context requires, or the context cannot be one."""
+
+
+class _NoAnswer(ClientError):
+    """No answer, or none to go by.
+
+    `outcome` tells whether the registry may have carried the call out: `not_sent` (it did not) or `unknown`. `answer`
+    is the body where a replica said that it cannot do it now, `retry_after` the seconds it asked to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        outcome: Outcome = "not_sent",
+        answer: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+        self.answer = answer
+        self.retry_after = retry_after
+
+
+class RegistryUnavailable(_NoAnswer, ConnectionError):
+    """No replica could be reached, or none could do it now."""
+
+
+class UnreadableAnswer(RegistryUnavailable):
+    """What came back is no answer of a registry: another program listens there, or something in between speaks."""
+
+
+class RegistryTimeout(_NoAnswer, TimeoutError):
+    """No answer came in time."""
+
+
+class NobodyProvides(ClientError, TimeoutError):
+    """No living agent had the capability in time."""
+
+
+class Refused(ClientError):
+    """The registry said no, and there is no answer to return. `answer` is its error body."""
+
+    def __init__(self, message: str, answer: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+class WatchExpired(Refused):
+    """The registry no longer knows what came after the version this watch was to go on from: list again."""
+
+
+class ClientClosed(ClientError, RuntimeError):
+    """The client was closed before the call."""
+
+
+class HttpLibraryMissing(ClientError, ImportError):
+    """The HTTP library is not installed; the message says how to install it."""

@@ -1,0 +1,211 @@
+"""A registry, from the outside: every call of its API, for agents and those who look for them."""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack, cast
+from urllib.parse import quote
+
+from registry.client import reports, shapes
+from registry.client.calling import State, answer_of
+from registry.client.calls import Calls
+from registry.client.checks import body_bytes, check_id, check_ids, check_json, check_registration, check_registrations
+from registry.client.conduct import Options, conduct
+from registry.client.errors import InvalidData, RegistryTimeout, RegistryUnavailable
+from registry.client.filters import AgentFilters, CapabilityFilters, WaitFilters, WatchFilters, query_pairs
+from registry.client.waiting import SPREAD, Waiting
+from registry.client.watch import Watch
+from registry.client.wire import Ask
+
+OFFLINE: shapes.Offline = {"status": "offline", "message": "Registry unavailable"}
+
+
+class RegistryClient:
+    """Calls a registry at one or more URLs. Without a `url` it is that of `MCP_MESH_REGISTRY_URL`.
+
+    Answers are dicts; a refusal is one with `"status": "error"`. Where no replica answers, RegistryUnavailable (a
+    ConnectionError) or RegistryTimeout (a TimeoutError) is raised. It needs no registry to be made, and goes on by
+    itself when one is back. `options` are those of Options. Use it in one event loop at a time, and `close()` it.
+    """
+
+    def __init__(
+        self, url: str | Sequence[str] | None = None, *, token: str | None = None, **options: Unpack[Options]
+    ) -> None:
+        self._calls = Calls(conduct(url, token, **options))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._calls.conduct.urls)}; {self.state})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def state(self) -> State:
+        """How the registry was when it was last asked: `unknown`, `online`, `degraded` or `offline`."""
+        return self._calls.caller.state
+
+    async def close(self) -> None:
+        """End all watches and close all connections. Calls after it raise ClientClosed."""
+        await self._calls.close()
+
+    async def register_agent(self, registration_data: Mapping[str, Any]) -> shapes.Registered | shapes.Refusal:
+        """Register an agent, or change what it says of itself.
+
+        With a `resource_version` in it the registration is conditional. Raises InvalidData naming the field that is
+        wrong, SecurityValidationError where it is the security context.
+        """
+        check_registration(registration_data, self._calls.conduct.security_contexts)
+        unconditional = registration_data.get("resource_version") is None
+        return await self._calls.write(
+            shapes.Registered, "POST", "/agents", registration_data, repeatable=unconditional
+        )
+
+    async def register_with_fallback(
+        self, registration_data: Mapping[str, Any]
+    ) -> shapes.Registered | shapes.Refusal | shapes.Offline:
+        """Register an agent if the registry can be reached; else answer that it is offline, and go on without."""
+        try:
+            return await self.register_agent(registration_data)
+        except (RegistryUnavailable, RegistryTimeout):
+            return OFFLINE.copy()
+
+    async def register_many(self, agents: Sequence[Mapping[str, Any]]) -> shapes.RegisteredMany | shapes.Refusal:
+        """Register up to 200 agents, each of which succeeds or fails alone."""
+        check_registrations(agents, self._calls.conduct.security_contexts)
+        unconditional = all(agent.get("resource_version") is None for agent in agents)
+        return await self._calls.write(
+            shapes.RegisteredMany, "POST", "/agents/batch", {"agents": list(agents)}, repeatable=unconditional
+        )
+
+    async def unregister_agent(self, agent_id: str) -> shapes.Unregistered | shapes.Refusal:
+        """Remove an agent. It is not sent twice: after a failure `outcome` tells whether it may have happened."""
+        return await self._calls.write(shapes.Unregistered, "DELETE", f"/agents/{_in_path(agent_id)}", repeatable=False)
+
+    async def heartbeat(self, agent_id: str, metadata: Mapping[str, Any] | None = None) -> shapes.Beat | shapes.Refusal:
+        """Tell that an agent is alive. `unknown_agent` means: register it again."""
+        document: dict[str, Any] = {"agent_id": check_id(agent_id)}
+        if metadata is not None:
+            check_json({"metadata": metadata})
+            document["metadata"] = metadata
+        return await self._calls.write(shapes.Beat, "POST", "/heartbeat", document)
+
+    async def heartbeats(self, agent_ids: Sequence[str]) -> shapes.Beats | shapes.Refusal:
+        """Tell that up to 1,000 agents are alive."""
+        return await self._calls.write(shapes.Beats, "POST", "/heartbeats", {"agent_ids": check_ids(agent_ids)})
+
+    async def discover_services(self, query: Mapping[str, Any] | None = None) -> shapes.Discovered | shapes.Refusal:
+        """Find agents by the query object of the tool: healthy ones unless its `status` says otherwise."""
+        if query is not None and not isinstance(query, Mapping):
+            raise InvalidData("query", "query: expected a dict")
+        asked = dict(query or {})
+        check_json(asked, "query.")
+        path = "/mcp/tools/discover_services"
+        ask = Ask("POST", path, body=body_bytes({"query": asked}))
+        if "resource_version" in asked:
+            return await self._calls.answer(shapes.Discovered, ask)
+        from_memory = Ask("POST", path, body=body_bytes({"query": asked | {"resource_version": "0"}}))
+        return await self._calls.degradable(shapes.Discovered, ask, from_memory)
+
+    async def agents(self, **filters: Unpack[AgentFilters]) -> shapes.AgentList | shapes.Refusal:
+        """List agents that match all filters; with `wait` and a `resource_version`, once the answer has changed."""
+        return await self._calls.read(
+            shapes.AgentList, "/agents", query_pairs(filters), longer=SPREAD * (filters.get("wait") or 0.0)
+        )
+
+    async def agent(self, agent_id: str) -> shapes.Agent | shapes.Refusal:
+        """Show one agent."""
+        return await self._calls.read(shapes.Agent, f"/agents/{_in_path(agent_id)}")
+
+    async def get_agent_status(self, agent_id: str) -> shapes.AgentShown | shapes.Refusal:
+        """Show one agent, as the tool does: under `agent`, beside a `status` of the call."""
+        document = {"agent_id": check_id(agent_id)}
+        return await self._calls.answer(
+            shapes.AgentShown, Ask("POST", "/mcp/tools/get_agent_status", body=body_bytes(document))
+        )
+
+    async def agent_status(self, agent_id: str) -> shapes.AgentStatus | shapes.Refusal:
+        """Show an agent's status alone."""
+        return await self._calls.read(shapes.AgentStatus, f"/agents/{_in_path(agent_id)}/status")
+
+    async def agent_health(self, agent_id: str) -> reports.AgentHealth | shapes.Refusal:
+        """Show how an agent is, with its thresholds and the time since its last heartbeat."""
+        return await self._calls.answer(reports.AgentHealth, Ask("GET", f"/health/{_in_path(agent_id)}"))
+
+    async def capabilities(self, **filters: Unpack[CapabilityFilters]) -> shapes.CapabilityList | shapes.Refusal:
+        """Search capabilities: one row for each capability of each agent."""
+        return await self._calls.read(shapes.CapabilityList, "/capabilities", query_pairs(filters))
+
+    async def health(self) -> reports.Health | shapes.Refusal:
+        """Show how the replica is that answers."""
+        return await self._calls.answer(reports.Health, Ask("GET", "/health"))
+
+    async def ready(self) -> reports.Ready | shapes.Refusal:
+        """Tell whether any replica takes requests."""
+        try:
+            return await self._calls.answer(reports.Ready, Ask("GET", "/ready"), eager=True)
+        except RegistryUnavailable as failure:
+            if failure.answer is None or failure.answer.get("status") != "not_ready":
+                raise
+            return {"status": "not_ready"}
+
+    async def metrics(self) -> reports.Metrics | shapes.Refusal:
+        """Show the numbers of the mesh."""
+        return await self._calls.answer(reports.Metrics, Ask("GET", "/metrics"))
+
+    async def metrics_text(self) -> str | shapes.Refusal:
+        """Show the numbers as Prometheus reads them."""
+        reply = await self._calls.reply(Ask("GET", "/metrics/prometheus", headers={"accept": "text/plain"}))
+        if reply.headers.get("content-type", "").startswith("text/plain"):
+            return reply.body.decode()
+        return cast("shapes.Refusal", answer_of(reply))
+
+    async def tools(self) -> reports.Tools | shapes.Refusal:
+        """List the registry's MCP tools with their schemas."""
+        return await self._calls.answer(reports.Tools, Ask("GET", "/mcp/tools"))
+
+    async def openapi(self) -> dict[str, Any]:
+        """Return the API as an OpenAPI document."""
+        return answer_of(await self._calls.reply(Ask("GET", "/openapi.json")))
+
+    async def describe(self) -> reports.Description | shapes.Refusal:
+        """Tell what answers: its name, version and endpoints."""
+        return await self._calls.answer(reports.Description, Ask("GET", "/"))
+
+    async def wait_for(
+        self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]
+    ) -> list[shapes.Agent]:
+        """Return the living agents that have a capability, once there is one; no registry need be there yet.
+
+        Raises NobodyProvides, a TimeoutError, after `timeout` seconds, and Refused for filters that are wrong.
+        """
+        asked = query_pairs({**filters, "capability": capability})
+        return await Waiting(self._calls, capability, asked).until(timeout)
+
+    def watch(
+        self,
+        *,
+        resource_version: str | int | None = None,
+        send_initial: bool = False,
+        bookmarks: bool = False,
+        **filters: Unpack[WatchFilters],
+    ) -> Watch:
+        """Follow the changes of agents that match all filters: `async with client.watch() as events`.
+
+        It begins now, with the state as ADDED events where `send_initial`; or after a `resource_version`, and then
+        raises WatchExpired where the registry no longer knows what came after it. `bookmarks` are events, too, if
+        wanted. Where events were lost for good, the difference to what is there now is told instead.
+        """
+        if send_initial and resource_version is not None:
+            raise InvalidData("send_initial", "send_initial: the state is told at its own version, not at a given one")
+        since = None if resource_version is None else str(resource_version)
+        told = send_initial or since is not None
+        return self._calls.watch(query_pairs(filters), since, told=told, bookmarks=bookmarks)
+
+
+def _in_path(agent_id: str) -> str:
+    """Return an id as one segment of a path; one of dots alone would else be taken for a way up."""
+    return quote(check_id(agent_id), safe="").replace(".", "%2E")
