@@ -1,0 +1,48 @@
+"""Filters as they stand in a query string."""
+
+from typing import Any
+
+import pytest
+
+from registry.api.queries import AGENTS, CAPABILITIES
+from registry.client import InvalidData
+from registry.client.filters import AgentFilters, CapabilityFilters, WatchFilters, query_pairs
+
+
+def test_the_filters_are_those_of_the_api() -> None:
+    """A watch has its own parameters beside them."""
+    stream = {"watch", "send_initial", "timeout"}
+
+    assert {name.rstrip("_") for name in AgentFilters.__annotations__} == set(AGENTS) - stream
+    assert set(CapabilityFilters.__annotations__) == set(CAPABILITIES)
+    assert set(WatchFilters.__annotations__) < set(AgentFilters.__annotations__)
+
+
+def test_values_are_written_as_the_api_reads_them() -> None:
+    """In one order, so that the same question is the same question."""
+    filters = {
+        "status": "any",
+        "fuzzy_match": True,
+        "capability": ["x", "y"],
+        "continue_": "t",
+        "limit": 5,
+        "wait": 1.5,
+    }
+
+    assert query_pairs(filters) == query_pairs(dict(reversed(filters.items())))
+    assert query_pairs(filters | {"namespace": None}) == (
+        ("capability", "x"),
+        ("capability", "y"),
+        ("continue", "t"),
+        ("fuzzy_match", "true"),
+        ("limit", "5"),
+        ("status", "any"),
+        ("wait", "1500ms"),
+    )
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, object(), [["x"]], b"x"])
+def test_what_cannot_stand_in_a_query_is_refused(value: Any) -> None:
+    """By its name."""
+    with pytest.raises(InvalidData, match=r"^label_selector: a "):
+        query_pairs({"label_selector": value} if not isinstance(value, bytes) else {"label_selector": [value]})

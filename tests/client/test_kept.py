@@ -1,0 +1,77 @@
+"""Answers that are kept: bounded, unchangeable from outside, and not trusted after a write."""
+
+import time
+
+import pytest
+
+from registry.client.kept import Kept
+
+
+def held_in(kept: Kept, key: str, body: bytes = b'{"a":[1]}') -> None:
+    """Keep an answer."""
+    kept.put(key, body, None, time.monotonic())
+
+
+def test_the_least_used_goes_first() -> None:
+    """Looking at one is using it."""
+    kept = Kept(2, 10)
+    held_in(kept, "a")
+    held_in(kept, "b")
+    kept.get("a")
+    held_in(kept, "c")
+
+    assert [key for key in "abc" if kept.get(key)] == ["a", "c"]
+
+
+def test_bytes_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is too large alone is not kept at all."""
+    monkeypatch.setattr("registry.client.kept._MOST_BYTES", 10)
+    kept = Kept(100, 10)
+    for key in "abc":
+        held_in(kept, key, b"[1234]")
+    held_in(kept, "d", b"[12345678901]")
+
+    assert [key for key in "abcd" if kept.get(key)] == ["c"]
+    kept.drop("c")
+    assert kept._bytes == 0
+
+
+def test_who_got_an_answer_cannot_change_it() -> None:
+    """Each gets a new one."""
+    kept = Kept(2, 10)
+    held_in(kept, "a")
+    held = kept.get("a")
+    assert held is not None
+
+    held.answer()["a"].append(2)
+
+    assert held.answer() == {"a": [1]}
+
+
+def test_an_answer_is_good_for_its_time_and_until_a_write() -> None:
+    """A confirmed one is good again, at the version of the confirmation."""
+    kept = Kept(2, 10)
+    held_in(kept, "a", b'{"resource_version":"1"}')
+    held = kept.get("a")
+    assert held is not None
+    assert kept.is_good(held)
+
+    kept.distrust()
+    assert not kept.is_good(held)
+    kept.confirm(held, "7", time.monotonic())
+    assert kept.is_good(held)
+    assert held.answer() == {"resource_version": "7"}
+    held.at -= 10
+    assert not kept.is_good(held)
+
+
+def test_nothing_is_kept_where_nothing_may_be() -> None:
+    """And nothing is good for no time."""
+    none, forgetful = Kept(0, 10), Kept(1, 0)
+    held_in(none, "a")
+    held_in(forgetful, "a")
+    held = forgetful.get("a")
+    assert held is not None
+
+    assert none.get("a") is None
+    assert not forgetful.is_good(held)

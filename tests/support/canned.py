@@ -1,0 +1,72 @@
+"""A server that answers what it was told to, one answer after the other: balancers, strangers, replicas on bad days."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+
+def canned(status: int, body: object = b"", headers: Mapping[str, str] | None = None) -> bytes:
+    """Return a whole HTTP answer; a body that is no bytes is sent as JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status} canned", f"content-length: {len(content)}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + content
+
+
+class CannedServer:
+    """Listens on a loopback address and gives `answers` in turn, the last one for ever; with none it stays silent.
+
+    `requests` are the heads of those that came, as text.
+    """
+
+    def __init__(self, *answers: bytes, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.requests: list[str] = []
+        self.port = port
+        self._host = host
+        self._answers = list(answers)
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{self._host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, self._host, self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in tuple(self._open):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                lengths = [
+                    line.split(":")[1] for line in head.splitlines() if line.lower().startswith("content-length")
+                ]
+                await reader.readexactly(int(lengths[0]) if lengths else 0)
+                self.requests.append(head)
+                if self._answers:
+                    writer.write(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])
+                    await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._open.discard(writer)
+            writer.transport.abort()
+
+
+def json_of(**fields: Any) -> bytes:
+    """Return a 200 with these fields."""
+    return canned(200, fields)
