@@ -275,7 +275,7 @@ async def test_one_client_serves_many_at_once(redis_url: str) -> None:
         assert len(ids(await client.agents())) == 150
 
 
-async def test_a_base_path_stands_before_every_call(redis_url: str) -> None:
+async def test_the_path_of_a_url_stands_before_every_call(redis_url: str) -> None:
     """As behind a gateway; the registry's own twin stands for one."""
     async with serving(redis_url) as served, RegistryClient(f"{served.url}/api/v1/") as client:
         done(await client.register_agent(REGISTRATION))

@@ -1,0 +1,288 @@
+"""Every call of the API is there, answers what stands on the wire, and is typed as it is."""
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any, assert_type, get_type_hints
+
+import pytest
+
+from registry.api.openapi import endpoints
+from registry.client import (
+    Agent,
+    AgentHealth,
+    AgentList,
+    AgentShown,
+    AgentStatus,
+    Beat,
+    Beats,
+    Capability,
+    CapabilityList,
+    CapabilityRow,
+    Description,
+    Detail,
+    Discovered,
+    Health,
+    Leader,
+    Metrics,
+    Ready,
+    Refusal,
+    Registered,
+    RegisteredMany,
+    RegistryClient,
+    Tool,
+    Unregistered,
+)
+from tests.client.calling_on import REGISTRATION, done, ids, refused
+from tests.support.serving import serving
+
+GOLDEN = Path(__file__).parent.parent / "wire" / "golden"
+
+# The shape of each answer on the wire; a path leads to a part of it.
+SHAPES: dict[str, type] = {
+    "registered": Registered,
+    "unregistered": Unregistered,
+    "heartbeat": Beat,
+    "heartbeats": Beats,
+    "batch": RegisteredMany,
+    "agent": Agent,
+    "agent_pending": Agent,
+    "agents": AgentList,
+    "agents_none": AgentList,
+    "agent_status": AgentStatus,
+    "agent_health": AgentHealth,
+    "agent_health_pending": AgentHealth,
+    "capabilities": CapabilityList,
+    "discovered": Discovered,
+    "status_tool": AgentShown,
+    "health": Health,
+    "ready": Ready,
+    "metrics": Metrics,
+    "root": Description,
+    "agents.agents.0": Agent,
+    "agent.capabilities.0": Capability,
+    "capabilities.capabilities.0": CapabilityRow,
+    "batch.results.0": Registered,
+    "batch.results.1": Refusal,
+    "heartbeats.results.file-agent-001": Beat,
+    "health.leader": Leader,
+    "error_422.details.0": Detail,
+    **{name.stem: Refusal for name in GOLDEN.glob("error_*.json")},
+}
+# What an agent said of itself beyond what is known; it is kept and given back.
+OWN = {"motto", "a field of its own"}
+
+
+def on_the_wire(place: str) -> dict[str, Any]:
+    """Return a part of a golden answer."""
+    name, *steps = place.split(".")
+    text = (GOLDEN / f"{name}.json").read_text(encoding="utf-8")
+    value: Any = json.loads(re.sub(r"(?<!\")<(seconds|pid)>", "1", text))
+    for step in steps:
+        value = value[int(step)] if isinstance(value, list) else value[step]
+    found: dict[str, Any] = value
+    return found
+
+
+@pytest.mark.parametrize("place", SHAPES)
+def test_the_shapes_are_those_of_the_wire(place: str) -> None:
+    """All that is required is there, and nothing is there that the shape does not know."""
+    shape = SHAPES[place]
+    fields = set(on_the_wire(place)) - OWN
+
+    assert fields >= shape.__required_keys__  # type: ignore[attr-defined]
+    assert fields <= set(get_type_hints(shape))
+
+
+def test_every_answer_on_the_wire_has_its_shape() -> None:
+    """A new answer comes with one."""
+    assert {name.stem for name in GOLDEN.iterdir()} <= {place.partition(".")[0] for place in SHAPES}
+
+
+# Each call of the API, and the method that makes it.
+METHODS = {
+    "GET /": "describe",
+    "GET /agents": "agents",
+    "POST /agents": "register_agent",
+    "POST /agents/batch": "register_many",
+    "GET /agents/{agent_id}": "agent",
+    "DELETE /agents/{agent_id}": "unregister_agent",
+    "GET /agents/{agent_id}/status": "agent_status",
+    "GET /capabilities": "capabilities",
+    "POST /heartbeat": "heartbeat",
+    "POST /heartbeats": "heartbeats",
+    "GET /health": "health",
+    "GET /health/{agent_id}": "agent_health",
+    "GET /ready": "ready",
+    "GET /metrics": "metrics",
+    "GET /metrics/prometheus": "metrics_text",
+    "GET /mcp/tools": "tools",
+    "POST /mcp/tools/discover_services": "discover_services",
+    "POST /mcp/tools/get_agent_status": "get_agent_status",
+    "GET /openapi.json": "openapi",
+}
+# Tools that do what another call does, under the tool's own name.
+SAME = {f"POST /mcp/tools/{name}" for name in ("register_agent", "unregister_agent", "heartbeat")}
+# What is more than one call.
+MORE = {"close", "register_with_fallback", "wait_for", "watch"}
+
+
+def test_every_call_of_the_api_has_its_method() -> None:
+    """And every tool has a method of its name."""
+    assert set(METHODS) | SAME == set(endpoints())
+    public = {name for name, _ in inspect.getmembers(RegistryClient, inspect.isfunction) if not name.startswith("_")}
+    assert public == set(METHODS.values()) | MORE
+    assert {call.rpartition("/")[2] for call in endpoints() if call.startswith("POST /mcp/tools/")} <= public
+
+
+async def test_every_call_answers_as_the_api_does(redis_url: str) -> None:
+    """The very answers that HTTP gives, but for the moment they are given."""
+    async with serving(redis_url) as served, RegistryClient(served.url) as client:
+        done(await client.register_agent(REGISTRATION))
+        many: Any = await client.register_many(
+            [REGISTRATION | {"id": "b"}, REGISTRATION | {"id": "c", "endpoint": "x"}]
+        )
+        done(await client.heartbeat("a", {"load": 1}))
+        beats: Any = await client.heartbeats(["a", "nobody"])
+
+        assert [result["status"] for result in many["results"]] == ["success", "error"]
+        assert [beats["results"][name]["status"] for name in ("a", "nobody")] == ["success", "error"]
+        for path, answer in (
+            (
+                "/agents?capability=greeting&status=healthy",
+                await client.agents(capability="greeting", status="healthy"),
+            ),
+            ("/agents?limit=1", await client.agents(limit=1)),
+            ("/agents/a", await client.agent("a")),
+            ("/agents/a/status", await client.agent_status("a")),
+            ("/capabilities?name=greeting", await client.capabilities(name="greeting")),
+            ("/health/a", await client.agent_health("a")),
+            ("/health", await client.health()),
+            ("/ready", await client.ready()),
+            ("/metrics", await client.metrics()),
+            ("/mcp/tools", await client.tools()),
+            ("/openapi.json", await client.openapi()),
+            ("/", await client.describe()),
+        ):
+            assert at_any_time(answer) == at_any_time((await served.client.get(path)).json()), path
+        assert "mcp_registry_agents_total 2.0" in str(await client.metrics_text())
+        shown: Any = await client.get_agent_status("a")
+        assert shown["agent"] == await client.agent("a")
+        assert ids(await client.discover_services()) == ["a"]
+        assert ids(await client.discover_services({"capabilities": ["greeting"], "status": "any"})) == ["a", "b"]
+        assert done(await client.unregister_agent("a"))["agent_id"] == "a"
+        assert ids(await client.agents()) == ["b"]
+
+
+def at_any_time(answer: Any) -> dict[str, Any]:
+    """Return an answer without what moves by itself; in lists a heartbeat may be a second late."""
+    moves = {"timestamp", "uptime_seconds", "time_since_heartbeat", "behind_seconds", "continue", "last_heartbeat"}
+    found = {name: value for name, value in answer.items() if name not in moves}
+    if "agents" in found:
+        found["agents"] = [at_any_time(agent) for agent in found["agents"]]
+    return found
+
+
+async def test_a_long_list_is_read_page_by_page(redis_url: str) -> None:
+    """`continue` is a word of Python: `continue_`, or in a dict."""
+    async with serving(redis_url) as served, RegistryClient(served.url) as client:
+        await client.register_many([REGISTRATION | {"id": name} for name in "abc"])
+        first: Any = await client.agents(limit=2)
+        second: Any = await client.agents(limit=2, continue_=first["continue"])
+        token: Any = {"continue": first["continue"]}
+
+        assert ids(first) + ids(second) == ["a", "b", "c"]
+        assert ids(await client.agents(limit=2, **token)) == ["c"]
+
+
+async def test_waiting_for_a_change_lasts_as_long_as_it_takes(redis_url: str) -> None:
+    """A long poll is no silence, however short a call may be else."""
+    async with serving(redis_url) as served, RegistryClient(served.url, timeout=1.0, try_timeout=0.8) as client:
+        before: Any = await client.agents()
+        after = await client.agents(wait=1.5, resource_version=before["resource_version"])
+
+        assert ids(after) == []
+
+
+REFUSED = {
+    "register_agent": lambda client: client.register_agent(REGISTRATION | {"endpoint": "x"}),
+    "register_many": lambda client: client._calls.write(RegisteredMany, "POST", "/agents/batch", {"agents": 1}),
+    "unregister_agent": lambda client: client.unregister_agent("nobody"),
+    "heartbeat": lambda client: client.heartbeat("nobody"),
+    "agent": lambda client: client.agent("nobody"),
+    "agent_status": lambda client: client.agent_status("nobody"),
+    "agent_health": lambda client: client.agent_health("nobody"),
+    "get_agent_status": lambda client: client.get_agent_status("nobody"),
+    "agents": lambda client: client.agents(label_selector="=="),
+    "capabilities": lambda client: client.capabilities(version_constraint="nonsense"),
+    "discover_services": lambda client: client.discover_services({"capabilty": "x"}),
+    "unknown filter": lambda client: client.agents(capabilty="x"),
+}
+
+
+@pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
+async def test_a_refusal_is_returned_as_the_registry_says_it(redis_url: str, call: Any) -> None:
+    """`{"status": "error", ...}` with a code, and what to do."""
+    async with serving(redis_url) as served, RegistryClient(served.url) as client:
+        answer = refused(await call(client))
+
+        assert answer["error"] in ("unknown_agent", "malformed_request", "validation_failed")
+        assert answer["message"]
+
+
+async def test_a_stale_registration_changes_nothing(redis_url: str) -> None:
+    """409 with the version there is, as an answer."""
+    async with serving(redis_url) as served, RegistryClient(served.url) as client:
+        version = done(await client.register_agent(REGISTRATION))["resource_version"]
+        answer = refused(await client.register_agent(REGISTRATION | {"resource_version": "0", "labels": {"k": "v"}}))
+
+        assert (answer["error"], answer["resource_version"]) == ("stale_version", version)
+        done(await client.register_agent(REGISTRATION | {"resource_version": version, "labels": {"k": "v"}}))
+
+
+@pytest.mark.parametrize("agent_id", ["a:b", "a..b", "-", "batch"])
+async def test_any_id_finds_its_agent(redis_url: str, agent_id: str) -> None:
+    """Whatever it would mean in a path."""
+    async with serving(redis_url) as served, RegistryClient(served.url) as client:
+        done(await client.register_agent(REGISTRATION | {"id": agent_id}))
+
+        shown: Any = await client.agent(agent_id)
+        assert shown["id"] == agent_id
+        assert (await client.agent_status(agent_id))["status"] == "pending"
+        assert (await client.agent_health(agent_id))["status"] == "pending"
+        done(await client.unregister_agent(agent_id))
+        for way_up in (".", ".."):
+            assert refused(await client.agent(way_up))["error"] == "unknown_agent"
+
+
+async def test_readiness_is_told_of_whoever_is_ready(redis_url: str) -> None:
+    """A replica that goes down says so, and another one is asked."""
+    async with serving(redis_url) as one, serving(redis_url) as two, RegistryClient(one.url) as client:
+        one.registry.overview.draining = True
+
+        assert await client.ready() == {"status": "not_ready"}
+        async with RegistryClient([one.url, two.url]) as both:
+            assert await both.ready() == {"status": "ready"}
+
+
+async def types_of(client: RegistryClient) -> None:
+    """Never run: mypy reads it. An answer is told from a refusal by what is in it."""
+    found = await client.agents()
+    if "error" in found:
+        assert_type(found, Refusal)
+        return
+    assert_type(found, AgentList)
+    registered = await client.register_agent({})
+    if registered["status"] == "success":
+        assert_type(registered, Registered)
+    shown = await client.agent("a")
+    if shown["status"] != "error":
+        assert_type(shown, Agent)
+    beat = await client.heartbeat("a")
+    assert_type(beat, Beat | Refusal)
+
+
+def test_the_tools_of_the_wire_have_their_shape() -> None:
+    """Name, description and schema, and no more."""
+    assert set(get_type_hints(Tool)) == {"name", "description", "inputSchema"}
