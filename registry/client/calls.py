@@ -34,7 +34,7 @@ class Calls:
         self._wire = Wire(conduct.token)
         self.caller = Caller(conduct, self._endpoints, self._wire)
         self._kept = Kept(conduct.cache_size, conduct.cache_ttl)
-        self._reading = Reading(self.caller, self._kept, conduct.offline_ttl)
+        self._reading = Reading(self.caller, self._kept, conduct)
         self._watches = weakref.WeakSet[Watch]()
         self._closed = False
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -44,18 +45,17 @@ class Endpoints:
         self._resolve = resolve
         self._order: list[Endpoint] = []
         self._known: dict[SplitResult, list[Endpoint]] = {}
-        self._looked = -_FRESH
+        self._looked = -math.inf
+        self._looking: asyncio.Task[None] | None = None
 
     async def order(self, *, anew: bool = False) -> list[Endpoint]:
         """Return all of them; names are looked up again now and then, or `anew`."""
-        now = time.monotonic()
-        if anew or now - self._looked >= _FRESH:
-            self._looked = now
-            found = [each for url in self._urls for each in await self._expanded(url)]
-            kept = [each for each in self._order if each in found]
-            new = list(dict.fromkeys(each for each in found if each not in kept))
-            random.shuffle(new)
-            self._order = kept + new
+        if anew or time.monotonic() - self._looked >= _FRESH:
+            looking = self._looking
+            if looking is None or looking.done() or looking.get_loop() is not asyncio.get_running_loop():
+                looking = self._looking = asyncio.create_task(self._look())
+            # Whoever comes meanwhile waits for the same; who is cancelled does not take it from the others.
+            await asyncio.shield(looking)
         return list(self._order)
 
     def answered(self, endpoint: Endpoint) -> None:
@@ -69,6 +69,14 @@ class Endpoints:
         if len(self._order) > 1 and endpoint in self._order:
             self._order.remove(endpoint)
             self._order.append(endpoint)
+
+    async def _look(self) -> None:
+        found = [each for url in self._urls for each in await self._expanded(url)]
+        kept = [each for each in self._order if each in found]
+        new = list(dict.fromkeys(each for each in found if each not in kept))
+        random.shuffle(new)
+        self._order = kept + new
+        self._looked = time.monotonic()
 
     async def _expanded(self, url: SplitResult) -> list[Endpoint]:
         """Return one endpoint for each address of a name that has several; else the URL as it is."""

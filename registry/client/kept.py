@@ -12,7 +12,7 @@ _MOST_BYTES = 64 * 1024 * 1024
 
 @dataclass(slots=True)
 class Held:
-    """One answer as it came: its body, its ETag, when it was last known to be true, and how many writes came before.
+    """One answer as it came: its body, its ETag, when it was asked for, and how many writes came before.
 
     `version` is the resource version at which it was confirmed later, if it was.
     """
@@ -33,11 +33,16 @@ class Held:
         read: dict[str, Any] = json.loads(self.body)
         return read if self.version is None else read | {"resource_version": self.version}
 
+    def confirm(self, version: str | None, at: float, writes: int) -> None:
+        """It is still true: at this version, as asked at this monotonic moment, after so many writes."""
+        self.at, self.writes, self.version = at, writes, version or self.version
+
 
 class Kept:
     """The answers used last, at most `size` of them and 64 MiB.
 
-    An answer is for use without asking while it is younger than `ttl` seconds and this client wrote nothing since.
+    An answer is for use without asking while it is younger than `ttl` seconds and this client wrote nothing since it
+    asked; `writes` counts that.
     """
 
     def __init__(self, size: int, ttl: float) -> None:
@@ -45,7 +50,7 @@ class Kept:
         self._ttl = ttl
         self._held: OrderedDict[Hashable, Held] = OrderedDict()
         self._bytes = 0
-        self._writes = 0
+        self.writes = 0
 
     def get(self, key: Hashable) -> Held | None:
         """Return an answer, however old."""
@@ -56,22 +61,18 @@ class Kept:
 
     def is_good(self, held: Held) -> bool:
         """Tell whether an answer may be used without asking."""
-        return held.writes == self._writes and held.age < self._ttl
+        return held.writes == self.writes and held.age < self._ttl
 
-    def put(self, key: Hashable, body: bytes, etag: str | None, began: float) -> None:
-        """Keep an answer to a question asked at the monotonic moment `began`."""
+    def put(self, key: Hashable, held: Held) -> None:
+        """Keep an answer, in the place of an older one."""
         self.drop(key)
-        if self._size == 0 or len(body) > _MOST_BYTES:
+        if self._size == 0 or len(held.body) > _MOST_BYTES:
             return
-        self._held[key] = Held(body, etag, began, self._writes)
-        self._bytes += len(body)
+        self._held[key] = held
+        self._bytes += len(held.body)
         while len(self._held) > self._size or self._bytes > _MOST_BYTES:
             _, oldest = self._held.popitem(last=False)
             self._bytes -= len(oldest.body)
-
-    def confirm(self, held: Held, version: str | None, began: float) -> None:
-        """An answer is still true, at this version."""
-        held.at, held.writes, held.version = began, self._writes, version or held.version
 
     def drop(self, key: Hashable) -> None:
         """Forget an answer."""
@@ -81,4 +82,4 @@ class Kept:
 
     def distrust(self) -> None:
         """This client wrote: what is kept must be asked for again before it is used."""
-        self._writes += 1
+        self.writes += 1

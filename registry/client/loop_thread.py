@@ -1,18 +1,22 @@
 """An event loop in a thread of its own, for those who have none."""
 
 import asyncio
+import concurrent.futures
 import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from registry.client.errors import ClientClosed
+
 T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for other threads, from inside running event loops as well. It starts with the first one.
+    """Runs coroutines for other threads, from inside running event loops as well, until it is stopped.
 
-    The thread does not keep the process alive. A process that was forked off starts one of its own.
+    It starts with the first one, and does not keep the process alive. A process that was forked off starts one of its
+    own.
     """
 
     def __init__(self) -> None:
@@ -20,32 +24,50 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
+        self._stopped = False
 
     def run(self, doing: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine, wait for it and return its result; an interrupted wait cancels it."""
-        future = asyncio.run_coroutine_threadsafe(doing, self._running())
+        """Run a coroutine, wait for it and return its result; an interrupted wait cancels it.
+
+        Raises ClientClosed after `stop()`, which also ends who is waiting.
+        """
+        # Under the lock, so that what is handed over is there before the loop is told to stop.
+        with self._lock:
+            if self._stopped:
+                doing.close()
+                raise _closed()
+            future = asyncio.run_coroutine_threadsafe(doing, self._running())
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            if self._stopped:
+                raise _closed() from None
+            raise
         except BaseException:
             future.cancel()
             raise
 
     def stop(self) -> None:
-        """End the loop and the thread; the next coroutine would start others."""
+        """End what still runs, the loop and the thread."""
         with self._lock:
+            self._stopped = True
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is not None and thread is not None and self._pid == os.getpid():
+            if loop is None or thread is None or self._pid != os.getpid():
+                return
             loop.call_soon_threadsafe(loop.stop)
-            thread.join()
+        thread.join()
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None or self._pid != os.getpid():
-                self._loop = asyncio.new_event_loop()
-                self._pid = os.getpid()
-                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="registry client", daemon=True)
-                self._thread.start()
-            return self._loop
+        if self._loop is None or self._pid != os.getpid():
+            self._loop = asyncio.new_event_loop()
+            self._pid = os.getpid()
+            self._thread = threading.Thread(target=_serve, args=(self._loop,), name="registry client", daemon=True)
+            self._thread.start()
+        return self._loop
+
+
+def _closed() -> ClientClosed:
+    return ClientClosed("This client was closed; make another one")
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -58,5 +80,6 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         loop.close()

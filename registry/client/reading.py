@@ -4,22 +4,25 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from registry.client.calling import Caller, answer_of
+from registry.client.calling import Caller, Failure, answer_of
+from registry.client.conduct import Conduct
 from registry.client.errors import RegistryTimeout, RegistryUnavailable
 from registry.client.kept import Held, Kept
-from registry.client.wire import Ask
+from registry.client.wire import Ask, Reply
 
 _OK, _NOT_MODIFIED = 200, 304
+# Seconds that a second way to an answer has at least, however long the first took.
+_LEAST = 1.0
 STALE = "stale_seconds"
 
 
 class Reading:
-    """Makes reads, and keeps their answers. `offline_ttl` is how old one may be that is given where nobody answers."""
+    """Makes reads, and keeps their answers."""
 
-    def __init__(self, caller: Caller, kept: Kept, offline_ttl: float) -> None:
+    def __init__(self, caller: Caller, kept: Kept, conduct: Conduct) -> None:
         self._caller = caller
         self._kept = kept
-        self._offline_ttl = offline_ttl
+        self._conduct = conduct
 
     async def read(self, ask: Ask, from_memory: Ask) -> dict[str, Any]:
         """Return an answer or a refusal; one that may be old tells how old, as `stale_seconds`.
@@ -31,35 +34,45 @@ class Reading:
         held = self._kept.get(key)
         if held is not None and self._kept.is_good(held):
             return held.answer()
-        began = time.monotonic()
+        began, writes = time.monotonic(), self._kept.writes
         if held is not None and held.etag is not None:
             ask = replace(ask, headers={"if-none-match": held.etag})
         try:
             reply = await self._caller.call(ask, eager=True)
         except (RegistryUnavailable, RegistryTimeout) as failure:
-            return await self._instead(failure, from_memory, held)
+            reply_or_answer = await self._instead(failure, ask, from_memory, held, began)
+            if not isinstance(reply_or_answer, Reply):
+                return reply_or_answer
+            reply = reply_or_answer
         if held is not None and reply.status == _NOT_MODIFIED:
-            self._kept.confirm(held, reply.headers.get("x-resource-version"), began)
+            held.confirm(reply.headers.get("x-resource-version"), began, writes)
             return held.answer()
         answer = answer_of(reply)
         if reply.status == _OK:
-            self._kept.put(key, reply.body, reply.headers.get("etag"), began)
+            self._kept.put(key, Held(reply.body, reply.headers.get("etag"), began, writes))
         else:
             self._kept.drop(key)
         return answer
 
     async def _instead(
-        self, failure: RegistryUnavailable | RegistryTimeout, from_memory: Ask, held: Held | None
-    ) -> dict[str, Any]:
-        """Answer without the registry being able to."""
+        self, failure: Failure, ask: Ask, from_memory: Ask, held: Held | None, began: float
+    ) -> dict[str, Any] | Reply:
+        """Answer without a replica that could be fresh; where one may be soon, wait for its reply."""
         if failure.answer is not None:
             try:
-                reply = await self._caller.call(replace(from_memory, from_memory=True), tries=1)
+                reply = await self._caller.call(
+                    replace(from_memory, from_memory=True), tries=1, within=self._left(began)
+                )
             except (RegistryUnavailable, RegistryTimeout) as worse:
                 failure = worse
             else:
                 age = {STALE: float(reply.headers.get("x-registry-stale", 0))} if reply.status == _OK else {}
                 return answer_of(reply) | age
-        if held is None or held.age > self._offline_ttl:
+        if held is not None and held.age <= self._conduct.offline_ttl:
+            return held.answer() | {STALE: round(held.age, 1)}
+        if failure.answer is None:
             raise failure
-        return held.answer() | {STALE: round(held.age, 1)}
+        return await self._caller.call(ask, within=self._left(began))
+
+    def _left(self, began: float) -> float:
+        return max(_LEAST, self._conduct.timeout - (time.monotonic() - began))

@@ -1,5 +1,6 @@
 """The client for code without an event loop: the same calls, waited for."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -7,6 +8,7 @@ from typing import Any, Self, Unpack
 from registry.client import reports, shapes
 from registry.client.calling import State
 from registry.client.conduct import Options
+from registry.client.errors import ClientClosed
 from registry.client.filters import AgentFilters, CapabilityFilters, WaitFilters, WatchFilters
 from registry.client.loop_thread import LoopThread
 from registry.client.registry_client import RegistryClient
@@ -42,12 +44,14 @@ class SyncWatch:
         """Wait for the next event. Raises Refused where the registry does not want the watch."""
         try:
             return self._thread.run(self._watch.__anext__())
-        except StopAsyncIteration:
+        except (StopAsyncIteration, ClientClosed):
             raise StopIteration from None
 
     def close(self) -> None:
         """End the watch; who waits for an event is told that there are no more."""
-        self._thread.run(self._watch.close())
+        # A client that was closed has closed it.
+        with contextlib.suppress(ClientClosed):
+            self._thread.run(self._watch.close())
 
 
 class SyncRegistryClient:
@@ -80,7 +84,8 @@ class SyncRegistryClient:
 
     def close(self) -> None:
         """End all watches and close all connections. Calls after it raise ClientClosed."""
-        self._thread.run(self._client.close())
+        with contextlib.suppress(ClientClosed):
+            self._thread.run(self._client.close())
         self._thread.stop()
 
     def register_agent(self, registration_data: Mapping[str, Any]) -> shapes.Registered | shapes.Refusal:

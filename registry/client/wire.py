@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from registry import __version__
 from registry.client.endpoints import Endpoint
 from registry.client.errors import (
+    ClientClosed,
     HttpLibraryMissing,
     Outcome,
     RegistryTimeout,
@@ -64,6 +65,7 @@ class Wire:
             self._headers["authorization"] = f"Bearer {token}"
         self._client: httpx2.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def exchange(self, endpoint: Endpoint, ask: Ask, patience: float, silence: float) -> Reply:
         """Send a request and read its whole answer, within `patience` seconds, `silence` of them without a byte.
@@ -97,7 +99,8 @@ class Wire:
                 yield Reply(response.status_code, response.headers, body), _lines(response)
 
     async def close(self) -> None:
-        """Close all connections. The next request would open new ones."""
+        """Close all connections. Requests after it, and those under way, raise ClientClosed."""
+        self._closed = True
         client, self._client = self._client, None
         if client is not None and self._loop is asyncio.get_running_loop():
             await client.aclose()
@@ -123,6 +126,8 @@ class Wire:
 
     def _for_this_loop(self) -> "httpx2.AsyncClient":
         """Return the client of the running loop: connections do not outlive the loop they were made on."""
+        if self._closed:
+            raise ClientClosed("This client was closed; make another one")
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             http = _http()
@@ -152,7 +157,7 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
         said = str(error) or type(error).__name__
         if isinstance(error, http.TimeoutException):
             raise RegistryTimeout(f"{endpoint.url}: no answer in time ({said})", outcome=outcome) from error
-        if isinstance(error, http.ProtocolError | http.DecodingError):
+        if isinstance(error, http.DecodingError):
             raise UnreadableAnswer(f"{endpoint.url}: {said}", outcome=outcome) from error
         raise RegistryUnavailable(f"{endpoint.url}: {said}", outcome=outcome) from error
 

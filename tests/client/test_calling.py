@@ -17,6 +17,7 @@ from registry.client import (
 from registry.settings import Secret
 from tests.client.calling_on import REGISTRATION, asking_first, done, http, ids, refused, state_of
 from tests.support.canned import CannedServer, canned, json_of
+from tests.support.eventually import async_wait_until
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.serving import serving
@@ -231,9 +232,8 @@ async def test_a_refusal_is_an_answer_and_is_not_repeated() -> None:
         canned(404, b"nginx"),
         canned(404, {"detail": "Not Found"}),
         canned(301, b"", {"Location": "https://elsewhere.test/"}),
-        b"SSH-2.0-OpenSSH\r\n\r\n",
     ],
-    ids=["page", "list", "text", "another service", "redirect", "another protocol"],
+    ids=["page", "list", "text", "another service", "redirect"],
 )
 async def test_what_is_no_registry_is_found_out(answer: bytes) -> None:
     """A ConnectionError, for there is no registry at this URL; a token follows no redirect."""
@@ -242,6 +242,25 @@ async def test_what_is_no_registry_is_found_out(answer: bytes) -> None:
             await client.agent("a")
 
         assert isinstance(failed.value, ConnectionError)
+
+
+async def test_another_protocol_is_no_registry_either() -> None:
+    """The HTTP library cannot read a word of it."""
+    async with CannedServer(b"SSH-2.0-OpenSSH\r\n\r\n") as server, RegistryClient(server.url) as client:
+        with pytest.raises(RegistryUnavailable):
+            await client.agent("a")
+
+
+async def test_closing_ends_the_calls_under_way() -> None:
+    """They are not begun anew on connections that nobody would close."""
+    async with CannedServer() as silent:
+        client = RegistryClient(silent.url)
+        call = asyncio.create_task(client.heartbeat("a"))
+        await async_wait_until(lambda: silent.requests, description="the call is under way")
+        await client.close()
+
+        with pytest.raises(ClientClosed):
+            await call
 
 
 async def test_an_answer_beyond_all_bounds_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:

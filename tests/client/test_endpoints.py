@@ -1,5 +1,7 @@
 """Where to ask, and in which order."""
 
+import asyncio
+
 import pytest
 
 from registry.client import RegistryClient
@@ -14,6 +16,7 @@ def resolving(*rounds: list[str] | OSError) -> tuple[Endpoints, list[str]]:
 
     async def resolve(host: str, port: int) -> list[str]:
         asked.append(f"{host}:{port}")
+        await asyncio.sleep(0)
         found = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(found, OSError):
             raise found
@@ -54,6 +57,16 @@ async def test_addresses_that_come_and_go_are_noticed_and_a_failing_look_up_chan
     assert order[0] == second
     assert {each.url for each in order} == {"https://10.0.0.2:443/base", "https://10.0.0.3:443/base"}
     assert await endpoints.order(anew=True) == order
+
+
+async def test_those_who_come_together_look_up_once() -> None:
+    """And none of them goes on with nothing."""
+    endpoints, asked = resolving(["10.0.0.1", "10.0.0.2"])
+
+    orders = await asyncio.gather(*(endpoints.order() for _ in range(50)))
+
+    assert asked == ["registry.test:443"]
+    assert {len(order) for order in orders} == {2}
 
 
 async def test_an_address_is_not_looked_up_and_neither_is_what_a_proxy_looks_up(

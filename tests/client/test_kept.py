@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from registry.client.kept import Kept
+from registry.client.kept import Held, Kept
 
 
 def held_in(kept: Kept, key: str, body: bytes = b'{"a":[1]}') -> None:
     """Keep an answer."""
-    kept.put(key, body, None, time.monotonic())
+    kept.put(key, Held(body, None, time.monotonic(), kept.writes))
 
 
 def test_the_least_used_goes_first() -> None:
@@ -58,7 +58,7 @@ def test_an_answer_is_good_for_its_time_and_until_a_write() -> None:
 
     kept.distrust()
     assert not kept.is_good(held)
-    kept.confirm(held, "7", time.monotonic())
+    held.confirm("7", time.monotonic(), kept.writes)
     assert kept.is_good(held)
     assert held.answer() == {"resource_version": "7"}
     held.at -= 10

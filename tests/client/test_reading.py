@@ -158,6 +158,18 @@ async def test_a_replica_that_cannot_answer_from_memory_either_leaves_what_was_a
     assert ["resource_version=0" in request.splitlines()[0] for request in server.requests] == [False, False, True]
 
 
+async def test_a_replica_that_is_still_filling_is_waited_for() -> None:
+    """There is nothing to answer from yet, but soon there will be."""
+    not_ready = canned(503, {"status": "error", "error": "not_ready", "message": "-", "details": []})
+    listed = canned(200, {"agents": [], "count": 0, "resource_version": "7", "timestamp": "then"})
+    async with CannedServer(not_ready, not_ready, not_ready, listed) as server, RegistryClient(server.url) as client:
+        answer = await client.agents()
+
+    assert ids(answer) == []
+    assert "stale_seconds" not in answer
+    assert len(server.requests) == 4
+
+
 async def test_registering_without_a_registry_is_told_in_the_guides_words() -> None:
     """And is no exception."""
     async with RegistryClient(f"http://127.0.0.1:{free_port()}") as client:

@@ -183,6 +183,36 @@ def test_closing_leaves_no_thread_behind(url: str) -> None:
     assert threading.active_count() == before
 
 
+def test_closing_ends_what_waits_in_other_threads(url: str) -> None:
+    """A call is told that the client was closed, a loop over a watch ends."""
+    ends: list[str] = []
+    client = SyncRegistryClient(url)
+    watch = client.watch()
+    watch.__enter__()
+
+    def wait() -> None:
+        try:
+            client.wait_for("nothing", timeout=60)
+        except ClientClosed:
+            ends.append("call")
+
+    def follow() -> None:
+        ends.extend("watch" for _ in [list(watch)])
+
+    threads = [threading.Thread(target=wait), threading.Thread(target=follow)]
+    for thread in threads:
+        thread.start()
+    loop = client._thread._running()
+    wait_until(lambda: len(asyncio.all_tasks(loop)) == 3, description="both wait, and the watch reads")
+    client.close()
+    for thread in threads:
+        thread.join(5)
+
+    assert sorted(ends) == ["call", "watch"]
+    watch.close()
+    client.close()
+
+
 def test_an_interrupted_wait_cancels_the_call(url: str) -> None:
     """What waits in the thread does not go on for nobody."""
     with SyncRegistryClient(url) as client:

@@ -1,0 +1,52 @@
+"""What the README says of the client is what the client is."""
+
+import importlib
+import inspect
+import re
+
+from registry.client import ClientError, RegistryClient, errors
+from registry.client import __all__ as exported
+from registry.client.conduct import TOKEN_ENV, URL_ENV, Conduct, Options
+from tests.test_readme import section, table
+
+
+def test_the_methods_are_all_there_and_no_others() -> None:
+    """Each in a row of its own."""
+    rows = [re.findall(r"^`(\w+)\(", cells[0])[0] for cells in table("Python client", "method")]
+    public = {name for name, _ in inspect.getmembers(RegistryClient, inspect.isfunction) if not name.startswith("_")}
+
+    assert sorted(rows) == sorted(public)
+
+
+def test_the_errors_are_all_there_with_what_else_they_are() -> None:
+    """Those that can be met, each with the built-in it can be caught as."""
+    rows = {cells[0].strip("`"): cells[1].strip("`") for cells in table("Python client", "error")}
+    kinds = [kind for name in exported if inspect.isclass(kind := getattr(errors, name, None))]
+    expected = {
+        kind.__name__: next(base.__name__ for base in kind.__mro__ if base.__module__ == "builtins")
+        for kind in kinds
+        if kind is not ClientError
+    }
+
+    assert rows == expected
+
+
+def test_the_options_are_all_there_with_their_defaults() -> None:
+    """In the order of the code."""
+    rows = {cells[0].strip("`"): cells[1].strip("`") for cells in table("Python client", "option")}
+    defaults = Conduct(("http://a",))
+
+    assert list(rows) == list(Options.__annotations__)
+    assert {name: rows[name] for name in rows if name != "security_contexts"} == {
+        name: f"{getattr(defaults, name):g}" for name in rows if name != "security_contexts"
+    }
+    for name in (URL_ENV, TOKEN_ENV):
+        assert f"`{name}`" in section("Python client")
+
+
+def test_every_name_of_the_guides_has_one_here() -> None:
+    """And it is there."""
+    for _, ours in table("Names in the guides", "in the guides"):
+        found = re.fullmatch(r"`from ([\w.]+) import (\w+)`", ours)
+        if found is not None:
+            assert hasattr(importlib.import_module(found[1]), found[2]), ours
