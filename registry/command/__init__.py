@@ -6,6 +6,7 @@ import click
 
 from registry import __version__
 from registry.command.demo import demo
+from registry.command.release import release_hold
 from registry.command.serve import serve
 from registry.command.upkeep import backup, doctor, restore
 
@@ -30,3 +31,4 @@ main.add_command(demo)
 main.add_command(backup)
 main.add_command(restore)
 main.add_command(doctor)
+main.add_command(release_hold)

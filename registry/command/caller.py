@@ -17,11 +17,15 @@ class CallFailed(Exception):
 
 
 class Caller:
-    """One kept connection to the replica at `url`, for one call at a time; after a failure the next opens another."""
+    """One kept connection to the replica at `url`, for one call at a time; after a failure the next opens another.
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._address = urlsplit(url)
+    `token` goes with every call. The URL may be https and may have a path before the API's own.
+    """
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._address = urlsplit(self.url)
+        self._authorization = "" if token is None else f"Authorization: Bearer {token}\r\n"
         self._streams: tuple[StreamReader, StreamWriter] | None = None
 
     async def call(self, method: str, path: str, document: object = None) -> Any:
@@ -44,14 +48,20 @@ class Caller:
             self._streams[1].close()
             self._streams = None
 
+    async def _connect(self) -> tuple[StreamReader, StreamWriter]:
+        secure = self._address.scheme == "https"
+        port = self._address.port or (443 if secure else 80)
+        return await asyncio.open_connection(self._address.hostname, port, ssl=secure or None)
+
     async def _exchange(self, method: str, path: str, document: object) -> tuple[int, bytes]:
         """Write the request, read the answer; keep the connection only if both went well to the end."""
         streams, self._streams = self._streams, None
-        reader, writer = streams or await asyncio.open_connection(self._address.hostname, self._address.port)
+        reader, writer = streams or await self._connect()
         with contextlib.ExitStack() as undo:
             undo.callback(writer.close)
             body = b"" if document is None else orjson.dumps(document)
-            head = f"{method} {path} HTTP/1.1\r\nHost: {self._address.netloc}\r\n"
+            head = f"{method} {self._address.path}{path} HTTP/1.1\r\nHost: {self._address.netloc}\r\n"
+            head += self._authorization
             if body:
                 head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             writer.write(head.encode() + b"\r\n" + body)

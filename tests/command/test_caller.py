@@ -122,3 +122,22 @@ async def test_no_server_is_a_failed_call() -> None:
     """A refused connection is told like any other failure."""
     with pytest.raises(CallFailed, match=r"GET http://127\.0\.0\.1:1/agents: .*failed"):
         await Caller("http://127.0.0.1:1").call("GET", "/agents")
+
+
+async def test_a_token_goes_with_every_call() -> None:
+    """As a bearer's."""
+    async with a_caller(an_answer(), an_answer()) as (caller, server):
+        with contextlib.closing(Caller(caller.url, "s3cret")) as known:
+            await known.call("GET", "/agents")
+            await known.call("POST", "/agents", {})
+
+    assert all(b"\r\nAuthorization: Bearer s3cret\r\n" in request for request in server.requests)
+
+
+async def test_a_path_of_the_url_goes_before_the_calls() -> None:
+    """As behind a proxy; a slash at its end is none too many."""
+    async with a_caller(an_answer()) as (caller, server):
+        with contextlib.closing(Caller(f"{caller.url}/registry/")) as below:
+            await below.call("GET", "/agents")
+
+    assert server.requests[0].startswith(b"GET /registry/agents HTTP/1.1\r\n")
