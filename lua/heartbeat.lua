@@ -5,8 +5,10 @@
          log          stream  {mesh}:log
          deadlines    zset    {mesh}:deadlines
          heartbeats   zset    {mesh}:heartbeats
+         silent       zset    {mesh}:silent
          pulse        string  {mesh}:pulse
          outage       string  {mesh}:outage
+         rewind       string  {mesh}:rewind
          counters     hash    {mesh}:counters
          agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
   ARGV   history      integer, entries the log keeps
@@ -17,7 +19,7 @@
          pending degraded expired      only for keep: left as it is
          unknown_agent                 never registered, or removed
          bad_record                    its hash cannot be read; left as it is
-  WRITES version log deadlines heartbeats pulse outage counters agent_keys
+  WRITES version log deadlines heartbeats silent pulse outage rewind counters agent_keys
   EMITS  modify first_heartbeat | modify recovered | nothing
   COST   O(K log N) for K agents
 ]]
@@ -26,16 +28,16 @@
 --@include agent
 --@include pulse
 --@include change
-local version, log, deadlines, heartbeats, pulse, outage, counters = unpack(KEYS)
+local version, log, deadlines, heartbeats, silent, pulse, outage, rewind, counters = unpack(KEYS)
 local history = unpack(ARGV)
-local fixed, count = 7, #KEYS - 7
+local fixed, count = 9, #KEYS - 9
 if count > 200 or #ARGV ~= 1 + 2 * count then
   return redis.error_reply('ERR heartbeat takes an id and a mode for each of at most 200 agents')
 end
 
 local now = now_ms()
 local stamp = text(now)
-touch_pulse(pulse, outage, now)
+touch_pulse(pulse, outage, rewind, now)
 
 local function recover(key, id, status)
   local agent = read_agent(key)
@@ -65,6 +67,7 @@ for i = 1, count do
   else
     if status ~= 'healthy' then
       recover(key, id, status)
+      redis.call('ZREM', silent, id)
     end
     redis.call('ZADD', heartbeats, stamp, id)
     redis.call('ZADD', deadlines, text(now + timeout), id)

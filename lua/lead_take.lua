@@ -20,7 +20,10 @@ local lock = redis.call('GET', leader)
 if lock and lock ~= seen then
   return { 'held', lock }
 end
-local taken = text(redis.call('INCR', epoch))
-lock = table.concat({ '0', taken, text(now_ms()), holder }, ' ')
+-- Lifted to the time, so that no epoch ever comes twice, even after all data was lost with the leader alive.
+local now = now_ms()
+local taken = text(math.max(redis.call('INCR', epoch), now))
+redis.call('SET', epoch, taken)
+lock = table.concat({ '0', taken, text(now), holder }, ' ')
 redis.call('SET', leader, lock)
 return { 'taken', taken, lock }

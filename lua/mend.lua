@@ -3,11 +3,12 @@
 
   KEYS   deadlines    zset  {mesh}:deadlines
          heartbeats   zset  {mesh}:heartbeats
+         silent       zset  {mesh}:silent
          agent_keys…  hash  {mesh}:agent:<id>, one for each agent, at most 200
   ARGV   agents…      of each: id; and the version of a hash to throw away, as its spec cannot be read, or ''
   REPLY  ok <orphaned> <dropped> <dated>   how many deadlines or heartbeats without an agent went; how many agents that
                                            could not be read went; how many were given a deadline, to be looked at at once
-  WRITES deadlines heartbeats agent_keys
+  WRITES deadlines heartbeats silent agent_keys
   EMITS  nothing
   COST   O(K log N) for K agents
 ]]
@@ -15,8 +16,8 @@
 --@include text
 --@include agent
 --@include whole
-local deadlines, heartbeats = unpack(KEYS)
-local fixed, count = 2, #KEYS - 2
+local deadlines, heartbeats, silent = unpack(KEYS)
+local fixed, count = 3, #KEYS - 3
 if count > 200 or #ARGV ~= 2 * count then
   return redis.error_reply('ERR mend takes an id and a version of each of at most 200 agents')
 end
@@ -37,6 +38,7 @@ for i = 1, count do
       dropped = dropped + 1
     end
     local gone = redis.call('ZREM', deadlines, id) + redis.call('ZREM', heartbeats, id)
+    redis.call('ZREM', silent, id)
     if not agent and gone > 0 then
       orphaned = orphaned + 1
     end

@@ -5,6 +5,7 @@
          log         stream  {mesh}:log
          deadlines   zset    {mesh}:deadlines
          heartbeats  zset    {mesh}:heartbeats
+         silent      zset    {mesh}:silent
          counters    hash    {mesh}:counters
          agent_key   hash    {mesh}:agent:<id>
   ARGV   id            text
@@ -17,7 +18,7 @@
          updated <version>     what it says of itself changed
          unchanged <version>   a heartbeat; the version is that of its last change
          stale_version <version or ''>   the precondition does not hold; nothing was written
-  WRITES version log deadlines heartbeats counters agent_key
+  WRITES version log deadlines heartbeats silent counters agent_key
   EMITS  add registered | modify updated | modify recovered | nothing
   COST   O(log N)
 ]]
@@ -26,16 +27,15 @@
 --@include agent
 --@include whole
 --@include change
-local version, log, deadlines, heartbeats, counters, agent_key = unpack(KEYS)
+local version, log, deadlines, heartbeats, silent, counters, agent_key = unpack(KEYS)
 local id, spec, timeout, eviction, precondition, history = unpack(ARGV)
 
 -- What cannot be read is as good as absent: registering anew mends it.
 local found = read_agent(agent_key)
 local agent = found and is_whole(found) and found or nil
 local damaged = found and not agent
-local held = (agent ~= nil) == (precondition ~= 'absent')
-if agent and tonumber(precondition) then
-  local asked = tonumber(precondition)
+local held, asked = (agent ~= nil) == (precondition ~= 'absent'), tonumber(precondition)
+if agent and asked then
   held = tonumber(agent.spec_version) <= asked and asked <= tonumber(agent.version)
 end
 if precondition ~= '' and not held then
@@ -49,9 +49,7 @@ if not agent then
   change.kind, change.reason, change.spec_changed = 'add', 'registered', true
 else
   change.kind, change.reason = 'modify', 'recovered'
-  if agent.spec ~= spec then
-    change.before.spec = agent.spec
-  end
+  change.before.spec = agent.spec ~= spec and agent.spec or nil
   if agent.spec ~= spec or agent.timeout ~= timeout or agent.eviction ~= eviction then
     change.reason, change.spec_changed = 'updated', true
   end
@@ -76,5 +74,6 @@ elseif damaged then
   redis.call('ZREM', heartbeats, id)
 end
 redis.call('ZADD', deadlines, text(now + timeout), id)
+redis.call('ZREM', silent, id)
 redis.call('HINCRBY', counters, 'registrations', 1)
 return { word, current }

@@ -5,12 +5,13 @@
          log          stream  {mesh}:log
          deadlines    zset    {mesh}:deadlines
          heartbeats   zset    {mesh}:heartbeats
+         silent       zset    {mesh}:silent
          agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
   ARGV   history      integer, entries the log keeps
          agents…      of each: id; spec, canonical JSON; status; draining, 0 or 1; created and updated, the server's ms;
                       timeout and eviction, ms; heartbeat, the server's ms or ''; rest, ms until its status changes next
   REPLY  ok <restored> <kept>   how many were put back, and how many were there
-  WRITES version log deadlines heartbeats agent_keys
+  WRITES version log deadlines heartbeats silent agent_keys
   EMITS  add restored | nothing
   COST   O(K log N) for K agents
 ]]
@@ -19,9 +20,9 @@
 --@include agent
 --@include whole
 --@include change
-local version, log, deadlines, heartbeats = unpack(KEYS)
+local version, log, deadlines, heartbeats, silent = unpack(KEYS)
 local history = unpack(ARGV)
-local fixed, count, width = 4, #KEYS - 4, 10
+local fixed, count, width = 5, #KEYS - 5, 10
 if count > 200 or #ARGV ~= 1 + width * count then
   return redis.error_reply('ERR restore takes ten fields of each of at most 200 agents')
 end
@@ -51,8 +52,12 @@ for i = 1, count do
       updated = updated,
       anew = found ~= nil,
     })
+    redis.call('ZREM', silent, id)
     if heartbeat ~= '' then
       redis.call('ZADD', heartbeats, heartbeat, id)
+      if status == 'degraded' or status == 'expired' then
+        redis.call('ZADD', silent, heartbeat, id)
+      end
     end
     redis.call('ZADD', deadlines, text(now + rest), id)
     restored = restored + 1

@@ -5,20 +5,21 @@
          log         stream  {mesh}:log
          deadlines   zset    {mesh}:deadlines
          heartbeats  zset    {mesh}:heartbeats
+         silent      zset    {mesh}:silent
          counters    hash    {mesh}:counters
          agent_key   hash    {mesh}:agent:<id>
   ARGV   id       text
          history  integer, entries the log keeps
   REPLY  removed <version>   the agent is gone; the version is that of its removal
          unknown_agent       never registered, or removed before
-  WRITES version log deadlines heartbeats counters agent_key
+  WRITES version log deadlines heartbeats silent counters agent_key
   EMITS  remove unregistered | nothing
   COST   O(log N)
 ]]
 --@include clock
 --@include agent
 --@include change
-local version, log, deadlines, heartbeats, counters, agent_key = unpack(KEYS)
+local version, log, deadlines, heartbeats, silent, counters, agent_key = unpack(KEYS)
 local id, history = unpack(ARGV)
 
 local agent = read_agent(agent_key)
@@ -36,5 +37,6 @@ local removed = append_change(version, log, history, now_ms(), {
 })
 redis.call('ZREM', heartbeats, id)
 redis.call('ZREM', deadlines, id)
+redis.call('ZREM', silent, id)
 redis.call('HINCRBY', counters, 'unregistrations', 1)
 return { 'removed', removed }

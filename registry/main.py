@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from registry.service.discovery import Discovery
 from registry.service.draining import Draining
 from registry.service.liveness import Liveness
 from registry.service.overview import Overview
+from registry.service.pulsing import Pulsing
 from registry.service.registration import Registrations
 from registry.service.sweeping import Sweeping
 from registry.service.watching import Watching
@@ -53,6 +54,7 @@ class Registry:
     overview: Overview
     feed: Feed
     watching: Watching
+    sweeping: Sweeping
     data: str
 
 
@@ -90,7 +92,10 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         bell = store.bell(feed.ring)
         feed.on_unannounced = bell.distrust
         sweeping = Sweeping(store.leadership, store.sweeps, settings, on_swept=lambda swept: _count(metrics, swept))
-        overview = Overview(feed, bell, sweeping, store.vitals, instance=settings.instance_id, warnings=warnings)
+        pulsing = Pulsing(store.vitals, settings)
+        overview = Overview(
+            feed, bell, sweeping, pulsing, store.vitals, instance=settings.instance_id, warnings=warnings
+        )
         discovery = Discovery(feed, store.agents)
         watching = Watching(feed)
         metrics.show("mcp_registry_watchers", "Watches this replica serves", lambda: len(watching.watchers))
@@ -107,9 +112,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         loops = [
             asyncio.create_task(every(LOOK_EVERY, "feed", feed.run, on_error=failed)),
             asyncio.create_task(every(LOOK_EVERY, "bell", bell.run, on_error=failed)),
-            asyncio.create_task(
-                every(_EVERY_SECOND, "pulse", store.vitals.pulse, longest=_EVERY_SECOND, on_error=failed)
-            ),
+            asyncio.create_task(every(_EVERY_SECOND, "pulse", pulsing.pulse, longest=_EVERY_SECOND, on_error=failed)),
             asyncio.create_task(every(_EVERY_SECOND, "watches", watching.tick, on_error=failed)),
             asyncio.create_task(every(look_every, "sweep", sweeping.look, longest=pause, on_error=failed)),
             asyncio.create_task(
@@ -117,10 +120,11 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
             ),
         ]
         try:
-            yield Registry(api, scrape, overview, feed, watching, data)
+            yield Registry(api, scrape, overview, feed, watching, sweeping, data)
         finally:
             await asyncio.gather(*map(_cancel, loops))
-            await _part(sweeping, store)
+            await _part(sweeping.resign())
+            await _part(store.close())
 
 
 async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callable[[str, str], None]) -> None:
@@ -157,7 +161,9 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callabl
             await _linger(settings.drain_wait.total_seconds(), stop, listener)
             registry.watching.close()
             log.info("stopping: requests in flight are finished, streams end with a bookmark")
-            await asyncio.gather(*(each.stop() for each in (listener, scrape) if each is not None))
+            # The lead goes first: whoever takes it need not wait for what is still in flight here.
+            stopping = [each.stop() for each in (listener, scrape) if each is not None]
+            await asyncio.gather(_part(registry.sweeping.resign()), *stopping)
         await _cancel(opening)
         await _cancel(stopped)
     log.info("stopped")
@@ -185,12 +191,11 @@ def _settle() -> None:
     gc.set_threshold(_COLLECT_AFTER, 20, 100)
 
 
-async def _part(sweeping: Sweeping, store: Store) -> None:
-    """Give up the lead and close the store; one that does not answer lets the lead run out by itself."""
+async def _part(farewell: Awaitable[None]) -> None:
+    """Give up the lead, or close the store; one that does not answer lets the lead run out by itself."""
     try:
         async with asyncio.timeout(_FAREWELL):
-            await sweeping.resign()
-            await store.close()
+            await farewell
     except (StoreUnavailable, TimeoutError) as error:
         log.warning("the store did not answer the farewell; the lead runs out by itself", error=str(error))
 

@@ -39,6 +39,13 @@ class Secret:
         return "***"
 
 
+class Percent(int):
+    """A share in whole percent, written `50%`."""
+
+    def __str__(self) -> str:
+        return f"{int(self)}%"
+
+
 @dataclass(frozen=True, slots=True)
 class Thresholds:
     """How long an agent may be silent: degraded after `timeout`, expired after `eviction`, the longer one."""
@@ -135,8 +142,11 @@ def read_wait(text: str) -> timedelta:
         raise ValueError(f"{error}; or 0s for none") from error
 
 
+HALF: Final = Percent(50)
+
 read_port: Final = _whole_number(0, 65535)
 read_history: Final = _whole_number(100, 10_000_000)
+read_agents: Final = _whole_number(1, 10_000_000)
 read_level: Final = _choice({word: word for word in ("debug", "info", "warning", "error")} | {"warn": "warning"})
 read_log_format: Final = _choice({word: word for word in ("auto", "json", "pretty")})
 read_switch: Final = _choice(
@@ -155,6 +165,13 @@ def read_host(text: str) -> str:
         if re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9._-]+", text):
             return text
     raise ValueError("expected an address or a host name and nothing else, such as 127.0.0.1, :: or localhost")
+
+
+def read_percent(text: str) -> Percent:
+    """Read a share above nothing, up to the whole: `50%`."""
+    if re.fullmatch(r"[0-9]{1,3}%", text) and 0 < int(text[:-1]) <= 100:  # noqa: PLR2004
+        return Percent(text[:-1])
+    raise ValueError("expected a whole number of percent from 1% to 100%, such as 50%")
 
 
 def read_path(text: str) -> Path:

@@ -19,11 +19,14 @@ from typing import Any, Final
 from registry.durations import parse_duration
 from registry.errors import StartupError
 from registry.notation import (
+    HALF,
+    Percent,
     Secret,
     Setting,
     Thresholds,
     mask_all,
     mask_url,
+    read_agents,
     read_contexts,
     read_encryption_key,
     read_history,
@@ -33,6 +36,7 @@ from registry.notation import (
     read_log_format,
     read_mesh,
     read_path,
+    read_percent,
     read_port,
     read_redis_url,
     read_switch,
@@ -73,6 +77,9 @@ class Settings:
     agent_timeout: timedelta = timedelta(seconds=60)
     thresholds: Mapping[str, Thresholds] = field(default_factory=lambda: read_thresholds(""))
     retention: timedelta = timedelta(hours=1)
+    hold_share: Percent = HALF
+    hold_minimum: int = 10
+    hold_duration: timedelta = timedelta(minutes=10)
     watch_history: int = 20_000
     health_check_interval: timedelta = timedelta(seconds=30)
     leader_election: bool = True
@@ -133,6 +140,13 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "retention": Setting(
             "REGISTRY_RETENTION", parse_duration, "How long an expired agent stays before it is removed."
         ),
+        "hold_share": Setting(
+            "REGISTRY_HOLD_SHARE",
+            read_percent,
+            "The share of healthy agents that may fall silent within AGENT_TIMEOUT; more are held. 100% never holds.",
+        ),
+        "hold_minimum": Setting("REGISTRY_HOLD_MINIMUM", read_agents, "How many agents that must be, at least."),
+        "hold_duration": Setting("REGISTRY_HOLD_DURATION", parse_duration, "How long they are held, at most."),
         "watch_history": Setting(
             "REGISTRY_WATCH_HISTORY",
             read_history,

@@ -58,6 +58,9 @@ def test_without_any_variable_the_defaults_hold_and_nobody_is_warned() -> None:
         "agent_timeout": timedelta(seconds=60),
         "thresholds": {},
         "retention": timedelta(hours=1),
+        "hold_share": 50,
+        "hold_minimum": 10,
+        "hold_duration": timedelta(minutes=10),
         "watch_history": 20_000,
         "health_check_interval": timedelta(seconds=30),
         "leader_election": True,
@@ -106,6 +109,9 @@ def test_each_field_has_its_own_variable_and_one_sentence() -> None:
         ("AGENT_TIMEOUT", "1m30s", "agent_timeout", timedelta(seconds=90)),
         ("REGISTRY_THRESHOLDS", "file_agent=30s/90s, other=10s/40s,", "thresholds", BY_TYPE),
         ("REGISTRY_RETENTION", "7d", "retention", timedelta(days=7)),
+        ("REGISTRY_HOLD_SHARE", "100%", "hold_share", 100),
+        ("REGISTRY_HOLD_MINIMUM", "3", "hold_minimum", 3),
+        ("REGISTRY_HOLD_DURATION", "90s", "hold_duration", timedelta(seconds=90)),
         ("REGISTRY_WATCH_HISTORY", "100", "watch_history", 100),
         ("REGISTRY_WATCH_HISTORY", "10000000", "watch_history", 10_000_000),
         ("HEALTH_CHECK_INTERVAL", "500ms", "health_check_interval", timedelta(milliseconds=500)),
@@ -169,6 +175,12 @@ def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, valu
         ("REGISTRY_INSTANCE_ID", "i" * 254, "expected 1 to 253 printable"),
         ("AGENT_TIMEOUT", "60", "expected a duration with a unit"),
         ("REGISTRY_RETENTION", "0s", "expected a duration with a unit"),
+        *(
+            ("REGISTRY_HOLD_SHARE", share, "expected a whole number of percent")
+            for share in ("50", "0%", "101%", "-1%", "1.5%")
+        ),
+        ("REGISTRY_HOLD_MINIMUM", "0", "expected a whole number from 1"),
+        ("REGISTRY_HOLD_DURATION", "600", "expected a duration with a unit"),
         ("HEALTH_CHECK_INTERVAL", "400d", "expected a duration with a unit"),
         ("REGISTRY_DRAIN_WAIT", "5", "or 0s for none"),
         ("REGISTRY_WATCH_HISTORY", "99", "expected a whole number from 100 to 10000000"),

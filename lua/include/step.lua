@@ -1,7 +1,7 @@
 --@include text
 --@include change
 -- step(keys, lead, id, agent, deadline, now): move one overdue agent to its next status and log it; returns the status
--- it now has. keys: version, log, deadlines, heartbeats, agent; lead: history, retention.
+-- it now has. keys: version, log, deadlines, heartbeats, silent, agent; lead: history, retention.
 local function step(keys, lead, id, agent, deadline, now)
   local status, ends = 'degraded', deadline - agent.timeout + agent.eviction
   if agent.status == 'degraded' then
@@ -16,7 +16,11 @@ local function step(keys, lead, id, agent, deadline, now)
     append_change(keys.version, keys.log, lead.history, now, change)
     redis.call('ZREM', keys.heartbeats, id)
     redis.call('ZREM', keys.deadlines, id)
+    redis.call('ZREM', keys.silent, id)
   else
+    if agent.status == 'healthy' then
+      redis.call('ZADD', keys.silent, text(now), id)
+    end
     change.kind, change.reason, change.before.status = 'modify', status, agent.status
     agent.status = status
     append_change(keys.version, keys.log, lead.history, now, change)

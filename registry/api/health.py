@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import orjson
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +17,7 @@ from registry.service.overview import Overview
 from registry.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _TEXTS = ("text/plain", "application/openmetrics-text")
+_SAME = "; mesh-wide, the same on each replica: take max(), not sum()"
 
 
 class HealthRoutes:
@@ -27,6 +28,7 @@ class HealthRoutes:
         self._liveness = liveness
         self._metrics = metrics
         metrics.collectors.register(_Mesh(overview))
+        metrics.collectors.register(_Sweep(overview))
         self.scrape = [Route("/metrics", self.prometheus), Route("/metrics/prometheus", self.prometheus)]
         self.routes = [
             Route("/health", self.health),
@@ -108,33 +110,69 @@ class HealthRoutes:
 class _Mesh(Collector):
     """The numbers of the whole mesh, as this replica holds them."""
 
-    _SAME = "; mesh-wide, the same on each replica: take max(), not sum()"
-
     def __init__(self, overview: Overview) -> None:
         self._overview = overview
 
     def collect(self) -> Iterator[Metric]:
         census, health = self._overview.census(), self._overview.health()
-        yield _gauge("mcp_registry_agents_total", f"Registered agents{self._SAME}", sum(census.agents.values()))
+        yield _gauge("mcp_registry_agents_total", f"Registered agents{_SAME}", sum(census.agents.values()))
         by_status = GaugeMetricFamily(
-            "mcp_registry_agents_by_status", f"Registered agents by status{self._SAME}", labels=("status",)
+            "mcp_registry_agents_by_status", f"Registered agents by status{_SAME}", labels=("status",)
         )
         for status, count in census.agents.items():
             by_status.add_metric((status,), count)
         yield by_status
         yield _gauge(
-            "mcp_registry_agents_draining", f"Registered agents that drain, of any status{self._SAME}", census.draining
+            "mcp_registry_agents_draining", f"Registered agents that drain, of any status{_SAME}", census.draining
         )
-        yield _gauge("mcp_registry_capabilities_total", f"Capabilities of all agents{self._SAME}", census.capabilities)
+        yield _gauge("mcp_registry_capabilities_total", f"Capabilities of all agents{_SAME}", census.capabilities)
         yield _gauge(
             "mcp_registry_capability_types_total",
-            f"Different capability names{self._SAME}",
+            f"Different capability names{_SAME}",
             census.capability_types,
         )
-        yield _gauge("mcp_registry_leading", "1 on the replica that sweeps", int(health["leader"]["leading"]))
-        yield _gauge("mcp_registry_leader_epoch", f"Epoch of the leader{self._SAME}", health["leader"]["epoch"] or 0)
         yield _gauge("mcp_registry_ready", "1 while this replica should get requests", int(health["ready"]))
         yield _gauge("mcp_registry_behind_seconds", "How old this replica's view may be", health["behind_seconds"])
+
+
+class _Sweep(Collector):
+    """Who sweeps, and what keeps it from moving agents on. A moment that there was none of is 0."""
+
+    def __init__(self, overview: Overview) -> None:
+        self._overview = overview
+
+    def collect(self) -> Iterator[Metric]:
+        sweep = self._overview.sweep()
+        yield _gauge("mcp_registry_leading", "1 on the replica that sweeps", int(sweep.here))
+        refused = "Sweeps of this replica that were refused: another led by then"
+        yield CounterMetricFamily("mcp_registry_sweeps_refused", refused, value=sweep.refused)
+        leader = GaugeMetricFamily(
+            "mcp_registry_leader_info", f"1 beside the name of the leader{_SAME}", labels=("instance", "host")
+        )
+        if sweep.leader is not None:
+            leader.add_metric((sweep.leader.instance, sweep.leader.host), 1)
+        yield leader
+        epoch, since = (sweep.leader.epoch, sweep.leader.since) if sweep.leader is not None else (0, 0)
+        yield _gauge("mcp_registry_leader_epoch", f"Epoch of the leader{_SAME}", epoch)
+        yield _moment("mcp_registry_leader_since", "Since when it leads", since)
+        if sweep.signs is None:
+            return
+        signs, hold = sweep.signs, sweep.signs.hold
+        yield _gauge("mcp_registry_overdue_agents", f"Agents past their deadline{_SAME}", signs.overdue)
+        yield _moment("mcp_registry_outage_end", "When the last outage ended", signs.outage_end)
+        graced = f"Times an agent got time because of an outage{_SAME}"
+        yield CounterMetricFamily("mcp_registry_graced", graced, value=signs.graced)
+        yield _gauge("mcp_registry_hold", f"1 while a mass silence is held{_SAME}", int(sweep.held))
+        yield _gauge("mcp_registry_held_agents", f"Agents a hold keeps{_SAME}", signs.overdue if sweep.held else 0)
+        yield _moment("mcp_registry_hold_since", "When the last hold began", hold and hold.since)
+        yield _moment(
+            "mcp_registry_hold_until", "When the last hold ends or ended", hold and (hold.ended or hold.until)
+        )
+        yield CounterMetricFamily("mcp_registry_holds", f"Holds there were{_SAME}", value=signs.holds)
+
+
+def _moment(name: str, says: str, at: int | None) -> Metric:
+    return _gauge(f"{name}_timestamp_seconds", f"{says}, by Redis' clock{_SAME}", (at or 0) / 1000)
 
 
 def _gauge(name: str, says: str, value: float) -> Metric:

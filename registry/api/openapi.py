@@ -141,6 +141,7 @@ def _paths() -> dict[str, Any]:
         "/health": {"get": _operation("How the registry is")},
         "/health/{agent_id}": {"get": _operation("How an agent is", path=True)},
         "/ready": {"get": _operation("Whether this replica should get requests")},
+        "/admin/sweep/release": {"post": _operation("End the hold of a mass silence")},
         "/metrics": {"get": _operation("Numbers, as JSON or Prometheus text")},
         "/metrics/prometheus": {"get": _operation("Numbers, as Prometheus text")},
         "/mcp/tools": {"get": _operation("List the tools")},

@@ -7,6 +7,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from registry import __version__
+from registry.api.admin import AdminRoutes
 from registry.api.agents import AgentRoutes
 from registry.api.answers import answer
 from registry.api.draining import DrainRoutes
@@ -57,6 +58,7 @@ def applications(
             *ToolRoutes(agents, discovery).routes,
             *health.routes,
             *heartbeats.routes,
+            *AdminRoutes(overview).routes,
             Route("/openapi.json", describe),
             Route("/", greet),
         ]

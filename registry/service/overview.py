@@ -9,9 +9,11 @@ from registry.cache.feed import Feed
 from registry.errors import RegistryError
 from registry.model.agent import STATUSES, Status
 from registry.model.wire import rfc3339
+from registry.service.pulsing import Pulsing, hold_document, is_on, outage_document
 from registry.service.sweeping import Sweeping
 from registry.store.bell import Bell
-from registry.store.vitals import Vitals
+from registry.store.leader import Lock
+from registry.store.vitals import Signs, Vitals
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -27,6 +29,21 @@ class Census:
     capability_types: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """How the sweep fares: whether this replica does it, its refused tries, who leads, and what the last pulse saw."""
+
+    here: bool
+    refused: int
+    leader: Lock | None
+    signs: Signs | None
+
+    @property
+    def held(self) -> bool:
+        """Whether a hold is on."""
+        return self.signs is not None and is_on(self.signs)
+
+
 class Overview:
     """Gathers what `/health`, `/ready` and `/metrics` show. Set `draining` when the replica is going down."""
 
@@ -35,6 +52,7 @@ class Overview:
         feed: Feed,
         bell: Bell,
         sweeping: Sweeping,
+        pulsing: Pulsing,
         vitals: Vitals,
         *,
         instance: str,
@@ -44,6 +62,7 @@ class Overview:
         self._feed = feed
         self._bell = bell
         self._sweeping = sweeping
+        self._pulsing = pulsing
         self._vitals = vitals
         self._instance = instance
         self._settings_warnings = warnings
@@ -77,6 +96,16 @@ class Overview:
         """Whether this replica should get requests: its cache is filled and followed, and it is not going down."""
         return self._feed.following and not self.draining
 
+    async def release(self) -> bool:
+        """End the hold of a mass silence; False when there is none."""
+        released = await self._sweeping.release()
+        await self._pulsing.pulse()
+        return released
+
+    def sweep(self) -> Sweep:
+        """Return how the sweep fares, in numbers."""
+        return Sweep(self._sweeping.sweeps, self._sweeping.refused, self._sweeping.lock, self._pulsing.signs)
+
     def health(self) -> dict[str, Any]:
         """Return what /health shows."""
         view, lock = self._feed.view, self._sweeping.lock
@@ -90,11 +119,14 @@ class Overview:
             "bell": self._bell.sound,
             "leader": {
                 "leading": self._sweeping.leads,
+                "election": self._sweeping.elects,
                 "instance": lock.instance if lock else None,
                 "host": lock.host if lock else None,
                 "pid": lock.pid if lock else None,
                 "epoch": lock.epoch if lock else None,
                 "since": rfc3339(lock.since) if lock else None,
             },
+            "outage": outage_document(self._pulsing.signs),
+            "hold": hold_document(self._pulsing.signs),
             "warnings": [*self._settings_warnings, *self._store_warnings],
         }

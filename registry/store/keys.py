@@ -9,10 +9,13 @@ _SHARED = (
     "log",
     "heartbeats",
     "deadlines",
+    "silent",
     "leader",
     "epoch",
     "pulse",
     "outage",
+    "rewind",
+    "hold",
     "counters",
 )
 
@@ -44,6 +47,8 @@ class Keys:
         self.heartbeats = self.shared["heartbeats"]
         self.deadlines = self.shared["deadlines"]
         self.epoch = self.shared["epoch"]
+        self.rewind = self.shared["rewind"]
+        self.hold = self.shared["hold"]
         self.counters = self.shared["counters"]
         self._agent = prefix + b"agent:"
 

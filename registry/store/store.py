@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
+from datetime import timedelta
 
 from registry.settings import Settings
 from registry.store.agents import Agents
@@ -14,7 +15,7 @@ from registry.store.connection import Server
 from registry.store.keys import Keys
 from registry.store.leader import Leadership
 from registry.store.link import Link
-from registry.store.sweeps import Sweeps
+from registry.store.sweeps import Limits, Sweeps
 from registry.store.vitals import Vitals
 
 
@@ -40,9 +41,9 @@ class Store:
         self.agents = Agents(keys, history, beats=link(), writes=link(), reads=link(), shebang=shebang)
         self.changes = ChangeLog(keys, history, link(), shebang=shebang)
         housekeeping = link()
-        retention = int(settings.retention.total_seconds() * 1000)
-        self.sweeps = Sweeps(keys, history, retention, housekeeping, shebang=shebang)
-        self.backups = Backups(keys, history, retention, housekeeping, shebang=shebang)
+        limits = _limits(settings)
+        self.sweeps = Sweeps(keys, history, limits, housekeeping, shebang=shebang)
+        self.backups = Backups(keys, history, limits.retention, housekeeping, shebang=shebang)
         self.checkup = Checkup(keys, housekeeping, shebang=shebang)
         self.vitals = Vitals(keys, housekeeping, shebang=shebang)
         self.leadership = Leadership(
@@ -63,3 +64,17 @@ class Store:
         await self.agents.close()
         for link in self._links:
             await link.close()
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        retention=_milliseconds(settings.retention),
+        window=_milliseconds(settings.agent_timeout),
+        share=settings.hold_share,
+        minimum=settings.hold_minimum,
+        duration=_milliseconds(settings.hold_duration),
+    )
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return int(duration.total_seconds() * 1000)

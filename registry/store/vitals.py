@@ -1,5 +1,7 @@
 """What the store says of itself: its pulse, its totals, and whether it is set up to keep what it acknowledged."""
 
+from typing import NamedTuple, Self
+
 from redis.exceptions import ResponseError
 
 from registry.store.keys import Keys
@@ -7,6 +9,56 @@ from registry.store.link import Link, checked
 from registry.store.scripts import load_scripts
 
 _OLDEST = (7, 0)
+
+
+class Hold(NamedTuple):
+    """A hold that is on or was lately: server ms since and until when, and when it ended, None while it is on.
+
+    It began when `silent` of `healthy` agents had fallen silent within one window.
+    """
+
+    since: int
+    until: int
+    ended: int | None
+    silent: int
+    healthy: int
+
+
+class Signs(NamedTuple):
+    """What a pulse sees, in server ms: the last outage (its end, the pulse before it), and what it and a hold do.
+
+    `overdue` agents are past their deadline; `graced` times an agent got time because of an outage, and `holds` times
+    so many fell silent that they were held. While `rewinding`, the leader sets times right: Redis' clock went back.
+    """
+
+    now: int
+    outage_end: int | None
+    outage_start: int | None
+    rewinding: bool
+    overdue: int
+    graced: int
+    holds: int
+    hold: Hold | None
+
+    @classmethod
+    def read(cls, reply: list[bytes]) -> Self:
+        """Read the reply of lua/pulse.lua."""
+        now, outage, rewind, overdue, graced, holds, *fields = reply[1:]
+        end, _, start = outage.partition(b" ")
+        since, until, ended, silent, healthy = (int(field) if field else None for field in fields)
+        hold = None
+        if since is not None and until is not None:
+            hold = Hold(since, until, ended, silent or 0, healthy or 0)
+        return cls(
+            now=int(now),
+            outage_end=int(end) if end else None,
+            outage_start=int(start) if start else None,
+            rewinding=bool(rewind),
+            overdue=int(overdue),
+            graced=int(graced),
+            holds=int(holds),
+            hold=hold,
+        )
 
 
 class Vitals:
@@ -17,9 +69,9 @@ class Vitals:
         self._link = link
         self._pulse = load_scripts(shebang=shebang)["pulse"]
 
-    async def pulse(self) -> None:
-        """Note that Redis is reachable for this replica."""
-        checked((await self._link.run([self._pulse.call(self._keys.shared, {})]))[0])
+    async def pulse(self) -> Signs:
+        """Note that Redis is reachable for this replica, and see how the sweep fares."""
+        return Signs.read(checked((await self._link.run([self._pulse.call(self._keys.shared, {})]))[0]))
 
     async def totals(self) -> dict[str, int]:
         """Return the mesh-wide counters: heartbeats, registrations, unregistrations, degraded, expired, removed."""

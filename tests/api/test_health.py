@@ -43,8 +43,13 @@ async def test_health_is_200_and_says_how_the_registry_is(redis_url: str) -> Non
     assert health["bell"] in ("keyspace", "silent")
     assert health["uptime_seconds"] > 0
     assert health["behind_seconds"] == 0
-    assert health["leader"].keys() == {"leading", "instance", "host", "pid", "epoch", "since"}
-    assert (health["leader"]["leading"], health["leader"]["instance"], health["leader"]["epoch"]) == (True, "me", 1)
+    assert health["leader"].keys() == {"leading", "election", "instance", "host", "pid", "epoch", "since"}
+    assert (health["leader"]["leading"], health["leader"]["election"], health["leader"]["instance"]) == (
+        True,
+        True,
+        "me",
+    )
+    assert health["leader"]["epoch"] == _seconds(health["leader"]["since"]) * 1000
     assert isinstance(health["warnings"], list)
 
 
@@ -60,12 +65,14 @@ async def test_one_of_two_replicas_leads_and_gives_the_lead_up_at_its_end(redis_
         async with in_process(redis_url, instance_id="second", health_check_interval=OFTEN) as second:
             await async_wait_until(lambda: _leader_is(second, "first"), description="the second knows who leads")
             assert not await _leads(second)
+            before = (await second.get("/health")).json()["leader"]
 
             await stack.aclose()
             await async_wait_until(lambda: _leads(second), description="the second leads")
             leader = (await second.get("/health")).json()["leader"]
 
-    assert (leader["instance"], leader["epoch"]) == ("second", 2)
+    assert leader["instance"] == "second"
+    assert leader["epoch"] > before["epoch"]
 
 
 async def _leader_is(client: httpx2.AsyncClient, instance: str) -> bool:

@@ -124,7 +124,7 @@ def test_what_is_seen_to_be_written_is_in_writes(header: Header) -> None:
 def test_a_script_that_logs_says_so(header: Header) -> None:
     """Who includes the change writes version, log and agent, and emits something."""
     includes = set(re.findall(r"^--@include (\w+)$", header.body, re.MULTILINE))
-    logs = bool({"begin", "change", "step"} & includes)
+    logs = bool({"begin", "change", "settle"} & includes)
 
     assert bool(header.emits) == logs
     assert {"version", "log"} <= set(header.writes) or not logs

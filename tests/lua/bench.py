@@ -20,7 +20,9 @@ from tests.support.lua_headers import read_header
 
 KEYS = Keys("mesh")
 AGENT = KEYS.agent("").decode()
-TEXTS = ("version", "history", "leader", "epoch", "pulse", "outage")
+TEXTS = ("version", "history", "leader", "epoch", "pulse", "outage", "rewind")
+ZSETS = ("heartbeats", "deadlines", "silent")
+HASHES = ("counters", "hold")
 HISTORY = 1000
 
 
@@ -70,7 +72,7 @@ class Row:
 
     promise: str
     script: str
-    args: Mapping[str, Value]
+    args: Mapping[str, Value | At]
     agents: tuple[str, ...] = ()
     before: Mapping[str, Expected | None] = field(default_factory=dict)
     reply: tuple[Expected, ...] | Error
@@ -110,7 +112,7 @@ def an_agent(
 
 def gone(name: str, **fields: str) -> dict[str, None]:
     """Return the cells of an agent as what is there no more."""
-    return dict.fromkeys(an_agent(name, "healthy", heard=0, due=0, **fields))
+    return dict.fromkeys([*an_agent(name, "healthy", heard=0, due=0, **fields), f"silent/{name}"])
 
 
 class Bench:
@@ -135,7 +137,8 @@ class Bench:
         keys: dict[str, Value] = {**KEYS.shared, "agent_keys…": agents}
         if len(agents) == 1:
             keys["agent_key"] = agents[0]
-        (reply,) = await self._link.run([self._scripts[row.script].call(keys, row.args)])
+        args = {name: self._text(value) if isinstance(value, At) else value for name, value in row.args.items()}
+        (reply,) = await self._link.run([self._scripts[row.script].call(keys, args)])
         return reply
 
     async def prepare(self, row: Row) -> None:
@@ -169,11 +172,12 @@ class Bench:
             text = await self.ask("GET", KEYS.shared[name])
             if text is not None:
                 state[name] = text.decode()
-        for name in ("heartbeats", "deadlines"):
+        for name in ZSETS:
             flat = await self.ask("ZRANGE", KEYS.shared[name], 0, -1, "WITHSCORES")
             state |= {f"{name}/{member}": score for member, score in _pairs(flat).items()}
-        for name, count in _pairs(await self.ask("HGETALL", KEYS.counters)).items():
-            state[f"counters/{name}"] = count
+        for name in HASHES:
+            flat = await self.ask("HGETALL", KEYS.shared[name])
+            state |= {f"{name}/{member}": text for member, text in _pairs(flat).items()}
         for key in sorted(set(await self.ask("KEYS", "*")) - set(KEYS.shared.values())):
             state |= await self._agent(key)
         state["log"] = [(entry.decode(), _pairs(flat)) for entry, flat in await self.ask("XRANGE", KEYS.log, "-", "+")]
@@ -198,10 +202,10 @@ class Bench:
                 await self.ask("XADD", KEYS.log, f"{self._text(version)}-0", "kind", "begin", "prev", "0")
         elif name in TEXTS:
             await self.ask("SET", KEYS.shared[name], self._text(cell))
-        elif key in ("heartbeats", "deadlines"):
+        elif key in ZSETS:
             await self.ask("ZADD", KEYS.shared[key], self._text(cell), member)
-        elif key == "counters":
-            await self.ask("HSET", KEYS.counters, member, self._text(cell))
+        elif key in HASHES:
+            await self.ask("HSET", KEYS.shared[key], member, self._text(cell))
         elif member:
             await self.ask("HSET", KEYS.agent(key), member, self._text(cell))
         else:
@@ -215,7 +219,7 @@ class Bench:
     def _fits(self, expected: Expected, actual: str, version: str) -> bool:
         if isinstance(expected, tuple):
             pattern = "".join(
-                r"(\d+)" if isinstance(cell, Now) else f"({re.escape(_decoded(cell))})" for cell in expected
+                r"(\d+)" if isinstance(cell, Now) else f"({re.escape(self._text(cell))})" for cell in expected
             )
             found = re.fullmatch(pattern, actual)
             return found is not None and all(map(self._fits, expected, found.groups(), [version] * len(expected)))

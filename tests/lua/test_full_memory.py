@@ -11,8 +11,10 @@ from tests.lua import (
     test_mend,
     test_open,
     test_pulse,
+    test_release,
     test_restart,
     test_restore,
+    test_rewind,
     test_sweep,
     test_unregister,
 )
@@ -22,7 +24,7 @@ from tests.support.lua_headers import SCRIPTS
 
 LIVING = [
     *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
-    *(test_restart.ROWS, test_sweep.ROWS, test_unregister.ROWS),
+    *(test_release.ROWS, test_restart.ROWS, test_rewind.ROWS, test_sweep.ROWS, test_unregister.ROWS),
 ]
 NEWCOMERS = [*REGISTRATIONS, *test_restore.ROWS]
 

@@ -176,7 +176,31 @@ ROWS = [
         "a beat",
         before={**HEALTHY, "pulse": At(-60_000)},
         reply=("healthy",),
-        after={**BEATEN, "outage": Now()},
+        after={**BEATEN, "outage": (Now(), " ", At(-60_000))},
+    ),
+    row(
+        "a clock that went back is noted",
+        "a beat",
+        before={**HEALTHY, "pulse": At(60_000)},
+        reply=("healthy",),
+        after={**BEATEN, "outage": (Now(), " ", At(60_000)), "rewind": Now()},
+    ),
+    *(
+        row(
+            f"a {status} agent that comes back is silent no more",
+            "a beat",
+            before={**silent("a", status), "silent/a": At(-10_000), "silent/b": At(-9000)},
+            reply=("healthy",),
+            after={**BEATEN, "a/status": "healthy", "a/version": VERSION, "silent/a": None},
+            log=(recovers("a", status),),
+        )
+        for status in ("degraded", "expired")
+    ),
+    row(
+        "keep leaves an agent silent",
+        "a keep",
+        before={**silent("a", "degraded"), "silent/a": At(-10_000)},
+        reply=("degraded",),
     ),
 ]
 

@@ -2,14 +2,21 @@
 
 import pytest
 
-from tests.lua.bench import Bench, Expected, Now, Row
+from tests.lua.bench import At, Bench, Expected, Now, Row
 
 ME = '{"instance":"me","host":"h 1","pid":1}'
 OURS = f"3 7 1700000000000 {ME}"
 THEIRS = '3 7 1700000000000 {"instance":"other","host":"h","pid":2}'
 
 
-def take(promise: str, *, leader: str | None, seen: str, epoch: str | None = "7", taken: str | None) -> Row:
+def take(
+    promise: str,
+    *,
+    leader: str | None,
+    seen: str,
+    epoch: str | At | None = "7",
+    taken: str | At | Now | None = Now(),  # noqa: B008 - frozen
+) -> Row:
     """One try; `taken` is the new epoch, None where the lock is held."""
     lock: Expected = ("0 ", taken or "", " ", Now(), f" {ME}")
     return Row(
@@ -47,12 +54,13 @@ def resign(promise: str, *, leader: str | None, mine: str = OURS, resigned: bool
 
 
 ROWS = [
-    take("who comes first leads under epoch 1", leader=None, epoch=None, seen="", taken="1"),
-    take("each leader has a higher epoch", leader=None, seen="", taken="8"),
+    take("who comes first leads under an epoch that no lost one can equal: the time", leader=None, epoch=None, seen=""),
+    take("each leader has a higher epoch", leader=None, seen=""),
+    take("an epoch ahead of the clock goes on by one", leader=None, epoch=At(60_000), seen="", taken=At(60_001)),
     take("a lock is held", leader=THEIRS, seen="", taken=None),
     take("a lock that moved since it was seen is held", leader=THEIRS, seen=THEIRS.replace("3", "2", 1), taken=None),
-    take("a lock that stands still is taken over", leader=THEIRS, seen=THEIRS, taken="8"),
-    take("a lock that vanished since it was seen is taken", leader=None, seen=THEIRS, taken="8"),
+    take("a lock that stands still is taken over", leader=THEIRS, seen=THEIRS),
+    take("a lock that vanished since it was seen is taken", leader=None, seen=THEIRS),
     take("a lock is not taken over by its own text elsewhere", leader=OURS, seen=THEIRS, taken=None),
     take(
         "an epoch of many digits is not rounded",

@@ -30,9 +30,9 @@ ROWS = [
     row("nobody is nothing", before=an_agent("b", "healthy", heard=-1, due=1000), counts=(0, 0, 0)),
     row(
         "a deadline and a heartbeat of nobody go",
-        before={"deadlines/a": At(1000), "heartbeats/a": At(-1)},
+        before={"deadlines/a": At(1000), "heartbeats/a": At(-1), "silent/a": At(-1)},
         counts=(1, 0, 0),
-        after={"deadlines/a": None, "heartbeats/a": None},
+        after={"deadlines/a": None, "heartbeats/a": None, "silent/a": None},
     ),
     row(
         "an agent without a deadline is looked at now",

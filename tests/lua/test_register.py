@@ -83,6 +83,16 @@ def stale(promise: str, precondition: str, current: str, before: dict[str, Expec
 ADDED = entry("add", "registered", "")
 
 ROWS = [
+    *(
+        row(
+            f"a {status} agent that registers again is silent no more",
+            before={**an_agent("a", status, heard=-200_000, due=1000), "silent/a": At(-10_000), "silent/b": At(-9000)},
+            reply=("unchanged", VERSION),
+            after={**BEATEN, "a/status": "healthy", "a/version": VERSION, "silent/a": None},
+            log=entry("modify", "recovered", status_before=status),
+        )
+        for status in ("degraded", "expired")
+    ),
     row("a new agent is pending", before={}, reply=("created", VERSION), after=NEW, log=ADDED),
     row(
         "a new agent may be asked to be new",

@@ -55,6 +55,8 @@ ROWS = [
                 **put_back("a", status, **{"a/draining": "1"}),
                 "heartbeats/a": "5000",
                 "deadlines/a": Now(30_000),
+                # Silent since it was last heard: too long ago to count towards a hold.
+                "silent/a": None if status == "healthy" else "5000",
             },
             heartbeats=("5000",),
         )
@@ -76,11 +78,12 @@ ROWS = [
     row(
         "a damaged record is replaced",
         agents=[given("a", "healthy")],
-        before={"a/spec": "{}", "a/foreign": "x", "deadlines/a": At(1000)},
+        before={"a/spec": "{}", "a/foreign": "x", "deadlines/a": At(1000), "silent/a": At(-1)},
         reply=("ok", 1, 0),
         after={
             **put_back("a", "healthy"),
             "a/foreign": None,
+            "silent/a": None,
             "heartbeats/a": "5000",
             "deadlines/a": Now(60_000),
         },

@@ -4,8 +4,10 @@ import pytest
 
 from tests.lua.bench import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent, gone
 
-OUTCOMES = ("degraded", "expired", "removed", "early", "orphaned", "bad")
+OUTCOMES = ("degraded", "expired", "removed", "early", "orphaned", "bad", "graced")
+WINDOW, DURATION = 60_000, 600_000
 RETENTION = 600_000
+HELD = ("held",)
 
 
 def row(
@@ -16,15 +18,25 @@ def row(
     after: dict[str, Expected | None] | None = None,
     log: tuple[dict[str, Expected], ...] = (),
     epoch: str = "7",
+    minimum: int = 10,
     more: tuple[str, ...] = (),
 ) -> Row:
     """One call under epoch 7, which is the epoch unless `before` says otherwise; `reply` names what is not 0."""
-    counted = isinstance(reply, dict)
+    counted = isinstance(reply, dict) or reply == HELD
     return Row(
         promise=promise,
         script="sweep",
         agents=ids,
-        args={"lead_epoch": epoch, "history": HISTORY, "retention": RETENTION, "ids…": [*ids, *more]},
+        args={
+            "lead_epoch": epoch,
+            "history": HISTORY,
+            "retention": RETENTION,
+            "window": WINDOW,
+            "share": 50,
+            "minimum": minimum,
+            "duration": DURATION,
+            "ids…": [*ids, *more],
+        },
         before={"epoch": "7", **before},
         reply=("ok", *(reply.get(word, 0) for word in OUTCOMES)) if isinstance(reply, dict) else reply,
         after={"pulse": Now(), **(after or {})} if counted else {},
@@ -44,8 +56,272 @@ def moved(name: str, status: str, deadline: Expected) -> dict[str, Expected | No
 
 SILENT = an_agent("a", "healthy", heard=-60_500, due=-500)
 # It degrades at timeout, and expires at eviction after the same heartbeat.
-DEGRADED = moved("a", "degraded", At(-500 + 120_000))
+DEGRADED = {**moved("a", "degraded", At(-500 + 120_000)), "silent/a": Now()}
 TWO_HUNDRED = [f"n{number}" for number in range(200)]
+
+# Redis came back twenty seconds ago, after fifty in which nobody could be heard.
+OUTAGE: dict[str, Expected | None] = {"outage": (At(-20_000), " ", At(-70_000))}
+
+
+def graced(due: int) -> dict[str, Expected | None]:
+    """The cells that grace changes."""
+    return {"deadlines/a": At(due), "counters/graced": "1"}
+
+
+GRACE = [
+    *(
+        row(
+            f"after an outage a {status} agent keeps its status, and has its timeout from the end of the outage",
+            "a",
+            before={**OUTAGE, **an_agent("a", status, heard=heard, due=-500)},
+            reply={"graced": 1},
+            after=graced(-20_000 + 60_000),
+        )
+        for status, heard in (("healthy", -60_500), ("degraded", -180_500), ("pending", None))
+    ),
+    row(
+        "the grace is as long as the agent's own timeout",
+        "a",
+        before={**OUTAGE, **an_agent("a", "healthy", heard=-600_500, due=-500, timeout="600000", eviction="900000")},
+        reply={"graced": 1},
+        after=graced(-20_000 + 600_000),
+    ),
+    row(
+        "an agent whose own timeout has passed since the outage degrades",
+        "a",
+        before={**OUTAGE, **an_agent("a", "healthy", heard=-30_000, due=-1000, timeout="19000")},
+        reply={"degraded": 1},
+        after={
+            **moved("a", "degraded", At(-1000 - 19_000 + 180_000)),
+            "silent/a": Now(),
+            "counters/degraded": "1",
+        },
+        log=(step("a", "modify", "degraded", At(-30_000), status_before="healthy"),),
+    ),
+    row(
+        "an agent that was heard since the outage degrades",
+        "a",
+        before={**OUTAGE, **an_agent("a", "healthy", heard=-20_000, due=-500)},
+        reply={"degraded": 1},
+        after={**DEGRADED, "counters/degraded": "1"},
+        log=(step("a", "modify", "degraded", At(-20_000), status_before="healthy"),),
+    ),
+    row(
+        "retention is not forgiven",
+        "a",
+        before={**OUTAGE, **an_agent("a", "expired", heard=-900_000, due=-1)},
+        reply={"removed": 1},
+        after={**gone("a"), "counters/removed": "1"},
+        log=(step("a", "remove", "retention_over", At(-900_000)),),
+    ),
+    row(
+        "an outage that this very sweep ends is an excuse",
+        "a",
+        before={"pulse": At(-60_000), **an_agent("a", "healthy", heard=-60_500, due=-500)},
+        reply={"graced": 1},
+        after={"deadlines/a": Now(60_000), "outage": (Now(), " ", At(-60_000)), "counters/graced": "1"},
+    ),
+    row(
+        "a store that was opened for the first time, or lost its pulse, is an outage too",
+        "a",
+        before={"pulse": None, **an_agent("a", "healthy", heard=-60_500, due=-500)},
+        reply={"graced": 1},
+        after={"deadlines/a": Now(60_000), "outage": (Now(), " "), "counters/graced": "1"},
+    ),
+    row(
+        "a missing leader is no outage: somebody pulsed a second ago",
+        "a",
+        before={"pulse": At(-1000), **an_agent("a", "healthy", heard=-77_000, due=-17_000)},
+        reply={"degraded": 1},
+        after={**moved("a", "degraded", At(-17_000 + 120_000)), "silent/a": Now(), "counters/degraded": "1"},
+        log=(step("a", "modify", "degraded", At(-77_000), status_before="healthy"),),
+    ),
+    row(
+        "an outage that nobody could have written is none",
+        "a",
+        before={"outage": "lately", **SILENT},
+        reply={"degraded": 1},
+        after={**DEGRADED, "counters/degraded": "1"},
+        log=(step("a", "modify", "degraded", At(-60_500), status_before="healthy"),),
+    ),
+]
+
+
+def crowd(healthy: int, lately: int = 0, before: int = 0) -> dict[str, Expected | None]:
+    """Those around agent a: healthy ones, ones that fell silent within the window, ones that did so before it."""
+    cells: dict[str, Expected | None] = {}
+    for at in range(healthy + lately + before):
+        status, ago = ("healthy", 0) if at < healthy else ("degraded", 30_000 if at < healthy + lately else 60_500)
+        cells |= an_agent(f"c{at}", status, heard=-1000 - ago, due=59_000)
+        if ago:
+            cells[f"silent/c{at}"] = At(-ago)
+    return cells
+
+
+def hold(since: int, until: int, ended: int | None = None, below: int | None = None) -> dict[str, Expected | None]:
+    """The cells of a hold."""
+    cells: dict[str, Expected | None] = {"hold/since": At(since), "hold/until": At(until)}
+    cells |= {"hold/silent": "30", "hold/healthy": "40"}
+    cells |= {f"hold/{name}": At(at) for name, at in (("ended", ended), ("below", below)) if at is not None}
+    return cells
+
+
+def begun(silent: int, healthy: int) -> dict[str, Expected | None]:
+    """The cells of a hold that begins now, and nothing else changes."""
+    return {
+        "hold/since": Now(),
+        "hold/until": Now(DURATION),
+        "hold/silent": str(silent),
+        "hold/healthy": str(healthy),
+        "counters/holds": "1",
+    }
+
+
+def goes(
+    promise: str,
+    before: dict[str, Expected | None],
+    after: dict[str, Expected | None] | None = None,
+    *,
+    minimum: int = 10,
+) -> Row:
+    """Agent a, overdue, goes."""
+    return row(
+        promise,
+        "a",
+        before={**SILENT, **before},
+        reply={"degraded": 1},
+        after={**DEGRADED, "counters/degraded": "1", **(after or {})},
+        log=(step("a", "modify", "degraded", At(-60_500), status_before="healthy"),),
+        minimum=minimum,
+    )
+
+
+def stays(
+    promise: str,
+    before: dict[str, Expected | None],
+    after: dict[str, Expected | None] | None = None,
+    *,
+    minimum: int = 10,
+) -> Row:
+    """Agent a, overdue, is held."""
+    return row(promise, "a", before={**SILENT, **before}, reply=HELD, after=after, minimum=minimum)
+
+
+ALL = [f"n{number}" for number in range(20)]
+ALL_SILENT = {name: cell for each in ALL for name, cell in an_agent(each, "healthy", heard=-60_500, due=-500).items()}
+
+HOLDS = [
+    stays("above the share nobody goes, and a hold begins", crowd(8, 10), begun(11, 19)),
+    goes("ten of twenty is the share, not above it", crowd(10, 9), {}),
+    stays("eleven of twenty-one is above it", crowd(10, 10), begun(11, 21)),
+    goes("below the minimum a share is no mass", crowd(0, 8), {}),
+    stays("the minimum itself is a mass", crowd(0, 9), begun(10, 10)),
+    stays("a lower minimum counts", crowd(0, 1), begun(2, 2), minimum=2),
+    goes("who fell silent before the window does not count, on neither side", crowd(10, 9, 50), {}),
+    stays("nor do they make a share smaller", crowd(8, 10, 50), begun(11, 19)),
+    row(
+        "of those who are overdue together nobody goes first",
+        *ALL,
+        before=ALL_SILENT,
+        reply=HELD,
+        after=begun(20, 20),
+    ),
+    row(
+        "pending agents do not count",
+        *ALL,
+        before={name: cell for each in ALL for name, cell in an_agent(each, "pending", due=-500).items()},
+        reply={"degraded": 20},
+        after={
+            **{name: cell for each in ALL for name, cell in moved(each, "degraded", At(119_500)).items()},
+            "counters/degraded": "20",
+        },
+        log=tuple(step(each, "modify", "degraded", "", status_before="pending") for each in ALL),
+    ),
+    row(
+        "agents that were degraded before do not count again as they expire",
+        *ALL,
+        before={
+            name: cell
+            for each in ALL
+            for name, cell in {
+                **an_agent(each, "degraded", heard=-180_500, due=-500),
+                f"silent/{each}": At(-120_500),
+            }.items()
+        },
+        reply={"expired": 20},
+        after={
+            **{name: cell for each in ALL for name, cell in moved(each, "expired", Now(RETENTION)).items()},
+            "counters/expired": "20",
+        },
+        log=tuple(step(each, "modify", "expired", At(-180_500), status_before="degraded") for each in ALL),
+    ),
+    row(
+        "who has grace does not count",
+        *ALL,
+        before={**OUTAGE, **ALL_SILENT},
+        reply={"graced": 20},
+        after={**{f"deadlines/{each}": At(40_000) for each in ALL}, "counters/graced": "20"},
+    ),
+    stays("while it is held nobody degrades", {**hold(-1000, 599_000), **crowd(50)}),
+    *(
+        row(
+            f"while it is held no {status} agent goes on",
+            "a",
+            before={**hold(-1000, 599_000), **an_agent("a", status, heard=-900_000, due=-500)},
+            reply=HELD,
+        )
+        for status in ("degraded", "expired", "pending")
+    ),
+    row(
+        "while it is held a heartbeat that came first still wins, and the sweep only counts",
+        "a",
+        before={**hold(-1000, 599_000), **an_agent("a", "healthy", heard=-100, due=59_900)},
+        reply=HELD,
+    ),
+    stays(
+        "a hold does not outlast its duration by a clock that went back",
+        hold(3_600_000, 4_200_000),
+        {"hold/until": Now(DURATION)},
+    ),
+    goes("when its time is up they go", {**hold(-600_001, -1), **crowd(8, 10)}, {"hold/ended": At(-1)}),
+    goes("when it was released they go", {**hold(-1000, 599_000, ended=-10), **crowd(8, 10)}, {}),
+    goes(
+        "after a hold none begins while the share is above",
+        {**hold(-660_000, -60_000, ended=-60_000), **crowd(8, 10)},
+        {},
+    ),
+    goes(
+        "nor does a time below the share count that was interrupted",
+        {**hold(-660_000, -60_000, ended=-60_000, below=-30_000), **crowd(8, 10)},
+        {"hold/below": None},
+    ),
+    goes(
+        "once below the share, the window begins in which it has to stay there",
+        {**hold(-660_000, -60_000, ended=-60_000), **crowd(50)},
+        {"hold/below": Now()},
+    ),
+    goes(
+        "nearly a window below the share is not a window",
+        {**hold(-660_000, -60_000, ended=-60_000, below=-55_000), **crowd(50)},
+        {},
+    ),
+    goes(
+        "a whole window below the share, and the next hold may begin",
+        {**hold(-660_000, -60_000, ended=-60_000, below=-60_000), **crowd(50)},
+        dict.fromkeys(hold(0, 0, ended=0, below=0)),
+    ),
+    goes(
+        "a clock that went back does not shorten that window",
+        {**hold(-660_000, -60_000, ended=-60_000, below=3_600_000), **crowd(50)},
+        {"hold/below": Now()},
+    ),
+    row(
+        "where nobody is overdue a hold ends all the same",
+        before=hold(-600_001, -1),
+        reply={},
+        after={"hold/ended": At(-1), "hold/below": Now()},
+    ),
+]
 
 ROWS = [
     row(
@@ -57,17 +333,17 @@ ROWS = [
         log=(step("a", "modify", "degraded", At(-60_500), status_before="healthy"),),
     ),
     row(
-        "a pending agent runs on the same clock",
+        "a pending agent runs on the same clock, and does not count as silent",
         "a",
         before=an_agent("a", "pending", due=-500),
         reply={"degraded": 1},
-        after={**DEGRADED, "counters/degraded": "1"},
+        after={**moved("a", "degraded", At(-500 + 120_000)), "counters/degraded": "1"},
         log=(step("a", "modify", "degraded", "", status_before="pending"),),
     ),
     row(
-        "a degraded agent expires, and its retention begins",
+        "a degraded agent expires, its retention begins, and it has been silent as long as before",
         "a",
-        before=an_agent("a", "degraded", heard=-180_500, due=-500),
+        before={**an_agent("a", "degraded", heard=-180_500, due=-500), "silent/a": At(-120_500)},
         reply={"expired": 1},
         after={**moved("a", "expired", Now(RETENTION)), "counters/expired": "1"},
         log=(step("a", "modify", "expired", At(-180_500), status_before="degraded"),),
@@ -75,7 +351,10 @@ ROWS = [
     row(
         "an expired agent is removed, and the log carries it as it was",
         "a",
-        before=an_agent("a", "expired", heard=-900_000, due=-1, draining="1", owner="team-a"),
+        before={
+            **an_agent("a", "expired", heard=-900_000, due=-1, draining="1", owner="team-a"),
+            "silent/a": At(-840_000),
+        },
         reply={"removed": 1},
         after={**gone("a", owner=""), "counters/removed": "1"},
         log=(step("a", "remove", "retention_over", At(-900_000)),),
@@ -85,7 +364,7 @@ ROWS = [
         "a",
         before=an_agent("a", "healthy", heard=-999_000, due=-939_000),
         reply={"degraded": 1},
-        after={**moved("a", "degraded", At(-939_000 + 120_000)), "counters/degraded": "1"},
+        after={**moved("a", "degraded", At(-939_000 + 120_000)), "silent/a": Now(), "counters/degraded": "1"},
         log=(step("a", "modify", "degraded", At(-999_000), status_before="healthy"),),
     ),
     row(
@@ -102,6 +381,8 @@ ROWS = [
         after={
             **moved("a", "expired", Now(RETENTION)),
             **moved("b", "degraded", At(119_000)),
+            "silent/a": Now(),
+            "silent/b": Now(),
             "counters/degraded": "2",
             "counters/expired": "1",
         },
@@ -113,8 +394,10 @@ ROWS = [
     ),
     row(
         "each agent fares by itself, and each change has a version of its own",
-        *("a", "b", "c", "d", "e", "f"),
+        *("a", "b", "c", "d", "e", "f", "g"),
         before={
+            "outage": (At(-65_000), " ", At(-90_000)),
+            **an_agent("g", "healthy", heard=-700_000, due=-100_000, timeout="600000", eviction="900000"),
             **SILENT,
             **an_agent("b", "degraded", heard=-180_000, due=-10),
             **an_agent("c", "expired", heard=-900_000, due=-10),
@@ -130,6 +413,8 @@ ROWS = [
             **gone("c"),
             "deadlines/e": None,
             "deadlines/f": Now(RETENTION),
+            "deadlines/g": At(-65_000 + 600_000),
+            "counters/graced": "1",
             "counters/degraded": "1",
             "counters/expired": "1",
             "counters/removed": "1",
@@ -150,9 +435,14 @@ ROWS = [
     row(
         "a deadline without an agent is dropped, with its heartbeat",
         "a",
-        before={"deadlines/a": At(-10), "heartbeats/a": At(-60_010), "deadlines/b": At(-10)},
+        before={
+            "deadlines/a": At(-10),
+            "heartbeats/a": At(-60_010),
+            "silent/a": At(-10),
+            "deadlines/b": At(-10),
+        },
         reply={"orphaned": 1},
-        after={"deadlines/a": None, "heartbeats/a": None},
+        after={"deadlines/a": None, "heartbeats/a": None, "silent/a": None},
     ),
     row(
         "a deadline without an agent that is not due yet stays",
@@ -199,7 +489,14 @@ ROWS = [
         "a",
         before={"pulse": At(-60_000), **an_agent("a", "healthy", heard=-100, due=59_900)},
         reply={"early": 1},
-        after={"outage": Now()},
+        after={"outage": (Now(), " ", At(-60_000))},
+    ),
+    row(
+        "a clock that went back is noted",
+        "a",
+        before={"pulse": At(60_000), **an_agent("a", "healthy", heard=-100, due=59_900)},
+        reply={"early": 1},
+        after={"outage": (Now(), " ", At(60_000)), "rewind": Now()},
     ),
     row(
         "totals are added up",
@@ -213,6 +510,9 @@ ROWS = [
     row("201 agents are refused", *TWO_HUNDRED, "a", before=SILENT, reply=Error("at most 200 agents")),
     row("an argument too many is refused", "a", more=("b",), before=SILENT, reply=Error("at most 200 agents")),
 ]
+
+
+ROWS += [*GRACE, *HOLDS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)

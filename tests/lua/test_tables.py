@@ -10,8 +10,10 @@ from tests.lua import (
     test_open,
     test_pulse,
     test_register,
+    test_release,
     test_restart,
     test_restore,
+    test_rewind,
     test_sweep,
     test_unregister,
 )
@@ -20,7 +22,8 @@ from tests.support.lua_headers import SCRIPTS, read_header
 
 TABLES = [
     *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
-    *(test_register.ROWS, test_restart.ROWS, test_restore.ROWS, test_sweep.ROWS, test_unregister.ROWS),
+    *(test_register.ROWS, test_release.ROWS, test_restart.ROWS, test_restore.ROWS, test_rewind.ROWS),
+    *(test_sweep.ROWS, test_unregister.ROWS),
 ]
 
 

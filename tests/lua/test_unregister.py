@@ -48,6 +48,13 @@ ROWS = [
         heartbeat="",
     ),
     row(
+        "a silent agent is forgotten whole",
+        before={**an_agent("a", "expired", heard=-70_000, due=1000), "silent/a": At(-10_000), "silent/b": At(-9000)},
+        reply=("removed", VERSION),
+        after=GONE,
+        heartbeat=At(-70_000),
+    ),
+    row(
         "others stay",
         before={**an_agent("a", "healthy", heard=-1, due=1000), **an_agent("b", "healthy", heard=-2, due=2000)},
         reply=("removed", VERSION),

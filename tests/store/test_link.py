@@ -103,7 +103,7 @@ async def test_a_forgotten_script_goes_unnoticed(link: Link, raw: redis.Redis) -
     """After SCRIPT FLUSH the call is sent again, whole; the reply is the script's."""
     for _ in range(3):
         raw.script_flush()
-        ((word, _),) = await link.run([pulse()])
+        ((word, *_),) = await link.run([pulse()])
         assert word == b"ok"
 
 
@@ -403,7 +403,7 @@ async def test_a_server_that_is_not_the_master_is_left(own_server: RedisServer) 
             assert judged(reply).reason == "read_only_replica"
             client.replicaof("NO", "ONE")
 
-            ((word, _),) = await link.run([pulse()])
+            ((word, *_),) = await link.run([pulse()])
 
             assert word == b"ok"
             assert link.opened == 2

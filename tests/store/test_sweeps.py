@@ -1,15 +1,24 @@
 """Who is overdue, and moving them on under the fencing epoch."""
 
 import asyncio
+import contextlib
 
 import pytest
 import redis
 
+from registry.errors import StoreUnavailable
 from registry.store.agents import Registration
 from registry.store.store import Store
-from registry.store.sweeps import StaleEpochError, Swept
+from registry.store.sweeps import Due, StaleEpochError, Swept
+from tests.support.moments import make_overdue, no_outage
+from tests.support.moments import server_now as now
 
 DEADLINES = "{mesh}:deadlines"
+
+
+@pytest.fixture(autouse=True)
+def _pulsed(raw: redis.Redis) -> None:
+    no_outage(raw)
 
 
 async def register(store: Store, *names: str) -> None:
@@ -18,23 +27,17 @@ async def register(store: Store, *names: str) -> None:
     await asyncio.gather(*(store.agents.register(Registration(name, b"{}", 60_000, 120_000)) for name in names))
 
 
-def now(raw: redis.Redis) -> int:
-    """Return the server's time in milliseconds."""
-    seconds, micro = raw.time()
-    return seconds * 1000 + micro // 1000
-
-
 async def test_the_overdue_come_longest_first(store: Store, raw: redis.Redis) -> None:
     """Those whose deadline lies ahead do not."""
     await register(store, *"abcd")
     raw.zadd(DEADLINES, {"a": now(raw) - 100, "b": now(raw) - 300, "c": now(raw) - 200})
 
-    assert await store.sweeps.overdue() == ["b", "c", "a"]
+    assert (await store.sweeps.due()).ids == ["b", "c", "a"]
 
 
 async def test_nobody_is_overdue_in_an_empty_mesh(store: Store) -> None:
     """Nor is that an error."""
-    assert await store.sweeps.overdue() == []
+    assert (await store.sweeps.due()).ids == []
 
 
 async def test_at_most_a_sweeps_worth_comes_at_once(store: Store, raw: redis.Redis) -> None:
@@ -43,11 +46,11 @@ async def test_at_most_a_sweeps_worth_comes_at_once(store: Store, raw: redis.Red
     await register(store, *names)
     raw.zadd(DEADLINES, {name: now(raw) - 1000 + at for at, name in enumerate(names)})
 
-    first = await store.sweeps.overdue()
+    first = (await store.sweeps.due()).ids
     await store.sweeps.sweep(first, 0)
 
     assert first == names[:200]
-    assert await store.sweeps.overdue() == names[200:]
+    assert (await store.sweeps.due()).ids == names[200:]
 
 
 async def test_a_sweep_counts_what_became_of_each(store: Store, raw: redis.Redis) -> None:
@@ -59,7 +62,7 @@ async def test_a_sweep_counts_what_became_of_each(store: Store, raw: redis.Redis
 
     swept = await store.sweeps.sweep(["a", "b", "c", "d", "nobody"], 0)
 
-    assert swept == Swept(degraded=1, expired=1, removed=1, early=1, orphaned=1, bad=0)
+    assert swept == Swept(degraded=1, expired=1, removed=1, early=1, orphaned=1, bad=0, graced=0)
     assert raw.hmget("{mesh}:agent:a", "status") == ["degraded"]
     assert not raw.exists("{mesh}:agent:c")
 
@@ -87,7 +90,7 @@ async def test_a_stale_epoch_is_refused(store: Store, raw: redis.Redis) -> None:
     with pytest.raises(StaleEpochError, match=r"Epoch 7 is over; epoch 8 sweeps now"):
         await store.sweeps.sweep(["a"], 7)
 
-    assert await store.sweeps.overdue() == ["a"]
+    assert (await store.sweeps.due()).ids == ["a"]
 
 
 async def test_the_epoch_is_0_where_none_was_taken(store: Store, raw: redis.Redis) -> None:
@@ -101,12 +104,13 @@ async def test_a_heartbeat_between_look_and_sweep_wins(store: Store, raw: redis.
     """The script checks the deadline again."""
     await register(store, "a")
     raw.zadd(DEADLINES, {"a": now(raw) - 10})
-    overdue = await store.sweeps.overdue()
+    overdue = (await store.sweeps.due()).ids
 
     beat = await store.agents.heartbeat("a")
     swept = await store.sweeps.sweep(overdue, 0)
 
     assert beat.found == "healthy"
+    assert swept is not None
     assert (swept.early, swept.degraded) == (1, 0)
 
 
@@ -117,4 +121,83 @@ async def test_an_id_that_is_no_text_never_stops_the_sweep(store: Store, raw: re
     raw.zadd(DEADLINES, {b"\xff\xfe": 1})
     raw.zadd(DEADLINES, {"a": 2})
 
-    assert "a" in await store.sweeps.overdue()
+    assert "a" in (await store.sweeps.due()).ids
+
+
+async def test_what_is_due_tells_of_a_hold_and_of_a_clock_that_went_back(store: Store, raw: redis.Redis) -> None:
+    """So that the leader calls even where nobody is overdue."""
+    assert await store.sweeps.due() == Due([], hold=False, rewind="")
+    raw.hset("{mesh}:hold", "until", "1")
+    raw.set("{mesh}:rewind", "123")
+
+    assert await store.sweeps.due() == Due([], hold=True, rewind="123")
+
+
+async def test_a_mass_silence_is_held_until_it_is_released(store: Store, raw: redis.Redis) -> None:
+    """A sweep then says None; a release is told once."""
+    names = [f"n{number}" for number in range(20)]
+    await register(store, *names)
+    await asyncio.gather(*map(store.agents.heartbeat, names))
+    make_overdue(raw, *names)
+    assert not await store.sweeps.release()
+
+    assert await store.sweeps.sweep(names, 0) is None
+    assert await store.sweeps.release()
+    assert not await store.sweeps.release()
+    swept = await store.sweeps.sweep(names, 0)
+
+    assert swept is not None
+    assert swept.degraded == 20
+
+
+async def test_a_walk_meets_every_agent(store: Store, raw: redis.Redis) -> None:
+    """Some at a time, each at least once; then it is at its end."""
+    names = {f"n{number}" for number in range(1000)}
+    raw.zadd(DEADLINES, dict.fromkeys(names, now(raw)))
+
+    cursor, ids = await store.sweeps.agents_from(None)
+    met, calls = {*ids}, 1
+    while cursor is not None:
+        cursor, ids = await store.sweeps.agents_from(cursor)
+        met, calls = met | {*ids}, calls + 1
+    raw.delete(DEADLINES)
+
+    assert met == names
+    assert calls > 1
+
+
+async def test_a_walk_on_another_connection_begins_anew(store: Store, raw: redis.Redis) -> None:
+    """It may lead to another server, where a place in the middle means nothing."""
+    names = {f"n{number}" for number in range(1000)}
+    raw.zadd(DEADLINES, dict.fromkeys(names, now(raw)))
+    _, first = await store.sweeps.agents_from(None)
+    cursor, _ = await store.sweeps.agents_from(None)
+    raw.client_kill_filter(_type="normal", skipme=True)
+
+    with contextlib.suppress(StoreUnavailable):  # where the end of the connection is noticed by the call
+        await store.sweeps.agents_from(cursor)
+    _, ids = await store.sweeps.agents_from(cursor)
+    raw.delete(DEADLINES)
+
+    assert ids == first
+
+
+async def test_times_are_set_right_in_calls_of_two_hundred(store: Store, raw: redis.Redis) -> None:
+    """However many a walk meets at once; with the last of them the walk is over."""
+    names = [f"n{number}" for number in range(450)]
+    await register(store, *names)
+    hour = now(raw) + 3_600_000
+    raw.zadd(DEADLINES, dict.fromkeys(names, hour))
+    raw.set("{mesh}:rewind", now(raw))
+    asked = (await store.sweeps.due()).rewind
+
+    assert await store.sweeps.rewind(names[:250], asked, 0, final=False)
+    assert raw.zcount(DEADLINES, hour, "+inf") == 200
+    assert await store.sweeps.rewind(names[250:], asked, 0, final=True)
+
+    assert raw.zcount(DEADLINES, hour, "+inf") == 0
+    assert (await store.sweeps.due()).rewind == ""
+    assert not await store.sweeps.rewind([], asked, 0, final=True)
+    raw.set("{mesh}:epoch", "8")
+    with pytest.raises(StaleEpochError):
+        await store.sweeps.rewind([], asked, 0, final=True)

@@ -11,8 +11,8 @@ from registry.store.keys import Keys
 def inconsistencies(client: redis.Redis, mesh: str = "mesh") -> list[str]:
     """Return a sentence for each thing that is wrong; `client` must not decode what it reads.
 
-    No key but the mesh's own and its agents'; an agent is exactly who has a hash and a deadline, and only an agent has
-    a heartbeat; the log is one unbroken chain that ends at the version.
+    No key but the mesh's own and its agents'; an agent is exactly who has a hash and a deadline, only an agent has a
+    heartbeat, and only one that was heard can be silent; the log is one unbroken chain that ends at the version.
     """
     return [*_stray_keys(client, Keys(mesh), mesh), *_broken_log(client, Keys(mesh))]
 
@@ -23,6 +23,7 @@ def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
     hashes = {key.removeprefix(prefix) for key in found if key.startswith(prefix)}
     deadlines: set[Any] = set(client.zrange(keys.deadlines, 0, -1))
     heartbeats: set[Any] = set(client.zrange(keys.heartbeats, 0, -1))
+    silent: set[Any] = set(client.zrange(keys.shared["silent"], 0, -1))
     strays = {key for key in found if not key.startswith(prefix)} - set(keys.shared.values())
     if strays:
         yield f"keys that no code should write: {sorted(strays)}"
@@ -32,6 +33,10 @@ def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
         yield f"deadlines without an agent: {sorted(deadlines - hashes)}"
     if heartbeats - hashes:
         yield f"heartbeats without an agent: {sorted(heartbeats - hashes)}"
+    if silent - heartbeats:
+        yield f"silent agents that were never heard: {sorted(silent - heartbeats)}"
+    if awake := {name for name in silent & hashes if client.hget(prefix + name, "status") in (b"healthy", b"pending")}:
+        yield f"silent agents that are not: {sorted(awake)}"
 
 
 def _broken_log(client: redis.Redis, keys: Keys) -> Iterator[str]:

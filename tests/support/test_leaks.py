@@ -48,6 +48,8 @@ async def test_a_mesh_that_was_written_by_scripts_is_consistent(store: Store, by
         (lambda client: client.zrem("{mesh}:deadlines", "a"), "agents without a deadline"),
         (lambda client: client.delete("{mesh}:agent:b"), "deadlines without an agent"),
         (lambda client: client.zadd("{mesh}:heartbeats", {"c": 1}), "heartbeats without an agent"),
+        (lambda client: client.zadd("{mesh}:silent", {"c": 1}), "silent agents that were never heard"),
+        (lambda client: client.zadd("{mesh}:silent", {"a": 1}), "silent agents that are not"),
         (lambda client: client.incr("{mesh}:version"), "the log ends at"),
         (lambda client: client.xdel("{mesh}:log", client.xrange("{mesh}:log")[1][0]), "but before it stands"),
     ],
