@@ -99,7 +99,8 @@ class Overview:
     async def release(self) -> bool:
         """End the hold of a mass silence; False when there is none."""
         released = await self._sweeping.release()
-        await self._pulsing.pulse()
+        with contextlib.suppress(RegistryError):  # it is done; only what is shown of it would come a second later
+            await self._pulsing.pulse()
         return released
 
     def sweep(self) -> Sweep:

@@ -75,6 +75,36 @@ async def test_one_of_two_replicas_leads_and_gives_the_lead_up_at_its_end(redis_
     assert leader["epoch"] > before["epoch"]
 
 
+async def test_the_metrics_say_who_leads_and_what_keeps_agents(redis_url: str) -> None:
+    """The leader by name, epoch and since when; refused sweeps; overdue, graced and held agents, outage and hold."""
+    async with in_process(redis_url, instance_id="me") as client:
+        await async_wait_until(lambda: _leads(client), description="the only replica leads")
+        leader = (await client.get("/health")).json()["leader"]
+        found = await numbers(client)
+
+    assert found[f'mcp_registry_leader_info{{host="{leader["host"]}",instance="me"}}'] == 1
+    assert found["mcp_registry_leading"] == 1
+    assert found["mcp_registry_leader_epoch"] == leader["epoch"]
+    assert found["mcp_registry_leader_since_timestamp_seconds"] == pytest.approx(_seconds(leader["since"]))
+    assert found["mcp_registry_outage_end_timestamp_seconds"] == pytest.approx(_seconds(leader["since"]), abs=30)
+    for zero in (
+        *("sweeps_refused_total", "graced_total", "holds_total", "overdue_agents", "hold", "held_agents"),
+        *("hold_since_timestamp_seconds", "hold_until_timestamp_seconds"),
+    ):
+        assert found[f"mcp_registry_{zero}"] == 0
+
+
+async def test_without_election_a_replica_sweeps_and_says_so(redis_url: str) -> None:
+    """It has no lead, and needs none."""
+    async with in_process(redis_url, leader_election=False) as client:
+        leader = (await client.get("/health")).json()["leader"]
+        found = await numbers(client)
+
+    assert (leader["leading"], leader["election"], leader["instance"]) == (False, False, None)
+    assert found["mcp_registry_leading"] == 1
+    assert found["mcp_registry_leader_epoch"] == 0
+
+
 async def _leader_is(client: httpx2.AsyncClient, instance: str) -> bool:
     return bool((await client.get("/health")).json()["leader"]["instance"] == instance)
 

@@ -11,7 +11,7 @@ from registry.store.connection import Server, server_at, server_in_memory
 from registry.store.keys import Keys
 from registry.store.link import Link
 from registry.store.store import Store
-from registry.store.vitals import Vitals
+from registry.store.vitals import Hold, Vitals
 from tests.support.redis_server import RedisServer
 
 
@@ -121,3 +121,17 @@ async def test_totals_are_those_of_the_whole_mesh(store: Store) -> None:
     await store.agents.unregister("a")
 
     assert await store.vitals.totals() == {"registrations": 2, "heartbeats": 1, "unregistrations": 1}
+
+
+async def test_a_pulse_sees_the_last_outage_and_the_hold(store: Store, raw: redis.Redis) -> None:
+    """As the scripts wrote them; the first pulse of all ends an outage of which nobody knows the beginning."""
+    first = await store.vitals.pulse()
+    assert (first.outage_end, first.outage_start, first.hold) == (first.now, None, None)
+    raw.set("{mesh}:pulse", first.now + 60_000)
+    raw.hset("{mesh}:hold", mapping={"since": "1", "until": "2", "ended": "3", "silent": "4", "healthy": "5"})
+    raw.hset("{mesh}:counters", mapping={"graced": "6", "holds": "7"})
+
+    second = await store.vitals.pulse()
+
+    assert (second.outage_end, second.outage_start, second.rewinding) == (second.now, first.now + 60_000, True)
+    assert (second.graced, second.holds, second.hold) == (6, 7, Hold(1, 2, 3, 4, 5))

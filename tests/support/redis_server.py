@@ -1,6 +1,7 @@
 """A private, real server for tests: to be paused, killed and started again at will."""
 
 import contextlib
+import os
 import secrets
 import shutil
 import signal
@@ -32,12 +33,14 @@ class RedisServer:
     """One server with its own data directory, on a unix socket or (`tcp=True`) on a free loopback port.
 
     `arguments` are the server's own and come last, e.g. `"--appendonly", "yes"`; by default nothing is kept
-    on disk. `url` is redis-py's; of `port` and `socket_path` one is None. Address and data directory stay the
-    same over `kill()` and `restart()`, until `stop()`. As a context manager it starts and stops.
+    on disk. `environ` adds to its environment. `url` is redis-py's; of `port` and `socket_path` one is None.
+    Address and data directory stay the same over `kill()` and `restart()`, until `stop()`. As a context manager
+    it starts and stops.
     """
 
     def __init__(self, *arguments: str, tcp: bool = False) -> None:
         self.arguments = arguments
+        self.environ: dict[str, str] = {}
         self.data_dir = Path(tempfile.mkdtemp(prefix="mesh-test-", dir="/tmp"))  # short enough for a socket
         self.port = _free_port() if tcp else None
         self.socket_path = None if tcp else self.data_dir / "redis.sock"
@@ -77,6 +80,7 @@ class RedisServer:
                 *("--dir", str(self.data_dir), "--logfile", str(self.data_dir / "server.log")),
                 *("--daemonize", "no", "--appendonly", "no", "--save", "", *self.arguments),
             ],
+            env=os.environ | self.environ,
             stdin=subprocess.PIPE,
             start_new_session=True,
         )

