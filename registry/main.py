@@ -92,7 +92,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         bell = store.bell(feed.ring)
         feed.on_unannounced = bell.distrust
         sweeping = Sweeping(store.leadership, store.sweeps, settings, on_swept=lambda swept: _count(metrics, swept))
-        pulsing = Pulsing(store.vitals, settings)
+        pulsing = Pulsing(store.vitals, settings, on_rewind=feed.rewind)
         overview = Overview(
             feed, bell, sweeping, pulsing, store.vitals, instance=settings.instance_id, warnings=warnings
         )

@@ -144,6 +144,12 @@ class Feed:
                 agents_now=len(now.records),
             )
 
+    def rewind(self, now: int, to: int) -> None:
+        """Redis' clock went back to `to`, and is at `now`: no last heartbeat may lie in its future."""
+        if self.view is not None:
+            for record in self.view.records.values():
+                record.rewind(now, to)
+
     async def _follow(self, view: View) -> None:
         while True:
             asked, self._asked = self._asked, []

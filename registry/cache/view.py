@@ -39,6 +39,12 @@ class Record(msgspec.Struct, eq=False, gc=False):
             self.heartbeat = heartbeat
             self._body = None
 
+    def rewind(self, now: int, to: int) -> None:
+        """Take a heartbeat back that lies in the future of `now`, so that the next that is heard counts."""
+        if self.heartbeat is not None and self.heartbeat > now:
+            self.heartbeat = to
+            self._body = None
+
     @property
     def order(self) -> tuple[str, str]:
         """What lists are sorted by: namespace, then id."""

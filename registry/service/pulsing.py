@@ -19,14 +19,23 @@ _OUTAGE = 5.0
 class Pulsing:
     """One round of the pulse, and the signs it saw last.
 
-    Every replica logs what begins and what ends, so that the log of any of them tells the story. `clock` is monotonic
-    seconds; the times in signs are the Redis server's.
+    Every replica logs what begins and what ends, so that the log of any of them tells the story. `on_rewind` is told
+    the time and that to which Redis' clock went back, at each pulse until no time in Redis lies in the future. `clock`
+    is monotonic seconds; the times in signs are the Redis server's.
     """
 
-    def __init__(self, vitals: Vitals, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        vitals: Vitals,
+        settings: Settings,
+        *,
+        on_rewind: Callable[[int, int], None] = lambda _now, _to: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.signs: Signs | None = None
         self._vitals = vitals
         self._timeout = int(settings.agent_timeout.total_seconds() * 1000)
+        self._on_rewind = on_rewind
         self._clock = clock
         self._reached = clock()
         self._away = False
@@ -46,6 +55,9 @@ class Pulsing:
         if self._away:
             self._away = False
             log.warning("Redis is within this replica's reach again")
+        fell_back = before is not None and signs.now < before.now
+        if signs.outage_end is not None and (fell_back or signs.rewinding or (before is not None and before.rewinding)):
+            self._on_rewind(signs.now, signs.outage_end)
         self._tell_of_outage(before, signs)
         self._tell_of_hold(before.hold if before else None, signs)
 

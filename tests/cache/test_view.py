@@ -7,7 +7,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.cache.view import View
+from registry.cache.view import Record, View
 from registry.model.agent import STATUSES, Status
 from registry.model.change import Position
 from tests.support.builders import a_change, an_agent
@@ -137,3 +137,20 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
     assert all(view.by_capability.values())
     assert view.capabilities == sum(len(agent.profile.capabilities) for agent in agents)
     assert sum(view.counts().values()) == len(agents)
+
+
+def test_a_heartbeat_from_the_future_is_taken_back_when_the_clock_was() -> None:
+    """So that the next one counts; what is shown changes with it, and others stay."""
+    record = Record(an_agent(), 9_000, 0.0)
+    assert b"00:00:09" in record.body
+
+    record.rewind(9_000, 4_000)
+    assert record.heartbeat == 9_000
+    record.rewind(5_000, 4_000)
+    assert record.heartbeat == 4_000
+    assert b"00:00:04" in record.body
+    record.hear(4_500, 1.0)
+    assert record.heartbeat == 4_500
+    silent = Record(an_agent(), None, 0.0)
+    silent.rewind(5_000, 4_000)
+    assert silent.heartbeat is None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx2
@@ -123,3 +124,9 @@ def test_when_the_clock_of_redis_is_stepped_the_living_stay_and_the_dead_die(
             assert raw.zcount("{mesh}:heartbeats", now + 2000, "+inf") == 0
             assert raw.zcount("{mesh}:deadlines", now + 12_000, "+inf") == 0
         assert not beating.unknown
+        for replica in running:
+            for agent_id in ("dead", FLEET[0]):
+                shown = httpx2.get(f"{replica.url}/health/{agent_id}").json()
+                heard = datetime.fromisoformat(shown["last_heartbeat"]).timestamp() * 1000
+                assert heard <= now + 2000
+                assert shown["time_since_heartbeat"] <= 3 or agent_id == "dead"

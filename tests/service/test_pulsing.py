@@ -117,6 +117,27 @@ async def test_redis_out_of_reach_is_told_after_five_seconds(pulsing: Pulsing, t
     assert await events(pulsing) == ["Redis is within this replica's reach again"]
 
 
+async def test_a_clock_that_went_back_is_passed_on_until_all_times_are_right(
+    told: Told, clock: Clock, settings: Settings
+) -> None:
+    """Also where the walk over all agents was too quick to be seen, and once after it."""
+    heard: list[tuple[int, int]] = []
+    pulsing = Pulsing(told, settings, on_rewind=lambda *when: heard.append(when), clock=clock)  # type: ignore[arg-type]
+    back = QUIET._replace(now=500_100, outage_end=500_000, outage_start=1_000_000)
+
+    for signs in (
+        QUIET,
+        back,
+        back._replace(now=500_200, rewinding=True),
+        back._replace(now=500_300),
+        back._replace(now=500_400),
+    ):
+        told.signs = signs
+        await pulsing.pulse()
+
+    assert heard == [(500_100, 500_000), (500_200, 500_000), (500_300, 500_000)]
+
+
 async def test_a_hold_is_told_when_it_begins_and_when_it_ends(pulsing: Pulsing, told: Told) -> None:
     """Also where it began before this replica did."""
     told.signs = QUIET._replace(hold=HOLD)
