@@ -103,11 +103,9 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         liveness = Liveness(store.agents, discovery)
         registrations = Registrations(store.agents, settings)
         draining = Draining(store.agents, discovery)
-        api, scrape = applications(
-            registrations, discovery, watching, liveness, draining, overview, metrics, settings.auth_token
-        )
-        look_every = min(_EVERY_SECOND, settings.health_check_interval.total_seconds())
-        pause = max(look_every, min(_LONGEST_PAUSE, settings.health_check_interval.total_seconds()))
+        services = (registrations, discovery, watching, liveness, draining, overview)
+        api, scrape = applications(*services, metrics, settings.auth_token)
+        look_every, pause = _paces(settings)
         failed = metrics.loop_failed
         loops = [
             asyncio.create_task(every(LOOK_EVERY, "feed", feed.run, on_error=failed)),
@@ -125,6 +123,13 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
             await asyncio.gather(*map(_cancel, loops))
             await _part(sweeping.resign())
             await _part(store.close())
+
+
+def _paces(settings: Settings) -> tuple[float, float]:
+    """Return the seconds between two looks of the sweep, and those until the next while looks fail."""
+    interval = settings.health_check_interval.total_seconds()
+    look_every = min(_EVERY_SECOND, interval)
+    return look_every, max(look_every, min(_LONGEST_PAUSE, interval))
 
 
 async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callable[[str, str], None]) -> None:
@@ -158,12 +163,12 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callabl
             announce(listener.url, registry.data)
             await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
             registry.overview.draining = True
+            # The lead goes first: whoever takes it need not wait for balancers, nor for what is in flight here.
+            handing_over = asyncio.create_task(_part(registry.sweeping.resign()))
             await _linger(settings.drain_wait.total_seconds(), stop, listener)
             registry.watching.close()
             log.info("stopping: requests in flight are finished, streams end with a bookmark")
-            # The lead goes first: whoever takes it need not wait for what is still in flight here.
-            stopping = [each.stop() for each in (listener, scrape) if each is not None]
-            await asyncio.gather(_part(registry.sweeping.resign()), *stopping)
+            await asyncio.gather(handing_over, *(each.stop() for each in (listener, scrape) if each is not None))
         await _cancel(opening)
         await _cancel(stopped)
     log.info("stopped")

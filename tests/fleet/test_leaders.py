@@ -67,9 +67,11 @@ def test_a_killed_leader_is_followed_within_a_lease_and_nobody_is_forgiven(serve
     assert sorted(agent_id for _, agent_id in changes(server.url, "degraded")) == DYING
 
 
-def test_a_leader_that_is_told_to_stop_hands_over_before_it_has_stopped(server: RedisServer) -> None:
-    """Even while it waits for a request in flight, and however long the lease: nobody waits for that."""
+@pytest.mark.parametrize("wait", ["0s", "4s"])
+def test_a_leader_that_is_told_to_stop_hands_over_before_it_has_stopped(wait: str, server: RedisServer) -> None:
+    """While it waits for balancers or a request in flight, and however long the lease: nobody waits for that."""
     long = {"LEADER_ELECTION_LEASE_DURATION": "60s", "LEADER_ELECTION_RENEW_DEADLINE": "40s"}
+    long["REGISTRY_DRAIN_WAIT"] = wait
     with replicas(server.url, 2, **long) as running:
         first = led(running)
         (second,) = [replica for replica in running if replica is not first]
@@ -86,7 +88,7 @@ def test_a_leader_that_is_told_to_stop_hands_over_before_it_has_stopped(server: 
 
             assert "gave up the lead" in first.log
             assert '"event":"stopped"' not in first.log
-        first.stop()
+        first.stop(within=10)
 
 
 def test_a_leader_frozen_beyond_its_lease_steps_down_as_it_wakes(server: RedisServer) -> None:
