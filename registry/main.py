@@ -38,7 +38,6 @@ log = get_logger(__name__)
 _EVERY_SECOND = 1.0
 # However long looks keep failing, the next one is at most this far away.
 _LONGEST_PAUSE = 5.0
-_CHECK_STORE_EVERY = 60.0
 # Objects made, less those freed, until the collector of cycles looks at the newest; Python's own 700 is for scripts.
 _COLLECT_AFTER = 20_000
 # With the three seconds for requests in flight and what the embedded server takes, an exit stays within five.
@@ -62,7 +61,8 @@ class Registry:
 async def open_server(settings: Settings) -> AsyncIterator[tuple[Server, str]]:
     """Provide the Redis the settings name, or the embedded one, and tell where its data lies."""
     if settings.redis_url is not None:
-        yield server_at(settings.redis_url), mask_url(settings.redis_url)
+        where = server_at(settings.redis_url, mesh=settings.mesh, password_file=settings.redis_password_file)
+        yield where, mask_url(settings.redis_url)
         return
     binary = find_server()
     if binary is None:
@@ -96,6 +96,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         overview = Overview(
             feed, bell, sweeping, pulsing, store.vitals, instance=settings.instance_id, warnings=warnings
         )
+        await overview.admit_store()
         discovery = Discovery(feed, store.agents)
         watching = Watching(feed)
         metrics.show("mcp_registry_watchers", "Watches this replica serves", lambda: len(watching.watchers))
@@ -113,9 +114,8 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
             asyncio.create_task(every(_EVERY_SECOND, "pulse", pulsing.pulse, longest=_EVERY_SECOND, on_error=failed)),
             asyncio.create_task(every(_EVERY_SECOND, "watches", watching.tick, on_error=failed)),
             asyncio.create_task(every(look_every, "sweep", sweeping.look, longest=pause, on_error=failed)),
-            asyncio.create_task(
-                every(_CHECK_STORE_EVERY, "store check", overview.look_at_store, longest=_CHECK_STORE_EVERY)
-            ),
+            asyncio.create_task(every(_EVERY_SECOND, "store check", overview.look_at_store, on_error=failed)),
+            asyncio.create_task(every(_EVERY_SECOND, "address", server.look, longest=_EVERY_SECOND, on_error=failed)),
         ]
         try:
             yield Registry(api, scrape, overview, feed, watching, sweeping, data)

@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from registry.durations import format_duration, parse_duration
+from registry.redis_url import parse_redis_url
 
 KEY_BYTES: Final = 32
 
@@ -76,8 +77,11 @@ def mask_url(url: str) -> str:
     """Give a URL without its password, also a malformed one; `***` when nobody can tell where that stands."""
     masked = re.sub(r"(?s)^([a-z+]*://)?([^:@/]*:)?.*@", r"\1\2***@", url)
     masked = re.sub(r"(?is)(password=)[^&]*", r"\1***", masked)
+    # Only the forms with several hosts have commas between them; elsewhere one may be part of a password.
+    several = re.fullmatch(r"(?s)(rediss?\+(?:sentinel|cluster)://)([^/?]*)(.*)", masked)
     try:
-        _ = urlsplit(masked).port
+        for part in [f"{several[1]}{host}" for host in several[2].split(",")] if several else [masked]:
+            _ = urlsplit(part).port
     except ValueError:
         return "***"
     return masked
@@ -152,6 +156,7 @@ read_log_format: Final = _choice({word: word for word in ("auto", "json", "prett
 read_switch: Final = _choice(
     dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 )
+read_acks: Final = _whole_number(0, 100)
 read_mesh: Final = _matching(r"[A-Za-z0-9._-]{1,64}", "1 to 64 letters, digits, dots, underscores or hyphens")
 read_instance: Final = _matching(r"[!-~]{1,253}", "1 to 253 printable ASCII characters without blanks")
 
@@ -183,19 +188,17 @@ def read_path(text: str) -> Path:
 
 
 def read_redis_url(text: str) -> str:
-    """Read the URL of a Redis: a host (with port and database number) or the path of a unix socket."""
+    """Read the URL of a Redis, in any of its forms; it stays text, so that it can be shown as it was given."""
+    parse_redis_url(text)
+    return text
+
+
+def read_file(text: str) -> Path:
+    """Read the path of a file; `~` is a home, and a relative one starts where the process does."""
     try:
-        url = urlsplit(text)
-        tcp = url.scheme in {"redis", "rediss"} and url.hostname and re.fullmatch(r"/?[0-9]*", url.path)
-        socket = url.scheme == "unix" and url.path not in {"", "/"} and url.hostname is None
-        if (tcp or socket) and re.fullmatch(r"[a-z][!-~]+", text) and not url.fragment and url.port != 0:
-            return text
-    except ValueError:
-        pass  # a port that is no number or a bracket that is not closed: no such URL either
-    raise ValueError(
-        "expected redis://host:6379/0, rediss:// for TLS or unix:///path/to/socket; a special character of a "
-        "password is percent-encoded (%40 for @)"
-    )
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError("expected the path of a file; there is no such home") from error
 
 
 def read_token(text: str) -> Secret:

@@ -26,9 +26,11 @@ from registry.notation import (
     Thresholds,
     mask_all,
     mask_url,
+    read_acks,
     read_agents,
     read_contexts,
     read_encryption_key,
+    read_file,
     read_history,
     read_host,
     read_instance,
@@ -71,6 +73,8 @@ class Settings:
     log_level: str = "info"
     log_format: str = "auto"
     redis_url: str | None = None
+    redis_password_file: Path | None = None
+    write_acks: int = 0
     mesh: str = "mesh"
     data_dir: Path = field(default_factory=_user_data_dir)
     instance_id: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
@@ -119,6 +123,16 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             read_redis_url,
             "The Redis that replicas share; unset starts the embedded one.",
             mask_url,
+        ),
+        "redis_password_file": Setting(
+            "REGISTRY_REDIS_PASSWORD_FILE",
+            read_file,
+            "A file with the password for Redis, read anew at each connect.",
+        ),
+        "write_acks": Setting(
+            "REGISTRY_WRITE_ACKS",
+            read_acks,
+            "How many replicas of Redis must have a write before it is acknowledged.",
         ),
         "mesh": Setting("REGISTRY_MESH", read_mesh, "The mesh's name, part of every key in Redis."),
         "data_dir": Setting(
@@ -275,6 +289,10 @@ def _warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
             f"Anyone who reaches {settings.host} may register and remove agents, no token is asked for; "
             "set AUTH_TOKEN, or REGISTRY_HOST=127.0.0.1"
         )
+    if settings.redis_url is None and settings.redis_password_file is not None:
+        yield "REGISTRY_REDIS_PASSWORD_FILE is ignored, the embedded Redis has no password; set REDIS_URL, or remove it"
+    if settings.redis_url is None and settings.write_acks:
+        yield "REGISTRY_WRITE_ACKS makes every write fail: the embedded Redis has no replicas; set REDIS_URL"
     if settings.encryption_key is not None:
         yield "ENCRYPTION_KEY is set, but nothing uses it yet; use rediss:// and encrypt the disk of Redis"
 

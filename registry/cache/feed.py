@@ -39,8 +39,8 @@ class ChangeSource(Protocol):
     async def open(self) -> Position:
         """Return where the mesh stands."""
 
-    async def pull(self, after: int) -> Pulled:
-        """Return version and history now, and the changes after entry `after`."""
+    async def pull(self, after: int, mark: object = None) -> Pulled:
+        """Return version and history now, and the changes after entry `after`, which must read like `mark`."""
 
     async def entry(self, version: int) -> Change | None:
         """Return one entry, None when it is not there."""
@@ -68,6 +68,7 @@ class Feed:
         self._wake = asyncio.Event()
         self._rung = False
         self._unannounced = 0
+        self._mark: object = None
         self._looked = time.monotonic()
         self._linked = False
 
@@ -125,6 +126,7 @@ class Feed:
     async def _fill(self) -> View:
         """Read the whole state and follow the log from before it, until the version at the end of it is held."""
         view = View(await self._source.open())
+        self._mark = None
         async for held in self._source.scan():
             now = time.monotonic()
             for one in held:
@@ -171,11 +173,12 @@ class Feed:
         """Pull until the version the store named is held; return whether anything came."""
         moved = False
         while True:
-            pulled = await self._source.pull(view.version)
+            pulled = await self._source.pull(view.version, self._mark)
             if pulled.history != view.history:
                 raise Gap("another history")
             if not pulled.holds:
                 raise Gap(f"entry {view.version} cannot be followed any more")
+            self._mark = pulled.mark
             now = time.monotonic()
             for change in pulled.changes:
                 if change.prev != view.version:

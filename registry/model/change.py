@@ -39,11 +39,12 @@ class Pulled(msgspec.Struct, frozen=True, gc=False):
     """The answer to one look at the log.
 
     `version` and `history` as they were just before the log was read (0 and '' when absent); `holds` tells whether the
-    entry asked from is still in the log, read over the connection on which the history was opened; `changes` are those
-    after it, in order, perhaps not all.
+    entry asked from is still in the log, as it read before and over the connection on which the history was opened;
+    `changes` are those after it, in order, perhaps not all. `mark` is how the last entry reads, for the next look.
     """
 
     version: int
     history: str
     holds: bool
     changes: tuple[Change, ...]
+    mark: object = None

@@ -1,12 +1,14 @@
 """The registry's own state: counts, totals, who leads, what to worry about."""
 
 import contextlib
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from registry.cache.feed import Feed
-from registry.errors import RegistryError
+from registry.errors import RegistryError, StartupError, StoreUnavailable
 from registry.model.agent import STATUSES, Status
 from registry.model.wire import rfc3339
 from registry.service.pulsing import Pulsing, hold_document, is_on, outage_document
@@ -17,6 +19,8 @@ from registry.store.vitals import Signs, Vitals
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
+
+_EXAMINE_EVERY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Overview:
         self._instance = instance
         self._settings_warnings = warnings
         self._store_warnings: tuple[str, ...] = ()
+        self._examined = -math.inf
         self._totals: Mapping[str, int] = {}
 
     def census(self) -> Census:
@@ -84,12 +89,24 @@ class Overview:
         return self._totals
 
     async def look_at_store(self) -> None:
-        """Check how the store is set up; a new warning is logged."""
-        found = await self._vitals.warnings()
+        """Check how the store is set up, once a minute and behind each new connection; a new warning is logged."""
+        due = time.monotonic() - self._examined >= _EXAMINE_EVERY
+        if not due and not self._vitals.reconnected:
+            return
+        findings = await self._vitals.examine()
+        self._examined = time.monotonic()
+        found = (findings.too_old, *findings.warnings) if findings.too_old else findings.warnings
         for warning in found:
             if warning not in self._store_warnings:
                 log.warning("the store is not set up to keep what it acknowledges", warning=warning)
         self._store_warnings = found
+
+    async def admit_store(self) -> None:
+        """Raise StartupError when the store is too old for the scripts; one that is away is looked at later."""
+        with contextlib.suppress(StoreUnavailable):
+            findings = await self._vitals.examine()
+            if findings.too_old:
+                raise StartupError(findings.too_old)
 
     @property
     def ready(self) -> bool:

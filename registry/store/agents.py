@@ -11,6 +11,7 @@ from registry.store.batch import Batch
 from registry.store.keys import Keys, sent
 from registry.store.link import Link, checked, judged
 from registry.store.scripts import Call, Command, load_scripts
+from registry.store.trouble import ELSEWHERE
 
 Mode = Literal["beat", "keep"]
 Beaten = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
@@ -88,17 +89,27 @@ class Agents:
 
     Every write is one script, so nothing is ever half-written. Heartbeats that arrive together leave as one call,
     registrations as one pipeline, each over a link of its own. Heartbeats and unconditional registrations are repeated
-    once when a connection breaks under them, since doing them twice is doing them once; nothing else is.
+    once when a connection breaks under them or Redis has moved, since doing them twice is doing them once; nothing else
+    is. `acks` replicas must have a batch before any of it is acknowledged.
     """
 
     def __init__(
-        self, keys: Keys, history: int, *, beats: Link, writes: Link, reads: Link, shebang: bool = True
+        self,
+        keys: Keys,
+        history: int,
+        *,
+        beats: Link,
+        writes: Link,
+        reads: Link,
+        shebang: bool = True,
+        acks: int = 0,
     ) -> None:
         scripts = load_scripts(shebang=shebang)
         self._register, self._heartbeat = scripts["register"], scripts["heartbeat"]
         self._unregister, self._drain = scripts["unregister"], scripts["drain"]
         self._keys = keys
         self._history = history
+        self._acks = acks
         self._beat_link, self._write_link, self._read_link = beats, writes, reads
         self._beats: Batch[tuple[str, Mode], Beat] = Batch(self._send_beats)
         self._writes: Batch[_Write, Any] = Batch(self._send_writes)
@@ -171,29 +182,43 @@ class Agents:
         return cast("list[bytes]", await self._writes.submit(_Write(call, repeat)))
 
     async def _send_writes(self, writes: Sequence[_Write]) -> Sequence[Any]:
-        try:
-            return [judged(reply) for reply in await self._write_link.run([write.call for write in writes])]
-        except StoreUnavailable as error:
-            if not _broke(error):
-                raise
-            repeated = [write.call for write in writes if write.repeat]
-            replies = iter(await _again(self._write_link, repeated) if repeated else ())
-            return [judged(next(replies)) if write.repeat else error for write in writes]
+        return await self._carry_out(
+            self._write_link, [write.call for write in writes], [write.repeat for write in writes]
+        )
 
     async def _send_beats(self, beats: Sequence[tuple[str, Mode]]) -> list[Beat | Exception]:
         call = self._heartbeat.call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, _ in beats]},
             {"history": self._history, "agents…": tuple(chain.from_iterable(beats))},
         )
-        try:
-            (reply,) = await self._beat_link.run([call])
-        except StoreUnavailable as error:
-            if not _broke(error):
-                raise
-            (reply,) = await _again(self._beat_link, [call])
+        (reply,) = await self._carry_out(self._beat_link, [call], [True])
         _, at, *words = checked(reply)
         now = int(at)
         return [Beat(_BEATEN.get(word, "bad_record"), now) for word in words]
+
+    async def _carry_out(self, link: Link, calls: Sequence[Call], repeat: Sequence[bool]) -> list[Any]:
+        """Call scripts, those once more that may be and to which the server did not answer; return what became of each.
+
+        Raises StoreUnavailable when none of them was sent.
+        """
+        try:
+            replies = [judged(reply) for reply in await link.run(calls, acks=self._acks)]
+        except StoreUnavailable as error:
+            if error.outcome == "not_sent":
+                raise
+            replies = [error] * len(calls)
+        again = [at for at, reply in enumerate(replies) if repeat[at] and _once_more(reply)]
+        if not again:
+            return replies
+        try:
+            second = [judged(reply) for reply in await link.run([calls[at] for at in again], acks=self._acks)]
+        except StoreUnavailable as error:
+            second = [error] * len(again)
+        for at, reply in zip(again, second, strict=True):
+            failed = isinstance(reply, StoreUnavailable) and replies[at].outcome == "unknown"
+            # Whatever became of the second try, the first may have done it.
+            replies[at] = StoreUnavailable(str(reply), outcome="unknown", reason=reply.reason) if failed else reply
+        return replies
 
     async def _send_times(self, asked: Sequence[Sequence[str]]) -> list[Heard | Exception]:
         ids = list(chain.from_iterable(asked))
@@ -227,14 +252,8 @@ def _milliseconds(reply: Any) -> int:
     return int(seconds) * 1000 + int(micro) // 1000
 
 
-async def _again(link: Link, calls: Sequence[Call]) -> list[Any]:
-    """Call once more; whatever becomes of it, the first time may have done it."""
-    try:
-        return await link.run(calls)
-    except StoreUnavailable as error:
-        raise StoreUnavailable(str(error), outcome="unknown", reason=error.reason) from error
-
-
-def _broke(error: StoreUnavailable) -> bool:
-    """Tell whether the connection broke under the call, as it does when Redis restarts: worth one more try at once."""
-    return error.outcome == "unknown" and error.reason == "unreachable"
+def _once_more(reply: Any) -> bool:
+    """Tell whether one more try at once is worth it: the connection broke under the call, or Redis has moved."""
+    if not isinstance(reply, StoreUnavailable):
+        return False
+    return (reply.outcome, reply.reason) == ("unknown", "unreachable") or reply.reason in ELSEWHERE

@@ -8,6 +8,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from registry.store.keys import Keys
+from registry.store.trouble import trouble
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -50,6 +51,8 @@ class Bell:
             try:
                 await self._listen(connection)
             except (RedisError, OSError, EOFError, TimeoutError) as error:
+                # Behind the next connection may stand another server, which refuses nothing.
+                self._refused = False
                 if self.sound != "silent" or not told:
                     log.info("the bell lost its connection; the feed looks every second meanwhile", error=str(error))
                     told = True
@@ -78,7 +81,6 @@ class Bell:
                 await _ask(connection, "CONFIG", "SET", "notify-keyspace-events", wanted)
         except (ResponseError, IndexError) as error:
             self._refuse(error)
-            return
 
     async def _subscribe(self, connection: AbstractConnection) -> None:
         channel = b"__keyspace@%d__:%s" % (int(getattr(connection, "db", 0) or 0), self._log)
@@ -102,6 +104,9 @@ class Bell:
             asked = message is None
 
     def _refuse(self, error: Exception) -> None:
+        """Do without keyspace events; what will pass, such as a busy script, breaks the connection instead."""
+        if trouble(error) not in {None, "auth"}:
+            raise error
         self._refused = True
         log.warning(
             "Redis refuses keyspace events; the change log is read with blocking reads instead. To have them, set "

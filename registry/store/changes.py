@@ -40,8 +40,11 @@ class ChangeLog:
             log.info("a new history begins", version=int(version), history=history.decode())
         return Position(int(version), history.decode())
 
-    async def pull(self, after: int) -> Pulled:
-        """Ask the one question all reads share: the version and history now, and the log from entry `after` on."""
+    async def pull(self, after: int, mark: object = None) -> Pulled:
+        """Ask the one question all reads share: the version and history now, and the log from entry `after` on.
+
+        `mark` is how that entry read the last time, None if it was not read yet.
+        """
         version, history, entries = await self._link.exchange(
             [
                 ("GET", self._keys.version),
@@ -52,12 +55,14 @@ class ChangeLog:
         found = checked(entries)
         # Behind a new connection may stand another server, with another past under the same numbers.
         same = self._link.opened == self._connection
-        holds = same and bool(found) and version_of(found[0][0]) == after
+        holds = same and bool(found) and version_of(found[0][0]) == after and mark in (None, found[0])
+        changes = _readable(found[1:]) if holds else ()
         return Pulled(
             version=int(checked(version) or 0),
             history=(checked(history) or b"").decode(),
             holds=holds,
-            changes=_readable(found[1:]) if holds else (),
+            changes=changes,
+            mark=found[len(changes)] if holds else None,
         )
 
     async def entry(self, version: int) -> Change | None:

@@ -6,30 +6,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MovedError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from registry.errors import Outcome, StoreUnavailable
+from registry.store.connection import is_stale, mistrust
 from registry.store.scripts import Call, Command
+from registry.store.trouble import WRONG_SERVER, checked, judged, trouble
 
-# What Redis answers when it cannot do its work now; every other error reply is a bug of ours or a broken record.
-_TROUBLE = {
-    "ASK": "moved",
-    "BUSY": "busy_script",
-    "CLUSTERDOWN": "cluster_down",
-    "LOADING": "loading",
-    "MASTERDOWN": "master_down",
-    "MISCONF": "store_readonly",
-    "MOVED": "moved",
-    "NOAUTH": "auth",
-    "NOPERM": "auth",
-    "NOREPLICAS": "no_replicas",
-    "OOM": "out_of_memory",
-    "READONLY": "read_only_replica",
-    "TRYAGAIN": "moved",
-    "WRONGPASS": "auth",
-}
-_WRONG_SERVER = frozenset({"auth", "cluster_down", "master_down", "moved", "read_only_replica"})
+__all__ = ["Link", "checked", "judged", "trouble"]
+
+# Milliseconds for the replicas to acknowledge; the exchange itself has two seconds.
+_WAIT = 1000
+# These say that nothing was written, so there is nothing to wait for.
+_REFUSALS = frozenset({b"stale_version", b"unknown_agent"})
 
 
 class Link:
@@ -66,33 +63,45 @@ class Link:
                     connection = await self._ready()
                     outcome = "unknown"
                     await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-                    return [await _reply(connection) for _ in commands]
+                    replies = [await _reply(connection) for _ in commands]
+                    await self._doubt(connection, replies)
                 except BaseException:
                     await self._drop()
                     raise
+                return replies
         except (TimeoutError, RedisTimeoutError) as error:
             raise StoreUnavailable("Redis did not answer in time", outcome=outcome, reason="timeout") from error
         except (RedisError, OSError, EOFError) as error:
-            if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
-                raise StoreUnavailable("Redis refuses the user and password it was given", reason="auth") from error
-            # Where Redis is concerns the log, which has the cause, and not whoever asked.
+            # redis-py wraps what goes wrong while connecting. Where Redis is concerns the log, which has the cause, and
+            # not whoever asked.
+            for each in (error, error.__cause__):
+                if isinstance(each, AuthenticationError):
+                    raise StoreUnavailable("Redis refuses the user and password it was given", reason="auth") from error
+                if each is not None and (reason := trouble(each)):
+                    what = f"Redis cannot be used now: {reason}"
+                    raise StoreUnavailable(what, outcome=outcome, reason=reason) from error
             raise StoreUnavailable("Redis is out of reach", outcome=outcome) from error
 
-    async def run(self, calls: Sequence[Call]) -> list[Any]:
-        """Call scripts; one reply each, error replies returned. A forgotten script is sent again, whole, by itself."""
+    async def run(self, calls: Sequence[Call], *, acks: int = 0) -> list[Any]:
+        """Call scripts; one reply each, error replies returned. A forgotten script is sent again, whole, by itself.
+
+        With `acks` one WAIT for so many replicas stands behind the calls; where too few had acknowledged in time, the
+        reply of each call that wrote is a StoreUnavailable (`unknown`): it is done, but may be lost.
+        """
         began = time.perf_counter()
-        replies = await self.exchange([call.evalsha for call in calls])
+        wait: list[Command] = [("WAIT", acks, _WAIT)] if acks else []
+        replies = await self.exchange([*(call.evalsha for call in calls), *wait])
         forgotten = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if forgotten:
             try:
-                again = await self.exchange([calls[at].eval for at in forgotten])
+                again = await self.exchange([*(calls[at].eval for at in forgotten), *wait])
             except StoreUnavailable as error:
                 # The others were carried out; only these were not, or perhaps not.
-                again = [error] * len(forgotten)
-            for at, reply in zip(forgotten, again, strict=True):
+                again = [error] * len(forgotten) + replies[len(calls) :]
+            for at, reply in zip([*forgotten, *range(len(calls), len(replies))], again, strict=True):
                 replies[at] = reply
-        if any(isinstance(reply, RedisError) and trouble(reply) in _WRONG_SERVER for reply in replies):
-            await self._drop()
+        if wait:
+            replies = _acknowledged(replies, acks)
         self._observe(calls[0].script.name, time.perf_counter() - began)
         return replies
 
@@ -104,7 +113,9 @@ class Link:
     async def _ready(self) -> AbstractConnection:
         """Return the open connection. One on which something arrived unasked has ended: take a new one."""
         connection = self._connection
-        if connection is not None and (not connection.is_connected or await connection.can_read()):
+        if connection is not None and (
+            not connection.is_connected or is_stale(connection) or await connection.can_read()
+        ):
             await self._drop()
             connection = None
         if connection is None:
@@ -113,6 +124,16 @@ class Link:
             self._connection = connection
             self.opened += 1
         return connection
+
+    async def _doubt(self, connection: AbstractConnection, replies: Sequence[Any]) -> None:
+        """Leave a server that says it is not the one, so that the next exchange looks for that anew."""
+        for reply in replies:
+            if isinstance(reply, RedisError) and (reason := trouble(reply)) in WRONG_SERVER:
+                if reason != "auth":
+                    elsewhere = (reply.host, reply.port) if isinstance(reply, MovedError) and reply.host else None
+                    mistrust(connection, elsewhere)
+                await self._drop()
+                return
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -127,26 +148,17 @@ async def _reply(connection: AbstractConnection) -> Any:
         return error
 
 
-def trouble(error: RedisError) -> str | None:
-    """Return the reason word when the reply means that Redis cannot work now, None when it means something else."""
-    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
-    return _TROUBLE.get(code)
-
-
-def judged(reply: Any) -> Any:
-    """Return the reply, or the exception it stands for: StoreUnavailable, or the error itself when it is a bug."""
-    if isinstance(reply, RedisError):
-        reason = trouble(reply)
-        if reason is not None:
-            unavailable = StoreUnavailable(f"Redis cannot do this now: {reply}", reason=reason)
-            unavailable.__cause__ = reply
-            return unavailable
-    return reply
-
-
-def checked(reply: Any) -> Any:
-    """Return the reply, or raise the exception it stands for."""
-    result = judged(reply)
-    if isinstance(result, Exception):
-        raise result
-    return result
+def _acknowledged(replies: list[Any], acks: int) -> list[Any]:
+    """Take the reply of WAIT off the end, and make failures of what too few replicas have."""
+    *replies, got = replies
+    if isinstance(got, int) and got >= acks:
+        return replies
+    found = f"{got} of {acks}" if isinstance(got, int) else f"none of {acks}"
+    error = StoreUnavailable(
+        f"This was written, but {found} replicas of Redis have it so far; it may be lost",
+        outcome="unknown",
+        reason="too_few_acks",
+    )
+    error.__cause__ = got if isinstance(got, Exception) else None
+    wrote = [isinstance(reply, list) and reply[0] not in _REFUSALS for reply in replies]
+    return [error if did else reply for did, reply in zip(wrote, replies, strict=True)]

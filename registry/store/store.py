@@ -38,14 +38,22 @@ class Store:
         self._keys = keys
         self._server = server
         history = settings.watch_history
-        self.agents = Agents(keys, history, beats=link(), writes=link(), reads=link(), shebang=shebang)
+        self.agents = Agents(
+            keys,
+            history,
+            beats=link(),
+            writes=link(),
+            reads=link(),
+            shebang=shebang,
+            acks=settings.write_acks,
+        )
         self.changes = ChangeLog(keys, history, link(), shebang=shebang)
         housekeeping = link()
         limits = _limits(settings)
         self.sweeps = Sweeps(keys, history, limits, housekeeping, shebang=shebang)
         self.backups = Backups(keys, history, limits.retention, housekeeping, shebang=shebang)
         self.checkup = Checkup(keys, housekeeping, shebang=shebang)
-        self.vitals = Vitals(keys, housekeeping, shebang=shebang)
+        self.vitals = Vitals(keys, housekeeping, shebang=shebang, acks=settings.write_acks)
         self.leadership = Leadership(
             keys,
             housekeeping,

@@ -1,5 +1,7 @@
 """What the store says of itself: its pulse, its totals, and whether it is set up to keep what it acknowledged."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from redis.exceptions import ResponseError
@@ -7,6 +9,7 @@ from redis.exceptions import ResponseError
 from registry.store.keys import Keys
 from registry.store.link import Link, checked
 from registry.store.scripts import load_scripts
+from registry.store.trouble import trouble
 
 _OLDEST = (7, 0)
 
@@ -61,12 +64,22 @@ class Signs(NamedTuple):
         )
 
 
-class Vitals:
-    """Reads and notes over a link of its own."""
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is wrong with a server: why it cannot be used at all, if so, and what to worry about."""
 
-    def __init__(self, keys: Keys, link: Link, *, shebang: bool = True) -> None:
+    too_old: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Vitals:
+    """Reads and notes over a link of its own. `acks` is how many replicas every write waits for."""
+
+    def __init__(self, keys: Keys, link: Link, *, shebang: bool = True, acks: int = 0) -> None:
         self._keys = keys
         self._link = link
+        self._acks = acks
+        self._examined = -1
         self._pulse = load_scripts(shebang=shebang)["pulse"]
 
     async def pulse(self) -> Signs:
@@ -78,32 +91,50 @@ class Vitals:
         flat = checked((await self._link.exchange([("HGETALL", self._keys.counters)]))[0])
         return {name.decode(): int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
-    async def warnings(self) -> tuple[str, ...]:
-        """Return what is wrong with the server's version, eviction policy and persistence, and what to do about it.
+    @property
+    def reconnected(self) -> bool:
+        """Whether another server may stand behind the connection than the one that was examined last."""
+        return self._link.opened != self._examined
+
+    async def examine(self) -> Findings:
+        """Return what is wrong with the server's version, eviction policy, persistence and replicas, and what to do.
 
         A server that has no INFO, or does not let us ask, is not judged.
         """
         (reply,) = await self._link.exchange([("INFO",)])
+        self._examined = self._link.opened
         if isinstance(reply, ResponseError):
-            return ()
+            if trouble(reply) not in {None, "auth"}:
+                raise checked(reply)
+            return Findings()
         info = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
-        return tuple(_judge(info))
+        return Findings(_too_old(info), tuple(_warnings(info, self._acks)))
 
 
-def _judge(info: dict[str, str]) -> list[str]:
-    found = []
+def _too_old(info: dict[str, str]) -> str | None:
     version = info.get("valkey_version") or info.get("redis_version", "")
-    if version and tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
-        found.append(f"Redis {version} is too old for `#!lua` scripts; run Redis or Valkey 7.0 or later")
+    if not version or tuple(int(part) for part in version.split(".")[:2]) >= _OLDEST:
+        return None
+    return f"Redis {version} is too old for `#!lua` scripts; run Redis or Valkey 7.0 or later"
+
+
+def _warnings(info: dict[str, str], acks: int) -> Iterator[str]:
     policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        found.append(
+    if policy != "noeviction" and info.get("maxmemory", "1") != "0":
+        yield (
             f"maxmemory-policy is {policy}: Redis, once full, silently deletes agents and versions; "
             "set maxmemory-policy noeviction"
         )
     if info.get("aof_enabled", "1") == "0":
-        found.append(
+        yield (
             "appendonly is off: a restart of Redis loses acknowledged registrations; "
             "set appendonly yes and appendfsync always"
         )
-    return found
+    if info.get("aof_last_write_status", "ok") != "ok":
+        yield "Redis cannot write its append-only file, so it takes no writes; free space on its disk"
+    replicas = int(info.get("connected_slaves", acks))
+    if replicas < acks:
+        yield (
+            f"{replicas} replicas of Redis are connected, REGISTRY_WRITE_ACKS waits for {acks}: every write fails; "
+            "bring replicas back, or lower it"
+        )

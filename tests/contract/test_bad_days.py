@@ -203,7 +203,7 @@ async def test_one_damaged_record_never_hides_the_others(server: RedisServer, da
 
 async def test_what_is_wrong_with_the_store_is_said_with_what_to_do() -> None:
     """A policy that evicts and a store that keeps nothing are warned of in /health."""
-    with RedisServer("--maxmemory-policy", "allkeys-lru", "--appendonly", "no") as server:
+    with RedisServer("--maxmemory-policy", "allkeys-lru", "--maxmemory", "99mb", "--appendonly", "no") as server:
         async with in_process(server.url) as client:
 
             async def warned() -> list[str]:

@@ -193,6 +193,7 @@ async def test_a_frozen_server_means_unknown_in_time(own_server: RedisServer) ->
 async def test_by_default_a_frozen_server_costs_two_seconds(own_server: RedisServer) -> None:
     """The promise is an answer within three."""
     async with linked(own_server.url) as link:
+        await echo(link, "first")
         own_server.pause()
         began = time.monotonic()
         await failure(link)
@@ -306,14 +307,14 @@ async def test_a_closed_link_opens_again_when_it_is_used(link: Link) -> None:
 
 @contextlib.asynccontextmanager
 async def answering(reply: bytes) -> AsyncIterator[str]:
-    """A server that answers each chunk it gets with the same bytes; gives its URL."""
+    """A server that says it is the primary and answers all else with the same bytes; gives its URL."""
     clients: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         clients.append(writer)
         with contextlib.suppress(ConnectionError):
-            while await reader.read(65_536):
-                writer.write(reply)
+            while chunk := await reader.read(65_536):
+                writer.write(b"*1\r\n$6\r\nmaster\r\n" if b"ROLE" in chunk else reply)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
@@ -336,8 +337,8 @@ REFUSALS = {
     "CLUSTERDOWN The cluster is down": "cluster_down",
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.": "master_down",
     "MOVED 3999 127.0.0.1:6381": "moved",
-    "ASK 3999 127.0.0.1:6381": "moved",
-    "TRYAGAIN Multiple keys request during rehashing of slot": "moved",
+    "ASK 3999 127.0.0.1:6381": "resharding",
+    "TRYAGAIN Multiple keys request during rehashing of slot": "resharding",
     "NOPERM User default has no permissions to run the 'evalsha' command": "auth",
 }
 
@@ -396,8 +397,9 @@ def test_a_reply_that_is_no_error_is_passed_on(reply: object) -> None:
 async def test_a_server_that_is_not_the_master_is_left(own_server: RedisServer) -> None:
     """The next call asks for a new connection, behind which the new master may stand."""
     with redis.Redis.from_url(own_server.url) as client:
-        client.replicaof("127.0.0.1", 1)
         async with linked(own_server.url) as link:
+            await echo(link, "first")
+            client.replicaof("127.0.0.1", 1)
             (reply,) = await link.run([pulse()])
             assert isinstance(judged(reply), StoreUnavailable)
             assert judged(reply).reason == "read_only_replica"
@@ -411,15 +413,56 @@ async def test_a_server_that_is_not_the_master_is_left(own_server: RedisServer) 
 
 async def test_leaving_a_server_disturbs_no_other_call(own_server: RedisServer) -> None:
     """Callers share the link: one learns that the server is a replica while the others wait for their turn."""
-    with redis.Redis.from_url(own_server.url) as client:
-        client.replicaof("127.0.0.1", 1)
     async with Proxy(own_server.url) as proxy, linked(proxy.url) as link:
-        await echo(link, "first")
+        await link.run([pulse()])
+        with redis.Redis.from_url(own_server.url) as client:
+            client.replicaof("127.0.0.1", 1)
         proxy.delay = 0.02
 
-        replies = await asyncio.gather(link.run([pulse()]), echo(link, "a"), echo(link, "b"), return_exceptions=True)
+        first, *others = await asyncio.gather(
+            link.run([pulse()]), *(failure(link, [("ECHO", word)]) for word in ("a", "b"))
+        )
 
-    assert [*replies[1:]] == [b"a", b"b"]
+    assert judged(first[0]).reason == "read_only_replica"
+    # They looked anew for the primary, and were not answered by a replica.
+    assert [(each.reason, each.outcome) for each in others] == [("read_only_replica", "not_sent")] * 2
+
+
+async def test_a_replica_answers_nothing_from_the_start(own_server: RedisServer) -> None:
+    """Its reads would be of the past; what a server is, is asked when connecting."""
+    with redis.Redis.from_url(own_server.url) as client:
+        client.replicaof("127.0.0.1", 1)
+        async with linked(own_server.url) as link:
+            error = await failure(link)
+            client.replicaof("NO", "ONE")
+
+            assert (error.reason, error.outcome) == ("read_only_replica", "not_sent")
+            assert await echo(link, "now") == b"now"
+
+
+async def test_a_server_that_does_not_tell_its_role_is_believed(own_server: RedisServer) -> None:
+    """Not every user may ask."""
+    with redis.Redis.from_url(own_server.url) as client:
+        client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-role"])
+    async with linked(own_server.url.replace("unix://", "unix://app:pw@")) as link:
+        assert await echo(link, "here") == b"here"
+
+
+async def test_who_learns_that_a_server_is_a_replica_tells_all_links(own_server: RedisServer) -> None:
+    """Those that only read would never notice."""
+    server = server_at(own_server.url)
+    reads, writes = Link(server.connect), Link(server.connect)
+    await echo(reads, "first")
+    await echo(writes, "first")
+    with redis.Redis.from_url(own_server.url) as client:
+        client.replicaof("127.0.0.1", 1)
+        await writes.run([pulse()])
+
+        assert (await failure(reads)).reason == "read_only_replica"
+        client.replicaof("NO", "ONE")
+        assert await echo(reads, "back") == b"back"
+    await reads.close()
+    await writes.close()
 
 
 async def test_what_was_carried_out_is_never_called_not_sent(

@@ -11,16 +11,16 @@ from registry.store.connection import Server, server_at, server_in_memory
 from registry.store.keys import Keys
 from registry.store.link import Link
 from registry.store.store import Store
-from registry.store.vitals import Hold, Vitals
+from registry.store.vitals import Findings, Hold, Vitals
 from tests.support.redis_server import RedisServer
 
 
 @contextlib.asynccontextmanager
-async def vitals(server: Server) -> AsyncIterator[Vitals]:
+async def vitals(server: Server, acks: int = 0) -> AsyncIterator[Vitals]:
     """The vitals of a server."""
     link = Link(server.connect)
     try:
-        yield Vitals(Keys("mesh"), link, shebang=server.shebang)
+        yield Vitals(Keys("mesh"), link, shebang=server.shebang, acks=acks)
     finally:
         await link.close()
 
@@ -29,13 +29,13 @@ async def test_a_server_as_it_should_be_gives_no_warning() -> None:
     """Append-only file on, nothing evicted."""
     with RedisServer("--appendonly", "yes", "--maxmemory-policy", "noeviction") as server:
         async with vitals(server_at(server.url)) as found:
-            assert await found.warnings() == ()
+            assert await found.examine() == Findings()
 
 
 async def test_a_server_that_forgets_is_warned_of(own_server: RedisServer) -> None:
     """With what to set."""
     async with vitals(server_at(own_server.url)) as found:
-        (warning,) = await found.warnings()
+        (warning,) = (await found.examine()).warnings
 
     assert warning.startswith("appendonly is off")
     assert "set appendonly yes and appendfsync always" in warning
@@ -44,9 +44,9 @@ async def test_a_server_that_forgets_is_warned_of(own_server: RedisServer) -> No
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
 async def test_a_server_that_evicts_is_warned_of(policy: str) -> None:
     """Whatever it evicts: versions and agents are keys like any other."""
-    with RedisServer("--appendonly", "yes", "--maxmemory-policy", policy) as server:
+    with RedisServer("--appendonly", "yes", "--maxmemory", "99mb", "--maxmemory-policy", policy) as server:
         async with vitals(server_at(server.url)) as found:
-            (warning,) = await found.warnings()
+            (warning,) = (await found.examine()).warnings
 
     assert warning.startswith(f"maxmemory-policy is {policy}")
     assert warning.endswith("set maxmemory-policy noeviction")
@@ -56,9 +56,37 @@ async def test_all_that_is_wrong_is_told(own_server: RedisServer) -> None:
     """Not only the first."""
     with redis.Redis.from_url(own_server.url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", "99mb")
 
     async with vitals(server_at(own_server.url)) as found:
-        assert len(await found.warnings()) == 2
+        assert len((await found.examine()).warnings) == 2
+
+
+async def test_without_a_limit_nothing_is_evicted() -> None:
+    """Whatever the policy would be."""
+    with RedisServer("--appendonly", "yes", "--maxmemory-policy", "allkeys-lru", "--maxmemory", "0") as server:
+        async with vitals(server_at(server.url)) as found:
+            assert await found.examine() == Findings()
+
+
+async def test_too_few_replicas_for_the_acknowledgements_asked_for_are_warned_of(own_server: RedisServer) -> None:
+    """For then no write succeeds."""
+    async with vitals(server_at(own_server.url), acks=2) as found:
+        warning = (await found.examine()).warnings[-1]
+
+    assert warning.startswith("0 replicas of Redis are connected, REGISTRY_WRITE_ACKS waits for 2")
+
+
+async def test_a_new_connection_is_a_reason_to_look_again(own_server: RedisServer) -> None:
+    """Another server may stand behind it, set up in another way."""
+    async with vitals(server_at(own_server.url)) as found:
+        at_first, _, examined = found.reconnected, await found.examine(), found.reconnected
+        assert (at_first, examined) == (True, False)
+
+        await found._link.close()
+        await found.pulse()
+
+        assert found.reconnected
 
 
 async def test_a_server_that_does_not_let_us_ask_is_not_judged(own_server: RedisServer) -> None:
@@ -67,13 +95,13 @@ async def test_a_server_that_does_not_let_us_ask_is_not_judged(own_server: Redis
         client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-info"])
 
     async with vitals(server_at(own_server.url.replace("unix://", "unix://app:pw@"))) as found:
-        assert await found.warnings() == ()
+        assert await found.examine() == Findings()
 
 
 async def test_a_server_in_memory_is_not_judged() -> None:
     """It has no INFO; that nothing is kept was said at the start."""
     async with vitals(server_in_memory()) as found:
-        assert await found.warnings() == ()
+        assert await found.examine() == Findings()
 
 
 @pytest.mark.parametrize(
@@ -88,7 +116,7 @@ async def test_a_server_in_memory_is_not_judged() -> None:
     ],
     ids=str,
 )
-async def test_a_server_that_is_too_old_is_warned_of(info: dict[str, str], *, warned: bool) -> None:
+async def test_a_server_that_is_too_old_is_told(info: dict[str, str], *, warned: bool) -> None:
     """Scripts that begin with `#!lua` need 7.0; a server that hides its version is not judged by it."""
 
     class Told(Link):
@@ -96,10 +124,11 @@ async def test_a_server_that_is_too_old_is_warned_of(info: dict[str, str], *, wa
             lines = {"aof_enabled": "1", "maxmemory_policy": "noeviction"} | info
             return ["\r\n".join(["# Server", *(f"{name}:{value}" for name, value in lines.items())]).encode()]
 
-    found = await Vitals(Keys("mesh"), Told(server_in_memory().connect)).warnings()
+    found = await Vitals(Keys("mesh"), Told(server_in_memory().connect)).examine()
 
-    assert bool(found) == warned
-    assert all("7.0 or later" in warning for warning in found)
+    assert bool(found.too_old) == warned
+    assert "7.0 or later" in (found.too_old or "7.0 or later")
+    assert found.warnings == ()
 
 
 async def test_a_pulse_is_noted(store: Store, raw: redis.Redis) -> None:

@@ -57,7 +57,7 @@ class PlainLog:
             raise AWAY
         return Position(self.version, self.history)
 
-    async def pull(self, after: int) -> Pulled:
+    async def pull(self, after: int, _mark: object = None) -> Pulled:
         """Return what came after an entry, if that entry is still there."""
         self.pulls += 1
         version, history = self.version, self.history

@@ -1,0 +1,160 @@
+"""Where the server is that takes our writes: fixed, or as Sentinels or the cluster say at each connect."""
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from registry.redis_url import Node
+from registry.store.scripts import Command
+from registry.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+Ask = Callable[[Node, Sequence[Command]], Coroutine[Any, Any, list[Any]]]
+
+# Seconds for all who are asked together; a connect that waits for them has 1.5.
+_ANSWER = 0.75
+# How many nodes of a cluster are remembered beside the seeds: those that served our slot at last.
+_REMEMBERED = 16
+
+
+class Guided(Protocol):
+    """A connection, as far as it concerns where it leads to."""
+
+    node: Node | None
+
+    def abort(self) -> None:
+        """Break it now: whoever waits on it learns at once."""
+
+
+class Locator:
+    """A fixed address, and the base of those that move.
+
+    `generation` rises when connections made so far may lead to the wrong server: they are not used again. Connections
+    that lead elsewhere than the address found last are broken at once, since a server that froze would let them wait.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.address: Node | None = None
+        self._connections: weakref.WeakSet[Guided] = weakref.WeakSet()
+
+    async def find(self) -> Node | None:
+        """Return where to connect to, None for the address the connection has. Raises a RedisError or OSError."""
+        return None
+
+    def joined(self, connection: Guided) -> None:
+        """Take note of a connection that leads to the address found last."""
+        self._connections.add(connection)
+
+    def mistrust(self, generation: int, _elsewhere: Node | None = None) -> None:
+        """Give up every connection as old as the one over which a server said that it is not the one."""
+        if generation == self.generation:
+            self.generation += 1
+
+    def _found(self, node: Node) -> Node:
+        before, self.address = self.address, node
+        if before not in {None, node}:
+            self.generation += 1
+            log.warning("Redis has moved", before=_shown(before), now=_shown(node))
+            for connection in [each for each in self._connections if each.node not in {None, node}]:
+                connection.abort()
+        return node
+
+
+class SentinelLocator(Locator):
+    """Asks all Sentinels at once and believes the one with the newest configuration among a majority.
+
+    One Sentinel that was cut off would name the old primary for as long as it is cut off.
+    """
+
+    def __init__(self, sentinels: Sequence[Node], service: str, ask: Ask) -> None:
+        super().__init__()
+        self._sentinels = sentinels
+        self._service = service
+        self._ask = ask
+
+    async def find(self) -> Node:
+        """Return the primary of the service."""
+        answers = []
+        questions = [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service), ("SENTINEL", "MASTER", self._service)]
+        async for _, (address, facts) in _answers(self._ask, self._sentinels, questions):
+            if isinstance(address, list) and isinstance(facts, list):
+                told = dict(zip(facts[::2], facts[1::2], strict=False))
+                answers.append((int(told.get(b"config-epoch", 0)), (address[0].decode(), int(address[1]))))
+            if 2 * len(answers) > len(self._sentinels):
+                break
+        if not answers:
+            asked = ", ".join(map(_shown, self._sentinels))
+            raise RedisConnectionError(f"No Sentinel of {asked} says where {self._service!r} is")
+        return self._found(max(answers)[1])
+
+
+class ClusterLocator(Locator):
+    """Asks the nodes of a cluster who owns the mesh's slot, and takes MOVED at its word, once."""
+
+    def __init__(self, seeds: Sequence[Node], key: bytes, ask: Ask) -> None:
+        super().__init__()
+        self._seeds = tuple(seeds)
+        self._remembered: tuple[Node, ...] = ()
+        self._slot = key_slot(key)
+        self._ask = ask
+        self._hint: Node | None = None
+
+    def mistrust(self, generation: int, elsewhere: Node | None = None) -> None:
+        """As in a fixed place; MOVED says where to look next."""
+        if generation == self.generation:
+            self._hint = elsewhere
+        super().mistrust(generation)
+
+    async def find(self) -> Node:
+        """Return the node that owns the slot."""
+        hint, self._hint = self._hint, None
+        if hint is not None:
+            return self._found(hint)
+        nodes = tuple(dict.fromkeys((*self._remembered, *self._seeds)))
+        async for asked, (ranges,) in _answers(self._ask, nodes, [("CLUSTER", "SLOTS")]):
+            for first, last, *owners in ranges if isinstance(ranges, list) else ():
+                if first <= self._slot <= last and owners:
+                    # A node that does not know its own address gives none: it is where we asked.
+                    found = [((host or b"").decode() or asked[0], int(port)) for host, port, *_ in owners]
+                    self._remembered = tuple(found[:_REMEMBERED])
+                    return self._found(found[0])
+        raise RedisConnectionError(f"No node of {', '.join(map(_shown, nodes))} says who owns slot {self._slot}")
+
+
+async def _answers(
+    ask: Ask, nodes: Sequence[Node], questions: Sequence[Command]
+) -> AsyncIterator[tuple[Node, list[Any]]]:
+    """Ask all nodes at once and give the answers as they come, for so long at most; who fails is passed over."""
+    pending = {asyncio.create_task(ask(node, questions)): node for node in nodes}
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _ANSWER
+    try:
+        while pending and loop.time() < end:
+            done, _ = await asyncio.wait(pending, timeout=end - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                node = pending.pop(task)
+                try:
+                    answer = task.result()
+                except (RedisError, OSError, TimeoutError) as error:
+                    log.debug("a node did not say where Redis is", node=_shown(node), error=str(error))
+                    continue
+                refused = [reply for reply in answer if isinstance(reply, ResponseError)]
+                if refused:
+                    log.debug("a node did not say where Redis is", node=_shown(node), error=str(refused[0]))
+                    continue
+                yield node, answer
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+
+def _shown(node: Node | None) -> str:
+    return "nowhere" if node is None else f"{node[0]}:{node[1]}"
