@@ -19,6 +19,8 @@ Ask = Callable[[Node, Sequence[Command]], Coroutine[Any, Any, list[Any]]]
 
 # Seconds for all who are asked together; a connect that waits for them has 1.5.
 _ANSWER = 0.75
+# Seconds for which a newer answer stands against older ones: those who were slow to hear of a failover.
+_BELIEVED = 10.0
 # How many nodes of a cluster are remembered beside the seeds: those that served our slot at last.
 _REMEMBERED = 16
 
@@ -78,21 +80,32 @@ class SentinelLocator(Locator):
         self._sentinels = sentinels
         self._service = service
         self._ask = ask
+        self._newest: tuple[int, Node] = (-1, ("", 0))
+        self._heard_at = 0.0
 
     async def find(self) -> Node:
         """Return the primary of the service."""
-        answers = []
+        answers: list[tuple[int, Node]] = []
         questions = [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service), ("SENTINEL", "MASTER", self._service)]
         async for _, (address, facts) in _answers(self._ask, self._sentinels, questions):
             if isinstance(address, list) and isinstance(facts, list):
                 told = dict(zip(facts[::2], facts[1::2], strict=False))
-                answers.append((int(told.get(b"config-epoch", 0)), (address[0].decode(), int(address[1]))))
+                # In the midst of a failover the one who leads it names the next primary, under the epoch before.
+                ahead = [told.get(b"ip"), told.get(b"port")] != address
+                answers.append((int(told.get(b"config-epoch", 0)) + ahead, (address[0].decode(), int(address[1]))))
             if 2 * len(answers) > len(self._sentinels):
                 break
         if not answers:
             asked = ", ".join(map(_shown, self._sentinels))
             raise RedisConnectionError(f"No Sentinel of {asked} says where {self._service!r} is")
-        return self._found(max(answers)[1])
+        return self._found(self._newest_of(max(answers)))
+
+    def _newest_of(self, heard: tuple[int, Node]) -> Node:
+        """Prefer what was heard a moment ago under a later epoch; after that Sentinels may have been set up anew."""
+        now = asyncio.get_running_loop().time()
+        if heard[0] >= self._newest[0] or now - self._heard_at > _BELIEVED:
+            self._newest, self._heard_at = heard, now
+        return self._newest[1]
 
 
 class ClusterLocator(Locator):

