@@ -2,7 +2,8 @@
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 from redis.crc import key_slot
@@ -87,14 +88,15 @@ class SentinelLocator(Locator):
         """Return the primary of the service."""
         answers: list[tuple[int, Node]] = []
         questions = [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service), ("SENTINEL", "MASTER", self._service)]
-        async for _, (address, facts) in _answers(self._ask, self._sentinels, questions):
-            if isinstance(address, list) and isinstance(facts, list):
-                told = dict(zip(facts[::2], facts[1::2], strict=False))
-                # In the midst of a failover the one who leads it names the next primary, under the epoch before.
-                ahead = [told.get(b"ip"), told.get(b"port")] != address
-                answers.append((int(told.get(b"config-epoch", 0)) + ahead, (address[0].decode(), int(address[1]))))
-            if 2 * len(answers) > len(self._sentinels):
-                break
+        async with aclosing(_answers(self._ask, self._sentinels, questions)) as replies:
+            async for _, (address, facts) in replies:
+                if isinstance(address, list) and isinstance(facts, list):
+                    told = dict(zip(facts[::2], facts[1::2], strict=False))
+                    # In the midst of a failover the one who leads it names the next primary, under the epoch before.
+                    ahead = [told.get(b"ip"), told.get(b"port")] != address
+                    answers.append((int(told.get(b"config-epoch", 0)) + ahead, (address[0].decode(), int(address[1]))))
+                if 2 * len(answers) > len(self._sentinels):
+                    break
         if not answers:
             asked = ", ".join(map(_shown, self._sentinels))
             raise RedisConnectionError(f"No Sentinel of {asked} says where {self._service!r} is")
@@ -131,19 +133,26 @@ class ClusterLocator(Locator):
         if hint is not None:
             return self._found(hint)
         nodes = tuple(dict.fromkeys((*self._remembered, *self._seeds)))
-        async for asked, (ranges,) in _answers(self._ask, nodes, [("CLUSTER", "SLOTS")]):
-            for first, last, *owners in ranges if isinstance(ranges, list) else ():
-                if first <= self._slot <= last and owners:
-                    # A node that does not know its own address gives none: it is where we asked.
-                    found = [((host or b"").decode() or asked[0], int(port)) for host, port, *_ in owners]
-                    self._remembered = tuple(found[:_REMEMBERED])
-                    return self._found(found[0])
+        async with aclosing(_answers(self._ask, nodes, [("CLUSTER", "SLOTS")])) as replies:
+            async for asked, (ranges,) in replies:
+                owners = self._owners(asked, ranges)
+                if owners:
+                    self._remembered = owners[:_REMEMBERED]
+                    return self._found(owners[0])
         raise RedisConnectionError(f"No node of {', '.join(map(_shown, nodes))} says who owns slot {self._slot}")
+
+    def _owners(self, asked: Node, ranges: Any) -> tuple[Node, ...]:
+        """Return the node that owns the slot and its replicas, as one node sees it."""
+        for first, last, *owners in ranges if isinstance(ranges, list) else ():
+            if first <= self._slot <= last:
+                # A node that does not know its own address gives none: it is where we asked.
+                return tuple(((host or b"").decode() or asked[0], int(port)) for host, port, *_ in owners)
+        return ()
 
 
 async def _answers(
     ask: Ask, nodes: Sequence[Node], questions: Sequence[Command]
-) -> AsyncIterator[tuple[Node, list[Any]]]:
+) -> AsyncGenerator[tuple[Node, list[Any]], None]:
     """Ask all nodes at once and give the answers as they come, for so long at most; who fails is passed over."""
     pending = {asyncio.create_task(ask(node, questions)): node for node in nodes}
     loop = asyncio.get_running_loop()

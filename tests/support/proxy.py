@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 class Proxy:
     """Listens on a free loopback port and passes everything on to the server at a redis:// or unix:// URL.
+
+    With `tls` it speaks that to its clients. `lead_to` passes connections on to another server from then on.
 
     What goes wrong is set while it runs:
 
@@ -28,7 +31,7 @@ class Proxy:
     back on their way there.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
         self.delay = 0.0
         self.swallow_requests = False
         self.swallow_replies = False
@@ -39,6 +42,7 @@ class Proxy:
         self.requests = 0
         self.underway = 0
         self.port = 0
+        self._tls = tls
         self._dial = _dialler(upstream)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -61,9 +65,14 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def lead_to(self, upstream: str) -> None:
+        """Close every connection; new ones lead to this server."""
+        self._dial = _dialler(upstream)
+        self.cut()
+
     async def accept(self) -> None:
         """Take connections, on the same port as before."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def refuse(self) -> None:

@@ -61,6 +61,12 @@ class RedisServer:
         """The server's process id; AssertionError when it does not run."""
         return self._running().pid
 
+    @property
+    def bus_port(self) -> int:
+        """The port of a cluster node for the others; AssertionError when it listens on a unix socket."""
+        assert self.port is not None, "the server does not listen on TCP"
+        return self.port + BUS_OFFSET
+
     def start(self) -> None:
         """Start the server and return when it answers.
 

@@ -16,14 +16,13 @@ SERVICE = "mesh-store"
 class Sentinel(RedisServer):
     """One Sentinel, which watches a primary on this machine; two must agree that it is gone."""
 
-    def __init__(self, primary: RedisServer, *lines: str) -> None:
+    def __init__(self, primary: RedisServer) -> None:
         super().__init__(tcp=True)
         self._lines = [
             *(f"port {self.port}", "bind 127.0.0.1", f"dir {self.data_dir}", f"logfile {self.data_dir}/server.log"),
             f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 2",
             f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER * 1000:.0f}",
             f"sentinel failover-timeout {SERVICE} 6000",
-            *lines,
         ]
 
     def command_line(self) -> list[str]:
@@ -37,14 +36,14 @@ class Sentinel(RedisServer):
 class Guarded:
     """The primary, its replica and the Sentinels; ready when all know of each other and the replica has caught up.
 
-    `arguments` are those of both servers, `lines` more of each Sentinel's file. `url` is the registry's way in.
+    `arguments` are those of both servers. `url` is the registry's way in.
     """
 
-    def __init__(self, *arguments: str, lines: tuple[str, ...] = ()) -> None:
+    def __init__(self, *arguments: str) -> None:
         self.primary = RedisServer(*arguments, tcp=True)
         follow = ("--replicaof", "127.0.0.1", str(self.primary.port), "--repl-diskless-sync-delay", "0")
         self.replica = RedisServer(*follow, *arguments, tcp=True)
-        self.sentinels = [Sentinel(self.primary, *lines) for _ in range(3)]
+        self.sentinels = [Sentinel(self.primary) for _ in range(3)]
 
     @property
     def url(self) -> str:

@@ -1,0 +1,210 @@
+"""Who may come in: over TLS, over a unix socket, with a password from a file, with no more rights than are needed."""
+
+import asyncio
+import contextlib
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from registry.errors import StartupError, StoreUnavailable
+from registry.settings import Settings
+from registry.store.connection import server_at
+from registry.store.link import Link
+from registry.store.scripts import lua_folder
+from tests.support.certificates import Authority
+from tests.support.eventually import async_wait_until
+from tests.support.proxy import Proxy
+from tests.support.redis_server import RedisServer
+from tests.support.sentinels import Guarded
+from tests.support.serving import serving
+from tests.support.source import ROOT
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+
+
+@contextlib.asynccontextmanager
+async def linked(url: str, **options: Any) -> AsyncIterator[Link]:
+    """A link to the server, closed at the end."""
+    link = Link(server_at(url, **options).connect)
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+async def reason(link: Link) -> str:
+    """Return why an exchange fails."""
+    with pytest.raises(StoreUnavailable) as caught:
+        await link.exchange([("PING",)])
+    return caught.value.reason
+
+
+@needs_openssl
+async def test_over_tls_with_an_authority_and_a_certificate_of_ones_own(redis_url: str, tmp_path: Path) -> None:
+    """As the options of the URL say; who trusts another authority, or shows nothing, does not come in."""
+    ours = Authority(tmp_path)
+    certificate, key = ours.sign("registry")
+    other = Authority(tmp_path, "other")
+    async with Proxy(redis_url, ours.server()) as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={ours.ca}"
+        shown = f"&ssl_certfile={certificate}&ssl_keyfile={key}"
+        async with linked(url + shown) as link:
+            assert await link.exchange([("PING",)]) == [b"PONG"]
+        for refused in (url, url.replace(str(ours.ca), str(other.ca)) + shown):
+            async with linked(refused) as link:
+                assert await reason(link) == "unreachable"
+
+
+async def test_the_password_file_is_read_at_each_connect(own_server: RedisServer, tmp_path: Path) -> None:
+    """One that was rotated works from then on; a file that is gone is trouble with the credentials, not a crash."""
+    file = tmp_path / "password"
+    with redis.Redis.from_url(own_server.url) as client:
+        client.config_set("requirepass", "first")
+        file.write_text("first\n", encoding="utf-8")
+        async with linked(own_server.url, password_file=file) as link:
+            assert await link.exchange([("PING",)]) == [b"PONG"]
+
+            client.config_set("requirepass", "second")
+            await link.close()
+            assert await reason(link) == "auth"
+            file.write_text("second\n", encoding="utf-8")
+            assert await link.exchange([("PING",)]) == [b"PONG"]
+
+            file.unlink()
+            await link.close()
+            assert await reason(link) == "auth"
+
+
+async def test_the_password_file_goes_before_the_url(own_server: RedisServer, tmp_path: Path) -> None:
+    """The user is that of the URL."""
+    file = tmp_path / "password"
+    file.write_text("right", encoding="utf-8")
+    with redis.Redis.from_url(own_server.url) as client:
+        client.acl_setuser("app", enabled=True, passwords=["+right"], keys=["*"], categories=["+@all"])
+    async with linked(own_server.url.replace("unix://", "unix://app:wrong@"), password_file=file) as link:
+        assert await link.exchange([("ACL", "WHOAMI")]) == [b"app"]
+
+
+def test_a_password_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+    """It is named."""
+    with pytest.raises(StartupError, match=f"REGISTRY_REDIS_PASSWORD_FILE: the password file {tmp_path}/none cannot"):
+        server_at("redis://redis:6379", password_file=tmp_path / "none")
+
+
+async def test_sentinels_have_passwords_of_their_own(tmp_path: Path) -> None:
+    """Those of the servers behind them are others."""
+    file = tmp_path / "password"
+    file.write_text("data", encoding="utf-8")
+    with Guarded() as guarded:
+        for sentinel in guarded.sentinels:
+            with redis.Redis.from_url(sentinel.url) as client:
+                client.execute_command("ACL", "SETUSER", "default", "resetpass", ">watch")
+        for each in (guarded.primary, guarded.replica):
+            with redis.Redis.from_url(each.url) as client:
+                client.config_set("requirepass", "data")
+        async with linked(f"{guarded.url}?sentinel_password=watch", password_file=file) as link:
+            assert await link.exchange([("PING",)]) == [b"PONG"]
+        async with linked(guarded.url, password_file=file) as link:
+            assert await reason(link) == "unreachable"
+
+
+def smallest_rights() -> list[str]:
+    """Return the rule for a user of the registry as the README has it."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"ACL SETUSER registry (on .*?)\n```", text, re.DOTALL)
+    assert found is not None
+    return found[1].replace("\\\n", " ").replace("'", "").split()
+
+
+async def test_the_rights_in_the_readme_suffice(own_server: RedisServer) -> None:
+    """For everything that a registry does; and Redis has refused nothing."""
+    with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
+        client.execute_command("ACL", "SETUSER", "registry", *smallest_rights())
+        url = own_server.url.replace("unix://", "unix://registry:secret@")
+        async with serving(url, write_acks=0, health_check_interval=Settings().retry_period) as served:
+            await everything(served.client)
+            await async_wait_until(lambda: served.registry.overview.health()["bell"] == "keyspace", description="bell")
+            await async_wait_until(lambda: served.registry.overview.health()["leader"]["leading"], description="leads")
+        assert client.acl_log() == []
+
+
+async def everything(client: httpx2.AsyncClient) -> None:
+    """Call what reaches the store."""
+    body = {"id": "a", "endpoint": "http://a:1", "capabilities": ["x"]}
+    calls = [
+        await client.post("/agents", json=body),
+        await client.post("/agents", json=body | {"name": "b"}),
+        await client.post("/heartbeat", json={"agent_id": "a"}),
+        await client.get("/agents"),
+        await client.get("/agents/a"),
+        await client.get("/health/a"),
+        await client.get("/metrics"),
+        await client.delete("/agents/a"),
+    ]
+    assert {call.status_code for call in calls} == {200}
+
+
+def test_the_rights_in_the_readme_name_every_command_of_the_scripts() -> None:
+    """Also of those that a test of a moment does not reach."""
+    text = "".join(path.read_text(encoding="utf-8") for path in lua_folder().rglob("*.lua"))
+    commands = {f"+{name.lower()}" for name in re.findall(r"redis\.p?call\('([A-Z]+)'", text)}
+
+    assert len(commands) > 10
+    assert commands - {*smallest_rights()} == set()
+
+
+@pytest.mark.parametrize("right", ["+xrange", "+wait", "+role", "&__keyspace@0__:{mesh}:log"])
+def test_the_rights_in_the_readme_name_what_is_needed(right: str) -> None:
+    """And no more keys than those of the mesh."""
+    rights = smallest_rights()
+
+    assert right in rights
+    assert [each for each in rights if each.startswith("~")] == ["~{mesh}:*"]
+    assert not [each for each in rights if each.startswith("+@")]
+
+
+@contextlib.asynccontextmanager
+async def replicated(own_server: RedisServer) -> AsyncIterator[RedisServer]:
+    """Provide a replica of a server that listens on TCP, in step with it."""
+    with RedisServer(
+        "--replicaof", "127.0.0.1", str(own_server.port), "--repl-diskless-sync-delay", "0", tcp=True
+    ) as replica:
+        with redis.Redis.from_url(replica.url) as client:
+            await async_wait_until(
+                lambda: client.info("replication")["master_link_status"] == "up",
+                description="the replica is in step",
+                timeout=20,
+            )
+        yield replica
+
+
+async def test_a_write_waits_for_replicas_and_says_when_they_do_not_answer() -> None:
+    """It is done, but may be lost: 503 with an outcome that is unknown. What wrote nothing needs nobody."""
+    body = {"id": "a", "endpoint": "http://a:1"}
+    with RedisServer(tcp=True) as primary:
+        async with replicated(primary) as replica, serving(primary.url, write_acks=1) as served:
+            client = served.client
+            assert (await client.post("/agents", json=body)).status_code == 200
+            assert (await client.post("/heartbeat", json={"agent_id": "a"})).status_code == 200
+
+            replica.pause()
+            late, beat = await asyncio.gather(
+                client.post("/agents", json=body | {"id": "late"}),
+                client.post("/heartbeat", json={"agent_id": "a"}),
+            )
+            stale = await client.post("/agents", json=body | {"resource_version": "1"})
+            nobody = await client.delete("/agents/nobody")
+            replica.resume()
+
+            for answer in (late, beat):
+                assert answer.status_code == 503
+                assert (answer.json()["reason"], answer.json()["outcome"]) == ("too_few_acks", "unknown")
+            assert (stale.status_code, nobody.status_code) == (409, 404)
+            assert (await client.get("/agents/late")).status_code == 200
+            assert (await client.post("/agents", json=body | {"id": "late"})).status_code == 200
