@@ -319,6 +319,42 @@ async def test_in_one_pipeline_each_is_repeated_by_its_own_right(proxied: Agents
         assert error.outcome == "unknown"
 
 
+async def test_a_forgotten_script_whose_second_sending_breaks_is_repeated_too(
+    proxied: Agents, proxy: Proxy, raw: redis.Redis
+) -> None:
+    """NOSCRIPT comes, the whole script is sent, and the connection breaks under that: one more try is due."""
+    for call in (lambda: proxied.heartbeat("a"), lambda: proxied.register(registration("b"))):
+        raw.script_flush()
+        sent = proxy.requests
+        proxy.spare_replies, proxy.cut_replies = 1, 1
+
+        await call()
+
+        # The digest, the whole script, who is this, and the digest anew, which is known by now.
+        assert proxy.requests == sent + 4
+    assert raw.exists("{mesh}:agent:b")
+
+
+async def test_what_meets_a_replica_is_repeated_where_the_primary_is(redis_url: str, raw: redis.Redis) -> None:
+    """READONLY means that nothing was done; a write that may not be repeated says `not_sent`, and the next works."""
+    with RedisServer(tcp=True) as before:
+        async with Proxy(before.url) as proxy:
+            agents = agents_at(proxy.url)
+            await agents.register(registration())
+            await agents.heartbeat("a")
+            with redis.Redis.from_url(before.url) as client:
+                client.replicaof("127.0.0.1", 1)
+            proxy.lead_on(redis_url)
+
+            conditional = await failure(agents.register(registration("b", "absent")))
+            assert (conditional.outcome, conditional.reason) == ("not_sent", "read_only_replica")
+            assert "READONLY" not in str(conditional)
+            assert (await agents.register(registration())).outcome == "created"
+            assert (await agents.heartbeat("a")).found == "healthy"
+            assert raw.exists("{mesh}:agent:a")
+            await close(agents)
+
+
 async def test_there_is_no_second_repetition(proxied: Agents, proxy: Proxy) -> None:
     """A connection that breaks twice is an answer."""
     proxy.cut_replies = 2

@@ -177,6 +177,46 @@ async def test_it_blocks_on_the_log_where_channels_are_refused(own_server: Redis
             await rung.rings_after(client)
 
 
+async def test_a_refusal_that_passes_is_not_for_good(own_server: RedisServer) -> None:
+    """A script that runs too long makes Redis refuse CONFIG and SUBSCRIBE, too; afterwards it allows them."""
+    with redis.Redis.from_url(own_server.url) as client, redis.Redis.from_url(own_server.url) as busy:
+        client.config_set("busy-reply-threshold", 1)
+        running = asyncio.create_task(asyncio.to_thread(_run_for_ever, busy))
+        await async_wait_until(lambda: _is_busy(client), description="the server is busy")
+        async with listening(server_at(own_server.url)) as rung:
+            await async_wait_until(lambda: rung.rings >= 3, description="three tries")
+            assert rung.bell.sound == "silent"
+            client.execute_command("SCRIPT", "KILL")
+            await running
+
+            await rung.sounds("keyspace")
+            await rung.rings_after(client)
+
+
+def _run_for_ever(client: redis.Redis) -> None:
+    with contextlib.suppress(redis.ResponseError):
+        client.eval("while true do end", 0)
+
+
+def _is_busy(client: redis.Redis) -> bool:
+    try:
+        return not client.ping()
+    except redis.ResponseError as error:
+        return "BUSY" in str(error)
+
+
+async def test_a_server_that_refuses_is_asked_again_after_a_reconnect(own_server: RedisServer) -> None:
+    """Another one may stand behind the connection by then."""
+    with redis.Redis.from_url(own_server.url) as client:
+        url = without_config(own_server, client)
+        async with listening(server_at(url)) as rung:
+            await rung.sounds("blocking_read")
+            client.acl_setuser("feed", commands=["+config"], enabled=True)
+            client.client_kill_filter(_type="normal", skipme=True)
+
+            await rung.sounds("keyspace")
+
+
 async def test_it_listens_in_the_database_of_its_url(own_server: RedisServer) -> None:
     """Channels of keys carry its number."""
     url = f"{own_server.url}?db=3"

@@ -16,7 +16,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Proxy:
     """Listens on a free loopback port and passes everything on to the server at a redis:// or unix:// URL.
 
-    With `tls` it speaks that to its clients. `lead_to` passes connections on to another server from then on.
+    With `tls` it speaks that to its clients. `lead_on` passes new connections on to another server.
 
     What goes wrong is set while it runs:
 
@@ -24,6 +24,7 @@ class Proxy:
     * `swallow_requests`, `swallow_replies`: that direction vanishes, the connection stays open;
     * `cut_requests`, `cut_replies`: so many of the next chunks in that direction close their connection instead of
       passing. A reply that is cut belongs to a request the server has carried out; a request that is cut was not;
+    * `spare_replies`: so many of the next replies pass whatever else is set;
     * `cut()`: close every connection now; `refuse()`: cut, and take no new one until `accept()`;
     * `refuse_with_next_reply`: refuse as soon as the next reply is there, which does not pass.
 
@@ -37,6 +38,7 @@ class Proxy:
         self.swallow_replies = False
         self.cut_requests = 0
         self.cut_replies = 0
+        self.spare_replies = 0
         self.refuse_with_next_reply = False
         self.connections = 0
         self.requests = 0
@@ -65,10 +67,9 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def lead_to(self, upstream: str) -> None:
-        """Close every connection; new ones lead to this server."""
+    def lead_on(self, upstream: str) -> None:
+        """Let new connections lead to this server; those there are stay where they are."""
         self._dial = _dialler(upstream)
-        self.cut()
 
     async def accept(self) -> None:
         """Take connections, on the same port as before."""
@@ -139,6 +140,9 @@ class Proxy:
         return not self.swallow_requests
 
     def _take_reply(self) -> bool:
+        if self.spare_replies:
+            self.spare_replies -= 1
+            return True
         if self.refuse_with_next_reply:
             self.refuse_with_next_reply = False
             self.refuse()
