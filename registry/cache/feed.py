@@ -45,6 +45,9 @@ class ChangeSource(Protocol):
     async def entry(self, version: int) -> Change | None:
         """Return one entry, None when it is not there."""
 
+    async def sever(self, history: str, seen: int) -> bool:
+        """Give up a history whose log lost an entry; return whether that was done."""
+
     def scan(self) -> AsyncIterator[list[Held]]:
         """Return every agent, a slice at a time."""
 
@@ -104,7 +107,7 @@ class Feed:
         while True:
             try:
                 view = await self._fill()
-                await self.trail.lead_to(view.version, view.history)
+                await self._connect(view)
                 self._compare(self.view, view)
                 self.view = view
                 self._linked, told = True, False
@@ -134,6 +137,10 @@ class Feed:
         await self._catch_up(view)
         log.info("the cache is filled", agents=len(view.records), version=view.version)
         return view
+
+    async def _connect(self, view: View) -> None:
+        if not await self.trail.lead_to(view.version, view.history):
+            raise Gap("the log lost what this replica has seen; another history begins")
 
     def _compare(self, before: View | None, now: View) -> None:
         """Say loudly that the store forgot, which no reader of numbers alone could see."""

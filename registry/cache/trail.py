@@ -21,6 +21,9 @@ class LogReader(Protocol):
     async def entry(self, version: int) -> Change | None:
         """Return one entry, None when it is not there."""
 
+    async def sever(self, history: str, seen: int) -> bool:
+        """Give up a history whose log lost entry `seen`, unless that was only trimmed; return whether that was done."""
+
 
 class Trail:
     """The history all watchers of this replica share, and how it follows the view.
@@ -47,19 +50,23 @@ class Trail:
         self.history.append(entry)
         self.on_change(entry)
 
-    async def lead_to(self, version: int, name: str) -> None:
+    async def lead_to(self, version: int, name: str) -> bool:
         """Connect to a view that was filled anew at `version` of the history `name`.
 
         Where the log still leads there from the newest entry, which must read as it did, those who follow notice
-        nothing. Else the trail starts over.
+        nothing. Else the trail starts over. False where the log lost that entry, as after a failover: then its history
+        was given up, since those who saw the entry may ask anywhere to go on from it.
         """
-        known = self.name == name and self._newest is not None
-        if known and await self._source.entry(self.history.last) == self._newest:
-            changes = await self._between(self.history.last, version)
-            if changes is not None:
-                for change in changes:
-                    self.add(change)
-                return
+        if self.name == name and self._newest is not None:
+            last = self.history.last
+            if await self._source.entry(last) == self._newest:
+                changes = await self._between(last, version)
+                if changes is not None:
+                    for change in changes:
+                        self.add(change)
+                    return True
+            elif await self._source.sever(name, last):
+                return False
         broke = self.name != ""
         newest = await self._source.entry(version)
         self.history = History(version, self._most, self._most_bytes)
@@ -67,6 +74,7 @@ class Trail:
         if broke:
             log.warning("streams end: the log does not lead from what they have seen to what there is now")
             self.on_break()
+        return True
 
     async def reach(self, version: int) -> bool:
         """Make the history hold `version`, reading the log backwards once for all who want it; tell whether it does."""

@@ -29,7 +29,8 @@ class ChangeLog:
         self._keep = history
         self._link = link
         self._connection = 0
-        self._open = load_scripts(shebang=shebang)["open"]
+        scripts = load_scripts(shebang=shebang)
+        self._open, self._sever = scripts["open"], scripts["sever"]
 
     async def open(self) -> Position:
         """Return where the mesh stands; begin a history where version, history or log is missing."""
@@ -69,6 +70,12 @@ class ChangeLog:
         """Return one entry of the log; None when it is not there, or cannot be read."""
         (found,) = await self._link.exchange([("XRANGE", self._keys.log, f"{version}-0", f"{version}-0")])
         return next(iter(_readable(checked(found))), None)
+
+    async def sever(self, history: str, seen: int) -> bool:
+        """Give up a history whose log lost entry `seen`, unless that was only trimmed; return whether that was done."""
+        call = self._sever.call(self._keys.shared, {"known": history, "seen": seen})
+        (word,) = checked((await self._link.run([call]))[0])
+        return bool(word == b"severed")
 
     async def scan(self) -> AsyncIterator[list[Held]]:
         """Read every agent, a slice at a time. Those that change meanwhile may come old or new, or twice."""

@@ -27,8 +27,9 @@ class Followed:
         self.breaks += 1
 
     async def fill(self, version: int | None = None) -> None:
-        """Connect to a view of this version, or of the newest."""
-        await self.trail.lead_to(version or self.log.version, self.log.history)
+        """Connect to a view of this version, or of the newest; where the log forked, to one of the next history."""
+        if not await self.trail.lead_to(version or self.log.version, self.log.history):
+            assert await self.trail.lead_to(self.log.version, self.log.history)
 
     def write(self, *versions: int) -> None:
         """Write to the log alone."""
@@ -87,7 +88,10 @@ async def test_a_fill_at_what_is_held_is_a_bridge_too() -> None:
 
 
 async def test_the_same_number_with_another_change_under_it_breaks() -> None:
-    """A store that lost its tail gave the number anew: what was seen is not what led here."""
+    """A store that lost its tail gave the number anew: what was seen is not what led here.
+
+    Who saw it may ask any replica to go on from there, so the whole history is given up, far above all that was seen.
+    """
     followed = Followed(5)
     await followed.fill()
     followed.log.changes[-1] = a_change(5, "add", an_agent("other", 5))
@@ -95,7 +99,34 @@ async def test_the_same_number_with_another_change_under_it_breaks() -> None:
 
     await followed.fill()
 
-    assert (followed.held, followed.told, followed.breaks) == ([6], [], 1)
+    assert (followed.held, followed.told, followed.breaks) == ([60_006], [], 1)
+    assert not await followed.trail.reach(5)
+
+
+async def test_a_tail_that_is_lost_gives_the_history_up() -> None:
+    """Nothing was written since: the next writes would take the lost numbers."""
+    followed = Followed(5)
+    await followed.fill()
+    history = followed.log.history
+    followed.log.changes = followed.log.changes[:-2]
+
+    await followed.fill()
+
+    assert (followed.held, followed.breaks) == ([60_005], 1)
+    assert followed.log.history != history
+
+
+async def test_a_log_that_was_trimmed_keeps_its_history() -> None:
+    """A replica that was away for long has seen old entries, not lost ones; nobody else is disturbed."""
+    followed = Followed(5)
+    await followed.fill()
+    history = followed.log.history
+    followed.write(6, 7, 8)
+    followed.log.changes = followed.log.changes[-2:]
+
+    await followed.fill()
+
+    assert followed.log.history == history
 
 
 async def test_a_change_that_differs_in_its_past_only_breaks() -> None:

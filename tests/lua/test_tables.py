@@ -14,6 +14,7 @@ from tests.lua import (
     test_restart,
     test_restore,
     test_rewind,
+    test_sever,
     test_sweep,
     test_unregister,
 )
@@ -23,7 +24,7 @@ from tests.support.lua_headers import SCRIPTS, read_header
 TABLES = [
     *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
     *(test_register.ROWS, test_release.ROWS, test_restart.ROWS, test_restore.ROWS, test_rewind.ROWS),
-    *(test_sweep.ROWS, test_unregister.ROWS),
+    *(test_sever.ROWS, test_sweep.ROWS, test_unregister.ROWS),
 ]
 
 

@@ -74,6 +74,15 @@ class PlainLog:
         """Return one entry."""
         return next((change for change in self.changes if change.version == version), None)
 
+    async def sever(self, history: str, seen: int) -> bool:
+        """Begin another history where an entry is lost that was not trimmed."""
+        if history != self.history or not self.changes or self.changes[0].version > seen:
+            return False
+        self.history += "'"
+        last = max(self.version, seen) + 60_000
+        self.changes = [Change(last, last - 1, "begin", "test", None)]
+        return True
+
     async def scan(self) -> AsyncIterator[list[Held]]:
         """Return every agent, with changes made between two slices."""
         self.scans += 1
