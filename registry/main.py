@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from registry.api.routes import applications
 from registry.cache.feed import LOOK_EVERY, Feed
-from registry.errors import RegistryError, StoreUnavailable
+from registry.errors import RegistryError, StartupError, StoreUnavailable
 from registry.loops import every
 from registry.server import Listener
 from registry.service.discovery import Discovery
@@ -96,7 +96,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         overview = Overview(
             feed, bell, sweeping, pulsing, store.vitals, instance=settings.instance_id, warnings=warnings
         )
-        await overview.admit_store()
+        await _admit(overview, store)
         discovery = Discovery(feed, store.agents)
         watching = Watching(feed)
         metrics.show("mcp_registry_watchers", "Watches this replica serves", lambda: len(watching.watchers))
@@ -194,6 +194,15 @@ def _settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 100)
+
+
+async def _admit(overview: Overview, store: Store) -> None:
+    """Refuse to start on a store that is too old, and leave no connection behind."""
+    try:
+        await overview.admit_store()
+    except StartupError:
+        await store.close()
+        raise
 
 
 async def _part(farewell: Awaitable[None]) -> None:

@@ -9,6 +9,9 @@ import httpx2
 import pytest
 import redis
 
+from registry.errors import StartupError
+from registry.main import open_registry
+from registry.settings import Settings
 from tests.support.eventually import async_wait_until
 from tests.support.in_process import in_process
 from tests.support.redis_server import RedisServer
@@ -214,6 +217,39 @@ async def test_what_is_wrong_with_the_store_is_said_with_what_to_do() -> None:
 
     assert "set maxmemory-policy noeviction" in warnings
     assert "set appendonly yes" in warnings
+
+
+async def test_another_server_behind_the_address_is_looked_at_at_once(server: RedisServer) -> None:
+    """As after a failover: what it is set up to keep is said within moments, not at the next look of the minute."""
+    async with in_process(server.url) as client:
+        assert (await client.get("/health")).json()["warnings"] == []
+        server.arguments = ("--appendonly", "no")
+        server.restart()
+
+        async def warned() -> bool:
+            return "set appendonly yes" in " ".join((await client.get("/health")).json()["warnings"])
+
+        await async_wait_until(warned, description="the new server was checked", timeout=10)
+
+
+async def test_a_store_that_is_too_old_stops_the_start() -> None:
+    """With its version, and the one that is needed."""
+    info = b"# Server\r\nredis_version:6.2.14\r\n"
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while chunk := await reader.read(65_536):
+            writer.write(b"*1\r\n$6\r\nmaster\r\n" if b"ROLE" in chunk else b"$%d\r\n%s\r\n" % (len(info), info))
+        writer.close()
+        over.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(StartupError, match=r"Redis 6\.2\.14 is too old .* 7\.0 or later"):
+            async with open_registry(Settings(redis_url=url)):
+                pass
+        await over.wait()
 
 
 async def test_a_full_store_stops_newcomers_not_the_living() -> None:
