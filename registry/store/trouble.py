@@ -7,7 +7,7 @@ from redis.exceptions import RedisError
 from registry.errors import StoreUnavailable
 
 # What Redis answers when it cannot do its work now; every other error reply is a bug of ours or a broken record.
-_TROUBLE = {
+_REASONS = {
     "ASK": "resharding",
     "BUSY": "busy_script",
     "CLUSTERDOWN": "cluster_down",
@@ -24,6 +24,7 @@ _TROUBLE = {
     "TRYAGAIN": "resharding",
     "WRONGPASS": "auth",
 }
+REASONS = frozenset(_REASONS.values())
 # Another server is the right one; this one has not done what it was asked.
 ELSEWHERE = frozenset({"moved", "read_only_replica"})
 # The connection leads nowhere useful: the next one may.
@@ -33,7 +34,7 @@ WRONG_SERVER = ELSEWHERE | {"auth", "cluster_down", "master_down"}
 def trouble(error: BaseException) -> str | None:
     """Return the reason word when the reply means that Redis cannot work now, None when it means something else."""
     code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
-    return _TROUBLE.get(code)
+    return _REASONS.get(code)
 
 
 def judged(reply: Any) -> Any:

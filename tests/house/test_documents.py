@@ -9,6 +9,7 @@ from registry import errors
 from registry.api.openapi import endpoints
 from registry.errors import RegistryError
 from registry.settings import SETTINGS
+from registry.store.trouble import REASONS
 from tests.support.source import ROOT
 
 PARAMETER = re.compile(r"\{\w+\}")
@@ -44,6 +45,14 @@ def test_each_setting_is_documented(readme: str) -> None:
 def test_each_error_code_is_documented(readme: str) -> None:
     """As it stands in the answer."""
     assert {code for code in CODES if not stands_in(code, readme)} == set()
+
+
+def test_each_reason_is_documented(readme: str) -> None:
+    """Why the store could not answer: what Redis says, and what is said by ourselves."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "registry").rglob("*.py"))
+    reasons = {*REASONS, *re.findall(r'\breason="(\w+)"', text), "unreachable"}
+
+    assert {reason for reason in reasons if not stands_in(reason, readme)} == set()
 
 
 def test_each_route_is_documented(readme: str) -> None:
