@@ -67,7 +67,7 @@ async def examine(settings: Settings, *, repair: bool) -> tuple[tuple[str, ...],
     Raises StoreUnavailable.
     """
     async with _open_store(settings) as store:
-        warnings = await store.vitals.warnings()
+        warnings = (await store.vitals.examine()).all
         found = await store.checkup.examine()
         if not repair or found.is_sound:
             return warnings, found, None

@@ -93,9 +93,8 @@ class Overview:
         due = time.monotonic() - self._examined >= _EXAMINE_EVERY
         if not due and not self._vitals.reconnected:
             return
-        findings = await self._vitals.examine()
+        found = (await self._vitals.examine()).all
         self._examined = time.monotonic()
-        found = (findings.too_old, *findings.warnings) if findings.too_old else findings.warnings
         for warning in found:
             if warning not in self._store_warnings:
                 log.warning("the store is not set up to keep what it acknowledges", warning=warning)

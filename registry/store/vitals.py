@@ -71,6 +71,11 @@ class Findings:
     too_old: str | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Everything, the worst first."""
+        return (self.too_old, *self.warnings) if self.too_old else self.warnings
+
 
 class Vitals:
     """Reads and notes over a link of its own. `acks` is how many replicas every write waits for."""
