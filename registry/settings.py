@@ -125,15 +125,9 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             mask_url,
         ),
         "redis_password_file": Setting(
-            "REGISTRY_REDIS_PASSWORD_FILE",
-            read_file,
-            "A file with the password for Redis, read anew at each connect.",
+            "REGISTRY_REDIS_PASSWORD_FILE", read_file, "A file with the password for Redis, read anew at each connect."
         ),
-        "write_acks": Setting(
-            "REGISTRY_WRITE_ACKS",
-            read_acks,
-            "How many replicas of Redis must have a write before it is acknowledged.",
-        ),
+        "write_acks": Setting("REGISTRY_WRITE_ACKS", read_acks, "How many replicas of Redis each write waits for."),
         "mesh": Setting("REGISTRY_MESH", read_mesh, "The mesh's name, part of every key in Redis."),
         "data_dir": Setting(
             "REGISTRY_DATA_DIR",
