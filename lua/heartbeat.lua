@@ -12,11 +12,12 @@
          counters     hash    {mesh}:counters
          agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
   ARGV   history      integer, entries the log keeps
-         agents…      id and mode of each: beat prolongs any agent and makes it healthy;
-                      keep prolongs a healthy one and leaves any other as it is
+         agents…      id, mode, load and answered of each: beat prolongs any agent and makes it healthy, keep
+                      prolongs a healthy one and leaves any other as it is, note leaves each as it is;
+                      load and answered are stored without a change, '' leaves what is there
   REPLY  ok <now_ms> <word>…   one word for each agent, in order:
-         healthy                       prolonged
-         pending degraded expired      only for keep: left as it is
+         healthy                       prolonged, or healthy anyway
+         pending degraded expired      only for keep and note: left as it is
          unknown_agent                 never registered, or removed
          bad_record                    its hash cannot be read; left as it is
   WRITES version log deadlines heartbeats silent pulse outage rewind counters agent_keys
@@ -26,13 +27,14 @@
 --@include clock
 --@include text
 --@include agent
+--@include note
 --@include pulse
 --@include change
 local version, log, deadlines, heartbeats, silent, pulse, outage, rewind, counters = unpack(KEYS)
 local history = unpack(ARGV)
 local fixed, count = 9, #KEYS - 9
-if count > 200 or #ARGV ~= 1 + 2 * count then
-  return redis.error_reply('ERR heartbeat takes an id and a mode for each of at most 200 agents')
+if count > 200 or #ARGV ~= 1 + 4 * count then
+  return redis.error_reply('ERR heartbeat takes an id, a mode, a load and a digest for each of at most 200 agents')
 end
 
 local now = now_ms()
@@ -45,33 +47,33 @@ local function recover(key, id, status)
   append_change(version, log, history, now, {
     kind = 'modify',
     reason = status == 'pending' and 'first_heartbeat' or 'recovered',
-    id = id,
-    key = key,
-    agent = agent,
-    heartbeat = stamp,
+    id = id, key = key, agent = agent, heartbeat = stamp,
     before = { status = status },
   })
 end
 
 local reply, beats = { 'ok', stamp }, 0
 for i = 1, count do
-  local key, id, mode = KEYS[fixed + i], ARGV[2 * i], ARGV[2 * i + 1]
-  local known = redis.pcall('HMGET', key, 'status', 'timeout')
+  local key, id, mode, load, answered = KEYS[fixed + i], unpack(ARGV, 4 * i - 2, 4 * i + 1)
+  local known = redis.pcall('HMGET', key, 'status', 'timeout', 'load', 'answered')
   local status, timeout = known[1], tonumber(known[2])
   if known.err or (status and not timeout) then
     reply[i + 2] = 'bad_record'
   elseif not status then
     reply[i + 2] = 'unknown_agent'
-  elseif mode == 'keep' and status ~= 'healthy' then
-    reply[i + 2] = status
   else
-    if status ~= 'healthy' then
-      recover(key, id, status)
-      redis.call('ZREM', silent, id)
+    note(key, 'load', load, known[3])
+    note(key, 'answered', answered, known[4])
+    reply[i + 2] = status
+    if mode == 'beat' or mode == 'keep' and status == 'healthy' then
+      if status ~= 'healthy' then
+        recover(key, id, status)
+        redis.call('ZREM', silent, id)
+      end
+      redis.call('ZADD', heartbeats, stamp, id)
+      redis.call('ZADD', deadlines, text(now + timeout), id)
+      reply[i + 2], beats = 'healthy', beats + 1
     end
-    redis.call('ZADD', heartbeats, stamp, id)
-    redis.call('ZADD', deadlines, text(now + timeout), id)
-    reply[i + 2], beats = 'healthy', beats + 1
   end
 end
 redis.call('HINCRBY', counters, 'heartbeats', beats)

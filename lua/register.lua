@@ -13,13 +13,14 @@
          timeout       integer, ms without a heartbeat until degraded
          eviction      integer, ms without a heartbeat until expired
          precondition  '' none | absent | present | a version
+         beats         1 when it is a heartbeat of any agent, 0 when not of a new or pending one
          history       integer, entries the log keeps
-  REPLY  created <version>     the agent is new and pending
+  REPLY  created <version>     the agent is new: pending, or healthy when it beats
          updated <version>     what it says of itself changed
          unchanged <version>   a heartbeat; the version is that of its last change
          stale_version <version or ''>   the precondition does not hold; nothing was written
   WRITES version log deadlines heartbeats silent counters agent_key
-  EMITS  add registered | modify updated | modify recovered | nothing
+  EMITS  add registered | modify updated | modify recovered | modify first_heartbeat | nothing
   COST   O(log N)
 ]]
 --@include clock
@@ -28,7 +29,7 @@
 --@include whole
 --@include change
 local version, log, deadlines, heartbeats, silent, counters, agent_key = unpack(KEYS)
-local id, spec, timeout, eviction, precondition, history = unpack(ARGV)
+local id, spec, timeout, eviction, precondition, beats, history = unpack(ARGV)
 
 -- What cannot be read is as good as absent: registering anew mends it.
 local found = read_agent(agent_key)
@@ -48,17 +49,17 @@ if not agent then
   agent = { status = 'pending', draining = '0', created = text(now) }
   change.kind, change.reason, change.spec_changed = 'add', 'registered', true
 else
-  change.kind, change.reason = 'modify', 'recovered'
+  change.kind, change.reason = 'modify', agent.status == 'pending' and 'first_heartbeat' or 'recovered'
   change.before.spec = agent.spec ~= spec and agent.spec or nil
   if agent.spec ~= spec or agent.timeout ~= timeout or agent.eviction ~= eviction then
     change.reason, change.spec_changed = 'updated', true
   end
-  if agent.status ~= 'pending' then
-    change.heartbeat = text(now)
-    if agent.status ~= 'healthy' then
-      change.before.status = agent.status
-      agent.status = 'healthy'
-    end
+end
+if beats == '1' or agent.status ~= 'pending' then
+  change.heartbeat = text(now)
+  if agent.status ~= 'healthy' then
+    change.before.status = change.kind == 'modify' and agent.status or nil
+    agent.status = 'healthy'
   end
 end
 

@@ -9,6 +9,7 @@
     ├── Unauthorized              401
     ├── Refused                   the store looked and said no
     │   ├── UnknownAgent          404
+    │   ├── NoProvider            404
     │   └── StaleVersion          409
     ├── VersionTooOld             410  list again: the log no longer leads on from the version asked for
     │   └── VersionAhead          410  list again: the store has not come so far, so it is another history
@@ -105,6 +106,17 @@ class UnknownAgent(Refused):
     def __init__(self, agent_id: str) -> None:
         super().__init__(f"No agent has the id {_shown(agent_id)}; register it first")
         self.agent_id = agent_id
+
+
+class NoProvider(Refused):
+    """No agent has the capability that was asked for, or none of them will do; `reason` says why."""
+
+    code: ClassVar[str] = "no_provider"
+
+    def __init__(self, capability: str, reason: str) -> None:
+        super().__init__(f"Nobody can be selected for {_shown(capability)}: {reason}")
+        self.capability = capability
+        self.reason = reason
 
 
 class StaleVersion(Refused):

@@ -10,19 +10,25 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from registry.api.routes import applications
+from registry.api.routes import Wired, applications
 from registry.cache.feed import LOOK_EVERY, Feed
 from registry.errors import RegistryError, StartupError, StoreUnavailable
 from registry.loops import every
 from registry.server import Listener
 from registry.service.discovery import Discovery
 from registry.service.draining import Draining
+from registry.service.explaining import Explaining
 from registry.service.liveness import Liveness
+from registry.service.loads import Loads
 from registry.service.overview import Overview
+from registry.service.providers import Rankings
 from registry.service.pulsing import Pulsing
 from registry.service.registration import Registrations
+from registry.service.resolution import Resolutions
+from registry.service.selecting import Selecting
 from registry.service.sweeping import Sweeping
 from registry.service.watching import Watching
+from registry.service.wiring import Wiring
 from registry.settings import Settings, mask_url
 from registry.store.binary import find_server
 from registry.store.connection import Server, server_at, server_in_memory
@@ -102,7 +108,8 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         metrics.show("mcp_registry_cache_fills", "Times this replica filled its cache", lambda: feed.fills)
         registrations = Registrations(store.agents, settings)
         liveness, draining = Liveness(store.agents, discovery), Draining(store.agents, discovery)
-        services = (registrations, discovery, watching, liveness, draining, overview)
+        wired = _wired(feed, store, discovery, registrations, liveness)
+        services = (registrations, discovery, watching, liveness, draining, wired, overview)
         api, scrape = applications(*services, metrics, settings.auth_token)
         look_every, pause = _paces(settings)
         failed = metrics.loop_failed
@@ -128,6 +135,17 @@ def _paces(settings: Settings) -> tuple[float, float]:
     interval = settings.health_check_interval.total_seconds()
     look_every = min(_EVERY_SECOND, interval)
     return look_every, max(look_every, min(_LONGEST_PAUSE, interval))
+
+
+def _wired(feed: Feed, store: Store, discovery: Discovery, registrations: Registrations, liveness: Liveness) -> Wired:
+    """Return what serves dependencies, all over the same rankings and loads."""
+    rankings, loads = Rankings(), Loads(store.wires)
+    resolutions = Resolutions(rankings, loads)
+    return Wired(
+        wiring=Wiring(feed, store.agents, store.wires, registrations, liveness, resolutions),
+        explaining=Explaining(discovery, resolutions, store.wires),
+        selecting=Selecting(discovery, rankings, loads),
+    )
 
 
 async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callable[[str, str], None]) -> None:

@@ -1,4 +1,5 @@
--- read_agent(key): the whole hash of one agent as a table; nil when there is none, empty when it is no hash at all.
+-- read_agent(key): the hash of one agent as a table; nil when there is none, empty when it is no hash at all. Its load
+-- and the digest of its last answer are left out: they are its own, no change moves or logs them.
 local function read_agent(key)
   local flat = redis.pcall('HGETALL', key)
   if flat.err then
@@ -10,5 +11,6 @@ local function read_agent(key)
   for i = 1, #flat, 2 do
     agent[flat[i]] = flat[i + 1]
   end
+  agent.load, agent.answered = nil, nil
   return agent
 end

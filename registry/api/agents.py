@@ -23,6 +23,7 @@ from registry.model.wire import rfc3339
 from registry.service.discovery import Discovery, Sight
 from registry.service.liveness import Liveness
 from registry.service.registration import Registrations
+from registry.service.wiring import Wiring
 
 _MOST_HEARTBEATS = 1000
 _MOST_REGISTRATIONS = 200
@@ -32,9 +33,15 @@ class AgentRoutes:
     """Registers, lists, shows and removes agents."""
 
     def __init__(
-        self, registrations: Registrations, discovery: Discovery, liveness: Liveness, listing: ListRoute
+        self,
+        registrations: Registrations,
+        discovery: Discovery,
+        liveness: Liveness,
+        wiring: Wiring,
+        listing: ListRoute,
     ) -> None:
         self._registrations = registrations
+        self._wiring = wiring
         self._discovery = discovery
         self._liveness = liveness
         self.routes = [
@@ -65,6 +72,7 @@ class AgentRoutes:
             "agent_id": registration.agent_id,
             "resource_version": str(done.version),
             "message": f"Agent {registration.name} registered successfully",
+            **await self._wiring.registered(registration),
         }
 
     async def register_many(self, request: Request) -> Response:

@@ -1,24 +1,31 @@
 """POST /heartbeat and its tool, served as plain ASGI: the busiest call there is, by far."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from registry.api.body import object_in, read_body
 from registry.errors import Detail, UnprocessableRequest
 from registry.model.wire import rfc3339
-from registry.service.liveness import Liveness
+from registry.service.wiring import Wiring
 
 _PATHS = ("/heartbeat", "/mcp/tools/heartbeat")
+_HIGHEST_LOAD = 1e9
+_NO_LOAD = f"expected a number from 0 to {_HIGHEST_LOAD:.0f}"
 
 
 class HeartbeatForm(msgspec.Struct):
-    """A heartbeat. `metadata` is accepted and left alone."""
+    """A heartbeat, and what is new of the agent."""
 
     agent_id: str
-    metadata: dict[str, Any] | None = None
+    metadata: (
+        Annotated[dict[str, Any], Meta(title="endpoint, tools or other keys that are new of the agent")] | None
+    ) = None
+    dependencies_version: Annotated[str, Meta(title="That of the last answer: only what differs is told")] | None = None
+    load: Annotated[float, Meta(ge=0, le=_HIGHEST_LOAD, title="How busy the agent is, for least_loaded")] | None = None
 
 
 HEARTBEAT_SCHEMA: dict[str, Any] = msgspec.json.schema(HeartbeatForm)["$defs"]["HeartbeatForm"]
@@ -29,15 +36,17 @@ _read = msgspec.json.Decoder(HeartbeatForm).decode
 class Heartbeats:
     """Serves one heartbeat a request."""
 
-    def __init__(self, liveness: Liveness) -> None:
-        self._liveness = liveness
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
         self.routes = [Route(path, self, methods=["POST"]) for path in _PATHS]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one heartbeat."""
         form = _form(await read_body(scope, receive))
-        at = await self._liveness.beat(form.agent_id)
-        body = b'{"status":"success","timestamp":"%s","message":"Heartbeat recorded"}' % rfc3339(at).encode()
+        at, wired = await self._wiring.beat(
+            form.agent_id, metadata=form.metadata, load=form.load, seen=form.dependencies_version
+        )
+        body = b'{"status":"success","timestamp":"%s","message":"Heartbeat recorded"%s}' % (rfc3339(at).encode(), wired)
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -51,15 +60,37 @@ def _form(body: bytes) -> HeartbeatForm:
         pass
     else:
         if form.agent_id and form.agent_id.isascii():
-            return form
+            return _fit(form, body)
     document = object_in(body)
-    given = document.get("agent_id")
+    given, load, seen = (document.get(name) for name in ("agent_id", "load", "dependencies_version"))
     problems = []
     agent_id = given if isinstance(given, str) else ""
     if not agent_id:
         problems.append(Detail("agent_id", "expected the id of a registered agent, a string"))
     if not isinstance(document.get("metadata"), dict | None):
         problems.append(Detail("metadata", "expected an object"))
+    if not isinstance(seen, str | None):
+        problems.append(Detail("dependencies_version", "expected the one of the last answer, a string"))
+    if load is not None and not _is_load(load):
+        problems.append(Detail("load", _NO_LOAD))
     if problems:
         raise UnprocessableRequest(f"{problems[0].field}: {problems[0].problem}", problems)
-    return HeartbeatForm(agent_id)
+    return HeartbeatForm(agent_id, document.get("metadata"), seen, load)
+
+
+def _fit(form: HeartbeatForm, body: bytes) -> HeartbeatForm:
+    """Check what is to be kept as strictly as a registration is; take the load out of it, which is no change."""
+    if not form.metadata:
+        return form
+    object_in(body)
+    load = form.metadata.pop("load", None)
+    if load is not None and not _is_load(load):
+        raise UnprocessableRequest(f"metadata.load: {_NO_LOAD}", [Detail("metadata.load", _NO_LOAD)])
+    if form.load is None:
+        form.load = load
+    return form
+
+
+def _is_load(value: object) -> bool:
+    # By exact type: to Python, True is an int.
+    return type(value) in (int, float) and 0 <= value <= _HIGHEST_LOAD  # type: ignore[operator]

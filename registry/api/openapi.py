@@ -84,6 +84,18 @@ _CAPABILITY_FILTERS = (
     ("agent_id", "of this agent"),
     *_FRESH,
 )
+_NAMESPACE = ("namespace", "of agents in this namespace")
+_EXPLAIN = ("explain", "true to show who was looked at, who fell out where, and how it was lately")
+_SELECT = (
+    ("capability", "what the agent must be able to do"),
+    ("version_constraint", "for example >=1.0.0"),
+    ("tags", "t is required, +t preferred, -t excluded; joined by commas"),
+    ("namespace", "exactly this namespace"),
+    ("strategy", "best, round_robin, random, least_loaded, sticky, weighted or local"),
+    ("key", "with sticky: the same key gets the same agent"),
+    ("zone", "with local: agents with this label zone come first"),
+    *_FRESH[:1],
+)
 
 
 def _operation(summary: str, *, body: Any = None, path: bool = False, query: tuple[tuple[str, str], ...] = ()) -> Any:
@@ -135,6 +147,14 @@ def _paths() -> dict[str, Any]:
             "delete": _operation("Unregister an agent", path=True),
         },
         "/agents/{agent_id}/status": {"get": _operation("Show an agent's status", path=True, query=_FRESH[:1])},
+        "/agents/{agent_id}/dependencies": {
+            "get": _operation("What an agent's dependencies resolve to", path=True, query=(_EXPLAIN, *_FRESH[:1]))
+        },
+        "/agents/{agent_id}/dependents": {
+            "get": _operation("Whose dependencies an agent meets", path=True, query=_FRESH[:1])
+        },
+        "/dependencies": {"get": _operation("Who depends on whom", query=(_NAMESPACE, *_FRESH[:1]))},
+        "/select": {"get": _operation("Select one agent to call", query=_SELECT)},
         "/capabilities": {"get": _operation("Search capabilities", query=_CAPABILITY_FILTERS)},
         "/heartbeat": {"post": _operation("Send a heartbeat", body=HEARTBEAT_SCHEMA)},
         "/heartbeats": {"post": _operation("Send many heartbeats", body=_many("agent_ids", _TEXT, 1000))},

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from registry.errors import (
     InvalidRequest,
     MalformedRequest,
+    NoProvider,
     NotReady,
     RegistryError,
     RequestTooLarge,
@@ -24,6 +25,7 @@ from registry.errors import (
 _STATUS: Mapping[type[RegistryError], int] = {
     MalformedRequest: 400,
     Unauthorized: 401,
+    NoProvider: 404,
     UnknownAgent: 404,
     StaleVersion: 409,
     VersionTooOld: 410,
@@ -52,6 +54,8 @@ def body_of(error: RegistryError) -> dict[str, Any]:
         body["resource_version"] = str(error.current)
     elif isinstance(error, StaleVersion):
         body["resource_version"] = None if error.current is None else str(error.current)
+    elif isinstance(error, NoProvider):
+        body["reason"] = error.reason
     elif isinstance(error, StoreUnavailable):
         body["reason"] = error.reason
         body["outcome"] = error.outcome

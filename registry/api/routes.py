@@ -1,5 +1,7 @@
 """The list of routes, and the application they make."""
 
+from dataclasses import dataclass
+
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,6 +12,7 @@ from registry import __version__
 from registry.api.admin import AdminRoutes
 from registry.api.agents import AgentRoutes
 from registry.api.answers import answer
+from registry.api.dependencies import DependencyRoutes
 from registry.api.draining import DrainRoutes
 from registry.api.gate import Gate
 from registry.api.health import HealthRoutes
@@ -20,12 +23,24 @@ from registry.api.paths import Paths
 from registry.api.tools import ToolRoutes
 from registry.service.discovery import Discovery
 from registry.service.draining import Draining
+from registry.service.explaining import Explaining
 from registry.service.liveness import Liveness
 from registry.service.overview import Overview
 from registry.service.registration import Registrations
+from registry.service.selecting import Selecting
 from registry.service.watching import Watching
+from registry.service.wiring import Wiring
 from registry.settings import Secret
 from registry.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """What serves dependencies."""
+
+    wiring: Wiring
+    explaining: Explaining
+    selecting: Selecting
 
 
 def applications(
@@ -34,13 +49,14 @@ def applications(
     watching: Watching,
     liveness: Liveness,
     draining: Draining,
+    wired: Wired,
     overview: Overview,
     metrics: Metrics,
     token: Secret | None,
 ) -> tuple[ASGIApp, ASGIApp]:
     """Return the API, and the small application behind the metrics port, which asks for no token."""
-    heartbeats = Heartbeats(liveness)
-    agents = AgentRoutes(registrations, discovery, liveness, ListRoute(discovery, watching))
+    heartbeats = Heartbeats(wired.wiring)
+    agents = AgentRoutes(registrations, discovery, liveness, wired.wiring, ListRoute(discovery, watching))
     health = HealthRoutes(overview, liveness, metrics)
     described = openapi()
     root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": endpoints()})
@@ -56,6 +72,7 @@ def applications(
             *agents.routes,
             *DrainRoutes(draining).routes,
             *ToolRoutes(agents, discovery).routes,
+            *DependencyRoutes(wired.explaining, wired.selecting).routes,
             *health.routes,
             *heartbeats.routes,
             *AdminRoutes(overview).routes,

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from registry.api.agents import AgentRoutes
 from registry.api.answers import answer, listing, success
 from registry.api.body import read_object
+from registry.api.dependencies import select_schema
 from registry.api.heartbeat import HEARTBEAT_SCHEMA
 from registry.api.parameters import refuse_unknown
 from registry.api.queries import discover_query
@@ -72,11 +73,12 @@ TOOLS = (
     ),
     Tool("heartbeat", "Tell that an agent is alive", HEARTBEAT_SCHEMA),
     Tool("get_agent_status", "Show all that is known of an agent", _AGENT_ID),
+    Tool("select_agent", "Select one agent to call for a capability", select_schema()),
 )
 
 
 class ToolRoutes:
-    """Serves the tools but `heartbeat`, which has an app of its own ahead of the router."""
+    """Serves the tools but `heartbeat` and `select_agent`, which are served beside their REST forms."""
 
     def __init__(self, agents: AgentRoutes, discovery: Discovery) -> None:
         self._agents = agents

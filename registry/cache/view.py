@@ -1,5 +1,6 @@
 """The agents as of one version, with indexes. No method awaits: the event loop is the lock."""
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -12,18 +13,23 @@ from registry.model.wire import head, tail
 Key = TypeVar("Key", bound=Hashable)
 Index = dict[Key, dict[str, "Record"]]
 
+# For so many capabilities that nobody has any more it is known when the last one went.
+_MOST_GONE = 10_000
+
 
 class Record(msgspec.Struct, eq=False, gc=False):
     """One agent and its encoded form, which is kept until the agent changes.
 
     `heartbeat` is the last one known, in Redis-server milliseconds; `heard_at` the moment it was learnt, on this
     replica's monotonic clock in seconds. It makes no cycles, and is hidden from the collector that looks for them: that
-    would walk every agent again and again.
+    would walk every agent again and again. `kept` is what answers keep of the agent as long as it is here; nothing in
+    it leads to a record.
     """
 
     agent: Agent
     heartbeat: int | None
     heard_at: float
+    kept: Any = None
     _head: bytes | None = None
     _body: bytes | None = None
 
@@ -68,11 +74,19 @@ class View:
         self.history = position.history
         self.records: dict[str, Record] = {}
         self.by_capability: Index[str] = {}
+        self.by_need: Index[str] = {}
         self.by_namespace: Index[str] = {}
         self.by_label: Index[tuple[str, str]] = {}
         self.by_status: Mapping[Status, dict[str, Record]] = {status: {} for status in STATUSES}
         self.draining: dict[str, Record] = {}
         self.capabilities = 0
+        self._moved: dict[str, int] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._gone_before = position.version
+
+    def moved(self, capability: str) -> int:
+        """Return a version since which nothing has changed for those who look for this capability."""
+        return self._moved.get(capability, self._gone_before)
 
     def put(self, agent: Agent, heartbeat: int | None, heard_at: float) -> None:
         """Take an agent, unless a newer state of it is held already."""
@@ -110,11 +124,16 @@ class View:
 
     def apply(self, change: Change, heard_at: float) -> None:
         """Move on by one change of the log."""
-        if change.agent is not None:
+        agent = change.agent
+        if agent is not None:
+            record = self.records.get(agent.id)
+            moved = set() if record is None else _moves(record.agent.profile)
             if change.kind == "remove":
-                self.remove(change.agent)
+                self.remove(agent)
             else:
-                self.put(change.agent, change.heartbeat, heard_at)
+                self.put(agent, change.heartbeat, heard_at)
+                moved |= _moves(agent.profile)
+            self._move(moved, change.version)
         self.version = change.version
 
     def counts(self) -> dict[Status, int]:
@@ -142,6 +161,17 @@ class View:
             sets.append(self.draining)
         return min(sets, key=len, default=self.records)
 
+    def _move(self, capabilities: Iterable[str], version: int) -> None:
+        """Note that these capabilities changed. Of those that are gone for long, only that they are."""
+        for name in capabilities:
+            self._moved[name] = version
+            self._gone.pop(name, None)
+            if name not in self.by_capability:
+                self._gone[name] = None
+        while len(self._gone) > _MOST_GONE:
+            name, _ = self._gone.popitem(last=False)
+            self._gone_before = max(self._gone_before, self._moved.pop(name))
+
     def _add_profile(self, record: Record) -> None:
         agent = record.agent
         for index, keys in self._indexes(agent.profile):
@@ -160,7 +190,17 @@ class View:
 
     def _indexes(self, profile: Profile) -> tuple[tuple[Index[Any], set[Any]], ...]:
         return (
-            (self.by_capability, {capability.name for capability in profile.capabilities}),
+            (self.by_capability, _names(profile)),
+            (self.by_need, profile.needs),
             (self.by_namespace, {profile.namespace}),
             (self.by_label, set(profile.labels.items())),
         )
+
+
+def _names(profile: Profile) -> set[str]:
+    return {capability.name for capability in profile.capabilities}
+
+
+def _moves(profile: Profile) -> set[str]:
+    """Return the capabilities whose seekers a change of the agent may concern."""
+    return _names(profile) | profile.turns

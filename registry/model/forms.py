@@ -10,7 +10,6 @@ before a line break at the end, and list the blanks, because the two languages d
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-import msgspec
 from msgspec import Meta, Struct
 
 DEFAULT_NAMESPACE: Final = "default"
@@ -18,6 +17,9 @@ DEFAULT_AGENT_TYPE: Final = "default"
 DEFAULT_SECURITY_CONTEXT: Final = "standard"
 DEFAULT_VERSION: Final = "1.0.0"
 DEFAULT_STABILITY: Final = "stable"
+DEFAULT_WEIGHT: Final = 1.0
+WHOLE_AGENT: Final = "*"
+"""Stands for the agent as a whole where its functions are told apart; no function may be called so."""
 
 MAX_CAPABILITIES: Final = 1_000
 MAX_ANNOTATIONS: Final = 256 * 1024
@@ -119,13 +121,50 @@ Stability: TypeAlias = Annotated[
     Literal["alpha", "beta", "experimental", "stable", "deprecated"],
     Meta(description="one of alpha, beta, experimental, stable, deprecated"),
 ]
+Weight: TypeAlias = Annotated[float, Meta(ge=0, le=1_000_000, description="a number from 0 to 1000000")]
 JsonObject: TypeAlias = Annotated[dict[str, Any], Meta(description="an object")]
 
 
+Strategy: TypeAlias = Literal["best", "round_robin", "random", "least_loaded", "sticky", "weighted", "local"]
+Tag: TypeAlias = Annotated[str, Meta(max_length=253, description="a tag of at most 253 characters")]
+TagNeeds: TypeAlias = Annotated[
+    list[
+        Annotated[
+            Tag | Annotated[list[Tag], Meta(max_length=100, description="a list of at most 100 tags")],
+            Meta(description="a tag, or a list of tags of which one is enough"),
+        ]
+    ],
+    Meta(max_length=100, description="a list of at most 100 tags, or lists of them"),
+]
+Constraint: TypeAlias = Annotated[str, Meta(max_length=256, description="a constraint of at most 256 characters")]
+AnyNamespace: TypeAlias = Annotated[
+    str,
+    Meta(
+        max_length=63,
+        pattern=rf"^(?:\*|[a-z0-9](?:[-a-z0-9]*[a-z0-9])?){_END}",
+        description="a namespace, or * for any",
+    ),
+]
+StrategyWord: TypeAlias = Annotated[
+    Strategy, Meta(description="one of best, round_robin, random, least_loaded, sticky, weighted, local")
+]
+
+
 class DependencyForm(Struct, frozen=True, kw_only=True, gc=False):
-    """A capability this one needs; fields beside `capability` are free."""
+    """A capability this one needs; fields not named here are kept and given back."""
 
     capability: Annotated[Word, Meta(title="Name of the capability that is needed")]
+    version: Annotated[Constraint, Meta(title="Version constraint, any version when absent")] | None = None
+    tags: (
+        Annotated[TagNeeds, Meta(title="Tags: t is required, +t preferred, -t excluded; of a list inside, one")] | None
+    ) = None
+    namespace: Annotated[AnyNamespace, Meta(title="Where to look, the agent's own when absent, * anywhere")] | None = (
+        None
+    )
+    strategy: Annotated[StrategyWord, Meta(title="How to choose among those that match, best when absent")] | None = (
+        None
+    )
+    key: Annotated[Prose, Meta(title="What sticky keeps together, the agent's id when absent")] | None = None
 
 
 Dependencies: TypeAlias = Annotated[
@@ -151,6 +190,8 @@ class CapabilityForm(Struct, frozen=True, kw_only=True, gc=False):
         Annotated[list[Word], Meta(max_length=100, title="Free words", description="a list of at most 100 tags")] | None
     ) = None
     input_schema: Annotated[JsonObject, Meta(title="JSON schema of its input")] | None = None
+    function_name: Annotated[Word, Meta(title="Function that does it, once per agent")] | None = None
+    weight: Annotated[Weight, Meta(title="Share of the calls for strategy weighted, 1 when absent")] | None = None
     dependencies: Annotated[Dependencies, Meta(title="Capabilities it needs")] | None = None
 
 
@@ -206,22 +247,3 @@ class RegistrationForm(Struct, frozen=True, kw_only=True, gc=False):
         ]
         | None
     ) = None
-
-
-def registration_schema() -> dict[str, Any]:
-    """Give the JSON schema of a registration, an object of its own at each call, which may stand anywhere in another.
-
-    Rules between fields are not in it, except that an id is required under one of its two names.
-    """
-    (root,), forms = msgspec.json.schema_components([RegistrationForm], ref_template="{name}")
-    schema: dict[str, Any] = _inlined(root, forms)
-    return schema | {"anyOf": [{"required": ["id"]}, {"required": ["agent_id"]}]}
-
-
-def _inlined(schema: Any, forms: dict[str, Any]) -> Any:
-    """Put each form where it is referred to: a reference would be lost as soon as the schema stands in another."""
-    if isinstance(schema, dict):
-        if "$ref" in schema:
-            return _inlined(forms[schema["$ref"]], forms)
-        return {key: _inlined(value, forms) for key, value in schema.items()}
-    return [_inlined(each, forms) for each in schema] if isinstance(schema, list) else schema

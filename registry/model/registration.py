@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from registry.model.batched import BatchedForm, find_twice_said, is_batched, registration_schema, unbatched
 from registry.model.document import find_unfit
 from registry.model.forms import (
     DEFAULT_AGENT_TYPE,
@@ -17,11 +18,12 @@ from registry.model.forms import (
     DEFAULT_SECURITY_CONTEXT,
     MAX_ANNOTATIONS,
     MAX_CAPABILITIES,
+    WHOLE_AGENT,
     CapabilityForm,
+    DependencyForm,
     RegistrationForm,
-    registration_schema,
 )
-from registry.model.problems import Finding, Path, refusal, shown
+from registry.model.problems import Finding, Path, refusal, shown, written
 from registry.model.rules import read_rule
 
 __all__ = ["CapabilityForm", "Registration", "RegistrationForm", "read_registration", "registration_schema"]
@@ -33,7 +35,9 @@ class Registration:
 
     `spec` is the request in canonical JSON: requests that mean the same have the same bytes. `capabilities`
     are the names, in the order sent. Durations are seconds, None when they are left to the registry.
-    `resource_version` is the precondition as sent, not yet known to be a number, or None.
+    `resource_version` is the precondition as sent, not yet known to be a number, or None. `constraints` are the
+    version constraints of its dependencies, each with its field, not yet known to be readable. `beats`: sending it is a
+    heartbeat, as it is in batched form. `wired`: it names functions or dependencies, so that answers speak of these.
     """
 
     agent_id: str
@@ -47,6 +51,9 @@ class Registration:
     timeout_threshold: float | None
     eviction_threshold: float | None
     resource_version: str | None
+    constraints: tuple[tuple[str, str], ...] = ()
+    beats: bool = False
+    wired: bool = False
 
 
 def read_registration(document: object, path: str = "") -> Registration:
@@ -61,10 +68,12 @@ def read_registration(document: object, path: str = "") -> Registration:
         accepted = _accept(document, path)
         if accepted is not None:
             return accepted
-    raise refusal("The registration", chain(_RULE.find_problems(document), _find_across(document)), path)
+    rule = _BATCHED_RULE if isinstance(document, dict) and is_batched(document) else _RULE
+    raise refusal("The registration", chain(rule.find_problems(document), _find_across(document)), path)
 
 
 _RULE = read_rule(RegistrationForm)
+_BATCHED_RULE = read_rule(BatchedForm)
 _FIELDS = frozenset(RegistrationForm.__struct_fields__)
 _CAPABILITY_FIELDS = frozenset(CapabilityForm.__struct_fields__)
 _BRACKETED_HOST = re.compile(r"[^/]*//(?:[^/?#@]*@)?\[([0-9A-Fa-f:.]+)\]")
@@ -76,25 +85,51 @@ _NOT_KEPT = frozenset(
 
 def _accept(document: dict[str, Any], path: str) -> Registration | None:
     """Read a registration that keeps every rule; None for any other."""
+    batched = is_batched(document)
     try:
-        form = msgspec.convert(document, RegistrationForm)
+        form = msgspec.convert(document, BatchedForm if batched else RegistrationForm)
     except msgspec.ValidationError:
         return None
     agent_id = form.id or form.agent_id
     if agent_id is None or next(_find_across(document), None) is not None:
         return None
+    beats, wired = False, bool(form.dependencies)
+    constraints = _constraints("", form.dependencies or ())
+    for place, each in enumerate(form.capabilities or ()):
+        if not isinstance(each, str) and (each.dependencies or each.function_name):
+            constraints += _constraints(f"capabilities[{place}].", each.dependencies or ())
+            wired = True
+    capabilities = [each if isinstance(each, str) else each.name for each in form.capabilities or ()]
+    if isinstance(form, BatchedForm):
+        document = unbatched(document)
+        for place, tool in enumerate(form.metadata.tools or ()):
+            capabilities.append(tool.capability)
+            constraints += _constraints(f"metadata.tools[{place}].", tool.dependencies or ())
+        beats = form.metadata.tools is not None
     return Registration(
         agent_id=agent_id,
         name=form.name or agent_id,
         namespace=form.namespace or DEFAULT_NAMESPACE,
         agent_type=form.agent_type or DEFAULT_AGENT_TYPE,
         spec=_canonical(document, agent_id, path),
-        capabilities=tuple([each if isinstance(each, str) else each.name for each in form.capabilities or ()]),
+        capabilities=tuple(capabilities),
         security_context=form.security_context or DEFAULT_SECURITY_CONTEXT,
         health_interval=form.health_interval,
         timeout_threshold=form.timeout_threshold,
         eviction_threshold=form.eviction_threshold,
         resource_version=None if form.resource_version is None else str(form.resource_version),
+        constraints=constraints,
+        beats=beats,
+        wired=wired or beats,
+    )
+
+
+def _constraints(place: str, needs: Sequence[DependencyForm | str]) -> tuple[tuple[str, str], ...]:
+    """Return the version constraints among some dependencies, each with its field."""
+    return tuple(
+        (f"{place}dependencies[{at}].version", need.version)
+        for at, need in enumerate(needs)
+        if not isinstance(need, str) and need.version
     )
 
 
@@ -136,9 +171,16 @@ def _find_across(document: object) -> Iterator[Finding]:
         return
     yield from _find_identity(document.get("id"), document.get("agent_id"))
     if isinstance(document.get("endpoint"), str):
-        yield from _find_address(document["endpoint"])
+        yield from _find_address(document["endpoint"], None)
     if isinstance(document.get("capabilities"), list):
-        yield from _find_repeated(document["capabilities"])
+        yield from _find_repeated(document["capabilities"], (None, "capabilities"))
+    if is_batched(document):
+        yield from find_twice_said(document)
+        metadata = document["metadata"]
+        if isinstance(metadata.get("endpoint"), str):
+            yield from _find_address(metadata["endpoint"], (None, "metadata"))
+        if isinstance(metadata.get("tools"), list):
+            yield from _find_repeated(metadata["tools"], ((None, "metadata"), "tools"))
     if isinstance(document.get("annotations"), dict):
         yield from _find_oversize(document["annotations"])
     yield from _find_order(_number(document.get("timeout_threshold")), _number(document.get("eviction_threshold")))
@@ -154,26 +196,31 @@ def _find_identity(first: object, second: object) -> Iterator[Finding]:
         )
 
 
-def _find_address(endpoint: str) -> Iterator[Finding]:
+def _find_address(endpoint: str, path: Path) -> Iterator[Finding]:
     bracketed = _BRACKETED_HOST.match(endpoint)
     if bracketed is None:
         return
     try:
         ipaddress.IPv6Address(bracketed[1])
     except ValueError:
-        yield (None, "endpoint"), f"must have an IPv6 address between its brackets, not {shown(bracketed[1])}"
+        yield (path, "endpoint"), f"must have an IPv6 address between its brackets, not {shown(bracketed[1])}"
 
 
-def _find_repeated(capabilities: list[Any]) -> Iterator[Finding]:
+def _find_repeated(capabilities: list[Any], path: Path) -> Iterator[Finding]:
+    """Yield what is called by a name that is taken: each is called by its function's name, or else by its own."""
     if len(capabilities) > MAX_CAPABILITIES:
         return
     places: dict[str, int] = {}
     for place, each in enumerate(capabilities):
-        name = each.get("name") if isinstance(each, dict) else each
-        if isinstance(name, str) and (before := places.setdefault(name, place)) != place:
-            path: Path = ((None, "capabilities"), place)
-            problem = f"must occur once per agent; {shown(name)} is already capabilities[{before}]"
-            yield (path, "name") if isinstance(each, dict) else path, problem
+        field = "function_name" if isinstance(each, dict) and each.get("function_name") is not None else "name"
+        name = each.get(field) if isinstance(each, dict) else each
+        if not isinstance(name, str):
+            continue
+        where: Path = ((path, place), field) if isinstance(each, dict) else (path, place)
+        if field == "function_name" and name == WHOLE_AGENT:
+            yield where, f"must be another name than {WHOLE_AGENT}, which stands for the agent as a whole"
+        if (before := places.setdefault(name, place)) != place:
+            yield where, f"must occur once per agent; {shown(name)} is already {written((path, before))}"
 
 
 def _find_oversize(annotations: dict[str, Any]) -> Iterator[Finding]:

@@ -124,7 +124,7 @@ class Discovery:
         `known` is what the caller has already. Raises VersionTooOld for a page whose first
         page's version is no longer in the log, and for an exact version at which the answer was another.
         """
-        view, behind = await self._view(freshness)
+        view, behind = await self.view(freshness)
         if page is not None and page.version is not None and not await self._feed.trail.reach(page.version):
             raise VersionTooOld(page.version, view.version)
         answer = self._answer(query, view)
@@ -149,7 +149,7 @@ class Discovery:
             return Sight(_one(view, agent_id), 0, behind)
         asked = self._agents.last_heard((agent_id,))
         try:
-            view, behind = await self._view(freshness)
+            view, behind = await self.view(freshness)
             record = _one(view, agent_id)
             heard = await asked
         finally:
@@ -163,7 +163,7 @@ class Discovery:
         Raises VersionTooOld for an exact version that is not the one held.
         """
         search = CapabilitySearch(query)
-        view, behind = await self._view(freshness)
+        view, behind = await self.view(freshness)
         if freshness.exact and freshness.version is not None and view.version != freshness.version:
             raise VersionTooOld(freshness.version, view.version)
         found = [
@@ -204,7 +204,8 @@ class Discovery:
         more = begin + page.limit < len(answer.records)
         return records, answer.place(records[-1]) if more and records else None
 
-    async def _view(self, freshness: Freshness) -> tuple[View, float | None]:
+    async def view(self, freshness: Freshness) -> tuple[View, float | None]:
+        """Return a view as fresh as asked, and how old it may be in seconds; None for as fresh as asked."""
         version, feed = freshness.version, self._feed
         if version == 0:
             return self._held()

@@ -44,9 +44,12 @@ class Liveness:
         self._agents = agents
         self._discovery = discovery
 
-    async def beat(self, agent_id: str) -> int:
-        """Prolong one agent's life; return the Redis server's time of it. Raises UnknownAgent."""
-        return _taken(agent_id, await self._agents.heartbeat(agent_id))
+    async def beat(self, agent_id: str, *, load: str = "", answered: str = "") -> int:
+        """Prolong one agent's life; return the Redis server's time of it. Raises UnknownAgent.
+
+        `load` is a number it tells of itself, `answered` the digest of what it is told, '' for neither.
+        """
+        return _taken(agent_id, await self._agents.heartbeat(agent_id, load=load, answered=answered))
 
     async def beats(self, agent_ids: Sequence[str]) -> list[int | UnknownAgent | StoreUnavailable]:
         """Prolong many; each succeeds or fails alone, in the order given."""

@@ -1,11 +1,12 @@
 """What may register, which thresholds it gets, and under which precondition."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
-from registry.errors import Detail, UnprocessableRequest
+from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration import Registration
+from registry.service.constraints import constraint
 from registry.service.security import SecurityContexts
 from registry.settings import Settings, Thresholds
 from registry.store import agents as store
@@ -39,12 +40,9 @@ class Registrations:
         timeout, eviction = self._silence(registration)
         problems = self._contexts.problems(registration.security_context, registration.capabilities)
         if eviction <= timeout:
-            problems.append(
-                Detail(
-                    "eviction_threshold",
-                    f"must be above the timeout threshold of {timeout.total_seconds():g} s",
-                )
-            )
+            problem = f"must be above the timeout threshold of {timeout.total_seconds():g} s"
+            problems.append(Detail("eviction_threshold", problem))
+        problems += _unreadable(registration.constraints)
         preconditions = {
             _precondition("resource_version", registration.resource_version, problems),
             _precondition("If-Match", if_match, problems),
@@ -62,6 +60,7 @@ class Registrations:
                 timeout=_milliseconds(timeout),
                 eviction=_milliseconds(eviction),
                 precondition=next(iter(preconditions), ""),
+                beats=registration.beats,
             )
         )
 
@@ -82,6 +81,17 @@ class Registrations:
         if by_type and registration.timeout_threshold is None:
             return timeout, by_type.eviction
         return timeout, 2 * timeout
+
+
+def _unreadable(constraints: Iterable[tuple[str, str]]) -> list[Detail]:
+    """Return what is wrong with version constraints, each given with its field."""
+    problems = []
+    for field, text in constraints:
+        try:
+            constraint(text)
+        except MalformedRequest as error:
+            problems.append(Detail(field, error.details[0].problem))
+    return problems
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -13,7 +13,7 @@ from registry.store.link import Link, checked, judged
 from registry.store.scripts import Call, Command, load_scripts
 from registry.store.trouble import ELSEWHERE
 
-Mode = Literal["beat", "keep"]
+Mode = Literal["beat", "keep", "note"]
 Beaten = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
 Outcome = Literal["created", "updated", "unchanged"]
 Shifted = Literal["changed", "unchanged", "unknown_agent", "bad_record"]
@@ -33,7 +33,7 @@ class Registration:
     """What the store is asked to keep of one agent.
 
     `timeout` and `eviction` are milliseconds. `precondition` is '' for none, `absent`, `present`, or a version: the
-    agent's last spec change or any later one of this agent.
+    agent's last spec change or any later one of this agent. With `beats` it makes a new or pending agent healthy, too.
     """
 
     agent_id: str
@@ -41,6 +41,7 @@ class Registration:
     timeout: int
     eviction: int
     precondition: str = ""
+    beats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,15 @@ class News(NamedTuple):
     now: int
 
 
+class _Said(NamedTuple):
+    """One heartbeat: who, how, the load it tells, and the digest of what it is told; '' for neither."""
+
+    agent_id: str
+    mode: Mode
+    load: str
+    answered: str
+
+
 class _Write(NamedTuple):
     call: Call
     repeat: bool
@@ -107,11 +117,13 @@ class Agents:
         scripts = load_scripts(shebang=shebang)
         self._register, self._heartbeat = scripts["register"], scripts["heartbeat"]
         self._unregister, self._drain = scripts["unregister"], scripts["drain"]
+        self.written = 0
+        """The newest version that a write through here has brought."""
         self._keys = keys
         self._history = history
         self._acks = acks
         self._beat_link, self._write_link, self._read_link = beats, writes, reads
-        self._beats: Batch[tuple[str, Mode], Beat] = Batch(self._send_beats)
+        self._beats: Batch[_Said, Beat] = Batch(self._send_beats)
         self._writes: Batch[_Write, Any] = Batch(self._send_writes)
         self._times: Batch[Sequence[str], Heard] = Batch(self._send_times)
         self._news: Batch[int | None, News] = Batch(self._send_news, largest=1)
@@ -126,12 +138,14 @@ class Agents:
                 "timeout": registration.timeout,
                 "eviction": registration.eviction,
                 "precondition": registration.precondition,
+                "beats": int(registration.beats),
                 "history": self._history,
             },
         )
         word, version = await self._write(call, repeat=not registration.precondition)
         if word == b"stale_version":
             raise StaleVersion(registration.agent_id, int(version) if version else None)
+        self.written = max(self.written, int(version))
         return Registered(cast(Outcome, word.decode()), int(version))
 
     async def unregister(self, agent_id: str) -> int:
@@ -143,6 +157,7 @@ class Agents:
         word, *version = await self._write(call, repeat=False)
         if word == b"unknown_agent":
             raise UnknownAgent(agent_id)
+        self.written = max(self.written, int(version[0]))
         return int(version[0])
 
     async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[Drained]:
@@ -156,14 +171,20 @@ class Agents:
             },
         )
         _, *flat = await self._write(call, repeat=False)
+        self.written = max([self.written, *(int(version) for version in flat[1::2] if version)])
         return [
             Drained(cast(Shifted, word.decode()), int(version) if version else None)
             for word, version in zip(flat[::2], flat[1::2], strict=True)
         ]
 
-    def heartbeat(self, agent_id: str, mode: Mode = "beat") -> "asyncio.Future[Beat]":
-        """Prolong one agent's life; `keep` prolongs only a healthy one and reports any other."""
-        return self._beats.submit((agent_id, mode))
+    def heartbeat(
+        self, agent_id: str, mode: Mode = "beat", *, load: str = "", answered: str = ""
+    ) -> "asyncio.Future[Beat]":
+        """Prolong one agent's life; `keep` prolongs only a healthy one and reports any other, `note` prolongs none.
+
+        `load` is a number the agent tells of itself, `answered` the digest of what it is told; '' leaves what is known.
+        """
+        return self._beats.submit(_Said(agent_id, mode, load, answered))
 
     def last_heard(self, agent_ids: Sequence[str]) -> "asyncio.Future[Heard]":
         """Return each agent's last heartbeat, in the order asked, and the Redis server's time."""
@@ -186,9 +207,9 @@ class Agents:
             self._write_link, [write.call for write in writes], [write.repeat for write in writes]
         )
 
-    async def _send_beats(self, beats: Sequence[tuple[str, Mode]]) -> list[Beat | Exception]:
+    async def _send_beats(self, beats: Sequence[_Said]) -> list[Beat | Exception]:
         call = self._heartbeat.call(
-            {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, _ in beats]},
+            {**self._keys.shared, "agent_keys…": [self._keys.agent(beat.agent_id) for beat in beats]},
             {"history": self._history, "agents…": tuple(chain.from_iterable(beats))},
         )
         (reply,) = await self._carry_out(self._beat_link, [call], [True])

@@ -51,7 +51,12 @@ class Keys:
         self.hold = self.shared["hold"]
         self.counters = self.shared["counters"]
         self._agent = prefix + b"agent:"
+        self._trace = prefix + b"trace:"
 
     def agent(self, agent_id: str) -> bytes:
         """Return the hash of one agent."""
         return self._agent + sent(agent_id)
+
+    def trace(self, agent_id: str) -> bytes:
+        """Return the list of how one agent's dependencies were resolved lately."""
+        return self._trace + sent(agent_id)

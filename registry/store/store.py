@@ -17,6 +17,7 @@ from registry.store.leader import Leadership
 from registry.store.link import Link
 from registry.store.sweeps import Limits, Sweeps
 from registry.store.vitals import Vitals
+from registry.store.wires import Wires
 
 
 class Store:
@@ -47,6 +48,7 @@ class Store:
             shebang=shebang,
             acks=settings.write_acks,
         )
+        self.wires = Wires(keys, link(), shebang=shebang)
         self.changes = ChangeLog(keys, history, link(), shebang=shebang)
         housekeeping = link()
         limits = _limits(settings)
@@ -70,6 +72,7 @@ class Store:
     async def close(self) -> None:
         """Finish the writes that were accepted, then close every connection."""
         await self.agents.close()
+        await self.wires.close()
         for link in self._links:
             await link.close()
 

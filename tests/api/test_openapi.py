@@ -22,6 +22,10 @@ CALLS = {
     "GET /agents/{agent_id}",
     "DELETE /agents/{agent_id}",
     "GET /agents/{agent_id}/status",
+    "GET /agents/{agent_id}/dependencies",
+    "GET /agents/{agent_id}/dependents",
+    "GET /dependencies",
+    "GET /select",
     "GET /capabilities",
     "POST /heartbeat",
     "POST /heartbeats",
@@ -38,6 +42,7 @@ CALLS = {
     "POST /mcp/tools/discover_services",
     "POST /mcp/tools/heartbeat",
     "POST /mcp/tools/get_agent_status",
+    "POST /mcp/tools/select_agent",
 }
 
 
@@ -119,13 +124,17 @@ async def test_every_call_that_takes_a_body_says_which(document: dict[str, Any])
 
 async def test_parameters_that_are_described_are_taken(client: httpx2.AsyncClient, document: dict[str, Any]) -> None:
     """Each query parameter is known to the call, and every call knows no other."""
-    await client.post("/agents", json=a_registration("a"))
+    capable = {"name": "a", "tags": ["a"]}
+    await client.post("/agents", json=a_registration("a", namespace="a", capabilities=[capable]))
+    await client.post("/heartbeat", json={"agent_id": "a"})
     samples: dict[str, dict[str, str]] = {
         **{name: {name: "any"} for name in ("status", "agent_status", "match")},
         **{
             name: {name: "false"}
             for name in ("agent_draining", "draining", "fuzzy_match", "include_deprecated", "watch")
         },
+        "explain": {"explain": "true"},
+        "strategy": {"strategy": "best"},
         "label_selector": {"label_selector": "a in (b, c)"},
         "version_constraint": {"version_constraint": "^1"},
         "resource_version": {"resource_version": "0"},
@@ -142,7 +151,7 @@ async def test_parameters_that_are_described_are_taken(client: httpx2.AsyncClien
         for parameter in operations.get("get", {}).get("parameters", []):
             if parameter["in"] == "query":
                 name = parameter["name"]
-                params = samples.get(name, {name: "a"})
+                params = samples.get(name, {name: "a"}) | ({"capability": "a"} if path == "/select" else {})
                 answer = await client.get(path.replace("{agent_id}", "a"), params=params)
                 assert answer.status_code == 200, (path, name, answer.text)
 
@@ -157,6 +166,7 @@ async def test_the_tools_have_schemas_of_their_own(client: httpx2.AsyncClient) -
         "discover_services",
         "heartbeat",
         "get_agent_status",
+        "select_agent",
     ]
     for tool in tools:
         assert tool.keys() == {"name", "description", "inputSchema"}

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from registry.notation import read_contexts, read_thresholds
-from tests.support.calls import a_registration, fields_of, listed, refusal, register, show, success
+from tests.support.calls import a_registration, fields_of, listed, refusal, register, show
 from tests.support.in_process import in_process
 
 WRONG_EVERYWHERE = {
@@ -80,15 +80,28 @@ async def test_a_tool_that_wants_an_id_says_so(client: httpx2.AsyncClient, tool:
     assert fields_of(found) == ["agent_id"]
 
 
-async def test_a_heartbeats_metadata_is_accepted_and_left_alone(client: httpx2.AsyncClient) -> None:
-    """An object or null is taken, anything else refused; the agent does not change."""
+WRONG_HEARTBEATS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"agent_id": 7, "metadata": "none"}, ["agent_id", "metadata"]),
+    ({"agent_id": "a", "load": -1}, ["load"]),
+    ({"agent_id": "a", "load": True}, ["load"]),
+    ({"agent_id": "a", "load": "high"}, ["load"]),
+    ({"agent_id": "a", "metadata": {"load": -1}}, ["metadata.load"]),
+    ({"agent_id": "a", "dependencies_version": 1}, ["dependencies_version"]),
+    ({"agent_id": "a", "metadata": {"endpoint": "ftp://a"}}, ["metadata.endpoint"]),
+    ({"agent_id": "a", "metadata": {"tools": [{"capability": "b"}]}}, ["metadata.tools[0].function_name"]),
+]
+
+
+@pytest.mark.parametrize(("sent", "fields"), WRONG_HEARTBEATS)
+async def test_a_heartbeat_that_cannot_be_is_refused_by_field(
+    client: httpx2.AsyncClient, sent: dict[str, Any], fields: list[str]
+) -> None:
+    """And the agent does not change."""
     await register(client)
-    for metadata in ({}, None, {"endpoint": "http://elsewhere", "load": 0.5}):
-        success(await client.post("/heartbeat", json={"agent_id": "a", "metadata": metadata}))
 
-    body = refusal(await client.post("/heartbeat", json={"agent_id": 7, "metadata": "none"}), 422, "validation_failed")
+    body = refusal(await client.post("/heartbeat", json=sent), 422, "validation_failed")
 
-    assert fields_of(body) == ["agent_id", "metadata"]
+    assert fields_of(body) == fields
     assert (await show(client))["endpoint"] == "http://a:1"
 
 

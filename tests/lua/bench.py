@@ -1,8 +1,8 @@
 """The bench on which the tables of the scripts run: set a state up, call, compare everything with what is promised.
 
 A state is flat: `version`, `pulse`, … by the names of the keys; `deadlines/a`, `heartbeats/a`, `counters/removed` for
-members; `a/status` for a field of agent a's hash; `a` alone for an agent key that is no hash but a string. Moments are
-written relative to the start of the test, so no test ever waits.
+members; `a/status` for a field of agent a's hash; `trace/a` for the entries of its trace, joined by `|`; `a` alone for
+an agent key that is no hash but a string. Moments are written relative to the start of the test, so no test ever waits.
 """
 
 import re
@@ -23,6 +23,9 @@ AGENT = KEYS.agent("").decode()
 TEXTS = ("version", "history", "leader", "epoch", "pulse", "outage", "rewind")
 ZSETS = ("heartbeats", "deadlines", "silent")
 HASHES = ("counters", "hold")
+TRACE = KEYS.trace("").decode()
+# What an agent's hash holds that no log entry carries.
+UNLOGGED = {"load", "answered"}
 HISTORY = 1000
 
 
@@ -136,7 +139,7 @@ class Bench:
         agents = [KEYS.agent(name) for name in row.agents]
         keys: dict[str, Value] = {**KEYS.shared, "agent_keys…": agents}
         if len(agents) == 1:
-            keys["agent_key"] = agents[0]
+            keys |= {"agent_key": agents[0], "trace": KEYS.trace(row.agents[0])}
         args = {name: self._text(value) if isinstance(value, At) else value for name, value in row.args.items()}
         (reply,) = await self._link.run([self._scripts[row.script].call(keys, args)])
         return reply
@@ -185,6 +188,10 @@ class Bench:
         return state
 
     async def _agent(self, key: bytes) -> dict[str, str]:
+        if key.startswith(TRACE.encode()):
+            entries = await self.ask("LRANGE", key, 0, -1)
+            assert await self.ask("PTTL", key) > 0, f"{key!r} would stay for ever"
+            return {f"trace/{key.decode().removeprefix(TRACE)}": "|".join(entry.decode() for entry in entries)}
         name = key.decode().removeprefix(AGENT)
         assert name != key.decode(), f"a key that no script should write: {name}"
         if await self.ask("TYPE", key) == b"string":
@@ -207,6 +214,9 @@ class Bench:
             await self.ask("ZADD", KEYS.shared[key], self._text(cell), member)
         elif key in HASHES:
             await self.ask("HSET", KEYS.shared[key], member, self._text(cell))
+        elif key == "trace":
+            await self.ask("RPUSH", KEYS.trace(member), *self._text(cell).split("|"))
+            await self.ask("PEXPIRE", KEYS.trace(member), 60_000)
         elif member:
             await self.ask("HSET", KEYS.agent(key), member, self._text(cell))
         else:
@@ -271,7 +281,8 @@ class Bench:
         for name, (entry, fields) in last.items():
             carried = {f"{name}/{key}": value for key, value in fields.items() if not _is_meta(key)}
             source = before if fields["kind"] == "remove" else after
-            whole = {key: value for key, value in source.items() if key.startswith(f"{name}/")}
+            unlogged = {f"{name}/{field}" for field in UNLOGGED}
+            whole = {key: value for key, value in source.items() if key.startswith(f"{name}/") and key not in unlogged}
             assert carried == (whole | {f"{name}/version": _version(entry)} if name else {})
 
     def _compare_state(
@@ -294,7 +305,7 @@ class Bench:
 def key_of(cell: str) -> str:
     """Return the name a header gives to the key this cell lies in."""
     key = cell.partition("/")[0]
-    return key if key in KEYS.shared else "agent"
+    return key if key in KEYS.shared or key == "trace" else "agent"
 
 
 def writes(script: str) -> set[str]:

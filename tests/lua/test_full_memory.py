@@ -17,6 +17,7 @@ from tests.lua import (
     test_rewind,
     test_sever,
     test_sweep,
+    test_trace,
     test_unregister,
 )
 from tests.lua.bench import Bench, Row
@@ -25,7 +26,8 @@ from tests.support.lua_headers import SCRIPTS
 
 LIVING = [
     *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
-    *(test_release.ROWS, test_restart.ROWS, test_rewind.ROWS, test_sever.ROWS, test_sweep.ROWS, test_unregister.ROWS),
+    *(test_release.ROWS, test_restart.ROWS, test_rewind.ROWS, test_sever.ROWS, test_sweep.ROWS),
+    *(test_trace.ROWS, test_unregister.ROWS),
 ]
 NEWCOMERS = [*REGISTRATIONS, *test_restore.ROWS]
 

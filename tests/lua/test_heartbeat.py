@@ -18,15 +18,20 @@ def row(
     log: tuple[dict[str, Expected], ...] = (),
     more: tuple[str, ...] = (),
 ) -> Row:
-    """One call; beats are `id mode`."""
-    pairs = [beat.split() for beat in beats]
-    counted = 0 if isinstance(reply, Error) else reply.count("healthy")
+    """One call; beats are `id mode`, or `id mode load answered` with `-` for nothing."""
+    said = [["" if word == "-" else word for word in [*beat.split(), "", ""][:4]] for beat in beats]
+    modes = [mode for _, mode, _, _ in said]
+    counted = (
+        0
+        if isinstance(reply, Error)
+        else sum(word == "healthy" and mode != "note" for word, mode in zip(reply, modes, strict=True))
+    )
     touched: dict[str, Expected | None] = {"pulse": Now(), "counters/heartbeats": str(counted)}
     return Row(
         promise=promise,
         script="heartbeat",
-        agents=tuple(name for name, _ in pairs),
-        args={"history": HISTORY, "agents…": [*chain.from_iterable(pairs), *more]},
+        agents=tuple(name for name, *_ in said),
+        args={"history": HISTORY, "agents…": [*chain.from_iterable(said), *more]},
         before=before,
         reply=reply if isinstance(reply, Error) else ("ok", Now(), *reply),
         after={} if isinstance(reply, Error) else touched | (after or {}),
@@ -167,6 +172,37 @@ ROWS = [
         before={**HEALTHY, "counters/heartbeats": "41"},
         reply=("healthy",),
         after={**BEATEN, "counters/heartbeats": "42"},
+    ),
+    row(
+        "a load and a digest are stored, and nothing is logged",
+        "a beat 0.5 d1",
+        before=HEALTHY,
+        reply=("healthy",),
+        after={**BEATEN, "a/load": "0.5", "a/answered": "d1"},
+    ),
+    row(
+        "what is not given leaves what is there",
+        "a beat - -",
+        before={**HEALTHY, "a/load": "0.5", "a/answered": "d1"},
+        reply=("healthy",),
+        after=BEATEN,
+    ),
+    row(
+        "a note prolongs nobody, whatever its status",
+        "a note - d2",
+        "b note 3 -",
+        before={**HEALTHY, "a/answered": "d1", **silent("b", "pending")},
+        reply=("healthy", "pending"),
+        after={"a/answered": "d2", "b/load": "3"},
+    ),
+    row("a note makes no agent", "a note 1 d1", before={}, reply=("unknown_agent",)),
+    row(
+        "neither load nor digest is carried by a change",
+        "a beat 7 d2",
+        before={**silent("a", "degraded"), "a/load": "5", "a/answered": "d1"},
+        reply=("healthy",),
+        after={**BEATEN, "a/status": "healthy", "a/version": VERSION, "a/load": "7", "a/answered": "d2"},
+        log=(recovers("a", "degraded"),),
     ),
     row("200 agents are one call", *TWO_HUNDRED, before={}, reply=("unknown_agent",) * 200),
     row("201 agents are refused", *TWO_HUNDRED, "a beat", before=HEALTHY, reply=Error("at most 200 agents")),

@@ -43,6 +43,7 @@ def row(
         "timeout": 60_000,
         "eviction": 180_000,
         "precondition": "",
+        "beats": 0,
         "history": HISTORY,
     }
     return Row(
@@ -92,6 +93,39 @@ ROWS = [
             log=entry("modify", "recovered", status_before=status),
         )
         for status in ("degraded", "expired")
+    ),
+    row(
+        "a new agent whose registration beats is healthy",
+        before={},
+        beats=1,
+        reply=("created", VERSION),
+        after={**NEW, "a/status": "healthy", "heartbeats/a": Now()},
+        log=entry("add", "registered"),
+    ),
+    row(
+        "a pending agent whose registration beats had its first heartbeat",
+        before=an_agent("a", "pending", due=1000),
+        beats=1,
+        reply=("unchanged", VERSION),
+        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        log=entry("modify", "first_heartbeat", status_before="pending"),
+    ),
+    row(
+        "a pending agent that beats with another spec is updated",
+        before=an_agent("a", "pending", due=1000),
+        beats=1,
+        spec=OTHER,
+        reply=("updated", VERSION),
+        after={**CHANGED, **BEATEN, "a/spec": OTHER, "a/status": "healthy"},
+        log=entry("modify", "updated", status_before="pending", spec_before=SPEC),
+    ),
+    row(
+        "what an agent told and was told outlives its registration",
+        before={**HEALTHY, "a/load": "1", "a/answered": "d1"},
+        spec=OTHER,
+        reply=("updated", VERSION),
+        after={**CHANGED, **BEATEN, "a/spec": OTHER},
+        log=entry("modify", "updated", spec_before=SPEC),
     ),
     row("a new agent is pending", before={}, reply=("created", VERSION), after=NEW, log=ADDED),
     row(

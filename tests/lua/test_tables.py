@@ -16,6 +16,7 @@ from tests.lua import (
     test_rewind,
     test_sever,
     test_sweep,
+    test_trace,
     test_unregister,
 )
 from tests.lua.bench import Error, Row, key_of, writes
@@ -24,7 +25,7 @@ from tests.support.lua_headers import SCRIPTS, read_header
 TABLES = [
     *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
     *(test_register.ROWS, test_release.ROWS, test_restart.ROWS, test_restore.ROWS, test_rewind.ROWS),
-    *(test_sever.ROWS, test_sweep.ROWS, test_unregister.ROWS),
+    *(test_sever.ROWS, test_sweep.ROWS, test_trace.ROWS, test_unregister.ROWS),
 ]
 
 

@@ -106,7 +106,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a hundred tags": a_capability(tags=["t"] * 100),
     "long description": a_capability(description="x" * 10_000),
     "a thousand capabilities": a_document(capabilities=[f"c{number}" for number in range(1_000)]),
-    "dependencies": a_document(dependencies=["x", {"capability": "y", "version": ">=1.0", "tags": [1]}]),
+    "dependencies": a_document(dependencies=["x", {"capability": "y", "version": ">=1.0", "rank": [1]}]),
     "dependencies of a capability": a_capability(dependencies=["x", {"capability": "y"}]),
     "durations": a_document(health_interval=1, timeout_threshold=0.5, eviction_threshold=31_536_000),
     "every optional field null": a_document(
@@ -408,7 +408,8 @@ def test_the_schema_has_every_field_and_stands_alone() -> None:
 
     assert json.loads(json.dumps(schema)) == schema
     assert schema["type"] == "object"
-    assert schema["required"] == ["endpoint"]
+    assert schema["anyOf"] == [{"required": ["id"]}, {"required": ["agent_id"]}]
+    assert [set(way["required"]) for way in schema["allOf"][0]["anyOf"]] == [{"endpoint"}, {"metadata"}]
     assert set(schema["properties"]) == set(RegistrationForm.__struct_fields__)
     assert "$ref" not in json.dumps(schema)
     assert schema["properties"]["endpoint"]["maxLength"] == 2048

@@ -11,22 +11,26 @@ from registry.store.keys import Keys
 def inconsistencies(client: redis.Redis, mesh: str = "mesh") -> list[str]:
     """Return a sentence for each thing that is wrong; `client` must not decode what it reads.
 
-    No key but the mesh's own and its agents'; an agent is exactly who has a hash and a deadline, only an agent has a
-    heartbeat, and only one that was heard can be silent; the log is one unbroken chain that ends at the version.
+    No key but the mesh's own, its agents' and their traces, which end by themselves; an agent is exactly who has a hash
+    and a deadline, only an agent has a heartbeat, and only one that was heard can be silent; the log is one unbroken
+    chain that ends at the version.
     """
     return [*_stray_keys(client, Keys(mesh), mesh), *_broken_log(client, Keys(mesh))]
 
 
 def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
-    prefix = f"{{{mesh}}}:agent:".encode()
+    prefix, traces = f"{{{mesh}}}:agent:".encode(), f"{{{mesh}}}:trace:".encode()
     found: set[Any] = set(client.scan_iter(count=1000))
     hashes = {key.removeprefix(prefix) for key in found if key.startswith(prefix)}
     deadlines: set[Any] = set(client.zrange(keys.deadlines, 0, -1))
     heartbeats: set[Any] = set(client.zrange(keys.heartbeats, 0, -1))
     silent: set[Any] = set(client.zrange(keys.shared["silent"], 0, -1))
-    strays = {key for key in found if not key.startswith(prefix)} - set(keys.shared.values())
+    strays = {key for key in found if not key.startswith((prefix, traces))} - set(keys.shared.values())
     if strays:
         yield f"keys that no code should write: {sorted(strays)}"
+    lasting = [key for key in found if key.startswith(traces) and client.pttl(key) < 0]
+    if lasting:
+        yield f"traces that would stay for ever: {sorted(lasting)}"
     if hashes - deadlines:
         yield f"agents without a deadline, which no sweep would ever find: {sorted(hashes - deadlines)}"
     if deadlines - hashes:

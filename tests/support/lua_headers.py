@@ -87,7 +87,7 @@ def _sections(block: str) -> dict[str, str]:
 
 
 def _key(script: str, line: str) -> Key:
-    found = re.fullmatch(r"(\w+…?) +(string|hash|zset|stream) +(\{mesh\}:\S+?)(?:, .*)?", line)
+    found = re.fullmatch(r"(\w+…?) +(string|hash|list|zset|stream) +(\{mesh\}:\S+?)(?:, .*)?", line)
     assert found, f"lua/{script}.lua: a line of KEYS is not `name  type  {{mesh}}:key`: {line!r}"
     return Key(*found.groups())
 

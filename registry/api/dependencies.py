@@ -1,0 +1,139 @@
+"""Who depends on whom and why, and one agent to call."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from registry.api.answers import answer
+from registry.api.body import read_object
+from registry.api.parameters import Given, boolean, joined, one, parameters, refuse_unknown
+from registry.api.queries import freshness
+from registry.errors import Detail, MalformedRequest, UnprocessableRequest
+from registry.model.agent import Dependency
+from registry.model.batched import dependency_schema
+from registry.model.forms import DependencyForm
+from registry.model.problems import written
+from registry.model.rules import read_rule
+from registry.service.discovery import Freshness
+from registry.service.explaining import Explained, Explaining
+from registry.service.selecting import Selecting
+
+_FRESHNESS = ("resource_version",)
+_NEED = ("capability", "version_constraint", "tags", "namespace", "strategy", "key")
+SELECT = (*_NEED, "zone", *_FRESHNESS)
+_RULE = read_rule(DependencyForm)
+
+
+def select_schema() -> dict[str, Any]:
+    """Give the JSON schema of what select_agent takes: a dependency, and where the choice is made."""
+    need = dependency_schema()["properties"]
+    properties = {("version_constraint" if name == "version" else name): schema for name, schema in need.items()}
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "properties": {
+            **properties,
+            "zone": {**text, "description": "for strategy local: agents with this label zone come first"},
+            "resource_version": {**text, "description": "0: whatever this replica holds; N: not older than N"},
+        },
+        "required": ["capability"],
+        "additionalProperties": False,
+    }
+
+
+class DependencyRoutes:
+    """Shows dependencies from both ends, the whole graph of them, and selects agents."""
+
+    def __init__(self, explaining: Explaining, selecting: Selecting) -> None:
+        self._explaining = explaining
+        self._selecting = selecting
+        self.routes = [
+            Route("/agents/{agent_id}/dependencies", self.dependencies, methods=["GET"]),
+            Route("/agents/{agent_id}/dependents", self.dependents, methods=["GET"]),
+            Route("/dependencies", self.graph, methods=["GET"]),
+            Route("/select", self.select, methods=["GET"]),
+            Route("/mcp/tools/select_agent", self.select_agent, methods=["POST"]),
+        ]
+
+    async def dependencies(self, request: Request) -> Response:
+        """GET /agents/{id}/dependencies: what they resolve to, and with `explain` why."""
+        given = parameters(request.scope["query_string"], ("explain", *_FRESHNESS))
+        agent_id, explain = request.path_params["agent_id"], boolean(given, "explain")
+        return _shown(await self._explaining.dependencies(agent_id, freshness(given), explain=explain))
+
+    async def dependents(self, request: Request) -> Response:
+        """GET /agents/{id}/dependents: whose dependencies this agent meets."""
+        given = parameters(request.scope["query_string"], _FRESHNESS)
+        return _shown(await self._explaining.dependents(request.path_params["agent_id"], freshness(given)))
+
+    async def graph(self, request: Request) -> Response:
+        """GET /dependencies: every dependency, those that are unmet, and the cycles."""
+        given = parameters(request.scope["query_string"], ("namespace", *_FRESHNESS))
+        return _shown(await self._explaining.graph(one(given, "namespace"), freshness(given)))
+
+    async def select(self, request: Request) -> Response:
+        """GET /select."""
+        given = parameters(request.scope["query_string"], SELECT)
+        asked: dict[str, Any] = {name: one(given, name) for name in SELECT if name != "tags"}
+        asked["tags"] = list(joined(given, "tags"))
+        try:
+            return await self._select(asked, freshness(given))
+        except UnprocessableRequest as error:
+            raise MalformedRequest(str(error), error.details) from error
+
+    async def select_agent(self, request: Request) -> Response:
+        """Select one agent that has what is asked for."""
+        document = await read_object(request.scope, request.receive)
+        refuse_unknown(document, SELECT)
+        fresh = {name: document.get(name) for name in (*_FRESHNESS, "zone")}
+        wrong = [
+            Detail(name, "expected a string") for name, value in fresh.items() if not isinstance(value, str | None)
+        ]
+        if wrong:
+            raise UnprocessableRequest(f"{wrong[0].field}: {wrong[0].problem}", wrong)
+        given: Given = {name: (value,) for name, value in fresh.items() if value}
+        return await self._select(document, freshness(given))
+
+    async def _select(self, asked: Mapping[str, Any], fresh: Freshness) -> Response:
+        found = await self._selecting.select(_need(asked), asked.get("zone"), fresh)
+        chosen = found.provider
+        body = orjson.dumps(
+            {
+                "status": "success",
+                "agent_id": chosen.agent_id,
+                "endpoint": chosen.endpoint,
+                "tool_name": chosen.tool_name,
+                "capability": asked["capability"],
+                "version": chosen.version,
+                "candidates": found.candidates,
+            }
+        )
+        whole = b'%s,"agent":%s}' % (body[:-1], found.record.body)
+        return answer(whole, version=found.version, behind=found.behind)
+
+
+def _need(asked: Mapping[str, Any]) -> Dependency:
+    """Read what is asked for. Raises UnprocessableRequest naming every bad field."""
+    document = {name: asked[name] for name in _NEED if asked.get(name) is not None}
+    if "version_constraint" in document:
+        document["version"] = document.pop("version_constraint")
+    wrong = [
+        Detail(written(path).replace("version", "version_constraint", 1), problem)
+        for path, problem in _RULE.find_problems(document)
+    ]
+    for strategy, field in (("sticky", "key"), ("local", "zone")):
+        if asked.get("strategy") == strategy and not asked.get(field):
+            wrong.append(Detail(field, f"is required with strategy {strategy}"))
+    if wrong:
+        raise UnprocessableRequest(f"{wrong[0].field} {wrong[0].problem}", wrong)
+    return msgspec.convert(document, Dependency)
+
+
+def _shown(explained: Explained) -> Response:
+    body = {**explained.found, "resource_version": str(explained.version)}
+    return answer(orjson.dumps(body), version=explained.version, behind=explained.behind)

@@ -1,0 +1,106 @@
+"""Who can give what is needed, who fell out, and what was chosen; hidden from the collector of cycles like agents."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+import orjson
+
+from registry.model.agent import Agent, Dependency, Status
+
+Stage: TypeAlias = Literal["health", "draining", "namespace", "tags", "version"]
+STAGES: Final[Mapping[Stage, str]] = {
+    "health": "not alive",
+    "draining": "draining",
+    "namespace": "in another namespace",
+    "tags": "without the tags",
+    "version": "of another version",
+}
+"""The stages at which a candidate can fall out, in order, with what it then is."""
+
+
+class Provider(msgspec.Struct, frozen=True, gc=False):
+    """One capability of one agent that has everything that is wanted of it."""
+
+    agent_id: str
+    endpoint: str
+    tool_name: str
+    version: str
+    degraded: bool
+    score: int
+    weight: float
+    zone: str | None
+    position: int
+
+
+class Out(msgspec.Struct, frozen=True, gc=False):
+    """One that fell out: which capability of which agent, how that is, at which stage, and why."""
+
+    agent_id: str
+    tool_name: str
+    version: str
+    status: Status
+    stage: Stage
+    reason: str
+
+
+class Ranking(msgspec.Struct, gc=False):
+    """Those who can give what is wanted, the best first, as of a version of the view.
+
+    `fallen` counts who fell out at which stage, `out` shows the first of these by id.
+    """
+
+    providers: tuple[Provider, ...]
+    fallen: Counter[Stage]
+    out: tuple[Out, ...]
+    version: int
+
+    @property
+    def reason(self) -> str:
+        """Why there is nobody, in a sentence."""
+        found = self.fallen.total()
+        if not found:
+            return "no agent has this capability"
+        parts = [f"{self.fallen[stage]} {says}" for stage, says in STAGES.items() if self.fallen[stage]]
+        return f"none of the {found} that have it will do: {', '.join(parts)}"
+
+
+class Pick(msgspec.Struct, frozen=True, gc=False):
+    """What one dependency of one function resolves to: a provider, or the reason why there is none."""
+
+    function: str
+    need: Dependency
+    provider: Provider | None
+    reason: str | None
+
+    @property
+    def entry(self) -> dict[str, str] | None:
+        """The provider as answers show it."""
+        chosen = self.provider
+        if chosen is None:
+            return None
+        return {"agent_id": chosen.agent_id, "endpoint": chosen.endpoint, "tool_name": chosen.tool_name}
+
+
+class Resolution(msgspec.Struct, gc=False):
+    """What all dependencies of one agent resolve to.
+
+    It holds for `agent` as it is, up to `version` of the view at least; `by_load`, for the loads known then. `digest`
+    stands for the map of what is resolved, and `body` is how answers say it; both are empty for an agent that has no
+    functions and needs nothing. `told` is the digest whose trace is known to be kept.
+    """
+
+    agent: Agent
+    version: int
+    by_load: bool
+    names: tuple[str, ...]
+    picks: tuple[Pick, ...]
+    digest: str
+    body: bytes
+    told: str = ""
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """What answers say, field by field."""
+        return orjson.loads(b"{%s}" % self.body.removeprefix(b",")) if self.body else {}

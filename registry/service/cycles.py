@@ -1,0 +1,63 @@
+"""Cycles of a graph."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+Edges = Mapping[str, Sequence[str]]
+
+
+def cycles(edges: Edges) -> list[list[str]]:
+    """Return every set of nodes that all lead to each other, and every node that leads to itself; all sorted."""
+    walk = _Walk(edges)
+    for node in edges:
+        walk.begin_at(node)
+    return sorted(
+        sorted(component)
+        for component in walk.components
+        if len(component) > 1 or component[0] in edges.get(component[0], ())
+    )
+
+
+class _Walk:
+    """Tarjan's walk to the strongly connected components; without recursion, as a chain may be as long as the mesh."""
+
+    def __init__(self, edges: Edges) -> None:
+        self.components: list[list[str]] = []
+        self._edges = edges
+        self._index: dict[str, int] = {}
+        self._low: dict[str, int] = {}
+        self._open: dict[str, None] = {}
+        self._path: list[tuple[str, Iterator[str]]] = []
+
+    def begin_at(self, node: str) -> None:
+        """Walk on from a node, unless the walk came by it before."""
+        if node in self._index:
+            return
+        self._enter(node)
+        while self._path:
+            node, following = self._path[-1]
+            after = next((each for each in following if self._is_new(node, each)), None)
+            if after is None:
+                self._leave(node)
+            else:
+                self._enter(after)
+
+    def _is_new(self, node: str, after: str) -> bool:
+        if after in self._open:
+            self._low[node] = min(self._low[node], self._index[after])
+        return after not in self._index
+
+    def _enter(self, node: str) -> None:
+        self._index[node] = self._low[node] = len(self._index)
+        self._open[node] = None
+        self._path.append((node, iter(self._edges.get(node, ()))))
+
+    def _leave(self, node: str) -> None:
+        self._path.pop()
+        if self._path:
+            parent = self._path[-1][0]
+            self._low[parent] = min(self._low[parent], self._low[node])
+        if self._low[node] == self._index[node]:
+            component = [self._open.popitem()[0]]
+            while component[-1] != node:
+                component.append(self._open.popitem()[0])
+            self.components.append(component)

@@ -1,0 +1,179 @@
+"""Why agents are wired as they are: who was looked at and fell out where, who depends on whom, and what is unmet."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from registry.cache.view import Record, View
+from registry.errors import UnknownAgent
+from registry.model.agent import Agent
+from registry.model.resolution import Pick, Ranking, Resolution
+from registry.service.cycles import cycles
+from registry.service.discovery import Discovery, Freshness
+from registry.service.resolution import Resolutions
+from registry.store.wires import Wires
+
+# Of the candidates for one dependency, so many that will do are shown, and so many that will not.
+_MOST_SHOWN: Final = 100
+_MOST_TRACED: Final = 8
+# Agents whose dependencies are looked at before others have their turn.
+_AT_ONCE: Final = 100
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What was found, and the version it is as of; `behind` is how old it may be in seconds, None if as asked."""
+
+    found: Mapping[str, Any]
+    version: int
+    behind: float | None
+
+
+class Explaining:
+    """Answers why, from this replica's memory."""
+
+    def __init__(self, discovery: Discovery, resolutions: Resolutions, wires: Wires) -> None:
+        self._discovery = discovery
+        self._resolutions = resolutions
+        self._wires = wires
+
+    async def dependencies(self, agent_id: str, freshness: Freshness, *, explain: bool) -> Explained:
+        """Return what an agent's dependencies resolve to; to `explain` also everybody who was looked at, and lately.
+
+        Raises UnknownAgent.
+        """
+        view, behind = await self._discovery.view(freshness)
+        record = _one(view, agent_id)
+        resolution = self._resolutions.of(view, record)
+        if resolution.by_load and not behind:
+            await self._resolutions.learn(view, record)
+            resolution = self._resolutions.of(view, record)
+        found: Json = {"agent_id": agent_id, **resolution.fields}
+        if explain:
+            rankings, namespace = self._resolutions.rankings, resolution.agent.profile.namespace
+            found["explanation"] = explanation(
+                resolution, lambda pick: rankings.whole(view, pick.need, namespace, _MOST_SHOWN), _MOST_SHOWN
+            )
+            found["history"] = [orjson.loads(entry) for entry in await self._wires.traces(agent_id)]
+        return Explained(found, view.version, behind)
+
+    async def dependents(self, agent_id: str, freshness: Freshness) -> Explained:
+        """Return each dependency that this agent meets; it `breaks` where nobody else would do. Raises UnknownAgent."""
+        view, behind = await self._discovery.view(freshness)
+        found = list(self._dependents(view, _one(view, agent_id).agent))
+        return Explained({"agent_id": agent_id, "dependents": found, "count": len(found)}, view.version, behind)
+
+    async def graph(self, namespace: str | None, freshness: Freshness) -> Explained:
+        """Return who depends on whom: every dependency, those that are unmet, and the cycles of agents.
+
+        It is not older than the version told; what changes while it is gathered may be seen.
+        """
+        view, behind = await self._discovery.view(freshness)
+        version = view.version
+        consumers = {key: record for records in view.by_need.values() for key, record in records.items()}
+        edges: list[Json] = []
+        for at, (agent_id, record) in enumerate(sorted(consumers.items())):
+            if at % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            # It may have left meanwhile.
+            if view.records.get(agent_id) is record and namespace in (None, record.agent.profile.namespace):
+                edges += self._edges(view, record)
+        leads: dict[str, list[str]] = {}
+        for edge in edges:
+            if edge["provider"] is not None:
+                leads.setdefault(edge["agent_id"], []).append(edge["provider"]["agent_id"])
+        unmet = [edge for edge in edges if edge["provider"] is None]
+        found = {"dependencies": edges, "count": len(edges), "unmet": unmet, "cycles": cycles(leads)}
+        return Explained(found, version, behind)
+
+    def _dependents(self, view: View, agent: Agent) -> Iterator[Json]:
+        consumers: dict[str, Record] = {}
+        for capability in agent.profile.capabilities:
+            consumers |= view.by_need.get(capability.name, {})
+        for _, record in sorted(consumers.items()):
+            for pick in self._resolutions.of(view, record).picks:
+                if pick.provider is None or pick.provider.agent_id != agent.id:
+                    continue
+                ranking = self._resolutions.rankings.get(view, pick.need, record.agent.profile.namespace)
+                others = sum(each.agent_id != agent.id for each in ranking.providers)
+                yield {
+                    "agent_id": record.agent.id,
+                    "function": pick.function,
+                    "capability": pick.need.capability,
+                    "tool_name": pick.provider.tool_name,
+                    "alternatives": others,
+                    "breaks": not others,
+                }
+
+    def _edges(self, view: View, record: Record) -> Iterator[Json]:
+        for pick in self._resolutions.of(view, record).picks:
+            edge: Json = {
+                "agent_id": record.agent.id,
+                "function": pick.function,
+                "capability": pick.need.capability,
+                "provider": pick.entry,
+            }
+            yield edge if pick.reason is None else edge | {"reason": pick.reason}
+
+
+def explanation(
+    resolution: Resolution, ranking: Callable[[Pick], Ranking], most: int = _MOST_TRACED
+) -> dict[str, list[Json]]:
+    """Return for each function its dependencies, each with those who were looked at for it, the best first.
+
+    At most `most` who will do are shown and as many who will not; `considered` counts all of them.
+    """
+    found: dict[str, list[Json]] = {function: [] for function, _ in resolution.agent.profile.functions}
+    for pick in resolution.picks:
+        found[pick.function].append(_dependency(pick, ranking(pick), most))
+    return found
+
+
+def _dependency(pick: Pick, ranking: Ranking, most: int) -> Json:
+    need = pick.need
+    shown: Json = {"capability": need.capability, "strategy": need.strategy or "best"}
+    shown |= {
+        name: value
+        for name, value in (("version", need.version), ("tags", need.tags), ("namespace", need.namespace))
+        if value
+    }
+    chosen = pick.provider
+    candidates: list[Json] = []
+    for each in sorted(ranking.providers[:most], key=lambda each: each != chosen):
+        stage, reason = ("chosen", None) if each == chosen else ("choice", "another one was chosen")
+        candidates.append(
+            {
+                "agent_id": each.agent_id,
+                "tool_name": each.tool_name,
+                "version": each.version,
+                "status": "degraded" if each.degraded else "healthy",
+                "score": each.score,
+                "stage": stage,
+                "reason": reason,
+            }
+        )
+    candidates += [
+        {
+            "agent_id": out.agent_id,
+            "tool_name": out.tool_name,
+            "version": out.version,
+            "status": out.status,
+            "stage": out.stage,
+            "reason": out.reason,
+        }
+        for out in ranking.out[:most]
+    ]
+    considered = len(ranking.providers) + ranking.fallen.total()
+    return shown | {"chosen": pick.entry, "reason": pick.reason, "considered": considered, "candidates": candidates}
+
+
+def _one(view: View, agent_id: str) -> Record:
+    record = view.records.get(agent_id)
+    if record is None:
+        raise UnknownAgent(agent_id)
+    return record

@@ -1,0 +1,50 @@
+"""The loads agents tell of themselves: from Redis, the same for all replicas, when somebody chooses by them."""
+
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Final, Protocol
+
+from registry.model.resolution import Provider
+
+FRESH: Final = 2.0
+"""How old a load may be when it is chosen by, in seconds."""
+# Of more providers than this only the first ones' loads are looked at, and of so many agents they are known.
+_MOST_ASKED: Final = 1_000
+_MOST: Final = 100_000
+
+
+class LoadSource(Protocol):
+    """What loads need of a store."""
+
+    def loads(self, agent_ids: Sequence[str]) -> Awaitable[list[float | None]]:
+        """Return the load each agent told last, None where it told none."""
+
+
+class Loads:
+    """Knows the loads of agents, by id."""
+
+    def __init__(self, source: LoadSource) -> None:
+        self.known: dict[str, float] = {}
+        self._source = source
+        self._asked: dict[str, float] = {}
+
+    async def learn(self, providers: Sequence[Provider]) -> None:
+        """Make the loads of these no older than may be. Raises StoreUnavailable."""
+        now = time.monotonic()
+        due = [
+            agent_id
+            for agent_id in dict.fromkeys(provider.agent_id for provider in providers[:_MOST_ASKED])
+            if self._asked.get(agent_id, 0.0) < now - FRESH
+        ]
+        if not due:
+            return
+        loads = await self._source.loads(due)
+        if len(self._asked) > _MOST:
+            self._asked.clear()
+            self.known.clear()
+        for agent_id, load in zip(due, loads, strict=True):
+            self._asked[agent_id] = now
+            if load is None:
+                self.known.pop(agent_id, None)
+            else:
+                self.known[agent_id] = load

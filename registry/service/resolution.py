@@ -1,0 +1,125 @@
+"""What an agent's dependencies resolve to, kept until something it looks for has changed."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import orjson
+
+from registry.cache.view import Record, View
+from registry.model.agent import Agent, Dependency
+from registry.model.resolution import Pick, Provider, Ranking, Resolution
+from registry.service.loads import Loads
+from registry.service.providers import Rankings
+from registry.service.strategies import Asking, choose
+
+_MOST_TURNS: Final = 1024
+
+
+class Resolutions:
+    """Resolves the dependencies of agents, from the indexes of a view."""
+
+    def __init__(self, rankings: Rankings, loads: Loads) -> None:
+        self.rankings = rankings
+        self._loads = loads
+        self._view: View | None = None
+        self._turns: dict[str, tuple[int, Mapping[str, int]]] = {}
+
+    def of(self, view: View, record: Record) -> Resolution:
+        """Return what an agent's dependencies resolve to as of the view's version, by the loads that are known."""
+        kept: Resolution | None = record.kept
+        if kept is not None and kept.agent is record.agent and not kept.by_load:
+            if kept.version == view.version:
+                return kept
+            if _holds(view, kept):
+                kept.version = view.version
+                return kept
+        resolution = record.kept = self._resolve(view, record.agent, kept)
+        return resolution
+
+    async def learn(self, view: View, record: Record) -> None:
+        """Make the loads new enough by which an agent chooses. Raises StoreUnavailable."""
+        for _, need in _needs(record.agent):
+            if need.strategy == "least_loaded":
+                await self._loads.learn(self.rankings.get(view, need, record.agent.profile.namespace).providers)
+
+    def pick(self, view: View, agent: Agent, function: str, need: Dependency) -> tuple[Ranking, Provider | None]:
+        """Return the ranking for one dependency, and who is chosen of it."""
+        ranking = self.rankings.get(view, need, agent.profile.namespace)
+        strategy = need.strategy or "best"
+        if strategy == "best":
+            return ranking, ranking.providers[0] if ranking.providers else None
+        asking = Asking(
+            seed=f"{agent.id}\0{function}\0{need.capability}",
+            key=need.key or agent.id,
+            turn=self._turn(view, agent.id, need.capability) if strategy == "round_robin" else 0,
+            zone=agent.profile.zone,
+            loads=self._loads.known,
+        )
+        return ranking, choose(ranking.providers, strategy, asking)
+
+    def _resolve(self, view: View, agent: Agent, before: Resolution | None) -> Resolution:
+        picks, by_load = [], False
+        for function, need in _needs(agent):
+            ranking, provider = self.pick(view, agent, function, need)
+            by_load = by_load or need.strategy == "least_loaded"
+            picks.append(Pick(function, need, provider, ranking.reason if provider is None else None))
+        found = tuple(picks)
+        if before is not None and before.picks == found and before.agent.profile == agent.profile:
+            digest, body = before.digest, before.body
+        else:
+            digest, body = _encoded(agent, found)
+        names = tuple(dict.fromkeys(pick.need.capability for pick in found))
+        return Resolution(agent, view.version, by_load, names, found, digest, body, before.told if before else "")
+
+    def _turn(self, view: View, agent_id: str, capability: str) -> int:
+        """Return the agent's place among those who take turns at a capability, in the order in which they came."""
+        if view is not self._view or len(self._turns) > _MOST_TURNS:
+            self._view = view
+            self._turns.clear()
+        known = self._turns.get(capability)
+        if known is None or view.moved(capability) > known[0]:
+            takers = [
+                (record.agent.created, record.agent.id)
+                for record in view.by_need.get(capability, {}).values()
+                if capability in record.agent.profile.turns
+            ]
+            places = {taker: place for place, (_, taker) in enumerate(sorted(takers))}
+            known = self._turns[capability] = (view.version, places)
+        return known[1].get(agent_id, 0)
+
+
+def _holds(view: View, kept: Resolution) -> bool:
+    # A loop, not all(): each heartbeat of an agent with dependencies comes by here.
+    for name in kept.names:  # noqa: SIM110
+        if view.moved(name) > kept.version:
+            return False
+    return True
+
+
+def _needs(agent: Agent) -> Iterator[tuple[str, Dependency]]:
+    """Return every dependency with the function that has it."""
+    return ((function, need) for function, needs in agent.profile.functions for need in needs)
+
+
+def _encoded(agent: Agent, picks: tuple[Pick, ...]) -> tuple[str, bytes]:
+    """Return the digest of what is resolved, and how answers say it.
+
+    Where a function needs one capability twice, the first of these that is resolved is shown.
+    """
+    resolved: dict[str, dict[str, dict[str, str] | None]] = {function: {} for function, _ in agent.profile.functions}
+    if not resolved:
+        return "", b""
+    unresolved: dict[str, dict[str, str]] = {}
+    for pick in picks:
+        name, entries = pick.need.capability, resolved[pick.function]
+        if entries.get(name) is None:
+            entries[name] = pick.entry
+        if pick.reason is not None and entries[name] is None:
+            unresolved.setdefault(pick.function, {}).setdefault(name, pick.reason)
+        elif unresolved.get(pick.function, {}).pop(name, None) is not None and not unresolved[pick.function]:
+            del unresolved[pick.function]
+    told = orjson.dumps(resolved)
+    digest = hashlib.blake2b(told, digest_size=8).hexdigest()
+    body = b',"dependencies_resolved":%s,"dependencies_unresolved":%s,"dependencies_version":"%s"'
+    return digest, body % (told, orjson.dumps(unresolved), digest.encode())
