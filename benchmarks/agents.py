@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.load import Check, Exchange
@@ -10,8 +11,11 @@ from benchmarks.load import Check, Exchange
 BODY_BYTES = 1400
 BATCH = 200
 BEATS = 1000
+SEEKS = 5
+"""The last digit of the agents that need agent 0."""
 
 _REVISION = b"0000000000"
+_VERSION = re.compile(rb'"dependencies_version":"([0-9a-f]+)"')
 
 
 def request(method: str, path: str, body: bytes | None = None) -> bytes:
@@ -62,6 +66,73 @@ def registration(number: int, *, agent_id: str | None = None, namespace: str | N
     metadata: Any = document["metadata"]
     metadata["note"] = "x" * (BODY_BYTES - len(_encoded(document)))
     return document
+
+
+def consumer(number: int) -> dict[str, Any]:
+    """Return the registration of an agent with the same capabilities that needs three others, each of which is there.
+
+    They are what ten agents share, what a tenth of all can do, and what one alone can do.
+    """
+    document = registration(number, namespace="wired")
+    document["capabilities"][0]["dependencies"] = [
+        {"capability": shared_by_ten(number // 10), "version": ">=1.0.0", "tags": ["documents"]},
+        {"capability": f"tenth-{number % 10}"},
+        f"own-{name(number)}",
+    ]
+    return document
+
+
+def asking(agents: int, answered: dict[int, bytes]) -> Iterator[Exchange]:
+    """Beat once for every agent and note the version of what each was told of its dependencies."""
+    for number in range(agents):
+
+        def note(body: bytes, number: int = number) -> bool:
+            found = _VERSION.search(body)
+            if found is not None:
+                answered[number] = found[1]
+            return found is not None and succeeded(body) and b":null" not in body
+
+        yield request("POST", "/heartbeat", _encoded({"agent_id": name(number)})), note
+
+
+def informed(answered: Mapping[int, bytes]) -> list[Exchange]:
+    """Return one heartbeat of each agent that carries what it was told; nothing more may be told."""
+    return [
+        (
+            request(
+                "POST",
+                "/heartbeat",
+                _encoded({"agent_id": name(number), "dependencies_version": version.decode()}),
+            ),
+            _told_nothing,
+        )
+        for number, version in answered.items()
+    ]
+
+
+def seeker(number: int) -> dict[str, Any]:
+    """Return the registration of an agent that needs another one: a tenth agent 0, the others agent 1."""
+    document = registration(number, namespace="wired")
+    document["capabilities"][0]["dependencies"] = [f"own-{name(0 if number % 10 == SEEKS else 1)}"]
+    return document
+
+
+def listening(answered: dict[int, bytes], told: dict[int, bool]) -> Iterator[Exchange]:
+    """Beat once for each agent with what it was told before; note who is told anew, and whether of a provider."""
+    for number, version in list(answered.items()):
+        body = _encoded({"agent_id": name(number), "dependencies_version": version.decode()})
+
+        def note(body: bytes, number: int = number) -> bool:
+            found = _VERSION.search(body)
+            if found is not None:
+                answered[number], told[number] = found[1], b":null" not in body
+            return succeeded(body)
+
+        yield request("POST", "/heartbeat", body), note
+
+
+def _told_nothing(body: bytes) -> bool:
+    return succeeded(body) and b"dependencies" not in body
 
 
 def registrations(agents: int, namespace: str | None = None) -> Iterator[Exchange]:
@@ -136,11 +207,11 @@ def discoveries(agents: int) -> list[Exchange]:
     return [_discovery(shared_by_ten(group)) for group in range(agents // 10)]
 
 
-def arrivals(agents: int) -> Iterator[Exchange]:
+def arrivals(agents: int, made: Callable[[int], dict[str, Any]] = registration) -> Iterator[Exchange]:
     """Register all agents, in large calls."""
     for first in range(0, agents, BATCH):
         numbers = range(first, min(first + BATCH, agents))
-        body = _encoded({"agents": [registration(number) for number in numbers]})
+        body = _encoded({"agents": [made(number) for number in numbers]})
         yield request("POST", "/agents/batch", body), _all_succeeded(len(numbers))
 
 

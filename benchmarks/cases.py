@@ -13,6 +13,7 @@ from benchmarks.lab import CONNECTIONS, CONSTANT, PATIENCE_SECONDS, REPEATS, Lab
 from benchmarks.load import Clients, Exchange, quantile
 from benchmarks.table import Table, times_table
 from benchmarks.watch import watch
+from benchmarks.wiring import departure
 
 BURSTS = 7
 FILLS = 5
@@ -133,7 +134,13 @@ def _ready_seconds(mesh: Mesh) -> float:
     return replica.ready_seconds
 
 
-_TIMES: dict[str, Callable[[Lab], Awaitable[Table]]] = {"burst": burst, "fleet": fleet, "fill": fill, "watch": watch}
+_TIMES: dict[str, Callable[[Lab], Awaitable[Table]]] = {
+    "burst": burst,
+    "fleet": fleet,
+    "fill": fill,
+    "watch": watch,
+    "departure": departure,
+}
 NAMES = (*rates.NAMES, *_TIMES)
 
 

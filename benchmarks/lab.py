@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks import agents
 from benchmarks.constant import BODY
@@ -29,28 +31,39 @@ class Options:
     cores: Cores
 
 
+Made = Callable[[int], dict[str, Any]]
+"""What makes the registration of an agent from its number."""
+
+
 class Lab:
     """Meshes that are filled once and shared by the cases, and the constant server; all end with `undo`."""
 
     def __init__(self, options: Options, undo: contextlib.ExitStack) -> None:
         self.options = options
         self._undo = undo
-        self._meshes: dict[tuple[int, bool], Mesh] = {}
+        self._meshes: dict[tuple[int, bool, Made], Mesh] = {}
         self.constant = undo.enter_context(running_constant(options.cores))
 
-    async def mesh(self, size: int, *, apart: bool = False) -> Mesh:
+    async def mesh(self, size: int, *, apart: bool = False, made: Made = agents.registration) -> Mesh:
         """Return the mesh with so many healthy agents; `apart` for those who must have its changes to themselves."""
-        if (size, apart) not in self._meshes:
-            self._meshes[size, apart] = await settled(self._undo, self.options.cores, size)
-        return self._meshes[size, apart]
+        if (size, apart, made) not in self._meshes:
+            self._meshes[size, apart, made] = await settled(self._undo, self.options.cores, size, made=made)
+        return self._meshes[size, apart, made]
 
 
-async def settled(undo: contextlib.ExitStack, cores: Cores, size: int, *, together: bool = False) -> Mesh:
-    """Run a mesh until `undo`, with one replica and so many healthy agents in it."""
+async def settled(
+    undo: contextlib.ExitStack,
+    cores: Cores,
+    size: int,
+    *,
+    together: bool = False,
+    made: Made = agents.registration,
+) -> Mesh:
+    """Run a mesh until `undo`, with one replica and so many healthy agents in it, of which `made` tells each."""
     mesh = undo.enter_context(running_mesh(cores, together=together))
     began = time.perf_counter()
     async with asyncio.timeout(PATIENCE_SECONDS), Clients(mesh.replica.port, connections=_SETTLERS) as clients:
-        await clients.closed_loop(agents.arrivals(size))
+        await clients.closed_loop(agents.arrivals(size, made))
         await clients.closed_loop(agents.first_heartbeats(size))
     took = time.perf_counter() - began
     print(f"{size:,} agents registered over the API in {took:.1f} s; their replica is process {mesh.replica.pid}")

@@ -101,6 +101,23 @@ async def _heartbeats(lab: Lab, size: int) -> list[Measure]:
     ]
 
 
+async def _wired(lab: Lab, size: int) -> list[Measure]:
+    """Return the figures of heartbeats of agents that need three others each, beside those of agents that need none."""
+    mesh = await lab.mesh(size, made=agents.consumer)
+    answered: dict[int, bytes] = {}
+    async with asyncio.timeout(PATIENCE_SECONDS), Clients(mesh.replica.port, connections=CONNECTIONS) as clients:
+        await clients.closed_loop(agents.asking(size, answered))
+    sources = (
+        ("heartbeat, 3 dependencies", itertools.cycle(agents.informed(answered))),
+        ("heartbeat, 3 dependencies told", itertools.cycle(list(agents.asking(size, {})))),
+    )
+    port = mesh.replica.port
+    return [
+        await _measure(lab, "heartbeat", size, 10_000, itertools.cycle(agents.heartbeats(size))),
+        *(Measure(label, size, None, mesh.replica, port, mesh.store, source) for label, source in sources),
+    ]
+
+
 async def _registrations(lab: Lab, size: int) -> list[Measure]:
     return [await _measure(lab, "register", size, 5_000, agents.registrations(size))]
 
@@ -139,6 +156,7 @@ async def _lists(lab: Lab, size: int) -> list[Measure]:
 
 _PLANS: Mapping[str, Callable[[Lab, int], Awaitable[list[Measure]]]] = {
     "heartbeat": _heartbeats,
+    "wired": _wired,
     "register": _registrations,
     "discover": _discoveries,
     "lists": _lists,

@@ -1,0 +1,56 @@
+"""Cycles: those who all lead to each other."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.service.cycles import cycles
+
+TABLE: list[tuple[dict[str, list[str]], list[list[str]]]] = [
+    ({}, []),
+    ({"a": ["b"], "b": ["c"]}, []),
+    ({"a": ["a"]}, [["a"]]),
+    ({"a": ["b"], "b": ["a"]}, [["a", "b"]]),
+    ({"c": ["b"], "b": ["a"], "a": ["c"], "d": ["a"]}, [["a", "b", "c"]]),
+    ({"a": ["b"], "b": ["a"], "c": ["d", "a"], "d": ["c"]}, [["a", "b"], ["c", "d"]]),
+    ({"a": ["b", "b"], "b": ["c", "a"], "c": ["b"]}, [["a", "b", "c"]]),
+]
+
+
+@pytest.mark.parametrize(("edges", "found"), TABLE)
+def test_each_graph_has_the_cycles_it_has(edges: dict[str, list[str]], found: list[list[str]]) -> None:
+    """Each once, sorted."""
+    assert cycles(edges) == found
+
+
+def test_a_long_chain_is_no_deep_recursion() -> None:
+    """As long as the mesh is large."""
+    ring = [f"{number:06d}" for number in range(100_000)]
+
+    assert cycles({before: [after] for before, after in pairwise([*ring, ring[0]])}) == [ring]
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdef"), max_size=4)))
+def test_those_in_a_cycle_reach_each_other_and_nobody_else_does(edges: dict[str, list[str]]) -> None:
+    """As a slow search finds it."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        left = list(edges.get(start, ()))
+        while left:
+            node = left.pop()
+            if node not in found:
+                found.add(node)
+                left += edges.get(node, ())
+        return found
+
+    nodes = set(edges) | {node for after in edges.values() for node in after}
+    circular = {node for node in nodes if node in reached(node)}
+    expected = {
+        tuple(sorted(other for other in circular if other in reached(node) and node in reached(other)))
+        for node in circular
+    }
+
+    assert [tuple(each) for each in cycles(edges)] == sorted(expected)

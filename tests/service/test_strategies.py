@@ -1,0 +1,107 @@
+"""How to choose among those that will do."""
+
+from collections import Counter
+from typing import get_args
+
+import pytest
+
+from registry.model.forms import Strategy
+from registry.model.resolution import Provider
+from registry.service.strategies import Asking, choose
+
+
+def a_provider(
+    agent_id: str, *, degraded: bool = False, score: int = 0, weight: float = 1.0, zone: str | None = None
+) -> Provider:
+    """Return one that will do."""
+    return Provider(agent_id, f"http://{agent_id}", "tool", "1.0.0", degraded, score, weight, zone, 0)
+
+
+THREE = [a_provider("a"), a_provider("b"), a_provider("c")]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+
+def chosen(strategy: Strategy, asking: Asking, providers: list[Provider] = THREE) -> str:
+    """Return who is chosen."""
+    found = choose(providers, strategy, asking)
+    assert found is not None
+    return found.agent_id
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_of_nobody_nobody_is_chosen(strategy: Strategy) -> None:
+    """And of one that one."""
+    assert choose([], strategy, Asking()) is None
+    assert chosen(strategy, Asking(), [a_provider("a")]) == "a"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_degraded_one_is_never_taken_before_a_healthy_one(strategy: Strategy) -> None:
+    """Whatever else speaks for it."""
+    providers = [a_provider("a"), a_provider("b", degraded=True, weight=1000, zone="z")]
+
+    for number in range(50):
+        asking = Asking(seed=str(number), key=str(number), turn=number, zone="z", loads={"b": 0.0})
+        assert chosen(strategy, asking, providers) == "a"
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in ("best", "local")])
+def test_the_choice_is_among_those_that_meet_the_tags_as_well_as_the_best(strategy: Strategy) -> None:
+    """A preference goes before a strategy."""
+    providers = [a_provider("a", score=10), a_provider("b", score=10), a_provider("c", score=5)]
+
+    found = {chosen(strategy, Asking(seed=str(n), key=str(n), turn=n, loads={"c": 0}), providers) for n in range(50)}
+
+    assert "c" not in found
+
+
+def test_turns_go_round() -> None:
+    """By id, whatever the order of merit."""
+    assert [chosen("round_robin", Asking(turn=turn), THREE[::-1]) for turn in range(4)] == ["a", "b", "c", "a"]
+
+
+@pytest.mark.parametrize("strategy", ["random", "sticky", "weighted"])
+def test_chance_is_even_and_the_same_for_the_same(strategy: Strategy) -> None:
+    """A lot is drawn from who asks, so that every replica draws the same."""
+    drawn = [chosen(strategy, Asking(seed=str(n), key=str(n))) for n in range(3000)]
+
+    assert all(800 < count < 1200 for count in Counter(drawn).values())
+    assert drawn == [chosen(strategy, Asking(seed=str(n), key=str(n)), THREE[::-1]) for n in range(3000)]
+
+
+def test_a_weight_is_a_share() -> None:
+    """Three to one to nothing."""
+    providers = [a_provider("a", weight=3), a_provider("b", weight=1), a_provider("c", weight=0)]
+
+    drawn = Counter(chosen("weighted", Asking(seed=str(n)), providers) for n in range(4000))
+
+    assert drawn["c"] == 0
+    assert 2800 < drawn["a"] < 3200
+
+
+@pytest.mark.parametrize("strategy", ["random", "sticky", "weighted"])
+def test_when_one_goes_only_what_it_had_goes_elsewhere(strategy: Strategy) -> None:
+    """Rendezvous hashing."""
+    askings = [Asking(seed=str(n), key=str(n)) for n in range(500)]
+
+    before = [chosen(strategy, asking) for asking in askings]
+    after = [chosen(strategy, asking, THREE[1:]) for asking in askings]
+
+    assert all(now == then for then, now in zip(before, after, strict=True) if then != "a")
+
+
+def test_the_lowest_load_is_taken_and_an_untold_one_last() -> None:
+    """What is alike to one digit is as good, and then the best match is."""
+    assert chosen("least_loaded", Asking(loads={"a": 0.9, "b": 0.2})) == "b"
+    assert chosen("least_loaded", Asking(loads={"c": 7})) == "c"
+    assert chosen("least_loaded", Asking(loads={"a": 0.21, "b": 0.2, "c": 0.3})) == "a"
+    assert chosen("least_loaded", Asking()) == "a"
+
+
+def test_the_own_zone_comes_first() -> None:
+    """In it the best match; without any in it the best match of all."""
+    providers = [a_provider("a", score=10), a_provider("b", zone="z"), a_provider("c", zone="z")]
+
+    assert chosen("local", Asking(zone="z"), providers) == "b"
+    assert chosen("local", Asking(zone="y"), providers) == "a"
+    assert chosen("local", Asking(zone=None), providers) == "a"

@@ -1,0 +1,75 @@
+"""Tags as dependencies want them: signs, lists inside, scores."""
+
+from typing import Any
+
+import pytest
+
+from registry.service.tags import tag_needs
+
+Tags = tuple[str, ...]
+X, U, XU = ("x",), ("u",), ("x", "u")
+NONE: Tags = ()
+
+# What is wanted, what is there, the score; None where it does not do.
+TABLE: list[tuple[tuple[Any, ...], Tags, int | None]] = [
+    ((), NONE, 0),
+    ((), XU, 0),
+    (("x",), X, 5),
+    (("x",), XU, 5),
+    (("x",), NONE, None),
+    (("x",), ("X",), None),
+    (("x", "u"), XU, 10),
+    (("x", "u"), X, None),
+    (("x", "x"), X, 10),
+    (("+x",), X, 10),
+    (("+x",), NONE, 0),
+    (("+x", "+x"), X, 20),
+    (("-x",), X, None),
+    (("-x",), U, 0),
+    (("+u", "-u"), U, None),
+    (("+u", "-u"), X, 0),
+    (("u", "+x"), XU, 15),
+    (("u", "+x"), U, 5),
+    ((("x", "u"),), X, 5),
+    ((("x", "u"),), XU, 5),
+    ((("x", "u"),), NONE, None),
+    ((("x", "+u"),), X, 5),
+    ((("x", "+u"),), XU, 10),
+    ((("+x",),), X, 10),
+    ((("+x",),), NONE, None),
+    ((("-x",),), NONE, None),
+    ((("-x",),), X, None),
+    ((("u", "-x"),), U, 5),
+    ((("u", "-x"),), XU, None),
+    ((("u", "-x"),), NONE, None),
+    (("u", ("x", "+y")), XU, 10),
+    (((),), NONE, 0),
+    (("",), NONE, 0),
+    (("+",), NONE, 0),
+    (("-",), X, 0),
+    ((("", "+", "-"),), NONE, 0),
+    (("++x",), ("+x",), 10),
+    (("-+x",), ("+x",), None),
+]
+
+
+@pytest.mark.parametrize(("needs", "tags", "score"), TABLE, ids=str)
+def test_each_row_scores_as_promised(needs: tuple[str | tuple[str, ...], ...], tags: Tags, score: int | None) -> None:
+    """What does not do says why."""
+    judged = tag_needs(needs).judge(frozenset(tags))
+
+    assert (judged.score if judged.lacks is None else None) == score
+
+
+@pytest.mark.parametrize(
+    ("needs", "tags", "says"),
+    [
+        (("x",), NONE, "lacks the tag x"),
+        ((("x", "+u"),), NONE, "lacks each of the tags x, u"),
+        (("-x",), X, "has the excluded tag x"),
+        ((("-x",),), NONE, "no list of exclusions alone can be met"),
+    ],
+)
+def test_what_does_not_do_says_why(needs: tuple[str | tuple[str, ...], ...], tags: Tags, says: str) -> None:
+    """In words for people."""
+    assert tag_needs(needs).judge(frozenset(tags)).lacks == says
