@@ -110,7 +110,12 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
     view = a_view()
     for version, (agent_id, verb, status, namespace, names, labels) in enumerate(operations, start=1):
         agent = an_agent(
-            agent_id, version, status, namespace=namespace, capabilities=[{"name": n} for n in names], labels=labels
+            agent_id,
+            version,
+            status,
+            namespace=namespace,
+            capabilities=[{"name": n, "dependencies": [{"capability": f"need-{n}"}]} for n in names],
+            labels=labels,
         )
         view.apply(a_change(version, "remove" if verb == "remove" else "modify", agent), heard_at=0)
 
@@ -120,6 +125,7 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
         for agent in agents
         for kind, keys in (
             ("capability", {c.name for c in agent.profile.capabilities}),
+            ("need", {f"need-{c.name}" for c in agent.profile.capabilities}),
             ("namespace", {agent.profile.namespace}),
             ("label", set(agent.profile.labels.items())),
             ("status", {agent.status}),
@@ -128,6 +134,7 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
     }
     indexes: dict[str, Mapping[Any, Mapping[str, Any]]] = {
         "capability": view.by_capability,
+        "need": view.by_need,
         "namespace": view.by_namespace,
         "label": view.by_label,
         "status": view.by_status,
@@ -135,6 +142,7 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
     indexed = {(kind, key, i) for kind, index in indexes.items() for key, found in index.items() for i in found}
     assert indexed == walked
     assert all(view.by_capability.values())
+    assert all(view.by_need.values())
     assert view.capabilities == sum(len(agent.profile.capabilities) for agent in agents)
     assert sum(view.counts().values()) == len(agents)
 
@@ -154,3 +162,27 @@ def test_a_heartbeat_from_the_future_is_taken_back_when_the_clock_was() -> None:
     silent = Record(an_agent(), None, 0.0)
     silent.rewind(5_000, 4_000)
     assert silent.heartbeat is None
+
+
+def test_a_change_moves_what_the_agent_could_do_before_and_after() -> None:
+    """And nothing else: whoever wants another capability need not look."""
+    view = a_view(10)
+    view.apply(a_change(11, agent=an_agent("a", 11, capabilities=[{"name": "x"}])), 0)
+    view.apply(a_change(12, agent=an_agent("b", 12, capabilities=[{"name": "y"}])), 0)
+
+    view.apply(a_change(13, "modify", an_agent("a", 13, capabilities=[{"name": "z"}])), 0)
+
+    assert [view.moved(name) for name in ("x", "y", "z", "never")] == [13, 12, 13, 10]
+    view.apply(a_change(14, "modify", an_agent("b", 14, "degraded", capabilities=[{"name": "y"}])), 0)
+    view.apply(a_change(15, "remove", an_agent("a", 15)), 0)
+    assert [view.moved(name) for name in ("x", "y", "z", "never")] == [13, 14, 15, 10]
+
+
+def test_who_takes_turns_moves_what_the_turns_are_at() -> None:
+    """The others' places depend on it."""
+    view = a_view()
+    needs = [{"capability": "x", "strategy": "round_robin"}, {"capability": "y"}]
+
+    view.apply(a_change(1, agent=an_agent("a", 1, dependencies=needs)), 0)
+
+    assert (view.moved("x"), view.moved("y")) == (1, 0)

@@ -232,6 +232,28 @@ async def test_heard_since_names_all_who_beat_since_then(store: Store, raw: redi
     assert everything.now <= lately.now
 
 
+async def test_a_note_prolongs_nobody(store: Store, raw: redis.Redis) -> None:
+    """It stores what was told, and says how the agent is."""
+    await store.changes.open()
+    await store.agents.register(registration())
+
+    noted = await store.agents.heartbeat("a", "note", answered="d1")
+
+    assert noted.found == "pending"
+    assert raw.hget("{mesh}:agent:a", "answered") == "d1"
+    assert (await store.agents.last_heard(["a"])).at == [None]
+
+
+async def test_the_newest_version_written_is_known(store: Store) -> None:
+    """By registrations and removals."""
+    await store.changes.open()
+
+    done = await store.agents.register(registration())
+    assert store.agents.written == done.version
+    removed = await store.agents.unregister("a")
+    assert store.agents.written == removed > done.version
+
+
 async def test_a_heartbeat_is_repeated_once_when_the_connection_breaks(
     proxied: Agents, proxy: Proxy, raw: redis.Redis
 ) -> None:

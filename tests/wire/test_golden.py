@@ -44,6 +44,28 @@ FILE_AGENT: dict[str, Any] = {
     "motto": "Größe ☃",
 }
 
+BATCH: dict[str, Any] = {
+    "agent_id": "myservice-abc12345",
+    "timestamp": "2026-01-01T00:00:00Z",
+    "metadata": {
+        "endpoint": "http://localhost:8889",
+        "team": "demo",
+        "tools": [
+            {
+                "function_name": "greet",
+                "capability": "greeting",
+                "version": "1.0.0",
+                "tags": ["demo"],
+                "dependencies": [
+                    {"capability": "read_file", "version": ">=1.0.0", "tags": ["io", "-slow"], "namespace": "*"},
+                    "weather",
+                ],
+            },
+            {"function_name": "farewell", "capability": "goodbye"},
+        ],
+    },
+}
+
 # What moves from run to run, and what stands for it in a file.
 MOVES = (
     (re.compile(rb'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"'), b'"<time>"'),
@@ -72,6 +94,16 @@ def get(path: str) -> Call:
     return lambda client: client.get(path)
 
 
+def after(first: Call, then: Call) -> Call:
+    """Return two calls, of which the second is answered."""
+
+    async def call(client: httpx2.AsyncClient) -> httpx2.Response:
+        assert (await first(client)).status_code == 200
+        return await then(client)
+
+    return call
+
+
 CALLS: dict[str, Call] = {
     "registered": post("/agents", a_registration("new")),
     "agent": get("/agents/file-agent-001"),
@@ -90,6 +122,15 @@ CALLS: dict[str, Call] = {
     "drained": lambda client: client.post("/agents/small/drain"),
     "drained_many": post("/agents/drain", {"label_selector": "env=production"}),
     "unregistered": lambda client: client.delete("/agents/small"),
+    "batched": post("/agents", BATCH),
+    "batched_agent": after(post("/agents", BATCH), get("/agents/myservice-abc12345")),
+    "batched_heartbeat": after(post("/agents", BATCH), post("/heartbeat", {"agent_id": "myservice-abc12345"})),
+    "dependencies": after(post("/agents", BATCH), get("/agents/myservice-abc12345/dependencies?explain=true")),
+    "dependents": after(post("/agents", BATCH), get("/agents/file-agent-001/dependents")),
+    "graph": after(post("/agents", BATCH), get("/dependencies")),
+    "selected": get("/select?capability=read_file"),
+    "selected_by_tool": post("/mcp/tools/select_agent", {"capability": "read_file", "tags": [["io", "x"]]}),
+    "error_404_provider": get("/select?capability=x"),
     "health": get("/health"),
     "ready": get("/ready"),
     "metrics": get("/metrics"),

@@ -1,0 +1,32 @@
+"""What wiring needs of the store: loads as they were told, and traces that end."""
+
+import redis
+
+from registry.store.agents import Registration
+from registry.store.store import Store
+
+
+def registration(agent_id: str) -> Registration:
+    """A minute until degraded, two until expired."""
+    return Registration(agent_id, b'{"endpoint":"http://a:1"}', timeout=60_000, eviction=120_000)
+
+
+async def test_a_load_is_what_was_told_last(store: Store, raw: redis.Redis) -> None:
+    """In the order asked, None for who told none, and for what is no number or no hash."""
+    await store.changes.open()
+    for agent_id in ("a", "b", "c"):
+        await store.agents.register(registration(agent_id))
+    await store.agents.heartbeat("a", load="0.5")
+    await store.agents.heartbeat("a", "note", load="0.25")
+    raw.hset("{mesh}:agent:c", "load", "high")
+
+    assert await store.wires.loads(["b", "a", "nobody", "c", "a"]) == [None, 0.25, None, None, 0.25]
+
+
+async def test_a_trace_holds_the_last_resolutions(store: Store) -> None:
+    """Newest first, each digest once in a row, five at most."""
+    for digest in ("d1", "d1", "d2", "d1", "d3", "d4", "d5"):
+        await store.wires.keep_trace("a", digest, b'"%s"' % digest.encode())
+
+    assert await store.wires.traces("a") == [b'"d5"', b'"d4"', b'"d3"', b'"d1"', b'"d2"']
+    assert await store.wires.traces("nobody") == []
