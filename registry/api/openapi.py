@@ -147,14 +147,7 @@ def _paths() -> dict[str, Any]:
             "delete": _operation("Unregister an agent", path=True),
         },
         "/agents/{agent_id}/status": {"get": _operation("Show an agent's status", path=True, query=_FRESH[:1])},
-        "/agents/{agent_id}/dependencies": {
-            "get": _operation("What an agent's dependencies resolve to", path=True, query=(_EXPLAIN, *_FRESH[:1]))
-        },
-        "/agents/{agent_id}/dependents": {
-            "get": _operation("Whose dependencies an agent meets", path=True, query=_FRESH[:1])
-        },
-        "/dependencies": {"get": _operation("Who depends on whom", query=(_NAMESPACE, *_FRESH[:1]))},
-        "/select": {"get": _operation("Select one agent to call", query=_SELECT)},
+        **_dependency_paths(),
         "/capabilities": {"get": _operation("Search capabilities", query=_CAPABILITY_FILTERS)},
         "/heartbeat": {"post": _operation("Send a heartbeat", body=HEARTBEAT_SCHEMA)},
         "/heartbeats": {"post": _operation("Send many heartbeats", body=_many("agent_ids", _TEXT, 1000))},
@@ -171,6 +164,19 @@ def _paths() -> dict[str, Any]:
     for tool in TOOLS:
         paths[f"/mcp/tools/{tool.name}"] = {"post": _operation(tool.description, body=tool.schema)}
     return paths
+
+
+def _dependency_paths() -> dict[str, Any]:
+    return {
+        "/agents/{agent_id}/dependencies": {
+            "get": _operation("What an agent's dependencies resolve to", path=True, query=(_EXPLAIN, *_FRESH[:1]))
+        },
+        "/agents/{agent_id}/dependents": {
+            "get": _operation("Whose dependencies an agent meets", path=True, query=_FRESH[:1])
+        },
+        "/dependencies": {"get": _operation("Who depends on whom", query=(_NAMESPACE, *_FRESH[:1]))},
+        "/select": {"get": _operation("Select one agent to call", query=_SELECT)},
+    }
 
 
 def openapi() -> bytes:

@@ -25,8 +25,9 @@ class Store:
         }
         self.waiting = self.most = self.calls = 0
 
-    def heartbeat(self, agent_id: str) -> "asyncio.Task[Beat]":
+    def heartbeat(self, agent_id: str, *, load: str, answered: str) -> "asyncio.Task[Beat]":
         """Answer a tick later."""
+        assert (load, answered) == ("", "")
         return asyncio.create_task(self._answer(agent_id))
 
     async def _answer(self, agent_id: str) -> Beat:
