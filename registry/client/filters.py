@@ -13,6 +13,7 @@ class WaitFilters(TypedDict, total=False):
 
     namespace: str
     status: Literal["pending", "healthy", "degraded", "expired", "unhealthy", "offline", "any"]
+    draining: bool
     agent_id: str
     label_selector: str
     capability_category: str
@@ -54,6 +55,7 @@ class CapabilityFilters(TypedDict, total=False):
     include_deprecated: bool
     agent_namespace: str
     agent_status: Literal["pending", "healthy", "degraded", "expired", "unhealthy", "offline", "any"]
+    agent_draining: bool
     agent_id: str
     resource_version: str | int
     resource_version_match: Literal["Exact", "NotOlderThan"]

@@ -85,6 +85,26 @@ class RegistryClient:
         """Remove an agent. It is not sent twice: after a failure `outcome` tells whether it may have happened."""
         return await self._calls.write(shapes.Unregistered, "DELETE", f"/agents/{_in_path(agent_id)}", repeatable=False)
 
+    async def drain(self, agent_id: str) -> shapes.Shifted | shapes.Refusal:
+        """Take an agent out of service: it lives on, but is not discovered."""
+        return await self._calls.write(shapes.Shifted, "POST", f"/agents/{_in_path(agent_id)}/drain")
+
+    async def undrain(self, agent_id: str) -> shapes.Shifted | shapes.Refusal:
+        """Put an agent back into service."""
+        return await self._calls.write(shapes.Shifted, "POST", f"/agents/{_in_path(agent_id)}/undrain")
+
+    async def drain_many(
+        self, *, label_selector: str | None = None, namespace: str | None = None
+    ) -> shapes.ShiftedMany | shapes.Refusal:
+        """Take all agents out of service that match the label selector, the namespace or both."""
+        return await self._calls.write(shapes.ShiftedMany, "POST", "/agents/drain", _many(label_selector, namespace))
+
+    async def undrain_many(
+        self, *, label_selector: str | None = None, namespace: str | None = None
+    ) -> shapes.ShiftedMany | shapes.Refusal:
+        """Put all agents back into service that match the label selector, the namespace or both."""
+        return await self._calls.write(shapes.ShiftedMany, "POST", "/agents/undrain", _many(label_selector, namespace))
+
     async def heartbeat(self, agent_id: str, metadata: Mapping[str, Any] | None = None) -> shapes.Beat | shapes.Refusal:
         """Tell that an agent is alive. `unknown_agent` means: register it again."""
         document: dict[str, Any] = {"agent_id": check_id(agent_id)}
@@ -152,6 +172,10 @@ class RegistryClient:
                 raise
             return {"status": "not_ready"}
 
+    async def release_hold(self) -> reports.Released | shapes.Refusal:
+        """End the hold of a mass silence, if one is on. It is not sent twice, for the next hold is another one."""
+        return await self._calls.write(reports.Released, "POST", "/admin/sweep/release", repeatable=False)
+
     async def metrics(self) -> reports.Metrics | shapes.Refusal:
         """Show the numbers of the mesh."""
         return await self._calls.answer(reports.Metrics, Ask("GET", "/metrics"))
@@ -178,11 +202,11 @@ class RegistryClient:
     async def wait_for(
         self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]
     ) -> list[shapes.Agent]:
-        """Return the living agents that have a capability, once there is one; no registry need be there yet.
+        """Return the living agents in service that have a capability, once there is one; even of a registry to come.
 
         Raises NobodyProvides, a TimeoutError, after `timeout` seconds, and Refused for filters that are wrong.
         """
-        asked = query_pairs({**filters, "capability": capability})
+        asked = query_pairs({"draining": False, **filters, "capability": capability})
         return await Waiting(self._calls, capability, asked).until(timeout)
 
     def watch(
@@ -204,6 +228,15 @@ class RegistryClient:
         since = None if resource_version is None else str(resource_version)
         told = send_initial or since is not None
         return self._calls.watch(query_pairs(filters), since, told=told, bookmarks=bookmarks)
+
+
+def _many(label_selector: str | None, namespace: str | None) -> dict[str, str]:
+    """Return who is meant, which must be said: nobody drains the whole mesh by leaving something out."""
+    given = {"label_selector": label_selector, "namespace": namespace}
+    if all(value is None for value in given.values()):
+        raise InvalidData("label_selector", "Missing required field: label_selector, namespace or both")
+    check_json(given)
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _in_path(agent_id: str) -> str:

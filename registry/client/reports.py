@@ -24,11 +24,43 @@ class Leader(TypedDict):
     """Who looks for silent agents."""
 
     leading: bool
+    election: bool
     instance: str | None
     host: str | None
     pid: int | None
     epoch: int | None
     since: str | None
+
+
+class Outage(TypedDict):
+    """The last time the store was away, for which agents are forgiven their silence."""
+
+    cause: str | None
+    since: str | None
+    until: str | None
+    graced: int
+    rewinding: bool
+
+
+class Hold(TypedDict):
+    """Whether a mass silence is held, and how many are concerned."""
+
+    active: bool
+    since: str | None
+    until: str | None
+    silent: int
+    healthy: int
+    held: int
+    holds: int
+
+
+@final
+class Released(TypedDict):
+    """Whether a hold was on, which is over now."""
+
+    status: Literal["success"]
+    released: bool
+    message: str
 
 
 @final
@@ -43,6 +75,8 @@ class Health(TypedDict):
     behind_seconds: float
     bell: str
     leader: Leader
+    outage: Outage
+    hold: Hold
     warnings: list[str]
     service: str
     version: str
@@ -66,6 +100,7 @@ class Metrics(TypedDict):
     healthy_agents: int
     degraded_agents: int
     expired_agents: int
+    draining_agents: int
     total_capabilities: int
     unique_capability_types: int
     heartbeats_processed: int

@@ -72,6 +72,7 @@ class Agent(TypedDict):
     capabilities: list[Capability]
     labels: dict[str, str]
     annotations: dict[str, str]
+    draining: bool
     created_at: str
     updated_at: str
     resource_version: str
@@ -134,6 +135,7 @@ class CapabilityRow(TypedDict):
     agent_name: str
     agent_namespace: str
     agent_status: Status
+    agent_draining: bool
     agent_endpoint: str
     description: NotRequired[str]
     category: NotRequired[str]
@@ -180,6 +182,29 @@ class Unregistered(TypedDict):
     agent_id: str
     resource_version: str
     message: str
+
+
+@final
+class Shifted(TypedDict):
+    """An agent is out of service, or back in it; `changed` tells whether it was not before."""
+
+    status: Literal["success"]
+    agent_id: NotRequired[str]
+    draining: NotRequired[bool]
+    changed: bool
+    resource_version: str
+    message: NotRequired[str]
+
+
+@final
+class ShiftedMany(TypedDict):
+    """One result for each agent that matched, by its id; `changed` counts those that were not so before."""
+
+    status: Literal["success"]
+    draining: bool
+    results: dict[str, Shifted | Refusal]
+    count: int
+    changed: int
 
 
 @final

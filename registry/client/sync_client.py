@@ -106,6 +106,26 @@ class SyncRegistryClient:
         """Remove an agent. It is not sent twice: after a failure `outcome` tells whether it may have happened."""
         return self._thread.run(self._client.unregister_agent(agent_id))
 
+    def drain(self, agent_id: str) -> shapes.Shifted | shapes.Refusal:
+        """Take an agent out of service: it lives on, but is not discovered."""
+        return self._thread.run(self._client.drain(agent_id))
+
+    def undrain(self, agent_id: str) -> shapes.Shifted | shapes.Refusal:
+        """Put an agent back into service."""
+        return self._thread.run(self._client.undrain(agent_id))
+
+    def drain_many(
+        self, *, label_selector: str | None = None, namespace: str | None = None
+    ) -> shapes.ShiftedMany | shapes.Refusal:
+        """Take all agents out of service that match the label selector, the namespace or both."""
+        return self._thread.run(self._client.drain_many(label_selector=label_selector, namespace=namespace))
+
+    def undrain_many(
+        self, *, label_selector: str | None = None, namespace: str | None = None
+    ) -> shapes.ShiftedMany | shapes.Refusal:
+        """Put all agents back into service that match the label selector, the namespace or both."""
+        return self._thread.run(self._client.undrain_many(label_selector=label_selector, namespace=namespace))
+
     def heartbeat(self, agent_id: str, metadata: Mapping[str, Any] | None = None) -> shapes.Beat | shapes.Refusal:
         """Tell that an agent is alive. `unknown_agent` means: register it again."""
         return self._thread.run(self._client.heartbeat(agent_id, metadata))
@@ -150,6 +170,10 @@ class SyncRegistryClient:
         """Tell whether any replica takes requests."""
         return self._thread.run(self._client.ready())
 
+    def release_hold(self) -> reports.Released | shapes.Refusal:
+        """End the hold of a mass silence, if one is on. It is not sent twice, for the next hold is another one."""
+        return self._thread.run(self._client.release_hold())
+
     def metrics(self) -> reports.Metrics | shapes.Refusal:
         """Show the numbers of the mesh."""
         return self._thread.run(self._client.metrics())
@@ -171,7 +195,7 @@ class SyncRegistryClient:
         return self._thread.run(self._client.describe())
 
     def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[shapes.Agent]:
-        """Return the living agents that have a capability, once there is one; no registry need be there yet."""
+        """Return the living agents in service that have a capability, once there is one; even of a registry to come."""
         return self._thread.run(self._client.wait_for(capability, timeout=timeout, **filters))
 
     def watch(

@@ -24,13 +24,17 @@ from registry.client import (
     Detail,
     Discovered,
     Health,
+    Hold,
     Leader,
     Metrics,
+    Outage,
     Ready,
     Refusal,
     Registered,
     RegisteredMany,
     RegistryClient,
+    Shifted,
+    ShiftedMany,
     Tool,
     Unregistered,
 )
@@ -67,6 +71,11 @@ SHAPES: dict[str, type] = {
     "batch.results.1": Refusal,
     "heartbeats.results.file-agent-001": Beat,
     "health.leader": Leader,
+    "health.outage": Outage,
+    "health.hold": Hold,
+    "drained": Shifted,
+    "drained_many": ShiftedMany,
+    "drained_many.results.file-agent-001": Shifted,
     "error_422.details.0": Detail,
     **{name.stem: Refusal for name in GOLDEN.glob("error_*.json")},
 }
@@ -78,7 +87,7 @@ def on_the_wire(place: str) -> dict[str, Any]:
     """Return a part of a golden answer."""
     name, *steps = place.split(".")
     text = (GOLDEN / f"{name}.json").read_text(encoding="utf-8")
-    value: Any = json.loads(re.sub(r"(?<!\")<(seconds|pid)>", "1", text))
+    value: Any = json.loads(re.sub(r"(?<!\")<(seconds|pid|version)>", "1", text))
     for step in steps:
         value = value[int(step)] if isinstance(value, list) else value[step]
     found: dict[str, Any] = value
@@ -109,6 +118,11 @@ METHODS = {
     "GET /agents/{agent_id}": "agent",
     "DELETE /agents/{agent_id}": "unregister_agent",
     "GET /agents/{agent_id}/status": "agent_status",
+    "POST /agents/{agent_id}/drain": "drain",
+    "POST /agents/{agent_id}/undrain": "undrain",
+    "POST /agents/drain": "drain_many",
+    "POST /agents/undrain": "undrain_many",
+    "POST /admin/sweep/release": "release_hold",
     "GET /capabilities": "capabilities",
     "POST /heartbeat": "heartbeat",
     "POST /heartbeats": "heartbeats",
@@ -182,6 +196,28 @@ def at_any_time(answer: Any) -> dict[str, Any]:
     if "agents" in found:
         found["agents"] = [at_any_time(agent) for agent in found["agents"]]
     return found
+
+
+async def test_agents_are_taken_out_of_service_and_put_back(redis_url: str) -> None:
+    """One, or all that match; who waits for a capability is not given one that drains."""
+    async with serving(redis_url) as served, RegistryClient(served.url) as client:
+        await client.register_many([REGISTRATION | {"id": name, "labels": {"host": "h"}} for name in "ab"])
+        await client.heartbeats(["a", "b"])
+
+        assert done(await client.drain("a"))["changed"]
+        assert not done(await client.drain("a"))["changed"]
+        assert ids(await client.agents(draining=True)) == ["a"]
+        assert [agent["id"] for agent in await client.wait_for("greeting", timeout=5)] == ["b"]
+        assert done(await client.drain_many(label_selector="host=h"))["changed"] == 1
+        with pytest.raises(TimeoutError):
+            await client.wait_for("greeting", timeout=0.3)
+        assert len(await client.wait_for("greeting", timeout=5, draining=True)) == 2
+        assert done(await client.undrain("b"))["draining"] is False
+        assert set(done(await client.undrain_many(namespace="default"))["results"]) == {"a", "b"}
+        assert ids(await client.discover_services()) == ["a", "b"]
+        with pytest.raises(ValueError, match=r"^Missing required field: label_selector, namespace or both$"):
+            await client.drain_many()
+        assert done(await client.release_hold())["released"] is False
 
 
 async def test_a_long_list_is_read_page_by_page(redis_url: str) -> None:

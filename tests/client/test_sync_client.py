@@ -91,6 +91,11 @@ def test_every_call_works_without_await(url: str) -> None:
         mesh: list[Any] = [client.metrics(), client.capabilities(), client.tools(), client.describe(), client.openapi()]
         assert [len(answer) > 0 for answer in mesh] == [True] * 5
         assert "mcp_registry_agents_total" in str(client.metrics_text())
+        done(client.drain("a"))
+        done(client.undrain("a"))
+        done(client.drain_many(namespace="default"))
+        done(client.undrain_many(label_selector="!env"))
+        done(client.release_hold())
         done(client.unregister_agent("a"))
         assert repr(client) == f"SyncRegistryClient({url}; online)"
     with pytest.raises(ClientClosed):
