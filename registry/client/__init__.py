@@ -15,7 +15,7 @@ from registry.client.errors import (
     UnreadableAnswer,
     WatchExpired,
 )
-from registry.client.filters import AgentFilters, CapabilityFilters, WaitFilters, WatchFilters
+from registry.client.filters import AgentFilters, CapabilityFilters, Choice, WaitFilters, WatchFilters
 from registry.client.registry_client import RegistryClient
 from registry.client.reports import (
     AgentHealth,
@@ -47,12 +47,24 @@ from registry.client.shapes import (
     Refusal,
     Registered,
     RegisteredMany,
+    Selected,
     Shifted,
     ShiftedMany,
     Unregistered,
 )
 from registry.client.sync_client import SyncRegistryClient, SyncWatch
 from registry.client.watch import Watch
+from registry.client.wiring import (
+    Candidate,
+    Dependencies,
+    Dependent,
+    Dependents,
+    Edge,
+    Graph,
+    Need,
+    Provider,
+    Trace,
+)
 
 __all__ = [
     "Agent",
@@ -63,26 +75,35 @@ __all__ = [
     "AgentStatus",
     "Beat",
     "Beats",
+    "Candidate",
     "Capability",
     "CapabilityFilters",
     "CapabilityList",
     "CapabilityRow",
+    "Choice",
     "ClientClosed",
     "ClientError",
+    "Dependencies",
+    "Dependent",
+    "Dependents",
     "Description",
     "Detail",
     "Discovered",
+    "Edge",
     "Event",
+    "Graph",
     "Health",
     "Hold",
     "HttpLibraryMissing",
     "InvalidData",
     "Leader",
     "Metrics",
+    "Need",
     "NobodyProvides",
     "Offline",
     "Options",
     "Outage",
+    "Provider",
     "Ready",
     "Refusal",
     "Refused",
@@ -93,6 +114,7 @@ __all__ = [
     "RegistryUnavailable",
     "Released",
     "SecurityValidationError",
+    "Selected",
     "Shifted",
     "ShiftedMany",
     "State",
@@ -100,6 +122,7 @@ __all__ = [
     "SyncWatch",
     "Tool",
     "Tools",
+    "Trace",
     "UnreadableAnswer",
     "Unregistered",
     "WaitFilters",

@@ -68,10 +68,24 @@ class Calls:
             return await self.answer(kind, ask)
         return await self.degradable(kind, ask, Ask("GET", path, query + _FROM_MEMORY))
 
-    async def degradable(self, kind: type[T], ask: Ask, from_memory: Ask) -> T | Refusal:
+    async def find(
+        self, kind: type[T], tool: str, document: Mapping[str, Any], inside: str | None = None, *, keep: bool = True
+    ) -> T | Refusal:
+        """Read by a tool; what is asked for is the document, or stands `inside` it under that name."""
+
+        def ask(asked: Mapping[str, Any]) -> Ask:
+            body = body_bytes(asked if inside is None else {inside: asked})
+            return Ask("POST", f"/mcp/tools/{tool}", body=body)
+
+        if "resource_version" in document:
+            return await self.answer(kind, ask(document))
+        from_memory = ask({**document, "resource_version": "0"})
+        return await self.degradable(kind, ask(document), from_memory, keep=keep)
+
+    async def degradable(self, kind: type[T], ask: Ask, from_memory: Ask, *, keep: bool = True) -> T | Refusal:
         """Read fresh, else by `from_memory`, else from what was answered before."""
         self._check_open()
-        return _as(kind, await self._reading.read(ask, from_memory))
+        return _as(kind, await self._reading.read(ask, from_memory, keep=keep))
 
     async def answer(self, kind: type[T], ask: Ask, *, eager: bool = False) -> T | Refusal:
         """Make a call as it is."""

@@ -41,6 +41,18 @@ class AgentFilters(WatchFilters, total=False):
     wait: float
 
 
+class Choice(TypedDict, total=False):
+    """What `select_agent()` takes besides the capability: a dependency, how to choose, and where from."""
+
+    version_constraint: str
+    tags: Sequence[str | Sequence[str]]
+    namespace: str
+    strategy: Literal["best", "round_robin", "random", "least_loaded", "sticky", "weighted", "local"]
+    key: str
+    zone: str
+    resource_version: str
+
+
 class CapabilityFilters(TypedDict, total=False):
     """The filters of `capabilities()`, as the API has them."""
 

@@ -75,7 +75,7 @@ class Following:
             except (RegistryUnavailable, RegistryTimeout) as failure:
                 self._endpoints.failed(order[0])
                 wait = failure.retry_after or 0.0
-                if failures >= len(order):
+                if failures + 1 >= len(order):
                     self._caller.note("offline" if failure.answer is None else "degraded", failure)
             if time.monotonic() - began >= _TOO_SHORT and failures == 0:
                 continue

@@ -24,14 +24,15 @@ class Reading:
         self._kept = kept
         self._conduct = conduct
 
-    async def read(self, ask: Ask, from_memory: Ask) -> dict[str, Any]:
+    async def read(self, ask: Ask, from_memory: Ask, *, keep: bool = True) -> dict[str, Any]:
         """Return an answer or a refusal; one that may be old tells how old, as `stale_seconds`.
 
-        `from_memory` asks the same of whatever a replica holds; it is asked where no replica can be fresh. Raises
-        RegistryUnavailable or RegistryTimeout where nothing is left to answer from.
+        `from_memory` asks the same of whatever a replica holds; it is asked where no replica can be fresh. Do not `keep`
+        what is another answer each time. Raises RegistryUnavailable or RegistryTimeout where nothing is left to answer
+        from.
         """
         key = ask.path, ask.query, ask.body
-        held = self._kept.get(key)
+        held = self._kept.get(key) if keep else None
         if held is not None and self._kept.is_good(held):
             return held.answer()
         began, writes = time.monotonic(), self._kept.writes
@@ -48,7 +49,7 @@ class Reading:
             held.confirm(reply.headers.get("x-resource-version"), began, writes)
             return held.answer()
         answer = answer_of(reply)
-        if reply.status == _OK:
+        if reply.status == _OK and keep:
             self._kept.put(key, Held(reply.body, reply.headers.get("etag"), began, writes))
         else:
             self._kept.drop(key)

@@ -5,13 +5,13 @@ from types import TracebackType
 from typing import Any, Self, Unpack, cast
 from urllib.parse import quote
 
-from registry.client import reports, shapes
+from registry.client import reports, shapes, wiring
 from registry.client.calling import State, answer_of
 from registry.client.calls import Calls
 from registry.client.checks import body_bytes, check_id, check_ids, check_json, check_registration, check_registrations
 from registry.client.conduct import Options, conduct
 from registry.client.errors import InvalidData, RegistryTimeout, RegistryUnavailable
-from registry.client.filters import AgentFilters, CapabilityFilters, WaitFilters, WatchFilters, query_pairs
+from registry.client.filters import AgentFilters, CapabilityFilters, Choice, WaitFilters, WatchFilters, query_pairs
 from registry.client.waiting import SPREAD, Waiting
 from registry.client.watch import Watch
 from registry.client.wire import Ask
@@ -105,12 +105,27 @@ class RegistryClient:
         """Put all agents back into service that match the label selector, the namespace or both."""
         return await self._calls.write(shapes.ShiftedMany, "POST", "/agents/undrain", _many(label_selector, namespace))
 
-    async def heartbeat(self, agent_id: str, metadata: Mapping[str, Any] | None = None) -> shapes.Beat | shapes.Refusal:
-        """Tell that an agent is alive. `unknown_agent` means: register it again."""
-        document: dict[str, Any] = {"agent_id": check_id(agent_id)}
-        if metadata is not None:
-            check_json({"metadata": metadata})
-            document["metadata"] = metadata
+    async def heartbeat(
+        self,
+        agent_id: str,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        dependencies_version: str | None = None,
+        load: float | None = None,
+    ) -> shapes.Beat | shapes.Refusal:
+        """Tell that an agent is alive. `unknown_agent` means: register it again.
+
+        `metadata` is what is new of it. With the `dependencies_version` of the last answer its dependencies are told
+        only where something changed. `load` is how busy it is, for the strategy `least_loaded`.
+        """
+        document = {
+            "agent_id": check_id(agent_id),
+            "metadata": metadata,
+            "dependencies_version": dependencies_version,
+            "load": load,
+        }
+        document = {name: value for name, value in document.items() if value is not None}
+        check_json(document)
         return await self._calls.write(shapes.Beat, "POST", "/heartbeat", document)
 
     async def heartbeats(self, agent_ids: Sequence[str]) -> shapes.Beats | shapes.Refusal:
@@ -123,12 +138,13 @@ class RegistryClient:
             raise InvalidData("query", "query: expected a dict")
         asked = dict(query or {})
         check_json(asked, "query.")
-        path = "/mcp/tools/discover_services"
-        ask = Ask("POST", path, body=body_bytes({"query": asked}))
-        if "resource_version" in asked:
-            return await self._calls.answer(shapes.Discovered, ask)
-        from_memory = Ask("POST", path, body=body_bytes({"query": asked | {"resource_version": "0"}}))
-        return await self._calls.degradable(shapes.Discovered, ask, from_memory)
+        return await self._calls.find(shapes.Discovered, "discover_services", asked, "query")
+
+    async def select_agent(self, capability: str, **choice: Unpack[Choice]) -> shapes.Selected | shapes.Refusal:
+        """Choose one agent to call that has a capability. `no_provider` says why there is none."""
+        asked = {"capability": capability} | {name: value for name, value in choice.items() if value is not None}
+        check_json(asked)
+        return await self._calls.find(shapes.Selected, "select_agent", asked, keep=False)
 
     async def agents(self, **filters: Unpack[AgentFilters]) -> shapes.AgentList | shapes.Refusal:
         """List agents that match all filters; with `wait` and a `resource_version`, once the answer has changed."""
@@ -154,6 +170,19 @@ class RegistryClient:
     async def agent_health(self, agent_id: str) -> reports.AgentHealth | shapes.Refusal:
         """Show how an agent is, with its thresholds and the time since its last heartbeat."""
         return await self._calls.answer(reports.AgentHealth, Ask("GET", f"/health/{_in_path(agent_id)}"))
+
+    async def dependencies(self, agent_id: str, *, explain: bool = False) -> wiring.Dependencies | shapes.Refusal:
+        """Show what an agent's dependencies resolve to; to `explain` also whom the registry looked at, and lately."""
+        query = query_pairs({"explain": explain or None})
+        return await self._calls.read(wiring.Dependencies, f"/agents/{_in_path(agent_id)}/dependencies", query)
+
+    async def dependents(self, agent_id: str) -> wiring.Dependents | shapes.Refusal:
+        """Show whose dependencies an agent meets, and who breaks when it goes."""
+        return await self._calls.read(wiring.Dependents, f"/agents/{_in_path(agent_id)}/dependents")
+
+    async def dependency_graph(self, *, namespace: str | None = None) -> wiring.Graph | shapes.Refusal:
+        """Show who depends on whom, what is unmet, and the cycles; of one namespace's agents or of all."""
+        return await self._calls.read(wiring.Graph, "/dependencies", query_pairs({"namespace": namespace}))
 
     async def capabilities(self, **filters: Unpack[CapabilityFilters]) -> shapes.CapabilityList | shapes.Refusal:
         """Search capabilities: one row for each capability of each agent."""

@@ -12,6 +12,8 @@ A field that is not always there is NotRequired. Agents and capabilities keep wh
 
 from typing import Any, Literal, NotRequired, TypedDict, final
 
+from registry.client.wiring import Resolved, Unresolved
+
 Status = Literal["pending", "healthy", "degraded", "expired"]
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
@@ -155,9 +157,17 @@ class CapabilityList(TypedDict):
     stale_seconds: NotRequired[float]
 
 
+class _Wired(TypedDict):
+    """What an agent's dependencies resolve to, if it has any and something is new."""
+
+    dependencies_resolved: NotRequired[Resolved]
+    dependencies_unresolved: NotRequired[Unresolved]
+    dependencies_version: NotRequired[str]
+
+
 @final
-class Registered(TypedDict):
-    """The agent is registered, at this version."""
+class Registered(_Wired):
+    """The agent is registered, at this version, and what its dependencies resolve to."""
 
     status: Literal["success"]
     agent_id: str
@@ -208,8 +218,23 @@ class ShiftedMany(TypedDict):
 
 
 @final
-class Beat(TypedDict):
-    """The heartbeat counts, from this moment."""
+class Selected(TypedDict):
+    """One agent to call, by which tool, and how many would have done."""
+
+    status: Literal["success"]
+    agent_id: str
+    endpoint: str
+    tool_name: str
+    capability: str
+    version: str
+    candidates: int
+    agent: Agent
+    stale_seconds: NotRequired[float]
+
+
+@final
+class Beat(_Wired):
+    """The heartbeat counts, from this moment; and what the agent's dependencies resolve to, where that is new."""
 
     status: Literal["success"]
     timestamp: str

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from registry.client import reports, shapes
+from registry.client import reports, shapes, wiring
 from registry.client.calling import State
 from registry.client.conduct import Options
 from registry.client.errors import ClientClosed
-from registry.client.filters import AgentFilters, CapabilityFilters, WaitFilters, WatchFilters
+from registry.client.filters import AgentFilters, CapabilityFilters, Choice, WaitFilters, WatchFilters
 from registry.client.loop_thread import LoopThread
 from registry.client.registry_client import RegistryClient
 from registry.client.shapes import Event
@@ -126,9 +126,18 @@ class SyncRegistryClient:
         """Put all agents back into service that match the label selector, the namespace or both."""
         return self._thread.run(self._client.undrain_many(label_selector=label_selector, namespace=namespace))
 
-    def heartbeat(self, agent_id: str, metadata: Mapping[str, Any] | None = None) -> shapes.Beat | shapes.Refusal:
+    def heartbeat(
+        self,
+        agent_id: str,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        dependencies_version: str | None = None,
+        load: float | None = None,
+    ) -> shapes.Beat | shapes.Refusal:
         """Tell that an agent is alive. `unknown_agent` means: register it again."""
-        return self._thread.run(self._client.heartbeat(agent_id, metadata))
+        return self._thread.run(
+            self._client.heartbeat(agent_id, metadata, dependencies_version=dependencies_version, load=load)
+        )
 
     def heartbeats(self, agent_ids: Sequence[str]) -> shapes.Beats | shapes.Refusal:
         """Tell that up to 1,000 agents are alive."""
@@ -137,6 +146,10 @@ class SyncRegistryClient:
     def discover_services(self, query: Mapping[str, Any] | None = None) -> shapes.Discovered | shapes.Refusal:
         """Find agents by the query object of the tool: healthy ones unless its `status` says otherwise."""
         return self._thread.run(self._client.discover_services(query))
+
+    def select_agent(self, capability: str, **choice: Unpack[Choice]) -> shapes.Selected | shapes.Refusal:
+        """Choose one agent to call that has a capability. `no_provider` says why there is none."""
+        return self._thread.run(self._client.select_agent(capability, **choice))
 
     def agents(self, **filters: Unpack[AgentFilters]) -> shapes.AgentList | shapes.Refusal:
         """List agents that match all filters; with `wait` and a `resource_version`, once the answer has changed."""
@@ -157,6 +170,18 @@ class SyncRegistryClient:
     def agent_health(self, agent_id: str) -> reports.AgentHealth | shapes.Refusal:
         """Show how an agent is, with its thresholds and the time since its last heartbeat."""
         return self._thread.run(self._client.agent_health(agent_id))
+
+    def dependencies(self, agent_id: str, *, explain: bool = False) -> wiring.Dependencies | shapes.Refusal:
+        """Show what an agent's dependencies resolve to; to `explain` also whom the registry looked at, and lately."""
+        return self._thread.run(self._client.dependencies(agent_id, explain=explain))
+
+    def dependents(self, agent_id: str) -> wiring.Dependents | shapes.Refusal:
+        """Show whose dependencies an agent meets, and who breaks when it goes."""
+        return self._thread.run(self._client.dependents(agent_id))
+
+    def dependency_graph(self, *, namespace: str | None = None) -> wiring.Graph | shapes.Refusal:
+        """Show who depends on whom, what is unmet, and the cycles; of one namespace's agents or of all."""
+        return self._thread.run(self._client.dependency_graph(namespace=namespace))
 
     def capabilities(self, **filters: Unpack[CapabilityFilters]) -> shapes.CapabilityList | shapes.Refusal:
         """Search capabilities: one row for each capability of each agent."""

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from registry.api.dependencies import SELECT
 from registry.api.queries import AGENTS, CAPABILITIES
 from registry.client import InvalidData
-from registry.client.filters import AgentFilters, CapabilityFilters, WatchFilters, query_pairs
+from registry.client.filters import AgentFilters, CapabilityFilters, Choice, WatchFilters, query_pairs
 
 
 def test_the_filters_are_those_of_the_api() -> None:
@@ -15,6 +16,7 @@ def test_the_filters_are_those_of_the_api() -> None:
 
     assert {name.rstrip("_") for name in AgentFilters.__annotations__} == set(AGENTS) - stream
     assert set(CapabilityFilters.__annotations__) == set(CAPABILITIES)
+    assert set(Choice.__annotations__) | {"capability"} == set(SELECT)
     assert set(WatchFilters.__annotations__) < set(AgentFilters.__annotations__)
 
 

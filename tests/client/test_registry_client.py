@@ -17,25 +17,35 @@ from registry.client import (
     AgentStatus,
     Beat,
     Beats,
+    Candidate,
     Capability,
     CapabilityList,
     CapabilityRow,
+    Dependencies,
+    Dependent,
+    Dependents,
     Description,
     Detail,
     Discovered,
+    Edge,
+    Graph,
     Health,
     Hold,
     Leader,
     Metrics,
+    Need,
     Outage,
+    Provider,
     Ready,
     Refusal,
     Registered,
     RegisteredMany,
     RegistryClient,
+    Selected,
     Shifted,
     ShiftedMany,
     Tool,
+    Trace,
     Unregistered,
 )
 from tests.client.calling_on import REGISTRATION, done, ids, refused
@@ -71,6 +81,23 @@ SHAPES: dict[str, type] = {
     "batch.results.1": Refusal,
     "heartbeats.results.file-agent-001": Beat,
     "health.leader": Leader,
+    "batched": Registered,
+    "batched_agent": Agent,
+    "batched_agent.capabilities.0": Capability,
+    "batched_heartbeat": Beat,
+    "batched.dependencies_resolved.greet.read_file": Provider,
+    "dependencies": Dependencies,
+    "dependencies.explanation.greet.0": Need,
+    "dependencies.explanation.greet.1": Need,
+    "dependencies.explanation.greet.0.candidates.0": Candidate,
+    "dependencies.history.0": Trace,
+    "dependents": Dependents,
+    "dependents.dependents.0": Dependent,
+    "graph": Graph,
+    "graph.dependencies.0": Edge,
+    "graph.dependencies.1": Edge,
+    "selected": Selected,
+    "selected_by_tool": Selected,
     "health.outage": Outage,
     "health.hold": Hold,
     "drained": Shifted,
@@ -123,6 +150,10 @@ METHODS = {
     "POST /agents/drain": "drain_many",
     "POST /agents/undrain": "undrain_many",
     "POST /admin/sweep/release": "release_hold",
+    "GET /agents/{agent_id}/dependencies": "dependencies",
+    "GET /agents/{agent_id}/dependents": "dependents",
+    "GET /dependencies": "dependency_graph",
+    "POST /mcp/tools/select_agent": "select_agent",
     "GET /capabilities": "capabilities",
     "POST /heartbeat": "heartbeat",
     "POST /heartbeats": "heartbeats",
@@ -136,8 +167,8 @@ METHODS = {
     "POST /mcp/tools/get_agent_status": "get_agent_status",
     "GET /openapi.json": "openapi",
 }
-# Tools that do what another call does, under the tool's own name.
-SAME = {f"POST /mcp/tools/{name}" for name in ("register_agent", "unregister_agent", "heartbeat")}
+# What does the same as another call, which is made instead.
+SAME = {f"POST /mcp/tools/{name}" for name in ("register_agent", "unregister_agent", "heartbeat")} | {"GET /select"}
 # What is more than one call.
 MORE = {"close", "register_with_fallback", "wait_for", "watch"}
 
@@ -218,6 +249,48 @@ async def test_agents_are_taken_out_of_service_and_put_back(redis_url: str) -> N
         with pytest.raises(ValueError, match=r"^Missing required field: label_selector, namespace or both$"):
             await client.drain_many()
         assert done(await client.release_hold())["released"] is False
+
+
+async def test_dependencies_are_told_chosen_and_explained(redis_url: str) -> None:
+    """In the answers to registrations and heartbeats, from both ends, and as a whole."""
+    tool = {"function_name": "greet", "capability": "welcome", "dependencies": ["greeting", "weather"]}
+    async with serving(redis_url) as served, RegistryClient(served.url, cache_ttl=60) as client:
+        done(await client.register_agent(REGISTRATION))
+        done(await client.heartbeat("a", load=0.5))
+        batched = {"agent_id": "b", "metadata": {"endpoint": "http://b:1", "tools": [tool]}}
+        registered = done(await client.register_agent(batched))
+        provider = {"agent_id": "a", "endpoint": "http://a:1", "tool_name": "greeting"}
+        version = registered["dependencies_version"]
+        same = done(await client.heartbeat("b", dependencies_version=version))
+        moved = done(await client.heartbeat("a", {"endpoint": "http://a:2"}))
+        told = done(await client.heartbeat("b", dependencies_version=version))
+
+        assert registered["dependencies_resolved"] == {"greet": {"greeting": provider, "weather": None}}
+        assert "dependencies_resolved" not in same
+        assert "dependencies_resolved" not in moved
+        assert told["dependencies_resolved"]["greet"]["greeting"]["endpoint"] == "http://a:2"
+        chosen = done(await client.select_agent("greeting", tags=[], strategy="round_robin"))
+        assert (chosen["agent_id"], chosen["endpoint"]) == ("a", "http://a:2")
+        assert refused(await client.select_agent("greeting", tags=[["none", "of these"]]))["error"] == "no_provider"
+        explained: Any = await client.dependencies("b", explain=True)
+        assert explained["explanation"]["greet"][0]["chosen"]["agent_id"] == "a"
+        assert "explanation" not in await client.dependencies("b")
+        dependents: Any = await client.dependents("a")
+        assert [each["agent_id"] for each in dependents["dependents"]] == ["b"]
+        graph: Any = await client.dependency_graph()
+        assert [edge["capability"] for edge in graph["unmet"]] == ["weather"]
+        assert (await client.dependency_graph(namespace="nowhere"))["count"] == 0  # type: ignore[typeddict-item]
+
+
+async def test_each_choice_is_another_one_whatever_is_kept(redis_url: str) -> None:
+    """In turn means in turn."""
+    async with serving(redis_url) as served, RegistryClient(served.url, cache_ttl=60) as client:
+        await client.register_many([REGISTRATION | {"id": name} for name in "abc"])
+        await client.heartbeats(list("abc"))
+
+        chosen = [done(await client.select_agent("greeting", strategy="round_robin"))["agent_id"] for _ in range(6)]
+
+        assert sorted(chosen) == list("aabbcc")
 
 
 async def test_a_long_list_is_read_page_by_page(redis_url: str) -> None:

@@ -91,6 +91,9 @@ def test_every_call_works_without_await(url: str) -> None:
         mesh: list[Any] = [client.metrics(), client.capabilities(), client.tools(), client.describe(), client.openapi()]
         assert [len(answer) > 0 for answer in mesh] == [True] * 5
         assert "mcp_registry_agents_total" in str(client.metrics_text())
+        assert done(client.select_agent("greeting"))["agent_id"] == "a"
+        assert client.dependents("a")["count"] == client.dependency_graph()["count"] == 0  # type: ignore[typeddict-item]
+        assert client.dependencies("a")["agent_id"] == "a"  # type: ignore[typeddict-item]
         done(client.drain("a"))
         done(client.undrain("a"))
         done(client.drain_many(namespace="default"))

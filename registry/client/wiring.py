@@ -1,0 +1,109 @@
+"""What agents need of each other, as the registry tells it: plain dicts, and what is in them."""
+
+from typing import Any, NotRequired, TypedDict, final
+
+
+class Provider(TypedDict):
+    """Whom to call for a dependency, where, and by which tool."""
+
+    agent_id: str
+    endpoint: str
+    tool_name: str
+
+
+Resolved = dict[str, dict[str, Provider | None]]
+Unresolved = dict[str, dict[str, str]]
+
+
+class Candidate(TypedDict):
+    """One who has the capability, and the stage at which it fell out, or was chosen."""
+
+    agent_id: str
+    tool_name: str
+    version: str
+    status: str
+    score: int
+    stage: str
+    reason: str | None
+
+
+class Need(TypedDict):
+    """One dependency: what is needed, who was chosen or why nobody was, and who was looked at."""
+
+    capability: str
+    strategy: str
+    version: NotRequired[str]
+    tags: NotRequired[list[Any]]
+    namespace: NotRequired[str]
+    key: NotRequired[str]
+    chosen: Provider | None
+    reason: str | None
+    considered: int
+    candidates: list[Candidate]
+
+
+class Trace(TypedDict):
+    """An earlier resolution, with its reasons."""
+
+    timestamp: str
+    resource_version: str
+    dependencies_version: str
+    explanation: dict[str, list[Need]]
+
+
+@final
+class Dependencies(TypedDict):
+    """What an agent's dependencies resolve to, function by function; `explanation` and `history` where asked for."""
+
+    agent_id: str
+    dependencies_resolved: NotRequired[Resolved]
+    dependencies_unresolved: NotRequired[Unresolved]
+    dependencies_version: NotRequired[str]
+    explanation: NotRequired[dict[str, list[Need]]]
+    history: NotRequired[list[Trace]]
+    resource_version: str
+    stale_seconds: NotRequired[float]
+
+
+class Dependent(TypedDict):
+    """A function that is met by an agent; it `breaks` when that one goes, where there are no `alternatives`."""
+
+    agent_id: str
+    function: str
+    capability: str
+    tool_name: str
+    alternatives: int
+    breaks: bool
+
+
+@final
+class Dependents(TypedDict):
+    """Whose dependencies an agent meets."""
+
+    agent_id: str
+    dependents: list[Dependent]
+    count: int
+    resource_version: str
+    stale_seconds: NotRequired[float]
+
+
+class Edge(TypedDict):
+    """One dependency of the mesh; `reason` says why it has no provider."""
+
+    agent_id: str
+    function: str
+    capability: str
+    provider: Provider | None
+    reason: NotRequired[str]
+
+
+@final
+class Graph(TypedDict):
+    """Who depends on whom: every dependency, those that are unmet, and the cycles of agents."""
+
+    dependencies: list[Edge]
+    count: int
+    unmet: list[Edge]
+    cycles: list[list[str]]
+    resource_version: str
+    stale_seconds: NotRequired[float]
