@@ -27,8 +27,8 @@ class Reading:
     async def read(self, ask: Ask, from_memory: Ask, *, keep: bool = True) -> dict[str, Any]:
         """Return an answer or a refusal; one that may be old tells how old, as `stale_seconds`.
 
-        `from_memory` asks the same of whatever a replica holds; it is asked where no replica can be fresh. Do not `keep`
-        what is another answer each time. Raises RegistryUnavailable or RegistryTimeout where nothing is left to answer
+        `from_memory` asks the same of whatever a replica holds; it is asked where no replica can be fresh. Do not
+        `keep` what is another answer each time. Raises RegistryUnavailable or RegistryTimeout where nothing is left to answer
         from.
         """
         key = ask.path, ask.query, ask.body
