@@ -55,15 +55,15 @@ end
 local reply, beats = { 'ok', stamp }, 0
 for i = 1, count do
   local key, id, mode, load, answered = KEYS[fixed + i], unpack(ARGV, 4 * i - 2, 4 * i + 1)
-  local known = redis.pcall('HMGET', key, 'status', 'timeout', 'load', 'answered')
+  local known = redis.pcall('HMGET', key, 'status', 'timeout')
   local status, timeout = known[1], tonumber(known[2])
   if known.err or (status and not timeout) then
     reply[i + 2] = 'bad_record'
   elseif not status then
     reply[i + 2] = 'unknown_agent'
   else
-    note(key, 'load', load, known[3])
-    note(key, 'answered', answered, known[4])
+    note(key, 'load', load)
+    note(key, 'answered', answered)
     reply[i + 2] = status
     if mode == 'beat' or mode == 'keep' and status == 'healthy' then
       if status ~= 'healthy' then

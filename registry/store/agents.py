@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
 from registry.store.batch import Batch
@@ -80,13 +80,9 @@ class News(NamedTuple):
     now: int
 
 
-class _Said(NamedTuple):
-    """One heartbeat: who, how, the load it tells, and the digest of what it is told; '' for neither."""
-
-    agent_id: str
-    mode: Mode
-    load: str
-    answered: str
+# One heartbeat: who, how, the load it tells, and the digest of what it is told; '' for neither. No class of its own, as
+# there is nothing the registry makes as many of.
+_Said: TypeAlias = tuple[str, Mode, str, str]
 
 
 class _Write(NamedTuple):
@@ -184,7 +180,7 @@ class Agents:
 
         `load` is a number the agent tells of itself, `answered` the digest of what it is told; '' leaves what is known.
         """
-        return self._beats.submit(_Said(agent_id, mode, load, answered))
+        return self._beats.submit((agent_id, mode, load, answered))
 
     def last_heard(self, agent_ids: Sequence[str]) -> "asyncio.Future[Heard]":
         """Return each agent's last heartbeat, in the order asked, and the Redis server's time."""
@@ -209,7 +205,7 @@ class Agents:
 
     async def _send_beats(self, beats: Sequence[_Said]) -> list[Beat | Exception]:
         call = self._heartbeat.call(
-            {**self._keys.shared, "agent_keys…": [self._keys.agent(beat.agent_id) for beat in beats]},
+            {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, *_ in beats]},
             {"history": self._history, "agents…": tuple(chain.from_iterable(beats))},
         )
         (reply,) = await self._carry_out(self._beat_link, [call], [True])
