@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -e
 
-.PHONY: run test fix demo bench compose-test clean
+.PHONY: run test fleet fix demo bench compose-test clean
 
 run: .venv/.run  ## the registry with the embedded store on port 8000
 	@$(BIN)/mcp-mesh-registry serve
@@ -16,6 +16,9 @@ test: .venv/.dev  ## format, lint, types, house rules, the whole suite
 	$(BIN)/ruff check .
 	$(BIN)/mypy registry tests benchmarks deploy
 	$(BIN)/pytest
+
+fleet: .venv/.dev  ## every fault a fleet survives, the slow ones too; needs some minutes, and root for a few
+	$(BIN)/pytest -m fault
 
 fix: .venv/.dev  ## what a machine can mend
 	$(BIN)/ruff format .

@@ -5,6 +5,7 @@ server for tests that pause, kill or misconfigure theirs.
 """
 
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -49,10 +50,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "poisoned(why): damages data on purpose, so the check after the test is left out"
     )
+    config.addinivalue_line("markers", "fault(number, what): survives this fault; README.md has the table")
+    config.addinivalue_line("markers", "slow: too long for every day; `make fleet` runs it")
+
+
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Note which faults a test survives, for the summary."""
+    item.user_properties += [("fault", mark.args[0]) for mark in item.iter_markers("fault")]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print why tests were skipped: for want of a server or a program that is not there."""
+    """Print what fleets survived, and why tests were skipped: for want of a server or a program that is not there."""
+    faults: set[int] = set()
+    counted: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "fault":
+                faults.add(int(value))
+            elif name == "tally":
+                counted.update(value)
+    if faults:
+        terminalreporter.write_line(f"{len(faults)} faults survived: {', '.join(map(str, sorted(faults)))}")
+        terminalreporter.write_line(", ".join(f"{count} {name}" for name, count in counted.items()) + "; nothing lost")
     skipped = terminalreporter.getreports("skipped")
     for reason in sorted({report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)}):
         terminalreporter.write_line(reason)

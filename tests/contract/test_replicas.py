@@ -225,6 +225,7 @@ class TwoReplicas(RuleBasedStateMachine):
         return state
 
 
+@pytest.mark.fault(39, "Registering, unregistering and sweeping race")
 def test_two_replicas_and_the_reference_never_disagree() -> None:
     """The promise of the whole store floor, in one machine."""
     with RedisServer() as server:

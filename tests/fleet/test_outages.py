@@ -56,6 +56,7 @@ def outage(replica: Replica) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.fault(10, "Redis is frozen for longer than agents may be silent")
 def test_after_redis_was_frozen_longer_than_a_timeout_everybody_who_beats_again_stays(server: RedisServer) -> None:
     """The replica lives meanwhile; who does not come back is degraded its own timeout after the outage."""
     with replicas(server.url, 1) as (replica,), Beating([replica], FLEET):
@@ -99,6 +100,7 @@ def test_when_no_replica_ran_nobody_is_blamed_for_that(server: RedisServer) -> N
         assert changes(server.url, "degraded") == []
 
 
+@pytest.mark.fault(27, "The clock of Redis is stepped, either way")
 @pytest.mark.parametrize("seconds", [-2 * HOUR, HOUR], ids=["back", "ahead"])
 def test_when_the_clock_of_redis_is_stepped_the_living_stay_and_the_dead_die(
     stepping: SteppingServer, seconds: int

@@ -147,6 +147,7 @@ def history(url: str) -> Past:
     return Past(changes)
 
 
+@pytest.mark.fault(2, "All replicas are restarted, one after the other")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("balancer", [our_balancer, haproxy], ids=["ours", "haproxy"])
 async def test_a_rolling_restart_fails_no_request(balancer: BalancerAt, tmp_path: Path) -> None:

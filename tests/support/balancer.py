@@ -22,7 +22,7 @@ defaults
     mode http
     timeout connect 2s
     timeout client 60s
-    timeout server 60s
+    timeout server {server_timeout}
     # What fails is to be seen: no second try hides it.
     retries 0
 frontend registry
@@ -143,15 +143,15 @@ async def our_balancer(urls: Sequence[str], _folder: Path) -> AsyncIterator[str]
 
 
 @contextlib.asynccontextmanager
-async def haproxy(urls: Sequence[str], folder: Path) -> AsyncIterator[str]:
-    """Provide the URL of an haproxy in front of these replicas, all of which are ready."""
+async def haproxy(urls: Sequence[str], folder: Path, *, server_timeout: str = "60s") -> AsyncIterator[str]:
+    """Provide the URL of an haproxy in front of these replicas, all of which are ready; it cuts what is silent."""
     assert HAPROXY is not None
     port = free_port()
     servers = "".join(
         f"    server replica{at} {host}:{at_port}\n" for at, (host, at_port) in enumerate(map(_address, urls))
     )
     configuration = folder / "haproxy.cfg"
-    configuration.write_text(_CONFIGURATION.format(port=port) + servers)
+    configuration.write_text(_CONFIGURATION.format(port=port, server_timeout=server_timeout) + servers)
     with (folder / "haproxy.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(HAPROXY, "-db", "-f", str(configuration), stdout=log, stderr=log)
     try:

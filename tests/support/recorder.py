@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
-from registry.model.agent import Agent
+from registry.model.agent import Agent, Status
 from registry.model.change import Change
 
 Wants = Callable[[Agent], bool]
@@ -142,6 +142,34 @@ class Past:
         for before, change in zip(self.changes, self.changes[1:], strict=False):
             if change.prev != before.version:
                 yield change.version
+
+    def agents(self) -> dict[str, Agent]:
+        """Return the agents that the whole log leaves."""
+        agents = dict(self._before)
+        for change in self.changes:
+            if change.agent is not None:
+                agents.pop(change.agent.id, None)
+                if change.kind != "remove":
+                    agents[change.agent.id] = change.agent
+        return agents
+
+    def steps(self) -> Iterator[tuple[Status | None, Change]]:
+        """Give each change of an agent with the status the change before left it in, None where there was none."""
+        statuses: dict[str, Status] = {agent.id: agent.status for agent in self._before.values()}
+        for change in self.changes:
+            if change.agent is None:
+                continue
+            yield statuses.pop(change.agent.id, None), change
+            if change.kind != "remove":
+                statuses[change.agent.id] = change.agent.status
+
+    def removals(self, agent_id: str) -> list[int]:
+        """Return the versions at which an agent was removed."""
+        return [
+            change.version
+            for change in self.changes
+            if change.kind == "remove" and change.agent is not None and change.agent.id == agent_id
+        ]
 
     def events(self, wants: Wants) -> list[Seen]:
         """Return what a watch of everything that `wants` must see from the beginning on."""

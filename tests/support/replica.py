@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,7 @@ from typing import Self
 import httpx2
 
 from tests.support.eventually import wait_until
+from tests.support.redis_server import GUARD
 
 # What the process gets of our environment; a REGISTRY_… or REDIS_URL of the developer's own is none of a test's.
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LANG")
@@ -24,11 +26,13 @@ class Replica:
     """`python -m registry` on a free port, until `stop()` or `kill()`; as a context manager it starts and stops.
 
     `redis_url` is the store, None for the embedded one; `env` adds to its environment. `url` is where it listens, and
-    `log` all it has written.
+    `log` all it has written. `within` stands before the
+    command, such as one that enters a network namespace.
     """
 
-    def __init__(self, redis_url: str | None = None, **env: str) -> None:
+    def __init__(self, redis_url: str | None = None, *, within: Sequence[str] = (), **env: str) -> None:
         self.url = ""
+        self._within = tuple(within)
         store = {} if redis_url is None else {"REDIS_URL": redis_url}
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         self._env = {**inherited, "REGISTRY_PORT": "0", **store, **env}
@@ -70,7 +74,12 @@ class Replica:
         self._log = Path(name)
         with os.fdopen(handle, "wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "registry"], env=self._env, stdout=log, stderr=subprocess.STDOUT
+                ["/bin/sh", "-c", GUARD, "mesh-replica", *self._within, sys.executable, "-m", "registry"],
+                env=self._env,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         try:
             self.url = wait_until(self._announced, description="the replica listens", timeout=15)
@@ -100,12 +109,28 @@ class Replica:
         process.wait()
         self._forget()
 
+    def pause(self) -> None:
+        """Freeze the process: its sockets stay open, nothing is answered."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        self._running().send_signal(signal.SIGCONT)
+
+    @property
+    def resident(self) -> int:
+        """The bytes of memory it occupies."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the replica does not run"
         return self._process
 
     def _forget(self) -> None:
-        self._process = None
+        process, self._process = self._running(), None
+        if process.stdin is not None:
+            process.stdin.close()
         if self._log is not None:
             self._log.unlink(missing_ok=True)
             self._log = None

@@ -1,0 +1,19 @@
+"""A fleet under load for each fault, and what it counted."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
+from functools import partial
+
+import pytest
+
+from tests.support import under_load
+from tests.support.under_load import Fleet
+
+FleetMaker = Callable[..., AbstractAsyncContextManager[Fleet]]
+
+
+@pytest.fixture
+def a_fleet(record_property: Callable[[str, object], None]) -> FleetMaker:
+    """Provide what raises a fleet, `under_load.a_fleet`; what it counted is shown when all tests are done."""
+    return partial(under_load.a_fleet, tallied=lambda tally: record_property("tally", asdict(tally)))

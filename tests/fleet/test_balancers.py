@@ -1,0 +1,142 @@
+"""What stands before the replicas: one of them dies behind it, it buffers, it cuts what is silent."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.conftest import FleetMaker
+from tests.support.balancer import HAPROXY, haproxy, our_balancer
+from tests.support.calls import a_registration
+from tests.support.crowd import Writer
+from tests.support.eventually import async_wait_until
+from tests.support.ports import free_port
+from tests.support.raw_http import a_line
+from tests.support.under_load import Fleet
+from tests.support.watch_client import watch
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+WRITERS = 50
+BalancerAt = Callable[[Sequence[str], Path], AbstractAsyncContextManager[str]]
+
+_NGINX = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream replicas {{ {servers} }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://replicas;
+            proxy_buffering on;
+            proxy_buffers 8 64k;
+            proxy_http_version 1.1;
+        }}
+    }}
+}}
+"""
+
+
+@contextlib.asynccontextmanager
+async def buffering(urls: Sequence[str], folder: Path) -> AsyncIterator[str]:
+    """Provide the URL of an nginx that buffers what it passes on."""
+    assert NGINX is not None
+    port = free_port()
+    servers = " ".join(f"server {url.removeprefix('http://')};" for url in urls)
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers))
+    process = await asyncio.create_subprocess_exec(NGINX, "-c", configuration, "-e", folder / "error.log")
+    try:
+        await async_wait_until(lambda: listens(port), description="nginx listens")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def listens(port: int) -> bool:
+    """Tell whether somebody answers there."""
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        async with a_line(f"http://127.0.0.1:{port}") as line:
+            return (await line.ask("GET", "/health")).status == 200
+    return False
+
+
+@pytest.mark.fault(1, "A replica is killed, behind a balancer")
+@pytest.mark.parametrize("balancer", [our_balancer, haproxy], ids=["ours", "haproxy"])
+async def test_a_killed_replica_costs_what_was_on_its_way(
+    a_fleet: FleetMaker, balancer: BalancerAt, tmp_path: Path
+) -> None:
+    """With 50 writers more, no call fails that begins a second after; watchers go on elsewhere and miss nothing."""
+    if balancer is haproxy and HAPROXY is None:
+        pytest.skip("haproxy is not installed; apt-get install haproxy")
+    async with a_fleet() as fleet, balancer(fleet.urls, tmp_path) as url:
+        fleet.crowd.urls[:] = [url]
+        fleet.lossy(url)
+        async with asyncio.TaskGroup() as more:
+            for number in range(WRITERS):
+                more.create_task(Writer(fleet.crowd, 100 + number).run())
+            await fleet.wrote(100)
+
+            await fleet.kill(1)
+            killed = time.monotonic()
+            await fleet.crowd.pause(1)
+            healed = time.monotonic()
+            await fleet.went_on()
+            await fleet.wrote(300)
+
+            assert {deed.status for deed in fleet.since(healed)} <= {200, 404}
+            failed = [deed for deed in fleet.since(killed) if deed.status not in (200, 404)]
+            assert len(failed) < WRITERS + 20
+            await fleet.settle()
+
+
+@pytest.mark.fault(43, "A balancer buffers, or cuts what is silent")
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed; apt-get install nginx")
+async def test_a_balancer_that_buffers_holds_no_event_back(a_fleet: FleetMaker, tmp_path: Path) -> None:
+    """Streams ask it not to: an event comes through at once."""
+    async with a_fleet() as fleet, buffering(fleet.urls, tmp_path) as url, watch(url, agent_id="urgent") as stream:
+        for number in range(5):
+            sent = time.monotonic()
+            async with a_line(fleet.urls[number % 3]) as line:
+                await line.ask("POST", "/agents", a_registration("urgent", labels={"n": str(number)}))
+            await stream.take(1)
+            assert time.monotonic() - sent < 1
+
+
+@pytest.mark.fault(43, "A balancer buffers, or cuts what is silent")
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed; apt-get install haproxy")
+async def test_a_balancer_that_cuts_loses_nothing(a_fleet: FleetMaker, tmp_path: Path) -> None:
+    """One that cuts each stream that is silent for half a second: watchers go on where they were."""
+    async with a_fleet() as fleet, haproxy(fleet.urls, tmp_path, server_timeout="500ms") as url:
+        last_for(fleet, "4s")
+        fleet.crowd.urls[:] = [url]
+        fleet.lossy(url)
+
+        for _ in range(3):
+            await fleet.went_on()
+        await fleet.wrote()
+        # Who sees no event learns from bookmarks alone how far it has come.
+        last_for(fleet, "300ms")
+        await fleet.settle()
+
+
+def last_for(fleet: Fleet, seconds: str) -> None:
+    """Let everybody's next watch end by itself after so long."""
+    for follower in fleet.followers:
+        follower.longest = seconds

@@ -1,0 +1,45 @@
+"""An old and a new release of the registry on one store, as during every upgrade."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.conftest import FleetMaker
+from tests.support.calls import a_registration
+from tests.support.raw_http import a_line
+from tests.support.source import PACKAGE, ROOT
+
+# What the other release does: its scripts have other digests, and write a field nobody here knows.
+_LINE = "agent.version = text(version)"
+
+
+def another_release(folder: Path) -> Path:
+    """Copy the package with its scripts, change the scripts, and return where it can be imported from."""
+    shutil.copytree(PACKAGE, folder / "registry", ignore=shutil.ignore_patterns("__pycache__", "lua"))
+    shutil.copytree(ROOT / "lua", folder / "lua")
+    change = folder / "lua" / "include" / "change.lua"
+    text = change.read_text(encoding="utf-8")
+    assert text.count(_LINE) == 1
+    change.write_text(text.replace(_LINE, f"{_LINE}\n  agent.colour = 'blue'"), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.fault(46, "Two releases on one store")
+async def test_two_releases_serve_side_by_side(a_fleet: FleetMaker, tmp_path: Path) -> None:
+    """Each keeps what the other writes beside what it knows, and neither harms an index."""
+    elsewhere = {"PYTHONPATH": str(another_release(tmp_path)), "PYTHONSAFEPATH": "1"}
+    async with a_fleet(of={1: elsewhere}) as fleet:
+        async with a_line(fleet.urls[1]) as line:
+            assert (await line.ask("POST", "/agents", a_registration("painted"))).status == 200
+        async with a_line(fleet.urls[0]) as line:
+            assert (await line.ask("POST", "/agents", a_registration("painted", name="new"))).status == 200
+            shown = (await line.ask("GET", "/agents/painted")).body
+        await fleet.wrote(100)
+        await fleet.marked()
+        await fleet.went_on()
+
+        painted = fleet.truth.redis.hgetall("{mesh}:agent:painted")
+        assert painted[b"colour"] == b"blue"
+        assert shown["name"] == "new"
+        assert not any("damaged" in replica.log for replica in fleet.replicas)

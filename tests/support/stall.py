@@ -1,0 +1,16 @@
+"""A blocking call in the middle of a running replica, as a bug in it would make one."""
+
+import os
+import signal
+from pathlib import Path
+
+from tests.support.replica import Replica
+
+STALL_SECONDS = 5.0
+# The environment of a replica that can be stalled.
+STALLING = {"PYTHONPATH": str(Path(__file__).with_name("stalling")), "STALL_SECONDS": str(STALL_SECONDS)}
+
+
+def stall(replica: Replica) -> None:
+    """Block the replica's event loop for a while."""
+    os.kill(replica.pid, signal.SIGUSR2)
