@@ -167,6 +167,7 @@ def _has_reached(recording: Recording, version: int) -> bool:
     return recording.reached >= version
 
 
+@pytest.mark.fault(19, "Sentinels promote another Redis")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_writes_come_back_soon_after_the_primary_is_gone(how: str, guarded: Guarded) -> None:
@@ -188,6 +189,7 @@ async def test_writes_come_back_soon_after_the_primary_is_gone(how: str, guarded
     assert all(-0.5 < before < 1 for before in lost)
 
 
+@pytest.mark.fault(20, "The old primary wakes beside the new one")
 @pytest.mark.timeout(120)
 async def test_an_old_primary_that_wakes_is_not_written_to(guarded: Guarded) -> None:
     """It believes for seconds that it is still the one; a connection that was idle meanwhile must not trust it."""

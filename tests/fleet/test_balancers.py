@@ -78,7 +78,9 @@ async def listens(port: int) -> bool:
 
 
 @pytest.mark.fault(1, "A replica is killed, behind a balancer")
-@pytest.mark.parametrize("balancer", [our_balancer, haproxy], ids=["ours", "haproxy"])
+@pytest.mark.parametrize(
+    "balancer", [our_balancer, pytest.param(haproxy, marks=pytest.mark.slow)], ids=["ours", "haproxy"]
+)
 async def test_a_killed_replica_costs_what_was_on_its_way(
     a_fleet: FleetMaker, balancer: BalancerAt, tmp_path: Path
 ) -> None:
@@ -121,6 +123,7 @@ async def test_a_balancer_that_buffers_holds_no_event_back(a_fleet: FleetMaker, 
 
 @pytest.mark.fault(43, "A balancer buffers, or cuts what is silent")
 @pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed; apt-get install haproxy")
+@pytest.mark.slow
 async def test_a_balancer_that_cuts_loses_nothing(a_fleet: FleetMaker, tmp_path: Path) -> None:
     """One that cuts each stream that is silent for half a second: watchers go on where they were."""
     async with a_fleet() as fleet, haproxy(fleet.urls, tmp_path, server_timeout="500ms") as url:

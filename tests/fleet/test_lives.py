@@ -63,6 +63,7 @@ async def test_a_real_scale_down_is_no_mass_silence(a_fleet: FleetMaker) -> None
 
 
 @pytest.mark.fault(30, "An agent flaps")
+@pytest.mark.slow
 async def test_a_flapping_agent_makes_two_events_a_turn(a_fleet: FleetMaker) -> None:
     """Marked and back, again and again: never more than one event for each, however often it beats in between.
 

@@ -59,6 +59,7 @@ async def test_another_leads_within_a_lease_and_two_seconds(a_fleet: FleetMaker)
 
 
 @pytest.mark.fault(4, "The leader is paused for longer than its lease")
+@pytest.mark.slow
 async def test_a_leader_that_slept_steps_down_before_it_sweeps(a_fleet: FleetMaker) -> None:
     """By its own clock, so that not even one late sweep of it reaches Redis, where it would be refused."""
     async with a_fleet() as fleet:
@@ -107,6 +108,7 @@ async def _stopped(fleet: Fleet, number: int) -> bool:
 
 
 @pytest.mark.fault(6, "The lock is deleted while it is held")
+@pytest.mark.slow
 async def test_a_deleted_lock_leaves_one_leader_of_a_later_epoch(a_fleet: FleetMaker) -> None:
     """Whoever takes it; the old one notices at its next renewal."""
     async with a_fleet() as fleet:
@@ -186,6 +188,7 @@ async def _answers(fleet: Fleet, number: int) -> bool:
 
 
 @pytest.mark.fault(50, "The leader's event loop stands still")
+@pytest.mark.slow
 async def test_a_leader_whose_loop_stands_still_steps_down(a_fleet: FleetMaker) -> None:
     """A blocking call longer than the lease: another leads, and the first does not sweep when it wakes."""
     async with a_fleet(**STALLING) as fleet:

@@ -149,7 +149,9 @@ def history(url: str) -> Past:
 
 @pytest.mark.fault(2, "All replicas are restarted, one after the other")
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("balancer", [our_balancer, haproxy], ids=["ours", "haproxy"])
+@pytest.mark.parametrize(
+    "balancer", [our_balancer, pytest.param(haproxy, marks=pytest.mark.slow)], ids=["ours", "haproxy"]
+)
 async def test_a_rolling_restart_fails_no_request(balancer: BalancerAt, tmp_path: Path) -> None:
     """Nobody notices: every answer is 200, every stream ends with a bookmark and goes on elsewhere, nothing is lost."""
     if balancer is haproxy and HAPROXY is None:

@@ -128,6 +128,7 @@ async def test_a_frozen_store_is_503_in_time(a_fleet: FleetMaker) -> None:
 
 
 @pytest.mark.fault(10, "Redis is frozen for longer than agents may be silent")
+@pytest.mark.slow
 async def test_nobody_is_called_silent_who_could_not_be_heard(a_fleet: FleetMaker) -> None:
     """Twice their timeout; when it thaws, each has one whole timeout to be heard again."""
     async with a_fleet(striver_timeout=3) as fleet:
@@ -171,10 +172,10 @@ async def test_too_many_connections_to_the_store_are_503(a_fleet: FleetMaker) ->
 
 @pytest.mark.fault(18, "SCRIPT FLUSH again and again")
 async def test_forgotten_scripts_go_unnoticed(a_fleet: FleetMaker) -> None:
-    """Every 50 ms for ten seconds, and not one call fails."""
+    """Every 50 ms for five seconds, and not one call fails."""
     async with a_fleet() as fleet:
         before = fleet.refusals
-        until = time.monotonic() + 10
+        until = time.monotonic() + 5
         while time.monotonic() < until:
             fleet.truth.redis.script_flush()
             await fleet.crowd.pause(0.05)

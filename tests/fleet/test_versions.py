@@ -26,6 +26,7 @@ def another_release(folder: Path) -> Path:
 
 
 @pytest.mark.fault(46, "Two releases on one store")
+@pytest.mark.slow
 async def test_two_releases_serve_side_by_side(a_fleet: FleetMaker, tmp_path: Path) -> None:
     """Each keeps what the other writes beside what it knows, and neither harms an index."""
     elsewhere = {"PYTHONPATH": str(another_release(tmp_path)), "PYTHONSAFEPATH": "1"}

@@ -49,6 +49,7 @@ DEAF, COST, LET_GO = 5, 1 << 20, 15
 
 
 @pytest.mark.fault(31, "Watchers never read")
+@pytest.mark.slow
 async def test_deaf_watchers_are_let_go_and_cost_nothing(a_fleet: FleetMaker) -> None:
     """Within 15 s; their replica needs at most a megabyte for each more than those that have none."""
     async with a_fleet(within=55) as fleet:

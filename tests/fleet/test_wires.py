@@ -62,6 +62,7 @@ async def test_a_registration_that_is_tried_again_is_one(a_fleet: FleetMaker) ->
 
 
 @pytest.mark.fault(14, "Redis is slow")
+@pytest.mark.slow
 async def test_a_slow_store_slows_and_fails_nothing(a_fleet: FleetMaker) -> None:
     """200 ms more for each exchange: 20 who register at a time wait less than a second, in 99 of 100 cases."""
     async with a_fleet(proxied=True) as fleet:
@@ -144,6 +145,7 @@ async def test_too_many_calls_are_refused_and_told_when_to_come_again(a_fleet: F
 
 
 @pytest.mark.fault(36, "News of changes comes late, and without a bell")
+@pytest.mark.slow
 async def test_bookmarks_wait_for_what_they_vouch_for(a_fleet: FleetMaker) -> None:
     """On wires of any slowness no bookmark runs ahead of an event that was not written to its stream."""
     async with a_fleet(proxied=True) as fleet:
