@@ -86,6 +86,11 @@ class Shelf:
             self._weight -= freed
             oldest.array = None
 
+    def drop(self, answer: Answer) -> None:
+        """Let go of an answer that nobody can ask for any more, and of the agents it holds."""
+        _, freed = self._joined.pop(id(answer), (answer, 0))
+        self._weight -= freed
+
 
 class Kept:
     """Keeps the answers asked for lately. What it returns is always of the view's version."""
@@ -99,6 +104,8 @@ class Kept:
         answer = self._answers.get(query)
         if answer is None or answer.view is not view or not history.holds(answer.examined):
             matcher = Matcher(query) if answer is None else answer.matcher
+            if answer is not None:
+                self._shelf.drop(answer)
             records = matcher.select(view)
             answer = self._answers[query] = Answer(matcher, view, records, view.version, view.version, self._shelf)
             answer.records.sort(key=answer.place)
@@ -106,7 +113,7 @@ class Kept:
             _follow(answer, view, history)
         self._answers.move_to_end(query)
         if len(self._answers) > _MOST:
-            self._answers.popitem(last=False)
+            self._shelf.drop(self._answers.popitem(last=False)[1])
         return answer
 
 

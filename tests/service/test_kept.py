@@ -288,3 +288,22 @@ def test_joined_lists_are_let_go_when_they_weigh_too_much(monkeypatch: pytest.Mo
 
     assert mesh.answer().array is None
     assert newer.array is not None
+
+
+def test_an_answer_made_anew_leaves_nothing_of_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shelf held every joined answer that was made anew or let go, with its agents, until their lists alone weighed
+    64 MiB; a replica under churn grew by megabytes a minute.
+    """
+    monkeypatch.setattr(kept, "_MOST", 2)
+    mesh = Mesh(most=2)
+    for number in range(50):
+        mesh.write("a", labels={"turn": str(number)})
+        mesh.write("b", labels={"turn": str(number)})
+        mesh.write("c", labels={"turn": str(number)})
+        mesh.answer(agent_id="a").joined()
+        mesh.answer(agent_id="b").joined()
+        mesh.answer(agent_id="c").joined()
+
+    shelf = mesh.kept._shelf
+    assert {id(answer) for answer in mesh.kept._answers.values()} == set(shelf._joined)
+    assert shelf._weight == sum(len(answer.joined()) for answer in mesh.kept._answers.values())
