@@ -28,8 +28,8 @@ class Reading:
         """Return an answer or a refusal; one that may be old tells how old, as `stale_seconds`.
 
         `from_memory` asks the same of whatever a replica holds; it is asked where no replica can be fresh. Do not
-        `keep` what is another answer each time. Raises RegistryUnavailable or RegistryTimeout where nothing is left to answer
-        from.
+        `keep` what is another answer each time. Raises RegistryUnavailable or RegistryTimeout where nothing is left to
+        answer from.
         """
         key = ask.path, ask.query, ask.body
         held = self._kept.get(key) if keep else None
