@@ -291,8 +291,9 @@ def test_joined_lists_are_let_go_when_they_weigh_too_much(monkeypatch: pytest.Mo
 
 
 def test_an_answer_made_anew_leaves_nothing_of_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shelf held every joined answer that was made anew or let go, with its agents, until their lists alone weighed
-    64 MiB; a replica under churn grew by megabytes a minute.
+    """The shelf held every joined answer that was made anew or let go, until their lists alone weighed 64 MiB.
+
+    A replica under churn grew by megabytes a minute.
     """
     monkeypatch.setattr(kept, "_MOST", 2)
     mesh = Mesh(most=2)
