@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -e
 
-.PHONY: run test fleet fix demo bench compose-test clean
+.PHONY: run test fleet fix demo bench compose-test manifests clean
 
 run: .venv/.run  ## the registry with the embedded store on port 8000
 	@$(BIN)/mcp-mesh-registry serve
@@ -30,6 +30,9 @@ bench: .venv/.dev  ## the figures of benchmarks/README.md
 compose-test: .venv/.dev  ## the stack of compose.yaml in Docker: up, loaded, hurt, down
 	@$(BIN)/python -m deploy.tools
 
+manifests: .venv/.dev  ## deploy/kubernetes, from the chart
+	$(BIN)/python -m deploy.tools.manifests
+
 .venv/bin/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
@@ -40,6 +43,8 @@ compose-test: .venv/.dev  ## the stack of compose.yaml in Docker: up, loaded, hu
 
 .venv/.dev: pyproject.toml | .venv/bin/pip
 	$(INSTALL) '.[dev]'
+# Helm as a library: it asks for Python 3.12 and needs no more than 3.11. Where there is none, tests that render are skipped.
+	-$(BIN)/pip install --quiet --disable-pip-version-check --ignore-requires-python 'helm-sdkpy>=0.1.32'
 	@touch .venv/.run $@
 
 clean:

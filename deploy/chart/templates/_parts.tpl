@@ -1,0 +1,97 @@
+{{/* What is said more than once. Names are fixed: one release in a namespace, whatever it is called. */}}
+
+{{/* The three hosts of Redis, by the names that outlive their pods. */}}
+{{- define "redis.hosts" -}}
+mcp-mesh-redis-0.mcp-mesh-redis mcp-mesh-redis-1.mcp-mesh-redis mcp-mesh-redis-2.mcp-mesh-redis
+{{- end }}
+
+{{- define "redis.url" -}}
+{{- if .Values.redis.enabled -}}
+redis+sentinel://:$(REDIS_PASSWORD)@{{ include "redis.hosts" . | replace " " "," }}/mesh?sentinel_password=$(REDIS_PASSWORD)
+{{- else -}}
+{{ .Values.redis.url }}
+{{- end -}}
+{{- end }}
+
+{{- define "selector" -}}
+app.kubernetes.io/name: mcp-mesh-registry
+{{- end }}
+
+{{- define "labels" -}}
+{{ include "selector" . }}
+app.kubernetes.io/component: registry
+app.kubernetes.io/part-of: mcp-mesh
+{{- end }}
+
+{{- define "redis.selector" -}}
+app.kubernetes.io/name: mcp-mesh-redis
+{{- end }}
+
+{{- define "redis.labels" -}}
+{{ include "redis.selector" . }}
+app.kubernetes.io/component: store
+app.kubernetes.io/part-of: mcp-mesh
+{{- end }}
+
+{{- define "backup.selector" -}}
+app.kubernetes.io/name: mcp-mesh-backup
+{{- end }}
+
+{{- define "backup.labels" -}}
+{{ include "backup.selector" . }}
+app.kubernetes.io/component: backup
+app.kubernetes.io/part-of: mcp-mesh
+{{- end }}
+
+{{/* Nobody in particular, who may gain nothing: what the restricted Pod Security Standard asks for. */}}
+{{- define "pod.security" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "container.security" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* The way to Redis, the same for replicas and backups. */}}
+{{- define "redis.env" -}}
+{{- with include "redis.url" . -}}
+- name: REDIS_PASSWORD
+  valueFrom:
+    secretKeyRef: {name: {{ $.Values.secret.name }}, key: REDIS_PASSWORD, optional: {{ not $.Values.redis.enabled }}}
+- name: REDIS_URL
+  value: {{ . | quote }}
+{{- end -}}
+{{- end }}
+
+{{/* Pods with these labels on nodes of their own. Takes a list: labels, and whether that is a must. */}}
+{{- define "apart" -}}
+podAntiAffinity:
+{{- if eq (index . 1) "required" }}
+  requiredDuringSchedulingIgnoredDuringExecution:
+    - labelSelector:
+        matchLabels: {{- index . 0 | nindent 10 }}
+      topologyKey: kubernetes.io/hostname
+{{- else }}
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        labelSelector:
+          matchLabels: {{- index . 0 | nindent 12 }}
+        topologyKey: kubernetes.io/hostname
+{{- end }}
+{{- end }}
+
+{{- define "spread" -}}
+- maxSkew: 1
+  topologyKey: topology.kubernetes.io/zone
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- . | nindent 6 }}
+{{- end }}
