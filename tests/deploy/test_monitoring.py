@@ -1,0 +1,170 @@
+"""The dashboard and the alerts: of metrics that are there, in queries Prometheus understands."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx2
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from deploy.tools.manifests import CHART
+from tests.deploy.objects import named, overlay
+from tests.support.calls import a_registration
+from tests.support.replica import Replica
+
+ALERTS = CHART / "monitoring" / "alerts.yaml"
+DASHBOARD = CHART / "monitoring" / "dashboard.json"
+# Of the kubelet, beside ours.
+FOREIGN = {"container_cpu_usage_seconds_total", "container_memory_working_set_bytes"}
+
+_NAME = re.compile(r"\b(?:mcp_registry|container)_[a-z0-9_]+\b")
+
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+
+
+def alerts() -> dict[str, str]:
+    """Return the expression of every alert, by its name."""
+    groups = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+
+
+def queries() -> dict[str, str]:
+    """Return every query of the dashboard, by its panel, with variables filled in."""
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    return {
+        f"{panel['title']} {target['refId']}": target["expr"]
+        .replace("$__rate_interval", "1m")
+        .replace("$namespace", "mcp-mesh")
+        for panel in panels
+        for target in panel["targets"]
+    }
+
+
+@pytest.fixture
+def served(redis_url: str) -> set[str]:
+    """Provide the names of all samples a replica serves once it has been called, as a scraper sees them."""
+    with Replica(redis_url) as replica:
+        httpx2.post(f"{replica.url}/agents", json=a_registration())
+        httpx2.get(f"{replica.url}/agents/nobody")
+        text = httpx2.get(f"{replica.url}/metrics/prometheus").text
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    names = set(re.findall(r"^([a-z_0-9]+)[ {]", text, re.MULTILINE))
+    # What has not happened yet has no sample, but a type.
+    return names | {name for name, kind in types.items() if kind == "counter"}
+
+
+def test_every_metric_is_there(served: set[str]) -> None:
+    """Under the name a replica serves it by, in every alert and every panel."""
+    used = {name: set(_NAME.findall(query)) for name, query in [*alerts().items(), *queries().items()]}
+    unknown = {name: metrics - served - FOREIGN for name, metrics in used.items()}
+
+    assert all(used.values())
+    assert {name: metrics for name, metrics in unknown.items() if metrics} == {}
+
+
+def test_the_dashboard_is_whole() -> None:
+    """Its panels have ids and places of their own."""
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    cells = [
+        (panel["gridPos"]["x"] + x, panel["gridPos"]["y"] + y)
+        for panel in panels
+        for x in range(panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["h"])
+    ]
+
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
+
+
+@needs_promtool
+def test_prometheus_understands_them(tmp_path: Path) -> None:
+    """The alerts as they are, and the dashboard's queries as if they were rules."""
+    rules = [{"record": f"query:{at}", "expr": query} for at, query in enumerate(queries().values())]
+    (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}))
+
+    for path in (ALERTS, tmp_path / "queries.yaml"):
+        ran = subprocess.run(
+            ["promtool", "check", "rules", path], capture_output=True, check=False, timeout=20, text=True
+        )
+        assert ran.returncode == 0, ran.stderr
+
+
+# What a mesh of two replicas looks like to Prometheus, minute by minute, and what that must ring.
+HEALTHY = {
+    'mcp_registry_ready{pod="a"}': "1x20",
+    'mcp_registry_ready{pod="b"}': "1x20",
+    'mcp_registry_leading{pod="a"}': "1x20",
+    'mcp_registry_leading{pod="b"}': "0x20",
+    'mcp_registry_behind_seconds{pod="a"}': "0x20",
+    'mcp_registry_agents_total{pod="a"}': "100x20",
+    'mcp_registry_agents_by_status{pod="a",status="degraded"}': "5x20",
+    'mcp_registry_agents_by_status{pod="a",status="expired"}': "0x20",
+    'mcp_registry_requests_total{pod="a",status="200"}': "0+6000x20",
+    'mcp_registry_errors_total{pod="a",status="503"}': "0+1x20",
+    'mcp_registry_errors_total{pod="a",status="404"}': "0+6000x20",
+    'mcp_registry_overdue_agents{pod="a"}': "0x20",
+    'mcp_registry_hold{pod="a"}': "0x20",
+    'mcp_registry_loop_errors_total{pod="a",loop="sweep"}': "0x20",
+    'mcp_registry_script_duration_seconds_bucket{pod="a",le="0.01"}': "0+6000x20",
+    'mcp_registry_script_duration_seconds_bucket{pod="a",le="1"}': "0+6000x20",
+    'mcp_registry_script_duration_seconds_bucket{pod="a",le="+Inf"}': "0+6000x20",
+}
+BAD_DAYS = {
+    "RegistryDown": {'mcp_registry_ready{pod="a"}': "0x20", 'mcp_registry_ready{pod="b"}': "0x20"},
+    "RegistryReplicaNotReady": {'mcp_registry_ready{pod="b"}': "0x20"},
+    "RegistryNotSwept": {'mcp_registry_leading{pod="a"}': "0x20"},
+    "RegistryTwoLeaders": {'mcp_registry_leading{pod="b"}': "1x20"},
+    "RegistryStale": {'mcp_registry_behind_seconds{pod="a"}': "30x20"},
+    "RegistryErrors": {'mcp_registry_errors_total{pod="a",status="503"}': "0+600x20"},
+    "RegistrySlow": {'mcp_registry_script_duration_seconds_bucket{pod="a",le="0.01"}': "0+3000x20"},
+    "RegistryAgentsSilent": {'mcp_registry_agents_by_status{pod="a",status="degraded"}': "50x20"},
+    "RegistryHold": {'mcp_registry_hold{pod="a"}': "1x20", 'mcp_registry_overdue_agents{pod="a"}': "60x20"},
+    "RegistrySweepLate": {'mcp_registry_overdue_agents{pod="a"}': "60x20"},
+    "RegistryLoopFails": {'mcp_registry_loop_errors_total{pod="a",loop="sweep"}': "0+60x20"},
+}
+
+
+@needs_promtool
+@pytest.mark.parametrize("name", [None, *alerts()])
+def test_an_alert_rings_when_it_should_and_is_silent_on_a_good_day(name: str | None, tmp_path: Path) -> None:
+    """Twenty minutes of a mesh, in Prometheus' own test of rules; nothing else rings with it but what is in it."""
+    series = HEALTHY | BAD_DAYS.get(name or "", {})
+    with_it = {"RegistryDown": ["RegistryReplicaNotReady"]}.get(name or "", [])
+    rings = sorted([name, *with_it]) if name else []
+    expression = 'count by (alertname) (ALERTS{alertstate="firing"}) > bool 0'
+    expected = [{"labels": f'{{alertname="{each}"}}', "value": 1} for each in rings]
+    test = {
+        "rule_files": [str(ALERTS)],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": key, "values": values} for key, values in series.items()],
+                "promql_expr_test": [{"expr": expression, "eval_time": "19m", "exp_samples": expected}],
+            }
+        ],
+    }
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(test), encoding="utf-8")
+    ran = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "test.yaml"], capture_output=True, check=False, timeout=30, text=True
+    )
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_every_alert_has_its_bad_day() -> None:
+    """Which shows that it rings."""
+    assert BAD_DAYS.keys() == alerts().keys()
+
+
+def test_what_prometheus_is_given_is_that_file() -> None:
+    """The operator's rule and Grafana's ConfigMap hold both files, word for word."""
+    objects = overlay("monitoring")
+    rule = named(objects, "PrometheusRule", "mcp-mesh-registry")
+    board = named(objects, "ConfigMap", "mcp-mesh-registry-dashboard")
+
+    assert rule["spec"] == yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
+    assert json.loads(board["data"]["mcp-mesh-registry.json"]) == json.loads(DASHBOARD.read_text(encoding="utf-8"))
