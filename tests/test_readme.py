@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Which sections are typed along, and the blocks in them that are not, by their reason.
 TYPED = ("Quick tour", "How to")
-NOT_RUN = {"needs Docker", "installs packages and keeps the terminal", "keeps the terminal"}
+NOT_RUN = {"needs Docker", "needs a cluster", "installs packages and keeps the terminal", "keeps the terminal"}
 
 _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>.*?) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
