@@ -61,11 +61,11 @@ class Following:
         failures = 0
         while True:
             order = await self._endpoints.order(anew=failures > 0)
-            began, wait = time.monotonic(), 0.0
+            began, wait, stood = time.monotonic(), 0.0, False
             try:
                 async with contextlib.aclosing(self._connection(order[0])) as batches:
                     async for batch in batches:
-                        failures = 0
+                        failures, stood = 0, True
                         backoff.reset()
                         yield batch
             except WatchExpired:
@@ -77,7 +77,7 @@ class Following:
                 wait = failure.retry_after or 0.0
                 if failures + 1 >= len(order):
                     self._caller.note("offline" if failure.answer is None else "degraded", failure)
-            if time.monotonic() - began >= _TOO_SHORT and failures == 0:
+            if stood and time.monotonic() - began >= _TOO_SHORT:
                 continue
             failures += 1
             if failures >= len(order):
