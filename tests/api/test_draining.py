@@ -322,11 +322,11 @@ async def test_a_watch_of_those_in_service_sees_them_leave_and_come_back(redis_u
     """DELETED when one begins to drain, ADDED when it ends; what it says of itself meanwhile is nothing to it."""
     async with serving(redis_url) as served:
         client = served.client
-        await register(client)
+        since = {"resource_version": await register(client)}
         async with (
-            watch(served.url, draining="false") as stream,
-            watch(served.url, draining="true") as others,
-            watch(served.url) as everything,
+            watch(served.url, draining="false", **since) as stream,
+            watch(served.url, draining="true", **since) as others,
+            watch(served.url, **since) as everything,
         ):
             drained = (await drain(client))["resource_version"]
             await register(client, labels={"k": "1"})
