@@ -14,7 +14,7 @@ demo: .venv/.run  ## three replicas, 100 then 500 agents at once
 test: .venv/.dev  ## format, lint, types, house rules, the whole suite
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy registry tests benchmarks deploy
+	$(BIN)/mypy registry tests benchmarks deploy examples
 	$(BIN)/pytest
 
 fleet: .venv/.dev  ## every fault a fleet survives, the slow ones too; needs some minutes, and root for a few

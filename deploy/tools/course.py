@@ -206,7 +206,7 @@ class Course:
     async def _all_there(self, replicas: Sequence[Container]) -> None:
         with self._report.row("every replica, asked by itself, lists every agent") as row:
             for replica in replicas:
-                listed = (await replica.ask("/agents?fields=id")).ids
+                listed = (await replica.ask("/agents?fields=id&namespace=demo")).ids
                 missing = {*self._registered} - {*listed}
                 _holds(sorted(listed) == sorted(self._registered), f"{replica.name} misses {len(missing)}")
             row.came = f"{len(replicas)} x {len(self._registered)}"

@@ -48,7 +48,7 @@ def test_what_replicas_are_told_are_settings() -> None:
     assert {name: environ[name] for name in both} == {name: image[name] for name in both}
 
 
-@pytest.mark.parametrize("name", ["redis", "registry", "balancer"])
+@pytest.mark.parametrize("name", ["redis", "registry", "balancer", "date-service", "greeting"])
 def test_nobody_can_do_more_than_he_must(name: str) -> None:
     """No root file system to write to, no privileges to gain; all of them come back when they die."""
     assert service(name)["read_only"] is True
@@ -57,8 +57,9 @@ def test_nobody_can_do_more_than_he_must(name: str) -> None:
 
 
 def test_a_replica_has_no_capability() -> None:
-    """Nor does the balancer."""
-    assert service("registry")["cap_drop"] == service("balancer")["cap_drop"] == ["ALL"]
+    """Nor do the balancer and the sample agents."""
+    for name in ("registry", "balancer", "date-service", "greeting"):
+        assert service(name)["cap_drop"] == ["ALL"]
 
 
 def test_only_the_balancer_is_published_and_only_here() -> None:
@@ -87,6 +88,19 @@ def test_the_files_it_names_are_there() -> None:
     assert (ROOT / here) == HAPROXY
     assert there in service("balancer")["command"]
     assert mode == "ro"
+
+
+@pytest.mark.parametrize(("name", "needs"), [("date-service", []), ("greeting", ["date_service"])])
+def test_the_sample_agents_are_run_from_this_checkout(name: str, needs: list[str]) -> None:
+    """In the image of the replicas, which has the client for that; one of them needs the other."""
+    sample = service(name)
+
+    assert sample["image"] == service("registry")["image"]
+    assert "EXTRAS=client" in service("registry")["build"]["args"]
+    assert sample["command"] == [name.replace("-", "_"), *needs]
+    script = sample["entrypoint"][-1].removeprefix("/")
+    assert (ROOT / script).is_file()
+    assert sample["volumes"] == [f"./{script.partition('/')[0]}:/examples:ro"]
 
 
 def test_the_image_is_built_from_this_checkout() -> None:
