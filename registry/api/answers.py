@@ -45,22 +45,26 @@ def success(**fields: object) -> Response:
     return Response(orjson.dumps({"status": "success", **fields}), media_type="application/json")
 
 
-def listing(found: Listing, head: bytes = b"{", more: str | None = None, fields: tuple[str, ...] = ()) -> bytes:
-    """Return the JSON of a list of agents; `head` begins the object, `more` is the token to go on with."""
+def listing(
+    found: Listing, head: bytes = b"{", more: str | None = None, fields: tuple[str, ...] = ()
+) -> tuple[bytes, bytes, bytes]:
+    """Return the JSON of a list of agents in parts, as its rows may be long and are kept joined.
+
+    `head` begins the object, `more` is the token to go on with.
+    """
     rows = (
         found.rows
         if not fields
         else b",".join([_projected(body_of(found.answer, record), fields) for record in found.records])
     )
     going_on = b"" if more is None else b'"continue":"%s",' % more.encode()
-    return b'%s"agents":[%s],"count":%d,%s"resource_version":"%d","timestamp":"%s"}' % (
-        head,
-        rows,
+    tail = b'],"count":%d,%s"resource_version":"%d","timestamp":"%s"}' % (
         len(found.records),
         going_on,
         found.version,
         timestamp().encode(),
     )
+    return head + b'"agents":[', rows, tail
 
 
 def _projected(body: bytes, fields: tuple[str, ...]) -> bytes:

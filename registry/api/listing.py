@@ -3,11 +3,12 @@
 import random
 import re
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
-from registry.api.answers import answer, listing, versions
+from registry.api.answers import listing, versions
 from registry.api.packing import packed
 from registry.api.parameters import bad, header, version
 from registry.api.queries import AgentsRequest, agents_request, token
@@ -17,6 +18,7 @@ from registry.service.discovery import NEWEST, Discovery, Known
 from registry.service.watching import Watching
 
 _JITTER = 1 / 16
+_LONG = 64 * 1024
 # How much of the history's id an ETag carries.
 _HISTORY = 8
 _TAG = re.compile(r'(?:W/)?"([0-9a-f]{12})-([0-9a-f]{8})-([0-9]{1,20})"')
@@ -42,18 +44,16 @@ class ListRoute:
         tag, accept = header(scope, b"if-none-match"), header(scope, b"accept-encoding")
         found = await self._discovery.agents(asked.query, asked.freshness, asked.page, _known(tag, asked.digest))
         headers = {"etag": f'W/"{asked.digest}-{found.history[:_HISTORY]}-{found.changed}"', "vary": "accept-encoding"}
+        headers |= versions(found.version, found.behind)
         if found.unchanged:
-            headers |= versions(found.version, found.behind)
-            raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-            await send({"type": "http.response.start", "status": 304, "headers": raw})
-            await send({"type": "http.response.body"})
+            await _send(send, 304, headers, ())
             return
         more = None if found.more is None else token(asked.digest, found.version, found.more)
-        body, coding = await packed(listing(found, more=more, fields=asked.fields), accept or "")
+        parts, coding = await packed(listing(found, more=more, fields=asked.fields), accept or "")
         if coding is not None:
             headers["content-encoding"] = coding
-        response = answer(body, version=found.version, behind=found.behind, headers=headers)
-        await response(scope, receive, send)
+        headers |= {"content-type": "application/json", "content-length": str(sum(map(len, parts)))}
+        await _send(send, 200, headers, parts)
 
     async def _watch(self, scope: Scope, asked: AgentsRequest) -> Stream:
         if scope["method"] == "HEAD":
@@ -85,6 +85,16 @@ class ListRoute:
                 await watcher.wait()
         finally:
             watcher.close()
+
+
+async def _send(send: Send, status: int, headers: Mapping[str, str], parts: Sequence[bytes]) -> None:
+    """Send a short body at once and a long one part by part: to join it once more would take as long as to send it."""
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    *before, last = parts if sum(map(len, parts)) > _LONG else (b"".join(parts),)
+    for part in before:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": last})
 
 
 def _known(tag: str | None, digest: str) -> Known | None:

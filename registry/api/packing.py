@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+from collections.abc import Sequence
 
 import zstandard
 
@@ -10,13 +11,15 @@ _SMALLEST = 16 * 1024
 _LARGE = 256 * 1024
 
 
-async def packed(body: bytes, accept: str) -> tuple[bytes, str | None]:
-    """Return a body and its content coding, None where it goes as it is."""
-    coding = _coding(accept) if len(body) >= _SMALLEST else None
+async def packed(parts: Sequence[bytes], accept: str) -> tuple[Sequence[bytes], str | None]:
+    """Return the parts of a body and its content coding, None where they go as they are."""
+    size = sum(map(len, parts))
+    coding = _coding(accept) if size >= _SMALLEST else None
     if coding is None:
-        return body, None
+        return parts, None
+    body = b"".join(parts)
     pack = _zstd if coding == "zstd" else _gzip
-    return (await asyncio.to_thread(pack, body) if len(body) >= _LARGE else pack(body)), coding
+    return (await asyncio.to_thread(pack, body) if size >= _LARGE else pack(body),), coding
 
 
 def _coding(accept: str) -> str | None:

@@ -127,7 +127,8 @@ class ToolRoutes:
             found = await self._discovery.agents(*discover_query(query or {}))
         except MalformedRequest as error:
             raise error.within("query.") from error
-        return answer(listing(found, b'{"status":"success",'), version=found.version, behind=found.behind)
+        parts = listing(found, b'{"status":"success",')
+        return answer(b"".join(parts), version=found.version, behind=found.behind)
 
 
 async def _agent_id(request: Request) -> str:
