@@ -38,7 +38,7 @@ manifests: .venv/.dev  ## deploy/kubernetes, from the chart
 	$(PYTHON) -m venv .venv
 
 .venv/.run: pyproject.toml | .venv/bin/pip
-	$(INSTALL) '.[client,embedded]'
+	$(INSTALL) '.[client,embedded,mcp]'
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/bin/pip
