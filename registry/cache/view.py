@@ -6,12 +6,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from registry.model.agent import STATUSES, Agent, Profile, Status
+from registry.model.agent import STATUSES, Agent, Profile, Sought, Status, ToolTag
 from registry.model.change import Change, Position
 from registry.model.wire import head, tail
 
 Key = TypeVar("Key", bound=Hashable)
 Index = dict[Key, dict[str, "Record"]]
+# From a capability to others, each with how many agents lead there.
+Edges = dict[str, dict[str, int]]
 
 # For so many capabilities that nobody has any more it is known when the last one went.
 _MOST_GONE = 10_000
@@ -77,16 +79,20 @@ class View:
         self.by_need: Index[str] = {}
         self.by_namespace: Index[str] = {}
         self.by_label: Index[tuple[str, str]] = {}
+        self.by_tool_tag: Index[ToolTag] = {}
+        self.required: Edges = {}
+        self.requirers: Edges = {}
+        self.edges_changed = 0
         self.by_status: Mapping[Status, dict[str, Record]] = {status: {} for status in STATUSES}
         self.draining: dict[str, Record] = {}
         self.capabilities = 0
-        self._moved: dict[str, int] = {}
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._moved: dict[Sought, int] = {}
+        self._gone: OrderedDict[Sought, None] = OrderedDict()
         self._gone_before = position.version
 
-    def moved(self, capability: str) -> int:
-        """Return a version since which nothing has changed for those who look for this capability."""
-        return self._moved.get(capability, self._gone_before)
+    def moved(self, key: Sought) -> int:
+        """Return a version since which nothing has changed for those who look for this."""
+        return self._moved.get(key, self._gone_before)
 
     def put(self, agent: Agent, heartbeat: int | None, heard_at: float) -> None:
         """Take an agent, unless a newer state of it is held already."""
@@ -127,7 +133,7 @@ class View:
         agent = change.agent
         if agent is not None:
             record = self.records.get(agent.id)
-            moved = set() if record is None else _moves(record.agent.profile)
+            moved: set[Sought] = set() if record is None else _moves(record.agent.profile)
             if change.kind == "remove":
                 self.remove(agent)
             else:
@@ -161,22 +167,28 @@ class View:
             sets.append(self.draining)
         return min(sets, key=len, default=self.records)
 
-    def _move(self, capabilities: Iterable[str], version: int) -> None:
-        """Note that these capabilities changed. Of those that are gone for long, only that they are."""
-        for name in capabilities:
-            self._moved[name] = version
-            self._gone.pop(name, None)
-            if name not in self.by_capability:
-                self._gone[name] = None
+    def _move(self, sought: set[Sought], version: int) -> None:
+        """Note that these changed, and all that cannot do without them. Of those gone for long, only that they are."""
+        while sought:
+            key = sought.pop()
+            if self._moved.get(key) == version:
+                continue
+            self._moved[key] = version
+            self._gone.pop(key, None)
+            if isinstance(key, str):
+                sought.update(self.requirers.get(key, ()))
+            if key not in self.by_capability and key not in self.by_tool_tag:
+                self._gone[key] = None
         while len(self._gone) > _MOST_GONE:
-            name, _ = self._gone.popitem(last=False)
-            self._gone_before = max(self._gone_before, self._moved.pop(name))
+            key, _ = self._gone.popitem(last=False)
+            self._gone_before = max(self._gone_before, self._moved.pop(key))
 
     def _add_profile(self, record: Record) -> None:
         agent = record.agent
         for index, keys in self._indexes(agent.profile):
             for key in keys:
                 index.setdefault(key, {})[agent.id] = record
+        self._count_edges(agent.profile, 1)
         self.capabilities += len(agent.profile.capabilities)
 
     def _drop_profile(self, agent: Agent) -> None:
@@ -186,7 +198,15 @@ class View:
                 del records[agent.id]
                 if not records:
                     del index[key]
+        self._count_edges(agent.profile, -1)
         self.capabilities -= len(agent.profile.capabilities)
+
+    def _count_edges(self, profile: Profile, more: int) -> None:
+        for name, needed in profile.edges:
+            held = self.required.get(name, {}).get(needed, 0)
+            self.edges_changed += held == 0 or held + more == 0
+            _count(self.required, name, needed, more)
+            _count(self.requirers, needed, name, more)
 
     def _indexes(self, profile: Profile) -> tuple[tuple[Index[Any], set[Any]], ...]:
         return (
@@ -194,6 +214,7 @@ class View:
             (self.by_need, profile.needs),
             (self.by_namespace, {profile.namespace}),
             (self.by_label, set(profile.labels.items())),
+            (self.by_tool_tag, _tool_tags(profile)),
         )
 
 
@@ -201,6 +222,24 @@ def _names(profile: Profile) -> set[str]:
     return {capability.name for capability in profile.capabilities}
 
 
-def _moves(profile: Profile) -> set[str]:
-    """Return the capabilities whose seekers a change of the agent may concern."""
-    return _names(profile) | profile.turns
+def _tool_tags(profile: Profile) -> set[ToolTag]:
+    """Return what a language model's tools are found by: their tags, and None for any of them."""
+    tags: set[ToolTag] = set()
+    for capability in profile.tools:
+        tags.update(("tool", tag) for tag in (None, *capability.tags))
+    return tags
+
+
+def _moves(profile: Profile) -> set[Sought]:
+    """Return all by which somebody may look whom a change of the agent concerns."""
+    return _names(profile) | profile.turns | _tool_tags(profile)
+
+
+def _count(edges: Edges, name: str, other: str, more: int) -> None:
+    """Count one agent more or less by which a capability leads to another."""
+    counts = edges.setdefault(name, {})
+    counts[other] = counts.get(other, 0) + more
+    if not counts[other]:
+        del counts[other]
+    if not counts:
+        del edges[name]

@@ -1,7 +1,7 @@
 """An agent as the registry holds it, and what others look it up by."""
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -18,8 +18,21 @@ Status = Literal["pending", "healthy", "degraded", "expired"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
+# A tag of tools for language models; None for any tool.
+ToolTag: TypeAlias = tuple[Literal["tool"], str | None]
+# What somebody looks for: a capability, or tools.
+Sought: TypeAlias = str | ToolTag
+
+# A part of a spec that is kept as it was sent, and is not there. There is one, so that it is known by its identity.
+ABSENT: Final = msgspec.Raw()
+
+
 class Dependency(msgspec.Struct, frozen=True, gc=False):
-    """A capability that is needed, and of which kind; see `DependencyForm` for what each field means."""
+    """A capability that is needed, and of which kind; see `DependencyForm` for what each field means.
+
+    The last three are of the flat form: what the output schema of a provider must be like. As they are sent, for in
+    another form they are fields that nobody has checked.
+    """
 
     capability: str
     version: str | None = None
@@ -27,10 +40,29 @@ class Dependency(msgspec.Struct, frozen=True, gc=False):
     namespace: str | None = None
     strategy: Strategy | None = None
     key: str | None = None
+    required: bool | None = None
+    match_mode: Any = msgspec.field(default=None, name="matchMode")
+    schema_hash: Any = msgspec.field(default=None, name="expectedSchemaHash")
+    schema: msgspec.Raw = msgspec.field(default=ABSENT, name="expectedSchemaCanonical")
+
+    @property
+    def wanted(self) -> tuple[object, ...]:
+        """What a provider is judged by: those who ask for the same in the same namespace get the same."""
+        return self.capability, self.version, self.tags, self.schema_wanted
+
+    @property
+    def schema_wanted(self) -> tuple[str, str, bytes] | None:
+        """How an output schema is to match, the hash of the one expected, and that one; None where any will do."""
+        if not self.match_mode or not isinstance(self.match_mode, str):
+            return None
+        return self.match_mode, self.schema_hash if isinstance(self.schema_hash, str) else "", bytes(self.schema)
 
 
 class Capability(msgspec.Struct, frozen=True, gc=False):
-    """What the indexes and filters know of one capability; everything else stays in the agent's `spec`."""
+    """What the indexes and filters know of one capability; everything else stays in the agent's `spec`.
+
+    Those after `input_schema` are of the flat form, and as they are sent: see `Dependency`.
+    """
 
     name: str
     version: str = DEFAULT_VERSION
@@ -41,6 +73,12 @@ class Capability(msgspec.Struct, frozen=True, gc=False):
     function_name: str | None = None
     weight: float = DEFAULT_WEIGHT
     dependencies: tuple[Dependency, ...] = ()
+    input_schema: msgspec.Raw = ABSENT
+    output_schema: msgspec.Raw = msgspec.field(default=ABSENT, name="outputSchemaCanonical")
+    output_hash: Any = msgspec.field(default=None, name="outputSchemaHash")
+    kwargs: msgspec.Raw = ABSENT
+    llm_filter: msgspec.Raw = ABSENT
+    llm_provider: msgspec.Raw = ABSENT
 
     @property
     def tool(self) -> str:
@@ -48,14 +86,24 @@ class Capability(msgspec.Struct, frozen=True, gc=False):
         return self.function_name or self.name
 
 
+class Flat(msgspec.Struct, frozen=True, gc=False):
+    """What only an agent in flat form has: `routes` are functions that need something and provide nothing."""
+
+    routes: tuple[Capability, ...] = ()
+
+
 class Profile(msgspec.Struct, frozen=True, gc=False):
-    """The part of a spec that filters look at, with the defaults of the API filled in. Read straight from the JSON."""
+    """The part of a spec that filters look at, with the defaults of the API filled in. Read straight from the JSON.
+
+    `flat` is there when the agent registered in flat form, and then decides by which rules it finds others.
+    """
 
     namespace: str = DEFAULT_NAMESPACE
     endpoint: str = ""
     capabilities: tuple[Capability, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
     labels: dict[str, str] = {}
+    flat: Flat | None = None
 
     @property
     def functions(self) -> Iterator[tuple[str, tuple[Dependency, ...]]]:
@@ -63,8 +111,35 @@ class Profile(msgspec.Struct, frozen=True, gc=False):
         for capability in self.capabilities:
             if capability.function_name or capability.dependencies:
                 yield capability.tool, capability.dependencies
+        if self.flat is not None:
+            for route in self.flat.routes:
+                yield route.tool, route.dependencies
         if self.dependencies:
             yield WHOLE_AGENT, self.dependencies
+
+    @property
+    def edges(self) -> set[tuple[str, str]]:
+        """Each of its capabilities with one that it cannot do without."""
+        return {
+            (capability.name, need.capability)
+            for capability in self.capabilities
+            for need in (*capability.dependencies, *self.dependencies)
+            if need.required
+        }
+
+    @property
+    def tools(self) -> Iterator[Capability]:
+        """Each capability that a language model may be given as a tool: one with a schema of its input."""
+        for capability in self.capabilities:
+            if capability.input_schema is not ABSENT:
+                yield capability
+
+    @property
+    def llm(self) -> Iterator[Capability]:
+        """Each function that works with a language model."""
+        for function in (*self.capabilities, *(self.flat.routes if self.flat is not None else ())):
+            if function.llm_filter is not ABSENT or function.llm_provider is not ABSENT:
+                yield function
 
     @property
     def needs(self) -> set[str]:

@@ -165,6 +165,13 @@ class DependencyForm(Struct, frozen=True, kw_only=True, gc=False):
         None
     )
     key: Annotated[Prose, Meta(title="What sticky keeps together, the agent's id when absent")] | None = None
+    required: (
+        Annotated[
+            bool,
+            Meta(title="Without it nobody is sent to the function that needs it", description="true or false"),
+        ]
+        | None
+    ) = None
 
 
 Dependencies: TypeAlias = Annotated[

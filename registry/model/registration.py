@@ -79,7 +79,7 @@ _CAPABILITY_FIELDS = frozenset(CapabilityForm.__struct_fields__)
 _BRACKETED_HOST = re.compile(r"[^/]*//(?:[^/?#@]*@)?\[([0-9A-Fa-f:.]+)\]")
 # The registry writes these; what an agent says of them is not its own to say. The id returns under one name.
 _NOT_KEPT = frozenset(
-    {"agent_id", "status", "last_heartbeat", "created_at", "updated_at", "resource_version", "draining"}
+    {"agent_id", "status", "last_heartbeat", "created_at", "updated_at", "resource_version", "draining", "flat"}
 )
 
 

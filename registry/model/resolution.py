@@ -7,15 +7,17 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 import orjson
 
-from registry.model.agent import Agent, Dependency, Status
+from registry.model.agent import Agent, Dependency, Sought, Status
 
-Stage: TypeAlias = Literal["health", "draining", "namespace", "tags", "version"]
+Stage: TypeAlias = Literal["health", "draining", "namespace", "required", "tags", "version", "schema"]
 STAGES: Final[Mapping[Stage, str]] = {
     "health": "not alive",
     "draining": "draining",
     "namespace": "in another namespace",
+    "required": "without what they require",
     "tags": "without the tags",
     "version": "of another version",
+    "schema": "with another schema",
 }
 """The stages at which a candidate can fall out, in order, with what it then is."""
 
@@ -32,6 +34,7 @@ class Provider(msgspec.Struct, frozen=True, gc=False):
     weight: float
     zone: str | None
     position: int
+    kwargs: bytes = b""
 
 
 class Out(msgspec.Struct, frozen=True, gc=False):
@@ -86,15 +89,15 @@ class Pick(msgspec.Struct, frozen=True, gc=False):
 class Resolution(msgspec.Struct, gc=False):
     """What all dependencies of one agent resolve to.
 
-    It holds for `agent` as it is, up to `version` of the view at least; `by_load`, for the loads known then. `digest`
-    stands for the map of what is resolved, and `body` is how answers say it; both are empty for an agent that has no
-    functions and needs nothing. `told` is the digest whose trace is known to be kept.
+    It holds for `agent` as it is, up to `version` of the view at least; `by_load`, for the loads known then. `names` is
+    what it looks for. `digest` stands for what is resolved, and `body` is how answers say it; both are empty for an
+    agent that has no functions and needs nothing. `told` is the digest whose trace is known to be kept.
     """
 
     agent: Agent
     version: int
     by_load: bool
-    names: tuple[str, ...]
+    names: tuple[Sought, ...]
     picks: tuple[Pick, ...]
     digest: str
     body: bytes

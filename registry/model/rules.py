@@ -135,6 +135,7 @@ _Plain: TypeAlias = tuple[str, tuple[type, ...], Callable[[Any], bool], Callable
 # For each type that wraps no other: its words, the Python types of its values, the check, the way inside.
 _PLAIN: dict[type[types.Type], Callable[[Any], _Plain]] = {
     types.AnyType: lambda _: ("any value", (str, int, float, bool, type(None), list, dict), _anything, None),
+    types.BoolType: lambda _: ("true or false", (bool,), _anything, None),
     types.NoneType: lambda _: ("null", (type(None),), _anything, None),
     types.StrType: lambda kind: ("a string", (str,), _check_text(kind), None),
     types.LiteralType: lambda kind: ("a known word", (str,), frozenset(kind.values).__contains__, None),

@@ -1,0 +1,78 @@
+"""How the answer to a registration in flat form tells what an agent's functions get: by position, nothing ever null."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from registry.model.agent import ABSENT, Agent, Capability
+from registry.model.resolution import Pick, Provider
+
+AVAILABLE = "available"
+UNRESOLVED = "unresolved"
+
+
+class Wants(NamedTuple):
+    """What language models get, by function: tools, none too, and providers where there is one."""
+
+    tools: Mapping[str, list[dict[str, Any]]]
+    providers: Mapping[str, dict[str, Any]]
+
+
+def flat_body(picks: tuple[Pick, ...], wants: Wants) -> bytes:
+    """Return the fields of the answer, each with a comma before it.
+
+    The entries of a function stand in the order of its dependencies; one that is unresolved keeps its place.
+    """
+    resolved: dict[str, list[dict[str, Any]]] = {}
+    for pick in picks:
+        resolved.setdefault(pick.function, []).append(_entry(pick))
+    fields: dict[str, Any] = {"dependencies_resolved": resolved, "llm_tools": wants.tools}
+    if wants.providers:
+        fields["llm_providers"] = wants.providers
+    return b"," + orjson.dumps(fields)[1:-1]
+
+
+def _entry(pick: Pick) -> dict[str, Any]:
+    chosen, capability = pick.provider, pick.need.capability
+    if chosen is None:
+        return {"agent_id": "", "capability": capability, "endpoint": "", "function_name": "", "status": UNRESOLVED}
+    entry = {
+        "agent_id": chosen.agent_id,
+        "capability": capability,
+        "endpoint": chosen.endpoint,
+        "function_name": chosen.tool_name,
+        "status": AVAILABLE,
+    }
+    return entry | {"kwargs": orjson.Fragment(chosen.kwargs)} if chosen.kwargs else entry
+
+
+def tool_entry(agent: Agent, capability: Capability) -> dict[str, Any]:
+    """Return a tool as language models are told of it."""
+    return {
+        "name": capability.tool,
+        "capability": capability.name,
+        "agent_id": agent.id,
+        "endpoint": agent.profile.endpoint,
+        "description": capability.description,
+        "inputSchema": orjson.Fragment(bytes(capability.input_schema)),
+        "tags": capability.tags,
+        "version": capability.version,
+    }
+
+
+def provider_entry(provider: Provider, capability: Capability) -> dict[str, Any]:
+    """Return a provider of a language model as those are told of it that delegate to one."""
+    kwargs: Any = orjson.loads(bytes(capability.kwargs)) if capability.kwargs is not ABSENT else None
+    vendor = kwargs.get("vendor") if isinstance(kwargs, dict) else None
+    entry = {
+        "agent_id": provider.agent_id,
+        "name": provider.tool_name,
+        "capability": capability.name,
+        "endpoint": provider.endpoint,
+        "status": AVAILABLE,
+        "tags": capability.tags,
+        "version": capability.version,
+        "vendor": vendor if isinstance(vendor, str) else "unknown",
+    }
+    return entry if kwargs is None else entry | {"kwargs": kwargs}
