@@ -15,7 +15,8 @@
          agents…      id, mode, load and answered of each: beat prolongs any agent and makes it healthy, keep
                       prolongs a healthy one and leaves any other as it is, note leaves each as it is;
                       load and answered are stored without a change, '' leaves what is there
-  REPLY  ok <now_ms> <word>…   one word for each agent, in order:
+  REPLY  ok <now_ms> <word>…   one word for each agent, in order; where no digest is told and one is stored, it follows
+                               after a blank:
          healthy                       prolonged, or healthy anyway
          pending degraded expired      only for keep and note: left as it is
          unknown_agent                 never registered, or removed
@@ -55,16 +56,20 @@ end
 local reply, beats = { 'ok', stamp }, 0
 for i = 1, count do
   local key, id, mode, load, answered = KEYS[fixed + i], unpack(ARGV, 4 * i - 2, 4 * i + 1)
-  local known = redis.pcall('HMGET', key, 'status', 'timeout')
+  local known = redis.pcall('HMGET', key, 'status', 'timeout', 'answered')
   local status, timeout = known[1], tonumber(known[2])
   if known.err or (status and not timeout) then
     reply[i + 2] = 'bad_record'
   elseif not status then
     reply[i + 2] = 'unknown_agent'
   else
+    local told = ''
     note(key, 'load', load)
-    note(key, 'answered', answered)
-    reply[i + 2] = status
+    if answered == '' and known[3] then
+      told = ' ' .. known[3]
+    elseif answered ~= '' and answered ~= known[3] then
+      redis.call('HSET', key, 'answered', answered)
+    end
     if mode == 'beat' or mode == 'keep' and status == 'healthy' then
       if status ~= 'healthy' then
         recover(key, id, status)
@@ -72,8 +77,9 @@ for i = 1, count do
       end
       redis.call('ZADD', heartbeats, stamp, id)
       redis.call('ZADD', deadlines, text(now + timeout), id)
-      reply[i + 2], beats = 'healthy', beats + 1
+      status, beats = 'healthy', beats + 1
     end
+    reply[i + 2] = status .. told
   end
 end
 redis.call('HINCRBY', counters, 'heartbeats', beats)

@@ -4,20 +4,22 @@
   KEYS   deadlines    zset  {mesh}:deadlines
          heartbeats   zset  {mesh}:heartbeats
          silent       zset  {mesh}:silent
+         required     hash  {mesh}:required
          agent_keys…  hash  {mesh}:agent:<id>, one for each agent, at most 200
   ARGV   agents…      of each: id; and the version of a hash to throw away, as its spec cannot be read, or ''
   REPLY  ok <orphaned> <dropped> <dated>   how many deadlines or heartbeats without an agent went; how many agents that
                                            could not be read went; how many were given a deadline, to be looked at at once
-  WRITES deadlines heartbeats silent agent_keys
+  WRITES deadlines heartbeats silent required agent_keys
   EMITS  nothing
-  COST   O(K log N) for K agents
+  COST   O(K log N + edges) for K agents
 ]]
 --@include clock
 --@include text
 --@include agent
 --@include whole
-local deadlines, heartbeats, silent = unpack(KEYS)
-local fixed, count = 3, #KEYS - 3
+--@include required
+local deadlines, heartbeats, silent, required = unpack(KEYS)
+local fixed, count = 4, #KEYS - 4
 if count > 200 or #ARGV ~= 2 * count then
   return redis.error_reply('ERR mend takes an id and a version of each of at most 200 agents')
 end
@@ -34,6 +36,7 @@ for i = 1, count do
     end
   else
     if agent then
+      count_required(required, agent.requires or '', '')
       redis.call('DEL', key)
       dropped = dropped + 1
     end

@@ -7,6 +7,7 @@
          heartbeats  zset    {mesh}:heartbeats
          silent      zset    {mesh}:silent
          counters    hash    {mesh}:counters
+         required    hash    {mesh}:required
          agent_key   hash    {mesh}:agent:<id>
   ARGV   id            text
          spec          canonical JSON, opaque here
@@ -14,22 +15,27 @@
          eviction      integer, ms without a heartbeat until expired
          precondition  '' none | absent | present | a version
          beats         1 when it is a heartbeat of any agent, 0 when not of a new or pending one
+         edges         lines of `<capability> <needed>`: which of its capabilities cannot do without which
+         seen          the number of {mesh}:required that edges were checked against, '' for none
          history       integer, entries the log keeps
   REPLY  created <version>     the agent is new: pending, or healthy when it beats
          updated <version>     what it says of itself changed
          unchanged <version>   a heartbeat; the version is that of its last change
          stale_version <version or ''>   the precondition does not hold; nothing was written
-  WRITES version log deadlines heartbeats silent counters agent_key
+         stale_number    an edge is new and the number is not the one seen; nothing was written
+  WRITES version log deadlines heartbeats silent counters required agent_key
   EMITS  add registered | modify updated | modify recovered | modify first_heartbeat | nothing
-  COST   O(log N)
+  COST   O(log N + edges)
 ]]
 --@include clock
 --@include text
 --@include agent
 --@include whole
+--@include new_edge
+--@include required
 --@include change
-local version, log, deadlines, heartbeats, silent, counters, agent_key = unpack(KEYS)
-local id, spec, timeout, eviction, precondition, beats, history = unpack(ARGV)
+local version, log, deadlines, heartbeats, silent, counters, required, agent_key = unpack(KEYS)
+local id, spec, timeout, eviction, precondition, beats, edges, seen, history = unpack(ARGV)
 
 -- What cannot be read is as good as absent: registering anew mends it.
 local found = read_agent(agent_key)
@@ -41,6 +47,9 @@ if agent and asked then
 end
 if precondition ~= '' and not held then
   return { 'stale_version', agent and agent.version or '' }
+end
+if edges ~= '' and seen ~= (redis.call('HGET', required, 'number') or '0') and has_new_edge(required, edges) then
+  return { 'stale_number' }
 end
 
 local now = now_ms()
@@ -66,7 +75,10 @@ end
 local word, current = 'unchanged', agent.version
 if change.spec_changed or change.before.status then
   agent.spec, agent.timeout, agent.eviction, change.agent = spec, timeout, eviction, agent
+  local before = found and found.requires or ''
+  agent.requires = (edges ~= '' or before ~= '') and edges or nil
   current = append_change(version, log, history, now, change)
+  count_required(required, before, edges)
   word = change.kind == 'add' and 'created' or change.spec_changed and 'updated' or 'unchanged'
 end
 if change.heartbeat ~= '' then

@@ -6,32 +6,36 @@
          deadlines    zset    {mesh}:deadlines
          heartbeats   zset    {mesh}:heartbeats
          silent       zset    {mesh}:silent
+         required     hash    {mesh}:required
          agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
   ARGV   history      integer, entries the log keeps
          agents…      of each: id; spec, canonical JSON; status; draining, 0 or 1; created and updated, the server's ms;
-                      timeout and eviction, ms; heartbeat, the server's ms or ''; rest, ms until its status changes next
+                      timeout and eviction, ms; heartbeat, the server's ms or ''; rest, ms until its status changes next; edges, as register
+                      takes them
   REPLY  ok <restored> <kept>   how many were put back, and how many were there
-  WRITES version log deadlines heartbeats silent agent_keys
+  WRITES version log deadlines heartbeats silent required agent_keys
   EMITS  add restored | nothing
-  COST   O(K log N) for K agents
+  COST   O(K log N + edges) for K agents
 ]]
 --@include clock
 --@include text
 --@include agent
 --@include whole
+--@include required
 --@include change
-local version, log, deadlines, heartbeats, silent = unpack(KEYS)
+local version, log, deadlines, heartbeats, silent, required = unpack(KEYS)
 local history = unpack(ARGV)
-local fixed, count, width = 5, #KEYS - 5, 10
+local fixed, count, width = 6, #KEYS - 6, 11
 if count > 200 or #ARGV ~= 1 + width * count then
-  return redis.error_reply('ERR restore takes ten fields of each of at most 200 agents')
+  return redis.error_reply('ERR restore takes eleven fields of each of at most 200 agents')
 end
 
 local now = now_ms()
 local restored, kept = 0, 0
 for i = 1, count do
   local key, at = KEYS[fixed + i], 1 + width * (i - 1)
-  local id, spec, status, draining, created, updated, timeout, eviction, heartbeat, rest = unpack(ARGV, at + 1, at + width)
+  local id, spec, status, draining, created, updated, timeout, eviction = unpack(ARGV, at + 1, at + 8)
+  local heartbeat, rest, edges = unpack(ARGV, at + 9, at + width)
   local found = read_agent(key)
   if found and is_whole(found) then
     kept = kept + 1
@@ -45,6 +49,7 @@ for i = 1, count do
       key = key,
       agent = {
         spec = spec, status = status, draining = draining, created = created, timeout = timeout, eviction = eviction,
+        requires = edges ~= '' and edges or nil,
       },
       heartbeat = heartbeat,
       before = {},
@@ -52,6 +57,7 @@ for i = 1, count do
       updated = updated,
       anew = found ~= nil,
     })
+    count_required(required, found and found.requires or '', edges)
     redis.call('ZREM', silent, id)
     if heartbeat ~= '' then
       redis.call('ZADD', heartbeats, heartbeat, id)

@@ -14,6 +14,7 @@
          epoch        string  {mesh}:epoch
          hold         hash    {mesh}:hold
          counters     hash    {mesh}:counters
+         required     hash    {mesh}:required
          agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
   ARGV   lead_epoch   integer, the epoch the caller sweeps under
          history      integer, entries the log keeps
@@ -28,7 +29,7 @@
                                graced: silent because of an outage, has a timeout from its end
          held                  too many fell silent at once; nobody was moved
          stale_epoch <epoch>   another replica leads by now; nothing was written
-  WRITES version log deadlines heartbeats silent pulse outage rewind hold counters agent_keys
+  WRITES version log deadlines heartbeats silent pulse outage rewind hold counters required agent_keys
   EMITS  modify degraded | modify expired | remove retention_over | nothing
   COST   O(K log N) for K agents
 ]]
@@ -37,9 +38,9 @@
 --@include due
 --@include hold
 --@include settle
-local version, log, deadlines, heartbeats, silent, pulse, outage, rewind, epoch, hold, counters = unpack(KEYS)
+local version, log, deadlines, heartbeats, silent, pulse, outage, rewind, epoch, hold, counters, required = unpack(KEYS)
 local lead_epoch, history, retention, window, share, minimum, duration = unpack(ARGV)
-local fixed, count = 11, #KEYS - 11
+local fixed, count = 12, #KEYS - 12
 if count > 200 or #ARGV ~= 7 + count then
   return redis.error_reply('ERR sweep takes the id of each of at most 200 agents')
 end
@@ -51,7 +52,7 @@ end
 local now = now_ms()
 touch_pulse(pulse, outage, rewind, now)
 local keys = { version = version, log = log, deadlines = deadlines, heartbeats = heartbeats, silent = silent }
-keys.outage, keys.hold, keys.counters = outage, hold, counters
+keys.outage, keys.hold, keys.counters, keys.required = outage, hold, counters, required
 local lead = { history = history, retention = retention }
 local brake = { window = tonumber(window), share = tonumber(share), minimum = tonumber(minimum) }
 brake.duration = tonumber(duration)

@@ -7,19 +7,21 @@
          heartbeats  zset    {mesh}:heartbeats
          silent      zset    {mesh}:silent
          counters    hash    {mesh}:counters
+         required    hash    {mesh}:required
          agent_key   hash    {mesh}:agent:<id>
   ARGV   id       text
          history  integer, entries the log keeps
   REPLY  removed <version>   the agent is gone; the version is that of its removal
          unknown_agent       never registered, or removed before
-  WRITES version log deadlines heartbeats silent counters agent_key
+  WRITES version log deadlines heartbeats silent counters required agent_key
   EMITS  remove unregistered | nothing
-  COST   O(log N)
+  COST   O(log N + edges)
 ]]
 --@include clock
 --@include agent
+--@include required
 --@include change
-local version, log, deadlines, heartbeats, silent, counters, agent_key = unpack(KEYS)
+local version, log, deadlines, heartbeats, silent, counters, required, agent_key = unpack(KEYS)
 local id, history = unpack(ARGV)
 
 local agent = read_agent(agent_key)
@@ -35,6 +37,7 @@ local removed = append_change(version, log, history, now_ms(), {
   heartbeat = redis.call('ZSCORE', heartbeats, id) or '',
   before = {},
 })
+count_required(required, agent.requires or '', '')
 redis.call('ZREM', heartbeats, id)
 redis.call('ZREM', deadlines, id)
 redis.call('ZREM', silent, id)

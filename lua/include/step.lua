@@ -1,7 +1,8 @@
 --@include text
+--@include required
 --@include change
 -- step(keys, lead, id, agent, deadline, now): move one overdue agent to its next status and log it; returns the status
--- it now has. keys: version, log, deadlines, heartbeats, silent, agent; lead: history, retention.
+-- it now has. keys: version, log, deadlines, heartbeats, silent, required, agent; lead: history, retention.
 local function step(keys, lead, id, agent, deadline, now)
   local status, ends = 'degraded', deadline - agent.timeout + agent.eviction
   if agent.status == 'degraded' then
@@ -14,6 +15,7 @@ local function step(keys, lead, id, agent, deadline, now)
   if status == 'removed' then
     change.kind, change.reason = 'remove', 'retention_over'
     append_change(keys.version, keys.log, lead.history, now, change)
+    count_required(keys.required, agent.requires or '', '')
     redis.call('ZREM', keys.heartbeats, id)
     redis.call('ZREM', keys.deadlines, id)
     redis.call('ZREM', keys.silent, id)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
 from registry.store.batch import Batch
+from registry.store.codec import edges_sent
 from registry.store.keys import Keys, sent
 from registry.store.link import Link, checked, judged
 from registry.store.scripts import Call, Command, load_scripts
@@ -34,6 +35,7 @@ class Registration:
 
     `timeout` and `eviction` are milliseconds. `precondition` is '' for none, `absent`, `present`, or a version: the
     agent's last spec change or any later one of this agent. With `beats` it makes a new or pending agent healthy, too.
+    `edges` tells which of its capabilities cannot do without which, `seen` the number as of which they were checked.
     """
 
     agent_id: str
@@ -42,6 +44,12 @@ class Registration:
     eviction: int
     precondition: str = ""
     beats: bool = False
+    edges: frozenset[tuple[str, str]] = frozenset()
+    seen: str = ""
+
+
+class StaleNumberError(Exception):
+    """An edge is new, and since it was checked there has been another new one; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +61,14 @@ class Registered:
 
 
 class Beat(NamedTuple):
-    """What a heartbeat found, and the Redis server's time of it in milliseconds."""
+    """What a heartbeat found, and the Redis server's time of it in milliseconds.
+
+    `answered` is the digest of what the agent was told last, where this heartbeat told none; '' where it never was.
+    """
 
     found: Beaten
     at: int
+    answered: str = ""
 
 
 class Drained(NamedTuple):
@@ -125,7 +137,10 @@ class Agents:
         self._news: Batch[int | None, News] = Batch(self._send_news, largest=1)
 
     async def register(self, registration: Registration) -> Registered:
-        """Create or replace one agent. Raises StaleVersion when the precondition does not hold."""
+        """Create or replace one agent.
+
+        Raises StaleVersion when the precondition does not hold, StaleNumberError when an edge must be checked again.
+        """
         call = self._register.call(
             {**self._keys.shared, "agent_key": self._keys.agent(registration.agent_id)},
             {
@@ -135,14 +150,24 @@ class Agents:
                 "eviction": registration.eviction,
                 "precondition": registration.precondition,
                 "beats": int(registration.beats),
+                "edges": edges_sent(registration.edges) if registration.edges else "",
+                "seen": registration.seen,
                 "history": self._history,
             },
         )
-        word, version = await self._write(call, repeat=not registration.precondition)
-        if word == b"stale_version":
-            raise StaleVersion(registration.agent_id, int(version) if version else None)
-        self.written = max(self.written, int(version))
-        return Registered(cast(Outcome, word.decode()), int(version))
+        word, *rest = await self._write(call, repeat=not registration.precondition)
+        if word == b"stale_number":
+            raise StaleNumberError
+        version = int(rest[0]) if rest[0] else None
+        if word == b"stale_version" or version is None:
+            raise StaleVersion(registration.agent_id, version)
+        self.written = max(self.written, version)
+        return Registered(cast(Outcome, word.decode()), version)
+
+    async def required_number(self) -> str:
+        """Return the number that rises with each new edge."""
+        (reply,) = await self._read_link.exchange([("HGET", self._keys.required, "number")])
+        return (checked(reply) or b"0").decode()
 
     async def unregister(self, agent_id: str) -> int:
         """Remove one agent and return the version of its removal. Raises UnknownAgent."""
@@ -211,7 +236,7 @@ class Agents:
         (reply,) = await self._carry_out(self._beat_link, [call], [True])
         _, at, *words = checked(reply)
         now = int(at)
-        return [Beat(_BEATEN.get(word, "bad_record"), now) for word in words]
+        return [_beat(word, now) for word in words]
 
     async def _carry_out(self, link: Link, calls: Sequence[Call], repeat: Sequence[bool]) -> list[Any]:
         """Call scripts, those once more that may be and to which the server did not answer; return what became of each.
@@ -261,6 +286,14 @@ class Agents:
             # From the last one on, as others may have beaten in the same millisecond; wider where all of them have.
             last = int(flat[-1])
             low, most = last, 2 * most if last == low else most
+
+
+def _beat(reply: bytes, now: int) -> Beat:
+    found = _BEATEN.get(reply)
+    if found is not None:
+        return Beat(found, now)
+    word, _, answered = reply.partition(b" ")
+    return Beat(_BEATEN.get(word, "bad_record"), now, answered.decode())
 
 
 def _milliseconds(reply: Any) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from registry.model.agent import Held
+from registry.store.codec import edges_sent
 from registry.store.keys import Keys, sent
 from registry.store.link import Link, checked
 from registry.store.scripts import load_scripts
@@ -66,4 +67,5 @@ class Backups:
             agent.eviction,
             "" if held.heartbeat is None else held.heartbeat,
             rest,
+            edges_sent(agent.profile.edges),
         )

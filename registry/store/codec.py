@@ -1,7 +1,8 @@
 """Hashes and log entries to the model. The only place that knows how Redis spells an agent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
+from urllib.parse import quote
 
 import msgspec
 
@@ -43,6 +44,11 @@ def agent_from(agent_id: str, fields: Fields) -> Agent:
         )
     except _UNREADABLE as error:
         raise BadRecordError(f"agent {agent_id!r}: {type(error).__name__}: {error}") from error
+
+
+def edges_sent(edges: Iterable[tuple[str, str]]) -> str:
+    """Return which capability cannot do without which as scripts take it: a line each, both quoted as in a URL."""
+    return "\n".join(sorted(f"{quote(name)} {quote(needed)}" for name, needed in edges))
 
 
 def version_of(entry_id: bytes) -> int:

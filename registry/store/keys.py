@@ -17,6 +17,7 @@ _SHARED = (
     "rewind",
     "hold",
     "counters",
+    "required",
 )
 
 
@@ -50,6 +51,7 @@ class Keys:
         self.rewind = self.shared["rewind"]
         self.hold = self.shared["hold"]
         self.counters = self.shared["counters"]
+        self.required = self.shared["required"]
         self._agent = prefix + b"agent:"
         self._trace = prefix + b"trace:"
 
