@@ -55,9 +55,9 @@ class Explaining:
             resolution = self._resolutions.of(view, record)
         found: Json = {"agent_id": agent_id, **resolution.fields}
         if explain:
-            rankings, namespace = self._resolutions.rankings, resolution.agent.profile.namespace
+            agent, whole = resolution.agent, self._resolutions.whole_ranking
             found["explanation"] = explanation(
-                resolution, lambda pick: rankings.whole(view, pick.need, namespace, _MOST_SHOWN), _MOST_SHOWN
+                resolution, lambda pick: whole(view, agent, pick.need, _MOST_SHOWN), _MOST_SHOWN
             )
             found["history"] = [orjson.loads(entry) for entry in await self._wires.traces(agent_id)]
         return Explained(found, view.version, behind)
@@ -99,7 +99,7 @@ class Explaining:
             for pick in self._resolutions.of(view, record).picks:
                 if pick.provider is None or pick.provider.agent_id != agent.id:
                     continue
-                ranking = self._resolutions.rankings.get(view, pick.need, record.agent.profile.namespace)
+                ranking = self._resolutions.ranking(view, record.agent, pick.need)
                 others = sum(each.agent_id != agent.id for each in ranking.providers)
                 yield {
                     "agent_id": record.agent.id,

@@ -5,13 +5,17 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
+from registry.model.agent import read_profile
 from registry.model.registration import Registration
 from registry.service.constraints import constraint
+from registry.service.edges import Edge, Edges
 from registry.service.security import SecurityContexts
 from registry.settings import Settings, Thresholds
 from registry.store import agents as store
 
 _ENTITY_TAG = re.compile(r'(?:W/)?"(\d+)"|(\d+)')
+# How a canonical spec says that a dependency is required.
+_REQUIRED = b'"required":true'
 # More digits than any version has; what is longer is no version at all.
 _LONGEST = 20
 
@@ -19,8 +23,9 @@ _LONGEST = 20
 class Registrations:
     """Registers and unregisters agents."""
 
-    def __init__(self, agents: store.Agents, settings: Settings) -> None:
+    def __init__(self, agents: store.Agents, edges: Edges, settings: Settings) -> None:
         self._agents = agents
+        self._edges = edges
         self._timeout = settings.agent_timeout
         self._thresholds: Mapping[str, Thresholds] = settings.thresholds
         self._contexts = SecurityContexts(settings.security_contexts)
@@ -53,7 +58,7 @@ class Registrations:
         if problems:
             named = tuple(Detail(f"{path}{problem.field}", problem.problem) for problem in problems)
             raise UnprocessableRequest(f"{named[0].field}: {named[0].problem}", named)
-        return await self._agents.register(
+        return await self._edges.register(
             store.Registration(
                 agent_id=registration.agent_id,
                 spec=registration.spec,
@@ -61,6 +66,7 @@ class Registrations:
                 eviction=_milliseconds(eviction),
                 precondition=next(iter(preconditions), ""),
                 beats=registration.beats,
+                edges=_edges(registration.spec),
             )
         )
 
@@ -81,6 +87,11 @@ class Registrations:
         if by_type and registration.timeout_threshold is None:
             return timeout, by_type.eviction
         return timeout, 2 * timeout
+
+
+def _edges(spec: bytes) -> frozenset[Edge]:
+    """Return which capabilities cannot do without which; most specs need not be read for that."""
+    return frozenset(read_profile(spec).edges) if _REQUIRED in spec else frozenset()
 
 
 def _unreadable(constraints: Iterable[tuple[str, str]]) -> list[Detail]:

@@ -8,10 +8,12 @@ import orjson
 
 from registry.cache.view import Record, View
 from registry.model.agent import Agent, Dependency
+from registry.model.flat_answer import flat_body
 from registry.model.resolution import Pick, Provider, Ranking, Resolution
 from registry.service.loads import Loads
-from registry.service.providers import Rankings
+from registry.service.rankings import Rankings
 from registry.service.strategies import Asking, choose
+from registry.service.toolsets import Toolsets
 
 _MOST_TURNS: Final = 1024
 
@@ -20,7 +22,8 @@ class Resolutions:
     """Resolves the dependencies of agents, from the indexes of a view."""
 
     def __init__(self, rankings: Rankings, loads: Loads) -> None:
-        self.rankings = rankings
+        self._rankings = rankings
+        self._toolsets = Toolsets(rankings)
         self._loads = loads
         self._view: View | None = None
         self._turns: dict[str, tuple[int, Mapping[str, int]]] = {}
@@ -41,11 +44,21 @@ class Resolutions:
         """Make the loads new enough by which an agent chooses. Raises StoreUnavailable."""
         for _, need in _needs(record.agent):
             if need.strategy == "least_loaded":
-                await self._loads.learn(self.rankings.get(view, need, record.agent.profile.namespace).providers)
+                await self._loads.learn(self.ranking(view, record.agent, need).providers)
+
+    def ranking(self, view: View, agent: Agent, need: Dependency) -> Ranking:
+        """Return all who have what one dependency of an agent needs."""
+        profile = agent.profile
+        return self._rankings.get(view, need, profile.namespace, self._rankings.book.of(profile))
+
+    def whole_ranking(self, view: View, agent: Agent, need: Dependency, shown: int) -> Ranking:
+        """Return the same with more of those that fell out, made for this call."""
+        profile = agent.profile
+        return self._rankings.whole(view, need, profile.namespace, self._rankings.book.of(profile), shown)
 
     def pick(self, view: View, agent: Agent, function: str, need: Dependency) -> tuple[Ranking, Provider | None]:
         """Return the ranking for one dependency, and who is chosen of it."""
-        ranking = self.rankings.get(view, need, agent.profile.namespace)
+        ranking = self.ranking(view, agent, need)
         strategy = need.strategy or "best"
         if strategy == "best":
             return ranking, ranking.providers[0] if ranking.providers else None
@@ -65,11 +78,15 @@ class Resolutions:
             by_load = by_load or need.strategy == "least_loaded"
             picks.append(Pick(function, need, provider, ranking.reason if provider is None else None))
         found = tuple(picks)
-        if before is not None and before.picks == found and before.agent.profile == agent.profile:
+        sought, wants = self._toolsets.of(view, agent)
+        names = tuple(dict.fromkeys((*(pick.need.capability for pick in found), *sought)))
+        if before is not None and not sought and before.picks == found and before.agent.profile is agent.profile:
             digest, body = before.digest, before.body
+        elif agent.profile.flat is not None:
+            body = flat_body(found, wants)
+            digest = hashlib.blake2b(body, digest_size=8).hexdigest()
         else:
             digest, body = _encoded(agent, found)
-        names = tuple(dict.fromkeys(pick.need.capability for pick in found))
         return Resolution(agent, view.version, by_load, names, found, digest, body, before.told if before else "")
 
     def _turn(self, view: View, agent_id: str, capability: str) -> int:

@@ -12,7 +12,8 @@ from registry.model.agent import Dependency
 from registry.model.resolution import Provider
 from registry.service.discovery import Discovery, Freshness
 from registry.service.loads import Loads
-from registry.service.providers import SEEDS, Rankings
+from registry.service.rankings import Rankings
+from registry.service.rules import PLAIN
 from registry.service.strategies import Asking, choose
 
 # Of so many different queries it is known whose turn is next.
@@ -37,7 +38,7 @@ class Selecting:
         self._discovery = discovery
         self._rankings = rankings
         self._loads = loads
-        self._turns: OrderedDict[Dependency, count[int]] = OrderedDict()
+        self._turns: OrderedDict[object, count[int]] = OrderedDict()
 
     async def select(self, need: Dependency, zone: str | None, freshness: Freshness) -> Selected:
         """Return an agent that has what is asked for; in any namespace unless one is named.
@@ -45,7 +46,7 @@ class Selecting:
         Raises NoProvider saying why there is none, MalformedRequest for a version constraint that cannot be read.
         """
         if need.version:
-            SEEDS.constraint(need.version)
+            PLAIN.constraint(need.version)
         view, behind = await self._discovery.view(freshness)
         strategy = need.strategy or "best"
         if strategy == "least_loaded" and not behind:
@@ -66,8 +67,9 @@ class Selecting:
         return Selected(chosen, record, len(ranking.providers), view.version, behind)
 
     def _turn(self, need: Dependency) -> int:
-        turns = self._turns.setdefault(need, count())
-        self._turns.move_to_end(need)
+        key = need.wanted, need.namespace
+        turns = self._turns.setdefault(key, count())
+        self._turns.move_to_end(key)
         if len(self._turns) > _MOST:
             self._turns.popitem(last=False)
         return next(turns)

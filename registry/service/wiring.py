@@ -1,13 +1,14 @@
 """What an agent is told of its dependencies when it registers and when it beats."""
 
+import asyncio
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
 from registry.cache.feed import Feed
 from registry.cache.view import Record, View
-from registry.errors import Detail, StaleVersion, StoreUnavailable, UnprocessableRequest
+from registry.errors import Detail, NotReady, StaleVersion, StoreUnavailable, UnprocessableRequest
 from registry.model.registration import Registration, read_registration
 from registry.model.resolution import Resolution
 from registry.model.wire import rfc3339
@@ -18,6 +19,12 @@ from registry.service.resolution import Resolutions
 from registry.store.agents import Agents
 from registry.store.wires import Wires
 
+# What became of an agent that is to be kept: `moved` when its answer would be another, `gone` when it must register.
+Kept: TypeAlias = Literal["kept", "moved", "gone"]
+
+# How long a keeping waits for the store, in seconds: those who send one wait for it with everything else they do.
+_PATIENCE: Final = 0.03
+_WHOLE: Final = "This agent registered in flat form: what is new of it comes with all of that form"
 # How often an update is tried again because another one came first.
 _TRIES: Final = 5
 
@@ -47,18 +54,56 @@ class Wiring:
         self._liveness = liveness
         self._resolutions = resolutions
 
-    async def registered(self, registration: Registration) -> Mapping[str, Any]:
-        """Return what the answer to a registration, which was carried out, says of dependencies.
+    async def registered(self, registration: Registration) -> Resolution | None:
+        """Return what an agent is to be told of dependencies whose registration was carried out; None for nothing.
 
         Raises StoreUnavailable, whose outcome is then unknown to the one who registered.
         """
         if not registration.wired:
-            return {}
+            return None
         try:
-            resolution = await self._newest(registration.agent_id)
+            return await self._newest(registration.agent_id)
         except StoreUnavailable as error:
             raise StoreUnavailable(str(error), outcome="unknown", reason=error.reason) from error
-        return {} if resolution is None else resolution.fields
+
+    async def keep(self, agent_id: str) -> Kept:
+        """Prolong a healthy agent's life without reviving any other; tell whether its answer would be another by now.
+
+        That is so exactly when what it was told last is not what it would be told, by whichever replica it was: nothing
+        that happened in between can be missed, and nothing has to be remembered. Where the store does not answer, an
+        agent that is known to be healthy is kept for as long: it would only ask for more. Raises StoreUnavailable.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await self._kept(agent_id)
+        except (NotReady, StoreUnavailable, TimeoutError) as error:
+            if self._is_healthy(agent_id):
+                return "kept"
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable(
+                    "The store did not answer in time", outcome="unknown", reason="timeout"
+                ) from None
+            raise
+
+    async def _kept(self, agent_id: str) -> Kept:
+        beat = await self._agents.heartbeat(agent_id, "keep")
+        if beat.found == "bad_record":
+            raise StoreUnavailable(f"The record of {agent_id!r} is damaged", reason="bad_record")
+        if beat.found != "healthy":
+            return "gone"
+        view = self._feed.view
+        if view is not None and self._digest(view, agent_id) == beat.answered:
+            return "kept"
+        # What this replica holds may be older than what another has told the agent.
+        return "kept" if self._digest(await self._feed.fresh(), agent_id) == beat.answered else "moved"
+
+    def _digest(self, view: View, agent_id: str) -> str | None:
+        record = view.records.get(agent_id)
+        return None if record is None else self._resolutions.of(view, record).digest
+
+    def _is_healthy(self, agent_id: str) -> bool:
+        record = None if self._feed.view is None else self._feed.view.records.get(agent_id)
+        return record is not None and record.agent.status == "healthy"
 
     async def beat(
         self,
@@ -121,19 +166,19 @@ class Wiring:
         if resolution.by_load:
             await self._resolutions.learn(view, record)
             resolution = self._resolutions.of(view, record)
-        if resolution.names:
+        if resolution.names or record.agent.profile.flat is not None:
             noted = await self._agents.heartbeat(agent_id, "note", answered=resolution.digest)
             if resolution.told != resolution.digest:
                 await self._keep_trace(view, resolution, noted.at)
         return resolution
 
     async def _keep_trace(self, view: View, resolution: Resolution, at: int) -> None:
-        rankings, agent = self._resolutions.rankings, resolution.agent
+        agent = resolution.agent
         entry = {
             "timestamp": rfc3339(at),
             "resource_version": str(resolution.version),
             "dependencies_version": resolution.digest,
-            "explanation": explanation(resolution, lambda pick: rankings.get(view, pick.need, agent.profile.namespace)),
+            "explanation": explanation(resolution, lambda pick: self._resolutions.ranking(view, agent, pick.need)),
         }
         await self._wires.keep_trace(agent.id, resolution.digest, orjson.dumps(entry))
         resolution.told = resolution.digest
@@ -148,6 +193,8 @@ class Wiring:
             record = view.records.get(agent_id)
             if record is None:
                 return view
+            if record.agent.profile.flat is not None:
+                raise UnprocessableRequest(_WHOLE, [Detail("metadata", _WHOLE)])
             amended = _amended(record, metadata)
             if _without_nothing(amended.spec) == _without_nothing(record.agent.spec):
                 return view

@@ -1,0 +1,85 @@
+"""Rankings that are kept: all who want the same share one, until something changes for those who want it."""
+
+from collections import OrderedDict
+from typing import Final
+
+from registry.cache.view import View
+from registry.model.agent import Agent, Capability, Dependency
+from registry.model.resolution import Ranking
+from registry.service.cycles import cycles
+from registry.service.providers import Wanted, rank
+from registry.service.rules import PLAIN, RuleBook, Rules
+
+# How many rankings are kept.
+_MOST: Final = 16_384
+
+
+class Rankings:
+    """Ranks providers, and knows which capabilities lack what they cannot do without.
+
+    What leads back to itself is never met. Registrations that close such a circle are refused, but whatever may stand
+    in the store, the same comes out on every replica, and it ends.
+    """
+
+    def __init__(self, book: RuleBook) -> None:
+        self.book = book
+        self._view: View | None = None
+        self._kept: OrderedDict[object, tuple[Wanted, Ranking]] = OrderedDict()
+        self._circles: dict[str, int] = {}
+        self._circles_at = -1
+
+    def whole(self, view: View, need: Dependency, namespace: str | None, rules: Rules, shown: int) -> Ranking:
+        """Return a ranking with more of those that fell out, made for this call."""
+        self._look_at(view)
+        return rank(view, Wanted(need, namespace, rules), self.lacks, shown)
+
+    def get(self, view: View, need: Dependency, namespace: str | None, rules: Rules = PLAIN) -> Ranking:
+        """Return the ranking as of the view's version."""
+        self._look_at(view)
+        key = (need.wanted, need.namespace or namespace, rules)
+        found = self._kept.get(key)
+        if found is None:
+            wanted = Wanted(need, namespace, rules)
+        elif view.moved(need.capability) <= found[1].version:
+            self._kept.move_to_end(key)
+            return found[1]
+        else:
+            wanted = found[0]
+        ranking = rank(view, wanted, self.lacks)
+        self._kept[key] = wanted, ranking
+        self._kept.move_to_end(key)
+        if len(self._kept) > _MOST:
+            self._kept.popitem(last=False)
+        return ranking
+
+    def lacking(self, view: View, agent: Agent, capability: Capability) -> Dependency | None:
+        """Return the first thing a capability cannot do without and nobody has for it; None where nothing is amiss."""
+        self._look_at(view)
+        return self.lacks(agent, capability)
+
+    def lacks(self, agent: Agent, capability: Capability) -> Dependency | None:
+        """Return the same as of the view that is being looked at."""
+        view, profile = self._view, agent.profile
+        for need in (*capability.dependencies, *profile.dependencies):
+            if not need.required or view is None:
+                continue
+            circle = self._circle(view, capability.name)
+            if circle is not None and circle == self._circle(view, need.capability):
+                return need
+            if not self.get(view, need, profile.namespace, self.book.of(profile)).providers:
+                return need
+        return None
+
+    def _look_at(self, view: View) -> None:
+        if view is not self._view:
+            self._view = view
+            self._kept.clear()
+            self._circles_at = -1
+
+    def _circle(self, view: View, name: str) -> int | None:
+        """Return which circle of required dependencies a capability is in, if any."""
+        if self._circles_at != view.edges_changed:
+            found = cycles({each: sorted(needed) for each, needed in view.required.items()})
+            self._circles = {each: at for at, circle in enumerate(found) for each in circle}
+            self._circles_at = view.edges_changed
+        return self._circles.get(name)
