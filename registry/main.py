@@ -17,14 +17,16 @@ from registry.loops import every
 from registry.server import Listener
 from registry.service.discovery import Discovery
 from registry.service.draining import Draining
+from registry.service.edges import Edges
 from registry.service.explaining import Explaining
 from registry.service.liveness import Liveness
 from registry.service.loads import Loads
 from registry.service.overview import Overview
-from registry.service.providers import Rankings
 from registry.service.pulsing import Pulsing
+from registry.service.rankings import Rankings
 from registry.service.registration import Registrations
 from registry.service.resolution import Resolutions
+from registry.service.rules import RuleBook
 from registry.service.selecting import Selecting
 from registry.service.sweeping import Sweeping
 from registry.service.watching import Watching
@@ -106,9 +108,12 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         discovery, watching = Discovery(feed, store.agents), Watching(feed)
         metrics.show("mcp_registry_watchers", "Watches this replica serves", lambda: len(watching.watchers))
         metrics.show("mcp_registry_cache_fills", "Times this replica filled its cache", lambda: feed.fills)
-        liveness, registrations = Liveness(store.agents, discovery), Registrations(store.agents, settings)
+        liveness, registrations = (
+            Liveness(store.agents, discovery),
+            Registrations(store.agents, Edges(feed, store.agents), settings),
+        )
         draining = Draining(store.agents, discovery)
-        wired = _wired(feed, store, discovery, registrations, liveness)
+        wired = _wired(feed, store, discovery, registrations, liveness, isolates=settings.isolate_namespaces)
         services = (registrations, discovery, watching, liveness, draining, wired, overview)
         api, scrape = applications(*services, metrics, settings.auth_token)
         look_every, pause = _paces(settings)
@@ -137,9 +142,17 @@ def _paces(settings: Settings) -> tuple[float, float]:
     return look_every, max(look_every, min(_LONGEST_PAUSE, interval))
 
 
-def _wired(feed: Feed, store: Store, discovery: Discovery, registrations: Registrations, liveness: Liveness) -> Wired:
+def _wired(
+    feed: Feed,
+    store: Store,
+    discovery: Discovery,
+    registrations: Registrations,
+    liveness: Liveness,
+    *,
+    isolates: bool,
+) -> Wired:
     """Return what serves dependencies, all over the same rankings and loads."""
-    rankings, loads = Rankings(), Loads(store.wires)
+    rankings, loads = Rankings(RuleBook(isolates=isolates)), Loads(store.wires)
     resolutions = Resolutions(rankings, loads)
     return Wired(
         wiring=Wiring(feed, store.agents, store.wires, registrations, liveness, resolutions),

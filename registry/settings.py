@@ -1,23 +1,19 @@
-"""Every setting of the registry: read once, checked together, then frozen.
+"""Every setting of the registry, frozen; `environment` reads them.
 
 A new setting is a field of `Settings` and a line of `SETTINGS`; reading, masking, the start-up log and the
 README's test follow these. An empty text counts as unset, because compose files have no other way to say so.
 """
 
-import difflib
-import ipaddress
 import os
-import re
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from registry.durations import parse_duration
-from registry.errors import StartupError
 from registry.notation import (
     HALF,
     Percent,
@@ -48,13 +44,7 @@ from registry.notation import (
     write_value,
 )
 
-__all__ = ["SETTINGS", "Secret", "Setting", "Settings", "Thresholds", "mask_url", "read_settings"]
-
-# What Kubernetes puts into every pod beside a Service called `registry` or `registry-…`.
-_SERVICE_LINK: Final = re.compile(
-    r"REGISTRY_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
-)
-_SERVICE_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
+__all__ = ["SETTINGS", "Secret", "Setting", "Settings", "Thresholds", "mask_url"]
 
 
 def _user_data_dir() -> Path:
@@ -93,6 +83,8 @@ class Settings:
     drain_wait: timedelta = timedelta(0)
     auth_token: Secret | None = None
     encryption_key: Secret | None = None
+    isolate_namespaces: bool = True
+    proxy: bool = True
     security_contexts: Mapping[str, frozenset[str]] = field(default_factory=lambda: read_contexts(""))
 
     def shown(self) -> dict[str, str]:
@@ -186,6 +178,14 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "encryption_key": Setting(
             "ENCRYPTION_KEY", read_encryption_key, "A key of 32 bytes; nothing uses it yet.", mask_all
         ),
+        "isolate_namespaces": Setting(
+            "REGISTRY_ISOLATE_NAMESPACES",
+            read_switch,
+            "Whether mesh clients find providers in their own namespace alone.",
+        ),
+        "proxy": Setting(
+            "REGISTRY_PROXY", read_switch, "Whether calls to agents are passed on under /proxy, for meshctl."
+        ),
         "security_contexts": Setting(
             "REGISTRY_SECURITY_CONTEXTS",
             read_contexts,
@@ -193,106 +193,3 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         ),
     }
 )
-
-
-def read_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Settings, tuple[str, ...]]:
-    """Read all settings; give them with warnings, each a sentence for the log that says what to do.
-
-    `overrides` come from the command line and go before the environment: by field name, as text or as a value
-    of the field's type; None means not given.
-
-    Raises:
-        StartupError: names every setting that cannot be used, its value (masked if secret), what is expected.
-    """
-    values: dict[str, Any] = {}
-    problems: dict[str, str] = {}
-    sources = {name: (setting.env, _from_environ(environ, setting)) for name, setting in SETTINGS.items()}
-    for name, value in overrides.items():
-        if value is not None:
-            text = value.reveal() if isinstance(value, Secret) else write_value(value)
-            sources[name] = (f"--{name.replace('_', '-')}", text)
-    for name, (source, text) in sources.items():
-        try:
-            if text:
-                values[name] = SETTINGS[name].read(text)
-        except ValueError as error:
-            problems[name] = f"{source} is {SETTINGS[name].mask(text)!r}; {error}"
-    warnings = tuple(_adopt_database(environ, values))
-    settings = Settings(**values)
-    problems |= _conflicts(settings, problems)
-    if problems:
-        raise StartupError("\n  ".join(["These settings cannot be used:", *problems.values()]))
-    return settings, (*warnings, *_warnings(settings, environ))
-
-
-def _from_environ(environ: Mapping[str, str], setting: Setting) -> str:
-    text = environ.get(setting.env, "")
-    if setting.mask is mask_all:  # a blank may be part of a secret; its reader decides
-        return text
-    return "" if _is_service_link(setting.env, text) else text.strip()
-
-
-def _is_service_link(name: str, text: str) -> bool:
-    return bool(_SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_ADDRESS.match(text)))
-
-
-def _adopt_database(environ: Mapping[str, str], values: dict[str, Any]) -> Iterator[str]:
-    """Take the data directory from DATABASE_PATH if nothing else says it; one warning for all such names."""
-    names = [name for name in sorted(environ) if name.startswith("DATABASE_") and environ[name]]
-    if not names:
-        return
-    path = Path(environ.get("DATABASE_PATH") or ":memory:")
-    if "redis_url" in values:
-        advice = "REDIS_URL is used and these are ignored; remove them"
-    elif "data_dir" in values:
-        advice = "REGISTRY_DATA_DIR is used and these are ignored; remove them"
-    elif path.name == ":memory:":
-        advice = "these are ignored; set REDIS_URL for a shared Redis, or REGISTRY_DATA_DIR for the embedded one"
-    else:
-        values["data_dir"] = path.parent.absolute()
-        advice = (
-            "the directory of DATABASE_PATH is taken as data directory; "
-            f"set REGISTRY_DATA_DIR={path.parent} for that, or REDIS_URL for a shared Redis, and remove these"
-        )
-    yield f"{', '.join(names)}: the store is Redis, not a database; {advice}"
-
-
-def _conflicts(settings: Settings, wrong: Collection[str]) -> dict[str, str]:
-    """Name the settings that are right each but not together; those in `wrong` have no value to compare."""
-    found = {}
-    shown = settings.shown()
-    for lower, upper in (("retry_period", "renew_deadline"), ("renew_deadline", "lease_duration")):
-        if not {lower, upper} & {*wrong} and getattr(settings, lower) >= getattr(settings, upper):
-            limit = f"{SETTINGS[upper].env}, which is {shown[upper]!r}"
-            found[lower] = f"{SETTINGS[lower].env} is {shown[lower]!r}; expected less than {limit}"
-    if "port" not in wrong and settings.metrics_port == settings.port != 0:
-        found["metrics_port"] = f"METRICS_PORT is {shown['port']!r}; expected another port than REGISTRY_PORT"
-    return found
-
-
-def _warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
-    known = sorted(setting.env for setting in SETTINGS.values())
-    for name in sorted(environ):
-        if name.startswith("REGISTRY_") and name not in known and not _is_service_link(name, environ[name]):
-            short = name.removeprefix("REGISTRY_")
-            near = [short] if short in known else difflib.get_close_matches(name, known, n=1)
-            advice = f"did you mean {near[0]}?" if near else "remove it"
-            yield f"{name} is not a setting and is ignored; {advice}"
-    if settings.auth_token is None and not _is_loopback(settings.host):
-        yield (
-            f"Anyone who reaches {settings.host} may register and remove agents, no token is asked for; "
-            "set AUTH_TOKEN, or REGISTRY_HOST=127.0.0.1"
-        )
-    if settings.redis_url is None and settings.redis_password_file is not None:
-        yield "REGISTRY_REDIS_PASSWORD_FILE is ignored, the embedded Redis has no password; set REDIS_URL, or remove it"
-    if settings.redis_url is None and settings.write_acks:
-        yield "REGISTRY_WRITE_ACKS makes every write fail: the embedded Redis has no replicas; set REDIS_URL"
-    if settings.encryption_key is not None:
-        yield "ENCRYPTION_KEY is set, but nothing uses it yet; use rediss:// and encrypt the disk of Redis"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

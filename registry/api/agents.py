@@ -68,11 +68,12 @@ class AgentRoutes:
             if_none_match=headers.get("if-none-match"),
             path=path,
         )
+        wired = await self._wiring.registered(registration)
         return {
             "agent_id": registration.agent_id,
             "resource_version": str(done.version),
             "message": f"Agent {registration.name} registered successfully",
-            **await self._wiring.registered(registration),
+            **({} if wired is None else wired.fields),
         }
 
     async def register_many(self, request: Request) -> Response:

@@ -1,5 +1,9 @@
-"""POST /heartbeat and its tool, served as plain ASGI: the busiest call there is, by far."""
+"""POST /heartbeat and its tool, served as plain ASGI: the busiest call there is, by far.
 
+A registration in flat form comes to the same path, and goes on to the room of those who speak it.
+"""
+
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -8,7 +12,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from registry.api.body import object_in, read_body
+from registry.api.mesh.heartbeat import FlatHeartbeats
 from registry.errors import Detail, UnprocessableRequest
+from registry.model.agent import ABSENT
+from registry.model.flat import MARKS, is_flat
 from registry.model.wire import rfc3339
 from registry.service.wiring import Wiring
 
@@ -30,19 +37,36 @@ class HeartbeatForm(msgspec.Struct):
 
 HEARTBEAT_SCHEMA: dict[str, Any] = msgspec.json.schema(HeartbeatForm)["$defs"]["HeartbeatForm"]
 
-_read = msgspec.json.Decoder(HeartbeatForm).decode
+
+class _Received(HeartbeatForm):
+    """With the marks of the flat form, of which it only matters that they are there."""
+
+    name: msgspec.Raw = ABSENT
+    agent_type: msgspec.Raw = ABSENT
+    http_host: msgspec.Raw = ABSENT
+    http_port: msgspec.Raw = ABSENT
+    tools: msgspec.Raw = ABSENT
+
+
+_read = msgspec.json.Decoder(_Received).decode
+_marks = attrgetter(*MARKS)
 
 
 class Heartbeats:
     """Serves one heartbeat a request."""
 
-    def __init__(self, wiring: Wiring) -> None:
+    def __init__(self, wiring: Wiring, flat: FlatHeartbeats) -> None:
         self._wiring = wiring
+        self._flat = flat
         self.routes = [Route(path, self, methods=["POST"]) for path in _PATHS]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one heartbeat."""
-        form = _form(await read_body(scope, receive))
+        body = await read_body(scope, receive)
+        form = _form(body)
+        if form is None:
+            await self._flat.register(body, send)
+            return
         at, wired = await self._wiring.beat(
             form.agent_id, metadata=form.metadata, load=form.load, seen=form.dependencies_version
         )
@@ -52,16 +76,26 @@ class Heartbeats:
         await send({"type": "http.response.body", "body": body})
 
 
-def _form(body: bytes) -> HeartbeatForm:
-    """Read a heartbeat; what is wrong with one is found by the slower reader, which says it better."""
+def _form(body: bytes) -> HeartbeatForm | None:
+    """Read a heartbeat; None for a registration in flat form.
+
+    What is wrong with one is found by the slower reader, which says it better.
+    """
     try:
         form = _read(body)
     except (msgspec.DecodeError, RecursionError):
         pass
     else:
+        if any(mark is not ABSENT for mark in _marks(form)):
+            return None
         if form.agent_id and form.agent_id.isascii():
             return _fit(form, body)
     document = object_in(body)
+    return None if is_flat(document) else _checked(document)
+
+
+def _checked(document: dict[str, Any]) -> HeartbeatForm:
+    """Return a heartbeat whose every field is right. Raises UnprocessableRequest naming those that are not."""
     given, load, seen = (document.get(name) for name in ("agent_id", "load", "dependencies_version"))
     problems = []
     agent_id = given if isinstance(given, str) else ""

@@ -18,6 +18,7 @@ from registry.api.gate import Gate
 from registry.api.health import HealthRoutes
 from registry.api.heartbeat import Heartbeats
 from registry.api.listing import ListRoute
+from registry.api.mesh.heartbeat import FlatHeartbeats
 from registry.api.openapi import endpoints, openapi
 from registry.api.paths import Paths
 from registry.api.tools import ToolRoutes
@@ -55,7 +56,8 @@ def applications(
     token: Secret | None,
 ) -> tuple[ASGIApp, ASGIApp]:
     """Return the API, and the small application behind the metrics port, which asks for no token."""
-    heartbeats = Heartbeats(wired.wiring)
+    flat = FlatHeartbeats(registrations, wired.wiring)
+    heartbeats = Heartbeats(wired.wiring, flat)
     agents = AgentRoutes(registrations, discovery, liveness, wired.wiring, ListRoute(discovery, watching))
     health = HealthRoutes(overview, liveness, metrics)
     described = openapi()
@@ -75,6 +77,7 @@ def applications(
             *DependencyRoutes(wired.explaining, wired.selecting).routes,
             *health.routes,
             *heartbeats.routes,
+            *flat.routes,
             *AdminRoutes(overview).routes,
             Route("/openapi.json", describe),
             Route("/", greet),

@@ -110,7 +110,7 @@ def _described(found: "Diagnosis") -> Iterable[str]:
 
 
 def _settings(redis_url: str | None) -> "Settings":
-    from registry.settings import read_settings
+    from registry.environment import read_settings
     from registry.telemetry.logs import configure_logs
 
     try:

@@ -1,0 +1,1 @@
+"""How the published mesh clients speak: their forms in, the same services, their forms out."""
