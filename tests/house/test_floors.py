@@ -18,6 +18,8 @@ MAY_IMPORT = {
     "model": frozenset({"durations", "errors"}),
     "telemetry": frozenset({"errors"}),
     "settings": frozenset({"durations", "errors", "notation"}),
+    # Read by whoever starts a registry; nobody below may.
+    "environment": frozenset({"errors", "notation", "settings"}),
     "loops": frozenset({"errors", "telemetry"}),
     "store": GROUND,
     "cache": GROUND,
@@ -25,9 +27,9 @@ MAY_IMPORT = {
     "api": GROUND | {"service"},
     "server": GROUND | {"api"},
     "main": GROUND | {"store", "cache", "service", "api", "server"},
-    "embedding": GROUND | {"main", "service", "cache"},
+    "embedding": GROUND | {"environment", "main", "service", "cache"},
     "maintenance": GROUND | {"main", "store", "cache"},
-    "command": GROUND | {"main", "maintenance", "server", "store"},
+    "command": GROUND | {"environment", "main", "maintenance", "server", "store"},
     "__main__": frozenset({"command"}),
     # The garden house: it imports nothing of the server, so that it may be used where no server is installed.
     "client": frozenset[str](),

@@ -1,42 +1,18 @@
 """The one matcher: at which stage who falls out, and who is the best of those that will do."""
 
-from typing import Any
-
 import pytest
 
-from registry.cache.view import View
-from registry.model.agent import Agent, Dependency, Status
-from registry.model.change import Position
-from registry.model.resolution import STAGES, Provider
-from registry.service.providers import Rankings, Rules, Wanted, rank
-from tests.support.builders import a_change, an_agent
-
-
-def capable(
-    agent_id: str = "p",
-    status: Status = "healthy",
-    *,
-    namespace: str = "default",
-    draining: bool = False,
-    **capability: Any,
-) -> Agent:
-    """Return an agent that can do `c`."""
-    made = an_agent(agent_id, status=status, namespace=namespace, capabilities=[{"name": "c", **capability}])
-    fields = {name: getattr(made, name) for name in made.__struct_fields__}
-    return Agent(**{**fields, "draining": draining})
-
-
-def view_of(*agents: Agent) -> View:
-    """Return a view that holds these."""
-    view = View(Position(1, "h"))
-    for agent in agents:
-        view.put(agent, None, 0)
-    return view
+from registry.model.agent import Agent, Dependency
+from registry.model.resolution import STAGES
+from registry.service.providers import Wanted, rank
+from registry.service.rules import Rules
+from tests.support.builders import an_agent
+from tests.support.seeking import capable, lacks_nothing, view_of
 
 
 def best(need: Dependency, *agents: Agent, namespace: str | None = "default") -> list[str]:
     """Return who will do, the best first."""
-    return [each.agent_id for each in rank(view_of(*agents), Wanted(need, namespace)).providers]
+    return [each.agent_id for each in rank(view_of(*agents), Wanted(need, namespace), lacks_nothing).providers]
 
 
 ANY = Dependency("c")
@@ -66,7 +42,7 @@ STAGE_ROWS: list[tuple[str, Dependency, Agent, str | None]] = [
 @pytest.mark.parametrize(("need", "agent", "stage"), [row[1:] for row in STAGE_ROWS], ids=[r[0] for r in STAGE_ROWS])
 def test_each_falls_out_at_its_stage(need: Dependency, agent: Agent, stage: str | None) -> None:
     """Or not at all; the reason for nobody names the stage."""
-    ranking = rank(view_of(agent), Wanted(need, "default"))
+    ranking = rank(view_of(agent), Wanted(need, "default"), lacks_nothing)
 
     assert [out.stage for out in ranking.out] == [stage] * (stage is not None)
     assert bool(ranking.providers) == (stage is None)
@@ -121,14 +97,14 @@ def test_two_tools_of_one_agent_are_two_candidates() -> None:
         ],
     )
 
-    providers = rank(view_of(agent), Wanted(ANY, "default")).providers
+    providers = rank(view_of(agent), Wanted(ANY, "default"), lacks_nothing).providers
 
     assert [each.tool_name for each in providers] == ["new", "new_too", "old"]
 
 
 def test_a_capability_without_a_function_is_called_by_its_name() -> None:
     """As agents of the other form register it."""
-    (provider,) = rank(view_of(capable()), Wanted(ANY, "default")).providers
+    (provider,) = rank(view_of(capable()), Wanted(ANY, "default"), lacks_nothing).providers
 
     assert (provider.tool_name, provider.endpoint) == ("c", "http://a:1")
 
@@ -139,32 +115,6 @@ def test_rules_are_parameters() -> None:
     wanted = Wanted(Dependency("c", version="banana"), "default", rules)
     agents = capable("a", "degraded", version="1.0.0"), capable("b", namespace="other", version="1.0.0")
 
-    ranking = rank(view_of(*agents), wanted)
+    ranking = rank(view_of(*agents), wanted, lacks_nothing)
 
     assert [(out.agent_id, out.stage) for out in ranking.out] == [("a", "health"), ("b", "version")]
-
-
-def test_all_who_want_the_same_share_one_ranking() -> None:
-    """Until something changes for those who want the capability."""
-    view = view_of(capable("a"))
-    rankings = Rankings()
-    first = rankings.get(view, ANY, "default")
-
-    view.apply(a_change(2, agent=an_agent("z", 2, capabilities=[{"name": "other"}])), 0)
-    unmoved = rankings.get(view, Dependency("c", strategy="random"), "default")
-    view.apply(a_change(3, agent=an_agent("b", 3, capabilities=[{"name": "c"}])), 0)
-    moved = rankings.get(view, ANY, "default")
-
-    assert unmoved is first
-    assert [each.agent_id for each in moved.providers] == ["a", "b"]
-
-
-def test_a_ranking_is_of_its_view() -> None:
-    """A refill leaves nothing of the view before it."""
-    rankings = Rankings()
-    rankings.get(view_of(capable("a")), ANY, "default")
-
-    found = rankings.get(view_of(capable("b")), ANY, "default").providers
-
-    assert [each.agent_id for each in found] == ["b"]
-    assert all(isinstance(each, Provider) for each in found)

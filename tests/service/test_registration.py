@@ -8,6 +8,7 @@ import pytest
 from registry.errors import UnprocessableRequest
 from registry.model.registration import read_registration
 from registry.notation import read_contexts, read_thresholds
+from registry.service.edges import Edges
 from registry.service.registration import Registrations
 from registry.settings import Settings
 from registry.store.agents import Agents, Registered, Registration
@@ -31,7 +32,7 @@ async def kept(
 ) -> Registration:
     """Return what the store is asked to keep of a registration with these fields."""
     store = Asked()
-    registrations = Registrations(cast(Agents, store), settings or Settings())
+    registrations = Registrations(cast(Agents, store), cast(Edges, store), settings or Settings())
     await registrations.register(read_registration(a_registration(**fields)), **(headers or {}))
     assert store.last is not None
     return store.last

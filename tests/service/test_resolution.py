@@ -12,8 +12,9 @@ from registry.model.agent import Agent
 from registry.model.change import Change, Position
 from registry.model.resolution import Resolution
 from registry.service.loads import Loads
-from registry.service.providers import Rankings
+from registry.service.rankings import Rankings
 from registry.service.resolution import Resolutions
+from registry.service.rules import RuleBook
 from tests.support.builders import a_change, an_agent
 
 
@@ -39,7 +40,7 @@ class Replica:
 
     def __init__(self, source: NoLoads | None = None) -> None:
         self.view = View(Position(0, "h"))
-        self.resolutions = Resolutions(Rankings(), Loads(source or NoLoads()))
+        self.resolutions = Resolutions(Rankings(RuleBook()), Loads(source or NoLoads()))
 
     def take(self, *agents: Agent) -> None:
         """Take agents as the next changes."""
