@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from registry.api.routes import Wired, applications
+from registry.api.routes import Services, applications
 from registry.cache.feed import LOOK_EVERY, Feed
 from registry.errors import RegistryError, StartupError, StoreUnavailable
 from registry.loops import every
@@ -28,6 +28,7 @@ from registry.service.registration import Registrations
 from registry.service.resolution import Resolutions
 from registry.service.rules import RuleBook
 from registry.service.selecting import Selecting
+from registry.service.showing import Showing
 from registry.service.sweeping import Sweeping
 from registry.service.watching import Watching
 from registry.service.wiring import Wiring
@@ -105,17 +106,10 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
             feed, bell, sweeping, pulsing, store.vitals, instance=settings.instance_id, warnings=warnings
         )
         await _admit(overview, store)
-        discovery, watching = Discovery(feed, store.agents), Watching(feed)
+        watching = Watching(feed)
         metrics.show("mcp_registry_watchers", "Watches this replica serves", lambda: len(watching.watchers))
         metrics.show("mcp_registry_cache_fills", "Times this replica filled its cache", lambda: feed.fills)
-        liveness, registrations = (
-            Liveness(store.agents, discovery),
-            Registrations(store.agents, Edges(feed, store.agents), settings),
-        )
-        draining = Draining(store.agents, discovery)
-        wired = _wired(feed, store, discovery, registrations, liveness, isolates=settings.isolate_namespaces)
-        services = (registrations, discovery, watching, liveness, draining, wired, overview)
-        api, scrape = applications(*services, metrics, settings.auth_token)
+        api, scrape = applications(_services(feed, store, watching, overview, settings), metrics, settings.auth_token)
         look_every, pause = _paces(settings)
         failed = metrics.loop_failed
         loops = [
@@ -142,22 +136,23 @@ def _paces(settings: Settings) -> tuple[float, float]:
     return look_every, max(look_every, min(_LONGEST_PAUSE, interval))
 
 
-def _wired(
-    feed: Feed,
-    store: Store,
-    discovery: Discovery,
-    registrations: Registrations,
-    liveness: Liveness,
-    *,
-    isolates: bool,
-) -> Wired:
-    """Return what serves dependencies, all over the same rankings and loads."""
-    rankings, loads = Rankings(RuleBook(isolates=isolates)), Loads(store.wires)
+def _services(feed: Feed, store: Store, watching: Watching, overview: Overview, settings: Settings) -> Services:
+    """Return what the API serves; whatever resolves, ranks and shows does so over the same kept rankings."""
+    rankings, loads = Rankings(RuleBook(isolates=settings.isolate_namespaces)), Loads(store.wires)
     resolutions = Resolutions(rankings, loads)
-    return Wired(
+    discovery = Discovery(feed, store.agents, Showing(resolutions, rankings).row)
+    registrations = Registrations(store.agents, Edges(feed, store.agents), settings)
+    liveness = Liveness(store.agents, discovery)
+    return Services(
+        registrations=registrations,
+        discovery=discovery,
+        watching=watching,
+        liveness=liveness,
+        draining=Draining(store.agents, discovery),
         wiring=Wiring(feed, store.agents, store.wires, registrations, liveness, resolutions),
         explaining=Explaining(discovery, resolutions, store.wires),
         selecting=Selecting(discovery, rankings, loads),
+        overview=overview,
     )
 
 

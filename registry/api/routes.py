@@ -36,30 +36,28 @@ from registry.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
-class Wired:
-    """What serves dependencies."""
+class Services:
+    """What the API serves."""
 
+    registrations: Registrations
+    discovery: Discovery
+    watching: Watching
+    liveness: Liveness
+    draining: Draining
     wiring: Wiring
     explaining: Explaining
     selecting: Selecting
+    overview: Overview
 
 
-def applications(
-    registrations: Registrations,
-    discovery: Discovery,
-    watching: Watching,
-    liveness: Liveness,
-    draining: Draining,
-    wired: Wired,
-    overview: Overview,
-    metrics: Metrics,
-    token: Secret | None,
-) -> tuple[ASGIApp, ASGIApp]:
+def applications(services: Services, metrics: Metrics, token: Secret | None) -> tuple[ASGIApp, ASGIApp]:
     """Return the API, and the small application behind the metrics port, which asks for no token."""
-    flat = FlatHeartbeats(registrations, wired.wiring)
-    heartbeats = Heartbeats(wired.wiring, flat)
-    agents = AgentRoutes(registrations, discovery, liveness, wired.wiring, ListRoute(discovery, watching))
-    health = HealthRoutes(overview, liveness, metrics)
+    registrations, discovery, wiring = services.registrations, services.discovery, services.wiring
+    flat = FlatHeartbeats(registrations, wiring)
+    heartbeats = Heartbeats(wiring, flat)
+    listing = ListRoute(discovery, services.watching)
+    agents = AgentRoutes(registrations, discovery, services.liveness, wiring, listing)
+    health = HealthRoutes(services.overview, services.liveness, metrics)
     described = openapi()
     root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": endpoints()})
 
@@ -72,13 +70,13 @@ def applications(
     paths = Paths(
         [
             *agents.routes,
-            *DrainRoutes(draining).routes,
+            *DrainRoutes(services.draining).routes,
             *ToolRoutes(agents, discovery).routes,
-            *DependencyRoutes(wired.explaining, wired.selecting).routes,
+            *DependencyRoutes(services.explaining, services.selecting).routes,
             *health.routes,
             *heartbeats.routes,
             *flat.routes,
-            *AdminRoutes(overview).routes,
+            *AdminRoutes(services.overview).routes,
             Route("/openapi.json", describe),
             Route("/", greet),
         ]

@@ -1,11 +1,11 @@
 """How the answer to a registration in flat form tells what an agent's functions get: by position, nothing ever null."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
-from registry.model.agent import ABSENT, Agent, Capability
+from registry.model.agent import ABSENT, Agent, Capability, Dependency
 from registry.model.resolution import Pick, Provider
 
 AVAILABLE = "available"
@@ -76,3 +76,32 @@ def provider_entry(provider: Provider, capability: Capability) -> dict[str, Any]
         "vendor": vendor if isinstance(vendor, str) else "unknown",
     }
     return entry if kwargs is None else entry | {"kwargs": kwargs}
+
+
+def provider_resolution(function: str, need: Dependency, provider: Provider | None) -> dict[str, Any]:
+    """Return whom a function delegates to as lists show it."""
+    shown: dict[str, Any] = {"function_name": function, "required_capability": need.capability}
+    if need.tags:
+        shown["required_tags"] = [tag for tag in need.tags if isinstance(tag, str)]
+    return shown | (
+        {"status": UNRESOLVED}
+        if provider is None
+        else _provided(provider.agent_id, provider.endpoint, provider.tool_name)
+    )
+
+
+def tool_resolutions(
+    function: str, entry: Dependency, mode: str, found: Iterable[tuple[Agent, Capability]]
+) -> list[dict[str, Any]]:
+    """Return the tools that passed one entry of a function's filter as lists show them; one row where none did."""
+    shown: dict[str, Any] = {"function_name": function, "filter_capability": entry.capability, "filter_mode": mode}
+    if entry.tags:
+        shown["filter_tags"] = [tag for tag in entry.tags if isinstance(tag, str)]
+    return [
+        shown | {"provider_capability": capability.name} | _provided(agent.id, agent.profile.endpoint, capability.tool)
+        for agent, capability in found
+    ] or [shown | {"status": UNRESOLVED}]
+
+
+def _provided(agent_id: str, endpoint: str, tool: str) -> dict[str, Any]:
+    return {"provider_agent_id": agent_id, "endpoint": endpoint, "mcp_tool": tool, "status": AVAILABLE}

@@ -12,6 +12,7 @@ from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.hearing import FRESH, Hearing
 from registry.service.kept import Answer, Kept, Place, body_of
 from registry.service.matching import CapabilitySearch
+from registry.service.showing import Row, plain_row
 from registry.store.agents import Agents
 
 
@@ -106,10 +107,10 @@ class Sight:
 class Discovery:
     """Answers reads from this replica's memory."""
 
-    def __init__(self, feed: Feed, agents: Agents) -> None:
+    def __init__(self, feed: Feed, agents: Agents, row: Row = plain_row) -> None:
         self._feed = feed
         self._agents = agents
-        self._kept = Kept()
+        self._kept = Kept(row)
         self._hearing = Hearing(agents)
 
     async def agents(

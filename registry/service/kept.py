@@ -8,6 +8,7 @@ from registry.cache.history import History
 from registry.cache.view import Record, View
 from registry.model.query import AgentQuery
 from registry.service.matching import Matcher
+from registry.service.showing import Row, plain_row
 
 # How many answers are kept, and how many bytes of joined lists, whichever is reached first.
 _MOST = 16_384
@@ -21,8 +22,9 @@ class Answer:
     """The matches of one query, sorted, as of the version `examined`.
 
     `changed` is a version since which this very answer is as it is: that of the last change that concerned it, or the
-    one at which it was first made. `array` is the joined JSON without its brackets, joined when it was last asked for;
-    its last heartbeats are known as of `heard_at`, on the monotonic clock.
+    one at which it was first made; of what agents in flat form are shown with it says nothing. `array` is the joined
+    JSON without its brackets, joined when it was last asked for, at version `joined_at`; its last heartbeats are known
+    as of `heard_at`, on the monotonic clock. It `moves` with any change where an agent in flat form is in it.
     """
 
     matcher: Matcher
@@ -31,8 +33,11 @@ class Answer:
     examined: int
     changed: int
     shelf: "Shelf"
+    row: Row = plain_row
     array: bytes | None = None
     heard_at: float = 0.0
+    joined_at: int = 0
+    moves: bool = False
 
     def place(self, record: Record) -> Place:
         """Return what the answer is sorted by: the score where there is one, then namespace, then id."""
@@ -56,18 +61,25 @@ class Answer:
         return self.changed <= version
 
     def joined(self) -> bytes:
-        """Return all records as JSON, joined anew where a change or newer heartbeats came in between."""
-        if self.array is None:
+        """Return all records as JSON, joined anew where a change or newer heartbeats came in between.
+
+        What an agent in flat form is shown with may be another by any change.
+        """
+        version = self.view.version
+        if self.array is None or (self.moves and self.joined_at != version):
             self.array = b",".join([body_of(self, record) for record in self.records])
+            self.moves = any(record.agent.profile.flat is not None for record in self.records)
+            self.joined_at = version
             self.shelf.put(self, len(self.array))
         return self.array
 
 
 def body_of(answer: Answer, record: Record) -> bytes:
     """Return one record as the answer shows it: with its score where the answer is ranked."""
+    row = answer.row(answer.view, record)
     if not answer.matcher.ranks:
-        return record.body
-    return b'%s,"score":%.1f}' % (record.body[:-1], answer.matcher.score(record.agent))
+        return row
+    return b'%s,"score":%.1f}' % (row[:-1], answer.matcher.score(record.agent))
 
 
 class Shelf:
@@ -95,7 +107,8 @@ class Shelf:
 class Kept:
     """Keeps the answers asked for lately. What it returns is always of the view's version."""
 
-    def __init__(self) -> None:
+    def __init__(self, row: Row = plain_row) -> None:
+        self._row = row
         self._answers: OrderedDict[AgentQuery, Answer] = OrderedDict()
         self._shelf = Shelf()
 
@@ -107,7 +120,8 @@ class Kept:
             if answer is not None:
                 self._shelf.drop(answer)
             records = matcher.select(view)
-            answer = self._answers[query] = Answer(matcher, view, records, view.version, view.version, self._shelf)
+            now = view.version
+            answer = self._answers[query] = Answer(matcher, view, records, now, now, self._shelf, self._row)
             answer.records.sort(key=answer.place)
         elif answer.examined != view.version:
             _follow(answer, view, history)

@@ -23,7 +23,7 @@ class Resolutions:
 
     def __init__(self, rankings: Rankings, loads: Loads) -> None:
         self._rankings = rankings
-        self._toolsets = Toolsets(rankings)
+        self.toolsets = Toolsets(rankings)
         self._loads = loads
         self._view: View | None = None
         self._turns: dict[str, tuple[int, Mapping[str, int]]] = {}
@@ -78,7 +78,7 @@ class Resolutions:
             by_load = by_load or need.strategy == "least_loaded"
             picks.append(Pick(function, need, provider, ranking.reason if provider is None else None))
         found = tuple(picks)
-        sought, wants = self._toolsets.of(view, agent)
+        sought, wants = self.toolsets.of(view, agent)
         names = tuple(dict.fromkeys((*(pick.need.capability for pick in found), *sought)))
         if before is not None and not sought and before.picks == found and before.agent.profile is agent.profile:
             digest, body = before.digest, before.body

@@ -2,29 +2,34 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import orjson
 
 from registry.cache.view import Record, View
-from registry.model.agent import Agent, Capability, Dependency, Profile, Sought
-from registry.model.flat_answer import Wants, provider_entry, tool_entry
+from registry.model.agent import ABSENT, Agent, Capability, Dependency, Profile, Sought
+from registry.model.flat_answer import Wants, provider_entry, provider_resolution, tool_entry, tool_resolutions
+from registry.model.resolution import Provider
 from registry.service.providers import Wanted
 from registry.service.rankings import Rankings
 
 _ANY: Final = "*"
 # Tools one function may be given; more than any model can look at.
 _MOST: Final = 1_000
-_MODES: Final = ("all", "best_match", "*")
+_BEST: Final = "best_match"
 _EMPTY = Dependency("")
 
 
 class Filter(NamedTuple):
-    """What a function filters for: needs, whose capability may be '' for any; `best` takes one of each capability."""
+    """What a function filters for: needs, whose capability may be '' for any.
+
+    The mode `best_match` takes one of each capability, `*` whatever there is.
+    """
 
     entries: tuple[Dependency, ...]
-    best: bool
+    mode: str
 
 
 class Found(NamedTuple):
@@ -47,26 +52,42 @@ class Toolsets:
         tools: dict[str, list[dict[str, Any]]] = {}
         providers: dict[str, dict[str, Any]] = {}
         for capability in agent.profile.llm:
-            wanted = _filter(bytes(capability.llm_filter))
+            wanted, need = _filter(bytes(capability.llm_filter)), _provider(bytes(capability.llm_provider))
             if wanted is not None:
                 sought += [_sought(entry) for entry in wanted.entries]
                 tools[capability.tool] = [
-                    tool_entry(found.agent, found.capability) for found in self._tools(view, agent, wanted)
+                    tool_entry(each.agent, each.capability) for each in self._tools(view, agent, wanted)
                 ]
-            need = _provider(bytes(capability.llm_provider))
             if need is not None:
                 sought.append(need.capability)
-                entry = self._provider(view, agent, need)
-                if entry is not None:
-                    providers[capability.tool] = entry
+                chosen = self._provider(view, agent, need)
+                if chosen is not None:
+                    providers[capability.tool] = provider_entry(*chosen)
         return tuple(sought), Wants(tools, providers)
+
+    def shown(self, view: View, agent: Agent) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return providers and tools of an agent's functions as lists show them, those that nobody has, too."""
+        providers: list[dict[str, Any]] = []
+        tools: list[dict[str, Any]] = []
+        for function in agent.profile.llm:
+            wanted, need = _filter(bytes(function.llm_filter)), _provider(bytes(function.llm_provider))
+            if need is not None:
+                chosen = self._provider(view, agent, need)
+                providers.append(provider_resolution(function.tool, need, None if chosen is None else chosen[0]))
+            if wanted is None:
+                continue
+            for entry in wanted.entries:
+                passed = islice(self._passing(view, agent.profile, entry), _MOST)
+                found = [(each.agent, each.capability) for each in passed]
+                tools += tool_resolutions(function.tool, entry, wanted.mode, found)
+        return providers, tools
 
     def _tools(self, view: View, agent: Agent, wanted: Filter) -> Sequence[Found]:
         """Return what passes, entry by entry and by id; of functions with one name the first."""
         found: dict[str, Found] = {}
         for entry in wanted.entries:
             passed = self._passing(view, agent.profile, entry)
-            for each in _best(passed, self._rankings) if wanted.best else passed:
+            for each in _best(passed, self._rankings) if wanted.mode == _BEST else passed:
                 found.setdefault(each.capability.tool, each)
                 if len(found) == _MOST:
                     return [*found.values()]
@@ -84,12 +105,13 @@ class Toolsets:
                 if misfit is None:
                     yield Found(record.agent, capability, score)
 
-    def _provider(self, view: View, agent: Agent, need: Dependency) -> dict[str, Any] | None:
-        ranking = self._rankings.get(view, need, agent.profile.namespace, self._rankings.book.llm)
-        if not ranking.providers:
-            return None
-        best = ranking.providers[0]
-        return provider_entry(best, view.records[best.agent_id].agent.profile.capabilities[best.position])
+    def _provider(self, view: View, agent: Agent, need: Dependency) -> tuple[Provider, Capability] | None:
+        """Return the best who has the capability and tells the schema of its input."""
+        for each in self._rankings.get(view, need, agent.profile.namespace, self._rankings.book.llm).providers:
+            capability = view.records[each.agent_id].agent.profile.capabilities[each.position]
+            if capability.input_schema is not ABSENT:
+                return each, capability
+        return None
 
 
 def _best(passed: Iterator[Found], rankings: Rankings) -> Sequence[Found]:
@@ -128,10 +150,11 @@ def _filter(text: bytes) -> Filter | None:
     sent = orjson.loads(text) if text else None
     if not isinstance(sent, dict) or not isinstance(sent.get("filter"), list):
         return None
-    if sent.get("filter_mode") == _ANY:
-        return Filter((_EMPTY,), best=False)
+    mode = sent.get("filter_mode")
+    if mode == _ANY:
+        return Filter((_EMPTY,), _ANY)
     entries = tuple(entry for each in sent["filter"] if (entry := _entry(each)) is not None)
-    return Filter(entries, best=sent.get("filter_mode") == "best_match")
+    return Filter(entries, _BEST if mode == _BEST else "all")
 
 
 def _entry(sent: Any) -> Dependency | None:
