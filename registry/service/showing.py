@@ -1,4 +1,7 @@
-"""How lists show agents in flat form: with what their functions get, and which of their capabilities are of use."""
+"""How lists show agents in flat form: with what their functions get, and which of their capabilities are of use.
+
+What clients derive from their schemas is left out there: it is most of what they say, and the agent alone shows it.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -16,6 +19,12 @@ from registry.service.resolution import Resolutions
 Json = dict[str, Any]
 Row = Callable[[View, Record], bytes]
 
+_DERIVED: Final = frozenset(
+    {
+        *("inputSchemaCanonical", "inputSchemaHash", "outputSchema", "outputSchemaCanonical", "outputSchemaHash"),
+        "schemaWarnings",
+    }
+)
 # What is shown where an agent says nothing of it.
 _DEFAULTS: Final[Mapping[str, Any]] = {"description": "", "runtime": "python", "version": "1.0.0"}
 
@@ -45,6 +54,8 @@ class Showing:
     def _document(self, view: View, agent: Agent, picks: tuple[Pick, ...]) -> Json:
         shown = {**_DEFAULTS, **document(agent)}
         for capability, each in zip(agent.profile.capabilities, shown["capabilities"], strict=True):
+            for name in _DERIVED & each.keys():
+                del each[name]
             reason = self._unavailable(view, agent, capability)
             each |= {"tags": capability.tags, "description": capability.description, "available": reason is None}
             if reason is not None:
