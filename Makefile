@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -e
 
-.PHONY: run test fleet fix demo bench compose-test manifests clean
+.PHONY: run test sdk-test fleet fix demo bench compose-test manifests clean
 
 run: .venv/.run  ## the registry with the embedded store on port 8000
 	@$(BIN)/mcp-mesh-registry serve
@@ -19,6 +19,9 @@ test: .venv/.dev  ## format, lint, types, house rules, the whole suite
 
 fleet: .venv/.dev  ## every fault a fleet survives, the slow ones too; needs some minutes, and root for a few
 	$(BIN)/pytest -m fault
+
+sdk-test: .venv/.dev .venv-sdk/.installed  ## real agents of the published mesh SDK, and meshctl, unchanged, on three replicas
+	$(BIN)/pytest -n 0 tests/sdk
 
 fix: .venv/.dev  ## what a machine can mend
 	$(BIN)/ruff format .
@@ -47,5 +50,11 @@ manifests: .venv/.dev  ## deploy/kubernetes, from the chart
 	-$(BIN)/pip install --quiet --disable-pip-version-check --ignore-requires-python 'helm-sdkpy>=0.1.32'
 	@touch .venv/.run $@
 
+# The published clients bring a world of their own, which must not meet ours.
+.venv-sdk/.installed:
+	$(PYTHON) -m venv .venv-sdk
+	.venv-sdk/bin/pip install --quiet --disable-pip-version-check 'mcp-mesh==3.8.*'
+	@touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-sdk

@@ -19,6 +19,7 @@ from registry.service.discovery import Discovery
 from registry.service.draining import Draining
 from registry.service.edges import Edges
 from registry.service.explaining import Explaining
+from registry.service.keeping import Keeping
 from registry.service.liveness import Liveness
 from registry.service.loads import Loads
 from registry.service.overview import Overview
@@ -150,6 +151,7 @@ def _services(feed: Feed, store: Store, watching: Watching, overview: Overview, 
         liveness=liveness,
         draining=Draining(store.agents, discovery),
         wiring=Wiring(feed, store.agents, store.wires, registrations, liveness, resolutions),
+        keeping=Keeping(feed, store.agents, resolutions),
         explaining=Explaining(discovery, resolutions, store.wires),
         selecting=Selecting(discovery, rankings, loads),
         overview=overview,

@@ -25,6 +25,7 @@ from registry.api.tools import ToolRoutes
 from registry.service.discovery import Discovery
 from registry.service.draining import Draining
 from registry.service.explaining import Explaining
+from registry.service.keeping import Keeping
 from registry.service.liveness import Liveness
 from registry.service.overview import Overview
 from registry.service.registration import Registrations
@@ -45,6 +46,7 @@ class Services:
     liveness: Liveness
     draining: Draining
     wiring: Wiring
+    keeping: Keeping
     explaining: Explaining
     selecting: Selecting
     overview: Overview
@@ -53,7 +55,7 @@ class Services:
 def applications(services: Services, metrics: Metrics, token: Secret | None) -> tuple[ASGIApp, ASGIApp]:
     """Return the API, and the small application behind the metrics port, which asks for no token."""
     registrations, discovery, wiring = services.registrations, services.discovery, services.wiring
-    flat = FlatHeartbeats(registrations, wiring)
+    flat = FlatHeartbeats(registrations, wiring, services.keeping)
     heartbeats = Heartbeats(wiring, flat)
     listing = ListRoute(discovery, services.watching)
     agents = AgentRoutes(registrations, discovery, services.liveness, wiring, listing)

@@ -91,8 +91,8 @@ class Resolution(msgspec.Struct, gc=False):
 
     It holds for `agent` as it is, up to `version` of the view at least; `by_load`, for the loads known then. `names` is
     what it looks for. `digest` stands for what is resolved, and `body` is how answers say it; both are empty for an
-    agent that has no functions and needs nothing. `told` is the digest whose trace is known to be kept, `row` is
-    kept by whoever shows the agent with it.
+    agent that has no functions and needs nothing. `told` is the digest the agent is known to have been told
+    last, whose trace is then kept; `row` is kept by whoever shows the agent with it.
     """
 
     agent: Agent

@@ -1,14 +1,13 @@
 """What an agent is told of its dependencies when it registers and when it beats."""
 
-import asyncio
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import orjson
 
 from registry.cache.feed import Feed
 from registry.cache.view import Record, View
-from registry.errors import Detail, NotReady, StaleVersion, StoreUnavailable, UnprocessableRequest
+from registry.errors import Detail, StaleVersion, StoreUnavailable, UnprocessableRequest
 from registry.model.registration import Registration, read_registration
 from registry.model.resolution import Resolution
 from registry.model.wire import rfc3339
@@ -19,11 +18,6 @@ from registry.service.resolution import Resolutions
 from registry.store.agents import Agents
 from registry.store.wires import Wires
 
-# What became of an agent that is to be kept: `moved` when its answer would be another, `gone` when it must register.
-Kept: TypeAlias = Literal["kept", "moved", "gone"]
-
-# How long a keeping waits for the store, in seconds: those who send one wait for it with everything else they do.
-_PATIENCE: Final = 0.03
 _WHOLE: Final = "This agent registered in flat form: what is new of it comes with all of that form"
 # How often an update is tried again because another one came first.
 _TRIES: Final = 5
@@ -65,45 +59,6 @@ class Wiring:
             return await self._newest(registration.agent_id)
         except StoreUnavailable as error:
             raise StoreUnavailable(str(error), outcome="unknown", reason=error.reason) from error
-
-    async def keep(self, agent_id: str) -> Kept:
-        """Prolong a healthy agent's life without reviving any other; tell whether its answer would be another by now.
-
-        That is so exactly when what it was told last is not what it would be told, by whichever replica it was: nothing
-        that happened in between can be missed, and nothing has to be remembered. Where the store does not answer, an
-        agent that is known to be healthy is kept for as long: it would only ask for more. Raises StoreUnavailable.
-        """
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                return await self._kept(agent_id)
-        except (NotReady, StoreUnavailable, TimeoutError) as error:
-            if self._is_healthy(agent_id):
-                return "kept"
-            if isinstance(error, TimeoutError):
-                raise StoreUnavailable(
-                    "The store did not answer in time", outcome="unknown", reason="timeout"
-                ) from None
-            raise
-
-    async def _kept(self, agent_id: str) -> Kept:
-        beat = await self._agents.heartbeat(agent_id, "keep")
-        if beat.found == "bad_record":
-            raise StoreUnavailable(f"The record of {agent_id!r} is damaged", reason="bad_record")
-        if beat.found != "healthy":
-            return "gone"
-        view = self._feed.view
-        if view is not None and self._digest(view, agent_id) == beat.answered:
-            return "kept"
-        # What this replica holds may be older than what another has told the agent.
-        return "kept" if self._digest(await self._feed.fresh(), agent_id) == beat.answered else "moved"
-
-    def _digest(self, view: View, agent_id: str) -> str | None:
-        record = view.records.get(agent_id)
-        return None if record is None else self._resolutions.of(view, record).digest
-
-    def _is_healthy(self, agent_id: str) -> bool:
-        record = None if self._feed.view is None else self._feed.view.records.get(agent_id)
-        return record is not None and record.agent.status == "healthy"
 
     async def beat(
         self,

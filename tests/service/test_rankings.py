@@ -112,7 +112,9 @@ def test_a_circle_does_not_hide_another_provider(rankings: Rankings) -> None:
 
 def test_a_whole_agent_may_need_something(rankings: Rankings) -> None:
     """Then none of its capabilities can do without."""
-    agent = an_agent("a", capabilities=[{"name": "one"}, {"name": "two"}], dependencies=[{"capability": "c", "required": True}])
+    agent = an_agent(
+        "a", capabilities=[{"name": "one"}, {"name": "two"}], dependencies=[{"capability": "c", "required": True}]
+    )
     view = view_of(agent)
 
     assert [providers(rankings, view, name) for name in ("one", "two")] == [[], []]

@@ -10,8 +10,9 @@ from registry.api.answers import timestamp
 from registry.api.body import object_in
 from registry.errors import UnprocessableRequest
 from registry.model.flat import read_flat
+from registry.service.keeping import Keeping, Kept
 from registry.service.registration import Registrations
-from registry.service.wiring import Kept, Wiring
+from registry.service.wiring import Wiring
 
 _STATUS: Final[dict[Kept, int]] = {"kept": 200, "moved": 202, "gone": 410}
 _SAID: Final = {"created": b"Agent registered via heartbeat"}
@@ -21,14 +22,15 @@ _UPDATED: Final = b"Agent updated via heartbeat"
 class FlatHeartbeats:
     """Serves registrations in flat form, and HEAD: the cheapest call there is, and the most frequent."""
 
-    def __init__(self, registrations: Registrations, wiring: Wiring) -> None:
+    def __init__(self, registrations: Registrations, wiring: Wiring, keeping: Keeping) -> None:
         self._registrations = registrations
+        self._keeping = keeping
         self._wiring = wiring
         self.routes = [Route("/heartbeat/{agent_id}", self, methods=["HEAD"])]
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """HEAD /heartbeat/{id}: 200 for who is kept, 202 for who should ask anew, 410 for who must register."""
-        status = _STATUS[await self._wiring.keep(scope["path_params"]["agent_id"])]
+        status = _STATUS[await self._keeping.keep(scope["path_params"]["agent_id"])]
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 

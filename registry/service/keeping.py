@@ -1,0 +1,87 @@
+"""Agents that only say that they are alive, and are only told whether to ask for more."""
+
+import asyncio
+from functools import partial
+from typing import Final, Literal, TypeAlias
+
+from registry.cache.feed import Feed
+from registry.cache.view import View
+from registry.errors import NotReady, StoreUnavailable
+from registry.model.resolution import Resolution
+from registry.service.resolution import Resolutions
+from registry.store.agents import Agents, Beat
+
+# What became of an agent that is to be kept: `moved` when its answer would be another, `gone` when it must register.
+Kept: TypeAlias = Literal["kept", "moved", "gone"]
+
+# How long the store is waited for, in seconds: whoever says that it is alive does nothing else meanwhile.
+_PATIENCE: Final = 0.03
+
+
+class Keeping:
+    """Keeps agents."""
+
+    def __init__(self, feed: Feed, agents: Agents, resolutions: Resolutions) -> None:
+        self._feed = feed
+        self._agents = agents
+        self._resolutions = resolutions
+
+    async def keep(self, agent_id: str) -> Kept:
+        """Prolong a healthy agent's life without reviving any other; tell whether its answer would be another by now.
+
+        That is so exactly when what it was told last is not what it would be told, by whichever replica it was: nothing
+        that happened in between can be missed, and nothing has to be remembered. Where the store does not answer soon,
+        an agent that is known to be healthy is told by what this replica knows: a failure would only make it ask for
+        more. Raises StoreUnavailable for any other.
+        """
+        beat = self._agents.heartbeat(agent_id, "keep")
+        # It goes on when nobody waits for it any more, and tells what the agent has for the next time.
+        beat.add_done_callback(partial(self._learn, agent_id))
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await self._judge(agent_id, await asyncio.shield(beat))
+        except (NotReady, StoreUnavailable, TimeoutError) as error:
+            if self._is_healthy(agent_id):
+                return self._guess(agent_id)
+            if isinstance(error, TimeoutError):
+                raise StoreUnavailable(
+                    "The store did not answer in time", outcome="unknown", reason="timeout"
+                ) from None
+            raise
+
+    async def _judge(self, agent_id: str, beat: Beat) -> Kept:
+        if beat.found == "bad_record":
+            raise StoreUnavailable(f"The record of {agent_id!r} is damaged", reason="bad_record")
+        if beat.found != "healthy":
+            return "gone"
+        view = self._feed.view
+        if view is not None and self._digest(view, agent_id) == beat.answered:
+            return "kept"
+        # What this replica holds may be older than what another has told the agent.
+        return "kept" if self._digest(await self._feed.fresh(), agent_id) == beat.answered else "moved"
+
+    def _learn(self, agent_id: str, beat: "asyncio.Future[Beat]") -> None:
+        """Note what an agent was told last, however late the store says so; what went wrong is told to who waits."""
+        if beat.cancelled() or beat.exception() is not None:
+            return
+        resolution = self._held(agent_id)
+        if resolution is not None and beat.result().answered:
+            resolution.told = beat.result().answered
+
+    def _guess(self, agent_id: str) -> Kept:
+        """Tell by what this replica knows whether an agent's answer would be another by now."""
+        resolution = self._held(agent_id)
+        return "kept" if resolution is None or resolution.told in ("", resolution.digest) else "moved"
+
+    def _held(self, agent_id: str) -> Resolution | None:
+        view = self._feed.view
+        record = None if view is None else view.records.get(agent_id)
+        return None if view is None or record is None else self._resolutions.of(view, record)
+
+    def _digest(self, view: View, agent_id: str) -> str | None:
+        record = view.records.get(agent_id)
+        return None if record is None else self._resolutions.of(view, record).digest
+
+    def _is_healthy(self, agent_id: str) -> bool:
+        record = None if self._feed.view is None else self._feed.view.records.get(agent_id)
+        return record is not None and record.agent.status == "healthy"

@@ -1,0 +1,66 @@
+"""The published SDK in an environment of its own; `make sdk-test` makes it, and without it these tests are skipped."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sdk.agent import SdkAgent
+from tests.support.fleet import QUICK
+from tests.support.redis_server import RedisServer
+from tests.support.replica import Replica
+
+PYTHON = Path(__file__).parents[2] / ".venv-sdk" / "bin" / "python"
+
+Start = Callable[..., SdkAgent]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the SDK where it is not installed, and give real processes their time."""
+    here = Path(__file__).parent
+    for item in items:
+        if not item.path.is_relative_to(here):
+            continue
+        item.add_marker(pytest.mark.timeout(180))
+        item.add_marker(pytest.mark.xdist_group("sdk"))
+        if not PYTHON.exists():
+            item.add_marker(pytest.mark.skip(reason="the published SDK is not installed; `make sdk-test` installs it"))
+
+
+@pytest.fixture
+def start_agent(tmp_path: Path) -> Iterator[Start]:
+    """Start real agents by name of their script; all are killed at the end."""
+    running: list[SdkAgent] = []
+
+    def start(script: str, registry: str, **env: str) -> SdkAgent:
+        agent = SdkAgent(PYTHON, script, registry, tmp_path / f"{script}-{len(running)}.log", **env)
+        running.append(agent)
+        agent.start()
+        return agent
+
+    yield start
+    for agent in running:
+        with contextlib.suppress(ProcessLookupError):
+            agent.kill()
+
+
+@pytest.fixture
+def lasting_server() -> Iterator[RedisServer]:
+    """A Redis that keeps what it acknowledged, on a port that stays the same over restarts."""
+    with RedisServer("--appendonly", "yes", "--appendfsync", "always", tcp=True) as server:
+        yield server
+
+
+@pytest.fixture
+def three_replicas(lasting_server: RedisServer) -> Iterator[list[Replica]]:
+    """Three replicas on three ports."""
+    replicas = [Replica(lasting_server.url, **QUICK | {"REGISTRY_INSTANCE_ID": f"replica-{at}"}) for at in range(3)]
+    try:
+        for replica in replicas:
+            replica.start()
+        yield replicas
+    finally:
+        for replica in replicas:
+            if replica.runs:
+                replica.kill()

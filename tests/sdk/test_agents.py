@@ -1,0 +1,116 @@
+"""Two agents of the published SDK on three replicas: whatever happens, a call across agents works at the end."""
+
+import asyncio
+from pathlib import Path
+
+import httpx2
+
+from tests.sdk.conftest import Start
+from tests.support.balancer import our_balancer
+from tests.support.eventually import async_wait_until, wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.replica import Replica
+
+WITH_DATE = "hello ann on monday"
+WITHOUT = "hello ann"
+
+
+def statuses(replica: Replica) -> dict[str, str]:
+    """Return the agents a replica lists, by name."""
+    agents = httpx2.get(f"{replica.url}/agents", timeout=5).json()["agents"]
+    return {agent["name"]: agent["status"] for agent in agents}
+
+
+async def test_two_agents_find_each_other_through_a_balancer(
+    three_replicas: list[Replica], start_agent: Start, tmp_path: Path
+) -> None:
+    """The consumer comes first; it is told of the provider by a HEAD, on whichever replica that ends."""
+    async with our_balancer([replica.url for replica in three_replicas], tmp_path) as url:
+        consumer = start_agent("consumer", url)
+        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann")
+        start_agent("provider", url)
+        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+        await asyncio.to_thread(consumer.wait_for, "on monday", "greet_strictly")
+
+    assert all(
+        statuses(replica) == {"sdk-consumer": "healthy", "sdk-provider": "healthy"} for replica in three_replicas
+    )
+
+
+async def test_a_provider_that_leaves_is_dropped_and_one_that_comes_back_is_used(
+    three_replicas: list[Replica], start_agent: Start, tmp_path: Path
+) -> None:
+    """By SIGTERM at once, by kill -9 when its time is over; a new one elsewhere is followed without a restart."""
+    async with our_balancer([replica.url for replica in three_replicas], tmp_path) as url:
+        consumer, provider = start_agent("consumer", url), start_agent("provider", url)
+        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+
+        await asyncio.to_thread(provider.stop)
+        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann", within=8)
+        second = start_agent("provider", url, MESH_TEST_WORD="tuesday")
+        await asyncio.to_thread(consumer.wait_for, "hello ann on tuesday", name="ann")
+        second.kill()
+        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann", within=20)
+        start_agent("provider", url)
+        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+
+
+async def test_a_replica_is_killed_under_them(
+    three_replicas: list[Replica], start_agent: Start, tmp_path: Path
+) -> None:
+    """Agents do not notice, but for a call or two of theirs."""
+    async with our_balancer([replica.url for replica in three_replicas], tmp_path) as url:
+        consumer, provider = start_agent("consumer", url), start_agent("provider", url)
+        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+
+        three_replicas[0].kill()
+        await asyncio.to_thread(provider.stop)
+        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann", within=30)
+        start_agent("provider", url)
+        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+
+
+async def test_redis_is_restarted_under_them(
+    lasting_server: RedisServer, three_replicas: list[Replica], start_agent: Start, tmp_path: Path
+) -> None:
+    """Nobody loses a dependency by it, nobody is declared dead for it, and what changes after it is told."""
+    async with our_balancer([replica.url for replica in three_replicas], tmp_path) as url:
+        consumer, provider = start_agent("consumer", url), start_agent("provider", url)
+        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+
+        lasting_server.kill()
+        assert consumer.call("greet", name="ann") == WITH_DATE
+        await asyncio.to_thread(lasting_server.restart)
+        await async_wait_until(
+            lambda: statuses(three_replicas[1]) == {"sdk-consumer": "healthy", "sdk-provider": "healthy"},
+            description="both are still healthy",
+            timeout=10,
+        )
+        assert consumer.call("greet", name="ann") == WITH_DATE
+        await asyncio.to_thread(provider.stop)
+        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann", within=30)
+        start_agent("provider", url)
+        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+
+
+def test_the_registry_comes_after_the_agents(lasting_server: RedisServer, start_agent: Start) -> None:
+    """They try again by their own ladder, and then find each other."""
+    with Replica(lasting_server.url) as first:
+        url = first.url
+        first.stop()
+        consumer = start_agent("consumer", url)
+        start_agent("provider", url)
+        consumer.wait_for(WITHOUT, name="ann")
+
+        with Replica(lasting_server.url, REGISTRY_PORT=url.rpartition(":")[2]):
+            consumer.wait_for(WITH_DATE, name="ann", within=90)
+
+
+def test_an_agent_that_leaves_is_gone_at_once(three_replicas: list[Replica], start_agent: Start) -> None:
+    """From every replica."""
+    provider = start_agent("provider", three_replicas[0].url)
+    wait_until(lambda: "sdk-provider" in statuses(three_replicas[1]), description="it is registered", timeout=30)
+
+    provider.stop()
+
+    wait_until(lambda: not statuses(three_replicas[2]), description="it is gone", timeout=5)
