@@ -1,0 +1,75 @@
+"""Mesh agents in flat form, as the published SDK sends them: some 4 KB, most of it schemas."""
+
+from typing import Any
+
+_TEXT = {"type": "string"}
+_ANYTHING = {"additionalProperties": True, "type": "object"}
+_INPUT = {"additionalProperties": False, "properties": {"name": _TEXT}, "required": ["name"], "type": "object"}
+_FRAMEWORK = ("status", "result", "cancel")
+
+
+def full(number: int, *, group: str = "agent") -> dict[str, Any]:
+    """Return an agent that provides one capability and needs that of the one before it in its ten."""
+    needed = number - number % 10 + (number + 1) % 10
+    tools = [
+        _tool("work", f"{group}-cap-{number}", [{"capability": f"{group}-cap-{needed}", "version": ">=1.0.0"}]),
+        *(_framework(name) for name in _FRAMEWORK),
+    ]
+    return _agent(f"{group}-{number:05d}", tools)
+
+
+def provider_and_consumer(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return one agent, and one that needs it and nobody else does."""
+    provider = _agent(f"giver-{number:05d}", [_tool("give", f"pair-{number}", [])])
+    consumer = _agent(f"taker-{number:05d}", [_tool("use", f"use-{number}", [{"capability": f"pair-{number}"}])])
+    return provider, consumer
+
+
+def _agent(agent_id: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "agent_id": agent_id,
+        "name": agent_id,
+        "agent_type": "mcp_agent",
+        "version": "1.0.0",
+        "description": "An agent of a benchmark",
+        "http_host": "127.0.0.1",
+        "http_port": 9000,
+        "namespace": "default",
+        "status": "healthy",
+        "runtime": "python",
+        "tools": tools,
+    }
+
+
+def _tool(function: str, capability: str, needs: list[dict[str, Any]]) -> dict[str, Any]:
+    tool = {
+        "function_name": function,
+        "capability": capability,
+        "version": "1.0.0",
+        "tags": ["bench"],
+        "description": "Does what this agent is for",
+        "inputSchema": _INPUT,
+        "outputSchema": _TEXT,
+        "inputSchemaCanonical": _INPUT,
+        "inputSchemaHash": "sha256:" + "1" * 64,
+        "outputSchemaCanonical": _TEXT,
+        "outputSchemaHash": "sha256:" + "2" * 64,
+        "kwargs": {"task": False, "resume_cursor": False, "function_name": function},
+    }
+    return tool | {"dependencies": needs} if needs else tool
+
+
+def _framework(name: str) -> dict[str, Any]:
+    function = f"__mesh_job_{name}"
+    return {
+        "function_name": function,
+        "capability": function,
+        "version": "1.0.0",
+        "tags": ["mesh-jobs", "framework"],
+        "description": f"[Framework] Tell the {name} of a job; safe to call from any agent of the mesh.",
+        "outputSchema": _ANYTHING,
+        "outputSchemaCanonical": {"type": "object"},
+        "outputSchemaHash": "sha256:" + "3" * 64,
+        "schemaWarnings": ["stripped additionalProperties: true (lossy)"],
+        "kwargs": {"function_name": function, "framework_internal": True},
+    }

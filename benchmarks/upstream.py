@@ -1,0 +1,215 @@
+"""`python -m benchmarks.upstream BINARY`: ours beside the registry that mesh clients were written for, in one run.
+
+BINARY is `mcp-mesh-registry` of the npm package @mcpmesh/cli-linux-x64. PostgreSQL's programs are looked for under
+/usr/lib/postgresql (Debian's package `postgresql`); the run needs root, as it starts them as user postgres.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import statistics
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.flat import full, provider_and_consumer
+from benchmarks.rivals import Rival, ours, postgres, sqlite
+from benchmarks.table import Table
+
+AGENTS, PAIRS, BYSTANDERS = 1_000, 1_000, 200
+CONNECTIONS = 32
+REPEATS = 3
+# Requests of one measurement; those of upstream take up to a tenth of a second each.
+REQUESTS = {"HEAD": 2_000, "POST": 1_000, "LIST": 50}
+# What a consumer that was answered without its provider is given to be told by a HEAD, in looks 0.1 s apart.
+LOOKS = 20
+_TRIES = 20
+# How many times cheaper ours has to be than upstream with PostgreSQL, and with SQLite.
+TARGETS = {"HEAD": (20, 5), "POST": (10, 3), "LIST": (20, 20)}
+NAMES = {"HEAD": "HEAD /heartbeat/{id}", "POST": "POST /heartbeat, one dependency", "LIST": "GET /agents"}
+
+Ask = Callable[[int], Awaitable[None]]
+
+
+class Client:
+    """Speaks to one rival through all of its ports in turn."""
+
+    def __init__(self, session: aiohttp.ClientSession, rival: Rival) -> None:
+        self._session = session
+        self._urls = [f"http://127.0.0.1:{port}" for port in rival.ports]
+
+    async def post(self, document: dict[str, Any], replica: int = 0, *, tries: int = 1) -> dict[str, Any]:
+        """Send an agent in flat form; return the answer, which is a success.
+
+        Upstream refuses some of those who bring the same new schema at the same moment; they try again.
+        """
+        told: dict[str, Any] = {}
+        for _ in range(tries):
+            async with self._session.post(f"{self._urls[replica]}/heartbeat", json=document) as answer:
+                told = await answer.json()
+            if told.get("status") == "success":
+                return told
+        raise AssertionError(told)
+
+    async def head(self, agent_id: str, replica: int = 0) -> int:
+        """Send a sign of life; return the status."""
+        async with self._session.head(f"{self._urls[replica]}/heartbeat/{agent_id}") as answer:
+            return answer.status
+
+    async def list_agents(self) -> None:
+        """Read all agents."""
+        async with self._session.get(f"{self._urls[0]}/agents") as answer:
+            assert len(await answer.read()) > AGENTS
+
+    @property
+    def replicas(self) -> int:
+        """How many there are."""
+        return len(self._urls)
+
+
+@contextlib.asynccontextmanager
+async def talking_to(rival: Rival) -> AsyncIterator[Client]:
+    """Provide a client with as many connections as there are clients at once."""
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+    timeout = aiohttp.ClientTimeout(total=120)
+    headers = {"accept": "*/*", "accept-encoding": "identity"}
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
+        yield Client(session, rival)
+
+
+async def many(count: int, ask: Ask) -> None:
+    """Ask so often, as many at once as there are connections."""
+    numbers = iter(range(count))
+
+    async def client() -> None:
+        for number in numbers:
+            await ask(number)
+
+    await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+
+
+async def costs(rival: Rival) -> dict[str, float]:
+    """Return CPU-seconds per request, those of the database included: of each kind the median."""
+    documents = [full(number) for number in range(AGENTS)]
+    async with talking_to(rival) as client:
+        for _ in range(2):
+            await many(AGENTS, lambda number: _posted(client, documents[number], tries=_TRIES))
+        asks: dict[str, Ask] = {
+            "HEAD": lambda number: _kept(client, documents[number % AGENTS]["agent_id"]),
+            "POST": lambda number: _posted(client, documents[number % AGENTS]),
+            "LIST": lambda _: client.list_agents(),
+        }
+        found: dict[str, list[float]] = {kind: [] for kind in asks}
+        for (kind, ask), _ in itertools.product(asks.items(), range(REPEATS)):
+            began = rival.cpu_seconds
+            await many(REQUESTS[kind], ask)
+            found[kind].append((rival.cpu_seconds - began) / REQUESTS[kind])
+    return {kind: statistics.median(each) for kind, each in found.items()}
+
+
+async def _posted(client: Client, document: dict[str, Any], *, tries: int = 1) -> None:
+    await client.post(document, tries=tries)
+
+
+async def _kept(client: Client, agent_id: str) -> None:
+    assert await client.head(agent_id) in (200, 202)
+
+
+async def lost_pairs(rival: Rival) -> tuple[int, int]:
+    """Let pairs register at the same moment, each half with another replica; return how many consumers stay without.
+
+    Also returns how many were first answered without their provider.
+    """
+    unresolved: list[str] = []
+    async with talking_to(rival) as client:
+
+        async def pair(number: int) -> None:
+            provider, consumer = provider_and_consumer(number)
+            answers = await asyncio.gather(
+                client.post(provider, 0, tries=_TRIES), client.post(consumer, client.replicas - 1, tries=_TRIES)
+            )
+            if answers[1]["dependencies_resolved"]["use"][0]["status"] != "available":
+                unresolved.append(consumer["agent_id"])
+
+        await many(PAIRS, pair)
+        in_time = await asyncio.gather(*(_is_told(client, agent_id) for agent_id in unresolved))
+    return in_time.count(False), len(unresolved)
+
+
+async def _is_told(client: Client, agent_id: str) -> bool:
+    for look in range(LOOKS):
+        if await client.head(agent_id, look % client.replicas) == 202:
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
+async def storm(rival: Rival) -> int:
+    """Let one agent join that nobody needs; return how many settled agents are told to send everything."""
+    documents = [full(number, group="settled") for number in range(BYSTANDERS)]
+    async with talking_to(rival) as client:
+        for _ in range(2):
+            await many(BYSTANDERS, lambda number: _posted(client, documents[number], tries=_TRIES))
+        # Upstream compares times: who joined in the same moment is not told apart.
+        await asyncio.sleep(1.5)
+        for document in documents:
+            if await client.head(document["agent_id"]) == 202:
+                await client.post(document)
+        await client.post(full(0, group="stranger"))
+        statuses = [await client.head(document["agent_id"]) for document in documents]
+    return statuses.count(202)
+
+
+def report(costs_of: dict[str, dict[str, float]]) -> Table:
+    """Return the table of what requests cost, and how many times cheaper ours are."""
+    table = Table(
+        f"CPU per request at {AGENTS:,} agents, each registry's database included",
+        ("request", "ours", "with PostgreSQL", "ratio", "with SQLite", "ratio", "targets"),
+    )
+    for kind, (least_postgres, least_sqlite) in TARGETS.items():
+        our, pg, lite = (costs_of[name][kind] for name in ("ours", "postgres", "sqlite"))
+        met = pg / our >= least_postgres and lite / our >= least_sqlite
+        table.add(
+            NAMES[kind],
+            *(f"{our * 1e6:,.0f} µs", f"{pg * 1e6:,.0f} µs", f"{pg / our:.1f}", f"{lite * 1e6:,.0f} µs"),
+            *(f"{lite / our:.1f}", f">= {least_postgres}, >= {least_sqlite} {'met' if met else 'MISSED'}"),
+        )
+    return table
+
+
+async def run(binary: Path) -> Iterable[Table]:
+    """Measure everything."""
+    rivals: dict[str, Callable[[int], contextlib.AbstractContextManager[Rival]]] = {
+        "ours": ours,
+        "postgres": lambda replicas: postgres(binary, replicas),
+        "sqlite": lambda _: sqlite(binary),
+    }
+    found = {}
+    for name, start in rivals.items():
+        with start(1) as rival:
+            found[name] = await costs(rival)
+        print(f"{name}: {', '.join(f'{kind} {cost * 1e6:,.0f} µs' for kind, cost in found[name].items())}", flush=True)
+    changes = Table(
+        f"{PAIRS:,} pairs of consumer and provider at once over two replicas; one stranger joins {BYSTANDERS} agents",
+        ("registry", "answered without", "of these never told", "sent everything for a stranger"),
+    )
+    for name in ("ours", "postgres"):
+        with rivals[name](2) as rival:
+            lost, unresolved = await lost_pairs(rival)
+        with rivals[name](1) as rival:
+            changes.add(name, f"{unresolved}", f"{lost}", f"{await storm(rival)} of {BYSTANDERS}")
+    return report(found), changes
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.upstream", description=__doc__)
+    parser.add_argument("binary", type=Path, help="upstream's mcp-mesh-registry")
+    given = parser.parse_args()
+    if not given.binary.exists():
+        sys.exit(f"{given.binary} is not there; npm install @mcpmesh/cli-linux-x64 brings it")
+    for table in asyncio.run(run(given.binary.resolve())):
+        print(f"\n{table}")
