@@ -65,16 +65,17 @@ def provider_entry(provider: Provider, capability: Capability) -> dict[str, Any]
     """Return a provider of a language model as those are told of it that delegate to one."""
     kwargs: Any = orjson.loads(bytes(capability.kwargs)) if capability.kwargs is not ABSENT else None
     vendor = kwargs.get("vendor") if isinstance(kwargs, dict) else None
-    entry = {
+    entry: dict[str, Any] = {
         "agent_id": provider.agent_id,
         "name": provider.tool_name,
         "capability": capability.name,
         "endpoint": provider.endpoint,
         "status": AVAILABLE,
-        "tags": capability.tags,
         "version": capability.version,
         "vendor": vendor if isinstance(vendor, str) else "unknown",
     }
+    if capability.tags:
+        entry["tags"] = capability.tags
     return entry if kwargs is None else entry | {"kwargs": kwargs}
 
 
