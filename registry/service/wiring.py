@@ -183,7 +183,10 @@ def _amended(record: Record, metadata: Mapping[str, Any]) -> Registration:
         raise UnprocessableRequest(f"{named[0].field}: {named[0].problem}", named) from error
 
 
-def _without_nothing(spec: bytes) -> Any:
-    """Return a spec in which no metadata and empty metadata are the same."""
+def _without_nothing(spec: bytes) -> bytes:
+    """Return a spec in which no metadata and empty metadata are the same; as JSON, for to Python 1 is True."""
     read = orjson.loads(spec)
-    return read if read.get("metadata") else {key: value for key, value in read.items() if key != "metadata"}
+    if read.get("metadata"):
+        return spec
+    read.pop("metadata", None)
+    return orjson.dumps(read, option=orjson.OPT_SORT_KEYS)

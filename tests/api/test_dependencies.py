@@ -179,6 +179,16 @@ async def test_metadata_that_says_nothing_new_is_a_heartbeat(client: httpx2.Asyn
     assert {**await show(client), "last_heartbeat": ""} == {**before, "last_heartbeat": ""}
 
 
+async def test_what_python_takes_for_the_same_is_new(client: httpx2.AsyncClient) -> None:
+    """A heartbeat that turned 1 into true was answered as a success and changed nothing: to Python they are equal."""
+    await register(client, metadata={"flag": 1, "deep": [0, {"on": False}]})
+
+    await told(client, "a", metadata={"flag": True, "deep": [False, {"on": 0}]})
+
+    shown = (await client.get("/agents/a")).text
+    assert '"metadata":{"deep":[false,{"on":0}],"flag":true}' in shown
+
+
 async def test_tools_in_a_heartbeat_replace_those_there_were(client: httpx2.AsyncClient) -> None:
     """And its answer knows them."""
     await date_service(client)
