@@ -21,6 +21,8 @@ from registry.store.wires import Wires
 _WHOLE: Final = "This agent registered in flat form: what is new of it comes with all of that form"
 # How often an update is tried again because another one came first.
 _TRIES: Final = 5
+# Bytes to which heartbeats may let grow what an agent says of itself: as much as one registration may bring.
+_LARGEST: Final = 1024 * 1024
 
 
 class Wiring:
@@ -153,6 +155,8 @@ class Wiring:
             amended = _amended(record, metadata)
             if _without_nothing(amended.spec) == _without_nothing(record.agent.spec):
                 return view
+            if len(amended.spec) > max(_LARGEST, len(record.agent.spec)):
+                raise _overgrown(len(amended.spec))
             try:
                 await self._registrations.register(amended, if_match=str(record.agent.spec_version))
             except StaleVersion:
@@ -181,6 +185,11 @@ def _amended(record: Record, metadata: Mapping[str, Any]) -> Registration:
         # All else was read before: it is the endpoint.
         named = [Detail(f"metadata.{detail.field}", detail.problem) for detail in error.details]
         raise UnprocessableRequest(f"{named[0].field}: {named[0].problem}", named) from error
+
+
+def _overgrown(size: int) -> UnprocessableRequest:
+    problem = f"with what there is, is {size:,} bytes, over {_LARGEST:,}; a null takes a key away"
+    return UnprocessableRequest(f"metadata: {problem}", [Detail("metadata", problem)])
 
 
 def _without_nothing(spec: bytes) -> bytes:

@@ -179,6 +179,23 @@ async def test_metadata_that_says_nothing_new_is_a_heartbeat(client: httpx2.Asyn
     assert {**await show(client), "last_heartbeat": ""} == {**before, "last_heartbeat": ""}
 
 
+async def test_heartbeats_let_no_agent_grow_without_end(client: httpx2.AsyncClient) -> None:
+    """Each brought a key of its own and all were merged: an agent grew by up to a MiB a beat, and the log with it."""
+    await register(client, metadata={"k0": "x" * 500_000})
+    await told(client, "a", metadata={"k1": "x" * 500_000})
+
+    body = refusal(
+        await client.post("/heartbeat", json={"agent_id": "a", "metadata": {"k2": "x" * 500_000}}),
+        422,
+        "validation_failed",
+    )
+
+    assert fields_of(body) == ["metadata"]
+    assert set((await show(client))["metadata"]) == {"k0", "k1"}
+    await told(client, "a", metadata={"k0": None, "k2": "x" * 500_000})
+    assert set((await show(client))["metadata"]) == {"k1", "k2"}
+
+
 async def test_what_python_takes_for_the_same_is_new(client: httpx2.AsyncClient) -> None:
     """A heartbeat that turned 1 into true was answered as a success and changed nothing: to Python they are equal."""
     await register(client, metadata={"flag": 1, "deep": [0, {"on": False}]})
