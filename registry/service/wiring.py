@@ -84,6 +84,8 @@ class Wiring:
             at = await self._liveness.beat(agent_id, load=told)
             # It may have registered with another replica just now. Before the first fill nothing can be said.
             if view is not None:
+                if metadata:
+                    await self._amend(agent_id, metadata)
                 resolution = await self._newest(agent_id)
         else:
             status = record.agent.status

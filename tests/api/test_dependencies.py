@@ -8,7 +8,9 @@ import pytest
 import redis
 
 from tests.support.calls import beat, fields_of, refusal, register, show, success
+from tests.support.eventually import async_wait_until
 from tests.support.in_process import in_process
+from tests.support.proxy import Proxy
 
 DATE = {"function_name": "get_current_date", "capability": "date_service", "version": "1.2.0", "tags": ["production"]}
 GREET = {
@@ -177,6 +179,25 @@ async def test_metadata_that_says_nothing_new_is_a_heartbeat(client: httpx2.Asyn
         await told(client, "a", metadata=metadata)
 
     assert {**await show(client), "last_heartbeat": ""} == {**before, "last_heartbeat": ""}
+
+
+async def test_metadata_that_overtakes_a_registration_is_not_lost(redis_url: str) -> None:
+    """The replica looked before the agent was there, its heartbeat came after: taken as a success, metadata dropped."""
+    ids = [f"a{number}" for number in range(20)]
+    async with Proxy(redis_url) as wire, in_process(wire.url) as slow, in_process(redis_url) as quick:
+        wire.delay = 0.05
+        beats = asyncio.gather(
+            *(slow.post("/heartbeat", json={"agent_id": each, "metadata": {"k": 1}}) for each in ids)
+        )
+        await async_wait_until(lambda: wire.underway > 0, description="the replica looks")
+        for each in ids:
+            await batch(quick, each, FAREWELL)
+        answers = await beats
+        wire.delay = 0.0
+
+        taken = [each for each, answer in zip(ids, answers, strict=True) if answer.status_code == 200]
+        assert taken
+        assert [each for each in taken if (await show(quick, each)).get("metadata") != {"k": 1}] == []
 
 
 async def test_heartbeats_let_no_agent_grow_without_end(client: httpx2.AsyncClient) -> None:
