@@ -31,10 +31,11 @@ class Resolutions:
     def of(self, view: View, record: Record) -> Resolution:
         """Return what an agent's dependencies resolve to as of the view's version, by the loads that are known."""
         kept: Resolution | None = record.kept
-        if kept is not None and kept.agent is record.agent and not kept.by_load:
-            if kept.version == view.version:
-                return kept
-            if _holds(view, kept):
+        if kept is not None:
+            if kept.agent is not record.agent or (kept.version != view.version and not _holds(view, kept)):
+                # Another replica may have told it something else in between, even if this is what was told last here.
+                kept.told = ""
+            elif not kept.by_load:
                 kept.version = view.version
                 return kept
         resolution = record.kept = self._resolve(view, record.agent, kept)

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 import redis
 
-from tests.support.calls import beat, fields_of, refusal, register, show, success
+from tests.support.calls import beat, fields_of, listed, refusal, register, show, success
 from tests.support.eventually import async_wait_until
 from tests.support.in_process import in_process
 from tests.support.proxy import Proxy
@@ -305,6 +305,24 @@ async def test_the_last_resolutions_are_kept_with_their_stages(client: httpx2.As
     assert history[0]["dependencies_version"] == (await told(client))["dependencies_version"]
     assert all(entry["explanation"]["greet"][0]["candidates"][0]["stage"] == "chosen" for entry in history)
     assert 0 < raw.pttl("{mesh}:trace:me") <= 24 * 3600 * 1000
+
+
+async def test_what_was_resolved_by_turns_of_replicas_is_kept_in_order(redis_url: str) -> None:
+    """A provider went and came back: the replica that had told of it before kept no word of it coming back."""
+    async with in_process(redis_url) as one, in_process(redis_url) as two:
+        await date_service(one)
+        await batch(one, "me", GREET)
+        versions = [(await told(one))["dependencies_version"]]
+        success(await one.delete("/agents/date-1"))
+        await listed(two)
+        versions.append((await told(two))["dependencies_version"])
+        await date_service(two)
+        await listed(one)
+        versions.append((await told(one))["dependencies_version"])
+        shown = (await one.get("/agents/me/dependencies", params={"explain": "true"})).json()
+
+    assert versions[0] == versions[2] != versions[1]
+    assert [each["dependencies_version"] for each in reversed(shown["history"])] == versions
 
 
 async def test_dependents_are_those_who_would_miss_it(client: httpx2.AsyncClient) -> None:
