@@ -93,7 +93,7 @@ class Wiring:
             if resolution.names:
                 at, resolution = await self._tell(view, record, told)
             else:
-                at = await self._liveness.beat(agent_id, load=told)
+                at = await self._liveness.beat(agent_id, load=told, answered=resolution.digest)
             if status != "healthy":
                 # It can be chosen from now on, and whoever beats next should find it.
                 await self._feed.fresh()
@@ -125,9 +125,9 @@ class Wiring:
         if resolution.by_load:
             await self._resolutions.learn(view, record)
             resolution = self._resolutions.of(view, record)
-        if resolution.names or record.agent.profile.flat is not None:
+        if resolution.digest:
             noted = await self._agents.heartbeat(agent_id, "note", answered=resolution.digest)
-            if resolution.told != resolution.digest:
+            if resolution.names and resolution.told != resolution.digest:
                 await self._keep_trace(view, resolution, noted.at)
         return resolution
 

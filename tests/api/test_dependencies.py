@@ -154,6 +154,19 @@ async def test_what_was_answered_last_is_in_the_store_and_no_change(
     assert (await told(client))["dependencies_version"] == raw.hget(key, "answered") != answer["dependencies_version"]
 
 
+async def test_the_store_knows_what_those_were_told_that_need_nothing(
+    client: httpx2.AsyncClient, raw: redis.Redis
+) -> None:
+    """Their answers carry a digest, too, of which the store knew nothing, or only one of what they needed before."""
+    for tools in ([FAREWELL], [GREET], [FAREWELL]):
+        answer = await batch(client, "me", *tools)
+        assert raw.hget("{mesh}:agent:me", "answered") == answer["dependencies_version"]
+
+    answer = await told(client, metadata={"tools": [{**FAREWELL, "function_name": "leave"}]})
+
+    assert raw.hget("{mesh}:agent:me", "answered") == answer["dependencies_version"]
+
+
 async def test_metadata_in_a_heartbeat_is_an_update(client: httpx2.AsyncClient) -> None:
     """The endpoint is replaced, other keys are merged, null takes one away; consumers are told."""
     await date_service(client)
