@@ -80,7 +80,8 @@ class DependencyRoutes:
         """GET /select."""
         given = parameters(request.scope["query_string"], SELECT)
         asked: dict[str, Any] = {name: one(given, name) for name in SELECT if name != "tags"}
-        asked["tags"] = list(joined(given, "tags"))
+        # Unescaped, a + in a query string is a blank; no tag begins with one.
+        asked["tags"] = [f"+{tag[1:]}" if tag.startswith(" ") else tag for tag in joined(given, "tags")]
         try:
             return await self._select(asked, freshness(given))
         except UnprocessableRequest as error:

@@ -403,6 +403,19 @@ async def test_one_agent_is_selected_by_what_is_asked_for(client: httpx2.AsyncCl
     assert await selected(client, capability="date_service", resource_version="0") == "date-2"
 
 
+async def test_a_preferred_tag_is_one_however_the_plus_is_written(client: httpx2.AsyncClient) -> None:
+    """As typed into an address it is a blank by the rules of query strings: it was a tag that nobody has, and 404."""
+    await batch(client, "plain", {**FAREWELL, "tags": ["x"], "version": "2.0.0"})
+    await batch(client, "quick", {**FAREWELL, "tags": ["x", "fast"]})
+
+    found = [
+        (await client.get(f"/select?capability=goodbye&tags={tags}")).json()["agent_id"]
+        for tags in ("x", "x,+fast", "x,%2Bfast", "+fast&tags=x", "+nobody")
+    ]
+
+    assert found == ["plain", "quick", "quick", "quick", "plain"]
+
+
 async def test_each_strategy_selects_as_it_says(client: httpx2.AsyncClient) -> None:
     """Turns, keys, loads and zones."""
     for agent_id in ("a", "b", "c"):
