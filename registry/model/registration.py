@@ -76,6 +76,8 @@ _RULE = read_rule(RegistrationForm)
 _BATCHED_RULE = read_rule(BatchedForm)
 _FIELDS = frozenset(RegistrationForm.__struct_fields__)
 _CAPABILITY_FIELDS = frozenset(CapabilityForm.__struct_fields__)
+# Of an agent and all its functions together: each is resolved, explained and traced whenever something moves.
+_MOST_NEEDS = 10_000
 _BRACKETED_HOST = re.compile(r"[^/]*//(?:[^/?#@]*@)?\[([0-9A-Fa-f:.]+)\]")
 # The registry writes these; what an agent says of them is not its own to say. The id returns under one name.
 _NOT_KEPT = frozenset(
@@ -174,6 +176,7 @@ def _find_across(document: object) -> Iterator[Finding]:
         yield from _find_address(document["endpoint"], None)
     if isinstance(document.get("capabilities"), list):
         yield from _find_repeated(document["capabilities"], (None, "capabilities"))
+    yield from _find_crowd(document)
     if is_batched(document):
         yield from find_twice_said(document)
         metadata = document["metadata"]
@@ -221,6 +224,27 @@ def _find_repeated(capabilities: list[Any], path: Path) -> Iterator[Finding]:
             yield where, f"must be another name than {WHOLE_AGENT}, which stands for the agent as a whole"
         if (before := places.setdefault(name, place)) != place:
             yield where, f"must occur once per agent; {shown(name)} is already {written((path, before))}"
+
+
+def _find_crowd(document: dict[str, Any]) -> Iterator[Finding]:
+    """Yield where the dependencies of the agent and its functions, one after the other, become too many."""
+    count = 0
+    for path, each in chain([(None, document)], _functions(document)):
+        needs = each.get("dependencies")
+        before, count = count, count + (len(needs) if isinstance(needs, list) else 0)
+        if before <= _MOST_NEEDS < count:
+            yield (path, "dependencies"), f"must not bring the agent and its functions to more than {_MOST_NEEDS:,}"
+
+
+def _functions(document: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield everything that may need something, with its place."""
+    metadata = document.get("metadata")
+    listed: list[tuple[Path, Any]] = [((None, "capabilities"), document.get("capabilities"))]
+    if isinstance(metadata, dict) and is_batched(document):
+        listed.append((((None, "metadata"), "tools"), metadata.get("tools")))
+    for path, functions in listed:
+        if isinstance(functions, list):
+            yield from (((path, place), each) for place, each in enumerate(functions) if isinstance(each, dict))
 
 
 def _find_oversize(annotations: dict[str, Any]) -> Iterator[Finding]:

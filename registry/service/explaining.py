@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Final
 
 import orjson
@@ -16,9 +17,12 @@ from registry.service.discovery import Discovery, Freshness
 from registry.service.resolution import Resolutions
 from registry.store.wires import Wires
 
-# Of the candidates for one dependency, so many that will do are shown, and so many that will not.
+# Of the candidates for one dependency, so many that will do are shown, and so many that will not; of those for all
+# dependencies of an agent together, so many of each kind, or one for each where that is more.
 _MOST_SHOWN: Final = 100
+_MOST_SHOWN_IN_ALL: Final = 20_000
 _MOST_TRACED: Final = 8
+_MOST_TRACED_IN_ALL: Final = 2_000
 # Agents whose dependencies are looked at before others have their turn.
 _AT_ONCE: Final = 100
 
@@ -55,9 +59,10 @@ class Explaining:
             resolution = self._resolutions.of(view, record)
         found: Json = {"agent_id": agent_id, **resolution.fields}
         if explain:
-            agent, whole = resolution.agent, self._resolutions.whole_ranking
+            agent, ranking = resolution.agent, self._resolutions.whole_ranking
+            most = _share(resolution, _MOST_SHOWN, _MOST_SHOWN_IN_ALL)
             found["explanation"] = explanation(
-                resolution, lambda pick: whole(view, agent, pick.need, _MOST_SHOWN), _MOST_SHOWN
+                resolution, lambda pick: ranking(view, agent, pick.need, most), most
             )
             found["history"] = [orjson.loads(entry) for entry in await self._wires.traces(agent_id)]
         return Explained(found, view.version, behind)
@@ -122,16 +127,23 @@ class Explaining:
 
 
 def explanation(
-    resolution: Resolution, ranking: Callable[[Pick], Ranking], most: int = _MOST_TRACED
+    resolution: Resolution, ranking: Callable[[Pick], Ranking], most: int | None = None
 ) -> dict[str, list[Json]]:
     """Return for each function its dependencies, each with those who were looked at for it, the best first.
 
-    At most `most` who will do are shown and as many who will not; `considered` counts all of them.
+    At most `most` who will do are shown and as many who will not, by default as many as are kept; `considered` counts
+    all of them.
     """
+    if most is None:
+        most = _share(resolution, _MOST_TRACED, _MOST_TRACED_IN_ALL)
     found: dict[str, list[Json]] = {function: [] for function, _ in resolution.agent.profile.functions}
     for pick in resolution.picks:
         found[pick.function].append(_dependency(pick, ranking(pick), most))
     return found
+
+
+def _share(resolution: Resolution, most: int, in_all: int) -> int:
+    return max(1, min(most, in_all // max(1, len(resolution.picks))))
 
 
 def _dependency(pick: Pick, ranking: Ranking, most: int) -> Json:
@@ -144,7 +156,8 @@ def _dependency(pick: Pick, ranking: Ranking, most: int) -> Json:
     }
     chosen = pick.provider
     candidates: list[Json] = []
-    for each in sorted(ranking.providers[:most], key=lambda each: each != chosen):
+    others = (each for each in ranking.providers if each != chosen)
+    for each in islice(others if chosen is None else chain((chosen,), others), most):
         stage, reason = ("chosen", None) if each == chosen else ("choice", "another one was chosen")
         candidates.append(
             {

@@ -320,6 +320,49 @@ async def test_the_last_resolutions_are_kept_with_their_stages(client: httpx2.As
     assert 0 < raw.pttl("{mesh}:trace:me") <= 24 * 3600 * 1000
 
 
+async def test_an_explanation_shows_who_was_chosen_however_many_there_are(client: httpx2.AsyncClient) -> None:
+    """A trace has room for eight candidates, the best first; the one a strategy took was often none of them."""
+    for number in range(20):
+        await date_service(client, f"date-{number:02}")
+    keys = [{"capability": "date_service", "strategy": "sticky", "key": str(number)} for number in range(30)]
+    await batch(client, "me", *({**GREET, "function_name": f"f{key['key']}", "dependencies": [key]} for key in keys))
+
+    shown = (await client.get("/agents/me/dependencies", params={"explain": "true"})).json()
+
+    needs = [need for needs in shown["history"][0]["explanation"].values() for (need,) in [needs]]
+    assert len({need["chosen"]["agent_id"] for need in needs}) > 8
+    for need in needs:
+        first, *others = need["candidates"]
+        assert (first["stage"], first["agent_id"]) == ("chosen", need["chosen"]["agent_id"])
+        assert {other["stage"] for other in others} == {"choice"}
+        assert len(others) == 7
+
+
+async def test_an_agent_of_very_many_dependencies_keeps_nobody_waiting(
+    client: httpx2.AsyncClient, raw: redis.Redis
+) -> None:
+    """One registration of 500 KB held a replica for seven seconds, to be refused; each of its heartbeats did again.
+
+    Its trace had grown to hundreds of megabytes: it shows fewer candidates the more dependencies there are.
+    """
+    for number in range(30):
+        await date_service(client, f"date-{number:02}")
+    many = [{**GREET, "function_name": f"f{n}", "dependencies": ["date_service"] * 500} for n in range(20)]
+
+    answer = await batch(client, "me", *many)
+    shown = await client.get("/agents/me/dependencies", params={"explain": "true"})
+
+    assert len(answer["dependencies_resolved"]) == 20
+    assert len(raw.lrange("{mesh}:trace:me", 0, 0)[0]) < 10_000_000
+    assert len(shown.content) < 30_000_000
+    assert [len(need["candidates"]) for need in shown.json()["history"][0]["explanation"]["f19"]] == [1] * 500
+    refusal(
+        await client.post("/agents", json=a_batch("me", *many, {**GREET, "function_name": "one-more"})),
+        422,
+        "validation_failed",
+    )
+
+
 async def test_what_was_resolved_by_turns_of_replicas_is_kept_in_order(redis_url: str) -> None:
     """A provider went and came back: the replica that had told of it before kept no word of it coming back."""
     async with in_process(redis_url) as one, in_process(redis_url) as two:

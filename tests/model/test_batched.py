@@ -123,6 +123,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         a_batch({**GREET, "dependencies": [{"capability": "x", "strategy": "luck"}]}),
         "metadata.tools[0].dependencies[0].strategy",
     ),
+    "more dependencies than there may be": (
+        a_batch(*({**GREET, "function_name": f"f{n}", "dependencies": ["x"] * 1000} for n in range(11))),
+        "metadata.tools[10].dependencies",
+    ),
     "a weight below 0": (a_batch({**GREET, "weight": -1}), "metadata.tools[0].weight"),
 }
 

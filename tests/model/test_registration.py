@@ -184,6 +184,12 @@ REFUSED: dict[str, tuple[object, str]] = {
     "null label value": (a_document(labels={"env": None}), "labels.env"),
     "annotation key": (a_document(annotations={"-": "x"}), 'annotations["-"]'),
     "annotation value": (a_document(annotations={"a": 1}), "annotations.a"),
+    "too many dependencies in all": (
+        a_document(
+            capabilities=[{"name": f"c{n}", "dependencies": ["x"] * 1000} for n in range(10)], dependencies=["x"]
+        ),
+        "capabilities[9].dependencies",
+    ),
     "too many annotations": (a_document(annotations={"a": "x" * 256 * 1024}), "annotations"),
     "annotations count bytes": (a_document(annotations={"a": "😀" * 64 * 1024}), "annotations"),
     "capabilities in an object": (a_document(capabilities={"name": "x"}), "capabilities"),
