@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -59,11 +60,10 @@ class Explaining:
             resolution = self._resolutions.of(view, record)
         found: Json = {"agent_id": agent_id, **resolution.fields}
         if explain:
-            agent, ranking = resolution.agent, self._resolutions.whole_ranking
             most = _share(resolution, _MOST_SHOWN, _MOST_SHOWN_IN_ALL)
-            found["explanation"] = explanation(
-                resolution, lambda pick: ranking(view, agent, pick.need, most), most
-            )
+            ranking = self._resolutions.whole_ranking
+            whole = cache(lambda need: ranking(view, resolution.agent, need, most))
+            found["explanation"] = explanation(resolution, lambda pick: whole(pick.need), most)
             found["history"] = [orjson.loads(entry) for entry in await self._wires.traces(agent_id)]
         return Explained(found, view.version, behind)
 
