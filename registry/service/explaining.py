@@ -1,7 +1,7 @@
 """Why agents are wired as they are: who was looked at and fell out where, who depends on whom, and what is unmet."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, islice
@@ -54,10 +54,7 @@ class Explaining:
         """
         view, behind = await self._discovery.view(freshness)
         record = _one(view, agent_id)
-        resolution = self._resolutions.of(view, record)
-        if resolution.by_load and not behind:
-            await self._resolutions.learn(view, record)
-            resolution = self._resolutions.of(view, record)
+        resolution = await self._resolution(view, record, behind)
         found: Json = {"agent_id": agent_id, **resolution.fields}
         if explain:
             most = _share(resolution, _MOST_SHOWN, _MOST_SHOWN_IN_ALL)
@@ -68,10 +65,19 @@ class Explaining:
         return Explained(found, view.version, behind)
 
     async def dependents(self, agent_id: str, freshness: Freshness) -> Explained:
-        """Return each dependency that this agent meets; it `breaks` where nobody else would do. Raises UnknownAgent."""
+        """Return each dependency that this agent meets; it `breaks` where nobody else would do. Raises UnknownAgent.
+
+        It is not older than the version told; what changes while it is gathered may be seen.
+        """
         view, behind = await self._discovery.view(freshness)
-        found = list(self._dependents(view, _one(view, agent_id).agent))
-        return Explained({"agent_id": agent_id, "dependents": found, "count": len(found)}, view.version, behind)
+        version, agent = view.version, _one(view, agent_id).agent
+        consumers: dict[str, Record] = {}
+        for capability in agent.profile.capabilities:
+            consumers |= view.by_need.get(capability.name, {})
+        found: list[Json] = []
+        async for record in _one_by_one(view, consumers):
+            found += self._met_by(agent, view, await self._resolution(view, record, behind))
+        return Explained({"agent_id": agent_id, "dependents": found, "count": len(found)}, version, behind)
 
     async def graph(self, namespace: str | None, freshness: Freshness) -> Explained:
         """Return who depends on whom: every dependency, those that are unmet, and the cycles of agents.
@@ -82,12 +88,9 @@ class Explaining:
         version = view.version
         consumers = {key: record for records in view.by_need.values() for key, record in records.items()}
         edges: list[Json] = []
-        for at, (agent_id, record) in enumerate(sorted(consumers.items())):
-            if at % _AT_ONCE == 0:
-                await asyncio.sleep(0)
-            # It may have left meanwhile.
-            if view.records.get(agent_id) is record and namespace in (None, record.agent.profile.namespace):
-                edges += self._edges(view, record)
+        async for record in _one_by_one(view, consumers):
+            if namespace in (None, record.agent.profile.namespace):
+                edges += _edges(await self._resolution(view, record, behind))
         leads: dict[str, list[str]] = {}
         for edge in edges:
             if edge["provider"] is not None:
@@ -96,34 +99,48 @@ class Explaining:
         found = {"dependencies": edges, "count": len(edges), "unmet": unmet, "cycles": cycles(leads)}
         return Explained(found, version, behind)
 
-    def _dependents(self, view: View, agent: Agent) -> Iterator[Json]:
-        consumers: dict[str, Record] = {}
-        for capability in agent.profile.capabilities:
-            consumers |= view.by_need.get(capability.name, {})
-        for _, record in sorted(consumers.items()):
-            for pick in self._resolutions.of(view, record).picks:
-                if pick.provider is None or pick.provider.agent_id != agent.id:
-                    continue
-                ranking = self._resolutions.ranking(view, record.agent, pick.need)
-                others = sum(each.agent_id != agent.id for each in ranking.providers)
-                yield {
-                    "agent_id": record.agent.id,
-                    "function": pick.function,
-                    "capability": pick.need.capability,
-                    "tool_name": pick.provider.tool_name,
-                    "alternatives": others,
-                    "breaks": not others,
-                }
+    async def _resolution(self, view: View, record: Record, behind: float | None) -> Resolution:
+        """Return what an agent's dependencies resolve to, by loads that are new enough where it goes by loads."""
+        resolution = self._resolutions.of(view, record)
+        if resolution.by_load and not behind:
+            await self._resolutions.learn(view, record)
+            resolution = self._resolutions.of(view, record)
+        return resolution
 
-    def _edges(self, view: View, record: Record) -> Iterator[Json]:
-        for pick in self._resolutions.of(view, record).picks:
-            edge: Json = {
-                "agent_id": record.agent.id,
+    def _met_by(self, agent: Agent, view: View, resolution: Resolution) -> Iterator[Json]:
+        for pick in resolution.picks:
+            if pick.provider is None or pick.provider.agent_id != agent.id:
+                continue
+            ranking = self._resolutions.ranking(view, resolution.agent, pick.need)
+            others = sum(each.agent_id != agent.id for each in ranking.providers)
+            yield {
+                "agent_id": resolution.agent.id,
                 "function": pick.function,
                 "capability": pick.need.capability,
-                "provider": pick.entry,
+                "tool_name": pick.provider.tool_name,
+                "alternatives": others,
+                "breaks": not others,
             }
-            yield edge if pick.reason is None else edge | {"reason": pick.reason}
+
+
+async def _one_by_one(view: View, records: Mapping[str, Record]) -> AsyncIterator[Record]:
+    """Give the records by id, those that are still there, and let others have their turn now and then."""
+    for at, (agent_id, record) in enumerate(sorted(records.items())):
+        if at % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+        if view.records.get(agent_id) is record:
+            yield record
+
+
+def _edges(resolution: Resolution) -> Iterator[Json]:
+    for pick in resolution.picks:
+        edge: Json = {
+            "agent_id": resolution.agent.id,
+            "function": pick.function,
+            "capability": pick.need.capability,
+            "provider": pick.entry,
+        }
+        yield edge if pick.reason is None else edge | {"reason": pick.reason}
 
 
 def explanation(

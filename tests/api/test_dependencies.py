@@ -397,6 +397,24 @@ async def test_dependents_are_those_who_would_miss_it(client: httpx2.AsyncClient
     assert (third["dependents"], third["count"]) == ([], 0)
 
 
+async def test_every_replica_shows_the_choice_that_loads_made(redis_url: str) -> None:
+    """One that had not yet asked for loads showed others as who depends on whom, and as the whole graph."""
+    need = {"capability": "date_service", "strategy": "least_loaded"}
+    async with in_process(redis_url) as one, in_process(redis_url) as two:
+        for number in range(3):
+            await date_service(one, f"date-{number}")
+            await told(one, f"date-{number}", load=3 - number)
+        answer = await batch(one, "me", {**GREET, "dependencies": [need]})
+        assert answer["dependencies_resolved"]["greet"]["date_service"]["agent_id"] == "date-2"
+
+        graph = (await two.get("/dependencies")).json()["dependencies"]
+    async with in_process(redis_url) as three:
+        dependents = [(await three.get(f"/agents/date-{n}/dependents")).json()["count"] for n in range(3)]
+
+    assert [edge["provider"]["agent_id"] for edge in graph] == ["date-2"]
+    assert dependents == [0, 0, 1]
+
+
 async def test_the_graph_shows_what_is_unmet_and_what_goes_round(client: httpx2.AsyncClient) -> None:
     """Over all namespaces, or the agents of one."""
     await batch(client, "a", {"function_name": "f", "capability": "x", "dependencies": ["y"]})
