@@ -220,7 +220,8 @@ def _find_repeated(capabilities: list[Any], path: Path) -> Iterator[Finding]:
         if not isinstance(name, str):
             continue
         where: Path = ((path, place), field) if isinstance(each, dict) else (path, place)
-        if field == "function_name" and name == WHOLE_AGENT:
+        called = isinstance(each, dict) and (field == "function_name" or each.get("dependencies"))
+        if called and name == WHOLE_AGENT:
             yield where, f"must be another name than {WHOLE_AGENT}, which stands for the agent as a whole"
         if (before := places.setdefault(name, place)) != place:
             yield where, f"must occur once per agent; {shown(name)} is already {written((path, before))}"

@@ -184,6 +184,10 @@ REFUSED: dict[str, tuple[object, str]] = {
     "null label value": (a_document(labels={"env": None}), "labels.env"),
     "annotation key": (a_document(annotations={"-": "x"}), 'annotations["-"]'),
     "annotation value": (a_document(annotations={"a": 1}), "annotations.a"),
+    "a capability called as the whole agent is": (
+        a_document(capabilities=[{"name": "*", "dependencies": ["x"]}], dependencies=["y"]),
+        "capabilities[0].name",
+    ),
     "too many dependencies in all": (
         a_document(
             capabilities=[{"name": f"c{n}", "dependencies": ["x"] * 1000} for n in range(10)], dependencies=["x"]
