@@ -76,7 +76,7 @@ def is_batched(document: dict[str, Any]) -> bool:
     if not isinstance(metadata, dict):
         return False
     return (document.get("endpoint") is None and metadata.get("endpoint") is not None) or (
-        document.get("capabilities") is None and isinstance(metadata.get("tools"), list)
+        not document.get("capabilities") and isinstance(metadata.get("tools"), list)
     )
 
 
@@ -107,7 +107,7 @@ def find_twice_said(document: dict[str, Any]) -> Iterator[Finding]:
             ((None, "metadata"), "endpoint"),
             f"must equal endpoint, which is {shown(first)}, or be left out; not {shown(second)}",
         )
-    if document.get("capabilities") is not None and metadata.get("tools") is not None:
+    if document.get("capabilities") and metadata.get("tools") is not None:
         yield ((None, "metadata"), "tools"), "must be left out where there are capabilities"
 
 

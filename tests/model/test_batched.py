@@ -148,6 +148,14 @@ def test_a_bad_batch_is_refused_by_field(document: dict[str, Any], field: str) -
     assert [detail.field for detail in refused.value.details] == [field]
 
 
+@pytest.mark.parametrize("endpoint", [{"endpoint": "http://a:1"}, {}])
+def test_an_empty_list_of_capabilities_hides_no_tools(endpoint: dict[str, Any]) -> None:
+    """Some always send one: beside an endpoint the tools were free metadata then, and the agent could do nothing."""
+    sent = a_batch(GREET, capabilities=[]) | endpoint
+
+    assert read_registration(sent).capabilities == read_registration(a_batch(GREET)).capabilities
+
+
 def test_free_metadata_of_the_other_form_stays_free() -> None:
     """Where an endpoint and capabilities stand in their places, nothing in the metadata is taken for them."""
     sent = {"id": "a", "endpoint": "http://a:1", "capabilities": ["c"], "metadata": {"endpoint": 7, "tools": "many"}}
