@@ -8,8 +8,9 @@ from registry.model.resolution import Provider
 
 FRESH: Final = 2.0
 """How old a load may be when it is chosen by, in seconds."""
-# Of more providers than this only the first ones' loads are looked at, and of so many agents they are known.
-_MOST_ASKED: Final = 1_000
+MOST_ASKED: Final = 1_000
+"""Of more providers than this only the first ones' loads are looked at, and only these are chosen by."""
+# Of so many agents loads are known.
 _MOST: Final = 100_000
 
 
@@ -33,7 +34,7 @@ class Loads:
         now = time.monotonic()
         due = [
             agent_id
-            for agent_id in dict.fromkeys(provider.agent_id for provider in providers[:_MOST_ASKED])
+            for agent_id in dict.fromkeys(provider.agent_id for provider in providers[:MOST_ASKED])
             if self._asked.get(agent_id, 0.0) < now - FRESH
         ]
         if not due:

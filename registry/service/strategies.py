@@ -8,6 +8,7 @@ from itertools import takewhile
 
 from registry.model.forms import Strategy
 from registry.model.resolution import Provider
+from registry.service.loads import MOST_ASKED
 
 # As many as a double between 0 and 1 can tell apart.
 _BITS = 52
@@ -44,7 +45,8 @@ def choose(providers: Sequence[Provider], strategy: Strategy, asking: Asking) ->
         alike.sort(key=lambda each: (each.agent_id, each.position))
         return alike[asking.turn % len(alike)]
     if strategy == "least_loaded":
-        return min(alike, key=lambda each: _coarse(asking.loads.get(each.agent_id)))
+        # What is known of the others may be as old as the replica, and is not the same on all.
+        return min(alike[:MOST_ASKED], key=lambda each: _coarse(asking.loads.get(each.agent_id)))
     seed = asking.key if strategy == "sticky" else asking.seed
     return max(alike, key=lambda each: _drawn(seed, each, each.weight if strategy == "weighted" else 1.0))
 

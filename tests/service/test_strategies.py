@@ -98,6 +98,14 @@ def test_the_lowest_load_is_taken_and_an_untold_one_last() -> None:
     assert chosen("least_loaded", Asking()) == "a"
 
 
+def test_loads_that_are_not_looked_at_any_more_decide_nothing() -> None:
+    """Only the first thousand's are; what a replica knew of one behind these was never renewed, yet won each time."""
+    many = [a_provider(f"p{number:04}") for number in range(1_001)]
+    loads = {provider.agent_id: 0.5 for provider in many} | {"p0007": 0.2, "p1000": 0.0}
+
+    assert chosen("least_loaded", Asking(loads=loads), many) == "p0007"
+
+
 def test_the_own_zone_comes_first() -> None:
     """In it the best match; without any in it the best match of all."""
     providers = [a_provider("a", score=10), a_provider("b", zone="z"), a_provider("c", zone="z")]
