@@ -19,8 +19,8 @@ from registry.store.agents import Agents
 from registry.store.wires import Wires
 
 _WHOLE: Final = "This agent registered in flat form: what is new of it comes with all of that form"
-# How often an update is tried again because another one came first.
-_TRIES: Final = 5
+# How often an update is tried again because another one came first. Of those that come together one is done each time.
+_TRIES: Final = 100
 # Bytes to which heartbeats may let grow what an agent says of itself: as much as one registration may bring.
 _LARGEST: Final = 1024 * 1024
 

@@ -252,12 +252,12 @@ async def test_tools_in_a_heartbeat_replace_those_there_were(client: httpx2.Asyn
 
 
 async def test_updates_at_once_lose_nothing(client: httpx2.AsyncClient) -> None:
-    """Each is made on what the other left."""
+    """Each is made on what the other left. Of forty, 35 heartbeats were refused for a version that none had named."""
     await batch(client, "me", FAREWELL)
 
-    await asyncio.gather(*(told(client, metadata={f"key{number}": number}) for number in range(4)))
+    await asyncio.gather(*(told(client, metadata={f"key{number}": number}) for number in range(40)))
 
-    assert (await show(client, "me"))["metadata"] == {f"key{number}": number for number in range(4)}
+    assert (await show(client, "me"))["metadata"] == {f"key{number}": number for number in range(40)}
 
 
 async def test_a_constraint_that_cannot_be_read_is_refused_by_field(client: httpx2.AsyncClient) -> None:
