@@ -69,7 +69,8 @@ def read_registration(document: object, path: str = "") -> Registration:
         if accepted is not None:
             return accepted
     rule = _BATCHED_RULE if isinstance(document, dict) and is_batched(document) else _RULE
-    raise refusal("The registration", chain(rule.find_problems(document), _find_across(document)), path)
+    found = chain(rule.find_problems(document), _find_across(document), _find_crowd(document))
+    raise refusal("The registration", found, path)
 
 
 _RULE = read_rule(RegistrationForm)
@@ -93,7 +94,7 @@ def _accept(document: dict[str, Any], path: str) -> Registration | None:
     except msgspec.ValidationError:
         return None
     agent_id = form.id or form.agent_id
-    if agent_id is None or next(_find_across(document), None) is not None:
+    if agent_id is None or next(_find_across(document), None) is not None or _count_needs(form) > _MOST_NEEDS:
         return None
     beats, wired = False, bool(form.dependencies)
     constraints = _constraints("", form.dependencies or ())
@@ -124,6 +125,13 @@ def _accept(document: dict[str, Any], path: str) -> Registration | None:
         beats=beats,
         wired=wired or beats,
     )
+
+
+def _count_needs(form: RegistrationForm) -> int:
+    lists = [form.dependencies, *(each.dependencies for each in form.capabilities or () if not isinstance(each, str))]
+    if isinstance(form, BatchedForm):
+        lists += [tool.dependencies for tool in form.metadata.tools or ()]
+    return sum(len(needs) for needs in lists if needs)
 
 
 def _constraints(place: str, needs: Sequence[DependencyForm | str]) -> tuple[tuple[str, str], ...]:
@@ -176,7 +184,6 @@ def _find_across(document: object) -> Iterator[Finding]:
         yield from _find_address(document["endpoint"], None)
     if isinstance(document.get("capabilities"), list):
         yield from _find_repeated(document["capabilities"], (None, "capabilities"))
-    yield from _find_crowd(document)
     if is_batched(document):
         yield from find_twice_said(document)
         metadata = document["metadata"]
@@ -227,8 +234,10 @@ def _find_repeated(capabilities: list[Any], path: Path) -> Iterator[Finding]:
             yield where, f"must occur once per agent; {shown(name)} is already {written((path, before))}"
 
 
-def _find_crowd(document: dict[str, Any]) -> Iterator[Finding]:
+def _find_crowd(document: object) -> Iterator[Finding]:
     """Yield where the dependencies of the agent and its functions, one after the other, become too many."""
+    if not isinstance(document, dict):
+        return
     count = 0
     for path, each in chain([(None, document)], _functions(document)):
         needs = each.get("dependencies")
