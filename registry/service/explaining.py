@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -58,9 +57,7 @@ class Explaining:
         found: Json = {"agent_id": agent_id, **resolution.fields}
         if explain:
             most = _share(resolution, _MOST_SHOWN, _MOST_SHOWN_IN_ALL)
-            ranking = self._resolutions.whole_ranking
-            whole = cache(lambda need: ranking(view, resolution.agent, need, most))
-            found["explanation"] = explanation(resolution, lambda pick: whole(pick.need), most)
+            found["explanation"] = explanation(resolution, self._wholly(view, resolution.agent, most), most)
             found["history"] = [orjson.loads(entry) for entry in await self._wires.traces(agent_id)]
         return Explained(found, view.version, behind)
 
@@ -106,6 +103,18 @@ class Explaining:
             await self._resolutions.learn(view, record)
             resolution = self._resolutions.of(view, record)
         return resolution
+
+    def _wholly(self, view: View, agent: Agent, most: int) -> Callable[[Pick], Ranking]:
+        """Return what ranks with `most` of those that fell out, once for all picks that want the same."""
+        ranked: dict[object, Ranking] = {}
+
+        def ranking(pick: Pick) -> Ranking:
+            key = pick.need.wanted, pick.need.namespace
+            if key not in ranked:
+                ranked[key] = self._resolutions.whole_ranking(view, agent, pick.need, most)
+            return ranked[key]
+
+        return ranking
 
     def _met_by(self, agent: Agent, view: View, resolution: Resolution) -> Iterator[Json]:
         for pick in resolution.picks:
