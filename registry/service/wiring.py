@@ -1,5 +1,6 @@
 """What an agent is told of its dependencies when it registers and when it beats."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from registry.store.wires import Wires
 _WHOLE: Final = "This agent registered in flat form: what is new of it comes with all of that form"
 # How often an update is tried again because another one came first. Of those that come together one is done each time.
 _TRIES: Final = 100
+# How long a heartbeat waits for news, in seconds.
+_PATIENCE: Final = 1.0
 # Bytes to which heartbeats may let grow what an agent says of itself: as much as one registration may bring.
 _LARGEST: Final = 1024 * 1024
 
@@ -96,7 +99,7 @@ class Wiring:
                 at = await self._liveness.beat(agent_id, load=told, answered=resolution.digest)
             if status != "healthy":
                 # It can be chosen from now on, and whoever beats next should find it.
-                await self._feed.fresh()
+                await self._newer(view)
         return at, b"" if resolution is None or resolution.digest == seen else resolution.body
 
     async def _tell(self, view: View, record: Record, load: str) -> tuple[int, Resolution]:
@@ -104,7 +107,7 @@ class Wiring:
         agent_id = record.agent.id
         if view.version < self._agents.written:
             # What was written through this replica is known to it.
-            view = await self._feed.fresh()
+            view = await self._newer(view)
             record = view.records.get(agent_id, record)
         resolution = self._resolutions.of(view, record)
         if resolution.by_load:
@@ -114,6 +117,17 @@ class Wiring:
         if resolution.told != resolution.digest:
             await self._keep_trace(view, resolution, at)
         return at, resolution
+
+    async def _newer(self, view: View) -> View:
+        """Return a view that knows all changes before this call, or the given one where news is late.
+
+        The agent is alive all the same; what it is not told now it is told with its next heartbeat.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await self._feed.fresh()
+        except (StoreUnavailable, TimeoutError):
+            return view
 
     async def _newest(self, agent_id: str) -> Resolution | None:
         """Return a resolution that knows all changes before this call, its digest stored; None if the agent is gone."""
