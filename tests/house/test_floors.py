@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "main": GROUND | {"store", "cache", "service", "api", "server"},
     "embedding": GROUND | {"environment", "main", "service", "cache"},
     "maintenance": GROUND | {"main", "store", "cache"},
-    "command": GROUND | {"environment", "main", "maintenance", "server", "store"},
+    # Some commands run a registry, the others call one, as an agent would.
+    "command": GROUND | {"environment", "main", "maintenance", "server", "store", "client"},
     "__main__": frozenset({"command"}),
     # The garden house: it imports nothing of the server, so that it may be used where no server is installed.
     "client": frozenset[str](),
@@ -52,6 +53,7 @@ THIRD_PARTIES = {
     "structlog": {"telemetry"},
     "uvicorn": {"server"},
     "uvloop": {"command"},
+    "yaml": {"command"},
     "zstandard": {"api"},
 }
 
