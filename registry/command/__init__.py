@@ -7,6 +7,7 @@ import click
 from registry import __version__
 from registry.command.demo import demo
 from registry.command.release import release_hold
+from registry.command.remote import COMMANDS
 from registry.command.serve import serve
 from registry.command.upkeep import backup, doctor, restore
 
@@ -15,6 +16,9 @@ class _ServesByDefault(click.Group):
     """Reads options without a command as options of `serve`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing and not args:
+            # The shell asks what could come next.
+            return super().parse_args(ctx, args)
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
@@ -32,3 +36,5 @@ main.add_command(backup)
 main.add_command(restore)
 main.add_command(doctor)
 main.add_command(release_hold)
+for each in COMMANDS:
+    main.add_command(each)

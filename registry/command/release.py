@@ -5,19 +5,15 @@ import contextlib
 
 import click
 
+from registry.command.remote.connection import token_option, url_option
+
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415
 
 
 @click.command("release-hold")
-@click.option(
-    "--url",
-    envvar="MCP_MESH_REGISTRY_URL",
-    default="http://127.0.0.1:8000",
-    show_default=True,
-    help="Any replica of the mesh. [MCP_MESH_REGISTRY_URL]",
-)
-@click.option("--token", envvar="AUTH_TOKEN", help="The token the registry asks for, if it does. [AUTH_TOKEN]")
+@url_option
+@token_option
 def release_hold(*, url: str, token: str | None) -> None:
     """End the hold of a mass silence, for all replicas.
 
@@ -26,7 +22,8 @@ def release_hold(*, url: str, token: str | None) -> None:
     from registry.command.caller import Caller, CallFailed
 
     async def release() -> str:
-        with contextlib.closing(Caller(url, token)) as caller:
+        # Of several replicas one is enough.
+        with contextlib.closing(Caller(url.partition(",")[0].strip(), token)) as caller:
             return str((await caller.call("POST", "/admin/sweep/release"))["message"])
 
     try:

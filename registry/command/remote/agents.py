@@ -1,0 +1,112 @@
+"""`mcp-mesh-registry agents` and `watch`: who is there, and what changes."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry.command.remote.agent_tables import agent_table, listed
+from registry.command.remote.completing import complete_agents, complete_capabilities, complete_namespaces
+from registry.command.remote.connection import calls_registry
+from registry.command.remote.failing import RemoteCommand, success
+from registry.command.remote.following import follow
+from registry.command.remote.formats import check_format, is_document, output_option, show_document
+from registry.command.remote.listing import every_agent
+from registry.command.remote.plain_text import harmless
+
+if TYPE_CHECKING:
+    from registry.client import SyncRegistryClient
+
+Command = Callable[..., Any]
+
+STATUSES = click.Choice(("pending", "healthy", "degraded", "expired", "unhealthy", "offline", "any"))
+STABILITIES = click.Choice(("alpha", "beta", "experimental", "stable", "deprecated"))
+
+# Options by the names of the API's filters, which they are given under.
+_FILTERS = (
+    click.option("--namespace", "-n", shell_complete=complete_namespaces, help="Of this namespace alone."),
+    click.option("--selector", "-l", "label_selector", help="Whose labels match, such as env=prod,tier!=free."),
+    click.option("--status", type=STATUSES, help="With this status; unhealthy is degraded or expired."),
+    click.option(
+        "--capability", "-c", multiple=True, shell_complete=complete_capabilities, help="That have it; several: all."
+    ),
+    click.option("--match", type=click.Choice(("all", "any")), help="any: one of several capabilities is enough."),
+    click.option("--version-constraint", help="Of the capability, such as '>=1.2,<2'."),
+    click.option("--tag", "capability_tags", multiple=True, help="The capability has it; several: all."),
+    click.option("--category", "capability_category", help="Of the capability."),
+    click.option("--stability", "capability_stability", type=STABILITIES, help="Of the capability."),
+    click.option("--fuzzy", "fuzzy_match", is_flag=True, default=None, help="Names nearly as asked, best first."),
+    click.option("--draining/--in-service", default=None, help="Only agents that drain, or only the others."),
+    click.option("--id", "agent_id", shell_complete=complete_agents, help="This agent alone."),
+)
+
+
+def _filtered(command: Command) -> Command:
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return command
+
+
+@click.command(cls=RemoteCommand)
+@_filtered
+@click.option("--limit", type=click.IntRange(1, 10_000), help="At most so many; tells how to go on.")
+@click.option("--continue", "continue_", help="Go on after the page that told this.")
+@click.option("--watch", "-w", is_flag=True, help="Then go on with what changes, until Ctrl-C.")
+@output_option()
+@calls_registry
+def agents(
+    registry: "SyncRegistryClient",
+    *,
+    limit: int | None,
+    continue_: str | None,
+    watch: bool,
+    output: str | None,
+    **filters: Any,
+) -> None:
+    """List the agents that match all that is asked."""
+    check_format(output)
+    asked: Any = given(filters)
+    if watch:
+        if limit is not None or continue_ is not None:
+            raise click.UsageError("--limit and --continue do not go with --watch")
+        follow(registry, asked, output, initial=True, events=False)
+        return
+    if limit is None and continue_ is None:
+        answer = every_agent(registry, asked)
+    else:
+        answer = success(registry.agents(**asked, **given({"limit": limit, "continue_": continue_})))
+    if is_document(output):
+        show_document(answer, output)
+    elif output == "name":
+        for agent in answer["agents"]:
+            click.echo(harmless(agent["id"]))
+    elif answer["agents"]:
+        agent_table(wide=output == "wide").show(listed(answer["agents"], answer["timestamp"]))
+    else:
+        click.echo("No agents found", err=True)
+    if (token := answer.get("continue")) and not is_document(output):
+        click.echo(f"There are more: --continue {harmless(token)}", err=True)
+
+
+@click.command(cls=RemoteCommand)
+@_filtered
+@click.option("--initial", is_flag=True, help="Begin with the agents that are there, as ADDED.")
+@click.option("--since", "version", metavar="VERSION", help="Begin after this resource version.")
+@output_option()
+@calls_registry
+def watch(
+    registry: "SyncRegistryClient", *, initial: bool, version: str | None, output: str | None, **filters: Any
+) -> None:
+    """Write each change of the agents that match: ADDED, MODIFIED or DELETED, until Ctrl-C.
+
+    It goes on by itself where a replica or the whole registry goes away and comes back, and misses nothing.
+    """
+    if initial and version is not None:
+        raise click.UsageError("--initial and --since exclude each other")
+    asked: Any = given(filters)
+    follow(registry, asked, output, initial=initial, events=True, version=version)
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value not in (None, ())}

@@ -1,0 +1,70 @@
+"""`mcp-mesh-registry capabilities`: what can be done in the mesh, and by whom."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry.command.remote.agent_tables import names_of
+from registry.command.remote.agents import STABILITIES, given
+from registry.command.remote.agents import STATUSES as CHOICES
+from registry.command.remote.completing import complete_agents, complete_capabilities, complete_namespaces
+from registry.command.remote.connection import calls_registry
+from registry.command.remote.failing import RemoteCommand, success
+from registry.command.remote.formats import check_format, is_document, output_option, show_document
+from registry.command.remote.plain_text import harmless
+from registry.command.remote.tables import STATUSES, Column, Row, Table
+
+if TYPE_CHECKING:
+    from registry.client import SyncRegistryClient
+
+
+def _status(row: Row) -> str:
+    return f"{row.get('agent_status')}{',draining' if row.get('agent_draining') is True else ''}"
+
+
+PROVIDERS = (
+    Column("CAPABILITY", lambda row: row.get("name")),
+    Column("VERSION", lambda row: row.get("version")),
+    Column("AGENT", lambda row: row.get("agent_id")),
+    Column("NAMESPACE", lambda row: row.get("agent_namespace")),
+    Column("STATUS", _status, styles=STATUSES),
+    Column("TAGS", lambda row: names_of(row.get("tags"))),
+    Column("STABILITY", lambda row: row.get("stability"), wide=True),
+    Column("CATEGORY", lambda row: row.get("category"), wide=True),
+    Column("ENDPOINT", lambda row: row.get("agent_endpoint"), wide=True),
+    Column("DESCRIPTION", lambda row: row.get("description"), wide=True),
+)
+
+
+@click.command(cls=RemoteCommand)
+@click.argument("name", required=False, shell_complete=complete_capabilities)
+@click.option("--query", "-q", "q", help="In names, tags or descriptions, forgivingly, best first.")
+@click.option("--description", "description_contains", help="This text is in the description.")
+@click.option("--category", help="Exactly this category.")
+@click.option("--tag", "tags", multiple=True, help="It has it; several: all.")
+@click.option("--stability", type=STABILITIES, help="Exactly this one.")
+@click.option("--version-constraint", help="Such as '>=1.2,<2'.")
+@click.option("--fuzzy", "fuzzy_match", is_flag=True, default=None, help="Names nearly like NAME, best first.")
+@click.option("--include-deprecated", is_flag=True, default=None, help="Deprecated ones, too.")
+@click.option(
+    "--namespace", "-n", "agent_namespace", shell_complete=complete_namespaces, help="Of agents in this namespace."
+)
+@click.option("--status", "agent_status", type=CHOICES, help="Of agents with this status.")
+@click.option("--draining/--in-service", "agent_draining", default=None, help="Of agents that drain, or of the others.")
+@click.option("--agent", "agent_id", shell_complete=complete_agents, help="Of this agent.")
+@output_option()
+@calls_registry
+def capabilities(registry: "SyncRegistryClient", *, output: str | None, **filters: Any) -> None:
+    """Search what agents in service can do: a row for each capability of each agent."""
+    check_format(output)
+    asked: Any = given({**filters, "tags": ",".join(filters["tags"]) or None})
+    answer = success(registry.capabilities(**asked))
+    if is_document(output):
+        show_document(answer, output)
+    elif output == "name":
+        for name in dict.fromkeys(row["name"] for row in answer["capabilities"]):
+            click.echo(harmless(name))
+    elif answer["capabilities"]:
+        Table(PROVIDERS, wide=output == "wide").show(answer["capabilities"])
+    else:
+        click.echo("No capabilities found", err=True)

@@ -1,0 +1,85 @@
+"""Where the registry is, for every command that calls one: the options, and the client made of them."""
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry.command.remote.plain_text import harmless
+
+if TYPE_CHECKING:
+    from registry.client import SyncRegistryClient
+
+# Everything that takes time to import is imported when the command runs, so that --help answers at once.
+# ruff: noqa: PLC0415
+
+Command = Callable[..., Any]
+
+# Whoever types where a replica runs has its own setting at hand.
+_TOKENS = ("MCP_MESH_REGISTRY_TOKEN", "AUTH_TOKEN")
+_NO_REGISTRY = logging.NullHandler()
+
+url_option = click.option(
+    "--url",
+    envvar="MCP_MESH_REGISTRY_URL",
+    default="http://localhost:8000",
+    show_default=True,
+    help="Any replica of the mesh, or several joined by commas. [MCP_MESH_REGISTRY_URL]",
+)
+token_option = click.option(
+    "--token", envvar=_TOKENS, help="The token the registry asks for, if it does. [MCP_MESH_REGISTRY_TOKEN, AUTH_TOKEN]"
+)
+_timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True, max=3600),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long one call may take, tries at other replicas and all.",
+)
+
+
+def calls_registry(function: Command) -> Command:
+    """Give a command the options that say where the registry is, and a client as its first argument."""
+
+    @functools.wraps(function)
+    def called(*, url: str, token: str | None, timeout: float, **given: Any) -> Any:
+        with connected(url, token, timeout) as registry:
+            return function(registry, **given)
+
+    return url_option(token_option(_timeout_option(called)))
+
+
+@contextlib.contextmanager
+def connected(url: str, token: str | None, timeout: float, **options: Any) -> Iterator["SyncRegistryClient"]:
+    """Provide a client of the registry at a URL. Raises InvalidData."""
+    from registry.client import SyncRegistryClient
+
+    # What it would log is told by the command itself.
+    logging.getLogger("registry.client").addHandler(_NO_REGISTRY)
+    options |= {"timeout": timeout, "security_contexts": {}}
+    with SyncRegistryClient(url, token=token or None, **options) as registry:
+        yield registry
+
+
+@contextlib.contextmanager
+def told_of_trouble() -> Iterator[None]:
+    """Let who follows a mesh know, on standard error, when the registry goes away and when it is back."""
+    log, teller = logging.getLogger("registry.client"), _Teller(logging.INFO)
+    level = log.level
+    log.addHandler(teller)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(teller)
+        log.setLevel(level)
+
+
+class _Teller(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        word = "Warning: " if record.levelno >= logging.WARNING else ""
+        click.echo(f"{word}{harmless(record.getMessage())}", err=True)

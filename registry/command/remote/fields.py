@@ -1,0 +1,14 @@
+"""One thing in detail: a line for each of its fields."""
+
+from collections.abc import Mapping
+
+import click
+
+from registry.command.remote.tables import text_of
+
+
+def show_fields(fields: Mapping[str, object]) -> None:
+    """Write each field on a line of its own; `-` where there is nothing."""
+    width = max(map(len, fields)) + 3
+    for name, value in fields.items():
+        click.echo(f"{name + ':':<{width}}{text_of(value)}")
