@@ -11,7 +11,7 @@ from registry.command.remote.connection import calls_registry
 from registry.command.remote.failing import RemoteCommand, success
 from registry.command.remote.following import follow
 from registry.command.remote.formats import check_format, is_document, output_option, show_document
-from registry.command.remote.listing import every_agent
+from registry.command.remote.listing import PAGE, every_agent
 from registry.command.remote.plain_text import harmless
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def agents(
     if limit is None and continue_ is None:
         answer = every_agent(registry, asked)
     else:
-        answer = success(registry.agents(**asked, **given({"limit": limit, "continue_": continue_})))
+        answer = success(registry.agents(**asked, limit=limit or PAGE, **given({"continue_": continue_})))
     if is_document(output):
         show_document(answer, output)
     elif output == "name":

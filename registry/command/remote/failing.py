@@ -130,7 +130,7 @@ def reason_of(answer: Mapping[str, Any]) -> str:
 
 def _problem(detail: Mapping[str, Any]) -> str:
     field, problem = str(detail.get("field")), str(detail.get("problem"))
-    return problem if field in problem else f"{field}: {problem}"
+    return problem if problem.endswith(f": {field}") else f"{field}: {problem}"
 
 
 def success(answer: "T | Refusal | Offline") -> T:

@@ -39,12 +39,13 @@ def register(registry: "SyncRegistryClient", *, file: IO[bytes], output: str | N
     alone. One with a `resource_version` only succeeds if the agent has not changed since.
     """
     check_format(output)
+    name = getattr(file, "name", "<stdin>")
     try:
         found = read_registrations(file.read(MOST_BYTES + 1))
     except OSError as error:
-        raise Trouble(f"Cannot read {file.name}: {error.strerror}") from error
+        raise Trouble(f"Cannot read {name}: {error.strerror}") from error
     except BadFile as error:
-        raise Trouble(f"Cannot read {file.name}: {error}; nothing was sent") from error
+        raise Trouble(f"Cannot read {name}: {error}; nothing was sent") from error
     results: list[Result] = []
     try:
         for at, registration, result in _results(registry, found):

@@ -48,7 +48,7 @@ def _documents(text: str) -> Iterable[Any]:
     """Read JSON values, one after the other, else YAML documents."""
     try:
         return list(_json_values(text))
-    except ValueError as problem:
+    except json.JSONDecodeError as problem:
         return _yaml_documents(text, f"as JSON: {problem}" if text.lstrip()[:1] in ("{", "[") else "")
 
 
@@ -62,7 +62,7 @@ def _json_values(text: str) -> Iterator[Any]:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"JSON has no {constant}")
+    raise BadFile(f"JSON has no {constant}")
 
 
 def _yaml_documents(text: str, as_json: str) -> list[Any]:

@@ -1,0 +1,51 @@
+"""A command of ours, called in this process; and what several tests register."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from registry.command import main
+
+NO_ENVIRONMENT = {"MCP_MESH_REGISTRY_URL": None, "MCP_MESH_REGISTRY_TOKEN": None, "AUTH_TOKEN": None}
+
+READER: dict[str, Any] = {
+    "id": "reader",
+    "namespace": "library",
+    "endpoint": "http://reader:1",
+    "labels": {"env": "prod"},
+    "capabilities": [{"name": "read_file", "version": "1.2.0", "tags": ["io", "fs"], "description": "Reads a file"}],
+}
+DATES: dict[str, Any] = {
+    "agent_id": "dates",
+    "metadata": {
+        "endpoint": "http://dates:1",
+        "tools": [{"function_name": "today", "capability": "date_service", "version": "1.5.0"}],
+    },
+}
+GREETER: dict[str, Any] = {
+    "agent_id": "greeter",
+    "metadata": {
+        "endpoint": "http://greeter:1",
+        "tools": [
+            {"function_name": "greet", "capability": "greeting", "dependencies": ["date_service", "weather_report"]}
+        ],
+    },
+}
+
+
+def called(*arguments: str, url: str | None, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002 - as click has it
+    """Call `mcp-mesh-registry` with these arguments, at a registry; nothing else is in the environment for it."""
+    env: dict[str, str | None] = {**NO_ENVIRONMENT, "MCP_MESH_REGISTRY_URL": url, **environ}
+    return CliRunner().invoke(main, list(arguments), env=env, input=input)
+
+
+def columns(result: Result) -> list[list[str]]:
+    """Return a table's cells, line by line, the titles first."""
+    assert result.exit_code == 0, result.output
+    return [line.split() for line in result.stdout.splitlines()]
+
+
+def first_words(lines: str | Sequence[str]) -> list[str]:
+    """Return the first word of each line."""
+    return [line.split()[0] for line in (lines.splitlines() if isinstance(lines, str) else lines)]

@@ -1,0 +1,158 @@
+"""`watch`, `agents -w`: processes that follow the mesh until they are told to stop, come what may."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from registry.client import SyncRegistryClient
+from tests.command.remote.calling import DATES, READER
+from tests.command.running import COMMAND, Running, environment
+from tests.support.redis_server import RedisServer
+from tests.support.replica import Replica
+
+
+def following(*arguments: str, url: str, directory: Path) -> Running:
+    """Return a command that runs at a registry."""
+    return Running(*arguments, directory=directory / arguments[0], MCP_MESH_REGISTRY_URL=url)
+
+
+def test_a_list_that_is_watched_goes_on_with_what_changes(
+    mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+) -> None:
+    """A line for each change, until Ctrl-C, which is told as a shell would."""
+    mesh.register_agent(READER)
+    with following("agents", "-w", url=replica_of_worker.url, directory=directory) as watch:
+        watch.says("reader ")
+        mesh.register_agent(DATES)
+        watch.says("dates ")
+        mesh.unregister_agent("reader")
+        watch.says("deleted")
+        status = watch.ends(signal.SIGINT)
+        lines = [line.split() for line in watch.output.splitlines()]
+
+    assert status == 130
+    assert [line[0] for line in lines] == ["ID", "reader", "dates", "reader"]
+    assert lines[-1][2] == "deleted"
+
+
+def test_events_are_lines_of_json(mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path) -> None:
+    """With the filters of the list, as the API sends them."""
+    arguments = ("watch", "-o", "json", "--initial", "-n", "library")
+    mesh.register_many([READER, DATES])
+    with following(*arguments, url=replica_of_worker.url, directory=directory) as watch:
+        watch.says("ADDED")
+        mesh.drain("dates")
+        mesh.drain("reader")
+        watch.says("MODIFIED")
+        mesh.unregister_agent("reader")
+        watch.says("DELETED")
+        watch.ends(signal.SIGINT)
+        events = [json.loads(line) for line in watch.output.splitlines()]
+
+    assert [(event["type"], event["object"]["id"]) for event in events] == [
+        ("ADDED", "reader"),
+        ("MODIFIED", "reader"),
+        ("DELETED", "reader"),
+    ]
+
+
+def test_it_survives_the_registry_and_tells_so(directory: Path) -> None:
+    """What happens after the registry is back is shown once, and on standard error that it was away."""
+    with RedisServer() as server, Replica(server.url) as replica:
+        port = replica.url.rpartition(":")[2]
+        with following("watch", url=replica.url, directory=directory) as watch:
+            watch.says("EVENT")
+            with SyncRegistryClient(replica.url) as client:
+                client.register_agent(READER)
+            watch.says("reader")
+            replica.kill()
+            watch.says("Warning: The registry is unavailable: ")
+            with Replica(server.url, REGISTRY_PORT=port) as again, SyncRegistryClient(again.url) as client:
+                watch.says("The registry answers again")
+                client.register_agent(DATES)
+                watch.says("dates")
+            status = watch.ends(signal.SIGINT)
+            lines = watch.output.splitlines()
+
+    assert status == 130
+    assert [line.split()[:2] for line in lines if line.startswith("ADDED")] == [["ADDED", "reader"], ["ADDED", "dates"]]
+    assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize("output", ["wide", "json", "yaml", "name"])
+def test_who_reads_only_the_beginning_gets_no_complaint(
+    output: str, mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+) -> None:
+    """`| head -1` closes the pipe: it ends as SIGPIPE would end it, and says nothing."""
+    fill = {"labels": {"fill": "x" * 60}, "metadata": {"fill": "x" * 900}}
+    agents = [{"id": f"a{at}", "endpoint": "http://a:1", **fill} for at in range(400)]
+    for at in range(0, len(agents), 200):
+        mesh.register_many(agents[at : at + 200])
+    with subprocess.Popen(
+        [COMMAND, "agents", "-o", output],
+        env=environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        assert listing.stdout.read(2)
+        listing.stdout.close()
+        said = listing.stderr.read()
+        status = listing.wait(15)
+
+    assert (status, said) == (141, b"")
+
+
+def test_a_terminal_gets_colours_and_a_pipe_does_not(
+    mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+) -> None:
+    """Nor a terminal that asks for none; lines are as long as they are in each."""
+    mesh.register_agent({**DATES, "agent_id": "d" * 200})
+
+    coloured = in_terminal(replica_of_worker.url, directory)
+    plain = in_terminal(replica_of_worker.url, directory, NO_COLOR="1")
+
+    assert "\x1b[32mhealthy\x1b[0m" in coloured
+    assert "\x1b[32m" not in plain
+    assert "d" * 200 in plain
+
+
+def in_terminal(url: str, directory: Path, **environ: str) -> str:
+    """Return what `agents` writes to a terminal."""
+    ours, theirs = pty.openpty()
+    env = environment(directory, MCP_MESH_REGISTRY_URL=url, TERM="xterm", **environ)
+    with subprocess.Popen([COMMAND, "agents"], env=env, stdout=theirs, stdin=theirs) as listing:
+        os.close(theirs)
+        written = b""
+        try:
+            while part := os.read(ours, 65_536):
+                written += part
+        except OSError:  # so Linux says that nobody writes any more
+            pass
+        assert listing.wait(15) == 0
+    os.close(ours)
+    return written.decode()
+
+
+def test_an_encoding_without_the_letters_gets_them_escaped(
+    mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+) -> None:
+    """In a table, and in JSON so that it means the same."""
+    mesh.register_agent({**READER, "name": "Grüße 😀"})
+    env = environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url, PYTHONIOENCODING="ascii")
+
+    wide, document = (
+        subprocess.run([COMMAND, "agents", "-o", output], env=env, capture_output=True, check=True).stdout.decode(
+            "ascii"
+        )
+        for output in ("wide", "json")
+    )
+
+    assert "Gr\\xfc\\xdfe \\U0001f600" in wide
+    assert json.loads(document)["agents"][0]["name"] == "Grüße 😀"
