@@ -36,7 +36,7 @@ def test_an_agent_leaves_service_and_comes_back(mesh: SyncRegistryClient, call: 
     assert call("resolve", "date_service", "-o", "name").stdout == "dates\n"
 
 
-def test_many_agents_are_found_by_what_they_have_in_common(mesh: SyncRegistryClient, call: Call) -> None:
+def test_many_agents_are_found_by_what_they_share(mesh: SyncRegistryClient, call: Call) -> None:
     """By a selector, a namespace or both; nobody found is no failure, for then nobody has to be told."""
     mesh.register_many([READER, DATES])
 
