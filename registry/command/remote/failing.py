@@ -59,6 +59,8 @@ class RemoteCommand(click.Command):
         """Run the command. Raises Trouble, and click's own exceptions."""
         from registry.client import ClientError
 
+        if sys.stdout is None:
+            raise Trouble("Standard output is closed, so there is nowhere to answer")
         # What the terminal's encoding has no character for is escaped.
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
@@ -73,9 +75,17 @@ class RemoteCommand(click.Command):
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # Who read has enough. Python flushes once more when it ends, which must not fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Who read has enough.
+            _write_no_more()
             raise click.exceptions.Exit(PIPE_CLOSED) from None
+        except OSError as error:
+            _write_no_more()
+            raise Trouble(f"Cannot write the answer: {error.strerror or error}") from error
+
+
+def _write_no_more() -> None:
+    """Let what is left to write go nowhere: Python writes it when it ends, which must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class WritingCommand(RemoteCommand):
@@ -105,11 +115,8 @@ def trouble(error: "ClientError", *, writes: bool) -> Trouble:
 
 
 def _outcome(error: "RegistryUnavailable | RegistryTimeout", *, writes: bool) -> str:
-    return (
-        " It may have been done all the same: look before you repeat it"
-        if writes and error.outcome == "unknown"
-        else ""
-    )
+    unknown = writes and error.outcome == "unknown"
+    return " It may have been done all the same, so look before you repeat it" if unknown else ""
 
 
 def refused(answer: Mapping[str, Any]) -> Trouble:

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -107,6 +108,38 @@ def test_who_reads_only_the_beginning_gets_no_complaint(
         status = listing.wait(15)
 
     assert (status, said) == (141, b"")
+
+
+def test_ctrl_c_ends_a_call_that_nobody_answers(directory: Path) -> None:
+    """Without a word, long before its own time is over."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(15)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with following("agents", "--timeout", "60", url=url, directory=directory) as call:
+            connection, _ = silent.accept()
+            status = call.ends(signal.SIGINT, within=5)
+            connection.close()
+
+            assert (status, call.output) == (130, "")
+
+
+@pytest.mark.parametrize("arguments", ["agents", "agents -o json", "health"])
+def test_an_answer_that_cannot_be_written_is_a_failure(
+    arguments: str, mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+) -> None:
+    """On a full disk, or with standard output closed."""
+    mesh.register_agent(READER)
+    env = environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url)
+    ways = {">/dev/full": "Cannot write the answer: No space left", ">&-": "Standard output is closed"}
+    for way, says in ways.items():
+        if way == ">/dev/full" and not Path("/dev/full").exists():
+            continue
+        asked = ["/bin/sh", "-c", f"{COMMAND} {arguments} {way}"]
+        done = subprocess.run(asked, env=env, capture_output=True, text=True, check=False)
+
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"Error: {says}")
+        assert done.stderr.count("\n") == 1
 
 
 def test_a_terminal_gets_colours_and_a_pipe_does_not(
