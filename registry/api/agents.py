@@ -1,7 +1,7 @@
 """The REST form: agents, one agent, capabilities, and many at once."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -56,12 +56,14 @@ class AgentRoutes:
     async def register(self, request: Request) -> Response:
         """POST /agents."""
         document = await read_object(request.scope, request.receive)
-        return success(**await self.registered(document, request))
+        return success(**await self.registered(document, request.headers))
 
-    async def registered(self, document: object, request: Request, path: str = "") -> dict[str, Any]:
-        """Register one agent and return what the answer says of it; `path` stands before the fields errors name."""
+    async def registered(self, document: object, headers: Mapping[str, str], path: str = "") -> dict[str, Any]:
+        """Register one agent and return what the answer says of it; `path` stands before the fields errors name.
+
+        `headers` may hold the preconditions `if-match` and `if-none-match`.
+        """
         registration = read_registration(document, path)
-        headers = request.headers
         done = await self._registrations.register(
             registration,
             if_match=headers.get("if-match"),
@@ -82,7 +84,7 @@ class AgentRoutes:
         document = await read_object(request.scope, request.receive)
         agents = _listed(document, "agents", _MOST_REGISTRATIONS)
         done = await asyncio.gather(
-            *(self.registered(agent, request, f"agents[{at}].") for at, agent in enumerate(agents)),
+            *(self.registered(agent, request.headers, f"agents[{at}].") for at, agent in enumerate(agents)),
             return_exceptions=True,
         )
         results = []

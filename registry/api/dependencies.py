@@ -10,7 +10,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from registry.api.answers import answer
-from registry.api.body import read_object
 from registry.api.parameters import Given, boolean, joined, one, parameters, refuse_unknown
 from registry.api.queries import freshness
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
@@ -57,7 +56,6 @@ class DependencyRoutes:
             Route("/agents/{agent_id}/dependents", self.dependents, methods=["GET"]),
             Route("/dependencies", self.graph, methods=["GET"]),
             Route("/select", self.select, methods=["GET"]),
-            Route("/mcp/tools/select_agent", self.select_agent, methods=["POST"]),
         ]
 
     async def dependencies(self, request: Request) -> Response:
@@ -87,9 +85,8 @@ class DependencyRoutes:
         except UnprocessableRequest as error:
             raise MalformedRequest(str(error), error.details) from error
 
-    async def select_agent(self, request: Request) -> Response:
-        """Select one agent that has what is asked for."""
-        document = await read_object(request.scope, request.receive)
+    async def selected(self, document: Mapping[str, Any]) -> Response:
+        """Select one agent that has what a JSON object asks for."""
         refuse_unknown(document, SELECT)
         fresh = {name: document.get(name) for name in (*_FRESHNESS, "zone")}
         wrong = [

@@ -62,18 +62,20 @@ class Heartbeats:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one heartbeat."""
-        body = await read_body(scope, receive)
-        form = _form(body)
-        if form is None:
-            await self._flat.register(body, send)
-            return
-        at, wired = await self._wiring.beat(
-            form.agent_id, metadata=form.metadata, load=form.load, seen=form.dependencies_version
-        )
-        body = b'{"status":"success","timestamp":"%s","message":"Heartbeat recorded"%s}' % (rfc3339(at).encode(), wired)
+        body = await self.beat(await read_body(scope, receive))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    async def beat(self, body: bytes) -> bytes:
+        """Take one heartbeat, or a registration in flat form, as JSON, and return what to answer."""
+        form = _form(body)
+        if form is None:
+            return await self._flat.register(body)
+        at, wired = await self._wiring.beat(
+            form.agent_id, metadata=form.metadata, load=form.load, seen=form.dependencies_version
+        )
+        return b'{"status":"success","timestamp":"%s","message":"Heartbeat recorded"%s}' % (rfc3339(at).encode(), wired)
 
 
 def _form(body: bytes) -> HeartbeatForm | None:

@@ -59,6 +59,8 @@ def applications(services: Services, metrics: Metrics, token: Secret | None) -> 
     heartbeats = Heartbeats(wiring, flat)
     listing = ListRoute(discovery, services.watching)
     agents = AgentRoutes(registrations, discovery, services.liveness, wiring, listing)
+    dependencies = DependencyRoutes(services.explaining, services.selecting)
+    tools = ToolRoutes(agents, discovery, dependencies, heartbeats)
     health = HealthRoutes(services.overview, services.liveness, metrics)
     described = openapi()
     root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": endpoints()})
@@ -73,8 +75,8 @@ def applications(services: Services, metrics: Metrics, token: Secret | None) -> 
         [
             *agents.routes,
             *DrainRoutes(services.draining).routes,
-            *ToolRoutes(agents, discovery).routes,
-            *DependencyRoutes(services.explaining, services.selecting).routes,
+            *tools.routes,
+            *dependencies.routes,
             *health.routes,
             *heartbeats.routes,
             *flat.routes,

@@ -12,8 +12,8 @@ from starlette.routing import Route
 from registry.api.agents import AgentRoutes
 from registry.api.answers import answer, listing, success
 from registry.api.body import read_object
-from registry.api.dependencies import select_schema
-from registry.api.heartbeat import HEARTBEAT_SCHEMA
+from registry.api.dependencies import DependencyRoutes, select_schema
+from registry.api.heartbeat import HEARTBEAT_SCHEMA, Heartbeats
 from registry.api.parameters import refuse_unknown
 from registry.api.queries import discover_query
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
@@ -48,12 +48,18 @@ _QUERY = {
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool: what it does, for a model to read, and what it takes."""
+    """One tool: what it does, for a model to read, what it takes, and what its caller may expect of it."""
 
     name: str
     description: str
     schema: Mapping[str, Any]
+    annotations: Mapping[str, bool]
 
+
+# MCP's hints. Nothing beyond the mesh is reached; what is done twice is done once.
+_READS = {"readOnlyHint": True, "openWorldHint": False}
+_WRITES = {"readOnlyHint": False, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False}
+_REMOVES = _WRITES | {"destructiveHint": True}
 
 TOOLS = (
     Tool(
@@ -64,63 +70,90 @@ TOOLS = (
             "properties": {"registration_data": registration_schema()},
             "required": ["registration_data"],
         },
+        # It may replace what another says of the same id.
+        _REMOVES,
     ),
-    Tool("unregister_agent", "Remove an agent from the mesh", _AGENT_ID),
+    Tool("unregister_agent", "Remove an agent from the mesh", _AGENT_ID, _REMOVES),
     Tool(
         "discover_services",
         "Find agents by capability, label, namespace, version and status",
         {"type": "object", "properties": {"query": _QUERY}},
+        _READS,
     ),
-    Tool("heartbeat", "Tell that an agent is alive", HEARTBEAT_SCHEMA),
-    Tool("get_agent_status", "Show all that is known of an agent", _AGENT_ID),
-    Tool("select_agent", "Select one agent to call for a capability", select_schema()),
+    Tool("heartbeat", "Tell that an agent is alive", HEARTBEAT_SCHEMA, _WRITES),
+    Tool("get_agent_status", "Show all that is known of an agent", _AGENT_ID, _READS),
+    Tool("select_agent", "Select one agent to call for a capability", select_schema(), _READS),
 )
 
 
-class ToolRoutes:
-    """Serves the tools but `heartbeat` and `select_agent`, which are served beside their REST forms."""
+Call = Callable[[dict[str, Any], Mapping[str, str]], Awaitable[Response]]
+"""What answers a tool: takes its arguments and the headers, which may hold preconditions. Raises what it refuses."""
 
-    def __init__(self, agents: AgentRoutes, discovery: Discovery) -> None:
+
+class ToolRoutes:
+    """Serves the tools; the POST of `heartbeat` is served beside its REST form. `calls` has all of them by name."""
+
+    def __init__(
+        self, agents: AgentRoutes, discovery: Discovery, dependencies: DependencyRoutes, heartbeats: Heartbeats
+    ) -> None:
         self._agents = agents
         self._discovery = discovery
-        calls: Mapping[str, Callable[[Request], Awaitable[Response]]] = {
+        self._dependencies = dependencies
+        self._heartbeats = heartbeats
+        self.calls: Mapping[str, Call] = {
             "register_agent": self.register_agent,
             "unregister_agent": self.unregister_agent,
             "discover_services": self.discover_services,
+            "heartbeat": self.heartbeat,
             "get_agent_status": self.get_agent_status,
+            "select_agent": self.select_agent,
         }
         self.routes = [
             Route("/mcp/tools", self.list, methods=["GET"]),
-            *(Route(f"/mcp/tools/{name}", call, methods=["POST"]) for name, call in calls.items()),
+            *(
+                Route(f"/mcp/tools/{name}", _posted(call), methods=["POST"])
+                for name, call in self.calls.items()
+                if name != "heartbeat"
+            ),
         ]
 
     async def list(self, _request: Request) -> Response:
         """GET /mcp/tools."""
-        tools = [{"name": tool.name, "description": tool.description, "inputSchema": tool.schema} for tool in TOOLS]
+        tools = [
+            {
+                "name": tool.name,
+                "description": tool.description,
+                "inputSchema": tool.schema,
+                "annotations": tool.annotations,
+            }
+            for tool in TOOLS
+        ]
         return answer(orjson.dumps({"tools": tools}))
 
-    async def register_agent(self, request: Request) -> Response:
+    async def register_agent(self, given: dict[str, Any], headers: Mapping[str, str]) -> Response:
         """Register the agent under `registration_data`."""
-        document = await read_object(request.scope, request.receive)
-        refuse_unknown(document, ("registration_data",))
-        if "registration_data" not in document:
+        refuse_unknown(given, ("registration_data",))
+        if "registration_data" not in given:
             raise _missing("registration_data", "the registration, an object")
-        return success(**await self._agents.registered(document["registration_data"], request, "registration_data."))
+        return success(**await self._agents.registered(given["registration_data"], headers, "registration_data."))
 
-    async def unregister_agent(self, request: Request) -> Response:
+    async def unregister_agent(self, given: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Remove the agent named by `agent_id`."""
-        return await self._agents.unregistered(await _agent_id(request))
+        return await self._agents.unregistered(_agent_id(given))
 
-    async def get_agent_status(self, request: Request) -> Response:
+    async def heartbeat(self, given: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+        """Take a heartbeat."""
+        return answer(await self._heartbeats.beat(orjson.dumps(given)))
+
+    async def get_agent_status(self, given: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Show the agent named by `agent_id`."""
-        sight = await self._discovery.agent(await _agent_id(request))
+        sight = await self._discovery.agent(_agent_id(given))
         return answer(b'{"status":"success","agent":%s}' % sight.record.body, version=sight.record.agent.version)
 
-    async def discover_services(self, request: Request) -> Response:
+    async def discover_services(self, given: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Find the agents that match `query`."""
-        document = await read_object(request.scope, request.receive)
-        refuse_unknown(document, ("query",))
-        query = document.get("query")
+        refuse_unknown(given, ("query",))
+        query = given.get("query")
         if query is not None and not isinstance(query, dict):
             raise _missing("query", "an object")
         try:
@@ -130,11 +163,23 @@ class ToolRoutes:
         parts = listing(found, b'{"status":"success",')
         return answer(b"".join(parts), version=found.version, behind=found.behind)
 
+    async def select_agent(self, given: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+        """Select one agent to call."""
+        return await self._dependencies.selected(given)
 
-async def _agent_id(request: Request) -> str:
-    document = await read_object(request.scope, request.receive)
-    refuse_unknown(document, ("agent_id",))
-    agent_id = document.get("agent_id")
+
+def _posted(call: Call) -> Callable[[Request], Awaitable[Response]]:
+    """Return what serves a tool as a POST with its arguments as the body."""
+
+    async def post(request: Request) -> Response:
+        return await call(await read_object(request.scope, request.receive), request.headers)
+
+    return post
+
+
+def _agent_id(given: Mapping[str, Any]) -> str:
+    refuse_unknown(given, ("agent_id",))
+    agent_id = given.get("agent_id")
     if not isinstance(agent_id, str) or not agent_id:
         raise _missing("agent_id", "the id of an agent, a string")
     return agent_id

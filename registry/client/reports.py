@@ -115,6 +115,7 @@ class Tool(TypedDict):
     name: str
     description: str
     inputSchema: dict[str, Any]
+    annotations: dict[str, bool]
 
 
 @final

@@ -169,7 +169,7 @@ async def test_the_tools_have_schemas_of_their_own(client: httpx2.AsyncClient) -
         "select_agent",
     ]
     for tool in tools:
-        assert tool.keys() == {"name", "description", "inputSchema"}
+        assert tool.keys() == {"name", "description", "inputSchema", "annotations"}
         assert tool["description"]
         schema = tool["inputSchema"]
         assert schema["type"] == "object", tool["name"]

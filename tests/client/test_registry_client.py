@@ -394,4 +394,4 @@ async def types_of(client: RegistryClient) -> None:
 
 def test_the_tools_of_the_wire_have_their_shape() -> None:
     """Name, description and schema, and no more."""
-    assert set(get_type_hints(Tool)) == {"name", "description", "inputSchema"}
+    assert set(get_type_hints(Tool)) == {"name", "description", "inputSchema", "annotations"}

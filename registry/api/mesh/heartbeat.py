@@ -34,8 +34,8 @@ class FlatHeartbeats:
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
-    async def register(self, body: bytes, send: Send) -> None:
-        """Register an agent in flat form and tell it what all its functions get.
+    async def register(self, body: bytes) -> bytes:
+        """Register an agent in flat form and return what tells it what all its functions get.
 
         What the mesh does not want of it is answered with 200 and `"status": "error"`: anything else would be taken for
         trouble of the registry, and tried again and again.
@@ -45,8 +45,7 @@ class FlatHeartbeats:
             flat = read_flat(document)
             done = await self._registrations.register(flat.registration)
         except UnprocessableRequest as error:
-            await _answer(send, _refused(document, error))
-            return
+            return _refused(document, error)
         wired = await self._wiring.registered(flat.registration)
         head = b'{"status":"success","message":"%s","agent_id":"%s","timestamp":"%s"' % (
             _SAID.get(done.outcome, _UPDATED),
@@ -55,15 +54,9 @@ class FlatHeartbeats:
         )
         warnings = b',"warnings":%s' % orjson.dumps(flat.warnings) if flat.warnings else b""
         found = b',"dependencies_resolved":{},"llm_tools":{}' if wired is None else wired.body
-        await _answer(send, head + warnings + found + b"}")
+        return head + warnings + found + b"}"
 
 
 def _refused(document: dict[str, object], error: UnprocessableRequest) -> bytes:
     agent_id = document.get("agent_id")
     return orjson.dumps({"status": "error", "message": str(error), "agent_id": agent_id, "timestamp": timestamp()})
-
-
-async def _answer(send: Send, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
