@@ -47,7 +47,7 @@ class Gate:
             path = scope["path"] = path[len(_TWIN) :] or "/"
         # With an app in the scope the router raises what it refuses, so that it is answered like everything else.
         scope["app"] = self
-        request_id = self._request_id(scope)
+        request_id = scope["request_id"] = self._request_id(scope)
         status, took = 0, 0.0
 
         async def answer(message: Message) -> None:

@@ -39,6 +39,17 @@ _DRAIN = {
     "minProperties": 1,
     "additionalProperties": False,
 }
+_MESSAGE = {
+    "type": "object",
+    "description": "One JSON-RPC message of MCP; answered with 202 where it is a notification",
+    "properties": {
+        "jsonrpc": {"const": "2.0"},
+        "id": {"type": ["string", "integer"]},
+        "method": {"enum": ["initialize", "server/discover", "ping", "tools/list", "tools/call"]},
+        "params": {"type": "object"},
+    },
+    "required": ["jsonrpc", "method"],
+}
 _ID = {"name": "agent_id", "in": "path", "required": True, "schema": _TEXT}
 _FRESH = (
     ("resource_version", "0: whatever this replica holds; N: not older than N; else the newest"),
@@ -157,6 +168,7 @@ def _paths() -> dict[str, Any]:
         "/admin/sweep/release": {"post": _operation("End the hold of a mass silence")},
         "/metrics": {"get": _operation("Numbers, as JSON or Prometheus text")},
         "/metrics/prometheus": {"get": _operation("Numbers, as Prometheus text")},
+        "/mcp": {"post": _operation("The tools over MCP's streamable HTTP, without sessions", body=_MESSAGE)},
         "/mcp/tools": {"get": _operation("List the tools")},
         "/openapi.json": {"get": _operation("This document")},
         "/": {"get": _operation("What this is, and its endpoints")},

@@ -10,6 +10,7 @@ from registry.errors import (
     InvalidRequest,
     MalformedRequest,
     NoProvider,
+    NotInstalled,
     NotReady,
     RegistryError,
     RequestTooLarge,
@@ -32,6 +33,7 @@ _STATUS: Mapping[type[RegistryError], int] = {
     RequestTooLarge: 413,
     UnsupportedMediaType: 415,
     UnprocessableRequest: 422,
+    NotInstalled: 501,
     NotReady: 503,
     StoreUnavailable: 503,
 }

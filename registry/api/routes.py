@@ -18,6 +18,7 @@ from registry.api.gate import Gate
 from registry.api.health import HealthRoutes
 from registry.api.heartbeat import Heartbeats
 from registry.api.listing import ListRoute
+from registry.api.mcp import McpRoute
 from registry.api.mesh.heartbeat import FlatHeartbeats
 from registry.api.openapi import endpoints, openapi
 from registry.api.paths import Paths
@@ -62,6 +63,25 @@ def applications(services: Services, metrics: Metrics, token: Secret | None) -> 
     dependencies = DependencyRoutes(services.explaining, services.selecting)
     tools = ToolRoutes(agents, discovery, dependencies, heartbeats)
     health = HealthRoutes(services.overview, services.liveness, metrics)
+    paths = Paths(
+        [
+            *agents.routes,
+            *DrainRoutes(services.draining).routes,
+            *tools.routes,
+            Route("/mcp", McpRoute(tools.calls), methods=["POST"]),
+            *dependencies.routes,
+            *health.routes,
+            *heartbeats.routes,
+            *flat.routes,
+            *AdminRoutes(services.overview).routes,
+            *_descriptions(),
+        ]
+    )
+    return Gate(paths, metrics, token), Gate(Paths(health.scrape), metrics, None)
+
+
+def _descriptions() -> list[Route]:
+    """Return what tells of the API itself."""
     described = openapi()
     root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": endpoints()})
 
@@ -71,18 +91,4 @@ def applications(services: Services, metrics: Metrics, token: Secret | None) -> 
     async def greet(_request: Request) -> Response:
         return answer(root)
 
-    paths = Paths(
-        [
-            *agents.routes,
-            *DrainRoutes(services.draining).routes,
-            *tools.routes,
-            *dependencies.routes,
-            *health.routes,
-            *heartbeats.routes,
-            *flat.routes,
-            *AdminRoutes(services.overview).routes,
-            Route("/openapi.json", describe),
-            Route("/", greet),
-        ]
-    )
-    return Gate(paths, metrics, token), Gate(Paths(health.scrape), metrics, None)
+    return [Route("/openapi.json", describe), Route("/", greet)]

@@ -74,6 +74,12 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
         )
     )
     logging.basicConfig(handlers=[handler], level=LEVELS[level], force=True)
+    _settle_libraries()
+
+
+def _settle_libraries() -> None:
+    # The MCP SDK tells of each request, and of each mistake of a client.
+    logging.getLogger("mcp").setLevel(logging.ERROR)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         library = logging.getLogger(name)
         library.handlers.clear()

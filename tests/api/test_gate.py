@@ -28,6 +28,7 @@ METHODS = {
     "/metrics": {"GET", "HEAD"},
     "/metrics/prometheus": {"GET", "HEAD"},
     "/openapi.json": {"GET", "HEAD"},
+    "/mcp": {"POST"},
     "/mcp/tools": {"GET", "HEAD"},
     "/mcp/tools/register_agent": {"POST"},
     "/mcp/tools/unregister_agent": {"POST"},

@@ -36,6 +36,7 @@ CALLS = {
     "GET /metrics",
     "GET /metrics/prometheus",
     "GET /openapi.json",
+    "POST /mcp",
     "GET /mcp/tools",
     "POST /mcp/tools/register_agent",
     "POST /mcp/tools/unregister_agent",

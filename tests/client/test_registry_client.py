@@ -167,8 +167,11 @@ METHODS = {
     "POST /mcp/tools/get_agent_status": "get_agent_status",
     "GET /openapi.json": "openapi",
 }
-# What does the same as another call, which is made instead.
-SAME = {f"POST /mcp/tools/{name}" for name in ("register_agent", "unregister_agent", "heartbeat")} | {"GET /select"}
+# What does the same as another call, which is made instead; /mcp is for the clients of MCP.
+SAME = {f"POST /mcp/tools/{name}" for name in ("register_agent", "unregister_agent", "heartbeat")} | {
+    "GET /select",
+    "POST /mcp",
+}
 # What is more than one call.
 MORE = {"close", "register_with_fallback", "wait_for", "watch"}
 

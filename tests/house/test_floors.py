@@ -41,6 +41,9 @@ THIRD_PARTIES = {
     "click": {"command"},
     "fakeredis": {"store.connection"},
     "httpx2": {"client.wire"},
+    # The official SDK and its types, an extra: one module, which is imported at the first call.
+    "mcp": {"api.mcp_server"},
+    "mcp_types": {"api.mcp_server"},
     "msgspec": {"model", "api", "cache", "store.codec"},
     "orjson": {"model", "api", "service", "store", "telemetry", "command", "embedding"},
     "packaging": {"service"},
