@@ -22,8 +22,9 @@ from registry.model.document import read_document
 if TYPE_CHECKING:
     from registry.api.mcp_server import McpServer
 
-# As many as may wait for the store.
+# As many as may wait for the store. The SDK holds each message several times over.
 _MOST = 1000
+_MOST_BYTES = 16 * 1024 * 1024
 _PARSE_ERROR, _INVALID_REQUEST = -32700, -32600
 _JSON = (b"content-type", b"application/json")
 
@@ -35,25 +36,25 @@ class McpRoute:
         self._calls = calls
         self._opening: asyncio.Task[McpServer] | None = None
         self._under_way = 0
+        self._bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one message. Raises NotInstalled without the SDK, StoreUnavailable while too many are answered."""
         body = await read_body(scope, receive)
-        message: Any = None
-        try:
-            message = read_document(body)
-            _check_envelope(message)
-        except InvalidRequest as error:
-            await _refuse(error, message, send)
-            return
-        if self._under_way >= _MOST:
-            raise StoreUnavailable(f"{_MOST} MCP calls are being answered here already", reason="queue_full")
+        if self._under_way >= _MOST or self._bytes + len(body) > _MOST_BYTES:
+            raise StoreUnavailable("Too many MCP calls are being answered; try again shortly", reason="queue_full")
         self._under_way += 1
+        self._bytes += len(body)
         try:
+            refusal = _refusal(body)
+            if refusal is not None:
+                await _refuse(refusal, send)
+                return
             server = await self._opened()
             await server.serve(_plain(scope), _once(body, receive), send)
         finally:
             self._under_way -= 1
+            self._bytes -= len(body)
 
     async def _opened(self) -> "McpServer":
         if self._opening is None:
@@ -91,15 +92,21 @@ def _check_envelope(message: object) -> None:
         raise bad("params", "expected an object")
 
 
-async def _refuse(error: InvalidRequest, message: object, send: Send) -> None:
-    """Answer what is no JSON, or none that we keep, or no message, as JSON-RPC has it."""
-    said = {
-        "code": _PARSE_ERROR if message is None else _INVALID_REQUEST,
-        "message": str(error),
-        "data": body_of(error),
-    }
-    given = message.get("id") if isinstance(message, dict) else None
-    content = orjson.dumps({"jsonrpc": "2.0", "id": given if type(given) in (str, int) else None, "error": said})
+def _refusal(body: bytes) -> bytes | None:
+    """Return what answers a body that is no JSON, or none that we keep, or no message; None where it is one."""
+    message: Any = None
+    try:
+        message = read_document(body)
+        _check_envelope(message)
+    except InvalidRequest as error:
+        code = _PARSE_ERROR if message is None else _INVALID_REQUEST
+        given = message.get("id") if isinstance(message, dict) else None
+        said = {"code": code, "message": str(error), "data": body_of(error)}
+        return orjson.dumps({"jsonrpc": "2.0", "id": given if type(given) in (str, int) else None, "error": said})
+    return None
+
+
+async def _refuse(content: bytes, send: Send) -> None:
     headers = [_JSON, (b"content-length", b"%d" % len(content))]
     await send({"type": "http.response.start", "status": 400, "headers": headers})
     await send({"type": "http.response.body", "body": content})

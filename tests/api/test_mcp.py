@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -324,17 +325,21 @@ async def test_an_answer_from_memory_says_how_old_it_is(own_server: RedisServer)
             own_server.resume()
 
 
+CALL = orjson.dumps(a_call())
+
+
+@pytest.mark.parametrize(("bound", "most"), [("_MOST", 3), ("_MOST_BYTES", 3 * len(CALL))])
 async def test_more_calls_than_it_can_take_are_turned_away(
-    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
     """503 with Retry-After, nothing done; those before are answered, and room is there again."""
-    monkeypatch.setattr("registry.api.mcp._MOST", 3)
+    monkeypatch.setattr(f"registry.api.mcp.{bound}", most)
     async with in_process(own_server.url) as client:
         await register(client)
-        await client.post("/mcp", json=a_call())
+        await client.post("/mcp", content=CALL, headers=JSON)
         own_server.pause()
         try:
-            calls = [asyncio.create_task(client.post("/mcp", json=a_call())) for _ in range(4)]
+            calls = [asyncio.create_task(client.post("/mcp", content=CALL, headers=JSON)) for _ in range(4)]
             (turned_away,), waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
             body = refusal(turned_away.result(), 503, "store_unavailable")
             assert (body["reason"], body["outcome"]) == ("queue_full", "not_sent")
@@ -343,7 +348,15 @@ async def test_more_calls_than_it_can_take_are_turned_away(
             own_server.resume()
         for answer in await asyncio.gather(*waiting):
             assert answer.status_code == 200
-        assert (await client.post("/mcp", json=a_call())).status_code == 200
+        assert (await client.post("/mcp", content=CALL, headers=JSON)).status_code == 200
+
+
+def test_the_sdk_is_imported_at_the_first_call_and_not_before() -> None:
+    """It would make each start a second longer, and 30 MB larger."""
+    code = "import sys, registry.main; print(sorted({'mcp', 'mcp_types', 'pydantic'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
 
 
 async def test_who_hangs_up_leaves_nothing_behind(own_server: RedisServer) -> None:
