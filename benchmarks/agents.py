@@ -202,6 +202,15 @@ def heartbeats(agents: int) -> list[Exchange]:
     ]
 
 
+def over_mcp(agents: int, version: str) -> list[Exchange]:
+    """Return the same as calls of a tool, each by itself, in a version of MCP."""
+    meta = {"io.modelcontextprotocol/protocolVersion": version, "io.modelcontextprotocol/clientCapabilities": {}}
+    told = f"mcp-protocol-version: {version}\r\nmcp-method: tools/call\r\nmcp-name: heartbeat\r\ncontent-type:".encode()
+    calls = ({"name": "heartbeat", "arguments": {"agent_id": name(number)}, "_meta": meta} for number in range(agents))
+    bodies = (_encoded({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}) for call in calls)
+    return [(request("POST", "/mcp", body).replace(b"content-type:", told, 1), _tool_succeeded) for body in bodies]
+
+
 def discoveries(agents: int) -> list[Exchange]:
     """Return one question for every capability that ten agents have."""
     return [_discovery(shared_by_ten(group)) for group in range(agents // 10)]
@@ -247,6 +256,10 @@ def _all_succeeded(expected: int) -> Check:
         return succeeded(body) and body.count(b'"status":"success"') == expected + 1
 
     return check
+
+
+def _tool_succeeded(body: bytes) -> bool:
+    return b'"structuredContent":{"status":"success"' in body
 
 
 def _encoded(document: dict[str, Any]) -> bytes:

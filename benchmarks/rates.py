@@ -118,6 +118,16 @@ async def _wired(lab: Lab, size: int) -> list[Measure]:
     ]
 
 
+async def _over_mcp(lab: Lab, size: int) -> list[Measure]:
+    """Return the figures of heartbeats as calls of a tool, in both kinds of the protocol, beside plain ones."""
+    sources = (
+        ("heartbeat", agents.heartbeats(size)),
+        ("heartbeat over MCP, 2025-11-25", agents.over_mcp(size, "2025-11-25")),
+        ("heartbeat over MCP, 2026-07-28", agents.over_mcp(size, "2026-07-28")),
+    )
+    return [await _measure(lab, label, size, None, itertools.cycle(source)) for label, source in sources]
+
+
 async def _registrations(lab: Lab, size: int) -> list[Measure]:
     return [await _measure(lab, "register", size, 5_000, agents.registrations(size))]
 
@@ -157,6 +167,7 @@ async def _lists(lab: Lab, size: int) -> list[Measure]:
 _PLANS: Mapping[str, Callable[[Lab, int], Awaitable[list[Measure]]]] = {
     "heartbeat": _heartbeats,
     "wired": _wired,
+    "mcp": _over_mcp,
     "register": _registrations,
     "discover": _discoveries,
     "lists": _lists,
