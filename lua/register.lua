@@ -60,7 +60,8 @@ if not agent then
 else
   change.kind, change.reason = 'modify', agent.status == 'pending' and 'first_heartbeat' or 'recovered'
   change.before.spec = agent.spec ~= spec and agent.spec or nil
-  if agent.spec ~= spec or agent.timeout ~= timeout or agent.eviction ~= eviction then
+  local requires = agent.requires or ''
+  if agent.spec ~= spec or agent.timeout ~= timeout or agent.eviction ~= eviction or requires ~= edges then
     change.reason, change.spec_changed = 'updated', true
   end
 end

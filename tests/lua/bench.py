@@ -1,6 +1,6 @@
 """The bench on which the tables of the scripts run: set a state up, call, compare everything with what is promised.
 
-A state is flat: `version`, `pulse`, … by the names of the keys; `deadlines/a`, `heartbeats/a`, `counters/removed` for
+A state is flat: `version`, `pulse`, … by the names of the keys; `deadlines/a`, `counters/removed`, `required/c d` for
 members; `a/status` for a field of agent a's hash; `trace/a` for the entries of its trace, joined by `|`; `a` alone for
 an agent key that is no hash but a string. Moments are written relative to the start of the test, so no test ever waits.
 """
@@ -22,7 +22,7 @@ KEYS = Keys("mesh")
 AGENT = KEYS.agent("").decode()
 TEXTS = ("version", "history", "leader", "epoch", "pulse", "outage", "rewind")
 ZSETS = ("heartbeats", "deadlines", "silent")
-HASHES = ("counters", "hold")
+HASHES = ("counters", "hold", "required")
 TRACE = KEYS.trace("").decode()
 # What an agent's hash holds that no log entry carries.
 UNLOGGED = {"load", "answered"}
@@ -294,7 +294,11 @@ class Bench:
             if name in row.after:
                 expected, actual = row.after[name], after.get(name)
                 version = versions.get(name.partition("/")[0], after.get("version", ""))
-                fits = actual is None if expected is None else actual and self._fits(expected, actual, version)
+                fits = (
+                    (actual is None)
+                    if expected is None
+                    else actual is not None and self._fits(expected, actual, version)
+                )
                 assert fits, f"{name}: expected {expected}, got {actual} at {self._t0}..{self._t1}"
             elif name != "version" or not entries:
                 assert after.get(name) == before.get(name), f"{name} was {before.get(name)}, is {after.get(name)}"

@@ -24,7 +24,7 @@ def row(
     counted = (
         0
         if isinstance(reply, Error)
-        else sum(word == "healthy" and mode != "note" for word, mode in zip(reply, modes, strict=True))
+        else sum(word.startswith("healthy") and mode != "note" for word, mode in zip(reply, modes, strict=True))
     )
     touched: dict[str, Expected | None] = {"pulse": Now(), "counters/heartbeats": str(counted)}
     return Row(
@@ -184,8 +184,43 @@ ROWS = [
         "what is not given leaves what is there",
         "a beat - -",
         before={**HEALTHY, "a/load": "0.5", "a/answered": "d1"},
-        reply=("healthy",),
+        reply=("healthy d1",),
         after=BEATEN,
+    ),
+    *(
+        row(
+            f"{mode} that tells no digest is told the one that is stored, whatever the status",
+            *(f"{name} {mode}" for name in "ab"),
+            before={**HEALTHY, "a/answered": "d1", **silent("b", "expired"), "b/answered": "d2"},
+            reply=("healthy d1", "expired d2"),
+            after=after,
+        )
+        for mode, after in (("keep", BEATEN), ("note", {}))
+    ),
+    row(
+        "who was never told a digest is told none",
+        "a keep",
+        "b beat",
+        before={**HEALTHY, **an_agent("b", "healthy", heard=-1, due=1), "b/load": "1"},
+        reply=("healthy", "healthy"),
+        after={**BEATEN, "heartbeats/b": Now(), "deadlines/b": Now(60_000)},
+    ),
+    row(
+        "one that recovers is told its digest as it was",
+        "a beat",
+        before={**silent("a", "degraded"), "a/answered": "d1"},
+        reply=("healthy d1",),
+        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        log=(recovers("a", "degraded"),),
+    ),
+    row(
+        "a digest that is told is not told back",
+        "a beat - d1",
+        "a note - d2",
+        "a keep",
+        before={**HEALTHY, "a/answered": "d1"},
+        reply=("healthy", "healthy", "healthy d2"),
+        after={**BEATEN, "a/answered": "d2", "counters/heartbeats": "2"},
     ),
     row(
         "a note prolongs nobody, whatever its status",

@@ -60,6 +60,18 @@ ROWS = [
         after={**gone("a")},
     ),
     row(
+        "what goes is not counted any more",
+        before={
+            **an_agent("a", "healthy", heard=-1, due=1000, spec="no JSON", requires="c d\nc e"),
+            "required/c d": "2",
+            "required/c e": "1",
+            "required/number": "2",
+        },
+        unreadable="900",
+        counts=(0, 1, 0),
+        after={**gone("a", requires=""), "required/c d": "1", "required/c e": None},
+    ),
+    row(
         "one that was registered anew since stays",
         before=an_agent("a", "healthy", heard=-1, due=1000, version="901"),
         unreadable="900",

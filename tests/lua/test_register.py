@@ -44,6 +44,8 @@ def row(
         "eviction": 180_000,
         "precondition": "",
         "beats": 0,
+        "edges": "",
+        "seen": "",
         "history": HISTORY,
     }
     return Row(
@@ -82,6 +84,150 @@ def stale(promise: str, precondition: str, current: str, before: dict[str, Expec
 
 
 ADDED = entry("add", "registered", "")
+UPDATED = {**CHANGED, **BEATEN}
+
+
+def requiring(*edges: str) -> dict[str, Expected | None]:
+    """A healthy agent a that cannot do without these, which are counted for it and for another."""
+    counted: dict[str, Expected | None] = {f"required/{edge}": "2" for edge in edges}
+    return {**HEALTHY, "a/requires": "\n".join(edges), **counted, "required/number": "5"}
+
+
+EDGES = [
+    row(
+        "an edge that nobody has is let in with the number it was checked against, which it raises",
+        before={"required/x y": "1", "required/number": "5"},
+        edges="c d",
+        seen="5",
+        reply=("created", VERSION),
+        after={**NEW, "a/requires": "c d", "required/c d": "1", "required/number": "6"},
+        log=ADDED,
+    ),
+    row(
+        "each of several new edges raises the number",
+        before={"required/c d": "1", "required/number": "5"},
+        edges="c d\nc e\nc f",
+        seen="5",
+        reply=("created", VERSION),
+        after={
+            **NEW,
+            "a/requires": "c d\nc e\nc f",
+            "required/c d": "2",
+            "required/c e": "1",
+            "required/c f": "1",
+            "required/number": "7",
+        },
+        log=ADDED,
+    ),
+    row(
+        "the first edge of all is let in with the number 0",
+        before={},
+        edges="c%20d e",
+        seen="0",
+        reply=("created", VERSION),
+        after={**NEW, "a/requires": "c%20d e", "required/c%20d e": "1", "required/number": "1"},
+        log=ADDED,
+    ),
+    *(
+        row(
+            f"an edge that nobody has is refused where {why}",
+            before={"required/c e": "1", **({"required/number": number} if number else {})},
+            edges="c d\nc e",
+            seen=seen,
+            reply=("stale_number",),
+        )
+        for why, number, seen in (
+            ("another came in since", "6", "5"),
+            ("it was not checked", "6", ""),
+            ("it was not checked, though there is none yet", None, ""),
+            ("the number was lost since", None, "5"),
+        )
+    ),
+    row(
+        "a new edge of an agent that is there is refused likewise",
+        before=requiring("c d"),
+        edges="c d\nc e",
+        seen="4",
+        reply=("stale_number",),
+    ),
+    row(
+        "an edge that somebody has needs no check, and raises nothing",
+        before={"required/c d": "1", "required/number": "5"},
+        edges="c d",
+        reply=("created", VERSION),
+        after={**NEW, "a/requires": "c d", "required/c d": "2"},
+        log=ADDED,
+    ),
+    row(
+        "the precondition comes before the edges",
+        before=requiring("c d"),
+        edges="c e",
+        precondition="absent",
+        reply=("stale_version", "900"),
+    ),
+    row(
+        "the same edges are a heartbeat",
+        before=requiring("c d"),
+        edges="c d",
+        reply=("unchanged", "900"),
+        after=BEATEN,
+    ),
+    row(
+        "of edges that are replaced only what differs is counted",
+        before={**requiring("c d", "c e"), "required/c f": "3"},
+        spec=OTHER,
+        edges="c e\nc f",
+        reply=("updated", VERSION),
+        after={
+            **UPDATED,
+            "a/spec": OTHER,
+            "a/requires": "c e\nc f",
+            "required/c d": "1",
+            "required/c f": "4",
+        },
+        log=entry("modify", "updated", spec_before=SPEC),
+    ),
+    row(
+        "an edge whose last agent does without it is gone, and new when it comes back",
+        before={**HEALTHY, "a/requires": "c d", "required/c d": "1", "required/number": "5"},
+        spec=OTHER,
+        reply=("updated", VERSION),
+        after={**UPDATED, "a/spec": OTHER, "a/requires": "", "required/c d": None},
+        log=entry("modify", "updated", spec_before=SPEC),
+    ),
+    row(
+        "edges outlive a recovery",
+        before={**requiring("c d"), "a/status": "degraded"},
+        edges="c d",
+        reply=("unchanged", VERSION),
+        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        log=entry("modify", "recovered", status_before="degraded"),
+    ),
+    row(
+        "an agent of a release that counted nothing is counted when it registers again",
+        before=HEALTHY,
+        edges="c d",
+        seen="0",
+        reply=("updated", VERSION),
+        after={**UPDATED, "a/requires": "c d", "required/c d": "1", "required/number": "1"},
+        log=entry("modify", "updated"),
+    ),
+    row(
+        "what a damaged record was counted for is counted no more",
+        before={**requiring("c d", "c e"), "a/spec": None},
+        edges="c e",
+        reply=("created", VERSION),
+        after={**NEW, "a/requires": "c e", "heartbeats/a": None, "required/c d": "1"},
+        log=ADDED,
+    ),
+    row(
+        "a damaged record that requires nothing any more leaves no edge",
+        before={**HEALTHY, "a/requires": "c d", "required/c d": "1", "a/spec": None},
+        reply=("created", VERSION),
+        after={**NEW, "a/requires": "", "heartbeats/a": None, "required/c d": None},
+        log=ADDED,
+    ),
+]
 
 ROWS = [
     *(
@@ -265,6 +411,7 @@ ROWS = [
         reply=("unchanged", "900"),
         after={**BEATEN, "counters/registrations": "42"},
     ),
+    *EDGES,
 ]
 
 

@@ -7,10 +7,12 @@ from tests.lua.bench import HISTORY, VERSION, At, Bench, Error, Expected, Now, R
 TIMEOUT, EVICTION = "60000", "180000"
 
 
-def given(name: str, status: str, *, heartbeat: str = "5000", rest: str = TIMEOUT, draining: str = "0") -> list[str]:
+def given(
+    name: str, status: str, *, heartbeat: str = "5000", rest: str = TIMEOUT, draining: str = "0", edges: str = ""
+) -> list[str]:
     """Return an agent as the script is given it."""
     spec = f'{{"endpoint":"http://{name}"}}'
-    return [name, spec, status, draining, "700", "800", TIMEOUT, EVICTION, heartbeat, rest]
+    return [name, spec, status, draining, "700", "800", TIMEOUT, EVICTION, heartbeat, rest, edges]
 
 
 def put_back(name: str, status: str, **fields: Expected) -> dict[str, Expected | None]:
@@ -88,6 +90,40 @@ ROWS = [
             "deadlines/a": Now(60_000),
         },
         heartbeats=("5000",),
+    ),
+    row(
+        "what agents cannot do without is counted, and a new edge raises the number",
+        agents=[given("a", "healthy", edges="c d\nc e"), given("b", "healthy", edges="c d")],
+        before={"required/c e": "1", "required/number": "7"},
+        reply=("ok", 2, 0),
+        after={
+            **put_back("a", "healthy", **{"a/requires": "c d\nc e", "heartbeats/a": "5000"}),
+            **put_back("b", "healthy", **{"b/requires": "c d", "heartbeats/b": "5000"}),
+            "deadlines/a": Now(60_000),
+            "deadlines/b": Now(60_000),
+            "required/c d": "2",
+            "required/c e": "2",
+            "required/number": "8",
+        },
+        heartbeats=("5000", "5000"),
+    ),
+    row(
+        "what a damaged record was counted for is counted no more",
+        agents=[given("a", "healthy", edges="c e")],
+        before={"a/spec": "{}", "a/requires": "c d\nc e", "required/c d": "1", "required/c e": "1"},
+        reply=("ok", 1, 0),
+        after={
+            **put_back("a", "healthy", **{"a/requires": "c e", "heartbeats/a": "5000"}),
+            "deadlines/a": Now(60_000),
+            "required/c d": None,
+        },
+        heartbeats=("5000",),
+    ),
+    row(
+        "who is there keeps what it is counted for",
+        agents=[given("a", "healthy", edges="c e")],
+        before={**an_agent("a", "healthy", heard=-1, due=1000, requires="c d"), "required/c d": "1"},
+        reply=("ok", 0, 1),
     ),
     row("nobody is nothing", agents=[], reply=("ok", 0, 0)),
 ]

@@ -349,6 +349,31 @@ ROWS = [
         log=(step("a", "modify", "expired", At(-180_500), status_before="degraded"),),
     ),
     row(
+        "what a removed agent could not do without is counted no more, that of an expired one is",
+        "a",
+        "b",
+        before={
+            **an_agent("a", "expired", heard=-900_000, due=-1, requires="c d\nc e"),
+            **an_agent("b", "degraded", heard=-180_500, due=-500, requires="c d"),
+            "required/c d": "2",
+            "required/c e": "1",
+            "required/number": "5",
+        },
+        reply={"removed": 1, "expired": 1},
+        after={
+            **gone("a", requires=""),
+            **moved("b", "expired", Now(RETENTION)),
+            "counters/removed": "1",
+            "counters/expired": "1",
+            "required/c d": "1",
+            "required/c e": None,
+        },
+        log=(
+            step("a", "remove", "retention_over", At(-900_000)),
+            step("b", "modify", "expired", At(-180_500), status_before="degraded"),
+        ),
+    ),
+    row(
         "an expired agent is removed, and the log carries it as it was",
         "a",
         before={

@@ -55,6 +55,18 @@ ROWS = [
         heartbeat=At(-70_000),
     ),
     row(
+        "what it cannot do without is counted no more",
+        before={
+            **an_agent("a", "healthy", heard=-1, due=1000, requires="c d\nc e"),
+            "required/c d": "2",
+            "required/c e": "1",
+            "required/number": "5",
+        },
+        reply=("removed", VERSION),
+        after={**GONE, **gone("a", requires=""), "required/c d": "1", "required/c e": None},
+        heartbeat=At(-1),
+    ),
+    row(
         "others stay",
         before={**an_agent("a", "healthy", heard=-1, due=1000), **an_agent("b", "healthy", heard=-2, due=2000)},
         reply=("removed", VERSION),

@@ -152,7 +152,7 @@ async def test_a_heartbeat_tells_what_it_found_and_when(store: Store, raw: redis
     await store.agents.register(registration())
     began = raw.time()
 
-    found, at = await store.agents.heartbeat("a")
+    found, at, _ = await store.agents.heartbeat("a")
     kept = await store.agents.heartbeat("a", "keep")
     nobody = await store.agents.heartbeat("b")
 

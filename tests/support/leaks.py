@@ -1,5 +1,6 @@
 """What must hold of a mesh's keys after every test, whatever the test did."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +13,11 @@ def inconsistencies(client: redis.Redis, mesh: str = "mesh") -> list[str]:
     """Return a sentence for each thing that is wrong; `client` must not decode what it reads.
 
     No key but the mesh's own, its agents' and their traces, which end by themselves; an agent is exactly who has a hash
-    and a deadline, only an agent has a heartbeat, and only one that was heard can be silent; the log is one unbroken
-    chain that ends at the version.
+    and a deadline, only an agent has a heartbeat, and only one that was heard can be silent; what agents cannot do
+    without is counted right; the log is one unbroken chain that ends at the version.
     """
-    return [*_stray_keys(client, Keys(mesh), mesh), *_broken_log(client, Keys(mesh))]
+    keys = Keys(mesh)
+    return [*_stray_keys(client, keys, mesh), *_miscounted_edges(client, keys), *_broken_log(client, keys)]
 
 
 def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
@@ -41,6 +43,18 @@ def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
         yield f"silent agents that were never heard: {sorted(silent - heartbeats)}"
     if awake := {name for name in silent & hashes if client.hget(prefix + name, "status") in (b"healthy", b"pending")}:
         yield f"silent agents that are not: {sorted(awake)}"
+
+
+def _miscounted_edges(client: redis.Redis, keys: Keys) -> Iterator[str]:
+    counted: dict[Any, Any] = client.hgetall(keys.required)
+    counted.pop(b"number", None)
+    held: Counter[bytes] = Counter()
+    for key in client.scan_iter(match=keys.agent("*"), count=1000):
+        edges: Any = client.hget(key, "requires") or b""
+        held.update(edges.split(b"\n") if edges else ())
+    told = {edge: int(count) for edge, count in counted.items()}
+    if told != held:
+        yield f"required dependencies are counted as {told}, and agents have {dict(held)}"
 
 
 def _broken_log(client: redis.Redis, keys: Keys) -> Iterator[str]:

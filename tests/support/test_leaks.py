@@ -23,7 +23,9 @@ async def fill(store: Store) -> None:
     """A mesh of two agents, one of which sends heartbeats."""
     await store.changes.open()
     await store.agents.register(Registration("a", b"{}", 60_000, 120_000))
-    await store.agents.register(Registration("b", b"{}", 60_000, 120_000))
+    await store.agents.register(
+        Registration("b", b"{}", 60_000, 120_000, edges=frozenset({("c d", "e"), ("c d", "f")}), seen="0")
+    )
     await store.agents.heartbeat("a")
     _, lock = await store.leadership.take("")
     await store.leadership.renew(lock)
@@ -37,6 +39,8 @@ async def test_a_mesh_that_was_written_by_scripts_is_consistent(store: Store, by
     assert inconsistencies(bytes_client) == []
     await store.agents.unregister("a")
     assert inconsistencies(bytes_client) == []
+    await store.agents.unregister("b")
+    assert inconsistencies(bytes_client) == []
 
 
 @pytest.mark.poisoned("damaged, to be found")
@@ -46,10 +50,14 @@ async def test_a_mesh_that_was_written_by_scripts_is_consistent(store: Store, by
         (lambda client: client.set("{mesh}:leftover", "x"), "keys that no code should write"),
         (lambda client: client.set("elsewhere", "x"), "keys that no code should write"),
         (lambda client: client.zrem("{mesh}:deadlines", "a"), "agents without a deadline"),
-        (lambda client: client.delete("{mesh}:agent:b"), "deadlines without an agent"),
+        (lambda client: client.delete("{mesh}:agent:a", "{mesh}:heartbeats"), "deadlines without an agent"),
         (lambda client: client.zadd("{mesh}:heartbeats", {"c": 1}), "heartbeats without an agent"),
         (lambda client: client.zadd("{mesh}:silent", {"c": 1}), "silent agents that were never heard"),
         (lambda client: client.zadd("{mesh}:silent", {"a": 1}), "silent agents that are not"),
+        (lambda client: client.hincrby("{mesh}:required", "c%20d e", 1), "required dependencies are counted"),
+        (lambda client: client.hdel("{mesh}:required", "c%20d e"), "required dependencies are counted"),
+        (lambda client: client.hset("{mesh}:required", "x y", "1"), "required dependencies are counted"),
+        (lambda client: client.hdel("{mesh}:agent:b", "requires"), "required dependencies are counted"),
         (lambda client: client.incr("{mesh}:version"), "the log ends at"),
         (lambda client: client.xdel("{mesh}:log", client.xrange("{mesh}:log")[1][0]), "but before it stands"),
     ],
