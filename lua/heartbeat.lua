@@ -27,8 +27,9 @@
 ]]
 --@include clock
 --@include text
---@include agent
 --@include note
+--@include tell
+--@include recovery
 --@include pulse
 --@include change
 local version, log, deadlines, heartbeats, silent, pulse, outage, rewind, counters = unpack(KEYS)
@@ -42,17 +43,6 @@ local now = now_ms()
 local stamp = text(now)
 touch_pulse(pulse, outage, rewind, now)
 
-local function recover(key, id, status)
-  local agent = read_agent(key)
-  agent.status = 'healthy'
-  append_change(version, log, history, now, {
-    kind = 'modify',
-    reason = status == 'pending' and 'first_heartbeat' or 'recovered',
-    id = id, key = key, agent = agent, heartbeat = stamp,
-    before = { status = status },
-  })
-end
-
 local reply, beats = { 'ok', stamp }, 0
 for i = 1, count do
   local key, id, mode, load, answered = KEYS[fixed + i], unpack(ARGV, 4 * i - 2, 4 * i + 1)
@@ -63,16 +53,11 @@ for i = 1, count do
   elseif not status then
     reply[i + 2] = 'unknown_agent'
   else
-    local told = ''
     note(key, 'load', load)
-    if answered == '' and known[3] then
-      told = ' ' .. known[3]
-    elseif answered ~= '' and answered ~= known[3] then
-      redis.call('HSET', key, 'answered', answered)
-    end
+    local told = tell(key, answered, known[3])
     if mode == 'beat' or mode == 'keep' and status == 'healthy' then
       if status ~= 'healthy' then
-        recover(key, id, status)
+        append_change(version, log, history, now, recovery(key, id, stamp))
         redis.call('ZREM', silent, id)
       end
       redis.call('ZADD', heartbeats, stamp, id)

@@ -28,10 +28,11 @@
   COST   O(log N + edges)
 ]]
 --@include clock
---@include text
 --@include agent
 --@include whole
+--@include holds
 --@include new_edge
+--@include registration
 --@include required
 --@include change
 local version, log, deadlines, heartbeats, silent, counters, required, agent_key = unpack(KEYS)
@@ -41,11 +42,8 @@ local id, spec, timeout, eviction, precondition, beats, edges, seen, history = u
 local found = read_agent(agent_key)
 local agent = found and is_whole(found) and found or nil
 local damaged = found and not agent
-local held, asked = (agent ~= nil) == (precondition ~= 'absent'), tonumber(precondition)
-if agent and asked then
-  held = tonumber(agent.spec_version) <= asked and asked <= tonumber(agent.version)
-end
-if precondition ~= '' and not held then
+local before = found and found.requires or ''
+if not holds(agent, precondition) then
   return { 'stale_version', agent and agent.version or '' }
 end
 if edges ~= '' and seen ~= (redis.call('HGET', required, 'number') or '0') and has_new_edge(required, edges) then
@@ -53,31 +51,11 @@ if edges ~= '' and seen ~= (redis.call('HGET', required, 'number') or '0') and h
 end
 
 local now = now_ms()
-local change = { id = id, key = agent_key, before = {}, heartbeat = '', anew = damaged }
-if not agent then
-  agent = { status = 'pending', draining = '0', created = text(now) }
-  change.kind, change.reason, change.spec_changed = 'add', 'registered', true
-else
-  change.kind, change.reason = 'modify', agent.status == 'pending' and 'first_heartbeat' or 'recovered'
-  change.before.spec = agent.spec ~= spec and agent.spec or nil
-  local requires = agent.requires or ''
-  if agent.spec ~= spec or agent.timeout ~= timeout or agent.eviction ~= eviction or requires ~= edges then
-    change.reason, change.spec_changed = 'updated', true
-  end
-end
-if beats == '1' or agent.status ~= 'pending' then
-  change.heartbeat = text(now)
-  if agent.status ~= 'healthy' then
-    change.before.status = change.kind == 'modify' and agent.status or nil
-    agent.status = 'healthy'
-  end
-end
-
-local word, current = 'unchanged', agent.version
+local said = { spec = spec, timeout = timeout, eviction = eviction, requires = edges }
+local change = registration(agent, said, beats == '1', now)
+change.id, change.key, change.anew = id, agent_key, damaged
+local word, current = 'unchanged', change.agent.version
 if change.spec_changed or change.before.status then
-  agent.spec, agent.timeout, agent.eviction, change.agent = spec, timeout, eviction, agent
-  local before = found and found.requires or ''
-  agent.requires = (edges ~= '' or before ~= '') and edges or nil
   current = append_change(version, log, history, now, change)
   count_required(required, before, edges)
   word = change.kind == 'add' and 'created' or change.spec_changed and 'updated' or 'unchanged'

@@ -73,6 +73,8 @@ def test_without_any_variable_the_defaults_hold_and_nobody_is_warned() -> None:
         "drain_wait": timedelta(0),
         "auth_token": None,
         "encryption_key": None,
+        "isolate_namespaces": True,
+        "proxy": True,
         "security_contexts": BUILT_IN,
     }
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
-from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
+from registry.errors import StaleVersion, UnknownAgent
 from registry.store.batch import Batch
+from registry.store.carrying import carry_out
 from registry.store.codec import edges_sent
 from registry.store.keys import Keys, sent
-from registry.store.link import Link, checked, judged
+from registry.store.link import Link, checked
 from registry.store.scripts import Call, Command, load_scripts
-from registry.store.trouble import ELSEWHERE
 
 Mode = Literal["beat", "keep", "note"]
 Beaten = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
@@ -224,43 +224,18 @@ class Agents:
         return cast("list[bytes]", await self._writes.submit(_Write(call, repeat)))
 
     async def _send_writes(self, writes: Sequence[_Write]) -> Sequence[Any]:
-        return await self._carry_out(
-            self._write_link, [write.call for write in writes], [write.repeat for write in writes]
-        )
+        calls, repeat = [write.call for write in writes], [write.repeat for write in writes]
+        return await carry_out(self._write_link, calls, repeat, acks=self._acks)
 
     async def _send_beats(self, beats: Sequence[_Said]) -> list[Beat | Exception]:
         call = self._heartbeat.call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, *_ in beats]},
             {"history": self._history, "agents…": tuple(chain.from_iterable(beats))},
         )
-        (reply,) = await self._carry_out(self._beat_link, [call], [True])
+        (reply,) = await carry_out(self._beat_link, [call], [True], acks=self._acks)
         _, at, *words = checked(reply)
         now = int(at)
         return [_beat(word, now) for word in words]
-
-    async def _carry_out(self, link: Link, calls: Sequence[Call], repeat: Sequence[bool]) -> list[Any]:
-        """Call scripts, those once more that may be and to which the server did not answer; return what became of each.
-
-        Raises StoreUnavailable when none of them was sent.
-        """
-        try:
-            replies = [judged(reply) for reply in await link.run(calls, acks=self._acks)]
-        except StoreUnavailable as error:
-            if error.outcome == "not_sent":
-                raise
-            replies = [error] * len(calls)
-        again = [at for at, reply in enumerate(replies) if repeat[at] and _once_more(reply)]
-        if not again:
-            return replies
-        try:
-            second = [judged(reply) for reply in await link.run([calls[at] for at in again], acks=self._acks)]
-        except StoreUnavailable as error:
-            second = [error] * len(again)
-        for at, reply in zip(again, second, strict=True):
-            failed = isinstance(reply, StoreUnavailable) and replies[at].outcome == "unknown"
-            # Whatever became of the second try, the first may have done it.
-            replies[at] = StoreUnavailable(str(reply), outcome="unknown", reason=reply.reason) if failed else reply
-        return replies
 
     async def _send_times(self, asked: Sequence[Sequence[str]]) -> list[Heard | Exception]:
         ids = list(chain.from_iterable(asked))
@@ -300,10 +275,3 @@ def _milliseconds(reply: Any) -> int:
     """Return the answer to TIME in milliseconds."""
     seconds, micro = checked(reply)
     return int(seconds) * 1000 + int(micro) // 1000
-
-
-def _once_more(reply: Any) -> bool:
-    """Tell whether one more try at once is worth it: the connection broke under the call, or Redis has moved."""
-    if not isinstance(reply, StoreUnavailable):
-        return False
-    return (reply.outcome, reply.reason) == ("unknown", "unreachable") or reply.reason in ELSEWHERE

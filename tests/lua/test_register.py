@@ -224,7 +224,7 @@ EDGES = [
         "a damaged record that requires nothing any more leaves no edge",
         before={**HEALTHY, "a/requires": "c d", "required/c d": "1", "a/spec": None},
         reply=("created", VERSION),
-        after={**NEW, "a/requires": "", "heartbeats/a": None, "required/c d": None},
+        after={**NEW, "a/requires": None, "heartbeats/a": None, "required/c d": None},
         log=ADDED,
     ),
 ]
