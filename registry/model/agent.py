@@ -120,12 +120,15 @@ class Profile(msgspec.Struct, frozen=True, gc=False):
     @property
     def edges(self) -> set[tuple[str, str]]:
         """Each of its capabilities with one that it cannot do without."""
-        return {
-            (capability.name, need.capability)
-            for capability in self.capabilities
-            for need in (*capability.dependencies, *self.dependencies)
-            if need.required
-        }
+        return set(self.each_edge)
+
+    @property
+    def each_edge(self) -> Iterator[tuple[str, str]]:
+        """The same one by one, which can be very many: all capabilities need all that the agent as a whole needs."""
+        for capability in self.capabilities:
+            for need in (*capability.dependencies, *self.dependencies):
+                if need.required:
+                    yield capability.name, need.capability
 
     @property
     def tools(self) -> Iterator[Capability]:

@@ -1,16 +1,21 @@
 """Which capability cannot do without which, and that this never goes in a circle."""
 
 import asyncio
-from collections.abc import Callable, Collection
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NoReturn
 
 from registry.cache.feed import Feed
 from registry.cache.view import View
 from registry.errors import Detail, StoreUnavailable, UnprocessableRequest
+from registry.service.cycles import cycles
 from registry.store.agents import Agents, Registered, Registration, StaleNumberError
 
 Edge = tuple[str, str]
+# From a capability to those that follow it.
+Graph = Mapping[str, Sequence[str]]
 
 MOST_EDGES: Final = 1_000
 """How many required dependencies one agent may have, those of functions with the same capability counted once."""
@@ -18,6 +23,8 @@ LONGEST_CHAIN: Final = 64
 """How many capabilities in a row may each need the next."""
 # How often a check is done again because another replica let a new edge in meanwhile.
 _TRIES: Final = 50
+# How long one waits until those before it are checked, in seconds.
+_PATIENCE: Final = 10.0
 
 
 class Edges:
@@ -34,11 +41,25 @@ class Edges:
 
     async def register(self, registration: Registration) -> Registered:
         """Register an agent. Raises UnprocessableRequest naming the circle, and what Agents.register raises."""
+        if len(registration.edges) > MOST_EDGES:
+            _refuse(f"at most {MOST_EDGES:,} required dependencies are taken")
         try:
             return await self._agents.register(registration)
         except StaleNumberError:
-            async with self._turn:
+            async with self._turn_taken():
                 return await self._check_and_register(registration)
+
+    @contextlib.asynccontextmanager
+    async def _turn_taken(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise _crowded() from None
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     async def _check_and_register(self, registration: Registration) -> Registered:
         for _ in range(_TRIES):
@@ -49,16 +70,15 @@ class Edges:
                 return await self._agents.register(replace(registration, seen=seen))
             except StaleNumberError:
                 continue
-        raise StoreUnavailable("Too many registrations bring required dependencies; try again", reason="queue_full")
+        raise _crowded()
 
 
 def check(view: View, agent_id: str, edges: Collection[Edge]) -> None:
     """Refuse edges that close a circle with those of all other agents, or make a chain too long.
 
-    Circles that are there for whatever reason and do not lead through one of these edges are nothing to this agent.
+    What the agent had before does not count. Circles that are there for whatever reason and do not lead through one of
+    these edges are nothing to this agent.
     """
-    if len(edges) > MOST_EDGES:
-        _refuse(f"at most {MOST_EDGES:,} required dependencies are taken, not {len(edges):,}")
     own: dict[str, set[str]] = {}
     for name, needed in edges:
         own.setdefault(name, set()).add(needed)
@@ -71,43 +91,79 @@ def check(view: View, agent_id: str, edges: Collection[Edge]) -> None:
         return sorted(others | own.get(name, set()))
 
     def needing(name: str) -> list[str]:
-        return sorted(view.requirers.get(name, {}))
+        held = view.requirers.get(name, {})
+        return [each for each, count in held.items() if count > ((each, name) in before)]
 
-    below = max((len(_longest(name, needed_by, circle=True)) for name in sorted(own)), default=1)
-    above = max((len(_longest(name, needing, circle=False)) for name in own), default=1)
-    if below + above - 1 > LONGEST_CHAIN:
+    below = _reached(own, needed_by)
+    _refuse_circle(below, edges)
+    down, up = _depths(below), _depths(_reached(own, needing))
+    # What leads over several of its edges is seen from the first of them.
+    if any(down[name] + up[name] - 1 > LONGEST_CHAIN for name in own):
         _refuse(f"more than {LONGEST_CHAIN} capabilities in a row would each need the next")
 
 
-def _longest(start: str, following: Callable[[str], list[str]], *, circle: bool) -> list[str]:
-    """Return the longest way from a capability on; refuse a `circle` through it, and pass over all others."""
-    found: dict[str, list[str]] = {}
-    path = [(start, iter(following(start)))]
-    walked = {start}
-    best: dict[str, list[str]] = {start: []}
-    while path:
-        name, ways = path[-1]
-        after = next(ways, None)
-        if after is None:
+def _reached(starts: Iterable[str], following: Callable[[str], list[str]]) -> Graph:
+    """Return all that can be reached, with what follows each."""
+    graph: dict[str, list[str]] = {}
+    ahead = [*starts]
+    while ahead:
+        name = ahead.pop()
+        if name not in graph:
+            graph[name] = following(name)
+            ahead += graph[name]
+    return graph
+
+
+def _refuse_circle(graph: Graph, edges: Iterable[Edge]) -> None:
+    """Refuse the first of these edges that leads through a circle, and name that."""
+    circles = _circles(graph)
+    for name, needed in sorted(edges):
+        if name == needed or (name in circles and circles[name] == circles.get(needed)):
+            _refuse(f"required dependency cycle: {' → '.join([name, *_shortest(graph, needed, name)])}")
+
+
+def _shortest(graph: Graph, start: str, end: str) -> list[str]:
+    """Return a shortest way between two of which one can be reached from the other."""
+    came: dict[str, str] = {}
+    ahead = deque([start])
+    while ahead and end not in came and start != end:
+        name = ahead.popleft()
+        for each in graph[name]:
+            if each not in came and each != start:
+                came[each] = name
+                ahead.append(each)
+    way = [end]
+    while way[-1] != start:
+        way.append(came[way[-1]])
+    return way[::-1]
+
+
+def _depths(graph: Graph) -> Mapping[str, int]:
+    """Return how many are in the longest row that begins at each, whatever goes in a circle left out."""
+    circles = _circles(graph)
+    depths: dict[str, int] = {}
+    for start in graph:
+        path = [start]
+        while path:
+            name = path[-1]
+            ahead = [each for each in graph[name] if name not in circles or circles[name] != circles.get(each)]
+            unknown = [] if name in depths else [each for each in ahead if each not in depths]
+            if unknown:
+                path += unknown
+                continue
             path.pop()
-            found[name] = [name, *best[name]]
-            if path:
-                _keep_longer(best, path[-1][0], found[name])
-        elif after in found:
-            _keep_longer(best, name, found[after])
-        elif after not in walked:
-            walked.add(after)
-            best[after] = []
-            path.append((after, iter(following(after))))
-        elif after == start and circle:
-            _refuse(f"required dependency cycle: {' → '.join([*(each for each, _ in path), start])}")
-    return found[start]
+            depths[name] = 1 + max((depths[each] for each in ahead), default=0)
+    return depths
 
 
-def _keep_longer(best: dict[str, list[str]], name: str, way: list[str]) -> None:
-    if len(way) > len(best[name]):
-        best[name] = way
+def _circles(graph: Graph) -> Mapping[str, int]:
+    """Return which circle each is in that is in any."""
+    return {name: at for at, members in enumerate(cycles(graph)) for name in members}
 
 
-def _refuse(problem: str) -> None:
+def _crowded() -> StoreUnavailable:
+    return StoreUnavailable("Too many registrations bring required dependencies; try again", reason="queue_full")
+
+
+def _refuse(problem: str) -> NoReturn:
     raise UnprocessableRequest(problem, [Detail("dependencies", problem)])

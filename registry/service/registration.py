@@ -8,7 +8,7 @@ from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import read_profile
 from registry.model.registration import Registration
 from registry.service.constraints import constraint
-from registry.service.edges import Edge, Edges
+from registry.service.edges import MOST_EDGES, Edge, Edges
 from registry.service.security import SecurityContexts
 from registry.settings import Settings, Thresholds
 from registry.store import agents as store
@@ -90,8 +90,16 @@ class Registrations:
 
 
 def _edges(spec: bytes) -> frozenset[Edge]:
-    """Return which capabilities cannot do without which; most specs need not be read for that."""
-    return frozenset(read_profile(spec).edges) if _REQUIRED in spec else frozenset()
+    """Return which capabilities cannot do without which; most specs need not be read for that.
+
+    No more than suffice to see that they are too many.
+    """
+    found: set[Edge] = set()
+    for edge in read_profile(spec).each_edge if _REQUIRED in spec else ():
+        found.add(edge)
+        if len(found) > MOST_EDGES:
+            break
+    return frozenset(found)
 
 
 def _unreadable(constraints: Iterable[tuple[str, str]]) -> list[Detail]:
