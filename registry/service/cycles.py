@@ -1,4 +1,4 @@
-"""Cycles of a graph."""
+"""Cycles of a graph, and how far it goes on besides."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,6 +15,29 @@ def cycles(edges: Edges) -> list[list[str]]:
         for component in walk.components
         if len(component) > 1 or component[0] in edges.get(component[0], ())
     )
+
+
+def circles(edges: Edges) -> Mapping[str, int]:
+    """Return which circle each is in that is in any."""
+    return {name: at for at, members in enumerate(cycles(edges)) for name in members}
+
+
+def depths(edges: Edges) -> Mapping[str, int]:
+    """Return how many are in the longest row that begins at each, whatever goes in a circle left out."""
+    within = circles(edges)
+    found: dict[str, int] = {}
+    for start in edges:
+        path = [start]
+        while path:
+            name = path[-1]
+            ahead = [each for each in edges.get(name, ()) if name not in within or within[name] != within.get(each)]
+            unknown = [] if name in found else [each for each in ahead if each not in found]
+            if unknown:
+                path += unknown
+                continue
+            path.pop()
+            found[name] = 1 + max((found[each] for each in ahead), default=0)
+    return found
 
 
 class _Walk:

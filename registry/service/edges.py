@@ -3,19 +3,18 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Final, NoReturn
 
 from registry.cache.feed import Feed
 from registry.cache.view import View
 from registry.errors import Detail, StoreUnavailable, UnprocessableRequest
-from registry.service.cycles import cycles
+from registry.service.cycles import Edges as Graph
+from registry.service.cycles import circles, depths
 from registry.store.agents import Agents, Registered, Registration, StaleNumberError
 
 Edge = tuple[str, str]
-# From a capability to those that follow it.
-Graph = Mapping[str, Sequence[str]]
 
 MOST_EDGES: Final = 1_000
 """How many required dependencies one agent may have, those of functions with the same capability counted once."""
@@ -96,7 +95,7 @@ def check(view: View, agent_id: str, edges: Collection[Edge]) -> None:
 
     below = _reached(own, needed_by)
     _refuse_circle(below, edges)
-    down, up = _depths(below), _depths(_reached(own, needing))
+    down, up = depths(below), depths(_reached(own, needing))
     # What leads over several of its edges is seen from the first of them.
     if any(down[name] + up[name] - 1 > LONGEST_CHAIN for name in own):
         _refuse(f"more than {LONGEST_CHAIN} capabilities in a row would each need the next")
@@ -116,9 +115,9 @@ def _reached(starts: Iterable[str], following: Callable[[str], list[str]]) -> Gr
 
 def _refuse_circle(graph: Graph, edges: Iterable[Edge]) -> None:
     """Refuse the first of these edges that leads through a circle, and name that."""
-    circles = _circles(graph)
+    within = circles(graph)
     for name, needed in sorted(edges):
-        if name == needed or (name in circles and circles[name] == circles.get(needed)):
+        if name == needed or (name in within and within[name] == within.get(needed)):
             _refuse(f"required dependency cycle: {' → '.join([name, *_shortest(graph, needed, name)])}")
 
 
@@ -136,29 +135,6 @@ def _shortest(graph: Graph, start: str, end: str) -> list[str]:
     while way[-1] != start:
         way.append(came[way[-1]])
     return way[::-1]
-
-
-def _depths(graph: Graph) -> Mapping[str, int]:
-    """Return how many are in the longest row that begins at each, whatever goes in a circle left out."""
-    circles = _circles(graph)
-    depths: dict[str, int] = {}
-    for start in graph:
-        path = [start]
-        while path:
-            name = path[-1]
-            ahead = [each for each in graph[name] if name not in circles or circles[name] != circles.get(each)]
-            unknown = [] if name in depths else [each for each in ahead if each not in depths]
-            if unknown:
-                path += unknown
-                continue
-            path.pop()
-            depths[name] = 1 + max((depths[each] for each in ahead), default=0)
-    return depths
-
-
-def _circles(graph: Graph) -> Mapping[str, int]:
-    """Return which circle each is in that is in any."""
-    return {name: at for at, members in enumerate(cycles(graph)) for name in members}
 
 
 def _crowded() -> StoreUnavailable:

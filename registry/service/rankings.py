@@ -1,32 +1,36 @@
 """Rankings that are kept: all who want the same share one, until something changes for those who want it."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final
 
 from registry.cache.view import View
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.resolution import Ranking
-from registry.service.cycles import cycles
+from registry.service.cycles import circles, depths
 from registry.service.providers import Wanted, rank
 from registry.service.rules import PLAIN, RuleBook, Rules
 
 # How many rankings are kept.
 _MOST: Final = 16_384
+# No chain of required dependencies is followed further: twice as far as registrations may make one.
+_LONGEST: Final = 128
 
 
 class Rankings:
     """Ranks providers, and knows which capabilities lack what they cannot do without.
 
-    What leads back to itself is never met. Registrations that close such a circle are refused, but whatever may stand
-    in the store, the same comes out on every replica, and it ends.
+    What leads back to itself, or on for too long, is never met. Registrations that would do so are refused, but
+    whatever may stand in the store, the same comes out on every replica, and it ends.
     """
 
     def __init__(self, book: RuleBook) -> None:
         self.book = book
         self._view: View | None = None
         self._kept: OrderedDict[object, tuple[Wanted, Ranking]] = OrderedDict()
-        self._circles: dict[str, int] = {}
-        self._circles_at = -1
+        self._circles: Mapping[str, int] = {}
+        self._endless: frozenset[str] = frozenset()
+        self._walked_at = -1
 
     def whole(self, view: View, need: Dependency, namespace: str | None, rules: Rules, shown: int) -> Ranking:
         """Return a ranking with more of those that fell out, made for this call."""
@@ -63,8 +67,11 @@ class Rankings:
         for need in (*capability.dependencies, *profile.dependencies):
             if not need.required or view is None:
                 continue
-            circle = self._circle(view, capability.name)
-            if circle is not None and circle == self._circle(view, need.capability):
+            self._walk(view)
+            circle = self._circles.get(capability.name)
+            if capability.name in self._endless or (
+                circle is not None and circle == self._circles.get(need.capability)
+            ):
                 return need
             if not self.get(view, need, profile.namespace, self.book.of(profile)).providers:
                 return need
@@ -74,12 +81,12 @@ class Rankings:
         if view is not self._view:
             self._view = view
             self._kept.clear()
-            self._circles_at = -1
+            self._walked_at = -1
 
-    def _circle(self, view: View, name: str) -> int | None:
-        """Return which circle of required dependencies a capability is in, if any."""
-        if self._circles_at != view.edges_changed:
-            found = cycles({each: sorted(needed) for each, needed in view.required.items()})
-            self._circles = {each: at for at, circle in enumerate(found) for each in circle}
-            self._circles_at = view.edges_changed
-        return self._circles.get(name)
+    def _walk(self, view: View) -> None:
+        """Find out which required dependencies lead back, and which lead on for too long."""
+        if self._walked_at != view.edges_changed:
+            graph = {each: sorted(needed) for each, needed in view.required.items()}
+            self._circles = circles(graph)
+            self._endless = frozenset(name for name, depth in depths(graph).items() if depth > _LONGEST)
+            self._walked_at = view.edges_changed

@@ -118,3 +118,22 @@ def test_a_whole_agent_may_need_something(rankings: Rankings) -> None:
     view = view_of(agent)
 
     assert [providers(rankings, view, name) for name in ("one", "two")] == [[], []]
+
+
+@pytest.mark.parametrize(("length", "met"), [(64, True), (128, True), (129, False), (2000, False)])
+def test_a_chain_ends_however_long_it_is(rankings: Rankings, length: int, met: bool) -> None:  # noqa: FBT001
+    """Two backups, each right, can add up to what no registration may do; it was followed until Python gave up.
+
+    What is near enough to the end is met all the same, whoever asked first.
+    """
+    links = [
+        an_agent(
+            f"a{at}",
+            capabilities=[{"name": f"n{at}", "dependencies": [{"capability": f"n{at + 1}", "required": True}]}],
+        )
+        for at in range(length - 1)
+    ]
+    view = view_of(*links, an_agent("end", capabilities=[{"name": f"n{length - 1}"}]))
+
+    for asked in (Dependency(f"n{max(0, length - 128)}"), Dependency("n0")):
+        assert bool(rankings.get(view, asked, "default").providers) is (met or asked.capability != "n0")
