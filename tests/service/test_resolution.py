@@ -171,10 +171,12 @@ async def test_loads_are_learnt_for_those_who_choose_by_them() -> None:
     assert source.asked == [["a", "b"]]
 
 
-CAPABILITIES = st.sampled_from(["c", "d", "e"])
+CAPABILITIES = st.sampled_from(["c", "d", "e", "f"])
 TAG_NEEDS = st.lists(st.sampled_from(["x", "+x", "-x", ["x", "+u"]]), max_size=2)
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-NEEDS = st.fixed_dictionaries(
+# Mostly plain, so that most are met: a chain of those that nobody meets moves nothing.
+PLAIN_NEEDS = st.fixed_dictionaries({"capability": CAPABILITIES}, optional={"required": st.just(True)})
+NEEDS = PLAIN_NEEDS | st.fixed_dictionaries(
     {"capability": CAPABILITIES},
     optional={
         "version": st.sampled_from(["", ">=1.1", "^2"]),
@@ -194,7 +196,7 @@ FILTERS = st.builds(
     st.sampled_from(["all", "best_match", "*"]),
 )
 TOOLS = st.fixed_dictionaries(
-    {"name": CAPABILITIES, "dependencies": st.lists(NEEDS, max_size=3)},
+    {"name": CAPABILITIES, "dependencies": st.lists(NEEDS, max_size=2)},
     optional={
         "version": st.sampled_from(["1.0.0", "1.2.0", "2.0.0", "2.0.0-rc.1"]),
         "tags": st.lists(st.sampled_from(["x", "u"]), max_size=2),
@@ -216,19 +218,19 @@ AGENTS = st.builds(
         agent_id, 1, status, **fields, **({} if flat is None else {"flat": flat})
     ),
     st.sampled_from([f"a{number}" for number in range(6)]),
-    st.sampled_from(["pending", "healthy", "degraded", "expired"]),
+    st.sampled_from([*["healthy"] * 4, "pending", "degraded", "expired"]),
     st.one_of(st.none(), ROUTES.map(lambda routes: {"routes": routes})),
     endpoint=st.sampled_from(["http://one", "http://two"]),
     capabilities=FUNCTIONS,
-    namespace=st.sampled_from(["default", "other"]),
+    namespace=st.sampled_from([*["default"] * 4, "other"]),
     labels=st.sampled_from([{}, {"zone": "z"}]),
     dependencies=st.lists(NEEDS, max_size=1),
-    draining=st.sampled_from([False, False, False, True]),
+    draining=st.sampled_from([*[False] * 5, True]),
 )
 STEPS = st.lists(st.tuples(AGENTS, st.booleans(), st.sets(st.integers(0, 5), max_size=3)), max_size=25)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(STEPS)
 def test_what_is_kept_equals_what_is_found_anew_and_replicas_agree(
     steps: list[tuple[Agent, bool, set[int]]],
@@ -262,6 +264,33 @@ def test_what_is_kept_equals_what_is_found_anew_and_replicas_agree(
         )
         assert kept == anew
         assert first == anew
+
+
+LINKS = st.tuples(
+    st.sampled_from(["a", "b", "c", "d", "e"]),
+    st.sampled_from([*["healthy"] * 3, "expired"]),
+    st.sampled_from(["p", "q", "r", "s"]),
+    st.lists(st.tuples(st.sampled_from(["p", "q", "r", "s"]), st.booleans()), max_size=2),
+    st.booleans(),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(LINKS, min_size=3, max_size=15))
+def test_a_chain_moves_all_that_hang_on_it(links: list[tuple[str, Any, str, list[tuple[str, bool]], bool]]) -> None:
+    """However far away: everybody is asked after each change, and is told what a new replica would tell."""
+    asked = Replica()
+    for name, status, capability, needs, flat in links:
+        needed = [{"capability": need, **({"required": True} if required else {})} for need, required in needs]
+        fields: dict[str, Any] = {"capabilities": [tool("f", capability, *needed)], **({"flat": {}} if flat else {})}
+        asked.take(an_agent(name, 1, status, **fields))
+        anew = Replica()
+        anew.view.version = asked.view.version
+        for record in asked.view.records.values():
+            anew.view.put(record.agent, None, 0)
+        for agent_id in asked.view.records:
+            assert asked.of(agent_id).picks == anew.of(agent_id).picks
+            assert asked.of(agent_id).digest == anew.of(agent_id).digest
 
 
 @pytest.mark.parametrize("gone", [3, 12_000])

@@ -1,0 +1,114 @@
+"""What an output must be like: cell by cell as measured, and what nobody may do by what he sends."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.model.agent import Capability, read_profile
+from registry.service.schemas import SchemaNeed, schema_need
+from tests.support.builders import a_spec
+
+TABLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "schemas.json").read_text(encoding="utf-8"))
+EXPECTED: dict[str, Any] = TABLE["expected"]
+PROVIDED: dict[str, Any] = TABLE["provided"]
+PASSES: dict[str, str] = TABLE["passes"]
+
+CITY = EXPECTED["city_req"]
+
+
+def hash_of(schema: Any) -> str:
+    """Return a hash that two schemas share only if they are the same."""
+    return hashlib.sha256(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def providing(schema: Any, **fields: Any) -> Capability:
+    """Return a capability with this output; None tells none."""
+    told = {} if schema is None else {"outputSchemaCanonical": schema, "outputSchemaHash": hash_of(schema)}
+    (capability,) = read_profile(a_spec(capabilities=[{"name": "c", **told, **fields}])).capabilities
+    return capability
+
+
+def need(mode: str, schema: Any) -> SchemaNeed:
+    """Return what judges by this schema."""
+    return schema_need(mode, hash_of(schema), orjson.dumps(schema))
+
+
+@pytest.mark.parametrize("mode", ["subset", "strict"])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_schema_is_met_by_what_was_seen_to_meet_it(name: str, mode: str) -> None:
+    """Each row of the table."""
+    judge = need(mode, EXPECTED[name])
+
+    met = [each for each, schema in PROVIDED.items() if judge.lacks(providing(schema)) is None]
+
+    row = PASSES[f"{name} {mode}"]
+    assert met == [each for each, seen in zip(PROVIDED, row, strict=True) if seen == "1"]
+
+
+def test_the_table_is_whole() -> None:
+    """Two rows for each schema, a cell for each provider."""
+    assert PASSES.keys() == {f"{name} {mode}" for name in EXPECTED for mode in ("subset", "strict")}
+
+
+@pytest.mark.parametrize(
+    ("expected", "given", "reason"),
+    [
+        (CITY, {"type": "object"}, "output has no field city"),
+        (CITY, PROVIDED["city_int"], "output.city is integer, not string"),
+        (EXPECTED["nest"], PROVIDED["nest_bad"], "output.a has no field b"),
+        (EXPECTED["arrobj"], PROVIDED["arrobj_bad"], "output[] has no field x"),
+        (EXPECTED["arr"], PROVIDED["arr_noitems"], "output.l does not say what it is a list of"),
+        (EXPECTED["str"], PROVIDED["int2"], "output is integer, not string"),
+    ],
+)
+def test_the_reason_names_the_place(expected: Any, given: Any, reason: str) -> None:
+    """Traces and the error of an unresolved dependency show it."""
+    assert need("subset", expected).lacks(providing(given)) == reason
+
+
+def test_strict_takes_the_same_hash_and_nothing_else() -> None:
+    """Whatever the schemas are; without a hash nothing passes."""
+    assert schema_need("strict", hash_of(CITY), b"").lacks(providing(CITY)) is None
+    for judge, capability in (
+        (need("strict", CITY), providing(None)),
+        (schema_need("strict", "", orjson.dumps(CITY)), providing(CITY)),
+        (schema_need("strict", "", b""), providing(None, outputSchemaHash="")),
+    ):
+        assert judge.lacks(capability) == "has not exactly the schema that is expected"
+
+
+def test_a_provider_that_tells_no_hash_passes_where_it_is_not_strict() -> None:
+    """Nothing is known of it."""
+    assert need("subset", CITY).lacks(providing(None)) is None
+    assert need("unheard of", CITY).lacks(providing(None)) is None
+    assert need("unheard of", CITY).lacks(providing({"type": "object"})) is not None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "properties", "required", "items", "a", "b"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON, JSON, JSON, st.sampled_from(["subset", "strict"]))
+def test_whatever_is_sent_is_judged(expected: Any, given_: Any, hash_: Any, mode: str) -> None:
+    """Neither side's schema need be one, nor a hash be text."""
+    capability = providing(given_, outputSchemaHash=hash_)
+
+    assert isinstance(need(mode, expected).lacks(capability), str | None)
+
+
+@given(JSON.filter(lambda schema: schema is not None))
+def test_what_is_expected_is_met_by_the_same(schema: Any) -> None:
+    """By its hash."""
+    assert need("strict", schema).lacks(providing(schema)) is None
