@@ -5,7 +5,7 @@ as any other: each tool a capability, one without a name a route, which needs so
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import Capability
 from registry.model.forms import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
+from registry.model.llm import LONGEST_WORD, words_of
 from registry.model.registration import Registration
 
 MARKS: Final = ("name", "agent_type", "http_host", "http_port", "tools")
@@ -29,7 +30,7 @@ _LARGEST_PORT: Final = 65535
 _MOST_DEPENDENCIES: Final = 10_000
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-_HOST = re.compile(r"[A-Za-z0-9._:-]+")
+_HOST = re.compile(r"[A-Za-z0-9._:-]+|\[[A-Za-z0-9.:]+\]")
 _TYPES: Final = frozenset({"mcp_agent", "api", "a2a", "mesh_tool", "decorator_agent"})
 _RUNTIMES: Final = frozenset({"python", "typescript", "java"})
 
@@ -85,7 +86,7 @@ class Flat:
 # The profile reads these from a spec by types of its own; what a client means by them is not known.
 _OTHERS: Final = (
     frozenset(Capability.__struct_encode_fields__)
-    - frozenset({"name", "function_name", "version", "tags", "description", "input_schema", "dependencies"})
+    - frozenset({"name", "function_name", "version", "tags", "description", "dependencies"})
     - frozenset({"kwargs", "llm_filter", "llm_provider", "outputSchemaCanonical", "outputSchemaHash"})
 )
 _OTHER_NEEDS: Final = frozenset({"strategy", "key"})
@@ -143,13 +144,16 @@ def _registration(form: FlatForm, agent_id: str, spec: bytes, capabilities: tupl
         resource_version=None,
         beats=True,
         wired=True,
+        flat=True,
     )
 
 
 def _find_problems(form: FlatForm) -> Iterator[Detail]:
     for field, longest in (("agent_id", _LONGEST_ID), ("name", _LONGEST_NAME), ("namespace", _LONGEST_NAME)):
         given = getattr(form, field)
-        if given and len(given) > longest:
+        if given == "":
+            yield Detail(field, f"{field} cannot be empty")
+        elif given and len(given) > longest:
             yield Detail(field, f"{field} cannot exceed {longest} characters")
         elif given and not _NAME.fullmatch(given):
             yield Detail(field, f"{field} must contain only lowercase alphanumeric characters and hyphens")
@@ -161,9 +165,21 @@ def _find_problems(form: FlatForm) -> Iterator[Detail]:
         yield Detail("http_port", f"must be 0 to {_LARGEST_PORT}")
     if form.http_host and not _HOST.fullmatch(form.http_host):
         yield Detail("http_host", "must be a host name or an address")
-    tools = form.tools or ()
+    yield from _find_excess(form.tools or ())
+
+
+def _find_excess(tools: Sequence[FlatTool]) -> Iterator[Detail]:
     if len(tools) > MAX_CAPABILITIES or sum(len(tool.dependencies or ()) for tool in tools) > _MOST_DEPENDENCIES:
         yield Detail("tools", f"at most {MAX_CAPABILITIES:,} tools and {_MOST_DEPENDENCIES:,} dependencies are taken")
+    if any(len(word) > LONGEST_WORD for tool in tools for word in _words(tool)):
+        yield Detail("tools", f"names, versions and tags cannot exceed {LONGEST_WORD:,} characters")
+
+
+def _words(tool: FlatTool) -> Iterator[str]:
+    """Return what others look a tool up by, and what it looks others up by."""
+    yield from (tool.function_name or "", tool.capability or "", tool.version or "", *(tool.tags or ()))
+    for need in tool.dependencies or ():
+        yield from words_of(need)
 
 
 def _canonical(document: dict[str, Any], form: FlatForm, description: str) -> bytes:
@@ -187,7 +203,7 @@ def _endpoint(form: FlatForm) -> str:
     """Return where the agent answers; one without a port is spoken to by its parent process alone."""
     if not form.http_port or not form.http_host:
         return f"stdio://{form.agent_id}"
-    host = f"[{form.http_host}]" if ":" in form.http_host else form.http_host
+    host = f"[{form.http_host}]" if ":" in form.http_host and form.http_host[0] != "[" else form.http_host
     return f"http://{host}:{form.http_port}"
 
 

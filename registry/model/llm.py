@@ -1,15 +1,38 @@
 """What functions say that work with language models: the tools they filter for, the provider they delegate to."""
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import orjson
 
 from registry.model.agent import Dependency
 
+LONGEST_WORD: Final = 1_000
+"""How long what others are looked up by may be, in characters."""
 BEST_MATCH: Final = "best_match"
 _ANY: Final = "*"
 _EMPTY: Final = Dependency("")
+
+
+class Need(Protocol):
+    """What a dependency is in each form."""
+
+    @property
+    def capability(self) -> str | None:
+        """The name."""
+
+    @property
+    def version(self) -> str | None:
+        """The constraint."""
+
+    @property
+    def namespace(self) -> str | None:
+        """Where to look."""
+
+    @property
+    def tags(self) -> Sequence[str | Sequence[str]] | None:
+        """Those wanted; of a list inside, one."""
 
 
 class Filter(NamedTuple):
@@ -40,9 +63,10 @@ def _entry(sent: Any) -> Dependency | None:
     if not isinstance(sent, dict):
         return None
     try:
-        return msgspec.convert({"capability": "", **sent}, Dependency)
+        entry = msgspec.convert({"capability": "", **sent}, Dependency)
     except msgspec.ValidationError:
         return None
+    return None if any(len(word) > LONGEST_WORD for word in words_of(entry)) else entry
 
 
 def read_provider(text: bytes) -> Dependency | None:
@@ -50,3 +74,10 @@ def read_provider(text: bytes) -> Dependency | None:
     sent = orjson.loads(text) if text else None
     entry = _entry(sent) if isinstance(sent, dict) else None
     return entry if entry is not None and entry.capability else None
+
+
+def words_of(need: Need) -> Iterator[str]:
+    """Return all by which others are looked up."""
+    yield from (need.capability or "", need.version or "", need.namespace or "")
+    for tag in need.tags or ():
+        yield from (tag,) if isinstance(tag, str) else tag

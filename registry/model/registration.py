@@ -38,6 +38,7 @@ class Registration:
     `resource_version` is the precondition as sent, not yet known to be a number, or None. `constraints` are the
     version constraints of its dependencies, each with its field, not yet known to be readable. `beats`: sending it is a
     heartbeat, as it is in batched form. `wired`: it names functions or dependencies, so that answers speak of these.
+    `flat`: it came in flat form.
     """
 
     agent_id: str
@@ -54,6 +55,7 @@ class Registration:
     constraints: tuple[tuple[str, str], ...] = ()
     beats: bool = False
     wired: bool = False
+    flat: bool = False
 
 
 def read_registration(document: object, path: str = "") -> Registration:

@@ -10,7 +10,7 @@ from registry.errors import MalformedRequest
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.resolution import Out, Provider, Ranking, Stage
 from registry.service.rules import PLAIN, Rules
-from registry.service.schemas import schema_need
+from registry.service.schemas import SchemaNeed
 from registry.service.tags import tag_needs
 
 ANYWHERE: Final = "*"
@@ -39,7 +39,7 @@ class Wanted:
         self._namespace = asked if rules.isolates and asked != ANYWHERE else None
         self._version = need.version or ""
         self._tags = tag_needs(need.tags or ())
-        self._schema = schema_need(*need.schema_wanted) if need.schema_wanted else None
+        self._schema = SchemaNeed(*need.schema_wanted) if need.schema_wanted else None
         self._passes: Callable[[str], bool] | None = None
         self._unreadable = ""
         if self._version:

@@ -16,6 +16,8 @@ from registry.store import agents as store
 _ENTITY_TAG = re.compile(r'(?:W/)?"(\d+)"|(\d+)')
 # How a canonical spec says that a dependency is required.
 _REQUIRED = b'"required":true'
+# Mesh clients give a sign of life every 5 s, and are used to being missed after so long.
+_FLAT_TIMEOUT = timedelta(seconds=20)
 # More digits than any version has; what is longer is no version at all.
 _LONGEST = 20
 
@@ -81,7 +83,8 @@ class Registrations:
         if registration.timeout_threshold is not None:
             timeout = timedelta(seconds=registration.timeout_threshold)
         else:
-            timeout = by_type.timeout if by_type else max(self._timeout, 2 * beat)
+            usual = min(self._timeout, _FLAT_TIMEOUT) if registration.flat else max(self._timeout, 2 * beat)
+            timeout = by_type.timeout if by_type else usual
         if registration.eviction_threshold is not None:
             return timeout, timedelta(seconds=registration.eviction_threshold)
         if by_type and registration.timeout_threshold is None:

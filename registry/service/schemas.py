@@ -9,6 +9,8 @@ import orjson
 from registry.model.agent import ABSENT, Capability
 
 STRICT: Final = "strict"
+# The length of a schema, in bytes, up to which it is kept: those of clients have some hundred.
+_USUAL: Final = 16_384
 _NO_SCHEMA: Final[Mapping[str, Any]] = {}
 
 
@@ -35,17 +37,18 @@ class SchemaNeed:
         return _misfit(self._expected, _schema(bytes(capability.output_schema)), "output")
 
 
-@lru_cache(maxsize=4096)
-def schema_need(mode: str, expected_hash: str, expected: bytes) -> SchemaNeed:
-    """Return what judges by this schema, read once."""
-    return SchemaNeed(mode, expected_hash, expected)
-
-
-@lru_cache(maxsize=1024)
 def _schema(text: bytes) -> Mapping[str, Any]:
+    """Return a schema; one that is not longer than usual is read once."""
+    return _read_once(text) if len(text) <= _USUAL else _read(text)
+
+
+def _read(text: bytes) -> Mapping[str, Any]:
     """Read a schema; one that is no object says nothing."""
     read = orjson.loads(text) if text else None
     return read if isinstance(read, dict) else _NO_SCHEMA
+
+
+_read_once = lru_cache(maxsize=1024)(_read)
 
 
 def _misfit(expected: Mapping[str, Any], given: Mapping[str, Any], place: str) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from registry.errors import UnprocessableRequest
+from registry.model.flat import read_flat
 from registry.model.registration import read_registration
 from registry.notation import read_contexts, read_thresholds
 from registry.service.edges import Edges
@@ -73,6 +74,31 @@ async def test_the_store_is_told_milliseconds(fields: dict[str, Any], silence: t
     found = await kept(BY_TYPE, **fields)
 
     assert (found.timeout, found.eviction) == silence
+
+
+@pytest.mark.parametrize(
+    ("fields", "usual", "silence"),
+    [
+        ({}, 60, (20_000, 40_000)),
+        ({}, 20, (20_000, 40_000)),
+        ({}, 15, (15_000, 30_000)),
+        ({"agent_type": "api"}, 60, (20_000, 40_000)),
+        ({"agent_type": "a2a"}, 60, (90_000, 240_000)),
+        ({"timeout_threshold": 5, "health_interval": 300}, 60, (20_000, 40_000)),
+    ],
+)
+async def test_agents_in_flat_form_are_missed_after_20_seconds(
+    fields: dict[str, Any], usual: int, silence: tuple[int, int]
+) -> None:
+    """Or after AGENT_TIMEOUT where that is shorter, or as their type is set; they send a sign of life every 5 s."""
+    store = Asked()
+    settings = Settings(agent_timeout=timedelta(seconds=usual), thresholds=read_thresholds("a2a=90s/240s"))
+    registrations = Registrations(cast(Agents, store), cast(Edges, store), settings)
+
+    await registrations.register(read_flat({"agent_id": "a-1", "tools": [], **fields}).registration)
+
+    assert store.last is not None
+    assert (store.last.timeout, store.last.eviction) == silence
 
 
 @pytest.mark.parametrize(

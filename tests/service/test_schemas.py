@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.model.agent import Capability, read_profile
-from registry.service.schemas import SchemaNeed, schema_need
+from registry.service.schemas import SchemaNeed
 from tests.support.builders import a_spec
 
 TABLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "schemas.json").read_text(encoding="utf-8"))
@@ -36,7 +36,7 @@ def providing(schema: Any, **fields: Any) -> Capability:
 
 def need(mode: str, schema: Any) -> SchemaNeed:
     """Return what judges by this schema."""
-    return schema_need(mode, hash_of(schema), orjson.dumps(schema))
+    return SchemaNeed(mode, hash_of(schema), orjson.dumps(schema))
 
 
 @pytest.mark.parametrize("mode", ["subset", "strict"])
@@ -74,11 +74,11 @@ def test_the_reason_names_the_place(expected: Any, given: Any, reason: str) -> N
 
 def test_strict_takes_the_same_hash_and_nothing_else() -> None:
     """Whatever the schemas are; without a hash nothing passes."""
-    assert schema_need("strict", hash_of(CITY), b"").lacks(providing(CITY)) is None
+    assert SchemaNeed("strict", hash_of(CITY), b"").lacks(providing(CITY)) is None
     for judge, capability in (
         (need("strict", CITY), providing(None)),
-        (schema_need("strict", "", orjson.dumps(CITY)), providing(CITY)),
-        (schema_need("strict", "", b""), providing(None, outputSchemaHash="")),
+        (SchemaNeed("strict", "", orjson.dumps(CITY)), providing(CITY)),
+        (SchemaNeed("strict", "", b""), providing(None, outputSchemaHash="")),
     ):
         assert judge.lacks(capability) == "has not exactly the schema that is expected"
 
@@ -112,3 +112,11 @@ def test_whatever_is_sent_is_judged(expected: Any, given_: Any, hash_: Any, mode
 def test_what_is_expected_is_met_by_the_same(schema: Any) -> None:
     """By its hash."""
     assert need("strict", schema).lacks(providing(schema)) is None
+
+
+def test_a_long_schema_is_read_and_not_kept() -> None:
+    """What is kept has a bound in bytes, too, whatever clients send."""
+    long = {**CITY, "description": "x" * 20_000}
+
+    assert need("subset", long).lacks(providing(CITY)) is None
+    assert need("subset", CITY).lacks(providing({**PROVIDED["city_int"], "description": "x" * 20_000})) is not None

@@ -101,7 +101,9 @@ def test_what_is_no_filter_is_not_answered(wanted: Any) -> None:
     assert given(MESH, flat("z-llm", chat)) == ({}, {})
 
 
-@pytest.mark.parametrize("bad", [1, None, {"capability": 5}, {"capability": "own", "tags": "self"}, ["own"]])
+@pytest.mark.parametrize(
+    "bad", [1, None, {"capability": 5}, {"capability": "own", "tags": "self"}, ["own"], {"version": "1" * 1001}]
+)
 def test_an_entry_that_cannot_be_read_asks_for_nothing(bad: Any) -> None:
     """The others are answered; upstream answers none of them, or takes it for one that asks for anything."""
     assert tools([bad, "plain"]) == ["plain"]
