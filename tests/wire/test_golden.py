@@ -1,5 +1,7 @@
 """The answers as they stand on the wire, byte for byte but for what moves: clients are written against `golden/`.
 
+What mesh clients send, as their SDK writes it, stands in `requests/`.
+
 A file that must change is a promise that changes. To write the files anew, run pytest with `GOLDEN=write` and read
 what git shows.
 """
@@ -20,6 +22,7 @@ from tests.support.eventually import async_wait_until
 from tests.support.in_process import in_process
 
 GOLDEN = Path(__file__).parent / "golden"
+REQUESTS = Path(__file__).parent / "requests"
 FILE_AGENT: dict[str, Any] = {
     "id": "file-agent-001",
     "name": "File Operations Agent",
@@ -104,7 +107,32 @@ def after(first: Call, then: Call) -> Call:
     return call
 
 
+def flat(name: str) -> Call:
+    """Return the heartbeat of a mesh client."""
+    return post("/heartbeat", (REQUESTS / f"{name}.json").read_bytes())
+
+
+PROVIDER = flat("flat_provider")
+A_CIRCLE: dict[str, Any] = {
+    "function_name": "f",
+    "capability": "date_service",
+    "dependencies": [{"capability": "strict_greeting", "required": True}],
+}
+
 CALLS: dict[str, Call] = {
+    "flat_registered": after(PROVIDER, flat("flat_consumer")),
+    "flat_updated": after(flat("flat_consumer"), after(PROVIDER, flat("flat_consumer"))),
+    "flat_unresolved": flat("flat_consumer"),
+    "flat_provider": PROVIDER,
+    "flat_llm": after(PROVIDER, flat("flat_llm")),
+    "flat_llm_alone": flat("flat_llm"),
+    "flat_route": after(PROVIDER, flat("flat_route")),
+    "flat_cut": post("/heartbeat", {"agent_id": "a-1", "description": "d" * 300, "tools": None}),
+    "flat_circle": after(flat("flat_consumer"), post("/heartbeat", {"agent_id": "a-1", "tools": [A_CIRCLE]})),
+    "flat_refused": post("/heartbeat", {"agent_id": "A_1", "name": "", "runtime": "cobol", "tools": []}),
+    "flat_400": post("/heartbeat", {"name": "a", "tools": []}),
+    "flat_400_type": post("/heartbeat", {"agent_id": "a-1", "http_port": "80"}),
+    "flat_agent": after(PROVIDER, get("/agents/sdk-provider-2ef6a763")),
     "registered": post("/agents", a_registration("new")),
     "agent": get("/agents/file-agent-001"),
     "agent_pending": get("/agents/small"),
