@@ -34,10 +34,10 @@ class Keeping:
         an agent that is known to be healthy is told by what this replica knows: a failure would only make it ask for
         more. Raises StoreUnavailable for any other.
         """
-        beat = self._agents.heartbeat(agent_id, "keep")
-        # It goes on when nobody waits for it any more, and tells what the agent has for the next time.
-        beat.add_done_callback(partial(self._learn, agent_id))
         try:
+            beat = self._agents.heartbeat(agent_id, "keep")
+            # It goes on when nobody waits for it any more, and tells what the agent has for the next time.
+            beat.add_done_callback(partial(self._learn, agent_id))
             async with asyncio.timeout(_PATIENCE):
                 return await self._judge(agent_id, await asyncio.shield(beat))
         except (NotReady, StoreUnavailable, TimeoutError) as error:
