@@ -1,5 +1,6 @@
 """The view: indexes that stay true through every change."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from registry.cache.view import Record, View
 from registry.model.agent import STATUSES, Status
-from registry.model.change import Position
+from registry.model.change import Change, Position
 from tests.support.builders import a_change, an_agent
 
 
@@ -114,7 +115,15 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
             version,
             status,
             namespace=namespace,
-            capabilities=[{"name": n, "dependencies": [{"capability": f"need-{n}"}]} for n in names],
+            capabilities=[
+                {
+                    "name": n,
+                    "dependencies": [{"capability": f"need-{n}", "required": "k" in labels}],
+                    "tags": [*labels.values()],
+                    **({"input_schema": {}} if "l" in labels else {}),
+                }
+                for n in names
+            ],
             labels=labels,
         )
         view.apply(a_change(version, "remove" if verb == "remove" else "modify", agent), heard_at=0)
@@ -129,6 +138,7 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
             ("namespace", {agent.profile.namespace}),
             ("label", set(agent.profile.labels.items())),
             ("status", {agent.status}),
+            ("tool", {("tool", tag) for c in agent.profile.tools for tag in (None, *c.tags)}),
         )
         for key in keys
     }
@@ -138,11 +148,16 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
         "namespace": view.by_namespace,
         "label": view.by_label,
         "status": view.by_status,
+        "tool": view.by_tool_tag,
     }
     indexed = {(kind, key, i) for kind, index in indexes.items() for key, found in index.items() for i in found}
     assert indexed == walked
     assert all(view.by_capability.values())
     assert all(view.by_need.values())
+    edges = Counter(edge for agent in agents for edge in agent.profile.edges)
+    assert {(name, needed): n for name, ways in view.required.items() for needed, n in ways.items()} == edges
+    assert {(name, needed): n for needed, ways in view.requirers.items() for name, n in ways.items()} == edges
+    assert all((*view.required.values(), *view.requirers.values(), *view.by_tool_tag.values()))
     assert view.capabilities == sum(len(agent.profile.capabilities) for agent in agents)
     assert sum(view.counts().values()) == len(agents)
 
@@ -176,6 +191,39 @@ def test_a_change_moves_what_the_agent_could_do_before_and_after() -> None:
     view.apply(a_change(14, "modify", an_agent("b", 14, "degraded", capabilities=[{"name": "y"}])), 0)
     view.apply(a_change(15, "remove", an_agent("a", 15)), 0)
     assert [view.moved(name) for name in ("x", "y", "z", "never")] == [13, 14, 15, 10]
+
+
+def test_a_change_moves_all_that_cannot_do_without_it() -> None:
+    """However far away, in a circle too; what only may need it is not concerned."""
+
+    def link(name: str, version: int, needed: str, **fields: Any) -> Change:
+        need = {"capability": needed, **fields}
+        return a_change(version, agent=an_agent(name, version, capabilities=[{"name": name, "dependencies": [need]}]))
+
+    view = a_view()
+    for version, (name, needed) in enumerate([("a", "b"), ("b", "c"), ("c", "d"), ("x", "y"), ("y", "x")], start=1):
+        view.apply(link(name, version, needed, required=True), 0)
+    view.apply(link("may", 6, "d"), 0)
+
+    view.apply(a_change(7, agent=an_agent("d", 7, capabilities=[{"name": "d"}])), 0)
+    assert [view.moved(name) for name in ("a", "b", "c", "d", "may", "x")] == [7, 7, 7, 7, 6, 5]
+    view.apply(a_change(8, "modify", an_agent("y", 8, "degraded", capabilities=[{"name": "y"}])), 0)
+    assert [view.moved(name) for name in ("a", "x", "y")] == [7, 8, 8]
+    view.apply(a_change(9, "remove", an_agent("c", 9)), 0)
+    view.apply(a_change(10, "remove", an_agent("d", 10)), 0)
+    assert [view.moved(name) for name in ("a", "b", "c", "d")] == [9, 9, 9, 10]
+
+
+def test_a_tool_moves_its_tags() -> None:
+    """And the filter for any tool; what tells no schema of its input is no tool."""
+    view = a_view()
+    tool = {"name": "c", "tags": ["t", "u"], "input_schema": {}}
+    view.apply(a_change(1, agent=an_agent("a", 1, capabilities=[tool])), 0)
+    view.apply(a_change(2, agent=an_agent("b", 2, capabilities=[{"name": "d", "tags": ["t"]}])), 0)
+
+    assert [view.moved(("tool", tag)) for tag in ("t", "u", "v", None)] == [1, 1, 0, 1]
+    view.apply(a_change(3, "modify", an_agent("a", 3, capabilities=[tool | {"tags": ["v"]}])), 0)
+    assert [view.moved(("tool", tag)) for tag in ("t", "u", "v", None)] == [3, 3, 3, 3]
 
 
 def test_who_takes_turns_moves_what_the_turns_are_at() -> None:

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from registry.cache.feed import Feed
 from registry.cache.view import View
 from registry.errors import StaleVersion, UnknownAgent
+from registry.model.agent import read_profile
 from registry.model.change import Change
 from registry.settings import Settings
 from registry.store.agents import Mode, Registration
@@ -21,12 +22,14 @@ from registry.store.connection import server_at
 from registry.store.store import Store
 from registry.store.sweeps import StaleEpochError
 from tests.support.builders import a_spec
+from tests.support.leaks import inconsistencies
 from tests.support.moments import no_outage
 from tests.support.redis_server import RedisServer
 from tests.support.reference import Precondition, Reference
 
 T = TypeVar("T")
 
+NEEDS_Z = {"capability": "z", "required": True}
 IDS = st.sampled_from(["a", "b", "c"])
 REPLICAS = st.sampled_from([0, 1])
 SPECS = st.sampled_from(
@@ -34,6 +37,8 @@ SPECS = st.sampled_from(
         {"capabilities": [{"name": "x"}], "labels": {"k": "1"}},
         {"capabilities": [{"name": "x"}, {"name": "y"}], "namespace": "n"},
         {"labels": {"k": "2"}},
+        {"capabilities": [{"name": "x", "dependencies": [{"capability": "y", "required": True}]}]},
+        {"capabilities": [{"name": name, "dependencies": []} for name in "xy"], "dependencies": [NEEDS_Z]},
     ]
 )
 PRECONDITIONS: st.SearchStrategy[Precondition] = st.sampled_from(
@@ -82,6 +87,7 @@ class TwoReplicas(RuleBasedStateMachine):
         try:
             self.replicas += self.run(self._open(1))
             self.compare()
+            assert not inconsistencies(self.raw)
             assert self.run(self._folded()) == {
                 agent_id: (known.spec, known.status, known.draining)
                 for agent_id, known in self.reference.agents.items()
@@ -96,7 +102,10 @@ class TwoReplicas(RuleBasedStateMachine):
     def register(self, at: int, agent_id: str, fields: dict[str, Any], asked: Precondition) -> None:
         """A registration is admitted or refused as the reference says, and answers its word and a rising version."""
         spec = a_spec(agent_id, **fields)
-        wanted = Registration(agent_id, spec, 60_000, 120_000, self.reference.number(agent_id, asked))
+        asked_for = self.reference.number(agent_id, asked)
+        edges = frozenset(read_profile(spec).edges)
+        seen = self.run(self.replicas[at].store.agents.required_number()) if edges else ""
+        wanted = Registration(agent_id, spec, 60_000, 120_000, asked_for, edges=edges, seen=seen)
         if not self.reference.admits(agent_id, asked):
             with pytest.raises(StaleVersion):
                 self.run(self.replicas[at].store.agents.register(wanted))

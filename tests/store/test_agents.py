@@ -10,7 +10,7 @@ import redis
 
 from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
 from registry.settings import Settings
-from registry.store.agents import Agents, Drained, Registered, Registration
+from registry.store.agents import Agents, Drained, Registered, Registration, StaleNumberError
 from registry.store.connection import server_at
 from registry.store.keys import Keys
 from registry.store.link import Link
@@ -118,6 +118,24 @@ async def test_a_precondition_that_fails_says_where_the_agent_is(store: Store) -
 
     assert (there.value.agent_id, there.value.current) == ("a", version)
     assert (nowhere.value.agent_id, nowhere.value.current) == ("b", None)
+
+
+async def test_an_edge_is_checked_against_all_there_are_or_checked_again(store: Store, raw: redis.Redis) -> None:
+    """The number it was checked as of is told with it; names are told apart whatever stands in them."""
+    await store.changes.open()
+    edges = frozenset({("a b", "c"), ("a", "b c"), ("é\n", "%20")})
+    assert await store.agents.required_number() == "0"
+
+    for seen in "", "1":
+        with pytest.raises(StaleNumberError):
+            await store.agents.register(Registration("a", SPEC, 60_000, 120_000, edges=edges, seen=seen))
+    assert raw.exists("{mesh}:agent:a") == 0
+    await store.agents.register(Registration("a", SPEC, 60_000, 120_000, edges=edges, seen="0"))
+
+    assert await store.agents.required_number() == "3"
+    assert raw.hgetall("{mesh}:required") == {"a%20b c": "1", "a b%20c": "1", "%C3%A9%0A %2520": "1", "number": "3"}
+    assert (await store.agents.register(Registration("b", SPEC, 60_000, 120_000, edges=edges))).outcome == "created"
+    assert await store.agents.required_number() == "3"
 
 
 async def test_draining_tells_each_by_itself_in_the_order_asked(store: Store) -> None:
