@@ -10,7 +10,7 @@ from tests.support.builders import a_spec
 
 def profile(*, flat: bool) -> Profile:
     """Return the profile of an agent of either form."""
-    return read_profile(a_spec(**({"flat": {}} if flat else {})))
+    return read_profile(a_spec("a", flat={} if flat else None))
 
 
 def test_the_form_decides() -> None:
