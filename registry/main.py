@@ -10,12 +10,19 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from registry.api.mesh.headers import Passing
+from registry.api.mesh.outgoing import Outgoing
+from registry.api.mesh.proxy import Proxy
 from registry.api.routes import Services, applications
 from registry.cache.feed import LOOK_EVERY, Feed
 from registry.errors import RegistryError, StartupError, StoreUnavailable
 from registry.loops import every
 from registry.server import Listener
+from registry.service.addresses import Addresses
+from registry.service.auditing import Auditing
+from registry.service.canonicals import Canonicals
 from registry.service.discovery import Discovery
+from registry.service.dispatching import Dispatching
 from registry.service.draining import Draining
 from registry.service.edges import Edges
 from registry.service.explaining import Explaining
@@ -110,7 +117,9 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         watching = Watching(feed)
         metrics.show("mcp_registry_watchers", "Watches this replica serves", lambda: len(watching.watchers))
         metrics.show("mcp_registry_cache_fills", "Times this replica filled its cache", lambda: feed.fills)
-        api, scrape = applications(_services(feed, store, watching, overview, settings), metrics, settings.auth_token)
+        services, outgoing = _services(feed, store, watching, overview, settings), Outgoing()
+        proxy = _proxy(services.discovery, outgoing, settings)
+        api, scrape = applications(services, proxy, metrics, settings.auth_token)
         look_every, pause = _paces(settings)
         failed = metrics.loop_failed
         loops = [
@@ -126,6 +135,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
             yield Registry(api, scrape, overview, feed, watching, sweeping, data)
         finally:
             await asyncio.gather(*map(_cancel, loops))
+            await outgoing.close()
             await _part(sweeping.resign())
             await _part(store.close())
 
@@ -154,8 +164,18 @@ def _services(feed: Feed, store: Store, watching: Watching, overview: Overview, 
         keeping=Keeping(feed, store.agents, resolutions),
         explaining=Explaining(discovery, resolutions, store.wires),
         selecting=Selecting(discovery, rankings, loads),
+        auditing=Auditing(discovery, store.wires),
+        canonicals=Canonicals(discovery),
+        dispatching=Dispatching(store.dispatch),
         overview=overview,
     )
+
+
+def _proxy(discovery: Discovery, outgoing: Outgoing, settings: Settings) -> Proxy:
+    """Return what passes calls on, where that is wanted; the registry's own token is no agent's."""
+    withheld = (b"authorization",) if settings.auth_token is not None else ()
+    passing = Passing(settings.propagate_headers, withheld)
+    return Proxy(Addresses(discovery), outgoing if settings.proxy else None, passing)
 
 
 async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callable[[str, str], None]) -> None:

@@ -96,6 +96,8 @@ def write_value(value: object) -> str:
             text = format_duration(value)
         case Thresholds():
             text = f"{format_duration(value.timeout)}/{format_duration(value.eviction)}"
+        case tuple():
+            text = ",".join(value)
         case frozenset():
             text = "+".join(sorted(value))
         case Mapping():
@@ -199,6 +201,14 @@ def read_file(text: str) -> Path:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise ValueError("expected the path of a file; there is no such home") from error
+
+
+def read_headers(text: str) -> tuple[str, ...]:
+    """Read names of headers joined by commas; one that ends in `*` stands for all that begin so."""
+    names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
+    if all(re.fullmatch(r"[a-z0-9_-]+\*?", name) for name in names):
+        return names
+    raise ValueError("expected names of headers joined by commas, such as x-request-id,x-tenant-*")
 
 
 def read_token(text: str) -> Secret:

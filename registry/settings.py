@@ -27,6 +27,7 @@ from registry.notation import (
     read_contexts,
     read_encryption_key,
     read_file,
+    read_headers,
     read_history,
     read_host,
     read_instance,
@@ -85,6 +86,7 @@ class Settings:
     encryption_key: Secret | None = None
     isolate_namespaces: bool = True
     proxy: bool = True
+    propagate_headers: tuple[str, ...] = ()
     security_contexts: Mapping[str, frozenset[str]] = field(default_factory=lambda: read_contexts(""))
 
     def shown(self) -> dict[str, str]:
@@ -185,6 +187,9 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         ),
         "proxy": Setting(
             "REGISTRY_PROXY", read_switch, "Whether calls to agents are passed on under /proxy, for meshctl."
+        ),
+        "propagate_headers": Setting(
+            "REGISTRY_PROPAGATE_HEADERS", read_headers, "Further headers that are passed on to agents under /proxy."
         ),
         "security_contexts": Setting(
             "REGISTRY_SECURITY_CONTEXTS",

@@ -19,11 +19,18 @@ from registry.api.health import HealthRoutes
 from registry.api.heartbeat import Heartbeats
 from registry.api.listing import ListRoute
 from registry.api.mcp import McpRoute
+from registry.api.mesh.dispatch import DispatchRoutes
+from registry.api.mesh.events import EventRoutes
 from registry.api.mesh.heartbeat import FlatHeartbeats
+from registry.api.mesh.proxy import Proxy
+from registry.api.mesh.schemas import SchemaRoutes
 from registry.api.openapi import endpoints, openapi
 from registry.api.paths import Paths
 from registry.api.tools import ToolRoutes
+from registry.service.auditing import Auditing
+from registry.service.canonicals import Canonicals
 from registry.service.discovery import Discovery
+from registry.service.dispatching import Dispatching
 from registry.service.draining import Draining
 from registry.service.explaining import Explaining
 from registry.service.keeping import Keeping
@@ -50,10 +57,13 @@ class Services:
     keeping: Keeping
     explaining: Explaining
     selecting: Selecting
+    auditing: Auditing
+    canonicals: Canonicals
+    dispatching: Dispatching
     overview: Overview
 
 
-def applications(services: Services, metrics: Metrics, token: Secret | None) -> tuple[ASGIApp, ASGIApp]:
+def applications(services: Services, proxy: Proxy, metrics: Metrics, token: Secret | None) -> tuple[ASGIApp, ASGIApp]:
     """Return the API, and the small application behind the metrics port, which asks for no token."""
     registrations, discovery, wiring = services.registrations, services.discovery, services.wiring
     flat = FlatHeartbeats(registrations, wiring, services.keeping)
@@ -73,6 +83,7 @@ def applications(services: Services, metrics: Metrics, token: Secret | None) -> 
             *health.routes,
             *heartbeats.routes,
             *flat.routes,
+            *_mesh_routes(services, proxy),
             *AdminRoutes(services.overview).routes,
             *_descriptions(),
         ]
@@ -92,3 +103,13 @@ def _descriptions() -> list[Route]:
         return answer(root)
 
     return [Route("/openapi.json", describe), Route("/", greet)]
+
+
+def _mesh_routes(services: Services, proxy: Proxy) -> list[Route]:
+    """Return what meshctl asks for besides agents."""
+    return [
+        *EventRoutes(services.auditing).routes,
+        *SchemaRoutes(services.canonicals).routes,
+        *DispatchRoutes(services.dispatching).routes,
+        *proxy.routes,
+    ]

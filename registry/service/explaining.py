@@ -23,6 +23,8 @@ _MOST_SHOWN: Final = 100
 _MOST_SHOWN_IN_ALL: Final = 20_000
 _MOST_TRACED: Final = 8
 _MOST_TRACED_IN_ALL: Final = 2_000
+# So many of the last resolutions are shown.
+_HISTORY: Final = 5
 # Agents whose dependencies are looked at before others have their turn.
 _AT_ONCE: Final = 100
 
@@ -58,7 +60,7 @@ class Explaining:
         if explain:
             most = _share(resolution, _MOST_SHOWN, _MOST_SHOWN_IN_ALL)
             found["explanation"] = explanation(resolution, self._wholly(view, resolution.agent, most), most)
-            found["history"] = [orjson.loads(entry) for entry in await self._wires.traces(agent_id)]
+            found["history"] = [_past(entry) for entry in await self._wires.traces(agent_id, _HISTORY)]
         return Explained(found, view.version, behind)
 
     async def dependents(self, agent_id: str, freshness: Freshness) -> Explained:
@@ -209,6 +211,11 @@ def _dependency(pick: Pick, ranking: Ranking, most: int) -> Json:
     ]
     considered = len(ranking.providers) + ranking.fallen.total()
     return shown | {"chosen": pick.entry, "reason": pick.reason, "considered": considered, "candidates": candidates}
+
+
+def _past(entry: bytes) -> Json:
+    """Return a resolution as it was kept, but for what events alone tell of it."""
+    return {name: value for name, value in orjson.loads(entry).items() if name != "facts"}
 
 
 def _one(view: View, agent_id: str) -> Record:

@@ -54,6 +54,15 @@ class TagNeeds:
             score += best
         return Judged(score + sum(worth for tag, worth in self._preferred if tag in tags), None)
 
+    def misses(self, tags: AbstractSet[str]) -> dict[str, list[str]]:
+        """Return the tags because of which one provider will not do: all that are excluded, or missing, or one list."""
+        if disallowed := [tag for tag in self._excluded if tag in tags]:
+            return {"disallowed": disallowed}
+        unmet = [[tag for tag, _ in group] for group in self._required if not any(tag in tags for tag, _ in group)]
+        if missing := [group[0] for group in unmet if len(group) == 1]:
+            return {"missing": missing}
+        return {"missing_one_of": unmet[0]} if unmet else {}
+
 
 @lru_cache(maxsize=4096)
 def tag_needs(needs: tuple[TagNeed, ...]) -> TagNeeds:

@@ -10,9 +10,10 @@ from registry.cache.feed import Feed
 from registry.cache.view import Record, View
 from registry.errors import Detail, StaleVersion, StoreUnavailable, UnprocessableRequest
 from registry.model.registration import Registration, read_registration
-from registry.model.resolution import Resolution
+from registry.model.resolution import Pick, Ranking, Resolution
 from registry.model.wire import rfc3339
-from registry.service.explaining import explanation
+from registry.service.auditing import facts
+from registry.service.explaining import MOST_TRACED, explanation
 from registry.service.liveness import Liveness
 from registry.service.registration import Registrations
 from registry.service.resolution import Resolutions
@@ -146,14 +147,17 @@ class Wiring:
         return resolution
 
     async def _keep_trace(self, view: View, resolution: Resolution, at: int) -> None:
-        agent = resolution.agent
+        def ranking(pick: Pick) -> Ranking:
+            return self._resolutions.ranking(view, resolution.agent, pick.need)
+
         entry = {
             "timestamp": rfc3339(at),
             "resource_version": str(resolution.version),
             "dependencies_version": resolution.digest,
-            "explanation": explanation(resolution, lambda pick: self._resolutions.ranking(view, agent, pick.need)),
+            "explanation": explanation(resolution, ranking),
+            "facts": facts(view, resolution, ranking, MOST_TRACED),
         }
-        await self._wires.keep_trace(agent.id, resolution.digest, orjson.dumps(entry))
+        await self._wires.keep_trace(resolution.agent.id, resolution.digest, orjson.dumps(entry))
         resolution.told = resolution.digest
 
     async def _amend(self, agent_id: str, metadata: Mapping[str, Any]) -> View:

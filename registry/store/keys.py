@@ -18,6 +18,7 @@ _SHARED = (
     "hold",
     "counters",
     "required",
+    "paused",
 )
 
 

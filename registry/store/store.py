@@ -12,6 +12,7 @@ from registry.store.bell import Bell
 from registry.store.changes import ChangeLog
 from registry.store.checkup import Checkup
 from registry.store.connection import Server
+from registry.store.dispatch import Dispatch
 from registry.store.keys import Keys
 from registry.store.leader import Leadership
 from registry.store.link import Link
@@ -56,6 +57,7 @@ class Store:
         self.backups = Backups(keys, history, limits.retention, housekeeping, shebang=shebang)
         self.checkup = Checkup(keys, housekeeping, shebang=shebang)
         self.vitals = Vitals(keys, housekeeping, shebang=shebang, acks=settings.write_acks)
+        self.dispatch = Dispatch(keys, link(), shebang=shebang, acks=settings.write_acks)
         self.leadership = Leadership(
             keys,
             housekeeping,

@@ -13,8 +13,9 @@ from registry.store.scripts import Call, Command, load_scripts
 
 # A slice of a large read: big enough to be quick, small enough that nobody behind it waits.
 _SLICE = 1000
-# How many resolutions of an agent's dependencies are kept, and for how long after the last, in milliseconds.
-_TRACES = 5
+TRACES = 10
+"""How many resolutions of an agent's dependencies are kept."""
+# For how long they are after the last, in milliseconds.
 _TRACE_LIFE = 24 * 3600 * 1000
 
 
@@ -32,13 +33,13 @@ class Wires:
         """Keep how an agent's dependencies were resolved, as JSON, unless the newest entry has the same digest."""
         call = self._trace.call(
             {"trace": self._keys.trace(agent_id)},
-            {"digest": digest, "entry": entry, "keep": _TRACES, "life": _TRACE_LIFE},
+            {"digest": digest, "entry": entry, "keep": TRACES, "life": _TRACE_LIFE},
         )
         await self._traces.submit(call)
 
-    async def traces(self, agent_id: str) -> list[bytes]:
-        """Return how an agent's dependencies were resolved lately, the newest first, as JSON."""
-        (reply,) = await self._link.exchange([("LRANGE", self._keys.trace(agent_id), 0, _TRACES - 1)])
+    async def traces(self, agent_id: str, most: int) -> list[bytes]:
+        """Return how an agent's dependencies were resolved lately, the newest first, at most so many, as JSON."""
+        (reply,) = await self._link.exchange([("LRANGE", self._keys.trace(agent_id), 0, most - 1)])
         return [entry.partition(b" ")[2] for entry in checked(reply)]
 
     def loads(self, agent_ids: Sequence[str]) -> "asyncio.Future[list[float | None]]":

@@ -40,7 +40,7 @@ MAY_IMPORT = {
 THIRD_PARTIES = {
     "click": {"command"},
     "fakeredis": {"store.connection"},
-    "httpx2": {"client.wire"},
+    "httpx2": {"client.wire", "api.mesh.outgoing"},
     # The official SDK and its types, an extra: one module, which is imported at the first call.
     "mcp": {"api.mcp_server"},
     "mcp_types": {"api.mcp_server"},

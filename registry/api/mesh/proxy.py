@@ -1,0 +1,210 @@
+"""Calls to agents passed on as they come, for those who reach the registry and not the agents."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from registry.api.mesh.headers import Headers, Passing
+from registry.api.mesh.outgoing import MOST, Answer, Ask, HttpLibraryMissingError, Outgoing, UnreachableError
+from registry.api.mesh.refusals import refuse
+from registry.api.watch import CONNECTION
+from registry.errors import RequestTooLarge
+from registry.service.addresses import Addresses
+
+LARGEST: Final = 16 * 1024 * 1024
+"""Bytes of a call's body, at most."""
+# Seconds that a call may take, connecting included: where it does not say, and at most.
+_USUAL: Final = 60
+_LONGEST: Final = 600
+
+# Decoded, and made of nothing that means anything in a URL: what is built from it cannot lead anywhere else.
+_TARGET: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})(/mcp(?:/[A-Za-z0-9._~-]+)*/?)")
+_DOTS: Final = re.compile(r"/\.\.?(?:/|$)")
+_FORM: Final = "Invalid target: expected /proxy/{host}:{port}/mcp, or a plain path below that"
+_OFF: Final = (
+    "This registry passes no calls on: REGISTRY_PROXY is false. Call the agent itself, as --use-proxy=false does"
+)
+_NO_LIBRARY: Final = (
+    "Passing calls on takes the extra: pip install 'mcp-mesh-registry[client]', or set REGISTRY_PROXY=false"
+)
+_BUSY: Final = f"This replica passes {MOST} calls on already; try again"
+
+
+class Proxy:
+    """Serves `/proxy/{host}:{port}/mcp`. Without `outgoing` it says that it does not.
+
+    What it reaches is what a registered agent announced, and there only `/mcp`; it keeps nothing and retries nothing.
+    """
+
+    def __init__(self, addresses: Addresses, outgoing: Outgoing | None, passing: Passing) -> None:
+        self._addresses = addresses
+        self._outgoing = outgoing
+        self._passing = passing
+        self._under_way = 0
+        self.routes = [Route("/proxy/{target:path}", self, methods=["GET", "POST"])]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one call on."""
+        if self._outgoing is None:
+            await refuse(send, 403, _OFF)
+        elif scope["method"] not in ("GET", "POST"):
+            await refuse(send, 405, "Calls are passed on by POST and GET", [(b"allow", b"GET, POST")])
+        elif (target := _read(scope)) is None:
+            await refuse(send, 400, _FORM)
+        elif (address := await self._addresses.find(*target[:2])) is None:
+            await refuse(send, 403, f"Target host '{target[0]}:{target[1]}' is not a registered agent")
+        elif self._under_way >= MOST:
+            await refuse(send, 503, _BUSY, [(b"retry-after", b"1")])
+        else:
+            self._under_way += 1
+            try:
+                call = _Call(scope, receive, send, self._passing)
+                await call.carry(self._outgoing, f"{address.url}{target[2]}")
+            finally:
+                self._under_way -= 1
+
+
+class _CallerGoneError(Exception):
+    """Whoever called is gone before the whole body had come."""
+
+
+class _Call:
+    """One call on its way: the body out as it comes in, the answer back as it comes."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, passing: Passing) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._passing = passing
+        self._sent = asyncio.Event()
+        self._began = self._streams = False
+        self._tail = b""
+
+    async def carry(self, outgoing: Outgoing, url: str) -> None:
+        """Make the call; give it up when the caller is gone. Raises RequestTooLarge."""
+        passing = asyncio.create_task(self._pass(outgoing, url))
+        gone = asyncio.create_task(self._gone())
+        try:
+            await asyncio.wait([passing, gone], return_when=asyncio.FIRST_COMPLETED)
+            if passing.done() and not passing.result():
+                await self._break_off(gone)
+        finally:
+            for task in (passing, gone):
+                task.cancel()
+            await asyncio.gather(passing, gone, return_exceptions=True)
+
+    async def _pass(self, outgoing: Outgoing, url: str) -> bool:
+        """Tell whether the caller has a whole answer, were it that there is none."""
+        budget = _budget(self._scope["headers"])
+        try:
+            async with asyncio.timeout(budget), outgoing.send(self._ask(url)) as answer:
+                await self._begin(answer)
+                async for part in answer.parts:
+                    self._tail = part[-4:]
+                    await self._send({"type": "http.response.body", "body": part, "more_body": True})
+            await self._send({"type": "http.response.body", "body": b""})
+        except _CallerGoneError:
+            return True
+        except HttpLibraryMissingError:
+            await refuse(self._send, 501, _NO_LIBRARY)
+        except (TimeoutError, UnreachableError) as error:
+            late = isinstance(error, TimeoutError)
+            if not self._began:
+                why = f"it did not answer within {budget}s" if late else str(error)
+                await refuse(self._send, 502, f"Failed to reach target agent: {why}")
+                return True
+            if not self._streams or not late:
+                return False
+            await self._send({"type": "http.response.body", "body": self._cut_short(budget)})
+        return True
+
+    def _ask(self, url: str) -> Ask:
+        headers = self._passing.asked(self._scope["headers"])
+        # What is passed on is passed on as it is.
+        headers.append((b"accept-encoding", b"identity"))
+        size = _size(self._scope["headers"])
+        if self._scope["method"] == "GET":
+            return Ask("GET", url, headers, None)
+        headers.append((b"transfer-encoding", b"chunked") if size is None else (b"content-length", b"%d" % size))
+        return Ask("POST", url, headers, self._body())
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        size, more = 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise _CallerGoneError
+            part, more = message.get("body", b""), message.get("more_body", False)
+            size += len(part)
+            if size > LARGEST:
+                raise _too_large()
+            if part:
+                yield part
+        self._sent.set()
+
+    async def _begin(self, answer: Answer) -> None:
+        headers: Headers = self._passing.answered(answer.headers)
+        kinds = [value for name, value in headers if name == b"content-type"]
+        self._streams = bool(kinds) and kinds[0].lower().startswith(b"text/event-stream")
+        if self._streams and all(name != b"x-accel-buffering" for name, _ in headers):
+            # nginx holds back what it proxies unless it is told not to.
+            headers.append((b"x-accel-buffering", b"no"))
+        self._began = True
+        # An agent may answer without having read all of the body.
+        self._sent.set()
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+
+    def _cut_short(self, budget: int) -> bytes:
+        """Return the comment that ends a stream. An event that is not whole stays so: no empty line comes after it."""
+        comment = b": mesh-proxy-timeout budget=%ds\n" % budget
+        if self._tail.endswith((b"\n\n", b"\r\n\r\n")) or not self._tail:
+            return comment + b"\n"
+        return comment if self._tail.endswith(b"\n") else b"\n" + comment
+
+    async def _gone(self) -> None:
+        """Wait until the caller is gone; while its body comes, whoever reads that will know."""
+        if self._scope["method"] == "POST":
+            await self._sent.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _break_off(self, gone: "asyncio.Task[None]") -> None:
+        """End an answer so that nobody takes it for whole."""
+        connection = self._scope.get("extensions", {}).get(CONNECTION)
+        if connection is None:
+            raise UnreachableError("the agent broke off its answer")
+        connection.abort()
+        await gone
+
+
+def _read(scope: Scope) -> tuple[str, int, str] | None:
+    """Return host, port and path of a target; None for what is not of that form."""
+    found = _TARGET.fullmatch(scope["path_params"]["target"])
+    if found is None or scope["query_string"] or _DOTS.search(found[3]) or not 0 < int(found[2]) < 1 << 16:
+        return None
+    return found[1].strip("[]"), int(found[2]), found[3]
+
+
+def _budget(headers: Sequence[tuple[bytes, bytes]]) -> int:
+    """Return the whole seconds a call may take."""
+    asked = next((value.strip() for name, value in headers if name == b"x-mesh-timeout"), b"")
+    seconds = int(asked) if asked.isdigit() and len(asked) < 10 else 0  # noqa: PLR2004
+    return min(seconds, _LONGEST) or _USUAL
+
+
+def _size(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
+    """Return how large the body is said to be. Raises RequestTooLarge."""
+    said = next((value for name, value in headers if name == b"content-length"), b"")
+    if not said.isdigit():
+        return None
+    if int(said) > LARGEST:
+        raise _too_large()
+    return int(said)
+
+
+def _too_large() -> RequestTooLarge:
+    return RequestTooLarge(f"The body is over the limit of {LARGEST} bytes; send less at once")

@@ -1,0 +1,199 @@
+"""What was decided about dependencies lately, stage by stage, in the words of mesh clients."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from registry.cache.view import View
+from registry.model.agent import Capability, Dependency
+from registry.model.resolution import Out, Pick, Ranking, Resolution
+from registry.service.discovery import Discovery, Freshness
+from registry.service.tags import tag_needs
+from registry.store.wires import TRACES, Wires
+
+Json = dict[str, Any]
+
+# Their stages, and which of ours each consists of.
+_STAGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "health": ("health", "draining", "required"),
+    "capability_match": ("namespace",),
+    "tags": ("tags",),
+    "version": ("version",),
+    "schema": ("schema",),
+}
+_REASONS: Final[Mapping[str, str]] = {
+    "health": "Unhealthy",
+    "draining": "Unavailable",
+    "required": "Unavailable",
+    "namespace": "OtherNamespace",
+    "tags": "MissingTag",
+    "version": "VersionConstraintFailed",
+    "schema": "SchemaIncompatible",
+}
+_BEST: Final = "HighestScoreThenVersion"
+_ANY_MODE: Final = "none"
+# With so many candidates there was something to choose.
+_CHOICE: Final = 2
+
+
+def facts(view: View, resolution: Resolution, ranking: Callable[[Pick], Ranking], most: int) -> dict[str, list[Json]]:
+    """Return for each dependency what an explanation of it does not say: how schemas match, which tags are missing.
+
+    By function and in order, as the explanation has them.
+    """
+    found: dict[str, list[Json]] = {}
+    for pick in resolution.picks:
+        need, why = pick.need, {}
+        for out in ranking(pick).out[:most]:
+            fact = _fact(view, need, out)
+            if fact:
+                why[f"{out.agent_id}:{out.tool_name}"] = fact
+        shown: Json = {} if need.schema_wanted is None else {"mode": need.schema_wanted[0]}
+        found.setdefault(pick.function, []).append(shown | ({"why": why} if why else {}))
+    return found
+
+
+def _fact(view: View, need: Dependency, out: Out) -> Json:
+    capability = _capability(view, need, out)
+    if capability is None:
+        return {}
+    if out.stage == "tags":
+        return tag_needs(need.tags or ()).misses(frozenset(capability.tags))
+    if out.stage == "schema" and need.schema_wanted is not None:
+        mode, wanted, _ = need.schema_wanted
+        return {"consumer_hash": wanted, "mode": mode, "producer_hash": capability.output_hash, "reason": out.reason}
+    return {}
+
+
+def _capability(view: View, need: Dependency, out: Out) -> Capability | None:
+    record = view.records.get(out.agent_id)
+    for capability in () if record is None else record.agent.profile.capabilities:
+        if (capability.name, capability.tool) == (need.capability, out.tool_name):
+            return capability
+    return None
+
+
+class Auditing:
+    """Tells of an agent's dependencies what mesh clients call events, from the traces of its resolutions."""
+
+    def __init__(self, discovery: Discovery, wires: Wires) -> None:
+        self._discovery = discovery
+        self._wires = wires
+
+    async def events(self, agent_id: str, function: str | None, limit: int) -> list[Json]:
+        """Return at most `limit` events, the newest first; of one function where that is named.
+
+        There is one where there was a choice, where somebody fell out and nobody was left, and where another provider
+        was chosen than in the event before; never the same twice in a row. What an agent was not told is no event.
+        """
+        view, _ = await self._discovery.view(Freshness(0))
+        record = view.records.get(agent_id)
+        name = agent_id if record is None else orjson.loads(record.agent.spec).get("name", agent_id)
+        entries = [orjson.loads(entry) for entry in await self._wires.traces(agent_id, TRACES)]
+        found = [
+            event | {"agent_id": agent_id, "agent_name": name}
+            for event in _events(agent_id, reversed(entries))
+            if function in (None, event["function_name"])
+        ]
+        return found[::-1][:limit]
+
+
+def _events(agent_id: str, entries: Iterator[Json]) -> Iterator[Json]:
+    """Give the events of an agent, the oldest first."""
+    last: dict[tuple[str, int], Json] = {}
+    chosen_by: dict[tuple[str, int], str] = {}
+    for entry in entries:
+        for function, needs in entry["explanation"].items():
+            known = entry.get("facts", {}).get(function, ())
+            for index, need in enumerate(needs):
+                key = function, index
+                data = _data(need, known[index] if index < len(known) else {})
+                if not _is_event(need, data, last.get(key)):
+                    continue
+                last[key] = data
+                shown: Json = {"consumer": agent_id, "dep_index": index, **data}
+                if key in chosen_by:
+                    shown["prior_chosen"] = chosen_by[key]
+                if "chosen" in data:
+                    chosen_by[key] = data["chosen"]["agent_id"]
+                yield {
+                    "event_type": "dependency_resolved" if "chosen" in data else "dependency_unresolved",
+                    "function_name": function,
+                    "timestamp": entry["timestamp"],
+                    "data": shown,
+                }
+
+
+def _is_event(need: Json, data: Json, before: Json | None) -> bool:
+    if data == before:
+        return False
+    considered: int = need["considered"]
+    another = before is not None and _chosen(before) != _chosen(data)
+    return considered >= _CHOICE or another or (considered > 0 and "chosen" not in data)
+
+
+def _chosen(data: Json) -> str | None:
+    chosen: Json = data.get("chosen", {})
+    return chosen.get("agent_id")
+
+
+def _data(need: Json, known: Json) -> Json:
+    """Return what an event says of one dependency, but for what came before it."""
+    spec: Json = {"capability": need["capability"], "schema_mode": known.get("mode", _ANY_MODE)}
+    if need.get("tags"):
+        # Mesh clients know of no lists among tags.
+        spec["tags"] = [tag if isinstance(tag, str) else "|".join(tag) for tag in need["tags"]]
+    if need.get("version"):
+        spec["version_constraint"] = need["version"]
+    candidates = need["candidates"]
+    data: Json = {"spec": spec, "stages": _stages(need, known.get("why", {}))}
+    if need["considered"] > len(candidates):
+        data["considered"] = need["considered"]
+    if need["chosen"] is not None:
+        chosen = need["chosen"]
+        data["chosen"] = {
+            "agent_id": chosen["agent_id"],
+            "endpoint": chosen["endpoint"],
+            "function_name": chosen["tool_name"],
+        }
+    return data
+
+
+def _stages(need: Json, why: Mapping[str, Json]) -> list[Json]:
+    """Return who was left after each stage and who fell out, up to the one after which nobody was left."""
+    candidates = need["candidates"]
+    kept = sorted(candidates, key=lambda each: (each["agent_id"], each["tool_name"]))
+    stages: list[Json] = []
+    for stage, ours in _STAGES.items():
+        evicted = [each for each in kept if each["stage"] in ours]
+        kept = [each for each in kept if each["stage"] not in ours]
+        shown: Json = {"stage": stage, "kept": _ids(kept)}
+        if evicted:
+            shown["evicted"] = [_evicted(each, need, why.get(_id(each), {})) for each in evicted]
+        stages.append(shown)
+        if not kept:
+            return stages
+    ranked = _ids([each for each in candidates if each["stage"] in ("chosen", "choice")])
+    reason = _BEST if need["strategy"] == "best" else need["strategy"]
+    return [*stages, {"stage": "tiebreaker", "kept": ranked, "chosen": ranked[0], "reason": reason}]
+
+
+def _evicted(candidate: Json, need: Json, known: Json) -> Json:
+    stage, details = candidate["stage"], known
+    if stage == "health":
+        details = {"status": candidate["status"]}
+    elif stage == "version":
+        details = {"constraint": need["version"], "version": candidate["version"]}
+    elif not known:
+        details = {"reason": candidate["reason"]}
+    reason = "ExtraTagDisallowed" if "disallowed" in known else _REASONS[stage]
+    return {"id": _id(candidate), "reason": reason, "details": details}
+
+
+def _ids(candidates: Sequence[Json]) -> list[str]:
+    return [_id(each) for each in candidates]
+
+
+def _id(candidate: Json) -> str:
+    return f"{candidate['agent_id']}:{candidate['tool_name']}"
