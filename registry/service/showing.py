@@ -23,6 +23,8 @@ _DERIVED: Final = frozenset(
     {
         *("inputSchemaCanonical", "inputSchemaHash", "outputSchema", "outputSchemaCanonical", "outputSchemaHash"),
         "schemaWarnings",
+        # What it needs is shown with what that resolves to; here meshctl reads names alone, and fails on anything else.
+        "dependencies",
     }
 )
 # What is shown where an agent says nothing of it.
