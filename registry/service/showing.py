@@ -58,6 +58,8 @@ class Showing:
         for capability, each in zip(agent.profile.capabilities, shown["capabilities"], strict=True):
             for name in _DERIVED & each.keys():
                 del each[name]
+            if "llm_filter" in each:
+                each["llm_filter"] = _filter(each["llm_filter"])
             reason = self._unavailable(view, agent, capability)
             each |= {"tags": capability.tags, "description": capability.description, "available": reason is None}
             if reason is not None:
@@ -92,6 +94,14 @@ class Showing:
         asked = [f"tags=[{' '.join(tags)}]"] if tags else []
         asked += [f"version {need.version}"] if need.version else []
         return f"unresolved (no provider matches {', '.join(asked)})" if asked else "unresolved"
+
+
+def _filter(sent: Any) -> Any:
+    """Return a filter in which no entry is a bare name: meshctl fails on these, and shows nobody any more."""
+    if not isinstance(sent, dict) or not isinstance(sent.get("filter"), list):
+        return sent
+    entries = [{"capability": each} if isinstance(each, str) else each for each in sent["filter"]]
+    return sent | {"filter": entries}
 
 
 def _resolution(pick: Pick) -> Json:
