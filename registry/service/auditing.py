@@ -1,14 +1,18 @@
 """What was decided about dependencies lately, stage by stage, in the words of mesh clients."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
-from registry.cache.view import View
+from registry.cache.view import Record, View
 from registry.model.agent import Capability, Dependency
 from registry.model.resolution import Out, Pick, Ranking, Resolution
-from registry.service.discovery import Discovery, Freshness
+from registry.model.wire import rfc3339
+from registry.service.discovery import NEWEST, Discovery
+from registry.service.explaining import MOST_TRACED, explanation
+from registry.service.resolution import Resolutions
+from registry.service.rules import PLAIN
 from registry.service.tags import tag_needs
 from registry.store.wires import TRACES, Wires
 
@@ -75,31 +79,56 @@ def _capability(view: View, need: Dependency, out: Out) -> Capability | None:
 
 
 class Auditing:
-    """Tells of an agent's dependencies what mesh clients call events, from the traces of its resolutions."""
+    """Tells of an agent's dependencies what mesh clients call events, from the traces of its resolutions.
 
-    def __init__(self, discovery: Discovery, wires: Wires) -> None:
+    What has come of them since the agent was last told something else is seen when it is asked for: its answer may be
+    the same for another reason.
+    """
+
+    def __init__(self, discovery: Discovery, resolutions: Resolutions, wires: Wires) -> None:
         self._discovery = discovery
+        self._resolutions = resolutions
         self._wires = wires
 
     async def events(self, agent_id: str, function: str | None, limit: int) -> list[Json]:
         """Return at most `limit` events, the newest first; of one function where that is named.
 
         There is one where there was a choice, where somebody fell out and nobody was left, and where another provider
-        was chosen than in the event before; never the same twice in a row. What an agent was not told is no event.
+        was chosen than in the event before; never the same twice in a row.
         """
-        view, _ = await self._discovery.view(Freshness(0))
+        traces = await self._wires.traces(agent_id, TRACES)
+        entries = [orjson.loads(entry) for entry in reversed(traces)]
+        view, _ = await self._discovery.view(NEWEST)
         record = view.records.get(agent_id)
-        name = agent_id if record is None else orjson.loads(record.agent.spec).get("name", agent_id)
-        entries = [orjson.loads(entry) for entry in await self._wires.traces(agent_id, TRACES)]
+        name = agent_id
+        if record is not None:
+            name = orjson.loads(record.agent.spec).get("name", agent_id)
+            if record.agent.status in PLAIN.alive:
+                entries.append(self._present(view, record))
         found = [
-            event | {"agent_id": agent_id, "agent_name": name}
-            for event in _events(agent_id, reversed(entries))
+            {"agent_id": agent_id, "agent_name": name, **event}
+            for event in _events(agent_id, entries)
             if function in (None, event["function_name"])
         ]
         return found[::-1][:limit]
 
+    def _present(self, view: View, record: Record) -> Json:
+        """Return what would be kept now, as of the last change that it can have come from."""
+        resolution = self._resolutions.of(view, record)
 
-def _events(agent_id: str, entries: Iterator[Json]) -> Iterator[Json]:
+        def ranking(pick: Pick) -> Ranking:
+            return self._resolutions.ranking(view, record.agent, pick.need)
+
+        # A resource version is the moment of its change, in milliseconds.
+        since = max(record.agent.spec_version, *(view.moved(name) for name in resolution.names), 0)
+        return {
+            "timestamp": rfc3339(since),
+            "explanation": explanation(resolution, ranking),
+            "facts": facts(view, resolution, ranking, MOST_TRACED),
+        }
+
+
+def _events(agent_id: str, entries: Iterable[Json]) -> Iterator[Json]:
     """Give the events of an agent, the oldest first."""
     last: dict[tuple[str, int], Json] = {}
     chosen_by: dict[tuple[str, int], str] = {}
