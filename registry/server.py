@@ -17,6 +17,8 @@ from registry.errors import StartupError
 
 # Longer than any balancer keeps an idle connection, so that it is the balancer that closes it.
 _KEEP_ALIVE = 75
+# How a client begins that takes this for HTTPS.
+_TLS = b"\x16\x03"
 # What a request in flight may still take once the process was told to stop.
 _GRACE = 3
 
@@ -24,7 +26,17 @@ _GRACE = 3
 class _Protocol(HttpToolsProtocol):
     """uvicorn's protocol, which also shows streams the connection under them."""
 
+    _spoke = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived; who begins with TLS tries plain HTTP next, and is nothing to warn of."""
+        if not self._spoke and data.startswith(_TLS):
+            self.transport.close()
+            return
+        super().data_received(data)
+
     def on_message_begin(self) -> None:
+        self._spoke = True
         super().on_message_begin()
         self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]
 

@@ -22,7 +22,7 @@ _USUAL: Final = 60
 _LONGEST: Final = 600
 
 # Decoded, and made of nothing that means anything in a URL: what is built from it cannot lead anywhere else.
-_TARGET: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})(/mcp(?:/[A-Za-z0-9._~-]+)*/?)")
+_TARGET: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})(/mcp(?:/[A-Za-z0-9._~-]+)*/?)")
 _DOTS: Final = re.compile(r"/\.\.?(?:/|$)")
 _FORM: Final = "Invalid target: expected /proxy/{host}:{port}/mcp, or a plain path below that"
 _OFF: Final = (
@@ -56,7 +56,8 @@ class Proxy:
         elif (target := _read(scope)) is None:
             await refuse(send, 400, _FORM)
         elif (address := await self._addresses.find(*target[:2])) is None:
-            await refuse(send, 403, f"Target host '{target[0]}:{target[1]}' is not a registered agent")
+            asked = scope["path_params"]["target"].partition("/")[0]
+            await refuse(send, 403, f"Target host {asked!r} is not a registered agent")
         elif self._under_way >= MOST:
             await refuse(send, 503, _BUSY, [(b"retry-after", b"1")])
         else:
@@ -184,7 +185,7 @@ class _Call:
 def _read(scope: Scope) -> tuple[str, int, str] | None:
     """Return host, port and path of a target; None for what is not of that form."""
     found = _TARGET.fullmatch(scope["path_params"]["target"])
-    if found is None or scope["query_string"] or _DOTS.search(found[3]) or not 0 < int(found[2]) < 1 << 16:
+    if found is None or scope["query_string"] or _DOTS.search(found[3]) or int(found[2]) >= 1 << 16:
         return None
     return found[1].strip("[]"), int(found[2]), found[3]
 
