@@ -71,6 +71,7 @@ class Registry:
     feed: Feed
     watching: Watching
     sweeping: Sweeping
+    proxy: Proxy
     data: str
 
 
@@ -132,7 +133,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
             asyncio.create_task(every(_EVERY_SECOND, "address", server.look, longest=_EVERY_SECOND, on_error=failed)),
         ]
         try:
-            yield Registry(api, scrape, overview, feed, watching, sweeping, data)
+            yield Registry(api, scrape, overview, feed, watching, sweeping, proxy, data)
         finally:
             await asyncio.gather(*map(_cancel, loops))
             await outgoing.close()

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 MOST: Final = 100
 """How many requests are under way at a time, at most."""
-# Seconds until a connection is there, and until one that nobody uses is closed.
+# Seconds until a connection is there, and until one that nobody uses is closed: before agents close it, after 5 s.
 _CONNECT: Final = 10.0
-_IDLE: Final = 5.0
+_IDLE: Final = 2.0
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -38,13 +38,14 @@ class Proxy:
     """Serves `/proxy/{host}:{port}/mcp`. Without `outgoing` it says that it does not.
 
     What it reaches is what a registered agent announced, and there only `/mcp`; it keeps nothing and retries nothing.
+    `under_way` counts the calls that are being passed on.
     """
 
     def __init__(self, addresses: Addresses, outgoing: Outgoing | None, passing: Passing) -> None:
         self._addresses = addresses
         self._outgoing = outgoing
         self._passing = passing
-        self._under_way = 0
+        self.under_way = 0
         self.routes = [Route("/proxy/{target:path}", self, methods=["GET", "POST"])]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,15 +59,15 @@ class Proxy:
         elif (address := await self._addresses.find(*target[:2])) is None:
             asked = scope["path_params"]["target"].partition("/")[0]
             await refuse(send, 403, f"Target host {asked!r} is not a registered agent")
-        elif self._under_way >= MOST:
+        elif self.under_way >= MOST:
             await refuse(send, 503, _BUSY, [(b"retry-after", b"1")])
         else:
-            self._under_way += 1
+            self.under_way += 1
             try:
                 call = _Call(scope, receive, send, self._passing)
                 await call.carry(self._outgoing, f"{address.url}{target[2]}")
             finally:
-                self._under_way -= 1
+                self.under_way -= 1
 
 
 class _CallerGoneError(Exception):
