@@ -214,6 +214,7 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callabl
             handing_over = asyncio.create_task(_part(registry.sweeping.resign()))
             await _linger(settings.drain_wait.total_seconds(), stop, listener)
             registry.watching.close()
+            registry.proxy.close()
             log.info("stopping: requests in flight are finished, streams end with a bookmark")
             await asyncio.gather(handing_over, *(each.stop() for each in (listener, scrape) if each is not None))
         await _cancel(opening)

@@ -1,6 +1,7 @@
 """Calls passed on to agents: as they come, to nobody but agents, and never longer than they may take."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator
 
@@ -486,18 +487,34 @@ async def test_only_so_many_calls_are_passed_on_at_a_time(served: Served, monkey
         assert (await served.client.post(path, json=CALL)).json() == {"ok": True}
 
 
-async def test_a_registry_that_stops_ends_the_calls_it_passes_on(redis_url: str) -> None:
-    """Within its grace, however long the agent would take; nothing stays behind."""
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (b"", b"This replica is going down; try another one"),
+        (SSE + EVENT, b": mesh-proxy-shutdown\n\n\r\n0\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", b"\r\n\r\n{"),
+    ],
+    ids=["nothing yet", "events", "half an answer"],
+)
+async def test_a_replica_that_stops_ends_the_calls_it_passes_on(
+    redis_url: str, caplog: pytest.LogCaptureFixture, said: bytes, expected: bytes
+) -> None:
+    """After two seconds, however long the agent would take, and each caller sees what it has not got."""
 
     async def reply(_asked: Asked, writer: asyncio.StreamWriter) -> None:
-        writer.write(SSE + EVENT)
+        writer.write(said)
 
-    async with a_stand_in(reply) as agent:
-        async with serving(redis_url) as served, a_line(served.url) as line:
+    async with a_stand_in(reply) as agent, contextlib.AsyncExitStack() as callers:
+        async with serving(redis_url) as served:
+            line = await callers.enter_async_context(a_line(served.url))
             line.send("POST", await registered(served.client, agent), CALL)
             await async_wait_until(lambda: agent.asked, description="the agent is asked")
 
+        got = await line._reader.read()
         await async_wait_until(lambda: agent.left == 1, description="the agent's connection ends")
+
+    assert expected in got
+    assert caplog.records == []
 
 
 async def test_a_registry_that_is_passive_says_how_to_call(redis_url: str) -> None:

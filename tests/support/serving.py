@@ -35,5 +35,6 @@ async def serving(redis_url: str, **fields: Any) -> AsyncIterator[Served]:
                     yield Served(registry, listener.url, client)
             finally:
                 registry.watching.close()
+                registry.proxy.close()
                 async with asyncio.timeout(10):
                     await listener.stop()

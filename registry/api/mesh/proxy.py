@@ -20,11 +20,14 @@ LARGEST: Final = 16 * 1024 * 1024
 # Seconds that a call may take, connecting included: where it does not say, and at most.
 _USUAL: Final = 60
 _LONGEST: Final = 600
+# Seconds that calls under way have when the replica stops: less than the server gives to any request.
+_FAREWELL: Final = 2.0
 
 # Decoded, and made of nothing that means anything in a URL: what is built from it cannot lead anywhere else.
 _TARGET: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})(/mcp(?:/[A-Za-z0-9._~-]+)*/?)")
 _DOTS: Final = re.compile(r"/\.\.?(?:/|$)")
 _FORM: Final = "Invalid target: expected /proxy/{host}:{port}/mcp, or a plain path below that"
+_FAILED: Final = "Failed to reach target agent: "
 _OFF: Final = (
     "This registry passes no calls on: REGISTRY_PROXY is false. Call the agent itself, as --use-proxy=false does"
 )
@@ -32,6 +35,7 @@ _NO_LIBRARY: Final = (
     "Passing calls on takes the extra: pip install 'mcp-mesh-registry[client]', or set REGISTRY_PROXY=false"
 )
 _BUSY: Final = f"This replica passes {MOST} calls on already; try again"
+_CLOSING: Final = "This replica is going down; try another one"
 
 
 class Proxy:
@@ -46,6 +50,7 @@ class Proxy:
         self._outgoing = outgoing
         self._passing = passing
         self.under_way = 0
+        self._closing = asyncio.Event()
         self.routes = [Route("/proxy/{target:path}", self, methods=["GET", "POST"])]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,15 +64,21 @@ class Proxy:
         elif (address := await self._addresses.find(*target[:2])) is None:
             asked = scope["path_params"]["target"].partition("/")[0]
             await refuse(send, 403, f"Target host {asked!r} is not a registered agent")
+        elif self._closing.is_set():
+            await refuse(send, 503, _CLOSING, [(b"retry-after", b"1")])
         elif self.under_way >= MOST:
             await refuse(send, 503, _BUSY, [(b"retry-after", b"1")])
         else:
             self.under_way += 1
             try:
-                call = _Call(scope, receive, send, self._passing)
+                call = _Call(scope, receive, send, self._passing, self._closing)
                 await call.carry(self._outgoing, f"{address.url}{target[2]}")
             finally:
                 self.under_way -= 1
+
+    def close(self) -> None:
+        """Take no more calls, and let those under way end within two seconds."""
+        self._closing.set()
 
 
 class _CallerGoneError(Exception):
@@ -77,27 +88,34 @@ class _CallerGoneError(Exception):
 class _Call:
     """One call on its way: the body out as it comes in, the answer back as it comes."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, passing: Passing) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, passing: Passing, closing: asyncio.Event) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._passing = passing
+        self._closing = closing
         self._sent = asyncio.Event()
         self._began = self._streams = False
         self._tail = b""
 
     async def carry(self, outgoing: Outgoing, url: str) -> None:
-        """Make the call; give it up when the caller is gone. Raises RequestTooLarge."""
+        """Make the call; give it up when the caller is gone, or the replica is going. Raises RequestTooLarge."""
         passing = asyncio.create_task(self._pass(outgoing, url))
-        gone = asyncio.create_task(self._gone())
+        gone, parting = asyncio.create_task(self._gone()), asyncio.create_task(self._part())
         try:
-            await asyncio.wait([passing, gone], return_when=asyncio.FIRST_COMPLETED)
-            if passing.done() and not passing.result():
+            await asyncio.wait([passing, gone, parting], return_when=asyncio.FIRST_COMPLETED)
+            if not passing.done():
+                passing.cancel()
+                await asyncio.gather(passing, return_exceptions=True)
+                whole = gone.done() or await self._end(503, _CLOSING, b"shutdown")
+            else:
+                whole = passing.result()
+            if not whole:
                 await self._break_off(gone)
         finally:
-            for task in (passing, gone):
+            for task in (passing, gone, parting):
                 task.cancel()
-            await asyncio.gather(passing, gone, return_exceptions=True)
+            await asyncio.gather(passing, gone, parting, return_exceptions=True)
 
     async def _pass(self, outgoing: Outgoing, url: str) -> bool:
         """Tell whether the caller has a whole answer, were it that there is none."""
@@ -113,15 +131,20 @@ class _Call:
             return True
         except HttpLibraryMissingError:
             await refuse(self._send, 501, _NO_LIBRARY)
-        except (TimeoutError, UnreachableError) as error:
-            late = isinstance(error, TimeoutError)
-            if not self._began:
-                why = f"it did not answer within {budget}s" if late else str(error)
-                await refuse(self._send, 502, f"Failed to reach target agent: {why}")
-                return True
-            if not self._streams or not late:
-                return False
-            await self._send({"type": "http.response.body", "body": self._cut_short(budget)})
+        except TimeoutError:
+            return await self._end(502, f"{_FAILED}it did not answer within {budget}s", b"timeout budget=%ds" % budget)
+        except UnreachableError as error:
+            return await self._end(502, f"{_FAILED}{error}", None)
+        return True
+
+    async def _end(self, status: int, sentence: str, comment: bytes | None) -> bool:
+        """End what has no end of its own: refuse it, or say in a stream why it is over; tell whether that is whole."""
+        if not self._began:
+            await refuse(self._send, status, sentence)
+        elif not self._streams or comment is None:
+            return False
+        else:
+            await self._send({"type": "http.response.body", "body": self._cut_short(comment)})
         return True
 
     def _ask(self, url: str) -> Ask:
@@ -160,9 +183,9 @@ class _Call:
         self._sent.set()
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
 
-    def _cut_short(self, budget: int) -> bytes:
+    def _cut_short(self, why: bytes) -> bytes:
         """Return the comment that ends a stream. An event that is not whole stays so: no empty line comes after it."""
-        comment = b": mesh-proxy-timeout budget=%ds\n" % budget
+        comment = b": mesh-proxy-%s\n" % why
         if self._tail.endswith((b"\n\n", b"\r\n\r\n")) or not self._tail:
             return comment + b"\n"
         return comment if self._tail.endswith(b"\n") else b"\n" + comment
@@ -173,6 +196,11 @@ class _Call:
             await self._sent.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    async def _part(self) -> None:
+        """Wait until the replica goes, and the call has had its time since."""
+        await self._closing.wait()
+        await asyncio.sleep(_FAREWELL)
 
     async def _break_off(self, gone: "asyncio.Task[None]") -> None:
         """End an answer so that nobody takes it for whole."""
