@@ -20,7 +20,7 @@ from tests.support.lua_headers import read_header
 
 KEYS = Keys("mesh")
 AGENT = KEYS.agent("").decode()
-TEXTS = ("version", "history", "leader", "epoch", "pulse", "outage", "rewind")
+TEXTS = ("version", "history", "leader", "epoch", "pulse", "outage", "rewind", "paused")
 ZSETS = ("heartbeats", "deadlines", "silent")
 HASHES = ("counters", "hold", "required")
 TRACE = KEYS.trace("").decode()

@@ -73,3 +73,22 @@ def test_each_row_scores_as_promised(needs: tuple[str | tuple[str, ...], ...], t
 def test_what_does_not_do_says_why(needs: tuple[str | tuple[str, ...], ...], tags: Tags, says: str) -> None:
     """In words for people."""
     assert tag_needs(needs).judge(frozenset(tags)).lacks == says
+
+
+@pytest.mark.parametrize(
+    ("needs", "tags", "misses"),
+    [
+        (("a", "b", "+c"), {"b"}, {"missing": ["a"]}),
+        (("a", "b"), NONE, {"missing": ["a", "b"]}),
+        (("a", "-x", "-y"), {"x", "y"}, {"disallowed": ["x", "y"]}),
+        ((("a", "+b"),), {"c"}, {"missing_one_of": ["a", "b"]}),
+        ((("a",), "b"), {"b"}, {"missing": ["a"]}),
+        (("a", ("b", "c")), {"a", "c"}, {}),
+    ],
+    ids=str,
+)
+def test_what_does_not_do_tells_its_tags(
+    needs: tuple[str | tuple[str, ...], ...], tags: Tags, misses: dict[str, list[str]]
+) -> None:
+    """Those that are excluded first, then all that are missing, then the first list of which none is there."""
+    assert tag_needs(needs).misses(frozenset(tags)) == misses

@@ -24,9 +24,10 @@ async def test_a_load_is_what_was_told_last(store: Store, raw: redis.Redis) -> N
 
 
 async def test_a_trace_holds_the_last_resolutions(store: Store) -> None:
-    """Newest first, each digest once in a row, five at most."""
-    for digest in ("d1", "d1", "d2", "d1", "d3", "d4", "d5"):
+    """Newest first, each digest once in a row, ten at most."""
+    for digest in ("d1", "d1", "d2", "d1", "d3", "d4", "d5", "d6", "d7", "d8", "d9", "d0"):
         await store.wires.keep_trace("a", digest, b'"%s"' % digest.encode())
 
-    assert await store.wires.traces("a") == [b'"d5"', b'"d4"', b'"d3"', b'"d1"', b'"d2"']
-    assert await store.wires.traces("nobody") == []
+    assert await store.wires.traces("a", 3) == [b'"d0"', b'"d9"', b'"d8"']
+    assert len(await store.wires.traces("a", 100)) == 10
+    assert await store.wires.traces("nobody", 3) == []
