@@ -74,6 +74,11 @@ class Registry:
     proxy: Proxy
     data: str
 
+    def end(self) -> None:
+        """Let go of streams and of calls that are passed on, which would last longer than a stopping server waits."""
+        self.watching.close()
+        self.proxy.close()
+
 
 @contextlib.asynccontextmanager
 async def open_server(settings: Settings) -> AsyncIterator[tuple[Server, str]]:
@@ -213,8 +218,7 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callabl
             # The lead goes first: whoever takes it need not wait for balancers, nor for what is in flight here.
             handing_over = asyncio.create_task(_part(registry.sweeping.resign()))
             await _linger(settings.drain_wait.total_seconds(), stop, listener)
-            registry.watching.close()
-            registry.proxy.close()
+            registry.end()
             log.info("stopping: requests in flight are finished, streams end with a bookmark")
             await asyncio.gather(handing_over, *(each.stop() for each in (listener, scrape) if each is not None))
         await _cancel(opening)

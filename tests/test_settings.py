@@ -75,6 +75,7 @@ def test_without_any_variable_the_defaults_hold_and_nobody_is_warned() -> None:
         "encryption_key": None,
         "isolate_namespaces": True,
         "proxy": True,
+        "propagate_headers": (),
         "security_contexts": BUILT_IN,
     }
 
@@ -135,6 +136,8 @@ def test_each_field_has_its_own_variable_and_one_sentence() -> None:
         ("LEADER_ELECTION_LEASE_DURATION", "1m", "lease_duration", timedelta(minutes=1)),
         ("LEADER_ELECTION_RENEW_DEADLINE", "12s", "renew_deadline", timedelta(seconds=12)),
         ("LEADER_ELECTION_RETRY_PERIOD", "1s", "retry_period", timedelta(seconds=1)),
+        ("REGISTRY_PROXY", "off", "proxy", False),
+        ("REGISTRY_PROPAGATE_HEADERS", "X-Request-ID, x-tenant-*", "propagate_headers", ("x-request-id", "x-tenant-*")),
         ("REGISTRY_SECURITY_CONTEXTS", "pci=encryption+audit, open", "security_contexts", BUILT_IN | OWN),
         ("REGISTRY_SECURITY_CONTEXTS", "high_security=audit", "security_contexts", BUILT_IN | LOWERED),
     ],
@@ -202,6 +205,9 @@ def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, valu
         ("REGISTRY_THRESHOLDS", "a=30/90", "in 'a=30/90' expected a duration with a unit"),
         ("REGISTRY_THRESHOLDS", "=1s/2s", "in '=1s/2s' expected a name without blanks that occurs once"),
         ("REGISTRY_THRESHOLDS", "a=1s/2s,a=1s/3s", "in 'a=1s/3s' expected a name without blanks that occurs"),
+        ("REGISTRY_PROPAGATE_HEADERS", "x a", "expected names of headers joined by commas"),
+        ("REGISTRY_PROPAGATE_HEADERS", "x-*-y", "expected names of headers joined by commas"),
+        ("REGISTRY_PROPAGATE_HEADERS", "*", "expected names of headers joined by commas"),
         ("REGISTRY_SECURITY_CONTEXTS", "pci=", "in 'pci=' expected capabilities joined by +"),
         ("REGISTRY_SECURITY_CONTEXTS", "pci=a++b", "in 'pci=a++b' expected capabilities joined by +"),
         ("REGISTRY_SECURITY_CONTEXTS", "p q=a", "in 'p q=a' expected a name without blanks that occurs once"),
@@ -410,6 +416,7 @@ def test_the_start_up_log_shows_every_setting_as_it_would_be_set() -> None:
         "REGISTRY_THRESHOLDS": "a=30s/1m30s",
         "REGISTRY_SECURITY_CONTEXTS": "pci=audit+encryption,open",
         "ENABLE_LEADER_ELECTION": "off",
+        "REGISTRY_PROPAGATE_HEADERS": "x-a,x-b-*",
     }
     settings, _ = read_settings(environ)
 
@@ -421,6 +428,7 @@ def test_the_start_up_log_shows_every_setting_as_it_would_be_set() -> None:
     assert (shown["auth_token"], shown["redis_url"], shown["metrics_port"]) == ("unset", "unset", "unset")
     assert (shown["leader_election"], shown["thresholds"]) == ("false", "a=30s/1m30s")
     assert "pci=audit+encryption,open" in shown["security_contexts"]
+    assert shown["propagate_headers"] == "x-a,x-b-*"
 
 
 @pytest.mark.parametrize(

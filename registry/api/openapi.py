@@ -50,7 +50,7 @@ _MESSAGE = {
     },
     "required": ["jsonrpc", "method"],
 }
-_ID = {"name": "agent_id", "in": "path", "required": True, "schema": _TEXT}
+_ID = ("agent_id",)
 _FRESH = (
     ("resource_version", "0: whatever this replica holds; N: not older than N; else the newest"),
     ("resource_version_match", "Exact or NotOlderThan, with a resource_version"),
@@ -107,10 +107,21 @@ _SELECT = (
     ("zone", "with local: agents with this label zone come first"),
     *_FRESH[:1],
 )
+_EVENTS = (
+    ("agent_id", "of this agent's dependencies"),
+    ("function_name", "of this function alone"),
+    ("limit", "how many, the newest first"),
+)
+_SCHEMAS = (("limit", "how many, those that came last first"),)
+_CLAIM = {"type": "object", "properties": {"capability": _TEXT, "instance_id": _TEXT}, "required": ["capability"]}
 
 
-def _operation(summary: str, *, body: Any = None, path: bool = False, query: tuple[tuple[str, str], ...] = ()) -> Any:
-    parameters = [_ID] if path else []
+def _operation(
+    summary: str, *, body: Any = None, path: tuple[str, ...] = (), query: tuple[tuple[str, str], ...] = ()
+) -> Any:
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": _TEXT} for name in path
+    ]
     parameters += [{"name": name, "in": "query", "description": says, "schema": _TEXT} for name, says in query]
     operation: dict[str, Any] = {
         "summary": summary,
@@ -150,20 +161,20 @@ def _paths() -> dict[str, Any]:
             for verb, says in _SHIFTS
         },
         **{
-            f"/agents/{{agent_id}}/{verb}": {"post": _operation(f"{says} an agent", path=True)}
-            for verb, says in _SHIFTS
+            f"/agents/{{agent_id}}/{verb}": {"post": _operation(f"{says} an agent", path=_ID)} for verb, says in _SHIFTS
         },
         "/agents/{agent_id}": {
-            "get": _operation("Show an agent", path=True, query=_FRESH[:1]),
-            "delete": _operation("Unregister an agent", path=True),
+            "get": _operation("Show an agent", path=_ID, query=_FRESH[:1]),
+            "delete": _operation("Unregister an agent", path=_ID),
         },
-        "/agents/{agent_id}/status": {"get": _operation("Show an agent's status", path=True, query=_FRESH[:1])},
+        "/agents/{agent_id}/status": {"get": _operation("Show an agent's status", path=_ID, query=_FRESH[:1])},
         **_dependency_paths(),
+        **_mesh_paths(),
         "/capabilities": {"get": _operation("Search capabilities", query=_CAPABILITY_FILTERS)},
         "/heartbeat": {"post": _operation("Send a heartbeat", body=HEARTBEAT_SCHEMA)},
         "/heartbeats": {"post": _operation("Send many heartbeats", body=_many("agent_ids", _TEXT, 1000))},
         "/health": {"get": _operation("How the registry is")},
-        "/health/{agent_id}": {"get": _operation("How an agent is", path=True)},
+        "/health/{agent_id}": {"get": _operation("How an agent is", path=_ID)},
         "/ready": {"get": _operation("Whether this replica should get requests")},
         "/admin/sweep/release": {"post": _operation("End the hold of a mass silence")},
         "/metrics": {"get": _operation("Numbers, as JSON or Prometheus text")},
@@ -181,13 +192,32 @@ def _paths() -> dict[str, Any]:
 def _dependency_paths() -> dict[str, Any]:
     return {
         "/agents/{agent_id}/dependencies": {
-            "get": _operation("What an agent's dependencies resolve to", path=True, query=(_EXPLAIN, *_FRESH[:1]))
+            "get": _operation("What an agent's dependencies resolve to", path=_ID, query=(_EXPLAIN, *_FRESH[:1]))
         },
         "/agents/{agent_id}/dependents": {
-            "get": _operation("Whose dependencies an agent meets", path=True, query=_FRESH[:1])
+            "get": _operation("Whose dependencies an agent meets", path=_ID, query=_FRESH[:1])
         },
         "/dependencies": {"get": _operation("Who depends on whom", query=(_NAMESPACE, *_FRESH[:1]))},
         "/select": {"get": _operation("Select one agent to call", query=_SELECT)},
+    }
+
+
+def _mesh_paths() -> dict[str, Any]:
+    passed, address = "Pass a call on to an agent", ("host", "port")
+    return {
+        "/proxy/{host}:{port}/mcp": {
+            "get": _operation(passed, path=address),
+            "post": _operation(passed, body={"type": "object"}, path=address),
+        },
+        "/events": {"get": _operation("What was decided about an agent's dependencies", query=_EVENTS)},
+        "/schemas": {"get": _operation("The schemas of mesh clients' tools", query=_SCHEMAS)},
+        "/schemas/{hash}": {"get": _operation("One of them", path=("hash",))},
+        "/admin/drain": {
+            "get": _operation("Whether jobs are handed out"),
+            "post": _operation("Hand out no jobs, in the whole fleet"),
+            "delete": _operation("Hand out jobs again"),
+        },
+        "/jobs/claim": {"post": _operation("Look for jobs; there are none", body=_CLAIM)},
     }
 
 

@@ -34,7 +34,6 @@ async def serving(redis_url: str, **fields: Any) -> AsyncIterator[Served]:
                     await async_wait_until(lambda: registry.overview.ready, description="the replica is ready")
                     yield Served(registry, listener.url, client)
             finally:
-                registry.watching.close()
-                registry.proxy.close()
+                registry.end()
                 async with asyncio.timeout(10):
                     await listener.stop()

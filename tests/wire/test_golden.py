@@ -69,6 +69,29 @@ BATCH: dict[str, Any] = {
     },
 }
 
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+FLAT: dict[str, Any] = {
+    "agent_id": "sky-1",
+    "name": "sky",
+    "agent_type": "mcp_agent",
+    "runtime": "python",
+    "http_host": "127.0.0.1",
+    "http_port": 9,
+    "tools": [
+        {
+            "function_name": "look",
+            "capability": "sky",
+            "version": "1.0.0",
+            "inputSchemaHash": "sha256:1",
+            "inputSchemaCanonical": SCHEMA,
+            "dependencies": [
+                {"capability": "read_file", "tags": [["io", "net"], "+fast", "-slow"], "version": ">=1.0.0"},
+                {"capability": "write_file", "tags": ["safe"], "namespace": "system"},
+            ],
+        }
+    ],
+}
+
 # What moves from run to run, and what stands for it in a file.
 MOVES = (
     (re.compile(rb'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"'), b'"<time>"'),
@@ -159,6 +182,16 @@ CALLS: dict[str, Call] = {
     "selected": get("/select?capability=read_file"),
     "selected_by_tool": post("/mcp/tools/select_agent", {"capability": "read_file", "tags": [["io", "x"]]}),
     "error_404_provider": get("/select?capability=x"),
+    "events": after(post("/heartbeat", FLAT), get("/events?agent_id=sky-1&limit=40")),
+    "schemas": after(post("/heartbeat", FLAT), get("/schemas?limit=100")),
+    "schema": after(post("/heartbeat", FLAT), get("/schemas/sha256:1")),
+    "schema_unknown": get("/schemas/sha256:1"),
+    "jobs_paused": lambda client: client.post("/admin/drain"),
+    "jobs_handed_out": get("/admin/drain"),
+    "jobs_claimed": post("/jobs/claim", {"capability": "sky", "instance_id": "sky-1"}),
+    "proxy_400": post("/proxy/sky-1/mcp", {}),
+    "proxy_403": post("/proxy/sky-1:80/mcp", {}),
+    "proxy_502": after(post("/heartbeat", FLAT), post("/proxy/sky-1:9/mcp", {})),
     "health": get("/health"),
     "ready": get("/ready"),
     "metrics": get("/metrics"),

@@ -1,0 +1,33 @@
+"""A client that takes the registry for HTTPS."""
+
+import asyncio
+import ssl
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.raw_http import a_line
+from tests.support.serving import serving
+
+
+async def test_a_connection_that_begins_with_tls_is_closed_and_nobody_is_warned(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Meshctl tries that first wherever it is given no URL, with each of its calls."""
+    async with serving(redis_url) as served:
+        where = urlsplit(served.url)
+
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection(where.hostname, where.port, ssl=ssl.create_default_context())
+
+    assert caplog.records == []
+
+
+async def test_the_same_bytes_later_on_are_nothing_special(redis_url: str) -> None:
+    """A body may begin with anything."""
+    async with serving(redis_url) as served, a_line(served.url) as line:
+        line.send_raw("POST", "/agents", b"")
+        assert (await line.answer()).status == 400
+
+        line.send_raw("POST", "/agents", b"\x16\x03\x01")
+        assert (await line.answer()).status == 400

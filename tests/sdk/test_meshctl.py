@@ -1,0 +1,158 @@
+"""The published meshctl, unchanged, on three replicas with real agents: each of its commands that asks a registry."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from tests.sdk.conftest import Start
+from tests.support.eventually import wait_until
+from tests.support.replica import Replica
+
+PACKAGE = "@mcpmesh/cli-linux-x64"
+RELEASE = "3.7.1"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+Meshctl = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fetch meshctl once; where it cannot be had, what needs it is skipped and says why."""
+    npm = shutil.which("npm")
+    if npm is None or (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        pytest.skip(f"{PACKAGE} is had by npm, for Linux on x86-64")
+    where = tmp_path_factory.mktemp("meshctl")
+    install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(where)]
+    done = subprocess.run([*install, f"{PACKAGE}@{RELEASE}"], capture_output=True, text=True, timeout=150, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"npm cannot install {PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
+    return where / "node_modules" / PACKAGE / "bin" / "meshctl"
+
+
+@pytest.fixture
+def meshctl(binary: Path, tmp_path: Path) -> Meshctl:
+    """Run a command against a replica; return what it says, without colours. It must not fail."""
+
+    def run(replica: Replica, *command: str, by_url: bool = True) -> str:
+        where = urlsplit(replica.url)
+        there = ["--registry-host", str(where.hostname), "--registry-port", str(where.port)]
+        done = subprocess.run(
+            [str(binary), *command, *(["--registry-url", replica.url] if by_url else there)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        )
+        said = _COLOUR.sub("", done.stdout + done.stderr)
+        assert done.returncode == 0, said
+        return said
+
+    return run
+
+
+@pytest.fixture
+def replicas(three_replicas: list[Replica], start_agent: Start) -> list[Replica]:
+    """Provide three replicas that all know of a provider and a consumer, each registered with another one."""
+    start_agent("provider", three_replicas[0].url)
+    consumer = start_agent("consumer", three_replicas[1].url)
+    consumer.wait_for("hello ann on monday", name="ann")
+    return three_replicas
+
+
+def ids(replica: Replica) -> dict[str, str]:
+    """Return the ids of agents by their names."""
+    agents = httpx2.get(f"{replica.url}/agents", timeout=5).json()["agents"]
+    return {agent["name"]: agent["id"] for agent in agents}
+
+
+def test_list_and_status_show_agents_and_what_they_are_wired_to(replicas: list[Replica], meshctl: Meshctl) -> None:
+    """On every replica the same, by URL or by host and port, where it tries HTTPS first."""
+    for replica, by_url in ((replicas[0], True), (replicas[2], False)):
+        listed = meshctl(replica, "list", by_url=by_url)
+        assert "2 agents (2 healthy)" in listed
+        assert re.search(r"sdk-consumer-\w+ +Python +Agent +healthy +2/2 +2/2 ", listed)
+        assert re.search(r"sdk-provider-\w+ +Python +Agent +healthy +0/0 +1/1 ", listed)
+
+    tools = meshctl(replicas[1], "list", "--tools")
+    assert re.search(r"get_date +sdk-provider-\w+ +date_service +system,utc", tools)
+    status = meshctl(replicas[2], "status", "sdk-consumer")
+    assert re.search(r"Dependencies +: 2/2", status)
+    assert re.search(r"date_service +get_date +http://127\.0\.0\.1:\d+", status)
+    assert "Invalid HTTP request" not in replicas[2].log
+
+
+def test_calls_go_through_any_replica_or_past_all(replicas: list[Replica], meshctl: Meshctl) -> None:
+    """To a tool by its name, or by its agent's too; a tool that calls another agent's does so."""
+    for command in (("greet",), ("sdk-consumer:greet",), ("greet", "--use-proxy=false")):
+        answer = json.loads(meshctl(replicas[2], "call", *command, json.dumps({"name": "bob"})))
+        assert answer["content"] == [{"type": "text", "text": "hello bob on monday"}]
+
+    described = meshctl(replicas[0], "list", "--tools=greet")
+    assert '"name"' in described.partition("Input Schema")[2]
+
+
+def test_a_drain_holds_in_the_whole_fleet(replicas: list[Replica], meshctl: Meshctl) -> None:
+    """Asked of one replica, seen on another, ended on a third."""
+    assert "active" in meshctl(replicas[0], "registry", "status")
+    meshctl(replicas[0], "registry", "drain")
+    assert "DRAINING" in meshctl(replicas[1], "registry", "status")
+    meshctl(replicas[2], "registry", "resume")
+    assert "active" in meshctl(replicas[0], "registry", "status")
+
+
+def test_schemas_are_listed_and_compared(replicas: list[Replica], meshctl: Meshctl) -> None:
+    """Two agents have tools of the same output, which is there once."""
+    assert "Canonical schema entries" in meshctl(replicas[0], "list", "--schemas")
+    found = httpx2.get(f"{replicas[0].url}/schemas", timeout=5).json()["schemas"]
+    by_fields = {tuple(each["canonical"].get("properties", {})): each["hash"] for each in found}
+    assert len({each["hash"] for each in found}) == len(found)
+
+    difference = meshctl(replicas[1], "schema", "diff", by_fields[()], by_fields[("name",)])
+
+    assert "+ name (string)" in difference
+
+
+def test_an_audit_tells_why_another_provider_was_taken(
+    replicas: list[Replica], meshctl: Meshctl, start_agent: Start
+) -> None:
+    """First there was one, so nothing to tell; then two, of whom one left."""
+    before = ids(replicas[0])
+    consumer = before["sdk-consumer"]
+    assert "No dependency-resolution audit events" in meshctl(replicas[0], "audit", consumer)
+
+    second = start_agent("provider", replicas[2].url)
+    chosen = min(before["sdk-provider"], _second(replicas[0], before))
+    told = wait_until(lambda: _audit(meshctl, replicas[0], consumer), description="there is an event", timeout=20)
+    assert {event["data"]["chosen"]["agent_id"] for event in told} == {chosen}
+    assert [stage["stage"] for stage in told[0]["data"]["stages"]][-1] == "tiebreaker"
+    tree = meshctl(replicas[1], "audit", consumer, "--explain", "--function", "greet")
+    assert "capability=date_service" in tree
+    assert "tiebreaker" in tree
+    second.stop()
+
+
+def _second(replica: Replica, before: dict[str, str]) -> str:
+    """Wait until there is another provider; return its id."""
+
+    def found() -> str | None:
+        agents = httpx2.get(f"{replica.url}/agents", timeout=5).json()["agents"]
+        new = [agent["id"] for agent in agents if agent["id"] not in before.values()]
+        return str(new[0]) if new else None
+
+    return str(wait_until(found, description="the second provider is there", timeout=40))
+
+
+def _audit(meshctl: Meshctl, replica: Replica, agent_id: str) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = json.loads(meshctl(replica, "audit", agent_id, "--json"))["events"]
+    return events
