@@ -66,11 +66,15 @@ class Addresses:
 
 
 def _address(agent: Agent) -> Address | None:
-    """Return where an agent answers; None for one that its parent process alone can speak to."""
-    parts = urlsplit(agent.profile.endpoint)
+    """Return where an agent answers; None for one that its parent process alone can speak to, or nobody."""
+    try:
+        parts = urlsplit(agent.profile.endpoint)
+        port = parts.port
+    except ValueError:
+        return None
     if parts.scheme not in _PORTS or not parts.hostname:
         return None
-    return Address(agent.id, parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme])
+    return Address(agent.id, parts.scheme, parts.hostname, port or _PORTS[parts.scheme])
 
 
 def _name(record: Record) -> str:

@@ -187,6 +187,16 @@ async def test_an_agent_that_left_is_not_called(client: httpx2.AsyncClient) -> N
     assert agent.asked == []
 
 
+async def test_an_agent_at_no_address_is_not_called_and_hides_no_other(client: httpx2.AsyncClient) -> None:
+    """What is announced with a colon in it is taken for an address, and need not be one."""
+    async with a_stand_in() as agent:
+        await client.post("/heartbeat", json=agent.registration("odd-1", http_host="a:b"))
+        path = await registered(client, agent)
+
+        refused(await client.post(f"/proxy/odd-1:{agent.port}/mcp", json=CALL), 403)
+        assert (await client.post(path, json=CALL)).json() == {"ok": True}
+
+
 async def test_an_agent_without_a_port_is_not_called(client: httpx2.AsyncClient) -> None:
     """It speaks with its parent process alone."""
     await client.post("/heartbeat", json=StandIn(port=0).registration())

@@ -1,5 +1,6 @@
 """Requests to agents: each goes to the address it names and nowhere else."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Outgoing:
     """
 
     def __init__(self) -> None:
+        self._turn = asyncio.Lock()
         self._transport: httpx2.AsyncHTTPTransport | None = None
 
     @contextlib.asynccontextmanager
@@ -60,7 +62,7 @@ class Outgoing:
 
         Raises HttpLibraryMissingError, UnreachableError.
         """
-        transport = self._opened()
+        transport = await self._opened()
         import httpx2  # noqa: PLC0415  an extra: who passes nothing on does not need it
 
         with _translated():
@@ -79,15 +81,22 @@ class Outgoing:
         if transport is not None:
             await transport.aclose()
 
-    def _opened(self) -> "httpx2.AsyncHTTPTransport":
-        if self._transport is None:
-            try:
-                import httpx2  # noqa: PLC0415  as above
-            except ImportError as error:
-                raise HttpLibraryMissingError from error
-            limits = httpx2.Limits(max_connections=MOST, max_keepalive_connections=MOST, keepalive_expiry=_IDLE)
-            self._transport = httpx2.AsyncHTTPTransport(trust_env=False, limits=limits)
-        return self._transport
+    async def _opened(self) -> "httpx2.AsyncHTTPTransport":
+        """Return what sends. To import it and to read certificates takes half a second: not on the loop."""
+        async with self._turn:
+            if self._transport is None:
+                try:
+                    self._transport = await asyncio.to_thread(_transport)
+                except ImportError as error:
+                    raise HttpLibraryMissingError from error
+            return self._transport
+
+
+def _transport() -> "httpx2.AsyncHTTPTransport":
+    import httpx2  # noqa: PLC0415  as above
+
+    limits = httpx2.Limits(max_connections=MOST, max_keepalive_connections=MOST, keepalive_expiry=_IDLE)
+    return httpx2.AsyncHTTPTransport(trust_env=False, limits=limits)
 
 
 async def _parts(response: "httpx2.Response") -> AsyncGenerator[bytes, None]:
