@@ -10,7 +10,7 @@ from registry.model.agent import Capability, Dependency
 from registry.model.resolution import Out, Pick, Ranking, Resolution
 from registry.model.wire import rfc3339
 from registry.service.discovery import NEWEST, Discovery
-from registry.service.explaining import MOST_TRACED, explanation
+from registry.service.explaining import explanation, most_traced
 from registry.service.resolution import Resolutions
 from registry.service.rules import PLAIN
 from registry.service.tags import tag_needs
@@ -41,12 +41,12 @@ _ANY_MODE: Final = "none"
 _CHOICE: Final = 2
 
 
-def facts(view: View, resolution: Resolution, ranking: Callable[[Pick], Ranking], most: int) -> dict[str, list[Json]]:
+def facts(view: View, resolution: Resolution, ranking: Callable[[Pick], Ranking]) -> dict[str, list[Json]]:
     """Return for each dependency what an explanation of it does not say: how schemas match, which tags are missing.
 
     By function and in order, as the explanation has them.
     """
-    found: dict[str, list[Json]] = {}
+    most, found = most_traced(resolution), dict[str, list[Json]]()
     for pick in resolution.picks:
         need, why = pick.need, {}
         for out in ranking(pick).out[:most]:
@@ -124,7 +124,7 @@ class Auditing:
         return {
             "timestamp": rfc3339(since),
             "explanation": explanation(resolution, ranking),
-            "facts": facts(view, resolution, ranking, MOST_TRACED),
+            "facts": facts(view, resolution, ranking),
         }
 
 
@@ -203,6 +203,9 @@ def _stages(need: Json, why: Mapping[str, Json]) -> list[Json]:
         stages.append(shown)
         if not kept:
             return stages
+    if need["chosen"] is None:
+        # Who would do came while this was written down.
+        return stages
     ranked = _ids([each for each in candidates if each["stage"] in ("chosen", "choice")])
     reason = _BEST if need["strategy"] == "best" else need["strategy"]
     return [*stages, {"stage": "tiebreaker", "kept": ranked, "chosen": ranked[0], "reason": reason}]

@@ -163,11 +163,16 @@ def explanation(
     all of them.
     """
     if most is None:
-        most = _share(resolution, _MOST_TRACED, _MOST_TRACED_IN_ALL)
+        most = most_traced(resolution)
     found: dict[str, list[Json]] = {function: [] for function, _ in resolution.agent.profile.functions}
     for pick in resolution.picks:
         found[pick.function].append(_dependency(pick, ranking(pick), most))
     return found
+
+
+def most_traced(resolution: Resolution) -> int:
+    """Return how many candidates of each kind a trace tells of one dependency."""
+    return _share(resolution, _MOST_TRACED, _MOST_TRACED_IN_ALL)
 
 
 def _share(resolution: Resolution, most: int, in_all: int) -> int:

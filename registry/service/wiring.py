@@ -13,7 +13,7 @@ from registry.model.registration import Registration, read_registration
 from registry.model.resolution import Pick, Ranking, Resolution
 from registry.model.wire import rfc3339
 from registry.service.auditing import facts
-from registry.service.explaining import MOST_TRACED, explanation
+from registry.service.explaining import explanation
 from registry.service.liveness import Liveness
 from registry.service.registration import Registrations
 from registry.service.resolution import Resolutions
@@ -155,7 +155,7 @@ class Wiring:
             "resource_version": str(resolution.version),
             "dependencies_version": resolution.digest,
             "explanation": explanation(resolution, ranking),
-            "facts": facts(view, resolution, ranking, MOST_TRACED),
+            "facts": facts(view, resolution, ranking),
         }
         await self._wires.keep_trace(resolution.agent.id, resolution.digest, orjson.dumps(entry))
         resolution.told = resolution.digest
