@@ -1,12 +1,20 @@
 """The client: how agents and those who look for them speak to a registry. It imports nothing of the server."""
 
+from registry.client.agents.declaring import mesh_agent, tool
+from registry.client.agents.dependency import Dependency
+from registry.client.agents.presence import agent_id
+from registry.client.agents.serving import announce, serve
 from registry.client.calling import State
 from registry.client.conduct import Options
 from registry.client.errors import (
     ClientClosed,
     ClientError,
+    DependencyFailed,
+    DependencyTimeout,
+    DependencyUnavailable,
     HttpLibraryMissing,
     InvalidData,
+    McpLibraryMissing,
     NobodyProvides,
     Refused,
     RegistryTimeout,
@@ -14,6 +22,7 @@ from registry.client.errors import (
     SecurityValidationError,
     UnreadableAnswer,
     WatchExpired,
+    WrongOrder,
 )
 from registry.client.filters import AgentFilters, CapabilityFilters, Choice, WaitFilters, WatchFilters
 from registry.client.registry_client import RegistryClient
@@ -84,6 +93,10 @@ __all__ = [
     "ClientClosed",
     "ClientError",
     "Dependencies",
+    "Dependency",
+    "DependencyFailed",
+    "DependencyTimeout",
+    "DependencyUnavailable",
     "Dependent",
     "Dependents",
     "Description",
@@ -97,6 +110,7 @@ __all__ = [
     "HttpLibraryMissing",
     "InvalidData",
     "Leader",
+    "McpLibraryMissing",
     "Metrics",
     "Need",
     "NobodyProvides",
@@ -129,4 +143,10 @@ __all__ = [
     "Watch",
     "WatchExpired",
     "WatchFilters",
+    "WrongOrder",
+    "agent_id",
+    "announce",
+    "mesh_agent",
+    "serve",
+    "tool",
 ]

@@ -10,7 +10,12 @@
     ├── Refused                                  the registry said no to `watch` or `wait_for`; `answer` says why
     │   └── WatchExpired                         a watch cannot go on from the version it was given: list again
     ├── ClientClosed            RuntimeError     the client was closed before the call
-    └── HttpLibraryMissing      ImportError      install the extra `client`
+    ├── DependencyUnavailable   ConnectionError  the provider of a dependency is gone, or nobody provides it any more
+    ├── DependencyTimeout       TimeoutError     the provider of a dependency did not answer in time
+    ├── DependencyFailed        RuntimeError     the provider answered that it failed; the message is its own
+    ├── WrongOrder              TypeError        `@mesh_agent` stands above `@server.tool()` instead of below it
+    ├── HttpLibraryMissing      ImportError      install the extra `client`
+    └── McpLibraryMissing       ImportError      install the extra `mcp`
 
 Everywhere else what the registry refuses is no exception: the call returns the answer, `{"status": "error", ...}`.
 """
@@ -92,3 +97,23 @@ class ClientClosed(ClientError, RuntimeError):
 
 class HttpLibraryMissing(ClientError, ImportError):
     """The HTTP library is not installed; the message says how to install it."""
+
+
+class DependencyUnavailable(ClientError, ConnectionError):
+    """The provider of a dependency cannot be reached, or went while it was called, or there is none any more."""
+
+
+class DependencyTimeout(ClientError, TimeoutError):
+    """The provider of a dependency did not answer in time; whether it did what was asked is not known."""
+
+
+class DependencyFailed(ClientError, RuntimeError):
+    """The provider of a dependency answered that it failed, or that it does not know the tool."""
+
+
+class WrongOrder(ClientError, TypeError):
+    """`@mesh_agent` stands above `@server.tool()`, so that the server knows a function which gets no dependencies."""
+
+
+class McpLibraryMissing(ClientError, ImportError):
+    """The MCP SDK is not installed; the message says how to install it."""

@@ -11,6 +11,8 @@ from registry.client.errors import ClientClosed
 
 T = TypeVar("T")
 
+THREAD = "registry client"
+
 
 class LoopThread:
     """Runs coroutines for other threads, from inside running event loops as well, until it is stopped.
@@ -31,12 +33,7 @@ class LoopThread:
 
         Raises ClientClosed after `stop()`, which also ends who is waiting.
         """
-        # Under the lock, so that what is handed over is there before the loop is told to stop.
-        with self._lock:
-            if self._stopped:
-                doing.close()
-                raise _closed()
-            future = asyncio.run_coroutine_threadsafe(doing, self._running())
+        future = self.submit(doing)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
@@ -46,6 +43,15 @@ class LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    def submit(self, doing: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Begin to run a coroutine, and return what will be its result. Raises ClientClosed after `stop()`."""
+        # Under the lock, so that what is handed over is there before the loop is told to stop.
+        with self._lock:
+            if self._stopped:
+                doing.close()
+                raise _closed()
+            return asyncio.run_coroutine_threadsafe(doing, self._running())
 
     def stop(self) -> None:
         """End what still runs, the loop and the thread."""
@@ -61,7 +67,7 @@ class LoopThread:
         if self._loop is None or self._pid != os.getpid():
             self._loop = asyncio.new_event_loop()
             self._pid = os.getpid()
-            self._thread = threading.Thread(target=_serve, args=(self._loop,), name="registry client", daemon=True)
+            self._thread = threading.Thread(target=_serve, args=(self._loop,), name=THREAD, daemon=True)
             self._thread.start()
         return self._loop
 

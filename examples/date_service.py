@@ -1,0 +1,23 @@
+"""An agent with one tool, which others need: it tells the date.
+
+python examples/date_service.py
+"""
+
+from datetime import UTC, datetime
+
+from mcp.server import MCPServer
+
+from registry.client import mesh_agent, serve
+
+server = MCPServer("date-service")
+
+
+@server.tool()
+@mesh_agent(capability="date_service", version="1.2.0", tags=["production", "US_EAST"])
+def get_current_date() -> str:
+    """Tell today's date."""
+    return f"{datetime.now(UTC):%Y-%m-%d}"
+
+
+if __name__ == "__main__":
+    serve(server)

@@ -1,0 +1,37 @@
+"""An agent that greets, with the date if somebody tells it, and without if not.
+
+    python examples/greeting.py
+
+Start and stop examples/date_service.py meanwhile: what `date_service` is comes and goes with it.
+"""
+
+from mcp.server import MCPServer
+
+from registry.client import Dependency, mesh_agent, serve
+
+server = MCPServer("greeting")
+
+
+@server.tool()
+@mesh_agent(
+    capability="greeting",
+    version="1.0.0",
+    tags=["demo", "v1"],
+    dependencies=[{"capability": "date_service", "version": ">=1.0.0", "tags": ["production", "US_EAST"]}],
+)
+def greet(name: str, date_service: Dependency | None = None) -> str:
+    """Greet somebody."""
+    if date_service:
+        return f"Hello {name}, date is {date_service()}"
+    return f"Hello {name}"
+
+
+@server.tool()
+@mesh_agent(capability="goodbye", tags=["demo"])
+def farewell(name: str) -> str:
+    """Take leave of somebody."""
+    return f"Goodbye {name}"
+
+
+if __name__ == "__main__":
+    serve(server)

@@ -1,0 +1,131 @@
+"""Where this agent answers: what a server is given besides its own tools, and who runs one if nobody else does."""
+
+import asyncio
+import logging
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from registry.client.agents.environment import check_endpoint
+from registry.client.agents.function import Function
+from registry.client.agents.this_agent import ThisAgent, mcp_missing
+from registry.client.errors import ClientError, InvalidData, WrongOrder
+from registry.client.loop_thread import LoopThread
+
+if TYPE_CHECKING:
+    from mcp.server import MCPServer
+
+    from registry.client.agents.site import Site
+
+log = logging.getLogger("registry.client")
+
+LOOPBACK = "127.0.0.1"
+RIGHT_ORDER = "put @server.tool() above @mesh_agent(...), not below it"
+
+
+class Answering:
+    """Sees to it that what an agent says it can do can be called.
+
+    Somebody who serves claims that; where nobody does, it is done here, in a thread, as soon as it must be.
+    """
+
+    def __init__(self, agent: ThisAgent) -> None:
+        self._agent = agent
+        self._claimed = self._tried = False
+        self._own: tuple[Site, LoopThread] | None = None
+        self._equipped = weakref.WeakSet[Any]()
+        self._lock = threading.Lock()
+
+    def announce(self, server: "MCPServer[Any] | None", endpoint: str | None) -> None:
+        """Take who serves, and where. Raises InvalidData, and WrongOrder for a tool that gets no dependencies."""
+        self._claimed = True
+        endpoint = endpoint or self._agent.environment.endpoint
+        if endpoint is None:
+            raise InvalidData("endpoint", "endpoint: expected where this process answers, such as http://host:8080")
+        if server is not None:
+            self._equip(server)
+        self._agent.answers_at(check_endpoint(endpoint, "endpoint"))
+        self.close()
+
+    def open_site(self, server: "MCPServer[Any] | None", host: str, port: int | None) -> "Site":
+        """Listen with this server or, without one, with one for all that is declared.
+
+        Raises McpLibraryMissing, OSError where the port is taken, and WrongOrder.
+        """
+        try:
+            from registry.client.agents.site import Site, new_server  # noqa: PLC0415 - brings the MCP SDK along
+        except ImportError as error:
+            raise mcp_missing() from error
+        environment = self._agent.environment
+        own = server is None
+        server = new_server(environment.name) if server is None else server
+        self._equip(server)
+        return Site(server, host, (environment.port or 0) if port is None else port, quiet=own)
+
+    def claim(self) -> None:
+        """Somebody serves, and will say where."""
+        self._claimed = True
+
+    async def by_itself(self) -> None:
+        """Run a server in a thread, where nobody else does and the environment has nothing against it."""
+        if self._claimed or self._tried:
+            return
+        self._tried = True
+        if not self._agent.environment.auto_run:
+            log.warning(
+                "%s is not registered until it is known where it answers: serve() or announce()", self._agent.id
+            )
+            return
+        try:
+            site = await asyncio.to_thread(self.open_site, None, LOOPBACK, None)
+        except (ClientError, OSError) as error:
+            log.error("%s cannot answer, so it is not registered: %s", self._agent.id, error)  # noqa: TRY400
+            return
+        if self._is_claimed():
+            site.close()
+            return
+        self._own = site, LoopThread()
+        self._own[1].submit(site.serve())
+        log.info("%s answers at %s", self._agent.id, site.url)
+        self._agent.answers_at(site.url)
+
+    def _is_claimed(self) -> bool:
+        return self._claimed
+
+    def close(self) -> None:
+        """End the server that was run here, if there is one."""
+        own, self._own = self._own, None
+        if own is not None:
+            own[0].close()
+            own[1].stop()
+
+    def _equip(self, server: "MCPServer[Any]") -> None:
+        """Give a server `GET /health`, and those of the agent's functions that are no tools of it yet.
+
+        The functions go by the names of their tools from now on.
+        """
+        from registry.client.agents.site import answer_health  # noqa: PLC0415
+
+        with self._lock:
+            if server not in self._equipped:
+                answer_health(server, self._agent.health)
+                self._equipped.add(server)
+            # The SDK shows its tools to others without their functions.
+            tools = {tool.fn: tool.name for tool in server._tool_manager.list_tools()}  # noqa: SLF001
+            for function in tuple(self._agent.functions.values()):
+                if function.original in tools and function.original is not function.given:
+                    raise WrongOrder(f"{function.place} is a tool that gets no dependencies: {RIGHT_ORDER}")
+                if function.given in tools:
+                    self._agent.rename(function, tools[function.given])
+                _complete(server, function)
+
+
+def _complete(server: "MCPServer[Any]", function: Function) -> None:
+    """Let a server have a tool by each of a function's names, and the function the schema of its input."""
+    for said in function.tools():
+        name = said["function_name"]
+        if (tool := server._tool_manager.get_tool(name)) is None:  # noqa: SLF001
+            server.add_tool(function.given, name=name)
+            tool = server._tool_manager.get_tool(name)  # noqa: SLF001
+        if tool is not None and name == function.name:
+            function.input_schema = tool.parameters

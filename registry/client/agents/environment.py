@@ -1,0 +1,111 @@
+"""What the environment says of the agent that this process is; it comes before what the code says."""
+
+import os
+import uuid
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from registry.client.checks import check_id
+from registry.client.conduct import URL_ENV
+from registry.client.errors import InvalidData
+
+NAME_ENV = "MCP_MESH_AGENT_NAME"
+NAMESPACE_ENV = "MCP_MESH_NAMESPACE"
+ENDPOINT_ENV = "MCP_MESH_ENDPOINT"
+HOST_ENV = "MCP_MESH_HTTP_HOST"
+PORT_ENV = "MCP_MESH_HTTP_PORT"
+INTERVAL_ENV = "MCP_MESH_HEALTH_INTERVAL"
+TIMEOUT_ENV = "MCP_MESH_CALL_TIMEOUT"
+AUTO_ENV = "MCP_MESH_AUTO_RUN"
+
+_DEFAULT_INTERVAL, _DEFAULT_TIMEOUT, _LONGEST = 5.0, 30.0, 24 * 3600.0
+_WORDS = {"true": True, "1": True, "false": False, "0": False}
+_PORTS = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The variables, read and checked; None where one is not set. Durations are seconds."""
+
+    name: str = "agent"
+    registry_url: str | None = None
+    namespace: str | None = None
+    endpoint: str | None = None
+    port: int | None = None
+    health_interval: float | None = None
+    call_timeout: float = _DEFAULT_TIMEOUT
+    auto_run: bool = True
+
+
+def read_environment() -> Environment:
+    """Read the variables. Raises InvalidData naming the one that is wrong."""
+    port, interval = _port(), _seconds(INTERVAL_ENV)
+    auto = os.environ.get(AUTO_ENV, "true").lower()
+    if auto not in _WORDS:
+        raise InvalidData(AUTO_ENV, f"{AUTO_ENV}: expected true or false, not {auto!r:.100}")
+    return Environment(
+        name=check_id(os.environ.get(NAME_ENV) or "agent", NAME_ENV),
+        registry_url=os.environ.get(URL_ENV) or None,
+        namespace=os.environ.get(NAMESPACE_ENV) or None,
+        endpoint=_endpoint(port),
+        port=port,
+        health_interval=interval,
+        call_timeout=_seconds(TIMEOUT_ENV) or _DEFAULT_TIMEOUT,
+        auto_run=_WORDS[auto],
+    )
+
+
+def new_agent_id(name: str) -> str:
+    """Return an id that no other process has: the name and eight hexadecimal digits."""
+    return f"{name}-{uuid.uuid4().hex[:8]}"
+
+
+def check_endpoint(endpoint: object, field: str) -> str:
+    """Return where an agent answers. Raises InvalidData for what is no URL of a host."""
+    parts = urlsplit(endpoint) if isinstance(endpoint, str) else urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidData(field, f"{field}: expected http or https and a host, not {endpoint!r:.100}")
+    return str(endpoint)
+
+
+def check_interval(seconds: object, field: str = "health_interval") -> float:
+    """Return the seconds between two heartbeats. Raises InvalidData for what is no such number."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST:
+        raise InvalidData(field, f"{field}: expected seconds above 0 and at most {_LONGEST:g}, not {seconds!r:.100}")
+    return float(seconds)
+
+
+def heartbeat_interval(said: float | None, environment: Environment) -> float:
+    """Return the seconds between two heartbeats."""
+    return environment.health_interval or said or _DEFAULT_INTERVAL
+
+
+def _endpoint(port: int | None) -> str | None:
+    """Return where others find this process, if that is said: as a URL, or as a host and a port."""
+    if given := os.environ.get(ENDPOINT_ENV):
+        return check_endpoint(given, ENDPOINT_ENV)
+    host = os.environ.get(HOST_ENV)
+    if not host or port is None:
+        return None
+    return check_endpoint(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", HOST_ENV)
+
+
+def _port() -> int | None:
+    text = os.environ.get(PORT_ENV)
+    if not text:
+        return None
+    if not text.isdecimal() or not text.isascii() or not 0 < int(text) <= _PORTS:
+        raise InvalidData(PORT_ENV, f"{PORT_ENV}: expected a port from 1 to {_PORTS}, not {text!r:.100}")
+    return int(text)
+
+
+def _seconds(name: str) -> float | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
+    try:
+        return check_interval(float(text), name)
+    except InvalidData:
+        raise
+    except ValueError:
+        raise InvalidData(name, f"{name}: expected a number of seconds, not {text!r:.100}") from None

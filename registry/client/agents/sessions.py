@@ -1,0 +1,178 @@
+"""MCP sessions with those who provide dependencies: one for each endpoint, kept open. Imported at the first call."""
+
+import asyncio
+import json
+import logging
+from collections import OrderedDict
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import mcp
+import mcp_types
+import pydantic
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+
+from registry.client.errors import DependencyFailed, DependencyTimeout, DependencyUnavailable
+from registry.client.wiring import Provider
+
+log = logging.getLogger("registry.client")
+
+# Providers to stay connected with; an agent needs a few. Seconds to reach one, and a connection may be idle: less than
+# the five after which uvicorn closes it.
+_MOST, _CONNECT, _IDLE = 64, 5.0, 3.0
+
+
+class Sessions:
+    """Calls tools of providers. It belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, _Session] = OrderedDict()
+
+    async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
+        """Return what a provider's tool returns.
+
+        Raises DependencyUnavailable, DependencyTimeout or DependencyFailed.
+        """
+        whom = f"{provider['tool_name']} of {provider['agent_id']} at {provider['endpoint']}"
+        try:
+            async with asyncio.timeout(timeout):
+                result = await self._session(mcp_url(provider["endpoint"])).call(whom, provider["tool_name"], arguments)
+        except TimeoutError as error:
+            raise DependencyTimeout(f"{whom}: no answer within {timeout:g} s") from error
+        if result.is_error:
+            raise DependencyFailed(f"{whom}: {_text(result) or 'it failed, and does not say why'}")
+        return value_of(result)
+
+    async def close(self) -> None:
+        """End all sessions."""
+        for session in self._open.values():
+            session.end()
+        await asyncio.gather(*(session.ended() for session in self._open.values()))
+        self._open.clear()
+
+    def _session(self, url: str) -> "_Session":
+        session = self._open.get(url)
+        if session is None or session.is_over:
+            session = self._open[url] = _Session(url)
+        self._open.move_to_end(url)
+        while len(self._open) > _MOST:
+            self._open.popitem(last=False)[1].end()
+        return session
+
+
+class _Session:
+    """One session, in a task of its own: it ends with whatever befalls it, and so do the calls in it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client: asyncio.Future[mcp.Client] = asyncio.get_running_loop().create_future()
+        self._told_to_end = asyncio.Event()
+        self._calls = 0
+        self._quiet = asyncio.Event()
+        self._life = asyncio.create_task(self._live())
+        self._life.add_done_callback(_look_at)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a new one is needed."""
+        return self._life.done() or self._told_to_end.is_set()
+
+    def end(self) -> None:
+        """Begin no more calls; end when those under way are over."""
+        self._told_to_end.set()
+
+    async def ended(self) -> None:
+        """Wait until it has ended, however."""
+        await asyncio.wait({self._life})
+
+    async def call(self, whom: str, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
+        """Call a tool; where the session ends before it answers, raise DependencyUnavailable."""
+        self._calls += 1
+        self._quiet.clear()
+        calling = asyncio.create_task(self._call(tool, arguments))
+        try:
+            await asyncio.wait({calling, self._life}, return_when=asyncio.FIRST_COMPLETED)
+            if not calling.done() or calling.cancelled():
+                raise self._lost(whom)
+            return calling.result()
+        except MCPError as error:
+            if error.code == mcp_types.CONNECTION_CLOSED:
+                raise self._lost(whom) from error
+            raise DependencyFailed(f"{whom}: {error}") from error
+        except (pydantic.ValidationError, RuntimeError) as error:
+            raise DependencyFailed(f"{whom}: its answer is no result of a tool: {error}") from error
+        finally:
+            calling.cancel()
+            self._calls -= 1
+            if not self._calls:
+                self._quiet.set()
+
+    async def _call(self, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
+        client = self._client.result() if self._client.done() else await asyncio.shield(self._client)
+        return await client.call_tool(tool, arguments)
+
+    async def _live(self) -> None:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=_IDLE)
+        # A call has a time of its own; but to connect must not take all of it.
+        timeout = httpx2.Timeout(None, connect=_CONNECT)
+        try:
+            async with (
+                httpx2.AsyncClient(limits=limits, timeout=timeout) as http,
+                mcp.Client(streamable_http_client(self._url, http_client=http)) as client,
+            ):
+                self._client.set_result(client)
+                await self._told_to_end.wait()
+                await self._quiet.wait()
+        finally:
+            self._client.cancel()
+
+    def _lost(self, whom: str) -> DependencyUnavailable:
+        """Return what the end of the session means to a call."""
+        why = None if not self._life.done() or self._life.cancelled() else self._life.exception()
+        said = "the connection was lost" if why is None else _innermost(why)
+        error = DependencyUnavailable(f"{whom}: {said}")
+        error.__cause__ = why
+        return error
+
+
+def mcp_url(endpoint: str) -> str:
+    """Return where a provider speaks MCP: at its endpoint, or under `/mcp` where that has no path."""
+    return endpoint.rstrip("/") + "/mcp" if urlsplit(endpoint).path in ("", "/") else endpoint
+
+
+def value_of(result: mcp_types.CallToolResult) -> Any:
+    """Return what a tool returned: its structured content, else its text; a list of what there is, if it is more."""
+    structured = result.structured_content
+    if structured is not None:
+        return structured["result"] if _is_wrapped(structured, result) else structured
+    values = [each.text if isinstance(each, mcp_types.TextContent) else each for each in result.content]
+    return values if len(values) > 1 else values[0] if values else None
+
+
+def _is_wrapped(structured: dict[str, Any], result: mcp_types.CallToolResult) -> bool:
+    """Tell whether the SDK put what is no object into one; an object that looks like that is told again as text."""
+    if structured.keys() != {"result"}:
+        return False
+    try:
+        return bool(json.loads(_text(result)) != structured)
+    except ValueError:
+        return True
+
+
+def _text(result: mcp_types.CallToolResult) -> str:
+    return "\n".join(each.text for each in result.content if isinstance(each, mcp_types.TextContent))
+
+
+def _innermost(error: BaseException) -> str:
+    """Return what went wrong first, out of the groups that task groups make of it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
+
+
+def _look_at(life: asyncio.Task[None]) -> None:
+    """Take note of how a session ended; with nobody in it that is no trouble, the next call opens another one."""
+    if not life.cancelled() and (error := life.exception()) is not None:
+        log.debug("A session ended: %s", _innermost(error))

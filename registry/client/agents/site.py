@@ -1,0 +1,69 @@
+"""A server that listens, and what it answers besides MCP. Imported only to serve: it brings the SDK along."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from mcp.server import MCPServer
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+# Seconds that requests under way have when the server ends.
+_GRACE = 5
+_BACKLOG = 2048
+_EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
+
+
+class Site(uvicorn.Server):
+    """An MCP server on a port of its own, from the moment it is made: who comes before it runs, waits.
+
+    `url` is where others find it. `before_end` is called before it stops to answer.
+    """
+
+    def __init__(self, server: "MCPServer[Any]", host: str, port: int, *, quiet: bool) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self.before_end: Callable[[], None] = _nothing
+        shown = socket.gethostname() if host in _EVERYWHERE else host
+        self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self._socket.getsockname()[1]}"
+        level = "warning" if quiet else server.settings.log_level.lower()
+        app = server.streamable_http_app(host=host)
+        super().__init__(uvicorn.Config(app, log_level=level, timeout_graceful_shutdown=_GRACE))
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until SIGINT or SIGTERM."""
+        super().run(sockets or [self._socket])
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until it is closed."""
+        await super().serve(sockets or [self._socket])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take leave, then stop to answer."""
+        await asyncio.to_thread(self.before_end)
+        await super().shutdown(sockets)
+
+    def close(self) -> None:
+        """Stop to answer."""
+        self.should_exit = True
+        self._socket.close()
+
+
+def new_server(name: str) -> "MCPServer[Any]":
+    """Return a server without any tools."""
+    return MCPServer(name, log_level="WARNING")
+
+
+def answer_health(server: "MCPServer[Any]", health: Callable[[], dict[str, Any]]) -> None:
+    """Let a server answer `GET /health`, unless it does so already."""
+
+    async def answer(_request: Request) -> JSONResponse:
+        return JSONResponse(health())
+
+    server.custom_route("/health", methods=["GET"])(answer)
+
+
+def _nothing() -> None:
+    """Stand for nothing to be done."""
