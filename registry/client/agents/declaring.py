@@ -65,7 +65,7 @@ def mesh_agent(
         check_order(decorated)
         abilities = tuple(_abilities(decorated, capability, capabilities, version, tags))
         function = Function(
-            decorated, decorated.__name__, abilities, dependencies, agent.call, agent.environment.call_timeout
+            decorated, decorated.__name__, abilities, dependencies, agent, agent.environment.call_timeout
         )
         agent.say(**said)
         agent.add(function)
@@ -91,7 +91,7 @@ def tool(
         agent = present().agent
         tool_name = name or method.__name__
         abilities = tuple(_abilities(method, capability or tool_name, None, version, tags))
-        function = Function(method, tool_name, abilities, dependencies, agent.call, agent.environment.call_timeout)
+        function = Function(method, tool_name, abilities, dependencies, agent, agent.environment.call_timeout)
         setattr(function.given, _METHOD, function)
         return function.given  # type: ignore[return-value]
 

@@ -1,15 +1,20 @@
 """A dependency as a function gets it: something to call, which is the tool of another agent."""
 
-import asyncio
-from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
 from registry.client.errors import DependencyUnavailable, InvalidData
 from registry.client.wiring import Provider
 
-Call = Callable[[Provider, dict[str, Any], float], "Future[Any]"]
-"""What begins a call: whom, with which arguments, and how many seconds it may take."""
+
+class Calling(Protocol):
+    """What carries calls: to whom, with which arguments, and how many seconds each may take."""
+
+    async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
+        """Call a tool on the running loop."""
+
+    def begin(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
+        """Begin to call a tool on another thread's loop."""
 
 
 class Link:
@@ -29,9 +34,9 @@ class Dependency:
     DependencyTimeout or DependencyFailed.
     """
 
-    def __init__(self, link: Link, call: Call, timeout: float, *, awaited: bool) -> None:
+    def __init__(self, link: Link, calling: Calling, timeout: float, *, awaited: bool) -> None:
         self._link = link
-        self._call = call
+        self._calling = calling
         self._timeout = timeout
         self._awaited = awaited
 
@@ -50,13 +55,13 @@ class Dependency:
         """Return the same dependency with another time that a call may take."""
         if not seconds > 0:
             raise InvalidData("seconds", f"seconds: expected a number above 0, not {seconds!r}")
-        return Dependency(self._link, self._call, seconds, awaited=self._awaited)
+        return Dependency(self._link, self._calling, seconds, awaited=self._awaited)
 
     def __call__(self, /, **arguments: Any) -> Any:
         """Call the tool."""
         if self._awaited:
             return self._wait(arguments)
-        begun = self._begin(arguments)
+        begun = self._calling.begin(self._current(), arguments, self._timeout)
         try:
             return begun.result()
         except BaseException:
@@ -65,10 +70,10 @@ class Dependency:
             raise
 
     async def _wait(self, arguments: dict[str, Any]) -> Any:
-        return await asyncio.wrap_future(self._begin(arguments))
+        return await self._calling.call(self._current(), arguments, self._timeout)
 
-    def _begin(self, arguments: dict[str, Any]) -> "Future[Any]":
+    def _current(self) -> Provider:
         provider = self._link.provider
         if provider is None:
             raise DependencyUnavailable(f"{self._link.capability}: nobody provides it any more")
-        return self._call(provider, arguments, self._timeout)
+        return provider

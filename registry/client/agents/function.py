@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from registry.client.agents.dependency import Call, Dependency, Link
+from registry.client.agents.dependency import Calling, Dependency, Link
 from registry.client.checks import check_json
 from registry.client.errors import InvalidData
 
@@ -34,7 +34,7 @@ class Function:
         name: str,
         capabilities: Sequence[Mapping[str, Any]],
         dependencies: Sequence[str | Mapping[str, Any]],
-        call: Call,
+        calling: Calling,
         timeout: float,
     ) -> None:
         self.original = original
@@ -44,7 +44,7 @@ class Function:
         self.input_schema: Mapping[str, Any] | None = None
         self.links = _links(dependencies)
         self.given: Callable[..., Any] = original
-        if injected := self._injected(call, timeout):
+        if injected := self._injected(calling, timeout):
             self.given = _handing_over(original, injected)
 
     def bound_to(self, instance: object) -> "Function":
@@ -68,7 +68,7 @@ class Function:
             {"function_name": name} | said | dict(each) for name, each in zip(names, self.capabilities, strict=True)
         ]
 
-    def _injected(self, call: Call, timeout: float) -> Injected:
+    def _injected(self, calling: Calling, timeout: float) -> Injected:
         """Return the parameters that are handed dependencies."""
         parameters = inspect.signature(self.original).parameters
         awaited = inspect.iscoroutinefunction(self.original)
@@ -82,7 +82,7 @@ class Function:
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 raise InvalidData(name, f"{self.place}: {name} must not be positional-only, to be handed a dependency")
             place = list(parameters).index(name) if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else None
-            injected[name] = place, Dependency(link, call, timeout, awaited=awaited)
+            injected[name] = place, Dependency(link, calling, timeout, awaited=awaited)
         return injected
 
 

@@ -1,6 +1,7 @@
 """MCP sessions with those who provide dependencies: one for each endpoint, kept open. Imported at the first call."""
 
 import asyncio
+import contextvars
 import json
 import logging
 from collections import OrderedDict
@@ -25,7 +26,7 @@ _MOST, _CONNECT, _IDLE = 64, 5.0, 3.0
 
 
 class Sessions:
-    """Calls tools of providers. It belongs to one event loop."""
+    """Calls tools of providers. It belongs to one event loop, and ends with it."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[str, _Session] = OrderedDict()
@@ -71,7 +72,8 @@ class _Session:
         self._told_to_end = asyncio.Event()
         self._calls = 0
         self._quiet = asyncio.Event()
-        self._life = asyncio.create_task(self._live())
+        # In a context of its own: it is no part of the call that opens it.
+        self._life = asyncio.create_task(self._live(), context=contextvars.Context())
         self._life.add_done_callback(_look_at)
 
     @property
