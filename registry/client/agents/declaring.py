@@ -4,8 +4,8 @@ import functools
 import gc
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from registry.client.agents.answering import RIGHT_ORDER
 from registry.client.agents.environment import check_interval
@@ -21,6 +21,21 @@ Dependencies = Sequence[str | Mapping[str, Any]]
 _CLASS, _METHOD = "__mesh_class__", "__mesh_function__"
 
 
+class Whole(TypedDict, total=False):
+    """What a declaration may say of the agent as a whole; the environment comes first.
+
+    `name` is for people. `health_interval`: the seconds between heartbeats, of several the shortest. The registry's URL
+    goes by either name.
+    """
+
+    name: str | None
+    namespace: str | None
+    security_context: str | None
+    health_interval: float | None
+    registry_url: str | None
+    registry_endpoint: str | None
+
+
 def mesh_agent(
     *,
     capability: str | None = None,
@@ -28,12 +43,7 @@ def mesh_agent(
     version: str | None = None,
     tags: Sequence[str] | None = None,
     dependencies: Dependencies = (),
-    name: str | None = None,
-    namespace: str | None = None,
-    security_context: str | None = None,
-    health_interval: float | None = None,
-    registry_url: str | None = None,
-    registry_endpoint: str | None = None,
+    **whole: Unpack[Whole],
 ) -> Callable[[T], T]:
     """Let a function, or the objects of a class, be part of the agent that this process is.
 
@@ -43,32 +53,22 @@ def mesh_agent(
     parameters are no part of its signature any more. It stands below `@server.tool()`.
 
     Over a class: an object made of it has what stands in its `capabilities`, and its methods marked with `@tool()`.
-
-    The rest is said of the agent as a whole, and the environment comes first: `name`, `namespace`, `security_context`,
-    the seconds between heartbeats, and the registry under either name. Raises InvalidData and WrongOrder.
+    Raises InvalidData and WrongOrder.
     """
-    said = {
-        "name": name,
-        "namespace": namespace,
-        "security_context": security_context,
-        "health_interval": None if health_interval is None else check_interval(health_interval),
-        "registry_url": registry_url if registry_endpoint is None else registry_endpoint,
-    }
+    said = _said(whole)
 
     def declare(decorated: T) -> T:
-        agent = present().agent
         if inspect.isclass(decorated):
             if capability is not None or capabilities is not None or dependencies:
                 raise InvalidData("capabilities", "capabilities: over a class they stand in self.capabilities")
-            agent.say(**said)
+            present().agent.say(**said)
             return _declare_class(decorated)  # type: ignore[return-value]
         check_order(decorated)
-        abilities = tuple(_abilities(decorated, capability, capabilities, version, tags))
-        function = Function(
-            decorated, decorated.__name__, abilities, dependencies, agent, agent.environment.call_timeout
+        function = _function(
+            decorated, None, _abilities(decorated, capability, capabilities, version, tags), dependencies
         )
-        agent.say(**said)
-        agent.add(function)
+        present().agent.say(**said)
+        present().agent.add(function)
         return function.given  # type: ignore[return-value]
 
     return declare
@@ -88,10 +88,8 @@ def tool(
     """
 
     def mark(method: T) -> T:
-        agent = present().agent
-        tool_name = name or method.__name__
-        abilities = tuple(_abilities(method, capability or tool_name, None, version, tags))
-        function = Function(method, tool_name, abilities, dependencies, agent, agent.environment.call_timeout)
+        abilities = _abilities(method, capability or name, None, version, tags)
+        function = _function(method, name, abilities, dependencies)
         setattr(function.given, _METHOD, function)
         return function.given  # type: ignore[return-value]
 
@@ -114,6 +112,26 @@ def _is_tool_of(function: Any, holder: Any) -> bool:
     """Tell whether this is what the SDK keeps of a tool: an object or, in older Pythons, its dict."""
     fields = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
     return fields.get("fn") is function and "fn_metadata" in fields
+
+
+def _said(whole: Whole) -> dict[str, Any]:
+    """Return what is said of the agent as a whole, checked."""
+    if unknown := sorted(whole.keys() - Whole.__annotations__.keys()):
+        raise TypeError(f"mesh_agent() got an unexpected keyword argument {unknown[0]!r}")
+    said: dict[str, Any] = {name: value for name, value in whole.items() if value is not None}
+    if "health_interval" in said:
+        check_interval(said["health_interval"])
+    if "registry_endpoint" in said:
+        said["registry_url"] = said.pop("registry_endpoint")
+    return said
+
+
+def _function(
+    original: Callable[..., Any], name: str | None, abilities: Iterable[dict[str, Any]], dependencies: Dependencies
+) -> Function:
+    agent = present().agent
+    timeout = agent.environment.call_timeout
+    return Function(original, name or original.__name__, tuple(abilities), dependencies, agent, timeout)
 
 
 def _abilities(
