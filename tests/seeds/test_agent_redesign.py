@@ -1,0 +1,233 @@
+"""The page `agent_redesign.md`: the ten tests of its plan, by their names, over its own code."""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from mcp.server import MCPServer
+
+from registry.client import mesh_agent
+from registry.client.agents.presence import Presence
+from registry.client.agents.this_agent import ThisAgent
+from tests.seeds.blocks import block
+from tests.support.agent_here import agent_here
+from tests.support.eventually import wait_until
+from tests.support.replica import Replica
+
+PAGE = "agent_redesign.md"
+ME = "http://localhost:8889"
+DATE = {"function_name": "get_current_date", "capability": "date_service", "version": "1.2.0"}
+TAGS = ["production", "US_EAST"]
+
+
+@pytest.fixture
+def replica(redis_url: str) -> Iterator[Replica]:
+    """Provide a replica of its own process, for these tests block."""
+    with Replica(redis_url) as found:
+        yield found
+
+
+def declared(server: MCPServer[Any]) -> dict[str, Any]:
+    """Run the page's code; return what it defines."""
+    names: dict[str, Any] = {"server": server, "mesh_agent": mesh_agent}
+    exec(compile(block(PAGE, "@server.tool()"), PAGE, "exec"), names)  # noqa: S102 - that is the test
+    return names
+
+
+def register(replica: Replica, agent_id: str, *tools: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    """Register an agent in the page's form; return the answer."""
+    metadata = {"endpoint": f"http://{agent_id}:8080", "tools": list(tools)} | metadata
+    answer = httpx2.post(f"{replica.url}/agents", json={"agent_id": agent_id, "metadata": metadata})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def provided(here: Presence, function: str, capability: str) -> Any:
+    """Return who provides this at the moment, by id."""
+    provider = here.agent.functions[function].links[capability].provider
+    return provider and provider["agent_id"]
+
+
+def test_agent_id_generation_with_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One id for each process: the name of the environment, else `agent`, and eight hexadecimal digits."""
+    assert re.fullmatch(r"agent-[0-9a-f]{8}", ThisAgent().id)
+    monkeypatch.setenv("MCP_MESH_AGENT_NAME", "myservice")
+    first, second = ThisAgent().id, ThisAgent().id
+    assert re.fullmatch(r"myservice-[0-9a-f]{8}", first)
+    assert first != second
+
+
+async def test_multiple_tools_single_agent() -> None:
+    """Two functions, one of them the page's, are one agent with two tools."""
+    with agent_here() as here:
+        server = MCPServer("s")
+        declared(server)
+
+        @server.tool()
+        @mesh_agent(capability="goodbye")
+        def farewell(name: str) -> str:
+            return f"Goodbye {name}"
+
+        document = here.agent.document(ME)
+        assert document["agent_id"] == here.agent.id
+        assert [tool["function_name"] for tool in document["metadata"]["tools"]] == ["greet", "farewell"]
+        assert [tool.name for tool in await server.list_tools()] == ["greet", "farewell"]
+        assert farewell("Ada") == "Goodbye Ada"
+
+
+async def test_decorator_order_preservation() -> None:
+    """The server keeps the function it was given; what is handed to it comes and goes later all the same."""
+    with agent_here() as here:
+        server = MCPServer("s")
+        greet = declared(server)["greet"]
+        assert str(inspect.signature(greet)) == "(name: str) -> str"
+        for provider, said in ((None, "Hello Ada"), (lambda: "today", "Hello Ada, date is today"), (None, "Hello Ada")):
+            handed = {} if provider is None else {"date_service": provider}
+            assert greet("Ada", **handed) == said
+        result: Any = await server.call_tool("greet", {"name": "Ada"})
+        assert result.structured_content == {"result": "Hello Ada"}
+        with pytest.raises(TypeError, match=r"put @server\.tool\(\) above @mesh_agent"):
+            mesh_agent(capability="x")(server.tool()(lambda_tool))
+        assert list(here.agent.functions) == ["greet"]
+
+
+def lambda_tool() -> None:
+    """Do nothing."""
+
+
+def test_batch_registration_payload() -> None:
+    """One call for all functions, in the page's shape."""
+    shown = re.sub(r"^ +\.\.\.$", "", block(PAGE, '"tools": ['), flags=re.MULTILINE)
+    shape = ast.literal_eval(shown.partition("\n")[2])
+    with agent_here(MCP_MESH_AGENT_NAME="myservice") as here:
+        declared(MCPServer("s"))
+        document = here.agent.document(ME)
+
+    assert document.keys() >= shape.keys()
+    assert document["metadata"].keys() == shape["metadata"].keys()
+    assert document["metadata"]["tools"][0].keys() == shape["metadata"]["tools"][0].keys()
+    assert document["metadata"]["endpoint"] == ME
+    assert document["metadata"]["tools"] == [
+        {
+            "function_name": "greet",
+            "capability": "greeting",
+            "version": "1.0.0",
+            "tags": ["demo", "v1"],
+            "dependencies": [{"capability": "date_service", "version": ">=1.0.0", "tags": TAGS}],
+        }
+    ]
+
+
+def test_dependency_resolution_per_tool(replica: Replica) -> None:
+    """Each function is told its own; what is not there is None."""
+    register(replica, "dateservice-1", DATE | {"tags": TAGS})
+    with agent_here(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+        declared(MCPServer("s"))
+
+        @mesh_agent(dependencies=["date_service", "weather"])
+        def forecast(date_service: Any = None, weather: Any = None) -> list[bool]:
+            return [date_service is not None, weather is not None]
+
+        wait_until(lambda: forecast() == [True, False], description="the one is resolved, the other is not")
+        assert provided(here, "greet", "date_service") == "dateservice-1"
+        assert here.agent.functions["greet"].links.keys() == {"date_service"}
+
+
+def test_multi_tool_registration_no_collision(replica: Replica) -> None:
+    """The same function name on two agents is two functions."""
+    tools = [{"function_name": name, "capability": capability} for name, capability in (("greet", "a"), ("bye", "b"))]
+    register(replica, "one", *tools)
+    register(replica, "two", *tools)
+
+    rows = httpx2.get(f"{replica.url}/capabilities").json()["capabilities"]
+
+    assert sorted((row["agent_id"], row["function_name"]) for row in rows) == [
+        ("one", "bye"),
+        ("one", "greet"),
+        ("two", "bye"),
+        ("two", "greet"),
+    ]
+
+
+def test_heartbeat_updates_all_tools(replica: Replica) -> None:
+    """One heartbeat tells every function what is new for it, and it is the agent as a whole that is healthy."""
+    with agent_here(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+        declared(MCPServer("s"))
+
+        @mesh_agent(dependencies=["date_service"])
+        def tell(date_service: Any = None) -> bool:
+            return date_service is not None
+
+        wait_until(lambda: here.agent.state == "online", description="it is registered")
+        registered = httpx2.get(f"{replica.url}/agents/{here.agent.id}").json()
+        register(replica, "dateservice-1", DATE | {"tags": TAGS})
+
+        wait_until(tell, description="the one knows")
+        assert provided(here, "greet", "date_service") == "dateservice-1"
+        now = httpx2.get(f"{replica.url}/agents/{here.agent.id}").json()
+        assert (now["status"], now["resource_version"]) == ("healthy", registered["resource_version"])
+
+
+def test_dependency_updates_specific_tools(replica: Replica) -> None:
+    """When a provider goes, only those who had it lose it."""
+    register(replica, "dateservice-1", DATE | {"tags": TAGS})
+    register(replica, "weather-1", {"function_name": "now", "capability": "weather"})
+    with agent_here(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+        declared(MCPServer("s"))
+
+        @mesh_agent(dependencies=["weather"])
+        def forecast(weather: Any = None) -> bool:
+            return weather is not None
+
+        wait_until(forecast, description="both are resolved")
+        httpx2.delete(f"{replica.url}/agents/dateservice-1").raise_for_status()
+
+        wait_until(lambda: provided(here, "greet", "date_service") is None, description="the date is gone")
+        assert forecast()
+
+
+def test_version_constraint_filtering(replica: Replica) -> None:
+    """The page's `>=1.0.0` does not take what is older, and of two takes the newer one."""
+    register(replica, "old", DATE | {"tags": TAGS, "version": "0.9.9"})
+    with agent_here(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+        declared(MCPServer("s"))
+        wait_until(lambda: here.agent.state == "online", description="it is registered")
+        assert provided(here, "greet", "date_service") is None
+        for agent_id, version in (("fits", "1.0.0"), ("fits-better", "1.1.0")):
+            register(replica, agent_id, DATE | {"tags": TAGS, "version": version})
+            wait_until(lambda: provided(here, "greet", "date_service") == agent_id, description=agent_id)  # noqa: B023
+
+
+def test_tag_based_dependency_matching(replica: Replica) -> None:
+    """All of the page's tags must be there."""
+    register(replica, "half", DATE | {"tags": TAGS[:1]})
+    with agent_here(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+        declared(MCPServer("s"))
+        wait_until(lambda: here.agent.state == "online", description="it is registered")
+        assert provided(here, "greet", "date_service") is None
+        register(replica, "whole", DATE | {"tags": [*TAGS, "more"]})
+
+        wait_until(lambda: provided(here, "greet", "date_service") == "whole", description="it has all tags")
+
+
+def test_the_pages_line_for_the_id_makes_one_like_ours() -> None:
+    """In its own words."""
+    names: dict[str, Any] = {}
+    exec("import os\nfrom uuid import uuid4\n" + block(PAGE, "_SHARED_AGENT_ID ="), names)  # noqa: S102 - that is the test
+
+    assert re.fullmatch(r"[\w-]+-[0-9a-f]{8}", names["_SHARED_AGENT_ID"])
+
+
+def test_every_test_of_the_plan_is_here() -> None:
+    """Under its name."""
+    planned = re.findall(
+        r"^def (test_\w+)\(\)$", block(PAGE, "test_agent_id") + block(PAGE, "no_collision"), re.MULTILINE
+    )
+
+    assert len(planned) == 10
+    assert [name for name in planned if name not in globals()] == []

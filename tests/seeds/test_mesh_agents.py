@@ -1,0 +1,110 @@
+"""The guides' other uses of `@mesh_agent` run with nothing but their imports changed."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from registry.client import mesh_agent, tool
+from registry.client.agents.presence import Presence
+from tests.seeds.blocks import block
+from tests.seeds.test_client_patterns import NAMES
+from tests.support.agent_here import agent_here
+from tests.support.agent_process import call, registered
+from tests.support.eventually import wait_until
+from tests.support.replica import Replica
+
+GUIDE, PAGE = "pull_based_registry.md", "registry_service.md"
+
+
+@pytest.fixture
+def replica(redis_url: str) -> Iterator[Replica]:
+    """Provide a replica of its own process, for these tests block."""
+    with Replica(redis_url) as found:
+        yield found
+
+
+@pytest.fixture
+def here(replica: Replica) -> Iterator[Presence]:
+    """Provide the presence of this process, which serves what is declared by itself."""
+    with agent_here(replica.url, MCP_MESH_AUTO_RUN="true") as found:
+        yield found
+
+
+def run(document: str, containing: str) -> dict[str, Any]:
+    """Run one block with its imports changed; return what it defines."""
+    code = block(document, containing)
+    for theirs, ours in NAMES.items():
+        code = code.replace(theirs, ours)
+    assert not re.search(r"^\s*(?:from|import) mcp_", code, re.MULTILINE)
+    names: dict[str, Any] = {"mesh_agent": mesh_agent, "tool": tool, "__name__": __name__}
+    exec(compile(code, document, "exec"), names)  # noqa: S102 - that is the test
+    return names
+
+
+async def test_the_function_with_lists_is_an_agent_by_itself(here: Presence, replica: Replica) -> None:
+    """Integration is automatic: it is registered where it answers, and a call by either name arrives."""
+    my_tool = run(PAGE, "capabilities=[")["my_tool"]
+
+    agent = registered(replica.url, "agent")
+    assert agent["id"] == here.agent.id
+    assert {each["name"]: each["function_name"] for each in agent["capabilities"]} == {
+        "file_read": "my_tool",
+        "file_write": "file_write",
+    }
+    assert agent["health_interval"] == 0.1
+    for each in agent["capabilities"]:
+        assert each["dependencies"] == [{"capability": "auth_service"}]
+    assert await my_tool("p") is None
+    assert httpx2.get(f"{agent['endpoint']}/health").json()["agent_id"] == agent["id"]
+    unresolved = httpx2.get(f"{replica.url}/agents/{agent['id']}/dependencies").json()["dependencies_resolved"]
+    assert unresolved == {"my_tool": {"auth_service": None}, "file_write": {"auth_service": None}}
+
+
+async def test_the_file_agent_of_the_guide_is_one(here: Presence, replica: Replica) -> None:
+    """Its object makes it one: with its name, its namespace, its capability and its tool."""
+    run(GUIDE, "class FileAgent:")["FileAgent"]()
+
+    agent = registered(replica.url, "agent")
+    assert (agent["id"], agent["name"], agent["namespace"]) == (here.agent.id, "Enhanced File Agent", "system")
+    (capability,) = agent["capabilities"]
+    assert capability["input_schema"]["required"] == ["file_path"]
+    assert {name: capability[name] for name in ("name", "function_name", "version", "category", "tags")} == {
+        "name": "read_file",
+        "function_name": "read_file",
+        "version": "1.2.0",
+        "category": "file_operations",
+        "tags": ["io", "filesystem", "security"],
+    }
+
+
+def test_the_command_agent_of_the_guide_has_what_its_context_requires(here: Presence, replica: Replica) -> None:
+    """Its four capabilities are there, though no tool is."""
+    run(GUIDE, "class CommandAgent:")["CommandAgent"]()
+
+    agent = registered(replica.url, "agent")
+    assert (agent["security_context"], agent["id"]) == ("high_security", here.agent.id)
+    assert {each["name"] for each in agent["capabilities"]} == {
+        "execute_command",
+        "authentication",
+        "authorization",
+        "audit",
+    }
+
+
+async def test_what_answers_by_itself_can_be_called(here: Presence, replica: Replica) -> None:
+    """By any MCP client; and when the process ends, it is gone."""
+
+    @mesh_agent(capability="double")
+    def double(number: int) -> int:
+        return 2 * number
+
+    assert double(1) == 2
+    agent = registered(replica.url, "agent")
+    assert await call(agent["endpoint"], "double", number=21) == 42
+    here.leave()
+    wait_until(
+        lambda: httpx2.get(f"{replica.url}/agents/{agent['id']}").status_code == 404, description="it took its leave"
+    )
