@@ -14,11 +14,12 @@ from tests.support.ports import free_port
 def agent_here(url: str | None = None, **env: str) -> Iterator[Presence]:
     """Provide the presence of this process, which begins anew and ends with the block.
 
-    Without a `url` there is no registry. It serves nothing by itself unless the environment, `env`, says so.
+    Without a `url` there is no registry; with an empty one the environment does not say which. It serves nothing by
+    itself unless the environment, `env`, says so.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(presence, "_present", None)
-        patch.setenv("MCP_MESH_REGISTRY_URL", url or f"http://127.0.0.1:{free_port()}")
+        patch.setenv("MCP_MESH_REGISTRY_URL", f"http://127.0.0.1:{free_port()}" if url is None else url)
         patch.setenv("MCP_MESH_AUTO_RUN", "false")
         patch.setenv("MCP_MESH_HEALTH_INTERVAL", "0.1")
         for name, value in env.items():

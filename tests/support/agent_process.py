@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,7 +35,9 @@ class AgentProcess:
             "MCP_MESH_HEALTH_INTERVAL": str(BEAT_SECONDS),
             **env,
         }
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        self._folder = tempfile.TemporaryDirectory(prefix="mesh-agent-")
+        self._log = Path(self._folder.name) / "log"
+        self._log.touch()
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -45,19 +48,19 @@ class AgentProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
-        self._log.close()
+        self._folder.cleanup()
 
     @property
     def log(self) -> str:
         """All it has written to standard output and error."""
-        self._log.seek(0)
-        return self._log.read()
+        return self._log.read_text(errors="replace")
 
     def start(self) -> None:
         """Start it, again if it has ended."""
-        self.process = subprocess.Popen(
-            [sys.executable, *self._command], env=self._env, stdout=self._log, stderr=self._log, cwd=ROOT
-        )
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *self._command], env=self._env, stdout=log, stderr=log, cwd=ROOT
+            )
 
     def stop(self, number: signal.Signals = signal.SIGTERM, within: float = 10.0) -> int:
         """Send a signal; return the status it ends with."""

@@ -18,11 +18,12 @@ def canned(status: int, body: object = b"", headers: Mapping[str, str] | None = 
 class CannedServer:
     """Listens on a loopback address and gives `answers` in turn, the last one for ever; with none it stays silent.
 
-    `requests` are the heads of those that came, as text.
+    `requests` are the heads of those that came, as text, and `bodies` what they carried.
     """
 
     def __init__(self, *answers: bytes, host: str = "127.0.0.1", port: int = 0) -> None:
         self.requests: list[str] = []
+        self.bodies: list[bytes] = []
         self.port = port
         self._host = host
         self._answers = list(answers)
@@ -55,7 +56,7 @@ class CannedServer:
                 lengths = [
                     line.split(":")[1] for line in head.splitlines() if line.lower().startswith("content-length")
                 ]
-                await reader.readexactly(int(lengths[0]) if lengths else 0)
+                self.bodies.append(await reader.readexactly(int(lengths[0]) if lengths else 0))
                 self.requests.append(head)
                 if self._answers:
                     writer.write(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextvars
+import functools
 import json
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,19 +50,25 @@ class Sessions:
 
     async def close(self) -> None:
         """End all sessions."""
-        for session in self._open.values():
+        sessions = tuple(self._open.values())
+        for session in sessions:
             session.end()
-        await asyncio.gather(*(session.ended() for session in self._open.values()))
-        self._open.clear()
+        await asyncio.gather(*(session.ended() for session in sessions))
 
     def _session(self, url: str) -> "_Session":
         session = self._open.get(url)
         if session is None or session.is_over:
             session = self._open[url] = _Session(url)
+            session.when_over(functools.partial(self._forget, url))
         self._open.move_to_end(url)
         while len(self._open) > _MOST:
             self._open.popitem(last=False)[1].end()
         return session
+
+    def _forget(self, url: str, session: "_Session") -> None:
+        # What is held of a session holds its loop, and that is to go when it is closed.
+        if self._open.get(url) is session:
+            del self._open[url]
 
 
 class _Session:
@@ -84,6 +92,10 @@ class _Session:
     def end(self) -> None:
         """Begin no more calls; end when those under way are over."""
         self._told_to_end.set()
+
+    def when_over(self, tell: Callable[["_Session"], None]) -> None:
+        """Let somebody know when it has ended."""
+        self._life.add_done_callback(lambda _life: tell(self))
 
     async def ended(self) -> None:
         """Wait until it has ended, however."""

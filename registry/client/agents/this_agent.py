@@ -165,7 +165,12 @@ class ThisAgent:
             from registry.client.agents.sessions import Sessions  # noqa: PLC0415 - brings the MCP SDK along
         except ImportError as error:
             raise mcp_missing() from error
-        sessions = self._sessions[asyncio.get_running_loop()] = Sessions()
+        with self._lock:
+            for loop in tuple(self._sessions):
+                if loop.is_closed():
+                    # It was closed without an end of what ran on it.
+                    self._sessions.pop(loop, None)
+            sessions = self._sessions[asyncio.get_running_loop()] = Sessions()
         return sessions
 
     async def _hang_up(self) -> None:
