@@ -1,6 +1,7 @@
 """A server that listens, and what it answers besides MCP. Imported only to serve: it brings the SDK along."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +54,13 @@ class Site(uvicorn.Server):
 
 def new_server(name: str) -> "MCPServer[Any]":
     """Return a server without any tools."""
-    return MCPServer(name, log_level="WARNING")
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    server: MCPServer[Any] = MCPServer(name, log_level="WARNING")
+    # It has set up logging for the whole process, which is for those to do who make a server themselves.
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    return server
 
 
 def answer_health(server: "MCPServer[Any]", health: Callable[[], dict[str, Any]]) -> None:
