@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
 from benchmarks import agents, rates
+from benchmarks.client import importing, injected
 from benchmarks.fleet import Mesh, running_constant, running_mesh
 from benchmarks.lab import CONNECTIONS, CONSTANT, PATIENCE_SECONDS, REPEATS, Lab, Options, settled
 from benchmarks.load import Clients, Exchange, quantile
@@ -140,6 +141,8 @@ _TIMES: dict[str, Callable[[Lab], Awaitable[Table]]] = {
     "fill": fill,
     "watch": watch,
     "departure": departure,
+    "importing": importing,
+    "injected": injected,
 }
 NAMES = (*rates.NAMES, *_TIMES)
 

@@ -62,8 +62,12 @@ def new_agent_id(name: str) -> str:
 
 def check_endpoint(endpoint: object, field: str) -> str:
     """Return where an agent answers. Raises InvalidData for what is no URL of a host."""
-    parts = urlsplit(endpoint) if isinstance(endpoint, str) else urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(endpoint) if isinstance(endpoint, str) else urlsplit("")
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
         raise InvalidData(field, f"{field}: expected http or https and a host, not {endpoint!r:.100}")
     return str(endpoint)
 

@@ -1,0 +1,29 @@
+"""A provider to call: one tool that answers a date, served by the SDK as agents serve theirs.
+
+`python -m benchmarks.provider` prints the URL it answers at and serves until it is told to stop.
+"""
+
+from mcp.server import MCPServer
+
+from registry.client.agents.site import Site
+
+ANSWER = "2026-11-27"
+TOOL = "get_date"
+
+
+def get_date() -> str:
+    """Answer a date."""
+    return ANSWER
+
+
+def main() -> None:
+    """Serve."""
+    server = MCPServer("provider", log_level="WARNING")
+    server.add_tool(get_date, name=TOOL)
+    site = Site(server, "127.0.0.1", 0, quiet=True)
+    print(site.url, flush=True)
+    site.run()
+
+
+if __name__ == "__main__":
+    main()

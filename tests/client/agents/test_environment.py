@@ -1,0 +1,57 @@
+"""What the environment says of an agent, and what it cannot say."""
+
+import pytest
+
+from registry.client import InvalidData
+from registry.client.agents.environment import check_endpoint, read_environment
+
+
+@pytest.mark.parametrize(
+    ("said", "endpoint"),
+    [
+        ({}, None),
+        ({"MCP_MESH_HTTP_PORT": "8080"}, None),
+        ({"MCP_MESH_HTTP_HOST": "me"}, None),
+        ({"MCP_MESH_HTTP_HOST": "me", "MCP_MESH_HTTP_PORT": "8080"}, "http://me:8080"),
+        ({"MCP_MESH_HTTP_HOST": "::1", "MCP_MESH_HTTP_PORT": "8080"}, "http://[::1]:8080"),
+        ({"MCP_MESH_HTTP_HOST": "me", "MCP_MESH_ENDPOINT": "https://me/mcp"}, "https://me/mcp"),
+    ],
+)
+def test_where_an_agent_answers(monkeypatch: pytest.MonkeyPatch, said: dict[str, str], endpoint: str | None) -> None:
+    """As a URL, or as a host and a port."""
+    for name in ("MCP_MESH_HTTP_HOST", "MCP_MESH_HTTP_PORT", "MCP_MESH_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+
+    assert read_environment().endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MCP_MESH_AGENT_NAME", "my agent"),
+        ("MCP_MESH_HTTP_PORT", "0"),
+        ("MCP_MESH_HTTP_PORT", "http"),
+        ("MCP_MESH_ENDPOINT", "localhost:8080"),
+        ("MCP_MESH_HEALTH_INTERVAL", "soon"),
+        ("MCP_MESH_HEALTH_INTERVAL", "0"),
+        ("MCP_MESH_HEALTH_INTERVAL", "nan"),
+        ("MCP_MESH_CALL_TIMEOUT", "-1"),
+        ("MCP_MESH_AUTO_RUN", "perhaps"),
+    ],
+)
+def test_what_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """By the variable."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(InvalidData, match=f"^{name}: expected") as error:
+        read_environment()
+    assert error.value.field == name
+
+
+@pytest.mark.parametrize("endpoint", [None, 5, "", "me:8080", "ftp://me", "http://", "http://[::1"])
+def test_an_endpoint_is_a_url(endpoint: object) -> None:
+    """With a host."""
+    with pytest.raises(InvalidData, match=r"^endpoint: expected http or https and a host"):
+        check_endpoint(endpoint, "endpoint")
