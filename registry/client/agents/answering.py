@@ -6,7 +6,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from registry.client.agents.environment import check_endpoint
+from registry.client.agents.environment import check_endpoint, listening_host
 from registry.client.agents.function import Function
 from registry.client.agents.this_agent import ThisAgent, mcp_missing
 from registry.client.errors import ClientError, InvalidData, WrongOrder
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("registry.client")
 
-LOOPBACK = "127.0.0.1"
 RIGHT_ORDER = "put @server.tool() above @mesh_agent(...), not below it"
 
 
@@ -47,9 +46,10 @@ class Answering:
         self._agent.answers_at(check_endpoint(endpoint, "endpoint"))
         self.close()
 
-    def open_site(self, server: "MCPServer[Any] | None", host: str, port: int | None) -> "Site":
+    def open_site(self, server: "MCPServer[Any] | None", host: str | None, port: int | None) -> "Site":
         """Listen with this server or, without one, with one for all that is declared.
 
+        Where others find this process by another name than one of this machine alone, it listens to all of them.
         Raises McpLibraryMissing, OSError where the port is taken, and WrongOrder.
         """
         try:
@@ -60,6 +60,7 @@ class Answering:
         own = server is None
         server = new_server(environment.name) if server is None else server
         self._equip(server)
+        host = listening_host(environment.endpoint) if host is None else host
         return Site(server, host, (environment.port or 0) if port is None else port, quiet=own)
 
     def claim(self) -> None:
@@ -77,7 +78,7 @@ class Answering:
             )
             return
         try:
-            site = await asyncio.to_thread(self.open_site, None, LOOPBACK, None)
+            site = await asyncio.to_thread(self.open_site, None, None, None)
         except (ClientError, OSError) as error:
             log.error("%s cannot answer, so it is not registered: %s", self._agent.id, error)  # noqa: TRY400
             return
@@ -111,12 +112,15 @@ class Answering:
                 answer_health(server, self._agent.health)
                 self._equipped.add(server)
             # The SDK shows its tools to others without their functions.
-            tools = {tool.fn: tool.name for tool in server._tool_manager.list_tools()}  # noqa: SLF001
+            tools: dict[Any, list[str]] = {}
+            for tool in server._tool_manager.list_tools():  # noqa: SLF001
+                tools.setdefault(tool.fn, []).append(tool.name)
             for function in tuple(self._agent.functions.values()):
                 if function.original in tools and function.original is not function.given:
                     raise WrongOrder(f"{function.place} is a tool that gets no dependencies: {RIGHT_ORDER}")
-                if function.given in tools:
-                    self._agent.rename(function, tools[function.given])
+                names = tools.get(function.given, [function.name])
+                if function.name not in names:
+                    self._agent.rename(function, names[0])
                 _complete(server, function)
 
 

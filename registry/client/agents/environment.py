@@ -22,6 +22,9 @@ _DEFAULT_INTERVAL, _DEFAULT_TIMEOUT, _LONGEST = 5.0, 30.0, 24 * 3600.0
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 _PORTS = 65_535
 
+LOOPBACK = "127.0.0.1"
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - for who is told to be found from elsewhere
+
 
 @dataclass(frozen=True, slots=True)
 class Environment:
@@ -70,6 +73,12 @@ def check_endpoint(endpoint: object, field: str) -> str:
     if not host or parts.scheme not in ("http", "https"):
         raise InvalidData(field, f"{field}: expected http or https and a host, not {endpoint!r:.100}")
     return str(endpoint)
+
+
+def listening_host(endpoint: str | None) -> str:
+    """Return where to listen so that this endpoint is reached: on loopback, unless it is somewhere else."""
+    host = None if endpoint is None else urlsplit(endpoint).hostname
+    return LOOPBACK if host in (None, "localhost", LOOPBACK, "::1") else _EVERYWHERE
 
 
 def check_interval(seconds: object, field: str = "health_interval") -> float:

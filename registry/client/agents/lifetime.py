@@ -64,24 +64,26 @@ class Lifetime:
             farewell(self._agent.registry_url, self._agent.id)
 
     async def _live(self, life: "_Life") -> None:
-        url = self._agent.registry_url
-        registry = RegistryClient(url)
+        life.settle_in()
         try:
-            life.settle_in()
             while self._life is life:
-                if (left := self._unsettled()) > 0:
-                    await life.rest(left)
-                elif not await self._answers():
-                    await life.rest(None)
-                elif url != self._agent.registry_url:
-                    await registry.close()
-                    url = self._agent.registry_url
-                    registry = RegistryClient(url)
-                else:
-                    await life.rest(await self._turn(registry))
+                url = self._agent.registry_url
+                try:
+                    async with RegistryClient(url) as registry:
+                        while self._life is life and url == self._agent.registry_url:
+                            await life.rest(await self._next(registry))
+                except Exception as error:
+                    # Nobody waits for this loop, so nobody else would ever hear of it.
+                    log.exception("The life of %s goes on after an error", self._agent.id)
+                    await life.rest(self._put_off(str(error)))
         finally:
             life.ended.set()
-            await registry.close()
+
+    async def _next(self, registry: RegistryClient) -> float | None:
+        """Do what is to be done now; return the seconds until the next time, None where only news can help."""
+        if (left := self._unsettled()) > 0:
+            return left
+        return await self._turn(registry) if await self._answers() else None
 
     def _unsettled(self) -> float:
         """Return the seconds until what is declared is taken to be all."""

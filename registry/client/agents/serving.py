@@ -3,7 +3,7 @@
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from registry.client.agents.answering import LOOPBACK
+from registry.client.agents.environment import listening_host
 from registry.client.agents.presence import present
 
 if TYPE_CHECKING:
@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 def serve(
     server: "MCPServer[Any] | None" = None,
     *,
-    host: str = LOOPBACK,
+    host: str | None = None,
     port: int | None = None,
     endpoint: str | None = None,
 ) -> None:
     """Serve this process's agent over streamable HTTP at `/mcp` until SIGINT or SIGTERM, and register it meanwhile.
 
     The server's tools are served as they are, with `GET /health` and whatever is declared and no tool of it; without
-    a server all that is declared is. The port is `MCP_MESH_HTTP_PORT`, else a free one. `endpoint` is where others find
+    a server all that is declared is. It listens on loopback, unless the environment has others find it elsewhere, or
+    `host` says so. The port is `MCP_MESH_HTTP_PORT`, else a free one. `endpoint` is where others find
     it: `MCP_MESH_ENDPOINT`, or `MCP_MESH_HTTP_HOST` with the port, else where it listens.
 
     Raises McpLibraryMissing, OSError where the port is taken, InvalidData, and WrongOrder for a tool that gets no
@@ -28,7 +29,7 @@ def serve(
     """
     presence = present()
     presence.answering.claim()
-    site = presence.answering.open_site(server, host, port)
+    site = presence.answering.open_site(server, host or (listening_host(endpoint) if endpoint else None), port)
     site.before_end = presence.leave
     try:
         presence.answering.announce(None, endpoint or presence.agent.environment.endpoint or site.url)

@@ -3,7 +3,7 @@
 import pytest
 
 from registry.client import InvalidData
-from registry.client.agents.environment import check_endpoint, read_environment
+from registry.client.agents.environment import check_endpoint, listening_host, read_environment
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,9 @@ def test_an_endpoint_is_a_url(endpoint: object) -> None:
     """With a host."""
     with pytest.raises(InvalidData, match=r"^endpoint: expected http or https and a host"):
         check_endpoint(endpoint, "endpoint")
+
+
+def test_who_is_found_from_elsewhere_listens_there() -> None:
+    """Else on loopback alone."""
+    assert {listening_host(each) for each in (None, "http://localhost:1", "http://127.0.0.1:1")} == {"127.0.0.1"}
+    assert listening_host("http://greeting.default.svc:8080") == "0.0.0.0"  # noqa: S104
