@@ -7,7 +7,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx2
@@ -78,11 +78,11 @@ class _Session:
         self._url = url
         self._client: asyncio.Future[mcp.Client] = asyncio.get_running_loop().create_future()
         self._told_to_end = asyncio.Event()
-        self._calls = 0
+        self._callers = set[asyncio.Task[Any]]()
         self._quiet = asyncio.Event()
         # In a context of its own: it is no part of the call that opens it.
         self._life = asyncio.create_task(self._live(), context=contextvars.Context())
-        self._life.add_done_callback(_look_at)
+        self._life.add_done_callback(self._cut_off)
 
     @property
     def is_over(self) -> bool:
@@ -103,14 +103,17 @@ class _Session:
 
     async def call(self, whom: str, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
         """Call a tool; where the session ends before it answers, raise DependencyUnavailable."""
-        self._calls += 1
+        caller = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancelling = caller.cancelling()
+        self._callers.add(caller)
         self._quiet.clear()
-        calling = asyncio.create_task(self._call(tool, arguments))
         try:
-            await asyncio.wait({calling, self._life}, return_when=asyncio.FIRST_COMPLETED)
-            if not calling.done() or calling.cancelled():
-                raise self._lost(whom)
-            return calling.result()
+            return await self._call(tool, arguments)
+        except asyncio.CancelledError:
+            # Of the session's end, unless somebody else cancels the caller, too.
+            if self._life.done() and (caller.cancelling() == cancelling or caller.uncancel() == cancelling):
+                raise self._lost(whom) from None
+            raise
         except MCPError as error:
             if error.code == mcp_types.CONNECTION_CLOSED:
                 raise self._lost(whom) from error
@@ -118,9 +121,8 @@ class _Session:
         except (pydantic.ValidationError, RuntimeError) as error:
             raise DependencyFailed(f"{whom}: its answer is no result of a tool: {error}") from error
         finally:
-            calling.cancel()
-            self._calls -= 1
-            if not self._calls:
+            self._callers.discard(caller)
+            if not self._callers:
                 self._quiet.set()
 
     async def _call(self, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
@@ -141,6 +143,13 @@ class _Session:
                 await self._quiet.wait()
         finally:
             self._client.cancel()
+
+    def _cut_off(self, life: asyncio.Task[None]) -> None:
+        """End the calls that are under way; that nobody is in it is no trouble, the next call opens another one."""
+        for caller in self._callers:
+            caller.cancel()
+        if not life.cancelled() and (error := life.exception()) is not None:
+            log.debug("The session with %s ended: %s", self._url, _innermost(error))
 
     def _lost(self, whom: str) -> DependencyUnavailable:
         """Return what the end of the session means to a call."""
@@ -184,9 +193,3 @@ def _innermost(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__
-
-
-def _look_at(life: asyncio.Task[None]) -> None:
-    """Take note of how a session ended; with nobody in it that is no trouble, the next call opens another one."""
-    if not life.cancelled() and (error := life.exception()) is not None:
-        log.debug("A session ended: %s", _innermost(error))

@@ -14,15 +14,14 @@ from tests.support.canned import CannedServer, json_of
 from tests.support.eventually import async_wait_until, wait_until
 
 
-def greet(it: Any = None) -> str:
-    """Tell what is handed over."""
-    return str(it)
-
-
 @pytest.mark.usefixtures("here")
 def test_a_tool_that_gets_no_dependencies_is_found_before_it_is_served() -> None:
     """A server may be given the bare function later, too."""
     server = MCPServer("s")
+
+    def greet(it: Any = None) -> str:
+        return str(it)
+
     mesh_agent(dependencies=["it"])(greet)
     server.add_tool(greet)
 
@@ -42,7 +41,13 @@ def test_an_announcement_says_where() -> None:
 async def test_a_server_is_given_what_it_lacks_once(here: Presence) -> None:
     """However often it is announced; what is a tool of it already is left alone."""
     server = MCPServer("s")
-    server.tool(name="hello")(mesh_agent(capability="greeting", dependencies=["it"])(greet))
+
+    @server.tool(name="hello")
+    @mesh_agent(capability="greeting", dependencies=["it"])
+    def greet(it: Any = None) -> str:
+        return str(it)
+
+    assert greet() == "None"
 
     @mesh_agent(capabilities=["a", "b"])
     def shown() -> None:
@@ -91,7 +96,12 @@ async def test_an_error_nobody_thought_of_does_not_end_a_life(caplog: pytest.Log
     async with CannedServer(json_of(status="success", dependencies_resolved=[1])) as server:
         with agent_here(server.url, MCP_MESH_ENDPOINT="http://me:1") as here:
             here.lifetime._backoff._bound = 0.01
-            mesh_agent(dependencies=["it"])(greet)
+
+            @mesh_agent(dependencies=["it"])
+            def needy(it: Any = None) -> Any:
+                return it
+
+            assert needy() is None
             await async_wait_until(lambda: len(server.requests) >= 2, description="it tries again", timeout=10)
             await asyncio.to_thread(here.leave)
 

@@ -216,10 +216,15 @@ def until_it_answers(here: Presence, url: str) -> None:
 
 def test_a_provider_killed_in_the_middle_of_a_call(here: Presence) -> None:
     """All calls under way learn it at once; when it is back on the same port, the next call arrives."""
+
+    @mesh_agent(dependencies=["it"])
+    def hold(it: Any = None) -> Any:
+        return it(seconds=60)
+
     with provider_process() as (process, url):
         until_it_answers(here, url)
         with ThreadPoolExecutor(8) as pool:
-            calls = [pool.submit(in_sync, here, url, "wait", seconds=60) for _ in range(8)]
+            calls = [pool.submit(hold) for _ in range(8)]
             wait_until(lambda: process.log.count("waits") >= 8 + 1, description="they wait")
             began = time.monotonic()
             process.kill()
