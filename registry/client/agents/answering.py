@@ -1,8 +1,11 @@
 """Where this agent answers: what a server is given besides its own tools, and who runs one if nobody else does."""
 
 import asyncio
+import concurrent.futures
 import logging
+import sys
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("registry.client")
 
+# Seconds after the last declaration before nobody else is taken to serve it, between two looks whether the program
+# still imports, and for a server to end.
+_ALONE, _LOOK, _PATIENCE = 1.0, 0.2, 2.0
+
 RIGHT_ORDER = "put @server.tool() above @mesh_agent(...), not below it"
 
 
@@ -31,7 +38,7 @@ class Answering:
     def __init__(self, agent: ThisAgent) -> None:
         self._agent = agent
         self._claimed = self._tried = False
-        self._own: tuple[Site, LoopThread] | None = None
+        self._own: tuple[Site, LoopThread, concurrent.futures.Future[None]] | None = None
         self._equipped = weakref.WeakSet[Any]()
         self._lock = threading.Lock()
 
@@ -67,11 +74,22 @@ class Answering:
         """Somebody serves, and will say where."""
         self._claimed = True
 
-    async def by_itself(self) -> None:
-        """Run a server in a thread, where nobody else does and the environment has nothing against it."""
+    async def by_itself(self) -> float | None:
+        """Run a server in a thread, where nobody else does and the environment has nothing against it.
+
+        Return the seconds until it may be time for that: a program that still imports has not come to its last line.
+        """
         if self._claimed or self._tried:
-            return
+            return None
+        if (left := self._agent.changed_at + _ALONE - time.monotonic()) > 0:
+            return left
+        if _is_importing():
+            return _LOOK
         self._tried = True
+        await self._run_own()
+        return None
+
+    async def _run_own(self) -> None:
         if not self._agent.environment.auto_run:
             log.warning(
                 "%s is not registered until it is known where it answers: serve() or announce()", self._agent.id
@@ -85,8 +103,8 @@ class Answering:
         if self._is_claimed():
             site.close()
             return
-        self._own = site, LoopThread()
-        self._own[1].submit(site.serve())
+        thread = LoopThread()
+        self._own = site, thread, thread.submit(site.serve())
         log.info("%s answers at %s", self._agent.id, site.url)
         self._agent.answers_at(site.url)
 
@@ -97,8 +115,11 @@ class Answering:
         """End the server that was run here, if there is one."""
         own, self._own = self._own, None
         if own is not None:
-            own[0].close()
-            own[1].stop()
+            site, thread, ended = own
+            site.close()
+            # What it does at its end it should come to do; then it is over in any case.
+            concurrent.futures.wait([ended], _PATIENCE)
+            thread.stop()
 
     def _equip(self, server: "MCPServer[Any]") -> None:
         """Give a server `GET /health`, and those of the agent's functions that are no tools of it yet.
@@ -122,6 +143,16 @@ class Answering:
                 if function.name not in names:
                     self._agent.rename(function, names[0])
                 _complete(server, function)
+
+
+def _is_importing() -> bool:
+    """Tell whether the main thread is in the middle of an import."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented all the same
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _complete(server: "MCPServer[Any]", function: Function) -> None:

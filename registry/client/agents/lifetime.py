@@ -28,10 +28,11 @@ _PATIENCE = 1.0
 class Lifetime:
     """Keeps an agent in the mesh from `begin` to `leave`, on the agent's own thread.
 
-    Where nobody says where the agent answers, `answer` is awaited, which may see to that.
+    Where nobody says where the agent answers, `answer` is awaited, which may see to that; if it does not yet, it
+    returns the seconds until it is to be asked again, None where only news can help.
     """
 
-    def __init__(self, agent: ThisAgent, answer: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, agent: ThisAgent, answer: Callable[[], Awaitable[float | None]]) -> None:
         self._agent = agent
         self._answer = answer
         self._lock = threading.Lock()
@@ -83,18 +84,15 @@ class Lifetime:
         """Do what is to be done now; return the seconds until the next time, None where only news can help."""
         if (left := self._unsettled()) > 0:
             return left
-        return await self._turn(registry) if await self._answers() else None
+        if self._agent.endpoint is None:
+            again = await self._answer()
+            if self._agent.endpoint is None:
+                return again
+        return await self._turn(registry)
 
     def _unsettled(self) -> float:
         """Return the seconds until what is declared is taken to be all."""
         return self._agent.changed_at + SETTLE - time.monotonic()
-
-    async def _answers(self) -> bool:
-        """Tell whether it is known where the agent answers."""
-        agent = self._agent
-        if agent.endpoint is None:
-            await self._answer()
-        return agent.endpoint is not None
 
     async def _turn(self, registry: RegistryClient) -> float:
         """Register where that is due, else beat; return the seconds until the next time."""

@@ -49,7 +49,8 @@ class Site(uvicorn.Server):
     def close(self) -> None:
         """Stop to answer."""
         self.should_exit = True
-        self._socket.close()
+        if not self.started:
+            self._socket.close()
 
 
 def new_server(name: str) -> "MCPServer[Any]":

@@ -106,6 +106,8 @@ def test_a_frozen_registry_does_not_hold_an_end_up(replica: Replica) -> None:
 
 
 FORK = """
+while not os.path.exists(os.environ["FORK"]):
+    time.sleep(0.05)
 child = os.fork()
 if not child:
     print("child", agent_id(), flush=True)
@@ -123,8 +125,11 @@ time.sleep(60)
 @pytest.mark.parametrize("announces", ["", "yes"])
 def test_a_process_that_is_forked_off_is_another_agent(replica: Replica, announces: str, tmp_path: Path) -> None:
     """It has an id of its own, is there if it says where it answers, and its end is not its parent's."""
-    after = ELSEWHERE + "time.sleep(1)\n" + FORK.replace("{announces}", announces)
-    with AgentProcess(program(after), replica.url, GO=str(tmp_path / "go")) as process:
+    after = ELSEWHERE + FORK.replace("{announces}", announces)
+    folder = {"FORK": str(tmp_path / "fork"), "GO": str(tmp_path / "go")}
+    with AgentProcess(program(after), replica.url, **folder) as process:
+        registered(replica.url, "agent")
+        (tmp_path / "fork").touch()
         process.said("child agent-")
         child = re.findall(r"child (agent-\w+)", process.log)[0]
         if announces:
@@ -173,6 +178,18 @@ def answers(endpoint: str) -> bool:
         return httpx2.get(f"{endpoint}/health").status_code == 200
     except httpx2.TransportError:
         return False
+
+
+def test_a_program_that_still_imports_is_waited_for(replica: Replica, tmp_path: Path) -> None:
+    """It is not served by a thread meanwhile, only to be found elsewhere a moment later."""
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(2.5)\n")
+    after = "sys.path.insert(0, os.environ['SLOW'])\nimport slow\nserve()"
+    with AgentProcess(program(after), replica.url, SLOW=str(tmp_path)):
+        agent = registered(replica.url, "agent")
+
+        assert agent["updated_at"] == agent["created_at"]
+        assert agent["resource_version"] == httpx2.get(f"{replica.url}/agents").json()["resource_version"]
+        assert answers(agent["endpoint"])
 
 
 WRONG = """
