@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from registry.client import mesh_agent
+from registry.client.agents import lifetime
 from registry.client.agents.presence import Presence
 from tests.support.agent_here import agent_here
 from tests.support.canned import CannedServer, canned, json_of
@@ -46,15 +47,18 @@ def shown(replica: Replica, here: Presence) -> Any:
     return answer.json() if answer.status_code == 200 else None
 
 
-async def test_all_functions_are_one_registration_and_one_heartbeat(caplog: pytest.LogCaptureFixture) -> None:
+async def test_all_functions_are_one_registration_and_one_heartbeat(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many are declared in a row; each heartbeat carries what the last answer was."""
+    monkeypatch.setattr(lifetime, "SETTLE", 2.0)
     async with CannedServer(REGISTERED, BEAT) as server:
         with agent_here(server.url, MCP_MESH_ENDPOINT=ME) as here:
             given = mesh_agent(dependencies=["date_service"])(greet)
             for number in range(20):
                 function = FunctionType(greet.__code__, {}, f"greet_{number}")
                 mesh_agent(capability="greeting")(function)
-            await async_wait_until(lambda: len(server.requests) >= 3, description="it beats")
+            await async_wait_until(lambda: len(server.requests) >= 3, description="it beats", timeout=15)
             assert given() == PROVIDER
             await left(here)
 
