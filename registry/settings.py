@@ -189,7 +189,9 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             "REGISTRY_PROXY", read_switch, "Whether calls to agents are passed on under /proxy, for meshctl."
         ),
         "propagate_headers": Setting(
-            "REGISTRY_PROPAGATE_HEADERS", read_headers, "Further headers that are passed on to agents under /proxy."
+            "REGISTRY_PROPAGATE_HEADERS",
+            read_headers,
+            "Further headers that are passed on under /proxy, such as x-request-id,x-tenant-*; never the registry's own token.",
         ),
         "security_contexts": Setting(
             "REGISTRY_SECURITY_CONTEXTS",

@@ -155,7 +155,7 @@ def test_what_is_not_run_says_why() -> None:
 
 def test_the_settings_are_all_there_as_the_code_has_them() -> None:
     """Name, default and meaning, word for word, in the same order."""
-    own = {"data_dir": "the user's", "instance_id": "host-process", "thresholds": "none"}
+    own = {"data_dir": "the user's", "instance_id": "host-process", "thresholds": "none", "propagate_headers": "none"}
     shown = Settings().shown()
     expected = []
     for name, setting in SETTINGS.items():

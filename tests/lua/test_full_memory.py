@@ -10,6 +10,7 @@ from tests.lua import (
     test_lead,
     test_mend,
     test_open,
+    test_pause,
     test_pulse,
     test_release,
     test_restart,
@@ -25,8 +26,8 @@ from tests.lua.test_register import ROWS as REGISTRATIONS
 from tests.support.lua_headers import SCRIPTS
 
 LIVING = [
-    *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
-    *(test_release.ROWS, test_restart.ROWS, test_rewind.ROWS, test_sever.ROWS, test_sweep.ROWS),
+    *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pause.ROWS),
+    *(test_pulse.ROWS, test_release.ROWS, test_restart.ROWS, test_rewind.ROWS, test_sever.ROWS, test_sweep.ROWS),
     *(test_trace.ROWS, test_unregister.ROWS),
 ]
 NEWCOMERS = [*REGISTRATIONS, *test_restore.ROWS]

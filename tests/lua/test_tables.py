@@ -8,6 +8,7 @@ from tests.lua import (
     test_lead,
     test_mend,
     test_open,
+    test_pause,
     test_pulse,
     test_register,
     test_release,
@@ -23,8 +24,8 @@ from tests.lua.bench import Error, Row, key_of, writes
 from tests.support.lua_headers import SCRIPTS, read_header
 
 TABLES = [
-    *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pulse.ROWS),
-    *(test_register.ROWS, test_release.ROWS, test_restart.ROWS, test_restore.ROWS, test_rewind.ROWS),
+    *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pause.ROWS),
+    *(test_pulse.ROWS, test_register.ROWS, test_release.ROWS, test_restart.ROWS, test_restore.ROWS, test_rewind.ROWS),
     *(test_sever.ROWS, test_sweep.ROWS, test_trace.ROWS, test_unregister.ROWS),
 ]
 
