@@ -191,7 +191,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "propagate_headers": Setting(
             "REGISTRY_PROPAGATE_HEADERS",
             read_headers,
-            "Further headers that are passed on under /proxy, such as x-request-id,x-tenant-*; never the registry's own token.",
+            "Further headers to pass on under /proxy, such as x-request-id,x-tenant-*; never the registry's own token.",
         ),
         "security_contexts": Setting(
             "REGISTRY_SECURITY_CONTEXTS",
