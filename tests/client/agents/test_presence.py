@@ -113,7 +113,8 @@ if not child:
     print("child", agent_id(), flush=True)
     if "{announces}":
         announce(endpoint="http://127.0.0.1:10")
-        while not os.path.exists(os.environ["GO"]):
+        parent = os.getppid()
+        while not os.path.exists(os.environ["GO"]) and os.getppid() == parent:
             time.sleep(0.05)
     sys.exit(0)
 os.waitpid(child, 0)
