@@ -16,6 +16,8 @@ from tests.support.replica import Replica
 DECLARED = """
 import os, signal, sys, threading, time
 from registry.client import agent_id, announce, mesh_agent, serve
+# As at a terminal; who is started in the background by a shell is deaf to it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 {before}
 @mesh_agent(capability="double")
 def double(number: int) -> int:
