@@ -15,7 +15,7 @@ from registry.api.mesh.outgoing import Outgoing
 from registry.api.mesh.proxy import Proxy
 from registry.api.routes import Services, applications
 from registry.cache.feed import LOOK_EVERY, Feed
-from registry.errors import RegistryError, StartupError, StoreUnavailable
+from registry.errors import RegistryError, StoreUnavailable
 from registry.loops import every
 from registry.server import Listener
 from registry.service.addresses import Addresses
@@ -109,8 +109,9 @@ async def open_server(settings: Settings) -> AsyncIterator[tuple[Server, str]]:
 async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> AsyncIterator[Registry]:
     """Provide a running registry; at the end it gives up the lead and finishes what it accepted."""
     metrics = Metrics()
-    async with open_server(settings) as (server, data):
+    async with open_server(settings) as (server, data), contextlib.AsyncExitStack() as farewells:
         store = Store(server, settings, metrics.script)
+        farewells.push_async_callback(_part, store.close)
         feed = Feed(store.changes, settings.watch_history)
         bell = store.bell(feed.ring)
         feed.on_unannounced = bell.distrust
@@ -119,11 +120,13 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         overview = Overview(
             feed, bell, sweeping, pulsing, store.vitals, instance=settings.instance_id, warnings=warnings
         )
-        await _admit(overview, store)
+        await overview.admit_store()
+        farewells.push_async_callback(_part, sweeping.resign)
         watching = Watching(feed)
         metrics.show("mcp_registry_watchers", "Watches this replica serves", lambda: len(watching.watchers))
         metrics.show("mcp_registry_cache_fills", "Times this replica filled its cache", lambda: feed.fills)
         services, outgoing = _services(feed, store, watching, overview, settings), Outgoing()
+        farewells.push_async_callback(outgoing.close)
         proxy = _proxy(services.discovery, outgoing, settings)
         api, scrape = applications(services, proxy, metrics, settings.auth_token)
         look_every, pause = _paces(settings)
@@ -137,13 +140,8 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
             asyncio.create_task(every(_EVERY_SECOND, "store check", overview.look_at_store, on_error=failed)),
             asyncio.create_task(every(_EVERY_SECOND, "address", server.look, longest=_EVERY_SECOND, on_error=failed)),
         ]
-        try:
-            yield Registry(api, scrape, overview, feed, watching, sweeping, proxy, data)
-        finally:
-            await asyncio.gather(*map(_cancel, loops))
-            await outgoing.close()
-            await _part(sweeping.resign())
-            await _part(store.close())
+        farewells.push_async_callback(_cancel, *loops)
+        yield Registry(api, scrape, overview, feed, watching, sweeping, proxy, data)
 
 
 def _paces(settings: Settings) -> tuple[float, float]:
@@ -216,7 +214,7 @@ async def serve(settings: Settings, warnings: tuple[str, ...], announce: Callabl
             await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
             registry.overview.draining = True
             # The lead goes first: whoever takes it need not wait for balancers, nor for what is in flight here.
-            handing_over = asyncio.create_task(_part(registry.sweeping.resign()))
+            handing_over = asyncio.create_task(_part(registry.sweeping.resign))
             await _linger(settings.drain_wait.total_seconds(), stop, listener)
             registry.end()
             log.info("stopping: requests in flight are finished, streams end with a bookmark")
@@ -248,28 +246,22 @@ def _settle() -> None:
     gc.set_threshold(_COLLECT_AFTER, 20, 100)
 
 
-async def _admit(overview: Overview, store: Store) -> None:
-    """Refuse to start on a store that is too old, and leave no connection behind."""
-    try:
-        await overview.admit_store()
-    except StartupError:
-        await store.close()
-        raise
-
-
-async def _part(farewell: Awaitable[None]) -> None:
+async def _part(farewell: Callable[[], Awaitable[None]]) -> None:
     """Give up the lead, or close the store; one that does not answer lets the lead run out by itself."""
     try:
         async with asyncio.timeout(_FAREWELL):
-            await farewell
+            await farewell()
     except (StoreUnavailable, TimeoutError) as error:
         log.warning("the store did not answer the farewell; the lead runs out by itself", error=str(error))
 
 
-async def _cancel(task: "asyncio.Task[Any]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+async def _cancel(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel tasks and return once all have ended; raise what one of them had failed of."""
+    for task in tasks:
+        task.cancel()
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(ended, Exception):
+            raise ended
 
 
 def _count(metrics: Metrics, swept: Swept) -> None:

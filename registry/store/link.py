@@ -34,7 +34,8 @@ class Link:
 
     `timeout` bounds an exchange in seconds, connecting included. Nothing is ever repeated here: who may repeat is the
     caller's decision. `opened` counts the connections there were. `observe` is told the script and the seconds of each
-    script call. A cancelled or failed exchange closes the connection, so no reply can reach the wrong caller.
+    script call. A cancelled or failed exchange closes the connection, so no reply can reach the wrong caller. Once
+    closed it stays closed.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Link:
         self._timeout = timeout
         self._observe = observe
         self._connection: AbstractConnection | None = None
+        self._closed = False
         self._turn = asyncio.Lock()
 
     async def exchange(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
@@ -106,12 +108,14 @@ class Link:
         return replies
 
     async def close(self) -> None:
-        """Close the connection; a later exchange would open it again."""
-        async with self._turn:
-            await self._drop()
+        """Close the connection, for good and at once: an exchange under way fails, and so does any after it."""
+        self._closed = True
+        await self._drop()
 
     async def _ready(self) -> AbstractConnection:
         """Return the open connection. One on which something arrived unasked has ended: take a new one."""
+        if self._closed:
+            raise ConnectionAbortedError
         connection = self._connection
         if connection is not None and (
             not connection.is_connected or is_stale(connection) or await connection.can_read()
@@ -123,6 +127,8 @@ class Link:
             await connection.connect()  # type: ignore[no-untyped-call]
             self._connection = connection
             self.opened += 1
+            if self._closed:
+                raise ConnectionAbortedError
         return connection
 
     async def _doubt(self, connection: AbstractConnection, replies: Sequence[Any]) -> None:

@@ -72,11 +72,13 @@ class Store:
         return Bell(self._keys, self._server.connect, ring)
 
     async def close(self) -> None:
-        """Finish the writes that were accepted, then close every connection."""
-        await self.agents.close()
-        await self.wires.close()
-        for link in self._links:
-            await link.close()
+        """Finish what was accepted, then close every connection for good; where that is cancelled, at once."""
+        try:
+            await self.agents.close()
+            await self.wires.close()
+        finally:
+            for link in self._links:
+                await link.close()
 
 
 def _limits(settings: Settings) -> Limits:

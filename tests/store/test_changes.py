@@ -133,7 +133,7 @@ async def test_an_empty_server_has_version_0_and_no_history(store: Store, opened
 async def test_a_new_connection_holds_nothing(store: Store, opened: Position) -> None:
     """Behind it may stand a server with another past under the same numbers; opening makes sure."""
     assert (await store.changes.pull(opened.version)).holds
-    await store.changes._link.close()
+    await store.changes._link._drop()
 
     assert not (await store.changes.pull(opened.version)).holds
     assert await store.changes.open() == opened

@@ -296,13 +296,29 @@ async def test_swallowed_replies_end_in_time(proxy: Proxy) -> None:
         assert await echo(link, "second") == b"second"
 
 
-async def test_a_closed_link_opens_again_when_it_is_used(link: Link) -> None:
-    """Closing releases the connection, nothing more."""
+async def test_a_closed_link_stays_closed(link: Link) -> None:
+    """What comes late must not open a connection that nobody closes any more."""
     await echo(link, "first")
     await link.close()
 
-    assert await echo(link, "second") == b"second"
-    assert link.opened == 2
+    assert (await failure(link)).outcome == "not_sent"
+    assert link.opened == 1
+
+
+@pytest.mark.parametrize(("before", "outcome"), [([], "not_sent"), (["first"], "unknown")])
+async def test_closing_waits_for_nothing(before: list[str], outcome: str, own_server: RedisServer) -> None:
+    """A server that hangs must not keep a registry from ending, nor leave it a socket."""
+    async with linked(own_server.url, timeout=10) as link:
+        for word in before:
+            await echo(link, word)
+        own_server.pause()
+        late = asyncio.create_task(failure(link))
+        await asyncio.sleep(0.05)
+        await link.close()
+        own_server.resume()
+
+        assert (await late).outcome == outcome
+        assert link._connection is None
 
 
 @contextlib.asynccontextmanager

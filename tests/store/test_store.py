@@ -7,11 +7,13 @@ from collections import Counter
 import pytest
 import redis
 
+from registry.errors import StoreUnavailable
 from registry.settings import Settings
 from registry.store.agents import Registration
 from registry.store.connection import Server, server_at, server_in_memory
 from registry.store.keys import Keys
 from registry.store.store import Store
+from tests.support.redis_server import RedisServer
 
 
 def registration(agent_id: str) -> Registration:
@@ -40,6 +42,29 @@ async def test_closing_finishes_what_was_accepted(settings: Settings, redis_url:
 
     assert [(await write).outcome for write in writes] == ["created"] * 300
     assert raw.zcard("{mesh}:deadlines") == 300
+
+
+async def test_a_closing_that_is_cut_short_leaves_no_connection(settings: Settings, own_server: RedisServer) -> None:
+    """The server hangs; a socket that stays open would be a warning, and warnings are errors."""
+    store = Store(server_at(own_server.url), settings, lambda _script, _seconds: None)
+    await store.changes.open()
+    await store.agents.register(registration("a"))
+    own_server.pause()
+    write = asyncio.ensure_future(store.agents.register(registration("b")))
+    beat = store.agents.heartbeat("a")
+    await asyncio.sleep(0)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await store.close()
+    own_server.resume()
+
+    for accepted in (write, beat):
+        with pytest.raises(StoreUnavailable):
+            await accepted
+    assert {link._connection for link in store._links} == {None}
+    with pytest.raises(StoreUnavailable):
+        await store.agents.required_number()
 
 
 async def test_calls_of_scripts_are_observed(settings: Settings, redis_url: str) -> None:

@@ -83,7 +83,7 @@ async def test_a_new_connection_is_a_reason_to_look_again(own_server: RedisServe
         at_first, _, examined = found.reconnected, await found.examine(), found.reconnected
         assert (at_first, examined) == (True, False)
 
-        await found._link.close()
+        await found._link._drop()
         await found.pulse()
 
         assert found.reconnected
