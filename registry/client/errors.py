@@ -9,7 +9,7 @@
     ├── NobodyProvides          TimeoutError     `wait_for` ended before a living agent had the capability
     ├── Refused                                  the registry said no to `watch` or `wait_for`; `answer` says why
     │   └── WatchExpired                         a watch cannot go on from the version it was given: list again
-    ├── ClientClosed            RuntimeError     the client was closed before the call
+    ├── ClientClosed            RuntimeError     the client was closed before the call, or before its answer came
     ├── DependencyUnavailable   ConnectionError  the provider of a dependency is gone, or nobody provides it any more
     ├── DependencyTimeout       TimeoutError     the provider of a dependency did not answer in time
     ├── DependencyFailed        RuntimeError     the provider answered that it failed; the message is its own
@@ -92,7 +92,7 @@ class WatchExpired(Refused):
 
 
 class ClientClosed(ClientError, RuntimeError):
-    """The client was closed before the call."""
+    """The client was closed before the call, or before its answer came: then the call may have been carried out."""
 
 
 class HttpLibraryMissing(ClientError, ImportError):

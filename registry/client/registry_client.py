@@ -49,7 +49,7 @@ class RegistryClient:
         return self._calls.caller.state
 
     async def close(self) -> None:
-        """End all watches and close all connections. Calls after it raise ClientClosed."""
+        """End all watches and close all connections. Calls under way, or after it, raise ClientClosed."""
         await self._calls.close()
 
     async def register_agent(self, registration_data: Mapping[str, Any]) -> shapes.Registered | shapes.Refusal:

@@ -83,7 +83,7 @@ class SyncRegistryClient:
         return self._client.state
 
     def close(self) -> None:
-        """End all watches and close all connections. Calls after it raise ClientClosed."""
+        """End all watches and close all connections. Calls under way, or after it, raise ClientClosed."""
         with contextlib.suppress(ClientClosed):
             self._thread.run(self._client.close())
         self._thread.stop()

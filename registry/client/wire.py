@@ -65,16 +65,17 @@ class Wire:
             self._headers["authorization"] = f"Bearer {token}"
         self._client: httpx2.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._under_way: dict[asyncio.Timeout, asyncio.Future[None]] = {}
         self._closed = False
 
     async def exchange(self, endpoint: Endpoint, ask: Ask, patience: float, silence: float) -> Reply:
         """Send a request and read its whole answer, within `patience` seconds, `silence` of them without a byte.
 
-        Raises RegistryUnavailable, RegistryTimeout or UnreadableAnswer, with the `outcome`.
+        Raises RegistryUnavailable, RegistryTimeout or UnreadableAnswer, with the `outcome`; ClientClosed.
         """
         with _translated(endpoint):
             try:
-                async with asyncio.timeout(patience), self._opened(endpoint, ask, silence) as response:
+                async with self._within(patience), self._opened(endpoint, ask, silence) as response:
                     body = await _whole(response)
             except TimeoutError as error:
                 raise RegistryTimeout(
@@ -93,17 +94,40 @@ class Wire:
         """
         with _translated(endpoint):
             async with contextlib.AsyncExitStack() as opened:
-                async with asyncio.timeout(patience):
+                async with self._within(patience):
                     response = await opened.enter_async_context(self._opened(endpoint, ask, silence))
                     body = b"" if response.status_code == 200 else await _whole(response)  # noqa: PLR2004
                 yield Reply(response.status_code, response.headers, body), _lines(response)
 
     async def close(self) -> None:
-        """Close all connections. Requests after it, and those under way, raise ClientClosed."""
+        """Close all connections. Requests after it, and those that still wait for their answer, raise ClientClosed."""
         self._closed = True
         client, self._client = self._client, None
-        if client is not None and self._loop is asyncio.get_running_loop():
-            await client.aclose()
+        if client is None or self._loop is not asyncio.get_running_loop():
+            return
+        # The library forgets a connection that is being made when it is closed, and then nobody closes that.
+        for scope in self._under_way:
+            if not scope.expired():
+                scope.reschedule(0.0)
+        if self._under_way:
+            await asyncio.wait(self._under_way.values())
+        await client.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _within(self, patience: float) -> AsyncIterator[None]:
+        """Bound the time until an answer is there, and end the wait for it when the client is closed."""
+        over = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(patience) as scope:
+                self._under_way[scope] = over
+                yield
+        except TimeoutError:
+            if self._closed:
+                raise _was_closed() from None
+            raise
+        finally:
+            self._under_way.pop(scope)
+            over.set_result(None)
 
     def _opened(self, endpoint: Endpoint, ask: Ask, silence: float) -> Any:
         """Send a request; provide the response, its body unread."""
@@ -127,7 +151,7 @@ class Wire:
     def _for_this_loop(self) -> "httpx2.AsyncClient":
         """Return the client of the running loop: connections do not outlive the loop they were made on."""
         if self._closed:
-            raise ClientClosed("This client was closed; make another one")
+            raise _was_closed()
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             http = _http()
@@ -135,6 +159,10 @@ class Wire:
             self._client = http.AsyncClient(headers=self._headers, limits=limits)
             self._loop = loop
         return self._client
+
+
+def _was_closed() -> ClientClosed:
+    return ClientClosed("This client was closed; make another one")
 
 
 def _http() -> Any:

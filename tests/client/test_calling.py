@@ -263,6 +263,21 @@ async def test_closing_ends_the_calls_under_way() -> None:
             await call
 
 
+async def test_closing_leaves_no_connection_at_whatever_moment_it_comes() -> None:
+    """One that was just being made was forgotten by the HTTP library, and closed by nobody."""
+    async with CannedServer(json_of(status="success")) as server:
+        for turns in range(60):
+            client = RegistryClient(server.url)
+            calls = [asyncio.create_task(client.heartbeat("a")) for _ in range(3)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await client.close()
+
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(end, ClientClosed) or end == {"status": "success"} for end in ends)
+            await async_wait_until(lambda: not server._open, description="every connection is closed")
+
+
 async def test_an_answer_beyond_all_bounds_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is listening there does not fill the memory."""
     monkeypatch.setattr("registry.client.wire._LARGEST", 1000)
