@@ -71,13 +71,13 @@ async def test_the_password_file_is_read_at_each_connect(own_server: RedisServer
             assert await link.exchange([("PING",)]) == [b"PONG"]
 
             client.config_set("requirepass", "second")
-            await link.close()
+            await link._drop()
             assert await reason(link) == "auth"
             file.write_text("second\n", encoding="utf-8")
             assert await link.exchange([("PING",)]) == [b"PONG"]
 
             file.unlink()
-            await link.close()
+            await link._drop()
             assert await reason(link) == "auth"
 
 

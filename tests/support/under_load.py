@@ -199,7 +199,8 @@ class Fleet:
         truth.read()
         pasts = truth.pasts
         check_deeds(journal, pasts, self.terms)
-        assert len(set(truth.histories)) == len(pasts), "a loss of history is told by another history id"
+        # A log that was emptied and opened before anybody wrote begins a history that leads on from the one before.
+        assert len(set(truth.histories)) >= len(pasts), "a loss of history is told by another history id"
         for past in pasts:
             assert list(past.breaks()) == []
         for follower in self.followers:
