@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+import hypothesis
 import pytest
 import redis
 
@@ -46,7 +47,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare our marker."""
+    """Declare our markers, and let what is generated take its time: a busy machine is no defect."""
+    checks = hypothesis.HealthCheck
+    slow_or_shared = [checks.too_slow, checks.function_scoped_fixture]
+    hypothesis.settings.register_profile("unhurried", deadline=None, suppress_health_check=slow_or_shared)
+    hypothesis.settings.load_profile("unhurried")
     config.addinivalue_line(
         "markers", "poisoned(why): damages data on purpose, so the check after the test is left out"
     )

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.calls import JSON, a_registration, fields_of, listed, refusal, register, show, success
@@ -268,11 +268,7 @@ NAMES = st.sampled_from(
 BODIES = st.dictionaries(NAMES, JUNK | st.dictionaries(NAMES, JUNK, max_size=6) | st.lists(JUNK, max_size=3))
 
 
-@settings(
-    deadline=None,
-    max_examples=300,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=300)
 @given(path=st.sampled_from(TAKES_A_BODY), body=BODIES)
 async def test_any_json_is_answered_below_500(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> None:
     """Wrong types everywhere: never a 5xx, always an answer in one of the two forms."""
@@ -282,11 +278,7 @@ async def test_any_json_is_answered_below_500(client: httpx2.AsyncClient, path: 
     assert answer.json()["status"] == ("success" if answer.status_code == 200 else "error")
 
 
-@settings(
-    deadline=None,
-    max_examples=100,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=100)
 @given(path=st.sampled_from(TAKES_A_BODY), body=st.binary(max_size=200))
 async def test_any_bytes_are_answered_below_500(client: httpx2.AsyncClient, path: str, body: bytes) -> None:
     """Not even JSON: 400 or, by chance, something a heartbeat can be read from."""
@@ -310,11 +302,7 @@ KEPT = st.recursive(
 )
 
 
-@settings(
-    deadline=None,
-    max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=150)
 @given(metadata=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), KEPT), own=KEPT)
 async def test_whatever_is_registered_comes_out_as_it_went_in(
     client: httpx2.AsyncClient, metadata: dict[str, Any], own: Any
@@ -338,11 +326,7 @@ QUERY_NAMES = st.sampled_from(
 QUERY_VALUES = st.text(max_size=20) | st.sampled_from(["0", "1", "true", "any", ">=1.0.0", "a=b", "healthy"])
 
 
-@settings(
-    deadline=None,
-    max_examples=300,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=300)
 @given(
     path=st.sampled_from(["/agents", "/agents/a", "/agents/a/status", "/capabilities", "/health/a"]),
     query=st.lists(st.tuples(QUERY_NAMES, QUERY_VALUES), max_size=4),
@@ -359,11 +343,7 @@ async def test_any_query_string_is_answered_below_500(
         assert answer.status_code in (200, 400, 404), answer.text
 
 
-@settings(
-    deadline=None,
-    max_examples=100,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=100)
 @given(agent_id=st.text(min_size=1, max_size=20))
 async def test_any_path_is_answered_below_500(client: httpx2.AsyncClient, agent_id: str) -> None:
     """An id that cannot be is an agent that is not there, or a path that is not."""

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
@@ -432,7 +432,7 @@ accepts = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(message=messages, version=versions, accept=accepts, named=st.booleans())
 def test_whatever_is_sent_is_answered_and_never_with_5xx(
     fuzzed: "Fuzzed", message: Any, version: str | None, accept: str | None, *, named: bool

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 import redis
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -244,7 +244,5 @@ def test_two_replicas_and_the_reference_never_disagree() -> None:
             settings=settings(
                 max_examples=150,
                 stateful_step_count=30,
-                deadline=None,
-                suppress_health_check=[HealthCheck.too_slow],
             ),
         )

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.cache.feed import Feed
@@ -224,7 +224,7 @@ async def play(steps: list[tuple[Any, ...]], filters: list[Filter], most: int) -
     return clients, mesh
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(
     steps=st.lists(STEP, min_size=10, max_size=60),
     filters=st.lists(st.sampled_from(FILTERS), min_size=3, max_size=3),

@@ -4,15 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidRequest, MalformedRequest, UnprocessableRequest
 from registry.model.document import MAX_DEPTH, read_document
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
 READ = {
     "object": (b'{"a": [1, -2.5, true, null, "x"]}', {"a": [1, -2.5, True, None, "x"]}),
     "scalar": (b' "text" ', "text"),
@@ -130,7 +128,6 @@ def test_a_refusal_does_not_count_for_ever() -> None:
     assert refused.value.details[-1].problem == "… and at least 900 more"
 
 
-@unhurried
 @given(st.binary() | st.text().map(str.encode) | st.from_regex(r'[\[{]{1,99}["0-9eE+\-\\u,:\]} a-f]*').map(str.encode))
 @example(b"[" * 2_000 + b"1e400" + b"]" * 2_000)
 @example(b'{"a":' * 255 + b"99999999999999999999" + b"}" * 255)
@@ -154,7 +151,6 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@unhurried
 @given(json_values)
 def test_every_json_value_is_read_unchanged(value: object) -> None:
     """Nothing valid is refused or altered."""

@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import MalformedRequest
 from registry.model.labels import MAX_LENGTH, MAX_REQUIREMENTS, Selector, read_selector
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
 # By text: what Kubernetes' own parser makes of it (selector_test.go of apimachinery), written the canonical way.
 READ = {
     "": "",
@@ -247,7 +245,6 @@ def holds(condition: Condition, labels: Mapping[str, str]) -> bool:
     }[sign]
 
 
-@unhurried
 @given(st.lists(condition, max_size=4), st.dictionaries(key, value, max_size=6), st.data())
 def test_a_selector_matches_when_each_of_its_conditions_holds(
     conditions: list[Condition], labels: dict[str, str], data: st.DataObject
@@ -262,7 +259,6 @@ def test_a_selector_matches_when_each_of_its_conditions_holds(
     assert all(labels.get(key) == value for key, value in selector.equalities) or not selector.matches(labels)
 
 
-@unhurried
 @given(st.lists(condition, max_size=4), st.randoms(), st.data())
 def test_order_blanks_and_repetition_make_no_other_selector(
     conditions: list[Condition], random: Random, data: st.DataObject
@@ -280,7 +276,6 @@ def test_order_blanks_and_repetition_make_no_other_selector(
     assert {first: "found"}[second] == "found"
 
 
-@unhurried
 @given(st.text(st.sampled_from("ab/-.=!()<>, \t\0\ud800in"), max_size=40) | st.text())
 def test_no_text_raises_anything_but_a_refusal(text: str) -> None:
     """And what is read can be written and read again."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import UnprocessableRequest
@@ -22,8 +22,6 @@ from registry.model.registration import (
 from registry.model.rules import read_rule
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
 README_BODY = {
     "id": "file-agent-001",
     "name": "File Operations Agent",
@@ -466,7 +464,6 @@ def assert_canonical(document: dict[str, Any], registration: Registration) -> No
     assert read_registration(reversed_keys(document)).spec == registration.spec
 
 
-@unhurried
 @given(documents)
 def test_any_value_in_any_field_is_accepted_or_refused_by_name(fields: dict[str, Any]) -> None:
     """No value may end in anything but a registration or a refusal that names the fields that were set."""
@@ -482,7 +479,6 @@ def test_any_value_in_any_field_is_accepted_or_refused_by_name(fields: dict[str,
         assert_canonical(document, registration)
 
 
-@unhurried
 @given(st.dictionaries(st.text().map("x-{}".format), json_values))
 def test_unknown_fields_of_any_kind_are_canonical(unknown: dict[str, Any]) -> None:
     """Any JSON is kept as it is, in one form."""
@@ -494,7 +490,6 @@ def test_unknown_fields_of_any_kind_are_canonical(unknown: dict[str, Any]) -> No
     assert_canonical(document, registration)
 
 
-@unhurried
 @given(documents | values)
 def test_the_slow_look_finds_something_exactly_when_the_fast_one_refuses(document: object) -> None:
     """The rules are read twice from one definition; this is what keeps the two readings equal."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version as PythonVersion
@@ -16,8 +16,6 @@ from registry.errors import MalformedRequest
 from registry.service.constraints import MAX_LENGTH, MAX_TERMS, constraint, order
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
 # Few different numbers, so that versions and bounds meet often.
 number = st.sampled_from("001123")
 numbers = st.builds(".".join, st.tuples(number, number, number))
@@ -56,7 +54,6 @@ def oracle(group: str, version: str) -> bool:
     return bool(NpmSpec(group).match(parsed))
 
 
-@unhurried
 @given(st.lists(released_group | prereleased_group, min_size=1, max_size=3), st.lists(semantic, min_size=1))
 def test_a_constraint_means_what_npm_spec_says(groups: list[str], versions: list[str]) -> None:
     """Wherever both understand it, but for the differences below."""
@@ -77,7 +74,6 @@ SIGNS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-@unhurried
 @given(
     st.lists(st.tuples(st.sampled_from(list(SIGNS)), numbers | prereleased), min_size=1, max_size=4),
     st.sampled_from([" ", ",", ", ", " , ", "  "]),
@@ -272,7 +268,6 @@ def test_as_many_comparisons_as_allowed_are_read() -> None:
 written = st.text(st.sampled_from("0123.x*v-+!<>=^~|, arcpostdev\t\u0661\xb2\u017f"), max_size=40)
 
 
-@unhurried
 @given(written | st.text(), written | semantic | st.text())
 def test_no_text_raises_anything_but_a_refusal(text: str, version: str) -> None:
     """Neither as a constraint nor as a version; and both are read the same way at the next look."""
@@ -290,7 +285,6 @@ def compared(first: Any, second: Any) -> int:
     return int(first > second) - int(first < second)
 
 
-@unhurried
 @given(semantic, semantic)
 def test_semantic_versions_sort_as_semver_says(first: str, second: str) -> None:
     """Without their builds."""
@@ -309,14 +303,12 @@ pythonic = st.builds(
 )
 
 
-@unhurried
 @given(pythonic, pythonic)
 def test_python_versions_sort_as_pep_440_says(first: str, second: str) -> None:
     """With all of its parts but the local one."""
     assert compared(order(first + "+local.1"), order(second)) == compared(PythonVersion(first), PythonVersion(second))
 
 
-@unhurried
 @given(pythonic)
 def test_a_python_version_is_a_prerelease_as_pep_440_says(version: str) -> None:
     """Development releases are."""
@@ -326,7 +318,6 @@ def test_a_python_version_is_a_prerelease_as_pep_440_says(version: str) -> None:
     assert ordered.is_prerelease == PythonVersion(version).is_prerelease
 
 
-@unhurried
 @given(st.lists(st.integers(0, 2), min_size=2, max_size=3).map(lambda parts: ".".join(map(str, parts))), pythonic)
 def test_a_compatible_release_is_what_pep_440_says(bound: str, version: str) -> None:
     """Of released versions, as npm's rule is the one for pre-releases."""

@@ -1,7 +1,7 @@
 """Fuzzy names: one slip is forgiven in a long one, the better match comes first, case and separators do not count."""
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from registry.service.fuzzy import (
@@ -16,8 +16,6 @@ from registry.service.fuzzy import (
 )
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
 # Query, name, the least and the most that the match scores.
 MATCHED = {
     "the name": ("weather", "weather", 100, 100),
@@ -64,7 +62,6 @@ letters = st.text(st.characters(codec="ascii", categories=["L", "N"]) | st.sampl
 names = letters.filter(lambda name: len(name) >= LEAST_LENGTH)
 
 
-@unhurried
 @given(names, st.integers(0, 29), st.sampled_from("qz7_"), st.sampled_from(["wrong", "swapped", "missing", "extra"]))
 def test_one_slip_in_a_long_name_is_forgiven(name: str, place: int, letter: str, slip: str) -> None:
     """A typo, a transposition, a letter too few or too many, at any place."""
@@ -84,7 +81,6 @@ def test_one_slip_in_a_long_name_is_forgiven(name: str, place: int, letter: str,
     assert found == matches(query.swapcase(), name.replace("-", "."))
 
 
-@unhurried
 @given(letters, letters)
 def test_a_score_says_what_kind_of_match_it_is(query: str, name: str) -> None:
     """Equal, beginning, holding, alike or none: each band is above the next."""
@@ -179,7 +175,6 @@ def test_words_in_a_name_beat_the_phrase_in_a_description() -> None:
     assert apart > 85 > alone
 
 
-@unhurried
 @given(letters, st.lists(st.tuples(st.sampled_from([1.0, 0.5]), letters)))
 def test_a_search_is_at_least_as_good_as_its_best_text(query: str, weighted: list[tuple[float, str]]) -> None:
     """Words can only add to what the whole query finds."""
@@ -206,7 +201,6 @@ def test_prose_of_any_length_is_searched() -> None:
     assert matches("filler translation", prose) is not None
 
 
-@unhurried
 @given(st.text(), st.text())
 def test_any_text_can_be_compared(query: str, name: str) -> None:
     """Lone surrogates too."""

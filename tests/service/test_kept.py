@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.cache.history import Entry, History
@@ -120,7 +120,6 @@ STEPS: st.SearchStrategy[list[Any]] = st.lists(
 
 
 @given(STEPS, st.sampled_from([1000, 3]))
-@settings(deadline=None)
 async def test_a_kept_answer_is_what_a_fresh_selection_is(steps: list[Any], most: int) -> None:
     """After any changes, whichever were asked for in between, and however short the history: same rows, same bytes.
 

@@ -230,7 +230,7 @@ AGENTS = st.builds(
 STEPS = st.lists(st.tuples(AGENTS, st.booleans(), st.sets(st.integers(0, 5), max_size=3)), max_size=25)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(STEPS)
 def test_what_is_kept_equals_what_is_found_anew_and_replicas_agree(
     steps: list[tuple[Agent, bool, set[int]]],
@@ -275,7 +275,7 @@ LINKS = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(LINKS, min_size=3, max_size=15))
 def test_a_chain_moves_all_that_hang_on_it(links: list[tuple[str, Any, str, list[tuple[str, bool]], bool]]) -> None:
     """However far away: everybody is asked after each change, and is told what a new replica would tell."""
