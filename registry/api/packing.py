@@ -1,14 +1,16 @@
 """Large answers, packed the way the client takes them."""
 
 import asyncio
-import gzip
 from collections.abc import Sequence
 
 import zstandard
+from isal import isal_zlib
 
 # Smaller bodies are not worth the time; larger ones are packed beside the event loop.
 _SMALLEST = 16 * 1024
 _LARGE = 256 * 1024
+# As zlib has it: a gzip stream with the largest window.
+_GZIP = 31
 
 
 async def packed(parts: Sequence[bytes], accept: str) -> tuple[Sequence[bytes], str | None]:
@@ -23,7 +25,7 @@ async def packed(parts: Sequence[bytes], accept: str) -> tuple[Sequence[bytes], 
 
 
 def _coding(accept: str) -> str | None:
-    """Return the coding to use: zstd where it is taken, as it costs a fraction of gzip."""
+    """Return the coding to use: zstd where it is taken, as it packs better than gzip."""
     taken = set()
     for entry in accept.lower().split(","):
         name, _, weight = entry.partition(";")
@@ -37,4 +39,5 @@ def _zstd(body: bytes) -> bytes:
 
 
 def _gzip(body: bytes) -> bytes:
-    return gzip.compress(body, compresslevel=1)
+    packed: bytes = isal_zlib.compress(body, 1, _GZIP)
+    return packed

@@ -42,6 +42,7 @@ THIRD_PARTIES = {
     "fakeredis": {"store.connection"},
     "httpx2": {"client.wire", "client.agents.sessions", "api.mesh.outgoing"},
     # The official SDK and its types, an extra: each of these modules is imported when it is first needed.
+    "isal": {"api"},
     "mcp": {
         "api.mcp_server",
         "client.agents.answering",
