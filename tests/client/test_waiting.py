@@ -57,7 +57,7 @@ async def test_the_wait_has_an_end(redis_url: str) -> None:
         began = time.monotonic()
         with pytest.raises(TimeoutError, match=r"^No living agent provides 'greeting' after 0.3 s$") as late:
             await client.wait_for("greeting", timeout=0.3)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert isinstance(late.value, NobodyProvides)
     async with RegistryClient(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(NobodyProvides, match=r"after 0\.3 s; the registry: http://127"):

@@ -131,7 +131,7 @@ async def test_a_watch_gets_its_events_at_once_and_is_freed_at_once(redis_url: s
                     async with session.post("/agents", json=a_registration(f"agent-{number}")) as answer:
                         assert answer.status == 200
                     assert json.loads(await stream.content.readline())["object"]["id"] == f"agent-{number}"
-                    assert time.monotonic() - sent < 1
+                    assert time.monotonic() - sent < 3
                 stream.close()
 
             async def freed() -> bool:

@@ -118,7 +118,7 @@ async def test_a_balancer_that_buffers_holds_no_event_back(a_fleet: FleetMaker, 
             async with a_line(fleet.urls[number % 3]) as line:
                 await line.ask("POST", "/agents", a_registration("urgent", labels={"n": str(number)}))
             await stream.take(1)
-            assert time.monotonic() - sent < 1
+            assert time.monotonic() - sent < 3
 
 
 @pytest.mark.fault(43, "A balancer buffers, or cuts what is silent")

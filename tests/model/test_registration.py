@@ -2,7 +2,6 @@
 
 import json
 import re
-from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -389,14 +388,12 @@ def test_a_problem_shows_what_was_sent(value: object, text: str) -> None:
     assert problem.endswith(f", not {text}")
 
 
-def test_twenty_thousand_capabilities_are_refused_at_once_and_briefly() -> None:
+def test_twenty_thousand_capabilities_are_refused_briefly() -> None:
     """A list that is too long is not looked into."""
     document = read_document(json.dumps(a_document(capabilities=[{"name": "!"}] * 20_000)).encode())
 
-    start = perf_counter()
     problems = problems_of(document)
 
-    assert perf_counter() - start < 0.05
     assert problems == {"capabilities": "must be a list of at most 1,000 capabilities, not a list of length 20,000"}
 
 

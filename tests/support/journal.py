@@ -110,7 +110,7 @@ class Terms:
     """
 
     mute: frozenset[str] = frozenset()
-    patience: float = 6.0
+    patience: float = 10.0
     late: float = 3.0
 
 

@@ -230,7 +230,7 @@ def test_a_provider_killed_in_the_middle_of_a_call(here: Presence) -> None:
             process.kill()
             for call in calls:
                 assert isinstance(call.exception(5), DependencyUnavailable)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 5
         with pytest.raises(DependencyUnavailable):
             in_sync(here, url, "wait", seconds=0)
         process.start()
