@@ -68,8 +68,7 @@ async def test_a_watch_tells_only_what_matches_its_filters(redis_url: str) -> No
 
 async def test_a_replica_killed_in_mid_watch_goes_unnoticed(own_server: RedisServer) -> None:
     """Every change is told once and in order, by whichever replica lives, back and forth."""
-    ports = [str(free_port()), str(free_port())]
-    with Replica(own_server.url, REGISTRY_PORT=ports[0]) as one, Replica(own_server.url, REGISTRY_PORT=ports[1]) as two:
+    with Replica(own_server.url) as one, Replica(own_server.url) as two:
         async with RegistryClient([one.url, two.url]) as client, RegistryClient([two.url, one.url]) as writer:
             await asking_first(client, one.url)
             async with client.watch() as watch:

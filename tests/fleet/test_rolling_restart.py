@@ -18,7 +18,6 @@ from registry.store.codec import change_from
 from tests.support.balancer import HAPROXY, haproxy, our_balancer
 from tests.support.calls import a_registration, register
 from tests.support.eventually import async_wait_until
-from tests.support.ports import free_port
 from tests.support.recorder import Past, Recording, check
 from tests.support.redis_server import RedisServer
 from tests.support.replica import STOP_SECONDS, Replica
@@ -157,12 +156,7 @@ async def test_a_rolling_restart_fails_no_request(balancer: BalancerAt, tmp_path
     if balancer is haproxy and HAPROXY is None:
         pytest.skip("haproxy is not installed; apt-get install haproxy")
     with RedisServer("--appendonly", "yes", "--appendfsync", "always", tcp=True) as server:
-        replicas = [
-            Replica(
-                server.url, REGISTRY_PORT=str(free_port()), REGISTRY_DRAIN_WAIT=f"{DRAIN_WAIT}s", LOG_LEVEL="warning"
-            )
-            for _ in range(3)
-        ]
+        replicas = [Replica(server.url, REGISTRY_DRAIN_WAIT=f"{DRAIN_WAIT}s", LOG_LEVEL="warning") for _ in range(3)]
         try:
             await asyncio.gather(*(asyncio.to_thread(replica.start) for replica in replicas))
             async with balancer([replica.url for replica in replicas], tmp_path) as url, under_load(url) as load:

@@ -95,15 +95,14 @@ async def test_redis_is_restarted_under_them(
 
 def test_the_registry_comes_after_the_agents(lasting_server: RedisServer, start_agent: Start) -> None:
     """They try again by their own ladder, and then find each other."""
-    with Replica(lasting_server.url) as first:
-        url = first.url
-        first.stop()
-        consumer = start_agent("consumer", url)
-        start_agent("provider", url)
+    with Replica(lasting_server.url) as replica:
+        replica.stop()
+        consumer = start_agent("consumer", replica.url)
+        start_agent("provider", replica.url)
         consumer.wait_for(WITHOUT, name="ann")
 
-        with Replica(lasting_server.url, REGISTRY_PORT=url.rpartition(":")[2]):
-            consumer.wait_for(WITH_DATE, name="ann", within=90)
+        replica.start()
+        consumer.wait_for(WITH_DATE, name="ann", within=90)
 
 
 def test_an_agent_that_leaves_is_gone_at_once(three_replicas: list[Replica], start_agent: Start) -> None:

@@ -1,17 +1,37 @@
-"""Ports for processes that cannot tell which one they took, or that keep theirs over a restart."""
+"""Loopback ports for processes that are told theirs, or that keep it over a restart."""
 
 import contextlib
-import secrets
+import itertools
 import socket
+from collections.abc import Iterator
+from functools import cache
 
-# Below those that kernels give to outgoing connections, of which tests make many; above those of stores under test.
-_PORTS = range(22_000, 32_000)
+# All below those that kernels give to outgoing connections. As far above each as this is the bus of a cluster node.
+BUS_OFFSET = 10_000
+_PORTS = range(11_000, 21_000)
+_BLOCK = 100
 
 
 def free_port() -> int:
-    """Return a loopback port nobody listens on now, and no outgoing connection takes later."""
-    while True:
-        # Not `random`: the suite seeds it alike in every worker, and all would try the same ports.
-        port = secrets.choice(_PORTS)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+    """Return a port nobody listens on, nor on its bus: no connection and no other process of tests takes it later."""
+    _, ports = _ours()
+    for port in itertools.islice(ports, _BLOCK):
+        with contextlib.suppress(OSError), _listening(port), _listening(port + BUS_OFFSET):
             return port
+    raise AssertionError(f"somebody listens on every port of ours, up to {port}")
+
+
+@cache
+def _ours() -> tuple[socket.socket, Iterator[int]]:
+    """Claim a block of ports for this process, to be given in turn: who is killed finds his own free for long.
+
+    The socket on the first of them is the claim: the kernel grants it to one, and takes it back however that one ends.
+    """
+    for first in _PORTS[::_BLOCK]:
+        with contextlib.suppress(OSError):
+            return _listening(first), itertools.cycle(range(first + 1, first + _BLOCK))
+    raise AssertionError(f"all ports from {_PORTS.start} on are claimed: are there tests that do not end?")
+
+
+def _listening(port: int) -> socket.socket:
+    return socket.create_server(("127.0.0.1", port))

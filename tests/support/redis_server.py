@@ -1,11 +1,8 @@
 """A private, real server for tests: to be paused, killed and started again at will."""
 
-import contextlib
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -18,15 +15,11 @@ from redis.retry import Retry
 
 from registry.store.binary import find_server
 from tests.support.eventually import wait_until
+from tests.support.ports import BUS_OFFSET, free_port
 
 # The server takes the place of the shell, so that its process id is the one we got. The shell in the
 # background kills the group when our end of the pipe closes: tests that crash leave no server behind.
 GUARD = 'exec 3<&0 </dev/null; { read -r _; kill -KILL 0; } <&3 & exec "$@" 3<&-'
-
-# Below the ports that kernels give to outgoing connections, and so are those of the cluster bus, 10,000
-# above: a server that was killed finds its port free again.
-PORTS = range(11_000, 22_000)
-BUS_OFFSET = 10_000
 
 
 class RedisServer:
@@ -42,7 +35,7 @@ class RedisServer:
         self.arguments = arguments
         self.environ: dict[str, str] = {}
         self.data_dir = Path(tempfile.mkdtemp(prefix="mesh-test-", dir="/tmp"))  # short enough for a socket
-        self.port = _free_port() if tcp else None
+        self.port = free_port() if tcp else None
         self.socket_path = None if tcp else self.data_dir / "redis.sock"
         self.url = f"redis://127.0.0.1:{self.port}/0" if tcp else f"unix://{self.socket_path}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -161,16 +154,6 @@ class RedisServer:
         process.wait()
         if process.stdin is not None:
             process.stdin.close()
-
-
-def _free_port() -> int:
-    while True:
-        # Not `random`: the suite seeds it alike in every worker, and all would try the same ports.
-        port = secrets.choice(PORTS)
-        with contextlib.suppress(OSError), socket.socket() as server, socket.socket() as bus:
-            server.bind(("127.0.0.1", port))
-            bus.bind(("127.0.0.1", port + BUS_OFFSET))
-            return port
 
 
 def _cluster_is_up(client: redis.Redis) -> bool:

@@ -14,6 +14,7 @@ from typing import Self
 import httpx2
 
 from tests.support.eventually import wait_until
+from tests.support.ports import free_port
 from tests.support.redis_server import GUARD
 
 # What the process gets of our environment; a REGISTRY_… or REDIS_URL of the developer's own is none of a test's.
@@ -23,11 +24,11 @@ STOP_SECONDS = 5.0
 
 
 class Replica:
-    """`python -m registry` on a free port, until `stop()` or `kill()`; as a context manager it starts and stops.
+    """`python -m registry` on a port of its own, which stays the same over `stop()` or `kill()` and `start()`.
 
     `redis_url` is the store, None for the embedded one; `env` adds to its environment. `url` is where it listens, and
-    `log` all it has written. `within` stands before the
-    command, such as one that enters a network namespace.
+    `log` all it has written. `within` stands before the command, such as one that enters a network namespace. As a
+    context manager it starts and stops.
     """
 
     def __init__(self, redis_url: str | None = None, *, within: Sequence[str] = (), **env: str) -> None:
@@ -35,7 +36,7 @@ class Replica:
         self._within = tuple(within)
         store = {} if redis_url is None else {"REDIS_URL": redis_url}
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        self._env = {**inherited, "REGISTRY_PORT": "0", **store, **env}
+        self._env = {**inherited, "REGISTRY_PORT": str(free_port()), **store, **env}
         self._log: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -14,7 +14,6 @@ from tests.support.crowd import Crowd, Follower, Mortal, Reader, Striver, Writer
 from tests.support.eventually import async_wait_until
 from tests.support.journal import Deed, Terms, check_deeds, check_silence
 from tests.support.leaks import inconsistencies
-from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.recorder import check
 from tests.support.redis_server import RedisServer
@@ -271,7 +270,7 @@ async def a_fleet(
             Replica(
                 proxies[number].url if proxied else store.url,
                 within=enter,
-                **{"REGISTRY_PORT": str(free_port()), "LOG_LEVEL": "info", "REGISTRY_LOG_FORMAT": "json"}
+                **{"LOG_LEVEL": "info", "REGISTRY_LOG_FORMAT": "json"}
                 | {"REGISTRY_INSTANCE_ID": f"replica-{number}", "AGENT_TIMEOUT": "10m"}
                 | ELECTION
                 | env

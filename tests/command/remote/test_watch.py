@@ -64,21 +64,24 @@ def test_events_are_lines_of_json(mesh: SyncRegistryClient, replica_of_worker: R
 
 def test_it_survives_the_registry_and_tells_so(directory: Path) -> None:
     """What happens after the registry is back is shown once, and on standard error that it was away."""
-    with RedisServer() as server, Replica(server.url) as replica:
-        port = replica.url.rpartition(":")[2]
-        with following("watch", url=replica.url, directory=directory) as watch:
-            watch.says("EVENT")
-            with SyncRegistryClient(replica.url) as client:
-                client.register_agent(READER)
-            watch.says("reader")
-            replica.kill()
-            watch.says("Warning: The registry is unavailable: ")
-            with Replica(server.url, REGISTRY_PORT=port) as again, SyncRegistryClient(again.url) as client:
-                watch.says("The registry answers again")
-                client.register_agent(DATES)
-                watch.says("dates")
-            status = watch.ends(signal.SIGINT)
-            lines = watch.output.splitlines()
+    with (
+        RedisServer() as server,
+        Replica(server.url) as replica,
+        following("watch", url=replica.url, directory=directory) as watch,
+    ):
+        watch.says("EVENT")
+        with SyncRegistryClient(replica.url) as client:
+            client.register_agent(READER)
+        watch.says("reader")
+        replica.kill()
+        watch.says("Warning: The registry is unavailable: ")
+        replica.start()
+        watch.says("The registry answers again")
+        with SyncRegistryClient(replica.url) as client:
+            client.register_agent(DATES)
+            watch.says("dates")
+        status = watch.ends(signal.SIGINT)
+        lines = watch.output.splitlines()
 
     assert status == 130
     assert [line.split()[:2] for line in lines if line.startswith("ADDED")] == [["ADDED", "reader"], ["ADDED", "dates"]]
