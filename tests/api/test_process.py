@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -121,7 +120,7 @@ def test_strange_requests_are_never_a_5xx(replica: Replica) -> None:
         assert not answer.startswith(b"HTTP/1.1 5"), (name, answer)
 
     assert httpx2.get(f"{replica.url}/agents").status_code == 200
-    assert '"level":"error"' not in replica.log
+    assert '"level":"error"' not in replica.output
 
 
 def test_the_metrics_port_asks_for_no_token_and_serves_nothing_else(redis_url: str) -> None:
@@ -138,7 +137,7 @@ def test_the_metrics_port_asks_for_no_token_and_serves_nothing_else(redis_url: s
             assert httpx2.get(replica.url + path).status_code == 401
         for path in ("/agents", "/", "/health", "/mcp/tools"):
             refusal(httpx2.get(scrape + path), 404, "not_found")
-        assert TOKEN not in replica.log
+        assert TOKEN not in replica.output
 
 
 def test_a_taken_port_is_told_with_what_to_do(redis_url: str) -> None:
@@ -184,7 +183,7 @@ def test_a_client_that_never_ends_its_request_does_not_hold_the_process(
         connection.sendall(b'POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"id"')
         httpx2.get(f"{replica.url}/ready")  # answered after the half was read
 
-        os.kill(replica.pid, number)
+        replica.send_signal(number)
         replica.stop()
         replica.start()
 
@@ -200,7 +199,7 @@ async def test_sigterm_finishes_what_is_in_flight(redis_url: str) -> None:
             answer = asyncio.create_task(client.post("/agents", json=a_registration("last")))
             await async_wait_until(lambda: proxy.requests > before, description="the write is on its way")
 
-            os.kill(replica.pid, signal.SIGTERM)
+            replica.send_signal(signal.SIGTERM)
             done = success(await answer)
         proxy.delay = 0
         await asyncio.to_thread(replica.stop)
@@ -280,8 +279,8 @@ async def test_waits_end_in_time_on_the_loop_that_serves(replica: Replica) -> No
 def test_log_lines_are_json_when_nobody_watches(redis_url: str) -> None:
     """One object a line, but for the lines for people."""
     with Replica(redis_url) as replica:
-        wait_until(lambda: "the cache is filled" in replica.log, description="the replica has filled its cache")
-        lines = [line for line in replica.log.splitlines() if line and not line.startswith("  ")]
+        wait_until(lambda: "the cache is filled" in replica.output, description="the replica has filled its cache")
+        lines = [line for line in replica.output.splitlines() if line and not line.startswith("  ")]
 
     assert lines
     assert all(line.startswith("{") for line in lines)

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from registry.command import main
 from registry.command.replicas import Replica
 from registry.errors import StartupError
-from tests.command.running import COMMAND, Running, environment, processes_that_mention
+from tests.command.running import COMMAND, Running, environment
+from tests.support.processes import processes_that_mention
 
 
 def what_is_left(directory: Path) -> list[str]:
@@ -54,7 +55,7 @@ def test_a_demo_that_is_stopped_leaves_nothing(how: signal.Signals, moment: str,
     """Ctrl-C at any moment, and once more while it takes everything back; so do its kin."""
     with Running("demo", "--agents", "5000", directory=directory) as demo:
         demo.says(moment)
-        demo.process.send_signal(how)
+        demo.send_signal(how)
         status = demo.ends(how)
         output = demo.output
 

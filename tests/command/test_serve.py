@@ -14,8 +14,9 @@ import pytest
 import redis
 
 from registry import __version__
-from tests.command.running import COMMAND, Running, environment, processes_that_mention
+from tests.command.running import COMMAND, Running, environment
 from tests.support.eventually import wait_until
+from tests.support.processes import processes_that_mention
 from tests.support.watch_client import watch
 
 ANSWERS_WITHIN = 2.0
@@ -116,9 +117,10 @@ def test_a_data_directory_in_use_is_told(directory: Path) -> None:
         url = first.serves()
         done = run("--port", "0", directory=directory)
         still = httpx2.get(f"{url}/health").json()["status"]
+        owner = first.pid
 
     assert done.returncode == 1
-    assert f"in use by a registry, process {first.process.pid};" in done.stderr
+    assert f"in use by a registry, process {owner};" in done.stderr
     assert "REGISTRY_DATA_DIR" in done.stderr
     assert "Traceback" not in done.stderr
     assert still == "healthy"
@@ -174,7 +176,7 @@ def test_what_is_in_flight_is_finished(how: signal.Signals, directory: Path, red
     with Running("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
         url = replica.serves()
         with a_connection(url), a_registration_under_way(url) as connection:
-            replica.process.send_signal(how)
+            replica.send_signal(how)
             replica.says("stopping")
             connection.sendall(REGISTRATION)
             answer = b"".join(iter(lambda: connection.recv(4096), b""))
@@ -204,9 +206,9 @@ def test_requests_that_keep_coming_do_not_hold_it_up(directory: Path, redis_url:
     statuses: set[int] = set()
     with Running("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
         url = replica.serves()
-        replica.process.send_signal(signal.SIGTERM)
+        replica.send_signal(signal.SIGTERM)
         with httpx2.Client(base_url=url) as client:
-            while replica.process.poll() is None:
+            while replica.runs:
                 try:
                     statuses.add(client.post("/agents", content=REGISTRATION, headers=JSON).status_code)
                 except httpx2.TransportError:
@@ -223,7 +225,7 @@ async def test_it_serves_on_while_balancers_turn_away(directory: Path, redis_url
         url = await asyncio.to_thread(replica.serves)
         async with httpx2.AsyncClient(base_url=url) as client, watch(url) as stream:
             assert "connection" not in (await client.get("/ready")).headers
-            replica.process.send_signal(signal.SIGTERM)
+            replica.send_signal(signal.SIGTERM)
             await asyncio.to_thread(replica.says, "not ready any more")
 
             for _ in range(3):
@@ -239,7 +241,7 @@ async def test_it_serves_on_while_balancers_turn_away(directory: Path, redis_url
                 moments.add(again.headers["date"])
                 assert again.headers["connection"] == "close"
 
-            replica.process.send_signal(signal.SIGTERM)
+            replica.send_signal(signal.SIGTERM)
             assert [event.kind for event in await stream.rest()] == ["BOOKMARK"]
             assert stream.clean
             assert await asyncio.to_thread(replica.ends) == 0

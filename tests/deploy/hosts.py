@@ -4,8 +4,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,8 +15,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from registry.store.binary import find_server
+from tests.support.child import Child
 from tests.support.eventually import wait_until
-from tests.support.redis_server import GUARD
 from tests.support.source import ROOT
 
 SCRIPT = ROOT / "deploy" / "chart" / "redis" / "start.sh"
@@ -45,7 +43,7 @@ class Host:
         self.address = address
         self.password = password
         self.volume = Path(tempfile.mkdtemp(prefix="mesh-host-", dir="/tmp"))
-        self._environ = {
+        environ = {
             "PATH": f"{programs}:{os.environ['PATH']}",
             "HOST": address,
             "HOSTS": " ".join(hosts),
@@ -53,32 +51,18 @@ class Host:
             "BIND": address,
             "DOWN_AFTER_MS": "1000",
         }
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._containers = [Child("sh", SCRIPT, role, env=environ) for role in ROLES]
 
     def start(self) -> None:
         """Start both containers of the pod; neither waits for the other."""
-        for role in ROLES:
-            with (self.volume / f"{role}.log").open("ab") as log:
-                self._processes.append(
-                    subprocess.Popen(
-                        ["/bin/sh", "-c", GUARD, "mesh-host", "sh", str(SCRIPT), role],
-                        env=self._environ | {"PASSWORD": self.password},
-                        stdin=subprocess.PIPE,
-                        stdout=log,
-                        stderr=log,
-                        start_new_session=True,
-                    )
-                )
+        for container in self._containers:
+            container.env["PASSWORD"] = self.password
+            container.start()
 
     def kill(self) -> None:
         """End both as the loss of a node would; the volume stays."""
-        for process in self._processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
-        self._processes.clear()
+        for container in self._containers:
+            container.kill()
 
     def lose_volume(self) -> None:
         """Give it a new, empty one."""
@@ -111,7 +95,7 @@ class Host:
     @property
     def log(self) -> str:
         """What both have said."""
-        return "\n".join((self.volume / f"{role}.log").read_text(errors="replace") for role in ROLES)
+        return "\n".join(container.output for container in self._containers)
 
 
 class Hosts:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +16,7 @@ from registry import server
 from registry.api import listing, queries, watch
 from tests.deploy.files import HAPROXY, environment_of, haproxy, haproxy_seconds, seconds, service
 from tests.support.calls import a_registration
+from tests.support.child import Child
 from tests.support.eventually import async_wait_until
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
@@ -95,13 +95,8 @@ def balancer(tmp_path: Path, *replicas: str) -> Iterator[str]:
         text = text.replace(line, "\n".join(servers), 1)
     path = tmp_path / "haproxy.cfg"
     path.write_text(text, encoding="utf-8")
-    with subprocess.Popen(
-        ["haproxy", "-db", "-f", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.send_signal(signal.SIGTERM)
+    with Child("haproxy", "-db", "-f", path):
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ import pytest
 from tests.fleet.conftest import FleetMaker
 from tests.support.balancer import HAPROXY, haproxy, our_balancer
 from tests.support.calls import a_registration
+from tests.support.child import Child
 from tests.support.crowd import Writer
 from tests.support.eventually import async_wait_until
 from tests.support.ports import free_port
@@ -60,13 +61,9 @@ async def buffering(urls: Sequence[str], folder: Path) -> AsyncIterator[str]:
     servers = " ".join(f"server {url.removeprefix('http://')};" for url in urls)
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers))
-    process = await asyncio.create_subprocess_exec(NGINX, "-c", configuration, "-e", folder / "error.log")
-    try:
+    with Child(NGINX, "-c", configuration, "-e", folder / "error.log"):
         await async_wait_until(lambda: listens(port), description="nginx listens")
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        await process.wait()
 
 
 async def listens(port: int) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import time
@@ -83,11 +82,11 @@ def test_a_leader_that_is_told_to_stop_hands_over_before_it_has_stopped(wait: st
             )
             assert waiting.recv(100).startswith(b"HTTP/1.1 100 ")
 
-            os.kill(first.pid, signal.SIGTERM)
+            first.send_signal(signal.SIGTERM)
             wait_until(lambda: leader([second]), description="the other leads", timeout=SLACK)
 
-            assert "gave up the lead" in first.log
-            assert '"event":"stopped"' not in first.log
+            assert "gave up the lead" in first.output
+            assert '"event":"stopped"' not in first.output
         first.stop(within=10)
 
 
@@ -97,12 +96,12 @@ def test_a_leader_frozen_beyond_its_lease_steps_down_as_it_wakes(server: RedisSe
         first = led(running)
         (second,) = [replica for replica in running if replica is not first]
         register(second, DYING)
-        os.kill(first.pid, signal.SIGSTOP)
+        first.pause()
         try:
             wait_until(lambda: leader([second]), description="the other leads", timeout=LEASE + 2 + SLACK)
             wait_until(lambda: len(changes(server.url, "degraded")) == 3, description="the dead are told", timeout=10)
         finally:
-            os.kill(first.pid, signal.SIGCONT)
+            first.resume()
 
         wait_until(
             lambda: health(first)["leader"]["instance"] == health(second)["leader"]["instance"],
@@ -110,7 +109,7 @@ def test_a_leader_frozen_beyond_its_lease_steps_down_as_it_wakes(server: RedisSe
             timeout=1 + SLACK,
         )
         assert leader([first]) is None
-        assert "stepped down" in first.log
+        assert "stepped down" in first.output
     assert sorted(agent_id for _, agent_id in changes(server.url, "degraded")) == DYING
 
 

@@ -79,10 +79,10 @@ def test_after_redis_was_frozen_longer_than_a_timeout_everybody_who_beats_again_
         # Where the sweep itself took its time to come back, it finds the grace over already.
         assert 3000 <= at - ended < 5500
         assert not health(replica)["hold"]["holds"]
-        assert "an outage: Redis is out of this replica's reach" in replica.log
-        assert "an outage is over" in replica.log
-        assert "grace: agents keep their status" in replica.log
-        wait_until(lambda: "the grace after the outage is over" in replica.log, description="its end is told")
+        assert "an outage: Redis is out of this replica's reach" in replica.output
+        assert "an outage is over" in replica.output
+        assert "grace: agents keep their status" in replica.output
+        wait_until(lambda: "the grace after the outage is over" in replica.output, description="its end is told")
 
 
 def test_when_no_replica_ran_nobody_is_blamed_for_that(server: RedisServer) -> None:

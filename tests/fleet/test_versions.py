@@ -43,4 +43,4 @@ async def test_two_releases_serve_side_by_side(a_fleet: FleetMaker, tmp_path: Pa
         painted = fleet.truth.redis.hgetall("{mesh}:agent:painted")
         assert painted[b"colour"] == b"blue"
         assert shown["name"] == "new"
-        assert not any("damaged" in replica.log for replica in fleet.replicas)
+        assert not any("damaged" in replica.output for replica in fleet.replicas)

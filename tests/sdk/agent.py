@@ -3,28 +3,25 @@
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from tests.support.child import Child
 from tests.support.eventually import wait_until
 from tests.support.ports import free_port
-from tests.support.redis_server import GUARD
 
 SCRIPTS = Path(__file__).parent / "agents"
 _HEADERS = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
 
-class SdkAgent:
+class SdkAgent(Child):
     """Runs a script of `agents/` against a registry. Its signs of life come each second, so that tests are quick."""
 
-    def __init__(self, python: Path, script: str, registry: str, log: Path, **env: str) -> None:
+    def __init__(self, python: Path, script: str, registry: str, **env: str) -> None:
         self.port = free_port()
-        self.log_file = log
-        self._command = [str(python), str(SCRIPTS / f"{script}.py")]
-        self._env = {
+        ours = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             "MCP_MESH_REGISTRY_URL": registry,
             "MCP_MESH_HTTP_HOST": "127.0.0.1",
@@ -32,44 +29,12 @@ class SdkAgent:
             "MCP_MESH_HEALTH_INTERVAL": "1",
             "MCP_MESH_SETTLE_TIMEOUT": "1",
             "MCP_MESH_LOG_LEVEL": "WARNING",
-            **env,
         }
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        assert self._process is not None
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start the process; it answers when `call` does."""
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", GUARD, "sdk-agent", *self._command],
-                env=self._env,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        super().__init__(python, SCRIPTS / f"{script}.py", env=ours | env)
 
     def stop(self) -> None:
         """Let it leave by SIGTERM."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Let it die."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        process.wait(20)
-        if process.stdin is not None:
-            process.stdin.close()
+        self.ends(signal.SIGTERM, within=20)
 
     def call(self, tool: str, **arguments: Any) -> str | None:
         """Call one of its tools as any MCP client would; None while it does not answer or the tool fails."""
@@ -93,9 +58,4 @@ class SdkAgent:
                 timeout=within,
             )
         except AssertionError as error:
-            raise AssertionError(f"{error}; it says {self.call(tool, **arguments)!r}\n{self.log}") from None
-
-    @property
-    def log(self) -> str:
-        """The last it has written."""
-        return self.log_file.read_text(errors="replace")[-4000:]
+            raise AssertionError(f"{error}; it says {self.call(tool, **arguments)!r}\n{self.output[-4000:]}") from None

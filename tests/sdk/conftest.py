@@ -29,20 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def start_agent(tmp_path: Path) -> Iterator[Start]:
+def start_agent() -> Iterator[Start]:
     """Start real agents by name of their script; all are killed at the end."""
-    running: list[SdkAgent] = []
 
     def start(script: str, registry: str, **env: str) -> SdkAgent:
-        agent = SdkAgent(PYTHON, script, registry, tmp_path / f"{script}-{len(running)}.log", **env)
-        running.append(agent)
-        agent.start()
-        return agent
+        return running.enter_context(SdkAgent(PYTHON, script, registry, **env))
 
-    yield start
-    for agent in running:
-        with contextlib.suppress(ProcessLookupError):
-            agent.kill()
+    with contextlib.ExitStack() as running:
+        yield start
 
 
 @pytest.fixture
@@ -62,5 +56,4 @@ def three_replicas(lasting_server: RedisServer) -> Iterator[list[Replica]]:
         yield replicas
     finally:
         for replica in replicas:
-            if replica.runs:
-                replica.kill()
+            replica.kill()

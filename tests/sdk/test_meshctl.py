@@ -89,7 +89,7 @@ def test_list_and_status_show_agents_and_what_they_are_wired_to(replicas: list[R
     status = meshctl(replicas[2], "status", "sdk-consumer")
     assert re.search(r"Dependencies +: 2/2", status)
     assert re.search(r"date_service +get_date +http://127\.0\.0\.1:\d+", status)
-    assert "Invalid HTTP request" not in replicas[2].log
+    assert "Invalid HTTP request" not in replicas[2].output
 
 
 def test_calls_go_through_any_replica_or_past_all(replicas: list[Replica], meshctl: Meshctl) -> None:

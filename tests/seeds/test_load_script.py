@@ -60,7 +60,7 @@ async def test_the_guides_configuration_starts_a_replica(redis_url: str) -> None
                 assert (await client.get(path, headers=token)).status_code == 200
             warnings = " ".join((await client.get("/health")).json()["warnings"])
         scraped = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
-        log = replica.log
+        log = replica.output
 
     assert "DATABASE_PATH, DATABASE_TYPE: the store is Redis" in warnings
     assert "ENCRYPTION_KEY is set, but nothing uses it yet" in warnings

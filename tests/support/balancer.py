@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.support.child import Child
 from tests.support.eventually import async_wait_until
 from tests.support.ports import free_port
 
@@ -152,11 +153,6 @@ async def haproxy(urls: Sequence[str], folder: Path, *, server_timeout: str = "6
     )
     configuration = folder / "haproxy.cfg"
     configuration.write_text(_CONFIGURATION.format(port=port, server_timeout=server_timeout) + servers)
-    with (folder / "haproxy.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(HAPROXY, "-db", "-f", str(configuration), stdout=log, stderr=log)
-    try:
+    with Child(HAPROXY, "-db", "-f", configuration):
         await async_wait_until(lambda: _is_ready(("127.0.0.1", port)), description="haproxy passes requests on")
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        await process.wait()

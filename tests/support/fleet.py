@@ -36,8 +36,7 @@ def replicas(url: str, count: int, **env: str) -> Iterator[list[Replica]]:
         yield started
     finally:
         for replica in started:
-            if replica.runs:
-                replica.kill()
+            replica.kill()
 
 
 def health(replica: Replica) -> dict[str, Any]:

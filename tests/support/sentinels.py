@@ -1,6 +1,8 @@
 """A primary, a replica and three Sentinels that watch over them: real processes, to be killed and frozen."""
 
 import contextlib
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -19,18 +21,18 @@ class Sentinel(RedisServer):
     def __init__(self, primary: RedisServer) -> None:
         super().__init__(tcp=True)
         self._lines = [
-            *(f"port {self.port}", "bind 127.0.0.1", f"dir {self.data_dir}", f"logfile {self.data_dir}/server.log"),
+            *(f"port {self.port}", "bind 127.0.0.1", f"dir {self.data_dir}"),
             f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 2",
             f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER * 1000:.0f}",
             f"sentinel failover-timeout {SERVICE} 6000",
         ]
 
-    def command_line(self) -> list[str]:
+    def command_line(self) -> Sequence[str | Path]:
         """Return the file that Sentinel reads, and keeps its state in over a restart."""
         config = self.data_dir / "sentinel.conf"
         if not config.exists():
             config.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
-        return [str(config), "--sentinel"]
+        return [config, "--sentinel"]
 
 
 class Guarded:

@@ -1,6 +1,5 @@
 """A blocking call in the middle of a running replica, as a bug in it would make one."""
 
-import os
 import signal
 from pathlib import Path
 
@@ -13,4 +12,4 @@ STALLING = {"PYTHONPATH": str(Path(__file__).with_name("stalling")), "STALL_SECO
 
 def stall(replica: Replica) -> None:
     """Block the replica's event loop for a while."""
-    os.kill(replica.pid, signal.SIGUSR2)
+    replica.send_signal(signal.SIGUSR2)

@@ -25,7 +25,7 @@ class SteppingServer(RedisServer):
         super().__init__(*arguments)
         self._offset = self.data_dir / "clock"
         self._offset.write_text("+0")
-        self.environ = {
+        self.env |= {
             "LD_PRELOAD": str(_library()),
             "FAKETIME_TIMESTAMP_FILE": str(self._offset),
             "FAKETIME_NO_CACHE": "1",

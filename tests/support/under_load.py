@@ -307,5 +307,4 @@ def _writers(crowd: Crowd, timeout: float) -> Sequence[Writer | Striver | Mortal
 def _end(replicas: Sequence[Replica]) -> None:
     """End what still runs, paused or not."""
     for replica in replicas:
-        with contextlib.suppress(AssertionError):
-            replica.kill()
+        replica.kill()

@@ -60,7 +60,7 @@ def test_a_process_that_is_told_to_end_takes_its_leave(replica: Replica, after: 
     with AgentProcess(program(after), replica.url) as process:
         registered(replica.url, "agent")
 
-        assert process.stop(signal.Signals(number)) == status, process.log
+        assert process.ends(signal.Signals(number)) == status, process.output
 
         assert agents(replica) == []
 
@@ -72,8 +72,7 @@ def test_a_process_that_ends_by_itself_takes_its_leave(replica: Replica, tmp_pat
         registered(replica.url, "agent")
         (tmp_path / "go").touch()
 
-        assert process.process is not None
-        assert process.process.wait(10) == 5, process.log
+        assert process.ends() == 5, process.output
         assert agents(replica) == []
 
 
@@ -91,9 +90,9 @@ def test_an_own_handler_of_the_process_is_left_alone(replica: Replica, before: s
     with AgentProcess(program(ELSEWHERE + after + "time.sleep(60)", before), replica.url) as process:
         registered(replica.url, "agent")
 
-        assert process.stop() == 7, process.log
+        assert process.ends(signal.SIGTERM) == 7, process.output
 
-        assert "own handler" in process.log
+        assert "own handler" in process.output
         assert agents(replica) == []
 
 
@@ -102,9 +101,9 @@ def test_a_frozen_registry_does_not_hold_an_end_up(replica: Replica) -> None:
     with AgentProcess(program("serve()"), replica.url) as process:
         registered(replica.url, "agent")
         replica.pause()
-        assert process.stop(within=6) == -signal.SIGTERM
+        assert process.ends(signal.SIGTERM, within=6) == -signal.SIGTERM
         replica.resume()
-        assert "could not be unregistered" in process.log
+        assert "could not be unregistered" in process.output
 
 
 FORK = """
@@ -133,16 +132,16 @@ def test_a_process_that_is_forked_off_is_another_agent(replica: Replica, announc
     with AgentProcess(program(after), replica.url, **folder) as process:
         registered(replica.url, "agent")
         (tmp_path / "fork").touch()
-        process.said("child agent-")
-        child = re.findall(r"child (agent-\w+)", process.log)[0]
+        process.says("child agent-")
+        child = re.findall(r"child (agent-\w+)", process.output)[0]
         if announces:
             wait_until(lambda: child in agents(replica), description="the child is an agent")
             assert len(agents(replica)) == 2
             (tmp_path / "go").touch()
-        process.said("child ended")
+        process.says("child ended")
         (parent,) = agents(replica)
         assert parent != child
-        assert process.stop() == -signal.SIGTERM
+        assert process.ends(signal.SIGTERM) == -signal.SIGTERM
         assert agents(replica) == []
 
 
@@ -171,7 +170,7 @@ async def test_an_own_server_is_announced(replica: Replica) -> None:
         health = httpx2.get(f"{agent['endpoint']}/health").json()
         assert (health["status"], health["agent_id"]) == ("healthy", agent["id"])
         assert [await call(agent["endpoint"], tool, number=7) for tool in ("double", "triple")] == [14, 21]
-        assert process.stop() == -signal.SIGTERM
+        assert process.ends(signal.SIGTERM) == -signal.SIGTERM
         assert agents(replica) == []
 
 
@@ -209,16 +208,14 @@ def greet(date_service=None) -> str:
 def test_a_program_with_the_wrong_order_does_not_start() -> None:
     """It says which one is right."""
     with AgentProcess(program(WRONG), "http://127.0.0.1:9") as process:
-        assert process.process is not None
-        assert process.process.wait(15) == 1
-        assert "WrongOrder: greet is a tool of a server already: put @server.tool() above" in process.log
+        assert process.ends() == 1
+        assert "WrongOrder: greet is a tool of a server already: put @server.tool() above" in process.output
 
 
 def test_a_port_that_is_taken_is_said(replica: Replica) -> None:
     """And nothing is registered."""
     port = replica.url.rpartition(":")[2]
     with AgentProcess(program("serve()"), replica.url, MCP_MESH_HTTP_PORT=port) as process:
-        assert process.process is not None
-        assert process.process.wait(15) == 1
-        assert "Address already in use" in process.log
+        assert process.ends() == 1
+        assert "Address already in use" in process.output
         assert agents(replica) == []

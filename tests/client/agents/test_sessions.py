@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import signal
 import threading
 import time
 import warnings
@@ -198,7 +197,7 @@ def provider_process() -> Iterator[tuple[AgentProcess, str]]:
     """Run a provider, and give where it is to answer."""
     port = free_port()
     with AgentProcess(PROGRAM.replace("{port}", str(port)), "http://127.0.0.1:9", name="provider") as process:
-        process.said("begins")
+        process.says("begins")
         yield process, f"http://127.0.0.1:{port}"
 
 
@@ -225,7 +224,7 @@ def test_a_provider_killed_in_the_middle_of_a_call(here: Presence) -> None:
         until_it_answers(here, url)
         with ThreadPoolExecutor(8) as pool:
             calls = [pool.submit(hold) for _ in range(8)]
-            wait_until(lambda: process.log.count("waits") >= 8 + 1, description="they wait")
+            wait_until(lambda: process.output.count("waits") >= 8 + 1, description="they wait")
             began = time.monotonic()
             process.kill()
             for call in calls:
@@ -241,11 +240,10 @@ def test_a_frozen_provider_takes_no_more_than_the_time(here: Presence) -> None:
     """And when it thaws, the same session goes on."""
     with provider_process() as (process, url):
         until_it_answers(here, url)
-        assert process.process is not None
-        process.process.send_signal(signal.SIGSTOP)
+        process.pause()
         with pytest.raises(DependencyTimeout):
             in_sync(here, url, "wait", 0.3, seconds=0)
-        process.process.send_signal(signal.SIGCONT)
+        process.resume()
         assert in_sync(here, url, "wait", 10, seconds=0) == "waited"
 
 
