@@ -32,6 +32,8 @@ class Shell:
             text=True,
             start_new_session=True,
         )
+        # It ends when our end of the pipe closes: tests that crash leave no job of theirs behind.
+        self.run("trap 'kill 0' EXIT")
         return self
 
     def __exit__(
