@@ -98,15 +98,16 @@ def doctor(*, repair: bool, redis_url: str | None) -> None:
 def _described(found: "Diagnosis") -> Iterable[str]:
     for problem in found.problems:
         yield f"mesh     {problem}"
-    for says, ids in (
-        ("a deadline or heartbeat of nobody", found.orphaned),
-        ("an agent that no sweep would look at", found.undated),
-        ("a damaged record, in no list", tuple(found.unreadable)),
+    for what, says, names in (
+        ("agent", "a deadline or heartbeat of nobody", found.orphaned),
+        ("agent", "an agent that no sweep would look at", found.undated),
+        ("agent", "a damaged record, in no list", tuple(found.unreadable)),
+        ("edge", "a required dependency of nobody", found.unheld),
     ):
-        for agent_id in ids[:_SHOWN]:
-            yield f"agent    {agent_id!r}: {says}"
-        if len(ids) > _SHOWN:
-            yield f"agent    {len(ids) - _SHOWN} more: {says}"
+        for name in names[:_SHOWN]:
+            yield f"{what:<8} {name!r}: {says}"
+        if len(names) > _SHOWN:
+            yield f"{what:<8} {len(names) - _SHOWN} more: {says}"
 
 
 def _settings(redis_url: str | None) -> "Settings":

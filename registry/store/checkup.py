@@ -21,23 +21,25 @@ class Diagnosis:
     """What was found: ids of agents, and sentences for what concerns the whole mesh.
 
     `orphaned` have a deadline or a heartbeat and no record; `undated` a record and no deadline, so that no sweep would
-    ever look at them; `unreadable` a record that is damaged, with its version where it has one.
+    ever look at them; `unreadable` a record that is damaged, with its version where it has one. `unheld` are required
+    dependencies, `<capability> <needed>`, that are counted and that no agent has.
     """
 
     agents: int = 0
     orphaned: tuple[str, ...] = ()
     undated: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
+    unheld: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
     def is_sound(self) -> bool:
         """Whether there is nothing to mend."""
-        return not (self.orphaned or self.undated or self.unreadable or self.problems)
+        return not (self.orphaned or self.undated or self.unreadable or self.unheld or self.problems)
 
 
 class Mended(NamedTuple):
-    """How many deadlines or heartbeats of nobody went, damaged records went, and agents got a deadline."""
+    """How many deadlines, heartbeats and dependencies of nobody went, damaged records went, agents got a deadline."""
 
     orphaned: int
     dropped: int
@@ -54,11 +56,13 @@ class Checkup:
 
     async def examine(self) -> Diagnosis:
         """Look at everything. Agents that come and go meanwhile are looked at a second time before they are named."""
+        # Counted dependencies before those who have them: whoever registers meanwhile has none too many.
+        counted = {told(edge) async for edge in self._scan("HSCAN", of=self._keys.required)} - {"number"}
         prefix = self._keys.agent("")
         hashes = {told(key.removeprefix(prefix)) async for key in self._scan("SCAN", "MATCH", _pattern(prefix))}
         deadlines = {told(member) async for member in self._scan("ZSCAN", of=self._keys.deadlines)}
         heartbeats = {told(member) async for member in self._scan("ZSCAN", of=self._keys.heartbeats)}
-        unreadable = await self._unreadable(hashes)
+        unreadable, held = await self._read(hashes)
         suspects = (hashes ^ deadlines) | (heartbeats - hashes)
         undated, orphaned = await self._second_look(suspects - set(unreadable))
         return Diagnosis(
@@ -66,6 +70,7 @@ class Checkup:
             orphaned=orphaned,
             undated=undated,
             unreadable=unreadable,
+            unheld=await self._still_counted(counted - held),
             problems=tuple([problem async for problem in self._log_problems()]),
         )
 
@@ -84,10 +89,14 @@ class Checkup:
             orphaned, dropped, dated = (
                 total + int(count) for total, count in zip((orphaned, dropped, dated), counts, strict=True)
             )
+        for edges in _slices(found.unheld):
+            # Should somebody have it by now, it is merely checked once more where others come to have it.
+            (forgotten,) = await self._link.exchange([("HDEL", self._keys.required, *map(sent, edges))])
+            orphaned += checked(forgotten)
         return Mended(orphaned, dropped, dated)
 
     async def _scan(self, command: str, *how: str | bytes, of: bytes | None = None) -> AsyncIterator[bytes]:
-        """Give keys of the server, or members of a sorted set, some perhaps twice."""
+        """Give keys of the server, members of a sorted set or fields of a hash, some perhaps twice."""
         cursor = b"0"
         while True:
             target = () if of is None else (of,)
@@ -98,9 +107,9 @@ class Checkup:
             if cursor == b"0":
                 return
 
-    async def _unreadable(self, ids: Collection[str]) -> dict[str, str]:
-        """Return those whose record cannot be read, each with its version, '' where it has none."""
-        found = {}
+    async def _read(self, ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
+        """Return whose record cannot be read, with its version or '', and the required dependencies of all."""
+        found, edges = {}, set[str]()
         for part in _slices([*ids]):
             replies = await self._link.exchange([("HGETALL", self._keys.agent(agent_id)) for agent_id in part])
             for agent_id, reply in zip(part, replies, strict=True):
@@ -108,12 +117,13 @@ class Checkup:
                     found[agent_id] = ""
                     continue
                 fields = pairs(checked(reply))
+                edges.update(told(fields.get(b"requires", b"")).split("\n"))
                 try:
                     if fields:
                         agent_from(agent_id, fields)
                 except BadRecordError:
                     found[agent_id] = fields.get(b"version", b"").decode(errors="replace")
-        return found
+        return found, edges
 
     async def _second_look(self, suspects: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return who still has a record and no deadline, and who has no record and yet something else."""
@@ -137,6 +147,14 @@ class Checkup:
                 elif not record and (deadline is not None or heartbeat is not None):
                     orphaned.append(agent_id)
         return tuple(undated), tuple(orphaned)
+
+    async def _still_counted(self, suspects: Collection[str]) -> tuple[str, ...]:
+        """Return the required dependencies of these that are counted to this moment."""
+        found: list[str] = []
+        for part in _slices(sorted(suspects)):
+            replies = await self._link.exchange([("HEXISTS", self._keys.required, sent(edge)) for edge in part])
+            found += [edge for edge, there in zip(part, map(checked, replies), strict=True) if there]
+        return tuple(found)
 
     async def _log_problems(self) -> AsyncIterator[str]:
         version, history, last = map(

@@ -61,6 +61,26 @@ async def test_what_is_damaged_is_named_and_mended(store: Store, raw: redis.Redi
     assert await store.checkup.examine() == Diagnosis(agents=2)
 
 
+async def test_a_dependency_of_nobody_is_forgotten(store: Store, raw: redis.Redis) -> None:
+    """Its agent's key was overwritten, so nobody knew what to count down, and who came later was let in too lightly."""
+    await a_mesh(store)
+    for agent_id, needed in (("d", "lost"), ("e", "kept"), ("f", "both")):
+        edges, seen = frozenset({("c", needed), ("c", "both")}), await store.agents.required_number()
+        await store.agents.register(Registration(agent_id, a_spec(agent_id), 60_000, 120_000, edges=edges, seen=seen))
+    raw.set(f"{AGENT}d", "no hash")
+
+    found = await store.checkup.examine()
+
+    assert (found.unreadable, found.unheld) == ({"d": ""}, ("c lost",))
+    assert await store.checkup.mend(found) == Mended(orphaned=1, dropped=1, dated=0)
+    assert (await store.checkup.examine()).is_sound
+    for agent_id in ("e", "f"):
+        await store.agents.unregister(agent_id)
+    found = await store.checkup.examine()
+    assert found.unheld == ("c both",), "it had been counted once too often, unnoticed while somebody had it"
+    await store.checkup.mend(found)
+
+
 @pytest.mark.parametrize("missing", ["version", "history", "log"])
 @pytest.mark.poisoned("a key of the mesh is deleted")
 async def test_a_mesh_that_lost_a_part_of_its_history_is_told(store: Store, raw: redis.Redis, missing: str) -> None:
