@@ -41,11 +41,15 @@ class Resolutions:
         resolution = record.kept = self._resolve(view, record.agent, kept)
         return resolution
 
-    async def learn(self, view: View, record: Record) -> None:
-        """Make the loads new enough by which an agent chooses. Raises StoreUnavailable."""
+    async def by_fresh_loads(self, view: View, record: Record) -> Resolution:
+        """Return the same, by loads that are new enough where the agent chooses by them. Raises StoreUnavailable."""
+        resolution = self.of(view, record)
+        if not resolution.by_load:
+            return resolution
         for _, need in _needs(record.agent):
             if need.strategy == "least_loaded":
                 await self._loads.learn(self.ranking(view, record.agent, need).providers)
+        return self.of(view, record)
 
     def ranking(self, view: View, agent: Agent, need: Dependency) -> Ranking:
         """Return all who have what one dependency of an agent needs."""

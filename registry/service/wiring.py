@@ -110,10 +110,7 @@ class Wiring:
             # What was written through this replica is known to it.
             view = await self._newer(view)
             record = view.records.get(agent_id, record)
-        resolution = self._resolutions.of(view, record)
-        if resolution.by_load:
-            await self._resolutions.learn(view, record)
-            resolution = self._resolutions.of(view, record)
+        resolution = await self._resolutions.by_fresh_loads(view, record)
         at = await self._liveness.beat(agent_id, load=load, answered=resolution.digest)
         if resolution.told != resolution.digest:
             await self._keep_trace(view, resolution, at)
@@ -136,10 +133,7 @@ class Wiring:
         record = view.records.get(agent_id)
         if record is None:
             return None
-        resolution = self._resolutions.of(view, record)
-        if resolution.by_load:
-            await self._resolutions.learn(view, record)
-            resolution = self._resolutions.of(view, record)
+        resolution = await self._resolutions.by_fresh_loads(view, record)
         if resolution.digest:
             noted = await self._agents.heartbeat(agent_id, "note", answered=resolution.digest)
             if resolution.names and resolution.told != resolution.digest:

@@ -164,7 +164,7 @@ async def test_loads_are_learnt_for_those_who_choose_by_them() -> None:
     source.told = {"a": 0.9, "b": 0.1}
 
     for _ in range(3):
-        await replica.resolutions.learn(replica.view, replica.view.records["me"])
+        await replica.resolutions.by_fresh_loads(replica.view, replica.view.records["me"])
 
     assert replica.of("me").by_load
     assert replica.resolved("me")["f"]["c"]["agent_id"] == "b"
