@@ -181,6 +181,11 @@ class StoreUnavailable(RegistryError):
         self.outcome = outcome
         self.reason = reason
 
+    @classmethod
+    def damaged(cls, agent_id: str) -> Self:
+        """Return what to raise where an agent's record cannot be read."""
+        return cls(f"The record of {_shown(agent_id)} is damaged; unregister and register it", reason="bad_record")
+
 
 class StartupError(RegistryError):
     """The process cannot start; the message says what to do."""

@@ -147,11 +147,11 @@ class Discovery:
         """Return one agent with its exact last heartbeat. Raises UnknownAgent."""
         if freshness.version == 0:
             view, behind = self._held()
-            return Sight(_one(view, agent_id), 0, behind)
+            return Sight(record_of(view, agent_id), 0, behind)
         asked = self._agents.last_heard((agent_id,))
         try:
             view, behind = await self.view(freshness)
-            record = _one(view, agent_id)
+            record = record_of(view, agent_id)
             heard = await asked
         finally:
             asked.cancel()
@@ -232,7 +232,8 @@ def _is_heard(answer: Answer) -> bool:
     return answer.array is not None and answer.heard_at >= time.monotonic() - FRESH
 
 
-def _one(view: View, agent_id: str) -> Record:
+def record_of(view: View, agent_id: str) -> Record:
+    """Return one agent of a view. Raises UnknownAgent."""
     record = view.records.get(agent_id)
     if record is None:
         raise UnknownAgent(agent_id)

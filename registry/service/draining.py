@@ -54,4 +54,4 @@ def _judged(agent_id: str, drained: Drained) -> Shift | UnknownAgent | StoreUnav
         return Shift(drained.found == "changed", drained.version)
     if drained.found == "unknown_agent":
         return UnknownAgent(agent_id)
-    return StoreUnavailable(f"The record of {agent_id!r} is damaged; unregister and register it", reason="bad_record")
+    return StoreUnavailable.damaged(agent_id)

@@ -9,11 +9,10 @@ from typing import Any, Final
 import orjson
 
 from registry.cache.view import Record, View
-from registry.errors import UnknownAgent
 from registry.model.agent import Agent
 from registry.model.resolution import Pick, Ranking, Resolution
 from registry.service.cycles import cycles
-from registry.service.discovery import Discovery, Freshness
+from registry.service.discovery import Discovery, Freshness, record_of
 from registry.service.resolution import Resolutions
 from registry.store.wires import Wires
 
@@ -54,7 +53,7 @@ class Explaining:
         Raises UnknownAgent.
         """
         view, behind = await self._discovery.view(freshness)
-        record = _one(view, agent_id)
+        record = record_of(view, agent_id)
         resolution = await self._resolution(view, record, behind)
         found: Json = {"agent_id": agent_id, **resolution.fields}
         if explain:
@@ -69,7 +68,7 @@ class Explaining:
         It is not older than the version told; what changes while it is gathered may be seen.
         """
         view, behind = await self._discovery.view(freshness)
-        version, agent = view.version, _one(view, agent_id).agent
+        version, agent = view.version, record_of(view, agent_id).agent
         consumers: dict[str, Record] = {}
         for capability in agent.profile.capabilities:
             consumers |= view.by_need.get(capability.name, {})
@@ -217,10 +216,3 @@ def _dependency(pick: Pick, ranking: Ranking, most: int) -> Json:
 def _past(entry: bytes) -> Json:
     """Return a resolution as it was kept, but for what events alone tell of it."""
     return {name: value for name, value in orjson.loads(entry).items() if name != "facts"}
-
-
-def _one(view: View, agent_id: str) -> Record:
-    record = view.records.get(agent_id)
-    if record is None:
-        raise UnknownAgent(agent_id)
-    return record

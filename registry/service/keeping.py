@@ -51,7 +51,7 @@ class Keeping:
 
     async def _judge(self, agent_id: str, beat: Beat) -> Kept:
         if beat.found == "bad_record":
-            raise StoreUnavailable(f"The record of {agent_id!r} is damaged", reason="bad_record")
+            raise StoreUnavailable.damaged(agent_id)
         if beat.found != "healthy":
             return "gone"
         view = self._feed.view

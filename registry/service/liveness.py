@@ -79,9 +79,7 @@ def _taken(agent_id: str, beat: Beat) -> int:
     if beat.found == "unknown_agent":
         raise UnknownAgent(agent_id)
     if beat.found == "bad_record":
-        raise StoreUnavailable(
-            f"The record of {agent_id!r} is damaged; unregister and register it", reason="bad_record"
-        )
+        raise StoreUnavailable.damaged(agent_id)
     return beat.at
 
 
