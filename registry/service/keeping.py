@@ -41,8 +41,9 @@ class Keeping:
             async with asyncio.timeout(_PATIENCE):
                 return await self._judge(agent_id, await asyncio.shield(beat))
         except (NotReady, StoreUnavailable, TimeoutError) as error:
-            if self._is_healthy(agent_id):
-                return self._guess(agent_id)
+            resolution = self._held(agent_id)
+            if resolution is not None and resolution.agent.status == "healthy":
+                return "kept" if resolution.told in ("", resolution.digest) else "moved"
             if isinstance(error, TimeoutError):
                 raise StoreUnavailable(
                     "The store did not answer in time", outcome="unknown", reason="timeout"
@@ -54,11 +55,11 @@ class Keeping:
             raise StoreUnavailable.damaged(agent_id)
         if beat.found != "healthy":
             return "gone"
-        view = self._feed.view
-        if view is not None and self._digest(view, agent_id) == beat.answered:
-            return "kept"
-        # What this replica holds may be older than what another has told the agent.
-        return "kept" if self._digest(await self._feed.fresh(), agent_id) == beat.answered else "moved"
+        resolution = self._held(agent_id)
+        if resolution is None or resolution.digest != beat.answered:
+            # What this replica holds may be older than what another has told the agent.
+            resolution = self._resolution(await self._feed.fresh(), agent_id)
+        return "kept" if resolution is not None and resolution.digest == beat.answered else "moved"
 
     def _learn(self, agent_id: str, beat: "asyncio.Future[Beat]") -> None:
         """Note what an agent was told last, however late the store says so; what went wrong is told to who waits."""
@@ -68,20 +69,11 @@ class Keeping:
         if resolution is not None and beat.result().answered:
             resolution.told = beat.result().answered
 
-    def _guess(self, agent_id: str) -> Kept:
-        """Tell by what this replica knows whether an agent's answer would be another by now."""
-        resolution = self._held(agent_id)
-        return "kept" if resolution is None or resolution.told in ("", resolution.digest) else "moved"
-
     def _held(self, agent_id: str) -> Resolution | None:
+        """Return what an agent's dependencies resolve to as far as this replica knows."""
         view = self._feed.view
-        record = None if view is None else view.records.get(agent_id)
-        return None if view is None or record is None else self._resolutions.of(view, record)
+        return None if view is None else self._resolution(view, agent_id)
 
-    def _digest(self, view: View, agent_id: str) -> str | None:
+    def _resolution(self, view: View, agent_id: str) -> Resolution | None:
         record = view.records.get(agent_id)
-        return None if record is None else self._resolutions.of(view, record).digest
-
-    def _is_healthy(self, agent_id: str) -> bool:
-        record = None if self._feed.view is None else self._feed.view.records.get(agent_id)
-        return record is not None and record.agent.status == "healthy"
+        return None if record is None else self._resolutions.of(view, record)
