@@ -15,8 +15,6 @@ from registry.service.registration import Registrations
 from registry.service.wiring import Wiring
 
 _STATUS: Final[dict[Kept, int]] = {"kept": 200, "moved": 202, "gone": 410}
-_SAID: Final = {"created": b"Agent registered via heartbeat"}
-_UPDATED: Final = b"Agent updated via heartbeat"
 
 
 class FlatHeartbeats:
@@ -47,8 +45,8 @@ class FlatHeartbeats:
         except UnprocessableRequest as error:
             return _refused(document, error)
         wired = await self._wiring.registered(flat.registration)
-        head = b'{"status":"success","message":"%s","agent_id":"%s","timestamp":"%s"' % (
-            _SAID.get(done.outcome, _UPDATED),
+        head = b'{"status":"success","message":"Agent %s via heartbeat","agent_id":"%s","timestamp":"%s"' % (
+            b"registered" if done.outcome == "created" else b"updated",
             flat.registration.agent_id.encode(),
             timestamp().encode(),
         )

@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from registry.api.mesh.headers import Headers
+
 if TYPE_CHECKING:
     import httpx2
 
@@ -14,8 +16,6 @@ MOST: Final = 100
 # Seconds until a connection is there, and until one that nobody uses is closed: before agents close it, after 5 s.
 _CONNECT: Final = 10.0
 _IDLE: Final = 2.0
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class HttpLibraryMissingError(Exception):
