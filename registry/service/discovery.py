@@ -9,8 +9,8 @@ from registry.cache.view import Record, View
 from registry.errors import NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
 from registry.model.agent import Capability
 from registry.model.query import AgentQuery, CapabilityQuery
+from registry.service.answers import Answer, Answers, Place, body_of
 from registry.service.hearing import FRESH, Hearing
-from registry.service.kept import Answer, Kept, Place, body_of
 from registry.service.matching import CapabilitySearch
 from registry.service.showing import Row, plain_row
 from registry.store.agents import Agents
@@ -110,7 +110,7 @@ class Discovery:
     def __init__(self, feed: Feed, agents: Agents, row: Row = plain_row) -> None:
         self._feed = feed
         self._agents = agents
-        self._kept = Kept(row)
+        self._answers = Answers(row)
         self._hearing = Hearing(agents)
 
     async def agents(
@@ -178,7 +178,7 @@ class Discovery:
         return Search(found, search.ranks, view.version, behind)
 
     def _answer(self, query: AgentQuery, view: View) -> Answer:
-        return self._kept.answer(query, view, self._feed.trail.history)
+        return self._answers.answer(query, view, self._feed.trail.history)
 
     async def _heard(self, query: AgentQuery, view: View, answer: Answer, page: Page | None) -> tuple[View, Answer]:
         """Make the last heartbeats new enough, and return what is held by then."""

@@ -1,4 +1,4 @@
-"""Answers that are kept: the sorted matches of a query and their joined bytes, until a change concerns them."""
+"""Answers to queries, kept: the sorted matches of a query and their joined bytes, until a change concerns them."""
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
@@ -104,7 +104,7 @@ class Shelf:
         self._weight -= freed
 
 
-class Kept:
+class Answers:
     """Keeps the answers asked for lately. What it returns is always of the view's version."""
 
     def __init__(self, row: Row = plain_row) -> None:

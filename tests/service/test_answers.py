@@ -14,8 +14,8 @@ from registry.model.agent import Agent
 from registry.model.change import Position
 from registry.model.labels import read_selector
 from registry.model.query import AgentQuery
-from registry.service import kept
-from registry.service.kept import Answer, Kept, body_of
+from registry.service import answers
+from registry.service.answers import Answer, Answers, body_of
 from registry.service.matching import Matcher
 from tests.support.builders import an_agent
 from tests.support.plain_log import PlainLog, following
@@ -28,7 +28,7 @@ class Mesh:
         self.log = PlainLog()
         self.view = View(Position(1, "h1"))
         self.history = History(1, most, 1 << 30)
-        self.kept = Kept()
+        self.answers = Answers()
 
     def write(self, agent_id: str, status: Any = "healthy", **fields: Any) -> None:
         """Add or change an agent."""
@@ -42,7 +42,7 @@ class Mesh:
 
     def answer(self, **query: Any) -> Answer:
         """Return the kept answer to a query."""
-        return self.kept.answer(AgentQuery(**query), self.view, self.history)
+        return self.answers.answer(AgentQuery(**query), self.view, self.history)
 
     def found(self, **query: Any) -> list[str]:
         """Return the ids in the kept answer to a query."""
@@ -125,7 +125,7 @@ async def test_a_kept_answer_is_what_a_fresh_selection_is(steps: list[Any], most
 
     And `changed` is never before a change of the rows.
     """
-    log, kept = PlainLog(), Kept()
+    log, held = PlainLog(), Answers()
     async with following(log) as feed:
         view = await feed.fresh()
         feed.trail.history._most = most
@@ -139,7 +139,7 @@ async def test_a_kept_answer_is_what_a_fresh_selection_is(steps: list[Any], most
                 remove(log, agent_id)
             assert await feed.fresh() is view
             for query in (QUERIES[at] for at in asked):
-                answer = kept.answer(query, view, feed.trail.history)
+                answer = held.answer(query, view, feed.trail.history)
                 assert (answer.examined, answer.records) == (view.version, fresh(answer, view))
                 assert answer.joined() == b",".join(body_of(answer, record) for record in answer.records)
                 now = [(record.agent.id, record.agent.version) for record in answer.records]
@@ -266,7 +266,7 @@ def test_a_page_goes_on_after_a_place_that_is_gone() -> None:
 
 def test_the_answers_asked_for_longest_ago_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """By number; each that was asked for again counts as new."""
-    monkeypatch.setattr(kept, "_MOST", 2)
+    monkeypatch.setattr(answers, "_MOST", 2)
     mesh = Mesh()
     first, second = mesh.answer(namespace="n1"), mesh.answer(namespace="n2")
     assert mesh.answer(namespace="n1") is first
@@ -281,7 +281,7 @@ def test_joined_lists_are_let_go_when_they_weigh_too_much(monkeypatch: pytest.Mo
     mesh = Mesh()
     mesh.write("a")
     weight = len(mesh.answer().joined())
-    monkeypatch.setattr(kept, "_MOST_BYTES", weight)
+    monkeypatch.setattr(answers, "_MOST_BYTES", weight)
     newer = mesh.answer(status="healthy")
     newer.joined()
 
@@ -294,7 +294,7 @@ def test_an_answer_made_anew_leaves_nothing_of_the_old_one(monkeypatch: pytest.M
 
     A replica under churn grew by megabytes a minute.
     """
-    monkeypatch.setattr(kept, "_MOST", 2)
+    monkeypatch.setattr(answers, "_MOST", 2)
     mesh = Mesh(most=2)
     for number in range(50):
         mesh.write("a", labels={"turn": str(number)})
@@ -304,6 +304,6 @@ def test_an_answer_made_anew_leaves_nothing_of_the_old_one(monkeypatch: pytest.M
         mesh.answer(agent_id="b").joined()
         mesh.answer(agent_id="c").joined()
 
-    shelf = mesh.kept._shelf
-    assert {id(answer) for answer in mesh.kept._answers.values()} == set(shelf._joined)
-    assert shelf._weight == sum(len(answer.joined()) for answer in mesh.kept._answers.values())
+    shelf = mesh.answers._shelf
+    assert {id(answer) for answer in mesh.answers._answers.values()} == set(shelf._joined)
+    assert shelf._weight == sum(len(answer.joined()) for answer in mesh.answers._answers.values())
