@@ -6,7 +6,6 @@ import fcntl
 import os
 import signal
 import stat
-import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +24,7 @@ from registry.errors import StartupError
 from registry.store import embedded
 from registry.store.binary import ServerBinary, find_server
 from registry.store.embedded import EmbeddedServer
+from tests.support.child import Child
 from tests.support.eventually import async_wait_until, wait_until
 
 REGISTRY = """
@@ -83,17 +83,12 @@ async def supervised(server: EmbeddedServer) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def another_registry(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
+def another_registry(data_dir: Path) -> Iterator[tuple[Child, int, Path]]:
     """Run a process that owns a server with 100 writes; give it, the server's id, the socket's directory."""
-    with subprocess.Popen(
-        [sys.executable, "-c", REGISTRY, str(data_dir)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            server_pid, sockets = process.stdout.readline().split()
-            yield process, int(server_pid), Path(sockets)
-        finally:
-            process.kill()
+    with Child(sys.executable, "-c", REGISTRY, data_dir) as process:
+        process.says("\n")
+        server_pid, sockets = process.output.split()
+        yield process, int(server_pid), Path(sockets)
 
 
 def client_of(server: EmbeddedServer) -> Redis:
@@ -182,7 +177,6 @@ async def test_acknowledged_data_survives_kill_9_of_the_registry(server: Embedde
     """The server of the dead registry closes its files and goes; the next registry finds every write."""
     with another_registry(server.data_dir) as (registry, server_pid, sockets):
         registry.kill()
-        registry.wait()
 
         await server.start()
 
@@ -197,7 +191,6 @@ async def test_kill_9_leaves_no_process_even_if_no_registry_follows(tmp_path: Pa
     with another_registry(tmp_path) as (registry, server_pid, _):
         group = os.getpgid(server_pid)
         registry.kill()
-        registry.wait()
 
         wait_until(lambda: not runs(server_pid) and not runs(group), description="server and wrapper are gone")
     with (tmp_path / "server.lock").open("ab") as lock:
@@ -214,7 +207,7 @@ async def test_a_second_registry_is_refused_and_told_whom_to_stop(server: Embedd
         assert f" {registry.pid};" in str(refused.value)
         assert "REGISTRY_DATA_DIR" in str(refused.value)
         assert runs(server_pid)
-        assert registry.poll() is None
+        assert registry.runs
 
 
 async def test_a_second_start_does_not_harm_the_first(server: EmbeddedServer) -> None:
