@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx2
 
 from tests.sdk.conftest import Start
+from tests.support.agent_process import AgentProcess, call, registered
 from tests.support.balancer import our_balancer
 from tests.support.eventually import async_wait_until, wait_until
 from tests.support.redis_server import RedisServer
@@ -13,6 +14,26 @@ from tests.support.replica import Replica
 
 WITH_DATE = "hello ann on monday"
 WITHOUT = "hello ann"
+
+OUR_PROVIDER = """
+from registry.client import mesh_agent, serve
+
+@mesh_agent(capability="date_service", version="1.2.0", tags=["system", "utc"])
+def get_date() -> str:
+    return "monday"
+
+serve()
+"""
+
+OUR_CONSUMER = """
+from registry.client import mesh_agent, serve
+
+@mesh_agent(capability="report", dependencies=[{"capability": "date_service", "tags": ["system"]}])
+def report(date_service=None) -> str:
+    return f"it is {date_service()}" if date_service else "nobody knows"
+
+serve()
+"""
 
 
 def statuses(replica: Replica) -> dict[str, str]:
@@ -113,3 +134,24 @@ def test_an_agent_that_leaves_is_gone_at_once(three_replicas: list[Replica], sta
     provider.stop()
 
     wait_until(lambda: not statuses(three_replicas[2]), description="it is gone", timeout=5)
+
+
+async def test_agents_of_the_sdk_and_of_our_client_call_each_other(
+    three_replicas: list[Replica], start_agent: Start
+) -> None:
+    """The SDK's calls come without a session; our agents served none of them, so they found each other in vain."""
+    url = three_replicas[0].url
+    with AgentProcess(OUR_PROVIDER, url, name="ours") as provider:
+        consumer = start_agent("consumer", url)
+        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+        await asyncio.to_thread(provider.stop)
+        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann")
+
+    start_agent("provider", url)
+    with AgentProcess(OUR_CONSUMER, url, name="asker"):
+        endpoint = registered(url, "asker")["endpoint"]
+
+        async def knows() -> bool:
+            return bool(await call(endpoint, "report") == "it is monday")
+
+        await async_wait_until(knows, description="ours calls the SDK's", timeout=20)

@@ -19,10 +19,11 @@ def serve(
 ) -> None:
     """Serve this process's agent over streamable HTTP at `/mcp` until SIGINT or SIGTERM, and register it meanwhile.
 
-    The server's tools are served as they are, with `GET /health` and whatever is declared and no tool of it; without
-    a server all that is declared is. It listens on loopback, unless the environment has others find it elsewhere, or
-    `host` says so. The port is `MCP_MESH_HTTP_PORT`, else a free one. `endpoint` is where others find
-    it: `MCP_MESH_ENDPOINT`, or `MCP_MESH_HTTP_HOST` with the port, else where it listens.
+    There are no sessions, so that agents of the mesh SDK can call it, too. The server's tools are served as they are,
+    with `GET /health` and whatever is declared and no tool of it; without a server all that is declared is. It listens
+    on loopback, unless the environment has others find it elsewhere, or `host` says so. The port is
+    `MCP_MESH_HTTP_PORT`, else a free one. `endpoint` is where others find it: `MCP_MESH_ENDPOINT`, or
+    `MCP_MESH_HTTP_HOST` with the port, else where it listens.
 
     Raises McpLibraryMissing, OSError where the port is taken, InvalidData, and WrongOrder for a tool that gets no
     dependencies.
@@ -44,8 +45,8 @@ def serve(
 def announce(server: "MCPServer[Any] | None" = None, endpoint: str | None = None) -> None:
     """Say where this process answers, where its own code serves: before `server.run("streamable-http", …)`.
 
-    The server is given `GET /health`, and whatever is declared and no tool of it yet. Without an `endpoint`, such as
-    `http://host:8080`, the environment must say it. Raises InvalidData, and WrongOrder for a tool that gets no
-    dependencies.
+    With `stateless_http=True` agents of the mesh SDK can call it, too. The server is given `GET /health`, and whatever
+    is declared and no tool of it yet. Without an `endpoint`, such as `http://host:8080`, the environment must say it.
+    Raises InvalidData, and WrongOrder for a tool that gets no dependencies.
     """
     present().answering.announce(server, endpoint)

@@ -30,7 +30,8 @@ class Site(uvicorn.Server):
         shown = socket.gethostname() if host in _EVERYWHERE else host
         self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self._socket.getsockname()[1]}"
         level = "warning" if quiet else server.settings.log_level.lower()
-        app = server.streamable_http_app(host=host)
+        # Without sessions, as agents of the mesh SDK and `meshctl` call: they greet nobody before.
+        app = server.streamable_http_app(host=host, stateless_http=True)
         super().__init__(uvicorn.Config(app, log_level=level, timeout_graceful_shutdown=_GRACE))
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:

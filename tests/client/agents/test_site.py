@@ -2,7 +2,11 @@
 
 import logging
 
-from registry.client.agents.site import new_server
+import httpx2
+from mcp.server import MCPServer
+
+from registry.client.agents.site import Site, new_server
+from registry.client.loop_thread import LoopThread
 
 
 def test_a_server_made_here_leaves_logging_as_it_was() -> None:
@@ -15,3 +19,23 @@ def test_a_server_made_here_leaves_logging_as_it_was() -> None:
         assert (root.handlers, root.level) == ([], before[1])
     finally:
         root.handlers[:] = before[0]
+
+
+def test_a_call_needs_no_session() -> None:
+    """Agents of the mesh SDK and `meshctl` call a tool without a greeting before it.
+
+    They found our agents and could call none of them: each call was 400 `Missing session ID`.
+    """
+    server: MCPServer[None] = MCPServer("date", log_level="ERROR")
+    server.add_tool(lambda: "monday", name="get_date")
+    site, thread = Site(server, "127.0.0.1", 0, quiet=True), LoopThread()
+    ended = thread.submit(site.serve())
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "get_date", "arguments": {}}}
+
+    answer = httpx2.post(f"{site.url}/mcp", json=call, headers={"accept": "application/json, text/event-stream"})
+
+    site.should_exit = True
+    ended.result(10)
+    thread.stop()
+    assert answer.status_code == 200
+    assert "monday" in answer.text
