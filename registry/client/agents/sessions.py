@@ -25,6 +25,8 @@ log = logging.getLogger("registry.client")
 # Providers to stay connected with; an agent needs a few. Seconds to reach one, and a connection may be idle: less than
 # the five after which uvicorn closes it.
 _MOST, _CONNECT, _IDLE = 64, 5.0, 3.0
+# How the SDK writes an object that a tool returns without saying so: indented by two, which by hand nobody does.
+_OBJECT = '{\n  "'
 
 
 class Sessions:
@@ -170,8 +172,18 @@ def value_of(result: mcp_types.CallToolResult) -> Any:
     structured = result.structured_content
     if structured is not None:
         return structured["result"] if _is_wrapped(structured, result) else structured
-    values = [each.text if isinstance(each, mcp_types.TextContent) else each for each in result.content]
+    values = [_plain(each.text) if isinstance(each, mcp_types.TextContent) else each for each in result.content]
     return values if len(values) > 1 else values[0] if values else None
+
+
+def _plain(text: str) -> Any:
+    """Return the object that a text is, where it is written just as the SDK writes those of tools without a type."""
+    if not text.startswith(_OBJECT):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _is_wrapped(structured: dict[str, Any], result: mcp_types.CallToolResult) -> bool:

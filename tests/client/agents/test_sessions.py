@@ -71,6 +71,18 @@ def provider_server() -> MCPServer[Any]:
         return ["a", "b"] if many else "plain"
 
     @server.tool()
+    def bare() -> dict:  # type: ignore[type-arg]
+        return {"word": "a", "inner": {"n": 1}}
+
+    @server.tool()
+    def unsaid(many: bool):  # type: ignore[no-untyped-def]  # noqa: ANN202, FBT001
+        return [{"a": 1}, "b"] if many else {"a": [1, 2]}
+
+    @server.tool(structured_output=False)
+    def raw(text: str) -> str:
+        return text
+
+    @server.tool()
     def echo(text: str) -> str:
         return text
 
@@ -146,6 +158,19 @@ def test_what_is_not_structured_is_text(here: Presence, endpoint: str) -> None:
     """Or a list of texts."""
     assert in_sync(here, endpoint, "untyped", many=False) == "plain"
     assert in_sync(here, endpoint, "untyped", many=True) == ["a", "b"]
+
+
+def test_an_object_stays_an_object_where_the_tool_does_not_say_its_type(here: Presence, endpoint: str) -> None:
+    """`-> dict`, and nothing at all, are what many tools say; a caller got the text of the object, and no key of it."""
+    assert in_sync(here, endpoint, "bare") == {"word": "a", "inner": {"n": 1}}
+    assert in_sync(here, endpoint, "unsaid", many=False) == {"a": [1, 2]}
+    assert in_sync(here, endpoint, "unsaid", many=True) == [{"a": 1}, "b"]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', '{\n  "a": ', "[1]", "5"])
+def test_a_text_without_a_type_stays_a_text(here: Presence, endpoint: str, text: str) -> None:
+    """Unless it is written just as an object is."""
+    assert in_sync(here, endpoint, "raw", text=text) == text
 
 
 @pytest.mark.parametrize("text", ['{"result": 1}', '{"result": "x"}', "null", '"quoted"', ""])
