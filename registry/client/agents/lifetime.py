@@ -96,7 +96,7 @@ class Lifetime:
 
     async def _turn(self, registry: RegistryClient) -> float:
         """Register where that is due, else beat; return the seconds until the next time."""
-        agent, revision = self._agent, self._agent.revision
+        agent, revision, sent = self._agent, self._agent.revision, self._sent
         try:
             answer: Beat | Registered | Refusal
             if self._registered == revision:
@@ -115,8 +115,12 @@ class Lifetime:
             if answer["error"] == "unknown_agent" and self._registered is not None:
                 self._registered = self._seen = None
                 return 0.0
+            # Whoever never got in has no leave to take.
+            self._sent = sent
             return self._put_off(answer["message"])
         self._backoff.reset()
+        if self._registered != revision:
+            log.info("%s is registered, and answers at %s", agent.id, agent.endpoint)
         self._registered, self._refused = revision, None
         self._seen = answer.get("dependencies_version", self._seen)
         agent.take(answer)

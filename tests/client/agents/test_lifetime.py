@@ -109,6 +109,32 @@ async def test_a_refusal_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+async def test_who_was_never_taken_takes_no_leave(caplog: pytest.LogCaptureFixture) -> None:
+    """With a wrong token an agent was told at its end that it "will be found silent", though nobody knew of it."""
+    refusal = canned(401, {"status": "error", "error": "unauthorized", "message": "a token, please", "details": []})
+    async with CannedServer(refusal) as server:
+        with agent_here(server.url, MCP_MESH_ENDPOINT=ME) as here:
+            mesh_agent(capability="greeting")(greet)
+            await async_wait_until(lambda: "does not take" in caplog.text, description="it is refused", timeout=10)
+            await left(here)
+
+    assert calls(server) == ["POST /agents"]
+    assert "could not be unregistered" not in caplog.text
+
+
+async def test_it_says_that_it_is_registered_and_where_it_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, and again when it had to register anew: nothing else tells a person the id and the port that it got."""
+    caplog.set_level(logging.INFO, "registry.client")
+    async with CannedServer(REGISTERED, BEAT, UNKNOWN, REGISTERED, BEAT) as server:
+        with agent_here(server.url, MCP_MESH_ENDPOINT=ME) as here:
+            mesh_agent(capability="greeting")(greet)
+            await async_wait_until(lambda: len(server.requests) >= 5, description="it beats again", timeout=10)
+            await left(here)
+
+    said = f"{here.agent.id} is registered, and answers at {ME}"
+    assert [record.message for record in caplog.records if "is registered" in record.message] == [said, said]
+
+
 def test_an_agent_that_is_there_before_its_registry(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """It works without, says so once, and heals by itself."""
     port = free_port()
