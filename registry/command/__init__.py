@@ -8,12 +8,13 @@ from registry import __version__
 from registry.command.demo import demo
 from registry.command.release import release_hold
 from registry.command.remote import COMMANDS
+from registry.command.remote.exits import INTERRUPTED
 from registry.command.serve import serve
 from registry.command.upkeep import backup, doctor, restore
 
 
 class _ServesByDefault(click.Group):
-    """Reads options without a command as options of `serve`."""
+    """Reads options without a command as options of `serve`, and ends by Ctrl-C as a shell says of it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing and not args:
@@ -22,6 +23,13 @@ class _ServesByDefault(click.Group):
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; Ctrl-C may come at any moment of it, also while it still imports what it needs."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 @click.group(cls=_ServesByDefault)

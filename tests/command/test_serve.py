@@ -34,6 +34,20 @@ finally:
     print(*(slow | {"registry.client"}) & {*sys.modules}, file=sys.stderr)
 """
 
+# Presses Ctrl-C when the command begins to import what it works with.
+INTERRUPTED = """
+import os, signal, sys
+from registry.command import main
+
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("uvloop", "registry.client"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Impatient())
+main(sys.argv[1:])
+"""
+
 
 def run(*arguments: str, directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
@@ -86,6 +100,21 @@ def test_a_question_about_the_command_imports_nothing_slow(arguments: list[str],
     )
 
     assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("command", ["serve", "agents", "watch"])
+def test_an_impatient_ctrl_c_is_one_as_well(command: str, directory: Path) -> None:
+    """Pressed while a command was still importing, it was `Aborted!` and the status of a refusal."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, command],
+        env=environment(directory),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_all_bad_settings_are_told_at_once(directory: Path) -> None:

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from registry.command.remote.exits import FAILED, INTERRUPTED, NOT_FOUND, PIPE_CLOSED, UNAVAILABLE, USAGE
+from registry.command.remote.exits import FAILED, NOT_FOUND, PIPE_CLOSED, UNAVAILABLE, USAGE
 from registry.command.remote.plain_text import harmless
 
 if TYPE_CHECKING:
@@ -72,8 +72,6 @@ class RemoteCommand(click.Command):
                 sys.stdout.flush()
         except ClientError as error:
             raise trouble(error, writes=self.writes) from error
-        except KeyboardInterrupt:
-            raise click.exceptions.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # Who read has enough.
             _write_no_more()
