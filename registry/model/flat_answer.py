@@ -94,7 +94,7 @@ def provider_resolution(function: str, need: Dependency, provider: Provider | No
 def tool_resolutions(
     function: str, entry: Dependency, mode: str, found: Iterable[tuple[Agent, Capability]]
 ) -> list[dict[str, Any]]:
-    """Return the tools that passed one entry of a function's filter as lists show them; one row where none did."""
+    """Return the tools that a function got by one entry of its filter as lists show them; one row where it got none."""
     shown: dict[str, Any] = {"function_name": function, "filter_capability": entry.capability, "filter_mode": mode}
     if entry.tags:
         shown["filter_tags"] = [tag for tag in entry.tags if isinstance(tag, str)]

@@ -1,7 +1,7 @@
 """What language models work with: the tools an agent filters for, and the provider it delegates to."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -40,9 +40,8 @@ class Toolsets:
             wanted, need = read_filter(bytes(capability.llm_filter)), read_provider(bytes(capability.llm_provider))
             if wanted is not None:
                 sought += [_sought(entry) for entry in wanted.entries]
-                tools[capability.tool] = [
-                    tool_entry(each.agent, each.capability) for each in self._tools(view, agent, wanted)
-                ]
+                given = self._given(self._passed(view, agent, wanted), wanted.mode)
+                tools[capability.tool] = [tool_entry(each.agent, each.capability) for each in given.values()]
             if need is not None:
                 sought.append(need.capability)
                 chosen = self._provider(view, agent, need)
@@ -51,7 +50,10 @@ class Toolsets:
         return tuple(sought), Wants(tools, providers)
 
     def shown(self, view: View, agent: Agent) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return providers and tools of an agent's functions as lists show them, those that nobody has, too."""
+        """Return providers and tools of an agent's functions as lists show them, those that nobody has, too.
+
+        A tool stands under each entry that its name passes.
+        """
         providers: list[dict[str, Any]] = []
         tools: list[dict[str, Any]] = []
         for function in agent.profile.llm:
@@ -61,25 +63,30 @@ class Toolsets:
                 providers.append(provider_resolution(function.tool, need, None if chosen is None else chosen[0]))
             if wanted is None:
                 continue
-            for entry in wanted.entries:
-                passed = islice(self._passing(view, agent.profile, entry), _MOST)
-                found = [(each.agent, each.capability) for each in passed]
-                tools += tool_resolutions(function.tool, entry, wanted.mode, found)
+            passed = self._passed(view, agent, wanted)
+            given = self._given(passed, wanted.mode)
+            for entry, found in zip(wanted.entries, passed, strict=True):
+                names = dict.fromkeys(each.capability.tool for each in found)
+                got = [(given[name].agent, given[name].capability) for name in names if name in given]
+                tools += tool_resolutions(function.tool, entry, wanted.mode, got)
         return providers, tools
 
-    def _tools(self, view: View, agent: Agent, wanted: Filter) -> Sequence[Found]:
-        """Return what passes, entry by entry, by tags and by id; of functions with one name the first."""
-        passed = (
-            each
+    def _passed(self, view: View, agent: Agent, wanted: Filter) -> Sequence[Sequence[Found]]:
+        """Return what passes each entry, by tags and by id."""
+        return [
+            sorted(self._passing(view, agent.profile, entry), key=attrgetter("score"), reverse=True)
             for entry in wanted.entries
-            for each in sorted(self._passing(view, agent.profile, entry), key=attrgetter("score"), reverse=True)
-        )
-        found: dict[str, Found] = {}
-        for each in self._best(passed) if wanted.mode == BEST_MATCH else passed:
-            found.setdefault(each.capability.tool, each)
-            if len(found) == _MOST:
+        ]
+
+    def _given(self, passed: Iterable[Iterable[Found]], mode: str) -> dict[str, Found]:
+        """Return the tools that are given, by the names of their functions: of several with one name the first."""
+        each_passed = chain.from_iterable(passed)
+        given: dict[str, Found] = {}
+        for each in self._best(each_passed) if mode == BEST_MATCH else each_passed:
+            given.setdefault(each.capability.tool, each)
+            if len(given) == _MOST:
                 break
-        return [*found.values()]
+        return given
 
     def _best(self, passed: Iterable[Found]) -> Iterable[Found]:
         """Return for each capability the one of the highest version, the first of those."""

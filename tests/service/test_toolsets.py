@@ -232,3 +232,21 @@ def test_a_provider_is_the_best_that_is_wanted(need: Any, name: str | None) -> N
     found = provider(need, VERSIONS)
 
     assert (None if found is None else found["name"]) == name
+
+
+@pytest.mark.parametrize("mode", ["all", "best_match"])
+def test_lists_show_the_tools_that_a_function_was_given(mode: str) -> None:
+    """Of one name the one it got, under each entry; all that had passed were shown, as if it could call them."""
+    wanted = {"filter": ["date_service", {"tags": ["utc"]}, "nobody"], "filter_mode": mode}
+    asker = flat("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": wanted})
+    view, toolsets = view_of(*MESH, asker), Toolsets(Rankings(RuleBook()))
+    _, wants = toolsets.of(view, asker)
+    (got,) = (each["agent_id"] for each in wants.tools["chat"])
+
+    _, rows = toolsets.shown(view, asker)
+
+    assert [(row["filter_capability"], row.get("mcp_tool"), row.get("provider_agent_id")) for row in rows] == [
+        ("date_service", "get_date", got),
+        ("", "get_date", got),
+        ("nobody", None, None),
+    ]
