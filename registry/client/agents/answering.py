@@ -67,12 +67,14 @@ class Answering:
         own = server is None
         server = new_server(environment.name) if server is None else server
         self._equip(server)
-        host = listening_host(environment.endpoint) if host is None else host
-        return Site(server, host, (environment.port or 0) if port is None else port, quiet=own)
+        host = listening_host(environment.found_by) if host is None else host
+        port = (environment.port or 0) if port is None else port
+        return Site(server, host, port, found_by=environment.host, quiet=own)
 
     def claim(self) -> None:
-        """Somebody serves, and will say where."""
+        """Somebody serves, and will say where: until then nobody is to be sent here."""
         self._claimed = True
+        self._agent.endpoint = None
 
     async def by_itself(self) -> float | None:
         """Run a server in a thread, where nobody else does and the environment has nothing against it.

@@ -1,6 +1,7 @@
 """What the environment says of the agent that this process is; it comes before what the code says."""
 
 import os
+import socket
 import uuid
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -23,7 +24,9 @@ _WORDS = {"true": True, "1": True, "false": False, "0": False}
 _PORTS = 65_535
 
 LOOPBACK = "127.0.0.1"
-_EVERYWHERE = "0.0.0.0"  # noqa: S104 - for who is told to be found from elsewhere
+_LOOPBACK_6 = "::1"
+# For who is told to be found from elsewhere.
+_EVERYWHERE, _EVERYWHERE_4 = "::", "0.0.0.0"  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +37,21 @@ class Environment:
     registry_url: str | None = None
     namespace: str | None = None
     endpoint: str | None = None
+    host: str | None = None
     port: int | None = None
     health_interval: float | None = None
     call_timeout: float = _DEFAULT_TIMEOUT
     auto_run: bool = True
 
+    @property
+    def found_by(self) -> str | None:
+        """The host by which others find this process, if that is said."""
+        return self.host if self.endpoint is None else host_of(self.endpoint)
+
 
 def read_environment() -> Environment:
     """Read the variables. Raises InvalidData naming the one that is wrong."""
-    port, interval = _port(), _seconds(INTERVAL_ENV)
+    host, port, interval = _host(), _port(), _seconds(INTERVAL_ENV)
     auto = os.environ.get(AUTO_ENV, "true").lower()
     if auto not in _WORDS:
         raise InvalidData(AUTO_ENV, f"{AUTO_ENV}: expected true or false, not {auto!r:.100}")
@@ -50,7 +59,8 @@ def read_environment() -> Environment:
         name=check_id(os.environ.get(NAME_ENV) or "agent", NAME_ENV),
         registry_url=os.environ.get(URL_ENV) or None,
         namespace=os.environ.get(NAMESPACE_ENV) or None,
-        endpoint=_endpoint(port),
+        endpoint=_endpoint(host, port),
+        host=host,
         port=port,
         health_interval=interval,
         call_timeout=_seconds(TIMEOUT_ENV) or _DEFAULT_TIMEOUT,
@@ -75,10 +85,23 @@ def check_endpoint(endpoint: object, field: str) -> str:
     return str(endpoint)
 
 
-def listening_host(endpoint: str | None) -> str:
-    """Return where to listen so that this endpoint is reached: on loopback, unless it is somewhere else."""
-    host = None if endpoint is None else urlsplit(endpoint).hostname
-    return LOOPBACK if host in (None, "localhost", LOOPBACK, "::1") else _EVERYWHERE
+def url_of(host: str, port: int) -> str:
+    """Return the URL of a host, which may be an address of either kind, and a port."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def host_of(endpoint: str) -> str | None:
+    """Return the host of a URL."""
+    return urlsplit(endpoint).hostname
+
+
+def listening_host(host: str | None) -> str:
+    """Return where to listen so that this host is reached: on its own loopback, or everywhere for all others."""
+    if host in (None, "localhost", LOOPBACK):
+        return LOOPBACK
+    if host == _LOOPBACK_6:
+        return _LOOPBACK_6
+    return _EVERYWHERE if socket.has_dualstack_ipv6() else _EVERYWHERE_4
 
 
 def check_interval(seconds: object, field: str = "health_interval") -> float:
@@ -93,14 +116,20 @@ def heartbeat_interval(said: float | None, environment: Environment) -> float:
     return environment.health_interval or said or _DEFAULT_INTERVAL
 
 
-def _endpoint(port: int | None) -> str | None:
-    """Return where others find this process, if that is said: as a URL, or as a host and a port."""
+def _endpoint(host: str | None, port: int | None) -> str | None:
+    """Return where others find this process, if all of that is said: as a URL, or as a host and a port."""
     if given := os.environ.get(ENDPOINT_ENV):
         return check_endpoint(given, ENDPOINT_ENV)
+    return None if host is None or port is None else url_of(host, port)
+
+
+def _host() -> str | None:
+    """Return by which host others find this process; the port may be one that it has yet to get."""
     host = os.environ.get(HOST_ENV)
-    if not host or port is None:
+    if not host:
         return None
-    return check_endpoint(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", HOST_ENV)
+    check_endpoint(url_of(host, 1), HOST_ENV)
+    return host
 
 
 def _port() -> int | None:

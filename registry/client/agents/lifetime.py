@@ -84,17 +84,17 @@ class Lifetime:
         """Do what is to be done now; return the seconds until the next time, None where only news can help."""
         if (left := self._unsettled()) > 0:
             return left
-        if self._agent.endpoint is None:
+        if (endpoint := self._agent.endpoint) is None:
             again = await self._answer()
-            if self._agent.endpoint is None:
+            if (endpoint := self._agent.endpoint) is None:
                 return again
-        return await self._turn(registry)
+        return await self._turn(registry, endpoint)
 
     def _unsettled(self) -> float:
         """Return the seconds until what is declared is taken to be all."""
         return self._agent.changed_at + SETTLE - time.monotonic()
 
-    async def _turn(self, registry: RegistryClient) -> float:
+    async def _turn(self, registry: RegistryClient, endpoint: str) -> float:
         """Register where that is due, else beat; return the seconds until the next time."""
         agent, revision, sent = self._agent, self._agent.revision, self._sent
         try:
@@ -103,7 +103,7 @@ class Lifetime:
                 answer = await registry.heartbeat(agent.id, dependencies_version=self._seen)
             else:
                 self._sent = True
-                answer = await registry.register_agent(agent.document())
+                answer = await registry.register_agent(agent.document(endpoint))
         except (RegistryUnavailable, RegistryTimeout):
             # The client tells the log, once; what is resolved stays so.
             return self._backoff.pause()
@@ -120,7 +120,7 @@ class Lifetime:
             return self._put_off(answer["message"])
         self._backoff.reset()
         if self._registered != revision:
-            log.info("%s is registered, and answers at %s", agent.id, agent.endpoint)
+            log.info("%s is registered, and answers at %s", agent.id, endpoint)
         self._registered, self._refused = revision, None
         self._seen = answer.get("dependencies_version", self._seen)
         agent.take(answer)

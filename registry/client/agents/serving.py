@@ -3,7 +3,7 @@
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from registry.client.agents.environment import listening_host
+from registry.client.agents.environment import host_of, listening_host
 from registry.client.agents.presence import present
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def serve(
     """
     presence = present()
     presence.answering.claim()
-    site = presence.answering.open_site(server, host or (listening_host(endpoint) if endpoint else None), port)
+    site = presence.answering.open_site(server, host or (listening_host(host_of(endpoint)) if endpoint else None), port)
     site.before_end = presence.leave
     try:
         presence.answering.announce(None, endpoint or presence.agent.environment.endpoint or site.url)

@@ -11,6 +11,8 @@ from mcp.server import MCPServer
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from registry.client.agents.environment import url_of
+
 # Seconds that requests under way have when the server ends.
 _GRACE = 5
 _BACKLOG = 2048
@@ -20,15 +22,17 @@ _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, no
 class Site(uvicorn.Server):
     """An MCP server on a port of its own, from the moment it is made: who comes before it runs, waits.
 
-    `url` is where others find it. `before_end` is called before it stops to answer.
+    `url` is where others find it: by the host it listens on, unless that is another one. On `::` it listens to both
+    kinds of addresses. `before_end` is called before it stops to answer.
     """
 
-    def __init__(self, server: "MCPServer[Any]", host: str, port: int, *, quiet: bool) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    def __init__(
+        self, server: "MCPServer[Any]", host: str, port: int, *, found_by: str | None = None, quiet: bool
+    ) -> None:
+        self._socket = _listen(host, port)
         self.before_end: Callable[[], None] = _nothing
-        shown = socket.gethostname() if host in _EVERYWHERE else host
-        self.url = f"http://{f'[{shown}]' if ':' in shown else shown}:{self._socket.getsockname()[1]}"
+        shown = found_by or (socket.gethostname() if host in _EVERYWHERE else host)
+        self.url = url_of(shown, self._socket.getsockname()[1])
         level = "warning" if quiet else server.settings.log_level.lower()
         # Without sessions, as agents of the mesh SDK and `meshctl` call: they greet nobody before.
         app = server.streamable_http_app(host=host, stateless_http=True)
@@ -52,6 +56,12 @@ class Site(uvicorn.Server):
         self.should_exit = True
         if not self.started:
             self._socket.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    both = host == "::" and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
 
 
 def new_server(name: str) -> "MCPServer[Any]":

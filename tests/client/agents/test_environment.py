@@ -1,5 +1,7 @@
 """What the environment says of an agent, and what it cannot say."""
 
+import socket
+
 import pytest
 
 from registry.client import InvalidData
@@ -32,6 +34,7 @@ def test_where_an_agent_answers(monkeypatch: pytest.MonkeyPatch, said: dict[str,
     [
         ("MCP_MESH_AGENT_NAME", "my agent"),
         ("MCP_MESH_HTTP_PORT", "0"),
+        ("MCP_MESH_HTTP_HOST", "[::1]"),
         ("MCP_MESH_HTTP_PORT", "http"),
         ("MCP_MESH_ENDPOINT", "localhost:8080"),
         ("MCP_MESH_HEALTH_INTERVAL", "soon"),
@@ -59,5 +62,6 @@ def test_an_endpoint_is_a_url(endpoint: object) -> None:
 
 def test_who_is_found_from_elsewhere_listens_there() -> None:
     """Else on loopback alone."""
-    assert {listening_host(each) for each in (None, "http://localhost:1", "http://127.0.0.1:1")} == {"127.0.0.1"}
-    assert listening_host("http://greeting.default.svc:8080") == "0.0.0.0"  # noqa: S104
+    assert {listening_host(each) for each in (None, "localhost", "127.0.0.1")} == {"127.0.0.1"}
+    assert listening_host("::1") == "::1"
+    assert listening_host("greeting.default.svc") == ("::" if socket.has_dualstack_ipv6() else "0.0.0.0")  # noqa: S104

@@ -1,9 +1,11 @@
 """The agent of a process, to its end: signals, exits, forks, and whoever serves."""
 
+import asyncio
 import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -219,3 +221,24 @@ def test_a_port_that_is_taken_is_said(replica: Replica) -> None:
         assert process.ends() == 1
         assert "Address already in use" in process.output
         assert agents(replica) == []
+
+
+@pytest.mark.parametrize(
+    ("after", "port"),
+    [("serve()", {}), ("serve()", {"MCP_MESH_HTTP_PORT": ""}), ("threading.Event().wait()", {})],
+)
+@pytest.mark.parametrize("host", ["localhost", "::1", "127.0.0.2"])
+async def test_an_agent_answers_at_the_host_it_is_said_to_be_found_by(
+    replica: Replica, host: str, after: str, port: dict[str, str]
+) -> None:
+    """From the moment it is registered.
+
+    It told of `[::1]` and listened on 127.0.0.1; of a host without a port it took no notice; and with both it was
+    registered before it listened.
+    """
+    port = {name: str(free_port()) for name in port}
+    with AgentProcess(program(after), replica.url, MCP_MESH_HTTP_HOST=host, **port) as process:
+        endpoint = await asyncio.to_thread(lambda: registered(replica.url, process.name)["endpoint"])
+
+        assert urlsplit(endpoint).hostname == host
+        assert await call(endpoint, "double", number=21) == 42
