@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # What goes into one call: the registry takes 200 registrations and 1 MiB.
 _MOST, _LARGEST = 200, 1024 * 1024 - 64
 
+# Registered in our form it would be wired by other rules, and without its routes, until it next registers itself.
+_FLAT = "this is an agent of a mesh SDK, which registers itself; what others register in its place is not the same"
+
 _PLACE = re.compile(r"\bagents\[\d+\]\.")
 
 Registration = Mapping[str, Any]
@@ -113,12 +116,18 @@ def _refusal(registration: Registration) -> Result | None:
     from registry.client import InvalidData
     from registry.client.checks import check_registration
 
+    if registration.get("flat") is not None:
+        return _bad("flat", _FLAT)
     try:
         check_registration(registration, {})
     except InvalidData as error:
-        details = [{"field": error.field, "problem": str(error).removeprefix(f"{error.field}: ")}]
-        return {"status": "error", "error": "validation_failed", "message": str(error), "details": details}
+        return _bad(error.field, str(error).removeprefix(f"{error.field}: "))
     return None
+
+
+def _bad(field: str, problem: str) -> Result:
+    details = [{"field": field, "problem": problem}]
+    return {"status": "error", "error": "validation_failed", "message": f"{field}: {problem}", "details": details}
 
 
 def _tell(at: int, registration: Registration, result: Result, output: str | None) -> None:

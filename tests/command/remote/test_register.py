@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx2
+
 from registry.client import SyncRegistryClient
 from tests.command.remote.calling import DATES, GREETER, READER
 from tests.command.remote.conftest import Call
+from tests.support.replica import Replica
 
 
 def test_one_agent_comes_from_a_file(tmp_path: Path, mesh: SyncRegistryClient, call: Call) -> None:
@@ -111,6 +114,22 @@ def test_what_agents_shows_can_be_changed_and_registered_again(mesh: SyncRegistr
     assert (first.exit_code, late.exit_code) == (0, 1)
     assert second.exit_code in (0, 1)
     assert "read it again and repeat the change" in late.stderr
+
+
+def test_an_agent_of_a_mesh_sdk_is_left_alone(mesh: SyncRegistryClient, replica_of_worker: Replica, call: Call) -> None:
+    """Listed and registered again it became one of our form, with other rules and thresholds and without its routes."""
+    mesh.register_agent(READER)
+    tool = {"function_name": "t", "capability": "c"}
+    sent = {"agent_id": "sdk-1", "name": "sdk", "http_host": "sdk", "http_port": 1, "tools": [tool]}
+    httpx2.post(f"{replica_of_worker.url}/heartbeat", json=sent).raise_for_status()
+
+    done = call("register", "-", input=call("agents", "-o", "yaml").stdout)
+
+    assert (done.exit_code, done.stdout) == (1, "reader registered\n")
+    assert done.stderr.startswith("Error: registration 1 (sdk-1): flat: this is an agent of a mesh SDK")
+    after = mesh.agent("sdk-1")
+    assert "error" not in after
+    assert "flat" in after
 
 
 def test_a_file_that_is_not_there_is_misuse(call: Call) -> None:
