@@ -80,31 +80,37 @@ def conduct(url: str | Sequence[str] | None, token: str | None, **options: Unpac
         url = os.environ.get(URL_ENV) or DEFAULT_URL
     if token is None:
         token = os.environ.get(TOKEN_ENV) or None
-    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-        raise InvalidData("token", "token: expected printable ASCII without blanks")
-    return Conduct(_read_urls(url), token, **options)
+    if token is not None:
+        check_token(token)
+    return Conduct(read_urls(url), token, **options)
 
 
-def _read_urls(url: str | Sequence[str]) -> tuple[str, ...]:
-    """Read one URL, several joined by commas, or a list of such."""
+def check_token(token: str, field: str = "token") -> None:
+    """Raise InvalidData for what no header can hold."""
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise InvalidData(field, f"{field}: expected printable ASCII without blanks")
+
+
+def read_urls(url: str | Sequence[str], field: str = "url") -> tuple[str, ...]:
+    """Read one URL, several joined by commas, or a list of such. Raises InvalidData."""
     given = [url] if isinstance(url, str) else list(url)
     urls = [part.strip() for text in given for part in text.split(",") if part.strip()]
     if not urls:
-        raise InvalidData("url", f"url: expected one or more URLs, such as {DEFAULT_URL}")
-    return tuple(dict.fromkeys(_read_url(text) for text in urls))
+        raise InvalidData(field, f"{field}: expected one or more URLs, such as {DEFAULT_URL}")
+    return tuple(dict.fromkeys(_read_url(text, field) for text in urls))
 
 
-def _read_url(text: str) -> str:
-    expected = f"url: expected http or https, a host and perhaps a port, such as {DEFAULT_URL}"
+def _read_url(text: str, field: str) -> str:
+    expected = f"{field}: expected http or https, a host and perhaps a port, such as {DEFAULT_URL}"
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise InvalidData("url", f"{expected}; {error}") from None
+        raise InvalidData(field, f"{expected}; {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise InvalidData("url", f"{expected}; not {text[:200]!r}")
+        raise InvalidData(field, f"{expected}; not {text[:200]!r}")
     if parts.username is not None or parts.query or parts.fragment:
-        raise InvalidData("url", f"{expected}, and nothing else; a token goes into `token`")
+        raise InvalidData(field, f"{expected}, and nothing else; a token goes into `token`")
     return text.rstrip("/")
 
 

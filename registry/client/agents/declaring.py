@@ -12,6 +12,7 @@ from registry.client.agents.environment import check_interval
 from registry.client.agents.function import Function
 from registry.client.agents.presence import present
 from registry.client.checks import check_json
+from registry.client.conduct import read_urls
 from registry.client.errors import InvalidData, WrongOrder
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -123,6 +124,8 @@ def _said(whole: Whole) -> dict[str, Any]:
         check_interval(said["health_interval"])
     if "registry_endpoint" in said:
         said["registry_url"] = said.pop("registry_endpoint")
+    if "registry_url" in said:
+        read_urls(said["registry_url"], "registry_url")
     return said
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from registry.client.checks import check_id
-from registry.client.conduct import URL_ENV
+from registry.client.conduct import TOKEN_ENV, URL_ENV, check_token, read_urls
 from registry.client.errors import InvalidData
 
 NAME_ENV = "MCP_MESH_AGENT_NAME"
@@ -57,7 +57,7 @@ def read_environment() -> Environment:
         raise InvalidData(AUTO_ENV, f"{AUTO_ENV}: expected true or false, not {auto!r:.100}")
     return Environment(
         name=check_id(os.environ.get(NAME_ENV) or "agent", NAME_ENV),
-        registry_url=os.environ.get(URL_ENV) or None,
+        registry_url=_registry_url(),
         namespace=os.environ.get(NAMESPACE_ENV) or None,
         endpoint=_endpoint(host, port),
         host=host,
@@ -114,6 +114,15 @@ def check_interval(seconds: object, field: str = "health_interval") -> float:
 def heartbeat_interval(said: float | None, environment: Environment) -> float:
     """Return the seconds between two heartbeats."""
     return environment.health_interval or said or _DEFAULT_INTERVAL
+
+
+def _registry_url() -> str | None:
+    """Return where the registry is. The token is the client's to read, but here it is looked at before all runs."""
+    if token := os.environ.get(TOKEN_ENV):
+        check_token(token, TOKEN_ENV)
+    if url := os.environ.get(URL_ENV):
+        read_urls(url, URL_ENV)
+    return url or None
 
 
 def _endpoint(host: str | None, port: int | None) -> str | None:

@@ -12,7 +12,7 @@ from registry.client.agents.farewell import farewell
 from registry.client.agents.this_agent import ThisAgent
 from registry.client.backoff import Backoff
 from registry.client.conduct import LONGEST_BACKOFF
-from registry.client.errors import ClientError, RegistryTimeout, RegistryUnavailable
+from registry.client.errors import ClientError, RegistryTimeout, RegistryUnavailable, UnreadableAnswer
 from registry.client.registry_client import RegistryClient
 from registry.client.shapes import Beat, Refusal, Registered
 
@@ -104,6 +104,9 @@ class Lifetime:
             else:
                 self._sent = True
                 answer = await registry.register_agent(agent.document(endpoint))
+        except UnreadableAnswer as error:
+            self._sent = sent or error.outcome != "not_sent"
+            return self._put_off(str(error))
         except (RegistryUnavailable, RegistryTimeout):
             # The client tells the log, once; what is resolved stays so.
             return self._backoff.pause()

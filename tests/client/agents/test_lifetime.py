@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from registry.client import mesh_agent
+from registry.client import InvalidData, mesh_agent
 from registry.client.agents import lifetime
 from registry.client.agents.presence import Presence
 from tests.support.agent_here import agent_here
@@ -109,6 +109,21 @@ async def test_a_refusal_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+async def test_what_answers_there_is_no_registry(caplog: pytest.LogCaptureFixture) -> None:
+    """An agent whose URL led to another server asked it again and again, and said nothing to anybody."""
+    async with CannedServer(canned(404, {"detail": "Not Found"})) as server:
+        with agent_here(server.url, MCP_MESH_ENDPOINT=ME) as here:
+            mesh_agent(capability="greeting")(greet)
+            await async_wait_until(lambda: "does not take" in caplog.text, description="it says so", timeout=10)
+            await left(here)
+
+    said = [record.message for record in caplog.records if "does not take" in record.message]
+    assert len(said) == 1
+    assert "is no answer of a registry: status 404" in said[0]
+    assert said[0].endswith("is the URL right?")
+    assert {*calls(server)} == {"POST /agents"}
+
+
 async def test_who_was_never_taken_takes_no_leave(caplog: pytest.LogCaptureFixture) -> None:
     """With a wrong token an agent was told at its end that it "will be found silent", though nobody knew of it."""
     refusal = canned(401, {"status": "error", "error": "unauthorized", "message": "a token, please", "details": []})
@@ -188,6 +203,12 @@ def test_when_its_replica_is_killed_it_beats_through_another(redis_url: str) -> 
         wait_until(lambda: shown(other, here)["resource_version"] == first["resource_version"], description="unchanged")
         here.leave()
         assert shown(other, here) is None
+
+
+def test_a_registry_that_is_no_url_is_said_where_it_is_declared() -> None:
+    """It came as a traceback out of a background thread, again and again, and the agent went on without a registry."""
+    with agent_here(""), pytest.raises(InvalidData, match=r"^registry_url: expected http or https"):
+        mesh_agent(capability="greeting", registry_url="localhost:8000")(greet)
 
 
 async def test_the_registry_may_be_said_by_any_declaration() -> None:
