@@ -104,12 +104,10 @@ class Lifetime:
             else:
                 self._sent = True
                 answer = await registry.register_agent(agent.document(endpoint))
-        except UnreadableAnswer as error:
+        except (RegistryUnavailable, RegistryTimeout) as error:
             self._sent = sent or error.outcome != "not_sent"
-            return self._put_off(str(error))
-        except (RegistryUnavailable, RegistryTimeout):
-            # The client tells the log, once; what is resolved stays so.
-            return self._backoff.pause()
+            # That nobody answers the client tells the log, once; what is resolved stays so.
+            return self._put_off(str(error)) if isinstance(error, UnreadableAnswer) else self._backoff.pause()
         except ClientError as error:
             return self._put_off(str(error))
         finally:

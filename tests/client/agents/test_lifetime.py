@@ -137,6 +137,16 @@ async def test_who_was_never_taken_takes_no_leave(caplog: pytest.LogCaptureFixtu
     assert "could not be unregistered" not in caplog.text
 
 
+async def test_who_never_reached_a_registry_takes_no_leave(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does it wait for one that is not there, to tell it so."""
+    with agent_here(MCP_MESH_ENDPOINT=ME) as here:
+        mesh_agent(capability="greeting")(greet)
+        await async_wait_until(lambda: here.agent.state == "offline", description="there is none", timeout=20)
+        await left(here)
+
+    assert "could not be unregistered" not in caplog.text
+
+
 async def test_it_says_that_it_is_registered_and_where_it_answers(caplog: pytest.LogCaptureFixture) -> None:
     """Once, and again when it had to register anew: nothing else tells a person the id and the port that it got."""
     caplog.set_level(logging.INFO, "registry.client")
