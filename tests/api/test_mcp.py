@@ -311,15 +311,18 @@ async def test_an_answer_from_memory_says_how_old_it_is(own_server: RedisServer)
     async with in_process(own_server.url) as client:
         await register(client)
         call = a_call("discover_services", {"query": {"status": "any", "resource_version": "0"}})
-        assert "_meta" not in (await client.post("/mcp", json=call)).json()["result"]
+
+        async def stale() -> Any:
+            result = (await client.post("/mcp", json=call)).json()["result"]
+            assert result["structuredContent"]["count"] == 1
+            return result.get("_meta", {}).get("mcp-mesh-registry/stale-seconds")
+
+        async def fresh() -> bool:
+            return await stale() is None
+
+        await async_wait_until(fresh, description="the answer says nothing of its age")
         own_server.pause()
         try:
-
-            async def stale() -> Any:
-                result = (await client.post("/mcp", json=call)).json()["result"]
-                assert result["structuredContent"]["count"] == 1
-                return result.get("_meta", {}).get("mcp-mesh-registry/stale-seconds")
-
             assert await async_wait_until(stale, description="the answer says that it is old") > 0
         finally:
             own_server.resume()
