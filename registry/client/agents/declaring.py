@@ -11,6 +11,7 @@ from registry.client.agents.answering import RIGHT_ORDER
 from registry.client.agents.environment import check_interval
 from registry.client.agents.function import Function
 from registry.client.agents.presence import present
+from registry.client.agents.this_agent import DURATIONS
 from registry.client.checks import check_json
 from registry.client.conduct import read_urls
 from registry.client.errors import InvalidData, WrongOrder
@@ -25,14 +26,17 @@ _CLASS, _METHOD = "__mesh_class__", "__mesh_function__"
 class Whole(TypedDict, total=False):
     """What a declaration may say of the agent as a whole; the environment comes first.
 
-    `name` is for people. `health_interval`: the seconds between heartbeats, of several the shortest. The registry's URL
-    goes by either name.
+    `name` is for people. `health_interval`: the seconds between heartbeats; `timeout_threshold` and
+    `eviction_threshold`: those of silence until the agent is degraded, and until it is expired. Of several the shortest
+    counts. The registry's URL goes by either name.
     """
 
     name: str | None
     namespace: str | None
     security_context: str | None
     health_interval: float | None
+    timeout_threshold: float | None
+    eviction_threshold: float | None
     registry_url: str | None
     registry_endpoint: str | None
 
@@ -120,8 +124,8 @@ def _said(whole: Whole) -> dict[str, Any]:
     if unknown := sorted(whole.keys() - Whole.__annotations__.keys()):
         raise TypeError(f"mesh_agent() got an unexpected keyword argument {unknown[0]!r}")
     said: dict[str, Any] = {name: value for name, value in whole.items() if value is not None}
-    if "health_interval" in said:
-        check_interval(said["health_interval"])
+    for name in DURATIONS & said.keys():
+        check_interval(said[name], name)
     if "registry_endpoint" in said:
         said["registry_url"] = said.pop("registry_endpoint")
     if "registry_url" in said:

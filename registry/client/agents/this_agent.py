@@ -25,6 +25,10 @@ log = logging.getLogger("registry.client")
 
 _NOWHERE = "http://localhost"
 
+# Of what several declarations say of the whole agent, in seconds, the shortest counts.
+DURATIONS = frozenset({"health_interval", "timeout_threshold", "eviction_threshold"})
+_AS_SAID = ("name", "namespace", "security_context", "timeout_threshold", "eviction_threshold")
+
 
 class ThisAgent:
     """What the process is in the mesh: its id, what is declared in it, where it answers, and what that resolves to.
@@ -60,14 +64,14 @@ class ThisAgent:
     def say(self, **said: Any) -> None:
         """Take what a declaration says of the agent as a whole.
 
-        Raises InvalidData where another one says otherwise; of intervals the shortest counts.
+        Raises InvalidData where another one says otherwise; of durations the shortest counts.
         """
         with self._lock:
             for name, value in said.items():
                 before = self._said.get(name)
                 if value is None or value == before:
                     continue
-                if before is not None and name != "health_interval":
+                if before is not None and name not in DURATIONS:
                     raise InvalidData(name, f"{name}: one process is one agent, and {name} is {before!r} already")
                 self._said[name] = value if before is None else min(value, before)
 
@@ -112,11 +116,8 @@ class ThisAgent:
             tools = [tool for function in self.functions.values() for tool in function.tools()]
             for instance in self.instances.values():
                 tools = _with_capabilities(tools, getattr(instance, "capabilities", ()))
-            said = {
-                "name": self._said.get("name"),
-                "namespace": self.environment.namespace or self._said.get("namespace"),
-                "security_context": self._said.get("security_context"),
-            }
+            said = {name: self._said.get(name) for name in _AS_SAID}
+            said["namespace"] = self.environment.namespace or said["namespace"]
         return {
             "agent_id": self.id,
             **{name: value for name, value in said.items() if value is not None},

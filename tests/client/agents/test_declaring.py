@@ -251,7 +251,25 @@ def test_one_process_is_one_agent(here: Presence) -> None:
     assert here.agent._said["health_interval"] == 20
 
 
+def test_how_long_it_may_be_silent_is_registered_with_it(here: Presence) -> None:
+    """In seconds; of several the shortest counts. Without, the registry has its own."""
+    mesh_agent()(lambda_one)
+    assert not {"timeout_threshold", "eviction_threshold"} & here.agent.document("http://x").keys()
+
+    mesh_agent(timeout_threshold=15, eviction_threshold=60)(lambda_two)
+    mesh_agent(timeout_threshold=20)(lambda_three)
+
+    document = here.agent.document("http://x")
+    assert (document["timeout_threshold"], document["eviction_threshold"]) == (15, 60)
+    with pytest.raises(InvalidData, match=r"^timeout_threshold: expected seconds above 0"):
+        mesh_agent(timeout_threshold=-1)
+
+
 def lambda_one() -> None:
+    """Do nothing."""
+
+
+def lambda_three() -> None:
     """Do nothing."""
 
 
