@@ -1,6 +1,7 @@
 """Two agents of the published SDK on three replicas: whatever happens, a call across agents works at the end."""
 
 import asyncio
+import signal
 from pathlib import Path
 
 import httpx2
@@ -66,7 +67,7 @@ async def test_a_provider_that_leaves_is_dropped_and_one_that_comes_back_is_used
         consumer, provider = start_agent("consumer", url), start_agent("provider", url)
         await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
 
-        await asyncio.to_thread(provider.stop)
+        await asyncio.to_thread(provider.ends, signal.SIGTERM)
         await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann", within=8)
         second = start_agent("provider", url, MESH_TEST_WORD="tuesday")
         await asyncio.to_thread(consumer.wait_for, "hello ann on tuesday", name="ann")
@@ -85,7 +86,7 @@ async def test_a_replica_is_killed_under_them(
         await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
 
         three_replicas[0].kill()
-        await asyncio.to_thread(provider.stop)
+        await asyncio.to_thread(provider.ends, signal.SIGTERM)
         await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann", within=30)
         start_agent("provider", url)
         await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
@@ -108,7 +109,7 @@ async def test_redis_is_restarted_under_them(
             timeout=10,
         )
         assert consumer.call("greet", name="ann") == WITH_DATE
-        await asyncio.to_thread(provider.stop)
+        await asyncio.to_thread(provider.ends, signal.SIGTERM)
         await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann", within=30)
         start_agent("provider", url)
         await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
@@ -144,7 +145,7 @@ async def test_agents_of_the_sdk_and_of_our_client_call_each_other(
     with AgentProcess(OUR_PROVIDER, url, name="ours") as provider:
         consumer = start_agent("consumer", url)
         await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
-        await asyncio.to_thread(provider.stop)
+        await asyncio.to_thread(provider.ends, signal.SIGTERM)
         await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann")
 
     start_agent("provider", url)

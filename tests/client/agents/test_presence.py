@@ -237,8 +237,8 @@ async def test_an_agent_answers_at_the_host_it_is_said_to_be_found_by(
     registered before it listened.
     """
     port = {name: str(free_port()) for name in port}
-    with AgentProcess(program(after), replica.url, MCP_MESH_HTTP_HOST=host, **port) as process:
-        endpoint = await asyncio.to_thread(lambda: registered(replica.url, process.name)["endpoint"])
+    with AgentProcess(program(after), replica.url, MCP_MESH_HTTP_HOST=host, **port):
+        endpoint = await asyncio.to_thread(lambda: registered(replica.url, "agent")["endpoint"])
 
         assert urlsplit(endpoint).hostname == host
         assert await call(endpoint, "double", number=21) == 42
