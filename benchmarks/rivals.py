@@ -114,13 +114,21 @@ def _folder(undo: contextlib.ExitStack) -> Path:
 
 def _tree(root: int) -> list[int]:
     """Return a process and all below it."""
-    children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
+    children = _proc(f"{root}/task/{root}/children").split()
     return [root, *(pid for child in children for pid in _tree(int(child)))]
 
 
 def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = _proc(f"{pid}/stat").rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / _TICKS
+
+
+def _proc(name: str) -> str:
+    """Read what the kernel says of a process; nothing of one that has ended, whose parent has its time."""
+    try:
+        return Path("/proc", name).read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _answers(port: int) -> bool:
