@@ -47,10 +47,12 @@ _TAIL = rf"(?:-({_IDENTIFIERS}))?(?:\+{_IDENTIFIERS})?"
 _VERSION = re.compile(rf"v?([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?{_TAIL}", re.ASCII)
 _PART = r"[0-9xX*]+"
 _WRITTEN = rf"v?{_PART}(?:\.{_PART})?(?:\.{_PART})?(?:-{_IDENTIFIERS})?(?:\+{_IDENTIFIERS})?"
-_SIGN = r"=>|>=|=<|<=|!=|~>|[=><~^]|"
+_SIGN = r"=>|>=|=<|<=|!=|~>|[=><~^]"
 _RANGE = re.compile(rf"\s*({_WRITTEN})\s+-\s+({_WRITTEN})\s*", re.ASCII)
-_GROUP = re.compile(rf"\s*(?:{_SIGN})\s*{_WRITTEN}\s*(?:(?:\s|,\s*)(?:{_SIGN})\s*{_WRITTEN}\s*)*", re.ASCII)
-_TERM = re.compile(rf"({_SIGN})\s*v?({_PART})(?:\.({_PART}))?(?:\.({_PART}))?{_TAIL}", re.ASCII)
+_SIGNED = rf"(?:(?:{_SIGN})\s*)?{_WRITTEN}"
+# Each blank can be read in one way only: with two, what cannot be read takes twice as long for each blank in it.
+_GROUP = re.compile(rf"\s*{_SIGNED}(?:(?:\s*,\s*|\s+){_SIGNED})*\s*", re.ASCII)
+_TERM = re.compile(rf"({_SIGN}|)\s*v?({_PART})(?:\.({_PART}))?(?:\.({_PART}))?{_TAIL}", re.ASCII)
 
 
 @lru_cache(maxsize=4096)

@@ -117,3 +117,14 @@ def test_pre_releases_are_in_the_order_of_semver() -> None:
     rising = ["1.0.0-1", "1.0.0-2", "1.0.0-10", "1.0.0-a", "1.0.0-a.1", "1.0.0-a.b", "1.0.0-b", "1.0.0", "1.0.1-0"]
 
     assert sorted(rising, key=lambda version: order(version) or ()) == rising
+
+
+@pytest.mark.parametrize("gap", ["  ", " \t", "   ", " ,  "])
+def test_what_cannot_be_read_is_soon_known_to_be_so(gap: str) -> None:
+    """One registration stood a replica still: each of many pairs of blanks could be read in two ways."""
+    blanks = gap.join("1" * 50) + "!"
+
+    passes = constraint(blanks)
+
+    assert passes(blanks)
+    assert not passes("1.0.0")
