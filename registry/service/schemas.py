@@ -58,9 +58,9 @@ def _misfit(expected: Mapping[str, Any], given: Mapping[str, Any], place: str) -
         return f"{place} is {kind}, not {wanted}"
     fields, wanted_fields = _object(given.get("properties")), _object(expected.get("properties"))
     required = expected.get("required")
-    for name in required if isinstance(required, list) else ():
-        if not isinstance(name, str):
-            continue
+    names = (name for name in required if isinstance(name, str)) if isinstance(required, list) else ()
+    # Each once: what is named twice at each of many levels would be looked at twice as often at each.
+    for name in dict.fromkeys(names):
         if name not in fields:
             return f"{place} has no field {name}"
         wrong = _misfit(_object(wanted_fields.get(name)), _object(fields[name]), f"{place}.{name}")
