@@ -566,3 +566,92 @@ async def test_other_methods_are_not_passed_on(client: httpx2.AsyncClient, metho
 def test_a_call_says_how_long_it_may_take(asked: str, seconds: int) -> None:
     """Whole seconds, at most ten minutes; a minute where it says nothing that can be read."""
     assert proxy._budget([(b"x-mesh-timeout", asked.encode())]) == seconds
+
+
+async def test_who_does_not_read_is_not_waited_for(served: Served) -> None:
+    """Once its time is over the call is, too: a hundred such callers kept a replica from passing anything on."""
+
+    async def flood(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE)
+        while True:
+            writer.write(EVENT * 1000)
+            await writer.drain()
+
+    async with a_stand_in(flood) as agent:
+        path = await registered(served.client, agent)
+        where = httpx2.URL(served.url)
+        _, writer = await asyncio.open_connection(where.host, where.port, limit=1024)
+        writer.write(f"POST {path} HTTP/1.1\r\nhost: x\r\nx-mesh-timeout: 1\r\ncontent-length: 0\r\n\r\n".encode())
+
+        await async_wait_until(lambda: served.registry.proxy.under_way == 1, description="the call is under way")
+        await async_wait_until(lambda: served.registry.proxy.under_way == 0, description="the call is over")
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"204 No Content\r\ncontent-length: 2\r\n\r\nhi", 204),
+        (b"304 Not Modified\r\ncontent-length: 20\r\n\r\n", 304),
+        (b"200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 200),
+        (b"600 Odd\r\ncontent-length: 2\r\n\r\nhi", 502),
+        (b"999 Odd\r\ncontent-length: 2\r\n\r\nhi", 502),
+    ],
+    ids=["no content", "not modified", "two lengths", "600", "999"],
+)
+async def test_an_odd_answer_of_an_agent_is_no_error_of_the_registry(
+    served: Served, caplog: pytest.LogCaptureFixture, sent: bytes, status: int
+) -> None:
+    """A length that is another one's, a status there is none of: each ended the connection and filled the log."""
+
+    async def reply(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 " + sent)
+
+    async with a_stand_in(reply) as agent:
+        path = await registered(served.client, agent)
+
+        answer = await served.client.post(path, json=CALL)
+
+    assert (answer.status_code, answer.content if status == 200 else b"hi") == (status, b"hi")
+    assert caplog.records == []
+
+
+async def test_what_an_agent_answers_is_no_page_of_the_registry(client: httpx2.AsyncClient) -> None:
+    """To a browser it comes from the registry: it may run nothing there, and settle nothing for its address."""
+    said = (
+        b"strict-transport-security: max-age=9\r\nclear-site-data: *\r\nalt-svc: h2=x\r\ncontent-security-policy: x\r\n"
+    )
+
+    async def reply(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n" + said + b"content-length: 2\r\n\r\nhi")
+
+    async with a_stand_in(reply) as agent:
+        answer = await client.get(await registered(client, agent))
+
+    assert answer.headers.get_list("content-security-policy") == ["sandbox"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert not {"strict-transport-security", "clear-site-data", "alt-svc"} & answer.headers.keys()
+
+
+async def test_an_agent_that_does_not_answer_leaves_places_for_the_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hung took every place a replica has, for ten minutes each."""
+    monkeypatch.setattr(proxy, "MOST_EACH", 1)
+    more = asyncio.Event()
+
+    async def hang(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await more.wait()
+        writer.write(OK)
+
+    async with a_stand_in(hang) as hanging, a_stand_in() as other:
+        path = await registered(served.client, hanging)
+        elsewhere = await registered(served.client, other, "other-1")
+        first = asyncio.create_task(served.client.post(path, json=CALL))
+        await async_wait_until(lambda: hanging.asked, description="the agent is asked")
+
+        assert "passes 50 calls on to this agent already" in refused(await served.client.post(path, json=CALL), 503)
+        assert (await served.client.post(elsewhere, json=CALL)).json() == {"ok": True}
+        more.set()
+        assert (await first).json() == {"ok": True}
+        assert (await served.client.post(path, json=CALL)).json() == {"ok": True}

@@ -22,8 +22,15 @@ _OF_A_CONNECTION: Final = frozenset(
     }
 )
 _NEVER_ASKED: Final = _OF_A_CONNECTION | {b"host", b"content-length", b"accept-encoding", b"expect", b"cookie"}
-# A cookie would be the registry's for whoever gets it; the others are its own to say.
-_NEVER_ANSWERED: Final = _OF_A_CONNECTION | {b"set-cookie", b"date", b"server", b"x-request-id"}
+# To a browser what an agent answers comes from the registry, whose own these are to say: a cookie or a promise would
+# be the registry's, and so would a page be, with all that it may do there.
+_NEVER_ANSWERED: Final = _OF_A_CONNECTION | {
+    *(b"set-cookie", b"date", b"server", b"x-request-id"),
+    *(b"strict-transport-security", b"clear-site-data", b"alt-svc"),
+    *(b"content-security-policy", b"x-content-type-options"),
+}
+_NO_PAGE: Final = ((b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff"))
+_WITHOUT_BODY: Final = frozenset({204, 304})
 
 
 class Passing:
@@ -46,8 +53,11 @@ class Passing:
             if (name in self._names or name.startswith(self._prefixes)) and name not in self._withheld
         ]
 
-    def answered(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    def answered(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Return what the caller is to see of an answer's headers, names in lower case."""
         lowered = [(name.lower(), value) for name, value in headers]
         named = {part.strip().lower() for name, value in lowered if name == b"connection" for part in value.split(b",")}
-        return [(name, value) for name, value in lowered if name not in _NEVER_ANSWERED | named]
+        if status in _WITHOUT_BODY or any(name == b"transfer-encoding" for name, _ in lowered):
+            # It is not the length of what comes.
+            named.add(b"content-length")
+        return [*((name, value) for name, value in lowered if name not in _NEVER_ANSWERED | named), *_NO_PAGE]

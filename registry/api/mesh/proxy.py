@@ -1,9 +1,11 @@
 """Calls to agents passed on as they come, for those who reach the registry and not the agents."""
 
 import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Final
 
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -17,6 +19,8 @@ from registry.service.addresses import Addresses
 
 LARGEST: Final = 16 * 1024 * 1024
 """Bytes of a call's body, at most."""
+MOST_EACH: Final = MOST // 2
+"""How many of the calls that are passed on at a time may be one agent's: one that hangs must not stop the others."""
 # Seconds that a call may take, connecting included: where it does not say, and at most.
 _USUAL: Final = 60
 _LONGEST: Final = 600
@@ -26,6 +30,7 @@ _FAREWELL: Final = 2.0
 # Decoded, and made of nothing that means anything in a URL: what is built from it cannot lead anywhere else.
 _TARGET: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})(/mcp(?:/[A-Za-z0-9._~-]+)*/?)")
 _DOTS: Final = re.compile(r"/\.\.?(?:/|$)")
+_NO_STATUS: Final = 600
 _FORM: Final = "Invalid target: expected /proxy/{host}:{port}/mcp, or a plain path below that"
 _FAILED: Final = "Failed to reach target agent: "
 _OFF: Final = (
@@ -35,6 +40,7 @@ _NO_LIBRARY: Final = (
     "Passing calls on takes the extra: pip install 'mcp-mesh-registry[client]', or set REGISTRY_PROXY=false"
 )
 _BUSY: Final = f"This replica passes {MOST} calls on already; try again"
+_BUSY_AGENT: Final = f"This replica passes {MOST_EACH} calls on to this agent already; try again"
 _CLOSING: Final = "This replica is going down; try another one"
 
 
@@ -50,6 +56,7 @@ class Proxy:
         self._outgoing = outgoing
         self._passing = passing
         self.under_way = 0
+        self._each: Counter[str] = Counter()
         self._closing = asyncio.Event()
         self.routes = [Route("/proxy/{target:path}", self, methods=["GET", "POST"])]
 
@@ -68,13 +75,24 @@ class Proxy:
             await refuse(send, 503, _CLOSING, [(b"retry-after", b"1")])
         elif self.under_way >= MOST:
             await refuse(send, 503, _BUSY, [(b"retry-after", b"1")])
+        elif self._each[address.url] >= MOST_EACH:
+            await refuse(send, 503, _BUSY_AGENT, [(b"retry-after", b"1")])
         else:
-            self.under_way += 1
-            try:
+            with self._counted(address.url):
                 call = _Call(scope, receive, send, self._passing, self._closing)
                 await call.carry(self._outgoing, f"{address.url}{target[2]}")
-            finally:
-                self.under_way -= 1
+
+    @contextlib.contextmanager
+    def _counted(self, url: str) -> Iterator[None]:
+        self.under_way += 1
+        self._each[url] += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            self._each[url] -= 1
+            if not self._each[url]:
+                del self._each[url]
 
     def close(self) -> None:
         """Take no more calls, and let those under way end within two seconds."""
@@ -138,7 +156,13 @@ class _Call:
         return True
 
     async def _end(self, status: int, sentence: str, comment: bytes | None) -> bool:
-        """End what has no end of its own: refuse it, or say in a stream why it is over; tell whether that is whole."""
+        """End what has no end of its own: refuse it, or say in a stream why it is over; tell whether that is whole.
+
+        Who does not read would have to be waited for, and is told nothing.
+        """
+        connection = self._connection()
+        if connection is not None and not connection.takes_now():
+            return False
         if not self._began:
             await refuse(self._send, status, sentence)
         elif not self._streams or comment is None:
@@ -172,7 +196,9 @@ class _Call:
         self._sent.set()
 
     async def _begin(self, answer: Answer) -> None:
-        headers: Headers = self._passing.answered(answer.headers)
+        if answer.status >= _NO_STATUS:
+            raise UnreachableError(f"it answered with the status {answer.status}, which there is not")
+        headers: Headers = self._passing.answered(answer.status, answer.headers)
         kinds = [value for name, value in headers if name == b"content-type"]
         self._streams = bool(kinds) and kinds[0].lower().startswith(b"text/event-stream")
         if self._streams and all(name != b"x-accel-buffering" for name, _ in headers):
@@ -204,11 +230,16 @@ class _Call:
 
     async def _break_off(self, gone: "asyncio.Task[None]") -> None:
         """End an answer so that nobody takes it for whole."""
-        connection = self._scope.get("extensions", {}).get(CONNECTION)
+        connection = self._connection()
         if connection is None:
             raise UnreachableError("the agent broke off its answer")
         connection.abort()
+        # Nobody reads the rest of the body any more.
+        self._sent.set()
         await gone
+
+    def _connection(self) -> Any:
+        return self._scope.get("extensions", {}).get(CONNECTION)
 
 
 def _read(scope: Scope) -> tuple[str, int, str] | None:
