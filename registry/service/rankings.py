@@ -1,18 +1,22 @@
 """Rankings that are kept: all who want the same share one, until something changes for those who want it."""
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
 from registry.cache.view import View
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.resolution import Ranking
+from registry.service.bounded import Bounded
 from registry.service.cycles import circles, depths
 from registry.service.providers import Wanted, rank
 from registry.service.rules import PLAIN, RuleBook, Rules
 
-# How many rankings are kept.
-_MOST: Final = 16_384
+# How much is kept of rankings, about, in bytes; and what one takes besides what was sent, and each provider in it.
+_MOST: Final = 128 * 1024 * 1024
+_EACH: Final = 2_000
+_EACH_PROVIDER: Final = 200
+# How many times as long a schema is when it was read.
+_READ: Final = 10
 # No chain of required dependencies is followed further: twice as far as registrations may make one.
 _LONGEST: Final = 128
 
@@ -27,7 +31,7 @@ class Rankings:
     def __init__(self, book: RuleBook) -> None:
         self.book = book
         self._view: View | None = None
-        self._kept: OrderedDict[object, tuple[Wanted, Ranking]] = OrderedDict()
+        self._kept: Bounded[object, tuple[Wanted, Ranking]] = Bounded(_MOST)
         self._circles: Mapping[str, int] = {}
         self._endless: frozenset[str] = frozenset()
         self._walked_at = -1
@@ -45,15 +49,11 @@ class Rankings:
         if found is None:
             wanted = Wanted(need, namespace, rules)
         elif view.moved(need.capability) <= found[1].version:
-            self._kept.move_to_end(key)
             return found[1]
         else:
             wanted = found[0]
         ranking = rank(view, wanted, self.lacks)
-        self._kept[key] = wanted, ranking
-        self._kept.move_to_end(key)
-        if len(self._kept) > _MOST:
-            self._kept.popitem(last=False)
+        self._kept.put(key, (wanted, ranking), _weight(need, ranking))
         return ranking
 
     def lacking(self, view: View, agent: Agent, capability: Capability) -> Dependency | None:
@@ -90,3 +90,13 @@ class Rankings:
             self._circles = circles(graph)
             self._endless = frozenset(name for name, depth in depths(graph).items() if depth > _LONGEST)
             self._walked_at = view.edges_changed
+
+
+def _weight(need: Dependency, ranking: Ranking) -> int:
+    """Return about how many bytes are kept with a ranking."""
+    schema = need.schema_wanted
+    asked = _READ * len(schema[2]) if schema is not None else 0
+    tags = sum(_EACH_PROVIDER if isinstance(tag, str) else _EACH_PROVIDER * len(tag) for tag in need.tags or ())
+    providers = sum(_EACH_PROVIDER + len(each.kwargs) for each in ranking.providers)
+    reasons = sum(_EACH_PROVIDER + len(out.reason) for out in ranking.out)
+    return _EACH + asked + tags + providers + reasons

@@ -24,7 +24,7 @@ class SchemaNeed:
     def __init__(self, mode: str, expected_hash: str, expected: bytes) -> None:
         self._strict = mode == STRICT
         self._hash = expected_hash
-        self._expected = _schema(expected)
+        self._expected = _tidied(_schema(expected))
 
     def lacks(self, capability: Capability) -> str | None:
         """Return why a capability will not do, None where it will."""
@@ -51,6 +51,19 @@ def _read(text: bytes) -> Mapping[str, Any]:
 _read_once = lru_cache(maxsize=1024)(_read)
 
 
+def _tidied(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema that requires each field once: else one would be looked at for each time, level in level."""
+    tidied = dict(schema)
+    if isinstance(schema.get("required"), list):
+        tidied["required"] = list(dict.fromkeys(name for name in schema["required"] if isinstance(name, str)))
+    if isinstance(schema.get("properties"), dict):
+        fields = schema["properties"].items()
+        tidied["properties"] = {name: _tidied(each) for name, each in fields if isinstance(each, dict)}
+    if isinstance(schema.get("items"), dict):
+        tidied["items"] = _tidied(schema["items"])
+    return tidied
+
+
 def _misfit(expected: Mapping[str, Any], given: Mapping[str, Any], place: str) -> str | None:
     """Return where what is given is not as expected, None where it is. No document is deeper than 64."""
     kind, wanted = given.get("type"), expected.get("type")
@@ -58,9 +71,7 @@ def _misfit(expected: Mapping[str, Any], given: Mapping[str, Any], place: str) -
         return f"{place} is {kind}, not {wanted}"
     fields, wanted_fields = _object(given.get("properties")), _object(expected.get("properties"))
     required = expected.get("required")
-    names = (name for name in required if isinstance(name, str)) if isinstance(required, list) else ()
-    # Each once: what is named twice at each of many levels would be looked at twice as often at each.
-    for name in dict.fromkeys(names):
+    for name in required if isinstance(required, list) else ():
         if name not in fields:
             return f"{place} has no field {name}"
         wrong = _misfit(_object(wanted_fields.get(name)), _object(fields[name]), f"{place}.{name}")

@@ -8,6 +8,9 @@ from typing import Final, NamedTuple, TypeAlias
 # What a tag that is there is worth, by the sign before it.
 _WORTH: Final = {"": 5, "+": 10}
 
+# The length of what is wanted, in characters, up to which it is kept.
+_USUAL: Final = 1_000
+
 TagNeed: TypeAlias = str | tuple[str, ...]
 Worth: TypeAlias = tuple[str, int]
 
@@ -64,10 +67,13 @@ class TagNeeds:
         return {"missing_one_of": unmet[0]} if unmet else {}
 
 
-@lru_cache(maxsize=4096)
 def tag_needs(needs: tuple[TagNeed, ...]) -> TagNeeds:
-    """Return what judges by these needs, read once."""
-    return TagNeeds(needs)
+    """Return what judges by these needs; those that are not longer than usual are read once."""
+    length = sum(len(need) if isinstance(need, str) else sum(map(len, need)) for need in needs)
+    return _read_once(needs) if length <= _USUAL else TagNeeds(needs)
+
+
+_read_once = lru_cache(maxsize=4096)(TagNeeds)
 
 
 def _read(tag: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from registry.cache.view import View
@@ -137,3 +138,15 @@ def test_a_chain_ends_however_long_it_is(rankings: Rankings, length: int, met: b
 
     for asked in (Dependency(f"n{max(0, length - 128)}"), Dependency("n0")):
         assert bool(rankings.get(view, asked, "default").providers) is (met or asked.capability != "n0")
+
+
+def test_what_is_kept_has_a_bound_in_bytes() -> None:
+    """A client that wanted something else each time, of a megabyte, filled 16 GB."""
+    rankings, view = Rankings(RuleBook()), view_of(capable("a"))
+
+    for at in range(30):
+        schema = msgspec.Raw(b'{"title":"%d%s"}' % (at, b"x" * (1 << 20)))
+        rankings.get(view, Dependency("c", match_mode="subset", schema=schema), "default")
+
+    assert rankings._kept.weight <= 128 * 1024 * 1024
+    assert rankings.get(view, ANY, "default") is rankings.get(view, ANY, "default")

@@ -92,3 +92,12 @@ def test_what_does_not_do_tells_its_tags(
 ) -> None:
     """Those that are excluded first, then all that are missing, then the first list of which none is there."""
     assert tag_needs(needs).misses(frozenset(tags)) == misses
+
+
+def test_what_is_very_long_is_judged_and_not_kept() -> None:
+    """Else some thousand of these would be all the memory there is."""
+    usual, long = ("x", ("y", "z")), ("x", tuple(f"y{at}" for at in range(1000)))
+
+    assert tag_needs(usual) is tag_needs(usual)
+    assert tag_needs(long) is not tag_needs(long)
+    assert tag_needs(long).judge({"x", "y7"}) == tag_needs(usual).judge({"x", "y"})
