@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import Capability
 from registry.model.forms import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
-from registry.model.llm import LONGEST_WORD, words_of
+from registry.model.llm import LONGEST_WORD, MOST_WORDS, words_of
 from registry.model.registration import Registration
 
 MARKS: Final = ("name", "agent_type", "http_host", "http_port", "tools")
@@ -163,16 +163,23 @@ def _find_problems(form: FlatForm) -> Iterator[Detail]:
             yield Detail(field, f"unknown {field} {given[:60]!r}; known are {', '.join(sorted(known))}")
     if not 0 <= (form.http_port or 0) <= _LARGEST_PORT:
         yield Detail("http_port", f"must be 0 to {_LARGEST_PORT}")
-    if form.http_host and not _HOST.fullmatch(form.http_host):
-        yield Detail("http_host", "must be a host name or an address")
+    if form.http_host and (len(form.http_host) > _LONGEST_ID or not _HOST.fullmatch(form.http_host)):
+        yield Detail("http_host", f"must be a host name or an address of at most {_LONGEST_ID} characters")
     yield from _find_excess(form.tools or ())
 
 
 def _find_excess(tools: Sequence[FlatTool]) -> Iterator[Detail]:
     if len(tools) > MAX_CAPABILITIES or sum(len(tool.dependencies or ()) for tool in tools) > _MOST_DEPENDENCIES:
         yield Detail("tools", f"at most {MAX_CAPABILITIES:,} tools and {_MOST_DEPENDENCIES:,} dependencies are taken")
+    if any(_has_many_words(tool) for tool in tools):
+        yield Detail("tools", f"at most {MOST_WORDS:,} tags are taken for one tool or dependency")
     if any(len(word) > LONGEST_WORD for tool in tools for word in _words(tool)):
         yield Detail("tools", f"names, versions and tags cannot exceed {LONGEST_WORD:,} characters")
+
+
+def _has_many_words(tool: FlatTool) -> bool:
+    needs = tool.dependencies or ()
+    return len(tool.tags or ()) > MOST_WORDS or any(sum(1 for _ in words_of(need)) > MOST_WORDS for need in needs)
 
 
 def _words(tool: FlatTool) -> Iterator[str]:

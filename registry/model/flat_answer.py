@@ -10,6 +10,8 @@ from registry.model.resolution import Pick, Provider
 
 AVAILABLE = "available"
 UNRESOLVED = "unresolved"
+LARGEST = 16 * 1024 * 1024
+"""Bytes that one answer tells of what others say of themselves at length, about; what goes beyond is left out."""
 
 
 class Wants(NamedTuple):
@@ -25,8 +27,14 @@ def flat_body(picks: tuple[Pick, ...], wants: Wants) -> bytes:
     The entries of a function stand in the order of its dependencies; one that is unresolved keeps its place.
     """
     resolved: dict[str, list[dict[str, Any]]] = {}
+    room = LARGEST
     for pick in picks:
-        resolved.setdefault(pick.function, []).append(_entry(pick))
+        entry = _entry(pick)
+        # An agent may say a megabyte of how it is called, and be what ten thousand dependencies of another resolve to.
+        if pick.provider is not None and pick.provider.kwargs and len(pick.provider.kwargs) <= room:
+            room -= len(pick.provider.kwargs)
+            entry["kwargs"] = orjson.Fragment(pick.provider.kwargs)
+        resolved.setdefault(pick.function, []).append(entry)
     fields: dict[str, Any] = {"dependencies_resolved": resolved, "llm_tools": wants.tools}
     if wants.providers:
         fields["llm_providers"] = wants.providers
@@ -37,14 +45,13 @@ def _entry(pick: Pick) -> dict[str, Any]:
     chosen, capability = pick.provider, pick.need.capability
     if chosen is None:
         return {"agent_id": "", "capability": capability, "endpoint": "", "function_name": "", "status": UNRESOLVED}
-    entry = {
+    return {
         "agent_id": chosen.agent_id,
         "capability": capability,
         "endpoint": chosen.endpoint,
         "function_name": chosen.tool_name,
         "status": AVAILABLE,
     }
-    return entry | {"kwargs": orjson.Fragment(chosen.kwargs)} if chosen.kwargs else entry
 
 
 def tool_entry(agent: Agent, capability: Capability) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from registry.model.agent import Dependency
 
 LONGEST_WORD: Final = 1_000
 """How long what others are looked up by may be, in characters."""
+MOST_WORDS: Final = 1_000
+"""How many of these one tool or one need may have."""
 BEST_MATCH: Final = "best_match"
 _ANY: Final = "*"
 _EMPTY: Final = Dependency("")
@@ -66,7 +68,8 @@ def _entry(sent: Any) -> Dependency | None:
         entry = msgspec.convert({"capability": "", **sent}, Dependency)
     except msgspec.ValidationError:
         return None
-    return None if any(len(word) > LONGEST_WORD for word in words_of(entry)) else entry
+    words = list(words_of(entry))
+    return None if len(words) > MOST_WORDS or any(len(word) > LONGEST_WORD for word in words) else entry
 
 
 def read_provider(text: bytes) -> Dependency | None:

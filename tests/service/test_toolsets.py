@@ -8,7 +8,7 @@ from registry.model.agent import Agent
 from registry.service.rankings import Rankings
 from registry.service.rules import RuleBook
 from registry.service.toolsets import Toolsets
-from tests.support.builders import an_agent
+from tests.support.builders import a_change, an_agent
 from tests.support.seeking import view_of
 
 OBJECT = {"type": "object"}
@@ -250,3 +250,34 @@ def test_lists_show_the_tools_that_a_function_was_given(mode: str) -> None:
         ("", "get_date", got),
         ("nobody", None, None),
     ]
+
+
+def test_so_many_entries_ask_for_something_and_no_more() -> None:
+    """Each looks through all the mesh: one registration with a megabyte of `*` stood a replica still for minutes."""
+    assert tools([f"nobody-{at}" for at in range(199)] + ["plain", "own"]) == ["plain"]
+
+
+def test_all_functions_together_are_given_so_many_tools_and_bytes() -> None:
+    """A hundred functions with the same large tool each were an answer of a hundred times its size."""
+    large = flat("big", function("big", "big", description="x" * (1 << 20)))
+    chats = [
+        {"name": f"chat-{at:02}", "function_name": f"chat-{at:02}", "llm_filter": {"filter": ["big"]}}
+        for at in range(40)
+    ]
+
+    found, _ = given([large], flat("z-llm", *chats))
+
+    assert [len(each) for each in found.values()] == [1] * 15 + [0] * 25
+
+
+def test_what_passes_an_entry_is_looked_up_anew_when_it_changed() -> None:
+    """All who filter for the same share what was found, as of the view's version."""
+    view, toolsets = view_of(*MESH), Toolsets(Rankings(RuleBook()))
+    asker = flat("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["plain"]}})
+
+    first = toolsets.of(view, asker)[1].tools["chat"]
+    view.apply(a_change(2, agent=flat("prov-3", function("also", "plain"), version=2)), 0)
+    second = toolsets.of(view, asker)[1].tools["chat"]
+
+    assert [each["name"] for each in first] == ["plain"]
+    assert [each["name"] for each in second] == ["plain", "also"]
