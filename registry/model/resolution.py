@@ -38,7 +38,10 @@ class Provider(msgspec.Struct, frozen=True, gc=False):
 
 
 class Out(msgspec.Struct, frozen=True, gc=False):
-    """One that fell out: which capability of which agent, how that is, at which stage, and why."""
+    """One that fell out: which capability of which agent, how that is, at which stage, and why.
+
+    `position` is the capability's place in the agent's list.
+    """
 
     agent_id: str
     tool_name: str
@@ -46,6 +49,7 @@ class Out(msgspec.Struct, frozen=True, gc=False):
     status: Status
     stage: Stage
     reason: str
+    position: int
 
 
 class Ranking(msgspec.Struct, gc=False):

@@ -39,6 +39,8 @@ _BEST: Final = "HighestScoreThenVersion"
 _ANY_MODE: Final = "none"
 # With so many candidates there was something to choose.
 _CHOICE: Final = 2
+# A hash that is longer is none.
+_LONGEST_HASH: Final = 256
 
 
 def facts(view: View, resolution: Resolution, ranking: Callable[[Pick], Ranking]) -> dict[str, list[Json]]:
@@ -66,15 +68,20 @@ def _fact(view: View, need: Dependency, out: Out) -> Json:
         return tag_needs(need.tags or ()).misses(frozenset(capability.tags))
     if out.stage == "schema" and need.schema_wanted is not None:
         mode, wanted, _ = need.schema_wanted
-        return {"consumer_hash": wanted, "mode": mode, "producer_hash": capability.output_hash, "reason": out.reason}
+        hashed = capability.output_hash
+        told = hashed if isinstance(hashed, str) and len(hashed) <= _LONGEST_HASH else None
+        return {"consumer_hash": wanted, "mode": mode, "producer_hash": told, "reason": out.reason}
     return {}
 
 
 def _capability(view: View, need: Dependency, out: Out) -> Capability | None:
+    """Return what fell out, as it is now; None where it is gone or another one by now."""
     record = view.records.get(out.agent_id)
-    for capability in () if record is None else record.agent.profile.capabilities:
-        if (capability.name, capability.tool) == (need.capability, out.tool_name):
-            return capability
+    capabilities = () if record is None else record.agent.profile.capabilities
+    if out.position < len(capabilities):
+        found = capabilities[out.position]
+        if (found.name, found.tool) == (need.capability, out.tool_name):
+            return found
     return None
 
 
@@ -104,7 +111,7 @@ class Auditing:
         if record is not None:
             name = orjson.loads(record.agent.spec).get("name", agent_id)
             if record.agent.status in PLAIN.alive:
-                entries.append(self._present(view, record))
+                entries.append(await self._present(view, record))
         found = [
             {"agent_id": agent_id, "agent_name": name, **event}
             for event in _events(agent_id, entries)
@@ -112,9 +119,9 @@ class Auditing:
         ]
         return found[::-1][:limit]
 
-    def _present(self, view: View, record: Record) -> Json:
+    async def _present(self, view: View, record: Record) -> Json:
         """Return what would be kept now, as of the last change that it can have come from."""
-        resolution = self._resolutions.of(view, record)
+        resolution = await self._resolutions.in_turn(view, record)
 
         def ranking(pick: Pick) -> Ranking:
             return self._resolutions.ranking(view, record.agent, pick.need)

@@ -99,7 +99,8 @@ class Explaining:
 
     async def _resolution(self, view: View, record: Record, behind: float | None) -> Resolution:
         """Return what an agent's dependencies resolve to, by loads that are new enough where it goes by loads."""
-        return self._resolutions.of(view, record) if behind else await self._resolutions.by_fresh_loads(view, record)
+        lately = self._resolutions.in_turn if behind else self._resolutions.by_fresh_loads
+        return await lately(view, record)
 
     def _wholly(self, view: View, agent: Agent, most: int) -> Callable[[Pick], Ranking]:
         """Return what ranks with `most` of those that fell out, once for all picks that want the same."""

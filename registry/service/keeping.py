@@ -41,7 +41,7 @@ class Keeping:
             async with asyncio.timeout(_PATIENCE):
                 return await self._judge(agent_id, await asyncio.shield(beat))
         except (NotReady, StoreUnavailable, TimeoutError) as error:
-            resolution = self._held(agent_id)
+            resolution = await self._held(agent_id)
             if resolution is not None and resolution.agent.status == "healthy":
                 return "kept" if resolution.told in ("", resolution.digest) else "moved"
             if isinstance(error, TimeoutError):
@@ -55,25 +55,28 @@ class Keeping:
             raise StoreUnavailable.damaged(agent_id)
         if beat.found != "healthy":
             return "gone"
-        resolution = self._held(agent_id)
+        resolution = await self._held(agent_id)
         if resolution is None or resolution.digest != beat.answered:
             # What this replica holds may be older than what another has told the agent.
-            resolution = self._resolution(await self._feed.fresh(), agent_id)
-        return "kept" if resolution is not None and resolution.digest == beat.answered else "moved"
+            resolution = await self._resolution(await self._feed.fresh(), agent_id)
+        if resolution is None:
+            return "moved"
+        resolution.told = beat.answered or resolution.told
+        return "kept" if resolution.digest == beat.answered else "moved"
 
     def _learn(self, agent_id: str, beat: "asyncio.Future[Beat]") -> None:
         """Note what an agent was told last, however late the store says so; what went wrong is told to who waits."""
         if beat.cancelled() or beat.exception() is not None:
             return
-        resolution = self._held(agent_id)
-        if resolution is not None and beat.result().answered:
-            resolution.told = beat.result().answered
+        record = None if self._feed.view is None else self._feed.view.records.get(agent_id)
+        if record is not None and record.kept is not None and beat.result().answered:
+            record.kept.told = beat.result().answered
 
-    def _held(self, agent_id: str) -> Resolution | None:
+    async def _held(self, agent_id: str) -> Resolution | None:
         """Return what an agent's dependencies resolve to as far as this replica knows."""
         view = self._feed.view
-        return None if view is None else self._resolution(view, agent_id)
+        return None if view is None else await self._resolution(view, agent_id)
 
-    def _resolution(self, view: View, agent_id: str) -> Resolution | None:
+    async def _resolution(self, view: View, agent_id: str) -> Resolution | None:
         record = view.records.get(agent_id)
-        return None if record is None else self._resolutions.of(view, record)
+        return None if record is None else await self._resolutions.in_turn(view, record)

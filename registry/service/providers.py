@@ -125,7 +125,8 @@ def rank(view: View, wanted: Wanted, lacks: Lacks, shown: int = SHOWN) -> Rankin
             continue
         fallen[judged.stage] += 1
         if len(out) < shown:
-            out.append(Out(agent.id, capability.tool, capability.version, agent.status, judged.stage, judged.reason))
+            fell = judged.stage, judged.reason, position
+            out.append(Out(agent.id, capability.tool, capability.version, agent.status, *fell))
     # Stable, and they came by id: of equals the lowest id stays first.
     providers.sort(key=wanted.merit, reverse=True)
     return Ranking(tuple(providers), fallen, tuple(out), view.version)

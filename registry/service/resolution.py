@@ -1,6 +1,8 @@
 """What an agent's dependencies resolve to, kept until something it looks for has changed."""
 
+import asyncio
 import hashlib
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -16,6 +18,8 @@ from registry.service.strategies import Asking, choose
 from registry.service.toolsets import Toolsets
 
 _MOST_TURNS: Final = 1024
+# How long one looks for what an agent needs until others have their turn, in seconds.
+_TURN: Final = 0.005
 
 
 class Resolutions:
@@ -41,9 +45,26 @@ class Resolutions:
         resolution = record.kept = self._resolve(view, record.agent, kept)
         return resolution
 
+    async def in_turn(self, view: View, record: Record) -> Resolution:
+        """Return the same, and let others have their turn in between: an agent may look for very much."""
+        kept: Resolution | None = record.kept
+        if kept is None or kept.agent is not record.agent or not (kept.version == view.version or _holds(view, kept)):
+            began = time.perf_counter()
+            for _ in self._look_up(view, record.agent):
+                if time.perf_counter() - began > _TURN:
+                    await asyncio.sleep(0)
+                    began = time.perf_counter()
+        return self.of(view, record)
+
+    def _look_up(self, view: View, agent: Agent) -> Iterator[object]:
+        """Find all that an agent looks for, one after the other, so that it is known when it is asked for at once."""
+        for _, need in _needs(agent):
+            yield self.ranking(view, agent, need)
+        yield from self.toolsets.look_up(view, agent)
+
     async def by_fresh_loads(self, view: View, record: Record) -> Resolution:
         """Return the same, by loads that are new enough where the agent chooses by them. Raises StoreUnavailable."""
-        resolution = self.of(view, record)
+        resolution = await self.in_turn(view, record)
         if not resolution.by_load:
             return resolution
         for _, need in _needs(record.agent):

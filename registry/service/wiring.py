@@ -93,7 +93,7 @@ class Wiring:
                 resolution = await self._newest(agent_id)
         else:
             status = record.agent.status
-            resolution = self._resolutions.of(view, record)
+            resolution = await self._resolutions.in_turn(view, record)
             if resolution.names:
                 at, resolution = await self._tell(view, record, told)
             else:

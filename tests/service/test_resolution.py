@@ -1,5 +1,6 @@
 """Resolutions: what is kept always equals what would be found out anew, and is the same on every replica."""
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
@@ -307,3 +308,39 @@ def test_capabilities_that_are_gone_are_not_remembered_for_ever(gone: int) -> No
     assert len(replica.view._moved) <= 10_100
     replica.take(an_agent("p", capabilities=[{"name": "c"}]))
     assert replica.resolved("me")["f"]["c"] is not None
+
+
+async def test_who_looks_for_very_much_lets_others_have_their_turn() -> None:
+    """One registration with ten thousand different needs stood a replica still for minutes."""
+    replica, other = Replica(), Replica()
+    provider = an_agent("p", capabilities=[{"name": "c", "function_name": f"f{at}"} for at in range(100)])
+    needs = [{"capability": "c", "tags": [f"+{at}"]} for at in range(300)]
+    for each in replica, other:
+        each.take(provider, an_agent("z", capabilities=[{"name": "x", "dependencies": needs}]))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    await asyncio.sleep(0)
+    found = await replica.resolutions.in_turn(replica.view, replica.view.records["z"])
+    task.cancel()
+
+    assert turns > 2
+    assert found.body == other.of("z").body
+
+
+def test_what_providers_say_at_length_is_told_up_to_a_bound() -> None:
+    """A megabyte of kwargs was told for each of ten thousand dependencies: an answer of ten gigabytes."""
+    replica = Replica()
+    replica.take(an_agent("p", flat={}, capabilities=[tool("f", "c", kwargs={"k": "x" * (1 << 20)})]))
+    replica.take(an_agent("z", flat={}, capabilities=[tool("g", "d", *["c"] * 100)]))
+
+    found = replica.of("z").fields["dependencies_resolved"]["g"]
+
+    assert [each["agent_id"] for each in found] == ["p"] * 100
+    assert ["kwargs" in each for each in found] == [True] * 15 + [False] * 85
