@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from typing import Final
 
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import read_profile
@@ -14,6 +15,13 @@ from registry.settings import Settings, Thresholds
 from registry.store import agents as store
 
 _ENTITY_TAG = re.compile(r'(?:W/)?"(\d+)"|(\d+)')
+# How a canonical spec begins to say what a dependency needs.
+_NEED = b'"capability":'
+MOST_WAYS: Final = 100
+"""In how many ways one agent may need a capability: each is compared with all who have it."""
+_MOST_TOLD: Final = 20
+# How often capabilities may require something, each time counted: all require what the agent as a whole does.
+_MOST_PAIRS: Final = 10_000
 # How a canonical spec says that a dependency is required.
 _REQUIRED = b'"required":true'
 # Mesh clients give a sign of life every 5 s, and are used to being missed after so long.
@@ -50,6 +58,7 @@ class Registrations:
             problem = f"must be above the timeout threshold of {timeout.total_seconds():g} s"
             problems.append(Detail("eviction_threshold", problem))
         problems += _unreadable(registration.constraints)
+        problems += _crowded(registration.spec)
         preconditions = {
             _precondition("resource_version", registration.resource_version, problems),
             _precondition("If-Match", if_match, problems),
@@ -92,16 +101,36 @@ class Registrations:
         return timeout, 2 * timeout
 
 
+def _crowded(spec: bytes) -> list[Detail]:
+    """Return which capabilities an agent needs in too many ways; most specs need not be read for that."""
+    if spec.count(_NEED) <= MOST_WAYS:
+        return []
+    ways: dict[str, set[object]] = {}
+    for _, needs in read_profile(spec).functions:
+        for need in needs:
+            ways.setdefault(need.capability, set()).add((need.wanted, need.namespace))
+    return [
+        Detail(
+            "dependencies", f"want {name} in {len(each)} ways, by version, tags and more; at most {MOST_WAYS} are taken"
+        )
+        for name, each in ways.items()
+        if len(each) > MOST_WAYS
+    ][:_MOST_TOLD]
+
+
 def _edges(spec: bytes) -> frozenset[Edge]:
     """Return which capabilities cannot do without which; most specs need not be read for that.
 
     No more than suffice to see that they are too many.
     """
     found: set[Edge] = set()
-    for edge in read_profile(spec).each_edge if _REQUIRED in spec else ():
+    for count, edge in enumerate(read_profile(spec).each_edge if _REQUIRED in spec else (), start=1):
         found.add(edge)
         if len(found) > MOST_EDGES:
             break
+        if count > _MOST_PAIRS:
+            problem = f"at most {_MOST_PAIRS:,} pairs of a capability and something that is required are taken"
+            raise UnprocessableRequest(problem, [Detail("dependencies", problem)])
     return frozenset(found)
 
 

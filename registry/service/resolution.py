@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import orjson
@@ -42,25 +43,37 @@ class Resolutions:
             elif not kept.by_load:
                 kept.version = view.version
                 return kept
-        resolution = record.kept = self._resolve(view, record.agent, kept)
+        return self._keep(view, record, kept, list(self._picks(view, record.agent)), view.version)
+
+    def _keep(
+        self, view: View, record: Record, before: Resolution | None, picks: Sequence[Pick], version: int
+    ) -> Resolution:
+        resolution = record.kept = self._resolve(view, record.agent, before, tuple(picks), version)
         return resolution
 
     async def in_turn(self, view: View, record: Record) -> Resolution:
-        """Return the same, and let others have their turn in between: an agent may look for very much."""
-        kept: Resolution | None = record.kept
-        if kept is None or kept.agent is not record.agent or not (kept.version == view.version or _holds(view, kept)):
-            began = time.perf_counter()
-            for _ in self._look_up(view, record.agent):
-                if time.perf_counter() - began > _TURN:
-                    await asyncio.sleep(0)
-                    began = time.perf_counter()
-        return self.of(view, record)
+        """Return the same, and let others have their turn in between: an agent may look for very much.
 
-    def _look_up(self, view: View, agent: Agent) -> Iterator[object]:
-        """Find all that an agent looks for, one after the other, so that it is known when it is asked for at once."""
-        for _, need in _needs(agent):
-            yield self.ranking(view, agent, need)
-        yield from self.toolsets.look_up(view, agent)
+        What changes meanwhile may be seen, and is then looked at again the next time.
+        """
+        kept: Resolution | None = record.kept
+        agent, version = record.agent, view.version
+        if kept is not None and kept.agent is agent and (kept.version == version or _holds(view, kept)):
+            return self.of(view, record)
+        picks: list[Pick] = []
+        began = time.perf_counter()
+        for pick in chain(self._picks(view, agent), self.toolsets.look_up(view, agent)):
+            if isinstance(pick, Pick):
+                picks.append(pick)
+            if time.perf_counter() - began > _TURN:
+                await asyncio.sleep(0)
+                began = time.perf_counter()
+        if record.agent is not agent or record.kept is not kept:
+            # It has changed meanwhile, or somebody else was here.
+            return self.of(view, record)
+        if kept is not None:
+            kept.told = ""
+        return self._keep(view, record, kept, picks, version)
 
     async def by_fresh_loads(self, view: View, record: Record) -> Resolution:
         """Return the same, by loads that are new enough where the agent chooses by them. Raises StoreUnavailable."""
@@ -97,13 +110,16 @@ class Resolutions:
         )
         return ranking, choose(ranking.providers, strategy, asking)
 
-    def _resolve(self, view: View, agent: Agent, before: Resolution | None) -> Resolution:
-        picks, by_load = [], False
+    def _picks(self, view: View, agent: Agent) -> Iterator[Pick]:
+        """Choose for one dependency after the other."""
         for function, need in _needs(agent):
             ranking, provider = self.pick(view, agent, function, need)
-            by_load = by_load or need.strategy == "least_loaded"
-            picks.append(Pick(function, need, provider, ranking.reason if provider is None else None))
-        found = tuple(picks)
+            yield Pick(function, need, provider, ranking.reason if provider is None else None)
+
+    def _resolve(
+        self, view: View, agent: Agent, before: Resolution | None, found: tuple[Pick, ...], version: int
+    ) -> Resolution:
+        by_load = any(pick.need.strategy == "least_loaded" for pick in found)
         sought, wants = self.toolsets.of(view, agent)
         names = tuple(dict.fromkeys((*(pick.need.capability for pick in found), *sought)))
         if before is not None and not sought and before.picks == found and before.agent.profile is agent.profile:
@@ -113,7 +129,7 @@ class Resolutions:
             digest = hashlib.blake2b(body, digest_size=8).hexdigest()
         else:
             digest, body = _encoded(agent, found)
-        return Resolution(agent, view.version, by_load, names, found, digest, body, before.told if before else "")
+        return Resolution(agent, version, by_load, names, found, digest, body, before.told if before else "")
 
     def _turn(self, view: View, agent_id: str, capability: str) -> int:
         """Return the agent's place among those who take turns at a capability, in the order in which they came."""

@@ -183,3 +183,23 @@ async def test_an_unknown_context_names_the_known_ones() -> None:
     assert (await refused(settings, security_context="pic"))["security_context"] == (
         "unknown context 'pic'; known are high_security, pci, standard"
     )
+
+
+async def test_an_agent_may_need_a_capability_in_so_many_ways() -> None:
+    """Each is compared with all who have it: 3,000 ways and 1,000 functions kept each replica busy for 7 s."""
+    ways = [{"capability": "c", "tags": [f"+{at}"]} for at in range(101)]
+
+    assert await refused(dependencies=ways) == {
+        "dependencies": "want c in 101 ways, by version, tags and more; at most 100 are taken"
+    }
+    assert await kept(dependencies=[*ways[:100], *ways[:100], *({"capability": f"c{at}"} for at in range(200))])
+
+
+async def test_what_all_capabilities_require_counts_for_each() -> None:
+    """A thousand capabilities that a thousand times require the same were walked for a second by whoever needed one."""
+    required = [{"capability": "c", "required": True}] * 101
+
+    found = await refused(dependencies=required, capabilities=[{"name": f"n{at}"} for at in range(100)])
+
+    assert found == {"dependencies": "at most 10,000 pairs of a capability and something that is required are taken"}
+    assert await kept(dependencies=required[:100], capabilities=[{"name": f"n{at}"} for at in range(100)])
