@@ -192,7 +192,7 @@ async def test_an_agent_may_need_a_capability_in_so_many_ways() -> None:
     assert await refused(dependencies=ways) == {
         "dependencies": "want c in 101 ways, by version, tags and more; at most 100 are taken"
     }
-    assert await kept(dependencies=[*ways[:100], *ways[:100], *({"capability": f"c{at}"} for at in range(200))])
+    await kept(dependencies=[*ways[:100], *ways[:100], *({"capability": f"c{at}"} for at in range(200))])
 
 
 async def test_what_all_capabilities_require_counts_for_each() -> None:
@@ -202,4 +202,4 @@ async def test_what_all_capabilities_require_counts_for_each() -> None:
     found = await refused(dependencies=required, capabilities=[{"name": f"n{at}"} for at in range(100)])
 
     assert found == {"dependencies": "at most 10,000 pairs of a capability and something that is required are taken"}
-    assert await kept(dependencies=required[:100], capabilities=[{"name": f"n{at}"} for at in range(100)])
+    await kept(dependencies=required[:100], capabilities=[{"name": f"n{at}"} for at in range(100)])
