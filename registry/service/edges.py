@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NoReturn
 
@@ -11,7 +11,7 @@ from registry.cache.feed import Feed
 from registry.cache.view import View
 from registry.errors import Detail, StoreUnavailable, UnprocessableRequest
 from registry.service.cycles import Edges as Graph
-from registry.service.cycles import circles, depths
+from registry.service.cycles import circles_and_depths
 from registry.store.agents import Agents, Registered, Registration, StaleNumberError
 
 Edge = tuple[str, str]
@@ -94,8 +94,9 @@ def check(view: View, agent_id: str, edges: Collection[Edge]) -> None:
         return [each for each, count in held.items() if count > ((each, name) in before)]
 
     below = _reached(own, needed_by)
-    _refuse_circle(below, edges)
-    down, up = depths(below), depths(_reached(own, needing))
+    within, down = circles_and_depths(below)
+    _refuse_circle(below, within, edges)
+    _, up = circles_and_depths(_reached(own, needing))
     # What leads over several of its edges is seen from the first of them.
     if any(down[name] + up[name] - 1 > LONGEST_CHAIN for name in own):
         _refuse(f"more than {LONGEST_CHAIN} capabilities in a row would each need the next")
@@ -113,9 +114,8 @@ def _reached(starts: Iterable[str], following: Callable[[str], list[str]]) -> Gr
     return graph
 
 
-def _refuse_circle(graph: Graph, edges: Iterable[Edge]) -> None:
+def _refuse_circle(graph: Graph, within: Mapping[str, int], edges: Iterable[Edge]) -> None:
     """Refuse the first of these edges that leads through a circle, and name that."""
-    within = circles(graph)
     for name, needed in sorted(edges):
         if name == needed or (name in within and within[name] == within.get(needed)):
             _refuse(f"required dependency cycle: {' → '.join([name, *_shortest(graph, needed, name)])}")

@@ -7,7 +7,7 @@ from registry.cache.view import View
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.resolution import Ranking
 from registry.service.bounded import Bounded
-from registry.service.cycles import circles, depths
+from registry.service.cycles import circles_and_depths
 from registry.service.providers import Wanted, rank
 from registry.service.rules import PLAIN, RuleBook, Rules
 
@@ -87,8 +87,8 @@ class Rankings:
         """Find out which required dependencies lead back, and which lead on for too long."""
         if self._walked_at != view.edges_changed:
             graph = {each: sorted(needed) for each, needed in view.required.items()}
-            self._circles = circles(graph)
-            self._endless = frozenset(name for name, depth in depths(graph).items() if depth > _LONGEST)
+            self._circles, depths = circles_and_depths(graph)
+            self._endless = frozenset(name for name, depth in depths.items() if depth > _LONGEST)
             self._walked_at = view.edges_changed
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.service.cycles import cycles
+from registry.service.cycles import circles_and_depths, cycles
 
 TABLE: list[tuple[dict[str, list[str]], list[list[str]]]] = [
     ({}, []),
@@ -54,3 +54,18 @@ def test_those_in_a_cycle_reach_each_other_and_nobody_else_does(edges: dict[str,
     }
 
     assert [tuple(each) for each in cycles(edges)] == sorted(expected)
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdef"), max_size=4)))
+def test_a_row_is_as_long_as_a_slow_search_finds_it(edges: dict[str, list[str]]) -> None:
+    """Steps within a circle are left out."""
+    within, depths = circles_and_depths(edges)
+    circular = cycles(edges)
+
+    def depth(node: str) -> int:
+        own = next((circle for circle in circular if node in circle), [])
+        return 1 + max((depth(each) for each in edges.get(node, ()) if each not in own), default=0)
+
+    assert within == {node: at for at, circle in enumerate(circular) for node in circle}
+    assert depths == {node: depth(node) for node in depths}
+    assert set(edges) <= depths.keys()
