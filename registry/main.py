@@ -155,7 +155,8 @@ def _services(feed: Feed, store: Store, watching: Watching, overview: Overview, 
     """Return what the API serves; whatever resolves, ranks and shows does so over the same kept rankings."""
     rankings, loads = Rankings(RuleBook(isolates=settings.isolate_namespaces)), Loads(store.wires)
     resolutions = Resolutions(rankings, loads)
-    discovery = Discovery(feed, store.agents, Showing(resolutions, rankings).row)
+    showing = Showing(resolutions, rankings)
+    discovery = Discovery(feed, store.agents, showing.row, showing.prepare)
     registrations = Registrations(store.agents, Edges(feed, store.agents), settings)
     liveness = Liveness(store.agents, discovery)
     return Services(

@@ -60,16 +60,20 @@ class Answer:
             self.changed = version
         return self.changed <= version
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether all is written down as of the view's version."""
+        return self.array is not None and not (self.moves and self.joined_at != self.view.version)
+
     def joined(self) -> bytes:
         """Return all records as JSON, joined anew where a change or newer heartbeats came in between.
 
         What an agent in flat form is shown with may be another by any change.
         """
-        version = self.view.version
-        if self.array is None or (self.moves and self.joined_at != version):
+        if self.array is None or not self.is_joined:
             self.array = b",".join([body_of(self, record) for record in self.records])
             self.moves = any(record.agent.profile.flat is not None for record in self.records)
-            self.joined_at = version
+            self.joined_at = self.view.version
             self.shelf.put(self, len(self.array))
         return self.array
 

@@ -12,7 +12,7 @@ from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.answers import Answer, Answers, Place, body_of
 from registry.service.hearing import FRESH, Hearing
 from registry.service.matching import CapabilitySearch
-from registry.service.showing import Row, plain_row
+from registry.service.showing import LARGE, Prepare, Row, plain_row
 from registry.store.agents import Agents
 
 
@@ -107,10 +107,11 @@ class Sight:
 class Discovery:
     """Answers reads from this replica's memory."""
 
-    def __init__(self, feed: Feed, agents: Agents, row: Row = plain_row) -> None:
+    def __init__(self, feed: Feed, agents: Agents, row: Row = plain_row, prepare: Prepare | None = None) -> None:
         self._feed = feed
         self._agents = agents
         self._answers = Answers(row)
+        self._prepare = prepare
         self._hearing = Hearing(agents)
 
     async def agents(
@@ -133,6 +134,12 @@ class Discovery:
             raise VersionTooOld(freshness.version, view.version)
         if known is not None and view.history.startswith(known.history) and self._same(answer, known.version):
             return Listing(answer, (), view.version, view.history, answer.changed, behind, unchanged=True)
+        if self._prepare is not None and not answer.is_joined:
+            for record in self._cut(answer, page)[0]:
+                if len(record.agent.spec) > LARGE:
+                    await self._prepare(view, record)
+            view = self._feed.view or view
+            answer = self._answer(query, view)
         if behind is None:
             view, answer = await self._heard(query, view, answer, page)
         records, more = self._cut(answer, page)

@@ -3,14 +3,15 @@
 What clients derive from their schemas is left out there: it is most of what they say, and the agent alone shows it.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from registry.cache.view import Record, View
 from registry.model.agent import Agent, Capability, Dependency
-from registry.model.resolution import Pick
+from registry.model.resolution import Pick, Resolution
 from registry.model.wire import document, rfc3339
 from registry.service.providers import Wanted
 from registry.service.rankings import Rankings
@@ -18,6 +19,7 @@ from registry.service.resolution import Resolutions
 
 Json = dict[str, Any]
 Row = Callable[[View, Record], bytes]
+Prepare = Callable[[View, Record], Awaitable[None]]
 
 _DERIVED: Final = frozenset(
     {
@@ -27,6 +29,8 @@ _DERIVED: Final = frozenset(
         "dependencies",
     }
 )
+LARGE: Final = 2_000
+"""Bytes of a spec beyond which its row may take long."""
 # What is shown where an agent says nothing of it.
 _DEFAULTS: Final[Mapping[str, Any]] = {"description": "", "runtime": "python", "version": "1.0.0"}
 
@@ -48,10 +52,23 @@ class Showing:
         if record.agent.profile.flat is None:
             return record.body
         resolution = self._resolutions.of(view, record)
-        if not resolution.row:
-            resolution.row = orjson.dumps(self._document(view, record.agent, resolution.picks))[:-1]
+        self._write(view, record, resolution)
         seen = b"null" if record.heartbeat is None else b'"%s"' % rfc3339(record.heartbeat).encode()
         return b'%s,"last_heartbeat":%s,"last_seen":%s}' % (resolution.row, seen, seen)
+
+    async def prepare(self, view: View, record: Record) -> None:
+        """Find out what the row of an agent says, and let others have their turn."""
+        if record.agent.profile.flat is not None:
+            resolution = await self._resolutions.in_turn(view, record)
+            if self._write(view, record, resolution):
+                await asyncio.sleep(0)
+
+    def _write(self, view: View, record: Record, resolution: Resolution) -> bool:
+        """Write all of a row that a resolution decides, and tell whether there was anything to do."""
+        if resolution.row:
+            return False
+        resolution.row = orjson.dumps(self._document(view, record.agent, resolution.picks))[:-1]
+        return True
 
     def _document(self, view: View, agent: Agent, picks: tuple[Pick, ...]) -> Json:
         shown = {**_DEFAULTS, **document(agent)}

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import pytest
 
 from registry.cache.feed import Feed
+from registry.cache.view import Record, View
 from registry.errors import MalformedRequest, NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
 from registry.model.agent import Agent
 from registry.model.labels import Selector
@@ -335,3 +336,27 @@ async def test_pages_make_a_whole(mesh: Mesh) -> None:
 
     assert [record.agent.id for record in (*first.records, *second.records)] == list("bcad")
     assert (first.more is None, second.more) == (False, None)
+
+
+async def test_what_takes_long_to_show_is_prepared_in_turns_and_once(mesh: Mesh) -> None:
+    """A list in which one agent needed very much kept the replica from everything else for half a second.
+
+    What changes while rows are prepared is in the list.
+    """
+    prepared: list[str] = []
+
+    async def prepare(_view: View, record: Record) -> None:
+        prepared.append(record.agent.id)
+        mesh.log.write(an_agent("new", 7), "add")
+        await mesh.feed.fresh()
+
+    discovery = Discovery(mesh.feed, cast(Agents, mesh.heartbeats), prepare=prepare)
+    mesh.log.write(an_agent("large", 6, metadata={"x": "y" * 2_000}), "add")
+
+    listing = await discovery.agents(AgentQuery())
+    assert prepared == ["large"]
+    assert [record.agent.id for record in listing.records] == ["b", "c", "large", "new", "a", "d"]
+    assert listing.rows
+    await discovery.agents(AgentQuery())
+
+    assert prepared == ["large"]
