@@ -1,7 +1,6 @@
 """The schemas of what mesh clients' tools take and give, each once however many have it."""
 
 import asyncio
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,9 +11,8 @@ import orjson
 from registry.cache.view import View
 from registry.model.agent import Agent
 from registry.service.discovery import NEWEST, Discovery
+from registry.service.turns import in_turns
 
-# How long tools are looked at until others have their turn, in seconds: those of one agent may be a megabyte.
-_TURN: Final = 0.005
 # What a spec with a schema in it has in it.
 _MARK: Final = b'SchemaCanonical"'
 _PLACES: Final = (("inputSchemaHash", "inputSchemaCanonical"), ("outputSchemaHash", "outputSchemaCanonical"))
@@ -62,11 +60,7 @@ class Canonicals:
 async def _gather(view: View) -> dict[str, Canonical]:
     found: dict[str, Canonical] = {}
     flat = [record.agent for record in view.records.values() if record.agent.profile.flat is not None]
-    began = time.perf_counter()
-    for agent in sorted(flat, key=lambda each: (each.created, each.id)):
-        if time.perf_counter() - began > _TURN:
-            await asyncio.sleep(0)
-            began = time.perf_counter()
+    async for agent in in_turns(sorted(flat, key=lambda each: (each.created, each.id))):
         for canonical in _of(agent) if _MARK in agent.spec else ():
             found.setdefault(canonical.hash, canonical)
     return found

@@ -14,6 +14,7 @@ from registry.model.resolution import Pick, Ranking, Resolution
 from registry.service.cycles import cycles
 from registry.service.discovery import Discovery, Freshness, record_of
 from registry.service.resolution import Resolutions
+from registry.service.turns import in_turns
 from registry.store.wires import Wires
 
 # Of the candidates for one dependency, so many that will do are shown, and so many that will not; of those for all
@@ -58,7 +59,10 @@ class Explaining:
         found: Json = {"agent_id": agent_id, **resolution.fields}
         if explain:
             most = _share(resolution, _MOST_SHOWN, _MOST_SHOWN_IN_ALL)
-            found["explanation"] = explanation(resolution, self._wholly(view, resolution.agent, most), most)
+            ranking = self._wholly(view, resolution.agent, most)
+            async for _ in in_turns(map(ranking, resolution.picks)):
+                """Each is kept for the explanation."""
+            found["explanation"] = explanation(resolution, ranking, most)
             found["history"] = [_past(entry) for entry in await self._wires.traces(agent_id, _HISTORY)]
         return Explained(found, view.version, behind)
 

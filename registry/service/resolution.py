@@ -1,8 +1,6 @@
 """What an agent's dependencies resolve to, kept until something it looks for has changed."""
 
-import asyncio
 import hashlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final
@@ -17,10 +15,9 @@ from registry.service.loads import Loads
 from registry.service.rankings import Rankings
 from registry.service.strategies import Asking, choose
 from registry.service.toolsets import Toolsets
+from registry.service.turns import in_turns
 
 _MOST_TURNS: Final = 1024
-# How long one looks for what an agent needs until others have their turn, in seconds.
-_TURN: Final = 0.005
 
 
 class Resolutions:
@@ -60,14 +57,8 @@ class Resolutions:
         agent, version = record.agent, view.version
         if kept is not None and kept.agent is agent and (kept.version == version or _holds(view, kept)):
             return self.of(view, record)
-        picks: list[Pick] = []
-        began = time.perf_counter()
-        for pick in chain(self._picks(view, agent), self.toolsets.look_up(view, agent)):
-            if isinstance(pick, Pick):
-                picks.append(pick)
-            if time.perf_counter() - began > _TURN:
-                await asyncio.sleep(0)
-                began = time.perf_counter()
+        steps = in_turns(chain(self._picks(view, agent), self.toolsets.look_up(view, agent)))
+        picks = [step async for step in steps if isinstance(step, Pick)]
         if record.agent is not agent or record.kept is not kept:
             # It has changed meanwhile, or somebody else was here.
             return self.of(view, record)
