@@ -31,8 +31,9 @@ class Keeping:
 
         That is so exactly when what it was told last is not what it would be told, by whichever replica it was: nothing
         that happened in between can be missed, and nothing has to be remembered. Where the store does not answer soon,
-        an agent that is known to be healthy is told by what this replica knows: a failure would only make it ask for
-        more. Raises StoreUnavailable for any other.
+        an agent that is known to be healthy is told by what this replica knows, and is kept where the store is away: a
+        failure would only make it ask for more, and what it would then ask for would fail as well. Raises
+        StoreUnavailable for any other.
         """
         try:
             beat = self._agents.heartbeat(agent_id, "keep")
@@ -43,7 +44,8 @@ class Keeping:
         except (NotReady, StoreUnavailable, TimeoutError) as error:
             resolution = await self._held(agent_id)
             if resolution is not None and resolution.agent.status == "healthy":
-                return "kept" if resolution.told in ("", resolution.digest) else "moved"
+                slow = isinstance(error, TimeoutError) and self._feed.following
+                return _compared(resolution, resolution.told) if slow and resolution.told else "kept"
             if isinstance(error, TimeoutError):
                 raise StoreUnavailable(
                     "The store did not answer in time", outcome="unknown", reason="timeout"
@@ -59,10 +61,7 @@ class Keeping:
         if resolution is None or resolution.digest != beat.answered:
             # What this replica holds may be older than what another has told the agent.
             resolution = await self._resolution(await self._feed.fresh(), agent_id)
-        if resolution is None:
-            return "moved"
-        resolution.told = beat.answered or resolution.told
-        return "kept" if resolution.digest == beat.answered else "moved"
+        return "moved" if resolution is None else _compared(resolution, beat.answered)
 
     def _learn(self, agent_id: str, beat: "asyncio.Future[Beat]") -> None:
         """Note what an agent was told last, however late the store says so; what went wrong is told to who waits."""
@@ -80,3 +79,13 @@ class Keeping:
     async def _resolution(self, view: View, agent_id: str) -> Resolution | None:
         record = view.records.get(agent_id)
         return None if record is None else await self._resolutions.in_turn(view, record)
+
+
+def _compared(resolution: Resolution, answered: str) -> Kept:
+    """Tell whether an agent that was told this last would be told something else."""
+    if resolution.digest == answered:
+        resolution.told = answered
+        return "kept"
+    # It asks at once, and by whichever replica: when it comes again, this one does not know what it was told.
+    resolution.told = ""
+    return "moved"

@@ -336,6 +336,18 @@ async def test_while_the_store_is_frozen_the_healthy_are_kept_at_once(own_server
         await async_wait_until(lambda: _is_kept(client), description="the store answers again")
 
 
+async def test_while_the_store_is_frozen_who_asked_elsewhere_is_not_sent_to_ask_again(own_server: RedisServer) -> None:
+    """The replica that sent it knew the answer before that one; it asked, was answered 503, and tried ever again."""
+    async with in_process(own_server.url) as one, in_process(own_server.url) as other:
+        await post(one, "me-1", tool("f", "x", "c"))
+        await post(other, "p-1", tool("g", "c"))
+        assert await head(one, "me-1") == 202
+        assert providers(await post(other, "me-1", tool("f", "x", "c"))) == ["p-1"]
+
+        with paused(own_server):
+            assert [await head_at_once(client, "me-1") for client in (one, other)] == [200, 200]
+
+
 async def _is_kept(client: httpx2.AsyncClient) -> bool:
     return await head_at_once(client, "a-0") == 200
 

@@ -37,6 +37,8 @@ class Slow:
 class Held:
     """A feed that holds a view and gets no news."""
 
+    following = True
+
     def __init__(self) -> None:
         needs = [{"name": "c", "function_name": "f", "dependencies": [{"capability": "d"}]}]
         self.view = view_of(an_agent("a", capabilities=needs), an_agent("gone", status="expired"))
@@ -49,10 +51,16 @@ def store() -> Slow:
 
 
 @pytest.fixture
-def keeping(store: Slow) -> Keeping:
+def feed() -> Held:
+    """A feed that follows the store."""
+    return Held()
+
+
+@pytest.fixture
+def keeping(feed: Held, store: Slow) -> Keeping:
     """What keeps agents over these."""
     resolutions = Resolutions(Rankings(RuleBook()), Loads(cast(Any, None)))
-    return Keeping(cast(Feed, Held()), cast(Agents, store), resolutions)
+    return Keeping(cast(Feed, feed), cast(Agents, store), resolutions)
 
 
 async def test_the_healthy_are_kept_where_too_many_wait(store: Slow, keeping: Keeping) -> None:
@@ -75,6 +83,38 @@ async def test_what_the_store_says_late_is_known_at_the_next_sign_of_life(store:
     await asyncio.sleep(0)
 
     assert await keeping.keep("a") == "moved"
+
+
+async def test_who_was_sent_to_ask_is_not_sent_again_by_what_was_known_before(store: Slow, keeping: Keeping) -> None:
+    """Another replica answers it, and this one does not hear of that: it knew the old digest for ever.
+
+    Found with three replicas and a Redis that took 200 ms: agents that had just asked were sent to ask again.
+    """
+    await _told_late(store, keeping, "another digest")
+    assert await keeping.keep("a") == "moved"
+
+    assert await keeping.keep("a") == "kept"
+    store.beats[-1].set_result(Beat("healthy", 2, "another digest"))
+    await asyncio.sleep(0)
+    assert await keeping.keep("a") == "moved"
+
+
+async def test_nobody_is_sent_to_ask_a_store_that_is_away(feed: Held, store: Slow, keeping: Keeping) -> None:
+    """It would be answered 503, and try again and again; it was told 202 where its answer had changed before."""
+    await _told_late(store, keeping, "another digest")
+
+    feed.following = False
+    assert await keeping.keep("a") == "kept"
+    feed.following = True
+    store.refuses = CROWDED
+    assert await keeping.keep("a") == "kept"
+
+
+async def _told_late(store: Slow, keeping: Keeping, digest: str) -> None:
+    """Let the replica learn what the agent was told last, too late for the one who waits."""
+    assert await keeping.keep("a") == "kept"
+    store.beats[-1].set_result(Beat("healthy", 1, digest))
+    await asyncio.sleep(0)
 
 
 async def test_who_waits_for_an_unknown_agent_is_told_why(store: Slow, keeping: Keeping) -> None:
