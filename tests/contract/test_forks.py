@@ -59,9 +59,21 @@ async def register_behind_its_back(server: RedisServer, agent_id: str) -> int:
         await store.close()
 
 
+async def post(served: Served, agent: dict[str, Any]) -> list[str]:
+    """Register an agent in flat form; return the endpoints its function `f` gets."""
+    answer = await served.client.post("/heartbeat", json=agent)
+    assert answer.json()["status"] == "success", answer.text
+    return [entry["endpoint"] for entry in answer.json()["dependencies_resolved"].get("f", [])]
+
+
+async def head(served: Served, agent: dict[str, Any]) -> int:
+    """Send a sign of life of an agent in flat form; return the status."""
+    return (await served.client.head(f"/heartbeat/{agent['agent_id']}")).status_code
+
+
 @contextlib.asynccontextmanager
-async def split() -> AsyncIterator[Split]:
-    """Let a replica lack one write, be promoted, and give its version to another.
+async def split(*agents: dict[str, Any]) -> AsyncIterator[Split]:
+    """Let a replica lack one write, be promoted, and give its version to another; these agents are in both.
 
     Versions are an hour ahead of the clock, as they are a little after each burst of more than 1,000 a second: else the
     clock would make versions of two pasts differ.
@@ -74,6 +86,8 @@ async def split() -> AsyncIterator[Split]:
         new = servers.enter_context(redis.Redis.from_url(after.url))
         old.set("{mesh}:version", int(old.time()[0]) * 1000 + AN_HOUR)
         async with Proxy(before.url) as proxy, serving(proxy.url) as served:
+            for agent in agents:
+                await post(served, agent)
             common = await register(served, "common")
             await async_wait_until(lambda: bool(new.xrange(LOG, common)), description="the replica has it", timeout=20)
             new.replicaof("NO", "ONE")
@@ -152,3 +166,24 @@ async def test_a_log_that_changes_under_an_open_connection_is_noticed() -> None:
         await async_wait_until(lambda: world.served.registry.feed.fills > fills, description="it is filled anew")
         assert await listed(world.served) == ["common", "other"]
         assert world.proxy.connections
+
+
+async def test_what_mesh_clients_were_told_and_said_is_not_lost_with_the_writes() -> None:
+    """Both are asked to send all they are once, and all is well; only the store knew what it had told them.
+
+    It forgot that a provider had moved, and that its consumer had been told so: by what it knew there was nothing new
+    to tell, so it sent nobody to ask, and the consumer and the mesh did not agree for as long as nothing else happened.
+    """
+    consumer = {"agent_id": "me", "tools": [{"function_name": "f", "dependencies": [{"capability": "c"}]}]}
+    provider = {"agent_id": "p", "http_host": "h", "tools": [{"function_name": "g", "capability": "c"}]}
+    before, after = provider | {"http_port": 1}, provider | {"http_port": 2}
+    async with split(before, consumer) as world:
+        await post(world.served, after)
+        assert await post(world.served, consumer) == ["http://h:2"]
+        world.fail_over()
+        await async_wait_until(lambda: listed(world.served), description="lists are answered again")
+
+        assert [await head(world.served, agent) for agent in (consumer, provider)] == [202, 202]
+        await post(world.served, after)
+        assert await post(world.served, consumer) == ["http://h:2"]
+        assert [await head(world.served, agent) for agent in (consumer, provider)] == [200, 200]
