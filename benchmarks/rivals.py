@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.fleet import Cores, running_mesh
+from tests.support.eventually import wait_until
 from tests.support.ports import free_port
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -64,8 +64,10 @@ def postgres(binary: Path, replicas: int) -> Iterator[Rival]:
         _as_postgres(f"{programs[-1]}/initdb", "-D", str(data), "--auth=trust", "-U", "postgres")
         arguments = ["-D", str(data), "-k", str(folder), "-p", str(port), "-h", "127.0.0.1"]
         server = _start(undo, ["runuser", "-u", "postgres", "--", f"{programs[-1]}/postgres", *arguments], folder)
-        _wait((folder / f".s.PGSQL.{port}").exists, "PostgreSQL")
-        _wait(lambda: _database(programs[-1], folder, port), "its database")
+        wait_until((folder / f".s.PGSQL.{port}").exists, description="PostgreSQL comes up", timeout=_START_SECONDS)
+        wait_until(
+            lambda: _database(programs[-1], folder, port), description="its database comes up", timeout=_START_SECONDS
+        )
         url = f"postgres://postgres@127.0.0.1:{port}/mesh?sslmode=disable"
         started = [_upstream(undo, binary, url, folder) for _ in range(replicas)]
         yield Rival(tuple(each for each, _ in started), lambda: [*_tree(server), *(pid for _, pid in started)])
@@ -88,7 +90,7 @@ def _upstream(undo: contextlib.ExitStack, binary: Path, database: str, folder: P
         "DEFAULT_TIMEOUT_THRESHOLD": _SILENCE_SECONDS,
     }
     pid = _start(undo, [str(binary), "-H", "127.0.0.1", "-p", str(port)], folder, environment)
-    _wait(lambda: _answers(port), "upstream's registry")
+    wait_until(lambda: _answers(port), description="upstream's registry comes up", timeout=_START_SECONDS)
     return port, pid
 
 
@@ -138,11 +140,3 @@ def _answers(port: int) -> bool:
             return connection.getresponse().status == 200
         except OSError:
             return False
-
-
-def _wait(until: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while not until():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{what} did not come up")
-        time.sleep(0.05)

@@ -60,8 +60,9 @@ class Explaining:
         if explain:
             most = _share(resolution, _MOST_SHOWN, _MOST_SHOWN_IN_ALL)
             ranking = self._wholly(view, resolution.agent, most)
+            # The explanation finds each of them kept.
             async for _ in in_turns(map(ranking, resolution.picks)):
-                """Each is kept for the explanation."""
+                pass
             found["explanation"] = explanation(resolution, ranking, most)
             found["history"] = [_past(entry) for entry in await self._wires.traces(agent_id, _HISTORY)]
         return Explained(found, view.version, behind)

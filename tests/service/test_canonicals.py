@@ -1,9 +1,8 @@
 """Schemas are gathered while others have their turn."""
 
-import asyncio
-
 from registry.service.canonicals import _gather
 from tests.support.builders import an_agent
+from tests.support.others import others
 from tests.support.seeking import view_of
 
 
@@ -12,18 +11,8 @@ async def test_large_schemas_are_gathered_in_turns() -> None:
     schema = {"x": ["y"] * 100_000}
     tools = [{"name": "c", "outputSchemaHash": "h", "outputSchemaCanonical": schema}]
     view = view_of(*(an_agent(f"a-{at}", flat={}, capabilities=tools) for at in range(20)))
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    task = asyncio.create_task(others())
-    await asyncio.sleep(0)
-    found = await _gather(view)
-    task.cancel()
+    async with others() as them:
+        found = await _gather(view)
 
     assert list(found) == ["h"]
-    assert turns > 2
+    assert them.turns > 2

@@ -1,6 +1,5 @@
 """Resolutions: what is kept always equals what would be found out anew, and is the same on every replica."""
 
-import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from registry.service.rankings import Rankings
 from registry.service.resolution import Resolutions
 from registry.service.rules import RuleBook
 from tests.support.builders import a_change, an_agent
+from tests.support.others import others
 
 
 class NoLoads:
@@ -317,20 +317,11 @@ async def test_who_looks_for_very_much_lets_others_have_their_turn() -> None:
     needs = [{"capability": "c", "tags": [f"+{at}"]} for at in range(300)]
     for each in replica, other:
         each.take(provider, an_agent("z", capabilities=[{"name": "x", "dependencies": needs}]))
-    turns = 0
 
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
+    async with others() as them:
+        found = await replica.resolutions.in_turn(replica.view, replica.view.records["z"])
 
-    task = asyncio.create_task(others())
-    await asyncio.sleep(0)
-    found = await replica.resolutions.in_turn(replica.view, replica.view.records["z"])
-    task.cancel()
-
-    assert turns > 2
+    assert them.turns > 2
     assert found.body == other.of("z").body
 
 

@@ -48,17 +48,20 @@ class Proxy:
     """Serves `/proxy/{host}:{port}/mcp`. Without `outgoing` it says that it does not.
 
     What it reaches is what a registered agent announced, and there only `/mcp`; it keeps nothing and retries nothing.
-    `under_way` counts the calls that are being passed on.
     """
 
     def __init__(self, addresses: Addresses, outgoing: Outgoing | None, passing: Passing) -> None:
         self._addresses = addresses
         self._outgoing = outgoing
         self._passing = passing
-        self.under_way = 0
         self._each: Counter[str] = Counter()
         self._closing = asyncio.Event()
         self.routes = [Route("/proxy/{target:path}", self, methods=["GET", "POST"])]
+
+    @property
+    def under_way(self) -> int:
+        """How many calls are being passed on."""
+        return self._each.total()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one call on."""
@@ -84,12 +87,10 @@ class Proxy:
 
     @contextlib.contextmanager
     def _counted(self, url: str) -> Iterator[None]:
-        self.under_way += 1
         self._each[url] += 1
         try:
             yield
         finally:
-            self.under_way -= 1
             self._each[url] -= 1
             if not self._each[url]:
                 del self._each[url]
