@@ -91,7 +91,7 @@ END
     cat <<END
 sentinel auth-pass mesh $PASSWORD
 sentinel down-after-milliseconds mesh ${DOWN_AFTER_MS:-5000}
-sentinel failover-timeout mesh 30000
+sentinel failover-timeout mesh 10000
 sentinel parallel-syncs mesh 1
 END
 } >sentinel.conf.new
