@@ -163,13 +163,17 @@ def test_heartbeat_updates_all_tools(replica: Replica) -> None:
         def tell(date_service: Any = None) -> bool:
             return date_service is not None
 
-        wait_until(lambda: here.agent.state == "online", description="it is registered")
-        registered = httpx2.get(f"{replica.url}/agents/{here.agent.id}").json()
+        def shown() -> Any:
+            return httpx2.get(f"{replica.url}/agents/{here.agent.id}").json()
+
+        # Its first heartbeat is a change, too.
+        wait_until(lambda: shown().get("status") == "healthy", description="it is registered and alive")
+        registered = shown()
         register(replica, "dateservice-1", DATE | {"tags": TAGS})
 
         wait_until(tell, description="the one knows")
         assert provided(here, "greet", "date_service") == "dateservice-1"
-        now = httpx2.get(f"{replica.url}/agents/{here.agent.id}").json()
+        now = shown()
         assert (now["status"], now["resource_version"]) == ("healthy", registered["resource_version"])
 
 
