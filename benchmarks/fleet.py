@@ -20,7 +20,7 @@ from typing import Any
 
 import redis
 
-from registry.settings import SETTINGS
+from registry.config.settings import SETTINGS
 from registry.store.binary import find_server
 from registry.store.embedded import ARGUMENTS
 

@@ -7,13 +7,13 @@ from typing import Any
 import orjson
 
 from registry.cache.history import Entry
-from registry.environment import read_settings
+from registry.config.env import read_settings
+from registry.config.settings import Settings
 from registry.errors import VersionTooOld
 from registry.main import Registry, open_registry
 from registry.model.event import EventKind
 from registry.model.query import AgentQuery
 from registry.service.watching import Watcher, Watching
-from registry.settings import Settings
 
 
 class EventWatcher:

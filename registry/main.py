@@ -15,6 +15,7 @@ from registry.api.mesh.outgoing import Outgoing
 from registry.api.mesh.proxy import Proxy
 from registry.api.routes import Services, applications
 from registry.cache.feed import LOOK_EVERY, Feed
+from registry.config.settings import Settings, mask_url
 from registry.errors import RegistryError, StoreUnavailable
 from registry.loops import every
 from registry.server import Listener
@@ -40,7 +41,6 @@ from registry.service.showing import Showing
 from registry.service.sweeping import Sweeping
 from registry.service.watching import Watching
 from registry.service.wiring import Wiring
-from registry.settings import Settings, mask_url
 from registry.store.binary import find_server
 from registry.store.connection import Server, server_at, server_in_memory
 from registry.store.embedded import EmbeddedServer

@@ -6,11 +6,11 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from registry.cache.feed import Feed
+from registry.config.settings import Settings
 from registry.errors import StartupError
 from registry.main import open_server
 from registry.model.agent import Held
 from registry.model.archive import Heading, heading
-from registry.settings import Settings
 from registry.store.backups import Restored
 from registry.store.binary import find_server
 from registry.store.checkup import Diagnosis, Mended

@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 import redis
 
-from registry.settings import Settings
+from registry.config.settings import Settings
 from registry.store.connection import server_at
 from registry.store.store import Store
 from tests.support.docker_redis import DockerIsAwayError, docker_redis

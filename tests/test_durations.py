@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.durations import LONGEST, format_duration, parse_duration
+from registry.config.duration import LONGEST, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from registry.config.settings import Settings
 from registry.embedding import RegistryService
 from registry.errors import VersionTooOld
-from registry.settings import Settings
 from registry.store.agents import Registration
 from registry.store.connection import server_at
 from registry.store.store import Store

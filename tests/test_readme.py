@@ -16,8 +16,8 @@ from registry import errors
 from registry.api.openapi import endpoints
 from registry.api.problems import status_of
 from registry.api.queries import AGENTS, CAPABILITIES
+from registry.config.settings import SETTINGS, Settings
 from registry.errors import RegistryError
-from registry.settings import SETTINGS, Settings
 from tests.support.eventually import wait_until
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer

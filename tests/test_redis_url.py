@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.redis_url import RedisUrl, parse_redis_url
+from registry.config.redis_url import RedisUrl, parse_redis_url
 
 OURS, ODD, THEIRS = "p", "p@s", "sp"
 

@@ -12,9 +12,9 @@ from types import MappingProxyType
 import platformdirs
 import pytest
 
-from registry.environment import read_settings
+from registry.config.env import read_settings
+from registry.config.settings import SETTINGS, Secret, Settings, Thresholds, mask_url
 from registry.errors import StartupError
-from registry.settings import SETTINGS, Secret, Settings, Thresholds, mask_url
 
 KEY = "dev-key-32-bytes-change-in-prod!"
 BUILT_IN = {

@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.api.problems import problem
+from registry.config.settings import Secret
 from registry.errors import NotReady, RegistryError, Unauthorized
-from registry.settings import Secret
 from registry.telemetry.logs import get_logger
 from registry.telemetry.metrics import Metrics
 

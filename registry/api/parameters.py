@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Scope
 
-from registry.durations import parse_duration
+from registry.config.duration import parse_duration
 from registry.errors import Detail, MalformedRequest
 
 Given = Mapping[str, Sequence[str]]

@@ -27,6 +27,7 @@ from registry.api.mesh.schemas import SchemaRoutes
 from registry.api.openapi import endpoints, openapi
 from registry.api.paths import Paths
 from registry.api.tools import ToolRoutes
+from registry.config.settings import Secret
 from registry.service.auditing import Auditing
 from registry.service.canonicals import Canonicals
 from registry.service.discovery import Discovery
@@ -40,7 +41,6 @@ from registry.service.registration import Registrations
 from registry.service.selecting import Selecting
 from registry.service.watching import Watching
 from registry.service.wiring import Wiring
-from registry.settings import Secret
 from registry.telemetry.metrics import Metrics
 
 

@@ -13,8 +13,8 @@ import orjson
 
 import registry
 from registry.command.caller import Caller, CallFailed
+from registry.config.settings import SETTINGS
 from registry.errors import StartupError
-from registry.settings import SETTINGS
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 6.0  # a replica takes 5 at most

@@ -18,7 +18,7 @@ from registry.errors import StartupError
 @click.option("--log-level", help="debug, info, warning or error. [LOG_LEVEL]")
 def serve(host: str | None, port: int | None, redis_url: str | None, log_level: str | None) -> None:
     """Run one replica of the registry until it is told to stop."""
-    from registry.environment import read_settings
+    from registry.config.env import read_settings
     from registry.telemetry.logs import configure_logs, get_logger
 
     try:

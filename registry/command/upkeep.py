@@ -14,7 +14,7 @@ import click
 from registry.errors import RegistryError, StartupError
 
 if TYPE_CHECKING:
-    from registry.settings import Settings
+    from registry.config.settings import Settings
     from registry.store.checkup import Diagnosis
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
@@ -111,7 +111,7 @@ def _described(found: "Diagnosis") -> Iterable[str]:
 
 
 def _settings(redis_url: str | None) -> "Settings":
-    from registry.environment import read_settings
+    from registry.config.env import read_settings
     from registry.telemetry.logs import configure_logs
 
     try:

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
 from registry.model.wire import rfc3339
-from registry.settings import Settings
 from registry.store.vitals import Hold, Signs, Vitals
 from registry.telemetry.logs import get_logger
 

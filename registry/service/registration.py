@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
+from registry.config.settings import Settings, Thresholds
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import read_profile
 from registry.model.registration import Registration
 from registry.service.constraints import constraint
 from registry.service.edges import MOST_EDGES, Edge, Edges
 from registry.service.security import SecurityContexts
-from registry.settings import Settings, Thresholds
 from registry.store import agents as store
 
 _ENTITY_TAG = re.compile(r'(?:W/)?"(\d+)"|(\d+)')

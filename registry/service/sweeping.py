@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
-from registry.settings import Settings
 from registry.store.leader import Leadership, Lock
 from registry.store.sweeps import Cursor, StaleEpochError, Sweeps, Swept
 from registry.telemetry.logs import get_logger

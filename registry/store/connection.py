@@ -12,8 +12,8 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
 
+from registry.config.redis_url import Node, RedisUrl, parse_redis_url
 from registry.errors import StartupError, StoreUnavailable
-from registry.redis_url import Node, RedisUrl, parse_redis_url
 from registry.store.keys import Keys
 from registry.store.locator import Ask, ClusterLocator, Locator, SentinelLocator
 from registry.store.scripts import Command

@@ -10,7 +10,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from registry.redis_url import Node
+from registry.config.redis_url import Node
 from registry.store.scripts import Command
 from registry.telemetry.logs import get_logger
 

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 from datetime import timedelta
 
-from registry.settings import Settings
+from registry.config.settings import Settings
 from registry.store.agents import Agents
 from registry.store.backups import Backups
 from registry.store.bell import Bell

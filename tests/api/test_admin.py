@@ -7,7 +7,7 @@ import httpx2
 import pytest
 import redis
 
-from registry.settings import Secret
+from registry.config.settings import Secret
 from tests.support.calls import a_registration, beat, refusal, success
 from tests.support.eventually import async_wait_until
 from tests.support.in_process import in_process

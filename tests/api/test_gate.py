@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from registry.settings import Secret
+from registry.config.settings import Secret
 from tests.support.calls import JSON, a_registration, fields_of, refusal, register, success
 from tests.support.in_process import in_process
 

@@ -17,7 +17,7 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
-from registry.settings import Secret
+from registry.config.settings import Secret
 from tests.support.calls import JSON, a_registration, listed, refusal, register
 from tests.support.eventually import async_wait_until
 from tests.support.in_process import in_process

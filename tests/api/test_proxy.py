@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from registry.api.mesh import proxy
-from registry.notation import Secret
+from registry.config.types import Secret
 from tests.support.calls import a_registration
 from tests.support.eventually import async_wait_until
 from tests.support.in_process import in_process

@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from registry.notation import read_contexts, read_thresholds
+from registry.config.types import read_contexts, read_thresholds
 from tests.support.calls import a_registration, fields_of, listed, refusal, register, show
 from tests.support.in_process import in_process
 

@@ -14,7 +14,7 @@ from registry.client import (
     RegistryUnavailable,
     UnreadableAnswer,
 )
-from registry.settings import Secret
+from registry.config.settings import Secret
 from tests.client.calling_on import REGISTRATION, asking_first, done, http, ids, refused, state_of
 from tests.support.canned import CannedServer, canned, json_of
 from tests.support.eventually import async_wait_until

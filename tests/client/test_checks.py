@@ -7,9 +7,9 @@ import pytest
 from registry.client import InvalidData, RegistryClient, SecurityValidationError
 from registry.client.checks import body_bytes, check_id, check_registration, check_registrations
 from registry.client.conduct import SECURITY_CONTEXTS
+from registry.config.settings import Settings
 from registry.model.registration import read_registration
 from registry.service.security import SecurityContexts
-from registry.settings import Settings
 from tests.client.calling_on import REGISTRATION
 
 

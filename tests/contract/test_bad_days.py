@@ -9,9 +9,9 @@ import httpx2
 import pytest
 import redis
 
+from registry.config.settings import Settings
 from registry.errors import StartupError
 from registry.main import open_registry
-from registry.settings import Settings
 from tests.support.eventually import async_wait_until
 from tests.support.in_process import in_process
 from tests.support.redis_server import RedisServer

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from registry.settings import Settings
+from registry.config.settings import Settings
 from registry.store.agents import Registration
 from registry.store.connection import server_at
 from registry.store.store import Store

@@ -13,10 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from registry.cache.feed import Feed
 from registry.cache.view import View
+from registry.config.settings import Settings
 from registry.errors import StaleVersion, UnknownAgent
 from registry.model.agent import read_profile
 from registry.model.change import Change
-from registry.settings import Settings
 from registry.store.agents import Mode, Registration
 from registry.store.connection import server_at
 from registry.store.store import Store

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from registry.durations import parse_duration
+from registry.config.duration import parse_duration
 from tests.support.source import ROOT
 
 COMPOSE = ROOT / "compose.yaml"

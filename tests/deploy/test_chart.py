@@ -10,7 +10,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from deploy.tools.manifests import KUBERNETES, NAMESPACE, Refused, lint, manifests, render, values_of
-from registry.environment import read_settings
+from registry.config.env import read_settings
 from tests.deploy.objects import REDIS, REGISTRY, Object, by_name, environ_of, named, overlay, registry
 
 pytestmark = pytest.mark.skipif(

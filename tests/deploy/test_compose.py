@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from registry.environment import read_settings
-from registry.settings import SETTINGS
+from registry.config.env import read_settings
+from registry.config.settings import SETTINGS
 from registry.store.embedded import ARGUMENTS
 from tests.deploy.files import COMPOSE, HAPROXY, compose, environment_of, options, seconds, service, stages
 from tests.support.replica import STOP_SECONDS

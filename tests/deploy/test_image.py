@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from registry.environment import read_settings
-from registry.settings import SETTINGS
+from registry.config.env import read_settings
+from registry.config.settings import SETTINGS
 from tests.deploy.files import DOCKERFILE, health_command, stages
 from tests.support.ports import free_port
 from tests.support.replica import Replica

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from registry.api.openapi import endpoints
 from registry.command import main
-from registry.environment import read_settings
-from registry.redis_url import parse_redis_url
-from registry.settings import SETTINGS, Settings
+from registry.config.env import read_settings
+from registry.config.redis_url import parse_redis_url
+from registry.config.settings import SETTINGS, Settings
 from registry.store.embedded import ARGUMENTS
 from tests.deploy.files import environment_of, service, stages
 from tests.deploy.hosts import SCRIPT

@@ -7,8 +7,8 @@ import pytest
 
 from registry import errors
 from registry.api.openapi import endpoints
+from registry.config.settings import SETTINGS
 from registry.errors import RegistryError
-from registry.settings import SETTINGS
 from registry.store.trouble import REASONS
 from tests.support.source import ROOT
 

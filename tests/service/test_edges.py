@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.cache.feed import Feed
+from registry.config.settings import Settings
 from registry.errors import StoreUnavailable, UnprocessableRequest
 from registry.model.agent import Agent
 from registry.service import edges as edges_module
 from registry.service.cycles import cycles
 from registry.service.edges import LONGEST_CHAIN, MOST_EDGES, Edge, Edges, check
-from registry.settings import Settings
 from registry.store.agents import Registered, Registration
 from registry.store.connection import server_at
 from registry.store.store import Store

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import redis
 
+from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
 from registry.service.sweeping import Sweeping
-from registry.settings import Settings
 from registry.store.agents import Registration
 from registry.store.connection import server_at
 from registry.store.store import Store

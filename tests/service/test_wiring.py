@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from registry.cache.feed import Feed
+from registry.config.settings import Settings
 from registry.model.registration import read_registration
 from registry.service.discovery import Discovery
 from registry.service.edges import Edges
@@ -18,7 +19,6 @@ from registry.service.registration import Registrations
 from registry.service.resolution import Resolutions
 from registry.service.rules import RuleBook
 from registry.service.wiring import Wiring
-from registry.settings import Settings
 from registry.store.store import Store
 
 

@@ -12,8 +12,8 @@ import httpx2
 import pytest
 import redis
 
+from registry.config.settings import Settings
 from registry.errors import StartupError, StoreUnavailable
-from registry.settings import Settings
 from registry.store.connection import server_at
 from registry.store.link import Link
 from registry.store.scripts import lua_folder

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import redis
 
+from registry.config.settings import Settings
 from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
-from registry.settings import Settings
 from registry.store.agents import Agents, Drained, Registered, Registration, StaleNumberError
 from registry.store.connection import server_at
 from registry.store.keys import Keys

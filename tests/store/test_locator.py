@@ -10,9 +10,9 @@ import redis
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from registry.config.redis_url import Node
+from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
-from registry.redis_url import Node
-from registry.settings import Settings
 from registry.store.agents import Registration
 from registry.store.connection import server_at
 from registry.store.keys import Keys

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 import redis
 
+from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
-from registry.settings import Settings
 from registry.store.agents import Registration
 from registry.store.connection import Server, server_at, server_in_memory
 from registry.store.keys import Keys

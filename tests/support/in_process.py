@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx2
 
+from registry.config.settings import Settings
 from registry.main import open_registry
-from registry.settings import Settings
 from tests.support.eventually import async_wait_until
 
 

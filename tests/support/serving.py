@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx2
 
+from registry.config.settings import Settings
 from registry.main import Registry, open_registry
 from registry.server import Listener
-from registry.settings import Settings
 from tests.support.eventually import async_wait_until
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from registry.environment import read_settings
+from registry.config.env import read_settings
 from registry.telemetry import configure_logs, get_logger
 
 LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "redis")

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from registry.durations import parse_duration
-from registry.notation import (
+from registry.config.duration import parse_duration
+from registry.config.types import (
     HALF,
     Percent,
     Secret,

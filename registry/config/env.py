@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from registry.config.settings import SETTINGS, Settings
+from registry.config.types import Secret, Setting, mask_all, write_value
 from registry.errors import StartupError
-from registry.notation import Secret, Setting, mask_all, write_value
-from registry.settings import SETTINGS, Settings
 
 # What Kubernetes puts into every pod beside a Service called `registry` or `registry-…`.
 _SERVICE_LINK: Final = re.compile(
