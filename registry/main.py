@@ -15,9 +15,9 @@ from registry.api.mesh.outgoing import Outgoing
 from registry.api.mesh.proxy import Proxy
 from registry.api.routes import Services, applications
 from registry.cache.feed import LOOK_EVERY, Feed
+from registry.concurrency.periodic import every
 from registry.config.settings import Settings, mask_url
 from registry.errors import RegistryError, StoreUnavailable
-from registry.loops import every
 from registry.server import Listener
 from registry.service.addresses import Addresses
 from registry.service.auditing import Auditing

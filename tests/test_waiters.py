@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from registry.waiters import Waiters
+from registry.concurrency.timeouts import Waiters
 
 
 class OverdueError(Exception):

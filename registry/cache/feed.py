@@ -8,11 +8,11 @@ from typing import Protocol
 
 from registry.cache.trail import Trail
 from registry.cache.view import View
+from registry.concurrency.timeouts import Waiters
 from registry.errors import NotReady, RegistryError, StoreUnavailable
 from registry.model.agent import Held
 from registry.model.change import Change, Position, Pulled
 from registry.telemetry.logs import get_logger
-from registry.waiters import Waiters
 
 log = get_logger(__name__)
 

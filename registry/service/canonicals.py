@@ -9,9 +9,9 @@ from typing import Any, Final
 import orjson
 
 from registry.cache.view import View
+from registry.concurrency.cooperative import in_turns
 from registry.model.agent import Agent
 from registry.service.discovery import NEWEST, Discovery
-from registry.service.turns import in_turns
 
 # What a spec with a schema in it has in it.
 _MARK: Final = b'SchemaCanonical"'

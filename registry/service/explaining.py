@@ -9,12 +9,12 @@ from typing import Any, Final
 import orjson
 
 from registry.cache.view import Record, View
+from registry.concurrency.cooperative import in_turns
 from registry.model.agent import Agent
 from registry.model.resolution import Pick, Ranking, Resolution
 from registry.service.cycles import cycles
 from registry.service.discovery import Discovery, Freshness, record_of
 from registry.service.resolution import Resolutions
-from registry.service.turns import in_turns
 from registry.store.wires import Wires
 
 # Of the candidates for one dependency, so many that will do are shown, and so many that will not; of those for all

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from registry.cache.view import View
+from registry.concurrency.lru import Bounded
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.resolution import Ranking
-from registry.service.bounded import Bounded
 from registry.service.cycles import circles_and_depths
 from registry.service.providers import Wanted, rank
 from registry.service.rules import PLAIN, RuleBook, Rules

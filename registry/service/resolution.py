@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 
 from registry.cache.view import Record, View
+from registry.concurrency.cooperative import in_turns
 from registry.model.agent import Agent, Dependency
 from registry.model.flat_answer import flat_body
 from registry.model.resolution import Pick, Provider, Ranking, Resolution
@@ -15,7 +16,6 @@ from registry.service.loads import Loads
 from registry.service.rankings import Rankings
 from registry.service.strategies import Asking, choose
 from registry.service.toolsets import Toolsets
-from registry.service.turns import in_turns
 
 _MOST_TURNS: Final = 1024
 # Bytes of a key that blake2b takes.

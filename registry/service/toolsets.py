@@ -6,11 +6,11 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from registry.cache.view import Record, View
+from registry.concurrency.lru import Bounded
 from registry.model.agent import ABSENT, Agent, Capability, Dependency, Profile, Sought
 from registry.model.flat_answer import LARGEST, Wants, provider_entry, provider_resolution, tool_entry, tool_resolutions
 from registry.model.llm import BEST_MATCH, Filter, read_filter, read_provider
 from registry.model.resolution import Provider
-from registry.service.bounded import Bounded
 from registry.service.providers import Wanted
 from registry.service.rankings import Rankings
 

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from registry.concurrency.timeouts import Waiters
 from registry.errors import Outcome, StoreUnavailable
-from registry.waiters import Waiters
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,6 +1,6 @@
 """What is kept has a bound, whatever it weighs."""
 
-from registry.service.bounded import Bounded
+from registry.concurrency.lru import Bounded
 
 
 def test_what_was_not_used_for_longest_goes_first() -> None:

@@ -2,7 +2,7 @@
 
 import time
 
-from registry.service.turns import in_turns
+from registry.concurrency.cooperative import in_turns
 from tests.support.others import others
 
 
