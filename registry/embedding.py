@@ -11,7 +11,7 @@ from registry.config.env import read_settings
 from registry.config.settings import Settings
 from registry.errors import VersionTooOld
 from registry.main import Registry, open_registry
-from registry.model.event import EventKind
+from registry.model.encoding.watch_event import EventKind
 from registry.model.query import AgentQuery
 from registry.service.watching import Watcher, Watching
 

@@ -10,7 +10,7 @@ from registry.config.settings import Settings
 from registry.errors import StartupError
 from registry.main import open_server
 from registry.model.agent import Held
-from registry.model.archive import Heading, heading
+from registry.model.encoding.backup import Heading, heading
 from registry.store.backups import Restored
 from registry.store.binary import find_server
 from registry.store.checkup import Diagnosis, Mended

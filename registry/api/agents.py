@@ -18,8 +18,8 @@ from registry.api.paths import Methods
 from registry.api.problems import body_of
 from registry.api.queries import capability_query, freshness
 from registry.errors import Detail, RegistryError, UnprocessableRequest
-from registry.model.registration import read_registration
-from registry.model.wire import rfc3339
+from registry.model.encoding.agent_json import rfc3339
+from registry.model.registration.parse import read_registration
 from registry.service.discovery import Discovery, Sight
 from registry.service.liveness import Liveness
 from registry.service.registration import Registrations

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import orjson
 from starlette.responses import Response
 
-from registry.model.wire import capability_document
+from registry.model.encoding.agent_json import capability_document
 from registry.service.answers import body_of
 from registry.service.discovery import Found, Listing, Search
 

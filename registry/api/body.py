@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope
 
 from registry.api.parameters import parameters
 from registry.errors import Detail, MalformedRequest, RequestTooLarge, UnsupportedMediaType
-from registry.model.document import read_document
+from registry.model.validation.json_body import read_document
 
 LIMIT = 1024 * 1024
 

@@ -14,10 +14,10 @@ from registry.api.parameters import Given, boolean, joined, one, parameters, ref
 from registry.api.queries import freshness
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import Dependency
-from registry.model.batched import dependency_schema
-from registry.model.forms import DependencyForm
-from registry.model.problems import written
-from registry.model.rules import read_rule
+from registry.model.registration.schema import DependencyForm
+from registry.model.registration.tools_format import dependency_schema
+from registry.model.validation.errors import written
+from registry.model.validation.schema_errors import read_rule
 from registry.service.discovery import Freshness
 from registry.service.explaining import Explained, Explaining
 from registry.service.selecting import Selecting

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from registry import __version__
 from registry.api.answers import answer, timestamp
-from registry.model.wire import rfc3339
+from registry.model.encoding.agent_json import rfc3339
 from registry.service.liveness import Liveness
 from registry.service.overview import Overview
 from registry.telemetry.metrics import CONTENT_TYPE, Metrics

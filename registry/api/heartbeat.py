@@ -15,8 +15,8 @@ from registry.api.body import object_in, read_body
 from registry.api.mesh.heartbeat import FlatHeartbeats
 from registry.errors import Detail, UnprocessableRequest
 from registry.model.agent import ABSENT
+from registry.model.encoding.agent_json import rfc3339
 from registry.model.flat import MARKS, is_flat
-from registry.model.wire import rfc3339
 from registry.service.wiring import Wiring
 
 _PATHS = ("/heartbeat", "/mcp/tools/heartbeat")

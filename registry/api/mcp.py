@@ -17,7 +17,7 @@ from registry.api.parameters import bad
 from registry.api.problems import body_of
 from registry.api.tools import Call
 from registry.errors import InvalidRequest, NotInstalled, StoreUnavailable
-from registry.model.document import read_document
+from registry.model.validation.json_body import read_document
 
 if TYPE_CHECKING:
     from registry.api.mcp_server import McpServer

@@ -7,7 +7,7 @@ import orjson
 from registry import __version__
 from registry.api.heartbeat import HEARTBEAT_SCHEMA
 from registry.api.tools import TOOLS
-from registry.model.registration import registration_schema
+from registry.model.registration.parse import registration_schema
 
 _ERROR = {
     "type": "object",

@@ -24,7 +24,7 @@ from registry.api.parameters import (
     whole,
 )
 from registry.errors import Detail, UnprocessableRequest
-from registry.model.labels import Selector, read_selector
+from registry.model.label_selector import Selector, read_selector
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery import Freshness, Page
 

@@ -17,7 +17,7 @@ from registry.api.heartbeat import HEARTBEAT_SCHEMA, Heartbeats
 from registry.api.parameters import refuse_unknown
 from registry.api.queries import discover_query
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
-from registry.model.registration import registration_schema
+from registry.model.registration.parse import registration_schema
 from registry.service.discovery import Discovery
 
 _TEXT = {"type": "string"}

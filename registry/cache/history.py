@@ -7,8 +7,8 @@ import msgspec
 
 from registry.model.agent import Agent, read_profile
 from registry.model.change import Change
-from registry.model.event import EventKind, Form, event_line
-from registry.model.wire import head, tail
+from registry.model.encoding.agent_json import head, tail
+from registry.model.encoding.watch_event import EventKind, Form, event_line
 
 Key = tuple[str, ...]
 

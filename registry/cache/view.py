@@ -8,7 +8,7 @@ import msgspec
 
 from registry.model.agent import STATUSES, Agent, Profile, Sought, Status, ToolTag
 from registry.model.change import Change, Position
-from registry.model.wire import head, tail
+from registry.model.encoding.agent_json import head, tail
 
 Key = TypeVar("Key", bound=Hashable)
 Index = dict[Key, dict[str, "Record"]]

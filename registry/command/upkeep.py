@@ -36,7 +36,7 @@ def backup(file: Path, redis_url: str | None) -> None:
     FILE is there whole or not at all. The registry may be busy meanwhile.
     """
     from registry.maintenance import take_backup
-    from registry.model.archive import write_lines
+    from registry.model.encoding.backup import write_lines
 
     settings = _settings(redis_url)
     top, agents = _run(take_backup(settings))
@@ -57,7 +57,7 @@ def restore(file: Path, redis_url: str | None) -> None:
     agent has its own timeout to send a heartbeat. Doing it twice is doing it once.
     """
     from registry.maintenance import restore as put_back
-    from registry.model.archive import ArchiveError, read_lines
+    from registry.model.encoding.backup import ArchiveError, read_lines
 
     settings = _settings(redis_url)
     try:

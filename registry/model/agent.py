@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from registry.model.forms import (
+from registry.model.registration.schema import (
     DEFAULT_NAMESPACE,
     DEFAULT_STABILITY,
     DEFAULT_VERSION,

@@ -15,9 +15,9 @@ from msgspec import Meta, Struct
 
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import Capability
-from registry.model.forms import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
 from registry.model.llm import LONGEST_WORD, MOST_WORDS, words_of
-from registry.model.registration import Registration
+from registry.model.registration.parse import Registration
+from registry.model.registration.schema import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
 
 MARKS: Final = ("name", "agent_type", "http_host", "http_port", "tools")
 """With any of these in it, the body of a heartbeat is a registration in flat form."""

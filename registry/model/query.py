@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from registry.model.labels import Selector
+from registry.model.label_selector import Selector
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import orjson
 
 from registry.cache.view import Record, View
 from registry.model.agent import Capability, Dependency
+from registry.model.encoding.agent_json import rfc3339
 from registry.model.resolution import Out, Pick, Ranking, Resolution
-from registry.model.wire import rfc3339
 from registry.service.discovery import NEWEST, Discovery
 from registry.service.explaining import explanation, most_traced
 from registry.service.resolution import Resolutions

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, NoReturn, TypeAlias
 from packaging.version import Version
 
 from registry.errors import Detail, MalformedRequest
-from registry.model.problems import shown
+from registry.model.validation.errors import shown
 
 MAX_LENGTH: Final = 256
 """Characters of a constraint or a version."""

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from registry.cache.history import Entry, Key
-from registry.model.event import EventKind
+from registry.model.encoding.watch_event import EventKind
 from registry.service.matching import Matcher
 
 Seen = tuple[EventKind, Entry]

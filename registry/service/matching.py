@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from registry.cache.history import Entry, Key
 from registry.cache.view import Record, View
 from registry.model.agent import Agent, Capability
-from registry.model.event import EventKind
+from registry.model.encoding.watch_event import EventKind
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service import fuzzy
 from registry.service.constraints import constraint

@@ -10,7 +10,7 @@ from typing import Any
 from registry.cache.feed import Feed
 from registry.errors import RegistryError, StartupError, StoreUnavailable
 from registry.model.agent import STATUSES, Status
-from registry.model.wire import rfc3339
+from registry.model.encoding.agent_json import rfc3339
 from registry.service.pulsing import Pulsing, hold_document, is_on, outage_document
 from registry.service.sweeping import Sweeping
 from registry.store.bell import Bell

@@ -8,7 +8,7 @@ from typing import Final
 from registry.config.settings import Settings, Thresholds
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import read_profile
-from registry.model.registration import Registration
+from registry.model.registration.parse import Registration
 from registry.service.constraints import constraint
 from registry.service.edges import MOST_EDGES, Edge, Edges
 from registry.service.security import SecurityContexts

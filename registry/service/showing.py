@@ -11,8 +11,8 @@ import orjson
 
 from registry.cache.view import Record, View
 from registry.model.agent import Agent, Capability, Dependency
+from registry.model.encoding.agent_json import document, rfc3339
 from registry.model.resolution import Pick, Resolution
-from registry.model.wire import document, rfc3339
 from registry.service.providers import Wanted
 from registry.service.rankings import Rankings
 from registry.service.resolution import Resolutions

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from registry.model.forms import Strategy
+from registry.model.registration.schema import Strategy
 from registry.model.resolution import Provider
 from registry.service.loads import MOST_ASKED
 

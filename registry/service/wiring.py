@@ -9,9 +9,9 @@ import orjson
 from registry.cache.feed import Feed
 from registry.cache.view import Record, View
 from registry.errors import Detail, StaleVersion, StoreUnavailable, UnprocessableRequest
-from registry.model.registration import Registration, read_registration
+from registry.model.encoding.agent_json import rfc3339
+from registry.model.registration.parse import Registration, read_registration
 from registry.model.resolution import Pick, Ranking, Resolution
-from registry.model.wire import rfc3339
 from registry.service.auditing import facts
 from registry.service.explaining import explanation
 from registry.service.liveness import Liveness

@@ -8,7 +8,7 @@ from registry.client import InvalidData, RegistryClient, SecurityValidationError
 from registry.client.checks import body_bytes, check_id, check_registration, check_registrations
 from registry.client.conduct import SECURITY_CONTEXTS
 from registry.config.settings import Settings
-from registry.model.registration import read_registration
+from registry.model.registration.parse import read_registration
 from registry.service.security import SecurityContexts
 from tests.client.calling_on import REGISTRATION
 

@@ -15,7 +15,7 @@ from registry.cache.feed import Feed
 from registry.errors import VersionTooOld
 from registry.model.agent import Agent, Status
 from registry.model.change import Change
-from registry.model.labels import Selector
+from registry.model.label_selector import Selector
 from registry.model.query import AgentQuery
 from registry.service import watching
 from registry.service.watching import Watcher, Watching

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from registry.model.agent import Held
-from registry.model.archive import ArchiveError, heading, read_lines, write_lines
+from registry.model.encoding.backup import ArchiveError, heading, read_lines, write_lines
 from tests.support.builders import an_agent
 
 AGENTS = [

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UnprocessableRequest
-from registry.model.registration import Registration, read_registration
+from registry.model.registration.parse import Registration, read_registration
 
 GREET: dict[str, Any] = {
     "function_name": "greet",

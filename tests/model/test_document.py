@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidRequest, MalformedRequest, UnprocessableRequest
-from registry.model.document import MAX_DEPTH, read_document
+from registry.model.validation.json_body import MAX_DEPTH, read_document
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
 READ = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from registry.errors import MalformedRequest, UnprocessableRequest
 from registry.model.agent import Profile, read_profile
 from registry.model.flat import MARKS, is_flat, read_flat
-from registry.model.registration import read_registration
+from registry.model.registration.parse import read_registration
 
 BASE: dict[str, Any] = {
     "agent_id": "x-1",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import MalformedRequest
-from registry.model.labels import MAX_LENGTH, MAX_REQUIREMENTS, Selector, read_selector
+from registry.model.label_selector import MAX_LENGTH, MAX_REQUIREMENTS, Selector, read_selector
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
 # By text: what Kubernetes' own parser makes of it (selector_test.go of apimachinery), written the canonical way.

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import UnprocessableRequest
-from registry.model.document import read_document
-from registry.model.registration import (
+from registry.model.registration.parse import (
     CapabilityForm,
     Registration,
     RegistrationForm,
     read_registration,
     registration_schema,
 )
-from registry.model.rules import read_rule
+from registry.model.validation.json_body import read_document
+from registry.model.validation.schema_errors import read_rule
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
 README_BODY = {

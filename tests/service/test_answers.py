@@ -12,7 +12,7 @@ from registry.cache.history import Entry, History
 from registry.cache.view import View
 from registry.model.agent import Agent
 from registry.model.change import Position
-from registry.model.labels import read_selector
+from registry.model.label_selector import read_selector
 from registry.model.query import AgentQuery
 from registry.service import answers
 from registry.service.answers import Answer, Answers, body_of

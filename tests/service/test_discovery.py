@@ -12,7 +12,7 @@ from registry.cache.feed import Feed
 from registry.cache.view import Record, View
 from registry.errors import MalformedRequest, NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
 from registry.model.agent import Agent
-from registry.model.labels import Selector
+from registry.model.label_selector import Selector
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery import Discovery, Freshness, Known, Listing, Page
 from registry.store.agents import Agents, Heard

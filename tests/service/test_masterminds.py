@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.model.forms import DEFAULT_VERSION
+from registry.model.registration.schema import DEFAULT_VERSION
 from registry.service.masterminds import constraint, order
 
 TABLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "versions.json").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from registry.cache.view import View
 from registry.errors import MalformedRequest
 from registry.model.agent import STATUSES, Agent
 from registry.model.change import Change, Position
-from registry.model.labels import read_selector
+from registry.model.label_selector import read_selector
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.matching import CapabilitySearch, Matcher
 from tests.support.builders import an_agent

@@ -9,7 +9,7 @@ from registry.config.settings import Settings
 from registry.config.types import read_contexts, read_thresholds
 from registry.errors import UnprocessableRequest
 from registry.model.flat import read_flat
-from registry.model.registration import read_registration
+from registry.model.registration.parse import read_registration
 from registry.service.edges import Edges
 from registry.service.registration import Registrations
 from registry.store.agents import Agents, Registered, Registration

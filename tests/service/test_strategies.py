@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from registry.model.forms import Strategy
+from registry.model.registration.schema import Strategy
 from registry.model.resolution import Provider
 from registry.service.strategies import Asking, choose
 

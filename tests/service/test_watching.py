@@ -8,7 +8,7 @@ import pytest
 
 from registry.cache.feed import Feed
 from registry.errors import VersionAhead, VersionTooOld
-from registry.model.labels import Selector
+from registry.model.label_selector import Selector
 from registry.model.query import AgentQuery
 from registry.service.watching import Watcher, Watching
 from tests.support.builders import a_change, an_agent

@@ -9,7 +9,7 @@ import orjson
 
 from registry.cache.feed import Feed
 from registry.config.settings import Settings
-from registry.model.registration import read_registration
+from registry.model.registration.parse import read_registration
 from registry.service.discovery import Discovery
 from registry.service.edges import Edges
 from registry.service.liveness import Liveness

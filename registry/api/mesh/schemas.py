@@ -10,7 +10,7 @@ from starlette.routing import Route
 from registry.api.answers import answer
 from registry.api.mesh.refusals import refusal
 from registry.api.parameters import parameters, whole
-from registry.model.wire import rfc3339
+from registry.model.encoding.agent_json import rfc3339
 from registry.service.canonicals import Canonical, Canonicals
 
 PARAMETERS = ("limit",)

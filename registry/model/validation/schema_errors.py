@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 import msgspec.inspect as types
 
-from registry.model.problems import Finding, Path, shown
+from registry.model.validation.errors import Finding, Path, shown
 
 
 @dataclass(frozen=True, slots=True)

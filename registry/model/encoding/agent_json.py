@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from registry.model.agent import Agent
-from registry.model.forms import DEFAULT_AGENT_TYPE, DEFAULT_STABILITY, DEFAULT_VERSION
+from registry.model.registration.schema import DEFAULT_AGENT_TYPE, DEFAULT_STABILITY, DEFAULT_VERSION
 
 
 @lru_cache(maxsize=4096)

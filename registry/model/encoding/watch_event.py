@@ -5,7 +5,7 @@ from typing import Literal
 
 import orjson
 
-from registry.model.wire import rfc3339
+from registry.model.encoding.agent_json import rfc3339
 
 EventKind = Literal["ADDED", "MODIFIED", "DELETED"]
 Form = Literal["ndjson", "sse"]

@@ -13,7 +13,7 @@ import msgspec
 import orjson
 
 from registry.errors import MalformedRequest
-from registry.model.problems import Finding, Path, refusal
+from registry.model.validation.errors import Finding, Path, refusal
 
 MAX_DEPTH = 64
 """How many lists and objects may stand inside each other, the outermost included."""

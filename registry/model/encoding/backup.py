@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from registry.model.agent import Agent, Held, Status, read_profile
-from registry.model.wire import rfc3339
+from registry.model.encoding.agent_json import rfc3339
 
 # Raised when an older release could not read the file, or would read something else from it.
 _FORMAT = 1

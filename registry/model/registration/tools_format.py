@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from registry.model.forms import (
+from registry.model.registration.schema import (
     DEFAULT_STABILITY,
     DEFAULT_VERSION,
     MAX_CAPABILITIES,
@@ -21,7 +21,7 @@ from registry.model.forms import (
     Weight,
     Word,
 )
-from registry.model.problems import Finding, shown
+from registry.model.validation.errors import Finding, shown
 
 
 class ToolForm(Struct, frozen=True, kw_only=True, gc=False):

@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, NoReturn, Self, get_args
 
 from registry.errors import Detail, MalformedRequest
-from registry.model.forms import LabelKey, LabelValue
-from registry.model.problems import shown, written
+from registry.model.registration.schema import LabelKey, LabelValue
+from registry.model.validation.errors import shown, written
 
 MAX_LENGTH: Final = 4_096
 """Characters of a selector."""

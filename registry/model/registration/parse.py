@@ -10,9 +10,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from registry.model.batched import BatchedForm, find_twice_said, is_batched, registration_schema, unbatched
-from registry.model.document import find_unfit
-from registry.model.forms import (
+from registry.model.registration.schema import (
     DEFAULT_AGENT_TYPE,
     DEFAULT_NAMESPACE,
     DEFAULT_SECURITY_CONTEXT,
@@ -23,8 +21,16 @@ from registry.model.forms import (
     DependencyForm,
     RegistrationForm,
 )
-from registry.model.problems import Finding, Path, refusal, shown, written
-from registry.model.rules import read_rule
+from registry.model.registration.tools_format import (
+    BatchedForm,
+    find_twice_said,
+    is_batched,
+    registration_schema,
+    unbatched,
+)
+from registry.model.validation.errors import Finding, Path, refusal, shown, written
+from registry.model.validation.json_body import find_unfit
+from registry.model.validation.schema_errors import read_rule
 
 __all__ = ["CapabilityForm", "Registration", "RegistrationForm", "read_registration", "registration_schema"]
 
