@@ -21,8 +21,8 @@ from typing import Any
 import redis
 
 from registry.config.settings import SETTINGS
-from registry.store.binary import find_server
-from registry.store.embedded import ARGUMENTS
+from registry.store.embedded.binary import find_server
+from registry.store.embedded.server import ARGUMENTS
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _START_SECONDS = 30.0

@@ -41,9 +41,9 @@ from registry.service.showing import Showing
 from registry.service.sweeping import Sweeping
 from registry.service.watching import Watching
 from registry.service.wiring import Wiring
-from registry.store.binary import find_server
-from registry.store.connection import Server, server_at, server_in_memory
-from registry.store.embedded import EmbeddedServer
+from registry.store.embedded.binary import find_server
+from registry.store.embedded.server import EmbeddedServer
+from registry.store.redis.connection import Server, server_at, server_in_memory
 from registry.store.store import Store
 from registry.store.sweeps import Swept
 from registry.telemetry.logs import get_logger

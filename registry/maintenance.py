@@ -11,11 +11,11 @@ from registry.errors import StartupError
 from registry.main import open_server
 from registry.model.agent import Held
 from registry.model.encoding.backup import Heading, heading
-from registry.store.backups import Restored
-from registry.store.binary import find_server
-from registry.store.checkup import Diagnosis, Mended
-from registry.store.connection import server_at
-from registry.store.embedded import running_at
+from registry.store.embedded.binary import find_server
+from registry.store.embedded.server import running_at
+from registry.store.integrity import Diagnosis, Mended
+from registry.store.redis.connection import server_at
+from registry.store.restore import Restored
 from registry.store.store import Store
 
 

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from registry.config.settings import Settings
-from registry.store.connection import server_at
+from registry.store.redis.connection import server_at
 from registry.store.store import Store
 from tests.support.docker_redis import DockerIsAwayError, docker_redis
 from tests.support.leaks import inconsistencies

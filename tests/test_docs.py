@@ -17,7 +17,7 @@ from registry.client.errors import ClientError
 from registry.errors import RegistryError
 from registry.model.resolution import STAGES
 from registry.store.keys import Keys
-from registry.store.trouble import REASONS
+from registry.store.redis.errors import REASONS
 from tests.support.replica import Replica
 from tests.support.shell import Shell
 from tests.test_readme import ROOT, blocks, table

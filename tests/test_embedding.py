@@ -11,7 +11,7 @@ from registry.config.settings import Settings
 from registry.embedding import RegistryService
 from registry.errors import VersionTooOld
 from registry.store.agents import Registration
-from registry.store.connection import server_at
+from registry.store.redis.connection import server_at
 from registry.store.store import Store
 from tests.support.builders import a_spec
 from tests.support.eventually import async_wait_until

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from registry.command.fleet import Round
     from registry.command.replicas import Replica
-    from registry.store.embedded import EmbeddedServer
+    from registry.store.embedded.server import EmbeddedServer
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415
@@ -62,8 +62,8 @@ def demo(*, count: int, rounds: Sequence[int], keep: bool) -> None:
 
 async def _run(console: "Console", count: int, rounds: Sequence[int], *, keep: bool) -> bool:
     """Show everything, and take back everything, whatever happens in between; tell whether all went well."""
-    from registry.store.binary import find_server
-    from registry.store.embedded import EmbeddedServer
+    from registry.store.embedded.binary import find_server
+    from registry.store.embedded.server import EmbeddedServer
 
     binary = find_server()
     if binary is None:

@@ -15,7 +15,7 @@ from registry.errors import RegistryError, StartupError
 
 if TYPE_CHECKING:
     from registry.config.settings import Settings
-    from registry.store.checkup import Diagnosis
+    from registry.store.integrity import Diagnosis
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415

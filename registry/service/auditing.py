@@ -14,7 +14,7 @@ from registry.service.explaining import explanation, most_traced
 from registry.service.resolution import Resolutions
 from registry.service.rules import PLAIN
 from registry.service.tags import tag_needs
-from registry.store.wires import TRACES, Wires
+from registry.store.resolution_store import TRACES, Wires
 
 Json = dict[str, Any]
 

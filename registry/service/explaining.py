@@ -15,7 +15,7 @@ from registry.model.resolution import Pick, Ranking, Resolution
 from registry.service.cycles import cycles
 from registry.service.discovery import Discovery, Freshness, record_of
 from registry.service.resolution import Resolutions
-from registry.store.wires import Wires
+from registry.store.resolution_store import Wires
 
 # Of the candidates for one dependency, so many that will do are shown, and so many that will not; of those for all
 # dependencies of an agent together, so many of each kind, or one for each where that is more.

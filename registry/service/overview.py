@@ -13,9 +13,9 @@ from registry.model.agent import STATUSES, Status
 from registry.model.encoding.agent_json import rfc3339
 from registry.service.pulsing import Pulsing, hold_document, is_on, outage_document
 from registry.service.sweeping import Sweeping
-from registry.store.bell import Bell
+from registry.store.change_notifier import Bell
 from registry.store.leader import Lock
-from registry.store.vitals import Signs, Vitals
+from registry.store.server_health import Signs, Vitals
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)

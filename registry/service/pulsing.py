@@ -7,7 +7,7 @@ from typing import Any
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
 from registry.model.encoding.agent_json import rfc3339
-from registry.store.vitals import Hold, Signs, Vitals
+from registry.store.server_health import Hold, Signs, Vitals
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)

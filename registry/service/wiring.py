@@ -18,7 +18,7 @@ from registry.service.liveness import Liveness
 from registry.service.registration import Registrations
 from registry.service.resolution import Resolutions
 from registry.store.agents import Agents
-from registry.store.wires import Wires
+from registry.store.resolution_store import Wires
 
 _WHOLE: Final = "This agent registered in flat form: what is new of it comes with all of that form"
 # How often an update is tried again because another one came first. Of those that come together one is done each time.

@@ -7,11 +7,11 @@ from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from registry.errors import StaleVersion, UnknownAgent
-from registry.store.batch import Batch
-from registry.store.carrying import carry_out
 from registry.store.codec import edges_sent
 from registry.store.keys import Keys, sent
-from registry.store.link import Link, checked
+from registry.store.redis.batcher import Batch
+from registry.store.redis.pipeline import Link, checked
+from registry.store.redis.retry import carry_out
 from registry.store.scripts import Call, Command, load_scripts
 
 Mode = Literal["beat", "keep", "note"]

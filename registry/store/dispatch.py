@@ -1,7 +1,7 @@
 """Whether jobs are handed out: one key for all replicas."""
 
 from registry.store.keys import Keys
-from registry.store.link import Link, checked
+from registry.store.redis.pipeline import Link, checked
 from registry.store.scripts import load_scripts
 
 

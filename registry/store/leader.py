@@ -5,7 +5,7 @@ from typing import NamedTuple
 import orjson
 
 from registry.store.keys import Keys, sent, told
-from registry.store.link import Link, checked
+from registry.store.redis.pipeline import Link, checked
 from registry.store.scripts import load_scripts
 
 

@@ -7,18 +7,18 @@ from datetime import timedelta
 
 from registry.config.settings import Settings
 from registry.store.agents import Agents
-from registry.store.backups import Backups
-from registry.store.bell import Bell
-from registry.store.changes import ChangeLog
-from registry.store.checkup import Checkup
-from registry.store.connection import Server
+from registry.store.change_log import ChangeLog
+from registry.store.change_notifier import Bell
 from registry.store.dispatch import Dispatch
+from registry.store.integrity import Checkup
 from registry.store.keys import Keys
 from registry.store.leader import Leadership
-from registry.store.link import Link
+from registry.store.redis.connection import Server
+from registry.store.redis.pipeline import Link
+from registry.store.resolution_store import Wires
+from registry.store.restore import Backups
+from registry.store.server_health import Vitals
 from registry.store.sweeps import Limits, Sweeps
-from registry.store.vitals import Vitals
-from registry.store.wires import Wires
 
 
 class Store:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from registry.errors import RegistryError
 from registry.store.keys import Keys, sent, told
-from registry.store.link import Link, checked
+from registry.store.redis.pipeline import Link, checked
 from registry.store.scripts import load_scripts
 
 # What one sweep call may carry; the script refuses more.

@@ -120,7 +120,7 @@ def test_a_terminal_shows_a_bar(directory: Path) -> None:
 
 def test_without_a_server_to_run_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas cannot share a store that lives inside one process."""
-    monkeypatch.setattr("registry.store.binary.find_server", lambda: None)
+    monkeypatch.setattr("registry.store.embedded.binary.find_server", lambda: None)
 
     result = CliRunner().invoke(main, ["demo"])
 

@@ -9,7 +9,7 @@ import redis
 
 from registry.config.settings import Settings
 from registry.store.agents import Registration
-from registry.store.connection import server_at
+from registry.store.redis.connection import server_at
 from registry.store.store import Store
 from tests.support.eventually import async_wait_until
 from tests.support.proxy import Proxy

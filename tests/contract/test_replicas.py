@@ -18,7 +18,7 @@ from registry.errors import StaleVersion, UnknownAgent
 from registry.model.agent import read_profile
 from registry.model.change import Change
 from registry.store.agents import Mode, Registration
-from registry.store.connection import server_at
+from registry.store.redis.connection import server_at
 from registry.store.store import Store
 from registry.store.sweeps import StaleEpochError
 from tests.support.builders import a_spec

@@ -14,7 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from registry.store.binary import find_server
+from registry.store.embedded.binary import find_server
 from tests.support.child import Child
 from tests.support.eventually import wait_until
 from tests.support.source import ROOT

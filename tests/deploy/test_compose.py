@@ -10,7 +10,7 @@ import pytest
 
 from registry.config.env import read_settings
 from registry.config.settings import SETTINGS
-from registry.store.embedded import ARGUMENTS
+from registry.store.embedded.server import ARGUMENTS
 from tests.deploy.files import COMPOSE, HAPROXY, compose, environment_of, options, seconds, service, stages
 from tests.support.replica import STOP_SECONDS
 from tests.support.source import ROOT

@@ -12,7 +12,7 @@ from registry.command import main
 from registry.config.env import read_settings
 from registry.config.redis_url import parse_redis_url
 from registry.config.settings import SETTINGS, Settings
-from registry.store.embedded import ARGUMENTS
+from registry.store.embedded.server import ARGUMENTS
 from tests.deploy.files import environment_of, service, stages
 from tests.deploy.hosts import SCRIPT
 from tests.deploy.objects import (

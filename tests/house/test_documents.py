@@ -9,7 +9,7 @@ from registry import errors
 from registry.api.openapi import endpoints
 from registry.config.settings import SETTINGS
 from registry.errors import RegistryError
-from registry.store.trouble import REASONS
+from registry.store.redis.errors import REASONS
 from tests.support.source import ROOT
 
 PARAMETER = re.compile(r"\{\w+\}")

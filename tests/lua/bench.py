@@ -12,9 +12,9 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from registry.store.connection import Server
 from registry.store.keys import Keys
-from registry.store.link import Link, checked
+from registry.store.redis.connection import Server
+from registry.store.redis.pipeline import Link, checked
 from registry.store.scripts import Value, load_scripts
 from tests.support.lua_headers import read_header
 

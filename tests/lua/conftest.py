@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from registry.store.connection import server_at, server_in_memory
+from registry.store.redis.connection import server_at, server_in_memory
 from tests.conftest import HasUrl
 from tests.lua.bench import Bench
 from tests.support.redis_server import RedisServer

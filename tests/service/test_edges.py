@@ -19,7 +19,7 @@ from registry.service import edges as edges_module
 from registry.service.cycles import cycles
 from registry.service.edges import LONGEST_CHAIN, MOST_EDGES, Edge, Edges, check
 from registry.store.agents import Registered, Registration
-from registry.store.connection import server_at
+from registry.store.redis.connection import server_at
 from registry.store.store import Store
 from tests.support.builders import a_spec, an_agent
 from tests.support.eventually import async_wait_until

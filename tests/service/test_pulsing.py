@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
 from registry.service.pulsing import Pulsing, hold_document, outage_document
+from registry.store.server_health import Hold, Signs
 from registry.store.store import Store
-from registry.store.vitals import Hold, Signs
 from tests.support.moments import no_outage, server_now
 
 QUIET = Signs(

@@ -12,7 +12,7 @@ from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
 from registry.service.sweeping import Sweeping
 from registry.store.agents import Registration
-from registry.store.connection import server_at
+from registry.store.redis.connection import server_at
 from registry.store.store import Store
 from registry.store.sweeps import Swept
 from tests.support.builders import a_spec

@@ -14,8 +14,8 @@ import redis
 
 from registry.config.settings import Settings
 from registry.errors import StartupError, StoreUnavailable
-from registry.store.connection import server_at
-from registry.store.link import Link
+from registry.store.redis.connection import server_at
+from registry.store.redis.pipeline import Link
 from registry.store.scripts import lua_folder
 from tests.support.certificates import Authority
 from tests.support.eventually import async_wait_until

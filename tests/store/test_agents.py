@@ -11,9 +11,9 @@ import redis
 from registry.config.settings import Settings
 from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
 from registry.store.agents import Agents, Drained, Registered, Registration, StaleNumberError
-from registry.store.connection import server_at
 from registry.store.keys import Keys
-from registry.store.link import Link
+from registry.store.redis.connection import server_at
+from registry.store.redis.pipeline import Link
 from registry.store.store import Store
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from registry.errors import StoreUnavailable
-from registry.store.batch import Batch
+from registry.store.redis.batcher import Batch
 
 
 class Wire:

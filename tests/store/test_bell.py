@@ -8,10 +8,10 @@ import pytest
 import redis
 
 from registry.store import bell as bell_module
-from registry.store.bell import Bell, Sound
-from registry.store.connection import Server, server_at, server_in_memory
+from registry.store.change_notifier import Bell, Sound
 from registry.store.keys import Keys
-from registry.store.link import Link
+from registry.store.redis.connection import Server, server_at, server_in_memory
+from registry.store.redis.pipeline import Link
 from tests.support.eventually import async_wait_until
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer

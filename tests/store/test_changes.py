@@ -10,10 +10,10 @@ from registry.errors import StoreUnavailable
 from registry.model.agent import Held
 from registry.model.change import Change, Position
 from registry.store.agents import Registration
-from registry.store.changes import ChangeLog
-from registry.store.connection import server_at
+from registry.store.change_log import ChangeLog
 from registry.store.keys import Keys
-from registry.store.link import Link
+from registry.store.redis.connection import server_at
+from registry.store.redis.pipeline import Link
 from registry.store.store import Store
 from tests.support.proxy import Proxy
 

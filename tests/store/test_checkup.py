@@ -4,7 +4,7 @@ import pytest
 import redis
 
 from registry.store.agents import Registration
-from registry.store.checkup import Diagnosis, Mended
+from registry.store.integrity import Diagnosis, Mended
 from registry.store.store import Store
 from tests.support.builders import a_spec
 

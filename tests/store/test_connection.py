@@ -7,8 +7,8 @@ import pytest
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from registry.errors import StartupError
-from registry.store.connection import server_at, server_in_memory
-from registry.store.link import Link
+from registry.store.redis.connection import server_at, server_in_memory
+from registry.store.redis.pipeline import Link
 from tests.support.redis_server import RedisServer
 
 

@@ -22,8 +22,8 @@ from structlog.testing import LogCapture
 
 from registry.errors import StartupError
 from registry.store import embedded
-from registry.store.binary import ServerBinary, find_server
-from registry.store.embedded import EmbeddedServer
+from registry.store.embedded.binary import ServerBinary, find_server
+from registry.store.embedded.server import EmbeddedServer
 from tests.support.child import Child
 from tests.support.eventually import async_wait_until, wait_until
 
@@ -31,8 +31,8 @@ REGISTRY = """
 import asyncio, sys
 from pathlib import Path
 from redis.asyncio import Redis
-from registry.store.binary import find_server
-from registry.store.embedded import EmbeddedServer
+from registry.store.embedded.binary import find_server
+from registry.store.embedded.server import EmbeddedServer
 
 async def main():
     server = EmbeddedServer(Path(sys.argv[1]), find_server())

@@ -6,10 +6,10 @@ import orjson
 import pytest
 import redis
 
-from registry.store.connection import server_at
 from registry.store.keys import Keys
 from registry.store.leader import Leadership, Lock
-from registry.store.link import Link
+from registry.store.redis.connection import server_at
+from registry.store.redis.pipeline import Link
 from tests.support.eventually import wait_until
 from tests.support.moments import server_now
 

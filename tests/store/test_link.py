@@ -14,9 +14,9 @@ import redis
 from redis.exceptions import ResponseError
 
 from registry.errors import StoreUnavailable
-from registry.store.connection import server_at
 from registry.store.keys import Keys
-from registry.store.link import Link, checked, judged
+from registry.store.redis.connection import server_at
+from registry.store.redis.pipeline import Link, checked, judged
 from registry.store.scripts import Call, load_scripts
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer

@@ -14,9 +14,9 @@ from registry.config.redis_url import Node
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
 from registry.store.agents import Registration
-from registry.store.connection import server_at
 from registry.store.keys import Keys
-from registry.store.locator import ClusterLocator, SentinelLocator
+from registry.store.redis.connection import server_at
+from registry.store.redis.primary_locator import ClusterLocator, SentinelLocator
 from registry.store.scripts import Command
 from registry.store.store import Store
 from tests.support.cluster import TwoNodes

@@ -10,8 +10,8 @@ import redis
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
 from registry.store.agents import Registration
-from registry.store.connection import Server, server_at, server_in_memory
 from registry.store.keys import Keys
+from registry.store.redis.connection import Server, server_at, server_in_memory
 from registry.store.store import Store
 from tests.support.redis_server import RedisServer
 

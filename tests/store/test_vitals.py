@@ -7,11 +7,11 @@ import pytest
 import redis
 
 from registry.store.agents import Registration
-from registry.store.connection import Server, server_at, server_in_memory
 from registry.store.keys import Keys
-from registry.store.link import Link
+from registry.store.redis.connection import Server, server_at, server_in_memory
+from registry.store.redis.pipeline import Link
+from registry.store.server_health import Findings, Hold, Vitals
 from registry.store.store import Store
-from registry.store.vitals import Findings, Hold, Vitals
 from tests.support.redis_server import RedisServer
 
 

@@ -28,7 +28,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the full dotted name of everything a file imports, wherever in it: `registry.store.link.Link`."""
+    """Yield the full dotted name of everything a file imports, wherever in it: `registry.store.redis.pipeline.Link`."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

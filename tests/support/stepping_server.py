@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from registry.store.binary import find_server
+from registry.store.embedded.binary import find_server
 from tests.support.redis_server import RedisServer
 
 _LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")

@@ -7,9 +7,9 @@ from typing import NamedTuple, Self
 from redis.exceptions import ResponseError
 
 from registry.store.keys import Keys
-from registry.store.link import Link, checked
+from registry.store.redis.errors import trouble
+from registry.store.redis.pipeline import Link, checked
 from registry.store.scripts import load_scripts
-from registry.store.trouble import trouble
 
 _OLDEST = (7, 0)
 

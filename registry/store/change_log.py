@@ -10,7 +10,7 @@ from registry.model.agent import Held
 from registry.model.change import Change, Position, Pulled
 from registry.store.codec import BadRecordError, agent_from, change_from, pairs, version_of
 from registry.store.keys import Keys, told
-from registry.store.link import Link, checked
+from registry.store.redis.pipeline import Link, checked
 from registry.store.scripts import load_scripts
 from registry.telemetry.logs import get_logger
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from registry.model.agent import Held
 from registry.store.codec import edges_sent
 from registry.store.keys import Keys, sent
-from registry.store.link import Link, checked
+from registry.store.redis.pipeline import Link, checked
 from registry.store.scripts import load_scripts
 
 # What one call may carry; the script refuses more.

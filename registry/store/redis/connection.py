@@ -15,9 +15,9 @@ from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, Res
 from registry.config.redis_url import Node, RedisUrl, parse_redis_url
 from registry.errors import StartupError, StoreUnavailable
 from registry.store.keys import Keys
-from registry.store.locator import Ask, ClusterLocator, Locator, SentinelLocator
+from registry.store.redis.errors import trouble
+from registry.store.redis.primary_locator import Ask, ClusterLocator, Locator, SentinelLocator
 from registry.store.scripts import Command
-from registry.store.trouble import trouble
 
 Connect = Callable[[], AbstractConnection]
 

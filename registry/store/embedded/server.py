@@ -25,7 +25,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from registry.errors import StartupError
-from registry.store.binary import ServerBinary
+from registry.store.embedded.binary import ServerBinary
 from registry.telemetry.logs import get_logger
 
 if sys.platform != "win32":

@@ -17,9 +17,9 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from registry.errors import Outcome, StoreUnavailable
-from registry.store.connection import is_stale, mistrust
+from registry.store.redis.connection import is_stale, mistrust
+from registry.store.redis.errors import WRONG_SERVER, checked, judged, trouble
 from registry.store.scripts import Call, Command
-from registry.store.trouble import WRONG_SERVER, checked, judged, trouble
 
 __all__ = ["Link", "checked", "judged", "trouble"]
 

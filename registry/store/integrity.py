@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from registry.store.codec import BadRecordError, agent_from, pairs, version_of
 from registry.store.keys import Keys, sent, told
-from registry.store.link import Link, checked
+from registry.store.redis.pipeline import Link, checked
 from registry.store.scripts import load_scripts
 
 _SCAN = 500

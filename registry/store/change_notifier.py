@@ -8,7 +8,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from registry.store.keys import Keys
-from registry.store.trouble import trouble
+from registry.store.redis.errors import trouble
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from registry.errors import StoreUnavailable
-from registry.store.link import Link, judged
+from registry.store.redis.errors import ELSEWHERE
+from registry.store.redis.pipeline import Link, judged
 from registry.store.scripts import Call
-from registry.store.trouble import ELSEWHERE
 
 
 async def carry_out(link: Link, calls: Sequence[Call], repeat: Sequence[bool], *, acks: int) -> list[Any]:

@@ -6,9 +6,9 @@ from itertools import chain
 from typing import Any
 
 from registry.errors import StoreUnavailable
-from registry.store.batch import Batch
 from registry.store.keys import Keys
-from registry.store.link import Link, checked, judged
+from registry.store.redis.batcher import Batch
+from registry.store.redis.pipeline import Link, checked, judged
 from registry.store.scripts import Call, Command, load_scripts
 
 # A slice of a large read: big enough to be quick, small enough that nobody behind it waits.
