@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from registry.cache.history import Entry
+from registry.cache.change_buffer import Entry
 from registry.config.env import read_settings
 from registry.config.settings import Settings
 from registry.errors import VersionTooOld

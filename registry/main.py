@@ -14,7 +14,7 @@ from registry.api.mesh.headers import Passing
 from registry.api.mesh.outgoing import Outgoing
 from registry.api.mesh.proxy import Proxy
 from registry.api.routes import Services, applications
-from registry.cache.feed import LOOK_EVERY, Feed
+from registry.cache.reflector import LOOK_EVERY, Feed
 from registry.concurrency.periodic import every
 from registry.config.settings import Settings, mask_url
 from registry.errors import RegistryError, StoreUnavailable

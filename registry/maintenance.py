@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.config.settings import Settings
 from registry.errors import StartupError
 from registry.main import open_server

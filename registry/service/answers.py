@@ -4,7 +4,7 @@ from bisect import bisect_right, insort
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from registry.cache.history import History
+from registry.cache.change_buffer import History
 from registry.cache.view import Record, View
 from registry.model.query import AgentQuery
 from registry.service.matching import Matcher

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.cache.view import Record, View
 from registry.errors import NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
 from registry.model.agent import Capability

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from dataclasses import replace
 from typing import Final, NoReturn
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.cache.view import View
 from registry.errors import Detail, StoreUnavailable, UnprocessableRequest
 from registry.service.cycles import Edges as Graph

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from registry.cache.history import Entry, Key
+from registry.cache.change_buffer import Entry, Key
 from registry.model.encoding.watch_event import EventKind
 from registry.service.matching import Matcher
 

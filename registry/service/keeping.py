@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.cache.view import View
 from registry.errors import NotReady, StoreUnavailable
 from registry.model.resolution import Resolution

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from registry.cache.history import Entry, Key
+from registry.cache.change_buffer import Entry, Key
 from registry.cache.view import Record, View
 from registry.model.agent import Agent, Capability
 from registry.model.encoding.watch_event import EventKind

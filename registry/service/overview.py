@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.errors import RegistryError, StartupError, StoreUnavailable
 from registry.model.agent import STATUSES, Status
 from registry.model.encoding.agent_json import rfc3339

@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from registry.cache.feed import Feed
-from registry.cache.history import Entry
+from registry.cache.change_buffer import Entry
+from registry.cache.reflector import Feed
 from registry.cache.view import Record
 from registry.errors import NotReady, VersionAhead, VersionTooOld
 from registry.model.query import AgentQuery

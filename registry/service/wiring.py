@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.cache.view import Record, View
 from registry.errors import Detail, StaleVersion, StoreUnavailable, UnprocessableRequest
 from registry.model.encoding.agent_json import rfc3339

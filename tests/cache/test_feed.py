@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.cache.view import View
 from registry.errors import NotReady, StoreUnavailable
 from tests.support.builders import a_change, an_agent
@@ -196,7 +196,7 @@ async def test_a_lost_store_ends_in_a_fill() -> None:
 
 async def test_reads_before_the_first_fill_are_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica that has nothing yet says so, within the time a read may wait."""
-    monkeypatch.setattr("registry.cache.feed._PATIENCE", 0.05)
+    monkeypatch.setattr("registry.cache.reflector._PATIENCE", 0.05)
     log = PlainLog()
     log.hold = asyncio.Event()
     async with following(log) as feed:
@@ -206,7 +206,7 @@ async def test_reads_before_the_first_fill_are_not_ready(monkeypatch: pytest.Mon
 
 async def test_a_fill_that_hangs_does_not_hold_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once filled, a read that cannot be made fresh in time fails as trouble of the store."""
-    monkeypatch.setattr("registry.cache.feed._PATIENCE", 0.05)
+    monkeypatch.setattr("registry.cache.reflector._PATIENCE", 0.05)
     log = PlainLog()
     async with following(log) as feed:
         await feed.fresh()
@@ -217,7 +217,7 @@ async def test_a_fill_that_hangs_does_not_hold_a_read(monkeypatch: pytest.Monkey
 
 async def test_it_looks_by_itself_when_no_bell_rings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A change nobody announced is seen at the next look."""
-    monkeypatch.setattr("registry.cache.feed.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("registry.cache.reflector.LOOK_EVERY", 0.01)
     log = PlainLog()
     async with following(log) as feed:
         await feed.fresh()
@@ -232,7 +232,7 @@ def _shows(feed: Feed, version: int) -> bool:
 
 async def test_three_unannounced_looks_in_a_row_mean_a_broken_bell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who hears nothing three times stops relying on it; a ring in between counts anew."""
-    monkeypatch.setattr("registry.cache.feed.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("registry.cache.reflector.LOOK_EVERY", 0.01)
     log = PlainLog()
     broken: list[int] = []
     async with following(log) as feed:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.cache.history import Entry, History
+from registry.cache.change_buffer import Entry, History
 from tests.support.builders import a_change, a_spec, an_agent
 
 PLENTY = 1 << 30

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from registry.cache.trail import Trail
+from registry.cache.watch_history import Trail
 from registry.errors import StoreUnavailable
 from tests.support.builders import a_change, an_agent
 from tests.support.plain_log import AWAY, PlainLog

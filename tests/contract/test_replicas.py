@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.cache.view import View
 from registry.config.settings import Settings
 from registry.errors import StaleVersion, UnknownAgent

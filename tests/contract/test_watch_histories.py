@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.errors import VersionTooOld
 from registry.model.agent import Agent, Status
 from registry.model.change import Change

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.cache.history import Entry, History
+from registry.cache.change_buffer import Entry, History
 from registry.cache.view import View
 from registry.model.agent import Agent
 from registry.model.change import Position

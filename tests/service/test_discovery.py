@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import pytest
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.cache.view import Record, View
 from registry.errors import MalformedRequest, NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
 from registry.model.agent import Agent

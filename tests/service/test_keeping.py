@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.errors import StoreUnavailable
 from registry.service.keeping import Keeping
 from registry.service.loads import Loads

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from registry.cache.history import Entry
+from registry.cache.change_buffer import Entry
 from registry.cache.view import View
 from registry.errors import MalformedRequest
 from registry.model.agent import STATUSES, Agent

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.errors import VersionAhead, VersionTooOld
 from registry.model.label_selector import Selector
 from registry.model.query import AgentQuery

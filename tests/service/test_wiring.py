@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.config.settings import Settings
 from registry.model.registration.parse import read_registration
 from registry.service.discovery import Discovery

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Literal
 
-from registry.cache.feed import Feed
+from registry.cache.reflector import Feed
 from registry.errors import StoreUnavailable
 from registry.model.agent import Agent, Held, Status
 from registry.model.change import Change, Position, Pulled

@@ -6,8 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from registry.cache.trail import Trail
 from registry.cache.view import View
+from registry.cache.watch_history import Trail
 from registry.concurrency.timeouts import Waiters
 from registry.errors import NotReady, RegistryError, StoreUnavailable
 from registry.model.agent import Held

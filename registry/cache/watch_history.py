@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from registry.cache.history import Entry, History
+from registry.cache.change_buffer import Entry, History
 from registry.errors import StoreUnavailable
 from registry.model.change import Change, Pulled
 from registry.telemetry.logs import get_logger
