@@ -7,7 +7,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from registry import loops
+from registry.concurrency import periodic
 from registry.errors import StoreUnavailable
 
 Body = Callable[[], Awaitable[None]]
@@ -37,7 +37,7 @@ class Time:
 def events(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
     """The events that the loop logs."""
     capture = LogCapture()
-    monkeypatch.setattr(loops, "log", structlog.wrap_logger(None, processors=[capture]))
+    monkeypatch.setattr(periodic, "log", structlog.wrap_logger(None, processors=[capture]))
     return capture
 
 
@@ -51,7 +51,9 @@ async def run(
 ) -> None:
     """Run a loop called `tick` until the given number of rounds is over."""
     with pytest.raises(asyncio.CancelledError):
-        await loops.every(period, "tick", body, longest=longest, on_error=on_error, clock=time.clock, sleep=time.sleep)
+        await periodic.every(
+            period, "tick", body, longest=longest, on_error=on_error, clock=time.clock, sleep=time.sleep
+        )
 
 
 def working(time: Time, *seconds: float) -> Body:
@@ -98,7 +100,7 @@ async def test_a_sleep_that_ends_late_does_not_shift_the_schedule() -> None:
         time.now += 0.2
 
     with pytest.raises(asyncio.CancelledError):
-        await loops.every(1.0, "tick", body, clock=time.clock, sleep=oversleep)
+        await periodic.every(1.0, "tick", body, clock=time.clock, sleep=oversleep)
 
     assert starts == pytest.approx([1000, 1001.2, 1002.2, 1003.2])
 
@@ -112,7 +114,7 @@ async def test_a_sleep_that_ends_a_tick_early_causes_no_second_round() -> None:
         time.now -= 1e-6
 
     with pytest.raises(asyncio.CancelledError):
-        await loops.every(1.0, "tick", working(time, 0), clock=time.clock, sleep=undersleep)
+        await periodic.every(1.0, "tick", working(time, 0), clock=time.clock, sleep=undersleep)
 
     assert time.pauses == pytest.approx([1, 1, 1], abs=1e-5)
 
@@ -205,7 +207,7 @@ async def test_a_real_loop_ends_when_its_task_is_cancelled() -> None:
     async def body() -> None:
         rounds.release()
 
-    task = asyncio.create_task(loops.every(0.001, "tick", body))
+    task = asyncio.create_task(periodic.every(0.001, "tick", body))
     for _ in range(3):
         await rounds.acquire()
     task.cancel()
@@ -220,4 +222,4 @@ async def test_a_period_of_no_length_or_above_the_longest_pause_is_refused(
 ) -> None:
     """Either would be a loop that spins."""
     with pytest.raises(ValueError, match="expected 0 < period <= longest"):
-        await loops.every(period, "tick", failing(), longest=longest)
+        await periodic.every(period, "tick", failing(), longest=longest)

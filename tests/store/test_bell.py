@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 
-from registry.store import bell as bell_module
+from registry.store import change_notifier as bell_module
 from registry.store.change_notifier import Bell, Sound
 from registry.store.keys import Keys
 from registry.store.redis.connection import Server, server_at, server_in_memory

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as NotConnectedError
 from structlog.testing import LogCapture
 
 from registry.errors import StartupError
-from registry.store import embedded
+from registry.store.embedded import server as embedded
 from registry.store.embedded.binary import ServerBinary, find_server
 from registry.store.embedded.server import EmbeddedServer
 from tests.support.child import Child
