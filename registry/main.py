@@ -10,37 +10,37 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from registry.api.mesh.headers import Passing
-from registry.api.mesh.outgoing import Outgoing
-from registry.api.mesh.proxy import Proxy
 from registry.api.routes import Services, applications
 from registry.cache.reflector import LOOK_EVERY, Feed
+from registry.compat.mcpmesh.audit import Auditing
+from registry.compat.mcpmesh.fast_heartbeat import Keeping
+from registry.compat.mcpmesh.jobs import Dispatching
+from registry.compat.mcpmesh.list_rows import Showing
+from registry.compat.mcpmesh.proxy.headers import Passing
+from registry.compat.mcpmesh.proxy.route import Proxy
+from registry.compat.mcpmesh.proxy.targets import Addresses
+from registry.compat.mcpmesh.proxy.upstream import Outgoing
+from registry.compat.mcpmesh.schema_catalog import Canonicals
 from registry.concurrency.periodic import every
 from registry.config.settings import Settings, mask_url
 from registry.errors import RegistryError, StoreUnavailable
 from registry.server import Listener
-from registry.service.addresses import Addresses
-from registry.service.auditing import Auditing
-from registry.service.canonicals import Canonicals
-from registry.service.discovery import Discovery
-from registry.service.dispatching import Dispatching
-from registry.service.draining import Draining
-from registry.service.edges import Edges
-from registry.service.explaining import Explaining
-from registry.service.keeping import Keeping
-from registry.service.liveness import Liveness
-from registry.service.loads import Loads
-from registry.service.overview import Overview
-from registry.service.pulsing import Pulsing
-from registry.service.rankings import Rankings
-from registry.service.registration import Registrations
-from registry.service.resolution import Resolutions
-from registry.service.rules import RuleBook
-from registry.service.selecting import Selecting
-from registry.service.showing import Showing
-from registry.service.sweeping import Sweeping
-from registry.service.watching import Watching
-from registry.service.wiring import Wiring
+from registry.service.discovery.discovery import Discovery
+from registry.service.liveness.agent_health import Liveness
+from registry.service.liveness.drain import Draining
+from registry.service.liveness.heartbeat import Wiring
+from registry.service.liveness.store_monitor import Pulsing
+from registry.service.liveness.sweeper import Sweeping
+from registry.service.registration.registration import Registrations
+from registry.service.resolution.cycle_guard import Edges
+from registry.service.resolution.explain import Explaining
+from registry.service.resolution.load_cache import Loads
+from registry.service.resolution.match_policy import RuleBook
+from registry.service.resolution.ranking_cache import Rankings
+from registry.service.resolution.resolver import Resolutions
+from registry.service.resolution.selection import Selecting
+from registry.service.status import Overview
+from registry.service.watch.watch import Watching
 from registry.store.embedded.binary import find_server
 from registry.store.embedded.server import EmbeddedServer
 from registry.store.redis.connection import Server, server_at, server_in_memory

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from registry.compat.guides import RegistryService
 from registry.config.settings import Settings
-from registry.embedding import RegistryService
 from registry.errors import VersionTooOld
 from registry.store.agents import Registration
 from registry.store.redis.connection import server_at
@@ -32,7 +32,7 @@ async def test_the_guides_watch_runs_with_only_its_import_changed(
     """It prints what it sees; the events come from another replica."""
     found = re.search(r"```python\n(async def watch_registry_events\(\):.*?)```", GUIDE.read_text(), re.DOTALL)
     assert found is not None
-    snippet = found[1].replace("mcp_mesh.server.registry", "registry.embedding")
+    snippet = found[1].replace("mcp_mesh.server.registry", "registry.compat.guides")
     names: dict[str, object] = {"asyncio": asyncio}
     exec(snippet, names)  # noqa: S102 - the guide's own words
     monkeypatch.setenv("REDIS_URL", redis_url)

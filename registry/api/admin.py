@@ -5,7 +5,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from registry.api.answers import success
-from registry.service.overview import Overview
+from registry.service.status import Overview
 
 
 class AdminRoutes:

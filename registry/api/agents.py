@@ -20,10 +20,10 @@ from registry.api.queries import capability_query, freshness
 from registry.errors import Detail, RegistryError, UnprocessableRequest
 from registry.model.encoding.agent_json import rfc3339
 from registry.model.registration.parse import read_registration
-from registry.service.discovery import Discovery, Sight
-from registry.service.liveness import Liveness
-from registry.service.registration import Registrations
-from registry.service.wiring import Wiring
+from registry.service.discovery.discovery import Discovery, Sight
+from registry.service.liveness.agent_health import Liveness
+from registry.service.liveness.heartbeat import Wiring
+from registry.service.registration.registration import Registrations
 
 _MOST_HEARTBEATS = 1000
 _MOST_REGISTRATIONS = 200

@@ -8,8 +8,8 @@ import orjson
 from starlette.responses import Response
 
 from registry.model.encoding.agent_json import capability_document
-from registry.service.answers import body_of
-from registry.service.discovery import Found, Listing, Search
+from registry.service.discovery.discovery import Found, Listing, Search
+from registry.service.discovery.query_cache import body_of
 
 VERSION = "x-resource-version"
 STALE = "x-registry-stale"

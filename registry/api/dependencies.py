@@ -18,9 +18,9 @@ from registry.model.registration.schema import DependencyForm
 from registry.model.registration.tools_format import dependency_schema
 from registry.model.validation.errors import written
 from registry.model.validation.schema_errors import read_rule
-from registry.service.discovery import Freshness
-from registry.service.explaining import Explained, Explaining
-from registry.service.selecting import Selecting
+from registry.service.discovery.discovery import Freshness
+from registry.service.resolution.explain import Explained, Explaining
+from registry.service.resolution.selection import Selecting
 
 _FRESHNESS = ("resource_version",)
 _NEED = ("capability", "version_constraint", "tags", "namespace", "strategy", "key")

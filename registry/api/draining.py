@@ -9,7 +9,7 @@ from registry.api.body import object_in, read_body, read_object
 from registry.api.parameters import refuse_preconditions, refuse_unknown
 from registry.api.problems import body_of
 from registry.api.queries import drain_query
-from registry.service.draining import Draining, Shift
+from registry.service.liveness.drain import Draining, Shift
 
 _DONE = {
     True: "Agent {} drains: it lives on, but is not discovered until undrained",

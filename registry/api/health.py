@@ -12,8 +12,8 @@ from starlette.routing import Route
 from registry import __version__
 from registry.api.answers import answer, timestamp
 from registry.model.encoding.agent_json import rfc3339
-from registry.service.liveness import Liveness
-from registry.service.overview import Overview
+from registry.service.liveness.agent_health import Liveness
+from registry.service.status import Overview
 from registry.telemetry.metrics import CONTENT_TYPE, Metrics
 
 _TEXTS = ("text/plain", "application/openmetrics-text")

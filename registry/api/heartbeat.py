@@ -12,12 +12,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from registry.api.body import object_in, read_body
-from registry.api.mesh.heartbeat import FlatHeartbeats
+from registry.compat.mcpmesh.heartbeat import FlatHeartbeats
+from registry.compat.mcpmesh.registration import MARKS, is_flat
 from registry.errors import Detail, UnprocessableRequest
 from registry.model.agent import ABSENT
 from registry.model.encoding.agent_json import rfc3339
-from registry.model.flat import MARKS, is_flat
-from registry.service.wiring import Wiring
+from registry.service.liveness.heartbeat import Wiring
 
 _PATHS = ("/heartbeat", "/mcp/tools/heartbeat")
 _HIGHEST_LOAD = 1e9

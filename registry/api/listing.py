@@ -14,8 +14,8 @@ from registry.api.parameters import bad, header, version
 from registry.api.queries import AgentsRequest, agents_request, token
 from registry.api.watch import Stream, form_of
 from registry.errors import VersionTooOld
-from registry.service.discovery import NEWEST, Discovery, Known
-from registry.service.watching import Watching
+from registry.service.discovery.discovery import NEWEST, Discovery, Known
+from registry.service.watch.watch import Watching
 
 _JITTER = 1 / 16
 _LONG = 64 * 1024

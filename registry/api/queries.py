@@ -26,7 +26,7 @@ from registry.api.parameters import (
 from registry.errors import Detail, UnprocessableRequest
 from registry.model.label_selector import Selector, read_selector
 from registry.model.query import AgentQuery, CapabilityQuery
-from registry.service.discovery import Freshness, Page
+from registry.service.discovery.discovery import Freshness, Page
 
 _FRESHNESS = ("resource_version", "resource_version_match")
 _CAPABILITY = ("capability", "capability_category", "capability_stability", "capability_tags", "version_constraint")

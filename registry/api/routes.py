@@ -19,28 +19,28 @@ from registry.api.health import HealthRoutes
 from registry.api.heartbeat import Heartbeats
 from registry.api.listing import ListRoute
 from registry.api.mcp import McpRoute
-from registry.api.mesh.dispatch import DispatchRoutes
-from registry.api.mesh.events import EventRoutes
-from registry.api.mesh.heartbeat import FlatHeartbeats
-from registry.api.mesh.proxy import Proxy
-from registry.api.mesh.schemas import SchemaRoutes
 from registry.api.openapi import endpoints, openapi
 from registry.api.paths import Paths
 from registry.api.tools import ToolRoutes
+from registry.compat.mcpmesh.audit import Auditing
+from registry.compat.mcpmesh.audit_endpoint import EventRoutes
+from registry.compat.mcpmesh.fast_heartbeat import Keeping
+from registry.compat.mcpmesh.heartbeat import FlatHeartbeats
+from registry.compat.mcpmesh.jobs import Dispatching
+from registry.compat.mcpmesh.jobs_endpoint import DispatchRoutes
+from registry.compat.mcpmesh.proxy.route import Proxy
+from registry.compat.mcpmesh.schema_catalog import Canonicals
+from registry.compat.mcpmesh.schema_catalog_endpoint import SchemaRoutes
 from registry.config.settings import Secret
-from registry.service.auditing import Auditing
-from registry.service.canonicals import Canonicals
-from registry.service.discovery import Discovery
-from registry.service.dispatching import Dispatching
-from registry.service.draining import Draining
-from registry.service.explaining import Explaining
-from registry.service.keeping import Keeping
-from registry.service.liveness import Liveness
-from registry.service.overview import Overview
-from registry.service.registration import Registrations
-from registry.service.selecting import Selecting
-from registry.service.watching import Watching
-from registry.service.wiring import Wiring
+from registry.service.discovery.discovery import Discovery
+from registry.service.liveness.agent_health import Liveness
+from registry.service.liveness.drain import Draining
+from registry.service.liveness.heartbeat import Wiring
+from registry.service.registration.registration import Registrations
+from registry.service.resolution.explain import Explaining
+from registry.service.resolution.selection import Selecting
+from registry.service.status import Overview
+from registry.service.watch.watch import Watching
 from registry.telemetry.metrics import Metrics
 
 

@@ -18,7 +18,7 @@ from registry.api.parameters import refuse_unknown
 from registry.api.queries import discover_query
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration.parse import registration_schema
-from registry.service.discovery import Discovery
+from registry.service.discovery.discovery import Discovery
 
 _TEXT = {"type": "string"}
 _AGENT_ID = {"type": "object", "properties": {"agent_id": _TEXT}, "required": ["agent_id"]}

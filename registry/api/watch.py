@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from registry.api.problems import body_of
 from registry.errors import VersionTooOld
 from registry.model.encoding.watch_event import Form, bookmark_line, error_line, keep_alive, state_line
-from registry.service.watching import Watcher
+from registry.service.watch.watch import Watcher
 
 # Seconds. Balancers cut what is silent for longer; a client may count on a bookmark every half minute.
 _KEEP_ALIVE = 15.0

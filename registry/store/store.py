@@ -5,11 +5,11 @@ import socket
 from collections.abc import Callable
 from datetime import timedelta
 
+from registry.compat.mcpmesh.jobs_store import Dispatch
 from registry.config.settings import Settings
 from registry.store.agents import Agents
 from registry.store.change_log import ChangeLog
 from registry.store.change_notifier import Bell
-from registry.store.dispatch import Dispatch
 from registry.store.integrity import Checkup
 from registry.store.keys import Keys
 from registry.store.leader import Leadership

@@ -71,7 +71,7 @@ async def two(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[httpx2.AsyncClient, httpx2.AsyncClient]]:
     """Provide clients of two replicas that share a store, and wait for it however busy the machine is."""
-    monkeypatch.setattr("registry.service.keeping._PATIENCE", 5.0)
+    monkeypatch.setattr("registry.compat.mcpmesh.fast_heartbeat._PATIENCE", 5.0)
     async with in_process(redis_url, instance_id="one") as one, in_process(redis_url, instance_id="two") as other:
         yield one, other
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from registry.api.mesh import proxy
+from registry.compat.mcpmesh.proxy import route
 from registry.config.types import Secret
 from tests.support.calls import a_registration
 from tests.support.eventually import async_wait_until
@@ -348,7 +348,7 @@ async def test_a_body_that_is_too_large_is_refused(
     served: Served, monkeypatch: pytest.MonkeyPatch, *, told: bool
 ) -> None:
     """Before it is sent where its length is told, else once it is over; the agent sees that it is not whole."""
-    monkeypatch.setattr(proxy, "LARGEST", 1000)
+    monkeypatch.setattr(route, "LARGEST", 1000)
 
     async def parts() -> AsyncIterator[bytes]:
         yield b"x" * 600
@@ -476,7 +476,7 @@ async def test_a_caller_that_leaves_in_the_middle_of_its_body_takes_the_call_bac
 
 async def test_only_so_many_calls_are_passed_on_at_a_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next is told to try again, and a place is free once a call is over."""
-    monkeypatch.setattr(proxy, "MOST", 1)
+    monkeypatch.setattr(route, "MOST", 1)
     more = asyncio.Event()
 
     async def reply(_asked: Asked, writer: asyncio.StreamWriter) -> None:
@@ -565,7 +565,7 @@ async def test_other_methods_are_not_passed_on(client: httpx2.AsyncClient, metho
 )
 def test_a_call_says_how_long_it_may_take(asked: str, seconds: int) -> None:
     """Whole seconds, at most ten minutes; a minute where it says nothing that can be read."""
-    assert proxy._budget([(b"x-mesh-timeout", asked.encode())]) == seconds
+    assert route._budget([(b"x-mesh-timeout", asked.encode())]) == seconds
 
 
 async def test_who_does_not_read_is_not_waited_for(served: Served) -> None:
@@ -637,7 +637,7 @@ async def test_an_agent_that_does_not_answer_leaves_places_for_the_others(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that hung took every place a replica has, for ten minutes each."""
-    monkeypatch.setattr(proxy, "MOST_EACH", 1)
+    monkeypatch.setattr(route, "MOST_EACH", 1)
     more = asyncio.Event()
 
     async def hang(_asked: Asked, writer: asyncio.StreamWriter) -> None:

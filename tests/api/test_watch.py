@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from registry.api import watch as streams
-from registry.service import watching as watches
+from registry.service.watch import watch as watches
 from tests.support.calls import beat, refusal, register
 from tests.support.eventually import async_wait_until
 from tests.support.redis_server import RedisServer

@@ -9,7 +9,7 @@ from registry.client.checks import body_bytes, check_id, check_registration, che
 from registry.client.conduct import SECURITY_CONTEXTS
 from registry.config.settings import Settings
 from registry.model.registration.parse import read_registration
-from registry.service.security import SecurityContexts
+from registry.service.registration.security_contexts import SecurityContexts
 from tests.client.calling_on import REGISTRATION
 
 

@@ -112,7 +112,7 @@ async def test_nobody_is_left_with_an_answer_that_is_not_so_any_more(
     Only where the log went, or all, is each agent asked once whatever it would hear.
     """
     # A store that is slow, as on a busy machine, may leave an answer for the next sign of life.
-    monkeypatch.setattr("registry.service.keeping._PATIENCE", 5.0)
+    monkeypatch.setattr("registry.compat.mcpmesh.fast_heartbeat._PATIENCE", 5.0)
     with redis.Redis.from_url(own_server.url) as raw:
         harms = [
             lambda: None,

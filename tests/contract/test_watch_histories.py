@@ -17,8 +17,8 @@ from registry.model.agent import Agent, Status
 from registry.model.change import Change
 from registry.model.label_selector import Selector
 from registry.model.query import AgentQuery
-from registry.service import watching
-from registry.service.watching import Watcher, Watching
+from registry.service.watch import watch
+from registry.service.watch.watch import Watcher, Watching
 from tests.support.builders import an_agent
 from tests.support.plain_log import PlainLog, following
 from tests.support.recorder import (
@@ -236,7 +236,7 @@ def test_whatever_happens_every_promise_holds(
 ) -> None:
     """Ordered, complete, once, resumable, converging, with honest bookmarks; whoever was cut off knows it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watching, "_AT_ONCE", at_once)
+        patch.setattr(watch, "_AT_ONCE", at_once)
         clients, mesh = asyncio.run(play(steps, filters, most))
 
     past = Past(mesh.all)

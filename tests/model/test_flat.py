@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.compat.mcpmesh.registration import MARKS, is_flat, read_flat
 from registry.errors import MalformedRequest, UnprocessableRequest
 from registry.model.agent import Profile, read_profile
-from registry.model.flat import MARKS, is_flat, read_flat
 from registry.model.registration.parse import read_registration
 
 BASE: dict[str, Any] = {

@@ -14,9 +14,9 @@ from registry.model.agent import Agent
 from registry.model.change import Position
 from registry.model.label_selector import read_selector
 from registry.model.query import AgentQuery
-from registry.service import answers
-from registry.service.answers import Answer, Answers, body_of
-from registry.service.matching import Matcher
+from registry.service.discovery import query_cache
+from registry.service.discovery.matching import Matcher
+from registry.service.discovery.query_cache import Answer, Answers, body_of
 from tests.support.builders import an_agent
 from tests.support.plain_log import PlainLog, following
 
@@ -266,7 +266,7 @@ def test_a_page_goes_on_after_a_place_that_is_gone() -> None:
 
 def test_the_answers_asked_for_longest_ago_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """By number; each that was asked for again counts as new."""
-    monkeypatch.setattr(answers, "_MOST", 2)
+    monkeypatch.setattr(query_cache, "_MOST", 2)
     mesh = Mesh()
     first, second = mesh.answer(namespace="n1"), mesh.answer(namespace="n2")
     assert mesh.answer(namespace="n1") is first
@@ -281,7 +281,7 @@ def test_joined_lists_are_let_go_when_they_weigh_too_much(monkeypatch: pytest.Mo
     mesh = Mesh()
     mesh.write("a")
     weight = len(mesh.answer().joined())
-    monkeypatch.setattr(answers, "_MOST_BYTES", weight)
+    monkeypatch.setattr(query_cache, "_MOST_BYTES", weight)
     newer = mesh.answer(status="healthy")
     newer.joined()
 
@@ -294,7 +294,7 @@ def test_an_answer_made_anew_leaves_nothing_of_the_old_one(monkeypatch: pytest.M
 
     A replica under churn grew by megabytes a minute.
     """
-    monkeypatch.setattr(answers, "_MOST", 2)
+    monkeypatch.setattr(query_cache, "_MOST", 2)
     mesh = Mesh(most=2)
     for number in range(50):
         mesh.write("a", labels={"turn": str(number)})

@@ -1,6 +1,6 @@
 """Schemas are gathered while others have their turn."""
 
-from registry.service.canonicals import _gather
+from registry.compat.mcpmesh.schema_catalog import _gather
 from tests.support.builders import an_agent
 from tests.support.others import others
 from tests.support.seeking import view_of

@@ -13,7 +13,7 @@ from packaging.version import Version as PythonVersion
 from semantic_version import NpmSpec, Version  # type: ignore[import-untyped]
 
 from registry.errors import MalformedRequest
-from registry.service.constraints import MAX_LENGTH, MAX_TERMS, constraint, order
+from registry.service.versions import MAX_LENGTH, MAX_TERMS, constraint, order
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
 # Few different numbers, so that versions and bounds meet often.

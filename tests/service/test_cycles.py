@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.service.cycles import circles_and_depths, cycles
+from registry.service.resolution.graph import circles_and_depths, cycles
 
 TABLE: list[tuple[dict[str, list[str]], list[list[str]]]] = [
     ({}, []),

@@ -14,7 +14,7 @@ from registry.errors import MalformedRequest, NotReady, StoreUnavailable, Unknow
 from registry.model.agent import Agent
 from registry.model.label_selector import Selector
 from registry.model.query import AgentQuery, CapabilityQuery
-from registry.service.discovery import Discovery, Freshness, Known, Listing, Page
+from registry.service.discovery.discovery import Discovery, Freshness, Known, Listing, Page
 from registry.store.agents import Agents, Heard
 from tests.support.builders import a_change, an_agent
 from tests.support.eventually import async_wait_until

@@ -8,8 +8,8 @@ import pytest
 
 from registry.errors import StoreUnavailable, UnknownAgent
 from registry.model.query import AgentQuery
-from registry.service.discovery import Discovery
-from registry.service.draining import Draining, Shift
+from registry.service.discovery.discovery import Discovery
+from registry.service.liveness.drain import Draining, Shift
 from registry.store.agents import LARGEST_DRAIN, Agents, Drained
 from tests.support.builders import an_agent
 from tests.support.plain_log import PlainLog, following

@@ -15,9 +15,9 @@ from registry.cache.reflector import Feed
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable, UnprocessableRequest
 from registry.model.agent import Agent
-from registry.service import edges as edges_module
-from registry.service.cycles import cycles
-from registry.service.edges import LONGEST_CHAIN, MOST_EDGES, Edge, Edges, check
+from registry.service.resolution import cycle_guard as edges_module
+from registry.service.resolution.cycle_guard import LONGEST_CHAIN, MOST_EDGES, Edge, Edges, check
+from registry.service.resolution.graph import cycles
 from registry.store.agents import Registered, Registration
 from registry.store.redis.connection import server_at
 from registry.store.store import Store

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from registry.service.fuzzy import (
+from registry.service.discovery.fuzzy import (
     DESCRIPTION_WEIGHT,
     LEAST_LENGTH,
     LEAST_RATIO,

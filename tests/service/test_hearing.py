@@ -10,8 +10,8 @@ import pytest
 from registry.cache.view import Record, View
 from registry.errors import StoreUnavailable
 from registry.model.change import Position
-from registry.service import hearing
-from registry.service.hearing import FRESH, Hearing
+from registry.service.discovery import heartbeat_times
+from registry.service.discovery.heartbeat_times import FRESH, Hearing
 from registry.store.agents import Heard, News
 from tests.support.builders import an_agent
 
@@ -114,8 +114,8 @@ class Mesh:
 def mesh(monkeypatch: pytest.MonkeyPatch) -> Mesh:
     """Provide a mesh in which few are many."""
     clock = Clock()
-    monkeypatch.setattr(hearing, "time", clock)
-    monkeypatch.setattr(hearing, "_MANY", 100)
+    monkeypatch.setattr(heartbeat_times, "time", clock)
+    monkeypatch.setattr(heartbeat_times, "_MANY", 100)
     return Mesh(clock)
 
 

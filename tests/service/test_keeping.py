@@ -6,12 +6,12 @@ from typing import Any, cast
 import pytest
 
 from registry.cache.reflector import Feed
+from registry.compat.mcpmesh.fast_heartbeat import Keeping
 from registry.errors import StoreUnavailable
-from registry.service.keeping import Keeping
-from registry.service.loads import Loads
-from registry.service.rankings import Rankings
-from registry.service.resolution import Resolutions
-from registry.service.rules import RuleBook
+from registry.service.resolution.load_cache import Loads
+from registry.service.resolution.match_policy import RuleBook
+from registry.service.resolution.ranking_cache import Rankings
+from registry.service.resolution.resolver import Resolutions
 from registry.store.agents import Agents, Beat
 from tests.support.builders import an_agent
 from tests.support.seeking import view_of

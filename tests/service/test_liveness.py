@@ -8,8 +8,8 @@ import pytest
 from registry.cache.view import Record
 from registry.errors import StoreUnavailable, UnknownAgent
 from registry.model.agent import Status
-from registry.service.discovery import Discovery, Sight
-from registry.service.liveness import Liveness
+from registry.service.discovery.discovery import Discovery, Sight
+from registry.service.liveness.agent_health import Liveness
 from registry.store.agents import Agents, Beat, Beaten
 from tests.support.builders import an_agent
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.compat.mcpmesh.masterminds_semver import constraint, order
 from registry.model.registration.schema import DEFAULT_VERSION
-from registry.service.masterminds import constraint, order
 
 TABLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "versions.json").read_text(encoding="utf-8"))
 VERSIONS: list[str] = TABLE["versions"]

@@ -13,7 +13,7 @@ from registry.model.agent import STATUSES, Agent
 from registry.model.change import Change, Position
 from registry.model.label_selector import read_selector
 from registry.model.query import AgentQuery, CapabilityQuery
-from registry.service.matching import CapabilitySearch, Matcher
+from registry.service.discovery.matching import CapabilitySearch, Matcher
 from tests.support.builders import an_agent
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from registry.model.agent import Agent, Dependency
 from registry.model.resolution import STAGES
-from registry.service.providers import Wanted, rank
-from registry.service.rules import Rules
+from registry.service.resolution.match_policy import Rules
+from registry.service.resolution.provider_match import Wanted, rank
 from tests.support.builders import an_agent
 from tests.support.seeking import capable, lacks_nothing, view_of
 

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
-from registry.service.pulsing import Pulsing, hold_document, outage_document
+from registry.service.liveness.store_monitor import Pulsing, hold_document, outage_document
 from registry.store.server_health import Hold, Signs
 from registry.store.store import Store
 from tests.support.moments import no_outage, server_now

@@ -8,8 +8,8 @@ import pytest
 from registry.cache.view import View
 from registry.model.agent import Agent, Dependency
 from registry.model.resolution import Provider
-from registry.service.rankings import Rankings
-from registry.service.rules import RuleBook
+from registry.service.resolution.match_policy import RuleBook
+from registry.service.resolution.ranking_cache import Rankings
 from tests.support.builders import a_change, an_agent
 from tests.support.seeking import capable, view_of
 

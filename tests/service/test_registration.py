@@ -5,13 +5,13 @@ from typing import Any, cast
 
 import pytest
 
+from registry.compat.mcpmesh.registration import read_flat
 from registry.config.settings import Settings
 from registry.config.types import read_contexts, read_thresholds
 from registry.errors import UnprocessableRequest
-from registry.model.flat import read_flat
 from registry.model.registration.parse import read_registration
-from registry.service.edges import Edges
-from registry.service.registration import Registrations
+from registry.service.registration.registration import Registrations
+from registry.service.resolution.cycle_guard import Edges
 from registry.store.agents import Agents, Registered, Registration
 from tests.support.calls import a_registration
 

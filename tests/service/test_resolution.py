@@ -11,10 +11,10 @@ from registry.cache.view import View
 from registry.model.agent import Agent
 from registry.model.change import Change, Position
 from registry.model.resolution import Resolution
-from registry.service.loads import Loads
-from registry.service.rankings import Rankings
-from registry.service.resolution import Resolutions
-from registry.service.rules import RuleBook
+from registry.service.resolution.load_cache import Loads
+from registry.service.resolution.match_policy import RuleBook
+from registry.service.resolution.ranking_cache import Rankings
+from registry.service.resolution.resolver import Resolutions
 from tests.support.builders import a_change, an_agent
 from tests.support.others import others
 

@@ -4,7 +4,7 @@ import pytest
 
 from registry.errors import MalformedRequest
 from registry.model.agent import Profile, read_profile
-from registry.service.rules import FLAT, PLAIN, RuleBook
+from registry.service.resolution.match_policy import FLAT, PLAIN, RuleBook
 from tests.support.builders import a_spec
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.compat.mcpmesh.schema_match import SchemaNeed
 from registry.model.agent import Capability, read_profile
-from registry.service.schemas import SchemaNeed
 from tests.support.builders import a_spec
 
 TABLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "schemas.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ import pytest
 
 from registry.model.registration.schema import Strategy
 from registry.model.resolution import Provider
-from registry.service.strategies import Asking, choose
+from registry.service.resolution.strategies import Asking, choose
 
 
 def a_provider(

@@ -10,7 +10,7 @@ import redis
 
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
-from registry.service.sweeping import Sweeping
+from registry.service.liveness.sweeper import Sweeping
 from registry.store.agents import Registration
 from registry.store.redis.connection import server_at
 from registry.store.store import Store
@@ -523,13 +523,13 @@ async def test_a_walk_that_its_leader_did_not_end_is_ended_by_the_next(
     raw.zadd("{mesh}:deadlines", dict.fromkeys(names, hour))
     raw.set("{mesh}:pulse", hour)
     await one.store.vitals.pulse()
-    monkeypatch.setattr("registry.service.sweeping._CALLS", 1)
+    monkeypatch.setattr("registry.service.liveness.sweeper._CALLS", 1)
     await one.look(after=1)
     assert raw.exists("{mesh}:rewind")
     walked = {name: raw.zscore("{mesh}:deadlines", name) for name in names}
     walked = {name: deadline for name, deadline in walked.items() if deadline != hour}
     assert 0 < len(walked) < 450
-    monkeypatch.setattr("registry.service.sweeping._CALLS", 50)
+    monkeypatch.setattr("registry.service.liveness.sweeper._CALLS", 50)
 
     assert await two.look(after=LEASE)
 

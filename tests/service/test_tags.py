@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from registry.service.tags import tag_needs
+from registry.service.resolution.tag_match import tag_needs
 
 Tags = tuple[str, ...]
 X, U, XU = ("x",), ("u",), ("x", "u")

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from registry.compat.mcpmesh.llm_tools import Toolsets
 from registry.model.agent import Agent
-from registry.service.rankings import Rankings
-from registry.service.rules import RuleBook
-from registry.service.toolsets import Toolsets
+from registry.service.resolution.match_policy import RuleBook
+from registry.service.resolution.ranking_cache import Rankings
 from tests.support.builders import a_change, an_agent
 from tests.support.seeking import view_of
 

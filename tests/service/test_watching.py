@@ -10,7 +10,7 @@ from registry.cache.reflector import Feed
 from registry.errors import VersionAhead, VersionTooOld
 from registry.model.label_selector import Selector
 from registry.model.query import AgentQuery
-from registry.service.watching import Watcher, Watching
+from registry.service.watch.watch import Watcher, Watching
 from tests.support.builders import a_change, an_agent
 from tests.support.eventually import async_wait_until
 from tests.support.plain_log import PlainLog, following

@@ -10,15 +10,15 @@ import orjson
 from registry.cache.reflector import Feed
 from registry.config.settings import Settings
 from registry.model.registration.parse import read_registration
-from registry.service.discovery import Discovery
-from registry.service.edges import Edges
-from registry.service.liveness import Liveness
-from registry.service.loads import Loads
-from registry.service.rankings import Rankings
-from registry.service.registration import Registrations
-from registry.service.resolution import Resolutions
-from registry.service.rules import RuleBook
-from registry.service.wiring import Wiring
+from registry.service.discovery.discovery import Discovery
+from registry.service.liveness.agent_health import Liveness
+from registry.service.liveness.heartbeat import Wiring
+from registry.service.registration.registration import Registrations
+from registry.service.resolution.cycle_guard import Edges
+from registry.service.resolution.load_cache import Loads
+from registry.service.resolution.match_policy import RuleBook
+from registry.service.resolution.ranking_cache import Rankings
+from registry.service.resolution.resolver import Resolutions
 from registry.store.store import Store
 
 

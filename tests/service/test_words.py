@@ -3,7 +3,7 @@
 import pytest
 
 from registry.errors import MalformedRequest
-from registry.service.statuses import statuses
+from registry.service.discovery.statuses import statuses
 
 WORDS = {
     "pending": ("pending",),

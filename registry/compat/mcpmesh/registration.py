@@ -1,0 +1,230 @@
+"""The flat form: how the published mesh clients register, all of it at the top of one object.
+
+It is read as leniently as the registry reads it that these clients were written for, and becomes the same registration
+as any other: each tool a capability, one without a name a route, which needs something and provides nothing.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import msgspec
+import orjson
+from msgspec import Meta, Struct
+
+from registry.compat.mcpmesh.llm_filters import LONGEST_WORD, MOST_WORDS, words_of
+from registry.errors import Detail, MalformedRequest, UnprocessableRequest
+from registry.model.agent import Capability
+from registry.model.registration.parse import Registration
+from registry.model.registration.schema import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
+
+MARKS: Final = ("name", "agent_type", "http_host", "http_port", "tools")
+"""With any of these in it, the body of a heartbeat is a registration in flat form."""
+
+DEFAULT_TYPE: Final = "mcp_agent"
+LONGEST_DESCRIPTION: Final = 256
+_LONGEST_NAME: Final = 63
+_LONGEST_ID: Final = 253
+_LARGEST_PORT: Final = 65535
+_MOST_DEPENDENCIES: Final = 10_000
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_HOST = re.compile(r"[A-Za-z0-9._:-]+|\[[A-Za-z0-9.:]+\]")
+_TYPES: Final = frozenset({"mcp_agent", "api", "a2a", "mesh_tool", "decorator_agent"})
+_RUNTIMES: Final = frozenset({"python", "typescript", "java"})
+
+Port = Annotated[int, Meta(ge=-(2**31), le=2**31)]
+TagNeed = str | list[str]
+
+
+class FlatDependency(Struct, frozen=True, kw_only=True, gc=False):
+    """A capability that a tool needs."""
+
+    capability: str | None = None
+    version: str | None = None
+    tags: list[TagNeed] | None = None
+    namespace: str | None = None
+    required: bool | None = None
+
+
+class FlatTool(Struct, frozen=True, kw_only=True, gc=False):
+    """One function. Of what is not named here, nothing is checked."""
+
+    function_name: str | None = None
+    capability: str | None = None
+    version: str | None = None
+    tags: list[str] | None = None
+    description: str | None = None
+    inputSchema: dict[str, Any] | None = None  # noqa: N815 - the name on the wire
+    dependencies: list[FlatDependency] | None = None
+
+
+class FlatForm(Struct, frozen=True, kw_only=True, gc=False):
+    """An agent in flat form."""
+
+    agent_id: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    agent_type: str | None = None
+    runtime: str | None = None
+    version: str | None = None
+    description: str | None = None
+    http_host: str | None = None
+    http_port: Port | None = None
+    tools: list[FlatTool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A registration in flat form, and what was changed in it, in sentences."""
+
+    registration: Registration
+    warnings: tuple[str, ...]
+
+
+# The profile reads these from a spec by types of its own; what a client means by them is not known.
+_OTHERS: Final = (
+    frozenset(Capability.__struct_encode_fields__)
+    - frozenset({"name", "function_name", "version", "tags", "description", "dependencies"})
+    - frozenset({"kwargs", "llm_filter", "llm_provider", "outputSchemaCanonical", "outputSchemaHash"})
+)
+_OTHER_NEEDS: Final = frozenset({"strategy", "key"})
+_NOT_KEPT: Final = frozenset(
+    {
+        *("agent_id", "tools", "description", "status", "timestamp", "flat", "metadata", "endpoint", "capabilities"),
+        *("dependencies", "labels", "draining", "last_heartbeat", "created_at", "updated_at", "resource_version"),
+        *("health_interval", "timeout_threshold", "eviction_threshold", "security_context", "annotations"),
+    }
+)
+
+
+def is_flat(document: Mapping[str, Any]) -> bool:
+    """Tell whether the body of a heartbeat is a registration in flat form."""
+    return any(mark in document for mark in MARKS)
+
+
+def read_flat(document: dict[str, Any]) -> Flat:
+    """Check a registration in flat form and bring it into canonical form.
+
+    Raises MalformedRequest for a field of another type than it must have or a missing id, UnprocessableRequest for one
+    that an agent of the mesh may not have.
+    """
+    try:
+        form = msgspec.convert(document, FlatForm)
+    except msgspec.ValidationError as error:
+        raise MalformedRequest(f"Invalid registration: {error}", [Detail("body", str(error))]) from None
+    if not form.agent_id:
+        raise MalformedRequest("agent_id is required", [Detail("agent_id", "is required")])
+    problems = list(_find_problems(form))
+    if problems:
+        message = "; ".join(f"{detail.field}: {detail.problem}" for detail in problems[:3])
+        raise UnprocessableRequest(f"validation failed: {message}", problems)
+    description = form.description or ""
+    warnings: tuple[str, ...] = ()
+    if len(description) > LONGEST_DESCRIPTION:
+        warnings = (f"description truncated from {len(description)} to {LONGEST_DESCRIPTION} chars",)
+    spec = _canonical(document, form, description[:LONGEST_DESCRIPTION])
+    names = tuple(tool.capability for tool in form.tools or () if tool.capability)
+    return Flat(_registration(form, form.agent_id, spec, names), warnings)
+
+
+def _registration(form: FlatForm, agent_id: str, spec: bytes, capabilities: tuple[str, ...]) -> Registration:
+    return Registration(
+        agent_id=agent_id,
+        name=form.name or agent_id,
+        namespace=form.namespace or DEFAULT_NAMESPACE,
+        agent_type=form.agent_type or DEFAULT_TYPE,
+        spec=spec,
+        capabilities=capabilities,
+        security_context=DEFAULT_SECURITY_CONTEXT,
+        health_interval=None,
+        timeout_threshold=None,
+        eviction_threshold=None,
+        resource_version=None,
+        beats=True,
+        wired=True,
+        flat=True,
+    )
+
+
+def _find_problems(form: FlatForm) -> Iterator[Detail]:
+    for field, longest in (("agent_id", _LONGEST_ID), ("name", _LONGEST_NAME), ("namespace", _LONGEST_NAME)):
+        given = getattr(form, field)
+        if given == "":
+            yield Detail(field, f"{field} cannot be empty")
+        elif given and len(given) > longest:
+            yield Detail(field, f"{field} cannot exceed {longest} characters")
+        elif given and not _NAME.fullmatch(given):
+            yield Detail(field, f"{field} must contain only lowercase alphanumeric characters and hyphens")
+    for field, known in (("agent_type", _TYPES), ("runtime", _RUNTIMES)):
+        given = getattr(form, field)
+        if given is not None and given not in known:
+            yield Detail(field, f"unknown {field} {given[:60]!r}; known are {', '.join(sorted(known))}")
+    if not 0 <= (form.http_port or 0) <= _LARGEST_PORT:
+        yield Detail("http_port", f"must be 0 to {_LARGEST_PORT}")
+    if form.http_host and (len(form.http_host) > _LONGEST_ID or not _HOST.fullmatch(form.http_host)):
+        yield Detail("http_host", f"must be a host name or an address of at most {_LONGEST_ID} characters")
+    yield from _find_excess(form.tools or ())
+
+
+def _find_excess(tools: Sequence[FlatTool]) -> Iterator[Detail]:
+    if len(tools) > MAX_CAPABILITIES or sum(len(tool.dependencies or ()) for tool in tools) > _MOST_DEPENDENCIES:
+        yield Detail("tools", f"at most {MAX_CAPABILITIES:,} tools and {_MOST_DEPENDENCIES:,} dependencies are taken")
+    if any(_has_many_words(tool) for tool in tools):
+        yield Detail("tools", f"at most {MOST_WORDS:,} tags are taken for one tool or dependency")
+    if any(len(word) > LONGEST_WORD for tool in tools for word in _words(tool)):
+        yield Detail("tools", f"names, versions and tags cannot exceed {LONGEST_WORD:,} characters")
+
+
+def _has_many_words(tool: FlatTool) -> bool:
+    needs = tool.dependencies or ()
+    return len(tool.tags or ()) > MOST_WORDS or any(sum(1 for _ in words_of(need)) > MOST_WORDS for need in needs)
+
+
+def _words(tool: FlatTool) -> Iterator[str]:
+    """Return what others look a tool up by, and what it looks others up by."""
+    yield from (tool.function_name or "", tool.capability or "", tool.version or "", *(tool.tags or ()))
+    for need in tool.dependencies or ():
+        yield from words_of(need)
+
+
+def _canonical(document: dict[str, Any], form: FlatForm, description: str) -> bytes:
+    """Write what the agent said in the one way it can be written, as it would stand in the registry's own form."""
+    spec = {key: value for key, value in document.items() if key not in _NOT_KEPT and value is not None}
+    tools = [_tool(sent) for sent in document.get("tools") or ()]
+    routes = [tool for tool in tools if not tool["name"]]
+    spec |= {
+        "id": form.agent_id,
+        "agent_type": form.agent_type or DEFAULT_TYPE,
+        "endpoint": _endpoint(form),
+        "capabilities": [tool for tool in tools if tool["name"]],
+        "flat": {"routes": routes} if routes else {},
+    }
+    if description:
+        spec["description"] = description
+    return orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)
+
+
+def _endpoint(form: FlatForm) -> str:
+    """Return where the agent answers; one without a port is spoken to by its parent process alone."""
+    if not form.http_port or not form.http_host:
+        return f"stdio://{form.agent_id}"
+    host = f"[{form.http_host}]" if ":" in form.http_host and form.http_host[0] != "[" else form.http_host
+    return f"http://{host}:{form.http_port}"
+
+
+def _tool(sent: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool as a capability."""
+    tool = {key: value for key, value in sent.items() if key not in _OTHERS and value not in (None, "", [])}
+    tool["name"] = tool.pop("capability", "")
+    if "inputSchema" in tool:
+        tool["input_schema"] = tool.pop("inputSchema")
+    if "dependencies" in tool:
+        tool["dependencies"] = [_need(need) for need in tool["dependencies"]]
+    return tool
+
+
+def _need(sent: dict[str, Any]) -> dict[str, Any]:
+    need = {key: value for key, value in sent.items() if key not in _OTHER_NEEDS and value not in (None, "", [])}
+    return {"capability": "", **need}

@@ -1,0 +1,215 @@
+"""A query, checked and ready to be asked of agents: the one matcher of lists, kept answers and watches."""
+
+from collections.abc import Callable, Iterable
+
+from registry.cache.change_buffer import Entry, Key
+from registry.cache.view import Record, View
+from registry.model.agent import Agent, Capability
+from registry.model.encoding.watch_event import EventKind
+from registry.model.query import AgentQuery, CapabilityQuery
+from registry.service.discovery import fuzzy
+from registry.service.discovery.statuses import statuses
+from registry.service.versions import constraint
+
+
+class CapabilityMatcher:
+    """Tells whether one capability meets every condition of a query but its name."""
+
+    def __init__(
+        self, *, category: str | None, stability: str | None, tags: tuple[str, ...], version_constraint: str | None
+    ) -> None:
+        self._category = category
+        self._stability = stability
+        self._tags = frozenset(tags)
+        self._passes: Callable[[str], bool] | None = constraint(version_constraint) if version_constraint else None
+        self.asks = bool(category or stability or tags or version_constraint)
+
+    def matches(self, capability: Capability) -> bool:
+        """Tell whether it does."""
+        return (
+            (self._category is None or capability.category == self._category)
+            and (self._stability is None or capability.stability == self._stability)
+            and (not self._tags or self._tags.issubset(capability.tags))
+            and (self._passes is None or self._passes(capability.version))
+        )
+
+
+class Matcher:
+    """Tells whether an agent matches a query. Raises MalformedRequest for one that cannot be understood."""
+
+    def __init__(self, query: AgentQuery) -> None:
+        self.query = query
+        self._statuses = statuses(query.status, "status")
+        self._allowed = frozenset(self._statuses)
+        self._labels = query.selector.equalities
+        self._capability = CapabilityMatcher(
+            category=query.category,
+            stability=query.stability,
+            tags=query.tags,
+            version_constraint=query.version_constraint,
+        )
+        self._exact = () if query.fuzzy else query.capabilities
+        self._needed = self._exact if not query.any_capability or len(self._exact) == 1 else ()
+
+        # One capability is the whole query: what the index holds is the answer.
+        self._plain = query == AgentQuery(capabilities=self._exact[:1]) and bool(self._exact)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether matches have a score to be sorted by."""
+        return self.query.fuzzy and bool(self.query.capabilities)
+
+    @property
+    def key(self) -> Key | None:
+        """The one thing every match has, by which changes that may concern this query are found; None if any may."""
+        query = self.query
+        if query.agent_id is not None:
+            return ("id", query.agent_id)
+        if self._needed:
+            return ("capability", self._needed[0])
+        if self._labels:
+            return ("label", *self._labels[0])
+        return None if query.namespace is None else ("namespace", query.namespace)
+
+    def select(self, view: View) -> list[Record]:
+        """Return every record that matches, in no order; the cost grows with the narrowest condition."""
+        query = self.query
+        if query.agent_id is not None:
+            record = view.records.get(query.agent_id)
+            candidates: Iterable[Record] = () if record is None else (record,)
+        elif query.any_capability and len(self._exact) > 1:
+            found = {k: r for name in self._exact for k, r in view.by_capability.get(name, {}).items()}
+            candidates = found.values()
+        else:
+            candidates = view.narrowest(
+                capabilities=self._needed,
+                namespace=query.namespace,
+                labels=self._labels,
+                statuses=self._statuses,
+                draining=query.draining,
+            ).values()
+        if self._plain:
+            return list(candidates)
+        return [record for record in candidates if self.matches(record.agent)]
+
+    def concerns(self, entry: Entry) -> bool:
+        """Tell whether a change is anything to those who ask this query."""
+        key = self.key
+        return (key is None or key in entry.keys) and self.kind(entry) is not None
+
+    def kind(self, entry: Entry) -> EventKind | None:
+        """Return what a change is to those who watch this query; None when it is nothing to them."""
+        before, after = entry.states
+        matched = before is not None and self.matches(before)
+        if after is not None and self.matches(after):
+            return "MODIFIED" if matched else "ADDED"
+        return "DELETED" if matched else None
+
+    def matches(self, agent: Agent) -> bool:
+        """Tell whether an agent matches."""
+        query, profile = self.query, agent.profile
+        if agent.status not in self._allowed or (query.namespace is not None and profile.namespace != query.namespace):
+            return False
+        if query.agent_id not in (None, agent.id) or query.draining not in (None, agent.draining):
+            return False
+        if not query.selector.matches(profile.labels):
+            return False
+        if not query.capabilities and not self._capability.asks:
+            return True
+        passing = profile.capabilities
+        if self._capability.asks:
+            passing = tuple(capability for capability in passing if self._capability.matches(capability))
+        if not query.capabilities:
+            return bool(passing)
+        if query.fuzzy:
+            met = (any(fuzzy.matches(name, each.name) is not None for each in passing) for name in query.capabilities)
+        else:
+            names = {capability.name for capability in passing}
+            met = (name in names for name in query.capabilities)
+        return any(met) if query.any_capability else all(met)
+
+    def score(self, agent: Agent) -> float:
+        """Return how well an agent that matches meets the names asked for, 0 to 100: the mean over the names met."""
+        best = []
+        for name in self.query.capabilities:
+            scores = [
+                score
+                for capability in agent.profile.capabilities
+                if self._capability.matches(capability) and (score := fuzzy.matches(name, capability.name)) is not None
+            ]
+            if scores:
+                best.append(max(scores))
+        return sum(best) / len(best) if best else 0.0
+
+
+class CapabilitySearch:
+    """Tells whether a capability of an agent matches a search, and how well."""
+
+    def __init__(self, query: CapabilityQuery) -> None:
+        self.query = query
+        self._allowed = frozenset(statuses(query.agent_status, "agent_status"))
+        self._contains = (query.description_contains or "").casefold()
+        self._deprecated = query.include_deprecated or query.stability == "deprecated"
+        self._capability = CapabilityMatcher(
+            category=query.category,
+            stability=query.stability,
+            tags=query.tags,
+            version_constraint=query.version_constraint,
+        )
+
+    @property
+    def ranks(self) -> bool:
+        """Whether matches have a score to be sorted by."""
+        return bool(self.query.text or (self.query.fuzzy and self.query.name))
+
+    def candidates(self, view: View) -> Iterable[Record]:
+        """Return the agents that may have a match."""
+        query = self.query
+        if query.agent_id is not None:
+            record = view.records.get(query.agent_id)
+            return () if record is None else (record,)
+        names = () if query.name is None or query.fuzzy else (query.name,)
+        return view.narrowest(
+            capabilities=names,
+            namespace=query.agent_namespace,
+            labels=(),
+            statuses=(),
+            draining=query.agent_draining,
+        ).values()
+
+    def admits(self, agent: Agent) -> bool:
+        """Tell whether the agent itself meets the conditions."""
+        namespace, draining = self.query.agent_namespace, self.query.agent_draining
+        return (
+            agent.status in self._allowed
+            and (namespace is None or agent.profile.namespace == namespace)
+            and (draining is None or agent.draining is draining)
+        )
+
+    def score(self, capability: Capability) -> float | None:
+        """Return how well a capability matches, 0 to 100; None when it does not."""
+        if (capability.stability == "deprecated" and not self._deprecated) or not self._capability.matches(capability):
+            return None
+        if self._contains and self._contains not in capability.description.casefold():
+            return None
+        query, score = self.query, 100.0
+        if query.name is not None:
+            named = fuzzy.matches(query.name, capability.name) if query.fuzzy else _equal(query.name, capability.name)
+            if named is None:
+                return None
+            score = named
+        if query.text:
+            texts = [
+                (fuzzy.NAME_WEIGHT, capability.name),
+                *((fuzzy.TAG_WEIGHT, tag) for tag in capability.tags),
+                (fuzzy.DESCRIPTION_WEIGHT, capability.description),
+            ]
+            found = fuzzy.best(query.text, texts)
+            if found is None:
+                return None
+            score = min(score, found)
+        return score
+
+
+def _equal(wanted: str, name: str) -> float | None:
+    return 100.0 if wanted == name else None
