@@ -18,8 +18,8 @@
     ├── StoreUnavailable          503  the store could not answer; never 404, never 410
     └── StartupError              the process cannot start; the message says what to do
 
-Each class carries its `code`, the word used in Lua replies, logs and the JSON body. `api/problems.py` alone knows
-the HTTP status. Bugs are not in the tree: they stay what they are.
+Each class carries its `code`, the word used in Lua replies, logs and the JSON body. `api/error_responses.py` alone
+knows the HTTP status. Bugs are not in the tree: they stay what they are.
 """
 
 from collections.abc import Sequence

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from registry import errors
-from registry.api.problems import status_of
-from registry.api.tools import TOOLS
+from registry.api.error_responses import status_of
+from registry.api.mcp.tools import TOOLS
 from registry.client import errors as client_errors
 from registry.client.errors import ClientError
 from registry.errors import RegistryError

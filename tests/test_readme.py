@@ -13,9 +13,9 @@ import httpx2
 import pytest
 
 from registry import errors
+from registry.api.error_responses import status_of
 from registry.api.openapi import endpoints
-from registry.api.problems import status_of
-from registry.api.queries import AGENTS, CAPABILITIES
+from registry.api.request.queries import AGENTS, CAPABILITIES
 from registry.config.settings import SETTINGS, Settings
 from registry.errors import RegistryError
 from tests.support.eventually import wait_until

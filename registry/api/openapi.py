@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 
 from registry import __version__
-from registry.api.heartbeat import HEARTBEAT_SCHEMA
-from registry.api.tools import TOOLS
+from registry.api.endpoints.heartbeat import HEARTBEAT_SCHEMA
+from registry.api.mcp.tools import TOOLS
 from registry.model.registration.parse import registration_schema
 
 _ERROR = {

@@ -9,19 +9,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from registry import __version__
-from registry.api.admin import AdminRoutes
-from registry.api.agents import AgentRoutes
-from registry.api.answers import answer
-from registry.api.dependencies import DependencyRoutes
-from registry.api.draining import DrainRoutes
-from registry.api.gate import Gate
-from registry.api.health import HealthRoutes
-from registry.api.heartbeat import Heartbeats
-from registry.api.listing import ListRoute
-from registry.api.mcp import McpRoute
+from registry.api.endpoints.admin import AdminRoutes
+from registry.api.endpoints.agents import AgentRoutes
+from registry.api.endpoints.dependencies import DependencyRoutes
+from registry.api.endpoints.drain import DrainRoutes
+from registry.api.endpoints.health import HealthRoutes
+from registry.api.endpoints.heartbeat import Heartbeats
+from registry.api.endpoints.list_agents import ListRoute
+from registry.api.mcp.endpoint import McpRoute
+from registry.api.mcp.tools import ToolRoutes
+from registry.api.middleware import Gate
 from registry.api.openapi import endpoints, openapi
-from registry.api.paths import Paths
-from registry.api.tools import ToolRoutes
+from registry.api.response.responses import answer
+from registry.api.router import Paths
 from registry.compat.mcpmesh.audit import Auditing
 from registry.compat.mcpmesh.audit_endpoint import EventRoutes
 from registry.compat.mcpmesh.fast_heartbeat import Keeping

@@ -223,7 +223,7 @@ async def test_a_bug_is_500_without_its_text(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret details")
 
-    monkeypatch.setattr("registry.api.listing.agents_request", broken)
+    monkeypatch.setattr("registry.api.endpoints.list_agents.agents_request", broken)
 
     answer = await client.get("/agents", headers={"x-request-id": "the-one"})
 

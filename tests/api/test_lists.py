@@ -259,7 +259,7 @@ async def test_a_walk_may_go_on_at_another_replica(redis_url: str) -> None:
 def test_a_query_has_one_digest_in_every_process() -> None:
     """The story: sets are printed in another order by each process, and a token was refused by the next replica."""
     code = (
-        "from registry.api.queries import agents_request;"
+        "from registry.api.request.queries import agents_request;"
         "print(agents_request(b'label_selector=a+in+(b,c,d,e),f+notin+(g,h)&capability_tags=x,y&fields=id').digest)"
     )
     digests = {

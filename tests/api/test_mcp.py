@@ -336,7 +336,7 @@ async def test_more_calls_than_it_can_take_are_turned_away(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
     """503 with Retry-After, nothing done; those before are answered, and room is there again."""
-    monkeypatch.setattr(f"registry.api.mcp.{bound}", most)
+    monkeypatch.setattr(f"registry.api.mcp.endpoint.{bound}", most)
     async with in_process(own_server.url) as client:
         await register(client)
         await client.post("/mcp", content=CALL, headers=JSON)
@@ -388,7 +388,7 @@ async def test_a_bug_in_a_tool_is_told_without_its_text(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret details")
 
-    monkeypatch.setattr("registry.api.tools.discover_query", broken)
+    monkeypatch.setattr("registry.api.mcp.tools.discover_query", broken)
 
     answer = await client.post("/mcp", json=a_call("discover_services", {}), headers={"x-request-id": "the-one"})
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.api.paths import Methods, Paths
+from registry.api.router import Methods, Paths
 
 
 class Served:

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import redis
 
-from registry.api import watch as streams
+from registry.api.endpoints import watch_stream as streams
 from registry.service.watch import watch as watches
 from tests.support.calls import beat, refusal, register
 from tests.support.eventually import async_wait_until

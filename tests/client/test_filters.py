@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from registry.api.dependencies import SELECT
-from registry.api.queries import AGENTS, CAPABILITIES
+from registry.api.endpoints.dependencies import SELECT
+from registry.api.request.queries import AGENTS, CAPABILITIES
 from registry.client import InvalidData
 from registry.client.filters import AgentFilters, CapabilityFilters, Choice, WatchFilters, query_pairs
 

@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 
 from registry import server
-from registry.api import listing, queries, watch
+from registry.api.endpoints import list_agents, watch_stream
+from registry.api.request import queries
 from tests.deploy.files import HAPROXY, environment_of, haproxy, haproxy_seconds, seconds, service
 from tests.support.calls import a_registration
 from tests.support.child import Child
@@ -43,8 +44,8 @@ def test_streams_and_waits_outlive_their_silence() -> None:
     stream, wait = sorted(set(haproxy_seconds("set-timeout server")))
     (client,) = haproxy_seconds("timeout client")
 
-    assert stream > 2 * watch._KEEP_ALIVE
-    assert wait > queries._LONGEST_WAIT * (1 + listing._JITTER)
+    assert stream > 2 * watch_stream._KEEP_ALIVE
+    assert wait > queries._LONGEST_WAIT * (1 + list_agents._JITTER)
     assert client >= wait
 
 

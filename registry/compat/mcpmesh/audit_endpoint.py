@@ -5,8 +5,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.answers import answer
-from registry.api.parameters import bad, one, parameters, whole
+from registry.api.request.query_params import bad, one, parameters, whole
+from registry.api.response.responses import answer
 from registry.compat.mcpmesh.audit import Auditing
 
 PARAMETERS = ("agent_id", "function_name", "limit")

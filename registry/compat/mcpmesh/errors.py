@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import orjson
 from starlette.types import Send
 
-from registry.api.answers import timestamp
+from registry.api.response.responses import timestamp
 
 Headers = Sequence[tuple[bytes, bytes]]
 

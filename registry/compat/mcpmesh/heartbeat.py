@@ -6,8 +6,8 @@ import orjson
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from registry.api.answers import timestamp
-from registry.api.body import object_in
+from registry.api.request.body import object_in
+from registry.api.response.responses import timestamp
 from registry.compat.mcpmesh.fast_heartbeat import Keeping, Kept
 from registry.compat.mcpmesh.registration import read_flat
 from registry.errors import UnprocessableRequest

@@ -5,9 +5,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.answers import answer
-from registry.api.body import object_in, read_body, read_object
-from registry.api.parameters import refuse_unknown
+from registry.api.request.body import object_in, read_body, read_object
+from registry.api.request.query_params import refuse_unknown
+from registry.api.response.responses import answer
 from registry.compat.mcpmesh.errors import refusal
 from registry.compat.mcpmesh.jobs import Dispatching
 

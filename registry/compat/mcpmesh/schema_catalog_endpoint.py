@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.answers import answer
-from registry.api.parameters import parameters, whole
+from registry.api.request.query_params import parameters, whole
+from registry.api.response.responses import answer
 from registry.compat.mcpmesh.errors import refusal
 from registry.compat.mcpmesh.schema_catalog import Canonical, Canonicals
 from registry.model.encoding.agent_json import rfc3339

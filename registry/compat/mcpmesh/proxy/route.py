@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from registry.api.watch import CONNECTION
+from registry.api.endpoints.watch_stream import CONNECTION
 from registry.compat.mcpmesh.errors import refuse
 from registry.compat.mcpmesh.proxy.headers import Headers, Passing
 from registry.compat.mcpmesh.proxy.targets import Addresses

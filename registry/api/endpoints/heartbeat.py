@@ -11,7 +11,7 @@ from msgspec import Meta
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from registry.api.body import object_in, read_body
+from registry.api.request.body import object_in, read_body
 from registry.compat.mcpmesh.heartbeat import FlatHeartbeats
 from registry.compat.mcpmesh.registration import MARKS, is_flat
 from registry.errors import Detail, UnprocessableRequest

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
-from registry.api.parameters import parameters
+from registry.api.request.query_params import parameters
 from registry.errors import Detail, MalformedRequest, RequestTooLarge, UnsupportedMediaType
 from registry.model.validation.json_body import read_document
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from registry.api.parameters import (
+from registry.api.request.query_params import (
     Given,
     bad,
     boolean,

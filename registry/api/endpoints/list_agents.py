@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
-from registry.api.answers import listing, versions
-from registry.api.packing import packed
-from registry.api.parameters import bad, header, version
-from registry.api.queries import AgentsRequest, agents_request, token
-from registry.api.watch import Stream, form_of
+from registry.api.endpoints.watch_stream import Stream, form_of
+from registry.api.request.queries import AgentsRequest, agents_request, token
+from registry.api.request.query_params import bad, header, version
+from registry.api.response.compression import packed
+from registry.api.response.responses import listing, versions
 from registry.errors import VersionTooOld
 from registry.service.discovery.discovery import NEWEST, Discovery, Known
 from registry.service.watch.watch import Watching

@@ -10,13 +10,13 @@ from starlette.responses import Response
 from starlette.routing import Route, request_response
 from starlette.types import ASGIApp
 
-from registry.api.answers import answer, search, success, timestamp
-from registry.api.body import read_object
-from registry.api.listing import ListRoute
-from registry.api.parameters import parameters, refuse_preconditions
-from registry.api.paths import Methods
-from registry.api.problems import body_of
-from registry.api.queries import capability_query, freshness
+from registry.api.endpoints.list_agents import ListRoute
+from registry.api.error_responses import body_of
+from registry.api.request.body import read_object
+from registry.api.request.queries import capability_query, freshness
+from registry.api.request.query_params import parameters, refuse_preconditions
+from registry.api.response.responses import answer, search, success, timestamp
+from registry.api.router import Methods
 from registry.errors import Detail, RegistryError, UnprocessableRequest
 from registry.model.encoding.agent_json import rfc3339
 from registry.model.registration.parse import read_registration

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from registry import __version__
-from registry.api.answers import answer, timestamp
+from registry.api.response.responses import answer, timestamp
 from registry.model.encoding.agent_json import rfc3339
 from registry.service.liveness.agent_health import Liveness
 from registry.service.status import Overview

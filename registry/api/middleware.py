@@ -9,7 +9,7 @@ import time
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.api.problems import problem
+from registry.api.error_responses import problem
 from registry.config.settings import Secret
 from registry.errors import NotReady, RegistryError, Unauthorized
 from registry.telemetry.logs import get_logger

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from registry import __version__
-from registry.api.answers import STALE
-from registry.api.body import LIMIT
-from registry.api.problems import problem
-from registry.api.tools import TOOLS, Call
+from registry.api.error_responses import problem
+from registry.api.mcp.tools import TOOLS, Call
+from registry.api.request.body import LIMIT
+from registry.api.response.responses import STALE
 from registry.errors import Detail, RegistryError, UnprocessableRequest
 from registry.telemetry.logs import get_logger
 

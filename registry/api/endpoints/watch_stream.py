@@ -10,7 +10,7 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from registry.api.problems import body_of
+from registry.api.error_responses import body_of
 from registry.errors import VersionTooOld
 from registry.model.encoding.watch_event import Form, bookmark_line, error_line, keep_alive, state_line
 from registry.service.watch.watch import Watcher

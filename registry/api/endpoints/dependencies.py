@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.answers import answer
-from registry.api.parameters import Given, boolean, joined, one, parameters, refuse_unknown
-from registry.api.queries import freshness
+from registry.api.request.queries import freshness
+from registry.api.request.query_params import Given, boolean, joined, one, parameters, refuse_unknown
+from registry.api.response.responses import answer
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import Dependency
 from registry.model.registration.schema import DependencyForm

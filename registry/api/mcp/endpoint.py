@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.api.body import read_body
-from registry.api.parameters import bad
-from registry.api.problems import body_of
-from registry.api.tools import Call
+from registry.api.error_responses import body_of
+from registry.api.mcp.tools import Call
+from registry.api.request.body import read_body
+from registry.api.request.query_params import bad
 from registry.errors import InvalidRequest, NotInstalled, StoreUnavailable
 from registry.model.validation.json_body import read_document
 
 if TYPE_CHECKING:
-    from registry.api.mcp_server import McpServer
+    from registry.api.mcp.server import McpServer
 
 # As many as may wait for the store. The SDK holds each message several times over.
 _MOST = 1000
@@ -70,7 +70,7 @@ class McpRoute:
 
 
 def _imported() -> "type[McpServer]":
-    from registry.api.mcp_server import McpServer  # noqa: PLC0415 - an extra, and slow to import
+    from registry.api.mcp.server import McpServer  # noqa: PLC0415 - an extra, and slow to import
 
     return McpServer
 

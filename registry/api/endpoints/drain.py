@@ -4,11 +4,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.answers import success
-from registry.api.body import object_in, read_body, read_object
-from registry.api.parameters import refuse_preconditions, refuse_unknown
-from registry.api.problems import body_of
-from registry.api.queries import drain_query
+from registry.api.error_responses import body_of
+from registry.api.request.body import object_in, read_body, read_object
+from registry.api.request.queries import drain_query
+from registry.api.request.query_params import refuse_preconditions, refuse_unknown
+from registry.api.response.responses import success
 from registry.service.liveness.drain import Draining, Shift
 
 _DONE = {

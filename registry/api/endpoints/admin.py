@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.answers import success
+from registry.api.response.responses import success
 from registry.service.status import Overview
 
 

@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.agents import AgentRoutes
-from registry.api.answers import answer, listing, success
-from registry.api.body import read_object
-from registry.api.dependencies import DependencyRoutes, select_schema
-from registry.api.heartbeat import HEARTBEAT_SCHEMA, Heartbeats
-from registry.api.parameters import refuse_unknown
-from registry.api.queries import discover_query
+from registry.api.endpoints.agents import AgentRoutes
+from registry.api.endpoints.dependencies import DependencyRoutes, select_schema
+from registry.api.endpoints.heartbeat import HEARTBEAT_SCHEMA, Heartbeats
+from registry.api.request.body import read_object
+from registry.api.request.queries import discover_query
+from registry.api.request.query_params import refuse_unknown
+from registry.api.response.responses import answer, listing, success
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration.parse import registration_schema
 from registry.service.discovery.discovery import Discovery

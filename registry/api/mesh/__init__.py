@@ -1,1 +1,0 @@
-"""How the published mesh clients speak: their forms in, the same services, their forms out."""
