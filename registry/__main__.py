@@ -1,6 +1,6 @@
 """`python -m registry`, and the command `mcp-mesh-registry`."""
 
-from registry.command import main
+from registry.cli.main import main
 
 if __name__ == "__main__":
     main()

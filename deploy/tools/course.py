@@ -11,7 +11,7 @@ import aiohttp
 from deploy.tools.callers import Load, Reads, Watch, a_session, register_at_once
 from deploy.tools.report import Report
 from deploy.tools.stack import Container, Stack, eventually
-from registry.command.fleet import an_agent
+from registry.cli.fleet import an_agent
 
 _MEGABYTE = 1_000_000
 # An image may take 200 MB, and python:3.12-slim takes 125 of them.

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from registry.command.caller import Caller, CallFailed
+from registry.cli.caller import Caller, CallFailed
 from tests.support.eventually import async_wait_until
 
 
@@ -89,7 +89,7 @@ async def test_a_refusal_is_told_and_keeps_the_connection() -> None:
 )
 async def test_a_bad_answer_fails_and_the_next_call_succeeds(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was left of a bad answer, the next call does not read it."""
-    monkeypatch.setattr("registry.command.caller._PATIENCE", 0.2)
+    monkeypatch.setattr("registry.cli.caller._PATIENCE", 0.2)
     async with a_caller(answer, an_answer(b'{"b":2}')) as (caller, _):
         with pytest.raises(CallFailed):
             await caller.call("GET", "/")

@@ -11,8 +11,8 @@ import httpx2
 import pytest
 from click.testing import CliRunner
 
-from registry.command import main
-from registry.command.replicas import Replica
+from registry.cli.main import main
+from registry.cli.replicas import Replica
 from registry.errors import StartupError
 from tests.command.running import COMMAND, Running, environment
 from tests.support.processes import processes_that_mention

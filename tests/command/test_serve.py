@@ -26,7 +26,7 @@ JSON = {"Content-Type": "application/json"}
 # Prints which of the slow modules a command line has imported.
 LOOK = """
 import sys
-from registry.command import main
+from registry.cli.main import main
 try:
     main(sys.argv[1:])
 finally:
@@ -37,7 +37,7 @@ finally:
 # Presses Ctrl-C when the command begins to import what it works with.
 INTERRUPTED = """
 import os, signal, sys
-from registry.command import main
+from registry.cli.main import main
 
 class Impatient:
     def find_spec(self, name, path=None, target=None):

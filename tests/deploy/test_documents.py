@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from deploy.tools.manifests import DEPLOY, values_of
-from registry.command import main
+from registry.cli.main import main
 from registry.config.settings import SETTINGS
 from tests.deploy.objects import by_name, kubectl, overlay
 from tests.support.source import ROOT

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from registry.api.openapi import endpoints
-from registry.command import main
+from registry.cli.main import main
 from registry.config.env import read_settings
 from registry.config.redis_url import parse_redis_url
 from registry.config.settings import SETTINGS, Settings

@@ -5,7 +5,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from registry.command import main
+from registry.cli.main import main
 
 NO_ENVIRONMENT = {"MCP_MESH_REGISTRY_URL": None, "MCP_MESH_REGISTRY_TOKEN": None, "AUTH_TOKEN": None}
 

@@ -7,8 +7,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from rich.cells import cell_len
 
+from registry.cli.paging import PAGE
 from registry.client import SyncRegistryClient
-from registry.command.remote.listing import PAGE
 from tests.command.remote.calling import DATES, READER, columns, first_words
 from tests.command.remote.conftest import Call
 

@@ -1,7 +1,7 @@
 """What the README says of the command line is what it is."""
 
-from registry.command import main
-from registry.command.remote import exits
+from registry.cli import exits
+from registry.cli.main import main
 from tests.test_readme import section, table
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from click.testing import Result
 
-from registry.command.remote.connection import connected
+from registry.cli.connection import connected
 from tests.command.remote.calling import READER, called
 from tests.command.remote.conftest import Call
 from tests.support.canned import CannedServer, canned, json_of

@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from registry.command.remote.listing import PAGE
+from registry.cli.paging import PAGE
 from tests.command.remote.calling import called
 from tests.support.canned import CannedServer, canned, json_of
 from tests.support.redis_server import RedisServer

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from registry.command.remote.plain_text import escaped, harmless
+from registry.cli.output.terminal_safe import escaped, harmless
 
 
 @pytest.mark.parametrize("text", ["plain", "Grüße", "日本語", "😀 👩‍👩‍👧", "a\\x1b", "עברית"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry.command.remote.registrations import MOST_BYTES, BadFile, read_registrations
+from registry.cli.manifest import MOST_BYTES, BadFile, read_registrations
 
 A, B = {"id": "a", "endpoint": "http://a:1"}, {"agent_id": "b", "metadata": {"endpoint": "http://b:1"}}
 YAML_A = "id: a\nendpoint: http://a:1\n"

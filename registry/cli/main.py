@@ -5,12 +5,12 @@ from typing import Any
 import click
 
 from registry import __version__
-from registry.command.demo import demo
-from registry.command.release import release_hold
-from registry.command.remote import COMMANDS
-from registry.command.remote.exits import INTERRUPTED
-from registry.command.serve import serve
-from registry.command.upkeep import backup, doctor, restore
+from registry.cli.commands import COMMANDS
+from registry.cli.demo import demo
+from registry.cli.exits import INTERRUPTED
+from registry.cli.maintenance import backup, doctor, restore
+from registry.cli.release import release_hold
+from registry.cli.serve import serve
 
 
 class _ServesByDefault(click.Group):

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from registry.command.remote.moments import since
-from registry.command.remote.tables import EVENTS, STATUSES, Column, Row, Table
+from registry.cli.output.ages import since
+from registry.cli.output.tables import EVENTS, STATUSES, Column, Row, Table
 
 _SHOWN = 3
 

@@ -5,7 +5,7 @@ import contextlib
 
 import click
 
-from registry.command.remote.connection import token_option, url_option
+from registry.cli.connection import token_option, url_option
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415
@@ -19,7 +19,7 @@ def release_hold(*, url: str, token: str | None) -> None:
 
     The status is 0 whether a hold was on or not; what it was is printed.
     """
-    from registry.command.caller import Caller, CallFailed
+    from registry.cli.caller import Caller, CallFailed
 
     async def release() -> str:
         # Of several replicas one is enough.

@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 import registry
-from registry.command.caller import Caller, CallFailed
+from registry.cli.caller import Caller, CallFailed
 from registry.config.settings import SETTINGS
 from registry.errors import StartupError
 

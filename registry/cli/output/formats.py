@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from registry.command.remote.failing import Trouble
-from registry.command.remote.plain_text import escaped, is_harmless
+from registry.cli.errors import Trouble
+from registry.cli.output.terminal_safe import escaped, is_harmless
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415

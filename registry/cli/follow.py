@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry.command.remote.agent_tables import agent_table, changed
-from registry.command.remote.connection import told_of_trouble
-from registry.command.remote.failing import success
-from registry.command.remote.formats import check_format, is_document, show_event
-from registry.command.remote.plain_text import harmless
+from registry.cli.connection import told_of_trouble
+from registry.cli.errors import success
+from registry.cli.output.agent_tables import agent_table, changed
+from registry.cli.output.formats import check_format, is_document, show_event
+from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
     from registry.client import Event, SyncRegistryClient, SyncWatch, WatchFilters

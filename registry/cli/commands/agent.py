@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.command.remote.agent_tables import names_of, pairs_of, status_of
-from registry.command.remote.completing import complete_agents
-from registry.command.remote.connection import calls_registry
-from registry.command.remote.failing import RemoteCommand, success
-from registry.command.remote.fields import show_fields
-from registry.command.remote.following import follow
-from registry.command.remote.formats import is_document, output_option, show_document
-from registry.command.remote.moments import lasting
-from registry.command.remote.plain_text import harmless
-from registry.command.remote.tables import Column, Row, Table
-from registry.command.remote.wires import NEEDS, needs
+from registry.cli.completers import complete_agents
+from registry.cli.connection import calls_registry
+from registry.cli.errors import RemoteCommand, success
+from registry.cli.follow import follow
+from registry.cli.output.agent_tables import names_of, pairs_of, status_of
+from registry.cli.output.ages import lasting
+from registry.cli.output.fields import show_fields
+from registry.cli.output.formats import is_document, output_option, show_document
+from registry.cli.output.tables import Column, Row, Table
+from registry.cli.output.terminal_safe import harmless
+from registry.cli.output.wires import NEEDS, needs
 
 if TYPE_CHECKING:
     from registry.client import AgentHealth, SyncRegistryClient

@@ -17,8 +17,8 @@ from registry.errors import StartupError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from registry.command.fleet import Round
-    from registry.command.replicas import Replica
+    from registry.cli.fleet import Round
+    from registry.cli.replicas import Replica
     from registry.store.embedded.server import EmbeddedServer
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
@@ -109,7 +109,7 @@ async def _show(
     console: "Console", store: "EmbeddedServer", replicas: "list[Replica]", count: int, rounds: Sequence[int]
 ) -> bool:
     """Start the store and so many replicas, go through the rounds and print what comes of them."""
-    from registry.command.replicas import Replica
+    from registry.cli.replicas import Replica
 
     await store.start()
     name = f"{store.binary.path.name} {store.binary.version}"
@@ -142,7 +142,7 @@ async def _register(console: "Console", replicas: "Sequence[Replica]", numbers: 
     """Register the agents with these numbers; on a terminal a bar shows how far that is."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    from registry.command.fleet import an_agent, register_at_once
+    from registry.cli.fleet import an_agent, register_at_once
 
     agents = [an_agent(number) for number in numbers]
     columns = (" ", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -165,7 +165,7 @@ def _tell(console: "Console", done: "Round") -> bool:
 
 async def _lists_all(console: "Console", replica: "Replica", registered: Sequence[str]) -> bool:
     """Ask a replica once, print whether it lists exactly the agents that are registered, and tell."""
-    from registry.command.caller import Caller, CallFailed
+    from registry.cli.caller import Caller, CallFailed
 
     try:
         with contextlib.closing(Caller(replica.url)) as caller:
@@ -185,7 +185,7 @@ async def _lists_all(console: "Console", replica: "Replica", registered: Sequenc
 
 async def _leader(replicas: "Sequence[Replica]") -> str:
     """Say which replica leads. The first is elected within a second or so of the start."""
-    from registry.command.caller import Caller, CallFailed
+    from registry.cli.caller import Caller, CallFailed
 
     deadline = time.monotonic() + _LEADER_SECONDS
     while time.monotonic() < deadline:

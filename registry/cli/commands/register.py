@@ -6,12 +6,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from registry.command.remote.connection import calls_registry
-from registry.command.remote.exits import FAILED
-from registry.command.remote.failing import Trouble, WritingCommand, reason_of, success
-from registry.command.remote.formats import check_format, is_document, output_option, show_document
-from registry.command.remote.plain_text import harmless
-from registry.command.remote.registrations import MOST_BYTES, BadFile, id_of, read_registrations
+from registry.cli.connection import calls_registry
+from registry.cli.errors import Trouble, WritingCommand, reason_of, success
+from registry.cli.exits import FAILED
+from registry.cli.manifest import MOST_BYTES, BadFile, id_of, read_registrations
+from registry.cli.output.formats import check_format, is_document, output_option, show_document
+from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
     from registry.client import SyncRegistryClient

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.command.remote.completing import complete_agents, complete_namespaces
-from registry.command.remote.connection import calls_registry
-from registry.command.remote.failing import NotThere, Trouble, WritingCommand, reason_of, refused, success
-from registry.command.remote.formats import check_format, is_document, output_option, show_event
-from registry.command.remote.plain_text import harmless
+from registry.cli.completers import complete_agents, complete_namespaces
+from registry.cli.connection import calls_registry
+from registry.cli.errors import NotThere, Trouble, WritingCommand, reason_of, refused, success
+from registry.cli.output.formats import check_format, is_document, output_option, show_event
+from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
     from registry.client import SyncRegistryClient

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.command.remote.plain_text import harmless
+from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
     from registry.client import SyncRegistryClient

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import click
 
-from registry.command.remote.tables import text_of
+from registry.cli.output.tables import text_of
 
 
 def show_fields(fields: Mapping[str, object]) -> None:

@@ -7,8 +7,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from registry.command.remote.exits import FAILED, NOT_FOUND, PIPE_CLOSED, UNAVAILABLE, USAGE
-from registry.command.remote.plain_text import harmless
+from registry.cli.exits import FAILED, NOT_FOUND, PIPE_CLOSED, UNAVAILABLE, USAGE
+from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
     from registry.client import ClientError, Offline, Refusal, RegistryTimeout, RegistryUnavailable

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.command.remote.agents import given
-from registry.command.remote.capabilities import PROVIDERS
-from registry.command.remote.completing import complete_agents, complete_capabilities, complete_namespaces
-from registry.command.remote.connection import calls_registry
-from registry.command.remote.failing import NotThere, RemoteCommand, reason_of, refused, success
-from registry.command.remote.formats import check_format, is_document, output_option, show_document
-from registry.command.remote.plain_text import harmless
-from registry.command.remote.tables import STATUSES, Column, Row, Table
-from registry.command.remote.wires import NEEDS, needs
+from registry.cli.commands.agents import given
+from registry.cli.commands.capabilities import PROVIDERS
+from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
+from registry.cli.connection import calls_registry
+from registry.cli.errors import NotThere, RemoteCommand, reason_of, refused, success
+from registry.cli.output.formats import check_format, is_document, output_option, show_document
+from registry.cli.output.tables import STATUSES, Column, Row, Table
+from registry.cli.output.terminal_safe import harmless
+from registry.cli.output.wires import NEEDS, needs
 
 if TYPE_CHECKING:
     from registry.client import SyncRegistryClient

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry.command.remote.completing import complete_agents
-from registry.command.remote.connection import calls_registry
-from registry.command.remote.exits import FAILED
-from registry.command.remote.failing import RemoteCommand, success
-from registry.command.remote.fields import show_fields
-from registry.command.remote.formats import check_format, is_document, output_option, show_document
-from registry.command.remote.moments import lasting
+from registry.cli.completers import complete_agents
+from registry.cli.connection import calls_registry
+from registry.cli.errors import RemoteCommand, success
+from registry.cli.exits import FAILED
+from registry.cli.output.ages import lasting
+from registry.cli.output.fields import show_fields
+from registry.cli.output.formats import check_format, is_document, output_option, show_document
 
 if TYPE_CHECKING:
     from registry.client import AgentHealth, Health, SyncRegistryClient

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.command.caller import Caller, CallFailed
+from registry.cli.caller import Caller, CallFailed
 
 _MOST_CONNECTIONS = 100
 

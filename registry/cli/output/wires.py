@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from registry.command.remote.tables import Column, Row
+from registry.cli.output.tables import Column, Row
 
 NEEDS = (
     Column("FUNCTION", lambda row: row["function"]),

@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.command.remote.agent_tables import names_of
-from registry.command.remote.agents import STABILITIES, given
-from registry.command.remote.agents import STATUSES as CHOICES
-from registry.command.remote.completing import complete_agents, complete_capabilities, complete_namespaces
-from registry.command.remote.connection import calls_registry
-from registry.command.remote.failing import RemoteCommand, success
-from registry.command.remote.formats import check_format, is_document, output_option, show_document
-from registry.command.remote.plain_text import harmless
-from registry.command.remote.tables import STATUSES, Column, Row, Table
+from registry.cli.commands.agents import STABILITIES, given
+from registry.cli.commands.agents import STATUSES as CHOICES
+from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
+from registry.cli.connection import calls_registry
+from registry.cli.errors import RemoteCommand, success
+from registry.cli.output.agent_tables import names_of
+from registry.cli.output.formats import check_format, is_document, output_option, show_document
+from registry.cli.output.tables import STATUSES, Column, Row, Table
+from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
     from registry.client import SyncRegistryClient

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.command.remote.connection import connected
-from registry.command.remote.plain_text import harmless
+from registry.cli.connection import connected
+from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
     from registry.client import SyncRegistryClient

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.command.remote.agent_tables import agent_table, listed
-from registry.command.remote.completing import complete_agents, complete_capabilities, complete_namespaces
-from registry.command.remote.connection import calls_registry
-from registry.command.remote.failing import RemoteCommand, success
-from registry.command.remote.following import follow
-from registry.command.remote.formats import check_format, is_document, output_option, show_document
-from registry.command.remote.listing import PAGE, every_agent
-from registry.command.remote.plain_text import harmless
+from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
+from registry.cli.connection import calls_registry
+from registry.cli.errors import RemoteCommand, success
+from registry.cli.follow import follow
+from registry.cli.output.agent_tables import agent_table, listed
+from registry.cli.output.formats import check_format, is_document, output_option, show_document
+from registry.cli.output.terminal_safe import harmless
+from registry.cli.paging import PAGE, every_agent
 
 if TYPE_CHECKING:
     from registry.client import SyncRegistryClient

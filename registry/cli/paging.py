@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from registry.command.remote.failing import success
+from registry.cli.errors import success
 
 if TYPE_CHECKING:
     from registry.client import AgentList, SyncRegistryClient, WatchFilters

@@ -1,0 +1,1 @@
+"""The command line `mcp-mesh-registry`: start a registry, call one, maintain its data."""
