@@ -14,7 +14,7 @@ demo: .venv/.run  ## three replicas, 100 then 500 agents at once
 test: .venv/.dev  ## format, lint, types, house rules, the whole suite
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy registry tests benchmarks deploy examples
+	$(BIN)/mypy registry client/mcp_mesh_client tests benchmarks deploy examples
 	$(BIN)/pytest
 
 fleet: .venv/.dev  ## every fault a fleet survives, the slow ones too; needs some minutes, and root for a few
@@ -40,12 +40,12 @@ manifests: .venv/.dev  ## deploy/kubernetes, from the chart
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 
-.venv/.run: pyproject.toml | .venv/bin/pip
-	$(INSTALL) '.[client,embedded,mcp]'
+.venv/.run: pyproject.toml client/pyproject.toml | .venv/bin/pip
+	$(INSTALL) ./client -e .
 	@touch $@
 
-.venv/.dev: pyproject.toml | .venv/bin/pip
-	$(INSTALL) '.[dev]'
+.venv/.dev: pyproject.toml client/pyproject.toml | .venv/bin/pip
+	$(INSTALL) ./client -e '.[dev]'
 # Helm as a library: it asks for Python 3.12 and needs no more than 3.11. Where there is none, tests that render are skipped.
 	-$(BIN)/pip install --quiet --disable-pip-version-check --ignore-requires-python 'helm-sdkpy>=0.1.32'
 	@touch .venv/.run $@

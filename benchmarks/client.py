@@ -11,14 +11,14 @@ from concurrent.futures import Future
 from typing import Any
 
 from mcp import Client
+from mcp_mesh_client.agent.function import Function
+from mcp_mesh_client.agent.local_agent import ThisAgent
+from mcp_mesh_client.event_loop_thread import LoopThread
 
 from benchmarks.fleet import Server
 from benchmarks.lab import Lab
 from benchmarks.provider import ANSWER, TOOL
 from benchmarks.table import Table, milliseconds, verdict
-from registry.client.agents.function import Function
-from registry.client.agents.this_agent import ThisAgent
-from registry.client.loop_thread import LoopThread
 
 _IMPORTS = 9
 _CALLS, _TURNS = 10, 300
@@ -31,7 +31,7 @@ Case = Callable[[], Awaitable[None]]
 
 async def importing(_lab: Lab) -> Table:
     """Import the client in new interpreters, in turns with what it is made of and what it leaves for later."""
-    names = ("asyncio", "registry.client", "httpx2", "mcp")
+    names = ("asyncio", "mcp_mesh_client", "httpx2", "mcp")
     took: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(_IMPORTS):
         for name in names:
@@ -42,7 +42,7 @@ async def importing(_lab: Lab) -> Table:
     table = Table("Importing, CPU time in ms", ("import", "median", "worst", "of asyncio", "target"))
     for name in names:
         median = statistics.median(took[name])
-        most = 150 if name == "registry.client" else None
+        most = 150 if name == "mcp_mesh_client" else None
         ratio = median / statistics.median(took["asyncio"])
         table.add(
             name,

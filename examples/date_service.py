@@ -6,8 +6,7 @@ python examples/date_service.py
 from datetime import UTC, datetime
 
 from mcp.server import MCPServer
-
-from registry.client import mesh_agent, serve
+from mcp_mesh_client import mesh_agent, serve
 
 server = MCPServer("date-service")
 

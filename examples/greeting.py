@@ -6,8 +6,7 @@ Start and stop examples/date_service.py meanwhile: what `date_service` is comes 
 """
 
 from mcp.server import MCPServer
-
-from registry.client import Dependency, mesh_agent, serve
+from mcp_mesh_client import Dependency, mesh_agent, serve
 
 server = MCPServer("greeting")
 

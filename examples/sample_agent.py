@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import Any
 
-from registry.client import RegistryClient
+from mcp_mesh_client import RegistryClient
 
 BEAT_SECONDS = 5.0
 

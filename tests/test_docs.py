@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from mcp_mesh_client import errors as client_errors
+from mcp_mesh_client.errors import ClientError
 
 from registry import errors
 from registry.api.error_responses import status_of
 from registry.api.mcp.tools import TOOLS
-from registry.client import errors as client_errors
-from registry.client.errors import ClientError
 from registry.errors import RegistryError
 from registry.model.resolution import STAGES
 from registry.store.keys import Keys

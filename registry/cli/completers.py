@@ -12,7 +12,7 @@ from registry.cli.connection import connected
 from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
-    from registry.client import SyncRegistryClient
+    from mcp_mesh_client import SyncRegistryClient
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415
@@ -39,7 +39,7 @@ def complete_capabilities(ctx: click.Context, _param: click.Parameter, incomplet
 
 
 def _complete(ctx: click.Context, incomplete: str, names: "Callable[[SyncRegistryClient], Iterable[str]]") -> list[str]:
-    from registry.client import ClientError
+    from mcp_mesh_client import ClientError
 
     # A name service that hangs cannot be cancelled; the process that completes can.
     before = signal.signal(signal.SIGALRM, _give_up)

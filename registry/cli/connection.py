@@ -11,7 +11,7 @@ import click
 from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
-    from registry.client import SyncRegistryClient
+    from mcp_mesh_client import SyncRegistryClient
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415
@@ -56,10 +56,10 @@ def calls_registry(function: Command) -> Command:
 @contextlib.contextmanager
 def connected(url: str, token: str | None, timeout: float, **options: Any) -> Iterator["SyncRegistryClient"]:
     """Provide a client of the registry at a URL. Raises InvalidData."""
-    from registry.client import SyncRegistryClient
+    from mcp_mesh_client import SyncRegistryClient
 
     # What it would log is told by the command itself.
-    logging.getLogger("registry.client").addHandler(_NO_REGISTRY)
+    logging.getLogger("mcp_mesh_client").addHandler(_NO_REGISTRY)
     options |= {"timeout": timeout, "security_contexts": {}}
     with SyncRegistryClient(url, token=token or None, **options) as registry:
         yield registry
@@ -68,7 +68,7 @@ def connected(url: str, token: str | None, timeout: float, **options: Any) -> It
 @contextlib.contextmanager
 def told_of_trouble() -> Iterator[None]:
     """Let who follows a mesh know, on standard error, when the registry goes away and when it is back."""
-    log, teller = logging.getLogger("registry.client"), _Teller(logging.INFO)
+    log, teller = logging.getLogger("mcp_mesh_client"), _Teller(logging.INFO)
     level = log.level
     log.addHandler(teller)
     log.setLevel(logging.INFO)

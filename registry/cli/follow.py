@@ -12,7 +12,7 @@ from registry.cli.output.formats import check_format, is_document, show_event
 from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
-    from registry.client import Event, SyncRegistryClient, SyncWatch, WatchFilters
+    from mcp_mesh_client import Event, SyncRegistryClient, SyncWatch, WatchFilters
 
 
 def follow(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from registry.cli.errors import success
 
 if TYPE_CHECKING:
-    from registry.client import AgentList, SyncRegistryClient, WatchFilters
+    from mcp_mesh_client import AgentList, SyncRegistryClient, WatchFilters
 
 PAGE = 500
 

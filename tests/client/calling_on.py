@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from registry.client import Refusal, RegistryClient
-from registry.client.endpoints import Endpoint
+from mcp_mesh_client import Refusal, RegistryClient
+from mcp_mesh_client.endpoints import Endpoint
+
 from tests.support.proxy import Proxy
 
 REGISTRATION: dict[str, Any] = {"id": "a", "endpoint": "http://a:1", "capabilities": ["greeting"]}

@@ -1,8 +1,7 @@
 """Pauses that grow, and spread."""
 
 import pytest
-
-from registry.client.backoff import Backoff
+from mcp_mesh_client.backoff import Backoff
 
 
 def test_the_bound_doubles_to_its_most_and_the_pause_is_anywhere_below(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,14 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-
-from registry.client import (
+from mcp_mesh_client import (
     ClientClosed,
     RegistryClient,
     RegistryTimeout,
     RegistryUnavailable,
     UnreadableAnswer,
 )
+
 from registry.config.settings import Secret
 from tests.client.calling_on import REGISTRATION, asking_first, done, http, ids, refused, state_of
 from tests.support.canned import CannedServer, canned, json_of
@@ -197,7 +197,7 @@ async def test_without_a_registry_it_is_said_soon_and_once(caplog: pytest.LogCap
     port = free_port()
     async with RegistryClient(f"http://127.0.0.1:{port}") as client:
         assert state_of(client) == "unknown"
-        with caplog.at_level(logging.INFO, "registry.client"):
+        with caplog.at_level(logging.INFO, "mcp_mesh_client"):
             for _ in range(3):
                 began = time.monotonic()
                 with pytest.raises(ConnectionError):
@@ -208,7 +208,7 @@ async def test_without_a_registry_it_is_said_soon_and_once(caplog: pytest.LogCap
                 done(await client.heartbeat("a"))
             assert state_of(client) == "online"
 
-    told = [(record.levelname, record.message) for record in caplog.records if record.name == "registry.client"]
+    told = [(record.levelname, record.message) for record in caplog.records if record.name == "mcp_mesh_client"]
     assert [level for level, _ in told] == ["WARNING", "INFO"]
     assert f"127.0.0.1:{port}" in told[0][1]
     assert told[1][1] == "The registry answers again"
@@ -280,7 +280,7 @@ async def test_closing_leaves_no_connection_at_whatever_moment_it_comes() -> Non
 
 async def test_an_answer_beyond_all_bounds_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is listening there does not fill the memory."""
-    monkeypatch.setattr("registry.client.wire._LARGEST", 1000)
+    monkeypatch.setattr("mcp_mesh_client.transport._LARGEST", 1000)
     async with CannedServer(canned(200, {"x": "x" * 2000})) as server, RegistryClient(server.url) as client:
         with pytest.raises(UnreadableAnswer, match="the answer is longer"):
             await client.describe()

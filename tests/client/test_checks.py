@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
+from mcp_mesh_client import InvalidData, RegistryClient, SecurityValidationError
+from mcp_mesh_client.config import SECURITY_CONTEXTS
+from mcp_mesh_client.validation import body_bytes, check_id, check_registration, check_registrations
 
-from registry.client import InvalidData, RegistryClient, SecurityValidationError
-from registry.client.checks import body_bytes, check_id, check_registration, check_registrations
-from registry.client.conduct import SECURITY_CONTEXTS
 from registry.config.settings import Settings
 from registry.model.registration.parse import read_registration
 from registry.service.registration.security_contexts import SecurityContexts

@@ -4,9 +4,8 @@ import dataclasses
 from typing import Any
 
 import pytest
-
-from registry.client import InvalidData, RegistryClient
-from registry.client.conduct import TOKEN_ENV, URL_ENV, Conduct, Options, conduct
+from mcp_mesh_client import InvalidData, RegistryClient
+from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, Conduct, Options, conduct
 
 
 @pytest.mark.parametrize(

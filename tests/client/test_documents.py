@@ -5,11 +5,11 @@ import inspect
 import re
 
 import pytest
+from mcp_mesh_client import ClientError, RegistryClient, errors
+from mcp_mesh_client import __all__ as exported
+from mcp_mesh_client.agent import env
+from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, Conduct, Options
 
-from registry.client import ClientError, RegistryClient, errors
-from registry.client import __all__ as exported
-from registry.client.agents import environment
-from registry.client.conduct import TOKEN_ENV, URL_ENV, Conduct, Options
 from tests.test_readme import section, table
 
 
@@ -49,16 +49,16 @@ def test_the_options_are_all_there_with_their_defaults() -> None:
 
 def test_the_variables_are_all_there_with_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the client and those of agents."""
-    names = {value for name, value in vars(environment).items() if name.endswith("_ENV")} | {TOKEN_ENV}
+    names = {value for name, value in vars(env).items() if name.endswith("_ENV")} | {TOKEN_ENV}
     for name in names:
         monkeypatch.delenv(name, raising=False)
     rows = {cells[0].strip("`"): cells[1].strip("`") for cells in table("Python client", "variable")}
-    said = environment.read_environment()
+    said = env.read_environment()
 
     assert rows.keys() == names
     assert rows["MCP_MESH_AGENT_NAME"] == said.name
     assert rows["MCP_MESH_CALL_TIMEOUT"] == f"{said.call_timeout:g}"
-    assert rows["MCP_MESH_HEALTH_INTERVAL"] == f"{environment.heartbeat_interval(None, said):g}"
+    assert rows["MCP_MESH_HEALTH_INTERVAL"] == f"{env.heartbeat_interval(None, said):g}"
     assert rows["MCP_MESH_AUTO_RUN"] == str(said.auto_run).lower()
 
 

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
+from mcp_mesh_client import RegistryClient
+from mcp_mesh_client.endpoints import Endpoint, Endpoints, look_up
 
-from registry.client import RegistryClient
-from registry.client.endpoints import Endpoint, Endpoints, look_up
 from tests.support.canned import CannedServer, canned, json_of
 
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
+from mcp_mesh_client import InvalidData
+from mcp_mesh_client.filters import AgentFilters, CapabilityFilters, Choice, WatchFilters, query_pairs
 
 from registry.api.endpoints.dependencies import SELECT
 from registry.api.request.queries import AGENTS, CAPABILITIES
-from registry.client import InvalidData
-from registry.client.filters import AgentFilters, CapabilityFilters, Choice, WatchFilters, query_pairs
 
 
 def test_the_filters_are_those_of_the_api() -> None:

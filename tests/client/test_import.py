@@ -4,17 +4,16 @@ import subprocess
 import sys
 
 import pytest
-
-from registry.client import HttpLibraryMissing, RegistryClient
+from mcp_mesh_client import HttpLibraryMissing, RegistryClient
 
 # Milliseconds of CPU, the best of a few: what else the machine does is none of it.
 MOST = 150
 IMPORT = """
 import sys, time
 began = time.process_time()
-import registry.client
+import mcp_mesh_client
 took = (time.process_time() - began) * 1000
-names = {name for name in sys.modules if not name.startswith(('registry.client', '_', 'sitecustomize', 'distutils'))}
+names = {name for name in sys.modules if not name.startswith(('mcp_mesh_client', '_', 'sitecustomize', 'distutils'))}
 print(took, sorted(names - {name for name in names if name.partition('.')[0] in sys.stdlib_module_names}))
 """
 

@@ -3,8 +3,7 @@
 import time
 
 import pytest
-
-from registry.client.kept import Held, Kept
+from mcp_mesh_client.response_cache import Held, Kept
 
 
 def held_in(kept: Kept, key: str, body: bytes = b'{"a":[1]}') -> None:
@@ -25,7 +24,7 @@ def test_the_least_used_goes_first() -> None:
 
 def test_bytes_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is too large alone is not kept at all."""
-    monkeypatch.setattr("registry.client.kept._MOST_BYTES", 10)
+    monkeypatch.setattr("mcp_mesh_client.response_cache._MOST_BYTES", 10)
     kept = Kept(100, 10)
     for key in "abc":
         held_in(kept, key, b"[1234]")

@@ -4,9 +4,8 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-
-from registry.client.mirror import Mirror
-from registry.client.shapes import Event, EventType
+from mcp_mesh_client.relist import Mirror
+from mcp_mesh_client.types.agents import Event, EventType
 
 STATES = st.dictionaries(st.sampled_from("abcde"), st.integers(1, 99))
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
+from mcp_mesh_client import RegistryClient
 
-from registry.client import RegistryClient
 from tests.client.calling_on import REGISTRATION, done, http, ids, state_of
 from tests.support.canned import CannedServer, canned
 from tests.support.eventually import async_wait_until

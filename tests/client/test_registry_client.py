@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, assert_type, get_type_hints
 
 import pytest
-
-from registry.api.openapi import endpoints
-from registry.client import (
+from mcp_mesh_client import (
     Agent,
     AgentHealth,
     AgentList,
@@ -48,6 +46,8 @@ from registry.client import (
     Trace,
     Unregistered,
 )
+
+from registry.api.openapi import endpoints
 from tests.client.calling_on import REGISTRATION, done, ids, refused
 from tests.support.serving import serving
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-from registry.client import (
+from mcp_mesh_client import (
     ClientClosed,
     Event,
     Refused,
@@ -18,6 +17,7 @@ from registry.client import (
     SyncWatch,
     Watch,
 )
+
 from tests.client.calling_on import REGISTRATION, done, ids
 from tests.support.eventually import wait_until
 from tests.support.ports import free_port

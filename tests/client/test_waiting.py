@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 import pytest
+from mcp_mesh_client import NobodyProvides, Refused, RegistryClient
 
-from registry.client import NobodyProvides, Refused, RegistryClient
 from tests.client.calling_on import REGISTRATION, done, http
 from tests.support.eventually import async_wait_until
 from tests.support.ports import free_port

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import redis
+from mcp_mesh_client import Event, Refused, RegistryClient, Watch, WatchExpired
 
-from registry.client import Event, Refused, RegistryClient, Watch, WatchExpired
 from tests.client.calling_on import REGISTRATION, asking_first, done, http, state_of
 from tests.support.canned import CannedServer, canned
 from tests.support.eventually import async_wait_until
@@ -259,7 +259,7 @@ async def test_who_does_not_come_for_events_makes_the_stream_wait(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is held for it is bounded; nothing is lost."""
-    monkeypatch.setattr("registry.client.watch._MOST", 5)
+    monkeypatch.setattr("mcp_mesh_client.watch._MOST", 5)
     async with serving(redis_url) as served, RegistryClient(served.url) as client, client.watch() as watch:
         for number in range(30):
             await register(served, f"a{number:02}")

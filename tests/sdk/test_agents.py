@@ -17,7 +17,7 @@ WITH_DATE = "hello ann on monday"
 WITHOUT = "hello ann"
 
 OUR_PROVIDER = """
-from registry.client import mesh_agent, serve
+from mcp_mesh_client import mesh_agent, serve
 
 @mesh_agent(capability="date_service", version="1.2.0", tags=["system", "utc"])
 def get_date() -> str:
@@ -27,7 +27,7 @@ serve()
 """
 
 OUR_CONSUMER = """
-from registry.client import mesh_agent, serve
+from mcp_mesh_client import mesh_agent, serve
 
 @mesh_agent(capability="report", dependencies=[{"capability": "date_service", "tags": ["system"]}])
 def report(date_service=None) -> str:

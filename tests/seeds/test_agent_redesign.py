@@ -9,10 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 from mcp.server import MCPServer
+from mcp_mesh_client import mesh_agent
+from mcp_mesh_client.agent.local_agent import ThisAgent
+from mcp_mesh_client.agent.process import Presence
 
-from registry.client import mesh_agent
-from registry.client.agents.presence import Presence
-from registry.client.agents.this_agent import ThisAgent
 from tests.seeds.blocks import block
 from tests.support.agent_here import agent_here
 from tests.support.eventually import wait_until

@@ -5,8 +5,8 @@ import re
 from typing import Any
 
 import pytest
+from mcp_mesh_client import RegistryClient
 
-from registry.client import RegistryClient
 from tests.client.calling_on import ids
 from tests.seeds.blocks import block
 from tests.support.eventually import async_wait_until

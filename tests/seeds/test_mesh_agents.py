@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from mcp_mesh_client import mesh_agent, tool
+from mcp_mesh_client.agent.process import Presence
 
-from registry.client import mesh_agent, tool
-from registry.client.agents.presence import Presence
 from tests.seeds.blocks import block
 from tests.seeds.test_client_patterns import NAMES
 from tests.support.agent_here import agent_here

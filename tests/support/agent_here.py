@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
+from mcp_mesh_client.agent import process
+from mcp_mesh_client.agent.process import Presence, present
 
-from registry.client.agents import presence
-from registry.client.agents.presence import Presence, present
 from tests.support.ports import free_port
 
 
@@ -18,7 +18,7 @@ def agent_here(url: str | None = None, **env: str) -> Iterator[Presence]:
     itself unless the environment, `env`, says so.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(presence, "_present", None)
+        patch.setattr(process, "_present", None)
         patch.setenv("MCP_MESH_REGISTRY_URL", f"http://127.0.0.1:{free_port()}" if url is None else url)
         patch.setenv("MCP_MESH_AUTO_RUN", "false")
         patch.setenv("MCP_MESH_HEALTH_INTERVAL", "0.1")

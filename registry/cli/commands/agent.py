@@ -18,7 +18,7 @@ from registry.cli.output.terminal_safe import harmless
 from registry.cli.output.wires import NEEDS, needs
 
 if TYPE_CHECKING:
-    from registry.client import AgentHealth, SyncRegistryClient
+    from mcp_mesh_client import AgentHealth, SyncRegistryClient
 
 _CAPABILITIES = (
     Column("NAME", lambda row: row.get("name")),

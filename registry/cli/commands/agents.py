@@ -15,7 +15,7 @@ from registry.cli.output.terminal_safe import harmless
 from registry.cli.paging import PAGE, every_agent
 
 if TYPE_CHECKING:
-    from registry.client import SyncRegistryClient
+    from mcp_mesh_client import SyncRegistryClient
 
 Command = Callable[..., Any]
 

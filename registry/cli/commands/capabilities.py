@@ -15,7 +15,7 @@ from registry.cli.output.tables import STATUSES, Column, Row, Table
 from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
-    from registry.client import SyncRegistryClient
+    from mcp_mesh_client import SyncRegistryClient
 
 
 def _status(row: Row) -> str:

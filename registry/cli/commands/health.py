@@ -13,7 +13,7 @@ from registry.cli.output.fields import show_fields
 from registry.cli.output.formats import check_format, is_document, output_option, show_document
 
 if TYPE_CHECKING:
-    from registry.client import AgentHealth, Health, SyncRegistryClient
+    from mcp_mesh_client import AgentHealth, Health, SyncRegistryClient
 
 
 @click.command(cls=RemoteCommand)

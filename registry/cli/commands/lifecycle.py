@@ -12,7 +12,7 @@ from registry.cli.output.formats import check_format, is_document, output_option
 from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
-    from registry.client import SyncRegistryClient
+    from mcp_mesh_client import SyncRegistryClient
 
 Answer = Mapping[str, Any]
 Command = Callable[..., Any]

@@ -14,7 +14,7 @@ from registry.cli.output.formats import check_format, is_document, output_option
 from registry.cli.output.terminal_safe import harmless
 
 if TYPE_CHECKING:
-    from registry.client import SyncRegistryClient
+    from mcp_mesh_client import SyncRegistryClient
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415
@@ -96,7 +96,7 @@ def _of_itself(result: Result) -> Result:
 
 def _batches(found: Sequence[Registration]) -> Iterator[list[tuple[int, Registration, Result | None]]]:
     """Give as many at once as go into one call, each with what is wrong with it at first sight."""
-    from registry.client.checks import body_bytes
+    from mcp_mesh_client.validation import body_bytes
 
     batch: list[tuple[int, Registration, Result | None]] = []
     size = 0
@@ -113,8 +113,8 @@ def _batches(found: Sequence[Registration]) -> Iterator[list[tuple[int, Registra
 
 def _refusal(registration: Registration) -> Result | None:
     """Return what the registry would say of what cannot be sent."""
-    from registry.client import InvalidData
-    from registry.client.checks import check_registration
+    from mcp_mesh_client import InvalidData
+    from mcp_mesh_client.validation import check_registration
 
     if registration.get("flat") is not None:
         return _bad("flat", _FLAT)

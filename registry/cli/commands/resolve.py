@@ -16,7 +16,7 @@ from registry.cli.output.terminal_safe import harmless
 from registry.cli.output.wires import NEEDS, needs
 
 if TYPE_CHECKING:
-    from registry.client import SyncRegistryClient
+    from mcp_mesh_client import SyncRegistryClient
 
 _STRATEGIES = ("best", "round_robin", "random", "least_loaded", "sticky", "weighted", "local")
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
+from mcp_mesh_client.agent.process import Presence
 
-from registry.client.agents.presence import Presence
 from tests.support.agent_here import agent_here
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import httpx2
 import pytest
 from mcp.server import MCPServer
+from mcp_mesh_client import InvalidData, WrongOrder, announce, mesh_agent
+from mcp_mesh_client.agent.process import Presence
 
-from registry.client import InvalidData, WrongOrder, announce, mesh_agent
-from registry.client.agents.presence import Presence
 from tests.support.agent_here import agent_here
 from tests.support.canned import CannedServer, json_of
 from tests.support.eventually import async_wait_until, wait_until

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 from mcp.server import MCPServer
-
-from registry.client import Dependency, InvalidData, SecurityValidationError, WrongOrder, mesh_agent, tool
-from registry.client.agents.presence import Presence
-from registry.client.wiring import Provider
+from mcp_mesh_client import Dependency, InvalidData, SecurityValidationError, WrongOrder, mesh_agent, tool
+from mcp_mesh_client.agent.process import Presence
+from mcp_mesh_client.types.dependencies import Provider
 
 PROVIDER: Provider = {"agent_id": "date-1", "endpoint": "http://date:1", "tool_name": "get_date"}
 DATED = {"greet": {"date_service": PROVIDER}}

@@ -3,9 +3,8 @@
 import socket
 
 import pytest
-
-from registry.client import InvalidData
-from registry.client.agents.environment import check_endpoint, listening_host, read_environment
+from mcp_mesh_client import InvalidData
+from mcp_mesh_client.agent.env import check_endpoint, listening_host, read_environment
 
 
 @pytest.mark.parametrize(

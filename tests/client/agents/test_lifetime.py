@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from mcp_mesh_client import InvalidData, mesh_agent
+from mcp_mesh_client.agent import lifecycle
+from mcp_mesh_client.agent.process import Presence
 
-from registry.client import InvalidData, mesh_agent
-from registry.client.agents import lifetime
-from registry.client.agents.presence import Presence
 from tests.support.agent_here import agent_here
 from tests.support.canned import CannedServer, canned, json_of
 from tests.support.eventually import async_wait_until, wait_until
@@ -51,7 +51,7 @@ async def test_all_functions_are_one_registration_and_one_heartbeat(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many are declared in a row; each heartbeat carries what the last answer was."""
-    monkeypatch.setattr(lifetime, "SETTLE", 2.0)
+    monkeypatch.setattr(lifecycle, "SETTLE", 2.0)
     async with CannedServer(REGISTERED, BEAT) as server:
         with agent_here(server.url, MCP_MESH_ENDPOINT=ME) as here:
             given = mesh_agent(dependencies=["date_service"])(greet)
@@ -149,7 +149,7 @@ async def test_who_never_reached_a_registry_takes_no_leave(caplog: pytest.LogCap
 
 async def test_it_says_that_it_is_registered_and_where_it_answers(caplog: pytest.LogCaptureFixture) -> None:
     """Once, and again when it had to register anew: nothing else tells a person the id and the port that it got."""
-    caplog.set_level(logging.INFO, "registry.client")
+    caplog.set_level(logging.INFO, "mcp_mesh_client")
     async with CannedServer(REGISTERED, BEAT, UNKNOWN, REGISTERED, BEAT) as server:
         with agent_here(server.url, MCP_MESH_ENDPOINT=ME) as here:
             mesh_agent(capability="greeting")(greet)
@@ -163,7 +163,7 @@ async def test_it_says_that_it_is_registered_and_where_it_answers(caplog: pytest
 def test_an_agent_that_is_there_before_its_registry(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """It works without, says so once, and heals by itself."""
     port = free_port()
-    caplog.set_level(logging.INFO, "registry.client")
+    caplog.set_level(logging.INFO, "mcp_mesh_client")
     with agent_here(f"http://127.0.0.1:{port}", MCP_MESH_ENDPOINT=ME) as here:
         given = mesh_agent(dependencies=["date_service"])(greet)
         assert given() is None

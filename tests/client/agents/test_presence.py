@@ -17,7 +17,7 @@ from tests.support.replica import Replica
 
 DECLARED = """
 import os, signal, sys, threading, time
-from registry.client import agent_id, announce, mesh_agent, serve
+from mcp_mesh_client import agent_id, announce, mesh_agent, serve
 # As at a terminal; who is started in the background by a shell is deaf to it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {before}

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 from mcp.server import MCPServer
-
-from registry.client import (
+from mcp_mesh_client import (
     Dependency,
     DependencyFailed,
     DependencyTimeout,
@@ -21,10 +20,11 @@ from registry.client import (
     InvalidData,
     mesh_agent,
 )
-from registry.client.agents.presence import Presence
-from registry.client.agents.sessions import mcp_url
-from registry.client.agents.site import Site
-from registry.client.loop_thread import LoopThread
+from mcp_mesh_client.agent.http_server import Site
+from mcp_mesh_client.agent.mcp_sessions import mcp_url
+from mcp_mesh_client.agent.process import Presence
+from mcp_mesh_client.event_loop_thread import LoopThread
+
 from tests.support.agent_process import AgentProcess
 from tests.support.canned import CannedServer, canned
 from tests.support.eventually import wait_until

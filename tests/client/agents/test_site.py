@@ -4,9 +4,8 @@ import logging
 
 import httpx2
 from mcp.server import MCPServer
-
-from registry.client.agents.site import Site, new_server
-from registry.client.loop_thread import LoopThread
+from mcp_mesh_client.agent.http_server import Site, new_server
+from mcp_mesh_client.event_loop_thread import LoopThread
 
 
 def test_a_server_made_here_leaves_logging_as_it_was() -> None:

@@ -5,8 +5,8 @@ from typing import Protocol
 
 import pytest
 from click.testing import Result
+from mcp_mesh_client import SyncRegistryClient
 
-from registry.client import SyncRegistryClient
 from tests.command.remote.calling import called
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from mcp_mesh_client import SyncRegistryClient
 from rich.cells import cell_len
 
 from registry.cli.paging import PAGE
-from registry.client import SyncRegistryClient
 from tests.command.remote.calling import DATES, READER, columns, first_words
 from tests.command.remote.conftest import Call
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from mcp_mesh_client import SyncRegistryClient
 
-from registry.client import SyncRegistryClient
 from tests.command.remote.calling import DATES, READER, columns
 from tests.command.remote.conftest import Call
 

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from mcp_mesh_client import SyncRegistryClient
 
-from registry.client import SyncRegistryClient
 from tests.command.remote.calling import DATES, READER, called
 from tests.command.running import COMMAND, environment
 from tests.support.eventually import wait_until

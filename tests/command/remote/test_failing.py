@@ -162,7 +162,7 @@ def test_without_the_extra_it_is_told_how_to_get_it(call: Call, monkeypatch: pyt
 def test_the_log_of_the_client_says_nothing_twice(caplog: pytest.LogCaptureFixture) -> None:
     """What it would warn of is the command's own message."""
     with connected("http://127.0.0.1:9", None, 1.0):
-        handlers = logging.getLogger("registry.client").handlers
+        handlers = logging.getLogger("mcp_mesh_client").handlers
 
     assert len(handlers) == len(set(handlers))
     assert caplog.records == []

@@ -2,7 +2,8 @@
 
 import json
 
-from registry.client import SyncRegistryClient
+from mcp_mesh_client import SyncRegistryClient
+
 from tests.command.remote.calling import DATES, READER, called
 from tests.command.remote.conftest import Call
 from tests.support.redis_server import RedisServer

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from mcp_mesh_client import SyncRegistryClient
 
-from registry.client import SyncRegistryClient
 from tests.command.remote.calling import DATES, GREETER, READER
 from tests.command.remote.conftest import Call
 from tests.support.replica import Replica

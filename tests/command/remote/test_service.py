@@ -2,7 +2,8 @@
 
 import json
 
-from registry.client import SyncRegistryClient
+from mcp_mesh_client import SyncRegistryClient
+
 from tests.command.remote.calling import DATES, READER
 from tests.command.remote.conftest import Call
 

@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from mcp_mesh_client import SyncRegistryClient
 
-from registry.client import SyncRegistryClient
 from tests.command.remote.calling import DATES, READER
 from tests.command.running import COMMAND, Running, environment
 from tests.support.redis_server import RedisServer

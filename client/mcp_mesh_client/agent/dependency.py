@@ -1,0 +1,79 @@
+"""A dependency as a function gets it: something to call, which is the tool of another agent."""
+
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from mcp_mesh_client.errors import DependencyUnavailable, InvalidData
+from mcp_mesh_client.types.dependencies import Provider
+
+
+class Calling(Protocol):
+    """What carries calls: to whom, with which arguments, and how many seconds each may take."""
+
+    async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
+        """Call a tool on the running loop."""
+
+    def begin(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
+        """Begin to call a tool on another thread's loop."""
+
+
+class Link:
+    """What one dependency of one function is resolved to at the moment; None while nobody provides it."""
+
+    def __init__(self, capability: str, spec: Any) -> None:
+        self.capability = capability
+        self.spec = spec
+        self.provider: Provider | None = None
+
+
+class Dependency:
+    """The tool of whoever provides a capability, called by keyword arguments: `date_service(format="iso")`.
+
+    In a function that is not async the call returns the tool's result; in one that is, it is to be awaited. It goes to
+    the provider of the moment, whoever that was when the function began. Raises DependencyUnavailable,
+    DependencyTimeout or DependencyFailed.
+    """
+
+    def __init__(self, link: Link, calling: Calling, timeout: float, *, awaited: bool) -> None:
+        self._link = link
+        self._calling = calling
+        self._timeout = timeout
+        self._awaited = awaited
+
+    def __repr__(self) -> str:
+        provider = self._link.provider
+        if provider is None:
+            return f"<{self._link.capability}: nobody>"
+        return f"<{self._link.capability}: {provider['tool_name']} of {provider['agent_id']}>"
+
+    @property
+    def provider(self) -> Provider | None:
+        """Who provides it at the moment: `agent_id`, `endpoint` and `tool_name`; None for nobody."""
+        return self._link.provider
+
+    def within(self, seconds: float) -> "Dependency":
+        """Return the same dependency with another time that a call may take."""
+        if not seconds > 0:
+            raise InvalidData("seconds", f"seconds: expected a number above 0, not {seconds!r}")
+        return Dependency(self._link, self._calling, seconds, awaited=self._awaited)
+
+    def __call__(self, /, **arguments: Any) -> Any:
+        """Call the tool."""
+        if self._awaited:
+            return self._wait(arguments)
+        begun = self._calling.begin(self._current(), arguments, self._timeout)
+        try:
+            return begun.result()
+        except BaseException:
+            # Ctrl-C ends the call as well.
+            begun.cancel()
+            raise
+
+    async def _wait(self, arguments: dict[str, Any]) -> Any:
+        return await self._calling.call(self._current(), arguments, self._timeout)
+
+    def _current(self) -> Provider:
+        provider = self._link.provider
+        if provider is None:
+            raise DependencyUnavailable(f"{self._link.capability}: nobody provides it any more")
+        return provider

@@ -1,0 +1,91 @@
+"""An event loop in a thread of its own, for those who have none."""
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from mcp_mesh_client.errors import ClientClosed
+
+T = TypeVar("T")
+
+THREAD = "registry client"
+
+
+class LoopThread:
+    """Runs coroutines for other threads, from inside running event loops as well, until it is stopped.
+
+    It starts with the first one, and does not keep the process alive. A process that was forked off starts one of its
+    own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._stopped = False
+
+    def run(self, doing: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine, wait for it and return its result; an interrupted wait cancels it.
+
+        Raises ClientClosed after `stop()`, which also ends who is waiting.
+        """
+        future = self.submit(doing)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            if self._stopped:
+                raise _closed() from None
+            raise
+        except BaseException:
+            future.cancel()
+            raise
+
+    def submit(self, doing: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Begin to run a coroutine, and return what will be its result. Raises ClientClosed after `stop()`."""
+        # Under the lock, so that what is handed over is there before the loop is told to stop.
+        with self._lock:
+            if self._stopped:
+                doing.close()
+                raise _closed()
+            return asyncio.run_coroutine_threadsafe(doing, self._running())
+
+    def stop(self) -> None:
+        """End what still runs, the loop and the thread."""
+        with self._lock:
+            self._stopped = True
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+            if loop is None or thread is None or self._pid != os.getpid():
+                return
+            loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._pid != os.getpid():
+            self._loop = asyncio.new_event_loop()
+            self._pid = os.getpid()
+            self._thread = threading.Thread(target=_serve, args=(self._loop,), name=THREAD, daemon=True)
+            self._thread.start()
+        return self._loop
+
+
+def _closed() -> ClientClosed:
+    return ClientClosed("This client was closed; make another one")
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, then end what still runs on it."""
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()

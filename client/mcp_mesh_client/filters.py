@@ -1,0 +1,101 @@
+"""What can be asked for, and how it stands in a query string."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict
+
+from mcp_mesh_client.errors import InvalidData
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+class WaitFilters(TypedDict, total=False):
+    """The filters of `wait_for()` besides the capability, as the API has them."""
+
+    namespace: str
+    status: Literal["pending", "healthy", "degraded", "expired", "unhealthy", "offline", "any"]
+    draining: bool
+    agent_id: str
+    label_selector: str
+    capability_category: str
+    capability_stability: str
+    capability_tags: str | Sequence[str]
+    version_constraint: str
+    fuzzy_match: bool
+
+
+class WatchFilters(WaitFilters, total=False):
+    """The filters of `watch()`, as the API has them."""
+
+    capability: str | Sequence[str]
+    match: Literal["all", "any"]
+
+
+class AgentFilters(WatchFilters, total=False):
+    """The filters of `agents()`, as the API has them; `continue_` is `continue`, and `wait` is seconds."""
+
+    resource_version: str | int
+    resource_version_match: Literal["Exact", "NotOlderThan"]
+    limit: int
+    continue_: str
+    fields: str | Sequence[str]
+    wait: float
+
+
+class Choice(TypedDict, total=False):
+    """What `select_agent()` takes besides the capability: a dependency, how to choose, and where from."""
+
+    version_constraint: str
+    tags: Sequence[str | Sequence[str]]
+    namespace: str
+    strategy: Literal["best", "round_robin", "random", "least_loaded", "sticky", "weighted", "local"]
+    key: str
+    zone: str
+    resource_version: str
+
+
+class CapabilityFilters(TypedDict, total=False):
+    """The filters of `capabilities()`, as the API has them."""
+
+    name: str
+    q: str
+    description_contains: str
+    category: str
+    tags: str | Sequence[str]
+    stability: str
+    version_constraint: str
+    fuzzy_match: bool
+    include_deprecated: bool
+    agent_namespace: str
+    agent_status: Literal["pending", "healthy", "degraded", "expired", "unhealthy", "offline", "any"]
+    agent_draining: bool
+    agent_id: str
+    resource_version: str | int
+    resource_version_match: Literal["Exact", "NotOlderThan"]
+
+
+def query_pairs(filters: Mapping[str, object]) -> Pairs:
+    """Return filters as they stand in a query string, in one order whatever the order they were given in.
+
+    None is not given. Raises InvalidData for a value that cannot stand there; the registry refuses names it does not
+    know.
+    """
+    pairs: list[tuple[str, str]] = []
+    for given in sorted(filters):
+        value, name = filters[given], given.rstrip("_")
+        if value is None:
+            continue
+        if name == "wait" and isinstance(value, int | float) and not isinstance(value, bool):
+            pairs.append((name, f"{max(1, round(value * 1000))}ms"))
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            pairs.extend((name, _text(name, each)) for each in value)
+        else:
+            pairs.append((name, _text(name, value)))
+    return tuple(pairs)
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise InvalidData(name, f"{name}: a {type(value).__name__} cannot be a filter")

@@ -1,0 +1,271 @@
+"""What the registry answers: plain dicts, and what is in them.
+
+A field that is not always there is NotRequired. Agents and capabilities keep whatever else was registered of them.
+`Refusal` tells itself apart from each of them by its `error`:
+
+    found = await client.agents(capability="greeting")
+    if "error" in found:
+        print(found["message"])
+    else:
+        print(found["agents"])
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict, final
+
+from mcp_mesh_client.types.dependencies import Resolved, Unresolved
+
+Status = Literal["pending", "healthy", "degraded", "expired"]
+EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+
+
+class Detail(TypedDict):
+    """One bad field: its path in the request, and what is wrong with it."""
+
+    field: str
+    problem: str
+
+
+@final
+class Refusal(TypedDict):
+    """The registry said no. `resource_version` comes with 409 and 410."""
+
+    status: Literal["error"]
+    error: str
+    message: str
+    details: list[Detail]
+    request_id: NotRequired[str]
+    resource_version: NotRequired[str | None]
+    reason: NotRequired[str]
+    outcome: NotRequired[str]
+
+
+@final
+class Offline(TypedDict):
+    """No replica could be reached; the agent goes on without."""
+
+    status: Literal["offline"]
+    message: str
+
+
+class Capability(TypedDict):
+    """What an agent can do."""
+
+    name: str
+    version: str
+    stability: str
+    description: NotRequired[str]
+    category: NotRequired[str]
+    tags: NotRequired[list[str]]
+    input_schema: NotRequired[dict[str, Any]]
+    dependencies: NotRequired[list[dict[str, Any]]]
+    function_name: NotRequired[str]
+
+
+@final
+class Agent(TypedDict):
+    """An agent: all it registered with defaults filled in, its status and times (RFC 3339 UTC)."""
+
+    id: str
+    name: str
+    namespace: str
+    agent_type: str
+    status: Status
+    endpoint: str
+    capabilities: list[Capability]
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    draining: bool
+    created_at: str
+    updated_at: str
+    resource_version: str
+    last_heartbeat: str | None
+    health_interval: NotRequired[float]
+    timeout_threshold: NotRequired[float]
+    eviction_threshold: NotRequired[float]
+    security_context: NotRequired[str]
+    dependencies: NotRequired[list[dict[str, Any]]]
+    metadata: NotRequired[dict[str, Any]]
+    score: NotRequired[float]
+    stale_seconds: NotRequired[float]
+
+
+# `continue` is a word of Python, so it cannot stand in a class body.
+_Page = TypedDict("_Page", {"continue": NotRequired[str]})
+
+
+@final
+class AgentList(_Page):
+    """Agents. `stale_seconds` is there when the answer may be so old; `continue`, where there is another page.
+
+    With the filter `fields` the agents have only those.
+    """
+
+    agents: list[Agent]
+    count: int
+    resource_version: str
+    timestamp: str
+    stale_seconds: NotRequired[float]
+
+
+@final
+class Discovered(TypedDict):
+    """Agents, as the tool `discover_services` answers."""
+
+    status: Literal["success"]
+    agents: list[Agent]
+    count: int
+    resource_version: str
+    timestamp: str
+    stale_seconds: NotRequired[float]
+
+
+@final
+class AgentShown(TypedDict):
+    """One agent, as the tool `get_agent_status` answers."""
+
+    status: Literal["success"]
+    agent: Agent
+
+
+class CapabilityRow(TypedDict):
+    """One capability of one agent."""
+
+    name: str
+    version: str
+    stability: str
+    agent_id: str
+    agent_name: str
+    agent_namespace: str
+    agent_status: Status
+    agent_draining: bool
+    agent_endpoint: str
+    description: NotRequired[str]
+    category: NotRequired[str]
+    tags: NotRequired[list[str]]
+    input_schema: NotRequired[dict[str, Any]]
+    score: NotRequired[float]
+
+
+@final
+class CapabilityList(TypedDict):
+    """Capabilities. `stale_seconds` is there when the answer may be so old."""
+
+    capabilities: list[CapabilityRow]
+    count: int
+    resource_version: str
+    timestamp: str
+    stale_seconds: NotRequired[float]
+
+
+class _Wired(TypedDict):
+    """What an agent's dependencies resolve to, if it has any and something is new."""
+
+    dependencies_resolved: NotRequired[Resolved]
+    dependencies_unresolved: NotRequired[Unresolved]
+    dependencies_version: NotRequired[str]
+
+
+@final
+class Registered(_Wired):
+    """The agent is registered, at this version, and what its dependencies resolve to."""
+
+    status: Literal["success"]
+    agent_id: str
+    resource_version: str
+    message: str
+
+
+@final
+class RegisteredMany(TypedDict):
+    """One result for each registration, in the order sent."""
+
+    status: Literal["success"]
+    results: list[Registered | Refusal]
+    count: int
+
+
+@final
+class Unregistered(TypedDict):
+    """The agent is gone, since this version."""
+
+    status: Literal["success"]
+    agent_id: str
+    resource_version: str
+    message: str
+
+
+@final
+class Shifted(TypedDict):
+    """An agent is out of service, or back in it; `changed` tells whether it was not before."""
+
+    status: Literal["success"]
+    agent_id: NotRequired[str]
+    draining: NotRequired[bool]
+    changed: bool
+    resource_version: str
+    message: NotRequired[str]
+
+
+@final
+class ShiftedMany(TypedDict):
+    """One result for each agent that matched, by its id; `changed` counts those that were not so before."""
+
+    status: Literal["success"]
+    draining: bool
+    results: dict[str, Shifted | Refusal]
+    count: int
+    changed: int
+
+
+@final
+class Selected(TypedDict):
+    """One agent to call, by which tool, and how many would have done."""
+
+    status: Literal["success"]
+    agent_id: str
+    endpoint: str
+    tool_name: str
+    capability: str
+    version: str
+    candidates: int
+    agent: Agent
+    stale_seconds: NotRequired[float]
+
+
+@final
+class Beat(_Wired):
+    """The heartbeat counts, from this moment; and what the agent's dependencies resolve to, where that is new."""
+
+    status: Literal["success"]
+    timestamp: str
+    message: NotRequired[str]
+
+
+@final
+class Beats(TypedDict):
+    """One result for each agent, by its id."""
+
+    status: Literal["success"]
+    results: dict[str, Beat | Refusal]
+    count: int
+    timestamp: str
+
+
+@final
+class AgentStatus(TypedDict):
+    """The status alone."""
+
+    agent_id: str
+    status: Status
+    last_heartbeat: str | None
+    resource_version: str
+    stale_seconds: NotRequired[float]
+
+
+class Event(TypedDict):
+    """One change of the mesh, and the version to go on from. A BOOKMARK's object has no more than that version."""
+
+    type: EventType
+    object: dict[str, Any]
+    timestamp: str
+    resource_version: str

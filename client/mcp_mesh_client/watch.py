@@ -1,0 +1,93 @@
+"""A watch: the changes of the mesh, one after the other, for as long as somebody wants them."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from mcp_mesh_client.types.agents import Event
+from mcp_mesh_client.watch_stream import Following
+
+# How many events wait for who iterates; beyond that the registry's stream waits, too.
+_MOST = 1000
+
+
+class Watch:
+    """Iterate over it for events; `async with` waits until the watch stands, and closes it.
+
+    Each event has a `type`, the `object`, a `timestamp`, and the `resource_version` that a later watch may go on from.
+    It goes on by itself, on another replica where it must, and ends at `close()` only. Cancelling a wait for the next
+    event loses none. `resource_version` is that of the last event given, or of what was quietly passed since.
+    """
+
+    def __init__(self, following: Following, *, bookmarks: bool) -> None:
+        self.resource_version: str | None = None
+        self._following = following
+        self._bookmarks = bookmarks
+        self._events: deque[Event] = deque()
+        self._stands = False
+        self._task: asyncio.Task[None] | None = None
+        self._moved = asyncio.Event()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        """Wait until the watch stands: it shows every change from here on. Raises Refused."""
+        await self._until(lambda: self._stands)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Wait for the next event. Raises Refused where the registry does not want the watch."""
+        while True:
+            await self._until(lambda: bool(self._events))
+            if self._closed:
+                raise StopAsyncIteration
+            event = self._events.popleft()
+            self.resource_version = event["resource_version"]
+            self._moved.set()
+            if self._bookmarks or event["type"] != "BOOKMARK":
+                return event
+
+    async def close(self) -> None:
+        """End the watch; who waits for an event is told that there are no more."""
+        self._closed = True
+        self._events.clear()
+        self._moved.set()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        """Wait until something is so, or the watch is closed. Raises what ended it."""
+        while not self._closed and not reached():
+            if self._task is None:
+                self._task = asyncio.create_task(self._pump(), name="registry watch")
+            if self._task.done():
+                self._closed = True
+                self._task.result()
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def _pump(self) -> None:
+        """Take events as they come, as long as there is room for them."""
+        try:
+            async with contextlib.aclosing(self._following.batches()) as batches:
+                async for batch in batches:
+                    self._events.extend(batch)
+                    self._stands = True
+                    self._moved.set()
+                    while len(self._events) > _MOST:
+                        self._moved.clear()
+                        await self._moved.wait()
+        finally:
+            self._moved.set()
