@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import uvloop
 
 from benchmarks.cases import NAMES, run
-from benchmarks.fleet import choose_cores
-from benchmarks.lab import Options
-from benchmarks.load import WrongAnswerError
+from benchmarks.context import Options
+from benchmarks.load_generator import WrongAnswerError
+from benchmarks.servers import choose_cores
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from benchmarks.load import Check, Exchange
+from benchmarks.load_generator import Check, Exchange
 
 BODY_BYTES = 1400
 BATCH = 200

@@ -7,14 +7,14 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
-from benchmarks import agents, rates
-from benchmarks.client import importing, injected
-from benchmarks.fleet import Mesh, running_constant, running_mesh
-from benchmarks.lab import CONNECTIONS, CONSTANT, PATIENCE_SECONDS, REPEATS, Lab, Options, settled
-from benchmarks.load import Clients, Exchange, quantile
+from benchmarks import agents, rate_cases
+from benchmarks.client_cases import importing, injected
+from benchmarks.context import CONNECTIONS, CONSTANT, PATIENCE_SECONDS, REPEATS, Lab, Options, settled
+from benchmarks.load_generator import Clients, Exchange, quantile
+from benchmarks.provider_departure import departure
+from benchmarks.servers import Mesh, running_constant, running_mesh
 from benchmarks.table import Table, times_table
-from benchmarks.watch import watch
-from benchmarks.wiring import departure
+from benchmarks.watch_latency import watch
 
 BURSTS = 7
 FILLS = 5
@@ -144,7 +144,7 @@ _TIMES: dict[str, Callable[[Lab], Awaitable[Table]]] = {
     "importing": importing,
     "injected": injected,
 }
-NAMES = (*rates.NAMES, *_TIMES)
+NAMES = (*rate_cases.NAMES, *_TIMES)
 
 
 async def run(options: Options, names: Sequence[str]) -> list[Table]:
@@ -152,8 +152,8 @@ async def run(options: Options, names: Sequence[str]) -> list[Table]:
     tables = []
     with contextlib.ExitStack() as undo:
         lab = Lab(options, undo)
-        if set(names) & set(rates.NAMES):
-            tables.append(await rates.measured(lab, names))
+        if set(names) & set(rate_cases.NAMES):
+            tables.append(await rate_cases.measured(lab, names))
         for name, case in _TIMES.items():
             if name in names:
                 print(name)

@@ -16,8 +16,8 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.flat import full, provider_and_consumer
-from benchmarks.rivals import Rival, ours, postgres, sqlite
+from benchmarks.compared_registries import Rival, ours, postgres, sqlite
+from benchmarks.mcpmesh_agents import full, provider_and_consumer
 from benchmarks.table import Table
 
 AGENTS, PAIRS, BYSTANDERS = 1_000, 1_000, 200

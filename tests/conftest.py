@@ -18,8 +18,8 @@ import redis
 from registry.config.settings import Settings
 from registry.store.redis.connection import server_at
 from registry.store.store import Store
+from tests.support.consistency import inconsistencies
 from tests.support.docker_redis import DockerIsAwayError, docker_redis
-from tests.support.leaks import inconsistencies
 from tests.support.redis_server import RedisServer
 
 

@@ -18,8 +18,8 @@ from registry.errors import RegistryError
 from registry.model.resolution import STAGES
 from registry.store.keys import Keys
 from registry.store.redis.errors import REASONS
+from tests.support.bash_shell import Shell
 from tests.support.replica import Replica
-from tests.support.shell import Shell
 from tests.test_readme import ROOT, blocks, table
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))

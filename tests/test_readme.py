@@ -18,11 +18,11 @@ from registry.api.openapi import endpoints
 from registry.api.request.queries import AGENTS, CAPABILITIES
 from registry.config.settings import SETTINGS, Settings
 from registry.errors import RegistryError
-from tests.support.eventually import wait_until
+from tests.support.bash_shell import Shell
+from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
-from tests.support.shell import Shell
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

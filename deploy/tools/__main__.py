@@ -9,9 +9,9 @@ import sys
 
 import aiohttp
 
-from deploy.tools.course import Course
+from deploy.tools.compose_stack import Stack, StackFailed, why_not
 from deploy.tools.report import Report
-from deploy.tools.stack import Stack, StackFailed, why_not
+from deploy.tools.scenario import Course
 
 
 async def main() -> int:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from tests.support.in_process import in_process
+from tests.support.in_process_registry import in_process
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import asyncio
 import httpx2
 import pytest
 
-from tests.support.calls import beat, listed, refusal, register, show, success
-from tests.support.in_process import in_process
+from tests.support.http_calls import beat, listed, refusal, register, show, success
+from tests.support.in_process_registry import in_process
 
 ROUNDS = 200
 

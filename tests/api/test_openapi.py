@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from registry import __version__
-from tests.support.calls import a_registration
+from tests.support.http_calls import a_registration
 
 CALLS = {
     "GET /",

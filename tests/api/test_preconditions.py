@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support.calls import a_registration, beat, fields_of, refusal, register, show, success
+from tests.support.http_calls import a_registration, beat, fields_of, refusal, register, show, success
 
 
 async def put(client: httpx2.AsyncClient, headers: Mapping[str, str] | None = None, **fields: Any) -> httpx2.Response:

@@ -12,10 +12,10 @@ import httpx2
 import pytest
 import redis
 
-from tests.support.calls import JSON, a_registration, listed, refusal, register, success
-from tests.support.eventually import async_wait_until, wait_until
+from tests.support.faulty_tcp_proxy import Proxy
+from tests.support.http_calls import JSON, a_registration, listed, refusal, register, success
+from tests.support.polling import async_wait_until, wait_until
 from tests.support.ports import free_port
-from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
 

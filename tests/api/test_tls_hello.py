@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.raw_http import a_line
-from tests.support.serving import serving
+from tests.support.served_registry import serving
 
 
 async def test_a_connection_that_begins_with_tls_is_closed_and_nobody_is_warned(

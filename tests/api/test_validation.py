@@ -6,8 +6,8 @@ import httpx2
 import pytest
 
 from registry.config.types import read_contexts, read_thresholds
-from tests.support.calls import a_registration, fields_of, listed, refusal, register, show
-from tests.support.in_process import in_process
+from tests.support.http_calls import a_registration, fields_of, listed, refusal, register, show
+from tests.support.in_process_registry import in_process
 
 WRONG_EVERYWHERE = {
     "id": "no blanks here",

@@ -6,7 +6,7 @@ import pytest
 from mcp_mesh_client import RegistryClient
 from mcp_mesh_client.endpoints import Endpoint, Endpoints, look_up
 
-from tests.support.canned import CannedServer, canned, json_of
+from tests.support.canned_server import CannedServer, canned, json_of
 
 
 def resolving(*rounds: list[str] | OSError) -> tuple[Endpoints, list[str]]:

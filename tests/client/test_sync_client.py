@@ -18,8 +18,8 @@ from mcp_mesh_client import (
     Watch,
 )
 
-from tests.client.calling_on import REGISTRATION, done, ids
-from tests.support.eventually import wait_until
+from tests.client.client_setup import REGISTRATION, done, ids
+from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.replica import Replica
 

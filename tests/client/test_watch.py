@@ -7,14 +7,14 @@ import pytest
 import redis
 from mcp_mesh_client import Event, Refused, RegistryClient, Watch, WatchExpired
 
-from tests.client.calling_on import REGISTRATION, asking_first, done, http, state_of
-from tests.support.canned import CannedServer, canned
-from tests.support.eventually import async_wait_until
+from tests.client.client_setup import REGISTRATION, asking_first, done, http, state_of
+from tests.support.canned_server import CannedServer, canned
+from tests.support.faulty_tcp_proxy import Proxy
+from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
-from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
-from tests.support.serving import Served, serving
+from tests.support.served_registry import Served, serving
 
 PATIENCE = 10.0
 

@@ -15,12 +15,12 @@ import redis
 
 from registry.model.agent import Agent
 from registry.store.codec import change_from
-from tests.support.eventually import async_wait_until
-from tests.support.recorder import Past, Recording, check
+from tests.support.polling import async_wait_until
+from tests.support.redis_sentinels import DOWN_AFTER, Guarded
 from tests.support.redis_server import RedisServer
-from tests.support.sentinels import DOWN_AFTER, Guarded
-from tests.support.serving import Served, serving
+from tests.support.served_registry import Served, serving
 from tests.support.watch_client import asking
+from tests.support.watch_recorder import Past, Recording, check
 
 GAP = DOWN_AFTER + 3
 LOG = "{mesh}:log"

@@ -22,10 +22,10 @@ from registry.store.redis.connection import server_at
 from registry.store.store import Store
 from registry.store.sweeps import StaleEpochError
 from tests.support.builders import a_spec
-from tests.support.leaks import inconsistencies
-from tests.support.moments import no_outage
+from tests.support.consistency import inconsistencies
 from tests.support.redis_server import RedisServer
-from tests.support.reference import Precondition, Reference
+from tests.support.reference_registry import Precondition, Reference
+from tests.support.server_time import no_outage
 
 T = TypeVar("T")
 

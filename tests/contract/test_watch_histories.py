@@ -20,8 +20,8 @@ from registry.model.query import AgentQuery
 from registry.service.watch import watch
 from registry.service.watch.watch import Watcher, Watching
 from tests.support.builders import an_agent
-from tests.support.plain_log import PlainLog, following
-from tests.support.recorder import (
+from tests.support.fake_change_log import PlainLog, following
+from tests.support.watch_recorder import (
     AcrossPasts,
     DishonestBookmark,
     NotComplete,

@@ -15,10 +15,10 @@ import pytest
 from registry import server
 from registry.api.endpoints import list_agents, watch_stream
 from registry.api.request import queries
-from tests.deploy.files import HAPROXY, environment_of, haproxy, haproxy_seconds, seconds, service
-from tests.support.calls import a_registration
-from tests.support.child import Child
-from tests.support.eventually import async_wait_until
+from tests.deploy.compose_files import HAPROXY, environment_of, haproxy, haproxy_seconds, seconds, service
+from tests.support.child_process import Child
+from tests.support.http_calls import a_registration
+from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica

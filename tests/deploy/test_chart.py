@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 
 from deploy.tools.manifests import KUBERNETES, NAMESPACE, Refused, lint, manifests, render, values_of
 from registry.config.env import read_settings
-from tests.deploy.objects import REDIS, REGISTRY, Object, by_name, environ_of, named, overlay, registry
+from tests.deploy.kubernetes_objects import REDIS, REGISTRY, Object, by_name, environ_of, named, overlay, registry
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("helm_sdkpy") is None, reason="helm is not installed as a library"

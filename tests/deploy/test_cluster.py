@@ -15,8 +15,8 @@ import httpx2
 import pytest
 
 from deploy.tools.manifests import DEPLOY, KUBERNETES, Cluster, cluster
-from tests.deploy.objects import KUBECTL, OVERLAYS, REGISTRY, by_name, kubectl, overlay
-from tests.support.eventually import wait_until
+from tests.deploy.kubernetes_objects import KUBECTL, OVERLAYS, REGISTRY, by_name, kubectl, overlay
+from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica

@@ -11,9 +11,9 @@ import pytest
 from registry.config.env import read_settings
 from registry.config.settings import SETTINGS
 from registry.store.embedded.server import ARGUMENTS
-from tests.deploy.files import COMPOSE, HAPROXY, compose, environment_of, options, seconds, service, stages
+from tests.deploy.compose_files import COMPOSE, HAPROXY, compose, environment_of, options, seconds, service, stages
 from tests.support.replica import STOP_SECONDS
-from tests.support.source import ROOT
+from tests.support.source_code import ROOT
 
 
 def test_redis_keeps_what_it_acknowledges() -> None:

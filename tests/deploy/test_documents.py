@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from deploy.tools.manifests import DEPLOY, values_of
 from registry.cli.main import main
 from registry.config.settings import SETTINGS
-from tests.deploy.objects import by_name, kubectl, overlay
-from tests.support.source import ROOT
+from tests.deploy.kubernetes_objects import by_name, kubectl, overlay
+from tests.support.source_code import ROOT
 
 README, TROUBLE = DEPLOY / "README.md", DEPLOY / "TROUBLESHOOTING.md"
 DOCUMENTS = (README, TROUBLE)

@@ -9,10 +9,10 @@ import pytest
 
 from registry.config.env import read_settings
 from registry.config.settings import SETTINGS
-from tests.deploy.files import DOCKERFILE, health_command, stages
+from tests.deploy.compose_files import DOCKERFILE, health_command, stages
 from tests.support.ports import free_port
 from tests.support.replica import Replica
-from tests.support.source import ROOT
+from tests.support.source_code import ROOT
 
 BUILD, LAST = stages()
 TEXT = DOCKERFILE.read_text(encoding="utf-8")

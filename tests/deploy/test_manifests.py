@@ -13,9 +13,8 @@ from registry.config.env import read_settings
 from registry.config.redis_url import parse_redis_url
 from registry.config.settings import SETTINGS, Settings
 from registry.store.embedded.server import ARGUMENTS
-from tests.deploy.files import environment_of, service, stages
-from tests.deploy.hosts import SCRIPT
-from tests.deploy.objects import (
+from tests.deploy.compose_files import environment_of, service, stages
+from tests.deploy.kubernetes_objects import (
     OVERLAYS,
     REDIS,
     REGISTRY,
@@ -27,6 +26,7 @@ from tests.deploy.objects import (
     pods,
     registry,
 )
+from tests.deploy.redis_hosts import SCRIPT
 from tests.support.replica import STOP_SECONDS
 
 SECRETS = {"AUTH_TOKEN": "a-token", "REDIS_PASSWORD": "0f1e"}

@@ -11,8 +11,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from deploy.tools.manifests import CHART
-from tests.deploy.objects import named, overlay
-from tests.support.calls import a_registration
+from tests.deploy.kubernetes_objects import named, overlay
+from tests.support.http_calls import a_registration
 from tests.support.replica import Replica
 
 ALERTS = CHART / "monitoring" / "alerts.yaml"

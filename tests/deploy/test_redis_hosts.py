@@ -3,9 +3,9 @@
 import httpx2
 import pytest
 
-from tests.deploy.hosts import Hosts
-from tests.support.calls import a_registration
-from tests.support.eventually import wait_until
+from tests.deploy.redis_hosts import Hosts
+from tests.support.http_calls import a_registration
+from tests.support.polling import wait_until
 from tests.support.replica import Replica
 
 pytestmark = pytest.mark.timeout(300)

@@ -6,9 +6,9 @@ import sys
 
 import httpx2
 
-from tests.support.child import Child
+from tests.support.child_process import Child
 from tests.support.replica import Replica
-from tests.support.source import ROOT
+from tests.support.source_code import ROOT
 
 SCRIPT = ROOT / "examples" / "sample_agent.py"
 

@@ -7,13 +7,13 @@ from functools import partial
 
 import pytest
 
-from tests.support import under_load
-from tests.support.under_load import Fleet
+from tests.support import fleet_under_load
+from tests.support.fleet_under_load import Fleet
 
 FleetMaker = Callable[..., AbstractAsyncContextManager[Fleet]]
 
 
 @pytest.fixture
 def a_fleet(record_property: Callable[[str, object], None]) -> FleetMaker:
-    """Provide what raises a fleet, `under_load.a_fleet`; what it counted is shown when all tests are done."""
-    return partial(under_load.a_fleet, tallied=lambda tally: record_property("tally", asdict(tally)))
+    """Provide what raises a fleet, `fleet_under_load.a_fleet`; what it counted is shown when all tests are done."""
+    return partial(fleet_under_load.a_fleet, tallied=lambda tally: record_property("tally", asdict(tally)))

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.balancer import HAPROXY, haproxy, our_balancer
-from tests.support.calls import a_registration
-from tests.support.child import Child
-from tests.support.crowd import Writer
-from tests.support.eventually import async_wait_until
+from tests.support.child_process import Child
+from tests.support.fleet_under_load import Fleet
+from tests.support.http_calls import a_registration
+from tests.support.load_balancers import HAPROXY, haproxy, our_balancer
+from tests.support.load_clients import Writer
+from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
 from tests.support.raw_http import a_line
-from tests.support.under_load import Fleet
 from tests.support.watch_client import watch
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.under_load import Fleet
+from tests.support.fleet_under_load import Fleet
 
 _LIBRARIES = (
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",

@@ -11,11 +11,11 @@ import httpx2
 import pytest
 import redis
 
-from tests.support.eventually import async_wait_until, wait_until
-from tests.support.fleet import LEASE, Beating, changes, health, leader, register, replicas
-from tests.support.proxy import Proxy
+from tests.support.faulty_tcp_proxy import Proxy
+from tests.support.polling import async_wait_until, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
+from tests.support.replica_group import LEASE, Beating, changes, health, leader, register, replicas
 
 LIVING = [f"living-{n}" for n in range(12)]
 DYING = [f"dying-{n}" for n in range(3)]

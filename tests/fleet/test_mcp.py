@@ -12,11 +12,11 @@ from anyio import BrokenResourceError, ClosedResourceError
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.support.balancer import our_balancer
-from tests.support.eventually import async_wait_until
-from tests.support.fleet import replicas
+from tests.support.load_balancers import our_balancer
+from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
+from tests.support.replica_group import replicas
 
 CALLERS, CALLS = 6, 30
 # Those on their way to a replica that dies, and those sent there until the balancer looks again.

@@ -9,12 +9,12 @@ import httpx2
 import pytest
 import redis
 
-from tests.support.eventually import wait_until
-from tests.support.fleet import Beating, changes, health, register, replicas
-from tests.support.moments import server_now
+from tests.support.clock_stepped_redis import SteppingServer, why_clocks_cannot_be_stepped
+from tests.support.polling import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
-from tests.support.stepping_server import SteppingServer, why_clocks_cannot_be_stepped
+from tests.support.replica_group import Beating, changes, health, register, replicas
+from tests.support.server_time import server_now
 
 # More than Redis may be away, and than an agent may be silent.
 LONG = 6_500

@@ -11,11 +11,11 @@ import pytest
 
 from registry.model.change import Change
 from tests.fleet.conftest import FleetMaker
-from tests.support.calls import a_registration
-from tests.support.eventually import async_wait_until
-from tests.support.journal import Deed
+from tests.support.call_journal import Deed
+from tests.support.fleet_under_load import Fleet
+from tests.support.http_calls import a_registration
+from tests.support.polling import async_wait_until
 from tests.support.raw_http import Answer, a_line
-from tests.support.under_load import Fleet
 
 
 def changes_of(fleet: Fleet, agent_id: str) -> list[Change]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.eventually import async_wait_until
-from tests.support.stall import STALLING, stall
-from tests.support.under_load import LEASE, Fleet
+from tests.support.blocked_event_loop import STALLING, stall
+from tests.support.fleet_under_load import LEASE, Fleet
+from tests.support.polling import async_wait_until
 
 
 async def epoch_of(fleet: Fleet, number: int) -> int:

@@ -15,13 +15,13 @@ import redis
 
 from registry.model.change import Change
 from registry.store.codec import change_from
-from tests.support.balancer import HAPROXY, haproxy, our_balancer
-from tests.support.calls import a_registration, register
-from tests.support.eventually import async_wait_until
-from tests.support.recorder import Past, Recording, check
+from tests.support.http_calls import a_registration, register
+from tests.support.load_balancers import HAPROXY, haproxy, our_balancer
+from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.replica import STOP_SECONDS, Replica
 from tests.support.watch_client import asking
+from tests.support.watch_recorder import Past, Recording, check
 
 # Seconds. Many times what either balancer needs to notice, since balancers and clients share a machine under load.
 DRAIN_WAIT = 3.0

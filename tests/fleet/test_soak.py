@@ -7,9 +7,9 @@ import time
 import pytest
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.calls import a_registration
+from tests.support.fleet_under_load import Fleet
+from tests.support.http_calls import a_registration
 from tests.support.raw_http import a_line
-from tests.support.under_load import Fleet
 
 # Seconds; FLEET_SOAK=1800 makes it the half hour after which such leaks were found elsewhere.
 SOAK = float(os.environ.get("FLEET_SOAK", "200"))

@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.eventually import async_wait_until
+from tests.support.fleet_under_load import STRIVER_TIMEOUT, Fleet
+from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer
-from tests.support.under_load import STRIVER_TIMEOUT, Fleet
 
 # After the store's return the first write must succeed within so many seconds.
 RETURN = 2.0

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.calls import a_registration
+from tests.support.http_calls import a_registration
 from tests.support.raw_http import a_line
-from tests.support.source import PACKAGE, ROOT
+from tests.support.source_code import PACKAGE, ROOT
 
 # What the other release does: its scripts have other digests, and write a field nobody here knows.
 _LINE = "agent.version = text(version)"

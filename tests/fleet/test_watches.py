@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.calls import a_registration
-from tests.support.eventually import async_wait_until
+from tests.support.fleet_under_load import Fleet
+from tests.support.http_calls import a_registration
+from tests.support.polling import async_wait_until
 from tests.support.raw_http import Answer, a_line
-from tests.support.under_load import Fleet
 from tests.support.watch_client import asking, watch
 
 

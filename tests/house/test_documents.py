@@ -10,7 +10,7 @@ from registry.api.openapi import endpoints
 from registry.config.settings import SETTINGS
 from registry.errors import RegistryError
 from registry.store.redis.errors import REASONS
-from tests.support.source import ROOT
+from tests.support.source_code import ROOT
 
 PARAMETER = re.compile(r"\{\w+\}")
 

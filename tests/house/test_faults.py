@@ -3,7 +3,7 @@
 import ast
 import re
 
-from tests.support.source import ROOT, tree
+from tests.support.source_code import ROOT, tree
 
 _ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \|$", re.MULTILINE)
 

@@ -3,7 +3,7 @@
 import ast
 import sys
 
-from tests.support.source import PACKAGE, foreign_imports, imports, modules, our_imports, tree
+from tests.support.source_code import PACKAGE, foreign_imports, imports, modules, our_imports, tree
 
 # Room by room, from the ground up; a room may always import itself. The version (``) is for everybody.
 GROUND = frozenset(

@@ -9,7 +9,7 @@ import pytest
 from registry.store.keys import Keys
 from registry.store.scripts import load_scripts
 from tests.support.lua_headers import FOLDER, INCLUDES, SCRIPTS, Header, headers, include
-from tests.support.source import PACKAGE, tree
+from tests.support.source_code import PACKAGE, tree
 
 KEYS = Keys("mesh")
 

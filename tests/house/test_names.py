@@ -4,7 +4,7 @@ import ast
 import re
 
 from tests.support.lua_headers import FOLDER
-from tests.support.source import ROOT, tree
+from tests.support.source_code import ROOT, tree
 
 SAY_NOTHING = {"util", "utils", "helper", "helpers", "manager", "managers", "base", "common", "impl", "misc"}
 NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 from tests.support.lua_headers import FOLDER
-from tests.support.source import PACKAGE, ROOT, tree
+from tests.support.source_code import PACKAGE, ROOT, tree
 
 MODULE, FUNCTION, SCRIPT, INCLUDE = 300, 40, 80, 35
 

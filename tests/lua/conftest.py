@@ -6,7 +6,7 @@ import pytest
 
 from registry.store.redis.connection import server_at, server_in_memory
 from tests.conftest import HasUrl
-from tests.lua.bench import Bench
+from tests.lua.script_harness import Bench
 from tests.support.redis_server import RedisServer
 
 

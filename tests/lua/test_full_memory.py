@@ -6,29 +6,36 @@ import pytest
 
 from tests.lua import (
     test_drain,
+    test_end_self_preservation,
     test_heartbeat,
-    test_lead,
-    test_mend,
-    test_open,
+    test_init_log,
+    test_invalidate_timeline,
+    test_leader,
+    test_new_timeline,
     test_pause,
-    test_pulse,
-    test_release,
-    test_restart,
+    test_probe,
+    test_repair,
+    test_repair_clock_rollback,
     test_restore,
-    test_rewind,
-    test_sever,
+    test_save_resolution,
     test_sweep,
-    test_trace,
     test_unregister,
 )
-from tests.lua.bench import Bench, Row
+from tests.lua.script_harness import Bench, Row
 from tests.lua.test_register import ROWS as REGISTRATIONS
 from tests.support.lua_headers import SCRIPTS
 
 LIVING = [
-    *(test_drain.ROWS, test_heartbeat.ROWS, test_lead.ROWS, test_mend.ROWS, test_open.ROWS, test_pause.ROWS),
-    *(test_pulse.ROWS, test_release.ROWS, test_restart.ROWS, test_rewind.ROWS, test_sever.ROWS, test_sweep.ROWS),
-    *(test_trace.ROWS, test_unregister.ROWS),
+    *(test_drain.ROWS, test_heartbeat.ROWS, test_leader.ROWS, test_repair.ROWS, test_init_log.ROWS, test_pause.ROWS),
+    *(
+        test_probe.ROWS,
+        test_end_self_preservation.ROWS,
+        test_new_timeline.ROWS,
+        test_repair_clock_rollback.ROWS,
+        test_invalidate_timeline.ROWS,
+        test_sweep.ROWS,
+    ),
+    *(test_save_resolution.ROWS, test_unregister.ROWS),
 ]
 NEWCOMERS = [*REGISTRATIONS, *test_restore.ROWS]
 

@@ -4,7 +4,7 @@ from itertools import chain
 
 import pytest
 
-from tests.lua.bench import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent
+from tests.lua.script_harness import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent
 
 BEATEN: dict[str, Expected | None] = {"heartbeats/a": Now(), "deadlines/a": Now(60_000)}
 

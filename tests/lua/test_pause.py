@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lua.bench import Bench, Row
+from tests.lua.script_harness import Bench, Row
 
 
 def row(promise: str, on: int, *, before: bool, after: bool) -> Row:

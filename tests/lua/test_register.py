@@ -3,7 +3,7 @@
 import pytest
 
 from registry.store.scripts import Value
-from tests.lua.bench import HISTORY, VERSION, At, Bench, Expected, Now, Row, an_agent
+from tests.lua.script_harness import HISTORY, VERSION, At, Bench, Expected, Now, Row, an_agent
 
 SPEC = '{"endpoint":"http://a"}'
 OTHER = '{"endpoint":"http://other"}'

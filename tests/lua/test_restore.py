@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lua.bench import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent
+from tests.lua.script_harness import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent
 
 TIMEOUT, EVICTION = "60000", "180000"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lua.bench import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent, gone
+from tests.lua.script_harness import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent, gone
 
 OUTCOMES = ("degraded", "expired", "removed", "early", "orphaned", "bad", "graced")
 WINDOW, DURATION = 60_000, 600_000

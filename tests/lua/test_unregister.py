@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lua.bench import HISTORY, VERSION, At, Bench, Expected, Row, an_agent, gone
+from tests.lua.script_harness import HISTORY, VERSION, At, Bench, Expected, Row, an_agent, gone
 
 
 def row(

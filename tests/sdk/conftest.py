@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.sdk.agent import SdkAgent
-from tests.support.fleet import QUICK
+from tests.sdk.sdk_agent import SdkAgent
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
+from tests.support.replica_group import QUICK
 
 PYTHON = Path(__file__).parents[2] / ".venv-sdk" / "bin" / "python"
 

@@ -8,8 +8,8 @@ import httpx2
 
 from tests.sdk.conftest import Start
 from tests.support.agent_process import AgentProcess, call, registered
-from tests.support.balancer import our_balancer
-from tests.support.eventually import async_wait_until, wait_until
+from tests.support.load_balancers import our_balancer
+from tests.support.polling import async_wait_until, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
 

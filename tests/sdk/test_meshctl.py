@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from tests.sdk.conftest import Start
-from tests.support.eventually import wait_until
+from tests.support.polling import wait_until
 from tests.support.replica import Replica
 
 PACKAGE = "@mcpmesh/cli-linux-x64"

@@ -13,9 +13,9 @@ from mcp_mesh_client import mesh_agent
 from mcp_mesh_client.agent.local_agent import ThisAgent
 from mcp_mesh_client.agent.process import Presence
 
-from tests.seeds.blocks import block
-from tests.support.agent_here import agent_here
-from tests.support.eventually import wait_until
+from tests.seeds.code_blocks import block
+from tests.support.in_process_agent import agent_here
+from tests.support.polling import wait_until
 from tests.support.replica import Replica
 
 PAGE = "agent_redesign.md"

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from mcp_mesh_client import RegistryClient
 
-from tests.client.calling_on import ids
-from tests.seeds.blocks import block
-from tests.support.eventually import async_wait_until
+from tests.client.client_setup import ids
+from tests.seeds.code_blocks import block
+from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
 from tests.support.replica import Replica
-from tests.support.serving import serving
+from tests.support.served_registry import serving
 from tests.test_readme import table
 
 GUIDE = "pull_based_registry.md"

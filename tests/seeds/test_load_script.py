@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.seeds.blocks import FOLDER
-from tests.support.calls import JSON, a_registration, listed, refusal, success
-from tests.support.in_process import in_process
+from tests.seeds.code_blocks import FOLDER
+from tests.support.http_calls import JSON, a_registration, listed, refusal, success
+from tests.support.in_process_registry import in_process
 from tests.support.ports import free_port
 from tests.support.replica import Replica
 

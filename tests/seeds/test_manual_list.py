@@ -3,10 +3,10 @@
 import re
 import signal
 
-from tests.seeds.blocks import FOLDER
+from tests.seeds.code_blocks import FOLDER
 from tests.support.agent_process import AgentProcess, call, registered
-from tests.support.eventually import async_wait_until
-from tests.support.fleet import replicas
+from tests.support.polling import async_wait_until
+from tests.support.replica_group import replicas
 
 LIST = re.findall(
     r"^\d\. (.*)$",

@@ -9,11 +9,11 @@ import pytest
 from mcp_mesh_client import mesh_agent, tool
 from mcp_mesh_client.agent.process import Presence
 
-from tests.seeds.blocks import block
+from tests.seeds.code_blocks import block
 from tests.seeds.test_client_patterns import NAMES
-from tests.support.agent_here import agent_here
 from tests.support.agent_process import call, registered
-from tests.support.eventually import wait_until
+from tests.support.in_process_agent import agent_here
+from tests.support.polling import wait_until
 from tests.support.replica import Replica
 
 GUIDE, PAGE = "pull_based_registry.md", "registry_service.md"

@@ -13,9 +13,9 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.seeds.blocks import block, blocks
-from tests.support.calls import beat, listed, refusal, register, success
-from tests.support.in_process import in_process
+from tests.seeds.code_blocks import block, blocks
+from tests.support.http_calls import beat, listed, refusal, register, success
+from tests.support.in_process_registry import in_process
 from tests.support.replica import Replica
 
 GUIDE = "pull_based_registry.md"

@@ -7,9 +7,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.seeds.blocks import FOLDER, block
-from tests.support.calls import beat, listed, register, success
-from tests.support.in_process import in_process
+from tests.seeds.code_blocks import FOLDER, block
+from tests.support.http_calls import beat, listed, register, success
+from tests.support.in_process_registry import in_process
 
 PAGE = "registry_service.md"
 

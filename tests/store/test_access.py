@@ -18,12 +18,12 @@ from registry.store.redis.connection import server_at
 from registry.store.redis.pipeline import Link
 from registry.store.scripts import lua_folder
 from tests.support.certificates import Authority
-from tests.support.eventually import async_wait_until
-from tests.support.proxy import Proxy
+from tests.support.faulty_tcp_proxy import Proxy
+from tests.support.polling import async_wait_until
+from tests.support.redis_sentinels import Guarded
 from tests.support.redis_server import RedisServer
-from tests.support.sentinels import Guarded
-from tests.support.serving import serving
-from tests.support.source import ROOT
+from tests.support.served_registry import serving
+from tests.support.source_code import ROOT
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 

@@ -15,7 +15,7 @@ from registry.store.keys import Keys
 from registry.store.redis.connection import server_at
 from registry.store.redis.pipeline import Link
 from registry.store.store import Store
-from tests.support.proxy import Proxy
+from tests.support.faulty_tcp_proxy import Proxy
 from tests.support.redis_server import RedisServer
 
 KEYS = Keys("mesh")

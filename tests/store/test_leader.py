@@ -10,8 +10,8 @@ from registry.store.keys import Keys
 from registry.store.leader import Leadership, Lock
 from registry.store.redis.connection import server_at
 from registry.store.redis.pipeline import Link
-from tests.support.eventually import wait_until
-from tests.support.moments import server_now
+from tests.support.polling import wait_until
+from tests.support.server_time import server_now
 
 LEADER = "{mesh}:leader"
 

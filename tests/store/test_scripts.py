@@ -9,7 +9,7 @@ import pytest
 from registry.errors import StartupError
 from registry.store import scripts
 from registry.store.scripts import flatten, load_scripts, lua_folder, read_script
-from tests.support.source import ROOT
+from tests.support.source_code import ROOT
 
 HEADER = """#!lua flags=allow-oom
 --[[ {name} — do something.

@@ -10,8 +10,8 @@ from registry.errors import StoreUnavailable
 from registry.store.agents import Registration
 from registry.store.store import Store
 from registry.store.sweeps import Due, StaleEpochError, Swept
-from tests.support.moments import make_overdue, no_outage
-from tests.support.moments import server_now as now
+from tests.support.server_time import make_overdue, no_outage
+from tests.support.server_time import server_now as now
 
 DEADLINES = "{mesh}:deadlines"
 

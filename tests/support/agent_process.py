@@ -7,9 +7,9 @@ from typing import Any
 import httpx2
 from mcp import Client
 
-from tests.support.child import Child
-from tests.support.eventually import wait_until
-from tests.support.source import ROOT
+from tests.support.child_process import Child
+from tests.support.polling import wait_until
+from tests.support.source_code import ROOT
 
 BEAT_SECONDS = 0.3
 

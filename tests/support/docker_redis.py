@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import redis
 
-from tests.support.eventually import wait_until
+from tests.support.polling import wait_until
 
 IMAGE = os.environ.get("TEST_REDIS_IMAGE", "redis:7-alpine")
 

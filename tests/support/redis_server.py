@@ -12,8 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from registry.store.embedded.binary import find_server
-from tests.support.child import Child
-from tests.support.eventually import wait_until
+from tests.support.child_process import Child
+from tests.support.polling import wait_until
 from tests.support.ports import BUS_OFFSET, free_port
 
 

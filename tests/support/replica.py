@@ -10,7 +10,7 @@ from types import TracebackType
 
 import httpx2
 
-from tests.support.child import Child
+from tests.support.child_process import Child
 from tests.support.ports import free_port
 
 # What the process gets of our environment; a REGISTRY_… or REDIS_URL of the developer's own is none of a test's.

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.support.ports import BUS_OFFSET, free_port
-from tests.support.source import ROOT
+from tests.support.source_code import ROOT
 
 MANY = 300
 # Takes that many ports and says which, then keeps what it has claimed until it is told.

@@ -17,9 +17,9 @@ import httpx2
 import pytest
 
 from registry import __version__
-from tests.support.calls import JSON, a_registration, beat, register
-from tests.support.eventually import async_wait_until
-from tests.support.in_process import in_process
+from tests.support.http_calls import JSON, a_registration, beat, register
+from tests.support.in_process_registry import in_process
+from tests.support.polling import async_wait_until
 
 GOLDEN = Path(__file__).parent / "golden"
 REQUESTS = Path(__file__).parent / "requests"

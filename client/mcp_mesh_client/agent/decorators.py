@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from mcp_mesh_client.agent.answering import RIGHT_ORDER
+from mcp_mesh_client.agent.autostart import RIGHT_ORDER
 from mcp_mesh_client.agent.env import check_interval
 from mcp_mesh_client.agent.function import Function
 from mcp_mesh_client.agent.local_agent import DURATIONS

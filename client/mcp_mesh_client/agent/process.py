@@ -7,7 +7,7 @@ import signal
 import threading
 from types import FrameType
 
-from mcp_mesh_client.agent.answering import Answering
+from mcp_mesh_client.agent.autostart import Answering
 from mcp_mesh_client.agent.lifecycle import Lifetime
 from mcp_mesh_client.agent.local_agent import ThisAgent
 from mcp_mesh_client.event_loop_thread import THREAD

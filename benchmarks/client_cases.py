@@ -1,0 +1,185 @@
+"""What the client costs: to import it, and to call a dependency through it rather than by the SDK alone."""
+
+import asyncio
+import contextlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from mcp import Client
+from mcp_mesh_client.agent.function import Function
+from mcp_mesh_client.agent.local_agent import ThisAgent
+from mcp_mesh_client.event_loop_thread import LoopThread
+
+from benchmarks.context import Lab
+from benchmarks.provider import ANSWER, TOOL
+from benchmarks.servers import Server
+from benchmarks.table import Table, milliseconds, verdict
+
+_IMPORTS = 9
+_CALLS, _TURNS = 10, 300
+_MOST = 1.05
+# What a new interpreter imports, and prints the CPU time of.
+_IMPORT = "import time; began = time.process_time(); import {}; print(time.process_time() - began)"
+
+Case = Callable[[], Awaitable[None]]
+
+
+async def importing(_lab: Lab) -> Table:
+    """Import the client in new interpreters, in turns with what it is made of and what it leaves for later."""
+    names = ("asyncio", "mcp_mesh_client", "httpx2", "mcp")
+    took: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(_IMPORTS):
+        for name in names:
+            done = await asyncio.to_thread(
+                subprocess.run, [sys.executable, "-c", _IMPORT.format(name)], capture_output=True, check=True
+            )
+            took[name].append(float(done.stdout))
+    table = Table("Importing, CPU time in ms", ("import", "median", "worst", "of asyncio", "target"))
+    for name in names:
+        median = statistics.median(took[name])
+        most = 150 if name == "mcp_mesh_client" else None
+        ratio = median / statistics.median(took["asyncio"])
+        table.add(
+            name,
+            milliseconds(median),
+            milliseconds(max(took[name])),
+            f"{ratio:.2f}",
+            verdict(median * 1000, at_most=most),
+        )
+    return table
+
+
+@contextlib.contextmanager
+def _provider(lab: Lab) -> Iterator[str]:
+    command = [sys.executable, "-m", "benchmarks.provider"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        server = Server(process, lab.options.cores.servers)
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().decode().strip()
+        finally:
+            server.stop()
+
+
+async def injected(lab: Lab) -> Table:
+    """Call one tool of one provider in turns: by the SDK, and as a dependency, from both kinds of functions.
+
+    A function that is not async cannot await the SDK, so its call is compared with one that is handed to a loop in
+    another thread, too. Each turn compares with the calls right before it; the median turn counts.
+    """
+    agent = ThisAgent()
+    with _provider(lab) as endpoint:
+        url = f"{endpoint}/mcp"
+        try:
+            async with Client(url) as client, _in_thread(agent.thread, Client(url)) as other:
+                took = await _measured(_cases(agent, endpoint, client, other))
+        finally:
+            await asyncio.to_thread(agent.close)
+    table = Table(
+        f"A call of a tool, {_TURNS} turns of {_CALLS}, ms", ("call", "median", "best", "of the SDK's", "target")
+    )
+    for name, against, most in (
+        ("SDK, awaited", None, None),
+        ("dependency, awaited", "SDK, awaited", _MOST),
+        ("SDK, from a thread", None, None),
+        ("dependency, from a thread", "SDK, from a thread", _MOST),
+    ):
+        ratio = None if against is None else _ratio(took[name], took[against])
+        said = "" if ratio is None or most is None else f"<= {most:.2f} {'met' if ratio <= most else 'MISSED'}"
+        shown = "" if ratio is None else f"{ratio:.3f}"
+        table.add(name, milliseconds(statistics.median(took[name])), milliseconds(min(took[name])), shown, said)
+    return table
+
+
+async def _measured(cases: dict[str, Case]) -> dict[str, list[float]]:
+    """Return the seconds of one call of each case, turn by turn, after a turn to warm up."""
+    took: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(_TURNS + 1):
+        # What comes second in one turn comes first in the next.
+        for name in list(cases)[:: 1 if turn % 2 else -1]:
+            began = time.perf_counter()
+            await cases[name]()
+            if turn:
+                took[name].append((time.perf_counter() - began) / _CALLS)
+    return took
+
+
+@contextlib.asynccontextmanager
+async def _in_thread(thread: LoopThread, client: Client) -> AsyncIterator[Client]:
+    """Keep a client open on the loop of a thread, in one task."""
+    opened: Future[None] = Future()
+    end = asyncio.Event()
+
+    async def hold() -> None:
+        async with client:
+            opened.set_result(None)
+            await end.wait()
+
+    async def let_go() -> None:
+        end.set()
+
+    held = thread.submit(hold())
+    await asyncio.wrap_future(opened)
+    try:
+        yield client
+    finally:
+        await asyncio.wrap_future(thread.submit(let_go()))
+        await asyncio.wrap_future(held)
+
+
+def _ratio(took: list[float], against: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(took, against, strict=True))
+
+
+def _cases(agent: ThisAgent, endpoint: str, client: Client, other: Client) -> dict[str, Case]:
+    """Return what is compared, each so many calls one after the other, answers checked."""
+
+    async def by_sdk() -> None:
+        for _ in range(_CALLS):
+            result = await client.call_tool(TOOL)
+            assert result.structured_content == {"result": ANSWER}
+
+    def sdk_in_thread() -> None:
+        for _ in range(_CALLS):
+            result = agent.thread.submit(other.call_tool(TOOL)).result()
+            assert result.structured_content == {"result": ANSWER}
+
+    by_dependency, dependency_in_thread = _dependencies(agent, endpoint)
+    return {
+        "SDK, awaited": by_sdk,
+        "dependency, awaited": by_dependency,
+        "SDK, from a thread": lambda: asyncio.to_thread(sdk_in_thread),
+        "dependency, from a thread": lambda: asyncio.to_thread(dependency_in_thread),
+    }
+
+
+def _dependencies(agent: ThisAgent, endpoint: str) -> tuple[Case, Callable[[], None]]:
+    """Return the same calls as dependencies of an async function, and of one that waits."""
+
+    async def use(it: Any = None) -> Any:
+        return await it()
+
+    def use_waiting(it: Any = None) -> Any:
+        return it()
+
+    wired = []
+    for original in (use, use_waiting):
+        function = Function(original, original.__name__, [{"capability": "use"}], ["it"], agent, 30.0)
+        function.links["it"].provider = {"agent_id": "provider", "endpoint": endpoint, "tool_name": TOOL}
+        wired.append(function.given)
+    awaited, waiting = wired
+
+    async def by_dependency() -> None:
+        for _ in range(_CALLS):
+            assert await awaited() == ANSWER
+
+    def dependency_in_thread() -> None:
+        for _ in range(_CALLS):
+            assert waiting() == ANSWER
+
+    return by_dependency, dependency_in_thread

@@ -1,0 +1,35 @@
+"""What runs beside the registry: a bare Starlette route that answers a constant, the least any request can cost here.
+
+`python -m benchmarks.constant_server` prints the port it listens on and serves until it is told to stop.
+"""
+
+import asyncio
+import socket
+
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+BODY = b'{"status":"success","answer":"constant"}'
+
+
+async def constant(_request: Request) -> Response:
+    """Answer 40 bytes of JSON."""
+    return Response(BODY, media_type="application/json")
+
+
+def main() -> None:
+    """Serve, set up as the registry sets uvicorn up."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    print(listener.getsockname()[1], flush=True)
+    app = Starlette(routes=[Route("/constant", constant)])
+    config = uvicorn.Config(app, http="httptools", lifespan="off", log_config=None, access_log=False)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(uvicorn.Server(config).serve(sockets=[listener]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The cases that are rates: heartbeats, registrations and discoveries per CPU-second of the server process."""
+
+import asyncio
+import itertools
+import statistics
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks import agents
+from benchmarks.context import CONNECTIONS, CONSTANT, PATIENCE_SECONDS, REPEATS, Lab
+from benchmarks.load_generator import Clients, Exchange, quantile
+from benchmarks.servers import Server, Store
+from benchmarks.table import Table, milliseconds, verdict
+
+_WARM_UP_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Measure:
+    """One figure in requests per CPU-second, measured several times. CPU and latencies are seconds."""
+
+    label: str
+    size: int | None
+    target: int | None
+    server: Server
+    port: int
+    store: Store | None
+    source: Iterator[Exchange]
+    per_cpu: list[float] = field(default_factory=list)
+    per_second: list[float] = field(default_factory=list)
+    store_cpu: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    unrelated: bool = False
+
+    async def run(self, seconds: float) -> None:
+        """Measure once: warm up, then count the answers and the CPU time the server takes for them."""
+        async with asyncio.timeout(PATIENCE_SECONDS), Clients(self.port, connections=CONNECTIONS) as clients:
+            load = asyncio.create_task(clients.closed_loop(self.source))
+            changes = asyncio.create_task(_unrelated_changes(self.port) if self.unrelated else asyncio.sleep(0))
+            await _sleep_or_fail(load, _WARM_UP_SECONDS)
+            clients.forget()
+            cpu, store, began = self._cpu()
+            await _sleep_or_fail(load, seconds)
+            cpu, store, took = (after - before for after, before in zip(self._cpu(), (cpu, store, began), strict=True))
+            latencies = clients.latencies[:]
+            clients.stop()
+            await load
+            changes.cancel()
+            await asyncio.gather(changes, return_exceptions=True)
+        answers = len(latencies)
+        self.per_cpu.append(answers / cpu)
+        self.per_second.append(answers / took)
+        self.store_cpu.append(store / answers)
+        self.p50.append(quantile(latencies, 0.5))
+        self.p99.append(quantile(latencies, 0.99))
+
+    def _cpu(self) -> tuple[float, float, float]:
+        store = self.store.cpu_seconds if self.store is not None else 0.0
+        return self.server.cpu_seconds, store, time.perf_counter()
+
+
+async def _unrelated_changes(port: int) -> None:
+    """Change an agent that none of the lists has, twenty times a second, until cancelled."""
+    async with Clients(port, connections=1) as clients:
+        changes = agents.registrations(1, namespace="elsewhere")
+        await clients.open_loop(changes, rate=20, seconds=PATIENCE_SECONDS, spin=False)
+
+
+def _etag(url: str) -> str:
+    with urllib.request.urlopen(url) as answer:  # noqa: S310 - loopback
+        return str(answer.headers["etag"])
+
+
+async def measured(lab: Lab, names: Sequence[str]) -> Table:
+    """Measure everything that is a rate, in turns, so that a busy minute of the machine touches all of it."""
+    port = lab.constant.port
+    constant = Measure("constant", None, None, lab.constant, port, None, itertools.repeat(CONSTANT))
+    measures = [constant]
+    for name, plan in _PLANS.items():
+        if name in names:
+            measures += await plan(lab, lab.options.agents)
+    for repeat in range(REPEATS):
+        print(f"rates, repeat {repeat + 1} of {REPEATS}")
+        for measure in measures:
+            await measure.run(lab.options.seconds)
+    return _rate_table(measures, constant)
+
+
+async def _measure(lab: Lab, label: str, size: int, target: int | None, source: Iterator[Exchange]) -> Measure:
+    mesh = await lab.mesh(size)
+    return Measure(label, size, target, mesh.replica, mesh.replica.port, mesh.store, source)
+
+
+async def _heartbeats(lab: Lab, size: int) -> list[Measure]:
+    return [
+        await _measure(lab, "heartbeat", each, 10_000, itertools.cycle(agents.heartbeats(each)))
+        for each in (size // 100, size, size * 10)
+    ]
+
+
+async def _wired(lab: Lab, size: int) -> list[Measure]:
+    """Return the figures of heartbeats of agents that need three others each, beside those of agents that need none."""
+    mesh = await lab.mesh(size, made=agents.consumer)
+    answered: dict[int, bytes] = {}
+    async with asyncio.timeout(PATIENCE_SECONDS), Clients(mesh.replica.port, connections=CONNECTIONS) as clients:
+        await clients.closed_loop(agents.asking(size, answered))
+    sources = (
+        ("heartbeat, 3 dependencies", itertools.cycle(agents.informed(answered))),
+        ("heartbeat, 3 dependencies told", itertools.cycle(list(agents.asking(size, {})))),
+    )
+    port = mesh.replica.port
+    return [
+        await _measure(lab, "heartbeat", size, 10_000, itertools.cycle(agents.heartbeats(size))),
+        *(Measure(label, size, None, mesh.replica, port, mesh.store, source) for label, source in sources),
+    ]
+
+
+async def _over_mcp(lab: Lab, size: int) -> list[Measure]:
+    """Return the figures of heartbeats as calls of a tool, in both kinds of the protocol, beside plain ones."""
+    sources = (
+        ("heartbeat", agents.heartbeats(size)),
+        ("heartbeat over MCP, 2025-11-25", agents.over_mcp(size, "2025-11-25")),
+        ("heartbeat over MCP, 2026-07-28", agents.over_mcp(size, "2026-07-28")),
+    )
+    return [await _measure(lab, label, size, None, itertools.cycle(source)) for label, source in sources]
+
+
+async def _registrations(lab: Lab, size: int) -> list[Measure]:
+    return [await _measure(lab, "register", size, 5_000, agents.registrations(size))]
+
+
+async def _discoveries(lab: Lab, size: int) -> list[Measure]:
+    sizes = (size // 10, size, size * 10)
+    measures = [
+        await _measure(lab, "discover", each, 8_000, itertools.cycle(agents.discoveries(each))) for each in sizes
+    ]
+    # The same questions whatever else is stored: what grows here grows with agents that do not match.
+    for each in sizes[1:]:
+        same = itertools.cycle(agents.discoveries(each)[:100])
+        measures.append(await _measure(lab, "discover, 100 names", each, 8_000, same))
+    return measures
+
+
+async def _lists(lab: Lab, size: int) -> list[Measure]:
+    """Return the figures of lists, measured while agents that are in none of them change.
+
+    A tenth of all agents is in one namespace: in a store of 10,000 that is a list of 1,000. The mesh is another one, as
+    registrations would change the lists.
+    """
+    mesh = await lab.mesh(size, apart=True)
+    rows, port = size // 10, mesh.replica.port
+    etag = await asyncio.to_thread(_etag, f"http://127.0.0.1:{port}/agents?namespace=ns-1&limit=100")
+    sources = (
+        ("page of 100", 3_000, agents.page(100)),
+        (f"list of {rows:,}", 1_000, agents.whole(rows)),
+        ("page of 100, unchanged: 304", None, agents.unchanged(etag)),
+    )
+    return [
+        Measure(label, size, target, mesh.replica, port, mesh.store, itertools.repeat(exchange), unrelated=True)
+        for label, target, exchange in sources
+    ]
+
+
+_PLANS: Mapping[str, Callable[[Lab, int], Awaitable[list[Measure]]]] = {
+    "heartbeat": _heartbeats,
+    "wired": _wired,
+    "mcp": _over_mcp,
+    "register": _registrations,
+    "discover": _discoveries,
+    "lists": _lists,
+}
+NAMES = tuple(_PLANS)
+
+
+def _rate_table(measures: Sequence[Measure], constant: Measure) -> Table:
+    table = Table(
+        "Requests per CPU-second of the server process, all its 100 clients busy",
+        (
+            *("case", "agents", "per CPU-s", "least to most", "of constant", "target"),
+            *("per second", "p50 ms", "p99 ms", "Redis us each", "RSS MB"),
+        ),
+    )
+    least = statistics.median(constant.per_cpu)
+    for each in measures:
+        rate = statistics.median(each.per_cpu)
+        table.add(
+            each.label,
+            f"{each.size:,}" if each.size is not None else "",
+            f"{rate:,.0f}",
+            f"{min(each.per_cpu):,.0f} to {max(each.per_cpu):,.0f}",
+            f"{rate / least:.2f}",
+            verdict(rate, at_least=each.target),
+            f"{statistics.median(each.per_second):,.0f}",
+            milliseconds(statistics.median(each.p50)),
+            milliseconds(statistics.median(each.p99)),
+            f"{statistics.median(each.store_cpu) * 1e6:.0f}" if each.store is not None else "",
+            f"{each.server.resident_bytes / 1e6:.0f}",
+        )
+    return table
+
+
+async def _sleep_or_fail(load: "asyncio.Task[None]", seconds: float) -> None:
+    """Let the load run for so long; if it ends before, it has failed."""
+    done, _ = await asyncio.wait((load,), timeout=seconds)
+    if done:
+        await load
+        raise RuntimeError("The load ended before its time")

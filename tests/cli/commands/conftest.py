@@ -1,0 +1,48 @@
+"""A replica for all tests of this worker, empty before each of them."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+from click.testing import Result
+from mcp_mesh_client import SyncRegistryClient
+
+from tests.cli.invoke import called
+from tests.support.redis_server import RedisServer
+from tests.support.replica import Replica
+
+
+class Call(Protocol):
+    """Calls a command at the replica."""
+
+    def __call__(self, *arguments: str, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002 - as click has it
+        """Return what it wrote, and its exit code."""
+
+
+@pytest.fixture(scope="session")
+def replica_of_worker() -> Iterator[Replica]:
+    """One replica; ask for `mesh`, which empties it."""
+    with RedisServer() as server, Replica(server.url) as replica:
+        yield replica
+
+
+@pytest.fixture
+def mesh(replica_of_worker: Replica) -> Iterator[SyncRegistryClient]:
+    """A client of an empty mesh."""
+    with SyncRegistryClient(replica_of_worker.url) as client:
+        found = client.agents(fields="id")
+        assert "error" not in found
+        for agent in found["agents"]:
+            client.unregister_agent(agent["id"])
+        yield client
+
+
+@pytest.fixture
+def call(mesh: SyncRegistryClient, replica_of_worker: Replica) -> Call:
+    """Calls a command at the replica of `mesh`."""
+    assert mesh.state == "online"
+
+    def at_the_replica(*arguments: str, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002
+        return called(*arguments, url=replica_of_worker.url, input=input, **environ)
+
+    return at_the_replica

@@ -1,0 +1,136 @@
+"""The demo keeps its promise, tells when it could not, and leaves nothing behind either way."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import httpx2
+import pytest
+from click.testing import CliRunner
+
+from registry.cli.main import main
+from registry.cli.replicas import Replica
+from registry.errors import StartupError
+from tests.cli.cli_process import COMMAND, Running, environment
+from tests.support.processes import processes_that_mention
+
+
+def what_is_left(directory: Path) -> list[str]:
+    """Return the files in this directory and the processes that use it."""
+    return [*map(str, directory.iterdir()), *processes_that_mention(directory).values()]
+
+
+def test_every_replica_lists_every_agent(directory: Path) -> None:
+    """After each round all three list all agents so far, one leads, and nothing of it is left."""
+    with Running("demo", "--agents", "20", "--agents", "40", directory=directory) as demo:
+        status = demo.ends()
+        output = demo.output
+
+    assert status == 0, output
+    assert "20 of 20 registered (100.0%)" in output
+    assert "40 of 40 registered (100.0%)" in output
+    assert len(re.findall(r" in \d+ ms; one took \d+ ms \(p50\), \d+ ms \(p99\)$", output, re.MULTILINE)) == 2
+    assert re.findall(r"^  (\S+) lists all (\d+)$", output, re.MULTILINE) == [
+        (f"replica-{number}", agents) for agents in ("20", "60") for number in (1, 2, 3)
+    ]
+    assert len(re.findall("^replica-[123] leads", output, re.MULTILINE)) == 1
+    assert "\x1b" not in output
+    assert what_is_left(directory) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "moment"),
+    [
+        (signal.SIGINT, "on one store"),
+        (signal.SIGINT, "replica-1 listens"),
+        (signal.SIGINT, "5000 agents at once"),
+        (signal.SIGTERM, "5000 agents at once"),
+        (signal.SIGHUP, "5000 agents at once"),
+    ],
+)
+def test_a_demo_that_is_stopped_leaves_nothing(how: signal.Signals, moment: str, directory: Path) -> None:
+    """Ctrl-C at any moment, and once more while it takes everything back; so do its kin."""
+    with Running("demo", "--agents", "5000", directory=directory) as demo:
+        demo.says(moment)
+        demo.send_signal(how)
+        status = demo.ends(how)
+        output = demo.output
+
+    assert status == 1
+    assert output.endswith("Aborted!\n")
+    assert "Traceback" not in output
+    assert what_is_left(directory) == []
+
+
+def test_a_dead_replica_is_told_and_counts(directory: Path) -> None:
+    """A replica that dies in the middle makes registrations fail; the others list those that succeeded."""
+    with Running("demo", "--agents", "1500", directory=directory) as demo:
+        demo.says("1500 agents at once")
+        processes = processes_that_mention(directory).items()
+        os.kill(next(pid for pid, line in processes if "registry serve" in line), signal.SIGKILL)
+        status = demo.ends()
+        output = demo.output
+
+    assert status == 1, output
+    assert "  failed: POST http://127.0.0.1:" in output
+    assert len(re.findall(r"^  replica-\d lists nothing: GET http://", output, re.MULTILINE)) == 1
+    assert "Traceback" not in output
+    assert what_is_left(directory) == []
+
+
+def test_what_is_kept_can_be_served(directory: Path) -> None:
+    """With --keep the data stays, and the line it prints shows the agents."""
+    with Running("demo", "--replicas", "1", "--agents", "4", "--keep", directory=directory) as demo:
+        assert demo.ends() == 0
+        kept = re.search(r"REGISTRY_DATA_DIR=(\S+) mcp-mesh-registry", demo.output)
+    assert kept is not None
+
+    with Running("--port", "0", directory=directory, REGISTRY_DATA_DIR=kept[1]) as replica:
+        listed = httpx2.get(f"{replica.serves()}/agents").json()
+
+    assert listed["count"] == 4
+
+
+def test_settings_of_ones_own_do_not_disturb(directory: Path) -> None:
+    """The replicas of the demo get none of the settings that stand in the environment."""
+    own = {"AUTH_TOKEN": "x" * 40, "METRICS_PORT": "1", "REDIS_URL": "redis://nowhere", "LOG_LEVEL": "error"}
+    with Running("demo", "--replicas", "2", "--agents", "1", directory=directory, **own) as demo:
+        assert demo.ends() == 0, demo.output
+
+
+def test_a_terminal_shows_a_bar(directory: Path) -> None:
+    """On a terminal a bar shows how far a round is."""
+    ours, theirs = pty.openpty()
+    arguments = [str(COMMAND), "demo", "--replicas", "1", "--agents", "5"]
+    environ = environment(directory, TERM="xterm")
+    with subprocess.Popen(arguments, env=environ, stdin=theirs, stdout=theirs, stderr=theirs) as demo:
+        os.close(theirs)
+        shown = b""
+        while b"leads" not in shown:
+            shown += os.read(ours, 65536)
+        os.set_blocking(ours, False)
+        demo.wait()
+    os.close(ours)
+
+    assert re.search(rb"\x1b.*5/5", shown)
+
+
+def test_without_a_server_to_run_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas cannot share a store that lives inside one process."""
+    monkeypatch.setattr("registry.store.embedded.binary.find_server", lambda: None)
+
+    result = CliRunner().invoke(main, ["demo"])
+
+    assert result.exit_code == 1
+    assert "install one of them" in result.output
+
+
+async def test_a_replica_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
+    """The reason stands in the error, not in a file that is removed."""
+    replica = Replica("replica-1", "nonsense", tmp_path)
+
+    with pytest.raises(StartupError, match=r"replica-1 does not serve; its log says:\nError: (.|\n)*nonsense"):
+        await replica.serves()

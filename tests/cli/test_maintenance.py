@@ -1,0 +1,191 @@
+"""backup, restore and doctor as an operator types them, beside replicas that run."""
+
+import asyncio
+import gzip
+import re
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from registry.store.agents import Registration
+from registry.store.store import Store
+from tests.cli.cli_process import COMMAND, Running, environment
+from tests.support.builders import a_spec
+from tests.support.http_calls import a_registration, listed, register, success
+from tests.support.polling import async_wait_until
+from tests.support.replica import Replica
+from tests.support.watch_client import watch
+
+FLEET = 1000
+
+
+def run(*arguments: str, directory: Path, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [str(COMMAND), *arguments],
+        env=environment(directory, **environ),
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+
+
+async def a_fleet(client: httpx2.AsyncClient) -> None:
+    """Register many agents, each of which beats once."""
+    ids = [f"a{number}" for number in range(FLEET)]
+    for at in range(0, FLEET, 200):
+        batch = [a_registration(agent_id, namespace="fleet") for agent_id in ids[at : at + 200]]
+        success(await client.post("/agents/batch", json={"agents": batch}))
+    success(await client.post("/heartbeats", json={"agent_ids": ids}))
+
+
+async def objects(client: httpx2.AsyncClient) -> dict[str, Any]:
+    """Return the agents of the fleet by id, without what a restore may change."""
+    agents = (await client.get("/agents", params={"namespace": "fleet"})).json()["agents"]
+    return {agent.pop("id"): agent for agent in agents if agent.pop("resource_version")}
+
+
+@pytest.fixture
+async def replica(redis_url: str) -> AsyncIterator[Replica]:
+    """Provide a replica."""
+    with Replica(redis_url) as running:
+        yield running
+
+
+@pytest.mark.fault(47, "A backup is restored after all was lost")
+async def test_a_fleet_is_backed_up_under_load_wiped_and_restored(
+    replica: Replica, raw: redis.Redis, redis_url: str, directory: Path
+) -> None:
+    """The same objects under a new history and larger versions; watches are told, and list again."""
+    file = directory / "mesh.gz"
+    async with httpx2.AsyncClient(base_url=replica.url) as client:
+        await a_fleet(client)
+        before = await objects(client)
+        busy = asyncio.create_task(changes(client))
+        done = await asyncio.to_thread(run, "backup", str(file), directory=directory, REDIS_URL=redis_url)
+        assert not busy.done(), busy.result()
+        busy.cancel()
+        assert done.returncode == 0, done.stderr
+        found = re.search(rb"at version (\d+)", done.stderr)
+        assert found is not None
+        version = int(found[1])
+
+        async with watch(replica.url, namespace="fleet") as stream:
+            raw.flushall()
+            done = await asyncio.to_thread(run, "restore", str(file), directory=directory, REDIS_URL=redis_url)
+            assert b" agents restored, 0 were there and stay" in done.stdout, done.stderr
+            assert (await stream.rest())[-1].kind == "ERROR"
+
+        answer = (await client.get("/agents", params={"namespace": "fleet"})).json()
+        assert int(answer["resource_version"]) > version
+        assert all(int(agent["resource_version"]) > version for agent in answer["agents"])
+        assert await objects(client) == before
+        success(await client.post("/heartbeat", json={"agent_id": "a0"}))
+        again = await asyncio.to_thread(run, "restore", str(file), directory=directory, REDIS_URL=redis_url)
+        assert again.stdout.startswith(b"0 agents restored, ")
+        sound = await asyncio.to_thread(run, "doctor", directory=directory, REDIS_URL=redis_url)
+        assert b"nothing to mend" in sound.stdout
+
+
+async def changes(client: httpx2.AsyncClient) -> None:
+    """Register agents of another namespace, one after another."""
+    number = 0
+    while True:
+        number += 1
+        await register(client, f"busy-{number}", namespace="busy")
+
+
+async def test_who_registered_after_the_wipe_is_newer_than_the_backup(
+    replica: Replica, raw: redis.Redis, redis_url: str, directory: Path
+) -> None:
+    """And stays as it is, while the others come back."""
+    async with httpx2.AsyncClient(base_url=replica.url) as client:
+        await register(client, "early", endpoint="http://old:1")
+        await register(client, "late", endpoint="http://old:1")
+        backup = run("backup", "-", directory=directory, REDIS_URL=redis_url).stdout
+        raw.flushall()
+        await async_wait_until(lambda: came_back(client, "early"), description="one registers anew")
+
+        done = run("restore", "-", directory=directory, stdin=gzip.compress(backup), REDIS_URL=redis_url)
+
+        assert done.stdout.startswith(b"1 agents restored, 1 were there and stay")
+        assert await listed(client) == ["early", "late"]
+        assert (await client.get("/agents/early")).json()["endpoint"] == "http://new:1"
+        assert (await client.get("/agents/late")).json()["endpoint"] == "http://old:1"
+
+
+async def came_back(client: httpx2.AsyncClient, agent_id: str) -> bool:
+    """Register an agent anew; tell whether it was taken."""
+    answer = await client.post("/agents", json=a_registration(agent_id, endpoint="http://new:1"))
+    return answer.status_code == 200
+
+
+def test_a_file_that_is_no_whole_backup_changes_nothing(redis_url: str, directory: Path, raw: redis.Redis) -> None:
+    """It is read to its end before the first write."""
+    file = directory / "mesh"
+    file.write_text('{"backup_of":"mcp-mesh-registry"}\n')
+
+    done = run("restore", str(file), directory=directory, REDIS_URL=redis_url)
+
+    assert done.returncode == 1
+    assert b"nothing was changed" in done.stderr
+    assert raw.dbsize() == 0
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(redis_url: str, directory: Path) -> None:
+    """Neither a half of it, nor what it would have been renamed from."""
+    done = run("backup", str(directory / "none" / "mesh"), directory=directory, REDIS_URL=redis_url)
+
+    assert done.returncode == 1
+    assert b"No such file or directory" in done.stderr
+    assert run("backup", str(directory / "mesh"), directory=directory, REDIS_URL=redis_url).returncode == 0
+    assert [path.name for path in directory.iterdir()] == ["mesh"]
+
+
+def test_without_redis_nothing_is_written(directory: Path) -> None:
+    """It says what is away."""
+    done = run("backup", str(directory / "mesh"), directory=directory, REDIS_URL="redis://127.0.0.1:1")
+
+    assert done.returncode == 1
+    assert b"Redis is out of reach" in done.stderr
+    assert list(directory.iterdir()) == []
+
+
+def test_the_embedded_store_of_a_replica_that_runs_is_backed_up(directory: Path) -> None:
+    """From a second terminal, with the same data directory and nothing else said."""
+    with Running("--port", "0", directory=directory) as running:
+        url = running.serves()
+        assert httpx2.post(f"{url}/agents", json=a_registration()).status_code == 200
+
+        done = run("backup", str(directory / "mesh"), directory=directory)
+
+    assert b"1 agents of mesh mesh" in done.stderr, done.stderr
+    stopped = run("doctor", directory=directory)
+    assert (stopped.returncode, stopped.stdout) == (0, b"sound    1 agents, nothing to mend\n")
+
+
+async def test_the_doctor_names_and_mends(store: Store, raw: redis.Redis, redis_url: str, directory: Path) -> None:
+    """The status is 1 while something is wrong; a mended mesh has a new history, so that no cache keeps what went."""
+    await store.changes.open()
+    await store.agents.register(Registration("a", a_spec("a"), 60_000, 120_000))
+    await store.agents.register(Registration("b", a_spec("b"), 60_000, 120_000))
+    raw.hset("{mesh}:agent:b", "spec", "no JSON")
+    raw.zadd("{mesh}:deadlines", {"ghost": 1})
+    history = raw.get("{mesh}:history")
+
+    found = run("doctor", directory=directory, REDIS_URL=redis_url)
+    mended = run("doctor", "--repair", directory=directory, REDIS_URL=redis_url)
+    after = run("doctor", directory=directory, REDIS_URL=redis_url)
+
+    assert found.returncode == 1
+    assert b"'ghost': a deadline or heartbeat of nobody" in found.stdout
+    assert b"'b': a damaged record" in found.stdout
+    assert b"mended   1 leftovers and 1 damaged records removed" in mended.stdout
+    assert b"sound    1 agents" in after.stdout
+    assert raw.get("{mesh}:history") != history

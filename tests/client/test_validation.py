@@ -1,0 +1,137 @@
+"""What is wrong is said before it is sent, by the name of the field; and nothing is refused that the registry takes."""
+
+from typing import Any
+
+import pytest
+from mcp_mesh_client import InvalidData, RegistryClient, SecurityValidationError
+from mcp_mesh_client.config import SECURITY_CONTEXTS
+from mcp_mesh_client.validation import body_bytes, check_id, check_registration, check_registrations
+
+from registry.config.settings import Settings
+from registry.model.registration.parse import read_registration
+from registry.service.registration.security_contexts import SecurityContexts
+from tests.client.client_setup import REGISTRATION
+
+
+def nested(depth: int) -> Any:
+    """Return a list in a list in a list."""
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        ({"id": None}, "id", "Missing required field: id"),
+        ({"endpoint": None}, "endpoint", "Missing required field: endpoint"),
+        ({"id": "a b"}, "id", "id: expected 1 to 253 letters"),
+        ({"agent_id": "é"}, "agent_id", "agent_id: expected 1 to 253 letters"),
+        ({"endpoint": 8000}, "endpoint", "endpoint: expected a URL"),
+        ({"capabilities": "greeting"}, "capabilities", "capabilities: expected a list"),
+        ({"capabilities": ["x", {"version": "1"}]}, "capabilities[1].name", "Missing required field: capabilities[1]"),
+        ({"metadata": {"tools": {}}}, "metadata.tools", "metadata.tools: expected a list"),
+        ({"labels": {"k": {1}}}, "labels.k", "labels.k: a set cannot be sent as JSON"),
+        ({"note": [1.0, float("nan")]}, "note[1]", "note[1]: JSON has no nan"),
+        ({"note": {1: 2}}, "note", "note: the keys of an object are strings"),
+        ({"note": "\ud800"}, "note", "note: half of a surrogate pair"),
+        ({"note": nested(100)}, None, "nested deeper than 64"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict[str, Any], field: str | None, message: str) -> None:
+    """As a ValueError that has the field."""
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 - the message is looked at below
+        check_registration(REGISTRATION | change, SECURITY_CONTEXTS)
+
+    assert message in str(refused.value)
+    assert isinstance(refused.value, InvalidData)
+    assert field in (None, refused.value.field)
+
+
+def test_one_of_many_is_named_by_its_place() -> None:
+    """Its path begins with its number."""
+    with pytest.raises(InvalidData) as refused:
+        check_registrations([REGISTRATION, {"id": "b"}], {})
+
+    assert refused.value.field == "agents[1].endpoint"
+    with pytest.raises(InvalidData, match=r"^agents: expected a list of at most 200"):
+        check_registrations([REGISTRATION] * 201, {})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        REGISTRATION,
+        {"agent_id": "a", "endpoint": "https://a", "capabilities": None},
+        REGISTRATION | {"capabilities": [{"name": "x"}, "y"], "labels": {}, "note": [None, 1.5, True, "ü☃"]},
+        REGISTRATION
+        | {"security_context": "high_security", "capabilities": ["audit", "authentication", "authorization"]},
+    ],
+)
+def test_what_the_registry_takes_passes(document: dict[str, Any]) -> None:
+    """And arrives as it was meant."""
+    read_registration(document)
+
+    check_registration(document, SECURITY_CONTEXTS)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"agent_id": "a", "metadata": {"endpoint": "http://a:1", "tools": [{"function_name": "f", "capability": "x"}]}},
+        {"agent_id": "a", "metadata": {"endpoint": "http://a:1", "tools": [{"function_name": "f"}]}},
+        {"agent_id": "a", "http_host": "a", "http_port": 0},
+    ],
+)
+def test_a_batched_registration_passes(document: dict[str, Any]) -> None:
+    """Its endpoint stands in the metadata; its tools may provide nothing."""
+    check_registration(document, SECURITY_CONTEXTS)
+
+
+def test_the_known_contexts_are_those_of_the_registry() -> None:
+    """What the client refuses on its own account the registry would refuse by its defaults."""
+    assert {name: frozenset(needed) for name, needed in SECURITY_CONTEXTS.items()} == Settings().security_contexts
+
+
+def test_a_context_that_is_not_met_says_what_is_missing() -> None:
+    """In the registry's own words."""
+    document = REGISTRATION | {"security_context": "high_security", "capabilities": ["audit"]}
+    (problem,) = SecurityContexts(Settings().security_contexts).problems("high_security", ["audit"])
+
+    with pytest.raises(SecurityValidationError) as refused:
+        check_registration(document, SECURITY_CONTEXTS)
+
+    assert refused.value.field == problem.field
+    assert str(refused.value) == f"capabilities: {problem.problem}"
+    with pytest.raises(SecurityValidationError, match=r"^security_context: expected the name"):
+        check_registration(REGISTRATION | {"security_context": 7}, SECURITY_CONTEXTS)
+
+
+def test_contexts_of_the_registrys_own_are_left_to_it_or_told_to_the_client() -> None:
+    """An unknown one passes; one the client was told of is looked at."""
+    document = REGISTRATION | {"security_context": "pci"}
+
+    check_registration(document, SECURITY_CONTEXTS)
+    with pytest.raises(SecurityValidationError):
+        check_registration(document, {"pci": ("encryption",)})
+
+
+@pytest.mark.parametrize("wrong", ["", "a/b", "a b", "x" * 254, None, 7])
+async def test_an_id_that_cannot_be_one_is_sent_nowhere(wrong: Any) -> None:
+    """Every call with an id looks at it first."""
+    client = RegistryClient("http://127.0.0.1:9")
+    for call in (client.heartbeat, client.unregister_agent, client.agent, client.agent_status, client.agent_health):
+        with pytest.raises(ValueError, match=r"^agent_id: "):
+            await call(wrong)
+    with pytest.raises(ValueError, match=r"^agent_ids\[1\]: "):
+        await client.heartbeats(["a", wrong])
+    with pytest.raises(ValueError, match=r"^agent_ids: at most 1000"):
+        await client.heartbeats(["a"] * 1001)
+
+    assert check_id("a.b_c:d-1") == "a.b_c:d-1"
+
+
+def test_bodies_are_json_in_utf_8() -> None:
+    """With what was no dict, but like one, written as one."""
+    assert body_bytes({"a": SECURITY_CONTEXTS, "b": "ü"}).startswith(b'{"a":{"standard":[]')

@@ -1,0 +1,85 @@
+"""A registry in another program: the guide's watch, with only its import changed."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+import redis
+
+from registry.compat.guides import RegistryService
+from registry.config.settings import Settings
+from registry.errors import VersionTooOld
+from registry.store.agents import Registration
+from registry.store.redis.connection import server_at
+from registry.store.store import Store
+from tests.support.builders import a_spec
+from tests.support.polling import async_wait_until
+
+GUIDE = Path(__file__).parents[1] / "seeds" / "pull_based_registry.md"
+
+
+async def register(url: str, agent_id: str) -> None:
+    """Register an agent through another replica."""
+    store = Store(server_at(url), Settings(), lambda _script, _seconds: None)
+    await store.agents.register(Registration(agent_id, a_spec(agent_id, name=agent_id), 60_000, 120_000))
+    await store.close()
+
+
+async def test_the_guides_watch_runs_with_only_its_import_changed(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints what it sees; the events come from another replica."""
+    found = re.search(r"```python\n(async def watch_registry_events\(\):.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert found is not None
+    snippet = found[1].replace("mcp_mesh.server.registry", "registry.compat.guides")
+    names: dict[str, object] = {"asyncio": asyncio}
+    exec(snippet, names)  # noqa: S102 - the guide's own words
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    printed: list[str] = []
+
+    async def three_are_printed() -> bool:
+        """Register one more; the first ones may come before the guide watches."""
+        await register(redis_url, f"agent-{len(printed)}")
+        printed.append(capsys.readouterr().out)
+        return "".join(printed).count("New agent registered") > 2
+
+    watching = asyncio.create_task(names["watch_registry_events"]())  # type: ignore[operator]
+    await async_wait_until(three_are_printed, description="the guide prints what it sees", timeout=20)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+    assert "Event: ADDED" in "".join(printed)
+    assert re.search(r"New agent registered: agent-\d+", "".join(printed))
+
+
+async def test_a_wait_that_is_given_up_loses_no_event(redis_url: str) -> None:
+    """The guide waits with a time-out, again and again."""
+    service = RegistryService(Settings(redis_url=redis_url))
+    await service.initialize()
+    watcher = service.storage.create_watcher()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(watcher.get(), timeout=0.01)
+    for agent_id in ("a", "b", "c"):
+        await register(redis_url, agent_id)
+
+    seen = [(await watcher.get())["object"]["id"] for _ in range(3)]
+
+    assert seen == ["a", "b", "c"]
+    watcher.close()
+    await service.close()
+
+
+async def test_a_watch_that_cannot_go_on_says_so(redis_url: str, raw: redis.Redis) -> None:
+    """After a lost history, and after the service was closed, there is nothing to wait for."""
+    service = RegistryService(Settings(redis_url=redis_url))
+    await service.initialize()
+    watcher = service.storage.create_watcher()
+    raw.flushall()
+
+    with pytest.raises(VersionTooOld):
+        await watcher.get()
+    await service.close()
+
+    with pytest.raises(RuntimeError):
+        _ = service.storage

@@ -1,0 +1,93 @@
+"""The tables of lead_take.lua, lead_renew.lua and lead_resign.lua."""
+
+import pytest
+
+from tests.lua.script_harness import At, Bench, Expected, Now, Row
+
+ME = '{"instance":"me","host":"h 1","pid":1}'
+OURS = f"3 7 1700000000000 {ME}"
+THEIRS = '3 7 1700000000000 {"instance":"other","host":"h","pid":2}'
+
+
+def take(
+    promise: str,
+    *,
+    leader: str | None,
+    seen: str,
+    epoch: str | At | None = "7",
+    taken: str | At | Now | None = Now(),  # noqa: B008 - frozen
+) -> Row:
+    """One try; `taken` is the new epoch, None where the lock is held."""
+    lock: Expected = ("0 ", taken or "", " ", Now(), f" {ME}")
+    return Row(
+        promise=promise,
+        script="lead_take",
+        args={"holder": ME, "seen": seen},
+        before={"leader": leader, "epoch": epoch},
+        reply=("held", leader or "") if taken is None else ("taken", taken, lock),
+        after={} if taken is None else {"leader": lock, "epoch": taken},
+    )
+
+
+def renew(promise: str, *, leader: str | None, mine: str = OURS, epoch: str | None = "7", now: str | None) -> Row:
+    """One renewal; `now` is the lock after it, None where it is lost."""
+    return Row(
+        promise=promise,
+        script="lead_renew",
+        args={"mine": mine},
+        before={"leader": leader, "epoch": epoch},
+        reply=("lost", leader or "") if now is None else ("renewed", now),
+        after={} if now is None else {"leader": now},
+    )
+
+
+def resign(promise: str, *, leader: str | None, mine: str = OURS, resigned: bool) -> Row:
+    """One resignation."""
+    return Row(
+        promise=promise,
+        script="lead_resign",
+        args={"mine": mine},
+        before={"leader": leader, "epoch": "7"},
+        reply=("resigned",) if resigned else ("lost",),
+        after={"leader": None} if resigned else {},
+    )
+
+
+ROWS = [
+    take("who comes first leads under an epoch that no lost one can equal: the time", leader=None, epoch=None, seen=""),
+    take("each leader has a higher epoch", leader=None, seen=""),
+    take("an epoch ahead of the clock goes on by one", leader=None, epoch=At(60_000), seen="", taken=At(60_001)),
+    take("a lock is held", leader=THEIRS, seen="", taken=None),
+    take("a lock that moved since it was seen is held", leader=THEIRS, seen=THEIRS.replace("3", "2", 1), taken=None),
+    take("a lock that stands still is taken over", leader=THEIRS, seen=THEIRS),
+    take("a lock that vanished since it was seen is taken", leader=None, seen=THEIRS),
+    take("a lock is not taken over by its own text elsewhere", leader=OURS, seen=THEIRS, taken=None),
+    take(
+        "an epoch of many digits is not rounded",
+        leader=None,
+        epoch="1700000000000000",
+        seen="",
+        taken="1700000000000001",
+    ),
+    renew("each renewal raises the counter", leader=OURS, now=OURS.replace("3", "4", 1)),
+    renew(
+        "a counter of many digits is not rounded",
+        leader=f"1700000000000000 7 1 {ME}",
+        mine=f"1700000000000000 7 1 {ME}",
+        now=f"1700000000000001 7 1 {ME}",
+    ),
+    renew("somebody else's lock is lost", leader=THEIRS, now=None),
+    renew("a deleted lock is lost", leader=None, now=None),
+    renew("a lock under an epoch that moved on is lost", leader=OURS, epoch="8", now=None),
+    renew("a lock whose epoch is gone is lost", leader=OURS, epoch=None, now=None),
+    renew("a lock that nobody could have written is lost", leader="gibberish", mine="gibberish", now=None),
+    resign("a lock that is ours is given up", leader=OURS, resigned=True),
+    resign("somebody else's lock stays", leader=THEIRS, resigned=False),
+    resign("a lock that is gone stays gone", leader=None, resigned=False),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_lead(row: Row, bench: Bench) -> None:
+    """Every row holds on every kind of server."""
+    await bench.check(row)

@@ -1,0 +1,123 @@
+"""The table of rewind.lua: Redis' clock went back an hour some seconds ago, and times lie in the future."""
+
+import pytest
+
+from tests.lua.script_harness import At, Bench, Error, Expected, Now, Row, an_agent
+
+HOUR = 3_600_000
+# When the clock went back: twenty seconds ago.
+BACK = At(-20_000)
+TWO_HUNDRED = [f"n{number}" for number in range(200)]
+
+
+def row(
+    promise: str,
+    *ids: str,
+    before: dict[str, Expected | None] | None = None,
+    reply: tuple[Expected, ...] | Error,
+    after: dict[str, Expected | None] | None = None,
+    epoch: str = "7",
+    asked: int = -20_000,
+    final: bool = False,
+    more: tuple[str, ...] = (),
+) -> Row:
+    """One call under epoch 7, for a walk that was begun when the clock went back at `asked`."""
+    return Row(
+        promise=promise,
+        script="rewind",
+        agents=ids,
+        args={"lead_epoch": epoch, "asked": At(asked), "final": int(final), "ids…": [*ids, *more]},
+        before={"epoch": "7", "rewind": BACK, **(before or {})},
+        reply=reply,
+        after=after or {},
+    )
+
+
+FUTURE = an_agent("a", "healthy", heard=HOUR - 10_000, due=HOUR + 50_000)
+RESET: dict[str, Expected | None] = {"heartbeats/a": Now(), "deadlines/a": Now(60_000)}
+
+ROWS = [
+    row(
+        "a heartbeat from the future becomes one of now, and the agent has its timeout from now",
+        "a",
+        before=FUTURE,
+        reply=("ok", 1),
+        after=RESET,
+    ),
+    row(
+        "an own timeout counts",
+        "a",
+        before={**FUTURE, "a/timeout": "5000"},
+        reply=("ok", 1),
+        after={"heartbeats/a": Now(), "deadlines/a": Now(5000)},
+    ),
+    row(
+        "a pending agent has no heartbeat, nor does it get one",
+        "a",
+        before=an_agent("a", "pending", due=HOUR),
+        reply=("ok", 1),
+        after={"deadlines/a": Now(60_000)},
+    ),
+    *(
+        row(
+            f"one that is {status} keeps its status, and its silence did not begin in the future",
+            "a",
+            before={**an_agent("a", status, heard=HOUR - 90_000, due=HOUR), "silent/a": At(HOUR - 10_000)},
+            reply=("ok", 1),
+            after={**RESET, "silent/a": Now()},
+        )
+        for status in ("degraded", "expired")
+    ),
+    row(
+        "a heartbeat of before stays what it was, and the agent still has a whole timeout",
+        "a",
+        before=an_agent("a", "healthy", heard=-70_000, due=-10_000),
+        reply=("ok", 1),
+        after={"deadlines/a": Now(60_000)},
+    ),
+    row(
+        "who was walked over, or beat since, is left alone: a walk may begin anew",
+        *("a", "b"),
+        before={
+            **an_agent("a", "healthy", heard=-19_000, due=41_000),
+            **an_agent("b", "healthy", heard=-1000, due=59_000),
+        },
+        reply=("ok", 0),
+    ),
+    row("twice the same agent is once", "a", "a", before=FUTURE, reply=("ok", 1), after=RESET),
+    row("who is gone stays gone", "a", reply=("ok", 0)),
+    row(
+        "a damaged agent does not stop the walk",
+        *("b", "c", "a"),
+        before={
+            **FUTURE,
+            "b": "not a hash",
+            "deadlines/b": At(HOUR),
+            **an_agent("c", "healthy", heard=HOUR, due=HOUR, timeout="soon"),
+        },
+        reply=("ok", 1),
+        after={**RESET, "heartbeats/c": Now()},
+    ),
+    row(
+        "the last agents end the walk",
+        "a",
+        before=FUTURE,
+        final=True,
+        reply=("ok", 1),
+        after={**RESET, "rewind": None},
+    ),
+    row("a mesh without agents is walked over at once", final=True, reply=("ok", 0), after={"rewind": None}),
+    row("when the clock goes back again, the walk begins anew", "a", before=FUTURE, asked=-30_000, reply=("over",)),
+    row("a walk that another ended is over", "a", before={**FUTURE, "rewind": None}, final=True, reply=("over",)),
+    row("a stale epoch writes nothing", "a", before=FUTURE, epoch="6", final=True, reply=("stale_epoch", "7")),
+    row("an epoch from nowhere is stale", "a", before={**FUTURE, "epoch": None}, reply=("stale_epoch", "0")),
+    row("200 agents are one call", *TWO_HUNDRED, reply=("ok", 0)),
+    row("201 agents are refused", *TWO_HUNDRED, "a", before=FUTURE, reply=Error("at most 200 agents")),
+    row("an argument too many is refused", "a", more=("b",), before=FUTURE, reply=Error("at most 200 agents")),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_rewind(row: Row, bench: Bench) -> None:
+    """Every row holds on every kind of server."""
+    await bench.check(row)

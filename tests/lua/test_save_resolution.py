@@ -1,0 +1,35 @@
+"""The table of trace.lua."""
+
+import pytest
+
+from tests.lua.script_harness import Bench, Row
+
+
+def row(promise: str, before: str | None, reply: str, after: str, digest: str = "d1", entry: str = "{}") -> Row:
+    """One entry for agent a, of whom three are kept."""
+    return Row(
+        promise=promise,
+        script="trace",
+        agents=("a",),
+        args={"digest": digest, "entry": entry, "keep": 3, "life": 60_000},
+        before={} if before is None else {"trace/a": before},
+        reply=(reply,),
+        after={"trace/a": after},
+    )
+
+
+ROWS = [
+    row("the first entry begins the trace", None, "kept", "d1 {}"),
+    row("the newest entry comes first", "d0 {}", "kept", "d1 {}|d0 {}"),
+    row("what was kept last is not kept twice", "d1 {}|d0 {}", "known", "d1 {}|d0 {}", entry='{"other": 1}'),
+    row("what was kept before is kept again", "d0 {}|d1 {}", "kept", "d1 {}|d0 {}|d1 {}"),
+    row("the oldest entry goes", "d4 {}|d3 {}|d2 {}", "kept", "d1 {}|d4 {}|d3 {}"),
+    row("a digest that only begins like the newest is another", "d10 {}", "kept", "d1 {}|d10 {}"),
+    row("an entry is bytes, whatever they mean", "d0 {}", "kept", "d1 no JSON|d0 {}", entry="no JSON"),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_trace(row: Row, bench: Bench) -> None:
+    """Every row holds on every kind of server."""
+    await bench.check(row)

@@ -1,0 +1,61 @@
+"""One agent of the published SDK as a process."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.support.child_process import Child
+from tests.support.polling import wait_until
+from tests.support.ports import free_port
+
+SCRIPTS = Path(__file__).parent / "scripts"
+_HEADERS = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+
+
+class SdkAgent(Child):
+    """Runs a script of `agents/` against a registry. Its signs of life come each second, so that tests are quick."""
+
+    def __init__(self, python: Path, script: str, registry: str, **env: str) -> None:
+        self.port = free_port()
+        ours = {
+            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+            "MCP_MESH_REGISTRY_URL": registry,
+            "MCP_MESH_HTTP_HOST": "127.0.0.1",
+            "MCP_MESH_HTTP_PORT": str(self.port),
+            "MCP_MESH_HEALTH_INTERVAL": "1",
+            "MCP_MESH_SETTLE_TIMEOUT": "1",
+            "MCP_MESH_LOG_LEVEL": "WARNING",
+        }
+        super().__init__(python, SCRIPTS / f"{script}.py", env=ours | env)
+
+    def stop(self) -> None:
+        """Let it leave by SIGTERM."""
+        self.ends(signal.SIGTERM, within=20)
+
+    def call(self, tool: str, **arguments: Any) -> str | None:
+        """Call one of its tools as any MCP client would; None while it does not answer or the tool fails."""
+        call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+        try:
+            answer = httpx2.post(f"http://127.0.0.1:{self.port}/mcp", json=call, headers=_HEADERS, timeout=10)
+        except httpx2.TransportError:
+            return None
+        lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith(("data: ", "{"))]
+        result = json.loads(lines[-1]).get("result") if answer.status_code == 200 and lines else None
+        if result is None or result.get("isError"):
+            return None
+        return str(result["content"][0]["text"])
+
+    def wait_for(self, expected: str | None, tool: str = "greet", *, within: float = 40, **arguments: Any) -> None:
+        """Wait until a tool says what is expected of it."""
+        try:
+            wait_until(
+                lambda: self.call(tool, **arguments) == expected,
+                description=f"{tool} says {expected!r}",
+                timeout=within,
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it says {self.call(tool, **arguments)!r}\n{self.output[-4000:]}") from None

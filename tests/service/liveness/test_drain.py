@@ -1,0 +1,73 @@
+"""Agents out of service and back, many at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+
+from registry.errors import StoreUnavailable, UnknownAgent
+from registry.model.query import AgentQuery
+from registry.service.discovery.discovery import Discovery
+from registry.service.liveness.drain import Draining, Shift
+from registry.store.agents import LARGEST_DRAIN, Agents, Drained
+from tests.support.builders import an_agent
+from tests.support.fake_change_log import PlainLog, following
+
+
+@dataclass
+class Store:
+    """A store that drains whoever it is told to, each at a version of its own, but for those it knows no more."""
+
+    calls: list[list[str]]
+    version: int = 1000
+
+    async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[Drained]:
+        """Answer for each."""
+        assert draining
+        self.calls.append(list(agent_ids))
+        return [self._drain(agent_id) for agent_id in agent_ids]
+
+    def _drain(self, agent_id: str) -> Drained:
+        if agent_id == "gone":
+            return Drained("unknown_agent", None)
+        if agent_id == "broken":
+            return Drained("bad_record", None)
+        if agent_id == "away":
+            raise StoreUnavailable("away", outcome="unknown")
+        self.version += 1
+        return Drained("changed", self.version)
+
+    def last_heard(self, _agent_ids: Sequence[str]) -> None:
+        """A list that is made to be drained asks for no heartbeats of those it has just heard of."""
+        raise AssertionError("asked for heartbeats")
+
+
+async def test_one_agent_is_shifted_or_an_error() -> None:
+    """Unknown is unknown; a damaged record is trouble of the store."""
+    store = Store([])
+    draining = Draining(cast(Agents, store), cast(Discovery, None))
+
+    assert await draining.shift("a", draining=True) == Shift(changed=True, version=1001)
+    with pytest.raises(UnknownAgent):
+        await draining.shift("gone", draining=True)
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        await draining.shift("broken", draining=True)
+    assert store.calls == [["a"], ["gone"], ["broken"]]
+
+
+async def test_all_that_match_go_a_call_at_a_time() -> None:
+    """No call carries more than the script takes; who is gone meanwhile fails alone, and others are none of it."""
+    log, store = PlainLog(), Store([])
+    names = [f"a{at:04}" for at in range(2 * LARGEST_DRAIN)]
+    for version, agent_id in enumerate([*names, "gone"], start=2):
+        log.write(an_agent(agent_id, version, namespace="n"), "add")
+    log.write(an_agent("other", log.version + 1), "add")
+    async with following(log) as feed:
+        draining = Draining(cast(Agents, store), Discovery(feed, cast(Agents, store)))
+        found = await draining.shift_all(AgentQuery(namespace="n"), draining=True)
+
+    assert list(found) == [*names, "gone"]
+    assert [len(call) for call in store.calls] == [LARGEST_DRAIN, LARGEST_DRAIN, 1]
+    assert isinstance(found["gone"], UnknownAgent)
+    assert all(shift == Shift(changed=True, version=1001 + at) for at, shift in enumerate(list(found.values())[:-1]))

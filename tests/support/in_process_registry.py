@@ -1,0 +1,21 @@
+"""A whole registry in this process, spoken to over HTTP without a network."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+
+from registry.config.settings import Settings
+from registry.main import open_registry
+from tests.support.polling import async_wait_until
+
+
+@contextlib.asynccontextmanager
+async def in_process(url: str, **fields: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """Provide a client of a running registry on the store at `url`, once it is ready; `fields` are settings."""
+    async with open_registry(Settings(redis_url=url, **fields)) as registry:
+        transport = httpx2.ASGITransport(registry.api, raise_app_exceptions=True)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://registry", timeout=10) as client:
+            await async_wait_until(lambda: registry.overview.ready, description="the replica is ready")
+            yield client

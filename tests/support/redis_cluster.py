@@ -1,0 +1,72 @@
+"""A cluster of two servers that can give each other slots: real processes, with slots to be moved."""
+
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from tests.support.polling import wait_until
+from tests.support.redis_server import RedisServer
+
+
+class TwoNodes:
+    """Two cluster nodes that know each other; all slots belong to the first until they are moved."""
+
+    def __init__(self) -> None:
+        # Without the second, a node that gives its last slot away becomes a replica.
+        arguments = ("--cluster-enabled", "yes", "--cluster-allow-replica-migration", "no")
+        self.nodes = [RedisServer(*arguments, tcp=True) for _ in range(2)]
+
+    @property
+    def url(self) -> str:
+        """Both of them, as the registry's way in."""
+        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
+
+    def __enter__(self) -> Self:
+        for node in self.nodes:
+            node.start()
+        first, second = self.nodes
+        first.make_single_node_cluster()
+        with redis.Redis.from_url(first.url) as client:
+            client.execute_command("CLUSTER MEET", "127.0.0.1", second.port, second.bus_port)
+        wait_until(lambda: all(_knows_all(node) for node in self.nodes), description="the nodes met", timeout=20)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes:
+            node.stop()
+
+    def give(self, slot: int, to: int) -> None:
+        """Let one node own a slot from now on, with what is in it."""
+        source, target = self.nodes[1 - to], self.nodes[to]
+        self.begin_to_give(slot, to)
+        with redis.Redis.from_url(source.url) as giving:
+            while keys := giving.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
+                giving.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for node in (target, source):
+            with redis.Redis.from_url(node.url) as client:
+                client.execute_command("CLUSTER SETSLOT", slot, "NODE", _id_of(target))
+
+    def begin_to_give(self, slot: int, to: int) -> None:
+        """Mark a slot as on its way from one node to the other."""
+        source, target = self.nodes[1 - to], self.nodes[to]
+        with redis.Redis.from_url(target.url) as taking, redis.Redis.from_url(source.url) as giving:
+            taking.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", _id_of(source))
+            giving.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", _id_of(target))
+
+
+def _id_of(node: RedisServer) -> str:
+    with redis.Redis.from_url(node.url, decode_responses=True) as client:
+        return str(client.execute_command("CLUSTER MYID"))
+
+
+def _knows_all(node: RedisServer) -> bool:
+    with redis.Redis.from_url(node.url) as client:
+        info = client.cluster("INFO")
+        return (info["cluster_state"], info["cluster_known_nodes"], info["cluster_slots_assigned"]) == (
+            "ok",
+            "2",
+            "16384",
+        )

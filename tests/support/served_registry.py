@@ -1,0 +1,39 @@
+"""A whole registry in this process behind a real socket, for what only the HTTP server can do."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from registry.config.settings import Settings
+from registry.main import Registry, open_registry
+from registry.server import Listener
+from tests.support.polling import async_wait_until
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running registry, its URL and a client of it."""
+
+    registry: Registry
+    url: str
+    client: httpx2.AsyncClient
+
+
+@contextlib.asynccontextmanager
+async def serving(redis_url: str, **fields: Any) -> AsyncIterator[Served]:
+    """Provide a registry on the store at `redis_url`, once it is ready; `fields` are settings."""
+    async with open_registry(Settings(redis_url=redis_url, **fields)) as registry:
+        with Listener("127.0.0.1", 0, "--port") as listener:
+            listener.start(registry.api)
+            try:
+                async with httpx2.AsyncClient(base_url=listener.url, timeout=10) as client:
+                    await async_wait_until(lambda: registry.overview.ready, description="the replica is ready")
+                    yield Served(registry, listener.url, client)
+            finally:
+                registry.end()
+                async with asyncio.timeout(10):
+                    await listener.stop()

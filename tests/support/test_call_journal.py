@@ -1,0 +1,105 @@
+"""A validator that finds nothing proves nothing: each finds its broken promise, and lets a good history pass."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from registry.model.agent import Status
+from registry.model.change import Change
+from tests.support.builders import a_change, an_agent
+from tests.support.call_journal import (
+    BadAnswer,
+    Deed,
+    Denied,
+    Journal,
+    NotGrowing,
+    NotKept,
+    NotMerciful,
+    NotMortal,
+    NotTheFold,
+    Terms,
+    check_deeds,
+    check_silence,
+)
+from tests.support.watch_recorder import Past, Violation
+
+
+def a_step(version: int, status: Status, reason: str, heartbeat: int | None) -> Change:
+    """Return a log entry of agent `a`, which may be silent for 1,000 ms."""
+    agent = msgspec.structs.replace(an_agent("a", version, status), timeout=1000)
+    return Change(version, version - 1, "modify", reason, agent, heartbeat)
+
+
+def a_log() -> list[Change]:
+    """Return the log of an agent that registers at 11, beats at 20, is marked at 1,030, and goes at 1,040."""
+    registered = a_step(11, "pending", "registered", None)
+    gone = a_step(1040, "degraded", "unregistered", 20)
+    return [
+        a_change(10, "begin"),
+        msgspec.structs.replace(registered, kind="add", prev=10),
+        msgspec.structs.replace(a_step(20, "healthy", "first_heartbeat", 20), prev=11),
+        msgspec.structs.replace(a_step(1030, "degraded", "degraded", 20), prev=20),
+        msgspec.structs.replace(gone, kind="remove", prev=1030),
+    ]
+
+
+REGISTERED = Deed("register", "a", "u", 1.0, 1.1, 200, 11)
+BEAT = Deed("heartbeat", "a", "u", 1.2, 1.3, 200, at=20)
+LISTED = Deed("list", "", "u", 1.4, 1.5, 200, 20, view={"a": 20}, wants=lambda _agent: True)
+GONE = Deed("unregister", "a", "u", 2.0, 2.1, 200, 1040)
+UNKNOWN = Deed("heartbeat", "a", "u", 2.2, 2.3, 404)
+GOOD = (REGISTERED, BEAT, LISTED, GONE, UNKNOWN)
+
+
+def judge(deeds: Sequence[Deed], log: Sequence[Change] = (), striving: Sequence[str] = ()) -> None:
+    """Hold the deeds against a log."""
+    check_deeds(Journal(list(deeds), set(striving)), [Past(log or a_log())], Terms())
+
+
+def a_log_with(at: int, **fields: object) -> list[Change]:
+    """Return the log with one entry changed."""
+    log = a_log()
+    log[at] = msgspec.structs.replace(log[at], **fields)
+    return log
+
+
+def test_a_good_history_passes() -> None:
+    """Whole, with a replica that may be mute, and with an agent that is silent only for as long as it may."""
+    judge(GOOD)
+    mute = Deed("register", "b", "dead", 1.0, 9.0, 0)
+    check_deeds(Journal([*GOOD, mute]), [Past(a_log())], Terms(mute=frozenset({"dead"})))
+    check_silence(Past(a_log()[:3]), {"a": 20}, 1100, 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "doing"),
+    [
+        (BadAnswer, lambda: judge([*GOOD, replace(BEAT, status=0)])),
+        (BadAnswer, lambda: judge([*GOOD, replace(BEAT, status=500)])),
+        (BadAnswer, lambda: judge([*GOOD, replace(BEAT, ended=99.0)])),
+        (NotKept, lambda: judge([replace(REGISTERED, version=12)])),
+        (NotKept, lambda: judge([replace(REGISTERED, agent_id="b")])),
+        (NotKept, lambda: judge([replace(GONE, version=1030)])),
+        (NotKept, lambda: judge([replace(REGISTERED, version=1040)])),
+        (NotGrowing, lambda: judge([GONE, replace(LISTED, began=3.0, ended=3.1)])),
+        (NotGrowing, lambda: check_deeds(Journal(), [Past(a_log()), Past(a_log())], Terms())),
+        (NotTheFold, lambda: judge([replace(LISTED, view={})])),
+        (NotTheFold, lambda: judge([replace(LISTED, view={"a": 11})])),
+        (NotTheFold, lambda: judge([replace(LISTED, version=9999)])),
+        (NotMerciful, lambda: judge(GOOD, striving=["a"])),
+        (NotMerciful, lambda: judge([replace(BEAT, at=500)])),
+        (NotMerciful, lambda: judge([], a_log_with(3, heartbeat=100))),
+        (NotMerciful, lambda: judge([], a_log_with(4, kind="modify", reason="degraded"))),
+        (NotMortal, lambda: judge([], [*a_log()[:3], msgspec.structs.replace(a_log()[3], version=9000)])),
+        (NotMortal, lambda: check_silence(Past(a_log()[:3]), {"a": 20}, 9000, 1)),
+        (Denied, lambda: judge([REGISTERED, replace(UNKNOWN, began=1.2, ended=1.3), replace(REGISTERED, version=20)])),
+    ],
+)
+def test_each_broken_promise_is_found(found: type[Violation], doing: Callable[[], None]) -> None:
+    """By the violation that names it."""
+    with pytest.raises(found) as caught:
+        doing()
+
+    assert str(caught.value).startswith(found.promise)
