@@ -8,14 +8,14 @@ from typing import Any
 
 from benchmarks.load_generator import Check, Exchange
 
-BODY_BYTES = 1400
-BATCH = 200
-BEATS = 1000
-SEEKS = 5
+REGISTRATION_BYTES = 1400
+REGISTRATIONS_PER_CALL = 200
+HEARTBEATS_PER_CALL = 1000
+DEPENDENT_LAST_DIGIT = 5
 """The last digit of the agents that need agent 0."""
 
-_REVISION = b"0000000000"
-_VERSION = re.compile(rb'"dependencies_version":"([0-9a-f]+)"')
+_REVISION_PLACEHOLDER = b"0000000000"
+_DEPENDENCIES_VERSION = re.compile(rb'"dependencies_version":"([0-9a-f]+)"')
 
 
 def request(method: str, path: str, body: bytes | None = None) -> bytes:
@@ -31,12 +31,12 @@ def succeeded(body: bytes) -> bool:
     return body.startswith(b'{"status":"success"')
 
 
-def name(number: int) -> str:
+def agent_name(number: int) -> str:
     """Return the id of an agent."""
     return f"agent-{number:06d}"
 
 
-def shared_by_ten(group: int) -> str:
+def shared_capability(group: int) -> str:
     """Return the capability that exactly the ten agents of one group have."""
     return f"shared-{group:05d}"
 
@@ -46,10 +46,10 @@ def registration(number: int, *, agent_id: str | None = None, namespace: str | N
 
     One is the agent's own, one is shared by exactly ten agents, one by a tenth of all, one by all.
     """
-    agent_id = agent_id or name(number)
+    agent_id = agent_id or agent_name(number)
     capabilities = [
         _capability(f"own-{agent_id}", "Answers what no other agent can answer"),
-        _capability(shared_by_ten(number // 10), "Reads and writes one team's documents"),
+        _capability(shared_capability(number // 10), "Reads and writes one team's documents"),
         _capability(f"tenth-{number % 10}", "Searches a tenth of the archive"),
         _capability("common", "Says what this agent is doing"),
     ]
@@ -61,10 +61,10 @@ def registration(number: int, *, agent_id: str | None = None, namespace: str | N
         "endpoint": f"http://10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}:8080",
         "capabilities": capabilities,
         "labels": {"team": f"team-{number // 10}", "tier": "backend"},
-        "metadata": {"revision": _REVISION.decode(), "note": ""},
+        "metadata": {"revision": _REVISION_PLACEHOLDER.decode(), "note": ""},
     }
     metadata: Any = document["metadata"]
-    metadata["note"] = "x" * (BODY_BYTES - len(_encoded(document)))
+    metadata["note"] = "x" * (REGISTRATION_BYTES - len(_encode(document)))
     return document
 
 
@@ -75,63 +75,63 @@ def consumer(number: int) -> dict[str, Any]:
     """
     document = registration(number, namespace="wired")
     document["capabilities"][0]["dependencies"] = [
-        {"capability": shared_by_ten(number // 10), "version": ">=1.0.0", "tags": ["documents"]},
+        {"capability": shared_capability(number // 10), "version": ">=1.0.0", "tags": ["documents"]},
         {"capability": f"tenth-{number % 10}"},
-        f"own-{name(number)}",
+        f"own-{agent_name(number)}",
     ]
     return document
 
 
-def asking(agents: int, answered: dict[int, bytes]) -> Iterator[Exchange]:
+def heartbeats_recording_versions(agents: int, versions: dict[int, bytes]) -> Iterator[Exchange]:
     """Beat once for every agent and note the version of what each was told of its dependencies."""
     for number in range(agents):
 
         def note(body: bytes, number: int = number) -> bool:
-            found = _VERSION.search(body)
+            found = _DEPENDENCIES_VERSION.search(body)
             if found is not None:
-                answered[number] = found[1]
+                versions[number] = found[1]
             return found is not None and succeeded(body) and b":null" not in body
 
-        yield request("POST", "/heartbeat", _encoded({"agent_id": name(number)})), note
+        yield request("POST", "/heartbeat", _encode({"agent_id": agent_name(number)})), note
 
 
-def informed(answered: Mapping[int, bytes]) -> list[Exchange]:
+def heartbeats_with_known_version(versions: Mapping[int, bytes]) -> list[Exchange]:
     """Return one heartbeat of each agent that carries what it was told; nothing more may be told."""
     return [
         (
             request(
                 "POST",
                 "/heartbeat",
-                _encoded({"agent_id": name(number), "dependencies_version": version.decode()}),
+                _encode({"agent_id": agent_name(number), "dependencies_version": version.decode()}),
             ),
-            _told_nothing,
+            _dependencies_unchanged,
         )
-        for number, version in answered.items()
+        for number, version in versions.items()
     ]
 
 
-def seeker(number: int) -> dict[str, Any]:
+def single_dependency_consumer(number: int) -> dict[str, Any]:
     """Return the registration of an agent that needs another one: a tenth agent 0, the others agent 1."""
     document = registration(number, namespace="wired")
-    document["capabilities"][0]["dependencies"] = [f"own-{name(0 if number % 10 == SEEKS else 1)}"]
+    document["capabilities"][0]["dependencies"] = [f"own-{agent_name(0 if number % 10 == DEPENDENT_LAST_DIGIT else 1)}"]
     return document
 
 
-def listening(answered: dict[int, bytes], told: dict[int, bool]) -> Iterator[Exchange]:
+def heartbeats_recording_changes(versions: dict[int, bytes], changed: dict[int, bool]) -> Iterator[Exchange]:
     """Beat once for each agent with what it was told before; note who is told anew, and whether of a provider."""
-    for number, version in list(answered.items()):
-        body = _encoded({"agent_id": name(number), "dependencies_version": version.decode()})
+    for number, version in list(versions.items()):
+        body = _encode({"agent_id": agent_name(number), "dependencies_version": version.decode()})
 
         def note(body: bytes, number: int = number) -> bool:
-            found = _VERSION.search(body)
+            found = _DEPENDENCIES_VERSION.search(body)
             if found is not None:
-                answered[number], told[number] = found[1], b":null" not in body
+                versions[number], changed[number] = found[1], b":null" not in body
             return succeeded(body)
 
         yield request("POST", "/heartbeat", body), note
 
 
-def _told_nothing(body: bytes) -> bool:
+def _dependencies_unchanged(body: bytes) -> bool:
     return succeeded(body) and b"dependencies" not in body
 
 
@@ -139,37 +139,37 @@ def registrations(agents: int, namespace: str | None = None) -> Iterator[Exchang
     """Register every agent again and again, each time with another body."""
     parts = []
     for number in range(agents):
-        sent = request("POST", "/agents", _encoded(registration(number, namespace=namespace)))
-        before, _, after = sent.partition(_REVISION)
+        sent = request("POST", "/agents", _encode(registration(number, namespace=namespace)))
+        before, _, after = sent.partition(_REVISION_PLACEHOLDER)
         parts.append((before, after))
     for revision, (before, after) in enumerate(itertools.cycle(parts), 1):
         yield b"%s%010d%s" % (before, revision, after), succeeded
 
 
-def newcomers(agents: int, namespace: str) -> list[Exchange]:
+def new_registrations(agents: int, namespace: str) -> list[Exchange]:
     """Register agents that were not there before, in a namespace of their own."""
     return [
         (
-            request("POST", "/agents", _encoded(registration(number, agent_id=each, namespace=namespace))),
+            request("POST", "/agents", _encode(registration(number, agent_id=each, namespace=namespace))),
             succeeded,
         )
-        for number, each in enumerate(newcomer_ids(agents, namespace))
+        for number, each in enumerate(new_agent_ids(agents, namespace))
     ]
 
 
-def newcomer_ids(agents: int, namespace: str) -> list[str]:
-    """Return the ids that `newcomers` registers."""
+def new_agent_ids(agents: int, namespace: str) -> list[str]:
+    """Return the ids that `new_registrations` registers."""
     return [f"{namespace}-{number:03d}" for number in range(agents)]
 
 
-def leavers(agents: int, namespace: str) -> list[Exchange]:
-    """Unregister what `newcomers` registered."""
-    return [(request("DELETE", f"/agents/{each}"), succeeded) for each in newcomer_ids(agents, namespace)]
+def unregistrations(agents: int, namespace: str) -> list[Exchange]:
+    """Unregister what `new_registrations` registered."""
+    return [(request("DELETE", f"/agents/{each}"), succeeded) for each in new_agent_ids(agents, namespace)]
 
 
-def listing(agents: int, namespace: str) -> Exchange:
-    """Ask for a namespace; the answer must hold every agent that `newcomers` registered there and no other."""
-    expected = [f'"id":"{each}"'.encode() for each in newcomer_ids(agents, namespace)]
+def namespace_list(agents: int, namespace: str) -> Exchange:
+    """Ask for a namespace; the answer must hold every agent that `new_registrations` registered there and no other."""
+    expected = [f'"id":"{each}"'.encode() for each in new_agent_ids(agents, namespace)]
 
     def found_all(body: bytes) -> bool:
         return b'"count":%d,' % agents in body[-120:] and all(each in body for each in expected)
@@ -183,13 +183,13 @@ def page(rows: int) -> Exchange:
     return request("GET", f"/agents?namespace=ns-1&limit={rows}"), lambda body: count in body
 
 
-def whole(rows: int) -> Exchange:
+def full_list(rows: int) -> Exchange:
     """Ask for all agents of one namespace, of which there are so many."""
     count = b'"count":%d,' % rows
     return request("GET", "/agents?namespace=ns-1"), lambda body: count in body
 
 
-def unchanged(etag: str) -> Exchange:
+def conditional_page(etag: str) -> Exchange:
     """Ask for a page again that has not changed since it was answered with this ETag."""
     asked = request("GET", "/agents?namespace=ns-1&limit=100")
     return asked[:-2] + f"if-none-match: {etag}\r\n\r\n".encode(), b"".__eq__
@@ -198,37 +198,40 @@ def unchanged(etag: str) -> Exchange:
 def heartbeats(agents: int) -> list[Exchange]:
     """Return one heartbeat of every agent."""
     return [
-        (request("POST", "/heartbeat", _encoded({"agent_id": name(number)})), succeeded) for number in range(agents)
+        (request("POST", "/heartbeat", _encode({"agent_id": agent_name(number)})), succeeded)
+        for number in range(agents)
     ]
 
 
-def over_mcp(agents: int, version: str) -> list[Exchange]:
+def mcp_heartbeats(agents: int, version: str) -> list[Exchange]:
     """Return the same as calls of a tool, each by itself, in a version of MCP."""
     meta = {"io.modelcontextprotocol/protocolVersion": version, "io.modelcontextprotocol/clientCapabilities": {}}
     told = f"mcp-protocol-version: {version}\r\nmcp-method: tools/call\r\nmcp-name: heartbeat\r\ncontent-type:".encode()
-    calls = ({"name": "heartbeat", "arguments": {"agent_id": name(number)}, "_meta": meta} for number in range(agents))
-    bodies = (_encoded({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}) for call in calls)
+    calls = (
+        {"name": "heartbeat", "arguments": {"agent_id": agent_name(number)}, "_meta": meta} for number in range(agents)
+    )
+    bodies = (_encode({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}) for call in calls)
     return [(request("POST", "/mcp", body).replace(b"content-type:", told, 1), _tool_succeeded) for body in bodies]
 
 
 def discoveries(agents: int) -> list[Exchange]:
     """Return one question for every capability that ten agents have."""
-    return [_discovery(shared_by_ten(group)) for group in range(agents // 10)]
+    return [_discovery(shared_capability(group)) for group in range(agents // 10)]
 
 
-def arrivals(agents: int, made: Callable[[int], dict[str, Any]] = registration) -> Iterator[Exchange]:
+def batch_registrations(agents: int, build: Callable[[int], dict[str, Any]] = registration) -> Iterator[Exchange]:
     """Register all agents, in large calls."""
-    for first in range(0, agents, BATCH):
-        numbers = range(first, min(first + BATCH, agents))
-        body = _encoded({"agents": [made(number) for number in numbers]})
+    for first in range(0, agents, REGISTRATIONS_PER_CALL):
+        numbers = range(first, min(first + REGISTRATIONS_PER_CALL, agents))
+        body = _encode({"agents": [build(number) for number in numbers]})
         yield request("POST", "/agents/batch", body), _all_succeeded(len(numbers))
 
 
-def first_heartbeats(agents: int) -> Iterator[Exchange]:
+def batch_heartbeats(agents: int) -> Iterator[Exchange]:
     """Beat once for every agent, in large calls, which makes them healthy."""
-    for first in range(0, agents, BEATS):
-        numbers = range(first, min(first + BEATS, agents))
-        body = _encoded({"agent_ids": [name(number) for number in numbers]})
+    for first in range(0, agents, HEARTBEATS_PER_CALL):
+        numbers = range(first, min(first + HEARTBEATS_PER_CALL, agents))
+        body = _encode({"agent_ids": [agent_name(number) for number in numbers]})
         yield request("POST", "/heartbeats", body), _all_succeeded(len(numbers))
 
 
@@ -262,5 +265,5 @@ def _tool_succeeded(body: bytes) -> bool:
     return b'"structuredContent":{"status":"success"' in body
 
 
-def _encoded(document: dict[str, Any]) -> bytes:
+def _encode(document: dict[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()

@@ -8,33 +8,41 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
 from benchmarks import agents, rate_cases
-from benchmarks.client_cases import importing, injected
-from benchmarks.context import CONNECTIONS, CONSTANT, PATIENCE_SECONDS, REPEATS, Lab, Options, settled
+from benchmarks.client_cases import import_time, injected_call
+from benchmarks.context import (
+    CONNECTIONS,
+    CONSTANT_EXCHANGE,
+    REPEATS,
+    STEP_TIMEOUT_S,
+    BenchmarkContext,
+    Options,
+    filled_mesh,
+)
 from benchmarks.load_generator import Clients, Exchange, quantile
-from benchmarks.provider_departure import departure
+from benchmarks.provider_departure import provider_departure
 from benchmarks.servers import Mesh, running_constant, running_mesh
 from benchmarks.table import Table, times_table
-from benchmarks.watch_latency import watch
+from benchmarks.watch_latency import watch_latency
 
-BURSTS = 7
-FILLS = 5
-BEAT_SECONDS = 5.0
+BURST_COUNT = 7
+FILL_COUNT = 5
+HEARTBEAT_INTERVAL_S = 5.0
 
 
-async def burst(lab: Lab) -> Table:
+async def burst(lab: BenchmarkContext) -> Table:
     """Register 100 new agents at the same instant, with one replica and spread over three."""
     table = times_table()
     for size in (lab.options.agents // 10, lab.options.agents):
         with contextlib.ExitStack() as undo:
-            mesh = await settled(undo, lab.options.cores, size)
+            mesh = await filled_mesh(undo, lab.options.cores, size)
             for replicas in (1, 3):
                 while len(mesh.replicas) < replicas:
                     mesh.replicas.append(mesh.start_replica())
                     undo.callback(mesh.replicas[-1].stop)
                 walls, beside = [], []
-                for turn in range(BURSTS):
-                    beside.append(await _burst_of_constants(lab))
-                    walls.append(await _burst(mesh, f"burst-{replicas}-{turn}"))
+                for turn in range(BURST_COUNT):
+                    beside.append(await _measure_constant_burst(lab))
+                    walls.append(await _measure_burst(mesh, f"burst-{replicas}-{turn}"))
                 table.add_times(
                     f"burst, {replicas} replica{'s' * (replicas > 1)}",
                     size,
@@ -46,23 +54,23 @@ async def burst(lab: Lab) -> Table:
     return table
 
 
-async def _burst(mesh: Mesh, namespace: str) -> float:
+async def _measure_burst(mesh: Mesh, namespace: str) -> float:
     """Return how long it took in seconds. Afterwards every replica lists all of them, and then they leave."""
     ports = [replica.port for replica in mesh.replicas]
-    async with asyncio.timeout(PATIENCE_SECONDS), Clients(*ports, connections=CONNECTIONS) as clients:
-        wall = await _at_once(clients, agents.newcomers(CONNECTIONS, namespace))
-    async with asyncio.timeout(PATIENCE_SECONDS), Clients(*ports, connections=len(ports)) as clients:
-        await clients.at_once([agents.listing(CONNECTIONS, namespace)] * len(ports))
-        await clients.closed_loop(agents.leavers(CONNECTIONS, namespace))
+    async with asyncio.timeout(STEP_TIMEOUT_S), Clients(*ports, connections=CONNECTIONS) as clients:
+        wall = await _send_at_once(clients, agents.new_registrations(CONNECTIONS, namespace))
+    async with asyncio.timeout(STEP_TIMEOUT_S), Clients(*ports, connections=len(ports)) as clients:
+        await clients.at_once([agents.namespace_list(CONNECTIONS, namespace)] * len(ports))
+        await clients.closed_loop(agents.unregistrations(CONNECTIONS, namespace))
     return wall
 
 
-async def _burst_of_constants(lab: Lab) -> float:
-    async with asyncio.timeout(PATIENCE_SECONDS), Clients(lab.constant.port, connections=CONNECTIONS) as clients:
-        return await _at_once(clients, [CONSTANT] * CONNECTIONS)
+async def _measure_constant_burst(lab: BenchmarkContext) -> float:
+    async with asyncio.timeout(STEP_TIMEOUT_S), Clients(lab.constant.port, connections=CONNECTIONS) as clients:
+        return await _send_at_once(clients, [CONSTANT_EXCHANGE] * CONNECTIONS)
 
 
-async def _at_once(clients: Clients, exchanges: Sequence[Exchange]) -> float:
+async def _send_at_once(clients: Clients, exchanges: Sequence[Exchange]) -> float:
     """Return the seconds from before the first request until the last answer."""
     # New connections may still be on their way into the server's event loop.
     await asyncio.sleep(0.1)
@@ -71,27 +79,29 @@ async def _at_once(clients: Clients, exchanges: Sequence[Exchange]) -> float:
     return time.perf_counter() - began
 
 
-async def fleet(lab: Lab) -> Table:
+async def steady_heartbeats(lab: BenchmarkContext) -> Table:
     """Let every agent beat each 5 s, Redis on the core of the replica, its file rewritten half-way."""
     options = lab.options
-    rate, seconds = options.agents / BEAT_SECONDS, 2 * max(options.seconds, BEAT_SECONDS)
+    rate, seconds = options.agents / HEARTBEAT_INTERVAL_S, 2 * max(options.seconds, HEARTBEAT_INTERVAL_S)
     runs: dict[str, list[float]] = defaultdict(list)
     beside: dict[str, list[float]] = defaultdict(list)
     with contextlib.ExitStack() as undo:
-        mesh = await settled(undo, options.cores, options.agents, together=True)
+        mesh = await filled_mesh(undo, options.cores, options.agents, shared_core=True)
         beats = itertools.cycle(agents.heartbeats(options.agents))
         for repeat in range(REPEATS):
             print(f"fleet, repeat {repeat + 1} of {REPEATS}")
             rewrites = mesh.store.rewrites
             for into, port, source, halfway in (
-                (beside, lab.constant.port, itertools.repeat(CONSTANT), None),
+                (beside, lab.constant.port, itertools.repeat(CONSTANT_EXCHANGE), None),
                 (runs, mesh.replica.port, beats, mesh.store.rewrite),
             ):
-                async with asyncio.timeout(PATIENCE_SECONDS), Clients(port, connections=CONNECTIONS) as clients:
-                    later = asyncio.create_task(_later(seconds / 2, halfway))
-                    await clients.open_loop(source, rate=rate, seconds=seconds, spin=options.cores.apart)
+                async with asyncio.timeout(STEP_TIMEOUT_S), Clients(port, connections=CONNECTIONS) as clients:
+                    later = asyncio.create_task(_call_later(seconds / 2, halfway))
+                    await clients.open_loop(
+                        source, rate=rate, seconds=seconds, spin=options.cores.generator_has_own_core
+                    )
                     await later
-                _note_latencies(into, clients)
+                _record_latencies(into, clients)
             assert mesh.store.rewrites > rewrites, "Redis did not rewrite its file, so nothing was measured across it"
     table = times_table()
     for figure, target in (("p50", None), ("p99", 0.015), ("p99 of the worst second", None), ("longest", None)):
@@ -99,25 +109,25 @@ async def fleet(lab: Lab) -> Table:
     return table
 
 
-def _note_latencies(into: dict[str, list[float]], clients: Clients) -> None:
+def _record_latencies(into: dict[str, list[float]], clients: Clients) -> None:
     into["p50"].append(quantile(clients.latencies, 0.5))
     into["p99"].append(quantile(clients.latencies, 0.99))
     into["longest"].append(max(clients.latencies))
     seconds: dict[int, list[float]] = defaultdict(list)
-    for due, latency in zip(clients.due, clients.latencies, strict=True):
+    for due, latency in zip(clients.due_times, clients.latencies, strict=True):
         seconds[int(due)].append(latency)
     # The first and the last second are cut off, and may hold only a few.
     whole = sorted(seconds)[1:-1]
     into["p99 of the worst second"].append(max(quantile(seconds[second], 0.99) for second in whole))
 
 
-async def fill(lab: Lab) -> Table:
+async def fill(lab: BenchmarkContext) -> Table:
     """Start replicas beside a full store and beside an empty one: what the full one takes longer is the filling."""
     cores, size = lab.options.cores, lab.options.agents
     full, filling, beside = [], [], []
     with running_mesh(cores) as empty:
         mesh = await lab.mesh(size)
-        for _ in range(FILLS):
+        for _ in range(FILL_COUNT):
             with running_constant(cores) as constant:
                 beside.append(constant.ready_seconds)
             without, with_agents = _ready_seconds(empty), _ready_seconds(mesh)
@@ -135,33 +145,33 @@ def _ready_seconds(mesh: Mesh) -> float:
     return replica.ready_seconds
 
 
-_TIMES: dict[str, Callable[[Lab], Awaitable[Table]]] = {
+_TIME_CASES: dict[str, Callable[[BenchmarkContext], Awaitable[Table]]] = {
     "burst": burst,
-    "fleet": fleet,
+    "fleet": steady_heartbeats,
     "fill": fill,
-    "watch": watch,
-    "departure": departure,
-    "importing": importing,
-    "injected": injected,
+    "watch": watch_latency,
+    "departure": provider_departure,
+    "importing": import_time,
+    "injected": injected_call,
 }
-NAMES = (*rate_cases.NAMES, *_TIMES)
+CASE_NAMES = (*rate_cases.CASE_NAMES, *_TIME_CASES)
 
 
 async def run(options: Options, names: Sequence[str]) -> list[Table]:
     """Run these cases and return what they found."""
     tables = []
     with contextlib.ExitStack() as undo:
-        lab = Lab(options, undo)
-        if set(names) & set(rate_cases.NAMES):
-            tables.append(await rate_cases.measured(lab, names))
-        for name, case in _TIMES.items():
+        lab = BenchmarkContext(options, undo)
+        if set(names) & set(rate_cases.CASE_NAMES):
+            tables.append(await rate_cases.measure_rates(lab, names))
+        for name, case in _TIME_CASES.items():
             if name in names:
                 print(name)
                 tables.append(await case(lab))
     return tables
 
 
-async def _later(seconds: float, what: Callable[[], None] | None) -> None:
+async def _call_later(seconds: float, action: Callable[[], None] | None) -> None:
     await asyncio.sleep(seconds)
-    if what is not None:
-        what()
+    if action is not None:
+        action()

@@ -11,32 +11,32 @@ from concurrent.futures import Future
 from typing import Any
 
 from mcp import Client
-from mcp_mesh_client.agent.function import Function
-from mcp_mesh_client.agent.local_agent import ThisAgent
-from mcp_mesh_client.event_loop_thread import LoopThread
+from mcp_mesh_client.agent.function import AgentFunction
+from mcp_mesh_client.agent.local_agent import LocalAgent
+from mcp_mesh_client.event_loop_thread import EventLoopThread
 
-from benchmarks.context import Lab
-from benchmarks.provider import ANSWER, TOOL
+from benchmarks.context import BenchmarkContext
+from benchmarks.provider import RESULT, TOOL
 from benchmarks.servers import Server
 from benchmarks.table import Table, milliseconds, verdict
 
-_IMPORTS = 9
-_CALLS, _TURNS = 10, 300
-_MOST = 1.05
+_IMPORT_RUNS = 9
+_CALLS_PER_ROUND, _ROUNDS = 10, 300
+_MAX_RATIO = 1.05
 # What a new interpreter imports, and prints the CPU time of.
-_IMPORT = "import time; began = time.process_time(); import {}; print(time.process_time() - began)"
+_IMPORT_PROGRAM = "import time; began = time.process_time(); import {}; print(time.process_time() - began)"
 
 Case = Callable[[], Awaitable[None]]
 
 
-async def importing(_lab: Lab) -> Table:
+async def import_time(_lab: BenchmarkContext) -> Table:
     """Import the client in new interpreters, in turns with what it is made of and what it leaves for later."""
     names = ("asyncio", "mcp_mesh_client", "httpx2", "mcp")
     took: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(_IMPORTS):
+    for _ in range(_IMPORT_RUNS):
         for name in names:
             done = await asyncio.to_thread(
-                subprocess.run, [sys.executable, "-c", _IMPORT.format(name)], capture_output=True, check=True
+                subprocess.run, [sys.executable, "-c", _IMPORT_PROGRAM.format(name)], capture_output=True, check=True
             )
             took[name].append(float(done.stdout))
     table = Table("Importing, CPU time in ms", ("import", "median", "worst", "of asyncio", "target"))
@@ -55,7 +55,7 @@ async def importing(_lab: Lab) -> Table:
 
 
 @contextlib.contextmanager
-def _provider(lab: Lab) -> Iterator[str]:
+def _running_provider(lab: BenchmarkContext) -> Iterator[str]:
     command = [sys.executable, "-m", "benchmarks.provider"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         server = Server(process, lab.options.cores.servers)
@@ -66,51 +66,52 @@ def _provider(lab: Lab) -> Iterator[str]:
             server.stop()
 
 
-async def injected(lab: Lab) -> Table:
+async def injected_call(lab: BenchmarkContext) -> Table:
     """Call one tool of one provider in turns: by the SDK, and as a dependency, from both kinds of functions.
 
     A function that is not async cannot await the SDK, so its call is compared with one that is handed to a loop in
     another thread, too. Each turn compares with the calls right before it; the median turn counts.
     """
-    agent = ThisAgent()
-    with _provider(lab) as endpoint:
+    agent = LocalAgent()
+    with _running_provider(lab) as endpoint:
         url = f"{endpoint}/mcp"
         try:
-            async with Client(url) as client, _in_thread(agent.thread, Client(url)) as other:
-                took = await _measured(_cases(agent, endpoint, client, other))
+            async with Client(url) as client, _open_in_thread(agent.thread, Client(url)) as other:
+                took = await _measure_calls(_call_cases(agent, endpoint, client, other))
         finally:
             await asyncio.to_thread(agent.close)
     table = Table(
-        f"A call of a tool, {_TURNS} turns of {_CALLS}, ms", ("call", "median", "best", "of the SDK's", "target")
+        f"A call of a tool, {_ROUNDS} turns of {_CALLS_PER_ROUND}, ms",
+        ("call", "median", "best", "of the SDK's", "target"),
     )
     for name, against, most in (
         ("SDK, awaited", None, None),
-        ("dependency, awaited", "SDK, awaited", _MOST),
+        ("dependency, awaited", "SDK, awaited", _MAX_RATIO),
         ("SDK, from a thread", None, None),
-        ("dependency, from a thread", "SDK, from a thread", _MOST),
+        ("dependency, from a thread", "SDK, from a thread", _MAX_RATIO),
     ):
-        ratio = None if against is None else _ratio(took[name], took[against])
+        ratio = None if against is None else _median_ratio(took[name], took[against])
         said = "" if ratio is None or most is None else f"<= {most:.2f} {'met' if ratio <= most else 'MISSED'}"
         shown = "" if ratio is None else f"{ratio:.3f}"
         table.add(name, milliseconds(statistics.median(took[name])), milliseconds(min(took[name])), shown, said)
     return table
 
 
-async def _measured(cases: dict[str, Case]) -> dict[str, list[float]]:
+async def _measure_calls(cases: dict[str, Case]) -> dict[str, list[float]]:
     """Return the seconds of one call of each case, turn by turn, after a turn to warm up."""
     took: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(_TURNS + 1):
+    for turn in range(_ROUNDS + 1):
         # What comes second in one turn comes first in the next.
         for name in list(cases)[:: 1 if turn % 2 else -1]:
             began = time.perf_counter()
             await cases[name]()
             if turn:
-                took[name].append((time.perf_counter() - began) / _CALLS)
+                took[name].append((time.perf_counter() - began) / _CALLS_PER_ROUND)
     return took
 
 
 @contextlib.asynccontextmanager
-async def _in_thread(thread: LoopThread, client: Client) -> AsyncIterator[Client]:
+async def _open_in_thread(thread: EventLoopThread, client: Client) -> AsyncIterator[Client]:
     """Keep a client open on the loop of a thread, in one task."""
     opened: Future[None] = Future()
     end = asyncio.Event()
@@ -132,24 +133,24 @@ async def _in_thread(thread: LoopThread, client: Client) -> AsyncIterator[Client
         await asyncio.wrap_future(held)
 
 
-def _ratio(took: list[float], against: list[float]) -> float:
-    return statistics.median(one / other for one, other in zip(took, against, strict=True))
+def _median_ratio(seconds: list[float], reference: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(seconds, reference, strict=True))
 
 
-def _cases(agent: ThisAgent, endpoint: str, client: Client, other: Client) -> dict[str, Case]:
+def _call_cases(agent: LocalAgent, endpoint: str, client: Client, other: Client) -> dict[str, Case]:
     """Return what is compared, each so many calls one after the other, answers checked."""
 
     async def by_sdk() -> None:
-        for _ in range(_CALLS):
+        for _ in range(_CALLS_PER_ROUND):
             result = await client.call_tool(TOOL)
-            assert result.structured_content == {"result": ANSWER}
+            assert result.structured_content == {"result": RESULT}
 
     def sdk_in_thread() -> None:
-        for _ in range(_CALLS):
+        for _ in range(_CALLS_PER_ROUND):
             result = agent.thread.submit(other.call_tool(TOOL)).result()
-            assert result.structured_content == {"result": ANSWER}
+            assert result.structured_content == {"result": RESULT}
 
-    by_dependency, dependency_in_thread = _dependencies(agent, endpoint)
+    by_dependency, dependency_in_thread = _dependency_cases(agent, endpoint)
     return {
         "SDK, awaited": by_sdk,
         "dependency, awaited": by_dependency,
@@ -158,7 +159,7 @@ def _cases(agent: ThisAgent, endpoint: str, client: Client, other: Client) -> di
     }
 
 
-def _dependencies(agent: ThisAgent, endpoint: str) -> tuple[Case, Callable[[], None]]:
+def _dependency_cases(agent: LocalAgent, endpoint: str) -> tuple[Case, Callable[[], None]]:
     """Return the same calls as dependencies of an async function, and of one that waits."""
 
     async def use(it: Any = None) -> Any:
@@ -169,17 +170,17 @@ def _dependencies(agent: ThisAgent, endpoint: str) -> tuple[Case, Callable[[], N
 
     wired = []
     for original in (use, use_waiting):
-        function = Function(original, original.__name__, [{"capability": "use"}], ["it"], agent, 30.0)
-        function.links["it"].provider = {"agent_id": "provider", "endpoint": endpoint, "tool_name": TOOL}
-        wired.append(function.given)
+        function = AgentFunction(original, original.__name__, [{"capability": "use"}], ["it"], agent, 30.0)
+        function.dependencies["it"].provider = {"agent_id": "provider", "endpoint": endpoint, "tool_name": TOOL}
+        wired.append(function.wrapper)
     awaited, waiting = wired
 
     async def by_dependency() -> None:
-        for _ in range(_CALLS):
-            assert await awaited() == ANSWER
+        for _ in range(_CALLS_PER_ROUND):
+            assert await awaited() == RESULT
 
     def dependency_in_thread() -> None:
-        for _ in range(_CALLS):
-            assert waiting() == ANSWER
+        for _ in range(_CALLS_PER_ROUND):
+            assert waiting() == RESULT
 
     return by_dependency, dependency_in_thread

@@ -14,14 +14,14 @@ from benchmarks.servers import Cores, running_mesh
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_START_SECONDS = 30.0
+_CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_START_TIMEOUT_S = 30.0
 # No agent falls silent during a run.
-_SILENCE_SECONDS = "3600"
+_AGENT_TIMEOUT_S = "3600"
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class RunningRegistry:
     """A registry that runs: the ports of its replicas, and the processes it and its database consist of."""
 
     ports: tuple[int, ...]
@@ -34,67 +34,73 @@ class Rival:
 
 
 @contextlib.contextmanager
-def ours(replicas: int) -> Iterator[Rival]:
+def running_ours(replicas: int) -> Iterator[RunningRegistry]:
     """Run this registry with a Redis that has on disk what it acknowledged."""
     everywhere = frozenset(os.sched_getaffinity(0))
     with running_mesh(Cores(everywhere, everywhere), replicas=replicas) as mesh:
         pids = [mesh.store.pid, *(replica.pid for replica in mesh.replicas)]
-        yield Rival(tuple(replica.port for replica in mesh.replicas), lambda: pids)
+        yield RunningRegistry(tuple(replica.port for replica in mesh.replicas), lambda: pids)
 
 
 @contextlib.contextmanager
-def sqlite(binary: Path) -> Iterator[Rival]:
+def running_upstream_sqlite(binary: Path) -> Iterator[RunningRegistry]:
     """Run upstream's registry with SQLite, which is in its process."""
     with contextlib.ExitStack() as undo:
-        folder = _folder(undo)
-        port, pid = _upstream(undo, binary, f"{folder}/mesh.db", folder)
-        yield Rival((port,), lambda: [pid])
+        folder = _temporary_folder(undo)
+        port, pid = _start_upstream(undo, binary, f"{folder}/mesh.db", folder)
+        yield RunningRegistry((port,), lambda: [pid])
 
 
 @contextlib.contextmanager
-def postgres(binary: Path, replicas: int) -> Iterator[Rival]:
+def running_upstream_postgres(binary: Path, replicas: int) -> Iterator[RunningRegistry]:
     """Run upstream's registry with PostgreSQL as Debian sets it up, each commit on disk."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
         raise SystemExit("PostgreSQL is not there; apt-get install postgresql brings it")
     with contextlib.ExitStack() as undo:
-        folder, port = _folder(undo), free_port()
+        folder, port = _temporary_folder(undo), free_port()
         folder.chmod(0o777)
         data = folder / "data"
-        _as_postgres(f"{programs[-1]}/initdb", "-D", str(data), "--auth=trust", "-U", "postgres")
+        _run_as_postgres(f"{programs[-1]}/initdb", "-D", str(data), "--auth=trust", "-U", "postgres")
         arguments = ["-D", str(data), "-k", str(folder), "-p", str(port), "-h", "127.0.0.1"]
-        server = _start(undo, ["runuser", "-u", "postgres", "--", f"{programs[-1]}/postgres", *arguments], folder)
-        wait_until((folder / f".s.PGSQL.{port}").exists, description="PostgreSQL comes up", timeout=_START_SECONDS)
+        server = _start_process(
+            undo, ["runuser", "-u", "postgres", "--", f"{programs[-1]}/postgres", *arguments], folder
+        )
+        wait_until((folder / f".s.PGSQL.{port}").exists, description="PostgreSQL comes up", timeout=_START_TIMEOUT_S)
         wait_until(
-            lambda: _database(programs[-1], folder, port), description="its database comes up", timeout=_START_SECONDS
+            lambda: _create_database(programs[-1], folder, port),
+            description="its database comes up",
+            timeout=_START_TIMEOUT_S,
         )
         url = f"postgres://postgres@127.0.0.1:{port}/mesh?sslmode=disable"
-        started = [_upstream(undo, binary, url, folder) for _ in range(replicas)]
-        yield Rival(tuple(each for each, _ in started), lambda: [*_tree(server), *(pid for _, pid in started)])
+        started = [_start_upstream(undo, binary, url, folder) for _ in range(replicas)]
+        yield RunningRegistry(
+            tuple(each for each, _ in started), lambda: [*_process_tree(server), *(pid for _, pid in started)]
+        )
 
 
-def _database(programs: Path, folder: Path, port: int) -> bool:
+def _create_database(programs: Path, folder: Path, port: int) -> bool:
     command = [f"{programs}/createdb", "-h", str(folder), "-p", str(port), "-U", "postgres", "mesh"]
     return (
         subprocess.run(["runuser", "-u", "postgres", "--", *command], check=False, capture_output=True).returncode == 0
     )
 
 
-def _upstream(undo: contextlib.ExitStack, binary: Path, database: str, folder: Path) -> tuple[int, int]:
+def _start_upstream(undo: contextlib.ExitStack, binary: Path, database: str, folder: Path) -> tuple[int, int]:
     port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "DATABASE_URL": database,
         "MCP_MESH_LOG_LEVEL": "ERROR",
-        "DEFAULT_TIMEOUT_THRESHOLD": _SILENCE_SECONDS,
+        "DEFAULT_TIMEOUT_THRESHOLD": _AGENT_TIMEOUT_S,
     }
-    pid = _start(undo, [str(binary), "-H", "127.0.0.1", "-p", str(port)], folder, environment)
-    wait_until(lambda: _answers(port), description="upstream's registry comes up", timeout=_START_SECONDS)
+    pid = _start_process(undo, [str(binary), "-H", "127.0.0.1", "-p", str(port)], folder, environment)
+    wait_until(lambda: _is_healthy(port), description="upstream's registry comes up", timeout=_START_TIMEOUT_S)
     return port, pid
 
 
-def _start(
+def _start_process(
     undo: contextlib.ExitStack, command: list[str], folder: Path, environment: dict[str, str] | None = None
 ) -> int:
     with (folder / "log").open("ab") as log:
@@ -104,28 +110,28 @@ def _start(
     return process.pid
 
 
-def _as_postgres(*command: str) -> None:
+def _run_as_postgres(*command: str) -> None:
     subprocess.run(["runuser", "-u", "postgres", "--", *command], check=True, capture_output=True)
 
 
-def _folder(undo: contextlib.ExitStack) -> Path:
+def _temporary_folder(undo: contextlib.ExitStack) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="rival-"))
     undo.callback(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-def _tree(root: int) -> list[int]:
+def _process_tree(root: int) -> list[int]:
     """Return a process and all below it."""
-    children = _proc(f"{root}/task/{root}/children").split()
-    return [root, *(pid for child in children for pid in _tree(int(child)))]
+    children = _read_proc(f"{root}/task/{root}/children").split()
+    return [root, *(pid for child in children for pid in _process_tree(int(child)))]
 
 
 def _cpu_seconds(pid: int) -> float:
-    fields = _proc(f"{pid}/stat").rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / _TICKS
+    fields = _read_proc(f"{pid}/stat").rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / _CLOCK_TICKS_PER_S
 
 
-def _proc(name: str) -> str:
+def _read_proc(name: str) -> str:
     """Read what the kernel says of a process; nothing of one that has ended, whose parent has its time."""
     try:
         return Path("/proc", name).read_text()
@@ -133,7 +139,7 @@ def _proc(name: str) -> str:
         return ""
 
 
-def _answers(port: int) -> bool:
+def _is_healthy(port: int) -> bool:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=1)) as connection:
         try:
             connection.request("GET", "/health")

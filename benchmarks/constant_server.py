@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-BODY = b'{"status":"success","answer":"constant"}'
+CONSTANT_BODY = b'{"status":"success","answer":"constant"}'
 
 
 async def constant(_request: Request) -> Response:
     """Answer 40 bytes of JSON."""
-    return Response(BODY, media_type="application/json")
+    return Response(CONSTANT_BODY, media_type="application/json")
 
 
 def main() -> None:

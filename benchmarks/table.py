@@ -21,12 +21,12 @@ class Table:
         size: int,
         figure: str,
         seconds: Sequence[float],
-        beside: Sequence[float] | None,
+        constant_seconds: Sequence[float] | None,
         target: float | None,
     ) -> None:
         """Add a row of a `times_table`: what was measured, what the constant server took, and what it may take."""
         median = statistics.median(seconds)
-        constant = None if beside is None else statistics.median(beside)
+        constant = None if constant_seconds is None else statistics.median(constant_seconds)
         self.add(
             label,
             f"{size:,}",

@@ -16,44 +16,49 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.compared_registries import Rival, ours, postgres, sqlite
-from benchmarks.mcpmesh_agents import full, provider_and_consumer
+from benchmarks.compared_registries import (
+    RunningRegistry,
+    running_ours,
+    running_upstream_postgres,
+    running_upstream_sqlite,
+)
+from benchmarks.mcpmesh_agents import linked_agent, provider_and_consumer
 from benchmarks.table import Table
 
 AGENTS, PAIRS, BYSTANDERS = 1_000, 1_000, 200
 CONNECTIONS = 32
 REPEATS = 3
 # Requests of one measurement; those of upstream take up to a tenth of a second each.
-REQUESTS = {"HEAD": 2_000, "POST": 1_000, "LIST": 50, "GZIP": 50}
+REQUEST_COUNTS = {"HEAD": 2_000, "POST": 1_000, "LIST": 50, "GZIP": 50}
 # What a consumer that was answered without its provider is given to be told by a HEAD, in looks 0.1 s apart.
-LOOKS = 20
-_TRIES = 20
+MAX_POLLS = 20
+_MAX_ATTEMPTS = 20
 # How many times cheaper ours has to be than upstream with PostgreSQL, and with SQLite.
-TARGETS = {"HEAD": (20, 5), "POST": (10, 3), "LIST": (20, 20), "GZIP": (20, 20)}
-NAMES = {
+MIN_RATIOS = {"HEAD": (20, 5), "POST": (10, 3), "LIST": (20, 20), "GZIP": (20, 20)}
+REQUEST_LABELS = {
     "HEAD": "HEAD /heartbeat/{id}",
     "POST": "POST /heartbeat, one dependency",
     "LIST": "GET /agents",
     "GZIP": "GET /agents, as meshctl asks",
 }
 
-Ask = Callable[[int], Awaitable[None]]
+SendRequest = Callable[[int], Awaitable[None]]
 
 
-class Client:
+class MeasuredClient:
     """Speaks to one rival through all of its ports in turn."""
 
-    def __init__(self, session: aiohttp.ClientSession, rival: Rival) -> None:
+    def __init__(self, session: aiohttp.ClientSession, rival: RunningRegistry) -> None:
         self._session = session
         self._urls = [f"http://127.0.0.1:{port}" for port in rival.ports]
 
-    async def post(self, document: dict[str, Any], replica: int = 0, *, tries: int = 1) -> dict[str, Any]:
+    async def post(self, document: dict[str, Any], replica: int = 0, *, attempts: int = 1) -> dict[str, Any]:
         """Send an agent in flat form; return the answer, which is a success.
 
         Upstream refuses some of those who bring the same new schema at the same moment; they try again.
         """
         told: dict[str, Any] = {}
-        for _ in range(tries):
+        for _ in range(attempts):
             async with self._session.post(f"{self._urls[replica]}/heartbeat", json=document) as answer:
                 told = await answer.json()
             if told.get("status") == "success":
@@ -78,95 +83,96 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def talking_to(rival: Rival) -> AsyncIterator[Client]:
+async def open_client(registry: RunningRegistry) -> AsyncIterator[MeasuredClient]:
     """Provide a client with as many connections as there are clients at once."""
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     timeout = aiohttp.ClientTimeout(total=120)
     headers = {"accept": "*/*", "accept-encoding": "identity"}
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
-        yield Client(session, rival)
+        yield MeasuredClient(session, registry)
 
 
-async def many(count: int, ask: Ask) -> None:
+async def send_concurrently(count: int, send: SendRequest) -> None:
     """Ask so often, as many at once as there are connections."""
     numbers = iter(range(count))
 
     async def client() -> None:
         for number in numbers:
-            await ask(number)
+            await send(number)
 
     await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
 
 
-async def costs(rival: Rival) -> dict[str, float]:
+async def measure_costs(rival: RunningRegistry) -> dict[str, float]:
     """Return CPU-seconds per request, those of the database included: of each kind the median."""
-    documents = [full(number) for number in range(AGENTS)]
-    async with talking_to(rival) as client:
+    documents = [linked_agent(number) for number in range(AGENTS)]
+    async with open_client(rival) as client:
         for _ in range(2):
-            await many(AGENTS, lambda number: _posted(client, documents[number], tries=_TRIES))
-        asks: dict[str, Ask] = {
-            "HEAD": lambda number: _kept(client, documents[number % AGENTS]["agent_id"]),
-            "POST": lambda number: _posted(client, documents[number % AGENTS]),
+            await send_concurrently(AGENTS, lambda number: _post(client, documents[number], attempts=_MAX_ATTEMPTS))
+        asks: dict[str, SendRequest] = {
+            "HEAD": lambda number: _send_head(client, documents[number % AGENTS]["agent_id"]),
+            "POST": lambda number: _post(client, documents[number % AGENTS]),
             "LIST": lambda _: client.list_agents(),
             "GZIP": lambda _: client.list_agents("gzip"),
         }
         found: dict[str, list[float]] = {kind: [] for kind in asks}
         for (kind, ask), _ in itertools.product(asks.items(), range(REPEATS)):
             began = rival.cpu_seconds
-            await many(REQUESTS[kind], ask)
-            found[kind].append((rival.cpu_seconds - began) / REQUESTS[kind])
+            await send_concurrently(REQUEST_COUNTS[kind], ask)
+            found[kind].append((rival.cpu_seconds - began) / REQUEST_COUNTS[kind])
     return {kind: statistics.median(each) for kind, each in found.items()}
 
 
-async def _posted(client: Client, document: dict[str, Any], *, tries: int = 1) -> None:
-    await client.post(document, tries=tries)
+async def _post(client: MeasuredClient, document: dict[str, Any], *, attempts: int = 1) -> None:
+    await client.post(document, attempts=attempts)
 
 
-async def _kept(client: Client, agent_id: str) -> None:
+async def _send_head(client: MeasuredClient, agent_id: str) -> None:
     assert await client.head(agent_id) in (200, 202)
 
 
-async def lost_pairs(rival: Rival) -> tuple[int, int]:
+async def count_unresolved_pairs(rival: RunningRegistry) -> tuple[int, int]:
     """Let pairs register at the same moment, each half with another replica; return how many consumers stay without.
 
     Also returns how many were first answered without their provider.
     """
     unresolved: list[str] = []
-    async with talking_to(rival) as client:
+    async with open_client(rival) as client:
 
         async def pair(number: int) -> None:
             provider, consumer = provider_and_consumer(number)
             answers = await asyncio.gather(
-                client.post(provider, 0, tries=_TRIES), client.post(consumer, client.replicas - 1, tries=_TRIES)
+                client.post(provider, 0, attempts=_MAX_ATTEMPTS),
+                client.post(consumer, client.replicas - 1, attempts=_MAX_ATTEMPTS),
             )
             if answers[1]["dependencies_resolved"]["use"][0]["status"] != "available":
                 unresolved.append(consumer["agent_id"])
 
-        await many(PAIRS, pair)
-        in_time = await asyncio.gather(*(_is_told(client, agent_id) for agent_id in unresolved))
+        await send_concurrently(PAIRS, pair)
+        in_time = await asyncio.gather(*(_is_notified(client, agent_id) for agent_id in unresolved))
     return in_time.count(False), len(unresolved)
 
 
-async def _is_told(client: Client, agent_id: str) -> bool:
-    for look in range(LOOKS):
+async def _is_notified(client: MeasuredClient, agent_id: str) -> bool:
+    for look in range(MAX_POLLS):
         if await client.head(agent_id, look % client.replicas) == 202:
             return True
         await asyncio.sleep(0.1)
     return False
 
 
-async def storm(rival: Rival) -> int:
+async def count_notified_bystanders(rival: RunningRegistry) -> int:
     """Let one agent join that nobody needs; return how many settled agents are told to send everything."""
-    documents = [full(number, group="settled") for number in range(BYSTANDERS)]
-    async with talking_to(rival) as client:
+    documents = [linked_agent(number, group="settled") for number in range(BYSTANDERS)]
+    async with open_client(rival) as client:
         for _ in range(2):
-            await many(BYSTANDERS, lambda number: _posted(client, documents[number], tries=_TRIES))
+            await send_concurrently(BYSTANDERS, lambda number: _post(client, documents[number], attempts=_MAX_ATTEMPTS))
         # Upstream compares times: who joined in the same moment is not told apart.
         await asyncio.sleep(1.5)
         for document in documents:
             if await client.head(document["agent_id"]) == 202:
                 await client.post(document)
-        await client.post(full(0, group="stranger"))
+        await client.post(linked_agent(0, group="stranger"))
         statuses = [await client.head(document["agent_id"]) for document in documents]
     return statuses.count(202)
 
@@ -177,11 +183,11 @@ def report(costs_of: dict[str, dict[str, float]]) -> Table:
         f"CPU per request at {AGENTS:,} agents, each registry's database included",
         ("request", "ours", "with PostgreSQL", "ratio", "with SQLite", "ratio", "targets"),
     )
-    for kind, (least_postgres, least_sqlite) in TARGETS.items():
+    for kind, (least_postgres, least_sqlite) in MIN_RATIOS.items():
         our, pg, lite = (costs_of[name][kind] for name in ("ours", "postgres", "sqlite"))
         met = pg / our >= least_postgres and lite / our >= least_sqlite
         table.add(
-            NAMES[kind],
+            REQUEST_LABELS[kind],
             *(f"{our * 1e6:,.0f} µs", f"{pg * 1e6:,.0f} µs", f"{pg / our:.1f}", f"{lite * 1e6:,.0f} µs"),
             *(f"{lite / our:.1f}", f">= {least_postgres}, >= {least_sqlite} {'met' if met else 'MISSED'}"),
         )
@@ -190,15 +196,15 @@ def report(costs_of: dict[str, dict[str, float]]) -> Table:
 
 async def run(binary: Path) -> Iterable[Table]:
     """Measure everything."""
-    rivals: dict[str, Callable[[int], contextlib.AbstractContextManager[Rival]]] = {
-        "ours": ours,
-        "postgres": lambda replicas: postgres(binary, replicas),
-        "sqlite": lambda _: sqlite(binary),
+    rivals: dict[str, Callable[[int], contextlib.AbstractContextManager[RunningRegistry]]] = {
+        "ours": running_ours,
+        "postgres": lambda replicas: running_upstream_postgres(binary, replicas),
+        "sqlite": lambda _: running_upstream_sqlite(binary),
     }
     found = {}
     for name, start in rivals.items():
         with start(1) as rival:
-            found[name] = await costs(rival)
+            found[name] = await measure_costs(rival)
         print(f"{name}: {', '.join(f'{kind} {cost * 1e6:,.0f} µs' for kind, cost in found[name].items())}", flush=True)
     changes = Table(
         f"{PAIRS:,} pairs of consumer and provider at once over two replicas; one stranger joins {BYSTANDERS} agents",
@@ -206,9 +212,9 @@ async def run(binary: Path) -> Iterable[Table]:
     )
     for name in ("ours", "postgres"):
         with rivals[name](2) as rival:
-            lost, unresolved = await lost_pairs(rival)
+            lost, unresolved = await count_unresolved_pairs(rival)
         with rivals[name](1) as rival:
-            changes.add(name, f"{unresolved}", f"{lost}", f"{await storm(rival)} of {BYSTANDERS}")
+            changes.add(name, f"{unresolved}", f"{lost}", f"{await count_notified_bystanders(rival)} of {BYSTANDERS}")
     return report(found), changes
 
 

@@ -9,14 +9,14 @@ from functools import partial
 from typing import cast
 
 from benchmarks import agents
-from benchmarks.context import PATIENCE_SECONDS, Lab, settled
+from benchmarks.context import STEP_TIMEOUT_S, BenchmarkContext, filled_mesh
 from benchmarks.load_generator import quantile
 from benchmarks.servers import Mesh
 from benchmarks.table import Table, milliseconds, verdict
 
-WATCHERS = 1000
+WATCHER_COUNT = 1000
 # Connections that write changes, so that a slow answer does not hold up the next change.
-_WRITERS = 8
+_WRITER_COUNT = 8
 _EVENT = re.compile(rb'^\{"type":"(?:ADDED|MODIFIED|DELETED)".*"resource_version":"(\d+)"\}$', re.MULTILINE)
 _VERSION = re.compile(rb'"resource_version":"(\d+)"')
 
@@ -26,9 +26,9 @@ class _Watcher(asyncio.Protocol):
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._rest = b""
-        self.began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.came: dict[int, float] = {}
+        self._incomplete_line = b""
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.received_at: dict[int, float] = {}
         self.transport: asyncio.WriteTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -37,34 +37,36 @@ class _Watcher(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
-        if not self.began.done():
+        if not self.opened.done():
             assert data.startswith(b"HTTP/1.1 200 "), data[:300]
-            self.began.set_result(None)
-        whole = self._rest + data
+            self.opened.set_result(None)
+        whole = self._incomplete_line + data
         cut = whole.rfind(b"\n") + 1
-        self._rest = whole[cut:]
+        self._incomplete_line = whole[cut:]
         for found in _EVENT.finditer(whole, 0, cut):
             version = int(found[1])
-            assert not self.came or version > next(reversed(self.came)), "a version came twice, or out of order"
-            self.came[version] = now
+            assert not self.received_at or version > next(reversed(self.received_at)), (
+                "a version came twice, or out of order"
+            )
+            self.received_at[version] = now
 
 
 @contextlib.asynccontextmanager
-async def _watching(port: int, paths: Sequence[str]) -> AsyncIterator[list[_Watcher]]:
+async def _open_watches(port: int, paths: Sequence[str]) -> AsyncIterator[list[_Watcher]]:
     loop = asyncio.get_running_loop()
     watchers = []
     try:
         for path in paths:
             _, watcher = await loop.create_connection(partial(_Watcher, path), "127.0.0.1", port)
             watchers.append(watcher)
-        await asyncio.gather(*(watcher.began for watcher in watchers))
+        await asyncio.gather(*(watcher.opened for watcher in watchers))
         yield watchers
     finally:
         for watcher in watchers:
             watcher.transport.close()
 
 
-async def _change(port: int, changes: Iterator[bytes], rate: float, seconds: float) -> dict[int, float]:
+async def _make_changes(port: int, changes: Iterator[bytes], rate: float, seconds: float) -> dict[int, float]:
     """Make so many changes a second; return when each was due, by its version."""
     due: dict[int, float] = {}
     began = time.perf_counter()
@@ -85,46 +87,48 @@ async def _change(port: int, changes: Iterator[bytes], rate: float, seconds: flo
             due[int(found[1])] = moment
         out.close()
 
-    await asyncio.gather(*(writer() for _ in range(_WRITERS)))
+    await asyncio.gather(*(writer() for _ in range(_WRITER_COUNT)))
     return due
 
 
-async def _run(mesh: Mesh, paths: Sequence[str], sizes: int, rate: float, seconds: float) -> tuple[list[float], float]:
+async def _measure_delivery(
+    mesh: Mesh, paths: Sequence[str], sizes: int, rate: float, seconds: float
+) -> tuple[list[float], float]:
     """Return the latency of every delivery in seconds, and by how many bytes the replica grew with its watchers."""
     port, replica = mesh.replica.port, mesh.replica
     changes = (exchange[0] for exchange in agents.registrations(sizes))
     # Once without watchers, so that what the changes themselves take is not put down to them.
-    await _change(port, changes, rate, seconds)
+    await _make_changes(port, changes, rate, seconds)
     before = replica.resident_bytes
-    async with asyncio.timeout(PATIENCE_SECONDS), _watching(port, paths) as watchers:
-        due = await _change(port, changes, rate, seconds)
+    async with asyncio.timeout(STEP_TIMEOUT_S), _open_watches(port, paths) as watchers:
+        due = await _make_changes(port, changes, rate, seconds)
         # A watch begins at what the replica holds, which may be a change or two before what was acknowledged.
         share = len(due) // len(set(paths))
-        while any(len(watcher.came.keys() & due.keys()) < share for watcher in watchers):  # noqa: ASYNC110 - another process
+        while any(len(watcher.received_at.keys() & due.keys()) < share for watcher in watchers):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)
         grown = replica.resident_bytes - before
         latencies = [
-            at - due[version] for watcher in watchers for version, at in watcher.came.items() if version in due
+            at - due[version] for watcher in watchers for version, at in watcher.received_at.items() if version in due
         ]
         assert len(latencies) == share * len(watchers), "something was delivered that nobody wanted"
     return latencies, grown
 
 
-async def watch(lab: Lab) -> Table:
+async def watch_latency(lab: BenchmarkContext) -> Table:
     """Deliver changes to a thousand watchers: all of all, and each of its own."""
     table = Table(
-        f"{WATCHERS:,} watchers on one replica, latency from the moment a change was due",
+        f"{WATCHER_COUNT:,} watchers on one replica, latency from the moment a change was due",
         ("case", "changes/s", "deliveries", "p50 ms", "p99 ms", "longest ms", "target", "MB for the watchers"),
     )
-    everyone = ["/agents?watch=true"] * WATCHERS
-    own = [f"/agents?watch=true&capability=own-{agents.name(number)}" for number in range(WATCHERS)]
+    everyone = ["/agents?watch=true"] * WATCHER_COUNT
+    own = [f"/agents?watch=true&capability=own-{agents.agent_name(number)}" for number in range(WATCHER_COUNT)]
     with contextlib.ExitStack() as undo:
-        mesh = await settled(undo, lab.options.cores, WATCHERS)
+        mesh = await filled_mesh(undo, lab.options.cores, WATCHER_COUNT)
         seconds = 2 * lab.options.seconds
         for name, paths, rate in (("all want all", everyone, 20.0), ("each wants its own", own, 500.0)):
             print(f"watch, {name}")
-            rounded = max(1, round(rate * seconds / WATCHERS)) * WATCHERS / rate if paths is own else seconds
-            latencies, grown = await _run(mesh, paths, WATCHERS, rate, rounded)
+            rounded = max(1, round(rate * seconds / WATCHER_COUNT)) * WATCHER_COUNT / rate if paths is own else seconds
+            latencies, grown = await _measure_delivery(mesh, paths, WATCHER_COUNT, rate, rounded)
             p99 = quantile(latencies, 0.99)
             table.add(
                 name,

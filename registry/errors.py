@@ -26,9 +26,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
-Outcome = Literal["not_sent", "unknown"]
+WriteOutcome = Literal["not_sent", "unknown"]
 
-_LONGEST_ID = 253
+_MAX_ID_CHARS = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Detail:
     problem: str
 
 
-def _shown(agent_id: str) -> str:
+def _quote_id(agent_id: str) -> str:
     """Return an id for a message; one that is longer than any id can be is cut."""
-    return repr(agent_id if len(agent_id) <= _LONGEST_ID else f"{agent_id[:_LONGEST_ID]}…")
+    return repr(agent_id if len(agent_id) <= _MAX_ID_CHARS else f"{agent_id[:_MAX_ID_CHARS]}…")
 
 
 class RegistryError(Exception):
@@ -59,10 +59,10 @@ class InvalidRequest(RegistryError):
         super().__init__(message)
         self.details = tuple(details)
 
-    def within(self, path: str) -> Self:
-        """Return the same refusal of a part of a request; `path` is what stands before its fields' names."""
-        details = [Detail(f"{path}{detail.field}", detail.problem) for detail in self.details]
-        return type(self)(f"{path}{self}" if details else str(self), details)
+    def with_path_prefix(self, prefix: str) -> Self:
+        """Return the same refusal of a part of a request; `prefix` is what stands before its fields' names."""
+        details = [Detail(f"{prefix}{detail.field}", detail.problem) for detail in self.details]
+        return type(self)(f"{prefix}{self}" if details else str(self), details)
 
 
 class MalformedRequest(InvalidRequest):
@@ -95,32 +95,32 @@ class Unauthorized(RegistryError):
     code: ClassVar[str] = "unauthorized"
 
 
-class Refused(RegistryError):
+class RequestRejected(RegistryError):
     """The store was asked, looked, and said no."""
 
 
-class UnknownAgent(Refused):
+class UnknownAgent(RequestRejected):
     """No agent has this id: never registered, unregistered, or removed after its retention."""
 
     code: ClassVar[str] = "unknown_agent"
 
     def __init__(self, agent_id: str) -> None:
-        super().__init__(f"No agent has the id {_shown(agent_id)}; register it first")
+        super().__init__(f"No agent has the id {_quote_id(agent_id)}; register it first")
         self.agent_id = agent_id
 
 
-class NoProvider(Refused):
+class NoProvider(RequestRejected):
     """No agent has the capability that was asked for, or none of them will do; `reason` says why."""
 
     code: ClassVar[str] = "no_provider"
 
     def __init__(self, capability: str, reason: str) -> None:
-        super().__init__(f"Nobody can be selected for {_shown(capability)}: {reason}")
+        super().__init__(f"Nobody can be selected for {_quote_id(capability)}: {reason}")
         self.capability = capability
         self.reason = reason
 
 
-class StaleVersion(Refused):
+class StaleVersion(RequestRejected):
     """The precondition of a registration does not hold; nothing was changed.
 
     `current` is the agent's resource version now, or None when there is no such agent.
@@ -130,7 +130,9 @@ class StaleVersion(Refused):
 
     def __init__(self, agent_id: str, current: int | None) -> None:
         state = "is not registered" if current is None else f"is at resource version {current}"
-        super().__init__(f"Agent {_shown(agent_id)} {state}; read it again and repeat the change on what you then have")
+        super().__init__(
+            f"Agent {_quote_id(agent_id)} {state}; read it again and repeat the change on what you then have"
+        )
         self.agent_id = agent_id
         self.current = current
 
@@ -140,9 +142,9 @@ class VersionTooOld(RegistryError):
 
     code: ClassVar[str] = "version_too_old"
 
-    def __init__(self, asked: int, current: int) -> None:
-        super().__init__(f"Version {asked} is not in the log (now {current}); list again and watch from that list")
-        self.asked = asked
+    def __init__(self, requested: int, current: int) -> None:
+        super().__init__(f"Version {requested} is not in the log (now {current}); list again and watch from that list")
+        self.requested = requested
         self.current = current
 
 
@@ -157,8 +159,8 @@ class NotInstalled(RegistryError):
 
     code: ClassVar[str] = "not_installed"
 
-    def __init__(self, what: str, extra: str, instead: str) -> None:
-        super().__init__(f"{what} needs: pip install 'mcp-mesh-registry[{extra}]'; without it, {instead}")
+    def __init__(self, feature: str, extra: str, fallback: str) -> None:
+        super().__init__(f"{feature} needs: pip install 'mcp-mesh-registry[{extra}]'; without it, {fallback}")
 
 
 class NotReady(RegistryError):
@@ -176,15 +178,15 @@ class StoreUnavailable(RegistryError):
 
     code: ClassVar[str] = "store_unavailable"
 
-    def __init__(self, message: str, *, outcome: Outcome = "not_sent", reason: str = "unreachable") -> None:
+    def __init__(self, message: str, *, outcome: WriteOutcome = "not_sent", reason: str = "unreachable") -> None:
         super().__init__(message)
         self.outcome = outcome
         self.reason = reason
 
     @classmethod
-    def damaged(cls, agent_id: str) -> Self:
+    def damaged_record(cls, agent_id: str) -> Self:
         """Return what to raise where an agent's record cannot be read."""
-        return cls(f"The record of {_shown(agent_id)} is damaged; unregister and register it", reason="bad_record")
+        return cls(f"The record of {_quote_id(agent_id)} is damaged; unregister and register it", reason="bad_record")
 
 
 class StartupError(RegistryError):

@@ -16,14 +16,14 @@ import pytest
 import redis
 
 from registry.config.settings import Settings
-from registry.store.redis.connection import server_at
+from registry.store.redis.connection import endpoint_from_url
 from registry.store.store import Store
-from tests.support.consistency import inconsistencies
-from tests.support.docker_redis import DockerIsAwayError, docker_redis
+from tests.support.consistency import find_inconsistencies
+from tests.support.docker_redis import DockerUnavailableError, docker_redis
 from tests.support.redis_server import RedisServer
 
 
-class HasUrl(Protocol):
+class RunningServer(Protocol):
     """A server that runs somewhere."""
 
     @property
@@ -31,7 +31,7 @@ class HasUrl(Protocol):
         """Where it listens, as redis-py takes it."""
 
 
-class _InDocker:
+class _DockerServer:
     def __init__(self, url: str) -> None:
         self.url = url
 
@@ -83,13 +83,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def server_of_worker(request: pytest.FixtureRequest) -> Iterator[HasUrl]:
+def server_of_worker(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     """One server for all tests of this worker; ask for `redis_server`, which cleans it."""
     if request.config.getoption("--redis") == "docker":
         try:
             with docker_redis() as url:
-                yield _InDocker(url)
-        except DockerIsAwayError as error:
+                yield _DockerServer(url)
+        except DockerUnavailableError as error:
             pytest.skip(str(error))
     else:
         with RedisServer() as server:
@@ -105,17 +105,17 @@ def wipe(client: redis.Redis) -> None:
 
 
 @pytest.fixture
-def redis_server(server_of_worker: HasUrl, request: pytest.FixtureRequest) -> Iterator[HasUrl]:
+def redis_server(server_of_worker: RunningServer, request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     """A running, empty server; what the test leaves in it must be consistent, unless it is marked as poisoned."""
     with redis.Redis.from_url(server_of_worker.url) as client:
         wipe(client)
         yield server_of_worker
         if request.node.get_closest_marker("poisoned") is None:
-            assert not inconsistencies(client)
+            assert not find_inconsistencies(client)
 
 
 @pytest.fixture
-def redis_url(redis_server: HasUrl) -> str:
+def redis_url(redis_server: RunningServer) -> str:
     """Where the server listens."""
     return redis_server.url
 
@@ -155,6 +155,6 @@ def settings(redis_url: str, tmp_path: Path) -> Settings:
 @pytest.fixture
 async def store(settings: Settings, redis_url: str) -> AsyncIterator[Store]:
     """The store on the test server."""
-    store = Store(server_at(redis_url), settings, lambda _script, _seconds: None)
+    store = Store(endpoint_from_url(redis_url), settings, lambda _script, _seconds: None)
     yield store
     await store.close()

@@ -12,13 +12,13 @@ from mcp_mesh_client import errors as client_errors
 from mcp_mesh_client.errors import ClientError
 
 from registry import errors
-from registry.api.error_responses import status_of
+from registry.api.error_responses import http_status
 from registry.api.mcp.tools import TOOLS
 from registry.errors import RegistryError
-from registry.model.resolution import STAGES
+from registry.model.resolution import STAGE_DESCRIPTIONS
 from registry.store.keys import Keys
-from registry.store.redis.errors import REASONS
-from tests.support.bash_shell import Shell
+from registry.store.redis.errors import UNAVAILABLE_REASONS
+from tests.support.bash_shell import BashShell
 from tests.support.replica import Replica
 from tests.test_readme import ROOT, blocks, table
 
@@ -74,7 +74,7 @@ def test_the_index_has_every_page() -> None:
 def test_every_code_is_explained() -> None:
     """With its status; and so are those that no caller meets."""
     kinds = {kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, RegistryError)}
-    met = {kind.code: status_of(kind.__new__(kind)) for kind in kinds if status_of(kind.__new__(kind)) != 500}
+    met = {kind.code: http_status(kind.__new__(kind)) for kind in kinds if http_status(kind.__new__(kind)) != 500}
     explained = {named(code)[0]: int(status) for code, status, *_ in rows(ERRORS, "code", "status")}
 
     assert explained == met | PLAIN
@@ -92,7 +92,7 @@ def test_the_page_and_the_readme_know_the_same_codes() -> None:
 def test_every_reason_is_explained() -> None:
     """What Redis says, and what is said by ourselves; each once."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "registry").rglob("*.py"))
-    reasons = {*REASONS, *re.findall(r'\breason="(\w+)"', text), "unreachable"}
+    reasons = {*UNAVAILABLE_REASONS, *re.findall(r'\breason="(\w+)"', text), "unreachable"}
     explained = [name for cells in rows(ERRORS, "`reason`", "what it is") for name in named(cells[0])]
 
     assert sorted(explained) == sorted(reasons)
@@ -149,7 +149,7 @@ def test_every_tool_is_explained() -> None:
 
 def test_every_stage_is_named() -> None:
     """At which a candidate falls out, in their order."""
-    assert ", ".join(f"`{stage}`" for stage in STAGES) in ARCHITECTURE
+    assert ", ".join(f"`{stage}`" for stage in STAGE_DESCRIPTIONS) in ARCHITECTURE
 
 
 @pytest.mark.skipif(shutil.which("bash") is None or shutil.which("curl") is None, reason="needs bash and curl")
@@ -157,7 +157,7 @@ def test_what_can_be_typed_along_works(tmp_path: Path) -> None:
     """The commands of the page on MCP, each followed by what it prints."""
     with (
         Replica(REGISTRY_DATA_DIR=str(tmp_path / "data"), LOG_LEVEL="warning") as replica,
-        Shell(ROOT, {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}) as shell,
+        BashShell(ROOT, {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}) as shell,
     ):
         printed = None
         for block in blocks(MCP):

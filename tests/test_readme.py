@@ -13,12 +13,12 @@ import httpx2
 import pytest
 
 from registry import errors
-from registry.api.error_responses import status_of
-from registry.api.openapi import endpoints
-from registry.api.request.queries import AGENTS, CAPABILITIES
+from registry.api.error_responses import http_status
+from registry.api.openapi import list_endpoints
+from registry.api.request.queries import LIST_AGENTS_PARAMS, LIST_CAPABILITIES_PARAMS
 from registry.config.settings import SETTINGS, Settings
 from registry.errors import RegistryError
-from tests.support.bash_shell import Shell
+from tests.support.bash_shell import BashShell
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
@@ -74,7 +74,7 @@ def test_what_can_be_typed_along_works_and_answers_as_shown(title: str, own_redi
     ports = {name: str(free_port()) for name in sorted(set(re.findall(r"--port (\d+)", section(title))))}
     with Replica(REGISTRY_DATA_DIR=str(tmp_path / "data"), LOG_LEVEL="warning") as replica:
         ports |= {"8000": replica.url.rpartition(":")[2], "6379": str(own_redis.port)}
-        with Shell(ROOT, {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}) as shell:
+        with BashShell(ROOT, {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}) as shell:
             printed = ""
             for block in blocks(section(title)):
                 if block.kind == "bash" and block.reason is None:
@@ -156,11 +156,11 @@ def test_what_is_not_run_says_why() -> None:
 def test_the_settings_are_all_there_as_the_code_has_them() -> None:
     """Name, default and meaning, word for word, in the same order."""
     own = {"data_dir": "the user's", "instance_id": "host-process", "thresholds": "none", "propagate_headers": "none"}
-    shown = Settings().shown()
+    shown = Settings().masked()
     expected = []
     for name, setting in SETTINGS.items():
         default = "unset" if shown[name] == "unset" else f"`{shown[name]}`"
-        expected.append([f"`{setting.env}`", own.get(name, default), setting.says])
+        expected.append([f"`{setting.env}`", own.get(name, default), setting.description])
 
     assert table("Settings", "name") == expected
 
@@ -169,12 +169,12 @@ def test_the_calls_are_all_there_and_no_others() -> None:
     """As `METHOD /path`."""
     calls = [cells[0].strip("`") for cells in table("API", "call")]
 
-    assert sorted(calls) == sorted(endpoints())
+    assert sorted(calls) == sorted(list_endpoints())
 
 
 def test_the_filters_are_all_there_and_no_others() -> None:
     """Every parameter the calls know."""
-    for call, known in (("`GET /agents`", AGENTS), ("`GET /capabilities`", CAPABILITIES)):
+    for call, known in (("`GET /agents`", LIST_AGENTS_PARAMS), ("`GET /capabilities`", LIST_CAPABILITIES_PARAMS)):
         shown = [name for cells in table("API", call) for name in re.findall(r"`(\w+)`", cells[0])]
         assert sorted(shown) == sorted(known)
 
@@ -185,9 +185,9 @@ def test_the_errors_are_all_there_with_their_statuses() -> None:
     kinds = {
         kind
         for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, RegistryError) and status_of(kind.__new__(kind)) != 500
+        if isinstance(kind, type) and issubclass(kind, RegistryError) and http_status(kind.__new__(kind)) != 500
     }
-    expected = {kind.code: status_of(kind.__new__(kind)) for kind in kinds}
+    expected = {kind.code: http_status(kind.__new__(kind)) for kind in kinds}
     expected |= {"not_found": 404, "method_not_allowed": 405, "internal_error": 500}
 
     assert rows == expected

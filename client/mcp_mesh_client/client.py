@@ -5,27 +5,34 @@ from types import TracebackType
 from typing import Any, Self, Unpack, cast
 from urllib.parse import quote
 
-from mcp_mesh_client.config import Options, conduct
+from mcp_mesh_client.config import ClientOptions, load_config
 from mcp_mesh_client.errors import InvalidData, RegistryTimeout, RegistryUnavailable
-from mcp_mesh_client.filters import AgentFilters, CapabilityFilters, Choice, WaitFilters, WatchFilters, query_pairs
-from mcp_mesh_client.retry import State, answer_of
-from mcp_mesh_client.session import Calls
-from mcp_mesh_client.transport import Ask
+from mcp_mesh_client.filters import (
+    AgentFilters,
+    CapabilityFilters,
+    SelectOptions,
+    WaitFilters,
+    WatchFilters,
+    query_pairs,
+)
+from mcp_mesh_client.retry import ConnectionState, parse_response
+from mcp_mesh_client.session import ClientSession
+from mcp_mesh_client.transport import Request
 from mcp_mesh_client.types import agents as shapes
 from mcp_mesh_client.types import dependencies as wiring
 from mcp_mesh_client.types import health as reports
 from mcp_mesh_client.validation import (
-    body_bytes,
     check_id,
     check_ids,
     check_json,
     check_registration,
     check_registrations,
+    encode_json,
 )
-from mcp_mesh_client.wait_for import SPREAD, Waiting
+from mcp_mesh_client.wait_for import MAX_WAIT_FACTOR, CapabilityWaiter
 from mcp_mesh_client.watch import Watch
 
-OFFLINE: shapes.Offline = {"status": "offline", "message": "Registry unavailable"}
+OFFLINE_RESPONSE: shapes.OfflineResponse = {"status": "offline", "message": "Registry unavailable"}
 
 
 class RegistryClient:
@@ -37,12 +44,12 @@ class RegistryClient:
     """
 
     def __init__(
-        self, url: str | Sequence[str] | None = None, *, token: str | None = None, **options: Unpack[Options]
+        self, url: str | Sequence[str] | None = None, *, token: str | None = None, **options: Unpack[ClientOptions]
     ) -> None:
-        self._calls = Calls(conduct(url, token, **options))
+        self._session = ClientSession(load_config(url, token, **options))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self._calls.conduct.urls)}; {self.state})"
+        return f"{type(self).__name__}({', '.join(self._session.config.urls)}; {self.state})"
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,66 +60,74 @@ class RegistryClient:
         await self.close()
 
     @property
-    def state(self) -> State:
+    def state(self) -> ConnectionState:
         """How the registry was when it was last asked: `unknown`, `online`, `degraded` or `offline`."""
-        return self._calls.caller.state
+        return self._session.caller.state
 
     async def close(self) -> None:
         """End all watches and close all connections. Calls under way, or after it, raise ClientClosed."""
-        await self._calls.close()
+        await self._session.close()
 
-    async def register_agent(self, registration_data: Mapping[str, Any]) -> shapes.Registered | shapes.Refusal:
+    async def register_agent(
+        self, registration_data: Mapping[str, Any]
+    ) -> shapes.RegisterResult | shapes.ErrorResponse:
         """Register an agent, or change what it says of itself.
 
         With a `resource_version` in it the registration is conditional. Raises InvalidData naming the field that is
         wrong, SecurityValidationError where it is the security context.
         """
-        check_registration(registration_data, self._calls.conduct.security_contexts)
+        check_registration(registration_data, self._session.config.security_contexts)
         unconditional = registration_data.get("resource_version") is None
-        return await self._calls.write(
-            shapes.Registered, "POST", "/agents", registration_data, repeatable=unconditional
+        return await self._session.write(
+            shapes.RegisterResult, "POST", "/agents", registration_data, repeatable=unconditional
         )
 
     async def register_with_fallback(
         self, registration_data: Mapping[str, Any]
-    ) -> shapes.Registered | shapes.Refusal | shapes.Offline:
+    ) -> shapes.RegisterResult | shapes.ErrorResponse | shapes.OfflineResponse:
         """Register an agent if the registry can be reached; else answer that it is offline, and go on without."""
         try:
             return await self.register_agent(registration_data)
         except (RegistryUnavailable, RegistryTimeout):
-            return OFFLINE.copy()
+            return OFFLINE_RESPONSE.copy()
 
-    async def register_many(self, agents: Sequence[Mapping[str, Any]]) -> shapes.RegisteredMany | shapes.Refusal:
+    async def register_many(self, agents: Sequence[Mapping[str, Any]]) -> shapes.RegisterResults | shapes.ErrorResponse:
         """Register up to 200 agents, each of which succeeds or fails alone."""
-        check_registrations(agents, self._calls.conduct.security_contexts)
+        check_registrations(agents, self._session.config.security_contexts)
         unconditional = all(agent.get("resource_version") is None for agent in agents)
-        return await self._calls.write(
-            shapes.RegisteredMany, "POST", "/agents/batch", {"agents": list(agents)}, repeatable=unconditional
+        return await self._session.write(
+            shapes.RegisterResults, "POST", "/agents/batch", {"agents": list(agents)}, repeatable=unconditional
         )
 
-    async def unregister_agent(self, agent_id: str) -> shapes.Unregistered | shapes.Refusal:
+    async def unregister_agent(self, agent_id: str) -> shapes.UnregisterResult | shapes.ErrorResponse:
         """Remove an agent. It is not sent twice: after a failure `outcome` tells whether it may have happened."""
-        return await self._calls.write(shapes.Unregistered, "DELETE", f"/agents/{_in_path(agent_id)}", repeatable=False)
+        return await self._session.write(
+            shapes.UnregisterResult, "DELETE", f"/agents/{_path_segment(agent_id)}", repeatable=False
+        )
 
-    async def drain(self, agent_id: str) -> shapes.Shifted | shapes.Refusal:
+    async def drain(self, agent_id: str) -> shapes.DrainResult | shapes.ErrorResponse:
         """Take an agent out of service: it lives on, but is not discovered."""
-        return await self._calls.write(shapes.Shifted, "POST", f"/agents/{_in_path(agent_id)}/drain")
+        return await self._session.write(shapes.DrainResult, "POST", f"/agents/{_path_segment(agent_id)}/drain")
 
-    async def undrain(self, agent_id: str) -> shapes.Shifted | shapes.Refusal:
+    async def undrain(self, agent_id: str) -> shapes.DrainResult | shapes.ErrorResponse:
         """Put an agent back into service."""
-        return await self._calls.write(shapes.Shifted, "POST", f"/agents/{_in_path(agent_id)}/undrain")
+        return await self._session.write(shapes.DrainResult, "POST", f"/agents/{_path_segment(agent_id)}/undrain")
 
     async def drain_many(
         self, *, label_selector: str | None = None, namespace: str | None = None
-    ) -> shapes.ShiftedMany | shapes.Refusal:
+    ) -> shapes.DrainResults | shapes.ErrorResponse:
         """Take all agents out of service that match the label selector, the namespace or both."""
-        return await self._calls.write(shapes.ShiftedMany, "POST", "/agents/drain", _many(label_selector, namespace))
+        return await self._session.write(
+            shapes.DrainResults, "POST", "/agents/drain", _drain_filter(label_selector, namespace)
+        )
 
     async def undrain_many(
         self, *, label_selector: str | None = None, namespace: str | None = None
-    ) -> shapes.ShiftedMany | shapes.Refusal:
+    ) -> shapes.DrainResults | shapes.ErrorResponse:
         """Put all agents back into service that match the label selector, the namespace or both."""
-        return await self._calls.write(shapes.ShiftedMany, "POST", "/agents/undrain", _many(label_selector, namespace))
+        return await self._session.write(
+            shapes.DrainResults, "POST", "/agents/undrain", _drain_filter(label_selector, namespace)
+        )
 
     async def heartbeat(
         self,
@@ -121,7 +136,7 @@ class RegistryClient:
         *,
         dependencies_version: str | None = None,
         load: float | None = None,
-    ) -> shapes.Beat | shapes.Refusal:
+    ) -> shapes.HeartbeatResult | shapes.ErrorResponse:
         """Tell that an agent is alive. `unknown_agent` means: register it again.
 
         `metadata` is what is new of it. With the `dependencies_version` of the last answer its dependencies are told
@@ -135,107 +150,122 @@ class RegistryClient:
         }
         document = {name: value for name, value in document.items() if value is not None}
         check_json(document)
-        return await self._calls.write(shapes.Beat, "POST", "/heartbeat", document)
+        return await self._session.write(shapes.HeartbeatResult, "POST", "/heartbeat", document)
 
-    async def heartbeats(self, agent_ids: Sequence[str]) -> shapes.Beats | shapes.Refusal:
+    async def heartbeats(self, agent_ids: Sequence[str]) -> shapes.HeartbeatResults | shapes.ErrorResponse:
         """Tell that up to 1,000 agents are alive."""
-        return await self._calls.write(shapes.Beats, "POST", "/heartbeats", {"agent_ids": check_ids(agent_ids)})
+        return await self._session.write(
+            shapes.HeartbeatResults, "POST", "/heartbeats", {"agent_ids": check_ids(agent_ids)}
+        )
 
-    async def discover_services(self, query: Mapping[str, Any] | None = None) -> shapes.Discovered | shapes.Refusal:
+    async def discover_services(
+        self, query: Mapping[str, Any] | None = None
+    ) -> shapes.DiscoverResult | shapes.ErrorResponse:
         """Find agents by the query object of the tool: healthy ones unless its `status` says otherwise."""
         if query is not None and not isinstance(query, Mapping):
             raise InvalidData("query", "query: expected a dict")
         asked = dict(query or {})
         check_json(asked, "query.")
-        return await self._calls.find(shapes.Discovered, "discover_services", asked, "query")
+        return await self._session.call_tool(shapes.DiscoverResult, "discover_services", asked, "query")
 
-    async def select_agent(self, capability: str, **choice: Unpack[Choice]) -> shapes.Selected | shapes.Refusal:
+    async def select_agent(
+        self, capability: str, **options: Unpack[SelectOptions]
+    ) -> shapes.SelectResult | shapes.ErrorResponse:
         """Choose one agent to call that has a capability. `no_provider` says why there is none."""
-        asked = {"capability": capability} | {name: value for name, value in choice.items() if value is not None}
+        asked = {"capability": capability} | {name: value for name, value in options.items() if value is not None}
         check_json(asked)
-        return await self._calls.find(shapes.Selected, "select_agent", asked, keep=False)
+        return await self._session.call_tool(shapes.SelectResult, "select_agent", asked, use_cache=False)
 
-    async def agents(self, **filters: Unpack[AgentFilters]) -> shapes.AgentList | shapes.Refusal:
+    async def agents(self, **filters: Unpack[AgentFilters]) -> shapes.AgentList | shapes.ErrorResponse:
         """List agents that match all filters; with `wait` and a `resource_version`, once the answer has changed."""
-        return await self._calls.read(
-            shapes.AgentList, "/agents", query_pairs(filters), longer=SPREAD * (filters.get("wait") or 0.0)
+        return await self._session.read(
+            shapes.AgentList,
+            "/agents",
+            query_pairs(filters),
+            extra_timeout=MAX_WAIT_FACTOR * (filters.get("wait") or 0.0),
         )
 
-    async def agent(self, agent_id: str) -> shapes.Agent | shapes.Refusal:
+    async def agent(self, agent_id: str) -> shapes.Agent | shapes.ErrorResponse:
         """Show one agent."""
-        return await self._calls.read(shapes.Agent, f"/agents/{_in_path(agent_id)}")
+        return await self._session.read(shapes.Agent, f"/agents/{_path_segment(agent_id)}")
 
-    async def get_agent_status(self, agent_id: str) -> shapes.AgentShown | shapes.Refusal:
+    async def get_agent_status(self, agent_id: str) -> shapes.AgentStatusResponse | shapes.ErrorResponse:
         """Show one agent, as the tool does: under `agent`, beside a `status` of the call."""
         document = {"agent_id": check_id(agent_id)}
-        return await self._calls.answer(
-            shapes.AgentShown, Ask("POST", "/mcp/tools/get_agent_status", body=body_bytes(document))
+        return await self._session.send(
+            shapes.AgentStatusResponse, Request("POST", "/mcp/tools/get_agent_status", body=encode_json(document))
         )
 
-    async def agent_status(self, agent_id: str) -> shapes.AgentStatus | shapes.Refusal:
+    async def agent_status(self, agent_id: str) -> shapes.AgentStatus | shapes.ErrorResponse:
         """Show an agent's status alone."""
-        return await self._calls.read(shapes.AgentStatus, f"/agents/{_in_path(agent_id)}/status")
+        return await self._session.read(shapes.AgentStatus, f"/agents/{_path_segment(agent_id)}/status")
 
-    async def agent_health(self, agent_id: str) -> reports.AgentHealth | shapes.Refusal:
+    async def agent_health(self, agent_id: str) -> reports.AgentHealth | shapes.ErrorResponse:
         """Show how an agent is, with its thresholds and the time since its last heartbeat."""
-        return await self._calls.answer(reports.AgentHealth, Ask("GET", f"/health/{_in_path(agent_id)}"))
+        return await self._session.send(reports.AgentHealth, Request("GET", f"/health/{_path_segment(agent_id)}"))
 
-    async def dependencies(self, agent_id: str, *, explain: bool = False) -> wiring.Dependencies | shapes.Refusal:
+    async def dependencies(
+        self, agent_id: str, *, explain: bool = False
+    ) -> wiring.AgentDependencies | shapes.ErrorResponse:
         """Show what an agent's dependencies resolve to; to `explain` also whom the registry looked at, and lately."""
         query = query_pairs({"explain": explain or None})
-        return await self._calls.read(wiring.Dependencies, f"/agents/{_in_path(agent_id)}/dependencies", query)
+        return await self._session.read(
+            wiring.AgentDependencies, f"/agents/{_path_segment(agent_id)}/dependencies", query
+        )
 
-    async def dependents(self, agent_id: str) -> wiring.Dependents | shapes.Refusal:
+    async def dependents(self, agent_id: str) -> wiring.AgentDependents | shapes.ErrorResponse:
         """Show whose dependencies an agent meets, and who breaks when it goes."""
-        return await self._calls.read(wiring.Dependents, f"/agents/{_in_path(agent_id)}/dependents")
+        return await self._session.read(wiring.AgentDependents, f"/agents/{_path_segment(agent_id)}/dependents")
 
-    async def dependency_graph(self, *, namespace: str | None = None) -> wiring.Graph | shapes.Refusal:
+    async def dependency_graph(self, *, namespace: str | None = None) -> wiring.DependencyGraph | shapes.ErrorResponse:
         """Show who depends on whom, what is unmet, and the cycles; of one namespace's agents or of all."""
-        return await self._calls.read(wiring.Graph, "/dependencies", query_pairs({"namespace": namespace}))
+        return await self._session.read(wiring.DependencyGraph, "/dependencies", query_pairs({"namespace": namespace}))
 
-    async def capabilities(self, **filters: Unpack[CapabilityFilters]) -> shapes.CapabilityList | shapes.Refusal:
+    async def capabilities(self, **filters: Unpack[CapabilityFilters]) -> shapes.CapabilityList | shapes.ErrorResponse:
         """Search capabilities: one row for each capability of each agent."""
-        return await self._calls.read(shapes.CapabilityList, "/capabilities", query_pairs(filters))
+        return await self._session.read(shapes.CapabilityList, "/capabilities", query_pairs(filters))
 
-    async def health(self) -> reports.Health | shapes.Refusal:
+    async def health(self) -> reports.Health | shapes.ErrorResponse:
         """Show how the replica is that answers."""
-        return await self._calls.answer(reports.Health, Ask("GET", "/health"))
+        return await self._session.send(reports.Health, Request("GET", "/health"))
 
-    async def ready(self) -> reports.Ready | shapes.Refusal:
+    async def ready(self) -> reports.Readiness | shapes.ErrorResponse:
         """Tell whether any replica takes requests."""
         try:
-            return await self._calls.answer(reports.Ready, Ask("GET", "/ready"), eager=True)
+            return await self._session.send(reports.Readiness, Request("GET", "/ready"), fail_fast=True)
         except RegistryUnavailable as failure:
-            if failure.answer is None or failure.answer.get("status") != "not_ready":
+            if failure.response is None or failure.response.get("status") != "not_ready":
                 raise
             return {"status": "not_ready"}
 
-    async def release_hold(self) -> reports.Released | shapes.Refusal:
+    async def end_self_preservation(self) -> reports.EndSelfPreservationResult | shapes.ErrorResponse:
         """End the hold of a mass silence, if one is on. It is not sent twice, for the next hold is another one."""
-        return await self._calls.write(reports.Released, "POST", "/admin/sweep/release", repeatable=False)
+        return await self._session.write(
+            reports.EndSelfPreservationResult, "POST", "/admin/sweep/release", repeatable=False
+        )
 
-    async def metrics(self) -> reports.Metrics | shapes.Refusal:
+    async def metrics(self) -> reports.Metrics | shapes.ErrorResponse:
         """Show the numbers of the mesh."""
-        return await self._calls.answer(reports.Metrics, Ask("GET", "/metrics"))
+        return await self._session.send(reports.Metrics, Request("GET", "/metrics"))
 
-    async def metrics_text(self) -> str | shapes.Refusal:
+    async def metrics_text(self) -> str | shapes.ErrorResponse:
         """Show the numbers as Prometheus reads them."""
-        reply = await self._calls.reply(Ask("GET", "/metrics/prometheus", headers={"accept": "text/plain"}))
+        reply = await self._session.send_raw(Request("GET", "/metrics/prometheus", headers={"accept": "text/plain"}))
         if reply.headers.get("content-type", "").startswith("text/plain"):
             return reply.body.decode()
-        return cast("shapes.Refusal", answer_of(reply))
+        return cast("shapes.ErrorResponse", parse_response(reply))
 
-    async def tools(self) -> reports.Tools | shapes.Refusal:
+    async def tools(self) -> reports.ToolList | shapes.ErrorResponse:
         """List the registry's MCP tools with their schemas."""
-        return await self._calls.answer(reports.Tools, Ask("GET", "/mcp/tools"))
+        return await self._session.send(reports.ToolList, Request("GET", "/mcp/tools"))
 
     async def openapi(self) -> dict[str, Any]:
         """Return the API as an OpenAPI document."""
-        return answer_of(await self._calls.reply(Ask("GET", "/openapi.json")))
+        return parse_response(await self._session.send_raw(Request("GET", "/openapi.json")))
 
-    async def describe(self) -> reports.Description | shapes.Refusal:
+    async def describe(self) -> reports.ServiceDescription | shapes.ErrorResponse:
         """Tell what answers: its name, version and endpoints."""
-        return await self._calls.answer(reports.Description, Ask("GET", "/"))
+        return await self._session.send(reports.ServiceDescription, Request("GET", "/"))
 
     async def wait_for(
         self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]
@@ -245,7 +275,7 @@ class RegistryClient:
         Raises NobodyProvides, a TimeoutError, after `timeout` seconds, and Refused for filters that are wrong.
         """
         asked = query_pairs({"draining": False, **filters, "capability": capability})
-        return await Waiting(self._calls, capability, asked).until(timeout)
+        return await CapabilityWaiter(self._session, capability, asked).wait(timeout)
 
     def watch(
         self,
@@ -265,10 +295,10 @@ class RegistryClient:
             raise InvalidData("send_initial", "send_initial: the state is told at its own version, not at a given one")
         since = None if resource_version is None else str(resource_version)
         told = send_initial or since is not None
-        return self._calls.watch(query_pairs(filters), since, told=told, bookmarks=bookmarks)
+        return self._session.watch(query_pairs(filters), since, send_initial=told, bookmarks=bookmarks)
 
 
-def _many(label_selector: str | None, namespace: str | None) -> dict[str, str]:
+def _drain_filter(label_selector: str | None, namespace: str | None) -> dict[str, str]:
     """Return who is meant, which must be said: nobody drains the whole mesh by leaving something out."""
     given = {"label_selector": label_selector, "namespace": namespace}
     if all(value is None for value in given.values()):
@@ -277,6 +307,6 @@ def _many(label_selector: str | None, namespace: str | None) -> dict[str, str]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _in_path(agent_id: str) -> str:
+def _path_segment(agent_id: str) -> str:
     """Return an id as one segment of a path; one of dots alone would else be taken for a way up."""
     return quote(check_id(agent_id), safe="").replace(".", "%2E")

@@ -7,7 +7,7 @@
     │   └── UnreadableAnswer    ConnectionError  what answers there is no registry
     ├── RegistryTimeout         TimeoutError     no answer in time
     ├── NobodyProvides          TimeoutError     `wait_for` ended before a living agent had the capability
-    ├── Refused                                  the registry said no to `watch` or `wait_for`; `answer` says why
+    ├── Refused                                  the registry said no to `watch` or `wait_for`; `response` says why
     │   └── WatchExpired                         a watch cannot go on from the version it was given: list again
     ├── ClientClosed            RuntimeError     the client was closed before the call, or before its answer came
     ├── DependencyUnavailable   ConnectionError  the provider of a dependency is gone, or nobody provides it any more
@@ -42,10 +42,10 @@ class SecurityValidationError(InvalidData):
     """The registration does not have what its security context requires, or the context cannot be one."""
 
 
-class _NoAnswer(ClientError):
+class _RequestFailed(ClientError):
     """No answer, or none to go by.
 
-    `outcome` tells whether the registry may have carried the call out: `not_sent` (it did not) or `unknown`. `answer`
+    `outcome` tells whether the registry may have carried the call out: `not_sent` (it did not) or `unknown`. `response`
     is the body where a replica said that it cannot do it now, `retry_after` the seconds it asked to wait.
     """
 
@@ -54,40 +54,40 @@ class _NoAnswer(ClientError):
         message: str,
         *,
         outcome: Outcome = "not_sent",
-        answer: Mapping[str, Any] | None = None,
+        response: Mapping[str, Any] | None = None,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.outcome = outcome
-        self.answer = answer
+        self.response = response
         self.retry_after = retry_after
 
 
-class RegistryUnavailable(_NoAnswer, ConnectionError):
+class RegistryUnavailable(_RequestFailed, ConnectionError):
     """No replica could be reached, or none could do it now."""
 
 
-class UnreadableAnswer(RegistryUnavailable):
+class InvalidResponse(RegistryUnavailable):
     """What came back is no answer of a registry: another program listens there, or something in between speaks."""
 
 
-class RegistryTimeout(_NoAnswer, TimeoutError):
+class RegistryTimeout(_RequestFailed, TimeoutError):
     """No answer came in time."""
 
 
-class NobodyProvides(ClientError, TimeoutError):
+class CapabilityTimeout(ClientError, TimeoutError):
     """No living agent had the capability in time."""
 
 
-class Refused(ClientError):
-    """The registry said no, and there is no answer to return. `answer` is its error body."""
+class RequestRejected(ClientError):
+    """The registry said no, and there is no answer to return. `response` is its error body."""
 
-    def __init__(self, message: str, answer: Mapping[str, Any]) -> None:
+    def __init__(self, message: str, response: Mapping[str, Any]) -> None:
         super().__init__(message)
-        self.answer = answer
+        self.response = response
 
 
-class WatchExpired(Refused):
+class WatchExpired(RequestRejected):
     """The registry no longer knows what came after the version this watch was to go on from: list again."""
 
 
@@ -111,7 +111,7 @@ class DependencyFailed(ClientError, RuntimeError):
     """The provider of a dependency answered that it failed, or that it does not know the tool."""
 
 
-class WrongOrder(ClientError, TypeError):
+class DecoratorOrderError(ClientError, TypeError):
     """`@mesh_agent` stands above `@server.tool()`, so that the server knows a function which gets no dependencies."""
 
 

@@ -11,10 +11,10 @@ from mcp_mesh_client.errors import ClientClosed
 
 T = TypeVar("T")
 
-THREAD = "registry client"
+THREAD_NAME = "registry client"
 
 
-class LoopThread:
+class EventLoopThread:
     """Runs coroutines for other threads, from inside running event loops as well, until it is stopped.
 
     It starts with the first one, and does not keep the process alive. A process that was forked off starts one of its
@@ -28,30 +28,30 @@ class LoopThread:
         self._pid = 0
         self._stopped = False
 
-    def run(self, doing: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine, wait for it and return its result; an interrupted wait cancels it.
 
         Raises ClientClosed after `stop()`, which also ends who is waiting.
         """
-        future = self.submit(doing)
+        future = self.submit(coroutine)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
             if self._stopped:
-                raise _closed() from None
+                raise _closed_error() from None
             raise
         except BaseException:
             future.cancel()
             raise
 
-    def submit(self, doing: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Begin to run a coroutine, and return what will be its result. Raises ClientClosed after `stop()`."""
         # Under the lock, so that what is handed over is there before the loop is told to stop.
         with self._lock:
             if self._stopped:
-                doing.close()
-                raise _closed()
-            return asyncio.run_coroutine_threadsafe(doing, self._running())
+                coroutine.close()
+                raise _closed_error()
+            return asyncio.run_coroutine_threadsafe(coroutine, self._ensure_loop())
 
     def stop(self) -> None:
         """End what still runs, the loop and the thread."""
@@ -63,20 +63,20 @@ class LoopThread:
             loop.call_soon_threadsafe(loop.stop)
         thread.join()
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+    def _ensure_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self._pid != os.getpid():
             self._loop = asyncio.new_event_loop()
             self._pid = os.getpid()
-            self._thread = threading.Thread(target=_serve, args=(self._loop,), name=THREAD, daemon=True)
+            self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name=THREAD_NAME, daemon=True)
             self._thread.start()
         return self._loop
 
 
-def _closed() -> ClientClosed:
+def _closed_error() -> ClientClosed:
     return ClientClosed("This client was closed; make another one")
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Run a loop until it is stopped, then end what still runs on it."""
     asyncio.set_event_loop(loop)
     try:

@@ -5,7 +5,7 @@ from typing import Literal, TypedDict
 
 from mcp_mesh_client.errors import InvalidData
 
-Pairs = tuple[tuple[str, str], ...]
+QueryPairs = tuple[tuple[str, str], ...]
 
 
 class WaitFilters(TypedDict, total=False):
@@ -41,7 +41,7 @@ class AgentFilters(WatchFilters, total=False):
     wait: float
 
 
-class Choice(TypedDict, total=False):
+class SelectOptions(TypedDict, total=False):
     """What `select_agent()` takes besides the capability: a dependency, how to choose, and where from."""
 
     version_constraint: str
@@ -73,7 +73,7 @@ class CapabilityFilters(TypedDict, total=False):
     resource_version_match: Literal["Exact", "NotOlderThan"]
 
 
-def query_pairs(filters: Mapping[str, object]) -> Pairs:
+def query_pairs(filters: Mapping[str, object]) -> QueryPairs:
     """Return filters as they stand in a query string, in one order whatever the order they were given in.
 
     None is not given. Raises InvalidData for a value that cannot stand there; the registry refuses names it does not
@@ -87,13 +87,13 @@ def query_pairs(filters: Mapping[str, object]) -> Pairs:
         if name == "wait" and isinstance(value, int | float) and not isinstance(value, bool):
             pairs.append((name, f"{max(1, round(value * 1000))}ms"))
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            pairs.extend((name, _text(name, each)) for each in value)
+            pairs.extend((name, _query_value(name, each)) for each in value)
         else:
-            pairs.append((name, _text(name, value)))
+            pairs.append((name, _query_value(name, value)))
     return tuple(pairs)
 
 
-def _text(name: str, value: object) -> str:
+def _query_value(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str | int | float):

@@ -7,11 +7,11 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
-_MOST_BYTES = 64 * 1024 * 1024
+_MAX_CACHE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(slots=True)
-class Held:
+class CachedResponse:
     """One answer as it came: its body, its ETag, when it was asked for, and how many writes came before.
 
     `version` is the resource version at which it was confirmed later, if it was.
@@ -19,67 +19,67 @@ class Held:
 
     body: bytes
     etag: str | None
-    at: float
-    writes: int
+    fetched_at: float
+    write_count: int
     version: str | None = None
 
     @property
     def age(self) -> float:
         """Seconds since it was last known to be true."""
-        return time.monotonic() - self.at
+        return time.monotonic() - self.fetched_at
 
-    def answer(self) -> dict[str, Any]:
+    def decode(self) -> dict[str, Any]:
         """Return the answer, a new one each time."""
         read: dict[str, Any] = json.loads(self.body)
         return read if self.version is None else read | {"resource_version": self.version}
 
-    def confirm(self, version: str | None, at: float, writes: int) -> None:
+    def confirm(self, version: str | None, fetched_at: float, write_count: int) -> None:
         """It is still true: at this version, as asked at this monotonic moment, after so many writes."""
-        self.at, self.writes, self.version = at, writes, version or self.version
+        self.fetched_at, self.write_count, self.version = fetched_at, write_count, version or self.version
 
 
-class Kept:
+class ResponseCache:
     """The answers used last, at most `size` of them and 64 MiB.
 
     An answer is for use without asking while it is younger than `ttl` seconds and this client wrote nothing since it
-    asked; `writes` counts that.
+    asked; `write_count` counts that.
     """
 
     def __init__(self, size: int, ttl: float) -> None:
-        self._size = size
+        self._max_entries = size
         self._ttl = ttl
-        self._held: OrderedDict[Hashable, Held] = OrderedDict()
-        self._bytes = 0
-        self.writes = 0
+        self._entries: OrderedDict[Hashable, CachedResponse] = OrderedDict()
+        self._total_bytes = 0
+        self.write_count = 0
 
-    def get(self, key: Hashable) -> Held | None:
+    def get(self, key: Hashable) -> CachedResponse | None:
         """Return an answer, however old."""
-        held = self._held.get(key)
+        held = self._entries.get(key)
         if held is not None:
-            self._held.move_to_end(key)
+            self._entries.move_to_end(key)
         return held
 
-    def is_good(self, held: Held) -> bool:
+    def is_fresh(self, entry: CachedResponse) -> bool:
         """Tell whether an answer may be used without asking."""
-        return held.writes == self.writes and held.age < self._ttl
+        return entry.write_count == self.write_count and entry.age < self._ttl
 
-    def put(self, key: Hashable, held: Held) -> None:
+    def put(self, key: Hashable, entry: CachedResponse) -> None:
         """Keep an answer, in the place of an older one."""
-        self.drop(key)
-        if self._size == 0 or len(held.body) > _MOST_BYTES:
+        self.remove(key)
+        if self._max_entries == 0 or len(entry.body) > _MAX_CACHE_BYTES:
             return
-        self._held[key] = held
-        self._bytes += len(held.body)
-        while len(self._held) > self._size or self._bytes > _MOST_BYTES:
-            _, oldest = self._held.popitem(last=False)
-            self._bytes -= len(oldest.body)
+        self._entries[key] = entry
+        self._total_bytes += len(entry.body)
+        while len(self._entries) > self._max_entries or self._total_bytes > _MAX_CACHE_BYTES:
+            _, oldest = self._entries.popitem(last=False)
+            self._total_bytes -= len(oldest.body)
 
-    def drop(self, key: Hashable) -> None:
+    def remove(self, key: Hashable) -> None:
         """Forget an answer."""
-        held = self._held.pop(key, None)
+        held = self._entries.pop(key, None)
         if held is not None:
-            self._bytes -= len(held.body)
+            self._total_bytes -= len(held.body)
 
-    def distrust(self) -> None:
+    def invalidate_all(self) -> None:
         """This client wrote: what is kept must be asked for again before it is used."""
-        self.writes += 1
+        self.write_count += 1

@@ -8,94 +8,95 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from mcp_mesh_client.backoff import Backoff
-from mcp_mesh_client.config import LONGEST_BACKOFF, Conduct
+from mcp_mesh_client.config import MAX_BACKOFF_S, ClientConfig
 from mcp_mesh_client.endpoints import Endpoint, Endpoints
-from mcp_mesh_client.errors import RegistryTimeout, RegistryUnavailable, UnreadableAnswer
-from mcp_mesh_client.transport import Ask, Reply, Wire
+from mcp_mesh_client.errors import InvalidResponse, RegistryTimeout, RegistryUnavailable
+from mcp_mesh_client.transport import HttpTransport, Request, Response
 
 log = logging.getLogger("mcp_mesh_client")
 
-State = Literal["unknown", "online", "degraded", "offline"]
+ConnectionState = Literal["unknown", "online", "degraded", "offline"]
 Failure = RegistryUnavailable | RegistryTimeout
 
-FIRST_PAUSE = 0.1
-_OK, _NOT_MODIFIED, _CLIENTS_FAULT, _SERVERS_FAULT = 200, 304, 400, 500
-AWAY = frozenset({502, 503, 504})
+FIRST_PAUSE_S = 0.1
+_OK, _NOT_MODIFIED, _MIN_CLIENT_ERROR, _MIN_SERVER_ERROR = 200, 304, 400, 500
+UNAVAILABLE_STATUSES = frozenset({502, 503, 504})
 
 
-class Caller:
+class RetryingCaller:
     """Makes calls, and knows how the registry was when it was last asked.
 
     `state` is `online` when it answered, `degraded` when it could not do what was asked, `offline` when no replica
     could be reached, `unknown` before the first call.
     """
 
-    def __init__(self, conduct: Conduct, endpoints: Endpoints, wire: Wire) -> None:
-        self.state: State = "unknown"
-        self._conduct = conduct
+    def __init__(self, config: ClientConfig, endpoints: Endpoints, transport: HttpTransport) -> None:
+        self.state: ConnectionState = "unknown"
+        self._config = config
         self._endpoints = endpoints
-        self._wire = wire
+        self._transport = transport
 
     async def call(
-        self, ask: Ask, *, tries: int | None = None, within: float | None = None, eager: bool = False
-    ) -> Reply:
+        self, request: Request, *, max_rounds: int | None = None, timeout: float | None = None, fail_fast: bool = False
+    ) -> Response:
         """Make one call, of any status but 502, 503 and 504.
 
-        All replicas are asked in turn, then again after a pause that grows, until `tries` rounds or `within` so many
-        seconds are over; an `eager` call is over once a replica says that it cannot do it now. What may not be done
+        All replicas are asked in turn, then again after a pause that grows, until `max_rounds` rounds or `timeout` so
+        many
+        seconds are over; an `fail_fast` call is over once a replica says that it cannot do it now. What may not be done
         twice is sent again only where it is known not to have been carried out.
 
         Raises what went wrong last, RegistryUnavailable or RegistryTimeout; its `outcome` speaks for all tries.
         """
-        conduct = self._conduct
-        end = time.monotonic() + (conduct.timeout if within is None else within) + ask.longer
-        backoff = Backoff(FIRST_PAUSE, conduct.longest_backoff)
-        left = conduct.tries if tries is None else tries
+        conduct = self._config
+        end = time.monotonic() + (conduct.timeout if timeout is None else timeout) + request.extra_timeout
+        backoff = Backoff(FIRST_PAUSE_S, conduct.max_backoff)
+        left = conduct.max_rounds if max_rounds is None else max_rounds
         maybe_done = again = False
         while True:
-            failure = await self._round(ask, end, anew=again)
-            if isinstance(failure, Reply):
-                if not ask.from_memory:
-                    self.note("online")
+            failure = await self._try_all_replicas(request, end, refresh=again)
+            if isinstance(failure, Response):
+                if not request.accepts_stale:
+                    self.set_state("online")
                 return failure
             maybe_done |= failure.outcome == "unknown"
             left, again = left - 1, True
-            pause = (failure.retry_after or 0.0) + backoff.pause()
-            over = left <= 0 or (eager and failure.answer is not None) or time.monotonic() + pause >= end
-            if over or (maybe_done and not ask.repeatable):
+            pause = (failure.retry_after or 0.0) + backoff.next_pause()
+            over = left <= 0 or (fail_fast and failure.response is not None) or time.monotonic() + pause >= end
+            if over or (maybe_done and not request.repeatable):
                 failure.outcome = "unknown" if maybe_done else "not_sent"
-                self.note("offline" if failure.answer is None else "degraded", failure)
+                self.set_state("offline" if failure.response is None else "degraded", failure)
                 raise failure
             await asyncio.sleep(pause)
 
-    async def _round(self, ask: Ask, end: float, *, anew: bool) -> Reply | Failure:
+    async def _try_all_replicas(self, request: Request, deadline: float, *, refresh: bool) -> Response | Failure:
         """Ask all replicas in turn; return the first answer, or the last failure."""
         failure: Failure | None = None
         maybe_done = False
-        for endpoint in await self._endpoints.order(anew=anew):
-            if (left := end - time.monotonic()) <= 0 or (maybe_done and not ask.repeatable):
+        for endpoint in await self._endpoints.order(refresh=refresh):
+            if (left := deadline - time.monotonic()) <= 0 or (maybe_done and not request.repeatable):
                 break
             try:
-                return await self._once(endpoint, ask, left)
+                return await self._try_replica(endpoint, request, left)
             except (RegistryUnavailable, RegistryTimeout) as error:
-                self._endpoints.failed(endpoint)
+                self._endpoints.demote(endpoint)
                 maybe_done |= error.outcome == "unknown"
                 # A replica that speaks says more than one that is gone.
-                if failure is None or failure.answer is None or error.answer is not None:
+                if failure is None or failure.response is None or error.response is not None:
                     failure = error
         failure = failure or RegistryTimeout("No time was left to ask")
         failure.outcome = "unknown" if maybe_done else failure.outcome
         return failure
 
-    async def _once(self, endpoint: Endpoint, ask: Ask, left: float) -> Reply:
-        silence = min(left, self._conduct.try_timeout + ask.longer)
-        reply = await self._wire.exchange(endpoint, ask, left, silence)
-        if reply.status in AWAY:
-            raise away(endpoint, reply)
-        self._endpoints.answered(endpoint)
+    async def _try_replica(self, endpoint: Endpoint, request: Request, remaining: float) -> Response:
+        silence = min(remaining, self._config.attempt_timeout + request.extra_timeout)
+        reply = await self._transport.send(endpoint, request, remaining, silence)
+        if reply.status in UNAVAILABLE_STATUSES:
+            raise unavailable_error(endpoint, reply)
+        self._endpoints.prefer(endpoint)
         return reply
 
-    def note(self, state: State, failure: Failure | None = None) -> None:
+    def set_state(self, state: ConnectionState, failure: Failure | None = None) -> None:
         """Keep how the registry is, and tell the log once when that changes."""
         before, self.state = self.state, state
         if state == "online" and before in ("degraded", "offline"):
@@ -104,44 +105,44 @@ class Caller:
             log.warning("The registry is %s: %s", "unavailable" if state == "offline" else state, failure)
 
 
-def answer_of(reply: Reply) -> dict[str, Any]:
+def parse_response(response: Response) -> dict[str, Any]:
     """Return the body of an answer or of a refusal. Raises UnreadableAnswer where it is not the registry's."""
-    if reply.status == _OK or reply.status >= _CLIENTS_FAULT:
+    if response.status == _OK or response.status >= _MIN_CLIENT_ERROR:
         try:
-            read = json.loads(reply.body)
+            read = json.loads(response.body)
         except ValueError:
             read = None
-        if isinstance(read, dict) and (reply.status == _OK or read.get("status") == "error"):
+        if isinstance(read, dict) and (response.status == _OK or read.get("status") == "error"):
             return read
-    raise UnreadableAnswer(
-        f"This is no answer of a registry: status {reply.status}, {reply.body[:100]!r}; is the URL right?",
-        outcome="not_sent" if _CLIENTS_FAULT <= reply.status < _SERVERS_FAULT else "unknown",
+    raise InvalidResponse(
+        f"This is no answer of a registry: status {response.status}, {response.body[:100]!r}; is the URL right?",
+        outcome="not_sent" if _MIN_CLIENT_ERROR <= response.status < _MIN_SERVER_ERROR else "unknown",
     )
 
 
-def away(endpoint: Endpoint, reply: Reply) -> RegistryUnavailable:
+def unavailable_error(endpoint: Endpoint, response: Response) -> RegistryUnavailable:
     """Return what a 502, 503 or 504 means."""
-    answer = _said(reply)
+    answer = _unavailable_body(response)
     said = "" if answer is None else f": {answer.get('message', answer['status'])}"
-    known = answer is not None and reply.status == 503 and answer.get("outcome") != "unknown"  # noqa: PLR2004
+    known = answer is not None and response.status == 503 and answer.get("outcome") != "unknown"  # noqa: PLR2004
     return RegistryUnavailable(
-        f"{endpoint.url}: {reply.status}{said}",
+        f"{endpoint.url}: {response.status}{said}",
         outcome="not_sent" if known else "unknown",
-        answer=answer,
-        retry_after=_seconds(reply.headers),
+        response=answer,
+        retry_after=_retry_after_s(response.headers),
     )
 
 
-def _said(reply: Reply) -> dict[str, Any] | None:
+def _unavailable_body(response: Response) -> dict[str, Any] | None:
     """Return what a replica says that cannot do it now; None for what a balancer says in its place."""
     try:
-        read = json.loads(reply.body)
+        read = json.loads(response.body)
     except ValueError:
         return None
     return read if isinstance(read, dict) and read.get("status") in ("error", "not_ready") else None
 
 
-def _seconds(headers: Mapping[str, str]) -> float | None:
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Read Retry-After, where it is a number."""
     text = headers.get("retry-after", "")
-    return min(float(text), LONGEST_BACKOFF) if text.isascii() and text.isdigit() else None
+    return min(float(text), MAX_BACKOFF_S) if text.isascii() and text.isdigit() else None

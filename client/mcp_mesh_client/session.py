@@ -4,37 +4,37 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from mcp_mesh_client.cached_read import Reading
-from mcp_mesh_client.config import Conduct
+from mcp_mesh_client.cached_read import CachedReader
+from mcp_mesh_client.config import ClientConfig
 from mcp_mesh_client.endpoints import Endpoints
 from mcp_mesh_client.errors import ClientClosed
-from mcp_mesh_client.filters import Pairs
-from mcp_mesh_client.response_cache import Kept
-from mcp_mesh_client.retry import Caller, answer_of
-from mcp_mesh_client.transport import Ask, Reply, Wire
-from mcp_mesh_client.types.agents import Refusal
-from mcp_mesh_client.validation import body_bytes
+from mcp_mesh_client.filters import QueryPairs
+from mcp_mesh_client.response_cache import ResponseCache
+from mcp_mesh_client.retry import RetryingCaller, parse_response
+from mcp_mesh_client.transport import HttpTransport, Request, Response
+from mcp_mesh_client.types.agents import ErrorResponse
+from mcp_mesh_client.validation import encode_json
 from mcp_mesh_client.watch import Watch
-from mcp_mesh_client.watch_stream import Following
+from mcp_mesh_client.watch_stream import WatchStream
 
 T = TypeVar("T")
 
-_FROM_MEMORY: Pairs = (("resource_version", "0"),)
+_ANY_VERSION: QueryPairs = (("resource_version", "0"),)
 
 
-class Calls:
+class ClientSession:
     """Makes calls until it is closed, after which each raises ClientClosed.
 
-    `kind` is what a call answers, unless it is refused. What a call raises is said of RegistryClient.
+    `response_type` is what a call answers, unless it is refused. What a call raises is said of RegistryClient.
     """
 
-    def __init__(self, conduct: Conduct) -> None:
-        self.conduct = conduct
-        self._endpoints = Endpoints(conduct.urls)
-        self._wire = Wire(conduct.token)
-        self.caller = Caller(conduct, self._endpoints, self._wire)
-        self._kept = Kept(conduct.cache_size, conduct.cache_ttl)
-        self._reading = Reading(self.caller, self._kept, conduct)
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self._endpoints = Endpoints(config.urls)
+        self._transport = HttpTransport(config.token)
+        self.caller = RetryingCaller(config, self._endpoints, self._transport)
+        self._cache = ResponseCache(config.cache_size, config.cache_ttl)
+        self._cached_reader = CachedReader(self.caller, self._cache, config)
         self._watches = weakref.WeakSet[Watch]()
         self._closed = False
 
@@ -43,63 +43,75 @@ class Calls:
         self._closed = True
         for watch in tuple(self._watches):
             await watch.close()
-        await self._wire.close()
+        await self._transport.close()
 
     async def write(
         self,
-        kind: type[T],
+        response_type: type[T],
         method: str,
         path: str,
         document: Mapping[str, Any] | None = None,
         *,
         repeatable: bool = True,
-    ) -> T | Refusal:
+    ) -> T | ErrorResponse:
         """Change something; what was read before is asked for anew then."""
-        body = None if document is None else body_bytes(document)
+        body = None if document is None else encode_json(document)
         try:
-            return await self.answer(kind, Ask(method, path, body=body, repeatable=repeatable))
+            return await self.send(response_type, Request(method, path, body=body, repeatable=repeatable))
         finally:
-            self._kept.distrust()
+            self._cache.invalidate_all()
 
-    async def read(self, kind: type[T], path: str, query: Pairs = (), *, longer: float = 0.0) -> T | Refusal:
+    async def read(
+        self, response_type: type[T], path: str, query: QueryPairs = (), *, extra_timeout: float = 0.0
+    ) -> T | ErrorResponse:
         """Read what a replica can tell from memory, too, unless the caller said how fresh it must be."""
-        ask = Ask("GET", path, query, longer=longer)
+        ask = Request("GET", path, query, extra_timeout=extra_timeout)
         if not {"resource_version", "continue", "wait"}.isdisjoint(name for name, _ in query):
-            return await self.answer(kind, ask)
-        return await self.degradable(kind, ask, Ask("GET", path, query + _FROM_MEMORY))
+            return await self.send(response_type, ask)
+        return await self.read_with_fallback(response_type, ask, Request("GET", path, query + _ANY_VERSION))
 
-    async def find(
-        self, kind: type[T], tool: str, document: Mapping[str, Any], inside: str | None = None, *, keep: bool = True
-    ) -> T | Refusal:
-        """Read by a tool; what is asked for is the document, or stands `inside` it under that name."""
+    async def call_tool(
+        self,
+        response_type: type[T],
+        tool: str,
+        document: Mapping[str, Any],
+        argument: str | None = None,
+        *,
+        use_cache: bool = True,
+    ) -> T | ErrorResponse:
+        """Read by a tool; what is asked for is the document, or stands `argument` it under that name."""
 
-        def ask(asked: Mapping[str, Any]) -> Ask:
-            body = body_bytes(asked if inside is None else {inside: asked})
-            return Ask("POST", f"/mcp/tools/{tool}", body=body)
+        def ask(asked: Mapping[str, Any]) -> Request:
+            body = encode_json(asked if argument is None else {argument: asked})
+            return Request("POST", f"/mcp/tools/{tool}", body=body)
 
         if "resource_version" in document:
-            return await self.answer(kind, ask(document))
+            return await self.send(response_type, ask(document))
         from_memory = ask({**document, "resource_version": "0"})
-        return await self.degradable(kind, ask(document), from_memory, keep=keep)
+        return await self.read_with_fallback(response_type, ask(document), from_memory, use_cache=use_cache)
 
-    async def degradable(self, kind: type[T], ask: Ask, from_memory: Ask, *, keep: bool = True) -> T | Refusal:
-        """Read fresh, else by `from_memory`, else from what was answered before."""
+    async def read_with_fallback(
+        self, response_type: type[T], request: Request, stale_request: Request, *, use_cache: bool = True
+    ) -> T | ErrorResponse:
+        """Read fresh, else by `stale_request`, else from what was answered before."""
         self._check_open()
-        return _as(kind, await self._reading.read(ask, from_memory, keep=keep))
+        return _typed(response_type, await self._cached_reader.read(request, stale_request, use_cache=use_cache))
 
-    async def answer(self, kind: type[T], ask: Ask, *, eager: bool = False) -> T | Refusal:
+    async def send(self, response_type: type[T], request: Request, *, fail_fast: bool = False) -> T | ErrorResponse:
         """Make a call as it is."""
-        return _as(kind, answer_of(await self.reply(ask, eager=eager)))
+        return _typed(response_type, parse_response(await self.send_raw(request, fail_fast=fail_fast)))
 
-    async def reply(self, ask: Ask, *, tries: int | None = None, eager: bool = False) -> Reply:
+    async def send_raw(self, request: Request, *, max_rounds: int | None = None, fail_fast: bool = False) -> Response:
         """Make a call, and return what came back unread."""
         self._check_open()
-        return await self.caller.call(ask, tries=tries, eager=eager)
+        return await self.caller.call(request, max_rounds=max_rounds, fail_fast=fail_fast)
 
-    def watch(self, filters: Pairs, since: str | None, *, told: bool, bookmarks: bool) -> Watch:
+    def watch(self, filters: QueryPairs, from_version: str | None, *, send_initial: bool, bookmarks: bool) -> Watch:
         """Open a watch, which does nothing until it is asked for events."""
         self._check_open()
-        following = Following(self.conduct, self._endpoints, self._wire, self.caller, filters, since, told=told)
+        following = WatchStream(
+            self.config, self._endpoints, self._transport, self.caller, filters, from_version, send_initial=send_initial
+        )
         watch = Watch(following, bookmarks=bookmarks)
         self._watches.add(watch)
         return watch
@@ -109,6 +121,6 @@ class Calls:
             raise ClientClosed("This client was closed; make another one")
 
 
-def _as(_kind: type[T], answer: dict[str, Any]) -> T | Refusal:
+def _typed(_response_type: type[T], response: dict[str, Any]) -> T | ErrorResponse:
     """Return what the registry answered, which is of this kind or a refusal: the registry keeps its shapes."""
-    return cast("T | Refusal", answer)
+    return cast("T | ErrorResponse", response)

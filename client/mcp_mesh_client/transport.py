@@ -10,45 +10,46 @@ from mcp_mesh_client.endpoints import Endpoint
 from mcp_mesh_client.errors import (
     ClientClosed,
     HttpLibraryMissing,
+    InvalidResponse,
     Outcome,
     RegistryTimeout,
     RegistryUnavailable,
-    UnreadableAnswer,
 )
-from mcp_mesh_client.filters import Pairs
+from mcp_mesh_client.filters import QueryPairs
 from mcp_mesh_client.version import __version__
 
 if TYPE_CHECKING:
     import httpx2
 
 # Seconds. The registry closes a connection that was idle for 75 s.
-_CONNECT = 2.0
-_IDLE = 45.0
+_CONNECT_TIMEOUT_S = 2.0
+_KEEPALIVE_EXPIRY_S = 45.0
 # Bytes of one answer, unpacked, and of one line of a watch.
-_LARGEST = 256 * 1024 * 1024
-_LONGEST_LINE = 16 * 1024 * 1024
+_MAX_BODY_BYTES = 256 * 1024 * 1024
+_MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Request:
     """One call.
 
-    `repeatable`: to do it twice does no more than to do it once. `longer`: so many seconds it takes on purpose.
-    `from_memory`: it needs no more of a replica than its memory, so an answer says nothing of the registry as a whole.
+    `repeatable`: to do it twice does no more than to do it once. `extra_timeout`: so many seconds it takes on purpose.
+    `accepts_stale`: it needs no more of a replica than its memory, so an answer says nothing of the registry as a
+    whole.
     """
 
     method: str
     path: str
-    query: Pairs = ()
+    query: QueryPairs = ()
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
-    longer: float = 0.0
-    from_memory: bool = False
+    extra_timeout: float = 0.0
+    accepts_stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Response:
     """What came back. Header names are in lower case."""
 
     status: int
@@ -56,7 +57,7 @@ class Reply:
     body: bytes
 
 
-class Wire:
+class HttpTransport:
     """Sends requests to replicas over kept connections. The HTTP library is imported with the first one."""
 
     def __init__(self, token: str | None) -> None:
@@ -65,39 +66,37 @@ class Wire:
             self._headers["authorization"] = f"Bearer {token}"
         self._client: httpx2.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._under_way: dict[asyncio.Timeout, asyncio.Future[None]] = {}
+        self._in_flight: dict[asyncio.Timeout, asyncio.Future[None]] = {}
         self._closed = False
 
-    async def exchange(self, endpoint: Endpoint, ask: Ask, patience: float, silence: float) -> Reply:
-        """Send a request and read its whole answer, within `patience` seconds, `silence` of them without a byte.
+    async def send(self, endpoint: Endpoint, request: Request, timeout: float, read_timeout: float) -> Response:
+        """Send a request and read its whole answer, within `timeout` seconds, `read_timeout` of them without a byte.
 
         Raises RegistryUnavailable, RegistryTimeout or UnreadableAnswer, with the `outcome`; ClientClosed.
         """
-        with _translated(endpoint):
+        with _translate_errors(endpoint):
             try:
-                async with self._within(patience), self._opened(endpoint, ask, silence) as response:
-                    body = await _whole(response)
+                async with self._deadline(timeout), self._open_stream(endpoint, request, read_timeout) as response:
+                    body = await _read_body(response)
             except TimeoutError as error:
-                raise RegistryTimeout(
-                    f"{endpoint.url}: no answer within {patience:.1f} s", outcome="unknown"
-                ) from error
-        return Reply(response.status_code, response.headers, body)
+                raise RegistryTimeout(f"{endpoint.url}: no answer within {timeout:.1f} s", outcome="unknown") from error
+        return Response(response.status_code, response.headers, body)
 
     @contextlib.asynccontextmanager
     async def stream(
-        self, endpoint: Endpoint, ask: Ask, patience: float, silence: float
-    ) -> AsyncIterator[tuple[Reply, AsyncIterator[bytes]]]:
+        self, endpoint: Endpoint, request: Request, timeout: float, read_timeout: float
+    ) -> AsyncIterator[tuple[Response, AsyncIterator[bytes]]]:
         """Provide the head of an answer, and its lines as they come, none longer than 16 MiB.
 
-        The head must come within `patience`; between two bytes may lie at most `silence`. An answer that is no 200
+        The head must come within `timeout`; between two bytes may lie at most `read_timeout`. An answer that is no 200
         is read as a whole.
         """
-        with _translated(endpoint):
+        with _translate_errors(endpoint):
             async with contextlib.AsyncExitStack() as opened:
-                async with self._within(patience):
-                    response = await opened.enter_async_context(self._opened(endpoint, ask, silence))
-                    body = b"" if response.status_code == 200 else await _whole(response)  # noqa: PLR2004
-                yield Reply(response.status_code, response.headers, body), _lines(response)
+                async with self._deadline(timeout):
+                    response = await opened.enter_async_context(self._open_stream(endpoint, request, read_timeout))
+                    body = b"" if response.status_code == 200 else await _read_body(response)  # noqa: PLR2004
+                yield Response(response.status_code, response.headers, body), _iter_lines(response)
 
     async def close(self) -> None:
         """Close all connections. Requests after it, and those that still wait for their answer, raise ClientClosed."""
@@ -106,66 +105,68 @@ class Wire:
         if client is None or self._loop is not asyncio.get_running_loop():
             return
         # The library forgets a connection that is being made when it is closed, and then nobody closes that.
-        for scope in self._under_way:
+        for scope in self._in_flight:
             if not scope.expired():
                 scope.reschedule(0.0)
-        if self._under_way:
-            await asyncio.wait(self._under_way.values())
+        if self._in_flight:
+            await asyncio.wait(self._in_flight.values())
         await client.aclose()
 
     @contextlib.asynccontextmanager
-    async def _within(self, patience: float) -> AsyncIterator[None]:
+    async def _deadline(self, timeout: float) -> AsyncIterator[None]:
         """Bound the time until an answer is there, and end the wait for it when the client is closed."""
         over = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(patience) as scope:
-                self._under_way[scope] = over
+            async with asyncio.timeout(timeout) as scope:
+                self._in_flight[scope] = over
                 yield
         except TimeoutError:
             if self._closed:
-                raise _was_closed() from None
+                raise _closed_error() from None
             raise
         finally:
-            self._under_way.pop(scope)
+            self._in_flight.pop(scope)
             over.set_result(None)
 
-    def _opened(self, endpoint: Endpoint, ask: Ask, silence: float) -> Any:
+    def _open_stream(self, endpoint: Endpoint, request: Request, read_timeout: float) -> Any:
         """Send a request; provide the response, its body unread."""
-        client = self._for_this_loop()
-        headers, extensions = dict(ask.headers), dict[str, Any]()
-        if endpoint.name is not None:
-            headers["host"] = endpoint.name
-            extensions["sni_hostname"] = endpoint.name.rpartition(":")[0] or endpoint.name
-        if ask.body is not None:
+        client = self._client_for_loop()
+        headers, extensions = dict(request.headers), dict[str, Any]()
+        if endpoint.host_header is not None:
+            headers["host"] = endpoint.host_header
+            extensions["sni_hostname"] = endpoint.host_header.rpartition(":")[0] or endpoint.host_header
+        if request.body is not None:
             headers["content-type"] = "application/json"
         return client.stream(
-            ask.method,
-            f"{endpoint.url}{ask.path}",
-            params=ask.query or None,
-            content=ask.body,
+            request.method,
+            f"{endpoint.url}{request.path}",
+            params=request.query or None,
+            content=request.body,
             headers=headers,
             extensions=extensions,
-            timeout=_http().Timeout(silence, connect=_CONNECT, pool=_CONNECT),
+            timeout=_httpx().Timeout(read_timeout, connect=_CONNECT_TIMEOUT_S, pool=_CONNECT_TIMEOUT_S),
         )
 
-    def _for_this_loop(self) -> "httpx2.AsyncClient":
+    def _client_for_loop(self) -> "httpx2.AsyncClient":
         """Return the client of the running loop: connections do not outlive the loop they were made on."""
         if self._closed:
-            raise _was_closed()
+            raise _closed_error()
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
-            http = _http()
-            limits = http.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=_IDLE)
+            http = _httpx()
+            limits = http.Limits(
+                max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE_EXPIRY_S
+            )
             self._client = http.AsyncClient(headers=self._headers, limits=limits)
             self._loop = loop
         return self._client
 
 
-def _was_closed() -> ClientClosed:
+def _closed_error() -> ClientClosed:
     return ClientClosed("This client was closed; make another one")
 
 
-def _http() -> Any:
+def _httpx() -> Any:
     try:
         import httpx2  # noqa: PLC0415 - importing the client must stay cheap
     except ImportError as error:
@@ -174,9 +175,9 @@ def _http() -> Any:
 
 
 @contextlib.contextmanager
-def _translated(endpoint: Endpoint) -> Iterator[None]:
+def _translate_errors(endpoint: Endpoint) -> Iterator[None]:
     """Turn the HTTP library's exceptions into ours, saying whether the request may have been carried out."""
-    http = _http()
+    http = _httpx()
     not_sent = (http.ConnectError, http.ConnectTimeout, http.PoolTimeout, http.ProxyError, http.UnsupportedProtocol)
     try:
         yield
@@ -186,26 +187,28 @@ def _translated(endpoint: Endpoint) -> Iterator[None]:
         if isinstance(error, http.TimeoutException):
             raise RegistryTimeout(f"{endpoint.url}: no answer in time ({said})", outcome=outcome) from error
         if isinstance(error, http.DecodingError):
-            raise UnreadableAnswer(f"{endpoint.url}: {said}", outcome=outcome) from error
+            raise InvalidResponse(f"{endpoint.url}: {said}", outcome=outcome) from error
         raise RegistryUnavailable(f"{endpoint.url}: {said}", outcome=outcome) from error
 
 
-async def _whole(response: "httpx2.Response") -> bytes:
+async def _read_body(response: "httpx2.Response") -> bytes:
     parts, size = [], 0
     async for part in response.aiter_bytes():
         parts.append(part)
         size += len(part)
-        if size > _LARGEST:
-            raise UnreadableAnswer(f"{response.url}: the answer is longer than {_LARGEST >> 20} MiB", outcome="unknown")
+        if size > _MAX_BODY_BYTES:
+            raise InvalidResponse(
+                f"{response.url}: the answer is longer than {_MAX_BODY_BYTES >> 20} MiB", outcome="unknown"
+            )
     return b"".join(parts)
 
 
-async def _lines(response: "httpx2.Response") -> AsyncIterator[bytes]:
+async def _iter_lines(response: "httpx2.Response") -> AsyncIterator[bytes]:
     """Give the lines of a body as they come, each without its end; what is cut off at the end is no line."""
     rest = b""
     async for part in response.aiter_bytes():
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             yield line
-        if len(rest) > _LONGEST_LINE:
-            raise UnreadableAnswer(f"{response.url}: a line is longer than {_LONGEST_LINE >> 20} MiB")
+        if len(rest) > _MAX_LINE_BYTES:
+            raise InvalidResponse(f"{response.url}: a line is longer than {_MAX_LINE_BYTES >> 20} MiB")

@@ -11,12 +11,12 @@ from typing import Any
 
 from mcp_mesh_client.errors import InvalidData, SecurityValidationError
 
-MOST_REGISTRATIONS = 200
-MOST_HEARTBEATS = 1000
+MAX_REGISTRATIONS_PER_CALL = 200
+MAX_HEARTBEATS_PER_CALL = 1000
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,253}")
-_HALF = re.compile("[\ud800-\udfff]")
-_DEEPEST = 64
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_JSON_DEPTH = 64
 
 
 def check_id(agent_id: object, field: str = "agent_id") -> str:
@@ -30,20 +30,24 @@ def check_ids(agent_ids: Sequence[str]) -> list[str]:
     """Return the ids of many agents."""
     if isinstance(agent_ids, str):
         raise InvalidData("agent_ids", "agent_ids: expected a list of ids, not one string")
-    if len(agent_ids) > MOST_HEARTBEATS:
-        raise InvalidData("agent_ids", f"agent_ids: at most {MOST_HEARTBEATS} go into one call, not {len(agent_ids)}")
+    if len(agent_ids) > MAX_HEARTBEATS_PER_CALL:
+        raise InvalidData(
+            "agent_ids", f"agent_ids: at most {MAX_HEARTBEATS_PER_CALL} go into one call, not {len(agent_ids)}"
+        )
     return [check_id(agent_id, f"agent_ids[{at}]") for at, agent_id in enumerate(agent_ids)]
 
 
-def check_registrations(agents: Sequence[Mapping[str, Any]], contexts: Mapping[str, Collection[str]]) -> None:
+def check_registrations(agents: Sequence[Mapping[str, Any]], security_contexts: Mapping[str, Collection[str]]) -> None:
     """Look at many registrations."""
-    if isinstance(agents, str | Mapping) or len(agents) > MOST_REGISTRATIONS:
-        raise InvalidData("agents", f"agents: expected a list of at most {MOST_REGISTRATIONS} registrations")
+    if isinstance(agents, str | Mapping) or len(agents) > MAX_REGISTRATIONS_PER_CALL:
+        raise InvalidData("agents", f"agents: expected a list of at most {MAX_REGISTRATIONS_PER_CALL} registrations")
     for at, agent in enumerate(agents):
-        check_registration(agent, contexts, f"agents[{at}].")
+        check_registration(agent, security_contexts, f"agents[{at}].")
 
 
-def check_registration(data: Mapping[str, Any], contexts: Mapping[str, Collection[str]], path: str = "") -> None:
+def check_registration(
+    data: Mapping[str, Any], security_contexts: Mapping[str, Collection[str]], path: str = ""
+) -> None:
     """Look at one registration; `path` stands before the names of its fields.
 
     Raises InvalidData naming the first field that is wrong, SecurityValidationError for its security context.
@@ -52,22 +56,22 @@ def check_registration(data: Mapping[str, Any], contexts: Mapping[str, Collectio
         raise InvalidData(path.rstrip(".") or "registration_data", f"{path}registration_data: expected a dict")
     ids = [name for name in ("id", "agent_id") if data.get(name) is not None]
     if not ids:
-        raise _missing(f"{path}id")
+        raise _missing_field(f"{path}id")
     for name in ids:
         check_id(data[name], f"{path}{name}")
     _check_endpoint(data, path)
     names = _capability_names(data, path)
     check_json(data, path)
-    _check_context(data, names, contexts, path)
+    _check_security_context(data, names, security_contexts, path)
 
 
 def check_json(document: Mapping[str, Any], path: str = "") -> None:
     """Raise InvalidData for what JSON cannot hold, by its path."""
     for name, value in document.items():
-        _check_value(value, f"{path}{name}", _DEEPEST)
+        _check_value(value, f"{path}{name}", _MAX_JSON_DEPTH)
 
 
-def body_bytes(document: object) -> bytes:
+def encode_json(document: object) -> bytes:
     """Return checked data as JSON."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict).encode()
 
@@ -82,7 +86,7 @@ def _check_endpoint(data: Mapping[str, Any], path: str) -> None:
     if endpoint is None:
         if "http_host" in data:
             return
-        raise _missing(field)
+        raise _missing_field(field)
     if not isinstance(endpoint, str) or not endpoint:
         raise InvalidData(field, f"{field}: expected a URL, not {endpoint!r:.100}")
 
@@ -96,24 +100,24 @@ def _capability_names(data: Mapping[str, Any], path: str) -> set[str]:
     return names
 
 
-def _names(listed: object, field: str, key: str) -> set[str]:
-    if listed is None:
+def _names(items: object, field: str, key: str) -> set[str]:
+    if items is None:
         return set()
-    if isinstance(listed, str | Mapping) or not isinstance(listed, Sequence):
+    if isinstance(items, str | Mapping) or not isinstance(items, Sequence):
         raise InvalidData(field, f"{field}: expected a list")
     names = set()
-    for at, each in enumerate(listed):
+    for at, each in enumerate(items):
         name = each.get(key) if isinstance(each, Mapping) else each
         if key == "capability" and name is None:
             continue
         if not isinstance(name, str) or not (name or key == "capability"):
-            raise _missing(f"{field}[{at}].{key}")
+            raise _missing_field(f"{field}[{at}].{key}")
         names.add(name)
     return names
 
 
-def _check_context(
-    data: Mapping[str, Any], names: set[str], contexts: Mapping[str, Collection[str]], path: str
+def _check_security_context(
+    data: Mapping[str, Any], names: set[str], security_contexts: Mapping[str, Collection[str]], path: str
 ) -> None:
     """Look at what a known context requires; another one may be known to the registry."""
     context = data.get("security_context")
@@ -122,7 +126,7 @@ def _check_context(
     field = f"{path}security_context"
     if not isinstance(context, str) or not context:
         raise SecurityValidationError(field, f"{field}: expected the name of a context, not {context!r:.100}")
-    missing = sorted(set(contexts.get(context, ())) - names)
+    missing = sorted(set(security_contexts.get(context, ())) - names)
     if missing:
         raise SecurityValidationError(
             f"{path}capabilities",
@@ -130,10 +134,10 @@ def _check_context(
         )
 
 
-def _check_value(value: object, field: str, deep: int) -> None:
+def _check_value(value: object, field: str, depth_left: int) -> None:
     if isinstance(value, Mapping | list | tuple):
-        if deep == 0:
-            raise InvalidData(field, f"{field}: nested deeper than {_DEEPEST}")
+        if depth_left == 0:
+            raise InvalidData(field, f"{field}: nested deeper than {_MAX_JSON_DEPTH}")
         if isinstance(value, Mapping):
             inner = [(f"{field}.{key}", each) for key, each in value.items()]
             odd = next((key for key in value if not isinstance(key, str)), None)
@@ -142,19 +146,19 @@ def _check_value(value: object, field: str, deep: int) -> None:
         else:
             inner = [(f"{field}[{at}]", each) for at, each in enumerate(value)]
         for name, each in inner:
-            _check_value(each, name, deep - 1)
+            _check_value(each, name, depth_left - 1)
     else:
-        _check_plain(value, field)
+        _check_scalar(value, field)
 
 
-def _check_plain(value: object, field: str) -> None:
+def _check_scalar(value: object, field: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidData(field, f"{field}: JSON has no {value}")
-    if isinstance(value, str) and not value.isascii() and _HALF.search(value):
+    if isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
         raise InvalidData(field, f"{field}: half of a surrogate pair is no text")
     if not isinstance(value, str | int | float | None):
         raise InvalidData(field, f"{field}: a {type(value).__name__} cannot be sent as JSON")
 
 
-def _missing(field: str) -> InvalidData:
+def _missing_field(field: str) -> InvalidData:
     return InvalidData(field, f"Missing required field: {field}")

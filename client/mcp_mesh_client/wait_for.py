@@ -5,58 +5,62 @@ import time
 from typing import NoReturn
 
 from mcp_mesh_client.backoff import Backoff
-from mcp_mesh_client.errors import NobodyProvides, Refused, RegistryTimeout, RegistryUnavailable
-from mcp_mesh_client.filters import Pairs, query_pairs
-from mcp_mesh_client.retry import FIRST_PAUSE, answer_of
-from mcp_mesh_client.session import Calls
-from mcp_mesh_client.transport import Ask
+from mcp_mesh_client.errors import CapabilityTimeout, RegistryTimeout, RegistryUnavailable, RequestRejected
+from mcp_mesh_client.filters import QueryPairs, query_pairs
+from mcp_mesh_client.retry import FIRST_PAUSE_S, parse_response
+from mcp_mesh_client.session import ClientSession
+from mcp_mesh_client.transport import Request
 from mcp_mesh_client.types.agents import Agent
 
-_ALIVE = frozenset({"healthy", "degraded"})
+_LIVE_STATUSES = frozenset({"healthy", "degraded"})
 # Seconds: one long poll, by how much the registry may draw it out, and the longest pause after a failure.
-_POLL, SPREAD, _SOON = 30.0, 17 / 16, 2.0
+_LONG_POLL_S, MAX_WAIT_FACTOR, _MAX_PAUSE_S = 30.0, 17 / 16, 2.0
 
 
-class Waiting:
+class CapabilityWaiter:
     """Waits for living agents that match `filters`, among which is the `capability`."""
 
-    def __init__(self, calls: Calls, capability: str, filters: Pairs) -> None:
-        self._calls = calls
+    def __init__(self, session: ClientSession, capability: str, filters: QueryPairs) -> None:
+        self._session = session
         self._capability = capability
         self._filters = filters
-        self._backoff = Backoff(FIRST_PAUSE, min(_SOON, calls.conduct.longest_backoff))
-        self._version: Pairs = ()
-        self._trouble: Exception | None = None
+        self._backoff = Backoff(FIRST_PAUSE_S, min(_MAX_PAUSE_S, session.config.max_backoff))
+        self._version: QueryPairs = ()
+        self._last_error: Exception | None = None
 
-    async def until(self, timeout: float) -> list[Agent]:
+    async def wait(self, timeout: float) -> list[Agent]:
         """Return the agents once there is one. Raises NobodyProvides after `timeout` seconds, and Refused."""
         end = time.monotonic() + timeout
         try:
             async with asyncio.timeout(timeout):
-                while not (found := await self._look(min(_POLL, max(0.1, end - time.monotonic())))):
+                while not (found := await self._poll(min(_LONG_POLL_S, max(0.1, end - time.monotonic())))):
                     pass
                 return found
         except TimeoutError:
-            self._give_up(timeout)
+            self._raise_timeout(timeout)
 
-    async def _look(self, longest: float) -> list[Agent]:
+    async def _poll(self, wait_s: float) -> list[Agent]:
         """Return who is there now; where nobody was before, wait for a change."""
-        query = (*self._filters, *self._version, *query_pairs({"wait": longest}))
+        query = (*self._filters, *self._version, *query_pairs({"wait": wait_s}))
         try:
-            answer = answer_of(await self._calls.reply(Ask("GET", "/agents", query, longer=SPREAD * longest), tries=1))
+            answer = parse_response(
+                await self._session.send_raw(
+                    Request("GET", "/agents", query, extra_timeout=MAX_WAIT_FACTOR * wait_s), max_rounds=1
+                )
+            )
         except (RegistryUnavailable, RegistryTimeout) as failure:
-            self._trouble = failure
-            await asyncio.sleep(self._backoff.pause())
+            self._last_error = failure
+            await asyncio.sleep(self._backoff.next_pause())
             return []
-        self._trouble = None
+        self._last_error = None
         self._backoff.reset()
         if "error" in answer:
-            raise Refused(str(answer["message"]), answer)
+            raise RequestRejected(str(answer["message"]), answer)
         self._version = (("resource_version", answer["resource_version"]),)
-        return [agent for agent in answer["agents"] if agent["status"] in _ALIVE]
+        return [agent for agent in answer["agents"] if agent["status"] in _LIVE_STATUSES]
 
-    def _give_up(self, timeout: float) -> NoReturn:
+    def _raise_timeout(self, timeout: float) -> NoReturn:
         problem = f"No living agent provides {self._capability!r} after {timeout:g} s"
-        raise NobodyProvides(
-            problem if self._trouble is None else f"{problem}; the registry: {self._trouble}"
-        ) from self._trouble
+        raise CapabilityTimeout(
+            problem if self._last_error is None else f"{problem}; the registry: {self._last_error}"
+        ) from self._last_error

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from mcp_mesh_client.types.agents import Event
-from mcp_mesh_client.watch_stream import Following
+from mcp_mesh_client.types.agents import WatchEvent
+from mcp_mesh_client.watch_stream import WatchStream
 
 # How many events wait for who iterates; beyond that the registry's stream waits, too.
-_MOST = 1000
+_MAX_BUFFERED_EVENTS = 1000
 
 
 class Watch:
@@ -22,19 +22,19 @@ class Watch:
     event loses none. `resource_version` is that of the last event given, or of what was quietly passed since.
     """
 
-    def __init__(self, following: Following, *, bookmarks: bool) -> None:
+    def __init__(self, stream: WatchStream, *, bookmarks: bool) -> None:
         self.resource_version: str | None = None
-        self._following = following
+        self._stream = stream
         self._bookmarks = bookmarks
-        self._events: deque[Event] = deque()
-        self._stands = False
+        self._events: deque[WatchEvent] = deque()
+        self._established = False
         self._task: asyncio.Task[None] | None = None
-        self._moved = asyncio.Event()
+        self._changed = asyncio.Event()
         self._closed = False
 
     async def __aenter__(self) -> Self:
         """Wait until the watch stands: it shows every change from here on. Raises Refused."""
-        await self._until(lambda: self._stands)
+        await self._wait_until(lambda: self._established)
         return self
 
     async def __aexit__(
@@ -45,15 +45,15 @@ class Watch:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> WatchEvent:
         """Wait for the next event. Raises Refused where the registry does not want the watch."""
         while True:
-            await self._until(lambda: bool(self._events))
+            await self._wait_until(lambda: bool(self._events))
             if self._closed:
                 raise StopAsyncIteration
             event = self._events.popleft()
             self.resource_version = event["resource_version"]
-            self._moved.set()
+            self._changed.set()
             if self._bookmarks or event["type"] != "BOOKMARK":
                 return event
 
@@ -61,33 +61,33 @@ class Watch:
         """End the watch; who waits for an event is told that there are no more."""
         self._closed = True
         self._events.clear()
-        self._moved.set()
+        self._changed.set()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
 
-    async def _until(self, reached: Callable[[], bool]) -> None:
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so, or the watch is closed. Raises what ended it."""
-        while not self._closed and not reached():
+        while not self._closed and not condition():
             if self._task is None:
-                self._task = asyncio.create_task(self._pump(), name="registry watch")
+                self._task = asyncio.create_task(self._read_stream(), name="registry watch")
             if self._task.done():
                 self._closed = True
                 self._task.result()
-            self._moved.clear()
-            await self._moved.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
-    async def _pump(self) -> None:
+    async def _read_stream(self) -> None:
         """Take events as they come, as long as there is room for them."""
         try:
-            async with contextlib.aclosing(self._following.batches()) as batches:
+            async with contextlib.aclosing(self._stream.batches()) as batches:
                 async for batch in batches:
                     self._events.extend(batch)
-                    self._stands = True
-                    self._moved.set()
-                    while len(self._events) > _MOST:
-                        self._moved.clear()
-                        await self._moved.wait()
+                    self._established = True
+                    self._changed.set()
+                    while len(self._events) > _MAX_BUFFERED_EVENTS:
+                        self._changed.clear()
+                        await self._changed.wait()
         finally:
-            self._moved.set()
+            self._changed.set()

@@ -8,141 +8,149 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from mcp_mesh_client.backoff import Backoff
-from mcp_mesh_client.config import Conduct
+from mcp_mesh_client.config import ClientConfig
 from mcp_mesh_client.endpoints import Endpoint, Endpoints
-from mcp_mesh_client.errors import Refused, RegistryTimeout, RegistryUnavailable, UnreadableAnswer, WatchExpired
-from mcp_mesh_client.filters import Pairs
-from mcp_mesh_client.relist import Mirror
-from mcp_mesh_client.retry import AWAY, FIRST_PAUSE, Caller, Failure, answer_of, away
-from mcp_mesh_client.transport import Ask, Wire
-from mcp_mesh_client.types.agents import Event
+from mcp_mesh_client.errors import InvalidResponse, RegistryTimeout, RegistryUnavailable, RequestRejected, WatchExpired
+from mcp_mesh_client.filters import QueryPairs
+from mcp_mesh_client.relist import WatchedAgents
+from mcp_mesh_client.retry import (
+    FIRST_PAUSE_S,
+    UNAVAILABLE_STATUSES,
+    Failure,
+    RetryingCaller,
+    parse_response,
+    unavailable_error,
+)
+from mcp_mesh_client.transport import HttpTransport, Request
+from mcp_mesh_client.types.agents import WatchEvent
 
-_OK, _GONE, _CLIENTS_FAULT, _SERVERS_FAULT = 200, 410, 400, 500
+_OK, _GONE, _MIN_CLIENT_ERROR, _MIN_SERVER_ERROR = 200, 410, 400, 500
 # Seconds. A watch looks for the registry more often than a failed call would: somebody waits for it.
-_LONGEST_PAUSE = 30.0
+_MAX_PAUSE_S = 30.0
 # A stream that ends sooner is trouble, for the registry lets one live for minutes.
-_TOO_SHORT = 1.0
+_MIN_STREAM_S = 1.0
 
 
-class Following:
+class WatchStream:
     """Follows the changes of what matches `filters`, over any number of connections, in order, none lost or twice.
 
-    Without a `since` it learns the state first, as ADDED where it is `told`, and mirrors it: where the registry no
+    Without a `from_version` it learns the state first, as ADDED where it is `send_initial`, and mirrors it: where the
+    registry no
     longer knows what came after the last version, the difference to the state then is given instead. From a version
     given by the caller there is nothing to compare with, so that raises WatchExpired.
     """
 
     def __init__(
         self,
-        conduct: Conduct,
+        config: ClientConfig,
         endpoints: Endpoints,
-        wire: Wire,
-        caller: Caller,
-        filters: Pairs,
-        since: str | None,
+        transport: HttpTransport,
+        caller: RetryingCaller,
+        filters: QueryPairs,
+        from_version: str | None,
         *,
-        told: bool,
+        send_initial: bool,
     ) -> None:
-        self._conduct = conduct
+        self._config = config
         self._endpoints = endpoints
-        self._wire = wire
+        self._transport = transport
         self._caller = caller
         self._filters = filters
-        self._version = since
-        self._mirror = Mirror() if since is None else None
-        self._untold = not told
+        self._resume_version = from_version
+        self._watched = WatchedAgents() if from_version is None else None
+        self._skip_initial = not send_initial
 
-    async def batches(self) -> AsyncGenerator[list[Event], None]:
+    async def batches(self) -> AsyncGenerator[list[WatchEvent], None]:
         """Give what happens, for ever; an empty batch at first says that the watch stands.
 
         Raises Refused where the registry does not want the watch, WatchExpired as said above.
         """
-        backoff = Backoff(FIRST_PAUSE, min(_LONGEST_PAUSE, self._conduct.longest_backoff))
+        backoff = Backoff(FIRST_PAUSE_S, min(_MAX_PAUSE_S, self._config.max_backoff))
         failures = 0
         while True:
-            order = await self._endpoints.order(anew=failures > 0)
+            order = await self._endpoints.order(refresh=failures > 0)
             began, wait, stood = time.monotonic(), 0.0, False
             try:
-                async with contextlib.aclosing(self._connection(order[0])) as batches:
+                async with contextlib.aclosing(self._read_stream(order[0])) as batches:
                     async for batch in batches:
                         failures, stood = 0, True
                         backoff.reset()
                         yield batch
             except WatchExpired:
-                if self._mirror is None:
+                if self._watched is None:
                     raise
-                self._version = None
+                self._resume_version = None
             except (RegistryUnavailable, RegistryTimeout) as failure:
-                self._endpoints.failed(order[0])
+                self._endpoints.demote(order[0])
                 wait = failure.retry_after or 0.0
                 if failures + 1 >= len(order):
-                    self._caller.note("offline" if failure.answer is None else "degraded", failure)
-            if stood and time.monotonic() - began >= _TOO_SHORT:
+                    self._caller.set_state("offline" if failure.response is None else "degraded", failure)
+            if stood and time.monotonic() - began >= _MIN_STREAM_S:
                 continue
             failures += 1
             if failures >= len(order):
-                await asyncio.sleep(wait + backoff.pause())
+                await asyncio.sleep(wait + backoff.next_pause())
 
-    async def _connection(self, endpoint: Endpoint) -> AsyncGenerator[list[Event], None]:
+    async def _read_stream(self, endpoint: Endpoint) -> AsyncGenerator[list[WatchEvent], None]:
         """Follow one stream to its end."""
         query = (*self._filters, ("watch", "true"))
-        learning = self._version is None
-        query += (("send_initial", "true"),) if learning else (("resource_version", str(self._version)),)
-        ask = Ask("GET", "/agents", query, headers={"accept": "application/x-ndjson"})
-        conduct = self._conduct
-        async with self._wire.stream(endpoint, ask, conduct.timeout, conduct.silence) as (reply, lines):
-            if reply.status in AWAY:
-                raise away(endpoint, reply)
+        learning = self._resume_version is None
+        query += (("send_initial", "true"),) if learning else (("resource_version", str(self._resume_version)),)
+        ask = Request("GET", "/agents", query, headers={"accept": "application/x-ndjson"})
+        conduct = self._config
+        async with self._transport.stream(endpoint, ask, conduct.timeout, conduct.watch_idle_timeout) as (reply, lines):
+            if reply.status in UNAVAILABLE_STATUSES:
+                raise unavailable_error(endpoint, reply)
             if reply.status != _OK:
-                raise _refusal(answer_of(reply), reply.status)
-            self._endpoints.answered(endpoint)
-            self._caller.note("online")
+                raise _error_from(parse_response(reply), reply.status)
+            self._endpoints.prefer(endpoint)
+            self._caller.set_state("online")
             if learning:
-                yield await self._learn(lines)
+                yield await self._read_initial_state(lines)
             else:
                 yield []
             async for line in lines:
                 if line:
-                    yield [self._take(_event(line))]
+                    yield [self._record(_parse_event(line))]
 
-    async def _learn(self, lines: AsyncIterator[bytes]) -> list[Event]:
+    async def _read_initial_state(self, lines: AsyncIterator[bytes]) -> list[WatchEvent]:
         """Read the state up to its bookmark; return what is to be told of it."""
         agents: list[dict[str, Any]] = []
         async for line in lines:
             if not line:
                 continue
-            event = _event(line)
+            event = _parse_event(line)
             if event["type"] == "BOOKMARK":
-                self._version = event["resource_version"]
-                events = [] if self._mirror is None else self._mirror.replace(agents, event)
-                untold, self._untold = self._untold, False
+                self._resume_version = event["resource_version"]
+                events = [] if self._watched is None else self._watched.relist(agents, event)
+                untold, self._skip_initial = self._skip_initial, False
                 return [event] if untold else [*events, event]
             agents.append(event["object"])
         raise RegistryUnavailable("The stream ended before it had told the state")
 
-    def _take(self, event: Event) -> Event:
-        self._version = event["resource_version"]
-        if self._mirror is not None:
-            self._mirror.apply(event)
+    def _record(self, event: WatchEvent) -> WatchEvent:
+        self._resume_version = event["resource_version"]
+        if self._watched is not None:
+            self._watched.apply(event)
         return event
 
 
-def _event(line: bytes) -> Event:
+def _parse_event(line: bytes) -> WatchEvent:
     """Read a line. Raises what an ERROR says."""
     try:
-        event: Event = json.loads(line)
+        event: WatchEvent = json.loads(line)
         kind: str = event["type"]
     except (ValueError, KeyError, TypeError):
-        raise UnreadableAnswer(f"This is no event of a registry: {line[:100]!r}") from None
+        raise InvalidResponse(f"This is no event of a registry: {line[:100]!r}") from None
     if kind == "ERROR":
-        raise _refusal(event["object"], event["object"].get("code", _GONE))
+        raise _error_from(event["object"], event["object"].get("code", _GONE))
     return event
 
 
-def _refusal(answer: dict[str, Any], status: int) -> Refused | Failure:
-    message = str(answer.get("message", status))
+def _error_from(response: dict[str, Any], status: int) -> RequestRejected | Failure:
+    message = str(response.get("message", status))
     if status == _GONE:
-        return WatchExpired(message, answer)
-    if _CLIENTS_FAULT <= status < _SERVERS_FAULT:
-        return Refused(message, answer)
-    return RegistryUnavailable(message, answer=answer)
+        return WatchExpired(message, response)
+    if _MIN_CLIENT_ERROR <= status < _MIN_SERVER_ERROR:
+        return RequestRejected(message, response)
+    return RegistryUnavailable(message, response=response)

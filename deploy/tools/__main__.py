@@ -9,14 +9,14 @@ import sys
 
 import aiohttp
 
-from deploy.tools.compose_stack import Stack, StackFailed, why_not
+from deploy.tools.compose_stack import Stack, StackFailed, docker_unavailable_reason
 from deploy.tools.report import Report
-from deploy.tools.scenario import Course
+from deploy.tools.scenario import ComposeScenario
 
 
 async def main() -> int:
     """Run the whole course; whatever happens, nothing of it stays."""
-    reason = await why_not()
+    reason = await docker_unavailable_reason()
     if reason is not None:
         print(f"compose-test needs Docker with Compose: {reason}", file=sys.stderr)
         return 2
@@ -26,7 +26,7 @@ async def main() -> int:
     stack = Stack()
     report = Report()
     try:
-        await Course(stack, report).run()
+        await ComposeScenario(stack, report).run()
     except asyncio.CancelledError:
         print("\nTold to stop.", file=sys.stderr)
         return 1
@@ -37,7 +37,7 @@ async def main() -> int:
     finally:
         with report.row("down: containers, networks and volume are gone") as row:
             left = await stack.down()
-            row.came = f"left behind: {' '.join(left)}" if left else "nothing left"
+            row.result = f"left behind: {' '.join(left)}" if left else "nothing left"
     print("\nAll went well.")
     return int(bool(left))
 

@@ -16,15 +16,15 @@ import orjson
 ROOT = Path(__file__).resolve().parents[2]
 PORT = "8080"
 VENV = "/opt/venv"
-_LOOK_EVERY = 0.1
+_POLL_INTERVAL_S = 0.1
 T = TypeVar("T")
 # Runs in a replica's container: asks that very replica, past the balancer.
-_ASK = (
+_GET_PROGRAM = (
     "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1]), timeout=10); "
     "c.request('GET', sys.argv[2]); r = c.getresponse(); print(r.status, r.read().decode())"
 )
 # Runs where all processes are seen: waits for the word, then ends one. After `docker kill` none would come back.
-_KILL = (
+_KILL_PROGRAM = (
     "import os, sys; print('ready', flush=True); sys.stdin.readline() and os.kill(int(sys.argv[1]), 9); print('done')"
 )
 
@@ -33,14 +33,14 @@ class StackFailed(Exception):
     """Docker refused, or something did not come true in time; the message says which."""
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """What one replica itself answered."""
 
     status: int
     body: str
 
     @property
-    def ids(self) -> list[str]:
+    def agent_ids(self) -> list[str]:
         """The ids in a list of agents."""
         return [agent["id"] for agent in orjson.loads(self.body)["agents"]]
 
@@ -52,12 +52,12 @@ class Container:
     name: str
     id: str
 
-    async def ask(self, path: str) -> Answer:
+    async def get(self, path: str) -> Response:
         """GET a path of the replica that runs in it."""
-        status, _, body = (await docker("exec", self.id, "python", "-c", _ASK, PORT, path)).partition(" ")
-        return Answer(int(status), body)
+        status, _, body = (await docker("exec", self.id, "python", "-c", _GET_PROGRAM, PORT, path)).partition(" ")
+        return Response(int(status), body)
 
-    async def state(self, template: str) -> str:
+    async def inspect(self, template: str) -> str:
         """Return what `docker inspect` says in Go's template language."""
         return (await docker("inspect", "--format", template, self.id)).strip()
 
@@ -98,7 +98,7 @@ class Stack:
         )
         return [Container(*line.split()) for line in sorted(listed.splitlines())]
 
-    async def ready(self, count: int, *, within: float = 60) -> list[Container]:
+    async def wait_until_ready(self, count: int, *, timeout: float = 60) -> list[Container]:
         """Wait until exactly so many replicas run and each is ready; return them."""
 
         async def are_ready() -> list[Container]:
@@ -106,31 +106,31 @@ class Stack:
             if len(found) != count:
                 return []
             with contextlib.suppress(StackFailed):  # one that has only just started cannot be asked yet
-                if {(await replica.ask("/ready")).status for replica in found} == {200}:
+                if {(await replica.get("/ready")).status for replica in found} == {200}:
                     return found
             return []
 
-        return await eventually(are_ready, f"{count} replicas are ready", within)
+        return await wait_until(are_ready, f"{count} replicas are ready", timeout)
 
     @contextlib.asynccontextmanager
-    async def killer(self, victim: Container) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    async def prepared_kill(self, victim: Container) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         """Provide what ends a container's process as `kill -9` does, at once when it is called."""
-        pid = await victim.state("{{.State.Pid}}")
-        image = await victim.state("{{.Image}}")
+        pid = await victim.inspect("{{.State.Pid}}")
+        image = await victim.inspect("{{.Image}}")
         process = await asyncio.create_subprocess_exec(
             *("docker", "run", "--rm", "--interactive", "--pid", "host", "--user", "0", "--network", "none"),
-            *("--entrypoint", "python", image, "-c", _KILL, pid),
+            *("--entrypoint", "python", image, "-c", _KILL_PROGRAM, pid),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
         if process.stdin is None or process.stdout is None:
             raise StackFailed("the one who kills has no pipes")
-        await _says(process.stdout, "ready")
+        await _expect_line(process.stdout, "ready")
         told, said = process.stdin, process.stdout
 
         async def kill() -> None:
             told.write(b"now\n")
-            await _says(said, "done")
+            await _expect_line(said, "done")
 
         try:
             yield kill
@@ -147,13 +147,13 @@ class Stack:
         return " ".join(left).split()
 
 
-async def eventually(look: Callable[[], Awaitable[T]], what: str, within: float) -> T:
-    """Return what `look` returns once that is true. Raises StackFailed when it does not come true in time."""
-    deadline = time.monotonic() + within
-    while not (found := await look()):
+async def wait_until(condition: Callable[[], Awaitable[T]], description: str, timeout: float) -> T:
+    """Return what `condition` returns once that is true. Raises StackFailed when it does not come true in time."""
+    deadline = time.monotonic() + timeout
+    while not (found := await condition()):
         if time.monotonic() >= deadline:
-            raise StackFailed(f"not within {within:.0f} s: {what}")
-        await asyncio.sleep(_LOOK_EVERY)
+            raise StackFailed(f"not within {timeout:.0f} s: {description}")
+        await asyncio.sleep(_POLL_INTERVAL_S)
     return found
 
 
@@ -162,7 +162,7 @@ async def docker(*arguments: str) -> str:
     return await _run("docker", *arguments, environ=dict(os.environ))
 
 
-async def why_not() -> str | None:
+async def docker_unavailable_reason() -> str | None:
     """Say why there is nothing to run the stack with here; None when there is."""
     if shutil.which("docker") is None:
         return "docker is not on PATH"
@@ -191,7 +191,7 @@ async def _run(*command: str, environ: dict[str, str]) -> str:
     return printed.decode(errors="replace")
 
 
-async def _says(stream: asyncio.StreamReader, word: str) -> None:
+async def _expect_line(stream: asyncio.StreamReader, expected: str) -> None:
     line = (await stream.readline()).decode().strip()
-    if line != word:
-        raise StackFailed(f"the one who kills says {line!r}, not {word!r}")
+    if line != expected:
+        raise StackFailed(f"the one who kills says {line!r}, not {expected!r}")

@@ -14,116 +14,120 @@ from typing import Any, Self
 import aiohttp
 import orjson
 
-_PATIENCE = 30.0
-_SERVER_ERROR = 500
-_OK = 200
+_TIMEOUT_S = 30.0
+_HTTP_SERVER_ERROR = 500
+_HTTP_OK = 200
 # A try that failed is repeated after a random share of this, so that not all come back at once.
-_PAUSE = 0.3
+_MAX_RETRY_DELAY_S = 0.3
 # Between two calls of the background.
-_REST = 0.02
+_CALL_INTERVAL_S = 0.02
 
 
-def a_session(url: str) -> aiohttp.ClientSession:
+def open_session(url: str) -> aiohttp.ClientSession:
     """Return a session without a limit of connections: what is called at once goes out at once."""
-    timeout = aiohttp.ClientTimeout(total=_PATIENCE)
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     return aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
 
 
 @dataclass
-class Load:
+class LoadResult:
     """What came of many registrations at once: who is registered, after how long, and what went wrong on the way."""
 
-    asked: int
-    ids: list[str] = field(default_factory=list)
-    latencies: list[float] = field(default_factory=list)
-    troubles: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    requested: int
+    registered_ids: list[str] = field(default_factory=list)
+    latencies_s: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    duration_s: float = 0.0
 
-    def percentile(self, share: float) -> float:
+    def latency_percentile(self, fraction: float) -> float:
         """Return the latency, with repeated tries, that this share of the registrations did not exceed, in seconds."""
-        return sorted(self.latencies)[math.ceil(share * len(self.latencies)) - 1] if self.latencies else math.nan
+        return (
+            sorted(self.latencies_s)[math.ceil(fraction * len(self.latencies_s)) - 1] if self.latencies_s else math.nan
+        )
 
 
-async def register_at_once(
-    session: aiohttp.ClientSession, agents: Sequence[dict[str, Any]], on_answer: Callable[[int], None]
-) -> Load:
-    """Register all agents at once, each over a connection of its own; `on_answer` is told how many are done."""
-    load = Load(len(agents))
+async def register_concurrently(
+    session: aiohttp.ClientSession, agents: Sequence[dict[str, Any]], on_registered: Callable[[int], None]
+) -> LoadResult:
+    """Register all agents at once, each over a connection of its own; `on_registered` is told how many are done."""
+    load = LoadResult(len(agents))
 
     async def register(agent: dict[str, Any]) -> None:
         began = time.perf_counter()
-        while time.perf_counter() - began < _PATIENCE:
-            trouble = await _try(session, agent)
+        while time.perf_counter() - began < _TIMEOUT_S:
+            trouble = await _try_register(session, agent)
             if trouble is None:
-                load.latencies.append(time.perf_counter() - began)
-                load.ids.append(agent["id"])
-                on_answer(len(load.ids))
+                load.latencies_s.append(time.perf_counter() - began)
+                load.registered_ids.append(agent["id"])
+                on_registered(len(load.registered_ids))
                 return
-            load.troubles.append(trouble)
-            await asyncio.sleep(random.uniform(_PAUSE / 10, _PAUSE))
+            load.errors.append(trouble)
+            await asyncio.sleep(random.uniform(_MAX_RETRY_DELAY_S / 10, _MAX_RETRY_DELAY_S))
 
     began = time.perf_counter()
     await asyncio.gather(*map(register, agents))
-    load.seconds = time.perf_counter() - began
+    load.duration_s = time.perf_counter() - began
     return load
 
 
-async def _try(session: aiohttp.ClientSession, agent: dict[str, Any]) -> str | None:
+async def _try_register(session: aiohttp.ClientSession, agent: dict[str, Any]) -> str | None:
     """Register once; say what went wrong, None if nothing did."""
     try:
         async with session.post("/agents", json=agent) as answer:
             body = await answer.text()
     except (aiohttp.ClientError, TimeoutError) as error:
         return f"{type(error).__name__}: {error}"
-    return None if answer.status == _OK else f"{answer.status} {body[:200]}"
+    return None if answer.status == _HTTP_OK else f"{answer.status} {body[:200]}"
 
 
 @dataclass
-class Reads:
+class BackgroundCalls:
     """Calls that go on until there are enough: how many, the longest in seconds, how many stale, what went wrong."""
 
     count: int = 0
-    longest: float = 0.0
-    stale: int = 0
-    troubles: list[str] = field(default_factory=list)
-    enough: bool = False
+    longest_s: float = 0.0
+    stale_count: int = 0
+    errors: list[str] = field(default_factory=list)
+    stop_requested: bool = False
 
-    async def go_on(self, session: aiohttp.ClientSession, method: str, path: str, document: object) -> None:
+    async def call_until_stopped(
+        self, session: aiohttp.ClientSession, method: str, path: str, document: object
+    ) -> None:
         """Call, rest a moment, call again; nothing is tried twice."""
-        while not self.enough:
+        while not self.stop_requested:
             began = time.perf_counter()
             try:
                 async with session.request(method, path, json=document) as answer:
                     body = await answer.text()
-                if answer.status != _OK:
-                    self.troubles.append(f"{answer.status} {body[:200]}")
-                self.stale += "x-registry-stale" in answer.headers
+                if answer.status != _HTTP_OK:
+                    self.errors.append(f"{answer.status} {body[:200]}")
+                self.stale_count += "x-registry-stale" in answer.headers
             except (aiohttp.ClientError, TimeoutError) as error:
-                self.troubles.append(f"{type(error).__name__}: {error}")
+                self.errors.append(f"{type(error).__name__}: {error}")
             self.count += 1
-            self.longest = max(self.longest, time.perf_counter() - began)
-            await asyncio.sleep(_REST)
+            self.longest_s = max(self.longest_s, time.perf_counter() - began)
+            await asyncio.sleep(_CALL_INTERVAL_S)
 
 
-class Watch:
-    """A watch that is resumed wherever it ends; `seen` tells when each event came, by kind and id."""
+class ResumingWatch:
+    """A watch that is resumed wherever it ends; `event_times` tells when each event came, by kind and id."""
 
     def __init__(self, session: aiohttp.ClientSession, query: str, version: str) -> None:
         self.version = version
-        self.seen: dict[tuple[str, str], list[float]] = {}
-        self.resumed = 0
-        self.signs = [time.monotonic()]  # of life: events, bookmarks and keep-alives
+        self.event_times: dict[tuple[str, str], list[float]] = {}
+        self.resume_count = 0
+        self.received_at = [time.monotonic()]  # of life: events, bookmarks and keep-alives
         self._session = session
         self._query = query
-        self._open = asyncio.Event()
-        self._news = asyncio.Event()
+        self._opened = asyncio.Event()
+        self._event_received = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
-        opened = asyncio.create_task(self._open.wait())
-        await asyncio.wait([self._task, opened], timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        opened = asyncio.create_task(self._opened.wait())
+        await asyncio.wait([self._task, opened], timeout=_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         opened.cancel()
-        self.check()
+        self.raise_if_failed()
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -131,52 +135,52 @@ class Watch:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
-    def check(self) -> None:
+    def raise_if_failed(self) -> None:
         """Raise what ended the watch for good, if anything did."""
         if self._task.done():
             self._task.result()
 
-    async def reaches(self, events: AbstractSet[tuple[str, str]]) -> None:
+    async def wait_for_events(self, events: AbstractSet[tuple[str, str]]) -> None:
         """Wait until all these events were seen. Raises AssertionError when they are not in time."""
-        deadline = time.monotonic() + _PATIENCE
-        while missing := events - self.seen.keys():
-            self.check()
+        deadline = time.monotonic() + _TIMEOUT_S
+        while missing := events - self.event_times.keys():
+            self.raise_if_failed()
             if time.monotonic() >= deadline:
                 raise AssertionError(f"the watch has not shown {len(missing)} events, such as {min(missing)}")
-            self._news.clear()
+            self._event_received.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), 1)
+                await asyncio.wait_for(self._event_received.wait(), 1)
 
     @property
-    def longest_silence(self) -> float:
+    def longest_gap_s(self) -> float:
         """The longest time without a sign of life, in seconds."""
-        moments = [*self.signs, time.monotonic()]
+        moments = [*self.received_at, time.monotonic()]
         return max(later - sooner for sooner, later in itertools.pairwise(moments))
 
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                await self._follow()
-            self.resumed += 1
-            await asyncio.sleep(random.uniform(_PAUSE / 10, _PAUSE))
+                await self._read_stream()
+            self.resume_count += 1
+            await asyncio.sleep(random.uniform(_MAX_RETRY_DELAY_S / 10, _MAX_RETRY_DELAY_S))
 
-    async def _follow(self) -> None:
+    async def _read_stream(self) -> None:
         path = f"/agents?watch=true&resource_version={self.version}{self._query}"
         async with self._session.get(path, timeout=aiohttp.ClientTimeout(sock_connect=5)) as answer:
-            if answer.status >= _SERVER_ERROR:
+            if answer.status >= _HTTP_SERVER_ERROR:
                 return
-            if answer.status != _OK:
+            if answer.status != _HTTP_OK:
                 raise AssertionError(f"the watch was answered with {answer.status} {await answer.text()}")
-            self._open.set()
+            self._opened.set()
             async for line in answer.content:
-                self.signs.append(time.monotonic())
+                self.received_at.append(time.monotonic())
                 if line.strip():
-                    self._note(orjson.loads(line))
+                    self._record_event(orjson.loads(line))
 
-    def _note(self, event: dict[str, Any]) -> None:
+    def _record_event(self, event: dict[str, Any]) -> None:
         if event["type"] == "ERROR":
             raise AssertionError(f"the watch ended with {event['object']}")
         self.version = event["resource_version"]
         if event["type"] != "BOOKMARK":
-            self.seen.setdefault((event["type"], event["object"]["id"]), []).append(time.monotonic())
-            self._news.set()
+            self.event_times.setdefault((event["type"], event["object"]["id"]), []).append(time.monotonic())
+            self._event_received.set()

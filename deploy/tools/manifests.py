@@ -17,14 +17,14 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-DEPLOY = Path(__file__).parents[1]
-CHART = DEPLOY / "chart"
-KUBERNETES = DEPLOY / "kubernetes"
+DEPLOY_DIR = Path(__file__).parents[1]
+CHART_DIR = DEPLOY_DIR / "chart"
+KUBERNETES_DIR = DEPLOY_DIR / "kubernetes"
 NAMESPACE = "mcp-mesh"
 
-HEADER = "# Rendered from deploy/chart by `make manifests`. Change it there.\n"
+FILE_HEADER = "# Rendered from deploy/chart by `make manifests`. Change it there.\n"
 # The kinds the chart may use, by their group and version; what ends in none of these is refused by helm.
-KINDS: Mapping[str, tuple[str, ...]] = {
+KINDS_BY_GROUP_VERSION: Mapping[str, tuple[str, ...]] = {
     "v1": ("ConfigMap", "Namespace", "PersistentVolumeClaim", "Secret", "Service", "ServiceAccount"),
     "apps/v1": ("StatefulSet",),
     "autoscaling/v2": ("HorizontalPodAutoscaler",),
@@ -33,14 +33,14 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "networking.k8s.io/v1": ("NetworkPolicy",),
     "policy/v1": ("PodDisruptionBudget",),
 }
-_SOURCE = re.compile(r"^# Source: [^/]+/templates/(?P<room>\w+)/", re.MULTILINE)
+_SOURCE_COMMENT = re.compile(r"^# Source: [^/]+/templates/(?P<room>\w+)/", re.MULTILINE)
 
 
-class Refused(Exception):
+class RenderError(Exception):
     """Helm does not take the chart with these values; its words."""
 
 
-class Cluster(BaseHTTPRequestHandler):
+class FakeKubernetesApi(BaseHTTPRequestHandler):
     """An API server as far as helm asks: which kinds there are, what it looks for is not there, what comes is taken."""
 
     protocol_version = "HTTP/1.1"
@@ -50,15 +50,21 @@ class Cluster(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0].strip("/")
         group = path.removeprefix("apis/").removeprefix("api/")
         if path == "version":
-            self._answer(200, {"major": "1", "minor": "33", "gitVersion": "v1.33.0"})
+            self._send_json(200, {"major": "1", "minor": "33", "gitVersion": "v1.33.0"})
         elif path == "api":
-            self._answer(200, {"kind": "APIVersions", "versions": ["v1"]})
+            self._send_json(200, {"kind": "APIVersions", "versions": ["v1"]})
         elif path == "apis":
-            self._answer(200, {"kind": "APIGroupList", "groups": [_group(name) for name in KINDS if "/" in name]})
-        elif group in KINDS:
-            self._answer(200, {"kind": "APIResourceList", "groupVersion": group, "resources": _resources(group)})
+            self._send_json(
+                200,
+                {
+                    "kind": "APIGroupList",
+                    "groups": [_api_group(name) for name in KINDS_BY_GROUP_VERSION if "/" in name],
+                },
+            )
+        elif group in KINDS_BY_GROUP_VERSION:
+            self._send_json(200, {"kind": "APIResourceList", "groupVersion": group, "resources": _api_resources(group)})
         else:
-            self._answer(404, {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404})
+            self._send_json(404, {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404})
 
     def do_POST(self) -> None:
         """Take it."""
@@ -72,7 +78,7 @@ class Cluster(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
-    def _answer(self, status: int, body: object) -> None:
+    def _send_json(self, status: int, body: object) -> None:
         self.send(status, json.dumps(body).encode())
 
     def send(self, status: int, body: bytes, kind: str = "application/json") -> None:
@@ -84,12 +90,12 @@ class Cluster(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def _group(name: str) -> dict[str, Any]:
+def _api_group(name: str) -> dict[str, Any]:
     version = {"groupVersion": name, "version": name.partition("/")[2]}
     return {"name": name.partition("/")[0], "versions": [version], "preferredVersion": version}
 
 
-def _resources(group: str) -> list[dict[str, Any]]:
+def _api_resources(group: str) -> list[dict[str, Any]]:
     plural = {"NetworkPolicy": "networkpolicies"}
     return [
         {
@@ -98,14 +104,14 @@ def _resources(group: str) -> list[dict[str, Any]]:
             "namespaced": kind != "Namespace",
             "verbs": ["create", "get", "patch"],
         }
-        for kind in KINDS[group]
+        for kind in KINDS_BY_GROUP_VERSION[group]
     ]
 
 
 @contextlib.contextmanager
-def cluster(kind: type[Cluster] = Cluster) -> Iterator[str]:
+def fake_cluster(handler: type[FakeKubernetesApi] = FakeKubernetesApi) -> Iterator[str]:
     """Provide a kubeconfig that leads to one."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         named = {"name": "here", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
         context = {"name": "here", "context": {"cluster": "here", "user": "nobody"}}
@@ -122,17 +128,17 @@ def render(values: Mapping[str, Any]) -> dict[str, str]:
     """
     import helm_sdkpy  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: PLC0415 - only to render
 
-    with cluster() as kubeconfig, helm_sdkpy.Configuration(NAMESPACE, kubeconfig) as configuration:
-        install = helm_sdkpy.Install(configuration).run(NAMESPACE, str(CHART), dict(values), wait=False)
+    with fake_cluster() as kubeconfig, helm_sdkpy.Configuration(NAMESPACE, kubeconfig) as configuration:
+        install = helm_sdkpy.Install(configuration).run(NAMESPACE, str(CHART_DIR), dict(values), wait=False)
         try:
             release = asyncio.run(install)
         except helm_sdkpy.HelmError as error:
-            raise Refused(str(error)) from error
+            raise RenderError(str(error)) from error
     rooms: dict[str, str] = {}
     for document in release["manifest"].split("---\n")[1:]:
-        found = _SOURCE.search(document)
+        found = _SOURCE_COMMENT.search(document)
         if found is None:
-            raise Refused(f"a template lies in no folder: {document[:80]}")
+            raise RenderError(f"a template lies in no folder: {document[:80]}")
         text = document.partition("\n")[2].strip("\n")
         rooms[found["room"]] = f"{rooms.get(found['room'], '')}---\n{text}\n"
     return rooms
@@ -142,36 +148,36 @@ def lint() -> list[str]:
     """Return which files helm's own linter warns of or refuses. Raises ImportError as above."""
     import helm_sdkpy  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: PLC0415 - only to lint
 
-    with cluster() as kubeconfig, helm_sdkpy.Configuration(NAMESPACE, kubeconfig) as configuration:
-        said = asyncio.run(helm_sdkpy.Lint(configuration).run(str(CHART)))
+    with fake_cluster() as kubeconfig, helm_sdkpy.Configuration(NAMESPACE, kubeconfig) as configuration:
+        said = asyncio.run(helm_sdkpy.Lint(configuration).run(str(CHART_DIR)))
     return [message["Path"] for message in said["Messages"] if message["Severity"] > 1]
 
 
-def values_of(name: str) -> dict[str, Any]:
+def read_values(name: str) -> dict[str, Any]:
     """Return a file of values beside the chart."""
-    found: dict[str, Any] = yaml.safe_load((CHART / name).read_text(encoding="utf-8"))
+    found: dict[str, Any] = yaml.safe_load((CHART_DIR / name).read_text(encoding="utf-8"))
     return found
 
 
-def manifests() -> dict[Path, str]:
+def render_manifests() -> dict[Path, str]:
     """Return every rendered file of deploy/kubernetes, with its text."""
     everything = render({"autoscaling": {"enabled": True}, "monitoring": {"enabled": True}})
     ours = render({})
     files = {
-        KUBERNETES / "base" / "registry.yaml": ours["registry"],
-        KUBERNETES / "redis" / "redis.yaml": ours["redis"],
-        KUBERNETES / "autoscaling" / "autoscaling.yaml": everything["autoscaling"],
-        KUBERNETES / "monitoring" / "monitoring.yaml": everything["monitoring"],
-        KUBERNETES / "dev" / "registry.yaml": render(values_of("values-dev.yaml"))["registry"],
+        KUBERNETES_DIR / "base" / "registry.yaml": ours["registry"],
+        KUBERNETES_DIR / "redis" / "redis.yaml": ours["redis"],
+        KUBERNETES_DIR / "autoscaling" / "autoscaling.yaml": everything["autoscaling"],
+        KUBERNETES_DIR / "monitoring" / "monitoring.yaml": everything["monitoring"],
+        KUBERNETES_DIR / "dev" / "registry.yaml": render(read_values("values-dev.yaml"))["registry"],
     }
-    return {path: HEADER + text for path, text in files.items()}
+    return {path: FILE_HEADER + text for path, text in files.items()}
 
 
 def main() -> int:
     """Write them all; 2 where helm is not there or does not like the chart."""
     try:
-        found = manifests()
-    except (ImportError, Refused) as error:
+        found = render_manifests()
+    except (ImportError, RenderError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     for path, text in found.items():

@@ -5,36 +5,36 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-_WHAT, _CAME = 62, 58
+_STEP_WIDTH, _RESULT_WIDTH = 62, 58
 
 
 class Row:
-    """A row while it is worked on: `came` says what came of it."""
+    """A row while it is worked on: `result` says what came of it."""
 
-    came = ""
+    result = ""
 
 
 class Report:
     """Rows of what was tried, what came of it, and how long it took."""
 
     def __init__(self) -> None:
-        print(f"| {'what':{_WHAT}} | {'what came of it':{_CAME}} | seconds |")
-        print(f"| {'-' * _WHAT} | {'-' * _CAME} | ------: |", flush=True)
+        print(f"| {'what':{_STEP_WIDTH}} | {'what came of it':{_RESULT_WIDTH}} | seconds |")
+        print(f"| {'-' * _STEP_WIDTH} | {'-' * _RESULT_WIDTH} | ------: |", flush=True)
 
     @contextlib.contextmanager
-    def row(self, what: str) -> Iterator[Row]:
-        """Print a row at the end of the block: what its `came` says, or that it failed."""
+    def row(self, step: str) -> Iterator[Row]:
+        """Print a row at the end of the block: what its `result` says, or that it failed."""
         row, began = Row(), time.monotonic()
         try:
             yield row
         except asyncio.CancelledError:
-            self._print(what, "broken off", began)
+            self._print_row(step, "broken off", began)
             raise
         except BaseException:
-            self._print(what, "FAILED", began)
+            self._print_row(step, "FAILED", began)
             raise
-        self._print(what, row.came, began)
+        self._print_row(step, row.result, began)
 
     @staticmethod
-    def _print(what: str, came: str, began: float) -> None:
-        print(f"| {what:{_WHAT}} | {came:{_CAME}} | {time.monotonic() - began:7.1f} |", flush=True)
+    def _print_row(step: str, result: str, started: float) -> None:
+        print(f"| {step:{_STEP_WIDTH}} | {result:{_RESULT_WIDTH}} | {time.monotonic() - started:7.1f} |", flush=True)

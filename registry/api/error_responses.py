@@ -37,17 +37,17 @@ _STATUS: Mapping[type[RegistryError], int] = {
     NotReady: 503,
     StoreUnavailable: 503,
 }
-_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+_HTTP_ERROR_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 Headers = list[tuple[bytes, bytes]]
 
 
-def status_of(error: RegistryError) -> int:
+def http_status(error: RegistryError) -> int:
     """Return the HTTP status of an error."""
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
 
 
-def body_of(error: RegistryError) -> dict[str, Any]:
+def error_body(error: RegistryError) -> dict[str, Any]:
     """Return the JSON body of an error, without the request id."""
     body: dict[str, Any] = {"status": "error", "error": error.code, "message": str(error), "details": []}
     if isinstance(error, InvalidRequest):
@@ -64,15 +64,15 @@ def body_of(error: RegistryError) -> dict[str, Any]:
     return body
 
 
-def problem(error: Exception, request_id: str) -> tuple[int, Headers, bytes]:
+def error_response(error: Exception, request_id: str) -> tuple[int, Headers, bytes]:
     """Return status, headers and body for any exception. One that is not ours is a bug: 500, without its text."""
     headers: Headers = [(b"content-type", b"application/json")]
     if isinstance(error, RegistryError):
-        status, body = status_of(error), body_of(error)
+        status, body = http_status(error), error_body(error)
     elif isinstance(error, HTTPException):
         status = error.status_code
-        code = _HTTP_CODES.get(status, "http_error")
-        body = {"status": "error", "error": code, "message": _explain(status), "details": []}
+        code = _HTTP_ERROR_CODES.get(status, "http_error")
+        body = {"status": "error", "error": code, "message": _http_error_message(status), "details": []}
         headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
     else:
         status = 500
@@ -87,7 +87,7 @@ def problem(error: Exception, request_id: str) -> tuple[int, Headers, bytes]:
     return status, headers, content
 
 
-def _explain(status: int) -> str:
+def _http_error_message(status: int) -> str:
     if status == 404:  # noqa: PLR2004
         return "There is no such path; GET / lists the endpoints"
     if status == 405:  # noqa: PLR2004

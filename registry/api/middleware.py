@@ -9,7 +9,7 @@ import time
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.api.error_responses import problem
+from registry.api.error_responses import error_response
 from registry.config.settings import Secret
 from registry.errors import NotReady, RegistryError, Unauthorized
 from registry.telemetry.logs import get_logger
@@ -17,25 +17,25 @@ from registry.telemetry.metrics import Metrics
 
 log = get_logger(__name__)
 
-_TWIN = "/api/v1"
-_OPEN = frozenset({"/", "/health", "/ready"})
-_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
-_LONGEST_ID = 128
+_VERSION_PREFIX = "/api/v1"
+_PUBLIC_PATHS = frozenset({"/", "/health", "/ready"})
+_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
+_MAX_REQUEST_ID_BYTES = 128
 
 
-class Gate:
+class RegistryMiddleware:
     """Pure ASGI around the routes.
 
     With a token every path but `/`, `/health` and `/ready` wants `Authorization: Bearer`. This is the one place that
     decides who may do what.
     """
 
-    def __init__(self, routes: ASGIApp, metrics: Metrics, token: Secret | None) -> None:
-        self._routes = routes
+    def __init__(self, app: ASGIApp, metrics: Metrics, token: Secret | None) -> None:
+        self._app = app
         self._metrics = metrics
         self._token = None if token is None else token.reveal().encode()
-        self._prefix = secrets.token_hex(4)
-        self._numbers = itertools.count(1)
+        self._request_id_prefix = secrets.token_hex(4)
+        self._request_numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -43,8 +43,10 @@ class Gate:
             raise RuntimeError(f"The registry speaks HTTP only, not {scope['type']}")
         began = time.perf_counter()
         path: str = scope["path"]
-        if path.startswith(_TWIN) and (len(path) == len(_TWIN) or path[len(_TWIN)] == "/"):
-            path = scope["path"] = path[len(_TWIN) :] or "/"
+        if path.startswith(_VERSION_PREFIX) and (
+            len(path) == len(_VERSION_PREFIX) or path[len(_VERSION_PREFIX)] == "/"
+        ):
+            path = scope["path"] = path[len(_VERSION_PREFIX) :] or "/"
         # With an app in the scope the router raises what it refuses, so that it is answered like everything else.
         scope["app"] = self
         request_id = scope["request_id"] = self._request_id(scope)
@@ -60,26 +62,26 @@ class Gate:
             await send(message)
 
         try:
-            self._admit(scope, path)
-            await self._routes(scope, receive, answer)
+            self._authenticate(scope, path)
+            await self._app(scope, receive, answer)
         except asyncio.CancelledError:
             # The server ends what takes too long while it goes down; who still waits is told to go elsewhere.
             if status:
                 raise
-            await _tell(NotReady("This replica is going down; try another one"), request_id, answer)
+            await _send_error(NotReady("This replica is going down; try another one"), request_id, answer)
         except Exception as error:
-            self._note(error, scope, request_id)
+            self._log_unexpected(error, scope, request_id)
             if status:
                 raise
-            await _tell(error, request_id, answer)
+            await _send_error(error, request_id, answer)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             # A method of the caller's own making must not become a series.
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.answered(method, route, status or 499, took or time.perf_counter() - began)
+            method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
+            self._metrics.count_response(method, route, status or 499, took or time.perf_counter() - began)
 
-    def _admit(self, scope: Scope, path: str) -> None:
-        if self._token is None or path in _OPEN:
+    def _authenticate(self, scope: Scope, path: str) -> None:
+        if self._token is None or path in _PUBLIC_PATHS:
             return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         kind, _, token = given.partition(b" ")
@@ -88,13 +90,13 @@ class Gate:
 
     def _request_id(self, scope: Scope) -> str:
         for name, value in scope["headers"]:
-            if name == b"x-request-id" and 0 < len(value) <= _LONGEST_ID and value.isascii():
+            if name == b"x-request-id" and 0 < len(value) <= _MAX_REQUEST_ID_BYTES and value.isascii():
                 given: str = value.decode()
                 if given.isprintable():
                     return given
-        return f"{self._prefix}-{next(self._numbers):x}"
+        return f"{self._request_id_prefix}-{next(self._request_numbers):x}"
 
-    def _note(self, error: Exception, scope: Scope, request_id: str) -> None:
+    def _log_unexpected(self, error: Exception, scope: Scope, request_id: str) -> None:
         if not isinstance(error, RegistryError | HTTPException):
             log.error(
                 "request failed",
@@ -105,7 +107,7 @@ class Gate:
             )
 
 
-async def _tell(error: Exception, request_id: str, send: Send) -> None:
-    status, headers, body = problem(error, request_id)
+async def _send_error(error: Exception, request_id: str, send: Send) -> None:
+    status, headers, body = error_response(error, request_id)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -9,7 +9,7 @@ from registry.api.endpoints.heartbeat import HEARTBEAT_SCHEMA
 from registry.api.mcp.tools import TOOLS
 from registry.model.registration.parse import registration_schema
 
-_ERROR = {
+_ERROR_SCHEMA = {
     "type": "object",
     "required": ["status", "error", "message", "request_id"],
     "properties": {
@@ -31,15 +31,15 @@ _ERROR = {
         },
     },
 }
-_TEXT = {"type": "string"}
-_SHIFTS = (("drain", "Take out of service"), ("undrain", "Put back into service"))
-_DRAIN = {
+_STRING = {"type": "string"}
+_DRAIN_ACTIONS = (("drain", "Take out of service"), ("undrain", "Put back into service"))
+_DRAIN_SCHEMA = {
     "type": "object",
-    "properties": {"label_selector": _TEXT, "namespace": _TEXT},
+    "properties": {"label_selector": _STRING, "namespace": _STRING},
     "minProperties": 1,
     "additionalProperties": False,
 }
-_MESSAGE = {
+_MCP_MESSAGE_SCHEMA = {
     "type": "object",
     "description": "One JSON-RPC message of MCP; answered with 202 where it is a notification",
     "properties": {
@@ -50,16 +50,16 @@ _MESSAGE = {
     },
     "required": ["jsonrpc", "method"],
 }
-_ID = ("agent_id",)
-_FRESH = (
+_AGENT_ID_PARAM = ("agent_id",)
+_FRESHNESS_PARAMS = (
     ("resource_version", "0: whatever this replica holds; N: not older than N; else the newest"),
     ("resource_version_match", "Exact or NotOlderThan, with a resource_version"),
 )
-_CAPABILITY = (
+_CAPABILITY_PARAMS = (
     ("version_constraint", "for example >=1.0.0, ^1.2, 1.x or ~2.0 || >=3"),
     ("fuzzy_match", "true to take names that are nearly as asked, best first, with a score"),
 )
-_AGENT_FILTERS = (
+_LIST_AGENTS_PARAMS = (
     ("namespace", "exactly this namespace"),
     ("status", "pending, healthy, degraded, expired, unhealthy, offline or any"),
     ("draining", "true: only agents that drain; false: only those in service"),
@@ -70,8 +70,8 @@ _AGENT_FILTERS = (
     ("capability_category", "of one and the same capability"),
     ("capability_stability", "alpha, beta, experimental, stable or deprecated"),
     ("capability_tags", "all of these, joined by commas"),
-    *_CAPABILITY,
-    *_FRESH,
+    *_CAPABILITY_PARAMS,
+    *_FRESHNESS_PARAMS,
     ("limit", "rows of a page"),
     ("continue", "the token of the page before"),
     ("fields", "only these fields of each agent, joined by commas"),
@@ -80,24 +80,24 @@ _AGENT_FILTERS = (
     ("send_initial", "with watch: the state first, then a bookmark"),
     ("timeout", "with watch: the stream ends after so long, for example 60s"),
 )
-_CAPABILITY_FILTERS = (
+_LIST_CAPABILITIES_PARAMS = (
     ("name", "exactly this name, unless fuzzy_match"),
     ("q", "text to look for in names, tags and descriptions, best first"),
     ("description_contains", "part of the description, in any case"),
     ("category", "exactly this category"),
     ("tags", "all of these, joined by commas"),
     ("stability", "alpha, beta, experimental, stable or deprecated"),
-    *_CAPABILITY,
+    *_CAPABILITY_PARAMS,
     ("include_deprecated", "true to show deprecated ones too"),
     ("agent_namespace", "of agents in this namespace"),
     ("agent_status", "of agents with this status"),
     ("agent_draining", "of agents that drain, or in service; the latter unless agent_status is any"),
     ("agent_id", "of this agent"),
-    *_FRESH,
+    *_FRESHNESS_PARAMS,
 )
-_NAMESPACE = ("namespace", "of agents in this namespace")
-_EXPLAIN = ("explain", "true to show who was looked at, who fell out where, and how it was lately")
-_SELECT = (
+_NAMESPACE_PARAM = ("namespace", "of agents in this namespace")
+_EXPLAIN_PARAM = ("explain", "true to show who was looked at, who fell out where, and how it was lately")
+_SELECT_PARAMS = (
     ("capability", "what the agent must be able to do"),
     ("version_constraint", "for example >=1.0.0"),
     ("tags", "t is required, +t preferred, -t excluded; joined by commas"),
@@ -105,24 +105,28 @@ _SELECT = (
     ("strategy", "best, round_robin, random, least_loaded, sticky, weighted or local"),
     ("key", "with sticky: the same key gets the same agent"),
     ("zone", "with local: agents with this label zone come first"),
-    *_FRESH[:1],
+    *_FRESHNESS_PARAMS[:1],
 )
-_EVENTS = (
+_EVENT_PARAMS = (
     ("agent_id", "of this agent's dependencies"),
     ("function_name", "of this function alone"),
     ("limit", "how many, the newest first"),
 )
-_SCHEMAS = (("limit", "how many, those that came last first"),)
-_CLAIM = {"type": "object", "properties": {"capability": _TEXT, "instance_id": _TEXT}, "required": ["capability"]}
+_SCHEMA_PARAMS = (("limit", "how many, those that came last first"),)
+_CLAIM_SCHEMA = {
+    "type": "object",
+    "properties": {"capability": _STRING, "instance_id": _STRING},
+    "required": ["capability"],
+}
 
 
 def _operation(
     summary: str, *, body: Any = None, path: tuple[str, ...] = (), query: tuple[tuple[str, str], ...] = ()
 ) -> Any:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": _TEXT} for name in path
+        {"name": name, "in": "path", "required": True, "schema": _STRING} for name in path
     ]
-    parameters += [{"name": name, "in": "query", "description": says, "schema": _TEXT} for name, says in query]
+    parameters += [{"name": name, "in": "query", "description": says, "schema": _STRING} for name, says in query]
     operation: dict[str, Any] = {
         "summary": summary,
         "responses": {
@@ -140,10 +144,10 @@ def _operation(
     return operation
 
 
-def _many(field: str, items: Any, most: int) -> Any:
+def _list_body(field: str, items: Any, max_items: int) -> Any:
     return {
         "type": "object",
-        "properties": {field: {"type": "array", "items": items, "maxItems": most}},
+        "properties": {field: {"type": "array", "items": items, "maxItems": max_items}},
         "required": [field],
     }
 
@@ -152,76 +156,85 @@ def _paths() -> dict[str, Any]:
     registration = {"$ref": "#/components/schemas/Registration"}
     paths: dict[str, Any] = {
         "/agents": {
-            "get": _operation("List agents", query=_AGENT_FILTERS),
+            "get": _operation("List agents", query=_LIST_AGENTS_PARAMS),
             "post": _operation("Register an agent", body=registration),
         },
-        "/agents/batch": {"post": _operation("Register many agents", body=_many("agents", registration, 200))},
+        "/agents/batch": {"post": _operation("Register many agents", body=_list_body("agents", registration, 200))},
         **{
-            f"/agents/{verb}": {"post": _operation(f"{says} all agents that a selector finds", body=_DRAIN)}
-            for verb, says in _SHIFTS
+            f"/agents/{verb}": {"post": _operation(f"{says} all agents that a selector finds", body=_DRAIN_SCHEMA)}
+            for verb, says in _DRAIN_ACTIONS
         },
         **{
-            f"/agents/{{agent_id}}/{verb}": {"post": _operation(f"{says} an agent", path=_ID)} for verb, says in _SHIFTS
+            f"/agents/{{agent_id}}/{verb}": {"post": _operation(f"{says} an agent", path=_AGENT_ID_PARAM)}
+            for verb, says in _DRAIN_ACTIONS
         },
         "/agents/{agent_id}": {
-            "get": _operation("Show an agent", path=_ID, query=_FRESH[:1]),
-            "delete": _operation("Unregister an agent", path=_ID),
+            "get": _operation("Show an agent", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1]),
+            "delete": _operation("Unregister an agent", path=_AGENT_ID_PARAM),
         },
-        "/agents/{agent_id}/status": {"get": _operation("Show an agent's status", path=_ID, query=_FRESH[:1])},
+        "/agents/{agent_id}/status": {
+            "get": _operation("Show an agent's status", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1])
+        },
         **_dependency_paths(),
-        **_mesh_paths(),
-        "/capabilities": {"get": _operation("Search capabilities", query=_CAPABILITY_FILTERS)},
+        **_mcpmesh_paths(),
+        "/capabilities": {"get": _operation("Search capabilities", query=_LIST_CAPABILITIES_PARAMS)},
         "/heartbeat": {"post": _operation("Send a heartbeat", body=HEARTBEAT_SCHEMA)},
-        "/heartbeats": {"post": _operation("Send many heartbeats", body=_many("agent_ids", _TEXT, 1000))},
+        "/heartbeats": {"post": _operation("Send many heartbeats", body=_list_body("agent_ids", _STRING, 1000))},
         "/health": {"get": _operation("How the registry is")},
-        "/health/{agent_id}": {"get": _operation("How an agent is", path=_ID)},
+        "/health/{agent_id}": {"get": _operation("How an agent is", path=_AGENT_ID_PARAM)},
         "/ready": {"get": _operation("Whether this replica should get requests")},
         "/admin/sweep/release": {"post": _operation("End the hold of a mass silence")},
         "/metrics": {"get": _operation("Numbers, as JSON or Prometheus text")},
         "/metrics/prometheus": {"get": _operation("Numbers, as Prometheus text")},
-        "/mcp": {"post": _operation("The tools over MCP's streamable HTTP, without sessions", body=_MESSAGE)},
+        "/mcp": {
+            "post": _operation("The tools over MCP's streamable HTTP, without sessions", body=_MCP_MESSAGE_SCHEMA)
+        },
         "/mcp/tools": {"get": _operation("List the tools")},
         "/openapi.json": {"get": _operation("This document")},
         "/": {"get": _operation("What this is, and its endpoints")},
     }
     for tool in TOOLS:
-        paths[f"/mcp/tools/{tool.name}"] = {"post": _operation(tool.description, body=tool.schema)}
+        paths[f"/mcp/tools/{tool.name}"] = {"post": _operation(tool.description, body=tool.input_schema)}
     return paths
 
 
 def _dependency_paths() -> dict[str, Any]:
     return {
         "/agents/{agent_id}/dependencies": {
-            "get": _operation("What an agent's dependencies resolve to", path=_ID, query=(_EXPLAIN, *_FRESH[:1]))
+            "get": _operation(
+                "What an agent's dependencies resolve to",
+                path=_AGENT_ID_PARAM,
+                query=(_EXPLAIN_PARAM, *_FRESHNESS_PARAMS[:1]),
+            )
         },
         "/agents/{agent_id}/dependents": {
-            "get": _operation("Whose dependencies an agent meets", path=_ID, query=_FRESH[:1])
+            "get": _operation("Whose dependencies an agent meets", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1])
         },
-        "/dependencies": {"get": _operation("Who depends on whom", query=(_NAMESPACE, *_FRESH[:1]))},
-        "/select": {"get": _operation("Select one agent to call", query=_SELECT)},
+        "/dependencies": {"get": _operation("Who depends on whom", query=(_NAMESPACE_PARAM, *_FRESHNESS_PARAMS[:1]))},
+        "/select": {"get": _operation("Select one agent to call", query=_SELECT_PARAMS)},
     }
 
 
-def _mesh_paths() -> dict[str, Any]:
+def _mcpmesh_paths() -> dict[str, Any]:
     passed, address = "Pass a call on to an agent", ("host", "port")
     return {
         "/proxy/{host}:{port}/mcp": {
             "get": _operation(passed, path=address),
             "post": _operation(passed, body={"type": "object"}, path=address),
         },
-        "/events": {"get": _operation("What was decided about an agent's dependencies", query=_EVENTS)},
-        "/schemas": {"get": _operation("The schemas of mesh clients' tools", query=_SCHEMAS)},
+        "/events": {"get": _operation("What was decided about an agent's dependencies", query=_EVENT_PARAMS)},
+        "/schemas": {"get": _operation("The schemas of mesh clients' tools", query=_SCHEMA_PARAMS)},
         "/schemas/{hash}": {"get": _operation("One of them", path=("hash",))},
         "/admin/drain": {
             "get": _operation("Whether jobs are handed out"),
             "post": _operation("Hand out no jobs, in the whole fleet"),
             "delete": _operation("Hand out jobs again"),
         },
-        "/jobs/claim": {"post": _operation("Look for jobs; there are none", body=_CLAIM)},
+        "/jobs/claim": {"post": _operation("Look for jobs; there are none", body=_CLAIM_SCHEMA)},
     }
 
 
-def openapi() -> bytes:
+def openapi_document() -> bytes:
     """Return the document as JSON."""
     return orjson.dumps(
         {
@@ -230,7 +243,7 @@ def openapi() -> bytes:
             "servers": [{"url": "/"}, {"url": "/api/v1"}],
             "paths": _paths(),
             "components": {
-                "schemas": {"Registration": registration_schema(), "Error": _ERROR},
+                "schemas": {"Registration": registration_schema(), "Error": _ERROR_SCHEMA},
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             },
             "security": [{}, {"bearer": []}],
@@ -238,6 +251,6 @@ def openapi() -> bytes:
     )
 
 
-def endpoints() -> list[str]:
+def list_endpoints() -> list[str]:
     """Return every call as `METHOD /path`, for the root."""
     return [f"{method.upper()} {path}" for path, operations in _paths().items() for method in operations]

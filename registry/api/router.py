@@ -8,10 +8,10 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 # A path whose last part alone is a parameter, of any text.
-_ENDS_IN_NAME: Final = re.compile(r"(/[^{}]*)/\{(\w+)\}")
+_LAST_SEGMENT_PARAM: Final = re.compile(r"(/[^{}]*)/\{(\w+)\}")
 
 
-class Paths:
+class FastRouter:
     """Serves each request by its route; what the dict does not know is the router's, refusals too."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
@@ -23,10 +23,10 @@ class Paths:
             if not route.param_convertors
             for method in route.methods or ()
         }
-        self._below = {
+        self._by_parent = {
             (method, found[1]): (route, found[2])
             for route in reversed(routes)
-            if (found := _ENDS_IN_NAME.fullmatch(route.path))
+            if (found := _LAST_SEGMENT_PARAM.fullmatch(route.path))
             for method in route.methods or ()
         }
 
@@ -38,7 +38,7 @@ class Paths:
             scope["path_params"] = {}
         else:
             above, _, last = path.rpartition("/")
-            known = self._below.get((method, above)) if last else None
+            known = self._by_parent.get((method, above)) if last else None
             if known is None:
                 await self._router(scope, receive, send)
                 return
@@ -48,7 +48,7 @@ class Paths:
         await route.app(scope, receive, send)
 
 
-class Methods:
+class MethodRouter:
     """One path, another app for each method, so that a 405 can name them all. HEAD is a GET."""
 
     def __init__(self, **apps: ASGIApp) -> None:

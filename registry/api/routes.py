@@ -14,33 +14,33 @@ from registry.api.endpoints.agents import AgentRoutes
 from registry.api.endpoints.dependencies import DependencyRoutes
 from registry.api.endpoints.drain import DrainRoutes
 from registry.api.endpoints.health import HealthRoutes
-from registry.api.endpoints.heartbeat import Heartbeats
-from registry.api.endpoints.list_agents import ListRoute
-from registry.api.mcp.endpoint import McpRoute
+from registry.api.endpoints.heartbeat import HeartbeatEndpoint
+from registry.api.endpoints.list_agents import ListAgentsEndpoint
+from registry.api.mcp.endpoint import McpEndpoint
 from registry.api.mcp.tools import ToolRoutes
-from registry.api.middleware import Gate
-from registry.api.openapi import endpoints, openapi
-from registry.api.response.responses import answer
-from registry.api.router import Paths
-from registry.compat.mcpmesh.audit import Auditing
-from registry.compat.mcpmesh.audit_endpoint import EventRoutes
-from registry.compat.mcpmesh.fast_heartbeat import Keeping
-from registry.compat.mcpmesh.heartbeat import FlatHeartbeats
-from registry.compat.mcpmesh.jobs import Dispatching
-from registry.compat.mcpmesh.jobs_endpoint import DispatchRoutes
-from registry.compat.mcpmesh.proxy.route import Proxy
-from registry.compat.mcpmesh.schema_catalog import Canonicals
-from registry.compat.mcpmesh.schema_catalog_endpoint import SchemaRoutes
+from registry.api.middleware import RegistryMiddleware
+from registry.api.openapi import list_endpoints, openapi_document
+from registry.api.response.responses import json_response
+from registry.api.router import FastRouter
+from registry.compat.mcpmesh.audit import ResolutionAudit
+from registry.compat.mcpmesh.audit_endpoint import AuditRoutes
+from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
+from registry.compat.mcpmesh.heartbeat import HeartbeatRoutes
+from registry.compat.mcpmesh.jobs import JobDispatch
+from registry.compat.mcpmesh.jobs_endpoint import JobRoutes
+from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
+from registry.compat.mcpmesh.schema_catalog import SchemaCatalog
+from registry.compat.mcpmesh.schema_catalog_endpoint import SchemaCatalogRoutes
 from registry.config.settings import Secret
 from registry.service.discovery.discovery import Discovery
-from registry.service.liveness.agent_health import Liveness
-from registry.service.liveness.drain import Draining
-from registry.service.liveness.heartbeat import Wiring
-from registry.service.registration.registration import Registrations
-from registry.service.resolution.explain import Explaining
-from registry.service.resolution.selection import Selecting
-from registry.service.status import Overview
-from registry.service.watch.watch import Watching
+from registry.service.liveness.agent_health import HeartbeatRecorder
+from registry.service.liveness.drain import DrainService
+from registry.service.liveness.heartbeat import HeartbeatService
+from registry.service.registration.registration import RegistrationService
+from registry.service.resolution.explain import ResolutionExplainer
+from registry.service.resolution.selection import Selector
+from registry.service.status import StatusService
+from registry.service.watch.watch import WatchService
 from registry.telemetry.metrics import Metrics
 
 
@@ -48,68 +48,72 @@ from registry.telemetry.metrics import Metrics
 class Services:
     """What the API serves."""
 
-    registrations: Registrations
+    registrations: RegistrationService
     discovery: Discovery
-    watching: Watching
-    liveness: Liveness
-    draining: Draining
-    wiring: Wiring
-    keeping: Keeping
-    explaining: Explaining
-    selecting: Selecting
-    auditing: Auditing
-    canonicals: Canonicals
-    dispatching: Dispatching
-    overview: Overview
+    watch: WatchService
+    liveness: HeartbeatRecorder
+    drain: DrainService
+    heartbeats: HeartbeatService
+    fast_heartbeats: FastHeartbeats
+    explainer: ResolutionExplainer
+    selector: Selector
+    audit: ResolutionAudit
+    schema_catalog: SchemaCatalog
+    jobs: JobDispatch
+    status: StatusService
 
 
-def applications(services: Services, proxy: Proxy, metrics: Metrics, token: Secret | None) -> tuple[ASGIApp, ASGIApp]:
+def build_apps(
+    services: Services, proxy: ProxyEndpoint, metrics: Metrics, token: Secret | None
+) -> tuple[ASGIApp, ASGIApp]:
     """Return the API, and the small application behind the metrics port, which asks for no token."""
-    registrations, discovery, wiring = services.registrations, services.discovery, services.wiring
-    flat = FlatHeartbeats(registrations, wiring, services.keeping)
-    heartbeats = Heartbeats(wiring, flat)
-    listing = ListRoute(discovery, services.watching)
+    registrations, discovery, wiring = services.registrations, services.discovery, services.heartbeats
+    flat = HeartbeatRoutes(registrations, wiring, services.fast_heartbeats)
+    heartbeats = HeartbeatEndpoint(wiring, flat)
+    listing = ListAgentsEndpoint(discovery, services.watch)
     agents = AgentRoutes(registrations, discovery, services.liveness, wiring, listing)
-    dependencies = DependencyRoutes(services.explaining, services.selecting)
+    dependencies = DependencyRoutes(services.explainer, services.selector)
     tools = ToolRoutes(agents, discovery, dependencies, heartbeats)
-    health = HealthRoutes(services.overview, services.liveness, metrics)
-    paths = Paths(
+    health = HealthRoutes(services.status, services.liveness, metrics)
+    paths = FastRouter(
         [
             *agents.routes,
-            *DrainRoutes(services.draining).routes,
+            *DrainRoutes(services.drain).routes,
             *tools.routes,
-            Route("/mcp", McpRoute(tools.calls), methods=["POST"]),
+            Route("/mcp", McpEndpoint(tools.handlers), methods=["POST"]),
             *dependencies.routes,
             *health.routes,
             *heartbeats.routes,
             *flat.routes,
-            *_mesh_routes(services, proxy),
-            *AdminRoutes(services.overview).routes,
-            *_descriptions(),
+            *_mcpmesh_routes(services, proxy),
+            *AdminRoutes(services.status).routes,
+            *_api_description_routes(),
         ]
     )
-    return Gate(paths, metrics, token), Gate(Paths(health.scrape), metrics, None)
+    return RegistryMiddleware(paths, metrics, token), RegistryMiddleware(
+        FastRouter(health.metrics_routes), metrics, None
+    )
 
 
-def _descriptions() -> list[Route]:
+def _api_description_routes() -> list[Route]:
     """Return what tells of the API itself."""
-    described = openapi()
-    root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": endpoints()})
+    described = openapi_document()
+    root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": list_endpoints()})
 
     async def describe(_request: Request) -> Response:
-        return answer(described)
+        return json_response(described)
 
     async def greet(_request: Request) -> Response:
-        return answer(root)
+        return json_response(root)
 
     return [Route("/openapi.json", describe), Route("/", greet)]
 
 
-def _mesh_routes(services: Services, proxy: Proxy) -> list[Route]:
+def _mcpmesh_routes(services: Services, proxy: ProxyEndpoint) -> list[Route]:
     """Return what meshctl asks for besides agents."""
     return [
-        *EventRoutes(services.auditing).routes,
-        *SchemaRoutes(services.canonicals).routes,
-        *DispatchRoutes(services.dispatching).routes,
+        *AuditRoutes(services.audit).routes,
+        *SchemaCatalogRoutes(services.schema_catalog).routes,
+        *JobRoutes(services.jobs).routes,
         *proxy.routes,
     ]

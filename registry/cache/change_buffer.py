@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from registry.model.agent import Agent, read_profile
+from registry.model.agent import Agent, decode_indexed_spec
 from registry.model.change import Change
-from registry.model.encoding.agent_json import head, tail
-from registry.model.encoding.watch_event import EventKind, Form, event_line
+from registry.model.encoding.agent_json import encode_agent_head, encode_agent_tail
+from registry.model.encoding.watch_event import EventKind, StreamFormat, encode_event
 
-Key = tuple[str, ...]
+IndexKey = tuple[str, ...]
 
 
-class Entry(msgspec.Struct, eq=False, gc=False):
+class ChangeEntry(msgspec.Struct, eq=False, gc=False):
     """One change with the states before and after it, and its encodings, each made once for all who want it.
 
     Hidden from the collector of cycles, as records are.
@@ -21,9 +21,9 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 
     change: Change
     _states: tuple[Agent | None, Agent | None] | None = None
-    _keys: frozenset[Key] | None = None
-    _object: bytes | None = None
-    _lines: dict[tuple[EventKind, Form], bytes] = {}
+    _index_keys: frozenset[IndexKey] | None = None
+    _object_json: bytes | None = None
+    _encoded: dict[tuple[EventKind, StreamFormat], bytes] = {}
 
     @property
     def version(self) -> int:
@@ -34,36 +34,40 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     def states(self) -> tuple[Agent | None, Agent | None]:
         """The agent before and after the change, None where it was not there. Read when first asked for."""
         if self._states is None:
-            self._states = _states(self.change)
+            self._states = _decode_states(self.change)
         return self._states
 
     @property
-    def keys(self) -> frozenset[Key]:
+    def index_keys(self) -> frozenset[IndexKey]:
         """What the change is found by: id, namespace, capabilities and labels, of the state before and after."""
-        if self._keys is None:
-            self._keys = frozenset(key for agent in self.states if agent for key in keys_of(agent))
-        return self._keys
+        if self._index_keys is None:
+            self._index_keys = frozenset(key for agent in self.states if agent for key in index_keys_of(agent))
+        return self._index_keys
 
-    def line(self, kind: EventKind, form: Form) -> bytes:
+    def encode(self, kind: EventKind, stream_format: StreamFormat) -> bytes:
         """Return the change as one event of a stream."""
-        line = self._lines.get((kind, form))
+        line = self._encoded.get((kind, stream_format))
         if line is None:
-            if self._object is None:
+            if self._object_json is None:
                 agent = self.change.agent
-                self._object = b"null" if agent is None else head(agent) + tail(self.change.heartbeat)
-            line = self._lines[kind, form] = event_line(kind, self._object, self.version, form)
+                self._object_json = (
+                    b"null" if agent is None else encode_agent_head(agent) + encode_agent_tail(self.change.heartbeat)
+                )
+            line = self._encoded[kind, stream_format] = encode_event(
+                kind, self._object_json, self.version, stream_format
+            )
         return line
 
     @property
-    def weight(self) -> int:
+    def approximate_bytes(self) -> int:
         """Roughly what keeping it costs, in bytes: specs, what was read of them, keys, and one encoding."""
         agent, before = self.change.agent, self.change.spec_before
         return 2048 + (4 * len(agent.spec) if agent else 0) + (3 * len(before) if before else 0)
 
 
-def keys_of(agent: Agent) -> Iterator[Key]:
+def index_keys_of(agent: Agent) -> Iterator[IndexKey]:
     """Return what an agent is found by."""
-    profile = agent.profile
+    profile = agent.indexed
     yield ("id", agent.id)
     yield ("namespace", profile.namespace)
     for capability in profile.capabilities:
@@ -72,7 +76,7 @@ def keys_of(agent: Agent) -> Iterator[Key]:
         yield ("label", name, value)
 
 
-def _states(change: Change) -> tuple[Agent | None, Agent | None]:
+def _decode_states(change: Change) -> tuple[Agent | None, Agent | None]:
     agent = change.agent
     if agent is None or change.kind == "add":
         return None, agent
@@ -90,62 +94,62 @@ def _states(change: Change) -> tuple[Agent | None, Agent | None]:
         updated=agent.updated,
         timeout=agent.timeout,
         eviction=agent.eviction,
-        profile=agent.profile if spec is None else read_profile(spec),
+        indexed=agent.indexed if spec is None else decode_indexed_spec(spec),
     )
     return before, agent
 
 
-class History:
-    """The entries after `start`, which is itself the version of a known entry, up to `last`.
+class ChangeBuffer:
+    """The entries after `start_version`, which is itself the version of a known entry, up to `last_version`.
 
-    At most `most` entries of `most_bytes` together are kept; the oldest go first.
+    At most `max_entries` entries of `max_bytes` together are kept; the oldest go first.
     """
 
-    def __init__(self, start: int, most: int, most_bytes: int) -> None:
-        self.start = start
-        self._most = most
-        self._most_bytes = most_bytes
-        self._entries: list[Entry] = []
+    def __init__(self, start_version: int, max_entries: int, max_bytes: int) -> None:
+        self.start_version = start_version
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._entries: list[ChangeEntry] = []
         self._versions: list[int] = []
         self._dropped = 0
-        self._weight = 0
+        self._bytes = 0
 
     @property
-    def last(self) -> int:
-        """The version of the newest entry, or `start` when there is none."""
-        return self._versions[-1] if self._versions else self.start
+    def last_version(self) -> int:
+        """The version of the newest entry, or `start_version` when there is none."""
+        return self._versions[-1] if self._versions else self.start_version
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: ChangeEntry) -> None:
         """Add the next change."""
         self._entries.append(entry)
         self._versions.append(entry.version)
-        self._weight += entry.weight
-        while len(self._entries) - self._dropped > self._most or self._weight > self._most_bytes:
+        self._bytes += entry.approximate_bytes
+        while len(self._entries) - self._dropped > self._max_entries or self._bytes > self._max_bytes:
             self._drop_oldest()
 
-    def extend_back(self, start: int, entries: Sequence[Entry]) -> None:
-        """Put entries before the oldest; they lead from `start` to it without a gap."""
+    def prepend(self, start_version: int, entries: Sequence[ChangeEntry]) -> None:
+        """Put entries before the oldest; they lead from `start_version` to it without a gap."""
         self._entries = [*entries, *self._entries[self._dropped :]]
         self._versions = [entry.version for entry in self._entries]
         self._dropped = 0
-        self._weight += sum(entry.weight for entry in entries)
-        self.start = start
+        self._bytes += sum(entry.approximate_bytes for entry in entries)
+        self.start_version = start_version
 
-    def holds(self, version: int) -> bool:
+    def contains(self, version: int) -> bool:
         """Tell whether `version` is that of an entry from which on nothing is missing."""
-        if version == self.start:
+        if version == self.start_version:
             return True
         at = bisect_left(self._versions, version, self._dropped)
         return at < len(self._versions) and self._versions[at] == version
 
-    def since(self, version: int) -> Sequence[Entry]:
+    def since(self, version: int) -> Sequence[ChangeEntry]:
         """Return the entries after `version`, which is held."""
         return self._entries[bisect_left(self._versions, version + 1, self._dropped) :]
 
     def _drop_oldest(self) -> None:
         entry = self._entries[self._dropped]
-        self.start = entry.version
-        self._weight -= entry.weight
+        self.start_version = entry.version
+        self._bytes -= entry.approximate_bytes
         self._dropped += 1
         if self._dropped * 2 > len(self._entries):
             del self._entries[: self._dropped], self._versions[: self._dropped]

@@ -6,17 +6,17 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from registry.model.agent import STATUSES, Agent, Profile, Sought, Status, ToolTag
-from registry.model.change import Change, Position
-from registry.model.encoding.agent_json import head, tail
+from registry.model.agent import STATUSES, Agent, IndexedSpec, LookupKey, Status, ToolTag
+from registry.model.change import Change, LogPosition
+from registry.model.encoding.agent_json import encode_agent_head, encode_agent_tail
 
 Key = TypeVar("Key", bound=Hashable)
 Index = dict[Key, dict[str, "Record"]]
 # From a capability to others, each with how many agents lead there.
-Edges = dict[str, dict[str, int]]
+EdgeCounts = dict[str, dict[str, int]]
 
 # For so many capabilities that nobody has any more it is known when the last one went.
-_MOST_GONE = 10_000
+_MAX_REMOVED_KEYS = 10_000
 
 
 class Record(msgspec.Struct, eq=False, gc=False):
@@ -24,94 +24,94 @@ class Record(msgspec.Struct, eq=False, gc=False):
 
     `heartbeat` is the last one known, in Redis-server milliseconds; `heard_at` the moment it was learnt, on this
     replica's monotonic clock in seconds. It makes no cycles, and is hidden from the collector that looks for them: that
-    would walk every agent again and again. `kept` is what answers keep of the agent as long as it is here; nothing in
-    it leads to a record.
+    would walk every agent again and again. `resolution` is what answers keep of the agent as long as it is here;
+    nothing in it leads to a record.
     """
 
     agent: Agent
     heartbeat: int | None
-    heard_at: float
-    kept: Any = None
-    _head: bytes | None = None
-    _body: bytes | None = None
+    heartbeat_read_at: float
+    resolution: Any = None
+    _json_head: bytes | None = None
+    _json: bytes | None = None
 
-    def change(self, agent: Agent) -> None:
+    def replace_agent(self, agent: Agent) -> None:
         """Take the agent as it is after a change."""
         self.agent = agent
-        self._head = self._body = None
+        self._json_head = self._json = None
 
-    def hear(self, heartbeat: int | None, heard_at: float) -> None:
+    def update_heartbeat(self, heartbeat: int | None, read_at: float) -> None:
         """Note a last heartbeat; what is older than what is known says nothing new."""
-        self.heard_at = heard_at
+        self.heartbeat_read_at = read_at
         if heartbeat is not None and (self.heartbeat is None or heartbeat > self.heartbeat):
             self.heartbeat = heartbeat
-            self._body = None
+            self._json = None
 
-    def rewind(self, now: int, to: int) -> None:
+    def clamp_heartbeat(self, now: int, replacement: int) -> None:
         """Take a heartbeat back that lies in the future of `now`, so that the next that is heard counts."""
         if self.heartbeat is not None and self.heartbeat > now:
-            self.heartbeat = to
-            self._body = None
+            self.heartbeat = replacement
+            self._json = None
 
     @property
-    def order(self) -> tuple[str, str]:
+    def sort_key(self) -> tuple[str, str]:
         """What lists are sorted by: namespace, then id."""
-        return self.agent.profile.namespace, self.agent.id
+        return self.agent.indexed.namespace, self.agent.id
 
     @property
-    def body(self) -> bytes:
+    def json(self) -> bytes:
         """The agent as answers show it, JSON."""
-        if self._body is None:
-            if self._head is None:
-                self._head = head(self.agent)
-            self._body = self._head + tail(self.heartbeat)
-        return self._body
+        if self._json is None:
+            if self._json_head is None:
+                self._json_head = encode_agent_head(self.agent)
+            self._json = self._json_head + encode_agent_tail(self.heartbeat)
+        return self._json
 
 
 class View:
-    """Every agent of the mesh at `version` of `history`."""
+    """Every agent of the mesh at `version` of `timeline`."""
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, position: LogPosition) -> None:
         self.version = position.version
-        self.history = position.history
+        self.timeline = position.timeline
         self.records: dict[str, Record] = {}
         self.by_capability: Index[str] = {}
-        self.by_need: Index[str] = {}
+        self.by_dependency: Index[str] = {}
         self.by_namespace: Index[str] = {}
         self.by_label: Index[tuple[str, str]] = {}
-        self.by_tool_tag: Index[ToolTag] = {}
-        self.required: Edges = {}
-        self.requirers: Edges = {}
-        self.edges_changed = 0
+        self.by_llm_tool_tag: Index[ToolTag] = {}
+        self.required_edges: EdgeCounts = {}
+        self.dependent_edges: EdgeCounts = {}
+        self.edges_revision = 0
         self.by_status: Mapping[Status, dict[str, Record]] = {status: {} for status in STATUSES}
         self.draining: dict[str, Record] = {}
-        self.capabilities = 0
-        self._moved: dict[Sought, int] = {}
-        self._gone: OrderedDict[Sought, None] = OrderedDict()
-        self._gone_before = position.version
+        self.capability_count = 0
+        self._last_changes: dict[LookupKey, int] = {}
+        self._removed_keys: OrderedDict[LookupKey, None] = OrderedDict()
+        self._removed_before_version = position.version
 
-    def moved(self, key: Sought) -> int:
+    def last_change(self, key: LookupKey) -> int:
         """Return a version since which nothing has changed for those who look for this."""
-        return self._moved.get(key, self._gone_before)
+        return self._last_changes.get(key, self._removed_before_version)
 
-    def put(self, agent: Agent, heartbeat: int | None, heard_at: float) -> None:
+    def put(self, agent: Agent, heartbeat: int | None, read_at: float) -> None:
         """Take an agent, unless a newer state of it is held already."""
         record = self.records.get(agent.id)
         if record is None:
-            record = self.records[agent.id] = Record(agent, heartbeat, heard_at)
-            self._add_profile(record)
+            record = self.records[agent.id] = Record(agent, heartbeat, read_at)
+            self._index_agent(record)
         elif record.agent.version >= agent.version:
             return
         else:
             before = record.agent
             del self.by_status[before.status][agent.id]
             if before.spec == agent.spec:
-                record.change(agent)
+                record.replace_agent(agent)
             else:
-                self._drop_profile(before)
-                record.change(agent)
-                self._add_profile(record)
-            record.hear(heartbeat, heard_at)
+                self._unindex_agent(before)
+                record.replace_agent(agent)
+                self._index_agent(record)
+            record.update_heartbeat(heartbeat, read_at)
         self.by_status[agent.status][agent.id] = record
         if agent.draining:
             self.draining[agent.id] = record
@@ -126,27 +126,27 @@ class View:
         del self.records[agent.id]
         del self.by_status[record.agent.status][agent.id]
         self.draining.pop(agent.id, None)
-        self._drop_profile(record.agent)
+        self._unindex_agent(record.agent)
 
-    def apply(self, change: Change, heard_at: float) -> None:
+    def apply(self, change: Change, read_at: float) -> None:
         """Move on by one change of the log."""
         agent = change.agent
         if agent is not None:
             record = self.records.get(agent.id)
-            moved: set[Sought] = set() if record is None else _moves(record.agent.profile)
+            moved: set[LookupKey] = set() if record is None else _affected_keys(record.agent.indexed)
             if change.kind == "remove":
                 self.remove(agent)
             else:
-                self.put(agent, change.heartbeat, heard_at)
-                moved |= _moves(agent.profile)
-            self._move(moved, change.version)
+                self.put(agent, change.heartbeat, read_at)
+                moved |= _affected_keys(agent.indexed)
+            self._record_change(moved, change.version)
         self.version = change.version
 
-    def counts(self) -> dict[Status, int]:
+    def count_by_status(self) -> dict[Status, int]:
         """Return how many agents have each status, zeros too."""
         return {status: len(records) for status, records in self.by_status.items()}
 
-    def narrowest(
+    def narrowest_candidates(
         self,
         *,
         capabilities: Iterable[str],
@@ -167,78 +167,78 @@ class View:
             sets.append(self.draining)
         return min(sets, key=len, default=self.records)
 
-    def _move(self, sought: set[Sought], version: int) -> None:
+    def _record_change(self, keys: set[LookupKey], version: int) -> None:
         """Note that these changed, and all that cannot do without them. Of those gone for long, only that they are."""
-        while sought:
-            key = sought.pop()
-            if self._moved.get(key) == version:
+        while keys:
+            key = keys.pop()
+            if self._last_changes.get(key) == version:
                 continue
-            self._moved[key] = version
-            self._gone.pop(key, None)
+            self._last_changes[key] = version
+            self._removed_keys.pop(key, None)
             if isinstance(key, str):
-                sought.update(self.requirers.get(key, ()))
-            if key not in self.by_capability and key not in self.by_tool_tag:
-                self._gone[key] = None
-        while len(self._gone) > _MOST_GONE:
-            key, _ = self._gone.popitem(last=False)
-            self._gone_before = max(self._gone_before, self._moved.pop(key))
+                keys.update(self.dependent_edges.get(key, ()))
+            if key not in self.by_capability and key not in self.by_llm_tool_tag:
+                self._removed_keys[key] = None
+        while len(self._removed_keys) > _MAX_REMOVED_KEYS:
+            key, _ = self._removed_keys.popitem(last=False)
+            self._removed_before_version = max(self._removed_before_version, self._last_changes.pop(key))
 
-    def _add_profile(self, record: Record) -> None:
+    def _index_agent(self, record: Record) -> None:
         agent = record.agent
-        for index, keys in self._indexes(agent.profile):
+        for index, keys in self._indexes(agent.indexed):
             for key in keys:
                 index.setdefault(key, {})[agent.id] = record
-        self._count_edges(agent.profile, 1)
-        self.capabilities += len(agent.profile.capabilities)
+        self._count_edges(agent.indexed, 1)
+        self.capability_count += len(agent.indexed.capabilities)
 
-    def _drop_profile(self, agent: Agent) -> None:
-        for index, keys in self._indexes(agent.profile):
+    def _unindex_agent(self, agent: Agent) -> None:
+        for index, keys in self._indexes(agent.indexed):
             for key in keys:
                 records = index[key]
                 del records[agent.id]
                 if not records:
                     del index[key]
-        self._count_edges(agent.profile, -1)
-        self.capabilities -= len(agent.profile.capabilities)
+        self._count_edges(agent.indexed, -1)
+        self.capability_count -= len(agent.indexed.capabilities)
 
-    def _count_edges(self, profile: Profile, more: int) -> None:
-        for name, needed in profile.edges:
-            held = self.required.get(name, {}).get(needed, 0)
-            self.edges_changed += held == 0 or held + more == 0
-            _count(self.required, name, needed, more)
-            _count(self.requirers, needed, name, more)
+    def _count_edges(self, profile: IndexedSpec, delta: int) -> None:
+        for name, needed in profile.required_edges:
+            held = self.required_edges.get(name, {}).get(needed, 0)
+            self.edges_revision += held == 0 or held + delta == 0
+            _adjust_count(self.required_edges, name, needed, delta)
+            _adjust_count(self.dependent_edges, needed, name, delta)
 
-    def _indexes(self, profile: Profile) -> tuple[tuple[Index[Any], set[Any]], ...]:
+    def _indexes(self, profile: IndexedSpec) -> tuple[tuple[Index[Any], set[Any]], ...]:
         return (
-            (self.by_capability, _names(profile)),
-            (self.by_need, profile.needs),
+            (self.by_capability, _capability_names(profile)),
+            (self.by_dependency, profile.dependency_names),
             (self.by_namespace, {profile.namespace}),
             (self.by_label, set(profile.labels.items())),
-            (self.by_tool_tag, _tool_tags(profile)),
+            (self.by_llm_tool_tag, _tool_tags(profile)),
         )
 
 
-def _names(profile: Profile) -> set[str]:
+def _capability_names(profile: IndexedSpec) -> set[str]:
     return {capability.name for capability in profile.capabilities}
 
 
-def _tool_tags(profile: Profile) -> set[ToolTag]:
+def _tool_tags(profile: IndexedSpec) -> set[ToolTag]:
     """Return what a language model's tools are found by: their tags, and None for any of them."""
     tags: set[ToolTag] = set()
-    for capability in profile.tools:
+    for capability in profile.llm_tools:
         tags.update(("tool", tag) for tag in (None, *capability.tags))
     return tags
 
 
-def _moves(profile: Profile) -> set[Sought]:
+def _affected_keys(profile: IndexedSpec) -> set[LookupKey]:
     """Return all by which somebody may look whom a change of the agent concerns."""
-    return _names(profile) | profile.turns | _tool_tags(profile)
+    return _capability_names(profile) | profile.round_robin | _tool_tags(profile)
 
 
-def _count(edges: Edges, name: str, other: str, more: int) -> None:
+def _adjust_count(edges: EdgeCounts, name: str, other: str, delta: int) -> None:
     """Count one agent more or less by which a capability leads to another."""
     counts = edges.setdefault(name, {})
-    counts[other] = counts.get(other, 0) + more
+    counts[other] = counts.get(other, 0) + delta
     if not counts[other]:
         del counts[other]
     if not counts:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli.connection import connected
-from registry.cli.output.terminal_safe import harmless
+from registry.cli.connection import open_client
+from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient
@@ -18,52 +18,62 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 # Seconds: one call, and all of it, name service and imports included.
-_CALL, _ALL = 1.0, 2.0
-_MOST = 10_000
-_SHOWN = 1000
+_CALL_TIMEOUT_S, _COMPLETION_TIMEOUT_S = 1.0, 2.0
+_MAX_AGENTS = 10_000
+_MAX_COMPLETIONS = 1000
 
 
 def complete_agents(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Complete the id of an agent."""
-    return _complete(ctx, incomplete, lambda registry: _fields(registry, "id"))
+    return _complete_names(ctx, incomplete, lambda registry: _agent_field_values(registry, "id"))
 
 
 def complete_namespaces(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Complete a namespace that has agents."""
-    return _complete(ctx, incomplete, lambda registry: _fields(registry, "namespace"))
+    return _complete_names(ctx, incomplete, lambda registry: _agent_field_values(registry, "namespace"))
 
 
 def complete_capabilities(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Complete the name of a capability that somebody has."""
-    return _complete(ctx, incomplete, _capabilities)
+    return _complete_names(ctx, incomplete, _capability_names)
 
 
-def _complete(ctx: click.Context, incomplete: str, names: "Callable[[SyncRegistryClient], Iterable[str]]") -> list[str]:
+def _complete_names(
+    ctx: click.Context, incomplete: str, fetch_names: "Callable[[SyncRegistryClient], Iterable[str]]"
+) -> list[str]:
     from mcp_mesh_client import ClientError
 
     # A name service that hangs cannot be cancelled; the process that completes can.
-    before = signal.signal(signal.SIGALRM, _give_up)
-    signal.setitimer(signal.ITIMER_REAL, _ALL)
+    before = signal.signal(signal.SIGALRM, _exit_on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, _COMPLETION_TIMEOUT_S)
     try:
-        with connected(ctx.params["url"], ctx.params["token"], _CALL, tries=1, try_timeout=_CALL) as registry:
-            found = sorted({name for name in names(registry) if name.startswith(incomplete) and name == harmless(name)})
+        with open_client(
+            ctx.params["url"], ctx.params["token"], _CALL_TIMEOUT_S, tries=1, try_timeout=_CALL_TIMEOUT_S
+        ) as registry:
+            found = sorted(
+                {
+                    name
+                    for name in fetch_names(registry)
+                    if name.startswith(incomplete) and name == escape_terminal(name)
+                }
+            )
     except (ClientError, KeyError, TypeError):
         return []
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    return found[:_SHOWN]
+    return found[:_MAX_COMPLETIONS]
 
 
-def _give_up(_number: int, _frame: FrameType | None) -> None:
+def _exit_on_alarm(_number: int, _frame: FrameType | None) -> None:
     os._exit(0)
 
 
-def _fields(registry: "SyncRegistryClient", field: str) -> Iterable[str]:
-    answer: Any = registry.agents(fields=field, limit=_MOST, resource_version="0")
+def _agent_field_values(registry: "SyncRegistryClient", field: str) -> Iterable[str]:
+    answer: Any = registry.agents(fields=field, limit=_MAX_AGENTS, resource_version="0")
     return (agent[field] for agent in answer["agents"])
 
 
-def _capabilities(registry: "SyncRegistryClient") -> Iterable[str]:
+def _capability_names(registry: "SyncRegistryClient") -> Iterable[str]:
     answer: Any = registry.capabilities(resource_version="0")
     return (row["name"] for row in answer["capabilities"])

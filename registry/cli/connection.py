@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli.output.terminal_safe import harmless
+from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 # Whoever types where a replica runs has its own setting at hand.
-_TOKENS = ("MCP_MESH_REGISTRY_TOKEN", "AUTH_TOKEN")
-_NO_REGISTRY = logging.NullHandler()
+_TOKEN_VARIABLES = ("MCP_MESH_REGISTRY_TOKEN", "AUTH_TOKEN")
+_NULL_HANDLER = logging.NullHandler()
 
 url_option = click.option(
     "--url",
@@ -30,7 +30,9 @@ url_option = click.option(
     help="Any replica of the mesh, or several joined by commas. [MCP_MESH_REGISTRY_URL]",
 )
 token_option = click.option(
-    "--token", envvar=_TOKENS, help="The token the registry asks for, if it does. [MCP_MESH_REGISTRY_TOKEN, AUTH_TOKEN]"
+    "--token",
+    envvar=_TOKEN_VARIABLES,
+    help="The token the registry asks for, if it does. [MCP_MESH_REGISTRY_TOKEN, AUTH_TOKEN]",
 )
 _timeout_option = click.option(
     "--timeout",
@@ -42,33 +44,33 @@ _timeout_option = click.option(
 )
 
 
-def calls_registry(function: Command) -> Command:
+def with_registry_client(function: Command) -> Command:
     """Give a command the options that say where the registry is, and a client as its first argument."""
 
     @functools.wraps(function)
     def called(*, url: str, token: str | None, timeout: float, **given: Any) -> Any:
-        with connected(url, token, timeout) as registry:
+        with open_client(url, token, timeout) as registry:
             return function(registry, **given)
 
     return url_option(token_option(_timeout_option(called)))
 
 
 @contextlib.contextmanager
-def connected(url: str, token: str | None, timeout: float, **options: Any) -> Iterator["SyncRegistryClient"]:
+def open_client(url: str, token: str | None, timeout: float, **options: Any) -> Iterator["SyncRegistryClient"]:
     """Provide a client of the registry at a URL. Raises InvalidData."""
     from mcp_mesh_client import SyncRegistryClient
 
     # What it would log is told by the command itself.
-    logging.getLogger("mcp_mesh_client").addHandler(_NO_REGISTRY)
+    logging.getLogger("mcp_mesh_client").addHandler(_NULL_HANDLER)
     options |= {"timeout": timeout, "security_contexts": {}}
     with SyncRegistryClient(url, token=token or None, **options) as registry:
         yield registry
 
 
 @contextlib.contextmanager
-def told_of_trouble() -> Iterator[None]:
+def report_connection_state() -> Iterator[None]:
     """Let who follows a mesh know, on standard error, when the registry goes away and when it is back."""
-    log, teller = logging.getLogger("mcp_mesh_client"), _Teller(logging.INFO)
+    log, teller = logging.getLogger("mcp_mesh_client"), _StderrLogHandler(logging.INFO)
     level = log.level
     log.addHandler(teller)
     log.setLevel(logging.INFO)
@@ -79,7 +81,7 @@ def told_of_trouble() -> Iterator[None]:
         log.setLevel(level)
 
 
-class _Teller(logging.Handler):
+class _StderrLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         word = "Warning: " if record.levelno >= logging.WARNING else ""
-        click.echo(f"{word}{harmless(record.getMessage())}", err=True)
+        click.echo(f"{word}{escape_terminal(record.getMessage())}", err=True)

@@ -7,60 +7,60 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from registry.cli.exits import FAILED, NOT_FOUND, PIPE_CLOSED, UNAVAILABLE, USAGE
-from registry.cli.output.terminal_safe import harmless
+from registry.cli.exits import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PIPE_CLOSED, EXIT_UNAVAILABLE, EXIT_USAGE
+from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:
-    from mcp_mesh_client import ClientError, Offline, Refusal, RegistryTimeout, RegistryUnavailable
+    from mcp_mesh_client import ClientError, ErrorResponse, OfflineResponse, RegistryTimeout, RegistryUnavailable
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415
 
 T = TypeVar("T")
 
-_NOBODY = frozenset({"unknown_agent", "no_provider"})
-_LATER = frozenset({"not_ready", "store_unavailable"})
+_NOT_FOUND_CODES = frozenset({"unknown_agent", "no_provider"})
+_UNAVAILABLE_CODES = frozenset({"not_ready", "store_unavailable"})
 
 
-class Trouble(click.ClickException):
+class CommandError(click.ClickException):
     """Ends the command; the message is shown as one line, harmless."""
 
-    exit_code = FAILED
+    exit_code = EXIT_FAILED
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the message to standard error."""
-        click.echo(f"Error: {harmless(self.message)}", file=file, err=file is None)
+        click.echo(f"Error: {escape_terminal(self.message)}", file=file, err=file is None)
 
 
-class Misused(Trouble):
+class UsageError(CommandError):
     """What was given cannot be asked."""
 
-    exit_code = USAGE
+    exit_code = EXIT_USAGE
 
 
-class NotThere(Trouble):
+class NotFound(CommandError):
     """There is no such agent, or nobody who would do."""
 
-    exit_code = NOT_FOUND
+    exit_code = EXIT_NOT_FOUND
 
 
-class Unavailable(Trouble):
+class Unavailable(CommandError):
     """No registry answers, or none can do it now."""
 
-    exit_code = UNAVAILABLE
+    exit_code = EXIT_UNAVAILABLE
 
 
-class RemoteCommand(click.Command):
+class RegistryCommand(click.Command):
     """A command that calls a registry: whatever goes wrong on the way ends with one of our exit codes."""
 
-    writes = False
+    is_write = False
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Raises Trouble, and click's own exceptions."""
         from mcp_mesh_client import ClientError
 
         if sys.stdout is None:
-            raise Trouble("Standard output is closed, so there is nowhere to answer")
+            raise CommandError("Standard output is closed, so there is nowhere to answer")
         # What the terminal's encoding has no character for is escaped.
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
@@ -71,78 +71,82 @@ class RemoteCommand(click.Command):
             finally:
                 sys.stdout.flush()
         except ClientError as error:
-            raise trouble(error, writes=self.writes) from error
+            raise to_command_error(error, is_write=self.is_write) from error
         except BrokenPipeError:
             # Who read has enough.
-            _write_no_more()
-            raise click.exceptions.Exit(PIPE_CLOSED) from None
+            _discard_stdout()
+            raise click.exceptions.Exit(EXIT_PIPE_CLOSED) from None
         except OSError as error:
-            _write_no_more()
-            raise Trouble(f"Cannot write the answer: {error.strerror or error}") from error
+            _discard_stdout()
+            raise CommandError(f"Cannot write the answer: {error.strerror or error}") from error
 
 
-def _write_no_more() -> None:
+def _discard_stdout() -> None:
     """Let what is left to write go nowhere: Python writes it when it ends, which must not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class WritingCommand(RemoteCommand):
+class RegistryWriteCommand(RegistryCommand):
     """One that changes something, so that it matters whether a call without an answer did it."""
 
-    writes = True
+    is_write = True
 
 
-def trouble(error: "ClientError", *, writes: bool) -> Trouble:
+def to_command_error(error: "ClientError", *, is_write: bool) -> CommandError:
     """Return what an exception of the client means here."""
-    from mcp_mesh_client import InvalidData, Refused, RegistryTimeout, RegistryUnavailable, UnreadableAnswer
+    from mcp_mesh_client import InvalidData, InvalidResponse, RegistryTimeout, RegistryUnavailable, RequestRejected
 
     match error:
-        case Refused():
-            return refused(error.answer)
+        case RequestRejected():
+            return to_refusal_error(error.response)
         case InvalidData():
-            return Misused(str(error))
-        case UnreadableAnswer():
+            return UsageError(str(error))
+        case InvalidResponse():
             return Unavailable(str(error))
-        case RegistryUnavailable() | RegistryTimeout() if error.answer is not None:
-            return Unavailable(f"The registry cannot do it now, try again: {error}{_outcome(error, writes=writes)}")
+        case RegistryUnavailable() | RegistryTimeout() if error.response is not None:
+            return Unavailable(
+                f"The registry cannot do it now, try again: {error}{_outcome_hint(error, is_write=is_write)}"
+            )
         case RegistryUnavailable() | RegistryTimeout():
             asks = "does it run, and is --url (MCP_MESH_REGISTRY_URL) right?"
-            return Unavailable(f"The registry does not answer: {error}; {asks}{_outcome(error, writes=writes)}")
+            return Unavailable(
+                f"The registry does not answer: {error}; {asks}{_outcome_hint(error, is_write=is_write)}"
+            )
         case _:
-            return Trouble(str(error))
+            return CommandError(str(error))
 
 
-def _outcome(error: "RegistryUnavailable | RegistryTimeout", *, writes: bool) -> str:
-    unknown = writes and error.outcome == "unknown"
+def _outcome_hint(error: "RegistryUnavailable | RegistryTimeout", *, is_write: bool) -> str:
+    unknown = is_write and error.outcome == "unknown"
     return " It may have been done all the same, so look before you repeat it" if unknown else ""
 
 
-def refused(answer: Mapping[str, Any]) -> Trouble:
+def to_refusal_error(response: Mapping[str, Any]) -> CommandError:
     """Return what a refusal means here."""
-    code = str(answer.get("error"))
-    kind = NotThere if code in _NOBODY else Unavailable if code in _LATER else Trouble
-    return kind(reason_of(answer))
+    code = str(response.get("error"))
+    kind = NotFound if code in _NOT_FOUND_CODES else Unavailable if code in _UNAVAILABLE_CODES else CommandError
+    return kind(format_refusal(response))
 
 
-def reason_of(answer: Mapping[str, Any]) -> str:
+def format_refusal(response: Mapping[str, Any]) -> str:
     """Return why something was refused, and what to do, in one line."""
-    if answer.get("error") == "unauthorized":
+    if response.get("error") == "unauthorized":
         return "The registry asks for a token: give the right one as --token or in MCP_MESH_REGISTRY_TOKEN"
-    if answer.get("error") == "validation_failed" and answer.get("details"):
-        return "; ".join(map(_problem, answer["details"]))
-    return str(answer.get("message") or answer.get("error"))
+    if response.get("error") == "validation_failed" and response.get("details"):
+        return "; ".join(map(_format_detail, response["details"]))
+    return str(response.get("message") or response.get("error"))
 
 
-def _problem(detail: Mapping[str, Any]) -> str:
+def _format_detail(detail: Mapping[str, Any]) -> str:
     field, problem = str(detail.get("field")), str(detail.get("problem"))
     return problem if problem.endswith(f": {field}") else f"{field}: {problem}"
 
 
-def success(answer: "T | Refusal | Offline") -> T:
+def unwrap(response: "T | ErrorResponse | OfflineResponse") -> T:
     """Return an answer that is no refusal; tell on standard error where it may be old. Raises Trouble for a refusal."""
-    read = cast("Mapping[str, Any]", answer)
+    read = cast("Mapping[str, Any]", response)
     if "error" in read:
-        raise refused(read)
+        raise to_refusal_error(read)
     if "stale_seconds" in read:
         click.echo(f"Warning: the registry cannot be fresh now; this may be {read['stale_seconds']} s old", err=True)
-    return cast("T", answer)
+    return cast("T", response)

@@ -10,10 +10,10 @@ from typing import Any
 
 from registry.cli.caller import Caller, CallFailed
 
-_MOST_CONNECTIONS = 100
+_MAX_CONNECTIONS = 100
 
 # One team's agents and what they can do; the fleet repeats them.
-_KINDS = {
+_CAPABILITIES_BY_AGENT_KIND = {
     "file": ("read_file", "write_file", "list_directory", "search_files"),
     "database": ("run_query", "list_tables", "describe_table", "explain_query"),
     "web": ("search_web", "fetch_page", "extract_links", "summarize_page"),
@@ -22,22 +22,24 @@ _KINDS = {
 
 
 @dataclass
-class Round:
+class RoundResult:
     """What came of one round: who is registered, after how many seconds each, and why others are not."""
 
-    ids: list[str] = field(default_factory=list)
-    latencies: list[float] = field(default_factory=list)
+    registered_ids: list[str] = field(default_factory=list)
+    latencies_s: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    duration_s: float = 0.0
 
-    def percentile(self, share: float) -> float:
+    def latency_percentile(self, fraction: float) -> float:
         """Return the latency that this share of the registrations did not exceed; NaN when there was none."""
-        return sorted(self.latencies)[math.ceil(share * len(self.latencies)) - 1] if self.latencies else math.nan
+        return (
+            sorted(self.latencies_s)[math.ceil(fraction * len(self.latencies_s)) - 1] if self.latencies_s else math.nan
+        )
 
 
-def an_agent(number: int) -> dict[str, Any]:
+def demo_agent(number: int) -> dict[str, Any]:
     """Return the registration of the agent with this number, unlike any other's."""
-    kind, capabilities = list(_KINDS.items())[number % len(_KINDS)]
+    kind, capabilities = list(_CAPABILITIES_BY_AGENT_KIND.items())[number % len(_CAPABILITIES_BY_AGENT_KIND)]
     return {
         "id": f"{kind}-agent-{number:05}",
         "name": f"{kind.capitalize()} Agent {number}",
@@ -66,44 +68,46 @@ def an_agent(number: int) -> dict[str, Any]:
     }
 
 
-async def register_at_once(
-    agents: Sequence[dict[str, Any]], urls: Sequence[str], on_answer: Callable[[], None]
-) -> Round:
+async def register_concurrently(
+    agents: Sequence[dict[str, Any]], urls: Sequence[str], on_registered: Callable[[], None]
+) -> RoundResult:
     """Register all agents, the first at the first replica, the second at the second, and so on in turn.
 
-    There are at most 100 connections, open before the clock starts; `on_answer` is called after each registration.
+    There are at most 100 connections, open before the clock starts; `on_registered` is called after each registration.
     """
     # As many to each replica, so that the turn of the connections is the turn of the replicas.
-    each = max(1, min(_MOST_CONNECTIONS, len(agents)) // len(urls))
+    each = max(1, min(_MAX_CONNECTIONS, len(agents)) // len(urls))
     callers = [Caller(url) for _ in range(each) for url in urls]
-    done = Round()
+    done = RoundResult()
     try:
-        await asyncio.gather(*map(_greet, callers))
+        await asyncio.gather(*map(_open_connection, callers))
         began = time.perf_counter()
         shares = (agents[at :: len(callers)] for at in range(len(callers)))
-        await asyncio.gather(*(_register(*pair, done, on_answer) for pair in zip(callers, shares, strict=True)))
-        done.seconds = time.perf_counter() - began
+        await asyncio.gather(
+            *(_register_sequentially(*pair, done, on_registered) for pair in zip(callers, shares, strict=True))
+        )
+        done.duration_s = time.perf_counter() - began
     finally:
         for caller in callers:
             caller.close()
     return done
 
 
-async def _greet(caller: Caller) -> None:
+async def _open_connection(caller: Caller) -> None:
     with contextlib.suppress(CallFailed):  # then its registrations will fail, and are counted
         await caller.call("GET", "/health")
 
 
-async def _register(
-    caller: Caller, agents: Sequence[dict[str, Any]], done: Round, on_answer: Callable[[], None]
+async def _register_sequentially(
+    caller: Caller, agents: Sequence[dict[str, Any]], result: RoundResult, on_registered: Callable[[], None]
 ) -> None:
     for agent in agents:
         began = time.perf_counter()
         try:
             await caller.call("POST", "/agents", agent)
         except CallFailed as error:
-            done.failures.append(str(error))
+            result.failures.append(str(error))
         else:
-            done.latencies.append(time.perf_counter() - began)
-            done.ids.append(agent["id"])
-        on_answer()
+            result.latencies_s.append(time.perf_counter() - began)
+            result.registered_ids.append(agent["id"])
+        on_registered()

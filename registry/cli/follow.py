@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry.cli.connection import told_of_trouble
-from registry.cli.errors import success
-from registry.cli.output.agent_tables import agent_table, changed
-from registry.cli.output.formats import check_format, is_document, show_event
-from registry.cli.output.terminal_safe import harmless
+from registry.cli.connection import report_connection_state
+from registry.cli.errors import unwrap
+from registry.cli.output.agent_tables import agent_table, event_row
+from registry.cli.output.formats import is_document, print_event, require_format_support
+from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:
-    from mcp_mesh_client import Event, SyncRegistryClient, SyncWatch, WatchFilters
+    from mcp_mesh_client import SyncRegistryClient, SyncWatch, WatchEvent, WatchFilters
 
 
 def follow(
@@ -21,37 +21,38 @@ def follow(
     output: str | None,
     *,
     initial: bool,
-    events: bool,
+    event_column: bool,
     version: str | None = None,
 ) -> None:
     """Write the agents that match, if `initial`, and each change of them from then or from a version on; for ever.
 
-    A table has `events` in a column. What a first call would raise is raised; later trouble is told, and survived.
+    A table has `event_column` in a column. What a first call would raise is raised; later trouble is told, and
+    survived.
     """
-    check_format(output)
+    require_format_support(output)
     # A watch waits for a registry to come; who types does not.
-    success(registry.agents(**filters, limit=1))
+    unwrap(registry.agents(**filters, limit=1))
     with (
-        told_of_trouble(),
+        report_connection_state(),
         registry.watch(send_initial=initial, bookmarks=True, resource_version=version, **filters) as watch,
     ):
         if is_document(output) or output == "name":
-            for event in _changes(watch):
-                _show(event, output)
+            for event in _without_bookmarks(watch):
+                _print_event(event, output)
             return
-        table = agent_table(wide=output == "wide", follows=True, events=events)
-        state = sorted(_state(watch), key=_place) if initial else []
-        table.show(map(changed, state))
-        for event in _changes(watch):
-            table.add(changed(event))
+        table = agent_table(wide=output == "wide", follow=True, event_column=event_column)
+        state = sorted(_initial_events(watch), key=_sort_key) if initial else []
+        table.show(map(event_row, state))
+        for event in _without_bookmarks(watch):
+            table.add(event_row(event))
 
 
-def _place(event: "Event") -> tuple[str, str]:
+def _sort_key(event: "WatchEvent") -> tuple[str, str]:
     """Return where an agent stands in a list."""
     return str(event["object"].get("namespace")), str(event["object"].get("id"))
 
 
-def _state(watch: "SyncWatch") -> Iterator["Event"]:
+def _initial_events(watch: "SyncWatch") -> Iterator["WatchEvent"]:
     """Give the events that tell the state, up to the bookmark at their end."""
     for event in watch:
         if event["type"] == "BOOKMARK":
@@ -59,12 +60,12 @@ def _state(watch: "SyncWatch") -> Iterator["Event"]:
         yield event
 
 
-def _changes(watch: "SyncWatch") -> Iterator["Event"]:
+def _without_bookmarks(watch: "SyncWatch") -> Iterator["WatchEvent"]:
     return (event for event in watch if event["type"] != "BOOKMARK")
 
 
-def _show(event: "Event", output: str | None) -> None:
+def _print_event(event: "WatchEvent", output: str | None) -> None:
     if output == "name":
-        click.echo(harmless(str(event["object"].get("id"))))
+        click.echo(escape_terminal(str(event["object"].get("id"))))
     else:
-        show_event(event, output)
+        print_event(event, output)

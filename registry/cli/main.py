@@ -7,13 +7,13 @@ import click
 from registry import __version__
 from registry.cli.commands import COMMANDS
 from registry.cli.demo import demo
-from registry.cli.exits import INTERRUPTED
+from registry.cli.exits import EXIT_INTERRUPTED
 from registry.cli.maintenance import backup, doctor, restore
-from registry.cli.release import release_hold
+from registry.cli.release import end_self_preservation
 from registry.cli.serve import serve
 
 
-class _ServesByDefault(click.Group):
+class _DefaultToServeGroup(click.Group):
     """Reads options without a command as options of `serve`, and ends by Ctrl-C as a shell says of it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -29,10 +29,10 @@ class _ServesByDefault(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise click.exceptions.Exit(INTERRUPTED) from None
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
 
 
-@click.group(cls=_ServesByDefault)
+@click.group(cls=_DefaultToServeGroup)
 @click.version_option(__version__, prog_name="mcp-mesh-registry")
 def main(**_options: Any) -> None:
     """Where MCP agents announce themselves, stay alive and find each other."""
@@ -43,6 +43,6 @@ main.add_command(demo)
 main.add_command(backup)
 main.add_command(restore)
 main.add_command(doctor)
-main.add_command(release_hold)
+main.add_command(end_self_preservation)
 for each in COMMANDS:
     main.add_command(each)

@@ -14,7 +14,7 @@ from registry.cli.connection import token_option, url_option
 @click.command("release-hold")
 @url_option
 @token_option
-def release_hold(*, url: str, token: str | None) -> None:
+def end_self_preservation(*, url: str, token: str | None) -> None:
     """End the hold of a mass silence, for all replicas.
 
     The status is 0 whether a hold was on or not; what it was is printed.

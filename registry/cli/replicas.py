@@ -16,9 +16,9 @@ from registry.cli.caller import Caller, CallFailed
 from registry.config.settings import SETTINGS
 from registry.errors import StartupError
 
-_START_SECONDS = 30.0
-_STOP_SECONDS = 6.0  # a replica takes 5 at most
-_LOOK_EVERY = 0.01
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 6.0  # a replica takes 5 at most
+_POLL_INTERVAL_S = 0.01
 
 
 class Replica:
@@ -45,27 +45,27 @@ class Replica:
                 start_new_session=True,  # Ctrl-C in a terminal is for us, who end the replicas before the store
             )
 
-    async def serves(self) -> None:
+    async def wait_until_ready(self) -> None:
         """Return when it listens and its cache is filled. Raises StartupError."""
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + _START_TIMEOUT_S
         while not await self._is_ready():
             if self._process.poll() is not None or time.monotonic() >= deadline:
                 raise StartupError(f"{self.name} does not serve; its log says:\n{self.log_file.read_text().strip()}")
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
-    def tell_to_stop(self) -> None:
+    def terminate(self) -> None:
         """Send SIGTERM: it finishes what it has accepted."""
         self._process.terminate()
 
-    async def stopped(self) -> None:
+    async def wait_until_stopped(self) -> None:
         """Return when it has ended, by force if it takes longer than it may."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(self._process.wait, _STOP_SECONDS)
+            await asyncio.to_thread(self._process.wait, _STOP_TIMEOUT_S)
         self._process.kill()
         self._process.wait()
 
     async def _is_ready(self) -> bool:
-        self.url = self.url or next(self._announced(), "")
+        self.url = self.url or next(self._logged_urls(), "")
         if not self.url:
             return False
         caller = Caller(self.url)
@@ -78,7 +78,7 @@ class Replica:
         finally:
             caller.close()
 
-    def _announced(self) -> Iterator[str]:
+    def _logged_urls(self) -> Iterator[str]:
         """Yield the address it has logged. The last line of the file may be half a line."""
         for line in self.log_file.read_bytes().split(b"\n")[:-1]:
             if line.startswith(b"{") and (event := orjson.loads(line))["event"] == "listening":

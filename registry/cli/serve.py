@@ -18,16 +18,16 @@ from registry.errors import StartupError
 @click.option("--log-level", help="debug, info, warning or error. [LOG_LEVEL]")
 def serve(host: str | None, port: int | None, redis_url: str | None, log_level: str | None) -> None:
     """Run one replica of the registry until it is told to stop."""
-    from registry.config.env import read_settings
+    from registry.config.env import load_settings
     from registry.telemetry.logs import configure_logs, get_logger
 
     try:
-        settings, warnings = read_settings(os.environ, host=host, port=port, redis_url=redis_url, log_level=log_level)
+        settings, warnings = load_settings(os.environ, host=host, port=port, redis_url=redis_url, log_level=log_level)
     except StartupError as error:
         raise click.ClickException(str(error)) from error
     configure_logs(settings.log_level, settings.log_format)
     log = get_logger(__name__)
-    log.debug("settings", **settings.shown())
+    log.debug("settings", **settings.masked())
     for warning in warnings:
         log.warning(warning)
 

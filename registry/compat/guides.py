@@ -6,14 +6,14 @@ from typing import Any
 
 import orjson
 
-from registry.cache.change_buffer import Entry
-from registry.config.env import read_settings
+from registry.cache.change_buffer import ChangeEntry
+from registry.config.env import load_settings
 from registry.config.settings import Settings
 from registry.errors import VersionTooOld
 from registry.main import Registry, open_registry
 from registry.model.encoding.watch_event import EventKind
 from registry.model.query import AgentQuery
-from registry.service.watch.watch import Watcher, Watching
+from registry.service.watch.watch import Watcher, WatchService
 
 
 class EventWatcher:
@@ -21,7 +21,7 @@ class EventWatcher:
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
-        self._seen: list[tuple[EventKind, Entry]] = []
+        self._pending_events: list[tuple[EventKind, ChangeEntry]] = []
 
     async def get(self) -> dict[str, Any]:
         """Wait for the next event: `type`, `object`, `timestamp`, `resource_version`. Cancelling loses none.
@@ -30,14 +30,14 @@ class EventWatcher:
         service was closed: list again.
         """
         watcher = self._watcher
-        while not self._seen:
-            self._seen = watcher.take()[::-1]
-            if not self._seen:
-                if watcher.over is not None:
-                    raise VersionTooOld(watcher.reached, watcher.newest)
+        while not self._pending_events:
+            self._pending_events = watcher.take()[::-1]
+            if not self._pending_events:
+                if watcher.end_reason is not None:
+                    raise VersionTooOld(watcher.delivered_version, watcher.latest_version)
                 await watcher.wait()
-        kind, entry = self._seen.pop()
-        event: dict[str, Any] = orjson.loads(entry.line(kind, "ndjson"))
+        kind, entry = self._pending_events.pop()
+        event: dict[str, Any] = orjson.loads(entry.encode(kind, "ndjson"))
         return event
 
     def close(self) -> None:
@@ -48,12 +48,12 @@ class EventWatcher:
 class Storage:
     """What is stored, to be watched."""
 
-    def __init__(self, watching: Watching) -> None:
-        self._watching = watching
+    def __init__(self, watch_service: WatchService) -> None:
+        self._watch_service = watch_service
 
     def create_watcher(self, query: AgentQuery | None = None) -> EventWatcher:
         """Begin to watch at the version held now; everything unless a query says otherwise."""
-        return EventWatcher(self._watching.begin(query or AgentQuery()))
+        return EventWatcher(self._watch_service.start(query or AgentQuery()))
 
 
 class RegistryService:
@@ -64,7 +64,7 @@ class RegistryService:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings
-        self._opened = contextlib.AsyncExitStack()
+        self._exit_stack = contextlib.AsyncExitStack()
         self._registry: Registry | None = None
 
     @property
@@ -72,18 +72,18 @@ class RegistryService:
         """The storage, once initialized; RuntimeError before."""
         if self._registry is None:
             raise RuntimeError("Call initialize() first")
-        return Storage(self._registry.watching)
+        return Storage(self._registry.watch_service)
 
     async def initialize(self) -> None:
         """Open the store and fill the cache. Raises StartupError, or what keeps the store from answering."""
-        settings = self._settings or read_settings(os.environ)[0]
-        registry = await self._opened.enter_async_context(open_registry(settings))
-        await registry.feed.fresh()
+        settings = self._settings or load_settings(os.environ)[0]
+        registry = await self._exit_stack.enter_async_context(open_registry(settings))
+        await registry.reflector.wait_fresh()
         self._registry = registry
 
     async def close(self) -> None:
         """End the watches, give up the lead, close the store."""
         registry, self._registry = self._registry, None
         if registry is not None:
-            registry.watching.close()
-        await self._opened.aclose()
+            registry.watch_service.close()
+        await self._exit_stack.aclose()

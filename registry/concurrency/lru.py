@@ -8,32 +8,32 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Bounded(Generic[Key, Value]):
-    """Keeps values up to `most` of whatever they are weighed in; those that were not used for longest go first."""
+class WeightedLru(Generic[Key, Value]):
+    """A least-recently-used cache, bounded by the total weight of its values."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+    def __init__(self, max_weight: int) -> None:
+        self._max_weight = max_weight
+        self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self.weight = 0
 
     def get(self, key: Key) -> Value | None:
         """Return what is kept, None for nothing."""
-        found = self._kept.get(key)
+        found = self._entries.get(key)
         if found is None:
             return None
-        self._kept.move_to_end(key)
+        self._entries.move_to_end(key)
         return found[0]
 
     def put(self, key: Key, value: Value, weight: int) -> None:
         """Keep a value in the place of what was kept before; one that weighs more than all may is not kept."""
-        before = self._kept.pop(key, None)
+        before = self._entries.pop(key, None)
         self.weight += weight - (before[1] if before is not None else 0)
-        self._kept[key] = value, weight
-        while self.weight > self._most:
-            _, (_, lost) = self._kept.popitem(last=False)
+        self._entries[key] = value, weight
+        while self.weight > self._max_weight:
+            _, (_, lost) = self._entries.popitem(last=False)
             self.weight -= lost
 
     def clear(self) -> None:
         """Keep nothing."""
-        self._kept.clear()
+        self._entries.clear()
         self.weight = 0

@@ -16,35 +16,35 @@ log = get_logger(__name__)
 async def every(
     period: float,
     name: str,
-    body: Callable[[], Awaitable[None]],
+    run_once: Callable[[], Awaitable[None]],
     *,
-    longest: float | None = None,
+    max_pause: float | None = None,
     on_error: Callable[[str], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> NoReturn:
-    """Run `body` now and then each `period` seconds, until cancelled.
+    """Run `run_once` now and then each `period` seconds, until cancelled.
 
     Rounds start on a fixed grid: the schedule does not drift, and rounds missed by a long one are not made up for.
     After an exception the next round comes after a random pause between `period` and a bound that doubles with each
-    failure in a row up to `longest` seconds (8 periods if None), so that replicas which failed together come back one
+    failure in a row up to `max_pause` seconds (8 periods if None), so that replicas which failed together come back one
     by one. The exception is logged under `name`, and `on_error(name)` is called; cancellation passes through.
 
-    Raises ValueError when `period` is not above 0, or `longest` is below it.
+    Raises ValueError when `period` is not above 0, or `max_pause` is below it.
     """
-    longest = 8 * period if longest is None else longest
-    if not 0 < period <= longest:
-        raise ValueError(f"expected 0 < period <= longest, got {period} and {longest}")
+    max_pause = 8 * period if max_pause is None else max_pause
+    if not 0 < period <= max_pause:
+        raise ValueError(f"expected 0 < period <= longest, got {period} and {max_pause}")
     bound, failures, due = period, 0, clock()
     while True:
         try:
-            await body()
+            await run_once()
         except Exception as error:  # noqa: BLE001  a loop outlives whatever its body raises
             failures += 1
-            bound = min(2 * bound, longest)
+            bound = min(2 * bound, max_pause)
             now = clock()
             due = now + random.uniform(period, bound)  # noqa: S311  spreads replicas, guards nothing
-            _report(error, name, failures, due - now)
+            _log_failure(error, name, failures, due - now)
             if on_error is not None:
                 on_error(name)
         else:
@@ -55,7 +55,7 @@ async def every(
         await sleep(due - now)
 
 
-def _report(error: Exception, name: str, failures: int, pause: float) -> None:
+def _log_failure(error: Exception, name: str, failures: int, pause: float) -> None:
     facts = {"loop": name, "failures": failures, "next_try_in_s": round(pause, 3)}
     if isinstance(error, StoreUnavailable):
         # Known trouble that lasts is told less and less often.

@@ -8,37 +8,37 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Waiters(Generic[T]):
+class FutureQueue(Generic[T]):
     """Hands out futures and fails each that is not done `timeout` seconds after it was handed out.
 
-    One timer serves all, since they fall due in the order in which they came. `overdue` makes the exception for one of
-    them.
+    One timer serves all, since they fall due in the order in which they came. `make_timeout_error` makes the exception
+    for one of them.
     """
 
-    def __init__(self, timeout: float, overdue: Callable[["asyncio.Future[T]"], Exception]) -> None:
+    def __init__(self, timeout: float, make_timeout_error: Callable[["asyncio.Future[T]"], Exception]) -> None:
         self._timeout = timeout
-        self._overdue = overdue
-        self._line: deque[tuple[float, asyncio.Future[T]]] = deque()
+        self._make_timeout_error = make_timeout_error
+        self._pending: deque[tuple[float, asyncio.Future[T]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def join(self) -> "asyncio.Future[T]":
+    def add(self) -> "asyncio.Future[T]":
         """Return a new future at the end of the line."""
         loop = asyncio.get_running_loop()
-        line = self._line
+        line = self._pending
         while line and line[0][1].done():
             line.popleft()
         future: asyncio.Future[T] = loop.create_future()
         due = loop.time() + self._timeout
         line.append((due, future))
         if self._timer is None:
-            self._timer = loop.call_at(due, self._fail_overdue)
+            self._timer = loop.call_at(due, self._fail_timed_out)
         return future
 
-    def _fail_overdue(self) -> None:
+    def _fail_timed_out(self) -> None:
         loop = asyncio.get_running_loop()
-        line, now = self._line, loop.time()
+        line, now = self._pending, loop.time()
         while line and (line[0][0] <= now or line[0][1].done()):
             future = line.popleft()[1]
             if not future.done():
-                future.set_exception(self._overdue(future))
-        self._timer = loop.call_at(line[0][0], self._fail_overdue) if line else None
+                future.set_exception(self._make_timeout_error(future))
+        self._timer = loop.call_at(line[0][0], self._fail_timed_out) if line else None

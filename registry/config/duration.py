@@ -3,13 +3,14 @@
 import re
 from datetime import timedelta
 
-LONGEST = timedelta(days=366)
+MAX_DURATION = timedelta(days=366)
 
-_NUMBER = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)"
+_NUMBER_PATTERN = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)"
 # From large to small, each unit at most once: `1h30m` has one meaning, `30m1h` is a slip of the pen.
-_DURATION = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in ("d", "h", "m", "s", "ms")))
-_EXPECTED = (
-    f"expected a duration with a unit, such as 500ms, 30s, 1.5m, 2h, 7d or 1h30m, above 0 and at most {LONGEST.days}d"
+_DURATION_PATTERN = re.compile("".join(f"(?:{_NUMBER_PATTERN}{unit})?" for unit in ("d", "h", "m", "s", "ms")))
+_EXPECTED_FORMAT = (
+    "expected a duration with a unit, such as 500ms, 30s, 1.5m, 2h, 7d or 1h30m, "
+    f"above 0 and at most {MAX_DURATION.days}d"
 )
 
 
@@ -21,16 +22,16 @@ def parse_duration(text: str) -> timedelta:
     Raises:
         ValueError: no such duration, not above 0, or more than 366 days; the message says what is expected.
     """
-    found = _DURATION.fullmatch(text.strip())
+    found = _DURATION_PATTERN.fullmatch(text.strip())
     if found is None:
-        raise ValueError(_EXPECTED)
+        raise ValueError(_EXPECTED_FORMAT)
     days, hours, minutes, seconds, milliseconds = (float(number or 0) for number in found.groups())
     try:
         duration = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
     except OverflowError:
-        raise ValueError(_EXPECTED) from None
-    if not timedelta(0) < duration <= LONGEST:
-        raise ValueError(_EXPECTED)
+        raise ValueError(_EXPECTED_FORMAT) from None
+    if not timedelta(0) < duration <= MAX_DURATION:
+        raise ValueError(_EXPECTED_FORMAT)
     return duration
 
 
@@ -39,17 +40,17 @@ def format_duration(duration: timedelta) -> str:
     if duration < timedelta(0):
         return f"-{format_duration(-duration)}"
     if timedelta(0) < duration < timedelta(seconds=1):
-        return f"{_decimal(duration.microseconds, 1000)}ms"
+        return f"{_format_quotient(duration.microseconds, 1000)}ms"
     minutes, seconds = divmod(duration.seconds, 60)
     hours, minutes = divmod(minutes, 60)
     parts = ((duration.days, "d"), (hours, "h"), (minutes, "m"))
     text = "".join(f"{number}{unit}" for number, unit in parts if number)
     rest = seconds * 1_000_000 + duration.microseconds
-    return f"{text}{_decimal(rest, 1_000_000)}s" if rest or not text else text
+    return f"{text}{_format_quotient(rest, 1_000_000)}s" if rest or not text else text
 
 
-def _decimal(number: int, divisor: int) -> str:
+def _format_quotient(dividend: int, divisor: int) -> str:
     """Write `number / divisor` (a power of ten) without a float's noise."""
-    whole, fraction = divmod(number, divisor)
+    whole, fraction = divmod(dividend, divisor)
     digits = str(divisor + fraction)[1:].rstrip("0")
     return f"{whole}.{digits}" if digits else str(whole)

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from registry.config.settings import SETTINGS, Settings
-from registry.config.types import Secret, Setting, mask_all, write_value
+from registry.config.types import Secret, Setting, format_value, mask_all
 from registry.errors import StartupError
 
 # What Kubernetes puts into every pod beside a Service called `registry` or `registry-…`.
-_SERVICE_LINK: Final = re.compile(
+_KUBERNETES_SERVICE_VARIABLE: Final = re.compile(
     r"REGISTRY_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
-_SERVICE_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
+_KUBERNETES_SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
 
-def read_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Settings, tuple[str, ...]]:
+def load_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Settings, tuple[str, ...]]:
     """Read all settings; give them with warnings, each a sentence for the log that says what to do.
 
     `overrides` come from the command line and go before the environment: by field name, as text or as a value
@@ -29,37 +29,39 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Sett
     """
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}
-    sources = {name: (setting.env, _from_environ(environ, setting)) for name, setting in SETTINGS.items()}
+    sources = {name: (setting.env, _environ_text(environ, setting)) for name, setting in SETTINGS.items()}
     for name, value in overrides.items():
         if value is not None:
-            text = value.reveal() if isinstance(value, Secret) else write_value(value)
+            text = value.reveal() if isinstance(value, Secret) else format_value(value)
             sources[name] = (f"--{name.replace('_', '-')}", text)
     for name, (source, text) in sources.items():
         try:
             if text:
-                values[name] = SETTINGS[name].read(text)
+                values[name] = SETTINGS[name].parse(text)
         except ValueError as error:
             problems[name] = f"{source} is {SETTINGS[name].mask(text)!r}; {error}"
-    warnings = tuple(_adopt_database(environ, values))
+    warnings = tuple(_apply_database_path(environ, values))
     settings = Settings(**values)
-    problems |= _conflicts(settings, problems)
+    problems |= _find_conflicts(settings, problems)
     if problems:
         raise StartupError("\n  ".join(["These settings cannot be used:", *problems.values()]))
-    return settings, (*warnings, *_warnings(settings, environ))
+    return settings, (*warnings, *_find_warnings(settings, environ))
 
 
-def _from_environ(environ: Mapping[str, str], setting: Setting) -> str:
+def _environ_text(environ: Mapping[str, str], setting: Setting) -> str:
     text = environ.get(setting.env, "")
     if setting.mask is mask_all:  # a blank may be part of a secret; its reader decides
         return text
-    return "" if _is_service_link(setting.env, text) else text.strip()
+    return "" if _is_kubernetes_service_variable(setting.env, text) else text.strip()
 
 
-def _is_service_link(name: str, text: str) -> bool:
-    return bool(_SERVICE_LINK.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_ADDRESS.match(text)))
+def _is_kubernetes_service_variable(name: str, text: str) -> bool:
+    return bool(
+        _KUBERNETES_SERVICE_VARIABLE.fullmatch(name) or (name.endswith("_PORT") and _KUBERNETES_SERVICE_URL.match(text))
+    )
 
 
-def _adopt_database(environ: Mapping[str, str], values: dict[str, Any]) -> Iterator[str]:
+def _apply_database_path(environ: Mapping[str, str], values: dict[str, Any]) -> Iterator[str]:
     """Take the data directory from DATABASE_PATH if nothing else says it; one warning for all such names."""
     names = [name for name in sorted(environ) if name.startswith("DATABASE_") and environ[name]]
     if not names:
@@ -80,23 +82,27 @@ def _adopt_database(environ: Mapping[str, str], values: dict[str, Any]) -> Itera
     yield f"{', '.join(names)}: the store is Redis, not a database; {advice}"
 
 
-def _conflicts(settings: Settings, wrong: Collection[str]) -> dict[str, str]:
-    """Name the settings that are right each but not together; those in `wrong` have no value to compare."""
+def _find_conflicts(settings: Settings, invalid_names: Collection[str]) -> dict[str, str]:
+    """Name the settings that are right each but not together; those in `invalid_names` have no value to compare."""
     found = {}
-    shown = settings.shown()
+    shown = settings.masked()
     for lower, upper in (("retry_period", "renew_deadline"), ("renew_deadline", "lease_duration")):
-        if not {lower, upper} & {*wrong} and getattr(settings, lower) >= getattr(settings, upper):
+        if not {lower, upper} & {*invalid_names} and getattr(settings, lower) >= getattr(settings, upper):
             limit = f"{SETTINGS[upper].env}, which is {shown[upper]!r}"
             found[lower] = f"{SETTINGS[lower].env} is {shown[lower]!r}; expected less than {limit}"
-    if "port" not in wrong and settings.metrics_port == settings.port != 0:
+    if "port" not in invalid_names and settings.metrics_port == settings.port != 0:
         found["metrics_port"] = f"METRICS_PORT is {shown['port']!r}; expected another port than REGISTRY_PORT"
     return found
 
 
-def _warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+def _find_warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     known = sorted(setting.env for setting in SETTINGS.values())
     for name in sorted(environ):
-        if name.startswith("REGISTRY_") and name not in known and not _is_service_link(name, environ[name]):
+        if (
+            name.startswith("REGISTRY_")
+            and name not in known
+            and not _is_kubernetes_service_variable(name, environ[name])
+        ):
             short = name.removeprefix("REGISTRY_")
             near = [short] if short in known else difflib.get_close_matches(name, known, n=1)
             advice = f"did you mean {near[0]}?" if near else "remove it"

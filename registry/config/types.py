@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from registry.config.duration import format_duration, parse_duration
 from registry.config.redis_url import parse_redis_url
 
-KEY_BYTES: Final = 32
+ENCRYPTION_KEY_BYTES: Final = 32
 
 
 class Secret:
@@ -63,12 +63,12 @@ class Setting:
     """
 
     env: str
-    read: Callable[[str], Any]
-    says: str
+    parse: Callable[[str], Any]
+    description: str
     mask: Callable[[str], str] = str
 
 
-def mask_all(_text: str) -> str:
+def mask_all(_value: str) -> str:
     """Give `***`, whatever the text."""
     return "***"
 
@@ -87,7 +87,7 @@ def mask_url(url: str) -> str:
     return masked
 
 
-def write_value(value: object) -> str:
+def format_value(value: object) -> str:
     """Write a value as its reader takes it; None is `unset`, a secret stays `***`."""
     match value:
         case None | bool():
@@ -101,35 +101,35 @@ def write_value(value: object) -> str:
         case frozenset():
             text = "+".join(sorted(value))
         case Mapping():
-            text = ",".join(f"{name}={write_value(item)}" if item else name for name, item in value.items())
+            text = ",".join(f"{name}={format_value(item)}" if item else name for name, item in value.items())
         case _:
             text = str(value)
     return text
 
 
-def _whole_number(low: int, high: int) -> Callable[[str], int]:
-    """Make a reader of whole numbers from `low` to `high`, both included."""
+def _integer_parser(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Make a reader of whole numbers from `minimum` to `maximum`, both included."""
 
     def read(text: str) -> int:
-        if re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high:
+        if re.fullmatch(r"[0-9]{1,9}", text) and minimum <= int(text) <= maximum:
             return int(text)
-        raise ValueError(f"expected a whole number from {low} to {high}")
+        raise ValueError(f"expected a whole number from {minimum} to {maximum}")
 
     return read
 
 
-def _choice(words: Mapping[str, object]) -> Callable[[str], Any]:
+def _choice_parser(values: Mapping[str, object]) -> Callable[[str], Any]:
     """Make a reader of words, in any case, that gives what stands beside each."""
 
     def read(text: str) -> object:
-        if text.lower() in words:
-            return words[text.lower()]
-        raise ValueError(f"expected one of {', '.join(words)}")
+        if text.lower() in values:
+            return values[text.lower()]
+        raise ValueError(f"expected one of {', '.join(values)}")
 
     return read
 
 
-def _matching(pattern: str, expected: str) -> Callable[[str], str]:
+def _pattern_parser(pattern: str, expected: str) -> Callable[[str], str]:
     """Make a reader of text that matches a pattern as a whole; `expected` says in words what that is."""
 
     def read(text: str) -> str:
@@ -140,7 +140,7 @@ def _matching(pattern: str, expected: str) -> Callable[[str], str]:
     return read
 
 
-def read_wait(text: str) -> timedelta:
+def parse_duration_or_zero(text: str) -> timedelta:
     """Read a duration that may be nothing, `0s`."""
     try:
         return timedelta(0) if text.strip() == "0s" else parse_duration(text)
@@ -148,22 +148,26 @@ def read_wait(text: str) -> timedelta:
         raise ValueError(f"{error}; or 0s for none") from error
 
 
-HALF: Final = Percent(50)
+DEFAULT_SELF_PRESERVATION_SHARE: Final = Percent(50)
 
-read_port: Final = _whole_number(0, 65535)
-read_history: Final = _whole_number(100, 10_000_000)
-read_agents: Final = _whole_number(1, 10_000_000)
-read_level: Final = _choice({word: word for word in ("debug", "info", "warning", "error")} | {"warn": "warning"})
-read_log_format: Final = _choice({word: word for word in ("auto", "json", "pretty")})
-read_switch: Final = _choice(
+parse_port: Final = _integer_parser(0, 65535)
+parse_log_length: Final = _integer_parser(100, 10_000_000)
+parse_agent_count: Final = _integer_parser(1, 10_000_000)
+parse_log_level: Final = _choice_parser(
+    {word: word for word in ("debug", "info", "warning", "error")} | {"warn": "warning"}
+)
+parse_log_format: Final = _choice_parser({word: word for word in ("auto", "json", "pretty")})
+parse_boolean: Final = _choice_parser(
     dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 )
-read_acks: Final = _whole_number(0, 100)
-read_mesh: Final = _matching(r"[A-Za-z0-9._-]{1,64}", "1 to 64 letters, digits, dots, underscores or hyphens")
-read_instance: Final = _matching(r"[!-~]{1,253}", "1 to 253 printable ASCII characters without blanks")
+parse_ack_count: Final = _integer_parser(0, 100)
+parse_mesh_name: Final = _pattern_parser(
+    r"[A-Za-z0-9._-]{1,64}", "1 to 64 letters, digits, dots, underscores or hyphens"
+)
+parse_instance_id: Final = _pattern_parser(r"[!-~]{1,253}", "1 to 253 printable ASCII characters without blanks")
 
 
-def read_host(text: str) -> str:
+def parse_host(text: str) -> str:
     """Read what a socket can listen on: an IP address without brackets, or a host name."""
     try:
         return str(ipaddress.ip_address(text))
@@ -174,14 +178,14 @@ def read_host(text: str) -> str:
     raise ValueError("expected an address or a host name and nothing else, such as 127.0.0.1, :: or localhost")
 
 
-def read_percent(text: str) -> Percent:
+def parse_percent(text: str) -> Percent:
     """Read a share above nothing, up to the whole: `50%`."""
     if re.fullmatch(r"[0-9]{1,3}%", text) and 0 < int(text[:-1]) <= 100:  # noqa: PLR2004
         return Percent(text[:-1])
     raise ValueError("expected a whole number of percent from 1% to 100%, such as 50%")
 
 
-def read_path(text: str) -> Path:
+def parse_directory(text: str) -> Path:
     """Read a directory; `~` is a home, and a relative one starts where the process does."""
     try:
         return Path(text).expanduser().absolute()
@@ -189,13 +193,13 @@ def read_path(text: str) -> Path:
         raise ValueError("expected a directory; there is no such home") from error
 
 
-def read_redis_url(text: str) -> str:
+def validate_redis_url(text: str) -> str:
     """Read the URL of a Redis, in any of its forms; it stays text, so that it can be shown as it was given."""
     parse_redis_url(text)
     return text
 
 
-def read_file(text: str) -> Path:
+def parse_file_path(text: str) -> Path:
     """Read the path of a file; `~` is a home, and a relative one starts where the process does."""
     try:
         return Path(text).expanduser().absolute()
@@ -203,7 +207,7 @@ def read_file(text: str) -> Path:
         raise ValueError("expected the path of a file; there is no such home") from error
 
 
-def read_headers(text: str) -> tuple[str, ...]:
+def parse_header_names(text: str) -> tuple[str, ...]:
     """Read names of headers joined by commas; one that ends in `*` stands for all that begin so."""
     names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
     if all(re.fullmatch(r"[a-z0-9_-]+\*?", name) for name in names):
@@ -211,7 +215,7 @@ def read_headers(text: str) -> tuple[str, ...]:
     raise ValueError("expected names of headers joined by commas, such as x-request-id,x-tenant-*")
 
 
-def read_token(text: str) -> Secret:
+def parse_token(text: str) -> Secret:
     """Read a bearer token: what one HTTP header can carry unchanged."""
     # A header's value loses the blanks at its ends, so such a token would never match.
     if re.fullmatch(r"[!-~]([ -~]*[!-~])?", text):
@@ -219,20 +223,20 @@ def read_token(text: str) -> Secret:
     raise ValueError("expected printable ASCII without a blank or line break at its ends")
 
 
-def read_encryption_key(text: str) -> Secret:
+def parse_encryption_key(text: str) -> Secret:
     """Read a key of 32 bytes: as it is, as 64 hex digits, or in base64 (either alphabet, padded or not)."""
     encoded = r"[0-9A-Fa-f]{64}|[A-Za-z0-9+/]{43}=?|[A-Za-z0-9_-]{43}=?"
-    if len(os.fsencode(text)) == KEY_BYTES or re.fullmatch(encoded, text):
+    if len(os.fsencode(text)) == ENCRYPTION_KEY_BYTES or re.fullmatch(encoded, text):
         return Secret(text)
-    raise ValueError(f"expected {KEY_BYTES} bytes: as they are, as 64 hex digits or in base64")
+    raise ValueError(f"expected {ENCRYPTION_KEY_BYTES} bytes: as they are, as 64 hex digits or in base64")
 
 
-def read_thresholds(text: str) -> Mapping[str, Thresholds]:
+def parse_thresholds(text: str) -> Mapping[str, Thresholds]:
     """Read `file_agent=30s/90s,other=10s/40s`: by agent type its timeout and its eviction."""
-    return _read_entries(text, _read_threshold)
+    return _parse_entries(text, _parse_threshold)
 
 
-def read_contexts(text: str) -> Mapping[str, frozenset[str]]:
+def parse_security_contexts(text: str) -> Mapping[str, frozenset[str]]:
     """Read `pci=encryption+audit,open`: by security context the capabilities it requires; a name alone, none.
 
     The built-in contexts are always there, unless the text says otherwise about one of them.
@@ -241,10 +245,10 @@ def read_contexts(text: str) -> Mapping[str, frozenset[str]]:
         "standard": frozenset[str](),
         "high_security": frozenset({"authentication", "authorization", "audit"}),
     }
-    return MappingProxyType({**built_in, **_read_entries(text, _read_context)})
+    return MappingProxyType({**built_in, **_parse_entries(text, _parse_required_capabilities)})
 
 
-def _read_entries(text: str, read: Callable[[str, str], Any]) -> Mapping[str, Any]:
+def _parse_entries(text: str, parse_entry: Callable[[str, str], Any]) -> Mapping[str, Any]:
     """Read `name,name=value`; `read` gets `=` or nothing, then the value. Names all bad entries at once."""
     found: dict[str, Any] = {}
     problems = []
@@ -254,7 +258,7 @@ def _read_entries(text: str, read: Callable[[str, str], Any]) -> Mapping[str, An
             problems.append(f"in {entry!r} expected a name without blanks that occurs once")
             continue
         try:
-            found[name] = read(equals, value)
+            found[name] = parse_entry(equals, value)
         except ValueError as error:
             problems.append(f"in {entry!r} {error}")
     if problems:
@@ -262,7 +266,7 @@ def _read_entries(text: str, read: Callable[[str, str], Any]) -> Mapping[str, An
     return MappingProxyType(found)
 
 
-def _read_threshold(_equals: str, value: str) -> Thresholds:
+def _parse_threshold(_equals: str, value: str) -> Thresholds:
     timeout, slash, eviction = value.partition("/")
     if not slash:
         raise ValueError("expected agent_type=timeout/eviction, such as file_agent=30s/90s")
@@ -272,7 +276,7 @@ def _read_threshold(_equals: str, value: str) -> Thresholds:
     return thresholds
 
 
-def _read_context(equals: str, value: str) -> frozenset[str]:
+def _parse_required_capabilities(equals: str, value: str) -> frozenset[str]:
     required = value.split("+") if equals else []
     if not all(re.fullmatch(r"\S+", capability) for capability in required):
         raise ValueError("expected capabilities joined by +, such as pci=encryption+audit, or the name alone")

@@ -21,7 +21,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 # A tag of tools for language models; None for any tool.
 ToolTag: TypeAlias = tuple[Literal["tool"], str | None]
 # What somebody looks for: a capability, or tools.
-Sought: TypeAlias = str | ToolTag
+LookupKey: TypeAlias = str | ToolTag
 
 # A part of a spec that is kept as it was sent, and is not there. There is one, so that it is known by its identity.
 ABSENT: Final = msgspec.Raw()
@@ -41,21 +41,25 @@ class Dependency(msgspec.Struct, frozen=True, gc=False):
     strategy: Strategy | None = None
     key: str | None = None
     required: bool | None = None
-    match_mode: Any = msgspec.field(default=None, name="matchMode")
-    schema_hash: Any = msgspec.field(default=None, name="expectedSchemaHash")
-    schema: msgspec.Raw = msgspec.field(default=ABSENT, name="expectedSchemaCanonical")
+    schema_match_mode: Any = msgspec.field(default=None, name="matchMode")
+    expected_schema_hash: Any = msgspec.field(default=None, name="expectedSchemaHash")
+    expected_schema: msgspec.Raw = msgspec.field(default=ABSENT, name="expectedSchemaCanonical")
 
     @property
-    def wanted(self) -> tuple[object, ...]:
+    def match_key(self) -> tuple[object, ...]:
         """What a provider is judged by: those who ask for the same in the same namespace get the same."""
-        return self.capability, self.version, self.tags, self.schema_wanted
+        return self.capability, self.version, self.tags, self.schema_requirement
 
     @property
-    def schema_wanted(self) -> tuple[str, str, bytes] | None:
+    def schema_requirement(self) -> tuple[str, str, bytes] | None:
         """How an output schema is to match, the hash of the one expected, and that one; None where any will do."""
-        if not self.match_mode or not isinstance(self.match_mode, str):
+        if not self.schema_match_mode or not isinstance(self.schema_match_mode, str):
             return None
-        return self.match_mode, self.schema_hash if isinstance(self.schema_hash, str) else "", bytes(self.schema)
+        return (
+            self.schema_match_mode,
+            self.expected_schema_hash if isinstance(self.expected_schema_hash, str) else "",
+            bytes(self.expected_schema),
+        )
 
 
 class Capability(msgspec.Struct, frozen=True, gc=False):
@@ -75,27 +79,27 @@ class Capability(msgspec.Struct, frozen=True, gc=False):
     dependencies: tuple[Dependency, ...] = ()
     input_schema: msgspec.Raw = ABSENT
     output_schema: msgspec.Raw = msgspec.field(default=ABSENT, name="outputSchemaCanonical")
-    output_hash: Any = msgspec.field(default=None, name="outputSchemaHash")
+    output_schema_hash: Any = msgspec.field(default=None, name="outputSchemaHash")
     kwargs: msgspec.Raw = ABSENT
     llm_filter: msgspec.Raw = ABSENT
     llm_provider: msgspec.Raw = ABSENT
 
     @property
-    def tool(self) -> str:
+    def tool_name(self) -> str:
         """What it is called by: its function, or its own name where it came without one."""
         return self.function_name or self.name
 
 
-class Flat(msgspec.Struct, frozen=True, gc=False):
+class FormatData(msgspec.Struct, frozen=True, gc=False):
     """What only an agent in flat form has: `routes` are functions that need something and provide nothing."""
 
     routes: tuple[Capability, ...] = ()
 
 
-class Profile(msgspec.Struct, frozen=True, gc=False):
+class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
     """The part of a spec that filters look at, with the defaults of the API filled in. Read straight from the JSON.
 
-    `flat` is there when the agent registered in flat form, and then decides by which rules it finds others.
+    `format` is there when the agent registered in flat form, and then decides by which rules it finds others.
     """
 
     namespace: str = DEFAULT_NAMESPACE
@@ -103,27 +107,27 @@ class Profile(msgspec.Struct, frozen=True, gc=False):
     capabilities: tuple[Capability, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
     labels: dict[str, str] = {}
-    flat: Flat | None = None
+    format: FormatData | None = None
 
     @property
     def functions(self) -> Iterator[tuple[str, tuple[Dependency, ...]]]:
         """Each function with what it needs; what the agent as a whole needs comes last, under `*`."""
         for capability in self.capabilities:
             if capability.function_name or capability.dependencies:
-                yield capability.tool, capability.dependencies
-        if self.flat is not None:
-            for route in self.flat.routes:
-                yield route.tool, route.dependencies
+                yield capability.tool_name, capability.dependencies
+        if self.format is not None:
+            for route in self.format.routes:
+                yield route.tool_name, route.dependencies
         if self.dependencies:
             yield WHOLE_AGENT, self.dependencies
 
     @property
-    def edges(self) -> set[tuple[str, str]]:
+    def required_edges(self) -> set[tuple[str, str]]:
         """Each of its capabilities with one that it cannot do without."""
-        return set(self.each_edge)
+        return set(self.iter_required_edges)
 
     @property
-    def each_edge(self) -> Iterator[tuple[str, str]]:
+    def iter_required_edges(self) -> Iterator[tuple[str, str]]:
         """The same one by one, which can be very many: all capabilities need all that the agent as a whole needs."""
         for capability in self.capabilities:
             for need in (*capability.dependencies, *self.dependencies):
@@ -131,26 +135,26 @@ class Profile(msgspec.Struct, frozen=True, gc=False):
                     yield capability.name, need.capability
 
     @property
-    def tools(self) -> Iterator[Capability]:
+    def llm_tools(self) -> Iterator[Capability]:
         """Each capability that a language model may be given as a tool: one with a schema of its input."""
         for capability in self.capabilities:
             if capability.input_schema is not ABSENT:
                 yield capability
 
     @property
-    def llm(self) -> Iterator[Capability]:
+    def llm_functions(self) -> Iterator[Capability]:
         """Each function that works with a language model."""
-        for function in (*self.capabilities, *(self.flat.routes if self.flat is not None else ())):
+        for function in (*self.capabilities, *(self.format.routes if self.format is not None else ())):
             if function.llm_filter is not ABSENT or function.llm_provider is not ABSENT:
                 yield function
 
     @property
-    def needs(self) -> set[str]:
+    def dependency_names(self) -> set[str]:
         """The names of the capabilities it depends on."""
         return {need.capability for _, needs in self.functions for need in needs}
 
     @property
-    def turns(self) -> set[str]:
+    def round_robin(self) -> set[str]:
         """The names of the capabilities it takes turns at with others."""
         return {need.capability for _, needs in self.functions for need in needs if need.strategy == "round_robin"}
 
@@ -179,19 +183,19 @@ class Agent(msgspec.Struct, frozen=True, gc=False):
     updated: int
     timeout: int
     eviction: int
-    profile: Profile
+    indexed: IndexedSpec
 
 
-class Held(msgspec.Struct, frozen=True, gc=False):
+class StoredAgent(msgspec.Struct, frozen=True, gc=False):
     """An agent with its last heartbeat in Redis-server milliseconds, None before the first: what a fill reads."""
 
     agent: Agent
     heartbeat: int | None
 
 
-_read_profile = msgspec.json.Decoder(Profile).decode
+_decode_indexed_spec = msgspec.json.Decoder(IndexedSpec).decode
 
 
-def read_profile(spec: bytes) -> Profile:
+def decode_indexed_spec(spec: bytes) -> IndexedSpec:
     """Read what filters need from a canonical spec. Raises msgspec.DecodeError for one that is not."""
-    return _read_profile(spec)
+    return _decode_indexed_spec(spec)

@@ -6,7 +6,7 @@ import msgspec
 
 from registry.model.agent import Agent, Status
 
-Kind = Literal["add", "modify", "remove", "begin"]
+ChangeKind = Literal["add", "modify", "remove", "begin"]
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -19,7 +19,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     version: int
     prev: int
-    kind: Kind
+    kind: ChangeKind
     reason: str
     agent: Agent | None
     heartbeat: int | None = None
@@ -28,23 +28,25 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     spec_before: bytes | None = None
 
 
-class Position(msgspec.Struct, frozen=True, gc=False):
+class LogPosition(msgspec.Struct, frozen=True, gc=False):
     """A point in a history: the resource version, and the id of the history it belongs to."""
 
     version: int
-    history: str
+    timeline: str
 
 
-class Pulled(msgspec.Struct, frozen=True, gc=False):
+class LogRead(msgspec.Struct, frozen=True, gc=False):
     """The answer to one look at the log.
 
-    `version` and `history` as they were just before the log was read (0 and '' when absent); `holds` tells whether the
+    `version` and `timeline` as they were just before the log was read (0 and '' when absent); `contiguous` tells
+    whether the
     entry asked from is still in the log, as it read before and over the connection on which the history was opened;
-    `changes` are those after it, in order, perhaps not all. `mark` is how the last entry reads, for the next look.
+    `changes` are those after it, in order, perhaps not all. `last_entry` is how the last entry reads, for the next
+    look.
     """
 
     version: int
-    history: str
-    holds: bool
+    timeline: str
+    contiguous: bool
     changes: tuple[Change, ...]
-    mark: object = None
+    last_entry: object = None

@@ -13,38 +13,38 @@ from typing import Any, Final, NamedTuple, NoReturn, Self, get_args
 
 from registry.errors import Detail, MalformedRequest
 from registry.model.registration.schema import LabelKey, LabelValue
-from registry.model.validation.errors import shown, written
+from registry.model.validation.errors import describe_value, format_path
 
-MAX_LENGTH: Final = 4_096
+MAX_SELECTOR_CHARS: Final = 4_096
 """Characters of a selector."""
 MAX_REQUIREMENTS: Final = 100
 """Requirements of a selector, however they were given."""
 
 
 class Requirement(NamedTuple):
-    """One condition: the label `key` has one of `values`, or has none of them where it is not `wanted`.
+    """One condition: the label `key` has one of `values`, or has none of them where it is not `must_match`.
 
     None stands for its absence. So a key that must be there has not the value None, and `!=` and `notin`, which do
     not list None, hold where the key is absent.
     """
 
     key: str
-    wanted: bool
+    must_match: bool
     values: frozenset[str | None]
 
     @property
     def text(self) -> str:
         """The shortest way to write it: `in` and `notin` only where there are several values."""
         if None in self.values:
-            return f"!{self.key}" if self.wanted else self.key
+            return f"!{self.key}" if self.must_match else self.key
         values = sorted(value for value in self.values if value is not None)
         if len(values) == 1:
-            return f"{self.key}{'=' if self.wanted else '!='}{values[0]}"
-        return f"{self.key} {'in' if self.wanted else 'notin'} ({','.join(values)})"
+            return f"{self.key}{'=' if self.must_match else '!='}{values[0]}"
+        return f"{self.key} {'in' if self.must_match else 'notin'} ({','.join(values)})"
 
 
 @dataclass(frozen=True, slots=True)
-class Selector:
+class LabelSelector:
     """Requirements, all of which must hold; without any it matches everything.
 
     They are kept once each and sorted by their text, so selectors that differ in order, blanks, repetition or
@@ -58,18 +58,20 @@ class Selector:
         object.__setattr__(self, "requirements", requirements)
 
     @classmethod
-    def of(cls, labels: Mapping[str, str], field: str = "labels") -> Self:
+    def from_labels(cls, labels: Mapping[str, str], field: str = "labels") -> Self:
         """Return the selector of what carries all these labels.
 
         Raises:
             MalformedRequest: a key or value can be no label's, or there are more than 100. Names each bad one.
         """
-        requirements = _limited((Requirement(key, True, frozenset({value})) for key, value in labels.items()), field)
+        requirements = _limit_requirements(
+            (Requirement(key, True, frozenset({value})) for key, value in labels.items()), field
+        )
         details = [
-            Detail(written((None, key), f"{field}."), f"found {shown(text)}; expected {kind.expected}")
+            Detail(format_path((None, key), f"{field}."), f"found {describe_value(text)}; expected {kind.expected}")
             for key, value in labels.items()
-            for text, kind in ((key, _KEY), (value, _VALUE))
-            if not kind.fits(text)
+            for text, kind in ((key, _KEY_RULE), (value, _VALUE_RULE))
+            if not kind.matches(text)
         ]
         if details:
             raise MalformedRequest(f"{details[0].field}: {details[0].problem}", details)
@@ -103,7 +105,7 @@ class Selector:
         return type(self)(self.requirements + other.requirements)
 
 
-def read_selector(text: str, field: str = "label_selector") -> Selector:
+def parse_selector(text: str, field: str = "label_selector") -> LabelSelector:
     """Read a selector: `key=value`, `==`, `!=`, `key in (a,b)`, `notin`, `key`, `!key`, joined by commas.
 
     Blanks, tabs and line breaks may stand between any two words; no text matches everything; `key=` and an empty place
@@ -113,110 +115,110 @@ def read_selector(text: str, field: str = "label_selector") -> Selector:
         MalformedRequest: it cannot be read, a key or value can be no label's, or it is longer than 4,096 characters
             or 100 requirements. Names the place.
     """
-    if len(text) > MAX_LENGTH:
-        _refuse(field, f"has {len(text):,} characters, at most {MAX_LENGTH:,} are read")
-    return Selector(_limited(_Reader(text, field).requirements(), field))
+    if len(text) > MAX_SELECTOR_CHARS:
+        _raise_invalid(field, f"has {len(text):,} characters, at most {MAX_SELECTOR_CHARS:,} are read")
+    return LabelSelector(_limit_requirements(_Parser(text, field).requirements(), field))
 
 
-class _Kind(NamedTuple):
+class _TextRule(NamedTuple):
     """What a key or a value must be, as registrations say it."""
 
-    fits: Callable[[str], object]
+    matches: Callable[[str], object]
     expected: str
 
 
-def _kind(form: Any) -> _Kind:
-    _, rule = get_args(form)
-    return _Kind(re.compile(rule.pattern).search, rule.description)
+def _text_rule(annotated_type: Any) -> _TextRule:
+    _, rule = get_args(annotated_type)
+    return _TextRule(re.compile(rule.pattern).search, rule.description)
 
 
-_KEY: Final = _kind(LabelKey)
-_VALUE: Final = _kind(LabelValue)
+_KEY_RULE: Final = _text_rule(LabelKey)
+_VALUE_RULE: Final = _text_rule(LabelValue)
 
 
 class _Token(NamedTuple):
     text: str
-    place: int
+    position: int
 
     @property
     def is_word(self) -> bool:
-        return self.text not in _SIGNS
+        return self.text not in _PUNCTUATION
 
 
 _OPERATORS: Final = frozenset({"=", "==", "!=", "in", "notin"})
-_SIGNS: Final = frozenset({"", "=", "==", "!=", "!", "(", ")", ",", "<", ">"})
+_PUNCTUATION: Final = frozenset({"", "=", "==", "!=", "!", "(", ")", ",", "<", ">"})
 # Every text is tokens from its beginning to its end, the last one empty: what is no sign and no blank is in a word.
-_TOKEN = re.compile(r"[ \t\r\n]*(==|!=|[=!(),<>]|[^ \t\r\n=!(),<>]+|\Z)")
+_TOKEN_PATTERN = re.compile(r"[ \t\r\n]*(==|!=|[=!(),<>]|[^ \t\r\n=!(),<>]+|\Z)")
 
 
-class _Reader:
+class _Parser:
     """Reads one selector from left to right, one token ahead."""
 
     def __init__(self, text: str, field: str) -> None:
         self._field = field
-        self._tokens = (_Token(found[1], found.start(1) + 1) for found in _TOKEN.finditer(text))
+        self._tokens = (_Token(found[1], found.start(1) + 1) for found in _TOKEN_PATTERN.finditer(text))
         self._token = next(self._tokens)
 
     def requirements(self) -> Iterator[Requirement]:
         if self._token.text:
             yield self._requirement()
             while self._token.text:
-                self._take(",", "a comma")
+                self._consume(",", "a comma")
                 yield self._requirement()
 
     def _requirement(self) -> Requirement:
         if self._token.text == "!":
-            self._scan()
-            return Requirement(self._word(_KEY), True, frozenset({None}))
-        key = self._word(_KEY)
+            self._advance()
+            return Requirement(self._word(_KEY_RULE), True, frozenset({None}))
+        key = self._word(_KEY_RULE)
         sign = self._token.text
         if sign in {"", ","}:
             return Requirement(key, False, frozenset({None}))
         if sign not in _OPERATORS:
-            self._expected("= == != in notin, or a comma")
-        self._scan()
+            self._raise_expected("= == != in notin, or a comma")
+        self._advance()
         values = self._values() if sign in {"in", "notin"} else [self._value()]
         return Requirement(key, sign not in {"!=", "notin"}, frozenset(values))
 
     def _values(self) -> Iterator[str]:
-        self._take("(", "(")
+        self._consume("(", "(")
         yield self._value()
         while self._token.text != ")":
-            self._take(",", "a comma or )")
+            self._consume(",", "a comma or )")
             yield self._value()
-        self._scan()
+        self._advance()
 
     def _value(self) -> str:
         """Read a value, which is empty where there is none before the next comma, the bracket or the end."""
-        return "" if self._token.text in {"", ",", ")"} else self._word(_VALUE)
+        return "" if self._token.text in {"", ",", ")"} else self._word(_VALUE_RULE)
 
-    def _word(self, kind: _Kind) -> str:
+    def _word(self, rule: _TextRule) -> str:
         token = self._token
-        if not (token.is_word and kind.fits(token.text)):
-            self._expected(kind.expected)
-        self._scan()
+        if not (token.is_word and rule.matches(token.text)):
+            self._raise_expected(rule.expected)
+        self._advance()
         return token.text
 
-    def _take(self, sign: str, expected: str) -> None:
-        if self._token.text != sign:
-            self._expected(expected)
-        self._scan()
+    def _consume(self, text: str, expected: str) -> None:
+        if self._token.text != text:
+            self._raise_expected(expected)
+        self._advance()
 
-    def _scan(self) -> None:
+    def _advance(self) -> None:
         self._token = next(self._tokens)
 
-    def _expected(self, expected: str) -> NoReturn:
+    def _raise_expected(self, expected: str) -> NoReturn:
         text, place = self._token
-        found = shown(text) if text else "the end"
-        _refuse(self._field, f"found {found} at character {place}; expected {expected}")
+        found = describe_value(text) if text else "the end"
+        _raise_invalid(self._field, f"found {found} at character {place}; expected {expected}")
 
 
-def _limited(requirements: Iterable[Requirement], field: str) -> tuple[Requirement, ...]:
+def _limit_requirements(requirements: Iterable[Requirement], field: str) -> tuple[Requirement, ...]:
     limited = tuple(islice(requirements, MAX_REQUIREMENTS + 1))
     if len(limited) > MAX_REQUIREMENTS:
-        _refuse(field, f"has more than {MAX_REQUIREMENTS} requirements")
+        _raise_invalid(field, f"has more than {MAX_REQUIREMENTS} requirements")
     return limited
 
 
-def _refuse(field: str, problem: str) -> NoReturn:
+def _raise_invalid(field: str, problem: str) -> NoReturn:
     raise MalformedRequest(f"{field}: {problem}", [Detail(field, problem)])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from registry.model.label_selector import Selector
+from registry.model.label_selector import LabelSelector
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class AgentQuery:
     status: str = "any"
     draining: bool | None = None
     agent_id: str | None = None
-    selector: Selector = field(default_factory=Selector)
+    selector: LabelSelector = field(default_factory=LabelSelector)
     capabilities: tuple[str, ...] = ()
     any_capability: bool = False
     category: str | None = None

@@ -7,10 +7,10 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 import orjson
 
-from registry.model.agent import Agent, Dependency, Sought, Status
+from registry.model.agent import Agent, Dependency, LookupKey, Status
 
 Stage: TypeAlias = Literal["health", "draining", "namespace", "required", "tags", "version", "schema"]
-STAGES: Final[Mapping[Stage, str]] = {
+STAGE_DESCRIPTIONS: Final[Mapping[Stage, str]] = {
     "health": "not alive",
     "draining": "draining",
     "namespace": "in another namespace",
@@ -34,10 +34,10 @@ class Provider(msgspec.Struct, frozen=True, gc=False):
     weight: float
     zone: str | None
     position: int
-    kwargs: bytes = b""
+    extension: bytes = b""
 
 
-class Out(msgspec.Struct, frozen=True, gc=False):
+class RejectedCandidate(msgspec.Struct, frozen=True, gc=False):
     """One that fell out: which capability of which agent, how that is, at which stage, and why.
 
     `position` is the capability's place in the agent's list.
@@ -52,37 +52,41 @@ class Out(msgspec.Struct, frozen=True, gc=False):
     position: int
 
 
-class Ranking(msgspec.Struct, gc=False):
+class RankedProviders(msgspec.Struct, gc=False):
     """Those who can give what is wanted, the best first, as of a version of the view.
 
-    `fallen` counts who fell out at which stage, `out` shows the first of these by id.
+    `rejected_by_stage` counts who fell out at which stage, `rejected_sample` shows the first of these by id.
     """
 
     providers: tuple[Provider, ...]
-    fallen: Counter[Stage]
-    out: tuple[Out, ...]
+    rejected_by_stage: Counter[Stage]
+    rejected_sample: tuple[RejectedCandidate, ...]
     version: int
 
     @property
     def reason(self) -> str:
         """Why there is nobody, in a sentence."""
-        found = self.fallen.total()
+        found = self.rejected_by_stage.total()
         if not found:
             return "no agent has this capability"
-        parts = [f"{self.fallen[stage]} {says}" for stage, says in STAGES.items() if self.fallen[stage]]
+        parts = [
+            f"{self.rejected_by_stage[stage]} {says}"
+            for stage, says in STAGE_DESCRIPTIONS.items()
+            if self.rejected_by_stage[stage]
+        ]
         return f"none of the {found} that have it will do: {', '.join(parts)}"
 
 
-class Pick(msgspec.Struct, frozen=True, gc=False):
+class ResolvedDependency(msgspec.Struct, frozen=True, gc=False):
     """What one dependency of one function resolves to: a provider, or the reason why there is none."""
 
     function: str
-    need: Dependency
+    dependency: Dependency
     provider: Provider | None
     reason: str | None
 
     @property
-    def entry(self) -> dict[str, str] | None:
+    def provider_fields(self) -> dict[str, str] | None:
         """The provider as answers show it."""
         chosen = self.provider
         if chosen is None:
@@ -90,26 +94,28 @@ class Pick(msgspec.Struct, frozen=True, gc=False):
         return {"agent_id": chosen.agent_id, "endpoint": chosen.endpoint, "tool_name": chosen.tool_name}
 
 
-class Resolution(msgspec.Struct, gc=False):
+class CachedResolution(msgspec.Struct, gc=False):
     """What all dependencies of one agent resolve to.
 
-    It holds for `agent` as it is, up to `version` of the view at least; `by_load`, for the loads known then. `names` is
-    what it looks for. `digest` stands for what is resolved, and `body` is how answers say it; both are empty for an
-    agent that has no functions and needs nothing. `told` is the digest the agent is known to have been told
-    last, whose trace is then kept; `row` is kept by whoever shows the agent with it.
+    It holds for `agent` as it is, up to `version` of the view at least; `depends_on_load`, for the loads known then.
+    `lookup_keys` is
+    what it looks for. `digest` stands for what is resolved, and `encoded_fields` is how answers say it; both are empty
+    for an
+    agent that has no functions and needs nothing. `sent_digest` is the digest the agent is known to have been told
+    last, whose trace is then kept; `list_row` is kept by whoever shows the agent with it.
     """
 
     agent: Agent
     version: int
-    by_load: bool
-    names: tuple[Sought, ...]
-    picks: tuple[Pick, ...]
+    depends_on_load: bool
+    lookup_keys: tuple[LookupKey, ...]
+    dependencies: tuple[ResolvedDependency, ...]
     digest: str
-    body: bytes
-    told: str = ""
-    row: bytes = b""
+    encoded_fields: bytes
+    sent_digest: str = ""
+    list_row: bytes = b""
 
     @property
-    def fields(self) -> Mapping[str, Any]:
+    def response_fields(self) -> Mapping[str, Any]:
         """What answers say, field by field."""
-        return orjson.loads(b"{%s}" % self.body.removeprefix(b",")) if self.body else {}
+        return orjson.loads(b"{%s}" % self.encoded_fields.removeprefix(b",")) if self.encoded_fields else {}

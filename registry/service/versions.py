@@ -15,22 +15,22 @@ from typing import Final, NamedTuple, NoReturn, TypeAlias
 from packaging.version import Version
 
 from registry.errors import Detail, MalformedRequest
-from registry.model.validation.errors import shown
+from registry.model.validation.errors import describe_value
 
-MAX_LENGTH: Final = 256
+MAX_VERSION_CHARS: Final = 256
 """Characters of a constraint or a version."""
-MAX_TERMS: Final = 32
+MAX_COMPARISONS: Final = 32
 """Comparisons in one constraint, all groups together."""
 
 # What follows a version's numbers, one token each: rank, number, name. The ranks are the whole order: nothing more is
 # above a development release and below a further identifier, and a release is above whatever leads up to it.
 Suffix: TypeAlias = tuple[tuple[int, int, str], ...]
 _DEV, _END, _NUMBER, _NAME, _RELEASE, _POST = range(6)
-_RELEASED: Final[Suffix] = ((_RELEASE, 0, ""), (_END, 0, ""))
+_RELEASE_SUFFIX: Final[Suffix] = ((_RELEASE, 0, ""), (_END, 0, ""))
 _PEP_440_NAMES: Final = {"a": "alpha", "b": "beta", "rc": "rc"}
 
 
-class Ordered(NamedTuple):
+class VersionKey(NamedTuple):
     """What a version sorts by. `numbers` ends in no zero, so that `1`, `1.0` and `1.0.0` are one."""
 
     epoch: int
@@ -50,63 +50,63 @@ class Bound(NamedTuple):
     @property
     def is_exact(self) -> bool:
         """Whether it is one version, not all those that begin with its numbers."""
-        return len(self.numbers) == _MAX_NUMBERS or self.suffix != _RELEASED
+        return len(self.numbers) == _MAX_VERSION_NUMBERS or self.suffix != _RELEASE_SUFFIX
 
     @property
-    def low(self) -> Ordered:
+    def lower(self) -> VersionKey:
         """The version itself; of a partial one the first release."""
-        return Ordered(self.epoch, _without_zeros(self.numbers), self.suffix, self.is_prerelease)
+        return VersionKey(self.epoch, _strip_trailing_zeros(self.numbers), self.suffix, self.is_prerelease)
 
     @property
-    def after(self) -> Ordered:
+    def next_above(self) -> VersionKey:
         """What lies next above an exact one; above a partial one the next release it does not cover."""
         if self.is_exact:
-            return self.low._replace(suffix=(*self.suffix, (_END, 0, "")))
-        return self.before_next(len(self.numbers) - 1)._replace(suffix=_RELEASED, is_prerelease=False)
+            return self.lower._replace(suffix=(*self.suffix, (_END, 0, "")))
+        return self.start_of_next(len(self.numbers) - 1)._replace(suffix=_RELEASE_SUFFIX, is_prerelease=False)
 
-    def before_next(self, place: int) -> Ordered:
-        """Where the versions begin whose number at `place` is one more: below all of their pre-releases."""
-        numbers = (*self.numbers[:place], self.numbers[place] + 1)
-        return Ordered(self.epoch, numbers, (), is_prerelease=True)
+    def start_of_next(self, index: int) -> VersionKey:
+        """Where the versions begin whose number at `index` is one more: below all of their pre-releases."""
+        numbers = (*self.numbers[:index], self.numbers[index] + 1)
+        return VersionKey(self.epoch, numbers, (), is_prerelease=True)
 
 
-Test: TypeAlias = Callable[[Ordered], bool]
-Tests: TypeAlias = tuple[Test, ...]
+VersionPredicate: TypeAlias = Callable[[VersionKey], bool]
+VersionPredicates: TypeAlias = tuple[VersionPredicate, ...]
 
-_MAX_NUMBERS: Final = 3
+_MAX_VERSION_NUMBERS: Final = 3
 _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
-_TAIL = rf"(?:-(?P<pre>{_IDENTIFIERS}))?(?:\+{_IDENTIFIERS})?"
-_SEMVER = re.compile(rf"v?(?P<numbers>[0-9]+(?:\.[0-9]+){{0,2}}){_TAIL}")
-_PATTERN = re.compile(rf"v?(?P<numbers>(?:[0-9]+|[xX*])(?:\.(?:[0-9]+|[xX*])){{0,2}}){_TAIL}")
+_PRERELEASE_AND_BUILD = rf"(?:-(?P<pre>{_IDENTIFIERS}))?(?:\+{_IDENTIFIERS})?"
+_SEMVER_PATTERN = re.compile(rf"v?(?P<numbers>[0-9]+(?:\.[0-9]+){{0,2}}){_PRERELEASE_AND_BUILD}")
+_BOUND_PATTERN = re.compile(rf"v?(?P<numbers>(?:[0-9]+|[xX*])(?:\.(?:[0-9]+|[xX*])){{0,2}}){_PRERELEASE_AND_BUILD}")
 
 # The `!` of an epoch (`2!1.0`) is not that of the comparison in `1!=2`.
-_WRITTEN = r"(?:v?[0-9]+!(?!=))?[0-9A-Za-z*][0-9A-Za-z*._+-]*"
-_TERM = re.compile(
-    rf"(?:(?P<from>{_WRITTEN})\s+-\s+(?P<to>{_WRITTEN})|(?P<sign>>=|<=|==|!=|~=|~>|[<>=^~])?\s*(?P<bound>{_WRITTEN}))"
+_VERSION_TEXT = r"(?:v?[0-9]+!(?!=))?[0-9A-Za-z*][0-9A-Za-z*._+-]*"
+_COMPARISON_PATTERN = re.compile(
+    rf"(?:(?P<from>{_VERSION_TEXT})\s+-\s+(?P<to>{_VERSION_TEXT})|(?P<sign>>=|<=|==|!=|~=|~>|[<>=^~])?\s*(?P<bound>{_VERSION_TEXT}))"
     r"(?:\s*,\s*(?!$)|\s+|$|(?=[<>=!~^]))",
     re.ASCII,
 )
 
 
 @lru_cache(maxsize=4096)
-def order(version: str) -> Ordered | None:
+def version_key(version: str) -> VersionKey | None:
     """Return what a version sorts by; None for text that is no version, or one longer than 256 characters.
 
     Read as semver where that is possible, with a leading `v`, leading zeros and missing numbers (they are 0) forgiven;
     otherwise by PEP 440 (packaging). Build and local version do not count: versions that differ in these are equal.
     """
-    if len(version) > MAX_LENGTH:
+    if len(version) > MAX_VERSION_CHARS:
         return None
-    found = _SEMVER.fullmatch(version)
+    found = _SEMVER_PATTERN.fullmatch(version)
     if found is None:
-        python = _pep_440(version)
-        return python.low if python is not None else None
+        python = _parse_pep_440(version)
+        return python.lower if python is not None else None
     numbers = tuple(map(int, found["numbers"].split(".")))
-    return Bound(0, numbers, _semver_suffix(found["pre"]), found["pre"] is not None).low
+    return Bound(0, numbers, _semver_suffix(found["pre"]), found["pre"] is not None).lower
 
 
 @lru_cache(maxsize=1024)
-def constraint(text: str) -> Callable[[str], bool]:
+def parse_constraint(text: str) -> Callable[[str], bool]:
     """Return the test that a constraint stands for; what is no version passes none.
 
     `>= > <= < = == !=` and a version without a sign, which is `=`; `^`, `~` (also `~>`), x-ranges (`1.x`, `1.2.*`,
@@ -118,15 +118,15 @@ def constraint(text: str) -> Callable[[str], bool]:
     Raises:
         MalformedRequest: it cannot be read, or has more than 256 characters or 32 comparisons. Says what is wrong.
     """
-    if len(text) > MAX_LENGTH:
-        _refuse(f"has {len(text):,} characters, at most {MAX_LENGTH} are read")
-    groups = [list(_terms(group.strip())) for group in text.split("||")]
-    if sum(map(len, groups)) > MAX_TERMS:
-        _refuse(f"has more than {MAX_TERMS} comparisons")
-    alternatives = [(_named(terms), _tests(terms, _RULES)) for terms in groups]
+    if len(text) > MAX_VERSION_CHARS:
+        _reject(f"has {len(text):,} characters, at most {MAX_VERSION_CHARS} are read")
+    groups = [list(_parse_comparisons(group.strip())) for group in text.split("||")]
+    if sum(map(len, groups)) > MAX_COMPARISONS:
+        _reject(f"has more than {MAX_COMPARISONS} comparisons")
+    alternatives = [(_named_prereleases(terms), _compile_comparisons(terms, _OPERATORS)) for terms in groups]
 
     def passes(version: str) -> bool:
-        ordered = order(version)
+        ordered = version_key(version)
         if ordered is None:
             return False
         for named, tests in alternatives:
@@ -144,68 +144,70 @@ def constraint(text: str) -> Callable[[str], bool]:
     return passes
 
 
-def _named(terms: Iterable[tuple[str, Bound]]) -> frozenset[tuple[int, tuple[int, ...]]]:
+def _named_prereleases(comparisons: Iterable[tuple[str, Bound]]) -> frozenset[tuple[int, tuple[int, ...]]]:
     """Return epoch and numbers of the pre-releases that a group speaks of."""
-    return frozenset(bound.low[:2] for _, bound in terms if bound.is_prerelease)
+    return frozenset(bound.lower[:2] for _, bound in comparisons if bound.is_prerelease)
 
 
-def _tests(terms: Iterable[tuple[str, Bound]], rules: Mapping[str, Callable[[Bound], Tests]]) -> Tests:
+def _compile_comparisons(
+    comparisons: Iterable[tuple[str, Bound]], operators: Mapping[str, Callable[[Bound], VersionPredicates]]
+) -> VersionPredicates:
     """Return what a group demands, by the meaning that a dialect gives each sign."""
-    return tuple(test for sign, bound in terms for test in rules[sign](bound))
+    return tuple(test for sign, bound in comparisons for test in operators[sign](bound))
 
 
-def _terms(text: str) -> Iterator[tuple[str, Bound]]:
+def _parse_comparisons(text: str) -> Iterator[tuple[str, Bound]]:
     """Yield the comparisons of one group, each as its sign and version."""
     while text:
-        found = _TERM.match(text)
+        found = _COMPARISON_PATTERN.match(text)
         if found is None:
-            _refuse(f"cannot read {shown(text)}; {_HINT}")
+            _reject(f"cannot read {describe_value(text)}; {_SYNTAX_HINT}")
         if found["bound"] is None:
-            yield ">=", _read_bound(found["from"])
-            yield "<=", _read_bound(found["to"])
+            yield ">=", _parse_bound(found["from"])
+            yield "<=", _parse_bound(found["to"])
         else:
-            bound = _read_bound(found["bound"])
-            if found["sign"] == "~=" and len(bound.numbers) < _LEAST_COMPATIBLE:
-                _refuse(f"~={found['bound']} needs at least two numbers, such as ~=1.4; for one, write ^1")
+            bound = _parse_bound(found["bound"])
+            if found["sign"] == "~=" and len(bound.numbers) < _MIN_COMPATIBLE_NUMBERS:
+                _reject(f"~={found['bound']} needs at least two numbers, such as ~=1.4; for one, write ^1")
             yield found["sign"] or "=", bound
         text = text[found.end() :]
 
 
-_LEAST_COMPATIBLE: Final = 2
-_HINT: Final = (
+_MIN_COMPATIBLE_NUMBERS: Final = 2
+_SYNTAX_HINT: Final = (
     "write a version such as 1.2.0, 1.2 or 1.x, before it one of >= > <= < = != ^ ~ ~= or nothing; "
     "a comma or a blank means and, || means or"
 )
 
 
-def _read_bound(text: str) -> Bound:
-    found = _PATTERN.fullmatch(text)
+def _parse_bound(text: str) -> Bound:
+    found = _BOUND_PATTERN.fullmatch(text)
     if found is None:
-        bound = _pep_440(text)
+        bound = _parse_pep_440(text)
         if bound is None:
-            _refuse(f"{shown(text)} is no version; {_HINT}")
-        if len(bound.numbers) > _MAX_NUMBERS:
-            _refuse(f"{shown(text)} has more than three numbers")
+            _reject(f"{describe_value(text)} is no version; {_SYNTAX_HINT}")
+        if len(bound.numbers) > _MAX_VERSION_NUMBERS:
+            _reject(f"{describe_value(text)} has more than three numbers")
         return bound
     parts = found["numbers"].split(".")
     given = tuple(int(part) for part in takewhile(str.isdigit, parts))
     if found["pre"] is not None and len(given) < len(parts):
-        _refuse(f"{shown(text)} has a pre-release after x or *; write numbers before it")
+        _reject(f"{describe_value(text)} has a pre-release after x or *; write numbers before it")
     return Bound(0, given, _semver_suffix(found["pre"]), found["pre"] is not None)
 
 
-def _refuse(problem: str) -> NoReturn:
+def _reject(problem: str) -> NoReturn:
     raise MalformedRequest(f"version_constraint: {problem}", [Detail("version_constraint", problem)])
 
 
 def _semver_suffix(prerelease: str | None) -> Suffix:
     if prerelease is None:
-        return _RELEASED
+        return _RELEASE_SUFFIX
     identifiers = prerelease.split(".")
     return (*((_NUMBER, int(each), "") if each.isdigit() else (_NAME, 0, each) for each in identifiers), (_END, 0, ""))
 
 
-def _pep_440(text: str) -> Bound | None:
+def _parse_pep_440(text: str) -> Bound | None:
     try:
         version = Version(text)
     # Not only InvalidVersion: Python refuses to read a number of too many digits.
@@ -224,74 +226,76 @@ def _pep_440(text: str) -> Bound | None:
     return Bound(version.epoch, version.release, (*tokens, (_END, 0, "")), version.is_prerelease)
 
 
-def _without_zeros(numbers: tuple[int, ...]) -> tuple[int, ...]:
+def _strip_trailing_zeros(numbers: tuple[int, ...]) -> tuple[int, ...]:
     while numbers and numbers[-1] == 0:
         numbers = numbers[:-1]
     return numbers
 
 
-def _at_least(low: Ordered) -> Test:
-    return partial(operator.le, low)
+def _at_least(lower: VersionKey) -> VersionPredicate:
+    return partial(operator.le, lower)
 
 
-def _below(high: Ordered) -> Test:
-    return partial(operator.gt, high)
+def _below(upper: VersionKey) -> VersionPredicate:
+    return partial(operator.gt, upper)
 
 
-def _never(_: Ordered) -> bool:
+def _never(_: VersionKey) -> bool:
     return False
 
 
-def _equal(bound: Bound) -> Tests:
+def _equal(bound: Bound) -> VersionPredicates:
     if not bound.numbers:
         return ()
-    high = bound.after if bound.is_exact else bound.before_next(len(bound.numbers) - 1)
-    return _at_least(bound.low), _below(high)
+    high = bound.next_above if bound.is_exact else bound.start_of_next(len(bound.numbers) - 1)
+    return _at_least(bound.lower), _below(high)
 
 
-def _unequal(bound: Bound) -> Tests:
+def _not_equal(bound: Bound) -> VersionPredicates:
     if not bound.numbers:
         return (_never,)
     from_low, to_high = _equal(bound)
     return (lambda ordered: not (from_low(ordered) and to_high(ordered)),)
 
 
-def _above(bound: Bound) -> Tests:
-    return (_at_least(bound.after),) if bound.numbers else (_never,)
+def _greater(bound: Bound) -> VersionPredicates:
+    return (_at_least(bound.next_above),) if bound.numbers else (_never,)
 
 
-def _under(bound: Bound) -> Tests:
+def _less(bound: Bound) -> VersionPredicates:
     if not bound.numbers:
         return (_never,)
     # Below `1.2` is below all of 1.2, its pre-releases included.
-    return (_below(bound.low if bound.is_exact else bound.low._replace(suffix=())),)
+    return (_below(bound.lower if bound.is_exact else bound.lower._replace(suffix=())),)
 
 
-def _caret(bound: Bound) -> Tests:
+def _caret(bound: Bound) -> VersionPredicates:
     """Nothing may change left of the first number that is not 0, nor that number."""
     if not bound.numbers:
         return ()
     last = len(bound.numbers) - 1
     first = next((place for place, number in enumerate(bound.numbers) if number), last)
-    return _at_least(bound.low), _below(bound.before_next(first))
+    return _at_least(bound.lower), _below(bound.start_of_next(first))
 
 
-def _tilde(bound: Bound) -> Tests:
+def _tilde(bound: Bound) -> VersionPredicates:
     """The second number may not change, nor the first one where it is the only one."""
-    return (_at_least(bound.low), _below(bound.before_next(min(len(bound.numbers) - 1, 1)))) if bound.numbers else ()
+    return (
+        (_at_least(bound.lower), _below(bound.start_of_next(min(len(bound.numbers) - 1, 1)))) if bound.numbers else ()
+    )
 
 
 # One table per dialect: another one's `^` or `!=` is another table.
-_RULES: Final[Mapping[str, Callable[[Bound], Tests]]] = {
-    ">=": lambda bound: (_at_least(bound.low),),
-    ">": _above,
+_OPERATORS: Final[Mapping[str, Callable[[Bound], VersionPredicates]]] = {
+    ">=": lambda bound: (_at_least(bound.lower),),
+    ">": _greater,
     "<=": lambda bound: _equal(bound)[1:],
-    "<": _under,
+    "<": _less,
     "=": _equal,
     "==": _equal,
-    "!=": _unequal,
+    "!=": _not_equal,
     "^": _caret,
     "~": _tilde,
     "~>": _tilde,
-    "~=": lambda bound: (_at_least(bound.low), _below(bound.before_next(len(bound.numbers) - 2))),
+    "~=": lambda bound: (_at_least(bound.lower), _below(bound.start_of_next(len(bound.numbers) - 2))),
 }

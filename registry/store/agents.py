@@ -7,35 +7,36 @@ from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from registry.errors import StaleVersion, UnknownAgent
-from registry.store.codec import edges_sent
-from registry.store.keys import Keys, sent
-from registry.store.redis.batcher import Batch
-from registry.store.redis.pipeline import Link, checked
-from registry.store.redis.retry import carry_out
-from registry.store.scripts import Call, Command, load_scripts
+from registry.store.codec import encode_edges
+from registry.store.keys import Keys, encode
+from registry.store.redis.batcher import Batcher
+from registry.store.redis.pipeline import Pipeline, raise_for_error
+from registry.store.redis.retry import call_with_retry
+from registry.store.scripts import Command, ScriptCall, load_scripts
 
-Mode = Literal["beat", "keep", "note"]
-Beaten = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
-Outcome = Literal["created", "updated", "unchanged"]
-Shifted = Literal["changed", "unchanged", "unknown_agent", "bad_record"]
+HeartbeatMode = Literal["beat", "keep", "note"]
+HeartbeatOutcome = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
+RegistrationOutcome = Literal["created", "updated", "unchanged"]
+DrainOutcome = Literal["changed", "unchanged", "unknown_agent", "bad_record"]
 
-_BEATEN: dict[bytes, Beaten] = {word.encode(): word for word in get_args(Beaten)}
+_HEARTBEAT_OUTCOMES: dict[bytes, HeartbeatOutcome] = {word.encode(): word for word in get_args(HeartbeatOutcome)}
 
 # What one drain call may carry; the script refuses more.
-LARGEST_DRAIN = 200
+MAX_AGENTS_PER_DRAIN = 200
 # A slice of a large read: big enough to be quick, small enough that nobody behind it waits.
-_SLICE = 1000
+_MAX_IDS_PER_READ = 1000
 # What a replica knows of a heartbeat is never older than this, in milliseconds, when it takes it for new.
-_LATEST = 5000
+_RECENT_HEARTBEATS_MS = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
+class RegistrationWrite:
     """What the store is asked to keep of one agent.
 
     `timeout` and `eviction` are milliseconds. `precondition` is '' for none, `absent`, `present`, or a version: the
     agent's last spec change or any later one of this agent. With `beats` it makes a new or pending agent healthy, too.
-    `edges` tells which of its capabilities cannot do without which, `seen` the number as of which they were checked.
+    `required_edges` tells which of its capabilities cannot do without which, `edges_revision` the number as of which
+    they were checked.
     """
 
     agent_id: str
@@ -43,63 +44,64 @@ class Registration:
     timeout: int
     eviction: int
     precondition: str = ""
-    beats: bool = False
-    edges: frozenset[tuple[str, str]] = frozenset()
-    seen: str = ""
+    counts_as_heartbeat: bool = False
+    required_edges: frozenset[tuple[str, str]] = frozenset()
+    edges_revision: str = ""
 
 
-class StaleNumberError(Exception):
+class EdgesChangedError(Exception):
     """An edge is new, and since it was checked there has been another new one; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class RegistrationResult:
     """What became of a registration, and the agent's resource version now."""
 
-    outcome: Outcome
+    outcome: RegistrationOutcome
     version: int
 
 
-class Beat(NamedTuple):
+class HeartbeatResult(NamedTuple):
     """What a heartbeat found, and the Redis server's time of it in milliseconds.
 
-    `answered` is the digest of what the agent was told last, where this heartbeat told none; '' where it never was.
+    `response_digest` is the digest of what the agent was told last, where this heartbeat told none; '' where it never
+    was.
     """
 
-    found: Beaten
-    at: int
-    answered: str = ""
+    outcome: HeartbeatOutcome
+    now: int
+    response_digest: str = ""
 
 
-class Drained(NamedTuple):
+class AgentDrainResult(NamedTuple):
     """What became of one agent that was to drain or to end that, and its resource version now, None without one."""
 
-    found: Shifted
+    outcome: DrainOutcome
     version: int | None
 
 
-class Heard(NamedTuple):
+class LastHeartbeats(NamedTuple):
     """Last heartbeats in the order asked (None before the first) and the Redis server's time, all in milliseconds."""
 
-    at: list[int | None]
+    times: list[int | None]
     now: int
 
 
-class News(NamedTuple):
+class RecentHeartbeats(NamedTuple):
     """Who beat since some moment, with the last heartbeat, and the Redis server's time, all in milliseconds."""
 
-    beats: list[tuple[str, int]]
+    heartbeats: list[tuple[str, int]]
     now: int
 
 
 # One heartbeat: who, how, the load it tells, and the digest of what it is told; '' for neither. No class of its own, as
 # there is nothing the registry makes as many of.
-_Said: TypeAlias = tuple[str, Mode, str, str]
+_HeartbeatItem: TypeAlias = tuple[str, HeartbeatMode, str, str]
 
 
 class _Write(NamedTuple):
-    call: Call
-    repeat: bool
+    call: ScriptCall
+    retryable: bool
 
 
 class Agents:
@@ -114,29 +116,31 @@ class Agents:
     def __init__(
         self,
         keys: Keys,
-        history: int,
+        log_length: int,
         *,
-        beats: Link,
-        writes: Link,
-        reads: Link,
+        heartbeats: Pipeline,
+        writes: Pipeline,
+        reads: Pipeline,
         shebang: bool = True,
         acks: int = 0,
     ) -> None:
         scripts = load_scripts(shebang=shebang)
         self._register, self._heartbeat = scripts["register"], scripts["heartbeat"]
         self._unregister, self._drain = scripts["unregister"], scripts["drain"]
-        self.written = 0
+        self.last_written_version = 0
         """The newest version that a write through here has brought."""
         self._keys = keys
-        self._history = history
+        self._log_length = log_length
         self._acks = acks
-        self._beat_link, self._write_link, self._read_link = beats, writes, reads
-        self._beats: Batch[_Said, Beat] = Batch(self._send_beats)
-        self._writes: Batch[_Write, Any] = Batch(self._send_writes)
-        self._times: Batch[Sequence[str], Heard] = Batch(self._send_times)
-        self._news: Batch[int | None, News] = Batch(self._send_news, largest=1)
+        self._heartbeat_pipeline, self._write_pipeline, self._read_pipeline = heartbeats, writes, reads
+        self._heartbeat_batcher: Batcher[_HeartbeatItem, HeartbeatResult] = Batcher(self._send_heartbeats)
+        self._write_batcher: Batcher[_Write, Any] = Batcher(self._send_writes)
+        self._last_heartbeats_batcher: Batcher[Sequence[str], LastHeartbeats] = Batcher(self._send_last_heartbeats)
+        self._recent_heartbeats_batcher: Batcher[int | None, RecentHeartbeats] = Batcher(
+            self._send_recent_heartbeats, max_batch=1
+        )
 
-    async def register(self, registration: Registration) -> Registered:
+    async def register(self, registration: RegistrationWrite) -> RegistrationResult:
         """Create or replace one agent.
 
         Raises StaleVersion when the precondition does not hold, StaleNumberError when an edge must be checked again.
@@ -149,129 +153,137 @@ class Agents:
                 "timeout": registration.timeout,
                 "eviction": registration.eviction,
                 "precondition": registration.precondition,
-                "beats": int(registration.beats),
-                "edges": edges_sent(registration.edges) if registration.edges else "",
-                "seen": registration.seen,
-                "history": self._history,
+                "beats": int(registration.counts_as_heartbeat),
+                "edges": encode_edges(registration.required_edges) if registration.required_edges else "",
+                "seen": registration.edges_revision,
+                "history": self._log_length,
             },
         )
-        word, *rest = await self._write(call, repeat=not registration.precondition)
+        word, *rest = await self._write(call, retryable=not registration.precondition)
         if word == b"stale_number":
-            raise StaleNumberError
+            raise EdgesChangedError
         version = int(rest[0]) if rest[0] else None
         if word == b"stale_version" or version is None:
             raise StaleVersion(registration.agent_id, version)
-        self.written = max(self.written, version)
-        return Registered(cast(Outcome, word.decode()), version)
+        self.last_written_version = max(self.last_written_version, version)
+        return RegistrationResult(cast(RegistrationOutcome, word.decode()), version)
 
-    async def required_number(self) -> str:
+    async def edges_revision(self) -> str:
         """Return the number that rises with each new edge."""
-        (reply,) = await self._read_link.exchange([("HGET", self._keys.required, "number")])
-        return (checked(reply) or b"0").decode()
+        (reply,) = await self._read_pipeline.execute([("HGET", self._keys.required_edges, "number")])
+        return (raise_for_error(reply) or b"0").decode()
 
     async def unregister(self, agent_id: str) -> int:
         """Remove one agent and return the version of its removal. Raises UnknownAgent."""
         call = self._unregister.call(
             {**self._keys.shared, "agent_key": self._keys.agent(agent_id)},
-            {"id": agent_id, "history": self._history},
+            {"id": agent_id, "history": self._log_length},
         )
-        word, *version = await self._write(call, repeat=False)
+        word, *version = await self._write(call, retryable=False)
         if word == b"unknown_agent":
             raise UnknownAgent(agent_id)
-        self.written = max(self.written, int(version[0]))
+        self.last_written_version = max(self.last_written_version, int(version[0]))
         return int(version[0])
 
-    async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[Drained]:
+    async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[AgentDrainResult]:
         """Let up to 200 agents drain, or end that; tell what became of each, in the order given."""
         call = self._drain.call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in agent_ids]},
             {
                 "draining": int(draining),
-                "history": self._history,
-                "ids…": [sent(agent_id) for agent_id in agent_ids],
+                "history": self._log_length,
+                "ids…": [encode(agent_id) for agent_id in agent_ids],
             },
         )
-        _, *flat = await self._write(call, repeat=False)
-        self.written = max([self.written, *(int(version) for version in flat[1::2] if version)])
+        _, *flat = await self._write(call, retryable=False)
+        self.last_written_version = max(
+            [self.last_written_version, *(int(version) for version in flat[1::2] if version)]
+        )
         return [
-            Drained(cast(Shifted, word.decode()), int(version) if version else None)
+            AgentDrainResult(cast(DrainOutcome, word.decode()), int(version) if version else None)
             for word, version in zip(flat[::2], flat[1::2], strict=True)
         ]
 
     def heartbeat(
-        self, agent_id: str, mode: Mode = "beat", *, load: str = "", answered: str = ""
-    ) -> "asyncio.Future[Beat]":
+        self, agent_id: str, mode: HeartbeatMode = "beat", *, load: str = "", response_digest: str = ""
+    ) -> "asyncio.Future[HeartbeatResult]":
         """Prolong one agent's life; `keep` prolongs only a healthy one and reports any other, `note` prolongs none.
 
-        `load` is a number the agent tells of itself, `answered` the digest of what it is told; '' leaves what is known.
+        `load` is a number the agent tells of itself, `response_digest` the digest of what it is told; '' leaves what is
+        known.
         """
-        return self._beats.submit((agent_id, mode, load, answered))
+        return self._heartbeat_batcher.submit((agent_id, mode, load, response_digest))
 
-    def last_heard(self, agent_ids: Sequence[str]) -> "asyncio.Future[Heard]":
+    def last_heartbeats(self, agent_ids: Sequence[str]) -> "asyncio.Future[LastHeartbeats]":
         """Return each agent's last heartbeat, in the order asked, and the Redis server's time."""
-        return self._times.submit(agent_ids)
+        return self._last_heartbeats_batcher.submit(agent_ids)
 
-    def heard_since(self, moment: int | None) -> "asyncio.Future[News]":
+    def heartbeats_since(self, moment: int | None) -> "asyncio.Future[RecentHeartbeats]":
         """Return who beat since a moment of the Redis server; without one, since five seconds ago."""
-        return self._news.submit(moment)
+        return self._recent_heartbeats_batcher.submit(moment)
 
     async def close(self) -> None:
         """Finish what was accepted."""
-        for batch in (self._beats, self._writes, self._times, self._news):
+        for batch in (
+            self._heartbeat_batcher,
+            self._write_batcher,
+            self._last_heartbeats_batcher,
+            self._recent_heartbeats_batcher,
+        ):
             await batch.close()
 
-    async def _write(self, call: Call, *, repeat: bool) -> list[bytes]:
-        return cast("list[bytes]", await self._writes.submit(_Write(call, repeat)))
+    async def _write(self, call: ScriptCall, *, retryable: bool) -> list[bytes]:
+        return cast("list[bytes]", await self._write_batcher.submit(_Write(call, retryable)))
 
     async def _send_writes(self, writes: Sequence[_Write]) -> Sequence[Any]:
-        calls, repeat = [write.call for write in writes], [write.repeat for write in writes]
-        return await carry_out(self._write_link, calls, repeat, acks=self._acks)
+        calls, repeat = [write.call for write in writes], [write.retryable for write in writes]
+        return await call_with_retry(self._write_pipeline, calls, repeat, acks=self._acks)
 
-    async def _send_beats(self, beats: Sequence[_Said]) -> list[Beat | Exception]:
+    async def _send_heartbeats(self, items: Sequence[_HeartbeatItem]) -> list[HeartbeatResult | Exception]:
         call = self._heartbeat.call(
-            {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, *_ in beats]},
-            {"history": self._history, "agents…": tuple(chain.from_iterable(beats))},
+            {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, *_ in items]},
+            {"history": self._log_length, "agents…": tuple(chain.from_iterable(items))},
         )
-        (reply,) = await carry_out(self._beat_link, [call], [True], acks=self._acks)
-        _, at, *words = checked(reply)
+        (reply,) = await call_with_retry(self._heartbeat_pipeline, [call], [True], acks=self._acks)
+        _, at, *words = raise_for_error(reply)
         now = int(at)
-        return [_beat(word, now) for word in words]
+        return [_decode_heartbeat(word, now) for word in words]
 
-    async def _send_times(self, asked: Sequence[Sequence[str]]) -> list[Heard | Exception]:
-        ids = list(chain.from_iterable(asked))
-        slices = [ids[at : at + _SLICE] for at in range(0, len(ids), _SLICE)]
+    async def _send_last_heartbeats(self, queries: Sequence[Sequence[str]]) -> list[LastHeartbeats | Exception]:
+        ids = list(chain.from_iterable(queries))
+        slices = [ids[at : at + _MAX_IDS_PER_READ] for at in range(0, len(ids), _MAX_IDS_PER_READ)]
         commands: list[Command] = [("ZMSCORE", self._keys.heartbeats, *part) for part in slices]
-        time, *replies = await self._read_link.exchange([("TIME",), *commands])
-        now = _milliseconds(time)
-        scores = (None if score is None else int(score) for reply in replies for score in checked(reply))
-        return [Heard([next(scores) for _ in ids], now) for ids in asked]
+        time, *replies = await self._read_pipeline.execute([("TIME",), *commands])
+        now = _server_time_ms(time)
+        scores = (None if score is None else int(score) for reply in replies for score in raise_for_error(reply))
+        return [LastHeartbeats([next(scores) for _ in ids], now) for ids in queries]
 
-    async def _send_news(self, asked: Sequence[int | None]) -> list[News | Exception]:
-        (moment,) = asked
-        now = _milliseconds((await self._read_link.exchange([("TIME",)]))[0])
-        low, most = now - _LATEST if moment is None else moment, _SLICE
+    async def _send_recent_heartbeats(self, queries: Sequence[int | None]) -> list[RecentHeartbeats | Exception]:
+        (moment,) = queries
+        now = _server_time_ms((await self._read_pipeline.execute([("TIME",)]))[0])
+        low, most = now - _RECENT_HEARTBEATS_MS if moment is None else moment, _MAX_IDS_PER_READ
         beats: dict[str, int] = {}
         while True:
             limit = ("BYSCORE", "LIMIT", 0, most, "WITHSCORES")
-            (reply,) = await self._read_link.exchange([("ZRANGE", self._keys.heartbeats, low, "+inf", *limit)])
-            flat = checked(reply)
+            (reply,) = await self._read_pipeline.execute([("ZRANGE", self._keys.heartbeats, low, "+inf", *limit)])
+            flat = raise_for_error(reply)
             beats.update((flat[at].decode(), int(flat[at + 1])) for at in range(0, len(flat), 2))
             if len(flat) < 2 * most:
-                return [News([*beats.items()], now)]
+                return [RecentHeartbeats([*beats.items()], now)]
             # From the last one on, as others may have beaten in the same millisecond; wider where all of them have.
             last = int(flat[-1])
             low, most = last, 2 * most if last == low else most
 
 
-def _beat(reply: bytes, now: int) -> Beat:
-    found = _BEATEN.get(reply)
+def _decode_heartbeat(reply: bytes, now: int) -> HeartbeatResult:
+    found = _HEARTBEAT_OUTCOMES.get(reply)
     if found is not None:
-        return Beat(found, now)
+        return HeartbeatResult(found, now)
     word, _, answered = reply.partition(b" ")
-    return Beat(_BEATEN.get(word, "bad_record"), now, answered.decode())
+    return HeartbeatResult(_HEARTBEAT_OUTCOMES.get(word, "bad_record"), now, answered.decode())
 
 
-def _milliseconds(reply: Any) -> int:
+def _server_time_ms(reply: Any) -> int:
     """Return the answer to TIME in milliseconds."""
-    seconds, micro = checked(reply)
+    seconds, micro = raise_for_error(reply)
     return int(seconds) * 1000 + int(micro) // 1000

@@ -6,102 +6,104 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from registry.model.agent import Held
-from registry.model.change import Change, Position, Pulled
-from registry.store.codec import BadRecordError, agent_from, change_from, pairs, version_of
-from registry.store.keys import Keys, told
-from registry.store.redis.pipeline import Link, checked
+from registry.model.agent import StoredAgent
+from registry.model.change import Change, LogPosition, LogRead
+from registry.store.codec import BadRecordError, decode_agent, decode_change, entry_version, to_mapping
+from registry.store.keys import Keys, decode
+from registry.store.redis.pipeline import Pipeline, raise_for_error
 from registry.store.scripts import load_scripts
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
 # Entries a pull takes at once: with specs of 1.5 KB about 3 MB.
-_PULL = 1000
-_SCAN = 500
+_MAX_ENTRIES_PER_READ = 1000
+_SCAN_COUNT = 500
 
 
 class ChangeLog:
     """Reads the log of one mesh over a link of its own. `history` is how many entries the log keeps."""
 
-    def __init__(self, keys: Keys, history: int, link: Link, *, shebang: bool = True) -> None:
+    def __init__(self, keys: Keys, log_length: int, pipeline: Pipeline, *, shebang: bool = True) -> None:
         self._keys = keys
-        self._keep = history
-        self._link = link
-        self._connection = 0
+        self._log_length = log_length
+        self._pipeline = pipeline
+        self._opened_on_connection = 0
         scripts = load_scripts(shebang=shebang)
-        self._open, self._sever = scripts["open"], scripts["sever"]
+        self._init_log, self._invalidate_timeline = scripts["open"], scripts["sever"]
 
-    async def open(self) -> Position:
+    async def open(self) -> LogPosition:
         """Return where the mesh stands; begin a history where version, history or log is missing."""
-        call = self._open.call(self._keys.shared, {"fresh": secrets.token_hex(8), "keep": self._keep})
-        word, version, history = checked((await self._link.run([call]))[0])
-        self._connection = self._link.opened
+        call = self._init_log.call(self._keys.shared, {"fresh": secrets.token_hex(8), "keep": self._log_length})
+        word, version, history = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+        self._opened_on_connection = self._pipeline.connections_opened
         if word == b"begun":
             log.info("a new history begins", version=int(version), history=history.decode())
-        return Position(int(version), history.decode())
+        return LogPosition(int(version), history.decode())
 
-    async def pull(self, after: int, mark: object = None) -> Pulled:
+    async def read_since(self, after: int, last_entry: object = None) -> LogRead:
         """Ask the one question all reads share: the version and history now, and the log from entry `after` on.
 
-        `mark` is how that entry read the last time, None if it was not read yet.
+        `last_entry` is how that entry read the last time, None if it was not read yet.
         """
-        version, history, entries = await self._link.exchange(
+        version, history, entries = await self._pipeline.execute(
             [
                 ("GET", self._keys.version),
-                ("GET", self._keys.history),
-                ("XRANGE", self._keys.log, f"{after}-0", "+", "COUNT", _PULL),
+                ("GET", self._keys.timeline),
+                ("XRANGE", self._keys.log, f"{after}-0", "+", "COUNT", _MAX_ENTRIES_PER_READ),
             ]
         )
-        found = checked(entries)
+        found = raise_for_error(entries)
         # Behind a new connection may stand another server, with another past under the same numbers.
-        same = self._link.opened == self._connection
-        holds = same and bool(found) and version_of(found[0][0]) == after and mark in (None, found[0])
-        changes = _readable(found[1:]) if holds else ()
-        return Pulled(
-            version=int(checked(version) or 0),
-            history=(checked(history) or b"").decode(),
-            holds=holds,
+        same = self._pipeline.connections_opened == self._opened_on_connection
+        holds = same and bool(found) and entry_version(found[0][0]) == after and last_entry in (None, found[0])
+        changes = _decode_until_damaged(found[1:]) if holds else ()
+        return LogRead(
+            version=int(raise_for_error(version) or 0),
+            timeline=(raise_for_error(history) or b"").decode(),
+            contiguous=holds,
             changes=changes,
-            mark=found[len(changes)] if holds else None,
+            last_entry=found[len(changes)] if holds else None,
         )
 
     async def entry(self, version: int) -> Change | None:
         """Return one entry of the log; None when it is not there, or cannot be read."""
-        (found,) = await self._link.exchange([("XRANGE", self._keys.log, f"{version}-0", f"{version}-0")])
-        return next(iter(_readable(checked(found))), None)
+        (found,) = await self._pipeline.execute([("XRANGE", self._keys.log, f"{version}-0", f"{version}-0")])
+        return next(iter(_decode_until_damaged(raise_for_error(found))), None)
 
-    async def sever(self, history: str, seen: int) -> bool:
-        """Give up a history whose log lost entry `seen`, unless that was only trimmed; return whether that was done."""
-        call = self._sever.call(self._keys.shared, {"known": history, "seen": seen})
-        (word,) = checked((await self._link.run([call]))[0])
+    async def invalidate(self, timeline: str, last_seen: int) -> bool:
+        """Replace a timeline whose log lost entry `last_seen`; return False where the entry was only trimmed."""
+        call = self._invalidate_timeline.call(self._keys.shared, {"known": timeline, "seen": last_seen})
+        (word,) = raise_for_error((await self._pipeline.call_scripts([call]))[0])
         return bool(word == b"severed")
 
-    async def scan(self) -> AsyncIterator[list[Held]]:
+    async def scan(self) -> AsyncIterator[list[StoredAgent]]:
         """Read every agent, a slice at a time. Those that change meanwhile may come old or new, or twice."""
         cursor = b"0"
         while True:
-            (reply,) = await self._link.exchange([("ZSCAN", self._keys.deadlines, cursor, "COUNT", _SCAN)])
-            cursor, flat = checked(reply)
+            (reply,) = await self._pipeline.execute([("ZSCAN", self._keys.deadlines, cursor, "COUNT", _SCAN_COUNT)])
+            cursor, flat = raise_for_error(reply)
             ids = flat[::2]
-            for at in range(0, len(ids), _SCAN):
-                yield await self._read(ids[at : at + _SCAN])
+            for at in range(0, len(ids), _SCAN_COUNT):
+                yield await self._read_agents(ids[at : at + _SCAN_COUNT])
             if cursor == b"0":
                 return
 
-    async def _read(self, ids: list[bytes]) -> list[Held]:
-        scores, *hashes = await self._link.exchange(
+    async def _read_agents(self, ids: list[bytes]) -> list[StoredAgent]:
+        scores, *hashes = await self._pipeline.execute(
             [
                 ("ZMSCORE", self._keys.heartbeats, *ids),
-                *(("HGETALL", self._keys.agent(told(agent_id))) for agent_id in ids),
+                *(("HGETALL", self._keys.agent(decode(agent_id))) for agent_id in ids),
             ]
         )
         held = []
-        for agent_id, score, flat in zip(ids, checked(scores), hashes, strict=True):
+        for agent_id, score, flat in zip(ids, raise_for_error(scores), hashes, strict=True):
             try:
-                fields = pairs(checked(flat))
+                fields = to_mapping(raise_for_error(flat))
                 if fields:
-                    held.append(Held(agent_from(agent_id.decode(), fields), None if score is None else int(score)))
+                    held.append(
+                        StoredAgent(decode_agent(agent_id.decode(), fields), None if score is None else int(score))
+                    )
             except (BadRecordError, ResponseError, ValueError) as error:
                 # One bad record must never hide the others.
                 log.warning(
@@ -110,12 +112,12 @@ class ChangeLog:
         return held
 
 
-def _readable(entries: list[Any]) -> tuple[Change, ...]:
+def _decode_until_damaged(entries: list[Any]) -> tuple[Change, ...]:
     """Read entries up to the first that cannot be read; the gap it leaves makes the feed fill anew."""
     changes = []
     for entry in entries:
         try:
-            changes.append(change_from(entry))
+            changes.append(decode_change(entry))
         except BadRecordError as error:
             log.warning("log entry cannot be read; the cache will be filled anew", error=str(error))
             break

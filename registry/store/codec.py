@@ -6,33 +6,38 @@ from urllib.parse import quote
 
 import msgspec
 
-from registry.model.agent import STATUSES, Agent, Status, read_profile
-from registry.model.change import Change, Kind
+from registry.model.agent import STATUSES, Agent, Status, decode_indexed_spec
+from registry.model.change import Change, ChangeKind
 
 Fields = Mapping[bytes, bytes]
 
-_STATUS: Mapping[bytes, Status] = {status.encode(): status for status in STATUSES}
-_KIND: Mapping[bytes, Kind] = {b"add": "add", b"modify": "modify", b"remove": "remove", b"begin": "begin"}
-_UNREADABLE = (KeyError, ValueError, msgspec.DecodeError)
+_STATUS_BY_BYTES: Mapping[bytes, Status] = {status.encode(): status for status in STATUSES}
+_KIND_BY_BYTES: Mapping[bytes, ChangeKind] = {
+    b"add": "add",
+    b"modify": "modify",
+    b"remove": "remove",
+    b"begin": "begin",
+}
+_DECODE_ERRORS = (KeyError, ValueError, msgspec.DecodeError)
 
 
 class BadRecordError(Exception):
     """A hash or log entry that this release cannot read: damaged, or written by something else."""
 
 
-def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+def to_mapping(names_and_values: Sequence[bytes]) -> dict[bytes, bytes]:
     """Turn Redis' flat list of names and values into a mapping."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    return dict(zip(names_and_values[::2], names_and_values[1::2], strict=True))
 
 
-def agent_from(agent_id: str, fields: Fields) -> Agent:
+def decode_agent(agent_id: str, fields: Fields) -> Agent:
     """Read an agent's hash. Raises BadRecordError naming the agent."""
     try:
         spec = fields[b"spec"]
         return Agent(
             id=agent_id,
             spec=spec,
-            status=_STATUS[fields[b"status"]],
+            status=_STATUS_BY_BYTES[fields[b"status"]],
             draining=fields[b"draining"] == b"1",
             version=int(fields[b"version"]),
             spec_version=int(fields[b"spec_version"]),
@@ -40,29 +45,29 @@ def agent_from(agent_id: str, fields: Fields) -> Agent:
             updated=int(fields[b"updated"]),
             timeout=int(fields[b"timeout"]),
             eviction=int(fields[b"eviction"]),
-            profile=read_profile(spec),
+            indexed=decode_indexed_spec(spec),
         )
-    except _UNREADABLE as error:
+    except _DECODE_ERRORS as error:
         raise BadRecordError(f"agent {agent_id!r}: {type(error).__name__}: {error}") from error
 
 
-def edges_sent(edges: Iterable[tuple[str, str]]) -> str:
+def encode_edges(edges: Iterable[tuple[str, str]]) -> str:
     """Return which capability cannot do without which as scripts take it: a line each, both quoted as in a URL."""
     return "\n".join(sorted(f"{quote(name)} {quote(needed)}" for name, needed in edges))
 
 
-def version_of(entry_id: bytes) -> int:
+def entry_version(entry_id: bytes) -> int:
     """Read the resource version from a log entry's id, `<version>-0`."""
     return int(entry_id.partition(b"-")[0])
 
 
-def change_from(entry: Sequence[Any]) -> Change:
+def decode_change(entry: Sequence[Any]) -> Change:
     """Read one log entry as XRANGE returns it. Raises BadRecordError naming the entry."""
     entry_id, flat = entry
     try:
-        fields = pairs(flat)
-        kind = _KIND[fields[b"kind"]]
-        version = version_of(entry_id)
+        fields = to_mapping(flat)
+        kind = _KIND_BY_BYTES[fields[b"kind"]]
+        version = entry_version(entry_id)
         heartbeat = fields.get(b"heartbeat")
         draining_before = fields.get(b"draining_before")
         return Change(
@@ -70,12 +75,12 @@ def change_from(entry: Sequence[Any]) -> Change:
             prev=int(fields[b"prev"]),
             kind=kind,
             reason=fields[b"reason"].decode(),
-            agent=None if kind == "begin" else agent_from(fields[b"id"].decode(), fields),
+            agent=None if kind == "begin" else decode_agent(fields[b"id"].decode(), fields),
             heartbeat=int(heartbeat) if heartbeat else None,
-            status_before=_STATUS.get(fields.get(b"status_before", b"")),
+            status_before=_STATUS_BY_BYTES.get(fields.get(b"status_before", b"")),
             draining_before=None if draining_before is None else draining_before == b"1",
             spec_before=fields.get(b"spec_before"),
         )
-    except (*_UNREADABLE, BadRecordError) as error:
+    except (*_DECODE_ERRORS, BadRecordError) as error:
         name = cast(bytes, entry_id).decode(errors="replace")
         raise BadRecordError(f"log entry {name}: {error}") from error

@@ -6,141 +6,144 @@ from typing import NamedTuple
 
 from redis.exceptions import ResponseError
 
-from registry.store.codec import BadRecordError, agent_from, pairs, version_of
-from registry.store.keys import Keys, sent, told
-from registry.store.redis.pipeline import Link, checked
+from registry.store.codec import BadRecordError, decode_agent, entry_version, to_mapping
+from registry.store.keys import Keys, decode, encode
+from registry.store.redis.pipeline import Pipeline, raise_for_error
 from registry.store.scripts import load_scripts
 
-_SCAN = 500
+_SCAN_COUNT = 500
 # What one call may carry; the script refuses more.
-_LARGEST = 200
+_MAX_AGENTS_PER_CALL = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class IntegrityReport:
     """What was found: ids of agents, and sentences for what concerns the whole mesh.
 
-    `orphaned` have a deadline or a heartbeat and no record; `undated` a record and no deadline, so that no sweep would
-    ever look at them; `unreadable` a record that is damaged, with its version where it has one. `unheld` are required
-    dependencies, `<capability> <needed>`, that are counted and that no agent has.
+    `orphaned` have a deadline or a heartbeat and no record; `without_deadline` a record and no deadline, so that no
+    sweep would
+    ever look at them; `unreadable` a record that is damaged, with its version where it has one. `orphaned_edges` are
+    required dependencies, `<capability> <needed>`, that are counted and that no agent has.
     """
 
     agents: int = 0
     orphaned: tuple[str, ...] = ()
-    undated: tuple[str, ...] = ()
+    without_deadline: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
-    unheld: tuple[str, ...] = ()
+    orphaned_edges: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
-    def is_sound(self) -> bool:
+    def is_consistent(self) -> bool:
         """Whether there is nothing to mend."""
-        return not (self.orphaned or self.undated or self.unreadable or self.unheld or self.problems)
+        return not (self.orphaned or self.without_deadline or self.unreadable or self.orphaned_edges or self.problems)
 
 
-class Mended(NamedTuple):
+class RepairResult(NamedTuple):
     """How many deadlines, heartbeats and dependencies of nobody went, damaged records went, agents got a deadline."""
 
     orphaned: int
-    dropped: int
-    dated: int
+    deleted: int
+    rescheduled: int
 
 
-class Checkup:
+class IntegrityCheck:
     """Reads and mends over a link of its own."""
 
-    def __init__(self, keys: Keys, link: Link, *, shebang: bool = True) -> None:
+    def __init__(self, keys: Keys, pipeline: Pipeline, *, shebang: bool = True) -> None:
         self._keys = keys
-        self._link = link
-        self._mend = load_scripts(shebang=shebang)["mend"]
+        self._pipeline = pipeline
+        self._repair = load_scripts(shebang=shebang)["mend"]
 
-    async def examine(self) -> Diagnosis:
+    async def find_problems(self) -> IntegrityReport:
         """Look at everything. Agents that come and go meanwhile are looked at a second time before they are named."""
         # Counted dependencies before those who have them: whoever registers meanwhile has none too many.
-        counted = {told(edge) async for edge in self._scan("HSCAN", of=self._keys.required)} - {"number"}
+        counted = {decode(edge) async for edge in self._scan("HSCAN", key=self._keys.required_edges)} - {"number"}
         prefix = self._keys.agent("")
-        hashes = {told(key.removeprefix(prefix)) async for key in self._scan("SCAN", "MATCH", _pattern(prefix))}
-        deadlines = {told(member) async for member in self._scan("ZSCAN", of=self._keys.deadlines)}
-        heartbeats = {told(member) async for member in self._scan("ZSCAN", of=self._keys.heartbeats)}
-        unreadable, held = await self._read(hashes)
+        hashes = {
+            decode(key.removeprefix(prefix)) async for key in self._scan("SCAN", "MATCH", _prefix_pattern(prefix))
+        }
+        deadlines = {decode(member) async for member in self._scan("ZSCAN", key=self._keys.deadlines)}
+        heartbeats = {decode(member) async for member in self._scan("ZSCAN", key=self._keys.heartbeats)}
+        unreadable, held = await self._read_records(hashes)
         suspects = (hashes ^ deadlines) | (heartbeats - hashes)
-        undated, orphaned = await self._second_look(suspects - set(unreadable))
-        return Diagnosis(
+        undated, orphaned = await self._recheck_agents(suspects - set(unreadable))
+        return IntegrityReport(
             agents=len(hashes),
             orphaned=orphaned,
-            undated=undated,
+            without_deadline=undated,
             unreadable=unreadable,
-            unheld=await self._still_counted(counted - held),
+            orphaned_edges=await self._recheck_edges(counted - held),
             problems=tuple([problem async for problem in self._log_problems()]),
         )
 
-    async def mend(self, found: Diagnosis) -> Mended:
+    async def repair(self, report: IntegrityReport) -> RepairResult:
         """Mend the agents that were named, each checked again at the moment it is mended."""
-        ids = [(agent_id, "") for agent_id in (*found.orphaned, *found.undated)]
-        ids += found.unreadable.items()
+        ids = [(agent_id, "") for agent_id in (*report.orphaned, *report.without_deadline)]
+        ids += report.unreadable.items()
         orphaned = dropped = dated = 0
-        for at in range(0, len(ids), _LARGEST):
-            part = ids[at : at + _LARGEST]
-            call = self._mend.call(
+        for at in range(0, len(ids), _MAX_AGENTS_PER_CALL):
+            part = ids[at : at + _MAX_AGENTS_PER_CALL]
+            call = self._repair.call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, _ in part]},
-                {"agents…": [text for agent_id, version in part for text in (sent(agent_id), version)]},
+                {"agents…": [text for agent_id, version in part for text in (encode(agent_id), version)]},
             )
-            _, *counts = checked((await self._link.run([call]))[0])
+            _, *counts = raise_for_error((await self._pipeline.call_scripts([call]))[0])
             orphaned, dropped, dated = (
                 total + int(count) for total, count in zip((orphaned, dropped, dated), counts, strict=True)
             )
-        for edges in _slices(found.unheld):
+        for edges in _chunks(report.orphaned_edges):
             # Should somebody have it by now, it is merely checked once more where others come to have it.
-            (forgotten,) = await self._link.exchange([("HDEL", self._keys.required, *map(sent, edges))])
-            orphaned += checked(forgotten)
-        return Mended(orphaned, dropped, dated)
+            (forgotten,) = await self._pipeline.execute([("HDEL", self._keys.required_edges, *map(encode, edges))])
+            orphaned += raise_for_error(forgotten)
+        return RepairResult(orphaned, dropped, dated)
 
-    async def _scan(self, command: str, *how: str | bytes, of: bytes | None = None) -> AsyncIterator[bytes]:
+    async def _scan(self, command: str, *options: str | bytes, key: bytes | None = None) -> AsyncIterator[bytes]:
         """Give keys of the server, members of a sorted set or fields of a hash, some perhaps twice."""
         cursor = b"0"
         while True:
-            target = () if of is None else (of,)
-            (reply,) = await self._link.exchange([(command, *target, cursor, *how, "COUNT", _SCAN)])
-            cursor, found = checked(reply)
-            for each in found if of is None else found[::2]:
+            target = () if key is None else (key,)
+            (reply,) = await self._pipeline.execute([(command, *target, cursor, *options, "COUNT", _SCAN_COUNT)])
+            cursor, found = raise_for_error(reply)
+            for each in found if key is None else found[::2]:
                 yield each
             if cursor == b"0":
                 return
 
-    async def _read(self, ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
+    async def _read_records(self, ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
         """Return whose record cannot be read, with its version or '', and the required dependencies of all."""
         found, edges = {}, set[str]()
-        for part in _slices([*ids]):
-            replies = await self._link.exchange([("HGETALL", self._keys.agent(agent_id)) for agent_id in part])
+        for part in _chunks([*ids]):
+            replies = await self._pipeline.execute([("HGETALL", self._keys.agent(agent_id)) for agent_id in part])
             for agent_id, reply in zip(part, replies, strict=True):
                 if isinstance(reply, ResponseError):
                     found[agent_id] = ""
                     continue
-                fields = pairs(checked(reply))
-                edges.update(told(fields.get(b"requires", b"")).split("\n"))
+                fields = to_mapping(raise_for_error(reply))
+                edges.update(decode(fields.get(b"requires", b"")).split("\n"))
                 try:
                     if fields:
-                        agent_from(agent_id, fields)
+                        decode_agent(agent_id, fields)
                 except BadRecordError:
                     found[agent_id] = fields.get(b"version", b"").decode(errors="replace")
         return found, edges
 
-    async def _second_look(self, suspects: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    async def _recheck_agents(self, suspects: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return who still has a record and no deadline, and who has no record and yet something else."""
         undated, orphaned = [], []
-        for part in _slices(sorted(suspects)):
-            replies = await self._link.exchange(
+        for part in _chunks(sorted(suspects)):
+            replies = await self._pipeline.execute(
                 [
                     command
                     for agent_id in part
                     for command in (
                         ("EXISTS", self._keys.agent(agent_id)),
-                        ("ZSCORE", self._keys.deadlines, sent(agent_id)),
-                        ("ZSCORE", self._keys.heartbeats, sent(agent_id)),
+                        ("ZSCORE", self._keys.deadlines, encode(agent_id)),
+                        ("ZSCORE", self._keys.heartbeats, encode(agent_id)),
                     )
                 ]
             )
-            each = iter(map(checked, replies))
+            each = iter(map(raise_for_error, replies))
             for agent_id, record, deadline, heartbeat in zip(part, each, each, each, strict=True):
                 if record and deadline is None:
                     undated.append(agent_id)
@@ -148,39 +151,42 @@ class Checkup:
                     orphaned.append(agent_id)
         return tuple(undated), tuple(orphaned)
 
-    async def _still_counted(self, suspects: Collection[str]) -> tuple[str, ...]:
+    async def _recheck_edges(self, suspects: Collection[str]) -> tuple[str, ...]:
         """Return the required dependencies of these that are counted to this moment."""
         found: list[str] = []
-        for part in _slices(sorted(suspects)):
-            replies = await self._link.exchange([("HEXISTS", self._keys.required, sent(edge)) for edge in part])
-            found += [edge for edge, there in zip(part, map(checked, replies), strict=True) if there]
+        for part in _chunks(sorted(suspects)):
+            replies = await self._pipeline.execute(
+                [("HEXISTS", self._keys.required_edges, encode(edge)) for edge in part]
+            )
+            found += [edge for edge, there in zip(part, map(raise_for_error, replies), strict=True) if there]
         return tuple(found)
 
     async def _log_problems(self) -> AsyncIterator[str]:
         version, history, last = map(
-            checked,
-            await self._link.exchange(
+            raise_for_error,
+            await self._pipeline.execute(
                 [
                     ("GET", self._keys.version),
-                    ("GET", self._keys.history),
+                    ("GET", self._keys.timeline),
                     ("XREVRANGE", self._keys.log, "+", "-", "COUNT", 1),
                 ]
             ),
         )
         if version is None and history is None and not last:
             yield "there is no mesh here yet; start a replica, and look at REGISTRY_MESH"
-        elif version is None or history is None or not last or version_of(last[0][0]) != int(version):
-            ends = version_of(last[0][0]) if last else "nowhere"
+        elif version is None or history is None or not last or entry_version(last[0][0]) != int(version):
+            ends = entry_version(last[0][0]) if last else "nowhere"
             yield (
-                f"version ({told(version or b'none')}), history ({told(history or b'none')}) and log (ends at {ends}) "
+                f"version ({decode(version or b'none')}), history ({decode(history or b'none')}) "
+                f"and log (ends at {ends}) "
                 "do not belong together"
             )
 
 
-def _pattern(prefix: bytes) -> bytes:
+def _prefix_pattern(prefix: bytes) -> bytes:
     """Return the glob of all keys that begin so."""
     return b"".join(b"\\%c" % byte if byte in b"*?[]\\^" else b"%c" % byte for byte in prefix) + b"*"
 
 
-def _slices(ids: Sequence[str]) -> Sequence[Sequence[str]]:
-    return [ids[at : at + _SCAN] for at in range(0, len(ids), _SCAN)]
+def _chunks(ids: Sequence[str]) -> Sequence[Sequence[str]]:
+    return [ids[at : at + _SCAN_COUNT] for at in range(0, len(ids), _SCAN_COUNT)]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-_SHARED = (
+_SHARED_KEY_NAMES = (
     "version",
     "history",
     "log",
@@ -22,12 +22,12 @@ _SHARED = (
 )
 
 
-def told(raw: bytes) -> str:
-    """Return what lies in Redis as text. It need not be text; what is not goes back as the same bytes by `sent`."""
+def decode(raw: bytes) -> str:
+    """Return what lies in Redis as text. It need not be text; what is not goes back as the same bytes by `encode`."""
     return raw.decode(errors="surrogateescape")
 
 
-def sent(text: str) -> bytes:
+def encode(text: str) -> bytes:
     """Return text as it lies in Redis."""
     return text.encode(errors="surrogateescape")
 
@@ -42,24 +42,26 @@ class Keys:
 
     def __init__(self, mesh: str) -> None:
         prefix = f"{{{mesh}}}:".encode()
-        self.shared: Mapping[str, bytes] = MappingProxyType({name: prefix + name.encode() for name in _SHARED})
+        self.shared: Mapping[str, bytes] = MappingProxyType(
+            {name: prefix + name.encode() for name in _SHARED_KEY_NAMES}
+        )
         self.version = self.shared["version"]
-        self.history = self.shared["history"]
+        self.timeline = self.shared["history"]
         self.log = self.shared["log"]
         self.heartbeats = self.shared["heartbeats"]
         self.deadlines = self.shared["deadlines"]
         self.epoch = self.shared["epoch"]
-        self.rewind = self.shared["rewind"]
-        self.hold = self.shared["hold"]
+        self.clock_rollback = self.shared["rewind"]
+        self.self_preservation = self.shared["hold"]
         self.counters = self.shared["counters"]
-        self.required = self.shared["required"]
-        self._agent = prefix + b"agent:"
-        self._trace = prefix + b"trace:"
+        self.required_edges = self.shared["required"]
+        self._agent_prefix = prefix + b"agent:"
+        self._resolutions_prefix = prefix + b"trace:"
 
     def agent(self, agent_id: str) -> bytes:
         """Return the hash of one agent."""
-        return self._agent + sent(agent_id)
+        return self._agent_prefix + encode(agent_id)
 
-    def trace(self, agent_id: str) -> bytes:
+    def resolutions(self, agent_id: str) -> bytes:
         """Return the list of how one agent's dependencies were resolved lately."""
-        return self._trace + sent(agent_id)
+        return self._resolutions_prefix + encode(agent_id)

@@ -4,60 +4,65 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from registry.model.agent import Held
-from registry.store.codec import edges_sent
-from registry.store.keys import Keys, sent
-from registry.store.redis.pipeline import Link, checked
+from registry.model.agent import StoredAgent
+from registry.store.codec import encode_edges
+from registry.store.keys import Keys, encode
+from registry.store.redis.pipeline import Pipeline, raise_for_error
 from registry.store.scripts import load_scripts
 
 # What one call may carry; the script refuses more.
-_LARGEST = 200
+_MAX_AGENTS_PER_CALL = 200
 
 
-class Restored(NamedTuple):
+class RestoreResult(NamedTuple):
     """How many agents were put back, and how many were there already and stayed."""
 
     restored: int
-    kept: int
+    skipped: int
 
 
-class Backups:
-    """The calls of a restore over a link of its own. `history` is what the log keeps, `retention` is ms."""
+class Restorer:
+    """The calls of a restore over a link of its own. `log_length` is what the log keeps, `retention` is ms."""
 
-    def __init__(self, keys: Keys, history: int, retention: int, link: Link, *, shebang: bool = True) -> None:
+    def __init__(
+        self, keys: Keys, log_length: int, retention: int, pipeline: Pipeline, *, shebang: bool = True
+    ) -> None:
         scripts = load_scripts(shebang=shebang)
-        self._restore, self._restart = scripts["restore"], scripts["restart"]
+        self._restore, self._new_timeline = scripts["restore"], scripts["restart"]
         self._keys = keys
-        self._history = history
+        self._log_length = log_length
         self._retention = retention
-        self._link = link
+        self._pipeline = pipeline
 
-    async def restart(self, least: int = 0) -> int:
+    async def begin_timeline(self, min_version: int = 0) -> int:
         """Begin a new history above a version; return the first of it. Replicas fill anew, watches list again."""
-        call = self._restart.call(
-            self._keys.shared, {"fresh": secrets.token_hex(8), "keep": self._history, "least": least}
+        call = self._new_timeline.call(
+            self._keys.shared, {"fresh": secrets.token_hex(8), "keep": self._log_length, "least": min_version}
         )
-        _, begun = checked((await self._link.run([call]))[0])
+        _, begun = raise_for_error((await self._pipeline.call_scripts([call]))[0])
         return int(begun)
 
-    async def restore(self, agents: Sequence[Held]) -> Restored:
+    async def restore(self, agents: Sequence[StoredAgent]) -> RestoreResult:
         """Put agents back that are not there. They keep their status as if Redis had been away all the time."""
         restored = kept = 0
-        for at in range(0, len(agents), _LARGEST):
-            part = agents[at : at + _LARGEST]
+        for at in range(0, len(agents), _MAX_AGENTS_PER_CALL):
+            part = agents[at : at + _MAX_AGENTS_PER_CALL]
             call = self._restore.call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(held.agent.id) for held in part]},
-                {"history": self._history, "agents…": [field for held in part for field in self._fields(held)]},
+                {
+                    "history": self._log_length,
+                    "agents…": [field for held in part for field in self._restore_arguments(held)],
+                },
             )
-            _, added, present = checked((await self._link.run([call]))[0])
+            _, added, present = raise_for_error((await self._pipeline.call_scripts([call]))[0])
             restored, kept = restored + int(added), kept + int(present)
-        return Restored(restored, kept)
+        return RestoreResult(restored, kept)
 
-    def _fields(self, held: Held) -> Sequence[bytes | str | int]:
-        agent = held.agent
+    def _restore_arguments(self, stored: StoredAgent) -> Sequence[bytes | str | int]:
+        agent = stored.agent
         rest = {"expired": self._retention, "degraded": agent.eviction - agent.timeout}.get(agent.status, agent.timeout)
         return (
-            sent(agent.id),
+            encode(agent.id),
             agent.spec,
             agent.status,
             "1" if agent.draining else "0",
@@ -65,7 +70,7 @@ class Backups:
             agent.updated,
             agent.timeout,
             agent.eviction,
-            "" if held.heartbeat is None else held.heartbeat,
+            "" if stored.heartbeat is None else stored.heartbeat,
             rest,
-            edges_sent(agent.profile.edges),
+            encode_edges(agent.indexed.required_edges),
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from registry.errors import StartupError
 
 Argument = bytes | str | int
-Value = Argument | Sequence[Argument]
+ArgumentValue = Argument | Sequence[Argument]
 Command = tuple[Argument, ...]
 
 _INCLUDE = re.compile(r"^--@include (\w+)\n", re.MULTILINE)
@@ -35,14 +35,14 @@ class Script:
     keys: tuple[str, ...]
     args: tuple[str, ...]
 
-    def call(self, keys: Mapping[str, Value], args: Mapping[str, Value]) -> "Call":
+    def call(self, keys: Mapping[str, ArgumentValue], args: Mapping[str, ArgumentValue]) -> "ScriptCall":
         """Bind keys and arguments by name; a missing name is a KeyError here, not a wrong position in Redis."""
         bound_keys = _bind(self.keys, keys)
-        return Call(self, (len(bound_keys), *bound_keys, *_bind(self.args, args)))
+        return ScriptCall(self, (len(bound_keys), *bound_keys, *_bind(self.args, args)))
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ScriptCall:
     """One script call, ready to be sent."""
 
     script: Script
@@ -59,7 +59,7 @@ class Call:
         return ("EVAL", self.script.text, *self.arguments)
 
 
-def _bind(names: tuple[str, ...], values: Mapping[str, Value]) -> list[Argument]:
+def _bind(names: tuple[str, ...], values: Mapping[str, ArgumentValue]) -> list[Argument]:
     bound: list[Argument] = []
     for name in names:
         value = values[name]
@@ -79,7 +79,7 @@ def lua_folder() -> Path:
     raise StartupError(f"The Lua scripts are missing beside {package}; install mcp-mesh-registry again")
 
 
-def flatten(folder: Path, name: str) -> str:
+def inline_includes(folder: Path, name: str) -> str:
     """Return the script with its includes in place, each once, in the order of need.
 
     Raises StartupError for a missing include or a cycle, naming the chain that led there.
@@ -108,7 +108,7 @@ def flatten(folder: Path, name: str) -> str:
 
 def read_script(folder: Path, name: str, *, shebang: bool = True) -> Script:
     """Read one script. Without `shebang` its first line is dropped, for an engine that does not know it."""
-    text = flatten(folder, name)
+    text = inline_includes(folder, name)
     header = _HEADER.search(text)
     if header is None or header["name"] != name or not text.startswith("#!lua"):
         raise StartupError(f"lua/{name}.lua does not begin with `#!lua` and the header described in lua/README.md")
@@ -118,12 +118,12 @@ def read_script(folder: Path, name: str, *, shebang: bool = True) -> Script:
         name=name,
         text=text,
         sha=hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),
-        keys=_names(header["keys"]),
-        args=_names(header["args"]),
+        keys=_entry_names(header["keys"]),
+        args=_entry_names(header["args"]),
     )
 
 
-def _names(block: str) -> tuple[str, ...]:
+def _entry_names(block: str) -> tuple[str, ...]:
     return tuple(name for name in _ENTRY.findall(block) if name != "none")
 
 

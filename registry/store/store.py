@@ -9,16 +9,16 @@ from registry.compat.mcpmesh.jobs_store import Dispatch
 from registry.config.settings import Settings
 from registry.store.agents import Agents
 from registry.store.change_log import ChangeLog
-from registry.store.change_notifier import Bell
-from registry.store.integrity import Checkup
+from registry.store.change_notifier import ChangeNotifier
+from registry.store.integrity import IntegrityCheck
 from registry.store.keys import Keys
 from registry.store.leader import Leadership
-from registry.store.redis.connection import Server
-from registry.store.redis.pipeline import Link
-from registry.store.resolution_store import Wires
-from registry.store.restore import Backups
-from registry.store.server_health import Vitals
-from registry.store.sweeps import Limits, Sweeps
+from registry.store.redis.connection import RedisEndpoint
+from registry.store.redis.pipeline import Pipeline
+from registry.store.resolution_store import ResolutionStore
+from registry.store.restore import Restorer
+from registry.store.server_health import ServerHealth
+from registry.store.sweeps import SweepLimits, Sweeps
 
 
 class Store:
@@ -27,36 +27,36 @@ class Store:
     `observe` is told the script and the seconds of each script call.
     """
 
-    def __init__(self, server: Server, settings: Settings, observe: Callable[[str, float], None]) -> None:
+    def __init__(self, server: RedisEndpoint, settings: Settings, observe: Callable[[str, float], None]) -> None:
         keys = Keys(settings.mesh)
         shebang = server.shebang
 
-        def link() -> Link:
-            made = Link(server.connect, observe=observe)
-            self._links.append(made)
+        def link() -> Pipeline:
+            made = Pipeline(server.connect, observe=observe)
+            self._pipelines.append(made)
             return made
 
-        self._links: list[Link] = []
+        self._pipelines: list[Pipeline] = []
         self._keys = keys
         self._server = server
         history = settings.watch_history
         self.agents = Agents(
             keys,
             history,
-            beats=link(),
+            heartbeats=link(),
             writes=link(),
             reads=link(),
             shebang=shebang,
             acks=settings.write_acks,
         )
-        self.wires = Wires(keys, link(), shebang=shebang)
-        self.changes = ChangeLog(keys, history, link(), shebang=shebang)
+        self.resolution_store = ResolutionStore(keys, link(), shebang=shebang)
+        self.change_log = ChangeLog(keys, history, link(), shebang=shebang)
         housekeeping = link()
-        limits = _limits(settings)
+        limits = _sweep_limits(settings)
         self.sweeps = Sweeps(keys, history, limits, housekeeping, shebang=shebang)
-        self.backups = Backups(keys, history, limits.retention, housekeeping, shebang=shebang)
-        self.checkup = Checkup(keys, housekeeping, shebang=shebang)
-        self.vitals = Vitals(keys, housekeeping, shebang=shebang, acks=settings.write_acks)
+        self.restorer = Restorer(keys, history, limits.retention, housekeeping, shebang=shebang)
+        self.integrity = IntegrityCheck(keys, housekeeping, shebang=shebang)
+        self.server_health = ServerHealth(keys, housekeeping, shebang=shebang, acks=settings.write_acks)
         self.dispatch = Dispatch(keys, link(), shebang=shebang, acks=settings.write_acks)
         self.leadership = Leadership(
             keys,
@@ -67,29 +67,29 @@ class Store:
             shebang=shebang,
         )
 
-    def bell(self, ring: Callable[[], None]) -> Bell:
-        """Return a bell that calls `ring` for each new entry of the log."""
-        return Bell(self._keys, self._server.connect, ring)
+    def make_change_notifier(self, on_change: Callable[[], None]) -> ChangeNotifier:
+        """Return a bell that calls `on_change` for each new entry of the log."""
+        return ChangeNotifier(self._keys, self._server.connect, on_change)
 
     async def close(self) -> None:
         """Finish what was accepted, then close every connection for good; where that is cancelled, at once."""
         try:
             await self.agents.close()
-            await self.wires.close()
+            await self.resolution_store.close()
         finally:
-            for link in self._links:
+            for link in self._pipelines:
                 await link.close()
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        retention=_milliseconds(settings.retention),
-        window=_milliseconds(settings.agent_timeout),
-        share=settings.hold_share,
-        minimum=settings.hold_minimum,
-        duration=_milliseconds(settings.hold_duration),
+def _sweep_limits(settings: Settings) -> SweepLimits:
+    return SweepLimits(
+        retention=_to_ms(settings.retention),
+        self_preservation_window=_to_ms(settings.agent_timeout),
+        self_preservation_share=settings.self_preservation_share,
+        self_preservation_min_agents=settings.self_preservation_min_agents,
+        self_preservation_duration=_to_ms(settings.self_preservation_duration),
     )
 
 
-def _milliseconds(duration: timedelta) -> int:
+def _to_ms(duration: timedelta) -> int:
     return int(duration.total_seconds() * 1000)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from registry.errors import RegistryError
-from registry.store.keys import Keys, sent, told
-from registry.store.redis.pipeline import Link, checked
+from registry.store.keys import Keys, decode, encode
+from registry.store.redis.pipeline import Pipeline, raise_for_error
 from registry.store.scripts import load_scripts
 
 # What one sweep call may carry; the script refuses more.
-_LARGEST = 200
+_MAX_AGENTS_PER_CALL = 200
 
 
 class StaleEpochError(RegistryError):
@@ -20,72 +20,78 @@ class StaleEpochError(RegistryError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SweepLimits:
     """How long an expired agent stays, and which silence is held; durations are milliseconds.
 
-    More than `share` percent of the healthy agents, but at least `minimum`, that fall silent within `window` are held
-    for `duration`.
+    More than `self_preservation_share` percent of the healthy agents, but at least `self_preservation_min_agents`, that
+    fall silent within `self_preservation_window` are held for `self_preservation_duration`.
     """
 
     retention: int
-    window: int
-    share: int
-    minimum: int
-    duration: int
+    self_preservation_window: int
+    self_preservation_share: int
+    self_preservation_min_agents: int
+    self_preservation_duration: int
 
 
-class Due(NamedTuple):
+class SweepWork(NamedTuple):
     """What a sweep has to do: agents past their deadline, whether a hold is on or was lately, and a walk to go on.
 
     `rewind` says when Redis' clock went back, '' where every agent's times are right.
     """
 
     ids: list[str]
-    hold: bool
-    rewind: str
+    self_preservation: bool
+    clock_rollback: str
 
 
-class Cursor(NamedTuple):
+class ScanCursor(NamedTuple):
     """A place in a walk over all agents. Another connection may lead to another server, where it means nothing."""
 
-    at: int
+    position: int
     connection: int
 
 
-class Swept(NamedTuple):
+class SweepResult(NamedTuple):
     """What became of the agents of one sweep call; see the header of lua/sweep.lua."""
 
     degraded: int
     expired: int
     removed: int
-    early: int
+    not_due: int
     orphaned: int
-    bad: int
-    graced: int
+    bad_record: int
+    grace_granted: int
 
 
 class Sweeps:
-    """The leader's calls over a link of its own. `history` and `limits` go into every sweep."""
+    """The leader's calls over a link of its own. `log_length` and `limits` go into every sweep."""
 
-    def __init__(self, keys: Keys, history: int, limits: Limits, link: Link, *, shebang: bool = True) -> None:
+    def __init__(
+        self, keys: Keys, log_length: int, limits: SweepLimits, pipeline: Pipeline, *, shebang: bool = True
+    ) -> None:
         scripts = load_scripts(shebang=shebang)
-        self._sweep, self._rewind, self._release = (scripts[verb] for verb in ("sweep", "rewind", "release"))
+        self._sweep, self._repair_clock_rollback, self._end_self_preservation = (
+            scripts[verb] for verb in ("sweep", "rewind", "release")
+        )
         self._keys = keys
-        self._history = history
+        self._log_length = log_length
         self._limits = limits
-        self._link = link
+        self._pipeline = pipeline
 
-    async def due(self) -> Due:
+    async def find_work(self) -> SweepWork:
         """Return what is to do; of the agents up to 200, the longest overdue by the Redis server's time first."""
         keys = self._keys
-        overdue = ("ZRANGE", keys.deadlines, 0, _LARGEST - 1, "WITHSCORES")
-        replies = await self._link.exchange([("TIME",), overdue, ("EXISTS", keys.hold), ("GET", keys.rewind)])
-        (seconds, micro), flat, hold, rewind = map(checked, replies)
+        overdue = ("ZRANGE", keys.deadlines, 0, _MAX_AGENTS_PER_CALL - 1, "WITHSCORES")
+        replies = await self._pipeline.execute(
+            [("TIME",), overdue, ("EXISTS", keys.self_preservation), ("GET", keys.clock_rollback)]
+        )
+        (seconds, micro), flat, hold, rewind = map(raise_for_error, replies)
         now = int(seconds) * 1000 + int(micro) // 1000
-        ids = [told(member) for member, score in zip(flat[::2], flat[1::2], strict=True) if int(score) <= now]
-        return Due(ids, bool(hold), told(rewind or b""))
+        ids = [decode(member) for member, score in zip(flat[::2], flat[1::2], strict=True) if int(score) <= now]
+        return SweepWork(ids, bool(hold), decode(rewind or b""))
 
-    async def sweep(self, ids: Sequence[str], epoch: int) -> Swept | None:
+    async def sweep(self, ids: Sequence[str], epoch: int) -> SweepResult | None:
         """Move these agents one step on; None where nobody was, because a mass silence is held.
 
         Raises StaleEpochError when another replica leads by now.
@@ -95,65 +101,71 @@ class Sweeps:
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in ids]},
             {
                 "lead_epoch": epoch,
-                "history": self._history,
+                "history": self._log_length,
                 "retention": limits.retention,
-                "window": limits.window,
-                "share": limits.share,
-                "minimum": limits.minimum,
-                "duration": limits.duration,
-                "ids…": [sent(agent_id) for agent_id in ids],
+                "window": limits.self_preservation_window,
+                "share": limits.self_preservation_share,
+                "minimum": limits.self_preservation_min_agents,
+                "duration": limits.self_preservation_duration,
+                "ids…": [encode(agent_id) for agent_id in ids],
             },
         )
-        word, *rest = checked((await self._link.run([call]))[0])
-        _refuse_stale(word, rest, epoch)
-        return None if word == b"held" else Swept(*rest)
+        word, *rest = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+        _raise_if_stale(word, rest, epoch)
+        return None if word == b"held" else SweepResult(*rest)
 
-    async def agents_from(self, cursor: Cursor | None) -> tuple[Cursor | None, list[str]]:
+    async def scan_agents(self, cursor: ScanCursor | None) -> tuple[ScanCursor | None, list[str]]:
         """Walk over all agents, from None until it is None again; each that stays is met at least once."""
-        at = cursor.at if cursor is not None and cursor.connection == self._link.opened else 0
+        at = cursor.position if cursor is not None and cursor.connection == self._pipeline.connections_opened else 0
         following, flat = await self._scan(at)
-        if cursor is not None and cursor.connection != self._link.opened:
+        if cursor is not None and cursor.connection != self._pipeline.connections_opened:
             following, flat = await self._scan(0)
-        more = Cursor(int(following), self._link.opened) if int(following) else None
-        return more, [told(member) for member in flat[::2]]
+        more = ScanCursor(int(following), self._pipeline.connections_opened) if int(following) else None
+        return more, [decode(member) for member in flat[::2]]
 
-    async def _scan(self, at: int) -> Any:
-        (reply,) = await self._link.exchange([("ZSCAN", self._keys.deadlines, at, "COUNT", _LARGEST)])
-        return checked(reply)
+    async def _scan(self, position: int) -> Any:
+        (reply,) = await self._pipeline.execute(
+            [("ZSCAN", self._keys.deadlines, position, "COUNT", _MAX_AGENTS_PER_CALL)]
+        )
+        return raise_for_error(reply)
 
-    async def rewind(self, ids: Sequence[str], asked: str, epoch: int, *, final: bool) -> bool:
-        """Set the times of these agents right; `asked` is Due's, `final` says that these are the last.
+    async def repair_clock_rollback(
+        self, ids: Sequence[str], clock_rollback: str, epoch: int, *, is_last: bool
+    ) -> bool:
+        """Set the times of these agents right; `clock_rollback` is Due's, `is_last` says that these are the last.
 
         False when the walk is over or has to begin anew: look at what is due again. Raises StaleEpochError.
         """
-        for at in range(0, len(ids) or 1, _LARGEST):
-            some = ids[at : at + _LARGEST]
-            call = self._rewind.call(
+        for at in range(0, len(ids) or 1, _MAX_AGENTS_PER_CALL):
+            some = ids[at : at + _MAX_AGENTS_PER_CALL]
+            call = self._repair_clock_rollback.call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in some]},
                 {
                     "lead_epoch": epoch,
-                    "asked": sent(asked),
-                    "final": int(final and at + _LARGEST >= len(ids)),
-                    "ids…": [sent(agent_id) for agent_id in some],
+                    "asked": encode(clock_rollback),
+                    "final": int(is_last and at + _MAX_AGENTS_PER_CALL >= len(ids)),
+                    "ids…": [encode(agent_id) for agent_id in some],
                 },
             )
-            word, *rest = checked((await self._link.run([call]))[0])
-            _refuse_stale(word, rest, epoch)
+            word, *rest = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+            _raise_if_stale(word, rest, epoch)
             if word == b"over":
                 return False
         return True
 
-    async def release(self) -> bool:
+    async def end_self_preservation(self) -> bool:
         """End the hold of a mass silence; False when there is none."""
-        word = checked((await self._link.run([self._release.call(self._keys.shared, {})]))[0])[0]
+        word = raise_for_error(
+            (await self._pipeline.call_scripts([self._end_self_preservation.call(self._keys.shared, {})]))[0]
+        )[0]
         return bool(word == b"released")
 
     async def epoch(self) -> int:
         """Return the epoch now, 0 when none was ever taken: what a replica without leader election sweeps under."""
-        (epoch,) = await self._link.exchange([("GET", self._keys.epoch)])
-        return int(checked(epoch) or 0)
+        (epoch,) = await self._pipeline.execute([("GET", self._keys.epoch)])
+        return int(raise_for_error(epoch) or 0)
 
 
-def _refuse_stale(word: bytes, rest: Sequence[bytes], epoch: int) -> None:
-    if word == b"stale_epoch":
+def _raise_if_stale(status: bytes, rest: Sequence[bytes], epoch: int) -> None:
+    if status == b"stale_epoch":
         raise StaleEpochError(f"Epoch {epoch} is over; epoch {rest[0].decode()} sweeps now")

@@ -9,7 +9,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-LEVELS: Final = {
+LOG_LEVELS: Final = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
     "warn": logging.WARNING,
@@ -18,7 +18,7 @@ LEVELS: Final = {
 }
 
 
-class _Stderr:
+class _CurrentStderr:
     """Standard error as it is at the moment of writing: cached loggers outlive a replaced `sys.stderr`."""
 
     def write(self, text: str, /) -> int:
@@ -43,14 +43,14 @@ def get_logger(name: str) -> FilteringBoundLogger:
 def configure_logs(level: str, log_format: str, stream: TextIO | None = None) -> None:
     """Send every event of `level` and above to `stream` (None: standard error), one line each.
 
-    `level` is a key of `LEVELS`; `log_format` is `json`, `pretty` or `auto` (pretty on a terminal). Call it
+    `level` is a key of `LOG_LEVELS`; `log_format` is `json`, `pretty` or `auto` (pretty on a terminal). Call it
     once, before the first event: a logger keeps what it finds at its first use. uvicorn must be started with
     `log_config=None`, or it puts its own handlers back.
 
     Raises:
         KeyError: an unknown level.
     """
-    stream = cast("TextIO", _Stderr()) if stream is None else stream
+    stream = cast("TextIO", _CurrentStderr()) if stream is None else stream
     pretty = log_format == "pretty" or (log_format == "auto" and stream.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -62,7 +62,7 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
     render: list[Processor] = [console] if pretty else [structlog.processors.format_exc_info, _render_json]
     structlog.configure(
         processors=shared + render,
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(LOG_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
@@ -73,11 +73,11 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
-    logging.basicConfig(handlers=[handler], level=LEVELS[level], force=True)
-    _settle_libraries()
+    logging.basicConfig(handlers=[handler], level=LOG_LEVELS[level], force=True)
+    _configure_library_loggers()
 
 
-def _settle_libraries() -> None:
+def _configure_library_loggers() -> None:
     # The MCP SDK tells of each request, and of each mistake of a client.
     logging.getLogger("mcp").setLevel(logging.ERROR)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
@@ -98,8 +98,8 @@ def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
         return orjson.dumps(line, default=repr, option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()
     except TypeError:
         # Lone surrogates, huge numbers, keys that are no text: a strange line is better than a lost one.
-        return orjson.dumps({key: _plain(value) for key, value in line.items()}).decode()
+        return orjson.dumps({key: _escape(value) for key, value in line.items()}).decode()
 
 
-def _plain(value: object) -> str:
+def _escape(value: object) -> str:
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else ascii(value)

@@ -7,18 +7,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PROMETHEUS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # From a batched heartbeat to the longest any call may take.
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_DURATION_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class Metrics:
-    """What this replica counts. `collectors` is where others add what they know."""
+    """What this replica counts. `collector_registry` is where others add what they know."""
 
     def __init__(self) -> None:
-        self.collectors = collectors = CollectorRegistry()
-        self.started = time.monotonic()
+        self.collector_registry = collectors = CollectorRegistry()
+        self._started_at = time.monotonic()
         labels = ("method", "route", "status")
         self._requests = Counter(
             "mcp_registry_requests", "Requests answered by this replica", labels, registry=collectors
@@ -30,14 +30,14 @@ class Metrics:
             "mcp_registry_request_duration_seconds",
             "Time from request to answer on this replica",
             ("route",),
-            buckets=_SECONDS,
+            buckets=_DURATION_BUCKETS_S,
             registry=collectors,
         )
         self._script_seconds = Histogram(
             "mcp_registry_script_duration_seconds",
             "Time of one script call, or of the batch it left in, as this replica saw it",
             ("script",),
-            buckets=_SECONDS,
+            buckets=_DURATION_BUCKETS_S,
             registry=collectors,
         )
         self._loop_errors = Counter(
@@ -46,53 +46,53 @@ class Metrics:
             ("loop",),
             registry=collectors,
         )
-        self._swept = Counter(
+        self._sweep_outcomes = Counter(
             "mcp_registry_swept",
             "Agents this replica moved on while it led",
             ("outcome",),
             registry=collectors,
         )
-        self._answered: dict[tuple[str, str, int], Callable[[float], None]] = {}
+        self._response_counters: dict[tuple[str, str, int], Callable[[float], None]] = {}
 
-    def show(self, name: str, says: str, read: Callable[[], float]) -> None:
+    def add_gauge(self, name: str, description: str, read: Callable[[], float]) -> None:
         """Show a number of this replica as it is at each scrape."""
-        Gauge(name, says, registry=self.collectors).set_function(read)
+        Gauge(name, description, registry=self.collector_registry).set_function(read)
 
     @property
-    def uptime(self) -> float:
+    def uptime_seconds(self) -> float:
         """Seconds since this replica started."""
-        return time.monotonic() - self.started
+        return time.monotonic() - self._started_at
 
-    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+    def count_response(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one answer. `route` is the pattern of the path, so that the number of series stays small."""
-        count = self._answered.get((method, route, status))
+        count = self._response_counters.get((method, route, status))
         if count is None:
-            count = self._answered[method, route, status] = self._counting(method, route, status)
+            count = self._response_counters[method, route, status] = self._response_counter(method, route, status)
         count(seconds)
 
-    def script(self, name: str, seconds: float) -> None:
+    def observe_script(self, name: str, seconds: float) -> None:
         """Note how long a script call took."""
         self._script_seconds.labels(name).observe(seconds)
 
-    def loop_failed(self, name: str) -> None:
+    def count_loop_failure(self, name: str) -> None:
         """Count a round of a background loop that failed."""
         self._loop_errors.labels(name).inc()
 
-    def swept(self, outcome: str, agents: int) -> None:
+    def count_sweep_outcome(self, outcome: str, agents: int) -> None:
         """Count agents a sweep moved on."""
-        self._swept.labels(outcome).inc(agents)
+        self._sweep_outcomes.labels(outcome).inc(agents)
 
-    def text(self) -> bytes:
+    def render_prometheus(self) -> bytes:
         """Return everything in the text format of Prometheus."""
         # prometheus_client would add _total to a counter's name; this one is promised without.
         uptime = (
             "# HELP mcp_registry_uptime_seconds Seconds since this replica started\n"
             "# TYPE mcp_registry_uptime_seconds counter\n"
-            f"mcp_registry_uptime_seconds {self.uptime:.3f}\n"
+            f"mcp_registry_uptime_seconds {self.uptime_seconds:.3f}\n"
         )
-        return generate_latest(self.collectors) + uptime.encode()
+        return generate_latest(self.collector_registry) + uptime.encode()
 
-    def _counting(self, method: str, route: str, status: int) -> Callable[[float], None]:
+    def _response_counter(self, method: str, route: str, status: int) -> Callable[[float], None]:
         requests = self._requests.labels(method, route, str(status)).inc
         observe = self._request_seconds.labels(route).observe
         errors = self._errors.labels(route, str(status)).inc if status >= 400 else None  # noqa: PLR2004 - client errors on

@@ -7,8 +7,8 @@ import httpx2
 import pytest
 
 from registry.config.settings import Secret
-from tests.support.http_calls import JSON, a_registration, fields_of, refusal, register, success
-from tests.support.in_process_registry import in_process
+from tests.support.http_calls import JSON_HEADERS, a_registration, error_fields, expect_error, expect_success, register
+from tests.support.in_process_registry import in_process_registry
 
 TOKEN = "a token with blanks"  # noqa: S105 - it opens nothing but these tests
 
@@ -49,7 +49,7 @@ async def test_another_method_is_405_and_told_which_there_are(
     """Never 404: the path is there. The Allow header has them all."""
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"} - methods:
         answer = await client.request(method, prefix + path)
-        refusal(answer, 405, "method_not_allowed")
+        expect_error(answer, 405, "method_not_allowed")
         assert set(answer.headers["allow"].split(", ")) == methods
 
 
@@ -62,14 +62,14 @@ async def test_a_path_that_is_not_there_is_not_an_unknown_agent(
     client: httpx2.AsyncClient, prefix: str, path: str
 ) -> None:
     """A client that registers anew at each 404 can tell them apart by the code."""
-    refusal(await client.get(prefix + path), 404, "not_found")
-    refusal(await client.get(f"{prefix}/agents/nobody"), 404, "unknown_agent")
+    expect_error(await client.get(prefix + path), 404, "not_found")
+    expect_error(await client.get(f"{prefix}/agents/nobody"), 404, "unknown_agent")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/api/v1/agents", "/api/v2/agents", "/api/v1agents", "/api", "/API/v1/agents"])
 async def test_there_is_one_twin(client: httpx2.AsyncClient, path: str) -> None:
     """/api/v1 before a path means the path, once and exactly."""
-    refusal(await client.get(path), 404, "not_found")
+    expect_error(await client.get(path), 404, "not_found")
 
 
 @pytest.mark.parametrize("path", [path for path, methods in METHODS.items() if "GET" in methods])
@@ -87,10 +87,10 @@ async def test_every_path_has_its_twin(client: httpx2.AsyncClient, path: str) ->
 
 async def test_the_twin_takes_writes(client: httpx2.AsyncClient) -> None:
     """Register, beat, discover and unregister under /api/v1."""
-    success(await client.post("/api/v1/agents", json=a_registration()))
-    success(await client.post("/api/v1/heartbeat", json={"agent_id": "a"}))
-    found = success(await client.post("/api/v1/mcp/tools/discover_services", json={}))
-    success(await client.delete("/api/v1/agents/a"))
+    expect_success(await client.post("/api/v1/agents", json=a_registration()))
+    expect_success(await client.post("/api/v1/heartbeat", json={"agent_id": "a"}))
+    found = expect_success(await client.post("/api/v1/mcp/tools/discover_services", json={}))
+    expect_success(await client.delete("/api/v1/agents/a"))
 
     assert [agent["id"] for agent in found["agents"]] == ["a"]
     assert (
@@ -106,7 +106,7 @@ async def test_a_request_id_that_is_given_is_given_back(client: httpx2.AsyncClie
     headers = {"x-request-id": given}
 
     assert (await client.get("/agents", headers=headers)).headers["x-request-id"] == given
-    assert refusal(await client.get("/agents/b", headers=headers), 404, "unknown_agent")["request_id"] == given
+    assert expect_error(await client.get("/agents/b", headers=headers), 404, "unknown_agent")["request_id"] == given
 
 
 @pytest.mark.parametrize("given", [b"", b"x" * 129, b"\xff", "ü".encode(), b"a\tb"])
@@ -114,7 +114,7 @@ async def test_a_request_id_that_cannot_be_kept_is_replaced(client: httpx2.Async
     """What would spoil a log line is not repeated."""
     answer = await client.get("/agents/b", headers=[(b"x-request-id", given)])
 
-    made = refusal(answer, 404, "unknown_agent")["request_id"]
+    made = expect_error(answer, 404, "unknown_agent")["request_id"]
 
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]+", made)
 
@@ -132,7 +132,7 @@ CALLS: list[tuple[str, str]] = [(method, path) for path, methods in METHODS.item
 @pytest.fixture
 async def guarded(redis_url: str) -> Any:
     """Provide a client of a replica that wants a token."""
-    async with in_process(redis_url, auth_token=Secret(TOKEN)) as client:
+    async with in_process_registry(redis_url, auth_token=Secret(TOKEN)) as client:
         yield client
 
 
@@ -170,7 +170,7 @@ async def test_a_wrong_token_is_401_in_the_same_words(guarded: httpx2.AsyncClien
 
     answer = await guarded.get("/agents", headers=headers)
 
-    body = refusal(answer, 401, "unauthorized")
+    body = expect_error(answer, 401, "unauthorized")
     assert body["message"] == "This registry wants a token; send it as Authorization: Bearer <token>"
     assert body["details"] == []
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -182,7 +182,7 @@ async def test_bytes_that_are_no_text_are_401(guarded: httpx2.AsyncClient) -> No
     """A header of any bytes is compared, not decoded."""
     answer = await guarded.get("/agents", headers=[(b"authorization", b"Bearer \xff\xfe")])
 
-    refusal(answer, 401, "unauthorized")
+    expect_error(answer, 401, "unauthorized")
 
 
 @pytest.mark.parametrize("kind", ["Bearer", "bearer", "BEARER", "Bearer "])
@@ -197,8 +197,8 @@ async def test_the_right_token_opens_every_call(guarded: httpx2.AsyncClient, kin
 async def test_who_has_no_token_learns_nothing_of_the_body(guarded: httpx2.AsyncClient) -> None:
     """The token comes before everything: a bad body, a wrong type, a body over the limit."""
     for path in ("/agents", "/heartbeat", "/agents/batch"):
-        refusal(await guarded.post(path, content=b"{", headers=JSON), 401, "unauthorized")
-        refusal(await guarded.post(path, content=b"x" * 2_000_000), 401, "unauthorized")
+        expect_error(await guarded.post(path, content=b"{", headers=JSON_HEADERS), 401, "unauthorized")
+        expect_error(await guarded.post(path, content=b"x" * 2_000_000), 401, "unauthorized")
 
 
 async def test_the_token_is_shown_nowhere(guarded: httpx2.AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,13 +223,13 @@ async def test_a_bug_is_500_without_its_text(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret details")
 
-    monkeypatch.setattr("registry.api.endpoints.list_agents.agents_request", broken)
+    monkeypatch.setattr("registry.api.endpoints.list_agents.parse_list_agents", broken)
 
     answer = await client.get("/agents", headers={"x-request-id": "the-one"})
 
-    body = refusal(answer, 500, "internal_error")
+    body = expect_error(answer, 500, "internal_error")
     assert "secret" not in answer.text
-    assert fields_of(body) == []
+    assert error_fields(body) == []
     log = "".join(capsys.readouterr())
     assert "secret details" in log
     assert "the-one" in log

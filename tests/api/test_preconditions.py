@@ -7,7 +7,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support.http_calls import a_registration, beat, fields_of, refusal, register, show, success
+from tests.support.http_calls import (
+    a_registration,
+    error_fields,
+    expect_error,
+    expect_success,
+    get_agent,
+    register,
+    send_heartbeat,
+)
 
 
 async def put(client: httpx2.AsyncClient, headers: Mapping[str, str] | None = None, **fields: Any) -> httpx2.Response:
@@ -31,36 +39,36 @@ async def test_the_current_version_is_admitted_an_older_one_is_409(client: httpx
     """In each of the ways a version can be sent; the answer names the version now, and nothing has changed."""
     first = await register(client, step="1")
     headers, fields = form(first)
-    second = success(await put(client, headers, step="2", **fields))["resource_version"]
-    before = await show(client)
+    second = expect_success(await put(client, headers, step="2", **fields))["resource_version"]
+    before = await get_agent(client)
 
-    body = refusal(await put(client, headers, step="3", **fields), 409, "stale_version")
+    body = expect_error(await put(client, headers, step="3", **fields), 409, "stale_version")
 
     assert body["resource_version"] == second
     assert second in body["message"]
-    assert await show(client) == before
+    assert await get_agent(client) == before
 
 
 async def test_a_version_yet_to_come_is_409(client: httpx2.AsyncClient) -> None:
     """Neither the last spec change nor any later one: somebody made it up."""
     version = await register(client)
 
-    refusal(await put(client, resource_version=str(int(version) + 1)), 409, "stale_version")
+    expect_error(await put(client, resource_version=str(int(version) + 1)), 409, "stale_version")
 
 
 async def test_a_status_change_is_no_conflict(client: httpx2.AsyncClient) -> None:
     """The version of the last spec change, and of every change of status since, are all current."""
     registered = await register(client)
-    await beat(client)
-    healthy = (await show(client))["resource_version"]
+    await send_heartbeat(client)
+    healthy = (await get_agent(client))["resource_version"]
     assert healthy != registered
 
-    success(await put(client, resource_version=registered))
-    success(await put(client, resource_version=healthy))
-    updated = success(await put(client, resource_version=registered, step="2"))["resource_version"]
+    expect_success(await put(client, resource_version=registered))
+    expect_success(await put(client, resource_version=healthy))
+    updated = expect_success(await put(client, resource_version=registered, step="2"))["resource_version"]
 
-    refusal(await put(client, resource_version=healthy, step="3"), 409, "stale_version")
-    success(await put(client, resource_version=updated, step="3"))
+    expect_error(await put(client, resource_version=healthy, step="3"), 409, "stale_version")
+    expect_success(await put(client, resource_version=updated, step="3"))
 
 
 async def test_the_precondition_is_checked_for_an_unchanged_spec_too(client: httpx2.AsyncClient) -> None:
@@ -68,7 +76,7 @@ async def test_the_precondition_is_checked_for_an_unchanged_spec_too(client: htt
     first = await register(client)
     await register(client, step="2")
 
-    refusal(await put(client, resource_version=first, step="2"), 409, "stale_version")
+    expect_error(await put(client, resource_version=first, step="2"), 409, "stale_version")
 
 
 ONLY_IF_ABSENT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
@@ -83,21 +91,21 @@ ONLY_IF_ABSENT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 @pytest.mark.parametrize(("headers", "fields"), ONLY_IF_ABSENT.values(), ids=ONLY_IF_ABSENT)
 async def test_only_if_absent(client: httpx2.AsyncClient, headers: dict[str, str], fields: dict[str, Any]) -> None:
     """The first comer is admitted, the second is told the version of the first."""
-    version = success(await put(client, headers, **fields))["resource_version"]
+    version = expect_success(await put(client, headers, **fields))["resource_version"]
 
-    body = refusal(await put(client, headers, **fields), 409, "stale_version")
+    body = expect_error(await put(client, headers, **fields), 409, "stale_version")
 
     assert body["resource_version"] == version
 
 
 async def test_a_star_means_any_version_but_absent(client: httpx2.AsyncClient) -> None:
     """`If-Match: *` updates and never creates."""
-    body = refusal(await put(client, {"if-match": "*"}), 409, "stale_version")
+    body = expect_error(await put(client, {"if-match": "*"}), 409, "stale_version")
     assert body["resource_version"] is None
 
     await register(client)
 
-    success(await put(client, {"if-match": "*"}, step="2"))
+    expect_success(await put(client, {"if-match": "*"}, step="2"))
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -105,10 +113,10 @@ async def test_a_version_of_an_absent_agent_is_409(client: httpx2.AsyncClient, f
     """Never registered, or removed since: there is no version to match, and none is created."""
     headers, fields = form("1795000000000")
 
-    body = refusal(await put(client, headers, **fields), 409, "stale_version")
+    body = expect_error(await put(client, headers, **fields), 409, "stale_version")
 
     assert body["resource_version"] is None
-    refusal(await client.get("/agents/a"), 404, "unknown_agent")
+    expect_error(await client.get("/agents/a"), 404, "unknown_agent")
 
 
 NO_VERSIONS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
@@ -135,17 +143,17 @@ async def test_what_is_no_version_is_422(
     client: httpx2.AsyncClient, headers: dict[str, str], fields: dict[str, Any], named: str
 ) -> None:
     """Text that is no number is a mistake, not a conflict; the header or field is named."""
-    body = refusal(await put(client, headers, **fields), 422, "validation_failed")
+    body = expect_error(await put(client, headers, **fields), 422, "validation_failed")
 
-    assert fields_of(body) == [named]
-    refusal(await client.get("/agents/a"), 404, "unknown_agent")
+    assert error_fields(body) == [named]
+    expect_error(await client.get("/agents/a"), 404, "unknown_agent")
 
 
 async def test_null_is_no_precondition(client: httpx2.AsyncClient) -> None:
     """As everywhere in a registration, null means absent."""
     await register(client)
 
-    success(await put(client, resource_version=None, step="2"))
+    expect_success(await put(client, resource_version=None, step="2"))
 
 
 async def test_the_tool_takes_preconditions_too(client: httpx2.AsyncClient) -> None:
@@ -158,9 +166,9 @@ async def test_the_tool_takes_preconditions_too(client: httpx2.AsyncClient) -> N
     header = await client.post(url, json={"registration_data": a_registration()}, headers={"if-match": first})
     bad = await client.post(url, json={"registration_data": a_registration(resource_version="x")})
 
-    refusal(stale, 409, "stale_version")
-    refusal(header, 409, "stale_version")
-    assert fields_of(refusal(bad, 422, "validation_failed")) == ["registration_data.resource_version"]
+    expect_error(stale, 409, "stale_version")
+    expect_error(header, 409, "stale_version")
+    assert error_fields(expect_error(bad, 422, "validation_failed")) == ["registration_data.resource_version"]
 
 
 async def test_a_hundred_who_read_the_same_version_make_one_change(client: httpx2.AsyncClient) -> None:

@@ -12,8 +12,15 @@ import httpx2
 import pytest
 import redis
 
-from tests.support.faulty_tcp_proxy import Proxy
-from tests.support.http_calls import JSON, a_registration, listed, refusal, register, success
+from tests.support.faulty_tcp_proxy import FaultyTcpProxy
+from tests.support.http_calls import (
+    JSON_HEADERS,
+    a_registration,
+    expect_error,
+    expect_success,
+    list_agent_ids,
+    register,
+)
 from tests.support.polling import async_wait_until, wait_until
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
@@ -32,14 +39,14 @@ def replica(redis_url: str) -> Iterator[Replica]:
 async def test_the_five_calls_of_the_workflow(replica: Replica) -> None:
     """Register, beat, discover, status, unregister: over a socket, through a process."""
     async with httpx2.AsyncClient(base_url=replica.url) as client:
-        success(await client.post("/mcp/tools/register_agent", json={"registration_data": a_registration()}))
-        success(await client.post("/mcp/tools/heartbeat", json={"agent_id": "a"}))
-        found = success(await client.post("/mcp/tools/discover_services", json={"query": {"status": "healthy"}}))
-        status = success(await client.post("/mcp/tools/get_agent_status", json={"agent_id": "a"}))
-        success(await client.post("/mcp/tools/unregister_agent", json={"agent_id": "a"}))
+        expect_success(await client.post("/mcp/tools/register_agent", json={"registration_data": a_registration()}))
+        expect_success(await client.post("/mcp/tools/heartbeat", json={"agent_id": "a"}))
+        found = expect_success(await client.post("/mcp/tools/discover_services", json={"query": {"status": "healthy"}}))
+        status = expect_success(await client.post("/mcp/tools/get_agent_status", json={"agent_id": "a"}))
+        expect_success(await client.post("/mcp/tools/unregister_agent", json={"agent_id": "a"}))
 
         assert found["agents"] == [status["agent"]]
-        assert await listed(client) == []
+        assert await list_agent_ids(client) == []
 
 
 async def test_head_is_get_without_the_body(replica: Replica) -> None:
@@ -76,7 +83,9 @@ async def test_ten_megabytes_are_413_however_they_come(replica: Replica) -> None
             for content in (body, streamed()):
                 # A server may answer and close before it was sent everything; the client then sees one or the other.
                 with contextlib.suppress(httpx2.WriteError, httpx2.ReadError, httpx2.RemoteProtocolError):
-                    refusal(await client.post(path, content=content, headers=JSON), 413, "request_too_large")
+                    expect_error(
+                        await client.post(path, content=content, headers=JSON_HEADERS), 413, "request_too_large"
+                    )
         await register(client)
 
 
@@ -136,7 +145,7 @@ def test_the_metrics_port_asks_for_no_token_and_serves_nothing_else(redis_url: s
             assert "mcp_registry_agents_total 0" in answer.text
             assert httpx2.get(replica.url + path).status_code == 401
         for path in ("/agents", "/", "/health", "/mcp/tools"):
-            refusal(httpx2.get(scrape + path), 404, "not_found")
+            expect_error(httpx2.get(scrape + path), 404, "not_found")
         assert TOKEN not in replica.output
 
 
@@ -190,18 +199,18 @@ def test_a_client_that_never_ends_its_request_does_not_hold_the_process(
 
 async def test_sigterm_finishes_what_is_in_flight(redis_url: str) -> None:
     """A registration that Redis is still busy with is answered, then the process ends with status 0."""
-    async with Proxy(redis_url) as proxy:
+    async with FaultyTcpProxy(redis_url) as proxy:
         replica = await asyncio.to_thread(_started, proxy.url)
         async with httpx2.AsyncClient(base_url=replica.url, timeout=10) as client:
             await register(client, "first")
-            proxy.delay = 0.3
+            proxy.delay_s = 0.3
             before = proxy.requests
             answer = asyncio.create_task(client.post("/agents", json=a_registration("last")))
             await async_wait_until(lambda: proxy.requests > before, description="the write is on its way")
 
             replica.send_signal(signal.SIGTERM)
-            done = success(await answer)
-        proxy.delay = 0
+            done = expect_success(await answer)
+        proxy.delay_s = 0
         await asyncio.to_thread(replica.stop)
 
     assert done["agent_id"] == "last"
@@ -240,10 +249,10 @@ def test_without_redis_the_embedded_store_keeps_what_was_acknowledged(tmp_path: 
     data = str(tmp_path / "data")
     with Replica(REGISTRY_DATA_DIR=data) as replica:
         answer = httpx2.post(f"{replica.url}/agents", json=a_registration("a"))
-        version = success(answer)["resource_version"]
+        version = expect_success(answer)["resource_version"]
     with Replica(REGISTRY_DATA_DIR=data) as replica:
         assert httpx2.get(f"{replica.url}/agents/a").json()["resource_version"] == version
-        success(httpx2.post(f"{replica.url}/agents", json=a_registration("b")))
+        expect_success(httpx2.post(f"{replica.url}/agents", json=a_registration("b")))
         replica.kill()
     with Replica(REGISTRY_DATA_DIR=data) as replica:
         assert [agent["id"] for agent in httpx2.get(f"{replica.url}/agents").json()["agents"]] == ["a", "b"]
@@ -258,7 +267,7 @@ async def test_three_replicas_share_one_mesh(redis_url: str) -> None:
                 for replica in (one, two, three)
             ]
             await asyncio.gather(*(register(clients[n % 3], f"a{n:02}") for n in range(100)))
-            lists: list[Any] = [await listed(client) for client in clients]
+            lists: list[Any] = [await list_agent_ids(client) for client in clients]
             leaders = [(await client.get("/health")).json()["leader"]["instance"] for client in clients]
 
     assert lists[0] == lists[1] == lists[2] == [f"a{n:02}" for n in range(100)]

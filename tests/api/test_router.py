@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.api.router import Methods, Paths
+from registry.api.router import FastRouter, MethodRouter
 
 
 class Served:
@@ -24,8 +24,8 @@ class Served:
 
 def routes(seen: list[Any]) -> list[Route]:
     """Return routes of every shape the registry has, some in the way of others."""
-    many = Methods(GET=Served("list", seen), POST=Served("add", seen))
-    one = Methods(GET=Served("show", seen), DELETE=Served("drop", seen))
+    many = MethodRouter(GET=Served("list", seen), POST=Served("add", seen))
+    one = MethodRouter(GET=Served("show", seen), DELETE=Served("drop", seen))
     return [
         Route("/a", many, methods=many.methods),
         Route("/a/batch", Served("batch", seen), methods=["POST"]),
@@ -64,6 +64,6 @@ PATHS = st.lists(st.sampled_from(["", "a", "b", "batch", "status", "x y", "é", 
 async def test_what_the_dict_finds_is_what_the_router_would_find(method: str, path: str) -> None:
     """Whatever is asked for, refusals too."""
     seen: list[Any] = []
-    quick, slow = Paths(routes(seen)), Router(routes(seen), redirect_slashes=False)
+    quick, slow = FastRouter(routes(seen)), Router(routes(seen), redirect_slashes=False)
 
     assert await called(quick, seen, method, path) == await called(slow, seen, method, path)

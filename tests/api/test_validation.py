@@ -5,9 +5,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from registry.config.types import read_contexts, read_thresholds
-from tests.support.http_calls import a_registration, fields_of, listed, refusal, register, show
-from tests.support.in_process_registry import in_process
+from registry.config.types import parse_security_contexts, parse_thresholds
+from tests.support.http_calls import a_registration, error_fields, expect_error, get_agent, list_agent_ids, register
+from tests.support.in_process_registry import in_process_registry
 
 WRONG_EVERYWHERE = {
     "id": "no blanks here",
@@ -42,42 +42,42 @@ NAMED = {
 
 async def test_all_bad_fields_come_in_one_answer(client: httpx2.AsyncClient) -> None:
     """Fourteen mistakes are one round trip; nothing is registered."""
-    body = refusal(await client.post("/agents", json=WRONG_EVERYWHERE), 422, "validation_failed")
+    body = expect_error(await client.post("/agents", json=WRONG_EVERYWHERE), 422, "validation_failed")
 
-    assert set(fields_of(body)) == NAMED
-    assert len(fields_of(body)) == len(NAMED)
-    assert body["message"].startswith(f"The registration was refused: {fields_of(body)[0]}")
+    assert set(error_fields(body)) == NAMED
+    assert len(error_fields(body)) == len(NAMED)
+    assert body["message"].startswith(f"The registration was refused: {error_fields(body)[0]}")
     assert f"{len(NAMED) - 1} more in details" in body["message"]
-    assert await listed(client) == []
+    assert await list_agent_ids(client) == []
 
 
 async def test_the_tool_names_fields_from_the_body_on(client: httpx2.AsyncClient) -> None:
     """The path begins at `registration_data`."""
     answer = await client.post("/mcp/tools/register_agent", json={"registration_data": WRONG_EVERYWHERE})
 
-    body = refusal(answer, 422, "validation_failed")
+    body = expect_error(answer, 422, "validation_failed")
 
-    assert set(fields_of(body)) == {f"registration_data.{field}" for field in NAMED}
-    assert "registration_data.capabilities[3].version" in fields_of(body)
+    assert set(error_fields(body)) == {f"registration_data.{field}" for field in NAMED}
+    assert "registration_data.capabilities[3].version" in error_fields(body)
 
 
 @pytest.mark.parametrize("given", [None, [], "a", 1, True])
 async def test_the_tool_wants_an_object(client: httpx2.AsyncClient, given: Any) -> None:
     """What is no registration at all is named as a whole."""
-    body = refusal(
+    body = expect_error(
         await client.post("/mcp/tools/register_agent", json={"registration_data": given}), 422, "validation_failed"
     )
 
-    assert fields_of(body)[0] == "registration_data"
+    assert error_fields(body)[0] == "registration_data"
 
 
 @pytest.mark.parametrize("tool", ["unregister_agent", "get_agent_status", "heartbeat"])
 @pytest.mark.parametrize("body", [{}, {"agent_id": None}, {"agent_id": ""}, {"agent_id": 7}, {"agent_id": ["a"]}])
 async def test_a_tool_that_wants_an_id_says_so(client: httpx2.AsyncClient, tool: str, body: dict[str, Any]) -> None:
     """A missing or wrong id is a mistake of the caller, not an unknown agent."""
-    found = refusal(await client.post(f"/mcp/tools/{tool}", json=body), 422, "validation_failed")
+    found = expect_error(await client.post(f"/mcp/tools/{tool}", json=body), 422, "validation_failed")
 
-    assert fields_of(found) == ["agent_id"]
+    assert error_fields(found) == ["agent_id"]
 
 
 WRONG_HEARTBEATS: list[tuple[dict[str, Any], list[str]]] = [
@@ -99,10 +99,10 @@ async def test_a_heartbeat_that_cannot_be_is_refused_by_field(
     """And the agent does not change."""
     await register(client)
 
-    body = refusal(await client.post("/heartbeat", json=sent), 422, "validation_failed")
+    body = expect_error(await client.post("/heartbeat", json=sent), 422, "validation_failed")
 
-    assert fields_of(body) == fields
-    assert (await show(client))["endpoint"] == "http://a:1"
+    assert error_fields(body) == fields
+    assert (await get_agent(client))["endpoint"] == "http://a:1"
 
 
 SILENCE: list[tuple[dict[str, Any], tuple[float, float]]] = [
@@ -126,7 +126,7 @@ async def test_thresholds_are_its_own_or_its_types_or_the_default(
     redis_url: str, fields: dict[str, Any], thresholds: tuple[float, float]
 ) -> None:
     """Explicit ones go before those of the type, those before the larger of AGENT_TIMEOUT and two intervals."""
-    async with in_process(redis_url, thresholds=read_thresholds("file_agent=30s/90s")) as client:
+    async with in_process_registry(redis_url, thresholds=parse_thresholds("file_agent=30s/90s")) as client:
         await register(client, **fields)
 
         health = (await client.get("/health/a")).json()
@@ -148,10 +148,10 @@ async def test_thresholds_are_its_own_or_its_types_or_the_default(
 )
 async def test_an_eviction_not_above_the_timeout_is_422(redis_url: str, fields: dict[str, Any]) -> None:
     """Whether the timeout is its own, its type's or the default."""
-    async with in_process(redis_url, thresholds=read_thresholds("file_agent=30s/90s")) as client:
-        body = refusal(await client.post("/agents", json=a_registration(**fields)), 422, "validation_failed")
+    async with in_process_registry(redis_url, thresholds=parse_thresholds("file_agent=30s/90s")) as client:
+        body = expect_error(await client.post("/agents", json=a_registration(**fields)), 422, "validation_failed")
 
-    assert fields_of(body) == ["eviction_threshold"]
+    assert error_fields(body) == ["eviction_threshold"]
     assert "above" in body["message"]
 
 
@@ -159,7 +159,7 @@ async def test_high_security_requires_three_capabilities(client: httpx2.AsyncCli
     """The answer names those that are missing; with all of them the agent may register."""
     needed = ["authentication", "authorization", "audit"]
 
-    body = refusal(
+    body = expect_error(
         await client.post(
             "/agents", json=a_registration(security_context="high_security", capabilities=["execute", "audit"])
         ),
@@ -167,7 +167,7 @@ async def test_high_security_requires_three_capabilities(client: httpx2.AsyncCli
         "validation_failed",
     )
 
-    assert fields_of(body) == ["capabilities"]
+    assert error_fields(body) == ["capabilities"]
     assert "authentication" in body["message"]
     assert "authorization" in body["message"]
     assert "audit" not in body["message"].replace("authorization", "")
@@ -178,20 +178,22 @@ async def test_high_security_requires_three_capabilities(client: httpx2.AsyncCli
 
 async def test_an_unknown_context_is_told_the_known_ones(redis_url: str) -> None:
     """The setting adds to those that are built in."""
-    async with in_process(redis_url, security_contexts=read_contexts("pci=encryption+audit")) as client:
-        unknown = refusal(
+    async with in_process_registry(
+        redis_url, security_contexts=parse_security_contexts("pci=encryption+audit")
+    ) as client:
+        unknown = expect_error(
             await client.post("/agents", json=a_registration(security_context="secret")), 422, "validation_failed"
         )
-        missing = refusal(
+        missing = expect_error(
             await client.post("/agents", json=a_registration(security_context="pci", capabilities=["audit"])),
             422,
             "validation_failed",
         )
         await register(client, security_context="pci", capabilities=["audit", "encryption"])
 
-    assert fields_of(unknown) == ["security_context"]
+    assert error_fields(unknown) == ["security_context"]
     assert "high_security, pci, standard" in unknown["message"]
-    assert fields_of(missing) == ["capabilities"]
+    assert error_fields(missing) == ["capabilities"]
     assert missing["message"].endswith("requires the capabilities encryption")
 
 
@@ -199,11 +201,11 @@ async def test_what_the_service_refuses_comes_in_one_answer_too(client: httpx2.A
     """Context, thresholds and precondition: three mistakes, one answer, paths from the body on."""
     sent = a_registration(security_context="secret", eviction_threshold=1, resource_version="x")
 
-    body = refusal(
+    body = expect_error(
         await client.post("/mcp/tools/register_agent", json={"registration_data": sent}), 422, "validation_failed"
     )
 
-    assert fields_of(body) == [
+    assert error_fields(body) == [
         "registration_data.security_context",
         "registration_data.eviction_threshold",
         "registration_data.resource_version",
@@ -213,8 +215,8 @@ async def test_what_the_service_refuses_comes_in_one_answer_too(client: httpx2.A
 async def test_a_refused_registration_leaves_the_agent_as_it_was(client: httpx2.AsyncClient) -> None:
     """Neither its spec nor its heartbeat, version or thresholds move."""
     await register(client, labels={"k": "v"})
-    before = await show(client)
+    before = await get_agent(client)
 
-    refusal(await client.post("/agents", json=a_registration(labels={"k": "!"})), 422, "validation_failed")
+    expect_error(await client.post("/agents", json=a_registration(labels={"k": "!"})), 422, "validation_failed")
 
-    assert await show(client) == before
+    assert await get_agent(client) == before

@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 
-from registry.cache.reflector import Feed
+from registry.cache.reflector import Reflector
 from registry.cache.view import View
 from registry.errors import NotReady, StoreUnavailable
 from tests.support.builders import a_change, an_agent
-from tests.support.fake_change_log import PlainLog, following
+from tests.support.fake_change_log import FakeChangeLog, running_reflector
 from tests.support.polling import async_wait_until
 
 
@@ -20,12 +20,12 @@ def held(view: View) -> dict[str, int]:
 
 async def test_a_fresh_read_sees_what_was_written_before_it() -> None:
     """Read your writes, without a bell."""
-    log = PlainLog()
-    async with following(log) as feed:
-        await feed.fresh()
+    log = FakeChangeLog()
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
         log.write(an_agent("a", 2))
 
-        view = await feed.fresh()
+        view = await feed.wait_fresh()
 
     assert held(view) == {"a": 2}
     assert view.version == 2
@@ -33,42 +33,42 @@ async def test_a_fresh_read_sees_what_was_written_before_it() -> None:
 
 async def test_a_read_never_uses_a_question_that_was_asked_before_it() -> None:
     """The story: an answer already on its way may be older than a write that this reader was told of."""
-    log = PlainLog()
-    async with following(log) as feed:
-        await feed.fresh()
-        log.hold = asyncio.Event()
-        first = feed.fresh()
-        asked = log.pulls
-        await async_wait_until(lambda: log.pulls > asked, description="the first question is on its way")
+    log = FakeChangeLog()
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
+        log.read_gate = asyncio.Event()
+        first = feed.wait_fresh()
+        asked = log.read_count
+        await async_wait_until(lambda: log.read_count > asked, description="the first question is on its way")
         log.write(an_agent("a", 2))
-        second = feed.fresh()
+        second = feed.wait_fresh()
 
-        log.hold.set()
+        log.read_gate.set()
         await first
         view = await second
 
     assert held(view) == {"a": 2}
-    assert log.pulls >= asked + 2
+    assert log.read_count >= asked + 2
 
 
 async def test_all_who_wait_share_one_question() -> None:
     """A hundred reads at once cost one or two looks, not a hundred."""
-    log = PlainLog()
-    async with following(log) as feed:
-        await feed.fresh()
-        before = log.pulls
+    log = FakeChangeLog()
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
+        before = log.read_count
 
-        await asyncio.gather(*(feed.fresh() for _ in range(100)))
+        await asyncio.gather(*(feed.wait_fresh() for _ in range(100)))
 
-    assert log.pulls - before <= 2
+    assert log.read_count - before <= 2
 
 
 async def test_a_cancelled_read_takes_nobody_along() -> None:
     """Cancelling one waiter leaves the others with their answer."""
-    log = PlainLog()
-    async with following(log) as feed:
-        await feed.fresh()
-        one, other = feed.fresh(), feed.fresh()
+    log = FakeChangeLog()
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
+        one, other = feed.wait_fresh(), feed.wait_fresh()
 
         one.cancel()
 
@@ -77,12 +77,12 @@ async def test_a_cancelled_read_takes_nobody_along() -> None:
 
 async def test_a_fill_during_changes_ends_at_the_truth() -> None:
     """Agents that change while they are scanned are found at their newest, never at a mix."""
-    log = PlainLog()
+    log = FakeChangeLog()
     for number in range(10):
         log.write(an_agent(f"a{number}", number + 2), "add")
-    log.during_scan = [an_agent("a0", 50), an_agent("a9", 51), an_agent("new", 52)]
-    async with following(log) as feed:
-        view = await feed.fresh()
+    log.written_during_scan = [an_agent("a0", 50), an_agent("a9", 51), an_agent("new", 52)]
+    async with running_reflector(log) as feed:
+        view = await feed.wait_fresh()
 
     assert held(view) == {agent.id: agent.version for agent in log.agents.values()}
     assert view.version == 52
@@ -90,28 +90,28 @@ async def test_a_fill_during_changes_ends_at_the_truth() -> None:
 
 async def test_a_long_log_is_taken_in_slices() -> None:
     """One pull takes a bounded number of entries; the feed goes on until the version it was told is held."""
-    log = PlainLog()
-    log.at_once = 3
-    async with following(log) as feed:
-        await feed.fresh()
+    log = FakeChangeLog()
+    log.max_entries_per_read = 3
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
         for number in range(20):
             log.write(an_agent(f"a{number}", number + 2), "add")
 
-        view = await feed.fresh()
+        view = await feed.wait_fresh()
 
     assert len(view.records) == 20
 
 
 async def test_a_trimmed_log_ends_in_a_fill() -> None:
     """When the held entry is gone, what came since may be gone too: the state is read anew."""
-    log = PlainLog()
-    async with following(log) as feed:
-        await feed.fresh()
+    log = FakeChangeLog()
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
         log.write(an_agent("a", 2), "add")
         log.write(an_agent("b", 3), "add")
         log.changes = log.changes[-1:]
 
-        view = await feed.fresh()
+        view = await feed.wait_fresh()
 
         assert held(view) == {"a": 2, "b": 3}
         assert (feed.fills, feed.gaps) == (2, 1)
@@ -119,14 +119,14 @@ async def test_a_trimmed_log_ends_in_a_fill() -> None:
 
 async def test_a_missing_entry_ends_in_a_fill() -> None:
     """An entry that follows another version than the held one is not taken."""
-    log = PlainLog()
-    async with following(log) as feed:
-        await feed.fresh()
+    log = FakeChangeLog()
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
         log.write(an_agent("a", 2), "add")
         log.write(an_agent("b", 3), "add")
         del log.changes[1]
 
-        view = await feed.fresh()
+        view = await feed.wait_fresh()
 
         assert held(view) == {"a": 2, "b": 3}
         assert feed.gaps == 1
@@ -134,114 +134,114 @@ async def test_a_missing_entry_ends_in_a_fill() -> None:
 
 async def test_another_history_ends_in_a_fill() -> None:
     """After data was lost, nothing of the old view survives."""
-    log = PlainLog()
+    log = FakeChangeLog()
     log.write(an_agent("a", 2), "add")
-    async with following(log) as feed:
-        assert held(await feed.fresh()) == {"a": 2}
-        log.history, log.agents, log.changes = "h2", {}, [a_change(9, "begin")]
+    async with running_reflector(log) as feed:
+        assert held(await feed.wait_fresh()) == {"a": 2}
+        log.timeline, log.agents, log.changes = "h2", {}, [a_change(9, "begin")]
 
-        view = await feed.fresh()
+        view = await feed.wait_fresh()
 
         assert held(view) == {}
-        assert view.history == "h2"
+        assert view.timeline == "h2"
 
 
 async def test_a_version_without_an_entry_is_a_gap_not_an_endless_loop() -> None:
     """A counter that was raised by hand has no log entry; the feed fills anew and goes on."""
-    log = PlainLog()
-    async with following(log) as feed:
-        await feed.fresh()
-        log.at_once = 0
+    log = FakeChangeLog()
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
+        log.max_entries_per_read = 0
         log.write(an_agent("a", 2), "add")
-        gone = feed.fresh()
+        gone = feed.wait_fresh()
         await async_wait_until(lambda: feed.gaps > 0, description="the gap is seen")
-        log.at_once = 1000
+        log.max_entries_per_read = 1000
 
         assert held(await gone) == {"a": 2}
 
 
 async def test_a_lost_store_fails_fresh_reads_at_once_and_keeps_the_view() -> None:
     """Trouble is told to those who wait; the last view stays for those who take it as it is."""
-    log = PlainLog()
+    log = FakeChangeLog()
     log.write(an_agent("a", 2), "add")
-    async with following(log) as feed:
-        await feed.fresh()
-        log.away = True
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
+        log.unavailable = True
 
         with pytest.raises(StoreUnavailable):
-            await feed.fresh()
+            await feed.wait_fresh()
 
         assert not feed.following
-        assert feed.behind > 0
+        assert feed.staleness > 0
         assert feed.view is not None
         assert held(feed.view) == {"a": 2}
 
 
 async def test_a_lost_store_ends_in_a_fill() -> None:
     """After the store was away the state is read anew, since another past may stand behind the same numbers."""
-    log = PlainLog()
-    async with following(log) as feed:
-        await feed.fresh()
-        log.away = True
+    log = FakeChangeLog()
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
+        log.unavailable = True
         with pytest.raises(StoreUnavailable):
-            await feed.fresh()
+            await feed.wait_fresh()
         log.write(an_agent("a", 2), "add")
-        log.away = False
+        log.unavailable = False
 
         await async_wait_until(lambda: feed.following, description="the feed follows again")
 
-        assert held(await feed.fresh()) == {"a": 2}
+        assert held(await feed.wait_fresh()) == {"a": 2}
         assert feed.fills == 2
 
 
 async def test_reads_before_the_first_fill_are_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica that has nothing yet says so, within the time a read may wait."""
-    monkeypatch.setattr("registry.cache.reflector._PATIENCE", 0.05)
-    log = PlainLog()
-    log.hold = asyncio.Event()
-    async with following(log) as feed:
+    monkeypatch.setattr("registry.cache.reflector._READ_TIMEOUT_S", 0.05)
+    log = FakeChangeLog()
+    log.read_gate = asyncio.Event()
+    async with running_reflector(log) as feed:
         with pytest.raises(NotReady):
-            await feed.fresh()
+            await feed.wait_fresh()
 
 
 async def test_a_fill_that_hangs_does_not_hold_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once filled, a read that cannot be made fresh in time fails as trouble of the store."""
-    monkeypatch.setattr("registry.cache.reflector._PATIENCE", 0.05)
-    log = PlainLog()
-    async with following(log) as feed:
-        await feed.fresh()
-        log.hold = asyncio.Event()
+    monkeypatch.setattr("registry.cache.reflector._READ_TIMEOUT_S", 0.05)
+    log = FakeChangeLog()
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
+        log.read_gate = asyncio.Event()
         with pytest.raises(StoreUnavailable):
-            await feed.fresh()
+            await feed.wait_fresh()
 
 
 async def test_it_looks_by_itself_when_no_bell_rings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A change nobody announced is seen at the next look."""
-    monkeypatch.setattr("registry.cache.reflector.LOOK_EVERY", 0.01)
-    log = PlainLog()
-    async with following(log) as feed:
-        await feed.fresh()
+    monkeypatch.setattr("registry.cache.reflector.POLL_INTERVAL_S", 0.01)
+    log = FakeChangeLog()
+    async with running_reflector(log) as feed:
+        await feed.wait_fresh()
         log.write(an_agent("a", 2), "add")
 
         await async_wait_until(partial(_shows, feed, 2), description="the look sees the change")
 
 
-def _shows(feed: Feed, version: int) -> bool:
+def _shows(feed: Reflector, version: int) -> bool:
     return feed.view is not None and feed.view.version == version
 
 
 async def test_three_unannounced_looks_in_a_row_mean_a_broken_bell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who hears nothing three times stops relying on it; a ring in between counts anew."""
-    monkeypatch.setattr("registry.cache.reflector.LOOK_EVERY", 0.01)
-    log = PlainLog()
+    monkeypatch.setattr("registry.cache.reflector.POLL_INTERVAL_S", 0.01)
+    log = FakeChangeLog()
     broken: list[int] = []
-    async with following(log) as feed:
-        feed.on_unannounced = lambda: broken.append(log.version)
-        await feed.fresh()
+    async with running_reflector(log) as feed:
+        feed.on_missed_notifications = lambda: broken.append(log.version)
+        await feed.wait_fresh()
         for version in range(2, 6):
             if version == 4:
                 log.write(an_agent("a", version))
-                feed.ring()
+                feed.notify()
             else:
                 log.write(an_agent("a", version))
             await async_wait_until(partial(_shows, feed, version), description="the look sees the change")

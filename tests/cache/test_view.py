@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 
 from registry.cache.view import Record, View
 from registry.model.agent import STATUSES, Status
-from registry.model.change import Change, Position
+from registry.model.change import Change, LogPosition
 from tests.support.builders import a_change, an_agent
 
 
 def a_view(version: int = 0) -> View:
     """Return an empty view."""
-    return View(Position(version, "h"))
+    return View(LogPosition(version, "h"))
 
 
 def test_a_change_moves_the_version_and_the_agent() -> None:
     """Applying an entry leaves the view at its version, holding its agent."""
     view = a_view()
 
-    view.apply(a_change(1, agent=an_agent("a", 1)), heard_at=0)
+    view.apply(a_change(1, agent=an_agent("a", 1)), read_at=0)
 
     assert view.version == 1
     assert view.records["a"].agent.version == 1
@@ -34,8 +34,8 @@ def test_an_older_state_never_replaces_a_newer_one() -> None:
     view = a_view()
     view.put(an_agent("a", 5, "healthy"), None, 0)
 
-    view.apply(a_change(3, "modify", an_agent("a", 3, "pending")), heard_at=0)
-    view.apply(a_change(4, "remove", an_agent("a", 4)), heard_at=0)
+    view.apply(a_change(3, "modify", an_agent("a", 3, "pending")), read_at=0)
+    view.apply(a_change(4, "remove", an_agent("a", 4)), read_at=0)
 
     assert view.records["a"].agent.status == "healthy"
     assert view.version == 4
@@ -47,7 +47,7 @@ def test_a_status_change_moves_the_agent_between_counts() -> None:
     view.put(an_agent("a", 1, "pending"), None, 0)
     view.put(an_agent("a", 2, "healthy"), 7, 0)
 
-    assert view.counts() == {"pending": 0, "healthy": 1, "degraded": 0, "expired": 0}
+    assert view.count_by_status() == {"pending": 0, "healthy": 1, "degraded": 0, "expired": 0}
 
 
 def test_those_that_drain_are_found_while_they_do() -> None:
@@ -71,13 +71,13 @@ def test_a_body_is_encoded_once_for_each_change() -> None:
     view = a_view()
     view.put(an_agent("a", 1), 1_000, 0)
     record = view.records["a"]
-    body = record.body
+    body = record.json
 
-    record.hear(1_000, 1)
-    assert record.body is body
+    record.update_heartbeat(1_000, 1)
+    assert record.json is body
 
-    record.hear(2_000, 2)
-    assert orjson.loads(record.body)["last_heartbeat"] == "1970-01-01T00:00:02.000Z"
+    record.update_heartbeat(2_000, 2)
+    assert orjson.loads(record.json)["last_heartbeat"] == "1970-01-01T00:00:02.000Z"
 
 
 def test_an_older_heartbeat_says_nothing_new() -> None:
@@ -85,7 +85,7 @@ def test_an_older_heartbeat_says_nothing_new() -> None:
     view = a_view()
     view.put(an_agent("a", 1), 5_000, 0)
 
-    view.records["a"].hear(4_000, 1)
+    view.records["a"].update_heartbeat(4_000, 1)
 
     assert view.records["a"].heartbeat == 5_000
 
@@ -126,56 +126,56 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
             ],
             labels=labels,
         )
-        view.apply(a_change(version, "remove" if verb == "remove" else "modify", agent), heard_at=0)
+        view.apply(a_change(version, "remove" if verb == "remove" else "modify", agent), read_at=0)
 
     agents = [record.agent for record in view.records.values()]
     walked = {
         (kind, key, agent.id)
         for agent in agents
         for kind, keys in (
-            ("capability", {c.name for c in agent.profile.capabilities}),
-            ("need", {f"need-{c.name}" for c in agent.profile.capabilities}),
-            ("namespace", {agent.profile.namespace}),
-            ("label", set(agent.profile.labels.items())),
+            ("capability", {c.name for c in agent.indexed.capabilities}),
+            ("need", {f"need-{c.name}" for c in agent.indexed.capabilities}),
+            ("namespace", {agent.indexed.namespace}),
+            ("label", set(agent.indexed.labels.items())),
             ("status", {agent.status}),
-            ("tool", {("tool", tag) for c in agent.profile.tools for tag in (None, *c.tags)}),
+            ("tool", {("tool", tag) for c in agent.indexed.llm_tools for tag in (None, *c.tags)}),
         )
         for key in keys
     }
     indexes: dict[str, Mapping[Any, Mapping[str, Any]]] = {
         "capability": view.by_capability,
-        "need": view.by_need,
+        "need": view.by_dependency,
         "namespace": view.by_namespace,
         "label": view.by_label,
         "status": view.by_status,
-        "tool": view.by_tool_tag,
+        "tool": view.by_llm_tool_tag,
     }
     indexed = {(kind, key, i) for kind, index in indexes.items() for key, found in index.items() for i in found}
     assert indexed == walked
     assert all(view.by_capability.values())
-    assert all(view.by_need.values())
-    edges = Counter(edge for agent in agents for edge in agent.profile.edges)
-    assert {(name, needed): n for name, ways in view.required.items() for needed, n in ways.items()} == edges
-    assert {(name, needed): n for needed, ways in view.requirers.items() for name, n in ways.items()} == edges
-    assert all((*view.required.values(), *view.requirers.values(), *view.by_tool_tag.values()))
-    assert view.capabilities == sum(len(agent.profile.capabilities) for agent in agents)
-    assert sum(view.counts().values()) == len(agents)
+    assert all(view.by_dependency.values())
+    edges = Counter(edge for agent in agents for edge in agent.indexed.required_edges)
+    assert {(name, needed): n for name, ways in view.required_edges.items() for needed, n in ways.items()} == edges
+    assert {(name, needed): n for needed, ways in view.dependent_edges.items() for name, n in ways.items()} == edges
+    assert all((*view.required_edges.values(), *view.dependent_edges.values(), *view.by_llm_tool_tag.values()))
+    assert view.capability_count == sum(len(agent.indexed.capabilities) for agent in agents)
+    assert sum(view.count_by_status().values()) == len(agents)
 
 
 def test_a_heartbeat_from_the_future_is_taken_back_when_the_clock_was() -> None:
     """So that the next one counts; what is shown changes with it, and others stay."""
     record = Record(an_agent(), 9_000, 0.0)
-    assert b"00:00:09" in record.body
+    assert b"00:00:09" in record.json
 
-    record.rewind(9_000, 4_000)
+    record.clamp_heartbeat(9_000, 4_000)
     assert record.heartbeat == 9_000
-    record.rewind(5_000, 4_000)
+    record.clamp_heartbeat(5_000, 4_000)
     assert record.heartbeat == 4_000
-    assert b"00:00:04" in record.body
-    record.hear(4_500, 1.0)
+    assert b"00:00:04" in record.json
+    record.update_heartbeat(4_500, 1.0)
     assert record.heartbeat == 4_500
     silent = Record(an_agent(), None, 0.0)
-    silent.rewind(5_000, 4_000)
+    silent.clamp_heartbeat(5_000, 4_000)
     assert silent.heartbeat is None
 
 
@@ -187,10 +187,10 @@ def test_a_change_moves_what_the_agent_could_do_before_and_after() -> None:
 
     view.apply(a_change(13, "modify", an_agent("a", 13, capabilities=[{"name": "z"}])), 0)
 
-    assert [view.moved(name) for name in ("x", "y", "z", "never")] == [13, 12, 13, 10]
+    assert [view.last_change(name) for name in ("x", "y", "z", "never")] == [13, 12, 13, 10]
     view.apply(a_change(14, "modify", an_agent("b", 14, "degraded", capabilities=[{"name": "y"}])), 0)
     view.apply(a_change(15, "remove", an_agent("a", 15)), 0)
-    assert [view.moved(name) for name in ("x", "y", "z", "never")] == [13, 14, 15, 10]
+    assert [view.last_change(name) for name in ("x", "y", "z", "never")] == [13, 14, 15, 10]
 
 
 def test_a_change_moves_all_that_cannot_do_without_it() -> None:
@@ -206,12 +206,12 @@ def test_a_change_moves_all_that_cannot_do_without_it() -> None:
     view.apply(link("may", 6, "d"), 0)
 
     view.apply(a_change(7, agent=an_agent("d", 7, capabilities=[{"name": "d"}])), 0)
-    assert [view.moved(name) for name in ("a", "b", "c", "d", "may", "x")] == [7, 7, 7, 7, 6, 5]
+    assert [view.last_change(name) for name in ("a", "b", "c", "d", "may", "x")] == [7, 7, 7, 7, 6, 5]
     view.apply(a_change(8, "modify", an_agent("y", 8, "degraded", capabilities=[{"name": "y"}])), 0)
-    assert [view.moved(name) for name in ("a", "x", "y")] == [7, 8, 8]
+    assert [view.last_change(name) for name in ("a", "x", "y")] == [7, 8, 8]
     view.apply(a_change(9, "remove", an_agent("c", 9)), 0)
     view.apply(a_change(10, "remove", an_agent("d", 10)), 0)
-    assert [view.moved(name) for name in ("a", "b", "c", "d")] == [9, 9, 9, 10]
+    assert [view.last_change(name) for name in ("a", "b", "c", "d")] == [9, 9, 9, 10]
 
 
 def test_a_tool_moves_its_tags() -> None:
@@ -221,9 +221,9 @@ def test_a_tool_moves_its_tags() -> None:
     view.apply(a_change(1, agent=an_agent("a", 1, capabilities=[tool])), 0)
     view.apply(a_change(2, agent=an_agent("b", 2, capabilities=[{"name": "d", "tags": ["t"]}])), 0)
 
-    assert [view.moved(("tool", tag)) for tag in ("t", "u", "v", None)] == [1, 1, 0, 1]
+    assert [view.last_change(("tool", tag)) for tag in ("t", "u", "v", None)] == [1, 1, 0, 1]
     view.apply(a_change(3, "modify", an_agent("a", 3, capabilities=[tool | {"tags": ["v"]}])), 0)
-    assert [view.moved(("tool", tag)) for tag in ("t", "u", "v", None)] == [3, 3, 3, 3]
+    assert [view.last_change(("tool", tag)) for tag in ("t", "u", "v", None)] == [3, 3, 3, 3]
 
 
 def test_who_takes_turns_moves_what_the_turns_are_at() -> None:
@@ -233,4 +233,4 @@ def test_who_takes_turns_moves_what_the_turns_are_at() -> None:
 
     view.apply(a_change(1, agent=an_agent("a", 1, dependencies=needs)), 0)
 
-    assert (view.moved("x"), view.moved("y")) == (1, 0)
+    assert (view.last_change("x"), view.last_change("y")) == (1, 0)

@@ -10,32 +10,32 @@ from types import TracebackType
 
 import httpx2
 
-from tests.support.child_process import Child
+from tests.support.child_process import ChildProcess
 
-COMMAND = Path(sysconfig.get_path("scripts")) / "mcp-mesh-registry"
+EXECUTABLE = Path(sysconfig.get_path("scripts")) / "mcp-mesh-registry"
 
 # What it gets of our environment: no setting of the developer's own.
-_INHERITED = ("PATH", "HOME", "LANG")
-_LISTENS = re.compile(r"listens on (http://\S+)")
+_INHERITED_VARIABLES = ("PATH", "HOME", "LANG")
+_LISTENING_URL = re.compile(r"listens on (http://\S+)")
 
 
-class Running(Child):
+class CliProcess(ChildProcess):
     """`mcp-mesh-registry` with these arguments; everything temporary lies in `directory`. It is told to end."""
 
     def __init__(self, *arguments: str, directory: Path, **environ: str) -> None:
-        super().__init__(COMMAND, *arguments, env=environment(directory, **environ))
+        super().__init__(EXECUTABLE, *arguments, env=environment(directory, **environ))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(AssertionError):  # then by force
-            self.ends(signal.SIGTERM)
+            self.wait_for_exit(signal.SIGTERM)
         self.kill()
 
-    def serves(self) -> str:
+    def wait_until_serving(self) -> str:
         """Return where it listens, once it is ready."""
-        self.says("  try:  curl")
-        found = _LISTENS.search(self.output)
+        self.wait_for_output("  try:  curl")
+        found = _LISTENING_URL.search(self.output)
         assert found is not None
 
         def is_ready() -> bool:
@@ -47,5 +47,5 @@ class Running(Child):
 
 def environment(directory: Path, **more: str) -> dict[str, str]:
     """Return the environment of a command whose embedded store and temporary files lie in this directory."""
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    inherited = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
     return inherited | {"TMPDIR": str(directory), "REGISTRY_DATA_DIR": str(directory / "data")} | more

@@ -7,23 +7,23 @@ from click.testing import CliRunner, Result
 
 from registry.cli.main import main
 
-NO_ENVIRONMENT = {"MCP_MESH_REGISTRY_URL": None, "MCP_MESH_REGISTRY_TOKEN": None, "AUTH_TOKEN": None}
+CLEARED_ENVIRONMENT = {"MCP_MESH_REGISTRY_URL": None, "MCP_MESH_REGISTRY_TOKEN": None, "AUTH_TOKEN": None}
 
-READER: dict[str, Any] = {
+READER_AGENT: dict[str, Any] = {
     "id": "reader",
     "namespace": "library",
     "endpoint": "http://reader:1",
     "labels": {"env": "prod"},
     "capabilities": [{"name": "read_file", "version": "1.2.0", "tags": ["io", "fs"], "description": "Reads a file"}],
 }
-DATES: dict[str, Any] = {
+DATE_AGENT: dict[str, Any] = {
     "agent_id": "dates",
     "metadata": {
         "endpoint": "http://dates:1",
         "tools": [{"function_name": "today", "capability": "date_service", "version": "1.5.0"}],
     },
 }
-GREETER: dict[str, Any] = {
+GREETING_AGENT: dict[str, Any] = {
     "agent_id": "greeter",
     "metadata": {
         "endpoint": "http://greeter:1",
@@ -34,13 +34,13 @@ GREETER: dict[str, Any] = {
 }
 
 
-def called(*arguments: str, url: str | None, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002 - as click has it
+def invoke_cli(*arguments: str, url: str | None, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002 - as click has it
     """Call `mcp-mesh-registry` with these arguments, at a registry; nothing else is in the environment for it."""
-    env: dict[str, str | None] = {**NO_ENVIRONMENT, "MCP_MESH_REGISTRY_URL": url, **environ}
+    env: dict[str, str | None] = {**CLEARED_ENVIRONMENT, "MCP_MESH_REGISTRY_URL": url, **environ}
     return CliRunner().invoke(main, list(arguments), env=env, input=input)
 
 
-def columns(result: Result) -> list[list[str]]:
+def table_cells(result: Result) -> list[list[str]]:
     """Return a table's cells, line by line, the titles first."""
     assert result.exit_code == 0, result.output
     return [line.split() for line in result.stdout.splitlines()]

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from registry.cli.main import main
 from registry.cli.replicas import Replica
 from registry.errors import StartupError
-from tests.cli.cli_process import COMMAND, Running, environment
+from tests.cli.cli_process import EXECUTABLE, CliProcess, environment
 from tests.support.processes import processes_that_mention
 
 
@@ -25,8 +25,8 @@ def what_is_left(directory: Path) -> list[str]:
 
 def test_every_replica_lists_every_agent(directory: Path) -> None:
     """After each round all three list all agents so far, one leads, and nothing of it is left."""
-    with Running("demo", "--agents", "20", "--agents", "40", directory=directory) as demo:
-        status = demo.ends()
+    with CliProcess("demo", "--agents", "20", "--agents", "40", directory=directory) as demo:
+        status = demo.wait_for_exit()
         output = demo.output
 
     assert status == 0, output
@@ -53,10 +53,10 @@ def test_every_replica_lists_every_agent(directory: Path) -> None:
 )
 def test_a_demo_that_is_stopped_leaves_nothing(how: signal.Signals, moment: str, directory: Path) -> None:
     """Ctrl-C at any moment, and once more while it takes everything back; so do its kin."""
-    with Running("demo", "--agents", "5000", directory=directory) as demo:
-        demo.says(moment)
+    with CliProcess("demo", "--agents", "5000", directory=directory) as demo:
+        demo.wait_for_output(moment)
         demo.send_signal(how)
-        status = demo.ends(how)
+        status = demo.wait_for_exit(how)
         output = demo.output
 
     assert status == 1
@@ -67,11 +67,11 @@ def test_a_demo_that_is_stopped_leaves_nothing(how: signal.Signals, moment: str,
 
 def test_a_dead_replica_is_told_and_counts(directory: Path) -> None:
     """A replica that dies in the middle makes registrations fail; the others list those that succeeded."""
-    with Running("demo", "--agents", "1500", directory=directory) as demo:
-        demo.says("1500 agents at once")
+    with CliProcess("demo", "--agents", "1500", directory=directory) as demo:
+        demo.wait_for_output("1500 agents at once")
         processes = processes_that_mention(directory).items()
         os.kill(next(pid for pid, line in processes if "registry serve" in line), signal.SIGKILL)
-        status = demo.ends()
+        status = demo.wait_for_exit()
         output = demo.output
 
     assert status == 1, output
@@ -83,13 +83,13 @@ def test_a_dead_replica_is_told_and_counts(directory: Path) -> None:
 
 def test_what_is_kept_can_be_served(directory: Path) -> None:
     """With --keep the data stays, and the line it prints shows the agents."""
-    with Running("demo", "--replicas", "1", "--agents", "4", "--keep", directory=directory) as demo:
-        assert demo.ends() == 0
+    with CliProcess("demo", "--replicas", "1", "--agents", "4", "--keep", directory=directory) as demo:
+        assert demo.wait_for_exit() == 0
         kept = re.search(r"REGISTRY_DATA_DIR=(\S+) mcp-mesh-registry", demo.output)
     assert kept is not None
 
-    with Running("--port", "0", directory=directory, REGISTRY_DATA_DIR=kept[1]) as replica:
-        listed = httpx2.get(f"{replica.serves()}/agents").json()
+    with CliProcess("--port", "0", directory=directory, REGISTRY_DATA_DIR=kept[1]) as replica:
+        listed = httpx2.get(f"{replica.wait_until_serving()}/agents").json()
 
     assert listed["count"] == 4
 
@@ -97,14 +97,14 @@ def test_what_is_kept_can_be_served(directory: Path) -> None:
 def test_settings_of_ones_own_do_not_disturb(directory: Path) -> None:
     """The replicas of the demo get none of the settings that stand in the environment."""
     own = {"AUTH_TOKEN": "x" * 40, "METRICS_PORT": "1", "REDIS_URL": "redis://nowhere", "LOG_LEVEL": "error"}
-    with Running("demo", "--replicas", "2", "--agents", "1", directory=directory, **own) as demo:
-        assert demo.ends() == 0, demo.output
+    with CliProcess("demo", "--replicas", "2", "--agents", "1", directory=directory, **own) as demo:
+        assert demo.wait_for_exit() == 0, demo.output
 
 
 def test_a_terminal_shows_a_bar(directory: Path) -> None:
     """On a terminal a bar shows how far a round is."""
     ours, theirs = pty.openpty()
-    arguments = [str(COMMAND), "demo", "--replicas", "1", "--agents", "5"]
+    arguments = [str(EXECUTABLE), "demo", "--replicas", "1", "--agents", "5"]
     environ = environment(directory, TERM="xterm")
     with subprocess.Popen(arguments, env=environ, stdin=theirs, stdout=theirs, stderr=theirs) as demo:
         os.close(theirs)
@@ -120,7 +120,7 @@ def test_a_terminal_shows_a_bar(directory: Path) -> None:
 
 def test_without_a_server_to_run_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas cannot share a store that lives inside one process."""
-    monkeypatch.setattr("registry.store.embedded.binary.find_server", lambda: None)
+    monkeypatch.setattr("registry.store.embedded.binary.find_server_binary", lambda: None)
 
     result = CliRunner().invoke(main, ["demo"])
 
@@ -133,4 +133,4 @@ async def test_a_replica_that_does_not_start_shows_its_log(tmp_path: Path) -> No
     replica = Replica("replica-1", "nonsense", tmp_path)
 
     with pytest.raises(StartupError, match=r"replica-1 does not serve; its log says:\nError: (.|\n)*nonsense"):
-        await replica.serves()
+        await replica.wait_until_ready()

@@ -12,14 +12,14 @@ import httpx2
 import pytest
 import redis
 
-from registry.store.agents import Registration
+from registry.store.agents import RegistrationWrite
 from registry.store.store import Store
-from tests.cli.cli_process import COMMAND, Running, environment
+from tests.cli.cli_process import EXECUTABLE, CliProcess, environment
 from tests.support.builders import a_spec
-from tests.support.http_calls import a_registration, listed, register, success
+from tests.support.http_calls import a_registration, expect_success, list_agent_ids, register
 from tests.support.polling import async_wait_until
 from tests.support.replica import Replica
-from tests.support.watch_client import watch
+from tests.support.watch_client import open_watch
 
 FLEET = 1000
 
@@ -27,7 +27,7 @@ FLEET = 1000
 def run(*arguments: str, directory: Path, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
     """Run the command to its end."""
     return subprocess.run(
-        [str(COMMAND), *arguments],
+        [str(EXECUTABLE), *arguments],
         env=environment(directory, **environ),
         input=stdin,
         capture_output=True,
@@ -41,8 +41,8 @@ async def a_fleet(client: httpx2.AsyncClient) -> None:
     ids = [f"a{number}" for number in range(FLEET)]
     for at in range(0, FLEET, 200):
         batch = [a_registration(agent_id, namespace="fleet") for agent_id in ids[at : at + 200]]
-        success(await client.post("/agents/batch", json={"agents": batch}))
-    success(await client.post("/heartbeats", json={"agent_ids": ids}))
+        expect_success(await client.post("/agents/batch", json={"agents": batch}))
+    expect_success(await client.post("/heartbeats", json={"agent_ids": ids}))
 
 
 async def objects(client: httpx2.AsyncClient) -> dict[str, Any]:
@@ -76,17 +76,17 @@ async def test_a_fleet_is_backed_up_under_load_wiped_and_restored(
         assert found is not None
         version = int(found[1])
 
-        async with watch(replica.url, namespace="fleet") as stream:
+        async with open_watch(replica.url, namespace="fleet") as stream:
             raw.flushall()
             done = await asyncio.to_thread(run, "restore", str(file), directory=directory, REDIS_URL=redis_url)
             assert b" agents restored, 0 were there and stay" in done.stdout, done.stderr
-            assert (await stream.rest())[-1].kind == "ERROR"
+            assert (await stream.remaining_events())[-1].kind == "ERROR"
 
         answer = (await client.get("/agents", params={"namespace": "fleet"})).json()
         assert int(answer["resource_version"]) > version
         assert all(int(agent["resource_version"]) > version for agent in answer["agents"])
         assert await objects(client) == before
-        success(await client.post("/heartbeat", json={"agent_id": "a0"}))
+        expect_success(await client.post("/heartbeat", json={"agent_id": "a0"}))
         again = await asyncio.to_thread(run, "restore", str(file), directory=directory, REDIS_URL=redis_url)
         assert again.stdout.startswith(b"0 agents restored, ")
         sound = await asyncio.to_thread(run, "doctor", directory=directory, REDIS_URL=redis_url)
@@ -115,7 +115,7 @@ async def test_who_registered_after_the_wipe_is_newer_than_the_backup(
         done = run("restore", "-", directory=directory, stdin=gzip.compress(backup), REDIS_URL=redis_url)
 
         assert done.stdout.startswith(b"1 agents restored, 1 were there and stay")
-        assert await listed(client) == ["early", "late"]
+        assert await list_agent_ids(client) == ["early", "late"]
         assert (await client.get("/agents/early")).json()["endpoint"] == "http://new:1"
         assert (await client.get("/agents/late")).json()["endpoint"] == "http://old:1"
 
@@ -159,8 +159,8 @@ def test_without_redis_nothing_is_written(directory: Path) -> None:
 
 def test_the_embedded_store_of_a_replica_that_runs_is_backed_up(directory: Path) -> None:
     """From a second terminal, with the same data directory and nothing else said."""
-    with Running("--port", "0", directory=directory) as running:
-        url = running.serves()
+    with CliProcess("--port", "0", directory=directory) as running:
+        url = running.wait_until_serving()
         assert httpx2.post(f"{url}/agents", json=a_registration()).status_code == 200
 
         done = run("backup", str(directory / "mesh"), directory=directory)
@@ -172,9 +172,9 @@ def test_the_embedded_store_of_a_replica_that_runs_is_backed_up(directory: Path)
 
 async def test_the_doctor_names_and_mends(store: Store, raw: redis.Redis, redis_url: str, directory: Path) -> None:
     """The status is 1 while something is wrong; a mended mesh has a new history, so that no cache keeps what went."""
-    await store.changes.open()
-    await store.agents.register(Registration("a", a_spec("a"), 60_000, 120_000))
-    await store.agents.register(Registration("b", a_spec("b"), 60_000, 120_000))
+    await store.change_log.open()
+    await store.agents.register(RegistrationWrite("a", a_spec("a"), 60_000, 120_000))
+    await store.agents.register(RegistrationWrite("b", a_spec("b"), 60_000, 120_000))
     raw.hset("{mesh}:agent:b", "spec", "no JSON")
     raw.zadd("{mesh}:deadlines", {"ghost": 1})
     history = raw.get("{mesh}:history")

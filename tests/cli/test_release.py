@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.cli_process import Running
+from tests.cli.cli_process import CliProcess
 from tests.cli.test_serve import run
 from tests.support.redis_server import RedisServer
 
@@ -14,9 +14,9 @@ TOKEN = {"AUTH_TOKEN": "s3cret"}
 @pytest.mark.parametrize("given", ["options", "environment"])
 def test_it_calls_the_replica_with_its_token(given: str, own_server: RedisServer, tmp_path: Path) -> None:
     """Where it is and what it asks for come from options or from the environment."""
-    serving = Running(*("--port", "0", "--redis-url", own_server.url), directory=tmp_path / "replica", **TOKEN)
+    serving = CliProcess(*("--port", "0", "--redis-url", own_server.url), directory=tmp_path / "replica", **TOKEN)
     with serving as replica:
-        url = replica.serves()
+        url = replica.wait_until_serving()
         if given == "options":
             done = run("release-hold", "--url", url, "--token", "s3cret", directory=tmp_path)
         else:

@@ -14,10 +14,10 @@ import pytest
 import redis
 
 from registry import __version__
-from tests.cli.cli_process import COMMAND, Running, environment
+from tests.cli.cli_process import EXECUTABLE, CliProcess, environment
 from tests.support.polling import wait_until
 from tests.support.processes import processes_that_mention
-from tests.support.watch_client import watch
+from tests.support.watch_client import open_watch
 
 ANSWERS_WITHIN = 2.0
 REGISTRATION = b'{"id":"a","endpoint":"http://a:1"}'
@@ -52,7 +52,7 @@ main(sys.argv[1:])
 def run(*arguments: str, directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
-        [str(COMMAND), *arguments],
+        [str(EXECUTABLE), *arguments],
         env=environment(directory, **environ),
         capture_output=True,
         text=True,
@@ -142,8 +142,8 @@ def test_a_port_in_use_is_told(directory: Path, redis_url: str) -> None:
 
 def test_a_data_directory_in_use_is_told(directory: Path) -> None:
     """A second registry on the same data directory names the first, and leaves it alone."""
-    with Running("--port", "0", directory=directory) as first:
-        url = first.serves()
+    with CliProcess("--port", "0", directory=directory) as first:
+        url = first.wait_until_serving()
         done = run("--port", "0", directory=directory)
         still = httpx2.get(f"{url}/health").json()["status"]
         owner = first.pid
@@ -166,9 +166,9 @@ def test_an_unknown_command_is_a_usage_error(directory: Path) -> None:
 @pytest.mark.parametrize("arguments", [["serve", "--port", "0"], ["--port", "0"], []])
 def test_serving_needs_no_command(arguments: list[str], directory: Path, redis_url: str) -> None:
     """Options alone are options of `serve`, and nothing at all is `serve` too."""
-    with Running(*arguments, directory=directory, REDIS_URL=redis_url, REGISTRY_PORT="0") as replica:
-        assert httpx2.get(f"{replica.serves()}/health").status_code == 200
-        assert replica.ends(signal.SIGTERM) == 0
+    with CliProcess(*arguments, directory=directory, REDIS_URL=redis_url, REGISTRY_PORT="0") as replica:
+        assert httpx2.get(f"{replica.wait_until_serving()}/health").status_code == 200
+        assert replica.wait_for_exit(signal.SIGTERM) == 0
 
 
 def test_the_module_is_the_command(directory: Path) -> None:
@@ -186,8 +186,8 @@ def test_the_module_is_the_command(directory: Path) -> None:
 
 def test_it_says_where_it_listens_and_where_the_data_lies(directory: Path) -> None:
     """The address is the real one where any free port was asked for, and the line to try works as it is printed."""
-    with Running("--port", "0", directory=directory) as replica:
-        url = replica.serves()
+    with CliProcess("--port", "0", directory=directory) as replica:
+        url = replica.wait_until_serving()
         output = replica.output
         tried = re.search(r"^  try:  curl (\S+)$", output, re.MULTILINE)
         assert tried is not None
@@ -202,14 +202,14 @@ def test_it_says_where_it_listens_and_where_the_data_lies(directory: Path) -> No
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_what_is_in_flight_is_finished(how: signal.Signals, directory: Path, redis_url: str, raw: redis.Redis) -> None:
     """A registration that has begun when the signal comes is carried out and answered; idle connections do no harm."""
-    with Running("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
-        url = replica.serves()
+    with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
+        url = replica.wait_until_serving()
         with a_connection(url), a_registration_under_way(url) as connection:
             replica.send_signal(how)
-            replica.says("stopping")
+            replica.wait_for_output("stopping")
             connection.sendall(REGISTRATION)
             answer = b"".join(iter(lambda: connection.recv(4096), b""))
-            status = replica.ends()
+            status = replica.wait_for_exit()
         output = replica.output
 
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -222,10 +222,10 @@ def test_what_is_in_flight_is_finished(how: signal.Signals, directory: Path, red
 def test_a_request_without_end_does_not_hold_it_up(directory: Path, redis_url: str) -> None:
     """A client that never sends the rest is waited for, but not longer than five seconds."""
     with (
-        Running("--port", "0", directory=directory, REDIS_URL=redis_url) as replica,
-        a_registration_under_way(replica.serves()),
+        CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica,
+        a_registration_under_way(replica.wait_until_serving()),
     ):
-        status = replica.ends(signal.SIGTERM, within=8)  # a loaded machine may take its time too
+        status = replica.wait_for_exit(signal.SIGTERM, timeout=8)  # a loaded machine may take its time too
 
     assert status == 0
 
@@ -233,16 +233,16 @@ def test_a_request_without_end_does_not_hold_it_up(directory: Path, redis_url: s
 def test_requests_that_keep_coming_do_not_hold_it_up(directory: Path, redis_url: str) -> None:
     """While clients go on asking it ends, and each request is either answered or not accepted."""
     statuses: set[int] = set()
-    with Running("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
-        url = replica.serves()
+    with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
+        url = replica.wait_until_serving()
         replica.send_signal(signal.SIGTERM)
         with httpx2.Client(base_url=url) as client:
-            while replica.runs:
+            while replica.is_running:
                 try:
                     statuses.add(client.post("/agents", content=REGISTRATION, headers=JSON).status_code)
                 except httpx2.TransportError:
                     continue
-        status = replica.ends()
+        status = replica.wait_for_exit()
 
     assert status == 0
     assert statuses <= {200}
@@ -250,19 +250,19 @@ def test_requests_that_keep_coming_do_not_hold_it_up(directory: Path, redis_url:
 
 async def test_it_serves_on_while_balancers_turn_away(directory: Path, redis_url: str) -> None:
     """Not ready, all else as before, each answer the last of its connection; then streams end with a bookmark."""
-    with Running("--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_DRAIN_WAIT="10m") as replica:
-        url = await asyncio.to_thread(replica.serves)
-        async with httpx2.AsyncClient(base_url=url) as client, watch(url) as stream:
+    with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_DRAIN_WAIT="10m") as replica:
+        url = await asyncio.to_thread(replica.wait_until_serving)
+        async with httpx2.AsyncClient(base_url=url) as client, open_watch(url) as stream:
             assert "connection" not in (await client.get("/ready")).headers
             replica.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(replica.says, "not ready any more")
+            await asyncio.to_thread(replica.wait_for_output, "not ready any more")
 
             for _ in range(3):
                 unready = await client.get("/ready")
                 assert (unready.status_code, unready.headers["connection"]) == (503, "close")
                 registered = await client.post("/agents", content=REGISTRATION, headers=JSON)
                 assert (registered.status_code, registered.headers["connection"]) == (200, "close")
-            assert (await stream.take(1))[0].brief == ("ADDED", "a")
+            assert (await stream.next_events(1))[0].kind_and_id == ("ADDED", "a")
             # uvicorn makes its headers anew each second.
             moments = {(await client.get("/health")).headers["date"]}
             while len(moments) < 3:
@@ -271,27 +271,27 @@ async def test_it_serves_on_while_balancers_turn_away(directory: Path, redis_url
                 assert again.headers["connection"] == "close"
 
             replica.send_signal(signal.SIGTERM)
-            assert [event.kind for event in await stream.rest()] == ["BOOKMARK"]
-            assert stream.clean
-            assert await asyncio.to_thread(replica.ends) == 0
+            assert [event.kind for event in await stream.remaining_events()] == ["BOOKMARK"]
+            assert stream.ended_cleanly
+            assert await asyncio.to_thread(replica.wait_for_exit) == 0
 
 
 def test_it_waits_for_balancers_as_long_as_it_was_told(directory: Path, redis_url: str) -> None:
     """And then ends by itself."""
-    with Running("--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_DRAIN_WAIT="700ms") as replica:
-        replica.serves()
+    with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_DRAIN_WAIT="700ms") as replica:
+        replica.wait_until_serving()
         began = time.monotonic()
-        assert replica.ends(signal.SIGTERM) == 0
+        assert replica.wait_for_exit(signal.SIGTERM) == 0
 
     assert time.monotonic() - began > 0.7
 
 
 def test_the_lead_is_given_up(directory: Path, redis_url: str, raw: redis.Redis) -> None:
     """Another replica need not wait for the lease to run out."""
-    with Running("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
-        replica.says("leads")
+    with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
+        replica.wait_for_output("leads")
         assert raw.exists("{mesh}:leader")
-        status = replica.ends(signal.SIGTERM)
+        status = replica.wait_for_exit(signal.SIGTERM)
 
     assert status == 0
     assert not raw.exists("{mesh}:leader")
@@ -299,9 +299,9 @@ def test_the_lead_is_given_up(directory: Path, redis_url: str, raw: redis.Redis)
 
 def test_the_embedded_store_ends_with_it(directory: Path) -> None:
     """Neither a process nor the socket's directory is left, but the data is."""
-    with Running("--port", "0", directory=directory) as replica:
-        registered = httpx2.post(f"{replica.serves()}/agents", content=REGISTRATION, headers=JSON)
-        status = replica.ends(signal.SIGTERM)
+    with CliProcess("--port", "0", directory=directory) as replica:
+        registered = httpx2.post(f"{replica.wait_until_serving()}/agents", content=REGISTRATION, headers=JSON)
+        status = replica.wait_for_exit(signal.SIGTERM)
 
     assert registered.status_code == 200
     assert status == 0
@@ -311,12 +311,12 @@ def test_the_embedded_store_ends_with_it(directory: Path) -> None:
 
 def test_a_registry_that_is_killed_leaves_no_server_and_loses_nothing(directory: Path) -> None:
     """After SIGKILL the embedded store ends by itself, and the next start shows what was acknowledged."""
-    with Running("--port", "0", directory=directory) as replica:
-        httpx2.post(f"{replica.serves()}/agents", content=REGISTRATION, headers=JSON)
-        replica.ends(signal.SIGKILL)
+    with CliProcess("--port", "0", directory=directory) as replica:
+        httpx2.post(f"{replica.wait_until_serving()}/agents", content=REGISTRATION, headers=JSON)
+        replica.wait_for_exit(signal.SIGKILL)
     wait_until(lambda: not processes_that_mention(directory), description="the embedded store has ended")
 
-    with Running("--port", "0", directory=directory) as replica:
-        listed = httpx2.get(f"{replica.serves()}/agents").json()
+    with CliProcess("--port", "0", directory=directory) as replica:
+        listed = httpx2.get(f"{replica.wait_until_serving()}/agents").json()
 
     assert [agent["id"] for agent in listed["agents"]] == ["a"]

@@ -16,9 +16,9 @@ def test_the_bound_doubles_to_its_most_and_the_pause_is_anywhere_below(monkeypat
     backoff = Backoff(0.1, 300)
 
     for _ in range(14):
-        backoff.pause()
+        backoff.next_pause()
     backoff.reset()
-    backoff.pause()
+    backoff.next_pause()
 
     assert bounds[:4] == [(0, 0.1), (0, 0.2), (0, 0.4), (0, 0.8)]
     assert bounds[12:14] == [(0, 300), (0, 300)]

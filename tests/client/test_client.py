@@ -9,57 +9,57 @@ from typing import Any, assert_type, get_type_hints
 import pytest
 from mcp_mesh_client import (
     Agent,
+    AgentDependencies,
+    AgentDependents,
     AgentHealth,
     AgentList,
-    AgentShown,
     AgentStatus,
-    Beat,
-    Beats,
+    AgentStatusResponse,
     Candidate,
     Capability,
     CapabilityList,
     CapabilityRow,
-    Dependencies,
+    DependencyEdge,
+    DependencyExplanation,
+    DependencyGraph,
     Dependent,
-    Dependents,
-    Description,
-    Detail,
-    Discovered,
-    Edge,
-    Graph,
+    DiscoverResult,
+    DrainResult,
+    DrainResults,
+    ErrorDetail,
+    ErrorResponse,
     Health,
-    Hold,
+    HeartbeatResult,
+    HeartbeatResults,
     Leader,
     Metrics,
-    Need,
     Outage,
     Provider,
-    Ready,
-    Refusal,
-    Registered,
-    RegisteredMany,
+    Readiness,
+    RegisterResult,
+    RegisterResults,
     RegistryClient,
-    Selected,
-    Shifted,
-    ShiftedMany,
+    ResolutionTrace,
+    SelectResult,
+    SelfPreservation,
+    ServiceDescription,
     Tool,
-    Trace,
-    Unregistered,
+    UnregisterResult,
 )
 
-from registry.api.openapi import endpoints
-from tests.client.client_setup import REGISTRATION, done, ids, refused
-from tests.support.served_registry import serving
+from registry.api.openapi import list_endpoints
+from tests.client.client_setup import REGISTRATION, agent_ids, expect_refusal, expect_success
+from tests.support.served_registry import served_registry
 
 GOLDEN = Path(__file__).parent.parent / "wire" / "golden"
 
 # The shape of each answer on the wire; a path leads to a part of it.
 SHAPES: dict[str, type] = {
-    "registered": Registered,
-    "unregistered": Unregistered,
-    "heartbeat": Beat,
-    "heartbeats": Beats,
-    "batch": RegisteredMany,
+    "registered": RegisterResult,
+    "unregistered": UnregisterResult,
+    "heartbeat": HeartbeatResult,
+    "heartbeats": HeartbeatResults,
+    "batch": RegisterResults,
     "agent": Agent,
     "agent_pending": Agent,
     "agents": AgentList,
@@ -68,43 +68,43 @@ SHAPES: dict[str, type] = {
     "agent_health": AgentHealth,
     "agent_health_pending": AgentHealth,
     "capabilities": CapabilityList,
-    "discovered": Discovered,
-    "status_tool": AgentShown,
+    "discovered": DiscoverResult,
+    "status_tool": AgentStatusResponse,
     "health": Health,
-    "ready": Ready,
+    "ready": Readiness,
     "metrics": Metrics,
-    "root": Description,
+    "root": ServiceDescription,
     "agents.agents.0": Agent,
     "agent.capabilities.0": Capability,
     "capabilities.capabilities.0": CapabilityRow,
-    "batch.results.0": Registered,
-    "batch.results.1": Refusal,
-    "heartbeats.results.file-agent-001": Beat,
+    "batch.results.0": RegisterResult,
+    "batch.results.1": ErrorResponse,
+    "heartbeats.results.file-agent-001": HeartbeatResult,
     "health.leader": Leader,
-    "batched": Registered,
+    "batched": RegisterResult,
     "batched_agent": Agent,
     "batched_agent.capabilities.0": Capability,
-    "batched_heartbeat": Beat,
+    "batched_heartbeat": HeartbeatResult,
     "batched.dependencies_resolved.greet.read_file": Provider,
-    "dependencies": Dependencies,
-    "dependencies.explanation.greet.0": Need,
-    "dependencies.explanation.greet.1": Need,
+    "dependencies": AgentDependencies,
+    "dependencies.explanation.greet.0": DependencyExplanation,
+    "dependencies.explanation.greet.1": DependencyExplanation,
     "dependencies.explanation.greet.0.candidates.0": Candidate,
-    "dependencies.history.0": Trace,
-    "dependents": Dependents,
+    "dependencies.history.0": ResolutionTrace,
+    "dependents": AgentDependents,
     "dependents.dependents.0": Dependent,
-    "graph": Graph,
-    "graph.dependencies.0": Edge,
-    "graph.dependencies.1": Edge,
-    "selected": Selected,
-    "selected_by_tool": Selected,
+    "graph": DependencyGraph,
+    "graph.dependencies.0": DependencyEdge,
+    "graph.dependencies.1": DependencyEdge,
+    "selected": SelectResult,
+    "selected_by_tool": SelectResult,
     "health.outage": Outage,
-    "health.hold": Hold,
-    "drained": Shifted,
-    "drained_many": ShiftedMany,
-    "drained_many.results.file-agent-001": Shifted,
-    "error_422.details.0": Detail,
-    **{name.stem: Refusal for name in GOLDEN.glob("error_*.json")},
+    "health.hold": SelfPreservation,
+    "drained": DrainResult,
+    "drained_many": DrainResults,
+    "drained_many.results.file-agent-001": DrainResult,
+    "error_422.details.0": ErrorDetail,
+    **{name.stem: ErrorResponse for name in GOLDEN.glob("error_*.json")},
 }
 # What an agent said of itself beyond what is known; it is kept and given back.
 OWN = {"motto", "a field of its own"}
@@ -192,20 +192,20 @@ MORE = {"close", "register_with_fallback", "wait_for", "watch"}
 
 def test_every_call_of_the_api_has_its_method() -> None:
     """And every tool has a method of its name."""
-    assert set(METHODS) | SAME == set(endpoints())
+    assert set(METHODS) | SAME == set(list_endpoints())
     public = {name for name, _ in inspect.getmembers(RegistryClient, inspect.isfunction) if not name.startswith("_")}
     assert public == set(METHODS.values()) | MORE
-    assert {call.rpartition("/")[2] for call in endpoints() if call.startswith("POST /mcp/tools/")} <= public
+    assert {call.rpartition("/")[2] for call in list_endpoints() if call.startswith("POST /mcp/tools/")} <= public
 
 
 async def test_every_call_answers_as_the_api_does(redis_url: str) -> None:
     """The very answers that HTTP gives, but for the moment they are given."""
-    async with serving(redis_url) as served, RegistryClient(served.url) as client:
-        done(await client.register_agent(REGISTRATION))
+    async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
+        expect_success(await client.register_agent(REGISTRATION))
         many: Any = await client.register_many(
             [REGISTRATION | {"id": "b"}, REGISTRATION | {"id": "c", "endpoint": "x"}]
         )
-        done(await client.heartbeat("a", {"load": 1}))
+        expect_success(await client.heartbeat("a", {"load": 1}))
         beats: Any = await client.heartbeats(["a", "nobody"])
 
         assert [result["status"] for result in many["results"]] == ["success", "error"]
@@ -231,10 +231,10 @@ async def test_every_call_answers_as_the_api_does(redis_url: str) -> None:
         assert "mcp_registry_agents_total 2.0" in str(await client.metrics_text())
         shown: Any = await client.get_agent_status("a")
         assert shown["agent"] == await client.agent("a")
-        assert ids(await client.discover_services()) == ["a"]
-        assert ids(await client.discover_services({"capabilities": ["greeting"], "status": "any"})) == ["a", "b"]
-        assert done(await client.unregister_agent("a"))["agent_id"] == "a"
-        assert ids(await client.agents()) == ["b"]
+        assert agent_ids(await client.discover_services()) == ["a"]
+        assert agent_ids(await client.discover_services({"capabilities": ["greeting"], "status": "any"})) == ["a", "b"]
+        assert expect_success(await client.unregister_agent("a"))["agent_id"] == "a"
+        assert agent_ids(await client.agents()) == ["b"]
 
 
 def at_any_time(answer: Any) -> dict[str, Any]:
@@ -248,47 +248,49 @@ def at_any_time(answer: Any) -> dict[str, Any]:
 
 async def test_agents_are_taken_out_of_service_and_put_back(redis_url: str) -> None:
     """One, or all that match; who waits for a capability is not given one that drains."""
-    async with serving(redis_url) as served, RegistryClient(served.url) as client:
+    async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         await client.register_many([REGISTRATION | {"id": name, "labels": {"host": "h"}} for name in "ab"])
         await client.heartbeats(["a", "b"])
 
-        assert done(await client.drain("a"))["changed"]
-        assert not done(await client.drain("a"))["changed"]
-        assert ids(await client.agents(draining=True)) == ["a"]
+        assert expect_success(await client.drain("a"))["changed"]
+        assert not expect_success(await client.drain("a"))["changed"]
+        assert agent_ids(await client.agents(draining=True)) == ["a"]
         assert [agent["id"] for agent in await client.wait_for("greeting", timeout=5)] == ["b"]
-        assert done(await client.drain_many(label_selector="host=h"))["changed"] == 1
+        assert expect_success(await client.drain_many(label_selector="host=h"))["changed"] == 1
         with pytest.raises(TimeoutError):
             await client.wait_for("greeting", timeout=0.3)
         assert len(await client.wait_for("greeting", timeout=5, draining=True)) == 2
-        assert done(await client.undrain("b"))["draining"] is False
-        assert set(done(await client.undrain_many(namespace="default"))["results"]) == {"a", "b"}
-        assert ids(await client.discover_services()) == ["a", "b"]
+        assert expect_success(await client.undrain("b"))["draining"] is False
+        assert set(expect_success(await client.undrain_many(namespace="default"))["results"]) == {"a", "b"}
+        assert agent_ids(await client.discover_services()) == ["a", "b"]
         with pytest.raises(ValueError, match=r"^Missing required field: label_selector, namespace or both$"):
             await client.drain_many()
-        assert done(await client.release_hold())["released"] is False
+        assert expect_success(await client.end_self_preservation())["released"] is False
 
 
 async def test_dependencies_are_told_chosen_and_explained(redis_url: str) -> None:
     """In the answers to registrations and heartbeats, from both ends, and as a whole."""
     tool = {"function_name": "greet", "capability": "welcome", "dependencies": ["greeting", "weather"]}
-    async with serving(redis_url) as served, RegistryClient(served.url, cache_ttl=60) as client:
-        done(await client.register_agent(REGISTRATION))
-        done(await client.heartbeat("a", load=0.5))
+    async with served_registry(redis_url) as served, RegistryClient(served.url, cache_ttl=60) as client:
+        expect_success(await client.register_agent(REGISTRATION))
+        expect_success(await client.heartbeat("a", load=0.5))
         batched = {"agent_id": "b", "metadata": {"endpoint": "http://b:1", "tools": [tool]}}
-        registered = done(await client.register_agent(batched))
+        registered = expect_success(await client.register_agent(batched))
         provider = {"agent_id": "a", "endpoint": "http://a:1", "tool_name": "greeting"}
         version = registered["dependencies_version"]
-        same = done(await client.heartbeat("b", dependencies_version=version))
-        moved = done(await client.heartbeat("a", {"endpoint": "http://a:2"}))
-        told = done(await client.heartbeat("b", dependencies_version=version))
+        same = expect_success(await client.heartbeat("b", dependencies_version=version))
+        moved = expect_success(await client.heartbeat("a", {"endpoint": "http://a:2"}))
+        told = expect_success(await client.heartbeat("b", dependencies_version=version))
 
         assert registered["dependencies_resolved"] == {"greet": {"greeting": provider, "weather": None}}
         assert "dependencies_resolved" not in same
         assert "dependencies_resolved" not in moved
         assert told["dependencies_resolved"]["greet"]["greeting"]["endpoint"] == "http://a:2"
-        chosen = done(await client.select_agent("greeting", tags=[], strategy="round_robin"))
+        chosen = expect_success(await client.select_agent("greeting", tags=[], strategy="round_robin"))
         assert (chosen["agent_id"], chosen["endpoint"]) == ("a", "http://a:2")
-        assert refused(await client.select_agent("greeting", tags=[["none", "of these"]]))["error"] == "no_provider"
+        assert (
+            expect_refusal(await client.select_agent("greeting", tags=[["none", "of these"]]))["error"] == "no_provider"
+        )
         explained: Any = await client.dependencies("b", explain=True)
         assert explained["explanation"]["greet"][0]["chosen"]["agent_id"] == "a"
         assert "explanation" not in await client.dependencies("b")
@@ -301,39 +303,44 @@ async def test_dependencies_are_told_chosen_and_explained(redis_url: str) -> Non
 
 async def test_each_choice_is_another_one_whatever_is_kept(redis_url: str) -> None:
     """In turn means in turn."""
-    async with serving(redis_url) as served, RegistryClient(served.url, cache_ttl=60) as client:
+    async with served_registry(redis_url) as served, RegistryClient(served.url, cache_ttl=60) as client:
         await client.register_many([REGISTRATION | {"id": name} for name in "abc"])
         await client.heartbeats(list("abc"))
 
-        chosen = [done(await client.select_agent("greeting", strategy="round_robin"))["agent_id"] for _ in range(6)]
+        chosen = [
+            expect_success(await client.select_agent("greeting", strategy="round_robin"))["agent_id"] for _ in range(6)
+        ]
 
         assert sorted(chosen) == list("aabbcc")
 
 
 async def test_a_long_list_is_read_page_by_page(redis_url: str) -> None:
     """`continue` is a word of Python: `continue_`, or in a dict."""
-    async with serving(redis_url) as served, RegistryClient(served.url) as client:
+    async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         await client.register_many([REGISTRATION | {"id": name} for name in "abc"])
         first: Any = await client.agents(limit=2)
         second: Any = await client.agents(limit=2, continue_=first["continue"])
         token: Any = {"continue": first["continue"]}
 
-        assert ids(first) + ids(second) == ["a", "b", "c"]
-        assert ids(await client.agents(limit=2, **token)) == ["c"]
+        assert agent_ids(first) + agent_ids(second) == ["a", "b", "c"]
+        assert agent_ids(await client.agents(limit=2, **token)) == ["c"]
 
 
 async def test_waiting_for_a_change_lasts_as_long_as_it_takes(redis_url: str) -> None:
     """A long poll is no silence, however short a call may be else."""
-    async with serving(redis_url) as served, RegistryClient(served.url, timeout=1.0, try_timeout=0.8) as client:
+    async with (
+        served_registry(redis_url) as served,
+        RegistryClient(served.url, timeout=1.0, attempt_timeout=0.8) as client,
+    ):
         before: Any = await client.agents()
         after = await client.agents(wait=1.5, resource_version=before["resource_version"])
 
-        assert ids(after) == []
+        assert agent_ids(after) == []
 
 
 REFUSED = {
     "register_agent": lambda client: client.register_agent(REGISTRATION | {"endpoint": "x"}),
-    "register_many": lambda client: client._calls.write(RegisteredMany, "POST", "/agents/batch", {"agents": 1}),
+    "register_many": lambda client: client._calls.write(RegisterResults, "POST", "/agents/batch", {"agents": 1}),
     "unregister_agent": lambda client: client.unregister_agent("nobody"),
     "heartbeat": lambda client: client.heartbeat("nobody"),
     "agent": lambda client: client.agent("nobody"),
@@ -350,8 +357,8 @@ REFUSED = {
 @pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
 async def test_a_refusal_is_returned_as_the_registry_says_it(redis_url: str, call: Any) -> None:
     """`{"status": "error", ...}` with a code, and what to do."""
-    async with serving(redis_url) as served, RegistryClient(served.url) as client:
-        answer = refused(await call(client))
+    async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
+        answer = expect_refusal(await call(client))
 
         assert answer["error"] in ("unknown_agent", "malformed_request", "validation_failed")
         assert answer["message"]
@@ -359,33 +366,35 @@ async def test_a_refusal_is_returned_as_the_registry_says_it(redis_url: str, cal
 
 async def test_a_stale_registration_changes_nothing(redis_url: str) -> None:
     """409 with the version there is, as an answer."""
-    async with serving(redis_url) as served, RegistryClient(served.url) as client:
-        version = done(await client.register_agent(REGISTRATION))["resource_version"]
-        answer = refused(await client.register_agent(REGISTRATION | {"resource_version": "0", "labels": {"k": "v"}}))
+    async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
+        version = expect_success(await client.register_agent(REGISTRATION))["resource_version"]
+        answer = expect_refusal(
+            await client.register_agent(REGISTRATION | {"resource_version": "0", "labels": {"k": "v"}})
+        )
 
         assert (answer["error"], answer["resource_version"]) == ("stale_version", version)
-        done(await client.register_agent(REGISTRATION | {"resource_version": version, "labels": {"k": "v"}}))
+        expect_success(await client.register_agent(REGISTRATION | {"resource_version": version, "labels": {"k": "v"}}))
 
 
 @pytest.mark.parametrize("agent_id", ["a:b", "a..b", "-", "batch"])
 async def test_any_id_finds_its_agent(redis_url: str, agent_id: str) -> None:
     """Whatever it would mean in a path."""
-    async with serving(redis_url) as served, RegistryClient(served.url) as client:
-        done(await client.register_agent(REGISTRATION | {"id": agent_id}))
+    async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
+        expect_success(await client.register_agent(REGISTRATION | {"id": agent_id}))
 
         shown: Any = await client.agent(agent_id)
         assert shown["id"] == agent_id
         assert (await client.agent_status(agent_id))["status"] == "pending"
         assert (await client.agent_health(agent_id))["status"] == "pending"
-        done(await client.unregister_agent(agent_id))
+        expect_success(await client.unregister_agent(agent_id))
         for way_up in (".", ".."):
-            assert refused(await client.agent(way_up))["error"] == "unknown_agent"
+            assert expect_refusal(await client.agent(way_up))["error"] == "unknown_agent"
 
 
 async def test_readiness_is_told_of_whoever_is_ready(redis_url: str) -> None:
     """A replica that goes down says so, and another one is asked."""
-    async with serving(redis_url) as one, serving(redis_url) as two, RegistryClient(one.url) as client:
-        one.registry.overview.draining = True
+    async with served_registry(redis_url) as one, served_registry(redis_url) as two, RegistryClient(one.url) as client:
+        one.registry.status.shutting_down = True
 
         assert await client.ready() == {"status": "not_ready"}
         async with RegistryClient([one.url, two.url]) as both:
@@ -396,17 +405,17 @@ async def types_of(client: RegistryClient) -> None:
     """Never run: mypy reads it. An answer is told from a refusal by what is in it."""
     found = await client.agents()
     if "error" in found:
-        assert_type(found, Refusal)
+        assert_type(found, ErrorResponse)
         return
     assert_type(found, AgentList)
     registered = await client.register_agent({})
     if registered["status"] == "success":
-        assert_type(registered, Registered)
+        assert_type(registered, RegisterResult)
     shown = await client.agent("a")
     if shown["status"] != "error":
         assert_type(shown, Agent)
     beat = await client.heartbeat("a")
-    assert_type(beat, Beat | Refusal)
+    assert_type(beat, HeartbeatResult | ErrorResponse)
 
 
 def test_the_tools_of_the_wire_have_their_shape() -> None:

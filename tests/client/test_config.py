@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from mcp_mesh_client import InvalidData, RegistryClient
-from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, Conduct, Options, conduct
+from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, ClientConfig, ClientOptions, load_config
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, Conduct, Options, conduct
 )
 def test_one_url_several_or_a_list(given: Any, urls: tuple[str, ...]) -> None:
     """Joined by commas or in a list, each once."""
-    assert conduct(given, None).urls == urls
+    assert load_config(given, None).urls == urls
 
 
 @pytest.mark.parametrize(
@@ -40,17 +40,22 @@ def test_the_environment_says_what_is_not_given(monkeypatch: pytest.MonkeyPatch)
     """Given values go before it; without either it is the port the registry has by default."""
     monkeypatch.delenv(URL_ENV, raising=False)
     monkeypatch.delenv(TOKEN_ENV, raising=False)
-    assert (conduct(None, None).urls, conduct(None, None).token) == (("http://localhost:8000",), None)
+    assert (load_config(None, None).urls, load_config(None, None).token) == (("http://localhost:8000",), None)
 
     monkeypatch.setenv(URL_ENV, "http://e:1,http://f:2")
     monkeypatch.setenv(TOKEN_ENV, "secret")
-    assert (conduct(None, None).urls, conduct(None, None).token) == (("http://e:1", "http://f:2"), "secret")
-    assert (conduct("http://g:3", "other").urls, conduct("http://g:3", "other").token) == (("http://g:3",), "other")
+    assert (load_config(None, None).urls, load_config(None, None).token) == (("http://e:1", "http://f:2"), "secret")
+    assert (load_config("http://g:3", "other").urls, load_config("http://g:3", "other").token) == (
+        ("http://g:3",),
+        "other",
+    )
 
 
 def test_a_token_is_not_shown() -> None:
     """Neither by the client nor by what it is made of."""
-    assert "sesame" not in repr(conduct("http://a:1", "sesame")) + repr(RegistryClient("http://a:1", token="sesame"))  # noqa: S106
+    assert "sesame" not in repr(load_config("http://a:1", "sesame")) + repr(
+        RegistryClient("http://a:1", token="sesame")  # noqa: S106  a test value
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,6 +87,6 @@ def test_a_token_that_no_header_can_hold_is_refused(token: str) -> None:
 
 def test_the_options_are_those_that_are_read() -> None:
     """No more and no fewer."""
-    fields = {field.name for field in dataclasses.fields(Conduct)}
+    fields = {field.name for field in dataclasses.fields(ClientConfig)}
 
-    assert set(Options.__annotations__) == fields - {"urls", "token"}
+    assert set(ClientOptions.__annotations__) == fields - {"urls", "token"}

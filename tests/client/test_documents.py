@@ -8,7 +8,7 @@ import pytest
 from mcp_mesh_client import ClientError, RegistryClient, errors
 from mcp_mesh_client import __all__ as exported
 from mcp_mesh_client.agent import env
-from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, Conduct, Options
+from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, ClientConfig, ClientOptions
 
 from tests.test_readme import section, table
 
@@ -37,9 +37,9 @@ def test_the_errors_are_all_there_with_what_else_they_are() -> None:
 def test_the_options_are_all_there_with_their_defaults() -> None:
     """In the order of the code."""
     rows = {cells[0].strip("`"): cells[1].strip("`") for cells in table("Python client", "option")}
-    defaults = Conduct(("http://a",))
+    defaults = ClientConfig(("http://a",))
 
-    assert list(rows) == list(Options.__annotations__)
+    assert list(rows) == list(ClientOptions.__annotations__)
     assert {name: rows[name] for name in rows if name != "security_contexts"} == {
         name: f"{getattr(defaults, name):g}" for name in rows if name != "security_contexts"
     }

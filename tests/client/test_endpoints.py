@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 from mcp_mesh_client import RegistryClient
-from mcp_mesh_client.endpoints import Endpoint, Endpoints, look_up
+from mcp_mesh_client.endpoints import Endpoint, Endpoints, resolve_host
 
-from tests.support.canned_server import CannedServer, canned, json_of
+from tests.support.canned_server import CannedServer, http_response, json_response
 
 
 def resolving(*rounds: list[str] | OSError) -> tuple[Endpoints, list[str]]:
@@ -50,13 +50,13 @@ async def test_addresses_that_come_and_go_are_noticed_and_a_failing_look_up_chan
     endpoints, _ = resolving(["10.0.0.1", "10.0.0.2"], ["10.0.0.2", "10.0.0.3"], OSError("away"))
     second = Endpoint("https://10.0.0.2:443/base", "registry.test")
     await endpoints.order()
-    endpoints.answered(second)
+    endpoints.prefer(second)
 
-    order = await endpoints.order(anew=True)
+    order = await endpoints.order(refresh=True)
 
     assert order[0] == second
     assert {each.url for each in order} == {"https://10.0.0.2:443/base", "https://10.0.0.3:443/base"}
-    assert await endpoints.order(anew=True) == order
+    assert await endpoints.order(refresh=True) == order
 
 
 async def test_those_who_come_together_look_up_once() -> None:
@@ -91,9 +91,9 @@ async def test_who_fails_goes_last_and_who_answers_goes_first() -> None:
     endpoints = Endpoints(urls)
     first, second, third = await endpoints.order()
 
-    endpoints.failed(first)
+    endpoints.demote(first)
     assert await endpoints.order() == [second, third, first]
-    endpoints.answered(third)
+    endpoints.prefer(third)
     assert await endpoints.order() == [third, second, first]
 
 
@@ -108,24 +108,26 @@ async def test_clients_begin_at_different_places() -> None:
 
 async def test_the_system_knows_where_localhost_is() -> None:
     """The real look-up, which no other test uses."""
-    assert "127.0.0.1" in await look_up("localhost", 80)
+    assert "127.0.0.1" in await resolve_host("localhost", 80)
 
 
 async def test_a_call_goes_to_the_next_address_of_a_name_under_that_name() -> None:
     """The first replica of the name cannot do it now; the second one can."""
     async with (
-        CannedServer(canned(503, {"status": "error", "error": "not_ready", "message": "-"}), host="127.0.0.2") as one,
-        CannedServer(json_of(service="x"), host="127.0.0.3", port=one.port) as two,
+        CannedServer(
+            http_response(503, {"status": "error", "error": "not_ready", "message": "-"}), host="127.0.0.2"
+        ) as one,
+        CannedServer(json_response(service="x"), host="127.0.0.3", port=one.port) as two,
     ):
 
         async def resolve(_host: str, _port: int) -> list[str]:
             return ["127.0.0.2", "127.0.0.3"]
 
         async with RegistryClient(f"http://registry.test:{one.port}") as client:
-            endpoints = client._calls._endpoints
+            endpoints = client._session._endpoints
             endpoints._resolve = resolve
             await endpoints.order()
-            endpoints.answered(Endpoint(one.url, f"registry.test:{one.port}"))
+            endpoints.prefer(Endpoint(one.url, f"registry.test:{one.port}"))
 
             assert dict(await client.describe()) == {"service": "x"}
 

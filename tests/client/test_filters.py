@@ -4,19 +4,19 @@ from typing import Any
 
 import pytest
 from mcp_mesh_client import InvalidData
-from mcp_mesh_client.filters import AgentFilters, CapabilityFilters, Choice, WatchFilters, query_pairs
+from mcp_mesh_client.filters import AgentFilters, CapabilityFilters, SelectOptions, WatchFilters, query_pairs
 
-from registry.api.endpoints.dependencies import SELECT
-from registry.api.request.queries import AGENTS, CAPABILITIES
+from registry.api.endpoints.dependencies import SELECT_PARAMS
+from registry.api.request.queries import LIST_AGENTS_PARAMS, LIST_CAPABILITIES_PARAMS
 
 
 def test_the_filters_are_those_of_the_api() -> None:
     """A watch has its own parameters beside them."""
     stream = {"watch", "send_initial", "timeout"}
 
-    assert {name.rstrip("_") for name in AgentFilters.__annotations__} == set(AGENTS) - stream
-    assert set(CapabilityFilters.__annotations__) == set(CAPABILITIES)
-    assert set(Choice.__annotations__) | {"capability"} == set(SELECT)
+    assert {name.rstrip("_") for name in AgentFilters.__annotations__} == set(LIST_AGENTS_PARAMS) - stream
+    assert set(CapabilityFilters.__annotations__) == set(LIST_CAPABILITIES_PARAMS)
+    assert set(SelectOptions.__annotations__) | {"capability"} == set(SELECT_PARAMS)
     assert set(WatchFilters.__annotations__) < set(AgentFilters.__annotations__)
 
 

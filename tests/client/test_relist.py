@@ -4,8 +4,8 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from mcp_mesh_client.relist import Mirror
-from mcp_mesh_client.types.agents import Event, EventType
+from mcp_mesh_client.relist import WatchedAgents
+from mcp_mesh_client.types.agents import WatchEvent, WatchEventType
 
 STATES = st.dictionaries(st.sampled_from("abcde"), st.integers(1, 99))
 
@@ -15,7 +15,7 @@ def an_agent(agent_id: str, version: int) -> dict[str, Any]:
     return {"id": agent_id, "resource_version": str(version)}
 
 
-def an_event(kind: EventType, version: int, agent_id: str | None = None) -> Event:
+def an_event(kind: WatchEventType, version: int, agent_id: str | None = None) -> WatchEvent:
     """Return an event of a watch."""
     agent = {"resource_version": str(version)} if agent_id is None else an_agent(agent_id, version)
     return {"type": kind, "object": agent, "timestamp": "now", "resource_version": str(version)}
@@ -24,10 +24,10 @@ def an_event(kind: EventType, version: int, agent_id: str | None = None) -> Even
 @given(STATES, STATES)
 def test_the_difference_leads_from_what_was_known_to_what_is(before: dict[str, int], after: dict[str, int]) -> None:
     """Told to another mirror it makes the same state; versions rise; what is the same is not told."""
-    mirror, told = Mirror(), dict(before)
-    mirror.replace([an_agent(*each) for each in before.items()], an_event("BOOKMARK", 100))
+    mirror, told = WatchedAgents(), dict(before)
+    mirror.relist([an_agent(*each) for each in before.items()], an_event("BOOKMARK", 100))
 
-    events = mirror.replace([an_agent(*each) for each in after.items()], an_event("BOOKMARK", 200))
+    events = mirror.relist([an_agent(*each) for each in after.items()], an_event("BOOKMARK", 200))
 
     for event in events:
         agent_id = event["object"]["id"]
@@ -46,13 +46,13 @@ def test_the_difference_leads_from_what_was_known_to_what_is(before: dict[str, i
 
 def test_events_are_taken_as_they_are_told() -> None:
     """Known is who was added or modified and not deleted; bookmarks are about nobody."""
-    mirror = Mirror()
+    mirror = WatchedAgents()
     for event in (an_event("ADDED", 1, "a"), an_event("ADDED", 2, "b"), an_event("MODIFIED", 3, "b")):
         mirror.apply(event)
     mirror.apply(an_event("DELETED", 4, "a"))
     mirror.apply(an_event("DELETED", 5, "never there"))
     mirror.apply(an_event("BOOKMARK", 6))
 
-    (event,) = mirror.replace([], an_event("BOOKMARK", 7))
+    (event,) = mirror.relist([], an_event("BOOKMARK", 7))
 
     assert event == an_event("DELETED", 7, "b")

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from mcp_mesh_client import (
     ClientClosed,
-    Event,
-    Refused,
     RegistryClient,
+    RequestRejected,
     SyncRegistryClient,
     SyncWatch,
     Watch,
+    WatchEvent,
 )
 
-from tests.client.client_setup import REGISTRATION, done, ids
+from tests.client.client_setup import REGISTRATION, agent_ids, expect_success
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.replica import Replica
@@ -72,13 +72,13 @@ def test_every_call_works_without_await(url: str) -> None:
     """Each gives what the async one gives."""
     with SyncRegistryClient(url) as client:
         assert client.state == "unknown"
-        done(client.register_agent(REGISTRATION))
-        assert ids(client.agents()) == ["a"]
-        done(client.register_with_fallback(REGISTRATION))
-        done(client.register_many([REGISTRATION]))
-        done(client.heartbeat("a", metadata={"x": 1}))
-        done(client.heartbeats(["a"]))
-        assert ids(client.agents(capability="greeting")) == ids(client.discover_services({})) == ["a"]
+        expect_success(client.register_agent(REGISTRATION))
+        assert agent_ids(client.agents()) == ["a"]
+        expect_success(client.register_with_fallback(REGISTRATION))
+        expect_success(client.register_many([REGISTRATION]))
+        expect_success(client.heartbeat("a", metadata={"x": 1}))
+        expect_success(client.heartbeats(["a"]))
+        assert agent_ids(client.agents(capability="greeting")) == agent_ids(client.discover_services({})) == ["a"]
         assert [agent["id"] for agent in client.wait_for("greeting", timeout=5)] == ["a"]
         answers: list[Any] = [
             client.agent("a"),
@@ -91,15 +91,15 @@ def test_every_call_works_without_await(url: str) -> None:
         mesh: list[Any] = [client.metrics(), client.capabilities(), client.tools(), client.describe(), client.openapi()]
         assert [len(answer) > 0 for answer in mesh] == [True] * 5
         assert "mcp_registry_agents_total" in str(client.metrics_text())
-        assert done(client.select_agent("greeting"))["agent_id"] == "a"
+        assert expect_success(client.select_agent("greeting"))["agent_id"] == "a"
         assert client.dependents("a")["count"] == client.dependency_graph()["count"] == 0  # type: ignore[typeddict-item]
         assert client.dependencies("a")["agent_id"] == "a"  # type: ignore[typeddict-item]
-        done(client.drain("a"))
-        done(client.undrain("a"))
-        done(client.drain_many(namespace="default"))
-        done(client.undrain_many(label_selector="!env"))
-        done(client.release_hold())
-        done(client.unregister_agent("a"))
+        expect_success(client.drain("a"))
+        expect_success(client.undrain("a"))
+        expect_success(client.drain_many(namespace="default"))
+        expect_success(client.undrain_many(label_selector="!env"))
+        expect_success(client.end_self_preservation())
+        expect_success(client.unregister_agent("a"))
         assert repr(client) == f"SyncRegistryClient({url}; online)"
     with pytest.raises(ClientClosed):
         client.agents()
@@ -108,7 +108,7 @@ def test_every_call_works_without_await(url: str) -> None:
 async def test_it_works_inside_a_running_loop(url: str) -> None:
     """Where `asyncio.run` would refuse."""
     with SyncRegistryClient(url) as client:
-        done(client.register_agent(REGISTRATION))
+        expect_success(client.register_agent(REGISTRATION))
 
 
 def test_errors_are_those_of_the_async_one() -> None:
@@ -123,26 +123,26 @@ def test_errors_are_those_of_the_async_one() -> None:
 
 def test_a_watch_is_a_loop(url: str) -> None:
     """It ends when another thread closes it."""
-    seen: list[Event] = []
+    seen: list[WatchEvent] = []
 
     def follow(watch: SyncWatch) -> None:
         for event in watch:
             seen.append(event)  # noqa: PERF402 - one by one, as they come
 
     with SyncRegistryClient(url) as client:
-        done(client.register_agent(REGISTRATION))
+        expect_success(client.register_agent(REGISTRATION))
         with client.watch(send_initial=True) as watch:
             thread = threading.Thread(target=follow, args=(watch,))
             thread.start()
-            done(client.heartbeat("a"))
-            done(client.unregister_agent("a"))
+            expect_success(client.heartbeat("a"))
+            expect_success(client.unregister_agent("a"))
             wait_until(lambda: len(seen) == 3, description="all events came")
             assert watch.resource_version == seen[-1]["resource_version"]
             watch.close()
             thread.join(5)
 
             assert not thread.is_alive()
-        with pytest.raises(Refused), client.watch(label_selector="=="):
+        with pytest.raises(RequestRejected), client.watch(label_selector="=="):
             pass
 
     assert [event["type"] for event in seen] == ["ADDED", "MODIFIED", "DELETED"]
@@ -169,7 +169,7 @@ def test_many_threads_share_one_client(url: str) -> None:
 def test_a_forked_process_has_a_loop_of_its_own(url: str) -> None:
     """The thread of the parent is not there; the client works all the same."""
     with SyncRegistryClient(url) as client:
-        done(client.register_agent(REGISTRATION))
+        expect_success(client.register_agent(REGISTRATION))
         child = os.fork()
         if child == 0:
             answer = client.heartbeat("a")
@@ -177,7 +177,7 @@ def test_a_forked_process_has_a_loop_of_its_own(url: str) -> None:
         _, status = os.waitpid(child, 0)
 
         assert os.waitstatus_to_exitcode(status) == 0
-        done(client.heartbeat("a"))
+        expect_success(client.heartbeat("a"))
 
 
 def test_closing_leaves_no_thread_behind(url: str) -> None:
@@ -185,7 +185,7 @@ def test_closing_leaves_no_thread_behind(url: str) -> None:
     before = threading.active_count()
     with SyncRegistryClient(url) as client:
         assert threading.active_count() == before
-        done(client.register_agent(REGISTRATION))
+        expect_success(client.register_agent(REGISTRATION))
         assert threading.active_count() == before + 1
 
     assert threading.active_count() == before
@@ -210,7 +210,7 @@ def test_closing_ends_what_waits_in_other_threads(url: str) -> None:
     threads = [threading.Thread(target=wait), threading.Thread(target=follow)]
     for thread in threads:
         thread.start()
-    loop = client._thread._running()
+    loop = client._thread._ensure_loop()
     wait_until(lambda: len(asyncio.all_tasks(loop)) == 3, description="both wait, and the watch reads")
     client.close()
     for thread in threads:
@@ -224,8 +224,8 @@ def test_closing_ends_what_waits_in_other_threads(url: str) -> None:
 def test_an_interrupted_wait_cancels_the_call(url: str) -> None:
     """What waits in the thread does not go on for nobody."""
     with SyncRegistryClient(url) as client:
-        done(client.register_agent(REGISTRATION))
-        loop = client._thread._running()
+        expect_success(client.register_agent(REGISTRATION))
+        loop = client._thread._ensure_loop()
 
         class Interrupted(BaseException):
             pass

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 from mcp_mesh_client import InvalidData, RegistryClient, SecurityValidationError
-from mcp_mesh_client.config import SECURITY_CONTEXTS
-from mcp_mesh_client.validation import body_bytes, check_id, check_registration, check_registrations
+from mcp_mesh_client.config import DEFAULT_SECURITY_CONTEXTS
+from mcp_mesh_client.validation import check_id, check_registration, check_registrations, encode_json
 
 from registry.config.settings import Settings
-from registry.model.registration.parse import read_registration
+from registry.model.registration.parse import parse_registration
 from registry.service.registration.security_contexts import SecurityContexts
 from tests.client.client_setup import REGISTRATION
 
@@ -42,7 +42,7 @@ def nested(depth: int) -> Any:
 def test_what_is_wrong_is_named(change: dict[str, Any], field: str | None, message: str) -> None:
     """As a ValueError that has the field."""
     with pytest.raises(ValueError) as refused:  # noqa: PT011 - the message is looked at below
-        check_registration(REGISTRATION | change, SECURITY_CONTEXTS)
+        check_registration(REGISTRATION | change, DEFAULT_SECURITY_CONTEXTS)
 
     assert message in str(refused.value)
     assert isinstance(refused.value, InvalidData)
@@ -71,9 +71,9 @@ def test_one_of_many_is_named_by_its_place() -> None:
 )
 def test_what_the_registry_takes_passes(document: dict[str, Any]) -> None:
     """And arrives as it was meant."""
-    read_registration(document)
+    parse_registration(document)
 
-    check_registration(document, SECURITY_CONTEXTS)
+    check_registration(document, DEFAULT_SECURITY_CONTEXTS)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,14 @@ def test_what_the_registry_takes_passes(document: dict[str, Any]) -> None:
 )
 def test_a_batched_registration_passes(document: dict[str, Any]) -> None:
     """Its endpoint stands in the metadata; its tools may provide nothing."""
-    check_registration(document, SECURITY_CONTEXTS)
+    check_registration(document, DEFAULT_SECURITY_CONTEXTS)
 
 
 def test_the_known_contexts_are_those_of_the_registry() -> None:
     """What the client refuses on its own account the registry would refuse by its defaults."""
-    assert {name: frozenset(needed) for name, needed in SECURITY_CONTEXTS.items()} == Settings().security_contexts
+    assert {
+        name: frozenset(needed) for name, needed in DEFAULT_SECURITY_CONTEXTS.items()
+    } == Settings().security_contexts
 
 
 def test_a_context_that_is_not_met_says_what_is_missing() -> None:
@@ -100,19 +102,19 @@ def test_a_context_that_is_not_met_says_what_is_missing() -> None:
     (problem,) = SecurityContexts(Settings().security_contexts).problems("high_security", ["audit"])
 
     with pytest.raises(SecurityValidationError) as refused:
-        check_registration(document, SECURITY_CONTEXTS)
+        check_registration(document, DEFAULT_SECURITY_CONTEXTS)
 
     assert refused.value.field == problem.field
     assert str(refused.value) == f"capabilities: {problem.problem}"
     with pytest.raises(SecurityValidationError, match=r"^security_context: expected the name"):
-        check_registration(REGISTRATION | {"security_context": 7}, SECURITY_CONTEXTS)
+        check_registration(REGISTRATION | {"security_context": 7}, DEFAULT_SECURITY_CONTEXTS)
 
 
 def test_contexts_of_the_registrys_own_are_left_to_it_or_told_to_the_client() -> None:
     """An unknown one passes; one the client was told of is looked at."""
     document = REGISTRATION | {"security_context": "pci"}
 
-    check_registration(document, SECURITY_CONTEXTS)
+    check_registration(document, DEFAULT_SECURITY_CONTEXTS)
     with pytest.raises(SecurityValidationError):
         check_registration(document, {"pci": ("encryption",)})
 
@@ -134,4 +136,4 @@ async def test_an_id_that_cannot_be_one_is_sent_nowhere(wrong: Any) -> None:
 
 def test_bodies_are_json_in_utf_8() -> None:
     """With what was no dict, but like one, written as one."""
-    assert body_bytes({"a": SECURITY_CONTEXTS, "b": "ü"}).startswith(b'{"a":{"standard":[]')
+    assert encode_json({"a": DEFAULT_SECURITY_CONTEXTS, "b": "ü"}).startswith(b'{"a":{"standard":[]')

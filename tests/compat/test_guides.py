@@ -10,8 +10,8 @@ import redis
 from registry.compat.guides import RegistryService
 from registry.config.settings import Settings
 from registry.errors import VersionTooOld
-from registry.store.agents import Registration
-from registry.store.redis.connection import server_at
+from registry.store.agents import RegistrationWrite
+from registry.store.redis.connection import endpoint_from_url
 from registry.store.store import Store
 from tests.support.builders import a_spec
 from tests.support.polling import async_wait_until
@@ -21,8 +21,8 @@ GUIDE = Path(__file__).parents[1] / "seeds" / "pull_based_registry.md"
 
 async def register(url: str, agent_id: str) -> None:
     """Register an agent through another replica."""
-    store = Store(server_at(url), Settings(), lambda _script, _seconds: None)
-    await store.agents.register(Registration(agent_id, a_spec(agent_id, name=agent_id), 60_000, 120_000))
+    store = Store(endpoint_from_url(url), Settings(), lambda _script, _seconds: None)
+    await store.agents.register(RegistrationWrite(agent_id, a_spec(agent_id, name=agent_id), 60_000, 120_000))
     await store.close()
 
 

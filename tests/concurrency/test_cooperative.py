@@ -2,8 +2,8 @@
 
 import time
 
-from registry.concurrency.cooperative import in_turns
-from tests.support.yield_counter import others
+from registry.concurrency.cooperative import cooperative
+from tests.support.yield_counter import count_yields
 
 
 async def test_others_come_in_between_and_no_step_is_lost() -> None:
@@ -17,13 +17,13 @@ async def test_others_come_in_between_and_no_step_is_lost() -> None:
         while time.perf_counter() < until:
             pass
 
-    async with others() as them:
-        before = them.turns
-        taken = [step async for step in in_turns(steps(0.0))]
-        between = them.turns - before
-        async for step in in_turns(steps(0.006)):
+    async with count_yields() as them:
+        before = them.yields
+        taken = [step async for step in cooperative(steps(0.0))]
+        between = them.yields - before
+        async for step in cooperative(steps(0.006)):
             work(step)
 
     assert taken == steps(0.0)
     assert between <= 1
-    assert them.turns >= before + 4
+    assert them.yields >= before + 4

@@ -1,11 +1,11 @@
 """What is kept has a bound, whatever it weighs."""
 
-from registry.concurrency.lru import Bounded
+from registry.concurrency.lru import WeightedLru
 
 
 def test_what_was_not_used_for_longest_goes_first() -> None:
     """As much of it as has to."""
-    kept = Bounded[str, int](10)
+    kept = WeightedLru[str, int](10)
     kept.put("a", 1, 4)
     kept.put("b", 2, 4)
 
@@ -17,7 +17,7 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
 
 def test_what_is_kept_anew_is_weighed_anew() -> None:
     """What was there before it counts no more."""
-    kept = Bounded[str, int](10)
+    kept = WeightedLru[str, int](10)
     kept.put("a", 1, 8)
     kept.put("a", 2, 3)
     kept.put("b", 3, 7)
@@ -27,7 +27,7 @@ def test_what_is_kept_anew_is_weighed_anew() -> None:
 
 def test_what_is_too_heavy_is_not_kept() -> None:
     """And nothing is kept in its place."""
-    kept = Bounded[str, int](10)
+    kept = WeightedLru[str, int](10)
     kept.put("a", 1, 11)
 
     assert (kept.get("a"), kept.weight) == (None, 0)

@@ -52,7 +52,7 @@ async def run(
     """Run a loop called `tick` until the given number of rounds is over."""
     with pytest.raises(asyncio.CancelledError):
         await periodic.every(
-            period, "tick", body, longest=longest, on_error=on_error, clock=time.clock, sleep=time.sleep
+            period, "tick", body, max_pause=longest, on_error=on_error, clock=time.clock, sleep=time.sleep
         )
 
 
@@ -222,4 +222,4 @@ async def test_a_period_of_no_length_or_above_the_longest_pause_is_refused(
 ) -> None:
     """Either would be a loop that spins."""
     with pytest.raises(ValueError, match="expected 0 < period <= longest"):
-        await periodic.every(period, "tick", failing(), longest=longest)
+        await periodic.every(period, "tick", failing(), max_pause=longest)

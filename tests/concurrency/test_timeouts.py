@@ -4,16 +4,16 @@ import asyncio
 
 import pytest
 
-from registry.concurrency.timeouts import Waiters
+from registry.concurrency.timeouts import FutureQueue
 
 
 class OverdueError(Exception):
     """What a test's waiters fail with."""
 
 
-def waiters(timeout: float) -> Waiters[str]:
+def waiters(timeout: float) -> FutureQueue[str]:
     """Futures that fail after this many seconds."""
-    return Waiters(timeout, lambda _future: OverdueError())
+    return FutureQueue(timeout, lambda _future: OverdueError())
 
 
 async def test_who_waits_too_long_fails_with_what_overdue_makes() -> None:
@@ -24,8 +24,8 @@ async def test_who_waits_too_long_fails_with_what_overdue_makes() -> None:
         asked.append(future)
         return OverdueError()
 
-    line: Waiters[str] = Waiters(0.01, overdue)
-    futures = [line.join(), line.join()]
+    line: FutureQueue[str] = FutureQueue(0.01, overdue)
+    futures = [line.add(), line.add()]
 
     assert [type(result) for result in await asyncio.gather(*futures, return_exceptions=True)] == [OverdueError] * 2
     assert asked == futures
@@ -34,7 +34,7 @@ async def test_who_waits_too_long_fails_with_what_overdue_makes() -> None:
 async def test_who_is_served_in_time_is_left_alone() -> None:
     """A result stays, and so does a cancellation, when the timer of the others goes off."""
     line = waiters(0.02)
-    served, cancelled, forgotten = line.join(), line.join(), line.join()
+    served, cancelled, forgotten = line.add(), line.add(), line.add()
 
     served.set_result("here")
     cancelled.cancel()
@@ -49,10 +49,10 @@ async def test_nobody_fails_before_the_time_is_over() -> None:
     """Those who came later wait as long as those who came first."""
     loop = asyncio.get_running_loop()
     line = waiters(0.03)
-    first = line.join()
+    first = line.add()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(first), 0.01)
-    began, second = loop.time(), line.join()
+    began, second = loop.time(), line.add()
 
     with pytest.raises(OverdueError):
         await first
@@ -67,7 +67,7 @@ async def test_the_line_starts_anew_after_everybody_has_failed() -> None:
     line = waiters(0.01)
     for _ in range(3):
         with pytest.raises(OverdueError):
-            await line.join()
+            await line.add()
 
 
 async def test_one_timer_serves_ten_thousand() -> None:
@@ -84,9 +84,9 @@ async def test_one_timer_serves_ten_thousand() -> None:
 
     loop.call_at = counted  # type: ignore[method-assign]
     for _ in range(10_000):
-        line.join().set_result("")
+        line.add().set_result("")
 
     assert timers == 1
-    assert len(line._line) == 1
+    assert len(line._pending) == 1
     assert line._timer is not None
     line._timer.cancel()

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import platformdirs
 import pytest
 
-from registry.config.env import read_settings
+from registry.config.env import load_settings
 from registry.config.settings import SETTINGS, Secret, Settings, Thresholds, mask_url
 from registry.errors import StartupError
 
@@ -26,7 +26,7 @@ BUILT_IN = {
 def refusal(environ: dict[str, str], **overrides: object) -> str:
     """Give the message with which these settings are refused."""
     with pytest.raises(StartupError) as caught:
-        read_settings(environ, **overrides)
+        load_settings(environ, **overrides)
     return str(caught.value)
 
 
@@ -42,7 +42,7 @@ LOWERED = {"high_security": frozenset({"audit"})}
 
 def test_without_any_variable_the_defaults_hold_and_nobody_is_warned() -> None:
     """A first run on a laptop needs no preparation."""
-    settings, warnings = read_settings({})
+    settings, warnings = load_settings({})
 
     assert warnings == ()
     assert settings == Settings()
@@ -86,7 +86,7 @@ def test_each_field_has_its_own_variable_and_one_sentence() -> None:
     assert len({setting.env for setting in SETTINGS.values()}) == len(SETTINGS)
     for setting in SETTINGS.values():
         assert re.fullmatch(r"[A-Z][A-Z_]+", setting.env)
-        assert re.fullmatch(r"[A-Z][^\n]*[a-z)0-9]\.", setting.says)
+        assert re.fullmatch(r"[A-Z][^\n]*[a-z)0-9]\.", setting.description)
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_each_field_has_its_own_variable_and_one_sentence() -> None:
 )  # fmt: skip
 def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, value: object) -> None:
     """Whatever the value, no other field changes."""
-    settings, _ = read_settings({"REGISTRY_INSTANCE_ID": "i", env: text})
+    settings, _ = load_settings({"REGISTRY_INSTANCE_ID": "i", env: text})
 
-    others = read_settings({"REGISTRY_INSTANCE_ID": "i"})[0]
+    others = load_settings({"REGISTRY_INSTANCE_ID": "i"})[0]
     assert getattr(settings, field) == value
     assert all(getattr(settings, name) == getattr(others, name) for name in {*SETTINGS} - {field, "instance_id"})
 
@@ -279,14 +279,14 @@ def test_a_value_that_could_not_be_read_is_compared_with_nothing() -> None:
 
 def test_two_free_ports_are_two_ports() -> None:
     """0 means any, so twice 0 is no conflict."""
-    settings, _ = read_settings({"REGISTRY_PORT": "0", "METRICS_PORT": "0"})
+    settings, _ = load_settings({"REGISTRY_PORT": "0", "METRICS_PORT": "0"})
 
     assert (settings.port, settings.metrics_port) == (0, 0)
 
 
 def test_an_empty_text_is_unset() -> None:
     """Compose writes `${NAME:-}` so; a token of no letters is no token."""
-    settings, warnings = read_settings(dict.fromkeys((setting.env for setting in SETTINGS.values()), ""))
+    settings, warnings = load_settings(dict.fromkeys((setting.env for setting in SETTINGS.values()), ""))
 
     assert (settings, warnings) == (Settings(), ())
 
@@ -295,7 +295,7 @@ def test_the_command_line_goes_before_the_environment() -> None:
     """Text and typed values are both read; None and what is not given leave the environment's."""
     environ = {"REGISTRY_PORT": "1", "REGISTRY_HOST": "::1", "LOG_LEVEL": "error", "REDIS_URL": "redis://a"}
 
-    settings, _ = read_settings(
+    settings, _ = load_settings(
         environ,
         port=2,
         host=None,
@@ -327,12 +327,12 @@ def test_a_bad_option_is_named_as_it_was_typed() -> None:
 def test_an_option_that_is_no_setting_is_a_bug() -> None:
     """It must not be swallowed."""
     with pytest.raises(KeyError):
-        read_settings({}, prot=1)
+        load_settings({}, prot=1)
 
 
 def test_settings_and_their_maps_are_frozen() -> None:
     """What was logged at the start holds until the end."""
-    settings, _ = read_settings({})
+    settings, _ = load_settings({})
 
     with pytest.raises(FrozenInstanceError):
         settings.port = 1  # type: ignore[misc]  # the point of the test
@@ -356,7 +356,7 @@ def test_an_encryption_key_of_32_bytes_is_taken_in_any_form_and_a_warning_says_t
     key: str,
 ) -> None:
     """Nobody is to believe that data is encrypted when it is not."""
-    settings, warnings = read_settings({"ENCRYPTION_KEY": key})
+    settings, warnings = load_settings({"ENCRYPTION_KEY": key})
 
     assert settings.encryption_key is not None
     assert settings.encryption_key.reveal() == key
@@ -385,7 +385,7 @@ def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token: str) -
 
 def test_no_secret_is_shown_anywhere() -> None:
     """Neither in the start-up log nor by printing the object, whole or in parts."""
-    settings, warnings = read_settings(
+    settings, warnings = load_settings(
         {
             "AUTH_TOKEN": "hush-token",
             "ENCRYPTION_KEY": KEY,
@@ -395,7 +395,7 @@ def test_no_secret_is_shown_anywhere() -> None:
         }
     )
 
-    shown = settings.shown()
+    shown = settings.masked()
     texts = [
         repr(settings),
         str(settings),
@@ -418,10 +418,10 @@ def test_the_start_up_log_shows_every_setting_as_it_would_be_set() -> None:
         "ENABLE_LEADER_ELECTION": "off",
         "REGISTRY_PROPAGATE_HEADERS": "x-a,x-b-*",
     }
-    settings, _ = read_settings(environ)
+    settings, _ = load_settings(environ)
 
-    shown = settings.shown()
-    again, _ = read_settings({SETTINGS[name].env: text for name, text in shown.items() if text != "unset"})
+    shown = settings.masked()
+    again, _ = load_settings({SETTINGS[name].env: text for name, text in shown.items() if text != "unset"})
 
     assert [*shown] == [*SETTINGS]
     assert again == settings
@@ -492,14 +492,14 @@ def test_a_secret_hides_its_text_and_whether_there_is_one(text: str) -> None:
 )
 def test_an_unknown_name_is_a_warning_that_suggests_the_nearest(name: str, advice: str) -> None:
     """A typo must not be a silent default."""
-    _, warnings = read_settings({name: "x", "PATH": "/bin"})
+    _, warnings = load_settings({name: "x", "PATH": "/bin"})
 
     assert warnings == (f"{name} is not a setting and is ignored; {advice}",)
 
 
 def test_what_kubernetes_injects_beside_a_service_called_registry_is_passed_over() -> None:
     """These stand in every pod of the namespace; a Service for its Redis or its metrics brings the like."""
-    settings, warnings = read_settings(
+    settings, warnings = load_settings(
         {
             "REGISTRY_PORT": "tcp://10.0.0.1:8080",
             "REGISTRY_SERVICE_HOST": "10.0.0.1",
@@ -524,17 +524,17 @@ def test_what_kubernetes_injects_beside_a_service_called_registry_is_passed_over
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_listening_to_this_machine_alone_asks_for_no_token(host: str) -> None:
     """Nobody else can reach it."""
-    assert read_settings({"REGISTRY_HOST": host})[1] == ()
+    assert load_settings({"REGISTRY_HOST": host})[1] == ()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "registry.example"])  # noqa: S104  nothing is bound
 def test_listening_to_others_without_a_token_is_a_warning_that_says_what_to_do(host: str) -> None:
     """With a token it is none."""
-    [warning] = read_settings({"REGISTRY_HOST": host})[1]
+    [warning] = load_settings({"REGISTRY_HOST": host})[1]
 
     assert host in warning
     assert "set AUTH_TOKEN" in warning
-    assert read_settings({"REGISTRY_HOST": host, "AUTH_TOKEN": "t"})[1] == ()
+    assert load_settings({"REGISTRY_HOST": host, "AUTH_TOKEN": "t"})[1] == ()
 
 
 USER_DATA = platformdirs.user_data_path("mcp-mesh-registry")
@@ -563,7 +563,7 @@ def test_a_database_is_a_warning_and_its_directory_is_taken(
     environ: dict[str, str], data_dir: Path, advice: str
 ) -> None:
     """So that a deployment of the database's days keeps its volume."""
-    settings, [warning] = read_settings(environ)
+    settings, [warning] = load_settings(environ)
 
     assert settings.data_dir == data_dir
     assert "the store is Redis, not a database" in warning
@@ -579,7 +579,7 @@ def test_all_database_names_share_one_warning() -> None:
         "DATABASE_PORT": "",
     }
 
-    [warning] = read_settings(environ)[1]
+    [warning] = load_settings(environ)[1]
 
     assert warning.startswith("DATABASE_HOST, DATABASE_PASSWORD, DATABASE_TYPE: the store is Redis")
     assert "hush" not in warning

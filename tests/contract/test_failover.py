@@ -14,29 +14,29 @@ import pytest
 import redis
 
 from registry.model.agent import Agent
-from registry.store.codec import change_from
+from registry.store.codec import decode_change
 from tests.support.polling import async_wait_until
-from tests.support.redis_sentinels import DOWN_AFTER, Guarded
+from tests.support.redis_sentinels import DOWN_AFTER_S, SentinelGroup
 from tests.support.redis_server import RedisServer
-from tests.support.served_registry import Served, serving
-from tests.support.watch_client import asking
-from tests.support.watch_recorder import Past, Recording, check
+from tests.support.served_registry import ServedRegistry, served_registry
+from tests.support.watch_client import open_stream
+from tests.support.watch_recorder import UnbrokenLog, WatchRecording, check_recording
 
-GAP = DOWN_AFTER + 3
+GAP = DOWN_AFTER_S + 3
 LOG = "{mesh}:log"
 
 
 @pytest.fixture
-def guarded() -> Iterator[Guarded]:
+def guarded() -> Iterator[SentinelGroup]:
     """Provide a primary, a replica and three Sentinels."""
-    with Guarded() as running:
+    with SentinelGroup() as running:
         yield running
 
 
 @contextlib.asynccontextmanager
-async def two(url: str, **fields: Any) -> AsyncIterator[list[Served]]:
+async def two(url: str, **fields: Any) -> AsyncIterator[list[ServedRegistry]]:
     """Provide two replicas of the registry."""
-    async with serving(url, **fields) as one, serving(url, **fields) as other:
+    async with served_registry(url, **fields) as one, served_registry(url, **fields) as other:
         yield [one, other]
 
 
@@ -44,7 +44,7 @@ async def two(url: str, **fields: Any) -> AsyncIterator[list[Served]]:
 class Writer:
     """Registers one new agent after the other through each replica in turn, and notes what it was told and when."""
 
-    replicas: list[Served]
+    replicas: list[ServedRegistry]
     accepted: dict[str, float] = field(default_factory=dict)
     refused: list[httpx2.Response] = field(default_factory=list)
 
@@ -73,8 +73,8 @@ class Writer:
 class Watcher:
     """Lists, watches from there, resumes where a stream ends, and lists again where it must."""
 
-    replica: Served
-    recordings: list[Recording] = field(default_factory=list)
+    replica: ServedRegistry
+    recordings: list[WatchRecording] = field(default_factory=list)
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -89,21 +89,21 @@ class Watcher:
             return
         body = listed.json()
         state = {agent["id"]: int(agent["resource_version"]) for agent in body["agents"]}
-        recording = Recording(_everything, int(body["resource_version"]), state)
+        recording = WatchRecording(_everything, int(body["resource_version"]), state)
         self.recordings.append(recording)
         while await self._watch(recording):
             recording.resume()
 
-    async def _watch(self, recording: Recording) -> bool:
+    async def _watch(self, recording: WatchRecording) -> bool:
         """Watch from where the recording is; return whether to go on there."""
-        target = f"/agents?watch=true&resource_version={recording.reached}"
-        async with asking(self.replica.url, target) as stream:
+        target = f"/agents?watch=true&resource_version={recording.last_version}"
+        async with open_stream(self.replica.url, target) as stream:
             if stream.status != 200:
                 return stream.status == 503
-            while (event := await stream.event(patience=30)) is not None:
+            while (event := await stream.next_event(timeout=30)) is not None:
                 if event.kind == "ERROR":
                     return False
-                recording.note(event.kind, event.agent_id, event.version)
+                recording.record(event.kind, event.agent_id, event.version)
         return True
 
 
@@ -111,19 +111,19 @@ def _everything(_agent: Agent) -> bool:
     return True
 
 
-def past_of(server: RedisServer) -> Past:
+def past_of(server: RedisServer) -> UnbrokenLog:
     """Return the log as a server has it."""
     with redis.Redis.from_url(server.url, socket_timeout=5) as client:
-        return Past(
+        return UnbrokenLog(
             [
-                change_from((entry_id, [part for pair in fields.items() for part in pair]))
+                decode_change((entry_id, [part for pair in fields.items() for part in pair]))
                 for entry_id, fields in client.xrange(LOG)
             ]
         )
 
 
 @contextlib.asynccontextmanager
-async def load(replicas: list[Served]) -> AsyncIterator[tuple[Writer, list[Watcher]]]:
+async def load(replicas: list[ServedRegistry]) -> AsyncIterator[tuple[Writer, list[Watcher]]]:
     """Provide a writer and a watcher of each replica, all of them busy."""
     writer, watchers = Writer(replicas), [Watcher(each) for each in replicas]
     tasks = [asyncio.create_task(writer.run()), *(asyncio.create_task(each.run()) for each in watchers)]
@@ -160,17 +160,17 @@ async def assert_told_the_truth(watchers: list[Watcher], now: RedisServer) -> No
     for watcher in watchers:
         last = watcher.recordings[-1]
         await async_wait_until(partial(_has_reached, last, past.last), description="the watcher has seen it all")
-        check(last, [past_of(now)])
+        check_recording(last, [past_of(now)])
 
 
-def _has_reached(recording: Recording, version: int) -> bool:
-    return recording.reached >= version
+def _has_reached(recording: WatchRecording, version: int) -> bool:
+    return recording.last_version >= version
 
 
 @pytest.mark.fault(19, "Sentinels promote another Redis")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-async def test_writes_come_back_soon_after_the_primary_is_gone(how: str, guarded: Guarded) -> None:
+async def test_writes_come_back_soon_after_the_primary_is_gone(how: str, guarded: SentinelGroup) -> None:
     """Within the time Sentinel takes to notice, and three seconds; nobody is lied to meanwhile."""
     async with two(guarded.url) as replicas, load(replicas) as (writer, watchers):
         if how == "killed":
@@ -191,15 +191,15 @@ async def test_writes_come_back_soon_after_the_primary_is_gone(how: str, guarded
 
 @pytest.mark.fault(20, "The old primary wakes beside the new one")
 @pytest.mark.timeout(120)
-async def test_an_old_primary_that_wakes_is_not_written_to(guarded: Guarded) -> None:
+async def test_an_old_primary_that_wakes_is_not_written_to(guarded: SentinelGroup) -> None:
     """It believes for seconds that it is still the one; a connection that was idle meanwhile must not trust it."""
-    async with serving(guarded.url) as served:
+    async with served_registry(guarded.url) as served:
         body = {"id": "a", "endpoint": "http://a:1"}
         assert (await served.client.post("/agents", json=body)).status_code == 200
         guarded.primary.pause()
-        await async_wait_until(lambda: not served.registry.overview.ready, description="the registry misses it")
+        await async_wait_until(lambda: not served.registry.status.ready, description="the registry misses it")
         await async_wait_until(
-            lambda: served.registry.overview.ready and _is_primary(guarded.replica),
+            lambda: served.registry.status.ready and _is_primary(guarded.replica),
             description="the registry follows the new primary",
             timeout=20,
         )

@@ -12,7 +12,7 @@ import redis
 from registry.config.settings import Settings
 from registry.errors import StartupError
 from registry.main import open_registry
-from tests.support.in_process_registry import in_process
+from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer
 
@@ -70,7 +70,7 @@ async def refusals(client: httpx2.AsyncClient) -> None:
 
 async def test_a_frozen_store_is_503_and_memory_still_answers(server: RedisServer) -> None:
     """Writes and fresh reads say 503 in time, old reads go on, liveness stays up; all is well soon after it thaws."""
-    async with in_process(server.url) as client:
+    async with in_process_registry(server.url) as client:
         await register(client, "a")
         await client.post("/heartbeat", json={"agent_id": "a"})
         await listed(client)
@@ -100,7 +100,7 @@ async def _is_ready(client: httpx2.AsyncClient) -> bool:
 
 async def test_a_store_that_dies_and_returns_has_lost_nothing(server: RedisServer) -> None:
     """With AOF every acknowledged registration is there again, and the versions go on from where they were."""
-    async with in_process(server.url) as client:
+    async with in_process_registry(server.url) as client:
         last = max([await register(client, f"a{number}") for number in range(20)])
 
         server.kill()
@@ -116,7 +116,7 @@ async def test_a_store_that_dies_and_returns_has_lost_nothing(server: RedisServe
 
 async def test_a_flushed_store_is_another_history(server: RedisServer) -> None:
     """FLUSHALL: the agents are unknown, not stale; versions rise above all there were; the history has another id."""
-    async with in_process(server.url) as client:
+    async with in_process_registry(server.url) as client:
         before = await register(client, "a")
         history = (await client.get("/health")).json()["history"]
         with redis.Redis.from_url(server.url) as raw:
@@ -130,7 +130,7 @@ async def test_a_flushed_store_is_another_history(server: RedisServer) -> None:
 
 async def test_forgotten_scripts_go_unnoticed_under_load(server: RedisServer) -> None:
     """SCRIPT FLUSH again and again while agents register and beat: not one call fails."""
-    async with in_process(server.url) as client:
+    async with in_process_registry(server.url) as client:
         await register(client, "a")
         with redis.Redis.from_url(server.url) as raw:
             for at in range(20):
@@ -146,7 +146,7 @@ async def test_forgotten_scripts_go_unnoticed_under_load(server: RedisServer) ->
 
 async def test_a_log_that_was_cut_is_noticed(server: RedisServer) -> None:
     """When somebody trims the log away, reads are answered from a new fill, not from a view that missed something."""
-    async with in_process(server.url) as client:
+    async with in_process_registry(server.url) as client:
         await register(client, "a")
         with redis.Redis.from_url(server.url) as raw:
             await register(client, "b")
@@ -159,7 +159,7 @@ async def test_a_log_that_was_cut_is_noticed(server: RedisServer) -> None:
 
 async def test_a_counter_raised_by_hand_does_not_wedge_reads(server: RedisServer) -> None:
     """A version without a log entry is a gap; opening the log anew closes it."""
-    async with in_process(server.url) as client:
+    async with in_process_registry(server.url) as client:
         await register(client, "a")
         with redis.Redis.from_url(server.url) as raw:
             raw.incrby("{mesh}:version", 5)
@@ -171,7 +171,7 @@ async def test_a_counter_raised_by_hand_does_not_wedge_reads(server: RedisServer
 
 async def test_a_lost_version_counter_is_raised_above_the_log(server: RedisServer) -> None:
     """Without its counter the log would refuse lower ids; the next versions are above all there were."""
-    async with in_process(server.url) as client:
+    async with in_process_registry(server.url) as client:
         before = await register(client, "a")
         with redis.Redis.from_url(server.url) as raw:
             raw.delete("{mesh}:version")
@@ -194,13 +194,13 @@ async def test_a_lost_version_counter_is_raised_above_the_log(server: RedisServe
 )
 async def test_one_damaged_record_never_hides_the_others(server: RedisServer, damage: dict[str, str]) -> None:
     """A replica that fills over a damaged record leaves it out and shows the rest."""
-    async with in_process(server.url) as client:
+    async with in_process_registry(server.url) as client:
         await register(client, "bad")
         await register(client, "good")
     with redis.Redis.from_url(server.url) as raw:
         raw.hset("{mesh}:agent:bad", mapping=damage)
 
-    async with in_process(server.url) as client:
+    async with in_process_registry(server.url) as client:
         assert await listed(client) == ["good"]
         assert (await client.post("/heartbeat", json={"agent_id": "good"})).status_code == 200
 
@@ -209,7 +209,7 @@ async def test_one_damaged_record_never_hides_the_others(server: RedisServer, da
 async def test_what_is_wrong_with_the_store_is_said_with_what_to_do() -> None:
     """A policy that evicts and a store that keeps nothing are warned of in /health."""
     with RedisServer("--maxmemory-policy", "allkeys-lru", "--maxmemory", "99mb", "--appendonly", "no") as server:
-        async with in_process(server.url) as client:
+        async with in_process_registry(server.url) as client:
 
             async def warned() -> list[str]:
                 return list((await client.get("/health")).json()["warnings"])
@@ -223,7 +223,7 @@ async def test_what_is_wrong_with_the_store_is_said_with_what_to_do() -> None:
 
 async def test_another_server_behind_the_address_is_looked_at_at_once(server: RedisServer) -> None:
     """As after a failover: what it is set up to keep is said within moments, not at the next look of the minute."""
-    async with in_process(server.url) as client:
+    async with in_process_registry(server.url) as client:
         assert (await client.get("/health")).json()["warnings"] == []
         server.arguments = ("--appendonly", "no")
         server.restart()
@@ -257,7 +257,7 @@ async def test_a_store_that_is_too_old_stops_the_start() -> None:
 async def test_a_full_store_stops_newcomers_not_the_living() -> None:
     """With no memory left registering is 503, heartbeats and unregistering go on."""
     with RedisServer("--maxmemory-policy", "noeviction") as server:
-        async with in_process(server.url) as client:
+        async with in_process_registry(server.url) as client:
             await register(client, "a")
             await register(client, "b")
             with redis.Redis.from_url(server.url) as raw:

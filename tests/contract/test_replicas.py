@@ -11,21 +11,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from registry.cache.reflector import Feed
+from registry.cache.reflector import Reflector
 from registry.cache.view import View
 from registry.config.settings import Settings
 from registry.errors import StaleVersion, UnknownAgent
-from registry.model.agent import read_profile
+from registry.model.agent import decode_indexed_spec
 from registry.model.change import Change
-from registry.store.agents import Mode, Registration
-from registry.store.redis.connection import server_at
+from registry.store.agents import HeartbeatMode, RegistrationWrite
+from registry.store.redis.connection import endpoint_from_url
 from registry.store.store import Store
 from registry.store.sweeps import StaleEpochError
 from tests.support.builders import a_spec
-from tests.support.consistency import inconsistencies
+from tests.support.consistency import find_inconsistencies
 from tests.support.redis_server import RedisServer
-from tests.support.reference_registry import Precondition, Reference
-from tests.support.server_time import no_outage
+from tests.support.reference_registry import Precondition, ReferenceRegistry
+from tests.support.server_time import clear_outage
 
 T = TypeVar("T")
 
@@ -44,15 +44,17 @@ SPECS = st.sampled_from(
 PRECONDITIONS: st.SearchStrategy[Precondition] = st.sampled_from(
     ["none", "none", "none", "absent", "present", "spec", "current", "older", "newer"]
 )
-MODES: st.SearchStrategy[Mode] = st.sampled_from(["beat", "keep"])
+MODES: st.SearchStrategy[HeartbeatMode] = st.sampled_from(["beat", "keep"])
 
 
 class Replica:
     """A store and a feed, as a process has them."""
 
     def __init__(self, url: str) -> None:
-        self.store = Store(server_at(url), Settings(retention=timedelta(hours=1)), lambda _script, _seconds: None)
-        self.feed = Feed(self.store.changes)
+        self.store = Store(
+            endpoint_from_url(url), Settings(retention=timedelta(hours=1)), lambda _script, _seconds: None
+        )
+        self.feed = Reflector(self.store.change_log)
         self.following = asyncio.get_event_loop().create_task(self.feed.run())
 
     async def close(self) -> None:
@@ -71,7 +73,7 @@ class TwoReplicas(RuleBasedStateMachine):
         super().__init__()
         self.raw = redis.Redis.from_url(self.url)
         self.raw.flushall()
-        self.reference = Reference()
+        self.reference = ReferenceRegistry()
         self.loop = asyncio.new_event_loop()
         self.replicas = self.run(self._open(2))
 
@@ -87,7 +89,7 @@ class TwoReplicas(RuleBasedStateMachine):
         try:
             self.replicas += self.run(self._open(1))
             self.compare()
-            assert not inconsistencies(self.raw)
+            assert not find_inconsistencies(self.raw)
             assert self.run(self._folded()) == {
                 agent_id: (known.spec, known.status, known.draining)
                 for agent_id, known in self.reference.agents.items()
@@ -102,11 +104,13 @@ class TwoReplicas(RuleBasedStateMachine):
     def register(self, at: int, agent_id: str, fields: dict[str, Any], asked: Precondition) -> None:
         """A registration is admitted or refused as the reference says, and answers its word and a rising version."""
         spec = a_spec(agent_id, **fields)
-        asked_for = self.reference.number(agent_id, asked)
-        edges = frozenset(read_profile(spec).edges)
-        seen = self.run(self.replicas[at].store.agents.required_number()) if edges else ""
-        wanted = Registration(agent_id, spec, 60_000, 120_000, asked_for, edges=edges, seen=seen)
-        if not self.reference.admits(agent_id, asked):
+        asked_for = self.reference.precondition_argument(agent_id, asked)
+        edges = frozenset(decode_indexed_spec(spec).required_edges)
+        seen = self.run(self.replicas[at].store.agents.edges_revision()) if edges else ""
+        wanted = RegistrationWrite(
+            agent_id, spec, 60_000, 120_000, asked_for, required_edges=edges, edges_revision=seen
+        )
+        if not self.reference.precondition_met(agent_id, asked):
             with pytest.raises(StaleVersion):
                 self.run(self.replicas[at].store.agents.register(wanted))
             return
@@ -114,7 +118,7 @@ class TwoReplicas(RuleBasedStateMachine):
         assert done.outcome == self.reference.register(agent_id, spec, done.version)
 
     @rule(at=REPLICAS, agent_id=IDS, mode=MODES)
-    def heartbeat(self, at: int, agent_id: str, mode: Mode) -> None:
+    def heartbeat(self, at: int, agent_id: str, mode: HeartbeatMode) -> None:
         """A heartbeat answers its word; only one that changes the status moves the version."""
         before = self.version
         word, changed = self.reference.heartbeat(agent_id, mode)
@@ -122,16 +126,16 @@ class TwoReplicas(RuleBasedStateMachine):
         assert beat == word
         assert (self.version > before) == changed
         if changed:
-            self.reference.agents[agent_id].version = self.reference.last = self.version
+            self.reference.agents[agent_id].version = self.reference.last_version = self.version
 
-    async def _beat(self, at: int, agent_id: str, mode: Mode) -> str:
-        return (await self.replicas[at].store.agents.heartbeat(agent_id, mode)).found
+    async def _beat(self, at: int, agent_id: str, mode: HeartbeatMode) -> str:
+        return (await self.replicas[at].store.agents.heartbeat(agent_id, mode)).outcome
 
     @rule(at=REPLICAS, agent_id=IDS)
     def unregister(self, at: int, agent_id: str) -> None:
         """Unregistering removes an agent once."""
         if self.reference.unregister(agent_id):
-            self.reference.last = self.run(self.replicas[at].store.agents.unregister(agent_id))
+            self.reference.last_version = self.run(self.replicas[at].store.agents.unregister(agent_id))
         else:
             with pytest.raises(UnknownAgent):
                 self.run(self.replicas[at].store.agents.unregister(agent_id))
@@ -146,7 +150,7 @@ class TwoReplicas(RuleBasedStateMachine):
     @rule(agent_id=IDS)
     def silence(self, agent_id: str) -> None:
         """An agent's deadline passes."""
-        self.reference.silence(agent_id)
+        self.reference.make_overdue(agent_id)
         now: Any = self.raw.time()
         self.raw.zadd("{mesh}:deadlines", {agent_id: now[0] * 1000 - 1}, xx=True)
 
@@ -155,12 +159,12 @@ class TwoReplicas(RuleBasedStateMachine):
     def sweep(self, at: int) -> None:
         """A sweep moves exactly the overdue ones one step on."""
         sweeps = self.replicas[at].store.sweeps
-        no_outage(self.raw)  # a slow machine makes no grace
-        overdue = self.run(sweeps.due()).ids
+        clear_outage(self.raw)  # a slow machine makes no grace
+        overdue = self.run(sweeps.find_work()).ids
         assert set(overdue) == self.reference.overdue
         self.run(sweeps.sweep(overdue, 0))
         self.reference.sweep()
-        self.reference.last = self.version
+        self.reference.last_version = self.version
         for agent_id in overdue:
             if agent_id in self.reference.agents:
                 version = self.raw.hget(f"{{mesh}}:agent:{agent_id}", "version")
@@ -199,10 +203,10 @@ class TwoReplicas(RuleBasedStateMachine):
             assert shown == expected
             assert view.version == self.version
             assert view.draining.keys() == {i for i, known in self.reference.agents.items() if known.draining}
-            assert sum(view.counts().values()) == len(expected)
+            assert sum(view.count_by_status().values()) == len(expected)
 
     async def _fresh(self, replica: Replica) -> View:
-        return await replica.feed.fresh()
+        return await replica.feed.wait_fresh()
 
     async def _folded(self) -> dict[str, tuple[bytes, str, bool]]:
         """Replay the whole log from its beginning: entries chain without a gap, and lead to what is stored."""
@@ -210,9 +214,9 @@ class TwoReplicas(RuleBasedStateMachine):
         first = int(entries[0][0].partition(b"-")[0])
         changes: list[Change] = []
         after = first
-        changes_of = self.replicas[0].store.changes
+        changes_of = self.replicas[0].store.change_log
         await changes_of.open()
-        while (pulled := await changes_of.pull(after)).changes:
+        while (pulled := await changes_of.read_since(after)).changes:
             changes += pulled.changes
             after = changes[-1].version
         state: dict[str, tuple[bytes, str, bool]] = {}

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import redis
 
-from tests.support.in_process_registry import in_process
+from tests.support.in_process_registry import in_process_registry
 from tests.support.redis_server import RedisServer
 
 Json = dict[str, Any]
@@ -99,7 +99,7 @@ class Mesh:
 @contextlib.asynccontextmanager
 async def three(url: str) -> AsyncIterator[list[httpx2.AsyncClient]]:
     """Provide clients of three replicas."""
-    async with in_process(url) as one, in_process(url) as another, in_process(url) as third:
+    async with in_process_registry(url) as one, in_process_registry(url) as another, in_process_registry(url) as third:
         yield [one, another, third]
 
 
@@ -112,7 +112,7 @@ async def test_nobody_is_left_with_an_answer_that_is_not_so_any_more(
     Only where the log went, or all, is each agent asked once whatever it would hear.
     """
     # A store that is slow, as on a busy machine, may leave an answer for the next sign of life.
-    monkeypatch.setattr("registry.compat.mcpmesh.fast_heartbeat._PATIENCE", 5.0)
+    monkeypatch.setattr("registry.compat.mcpmesh.fast_heartbeat._REDIS_TIMEOUT_S", 5.0)
     with redis.Redis.from_url(own_server.url) as raw:
         harms = [
             lambda: None,
@@ -144,7 +144,7 @@ async def test_nobody_is_left_with_an_answer_that_is_not_so_any_more(
 
 async def _agrees_with_newcomer(mesh: Mesh, url: str) -> None:
     """Assert that a replica that has just filled its memory tells each agent what it was told."""
-    async with in_process(url) as newcomer:
+    async with in_process_registry(url) as newcomer:
         for agent_id, told in mesh.told.items():
             if agent_id in mesh.agents:
                 answer = await newcomer.get(f"/agents/{agent_id}/dependencies")

@@ -8,14 +8,14 @@ from typing import Any
 import redis
 
 from registry.config.settings import Settings
-from registry.store.agents import Registration
-from registry.store.redis.connection import server_at
+from registry.store.agents import RegistrationWrite
+from registry.store.redis.connection import endpoint_from_url
 from registry.store.store import Store
-from tests.support.faulty_tcp_proxy import Proxy
+from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer
-from tests.support.served_registry import Served, serving
-from tests.support.watch_client import WatchStream, asking, watch
+from tests.support.served_registry import ServedRegistry, served_registry
+from tests.support.watch_client import WatchStream, open_stream, open_watch
 
 LOG = "{mesh}:log"
 AN_HOUR = 3_600_000
@@ -29,20 +29,20 @@ class Split:
     has seen `lost`; `failed_over` lets the registry find the new primary.
     """
 
-    served: Served
+    served: ServedRegistry
     before: RedisServer
     after: RedisServer
     stream: WatchStream
-    proxy: Proxy
+    proxy: FaultyTcpProxy
     version: int
 
     def fail_over(self) -> None:
         """Cut the registry off from the old primary; the address leads to the new one."""
-        self.proxy.lead_on(self.after.url)
+        self.proxy.switch_upstream(self.after.url)
         self.proxy.cut()
 
 
-async def register(served: Served, agent_id: str) -> int:
+async def register(served: ServedRegistry, agent_id: str) -> int:
     """Register through the registry; return the version."""
     answer = await served.client.post("/agents", json={"id": agent_id, "endpoint": "http://a:1"})
     assert answer.status_code == 200, answer.text
@@ -51,22 +51,22 @@ async def register(served: Served, agent_id: str) -> int:
 
 async def register_behind_its_back(server: RedisServer, agent_id: str) -> int:
     """Register as another replica would, which has found the new primary already; return the version."""
-    store = Store(server_at(server.url), Settings(), lambda _script, _seconds: None)
+    store = Store(endpoint_from_url(server.url), Settings(), lambda _script, _seconds: None)
     try:
         spec = b'{"endpoint":"http://a:1","id":"%s"}' % agent_id.encode()
-        return (await store.agents.register(Registration(agent_id, spec, 60_000, 120_000))).version
+        return (await store.agents.register(RegistrationWrite(agent_id, spec, 60_000, 120_000))).version
     finally:
         await store.close()
 
 
-async def post(served: Served, agent: dict[str, Any]) -> list[str]:
+async def post(served: ServedRegistry, agent: dict[str, Any]) -> list[str]:
     """Register an agent in flat form; return the endpoints its function `f` gets."""
     answer = await served.client.post("/heartbeat", json=agent)
     assert answer.json()["status"] == "success", answer.text
     return [entry["endpoint"] for entry in answer.json()["dependencies_resolved"].get("f", [])]
 
 
-async def head(served: Served, agent: dict[str, Any]) -> int:
+async def head(served: ServedRegistry, agent: dict[str, Any]) -> int:
     """Send a sign of life of an agent in flat form; return the status."""
     return (await served.client.head(f"/heartbeat/{agent['agent_id']}")).status_code
 
@@ -85,20 +85,20 @@ async def split(*agents: dict[str, Any]) -> AsyncIterator[Split]:
         old = servers.enter_context(redis.Redis.from_url(before.url))
         new = servers.enter_context(redis.Redis.from_url(after.url))
         old.set("{mesh}:version", int(old.time()[0]) * 1000 + AN_HOUR)
-        async with Proxy(before.url) as proxy, serving(proxy.url) as served:
+        async with FaultyTcpProxy(before.url) as proxy, served_registry(proxy.url) as served:
             for agent in agents:
                 await post(served, agent)
             common = await register(served, "common")
             await async_wait_until(lambda: bool(new.xrange(LOG, common)), description="the replica has it", timeout=20)
             new.replicaof("NO", "ONE")
-            async with watch(served.url, resource_version=common) as stream:
+            async with open_watch(served.url, resource_version=common) as stream:
                 version = await register(served, "lost")
-                assert [event.brief for event in await stream.take(1)] == [("ADDED", "lost")]
+                assert [event.kind_and_id for event in await stream.next_events(1)] == [("ADDED", "lost")]
                 assert await register_behind_its_back(after, "other") == version
                 yield Split(served, before, after, stream, proxy, version)
 
 
-async def listed(served: Served) -> list[str]:
+async def listed(served: ServedRegistry) -> list[str]:
     """Return who is registered."""
     answer = await served.client.get("/agents")
     return [agent["id"] for agent in answer.json()["agents"]] if answer.status_code == 200 else []
@@ -106,10 +106,10 @@ async def listed(served: Served) -> list[str]:
 
 async def ends_with_410(stream: WatchStream) -> dict[str, Any]:
     """Return the error with which a stream ends at once; nothing of the other past comes before it."""
-    event = await stream.event()
+    event = await stream.next_event()
     assert event is not None
     assert event.kind == "ERROR", event
-    assert await stream.event() is None
+    assert await stream.next_event() is None
     return event.object
 
 
@@ -132,24 +132,24 @@ async def test_who_was_away_meanwhile_is_told_to_list_again_wherever_it_asks() -
         await ends_with_410(world.stream)
         await async_wait_until(lambda: listed(world.served), description="lists are answered again")
 
-        async with serving(world.after.url) as newcomer:
+        async with served_registry(world.after.url) as newcomer:
             for each in (world.served, newcomer):
                 target = f"/agents?watch=true&resource_version={world.version}"
-                async with asking(each.url, target) as stream:
-                    assert (stream.status, (await stream.body())["error"]) == (410, "version_too_old")
+                async with open_stream(each.url, target) as stream:
+                    assert (stream.status, (await stream.json_body())["error"]) == (410, "version_too_old")
 
 
 async def test_versions_go_on_above_all_that_was_seen() -> None:
     """In another history, in which nothing is missing."""
     async with split() as world:
-        before = world.served.registry.overview.health()["history"]
+        before = world.served.registry.status.health()["history"]
         world.fail_over()
         await ends_with_410(world.stream)
         await async_wait_until(lambda: listed(world.served), description="lists are answered again")
 
         assert await register(world.served, "next") > world.version
         assert await listed(world.served) == ["common", "next", "other"]
-        assert world.served.registry.overview.health()["history"] != before
+        assert world.served.registry.status.health()["history"] != before
 
 
 async def test_a_log_that_changes_under_an_open_connection_is_noticed() -> None:
@@ -159,11 +159,11 @@ async def test_a_log_that_changes_under_an_open_connection_is_noticed() -> None:
             for key in (LOG, "{mesh}:agent:other", "{mesh}:deadlines"):
                 old.restore(key, 0, new.dump(key), replace=True)
             old.delete("{mesh}:agent:lost")
-        fills = world.served.registry.feed.fills
+        fills = world.served.registry.reflector.fills
 
         await ends_with_410(world.stream)
 
-        await async_wait_until(lambda: world.served.registry.feed.fills > fills, description="it is filled anew")
+        await async_wait_until(lambda: world.served.registry.reflector.fills > fills, description="it is filled anew")
         assert await listed(world.served) == ["common", "other"]
         assert world.proxy.connections
 

@@ -11,29 +11,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.cache.reflector import Feed
+from registry.cache.reflector import Reflector
 from registry.errors import VersionTooOld
 from registry.model.agent import Agent, Status
 from registry.model.change import Change
-from registry.model.label_selector import Selector
+from registry.model.label_selector import LabelSelector
 from registry.model.query import AgentQuery
 from registry.service.watch import watch
-from registry.service.watch.watch import Watcher, Watching
+from registry.service.watch.watch import Watcher, WatchService
 from tests.support.builders import an_agent
-from tests.support.fake_change_log import PlainLog, following
+from tests.support.fake_change_log import FakeChangeLog, running_reflector
 from tests.support.watch_recorder import (
-    AcrossPasts,
-    DishonestBookmark,
-    NotComplete,
-    NotConverging,
-    NotOnce,
-    NotOrdered,
-    NotResumable,
-    Past,
-    Recording,
+    AgentFilter,
+    BadResume,
+    BookmarkMismatch,
+    DuplicateEvent,
+    MissingOrExtraEvent,
+    OutOfOrder,
+    TimelineCrossed,
+    UnbrokenLog,
+    ViewMismatch,
     Violation,
-    Wants,
-    check,
+    WatchRecording,
+    check_recording,
 )
 
 SPECS: tuple[dict[str, Any], ...] = (
@@ -50,7 +50,7 @@ class Filter:
     """A filter as the registry takes it, and in plain words."""
 
     query: AgentQuery
-    wants: Wants
+    wants: AgentFilter
 
 
 FILTERS = (
@@ -58,7 +58,10 @@ FILTERS = (
     Filter(AgentQuery(namespace="n"), lambda agent: spec_of(agent).get("namespace") == "n"),
     Filter(AgentQuery(status="unhealthy"), lambda agent: agent.status in ("degraded", "expired")),
     Filter(AgentQuery(agent_id="b"), lambda agent: agent.id == "b"),
-    Filter(AgentQuery(selector=Selector.of({"k": "1"})), lambda agent: spec_of(agent).get("labels") == {"k": "1"}),
+    Filter(
+        AgentQuery(selector=LabelSelector.from_labels({"k": "1"})),
+        lambda agent: spec_of(agent).get("labels") == {"k": "1"},
+    ),
     Filter(AgentQuery(capabilities=("read",)), lambda agent: "read" in names_of(agent)),
     Filter(AgentQuery(capabilities=("write", "read")), lambda agent: {"read", "write"} <= names_of(agent)),
     Filter(
@@ -83,7 +86,7 @@ class Mesh:
     """A plain log written to as the scripts write: what differed before a change stands in its entry."""
 
     def __init__(self) -> None:
-        self.log = PlainLog()
+        self.log = FakeChangeLog()
         self.all = list(self.log.changes)
 
     def put(self, agent_id: str, fields: dict[str, Any], status: Status, step: int) -> None:
@@ -136,14 +139,14 @@ class Client:
 
     def __init__(self, kind: Filter) -> None:
         self.kind = kind
-        self.recordings: list[Recording] = []
+        self.recordings: list[WatchRecording] = []
         self.watcher: Watcher | None = None
 
-    async def begin(self, watches: Watching) -> None:
+    async def begin(self, watches: WatchService) -> None:
         """Begin with the state."""
         self.watcher = await watches.open(self.kind.query, initial=True)
         state = {record.agent.id: record.agent.version for record in self.watcher.initial or ()}
-        self.recordings.append(Recording(self.kind.wants, self.watcher.reached, state))
+        self.recordings.append(WatchRecording(self.kind.wants, self.watcher.delivered_version, state))
 
     def take(self, most: int) -> None:
         """Take some batches, a bookmark after each."""
@@ -152,10 +155,10 @@ class Client:
             assert watcher is not None
             for kind, entry in watcher.take():
                 assert entry.change.agent is not None
-                recording.note(kind, entry.change.agent.id, entry.version)
-            recording.note("BOOKMARK", "", watcher.reached)
+                recording.record(kind, entry.change.agent.id, entry.version)
+            recording.record("BOOKMARK", "", watcher.delivered_version)
 
-    async def resume(self, watches: Watching) -> None:
+    async def resume(self, watches: WatchService) -> None:
         """Break off and go on; list again where that is not to be had."""
         if self.watcher is not None:
             self.watcher.close()
@@ -164,12 +167,12 @@ class Client:
         except VersionTooOld:
             await self.begin(watches)
 
-    async def finish(self, watches: Watching) -> None:
+    async def finish(self, watches: WatchService) -> None:
         """See everything there is."""
-        while self.watcher is None or self.watcher.over is not None:
+        while self.watcher is None or self.watcher.end_reason is not None:
             await self.resume(watches)
         self.take(1)
-        while self.watcher.reached < watches.newest:
+        while self.watcher.delivered_version < watches.latest_version:
             self.take(1)
 
 
@@ -200,25 +203,25 @@ async def play(steps: list[tuple[Any, ...]], filters: list[Filter], most: int) -
     """Play the steps on two replicas, the second with a short memory; return the clients and what was written."""
     mesh = Mesh()
     clients = [Client(kind) for kind in filters]
-    async with following(mesh.log) as long, following(mesh.log, most) as short:
-        feeds: list[Feed] = [long, short]
-        replicas = [Watching(feed) for feed in feeds]
+    async with running_reflector(mesh.log) as long, running_reflector(mesh.log, most) as short:
+        feeds: list[Reflector] = [long, short]
+        replicas = [WatchService(feed) for feed in feeds]
         for feed in feeds:
-            await feed.fresh()
+            await feed.wait_fresh()
         for client in clients:
             await client.begin(replicas[0])
         for name, *args in steps:
             if name in ("put", "remove", "trim"):
                 mesh.write(name, args)
             elif name == "look":
-                await asyncio.gather(*(feed.fresh() for feed in feeds))
+                await asyncio.gather(*(feed.wait_fresh() for feed in feeds))
             elif name == "take":
                 clients[args[0]].take(args[1])
             elif name == "resume":
                 await clients[args[0]].resume(replicas[args[1]])
             else:
                 await clients[args[0]].begin(replicas[args[1]])
-        await asyncio.gather(*(feed.fresh() for feed in feeds))
+        await asyncio.gather(*(feed.wait_fresh() for feed in feeds))
         for client in clients:
             await client.finish(replicas[0])
     return clients, mesh
@@ -236,47 +239,47 @@ def test_whatever_happens_every_promise_holds(
 ) -> None:
     """Ordered, complete, once, resumable, converging, with honest bookmarks; whoever was cut off knows it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch, "_AT_ONCE", at_once)
+        patch.setattr(watch, "_MAX_EVENTS_PER_TAKE", at_once)
         clients, mesh = asyncio.run(play(steps, filters, most))
 
-    past = Past(mesh.all)
-    assert list(past.breaks()) == []
+    past = UnbrokenLog(mesh.all)
+    assert list(past.gaps()) == []
     for client in clients:
         for recording in client.recordings:
-            check(recording, [past])
-        assert client.recordings[-1].view == past.view(client.kind.wants, past.last)
+            check_recording(recording, [past])
+        assert client.recordings[-1].view == past.versions_at(client.kind.wants, past.last)
 
 
-def a_past() -> Past:
+def a_past() -> UnbrokenLog:
     """Return a log in which an agent is added, changed and removed, and another added."""
     mesh = Mesh()
     mesh.put("a", {}, "pending", 1)
     mesh.put("a", {}, "healthy", 1)
     mesh.put("b", {}, "pending", 1)
     mesh.remove("a", 1)
-    return Past(mesh.all)
+    return UnbrokenLog(mesh.all)
 
 
-def a_recording(*seen: tuple[str, str, int], began: int = 1) -> Recording:
+def a_recording(*seen: tuple[str, str, int], began: int = 1) -> WatchRecording:
     """Return a recording of a watch of everything from the first entry on."""
-    recording = Recording(lambda _agent: True, began, {})
+    recording = WatchRecording(lambda _agent: True, began, {})
     for each in seen:
-        recording.note(*each)
+        recording.record(*each)
     return recording
 
 
 GOOD = (("ADDED", "a", 2), ("MODIFIED", "a", 3), ("ADDED", "b", 4), ("DELETED", "a", 5))
 
 
-def _resumed(at: int, version: int, *seen: tuple[str, str, int]) -> Recording:
+def _resumed(at: int, version: int, *seen: tuple[str, str, int]) -> WatchRecording:
     recording = a_recording(*seen)
     recording.resumes.append((at, version))
     return recording
 
 
-def _with_state(**state: int) -> Recording:
+def _with_state(**state: int) -> WatchRecording:
     recording = a_recording(*GOOD)
-    recording.state = state
+    recording.initial_versions = state
     return recording
 
 
@@ -284,29 +287,29 @@ def test_the_validators_let_a_good_history_pass() -> None:
     """Whole, from its middle, with bookmarks and resumes."""
     past = a_past()
 
-    check(a_recording(*GOOD), [past])
-    check(a_recording(*GOOD[:2], ("BOOKMARK", "", 3), *GOOD[2:], ("BOOKMARK", "", 5)), [past])
-    check(_resumed(2, 3, *GOOD), [past])
+    check_recording(a_recording(*GOOD), [past])
+    check_recording(a_recording(*GOOD[:2], ("BOOKMARK", "", 3), *GOOD[2:], ("BOOKMARK", "", 5)), [past])
+    check_recording(_resumed(2, 3, *GOOD), [past])
 
 
 @pytest.mark.parametrize(
     ("found", "make"),
     [
-        (NotOrdered, lambda: a_recording(GOOD[1], GOOD[0], *GOOD[2:])),
-        (NotOnce, lambda: a_recording(GOOD[0], GOOD[0], *GOOD[1:])),
-        (NotComplete, lambda: a_recording(GOOD[0], *GOOD[2:])),
-        (NotComplete, lambda: a_recording(("MODIFIED", "a", 2), *GOOD[1:])),
-        (DishonestBookmark, lambda: a_recording(GOOD[0], ("BOOKMARK", "", 3), *GOOD[1:])),
-        (DishonestBookmark, lambda: a_recording(*GOOD[:2], ("BOOKMARK", "", 2), *GOOD[2:])),
-        (NotResumable, lambda: _resumed(1, 3, GOOD[0], *GOOD[2:])),
-        (NotResumable, lambda: _resumed(1, 4, *GOOD)),
-        (NotConverging, lambda: _with_state(x=1)),
-        (AcrossPasts, lambda: a_recording(*GOOD, ("ADDED", "c", 9))),
+        (OutOfOrder, lambda: a_recording(GOOD[1], GOOD[0], *GOOD[2:])),
+        (DuplicateEvent, lambda: a_recording(GOOD[0], GOOD[0], *GOOD[1:])),
+        (MissingOrExtraEvent, lambda: a_recording(GOOD[0], *GOOD[2:])),
+        (MissingOrExtraEvent, lambda: a_recording(("MODIFIED", "a", 2), *GOOD[1:])),
+        (BookmarkMismatch, lambda: a_recording(GOOD[0], ("BOOKMARK", "", 3), *GOOD[1:])),
+        (BookmarkMismatch, lambda: a_recording(*GOOD[:2], ("BOOKMARK", "", 2), *GOOD[2:])),
+        (BadResume, lambda: _resumed(1, 3, GOOD[0], *GOOD[2:])),
+        (BadResume, lambda: _resumed(1, 4, *GOOD)),
+        (ViewMismatch, lambda: _with_state(x=1)),
+        (TimelineCrossed, lambda: a_recording(*GOOD, ("ADDED", "c", 9))),
     ],
 )
-def test_the_validators_find_each_broken_promise(found: type[Violation], make: Callable[[], Recording]) -> None:
+def test_the_validators_find_each_broken_promise(found: type[Violation], make: Callable[[], WatchRecording]) -> None:
     """A validator that finds nothing proves nothing."""
     with pytest.raises(found) as caught:
-        check(make(), [a_past()])
+        check_recording(make(), [a_past()])
 
     assert str(caught.value).startswith(found.promise)

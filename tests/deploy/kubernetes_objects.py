@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from deploy.tools.manifests import KUBERNETES
+from deploy.tools.manifests import KUBERNETES_DIR
 
-Object = dict[str, Any]
+KubernetesObject = dict[str, Any]
 
 KUBECTL = Path(sys.executable).parent / "kubectl"
 OVERLAYS = ("ha", "dev", "minikube")
@@ -28,25 +28,25 @@ def kubectl(*words: object, **environ: str) -> str:
 
 
 @cache
-def overlay(name: str | Path) -> tuple[Object, ...]:
+def overlay(name: str | Path) -> tuple[KubernetesObject, ...]:
     """Return the objects of an overlay, in the order kubectl applies them. They are shared: leave them as they are."""
-    return tuple(yaml.safe_load_all(kubectl("kustomize", KUBERNETES / name)))
+    return tuple(yaml.safe_load_all(kubectl("kustomize", KUBERNETES_DIR / name)))
 
 
-def named(objects: Iterable[Object], kind: str, name: str) -> Object:
+def find_object(objects: Iterable[KubernetesObject], kind: str, name: str) -> KubernetesObject:
     """Return the object of this kind and name."""
     (found,) = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name)]
     return found
 
 
-def by_name(objects: Iterable[Object]) -> dict[tuple[str, str], Object]:
+def by_kind_and_name(objects: Iterable[KubernetesObject]) -> dict[tuple[str, str], KubernetesObject]:
     """Return objects by kind and name; AssertionError when two have both in common."""
     found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
     assert len(found) == len([*objects])
     return found
 
 
-def pods(objects: Iterable[Object]) -> Iterator[tuple[str, Object]]:
+def pod_templates(objects: Iterable[KubernetesObject]) -> Iterator[tuple[str, KubernetesObject]]:
     """Yield the template of every kind of pod that is started, with the name of what starts it."""
     for each in objects:
         if each["kind"] == "StatefulSet":
@@ -55,20 +55,22 @@ def pods(objects: Iterable[Object]) -> Iterator[tuple[str, Object]]:
             yield each["metadata"]["name"], each["spec"]["jobTemplate"]["spec"]["template"]
 
 
-def containers(objects: Iterable[Object]) -> Iterator[tuple[Object, Object]]:
+def containers(objects: Iterable[KubernetesObject]) -> Iterator[tuple[KubernetesObject, KubernetesObject]]:
     """Yield every container with the template of its pod."""
-    for _, template in pods(objects):
+    for _, template in pod_templates(objects):
         yield from ((template, container) for container in template["spec"]["containers"])
 
 
-def registry(objects: Iterable[Object]) -> Object:
+def registry_container(objects: Iterable[KubernetesObject]) -> KubernetesObject:
     """Return the container of the registry."""
-    (found,) = named(objects, "StatefulSet", REGISTRY)["spec"]["template"]["spec"]["containers"]
-    container: Object = found
+    (found,) = find_object(objects, "StatefulSet", REGISTRY)["spec"]["template"]["spec"]["containers"]
+    container: KubernetesObject = found
     return container
 
 
-def environ_of(objects: Iterable[Object], container: Object, secrets: Mapping[str, str]) -> dict[str, str]:
+def container_environment(
+    objects: Iterable[KubernetesObject], container: KubernetesObject, secrets: Mapping[str, str]
+) -> dict[str, str]:
     """Return the environment a container gets in the pod mcp-mesh-registry-0; `secrets` are what is in the Secret.
 
     As the kubelet does it: what comes from whole objects first, then the variables, of which later ones may name
@@ -78,7 +80,7 @@ def environ_of(objects: Iterable[Object], container: Object, secrets: Mapping[st
     for source in container.get("envFrom", []):
         whole = secrets
         if "configMapRef" in source:
-            whole = named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
+            whole = find_object(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
         environ |= whole
     fields = {"metadata.name": f"{REGISTRY}-0", "status.podIP": "10.1.2.3"}
     said: dict[str, str] = {}
@@ -95,7 +97,7 @@ def environ_of(objects: Iterable[Object], container: Object, secrets: Mapping[st
     return environ | said
 
 
-def matches(selector: Mapping[str, str], template: Object) -> bool:
+def selector_matches(selector: Mapping[str, str], template: KubernetesObject) -> bool:
     """Tell whether a pod of this template has all these labels."""
     labels: dict[str, str] = template["metadata"]["labels"]
     return selector.items() <= labels.items()

@@ -14,16 +14,16 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from registry.store.embedded.binary import find_server
-from tests.support.child_process import Child
+from registry.store.embedded.binary import find_server_binary
+from tests.support.child_process import ChildProcess
 from tests.support.polling import wait_until
 from tests.support.source_code import ROOT
 
-SCRIPT = ROOT / "deploy" / "chart" / "redis" / "start.sh"
+START_SCRIPT = ROOT / "deploy" / "chart" / "redis" / "start.sh"
 ROLES = ("redis", "sentinel")
 
 # The script asks with redis-cli, which is beside the server in an image and not in the wheel of ours.
-_CLI = """#!{python}
+_REDIS_CLI_PROGRAM = """#!{python}
 import os, sys, redis
 words = [word for word in sys.argv[1:] if word != "--raw"]
 asked = redis.Redis(host=words[1], port=int(words[3]), password=os.environ["REDISCLI_AUTH"], decode_responses=True)
@@ -36,7 +36,7 @@ if answer is not None:
 """
 
 
-class Host:
+class RedisHost:
     """One pod: a Redis and a Sentinel on an address of their own, and the volume they keep."""
 
     def __init__(self, address: str, hosts: list[str], programs: Path, password: str) -> None:
@@ -51,7 +51,7 @@ class Host:
             "BIND": address,
             "DOWN_AFTER_MS": "1000",
         }
-        self._containers = [Child("sh", SCRIPT, role, env=environ) for role in ROLES]
+        self._containers = [ChildProcess("sh", START_SCRIPT, role, env=environ) for role in ROLES]
 
     def start(self) -> None:
         """Start both containers of the pod; neither waits for the other."""
@@ -69,7 +69,7 @@ class Host:
         shutil.rmtree(self.volume)
         self.volume.mkdir()
 
-    def ask(self, *words: str, port: int = 6379) -> object:
+    def execute(self, *words: str, port: int = 6379) -> object:
         """Return what one of the two answers; None where nobody does."""
         with self._client(port) as client, contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
             answer: object = client.execute_command(*words)
@@ -83,9 +83,9 @@ class Host:
         )
 
     @property
-    def follows(self) -> str | None:
+    def replication_source(self) -> str | None:
         """Whose data it has or is about to: an address, `nobody` for a primary, None while it does not answer."""
-        role = self.ask("ROLE")
+        role = self.execute("ROLE")
         if not isinstance(role, list):
             return None
         if role[0] == "master":
@@ -98,20 +98,20 @@ class Host:
         return "\n".join(container.output for container in self._containers)
 
 
-class Hosts:
+class RedisHosts:
     """Three of them, on addresses nobody else has; as a context manager it starts and stops them."""
 
     def __init__(self) -> None:
         self._programs = Path(tempfile.mkdtemp(prefix="mesh-programs-", dir="/tmp"))
-        binary = find_server()
+        binary = find_server_binary()
         assert binary is not None, "no server found; install the extra 'embedded'"
         (self._programs / "redis-server").symlink_to(binary.path)
-        (self._programs / "redis-cli").write_text(_CLI.format(python=sys.executable), encoding="utf-8")
+        (self._programs / "redis-cli").write_text(_REDIS_CLI_PROGRAM.format(python=sys.executable), encoding="utf-8")
         (self._programs / "redis-cli").chmod(0o755)
         net = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}"
         addresses = [f"{net}.{number}" for number in (1, 2, 3)]
         password = secrets.token_hex(12)
-        self.all = [Host(address, addresses, self._programs, password) for address in addresses]
+        self.all = [RedisHost(address, addresses, self._programs, password) for address in addresses]
 
     def __enter__(self) -> Self:
         for host in self.all:
@@ -135,29 +135,29 @@ class Hosts:
         password = self.all[0].password
         return f"redis+sentinel://:{password}@{nodes}/mesh?sentinel_password={password}"
 
-    def settled(self, leader: Host) -> bool:
+    def is_settled(self, leader: RedisHost) -> bool:
         """Tell whether this host leads, both others follow it, and all Sentinels know all of that."""
         others = [host for host in self.all if host is not leader]
         return (
-            leader.follows == "nobody"
-            and all(host.follows == leader.address for host in others)
-            and all(_knows(host, leader) for host in self.all)
+            leader.replication_source == "nobody"
+            and all(host.replication_source == leader.address for host in others)
+            and all(_sentinel_sees_leader(host, leader) for host in self.all)
         )
 
-    def wait_for(self, *leaders: Host) -> Host:
+    def wait_for_leader(self, *leaders: RedisHost) -> RedisHost:
         """Return which of these leads, once all has settled."""
-        found: list[Host] = []
+        found: list[RedisHost] = []
 
         def settled() -> bool:
-            found[:] = [host for host in leaders if self.settled(host)]
+            found[:] = [host for host in leaders if self.is_settled(host)]
             return bool(found)
 
         wait_until(settled, description="one host leads and the others follow", timeout=45)
         return found[0]
 
 
-def _knows(sentinel: Host, leader: Host) -> bool:
-    told = sentinel.ask("SENTINEL", "MASTER", "mesh", port=26379)
+def _sentinel_sees_leader(sentinel: RedisHost, leader: RedisHost) -> bool:
+    told = sentinel.execute("SENTINEL", "MASTER", "mesh", port=26379)
     if isinstance(told, list):
         told = dict(zip(told[::2], told[1::2], strict=True))
     return isinstance(told, dict) and (

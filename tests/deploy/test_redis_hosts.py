@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from tests.deploy.redis_hosts import Hosts
+from tests.deploy.redis_hosts import RedisHosts
 from tests.support.http_calls import a_registration
 from tests.support.polling import wait_until
 from tests.support.replica import Replica
@@ -40,9 +40,9 @@ class Mesh:
 
 def test_no_loss_of_a_host_or_its_volume_loses_data() -> None:
     """Born empty; the primary dies and returns; volumes are lost; all go at once; a new password."""
-    with Hosts() as hosts:
+    with RedisHosts() as hosts:
         first, *others = hosts.all
-        assert hosts.wait_for(*hosts.all) is first
+        assert hosts.wait_for_leader(*hosts.all) is first
         with Replica(hosts.url, REGISTRY_WRITE_ACKS="1") as replica:
             mesh = Mesh(replica)
             mesh.goes_on()
@@ -50,35 +50,35 @@ def test_no_loss_of_a_host_or_its_volume_loses_data() -> None:
             first.kill()
             mesh.goes_on()
             first.start()
-            hosts.wait_for(*others)
+            hosts.wait_for_leader(*others)
             mesh.goes_on()
 
             # The one that was to lead at the very beginning comes with an empty volume.
             first.kill()
             first.lose_volume()
             first.start()
-            leader = hosts.wait_for(*others)
+            leader = hosts.wait_for_leader(*others)
             mesh.goes_on()
 
             # The primary itself comes back empty, before anybody has missed it.
             leader.kill()
             leader.lose_volume()
             leader.start()
-            hosts.wait_for(*(host for host in hosts.all if host is not leader))
+            hosts.wait_for_leader(*(host for host in hosts.all if host is not leader))
             mesh.goes_on()
 
             for host in hosts.all:
                 host.kill()
             for host in hosts.all:
                 host.start()
-            hosts.wait_for(*hosts.all)
+            hosts.wait_for_leader(*hosts.all)
             mesh.goes_on()
         # The secret was replaced: all of them come with another password, and with it the replica.
         for host in hosts.all:
             host.kill()
             host.password = f"{host.password}0"
             host.start()
-        hosts.wait_for(*hosts.all)
+        hosts.wait_for_leader(*hosts.all)
         with Replica(hosts.url, REGISTRY_WRITE_ACKS="1") as replica:
             mesh.moves_to(replica)
             mesh.goes_on()

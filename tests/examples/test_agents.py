@@ -1,6 +1,6 @@
 """What the README shows of an agent is a whole program, and works without anybody who tells the date."""
 
-from tests.support.agent_process import AgentProcess, call, registered
+from tests.support.agent_process import AgentProcess, call_tool, wait_until_registered
 from tests.support.replica import Replica
 from tests.test_readme import README, blocks
 
@@ -9,6 +9,6 @@ async def test_the_agent_of_the_readme_runs(redis_url: str) -> None:
     """As it stands."""
     (code,) = (block.text for block in blocks(README) if block.kind == "python" and "@mesh_agent" in block.text)
     with Replica(redis_url) as replica, AgentProcess(code, replica.url, name="readme"):
-        agent = registered(replica.url, "readme")
+        agent = wait_until_registered(replica.url, "readme")
 
-        assert await call(agent["endpoint"], "greet", name="Ada") == "Hello Ada"
+        assert await call_tool(agent["endpoint"], "greet", name="Ada") == "Hello Ada"

@@ -5,27 +5,27 @@ import asyncio
 import pytest
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.fleet_under_load import Fleet
+from tests.support.fleet_under_load import FleetUnderLoad
 from tests.support.http_calls import a_registration
 from tests.support.polling import async_wait_until
-from tests.support.raw_http import a_line
+from tests.support.raw_http import open_raw_connection
 
 MANY = [f"scaled-{number}" for number in range(100)]
 
 
-async def each(fleet: Fleet, method: str, paths: list[str]) -> None:
+async def each(fleet: FleetUnderLoad, method: str, paths: list[str]) -> None:
     """Make one call for each path, in turn through all replicas."""
     for number, path in enumerate(paths):
-        async with a_line(fleet.urls[number % 3]) as line:
-            answer = await line.ask(method, path)
+        async with open_raw_connection(fleet.urls[number % 3]) as line:
+            answer = await line.request(method, path)
             assert answer.status == 200, answer.body
 
 
-async def reasons(fleet: Fleet, agent_ids: list[str]) -> dict[str, list[str]]:
+async def reasons(fleet: FleetUnderLoad, agent_ids: list[str]) -> dict[str, list[str]]:
     """Return what the log says became of each."""
-    await asyncio.to_thread(fleet.truth.read)
+    await asyncio.to_thread(fleet.log_recorder.read)
     found: dict[str, list[str]] = {agent_id: [] for agent_id in agent_ids}
-    for change in fleet.truth.pasts[-1].changes:
+    for change in fleet.log_recorder.logs[-1].changes:
         if change.agent is not None and change.agent.id in found:
             found[change.agent.id].append(change.reason)
     return found
@@ -35,15 +35,15 @@ async def reasons(fleet: Fleet, agent_ids: list[str]) -> dict[str, list[str]]:
 async def test_a_real_scale_down_is_no_mass_silence(a_fleet: FleetMaker) -> None:
     """Who unregistered does not count: the killed are marked in time, and no hold begins."""
     async with a_fleet() as fleet:
-        fleet.excuse(late=1)
+        fleet.tolerate(extra_delay_s=1)
         body = {"agents": [a_registration(agent_id, timeout_threshold=3) for agent_id in MANY]}
-        async with a_line(fleet.urls[0]) as line:
-            assert (await line.ask("POST", "/agents/batch", body)).status == 200
+        async with open_raw_connection(fleet.urls[0]) as line:
+            assert (await line.request("POST", "/agents/batch", body)).status == 200
         killed, leaving, staying = MANY[:20], MANY[20:80], MANY[80:]
 
         async def stay(agent_ids: list[str]) -> None:
-            async with a_line(fleet.urls[1]) as line:
-                answer = await line.ask("POST", "/heartbeats", {"agent_ids": agent_ids})
+            async with open_raw_connection(fleet.urls[1]) as line:
+                answer = await line.request("POST", "/heartbeats", {"agent_ids": agent_ids})
                 assert {result["status"] for result in answer.body["results"].values()} == {"success"}
 
         await stay(MANY)
@@ -51,7 +51,7 @@ async def test_a_real_scale_down_is_no_mass_silence(a_fleet: FleetMaker) -> None
 
         async def all_marked() -> bool:
             await stay(staying)
-            await fleet.crowd.pause(0.3)
+            await fleet.load.pause(0.3)
             return all("degraded" in words for words in (await reasons(fleet, killed)).values())
 
         await async_wait_until(all_marked, description="the killed are marked", timeout=20)
@@ -59,7 +59,7 @@ async def test_a_real_scale_down_is_no_mass_silence(a_fleet: FleetMaker) -> None
             ("registered", "first_heartbeat", "unregistered")
         }
         assert set(map(tuple, (await reasons(fleet, staying)).values())) == {("registered", "first_heartbeat")}
-        assert not any([(await fleet.health(number))["hold"]["holds"] for number in range(3)])
+        assert not any([(await fleet.get_health(number))["hold"]["holds"] for number in range(3)])
 
 
 @pytest.mark.fault(30, "An agent flaps")
@@ -70,12 +70,12 @@ async def test_a_flapping_agent_makes_two_events_a_turn(a_fleet: FleetMaker) -> 
     The registry damps nothing; what a turn costs is bounded, and so is how often one is possible: by the timeout.
     """
     turns = 4
-    async with a_fleet() as fleet, a_line(fleet.urls[0]) as line:
+    async with a_fleet() as fleet, open_raw_connection(fleet.urls[0]) as line:
         body = a_registration("flapper", timeout_threshold=1, eviction_threshold=60)
-        assert (await line.ask("POST", "/agents", body)).status == 200
+        assert (await line.request("POST", "/agents", body)).status == 200
         for turn in range(1, turns + 1):
             for _ in range(5):
-                assert (await line.ask("POST", "/heartbeat", {"agent_id": "flapper"})).status == 200
+                assert (await line.request("POST", "/heartbeat", {"agent_id": "flapper"})).status == 200
 
             async def silent(times: int = turn) -> bool:
                 return (await reasons(fleet, ["flapper"]))["flapper"].count("degraded") == times

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.child_process import Child
-from tests.support.fleet_under_load import Fleet
+from tests.support.child_process import ChildProcess
+from tests.support.fleet_under_load import FleetUnderLoad
 from tests.support.http_calls import a_registration
-from tests.support.load_balancers import HAPROXY, haproxy, our_balancer
-from tests.support.load_clients import Writer
+from tests.support.load_balancers import HAPROXY_PATH, haproxy, round_robin_balancer
+from tests.support.load_clients import RandomWriter
 from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
-from tests.support.raw_http import a_line
-from tests.support.watch_client import watch
+from tests.support.raw_http import open_raw_connection
+from tests.support.watch_client import open_watch
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 WRITERS = 50
@@ -61,7 +61,7 @@ async def buffering(urls: Sequence[str], folder: Path) -> AsyncIterator[str]:
     servers = " ".join(f"server {url.removeprefix('http://')};" for url in urls)
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers))
-    with Child(NGINX, "-c", configuration, "-e", folder / "error.log"):
+    with ChildProcess(NGINX, "-c", configuration, "-e", folder / "error.log"):
         await async_wait_until(lambda: listens(port), description="nginx listens")
         yield f"http://127.0.0.1:{port}"
 
@@ -69,75 +69,75 @@ async def buffering(urls: Sequence[str], folder: Path) -> AsyncIterator[str]:
 async def listens(port: int) -> bool:
     """Tell whether somebody answers there."""
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-        async with a_line(f"http://127.0.0.1:{port}") as line:
-            return (await line.ask("GET", "/health")).status == 200
+        async with open_raw_connection(f"http://127.0.0.1:{port}") as line:
+            return (await line.request("GET", "/health")).status == 200
     return False
 
 
 @pytest.mark.fault(1, "A replica is killed, behind a balancer")
 @pytest.mark.parametrize(
-    "balancer", [our_balancer, pytest.param(haproxy, marks=pytest.mark.slow)], ids=["ours", "haproxy"]
+    "balancer", [round_robin_balancer, pytest.param(haproxy, marks=pytest.mark.slow)], ids=["ours", "haproxy"]
 )
 async def test_a_killed_replica_costs_what_was_on_its_way(
     a_fleet: FleetMaker, balancer: BalancerAt, tmp_path: Path
 ) -> None:
     """With 50 writers more, no call fails that begins a second after; watchers go on elsewhere and miss nothing."""
-    if balancer is haproxy and HAPROXY is None:
+    if balancer is haproxy and HAPROXY_PATH is None:
         pytest.skip("haproxy is not installed; apt-get install haproxy")
     # So many writers keep two cores busy: who strives may wait for its turn as long as others are silent.
     async with a_fleet(striver_timeout=20, within=55) as fleet, balancer(fleet.urls, tmp_path) as url:
-        fleet.crowd.urls[:] = [url]
-        fleet.lossy(url)
+        fleet.load.urls[:] = [url]
+        fleet.tolerate_unanswered(url)
         async with asyncio.TaskGroup() as more:
             for number in range(WRITERS):
-                more.create_task(Writer(fleet.crowd, 100 + number).run())
-            await fleet.wrote(100)
+                more.create_task(RandomWriter(fleet.load, 100 + number).run())
+            await fleet.wait_for_writes(100)
 
-            await fleet.kill(1)
+            await fleet.kill_replica(1)
             killed = time.monotonic()
-            await fleet.crowd.pause(1)
+            await fleet.load.pause(1)
             healed = time.monotonic()
-            await fleet.went_on()
-            await fleet.wrote(300)
+            await fleet.wait_for_resumes()
+            await fleet.wait_for_writes(300)
 
-            assert {deed.status for deed in fleet.since(healed)} <= {200, 404}
-            failed = [deed for deed in fleet.since(killed) if deed.status not in (200, 404)]
+            assert {deed.status for deed in fleet.calls_since(healed)} <= {200, 404}
+            failed = [deed for deed in fleet.calls_since(killed) if deed.status not in (200, 404)]
             assert len(failed) < WRITERS + 20
-            await fleet.settle()
+            await fleet.wait_until_settled()
 
 
 @pytest.mark.fault(43, "A balancer buffers, or cuts what is silent")
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed; apt-get install nginx")
 async def test_a_balancer_that_buffers_holds_no_event_back(a_fleet: FleetMaker, tmp_path: Path) -> None:
     """Streams ask it not to: an event comes through at once."""
-    async with a_fleet() as fleet, buffering(fleet.urls, tmp_path) as url, watch(url, agent_id="urgent") as stream:
+    async with a_fleet() as fleet, buffering(fleet.urls, tmp_path) as url, open_watch(url, agent_id="urgent") as stream:
         for number in range(5):
             sent = time.monotonic()
-            async with a_line(fleet.urls[number % 3]) as line:
-                await line.ask("POST", "/agents", a_registration("urgent", labels={"n": str(number)}))
-            await stream.take(1)
+            async with open_raw_connection(fleet.urls[number % 3]) as line:
+                await line.request("POST", "/agents", a_registration("urgent", labels={"n": str(number)}))
+            await stream.next_events(1)
             assert time.monotonic() - sent < 3
 
 
 @pytest.mark.fault(43, "A balancer buffers, or cuts what is silent")
-@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed; apt-get install haproxy")
+@pytest.mark.skipif(HAPROXY_PATH is None, reason="haproxy is not installed; apt-get install haproxy")
 @pytest.mark.slow
 async def test_a_balancer_that_cuts_loses_nothing(a_fleet: FleetMaker, tmp_path: Path) -> None:
     """One that cuts each stream that is silent for half a second: watchers go on where they were."""
     async with a_fleet() as fleet, haproxy(fleet.urls, tmp_path, server_timeout="500ms") as url:
         last_for(fleet, "4s")
-        fleet.crowd.urls[:] = [url]
-        fleet.lossy(url)
+        fleet.load.urls[:] = [url]
+        fleet.tolerate_unanswered(url)
 
         for _ in range(3):
-            await fleet.went_on()
-        await fleet.wrote()
+            await fleet.wait_for_resumes()
+        await fleet.wait_for_writes()
         # Who sees no event learns from bookmarks alone how far it has come.
         last_for(fleet, "300ms")
-        await fleet.settle()
+        await fleet.wait_until_settled()
 
 
-def last_for(fleet: Fleet, seconds: str) -> None:
+def last_for(fleet: FleetUnderLoad, seconds: str) -> None:
     """Let everybody's next watch end by itself after so long."""
     for follower in fleet.followers:
-        follower.longest = seconds
+        follower.watch_timeout = seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.fleet_under_load import Fleet
+from tests.support.fleet_under_load import FleetUnderLoad
 
 _LIBRARIES = (
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
@@ -34,19 +34,19 @@ async def test_a_replica_with_a_wrong_clock_does_no_harm(a_fleet: FleetMaker, tm
         for step in ("+3600", "-3600"):
             clock.write_text(step)
             assert abs(await shown(fleet, 0) - time.time() - float(step)) < 60
-            await fleet.marked()
-            await fleet.went_on()
+            await fleet.wait_for_degraded()
+            await fleet.wait_for_resumes()
 
         assert await lead(fleet) == (leader, epoch)
-        assert abs(fleet.truth.pasts[-1].last / 1000 - time.time()) < 60
+        assert abs(fleet.log_recorder.logs[-1].last / 1000 - time.time()) < 60
 
 
-async def lead(fleet: Fleet) -> tuple[int, int]:
+async def lead(fleet: FleetUnderLoad) -> tuple[int, int]:
     """Return who leads, and under which epoch."""
-    number = await fleet.leader()
-    return number, int((await fleet.health(number))["leader"]["epoch"])
+    number = await fleet.wait_for_leader()
+    return number, int((await fleet.get_health(number))["leader"]["epoch"])
 
 
-async def shown(fleet: Fleet, number: int) -> float:
+async def shown(fleet: FleetUnderLoad, number: int) -> float:
     """Return what a replica believes the time to be."""
-    return datetime.fromisoformat((await fleet.health(number))["timestamp"]).timestamp()
+    return datetime.fromisoformat((await fleet.get_health(number))["timestamp"]).timestamp()

@@ -12,11 +12,11 @@ from anyio import BrokenResourceError, ClosedResourceError
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.support.load_balancers import our_balancer
+from tests.support.load_balancers import round_robin_balancer
 from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
-from tests.support.replica_group import replicas
+from tests.support.replica_group import running_replicas
 
 CALLERS, CALLS = 6, 30
 # Those on their way to a replica that dies, and those sent there until the balancer looks again.
@@ -45,8 +45,11 @@ async def speaking(url: str, mode: str = "auto") -> AsyncIterator[Client]:
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_any_replica_answers_any_call(redis_url: str, tmp_path: Path, mode: str) -> None:
     """What one replica has written, the next one reads, in the middle of what the client takes for one conversation."""
-    with replicas(redis_url, 3) as running:
-        async with our_balancer([each.url for each in running], tmp_path) as url, speaking(url, mode) as session:
+    with running_replicas(redis_url, 3) as running:
+        async with (
+            round_robin_balancer([each.url for each in running], tmp_path) as url,
+            speaking(url, mode) as session,
+        ):
             for number in range(9):
                 agent = {"id": f"a{number}", "endpoint": "http://a:1", "capabilities": ["sums"]}
                 await session.call_tool("register_agent", {"registration_data": agent})
@@ -58,8 +61,8 @@ async def test_any_replica_answers_any_call(redis_url: str, tmp_path: Path, mode
 
 async def test_a_replica_is_killed_under_calls(redis_url: str, tmp_path: Path) -> None:
     """Only calls on their way there fail, which end their client's session; the next one is served by the others."""
-    with replicas(redis_url, 3) as running:
-        async with our_balancer([each.url for each in running], tmp_path) as url:
+    with running_replicas(redis_url, 3) as running:
+        async with round_robin_balancer([each.url for each in running], tmp_path) as url:
             done = failed = 0
 
             async def caller() -> None:

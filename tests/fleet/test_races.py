@@ -11,23 +11,23 @@ import pytest
 
 from registry.model.change import Change
 from tests.fleet.conftest import FleetMaker
-from tests.support.call_journal import Deed
-from tests.support.fleet_under_load import Fleet
+from tests.support.call_journal import ClientCall
+from tests.support.fleet_under_load import FleetUnderLoad
 from tests.support.http_calls import a_registration
 from tests.support.polling import async_wait_until
-from tests.support.raw_http import Answer, a_line
+from tests.support.raw_http import RawResponse, open_raw_connection
 
 
-def changes_of(fleet: Fleet, agent_id: str) -> list[Change]:
+def changes_of(fleet: FleetUnderLoad, agent_id: str) -> list[Change]:
     """Return what the log says of one agent."""
-    fleet.truth.read()
-    return [each for each in fleet.truth.pasts[-1].changes if each.agent and each.agent.id == agent_id]
+    fleet.log_recorder.read()
+    return [each for each in fleet.log_recorder.logs[-1].changes if each.agent and each.agent.id == agent_id]
 
 
-async def register(url: str, body: dict[str, Any]) -> Answer:
+async def register(url: str, body: dict[str, Any]) -> RawResponse:
     """Register over a connection of its own."""
-    async with a_line(url) as line:
-        return await line.ask("POST", "/agents", body)
+    async with open_raw_connection(url) as line:
+        return await line.request("POST", "/agents", body)
 
 
 @pytest.mark.fault(37, "1,000 agents register at the same instant")
@@ -45,14 +45,14 @@ async def test_a_storm_of_registrations_passes(a_fleet: FleetMaker) -> None:
                 if answer.status == 200:
                     return tries
                 assert answer.status == 503, answer.body
-                await fleet.crowd.pause(float(answer.headers["retry-after"]))
+                await fleet.load.pause(float(answer.headers["retry-after"]))
 
         await asyncio.gather(*map(arrive, range(1000)))
         assert time.monotonic() - began < 10
 
         for url in fleet.urls:
-            async with a_line(url) as line:
-                listed = await line.ask("GET", "/agents?namespace=storm")
+            async with open_raw_connection(url) as line:
+                listed = await line.request("GET", "/agents?namespace=storm")
             assert listed.body["count"] == 1000
 
 
@@ -72,8 +72,8 @@ async def test_the_same_agent_by_fifty_is_one_of_theirs(a_fleet: FleetMaker) -> 
         assert [each.kind for each in changes_of(fleet, "same")] == ["add"] + ["modify"] * 49
         last = max(range(50), key=lambda at: int(answers[at].body["resource_version"]))
         for url in fleet.urls:
-            async with a_line(url) as line:
-                shown = (await line.ask("GET", "/agents/same")).body
+            async with open_raw_connection(url) as line:
+                shown = (await line.request("GET", "/agents/same")).body
             assert (shown["labels"], shown["metadata"]) == (bodies[last]["labels"], bodies[last]["metadata"])
 
 
@@ -85,19 +85,21 @@ async def test_a_contest_has_one_winner_each_time(a_fleet: FleetMaker) -> None:
         taken: list[int] = []
 
         async def contend(number: int) -> None:
-            async with a_line(fleet.urls[number % 3]) as line:
+            async with open_raw_connection(fleet.urls[number % 3]) as line:
                 for _ in range(20):
-                    shown = (await line.ask("GET", "/agents/prize")).body
+                    shown = (await line.request("GET", "/agents/prize")).body
                     body = a_registration("prize", metadata={"count": shown["metadata"]["count"] + 1})
-                    answer = await line.ask("POST", "/agents", body | {"resource_version": shown["resource_version"]})
+                    answer = await line.request(
+                        "POST", "/agents", body | {"resource_version": shown["resource_version"]}
+                    )
                     assert answer.status in (200, 409), answer.body
                     if answer.status == 200:
                         taken.append(int(answer.body["resource_version"]))
 
         await asyncio.gather(*map(contend, range(20)))
 
-        async with a_line(fleet.urls[2]) as line:
-            shown = (await line.ask("GET", "/agents/prize")).body
+        async with open_raw_connection(fleet.urls[2]) as line:
+            shown = (await line.request("GET", "/agents/prize")).body
         assert shown["metadata"]["count"] == len(taken) > 0
         versions = [each.version for each in changes_of(fleet, "prize")]
         assert versions == [int(first.body["resource_version"]), *sorted(taken)]
@@ -107,7 +109,7 @@ async def test_a_contest_has_one_winner_each_time(a_fleet: FleetMaker) -> None:
 RACING = {"HEALTH_CHECK_INTERVAL": "10ms", "REGISTRY_HOLD_SHARE": "100%"}
 
 
-async def race(fleet: Fleet, agents: int, beats: int) -> None:
+async def race(fleet: FleetUnderLoad, agents: int, beats: int) -> None:
     """Let agents beat so often, each time within 5 ms of the moment at which they are called silent."""
     timeout = 0.15
 
@@ -115,19 +117,23 @@ async def race(fleet: Fleet, agents: int, beats: int) -> None:
         name = f"racer-{number}"
         body = a_registration(name, timeout_threshold=timeout, eviction_threshold=60)
         assert (await register(fleet.urls[number % 3], body)).status == 200
-        async with a_line(fleet.urls[number % 3]) as line:
+        async with open_raw_connection(fleet.urls[number % 3]) as line:
             for _ in range(beats):
                 began = time.monotonic()
-                answer = await line.ask("POST", "/heartbeat", {"agent_id": name})
+                answer = await line.request("POST", "/heartbeat", {"agent_id": name})
                 assert answer.status == 200, answer.body
                 at = round(datetime.fromisoformat(answer.body["timestamp"]).timestamp() * 1000)
-                deed = Deed("heartbeat", name, fleet.urls[number % 3], began, time.monotonic(), 200, at=at)
-                fleet.crowd.journal.deeds.append(deed)
-                await fleet.crowd.pause(timeout + random.uniform(-0.005, 0.005))  # noqa: S311 - around it
+                deed = ClientCall(
+                    "heartbeat", name, fleet.urls[number % 3], began, time.monotonic(), 200, server_time_ms=at
+                )
+                fleet.load.journal.calls.append(deed)
+                await fleet.load.pause(timeout + random.uniform(-0.005, 0.005))  # noqa: S311 - around it
 
     await asyncio.gather(*map(beat, range(agents)))
-    fleet.truth.read()
-    marked = [each.reason for each in fleet.truth.pasts[-1].changes if each.agent and each.agent.id.startswith("racer")]
+    fleet.log_recorder.read()
+    marked = [
+        each.reason for each in fleet.log_recorder.logs[-1].changes if each.agent and each.agent.id.startswith("racer")
+    ]
     # On either side of the line, or nothing was shown.
     assert marked.count("degraded") > 10
 
@@ -148,7 +154,7 @@ async def test_a_heartbeat_that_came_first_wins(a_fleet: FleetMaker, agents: int
 async def test_hostile_input_harms_nobody_else(a_fleet: FleetMaker) -> None:
     """Refused with 4xx in our own form; 200 clients that never end a request hold nothing up; memory hardly grows."""
     async with a_fleet() as fleet:
-        url, before = fleet.urls[0], fleet.replicas[0].resident
+        url, before = fleet.urls[0], fleet.replicas[0].resident_bytes
         bodies: Sequence[bytes] = [
             b"",
             b"x" * (10 << 20),
@@ -164,14 +170,14 @@ async def test_hostile_input_harms_nobody_else(a_fleet: FleetMaker) -> None:
 
         for _ in range(5):
             for body in bodies:
-                async with a_line(url) as line:
+                async with open_raw_connection(url) as line:
                     line.send_raw("POST", "/agents", body)
-                    answer = await line.answer()
+                    answer = await line.read_response()
                 assert 400 <= answer.status < 500, body[:60]
                 assert answer.body["status"] == "error"
-        await fleet.wrote()
+        await fleet.wait_for_writes()
 
-        assert fleet.replicas[0].resident - before < 20 << 20
+        assert fleet.replicas[0].resident_bytes - before < 20 << 20
         for _, writer in slow:
             writer.transport.abort()
 
@@ -185,34 +191,34 @@ async def test_five_hundred_come_back_within_two_intervals(a_fleet: FleetMaker) 
     """
     interval = 4.0
     async with a_fleet(within=58) as fleet:
-        fleet.excuse(late=20)
+        fleet.tolerate(extra_delay_s=20)
         heard: dict[int, float] = {}
 
         async def live(number: int) -> None:
             name, url = f"many-{number}", fleet.urls[number % 3]
             body = a_registration(name, timeout_threshold=2.5 * interval)
-            await fleet.crowd.pause(random.uniform(0, interval))  # noqa: S311 - spread as in life
+            await fleet.load.pause(random.uniform(0, interval))  # noqa: S311 - spread as in life
             assert (await register(url, body)).status == 200
-            fleet.crowd.journal.striving.add(name)
-            async with a_line(url) as line:
-                while not fleet.crowd.over.is_set():
-                    answer = await line.ask("POST", "/heartbeat", {"agent_id": name})
+            fleet.load.journal.persistent_agents.add(name)
+            async with open_raw_connection(url) as line:
+                while not fleet.load.all_stopped.is_set():
+                    answer = await line.request("POST", "/heartbeat", {"agent_id": name})
                     assert answer.status in (200, 503), answer.body
                     if answer.status == 200:
                         heard[number] = time.monotonic()
                     wait = interval if answer.status == 200 else float(answer.headers["retry-after"])
-                    await fleet.crowd.pause(wait)
+                    await fleet.load.pause(wait)
 
         async with asyncio.TaskGroup() as agents:
             for number in range(500):
                 agents.create_task(live(number))
             await async_wait_until(lambda: len(heard) == 500, description="all are alive", timeout=3 * interval)
             await asyncio.to_thread(fleet.server.kill)
-            await fleet.refused()
-            await fleet.crowd.pause(10)
+            await fleet.wait_for_refusals()
+            await fleet.load.pause(10)
             await asyncio.to_thread(fleet.server.restart)
             back = time.monotonic()
             await async_wait_until(
                 lambda: min(heard.values()) > back, description="all were heard again", timeout=2 * interval
             )
-            await fleet.settle()
+            await fleet.wait_until_settled()

@@ -14,14 +14,14 @@ import pytest
 import redis
 
 from registry.model.change import Change
-from registry.store.codec import change_from
+from registry.store.codec import decode_change
 from tests.support.http_calls import a_registration, register
-from tests.support.load_balancers import HAPROXY, haproxy, our_balancer
+from tests.support.load_balancers import HAPROXY_PATH, haproxy, round_robin_balancer
 from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer
-from tests.support.replica import STOP_SECONDS, Replica
-from tests.support.watch_client import asking
-from tests.support.watch_recorder import Past, Recording, check
+from tests.support.replica import STOP_TIMEOUT_S, Replica
+from tests.support.watch_client import open_stream
+from tests.support.watch_recorder import UnbrokenLog, WatchRecording, check_recording
 
 # Seconds. Many times what either balancer needs to notice, since balancers and clients share a machine under load.
 DRAIN_WAIT = 3.0
@@ -42,7 +42,7 @@ class Load:
         self.calls = 0
         self.failures: list[str] = []
         self.acknowledged: dict[str, int] = {}
-        self.recordings: list[Recording] = []
+        self.recordings: list[WatchRecording] = []
         self.stop = asyncio.Event()
 
     async def write(self, name: str) -> None:
@@ -75,7 +75,7 @@ class Load:
         async with httpx2.AsyncClient(base_url=self.url, timeout=10) as client:
             listed = (await client.get("/agents")).json()
         state = {agent["id"]: int(agent["resource_version"]) for agent in listed["agents"]}
-        recording = Recording(lambda _agent: True, int(listed["resource_version"]), state)
+        recording = WatchRecording(lambda _agent: True, int(listed["resource_version"]), state)
         self.recordings.append(recording)
         while not self.stop.is_set():
             try:
@@ -83,19 +83,19 @@ class Load:
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                 self.failures.append(f"a watch: {error!r}")
 
-    async def _follow(self, recording: Recording) -> None:
-        target = f"/agents?watch=true&resource_version={recording.reached}"
-        async with asking(self.url, target) as stream:
+    async def _follow(self, recording: WatchRecording) -> None:
+        target = f"/agents?watch=true&resource_version={recording.last_version}"
+        async with open_stream(self.url, target) as stream:
             if stream.status != 200:
-                self.failures.append(f"a watch: {stream.status} {await stream.body()}")
+                self.failures.append(f"a watch: {stream.status} {await stream.json_body()}")
                 return
             recording.resume()
             event = None
-            while not self.stop.is_set() and (event := await stream.event()) is not None:
-                recording.note(event.kind, event.agent_id, event.version)
-            last = recording.seen[-1].kind if recording.seen else ""
-            if event is None and not (stream.clean and last == "BOOKMARK"):
-                self.failures.append(f"a watch ended {'' if stream.clean else 'un'}cleanly after {last!r}")
+            while not self.stop.is_set() and (event := await stream.next_event()) is not None:
+                recording.record(event.kind, event.agent_id, event.version)
+            last = recording.received[-1].kind if recording.received else ""
+            if event is None and not (stream.ended_cleanly and last == "BOOKMARK"):
+                self.failures.append(f"a watch ended {'' if stream.ended_cleanly else 'un'}cleanly after {last!r}")
 
     async def _call(self, client: httpx2.AsyncClient, method: str, path: str, **more: Any) -> Any:
         self.calls += 1
@@ -136,24 +136,24 @@ async def served(load: Load, more: int) -> None:
     await async_wait_until(lambda: load.calls >= before + more, description="the load goes on", timeout=15)
 
 
-def history(url: str) -> Past:
+def history(url: str) -> UnbrokenLog:
     """Return all that was ever in the log."""
     with redis.Redis.from_url(url) as client:
         entries: Any = client.xrange("{mesh}:log")
     changes: list[Change] = [
-        change_from((entry_id, [part for pair in fields.items() for part in pair])) for entry_id, fields in entries
+        decode_change((entry_id, [part for pair in fields.items() for part in pair])) for entry_id, fields in entries
     ]
-    return Past(changes)
+    return UnbrokenLog(changes)
 
 
 @pytest.mark.fault(2, "All replicas are restarted, one after the other")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
-    "balancer", [our_balancer, pytest.param(haproxy, marks=pytest.mark.slow)], ids=["ours", "haproxy"]
+    "balancer", [round_robin_balancer, pytest.param(haproxy, marks=pytest.mark.slow)], ids=["ours", "haproxy"]
 )
 async def test_a_rolling_restart_fails_no_request(balancer: BalancerAt, tmp_path: Path) -> None:
     """Nobody notices: every answer is 200, every stream ends with a bookmark and goes on elsewhere, nothing is lost."""
-    if balancer is haproxy and HAPROXY is None:
+    if balancer is haproxy and HAPROXY_PATH is None:
         pytest.skip("haproxy is not installed; apt-get install haproxy")
     with RedisServer("--appendonly", "yes", "--appendfsync", "always", tcp=True) as server:
         replicas = [Replica(server.url, REGISTRY_DRAIN_WAIT=f"{DRAIN_WAIT}s", LOG_LEVEL="warning") for _ in range(3)]
@@ -163,7 +163,7 @@ async def test_a_rolling_restart_fails_no_request(balancer: BalancerAt, tmp_path
                 await served(load, 100)
                 for replica in replicas:
                     began = time.monotonic()
-                    await asyncio.to_thread(replica.stop, DRAIN_WAIT + STOP_SECONDS)
+                    await asyncio.to_thread(replica.stop, DRAIN_WAIT + STOP_TIMEOUT_S)
                     assert time.monotonic() - began >= DRAIN_WAIT
                     await served(load, 50)
                     await asyncio.to_thread(replica.start)
@@ -179,8 +179,8 @@ async def test_a_rolling_restart_fails_no_request(balancer: BalancerAt, tmp_path
     resumes = sum(len(recording.resumes) for recording in load.recordings)
     assert resumes >= LEAST_RESUMES + len(load.recordings)
     for recording in load.recordings:
-        check(recording, [past])
-    held = past.view(lambda _agent: True, past.last)
+        check_recording(recording, [past])
+    held = past.versions_at(lambda _agent: True, past.last)
     assert {name: held[name] >= version for name, version in load.acknowledged.items()} == dict.fromkeys(
         load.acknowledged, True
     )

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.fleet_under_load import Fleet
+from tests.support.fleet_under_load import FleetUnderLoad
 from tests.support.http_calls import a_registration
-from tests.support.raw_http import a_line
+from tests.support.raw_http import open_raw_connection
 
 # Seconds; FLEET_SOAK=1800 makes it the half hour after which such leaks were found elsewhere.
 SOAK = float(os.environ.get("FLEET_SOAK", "200"))
@@ -27,18 +27,18 @@ async def test_memory_does_not_grow_with_time(a_fleet: FleetMaker) -> None:
     The log is short, so that it is full from the beginning: what replicas remember of it is their right.
     """
     async with a_fleet(within=SOAK + 80, REGISTRY_WATCH_HISTORY="2000") as fleet:
-        fleet.truth.taken = True
-        following = asyncio.create_task(asyncio.to_thread(fleet.truth.follow, SOAK + 5))
+        fleet.log_recorder.entries_removed = True
+        following = asyncio.create_task(asyncio.to_thread(fleet.log_recorder.read_repeatedly, SOAK + 5))
         await churn(fleet, SOAK / 2)
-        settled = [replica.resident for replica in fleet.replicas]
+        settled = [replica.resident_bytes for replica in fleet.replicas]
         await churn(fleet, SOAK / 2)
-        gained = [replica.resident - size for replica, size in zip(fleet.replicas, settled, strict=True)]
+        gained = [replica.resident_bytes - size for replica, size in zip(fleet.replicas, settled, strict=True)]
         await following
 
         assert max(gained) < max(GAIN, SOAK / 600 * (1 << 20))
 
 
-async def churn(fleet: Fleet, seconds: float) -> None:
+async def churn(fleet: FleetUnderLoad, seconds: float) -> None:
     """Register, beat for and unregister agents through all replicas for so long."""
     until = time.monotonic() + seconds
 
@@ -46,14 +46,14 @@ async def churn(fleet: Fleet, seconds: float) -> None:
         turn = number
         while time.monotonic() < until:
             turn += 1
-            async with a_line(fleet.urls[turn % 3]) as line:
+            async with open_raw_connection(fleet.urls[turn % 3]) as line:
                 name = f"churn-{number}"
                 body = a_registration(name, labels={"turn": str(turn)}, capabilities=["a", "b"])
-                assert (await line.ask("POST", "/agents", body)).status == 200
-                await fleet.crowd.pause(1)
-                assert (await line.ask("POST", "/heartbeat", {"agent_id": name})).status == 200
-                await fleet.crowd.pause(1)
-                assert (await line.ask("GET", f"/agents?capability=a&agent_id={name}")).status == 200
-                assert (await line.ask("DELETE", f"/agents/{name}")).status == 200
+                assert (await line.request("POST", "/agents", body)).status == 200
+                await fleet.load.pause(1)
+                assert (await line.request("POST", "/heartbeat", {"agent_id": name})).status == 200
+                await fleet.load.pause(1)
+                assert (await line.request("GET", f"/agents?capability=a&agent_id={name}")).status == 200
+                assert (await line.request("DELETE", f"/agents/{name}")).status == 200
 
     await asyncio.gather(*map(live, range(AGENTS)))

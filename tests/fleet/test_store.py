@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.fleet_under_load import STRIVER_TIMEOUT, Fleet
+from tests.support.fleet_under_load import PERSISTENT_AGENT_TIMEOUT_S, FleetUnderLoad
 from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer
 
@@ -37,12 +37,12 @@ def in_memory_of(megabytes: int) -> Iterator[RedisServer]:
         server.stop()
 
 
-async def alive_but_not_ready(fleet: Fleet) -> None:
+async def alive_but_not_ready(fleet: FleetUnderLoad) -> None:
     """Wait until every replica says that it lives and should get no requests."""
 
     async def says_so() -> bool:
         numbers = range(len(fleet.replicas))
-        states = [await fleet.health(number) for number in numbers]
+        states = [await fleet.get_health(number) for number in numbers]
         return all(states) and not any([await fleet.is_ready(number) for number in numbers])
 
     await async_wait_until(says_so, description="all live and none is ready")
@@ -52,36 +52,36 @@ async def alive_but_not_ready(fleet: Fleet) -> None:
 async def test_a_store_that_keeps_what_it_acknowledged_lost_nothing(a_fleet: FleetMaker) -> None:
     """503 meanwhile, and a write within two seconds of its return; watchers go on without a list."""
     async with a_fleet() as fleet:
-        fleet.excuse(late=10)
+        fleet.tolerate(extra_delay_s=10)
 
         await asyncio.to_thread(fleet.server.kill)
-        await fleet.refused()
-        await fleet.crowd.pause(2)
+        await fleet.wait_for_refusals()
+        await fleet.load.pause(2)
         await asyncio.to_thread(fleet.server.restart)
 
-        assert await fleet.wrote(1) < RETURN
-        await fleet.all_ready()
-        await fleet.went_on()
-        await fleet.wrote()
+        assert await fleet.wait_for_writes(1) < RETURN
+        await fleet.wait_until_all_ready()
+        await fleet.wait_for_resumes()
+        await fleet.wait_for_writes()
 
 
 @pytest.mark.fault(8, "Redis is killed and comes back empty")
 async def test_a_store_that_kept_nothing_is_another_history(a_fleet: FleetMaker) -> None:
     """Watchers are told 410 within five seconds, agents register anew, versions rise above all there were."""
     async with a_fleet(arguments=FORGETFUL) as fleet:
-        fleet.excuse(late=10)
+        fleet.tolerate(extra_delay_s=10)
 
-        fleet.truth.hush()
+        fleet.log_recorder.read_and_pause_writes()
         await asyncio.to_thread(fleet.server.kill)
-        fleet.truth.forget()
-        await fleet.refused()
+        fleet.log_recorder.start_new_log()
+        await fleet.wait_for_refusals()
         await asyncio.to_thread(fleet.server.restart)
         back = time.monotonic()
 
-        assert await fleet.wrote(1) < RETURN
+        assert await fleet.wait_for_writes(1) < RETURN
         await all_were_told(fleet)
         assert time.monotonic() - back < 5
-        await fleet.wrote()
+        await fleet.wait_for_writes()
         assert all("lost its history" in replica.output for replica in fleet.replicas)
 
 
@@ -89,41 +89,43 @@ async def test_a_store_that_kept_nothing_is_another_history(a_fleet: FleetMaker)
 async def test_a_flushed_store_is_another_history(a_fleet: FleetMaker) -> None:
     """As after a restart without data; each replica's log says how many agents there were."""
     async with a_fleet() as fleet:
-        fleet.excuse(late=10)
+        fleet.tolerate(extra_delay_s=10)
 
-        fleet.truth.flush()
+        fleet.log_recorder.flush()
 
         await all_were_told(fleet)
-        await fleet.wrote()
+        await fleet.wait_for_writes()
         assert all("lost its history" in replica.output for replica in fleet.replicas)
 
 
-async def all_were_told(fleet: Fleet) -> None:
+async def all_were_told(fleet: FleetUnderLoad) -> None:
     """Wait until every follower was told that its past is gone, and has begun anew."""
-    await async_wait_until(lambda: all(each.gone for each in fleet.followers), description="all were told", timeout=5)
-    await fleet.went_on()
+    await async_wait_until(
+        lambda: all(each.relist_count for each in fleet.followers), description="all were told", timeout=5
+    )
+    await fleet.wait_for_resumes()
 
 
 @pytest.mark.fault(9, "Redis is frozen for ten seconds")
 async def test_a_frozen_store_is_503_in_time(a_fleet: FleetMaker) -> None:
     """Every call within three seconds; the replicas live and are not ready; all is well two seconds after it thaws."""
     async with a_fleet() as fleet:
-        fleet.excuse(late=10 + STRIVER_TIMEOUT)
+        fleet.tolerate(extra_delay_s=10 + PERSISTENT_AGENT_TIMEOUT_S)
 
         fleet.server.pause()
         try:
             frozen = time.monotonic()
-            await fleet.refused()
+            await fleet.wait_for_refusals()
             await alive_but_not_ready(fleet)
-            await fleet.crowd.pause(10 - (time.monotonic() - frozen))
+            await fleet.load.pause(10 - (time.monotonic() - frozen))
         finally:
             fleet.server.resume()
 
-        assert await fleet.wrote(1) < RETURN
-        await fleet.all_ready()
-        await fleet.went_on()
-        asked = [deed for deed in fleet.since(frozen + 0.5) if deed.status == 503]
-        assert max(deed.ended - deed.began for deed in asked) < 3
+        assert await fleet.wait_for_writes(1) < RETURN
+        await fleet.wait_until_all_ready()
+        await fleet.wait_for_resumes()
+        asked = [deed for deed in fleet.calls_since(frozen + 0.5) if deed.status == 503]
+        assert max(deed.ended - deed.started for deed in asked) < 3
 
 
 @pytest.mark.fault(10, "Redis is frozen for longer than agents may be silent")
@@ -131,25 +133,25 @@ async def test_a_frozen_store_is_503_in_time(a_fleet: FleetMaker) -> None:
 async def test_nobody_is_called_silent_who_could_not_be_heard(a_fleet: FleetMaker) -> None:
     """Twice their timeout; when it thaws, each has one whole timeout to be heard again."""
     async with a_fleet(striver_timeout=3) as fleet:
-        fleet.excuse(late=10 + STRIVER_TIMEOUT)
+        fleet.tolerate(extra_delay_s=10 + PERSISTENT_AGENT_TIMEOUT_S)
 
         fleet.server.pause()
         try:
-            await fleet.refused()
-            await fleet.crowd.pause(6)
+            await fleet.wait_for_refusals()
+            await fleet.load.pause(6)
         finally:
             fleet.server.resume()
 
-        assert await fleet.wrote(1) < RETURN
-        await fleet.marked()
+        assert await fleet.wait_for_writes(1) < RETURN
+        await fleet.wait_for_degraded()
 
 
 @pytest.mark.fault(17, "Redis takes no more connections")
 async def test_too_many_connections_to_the_store_are_503(a_fleet: FleetMaker) -> None:
     """With the reason in the log; ready again when there is room."""
     async with a_fleet() as fleet:
-        fleet.excuse(late=10)
-        raw = fleet.truth.redis
+        fleet.tolerate(extra_delay_s=10)
+        raw = fleet.log_recorder.redis
         ours = {each["id"] for each in raw.client_list()}
         crowd = [redis.Redis.from_url(fleet.server.url) for _ in range(40)]
         for client in crowd:
@@ -158,14 +160,14 @@ async def test_too_many_connections_to_the_store_are_503(a_fleet: FleetMaker) ->
         raw.config_set("maxclients", 20)
         for number in ours - {str(raw.client_id())}:
             raw.client_kill_filter(_id=number)
-        await fleet.refused()
+        await fleet.wait_for_refusals()
         await alive_but_not_ready(fleet)
         for client in crowd:
             client.close()
         raw.config_set("maxclients", 10_000)
 
-        assert await fleet.wrote(1) < RETURN
-        await fleet.all_ready(timeout=5)
+        assert await fleet.wait_for_writes(1) < RETURN
+        await fleet.wait_until_all_ready(timeout=5)
         assert all("max number of clients" in replica.output for replica in fleet.replicas)
 
 
@@ -173,13 +175,13 @@ async def test_too_many_connections_to_the_store_are_503(a_fleet: FleetMaker) ->
 async def test_forgotten_scripts_go_unnoticed(a_fleet: FleetMaker) -> None:
     """Every 50 ms for five seconds, and not one call fails."""
     async with a_fleet() as fleet:
-        before = fleet.refusals
+        before = fleet.refusal_count
         until = time.monotonic() + 5
         while time.monotonic() < until:
-            fleet.truth.redis.script_flush()
-            await fleet.crowd.pause(0.05)
+            fleet.log_recorder.redis.script_flush()
+            await fleet.load.pause(0.05)
 
-        assert fleet.refusals == before
+        assert fleet.refusal_count == before
 
 
 @pytest.mark.fault(21, "The disk of the AOF is full")
@@ -190,58 +192,58 @@ async def test_a_full_disk_stops_writes_and_nothing_else(a_fleet: FleetMaker) ->
     """
     with in_memory_of(8) as server:
         async with a_fleet(server=server) as fleet:
-            fleet.excuse(late=15)
+            fleet.tolerate(extra_delay_s=15)
             ballast = server.data_dir / "ballast"
 
             with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
                 while True:
                     file.write(bytes(4096))
-            await fleet.refused()
+            await fleet.wait_for_refusals()
             full = time.monotonic()
             await async_wait_until(
-                lambda: [deed for deed in fleet.since(full) if deed.what == "list" and deed.status == 200],
+                lambda: [deed for deed in fleet.calls_since(full) if deed.kind == "list" and deed.status == 200],
                 description="lists are answered",
             )
-            await fleet.went_on()
+            await fleet.wait_for_resumes()
             ballast.unlink()
 
-            await fleet.wrote(timeout=15)
-            await fleet.went_on()
+            await fleet.wait_for_writes(timeout=15)
+            await fleet.wait_for_resumes()
 
 
 @pytest.mark.fault(22, "Redis has no memory left")
 async def test_a_full_store_stops_newcomers_not_the_living(a_fleet: FleetMaker) -> None:
     """Registering is 503, heartbeats, unregistering, reads and the sweep go on; no record is partial."""
     async with a_fleet() as fleet:
-        fleet.truth.redis.config_set("maxmemory", "1mb")
+        fleet.log_recorder.redis.config_set("maxmemory", "1mb")
         full = time.monotonic()
 
-        await fleet.refused()
-        await fleet.went_on()
-        await fleet.marked()
-        deeds = fleet.since(full + 0.1)
-        fleet.truth.redis.config_set("maxmemory", "0")
+        await fleet.wait_for_refusals()
+        await fleet.wait_for_resumes()
+        await fleet.wait_for_degraded()
+        deeds = fleet.calls_since(full + 0.1)
+        fleet.log_recorder.redis.config_set("maxmemory", "0")
 
-        await fleet.wrote()
-        statuses = {what: {deed.status for deed in deeds if deed.what == what} for what in ("register", "heartbeat")}
+        await fleet.wait_for_writes()
+        statuses = {what: {deed.status for deed in deeds if deed.kind == what} for what in ("register", "heartbeat")}
         assert statuses["register"] == {503}
         assert statuses["heartbeat"] <= {200, 404}
-        assert {deed.status for deed in deeds if deed.what in ("unregister", "list")} <= {200, 404}
+        assert {deed.status for deed in deeds if deed.kind in ("unregister", "list")} <= {200, 404}
 
 
 @pytest.mark.fault(24, "Somebody's script keeps Redis busy")
 async def test_a_busy_store_is_503_in_time(a_fleet: FleetMaker) -> None:
     """And all is well when the script is killed."""
     async with a_fleet(arguments=("--appendonly", "yes", "--busy-reply-threshold", "100")) as fleet:
-        fleet.excuse(late=10)
+        fleet.tolerate(extra_delay_s=10)
         endless = asyncio.create_task(asyncio.to_thread(run_for_ever, fleet.server.url))
 
-        await fleet.refused()
-        await fleet.crowd.pause(2)
-        fleet.truth.redis.script_kill()
+        await fleet.wait_for_refusals()
+        await fleet.load.pause(2)
+        fleet.log_recorder.redis.script_kill()
 
-        assert await fleet.wrote(1) < RETURN
-        await fleet.all_ready()
+        assert await fleet.wait_for_writes(1) < RETURN
+        await fleet.wait_until_all_ready()
         assert "killed" in await endless
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fleet.conftest import FleetMaker
 from tests.support.http_calls import a_registration
-from tests.support.raw_http import a_line
+from tests.support.raw_http import open_raw_connection
 from tests.support.source_code import PACKAGE, ROOT
 
 # What the other release does: its scripts have other digests, and write a field nobody here knows.
@@ -31,16 +31,16 @@ async def test_two_releases_serve_side_by_side(a_fleet: FleetMaker, tmp_path: Pa
     """Each keeps what the other writes beside what it knows, and neither harms an index."""
     elsewhere = {"PYTHONPATH": str(another_release(tmp_path)), "PYTHONSAFEPATH": "1"}
     async with a_fleet(of={1: elsewhere}) as fleet:
-        async with a_line(fleet.urls[1]) as line:
-            assert (await line.ask("POST", "/agents", a_registration("painted"))).status == 200
-        async with a_line(fleet.urls[0]) as line:
-            assert (await line.ask("POST", "/agents", a_registration("painted", name="new"))).status == 200
-            shown = (await line.ask("GET", "/agents/painted")).body
-        await fleet.wrote(100)
-        await fleet.marked()
-        await fleet.went_on()
+        async with open_raw_connection(fleet.urls[1]) as line:
+            assert (await line.request("POST", "/agents", a_registration("painted"))).status == 200
+        async with open_raw_connection(fleet.urls[0]) as line:
+            assert (await line.request("POST", "/agents", a_registration("painted", name="new"))).status == 200
+            shown = (await line.request("GET", "/agents/painted")).body
+        await fleet.wait_for_writes(100)
+        await fleet.wait_for_degraded()
+        await fleet.wait_for_resumes()
 
-        painted = fleet.truth.redis.hgetall("{mesh}:agent:painted")
+        painted = fleet.log_recorder.redis.hgetall("{mesh}:agent:painted")
         assert painted[b"colour"] == b"blue"
         assert shown["name"] == "new"
         assert not any("damaged" in replica.output for replica in fleet.replicas)

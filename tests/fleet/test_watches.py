@@ -12,25 +12,25 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.fleet.conftest import FleetMaker
-from tests.support.fleet_under_load import Fleet
+from tests.support.fleet_under_load import FleetUnderLoad
 from tests.support.http_calls import a_registration
 from tests.support.polling import async_wait_until
-from tests.support.raw_http import Answer, a_line
-from tests.support.watch_client import asking, watch
+from tests.support.raw_http import RawResponse, open_raw_connection
+from tests.support.watch_client import open_stream, open_watch
 
 
-async def register(fleet: Fleet, number: int, agent_id: str, **fields: object) -> int:
+async def register(fleet: FleetUnderLoad, number: int, agent_id: str, **fields: object) -> int:
     """Register an agent through one replica; return its version."""
-    async with a_line(fleet.urls[number]) as line:
-        answer = await line.ask("POST", "/agents", a_registration(agent_id, **fields))
+    async with open_raw_connection(fleet.urls[number]) as line:
+        answer = await line.request("POST", "/agents", a_registration(agent_id, **fields))
     assert answer.status == 200, answer.body
     return int(answer.body["resource_version"])
 
 
-async def ask(fleet: Fleet, number: int, method: str, path: str) -> Answer:
+async def ask(fleet: FleetUnderLoad, number: int, method: str, path: str) -> RawResponse:
     """Make one call of one replica."""
-    async with a_line(fleet.urls[number]) as line:
-        return await line.ask(method, path)
+    async with open_raw_connection(fleet.urls[number]) as line:
+        return await line.request(method, path)
 
 
 @contextmanager
@@ -54,10 +54,10 @@ async def test_deaf_watchers_are_let_go_and_cost_nothing(a_fleet: FleetMaker) ->
     """Within 15 s; their replica needs at most a megabyte for each more than those that have none."""
     async with a_fleet(within=55) as fleet:
         # The others watch elsewhere, so that who watches here can be counted.
-        url = fleet.crowd.urls.pop(0)
-        await fleet.went_on()
+        url = fleet.load.urls.pop(0)
+        await fleet.wait_for_resumes()
         await fill(fleet)
-        before = [each.resident for each in fleet.replicas]
+        before = [each.resident_bytes for each in fleet.replicas]
         with ExitStack() as stack:
             for _ in range(DEAF):
                 stack.enter_context(deaf(url))
@@ -66,24 +66,24 @@ async def test_deaf_watchers_are_let_go_and_cost_nothing(a_fleet: FleetMaker) ->
             while not await watched(fleet, 0):
                 assert time.monotonic() - began < LET_GO
                 await fill(fleet)
-        grown = [each.resident - size for each, size in zip(fleet.replicas, before, strict=True)]
+        grown = [each.resident_bytes - size for each, size in zip(fleet.replicas, before, strict=True)]
 
         assert grown[0] - max(grown[1:]) < DEAF * COST
-        fleet.crowd.urls.append(url)
-        await fleet.went_on()
+        fleet.load.urls.append(url)
+        await fleet.wait_for_resumes()
 
 
-async def watched(fleet: Fleet, times: int) -> bool:
+async def watched(fleet: FleetUnderLoad, times: int) -> bool:
     """Tell whether the first replica serves so many watches."""
-    return await fleet.metric(0, "mcp_registry_watchers") == times
+    return await fleet.read_metric(0, "mcp_registry_watchers") == times
 
 
-async def fill(fleet: Fleet) -> None:
+async def fill(fleet: FleetUnderLoad) -> None:
     """Make 200 changes of 2 KB, which all who watch everything get."""
     turn = f"{time.monotonic()}"
     agents = [a_registration(f"heavy-{at}", metadata={"at": turn, "weight": "x" * 2000}) for at in range(200)]
-    async with a_line(fleet.urls[1]) as line:
-        answer = await line.ask("POST", "/agents/batch", {"agents": agents})
+    async with open_raw_connection(fleet.urls[1]) as line:
+        answer = await line.request("POST", "/agents/batch", {"agents": agents})
     assert answer.status == 200, answer.body
 
 
@@ -117,7 +117,7 @@ class Counter(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def counters(fleet: Fleet, count: int) -> AsyncIterator[list[Counter]]:
+async def counters(fleet: FleetUnderLoad, count: int) -> AsyncIterator[list[Counter]]:
     """Provide so many watches, spread over the replicas."""
     loop = asyncio.get_running_loop()
     found: list[Counter] = []
@@ -160,35 +160,37 @@ async def test_a_watcher_that_was_away_too_long_is_told(a_fleet: FleetMaker) -> 
     """410 with the present version, on every replica; a list and a watch from there converge."""
     async with a_fleet(load=False, REGISTRY_WATCH_HISTORY="100") as fleet:
         start = await register(fleet, 0, "first")
-        following = asyncio.create_task(asyncio.to_thread(fleet.truth.follow, 4))
+        following = asyncio.create_task(asyncio.to_thread(fleet.log_recorder.read_repeatedly, 4))
         for at in range(400):
             last = await register(fleet, at % 3, f"a{at % 7}", labels={"at": str(at)})
         await following
-        fleet.truth.taken = True
+        fleet.log_recorder.entries_removed = True
 
         for url in fleet.urls:
-            async with asking(url, f"/agents?watch=true&resource_version={start}") as stream:
+            async with open_stream(url, f"/agents?watch=true&resource_version={start}") as stream:
                 assert stream.status == 410
-                body = await stream.body()
+                body = await stream.json_body()
                 assert (body["error"], body["resource_version"]) == ("version_too_old", str(last))
         listed = await ask(fleet, 1, "GET", "/agents")
-        async with watch(fleet.urls[2], resource_version=listed.body["resource_version"]) as stream:
+        async with open_watch(fleet.urls[2], resource_version=listed.body["resource_version"]) as stream:
             version = await register(fleet, 0, "next")
-            assert [(event.brief, event.version) for event in await stream.take(1)] == [(("ADDED", "next"), version)]
+            assert [(event.kind_and_id, event.version) for event in await stream.next_events(1)] == [
+                (("ADDED", "next"), version)
+            ]
 
 
 @pytest.mark.fault(34, "A watch from the future, or from another history")
 async def test_what_never_was_is_410_and_never_old_news(a_fleet: FleetMaker) -> None:
     """Within three seconds, from each replica."""
     async with a_fleet() as fleet:
-        fleet.excuse(late=10)
+        fleet.tolerate(extra_delay_s=10)
         before = await register(fleet, 0, "before")
         for url in fleet.urls:
             await gone(url, before + 1_000_000, "version_ahead")
 
-        fleet.truth.flush()
+        fleet.log_recorder.flush()
 
-        await fleet.wrote()
+        await fleet.wait_for_writes()
         for url in fleet.urls:
             await gone(url, before, "version_too_old")
 
@@ -196,9 +198,9 @@ async def test_what_never_was_is_410_and_never_old_news(a_fleet: FleetMaker) -> 
 async def gone(url: str, version: int, error: str) -> None:
     """Assert that a watch from a version is refused in time."""
     began = time.monotonic()
-    async with asking(url, f"/agents?watch=true&resource_version={version}") as stream:
+    async with open_stream(url, f"/agents?watch=true&resource_version={version}") as stream:
         assert stream.status == 410
-        assert (await stream.body())["error"] == error
+        assert (await stream.json_body())["error"] == error
     assert time.monotonic() - began < 3
 
 
@@ -210,16 +212,18 @@ async def test_no_removal_is_missed(a_fleet: FleetMaker, kept: bool) -> None:  #
         before = await register(fleet, 0, "doomed")
         await ask(fleet, 0, "DELETE", "/agents/doomed")
         after = await register(fleet, 0, "next")
-        fleet.truth.trim(2 if kept else 1)
-        victim = await fleet.kill(2)
+        fleet.log_recorder.trim(2 if kept else 1)
+        victim = await fleet.kill_replica(2)
         await asyncio.to_thread(victim.start)
 
         await gone(victim.url, before, "version_too_old")
-        fleet.truth.read()
-        removal = next(change for change in fleet.truth.pasts[-1].changes if change.kind == "remove")
+        fleet.log_recorder.read()
+        removal = next(change for change in fleet.log_recorder.logs[-1].changes if change.kind == "remove")
         if kept:
-            async with watch(victim.url, resource_version=removal.version) as stream:
-                assert [(event.brief, event.version) for event in await stream.take(1)] == [(("ADDED", "next"), after)]
+            async with open_watch(victim.url, resource_version=removal.version) as stream:
+                assert [(event.kind_and_id, event.version) for event in await stream.next_events(1)] == [
+                    (("ADDED", "next"), after)
+                ]
         else:
             await gone(victim.url, removal.version, "version_too_old")
 
@@ -227,9 +231,9 @@ async def test_no_removal_is_missed(a_fleet: FleetMaker, kept: bool) -> None:  #
 async def test_a_log_that_is_taken_away_under_load(a_fleet: FleetMaker) -> None:
     """Whoever might have missed something is told 410 and lists again; the replica that comes new remembers nothing."""
     async with a_fleet() as fleet:
-        fleet.truth.trim(0)
-        victim = await fleet.kill(2)
+        fleet.log_recorder.trim(0)
+        victim = await fleet.kill_replica(2)
         await asyncio.to_thread(victim.start)
 
-        await async_wait_until(lambda: all(each.gone for each in fleet.followers), description="all were told")
-        await fleet.went_on()
+        await async_wait_until(lambda: all(each.relist_count for each in fleet.followers), description="all were told")
+        await fleet.wait_for_resumes()

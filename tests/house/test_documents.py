@@ -6,16 +6,16 @@ import re
 import pytest
 
 from registry import errors
-from registry.api.openapi import endpoints
+from registry.api.openapi import list_endpoints
 from registry.config.settings import SETTINGS
 from registry.errors import RegistryError
-from registry.store.redis.errors import REASONS
+from registry.store.redis.errors import UNAVAILABLE_REASONS
 from tests.support.source_code import ROOT
 
 PARAMETER = re.compile(r"\{\w+\}")
 
 # What never reaches a caller under its own code: the roots of branches, and what keeps the process from starting.
-ROOTS = {errors.RegistryError, errors.Refused, errors.InvalidRequest, errors.StartupError}
+ROOTS = {errors.RegistryError, errors.RequestRejected, errors.InvalidRequest, errors.StartupError}
 
 CODES = {
     kind.code
@@ -50,7 +50,7 @@ def test_each_error_code_is_documented(readme: str) -> None:
 def test_each_reason_is_documented(readme: str) -> None:
     """Why the store could not answer: what Redis says, and what is said by ourselves."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "registry").rglob("*.py"))
-    reasons = {*REASONS, *re.findall(r'\breason="(\w+)"', text), "unreachable"}
+    reasons = {*UNAVAILABLE_REASONS, *re.findall(r'\breason="(\w+)"', text), "unreachable"}
 
     assert {reason for reason in reasons if not stands_in(reason, readme)} == set()
 
@@ -58,7 +58,7 @@ def test_each_reason_is_documented(readme: str) -> None:
 def test_each_route_is_documented(readme: str) -> None:
     """By its path, in which `{id}` may have any name; a table may have a column of its own for the method."""
     text = PARAMETER.sub("{}", readme)
-    routes = [endpoint.split(" ", 1) for endpoint in endpoints()]
+    routes = [endpoint.split(" ", 1) for endpoint in list_endpoints()]
 
     assert {path for _, path in routes if not stands_in(PARAMETER.sub("{}", path), text)} == set()
     assert {method for method, _ in routes if not stands_in(method, text)} == set()

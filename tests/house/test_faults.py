@@ -3,7 +3,7 @@
 import ast
 import re
 
-from tests.support.source_code import ROOT, tree
+from tests.support.source_code import ROOT, parse_file
 
 _ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \|$", re.MULTILINE)
 
@@ -12,7 +12,7 @@ def marked() -> set[tuple[int, str]]:
     """Return the number and the words of every fault that a test is marked with."""
     found = set()
     for path in (ROOT / "tests").rglob("test_*.py"):
-        for node in ast.walk(tree(path)):
+        for node in ast.walk(parse_file(path)):
             match node:
                 case ast.Call(ast.Attribute(ast.Attribute(_, "mark"), "fault"), [number, words]):
                     found.add((ast.literal_eval(number), ast.literal_eval(words)))

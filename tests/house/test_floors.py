@@ -3,7 +3,7 @@
 import ast
 import sys
 
-from tests.support.source_code import PACKAGE, foreign_imports, imports, modules, our_imports, tree
+from tests.support.source_code import PACKAGE, external_imports, imported_names, internal_imports, modules, parse_file
 
 # Room by room, from the ground up; a room may always import itself. The version (``) is for everybody.
 GROUND = frozenset(
@@ -81,7 +81,7 @@ def test_a_module_imports_only_what_is_below_its_floor() -> None:
     wrong = {
         f"{module} imports {name}"
         for module, path in MODULES.items()
-        for name in our_imports(path)
+        for name in internal_imports(path)
         if room(name) not in MAY_IMPORT.get(room(module), frozenset()) | {room(module), ""}
     }
 
@@ -93,7 +93,7 @@ def test_a_module_imports_only_the_third_parties_of_its_room() -> None:
     wrong = {
         f"{module} imports {name}"
         for module, path in MODULES.items()
-        for name in foreign_imports(path) - sys.stdlib_module_names
+        for name in external_imports(path) - sys.stdlib_module_names
         if not {room(module), module} & THIRD_PARTIES.get(name, set())
     }
 
@@ -107,14 +107,14 @@ def test_no_room_is_without_a_rule() -> None:
 
 def test_no_rule_is_without_a_reader() -> None:
     """A third party that nobody imports is a dependency to drop."""
-    used = {name for path in MODULES.values() for name in foreign_imports(path)}
+    used = {name for path in MODULES.values() for name in external_imports(path)}
 
     assert set(THIRD_PARTIES) <= used
 
 
 def test_there_is_no_cycle() -> None:
     """Peel off the modules whose imports are all gone: in the end nothing is left."""
-    left = {module: our_imports(path) - {"", module} for module, path in modules().items()}
+    left = {module: internal_imports(path) - {"", module} for module, path in modules().items()}
     while free := {module for module, wanted in left.items() if not wanted & set(left)}:
         left = {module: wanted for module, wanted in left.items() if module not in free}
 
@@ -123,12 +123,14 @@ def test_there_is_no_cycle() -> None:
 
 def test_the_top_package_imports_nothing() -> None:
     """`import registry` stays cheap."""
-    assert set(imports(PACKAGE / "__init__.py")) == set()
+    assert set(imported_names(PACKAGE / "__init__.py")) == set()
 
 
 def test_middleware_is_pure_asgi() -> None:
     """BaseHTTPMiddleware costs most of the throughput; nothing from that module is imported."""
-    found = {module for module, path in MODULES.items() if any("BaseHTTPMiddleware" in name for name in imports(path))}
+    found = {
+        module for module, path in MODULES.items() if any("BaseHTTPMiddleware" in name for name in imported_names(path))
+    }
 
     assert found == set()
 
@@ -138,7 +140,7 @@ def test_only_who_starts_a_registry_or_a_client_reads_the_environment() -> None:
     readers = {
         module
         for module, path in MODULES.items()
-        for node in ast.walk(tree(path))
+        for node in ast.walk(parse_file(path))
         if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "environb"}
     }
 

@@ -8,8 +8,8 @@ import pytest
 
 from registry.store.keys import Keys
 from registry.store.scripts import load_scripts
-from tests.support.lua_headers import FOLDER, INCLUDES, SCRIPTS, Header, headers, include
-from tests.support.source_code import PACKAGE, tree
+from tests.support.lua_headers import INCLUDES, LUA_FOLDER, SCRIPTS, ScriptHeader, read_headers, read_include
+from tests.support.source_code import PACKAGE, parse_file
 
 KEYS = Keys("mesh")
 
@@ -24,7 +24,7 @@ WRITE = re.compile(
 AGENT_KEYS = {"key", "agent", "agent_key", "agent_keys"}
 
 
-def names(header: Header, *, rest: bool) -> tuple[str, ...]:
+def names(header: ScriptHeader, *, rest: bool) -> tuple[str, ...]:
     """Return the names of the keys that stand alone, or of all."""
     return tuple(key.name for key in header.keys if rest or not key.name.endswith("…"))
 
@@ -42,59 +42,59 @@ def code(body: str) -> str:
 
 
 @pytest.fixture(params=SCRIPTS)
-def header(request: pytest.FixtureRequest) -> Header:
+def header(request: pytest.FixtureRequest) -> ScriptHeader:
     """Each script's header in turn."""
-    return headers()[request.param]
+    return read_headers()[request.param]
 
 
-def test_the_keys_are_those_of_the_header(header: Header) -> None:
+def test_the_keys_are_those_of_the_header(header: ScriptHeader) -> None:
     """Same names, same order; those with `…` are reached by position."""
     assert unpacked(header.body, "KEYS") == names(header, rest=False)
 
 
-def test_the_arguments_are_those_of_the_header(header: Header) -> None:
+def test_the_arguments_are_those_of_the_header(header: ScriptHeader) -> None:
     """Same names, same order; those with `…` are reached by position."""
-    assert unpacked(header.body, "ARGV") == tuple(name for name in header.args if not name.endswith("…"))
+    assert unpacked(header.body, "ARGV") == tuple(name for name in header.argument_names if not name.endswith("…"))
 
 
-def test_what_takes_the_rest_stands_last(header: Header) -> None:
+def test_what_takes_the_rest_stands_last(header: ScriptHeader) -> None:
     """Nothing could follow it."""
-    for taken in (names(header, rest=True), header.args):
+    for taken in (names(header, rest=True), header.argument_names):
         assert not any(name.endswith("…") for name in taken[:-1])
 
 
-def test_the_number_of_fixed_keys_is_right(header: Header) -> None:
+def test_the_number_of_fixed_keys_is_right(header: ScriptHeader) -> None:
     """Where a script counts on from its fixed keys, it counts right."""
     for number, less in re.findall(r"local fixed, count = (\d+), #KEYS - (\d+)", header.body):
         assert int(number) == int(less) == len(names(header, rest=False))
 
 
-def test_the_loader_reads_the_same_header(header: Header) -> None:
+def test_the_loader_reads_the_same_header(header: ScriptHeader) -> None:
     """The parser of the product and that of the tests are two."""
     script = load_scripts()[header.name]
 
-    assert (script.keys, script.args) == (names(header, rest=True), header.args)
+    assert (script.keys, script.args) == (names(header, rest=True), header.argument_names)
 
 
-def test_each_key_is_used(header: Header) -> None:
+def test_each_key_is_used(header: ScriptHeader) -> None:
     """A key that is declared and never touched is a lie to the cluster."""
     below = re.sub(r"^local .* = unpack\(.*\)$", "", code(header.body), flags=re.MULTILINE)
 
     assert {name for name in names(header, rest=False) if not re.search(rf"\b{name}\b", below)} == set()
 
 
-def test_each_argument_is_used(header: Header) -> None:
+def test_each_argument_is_used(header: ScriptHeader) -> None:
     """An argument that nobody reads is dropped."""
     below = re.sub(r"^local .* = unpack\(.*\)$", "", code(header.body), flags=re.MULTILINE)
-    fixed = [name for name in header.args if not name.endswith("…")]
+    fixed = [name for name in header.argument_names if not name.endswith("…")]
 
     assert {name for name in fixed if not re.search(rf"\b{name}\b", below)} == set()
 
 
-def test_the_patterns_are_those_of_the_store(header: Header) -> None:
+def test_the_patterns_are_those_of_the_store(header: ScriptHeader) -> None:
     """Keys are built in store/keys.py alone."""
     for key in header.keys:
-        own = KEYS.trace("<id>") if key.name == "trace" else KEYS.agent("<id>")
+        own = KEYS.resolutions("<id>") if key.name == "trace" else KEYS.agent("<id>")
         expected = KEYS.shared.get(key.name, own).decode()
         assert key.pattern == expected
 
@@ -102,19 +102,19 @@ def test_the_patterns_are_those_of_the_store(header: Header) -> None:
 def test_a_key_has_one_type_in_all_headers() -> None:
     """Same pattern, same type."""
     kinds: dict[str, set[str]] = {}
-    for header in headers().values():
+    for header in read_headers().values():
         for key in header.keys:
             kinds.setdefault(key.pattern, set()).add(key.kind)
 
     assert {pattern for pattern, found in kinds.items() if len(found) > 1} == set()
 
 
-def test_the_flags_let_the_living_go_on(header: Header) -> None:
+def test_the_flags_let_the_living_go_on(header: ScriptHeader) -> None:
     """Only what brings newcomers may be refused when memory is full."""
     assert header.flags == (() if header.name in NEEDS_MEMORY else ("allow-oom",))
 
 
-def test_what_is_seen_to_be_written_is_in_writes(header: Header) -> None:
+def test_what_is_seen_to_be_written_is_in_writes(header: ScriptHeader) -> None:
     """As far as the eye reaches; that WRITES is complete and exact, the tables of tests/lua prove."""
     seen = {target for _, target in WRITE.findall(code(header.body))}
 
@@ -122,7 +122,7 @@ def test_what_is_seen_to_be_written_is_in_writes(header: Header) -> None:
     assert set(header.writes) <= {name.rstrip("…") for name in names(header, rest=True)}
 
 
-def test_a_script_that_logs_says_so(header: Header) -> None:
+def test_a_script_that_logs_says_so(header: ScriptHeader) -> None:
     """Who includes the change writes version, log and agent, and emits something."""
     includes = set(re.findall(r"^--@include (\w+)$", header.body, re.MULTILINE))
     logs = bool({"begin", "change", "settle"} & includes)
@@ -131,7 +131,7 @@ def test_a_script_that_logs_says_so(header: Header) -> None:
     assert {"version", "log"} <= set(header.writes) or not logs
 
 
-def test_each_include_is_used(header: Header) -> None:
+def test_each_include_is_used(header: ScriptHeader) -> None:
     """An include that nobody calls is dropped."""
     calls = {name: _function(name) for name in re.findall(r"^--@include (\w+)$", header.body, re.MULTILINE)}
 
@@ -141,7 +141,7 @@ def test_each_include_is_used(header: Header) -> None:
 @pytest.mark.parametrize("name", INCLUDES)
 def test_an_include_is_one_local_function(name: str) -> None:
     """And a comment that says what it does; nothing else is defined, nothing is done."""
-    text = include(name)
+    text = read_include(name)
 
     assert len(re.findall(r"^local function \w+\(.*\)$", text, re.MULTILINE)) == 1
     assert re.search(rf"^-- {_function(name)}\(.*\): ", text, re.MULTILINE)
@@ -152,7 +152,7 @@ def test_an_include_is_one_local_function(name: str) -> None:
 @pytest.mark.parametrize("name", INCLUDES)
 def test_an_include_is_needed_by_somebody(name: str) -> None:
     """Else it goes."""
-    texts = [path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.lua")]
+    texts = [path.read_text(encoding="utf-8") for path in LUA_FOLDER.rglob("*.lua")]
 
     assert any(f"--@include {name}\n" in text for text in texts)
 
@@ -160,15 +160,15 @@ def test_an_include_is_needed_by_somebody(name: str) -> None:
 def test_every_change_goes_through_one_include() -> None:
     """Nobody else gives a version or writes the log; a history begins in another."""
     writers = {
-        str(path.relative_to(FOLDER))
-        for path in FOLDER.rglob("*.lua")
+        str(path.relative_to(LUA_FOLDER))
+        for path in LUA_FOLDER.rglob("*.lua")
         if re.search(r"'XADD'|'INCR', version|'INCRBY'", code(path.read_text(encoding="utf-8")))
     }
 
     assert writers == {"include/change.lua", "include/begin.lua"}
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.lua")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(LUA_FOLDER.rglob("*.lua")), ids=lambda path: path.stem)
 def test_no_script_does_what_scripts_must_not(path: Path) -> None:
     """No search for keys, no unbounded reads, no JSON, no clock but one, no number that Lua turns to text itself."""
     text = code(path.read_text(encoding="utf-8"))
@@ -184,7 +184,7 @@ def callers() -> list[tuple[str, str, set[str], set[str]]]:
     """Return every `self._<verb>.call({keys}, {args})` in the store: module, verb, keys and arguments it binds."""
     found = []
     for path in sorted((PACKAGE / "store").glob("*.py")):
-        for node in ast.walk(tree(path)):
+        for node in ast.walk(parse_file(path)):
             match node:
                 case ast.Call(ast.Attribute(ast.Attribute(_, verb), "call"), [keys, ast.Dict(argument_names)]):
                     found.append((path.stem, verb.removeprefix("_"), _bound(keys), _bound_names(argument_names)))
@@ -196,8 +196,8 @@ def test_the_callers_bind_what_the_headers_name() -> None:
     called = set()
     for module, verb, keys, args in callers():
         (name,) = (name for name in SCRIPTS if name == verb or name.endswith(f"_{verb}"))
-        header = headers()[name]
-        assert args == set(header.args), f"store/{module}.py: {name}"
+        header = read_headers()[name]
+        assert args == set(header.argument_names), f"store/{module}.py: {name}"
         assert keys == set(names(header, rest=True)) - set(KEYS.shared), f"store/{module}.py: {name}"
         called.add(name)
 
@@ -209,7 +209,7 @@ def test_the_table_of_the_readme_is_that_of_the_headers() -> None:
     rows = re.findall(r"^\| `(\w+)\.lua` \| (.+?) \| (.+?) \|$", _readme(), re.MULTILINE)
 
     assert rows == [
-        (name, _listed(names(header, rest=True)), _listed(header.replies)) for name, header in headers().items()
+        (name, _listed(names(header, rest=True)), _listed(header.replies)) for name, header in read_headers().items()
     ]
 
 
@@ -219,7 +219,7 @@ def test_the_readme_names_each_include() -> None:
 
 
 def _readme() -> str:
-    return (FOLDER / "README.md").read_text(encoding="utf-8")
+    return (LUA_FOLDER / "README.md").read_text(encoding="utf-8")
 
 
 def _listed(items: tuple[str, ...]) -> str:
@@ -227,7 +227,7 @@ def _listed(items: tuple[str, ...]) -> str:
 
 
 def _function(name: str) -> str:
-    (function,) = re.findall(r"^local function (\w+)\(", include(name), re.MULTILINE)
+    (function,) = re.findall(r"^local function (\w+)\(", read_include(name), re.MULTILINE)
     return str(function)
 
 

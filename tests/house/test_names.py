@@ -3,8 +3,8 @@
 import ast
 import re
 
-from tests.support.lua_headers import FOLDER
-from tests.support.source_code import ROOT, tree
+from tests.support.lua_headers import LUA_FOLDER
+from tests.support.source_code import ROOT, parse_file
 
 SAY_NOTHING = {"util", "utils", "helper", "helpers", "manager", "managers", "base", "common", "impl", "misc"}
 NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -21,13 +21,13 @@ def test_a_name_says_something() -> None:
     """Neither a folder nor a module, class or function is named for being useful."""
     for path in SOURCES:
         places = [part.removesuffix(".py") for part in path.relative_to(ROOT).parts]
-        names = places + [node.name for node in ast.walk(tree(path)) if isinstance(node, NAMED)]
+        names = places + [node.name for node in ast.walk(parse_file(path)) if isinstance(node, NAMED)]
 
         assert {name for name in names if words(name) & SAY_NOTHING} == set(), path
 
 
 def test_a_script_is_named_for_what_it_does() -> None:
     """`verb.lua` or `noun_verb.lua`, in lower case."""
-    names = {path.stem for path in FOLDER.rglob("*.lua")}
+    names = {path.stem for path in LUA_FOLDER.rglob("*.lua")}
 
     assert {name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)?", name) or words(name) & SAY_NOTHING} == set()

@@ -3,8 +3,8 @@
 import ast
 from pathlib import Path
 
-from tests.support.lua_headers import FOLDER
-from tests.support.source_code import PACKAGE, ROOT, tree
+from tests.support.lua_headers import LUA_FOLDER
+from tests.support.source_code import PACKAGE, ROOT, parse_file
 
 MODULE, FUNCTION, SCRIPT, INCLUDE = 300, 40, 80, 35
 
@@ -40,7 +40,7 @@ def functions(path: Path) -> dict[str, int]:
                 found[name] = (child.end_lineno or child.lineno) - child.lineno + 1
             visit(child, name + "." if name != inside else inside)
 
-    visit(tree(path), f"{shown(path)}: ")
+    visit(parse_file(path), f"{shown(path)}: ")
     return found
 
 
@@ -63,8 +63,8 @@ def test_a_function_is_short() -> None:
 
 def test_a_script_is_short() -> None:
     """With its header; an include is one function."""
-    scripts = {shown(path): (lines(path), SCRIPT) for path in FOLDER.glob("*.lua")}
-    includes = {shown(path): (lines(path), INCLUDE) for path in (FOLDER / "include").glob("*.lua")}
+    scripts = {shown(path): (lines(path), SCRIPT) for path in LUA_FOLDER.glob("*.lua")}
+    includes = {shown(path): (lines(path), INCLUDE) for path in (LUA_FOLDER / "include").glob("*.lua")}
 
     sizes = scripts | includes
     assert {name: count for name, (count, usual) in sizes.items() if count > limit(name, usual)} == {}

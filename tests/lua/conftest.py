@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from registry.store.redis.connection import server_at, server_in_memory
-from tests.conftest import HasUrl
-from tests.lua.script_harness import Bench
+from registry.store.redis.connection import endpoint_from_url, in_memory_endpoint
+from tests.conftest import RunningServer
+from tests.lua.script_harness import ScriptHarness
 from tests.support.redis_server import RedisServer
 
 
@@ -19,22 +19,22 @@ def cluster_of_worker() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(params=["standalone", "cluster", "memory"])
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[ScriptHarness]:
     """A bench on each kind of server in turn."""
     if request.param == "memory":
-        server = server_in_memory()
+        server = in_memory_endpoint()
     else:
         name = "cluster_of_worker" if request.param == "cluster" else "server_of_worker"
-        running: HasUrl = request.getfixturevalue(name)
-        server = server_at(running.url)
-    bench = Bench(server)
+        running: RunningServer = request.getfixturevalue(name)
+        server = endpoint_from_url(running.url)
+    bench = ScriptHarness(server)
     yield bench
     await bench.close()
 
 
 @pytest.fixture
-async def standalone(server_of_worker: HasUrl) -> AsyncIterator[Bench]:
+async def standalone(server_of_worker: RunningServer) -> AsyncIterator[ScriptHarness]:
     """A bench on the worker's own server alone."""
-    bench = Bench(server_at(server_of_worker.url))
+    bench = ScriptHarness(endpoint_from_url(server_of_worker.url))
     yield bench
     await bench.close()

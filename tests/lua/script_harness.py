@@ -13,59 +13,64 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from registry.store.keys import Keys
-from registry.store.redis.connection import Server
-from registry.store.redis.pipeline import Link, checked
-from registry.store.scripts import Value, load_scripts
+from registry.store.redis.connection import RedisEndpoint
+from registry.store.redis.pipeline import Pipeline, raise_for_error
+from registry.store.scripts import ArgumentValue, load_scripts
 from tests.support.lua_headers import read_header
 
 KEYS = Keys("mesh")
-AGENT = KEYS.agent("").decode()
-TEXTS = ("version", "history", "leader", "epoch", "pulse", "outage", "rewind", "paused")
-ZSETS = ("heartbeats", "deadlines", "silent")
-HASHES = ("counters", "hold", "required")
-TRACE = KEYS.trace("").decode()
+AGENT_KEY_PREFIX = KEYS.agent("").decode()
+STRING_KEYS = ("version", "history", "leader", "epoch", "pulse", "outage", "rewind", "paused")
+SORTED_SET_KEYS = ("heartbeats", "deadlines", "silent")
+HASH_KEYS = ("counters", "hold", "required")
+TRACE_KEY_PREFIX = KEYS.resolutions("").decode()
 # What an agent's hash holds that no log entry carries.
-UNLOGGED = {"load", "answered"}
-HISTORY = 1000
+UNLOGGED_FIELDS = {"load", "answered"}
+LOG_LENGTH = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class At:
+class MsAfterStart:
     """Exactly so many ms after the start of the test."""
 
     ms: int
 
 
 @dataclass(frozen=True, slots=True)
-class Now:
+class MsAfterCall:
     """So many ms after the moment at which the script ran."""
 
     ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class LastVersion:
     """The version of the agent's last log entry; in a reply, of the log's last entry."""
 
 
 @dataclass(frozen=True, slots=True)
-class Error:
+class ErrorReply:
     """An error reply that contains this text."""
 
     text: str
 
 
-Cell = str | int | At | Now | Version | Error
+Cell = str | int | MsAfterStart | MsAfterCall | LastVersion | ErrorReply
 Expected = Cell | tuple[Cell, ...]
 State = Mapping[str, Expected]
-VERSION = Version()
+LAST_VERSION = LastVersion()
 
 # What every table begins with unless a row says otherwise; None takes a cell away.
-START: dict[str, Expected] = {"version": "1000", "history": "h0", "pulse": At(-1000), "log": ("1000",)}
+INITIAL_STATE: dict[str, Expected] = {
+    "version": "1000",
+    "history": "h0",
+    "pulse": MsAfterStart(-1000),
+    "log": ("1000",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ScriptCase:
     """One line of a script's table.
 
     `before` is laid over START; `after` says what differs from that when the script has run: whatever it does not name
@@ -73,25 +78,25 @@ class Row:
     each, `prev` and the versions are compared by themselves.
     """
 
-    promise: str
+    description: str
     script: str
-    args: Mapping[str, Value | At]
+    args: Mapping[str, ArgumentValue | MsAfterStart]
     agents: tuple[str, ...] = ()
     before: Mapping[str, Expected | None] = field(default_factory=dict)
-    reply: tuple[Expected, ...] | Error
+    reply: tuple[Expected, ...] | ErrorReply
     after: Mapping[str, Expected | None] = field(default_factory=dict)
     log: tuple[Mapping[str, Expected], ...] = ()
 
     def __str__(self) -> str:
-        return self.promise
+        return self.description
 
 
 def an_agent(
-    name: str, status: str, *, heard: int | None = None, due: int | None = None, **fields: str | None
+    name: str, status: str, *, heartbeat_at: int | None = None, deadline_at: int | None = None, **fields: str | None
 ) -> dict[str, Expected | None]:
     """Return the cells of a stored agent: silent for 1 minute degrades it, for 3 expires it. None leaves a field out.
 
-    `heard` and `due` are its heartbeat and deadline, in ms after the start of the test.
+    `heartbeat_at` and `deadline_at` are its heartbeat and deadline, in ms after the start of the test.
     """
     hash_: dict[str, str | None] = {
         "spec": f'{{"endpoint":"http://{name}"}}',
@@ -106,61 +111,66 @@ def an_agent(
         **fields,
     }
     cells: dict[str, Expected | None] = {f"{name}/{key}": value for key, value in hash_.items() if value is not None}
-    if heard is not None:
-        cells[f"heartbeats/{name}"] = At(heard)
-    if due is not None:
-        cells[f"deadlines/{name}"] = At(due)
+    if heartbeat_at is not None:
+        cells[f"heartbeats/{name}"] = MsAfterStart(heartbeat_at)
+    if deadline_at is not None:
+        cells[f"deadlines/{name}"] = MsAfterStart(deadline_at)
     return cells
 
 
-def gone(name: str, **fields: str) -> dict[str, None]:
+def removed_agent(name: str, **fields: str) -> dict[str, None]:
     """Return the cells of an agent as what is there no more."""
-    return dict.fromkeys([*an_agent(name, "healthy", heard=0, due=0, **fields), f"silent/{name}"])
+    return dict.fromkeys([*an_agent(name, "healthy", heartbeat_at=0, deadline_at=0, **fields), f"silent/{name}"])
 
 
-class Bench:
+class ScriptHarness:
     """One server, and a link to it through which everything goes."""
 
-    def __init__(self, server: Server) -> None:
-        self._link = Link(server.connect)
+    def __init__(self, server: RedisEndpoint) -> None:
+        self._link = Pipeline(server.connect)
         self._scripts = load_scripts(shebang=server.shebang)
-        self._t0 = self._t1 = 0
+        self._started_ms = self._finished_ms = 0
 
     async def close(self) -> None:
         """Close the link."""
         await self._link.close()
 
-    async def ask(self, *command: Any) -> Any:
+    async def execute(self, *command: Any) -> Any:
         """Send one command and return its reply; an error reply is raised."""
-        return checked((await self._link.exchange([command]))[0])
+        return raise_for_error((await self._link.execute([command]))[0])
 
-    async def call(self, row: Row) -> Any:
+    async def call_script(self, row: ScriptCase) -> Any:
         """Call the row's script as the store does; an error reply is returned."""
         agents = [KEYS.agent(name) for name in row.agents]
-        keys: dict[str, Value] = {**KEYS.shared, "agent_keys…": agents}
+        keys: dict[str, ArgumentValue] = {**KEYS.shared, "agent_keys…": agents}
         if len(agents) == 1:
-            keys |= {"agent_key": agents[0], "trace": KEYS.trace(row.agents[0])}
-        args = {name: self._text(value) if isinstance(value, At) else value for name, value in row.args.items()}
-        (reply,) = await self._link.run([self._scripts[row.script].call(keys, args)])
+            keys |= {"agent_key": agents[0], "trace": KEYS.resolutions(row.agents[0])}
+        args = {
+            name: self._encode_cell(value) if isinstance(value, MsAfterStart) else value
+            for name, value in row.args.items()
+        }
+        (reply,) = await self._link.call_scripts([self._scripts[row.script].call(keys, args)])
         return reply
 
-    async def prepare(self, row: Row) -> None:
+    async def write_initial_state(self, row: ScriptCase) -> None:
         """Wipe the server and write the state before the call."""
-        self._t0 = await self._now()
-        await self.ask("FLUSHALL")
-        for name, cell in {**START, **row.before}.items():
+        self._started_ms = await self._server_time_ms()
+        await self.execute("FLUSHALL")
+        for name, cell in {**INITIAL_STATE, **row.before}.items():
             if cell is not None:
-                await self._write(name, cell)
+                await self._write_cell(name, cell)
 
-    async def check(self, row: Row, after_preparing: Callable[["Bench"], Awaitable[None]] | None = None) -> None:
+    async def run_case(
+        self, row: ScriptCase, after_preparing: Callable[["ScriptHarness"], Awaitable[None]] | None = None
+    ) -> None:
         """Run one row and compare reply, state and log."""
-        await self.prepare(row)
+        await self.write_initial_state(row)
         if after_preparing is not None:
             await after_preparing(self)
-        before = await self.state()
-        reply = await self.call(row)
-        self._t1 = await self._now()
-        after = await self.state()
+        before = await self.read_state()
+        reply = await self.call_script(row)
+        self._finished_ms = await self._server_time_ms()
+        after = await self.read_state()
 
         kept = [] if row.after.get("log", ()) is None else before["log"]
         entries = after["log"][len(kept) :]
@@ -169,127 +179,132 @@ class Bench:
         self._compare_state(row, before, after, entries)
         self._compare_reply(row, reply, entries)
 
-    async def state(self) -> dict[str, Any]:
+    async def read_state(self) -> dict[str, Any]:
         """Read everything the server holds; `log` is a list of (version, fields)."""
         state: dict[str, Any] = {}
-        for name in TEXTS:
-            text = await self.ask("GET", KEYS.shared[name])
+        for name in STRING_KEYS:
+            text = await self.execute("GET", KEYS.shared[name])
             if text is not None:
                 state[name] = text.decode()
-        for name in ZSETS:
-            flat = await self.ask("ZRANGE", KEYS.shared[name], 0, -1, "WITHSCORES")
+        for name in SORTED_SET_KEYS:
+            flat = await self.execute("ZRANGE", KEYS.shared[name], 0, -1, "WITHSCORES")
             state |= {f"{name}/{member}": score for member, score in _pairs(flat).items()}
-        for name in HASHES:
-            flat = await self.ask("HGETALL", KEYS.shared[name])
+        for name in HASH_KEYS:
+            flat = await self.execute("HGETALL", KEYS.shared[name])
             state |= {f"{name}/{member}": text for member, text in _pairs(flat).items()}
-        for key in sorted(set(await self.ask("KEYS", "*")) - set(KEYS.shared.values())):
-            state |= await self._agent(key)
-        state["log"] = [(entry.decode(), _pairs(flat)) for entry, flat in await self.ask("XRANGE", KEYS.log, "-", "+")]
+        for key in sorted(set(await self.execute("KEYS", "*")) - set(KEYS.shared.values())):
+            state |= await self._read_agent_key(key)
+        state["log"] = [
+            (entry.decode(), _pairs(flat)) for entry, flat in await self.execute("XRANGE", KEYS.log, "-", "+")
+        ]
         return state
 
-    async def _agent(self, key: bytes) -> dict[str, str]:
-        if key.startswith(TRACE.encode()):
-            entries = await self.ask("LRANGE", key, 0, -1)
-            assert await self.ask("PTTL", key) > 0, f"{key!r} would stay for ever"
-            return {f"trace/{key.decode().removeprefix(TRACE)}": "|".join(entry.decode() for entry in entries)}
-        name = key.decode().removeprefix(AGENT)
+    async def _read_agent_key(self, key: bytes) -> dict[str, str]:
+        if key.startswith(TRACE_KEY_PREFIX.encode()):
+            entries = await self.execute("LRANGE", key, 0, -1)
+            assert await self.execute("PTTL", key) > 0, f"{key!r} would stay for ever"
+            return {
+                f"trace/{key.decode().removeprefix(TRACE_KEY_PREFIX)}": "|".join(entry.decode() for entry in entries)
+            }
+        name = key.decode().removeprefix(AGENT_KEY_PREFIX)
         assert name != key.decode(), f"a key that no script should write: {name}"
-        if await self.ask("TYPE", key) == b"string":
-            return {name: (await self.ask("GET", key)).decode()}
-        return {f"{name}/{field}": value for field, value in _pairs(await self.ask("HGETALL", key)).items()}
+        if await self.execute("TYPE", key) == b"string":
+            return {name: (await self.execute("GET", key)).decode()}
+        return {f"{name}/{field}": value for field, value in _pairs(await self.execute("HGETALL", key)).items()}
 
-    async def _now(self) -> int:
-        seconds, micro = await self.ask("TIME")
+    async def _server_time_ms(self) -> int:
+        seconds, micro = await self.execute("TIME")
         return int(seconds) * 1000 + int(micro) // 1000
 
-    async def _write(self, name: str, cell: Expected) -> None:
+    async def _write_cell(self, name: str, cell: Expected) -> None:
         key, _, member = name.partition("/")
         if name == "log":
             assert isinstance(cell, tuple)
             for version in cell:
-                await self.ask("XADD", KEYS.log, f"{self._text(version)}-0", "kind", "begin", "prev", "0")
-        elif name in TEXTS:
-            await self.ask("SET", KEYS.shared[name], self._text(cell))
-        elif key in ZSETS:
-            await self.ask("ZADD", KEYS.shared[key], self._text(cell), member)
-        elif key in HASHES:
-            await self.ask("HSET", KEYS.shared[key], member, self._text(cell))
+                await self.execute("XADD", KEYS.log, f"{self._encode_cell(version)}-0", "kind", "begin", "prev", "0")
+        elif name in STRING_KEYS:
+            await self.execute("SET", KEYS.shared[name], self._encode_cell(cell))
+        elif key in SORTED_SET_KEYS:
+            await self.execute("ZADD", KEYS.shared[key], self._encode_cell(cell), member)
+        elif key in HASH_KEYS:
+            await self.execute("HSET", KEYS.shared[key], member, self._encode_cell(cell))
         elif key == "trace":
-            await self.ask("RPUSH", KEYS.trace(member), *self._text(cell).split("|"))
-            await self.ask("PEXPIRE", KEYS.trace(member), 60_000)
+            await self.execute("RPUSH", KEYS.resolutions(member), *self._encode_cell(cell).split("|"))
+            await self.execute("PEXPIRE", KEYS.resolutions(member), 60_000)
         elif member:
-            await self.ask("HSET", KEYS.agent(key), member, self._text(cell))
+            await self.execute("HSET", KEYS.agent(key), member, self._encode_cell(cell))
         else:
-            await self.ask("SET", KEYS.agent(key), self._text(cell))
+            await self.execute("SET", KEYS.agent(key), self._encode_cell(cell))
 
-    def _text(self, cell: Expected) -> str:
+    def _encode_cell(self, cell: Expected) -> str:
         if isinstance(cell, tuple):
-            return "".join(map(self._text, cell))
-        return str(self._t0 + cell.ms) if isinstance(cell, At) else _decoded(cell)
+            return "".join(map(self._encode_cell, cell))
+        return str(self._started_ms + cell.ms) if isinstance(cell, MsAfterStart) else _to_text(cell)
 
-    def _fits(self, expected: Expected, actual: str, version: str) -> bool:
+    def _matches(self, expected: Expected, actual: str, version: str) -> bool:
         if isinstance(expected, tuple):
             pattern = "".join(
-                r"(\d+)" if isinstance(cell, Now) else f"({re.escape(self._text(cell))})" for cell in expected
+                r"(\d+)" if isinstance(cell, MsAfterCall) else f"({re.escape(self._encode_cell(cell))})"
+                for cell in expected
             )
             found = re.fullmatch(pattern, actual)
-            return found is not None and all(map(self._fits, expected, found.groups(), [version] * len(expected)))
-        if isinstance(expected, Now):
-            return actual.isdecimal() and self._t0 <= int(actual) - expected.ms <= self._t1
-        if isinstance(expected, Version):
+            return found is not None and all(map(self._matches, expected, found.groups(), [version] * len(expected)))
+        if isinstance(expected, MsAfterCall):
+            return actual.isdecimal() and self._started_ms <= int(actual) - expected.ms <= self._finished_ms
+        if isinstance(expected, LastVersion):
             return actual == version
-        return actual == self._text(expected)
+        return actual == self._encode_cell(expected)
 
-    def _compare_reply(self, row: Row, reply: Any, entries: Sequence[tuple[str, Any]]) -> None:
-        if isinstance(row.reply, Error):
+    def _compare_reply(self, row: ScriptCase, reply: Any, entries: Sequence[tuple[str, Any]]) -> None:
+        if isinstance(row.reply, ErrorReply):
             assert isinstance(reply, ResponseError), f"expected an error reply, got {reply!r}"
             assert row.reply.text in str(reply)
             return
         assert isinstance(reply, list), f"expected {row.reply}, got {reply!r}"
-        version = _version(entries[-1][0]) if entries else ""
+        version = _entry_version(entries[-1][0]) if entries else ""
         assert len(reply) == len(row.reply), f"expected {row.reply}, got {reply!r}"
         for expected, actual in zip(row.reply, reply, strict=True):
             assert isinstance(actual, int if isinstance(expected, int) else bytes)
-            assert self._fits(expected, _decoded(actual), version), f"expected {row.reply}, got {reply!r}"
+            assert self._matches(expected, _to_text(actual), version), f"expected {row.reply}, got {reply!r}"
 
     def _compare_log(
-        self, row: Row, before: Mapping[str, Any], after: Mapping[str, Any], entries: Sequence[tuple[str, Any]]
+        self, row: ScriptCase, before: Mapping[str, Any], after: Mapping[str, Any], entries: Sequence[tuple[str, Any]]
     ) -> None:
         """The new entries are the promised ones, chained, each with the whole agent, and end at the version."""
         prev = int(before.get("version", 0))
-        floor = max([prev, *(int(_version(entry)) for entry, _ in before["log"])])
+        floor = max([prev, *(int(_entry_version(entry)) for entry, _ in before["log"])])
         assert len(entries) == len(row.log), f"expected {len(row.log)} log entries, got {entries}"
         for (entry, fields), expected in zip(entries, row.log, strict=True):
-            version = int(_version(entry))
+            version = int(_entry_version(entry))
             assert int(fields["prev"]) == prev
             assert version > floor
-            assert version >= self._t0
-            assert version <= self._t1 or version == floor + 1
+            assert version >= self._started_ms
+            assert version <= self._finished_ms or version == floor + 1
             meta = {name: fields[name] for name in ("kind", "reason", "id", "heartbeat") if name in fields}
             meta |= {name: value for name, value in fields.items() if name.endswith("_before")}
             assert meta.keys() == expected.keys(), f"expected {expected}, got {meta}"
-            assert all(self._fits(expected[name], meta[name], str(version)) for name in meta), f"{expected}: {meta}"
+            assert all(self._matches(expected[name], meta[name], str(version)) for name in meta), f"{expected}: {meta}"
             prev = floor = version
         self._compare_agents(before, after, entries)
         if entries:
-            assert after["version"] == _version(entries[-1][0])
+            assert after["version"] == _entry_version(entries[-1][0])
 
     def _compare_agents(
         self, before: Mapping[str, Any], after: Mapping[str, Any], entries: Sequence[tuple[str, Any]]
     ) -> None:
         last = {fields.get("id"): (entry, fields) for entry, fields in entries}
         for name, (entry, fields) in last.items():
-            carried = {f"{name}/{key}": value for key, value in fields.items() if not _is_meta(key)}
+            carried = {f"{name}/{key}": value for key, value in fields.items() if not _is_log_field(key)}
             source = before if fields["kind"] == "remove" else after
-            unlogged = {f"{name}/{field}" for field in UNLOGGED}
+            unlogged = {f"{name}/{field}" for field in UNLOGGED_FIELDS}
             whole = {key: value for key, value in source.items() if key.startswith(f"{name}/") and key not in unlogged}
-            assert carried == (whole | {f"{name}/version": _version(entry)} if name else {})
+            assert carried == (whole | {f"{name}/version": _entry_version(entry)} if name else {})
 
     def _compare_state(
-        self, row: Row, before: Mapping[str, Any], after: Mapping[str, Any], entries: Sequence[tuple[str, Any]]
+        self, row: ScriptCase, before: Mapping[str, Any], after: Mapping[str, Any], entries: Sequence[tuple[str, Any]]
     ) -> None:
         """What the row names is as promised, all else as it was, and only what the header allows was written."""
-        versions = {fields.get("id"): _version(entry) for entry, fields in entries}
+        versions = {fields.get("id"): _entry_version(entry) for entry, fields in entries}
         for name in (before.keys() | after.keys() | row.after.keys()) - {"log"}:
             if name in row.after:
                 expected, actual = row.after[name], after.get(name)
@@ -297,33 +312,35 @@ class Bench:
                 fits = (
                     (actual is None)
                     if expected is None
-                    else actual is not None and self._fits(expected, actual, version)
+                    else actual is not None and self._matches(expected, actual, version)
                 )
-                assert fits, f"{name}: expected {expected}, got {actual} at {self._t0}..{self._t1}"
+                assert fits, f"{name}: expected {expected}, got {actual} at {self._started_ms}..{self._finished_ms}"
             elif name != "version" or not entries:
                 assert after.get(name) == before.get(name), f"{name} was {before.get(name)}, is {after.get(name)}"
-        changed = {key_of(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-        assert changed <= writes(row.script), f"{changed - writes(row.script)} written, but not in WRITES"
+        changed = {key_name(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        assert changed <= declared_writes(row.script), (
+            f"{changed - declared_writes(row.script)} written, but not in WRITES"
+        )
 
 
-def key_of(cell: str) -> str:
+def key_name(cell: str) -> str:
     """Return the name a header gives to the key this cell lies in."""
     key = cell.partition("/")[0]
     return key if key in KEYS.shared or key == "trace" else "agent"
 
 
-def writes(script: str) -> set[str]:
+def declared_writes(script: str) -> set[str]:
     """Return what the script's header says it writes; the agents' own keys are all called `agent`."""
     return {"agent" if name.startswith("agent_key") else name for name in read_header(script).writes}
 
 
-def _version(entry: str) -> str:
+def _entry_version(entry: str) -> str:
     version, _, sequence = entry.partition("-")
     assert sequence == "0"
     return version
 
 
-def _is_meta(name: str) -> bool:
+def _is_log_field(name: str) -> bool:
     return name in {"kind", "reason", "prev", "id", "heartbeat"} or name.endswith("_before")
 
 
@@ -332,5 +349,5 @@ def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _decoded(cell: Any) -> str:
+def _to_text(cell: Any) -> str:
     return cell.decode() if isinstance(cell, bytes) else str(cell)

@@ -2,7 +2,17 @@
 
 import pytest
 
-from tests.lua.script_harness import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent
+from tests.lua.script_harness import (
+    LAST_VERSION,
+    LOG_LENGTH,
+    ErrorReply,
+    Expected,
+    MsAfterCall,
+    MsAfterStart,
+    ScriptCase,
+    ScriptHarness,
+    an_agent,
+)
 
 
 def row(
@@ -10,19 +20,19 @@ def row(
     draining: str,
     *names: str,
     before: dict[str, Expected | None],
-    reply: tuple[Expected, ...] | Error,
+    reply: tuple[Expected, ...] | ErrorReply,
     after: dict[str, Expected | None] | None = None,
     log: tuple[dict[str, Expected], ...] = (),
     more: tuple[str, ...] = (),
-) -> Row:
+) -> ScriptCase:
     """One call for these agents."""
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="drain",
         agents=names,
-        args={"draining": draining, "history": HISTORY, "ids…": [*names, *more]},
+        args={"draining": draining, "history": LOG_LENGTH, "ids…": [*names, *more]},
         before=before,
-        reply=reply if isinstance(reply, Error) else ("ok", *reply),
+        reply=reply if isinstance(reply, ErrorReply) else ("ok", *reply),
         after=after or {},
         log=log,
     )
@@ -33,7 +43,7 @@ def drains(name: str, heartbeat: Expected) -> dict[str, Expected]:
     return {"kind": "modify", "reason": "drained", "id": name, "heartbeat": heartbeat, "draining_before": "0"}
 
 
-HEALTHY = an_agent("a", "healthy", heard=-5000, due=55_000)
+HEALTHY = an_agent("a", "healthy", heartbeat_at=-5000, deadline_at=55_000)
 DRAINING = HEALTHY | {"a/draining": "1"}
 TWO_HUNDRED = [f"n{number}" for number in range(200)]
 
@@ -43,10 +53,10 @@ ROWS = [
             f"a {status} agent drains and is what it was otherwise",
             "1",
             "a",
-            before=an_agent("a", status, heard=-70_000, due=1000, owner="team-a", later="x"),
-            reply=("changed", VERSION),
-            after={"a/draining": "1", "a/version": VERSION},
-            log=(drains("a", At(-70_000)),),
+            before=an_agent("a", status, heartbeat_at=-70_000, deadline_at=1000, owner="team-a", later="x"),
+            reply=("changed", LAST_VERSION),
+            after={"a/draining": "1", "a/version": LAST_VERSION},
+            log=(drains("a", MsAfterStart(-70_000)),),
         )
         for status in ("healthy", "degraded", "expired")
     ),
@@ -54,9 +64,9 @@ ROWS = [
         "an agent that never sent a heartbeat drains, too",
         "1",
         "a",
-        before=an_agent("a", "pending", due=1000),
-        reply=("changed", VERSION),
-        after={"a/draining": "1", "a/version": VERSION},
+        before=an_agent("a", "pending", deadline_at=1000),
+        reply=("changed", LAST_VERSION),
+        after={"a/draining": "1", "a/version": LAST_VERSION},
         log=(drains("a", ""),),
     ),
     row(
@@ -64,9 +74,17 @@ ROWS = [
         "0",
         "a",
         before=DRAINING,
-        reply=("changed", VERSION),
-        after={"a/draining": "0", "a/version": VERSION},
-        log=({"kind": "modify", "reason": "undrained", "id": "a", "heartbeat": At(-5000), "draining_before": "1"},),
+        reply=("changed", LAST_VERSION),
+        after={"a/draining": "0", "a/version": LAST_VERSION},
+        log=(
+            {
+                "kind": "modify",
+                "reason": "undrained",
+                "id": "a",
+                "heartbeat": MsAfterStart(-5000),
+                "draining_before": "1",
+            },
+        ),
     ),
     row("one that drains already is left alone", "1", "a", before=DRAINING, reply=("unchanged", "900")),
     row("one in service already is left alone", "0", "a", before=HEALTHY, reply=("unchanged", "900")),
@@ -80,13 +98,13 @@ ROWS = [
         "d",
         before={
             "a": "not a hash",
-            **an_agent("b", "healthy", heard=-1, due=1) | {"b/timeout": None},
-            **an_agent("c", "healthy", heard=-2, due=1) | {"c/draining": None},
-            **an_agent("d", "healthy", heard=-3, due=1),
+            **an_agent("b", "healthy", heartbeat_at=-1, deadline_at=1) | {"b/timeout": None},
+            **an_agent("c", "healthy", heartbeat_at=-2, deadline_at=1) | {"c/draining": None},
+            **an_agent("d", "healthy", heartbeat_at=-3, deadline_at=1),
         },
-        reply=("bad_record", "", "bad_record", "", "bad_record", "", "changed", VERSION),
-        after={"d/draining": "1", "d/version": VERSION},
-        log=(drains("d", At(-3)),),
+        reply=("bad_record", "", "bad_record", "", "bad_record", "", "changed", LAST_VERSION),
+        after={"d/draining": "1", "d/version": LAST_VERSION},
+        log=(drains("d", MsAfterStart(-3)),),
     ),
     row(
         "each change has an entry and a version of its own, in order",
@@ -97,12 +115,12 @@ ROWS = [
         "c",
         before={
             **HEALTHY,
-            **an_agent("b", "degraded", heard=-9, due=9),
-            **an_agent("c", "healthy", heard=-8, due=8, draining="1"),
+            **an_agent("b", "degraded", heartbeat_at=-9, deadline_at=9),
+            **an_agent("c", "healthy", heartbeat_at=-8, deadline_at=8, draining="1"),
         },
-        reply=("changed", Now(), "unknown_agent", "", "changed", VERSION, "unchanged", "900"),
-        after={"a/draining": "1", "a/version": VERSION, "b/draining": "1", "b/version": VERSION},
-        log=(drains("b", At(-9)), drains("a", At(-5000))),
+        reply=("changed", MsAfterCall(), "unknown_agent", "", "changed", LAST_VERSION, "unchanged", "900"),
+        after={"a/draining": "1", "a/version": LAST_VERSION, "b/draining": "1", "b/version": LAST_VERSION},
+        log=(drains("b", MsAfterStart(-9)), drains("a", MsAfterStart(-5000))),
     ),
     row(
         "one id twice is one change",
@@ -110,27 +128,29 @@ ROWS = [
         "a",
         "a",
         before=HEALTHY,
-        reply=("changed", VERSION, "unchanged", VERSION),
-        after={"a/draining": "1", "a/version": VERSION},
-        log=(drains("a", At(-5000)),),
+        reply=("changed", LAST_VERSION, "unchanged", LAST_VERSION),
+        after={"a/draining": "1", "a/version": LAST_VERSION},
+        log=(drains("a", MsAfterStart(-5000)),),
     ),
     row(
         "a version ahead of the clock goes on by one",
         "1",
         "a",
-        before={**HEALTHY, "version": At(3_600_000), "log": (At(3_600_000),)},
-        reply=("changed", At(3_600_001)),
-        after={"a/draining": "1", "a/version": At(3_600_001)},
-        log=(drains("a", At(-5000)),),
+        before={**HEALTHY, "version": MsAfterStart(3_600_000), "log": (MsAfterStart(3_600_000),)},
+        reply=("changed", MsAfterStart(3_600_001)),
+        after={"a/draining": "1", "a/version": MsAfterStart(3_600_001)},
+        log=(drains("a", MsAfterStart(-5000)),),
     ),
     row("200 agents are one call", "1", *TWO_HUNDRED, before={}, reply=("unknown_agent", "") * 200),
-    row("201 agents are refused", "1", *TWO_HUNDRED, "a", before=HEALTHY, reply=Error("at most 200 agents")),
-    row("an argument too many is refused", "1", "a", more=("b",), before=HEALTHY, reply=Error("at most 200 agents")),
-    row("what is neither 0 nor 1 is refused", "yes", "a", before=HEALTHY, reply=Error("takes 0 or 1")),
+    row("201 agents are refused", "1", *TWO_HUNDRED, "a", before=HEALTHY, reply=ErrorReply("at most 200 agents")),
+    row(
+        "an argument too many is refused", "1", "a", more=("b",), before=HEALTHY, reply=ErrorReply("at most 200 agents")
+    ),
+    row("what is neither 0 nor 1 is refused", "yes", "a", before=HEALTHY, reply=ErrorReply("takes 0 or 1")),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_drain(row: Row, bench: Bench) -> None:
+async def test_drain(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)

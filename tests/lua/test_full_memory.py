@@ -21,7 +21,7 @@ from tests.lua import (
     test_sweep,
     test_unregister,
 )
-from tests.lua.script_harness import Bench, Row
+from tests.lua.script_harness import ScriptCase, ScriptHarness
 from tests.lua.test_register import ROWS as REGISTRATIONS
 from tests.support.lua_headers import SCRIPTS
 
@@ -41,35 +41,35 @@ NEWCOMERS = [*REGISTRATIONS, *test_restore.ROWS]
 
 
 @pytest.fixture
-async def full(standalone: Bench) -> AsyncIterator[Bench]:
+async def full(standalone: ScriptHarness) -> AsyncIterator[ScriptHarness]:
     """A bench whose server has used all the memory it may."""
-    await standalone.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    await standalone.execute("CONFIG", "SET", "maxmemory-policy", "noeviction")
     yield standalone
-    await standalone.ask("CONFIG", "SET", "maxmemory", "0")
+    await standalone.execute("CONFIG", "SET", "maxmemory", "0")
 
 
-async def fill(bench: Bench) -> None:
+async def fill(bench: ScriptHarness) -> None:
     """From here on, the server refuses what could need memory."""
-    await bench.ask("CONFIG", "SET", "maxmemory", "1")
+    await bench.execute("CONFIG", "SET", "maxmemory", "1")
 
 
 @pytest.mark.parametrize("row", NEWCOMERS, ids=str)
-async def test_registering_is_refused_and_writes_nothing(row: Row, full: Bench) -> None:
+async def test_registering_is_refused_and_writes_nothing(row: ScriptCase, full: ScriptHarness) -> None:
     """Whatever the call would have done; putting agents back is the same."""
-    await full.prepare(row)
-    before = await full.state()
+    await full.write_initial_state(row)
+    before = await full.read_state()
     await fill(full)
 
-    reply = await full.call(row)
+    reply = await full.call_script(row)
 
     assert "maxmemory" in str(reply)
-    assert await full.state() == before
+    assert await full.read_state() == before
 
 
 @pytest.mark.parametrize("row", [row for table in LIVING for row in table], ids=lambda row: f"{row.script}: {row}")
-async def test_everything_else_goes_on(row: Row, full: Bench) -> None:
+async def test_everything_else_goes_on(row: ScriptCase, full: ScriptHarness) -> None:
     """Heartbeats, drains, sweeps, the lead and unregistering do as their tables say."""
-    await full.check(row, after_preparing=fill)
+    await full.run_case(row, after_preparing=fill)
 
 
 def test_no_script_is_forgotten() -> None:

@@ -4,37 +4,47 @@ from itertools import chain
 
 import pytest
 
-from tests.lua.script_harness import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent
+from tests.lua.script_harness import (
+    LAST_VERSION,
+    LOG_LENGTH,
+    ErrorReply,
+    Expected,
+    MsAfterCall,
+    MsAfterStart,
+    ScriptCase,
+    ScriptHarness,
+    an_agent,
+)
 
-BEATEN: dict[str, Expected | None] = {"heartbeats/a": Now(), "deadlines/a": Now(60_000)}
+BEATEN: dict[str, Expected | None] = {"heartbeats/a": MsAfterCall(), "deadlines/a": MsAfterCall(60_000)}
 
 
 def row(
     promise: str,
     *beats: str,
     before: dict[str, Expected | None],
-    reply: tuple[str, ...] | Error,
+    reply: tuple[str, ...] | ErrorReply,
     after: dict[str, Expected | None] | None = None,
     log: tuple[dict[str, Expected], ...] = (),
     more: tuple[str, ...] = (),
-) -> Row:
+) -> ScriptCase:
     """One call; beats are `id mode`, or `id mode load answered` with `-` for nothing."""
     said = [["" if word == "-" else word for word in [*beat.split(), "", ""][:4]] for beat in beats]
     modes = [mode for _, mode, _, _ in said]
     counted = (
         0
-        if isinstance(reply, Error)
+        if isinstance(reply, ErrorReply)
         else sum(word.startswith("healthy") and mode != "note" for word, mode in zip(reply, modes, strict=True))
     )
-    touched: dict[str, Expected | None] = {"pulse": Now(), "counters/heartbeats": str(counted)}
-    return Row(
-        promise=promise,
+    touched: dict[str, Expected | None] = {"pulse": MsAfterCall(), "counters/heartbeats": str(counted)}
+    return ScriptCase(
+        description=promise,
         script="heartbeat",
         agents=tuple(name for name, *_ in said),
-        args={"history": HISTORY, "agents…": [*chain.from_iterable(said), *more]},
+        args={"history": LOG_LENGTH, "agents…": [*chain.from_iterable(said), *more]},
         before=before,
-        reply=reply if isinstance(reply, Error) else ("ok", Now(), *reply),
-        after={} if isinstance(reply, Error) else touched | (after or {}),
+        reply=reply if isinstance(reply, ErrorReply) else ("ok", MsAfterCall(), *reply),
+        after={} if isinstance(reply, ErrorReply) else touched | (after or {}),
         log=log,
     )
 
@@ -42,15 +52,15 @@ def row(
 def recovers(name: str, status: str) -> dict[str, Expected]:
     """The entry of an agent that becomes healthy."""
     reason = "first_heartbeat" if status == "pending" else "recovered"
-    return {"kind": "modify", "reason": reason, "id": name, "heartbeat": Now(), "status_before": status}
+    return {"kind": "modify", "reason": reason, "id": name, "heartbeat": MsAfterCall(), "status_before": status}
 
 
 def silent(name: str, status: str) -> dict[str, Expected | None]:
     """A stored agent that is not healthy."""
-    return an_agent(name, status, heard=None if status == "pending" else -70_000, due=1000)
+    return an_agent(name, status, heartbeat_at=None if status == "pending" else -70_000, deadline_at=1000)
 
 
-HEALTHY = an_agent("a", "healthy", heard=-5000, due=55_000)
+HEALTHY = an_agent("a", "healthy", heartbeat_at=-5000, deadline_at=55_000)
 TWO_HUNDRED = [f"n{number} beat" for number in range(200)]
 
 ROWS = [
@@ -65,9 +75,9 @@ ROWS = [
     row(
         "the agent's own timeout counts",
         "a beat",
-        before=an_agent("a", "healthy", heard=-5000, due=55_000, timeout="5000"),
+        before=an_agent("a", "healthy", heartbeat_at=-5000, deadline_at=55_000, timeout="5000"),
         reply=("healthy",),
-        after=BEATEN | {"deadlines/a": Now(5000)},
+        after=BEATEN | {"deadlines/a": MsAfterCall(5000)},
     ),
     *(
         row(
@@ -75,7 +85,7 @@ ROWS = [
             "a beat",
             before=silent("a", status),
             reply=("healthy",),
-            after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
             log=(recovers("a", status),),
         )
         for status in ("pending", "degraded", "expired")
@@ -87,16 +97,16 @@ ROWS = [
     row(
         "what others set survives a recovery and stands in the log",
         "a beat",
-        before=an_agent("a", "degraded", heard=-70_000, due=1000, draining="1", owner="team-a"),
+        before=an_agent("a", "degraded", heartbeat_at=-70_000, deadline_at=1000, draining="1", owner="team-a"),
         reply=("healthy",),
-        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
         log=(recovers("a", "degraded"),),
     ),
     row("nobody is told so", "a beat", "b keep", before={}, reply=("unknown_agent", "unknown_agent")),
     row(
         "an agent without a status was never written whole, and registers anew",
         "a beat",
-        before=an_agent("a", "healthy", due=0) | {"a/status": None},
+        before=an_agent("a", "healthy", deadline_at=0) | {"a/status": None},
         reply=("unknown_agent",),
     ),
     row(
@@ -105,9 +115,14 @@ ROWS = [
         "b beat",
         "c keep",
         "d beat",
-        before={**HEALTHY, "b": "not a hash", "c": "nor this", **an_agent("d", "healthy", heard=-1, due=1)},
+        before={
+            **HEALTHY,
+            "b": "not a hash",
+            "c": "nor this",
+            **an_agent("d", "healthy", heartbeat_at=-1, deadline_at=1),
+        },
         reply=("healthy", "bad_record", "bad_record", "healthy"),
-        after={**BEATEN, "heartbeats/d": Now(), "deadlines/d": Now(60_000)},
+        after={**BEATEN, "heartbeats/d": MsAfterCall(), "deadlines/d": MsAfterCall(60_000)},
     ),
     row(
         "an agent without a timeout is a bad record",
@@ -127,7 +142,7 @@ ROWS = [
         "a beat",
         before=silent("a", "degraded"),
         reply=("healthy", "healthy"),
-        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
         log=(recovers("a", "degraded"),),
     ),
     row(
@@ -137,7 +152,7 @@ ROWS = [
         "a keep",
         before=silent("a", "expired"),
         reply=("expired", "healthy", "healthy"),
-        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
         log=(recovers("a", "expired"),),
     ),
     row(
@@ -149,21 +164,21 @@ ROWS = [
         reply=("healthy", "healthy", "expired"),
         after={
             **BEATEN,
-            "heartbeats/b": Now(),
-            "deadlines/b": Now(60_000),
+            "heartbeats/b": MsAfterCall(),
+            "deadlines/b": MsAfterCall(60_000),
             "a/status": "healthy",
-            "a/version": VERSION,
+            "a/version": LAST_VERSION,
             "b/status": "healthy",
-            "b/version": VERSION,
+            "b/version": LAST_VERSION,
         },
         log=(recovers("a", "degraded"), recovers("b", "pending")),
     ),
     row(
         "a version ahead of the clock goes on by one",
         "a beat",
-        before={**silent("a", "degraded"), "version": At(3_600_000), "log": (At(3_600_000),)},
+        before={**silent("a", "degraded"), "version": MsAfterStart(3_600_000), "log": (MsAfterStart(3_600_000),)},
         reply=("healthy",),
-        after={**BEATEN, "a/status": "healthy", "a/version": At(3_600_001)},
+        after={**BEATEN, "a/status": "healthy", "a/version": MsAfterStart(3_600_001)},
         log=(recovers("a", "degraded"),),
     ),
     row(
@@ -201,16 +216,16 @@ ROWS = [
         "who was never told a digest is told none",
         "a keep",
         "b beat",
-        before={**HEALTHY, **an_agent("b", "healthy", heard=-1, due=1), "b/load": "1"},
+        before={**HEALTHY, **an_agent("b", "healthy", heartbeat_at=-1, deadline_at=1), "b/load": "1"},
         reply=("healthy", "healthy"),
-        after={**BEATEN, "heartbeats/b": Now(), "deadlines/b": Now(60_000)},
+        after={**BEATEN, "heartbeats/b": MsAfterCall(), "deadlines/b": MsAfterCall(60_000)},
     ),
     row(
         "one that recovers is told its digest as it was",
         "a beat",
         before={**silent("a", "degraded"), "a/answered": "d1"},
         reply=("healthy d1",),
-        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
         log=(recovers("a", "degraded"),),
     ),
     row(
@@ -236,33 +251,35 @@ ROWS = [
         "a beat 7 d2",
         before={**silent("a", "degraded"), "a/load": "5", "a/answered": "d1"},
         reply=("healthy",),
-        after={**BEATEN, "a/status": "healthy", "a/version": VERSION, "a/load": "7", "a/answered": "d2"},
+        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "a/load": "7", "a/answered": "d2"},
         log=(recovers("a", "degraded"),),
     ),
     row("200 agents are one call", *TWO_HUNDRED, before={}, reply=("unknown_agent",) * 200),
-    row("201 agents are refused", *TWO_HUNDRED, "a beat", before=HEALTHY, reply=Error("at most 200 agents")),
-    row("an argument too many is refused", "a beat", more=("b",), before=HEALTHY, reply=Error("at most 200 agents")),
+    row("201 agents are refused", *TWO_HUNDRED, "a beat", before=HEALTHY, reply=ErrorReply("at most 200 agents")),
+    row(
+        "an argument too many is refused", "a beat", more=("b",), before=HEALTHY, reply=ErrorReply("at most 200 agents")
+    ),
     row(
         "the end of an outage is noted",
         "a beat",
-        before={**HEALTHY, "pulse": At(-60_000)},
+        before={**HEALTHY, "pulse": MsAfterStart(-60_000)},
         reply=("healthy",),
-        after={**BEATEN, "outage": (Now(), " ", At(-60_000))},
+        after={**BEATEN, "outage": (MsAfterCall(), " ", MsAfterStart(-60_000))},
     ),
     row(
         "a clock that went back is noted",
         "a beat",
-        before={**HEALTHY, "pulse": At(60_000)},
+        before={**HEALTHY, "pulse": MsAfterStart(60_000)},
         reply=("healthy",),
-        after={**BEATEN, "outage": (Now(), " ", At(60_000)), "rewind": Now()},
+        after={**BEATEN, "outage": (MsAfterCall(), " ", MsAfterStart(60_000)), "rewind": MsAfterCall()},
     ),
     *(
         row(
             f"a {status} agent that comes back is silent no more",
             "a beat",
-            before={**silent("a", status), "silent/a": At(-10_000), "silent/b": At(-9000)},
+            before={**silent("a", status), "silent/a": MsAfterStart(-10_000), "silent/b": MsAfterStart(-9000)},
             reply=("healthy",),
-            after={**BEATEN, "a/status": "healthy", "a/version": VERSION, "silent/a": None},
+            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "silent/a": None},
             log=(recovers("a", status),),
         )
         for status in ("degraded", "expired")
@@ -270,13 +287,13 @@ ROWS = [
     row(
         "keep leaves an agent silent",
         "a keep",
-        before={**silent("a", "degraded"), "silent/a": At(-10_000)},
+        before={**silent("a", "degraded"), "silent/a": MsAfterStart(-10_000)},
         reply=("degraded",),
     ),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_heartbeat(row: Row, bench: Bench) -> None:
+async def test_heartbeat(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)

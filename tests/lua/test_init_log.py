@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lua.script_harness import HISTORY, VERSION, At, Bench, Cell, Expected, Row
+from tests.lua.script_harness import LAST_VERSION, LOG_LENGTH, Cell, Expected, MsAfterStart, ScriptCase, ScriptHarness
 
 
 def row(
@@ -11,15 +11,15 @@ def row(
     version: Cell | None,
     history: str | None,
     log: tuple[Cell, ...] | None,
-    begun: Cell | None = VERSION,
-) -> Row:
+    begun: Cell | None = LAST_VERSION,
+) -> ScriptCase:
     """One opening; `begun` is the version a new history begins with, None where nothing is missing."""
     before: dict[str, Expected | None] = {"version": version, "history": history, "log": log}
     begins = begun is not None
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="open",
-        args={"fresh": "h1", "keep": HISTORY},
+        args={"fresh": "h1", "keep": LOG_LENGTH},
         before=before,
         reply=("begun", begun, "h1") if begun is not None else ("ok", version or "", history or ""),
         after={"history": "h1"} if begins else {},
@@ -27,7 +27,7 @@ def row(
     )
 
 
-AHEAD, BEYOND = At(3_600_000), At(3_600_001)
+AHEAD, BEYOND = MsAfterStart(3_600_000), MsAfterStart(3_600_001)
 
 ROWS = [
     row("an empty server gets a history", version=None, history=None, log=None),
@@ -45,19 +45,19 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_open(row: Row, bench: Bench) -> None:
+async def test_open(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)
 
 
-async def test_a_new_history_trims_the_log_it_goes_on_with(bench: Bench) -> None:
+async def test_a_new_history_trims_the_log_it_goes_on_with(bench: ScriptHarness) -> None:
     """Redis trims whole nodes of 100 entries, so at most that many more stay."""
     log = tuple(str(at) for at in range(1, 501))
-    row = Row(
-        promise="", script="open", args={"fresh": "h1", "keep": 50}, before={"version": None, "log": log}, reply=()
+    row = ScriptCase(
+        description="", script="open", args={"fresh": "h1", "keep": 50}, before={"version": None, "log": log}, reply=()
     )
-    await bench.prepare(row)
+    await bench.write_initial_state(row)
 
-    await bench.call(row)
+    await bench.call_script(row)
 
-    assert 50 <= len((await bench.state())["log"]) <= 150
+    assert 50 <= len((await bench.read_state())["log"]) <= 150

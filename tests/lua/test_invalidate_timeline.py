@@ -2,16 +2,16 @@
 
 import pytest
 
-from tests.lua.script_harness import Bench, Cell, Expected, Row
+from tests.lua.script_harness import Cell, Expected, ScriptCase, ScriptHarness
 
 
 def row(
     promise: str, reply: str, *, known: str = "h0", seen: int = 1000, version: Cell = "1000", lifted: str | None = None
-) -> Row:
+) -> ScriptCase:
     """A log from 900 to 1000; `lifted` is the version afterwards where the history is given up."""
     after: dict[str, Expected | None] = {"version": lifted, "history": None, "log": None}
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="sever",
         args={"known": known, "seen": seen},
         before={"version": version, "history": "h0", "log": ("900", "1000")},
@@ -30,6 +30,6 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_sever(row: Row, bench: Bench) -> None:
+async def test_sever(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lua.script_harness import At, Bench, Expected, Now, Row
+from tests.lua.script_harness import Expected, MsAfterCall, MsAfterStart, ScriptCase, ScriptHarness
 
 ME = '{"instance":"me","host":"h 1","pid":1}'
 OURS = f"3 7 1700000000000 {ME}"
@@ -14,13 +14,13 @@ def take(
     *,
     leader: str | None,
     seen: str,
-    epoch: str | At | None = "7",
-    taken: str | At | Now | None = Now(),  # noqa: B008 - frozen
-) -> Row:
+    epoch: str | MsAfterStart | None = "7",
+    taken: str | MsAfterStart | MsAfterCall | None = MsAfterCall(),  # noqa: B008 - frozen
+) -> ScriptCase:
     """One try; `taken` is the new epoch, None where the lock is held."""
-    lock: Expected = ("0 ", taken or "", " ", Now(), f" {ME}")
-    return Row(
-        promise=promise,
+    lock: Expected = ("0 ", taken or "", " ", MsAfterCall(), f" {ME}")
+    return ScriptCase(
+        description=promise,
         script="lead_take",
         args={"holder": ME, "seen": seen},
         before={"leader": leader, "epoch": epoch},
@@ -29,10 +29,12 @@ def take(
     )
 
 
-def renew(promise: str, *, leader: str | None, mine: str = OURS, epoch: str | None = "7", now: str | None) -> Row:
+def renew(
+    promise: str, *, leader: str | None, mine: str = OURS, epoch: str | None = "7", now: str | None
+) -> ScriptCase:
     """One renewal; `now` is the lock after it, None where it is lost."""
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="lead_renew",
         args={"mine": mine},
         before={"leader": leader, "epoch": epoch},
@@ -41,10 +43,10 @@ def renew(promise: str, *, leader: str | None, mine: str = OURS, epoch: str | No
     )
 
 
-def resign(promise: str, *, leader: str | None, mine: str = OURS, resigned: bool) -> Row:
+def resign(promise: str, *, leader: str | None, mine: str = OURS, resigned: bool) -> ScriptCase:
     """One resignation."""
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="lead_resign",
         args={"mine": mine},
         before={"leader": leader, "epoch": "7"},
@@ -56,7 +58,13 @@ def resign(promise: str, *, leader: str | None, mine: str = OURS, resigned: bool
 ROWS = [
     take("who comes first leads under an epoch that no lost one can equal: the time", leader=None, epoch=None, seen=""),
     take("each leader has a higher epoch", leader=None, seen=""),
-    take("an epoch ahead of the clock goes on by one", leader=None, epoch=At(60_000), seen="", taken=At(60_001)),
+    take(
+        "an epoch ahead of the clock goes on by one",
+        leader=None,
+        epoch=MsAfterStart(60_000),
+        seen="",
+        taken=MsAfterStart(60_001),
+    ),
     take("a lock is held", leader=THEIRS, seen="", taken=None),
     take("a lock that moved since it was seen is held", leader=THEIRS, seen=THEIRS.replace("3", "2", 1), taken=None),
     take("a lock that stands still is taken over", leader=THEIRS, seen=THEIRS),
@@ -88,6 +96,6 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_lead(row: Row, bench: Bench) -> None:
+async def test_lead(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.lua.script_harness import Bench, Row
+from tests.lua.script_harness import ScriptCase, ScriptHarness
 
 
-def row(promise: str, on: int, *, before: bool, after: bool) -> Row:
+def row(promise: str, on: int, *, before: bool, after: bool) -> ScriptCase:
     """One call; whether jobs were paused before, and are after."""
     changed = {} if before == after else {"paused": "1" if after else None}
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="pause",
         args={"on": on},
         before={"paused": "1"} if before else {},
@@ -27,6 +27,6 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_pause(row: Row, bench: Bench) -> None:
+async def test_pause(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)

@@ -2,16 +2,29 @@
 
 import pytest
 
-from registry.store.scripts import Value
-from tests.lua.script_harness import HISTORY, VERSION, At, Bench, Expected, Now, Row, an_agent
+from registry.store.scripts import ArgumentValue
+from tests.lua.script_harness import (
+    LAST_VERSION,
+    LOG_LENGTH,
+    Expected,
+    MsAfterCall,
+    MsAfterStart,
+    ScriptCase,
+    ScriptHarness,
+    an_agent,
+)
 
 SPEC = '{"endpoint":"http://a"}'
 OTHER = '{"endpoint":"http://other"}'
-HEALTHY = an_agent("a", "healthy", heard=-5000, due=55_000)
-CHANGED: dict[str, Expected | None] = {"a/version": VERSION, "a/spec_version": VERSION, "a/updated": Now()}
+HEALTHY = an_agent("a", "healthy", heartbeat_at=-5000, deadline_at=55_000)
+CHANGED: dict[str, Expected | None] = {
+    "a/version": LAST_VERSION,
+    "a/spec_version": LAST_VERSION,
+    "a/updated": MsAfterCall(),
+}
 BEATEN: dict[str, Expected | None] = {
-    "heartbeats/a": Now(),
-    "deadlines/a": Now(60_000),
+    "heartbeats/a": MsAfterCall(),
+    "deadlines/a": MsAfterCall(60_000),
     "counters/registrations": "1",
 }
 NEW: dict[str, Expected | None] = {
@@ -19,10 +32,10 @@ NEW: dict[str, Expected | None] = {
     "a/spec": SPEC,
     "a/status": "pending",
     "a/draining": "0",
-    "a/created": Now(),
+    "a/created": MsAfterCall(),
     "a/timeout": "60000",
     "a/eviction": "180000",
-    "deadlines/a": Now(60_000),
+    "deadlines/a": MsAfterCall(60_000),
     "counters/registrations": "1",
 }
 
@@ -34,10 +47,10 @@ def row(
     reply: tuple[Expected, ...],
     after: dict[str, Expected | None] | None = None,
     log: dict[str, Expected] | None = None,
-    **args: Value,
-) -> Row:
+    **args: ArgumentValue,
+) -> ScriptCase:
     """One registration of agent a; by default as it is stored."""
-    given: dict[str, Value] = {
+    given: dict[str, ArgumentValue] = {
         "id": "a",
         "spec": SPEC,
         "timeout": 60_000,
@@ -46,10 +59,10 @@ def row(
         "beats": 0,
         "edges": "",
         "seen": "",
-        "history": HISTORY,
+        "history": LOG_LENGTH,
     }
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="register",
         agents=("a",),
         args=given | args,
@@ -60,25 +73,27 @@ def row(
     )
 
 
-def entry(kind: str, reason: str, heartbeat: Expected = Now(), **before: str) -> dict[str, Expected]:  # noqa: B008 - frozen
+def entry(kind: str, reason: str, heartbeat: Expected = MsAfterCall(), **before: str) -> dict[str, Expected]:  # noqa: B008 - frozen
     """One log entry."""
     return {"kind": kind, "reason": reason, "heartbeat": heartbeat, **before}
 
 
-def held(promise: str, precondition: str) -> Row:
+def held(promise: str, precondition: str) -> ScriptCase:
     """A precondition that holds for agent a, whose spec is of version 800 and which is at 900."""
     return row(
         promise,
         before=HEALTHY,
         spec=OTHER,
         precondition=precondition,
-        reply=("updated", VERSION),
+        reply=("updated", LAST_VERSION),
         after={**CHANGED, **BEATEN, "a/spec": OTHER},
         log=entry("modify", "updated", spec_before=SPEC),
     )
 
 
-def stale(promise: str, precondition: str, current: str, before: dict[str, Expected | None], spec: str = OTHER) -> Row:
+def stale(
+    promise: str, precondition: str, current: str, before: dict[str, Expected | None], spec: str = OTHER
+) -> ScriptCase:
     """A precondition that does not hold: nothing is written."""
     return row(promise, before=before, spec=spec, precondition=precondition, reply=("stale_version", current))
 
@@ -99,7 +114,7 @@ EDGES = [
         before={"required/x y": "1", "required/number": "5"},
         edges="c d",
         seen="5",
-        reply=("created", VERSION),
+        reply=("created", LAST_VERSION),
         after={**NEW, "a/requires": "c d", "required/c d": "1", "required/number": "6"},
         log=ADDED,
     ),
@@ -108,7 +123,7 @@ EDGES = [
         before={"required/c d": "1", "required/number": "5"},
         edges="c d\nc e\nc f",
         seen="5",
-        reply=("created", VERSION),
+        reply=("created", LAST_VERSION),
         after={
             **NEW,
             "a/requires": "c d\nc e\nc f",
@@ -124,7 +139,7 @@ EDGES = [
         before={},
         edges="c%20d e",
         seen="0",
-        reply=("created", VERSION),
+        reply=("created", LAST_VERSION),
         after={**NEW, "a/requires": "c%20d e", "required/c%20d e": "1", "required/number": "1"},
         log=ADDED,
     ),
@@ -154,7 +169,7 @@ EDGES = [
         "an edge that somebody has needs no check, and raises nothing",
         before={"required/c d": "1", "required/number": "5"},
         edges="c d",
-        reply=("created", VERSION),
+        reply=("created", LAST_VERSION),
         after={**NEW, "a/requires": "c d", "required/c d": "2"},
         log=ADDED,
     ),
@@ -177,7 +192,7 @@ EDGES = [
         before={**requiring("c d", "c e"), "required/c f": "3"},
         spec=OTHER,
         edges="c e\nc f",
-        reply=("updated", VERSION),
+        reply=("updated", LAST_VERSION),
         after={
             **UPDATED,
             "a/spec": OTHER,
@@ -191,7 +206,7 @@ EDGES = [
         "an edge whose last agent does without it is gone, and new when it comes back",
         before={**HEALTHY, "a/requires": "c d", "required/c d": "1", "required/number": "5"},
         spec=OTHER,
-        reply=("updated", VERSION),
+        reply=("updated", LAST_VERSION),
         after={**UPDATED, "a/spec": OTHER, "a/requires": "", "required/c d": None},
         log=entry("modify", "updated", spec_before=SPEC),
     ),
@@ -199,8 +214,8 @@ EDGES = [
         "edges outlive a recovery",
         before={**requiring("c d"), "a/status": "degraded"},
         edges="c d",
-        reply=("unchanged", VERSION),
-        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        reply=("unchanged", LAST_VERSION),
+        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
         log=entry("modify", "recovered", status_before="degraded"),
     ),
     row(
@@ -208,7 +223,7 @@ EDGES = [
         before=HEALTHY,
         edges="c d",
         seen="0",
-        reply=("updated", VERSION),
+        reply=("updated", LAST_VERSION),
         after={**UPDATED, "a/requires": "c d", "required/c d": "1", "required/number": "1"},
         log=entry("modify", "updated"),
     ),
@@ -216,14 +231,14 @@ EDGES = [
         "what a damaged record was counted for is counted no more",
         before={**requiring("c d", "c e"), "a/spec": None},
         edges="c e",
-        reply=("created", VERSION),
+        reply=("created", LAST_VERSION),
         after={**NEW, "a/requires": "c e", "heartbeats/a": None, "required/c d": "1"},
         log=ADDED,
     ),
     row(
         "a damaged record that requires nothing any more leaves no edge",
         before={**HEALTHY, "a/requires": "c d", "required/c d": "1", "a/spec": None},
-        reply=("created", VERSION),
+        reply=("created", LAST_VERSION),
         after={**NEW, "a/requires": None, "heartbeats/a": None, "required/c d": None},
         log=ADDED,
     ),
@@ -233,9 +248,13 @@ ROWS = [
     *(
         row(
             f"a {status} agent that registers again is silent no more",
-            before={**an_agent("a", status, heard=-200_000, due=1000), "silent/a": At(-10_000), "silent/b": At(-9000)},
-            reply=("unchanged", VERSION),
-            after={**BEATEN, "a/status": "healthy", "a/version": VERSION, "silent/a": None},
+            before={
+                **an_agent("a", status, heartbeat_at=-200_000, deadline_at=1000),
+                "silent/a": MsAfterStart(-10_000),
+                "silent/b": MsAfterStart(-9000),
+            },
+            reply=("unchanged", LAST_VERSION),
+            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "silent/a": None},
             log=entry("modify", "recovered", status_before=status),
         )
         for status in ("degraded", "expired")
@@ -244,24 +263,24 @@ ROWS = [
         "a new agent whose registration beats is healthy",
         before={},
         beats=1,
-        reply=("created", VERSION),
-        after={**NEW, "a/status": "healthy", "heartbeats/a": Now()},
+        reply=("created", LAST_VERSION),
+        after={**NEW, "a/status": "healthy", "heartbeats/a": MsAfterCall()},
         log=entry("add", "registered"),
     ),
     row(
         "a pending agent whose registration beats had its first heartbeat",
-        before=an_agent("a", "pending", due=1000),
+        before=an_agent("a", "pending", deadline_at=1000),
         beats=1,
-        reply=("unchanged", VERSION),
-        after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+        reply=("unchanged", LAST_VERSION),
+        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
         log=entry("modify", "first_heartbeat", status_before="pending"),
     ),
     row(
         "a pending agent that beats with another spec is updated",
-        before=an_agent("a", "pending", due=1000),
+        before=an_agent("a", "pending", deadline_at=1000),
         beats=1,
         spec=OTHER,
-        reply=("updated", VERSION),
+        reply=("updated", LAST_VERSION),
         after={**CHANGED, **BEATEN, "a/spec": OTHER, "a/status": "healthy"},
         log=entry("modify", "updated", status_before="pending", spec_before=SPEC),
     ),
@@ -269,38 +288,43 @@ ROWS = [
         "what an agent told and was told outlives its registration",
         before={**HEALTHY, "a/load": "1", "a/answered": "d1"},
         spec=OTHER,
-        reply=("updated", VERSION),
+        reply=("updated", LAST_VERSION),
         after={**CHANGED, **BEATEN, "a/spec": OTHER},
         log=entry("modify", "updated", spec_before=SPEC),
     ),
-    row("a new agent is pending", before={}, reply=("created", VERSION), after=NEW, log=ADDED),
+    row("a new agent is pending", before={}, reply=("created", LAST_VERSION), after=NEW, log=ADDED),
     row(
         "a new agent may be asked to be new",
         before={},
         precondition="absent",
-        reply=("created", VERSION),
+        reply=("created", LAST_VERSION),
         after=NEW,
         log=ADDED,
     ),
     row(
         "other agents are not touched",
-        before=an_agent("b", "degraded", heard=-70_000, due=100),
-        reply=("created", VERSION),
+        before=an_agent("b", "degraded", heartbeat_at=-70_000, deadline_at=100),
+        reply=("created", LAST_VERSION),
         after=NEW,
         log=ADDED,
     ),
     row(
         "a version ahead of the clock goes on by one",
-        before={"version": At(3_600_000), "log": (At(3_600_000),)},
-        reply=("created", At(3_600_001)),
-        after={**NEW, "a/version": At(3_600_001), "a/spec_version": At(3_600_001), "version": At(3_600_001)},
+        before={"version": MsAfterStart(3_600_000), "log": (MsAfterStart(3_600_000),)},
+        reply=("created", MsAfterStart(3_600_001)),
+        after={
+            **NEW,
+            "a/version": MsAfterStart(3_600_001),
+            "a/spec_version": MsAfterStart(3_600_001),
+            "version": MsAfterStart(3_600_001),
+        },
         log=ADDED,
     ),
     row(
         "a spec is bytes, whatever they mean",
         before={},
         spec='{"name":"\\u0000 \\" \\\\ \n % é 日本"}',
-        reply=("created", VERSION),
+        reply=("created", LAST_VERSION),
         after=NEW | {"a/spec": '{"name":"\\u0000 \\" \\\\ \n % é 日本"}'},
         log=ADDED,
     ),
@@ -325,33 +349,33 @@ ROWS = [
     ),
     row(
         "a pending agent stays pending",
-        before=an_agent("a", "pending", due=1000),
+        before=an_agent("a", "pending", deadline_at=1000),
         reply=("unchanged", "900"),
-        after={"deadlines/a": Now(60_000), "counters/registrations": "1"},
+        after={"deadlines/a": MsAfterCall(60_000), "counters/registrations": "1"},
     ),
     row(
         "a pending agent with another spec stays pending",
-        before=an_agent("a", "pending", due=1000),
+        before=an_agent("a", "pending", deadline_at=1000),
         spec=OTHER,
-        reply=("updated", VERSION),
-        after={**CHANGED, "a/spec": OTHER, "deadlines/a": Now(60_000), "counters/registrations": "1"},
+        reply=("updated", LAST_VERSION),
+        after={**CHANGED, "a/spec": OTHER, "deadlines/a": MsAfterCall(60_000), "counters/registrations": "1"},
         log=entry("modify", "updated", "", spec_before=SPEC),
     ),
     *(
         row(
             f"a {status} agent recovers",
-            before=an_agent("a", status, heard=-200_000, due=1000),
-            reply=("unchanged", VERSION),
-            after={**BEATEN, "a/status": "healthy", "a/version": VERSION},
+            before=an_agent("a", status, heartbeat_at=-200_000, deadline_at=1000),
+            reply=("unchanged", LAST_VERSION),
+            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
             log=entry("modify", "recovered", status_before=status),
         )
         for status in ("degraded", "expired")
     ),
     row(
         "one entry tells of a new spec and of a recovery",
-        before=an_agent("a", "degraded", heard=-70_000, due=100),
+        before=an_agent("a", "degraded", heartbeat_at=-70_000, deadline_at=100),
         spec=OTHER,
-        reply=("updated", VERSION),
+        reply=("updated", LAST_VERSION),
         after={**CHANGED, **BEATEN, "a/spec": OTHER, "a/status": "healthy"},
         log=entry("modify", "updated", spec_before=SPEC, status_before="degraded"),
     ),
@@ -359,30 +383,32 @@ ROWS = [
         "another timeout alone is an update, and counts at once",
         before=HEALTHY,
         timeout=30_000,
-        reply=("updated", VERSION),
-        after={**CHANGED, **BEATEN, "a/timeout": "30000", "deadlines/a": Now(30_000)},
+        reply=("updated", LAST_VERSION),
+        after={**CHANGED, **BEATEN, "a/timeout": "30000", "deadlines/a": MsAfterCall(30_000)},
         log=entry("modify", "updated"),
     ),
     row(
         "another eviction alone is an update",
         before=HEALTHY,
         eviction=90_000,
-        reply=("updated", VERSION),
+        reply=("updated", LAST_VERSION),
         after={**CHANGED, **BEATEN, "a/eviction": "90000"},
         log=entry("modify", "updated"),
     ),
     row(
         "drain, owner and what later releases add survive",
-        before=an_agent("a", "healthy", heard=-5000, due=55_000, draining="1", owner="team-a", later="x"),
+        before=an_agent(
+            "a", "healthy", heartbeat_at=-5000, deadline_at=55_000, draining="1", owner="team-a", later="x"
+        ),
         spec=OTHER,
-        reply=("updated", VERSION),
+        reply=("updated", LAST_VERSION),
         after={**CHANGED, **BEATEN, "a/spec": OTHER},
         log=entry("modify", "updated", spec_before=SPEC),
     ),
     row(
         "a key of another type is replaced",
-        before={"a": "not a hash", "deadlines/a": At(1000)},
-        reply=("created", VERSION),
+        before={"a": "not a hash", "deadlines/a": MsAfterStart(1000)},
+        reply=("created", LAST_VERSION),
         after={**NEW, "a": None},
         log=ADDED,
     ),
@@ -390,7 +416,7 @@ ROWS = [
         row(
             f"a record without its {field} is replaced, and nothing of it is left",
             before=HEALTHY | {f"a/{field}": None, "a/owner": "team-a"},
-            reply=("created", VERSION),
+            reply=("created", LAST_VERSION),
             after={**NEW, "a/owner": None, "heartbeats/a": None},
             log=ADDED,
         )
@@ -398,9 +424,9 @@ ROWS = [
     ),
     row(
         "a record that cannot be read is as good as absent",
-        before=an_agent("a", "pending", due=1000) | {"a/spec_version": None},
+        before=an_agent("a", "pending", deadline_at=1000) | {"a/spec_version": None},
         precondition="absent",
-        reply=("created", VERSION),
+        reply=("created", LAST_VERSION),
         after=NEW,
         log=ADDED,
     ),
@@ -416,17 +442,17 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_register(row: Row, bench: Bench) -> None:
+async def test_register(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)
 
 
-async def test_the_log_keeps_about_as_many_entries_as_it_is_told(bench: Bench) -> None:
+async def test_the_log_keeps_about_as_many_entries_as_it_is_told(bench: ScriptHarness) -> None:
     """Redis trims whole nodes of 100 entries, so at most that many more stay."""
     many = row("", before={"log": tuple(str(at) for at in range(1, 501)), "version": "500"}, history=50, reply=())
-    await bench.prepare(many)
+    await bench.write_initial_state(many)
 
-    word, _version = await bench.call(many)
+    word, _version = await bench.call_script(many)
 
     assert word == b"created"
-    assert 50 <= len((await bench.state())["log"]) <= 150
+    assert 50 <= len((await bench.read_state())["log"]) <= 150

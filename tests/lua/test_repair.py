@@ -2,7 +2,16 @@
 
 import pytest
 
-from tests.lua.script_harness import At, Bench, Error, Expected, Now, Row, an_agent, gone
+from tests.lua.script_harness import (
+    ErrorReply,
+    Expected,
+    MsAfterCall,
+    MsAfterStart,
+    ScriptCase,
+    ScriptHarness,
+    an_agent,
+    removed_agent,
+)
 
 
 def row(
@@ -12,10 +21,10 @@ def row(
     unreadable: str = "",
     counts: tuple[int, int, int],
     after: dict[str, Expected | None] | None = None,
-) -> Row:
+) -> ScriptCase:
     """Agent a is mended."""
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="mend",
         agents=("a",),
         args={"agents…": ["a", unreadable]},
@@ -26,54 +35,58 @@ def row(
 
 
 ROWS = [
-    row("an agent as it should be stays", before=an_agent("a", "healthy", heard=-1, due=1000), counts=(0, 0, 0)),
-    row("nobody is nothing", before=an_agent("b", "healthy", heard=-1, due=1000), counts=(0, 0, 0)),
+    row(
+        "an agent as it should be stays",
+        before=an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000),
+        counts=(0, 0, 0),
+    ),
+    row("nobody is nothing", before=an_agent("b", "healthy", heartbeat_at=-1, deadline_at=1000), counts=(0, 0, 0)),
     row(
         "a deadline and a heartbeat of nobody go",
-        before={"deadlines/a": At(1000), "heartbeats/a": At(-1), "silent/a": At(-1)},
+        before={"deadlines/a": MsAfterStart(1000), "heartbeats/a": MsAfterStart(-1), "silent/a": MsAfterStart(-1)},
         counts=(1, 0, 0),
         after={"deadlines/a": None, "heartbeats/a": None, "silent/a": None},
     ),
     row(
         "an agent without a deadline is looked at now",
-        before=an_agent("a", "healthy", heard=-1),
+        before=an_agent("a", "healthy", heartbeat_at=-1),
         counts=(0, 0, 1),
-        after={"deadlines/a": Now()},
+        after={"deadlines/a": MsAfterCall()},
     ),
     row(
         "a record with fields missing goes",
-        before={"a/spec": "{}", "deadlines/a": At(1000), "heartbeats/a": At(-1)},
+        before={"a/spec": "{}", "deadlines/a": MsAfterStart(1000), "heartbeats/a": MsAfterStart(-1)},
         counts=(0, 1, 0),
         after={"a/spec": None, "deadlines/a": None, "heartbeats/a": None},
     ),
     row(
         "a record of another type goes",
-        before={"a": "no hash", "deadlines/a": At(1000)},
+        before={"a": "no hash", "deadlines/a": MsAfterStart(1000)},
         counts=(0, 1, 0),
         after={"a": None, "deadlines/a": None},
     ),
     row(
         "a record whose spec could not be read goes",
-        before=an_agent("a", "healthy", heard=-1, due=1000, spec="no JSON"),
+        before=an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, spec="no JSON"),
         unreadable="900",
         counts=(0, 1, 0),
-        after={**gone("a")},
+        after={**removed_agent("a")},
     ),
     row(
         "what goes is not counted any more",
         before={
-            **an_agent("a", "healthy", heard=-1, due=1000, spec="no JSON", requires="c d\nc e"),
+            **an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, spec="no JSON", requires="c d\nc e"),
             "required/c d": "2",
             "required/c e": "1",
             "required/number": "2",
         },
         unreadable="900",
         counts=(0, 1, 0),
-        after={**gone("a", requires=""), "required/c d": "1", "required/c e": None},
+        after={**removed_agent("a", requires=""), "required/c d": "1", "required/c e": None},
     ),
     row(
         "one that was registered anew since stays",
-        before=an_agent("a", "healthy", heard=-1, due=1000, version="901"),
+        before=an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, version="901"),
         unreadable="900",
         counts=(0, 0, 0),
     ),
@@ -81,20 +94,20 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_mend(row: Row, bench: Bench) -> None:
+async def test_mend(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)
 
 
-async def test_a_call_carries_at_most_200(bench: Bench) -> None:
+async def test_a_call_carries_at_most_200(bench: ScriptHarness) -> None:
     """More is a bug of ours."""
     agents = tuple(f"a{number}" for number in range(201))
-    await bench.check(
-        Row(
-            promise="",
+    await bench.run_case(
+        ScriptCase(
+            description="",
             script="mend",
             agents=agents,
             args={"agents…": [text for name in agents for text in (name, "")]},
-            reply=Error("at most 200 agents"),
+            reply=ErrorReply("at most 200 agents"),
         )
     )

@@ -2,11 +2,19 @@
 
 import pytest
 
-from tests.lua.script_harness import At, Bench, Error, Expected, Now, Row, an_agent
+from tests.lua.script_harness import (
+    ErrorReply,
+    Expected,
+    MsAfterCall,
+    MsAfterStart,
+    ScriptCase,
+    ScriptHarness,
+    an_agent,
+)
 
 HOUR = 3_600_000
 # When the clock went back: twenty seconds ago.
-BACK = At(-20_000)
+BACK = MsAfterStart(-20_000)
 TWO_HUNDRED = [f"n{number}" for number in range(200)]
 
 
@@ -14,27 +22,27 @@ def row(
     promise: str,
     *ids: str,
     before: dict[str, Expected | None] | None = None,
-    reply: tuple[Expected, ...] | Error,
+    reply: tuple[Expected, ...] | ErrorReply,
     after: dict[str, Expected | None] | None = None,
     epoch: str = "7",
     asked: int = -20_000,
     final: bool = False,
     more: tuple[str, ...] = (),
-) -> Row:
+) -> ScriptCase:
     """One call under epoch 7, for a walk that was begun when the clock went back at `asked`."""
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="rewind",
         agents=ids,
-        args={"lead_epoch": epoch, "asked": At(asked), "final": int(final), "ids…": [*ids, *more]},
+        args={"lead_epoch": epoch, "asked": MsAfterStart(asked), "final": int(final), "ids…": [*ids, *more]},
         before={"epoch": "7", "rewind": BACK, **(before or {})},
         reply=reply,
         after=after or {},
     )
 
 
-FUTURE = an_agent("a", "healthy", heard=HOUR - 10_000, due=HOUR + 50_000)
-RESET: dict[str, Expected | None] = {"heartbeats/a": Now(), "deadlines/a": Now(60_000)}
+FUTURE = an_agent("a", "healthy", heartbeat_at=HOUR - 10_000, deadline_at=HOUR + 50_000)
+RESET: dict[str, Expected | None] = {"heartbeats/a": MsAfterCall(), "deadlines/a": MsAfterCall(60_000)}
 
 ROWS = [
     row(
@@ -49,38 +57,41 @@ ROWS = [
         "a",
         before={**FUTURE, "a/timeout": "5000"},
         reply=("ok", 1),
-        after={"heartbeats/a": Now(), "deadlines/a": Now(5000)},
+        after={"heartbeats/a": MsAfterCall(), "deadlines/a": MsAfterCall(5000)},
     ),
     row(
         "a pending agent has no heartbeat, nor does it get one",
         "a",
-        before=an_agent("a", "pending", due=HOUR),
+        before=an_agent("a", "pending", deadline_at=HOUR),
         reply=("ok", 1),
-        after={"deadlines/a": Now(60_000)},
+        after={"deadlines/a": MsAfterCall(60_000)},
     ),
     *(
         row(
             f"one that is {status} keeps its status, and its silence did not begin in the future",
             "a",
-            before={**an_agent("a", status, heard=HOUR - 90_000, due=HOUR), "silent/a": At(HOUR - 10_000)},
+            before={
+                **an_agent("a", status, heartbeat_at=HOUR - 90_000, deadline_at=HOUR),
+                "silent/a": MsAfterStart(HOUR - 10_000),
+            },
             reply=("ok", 1),
-            after={**RESET, "silent/a": Now()},
+            after={**RESET, "silent/a": MsAfterCall()},
         )
         for status in ("degraded", "expired")
     ),
     row(
         "a heartbeat of before stays what it was, and the agent still has a whole timeout",
         "a",
-        before=an_agent("a", "healthy", heard=-70_000, due=-10_000),
+        before=an_agent("a", "healthy", heartbeat_at=-70_000, deadline_at=-10_000),
         reply=("ok", 1),
-        after={"deadlines/a": Now(60_000)},
+        after={"deadlines/a": MsAfterCall(60_000)},
     ),
     row(
         "who was walked over, or beat since, is left alone: a walk may begin anew",
         *("a", "b"),
         before={
-            **an_agent("a", "healthy", heard=-19_000, due=41_000),
-            **an_agent("b", "healthy", heard=-1000, due=59_000),
+            **an_agent("a", "healthy", heartbeat_at=-19_000, deadline_at=41_000),
+            **an_agent("b", "healthy", heartbeat_at=-1000, deadline_at=59_000),
         },
         reply=("ok", 0),
     ),
@@ -92,11 +103,11 @@ ROWS = [
         before={
             **FUTURE,
             "b": "not a hash",
-            "deadlines/b": At(HOUR),
-            **an_agent("c", "healthy", heard=HOUR, due=HOUR, timeout="soon"),
+            "deadlines/b": MsAfterStart(HOUR),
+            **an_agent("c", "healthy", heartbeat_at=HOUR, deadline_at=HOUR, timeout="soon"),
         },
         reply=("ok", 1),
-        after={**RESET, "heartbeats/c": Now()},
+        after={**RESET, "heartbeats/c": MsAfterCall()},
     ),
     row(
         "the last agents end the walk",
@@ -112,12 +123,12 @@ ROWS = [
     row("a stale epoch writes nothing", "a", before=FUTURE, epoch="6", final=True, reply=("stale_epoch", "7")),
     row("an epoch from nowhere is stale", "a", before={**FUTURE, "epoch": None}, reply=("stale_epoch", "0")),
     row("200 agents are one call", *TWO_HUNDRED, reply=("ok", 0)),
-    row("201 agents are refused", *TWO_HUNDRED, "a", before=FUTURE, reply=Error("at most 200 agents")),
-    row("an argument too many is refused", "a", more=("b",), before=FUTURE, reply=Error("at most 200 agents")),
+    row("201 agents are refused", *TWO_HUNDRED, "a", before=FUTURE, reply=ErrorReply("at most 200 agents")),
+    row("an argument too many is refused", "a", more=("b",), before=FUTURE, reply=ErrorReply("at most 200 agents")),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_rewind(row: Row, bench: Bench) -> None:
+async def test_rewind(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)

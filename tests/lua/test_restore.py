@@ -2,7 +2,17 @@
 
 import pytest
 
-from tests.lua.script_harness import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent
+from tests.lua.script_harness import (
+    LAST_VERSION,
+    LOG_LENGTH,
+    ErrorReply,
+    Expected,
+    MsAfterCall,
+    MsAfterStart,
+    ScriptCase,
+    ScriptHarness,
+    an_agent,
+)
 
 TIMEOUT, EVICTION = "60000", "180000"
 
@@ -18,7 +28,7 @@ def given(
 def put_back(name: str, status: str, **fields: Expected) -> dict[str, Expected | None]:
     """Return the cells of an agent that was put back."""
     cells: dict[str, Expected | None] = {**an_agent(name, status), **fields}
-    return {**cells, f"{name}/version": VERSION, f"{name}/spec_version": VERSION}
+    return {**cells, f"{name}/version": LAST_VERSION, f"{name}/spec_version": LAST_VERSION}
 
 
 def row(
@@ -29,14 +39,14 @@ def row(
     before: dict[str, Expected | None] | None = None,
     after: dict[str, Expected | None] | None = None,
     heartbeats: tuple[str, ...] = (),
-) -> Row:
+) -> ScriptCase:
     """These agents are put back; `heartbeats` are those of the entries the log gets."""
     names = tuple(fields[0] for fields in agents)
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="restore",
         agents=names,
-        args={"history": HISTORY, "agents…": [field for fields in agents for field in fields]},
+        args={"history": LOG_LENGTH, "agents…": [field for fields in agents for field in fields]},
         before=before or {},
         reply=reply,
         after=after or {},
@@ -56,7 +66,7 @@ ROWS = [
             after={
                 **put_back("a", status, **{"a/draining": "1"}),
                 "heartbeats/a": "5000",
-                "deadlines/a": Now(30_000),
+                "deadlines/a": MsAfterCall(30_000),
                 # Silent since it was last heard: too long ago to count towards a hold.
                 "silent/a": None if status == "healthy" else "5000",
             },
@@ -68,26 +78,26 @@ ROWS = [
         "an agent without a heartbeat is put back without one",
         agents=[given("a", "pending", heartbeat="")],
         reply=("ok", 1, 0),
-        after={**put_back("a", "pending"), "deadlines/a": Now(60_000)},
+        after={**put_back("a", "pending"), "deadlines/a": MsAfterCall(60_000)},
         heartbeats=("",),
     ),
     row(
         "who is there is newer, and stays",
         agents=[given("a", "healthy")],
-        before=an_agent("a", "degraded", heard=-70_000, due=1000),
+        before=an_agent("a", "degraded", heartbeat_at=-70_000, deadline_at=1000),
         reply=("ok", 0, 1),
     ),
     row(
         "a damaged record is replaced",
         agents=[given("a", "healthy")],
-        before={"a/spec": "{}", "a/foreign": "x", "deadlines/a": At(1000), "silent/a": At(-1)},
+        before={"a/spec": "{}", "a/foreign": "x", "deadlines/a": MsAfterStart(1000), "silent/a": MsAfterStart(-1)},
         reply=("ok", 1, 0),
         after={
             **put_back("a", "healthy"),
             "a/foreign": None,
             "silent/a": None,
             "heartbeats/a": "5000",
-            "deadlines/a": Now(60_000),
+            "deadlines/a": MsAfterCall(60_000),
         },
         heartbeats=("5000",),
     ),
@@ -99,8 +109,8 @@ ROWS = [
         after={
             **put_back("a", "healthy", **{"a/requires": "c d\nc e", "heartbeats/a": "5000"}),
             **put_back("b", "healthy", **{"b/requires": "c d", "heartbeats/b": "5000"}),
-            "deadlines/a": Now(60_000),
-            "deadlines/b": Now(60_000),
+            "deadlines/a": MsAfterCall(60_000),
+            "deadlines/b": MsAfterCall(60_000),
             "required/c d": "2",
             "required/c e": "2",
             "required/number": "8",
@@ -114,7 +124,7 @@ ROWS = [
         reply=("ok", 1, 0),
         after={
             **put_back("a", "healthy", **{"a/requires": "c e", "heartbeats/a": "5000"}),
-            "deadlines/a": Now(60_000),
+            "deadlines/a": MsAfterCall(60_000),
             "required/c d": None,
         },
         heartbeats=("5000",),
@@ -122,7 +132,7 @@ ROWS = [
     row(
         "who is there keeps what it is counted for",
         agents=[given("a", "healthy", edges="c e")],
-        before={**an_agent("a", "healthy", heard=-1, due=1000, requires="c d"), "required/c d": "1"},
+        before={**an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, requires="c d"), "required/c d": "1"},
         reply=("ok", 0, 1),
     ),
     row("nobody is nothing", agents=[], reply=("ok", 0, 0)),
@@ -130,40 +140,40 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_restore(row: Row, bench: Bench) -> None:
+async def test_restore(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)
 
 
-async def test_a_heartbeat_of_the_future_becomes_one_of_now(bench: Bench) -> None:
+async def test_a_heartbeat_of_the_future_becomes_one_of_now(bench: ScriptHarness) -> None:
     """Where the clock was set back since the backup, no later heartbeat could move it."""
-    row = Row(
-        promise="",
+    row = ScriptCase(
+        description="",
         script="restore",
         agents=("a",),
-        args={"history": HISTORY, "agents…": given("a", "healthy", heartbeat="9000000000000")},
+        args={"history": LOG_LENGTH, "agents…": given("a", "healthy", heartbeat="9000000000000")},
         reply=(),
     )
-    await bench.prepare(row)
+    await bench.write_initial_state(row)
 
-    await bench.call(row)
+    await bench.call_script(row)
 
-    state = await bench.state()
+    state = await bench.read_state()
     assert int(state["heartbeats/a"]) < 9_000_000_000_000
     assert int(state["deadlines/a"]) - int(state["heartbeats/a"]) == 60_000
 
 
 @pytest.mark.parametrize("agents", [[], ["a"], [f"a{number}" for number in range(201)]], ids=len)
-async def test_what_does_not_fit_together_is_refused(bench: Bench, agents: list[str]) -> None:
+async def test_what_does_not_fit_together_is_refused(bench: ScriptHarness, agents: list[str]) -> None:
     """A call with a field too many, or too many agents, is a bug of ours."""
     fields = [field for name in agents for field in given(name, "healthy")]
     too_many = fields if len(agents) > 200 else [*fields, "one too many"]
-    await bench.check(
-        Row(
-            promise="",
+    await bench.run_case(
+        ScriptCase(
+            description="",
             script="restore",
             agents=tuple(agents),
-            args={"history": HISTORY, "agents…": too_many},
-            reply=Error("at most 200 agents"),
+            args={"history": LOG_LENGTH, "agents…": too_many},
+            reply=ErrorReply("at most 200 agents"),
         )
     )

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.lua.script_harness import Bench, Row
+from tests.lua.script_harness import ScriptCase, ScriptHarness
 
 
-def row(promise: str, before: str | None, reply: str, after: str, digest: str = "d1", entry: str = "{}") -> Row:
+def row(promise: str, before: str | None, reply: str, after: str, digest: str = "d1", entry: str = "{}") -> ScriptCase:
     """One entry for agent a, of whom three are kept."""
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="trace",
         agents=("a",),
         args={"digest": digest, "entry": entry, "keep": 3, "life": 60_000},
@@ -30,6 +30,6 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_trace(row: Row, bench: Bench) -> None:
+async def test_trace(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)

@@ -2,7 +2,18 @@
 
 import pytest
 
-from tests.lua.script_harness import HISTORY, VERSION, At, Bench, Error, Expected, Now, Row, an_agent, gone
+from tests.lua.script_harness import (
+    LAST_VERSION,
+    LOG_LENGTH,
+    ErrorReply,
+    Expected,
+    MsAfterCall,
+    MsAfterStart,
+    ScriptCase,
+    ScriptHarness,
+    an_agent,
+    removed_agent,
+)
 
 OUTCOMES = ("degraded", "expired", "removed", "early", "orphaned", "bad", "graced")
 WINDOW, DURATION = 60_000, 600_000
@@ -14,22 +25,22 @@ def row(
     promise: str,
     *ids: str,
     before: dict[str, Expected | None],
-    reply: dict[str, int] | tuple[Expected, ...] | Error,
+    reply: dict[str, int] | tuple[Expected, ...] | ErrorReply,
     after: dict[str, Expected | None] | None = None,
     log: tuple[dict[str, Expected], ...] = (),
     epoch: str = "7",
     minimum: int = 10,
     more: tuple[str, ...] = (),
-) -> Row:
+) -> ScriptCase:
     """One call under epoch 7, which is the epoch unless `before` says otherwise; `reply` names what is not 0."""
     counted = isinstance(reply, dict) or reply == HELD
-    return Row(
-        promise=promise,
+    return ScriptCase(
+        description=promise,
         script="sweep",
         agents=ids,
         args={
             "lead_epoch": epoch,
-            "history": HISTORY,
+            "history": LOG_LENGTH,
             "retention": RETENTION,
             "window": WINDOW,
             "share": 50,
@@ -39,7 +50,7 @@ def row(
         },
         before={"epoch": "7", **before},
         reply=("ok", *(reply.get(word, 0) for word in OUTCOMES)) if isinstance(reply, dict) else reply,
-        after={"pulse": Now(), **(after or {})} if counted else {},
+        after={"pulse": MsAfterCall(), **(after or {})} if counted else {},
         log=log,
     )
 
@@ -51,21 +62,21 @@ def step(name: str, kind: str, reason: str, heartbeat: Expected, **before: Expec
 
 def moved(name: str, status: str, deadline: Expected) -> dict[str, Expected | None]:
     """The cells of an agent that was moved on."""
-    return {f"{name}/status": status, f"{name}/version": VERSION, f"deadlines/{name}": deadline}
+    return {f"{name}/status": status, f"{name}/version": LAST_VERSION, f"deadlines/{name}": deadline}
 
 
-SILENT = an_agent("a", "healthy", heard=-60_500, due=-500)
+SILENT = an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500)
 # It degrades at timeout, and expires at eviction after the same heartbeat.
-DEGRADED = {**moved("a", "degraded", At(-500 + 120_000)), "silent/a": Now()}
+DEGRADED = {**moved("a", "degraded", MsAfterStart(-500 + 120_000)), "silent/a": MsAfterCall()}
 TWO_HUNDRED = [f"n{number}" for number in range(200)]
 
 # Redis came back twenty seconds ago, after fifty in which nobody could be heard.
-OUTAGE: dict[str, Expected | None] = {"outage": (At(-20_000), " ", At(-70_000))}
+OUTAGE: dict[str, Expected | None] = {"outage": (MsAfterStart(-20_000), " ", MsAfterStart(-70_000))}
 
 
 def graced(due: int) -> dict[str, Expected | None]:
     """The cells that grace changes."""
-    return {"deadlines/a": At(due), "counters/graced": "1"}
+    return {"deadlines/a": MsAfterStart(due), "counters/graced": "1"}
 
 
 GRACE = [
@@ -73,7 +84,7 @@ GRACE = [
         row(
             f"after an outage a {status} agent keeps its status, and has its timeout from the end of the outage",
             "a",
-            before={**OUTAGE, **an_agent("a", status, heard=heard, due=-500)},
+            before={**OUTAGE, **an_agent("a", status, heartbeat_at=heard, deadline_at=-500)},
             reply={"graced": 1},
             after=graced(-20_000 + 60_000),
         )
@@ -82,59 +93,70 @@ GRACE = [
     row(
         "the grace is as long as the agent's own timeout",
         "a",
-        before={**OUTAGE, **an_agent("a", "healthy", heard=-600_500, due=-500, timeout="600000", eviction="900000")},
+        before={
+            **OUTAGE,
+            **an_agent("a", "healthy", heartbeat_at=-600_500, deadline_at=-500, timeout="600000", eviction="900000"),
+        },
         reply={"graced": 1},
         after=graced(-20_000 + 600_000),
     ),
     row(
         "an agent whose own timeout has passed since the outage degrades",
         "a",
-        before={**OUTAGE, **an_agent("a", "healthy", heard=-30_000, due=-1000, timeout="19000")},
+        before={**OUTAGE, **an_agent("a", "healthy", heartbeat_at=-30_000, deadline_at=-1000, timeout="19000")},
         reply={"degraded": 1},
         after={
-            **moved("a", "degraded", At(-1000 - 19_000 + 180_000)),
-            "silent/a": Now(),
+            **moved("a", "degraded", MsAfterStart(-1000 - 19_000 + 180_000)),
+            "silent/a": MsAfterCall(),
             "counters/degraded": "1",
         },
-        log=(step("a", "modify", "degraded", At(-30_000), status_before="healthy"),),
+        log=(step("a", "modify", "degraded", MsAfterStart(-30_000), status_before="healthy"),),
     ),
     row(
         "an agent that was heard since the outage degrades",
         "a",
-        before={**OUTAGE, **an_agent("a", "healthy", heard=-20_000, due=-500)},
+        before={**OUTAGE, **an_agent("a", "healthy", heartbeat_at=-20_000, deadline_at=-500)},
         reply={"degraded": 1},
         after={**DEGRADED, "counters/degraded": "1"},
-        log=(step("a", "modify", "degraded", At(-20_000), status_before="healthy"),),
+        log=(step("a", "modify", "degraded", MsAfterStart(-20_000), status_before="healthy"),),
     ),
     row(
         "retention is not forgiven",
         "a",
-        before={**OUTAGE, **an_agent("a", "expired", heard=-900_000, due=-1)},
+        before={**OUTAGE, **an_agent("a", "expired", heartbeat_at=-900_000, deadline_at=-1)},
         reply={"removed": 1},
-        after={**gone("a"), "counters/removed": "1"},
-        log=(step("a", "remove", "retention_over", At(-900_000)),),
+        after={**removed_agent("a"), "counters/removed": "1"},
+        log=(step("a", "remove", "retention_over", MsAfterStart(-900_000)),),
     ),
     row(
         "an outage that this very sweep ends is an excuse",
         "a",
-        before={"pulse": At(-60_000), **an_agent("a", "healthy", heard=-60_500, due=-500)},
+        before={"pulse": MsAfterStart(-60_000), **an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500)},
         reply={"graced": 1},
-        after={"deadlines/a": Now(60_000), "outage": (Now(), " ", At(-60_000)), "counters/graced": "1"},
+        after={
+            "deadlines/a": MsAfterCall(60_000),
+            "outage": (MsAfterCall(), " ", MsAfterStart(-60_000)),
+            "counters/graced": "1",
+        },
     ),
     row(
         "a store that was opened for the first time, or lost its pulse, is an outage too",
         "a",
-        before={"pulse": None, **an_agent("a", "healthy", heard=-60_500, due=-500)},
+        before={"pulse": None, **an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500)},
         reply={"graced": 1},
-        after={"deadlines/a": Now(60_000), "outage": (Now(), " "), "counters/graced": "1"},
+        after={"deadlines/a": MsAfterCall(60_000), "outage": (MsAfterCall(), " "), "counters/graced": "1"},
     ),
     row(
         "a missing leader is no outage: somebody pulsed a second ago",
         "a",
-        before={"pulse": At(-1000), **an_agent("a", "healthy", heard=-77_000, due=-17_000)},
+        before={"pulse": MsAfterStart(-1000), **an_agent("a", "healthy", heartbeat_at=-77_000, deadline_at=-17_000)},
         reply={"degraded": 1},
-        after={**moved("a", "degraded", At(-17_000 + 120_000)), "silent/a": Now(), "counters/degraded": "1"},
-        log=(step("a", "modify", "degraded", At(-77_000), status_before="healthy"),),
+        after={
+            **moved("a", "degraded", MsAfterStart(-17_000 + 120_000)),
+            "silent/a": MsAfterCall(),
+            "counters/degraded": "1",
+        },
+        log=(step("a", "modify", "degraded", MsAfterStart(-77_000), status_before="healthy"),),
     ),
     row(
         "an outage that nobody could have written is none",
@@ -142,7 +164,7 @@ GRACE = [
         before={"outage": "lately", **SILENT},
         reply={"degraded": 1},
         after={**DEGRADED, "counters/degraded": "1"},
-        log=(step("a", "modify", "degraded", At(-60_500), status_before="healthy"),),
+        log=(step("a", "modify", "degraded", MsAfterStart(-60_500), status_before="healthy"),),
     ),
 ]
 
@@ -152,25 +174,25 @@ def crowd(healthy: int, lately: int = 0, before: int = 0) -> dict[str, Expected 
     cells: dict[str, Expected | None] = {}
     for at in range(healthy + lately + before):
         status, ago = ("healthy", 0) if at < healthy else ("degraded", 30_000 if at < healthy + lately else 60_500)
-        cells |= an_agent(f"c{at}", status, heard=-1000 - ago, due=59_000)
+        cells |= an_agent(f"c{at}", status, heartbeat_at=-1000 - ago, deadline_at=59_000)
         if ago:
-            cells[f"silent/c{at}"] = At(-ago)
+            cells[f"silent/c{at}"] = MsAfterStart(-ago)
     return cells
 
 
 def hold(since: int, until: int, ended: int | None = None, below: int | None = None) -> dict[str, Expected | None]:
     """The cells of a hold."""
-    cells: dict[str, Expected | None] = {"hold/since": At(since), "hold/until": At(until)}
+    cells: dict[str, Expected | None] = {"hold/since": MsAfterStart(since), "hold/until": MsAfterStart(until)}
     cells |= {"hold/silent": "30", "hold/healthy": "40"}
-    cells |= {f"hold/{name}": At(at) for name, at in (("ended", ended), ("below", below)) if at is not None}
+    cells |= {f"hold/{name}": MsAfterStart(at) for name, at in (("ended", ended), ("below", below)) if at is not None}
     return cells
 
 
 def begun(silent: int, healthy: int) -> dict[str, Expected | None]:
     """The cells of a hold that begins now, and nothing else changes."""
     return {
-        "hold/since": Now(),
-        "hold/until": Now(DURATION),
+        "hold/since": MsAfterCall(),
+        "hold/until": MsAfterCall(DURATION),
         "hold/silent": str(silent),
         "hold/healthy": str(healthy),
         "counters/holds": "1",
@@ -183,7 +205,7 @@ def goes(
     after: dict[str, Expected | None] | None = None,
     *,
     minimum: int = 10,
-) -> Row:
+) -> ScriptCase:
     """Agent a, overdue, goes."""
     return row(
         promise,
@@ -191,7 +213,7 @@ def goes(
         before={**SILENT, **before},
         reply={"degraded": 1},
         after={**DEGRADED, "counters/degraded": "1", **(after or {})},
-        log=(step("a", "modify", "degraded", At(-60_500), status_before="healthy"),),
+        log=(step("a", "modify", "degraded", MsAfterStart(-60_500), status_before="healthy"),),
         minimum=minimum,
     )
 
@@ -202,13 +224,17 @@ def stays(
     after: dict[str, Expected | None] | None = None,
     *,
     minimum: int = 10,
-) -> Row:
+) -> ScriptCase:
     """Agent a, overdue, is held."""
     return row(promise, "a", before={**SILENT, **before}, reply=HELD, after=after, minimum=minimum)
 
 
 ALL = [f"n{number}" for number in range(20)]
-ALL_SILENT = {name: cell for each in ALL for name, cell in an_agent(each, "healthy", heard=-60_500, due=-500).items()}
+ALL_SILENT = {
+    name: cell
+    for each in ALL
+    for name, cell in an_agent(each, "healthy", heartbeat_at=-60_500, deadline_at=-500).items()
+}
 
 HOLDS = [
     stays("above the share nobody goes, and a hold begins", crowd(8, 10), begun(11, 19)),
@@ -229,10 +255,10 @@ HOLDS = [
     row(
         "pending agents do not count",
         *ALL,
-        before={name: cell for each in ALL for name, cell in an_agent(each, "pending", due=-500).items()},
+        before={name: cell for each in ALL for name, cell in an_agent(each, "pending", deadline_at=-500).items()},
         reply={"degraded": 20},
         after={
-            **{name: cell for each in ALL for name, cell in moved(each, "degraded", At(119_500)).items()},
+            **{name: cell for each in ALL for name, cell in moved(each, "degraded", MsAfterStart(119_500)).items()},
             "counters/degraded": "20",
         },
         log=tuple(step(each, "modify", "degraded", "", status_before="pending") for each in ALL),
@@ -244,30 +270,30 @@ HOLDS = [
             name: cell
             for each in ALL
             for name, cell in {
-                **an_agent(each, "degraded", heard=-180_500, due=-500),
-                f"silent/{each}": At(-120_500),
+                **an_agent(each, "degraded", heartbeat_at=-180_500, deadline_at=-500),
+                f"silent/{each}": MsAfterStart(-120_500),
             }.items()
         },
         reply={"expired": 20},
         after={
-            **{name: cell for each in ALL for name, cell in moved(each, "expired", Now(RETENTION)).items()},
+            **{name: cell for each in ALL for name, cell in moved(each, "expired", MsAfterCall(RETENTION)).items()},
             "counters/expired": "20",
         },
-        log=tuple(step(each, "modify", "expired", At(-180_500), status_before="degraded") for each in ALL),
+        log=tuple(step(each, "modify", "expired", MsAfterStart(-180_500), status_before="degraded") for each in ALL),
     ),
     row(
         "who has grace does not count",
         *ALL,
         before={**OUTAGE, **ALL_SILENT},
         reply={"graced": 20},
-        after={**{f"deadlines/{each}": At(40_000) for each in ALL}, "counters/graced": "20"},
+        after={**{f"deadlines/{each}": MsAfterStart(40_000) for each in ALL}, "counters/graced": "20"},
     ),
     stays("while it is held nobody degrades", {**hold(-1000, 599_000), **crowd(50)}),
     *(
         row(
             f"while it is held no {status} agent goes on",
             "a",
-            before={**hold(-1000, 599_000), **an_agent("a", status, heard=-900_000, due=-500)},
+            before={**hold(-1000, 599_000), **an_agent("a", status, heartbeat_at=-900_000, deadline_at=-500)},
             reply=HELD,
         )
         for status in ("degraded", "expired", "pending")
@@ -275,15 +301,15 @@ HOLDS = [
     row(
         "while it is held a heartbeat that came first still wins, and the sweep only counts",
         "a",
-        before={**hold(-1000, 599_000), **an_agent("a", "healthy", heard=-100, due=59_900)},
+        before={**hold(-1000, 599_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
         reply=HELD,
     ),
     stays(
         "a hold does not outlast its duration by a clock that went back",
         hold(3_600_000, 4_200_000),
-        {"hold/until": Now(DURATION)},
+        {"hold/until": MsAfterCall(DURATION)},
     ),
-    goes("when its time is up they go", {**hold(-600_001, -1), **crowd(8, 10)}, {"hold/ended": At(-1)}),
+    goes("when its time is up they go", {**hold(-600_001, -1), **crowd(8, 10)}, {"hold/ended": MsAfterStart(-1)}),
     goes("when it was released they go", {**hold(-1000, 599_000, ended=-10), **crowd(8, 10)}, {}),
     goes(
         "after a hold none begins while the share is above",
@@ -298,7 +324,7 @@ HOLDS = [
     goes(
         "once below the share, the window begins in which it has to stay there",
         {**hold(-660_000, -60_000, ended=-60_000), **crowd(50)},
-        {"hold/below": Now()},
+        {"hold/below": MsAfterCall()},
     ),
     goes(
         "nearly a window below the share is not a window",
@@ -313,13 +339,13 @@ HOLDS = [
     goes(
         "a clock that went back does not shorten that window",
         {**hold(-660_000, -60_000, ended=-60_000, below=3_600_000), **crowd(50)},
-        {"hold/below": Now()},
+        {"hold/below": MsAfterCall()},
     ),
     row(
         "where nobody is overdue a hold ends all the same",
         before=hold(-600_001, -1),
         reply={},
-        after={"hold/ended": At(-1), "hold/below": Now()},
+        after={"hold/ended": MsAfterStart(-1), "hold/below": MsAfterCall()},
     ),
 ]
 
@@ -330,67 +356,74 @@ ROWS = [
         before=SILENT,
         reply={"degraded": 1},
         after={**DEGRADED, "counters/degraded": "1"},
-        log=(step("a", "modify", "degraded", At(-60_500), status_before="healthy"),),
+        log=(step("a", "modify", "degraded", MsAfterStart(-60_500), status_before="healthy"),),
     ),
     row(
         "a pending agent runs on the same clock, and does not count as silent",
         "a",
-        before=an_agent("a", "pending", due=-500),
+        before=an_agent("a", "pending", deadline_at=-500),
         reply={"degraded": 1},
-        after={**moved("a", "degraded", At(-500 + 120_000)), "counters/degraded": "1"},
+        after={**moved("a", "degraded", MsAfterStart(-500 + 120_000)), "counters/degraded": "1"},
         log=(step("a", "modify", "degraded", "", status_before="pending"),),
     ),
     row(
         "a degraded agent expires, its retention begins, and it has been silent as long as before",
         "a",
-        before={**an_agent("a", "degraded", heard=-180_500, due=-500), "silent/a": At(-120_500)},
+        before={
+            **an_agent("a", "degraded", heartbeat_at=-180_500, deadline_at=-500),
+            "silent/a": MsAfterStart(-120_500),
+        },
         reply={"expired": 1},
-        after={**moved("a", "expired", Now(RETENTION)), "counters/expired": "1"},
-        log=(step("a", "modify", "expired", At(-180_500), status_before="degraded"),),
+        after={**moved("a", "expired", MsAfterCall(RETENTION)), "counters/expired": "1"},
+        log=(step("a", "modify", "expired", MsAfterStart(-180_500), status_before="degraded"),),
     ),
     row(
         "what a removed agent could not do without is counted no more, that of an expired one is",
         "a",
         "b",
         before={
-            **an_agent("a", "expired", heard=-900_000, due=-1, requires="c d\nc e"),
-            **an_agent("b", "degraded", heard=-180_500, due=-500, requires="c d"),
+            **an_agent("a", "expired", heartbeat_at=-900_000, deadline_at=-1, requires="c d\nc e"),
+            **an_agent("b", "degraded", heartbeat_at=-180_500, deadline_at=-500, requires="c d"),
             "required/c d": "2",
             "required/c e": "1",
             "required/number": "5",
         },
         reply={"removed": 1, "expired": 1},
         after={
-            **gone("a", requires=""),
-            **moved("b", "expired", Now(RETENTION)),
+            **removed_agent("a", requires=""),
+            **moved("b", "expired", MsAfterCall(RETENTION)),
             "counters/removed": "1",
             "counters/expired": "1",
             "required/c d": "1",
             "required/c e": None,
         },
         log=(
-            step("a", "remove", "retention_over", At(-900_000)),
-            step("b", "modify", "expired", At(-180_500), status_before="degraded"),
+            step("a", "remove", "retention_over", MsAfterStart(-900_000)),
+            step("b", "modify", "expired", MsAfterStart(-180_500), status_before="degraded"),
         ),
     ),
     row(
         "an expired agent is removed, and the log carries it as it was",
         "a",
         before={
-            **an_agent("a", "expired", heard=-900_000, due=-1, draining="1", owner="team-a"),
-            "silent/a": At(-840_000),
+            **an_agent("a", "expired", heartbeat_at=-900_000, deadline_at=-1, draining="1", owner="team-a"),
+            "silent/a": MsAfterStart(-840_000),
         },
         reply={"removed": 1},
-        after={**gone("a", owner=""), "counters/removed": "1"},
-        log=(step("a", "remove", "retention_over", At(-900_000)),),
+        after={**removed_agent("a", owner=""), "counters/removed": "1"},
+        log=(step("a", "remove", "retention_over", MsAfterStart(-900_000)),),
     ),
     row(
         "an agent overdue for long moves one step at a time",
         "a",
-        before=an_agent("a", "healthy", heard=-999_000, due=-939_000),
+        before=an_agent("a", "healthy", heartbeat_at=-999_000, deadline_at=-939_000),
         reply={"degraded": 1},
-        after={**moved("a", "degraded", At(-939_000 + 120_000)), "silent/a": Now(), "counters/degraded": "1"},
-        log=(step("a", "modify", "degraded", At(-999_000), status_before="healthy"),),
+        after={
+            **moved("a", "degraded", MsAfterStart(-939_000 + 120_000)),
+            "silent/a": MsAfterCall(),
+            "counters/degraded": "1",
+        },
+        log=(step("a", "modify", "degraded", MsAfterStart(-999_000), status_before="healthy"),),
     ),
     row(
         "one id twice moves twice only where both steps are due",
@@ -399,72 +432,74 @@ ROWS = [
         "b",
         "b",
         before={
-            **an_agent("a", "healthy", heard=-999_000, due=-939_000),
-            **an_agent("b", "healthy", heard=-61_000, due=-1000),
+            **an_agent("a", "healthy", heartbeat_at=-999_000, deadline_at=-939_000),
+            **an_agent("b", "healthy", heartbeat_at=-61_000, deadline_at=-1000),
         },
         reply={"degraded": 2, "expired": 1, "early": 1},
         after={
-            **moved("a", "expired", Now(RETENTION)),
-            **moved("b", "degraded", At(119_000)),
-            "silent/a": Now(),
-            "silent/b": Now(),
+            **moved("a", "expired", MsAfterCall(RETENTION)),
+            **moved("b", "degraded", MsAfterStart(119_000)),
+            "silent/a": MsAfterCall(),
+            "silent/b": MsAfterCall(),
             "counters/degraded": "2",
             "counters/expired": "1",
         },
         log=(
-            step("a", "modify", "degraded", At(-999_000), status_before="healthy"),
-            step("a", "modify", "expired", At(-999_000), status_before="degraded"),
-            step("b", "modify", "degraded", At(-61_000), status_before="healthy"),
+            step("a", "modify", "degraded", MsAfterStart(-999_000), status_before="healthy"),
+            step("a", "modify", "expired", MsAfterStart(-999_000), status_before="degraded"),
+            step("b", "modify", "degraded", MsAfterStart(-61_000), status_before="healthy"),
         ),
     ),
     row(
         "each agent fares by itself, and each change has a version of its own",
         *("a", "b", "c", "d", "e", "f", "g"),
         before={
-            "outage": (At(-65_000), " ", At(-90_000)),
-            **an_agent("g", "healthy", heard=-700_000, due=-100_000, timeout="600000", eviction="900000"),
+            "outage": (MsAfterStart(-65_000), " ", MsAfterStart(-90_000)),
+            **an_agent(
+                "g", "healthy", heartbeat_at=-700_000, deadline_at=-100_000, timeout="600000", eviction="900000"
+            ),
             **SILENT,
-            **an_agent("b", "degraded", heard=-180_000, due=-10),
-            **an_agent("c", "expired", heard=-900_000, due=-10),
-            **an_agent("d", "healthy", heard=-10, due=59_990),
-            "deadlines/e": At(-10),
+            **an_agent("b", "degraded", heartbeat_at=-180_000, deadline_at=-10),
+            **an_agent("c", "expired", heartbeat_at=-900_000, deadline_at=-10),
+            **an_agent("d", "healthy", heartbeat_at=-10, deadline_at=59_990),
+            "deadlines/e": MsAfterStart(-10),
             "f": "not a hash",
-            "deadlines/f": At(-10),
+            "deadlines/f": MsAfterStart(-10),
         },
         reply=dict.fromkeys(OUTCOMES, 1),
         after={
             **DEGRADED,
-            **moved("b", "expired", Now(RETENTION)),
-            **gone("c"),
+            **moved("b", "expired", MsAfterCall(RETENTION)),
+            **removed_agent("c"),
             "deadlines/e": None,
-            "deadlines/f": Now(RETENTION),
-            "deadlines/g": At(-65_000 + 600_000),
+            "deadlines/f": MsAfterCall(RETENTION),
+            "deadlines/g": MsAfterStart(-65_000 + 600_000),
             "counters/graced": "1",
             "counters/degraded": "1",
             "counters/expired": "1",
             "counters/removed": "1",
         },
         log=(
-            step("a", "modify", "degraded", At(-60_500), status_before="healthy"),
-            step("b", "modify", "expired", At(-180_000), status_before="degraded"),
-            step("c", "remove", "retention_over", At(-900_000)),
+            step("a", "modify", "degraded", MsAfterStart(-60_500), status_before="healthy"),
+            step("b", "modify", "expired", MsAfterStart(-180_000), status_before="degraded"),
+            step("c", "remove", "retention_over", MsAfterStart(-900_000)),
         ),
     ),
     row(
         "a heartbeat that came first wins",
         "a",
-        before=an_agent("a", "healthy", heard=-100, due=59_900),
+        before=an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900),
         reply={"early": 1},
     ),
-    row("who has no deadline is not due", "a", before=an_agent("a", "healthy", heard=-100), reply={"early": 1}),
+    row("who has no deadline is not due", "a", before=an_agent("a", "healthy", heartbeat_at=-100), reply={"early": 1}),
     row(
         "a deadline without an agent is dropped, with its heartbeat",
         "a",
         before={
-            "deadlines/a": At(-10),
-            "heartbeats/a": At(-60_010),
-            "silent/a": At(-10),
-            "deadlines/b": At(-10),
+            "deadlines/a": MsAfterStart(-10),
+            "heartbeats/a": MsAfterStart(-60_010),
+            "silent/a": MsAfterStart(-10),
+            "deadlines/b": MsAfterStart(-10),
         },
         reply={"orphaned": 1},
         after={"deadlines/a": None, "heartbeats/a": None, "silent/a": None},
@@ -472,56 +507,56 @@ ROWS = [
     row(
         "a deadline without an agent that is not due yet stays",
         "a",
-        before={"deadlines/a": At(60_000)},
+        before={"deadlines/a": MsAfterStart(60_000)},
         reply={"early": 1},
     ),
     *(
         row(
             f"an agent {what} is put off",
             "a",
-            before={"deadlines/a": At(-10), **before},
+            before={"deadlines/a": MsAfterStart(-10), **before},
             reply={"bad": 1},
-            after={"deadlines/a": Now(RETENTION)},
+            after={"deadlines/a": MsAfterCall(RETENTION)},
         )
         for what, before in (
             ("whose key is no hash", {"a": "not a hash"}),
-            ("without a timeout", an_agent("a", "healthy", due=-10) | {"a/timeout": None}),
-            ("without an eviction", an_agent("a", "healthy", due=-10) | {"a/eviction": None}),
-            ("with a timeout that is no number", an_agent("a", "healthy", due=-10, timeout="soon")),
+            ("without a timeout", an_agent("a", "healthy", deadline_at=-10) | {"a/timeout": None}),
+            ("without an eviction", an_agent("a", "healthy", deadline_at=-10) | {"a/eviction": None}),
+            ("with a timeout that is no number", an_agent("a", "healthy", deadline_at=-10, timeout="soon")),
         )
     ),
     row(
         "a version ahead of the clock goes on by one",
         "a",
-        before={**SILENT, "version": At(3_600_000), "log": (At(3_600_000),)},
+        before={**SILENT, "version": MsAfterStart(3_600_000), "log": (MsAfterStart(3_600_000),)},
         reply={"degraded": 1},
-        after={**DEGRADED, "a/version": At(3_600_001), "counters/degraded": "1"},
-        log=(step("a", "modify", "degraded", At(-60_500), status_before="healthy"),),
+        after={**DEGRADED, "a/version": MsAfterStart(3_600_001), "counters/degraded": "1"},
+        log=(step("a", "modify", "degraded", MsAfterStart(-60_500), status_before="healthy"),),
     ),
     row("a stale epoch writes nothing, not even the pulse", "a", before=SILENT, epoch="6", reply=("stale_epoch", "7")),
     row("an epoch from nowhere is stale", "a", before={**SILENT, "epoch": None}, reply=("stale_epoch", "0")),
     row(
         "epoch 0 sweeps where none was ever taken",
         "a",
-        before={"epoch": None, **an_agent("a", "expired", due=-10)},
+        before={"epoch": None, **an_agent("a", "expired", deadline_at=-10)},
         epoch="0",
         reply={"removed": 1},
-        after={**gone("a"), "counters/removed": "1"},
+        after={**removed_agent("a"), "counters/removed": "1"},
         log=(step("a", "remove", "retention_over", ""),),
     ),
     row(
         "the end of an outage is noted",
         "a",
-        before={"pulse": At(-60_000), **an_agent("a", "healthy", heard=-100, due=59_900)},
+        before={"pulse": MsAfterStart(-60_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
         reply={"early": 1},
-        after={"outage": (Now(), " ", At(-60_000))},
+        after={"outage": (MsAfterCall(), " ", MsAfterStart(-60_000))},
     ),
     row(
         "a clock that went back is noted",
         "a",
-        before={"pulse": At(60_000), **an_agent("a", "healthy", heard=-100, due=59_900)},
+        before={"pulse": MsAfterStart(60_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
         reply={"early": 1},
-        after={"outage": (Now(), " ", At(60_000)), "rewind": Now()},
+        after={"outage": (MsAfterCall(), " ", MsAfterStart(60_000)), "rewind": MsAfterCall()},
     ),
     row(
         "totals are added up",
@@ -529,11 +564,11 @@ ROWS = [
         before={**SILENT, "counters/degraded": "41"},
         reply={"degraded": 1},
         after={**DEGRADED, "counters/degraded": "42"},
-        log=(step("a", "modify", "degraded", At(-60_500), status_before="healthy"),),
+        log=(step("a", "modify", "degraded", MsAfterStart(-60_500), status_before="healthy"),),
     ),
     row("200 agents are one call", *TWO_HUNDRED, before={}, reply={"early": 200}),
-    row("201 agents are refused", *TWO_HUNDRED, "a", before=SILENT, reply=Error("at most 200 agents")),
-    row("an argument too many is refused", "a", more=("b",), before=SILENT, reply=Error("at most 200 agents")),
+    row("201 agents are refused", *TWO_HUNDRED, "a", before=SILENT, reply=ErrorReply("at most 200 agents")),
+    row("an argument too many is refused", "a", more=("b",), before=SILENT, reply=ErrorReply("at most 200 agents")),
 ]
 
 
@@ -541,6 +576,6 @@ ROWS += [*GRACE, *HOLDS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_sweep(row: Row, bench: Bench) -> None:
+async def test_sweep(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
-    await bench.check(row)
+    await bench.run_case(row)

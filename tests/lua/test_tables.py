@@ -20,7 +20,7 @@ from tests.lua import (
     test_sweep,
     test_unregister,
 )
-from tests.lua.script_harness import Error, Row, key_of, writes
+from tests.lua.script_harness import ErrorReply, ScriptCase, declared_writes, key_name
 from tests.support.lua_headers import SCRIPTS, read_header
 
 TABLES = [
@@ -37,7 +37,7 @@ TABLES = [
 ]
 
 
-def rows_of(script: str) -> list[Row]:
+def rows_of(script: str) -> list[ScriptCase]:
     """Every row for one script."""
     return [row for table in TABLES for row in table if row.script == script]
 
@@ -45,11 +45,11 @@ def rows_of(script: str) -> list[Row]:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_each_word_of_a_reply_stands_in_a_row(script: str) -> None:
     """And no row expects a word that the header does not know; Error rows are Redis' own."""
-    said = {word for row in rows_of(script) if not isinstance(row.reply, Error) for word in row.reply}
+    said = {word for row in rows_of(script) if not isinstance(row.reply, ErrorReply) for word in row.reply}
 
-    known = read_header(script).words
+    known = read_header(script).reply_words
     assert known <= said
-    assert {row.reply[0] for row in rows_of(script) if not isinstance(row.reply, Error)} <= known
+    assert {row.reply[0] for row in rows_of(script) if not isinstance(row.reply, ErrorReply)} <= known
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -63,15 +63,15 @@ def test_each_event_stands_in_a_row(script: str) -> None:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_each_write_stands_in_a_row(script: str) -> None:
     """What the header says is written is seen to change; that nothing else does, each row checks for itself."""
-    changed = {key_of(cell) for row in rows_of(script) for cell, value in row.after.items()}
+    changed = {key_name(cell) for row in rows_of(script) for cell, value in row.after.items()}
     if any(row.log for row in rows_of(script)):
         changed |= {"log", "version"}
 
-    assert changed == writes(script)
+    assert changed == declared_writes(script)
 
 
 def test_promises_are_told_once() -> None:
     """Two rows of one table with one name would hide each other."""
     for table in TABLES:
-        names = [(row.script, row.promise) for row in table]
+        names = [(row.script, row.description) for row in table]
         assert sorted(set(names)) == sorted(names)

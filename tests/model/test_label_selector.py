@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import MalformedRequest
-from registry.model.label_selector import MAX_LENGTH, MAX_REQUIREMENTS, Selector, read_selector
+from registry.model.label_selector import MAX_REQUIREMENTS, MAX_SELECTOR_CHARS, LabelSelector, parse_selector
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
 # By text: what Kubernetes' own parser makes of it (selector_test.go of apimachinery), written the canonical way.
@@ -57,7 +57,7 @@ READ = {
 @pytest.mark.parametrize(("text", "canonical"), READ.items(), ids=[text[:30] for text in READ])
 def test_a_selector_is_read_as_kubernetes_reads_it(text: str, canonical: str) -> None:
     """Whatever the spelling, its text is the shortest one, sorted."""
-    assert read_selector(text).text == canonical
+    assert parse_selector(text).text == canonical
 
 
 KEY, VALUE = "a Kubernetes label key", "a Kubernetes label value"
@@ -117,7 +117,7 @@ def test_what_kubernetes_refuses_is_refused_by_its_place(text: str, places: tupl
     found, expected = places
 
     with pytest.raises(MalformedRequest) as refused:
-        read_selector(text, "query.label_selector")
+        parse_selector(text, "query.label_selector")
 
     (detail,) = refused.value.details
     assert str(refused.value) == f"query.label_selector: {detail.problem}"
@@ -130,17 +130,17 @@ def test_what_kubernetes_refuses_is_refused_by_its_place(text: str, places: tupl
 def test_a_selector_is_read_up_to_its_limits() -> None:
     """And refused above them."""
     most = ",".join(f"k{place}" for place in range(MAX_REQUIREMENTS))
-    longest = "k in (" + "v," * ((MAX_LENGTH - 7) // 2) + ")"
-    longest += " " * (MAX_LENGTH - len(longest))
+    longest = "k in (" + "v," * ((MAX_SELECTOR_CHARS - 7) // 2) + ")"
+    longest += " " * (MAX_SELECTOR_CHARS - len(longest))
 
-    assert len(read_selector(most).requirements) == MAX_REQUIREMENTS
-    assert read_selector(longest).text == "k in (,v)"
+    assert len(parse_selector(most).requirements) == MAX_REQUIREMENTS
+    assert parse_selector(longest).text == "k in (,v)"
     with pytest.raises(MalformedRequest, match="label_selector: has more than 100 requirements"):
-        read_selector(most + ",k")
+        parse_selector(most + ",k")
     with pytest.raises(MalformedRequest, match="label_selector: has 4,097 characters, at most 4,096 are read"):
-        read_selector(longest + " ")
+        parse_selector(longest + " ")
     with pytest.raises(MalformedRequest, match=r"query\.labels: has more than 100 requirements"):
-        Selector.of({f"k{place}": "" for place in range(MAX_REQUIREMENTS + 1)}, "query.labels")
+        LabelSelector.from_labels({f"k{place}": "" for place in range(MAX_REQUIREMENTS + 1)}, "query.labels")
 
 
 MATCHED: dict[str, tuple[list[Mapping[str, str]], list[Mapping[str, str]]]] = {
@@ -166,31 +166,31 @@ MATCHED: dict[str, tuple[list[Mapping[str, str]], list[Mapping[str, str]]]] = {
 def test_a_selector_matches_as_in_kubernetes(text: str) -> None:
     """What is asked not to be there may be absent altogether."""
     matched, left_out = MATCHED[text]
-    selector = read_selector(text)
+    selector = parse_selector(text)
 
     assert [labels for labels in [*matched, *left_out] if selector.matches(labels)] == matched
 
 
 def test_equalities_are_what_an_index_can_answer() -> None:
     """One value that must be there; the rest is for matches()."""
-    selector = read_selector("z in (w), x=y, empty=, a!=b, b notin (c), c in (d,e), d, !e")
+    selector = parse_selector("z in (w), x=y, empty=, a!=b, b notin (c), c in (d,e), d, !e")
 
     assert selector.equalities == (("empty", ""), ("x", "y"), ("z", "w"))
 
 
 def test_a_selector_of_labels_is_the_one_written_with_equal_signs() -> None:
     """In whatever order they come."""
-    selector = Selector.of({"env": "production", "app/tier": ""})
+    selector = LabelSelector.from_labels({"env": "production", "app/tier": ""})
 
-    assert selector == read_selector("app/tier=,env=production")
+    assert selector == parse_selector("app/tier=,env=production")
     assert selector.equalities == (("app/tier", ""), ("env", "production"))
-    assert Selector.of({}) == Selector() == read_selector("")
+    assert LabelSelector.from_labels({}) == LabelSelector() == parse_selector("")
 
 
 def test_a_selector_of_labels_names_each_that_cannot_be_one() -> None:
     """By its key."""
     with pytest.raises(MalformedRequest, match=r"^query\.labels\.env: ") as refused:
-        Selector.of({"env": "a b", "ok": "yes", "bad key": ""}, "query.labels")
+        LabelSelector.from_labels({"env": "a b", "ok": "yes", "bad key": ""}, "query.labels")
 
     assert [detail.field for detail in refused.value.details] == ["query.labels.env", 'query.labels["bad key"]']
     assert refused.value.details[0].problem.startswith(f'found "a b"; expected {VALUE}')
@@ -199,9 +199,9 @@ def test_a_selector_of_labels_names_each_that_cannot_be_one() -> None:
 
 def test_two_selectors_become_one() -> None:
     """What both demand, once."""
-    both = Selector.of({"env": "production"}) & read_selector("gpu,env=production")
+    both = LabelSelector.from_labels({"env": "production"}) & parse_selector("gpu,env=production")
 
-    assert both == read_selector("env=production,gpu")
+    assert both == parse_selector("env=production,gpu")
 
 
 word = st.from_regex(r"[a-c]([a-c._-]?[a-c])?", fullmatch=True) | st.sampled_from(["in", "notin"])
@@ -250,8 +250,8 @@ def test_a_selector_matches_when_each_of_its_conditions_holds(
     conditions: list[Condition], labels: dict[str, str], data: st.DataObject
 ) -> None:
     """However it is written, and again when its canonical text is read."""
-    selector = read_selector(",".join(written(each, data) for each in conditions))
-    again = read_selector(selector.text)
+    selector = parse_selector(",".join(written(each, data) for each in conditions))
+    again = parse_selector(selector.text)
 
     assert selector.matches(labels) == all(holds(each, labels) for each in conditions)
     assert again == selector
@@ -269,8 +269,8 @@ def test_order_blanks_and_repetition_make_no_other_selector(
     other_way = {"=": "==", "==": "in", "!=": "notin"}
     same = [(key, other_way.get(sign, sign), values[: 1 if sign in other_way else None]) for key, sign, values in same]
 
-    first = read_selector(",".join(written(each, data) for each in conditions))
-    second = read_selector(",".join(written(each, data) for each in same))
+    first = parse_selector(",".join(written(each, data) for each in conditions))
+    second = parse_selector(",".join(written(each, data) for each in same))
 
     assert first.text == second.text
     assert {first: "found"}[second] == "found"
@@ -280,8 +280,8 @@ def test_order_blanks_and_repetition_make_no_other_selector(
 def test_no_text_raises_anything_but_a_refusal(text: str) -> None:
     """And what is read can be written and read again."""
     try:
-        selector = read_selector(text)
+        selector = parse_selector(text)
     except MalformedRequest as refused:
         str(refused).encode()
     else:
-        assert read_selector(selector.text) == selector
+        assert parse_selector(selector.text) == selector

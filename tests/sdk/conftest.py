@@ -9,11 +9,11 @@ import pytest
 from tests.sdk.sdk_agent import SdkAgent
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
-from tests.support.replica_group import QUICK
+from tests.support.replica_group import FAST_SETTINGS
 
-PYTHON = Path(__file__).parents[2] / ".venv-sdk" / "bin" / "python"
+SDK_PYTHON = Path(__file__).parents[2] / ".venv-sdk" / "bin" / "python"
 
-Start = Callable[..., SdkAgent]
+StartAgent = Callable[..., SdkAgent]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,16 +24,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         item.add_marker(pytest.mark.timeout(180))
         item.add_marker(pytest.mark.xdist_group("sdk"))
-        if not PYTHON.exists():
+        if not SDK_PYTHON.exists():
             item.add_marker(pytest.mark.skip(reason="the published SDK is not installed; `make sdk-test` installs it"))
 
 
 @pytest.fixture
-def start_agent() -> Iterator[Start]:
+def start_agent() -> Iterator[StartAgent]:
     """Start real agents by name of their script; all are killed at the end."""
 
     def start(script: str, registry: str, **env: str) -> SdkAgent:
-        return running.enter_context(SdkAgent(PYTHON, script, registry, **env))
+        return running.enter_context(SdkAgent(SDK_PYTHON, script, registry, **env))
 
     with contextlib.ExitStack() as running:
         yield start
@@ -49,7 +49,9 @@ def lasting_server() -> Iterator[RedisServer]:
 @pytest.fixture
 def three_replicas(lasting_server: RedisServer) -> Iterator[list[Replica]]:
     """Three replicas on three ports."""
-    replicas = [Replica(lasting_server.url, **QUICK | {"REGISTRY_INSTANCE_ID": f"replica-{at}"}) for at in range(3)]
+    replicas = [
+        Replica(lasting_server.url, **FAST_SETTINGS | {"REGISTRY_INSTANCE_ID": f"replica-{at}"}) for at in range(3)
+    ]
     try:
         for replica in replicas:
             replica.start()

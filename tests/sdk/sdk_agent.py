@@ -8,15 +8,15 @@ from typing import Any
 
 import httpx2
 
-from tests.support.child_process import Child
+from tests.support.child_process import ChildProcess
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 
-SCRIPTS = Path(__file__).parent / "scripts"
+SCRIPTS_DIR = Path(__file__).parent / "scripts"
 _HEADERS = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
 
-class SdkAgent(Child):
+class SdkAgent(ChildProcess):
     """Runs a script of `agents/` against a registry. Its signs of life come each second, so that tests are quick."""
 
     def __init__(self, python: Path, script: str, registry: str, **env: str) -> None:
@@ -30,13 +30,13 @@ class SdkAgent(Child):
             "MCP_MESH_SETTLE_TIMEOUT": "1",
             "MCP_MESH_LOG_LEVEL": "WARNING",
         }
-        super().__init__(python, SCRIPTS / f"{script}.py", env=ours | env)
+        super().__init__(python, SCRIPTS_DIR / f"{script}.py", env=ours | env)
 
     def stop(self) -> None:
         """Let it leave by SIGTERM."""
-        self.ends(signal.SIGTERM, within=20)
+        self.wait_for_exit(signal.SIGTERM, timeout=20)
 
-    def call(self, tool: str, **arguments: Any) -> str | None:
+    def call_tool(self, tool: str, **arguments: Any) -> str | None:
         """Call one of its tools as any MCP client would; None while it does not answer or the tool fails."""
         call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
         try:
@@ -49,13 +49,17 @@ class SdkAgent(Child):
             return None
         return str(result["content"][0]["text"])
 
-    def wait_for(self, expected: str | None, tool: str = "greet", *, within: float = 40, **arguments: Any) -> None:
+    def wait_for_result(
+        self, expected: str | None, tool: str = "greet", *, timeout: float = 40, **arguments: Any
+    ) -> None:
         """Wait until a tool says what is expected of it."""
         try:
             wait_until(
-                lambda: self.call(tool, **arguments) == expected,
+                lambda: self.call_tool(tool, **arguments) == expected,
                 description=f"{tool} says {expected!r}",
-                timeout=within,
+                timeout=timeout,
             )
         except AssertionError as error:
-            raise AssertionError(f"{error}; it says {self.call(tool, **arguments)!r}\n{self.output[-4000:]}") from None
+            raise AssertionError(
+                f"{error}; it says {self.call_tool(tool, **arguments)!r}\n{self.output[-4000:]}"
+            ) from None

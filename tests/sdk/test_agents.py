@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx2
 
-from tests.sdk.conftest import Start
-from tests.support.agent_process import AgentProcess, call, registered
-from tests.support.load_balancers import our_balancer
+from tests.sdk.conftest import StartAgent
+from tests.support.agent_process import AgentProcess, call_tool, wait_until_registered
+from tests.support.load_balancers import round_robin_balancer
 from tests.support.polling import async_wait_until, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
@@ -44,15 +44,15 @@ def statuses(replica: Replica) -> dict[str, str]:
 
 
 async def test_two_agents_find_each_other_through_a_balancer(
-    three_replicas: list[Replica], start_agent: Start, tmp_path: Path
+    three_replicas: list[Replica], start_agent: StartAgent, tmp_path: Path
 ) -> None:
     """The consumer comes first; it is told of the provider by a HEAD, on whichever replica that ends."""
-    async with our_balancer([replica.url for replica in three_replicas], tmp_path) as url:
+    async with round_robin_balancer([replica.url for replica in three_replicas], tmp_path) as url:
         consumer = start_agent("consumer", url)
-        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann")
+        await asyncio.to_thread(consumer.wait_for_result, WITHOUT, name="ann")
         start_agent("provider", url)
-        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
-        await asyncio.to_thread(consumer.wait_for, "on monday", "greet_strictly")
+        await asyncio.to_thread(consumer.wait_for_result, WITH_DATE, name="ann")
+        await asyncio.to_thread(consumer.wait_for_result, "on monday", "greet_strictly")
 
     assert all(
         statuses(replica) == {"sdk-consumer": "healthy", "sdk-provider": "healthy"} for replica in three_replicas
@@ -60,74 +60,74 @@ async def test_two_agents_find_each_other_through_a_balancer(
 
 
 async def test_a_provider_that_leaves_is_dropped_and_one_that_comes_back_is_used(
-    three_replicas: list[Replica], start_agent: Start, tmp_path: Path
+    three_replicas: list[Replica], start_agent: StartAgent, tmp_path: Path
 ) -> None:
     """By SIGTERM at once, by kill -9 when its time is over; a new one elsewhere is followed without a restart."""
-    async with our_balancer([replica.url for replica in three_replicas], tmp_path) as url:
+    async with round_robin_balancer([replica.url for replica in three_replicas], tmp_path) as url:
         consumer, provider = start_agent("consumer", url), start_agent("provider", url)
-        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+        await asyncio.to_thread(consumer.wait_for_result, WITH_DATE, name="ann")
 
-        await asyncio.to_thread(provider.ends, signal.SIGTERM)
-        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann", within=8)
+        await asyncio.to_thread(provider.wait_for_exit, signal.SIGTERM)
+        await asyncio.to_thread(consumer.wait_for_result, WITHOUT, name="ann", within=8)
         second = start_agent("provider", url, MESH_TEST_WORD="tuesday")
-        await asyncio.to_thread(consumer.wait_for, "hello ann on tuesday", name="ann")
+        await asyncio.to_thread(consumer.wait_for_result, "hello ann on tuesday", name="ann")
         second.kill()
-        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann", within=20)
+        await asyncio.to_thread(consumer.wait_for_result, WITHOUT, name="ann", within=20)
         start_agent("provider", url)
-        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+        await asyncio.to_thread(consumer.wait_for_result, WITH_DATE, name="ann")
 
 
 async def test_a_replica_is_killed_under_them(
-    three_replicas: list[Replica], start_agent: Start, tmp_path: Path
+    three_replicas: list[Replica], start_agent: StartAgent, tmp_path: Path
 ) -> None:
     """Agents do not notice, but for a call or two of theirs."""
-    async with our_balancer([replica.url for replica in three_replicas], tmp_path) as url:
+    async with round_robin_balancer([replica.url for replica in three_replicas], tmp_path) as url:
         consumer, provider = start_agent("consumer", url), start_agent("provider", url)
-        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+        await asyncio.to_thread(consumer.wait_for_result, WITH_DATE, name="ann")
 
         three_replicas[0].kill()
-        await asyncio.to_thread(provider.ends, signal.SIGTERM)
-        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann", within=30)
+        await asyncio.to_thread(provider.wait_for_exit, signal.SIGTERM)
+        await asyncio.to_thread(consumer.wait_for_result, WITHOUT, name="ann", within=30)
         start_agent("provider", url)
-        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+        await asyncio.to_thread(consumer.wait_for_result, WITH_DATE, name="ann")
 
 
 async def test_redis_is_restarted_under_them(
-    lasting_server: RedisServer, three_replicas: list[Replica], start_agent: Start, tmp_path: Path
+    lasting_server: RedisServer, three_replicas: list[Replica], start_agent: StartAgent, tmp_path: Path
 ) -> None:
     """Nobody loses a dependency by it, nobody is declared dead for it, and what changes after it is told."""
-    async with our_balancer([replica.url for replica in three_replicas], tmp_path) as url:
+    async with round_robin_balancer([replica.url for replica in three_replicas], tmp_path) as url:
         consumer, provider = start_agent("consumer", url), start_agent("provider", url)
-        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+        await asyncio.to_thread(consumer.wait_for_result, WITH_DATE, name="ann")
 
         lasting_server.kill()
-        assert consumer.call("greet", name="ann") == WITH_DATE
+        assert consumer.call_tool("greet", name="ann") == WITH_DATE
         await asyncio.to_thread(lasting_server.restart)
         await async_wait_until(
             lambda: statuses(three_replicas[1]) == {"sdk-consumer": "healthy", "sdk-provider": "healthy"},
             description="both are still healthy",
             timeout=10,
         )
-        assert consumer.call("greet", name="ann") == WITH_DATE
-        await asyncio.to_thread(provider.ends, signal.SIGTERM)
-        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann", within=30)
+        assert consumer.call_tool("greet", name="ann") == WITH_DATE
+        await asyncio.to_thread(provider.wait_for_exit, signal.SIGTERM)
+        await asyncio.to_thread(consumer.wait_for_result, WITHOUT, name="ann", within=30)
         start_agent("provider", url)
-        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
+        await asyncio.to_thread(consumer.wait_for_result, WITH_DATE, name="ann")
 
 
-def test_the_registry_comes_after_the_agents(lasting_server: RedisServer, start_agent: Start) -> None:
+def test_the_registry_comes_after_the_agents(lasting_server: RedisServer, start_agent: StartAgent) -> None:
     """They try again by their own ladder, and then find each other."""
     with Replica(lasting_server.url) as replica:
         replica.stop()
         consumer = start_agent("consumer", replica.url)
         start_agent("provider", replica.url)
-        consumer.wait_for(WITHOUT, name="ann")
+        consumer.wait_for_result(WITHOUT, name="ann")
 
         replica.start()
-        consumer.wait_for(WITH_DATE, name="ann", within=90)
+        consumer.wait_for_result(WITH_DATE, name="ann", timeout=90)
 
 
-def test_an_agent_that_leaves_is_gone_at_once(three_replicas: list[Replica], start_agent: Start) -> None:
+def test_an_agent_that_leaves_is_gone_at_once(three_replicas: list[Replica], start_agent: StartAgent) -> None:
     """From every replica."""
     provider = start_agent("provider", three_replicas[0].url)
     wait_until(lambda: "sdk-provider" in statuses(three_replicas[1]), description="it is registered", timeout=30)
@@ -138,21 +138,21 @@ def test_an_agent_that_leaves_is_gone_at_once(three_replicas: list[Replica], sta
 
 
 async def test_agents_of_the_sdk_and_of_our_client_call_each_other(
-    three_replicas: list[Replica], start_agent: Start
+    three_replicas: list[Replica], start_agent: StartAgent
 ) -> None:
     """The SDK's calls come without a session; our agents served none of them, so they found each other in vain."""
     url = three_replicas[0].url
     with AgentProcess(OUR_PROVIDER, url, name="ours") as provider:
         consumer = start_agent("consumer", url)
-        await asyncio.to_thread(consumer.wait_for, WITH_DATE, name="ann")
-        await asyncio.to_thread(provider.ends, signal.SIGTERM)
-        await asyncio.to_thread(consumer.wait_for, WITHOUT, name="ann")
+        await asyncio.to_thread(consumer.wait_for_result, WITH_DATE, name="ann")
+        await asyncio.to_thread(provider.wait_for_exit, signal.SIGTERM)
+        await asyncio.to_thread(consumer.wait_for_result, WITHOUT, name="ann")
 
     start_agent("provider", url)
     with AgentProcess(OUR_CONSUMER, url, name="asker"):
-        endpoint = registered(url, "asker")["endpoint"]
+        endpoint = wait_until_registered(url, "asker")["endpoint"]
 
         async def knows() -> bool:
-            return bool(await call(endpoint, "report") == "it is monday")
+            return bool(await call_tool(endpoint, "report") == "it is monday")
 
         await async_wait_until(knows, description="ours calls the SDK's", timeout=20)

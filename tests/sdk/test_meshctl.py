@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from tests.sdk.conftest import Start
+from tests.sdk.conftest import StartAgent
 from tests.support.polling import wait_until
 from tests.support.replica import Replica
 
@@ -62,11 +62,11 @@ def meshctl(binary: Path, tmp_path: Path) -> Meshctl:
 
 
 @pytest.fixture
-def replicas(three_replicas: list[Replica], start_agent: Start) -> list[Replica]:
+def replicas(three_replicas: list[Replica], start_agent: StartAgent) -> list[Replica]:
     """Provide three replicas that all know of a provider and a consumer, each registered with another one."""
     start_agent("provider", three_replicas[0].url)
     consumer = start_agent("consumer", three_replicas[1].url)
-    consumer.wait_for("hello ann on monday", name="ann")
+    consumer.wait_for_result("hello ann on monday", name="ann")
     return three_replicas
 
 
@@ -124,7 +124,7 @@ def test_schemas_are_listed_and_compared(replicas: list[Replica], meshctl: Meshc
 
 
 def test_an_audit_tells_why_another_provider_was_taken(
-    replicas: list[Replica], meshctl: Meshctl, start_agent: Start
+    replicas: list[Replica], meshctl: Meshctl, start_agent: StartAgent
 ) -> None:
     """First there was one, so nothing to tell; then two, of whom one left."""
     before = ids(replicas[0])

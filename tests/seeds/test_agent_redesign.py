@@ -10,11 +10,11 @@ import httpx2
 import pytest
 from mcp.server import MCPServer
 from mcp_mesh_client import mesh_agent
-from mcp_mesh_client.agent.local_agent import ThisAgent
-from mcp_mesh_client.agent.process import Presence
+from mcp_mesh_client.agent.local_agent import LocalAgent
+from mcp_mesh_client.agent.process import AgentProcess
 
-from tests.seeds.code_blocks import block
-from tests.support.in_process_agent import agent_here
+from tests.seeds.code_blocks import find_code_block
+from tests.support.in_process_agent import in_process_agent
 from tests.support.polling import wait_until
 from tests.support.replica import Replica
 
@@ -34,7 +34,7 @@ def replica(redis_url: str) -> Iterator[Replica]:
 def declared(server: MCPServer[Any]) -> dict[str, Any]:
     """Run the page's code; return what it defines."""
     names: dict[str, Any] = {"server": server, "mesh_agent": mesh_agent}
-    exec(compile(block(PAGE, "@server.tool()"), PAGE, "exec"), names)  # noqa: S102 - that is the test
+    exec(compile(find_code_block(PAGE, "@server.tool()"), PAGE, "exec"), names)  # noqa: S102 - that is the test
     return names
 
 
@@ -47,24 +47,24 @@ def register(replica: Replica, agent_id: str, *tools: dict[str, Any], **metadata
     return found
 
 
-def provided(here: Presence, function: str, capability: str) -> Any:
+def provided(here: AgentProcess, function: str, capability: str) -> Any:
     """Return who provides this at the moment, by id."""
-    provider = here.agent.functions[function].links[capability].provider
+    provider = here.agent.functions[function].dependencies[capability].provider
     return provider and provider["agent_id"]
 
 
 def test_agent_id_generation_with_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
     """One id for each process: the name of the environment, else `agent`, and eight hexadecimal digits."""
-    assert re.fullmatch(r"agent-[0-9a-f]{8}", ThisAgent().id)
+    assert re.fullmatch(r"agent-[0-9a-f]{8}", LocalAgent().id)
     monkeypatch.setenv("MCP_MESH_AGENT_NAME", "myservice")
-    first, second = ThisAgent().id, ThisAgent().id
+    first, second = LocalAgent().id, LocalAgent().id
     assert re.fullmatch(r"myservice-[0-9a-f]{8}", first)
     assert first != second
 
 
 async def test_multiple_tools_single_agent() -> None:
     """Two functions, one of them the page's, are one agent with two tools."""
-    with agent_here() as here:
+    with in_process_agent() as here:
         server = MCPServer("s")
         declared(server)
 
@@ -73,7 +73,7 @@ async def test_multiple_tools_single_agent() -> None:
         def farewell(name: str) -> str:
             return f"Goodbye {name}"
 
-        document = here.agent.document(ME)
+        document = here.agent.registration_document(ME)
         assert document["agent_id"] == here.agent.id
         assert [tool["function_name"] for tool in document["metadata"]["tools"]] == ["greet", "farewell"]
         assert [tool.name for tool in await server.list_tools()] == ["greet", "farewell"]
@@ -82,7 +82,7 @@ async def test_multiple_tools_single_agent() -> None:
 
 async def test_decorator_order_preservation() -> None:
     """The server keeps the function it was given; what is handed to it comes and goes later all the same."""
-    with agent_here() as here:
+    with in_process_agent() as here:
         server = MCPServer("s")
         greet = declared(server)["greet"]
         assert str(inspect.signature(greet)) == "(name: str) -> str"
@@ -102,11 +102,11 @@ def lambda_tool() -> None:
 
 def test_batch_registration_payload() -> None:
     """One call for all functions, in the page's shape."""
-    shown = re.sub(r"^ +\.\.\.$", "", block(PAGE, '"tools": ['), flags=re.MULTILINE)
+    shown = re.sub(r"^ +\.\.\.$", "", find_code_block(PAGE, '"tools": ['), flags=re.MULTILINE)
     shape = ast.literal_eval(shown.partition("\n")[2])
-    with agent_here(MCP_MESH_AGENT_NAME="myservice") as here:
+    with in_process_agent(MCP_MESH_AGENT_NAME="myservice") as here:
         declared(MCPServer("s"))
-        document = here.agent.document(ME)
+        document = here.agent.registration_document(ME)
 
     assert document.keys() >= shape.keys()
     assert document["metadata"].keys() == shape["metadata"].keys()
@@ -126,7 +126,7 @@ def test_batch_registration_payload() -> None:
 def test_dependency_resolution_per_tool(replica: Replica) -> None:
     """Each function is told its own; what is not there is None."""
     register(replica, "dateservice-1", DATE | {"tags": TAGS})
-    with agent_here(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
         declared(MCPServer("s"))
 
         @mesh_agent(dependencies=["date_service", "weather"])
@@ -135,7 +135,7 @@ def test_dependency_resolution_per_tool(replica: Replica) -> None:
 
         wait_until(lambda: forecast() == [True, False], description="the one is resolved, the other is not")
         assert provided(here, "greet", "date_service") == "dateservice-1"
-        assert here.agent.functions["greet"].links.keys() == {"date_service"}
+        assert here.agent.functions["greet"].dependencies.keys() == {"date_service"}
 
 
 def test_multi_tool_registration_no_collision(replica: Replica) -> None:
@@ -156,7 +156,7 @@ def test_multi_tool_registration_no_collision(replica: Replica) -> None:
 
 def test_heartbeat_updates_all_tools(replica: Replica) -> None:
     """One heartbeat tells every function what is new for it, and it is the agent as a whole that is healthy."""
-    with agent_here(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
         declared(MCPServer("s"))
 
         @mesh_agent(dependencies=["date_service"])
@@ -181,7 +181,7 @@ def test_dependency_updates_specific_tools(replica: Replica) -> None:
     """When a provider goes, only those who had it lose it."""
     register(replica, "dateservice-1", DATE | {"tags": TAGS})
     register(replica, "weather-1", {"function_name": "now", "capability": "weather"})
-    with agent_here(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
         declared(MCPServer("s"))
 
         @mesh_agent(dependencies=["weather"])
@@ -198,9 +198,9 @@ def test_dependency_updates_specific_tools(replica: Replica) -> None:
 def test_version_constraint_filtering(replica: Replica) -> None:
     """The page's `>=1.0.0` does not take what is older, and of two takes the newer one."""
     register(replica, "old", DATE | {"tags": TAGS, "version": "0.9.9"})
-    with agent_here(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
         declared(MCPServer("s"))
-        wait_until(lambda: here.agent.state == "online", description="it is registered")
+        wait_until(lambda: here.agent.registry_state == "online", description="it is registered")
         assert provided(here, "greet", "date_service") is None
         for agent_id, version in (("fits", "1.0.0"), ("fits-better", "1.1.0")):
             register(replica, agent_id, DATE | {"tags": TAGS, "version": version})
@@ -210,9 +210,9 @@ def test_version_constraint_filtering(replica: Replica) -> None:
 def test_tag_based_dependency_matching(replica: Replica) -> None:
     """All of the page's tags must be there."""
     register(replica, "half", DATE | {"tags": TAGS[:1]})
-    with agent_here(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
         declared(MCPServer("s"))
-        wait_until(lambda: here.agent.state == "online", description="it is registered")
+        wait_until(lambda: here.agent.registry_state == "online", description="it is registered")
         assert provided(here, "greet", "date_service") is None
         register(replica, "whole", DATE | {"tags": [*TAGS, "more"]})
 
@@ -222,7 +222,7 @@ def test_tag_based_dependency_matching(replica: Replica) -> None:
 def test_the_pages_line_for_the_id_makes_one_like_ours() -> None:
     """In its own words."""
     names: dict[str, Any] = {}
-    exec("import os\nfrom uuid import uuid4\n" + block(PAGE, "_SHARED_AGENT_ID ="), names)  # noqa: S102 - that is the test
+    exec("import os\nfrom uuid import uuid4\n" + find_code_block(PAGE, "_SHARED_AGENT_ID ="), names)  # noqa: S102 - that is the test
 
     assert re.fullmatch(r"[\w-]+-[0-9a-f]{8}", names["_SHARED_AGENT_ID"])
 
@@ -230,7 +230,9 @@ def test_the_pages_line_for_the_id_makes_one_like_ours() -> None:
 def test_every_test_of_the_plan_is_here() -> None:
     """Under its name."""
     planned = re.findall(
-        r"^def (test_\w+)\(\)$", block(PAGE, "test_agent_id") + block(PAGE, "no_collision"), re.MULTILINE
+        r"^def (test_\w+)\(\)$",
+        find_code_block(PAGE, "test_agent_id") + find_code_block(PAGE, "no_collision"),
+        re.MULTILINE,
     )
 
     assert len(planned) == 10

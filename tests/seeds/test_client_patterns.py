@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from mcp_mesh_client import RegistryClient
 
-from tests.client.client_setup import ids
-from tests.seeds.code_blocks import block
+from tests.client.client_setup import agent_ids
+from tests.seeds.code_blocks import find_code_block
 from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
 from tests.support.replica import Replica
-from tests.support.served_registry import serving
+from tests.support.served_registry import served_registry
 from tests.test_readme import table
 
 GUIDE = "pull_based_registry.md"
@@ -21,7 +21,7 @@ NAMES = {theirs.strip("`"): ours.strip("`") for theirs, ours in table("Names in 
 
 def run(containing: str, url: str, **names: Any) -> dict[str, Any]:
     """Run one block of the guide with these names known; return what it defines."""
-    code = block(GUIDE, containing)
+    code = find_code_block(GUIDE, containing)
     for theirs, ours in NAMES.items():
         code = code.replace(theirs, ours)
     assert not re.search(r"^\s*(?:from|import) mcp_", code, re.MULTILINE)
@@ -34,7 +34,7 @@ async def test_the_agent_of_the_guide_registers_and_stays_alive(
     redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its loop sends the first heartbeat at once."""
-    async with serving(redis_url) as served:
+    async with served_registry(redis_url) as served:
         agent = run("class MyAgent:", served.url)["MyAgent"](served.url)
         await agent.start()
 
@@ -77,7 +77,7 @@ async def test_the_discovery_of_the_guide_finds_agents_both_ways(
             agent = {"id": "f", "name": "Files", "endpoint": "http://f:1", "labels": {"env": "production"}}
             await client.register_agent(agent | {"capabilities": [capability]})
             await client.heartbeat("f")
-            assert ids(await client.discover_services()) == ["f"]
+            assert agent_ids(await client.discover_services()) == ["f"]
             # Its client is closed by nobody, so this test does.
             made: list[RegistryClient] = []
 
@@ -101,7 +101,7 @@ async def test_the_fallback_of_the_guide_says_that_it_is_offline(redis_url: str)
         offline = await run("async def register_with_fallback", "", **names)["register_with_fallback"]()
         assert offline == {"status": "offline", "message": "Registry unavailable"}
         assert await client.register_with_fallback(data) == offline
-    async with serving(redis_url) as served, RegistryClient(served.url) as client:
+    async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         names = {"registry_client": client, "registration_data": data}
         answer = await run("async def register_with_fallback", "", **names)["register_with_fallback"]()
         assert answer["status"] == "success"
@@ -132,7 +132,10 @@ async def test_the_robust_loop_of_the_guide_survives_a_registry_that_comes_late(
         if seconds == 30.0:
             await asyncio.Event().wait()
 
-    async with serving(redis_url) as served, RegistryClient(f"http://127.0.0.1:{free_port()},{served.url}") as client:
+    async with (
+        served_registry(redis_url) as served,
+        RegistryClient(f"http://127.0.0.1:{free_port()},{served.url}") as client,
+    ):
         quick = type("quick", (), {"sleep": staticmethod(pause)})
         names = {"registry_client": client, "agent_id": "a", "heartbeat_interval": 30.0, "asyncio": quick}
         loop = run("async def robust_heartbeat_loop", "", **names)["robust_heartbeat_loop"]

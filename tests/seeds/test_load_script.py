@@ -9,17 +9,19 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.seeds.code_blocks import FOLDER
-from tests.support.http_calls import JSON, a_registration, listed, refusal, success
-from tests.support.in_process_registry import in_process
+from tests.seeds.code_blocks import DOCUMENTS_DIR
+from tests.support.http_calls import JSON_HEADERS, a_registration, expect_error, expect_success, list_agent_ids
+from tests.support.in_process_registry import in_process_registry
 from tests.support.ports import free_port
 from tests.support.replica import Replica
 
-SCRIPT = (FOLDER / "load_test.py.txt").read_text(encoding="utf-8")
+SCRIPT = (DOCUMENTS_DIR / "load_test.py.txt").read_text(encoding="utf-8")
 HERE = "http://localhost:8080"
 # The guide's ConfigMap and Secret: every `NAME: "value"`.
 CONFIGURATION = dict(
-    re.findall(r'^  ([A-Z_]+): "([^"]*)"', (FOLDER / "registry-config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    re.findall(
+        r'^  ([A-Z_]+): "([^"]*)"', (DOCUMENTS_DIR / "registry-config.yaml").read_text(encoding="utf-8"), re.MULTILINE
+    )
 )
 
 
@@ -34,7 +36,7 @@ async def test_the_load_test_passes_with_only_its_url_changed(redis_url: str, tm
 
         for replica in (one, two, three):
             async with httpx2.AsyncClient(base_url=f"{replica.url}/api/v1") as client:
-                assert await listed(client) == sorted(f"test-agent-{n}" for n in range(100))
+                assert await list_agent_ids(client) == sorted(f"test-agent-{n}" for n in range(100))
     assert ran.returncode == 0, ran.stderr
     assert re.search(r"^Registered 100 agents in \d+\.\d\ds$", ran.stdout, re.MULTILINE)
     assert "Success rate: 100.0%" in ran.stdout
@@ -54,8 +56,8 @@ async def test_the_guides_configuration_starts_a_replica(redis_url: str) -> None
             token = {"authorization": f"Bearer {CONFIGURATION['AUTH_TOKEN']}"}
             for path in ("/health", "/ready"):
                 assert (await client.get(path)).status_code == 200
-            refusal(await client.get("/api/v1/agents"), 401, "unauthorized")
-            success(await client.post("/api/v1/agents", json=a_registration(), headers=token))
+            expect_error(await client.get("/api/v1/agents"), 401, "unauthorized")
+            expect_success(await client.post("/api/v1/agents", json=a_registration(), headers=token))
             for path in ("/api/v1/agents", "/api/v1/capabilities"):
                 assert (await client.get(path, headers=token)).status_code == 200
             warnings = " ".join((await client.get("/health")).json()["warnings"])
@@ -73,7 +75,7 @@ async def test_the_guides_configuration_starts_a_replica(redis_url: str) -> None
 def test_the_guides_database_path_is_where_the_embedded_store_keeps_its_data(tmp_path: Path) -> None:
     """The directory of DATABASE_PATH, when nothing else says where."""
     with Replica(DATABASE_TYPE="sqlite", DATABASE_PATH=str(tmp_path / "data" / "registry.db")) as replica:
-        answer = httpx2.post(f"{replica.url}/agents", json=a_registration(), headers=JSON)
+        answer = httpx2.post(f"{replica.url}/agents", json=a_registration(), headers=JSON_HEADERS)
         assert answer.status_code == 200
 
     assert (tmp_path / "data" / "appendonlydir").is_dir()
@@ -82,5 +84,5 @@ def test_the_guides_database_path_is_where_the_embedded_store_keeps_its_data(tmp
 @pytest.mark.parametrize("url", ["/health", "/ready", "/metrics", "/api/v1/agents", "/api/v1/capabilities"])
 async def test_what_the_guide_looks_at_is_there(redis_url: str, url: str) -> None:
     """Its probes and its curl lines."""
-    async with in_process(redis_url) as client:
+    async with in_process_registry(redis_url) as client:
         assert (await client.get(url)).status_code == 200

@@ -7,12 +7,12 @@ from typing import Any
 import httpx2
 import pytest
 from mcp_mesh_client import mesh_agent, tool
-from mcp_mesh_client.agent.process import Presence
+from mcp_mesh_client.agent.process import AgentProcess
 
-from tests.seeds.code_blocks import block
+from tests.seeds.code_blocks import find_code_block
 from tests.seeds.test_client_patterns import NAMES
-from tests.support.agent_process import call, registered
-from tests.support.in_process_agent import agent_here
+from tests.support.agent_process import call_tool, wait_until_registered
+from tests.support.in_process_agent import in_process_agent
 from tests.support.polling import wait_until
 from tests.support.replica import Replica
 
@@ -27,15 +27,15 @@ def replica(redis_url: str) -> Iterator[Replica]:
 
 
 @pytest.fixture
-def here(replica: Replica) -> Iterator[Presence]:
+def here(replica: Replica) -> Iterator[AgentProcess]:
     """Provide the presence of this process, which serves what is declared by itself."""
-    with agent_here(replica.url, MCP_MESH_AUTO_RUN="true") as found:
+    with in_process_agent(replica.url, MCP_MESH_AUTO_RUN="true") as found:
         yield found
 
 
 def run(document: str, containing: str) -> dict[str, Any]:
     """Run one block with its imports changed; return what it defines."""
-    code = block(document, containing)
+    code = find_code_block(document, containing)
     for theirs, ours in NAMES.items():
         code = code.replace(theirs, ours)
     assert not re.search(r"^\s*(?:from|import) mcp_", code, re.MULTILINE)
@@ -44,11 +44,11 @@ def run(document: str, containing: str) -> dict[str, Any]:
     return names
 
 
-async def test_the_function_with_lists_is_an_agent_by_itself(here: Presence, replica: Replica) -> None:
+async def test_the_function_with_lists_is_an_agent_by_itself(here: AgentProcess, replica: Replica) -> None:
     """Integration is automatic: it is registered where it answers, and a call by either name arrives."""
     my_tool = run(PAGE, "capabilities=[")["my_tool"]
 
-    agent = registered(replica.url, "agent")
+    agent = wait_until_registered(replica.url, "agent")
     assert agent["id"] == here.agent.id
     assert {each["name"]: each["function_name"] for each in agent["capabilities"]} == {
         "file_read": "my_tool",
@@ -63,11 +63,11 @@ async def test_the_function_with_lists_is_an_agent_by_itself(here: Presence, rep
     assert unresolved == {"my_tool": {"auth_service": None}, "file_write": {"auth_service": None}}
 
 
-async def test_the_file_agent_of_the_guide_is_one(here: Presence, replica: Replica) -> None:
+async def test_the_file_agent_of_the_guide_is_one(here: AgentProcess, replica: Replica) -> None:
     """Its object makes it one: with its name, its namespace, its capability and its tool."""
     run(GUIDE, "class FileAgent:")["FileAgent"]()
 
-    agent = registered(replica.url, "agent")
+    agent = wait_until_registered(replica.url, "agent")
     assert (agent["id"], agent["name"], agent["namespace"]) == (here.agent.id, "Enhanced File Agent", "system")
     (capability,) = agent["capabilities"]
     assert capability["input_schema"]["required"] == ["file_path"]
@@ -80,11 +80,11 @@ async def test_the_file_agent_of_the_guide_is_one(here: Presence, replica: Repli
     }
 
 
-def test_the_command_agent_of_the_guide_has_what_its_context_requires(here: Presence, replica: Replica) -> None:
+def test_the_command_agent_of_the_guide_has_what_its_context_requires(here: AgentProcess, replica: Replica) -> None:
     """Its four capabilities are there, though no tool is."""
     run(GUIDE, "class CommandAgent:")["CommandAgent"]()
 
-    agent = registered(replica.url, "agent")
+    agent = wait_until_registered(replica.url, "agent")
     assert (agent["security_context"], agent["id"]) == ("high_security", here.agent.id)
     assert {each["name"] for each in agent["capabilities"]} == {
         "execute_command",
@@ -94,7 +94,7 @@ def test_the_command_agent_of_the_guide_has_what_its_context_requires(here: Pres
     }
 
 
-async def test_what_answers_by_itself_can_be_called(here: Presence, replica: Replica) -> None:
+async def test_what_answers_by_itself_can_be_called(here: AgentProcess, replica: Replica) -> None:
     """By any MCP client; and when the process ends, it is gone."""
 
     @mesh_agent(capability="double")
@@ -102,9 +102,9 @@ async def test_what_answers_by_itself_can_be_called(here: Presence, replica: Rep
         return 2 * number
 
     assert double(1) == 2
-    agent = registered(replica.url, "agent")
-    assert await call(agent["endpoint"], "double", number=21) == 42
-    here.leave()
+    agent = wait_until_registered(replica.url, "agent")
+    assert await call_tool(agent["endpoint"], "double", number=21) == 42
+    here.deregister()
     wait_until(
         lambda: httpx2.get(f"{replica.url}/agents/{agent['id']}").status_code == 404, description="it took its leave"
     )

@@ -13,9 +13,9 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.seeds.code_blocks import block, blocks
-from tests.support.http_calls import beat, listed, refusal, register, success
-from tests.support.in_process_registry import in_process
+from tests.seeds.code_blocks import code_blocks, find_code_block
+from tests.support.http_calls import expect_error, expect_success, list_agent_ids, register, send_heartbeat
+from tests.support.in_process_registry import in_process_registry
 from tests.support.replica import Replica
 
 GUIDE = "pull_based_registry.md"
@@ -33,14 +33,14 @@ class Request(NamedTuple):
 def tool_requests() -> dict[str, Request]:
     """Return the guide's POSTs by the name of the tool."""
     found = {}
-    all_blocks = blocks(GUIDE)
+    all_blocks = code_blocks(GUIDE)
     for at, (kind, text) in enumerate(all_blocks):
         if kind == "http" and text.startswith("POST /mcp/tools/"):
             head, _, body = text.partition("\n\n")
             line, *headers = head.splitlines()
             path = line.removeprefix("POST ")
             following = all_blocks[at + 1]
-            answer = json.loads(following.text.replace("[...]", "[]")) if following.kind == "json" else None
+            answer = json.loads(following.text.replace("[...]", "[]")) if following.language == "json" else None
             found[path.rpartition("/")[2]] = Request(path, dict(each.split(": ") for each in headers), body, answer)
     return found
 
@@ -72,14 +72,14 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
 @pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
     """Provide a client of a replica in this process."""
-    async with in_process(redis_url) as client:
+    async with in_process_registry(redis_url) as client:
         yield client
 
 
 async def send(client: httpx2.AsyncClient, tool: str, prefix: str = "") -> dict[str, Any]:
     """Send the guide's request for a tool as it stands; it must succeed."""
     request = TOOLS[tool]
-    return success(await client.post(prefix + request.path, content=request.body, headers=request.headers))
+    return expect_success(await client.post(prefix + request.path, content=request.body, headers=request.headers))
 
 
 def promised(shown: Any, answer: Any, path: str = "") -> None:
@@ -110,7 +110,7 @@ async def test_the_five_tools_take_the_guides_bodies_and_answer_its_fields(
         answer = await send(client, tool, prefix)
         promised(TOOLS[tool].answer or {"status": "success"}, answer)
 
-    assert await listed(client) == []
+    assert await list_agent_ids(client) == []
 
 
 async def test_the_agent_that_is_shown_is_the_one_that_was_sent(client: httpx2.AsyncClient) -> None:
@@ -136,7 +136,7 @@ async def test_a_registration_is_not_discovered_as_healthy_before_its_first_hear
 
 def lines(method: str) -> list[str]:
     """Return the targets of the guide's one-line requests."""
-    text = "\n".join(text for kind, text in blocks(GUIDE) if kind == "http")
+    text = "\n".join(text for kind, text in code_blocks(GUIDE) if kind == "http")
     return [found.split(" ")[0] for found in re.findall(rf"^{method} (\S.*)$", text, re.MULTILINE)]
 
 
@@ -172,18 +172,18 @@ async def test_the_health_and_monitoring_calls_are_there(client: httpx2.AsyncCli
     for target in plain:
         assert (await client.get(target.format(agent_id="file-agent-001"))).status_code == 200
     assert "/heartbeat" in lines("POST")
-    await beat(client, "file-agent-001")
+    await send_heartbeat(client, "file-agent-001")
 
 
 def registrations() -> Iterator[Any]:
     """Yield what the agents of the guide's code examples would register."""
     me = SimpleNamespace(agent_id="my-agent-001", heartbeat_interval=30.0)
-    tree = ast.parse(block(GUIDE, "class MyAgent:"))
+    tree = ast.parse(find_code_block(GUIDE, "class MyAgent:"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "registration_data":
             yield eval(compile(ast.Expression(node.value), GUIDE, "eval"), {"self": me})  # noqa: S307 - the guide's own code
     for name, context in (("FileAgent", "standard"), ("CommandAgent", "high_security")):
-        for node in ast.walk(ast.parse(block(GUIDE, f"class {name}:"))):
+        for node in ast.walk(ast.parse(find_code_block(GUIDE, f"class {name}:"))):
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "self.capabilities":
                 yield {
                     "id": name,
@@ -200,16 +200,16 @@ async def test_the_agents_of_the_guides_code_may_register(client: httpx2.AsyncCl
     assert [each["id"] for each in sent] == ["my-agent-001", "FileAgent", "CommandAgent"]
 
     for each in sent:
-        success(await client.post("/agents", json=each))
+        expect_success(await client.post("/agents", json=each))
     without_audit = sent[2] | {"capabilities": sent[2]["capabilities"][:-1]}
-    body = refusal(await client.post("/agents", json=without_audit), 422, "validation_failed")
+    body = expect_error(await client.post("/agents", json=without_audit), 422, "validation_failed")
 
     assert body["message"].endswith("requires the capabilities audit")
 
 
 async def test_every_metric_of_the_guide_is_exposed_as_it_stands(client: httpx2.AsyncClient) -> None:
     """Same names, same labels, same types, in the same notation; zeros too."""
-    shown = block(GUIDE, "# HELP mcp_registry_agents_total")
+    shown = find_code_block(GUIDE, "# HELP mcp_registry_agents_total")
     text = (await client.get("/metrics/prometheus")).text
 
     samples = {line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")}
@@ -227,7 +227,7 @@ NAMES = {"aiohttp": aiohttp, "datetime": datetime, "timezone": timezone}
 
 def function(name: str, url: str) -> Any:
     """Return a coroutine function of the guide's code, which talks to the registry at `url`."""
-    code = block(GUIDE, f"async def {name}(")
+    code = find_code_block(GUIDE, f"async def {name}(")
     names: dict[str, Any] = dict(NAMES)
     exec(code.replace("http://localhost:8000", url), names)  # noqa: S102 - the guide's own code
     return names[name]
@@ -238,9 +238,9 @@ async def test_the_dashboard_of_the_guide_runs(redis_url: str) -> None:
     with Replica(redis_url) as replica:
         async with httpx2.AsyncClient(base_url=replica.url) as client:
             await send(client, "register_agent")
-            at = await beat(client, "file-agent-001")
+            at = await send_heartbeat(client, "file-agent-001")
             await register(client, "silent", name="Silent", capabilities=["x", "y"])
-            await listed(client)
+            await list_agent_ids(client)
 
         dashboard = await function("create_health_dashboard", replica.url)()
 
@@ -280,8 +280,8 @@ async def test_the_health_pattern_of_the_guide_runs(redis_url: str, capsys: pyte
         missing = capsys.readouterr().out
         async with httpx2.AsyncClient(base_url=replica.url) as client:
             await send(client, "register_agent")
-            at = await beat(client, "file-agent-001")
-            await listed(client)
+            at = await send_heartbeat(client, "file-agent-001")
+            await list_agent_ids(client)
         await monitor()
         there = capsys.readouterr().out
 

@@ -7,9 +7,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.seeds.code_blocks import FOLDER, block
-from tests.support.http_calls import beat, listed, register, success
-from tests.support.in_process_registry import in_process
+from tests.seeds.code_blocks import DOCUMENTS_DIR, find_code_block
+from tests.support.http_calls import expect_success, list_agent_ids, register, send_heartbeat
+from tests.support.in_process_registry import in_process_registry
 
 PAGE = "registry_service.md"
 
@@ -17,13 +17,13 @@ PAGE = "registry_service.md"
 @pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
     """Provide a client of a replica in this process."""
-    async with in_process(redis_url) as client:
+    async with in_process_registry(redis_url) as client:
         yield client
 
 
 def queries() -> list[Any]:
     """Return the page's query objects."""
-    code = ast.parse(block(PAGE, "# Find services by capability"))
+    code = ast.parse(find_code_block(PAGE, "# Find services by capability"))
     return [ast.literal_eval(node.value) for node in ast.walk(code) if isinstance(node, ast.Assign)]
 
 
@@ -33,11 +33,11 @@ async def test_the_pages_queries_find_what_they_describe(client: httpx2.AsyncCli
     await register(client, "db", namespace="production", labels={"type": "database", "version": "1.0"})
     await register(client, "old-db", namespace="production", labels={"type": "database", "version": "0.9"})
     for agent_id in ("files", "db", "old-db"):
-        await beat(client, agent_id)
+        await send_heartbeat(client, agent_id)
 
     found = []
     for query in queries():
-        answer = success(await client.post("/mcp/tools/discover_services", json={"query": query}))
+        answer = expect_success(await client.post("/mcp/tools/discover_services", json={"query": query}))
         found.append([agent["id"] for agent in answer["agents"]])
 
     assert found == [["files"], ["db"]]
@@ -45,17 +45,19 @@ async def test_the_pages_queries_find_what_they_describe(client: httpx2.AsyncCli
 
 async def test_the_pages_words_for_statuses_are_understood(client: httpx2.AsyncClient) -> None:
     """`pending`, `healthy`, `unhealthy`, `offline`: all four may be asked for."""
-    (line,) = (line for line in (FOLDER / PAGE).read_text(encoding="utf-8").splitlines() if "Status values:" in line)
+    (line,) = (
+        line for line in (DOCUMENTS_DIR / PAGE).read_text(encoding="utf-8").splitlines() if "Status values:" in line
+    )
     words = line.split("`")[1::2]
     assert words == ["pending", "healthy", "unhealthy", "offline"]
     await register(client)
 
-    assert [await listed(client, status=word) for word in words] == [["a"], [], [], []]
+    assert [await list_agent_ids(client, status=word) for word in words] == [["a"], [], [], []]
 
 
 async def test_every_tool_of_the_page_is_there(client: httpx2.AsyncClient) -> None:
     """The list of tools has each of them, and one of our own."""
-    text = (FOLDER / PAGE).read_text(encoding="utf-8")
+    text = (DOCUMENTS_DIR / PAGE).read_text(encoding="utf-8")
     tools = (await client.get("/mcp/tools")).json()["tools"]
 
     assert tools.pop()["name"] == "select_agent"

@@ -13,7 +13,7 @@ from packaging.version import Version as PythonVersion
 from semantic_version import NpmSpec, Version  # type: ignore[import-untyped]
 
 from registry.errors import MalformedRequest
-from registry.service.versions import MAX_LENGTH, MAX_TERMS, constraint, order
+from registry.service.versions import MAX_COMPARISONS, MAX_VERSION_CHARS, parse_constraint, version_key
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
 # Few different numbers, so that versions and bounds meet often.
@@ -57,7 +57,7 @@ def oracle(group: str, version: str) -> bool:
 @given(st.lists(released_group | prereleased_group, min_size=1, max_size=3), st.lists(semantic, min_size=1))
 def test_a_constraint_means_what_npm_spec_says(groups: list[str], versions: list[str]) -> None:
     """Wherever both understand it, but for the differences below."""
-    passes = constraint(" || ".join(groups))
+    passes = parse_constraint(" || ".join(groups))
 
     assert {version: passes(version) for version in versions} == {
         version: any(oracle(group, version) for group in groups) for version in versions
@@ -87,7 +87,7 @@ def test_full_versions_are_compared_as_semver_orders_them(
     bounds = [(sign, Version(bound)) for sign, bound in comparisons]
     is_named = any(bound.prerelease and bound.truncate() == version.truncate() for _, bound in bounds)
 
-    passed = constraint(joined.join(sign + bound for sign, bound in comparisons))(text)
+    passed = parse_constraint(joined.join(sign + bound for sign, bound in comparisons))(text)
 
     assert passed == (
         all(SIGNS[sign](version, bound) for sign, bound in bounds) and (is_named or not version.prerelease)
@@ -134,7 +134,7 @@ def test_a_difference_to_npm_spec_is_deliberate(text: str, version: str, passed:
     except (ValueError, AttributeError):
         oracle_passed = None
 
-    assert constraint(text)(version) == passed
+    assert parse_constraint(text)(version) == passed
     assert oracle_passed != passed
 
 
@@ -189,7 +189,7 @@ PASSED = {
 @pytest.mark.parametrize(("text", "passed"), PASSED.items(), ids=PASSED)
 def test_a_constraint_lets_pass(text: str, passed: list[str]) -> None:
     """These of the ladder and no others."""
-    assert list(filter(constraint(text), LADDER)) == passed
+    assert list(filter(parse_constraint(text), LADDER)) == passed
 
 
 STEPS = ["1.2.0.dev1", "1.2.0-alpha", "1.2.0a2", "1.2.0-rc.1", "1.2.0rc1", "1.2.0rc1.post1", "1.2.0-rc.2", "1.2.0"]
@@ -216,7 +216,7 @@ NAMED = {
 @pytest.mark.parametrize(("text", "passed"), NAMED.items(), ids=NAMED)
 def test_a_prerelease_passes_only_where_it_is_named(text: str, passed: list[str]) -> None:
     """By a comparison of its own group, with its own numbers."""
-    assert list(filter(constraint(text), STEPS)) == passed
+    assert list(filter(parse_constraint(text), STEPS)) == passed
 
 
 REFUSED = {
@@ -242,9 +242,9 @@ REFUSED = {
     "~=1.x": "~=1.x needs at least two numbers",
     "\u0661.0": "cannot read",
     "\ud800": "cannot read",
-    "1" * (MAX_LENGTH + 1): "has 257 characters, at most 256 are read",
-    "1 " * (MAX_TERMS + 1): "has more than 32 comparisons",
-    "1||" * MAX_TERMS + "2": "has more than 32 comparisons",
+    "1" * (MAX_VERSION_CHARS + 1): "has 257 characters, at most 256 are read",
+    "1 " * (MAX_COMPARISONS + 1): "has more than 32 comparisons",
+    "1||" * MAX_COMPARISONS + "2": "has more than 32 comparisons",
 }
 
 
@@ -252,7 +252,7 @@ REFUSED = {
 def test_what_cannot_be_read_is_refused_with_the_reason(text: str, problem: str) -> None:
     """And with the parameter's name."""
     with pytest.raises(MalformedRequest, match=f"^version_constraint: .*{problem}") as refused:
-        constraint(text)
+        parse_constraint(text)
 
     assert [detail.field for detail in refused.value.details] == ["version_constraint"]
     assert str(refused.value) == f"version_constraint: {refused.value.details[0].problem}"
@@ -261,8 +261,8 @@ def test_what_cannot_be_read_is_refused_with_the_reason(text: str, problem: str)
 
 def test_as_many_comparisons_as_allowed_are_read() -> None:
     """And as many characters."""
-    assert constraint(" ".join([">=1.0.0"] * MAX_TERMS))("1.0.0")
-    assert constraint("<" + "9" * (MAX_LENGTH - 1))("1.0.0")
+    assert parse_constraint(" ".join([">=1.0.0"] * MAX_COMPARISONS))("1.0.0")
+    assert parse_constraint("<" + "9" * (MAX_VERSION_CHARS - 1))("1.0.0")
 
 
 written = st.text(st.sampled_from("0123.x*v-+!<>=^~|, arcpostdev\t\u0661\xb2\u017f"), max_size=40)
@@ -272,12 +272,12 @@ written = st.text(st.sampled_from("0123.x*v-+!<>=^~|, arcpostdev\t\u0661\xb2\u01
 def test_no_text_raises_anything_but_a_refusal(text: str, version: str) -> None:
     """Neither as a constraint nor as a version; and both are read the same way at the next look."""
     try:
-        passes = constraint(text)
+        passes = parse_constraint(text)
     except MalformedRequest as refused:
         str(refused).encode()
     else:
         assert passes(version) in {True, False}
-        assert passes(version) == constraint.__wrapped__(text)(version)
+        assert passes(version) == parse_constraint.__wrapped__(text)(version)
 
 
 def compared(first: Any, second: Any) -> int:
@@ -290,7 +290,7 @@ def test_semantic_versions_sort_as_semver_says(first: str, second: str) -> None:
     """Without their builds."""
     expected = compared(*(Version(text).truncate("prerelease") for text in (first, second)))
 
-    assert compared(order(first), order(second)) == expected
+    assert compared(version_key(first), version_key(second)) == expected
 
 
 pythonic = st.builds(
@@ -306,13 +306,15 @@ pythonic = st.builds(
 @given(pythonic, pythonic)
 def test_python_versions_sort_as_pep_440_says(first: str, second: str) -> None:
     """With all of its parts but the local one."""
-    assert compared(order(first + "+local.1"), order(second)) == compared(PythonVersion(first), PythonVersion(second))
+    assert compared(version_key(first + "+local.1"), version_key(second)) == compared(
+        PythonVersion(first), PythonVersion(second)
+    )
 
 
 @given(pythonic)
 def test_a_python_version_is_a_prerelease_as_pep_440_says(version: str) -> None:
     """Development releases are."""
-    ordered = order(version)
+    ordered = version_key(version)
 
     assert ordered is not None
     assert ordered.is_prerelease == PythonVersion(version).is_prerelease
@@ -323,7 +325,7 @@ def test_a_compatible_release_is_what_pep_440_says(bound: str, version: str) -> 
     """Of released versions, as npm's rule is the one for pre-releases."""
     assume(not PythonVersion(version).is_prerelease)
 
-    assert constraint(f"~={bound}")(version) == SpecifierSet(f"~={bound}").contains(version)
+    assert parse_constraint(f"~={bound}")(version) == SpecifierSet(f"~={bound}").contains(version)
 
 
 RISING = [
@@ -364,7 +366,7 @@ NO_VERSIONS = ["", " ", "x", "1.x", "latest", "1.", ".1", "1..2", "-1", "1.2.3-"
 
 def test_one_order_holds_for_both_kinds_of_versions() -> None:
     """From the lowest to the highest, no two of them equal."""
-    keys = [order(version) for version in RISING]
+    keys = [version_key(version) for version in RISING]
 
     assert [low for low, high in pairwise(keys) if low is None or high is None or not low < high] == []
 
@@ -372,13 +374,13 @@ def test_one_order_holds_for_both_kinds_of_versions() -> None:
 @pytest.mark.parametrize("versions", EQUAL, ids=[versions[0] for versions in EQUAL])
 def test_one_version_may_be_written_in_several_ways(versions: tuple[str, ...]) -> None:
     """Missing numbers are 0, and PEP 440's names of pre-releases are semver's."""
-    assert {order(version) for version in versions} == {order(versions[0])}
-    assert None not in {order(version) for version in versions}
+    assert {version_key(version) for version in versions} == {version_key(versions[0])}
+    assert None not in {version_key(version) for version in versions}
 
 
-@pytest.mark.parametrize("version", [*NO_VERSIONS, "1" * (MAX_LENGTH + 1), "\u0661.0", "\ud800"])
+@pytest.mark.parametrize("version", [*NO_VERSIONS, "1" * (MAX_VERSION_CHARS + 1), "\u0661.0", "\ud800"])
 def test_what_is_no_version_has_no_order_and_passes_nothing(version: str) -> None:
     """Not even the constraint that everything passes."""
-    assert order(version) is None
-    assert not constraint("*")(version)
-    assert not constraint("!=1.0.0")(version)
+    assert version_key(version) is None
+    assert not parse_constraint("*")(version)
+    assert not parse_constraint("!=1.0.0")(version)

@@ -14,49 +14,49 @@ import redis
 
 from registry.config.settings import Settings
 from registry.errors import StartupError, StoreUnavailable
-from registry.store.redis.connection import server_at
-from registry.store.redis.pipeline import Link
+from registry.store.redis.connection import endpoint_from_url
+from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import lua_folder
-from tests.support.certificates import Authority
-from tests.support.faulty_tcp_proxy import Proxy
+from tests.support.certificates import CertificateAuthority
+from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 from tests.support.polling import async_wait_until
-from tests.support.redis_sentinels import Guarded
+from tests.support.redis_sentinels import SentinelGroup
 from tests.support.redis_server import RedisServer
-from tests.support.served_registry import serving
+from tests.support.served_registry import served_registry
 from tests.support.source_code import ROOT
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 
 
 @contextlib.asynccontextmanager
-async def linked(url: str, **options: Any) -> AsyncIterator[Link]:
+async def linked(url: str, **options: Any) -> AsyncIterator[Pipeline]:
     """A link to the server, closed at the end."""
-    link = Link(server_at(url, **options).connect)
+    link = Pipeline(endpoint_from_url(url, **options).connect)
     try:
         yield link
     finally:
         await link.close()
 
 
-async def reason(link: Link) -> str:
+async def reason(link: Pipeline) -> str:
     """Return why an exchange fails."""
     with pytest.raises(StoreUnavailable) as caught:
-        await link.exchange([("PING",)])
+        await link.execute([("PING",)])
     return caught.value.reason
 
 
 @needs_openssl
 async def test_over_tls_with_an_authority_and_a_certificate_of_ones_own(redis_url: str, tmp_path: Path) -> None:
     """As the options of the URL say; who trusts another authority, or shows nothing, does not come in."""
-    ours = Authority(tmp_path)
+    ours = CertificateAuthority(tmp_path)
     certificate, key = ours.sign("registry")
-    other = Authority(tmp_path, "other")
-    async with Proxy(redis_url, ours.server()) as proxy:
-        url = f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={ours.ca}"
+    other = CertificateAuthority(tmp_path, "other")
+    async with FaultyTcpProxy(redis_url, ours.server_context()) as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={ours.certificate}"
         shown = f"&ssl_certfile={certificate}&ssl_keyfile={key}"
         async with linked(url + shown) as link:
-            assert await link.exchange([("PING",)]) == [b"PONG"]
-        for refused in (url, url.replace(str(ours.ca), str(other.ca)) + shown):
+            assert await link.execute([("PING",)]) == [b"PONG"]
+        for refused in (url, url.replace(str(ours.certificate), str(other.certificate)) + shown):
             async with linked(refused) as link:
                 assert await reason(link) == "unreachable"
 
@@ -68,16 +68,16 @@ async def test_the_password_file_is_read_at_each_connect(own_server: RedisServer
         client.config_set("requirepass", "first")
         file.write_text("first\n", encoding="utf-8")
         async with linked(own_server.url, password_file=file) as link:
-            assert await link.exchange([("PING",)]) == [b"PONG"]
+            assert await link.execute([("PING",)]) == [b"PONG"]
 
             client.config_set("requirepass", "second")
-            await link._drop()
+            await link._disconnect()
             assert await reason(link) == "auth"
             file.write_text("second\n", encoding="utf-8")
-            assert await link.exchange([("PING",)]) == [b"PONG"]
+            assert await link.execute([("PING",)]) == [b"PONG"]
 
             file.unlink()
-            await link._drop()
+            await link._disconnect()
             assert await reason(link) == "auth"
 
 
@@ -88,20 +88,20 @@ async def test_the_password_file_goes_before_the_url(own_server: RedisServer, tm
     with redis.Redis.from_url(own_server.url) as client:
         client.acl_setuser("app", enabled=True, passwords=["+right"], keys=["*"], categories=["+@all"])
     async with linked(own_server.url.replace("unix://", "unix://app:wrong@"), password_file=file) as link:
-        assert await link.exchange([("ACL", "WHOAMI")]) == [b"app"]
+        assert await link.execute([("ACL", "WHOAMI")]) == [b"app"]
 
 
 def test_a_password_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     """It is named."""
     with pytest.raises(StartupError, match=f"REGISTRY_REDIS_PASSWORD_FILE: the password file {tmp_path}/none cannot"):
-        server_at("redis://redis:6379", password_file=tmp_path / "none")
+        endpoint_from_url("redis://redis:6379", password_file=tmp_path / "none")
 
 
 async def test_sentinels_have_passwords_of_their_own(tmp_path: Path) -> None:
     """Those of the servers behind them are others."""
     file = tmp_path / "password"
     file.write_text("data", encoding="utf-8")
-    with Guarded() as guarded:
+    with SentinelGroup() as guarded:
         for sentinel in guarded.sentinels:
             with redis.Redis.from_url(sentinel.url) as client:
                 client.execute_command("ACL", "SETUSER", "default", "resetpass", ">watch")
@@ -109,7 +109,7 @@ async def test_sentinels_have_passwords_of_their_own(tmp_path: Path) -> None:
             with redis.Redis.from_url(each.url) as client:
                 client.config_set("requirepass", "data")
         async with linked(f"{guarded.url}?sentinel_password=watch", password_file=file) as link:
-            assert await link.exchange([("PING",)]) == [b"PONG"]
+            assert await link.execute([("PING",)]) == [b"PONG"]
         async with linked(guarded.url, password_file=file) as link:
             assert await reason(link) == "unreachable"
 
@@ -127,10 +127,10 @@ async def test_the_rights_in_the_readme_suffice(own_server: RedisServer) -> None
     with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
         client.execute_command("ACL", "SETUSER", "registry", *smallest_rights())
         url = own_server.url.replace("unix://", "unix://registry:secret@")
-        async with serving(url, write_acks=0, health_check_interval=Settings().retry_period) as served:
+        async with served_registry(url, write_acks=0, health_check_interval=Settings().retry_period) as served:
             await everything(served.client)
-            await async_wait_until(lambda: served.registry.overview.health()["bell"] == "keyspace", description="bell")
-            await async_wait_until(lambda: served.registry.overview.health()["leader"]["leading"], description="leads")
+            await async_wait_until(lambda: served.registry.status.health()["bell"] == "keyspace", description="bell")
+            await async_wait_until(lambda: served.registry.status.health()["leader"]["leading"], description="leads")
         assert client.acl_log() == []
 
 
@@ -194,7 +194,7 @@ async def test_a_write_waits_for_replicas_and_says_when_they_do_not_answer() -> 
     """It is done, but may be lost: 503 with an outcome that is unknown. What wrote nothing needs nobody."""
     body = {"id": "a", "endpoint": "http://a:1"}
     with RedisServer(tcp=True) as primary:
-        async with replicated(primary) as replica, serving(primary.url, write_acks=1) as served:
+        async with replicated(primary) as replica, served_registry(primary.url, write_acks=1) as served:
             client = served.client
             assert (await client.post("/agents", json=body)).status_code == 200
             assert (await client.post("/heartbeat", json={"agent_id": "a"})).status_code == 200

@@ -10,34 +10,34 @@ import redis
 
 from registry.config.settings import Settings
 from registry.errors import StaleVersion, StoreUnavailable, UnknownAgent
-from registry.store.agents import Agents, Drained, Registered, Registration, StaleNumberError
+from registry.store.agents import AgentDrainResult, Agents, EdgesChangedError, RegistrationResult, RegistrationWrite
 from registry.store.keys import Keys
-from registry.store.redis.connection import server_at
-from registry.store.redis.pipeline import Link
+from registry.store.redis.connection import endpoint_from_url
+from registry.store.redis.pipeline import Pipeline
 from registry.store.store import Store
-from tests.support.faulty_tcp_proxy import Proxy
+from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 from tests.support.redis_server import RedisServer
 
 KEYS = Keys("mesh")
 SPEC = b'{"endpoint":"http://a:1"}'
 
 
-def registration(agent_id: str = "a", precondition: str = "", spec: bytes = SPEC) -> Registration:
+def registration(agent_id: str = "a", precondition: str = "", spec: bytes = SPEC) -> RegistrationWrite:
     """A minute until degraded, two until expired."""
-    return Registration(agent_id, spec, timeout=60_000, eviction=120_000, precondition=precondition)
+    return RegistrationWrite(agent_id, spec, timeout=60_000, eviction=120_000, precondition=precondition)
 
 
 def agents_at(url: str, observe: Callable[[str, float], None] = lambda _script, _seconds: None) -> Agents:
     """The agents of the test mesh, over links of their own."""
-    connect = server_at(url).connect
-    beats, writes, reads = (Link(connect, observe=observe) for _ in range(3))
-    return Agents(KEYS, 1000, beats=beats, writes=writes, reads=reads)
+    connect = endpoint_from_url(url).connect
+    beats, writes, reads = (Pipeline(connect, observe=observe) for _ in range(3))
+    return Agents(KEYS, 1000, heartbeats=beats, writes=writes, reads=reads)
 
 
 async def close(agents: Agents) -> None:
     """Finish what was accepted, then close the links."""
     await agents.close()
-    for link in (agents._beat_link, agents._write_link, agents._read_link):
+    for link in (agents._heartbeat_pipeline, agents._write_pipeline, agents._read_pipeline):
         await link.close()
 
 
@@ -50,15 +50,15 @@ async def agents(redis_url: str) -> AsyncIterator[Agents]:
 
 
 @pytest.fixture
-async def proxy(redis_url: str, store: Store) -> AsyncIterator[Proxy]:
+async def proxy(redis_url: str, store: Store) -> AsyncIterator[FaultyTcpProxy]:
     """A proxy in front of the test server, where a history is open."""
-    await store.changes.open()
-    async with Proxy(redis_url) as proxy:
+    await store.change_log.open()
+    async with FaultyTcpProxy(redis_url) as proxy:
         yield proxy
 
 
 @pytest.fixture
-async def proxied(proxy: Proxy) -> AsyncIterator[Agents]:
+async def proxied(proxy: FaultyTcpProxy) -> AsyncIterator[Agents]:
     """The agents behind the proxy, with agent a registered, every connection open and every script known."""
     agents = agents_at(proxy.url)
     await agents.register(registration())
@@ -84,22 +84,22 @@ def total(raw: redis.Redis, name: str) -> int:
 
 async def test_a_registration_tells_what_became_of_it(store: Store) -> None:
     """Created, updated, or unchanged, and the version the agent has now."""
-    await store.changes.open()
+    await store.change_log.open()
 
     created = await store.agents.register(registration())
     unchanged = await store.agents.register(registration())
     updated = await store.agents.register(registration(spec=b"{}"))
 
-    assert created == Registered("created", created.version)
-    assert unchanged == Registered("unchanged", created.version)
-    assert updated == Registered("updated", updated.version)
+    assert created == RegistrationResult("created", created.version)
+    assert unchanged == RegistrationResult("unchanged", created.version)
+    assert updated == RegistrationResult("updated", updated.version)
     assert created.version < updated.version
 
 
 async def test_a_spec_is_stored_byte_for_byte(store: Store, raw: redis.Redis) -> None:
     """Lua and the wire leave it alone."""
     spec = '{"name":"\\u0000 \\" \r\n é 日本"}'.encode()
-    await store.changes.open()
+    await store.change_log.open()
 
     await store.agents.register(registration(spec=spec))
 
@@ -108,7 +108,7 @@ async def test_a_spec_is_stored_byte_for_byte(store: Store, raw: redis.Redis) ->
 
 async def test_a_precondition_that_fails_says_where_the_agent_is(store: Store) -> None:
     """At its version, or nowhere."""
-    await store.changes.open()
+    await store.change_log.open()
     version = (await store.agents.register(registration())).version
 
     with pytest.raises(StaleVersion) as there:
@@ -122,39 +122,43 @@ async def test_a_precondition_that_fails_says_where_the_agent_is(store: Store) -
 
 async def test_an_edge_is_checked_against_all_there_are_or_checked_again(store: Store, raw: redis.Redis) -> None:
     """The number it was checked as of is told with it; names are told apart whatever stands in them."""
-    await store.changes.open()
+    await store.change_log.open()
     edges = frozenset({("a b", "c"), ("a", "b c"), ("é\n", "%20")})
-    assert await store.agents.required_number() == "0"
+    assert await store.agents.edges_revision() == "0"
 
     for seen in "", "1":
-        with pytest.raises(StaleNumberError):
-            await store.agents.register(Registration("a", SPEC, 60_000, 120_000, edges=edges, seen=seen))
+        with pytest.raises(EdgesChangedError):
+            await store.agents.register(
+                RegistrationWrite("a", SPEC, 60_000, 120_000, required_edges=edges, edges_revision=seen)
+            )
     assert raw.exists("{mesh}:agent:a") == 0
-    await store.agents.register(Registration("a", SPEC, 60_000, 120_000, edges=edges, seen="0"))
+    await store.agents.register(RegistrationWrite("a", SPEC, 60_000, 120_000, required_edges=edges, edges_revision="0"))
 
-    assert await store.agents.required_number() == "3"
+    assert await store.agents.edges_revision() == "3"
     assert raw.hgetall("{mesh}:required") == {"a%20b c": "1", "a b%20c": "1", "%C3%A9%0A %2520": "1", "number": "3"}
-    assert (await store.agents.register(Registration("b", SPEC, 60_000, 120_000, edges=edges))).outcome == "created"
-    assert await store.agents.required_number() == "3"
+    assert (
+        await store.agents.register(RegistrationWrite("b", SPEC, 60_000, 120_000, required_edges=edges))
+    ).outcome == "created"
+    assert await store.agents.edges_revision() == "3"
 
 
 async def test_draining_tells_each_by_itself_in_the_order_asked(store: Store) -> None:
     """With the version from which on it is so; None where there is no agent."""
-    await store.changes.open()
+    await store.change_log.open()
     versions = [(await store.agents.register(registration(agent_id))).version for agent_id in "ab"]
 
     (a, nobody) = await store.agents.drain(["a", "nobody"], draining=True)
     (b, again) = await store.agents.drain(["b", "a"], draining=True)
 
-    assert (a.found, b.found, again) == ("changed", "changed", Drained("unchanged", a.version))
+    assert (a.outcome, b.outcome, again) == ("changed", "changed", AgentDrainResult("unchanged", a.version))
     assert versions[1] < (a.version or 0) < (b.version or 0)
-    assert nobody == Drained("unknown_agent", None)
-    assert [each.found for each in await store.agents.drain(["a", "b"], draining=False)] == ["changed", "changed"]
+    assert nobody == AgentDrainResult("unknown_agent", None)
+    assert [each.outcome for each in await store.agents.drain(["a", "b"], draining=False)] == ["changed", "changed"]
 
 
 async def test_unregistering_gives_the_version_of_the_removal(store: Store) -> None:
     """And once the agent is gone, says so."""
-    await store.changes.open()
+    await store.change_log.open()
     created = await store.agents.register(registration())
 
     assert await store.agents.unregister("a") > created.version
@@ -166,7 +170,7 @@ async def test_unregistering_gives_the_version_of_the_removal(store: Store) -> N
 
 async def test_a_heartbeat_tells_what_it_found_and_when(store: Store, raw: redis.Redis) -> None:
     """In the server's milliseconds."""
-    await store.changes.open()
+    await store.change_log.open()
     await store.agents.register(registration())
     began = raw.time()
 
@@ -174,13 +178,13 @@ async def test_a_heartbeat_tells_what_it_found_and_when(store: Store, raw: redis
     kept = await store.agents.heartbeat("a", "keep")
     nobody = await store.agents.heartbeat("b")
 
-    assert (found, kept.found, nobody.found) == ("healthy", "healthy", "unknown_agent")
-    assert began[0] * 1000 + began[1] // 1000 <= at <= kept.at
+    assert (found, kept.outcome, nobody.outcome) == ("healthy", "healthy", "unknown_agent")
+    assert began[0] * 1000 + began[1] // 1000 <= at <= kept.now
 
 
 async def test_heartbeats_that_arrive_together_leave_together(redis_url: str, store: Store) -> None:
     """A thousand are five calls, and each gets its own answer."""
-    await store.changes.open()
+    await store.change_log.open()
     calls: Counter[str] = Counter()
     agents = agents_at(redis_url, lambda script, _seconds: calls.update([script]))
     even = [f"n{number}" for number in range(0, 1000, 2)]
@@ -188,7 +192,7 @@ async def test_heartbeats_that_arrive_together_leave_together(redis_url: str, st
 
     beats = await asyncio.gather(*(agents.heartbeat(f"n{number}") for number in range(1000)))
 
-    assert [beat.found for beat in beats] == ["healthy", "unknown_agent"] * 500
+    assert [beat.outcome for beat in beats] == ["healthy", "unknown_agent"] * 500
     assert calls == {"register": 3, "heartbeat": 5}
     await close(agents)
 
@@ -196,94 +200,98 @@ async def test_heartbeats_that_arrive_together_leave_together(redis_url: str, st
 @pytest.mark.poisoned("an agent's key is a string")
 async def test_a_damaged_record_fails_its_own_heartbeat_alone(store: Store, raw: redis.Redis) -> None:
     """The neighbours in the call are healthy."""
-    await store.changes.open()
+    await store.change_log.open()
     await store.agents.register(registration())
     raw.set("{mesh}:agent:b", "not a hash")
 
     beats = await asyncio.gather(*map(store.agents.heartbeat, ("a", "b", "a")))
 
-    assert [beat.found for beat in beats] == ["healthy", "bad_record", "healthy"]
+    assert [beat.outcome for beat in beats] == ["healthy", "bad_record", "healthy"]
 
 
 @pytest.mark.poisoned("an agent has a status of no release")
 async def test_a_status_that_nobody_knows_fails_alone(store: Store, raw: redis.Redis) -> None:
     """`keep` reports a status as it stands; one that no release knows took the whole call down with it."""
-    await store.changes.open()
+    await store.change_log.open()
     await store.agents.register(registration())
     await store.agents.register(registration("b"))
     raw.hset("{mesh}:agent:b", "status", "on holiday")
 
     beats = await asyncio.gather(*(store.agents.heartbeat(name, "keep") for name in ("a", "b")), return_exceptions=True)
 
-    assert [getattr(beat, "found", beat) for beat in beats] == ["pending", "bad_record"]
+    assert [getattr(beat, "outcome", beat) for beat in beats] == ["pending", "bad_record"]
 
 
 async def test_last_heard_answers_in_the_order_asked(store: Store) -> None:
     """None where no heartbeat came yet; more than a slice at a time too."""
-    await store.changes.open()
+    await store.change_log.open()
     await store.agents.register(registration("a"))
     await store.agents.register(registration("b"))
     beat = await store.agents.heartbeat("b")
 
-    few, none, many = await asyncio.gather(*map(store.agents.last_heard, (["b", "a", "b"], [], ["x"] * 2500 + ["b"])))
+    few, none, many = await asyncio.gather(
+        *map(store.agents.last_heartbeats, (["b", "a", "b"], [], ["x"] * 2500 + ["b"]))
+    )
 
-    assert few.at == [beat.at, None, beat.at]
-    assert none.at == []
-    assert many.at == [None] * 2500 + [beat.at]
-    assert beat.at <= few.now == none.now
+    assert few.times == [beat.now, None, beat.now]
+    assert none.times == []
+    assert many.times == [None] * 2500 + [beat.now]
+    assert beat.now <= few.now == none.now
 
 
 async def test_heard_since_names_all_who_beat_since_then(store: Store, raw: redis.Redis) -> None:
     """In slices, none left out where more than a slice beat in one millisecond; without a moment, of five seconds."""
-    await store.changes.open()
+    await store.change_log.open()
     beats = {f"a{number}": 10_000 + number // 1500 for number in range(4000)}
     raw.zadd("{mesh}:heartbeats", beats)
 
-    everything = await store.agents.heard_since(10_000)
-    later = await store.agents.heard_since(10_002)
-    lately = await store.agents.heard_since(None)
+    everything = await store.agents.heartbeats_since(10_000)
+    later = await store.agents.heartbeats_since(10_002)
+    lately = await store.agents.heartbeats_since(None)
     raw.delete("{mesh}:heartbeats")
 
-    assert dict(everything.beats) == beats
-    assert dict(later.beats) == {agent_id: at for agent_id, at in beats.items() if at == 10_002}
-    assert lately.beats == []
+    assert dict(everything.heartbeats) == beats
+    assert dict(later.heartbeats) == {agent_id: at for agent_id, at in beats.items() if at == 10_002}
+    assert lately.heartbeats == []
     assert everything.now <= lately.now
 
 
 async def test_a_note_prolongs_nobody(store: Store, raw: redis.Redis) -> None:
     """It stores what was told, and says how the agent is."""
-    await store.changes.open()
+    await store.change_log.open()
     await store.agents.register(registration())
 
-    noted = await store.agents.heartbeat("a", "note", answered="d1")
+    noted = await store.agents.heartbeat("a", "note", response_digest="d1")
 
-    assert noted.found == "pending"
+    assert noted.outcome == "pending"
     assert raw.hget("{mesh}:agent:a", "answered") == "d1"
-    assert (await store.agents.last_heard(["a"])).at == [None]
+    assert (await store.agents.last_heartbeats(["a"])).times == [None]
 
 
 async def test_the_newest_version_written_is_known(store: Store) -> None:
     """By registrations and removals."""
-    await store.changes.open()
+    await store.change_log.open()
 
     done = await store.agents.register(registration())
-    assert store.agents.written == done.version
+    assert store.agents.last_written_version == done.version
     removed = await store.agents.unregister("a")
-    assert store.agents.written == removed > done.version
+    assert store.agents.last_written_version == removed > done.version
 
 
 async def test_a_heartbeat_is_repeated_once_when_the_connection_breaks(
-    proxied: Agents, proxy: Proxy, raw: redis.Redis
+    proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
 ) -> None:
     """Beating twice is beating once, so the caller notices nothing."""
     before = total(raw, "heartbeats")
     proxy.cut_replies = 1
 
-    assert (await proxied.heartbeat("a")).found == "healthy"
+    assert (await proxied.heartbeat("a")).outcome == "healthy"
     assert total(raw, "heartbeats") == before + 2
 
 
-async def test_an_unconditional_registration_is_repeated_once(proxied: Agents, proxy: Proxy, raw: redis.Redis) -> None:
+async def test_an_unconditional_registration_is_repeated_once(
+    proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
+) -> None:
     """Registering twice is registering once: the second finds it unchanged."""
     before = total(raw, "registrations")
     proxy.cut_replies = 1
@@ -292,7 +300,9 @@ async def test_an_unconditional_registration_is_repeated_once(proxied: Agents, p
     assert total(raw, "registrations") == before + 2
 
 
-async def test_what_did_not_reach_the_server_is_repeated_too(proxied: Agents, proxy: Proxy, raw: redis.Redis) -> None:
+async def test_what_did_not_reach_the_server_is_repeated_too(
+    proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
+) -> None:
     """The link cannot know; the result is right either way."""
     before = total(raw, "registrations")
     proxy.cut_requests = 1
@@ -303,7 +313,7 @@ async def test_what_did_not_reach_the_server_is_repeated_too(proxied: Agents, pr
 
 @pytest.mark.parametrize("precondition", ["absent", "present", "5"])
 async def test_a_conditional_registration_is_sent_once(
-    precondition: str, proxied: Agents, proxy: Proxy, raw: redis.Redis
+    precondition: str, proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
 ) -> None:
     """A second try could fail for what the first has done; the caller learns that the outcome is unknown."""
     sent = proxy.requests
@@ -316,7 +326,7 @@ async def test_a_conditional_registration_is_sent_once(
     assert bool(raw.exists("{mesh}:agent:b")) == (precondition == "absent")
 
 
-async def test_unregistering_is_sent_once(proxied: Agents, proxy: Proxy, raw: redis.Redis) -> None:
+async def test_unregistering_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis) -> None:
     """A second try would find nobody, and call a success unknown_agent."""
     sent = proxy.requests
     proxy.cut_replies = 1
@@ -328,7 +338,7 @@ async def test_unregistering_is_sent_once(proxied: Agents, proxy: Proxy, raw: re
     assert not raw.exists("{mesh}:agent:a")
 
 
-async def test_a_drain_is_sent_once(proxied: Agents, proxy: Proxy, raw: redis.Redis) -> None:
+async def test_a_drain_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis) -> None:
     """A second try would tell that nothing changed, which the first did."""
     sent = proxy.requests
     proxy.cut_replies = 1
@@ -340,7 +350,7 @@ async def test_a_drain_is_sent_once(proxied: Agents, proxy: Proxy, raw: redis.Re
     assert raw.hget("{mesh}:agent:a", "draining") == "1"
 
 
-async def test_in_one_pipeline_each_is_repeated_by_its_own_right(proxied: Agents, proxy: Proxy) -> None:
+async def test_in_one_pipeline_each_is_repeated_by_its_own_right(proxied: Agents, proxy: FaultyTcpProxy) -> None:
     """What left together may fare differently."""
     proxy.cut_replies = 1
 
@@ -352,15 +362,15 @@ async def test_in_one_pipeline_each_is_repeated_by_its_own_right(proxied: Agents
         return_exceptions=True,
     )
 
-    assert isinstance(plain, Registered)
-    assert isinstance(other, Registered)
+    assert isinstance(plain, RegistrationResult)
+    assert isinstance(other, RegistrationResult)
     for error in (conditional, gone):
         assert isinstance(error, StoreUnavailable)
         assert error.outcome == "unknown"
 
 
 async def test_a_forgotten_script_whose_second_sending_breaks_is_repeated_too(
-    proxied: Agents, proxy: Proxy, raw: redis.Redis
+    proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
 ) -> None:
     """NOSCRIPT comes, the whole script is sent, and the connection breaks under that: one more try is due."""
     for call in (lambda: proxied.heartbeat("a"), lambda: proxied.register(registration("b"))):
@@ -378,24 +388,24 @@ async def test_a_forgotten_script_whose_second_sending_breaks_is_repeated_too(
 async def test_what_meets_a_replica_is_repeated_where_the_primary_is(redis_url: str, raw: redis.Redis) -> None:
     """READONLY means that nothing was done; a write that may not be repeated says `not_sent`, and the next works."""
     with RedisServer(tcp=True) as before:
-        async with Proxy(before.url) as proxy:
+        async with FaultyTcpProxy(before.url) as proxy:
             agents = agents_at(proxy.url)
             await agents.register(registration())
             await agents.heartbeat("a")
             with redis.Redis.from_url(before.url) as client:
                 client.replicaof("127.0.0.1", 1)
-            proxy.lead_on(redis_url)
+            proxy.switch_upstream(redis_url)
 
             conditional = await failure(agents.register(registration("b", "absent")))
             assert (conditional.outcome, conditional.reason) == ("not_sent", "read_only_replica")
             assert "READONLY" not in str(conditional)
             assert (await agents.register(registration())).outcome == "created"
-            assert (await agents.heartbeat("a")).found == "healthy"
+            assert (await agents.heartbeat("a")).outcome == "healthy"
             assert raw.exists("{mesh}:agent:a")
             await close(agents)
 
 
-async def test_there_is_no_second_repetition(proxied: Agents, proxy: Proxy) -> None:
+async def test_there_is_no_second_repetition(proxied: Agents, proxy: FaultyTcpProxy) -> None:
     """A connection that breaks twice is an answer."""
     proxy.cut_replies = 2
     beat = await failure(proxied.heartbeat("a"))
@@ -405,9 +415,9 @@ async def test_there_is_no_second_repetition(proxied: Agents, proxy: Proxy) -> N
     assert (beat.outcome, write.outcome) == ("unknown", "unknown")
 
 
-async def test_a_timeout_is_not_repeated(proxied: Agents, proxy: Proxy) -> None:
+async def test_a_timeout_is_not_repeated(proxied: Agents, proxy: FaultyTcpProxy) -> None:
     """The time for an answer is over."""
-    for link in (proxied._beat_link, proxied._write_link):
+    for link in (proxied._heartbeat_pipeline, proxied._write_pipeline):
         link._timeout = 0.05
     sent = proxy.requests
     proxy.swallow_replies = True
@@ -440,7 +450,7 @@ async def a_condition(agents: Agents) -> object:
 
 @pytest.mark.parametrize("call", [a_beat, a_registration, a_condition])
 async def test_what_was_sent_once_is_never_called_not_sent(
-    call: Callable[[Agents], Awaitable[object]], proxied: Agents, proxy: Proxy, raw: redis.Redis
+    call: Callable[[Agents], Awaitable[object]], proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
 ) -> None:
     """The server carried it out and was gone before it answered; the repetition found nobody and said `not_sent`.
 
@@ -455,10 +465,10 @@ async def test_what_was_sent_once_is_never_called_not_sent(
     assert error.outcome == "unknown"
 
 
-async def test_an_away_store_means_not_sent(proxied: Agents, proxy: Proxy) -> None:
+async def test_an_away_store_means_not_sent(proxied: Agents, proxy: FaultyTcpProxy) -> None:
     """Nobody was there to do it, and no connection to send it over."""
     proxy.refuse()
-    for link in (proxied._beat_link, proxied._write_link):
+    for link in (proxied._heartbeat_pipeline, proxied._write_pipeline):
         await link.close()
 
     errors = await asyncio.gather(
@@ -481,7 +491,7 @@ async def test_a_full_server_refuses_newcomers_with_a_reason(own_server: RedisSe
     error = await failure(agents.register(registration("b")))
 
     assert (error.outcome, error.reason) == ("not_sent", "out_of_memory")
-    assert (await agents.heartbeat("a")).found == "healthy"
+    assert (await agents.heartbeat("a")).outcome == "healthy"
     assert await agents.unregister("a")
     await close(agents)
 
@@ -489,7 +499,7 @@ async def test_a_full_server_refuses_newcomers_with_a_reason(own_server: RedisSe
 @pytest.mark.poisoned("an agent's key is a string")
 async def test_a_record_that_is_no_hash_can_be_removed(store: Store, raw: redis.Redis) -> None:
     """A heartbeat answers that the record is damaged: unregister and register it. So that must work."""
-    await store.changes.open()
+    await store.change_log.open()
     raw.set("{mesh}:agent:a", "not a hash")
     raw.zadd("{mesh}:deadlines", {"a": 1})
 
@@ -505,7 +515,7 @@ async def test_a_record_that_is_no_hash_is_never_a_bug_of_ours(store: Store, raw
 
     result = await asyncio.gather(store.agents.register(registration()), return_exceptions=True)
 
-    assert isinstance(result[0], (Registered, StoreUnavailable)), result
+    assert isinstance(result[0], (RegistrationResult, StoreUnavailable)), result
 
 
 @pytest.mark.parametrize("changed", [False, True], ids=["same spec", "another spec"])
@@ -516,14 +526,14 @@ async def test_registering_anew_mends_a_record_with_a_field_missing(
     missing: str, *, changed: bool, store: Store, raw: redis.Redis
 ) -> None:
     """The log tells the operator of such a record to register the agent anew."""
-    await store.changes.open()
+    await store.change_log.open()
     await store.agents.register(registration())
     await store.agents.heartbeat("a")
     raw.hdel("{mesh}:agent:a", missing)
 
     await store.agents.register(registration(spec=b'{"endpoint":"http://a:2"}' if changed else SPEC))
 
-    assert [one.agent.id async for some in store.changes.scan() for one in some] == ["a"]
+    assert [one.agent.id async for some in store.change_log.scan() for one in some] == ["a"]
 
 
 @pytest.mark.parametrize("missing", ["status", "updated"])
@@ -531,22 +541,22 @@ async def test_a_mended_record_is_the_same_for_those_who_follow_and_those_who_fi
     missing: str, store: Store, raw: redis.Redis
 ) -> None:
     """The log and the hashes tell one story, the last heartbeat included."""
-    begun = await store.changes.open()
+    begun = await store.change_log.open()
     await store.agents.register(registration())
     await store.agents.heartbeat("a")
     raw.hdel("{mesh}:agent:a", missing)
 
     await store.agents.register(registration(spec=b"{}"))
 
-    followed = (await store.changes.pull(begun.version)).changes[-1]
-    (filled,) = [one async for some in store.changes.scan() for one in some]
+    followed = (await store.change_log.read_since(begun.version)).changes[-1]
+    (filled,) = [one async for some in store.change_log.scan() for one in some]
     assert (followed.agent, followed.heartbeat) == (filled.agent, filled.heartbeat)
 
 
 async def test_settings_say_how_much_history_is_kept(settings: Settings, store: Store, raw: redis.Redis) -> None:
     """The log is trimmed by whole nodes of 100 entries."""
     assert settings.watch_history == 1000
-    await store.changes.open()
+    await store.change_log.open()
 
     for at in range(13):
         await asyncio.gather(*(store.agents.register(registration(f"n{at * 100 + n}")) for n in range(100)))

@@ -3,7 +3,7 @@
 import pytest
 
 from registry.model.agent import Capability
-from registry.store.codec import BadRecordError, agent_from, change_from, pairs, version_of
+from registry.store.codec import BadRecordError, decode_agent, decode_change, entry_version, to_mapping
 
 SPEC = b'{"capabilities":[{"name":"x","version":"2.0"}],"endpoint":"http://a","labels":{"k":"v"},"namespace":"n"}'
 HASH = {
@@ -35,25 +35,25 @@ def entry(fields: dict[bytes, bytes], entry_id: bytes = b"1700000000001-0") -> l
 
 def test_an_agent_is_read_whole() -> None:
     """What filters need comes from its spec; what a later release added is passed over."""
-    agent = agent_from("a", HASH)
+    agent = decode_agent("a", HASH)
 
     assert (agent.id, agent.spec, agent.status, agent.draining) == ("a", SPEC, "degraded", True)
     assert (agent.version, agent.spec_version) == (1_700_000_000_001, 1_700_000_000_000)
     assert (agent.created, agent.updated, agent.timeout, agent.eviction) == (5, 6, 60_000, 120_000)
-    assert (agent.profile.namespace, agent.profile.labels) == ("n", {"k": "v"})
-    assert agent.profile.capabilities == (Capability("x", "2.0", "stable"),)
+    assert (agent.indexed.namespace, agent.indexed.labels) == ("n", {"k": "v"})
+    assert agent.indexed.capabilities == (Capability("x", "2.0", "stable"),)
 
 
 def test_an_agent_that_is_not_draining_is_not() -> None:
     """Only `1` means that it does."""
-    assert not agent_from("a", HASH | {b"draining": b"0"}).draining
+    assert not decode_agent("a", HASH | {b"draining": b"0"}).draining
 
 
 @pytest.mark.parametrize("field", [name for name in HASH if name != b"later"])
 def test_an_agent_without_a_field_is_a_bad_record(field: bytes) -> None:
     """Named by its id."""
     with pytest.raises(BadRecordError, match="agent 'a'"):
-        agent_from("a", {name: value for name, value in HASH.items() if name != field})
+        decode_agent("a", {name: value for name, value in HASH.items() if name != field})
 
 
 @pytest.mark.parametrize(
@@ -72,22 +72,22 @@ def test_an_agent_without_a_field_is_a_bad_record(field: bytes) -> None:
 def test_an_agent_with_a_damaged_field_is_a_bad_record(damage: dict[bytes, bytes]) -> None:
     """Whatever it is."""
     with pytest.raises(BadRecordError, match="agent 'a'"):
-        agent_from("a", HASH | damage)
+        decode_agent("a", HASH | damage)
 
 
 def test_a_change_is_read_whole() -> None:
     """The agent after it, and what differed before."""
-    change = change_from(entry(META | HASH))
+    change = decode_change(entry(META | HASH))
 
     assert (change.version, change.prev) == (1_700_000_000_001, 1_700_000_000_000)
     assert (change.kind, change.reason, change.heartbeat) == ("modify", "degraded", 1_699_999_999_999)
-    assert change.agent == agent_from("a", HASH)
+    assert change.agent == decode_agent("a", HASH)
     assert (change.status_before, change.draining_before, change.spec_before) == ("healthy", None, None)
 
 
 def test_what_did_not_differ_is_none() -> None:
     """And no heartbeat yet is none too."""
-    change = change_from(
+    change = decode_change(
         entry(HASH | {b"kind": b"add", b"reason": b"registered", b"prev": b"0", b"id": b"a", b"heartbeat": b""})
     )
 
@@ -96,15 +96,15 @@ def test_what_did_not_differ_is_none() -> None:
 
 def test_all_that_can_differ_is_read() -> None:
     """By the fields that end in `_before`."""
-    change = change_from(entry(META | HASH | {b"draining_before": b"0", b"spec_before": b"{}"}))
+    change = decode_change(entry(META | HASH | {b"draining_before": b"0", b"spec_before": b"{}"}))
 
     assert (change.draining_before, change.spec_before) == (False, b"{}")
-    assert change_from(entry(META | HASH | {b"draining_before": b"1"})).draining_before is True
+    assert decode_change(entry(META | HASH | {b"draining_before": b"1"})).draining_before is True
 
 
 def test_the_beginning_of_a_history_has_no_agent() -> None:
     """Only a version, and the one before it."""
-    change = change_from(entry({b"kind": b"begin", b"reason": b"opened", b"prev": b"3"}, b"4-0"))
+    change = decode_change(entry({b"kind": b"begin", b"reason": b"opened", b"prev": b"3"}, b"4-0"))
 
     assert (change.version, change.prev, change.kind, change.agent) == (4, 3, "begin", None)
 
@@ -113,7 +113,7 @@ def test_the_beginning_of_a_history_has_no_agent() -> None:
 def test_an_entry_without_a_field_is_a_bad_record(field: bytes) -> None:
     """Named by its own id."""
     with pytest.raises(BadRecordError, match="log entry 1700000000001-0"):
-        change_from(entry({name: value for name, value in (META | HASH).items() if name != field}))
+        decode_change(entry({name: value for name, value in (META | HASH).items() if name != field}))
 
 
 @pytest.mark.parametrize(
@@ -124,27 +124,27 @@ def test_an_entry_without_a_field_is_a_bad_record(field: bytes) -> None:
 def test_an_entry_with_a_damaged_field_is_a_bad_record(damage: dict[bytes, bytes]) -> None:
     """Whatever it is."""
     with pytest.raises(BadRecordError, match="log entry"):
-        change_from(entry(META | HASH | damage))
+        decode_change(entry(META | HASH | damage))
 
 
 def test_an_entry_with_an_odd_number_of_parts_is_a_bad_record() -> None:
     """Redis has none, but a stub of it might."""
     with pytest.raises(BadRecordError):
-        change_from([b"5-0", [b"kind"]])
+        decode_change([b"5-0", [b"kind"]])
 
 
 def test_an_entry_whose_id_is_no_version_is_a_bad_record() -> None:
     """Its name is still told."""
     with pytest.raises(BadRecordError, match="log entry x-0"):
-        change_from(entry(META | HASH, b"x-0"))
+        decode_change(entry(META | HASH, b"x-0"))
 
 
 def test_an_entry_is_named_for_its_version() -> None:
     """`<version>-0`."""
-    assert version_of(b"1700000000001-0") == 1_700_000_000_001
+    assert entry_version(b"1700000000001-0") == 1_700_000_000_001
 
 
 def test_pairs_of_a_flat_list() -> None:
     """As HGETALL gives them."""
-    assert pairs([b"a", b"1", b"b", b"2"]) == {b"a": b"1", b"b": b"2"}
-    assert pairs([]) == {}
+    assert to_mapping([b"a", b"1", b"b", b"2"]) == {b"a": b"1", b"b": b"2"}
+    assert to_mapping([]) == {}

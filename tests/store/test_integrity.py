@@ -3,8 +3,8 @@
 import pytest
 import redis
 
-from registry.store.agents import Registration
-from registry.store.integrity import Diagnosis, Mended
+from registry.store.agents import RegistrationWrite
+from registry.store.integrity import IntegrityReport, RepairResult
 from registry.store.store import Store
 from tests.support.builders import a_spec
 
@@ -13,9 +13,9 @@ AGENT = "{mesh}:agent:"
 
 async def a_mesh(store: Store) -> None:
     """Register a few agents; two of them beat."""
-    await store.changes.open()
+    await store.change_log.open()
     for agent_id in ("a", "b", "c", "*[x]?"):
-        await store.agents.register(Registration(agent_id, a_spec(agent_id), 60_000, 120_000))
+        await store.agents.register(RegistrationWrite(agent_id, a_spec(agent_id), 60_000, 120_000))
     await store.agents.heartbeat("a")
     await store.agents.heartbeat("b")
 
@@ -24,10 +24,10 @@ async def test_a_sound_mesh_is_sound(store: Store) -> None:
     """Whatever the ids are."""
     await a_mesh(store)
 
-    found = await store.checkup.examine()
+    found = await store.integrity.find_problems()
 
-    assert found == Diagnosis(agents=4)
-    assert found.is_sound
+    assert found == IntegrityReport(agents=4)
+    assert found.is_consistent
 
 
 async def test_other_meshes_are_none_of_it(store: Store, raw: redis.Redis) -> None:
@@ -36,7 +36,7 @@ async def test_other_meshes_are_none_of_it(store: Store, raw: redis.Redis) -> No
     raw.set("{mesh}elsewhere:agent:z", "x")
     raw.hset("{other}:agent:a", "spec", "x")
 
-    assert (await store.checkup.examine()).is_sound
+    assert (await store.integrity.find_problems()).is_consistent
     raw.delete("{mesh}elsewhere:agent:z", "{other}:agent:a")
 
 
@@ -51,34 +51,36 @@ async def test_what_is_damaged_is_named_and_mended(store: Store, raw: redis.Redi
     raw.set(f"{AGENT}text", "no hash")
     version = raw.hget(f"{AGENT}b", "version")
 
-    found = await store.checkup.examine()
+    found = await store.integrity.find_problems()
 
     assert set(found.orphaned) == {"nobody", "nobody else"}
-    assert found.undated == ("a",)
+    assert found.without_deadline == ("a",)
     assert found.unreadable == {"b": version, "c": "", "text": ""}
     assert found.problems == ()
-    assert await store.checkup.mend(found) == Mended(orphaned=2, dropped=3, dated=1)
-    assert await store.checkup.examine() == Diagnosis(agents=2)
+    assert await store.integrity.repair(found) == RepairResult(orphaned=2, deleted=3, rescheduled=1)
+    assert await store.integrity.find_problems() == IntegrityReport(agents=2)
 
 
 async def test_a_dependency_of_nobody_is_forgotten(store: Store, raw: redis.Redis) -> None:
     """Its agent's key was overwritten, so nobody knew what to count down, and who came later was let in too lightly."""
     await a_mesh(store)
     for agent_id, needed in (("d", "lost"), ("e", "kept"), ("f", "both")):
-        edges, seen = frozenset({("c", needed), ("c", "both")}), await store.agents.required_number()
-        await store.agents.register(Registration(agent_id, a_spec(agent_id), 60_000, 120_000, edges=edges, seen=seen))
+        edges, seen = frozenset({("c", needed), ("c", "both")}), await store.agents.edges_revision()
+        await store.agents.register(
+            RegistrationWrite(agent_id, a_spec(agent_id), 60_000, 120_000, required_edges=edges, edges_revision=seen)
+        )
     raw.set(f"{AGENT}d", "no hash")
 
-    found = await store.checkup.examine()
+    found = await store.integrity.find_problems()
 
-    assert (found.unreadable, found.unheld) == ({"d": ""}, ("c lost",))
-    assert await store.checkup.mend(found) == Mended(orphaned=1, dropped=1, dated=0)
-    assert (await store.checkup.examine()).is_sound
+    assert (found.unreadable, found.orphaned_edges) == ({"d": ""}, ("c lost",))
+    assert await store.integrity.repair(found) == RepairResult(orphaned=1, deleted=1, rescheduled=0)
+    assert (await store.integrity.find_problems()).is_consistent
     for agent_id in ("e", "f"):
         await store.agents.unregister(agent_id)
-    found = await store.checkup.examine()
-    assert found.unheld == ("c both",), "it had been counted once too often, unnoticed while somebody had it"
-    await store.checkup.mend(found)
+    found = await store.integrity.find_problems()
+    assert found.orphaned_edges == ("c both",), "it had been counted once too often, unnoticed while somebody had it"
+    await store.integrity.repair(found)
 
 
 @pytest.mark.parametrize("missing", ["version", "history", "log"])
@@ -88,13 +90,13 @@ async def test_a_mesh_that_lost_a_part_of_its_history_is_told(store: Store, raw:
     await a_mesh(store)
     raw.delete(f"{{mesh}}:{missing}")
 
-    (problem,) = (await store.checkup.examine()).problems
+    (problem,) = (await store.integrity.find_problems()).problems
 
     assert "do not belong together" in problem
 
 
 async def test_an_empty_server_has_no_mesh(store: Store) -> None:
     """Which is no reason to make one."""
-    (problem,) = (await store.checkup.examine()).problems
+    (problem,) = (await store.integrity.find_problems()).problems
 
     assert "REGISTRY_MESH" in problem

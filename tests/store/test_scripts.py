@@ -8,7 +8,7 @@ import pytest
 
 from registry.errors import StartupError
 from registry.store import scripts
-from registry.store.scripts import flatten, load_scripts, lua_folder, read_script
+from registry.store.scripts import inline_includes, load_scripts, lua_folder, read_script
 from tests.support.source_code import ROOT
 
 HEADER = """#!lua flags=allow-oom
@@ -51,7 +51,7 @@ def test_an_include_takes_the_place_of_its_line(folder: Path) -> None:
     include(folder, "outer", "--@include inner\n-- outer\n")
     (folder / "do.lua").write_text("-- top\n--@include outer\n-- below\n")
 
-    assert flatten(folder, "do") == "-- top\n-- inner\n-- outer\n-- below\n"
+    assert inline_includes(folder, "do") == "-- top\n-- inner\n-- outer\n-- below\n"
 
 
 def test_an_include_that_two_others_need_stands_once(folder: Path) -> None:
@@ -61,7 +61,7 @@ def test_an_include_that_two_others_need_stands_once(folder: Path) -> None:
     include(folder, "right", "--@include shared\n-- right\n")
     (folder / "do.lua").write_text("--@include left\n--@include right\n--@include shared\n-- below\n")
 
-    assert flatten(folder, "do") == "-- shared\n-- left\n-- right\n-- below\n"
+    assert inline_includes(folder, "do") == "-- shared\n-- left\n-- right\n-- below\n"
 
 
 def test_a_cycle_is_refused_with_its_chain(folder: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_cycle_is_refused_with_its_chain(folder: Path) -> None:
     with pytest.raises(
         StartupError, match=r"itself: do\.lua -> include/hen\.lua -> include/egg\.lua -> include/hen\.lua$"
     ):
-        flatten(folder, "do")
+        inline_includes(folder, "do")
 
 
 def test_a_missing_include_is_refused_with_who_wanted_it(folder: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_missing_include_is_refused_with_who_wanted_it(folder: Path) -> None:
     (folder / "do.lua").write_text("--@include there\n")
 
     with pytest.raises(StartupError, match=r"missing: do\.lua -> include/there\.lua -> include/nowhere\.lua$"):
-        flatten(folder, "do")
+        inline_includes(folder, "do")
 
 
 def test_a_header_names_keys_and_arguments_in_order(folder: Path) -> None:

@@ -6,21 +6,21 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 
-from registry.store.agents import Registration
+from registry.store.agents import RegistrationWrite
 from registry.store.keys import Keys
-from registry.store.redis.connection import Server, server_at, server_in_memory
-from registry.store.redis.pipeline import Link
-from registry.store.server_health import Findings, Hold, Vitals
+from registry.store.redis.connection import RedisEndpoint, endpoint_from_url, in_memory_endpoint
+from registry.store.redis.pipeline import Pipeline
+from registry.store.server_health import ConfigCheck, SelfPreservation, ServerHealth
 from registry.store.store import Store
 from tests.support.redis_server import RedisServer
 
 
 @contextlib.asynccontextmanager
-async def vitals(server: Server, acks: int = 0) -> AsyncIterator[Vitals]:
+async def vitals(server: RedisEndpoint, acks: int = 0) -> AsyncIterator[ServerHealth]:
     """The vitals of a server."""
-    link = Link(server.connect)
+    link = Pipeline(server.connect)
     try:
-        yield Vitals(Keys("mesh"), link, shebang=server.shebang, acks=acks)
+        yield ServerHealth(Keys("mesh"), link, shebang=server.shebang, acks=acks)
     finally:
         await link.close()
 
@@ -28,14 +28,14 @@ async def vitals(server: Server, acks: int = 0) -> AsyncIterator[Vitals]:
 async def test_a_server_as_it_should_be_gives_no_warning() -> None:
     """Append-only file on, nothing evicted."""
     with RedisServer("--appendonly", "yes", "--maxmemory-policy", "noeviction") as server:
-        async with vitals(server_at(server.url)) as found:
-            assert await found.examine() == Findings()
+        async with vitals(endpoint_from_url(server.url)) as found:
+            assert await found.check_config() == ConfigCheck()
 
 
 async def test_a_server_that_forgets_is_warned_of(own_server: RedisServer) -> None:
     """With what to set."""
-    async with vitals(server_at(own_server.url)) as found:
-        (warning,) = (await found.examine()).warnings
+    async with vitals(endpoint_from_url(own_server.url)) as found:
+        (warning,) = (await found.check_config()).warnings
 
     assert warning.startswith("appendonly is off")
     assert "set appendonly yes and appendfsync always" in warning
@@ -45,8 +45,8 @@ async def test_a_server_that_forgets_is_warned_of(own_server: RedisServer) -> No
 async def test_a_server_that_evicts_is_warned_of(policy: str) -> None:
     """Whatever it evicts: versions and agents are keys like any other."""
     with RedisServer("--appendonly", "yes", "--maxmemory", "99mb", "--maxmemory-policy", policy) as server:
-        async with vitals(server_at(server.url)) as found:
-            (warning,) = (await found.examine()).warnings
+        async with vitals(endpoint_from_url(server.url)) as found:
+            (warning,) = (await found.check_config()).warnings
 
     assert warning.startswith(f"maxmemory-policy is {policy}")
     assert warning.endswith("set maxmemory-policy noeviction")
@@ -58,33 +58,33 @@ async def test_all_that_is_wrong_is_told(own_server: RedisServer) -> None:
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", "99mb")
 
-    async with vitals(server_at(own_server.url)) as found:
-        assert len((await found.examine()).warnings) == 2
+    async with vitals(endpoint_from_url(own_server.url)) as found:
+        assert len((await found.check_config()).warnings) == 2
 
 
 async def test_without_a_limit_nothing_is_evicted() -> None:
     """Whatever the policy would be."""
     with RedisServer("--appendonly", "yes", "--maxmemory-policy", "allkeys-lru", "--maxmemory", "0") as server:
-        async with vitals(server_at(server.url)) as found:
-            assert await found.examine() == Findings()
+        async with vitals(endpoint_from_url(server.url)) as found:
+            assert await found.check_config() == ConfigCheck()
 
 
 async def test_too_few_replicas_for_the_acknowledgements_asked_for_are_warned_of(own_server: RedisServer) -> None:
     """For then no write succeeds."""
-    async with vitals(server_at(own_server.url), acks=2) as found:
-        warning = (await found.examine()).warnings[-1]
+    async with vitals(endpoint_from_url(own_server.url), acks=2) as found:
+        warning = (await found.check_config()).warnings[-1]
 
     assert warning.startswith("0 replicas of Redis are connected, REGISTRY_WRITE_ACKS waits for 2")
 
 
 async def test_a_new_connection_is_a_reason_to_look_again(own_server: RedisServer) -> None:
     """Another server may stand behind it, set up in another way."""
-    async with vitals(server_at(own_server.url)) as found:
-        at_first, _, examined = found.reconnected, await found.examine(), found.reconnected
+    async with vitals(endpoint_from_url(own_server.url)) as found:
+        at_first, _, examined = found.reconnected, await found.check_config(), found.reconnected
         assert (at_first, examined) == (True, False)
 
-        await found._link._drop()
-        await found.pulse()
+        await found._pipeline._disconnect()
+        await found.probe()
 
         assert found.reconnected
 
@@ -94,14 +94,14 @@ async def test_a_server_that_does_not_let_us_ask_is_not_judged(own_server: Redis
     with redis.Redis.from_url(own_server.url) as client:
         client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-info"])
 
-    async with vitals(server_at(own_server.url.replace("unix://", "unix://app:pw@"))) as found:
-        assert await found.examine() == Findings()
+    async with vitals(endpoint_from_url(own_server.url.replace("unix://", "unix://app:pw@"))) as found:
+        assert await found.check_config() == ConfigCheck()
 
 
 async def test_a_server_in_memory_is_not_judged() -> None:
     """It has no INFO; that nothing is kept was said at the start."""
-    async with vitals(server_in_memory()) as found:
-        assert await found.examine() == Findings()
+    async with vitals(in_memory_endpoint()) as found:
+        assert await found.check_config() == ConfigCheck()
 
 
 @pytest.mark.parametrize(
@@ -119,15 +119,15 @@ async def test_a_server_in_memory_is_not_judged() -> None:
 async def test_a_server_that_is_too_old_is_told(info: dict[str, str], *, warned: bool) -> None:
     """Scripts that begin with `#!lua` need 7.0; a server that hides its version is not judged by it."""
 
-    class Told(Link):
+    class Told(Pipeline):
         async def exchange(self, *_args: object, **_kwargs: object) -> list[bytes]:
             lines = {"aof_enabled": "1", "maxmemory_policy": "noeviction"} | info
             return ["\r\n".join(["# Server", *(f"{name}:{value}" for name, value in lines.items())]).encode()]
 
-    found = await Vitals(Keys("mesh"), Told(server_in_memory().connect)).examine()
+    found = await ServerHealth(Keys("mesh"), Told(in_memory_endpoint().connect)).check_config()
 
-    assert bool(found.too_old) == warned
-    assert "7.0 or later" in (found.too_old or "7.0 or later")
+    assert bool(found.unsupported_version) == warned
+    assert "7.0 or later" in (found.unsupported_version or "7.0 or later")
     assert found.warnings == ()
 
 
@@ -135,32 +135,40 @@ async def test_a_pulse_is_noted(store: Store, raw: redis.Redis) -> None:
     """In the server's milliseconds."""
     seconds, _ = raw.time()
 
-    await store.vitals.pulse()
+    await store.server_health.probe()
 
     assert int(raw.get("{mesh}:pulse") or 0) >= seconds * 1000
 
 
 async def test_totals_are_those_of_the_whole_mesh(store: Store) -> None:
     """None at first; then by the names of what happened."""
-    assert await store.vitals.totals() == {}
-    await store.changes.open()
-    await store.agents.register(Registration("a", b"{}", 60_000, 120_000))
-    await store.agents.register(Registration("b", b"{}", 60_000, 120_000))
+    assert await store.server_health.totals() == {}
+    await store.change_log.open()
+    await store.agents.register(RegistrationWrite("a", b"{}", 60_000, 120_000))
+    await store.agents.register(RegistrationWrite("b", b"{}", 60_000, 120_000))
     await store.agents.heartbeat("a")
     await store.agents.unregister("a")
 
-    assert await store.vitals.totals() == {"registrations": 2, "heartbeats": 1, "unregistrations": 1}
+    assert await store.server_health.totals() == {"registrations": 2, "heartbeats": 1, "unregistrations": 1}
 
 
 async def test_a_pulse_sees_the_last_outage_and_the_hold(store: Store, raw: redis.Redis) -> None:
     """As the scripts wrote them; the first pulse of all ends an outage of which nobody knows the beginning."""
-    first = await store.vitals.pulse()
-    assert (first.outage_end, first.outage_start, first.hold) == (first.now, None, None)
+    first = await store.server_health.probe()
+    assert (first.outage_end, first.outage_start, first.self_preservation) == (first.now, None, None)
     raw.set("{mesh}:pulse", first.now + 60_000)
     raw.hset("{mesh}:hold", mapping={"since": "1", "until": "2", "ended": "3", "silent": "4", "healthy": "5"})
     raw.hset("{mesh}:counters", mapping={"graced": "6", "holds": "7"})
 
-    second = await store.vitals.pulse()
+    second = await store.server_health.probe()
 
-    assert (second.outage_end, second.outage_start, second.rewinding) == (second.now, first.now + 60_000, True)
-    assert (second.graced, second.holds, second.hold) == (6, 7, Hold(1, 2, 3, 4, 5))
+    assert (second.outage_end, second.outage_start, second.repairing_clock_rollback) == (
+        second.now,
+        first.now + 60_000,
+        True,
+    )
+    assert (second.grace_granted, second.self_preservation_activations, second.self_preservation) == (
+        6,
+        7,
+        SelfPreservation(1, 2, 3, 4, 5),
+    )

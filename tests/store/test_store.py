@@ -9,16 +9,16 @@ import redis
 
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
-from registry.store.agents import Registration
+from registry.store.agents import RegistrationWrite
 from registry.store.keys import Keys
-from registry.store.redis.connection import Server, server_at, server_in_memory
+from registry.store.redis.connection import RedisEndpoint, endpoint_from_url, in_memory_endpoint
 from registry.store.store import Store
 from tests.support.redis_server import RedisServer
 
 
-def registration(agent_id: str) -> Registration:
+def registration(agent_id: str) -> RegistrationWrite:
     """An agent in one word."""
-    return Registration(agent_id, b"{}", 60_000, 120_000)
+    return RegistrationWrite(agent_id, b"{}", 60_000, 120_000)
 
 
 async def test_it_opens_nothing_by_itself(settings: Settings) -> None:
@@ -27,14 +27,14 @@ async def test_it_opens_nothing_by_itself(settings: Settings) -> None:
     def connect() -> None:
         raise AssertionError
 
-    store = Store(Server(connect), settings, lambda _script, _seconds: None)  # type: ignore[arg-type]
+    store = Store(RedisEndpoint(connect), settings, lambda _script, _seconds: None)  # type: ignore[arg-type]
     await store.close()
 
 
 async def test_closing_finishes_what_was_accepted(settings: Settings, redis_url: str, raw: redis.Redis) -> None:
     """A write that was taken is carried out and answered."""
-    store = Store(server_at(redis_url), settings, lambda _script, _seconds: None)
-    await store.changes.open()
+    store = Store(endpoint_from_url(redis_url), settings, lambda _script, _seconds: None)
+    await store.change_log.open()
     writes = [asyncio.create_task(store.agents.register(registration(f"n{number}"))) for number in range(300)]
     await asyncio.sleep(0)
 
@@ -46,8 +46,8 @@ async def test_closing_finishes_what_was_accepted(settings: Settings, redis_url:
 
 async def test_a_closing_that_is_cut_short_leaves_no_connection(settings: Settings, own_server: RedisServer) -> None:
     """The server hangs; a socket that stays open would be a warning, and warnings are errors."""
-    store = Store(server_at(own_server.url), settings, lambda _script, _seconds: None)
-    await store.changes.open()
+    store = Store(endpoint_from_url(own_server.url), settings, lambda _script, _seconds: None)
+    await store.change_log.open()
     await store.agents.register(registration("a"))
     own_server.pause()
     write = asyncio.ensure_future(store.agents.register(registration("b")))
@@ -62,23 +62,23 @@ async def test_a_closing_that_is_cut_short_leaves_no_connection(settings: Settin
     for accepted in (write, beat):
         with pytest.raises(StoreUnavailable):
             await accepted
-    assert {link._connection for link in store._links} == {None}
+    assert {link._connection for link in store._pipelines} == {None}
     with pytest.raises(StoreUnavailable):
-        await store.agents.required_number()
+        await store.agents.edges_revision()
 
 
 async def test_calls_of_scripts_are_observed(settings: Settings, redis_url: str) -> None:
     """By every part, with the script's name."""
     seen: Counter[str] = Counter()
-    store = Store(server_at(redis_url), settings, lambda script, _seconds: seen.update([script]))
+    store = Store(endpoint_from_url(redis_url), settings, lambda script, _seconds: seen.update([script]))
 
-    await store.changes.open()
+    await store.change_log.open()
     await store.agents.register(registration("a"))
     await store.agents.heartbeat("a")
-    _, lock = await store.leadership.take("")
+    _, lock = await store.leadership.acquire("")
     await store.leadership.renew(lock)
     await store.sweeps.sweep(["a"], lock.epoch)
-    await store.vitals.pulse()
+    await store.server_health.probe()
     await store.agents.unregister("a")
     await store.close()
 
@@ -87,23 +87,23 @@ async def test_calls_of_scripts_are_observed(settings: Settings, redis_url: str)
 
 async def test_the_lock_names_this_replica(settings: Settings, store: Store) -> None:
     """By the name in its settings."""
-    _, lock = await store.leadership.take("")
+    _, lock = await store.leadership.acquire("")
 
     assert lock.instance == settings.instance_id
 
 
 async def test_two_meshes_in_one_server_do_not_meet(settings: Settings, redis_url: str, raw: redis.Redis) -> None:
     """Each has its own versions, agents and log."""
-    server = server_at(redis_url)
+    server = endpoint_from_url(redis_url)
     one, other = (
         Store(server, dataclasses.replace(settings, mesh=name), lambda _script, _seconds: None)
         for name in ("mesh", "other")
     )
     for store in (one, other):
-        await store.changes.open()
+        await store.change_log.open()
     await one.agents.register(registration("a"))
 
-    assert [held async for some in other.changes.scan() for held in some] == []
+    assert [held async for some in other.change_log.scan() for held in some] == []
     assert {str(key) for key in raw.scan_iter("{other}:*")} == {"{other}:version", "{other}:history", "{other}:log"}
     for store in (one, other):
         await store.close()
@@ -121,22 +121,22 @@ def test_every_key_lies_in_one_slot() -> None:
 
 async def test_a_store_in_memory_does_all_that_one_on_disk_does(settings: Settings) -> None:
     """But keep it: the last resort where no server runs."""
-    store = Store(server_in_memory(), settings, lambda _script, _seconds: None)
-    position = await store.changes.open()
+    store = Store(in_memory_endpoint(), settings, lambda _script, _seconds: None)
+    position = await store.change_log.open()
     await store.agents.register(registration("a"))
     await store.agents.heartbeat("a")
-    _, lock = await store.leadership.take("")
-    await store.vitals.pulse()
+    _, lock = await store.leadership.acquire("")
+    await store.server_health.probe()
 
-    heard = await store.agents.last_heard(["a"])
-    assert heard.at[0] is not None
-    assert (await store.sweeps.due()).ids == []
+    heard = await store.agents.last_heartbeats(["a"])
+    assert heard.times[0] is not None
+    assert (await store.sweeps.find_work()).ids == []
     swept = await store.sweeps.sweep(["a"], lock.epoch)
     assert swept is not None
-    assert swept.early == 1
-    assert [one.agent.id async for some in store.changes.scan() for one in some] == ["a"]
-    assert len((await store.changes.pull(position.version)).changes) == 2
-    assert await store.vitals.totals() == {"registrations": 1, "heartbeats": 1}
+    assert swept.not_due == 1
+    assert [one.agent.id async for some in store.change_log.scan() for one in some] == ["a"]
+    assert len((await store.change_log.read_since(position.version)).changes) == 2
+    assert await store.server_health.totals() == {"registrations": 1, "heartbeats": 1}
     assert await store.agents.unregister("a")
     assert await store.leadership.resign(lock)
     await store.close()
@@ -145,13 +145,13 @@ async def test_a_store_in_memory_does_all_that_one_on_disk_does(settings: Settin
 @pytest.mark.parametrize("observed", ["heartbeat", "register"])
 async def test_writes_of_one_kind_do_not_wait_for_the_other(observed: str, settings: Settings, redis_url: str) -> None:
     """Each goes over a link of its own."""
-    store = Store(server_at(redis_url), settings, lambda _script, _seconds: None)
-    link = store.agents._write_link if observed == "heartbeat" else store.agents._beat_link
-    await store.changes.open()
+    store = Store(endpoint_from_url(redis_url), settings, lambda _script, _seconds: None)
+    link = store.agents._write_pipeline if observed == "heartbeat" else store.agents._heartbeat_pipeline
+    await store.change_log.open()
 
-    async with link._turn:
+    async with link._lock:
         if observed == "heartbeat":
-            assert (await store.agents.heartbeat("a")).found == "unknown_agent"
+            assert (await store.agents.heartbeat("a")).outcome == "unknown_agent"
         else:
             assert (await store.agents.register(registration("a"))).outcome == "created"
     await store.close()

@@ -7,14 +7,14 @@ from typing import Any
 import httpx2
 from mcp import Client
 
-from tests.support.child_process import Child
+from tests.support.child_process import ChildProcess
 from tests.support.polling import wait_until
 from tests.support.source_code import ROOT
 
-BEAT_SECONDS = 0.3
+HEARTBEAT_INTERVAL_S = 0.3
 
 
-class AgentProcess(Child):
+class AgentProcess(ChildProcess):
     """`python PROGRAM` with its registry at `urls`.
 
     `program` is a file of the checkout, or Python code. `name` is its `MCP_MESH_AGENT_NAME`, `env` adds to the rest.
@@ -26,13 +26,13 @@ class AgentProcess(Child):
             "PYTHONPATH": str(ROOT),
             "MCP_MESH_REGISTRY_URL": ",".join(urls),
             "MCP_MESH_AGENT_NAME": name,
-            "MCP_MESH_HEALTH_INTERVAL": str(BEAT_SECONDS),
+            "MCP_MESH_HEALTH_INTERVAL": str(HEARTBEAT_INTERVAL_S),
         }
         command = [program] if program.endswith(".py") else ["-c", program]
         super().__init__(sys.executable, *command, env=ours | env)
 
 
-def registered(url: str, name: str, timeout: float = 15.0) -> dict[str, Any]:
+def wait_until_registered(url: str, name: str, timeout: float = 15.0) -> dict[str, Any]:
     """Return the one agent of this name, as a replica shows it, once it is healthy."""
 
     def look() -> Any:
@@ -43,7 +43,7 @@ def registered(url: str, name: str, timeout: float = 15.0) -> dict[str, Any]:
     return found
 
 
-async def call(endpoint: str, tool: str, **arguments: Any) -> Any:
+async def call_tool(endpoint: str, tool: str, **arguments: Any) -> Any:
     """Call an agent's tool as any MCP client does; return its structured result, None where it failed."""
     async with Client(f"{endpoint}/mcp") as client:
         result = await client.call_tool(tool, arguments)

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_DONE = "__done__"
+_DONE_MARKER = "__done__"
 
 
-class Shell:
+class BashShell:
     """Runs blocks of commands in one bash; its jobs end with it. As a context manager it starts and stops."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
@@ -39,7 +39,7 @@ class Shell:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        process = self._running()
+        process = self._require_process()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -57,19 +57,19 @@ class Shell:
 
     def run(self, block: str) -> str:
         """Type a block; return what it printed. Raises AssertionError when its last command failed."""
-        process = self._running()
+        process = self._require_process()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(f'{block}\nprintf "\\n{_DONE} %s\\n" $?\n')
+        process.stdin.write(f'{block}\nprintf "\\n{_DONE_MARKER} %s\\n" $?\n')
         process.stdin.flush()
         printed: list[str] = []
         for line in process.stdout:
-            if line.startswith(_DONE):
+            if line.startswith(_DONE_MARKER):
                 assert line.split()[1] == "0", f"{block}\n{''.join(printed)}\n{self.errors}"
                 return "".join(printed).strip()
             printed.append(line)
         raise AssertionError(f"the shell ended in\n{block}\n{self.errors}")
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _require_process(self) -> subprocess.Popen[str]:
         assert self._process is not None, "the shell does not run"
         return self._process

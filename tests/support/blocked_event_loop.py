@@ -5,11 +5,11 @@ from pathlib import Path
 
 from tests.support.replica import Replica
 
-STALL_SECONDS = 5.0
+BLOCK_S = 5.0
 # The environment of a replica that can be stalled.
-STALLING = {"PYTHONPATH": str(Path(__file__).with_name("blocking")), "STALL_SECONDS": str(STALL_SECONDS)}
+BLOCKABLE_ENV = {"PYTHONPATH": str(Path(__file__).with_name("blocking")), "STALL_SECONDS": str(BLOCK_S)}
 
 
-def stall(replica: Replica) -> None:
+def block_event_loop(replica: Replica) -> None:
     """Block the replica's event loop for a while."""
     replica.send_signal(signal.SIGUSR2)

@@ -4,8 +4,8 @@ from typing import Any
 
 import orjson
 
-from registry.model.agent import Agent, Status, read_profile
-from registry.model.change import Change, Kind
+from registry.model.agent import Agent, Status, decode_indexed_spec
+from registry.model.change import Change, ChangeKind
 
 
 def a_spec(agent_id: str = "a", **fields: Any) -> bytes:
@@ -29,11 +29,11 @@ def an_agent(
         updated=0,
         timeout=60_000,
         eviction=120_000,
-        profile=read_profile(spec),
+        indexed=decode_indexed_spec(spec),
     )
 
 
-def a_change(version: int, kind: Kind = "add", agent: Agent | None = None, *, prev: int | None = None) -> Change:
+def a_change(version: int, kind: ChangeKind = "add", agent: Agent | None = None, *, prev: int | None = None) -> Change:
     """Return a log entry that follows the version before it."""
     return Change(
         version=version,

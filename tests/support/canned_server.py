@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 
-def canned(status: int, body: object = b"", headers: Mapping[str, str] | None = None) -> bytes:
+def http_response(status: int, body: object = b"", headers: Mapping[str, str] | None = None) -> bytes:
     """Return a whole HTTP answer; a body that is no bytes is sent as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} canned", f"content-length: {len(content)}"]
@@ -16,19 +16,19 @@ def canned(status: int, body: object = b"", headers: Mapping[str, str] | None = 
 
 
 class CannedServer:
-    """Listens on a loopback address and gives `answers` in turn, the last one for ever; with none it stays silent.
+    """Listens on a loopback address and gives `responses` in turn, the last one for ever; with none it stays silent.
 
     `requests` are the heads of those that came, as text, and `bodies` what they carried.
     """
 
-    def __init__(self, *answers: bytes, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, *responses: bytes, host: str = "127.0.0.1", port: int = 0) -> None:
         self.requests: list[str] = []
         self.bodies: list[bytes] = []
         self.port = port
         self._host = host
-        self._answers = list(answers)
+        self._responses = list(responses)
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open_writers: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -45,11 +45,11 @@ class CannedServer:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for writer in tuple(self._open):
+        for writer in tuple(self._open_writers):
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
+        self._open_writers.add(writer)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -58,16 +58,16 @@ class CannedServer:
                 ]
                 self.bodies.append(await reader.readexactly(int(lengths[0]) if lengths else 0))
                 self.requests.append(head)
-                if self._answers:
-                    writer.write(self._answers.pop(0) if len(self._answers) > 1 else self._answers[0])
+                if self._responses:
+                    writer.write(self._responses.pop(0) if len(self._responses) > 1 else self._responses[0])
                     await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            self._open.discard(writer)
+            self._open_writers.discard(writer)
             writer.transport.abort()
 
 
-def json_of(**fields: Any) -> bytes:
+def json_response(**fields: Any) -> bytes:
     """Return a 200 with these fields."""
-    return canned(200, fields)
+    return http_response(200, fields)

@@ -5,34 +5,44 @@ import subprocess
 from pathlib import Path
 
 
-class Authority:
-    """Signs for 127.0.0.1, in a folder of its own: `ca` is its certificate, `sign` makes a pair of files."""
+class CertificateAuthority:
+    """Signs for 127.0.0.1, in a folder of its own: `certificate` is its certificate, `sign` makes a pair of files."""
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
         self._folder = folder
-        self.ca, self._key = folder / f"{name}.crt", folder / f"{name}.key"
-        _openssl("req", "-x509", *_new(self._key), "-out", self.ca, "-days", "1", "-subj", f"/CN={name}")
+        self.certificate, self._key = folder / f"{name}.crt", folder / f"{name}.key"
+        _openssl(
+            "req",
+            "-x509",
+            *_new_key_arguments(self._key),
+            "-out",
+            self.certificate,
+            "-days",
+            "1",
+            "-subj",
+            f"/CN={name}",
+        )
 
     def sign(self, name: str) -> tuple[Path, Path]:
         """Return a certificate for this machine and its key."""
         certificate, key, request = (self._folder / f"{name}.{end}" for end in ("crt", "key", "csr"))
         names = self._folder / f"{name}.names"
         names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n", encoding="ascii")
-        _openssl("req", *_new(key), "-out", request, "-subj", f"/CN={name}")
-        signer = ("-CA", self.ca, "-CAkey", self._key, "-CAcreateserial")
+        _openssl("req", *_new_key_arguments(key), "-out", request, "-subj", f"/CN={name}")
+        signer = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial")
         _openssl("x509", "-req", "-in", request, *signer, "-out", certificate, "-days", "1", "-extfile", names)
         return certificate, key
 
-    def server(self) -> ssl.SSLContext:
+    def server_context(self) -> ssl.SSLContext:
         """Return a server's side, which asks for a certificate that this authority has signed."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.sign("server"))
-        context.load_verify_locations(self.ca)
+        context.load_verify_locations(self.certificate)
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
 
-def _new(key: Path) -> tuple[str | Path, ...]:
+def _new_key_arguments(key: Path) -> tuple[str | Path, ...]:
     return ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key)
 
 

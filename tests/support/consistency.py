@@ -9,7 +9,7 @@ import redis
 from registry.store.keys import Keys
 
 
-def inconsistencies(client: redis.Redis, mesh: str = "mesh") -> list[str]:
+def find_inconsistencies(client: redis.Redis, mesh: str = "mesh") -> list[str]:
     """Return a sentence for each thing that is wrong; `client` must not decode what it reads.
 
     No key but the mesh's own, its agents' and their traces, which end by themselves; an agent is exactly who has a hash
@@ -46,7 +46,7 @@ def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
 
 
 def _miscounted_edges(client: redis.Redis, keys: Keys) -> Iterator[str]:
-    counted: dict[Any, Any] = client.hgetall(keys.required)
+    counted: dict[Any, Any] = client.hgetall(keys.required_edges)
     counted.pop(b"number", None)
     held: Counter[bytes] = Counter()
     for key in client.scan_iter(match=keys.agent("*"), count=1000):

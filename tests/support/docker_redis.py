@@ -12,7 +12,7 @@ from tests.support.polling import wait_until
 IMAGE = os.environ.get("TEST_REDIS_IMAGE", "redis:7-alpine")
 
 
-class DockerIsAwayError(Exception):
+class DockerUnavailableError(Exception):
     """Docker does not answer here; the message says what it said."""
 
 
@@ -27,16 +27,16 @@ def docker_redis() -> Iterator[str]:
         try:
             container = DockerContainer(IMAGE).with_exposed_ports(6379).start()
         except (DockerException, OSError) as error:
-            raise DockerIsAwayError(f"Docker does not answer ({error}); leave --redis=docker out") from error
+            raise DockerUnavailableError(f"Docker does not answer ({error}); leave --redis=docker out") from error
     try:
         url = f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
-        wait_until(lambda: _answers(url), description=f"Redis answers at {url}", timeout=20)
+        wait_until(lambda: _responds(url), description=f"Redis answers at {url}", timeout=20)
         yield url
     finally:
         container.stop()
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         with redis.Redis.from_url(url, socket_timeout=1) as client:
             return bool(client.ping())

@@ -5,29 +5,29 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Literal
 
-from registry.cache.reflector import Feed
+from registry.cache.reflector import Reflector
 from registry.errors import StoreUnavailable
-from registry.model.agent import Agent, Held, Status
-from registry.model.change import Change, Position, Pulled
+from registry.model.agent import Agent, Status, StoredAgent
+from registry.model.change import Change, LogPosition, LogRead
 from tests.support.builders import a_change
 
-AWAY = StoreUnavailable("gone")
+STORE_UNAVAILABLE = StoreUnavailable("gone")
 
 
-class PlainLog:
+class FakeChangeLog:
     """A change source that is a list, with a switch for each thing that can go wrong."""
 
     def __init__(self) -> None:
-        self.history = "h1"
+        self.timeline = "h1"
         self.changes: list[Change] = [a_change(1, "begin")]
         self.agents: dict[str, Agent] = {}
-        self.pulls = 0
-        self.scans = 0
-        self.at_once = 1000
-        self.away = False
+        self.read_count = 0
+        self.scan_count = 0
+        self.max_entries_per_read = 1000
+        self.unavailable = False
         self.forked = False
-        self.hold: asyncio.Event | None = None
-        self.during_scan: list[Agent] = []
+        self.read_gate: asyncio.Event | None = None
+        self.written_during_scan: list[Agent] = []
 
     @property
     def version(self) -> int:
@@ -51,53 +51,53 @@ class PlainLog:
             Change(agent.version, self.version, "modify", "test", agent, None, status_before, None, spec_before)
         )
 
-    async def open(self) -> Position:
+    async def open(self) -> LogPosition:
         """Return where the list ends."""
-        if self.away:
-            raise AWAY
-        return Position(self.version, self.history)
+        if self.unavailable:
+            raise STORE_UNAVAILABLE
+        return LogPosition(self.version, self.timeline)
 
-    async def pull(self, after: int, _mark: object = None) -> Pulled:
+    async def read_since(self, after: int, _last_entry: object = None) -> LogRead:
         """Return what came after an entry, if that entry is still there."""
-        self.pulls += 1
-        version, history = self.version, self.history
-        if self.hold is not None:
-            await self.hold.wait()
-        if self.away:
-            raise AWAY
+        self.read_count += 1
+        version, history = self.version, self.timeline
+        if self.read_gate is not None:
+            await self.read_gate.wait()
+        if self.unavailable:
+            raise STORE_UNAVAILABLE
         versions = [change.version for change in self.changes]
         holds = after in versions and not self.forked
-        following = self.changes[versions.index(after) + 1 :][: self.at_once] if holds else []
-        return Pulled(version=version, history=history, holds=holds, changes=tuple(following))
+        following = self.changes[versions.index(after) + 1 :][: self.max_entries_per_read] if holds else []
+        return LogRead(version=version, timeline=history, contiguous=holds, changes=tuple(following))
 
     async def entry(self, version: int) -> Change | None:
         """Return one entry."""
         return next((change for change in self.changes if change.version == version), None)
 
-    async def sever(self, history: str, seen: int) -> bool:
+    async def invalidate(self, timeline: str, last_seen: int) -> bool:
         """Begin another history where an entry is lost that was not trimmed."""
-        if history != self.history or not self.changes or self.changes[0].version > seen:
+        if timeline != self.timeline or not self.changes or self.changes[0].version > last_seen:
             return False
-        self.history += "'"
-        last = max(self.version, seen) + 60_000
+        self.timeline += "'"
+        last = max(self.version, last_seen) + 60_000
         self.changes = [Change(last, last - 1, "begin", "test", None)]
         return True
 
-    async def scan(self) -> AsyncIterator[list[Held]]:
+    async def scan(self) -> AsyncIterator[list[StoredAgent]]:
         """Return every agent, with changes made between two slices."""
-        self.scans += 1
-        held = [Held(agent, None) for agent in self.agents.values()]
+        self.scan_count += 1
+        held = [StoredAgent(agent, None) for agent in self.agents.values()]
         yield held[: len(held) // 2]
-        for agent in self.during_scan:
+        for agent in self.written_during_scan:
             self.write(agent)
-        self.during_scan = []
+        self.written_during_scan = []
         yield held[len(held) // 2 :]
 
 
 @contextlib.asynccontextmanager
-async def following(log: PlainLog, most: int = 20_000) -> AsyncIterator[Feed]:
+async def running_reflector(log: FakeChangeLog, max_changes: int = 20_000) -> AsyncIterator[Reflector]:
     """Provide a feed that runs and keeps at most so many changes."""
-    feed = Feed(log, most)
+    feed = Reflector(log, max_changes)
     task = asyncio.create_task(feed.run())
     try:
         yield feed

@@ -8,19 +8,19 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-_CHUNK = 65_536
+_CHUNK_BYTES = 65_536
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Proxy:
+class FaultyTcpProxy:
     """Listens on a free loopback port and passes everything on to the server at a redis:// or unix:// URL.
 
-    With `tls` it speaks that to its clients. `lead_on` passes new connections on to another server.
+    With `tls` it speaks that to its clients. `switch_upstream` passes new connections on to another server.
 
     What goes wrong is set while it runs:
 
-    * `delay`: seconds each chunk is held back, in either direction;
+    * `delay_s`: seconds each chunk is held back, in either direction;
     * `swallow_requests`, `swallow_replies`: that direction vanishes, the connection stays open;
     * `cut_requests`, `cut_replies`: so many of the next chunks in that direction close their connection instead of
       passing. A reply that is cut belongs to a request the server has carried out; a request that is cut was not;
@@ -33,7 +33,7 @@ class Proxy:
     """
 
     def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
-        self.delay = 0.0
+        self.delay_s = 0.0
         self.swallow_requests = False
         self.swallow_replies = False
         self.cut_requests = 0
@@ -42,12 +42,12 @@ class Proxy:
         self.refuse_with_next_reply = False
         self.connections = 0
         self.requests = 0
-        self.underway = 0
+        self.delayed_requests = 0
         self.port = 0
         self._tls = tls
-        self._dial = _dialler(upstream)
+        self._connect_upstream = _upstream_connector(upstream)
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open_writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -67,9 +67,9 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def lead_on(self, upstream: str) -> None:
+    def switch_upstream(self, upstream: str) -> None:
         """Let new connections lead to this server; those there are stay where they are."""
-        self._dial = _dialler(upstream)
+        self._connect_upstream = _upstream_connector(upstream)
 
     async def accept(self) -> None:
         """Take connections, on the same port as before."""
@@ -85,24 +85,24 @@ class Proxy:
 
     def cut(self) -> None:
         """Close every connection now."""
-        for writer in tuple(self._open):
+        for writer in tuple(self._open_writers):
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        self._open.add(writer)
+        self._open_writers.add(writer)
         self.connections += 1
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                await self._join((reader, writer), await self._dial())
+                await self._relay((reader, writer), await self._connect_upstream())
         finally:
-            self._open.discard(writer)
+            self._open_writers.discard(writer)
             self._tasks.discard(task)
             writer.transport.abort()
 
-    async def _join(self, client: Streams, server: Streams) -> None:
+    async def _relay(self, client: Streams, server: Streams) -> None:
         """Pass chunks both ways until either side ends."""
         pumps = [
             asyncio.create_task(self._pump(client[0], server[1], self._take_request)),
@@ -117,19 +117,19 @@ class Proxy:
             await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, take: Callable[[], bool]) -> None:
-        while chunk := await source.read(_CHUNK):
-            if self.delay:
-                await self._hold(underway=take == self._take_request)
+        while chunk := await source.read(_CHUNK_BYTES):
+            if self.delay_s:
+                await self._delay_chunk(is_request=take == self._take_request)
             if take():
                 sink.write(chunk)
                 await sink.drain()
 
-    async def _hold(self, *, underway: bool) -> None:
-        self.underway += underway
+    async def _delay_chunk(self, *, is_request: bool) -> None:
+        self.delayed_requests += is_request
         try:
-            await asyncio.sleep(self.delay)
+            await asyncio.sleep(self.delay_s)
         finally:
-            self.underway -= underway
+            self.delayed_requests -= is_request
 
     def _take_request(self) -> bool:
         """Tell whether this chunk goes on; raises where the connection is to be cut instead."""
@@ -152,7 +152,7 @@ class Proxy:
         return not self.swallow_replies
 
 
-def _dialler(upstream: str) -> Callable[[], Awaitable[Streams]]:
+def _upstream_connector(upstream: str) -> Callable[[], Awaitable[Streams]]:
     where = urlsplit(upstream)
     if where.scheme == "unix":
         return lambda: asyncio.open_unix_connection(unquote(where.path))

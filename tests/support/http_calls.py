@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx2
 
-JSON = {"content-type": "application/json"}
+JSON_HEADERS = {"content-type": "application/json"}
 
 
 def a_registration(agent_id: str = "a", **fields: Any) -> dict[str, Any]:
@@ -15,15 +15,15 @@ def a_registration(agent_id: str = "a", **fields: Any) -> dict[str, Any]:
 async def register(client: httpx2.AsyncClient, agent_id: str = "a", **fields: Any) -> str:
     """Register an agent; return its resource version."""
     answer = await client.post("/agents", json=a_registration(agent_id, **fields))
-    return str(success(answer)["resource_version"])
+    return str(expect_success(answer)["resource_version"])
 
 
-async def beat(client: httpx2.AsyncClient, agent_id: str = "a") -> str:
+async def send_heartbeat(client: httpx2.AsyncClient, agent_id: str = "a") -> str:
     """Send a heartbeat; return the time it was taken at."""
-    return str(success(await client.post("/heartbeat", json={"agent_id": agent_id}))["timestamp"])
+    return str(expect_success(await client.post("/heartbeat", json={"agent_id": agent_id}))["timestamp"])
 
 
-async def show(client: httpx2.AsyncClient, agent_id: str = "a") -> dict[str, Any]:
+async def get_agent(client: httpx2.AsyncClient, agent_id: str = "a") -> dict[str, Any]:
     """Return one agent."""
     answer = await client.get(f"/agents/{agent_id}")
     assert answer.status_code == 200, answer.text
@@ -31,7 +31,7 @@ async def show(client: httpx2.AsyncClient, agent_id: str = "a") -> dict[str, Any
     return agent
 
 
-async def listed(client: httpx2.AsyncClient, **query: str | list[str]) -> list[str]:
+async def list_agent_ids(client: httpx2.AsyncClient, **query: str | list[str]) -> list[str]:
     """Return the ids of the agents a query finds, as sorted by the registry."""
     answer = await client.get("/agents", params=query)
     assert answer.status_code == 200, answer.text
@@ -39,22 +39,22 @@ async def listed(client: httpx2.AsyncClient, **query: str | list[str]) -> list[s
     return [agent["id"] for agent in answer.json()["agents"]]
 
 
-def success(answer: httpx2.Response) -> dict[str, Any]:
+def expect_success(response: httpx2.Response) -> dict[str, Any]:
     """Return the body of an answer that must be a success."""
-    assert answer.status_code == 200, answer.text
-    body: dict[str, Any] = answer.json()
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
     assert body["status"] == "success"
     return body
 
 
-def refusal(answer: httpx2.Response, status: int, error: str) -> dict[str, Any]:
+def expect_error(response: httpx2.Response, status: int, error: str) -> dict[str, Any]:
     """Return the body of an answer that must be this error, in the one form that errors have."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    body: dict[str, Any] = answer.json()
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body: dict[str, Any] = response.json()
     assert (body["status"], body["error"]) == ("error", error)
     assert body["message"]
-    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["request_id"] == response.headers["x-request-id"]
     for detail in body["details"]:
         assert set(detail) == {"field", "problem"}
         assert detail["field"]
@@ -62,6 +62,6 @@ def refusal(answer: httpx2.Response, status: int, error: str) -> dict[str, Any]:
     return body
 
 
-def fields_of(body: dict[str, Any]) -> list[str]:
+def error_fields(body: dict[str, Any]) -> list[str]:
     """Return the fields that an error names, in its order."""
     return [detail["field"] for detail in body["details"]]

@@ -12,10 +12,10 @@ from tests.support.polling import async_wait_until
 
 
 @contextlib.asynccontextmanager
-async def in_process(url: str, **fields: Any) -> AsyncIterator[httpx2.AsyncClient]:
+async def in_process_registry(url: str, **fields: Any) -> AsyncIterator[httpx2.AsyncClient]:
     """Provide a client of a running registry on the store at `url`, once it is ready; `fields` are settings."""
     async with open_registry(Settings(redis_url=url, **fields)) as registry:
-        transport = httpx2.ASGITransport(registry.api, raise_app_exceptions=True)
+        transport = httpx2.ASGITransport(registry.api_app, raise_app_exceptions=True)
         async with httpx2.AsyncClient(transport=transport, base_url="http://registry", timeout=10) as client:
-            await async_wait_until(lambda: registry.overview.ready, description="the replica is ready")
+            await async_wait_until(lambda: registry.status.ready, description="the replica is ready")
             yield client

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from registry.store.scripts import lua_folder
 
-FOLDER = lua_folder()
-SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.lua"))
-INCLUDES = sorted(path.stem for path in (FOLDER / "include").glob("*.lua"))
+LUA_FOLDER = lua_folder()
+SCRIPTS = sorted(path.stem for path in LUA_FOLDER.glob("*.lua"))
+INCLUDES = sorted(path.stem for path in (LUA_FOLDER / "include").glob("*.lua"))
 
 _SECTIONS = ("KEYS", "ARGV", "REPLY", "WRITES", "EMITS", "COST")
-_SECTION = re.compile(rf"^  ({'|'.join(_SECTIONS)}) +", re.MULTILINE)
+_SECTION_START = re.compile(rf"^  ({'|'.join(_SECTIONS)}) +", re.MULTILINE)
 # Entries begin in column 10; two blanks end what is named, and what follows explains it.
 _ENTRY = re.compile(r"^(\S.*?)(?:  +(.*))?$", re.MULTILINE)
 
@@ -25,14 +25,14 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class ScriptHeader:
     """One script's header. `replies` are the forms, such as `created <version>`; `body` is the Lua below it."""
 
     name: str
     summary: str
     flags: tuple[str, ...]
     keys: tuple[Key, ...]
-    args: tuple[str, ...]
+    argument_names: tuple[str, ...]
     replies: tuple[str, ...]
     writes: tuple[str, ...]
     emits: tuple[tuple[str, str], ...]
@@ -40,67 +40,67 @@ class Header:
     body: str
 
     @property
-    def words(self) -> frozenset[str]:
+    def reply_words(self) -> frozenset[str]:
         """Every word a reply can contain."""
         forms = (re.sub(r"<[^>]*>…?", "", form) for form in self.replies)
         return frozenset(word for form in forms for word in form.split())
 
 
-def read_header(name: str) -> Header:
+def read_header(name: str) -> ScriptHeader:
     """Read the header of `lua/<name>.lua`; AssertionError where it has another form."""
-    text = (FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+    text = (LUA_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
     whole = re.fullmatch(rf"#!lua(?: flags=(\S+))?\n--\[\[ {name} — (.+?)\n\n(.*?)\n\]\]\n(.*)", text, re.DOTALL)
     assert whole, f"lua/{name}.lua does not begin with the shebang and `--[[ {name} — <what it does>`"
     flags, summary, block, body = whole.groups()
-    sections = _sections(block)
+    sections = _split_sections(block)
     assert tuple(sections) == _SECTIONS, f"lua/{name}.lua: sections are {tuple(sections)}, expected {_SECTIONS}"
-    return Header(
+    return ScriptHeader(
         name=name,
         summary=summary,
         flags=tuple(flags.split(",")) if flags else (),
-        keys=tuple(_key(name, line) for line in sections["KEYS"].splitlines()),
-        args=_names(sections["ARGV"]),
-        replies=_named(sections["REPLY"]),
+        keys=tuple(_parse_key(name, line) for line in sections["KEYS"].splitlines()),
+        argument_names=_entry_names_or_none(sections["ARGV"]),
+        replies=_entry_names(sections["REPLY"]),
         writes=tuple(sections["WRITES"].split()),
-        emits=_events(sections["EMITS"]),
+        emits=_parse_events(sections["EMITS"]),
         cost=sections["COST"],
         body=body,
     )
 
 
-def headers() -> dict[str, Header]:
+def read_headers() -> dict[str, ScriptHeader]:
     """Read them all, by name."""
     return {name: read_header(name) for name in SCRIPTS}
 
 
-def include(name: str) -> str:
+def read_include(name: str) -> str:
     """Return the text of one include."""
-    return (FOLDER / "include" / f"{name}.lua").read_text(encoding="utf-8")
+    return (LUA_FOLDER / "include" / f"{name}.lua").read_text(encoding="utf-8")
 
 
-def _sections(block: str) -> dict[str, str]:
+def _split_sections(block: str) -> dict[str, str]:
     """Split by the word in front; what is left of each section begins in its first column."""
-    found = list(_SECTION.finditer(block))
+    found = list(_SECTION_START.finditer(block))
     ends = [match.start() for match in found[1:]] + [len(block)]
     lines = {match[1]: block[match.end() : end].rstrip("\n") for match, end in zip(found, ends, strict=True)}
     return {name: re.sub(r"^ {9}", "", text, flags=re.MULTILINE) for name, text in lines.items()}
 
 
-def _key(script: str, line: str) -> Key:
+def _parse_key(script: str, line: str) -> Key:
     found = re.fullmatch(r"(\w+…?) +(string|hash|list|zset|stream) +(\{mesh\}:\S+?)(?:, .*)?", line)
     assert found, f"lua/{script}.lua: a line of KEYS is not `name  type  {{mesh}}:key`: {line!r}"
     return Key(*found.groups())
 
 
-def _named(section: str) -> tuple[str, ...]:
+def _entry_names(section: str) -> tuple[str, ...]:
     return tuple(match[1] for match in _ENTRY.finditer(section))
 
 
-def _names(section: str) -> tuple[str, ...]:
-    return tuple(name for name in _named(section) if name != "none")
+def _entry_names_or_none(section: str) -> tuple[str, ...]:
+    return tuple(name for name in _entry_names(section) if name != "none")
 
 
-def _events(section: str) -> tuple[tuple[str, str], ...]:
+def _parse_events(section: str) -> tuple[tuple[str, str], ...]:
     """Read `kind reason | … | nothing`; `begin` alone is a kind whose reason is not told."""
     events = []
     for event in section.split(" | "):

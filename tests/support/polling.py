@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.01
+POLL_INTERVAL_S = 0.01
 
 
 def wait_until(predicate: Callable[[], T], *, description: str, timeout: float = 5.0) -> T:
@@ -23,8 +23,8 @@ def wait_until(predicate: Callable[[], T], *, description: str, timeout: float =
     deadline = time.monotonic() + timeout
     while not (result := predicate()):
         if time.monotonic() >= deadline:
-            raise _too_late(description, timeout)
-        time.sleep(POLL_SECONDS)
+            raise _timeout_error(description, timeout)
+        time.sleep(POLL_INTERVAL_S)
     return result
 
 
@@ -48,9 +48,9 @@ async def async_wait_until(predicate: Callable[[], Any], *, description: str, ti
         if result:
             return result
         if time.monotonic() >= deadline:
-            raise _too_late(description, timeout)
-        await asyncio.sleep(POLL_SECONDS)
+            raise _timeout_error(description, timeout)
+        await asyncio.sleep(POLL_INTERVAL_S)
 
 
-def _too_late(description: str, timeout: float) -> AssertionError:
+def _timeout_error(description: str, timeout: float) -> AssertionError:
     return AssertionError(f"not within {timeout} s: {description}")

@@ -11,7 +11,7 @@ import orjson
 
 
 @dataclass(frozen=True)
-class Answer:
+class RawResponse:
     """What came back; headers by their names in lower case."""
 
     status: int
@@ -19,7 +19,7 @@ class Answer:
     body: Any
 
 
-class Line:
+class RawConnection:
     """A connection that takes one request after the other."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,26 +37,28 @@ class Line:
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + raw)
 
-    async def answer(self) -> Answer:
+    async def read_response(self) -> RawResponse:
         """Return the next answer. Raises ConnectionError or IncompleteReadError where none comes."""
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         pairs = (line.split(": ", 1) for line in head[1:] if line)
         headers = {name.lower(): value for name, value in pairs}
         raw = await self._reader.readexactly(int(headers["content-length"]))
-        return Answer(int(head[0].split()[1]), headers, orjson.loads(raw))
+        return RawResponse(int(head[0].split()[1]), headers, orjson.loads(raw))
 
-    async def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+    async def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> RawResponse:
         """Send a request and return its answer."""
         self.send(method, path, body, headers)
-        return await self.answer()
+        return await self.read_response()
 
 
 @contextlib.asynccontextmanager
-async def a_line(url: str) -> AsyncIterator[Line]:
+async def open_raw_connection(url: str) -> AsyncIterator[RawConnection]:
     """Provide a connection, which is dropped at the end, whatever is under way on it."""
     where = urlsplit(url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port, limit=1 << 24)
     try:
-        yield Line(reader, writer)
+        yield RawConnection(reader, writer)
     finally:
         writer.transport.abort()

@@ -9,7 +9,7 @@ from tests.support.polling import wait_until
 from tests.support.redis_server import RedisServer
 
 
-class TwoNodes:
+class TwoNodeCluster:
     """Two cluster nodes that know each other; all slots belong to the first until they are moved."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class TwoNodes:
         first.make_single_node_cluster()
         with redis.Redis.from_url(first.url) as client:
             client.execute_command("CLUSTER MEET", "127.0.0.1", second.port, second.bus_port)
-        wait_until(lambda: all(_knows_all(node) for node in self.nodes), description="the nodes met", timeout=20)
+        wait_until(lambda: all(_is_complete(node) for node in self.nodes), description="the nodes met", timeout=20)
         return self
 
     def __exit__(
@@ -38,31 +38,31 @@ class TwoNodes:
         for node in self.nodes:
             node.stop()
 
-    def give(self, slot: int, to: int) -> None:
+    def move_slot(self, slot: int, to: int) -> None:
         """Let one node own a slot from now on, with what is in it."""
         source, target = self.nodes[1 - to], self.nodes[to]
-        self.begin_to_give(slot, to)
+        self.start_moving_slot(slot, to)
         with redis.Redis.from_url(source.url) as giving:
             while keys := giving.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
                 giving.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
         for node in (target, source):
             with redis.Redis.from_url(node.url) as client:
-                client.execute_command("CLUSTER SETSLOT", slot, "NODE", _id_of(target))
+                client.execute_command("CLUSTER SETSLOT", slot, "NODE", _node_id(target))
 
-    def begin_to_give(self, slot: int, to: int) -> None:
+    def start_moving_slot(self, slot: int, to: int) -> None:
         """Mark a slot as on its way from one node to the other."""
         source, target = self.nodes[1 - to], self.nodes[to]
         with redis.Redis.from_url(target.url) as taking, redis.Redis.from_url(source.url) as giving:
-            taking.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", _id_of(source))
-            giving.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", _id_of(target))
+            taking.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", _node_id(source))
+            giving.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", _node_id(target))
 
 
-def _id_of(node: RedisServer) -> str:
+def _node_id(node: RedisServer) -> str:
     with redis.Redis.from_url(node.url, decode_responses=True) as client:
         return str(client.execute_command("CLUSTER MYID"))
 
 
-def _knows_all(node: RedisServer) -> bool:
+def _is_complete(node: RedisServer) -> bool:
     with redis.Redis.from_url(node.url) as client:
         info = client.cluster("INFO")
         return (info["cluster_state"], info["cluster_known_nodes"], info["cluster_slots_assigned"]) == (

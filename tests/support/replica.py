@@ -10,16 +10,16 @@ from types import TracebackType
 
 import httpx2
 
-from tests.support.child_process import Child
+from tests.support.child_process import ChildProcess
 from tests.support.ports import free_port
 
 # What the process gets of our environment; a REGISTRY_… or REDIS_URL of the developer's own is none of a test's.
-_INHERITED = ("PATH", "HOME", "TMPDIR", "LANG")
-_LISTENS = re.compile(r'(?:listens on |"event":"listening",.*"url":")(http://[^\s"]+)')
-STOP_SECONDS = 5.0
+_INHERITED_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG")
+_LISTENING_URL = re.compile(r'(?:listens on |"event":"listening",.*"url":")(http://[^\s"]+)')
+STOP_TIMEOUT_S = 5.0
 
 
-class Replica(Child):
+class Replica(ChildProcess):
     """`python -m registry` on a port of its own, which stays the same over `stop()` or `kill()` and `start()`.
 
     `redis_url` is the store, None for the embedded one; `env` adds to its environment. `url` is where it listens.
@@ -27,11 +27,11 @@ class Replica(Child):
     stops.
     """
 
-    def __init__(self, redis_url: str | None = None, *, within: Sequence[str] = (), **env: str) -> None:
-        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    def __init__(self, redis_url: str | None = None, *, command_prefix: Sequence[str] = (), **env: str) -> None:
+        inherited = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
         store = {} if redis_url is None else {"REDIS_URL": redis_url}
         env = inherited | {"REGISTRY_PORT": str(free_port())} | store | env
-        super().__init__(*within, sys.executable, "-m", "registry", env=env)
+        super().__init__(*command_prefix, sys.executable, "-m", "registry", env=env)
         self.url = ""
 
     def __exit__(
@@ -41,9 +41,9 @@ class Replica(Child):
             self.stop()
         self.kill()
 
-    def answers(self) -> bool:
+    def is_ready(self) -> bool:
         """Tell whether it has said where it listens, and is ready."""
-        found = _LISTENS.search(self.output)
+        found = _LISTENING_URL.search(self.output)
         if found is None:
             return False
         self.url = found[1]
@@ -52,16 +52,16 @@ class Replica(Child):
         except httpx2.TransportError:
             return False
 
-    def stop(self, within: float = STOP_SECONDS) -> None:
+    def stop(self, timeout: float = STOP_TIMEOUT_S) -> None:
         """Send SIGTERM; the process must end by itself in time, with status 0."""
         try:
-            status = self.ends(signal.SIGTERM, within=within)
+            status = self.wait_for_exit(signal.SIGTERM, timeout=timeout)
         finally:
             self.kill()
         assert status == 0, f"ended with status {status}\n{self.output}"
 
     @property
-    def resident(self) -> int:
+    def resident_bytes(self) -> int:
         """The bytes of memory it occupies."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

@@ -14,7 +14,7 @@ from tests.support.http_calls import a_registration
 from tests.support.replica import Replica
 
 # Everything that takes time, short: an agent may be silent for three seconds, a leader for two.
-QUICK = {
+FAST_SETTINGS = {
     "AGENT_TIMEOUT": "3s",
     "HEALTH_CHECK_INTERVAL": "200ms",
     "LEADER_ELECTION_LEASE_DURATION": "2s",
@@ -22,14 +22,14 @@ QUICK = {
     "LEADER_ELECTION_RETRY_PERIOD": "400ms",
     "REGISTRY_LOG_FORMAT": "json",
 }
-LEASE = 2.0
-_BEAT_EVERY = 0.5
+LEASE_S = 2.0
+_HEARTBEAT_INTERVAL_S = 0.5
 
 
 @contextlib.contextmanager
-def replicas(url: str, count: int, **env: str) -> Iterator[list[Replica]]:
+def running_replicas(url: str, count: int, **env: str) -> Iterator[list[Replica]]:
     """Provide so many replicas, started together; at the end those that still run are killed."""
-    started = [Replica(url, **QUICK | {"REGISTRY_INSTANCE_ID": f"replica-{n}"} | env) for n in range(count)]
+    started = [Replica(url, **FAST_SETTINGS | {"REGISTRY_INSTANCE_ID": f"replica-{n}"} | env) for n in range(count)]
     try:
         with ThreadPoolExecutor(count) as pool:
             list(pool.map(Replica.start, started))
@@ -39,7 +39,7 @@ def replicas(url: str, count: int, **env: str) -> Iterator[list[Replica]]:
             replica.kill()
 
 
-def health(replica: Replica) -> dict[str, Any]:
+def get_health(replica: Replica) -> dict[str, Any]:
     """Return what a replica says of itself."""
     answer = httpx2.get(f"{replica.url}/health", timeout=3)
     assert answer.status_code == 200
@@ -47,44 +47,44 @@ def health(replica: Replica) -> dict[str, Any]:
     return document
 
 
-def leader(running: Sequence[Replica]) -> Replica | None:
+def find_leader(running: Sequence[Replica]) -> Replica | None:
     """Return which of them leads, by its own word."""
-    return next((replica for replica in running if health(replica)["leader"]["leading"]), None)
+    return next((replica for replica in running if get_health(replica)["leader"]["leading"]), None)
 
 
-def register(replica: Replica, agent_ids: Sequence[str], **fields: Any) -> None:
+def register_agents(replica: Replica, agent_ids: Sequence[str], **fields: Any) -> None:
     """Register agents and let each be heard once."""
     agents = [a_registration(agent_id, **fields) for agent_id in agent_ids]
     with httpx2.Client(base_url=replica.url, timeout=10) as client:
         for at in range(0, len(agents), 200):
             answer = client.post("/agents/batch", json={"agents": agents[at : at + 200]})
             assert answer.status_code == 200, answer.text
-        beat(client, agent_ids)
+        send_heartbeats(client, agent_ids)
 
 
-def beat(client: httpx2.Client, agent_ids: Sequence[str]) -> None:
+def send_heartbeats(client: httpx2.Client, agent_ids: Sequence[str]) -> None:
     """Let agents be heard."""
     answer = client.post("/heartbeats", json={"agent_ids": list(agent_ids)})
     assert answer.status_code == 200, answer.text
     assert {result["status"] for result in answer.json()["results"].values()} == {"success"}
 
 
-def changes(url: str, reason: str) -> list[tuple[int, str]]:
+def log_entries_by_reason(url: str, reason: str) -> list[tuple[int, str]]:
     """Return the log's entries of one reason: version and agent, the oldest first."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
         entries: Any = client.xrange("{mesh}:log")
     return [(int(at.removesuffix("-0")), fields["id"]) for at, fields in entries if fields["reason"] == reason]
 
 
-class Beating:
+class HeartbeatSender:
     """Agents that beat twice a second through any replica that answers, until the end of the block or `stop()`."""
 
     def __init__(self, running: Sequence[Replica], agent_ids: Sequence[str]) -> None:
         self._running = running
         self._agent_ids = list(agent_ids)
-        self._told = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self.unknown: set[str] = set()
+        self._stop_requested = threading.Event()
+        self._thread = threading.Thread(target=self._send_until_stopped, daemon=True)
+        self.unknown_agents: set[str] = set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -97,15 +97,17 @@ class Beating:
 
     def stop(self) -> None:
         """Fall silent."""
-        self._told.set()
+        self._stop_requested.set()
         self._thread.join()
 
-    def _beat(self) -> None:
-        while not self._told.wait(_BEAT_EVERY):
+    def _send_until_stopped(self) -> None:
+        while not self._stop_requested.wait(_HEARTBEAT_INTERVAL_S):
             for replica in self._running:
                 with contextlib.suppress(httpx2.TransportError):
                     answer = httpx2.post(f"{replica.url}/heartbeats", json={"agent_ids": self._agent_ids}, timeout=1)
                     if answer.status_code == 200:
                         results = answer.json()["results"]
-                        self.unknown |= {name for name in results if results[name].get("error") == "unknown_agent"}
+                        self.unknown_agents |= {
+                            name for name in results if results[name].get("error") == "unknown_agent"
+                        }
                         break

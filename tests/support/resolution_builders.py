@@ -4,11 +4,11 @@ from typing import Any
 
 from registry.cache.view import View
 from registry.model.agent import Agent, Capability, Dependency, Status
-from registry.model.change import Position
+from registry.model.change import LogPosition
 from tests.support.builders import an_agent
 
 
-def capable(
+def provider_agent(
     agent_id: str = "p",
     status: Status = "healthy",
     *,
@@ -24,12 +24,12 @@ def capable(
 
 def view_of(*agents: Agent) -> View:
     """Return a view that holds these."""
-    view = View(Position(1, "h"))
+    view = View(LogPosition(1, "h"))
     for agent in agents:
         view.put(agent, None, 0)
     return view
 
 
-def lacks_nothing(_agent: Agent, _capability: Capability) -> Dependency | None:
+def no_missing_requirement(_agent: Agent, _capability: Capability) -> Dependency | None:
     """Tell that a capability lacks nothing it cannot do without."""
     return None

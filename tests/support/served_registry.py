@@ -15,7 +15,7 @@ from tests.support.polling import async_wait_until
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedRegistry:
     """A running registry, its URL and a client of it."""
 
     registry: Registry
@@ -24,16 +24,16 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(redis_url: str, **fields: Any) -> AsyncIterator[Served]:
+async def served_registry(redis_url: str, **fields: Any) -> AsyncIterator[ServedRegistry]:
     """Provide a registry on the store at `redis_url`, once it is ready; `fields` are settings."""
     async with open_registry(Settings(redis_url=redis_url, **fields)) as registry:
         with Listener("127.0.0.1", 0, "--port") as listener:
-            listener.start(registry.api)
+            listener.start(registry.api_app)
             try:
                 async with httpx2.AsyncClient(base_url=listener.url, timeout=10) as client:
-                    await async_wait_until(lambda: registry.overview.ready, description="the replica is ready")
-                    yield Served(registry, listener.url, client)
+                    await async_wait_until(lambda: registry.status.ready, description="the replica is ready")
+                    yield ServedRegistry(registry, listener.url, client)
             finally:
-                registry.end()
+                registry.close_streams()
                 async with asyncio.timeout(10):
                     await listener.stop()

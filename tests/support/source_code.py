@@ -22,14 +22,14 @@ def modules() -> dict[str, Path]:
 
 
 @cache
-def tree(path: Path) -> ast.Module:
+def parse_file(path: Path) -> ast.Module:
     """Parse one file."""
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imports(path: Path) -> Iterator[str]:
+def imported_names(path: Path) -> Iterator[str]:
     """Yield the full dotted name of everything a file imports, wherever in it: `registry.store.redis.pipeline.Link`."""
-    for node in ast.walk(tree(path)):
+    for node in ast.walk(parse_file(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -37,16 +37,16 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def our_imports(path: Path) -> set[str]:
+def internal_imports(path: Path) -> set[str]:
     """Return the modules of the package a file imports, by their names here."""
     found = set()
-    for name in imports(path):
+    for name in imported_names(path):
         if name == "registry" or name.startswith("registry."):
             inside = name.removeprefix("registry").removeprefix(".")
             found.add(inside if inside in modules() else inside.rpartition(".")[0])
     return found
 
 
-def foreign_imports(path: Path) -> set[str]:
+def external_imports(path: Path) -> set[str]:
     """Return the top-level names a file imports from elsewhere."""
-    return {name.partition(".")[0] for name in imports(path)} - {"registry"}
+    return {name.partition(".")[0] for name in imported_names(path)} - {"registry"}

@@ -10,20 +10,20 @@ from registry.model.agent import Status
 from registry.model.change import Change
 from tests.support.builders import a_change, an_agent
 from tests.support.call_journal import (
-    BadAnswer,
-    Deed,
-    Denied,
-    Journal,
-    NotGrowing,
-    NotKept,
-    NotMerciful,
-    NotMortal,
-    NotTheFold,
-    Terms,
-    check_deeds,
-    check_silence,
+    BadResponse,
+    CallJournal,
+    ClientCall,
+    ListMismatch,
+    LiveAgentNotFound,
+    OverdueNotDegraded,
+    Tolerances,
+    VersionWentBack,
+    WriteLost,
+    WronglyDegraded,
+    check_calls,
+    check_overdue,
 )
-from tests.support.watch_recorder import Past, Violation
+from tests.support.watch_recorder import UnbrokenLog, Violation
 
 
 def a_step(version: int, status: Status, reason: str, heartbeat: int | None) -> Change:
@@ -45,17 +45,17 @@ def a_log() -> list[Change]:
     ]
 
 
-REGISTERED = Deed("register", "a", "u", 1.0, 1.1, 200, 11)
-BEAT = Deed("heartbeat", "a", "u", 1.2, 1.3, 200, at=20)
-LISTED = Deed("list", "", "u", 1.4, 1.5, 200, 20, view={"a": 20}, wants=lambda _agent: True)
-GONE = Deed("unregister", "a", "u", 2.0, 2.1, 200, 1040)
-UNKNOWN = Deed("heartbeat", "a", "u", 2.2, 2.3, 404)
+REGISTERED = ClientCall("register", "a", "u", 1.0, 1.1, 200, 11)
+BEAT = ClientCall("heartbeat", "a", "u", 1.2, 1.3, 200, server_time_ms=20)
+LISTED = ClientCall("list", "", "u", 1.4, 1.5, 200, 20, listed_versions={"a": 20}, matches=lambda _agent: True)
+GONE = ClientCall("unregister", "a", "u", 2.0, 2.1, 200, 1040)
+UNKNOWN = ClientCall("heartbeat", "a", "u", 2.2, 2.3, 404)
 GOOD = (REGISTERED, BEAT, LISTED, GONE, UNKNOWN)
 
 
-def judge(deeds: Sequence[Deed], log: Sequence[Change] = (), striving: Sequence[str] = ()) -> None:
+def judge(deeds: Sequence[ClientCall], log: Sequence[Change] = (), striving: Sequence[str] = ()) -> None:
     """Hold the deeds against a log."""
-    check_deeds(Journal(list(deeds), set(striving)), [Past(log or a_log())], Terms())
+    check_calls(CallJournal(list(deeds), set(striving)), [UnbrokenLog(log or a_log())], Tolerances())
 
 
 def a_log_with(at: int, **fields: object) -> list[Change]:
@@ -68,33 +68,39 @@ def a_log_with(at: int, **fields: object) -> list[Change]:
 def test_a_good_history_passes() -> None:
     """Whole, with a replica that may be mute, and with an agent that is silent only for as long as it may."""
     judge(GOOD)
-    mute = Deed("register", "b", "dead", 1.0, 9.0, 0)
-    check_deeds(Journal([*GOOD, mute]), [Past(a_log())], Terms(mute=frozenset({"dead"})))
-    check_silence(Past(a_log()[:3]), {"a": 20}, 1100, 1)
+    mute = ClientCall("register", "b", "dead", 1.0, 9.0, 0)
+    check_calls(CallJournal([*GOOD, mute]), [UnbrokenLog(a_log())], Tolerances(unresponsive_urls=frozenset({"dead"})))
+    check_overdue(UnbrokenLog(a_log()[:3]), {"a": 20}, 1100, 1)
 
 
 @pytest.mark.parametrize(
     ("found", "doing"),
     [
-        (BadAnswer, lambda: judge([*GOOD, replace(BEAT, status=0)])),
-        (BadAnswer, lambda: judge([*GOOD, replace(BEAT, status=500)])),
-        (BadAnswer, lambda: judge([*GOOD, replace(BEAT, ended=99.0)])),
-        (NotKept, lambda: judge([replace(REGISTERED, version=12)])),
-        (NotKept, lambda: judge([replace(REGISTERED, agent_id="b")])),
-        (NotKept, lambda: judge([replace(GONE, version=1030)])),
-        (NotKept, lambda: judge([replace(REGISTERED, version=1040)])),
-        (NotGrowing, lambda: judge([GONE, replace(LISTED, began=3.0, ended=3.1)])),
-        (NotGrowing, lambda: check_deeds(Journal(), [Past(a_log()), Past(a_log())], Terms())),
-        (NotTheFold, lambda: judge([replace(LISTED, view={})])),
-        (NotTheFold, lambda: judge([replace(LISTED, view={"a": 11})])),
-        (NotTheFold, lambda: judge([replace(LISTED, version=9999)])),
-        (NotMerciful, lambda: judge(GOOD, striving=["a"])),
-        (NotMerciful, lambda: judge([replace(BEAT, at=500)])),
-        (NotMerciful, lambda: judge([], a_log_with(3, heartbeat=100))),
-        (NotMerciful, lambda: judge([], a_log_with(4, kind="modify", reason="degraded"))),
-        (NotMortal, lambda: judge([], [*a_log()[:3], msgspec.structs.replace(a_log()[3], version=9000)])),
-        (NotMortal, lambda: check_silence(Past(a_log()[:3]), {"a": 20}, 9000, 1)),
-        (Denied, lambda: judge([REGISTERED, replace(UNKNOWN, began=1.2, ended=1.3), replace(REGISTERED, version=20)])),
+        (BadResponse, lambda: judge([*GOOD, replace(BEAT, status=0)])),
+        (BadResponse, lambda: judge([*GOOD, replace(BEAT, status=500)])),
+        (BadResponse, lambda: judge([*GOOD, replace(BEAT, ended=99.0)])),
+        (WriteLost, lambda: judge([replace(REGISTERED, version=12)])),
+        (WriteLost, lambda: judge([replace(REGISTERED, agent_id="b")])),
+        (WriteLost, lambda: judge([replace(GONE, version=1030)])),
+        (WriteLost, lambda: judge([replace(REGISTERED, version=1040)])),
+        (VersionWentBack, lambda: judge([GONE, replace(LISTED, started=3.0, ended=3.1)])),
+        (
+            VersionWentBack,
+            lambda: check_calls(CallJournal(), [UnbrokenLog(a_log()), UnbrokenLog(a_log())], Tolerances()),
+        ),
+        (ListMismatch, lambda: judge([replace(LISTED, listed_versions={})])),
+        (ListMismatch, lambda: judge([replace(LISTED, listed_versions={"a": 11})])),
+        (ListMismatch, lambda: judge([replace(LISTED, version=9999)])),
+        (WronglyDegraded, lambda: judge(GOOD, striving=["a"])),
+        (WronglyDegraded, lambda: judge([replace(BEAT, server_time_ms=500)])),
+        (WronglyDegraded, lambda: judge([], a_log_with(3, heartbeat=100))),
+        (WronglyDegraded, lambda: judge([], a_log_with(4, kind="modify", reason="degraded"))),
+        (OverdueNotDegraded, lambda: judge([], [*a_log()[:3], msgspec.structs.replace(a_log()[3], version=9000)])),
+        (OverdueNotDegraded, lambda: check_overdue(UnbrokenLog(a_log()[:3]), {"a": 20}, 9000, 1)),
+        (
+            LiveAgentNotFound,
+            lambda: judge([REGISTERED, replace(UNKNOWN, started=1.2, ended=1.3), replace(REGISTERED, version=20)]),
+        ),
     ],
 )
 def test_each_broken_promise_is_found(found: type[Violation], doing: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.child_process import Child
+from tests.support.child_process import ChildProcess
 from tests.support.polling import wait_until
 from tests.support.processes import processes_that_mention
 
@@ -44,8 +44,8 @@ def is_over(name: str) -> None:
 def test_it_dies_with_a_test_process_that_is_killed(name: str) -> None:
     """So does what it has started, though nobody could run a line of clean-up."""
     program = FAMILY.format(name=name, then="time.sleep(60)")
-    with Child(sys.executable, "-c", TEST.format(program=program)) as test:
-        test.says("both")
+    with ChildProcess(sys.executable, "-c", TEST.format(program=program)) as test:
+        test.wait_for_output("both")
         assert processes_that_mention(name)
 
     is_over(name)
@@ -54,8 +54,8 @@ def test_it_dies_with_a_test_process_that_is_killed(name: str) -> None:
 @pytest.mark.parametrize("then", ["time.sleep(60)", "sys.exit(3)"], ids=["killed", "ended"])
 def test_what_it_has_started_is_gone_after_it(name: str, then: str) -> None:
     """Whether it was killed or had ended by itself."""
-    with Child(sys.executable, "-c", FAMILY.format(name=name, then=then)) as child:
-        child.says("born")
+    with ChildProcess(sys.executable, "-c", FAMILY.format(name=name, then=then)) as child:
+        child.wait_for_output("born")
         assert processes_that_mention(name)
 
     is_over(name)
@@ -63,13 +63,13 @@ def test_what_it_has_started_is_gone_after_it(name: str, then: str) -> None:
 
 def test_it_leaves_no_file_open_and_no_zombie(name: str) -> None:
     """However often it is started, and however it ends; what it has written lately can still be read."""
-    child = Child("sh", "-c", f"echo {name}; exec sleep 60")
+    child = ChildProcess("sh", "-c", f"echo {name}; exec sleep 60")
     before = len(list(Path("/dev/fd").iterdir()))
     for how in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL) * 3:
         child.start()
-        child.says(name)
+        child.wait_for_output(name)
         pid = child.pid
-        assert child.ends(how) == -how
+        assert child.wait_for_exit(how) == -how
     child.kill()
 
     assert len(list(Path("/dev/fd").iterdir())) == before
@@ -81,7 +81,7 @@ def test_it_leaves_no_file_open_and_no_zombie(name: str) -> None:
 def test_one_that_does_not_come_up_is_told_with_its_last_words() -> None:
     """Without waiting for the rest of the time."""
     with (
-        Child("sh", "-c", "echo no luck >&2; exit 3") as child,
+        ChildProcess("sh", "-c", "echo no luck >&2; exit 3") as child,
         pytest.raises(AssertionError, match=r"(?s)ended with status 3: it says 'hello'.*no luck"),
     ):
-        child.says("hello")
+        child.wait_for_output("hello")

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from registry.store.agents import Registration
+from registry.store.agents import RegistrationWrite
 from registry.store.store import Store
-from tests.support.consistency import inconsistencies
+from tests.support.consistency import find_inconsistencies
 
 Damage = Callable[[redis.Redis], object]
 
@@ -21,26 +21,28 @@ def bytes_client(redis_url: str) -> Iterator[redis.Redis]:
 
 async def fill(store: Store) -> None:
     """A mesh of two agents, one of which sends heartbeats."""
-    await store.changes.open()
-    await store.agents.register(Registration("a", b"{}", 60_000, 120_000))
+    await store.change_log.open()
+    await store.agents.register(RegistrationWrite("a", b"{}", 60_000, 120_000))
     await store.agents.register(
-        Registration("b", b"{}", 60_000, 120_000, edges=frozenset({("c d", "e"), ("c d", "f")}), seen="0")
+        RegistrationWrite(
+            "b", b"{}", 60_000, 120_000, required_edges=frozenset({("c d", "e"), ("c d", "f")}), edges_revision="0"
+        )
     )
     await store.agents.heartbeat("a")
-    _, lock = await store.leadership.take("")
+    _, lock = await store.leadership.acquire("")
     await store.leadership.renew(lock)
-    await store.vitals.pulse()
+    await store.server_health.probe()
 
 
 async def test_a_mesh_that_was_written_by_scripts_is_consistent(store: Store, bytes_client: redis.Redis) -> None:
     """Whatever they did; and so is an empty server."""
-    assert inconsistencies(bytes_client) == []
+    assert find_inconsistencies(bytes_client) == []
     await fill(store)
-    assert inconsistencies(bytes_client) == []
+    assert find_inconsistencies(bytes_client) == []
     await store.agents.unregister("a")
-    assert inconsistencies(bytes_client) == []
+    assert find_inconsistencies(bytes_client) == []
     await store.agents.unregister("b")
-    assert inconsistencies(bytes_client) == []
+    assert find_inconsistencies(bytes_client) == []
 
 
 @pytest.mark.poisoned("damaged, to be found")
@@ -68,5 +70,5 @@ async def test_each_damage_is_told(damage: Damage, told: str, store: Store, byte
 
     damage(bytes_client)
 
-    (sentence,) = inconsistencies(bytes_client)
+    (sentence,) = find_inconsistencies(bytes_client)
     assert told in sentence

@@ -9,11 +9,11 @@ from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-PATIENCE = 5.0
+EVENT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
-class Event:
+class WatchEvent:
     """One event of a stream; `sse_id` is the `id:` line that came with it."""
 
     kind: str
@@ -28,80 +28,80 @@ class Event:
         return str(self.object.get("id", ""))
 
     @property
-    def brief(self) -> tuple[str, str]:
+    def kind_and_id(self) -> tuple[str, str]:
         """What happened to whom."""
         return self.kind, self.agent_id
 
 
 class WatchStream:
-    """The answer to a watch. `clean` tells whether it ended with the last chunk; `keep_alives` those that came."""
+    """The response to a watch; `ended_cleanly` is True after the last chunk, `keep_alives` counts those received."""
 
     def __init__(self, reader: asyncio.StreamReader, status: int, headers: Mapping[str, str]) -> None:
         self.status = status
         self.headers = headers
-        self.clean = False
+        self.ended_cleanly = False
         self.keep_alives: list[str] = []
         self._reader = reader
-        self._text = ""
+        self._buffer = ""
 
-    async def body(self) -> dict[str, Any]:
+    async def json_body(self) -> dict[str, Any]:
         """Return the JSON of an answer that is no stream."""
         raw = await self._reader.readexactly(int(self.headers["content-length"]))
         body: dict[str, Any] = orjson.loads(raw)
         return body
 
-    async def event(self, patience: float = PATIENCE) -> Event | None:
+    async def next_event(self, timeout: float = EVENT_TIMEOUT_S) -> WatchEvent | None:
         """Return the next event, None at the end of the stream, clean or not."""
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             while True:
-                block = await self._block()
+                block = await self._next_block()
                 if block is None:
                     return None
-                found = self._read(block)
+                found = self._parse_block(block)
                 if found is not None:
                     return found
 
-    async def take(self, count: int) -> list[Event]:
+    async def next_events(self, count: int) -> list[WatchEvent]:
         """Return the next so many events, which must come."""
-        found: list[Event] = []
+        found: list[WatchEvent] = []
         for _ in range(count):
-            event = await self.event()
+            event = await self.next_event()
             assert event is not None, f"the stream ended after {found}"
             found.append(event)
         return found
 
-    async def rest(self, patience: float = PATIENCE) -> list[Event]:
+    async def remaining_events(self, timeout: float = EVENT_TIMEOUT_S) -> list[WatchEvent]:
         """Return all events until the end."""
-        found: list[Event] = []
-        while (event := await self.event(patience)) is not None:
+        found: list[WatchEvent] = []
+        while (event := await self.next_event(timeout)) is not None:
             found.append(event)
         return found
 
-    async def keep_alive(self, count: int = 1) -> list[str]:
+    async def wait_for_keep_alives(self, count: int = 1) -> list[str]:
         """Wait until so many keep-alives have come, and nothing else."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(EVENT_TIMEOUT_S):
             while len(self.keep_alives) < count:
-                block = await self._block()
+                block = await self._next_block()
                 assert block is not None, "the stream ended"
-                assert self._read(block) is None, f"not a keep-alive: {block}"
+                assert self._parse_block(block) is None, f"not a keep-alive: {block}"
         return self.keep_alives
 
     @property
     def _is_sse(self) -> bool:
         return self.headers["content-type"].startswith("text/event-stream")
 
-    async def _block(self) -> str | None:
+    async def _next_block(self) -> str | None:
         separator = "\n\n" if self._is_sse else "\n"
-        while separator not in self._text:
-            chunk = await self._chunk()
+        while separator not in self._buffer:
+            chunk = await self._next_chunk()
             if chunk is None:
-                assert not (self.clean and self._text), f"the stream ended within an event: {self._text!r}"
+                assert not (self.ended_cleanly and self._buffer), f"the stream ended within an event: {self._buffer!r}"
                 return None
-            self._text += chunk
-        block, _, self._text = self._text.partition(separator)
+            self._buffer += chunk
+        block, _, self._buffer = self._buffer.partition(separator)
         return block
 
-    async def _chunk(self) -> str | None:
+    async def _next_chunk(self) -> str | None:
         try:
             size = int((await self._reader.readline()).strip() or b"-1", 16)
             if size < 0:
@@ -110,11 +110,11 @@ class WatchStream:
         except (ConnectionError, asyncio.IncompleteReadError):
             return None
         if size == 0:
-            self.clean = True
+            self.ended_cleanly = True
             return None
         return data[:-2].decode()
 
-    def _read(self, block: str) -> Event | None:
+    def _parse_block(self, block: str) -> WatchEvent | None:
         if not block or block.startswith(":"):
             self.keep_alives.append(block)
             return None
@@ -124,11 +124,11 @@ class WatchStream:
             sse_id, block = fields.get("id"), fields["data"]
         read = orjson.loads(block)
         assert set(read) == {"type", "object", "timestamp", "resource_version"}, read
-        return Event(read["type"], int(read["resource_version"]), read["object"], read["timestamp"], sse_id)
+        return WatchEvent(read["type"], int(read["resource_version"]), read["object"], read["timestamp"], sse_id)
 
 
 @contextlib.asynccontextmanager
-async def asking(
+async def open_stream(
     url: str, target: str, headers: Mapping[str, str] | None = None, *, method: str = "GET"
 ) -> AsyncIterator[WatchStream]:
     """Send one request over a connection of its own, and provide its answer once the headers are there."""
@@ -138,7 +138,7 @@ async def asking(
         lines = [f"{method} {target} HTTP/1.1", f"host: {where.netloc}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(EVENT_TIMEOUT_S):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         pairs = (line.split(": ", 1) for line in head[1:] if line)
         yield WatchStream(reader, int(head[0].split()[1]), {name.lower(): value for name, value in pairs})
@@ -149,10 +149,10 @@ async def asking(
 
 
 @contextlib.asynccontextmanager
-async def watch(
+async def open_watch(
     url: str, headers: Mapping[str, str] | None = None, /, **query: str | int
 ) -> AsyncIterator[WatchStream]:
     """Provide a running watch; AssertionError with the answer when it is refused."""
-    async with asking(url, f"/agents?{urlencode({'watch': 'true'} | query)}", headers) as stream:
-        assert stream.status == 200, await stream.body()
+    async with open_stream(url, f"/agents?{urlencode({'watch': 'true'} | query)}", headers) as stream:
+        assert stream.status == 200, await stream.json_body()
         yield stream

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 
 @dataclass
-class Others:
+class YieldCounter:
     """How many turns they had so far."""
 
-    turns: int = 0
+    yields: int = 0
 
 
 @contextlib.asynccontextmanager
-async def others() -> AsyncIterator[Others]:
+async def count_yields() -> AsyncIterator[YieldCounter]:
     """Let others take every turn they can get, and count them."""
-    them = Others()
+    them = YieldCounter()
 
     async def take_turns() -> None:
         while True:
-            them.turns += 1
+            them.yields += 1
             await asyncio.sleep(0)
 
     task = asyncio.create_task(take_turns())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from registry.config.env import read_settings
+from registry.config.env import load_settings
 from registry.telemetry import configure_logs, get_logger
 
 LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "redis")
@@ -191,9 +191,9 @@ def test_an_exception_is_text_without_the_values_of_variables(log_format: str) -
 def test_settings_in_an_event_show_no_secret(log_format: str) -> None:
     """Whichever way somebody logs them."""
     stream = configured(log_format=log_format)
-    settings, _ = read_settings({"AUTH_TOKEN": "t0ps3cret", "REDIS_URL": "redis://:t0ps3cret@db:6379"})
+    settings, _ = load_settings({"AUTH_TOKEN": "t0ps3cret", "REDIS_URL": "redis://:t0ps3cret@db:6379"})
 
-    get_logger("x").info("starting", settings=settings, token=settings.auth_token, shown=settings.shown())
+    get_logger("x").info("starting", settings=settings, token=settings.auth_token, shown=settings.masked())
 
     assert "***" in stream.getvalue()
     assert "t0ps3cret" not in stream.getvalue()

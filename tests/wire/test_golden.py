@@ -17,8 +17,8 @@ import httpx2
 import pytest
 
 from registry import __version__
-from tests.support.http_calls import JSON, a_registration, beat, register
-from tests.support.in_process_registry import in_process
+from tests.support.http_calls import JSON_HEADERS, a_registration, register, send_heartbeat
+from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -112,7 +112,7 @@ Call = Callable[[httpx2.AsyncClient], Awaitable[httpx2.Response]]
 def post(path: str, body: Any) -> Call:
     """Return a POST."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return lambda client: client.post(path, content=content, headers=JSON)
+    return lambda client: client.post(path, content=content, headers=JSON_HEADERS)
 
 
 def get(path: str) -> Call:
@@ -212,9 +212,9 @@ CALLS: dict[str, Call] = {
 @pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
     """Provide a client of a mesh with one agent that beats and one that never did."""
-    async with in_process(redis_url, instance_id="golden") as client:
+    async with in_process_registry(redis_url, instance_id="golden") as client:
         await client.post("/agents", json=FILE_AGENT)
-        await beat(client, "file-agent-001")
+        await send_heartbeat(client, "file-agent-001")
         await register(client, "small", capabilities=["x"])
         await async_wait_until(lambda: _leads(client), description="the only replica leads")
         yield client

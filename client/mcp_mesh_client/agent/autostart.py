@@ -10,144 +10,148 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from mcp_mesh_client.agent.env import check_endpoint, listening_host
-from mcp_mesh_client.agent.function import Function
-from mcp_mesh_client.agent.local_agent import ThisAgent, mcp_missing
-from mcp_mesh_client.errors import ClientError, InvalidData, WrongOrder
-from mcp_mesh_client.event_loop_thread import LoopThread
+from mcp_mesh_client.agent.function import AgentFunction
+from mcp_mesh_client.agent.local_agent import LocalAgent, mcp_missing_error
+from mcp_mesh_client.errors import ClientError, DecoratorOrderError, InvalidData
+from mcp_mesh_client.event_loop_thread import EventLoopThread
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
-    from mcp_mesh_client.agent.http_server import Site
+    from mcp_mesh_client.agent.http_server import AgentHttpServer
 
 log = logging.getLogger("mcp_mesh_client")
 
 # Seconds after the last declaration before nobody else is taken to serve it, between two looks whether the program
 # still imports, and for a server to end.
-_ALONE, _LOOK, _PATIENCE = 1.0, 0.2, 2.0
+_AUTOSTART_DELAY_S, _IMPORT_POLL_S, _CLOSE_TIMEOUT_S = 1.0, 0.2, 2.0
 
-RIGHT_ORDER = "put @server.tool() above @mesh_agent(...), not below it"
+DECORATOR_ORDER_HINT = "put @server.tool() above @mesh_agent(...), not below it"
 
 
-class Answering:
+class AgentServer:
     """Sees to it that what an agent says it can do can be called.
 
     Somebody who serves claims that; where nobody does, it is done here, in a thread, as soon as it must be.
     """
 
-    def __init__(self, agent: ThisAgent) -> None:
+    def __init__(self, agent: LocalAgent) -> None:
         self._agent = agent
-        self._claimed = self._tried = False
-        self._own: tuple[Site, LoopThread, concurrent.futures.Future[None]] | None = None
-        self._equipped = weakref.WeakSet[Any]()
+        self._reserved = self._autostart_tried = False
+        self._own_server: tuple[AgentHttpServer, EventLoopThread, concurrent.futures.Future[None]] | None = None
+        self._prepared_servers = weakref.WeakSet[Any]()
         self._lock = threading.Lock()
 
     def announce(self, server: "MCPServer[Any] | None", endpoint: str | None) -> None:
         """Take who serves, and where. Raises InvalidData, and WrongOrder for a tool that gets no dependencies."""
-        self._claimed = True
+        self._reserved = True
         endpoint = endpoint or self._agent.environment.endpoint
         if endpoint is None:
             raise InvalidData("endpoint", "endpoint: expected where this process answers, such as http://host:8080")
         if server is not None:
-            self._equip(server)
-        self._agent.answers_at(check_endpoint(endpoint, "endpoint"))
+            self._prepare_server(server)
+        self._agent.set_endpoint(check_endpoint(endpoint, "endpoint"))
         self.close()
 
-    def open_site(self, server: "MCPServer[Any] | None", host: str | None, port: int | None) -> "Site":
+    def open_http_server(
+        self, server: "MCPServer[Any] | None", host: str | None, port: int | None
+    ) -> "AgentHttpServer":
         """Listen with this server or, without one, with one for all that is declared.
 
         Where others find this process by another name than one of this machine alone, it listens to all of them.
         Raises McpLibraryMissing, OSError where the port is taken, and WrongOrder.
         """
         try:
-            from mcp_mesh_client.agent.http_server import Site, new_server  # noqa: PLC0415 - brings the MCP SDK along
+            from mcp_mesh_client.agent.http_server import AgentHttpServer, new_mcp_server  # noqa: PLC0415 - brings the MCP SDK along
         except ImportError as error:
-            raise mcp_missing() from error
+            raise mcp_missing_error() from error
         environment = self._agent.environment
         own = server is None
-        server = new_server(environment.name) if server is None else server
-        self._equip(server)
-        host = listening_host(environment.found_by) if host is None else host
+        server = new_mcp_server(environment.name) if server is None else server
+        self._prepare_server(server)
+        host = listening_host(environment.public_host) if host is None else host
         port = (environment.port or 0) if port is None else port
-        return Site(server, host, port, found_by=environment.host, quiet=own)
+        return AgentHttpServer(server, host, port, public_host=environment.host, quiet=own)
 
-    def claim(self) -> None:
+    def reserve(self) -> None:
         """Somebody serves, and will say where: until then nobody is to be sent here."""
-        self._claimed = True
+        self._reserved = True
         self._agent.endpoint = None
 
-    async def by_itself(self) -> float | None:
+    async def autostart(self) -> float | None:
         """Run a server in a thread, where nobody else does and the environment has nothing against it.
 
         Return the seconds until it may be time for that: a program that still imports has not come to its last line.
         """
-        if self._claimed or self._tried:
+        if self._reserved or self._autostart_tried:
             return None
-        if (left := self._agent.changed_at + _ALONE - time.monotonic()) > 0:
+        if (left := self._agent.changed_at + _AUTOSTART_DELAY_S - time.monotonic()) > 0:
             return left
-        if _is_importing():
-            return _LOOK
-        self._tried = True
-        await self._run_own()
+        if _main_thread_is_importing():
+            return _IMPORT_POLL_S
+        self._autostart_tried = True
+        await self._start_own_server()
         return None
 
-    async def _run_own(self) -> None:
+    async def _start_own_server(self) -> None:
         if not self._agent.environment.auto_run:
             log.warning(
                 "%s is not registered until it is known where it answers: serve() or announce()", self._agent.id
             )
             return
         try:
-            site = await asyncio.to_thread(self.open_site, None, None, None)
+            site = await asyncio.to_thread(self.open_http_server, None, None, None)
         except (ClientError, OSError) as error:
             log.error("%s cannot answer, so it is not registered: %s", self._agent.id, error)  # noqa: TRY400
             return
-        if self._is_claimed():
+        if self._is_reserved():
             site.close()
             return
-        thread = LoopThread()
-        self._own = site, thread, thread.submit(site.serve())
+        thread = EventLoopThread()
+        self._own_server = site, thread, thread.submit(site.serve())
         log.info("%s answers at %s", self._agent.id, site.url)
-        self._agent.answers_at(site.url)
+        self._agent.set_endpoint(site.url)
 
-    def _is_claimed(self) -> bool:
-        return self._claimed
+    def _is_reserved(self) -> bool:
+        return self._reserved
 
     def close(self) -> None:
         """End the server that was run here, if there is one."""
-        own, self._own = self._own, None
+        own, self._own_server = self._own_server, None
         if own is not None:
             site, thread, ended = own
             site.close()
             # What it does at its end it should come to do; then it is over in any case.
-            concurrent.futures.wait([ended], _PATIENCE)
+            concurrent.futures.wait([ended], _CLOSE_TIMEOUT_S)
             thread.stop()
 
-    def _equip(self, server: "MCPServer[Any]") -> None:
+    def _prepare_server(self, server: "MCPServer[Any]") -> None:
         """Give a server `GET /health`, and those of the agent's functions that are no tools of it yet.
 
         The functions go by the names of their tools from now on.
         """
-        from mcp_mesh_client.agent.http_server import answer_health  # noqa: PLC0415
+        from mcp_mesh_client.agent.http_server import add_health_route  # noqa: PLC0415
 
         with self._lock:
-            if server not in self._equipped:
-                answer_health(server, self._agent.health)
-                self._equipped.add(server)
+            if server not in self._prepared_servers:
+                add_health_route(server, self._agent.health)
+                self._prepared_servers.add(server)
             # The SDK shows its tools to others without their functions.
             tools: dict[Any, list[str]] = {}
             for tool in server._tool_manager.list_tools():  # noqa: SLF001
                 tools.setdefault(tool.fn, []).append(tool.name)
             for function in tuple(self._agent.functions.values()):
-                if function.original in tools and function.original is not function.given:
-                    raise WrongOrder(f"{function.place} is a tool that gets no dependencies: {RIGHT_ORDER}")
-                names = tools.get(function.given, [function.name])
+                if function.original in tools and function.original is not function.wrapper:
+                    raise DecoratorOrderError(
+                        f"{function.qualified_name} is a tool that gets no dependencies: {DECORATOR_ORDER_HINT}"
+                    )
+                names = tools.get(function.wrapper, [function.name])
                 if function.name not in names:
-                    self._agent.rename(function, names[0])
-                _complete(server, function)
+                    self._agent.rename_function(function, names[0])
+                _add_missing_tools(server, function)
 
 
-def _is_importing() -> bool:
+def _main_thread_is_importing() -> bool:
     """Tell whether the main thread is in the middle of an import."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented all the same
     while frame is not None:
@@ -157,12 +161,12 @@ def _is_importing() -> bool:
     return False
 
 
-def _complete(server: "MCPServer[Any]", function: Function) -> None:
+def _add_missing_tools(server: "MCPServer[Any]", function: AgentFunction) -> None:
     """Let a server have a tool by each of a function's names, and the function the schema of its input."""
-    for said in function.tools():
+    for said in function.tool_specs():
         name = said["function_name"]
         if (tool := server._tool_manager.get_tool(name)) is None:  # noqa: SLF001
-            server.add_tool(function.given, name=name)
+            server.add_tool(function.wrapper, name=name)
             tool = server._tool_manager.get_tool(name)  # noqa: SLF001
         if tool is not None and name == function.name:
             function.input_schema = tool.parameters

@@ -7,23 +7,23 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from mcp_mesh_client.agent.autostart import RIGHT_ORDER
-from mcp_mesh_client.agent.env import check_interval
-from mcp_mesh_client.agent.function import Function
-from mcp_mesh_client.agent.local_agent import DURATIONS
-from mcp_mesh_client.agent.process import present
-from mcp_mesh_client.config import read_urls
-from mcp_mesh_client.errors import InvalidData, WrongOrder
+from mcp_mesh_client.agent.autostart import DECORATOR_ORDER_HINT
+from mcp_mesh_client.agent.env import check_duration
+from mcp_mesh_client.agent.function import AgentFunction
+from mcp_mesh_client.agent.local_agent import DURATION_OPTIONS
+from mcp_mesh_client.agent.process import current_process
+from mcp_mesh_client.config import parse_urls
+from mcp_mesh_client.errors import DecoratorOrderError, InvalidData
 from mcp_mesh_client.validation import check_json
 
 T = TypeVar("T", bound=Callable[..., Any])
-Dependencies = Sequence[str | Mapping[str, Any]]
+DependencySpecs = Sequence[str | Mapping[str, Any]]
 
 # On a decorated class, itself; on a method, its function.
-_CLASS, _METHOD = "__mesh_class__", "__mesh_function__"
+_CLASS_MARKER, _METHOD_MARKER = "__mesh_class__", "__mesh_function__"
 
 
-class Whole(TypedDict, total=False):
+class AgentOptions(TypedDict, total=False):
     """What a declaration may say of the agent as a whole; the environment comes first.
 
     `name` is for people. `health_interval`: the seconds between heartbeats; `timeout_threshold` and
@@ -47,8 +47,8 @@ def mesh_agent(
     capabilities: Sequence[str | Mapping[str, Any]] | None = None,
     version: str | None = None,
     tags: Sequence[str] | None = None,
-    dependencies: Dependencies = (),
-    **whole: Unpack[Whole],
+    dependencies: DependencySpecs = (),
+    **options: Unpack[AgentOptions],
 ) -> Callable[[T], T]:
     """Let a function, or the objects of a class, be part of the agent that this process is.
 
@@ -60,21 +60,21 @@ def mesh_agent(
     Over a class: an object made of it has what stands in its `capabilities`, and its methods marked with `@tool()`.
     Raises InvalidData and WrongOrder.
     """
-    said = _said(whole)
+    said = _checked_options(options)
 
     def declare(decorated: T) -> T:
         if inspect.isclass(decorated):
             if capability is not None or capabilities is not None or dependencies:
                 raise InvalidData("capabilities", "capabilities: over a class they stand in self.capabilities")
-            present().agent.say(**said)
-            return _declare_class(decorated)  # type: ignore[return-value]
-        check_order(decorated)
-        function = _function(
-            decorated, None, _abilities(decorated, capability, capabilities, version, tags), dependencies
+            current_process().agent.set_options(**said)
+            return _decorate_class(decorated)  # type: ignore[return-value]
+        check_decorator_order(decorated)
+        function = _new_function(
+            decorated, None, _capability_specs(decorated, capability, capabilities, version, tags), dependencies
         )
-        present().agent.say(**said)
-        present().agent.add(function)
-        return function.given  # type: ignore[return-value]
+        current_process().agent.set_options(**said)
+        current_process().agent.add_function(function)
+        return function.wrapper  # type: ignore[return-value]
 
     return declare
 
@@ -85,7 +85,7 @@ def tool(
     capability: str | None = None,
     version: str | None = None,
     tags: Sequence[str] | None = None,
-    dependencies: Dependencies = (),
+    dependencies: DependencySpecs = (),
 ) -> Callable[[T], T]:
     """Let a method be a tool of the agent that its object is, by this name, else its own.
 
@@ -93,55 +93,60 @@ def tool(
     """
 
     def mark(method: T) -> T:
-        abilities = _abilities(method, capability or name, None, version, tags)
-        function = _function(method, name, abilities, dependencies)
-        setattr(function.given, _METHOD, function)
-        return function.given  # type: ignore[return-value]
+        abilities = _capability_specs(method, capability or name, None, version, tags)
+        function = _new_function(method, name, abilities, dependencies)
+        setattr(function.wrapper, _METHOD_MARKER, function)
+        return function.wrapper  # type: ignore[return-value]
 
     return mark
 
 
-def check_order(decorated: Any) -> None:
+def check_decorator_order(decorated: Any) -> None:
     """Raise WrongOrder for what a server has for a tool already: it would never hand over a dependency."""
     if not inspect.isroutine(decorated):
         if callable(inner := getattr(decorated, "fn", None)):
-            raise WrongOrder(f"{inner.__name__} is a {type(decorated).__name__} of a server already: {RIGHT_ORDER}")
+            raise DecoratorOrderError(
+                f"{inner.__name__} is a {type(decorated).__name__} of a server already: {DECORATOR_ORDER_HINT}"
+            )
         raise InvalidData(
             "function", f"function: @mesh_agent stands over a function or a class, not {decorated!r:.100}"
         )
-    if "mcp" in sys.modules and any(_is_tool_of(decorated, held) for held in gc.get_referrers(decorated)):
-        raise WrongOrder(f"{decorated.__qualname__} is a tool of a server already: {RIGHT_ORDER}")
+    if "mcp" in sys.modules and any(_is_sdk_tool(decorated, held) for held in gc.get_referrers(decorated)):
+        raise DecoratorOrderError(f"{decorated.__qualname__} is a tool of a server already: {DECORATOR_ORDER_HINT}")
 
 
-def _is_tool_of(function: Any, holder: Any) -> bool:
+def _is_sdk_tool(function: Any, holder: Any) -> bool:
     """Tell whether this is what the SDK keeps of a tool: an object or, in older Pythons, its dict."""
     fields = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
     return fields.get("fn") is function and "fn_metadata" in fields
 
 
-def _said(whole: Whole) -> dict[str, Any]:
+def _checked_options(options: AgentOptions) -> dict[str, Any]:
     """Return what is said of the agent as a whole, checked."""
-    if unknown := sorted(whole.keys() - Whole.__annotations__.keys()):
+    if unknown := sorted(options.keys() - AgentOptions.__annotations__.keys()):
         raise TypeError(f"mesh_agent() got an unexpected keyword argument {unknown[0]!r}")
-    said: dict[str, Any] = {name: value for name, value in whole.items() if value is not None}
-    for name in DURATIONS & said.keys():
-        check_interval(said[name], name)
+    said: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    for name in DURATION_OPTIONS & said.keys():
+        check_duration(said[name], name)
     if "registry_endpoint" in said:
         said["registry_url"] = said.pop("registry_endpoint")
     if "registry_url" in said:
-        read_urls(said["registry_url"], "registry_url")
+        parse_urls(said["registry_url"], "registry_url")
     return said
 
 
-def _function(
-    original: Callable[..., Any], name: str | None, abilities: Iterable[dict[str, Any]], dependencies: Dependencies
-) -> Function:
-    agent = present().agent
+def _new_function(
+    original: Callable[..., Any],
+    name: str | None,
+    capability_specs: Iterable[dict[str, Any]],
+    dependencies: DependencySpecs,
+) -> AgentFunction:
+    agent = current_process().agent
     timeout = agent.environment.call_timeout
-    return Function(original, name or original.__name__, tuple(abilities), dependencies, agent, timeout)
+    return AgentFunction(original, name or original.__name__, tuple(capability_specs), dependencies, agent, timeout)
 
 
-def _abilities(
+def _capability_specs(
     function: Callable[..., Any],
     capability: str | None,
     capabilities: Sequence[str | Mapping[str, Any]] | None,
@@ -165,23 +170,25 @@ def _abilities(
         yield {"capability": named} | {key: value for key, value in shared.items() if value is not None} | own
 
 
-def _declare_class(kind: type) -> type:
+def _decorate_class(decorated: type) -> type:
     """Let each object of a class be declared once it is made; of subclasses, once it is made so far."""
-    made = kind.__init__  # type: ignore[misc]
+    made = decorated.__init__  # type: ignore[misc]
 
     @functools.wraps(made)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         made(self, *args, **kwargs)
-        if getattr(type(self), _CLASS) is kind:
-            present().agent.add_instance(f"{kind.__module__}.{kind.__qualname__}", self, tuple(_methods(self)))
+        if getattr(type(self), _CLASS_MARKER) is decorated:
+            current_process().agent.add_instance(
+                f"{decorated.__module__}.{decorated.__qualname__}", self, tuple(_tool_methods(self))
+            )
 
-    kind.__init__ = init  # type: ignore[misc]
-    setattr(kind, _CLASS, kind)
-    return kind
+    decorated.__init__ = init  # type: ignore[misc]
+    setattr(decorated, _CLASS_MARKER, decorated)
+    return decorated
 
 
-def _methods(instance: object) -> Iterator[Function]:
+def _tool_methods(instance: object) -> Iterator[AgentFunction]:
     for name in dir(type(instance)):
-        function = getattr(inspect.getattr_static(type(instance), name), _METHOD, None)
+        function = getattr(inspect.getattr_static(type(instance), name), _METHOD_MARKER, None)
         if function is not None:
             yield function.bound_to(instance)

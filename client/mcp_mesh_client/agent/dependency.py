@@ -7,17 +7,17 @@ from mcp_mesh_client.errors import DependencyUnavailable, InvalidData
 from mcp_mesh_client.types.dependencies import Provider
 
 
-class Calling(Protocol):
+class ToolCaller(Protocol):
     """What carries calls: to whom, with which arguments, and how many seconds each may take."""
 
     async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
         """Call a tool on the running loop."""
 
-    def begin(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
+    def submit(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
         """Begin to call a tool on another thread's loop."""
 
 
-class Link:
+class DependencyBinding:
     """What one dependency of one function is resolved to at the moment; None while nobody provides it."""
 
     def __init__(self, capability: str, spec: Any) -> None:
@@ -34,34 +34,34 @@ class Dependency:
     DependencyTimeout or DependencyFailed.
     """
 
-    def __init__(self, link: Link, calling: Calling, timeout: float, *, awaited: bool) -> None:
-        self._link = link
-        self._calling = calling
+    def __init__(self, binding: DependencyBinding, caller: ToolCaller, timeout: float, *, is_async: bool) -> None:
+        self._binding = binding
+        self._caller = caller
         self._timeout = timeout
-        self._awaited = awaited
+        self._is_async = is_async
 
     def __repr__(self) -> str:
-        provider = self._link.provider
+        provider = self._binding.provider
         if provider is None:
-            return f"<{self._link.capability}: nobody>"
-        return f"<{self._link.capability}: {provider['tool_name']} of {provider['agent_id']}>"
+            return f"<{self._binding.capability}: nobody>"
+        return f"<{self._binding.capability}: {provider['tool_name']} of {provider['agent_id']}>"
 
     @property
     def provider(self) -> Provider | None:
         """Who provides it at the moment: `agent_id`, `endpoint` and `tool_name`; None for nobody."""
-        return self._link.provider
+        return self._binding.provider
 
-    def within(self, seconds: float) -> "Dependency":
+    def with_timeout(self, seconds: float) -> "Dependency":
         """Return the same dependency with another time that a call may take."""
         if not seconds > 0:
             raise InvalidData("seconds", f"seconds: expected a number above 0, not {seconds!r}")
-        return Dependency(self._link, self._calling, seconds, awaited=self._awaited)
+        return Dependency(self._binding, self._caller, seconds, is_async=self._is_async)
 
     def __call__(self, /, **arguments: Any) -> Any:
         """Call the tool."""
-        if self._awaited:
-            return self._wait(arguments)
-        begun = self._calling.begin(self._current(), arguments, self._timeout)
+        if self._is_async:
+            return self._call_async(arguments)
+        begun = self._caller.submit(self._require_provider(), arguments, self._timeout)
         try:
             return begun.result()
         except BaseException:
@@ -69,11 +69,11 @@ class Dependency:
             begun.cancel()
             raise
 
-    async def _wait(self, arguments: dict[str, Any]) -> Any:
-        return await self._calling.call(self._current(), arguments, self._timeout)
+    async def _call_async(self, arguments: dict[str, Any]) -> Any:
+        return await self._caller.call(self._require_provider(), arguments, self._timeout)
 
-    def _current(self) -> Provider:
-        provider = self._link.provider
+    def _require_provider(self) -> Provider:
+        provider = self._binding.provider
         if provider is None:
-            raise DependencyUnavailable(f"{self._link.capability}: nobody provides it any more")
+            raise DependencyUnavailable(f"{self._binding.capability}: nobody provides it any more")
         return provider

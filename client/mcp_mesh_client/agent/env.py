@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, check_token, read_urls
+from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, check_token, parse_urls
 from mcp_mesh_client.errors import InvalidData
 from mcp_mesh_client.validation import check_id
 
@@ -15,22 +15,22 @@ NAMESPACE_ENV = "MCP_MESH_NAMESPACE"
 ENDPOINT_ENV = "MCP_MESH_ENDPOINT"
 HOST_ENV = "MCP_MESH_HTTP_HOST"
 PORT_ENV = "MCP_MESH_HTTP_PORT"
-INTERVAL_ENV = "MCP_MESH_HEALTH_INTERVAL"
-TIMEOUT_ENV = "MCP_MESH_CALL_TIMEOUT"
-AUTO_ENV = "MCP_MESH_AUTO_RUN"
+HEALTH_INTERVAL_ENV = "MCP_MESH_HEALTH_INTERVAL"
+CALL_TIMEOUT_ENV = "MCP_MESH_CALL_TIMEOUT"
+AUTO_RUN_ENV = "MCP_MESH_AUTO_RUN"
 
-_DEFAULT_INTERVAL, _DEFAULT_TIMEOUT, _LONGEST = 5.0, 30.0, 24 * 3600.0
-_WORDS = {"true": True, "1": True, "false": False, "0": False}
-_PORTS = 65_535
+_DEFAULT_HEALTH_INTERVAL_S, _DEFAULT_CALL_TIMEOUT_S, _MAX_DURATION_S = 5.0, 30.0, 24 * 3600.0
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_MAX_PORT = 65_535
 
-LOOPBACK = "127.0.0.1"
-_LOOPBACK_6 = "::1"
+LOOPBACK_IPV4 = "127.0.0.1"
+_LOOPBACK_IPV6 = "::1"
 # For who is told to be found from elsewhere.
-_EVERYWHERE, _EVERYWHERE_4 = "::", "0.0.0.0"  # noqa: S104
+_ANY_IPV6, _ANY_IPV4 = "::", "0.0.0.0"  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
+class AgentEnvironment:
     """The variables, read and checked; None where one is not set. Durations are seconds."""
 
     name: str = "agent"
@@ -40,31 +40,31 @@ class Environment:
     host: str | None = None
     port: int | None = None
     health_interval: float | None = None
-    call_timeout: float = _DEFAULT_TIMEOUT
+    call_timeout: float = _DEFAULT_CALL_TIMEOUT_S
     auto_run: bool = True
 
     @property
-    def found_by(self) -> str | None:
+    def public_host(self) -> str | None:
         """The host by which others find this process, if that is said."""
-        return self.host if self.endpoint is None else host_of(self.endpoint)
+        return self.host if self.endpoint is None else endpoint_host(self.endpoint)
 
 
-def read_environment() -> Environment:
+def read_environment() -> AgentEnvironment:
     """Read the variables. Raises InvalidData naming the one that is wrong."""
-    host, port, interval = _host(), _port(), _seconds(INTERVAL_ENV)
-    auto = os.environ.get(AUTO_ENV, "true").lower()
-    if auto not in _WORDS:
-        raise InvalidData(AUTO_ENV, f"{AUTO_ENV}: expected true or false, not {auto!r:.100}")
-    return Environment(
+    host, port, interval = _read_host(), _read_port(), _read_seconds(HEALTH_INTERVAL_ENV)
+    auto = os.environ.get(AUTO_RUN_ENV, "true").lower()
+    if auto not in _BOOLEANS:
+        raise InvalidData(AUTO_RUN_ENV, f"{AUTO_RUN_ENV}: expected true or false, not {auto!r:.100}")
+    return AgentEnvironment(
         name=check_id(os.environ.get(NAME_ENV) or "agent", NAME_ENV),
-        registry_url=_registry_url(),
+        registry_url=_read_registry_url(),
         namespace=os.environ.get(NAMESPACE_ENV) or None,
-        endpoint=_endpoint(host, port),
+        endpoint=_read_endpoint(host, port),
         host=host,
         port=port,
         health_interval=interval,
-        call_timeout=_seconds(TIMEOUT_ENV) or _DEFAULT_TIMEOUT,
-        auto_run=_WORDS[auto],
+        call_timeout=_read_seconds(CALL_TIMEOUT_ENV) or _DEFAULT_CALL_TIMEOUT_S,
+        auto_run=_BOOLEANS[auto],
     )
 
 
@@ -85,77 +85,79 @@ def check_endpoint(endpoint: object, field: str) -> str:
     return str(endpoint)
 
 
-def url_of(host: str, port: int) -> str:
+def http_url(host: str, port: int) -> str:
     """Return the URL of a host, which may be an address of either kind, and a port."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def host_of(endpoint: str) -> str | None:
+def endpoint_host(endpoint: str) -> str | None:
     """Return the host of a URL."""
     return urlsplit(endpoint).hostname
 
 
 def listening_host(host: str | None) -> str:
     """Return where to listen so that this host is reached: on its own loopback, or everywhere for all others."""
-    if host in (None, "localhost", LOOPBACK):
-        return LOOPBACK
-    if host == _LOOPBACK_6:
-        return _LOOPBACK_6
-    return _EVERYWHERE if socket.has_dualstack_ipv6() else _EVERYWHERE_4
+    if host in (None, "localhost", LOOPBACK_IPV4):
+        return LOOPBACK_IPV4
+    if host == _LOOPBACK_IPV6:
+        return _LOOPBACK_IPV6
+    return _ANY_IPV6 if socket.has_dualstack_ipv6() else _ANY_IPV4
 
 
-def check_interval(seconds: object, field: str = "health_interval") -> float:
+def check_duration(seconds: object, field: str = "health_interval") -> float:
     """Return the seconds between two heartbeats. Raises InvalidData for what is no such number."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _LONGEST:
-        raise InvalidData(field, f"{field}: expected seconds above 0 and at most {_LONGEST:g}, not {seconds!r:.100}")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _MAX_DURATION_S:
+        raise InvalidData(
+            field, f"{field}: expected seconds above 0 and at most {_MAX_DURATION_S:g}, not {seconds!r:.100}"
+        )
     return float(seconds)
 
 
-def heartbeat_interval(said: float | None, environment: Environment) -> float:
+def heartbeat_interval(declared: float | None, environment: AgentEnvironment) -> float:
     """Return the seconds between two heartbeats."""
-    return environment.health_interval or said or _DEFAULT_INTERVAL
+    return environment.health_interval or declared or _DEFAULT_HEALTH_INTERVAL_S
 
 
-def _registry_url() -> str | None:
+def _read_registry_url() -> str | None:
     """Return where the registry is. The token is the client's to read, but here it is looked at before all runs."""
     if token := os.environ.get(TOKEN_ENV):
         check_token(token, TOKEN_ENV)
     if url := os.environ.get(URL_ENV):
-        read_urls(url, URL_ENV)
+        parse_urls(url, URL_ENV)
     return url or None
 
 
-def _endpoint(host: str | None, port: int | None) -> str | None:
+def _read_endpoint(host: str | None, port: int | None) -> str | None:
     """Return where others find this process, if all of that is said: as a URL, or as a host and a port."""
     if given := os.environ.get(ENDPOINT_ENV):
         return check_endpoint(given, ENDPOINT_ENV)
-    return None if host is None or port is None else url_of(host, port)
+    return None if host is None or port is None else http_url(host, port)
 
 
-def _host() -> str | None:
+def _read_host() -> str | None:
     """Return by which host others find this process; the port may be one that it has yet to get."""
     host = os.environ.get(HOST_ENV)
     if not host:
         return None
-    check_endpoint(url_of(host, 1), HOST_ENV)
+    check_endpoint(http_url(host, 1), HOST_ENV)
     return host
 
 
-def _port() -> int | None:
+def _read_port() -> int | None:
     text = os.environ.get(PORT_ENV)
     if not text:
         return None
-    if not text.isdecimal() or not text.isascii() or not 0 < int(text) <= _PORTS:
-        raise InvalidData(PORT_ENV, f"{PORT_ENV}: expected a port from 1 to {_PORTS}, not {text!r:.100}")
+    if not text.isdecimal() or not text.isascii() or not 0 < int(text) <= _MAX_PORT:
+        raise InvalidData(PORT_ENV, f"{PORT_ENV}: expected a port from 1 to {_MAX_PORT}, not {text!r:.100}")
     return int(text)
 
 
-def _seconds(name: str) -> float | None:
+def _read_seconds(name: str) -> float | None:
     text = os.environ.get(name)
     if not text:
         return None
     try:
-        return check_interval(float(text), name)
+        return check_duration(float(text), name)
     except InvalidData:
         raise
     except ValueError:

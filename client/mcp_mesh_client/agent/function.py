@@ -9,22 +9,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mcp_mesh_client.agent.dependency import Calling, Dependency, Link
+from mcp_mesh_client.agent.dependency import Dependency, DependencyBinding, ToolCaller
 from mcp_mesh_client.errors import InvalidData
 from mcp_mesh_client.validation import check_json
 
 log = logging.getLogger("mcp_mesh_client")
 
-_NO_WORD = re.compile(r"\W")
-Injected = dict[str, tuple[int | None, Dependency]]
+_NON_WORD = re.compile(r"\W")
+InjectedParameters = dict[str, tuple[int | None, Dependency]]
 """By the parameter: its place among the positional ones, if it is one, and what it is given."""
 
 
-class Function:
+class AgentFunction:
     """One function of the agent.
 
-    `name` is that of its tool. `capabilities` are what it can do, each an object with a `capability`; `links` what it
-    needs, by capability. `given` is what is to be called in place of `original`: it hands over the dependencies whose
+    `name` is that of its tool. `capabilities` are what it can do, each an object with a `capability`; `dependencies`
+    what it
+    needs, by capability. `wrapper` is what is to be called in place of `original`: it hands over the dependencies whose
     capabilities the parameters are named for, and has a signature without them.
     """
 
@@ -34,7 +35,7 @@ class Function:
         name: str,
         capabilities: Sequence[Mapping[str, Any]],
         dependencies: Sequence[str | Mapping[str, Any]],
-        calling: Calling,
+        caller: ToolCaller,
         timeout: float,
     ) -> None:
         self.original = original
@@ -42,25 +43,25 @@ class Function:
         self.capabilities = tuple(capabilities)
         self.description = inspect.getdoc(original)
         self.input_schema: Mapping[str, Any] | None = None
-        self.links = _links(dependencies)
-        self.given: Callable[..., Any] = original
-        if injected := self._injected(calling, timeout):
-            self.given = _handing_over(original, injected)
+        self.dependencies = _bind_dependencies(dependencies)
+        self.wrapper: Callable[..., Any] = original
+        if injected := self._injected_parameters(caller, timeout):
+            self.wrapper = _inject(original, injected)
 
-    def bound_to(self, instance: object) -> "Function":
+    def bound_to(self, instance: object) -> "AgentFunction":
         """Return the same function as a method of this object."""
         bound = copy.copy(self)
-        bound.given = self.given.__get__(instance)
+        bound.wrapper = self.wrapper.__get__(instance)
         return bound
 
     @property
-    def place(self) -> str:
+    def qualified_name(self) -> str:
         """Where it is defined."""
         return f"{self.original.__module__}.{self.original.__qualname__}"
 
-    def tools(self) -> list[dict[str, Any]]:
+    def tool_specs(self) -> list[dict[str, Any]]:
         """Return what a registration says of it: a tool for each capability, the first by the function's own name."""
-        needs = [link.spec for link in self.links.values()]
+        needs = [link.spec for link in self.dependencies.values()]
         shared = {"description": self.description, "input_schema": self.input_schema, "dependencies": needs or None}
         said = {key: value for key, value in shared.items() if value}
         names = [self.name, *(str(each["capability"]) for each in self.capabilities[1:])]
@@ -68,34 +69,38 @@ class Function:
             {"function_name": name} | said | dict(each) for name, each in zip(names, self.capabilities, strict=True)
         ]
 
-    def _injected(self, calling: Calling, timeout: float) -> Injected:
+    def _injected_parameters(self, caller: ToolCaller, timeout: float) -> InjectedParameters:
         """Return the parameters that are handed dependencies."""
         parameters = inspect.signature(self.original).parameters
         awaited = inspect.iscoroutinefunction(self.original)
-        injected: Injected = {}
-        for link in self.links.values():
+        injected: InjectedParameters = {}
+        for link in self.dependencies.values():
             name = parameter_name(link.capability)
             parameter = parameters.get(name)
             if parameter is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                log.info("%s needs %s, but has no parameter %s to get it by", self.place, link.capability, name)
+                log.info(
+                    "%s needs %s, but has no parameter %s to get it by", self.qualified_name, link.capability, name
+                )
                 continue
             if parameter.kind is parameter.POSITIONAL_ONLY:
-                raise InvalidData(name, f"{self.place}: {name} must not be positional-only, to be handed a dependency")
+                raise InvalidData(
+                    name, f"{self.qualified_name}: {name} must not be positional-only, to be handed a dependency"
+                )
             place = list(parameters).index(name) if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else None
-            injected[name] = place, Dependency(link, calling, timeout, awaited=awaited)
+            injected[name] = place, Dependency(link, caller, timeout, is_async=awaited)
         return injected
 
 
 def parameter_name(capability: str) -> str:
     """Return how a parameter is called that is handed this capability: its name, `_` for what no name may have."""
-    name = _NO_WORD.sub("_", capability)
+    name = _NON_WORD.sub("_", capability)
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
-def _links(dependencies: Sequence[str | Mapping[str, Any]]) -> dict[str, Link]:
+def _bind_dependencies(dependencies: Sequence[str | Mapping[str, Any]]) -> dict[str, DependencyBinding]:
     if isinstance(dependencies, str | Mapping) or not isinstance(dependencies, Sequence):
         raise InvalidData("dependencies", "dependencies: expected a list of capabilities or of objects with one")
-    links: dict[str, Link] = {}
+    links: dict[str, DependencyBinding] = {}
     for at, spec in enumerate(dependencies):
         field = f"dependencies[{at}]"
         capability = spec.get("capability") if isinstance(spec, Mapping) else spec
@@ -105,11 +110,11 @@ def _links(dependencies: Sequence[str | Mapping[str, Any]]) -> dict[str, Link]:
             raise InvalidData(f"{field}.capability", f"{field}: a function needs {capability} once, not twice")
         if isinstance(spec, Mapping):
             check_json(spec, f"{field}.")
-        links[capability] = Link(capability, spec)
+        links[capability] = DependencyBinding(capability, spec)
     return links
 
 
-def _handing_over(original: Callable[..., Any], injected: Injected) -> Callable[..., Any]:
+def _inject(original: Callable[..., Any], injected: InjectedParameters) -> Callable[..., Any]:
     """Return a function that calls the original one with what is there at that moment."""
 
     def complete(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

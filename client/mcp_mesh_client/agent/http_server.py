@@ -11,32 +11,32 @@ from mcp.server import MCPServer
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from mcp_mesh_client.agent.env import url_of
+from mcp_mesh_client.agent.env import http_url
 
 # Seconds that requests under way have when the server ends.
-_GRACE = 5
-_BACKLOG = 2048
-_EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
+_SHUTDOWN_TIMEOUT_S = 5
+_LISTEN_BACKLOG = 2048
+_WILDCARD_HOSTS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
 
 
-class Site(uvicorn.Server):
+class AgentHttpServer(uvicorn.Server):
     """An MCP server on a port of its own, from the moment it is made: who comes before it runs, waits.
 
     `url` is where others find it: by the host it listens on, unless that is another one. On `::` it listens to both
-    kinds of addresses. `before_end` is called before it stops to answer.
+    kinds of addresses. `before_shutdown` is called before it stops to answer.
     """
 
     def __init__(
-        self, server: "MCPServer[Any]", host: str, port: int, *, found_by: str | None = None, quiet: bool
+        self, server: "MCPServer[Any]", host: str, port: int, *, public_host: str | None = None, quiet: bool
     ) -> None:
         self._socket = _listen(host, port)
-        self.before_end: Callable[[], None] = _nothing
-        shown = found_by or (socket.gethostname() if host in _EVERYWHERE else host)
-        self.url = url_of(shown, self._socket.getsockname()[1])
+        self.before_shutdown: Callable[[], None] = _no_op
+        shown = public_host or (socket.gethostname() if host in _WILDCARD_HOSTS else host)
+        self.url = http_url(shown, self._socket.getsockname()[1])
         level = "warning" if quiet else server.settings.log_level.lower()
         # Without sessions, as agents of the mesh SDK and `meshctl` call: they greet nobody before.
         app = server.streamable_http_app(host=host, stateless_http=True)
-        super().__init__(uvicorn.Config(app, log_level=level, timeout_graceful_shutdown=_GRACE))
+        super().__init__(uvicorn.Config(app, log_level=level, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S))
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until SIGINT or SIGTERM."""
@@ -48,7 +48,7 @@ class Site(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take leave, then stop to answer."""
-        await asyncio.to_thread(self.before_end)
+        await asyncio.to_thread(self.before_shutdown)
         await super().shutdown(sockets)
 
     def close(self) -> None:
@@ -61,10 +61,10 @@ class Site(uvicorn.Server):
 def _listen(host: str, port: int) -> socket.socket:
     both = host == "::" and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+    return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG, dualstack_ipv6=both)
 
 
-def new_server(name: str) -> "MCPServer[Any]":
+def new_mcp_server(name: str) -> "MCPServer[Any]":
     """Return a server without any tools."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -75,7 +75,7 @@ def new_server(name: str) -> "MCPServer[Any]":
     return server
 
 
-def answer_health(server: "MCPServer[Any]", health: Callable[[], dict[str, Any]]) -> None:
+def add_health_route(server: "MCPServer[Any]", health: Callable[[], dict[str, Any]]) -> None:
     """Let a server answer `GET /health`, unless it does so already."""
 
     async def answer(_request: Request) -> JSONResponse:
@@ -84,5 +84,5 @@ def answer_health(server: "MCPServer[Any]", health: Callable[[], dict[str, Any]]
     server.custom_route("/health", methods=["GET"])(answer)
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     """Stand for nothing to be done."""

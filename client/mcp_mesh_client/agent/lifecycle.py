@@ -8,155 +8,155 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 
-from mcp_mesh_client.agent.deregister import farewell
-from mcp_mesh_client.agent.local_agent import ThisAgent
+from mcp_mesh_client.agent.deregister import deregister
+from mcp_mesh_client.agent.local_agent import LocalAgent
 from mcp_mesh_client.backoff import Backoff
 from mcp_mesh_client.client import RegistryClient
-from mcp_mesh_client.config import LONGEST_BACKOFF
-from mcp_mesh_client.errors import ClientError, RegistryTimeout, RegistryUnavailable, UnreadableAnswer
-from mcp_mesh_client.types.agents import Beat, Refusal, Registered
+from mcp_mesh_client.config import MAX_BACKOFF_S
+from mcp_mesh_client.errors import ClientError, InvalidResponse, RegistryTimeout, RegistryUnavailable
+from mcp_mesh_client.types.agents import ErrorResponse, HeartbeatResult, RegisterResult
 
 log = logging.getLogger("mcp_mesh_client")
 
 # Seconds: after the last declaration before all of them are registered in one go; the first pause after a failure; and
 # how long what is under way may take when the process ends.
-SETTLE = 0.3
-_FIRST_PAUSE = 1.0
-_PATIENCE = 1.0
+DEBOUNCE_S = 0.3
+_FIRST_PAUSE_S = 1.0
+_STOP_TIMEOUT_S = 1.0
 
 
-class Lifetime:
-    """Keeps an agent in the mesh from `begin` to `leave`, on the agent's own thread.
+class AgentLifecycle:
+    """Keeps an agent in the mesh from `start` to `stop`, on the agent's own thread.
 
-    Where nobody says where the agent answers, `answer` is awaited, which may see to that; if it does not yet, it
-    returns the seconds until it is to be asked again, None where only news can help.
+    Where nobody says where the agent answers, `ensure_endpoint` is awaited, which may see to that; if it does not yet,
+    it returns the seconds until it is to be asked again, None where only news can help.
     """
 
-    def __init__(self, agent: ThisAgent, answer: Callable[[], Awaitable[float | None]]) -> None:
+    def __init__(self, agent: LocalAgent, ensure_endpoint: Callable[[], Awaitable[float | None]]) -> None:
         self._agent = agent
-        self._answer = answer
+        self._ensure_endpoint = ensure_endpoint
         self._lock = threading.Lock()
-        self._life: _Life | None = None
-        self._registered: int | None = None
-        self._sent = False
-        self._seen: str | None = None
-        self._refused: str | None = None
-        self._backoff = Backoff(_FIRST_PAUSE, LONGEST_BACKOFF)
+        self._active_run: _LifecycleRun | None = None
+        self._registered_revision: int | None = None
+        self._may_be_registered = False
+        self._dependencies_version: str | None = None
+        self._last_rejection: str | None = None
+        self._backoff = Backoff(_FIRST_PAUSE_S, MAX_BACKOFF_S)
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Begin to live; look anew, if it does so already."""
         with self._lock:
-            if self._life is None:
-                self._life = _Life()
-                self._agent.thread.submit(self._live(self._life))
+            if self._active_run is None:
+                self._active_run = _LifecycleRun()
+                self._agent.thread.submit(self._run(self._active_run))
             else:
-                self._life.poke()
+                self._active_run.wake()
 
-    def leave(self) -> None:
+    def stop(self) -> None:
         """Unregister, and do not come back; what is under way is waited for a moment. It needs no event loop."""
         with self._lock:
-            life, self._life = self._life, None
+            life, self._active_run = self._active_run, None
         if life is None:
             return
-        life.poke()
-        life.ended.wait(_PATIENCE)
-        if self._sent:
-            self._sent, self._registered, self._seen = False, None, None
-            farewell(self._agent.registry_url, self._agent.id)
+        life.wake()
+        life.ended.wait(_STOP_TIMEOUT_S)
+        if self._may_be_registered:
+            self._may_be_registered, self._registered_revision, self._dependencies_version = False, None, None
+            deregister(self._agent.registry_url, self._agent.id)
 
-    async def _live(self, life: "_Life") -> None:
-        life.settle_in()
+    async def _run(self, run: "_LifecycleRun") -> None:
+        run.bind_loop()
         try:
-            while self._life is life:
+            while self._active_run is run:
                 url = self._agent.registry_url
                 try:
                     async with RegistryClient(url) as registry:
-                        while self._life is life and url == self._agent.registry_url:
-                            await life.rest(await self._next(registry))
+                        while self._active_run is run and url == self._agent.registry_url:
+                            await run.wait(await self._step(registry))
                 except Exception as error:
                     # Nobody waits for this loop, so nobody else would ever hear of it.
                     log.exception("The life of %s goes on after an error", self._agent.id)
-                    await life.rest(self._put_off(str(error)))
+                    await run.wait(self._back_off(str(error)))
         finally:
-            life.ended.set()
+            run.ended.set()
 
-    async def _next(self, registry: RegistryClient) -> float | None:
+    async def _step(self, registry: RegistryClient) -> float | None:
         """Do what is to be done now; return the seconds until the next time, None where only news can help."""
-        if (left := self._unsettled()) > 0:
+        if (left := self._debounce_left()) > 0:
             return left
         if (endpoint := self._agent.endpoint) is None:
-            again = await self._answer()
+            again = await self._ensure_endpoint()
             if (endpoint := self._agent.endpoint) is None:
                 return again
-        return await self._turn(registry, endpoint)
+        return await self._register_or_heartbeat(registry, endpoint)
 
-    def _unsettled(self) -> float:
+    def _debounce_left(self) -> float:
         """Return the seconds until what is declared is taken to be all."""
-        return self._agent.changed_at + SETTLE - time.monotonic()
+        return self._agent.changed_at + DEBOUNCE_S - time.monotonic()
 
-    async def _turn(self, registry: RegistryClient, endpoint: str) -> float:
+    async def _register_or_heartbeat(self, registry: RegistryClient, endpoint: str) -> float:
         """Register where that is due, else beat; return the seconds until the next time."""
-        agent, revision, sent = self._agent, self._agent.revision, self._sent
+        agent, revision, sent = self._agent, self._agent.revision, self._may_be_registered
         try:
-            answer: Beat | Registered | Refusal
-            if self._registered == revision:
-                answer = await registry.heartbeat(agent.id, dependencies_version=self._seen)
+            answer: HeartbeatResult | RegisterResult | ErrorResponse
+            if self._registered_revision == revision:
+                answer = await registry.heartbeat(agent.id, dependencies_version=self._dependencies_version)
             else:
-                self._sent = True
-                answer = await registry.register_agent(agent.document(endpoint))
+                self._may_be_registered = True
+                answer = await registry.register_agent(agent.registration_document(endpoint))
         except (RegistryUnavailable, RegistryTimeout) as error:
-            self._sent = sent or error.outcome != "not_sent"
+            self._may_be_registered = sent or error.outcome != "not_sent"
             # That nobody answers the client tells the log, once; what is resolved stays so.
-            return self._put_off(str(error)) if isinstance(error, UnreadableAnswer) else self._backoff.pause()
+            return self._back_off(str(error)) if isinstance(error, InvalidResponse) else self._backoff.next_pause()
         except ClientError as error:
-            return self._put_off(str(error))
+            return self._back_off(str(error))
         finally:
-            agent.state = registry.state
+            agent.registry_state = registry.state
         if "error" in answer:
-            if answer["error"] == "unknown_agent" and self._registered is not None:
-                self._registered = self._seen = None
+            if answer["error"] == "unknown_agent" and self._registered_revision is not None:
+                self._registered_revision = self._dependencies_version = None
                 return 0.0
             # Whoever never got in has no leave to take.
-            self._sent = sent
-            return self._put_off(answer["message"])
+            self._may_be_registered = sent
+            return self._back_off(answer["message"])
         self._backoff.reset()
-        if self._registered != revision:
+        if self._registered_revision != revision:
             log.info("%s is registered, and answers at %s", agent.id, endpoint)
-        self._registered, self._refused = revision, None
-        self._seen = answer.get("dependencies_version", self._seen)
-        agent.take(answer)
-        return agent.interval * random.uniform(0.9, 1.0)  # noqa: S311 - spreads agents, guards nothing
+        self._registered_revision, self._last_rejection = revision, None
+        self._dependencies_version = answer.get("dependencies_version", self._dependencies_version)
+        agent.update_dependencies(answer)
+        return agent.heartbeat_interval * random.uniform(0.9, 1.0)  # noqa: S311 - spreads agents, guards nothing
 
-    def _put_off(self, why: str) -> float:
+    def _back_off(self, reason: str) -> float:
         """Tell once why the registry does not take this agent; return the seconds until it is asked again."""
-        if why != self._refused:
-            log.error("The registry does not take %s: %s", self._agent.id, why)
-            self._refused = why
-        return self._backoff.pause()
+        if reason != self._last_rejection:
+            log.error("The registry does not take %s: %s", self._agent.id, reason)
+            self._last_rejection = reason
+        return self._backoff.next_pause()
 
 
-class _Life:
+class _LifecycleRun:
     """One stretch of living, which can be poked from any thread, in a signal handler as well: no lock is taken."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
-        self._poked = asyncio.Event()
+        self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def settle_in(self) -> None:
+    def bind_loop(self) -> None:
         """Live on the running loop."""
         self._loop = asyncio.get_running_loop()
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """End the rest, or the next one: there is something new."""
         # Before it has settled in it looks at everything anyway; on a stopped loop nobody is left.
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._poked.set)
+                self._loop.call_soon_threadsafe(self._woken.set)
 
-    async def rest(self, seconds: float | None) -> None:
+    async def wait(self, seconds: float | None) -> None:
         """Wait so long, or until it is poked."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._poked.wait()
-        self._poked.clear()
+                await self._woken.wait()
+        self._woken.clear()

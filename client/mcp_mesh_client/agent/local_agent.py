@@ -10,78 +10,78 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from mcp_mesh_client.agent.env import Environment, heartbeat_interval, new_agent_id, read_environment
-from mcp_mesh_client.agent.function import Function
-from mcp_mesh_client.config import SECURITY_CONTEXTS
+from mcp_mesh_client.agent.env import AgentEnvironment, heartbeat_interval, new_agent_id, read_environment
+from mcp_mesh_client.agent.function import AgentFunction
+from mcp_mesh_client.config import DEFAULT_SECURITY_CONTEXTS
 from mcp_mesh_client.errors import ClientClosed, InvalidData, McpLibraryMissing
-from mcp_mesh_client.event_loop_thread import LoopThread
+from mcp_mesh_client.event_loop_thread import EventLoopThread
 from mcp_mesh_client.types.dependencies import Provider
 from mcp_mesh_client.validation import check_registration
 
 if TYPE_CHECKING:
-    from mcp_mesh_client.agent.mcp_sessions import Sessions
+    from mcp_mesh_client.agent.mcp_sessions import McpSessions
 
 log = logging.getLogger("mcp_mesh_client")
 
-_NOWHERE = "http://localhost"
+_PLACEHOLDER_ENDPOINT = "http://localhost"
 
 # Of what several declarations say of the whole agent, in seconds, the shortest counts.
-DURATIONS = frozenset({"health_interval", "timeout_threshold", "eviction_threshold"})
-_AS_SAID = ("name", "namespace", "security_context", "timeout_threshold", "eviction_threshold")
+DURATION_OPTIONS = frozenset({"health_interval", "timeout_threshold", "eviction_threshold"})
+_REGISTRATION_OPTIONS = ("name", "namespace", "security_context", "timeout_threshold", "eviction_threshold")
 
 
-class ThisAgent:
+class LocalAgent:
     """What the process is in the mesh: its id, what is declared in it, where it answers, and what that resolves to.
 
-    It may be told things from any thread. `revision` rises with each; whoever `follow`s is called then.
+    It may be told things from any thread. `revision` rises with each; whoever `on_change`s is called then.
     """
 
     def __init__(self) -> None:
-        self.environment: Environment = read_environment()
+        self.environment: AgentEnvironment = read_environment()
         self.id = new_agent_id(self.environment.name)
-        self.functions: dict[str, Function] = {}
+        self.functions: dict[str, AgentFunction] = {}
         self.instances: dict[str, Any] = {}
         self.endpoint = self.environment.endpoint
-        self.state = "unknown"
+        self.registry_state = "unknown"
         self.revision = 0
         self.changed_at = 0.0
-        self.thread = LoopThread()
-        self._said: dict[str, Any] = {}
+        self.thread = EventLoopThread()
+        self._options: dict[str, Any] = {}
         self._lock = threading.RLock()
-        self._sessions = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "Sessions"]()
-        self.follow: Callable[[], None] = lambda: None
+        self._sessions = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "McpSessions"]()
+        self.on_change: Callable[[], None] = lambda: None
 
     @property
     def registry_url(self) -> str | None:
         """Where the registry is; the environment comes first. None: where a client looks by itself."""
-        return self.environment.registry_url or self._said.get("registry_url")
+        return self.environment.registry_url or self._options.get("registry_url")
 
     @property
-    def interval(self) -> float:
+    def heartbeat_interval(self) -> float:
         """Seconds between two heartbeats."""
-        return heartbeat_interval(self._said.get("health_interval"), self.environment)
+        return heartbeat_interval(self._options.get("health_interval"), self.environment)
 
-    def say(self, **said: Any) -> None:
+    def set_options(self, **options: Any) -> None:
         """Take what a declaration says of the agent as a whole.
 
         Raises InvalidData where another one says otherwise; of durations the shortest counts.
         """
         with self._lock:
-            for name, value in said.items():
-                before = self._said.get(name)
+            for name, value in options.items():
+                before = self._options.get(name)
                 if value is None or value == before:
                     continue
-                if before is not None and name not in DURATIONS:
+                if before is not None and name not in DURATION_OPTIONS:
                     raise InvalidData(name, f"{name}: one process is one agent, and {name} is {before!r} already")
-                self._said[name] = value if before is None else min(value, before)
+                self._options[name] = value if before is None else min(value, before)
 
-    def add(self, function: Function) -> None:
+    def add_function(self, function: AgentFunction) -> None:
         """Take a function. Raises InvalidData where another one has its name."""
         with self._lock:
-            self._add(function)
-        self._change()
+            self._put_function(function)
+        self._notify_change()
 
-    def rename(self, function: Function, name: str) -> None:
+    def rename_function(self, function: AgentFunction, name: str) -> None:
         """Let a function go by the name its tool has in a server."""
         with self._lock:
             if name == function.name or name in self.functions:
@@ -90,49 +90,49 @@ class ThisAgent:
             function.name = name
             self.functions[name] = function
 
-    def add_instance(self, kind: str, instance: Any, functions: Iterable[Function]) -> None:
+    def add_instance(self, class_name: str, instance: Any, functions: Iterable[AgentFunction]) -> None:
         """Take an object with capabilities of its own and its functions, in the place of an earlier one of its kind."""
         with self._lock:
-            before = self.instances.get(kind), dict(self.functions)
-            self.instances[kind] = instance
+            before = self.instances.get(class_name), dict(self.functions)
+            self.instances[class_name] = instance
             try:
                 for function in functions:
-                    self._add(function)
+                    self._put_function(function)
                 # What its security context requires is known to be there before anything is sent.
-                check_registration(self.document(_NOWHERE), SECURITY_CONTEXTS)
+                check_registration(self.registration_document(_PLACEHOLDER_ENDPOINT), DEFAULT_SECURITY_CONTEXTS)
             except InvalidData:
-                self.instances[kind], self.functions = before
+                self.instances[class_name], self.functions = before
                 raise
-        self._change()
+        self._notify_change()
 
-    def answers_at(self, endpoint: str) -> None:
+    def set_endpoint(self, endpoint: str) -> None:
         """Take where others find this process; what the environment says of it comes first."""
         self.endpoint = self.environment.endpoint or endpoint
-        self._change(at_once=True)
+        self._notify_change(immediately=True)
 
-    def document(self, endpoint: str | None = None) -> dict[str, Any]:
+    def registration_document(self, endpoint: str | None = None) -> dict[str, Any]:
         """Return the registration: all functions in one."""
         with self._lock:
-            tools = [tool for function in self.functions.values() for tool in function.tools()]
+            tools = [tool for function in self.functions.values() for tool in function.tool_specs()]
             for instance in self.instances.values():
-                tools = _with_capabilities(tools, getattr(instance, "capabilities", ()))
-            said = {name: self._said.get(name) for name in _AS_SAID}
+                tools = _merge_capabilities(tools, getattr(instance, "capabilities", ()))
+            said = {name: self._options.get(name) for name in _REGISTRATION_OPTIONS}
             said["namespace"] = self.environment.namespace or said["namespace"]
         return {
             "agent_id": self.id,
             **{name: value for name, value in said.items() if value is not None},
-            "health_interval": self.interval,
+            "health_interval": self.heartbeat_interval,
             "metadata": {"endpoint": endpoint or self.endpoint, "tools": tools},
         }
 
-    def take(self, answer: Mapping[str, Any]) -> None:
+    def update_dependencies(self, response: Mapping[str, Any]) -> None:
         """Take what the registry says of dependencies; where it says nothing of them, all stays as it is."""
-        resolved: Mapping[str, Mapping[str, Provider | None]] | None = answer.get("dependencies_resolved")
+        resolved: Mapping[str, Mapping[str, Provider | None]] | None = response.get("dependencies_resolved")
         if resolved is None:
             return
         for function in tuple(self.functions.values()):
             found = resolved.get(function.name, {})
-            for link in function.links.values():
+            for link in function.dependencies.values():
                 provider = found.get(link.capability)
                 if provider != link.provider:
                     log.info("%s of %s is now %s", link.capability, function.name, provider)
@@ -145,14 +145,14 @@ class ThisAgent:
             "status": "healthy",
             "agent_id": self.id,
             "endpoint": self.endpoint,
-            "registry": self.state,
+            "registry": self.registry_state,
             "functions": {
-                function.name: {name: link.provider is not None for name, link in function.links.items()}
+                function.name: {name: link.provider is not None for name, link in function.dependencies.items()}
                 for function in functions
             },
         }
 
-    def begin(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
+    def submit(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
         """Begin to call a provider's tool, on the agent's own thread."""
         return self.thread.submit(self.call(provider, arguments, timeout))
 
@@ -161,20 +161,20 @@ class ThisAgent:
         sessions = self._sessions.get(asyncio.get_running_loop())
         return await (sessions or self._open_sessions()).call(provider, arguments, timeout)
 
-    def _open_sessions(self) -> "Sessions":
+    def _open_sessions(self) -> "McpSessions":
         try:
-            from mcp_mesh_client.agent.mcp_sessions import Sessions  # noqa: PLC0415 - brings the MCP SDK along
+            from mcp_mesh_client.agent.mcp_sessions import McpSessions  # noqa: PLC0415 - brings the MCP SDK along
         except ImportError as error:
-            raise mcp_missing() from error
+            raise mcp_missing_error() from error
         with self._lock:
             for loop in tuple(self._sessions):
                 if loop.is_closed():
                     # It was closed without an end of what ran on it.
                     self._sessions.pop(loop, None)
-            sessions = self._sessions[asyncio.get_running_loop()] = Sessions()
+            sessions = self._sessions[asyncio.get_running_loop()] = McpSessions()
         return sessions
 
-    async def _hang_up(self) -> None:
+    async def _close_sessions(self) -> None:
         """End the sessions on the running loop."""
         if (sessions := self._sessions.pop(asyncio.get_running_loop(), None)) is not None:
             await sessions.close()
@@ -182,41 +182,42 @@ class ThisAgent:
     def close(self) -> None:
         """End the thread and its sessions; those on other loops end with their loops."""
         with contextlib.suppress(ClientClosed):
-            self.thread.run(self._hang_up())
+            self.thread.run(self._close_sessions())
         self.thread.stop()
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Become another agent, after a fork: an own id, and nothing that belongs to threads which are not here."""
         self._lock = threading.RLock()
-        self.thread = LoopThread()
+        self.thread = EventLoopThread()
         self._sessions.clear()
         self.id = new_agent_id(self.environment.name)
         self.endpoint = self.environment.endpoint
-        self.state = "unknown"
+        self.registry_state = "unknown"
 
-    def _add(self, function: Function) -> None:
+    def _put_function(self, function: AgentFunction) -> None:
         before = self.functions.get(function.name)
-        if before is not None and before.place != function.place:
+        if before is not None and before.qualified_name != function.qualified_name:
             raise InvalidData(
                 "function_name",
-                f"function_name: {function.name} is declared by {before.place} already, and now by {function.place}; "
+                f"function_name: {function.name} is declared by {before.qualified_name} already, "
+                f"and now by {function.qualified_name}; "
                 "one process is one agent, whose functions have names of their own",
             )
         self.functions[function.name] = function
 
-    def _change(self, *, at_once: bool = False) -> None:
+    def _notify_change(self, *, immediately: bool = False) -> None:
         with self._lock:
             self.revision += 1
-            self.changed_at = 0.0 if at_once else time.monotonic()
-        self.follow()
+            self.changed_at = 0.0 if immediately else time.monotonic()
+        self.on_change()
 
 
-def mcp_missing() -> McpLibraryMissing:
+def mcp_missing_error() -> McpLibraryMissing:
     """Return what to raise without the MCP SDK."""
     return McpLibraryMissing("Serving and calling tools needs: pip install 'mcp-mesh-registry[client,mcp]'")
 
 
-def _with_capabilities(tools: list[dict[str, Any]], capabilities: Iterable[Any]) -> list[dict[str, Any]]:
+def _merge_capabilities(tools: list[dict[str, Any]], capabilities: Iterable[Any]) -> list[dict[str, Any]]:
     """Add an object's own capabilities to its functions, by their names; those without a function go by their own."""
     added = list(tools)
     for given in capabilities:

@@ -24,16 +24,16 @@ log = logging.getLogger("mcp_mesh_client")
 
 # Providers to stay connected with; an agent needs a few. Seconds to reach one, and a connection may be idle: less than
 # the five after which uvicorn closes it.
-_MOST, _CONNECT, _IDLE = 64, 5.0, 3.0
+_MAX_SESSIONS, _CONNECT_TIMEOUT_S, _KEEPALIVE_EXPIRY_S = 64, 5.0, 3.0
 # How the SDK writes an object that a tool returns without saying so: indented by two, which by hand nobody does.
-_OBJECT = '{\n  "'
+_UNTYPED_OBJECT_PREFIX = '{\n  "'
 
 
-class Sessions:
+class McpSessions:
     """Calls tools of providers. It belongs to one event loop, and ends with it."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[str, _Session] = OrderedDict()
+        self._sessions: OrderedDict[str, _McpSession] = OrderedDict()
 
     async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
         """Return what a provider's tool returns.
@@ -47,117 +47,117 @@ class Sessions:
         except TimeoutError as error:
             raise DependencyTimeout(f"{whom}: no answer within {timeout:g} s") from error
         if result.is_error:
-            raise DependencyFailed(f"{whom}: {_text(result) or 'it failed, and does not say why'}")
-        return value_of(result)
+            raise DependencyFailed(f"{whom}: {_text_content(result) or 'it failed, and does not say why'}")
+        return tool_value(result)
 
     async def close(self) -> None:
         """End all sessions."""
-        sessions = tuple(self._open.values())
+        sessions = tuple(self._sessions.values())
         for session in sessions:
-            session.end()
-        await asyncio.gather(*(session.ended() for session in sessions))
+            session.close_when_idle()
+        await asyncio.gather(*(session.wait_closed() for session in sessions))
 
-    def _session(self, url: str) -> "_Session":
-        session = self._open.get(url)
-        if session is None or session.is_over:
-            session = self._open[url] = _Session(url)
-            session.when_over(functools.partial(self._forget, url))
-        self._open.move_to_end(url)
-        while len(self._open) > _MOST:
-            self._open.popitem(last=False)[1].end()
+    def _session(self, url: str) -> "_McpSession":
+        session = self._sessions.get(url)
+        if session is None or session.is_closed:
+            session = self._sessions[url] = _McpSession(url)
+            session.on_closed(functools.partial(self._remove, url))
+        self._sessions.move_to_end(url)
+        while len(self._sessions) > _MAX_SESSIONS:
+            self._sessions.popitem(last=False)[1].close_when_idle()
         return session
 
-    def _forget(self, url: str, session: "_Session") -> None:
+    def _remove(self, url: str, session: "_McpSession") -> None:
         # What is held of a session holds its loop, and that is to go when it is closed.
-        if self._open.get(url) is session:
-            del self._open[url]
+        if self._sessions.get(url) is session:
+            del self._sessions[url]
 
 
-class _Session:
+class _McpSession:
     """One session, in a task of its own: it ends with whatever befalls it, and so do the calls in it."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._client: asyncio.Future[mcp.Client] = asyncio.get_running_loop().create_future()
-        self._told_to_end = asyncio.Event()
+        self._closing = asyncio.Event()
         self._callers = set[asyncio.Task[Any]]()
-        self._quiet = asyncio.Event()
+        self._idle = asyncio.Event()
         # In a context of its own: it is no part of the call that opens it.
-        self._life = asyncio.create_task(self._live(), context=contextvars.Context())
-        self._life.add_done_callback(self._cut_off)
+        self._task = asyncio.create_task(self._run(), context=contextvars.Context())
+        self._task.add_done_callback(self._cancel_callers)
 
     @property
-    def is_over(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether a new one is needed."""
-        return self._life.done() or self._told_to_end.is_set()
+        return self._task.done() or self._closing.is_set()
 
-    def end(self) -> None:
+    def close_when_idle(self) -> None:
         """Begin no more calls; end when those under way are over."""
-        self._told_to_end.set()
+        self._closing.set()
 
-    def when_over(self, tell: Callable[["_Session"], None]) -> None:
+    def on_closed(self, callback: Callable[["_McpSession"], None]) -> None:
         """Let somebody know when it has ended."""
-        self._life.add_done_callback(lambda _life: tell(self))
+        self._task.add_done_callback(lambda _life: callback(self))
 
-    async def ended(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until it has ended, however."""
-        await asyncio.wait({self._life})
+        await asyncio.wait({self._task})
 
-    async def call(self, whom: str, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
+    async def call(self, target: str, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
         """Call a tool; where the session ends before it answers, raise DependencyUnavailable."""
         caller = cast("asyncio.Task[Any]", asyncio.current_task())
         cancelling = caller.cancelling()
         self._callers.add(caller)
-        self._quiet.clear()
+        self._idle.clear()
         try:
             return await self._call(tool, arguments)
         except asyncio.CancelledError:
             # Of the session's end, unless somebody else cancels the caller, too.
-            if self._life.done() and (caller.cancelling() == cancelling or caller.uncancel() == cancelling):
-                raise self._lost(whom) from None
+            if self._task.done() and (caller.cancelling() == cancelling or caller.uncancel() == cancelling):
+                raise self._connection_lost(target) from None
             raise
         except MCPError as error:
             if error.code == mcp_types.CONNECTION_CLOSED:
-                raise self._lost(whom) from error
-            raise DependencyFailed(f"{whom}: {error}") from error
+                raise self._connection_lost(target) from error
+            raise DependencyFailed(f"{target}: {error}") from error
         except (pydantic.ValidationError, RuntimeError) as error:
-            raise DependencyFailed(f"{whom}: its answer is no result of a tool: {error}") from error
+            raise DependencyFailed(f"{target}: its answer is no result of a tool: {error}") from error
         finally:
             self._callers.discard(caller)
             if not self._callers:
-                self._quiet.set()
+                self._idle.set()
 
     async def _call(self, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
         client = self._client.result() if self._client.done() else await asyncio.shield(self._client)
         return await client.call_tool(tool, arguments)
 
-    async def _live(self) -> None:
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=_IDLE)
+    async def _run(self) -> None:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE_EXPIRY_S)
         # A call has a time of its own; but to connect must not take all of it.
-        timeout = httpx2.Timeout(None, connect=_CONNECT)
+        timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S)
         try:
             async with (
                 httpx2.AsyncClient(limits=limits, timeout=timeout) as http,
                 mcp.Client(streamable_http_client(self._url, http_client=http)) as client,
             ):
                 self._client.set_result(client)
-                await self._told_to_end.wait()
-                await self._quiet.wait()
+                await self._closing.wait()
+                await self._idle.wait()
         finally:
             self._client.cancel()
 
-    def _cut_off(self, life: asyncio.Task[None]) -> None:
+    def _cancel_callers(self, task: asyncio.Task[None]) -> None:
         """End the calls that are under way; that nobody is in it is no trouble, the next call opens another one."""
         for caller in self._callers:
             caller.cancel()
-        if not life.cancelled() and (error := life.exception()) is not None:
-            log.debug("The session with %s ended: %s", self._url, _innermost(error))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("The session with %s ended: %s", self._url, _root_cause(error))
 
-    def _lost(self, whom: str) -> DependencyUnavailable:
+    def _connection_lost(self, target: str) -> DependencyUnavailable:
         """Return what the end of the session means to a call."""
-        why = None if not self._life.done() or self._life.cancelled() else self._life.exception()
-        said = "the connection was lost" if why is None else _innermost(why)
-        error = DependencyUnavailable(f"{whom}: {said}")
+        why = None if not self._task.done() or self._task.cancelled() else self._task.exception()
+        said = "the connection was lost" if why is None else _root_cause(why)
+        error = DependencyUnavailable(f"{target}: {said}")
         error.__cause__ = why
         return error
 
@@ -167,18 +167,20 @@ def mcp_url(endpoint: str) -> str:
     return endpoint.rstrip("/") + "/mcp" if urlsplit(endpoint).path in ("", "/") else endpoint
 
 
-def value_of(result: mcp_types.CallToolResult) -> Any:
+def tool_value(result: mcp_types.CallToolResult) -> Any:
     """Return what a tool returned: its structured content, else its text; a list of what there is, if it is more."""
     structured = result.structured_content
     if structured is not None:
         return structured["result"] if _is_wrapped(structured, result) else structured
-    values = [_plain(each.text) if isinstance(each, mcp_types.TextContent) else each for each in result.content]
+    values = [
+        _parse_untyped_object(each.text) if isinstance(each, mcp_types.TextContent) else each for each in result.content
+    ]
     return values if len(values) > 1 else values[0] if values else None
 
 
-def _plain(text: str) -> Any:
+def _parse_untyped_object(text: str) -> Any:
     """Return the object that a text is, where it is written just as the SDK writes those of tools without a type."""
-    if not text.startswith(_OBJECT):
+    if not text.startswith(_UNTYPED_OBJECT_PREFIX):
         return text
     try:
         return json.loads(text)
@@ -191,16 +193,16 @@ def _is_wrapped(structured: dict[str, Any], result: mcp_types.CallToolResult) ->
     if structured.keys() != {"result"}:
         return False
     try:
-        return bool(json.loads(_text(result)) != structured)
+        return bool(json.loads(_text_content(result)) != structured)
     except ValueError:
         return True
 
 
-def _text(result: mcp_types.CallToolResult) -> str:
+def _text_content(result: mcp_types.CallToolResult) -> str:
     return "\n".join(each.text for each in result.content if isinstance(each, mcp_types.TextContent))
 
 
-def _innermost(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> str:
     """Return what went wrong first, out of the groups that task groups make of it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -3,8 +3,8 @@
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from mcp_mesh_client.agent.env import host_of, listening_host
-from mcp_mesh_client.agent.process import present
+from mcp_mesh_client.agent.env import endpoint_host, listening_host
+from mcp_mesh_client.agent.process import current_process
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
@@ -28,17 +28,19 @@ def serve(
     Raises McpLibraryMissing, OSError where the port is taken, InvalidData, and WrongOrder for a tool that gets no
     dependencies.
     """
-    presence = present()
-    presence.answering.claim()
-    site = presence.answering.open_site(server, host or (listening_host(host_of(endpoint)) if endpoint else None), port)
-    site.before_end = presence.leave
+    presence = current_process()
+    presence.server.reserve()
+    site = presence.server.open_http_server(
+        server, host or (listening_host(endpoint_host(endpoint)) if endpoint else None), port
+    )
+    site.before_shutdown = presence.deregister
     try:
-        presence.answering.announce(None, endpoint or presence.agent.environment.endpoint or site.url)
+        presence.server.announce(None, endpoint or presence.agent.environment.endpoint or site.url)
         # As uvicorn does at a terminal: Ctrl-C is no error.
         with contextlib.suppress(KeyboardInterrupt):
             site.run()
     finally:
-        presence.leave()
+        presence.deregister()
         site.close()
 
 
@@ -49,4 +51,4 @@ def announce(server: "MCPServer[Any] | None" = None, endpoint: str | None = None
     is declared and no tool of it yet. Without an `endpoint`, such as `http://host:8080`, the environment must say it.
     Raises InvalidData, and WrongOrder for a tool that gets no dependencies.
     """
-    present().answering.announce(server, endpoint)
+    current_process().server.announce(server, endpoint)

@@ -1,7 +1,7 @@
 """What the registry answers: plain dicts, and what is in them.
 
 A field that is not always there is NotRequired. Agents and capabilities keep whatever else was registered of them.
-`Refusal` tells itself apart from each of them by its `error`:
+`ErrorResponse` tells itself apart from each of them by its `error`:
 
     found = await client.agents(capability="greeting")
     if "error" in found:
@@ -12,13 +12,13 @@ A field that is not always there is NotRequired. Agents and capabilities keep wh
 
 from typing import Any, Literal, NotRequired, TypedDict, final
 
-from mcp_mesh_client.types.dependencies import Resolved, Unresolved
+from mcp_mesh_client.types.dependencies import ResolvedProviders, UnresolvedReasons
 
 Status = Literal["pending", "healthy", "degraded", "expired"]
-EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+WatchEventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
 
-class Detail(TypedDict):
+class ErrorDetail(TypedDict):
     """One bad field: its path in the request, and what is wrong with it."""
 
     field: str
@@ -26,13 +26,13 @@ class Detail(TypedDict):
 
 
 @final
-class Refusal(TypedDict):
+class ErrorResponse(TypedDict):
     """The registry said no. `resource_version` comes with 409 and 410."""
 
     status: Literal["error"]
     error: str
     message: str
-    details: list[Detail]
+    details: list[ErrorDetail]
     request_id: NotRequired[str]
     resource_version: NotRequired[str | None]
     reason: NotRequired[str]
@@ -40,7 +40,7 @@ class Refusal(TypedDict):
 
 
 @final
-class Offline(TypedDict):
+class OfflineResponse(TypedDict):
     """No replica could be reached; the agent goes on without."""
 
     status: Literal["offline"]
@@ -108,7 +108,7 @@ class AgentList(_Page):
 
 
 @final
-class Discovered(TypedDict):
+class DiscoverResult(TypedDict):
     """Agents, as the tool `discover_services` answers."""
 
     status: Literal["success"]
@@ -120,7 +120,7 @@ class Discovered(TypedDict):
 
 
 @final
-class AgentShown(TypedDict):
+class AgentStatusResponse(TypedDict):
     """One agent, as the tool `get_agent_status` answers."""
 
     status: Literal["success"]
@@ -157,16 +157,16 @@ class CapabilityList(TypedDict):
     stale_seconds: NotRequired[float]
 
 
-class _Wired(TypedDict):
+class _Resolution(TypedDict):
     """What an agent's dependencies resolve to, if it has any and something is new."""
 
-    dependencies_resolved: NotRequired[Resolved]
-    dependencies_unresolved: NotRequired[Unresolved]
+    dependencies_resolved: NotRequired[ResolvedProviders]
+    dependencies_unresolved: NotRequired[UnresolvedReasons]
     dependencies_version: NotRequired[str]
 
 
 @final
-class Registered(_Wired):
+class RegisterResult(_Resolution):
     """The agent is registered, at this version, and what its dependencies resolve to."""
 
     status: Literal["success"]
@@ -176,16 +176,16 @@ class Registered(_Wired):
 
 
 @final
-class RegisteredMany(TypedDict):
+class RegisterResults(TypedDict):
     """One result for each registration, in the order sent."""
 
     status: Literal["success"]
-    results: list[Registered | Refusal]
+    results: list[RegisterResult | ErrorResponse]
     count: int
 
 
 @final
-class Unregistered(TypedDict):
+class UnregisterResult(TypedDict):
     """The agent is gone, since this version."""
 
     status: Literal["success"]
@@ -195,7 +195,7 @@ class Unregistered(TypedDict):
 
 
 @final
-class Shifted(TypedDict):
+class DrainResult(TypedDict):
     """An agent is out of service, or back in it; `changed` tells whether it was not before."""
 
     status: Literal["success"]
@@ -207,18 +207,18 @@ class Shifted(TypedDict):
 
 
 @final
-class ShiftedMany(TypedDict):
+class DrainResults(TypedDict):
     """One result for each agent that matched, by its id; `changed` counts those that were not so before."""
 
     status: Literal["success"]
     draining: bool
-    results: dict[str, Shifted | Refusal]
+    results: dict[str, DrainResult | ErrorResponse]
     count: int
     changed: int
 
 
 @final
-class Selected(TypedDict):
+class SelectResult(TypedDict):
     """One agent to call, by which tool, and how many would have done."""
 
     status: Literal["success"]
@@ -233,7 +233,7 @@ class Selected(TypedDict):
 
 
 @final
-class Beat(_Wired):
+class HeartbeatResult(_Resolution):
     """The heartbeat counts, from this moment; and what the agent's dependencies resolve to, where that is new."""
 
     status: Literal["success"]
@@ -242,11 +242,11 @@ class Beat(_Wired):
 
 
 @final
-class Beats(TypedDict):
+class HeartbeatResults(TypedDict):
     """One result for each agent, by its id."""
 
     status: Literal["success"]
-    results: dict[str, Beat | Refusal]
+    results: dict[str, HeartbeatResult | ErrorResponse]
     count: int
     timestamp: str
 
@@ -262,10 +262,10 @@ class AgentStatus(TypedDict):
     stale_seconds: NotRequired[float]
 
 
-class Event(TypedDict):
+class WatchEvent(TypedDict):
     """One change of the mesh, and the version to go on from. A BOOKMARK's object has no more than that version."""
 
-    type: EventType
+    type: WatchEventType
     object: dict[str, Any]
     timestamp: str
     resource_version: str

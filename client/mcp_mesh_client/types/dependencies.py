@@ -11,8 +11,8 @@ class Provider(TypedDict):
     tool_name: str
 
 
-Resolved = dict[str, dict[str, Provider | None]]
-Unresolved = dict[str, dict[str, str]]
+ResolvedProviders = dict[str, dict[str, Provider | None]]
+UnresolvedReasons = dict[str, dict[str, str]]
 
 
 class Candidate(TypedDict):
@@ -27,7 +27,7 @@ class Candidate(TypedDict):
     reason: str | None
 
 
-class Need(TypedDict):
+class DependencyExplanation(TypedDict):
     """One dependency: what is needed, who was chosen or why nobody was, and who was looked at."""
 
     capability: str
@@ -42,25 +42,25 @@ class Need(TypedDict):
     candidates: list[Candidate]
 
 
-class Trace(TypedDict):
+class ResolutionTrace(TypedDict):
     """An earlier resolution, with its reasons."""
 
     timestamp: str
     resource_version: str
     dependencies_version: str
-    explanation: dict[str, list[Need]]
+    explanation: dict[str, list[DependencyExplanation]]
 
 
 @final
-class Dependencies(TypedDict):
+class AgentDependencies(TypedDict):
     """What an agent's dependencies resolve to, function by function; `explanation` and `history` where asked for."""
 
     agent_id: str
-    dependencies_resolved: NotRequired[Resolved]
-    dependencies_unresolved: NotRequired[Unresolved]
+    dependencies_resolved: NotRequired[ResolvedProviders]
+    dependencies_unresolved: NotRequired[UnresolvedReasons]
     dependencies_version: NotRequired[str]
-    explanation: NotRequired[dict[str, list[Need]]]
-    history: NotRequired[list[Trace]]
+    explanation: NotRequired[dict[str, list[DependencyExplanation]]]
+    history: NotRequired[list[ResolutionTrace]]
     resource_version: str
     stale_seconds: NotRequired[float]
 
@@ -77,7 +77,7 @@ class Dependent(TypedDict):
 
 
 @final
-class Dependents(TypedDict):
+class AgentDependents(TypedDict):
     """Whose dependencies an agent meets."""
 
     agent_id: str
@@ -87,7 +87,7 @@ class Dependents(TypedDict):
     stale_seconds: NotRequired[float]
 
 
-class Edge(TypedDict):
+class DependencyEdge(TypedDict):
     """One dependency of the mesh; `reason` says why it has no provider."""
 
     agent_id: str
@@ -98,12 +98,12 @@ class Edge(TypedDict):
 
 
 @final
-class Graph(TypedDict):
+class DependencyGraph(TypedDict):
     """Who depends on whom: every dependency, those that are unmet, and the cycles of agents."""
 
-    dependencies: list[Edge]
+    dependencies: list[DependencyEdge]
     count: int
-    unmet: list[Edge]
+    unmet: list[DependencyEdge]
     cycles: list[list[str]]
     resource_version: str
     stale_seconds: NotRequired[float]

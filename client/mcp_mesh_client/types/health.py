@@ -38,28 +38,28 @@ class Outage(TypedDict):
     cause: str | None
     since: str | None
     until: str | None
-    graced: int
-    rewinding: bool
+    grace_granted: int
+    repairing_clock_rollback: bool
 
 
-class Hold(TypedDict):
+class SelfPreservation(TypedDict):
     """Whether a mass silence is held, and how many are concerned."""
 
     active: bool
     since: str | None
     until: str | None
-    silent: int
+    overdue_at_start: int
     healthy: int
-    held: int
-    holds: int
+    overdue: int
+    activations: int
 
 
 @final
-class Released(TypedDict):
+class EndSelfPreservationResult(TypedDict):
     """Whether a hold was on, which is over now."""
 
     status: Literal["success"]
-    released: bool
+    ended: bool
     message: str
 
 
@@ -71,12 +71,12 @@ class Health(TypedDict):
     instance: str
     ready: bool
     resource_version: str | None
-    history: str | None
-    behind_seconds: float
-    bell: str
+    timeline: str | None
+    stale_seconds: float
+    change_notifier: str
     leader: Leader
     outage: Outage
-    hold: Hold
+    self_preservation: SelfPreservation
     warnings: list[str]
     service: str
     version: str
@@ -85,7 +85,7 @@ class Health(TypedDict):
 
 
 @final
-class Ready(TypedDict):
+class Readiness(TypedDict):
     """Whether a replica takes requests."""
 
     status: Literal["ready", "not_ready"]
@@ -119,14 +119,14 @@ class Tool(TypedDict):
 
 
 @final
-class Tools(TypedDict):
+class ToolList(TypedDict):
     """The registry's MCP tools."""
 
     tools: list[Tool]
 
 
 @final
-class Description(TypedDict):
+class ServiceDescription(TypedDict):
     """What the service is."""
 
     service: str

@@ -10,23 +10,23 @@ from starlette.responses import Response
 from starlette.routing import Route, request_response
 from starlette.types import ASGIApp
 
-from registry.api.endpoints.list_agents import ListRoute
-from registry.api.error_responses import body_of
+from registry.api.endpoints.list_agents import ListAgentsEndpoint
+from registry.api.error_responses import error_body
 from registry.api.request.body import read_object
-from registry.api.request.queries import capability_query, freshness
-from registry.api.request.query_params import parameters, refuse_preconditions
-from registry.api.response.responses import answer, search, success, timestamp
-from registry.api.router import Methods
+from registry.api.request.queries import freshness, parse_capability_query
+from registry.api.request.query_params import parse_query, reject_preconditions
+from registry.api.response.responses import capability_list_response, json_response, success_response, timestamp
+from registry.api.router import MethodRouter
 from registry.errors import Detail, RegistryError, UnprocessableRequest
 from registry.model.encoding.agent_json import rfc3339
-from registry.model.registration.parse import read_registration
-from registry.service.discovery.discovery import Discovery, Sight
-from registry.service.liveness.agent_health import Liveness
-from registry.service.liveness.heartbeat import Wiring
-from registry.service.registration.registration import Registrations
+from registry.model.registration.parse import parse_registration
+from registry.service.discovery.discovery import AgentSnapshot, Discovery
+from registry.service.liveness.agent_health import HeartbeatRecorder
+from registry.service.liveness.heartbeat import HeartbeatService
+from registry.service.registration.registration import RegistrationService
 
-_MOST_HEARTBEATS = 1000
-_MOST_REGISTRATIONS = 200
+_MAX_HEARTBEATS_PER_CALL = 1000
+_MAX_REGISTRATIONS_PER_CALL = 200
 
 
 class AgentRoutes:
@@ -34,84 +34,87 @@ class AgentRoutes:
 
     def __init__(
         self,
-        registrations: Registrations,
+        registrations: RegistrationService,
         discovery: Discovery,
-        liveness: Liveness,
-        wiring: Wiring,
-        listing: ListRoute,
+        liveness: HeartbeatRecorder,
+        heartbeats: HeartbeatService,
+        list_endpoint: ListAgentsEndpoint,
     ) -> None:
         self._registrations = registrations
-        self._wiring = wiring
+        self._heartbeats = heartbeats
         self._discovery = discovery
         self._liveness = liveness
         self.routes = [
-            _route("/agents", GET=listing, POST=request_response(self.register)),
+            _route("/agents", GET=list_endpoint, POST=request_response(self.register)),
             Route("/agents/batch", self.register_many, methods=["POST"]),
             _route("/agents/{agent_id}", GET=request_response(self.show), DELETE=request_response(self.unregister)),
             Route("/agents/{agent_id}/status", self.status, methods=["GET"]),
             Route("/capabilities", self.capabilities, methods=["GET"]),
-            Route("/heartbeats", self.beat_many, methods=["POST"]),
+            Route("/heartbeats", self.heartbeat_many, methods=["POST"]),
         ]
 
     async def register(self, request: Request) -> Response:
         """POST /agents."""
         document = await read_object(request.scope, request.receive)
-        return success(**await self.registered(document, request.headers))
+        return success_response(**await self.register_document(document, request.headers))
 
-    async def registered(self, document: object, headers: Mapping[str, str], path: str = "") -> dict[str, Any]:
-        """Register one agent and return what the answer says of it; `path` stands before the fields errors name.
+    async def register_document(
+        self, document: object, headers: Mapping[str, str], field_prefix: str = ""
+    ) -> dict[str, Any]:
+        """Register one agent and return its part of the response.
 
+        Errors name fields with `field_prefix` in front.
         `headers` may hold the preconditions `if-match` and `if-none-match`.
         """
-        registration = read_registration(document, path)
+        registration = parse_registration(document, field_prefix)
         done = await self._registrations.register(
             registration,
             if_match=headers.get("if-match"),
             if_none_match=headers.get("if-none-match"),
-            path=path,
+            path=field_prefix,
         )
-        wired = await self._wiring.registered(registration)
+        wired = await self._heartbeats.resolve_registered(registration)
         return {
             "agent_id": registration.agent_id,
             "resource_version": str(done.version),
             "message": f"Agent {registration.name} registered successfully",
-            **({} if wired is None else wired.fields),
+            **({} if wired is None else wired.response_fields),
         }
 
     async def register_many(self, request: Request) -> Response:
         """POST /agents/batch: each succeeds or fails alone, under a precondition of its own."""
-        refuse_preconditions(request.headers, "each agent of a batch has its own resource_version")
+        reject_preconditions(request.headers, "each agent of a batch has its own resource_version")
         document = await read_object(request.scope, request.receive)
-        agents = _listed(document, "agents", _MOST_REGISTRATIONS)
+        agents = _require_list(document, "agents", _MAX_REGISTRATIONS_PER_CALL)
         done = await asyncio.gather(
-            *(self.registered(agent, request.headers, f"agents[{at}].") for at, agent in enumerate(agents)),
+            *(self.register_document(agent, request.headers, f"agents[{at}].") for at, agent in enumerate(agents)),
             return_exceptions=True,
         )
         results = []
         for result in done:
             if isinstance(result, RegistryError):
-                results.append(body_of(result))
+                results.append(error_body(result))
             elif isinstance(result, BaseException):
                 raise result
             else:
                 results.append({"status": "success", **result})
-        return success(results=results, count=len(results))
+        return success_response(results=results, count=len(results))
 
     async def show(self, request: Request) -> Response:
         """GET /agents/{id}: the agent itself."""
-        sight = await self.seen(request)
-        return answer(sight.record.body, version=sight.record.agent.version, behind=sight.behind)
+        sight = await self._read_agent(request)
+        return json_response(sight.record.json, version=sight.record.agent.version, staleness=sight.staleness)
 
-    async def seen(self, request: Request) -> Sight:
+    async def _read_agent(self, request: Request) -> AgentSnapshot:
         """Return the agent of the path, as fresh as the query string wants it."""
-        given = parameters(request.scope["query_string"], ("resource_version",))
+        given = parse_query(request.scope["query_string"], ("resource_version",))
         return await self._discovery.agent(request.path_params["agent_id"], freshness(given))
 
     async def status(self, request: Request) -> Response:
         """GET /agents/{id}/status: the status alone."""
-        sight = await self.seen(request)
+        sight = await self._read_agent(request)
         agent, heartbeat = sight.record.agent, sight.record.heartbeat
-        return answer(
+        return json_response(
             orjson.dumps(
                 {
                     "agent_id": agent.id,
@@ -121,54 +124,56 @@ class AgentRoutes:
                 }
             ),
             version=agent.version,
-            behind=sight.behind,
+            staleness=sight.staleness,
         )
 
     async def unregister(self, request: Request) -> Response:
         """DELETE /agents/{id}."""
-        parameters(request.scope["query_string"], ())
-        refuse_preconditions(request.headers, "unregistering takes no precondition")
-        return await self.unregistered(request.path_params["agent_id"])
+        parse_query(request.scope["query_string"], ())
+        reject_preconditions(request.headers, "unregistering takes no precondition")
+        return await self.unregister_by_id(request.path_params["agent_id"])
 
-    async def unregistered(self, agent_id: str) -> Response:
+    async def unregister_by_id(self, agent_id: str) -> Response:
         """Remove one agent and say so."""
         version = await self._registrations.unregister(agent_id)
         message = f"Agent {agent_id} unregistered successfully"
-        return success(agent_id=agent_id, resource_version=str(version), message=message)
+        return success_response(agent_id=agent_id, resource_version=str(version), message=message)
 
     async def capabilities(self, request: Request) -> Response:
         """GET /capabilities."""
-        return search(await self._discovery.capabilities(*capability_query(request.scope["query_string"])))
+        return capability_list_response(
+            await self._discovery.capabilities(*parse_capability_query(request.scope["query_string"]))
+        )
 
-    async def beat_many(self, request: Request) -> Response:
+    async def heartbeat_many(self, request: Request) -> Response:
         """POST /heartbeats: many agents in one call, each by itself."""
         document = await read_object(request.scope, request.receive)
-        ids = _listed(document, "agent_ids", _MOST_HEARTBEATS)
+        ids = _require_list(document, "agent_ids", _MAX_HEARTBEATS_PER_CALL)
         wrong = [at for at, agent_id in enumerate(ids) if not isinstance(agent_id, str)]
         if wrong:
             details = [Detail(f"agent_ids[{at}]", "expected the id of an agent, a string") for at in wrong]
             raise UnprocessableRequest(f"{details[0].field}: {details[0].problem}", details)
-        beats = await self._liveness.beats(ids)
+        beats = await self._liveness.record_many(ids)
         results = {
-            agent_id: {"status": "success", "timestamp": rfc3339(beat)} if isinstance(beat, int) else body_of(beat)
+            agent_id: {"status": "success", "timestamp": rfc3339(beat)} if isinstance(beat, int) else error_body(beat)
             for agent_id, beat in zip(ids, beats, strict=True)
         }
-        return success(results=results, count=len(results), timestamp=timestamp())
+        return success_response(results=results, count=len(results), timestamp=timestamp())
 
 
 def _route(path: str, **apps: ASGIApp) -> Route:
     """Return the route of a path with several methods."""
-    methods = Methods(**apps)
+    methods = MethodRouter(**apps)
     return Route(path, methods, methods=methods.methods)
 
 
-def _listed(document: dict[str, Any], field: str, most: int) -> Sequence[Any]:
+def _require_list(document: dict[str, Any], field: str, max_items: int) -> Sequence[Any]:
     """Return the list under a field of the body, which holds at most so many."""
     given = document.get(field)
     if not isinstance(given, list):
         problem = "expected a list"
-    elif len(given) > most:
-        problem = f"holds {len(given)}, at most {most} go into one call"
+    elif len(given) > max_items:
+        problem = f"holds {len(given)}, at most {max_items} go into one call"
     else:
         return given
     raise UnprocessableRequest(f"{field}: {problem}", [Detail(field, problem)])

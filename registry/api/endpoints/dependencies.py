@@ -10,22 +10,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from registry.api.request.queries import freshness
-from registry.api.request.query_params import Given, boolean, joined, one, parameters, refuse_unknown
-from registry.api.response.responses import answer
+from registry.api.request.query_params import QueryParams, boolean, comma_list, parse_query, reject_unknown, single
+from registry.api.response.responses import json_response
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import Dependency
-from registry.model.registration.schema import DependencyForm
+from registry.model.registration.schema import DependencySchema
 from registry.model.registration.tools_format import dependency_schema
-from registry.model.validation.errors import written
-from registry.model.validation.schema_errors import read_rule
+from registry.model.validation.errors import format_path
+from registry.model.validation.schema_errors import validator_for
 from registry.service.discovery.discovery import Freshness
-from registry.service.resolution.explain import Explained, Explaining
-from registry.service.resolution.selection import Selecting
+from registry.service.resolution.explain import ExplainResult, ResolutionExplainer
+from registry.service.resolution.selection import Selector
 
-_FRESHNESS = ("resource_version",)
-_NEED = ("capability", "version_constraint", "tags", "namespace", "strategy", "key")
-SELECT = (*_NEED, "zone", *_FRESHNESS)
-_RULE = read_rule(DependencyForm)
+_FRESHNESS_PARAMS = ("resource_version",)
+_DEPENDENCY_PARAMS = ("capability", "version_constraint", "tags", "namespace", "strategy", "key")
+SELECT_PARAMS = (*_DEPENDENCY_PARAMS, "zone", *_FRESHNESS_PARAMS)
+_DEPENDENCY_VALIDATOR = validator_for(DependencySchema)
 
 
 def select_schema() -> dict[str, Any]:
@@ -48,9 +48,9 @@ def select_schema() -> dict[str, Any]:
 class DependencyRoutes:
     """Shows dependencies from both ends, the whole graph of them, and selects agents."""
 
-    def __init__(self, explaining: Explaining, selecting: Selecting) -> None:
-        self._explaining = explaining
-        self._selecting = selecting
+    def __init__(self, explainer: ResolutionExplainer, selector: Selector) -> None:
+        self._explainer = explainer
+        self._selector = selector
         self.routes = [
             Route("/agents/{agent_id}/dependencies", self.dependencies, methods=["GET"]),
             Route("/agents/{agent_id}/dependents", self.dependents, methods=["GET"]),
@@ -60,45 +60,47 @@ class DependencyRoutes:
 
     async def dependencies(self, request: Request) -> Response:
         """GET /agents/{id}/dependencies: what they resolve to, and with `explain` why."""
-        given = parameters(request.scope["query_string"], ("explain", *_FRESHNESS))
+        given = parse_query(request.scope["query_string"], ("explain", *_FRESHNESS_PARAMS))
         agent_id, explain = request.path_params["agent_id"], boolean(given, "explain")
-        return _shown(await self._explaining.dependencies(agent_id, freshness(given), explain=explain))
+        return _explanation_response(await self._explainer.dependencies(agent_id, freshness(given), explain=explain))
 
     async def dependents(self, request: Request) -> Response:
         """GET /agents/{id}/dependents: whose dependencies this agent meets."""
-        given = parameters(request.scope["query_string"], _FRESHNESS)
-        return _shown(await self._explaining.dependents(request.path_params["agent_id"], freshness(given)))
+        given = parse_query(request.scope["query_string"], _FRESHNESS_PARAMS)
+        return _explanation_response(
+            await self._explainer.dependents(request.path_params["agent_id"], freshness(given))
+        )
 
     async def graph(self, request: Request) -> Response:
         """GET /dependencies: every dependency, those that are unmet, and the cycles."""
-        given = parameters(request.scope["query_string"], ("namespace", *_FRESHNESS))
-        return _shown(await self._explaining.graph(one(given, "namespace"), freshness(given)))
+        given = parse_query(request.scope["query_string"], ("namespace", *_FRESHNESS_PARAMS))
+        return _explanation_response(await self._explainer.graph(single(given, "namespace"), freshness(given)))
 
     async def select(self, request: Request) -> Response:
         """GET /select."""
-        given = parameters(request.scope["query_string"], SELECT)
-        asked: dict[str, Any] = {name: one(given, name) for name in SELECT if name != "tags"}
+        given = parse_query(request.scope["query_string"], SELECT_PARAMS)
+        asked: dict[str, Any] = {name: single(given, name) for name in SELECT_PARAMS if name != "tags"}
         # Unescaped, a + in a query string is a blank; no tag begins with one.
-        asked["tags"] = [f"+{tag[1:]}" if tag.startswith(" ") else tag for tag in joined(given, "tags")]
+        asked["tags"] = [f"+{tag[1:]}" if tag.startswith(" ") else tag for tag in comma_list(given, "tags")]
         try:
             return await self._select(asked, freshness(given))
         except UnprocessableRequest as error:
             raise MalformedRequest(str(error), error.details) from error
 
-    async def selected(self, document: Mapping[str, Any]) -> Response:
+    async def select_document(self, document: Mapping[str, Any]) -> Response:
         """Select one agent that has what a JSON object asks for."""
-        refuse_unknown(document, SELECT)
-        fresh = {name: document.get(name) for name in (*_FRESHNESS, "zone")}
+        reject_unknown(document, SELECT_PARAMS)
+        fresh = {name: document.get(name) for name in (*_FRESHNESS_PARAMS, "zone")}
         wrong = [
             Detail(name, "expected a string") for name, value in fresh.items() if not isinstance(value, str | None)
         ]
         if wrong:
             raise UnprocessableRequest(f"{wrong[0].field}: {wrong[0].problem}", wrong)
-        given: Given = {name: (value,) for name, value in fresh.items() if value}
+        given: QueryParams = {name: (value,) for name, value in fresh.items() if value}
         return await self._select(document, freshness(given))
 
-    async def _select(self, asked: Mapping[str, Any], fresh: Freshness) -> Response:
-        found = await self._selecting.select(_need(asked), asked.get("zone"), fresh)
+    async def _select(self, params: Mapping[str, Any], fresh: Freshness) -> Response:
+        found = await self._selector.select(_parse_dependency(params), params.get("zone"), fresh)
         chosen = found.provider
         body = orjson.dumps(
             {
@@ -106,32 +108,32 @@ class DependencyRoutes:
                 "agent_id": chosen.agent_id,
                 "endpoint": chosen.endpoint,
                 "tool_name": chosen.tool_name,
-                "capability": asked["capability"],
+                "capability": params["capability"],
                 "version": chosen.version,
                 "candidates": found.candidates,
             }
         )
-        whole = b'%s,"agent":%s}' % (body[:-1], found.record.body)
-        return answer(whole, version=found.version, behind=found.behind)
+        whole = b'%s,"agent":%s}' % (body[:-1], found.record.json)
+        return json_response(whole, version=found.version, staleness=found.staleness)
 
 
-def _need(asked: Mapping[str, Any]) -> Dependency:
+def _parse_dependency(params: Mapping[str, Any]) -> Dependency:
     """Read what is asked for. Raises UnprocessableRequest naming every bad field."""
-    document = {name: asked[name] for name in _NEED if asked.get(name) is not None}
+    document = {name: params[name] for name in _DEPENDENCY_PARAMS if params.get(name) is not None}
     if "version_constraint" in document:
         document["version"] = document.pop("version_constraint")
     wrong = [
-        Detail(written(path).replace("version", "version_constraint", 1), problem)
-        for path, problem in _RULE.find_problems(document)
+        Detail(format_path(path).replace("version", "version_constraint", 1), problem)
+        for path, problem in _DEPENDENCY_VALIDATOR.find_violations(document)
     ]
     for strategy, field in (("sticky", "key"), ("local", "zone")):
-        if asked.get("strategy") == strategy and not asked.get(field):
+        if params.get("strategy") == strategy and not params.get(field):
             wrong.append(Detail(field, f"is required with strategy {strategy}"))
     if wrong:
         raise UnprocessableRequest(f"{wrong[0].field} {wrong[0].problem}", wrong)
     return msgspec.convert(document, Dependency)
 
 
-def _shown(explained: Explained) -> Response:
-    body = {**explained.found, "resource_version": str(explained.version)}
-    return answer(orjson.dumps(body), version=explained.version, behind=explained.behind)
+def _explanation_response(explained: ExplainResult) -> Response:
+    body = {**explained.fields, "resource_version": str(explained.version)}
+    return json_response(orjson.dumps(body), version=explained.version, staleness=explained.staleness)

@@ -4,14 +4,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.error_responses import body_of
-from registry.api.request.body import object_in, read_body, read_object
-from registry.api.request.queries import drain_query
-from registry.api.request.query_params import refuse_preconditions, refuse_unknown
-from registry.api.response.responses import success
-from registry.service.liveness.drain import Draining, Shift
+from registry.api.error_responses import error_body
+from registry.api.request.body import parse_object, read_body, read_object
+from registry.api.request.queries import parse_drain_query
+from registry.api.request.query_params import reject_preconditions, reject_unknown
+from registry.api.response.responses import success_response
+from registry.service.liveness.drain import DrainResult, DrainService
 
-_DONE = {
+_MESSAGES = {
     True: "Agent {} drains: it lives on, but is not discovered until undrained",
     False: "Agent {} is in service",
 }
@@ -20,8 +20,8 @@ _DONE = {
 class DrainRoutes:
     """Serves `drain` and `undrain`."""
 
-    def __init__(self, draining: Draining) -> None:
-        self._draining = draining
+    def __init__(self, drain_service: DrainService) -> None:
+        self._drain_service = drain_service
         # The paths of many stand beside agents' ids; an agent that is called `drain` has no POST of its own there.
         self.routes = [
             Route("/agents/drain", self.drain_many, methods=["POST"]),
@@ -32,41 +32,43 @@ class DrainRoutes:
 
     async def drain(self, request: Request) -> Response:
         """POST /agents/{id}/drain."""
-        return await self._one(request, draining=True)
+        return await self._set_draining(request, draining=True)
 
     async def undrain(self, request: Request) -> Response:
         """POST /agents/{id}/undrain."""
-        return await self._one(request, draining=False)
+        return await self._set_draining(request, draining=False)
 
     async def drain_many(self, request: Request) -> Response:
         """POST /agents/drain."""
-        return await self._many(request, draining=True)
+        return await self._set_draining_by_query(request, draining=True)
 
     async def undrain_many(self, request: Request) -> Response:
         """POST /agents/undrain."""
-        return await self._many(request, draining=False)
+        return await self._set_draining_by_query(request, draining=False)
 
-    async def _one(self, request: Request, *, draining: bool) -> Response:
-        refuse_preconditions(request.headers, "draining takes no precondition")
+    async def _set_draining(self, request: Request, *, draining: bool) -> Response:
+        reject_preconditions(request.headers, "draining takes no precondition")
         body = await read_body(request.scope, request.receive)
         if body:
-            refuse_unknown(object_in(body), ())
+            reject_unknown(parse_object(body), ())
         agent_id: str = request.path_params["agent_id"]
-        shift = await self._draining.shift(agent_id, draining=draining)
-        message = _DONE[draining].format(agent_id)
-        return success(agent_id=agent_id, draining=draining, **_shown(shift), message=message)
+        shift = await self._drain_service.set_draining(agent_id, draining=draining)
+        message = _MESSAGES[draining].format(agent_id)
+        return success_response(agent_id=agent_id, draining=draining, **_result_fields(shift), message=message)
 
-    async def _many(self, request: Request, *, draining: bool) -> Response:
-        refuse_preconditions(request.headers, "draining takes no precondition")
-        query = drain_query(await read_object(request.scope, request.receive))
-        shifts = await self._draining.shift_all(query, draining=draining)
+    async def _set_draining_by_query(self, request: Request, *, draining: bool) -> Response:
+        reject_preconditions(request.headers, "draining takes no precondition")
+        query = parse_drain_query(await read_object(request.scope, request.receive))
+        shifts = await self._drain_service.set_draining_matching(query, draining=draining)
         results = {
-            agent_id: {"status": "success", **_shown(shift)} if isinstance(shift, Shift) else body_of(shift)
+            agent_id: {"status": "success", **_result_fields(shift)}
+            if isinstance(shift, DrainResult)
+            else error_body(shift)
             for agent_id, shift in shifts.items()
         }
-        changed = sum(isinstance(shift, Shift) and shift.changed for shift in shifts.values())
-        return success(draining=draining, results=results, count=len(results), changed=changed)
+        changed = sum(isinstance(shift, DrainResult) and shift.changed for shift in shifts.values())
+        return success_response(draining=draining, results=results, count=len(results), changed=changed)
 
 
-def _shown(shift: Shift) -> dict[str, object]:
-    return {"changed": shift.changed, "resource_version": str(shift.version)}
+def _result_fields(result: DrainResult) -> dict[str, object]:
+    return {"changed": result.changed, "resource_version": str(result.version)}

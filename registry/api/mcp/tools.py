@@ -11,36 +11,36 @@ from starlette.routing import Route
 
 from registry.api.endpoints.agents import AgentRoutes
 from registry.api.endpoints.dependencies import DependencyRoutes, select_schema
-from registry.api.endpoints.heartbeat import HEARTBEAT_SCHEMA, Heartbeats
+from registry.api.endpoints.heartbeat import HEARTBEAT_SCHEMA, HeartbeatEndpoint
 from registry.api.request.body import read_object
-from registry.api.request.queries import discover_query
-from registry.api.request.query_params import refuse_unknown
-from registry.api.response.responses import answer, listing, success
+from registry.api.request.queries import parse_discover_query
+from registry.api.request.query_params import reject_unknown
+from registry.api.response.responses import agent_list_parts, json_response, success_response
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration.parse import registration_schema
 from registry.service.discovery.discovery import Discovery
 
-_TEXT = {"type": "string"}
-_AGENT_ID = {"type": "object", "properties": {"agent_id": _TEXT}, "required": ["agent_id"]}
-_NAMES = {"type": "array", "items": _TEXT}
-_QUERY = {
+_STRING = {"type": "string"}
+_AGENT_ID_SCHEMA = {"type": "object", "properties": {"agent_id": _STRING}, "required": ["agent_id"]}
+_STRING_LIST = {"type": "array", "items": _STRING}
+_QUERY_SCHEMA = {
     "type": "object",
     "properties": {
-        "namespace": _TEXT,
-        "status": {**_TEXT, "description": "healthy unless given; any for all"},
+        "namespace": _STRING,
+        "status": {**_STRING, "description": "healthy unless given; any for all"},
         "draining": {"type": "boolean", "description": "false unless given, or status is any"},
-        "agent_id": _TEXT,
-        "capabilities": _NAMES,
-        "capability": _TEXT,
+        "agent_id": _STRING,
+        "capabilities": _STRING_LIST,
+        "capability": _STRING,
         "match": {"enum": ["all", "any"], "description": "of the capabilities; all unless given"},
-        "capability_category": _TEXT,
-        "capability_stability": _TEXT,
-        "capability_tags": {**_NAMES, "description": "all of them, on one capability"},
-        "labels": {"type": "object", "additionalProperties": _TEXT},
-        "label_selector": _TEXT,
-        "version_constraint": {**_TEXT, "description": "for example >=1.0.0 or ^2.1"},
+        "capability_category": _STRING,
+        "capability_stability": _STRING,
+        "capability_tags": {**_STRING_LIST, "description": "all of them, on one capability"},
+        "labels": {"type": "object", "additionalProperties": _STRING},
+        "label_selector": _STRING,
+        "version_constraint": {**_STRING, "description": "for example >=1.0.0 or ^2.1"},
         "fuzzy_match": {"type": "boolean", "description": "names nearly as asked, best first"},
-        "resource_version": {**_TEXT, "description": "0: whatever this replica holds; N: not older than N"},
+        "resource_version": {**_STRING, "description": "0: whatever this replica holds; N: not older than N"},
     },
     "additionalProperties": False,
 }
@@ -52,14 +52,14 @@ class Tool:
 
     name: str
     description: str
-    schema: Mapping[str, Any]
+    input_schema: Mapping[str, Any]
     annotations: Mapping[str, bool]
 
 
 # MCP's hints. Nothing beyond the mesh is reached; what is done twice is done once.
-_READS = {"readOnlyHint": True, "openWorldHint": False}
-_WRITES = {"readOnlyHint": False, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False}
-_REMOVES = _WRITES | {"destructiveHint": True}
+_READ_HINTS = {"readOnlyHint": True, "openWorldHint": False}
+_WRITE_HINTS = {"readOnlyHint": False, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False}
+_DESTRUCTIVE_HINTS = _WRITE_HINTS | {"destructiveHint": True}
 
 TOOLS = (
     Tool(
@@ -71,36 +71,36 @@ TOOLS = (
             "required": ["registration_data"],
         },
         # It may replace what another says of the same id.
-        _REMOVES,
+        _DESTRUCTIVE_HINTS,
     ),
-    Tool("unregister_agent", "Remove an agent from the mesh", _AGENT_ID, _REMOVES),
+    Tool("unregister_agent", "Remove an agent from the mesh", _AGENT_ID_SCHEMA, _DESTRUCTIVE_HINTS),
     Tool(
         "discover_services",
         "Find agents by capability, label, namespace, version and status",
-        {"type": "object", "properties": {"query": _QUERY}},
-        _READS,
+        {"type": "object", "properties": {"query": _QUERY_SCHEMA}},
+        _READ_HINTS,
     ),
-    Tool("heartbeat", "Tell that an agent is alive", HEARTBEAT_SCHEMA, _WRITES),
-    Tool("get_agent_status", "Show all that is known of an agent", _AGENT_ID, _READS),
-    Tool("select_agent", "Select one agent to call for a capability", select_schema(), _READS),
+    Tool("heartbeat", "Tell that an agent is alive", HEARTBEAT_SCHEMA, _WRITE_HINTS),
+    Tool("get_agent_status", "Show all that is known of an agent", _AGENT_ID_SCHEMA, _READ_HINTS),
+    Tool("select_agent", "Select one agent to call for a capability", select_schema(), _READ_HINTS),
 )
 
 
-Call = Callable[[dict[str, Any], Mapping[str, str]], Awaitable[Response]]
+ToolHandler = Callable[[dict[str, Any], Mapping[str, str]], Awaitable[Response]]
 """What answers a tool: takes its arguments and the headers, which may hold preconditions. Raises what it refuses."""
 
 
 class ToolRoutes:
-    """Serves the tools; the POST of `heartbeat` is served beside its REST form. `calls` has all of them by name."""
+    """Serves the tools; the POST of `heartbeat` is served beside its REST form. `handlers` has all of them by name."""
 
     def __init__(
-        self, agents: AgentRoutes, discovery: Discovery, dependencies: DependencyRoutes, heartbeats: Heartbeats
+        self, agents: AgentRoutes, discovery: Discovery, dependencies: DependencyRoutes, heartbeats: HeartbeatEndpoint
     ) -> None:
         self._agents = agents
         self._discovery = discovery
         self._dependencies = dependencies
         self._heartbeats = heartbeats
-        self.calls: Mapping[str, Call] = {
+        self.handlers: Mapping[str, ToolHandler] = {
             "register_agent": self.register_agent,
             "unregister_agent": self.unregister_agent,
             "discover_services": self.discover_services,
@@ -109,81 +109,83 @@ class ToolRoutes:
             "select_agent": self.select_agent,
         }
         self.routes = [
-            Route("/mcp/tools", self.list, methods=["GET"]),
+            Route("/mcp/tools", self.list_tools, methods=["GET"]),
             *(
-                Route(f"/mcp/tools/{name}", _posted(call), methods=["POST"])
-                for name, call in self.calls.items()
+                Route(f"/mcp/tools/{name}", _post_endpoint(call), methods=["POST"])
+                for name, call in self.handlers.items()
                 if name != "heartbeat"
             ),
         ]
 
-    async def list(self, _request: Request) -> Response:
+    async def list_tools(self, _request: Request) -> Response:
         """GET /mcp/tools."""
         tools = [
             {
                 "name": tool.name,
                 "description": tool.description,
-                "inputSchema": tool.schema,
+                "inputSchema": tool.input_schema,
                 "annotations": tool.annotations,
             }
             for tool in TOOLS
         ]
-        return answer(orjson.dumps({"tools": tools}))
+        return json_response(orjson.dumps({"tools": tools}))
 
-    async def register_agent(self, given: dict[str, Any], headers: Mapping[str, str]) -> Response:
+    async def register_agent(self, arguments: dict[str, Any], headers: Mapping[str, str]) -> Response:
         """Register the agent under `registration_data`."""
-        refuse_unknown(given, ("registration_data",))
-        if "registration_data" not in given:
-            raise _missing("registration_data", "the registration, an object")
-        return success(**await self._agents.registered(given["registration_data"], headers, "registration_data."))
+        reject_unknown(arguments, ("registration_data",))
+        if "registration_data" not in arguments:
+            raise _invalid_argument("registration_data", "the registration, an object")
+        return success_response(
+            **await self._agents.register_document(arguments["registration_data"], headers, "registration_data.")
+        )
 
-    async def unregister_agent(self, given: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+    async def unregister_agent(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Remove the agent named by `agent_id`."""
-        return await self._agents.unregistered(_agent_id(given))
+        return await self._agents.unregister_by_id(_require_agent_id(arguments))
 
-    async def heartbeat(self, given: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+    async def heartbeat(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Take a heartbeat."""
-        return answer(await self._heartbeats.beat(orjson.dumps(given)))
+        return json_response(await self._heartbeats.heartbeat(orjson.dumps(arguments)))
 
-    async def get_agent_status(self, given: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+    async def get_agent_status(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Show the agent named by `agent_id`."""
-        sight = await self._discovery.agent(_agent_id(given))
-        return answer(b'{"status":"success","agent":%s}' % sight.record.body, version=sight.record.agent.version)
+        sight = await self._discovery.agent(_require_agent_id(arguments))
+        return json_response(b'{"status":"success","agent":%s}' % sight.record.json, version=sight.record.agent.version)
 
-    async def discover_services(self, given: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+    async def discover_services(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Find the agents that match `query`."""
-        refuse_unknown(given, ("query",))
-        query = given.get("query")
+        reject_unknown(arguments, ("query",))
+        query = arguments.get("query")
         if query is not None and not isinstance(query, dict):
-            raise _missing("query", "an object")
+            raise _invalid_argument("query", "an object")
         try:
-            found = await self._discovery.agents(*discover_query(query or {}))
+            found = await self._discovery.agents(*parse_discover_query(query or {}))
         except MalformedRequest as error:
-            raise error.within("query.") from error
-        parts = listing(found, b'{"status":"success",')
-        return answer(b"".join(parts), version=found.version, behind=found.behind)
+            raise error.with_path_prefix("query.") from error
+        parts = agent_list_parts(found, b'{"status":"success",')
+        return json_response(b"".join(parts), version=found.version, staleness=found.staleness)
 
-    async def select_agent(self, given: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+    async def select_agent(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Select one agent to call."""
-        return await self._dependencies.selected(given)
+        return await self._dependencies.select_document(arguments)
 
 
-def _posted(call: Call) -> Callable[[Request], Awaitable[Response]]:
+def _post_endpoint(handler: ToolHandler) -> Callable[[Request], Awaitable[Response]]:
     """Return what serves a tool as a POST with its arguments as the body."""
 
     async def post(request: Request) -> Response:
-        return await call(await read_object(request.scope, request.receive), request.headers)
+        return await handler(await read_object(request.scope, request.receive), request.headers)
 
     return post
 
 
-def _agent_id(given: Mapping[str, Any]) -> str:
-    refuse_unknown(given, ("agent_id",))
-    agent_id = given.get("agent_id")
+def _require_agent_id(arguments: Mapping[str, Any]) -> str:
+    reject_unknown(arguments, ("agent_id",))
+    agent_id = arguments.get("agent_id")
     if not isinstance(agent_id, str) or not agent_id:
-        raise _missing("agent_id", "the id of an agent, a string")
+        raise _invalid_argument("agent_id", "the id of an agent, a string")
     return agent_id
 
 
-def _missing(field: str, expected: str) -> UnprocessableRequest:
+def _invalid_argument(field: str, expected: str) -> UnprocessableRequest:
     return UnprocessableRequest(f"{field}: expected {expected}", [Detail(field, f"expected {expected}")])

@@ -5,11 +5,11 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
-from registry.api.request.query_params import parameters
+from registry.api.request.query_params import parse_query
 from registry.errors import Detail, MalformedRequest, RequestTooLarge, UnsupportedMediaType
-from registry.model.validation.json_body import read_document
+from registry.model.validation.json_body import decode_json_body
 
-LIMIT = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
@@ -19,7 +19,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     MalformedRequest for a query string, since what is not understood is refused.
     """
     if scope["query_string"]:
-        parameters(scope["query_string"], ())
+        parse_query(scope["query_string"], ())
     _check_headers(scope["headers"])
     message = await receive()
     body: bytes = message.get("body", b"")
@@ -31,23 +31,23 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
                 raise MalformedRequest("The connection was closed before the whole body had come")
             part = message.get("body", b"")
             size += len(part)
-            if size > LIMIT:
+            if size > MAX_BODY_BYTES:
                 raise _too_large()
             parts.append(part)
         body = b"".join(parts)
-    if len(body) > LIMIT:
+    if len(body) > MAX_BODY_BYTES:
         raise _too_large()
     return body
 
 
 async def read_object(scope: Scope, receive: Receive) -> dict[str, Any]:
     """Return the body as a JSON object."""
-    return object_in(await read_body(scope, receive))
+    return parse_object(await read_body(scope, receive))
 
 
-def object_in(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes) -> dict[str, Any]:
     """Return a body that is a JSON object."""
-    document = read_document(body)
+    document = decode_json_body(body)
     if not isinstance(document, dict):
         raise MalformedRequest("The body must be a JSON object", [Detail("body", "expected an object")])
     return document
@@ -61,9 +61,9 @@ def _check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
                 raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json")
         elif name == b"content-encoding" and value.strip().lower() != b"identity":
             raise UnsupportedMediaType("Send the body unpacked, without a Content-Encoding")
-        elif name == b"content-length" and value.isdigit() and int(value) > LIMIT:
+        elif name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
             raise _too_large()
 
 
 def _too_large() -> RequestTooLarge:
-    return RequestTooLarge(f"The body is over the limit of {LIMIT} bytes; send less at once")
+    return RequestTooLarge(f"The body is over the limit of {MAX_BODY_BYTES} bytes; send less at once")

@@ -10,30 +10,45 @@ from typing import Any
 import orjson
 
 from registry.api.request.query_params import (
-    Given,
-    bad,
+    QueryParams,
     boolean,
-    flag,
-    joined,
-    one,
-    parameters,
-    refuse_unknown,
-    seconds,
-    several,
-    version,
-    whole,
+    comma_list,
+    duration_seconds,
+    integer,
+    invalid,
+    optional_bool,
+    parse_query,
+    reject_unknown,
+    repeated,
+    resource_version,
+    single,
 )
 from registry.errors import Detail, UnprocessableRequest
-from registry.model.label_selector import Selector, read_selector
+from registry.model.label_selector import LabelSelector, parse_selector
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery.discovery import Freshness, Page
 
-_FRESHNESS = ("resource_version", "resource_version_match")
-_CAPABILITY = ("capability", "capability_category", "capability_stability", "capability_tags", "version_constraint")
-_FILTERS = ("namespace", "status", "draining", "agent_id", "label_selector", *_CAPABILITY, "match", "fuzzy_match")
-AGENTS = (
-    *_FILTERS,
-    *_FRESHNESS,
+_FRESHNESS_PARAMS = ("resource_version", "resource_version_match")
+_CAPABILITY_FILTERS = (
+    "capability",
+    "capability_category",
+    "capability_stability",
+    "capability_tags",
+    "version_constraint",
+)
+_AGENT_FILTERS = (
+    "namespace",
+    "status",
+    "draining",
+    "agent_id",
+    "label_selector",
+    *_CAPABILITY_FILTERS,
+    "match",
+    "fuzzy_match",
+)
+LIST_AGENTS_PARAMS = (
+    *_AGENT_FILTERS,
+    *_FRESHNESS_PARAMS,
     "limit",
     "continue",
     "fields",
@@ -42,7 +57,7 @@ AGENTS = (
     "timeout",
     "wait",
 )
-CAPABILITIES = (
+LIST_CAPABILITIES_PARAMS = (
     "name",
     "q",
     "description_contains",
@@ -56,19 +71,19 @@ CAPABILITIES = (
     "agent_status",
     "agent_draining",
     "agent_id",
-    *_FRESHNESS,
+    *_FRESHNESS_PARAMS,
 )
-_BOOLEANS = ("fuzzy_match", "draining")
-_DRAIN = ("label_selector", "namespace")
-_QUERY = (*_FILTERS, "capabilities", "labels", "resource_version")
-_MOST_ROWS = 10_000
-_LONGEST_WAIT = 300.0
-_LONGEST_WATCH = 3600.0
-_MATCHES = {"exact": True, "notolderthan": False}
+_BOOLEAN_FIELDS = ("fuzzy_match", "draining")
+_DRAIN_FIELDS = ("label_selector", "namespace")
+_DISCOVER_FIELDS = (*_AGENT_FILTERS, "capabilities", "labels", "resource_version")
+_MAX_PAGE_ROWS = 10_000
+_MAX_WAIT_S = 300.0
+_MAX_WATCH_S = 3600.0
+_EXACT_BY_MATCH = {"exact": True, "notolderthan": False}
 
 
 @dataclass(frozen=True, slots=True)
-class AgentsRequest:
+class ListAgentsRequest:
     """All that GET /agents was asked: a list, a page of it, a watch, or a list once it has changed.
 
     `digest` stands for what the rows depend on. `wait` and `timeout` are seconds.
@@ -86,142 +101,142 @@ class AgentsRequest:
 
 
 @lru_cache(maxsize=16_384)
-def agents_request(raw: bytes) -> AgentsRequest:
+def parse_list_agents(query_string: bytes) -> ListAgentsRequest:
     """Read the query string of GET /agents. The same text is read once."""
-    given = parameters(raw, AGENTS)
-    query = _agent_query(given, joined(given, "capability_tags"))
-    fields = joined(given, "fields")
-    digest = _digest(query, fields)
+    given = parse_query(query_string, LIST_AGENTS_PARAMS)
+    query = _build_agent_query(given, comma_list(given, "capability_tags"))
+    fields = comma_list(given, "fields")
+    digest = _query_digest(query, fields)
     watch = boolean(given, "watch")
-    request = AgentsRequest(
+    request = ListAgentsRequest(
         query=query,
         freshness=freshness(given),
-        page=_page(given, digest),
+        page=_parse_page(given, digest),
         fields=fields,
         digest=digest,
         watch=watch,
         send_initial=boolean(given, "send_initial"),
-        timeout=seconds(given, "timeout", _LONGEST_WATCH),
-        wait=seconds(given, "wait", _LONGEST_WAIT),
+        timeout=duration_seconds(given, "timeout", _MAX_WATCH_S),
+        wait=duration_seconds(given, "wait", _MAX_WAIT_S),
     )
     for name in ("send_initial", "timeout"):
         if name in given and not watch:
-            raise bad(name, "goes with watch=true only")
+            raise invalid(name, "goes with watch=true only")
     for name in ("limit", "continue", "fields", "wait", "resource_version_match"):
         if name in given and watch:
-            raise bad(name, "does not go with watch=true")
+            raise invalid(name, "does not go with watch=true")
     if "wait" in given and "resource_version_match" in given:
-        raise bad("resource_version_match", "does not go with wait, whose answer is always the newest")
+        raise invalid("resource_version_match", "does not go with wait, whose answer is always the newest")
     return request
 
 
-def freshness(given: Given) -> Freshness:
+def freshness(params: QueryParams) -> Freshness:
     """Read how fresh an answer must be, as Kubernetes has it."""
-    asked = version(given, "resource_version")
-    match = one(given, "resource_version_match")
+    asked = resource_version(params, "resource_version")
+    match = single(params, "resource_version_match")
     if match is None:
         return Freshness(asked)
     if asked is None:
-        raise bad("resource_version_match", "goes with resource_version only")
-    exact = _MATCHES.get(match.lower())
+        raise invalid("resource_version_match", "goes with resource_version only")
+    exact = _EXACT_BY_MATCH.get(match.lower())
     if exact is None:
-        raise bad("resource_version_match", f"expected Exact or NotOlderThan, got {match[:60]!r}")
+        raise invalid("resource_version_match", f"expected Exact or NotOlderThan, got {match[:60]!r}")
     if exact and asked == 0:
-        raise bad("resource_version_match", "Exact needs a version other than 0")
+        raise invalid("resource_version_match", "Exact needs a version other than 0")
     return Freshness(asked, exact)
 
 
-def token(digest: str, page_version: int, place: tuple[float, str, str]) -> str:
+def encode_continue_token(digest: str, page_version: int, last_position: tuple[float, str, str]) -> str:
     """Return the token that goes on after a page."""
-    return base64.urlsafe_b64encode(orjson.dumps([digest, page_version, *place])).decode().rstrip("=")
+    return base64.urlsafe_b64encode(orjson.dumps([digest, page_version, *last_position])).decode().rstrip("=")
 
 
-def capability_query(raw: bytes) -> tuple[CapabilityQuery, Freshness]:
+def parse_capability_query(query_string: bytes) -> tuple[CapabilityQuery, Freshness]:
     """Read GET /capabilities."""
-    given = parameters(raw, CAPABILITIES)
+    given = parse_query(query_string, LIST_CAPABILITIES_PARAMS)
     return CapabilityQuery(
-        name=one(given, "name"),
-        text=one(given, "q"),
-        description_contains=one(given, "description_contains"),
-        category=one(given, "category"),
-        stability=one(given, "stability"),
-        tags=joined(given, "tags"),
-        version_constraint=one(given, "version_constraint"),
+        name=single(given, "name"),
+        text=single(given, "q"),
+        description_contains=single(given, "description_contains"),
+        category=single(given, "category"),
+        stability=single(given, "stability"),
+        tags=comma_list(given, "tags"),
+        version_constraint=single(given, "version_constraint"),
         fuzzy=boolean(given, "fuzzy_match"),
         include_deprecated=boolean(given, "include_deprecated"),
-        agent_namespace=one(given, "agent_namespace"),
-        agent_status=one(given, "agent_status") or "any",
-        agent_draining=_in_service(given, "agent_status", "agent_draining"),
-        agent_id=one(given, "agent_id"),
+        agent_namespace=single(given, "agent_namespace"),
+        agent_status=single(given, "agent_status") or "any",
+        agent_draining=_draining_filter(given, "agent_status", "agent_draining"),
+        agent_id=single(given, "agent_id"),
     ), freshness(given)
 
 
-def discover_query(query: Mapping[str, Any]) -> tuple[AgentQuery, Freshness]:
+def parse_discover_query(query: Mapping[str, Any]) -> tuple[AgentQuery, Freshness]:
     """Read the query object of discover_services: healthy agents in service, unless it says otherwise."""
-    refuse_unknown(query, _QUERY)
-    given = {name: _texts(query, name) for name in query if name not in ("labels", *_BOOLEANS)}
-    for name in _BOOLEANS:
+    reject_unknown(query, _DISCOVER_FIELDS)
+    given = {name: _string_values(query, name) for name in query if name not in ("labels", *_BOOLEAN_FIELDS)}
+    for name in _BOOLEAN_FIELDS:
         value = query.get(name)
         if value is not None and not isinstance(value, bool):
-            raise bad(name, "expected true or false")
+            raise invalid(name, "expected true or false")
         given[name] = () if value is None else (("false", "true")[value],)
     given["capability"] = (*given.get("capability", ()), *given.pop("capabilities", ()))
-    if not one(given, "status"):
+    if not single(given, "status"):
         given["status"] = ("healthy",)
     labels = query.get("labels")
     if labels is not None and not (isinstance(labels, dict) and all(isinstance(v, str) for v in labels.values())):
-        raise bad("labels", "expected an object of strings")
-    asked = _agent_query(given, several(given, "capability_tags"), Selector.of(labels or {}))
-    asked = replace(asked, draining=_in_service(given, "status", "draining"))
+        raise invalid("labels", "expected an object of strings")
+    asked = _build_agent_query(given, repeated(given, "capability_tags"), LabelSelector.from_labels(labels or {}))
+    asked = replace(asked, draining=_draining_filter(given, "status", "draining"))
     return asked, freshness(given)
 
 
-def drain_query(document: Mapping[str, Any]) -> AgentQuery:
+def parse_drain_query(document: Mapping[str, Any]) -> AgentQuery:
     """Read the body of POST /agents/drain. All agents of the mesh are not to be meant by leaving something out."""
-    refuse_unknown(document, _DRAIN)
-    given = {name: _texts(document, name) for name in document}
-    query = _agent_query(given, ())
+    reject_unknown(document, _DRAIN_FIELDS)
+    given = {name: _string_values(document, name) for name in document}
+    query = _build_agent_query(given, ())
     if query == AgentQuery():
         problem = "expected a label selector such as env=dev, or a namespace, or both"
         raise UnprocessableRequest(f"label_selector: {problem}", [Detail("label_selector", problem)])
     return query
 
 
-def _in_service(given: Given, status: str, draining: str) -> bool | None:
+def _draining_filter(params: QueryParams, status: str, draining: str) -> bool | None:
     """Read which agents a search shows: those that drain are left out unless it asks for them, or for any status."""
-    asked = flag(given, draining)
-    return False if asked is None and one(given, status) != "any" else asked
+    asked = optional_bool(params, draining)
+    return False if asked is None and single(params, status) != "any" else asked
 
 
-def _agent_query(given: Given, tags: tuple[str, ...], selector: Selector | None = None) -> AgentQuery:
-    text = one(given, "label_selector")
-    selectors = [each for each in (selector, read_selector(text) if text else None) if each is not None]
-    match = one(given, "match") or "all"
+def _build_agent_query(params: QueryParams, tags: tuple[str, ...], selector: LabelSelector | None = None) -> AgentQuery:
+    text = single(params, "label_selector")
+    selectors = [each for each in (selector, parse_selector(text) if text else None) if each is not None]
+    match = single(params, "match") or "all"
     if match not in ("all", "any"):
-        raise bad("match", f"expected all or any, got {match[:60]!r}")
+        raise invalid("match", f"expected all or any, got {match[:60]!r}")
     return AgentQuery(
-        namespace=one(given, "namespace"),
-        status=one(given, "status") or "any",
-        draining=flag(given, "draining"),
-        agent_id=one(given, "agent_id"),
-        selector=selectors[0] & selectors[1] if len(selectors) > 1 else selectors[0] if selectors else Selector(),
-        capabilities=tuple(dict.fromkeys(several(given, "capability"))),
+        namespace=single(params, "namespace"),
+        status=single(params, "status") or "any",
+        draining=optional_bool(params, "draining"),
+        agent_id=single(params, "agent_id"),
+        selector=selectors[0] & selectors[1] if len(selectors) > 1 else selectors[0] if selectors else LabelSelector(),
+        capabilities=tuple(dict.fromkeys(repeated(params, "capability"))),
         any_capability=match == "any",
-        category=one(given, "capability_category"),
-        stability=one(given, "capability_stability"),
+        category=single(params, "capability_category"),
+        stability=single(params, "capability_stability"),
         tags=tags,
-        version_constraint=one(given, "version_constraint"),
-        fuzzy=boolean(given, "fuzzy_match"),
+        version_constraint=single(params, "version_constraint"),
+        fuzzy=boolean(params, "fuzzy_match"),
     )
 
 
-def _page(given: Given, digest: str) -> Page | None:
-    limit = whole(given, "limit", 1, _MOST_ROWS)
-    text = one(given, "continue")
+def _parse_page(params: QueryParams, digest: str) -> Page | None:
+    limit = integer(params, "limit", 1, _MAX_PAGE_ROWS)
+    text = single(params, "continue")
     if text is None:
         return None if limit is None else Page(limit)
     if limit is None:
-        raise bad("continue", "goes with limit only")
+        raise invalid("continue", "goes with limit only")
     try:
         of, page_version, score, namespace, agent_id = orjson.loads(
             base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -229,26 +244,28 @@ def _page(given: Given, digest: str) -> Page | None:
         place = (float(score), str(namespace), str(agent_id))
         page = Page(limit, place, int(page_version))
     except (ValueError, TypeError) as error:
-        raise bad("continue", "is no token of this registry; begin again without it") from error
+        raise invalid("continue", "is no token of this registry; begin again without it") from error
     if of != digest:
-        raise bad("continue", "belongs to another query; send the same filters as for the first page")
+        raise invalid("continue", "belongs to another query; send the same filters as for the first page")
     return page
 
 
-def _digest(query: AgentQuery, fields: tuple[str, ...]) -> str:
+def _query_digest(query: AgentQuery, fields: tuple[str, ...]) -> str:
     # A selector holds sets, whose repr is another in each process; its text is one for all replicas.
-    text = f"{query.selector.text} {replace(query, selector=Selector())!r} {fields!r}"
+    text = f"{query.selector.text} {replace(query, selector=LabelSelector())!r} {fields!r}"
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()
 
 
-def _texts(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
+def _string_values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """Return a value of a query object as a query string would have it: one text, or for lists several."""
     value = query[name]
     if value is None:
         return ()
     values = value if isinstance(value, list) and name in ("capabilities", "capability_tags") else [value]
     if not all(isinstance(each, str) for each in values):
-        raise bad(name, "expected a string" if name not in ("capabilities", "capability_tags") else "expected names")
+        raise invalid(
+            name, "expected a string" if name not in ("capabilities", "capability_tags") else "expected names"
+        )
     if isinstance(value, list) and not all(values):
-        raise bad(name, "expected names, none of them empty")
+        raise invalid(name, "expected names, none of them empty")
     return tuple(values)

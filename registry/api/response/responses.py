@@ -8,11 +8,11 @@ import orjson
 from starlette.responses import Response
 
 from registry.model.encoding.agent_json import capability_document
-from registry.service.discovery.discovery import Found, Listing, Search
-from registry.service.discovery.query_cache import body_of
+from registry.service.discovery.discovery import AgentList, CapabilityList, CapabilityMatch
+from registry.service.discovery.query_cache import render_row
 
-VERSION = "x-resource-version"
-STALE = "x-registry-stale"
+VERSION_HEADER = "x-resource-version"
+STALE_HEADER = "x-registry-stale"
 
 
 def timestamp() -> str:
@@ -20,83 +20,83 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def answer(
+def json_response(
     body: bytes,
     *,
     version: int | None = None,
-    behind: float | None = None,
+    staleness: float | None = None,
     status: int = 200,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
     """Return JSON with the version it was answered from, and how old it may be where that is not known to be fresh."""
-    return Response(body, status, {**headers, **versions(version, behind)}, media_type="application/json")
+    return Response(body, status, {**headers, **version_headers(version, staleness)}, media_type="application/json")
 
 
-def versions(version: int | None, behind: float | None) -> dict[str, str]:
+def version_headers(version: int | None, staleness: float | None) -> dict[str, str]:
     """Return the headers that tell the version of an answer, and how old it may be."""
-    shown = {} if version is None else {VERSION: str(version)}
-    if behind:
-        shown[STALE] = f"{behind:.1f}"
+    shown = {} if version is None else {VERSION_HEADER: str(version)}
+    if staleness:
+        shown[STALE_HEADER] = f"{staleness:.1f}"
     return shown
 
 
-def success(**fields: object) -> Response:
+def success_response(**fields: object) -> Response:
     """Return `{"status": "success", …}`."""
     return Response(orjson.dumps({"status": "success", **fields}), media_type="application/json")
 
 
-def listing(
-    found: Listing, head: bytes = b"{", more: str | None = None, fields: tuple[str, ...] = ()
+def agent_list_parts(
+    listing: AgentList, prefix: bytes = b"{", continue_token: str | None = None, fields: tuple[str, ...] = ()
 ) -> tuple[bytes, bytes, bytes]:
     """Return the JSON of a list of agents in parts, as its rows may be long and are kept joined.
 
-    `head` begins the object, `more` is the token to go on with.
+    `prefix` begins the object, `continue_token` is the token to go on with.
     """
     rows = (
-        found.rows
+        listing.rows
         if not fields
-        else b",".join([_projected(body_of(found.answer, record), fields) for record in found.records])
+        else b",".join([_select_fields(render_row(listing.cached, record), fields) for record in listing.records])
     )
-    going_on = b"" if more is None else b'"continue":"%s",' % more.encode()
+    going_on = b"" if continue_token is None else b'"continue":"%s",' % continue_token.encode()
     tail = b'],"count":%d,%s"resource_version":"%d","timestamp":"%s"}' % (
-        len(found.records),
+        len(listing.records),
         going_on,
-        found.version,
+        listing.version,
         timestamp().encode(),
     )
-    return head + b'"agents":[', rows, tail
+    return prefix + b'"agents":[', rows, tail
 
 
-def _projected(body: bytes, fields: tuple[str, ...]) -> bytes:
+def _select_fields(body: bytes, fields: tuple[str, ...]) -> bytes:
     agent = orjson.loads(body)
     return orjson.dumps({name: agent[name] for name in fields if name in agent})
 
 
-def search(found: Search) -> Response:
+def capability_list_response(result: CapabilityList) -> Response:
     """Return a list of capabilities, each with the agent that has it."""
-    return answer(
+    return json_response(
         orjson.dumps(
             {
-                "capabilities": [_capability(one, ranked=found.ranked) for one in found.found],
-                "count": len(found.found),
-                "resource_version": str(found.version),
+                "capabilities": [_capability_row(one, ranked=result.ranked) for one in result.matches],
+                "count": len(result.matches),
+                "resource_version": str(result.version),
                 "timestamp": timestamp(),
             }
         ),
-        version=found.version,
-        behind=found.behind,
+        version=result.version,
+        staleness=result.staleness,
     )
 
 
-def _capability(one: Found, *, ranked: bool) -> dict[str, object]:
-    agent = one.record.agent
+def _capability_row(found: CapabilityMatch, *, ranked: bool) -> dict[str, object]:
+    agent = found.record.agent
     spec = orjson.loads(agent.spec)
-    return capability_document(spec["capabilities"][one.position]) | {
+    return capability_document(spec["capabilities"][found.position]) | {
         "agent_id": agent.id,
         "agent_name": spec.get("name", agent.id),
-        "agent_namespace": agent.profile.namespace,
+        "agent_namespace": agent.indexed.namespace,
         "agent_status": agent.status,
         "agent_draining": agent.draining,
         "agent_endpoint": spec["endpoint"],
-        **({"score": round(one.score, 1)} if ranked else {}),
+        **({"score": round(found.score, 1)} if ranked else {}),
     }

@@ -6,27 +6,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
-from registry.cli.connection import calls_registry
-from registry.cli.errors import RemoteCommand, success
+from registry.cli.connection import with_registry_client
+from registry.cli.errors import RegistryCommand, unwrap
 from registry.cli.follow import follow
-from registry.cli.output.agent_tables import agent_table, listed
-from registry.cli.output.formats import check_format, is_document, output_option, show_document
-from registry.cli.output.terminal_safe import harmless
-from registry.cli.paging import PAGE, every_agent
+from registry.cli.output.agent_tables import agent_rows, agent_table
+from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
+from registry.cli.output.terminal_safe import escape_terminal
+from registry.cli.paging import PAGE_SIZE, list_all_agents
 
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient
 
 Command = Callable[..., Any]
 
-STATUSES = click.Choice(("pending", "healthy", "degraded", "expired", "unhealthy", "offline", "any"))
-STABILITIES = click.Choice(("alpha", "beta", "experimental", "stable", "deprecated"))
+STATUS_CHOICE = click.Choice(("pending", "healthy", "degraded", "expired", "unhealthy", "offline", "any"))
+STABILITY_CHOICE = click.Choice(("alpha", "beta", "experimental", "stable", "deprecated"))
 
 # Options by the names of the API's filters, which they are given under.
-_FILTERS = (
+_FILTER_OPTIONS = (
     click.option("--namespace", "-n", shell_complete=complete_namespaces, help="Of this namespace alone."),
     click.option("--selector", "-l", "label_selector", help="Whose labels match, such as env=prod,tier!=free."),
-    click.option("--status", type=STATUSES, help="With this status; unhealthy is degraded or expired."),
+    click.option("--status", type=STATUS_CHOICE, help="With this status; unhealthy is degraded or expired."),
     click.option(
         "--capability", "-c", multiple=True, shell_complete=complete_capabilities, help="That have it; several: all."
     ),
@@ -34,26 +34,26 @@ _FILTERS = (
     click.option("--version-constraint", help="Of the capability, such as '>=1.2,<2'."),
     click.option("--tag", "capability_tags", multiple=True, help="The capability has it; several: all."),
     click.option("--category", "capability_category", help="Of the capability."),
-    click.option("--stability", "capability_stability", type=STABILITIES, help="Of the capability."),
+    click.option("--stability", "capability_stability", type=STABILITY_CHOICE, help="Of the capability."),
     click.option("--fuzzy", "fuzzy_match", is_flag=True, default=None, help="Names nearly as asked, best first."),
     click.option("--draining/--in-service", default=None, help="Only agents that drain, or only the others."),
     click.option("--id", "agent_id", shell_complete=complete_agents, help="This agent alone."),
 )
 
 
-def _filtered(command: Command) -> Command:
-    for option in reversed(_FILTERS):
+def _with_filter_options(command: Command) -> Command:
+    for option in reversed(_FILTER_OPTIONS):
         command = option(command)
     return command
 
 
-@click.command(cls=RemoteCommand)
-@_filtered
+@click.command(cls=RegistryCommand)
+@_with_filter_options
 @click.option("--limit", type=click.IntRange(1, 10_000), help="At most so many; tells how to go on.")
 @click.option("--continue", "continue_", help="Go on after the page that told this.")
 @click.option("--watch", "-w", is_flag=True, help="Then go on with what changes, until Ctrl-C.")
 @output_option()
-@calls_registry
+@with_registry_client
 def agents(
     registry: "SyncRegistryClient",
     *,
@@ -64,36 +64,36 @@ def agents(
     **filters: Any,
 ) -> None:
     """List the agents that match all that is asked."""
-    check_format(output)
-    asked: Any = given(filters)
+    require_format_support(output)
+    asked: Any = drop_unset(filters)
     if watch:
         if limit is not None or continue_ is not None:
             raise click.UsageError("--limit and --continue do not go with --watch")
-        follow(registry, asked, output, initial=True, events=False)
+        follow(registry, asked, output, initial=True, event_column=False)
         return
     if limit is None and continue_ is None:
-        answer = every_agent(registry, asked)
+        answer = list_all_agents(registry, asked)
     else:
-        answer = success(registry.agents(**asked, limit=limit or PAGE, **given({"continue_": continue_})))
+        answer = unwrap(registry.agents(**asked, limit=limit or PAGE_SIZE, **drop_unset({"continue_": continue_})))
     if is_document(output):
-        show_document(answer, output)
+        print_document(answer, output)
     elif output == "name":
         for agent in answer["agents"]:
-            click.echo(harmless(agent["id"]))
+            click.echo(escape_terminal(agent["id"]))
     elif answer["agents"]:
-        agent_table(wide=output == "wide").show(listed(answer["agents"], answer["timestamp"]))
+        agent_table(wide=output == "wide").show(agent_rows(answer["agents"], answer["timestamp"]))
     else:
         click.echo("No agents found", err=True)
     if (token := answer.get("continue")) and not is_document(output):
-        click.echo(f"There are more: --continue {harmless(token)}", err=True)
+        click.echo(f"There are more: --continue {escape_terminal(token)}", err=True)
 
 
-@click.command(cls=RemoteCommand)
-@_filtered
+@click.command(cls=RegistryCommand)
+@_with_filter_options
 @click.option("--initial", is_flag=True, help="Begin with the agents that are there, as ADDED.")
 @click.option("--since", "version", metavar="VERSION", help="Begin after this resource version.")
 @output_option()
-@calls_registry
+@with_registry_client
 def watch(
     registry: "SyncRegistryClient", *, initial: bool, version: str | None, output: str | None, **filters: Any
 ) -> None:
@@ -103,10 +103,10 @@ def watch(
     """
     if initial and version is not None:
         raise click.UsageError("--initial and --since exclude each other")
-    asked: Any = given(filters)
-    follow(registry, asked, output, initial=initial, events=True, version=version)
+    asked: Any = drop_unset(filters)
+    follow(registry, asked, output, initial=initial, event_column=True, version=version)
 
 
-def given(options: dict[str, Any]) -> dict[str, Any]:
+def drop_unset(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that were given."""
     return {name: value for name, value in options.items() if value not in (None, ())}

@@ -4,31 +4,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli.commands.agents import STABILITIES, given
-from registry.cli.commands.agents import STATUSES as CHOICES
+from registry.cli.commands.agents import STABILITY_CHOICE, drop_unset
+from registry.cli.commands.agents import STATUS_CHOICE as CHOICES
 from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
-from registry.cli.connection import calls_registry
-from registry.cli.errors import RemoteCommand, success
-from registry.cli.output.agent_tables import names_of
-from registry.cli.output.formats import check_format, is_document, output_option, show_document
-from registry.cli.output.tables import STATUSES, Column, Row, Table
-from registry.cli.output.terminal_safe import harmless
+from registry.cli.connection import with_registry_client
+from registry.cli.errors import RegistryCommand, unwrap
+from registry.cli.output.agent_tables import format_names
+from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
+from registry.cli.output.tables import STATUS_STYLES, Column, Row, Table
+from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient
 
 
-def _status(row: Row) -> str:
+def _format_agent_status(row: Row) -> str:
     return f"{row.get('agent_status')}{',draining' if row.get('agent_draining') is True else ''}"
 
 
-PROVIDERS = (
+PROVIDER_COLUMNS = (
     Column("CAPABILITY", lambda row: row.get("name")),
     Column("VERSION", lambda row: row.get("version")),
     Column("AGENT", lambda row: row.get("agent_id")),
     Column("NAMESPACE", lambda row: row.get("agent_namespace")),
-    Column("STATUS", _status, styles=STATUSES),
-    Column("TAGS", lambda row: names_of(row.get("tags"))),
+    Column("STATUS", _format_agent_status, styles=STATUS_STYLES),
+    Column("TAGS", lambda row: format_names(row.get("tags"))),
     Column("STABILITY", lambda row: row.get("stability"), wide=True),
     Column("CATEGORY", lambda row: row.get("category"), wide=True),
     Column("ENDPOINT", lambda row: row.get("agent_endpoint"), wide=True),
@@ -36,13 +36,13 @@ PROVIDERS = (
 )
 
 
-@click.command(cls=RemoteCommand)
+@click.command(cls=RegistryCommand)
 @click.argument("name", required=False, shell_complete=complete_capabilities)
 @click.option("--query", "-q", "q", help="In names, tags or descriptions, forgivingly, best first.")
 @click.option("--description", "description_contains", help="This text is in the description.")
 @click.option("--category", help="Exactly this category.")
 @click.option("--tag", "tags", multiple=True, help="It has it; several: all.")
-@click.option("--stability", type=STABILITIES, help="Exactly this one.")
+@click.option("--stability", type=STABILITY_CHOICE, help="Exactly this one.")
 @click.option("--version-constraint", help="Such as '>=1.2,<2'.")
 @click.option("--fuzzy", "fuzzy_match", is_flag=True, default=None, help="Names nearly like NAME, best first.")
 @click.option("--include-deprecated", is_flag=True, default=None, help="Deprecated ones, too.")
@@ -53,18 +53,18 @@ PROVIDERS = (
 @click.option("--draining/--in-service", "agent_draining", default=None, help="Of agents that drain, or of the others.")
 @click.option("--agent", "agent_id", shell_complete=complete_agents, help="Of this agent.")
 @output_option()
-@calls_registry
+@with_registry_client
 def capabilities(registry: "SyncRegistryClient", *, output: str | None, **filters: Any) -> None:
     """Search what agents in service can do: a row for each capability of each agent."""
-    check_format(output)
-    asked: Any = given({**filters, "tags": ",".join(filters["tags"]) or None})
-    answer = success(registry.capabilities(**asked))
+    require_format_support(output)
+    asked: Any = drop_unset({**filters, "tags": ",".join(filters["tags"]) or None})
+    answer = unwrap(registry.capabilities(**asked))
     if is_document(output):
-        show_document(answer, output)
+        print_document(answer, output)
     elif output == "name":
         for name in dict.fromkeys(row["name"] for row in answer["capabilities"]):
-            click.echo(harmless(name))
+            click.echo(escape_terminal(name))
     elif answer["capabilities"]:
-        Table(PROVIDERS, wide=output == "wide").show(answer["capabilities"])
+        Table(PROVIDER_COLUMNS, wide=output == "wide").show(answer["capabilities"])
     else:
         click.echo("No capabilities found", err=True)

@@ -3,8 +3,8 @@
 import click
 from click.shell_completion import get_completion_class
 
-_NAME = "mcp-mesh-registry"
-_VARIABLE = "_MCP_MESH_REGISTRY_COMPLETE"
+_PROGRAM_NAME = "mcp-mesh-registry"
+_COMPLETE_VARIABLE = "_MCP_MESH_REGISTRY_COMPLETE"
 
 
 @click.command()
@@ -19,4 +19,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise click.ClickException(f"This click knows no completion for {shell}; update it")
-    click.echo(kind(ctx.find_root().command, {}, _NAME, _VARIABLE).source())
+    click.echo(kind(ctx.find_root().command, {}, _PROGRAM_NAME, _COMPLETE_VARIABLE).source())

@@ -6,12 +6,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from registry.cli.connection import calls_registry
-from registry.cli.errors import Trouble, WritingCommand, reason_of, success
-from registry.cli.exits import FAILED
-from registry.cli.manifest import MOST_BYTES, BadFile, id_of, read_registrations
-from registry.cli.output.formats import check_format, is_document, output_option, show_document
-from registry.cli.output.terminal_safe import harmless
+from registry.cli.connection import with_registry_client
+from registry.cli.errors import CommandError, RegistryWriteCommand, format_refusal, unwrap
+from registry.cli.exits import EXIT_FAILED
+from registry.cli.manifest import MAX_FILE_BYTES, ManifestError, read_manifest, registration_id
+from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
+from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient
@@ -20,90 +20,92 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 # What goes into one call: the registry takes 200 registrations and 1 MiB.
-_MOST, _LARGEST = 200, 1024 * 1024 - 64
+_MAX_AGENTS_PER_CALL, _MAX_CALL_BYTES = 200, 1024 * 1024 - 64
 
 # Registered in our form it would be wired by other rules, and without its routes, until it next registers itself.
-_FLAT = "this is an agent of a mesh SDK, which registers itself; what others register in its place is not the same"
+_MCPMESH_FORMAT_PROBLEM = (
+    "this is an agent of a mesh SDK, which registers itself; what others register in its place is not the same"
+)
 
-_PLACE = re.compile(r"\bagents\[\d+\]\.")
+_BATCH_INDEX = re.compile(r"\bagents\[\d+\]\.")
 
 Registration = Mapping[str, Any]
 Result = Mapping[str, Any]
 
 
-@click.command(cls=WritingCommand)
+@click.command(cls=RegistryWriteCommand)
 @click.argument("file", type=click.File("rb"))
 @output_option("json", "yaml", "name")
-@calls_registry
+@with_registry_client
 def register(registry: "SyncRegistryClient", *, file: IO[bytes], output: str | None) -> None:
     """Register the agents in FILE, or change what they say of themselves; `-` is standard input.
 
     JSON or YAML: one registration, a list, what `agents -o json` shows, or several documents. Each succeeds or fails
     alone. One with a `resource_version` only succeeds if the agent has not changed since.
     """
-    check_format(output)
+    require_format_support(output)
     name = getattr(file, "name", "<stdin>")
     try:
-        found = read_registrations(file.read(MOST_BYTES + 1))
+        found = read_manifest(file.read(MAX_FILE_BYTES + 1))
     except OSError as error:
-        raise Trouble(f"Cannot read {name}: {error.strerror}") from error
-    except BadFile as error:
-        raise Trouble(f"Cannot read {name}: {error}; nothing was sent") from error
+        raise CommandError(f"Cannot read {name}: {error.strerror}") from error
+    except ManifestError as error:
+        raise CommandError(f"Cannot read {name}: {error}; nothing was sent") from error
     results: list[Result] = []
     try:
-        for at, registration, result in _results(registry, found):
+        for at, registration, result in _register_all(registry, found):
             results.append(result)
-            _tell(at, registration, result, output)
+            _report_result(at, registration, result, output)
     finally:
         if is_document(output) and results:
             alone = len(found) == 1
-            show_document(results[0] if alone else _answer(results), output)
+            print_document(results[0] if alone else _batch_document(results), output)
     if any("error" in result for result in results):
-        raise click.exceptions.Exit(FAILED)
+        raise click.exceptions.Exit(EXIT_FAILED)
 
 
-def _answer(results: Sequence[Result]) -> dict[str, Any]:
+def _batch_document(results: Sequence[Result]) -> dict[str, Any]:
     return {"status": "success", "results": results, "count": len(results)}
 
 
-def _results(
-    registry: "SyncRegistryClient", found: Sequence[Registration]
+def _register_all(
+    registry: "SyncRegistryClient", registrations: Sequence[Registration]
 ) -> Iterator[tuple[int, Registration, Result]]:
     """Give each registration with its place and what became of it, in the order of the file."""
-    for batch in _batches(found):
+    for batch in _batches(registrations):
         good = [registration for _, registration, refusal in batch if refusal is None]
-        answers: Iterator[Result] = iter(_registered(registry, good) if good else ())
+        answers: Iterator[Result] = iter(_send_batch(registry, good) if good else ())
         for at, registration, refusal in batch:
-            yield at, registration, refusal or _of_itself(next(answers))
+            yield at, registration, refusal or _without_batch_index(next(answers))
 
 
-def _registered(registry: "SyncRegistryClient", good: Sequence[Registration]) -> Sequence[Result]:
-    if len(good) > 1:
-        return success(registry.register_many(good))["results"]
-    answer = registry.register_agent(good[0])
+def _send_batch(registry: "SyncRegistryClient", registrations: Sequence[Registration]) -> Sequence[Result]:
+    if len(registrations) > 1:
+        return unwrap(registry.register_many(registrations))["results"]
+    answer = registry.register_agent(registrations[0])
     if "error" in answer and answer["error"] == "unauthorized":
-        success(answer)
+        unwrap(answer)
     return [answer]
 
 
-def _of_itself(result: Result) -> Result:
+def _without_batch_index(result: Result) -> Result:
     """Return a result in which fields are those of the registration, wherever it stood in a call."""
     if "error" not in result:
         return result
-    details = [{name: _PLACE.sub("", str(text)) for name, text in detail.items()} for detail in result["details"]]
-    return {**result, "message": _PLACE.sub("", str(result["message"])), "details": details}
+    details = [{name: _BATCH_INDEX.sub("", str(text)) for name, text in detail.items()} for detail in result["details"]]
+    return {**result, "message": _BATCH_INDEX.sub("", str(result["message"])), "details": details}
 
 
-def _batches(found: Sequence[Registration]) -> Iterator[list[tuple[int, Registration, Result | None]]]:
+def _batches(registrations: Sequence[Registration]) -> Iterator[list[tuple[int, Registration, Result | None]]]:
     """Give as many at once as go into one call, each with what is wrong with it at first sight."""
-    from mcp_mesh_client.validation import body_bytes
+    from mcp_mesh_client.validation import encode_json
 
     batch: list[tuple[int, Registration, Result | None]] = []
     size = 0
-    for at, registration in enumerate(found):
-        refusal = _refusal(registration)
-        length = 0 if refusal else len(body_bytes(registration)) + 1
-        if batch and (len(batch) == _MOST or size + length > _LARGEST):
+    for at, registration in enumerate(registrations):
+        refusal = _check_locally(registration)
+        length = 0 if refusal else len(encode_json(registration)) + 1
+        if batch and (len(batch) == _MAX_AGENTS_PER_CALL or size + length > _MAX_CALL_BYTES):
             yield batch
             batch, size = [], 0
         batch.append((at, registration, refusal))
@@ -111,34 +113,36 @@ def _batches(found: Sequence[Registration]) -> Iterator[list[tuple[int, Registra
     yield batch
 
 
-def _refusal(registration: Registration) -> Result | None:
+def _check_locally(registration: Registration) -> Result | None:
     """Return what the registry would say of what cannot be sent."""
     from mcp_mesh_client import InvalidData
     from mcp_mesh_client.validation import check_registration
 
     if registration.get("flat") is not None:
-        return _bad("flat", _FLAT)
+        return _validation_error("flat", _MCPMESH_FORMAT_PROBLEM)
     try:
         check_registration(registration, {})
     except InvalidData as error:
-        return _bad(error.field, str(error).removeprefix(f"{error.field}: "))
+        return _validation_error(error.field, str(error).removeprefix(f"{error.field}: "))
     return None
 
 
-def _bad(field: str, problem: str) -> Result:
+def _validation_error(field: str, problem: str) -> Result:
     details = [{"field": field, "problem": problem}]
     return {"status": "error", "error": "validation_failed", "message": f"{field}: {problem}", "details": details}
 
 
-def _tell(at: int, registration: Registration, result: Result, output: str | None) -> None:
+def _report_result(index: int, registration: Registration, result: Result, output: str | None) -> None:
     """Say what became of one, on standard error where it failed."""
-    agent_id = harmless(str(result.get("agent_id") or id_of(registration) or "no id"))
+    agent_id = escape_terminal(str(result.get("agent_id") or registration_id(registration) or "no id"))
     if "error" in result:
-        click.echo(f"Error: registration {at + 1} ({agent_id:.253}): {harmless(reason_of(result))}", err=True)
+        click.echo(
+            f"Error: registration {index + 1} ({agent_id:.253}): {escape_terminal(format_refusal(result))}", err=True
+        )
     elif output == "name":
         click.echo(agent_id)
     elif output is None:
         click.echo(f"{agent_id} registered")
         for function, missing in (result.get("dependencies_unresolved") or {}).items():
             for capability, reason in missing.items():
-                click.echo(harmless(f"  {function} needs {capability}: {reason}"))
+                click.echo(escape_terminal(f"  {function} needs {capability}: {reason}"))

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import click
 
-from registry.cli.output.tables import text_of
+from registry.cli.output.tables import format_cell
 
 
-def show_fields(fields: Mapping[str, object]) -> None:
+def print_fields(fields: Mapping[str, object]) -> None:
     """Write each field on a line of its own; `-` where there is nothing."""
     width = max(map(len, fields)) + 3
     for name, value in fields.items():
-        click.echo(f"{name + ':':<{width}}{text_of(value)}")
+        click.echo(f"{name + ':':<{width}}{format_cell(value)}")

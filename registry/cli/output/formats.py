@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from registry.cli.errors import Trouble
-from registry.cli.output.terminal_safe import escaped, is_harmless
+from registry.cli.errors import CommandError
+from registry.cli.output.terminal_safe import escape_document, is_terminal_safe
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415
@@ -30,33 +30,35 @@ def is_document(output: str | None) -> bool:
     return output in ("json", "yaml")
 
 
-def show_document(document: object, output: str | None) -> None:
+def print_document(document: object, output: str | None) -> None:
     """Write one document, indented, as JSON or YAML."""
-    click.echo(_yaml(document) if output == "yaml" else _json(document, indent=2), nl=output != "yaml")
+    click.echo(_to_yaml(document) if output == "yaml" else _to_json(document, indent=2), nl=output != "yaml")
 
 
-def show_event(event: object, output: str | None) -> None:
+def print_event(event: object, output: str | None) -> None:
     """Write one of many documents: JSON on a line of its own, YAML after `---`."""
-    click.echo(f"---\n{_yaml(event)}" if output == "yaml" else _json(event), nl=output != "yaml")
+    click.echo(f"---\n{_to_yaml(event)}" if output == "yaml" else _to_json(event), nl=output != "yaml")
 
 
-def check_format(output: str | None) -> None:
+def require_format_support(output: str | None) -> None:
     """Raise Trouble for a form that cannot be written here; before anything is changed, or is waited for."""
     if output == "yaml":
-        _yaml(None)
+        _to_yaml(None)
 
 
-def _json(document: object, indent: int | None = None) -> str:
+def _to_json(document: object, indent: int | None = None) -> str:
     separators = (",", ":") if indent is None else None
-    return escaped(json.dumps(document, ensure_ascii=not _shows_all(), indent=indent, separators=separators))
+    return escape_document(
+        json.dumps(document, ensure_ascii=not _stdout_is_utf8(), indent=indent, separators=separators)
+    )
 
 
-def _yaml(document: object) -> str:
+def _to_yaml(document: object) -> str:
     """Return YAML in which what a terminal would obey stands escaped, in double quotes."""
     try:
         import yaml  # type: ignore[import-untyped]
     except ImportError as error:
-        raise Trouble("-o yaml needs: pip install 'mcp-mesh-registry[client]'") from error
+        raise CommandError("-o yaml needs: pip install 'mcp-mesh-registry[client]'") from error
 
     class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
         """Writes no anchors, and quotes what is to be escaped."""
@@ -65,17 +67,19 @@ def _yaml(document: object) -> str:
             return True
 
     def quoted(dumper: Any, text: str) -> Any:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_harmless(text) else '"')
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_terminal_safe(text) else '"')
 
     Dumper.add_representer(str, quoted)
-    return escaped(
-        str(yaml.dump(document, Dumper=Dumper, allow_unicode=_shows_all(), sort_keys=False, width=_NO_FOLDING))
+    return escape_document(
+        str(
+            yaml.dump(document, Dumper=Dumper, allow_unicode=_stdout_is_utf8(), sort_keys=False, width=_YAML_LINE_WIDTH)
+        )
     )
 
 
-_NO_FOLDING = 2**16
+_YAML_LINE_WIDTH = 2**16
 
 
-def _shows_all() -> bool:
+def _stdout_is_utf8() -> bool:
     """Tell whether standard output takes every character."""
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from registry.cli.output.terminal_safe import harmless
+from registry.cli.output.terminal_safe import escape_terminal
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
 # ruff: noqa: PLC0415
@@ -14,80 +14,83 @@ from registry.cli.output.terminal_safe import harmless
 Row = Mapping[str, Any]
 Styles = Mapping[str, str]
 
-STATUSES: Styles = MappingProxyType(
+STATUS_STYLES: Styles = MappingProxyType(
     {"healthy": "green", "degraded": "yellow", "expired": "red", "pending": "cyan", "deleted": "red"}
 )
-EVENTS: Styles = MappingProxyType({"ADDED": "green", "MODIFIED": "yellow", "DELETED": "red"})
+EVENT_STYLES: Styles = MappingProxyType({"ADDED": "green", "MODIFIED": "yellow", "DELETED": "red"})
 
-_GAP = "   "
+_COLUMN_GAP = "   "
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column: its title, what a row has there, and whether it is in wide tables only.
 
-    `styles` colours a cell by its first word, where there are colours. `room` is its width where rows come later.
+    `styles` colours a cell by its first word, where there are colours. `follow_width` is its width where rows come
+    later.
     """
 
     title: str
     cell: Callable[[Row], object]
     wide: bool = False
     styles: Styles = field(default_factory=dict)
-    room: int = 0
+    follow_width: int = 0
 
 
 class Table:
     """Writes rows in columns, none cut off: a terminal wraps what is too long for it.
 
-    Rows that are added after the table was shown keep to its columns where they fit; a `roomy` one has room for them.
+    Rows that are added after the table was shown keep to its columns where they fit; a `follow` one has room for them.
     """
 
-    def __init__(self, columns: Sequence[Column], *, wide: bool = False, roomy: bool = False, indent: str = "") -> None:
+    def __init__(
+        self, columns: Sequence[Column], *, wide: bool = False, follow: bool = False, indent: str = ""
+    ) -> None:
         self._columns = [column for column in columns if wide or not column.wide]
-        self._widths = [column.room if roomy else 0 for column in self._columns]
+        self._widths = [column.follow_width if follow else 0 for column in self._columns]
         self._indent = indent
-        self._write = _writer()
+        self._write = _line_writer()
 
     def show(self, rows: Iterable[Row]) -> None:
         """Write the titles and the rows."""
         lines = [[column.title for column in self._columns], *(self._cells(row) for row in rows)]
         for line in lines:
-            self._widen(line)
+            self._widen_columns(line)
         for at, line in enumerate(lines):
-            self._line(line, title=at == 0)
+            self._write_line(line, title=at == 0)
         sys.stdout.flush()
 
     def add(self, row: Row) -> None:
         """Write one more row, at once."""
         cells = self._cells(row)
-        self._widen(cells)
-        self._line(cells)
+        self._widen_columns(cells)
+        self._write_line(cells)
         sys.stdout.flush()
 
     def _cells(self, row: Row) -> list[str]:
-        return [text_of(column.cell(row)) for column in self._columns]
+        return [format_cell(column.cell(row)) for column in self._columns]
 
-    def _widen(self, cells: Sequence[str]) -> None:
+    def _widen_columns(self, cells: Sequence[str]) -> None:
         from rich.cells import cell_len
 
         self._widths = [max(width, cell_len(cell)) for width, cell in zip(self._widths, cells, strict=True)]
 
-    def _line(self, cells: Sequence[str], *, title: bool = False) -> None:
+    def _write_line(self, cells: Sequence[str], *, title: bool = False) -> None:
         from rich.cells import cell_len
 
         parts: list[tuple[str, str]] = [(self._indent, "")]
         for column, cell, width in zip(self._columns, cells, self._widths, strict=True):
             style = "bold" if title else column.styles.get(cell.partition(",")[0], "")
-            parts += [(cell, style), (" " * (width - cell_len(cell)) + _GAP, "")]
+            parts += [(cell, style), (" " * (width - cell_len(cell)) + _COLUMN_GAP, "")]
         self._write(parts[:-1])
 
 
-def text_of(value: object) -> str:
+def format_cell(value: object) -> str:
     """Return a cell's text, harmless; `-` where there is nothing."""
-    return "-" if value is None or value == "" else harmless(str(value))
+    return "-" if value is None or value == "" else escape_terminal(str(value))
 
 
-def _writer() -> Callable[[Sequence[tuple[str, str]]], None]:
+def _line_writer() -> Callable[[Sequence[tuple[str, str]]], None]:
     """Return what writes a line of text and styles; styles only where a terminal shows them."""
     if not sys.stdout.isatty():
         return lambda parts: print("".join(text for text, _ in parts))  # noqa: T201 - it is a command's answer

@@ -5,7 +5,7 @@ from typing import Any
 
 from registry.cli.output.tables import Column, Row
 
-NEEDS = (
+DEPENDENCY_COLUMNS = (
     Column("FUNCTION", lambda row: row["function"]),
     Column("NEEDS", lambda row: row["capability"]),
     Column("PROVIDER", lambda row: row.get("agent_id")),
@@ -15,10 +15,10 @@ NEEDS = (
 )
 
 
-def needs(answer: Mapping[str, Any]) -> Iterator[Row]:
+def dependency_rows(response: Mapping[str, Any]) -> Iterator[Row]:
     """Give a row for every dependency of an answer: its provider, or the reason why there is none."""
-    reasons = answer.get("dependencies_unresolved") or {}
-    for function, providers in (answer.get("dependencies_resolved") or {}).items():
+    reasons = response.get("dependencies_unresolved") or {}
+    for function, providers in (response.get("dependencies_resolved") or {}).items():
         for capability, provider in providers.items():
             reason = (reasons.get(function) or {}).get(capability)
             yield {"function": function, "capability": capability, "reason": reason, **(provider or {})}

@@ -10,14 +10,14 @@ from registry.api.response.responses import timestamp
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-def refusal(sentence: str) -> bytes:
+def error_body(message: str) -> bytes:
     """Return the JSON of a refusal."""
-    return orjson.dumps({"error": sentence, "timestamp": timestamp()})
+    return orjson.dumps({"error": message, "timestamp": timestamp()})
 
 
-async def refuse(send: Send, status: int, sentence: str, headers: Headers = ()) -> None:
+async def send_error(send: Send, status: int, message: str, headers: Headers = ()) -> None:
     """Send a refusal."""
-    body = refusal(sentence)
+    body = error_body(message)
     own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
     await send({"type": "http.response.body", "body": body})

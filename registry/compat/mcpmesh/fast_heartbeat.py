@@ -4,29 +4,29 @@ import asyncio
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
-from registry.cache.reflector import Feed
+from registry.cache.reflector import Reflector
 from registry.cache.view import View
 from registry.errors import NotReady, StoreUnavailable
-from registry.model.resolution import Resolution
-from registry.service.resolution.resolver import Resolutions
-from registry.store.agents import Agents, Beat
+from registry.model.resolution import CachedResolution
+from registry.service.resolution.resolver import DependencyResolver
+from registry.store.agents import Agents, HeartbeatResult
 
 # What became of an agent that is to be kept: `moved` when its answer would be another, `gone` when it must register.
-Kept: TypeAlias = Literal["kept", "moved", "gone"]
+FastHeartbeatResult: TypeAlias = Literal["kept", "moved", "gone"]
 
 # How long the store is waited for, in seconds: whoever says that it is alive does nothing else meanwhile.
-_PATIENCE: Final = 0.03
+_REDIS_TIMEOUT_S: Final = 0.03
 
 
-class Keeping:
+class FastHeartbeats:
     """Keeps agents."""
 
-    def __init__(self, feed: Feed, agents: Agents, resolutions: Resolutions) -> None:
-        self._feed = feed
+    def __init__(self, reflector: Reflector, agents: Agents, resolver: DependencyResolver) -> None:
+        self._reflector = reflector
         self._agents = agents
-        self._resolutions = resolutions
+        self._resolver = resolver
 
-    async def keep(self, agent_id: str) -> Kept:
+    async def extend(self, agent_id: str) -> FastHeartbeatResult:
         """Prolong a healthy agent's life without reviving any other; tell whether its answer would be another by now.
 
         That is so exactly when what it was told last is not what it would be told, by whichever replica it was: nothing
@@ -38,54 +38,54 @@ class Keeping:
         try:
             beat = self._agents.heartbeat(agent_id, "keep")
             # It goes on when nobody waits for it any more, and tells what the agent has for the next time.
-            beat.add_done_callback(partial(self._learn, agent_id))
-            async with asyncio.timeout(_PATIENCE):
-                return await self._judge(agent_id, await asyncio.shield(beat))
+            beat.add_done_callback(partial(self._store_sent_digest, agent_id))
+            async with asyncio.timeout(_REDIS_TIMEOUT_S):
+                return await self._evaluate(agent_id, await asyncio.shield(beat))
         except (NotReady, StoreUnavailable, TimeoutError) as error:
-            resolution = await self._held(agent_id)
+            resolution = await self._cached_resolution(agent_id)
             if resolution is not None and resolution.agent.status == "healthy":
-                slow = isinstance(error, TimeoutError) and self._feed.following
-                return _compared(resolution, resolution.told) if slow and resolution.told else "kept"
+                slow = isinstance(error, TimeoutError) and self._reflector.following
+                return _compare(resolution, resolution.sent_digest) if slow and resolution.sent_digest else "kept"
             if isinstance(error, TimeoutError):
                 raise StoreUnavailable(
                     "The store did not answer in time", outcome="unknown", reason="timeout"
                 ) from None
             raise
 
-    async def _judge(self, agent_id: str, beat: Beat) -> Kept:
-        if beat.found == "bad_record":
-            raise StoreUnavailable.damaged(agent_id)
-        if beat.found != "healthy":
+    async def _evaluate(self, agent_id: str, heartbeat: HeartbeatResult) -> FastHeartbeatResult:
+        if heartbeat.outcome == "bad_record":
+            raise StoreUnavailable.damaged_record(agent_id)
+        if heartbeat.outcome != "healthy":
             return "gone"
-        resolution = await self._held(agent_id)
-        if resolution is None or resolution.digest != beat.answered:
+        resolution = await self._cached_resolution(agent_id)
+        if resolution is None or resolution.digest != heartbeat.response_digest:
             # What this replica holds may be older than what another has told the agent.
-            resolution = await self._resolution(await self._feed.fresh(), agent_id)
-        return "moved" if resolution is None else _compared(resolution, beat.answered)
+            resolution = await self._resolve(await self._reflector.wait_fresh(), agent_id)
+        return "moved" if resolution is None else _compare(resolution, heartbeat.response_digest)
 
-    def _learn(self, agent_id: str, beat: "asyncio.Future[Beat]") -> None:
+    def _store_sent_digest(self, agent_id: str, heartbeat: "asyncio.Future[HeartbeatResult]") -> None:
         """Note what an agent was told last, however late the store says so; what went wrong is told to who waits."""
-        if beat.cancelled() or beat.exception() is not None:
+        if heartbeat.cancelled() or heartbeat.exception() is not None:
             return
-        record = None if self._feed.view is None else self._feed.view.records.get(agent_id)
-        if record is not None and record.kept is not None and beat.result().answered:
-            record.kept.told = beat.result().answered
+        record = None if self._reflector.view is None else self._reflector.view.records.get(agent_id)
+        if record is not None and record.resolution is not None and heartbeat.result().response_digest:
+            record.resolution.told = heartbeat.result().response_digest
 
-    async def _held(self, agent_id: str) -> Resolution | None:
+    async def _cached_resolution(self, agent_id: str) -> CachedResolution | None:
         """Return what an agent's dependencies resolve to as far as this replica knows."""
-        view = self._feed.view
-        return None if view is None else await self._resolution(view, agent_id)
+        view = self._reflector.view
+        return None if view is None else await self._resolve(view, agent_id)
 
-    async def _resolution(self, view: View, agent_id: str) -> Resolution | None:
+    async def _resolve(self, view: View, agent_id: str) -> CachedResolution | None:
         record = view.records.get(agent_id)
-        return None if record is None else await self._resolutions.in_turn(view, record)
+        return None if record is None else await self._resolver.resolve_async(view, record)
 
 
-def _compared(resolution: Resolution, answered: str) -> Kept:
+def _compare(resolution: CachedResolution, sent_digest: str) -> FastHeartbeatResult:
     """Tell whether an agent that was told this last would be told something else."""
-    if resolution.digest == answered:
-        resolution.told = answered
+    if resolution.digest == sent_digest:
+        resolution.sent_digest = sent_digest
         return "kept"
     # It asks at once, and by whichever replica: when it comes again, this one does not know what it was told.
-    resolution.told = ""
+    resolution.sent_digest = ""
     return "moved"

@@ -3,7 +3,7 @@
 from registry.compat.mcpmesh.jobs_store import Dispatch
 
 
-class Dispatching:
+class JobDispatch:
     """Stops handing out jobs, and goes on. What is decided holds on every replica, until it is decided anew."""
 
     def __init__(self, dispatch: Dispatch) -> None:

@@ -5,38 +5,38 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.request.body import object_in, read_body, read_object
-from registry.api.request.query_params import refuse_unknown
-from registry.api.response.responses import answer
-from registry.compat.mcpmesh.errors import refusal
-from registry.compat.mcpmesh.jobs import Dispatching
+from registry.api.request.body import parse_object, read_body, read_object
+from registry.api.request.query_params import reject_unknown
+from registry.api.response.responses import json_response
+from registry.compat.mcpmesh.errors import error_body
+from registry.compat.mcpmesh.jobs import JobDispatch
 
 
-class DispatchRoutes:
-    """Serves `meshctl registry status`, `drain` and `resume`, and agents that look for jobs."""
+class JobRoutes:
+    """Serves `meshctl registry status`, `pause_state` and `resume`, and agents that look for jobs."""
 
-    def __init__(self, dispatching: Dispatching) -> None:
-        self._dispatching = dispatching
+    def __init__(self, jobs: JobDispatch) -> None:
+        self._jobs = jobs
         self.routes = [
-            Route("/admin/drain", self.drain, methods=["GET", "POST", "DELETE"]),
+            Route("/admin/drain", self.pause_state, methods=["GET", "POST", "DELETE"]),
             Route("/jobs/claim", self.claim, methods=["POST"]),
         ]
 
-    async def drain(self, request: Request) -> Response:
+    async def pause_state(self, request: Request) -> Response:
         """GET, POST, DELETE /admin/drain: tell, stop, go on; for the whole fleet, until it is told otherwise."""
         body = await read_body(request.scope, request.receive)
         if body:
-            refuse_unknown(object_in(body), ())
+            reject_unknown(parse_object(body), ())
         if request.method in ("POST", "DELETE"):
             paused = request.method == "POST"
-            await self._dispatching.pause(paused=paused)
+            await self._jobs.pause(paused=paused)
         else:
-            paused = await self._dispatching.is_paused()
-        return answer(orjson.dumps({"draining": paused, "live_claims": 0}))
+            paused = await self._jobs.is_paused()
+        return json_response(orjson.dumps({"draining": paused, "live_claims": 0}))
 
     async def claim(self, request: Request) -> Response:
         """POST /jobs/claim: nothing is claimed."""
         document = await read_object(request.scope, request.receive)
         if not document.get("capability"):
-            return answer(refusal("capability is required"), status=400)
-        return answer(b'{"claimed":[]}')
+            return json_response(error_body("capability is required"), status=400)
+        return json_response(b'{"claimed":[]}')

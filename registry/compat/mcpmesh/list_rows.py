@@ -11,17 +11,17 @@ import orjson
 
 from registry.cache.view import Record, View
 from registry.model.agent import Agent, Capability, Dependency
-from registry.model.encoding.agent_json import document, rfc3339
-from registry.model.resolution import Pick, Resolution
-from registry.service.resolution.provider_match import Wanted
-from registry.service.resolution.ranking_cache import Rankings
-from registry.service.resolution.resolver import Resolutions
+from registry.model.encoding.agent_json import agent_document, rfc3339
+from registry.model.resolution import CachedResolution, ResolvedDependency
+from registry.service.resolution.provider_match import ProviderMatcher
+from registry.service.resolution.ranking_cache import RankingCache
+from registry.service.resolution.resolver import DependencyResolver
 
 Json = dict[str, Any]
-Row = Callable[[View, Record], bytes]
-Prepare = Callable[[View, Record], Awaitable[None]]
+RenderRow = Callable[[View, Record], bytes]
+PrepareRow = Callable[[View, Record], Awaitable[None]]
 
-_DERIVED: Final = frozenset(
+_OMITTED_FIELDS: Final = frozenset(
     {
         *("inputSchemaCanonical", "inputSchemaHash", "outputSchema", "outputSchemaCanonical", "outputSchemaHash"),
         "schemaWarnings",
@@ -29,107 +29,111 @@ _DERIVED: Final = frozenset(
         "dependencies",
     }
 )
-LARGE: Final = 2_000
+LARGE_SPEC_BYTES: Final = 2_000
 """Bytes of a spec beyond which its row may take long."""
 # What is shown where an agent says nothing of it.
-_DEFAULTS: Final[Mapping[str, Any]] = {"description": "", "runtime": "python", "version": "1.0.0"}
+_DEFAULT_FIELDS: Final[Mapping[str, Any]] = {"description": "", "runtime": "python", "version": "1.0.0"}
 
 
 def plain_row(_view: View, record: Record) -> bytes:
     """Return an agent as all answers show it."""
-    return record.body
+    return record.json
 
 
-class Showing:
+class MeshListRows:
     """Adds to an agent in flat form what becomes of its needs. All others are shown as they are."""
 
-    def __init__(self, resolutions: Resolutions, rankings: Rankings) -> None:
-        self._resolutions = resolutions
+    def __init__(self, resolver: DependencyResolver, rankings: RankingCache) -> None:
+        self._resolver = resolver
         self._rankings = rankings
 
-    def row(self, view: View, record: Record) -> bytes:
+    def render(self, view: View, record: Record) -> bytes:
         """Return an agent as lists show it, as of the view's version."""
-        if record.agent.profile.flat is None:
-            return record.body
-        resolution = self._resolutions.of(view, record)
-        self._write(view, record, resolution)
+        if record.agent.indexed.format is None:
+            return record.json
+        resolution = self._resolver.resolve(view, record)
+        self._ensure_rendered(view, record, resolution)
         seen = b"null" if record.heartbeat is None else b'"%s"' % rfc3339(record.heartbeat).encode()
-        return b'%s,"last_heartbeat":%s,"last_seen":%s}' % (resolution.row, seen, seen)
+        return b'%s,"last_heartbeat":%s,"last_seen":%s}' % (resolution.list_row, seen, seen)
 
     async def prepare(self, view: View, record: Record) -> None:
         """Find out what the row of an agent says, and let others have their turn."""
-        if record.agent.profile.flat is not None:
-            resolution = await self._resolutions.in_turn(view, record)
-            if self._write(view, record, resolution):
+        if record.agent.indexed.format is not None:
+            resolution = await self._resolver.resolve_async(view, record)
+            if self._ensure_rendered(view, record, resolution):
                 await asyncio.sleep(0)
 
-    def _write(self, view: View, record: Record, resolution: Resolution) -> bool:
+    def _ensure_rendered(self, view: View, record: Record, resolution: CachedResolution) -> bool:
         """Write all of a row that a resolution decides, and tell whether there was anything to do."""
-        if resolution.row:
+        if resolution.list_row:
             return False
-        resolution.row = orjson.dumps(self._document(view, record.agent, resolution.picks))[:-1]
+        resolution.list_row = orjson.dumps(self._row_document(view, record.agent, resolution.dependencies))[:-1]
         return True
 
-    def _document(self, view: View, agent: Agent, picks: tuple[Pick, ...]) -> Json:
-        shown = {**_DEFAULTS, **document(agent)}
-        for capability, each in zip(agent.profile.capabilities, shown["capabilities"], strict=True):
-            for name in _DERIVED & each.keys():
+    def _row_document(self, view: View, agent: Agent, picks: tuple[ResolvedDependency, ...]) -> Json:
+        shown = {**_DEFAULT_FIELDS, **agent_document(agent)}
+        for capability, each in zip(agent.indexed.capabilities, shown["capabilities"], strict=True):
+            for name in _OMITTED_FIELDS & each.keys():
                 del each[name]
             if "llm_filter" in each:
-                each["llm_filter"] = _filter(each["llm_filter"])
-            reason = self._unavailable(view, agent, capability)
+                each["llm_filter"] = _filter_with_objects(each["llm_filter"])
+            reason = self._unavailable_reason(view, agent, capability)
             each |= {"tags": capability.tags, "description": capability.description, "available": reason is None}
             if reason is not None:
                 each["unavailable_reason"] = reason
-        providers, tools = self._resolutions.toolsets.shown(view, agent)
+        providers, tools = self._resolver.llm_tools.resolutions(view, agent)
         return shown | {
             "total_dependencies": len(picks),
             "dependencies_resolved": sum(pick.provider is not None for pick in picks),
-            "dependency_resolutions": [_resolution(pick) for pick in picks] or None,
+            "dependency_resolutions": [_resolution_document(pick) for pick in picks] or None,
             "llm_tool_resolutions": tools or None,
             "llm_provider_resolutions": providers or None,
         }
 
-    def _unavailable(self, view: View, agent: Agent, capability: Capability) -> str | None:
+    def _unavailable_reason(self, view: View, agent: Agent, capability: Capability) -> str | None:
         """Return why nobody is sent to a capability, None where it is of use."""
         if agent.status != "healthy":
             return "agent unhealthy"
-        need = self._rankings.lacking(view, agent, capability)
-        return None if need is None else f"required dep '{need.capability}' {self._blame(view, agent, need)}"
+        need = self._rankings.missing_requirement(view, agent, capability)
+        return (
+            None if need is None else f"required dep '{need.capability}' {self._unsatisfied_reason(view, agent, need)}"
+        )
 
-    def _blame(self, view: View, agent: Agent, need: Dependency) -> str:
+    def _unsatisfied_reason(self, view: View, agent: Agent, requirement: Dependency) -> str:
         """Say who would meet a need but for how it is; who would not meet it anyway is not to blame."""
-        wanted = Wanted(need, agent.profile.namespace, self._rankings.book.of(agent.profile))
-        for provider, _, capability in wanted.having(view):
-            if wanted.is_elsewhere(provider) or wanted.fit(capability)[1] is not None:
+        wanted = ProviderMatcher(
+            requirement, agent.indexed.namespace, self._rankings.policies.for_profile(agent.indexed)
+        )
+        for provider, _, capability in wanted.candidates(view):
+            if wanted.is_outside_namespace(provider) or wanted.match_capability(capability)[1] is not None:
                 continue
             if provider.draining:
                 return f"unavailable (provider {provider.id} draining)"
-            dead = provider.status not in wanted.rules.alive
+            dead = provider.status not in wanted.policy.selectable_statuses
             return f"unavailable (provider {provider.id} {'unhealthy' if dead else 'unavailable'})"
-        tags = [tag for tag in need.tags or () if isinstance(tag, str)]
+        tags = [tag for tag in requirement.tags or () if isinstance(tag, str)]
         asked = [f"tags=[{' '.join(tags)}]"] if tags else []
-        asked += [f"version {need.version}"] if need.version else []
+        asked += [f"version {requirement.version}"] if requirement.version else []
         return f"unresolved (no provider matches {', '.join(asked)})" if asked else "unresolved"
 
 
-def _filter(sent: Any) -> Any:
+def _filter_with_objects(llm_filter: Any) -> Any:
     """Return a filter in which no entry is a bare name: meshctl fails on these, and shows nobody any more."""
-    if not isinstance(sent, dict) or not isinstance(sent.get("filter"), list):
-        return sent
-    entries = [{"capability": each} if isinstance(each, str) else each for each in sent["filter"]]
-    return sent | {"filter": entries}
+    if not isinstance(llm_filter, dict) or not isinstance(llm_filter.get("filter"), list):
+        return llm_filter
+    entries = [{"capability": each} if isinstance(each, str) else each for each in llm_filter["filter"]]
+    return llm_filter | {"filter": entries}
 
 
-def _resolution(pick: Pick) -> Json:
-    shown: Json = {"function_name": pick.function, "capability": pick.need.capability}
-    if pick.need.tags:
-        shown["tags"] = [tag for tag in pick.need.tags if isinstance(tag, str)]
-    if pick.provider is None:
+def _resolution_document(resolved: ResolvedDependency) -> Json:
+    shown: Json = {"function_name": resolved.function, "capability": resolved.dependency.capability}
+    if resolved.dependency.tags:
+        shown["tags"] = [tag for tag in resolved.dependency.tags if isinstance(tag, str)]
+    if resolved.provider is None:
         return shown | {"status": "unresolved"}
     return shown | {
-        "mcp_tool": pick.provider.tool_name,
-        "provider_agent_id": pick.provider.agent_id,
-        "endpoint": pick.provider.endpoint,
+        "mcp_tool": resolved.provider.tool_name,
+        "provider_agent_id": resolved.provider.agent_id,
+        "endpoint": resolved.provider.endpoint,
         "status": "available",
     }

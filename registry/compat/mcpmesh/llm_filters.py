@@ -8,16 +8,16 @@ import orjson
 
 from registry.model.agent import Dependency
 
-LONGEST_WORD: Final = 1_000
+MAX_WORD_CHARS: Final = 1_000
 """How long what others are looked up by may be, in characters."""
-MOST_WORDS: Final = 1_000
+MAX_WORDS_PER_REQUIREMENT: Final = 1_000
 """How many of these one tool or one need may have."""
 BEST_MATCH: Final = "best_match"
-_ANY: Final = "*"
-_EMPTY: Final = Dependency("")
+_WILDCARD: Final = "*"
+_ANY_CAPABILITY: Final = Dependency("")
 
 
-class Need(Protocol):
+class DependencyLike(Protocol):
     """What a dependency is in each form."""
 
     @property
@@ -37,7 +37,7 @@ class Need(Protocol):
         """Those wanted; of a list inside, one."""
 
 
-class Filter(NamedTuple):
+class LlmFilter(NamedTuple):
     """What a function filters for: needs, whose capability may be '' for any.
 
     The mode `best_match` takes one of each capability, `*` whatever there is.
@@ -47,40 +47,42 @@ class Filter(NamedTuple):
     mode: str
 
 
-def read_filter(text: bytes) -> Filter | None:
+def parse_filter(text: bytes) -> LlmFilter | None:
     """Read `llm_filter`; None where it is none. An entry that cannot be read asks for nothing."""
     sent = orjson.loads(text) if text else None
     if not isinstance(sent, dict) or not isinstance(sent.get("filter"), list):
         return None
     mode = sent.get("filter_mode")
-    if mode == _ANY:
-        return Filter((_EMPTY,), _ANY)
-    entries = tuple(entry for each in sent["filter"] if (entry := _entry(each)) is not None)
-    return Filter(entries, BEST_MATCH if mode == BEST_MATCH else "all")
+    if mode == _WILDCARD:
+        return LlmFilter((_ANY_CAPABILITY,), _WILDCARD)
+    entries = tuple(entry for each in sent["filter"] if (entry := _parse_entry(each)) is not None)
+    return LlmFilter(entries, BEST_MATCH if mode == BEST_MATCH else "all")
 
 
-def _entry(sent: Any) -> Dependency | None:
+def _parse_entry(sent: Any) -> Dependency | None:
     if isinstance(sent, str):
-        return _EMPTY if sent == _ANY else Dependency(sent) if sent else None
+        return _ANY_CAPABILITY if sent == _WILDCARD else Dependency(sent) if sent else None
     if not isinstance(sent, dict):
         return None
     try:
         entry = msgspec.convert({"capability": "", **sent}, Dependency)
     except msgspec.ValidationError:
         return None
-    words = list(words_of(entry))
-    return None if len(words) > MOST_WORDS or any(len(word) > LONGEST_WORD for word in words) else entry
+    words = list(lookup_words(entry))
+    return (
+        None if len(words) > MAX_WORDS_PER_REQUIREMENT or any(len(word) > MAX_WORD_CHARS for word in words) else entry
+    )
 
 
-def read_provider(text: bytes) -> Dependency | None:
+def parse_provider(text: bytes) -> Dependency | None:
     """Read `llm_provider`; None where it is none or cannot be read."""
     sent = orjson.loads(text) if text else None
-    entry = _entry(sent) if isinstance(sent, dict) else None
+    entry = _parse_entry(sent) if isinstance(sent, dict) else None
     return entry if entry is not None and entry.capability else None
 
 
-def words_of(need: Need) -> Iterator[str]:
+def lookup_words(dependency: DependencyLike) -> Iterator[str]:
     """Return all by which others are looked up."""
-    yield from (need.capability or "", need.version or "", need.namespace or "")
-    for tag in need.tags or ():
+    yield from (dependency.capability or "", dependency.version or "", dependency.namespace or "")
+    for tag in dependency.tags or ():
         yield from (tag,) if isinstance(tag, str) else tag

@@ -6,33 +6,33 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from registry.cache.view import Record, View
-from registry.compat.mcpmesh.llm_filters import BEST_MATCH, Filter, read_filter, read_provider
+from registry.compat.mcpmesh.llm_filters import BEST_MATCH, LlmFilter, parse_filter, parse_provider
 from registry.compat.mcpmesh.response import (
-    LARGEST,
-    Wants,
+    MAX_PROVIDER_DETAIL_BYTES,
+    LlmResolution,
     provider_entry,
     provider_resolution,
     tool_entry,
     tool_resolutions,
 )
-from registry.concurrency.lru import Bounded
-from registry.model.agent import ABSENT, Agent, Capability, Dependency, Profile, Sought
+from registry.concurrency.lru import WeightedLru
+from registry.model.agent import ABSENT, Agent, Capability, Dependency, IndexedSpec, LookupKey
 from registry.model.resolution import Provider
-from registry.service.resolution.provider_match import Wanted
-from registry.service.resolution.ranking_cache import Rankings
+from registry.service.resolution.provider_match import ProviderMatcher
+from registry.service.resolution.ranking_cache import RankingCache
 
 # Tools one function may be given; more than any model can look at. And tools that all functions of an agent are given.
-_MOST: Final = 1_000
-_MOST_IN_ALL: Final = 10_000
+_MAX_TOOLS_PER_FUNCTION: Final = 1_000
+_MAX_TOOLS_PER_AGENT: Final = 10_000
 # So many entries the filters of an agent may have together; further ones ask for nothing.
-_MOST_ENTRIES: Final = 200
+_MAX_FILTER_ENTRIES: Final = 200
 # How much is kept of what passes an entry, about, in bytes; and what one entry takes, and each tool that passes it.
-_MOST_KEPT: Final = 64 * 1024 * 1024
-_EACH: Final = 2_000
-_EACH_FOUND: Final = 200
+_MAX_CACHE_BYTES: Final = 64 * 1024 * 1024
+_ENTRY_OVERHEAD_BYTES: Final = 2_000
+_MATCH_BYTES: Final = 200
 
 
-class Found(NamedTuple):
+class ToolMatch(NamedTuple):
     """One tool that passed an entry of a filter, and how well."""
 
     agent: Agent
@@ -40,157 +40,163 @@ class Found(NamedTuple):
     score: int
 
 
-class Toolsets:
+class LlmToolFinder:
     """Finds tools and providers, from the indexes of a view."""
 
-    def __init__(self, rankings: Rankings) -> None:
-        self._rankings = rankings
+    def __init__(self, ranking_cache: RankingCache) -> None:
+        self._ranking_cache = ranking_cache
         self._view: View | None = None
-        self._kept: Bounded[object, tuple[int, Sequence[Found]]] = Bounded(_MOST_KEPT)
+        self._cache: WeightedLru[object, tuple[int, Sequence[ToolMatch]]] = WeightedLru(_MAX_CACHE_BYTES)
 
-    def look_up(self, view: View, agent: Agent) -> Iterator[object]:
+    def fill_cache(self, view: View, agent: Agent) -> Iterator[object]:
         """Find what an agent's functions look for, one after the other, so that it is known when it is asked for."""
-        for _, wanted, need in _wishes(agent):
+        for _, wanted, need in _llm_functions(agent):
             for entry in wanted.entries if wanted is not None else ():
-                yield self._passing(view, agent.profile, entry)
+                yield self._cached_matches(view, agent.indexed, entry)
             if need is not None:
-                yield self._provider(view, agent, need)
+                yield self._best_provider(view, agent, need)
 
-    def of(self, view: View, agent: Agent) -> tuple[tuple[Sought, ...], Wants]:
+    def find(self, view: View, agent: Agent) -> tuple[tuple[LookupKey, ...], LlmResolution]:
         """Return what an agent's functions look for besides their dependencies, and how answers tell what they get."""
-        sought: list[Sought] = []
+        sought: list[LookupKey] = []
         tools: dict[str, list[dict[str, Any]]] = {}
         providers: dict[str, dict[str, Any]] = {}
-        room = _Room()
-        for capability, wanted, need in _wishes(agent):
+        room = _ResponseBudget()
+        for capability, wanted, need in _llm_functions(agent):
             if wanted is not None:
-                sought += [_sought(entry) for entry in wanted.entries]
-                given = self._given(self._passed(view, agent, wanted), wanted.mode)
-                found = takewhile(room.has_for, given.values())
-                tools[capability.tool] = [tool_entry(each.agent, each.capability) for each in found]
+                sought += [_lookup_key(entry) for entry in wanted.entries]
+                given = self._tools_by_name(self._matches_by_entry(view, agent, wanted), wanted.mode)
+                found = takewhile(room.take_tool, given.values())
+                tools[capability.tool_name] = [tool_entry(each.agent, each.capability) for each in found]
             if need is not None:
                 sought.append(need.capability)
-                chosen = self._provider(view, agent, need)
-                if chosen is not None and room.has_bytes(len(chosen[0].kwargs)):
-                    providers[capability.tool] = provider_entry(*chosen)
-        return tuple(sought), Wants(tools, providers)
+                chosen = self._best_provider(view, agent, need)
+                if chosen is not None and room.take_bytes(len(chosen[0].extension)):
+                    providers[capability.tool_name] = provider_entry(*chosen)
+        return tuple(sought), LlmResolution(tools, providers)
 
-    def shown(self, view: View, agent: Agent) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def resolutions(self, view: View, agent: Agent) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return providers and tools of an agent's functions as lists show them, those that nobody has, too.
 
         A tool stands under each entry that its name passes.
         """
         providers: list[dict[str, Any]] = []
         tools: list[dict[str, Any]] = []
-        for function, wanted, need in _wishes(agent):
+        for function, wanted, need in _llm_functions(agent):
             if need is not None:
-                chosen = self._provider(view, agent, need)
-                providers.append(provider_resolution(function.tool, need, None if chosen is None else chosen[0]))
+                chosen = self._best_provider(view, agent, need)
+                providers.append(provider_resolution(function.tool_name, need, None if chosen is None else chosen[0]))
             if wanted is None:
                 continue
-            passed = self._passed(view, agent, wanted)
-            given = self._given(passed, wanted.mode)
+            passed = self._matches_by_entry(view, agent, wanted)
+            given = self._tools_by_name(passed, wanted.mode)
             for entry, found in zip(wanted.entries, passed, strict=True):
-                names = dict.fromkeys(each.capability.tool for each in found)
+                names = dict.fromkeys(each.capability.tool_name for each in found)
                 got = [(given[name].agent, given[name].capability) for name in names if name in given]
-                tools += tool_resolutions(function.tool, entry, wanted.mode, got[: max(0, _MOST_IN_ALL - len(tools))])
+                tools += tool_resolutions(
+                    function.tool_name, entry, wanted.mode, got[: max(0, _MAX_TOOLS_PER_AGENT - len(tools))]
+                )
         return providers, tools
 
-    def _passed(self, view: View, agent: Agent, wanted: Filter) -> Sequence[Sequence[Found]]:
+    def _matches_by_entry(self, view: View, agent: Agent, tool_filter: LlmFilter) -> Sequence[Sequence[ToolMatch]]:
         """Return what passes each entry, by tags and by id."""
-        return [self._passing(view, agent.profile, entry) for entry in wanted.entries]
+        return [self._cached_matches(view, agent.indexed, entry) for entry in tool_filter.entries]
 
-    def _given(self, passed: Iterable[Iterable[Found]], mode: str) -> dict[str, Found]:
+    def _tools_by_name(self, matches: Iterable[Iterable[ToolMatch]], mode: str) -> dict[str, ToolMatch]:
         """Return the tools that are given, by the names of their functions: of several with one name the first."""
-        each_passed = chain.from_iterable(passed)
-        given: dict[str, Found] = {}
-        for each in self._best(each_passed) if mode == BEST_MATCH else each_passed:
-            given.setdefault(each.capability.tool, each)
-            if len(given) == _MOST:
+        each_passed = chain.from_iterable(matches)
+        given: dict[str, ToolMatch] = {}
+        for each in self._highest_versions(each_passed) if mode == BEST_MATCH else each_passed:
+            given.setdefault(each.capability.tool_name, each)
+            if len(given) == _MAX_TOOLS_PER_FUNCTION:
                 break
         return given
 
-    def _best(self, passed: Iterable[Found]) -> Iterable[Found]:
+    def _highest_versions(self, matches: Iterable[ToolMatch]) -> Iterable[ToolMatch]:
         """Return for each capability the one of the highest version, the first of those."""
-        best: dict[str, tuple[Any, Found]] = {}
-        for each in passed:
-            ordered = self._rankings.book.llm.order(each.capability.version)
+        best: dict[str, tuple[Any, ToolMatch]] = {}
+        for each in matches:
+            ordered = self._ranking_cache.policies.llm.version_key(each.capability.version)
             merit = ordered is not None, ordered or ()
             before = best.get(each.capability.name)
             if before is None or merit > before[0]:
                 best[each.capability.name] = merit, each
         return [each for _, each in best.values()]
 
-    def _passing(self, view: View, asker: Profile, entry: Dependency) -> Sequence[Found]:
+    def _cached_matches(self, view: View, consumer: IndexedSpec, entry: Dependency) -> Sequence[ToolMatch]:
         """Return what passes an entry as of the view's version; all who filter for the same share it."""
         if view is not self._view:
             self._view = view
-            self._kept.clear()
-        key = entry.wanted, entry.namespace or asker.namespace
-        known = self._kept.get(key)
-        if known is None or view.moved(_sought(entry)) > known[0]:
-            found = sorted(self._find(view, asker, entry), key=attrgetter("score"), reverse=True)
+            self._cache.clear()
+        key = entry.match_key, entry.namespace or consumer.namespace
+        known = self._cache.get(key)
+        if known is None or view.last_change(_lookup_key(entry)) > known[0]:
+            found = sorted(self._find_matches(view, consumer, entry), key=attrgetter("score"), reverse=True)
             known = view.version, found
-            self._kept.put(key, known, _EACH + _EACH_FOUND * len(found) + 10 * len(bytes(entry.schema)))
+            self._cache.put(
+                key, known, _ENTRY_OVERHEAD_BYTES + _MATCH_BYTES * len(found) + 10 * len(bytes(entry.expected_schema))
+            )
         return known[1]
 
-    def _find(self, view: View, asker: Profile, entry: Dependency) -> Iterator[Found]:
-        judge = Wanted(entry, asker.namespace, self._rankings.book.llm)
-        for _, record in sorted(_candidates(view, entry).items()):
-            if judge.judge_agent(record.agent) is not None:
+    def _find_matches(self, view: View, consumer: IndexedSpec, entry: Dependency) -> Iterator[ToolMatch]:
+        judge = ProviderMatcher(entry, consumer.namespace, self._ranking_cache.policies.llm)
+        for _, record in sorted(_candidate_records(view, entry).items()):
+            if judge.reject_agent(record.agent) is not None:
                 continue
-            for capability in record.agent.profile.tools:
+            for capability in record.agent.indexed.llm_tools:
                 if entry.capability not in ("", capability.name):
                     continue
-                score, misfit = judge.fit(capability)
+                score, misfit = judge.match_capability(capability)
                 if misfit is None:
-                    yield Found(record.agent, capability, score)
+                    yield ToolMatch(record.agent, capability, score)
 
-    def _provider(self, view: View, agent: Agent, need: Dependency) -> tuple[Provider, Capability] | None:
+    def _best_provider(self, view: View, agent: Agent, dependency: Dependency) -> tuple[Provider, Capability] | None:
         """Return the best who has the capability and tells the schema of its input."""
-        for each in self._rankings.get(view, need, agent.profile.namespace, self._rankings.book.llm).providers:
-            capability = view.records[each.agent_id].agent.profile.capabilities[each.position]
+        for each in self._ranking_cache.get(
+            view, dependency, agent.indexed.namespace, self._ranking_cache.policies.llm
+        ).providers:
+            capability = view.records[each.agent_id].agent.indexed.capabilities[each.position]
             if capability.input_schema is not ABSENT:
                 return each, capability
         return None
 
 
-class _Room:
+class _ResponseBudget:
     """Counts what an agent is given until it is too much."""
 
     def __init__(self) -> None:
-        self._tools = _MOST_IN_ALL
-        self._bytes = LARGEST
+        self._tools_left = _MAX_TOOLS_PER_AGENT
+        self._bytes_left = MAX_PROVIDER_DETAIL_BYTES
 
-    def has_for(self, found: Found) -> bool:
+    def take_tool(self, match: ToolMatch) -> bool:
         """Take one more tool, and tell whether there was room for it."""
-        self._tools -= 1
-        size = len(found.capability.description) + len(bytes(found.capability.input_schema))
-        return self._tools >= 0 and self.has_bytes(size)
+        self._tools_left -= 1
+        size = len(match.capability.description) + len(bytes(match.capability.input_schema))
+        return self._tools_left >= 0 and self.take_bytes(size)
 
-    def has_bytes(self, size: int) -> bool:
+    def take_bytes(self, size: int) -> bool:
         """Take so many bytes more, and tell whether there was room for them."""
-        self._bytes -= size
-        return self._bytes >= 0
+        self._bytes_left -= size
+        return self._bytes_left >= 0
 
 
-def _wishes(agent: Agent) -> Iterator[tuple[Capability, Filter | None, Dependency | None]]:
+def _llm_functions(agent: Agent) -> Iterator[tuple[Capability, LlmFilter | None, Dependency | None]]:
     """Give each function that works with a language model, with what it filters for and whom it delegates to."""
-    left = _MOST_ENTRIES
-    for function in agent.profile.llm:
-        wanted = read_filter(bytes(function.llm_filter))
+    left = _MAX_FILTER_ENTRIES
+    for function in agent.indexed.llm_functions:
+        wanted = parse_filter(bytes(function.llm_filter))
         if wanted is not None:
             wanted = wanted._replace(entries=wanted.entries[:left])
             left -= len(wanted.entries)
-        yield function, wanted, read_provider(bytes(function.llm_provider))
+        yield function, wanted, parse_provider(bytes(function.llm_provider))
 
 
-def _candidates(view: View, entry: Dependency) -> dict[str, Record]:
-    key = _sought(entry)
-    return view.by_capability.get(key, {}) if isinstance(key, str) else view.by_tool_tag.get(key, {})
+def _candidate_records(view: View, entry: Dependency) -> dict[str, Record]:
+    key = _lookup_key(entry)
+    return view.by_capability.get(key, {}) if isinstance(key, str) else view.by_llm_tool_tag.get(key, {})
 
 
-def _sought(entry: Dependency) -> Sought:
+def _lookup_key(entry: Dependency) -> LookupKey:
     """Return the one thing that whatever passes an entry has."""
     if entry.capability:
         return entry.capability

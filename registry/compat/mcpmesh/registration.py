@@ -13,42 +13,42 @@ import msgspec
 import orjson
 from msgspec import Meta, Struct
 
-from registry.compat.mcpmesh.llm_filters import LONGEST_WORD, MOST_WORDS, words_of
+from registry.compat.mcpmesh.llm_filters import MAX_WORD_CHARS, MAX_WORDS_PER_REQUIREMENT, lookup_words
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import Capability
 from registry.model.registration.parse import Registration
 from registry.model.registration.schema import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
 
-MARKS: Final = ("name", "agent_type", "http_host", "http_port", "tools")
+MARKER_FIELDS: Final = ("name", "agent_type", "http_host", "http_port", "tools")
 """With any of these in it, the body of a heartbeat is a registration in flat form."""
 
-DEFAULT_TYPE: Final = "mcp_agent"
-LONGEST_DESCRIPTION: Final = 256
-_LONGEST_NAME: Final = 63
-_LONGEST_ID: Final = 253
-_LARGEST_PORT: Final = 65535
-_MOST_DEPENDENCIES: Final = 10_000
+DEFAULT_MCPMESH_AGENT_TYPE: Final = "mcp_agent"
+MAX_DESCRIPTION_CHARS: Final = 256
+_MAX_NAME_CHARS: Final = 63
+_MAX_ID_CHARS: Final = 253
+_MAX_PORT: Final = 65535
+_MAX_DEPENDENCIES_PER_AGENT: Final = 10_000
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-_HOST = re.compile(r"[A-Za-z0-9._:-]+|\[[A-Za-z0-9.:]+\]")
-_TYPES: Final = frozenset({"mcp_agent", "api", "a2a", "mesh_tool", "decorator_agent"})
+_NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_HOST_PATTERN = re.compile(r"[A-Za-z0-9._:-]+|\[[A-Za-z0-9.:]+\]")
+_AGENT_TYPES: Final = frozenset({"mcp_agent", "api", "a2a", "mesh_tool", "decorator_agent"})
 _RUNTIMES: Final = frozenset({"python", "typescript", "java"})
 
 Port = Annotated[int, Meta(ge=-(2**31), le=2**31)]
-TagNeed = str | list[str]
+TagRequirement = str | list[str]
 
 
-class FlatDependency(Struct, frozen=True, kw_only=True, gc=False):
+class McpMeshDependencySchema(Struct, frozen=True, kw_only=True, gc=False):
     """A capability that a tool needs."""
 
     capability: str | None = None
     version: str | None = None
-    tags: list[TagNeed] | None = None
+    tags: list[TagRequirement] | None = None
     namespace: str | None = None
     required: bool | None = None
 
 
-class FlatTool(Struct, frozen=True, kw_only=True, gc=False):
+class McpMeshToolSchema(Struct, frozen=True, kw_only=True, gc=False):
     """One function. Of what is not named here, nothing is checked."""
 
     function_name: str | None = None
@@ -57,10 +57,10 @@ class FlatTool(Struct, frozen=True, kw_only=True, gc=False):
     tags: list[str] | None = None
     description: str | None = None
     inputSchema: dict[str, Any] | None = None  # noqa: N815 - the name on the wire
-    dependencies: list[FlatDependency] | None = None
+    dependencies: list[McpMeshDependencySchema] | None = None
 
 
-class FlatForm(Struct, frozen=True, kw_only=True, gc=False):
+class McpMeshRegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
     """An agent in flat form."""
 
     agent_id: str | None = None
@@ -72,11 +72,11 @@ class FlatForm(Struct, frozen=True, kw_only=True, gc=False):
     description: str | None = None
     http_host: str | None = None
     http_port: Port | None = None
-    tools: list[FlatTool] | None = None
+    tools: list[McpMeshToolSchema] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Flat:
+class ParsedRegistration:
     """A registration in flat form, and what was changed in it, in sentences."""
 
     registration: Registration
@@ -84,13 +84,13 @@ class Flat:
 
 
 # The profile reads these from a spec by types of its own; what a client means by them is not known.
-_OTHERS: Final = (
+_IGNORED_TOOL_FIELDS: Final = (
     frozenset(Capability.__struct_encode_fields__)
     - frozenset({"name", "function_name", "version", "tags", "description", "dependencies"})
     - frozenset({"kwargs", "llm_filter", "llm_provider", "outputSchemaCanonical", "outputSchemaHash"})
 )
-_OTHER_NEEDS: Final = frozenset({"strategy", "key"})
-_NOT_KEPT: Final = frozenset(
+_IGNORED_DEPENDENCY_FIELDS: Final = frozenset({"strategy", "key"})
+_DROPPED_FIELDS: Final = frozenset(
     {
         *("agent_id", "tools", "description", "status", "timestamp", "flat", "metadata", "endpoint", "capabilities"),
         *("dependencies", "labels", "draining", "last_heartbeat", "created_at", "updated_at", "resource_version"),
@@ -99,42 +99,44 @@ _NOT_KEPT: Final = frozenset(
 )
 
 
-def is_flat(document: Mapping[str, Any]) -> bool:
+def is_mcpmesh_registration(document: Mapping[str, Any]) -> bool:
     """Tell whether the body of a heartbeat is a registration in flat form."""
-    return any(mark in document for mark in MARKS)
+    return any(mark in document for mark in MARKER_FIELDS)
 
 
-def read_flat(document: dict[str, Any]) -> Flat:
+def parse_mcpmesh_registration(document: dict[str, Any]) -> ParsedRegistration:
     """Check a registration in flat form and bring it into canonical form.
 
     Raises MalformedRequest for a field of another type than it must have or a missing id, UnprocessableRequest for one
     that an agent of the mesh may not have.
     """
     try:
-        form = msgspec.convert(document, FlatForm)
+        form = msgspec.convert(document, McpMeshRegistrationSchema)
     except msgspec.ValidationError as error:
         raise MalformedRequest(f"Invalid registration: {error}", [Detail("body", str(error))]) from None
     if not form.agent_id:
         raise MalformedRequest("agent_id is required", [Detail("agent_id", "is required")])
-    problems = list(_find_problems(form))
+    problems = list(_find_violations(form))
     if problems:
         message = "; ".join(f"{detail.field}: {detail.problem}" for detail in problems[:3])
         raise UnprocessableRequest(f"validation failed: {message}", problems)
     description = form.description or ""
     warnings: tuple[str, ...] = ()
-    if len(description) > LONGEST_DESCRIPTION:
-        warnings = (f"description truncated from {len(description)} to {LONGEST_DESCRIPTION} chars",)
-    spec = _canonical(document, form, description[:LONGEST_DESCRIPTION])
+    if len(description) > MAX_DESCRIPTION_CHARS:
+        warnings = (f"description truncated from {len(description)} to {MAX_DESCRIPTION_CHARS} chars",)
+    spec = _canonical_spec(document, form, description[:MAX_DESCRIPTION_CHARS])
     names = tuple(tool.capability for tool in form.tools or () if tool.capability)
-    return Flat(_registration(form, form.agent_id, spec, names), warnings)
+    return ParsedRegistration(_to_registration(form, form.agent_id, spec, names), warnings)
 
 
-def _registration(form: FlatForm, agent_id: str, spec: bytes, capabilities: tuple[str, ...]) -> Registration:
+def _to_registration(
+    form: McpMeshRegistrationSchema, agent_id: str, spec: bytes, capabilities: tuple[str, ...]
+) -> Registration:
     return Registration(
         agent_id=agent_id,
         name=form.name or agent_id,
         namespace=form.namespace or DEFAULT_NAMESPACE,
-        agent_type=form.agent_type or DEFAULT_TYPE,
+        agent_type=form.agent_type or DEFAULT_MCPMESH_AGENT_TYPE,
         spec=spec,
         capabilities=capabilities,
         security_context=DEFAULT_SECURITY_CONTEXT,
@@ -142,61 +144,68 @@ def _registration(form: FlatForm, agent_id: str, spec: bytes, capabilities: tupl
         timeout_threshold=None,
         eviction_threshold=None,
         resource_version=None,
-        beats=True,
-        wired=True,
+        counts_as_heartbeat=True,
+        resolves_dependencies=True,
         flat=True,
     )
 
 
-def _find_problems(form: FlatForm) -> Iterator[Detail]:
-    for field, longest in (("agent_id", _LONGEST_ID), ("name", _LONGEST_NAME), ("namespace", _LONGEST_NAME)):
+def _find_violations(form: McpMeshRegistrationSchema) -> Iterator[Detail]:
+    for field, longest in (("agent_id", _MAX_ID_CHARS), ("name", _MAX_NAME_CHARS), ("namespace", _MAX_NAME_CHARS)):
         given = getattr(form, field)
         if given == "":
             yield Detail(field, f"{field} cannot be empty")
         elif given and len(given) > longest:
             yield Detail(field, f"{field} cannot exceed {longest} characters")
-        elif given and not _NAME.fullmatch(given):
+        elif given and not _NAME_PATTERN.fullmatch(given):
             yield Detail(field, f"{field} must contain only lowercase alphanumeric characters and hyphens")
-    for field, known in (("agent_type", _TYPES), ("runtime", _RUNTIMES)):
+    for field, known in (("agent_type", _AGENT_TYPES), ("runtime", _RUNTIMES)):
         given = getattr(form, field)
         if given is not None and given not in known:
             yield Detail(field, f"unknown {field} {given[:60]!r}; known are {', '.join(sorted(known))}")
-    if not 0 <= (form.http_port or 0) <= _LARGEST_PORT:
-        yield Detail("http_port", f"must be 0 to {_LARGEST_PORT}")
-    if form.http_host and (len(form.http_host) > _LONGEST_ID or not _HOST.fullmatch(form.http_host)):
-        yield Detail("http_host", f"must be a host name or an address of at most {_LONGEST_ID} characters")
-    yield from _find_excess(form.tools or ())
+    if not 0 <= (form.http_port or 0) <= _MAX_PORT:
+        yield Detail("http_port", f"must be 0 to {_MAX_PORT}")
+    if form.http_host and (len(form.http_host) > _MAX_ID_CHARS or not _HOST_PATTERN.fullmatch(form.http_host)):
+        yield Detail("http_host", f"must be a host name or an address of at most {_MAX_ID_CHARS} characters")
+    yield from _find_exceeded_limits(form.tools or ())
 
 
-def _find_excess(tools: Sequence[FlatTool]) -> Iterator[Detail]:
-    if len(tools) > MAX_CAPABILITIES or sum(len(tool.dependencies or ()) for tool in tools) > _MOST_DEPENDENCIES:
-        yield Detail("tools", f"at most {MAX_CAPABILITIES:,} tools and {_MOST_DEPENDENCIES:,} dependencies are taken")
-    if any(_has_many_words(tool) for tool in tools):
-        yield Detail("tools", f"at most {MOST_WORDS:,} tags are taken for one tool or dependency")
-    if any(len(word) > LONGEST_WORD for tool in tools for word in _words(tool)):
-        yield Detail("tools", f"names, versions and tags cannot exceed {LONGEST_WORD:,} characters")
+def _find_exceeded_limits(tools: Sequence[McpMeshToolSchema]) -> Iterator[Detail]:
+    if (
+        len(tools) > MAX_CAPABILITIES
+        or sum(len(tool.dependencies or ()) for tool in tools) > _MAX_DEPENDENCIES_PER_AGENT
+    ):
+        yield Detail(
+            "tools", f"at most {MAX_CAPABILITIES:,} tools and {_MAX_DEPENDENCIES_PER_AGENT:,} dependencies are taken"
+        )
+    if any(_exceeds_word_limit(tool) for tool in tools):
+        yield Detail("tools", f"at most {MAX_WORDS_PER_REQUIREMENT:,} tags are taken for one tool or dependency")
+    if any(len(word) > MAX_WORD_CHARS for tool in tools for word in _lookup_words(tool)):
+        yield Detail("tools", f"names, versions and tags cannot exceed {MAX_WORD_CHARS:,} characters")
 
 
-def _has_many_words(tool: FlatTool) -> bool:
+def _exceeds_word_limit(tool: McpMeshToolSchema) -> bool:
     needs = tool.dependencies or ()
-    return len(tool.tags or ()) > MOST_WORDS or any(sum(1 for _ in words_of(need)) > MOST_WORDS for need in needs)
+    return len(tool.tags or ()) > MAX_WORDS_PER_REQUIREMENT or any(
+        sum(1 for _ in lookup_words(need)) > MAX_WORDS_PER_REQUIREMENT for need in needs
+    )
 
 
-def _words(tool: FlatTool) -> Iterator[str]:
+def _lookup_words(tool: McpMeshToolSchema) -> Iterator[str]:
     """Return what others look a tool up by, and what it looks others up by."""
     yield from (tool.function_name or "", tool.capability or "", tool.version or "", *(tool.tags or ()))
     for need in tool.dependencies or ():
-        yield from words_of(need)
+        yield from lookup_words(need)
 
 
-def _canonical(document: dict[str, Any], form: FlatForm, description: str) -> bytes:
+def _canonical_spec(document: dict[str, Any], form: McpMeshRegistrationSchema, description: str) -> bytes:
     """Write what the agent said in the one way it can be written, as it would stand in the registry's own form."""
-    spec = {key: value for key, value in document.items() if key not in _NOT_KEPT and value is not None}
-    tools = [_tool(sent) for sent in document.get("tools") or ()]
+    spec = {key: value for key, value in document.items() if key not in _DROPPED_FIELDS and value is not None}
+    tools = [_to_capability(sent) for sent in document.get("tools") or ()]
     routes = [tool for tool in tools if not tool["name"]]
     spec |= {
         "id": form.agent_id,
-        "agent_type": form.agent_type or DEFAULT_TYPE,
+        "agent_type": form.agent_type or DEFAULT_MCPMESH_AGENT_TYPE,
         "endpoint": _endpoint(form),
         "capabilities": [tool for tool in tools if tool["name"]],
         "flat": {"routes": routes} if routes else {},
@@ -206,7 +215,7 @@ def _canonical(document: dict[str, Any], form: FlatForm, description: str) -> by
     return orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)
 
 
-def _endpoint(form: FlatForm) -> str:
+def _endpoint(form: McpMeshRegistrationSchema) -> str:
     """Return where the agent answers; one without a port is spoken to by its parent process alone."""
     if not form.http_port or not form.http_host:
         return f"stdio://{form.agent_id}"
@@ -214,17 +223,23 @@ def _endpoint(form: FlatForm) -> str:
     return f"http://{host}:{form.http_port}"
 
 
-def _tool(sent: dict[str, Any]) -> dict[str, Any]:
+def _to_capability(sent: dict[str, Any]) -> dict[str, Any]:
     """Return a tool as a capability."""
-    tool = {key: value for key, value in sent.items() if key not in _OTHERS and value not in (None, "", [])}
+    tool = {
+        key: value for key, value in sent.items() if key not in _IGNORED_TOOL_FIELDS and value not in (None, "", [])
+    }
     tool["name"] = tool.pop("capability", "")
     if "inputSchema" in tool:
         tool["input_schema"] = tool.pop("inputSchema")
     if "dependencies" in tool:
-        tool["dependencies"] = [_need(need) for need in tool["dependencies"]]
+        tool["dependencies"] = [_to_dependency(need) for need in tool["dependencies"]]
     return tool
 
 
-def _need(sent: dict[str, Any]) -> dict[str, Any]:
-    need = {key: value for key, value in sent.items() if key not in _OTHER_NEEDS and value not in (None, "", [])}
+def _to_dependency(sent: dict[str, Any]) -> dict[str, Any]:
+    need = {
+        key: value
+        for key, value in sent.items()
+        if key not in _IGNORED_DEPENDENCY_FIELDS and value not in (None, "", [])
+    }
     return {"capability": "", **need}

@@ -6,43 +6,43 @@ from typing import Any, NamedTuple
 import orjson
 
 from registry.model.agent import ABSENT, Agent, Capability, Dependency
-from registry.model.resolution import Pick, Provider
+from registry.model.resolution import Provider, ResolvedDependency
 
 AVAILABLE = "available"
 UNRESOLVED = "unresolved"
-LARGEST = 16 * 1024 * 1024
+MAX_PROVIDER_DETAIL_BYTES = 16 * 1024 * 1024
 """Bytes that one answer tells of what others say of themselves at length, about; what goes beyond is left out."""
 
 
-class Wants(NamedTuple):
+class LlmResolution(NamedTuple):
     """What language models get, by function: tools, none too, and providers where there is one."""
 
     tools: Mapping[str, list[dict[str, Any]]]
     providers: Mapping[str, dict[str, Any]]
 
 
-def flat_body(picks: tuple[Pick, ...], wants: Wants) -> bytes:
+def encode_response_fields(dependencies: tuple[ResolvedDependency, ...], llm: LlmResolution) -> bytes:
     """Return the fields of the answer, each with a comma before it.
 
     The entries of a function stand in the order of its dependencies; one that is unresolved keeps its place.
     """
     resolved: dict[str, list[dict[str, Any]]] = {}
-    room = LARGEST
-    for pick in picks:
-        entry = _entry(pick)
+    room = MAX_PROVIDER_DETAIL_BYTES
+    for pick in dependencies:
+        entry = _dependency_entry(pick)
         # An agent may say a megabyte of how it is called, and be what ten thousand dependencies of another resolve to.
-        if pick.provider is not None and pick.provider.kwargs and len(pick.provider.kwargs) <= room:
-            room -= len(pick.provider.kwargs)
-            entry["kwargs"] = orjson.Fragment(pick.provider.kwargs)
+        if pick.provider is not None and pick.provider.extension and len(pick.provider.extension) <= room:
+            room -= len(pick.provider.extension)
+            entry["kwargs"] = orjson.Fragment(pick.provider.extension)
         resolved.setdefault(pick.function, []).append(entry)
-    fields: dict[str, Any] = {"dependencies_resolved": resolved, "llm_tools": wants.tools}
-    if wants.providers:
-        fields["llm_providers"] = wants.providers
+    fields: dict[str, Any] = {"dependencies_resolved": resolved, "llm_tools": llm.tools}
+    if llm.providers:
+        fields["llm_providers"] = llm.providers
     return b"," + orjson.dumps(fields)[1:-1]
 
 
-def _entry(pick: Pick) -> dict[str, Any]:
-    chosen, capability = pick.provider, pick.need.capability
+def _dependency_entry(resolved: ResolvedDependency) -> dict[str, Any]:
+    chosen, capability = resolved.provider, resolved.dependency.capability
     if chosen is None:
         return {"agent_id": "", "capability": capability, "endpoint": "", "function_name": "", "status": UNRESOLVED}
     return {
@@ -57,10 +57,10 @@ def _entry(pick: Pick) -> dict[str, Any]:
 def tool_entry(agent: Agent, capability: Capability) -> dict[str, Any]:
     """Return a tool as language models are told of it."""
     return {
-        "name": capability.tool,
+        "name": capability.tool_name,
         "capability": capability.name,
         "agent_id": agent.id,
-        "endpoint": agent.profile.endpoint,
+        "endpoint": agent.indexed.endpoint,
         "description": capability.description,
         "inputSchema": orjson.Fragment(bytes(capability.input_schema)),
         "tags": capability.tags,
@@ -86,30 +86,36 @@ def provider_entry(provider: Provider, capability: Capability) -> dict[str, Any]
     return entry if kwargs is None else entry | {"kwargs": kwargs}
 
 
-def provider_resolution(function: str, need: Dependency, provider: Provider | None) -> dict[str, Any]:
+def provider_resolution(function: str, dependency: Dependency, provider: Provider | None) -> dict[str, Any]:
     """Return whom a function delegates to as lists show it."""
-    shown: dict[str, Any] = {"function_name": function, "required_capability": need.capability}
-    if need.tags:
-        shown["required_tags"] = [tag for tag in need.tags if isinstance(tag, str)]
+    shown: dict[str, Any] = {"function_name": function, "required_capability": dependency.capability}
+    if dependency.tags:
+        shown["required_tags"] = [tag for tag in dependency.tags if isinstance(tag, str)]
     return shown | (
         {"status": UNRESOLVED}
         if provider is None
-        else _provided(provider.agent_id, provider.endpoint, provider.tool_name)
+        else _provider_fields(provider.agent_id, provider.endpoint, provider.tool_name)
     )
 
 
 def tool_resolutions(
-    function: str, entry: Dependency, mode: str, found: Iterable[tuple[Agent, Capability]]
+    function: str, filter_entry: Dependency, mode: str, tools: Iterable[tuple[Agent, Capability]]
 ) -> list[dict[str, Any]]:
     """Return the tools that a function got by one entry of its filter as lists show them; one row where it got none."""
-    shown: dict[str, Any] = {"function_name": function, "filter_capability": entry.capability, "filter_mode": mode}
-    if entry.tags:
-        shown["filter_tags"] = [tag for tag in entry.tags if isinstance(tag, str)]
+    shown: dict[str, Any] = {
+        "function_name": function,
+        "filter_capability": filter_entry.capability,
+        "filter_mode": mode,
+    }
+    if filter_entry.tags:
+        shown["filter_tags"] = [tag for tag in filter_entry.tags if isinstance(tag, str)]
     return [
-        shown | {"provider_capability": capability.name} | _provided(agent.id, agent.profile.endpoint, capability.tool)
-        for agent, capability in found
+        shown
+        | {"provider_capability": capability.name}
+        | _provider_fields(agent.id, agent.indexed.endpoint, capability.tool_name)
+        for agent, capability in tools
     ] or [shown | {"status": UNRESOLVED}]
 
 
-def _provided(agent_id: str, endpoint: str, tool: str) -> dict[str, Any]:
+def _provider_fields(agent_id: str, endpoint: str, tool: str) -> dict[str, Any]:
     return {"provider_agent_id": agent_id, "endpoint": endpoint, "mcp_tool": tool, "status": AVAILABLE}

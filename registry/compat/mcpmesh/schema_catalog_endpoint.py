@@ -7,21 +7,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.request.query_params import parameters, whole
-from registry.api.response.responses import answer
-from registry.compat.mcpmesh.errors import refusal
-from registry.compat.mcpmesh.schema_catalog import Canonical, Canonicals
+from registry.api.request.query_params import integer, parse_query
+from registry.api.response.responses import json_response
+from registry.compat.mcpmesh.errors import error_body
+from registry.compat.mcpmesh.schema_catalog import CanonicalSchema, SchemaCatalog
 from registry.model.encoding.agent_json import rfc3339
 
-PARAMETERS = ("limit",)
-_USUAL, _MOST = 100, 1000
+SCHEMA_PARAMS = ("limit",)
+_DEFAULT_SCHEMAS, _MAX_SCHEMAS = 100, 1000
 
 
-class SchemaRoutes:
+class SchemaCatalogRoutes:
     """Serves schemas in canonical form."""
 
-    def __init__(self, canonicals: Canonicals) -> None:
-        self._canonicals = canonicals
+    def __init__(self, catalog: SchemaCatalog) -> None:
+        self._catalog = catalog
         self.routes = [
             Route("/schemas", self.schemas, methods=["GET"]),
             Route("/schemas/{hash}", self.schema, methods=["GET"]),
@@ -29,24 +29,27 @@ class SchemaRoutes:
 
     async def schemas(self, request: Request) -> Response:
         """GET /schemas: those that came last first."""
-        given = parameters(request.scope["query_string"], PARAMETERS)
-        found = [_shown(each) for each in await self._canonicals.newest(whole(given, "limit", 1, _MOST) or _USUAL)]
-        return answer(orjson.dumps({"count": len(found), "schemas": found}))
+        given = parse_query(request.scope["query_string"], SCHEMA_PARAMS)
+        found = [
+            _schema_fields(each)
+            for each in await self._catalog.newest(integer(given, "limit", 1, _MAX_SCHEMAS) or _DEFAULT_SCHEMAS)
+        ]
+        return json_response(orjson.dumps({"count": len(found), "schemas": found}))
 
     async def schema(self, request: Request) -> Response:
         """GET /schemas/{hash}."""
-        parameters(request.scope["query_string"], ())
+        parse_query(request.scope["query_string"], ())
         asked: str = request.path_params["hash"]
-        found = await self._canonicals.get(asked)
+        found = await self._catalog.get(asked)
         if found is None:
-            return answer(refusal(f"schema not found: {asked}"), status=404)
-        return answer(orjson.dumps(_shown(found)))
+            return json_response(error_body(f"schema not found: {asked}"), status=404)
+        return json_response(orjson.dumps(_schema_fields(found)))
 
 
-def _shown(canonical: Canonical) -> dict[str, Any]:
+def _schema_fields(canonical: CanonicalSchema) -> dict[str, Any]:
     return {
         "hash": canonical.hash,
         "canonical": canonical.schema,
         "runtime_origin": canonical.runtime,
-        "created_at": rfc3339(canonical.created),
+        "created_at": rfc3339(canonical.created_ms),
     }

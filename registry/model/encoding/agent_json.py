@@ -16,14 +16,14 @@ def rfc3339(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def document(agent: Agent) -> dict[str, Any]:
+def agent_document(agent: Agent) -> dict[str, Any]:
     """Return all the agent registered, with defaults filled in, and what the server owns, but no last heartbeat."""
     spec: dict[str, Any] = orjson.loads(agent.spec)
     agent_id = spec.pop("id", agent.id)
     head = {
         "id": agent_id,
         "name": spec.pop("name", agent_id),
-        "namespace": agent.profile.namespace,
+        "namespace": agent.indexed.namespace,
         "agent_type": spec.pop("agent_type", DEFAULT_AGENT_TYPE),
         "status": agent.status,
         "endpoint": spec.pop("endpoint", None),
@@ -49,11 +49,11 @@ def capability_document(capability: dict[str, Any]) -> dict[str, Any]:
     return {"name": capability["name"], "version": DEFAULT_VERSION, "stability": DEFAULT_STABILITY, **capability}
 
 
-def head(agent: Agent) -> bytes:
+def encode_agent_head(agent: Agent) -> bytes:
     """Return the agent's JSON up to the value of `last_heartbeat`, which alone moves without a change."""
-    return orjson.dumps(document(agent))[:-1] + b',"last_heartbeat":'
+    return orjson.dumps(agent_document(agent))[:-1] + b',"last_heartbeat":'
 
 
-def tail(heartbeat: int | None) -> bytes:
+def encode_agent_tail(heartbeat: int | None) -> bytes:
     """Return the rest of the agent's JSON: its last heartbeat, null before the first."""
     return b"null}" if heartbeat is None else b'"%s"}' % rfc3339(heartbeat).encode()

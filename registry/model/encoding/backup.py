@@ -4,30 +4,30 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from registry.model.agent import Agent, Held, Status, read_profile
+from registry.model.agent import Agent, Status, StoredAgent, decode_indexed_spec
 from registry.model.encoding.agent_json import rfc3339
 
 # Raised when an older release could not read the file, or would read something else from it.
-_FORMAT = 1
+_FORMAT_VERSION = 1
 
 
-class ArchiveError(Exception):
+class BackupError(Exception):
     """The file is no backup, or not a whole one; the message names the line."""
 
 
-class Heading(msgspec.Struct, frozen=True):
+class BackupHeader(msgspec.Struct, frozen=True):
     """What a backup is of: the mesh at a version of a history. `agents` is how many lines follow."""
 
     backup_of: str
     format: int
     mesh: str
-    history: str
+    timeline: str
     version: int
     taken_at: str
     agents: int
 
 
-class _Line(msgspec.Struct, frozen=True):
+class _AgentLine(msgspec.Struct, frozen=True):
     id: str
     status: Status
     draining: bool
@@ -39,22 +39,22 @@ class _Line(msgspec.Struct, frozen=True):
     spec: msgspec.Raw
 
 
-_NAME = "mcp-mesh-registry"
-_read_heading = msgspec.json.Decoder(Heading).decode
-_read_line = msgspec.json.Decoder(_Line).decode
+_PRODUCT = "mcp-mesh-registry"
+_decode_header = msgspec.json.Decoder(BackupHeader).decode
+_decode_agent_line = msgspec.json.Decoder(_AgentLine).decode
 
 
-def heading(mesh: str, history: str, version: int, now: int, agents: int) -> Heading:
+def make_header(mesh: str, timeline: str, version: int, now_ms: int, agents: int) -> BackupHeader:
     """Return the heading of a backup that is taken at a moment of this machine's clock, in milliseconds."""
-    return Heading(_NAME, _FORMAT, mesh, history, version, rfc3339(now), agents)
+    return BackupHeader(_PRODUCT, _FORMAT_VERSION, mesh, timeline, version, rfc3339(now_ms), agents)
 
 
-def write_lines(top: Heading, agents: Iterable[Held]) -> Iterator[bytes]:
+def encode_backup(header: BackupHeader, agents: Iterable[StoredAgent]) -> Iterator[bytes]:
     """Give the lines of a backup."""
-    yield msgspec.json.encode(top) + b"\n"
+    yield msgspec.json.encode(header) + b"\n"
     for held in agents:
         agent = held.agent
-        line = _Line(
+        line = _AgentLine(
             id=agent.id,
             status=agent.status,
             draining=agent.draining,
@@ -68,27 +68,29 @@ def write_lines(top: Heading, agents: Iterable[Held]) -> Iterator[bytes]:
         yield msgspec.json.encode(line) + b"\n"
 
 
-def read_lines(lines: Iterable[bytes]) -> tuple[Heading, list[Held]]:
+def decode_backup(lines: Iterable[bytes]) -> tuple[BackupHeader, list[StoredAgent]]:
     """Read a whole backup. Raises ArchiveError before anything of it is given."""
     numbered = enumerate(lines, 1)
     try:
-        top = _read_heading(next(numbered, (1, b""))[1])
+        top = _decode_header(next(numbered, (1, b""))[1])
     except msgspec.DecodeError as error:
-        raise ArchiveError(f"line 1 is no heading of a backup: {error}") from error
-    if top.backup_of != _NAME or top.format != _FORMAT:
-        raise ArchiveError(f"a backup of {top.backup_of} in format {top.format}; this release reads {_NAME}, {_FORMAT}")
+        raise BackupError(f"line 1 is no heading of a backup: {error}") from error
+    if top.backup_of != _PRODUCT or top.format != _FORMAT_VERSION:
+        raise BackupError(
+            f"a backup of {top.backup_of} in format {top.format}; this release reads {_PRODUCT}, {_FORMAT_VERSION}"
+        )
     agents = []
     for number, line in numbered:
         try:
-            agents.append(_held(_read_line(line)))
+            agents.append(_stored_agent(_decode_agent_line(line)))
         except msgspec.DecodeError as error:
-            raise ArchiveError(f"line {number} is no agent: {error}") from error
+            raise BackupError(f"line {number} is no agent: {error}") from error
     if len(agents) != top.agents:
-        raise ArchiveError(f"the file was cut short: it names {top.agents} agents and holds {len(agents)}")
+        raise BackupError(f"the file was cut short: it names {top.agents} agents and holds {len(agents)}")
     return top, agents
 
 
-def _held(line: _Line) -> Held:
+def _stored_agent(line: _AgentLine) -> StoredAgent:
     spec = bytes(line.spec)
     agent = Agent(
         id=line.id,
@@ -101,6 +103,6 @@ def _held(line: _Line) -> Held:
         updated=line.updated,
         timeout=line.timeout,
         eviction=line.eviction,
-        profile=read_profile(spec),
+        indexed=decode_indexed_spec(spec),
     )
-    return Held(agent, line.heartbeat)
+    return StoredAgent(agent, line.heartbeat)

@@ -8,62 +8,62 @@ import orjson
 from registry.model.encoding.agent_json import rfc3339
 
 EventKind = Literal["ADDED", "MODIFIED", "DELETED"]
-Form = Literal["ndjson", "sse"]
+StreamFormat = Literal["ndjson", "sse"]
 
 
-def event_line(kind: EventKind, shown: bytes, version: int, form: Form) -> bytes:
+def encode_event(kind: EventKind, object_json: bytes, version: int, stream_format: StreamFormat) -> bytes:
     """Return one event; `shown` is the JSON of the object it is about."""
-    return _framed(_event(kind, shown, version), version, form)
+    return _frame(_event_json(kind, object_json, version), version, stream_format)
 
 
-def state_line(shown: bytes, version: int, form: Form) -> bytes:
+def encode_initial_agent(agent_json: bytes, version: int, stream_format: StreamFormat) -> bytes:
     """Return one agent of the state a stream begins with.
 
     It has no id: a browser that went on after it would miss the rest of the state.
     """
-    return _framed(_event("ADDED", shown, version), None, form)
+    return _frame(_event_json("ADDED", agent_json, version), None, stream_format)
 
 
-def bookmark_line(version: int, form: Form) -> bytes:
+def encode_bookmark(version: int, stream_format: StreamFormat) -> bytes:
     """Return a bookmark: everything up to this version that the watcher wants was written before it."""
     data = b'{"type":"BOOKMARK","object":{"resource_version":"%d"},"timestamp":"%s","resource_version":"%d"}' % (
         version,
-        _now(),
+        _now_rfc3339(),
         version,
     )
-    return _framed(data, version, form)
+    return _frame(data, version, stream_format)
 
 
-def error_line(error: dict[str, object], version: int, form: Form) -> bytes:
+def encode_error(error: dict[str, object], version: int, stream_format: StreamFormat) -> bytes:
     """Return the last event of a stream that cannot go on; `version` is the one that was reached."""
     data = b'{"type":"ERROR","object":%s,"timestamp":"%s","resource_version":"%d"}' % (
         orjson.dumps(error),
-        _now(),
+        _now_rfc3339(),
         version,
     )
-    return _framed(data, None, form)
+    return _frame(data, None, stream_format)
 
 
-def keep_alive(form: Form) -> bytes:
+def encode_keep_alive(stream_format: StreamFormat) -> bytes:
     """Return what says that the stream lives, and nothing else."""
-    return b": keep-alive\n\n" if form == "sse" else b"\n"
+    return b": keep-alive\n\n" if stream_format == "sse" else b"\n"
 
 
-def _event(kind: EventKind, shown: bytes, version: int) -> bytes:
+def _event_json(kind: EventKind, object_json: bytes, version: int) -> bytes:
     return b'{"type":"%s","object":%s,"timestamp":"%s","resource_version":"%d"}' % (
         kind.encode(),
-        shown,
-        _now(),
+        object_json,
+        _now_rfc3339(),
         version,
     )
 
 
-def _now() -> bytes:
+def _now_rfc3339() -> bytes:
     return rfc3339(int(time.time() * 1000)).encode()
 
 
-def _framed(data: bytes, version: int | None, form: Form) -> bytes:
-    if form == "ndjson":
+def _frame(data: bytes, version: int | None, stream_format: StreamFormat) -> bytes:
+    if stream_format == "ndjson":
         return data + b"\n"
     if version is None:
         return b"data: %s\n\n" % data

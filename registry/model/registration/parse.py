@@ -14,25 +14,25 @@ from registry.model.registration.schema import (
     DEFAULT_AGENT_TYPE,
     DEFAULT_NAMESPACE,
     DEFAULT_SECURITY_CONTEXT,
-    MAX_ANNOTATIONS,
+    MAX_ANNOTATIONS_BYTES,
     MAX_CAPABILITIES,
     WHOLE_AGENT,
-    CapabilityForm,
-    DependencyForm,
-    RegistrationForm,
+    CapabilitySchema,
+    DependencySchema,
+    RegistrationSchema,
 )
 from registry.model.registration.tools_format import (
-    BatchedForm,
-    find_twice_said,
-    is_batched,
+    ToolsRegistrationSchema,
+    find_conflicts,
+    is_tools_format,
     registration_schema,
-    unbatched,
+    to_native,
 )
-from registry.model.validation.errors import Finding, Path, refusal, shown, written
-from registry.model.validation.json_body import find_unfit
-from registry.model.validation.schema_errors import read_rule
+from registry.model.validation.errors import Path, Violation, describe_value, format_path, validation_error
+from registry.model.validation.json_body import find_violations
+from registry.model.validation.schema_errors import validator_for
 
-__all__ = ["CapabilityForm", "Registration", "RegistrationForm", "read_registration", "registration_schema"]
+__all__ = ["CapabilitySchema", "Registration", "RegistrationSchema", "parse_registration", "registration_schema"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,10 @@ class Registration:
     `spec` is the request in canonical JSON: requests that mean the same have the same bytes. `capabilities`
     are the names, in the order sent. Durations are seconds, None when they are left to the registry.
     `resource_version` is the precondition as sent, not yet known to be a number, or None. `constraints` are the
-    version constraints of its dependencies, each with its field, not yet known to be readable. `beats`: sending it is a
-    heartbeat, as it is in batched form. `wired`: it names functions or dependencies, so that answers speak of these.
+    version constraints of its dependencies, each with its field, not yet known to be readable. `counts_as_heartbeat`:
+    sending it is a
+    heartbeat, as it is in batched form. `resolves_dependencies`: it names functions or dependencies, so that answers
+    speak of these.
     `flat`: it came in flat form.
     """
 
@@ -59,70 +61,76 @@ class Registration:
     eviction_threshold: float | None
     resource_version: str | None
     constraints: tuple[tuple[str, str], ...] = ()
-    beats: bool = False
-    wired: bool = False
+    counts_as_heartbeat: bool = False
+    resolves_dependencies: bool = False
     flat: bool = False
 
 
-def read_registration(document: object, path: str = "") -> Registration:
+def parse_registration(document: object, prefix: str = "") -> Registration:
     """Check a decoded request body and bring it into canonical form.
 
-    `path` is what stands before a field's own name in problems: `registration_data.` or `agents[7].`, say.
+    `prefix` is what stands before a field's own name in problems: `registration_data.` or `agents[7].`, say.
 
     Raises:
         UnprocessableRequest: at least one field is wrong; its details name every one of them by its path.
     """
     if isinstance(document, dict):
-        accepted = _accept(document, path)
+        accepted = _parse_valid(document, prefix)
         if accepted is not None:
             return accepted
-    rule = _BATCHED_RULE if isinstance(document, dict) and is_batched(document) else _RULE
-    found = chain(rule.find_problems(document), _find_across(document), _find_crowd(document))
-    raise refusal("The registration", found, path)
+    rule = _TOOLS_VALIDATOR if isinstance(document, dict) and is_tools_format(document) else _NATIVE_VALIDATOR
+    found = chain(
+        rule.find_violations(document), _find_cross_field_violations(document), _find_excess_dependencies(document)
+    )
+    raise validation_error("The registration", found, prefix)
 
 
-_RULE = read_rule(RegistrationForm)
-_BATCHED_RULE = read_rule(BatchedForm)
-_FIELDS = frozenset(RegistrationForm.__struct_fields__)
-_CAPABILITY_FIELDS = frozenset(CapabilityForm.__struct_fields__)
+_NATIVE_VALIDATOR = validator_for(RegistrationSchema)
+_TOOLS_VALIDATOR = validator_for(ToolsRegistrationSchema)
+_REGISTRATION_FIELDS = frozenset(RegistrationSchema.__struct_fields__)
+_CAPABILITY_FIELDS = frozenset(CapabilitySchema.__struct_fields__)
 # Of an agent and all its functions together: each is resolved, explained and traced whenever something moves.
-_MOST_NEEDS = 10_000
+_MAX_DEPENDENCIES_PER_AGENT = 10_000
 _BRACKETED_HOST = re.compile(r"[^/]*//(?:[^/?#@]*@)?\[([0-9A-Fa-f:.]+)\]")
 # The registry writes these; what an agent says of them is not its own to say. The id returns under one name.
-_NOT_KEPT = frozenset(
+_SERVER_OWNED_FIELDS = frozenset(
     {"agent_id", "status", "last_heartbeat", "created_at", "updated_at", "resource_version", "draining", "flat"}
 )
 
 
-def _accept(document: dict[str, Any], path: str) -> Registration | None:
+def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
     """Read a registration that keeps every rule; None for any other."""
-    batched = is_batched(document)
+    batched = is_tools_format(document)
     try:
-        form = msgspec.convert(document, BatchedForm if batched else RegistrationForm)
+        form = msgspec.convert(document, ToolsRegistrationSchema if batched else RegistrationSchema)
     except msgspec.ValidationError:
         return None
     agent_id = form.id or form.agent_id
-    if agent_id is None or next(_find_across(document), None) is not None or _count_needs(form) > _MOST_NEEDS:
+    if (
+        agent_id is None
+        or next(_find_cross_field_violations(document), None) is not None
+        or _count_dependencies(form) > _MAX_DEPENDENCIES_PER_AGENT
+    ):
         return None
     beats, wired = False, bool(form.dependencies)
-    constraints = _constraints("", form.dependencies or ())
+    constraints = _version_constraints("", form.dependencies or ())
     for place, each in enumerate(form.capabilities or ()):
         if not isinstance(each, str) and (each.dependencies or each.function_name):
-            constraints += _constraints(f"capabilities[{place}].", each.dependencies or ())
+            constraints += _version_constraints(f"capabilities[{place}].", each.dependencies or ())
             wired = True
     capabilities = [each if isinstance(each, str) else each.name for each in form.capabilities or ()]
-    if isinstance(form, BatchedForm):
-        document = unbatched(document)
+    if isinstance(form, ToolsRegistrationSchema):
+        document = to_native(document)
         for place, tool in enumerate(form.metadata.tools or ()):
             capabilities.append(tool.capability)
-            constraints += _constraints(f"metadata.tools[{place}].", tool.dependencies or ())
+            constraints += _version_constraints(f"metadata.tools[{place}].", tool.dependencies or ())
         beats = form.metadata.tools is not None
     return Registration(
         agent_id=agent_id,
         name=form.name or agent_id,
         namespace=form.namespace or DEFAULT_NAMESPACE,
         agent_type=form.agent_type or DEFAULT_AGENT_TYPE,
-        spec=_canonical(document, agent_id, path),
+        spec=_canonical_spec(document, agent_id, prefix),
         capabilities=tuple(capabilities),
         security_context=form.security_context or DEFAULT_SECURITY_CONTEXT,
         health_interval=form.health_interval,
@@ -130,101 +138,106 @@ def _accept(document: dict[str, Any], path: str) -> Registration | None:
         eviction_threshold=form.eviction_threshold,
         resource_version=None if form.resource_version is None else str(form.resource_version),
         constraints=constraints,
-        beats=beats,
-        wired=wired or beats,
+        counts_as_heartbeat=beats,
+        resolves_dependencies=wired or beats,
     )
 
 
-def _count_needs(form: RegistrationForm) -> int:
-    lists = [form.dependencies, *(each.dependencies for each in form.capabilities or () if not isinstance(each, str))]
-    if isinstance(form, BatchedForm):
-        lists += [tool.dependencies for tool in form.metadata.tools or ()]
+def _count_dependencies(registration: RegistrationSchema) -> int:
+    lists = [
+        registration.dependencies,
+        *(each.dependencies for each in registration.capabilities or () if not isinstance(each, str)),
+    ]
+    if isinstance(registration, ToolsRegistrationSchema):
+        lists += [tool.dependencies for tool in registration.metadata.tools or ()]
     return sum(len(needs) for needs in lists if needs)
 
 
-def _constraints(place: str, needs: Sequence[DependencyForm | str]) -> tuple[tuple[str, str], ...]:
+def _version_constraints(prefix: str, dependencies: Sequence[DependencySchema | str]) -> tuple[tuple[str, str], ...]:
     """Return the version constraints among some dependencies, each with its field."""
     return tuple(
-        (f"{place}dependencies[{at}].version", need.version)
-        for at, need in enumerate(needs)
+        (f"{prefix}dependencies[{at}].version", need.version)
+        for at, need in enumerate(dependencies)
         if not isinstance(need, str) and need.version
     )
 
 
-def _canonical(document: dict[str, Any], agent_id: str, path: str) -> bytes:
+def _canonical_spec(document: dict[str, Any], agent_id: str, prefix: str) -> bytes:
     """Write what the agent said, without defaults, in the one way it can be written."""
     spec = {
         key: value
         for key, value in document.items()
-        if key not in _NOT_KEPT and (value is not None or key not in _FIELDS)
+        if key not in _SERVER_OWNED_FIELDS and (value is not None or key not in _REGISTRATION_FIELDS)
     }
     spec["id"] = agent_id
     if "capabilities" in spec:
-        spec["capabilities"] = [_capability(each) for each in spec["capabilities"]]
+        spec["capabilities"] = [_normalize_capability(each) for each in spec["capabilities"]]
     if "dependencies" in spec:
-        spec["dependencies"] = [_dependency(each) for each in spec["dependencies"]]
+        spec["dependencies"] = [_normalize_dependency(each) for each in spec["dependencies"]]
     try:
         return orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:
-        raise refusal("The registration", find_unfit(document), path) from None
+        raise validation_error("The registration", find_violations(document), prefix) from None
 
 
-def _capability(sent: str | dict[str, Any]) -> dict[str, Any]:
+def _normalize_capability(sent: str | dict[str, Any]) -> dict[str, Any]:
     if isinstance(sent, str):
         return {"name": sent}
     if None in sent.values():
         sent = {key: value for key, value in sent.items() if value is not None or key not in _CAPABILITY_FIELDS}
     if "dependencies" in sent:
-        sent = sent | {"dependencies": [_dependency(each) for each in sent["dependencies"]]}
+        sent = sent | {"dependencies": [_normalize_dependency(each) for each in sent["dependencies"]]}
     return sent
 
 
-def _dependency(sent: str | dict[str, Any]) -> dict[str, Any]:
+def _normalize_dependency(sent: str | dict[str, Any]) -> dict[str, Any]:
     return {"capability": sent} if isinstance(sent, str) else sent
 
 
-def _find_across(document: object) -> Iterator[Finding]:
+def _find_cross_field_violations(document: object) -> Iterator[Violation]:
     """Yield what is wrong between fields, in a document whose fields may themselves be wrong."""
     if not isinstance(document, dict):
         return
-    yield from _find_identity(document.get("id"), document.get("agent_id"))
+    yield from _find_id_violations(document.get("id"), document.get("agent_id"))
     if isinstance(document.get("endpoint"), str):
-        yield from _find_address(document["endpoint"], None)
+        yield from _find_endpoint_violations(document["endpoint"], None)
     if isinstance(document.get("capabilities"), list):
-        yield from _find_repeated(document["capabilities"], (None, "capabilities"))
-    if is_batched(document):
-        yield from find_twice_said(document)
+        yield from _find_duplicate_names(document["capabilities"], (None, "capabilities"))
+    if is_tools_format(document):
+        yield from find_conflicts(document)
         metadata = document["metadata"]
         if isinstance(metadata.get("endpoint"), str):
-            yield from _find_address(metadata["endpoint"], (None, "metadata"))
+            yield from _find_endpoint_violations(metadata["endpoint"], (None, "metadata"))
         if isinstance(metadata.get("tools"), list):
-            yield from _find_repeated(metadata["tools"], ((None, "metadata"), "tools"))
+            yield from _find_duplicate_names(metadata["tools"], ((None, "metadata"), "tools"))
     if isinstance(document.get("annotations"), dict):
-        yield from _find_oversize(document["annotations"])
-    yield from _find_order(_number(document.get("timeout_threshold")), _number(document.get("eviction_threshold")))
+        yield from _find_oversized_annotations(document["annotations"])
+    yield from _find_threshold_violations(
+        _as_number(document.get("timeout_threshold")), _as_number(document.get("eviction_threshold"))
+    )
 
 
-def _find_identity(first: object, second: object) -> Iterator[Finding]:
+def _find_id_violations(first: object, second: object) -> Iterator[Violation]:
     if first is None and second is None:
         yield (None, "id"), "is required, as id or as agent_id"
     elif first is not None and second is not None and first != second:
         yield (
             (None, "agent_id"),
-            f"must equal id, which is {shown(first)}, or be left out; not {shown(second)}",
+            f"must equal id, which is {describe_value(first)}, or be left out; not {describe_value(second)}",
         )
 
 
-def _find_address(endpoint: str, path: Path) -> Iterator[Finding]:
+def _find_endpoint_violations(endpoint: str, path: Path) -> Iterator[Violation]:
     bracketed = _BRACKETED_HOST.match(endpoint)
     if bracketed is None:
         return
     try:
         ipaddress.IPv6Address(bracketed[1])
     except ValueError:
-        yield (path, "endpoint"), f"must have an IPv6 address between its brackets, not {shown(bracketed[1])}"
+        yield (path, "endpoint"), f"must have an IPv6 address between its brackets, not {describe_value(bracketed[1])}"
 
 
-def _find_repeated(capabilities: list[Any], path: Path) -> Iterator[Finding]:
+def _find_duplicate_names(capabilities: list[Any], path: Path) -> Iterator[Violation]:
     """Yield what is called by a name that is taken: each is called by its function's name, or else by its own."""
     if len(capabilities) > MAX_CAPABILITIES:
         return
@@ -239,44 +252,47 @@ def _find_repeated(capabilities: list[Any], path: Path) -> Iterator[Finding]:
         if called and name == WHOLE_AGENT:
             yield where, f"must be another name than {WHOLE_AGENT}, which stands for the agent as a whole"
         if (before := places.setdefault(name, place)) != place:
-            yield where, f"must occur once per agent; {shown(name)} is already {written((path, before))}"
+            yield where, f"must occur once per agent; {describe_value(name)} is already {format_path((path, before))}"
 
 
-def _find_crowd(document: object) -> Iterator[Finding]:
+def _find_excess_dependencies(document: object) -> Iterator[Violation]:
     """Yield where the dependencies of the agent and its functions, one after the other, become too many."""
     if not isinstance(document, dict):
         return
     count = 0
-    for path, each in chain([(None, document)], _functions(document)):
+    for path, each in chain([(None, document)], _iter_functions(document)):
         needs = each.get("dependencies")
         before, count = count, count + (len(needs) if isinstance(needs, list) else 0)
-        if before <= _MOST_NEEDS < count:
-            yield (path, "dependencies"), f"must not bring the agent and its functions to more than {_MOST_NEEDS:,}"
+        if before <= _MAX_DEPENDENCIES_PER_AGENT < count:
+            yield (
+                (path, "dependencies"),
+                f"must not bring the agent and its functions to more than {_MAX_DEPENDENCIES_PER_AGENT:,}",
+            )
 
 
-def _functions(document: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _iter_functions(document: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield everything that may need something, with its place."""
     metadata = document.get("metadata")
     listed: list[tuple[Path, Any]] = [((None, "capabilities"), document.get("capabilities"))]
-    if isinstance(metadata, dict) and is_batched(document):
+    if isinstance(metadata, dict) and is_tools_format(document):
         listed.append((((None, "metadata"), "tools"), metadata.get("tools")))
     for path, functions in listed:
         if isinstance(functions, list):
             yield from (((path, place), each) for place, each in enumerate(functions) if isinstance(each, dict))
 
 
-def _find_oversize(annotations: dict[str, Any]) -> Iterator[Finding]:
+def _find_oversized_annotations(annotations: dict[str, Any]) -> Iterator[Violation]:
     texts = chain(annotations, (value for value in annotations.values() if isinstance(value, str)))
     size = sum(len(text.encode()) for text in texts)
-    if size > MAX_ANNOTATIONS:
-        yield (None, "annotations"), f"must be at most {MAX_ANNOTATIONS:,} bytes in all, not {size:,}"
+    if size > MAX_ANNOTATIONS_BYTES:
+        yield (None, "annotations"), f"must be at most {MAX_ANNOTATIONS_BYTES:,} bytes in all, not {size:,}"
 
 
-def _find_order(timeout: float | None, eviction: float | None) -> Iterator[Finding]:
+def _find_threshold_violations(timeout: float | None, eviction: float | None) -> Iterator[Violation]:
     if timeout is not None and eviction is not None and eviction <= timeout:
-        yield (None, "eviction_threshold"), f"must be above timeout_threshold, which is {shown(timeout)}"
+        yield (None, "eviction_threshold"), f"must be above timeout_threshold, which is {describe_value(timeout)}"
 
 
-def _number(value: Any) -> float | None:
+def _as_number(value: Any) -> float | None:
     # By exact type: to Python, True is an int.
     return value if type(value) in {int, float} else None

@@ -22,7 +22,7 @@ WHOLE_AGENT: Final = "*"
 """Stands for the agent as a whole where its functions are told apart; no function may be called so."""
 
 MAX_CAPABILITIES: Final = 1_000
-MAX_ANNOTATIONS: Final = 256 * 1024
+MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
 """Bytes of all keys and values of an agent's annotations together, as in Kubernetes."""
 
 _LINE_BREAKS = r"\u2028\u2029"
@@ -49,7 +49,7 @@ AgentId: TypeAlias = Annotated[
         description="an id of 1 to 253 letters, digits and . _ : -",
     ),
 ]
-Text: TypeAlias = Annotated[
+LineText: TypeAlias = Annotated[
     str,
     Meta(
         min_length=1,
@@ -67,7 +67,7 @@ Word: TypeAlias = Annotated[
         description="1 to 253 characters without blanks or control characters",
     ),
 ]
-Prose: TypeAlias = Annotated[str, Meta(max_length=10_000, description="a string of at most 10,000 characters")]
+LongText: TypeAlias = Annotated[str, Meta(max_length=10_000, description="a string of at most 10,000 characters")]
 Namespace: TypeAlias = Annotated[
     str,
     Meta(
@@ -127,7 +127,7 @@ JsonObject: TypeAlias = Annotated[dict[str, Any], Meta(description="an object")]
 
 Strategy: TypeAlias = Literal["best", "round_robin", "random", "least_loaded", "sticky", "weighted", "local"]
 Tag: TypeAlias = Annotated[str, Meta(max_length=253, description="a tag of at most 253 characters")]
-TagNeeds: TypeAlias = Annotated[
+TagRequirements: TypeAlias = Annotated[
     list[
         Annotated[
             Tag | Annotated[list[Tag], Meta(max_length=100, description="a list of at most 100 tags")],
@@ -136,8 +136,10 @@ TagNeeds: TypeAlias = Annotated[
     ],
     Meta(max_length=100, description="a list of at most 100 tags, or lists of them"),
 ]
-Constraint: TypeAlias = Annotated[str, Meta(max_length=256, description="a constraint of at most 256 characters")]
-AnyNamespace: TypeAlias = Annotated[
+VersionConstraint: TypeAlias = Annotated[
+    str, Meta(max_length=256, description="a constraint of at most 256 characters")
+]
+NamespaceOrAny: TypeAlias = Annotated[
     str,
     Meta(
         max_length=63,
@@ -145,26 +147,27 @@ AnyNamespace: TypeAlias = Annotated[
         description="a namespace, or * for any",
     ),
 ]
-StrategyWord: TypeAlias = Annotated[
+StrategyName: TypeAlias = Annotated[
     Strategy, Meta(description="one of best, round_robin, random, least_loaded, sticky, weighted, local")
 ]
 
 
-class DependencyForm(Struct, frozen=True, kw_only=True, gc=False):
+class DependencySchema(Struct, frozen=True, kw_only=True, gc=False):
     """A capability this one needs; fields not named here are kept and given back."""
 
     capability: Annotated[Word, Meta(title="Name of the capability that is needed")]
-    version: Annotated[Constraint, Meta(title="Version constraint, any version when absent")] | None = None
+    version: Annotated[VersionConstraint, Meta(title="Version constraint, any version when absent")] | None = None
     tags: (
-        Annotated[TagNeeds, Meta(title="Tags: t is required, +t preferred, -t excluded; of a list inside, one")] | None
+        Annotated[TagRequirements, Meta(title="Tags: t is required, +t preferred, -t excluded; of a list inside, one")]
+        | None
     ) = None
-    namespace: Annotated[AnyNamespace, Meta(title="Where to look, the agent's own when absent, * anywhere")] | None = (
+    namespace: (
+        Annotated[NamespaceOrAny, Meta(title="Where to look, the agent's own when absent, * anywhere")] | None
+    ) = None
+    strategy: Annotated[StrategyName, Meta(title="How to choose among those that match, best when absent")] | None = (
         None
     )
-    strategy: Annotated[StrategyWord, Meta(title="How to choose among those that match, best when absent")] | None = (
-        None
-    )
-    key: Annotated[Prose, Meta(title="What sticky keeps together, the agent's id when absent")] | None = None
+    key: Annotated[LongText, Meta(title="What sticky keeps together, the agent's id when absent")] | None = None
     required: (
         Annotated[
             bool,
@@ -177,7 +180,7 @@ class DependencyForm(Struct, frozen=True, kw_only=True, gc=False):
 Dependencies: TypeAlias = Annotated[
     list[
         Annotated[
-            DependencyForm | Word,
+            DependencySchema | Word,
             Meta(description="a capability's name or an object with it as `capability`"),
         ]
     ],
@@ -185,11 +188,11 @@ Dependencies: TypeAlias = Annotated[
 ]
 
 
-class CapabilityForm(Struct, frozen=True, kw_only=True, gc=False):
+class CapabilitySchema(Struct, frozen=True, kw_only=True, gc=False):
     """One thing an agent can do; fields not named here are kept and given back."""
 
     name: Annotated[Word, Meta(title="Name, once per agent")]
-    description: Annotated[Prose, Meta(title="What it does, for people")] | None = None
+    description: Annotated[LongText, Meta(title="What it does, for people")] | None = None
     category: Annotated[Word, Meta(title="Group it belongs to")] | None = None
     version: Annotated[CapabilityVersion, Meta(title=f"Version, {DEFAULT_VERSION} when absent")] | None = None
     stability: Annotated[Stability, Meta(title=f"How settled it is, {DEFAULT_STABILITY} when absent")] | None = None
@@ -202,18 +205,18 @@ class CapabilityForm(Struct, frozen=True, kw_only=True, gc=False):
     dependencies: Annotated[Dependencies, Meta(title="Capabilities it needs")] | None = None
 
 
-class RegistrationForm(Struct, frozen=True, kw_only=True, gc=False):
+class RegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
     """An agent as it announces itself; fields not named here are kept and given back, null means absent."""
 
     id: Annotated[AgentId, Meta(title="Id of the agent in the mesh")] | None = None
     agent_id: Annotated[AgentId, Meta(title="Another name for id")] | None = None
-    name: Annotated[Text, Meta(title="Name for people, the id when absent")] | None = None
+    name: Annotated[LineText, Meta(title="Name for people, the id when absent")] | None = None
     namespace: Annotated[Namespace, Meta(title=f"Namespace, {DEFAULT_NAMESPACE} when absent")] | None = None
     agent_type: Annotated[Word, Meta(title=f"Kind of agent, {DEFAULT_AGENT_TYPE} when absent")] | None = None
     endpoint: Annotated[Endpoint, Meta(title="Where the agent answers")]
     capabilities: (
         Annotated[
-            list[Annotated[CapabilityForm | Word, Meta(description="an object with a name, or a capability's name")]],
+            list[Annotated[CapabilitySchema | Word, Meta(description="an object with a name, or a capability's name")]],
             Meta(
                 max_length=MAX_CAPABILITIES,
                 title="What the agent can do",
@@ -238,7 +241,7 @@ class RegistrationForm(Struct, frozen=True, kw_only=True, gc=False):
         | None
     ) = None
     security_context: (
-        Annotated[Text, Meta(title=f"Security context, {DEFAULT_SECURITY_CONTEXT} when absent")] | None
+        Annotated[LineText, Meta(title=f"Security context, {DEFAULT_SECURITY_CONTEXT} when absent")] | None
     ) = None
     health_interval: Annotated[Seconds, Meta(title="Seconds between two heartbeats")] | None = None
     timeout_threshold: Annotated[Seconds, Meta(title="Silent for so long, the agent is degraded")] | None = None

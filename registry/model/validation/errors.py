@@ -11,24 +11,24 @@ from registry.errors import Detail, UnprocessableRequest
 
 # Linked from the leaf up: a step costs one small tuple, and only the path of a problem is ever written out.
 Path: TypeAlias = "tuple[Path, str | int] | None"
-Finding: TypeAlias = tuple[Path, str]
+Violation: TypeAlias = tuple[Path, str]
 
-ROOT = "body"
+ROOT_FIELD = "body"
 
-_MOST_LISTED = 100
+_MAX_LISTED_VIOLATIONS = 100
 # A hostile body can be wrong in a million places; counting them would be its way to stop the registry.
-_MOST_COUNTED = 1_000
-_MOST_SHOWN = 60
-_MOST_PATH = 240
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MAX_COUNTED_VIOLATIONS = 1_000
+_MAX_SHOWN_CHARS = 60
+_MAX_PATH_CHARS = 240
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def shown(value: object) -> str:
+def describe_value(value: object) -> str:
     """Say in a few words what was sent: at most 60 characters of a string, the size of a list or object."""
     match value:
         case str():
-            rest = f"… ({len(value):,} characters)" if len(value) > _MOST_SHOWN else ""
-            return _quoted(value[:_MOST_SHOWN]) + rest
+            rest = f"… ({len(value):,} characters)" if len(value) > _MAX_SHOWN_CHARS else ""
+            return _quote(value[:_MAX_SHOWN_CHARS]) + rest
         case list():
             return f"a list of length {len(value):,}"
         case dict():
@@ -36,18 +36,18 @@ def shown(value: object) -> str:
         case None | bool():
             return {None: "null", True: "true", False: "false"}[value]
         # Python refuses to write out an integer of more than 4,300 digits.
-        case int() if value.bit_length() > _MOST_SHOWN * 3:
+        case int() if value.bit_length() > _MAX_SHOWN_CHARS * 3:
             return "a much longer number"
         case _:
             return str(value)
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     # A lone surrogate cannot be encoded; an answer that quotes one must be.
     return orjson.dumps(text.encode(errors="backslashreplace").decode()).decode()
 
 
-def written(path: Path, prefix: str = "") -> str:
+def format_path(path: Path, prefix: str = "") -> str:
     """Write a path as a JavaScript programmer would: `capabilities[3].version`, `labels["bad key!"]`.
 
     `prefix` is where the document stands in the request, such as `registration_data.` or `agents[7].`; the
@@ -58,27 +58,27 @@ def written(path: Path, prefix: str = "") -> str:
         path, step = path
         if isinstance(step, int):
             steps.append(f"[{step}]")
-        elif len(step) <= _MOST_SHOWN and _PLAIN_KEY.fullmatch(step):
+        elif len(step) <= _MAX_SHOWN_CHARS and _IDENTIFIER.fullmatch(step):
             steps.append(f".{step}")
         else:
-            steps.append(f"[{_quoted(step[:_MOST_SHOWN]) + '…' * (len(step) > _MOST_SHOWN)}]")
-    text = (prefix.removesuffix(".") + "".join(reversed(steps))).removeprefix(".") or ROOT
-    return text if len(text) <= _MOST_PATH else f"{text[: _MOST_PATH // 2]}…{text[-_MOST_PATH // 4 :]}"
+            steps.append(f"[{_quote(step[:_MAX_SHOWN_CHARS]) + '…' * (len(step) > _MAX_SHOWN_CHARS)}]")
+    text = (prefix.removesuffix(".") + "".join(reversed(steps))).removeprefix(".") or ROOT_FIELD
+    return text if len(text) <= _MAX_PATH_CHARS else f"{text[: _MAX_PATH_CHARS // 2]}…{text[-_MAX_PATH_CHARS // 4 :]}"
 
 
-def refusal(subject: str, findings: Iterable[Finding], prefix: str = "") -> UnprocessableRequest:
+def validation_error(subject: str, violations: Iterable[Violation], prefix: str = "") -> UnprocessableRequest:
     """Make one 422 of what was found; `subject` says what was refused, such as `The registration`.
 
     At most 100 findings become details; one more line then counts the rest, exactly up to 1,000. Nothing past
-    those is looked for, so `findings` should be lazy. Without any, it is a 422 all the same: some refusals
+    those is looked for, so `violations` should be lazy. Without any, it is a 422 all the same: some refusals
     cannot be traced to a place.
     """
-    found = list(islice(findings, _MOST_COUNTED)) or [(None, "holds a value that cannot be kept")]
-    details = [Detail(written(path, prefix), problem) for path, problem in found[:_MOST_LISTED]]
+    found = list(islice(violations, _MAX_COUNTED_VIOLATIONS)) or [(None, "holds a value that cannot be kept")]
+    details = [Detail(format_path(path, prefix), problem) for path, problem in found[:_MAX_LISTED_VIOLATIONS]]
     message = f"{subject} was refused: {details[0].field} {details[0].problem}"
     if len(found) > 1:
         message += f"; {len(found) - 1} more in details"
-    if len(found) > _MOST_LISTED:
-        least = "at least " * (len(found) == _MOST_COUNTED)
-        details.append(Detail(written(None, prefix), f"… and {least}{len(found) - _MOST_LISTED} more"))
+    if len(found) > _MAX_LISTED_VIOLATIONS:
+        least = "at least " * (len(found) == _MAX_COUNTED_VIOLATIONS)
+        details.append(Detail(format_path(None, prefix), f"… and {least}{len(found) - _MAX_LISTED_VIOLATIONS} more"))
     return UnprocessableRequest(message, details)

@@ -13,18 +13,18 @@ import msgspec
 import orjson
 
 from registry.errors import MalformedRequest
-from registry.model.validation.errors import Finding, Path, refusal
+from registry.model.validation.errors import Path, Violation, validation_error
 
 MAX_DEPTH = 64
 """How many lists and objects may stand inside each other, the outermost included."""
 
-_SMALLEST = -(2**63)
-_LARGEST = 2**64 - 1
+_MIN_INTEGER = -(2**63)
+_MAX_INTEGER = 2**64 - 1
 
 _decode = msgspec.json.Decoder().decode
 
 
-def read_document(body: bytes) -> Any:
+def decode_json_body(body: bytes) -> Any:
     """Decode a JSON body; of a key that occurs twice the last one wins.
 
     Raises:
@@ -37,24 +37,24 @@ def read_document(body: bytes) -> Any:
         # orjson writes integers of 64 bits and no others: there is no quicker way to check the range of all.
         orjson.dumps(document)
     except RecursionError:
-        raise refusal("The body", [(None, _TOO_DEEP)]) from None
+        raise validation_error("The body", [(None, _TOO_DEEP)]) from None
     except (msgspec.ValidationError, orjson.JSONEncodeError):
-        _refuse_numbers(body)
+        _raise_for_numbers(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _malformed(body, error) from None
+        raise _malformed_request(body, error) from None
     # Depth cannot exceed the number of opening brackets, so most bodies need no walk.
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deep(document):
-        raise refusal("The body", find_unfit(document))
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _exceeds_max_depth(document):
+        raise validation_error("The body", find_violations(document))
     return document
 
 
-def find_unfit(document: object) -> Iterator[Finding]:
+def find_violations(document: object) -> Iterator[Violation]:
     """Yield every number that is out of range and every list or object that is nested too deep."""
     stack: list[tuple[Path, object, int]] = [(None, document, 0)]
     while stack:
         path, value, depth = stack.pop()
         if isinstance(value, int):
-            if not _SMALLEST <= value <= _LARGEST:
+            if not _MIN_INTEGER <= value <= _MAX_INTEGER:
                 yield path, "must be an integer from -2^63 to 2^64-1; send a longer one as a string"
         elif isinstance(value, float):
             if not math.isfinite(value):
@@ -70,7 +70,7 @@ def find_unfit(document: object) -> Iterator[Finding]:
 _TOO_DEEP = f"must not be nested deeper than {MAX_DEPTH}"
 
 
-def _is_deep(document: object) -> bool:
+def _exceeds_max_depth(document: object) -> bool:
     level: list[Any] = [[document]]
     for _ in range(MAX_DEPTH + 1):
         level = [
@@ -84,27 +84,27 @@ def _is_deep(document: object) -> bool:
     return True
 
 
-def _refuse_numbers(body: bytes) -> NoReturn:
+def _raise_for_numbers(body: bytes) -> NoReturn:
     """Read the body again with numbers of any size, to say which ones are too large."""
     try:
-        document = json.loads(body, parse_int=_integer, parse_constant=_refuse_constant)
+        document = json.loads(body, parse_int=_parse_integer, parse_constant=_reject_constant)
     except RecursionError:
-        raise refusal("The body", [(None, _TOO_DEEP)]) from None
+        raise validation_error("The body", [(None, _TOO_DEEP)]) from None
     except ValueError as error:
-        raise _malformed(body, error) from None
-    raise refusal("The body", find_unfit(document))
+        raise _malformed_request(body, error) from None
+    raise validation_error("The body", find_violations(document))
 
 
-def _integer(digits: str) -> int:
+def _parse_integer(digits: str) -> int:
     # Python refuses to read more than 4,300 digits; of a number that is too long, the first ones will do.
     return int(digits[:40])
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _malformed(body: bytes, error: Exception) -> MalformedRequest:
+def _malformed_request(body: bytes, error: Exception) -> MalformedRequest:
     """Say where the body stops being JSON, in the words of the reader that says it best."""
     if not body.strip():
         return MalformedRequest("The body is empty; send a JSON object")

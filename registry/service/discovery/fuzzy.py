@@ -12,9 +12,9 @@ from typing import Final
 
 from rapidfuzz import fuzz, process
 
-LEAST_RATIO: Final = 85.0
+MIN_RATIO: Final = 85.0
 """How alike a name must be that does not hold the query, of 100."""
-LEAST_LENGTH: Final = 8
+MIN_NAME_LENGTH: Final = 8
 """How long such a name must be: in a short one, another letter makes another word."""
 
 NAME_WEIGHT: Final = 1.0
@@ -26,93 +26,97 @@ DESCRIPTION_WEIGHT: Final = 0.6
 
 # Each kind of match has a band of its own, so that a better kind is always ahead. Within its band a match is the higher
 # the more of the text the query covers, or the more alike the two are.
-_EXACT = 100.0
-_BAND = (_EXACT - LEAST_RATIO) / 4
-_PREFIX = _EXACT - _BAND
-_WORD = _PREFIX - _BAND
-_INSIDE = _WORD - _BAND
+_EXACT_SCORE = 100.0
+_BAND_WIDTH = (_EXACT_SCORE - MIN_RATIO) / 4
+_PREFIX_SCORE = _EXACT_SCORE - _BAND_WIDTH
+_WORD_START_SCORE = _PREFIX_SCORE - _BAND_WIDTH
+_SUBSTRING_SCORE = _WORD_START_SCORE - _BAND_WIDTH
 
 # With fewer letters no ratio can reach 85: five of them in a name of 8 make 2 * 5 / (5 + 8), 77 of 100.
-_LEAST_QUERY = 6
+_MIN_QUERY_LENGTH = 6
 # The longest name there is. What is longer is prose, and would fill the memory kept for names.
-_LONGEST_NAME = 253
+_MAX_CACHED_NAME_LENGTH = 253
 
-_ANY_WORD = re.compile(r"[^\W_]+")
-_LONG_WORD = re.compile(rf"[^\W_]{{{LEAST_LENGTH},}}")
+_WORD_PATTERN = re.compile(r"[^\W_]+")
+_LONG_WORD_PATTERN = re.compile(rf"[^\W_]{{{MIN_NAME_LENGTH},}}")
 
 
-def fold(text: str) -> str:
+def normalize(text: str) -> str:
     """Return a text as it is compared: without case, every separator an underscore."""
     return text.casefold().replace("-", "_").replace(".", "_").replace(" ", "_")
 
 
-def matches(query: str, name: str) -> float | None:
+def name_score(query: str, name: str) -> float | None:
     """Return how near a name is to a query, 85 to 100, None where that is not near enough.
 
     100 is the query itself. From 96.25 the name begins with it, from 92.5 one of its words does, from 88.75 it holds
     the query, and from 85 it is alike.
     """
-    query, name = _folded(query), _folded(name)
+    query, name = _normalized(query), _normalized(name)
     if query in name:
-        return _holding(query, name)
+        return _containment_score(query, name)
     # Most names are told apart by lengths alone, which is cheaper than to compare them.
-    if len(query) < _LEAST_QUERY or len(name) < LEAST_LENGTH:
+    if len(query) < _MIN_QUERY_LENGTH or len(name) < MIN_NAME_LENGTH:
         return None
-    ratio = fuzz.ratio(query, name, score_cutoff=LEAST_RATIO)
-    return _alike(ratio) if ratio else None
+    ratio = fuzz.ratio(query, name, score_cutoff=MIN_RATIO)
+    return _similarity_score(ratio) if ratio else None
 
 
-def best(query: str, texts: Iterable[tuple[float, str]]) -> float | None:
+def text_score(query: str, texts: Iterable[tuple[float, str]]) -> float | None:
     """Return the best weighted score of a query in some texts, each with its weight; None where it matches none.
 
     A text counts as a whole and word by word, so a slip in one word of a description is forgiven too. A query of
     several words also matches where each of them matches some text; its score is then their mean, if that is better.
     """
-    folded = [(weight, fold(text)) for weight, text in texts]
-    query = fold(query)
-    found = _best(query, folded)
-    words = dict.fromkeys(_ANY_WORD.findall(query))
+    folded = [(weight, normalize(text)) for weight, text in texts]
+    query = normalize(query)
+    found = _best_weighted_score(query, folded)
+    words = dict.fromkeys(_WORD_PATTERN.findall(query))
     if len(words) < 2:  # noqa: PLR2004 - one word is the whole query
         return found
     total = 0.0
     for word in words:
-        of_word = _best(word, folded)
+        of_word = _best_weighted_score(word, folded)
         if of_word is None:
             return found
         total += of_word
     return max(found or 0.0, total / len(words))
 
 
-def _best(query: str, folded: Iterable[tuple[float, str]]) -> float | None:
-    return max((weight * found for weight, text in folded if (found := _in_text(query, text))), default=None)
+def _best_weighted_score(query: str, normalized_texts: Iterable[tuple[float, str]]) -> float | None:
+    return max(
+        (weight * found for weight, text in normalized_texts if (found := _score_in_text(query, text))), default=None
+    )
 
 
-def _in_text(query: str, text: str) -> float | None:
+def _score_in_text(query: str, text: str) -> float | None:
     if query in text:
-        return _holding(query, text)
-    if len(query) < _LEAST_QUERY or len(text) < LEAST_LENGTH:
+        return _containment_score(query, text)
+    if len(query) < _MIN_QUERY_LENGTH or len(text) < MIN_NAME_LENGTH:
         return None
-    near = process.extractOne(query, [text, *_LONG_WORD.findall(text)], scorer=fuzz.ratio, score_cutoff=LEAST_RATIO)
-    return None if near is None else _alike(near[1])
+    near = process.extractOne(
+        query, [text, *_LONG_WORD_PATTERN.findall(text)], scorer=fuzz.ratio, score_cutoff=MIN_RATIO
+    )
+    return None if near is None else _similarity_score(near[1])
 
 
-def _folded(text: str) -> str:
-    return _kept(text) if len(text) <= _LONGEST_NAME else fold(text)
+def _normalized(text: str) -> str:
+    return _normalize_cached(text) if len(text) <= _MAX_CACHED_NAME_LENGTH else normalize(text)
 
 
-_kept = lru_cache(maxsize=16_384)(fold)
+_normalize_cached = lru_cache(maxsize=16_384)(normalize)
 
 
-def _holding(query: str, name: str) -> float:
+def _containment_score(query: str, name: str) -> float:
     """Score a name that holds the query."""
     if query == name:
-        return _EXACT
-    covered = _BAND * len(query) / len(name)
+        return _EXACT_SCORE
+    covered = _BAND_WIDTH * len(query) / len(name)
     if name.startswith(query):
-        return _PREFIX + covered
-    return (_WORD if "_" + query in name else _INSIDE) + covered
+        return _PREFIX_SCORE + covered
+    return (_WORD_START_SCORE if "_" + query in name else _SUBSTRING_SCORE) + covered
 
 
-def _alike(ratio: float) -> float:
+def _similarity_score(ratio: float) -> float:
     """Score a name that does not: its ratio, 85 to 100, pressed into the lowest band."""
-    return LEAST_RATIO + (ratio - LEAST_RATIO) / 4
+    return MIN_RATIO + (ratio - MIN_RATIO) / 4

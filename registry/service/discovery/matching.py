@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable
 
-from registry.cache.change_buffer import Entry, Key
+from registry.cache.change_buffer import ChangeEntry, IndexKey
 from registry.cache.view import Record, View
 from registry.model.agent import Agent, Capability
 from registry.model.encoding.watch_event import EventKind
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery import fuzzy
-from registry.service.discovery.statuses import statuses
-from registry.service.versions import constraint
+from registry.service.discovery.statuses import expand_status
+from registry.service.versions import parse_constraint
 
 
 class CapabilityMatcher:
@@ -21,8 +21,10 @@ class CapabilityMatcher:
         self._category = category
         self._stability = stability
         self._tags = frozenset(tags)
-        self._passes: Callable[[str], bool] | None = constraint(version_constraint) if version_constraint else None
-        self.asks = bool(category or stability or tags or version_constraint)
+        self._version_matches: Callable[[str], bool] | None = (
+            parse_constraint(version_constraint) if version_constraint else None
+        )
+        self.has_conditions = bool(category or stability or tags or version_constraint)
 
     def matches(self, capability: Capability) -> bool:
         """Tell whether it does."""
@@ -30,7 +32,7 @@ class CapabilityMatcher:
             (self._category is None or capability.category == self._category)
             and (self._stability is None or capability.stability == self._stability)
             and (not self._tags or self._tags.issubset(capability.tags))
-            and (self._passes is None or self._passes(capability.version))
+            and (self._version_matches is None or self._version_matches(capability.version))
         )
 
 
@@ -39,34 +41,34 @@ class Matcher:
 
     def __init__(self, query: AgentQuery) -> None:
         self.query = query
-        self._statuses = statuses(query.status, "status")
-        self._allowed = frozenset(self._statuses)
+        self._statuses = expand_status(query.status, "status")
+        self._allowed_statuses = frozenset(self._statuses)
         self._labels = query.selector.equalities
-        self._capability = CapabilityMatcher(
+        self._capability_matcher = CapabilityMatcher(
             category=query.category,
             stability=query.stability,
             tags=query.tags,
             version_constraint=query.version_constraint,
         )
-        self._exact = () if query.fuzzy else query.capabilities
-        self._needed = self._exact if not query.any_capability or len(self._exact) == 1 else ()
+        self._exact_names = () if query.fuzzy else query.capabilities
+        self._required_names = self._exact_names if not query.any_capability or len(self._exact_names) == 1 else ()
 
         # One capability is the whole query: what the index holds is the answer.
-        self._plain = query == AgentQuery(capabilities=self._exact[:1]) and bool(self._exact)
+        self._index_suffices = query == AgentQuery(capabilities=self._exact_names[:1]) and bool(self._exact_names)
 
     @property
-    def ranks(self) -> bool:
+    def is_ranked(self) -> bool:
         """Whether matches have a score to be sorted by."""
         return self.query.fuzzy and bool(self.query.capabilities)
 
     @property
-    def key(self) -> Key | None:
+    def index_key(self) -> IndexKey | None:
         """The one thing every match has, by which changes that may concern this query are found; None if any may."""
         query = self.query
         if query.agent_id is not None:
             return ("id", query.agent_id)
-        if self._needed:
-            return ("capability", self._needed[0])
+        if self._required_names:
+            return ("capability", self._required_names[0])
         if self._labels:
             return ("label", *self._labels[0])
         return None if query.namespace is None else ("namespace", query.namespace)
@@ -77,27 +79,27 @@ class Matcher:
         if query.agent_id is not None:
             record = view.records.get(query.agent_id)
             candidates: Iterable[Record] = () if record is None else (record,)
-        elif query.any_capability and len(self._exact) > 1:
-            found = {k: r for name in self._exact for k, r in view.by_capability.get(name, {}).items()}
+        elif query.any_capability and len(self._exact_names) > 1:
+            found = {k: r for name in self._exact_names for k, r in view.by_capability.get(name, {}).items()}
             candidates = found.values()
         else:
-            candidates = view.narrowest(
-                capabilities=self._needed,
+            candidates = view.narrowest_candidates(
+                capabilities=self._required_names,
                 namespace=query.namespace,
                 labels=self._labels,
                 statuses=self._statuses,
                 draining=query.draining,
             ).values()
-        if self._plain:
+        if self._index_suffices:
             return list(candidates)
         return [record for record in candidates if self.matches(record.agent)]
 
-    def concerns(self, entry: Entry) -> bool:
+    def affects(self, entry: ChangeEntry) -> bool:
         """Tell whether a change is anything to those who ask this query."""
-        key = self.key
-        return (key is None or key in entry.keys) and self.kind(entry) is not None
+        key = self.index_key
+        return (key is None or key in entry.index_keys) and self.event_type(entry) is not None
 
-    def kind(self, entry: Entry) -> EventKind | None:
+    def event_type(self, entry: ChangeEntry) -> EventKind | None:
         """Return what a change is to those who watch this query; None when it is nothing to them."""
         before, after = entry.states
         matched = before is not None and self.matches(before)
@@ -107,22 +109,26 @@ class Matcher:
 
     def matches(self, agent: Agent) -> bool:
         """Tell whether an agent matches."""
-        query, profile = self.query, agent.profile
-        if agent.status not in self._allowed or (query.namespace is not None and profile.namespace != query.namespace):
+        query, profile = self.query, agent.indexed
+        if agent.status not in self._allowed_statuses or (
+            query.namespace is not None and profile.namespace != query.namespace
+        ):
             return False
         if query.agent_id not in (None, agent.id) or query.draining not in (None, agent.draining):
             return False
         if not query.selector.matches(profile.labels):
             return False
-        if not query.capabilities and not self._capability.asks:
+        if not query.capabilities and not self._capability_matcher.has_conditions:
             return True
         passing = profile.capabilities
-        if self._capability.asks:
-            passing = tuple(capability for capability in passing if self._capability.matches(capability))
+        if self._capability_matcher.has_conditions:
+            passing = tuple(capability for capability in passing if self._capability_matcher.matches(capability))
         if not query.capabilities:
             return bool(passing)
         if query.fuzzy:
-            met = (any(fuzzy.matches(name, each.name) is not None for each in passing) for name in query.capabilities)
+            met = (
+                any(fuzzy.name_score(name, each.name) is not None for each in passing) for name in query.capabilities
+            )
         else:
             names = {capability.name for capability in passing}
             met = (name in names for name in query.capabilities)
@@ -134,23 +140,24 @@ class Matcher:
         for name in self.query.capabilities:
             scores = [
                 score
-                for capability in agent.profile.capabilities
-                if self._capability.matches(capability) and (score := fuzzy.matches(name, capability.name)) is not None
+                for capability in agent.indexed.capabilities
+                if self._capability_matcher.matches(capability)
+                and (score := fuzzy.name_score(name, capability.name)) is not None
             ]
             if scores:
                 best.append(max(scores))
         return sum(best) / len(best) if best else 0.0
 
 
-class CapabilitySearch:
+class CapabilityQueryMatcher:
     """Tells whether a capability of an agent matches a search, and how well."""
 
     def __init__(self, query: CapabilityQuery) -> None:
         self.query = query
-        self._allowed = frozenset(statuses(query.agent_status, "agent_status"))
-        self._contains = (query.description_contains or "").casefold()
-        self._deprecated = query.include_deprecated or query.stability == "deprecated"
-        self._capability = CapabilityMatcher(
+        self._allowed_statuses = frozenset(expand_status(query.agent_status, "agent_status"))
+        self._description_text = (query.description_contains or "").casefold()
+        self._include_deprecated = query.include_deprecated or query.stability == "deprecated"
+        self._capability_matcher = CapabilityMatcher(
             category=query.category,
             stability=query.stability,
             tags=query.tags,
@@ -158,7 +165,7 @@ class CapabilitySearch:
         )
 
     @property
-    def ranks(self) -> bool:
+    def is_ranked(self) -> bool:
         """Whether matches have a score to be sorted by."""
         return bool(self.query.text or (self.query.fuzzy and self.query.name))
 
@@ -169,7 +176,7 @@ class CapabilitySearch:
             record = view.records.get(query.agent_id)
             return () if record is None else (record,)
         names = () if query.name is None or query.fuzzy else (query.name,)
-        return view.narrowest(
+        return view.narrowest_candidates(
             capabilities=names,
             namespace=query.agent_namespace,
             labels=(),
@@ -177,24 +184,30 @@ class CapabilitySearch:
             draining=query.agent_draining,
         ).values()
 
-    def admits(self, agent: Agent) -> bool:
+    def matches_agent(self, agent: Agent) -> bool:
         """Tell whether the agent itself meets the conditions."""
         namespace, draining = self.query.agent_namespace, self.query.agent_draining
         return (
-            agent.status in self._allowed
-            and (namespace is None or agent.profile.namespace == namespace)
+            agent.status in self._allowed_statuses
+            and (namespace is None or agent.indexed.namespace == namespace)
             and (draining is None or agent.draining is draining)
         )
 
     def score(self, capability: Capability) -> float | None:
         """Return how well a capability matches, 0 to 100; None when it does not."""
-        if (capability.stability == "deprecated" and not self._deprecated) or not self._capability.matches(capability):
+        if (
+            capability.stability == "deprecated" and not self._include_deprecated
+        ) or not self._capability_matcher.matches(capability):
             return None
-        if self._contains and self._contains not in capability.description.casefold():
+        if self._description_text and self._description_text not in capability.description.casefold():
             return None
         query, score = self.query, 100.0
         if query.name is not None:
-            named = fuzzy.matches(query.name, capability.name) if query.fuzzy else _equal(query.name, capability.name)
+            named = (
+                fuzzy.name_score(query.name, capability.name)
+                if query.fuzzy
+                else _exact_score(query.name, capability.name)
+            )
             if named is None:
                 return None
             score = named
@@ -204,12 +217,12 @@ class CapabilitySearch:
                 *((fuzzy.TAG_WEIGHT, tag) for tag in capability.tags),
                 (fuzzy.DESCRIPTION_WEIGHT, capability.description),
             ]
-            found = fuzzy.best(query.text, texts)
+            found = fuzzy.text_score(query.text, texts)
             if found is None:
                 return None
             score = min(score, found)
         return score
 
 
-def _equal(wanted: str, name: str) -> float | None:
-    return 100.0 if wanted == name else None
+def _exact_score(expected: str, name: str) -> float | None:
+    return 100.0 if expected == name else None

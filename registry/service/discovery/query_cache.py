@@ -4,152 +4,158 @@ from bisect import bisect_right, insort
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from registry.cache.change_buffer import History
+from registry.cache.change_buffer import ChangeBuffer
 from registry.cache.view import Record, View
-from registry.compat.mcpmesh.list_rows import Row, plain_row
+from registry.compat.mcpmesh.list_rows import RenderRow, plain_row
 from registry.model.query import AgentQuery
 from registry.service.discovery.matching import Matcher
 
 # How many answers are kept, and how many bytes of joined lists, whichever is reached first.
-_MOST = 16_384
-_MOST_BYTES = 64 * 1024 * 1024
+_MAX_QUERIES = 16_384
+_MAX_JSON_BYTES = 64 * 1024 * 1024
 
-Place = tuple[float, str, str]
+SortKey = tuple[float, str, str]
 
 
 @dataclass(slots=True, eq=False)
-class Answer:
-    """The matches of one query, sorted, as of the version `examined`.
+class CachedQuery:
+    """The matches of one query, sorted, as of the version `checked_version`.
 
-    `changed` is a version since which this very answer is as it is: that of the last change that concerned it, or the
-    one at which it was first made; of what agents in flat form are shown with it says nothing. `array` is the joined
-    JSON without its brackets, joined when it was last asked for, at version `joined_at`; its last heartbeats are known
-    as of `heard_at`, on the monotonic clock. It `moves` with any change where an agent in flat form is in it.
+    `changed_version` is a version since which this very answer is as it is: that of the last change that concerned it,
+    or the
+    one at which it was first made; of what agents in flat form are shown with it says nothing. `cached_json` is the
+    joined
+    JSON without its brackets, joined when it was last asked for, at version `rendered_version`; its last heartbeats are
+    known
+    as of `heartbeats_read_at`, on the monotonic clock. It `depends_on_resolution` with any change where an agent in
+    flat form is in it.
     """
 
     matcher: Matcher
     view: View
     records: list[Record]
-    examined: int
-    changed: int
-    shelf: "Shelf"
-    row: Row = plain_row
-    array: bytes | None = None
-    heard_at: float = 0.0
-    joined_at: int = 0
-    moves: bool = False
+    checked_version: int
+    changed_version: int
+    json_lru: "JsonLru"
+    render: RenderRow = plain_row
+    cached_json: bytes | None = None
+    heartbeats_read_at: float = 0.0
+    rendered_version: int = 0
+    depends_on_resolution: bool = False
 
-    def place(self, record: Record) -> Place:
+    def sort_key(self, record: Record) -> SortKey:
         """Return what the answer is sorted by: the score where there is one, then namespace, then id."""
-        score = -self.matcher.score(record.agent) if self.matcher.ranks else 0.0
-        return (score, *record.order)
+        score = -self.matcher.score(record.agent) if self.matcher.is_ranked else 0.0
+        return (score, *record.sort_key)
 
-    def after(self, place: Place) -> int:
+    def index_after(self, key: SortKey) -> int:
         """Return the index of the first record beyond a place."""
-        return bisect_right(self.records, place, key=self.place)
+        return bisect_right(self.records, key, key=self.sort_key)
 
-    def reaches(self, version: int, history: History) -> bool:
-        """Tell whether the answer is as it was at `version`, as far as the history tells; `changed` moves back to it.
+    def unchanged_since(self, version: int, buffer: ChangeBuffer) -> bool:
+        """Return whether the result is the same as at `version`; if so, `changed_version` moves back to it.
 
         An answer that was made later than that, as on a replica that had not been asked before, may well be the same.
         """
-        if version < self.changed and history.holds(version):
-            for entry in reversed(history.since(version)):
-                if entry.version <= self.changed and self.matcher.concerns(entry):
+        if version < self.changed_version and buffer.contains(version):
+            for entry in reversed(buffer.since(version)):
+                if entry.version <= self.changed_version and self.matcher.affects(entry):
                     return False
-            self.changed = version
-        return self.changed <= version
+            self.changed_version = version
+        return self.changed_version <= version
 
     @property
-    def is_joined(self) -> bool:
+    def has_current_json(self) -> bool:
         """Whether all is written down as of the view's version."""
-        return self.array is not None and not (self.moves and self.joined_at != self.view.version)
+        return self.cached_json is not None and not (
+            self.depends_on_resolution and self.rendered_version != self.view.version
+        )
 
-    def joined(self) -> bytes:
+    def rows_json(self) -> bytes:
         """Return all records as JSON, joined anew where a change or newer heartbeats came in between.
 
         What an agent in flat form is shown with may be another by any change.
         """
-        if self.array is None or not self.is_joined:
-            self.array = b",".join([body_of(self, record) for record in self.records])
-            self.moves = any(record.agent.profile.flat is not None for record in self.records)
-            self.joined_at = self.view.version
-            self.shelf.put(self, len(self.array))
-        return self.array
+        if self.cached_json is None or not self.has_current_json:
+            self.cached_json = b",".join([render_row(self, record) for record in self.records])
+            self.depends_on_resolution = any(record.agent.indexed.format is not None for record in self.records)
+            self.rendered_version = self.view.version
+            self.json_lru.put(self, len(self.cached_json))
+        return self.cached_json
 
 
-def body_of(answer: Answer, record: Record) -> bytes:
+def render_row(cached: CachedQuery, record: Record) -> bytes:
     """Return one record as the answer shows it: with its score where the answer is ranked."""
-    row = answer.row(answer.view, record)
-    if not answer.matcher.ranks:
+    row = cached.render(cached.view, record)
+    if not cached.matcher.is_ranked:
         return row
-    return b'%s,"score":%.1f}' % (row[:-1], answer.matcher.score(record.agent))
+    return b'%s,"score":%.1f}' % (row[:-1], cached.matcher.score(record.agent))
 
 
-class Shelf:
+class JsonLru:
     """Bounds what all joined lists weigh together: the one joined longest ago is let go first."""
 
     def __init__(self) -> None:
-        self._joined: OrderedDict[int, tuple[Answer, int]] = OrderedDict()
+        self._entries: OrderedDict[int, tuple[CachedQuery, int]] = OrderedDict()
         self._weight = 0
 
-    def put(self, answer: Answer, size: int) -> None:
+    def put(self, cached: CachedQuery, size: int) -> None:
         """Take note of a list that was joined just now."""
-        self._weight += size - self._joined.pop(id(answer), (answer, 0))[1]
-        self._joined[id(answer)] = (answer, size)
-        while self._weight > _MOST_BYTES and len(self._joined) > 1:
-            _, (oldest, freed) = self._joined.popitem(last=False)
+        self._weight += size - self._entries.pop(id(cached), (cached, 0))[1]
+        self._entries[id(cached)] = (cached, size)
+        while self._weight > _MAX_JSON_BYTES and len(self._entries) > 1:
+            _, (oldest, freed) = self._entries.popitem(last=False)
             self._weight -= freed
-            oldest.array = None
+            oldest.cached_json = None
 
-    def drop(self, answer: Answer) -> None:
+    def remove(self, cached: CachedQuery) -> None:
         """Let go of an answer that nobody can ask for any more, and of the agents it holds."""
-        _, freed = self._joined.pop(id(answer), (answer, 0))
+        _, freed = self._entries.pop(id(cached), (cached, 0))
         self._weight -= freed
 
 
-class Answers:
+class QueryCache:
     """Keeps the answers asked for lately. What it returns is always of the view's version."""
 
-    def __init__(self, row: Row = plain_row) -> None:
-        self._row = row
-        self._answers: OrderedDict[AgentQuery, Answer] = OrderedDict()
-        self._shelf = Shelf()
+    def __init__(self, render: RenderRow = plain_row) -> None:
+        self._render = render
+        self._entries: OrderedDict[AgentQuery, CachedQuery] = OrderedDict()
+        self._json_lru = JsonLru()
 
-    def answer(self, query: AgentQuery, view: View, history: History) -> Answer:
+    def get(self, query: AgentQuery, view: View, buffer: ChangeBuffer) -> CachedQuery:
         """Return the answer to a query, made anew only where changes since it was last asked for concern it."""
-        answer = self._answers.get(query)
-        if answer is None or answer.view is not view or not history.holds(answer.examined):
+        answer = self._entries.get(query)
+        if answer is None or answer.view is not view or not buffer.contains(answer.checked_version):
             matcher = Matcher(query) if answer is None else answer.matcher
             if answer is not None:
-                self._shelf.drop(answer)
+                self._json_lru.remove(answer)
             records = matcher.select(view)
             now = view.version
-            answer = self._answers[query] = Answer(matcher, view, records, now, now, self._shelf, self._row)
-            answer.records.sort(key=answer.place)
-        elif answer.examined != view.version:
-            _follow(answer, view, history)
-        self._answers.move_to_end(query)
-        if len(self._answers) > _MOST:
-            self._shelf.drop(self._answers.popitem(last=False)[1])
+            answer = self._entries[query] = CachedQuery(matcher, view, records, now, now, self._json_lru, self._render)
+            answer.records.sort(key=answer.sort_key)
+        elif answer.checked_version != view.version:
+            _apply_changes(answer, view, buffer)
+        self._entries.move_to_end(query)
+        if len(self._entries) > _MAX_QUERIES:
+            self._json_lru.remove(self._entries.popitem(last=False)[1])
         return answer
 
 
-def _follow(answer: Answer, view: View, history: History) -> None:
+def _apply_changes(cached: CachedQuery, view: View, buffer: ChangeBuffer) -> None:
     """Bring an answer to the view's version by the changes since it was examined."""
-    matcher = answer.matcher
+    matcher = cached.matcher
     touched: set[str] = set()
-    for entry in history.since(answer.examined):
-        if matcher.concerns(entry):
-            answer.changed = entry.version
+    for entry in buffer.since(cached.checked_version):
+        if matcher.affects(entry):
+            cached.changed_version = entry.version
             if entry.change.agent is not None:
                 touched.add(entry.change.agent.id)
-    answer.examined = view.version
+    cached.checked_version = view.version
     if not touched:
         return
-    answer.array = None
-    answer.records = [record for record in answer.records if record.agent.id not in touched]
+    cached.cached_json = None
+    cached.records = [record for record in cached.records if record.agent.id not in touched]
     for agent_id in touched:
         record = view.records.get(agent_id)
         if record is not None and matcher.matches(record.agent):
-            insort(answer.records, record, key=answer.place)
+            insort(cached.records, record, key=cached.sort_key)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from registry.errors import Detail, MalformedRequest
 from registry.model.agent import STATUSES, Status
 
-_MEANS: Mapping[str, tuple[Status, ...]] = {
+_STATUS_ALIASES: Mapping[str, tuple[Status, ...]] = {
     **{status: (status,) for status in STATUSES},
     "unhealthy": ("degraded", "expired"),
     "offline": ("expired",),
@@ -13,10 +13,10 @@ _MEANS: Mapping[str, tuple[Status, ...]] = {
 }
 
 
-def statuses(word: str, field: str) -> tuple[Status, ...]:
+def expand_status(value: str, field: str) -> tuple[Status, ...]:
     """Return the statuses a filter word stands for. Raises MalformedRequest naming the words there are."""
     try:
-        return _MEANS[word]
+        return _STATUS_ALIASES[value]
     except KeyError:
-        problem = f"unknown status {word[:60]!r}; use one of {', '.join(_MEANS)}"
+        problem = f"unknown status {value[:60]!r}; use one of {', '.join(_STATUS_ALIASES)}"
         raise MalformedRequest(f"{field}: {problem}", [Detail(field, problem)]) from None

@@ -6,12 +6,12 @@ from typing import Final, Protocol
 
 from registry.model.resolution import Provider
 
-FRESH: Final = 2.0
+MAX_LOAD_AGE_S: Final = 2.0
 """How old a load may be when it is chosen by, in seconds."""
-MOST_ASKED: Final = 1_000
+MAX_PROVIDERS_BY_LOAD: Final = 1_000
 """Of more providers than this only the first ones' loads are looked at, and only these are chosen by."""
 # Of so many agents loads are known.
-_MOST: Final = 100_000
+_MAX_CACHED_AGENTS: Final = 100_000
 
 
 class LoadSource(Protocol):
@@ -21,31 +21,31 @@ class LoadSource(Protocol):
         """Return the load each agent told last, None where it told none."""
 
 
-class Loads:
+class LoadCache:
     """Knows the loads of agents, by id."""
 
     def __init__(self, source: LoadSource) -> None:
-        self.known: dict[str, float] = {}
+        self.by_agent: dict[str, float] = {}
         self._source = source
-        self._asked: dict[str, float] = {}
+        self._refreshed_at: dict[str, float] = {}
 
-    async def learn(self, providers: Sequence[Provider]) -> None:
+    async def refresh(self, providers: Sequence[Provider]) -> None:
         """Make the loads of these no older than may be. Raises StoreUnavailable."""
         now = time.monotonic()
         due = [
             agent_id
-            for agent_id in dict.fromkeys(provider.agent_id for provider in providers[:MOST_ASKED])
-            if self._asked.get(agent_id, 0.0) < now - FRESH
+            for agent_id in dict.fromkeys(provider.agent_id for provider in providers[:MAX_PROVIDERS_BY_LOAD])
+            if self._refreshed_at.get(agent_id, 0.0) < now - MAX_LOAD_AGE_S
         ]
         if not due:
             return
         loads = await self._source.loads(due)
-        if len(self._asked) > _MOST:
-            self._asked.clear()
-            self.known.clear()
+        if len(self._refreshed_at) > _MAX_CACHED_AGENTS:
+            self._refreshed_at.clear()
+            self.by_agent.clear()
         for agent_id, load in zip(due, loads, strict=True):
-            self._asked[agent_id] = now
+            self._refreshed_at[agent_id] = now
             if load is None:
-                self.known.pop(agent_id, None)
+                self.by_agent.pop(agent_id, None)
             else:
-                self.known[agent_id] = load
+                self.by_agent[agent_id] = load

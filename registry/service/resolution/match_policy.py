@@ -5,39 +5,45 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from registry.compat.mcpmesh import masterminds_semver
-from registry.model.agent import Profile, Status
+from registry.model.agent import IndexedSpec, Status
 from registry.service import versions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rules:
+class MatchPolicy:
     """How providers are judged.
 
-    `alive` are the statuses of an agent that can be chosen; `isolates` tells whether an agent of another namespace than
-    the one asked for falls out, `requires` whether a capability falls out that lacks what it cannot do without;
-    `constraint` reads a version constraint and raises MalformedRequest, `order` a version and returns None for what is
-    none.
+    `selectable_statuses` are the statuses of an agent that can be chosen; `isolate_namespaces` tells whether an agent
+    of another namespace than
+    the one asked for falls out, `check_required_dependencies` whether a capability falls out that lacks what it cannot
+    do without;
+    `parse_constraint` reads a version constraint and raises MalformedRequest, `version_key` a version and returns None
+    for what is none.
     """
 
-    alive: frozenset[Status] = frozenset({"healthy", "degraded"})
-    isolates: bool = True
-    requires: bool = True
-    constraint: Callable[[str], Callable[[str], bool]] = versions.constraint
-    order: Callable[[str], Any] = versions.order
+    selectable_statuses: frozenset[Status] = frozenset({"healthy", "degraded"})
+    isolate_namespaces: bool = True
+    check_required_dependencies: bool = True
+    parse_constraint: Callable[[str], Callable[[str], bool]] = versions.parse_constraint
+    version_key: Callable[[str], Any] = versions.version_key
 
 
-PLAIN: Final = Rules()
-FLAT: Final = Rules(frozenset({"healthy"}), constraint=masterminds_semver.constraint, order=masterminds_semver.order)
+DEFAULT_POLICY: Final = MatchPolicy()
+MCPMESH_POLICY: Final = MatchPolicy(
+    frozenset({"healthy"}),
+    parse_constraint=masterminds_semver.parse_constraint,
+    version_key=masterminds_semver.version_key,
+)
 
 
-class RuleBook:
-    """Knows whose rules are which. Without `isolates` agents in flat form find others in any namespace."""
+class MatchPolicies:
+    """Knows whose rules are which. Without `isolate_namespaces` agents in flat form find others in any namespace."""
 
-    def __init__(self, *, isolates: bool = True) -> None:
-        self._flat = FLAT if isolates else replace(FLAT, isolates=False)
-        self.llm = replace(self._flat, requires=False)
+    def __init__(self, *, isolate_namespaces: bool = True) -> None:
+        self._mcpmesh = MCPMESH_POLICY if isolate_namespaces else replace(MCPMESH_POLICY, isolate_namespaces=False)
+        self.llm = replace(self._mcpmesh, check_required_dependencies=False)
         """The rules by which tools and providers are found for language models."""
 
-    def of(self, profile: Profile) -> Rules:
+    def for_profile(self, profile: IndexedSpec) -> MatchPolicy:
         """Return the rules of an agent."""
-        return PLAIN if profile.flat is None else self._flat
+        return DEFAULT_POLICY if profile.format is None else self._mcpmesh

@@ -6,127 +6,134 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from registry.cache.view import View
-from registry.compat.mcpmesh.schema_match import SchemaNeed
+from registry.compat.mcpmesh.schema_match import SchemaMatcher
 from registry.errors import MalformedRequest
 from registry.model.agent import Agent, Capability, Dependency
-from registry.model.resolution import Out, Provider, Ranking, Stage
-from registry.service.resolution.match_policy import PLAIN, Rules
-from registry.service.resolution.tag_match import tag_needs
+from registry.model.resolution import Provider, RankedProviders, RejectedCandidate, Stage
+from registry.service.resolution.match_policy import DEFAULT_POLICY, MatchPolicy
+from registry.service.resolution.tag_match import tag_requirements
 
-ANYWHERE: Final = "*"
+ANY_NAMESPACE: Final = "*"
 # Of those that fell out, so many are kept with their reasons.
-SHOWN: Final = 8
+MAX_REJECTED_SHOWN: Final = 8
 
 # What an agent's capability cannot do without and does not find, None where it finds everything.
-Lacks = Callable[[Agent, Capability], Dependency | None]
+FindMissingRequirement = Callable[[Agent, Capability], Dependency | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Fallen:
+class Rejection:
     """Why one capability of one agent is not what is wanted, and at which stage that was seen."""
 
     stage: Stage
     reason: str
 
 
-class Wanted:
+class ProviderMatcher:
     """What is wanted of a provider. `namespace` is where to look, `*` or None anywhere."""
 
-    def __init__(self, need: Dependency, namespace: str | None, rules: Rules = PLAIN) -> None:
-        self.capability = need.capability
-        asked = need.namespace or namespace
-        self.rules = rules
-        self._namespace = asked if rules.isolates and asked != ANYWHERE else None
-        self._version = need.version or ""
-        self._tags = tag_needs(need.tags or ())
-        self._schema = SchemaNeed(*need.schema_wanted) if need.schema_wanted else None
-        self._passes: Callable[[str], bool] | None = None
-        self._unreadable = ""
-        if self._version:
+    def __init__(self, dependency: Dependency, namespace: str | None, policy: MatchPolicy = DEFAULT_POLICY) -> None:
+        self.capability = dependency.capability
+        asked = dependency.namespace or namespace
+        self.policy = policy
+        self._namespace = asked if policy.isolate_namespaces and asked != ANY_NAMESPACE else None
+        self._version_constraint = dependency.version or ""
+        self._tag_requirements = tag_requirements(dependency.tags or ())
+        self._schema_matcher = SchemaMatcher(*dependency.schema_requirement) if dependency.schema_requirement else None
+        self._version_satisfies: Callable[[str], bool] | None = None
+        self._constraint_error = ""
+        if self._version_constraint:
             try:
-                self._passes = rules.constraint(self._version)
+                self._version_satisfies = policy.parse_constraint(self._version_constraint)
             except MalformedRequest as error:
-                self._unreadable = str(error)
+                self._constraint_error = str(error)
 
-    def judge(self, agent: Agent, capability: Capability, position: int, lacks: Lacks) -> Provider | Fallen:
+    def match(
+        self, agent: Agent, capability: Capability, position: int, missing_requirement: FindMissingRequirement
+    ) -> Provider | Rejection:
         """Tell whether a capability of the wanted name will do; the first stage that it fails at counts."""
-        fallen = self.judge_agent(agent)
+        fallen = self.reject_agent(agent)
         if fallen is not None:
             return fallen
-        if self.rules.requires and (lacking := lacks(agent, capability)) is not None:
-            return Fallen("required", f"cannot do without {lacking.capability}, which nobody has for it")
-        score, misfit = self.fit(capability)
+        if self.policy.check_required_dependencies and (lacking := missing_requirement(agent, capability)) is not None:
+            return Rejection("required", f"cannot do without {lacking.capability}, which nobody has for it")
+        score, misfit = self.match_capability(capability)
         if misfit is not None:
             return misfit
-        profile = agent.profile
+        profile = agent.indexed
         return Provider(
             agent_id=agent.id,
             endpoint=profile.endpoint,
-            tool_name=capability.tool,
+            tool_name=capability.tool_name,
             version=capability.version,
             degraded=agent.status != "healthy",
             score=score,
             weight=capability.weight,
             zone=profile.zone,
             position=position,
-            kwargs=bytes(capability.kwargs),
+            extension=bytes(capability.kwargs),
         )
 
-    def fit(self, capability: Capability) -> tuple[int, Fallen | None]:
+    def match_capability(self, capability: Capability) -> tuple[int, Rejection | None]:
         """Tell how well the tags meet what is wanted, and which stage the capability fails at, however its agent is."""
-        judged = self._tags.judge(frozenset(capability.tags))
-        if judged.lacks is not None:
-            return 0, Fallen("tags", judged.lacks)
-        if self._unreadable:
-            return 0, Fallen("version", self._unreadable)
-        if self._passes is not None and not self._passes(capability.version):
-            return 0, Fallen("version", f"has version {capability.version}, not {self._version}")
-        if self._schema is not None and (misfit := self._schema.lacks(capability)) is not None:
-            return 0, Fallen("schema", misfit)
+        judged = self._tag_requirements.match(frozenset(capability.tags))
+        if judged.mismatch is not None:
+            return 0, Rejection("tags", judged.mismatch)
+        if self._constraint_error:
+            return 0, Rejection("version", self._constraint_error)
+        if self._version_satisfies is not None and not self._version_satisfies(capability.version):
+            return 0, Rejection("version", f"has version {capability.version}, not {self._version_constraint}")
+        if self._schema_matcher is not None and (misfit := self._schema_matcher.mismatch(capability)) is not None:
+            return 0, Rejection("schema", misfit)
         return judged.score, None
 
-    def judge_agent(self, agent: Agent) -> Fallen | None:
+    def reject_agent(self, agent: Agent) -> Rejection | None:
         """Return which stage the agent itself fails at, whatever it has; None where it will do."""
-        if agent.status not in self.rules.alive:
-            return Fallen("health", f"is {agent.status}")
+        if agent.status not in self.policy.selectable_statuses:
+            return Rejection("health", f"is {agent.status}")
         if agent.draining:
-            return Fallen("draining", "is draining")
-        if self.is_elsewhere(agent):
-            return Fallen("namespace", f"is in namespace {agent.profile.namespace}, not {self._namespace}")
+            return Rejection("draining", "is draining")
+        if self.is_outside_namespace(agent):
+            return Rejection("namespace", f"is in namespace {agent.indexed.namespace}, not {self._namespace}")
         return None
 
-    def is_elsewhere(self, agent: Agent) -> bool:
+    def is_outside_namespace(self, agent: Agent) -> bool:
         """Tell whether an agent is in another namespace than the one to look in."""
-        return self._namespace is not None and agent.profile.namespace != self._namespace
+        return self._namespace is not None and agent.indexed.namespace != self._namespace
 
-    def having(self, view: View) -> Iterator[tuple[Agent, int, Capability]]:
+    def candidates(self, view: View) -> Iterator[tuple[Agent, int, Capability]]:
         """Return everybody who has the capability, by id."""
         for _, record in sorted(view.by_capability.get(self.capability, {}).items()):
-            for position, capability in enumerate(record.agent.profile.capabilities):
+            for position, capability in enumerate(record.agent.indexed.capabilities):
                 if capability.name == self.capability:
                     yield record.agent, position, capability
 
-    def merit(self, provider: Provider) -> tuple[bool, int, bool, Any, str]:
+    def sort_key(self, provider: Provider) -> tuple[bool, int, bool, Any, str]:
         """Return what a provider is preferred for: health, then tags, then version; what is no version comes last."""
-        ordered = self.rules.order(provider.version)
+        ordered = self.policy.version_key(provider.version)
         known = ordered is not None
         return not provider.degraded, provider.score, known, ordered or (), "" if known else provider.version
 
 
-def rank(view: View, wanted: Wanted, lacks: Lacks, shown: int = SHOWN) -> Ranking:
+def rank(
+    view: View,
+    matcher: ProviderMatcher,
+    missing_requirement: FindMissingRequirement,
+    max_rejected: int = MAX_REJECTED_SHOWN,
+) -> RankedProviders:
     """Rank everybody who has a capability: healthy before degraded, tag score, version, lowest id."""
     providers: list[Provider] = []
     fallen: Counter[Stage] = Counter()
-    out: list[Out] = []
-    for agent, position, capability in wanted.having(view):
-        judged = wanted.judge(agent, capability, position, lacks)
+    out: list[RejectedCandidate] = []
+    for agent, position, capability in matcher.candidates(view):
+        judged = matcher.match(agent, capability, position, missing_requirement)
         if isinstance(judged, Provider):
             providers.append(judged)
             continue
         fallen[judged.stage] += 1
-        if len(out) < shown:
+        if len(out) < max_rejected:
             fell = judged.stage, judged.reason, position
-            out.append(Out(agent.id, capability.tool, capability.version, agent.status, *fell))
+            out.append(RejectedCandidate(agent.id, capability.tool_name, capability.version, agent.status, *fell))
     # Stable, and they came by id: of equals the lowest id stays first.
-    providers.sort(key=wanted.merit, reverse=True)
-    return Ranking(tuple(providers), fallen, tuple(out), view.version)
+    providers.sort(key=matcher.sort_key, reverse=True)
+    return RankedProviders(tuple(providers), fallen, tuple(out), view.version)

@@ -4,99 +4,103 @@ from collections.abc import Mapping
 from typing import Final
 
 from registry.cache.view import View
-from registry.concurrency.lru import Bounded
+from registry.concurrency.lru import WeightedLru
 from registry.model.agent import Agent, Capability, Dependency
-from registry.model.resolution import Ranking
-from registry.service.resolution.graph import circles_and_depths
-from registry.service.resolution.match_policy import PLAIN, RuleBook, Rules
-from registry.service.resolution.provider_match import Wanted, rank
+from registry.model.resolution import RankedProviders
+from registry.service.resolution.graph import components_and_depths
+from registry.service.resolution.match_policy import DEFAULT_POLICY, MatchPolicies, MatchPolicy
+from registry.service.resolution.provider_match import ProviderMatcher, rank
 
 # How much is kept of rankings, about, in bytes; and what one takes besides what was sent, and each provider in it.
-_MOST: Final = 128 * 1024 * 1024
-_EACH: Final = 2_000
-_EACH_PROVIDER: Final = 200
+_MAX_CACHE_BYTES: Final = 128 * 1024 * 1024
+_RANKING_OVERHEAD_BYTES: Final = 2_000
+_PROVIDER_BYTES: Final = 200
 # How many times as long a schema is when it was read.
-_READ: Final = 10
+_PARSED_SCHEMA_SIZE_FACTOR: Final = 10
 # No chain of required dependencies is followed further: twice as far as registrations may make one.
-_LONGEST: Final = 128
+_MAX_FOLLOWED_DEPTH: Final = 128
 
 
-class Rankings:
+class RankingCache:
     """Ranks providers, and knows which capabilities lack what they cannot do without.
 
     What leads back to itself, or on for too long, is never met. Registrations that would do so are refused, but
     whatever may stand in the store, the same comes out on every replica, and it ends.
     """
 
-    def __init__(self, book: RuleBook) -> None:
-        self.book = book
+    def __init__(self, policies: MatchPolicies) -> None:
+        self.policies = policies
         self._view: View | None = None
-        self._kept: Bounded[object, tuple[Wanted, Ranking]] = Bounded(_MOST)
-        self._circles: Mapping[str, int] = {}
-        self._endless: frozenset[str] = frozenset()
-        self._walked_at = -1
+        self._cache: WeightedLru[object, tuple[ProviderMatcher, RankedProviders]] = WeightedLru(_MAX_CACHE_BYTES)
+        self._component_of: Mapping[str, int] = {}
+        self._too_deep: frozenset[str] = frozenset()
+        self._graph_version = -1
 
-    def whole(self, view: View, need: Dependency, namespace: str | None, rules: Rules, shown: int) -> Ranking:
+    def rank_all(
+        self, view: View, dependency: Dependency, namespace: str | None, policy: MatchPolicy, max_rejected: int
+    ) -> RankedProviders:
         """Return a ranking with more of those that fell out, made for this call."""
-        self._look_at(view)
-        return rank(view, Wanted(need, namespace, rules), self.lacks, shown)
+        self._use_view(view)
+        return rank(view, ProviderMatcher(dependency, namespace, policy), self._missing_in_current_view, max_rejected)
 
-    def get(self, view: View, need: Dependency, namespace: str | None, rules: Rules = PLAIN) -> Ranking:
+    def get(
+        self, view: View, dependency: Dependency, namespace: str | None, policy: MatchPolicy = DEFAULT_POLICY
+    ) -> RankedProviders:
         """Return the ranking as of the view's version."""
-        self._look_at(view)
-        key = (need.wanted, need.namespace or namespace, rules)
-        found = self._kept.get(key)
+        self._use_view(view)
+        key = (dependency.match_key, dependency.namespace or namespace, policy)
+        found = self._cache.get(key)
         if found is None:
-            wanted = Wanted(need, namespace, rules)
-        elif view.moved(need.capability) <= found[1].version:
+            wanted = ProviderMatcher(dependency, namespace, policy)
+        elif view.last_change(dependency.capability) <= found[1].version:
             return found[1]
         else:
             wanted = found[0]
-        ranking = rank(view, wanted, self.lacks)
-        self._kept.put(key, (wanted, ranking), _weight(need, ranking))
+        ranking = rank(view, wanted, self._missing_in_current_view)
+        self._cache.put(key, (wanted, ranking), _estimated_bytes(dependency, ranking))
         return ranking
 
-    def lacking(self, view: View, agent: Agent, capability: Capability) -> Dependency | None:
+    def missing_requirement(self, view: View, agent: Agent, capability: Capability) -> Dependency | None:
         """Return the first thing a capability cannot do without and nobody has for it; None where nothing is amiss."""
-        self._look_at(view)
-        return self.lacks(agent, capability)
+        self._use_view(view)
+        return self._missing_in_current_view(agent, capability)
 
-    def lacks(self, agent: Agent, capability: Capability) -> Dependency | None:
+    def _missing_in_current_view(self, agent: Agent, capability: Capability) -> Dependency | None:
         """Return the same as of the view that is being looked at."""
-        view, profile = self._view, agent.profile
+        view, profile = self._view, agent.indexed
         for need in (*capability.dependencies, *profile.dependencies):
             if not need.required or view is None:
                 continue
-            self._walk(view)
-            circle = self._circles.get(capability.name)
-            if capability.name in self._endless or (
-                circle is not None and circle == self._circles.get(need.capability)
+            self._update_dependency_graph(view)
+            circle = self._component_of.get(capability.name)
+            if capability.name in self._too_deep or (
+                circle is not None and circle == self._component_of.get(need.capability)
             ):
                 return need
-            if not self.get(view, need, profile.namespace, self.book.of(profile)).providers:
+            if not self.get(view, need, profile.namespace, self.policies.for_profile(profile)).providers:
                 return need
         return None
 
-    def _look_at(self, view: View) -> None:
+    def _use_view(self, view: View) -> None:
         if view is not self._view:
             self._view = view
-            self._kept.clear()
-            self._walked_at = -1
+            self._cache.clear()
+            self._graph_version = -1
 
-    def _walk(self, view: View) -> None:
+    def _update_dependency_graph(self, view: View) -> None:
         """Find out which required dependencies lead back, and which lead on for too long."""
-        if self._walked_at != view.edges_changed:
-            graph = {each: sorted(needed) for each, needed in view.required.items()}
-            self._circles, depths = circles_and_depths(graph)
-            self._endless = frozenset(name for name, depth in depths.items() if depth > _LONGEST)
-            self._walked_at = view.edges_changed
+        if self._graph_version != view.edges_revision:
+            graph = {each: sorted(needed) for each, needed in view.required_edges.items()}
+            self._component_of, depths = components_and_depths(graph)
+            self._too_deep = frozenset(name for name, depth in depths.items() if depth > _MAX_FOLLOWED_DEPTH)
+            self._graph_version = view.edges_revision
 
 
-def _weight(need: Dependency, ranking: Ranking) -> int:
+def _estimated_bytes(dependency: Dependency, ranking: RankedProviders) -> int:
     """Return about how many bytes are kept with a ranking."""
-    schema = need.schema_wanted
-    asked = _READ * len(schema[2]) if schema is not None else 0
-    tags = sum(_EACH_PROVIDER if isinstance(tag, str) else _EACH_PROVIDER * len(tag) for tag in need.tags or ())
-    providers = sum(_EACH_PROVIDER + len(each.kwargs) for each in ranking.providers)
-    reasons = sum(_EACH_PROVIDER + len(out.reason) for out in ranking.out)
-    return _EACH + asked + tags + providers + reasons
+    schema = dependency.schema_requirement
+    asked = _PARSED_SCHEMA_SIZE_FACTOR * len(schema[2]) if schema is not None else 0
+    tags = sum(_PROVIDER_BYTES if isinstance(tag, str) else _PROVIDER_BYTES * len(tag) for tag in dependency.tags or ())
+    providers = sum(_PROVIDER_BYTES + len(each.extension) for each in ranking.providers)
+    reasons = sum(_PROVIDER_BYTES + len(out.reason) for out in ranking.rejected_sample)
+    return _RANKING_OVERHEAD_BYTES + asked + tags + providers + reasons

@@ -4,24 +4,24 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from registry.cache.change_buffer import Entry, Key
+from registry.cache.change_buffer import ChangeEntry, IndexKey
 from registry.model.encoding.watch_event import EventKind
 from registry.service.discovery.matching import Matcher
 
-Seen = tuple[EventKind, Entry]
+WatchEvent = tuple[EventKind, ChangeEntry]
 
 # What a group keeps for its slowest watcher; one that falls further behind is ended with the version it reached.
-_LONGEST_LINE = 1024
+_MAX_BUFFERED_EVENTS = 1024
 # How many watchers are told of news before others have their turn.
-_AT_ONCE = 128
+_NOTIFY_BATCH_SIZE = 128
 
 
-def never() -> bool:
+def no_push() -> bool:
     """Hand nothing on."""
     return False
 
 
-class Group:
+class WatchGroup:
     """The events of one query, and the watchers that are cursors into them.
 
     Cursors count events from the group's beginning; `_dropped` are those no watcher needs any more.
@@ -29,88 +29,88 @@ class Group:
 
     def __init__(self, matcher: Matcher) -> None:
         self.matcher = matcher
-        self.watchers: set[Cursor] = set()
-        self._events: deque[Seen] = deque()
+        self.cursors: set[WatchCursor] = set()
+        self._events: deque[WatchEvent] = deque()
         self._dropped = 0
-        self._told = 0
-        self._telling = False
+        self._notified_end = 0
+        self._notifying = False
 
     @property
     def end(self) -> int:
         """Where a cursor stands that has seen everything."""
         return self._dropped + len(self._events)
 
-    def examine(self, entry: Entry) -> None:
+    def offer(self, entry: ChangeEntry) -> None:
         """Take a change that may concern the group; if it does, its watchers are told once this turn of the loop ends.
 
         So changes that come together are written together.
         """
-        kind = self.matcher.kind(entry)
+        kind = self.matcher.event_type(entry)
         if kind is None:
             return
         self._events.append((kind, entry))
-        if len(self._events) > _LONGEST_LINE:
-            self._shorten()
-        if not self._telling:
-            self._telling = True
-            asyncio.get_running_loop().call_soon(self._begin_telling)
+        if len(self._events) > _MAX_BUFFERED_EVENTS:
+            self._drop_lagging_cursors()
+        if not self._notifying:
+            self._notifying = True
+            asyncio.get_running_loop().call_soon(self._start_notifying)
 
-    def after(self, cursor: int, most: int) -> list[Seen]:
-        """Return up to `most` events from a cursor on."""
+    def events_from(self, cursor: int, max_events: int) -> list[WatchEvent]:
+        """Return up to `max_events` events from a cursor on."""
         at = cursor - self._dropped
-        return [self._events[i] for i in range(at, min(len(self._events), at + most))]
+        return [self._events[i] for i in range(at, min(len(self._events), at + max_events))]
 
-    def forget(self) -> None:
+    def trim(self) -> None:
         """Drop the events every watcher has seen."""
-        least = min((watcher.at for watcher in self.watchers), default=self.end)
+        least = min((watcher.position for watcher in self.cursors), default=self.end)
         while self._dropped < least:
             self._events.popleft()
             self._dropped += 1
 
-    def _begin_telling(self) -> None:
-        self._told = self.end
-        self._tell(list(self.watchers))
+    def _start_notifying(self) -> None:
+        self._notified_end = self.end
+        self._notify(list(self.cursors))
 
-    def _tell(self, watchers: "list[Cursor]") -> None:
+    def _notify(self, cursors: "list[WatchCursor]") -> None:
         """Tell some of these watchers, and the others when the loop comes round; then begin anew if there is more."""
-        for watcher in watchers[:_AT_ONCE]:
-            watcher.tell()
-        left = watchers[_AT_ONCE:]
+        for watcher in cursors[:_NOTIFY_BATCH_SIZE]:
+            watcher.notify()
+        left = cursors[_NOTIFY_BATCH_SIZE:]
         if left:
-            asyncio.get_running_loop().call_soon(self._tell, left)
+            asyncio.get_running_loop().call_soon(self._notify, left)
             return
-        self.forget()
-        self._telling = self.end > self._told
-        if self._telling:
-            self._begin_telling()
+        self.trim()
+        self._notifying = self.end > self._notified_end
+        if self._notifying:
+            self._start_notifying()
 
-    def _shorten(self) -> None:
+    def _drop_lagging_cursors(self) -> None:
         """Drop half of the line; watchers that have not come so far are lost."""
-        self.forget()
-        least = self.end - _LONGEST_LINE // 2
-        if self._dropped >= least - _LONGEST_LINE // 2:
+        self.trim()
+        least = self.end - _MAX_BUFFERED_EVENTS // 2
+        if self._dropped >= least - _MAX_BUFFERED_EVENTS // 2:
             return
-        for watcher in self.watchers:
-            if watcher.at < least:
-                watcher.lost = True
-                watcher.at = self.end
+        for watcher in self.cursors:
+            if watcher.position < least:
+                watcher.overflowed = True
+                watcher.position = self.end
                 watcher.wake()
-        self.forget()
+        self.trim()
 
 
-class Cursor:
-    """A place in a group's events. `lost` once it fell too far behind; `wake` ends its `wait`.
+class WatchCursor:
+    """A place in a group's events. `overflowed` once it fell too far behind; `wake` ends its `wait`.
 
     `wait` may be given what hands on the events without waiting and tells whether it could: the task that waits need
     not wake for them then.
     """
 
-    __slots__ = ("_future", "_push", "at", "lost")
+    __slots__ = ("_future", "_push", "overflowed", "position")
 
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.lost = False
-        self._push: Callable[[], bool] = never
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.overflowed = False
+        self._push: Callable[[], bool] = no_push
         self._future: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
@@ -119,7 +119,7 @@ class Cursor:
         if future is not None and not future.done():
             future.set_result(None)
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Say that there are events, to one who waits for them."""
         future = self._future
         if future is not None and not future.done() and not self._push():
@@ -131,47 +131,47 @@ class Cursor:
         try:
             await self._future
         finally:
-            self._future, self._push = None, never
+            self._future, self._push = None, no_push
 
 
-class Groups:
+class WatchFanout:
     """Every group, by query and by the key its matches must have."""
 
     def __init__(self) -> None:
-        self._by_query: dict[object, Group] = {}
-        self._by_key: dict[Key | None, dict[int, Group]] = {}
+        self._by_query: dict[object, WatchGroup] = {}
+        self._by_key: dict[IndexKey | None, dict[int, WatchGroup]] = {}
 
-    def __iter__(self) -> Iterator[Group]:
+    def __iter__(self) -> Iterator[WatchGroup]:
         return iter(list(self._by_query.values()))
 
-    def join(self, matcher: Matcher) -> tuple[Group, Cursor]:
+    def subscribe(self, matcher: Matcher) -> tuple[WatchGroup, WatchCursor]:
         """Return the query's group, made anew if this is its first watcher, and a cursor at its end."""
         group = self._by_query.get(matcher.query)
         if group is None:
-            group = self._by_query[matcher.query] = Group(matcher)
-            self._by_key.setdefault(matcher.key, {})[id(group)] = group
-        cursor = Cursor(group.end)
-        group.watchers.add(cursor)
+            group = self._by_query[matcher.query] = WatchGroup(matcher)
+            self._by_key.setdefault(matcher.index_key, {})[id(group)] = group
+        cursor = WatchCursor(group.end)
+        group.cursors.add(cursor)
         return group, cursor
 
-    def leave(self, group: Group, cursor: Cursor) -> None:
+    def unsubscribe(self, group: WatchGroup, cursor: WatchCursor) -> None:
         """Take a cursor away; a group without any is dropped."""
-        group.watchers.discard(cursor)
-        if group.watchers:
+        group.cursors.discard(cursor)
+        if group.cursors:
             return
         self._by_query.pop(group.matcher.query, None)
-        alike = self._by_key.get(group.matcher.key, {})
+        alike = self._by_key.get(group.matcher.index_key, {})
         alike.pop(id(group), None)
         if not alike:
-            self._by_key.pop(group.matcher.key, None)
+            self._by_key.pop(group.matcher.index_key, None)
 
-    def publish(self, entry: Entry) -> None:
+    def publish(self, entry: ChangeEntry) -> None:
         """Show a change to every group it may concern, and to no other."""
         if not self._by_key:
             return
         for group in self._by_key.get(None, {}).values():
-            group.examine(entry)
+            group.offer(entry)
         if len(self._by_key) > (None in self._by_key):
-            for key in entry.keys:
+            for key in entry.index_keys:
                 for group in self._by_key.get(key, {}).values():
-                    group.examine(entry)
+                    group.offer(entry)

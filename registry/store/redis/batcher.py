@@ -5,19 +5,19 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from registry.concurrency.timeouts import Waiters
-from registry.errors import Outcome, StoreUnavailable
+from registry.concurrency.timeouts import FutureQueue
+from registry.errors import StoreUnavailable, WriteOutcome
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Batch(Generic[Item, Result]):
-    """Gathers items while one call is in flight, then sends up to `largest` of them as the next call.
+class Batcher(Generic[Item, Result]):
+    """Gathers items while one call is in flight, then sends up to `max_batch` of them as the next call.
 
     There is no timer: an item that arrives alone leaves at once. `send` returns one result or one exception for each
-    item, in order, so that a bad item fails alone; if it raises, all of that call fail. At most `room` items wait, each
-    at most `timeout` seconds; beyond that they fail with StoreUnavailable, and the registry answers 503.
+    item, in order, so that a bad item fails alone; if it raises, all of that call fail. At most `max_queued` items
+    wait, each at most `timeout` seconds; beyond that they fail with StoreUnavailable, and the registry answers 503.
 
     The sending is a task of its own and callers hold futures: cancelling a caller never touches the call.
     """
@@ -26,26 +26,26 @@ class Batch(Generic[Item, Result]):
         self,
         send: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
-        largest: int = 200,
-        room: int = 1000,
+        max_batch: int = 200,
+        max_queued: int = 1000,
         timeout: float = 2.0,
     ) -> None:
         self._send = send
-        self._largest = largest
-        self._room = room
-        self._waiters: Waiters[Result] = Waiters(timeout, self._overdue)
+        self._max_batch = max_batch
+        self._max_queued = max_queued
+        self._futures: FutureQueue[Result] = FutureQueue(timeout, self._timeout_error)
         self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._flying: set[asyncio.Future[Result]] = set()
+        self._in_flight: set[asyncio.Future[Result]] = set()
         self._task: asyncio.Task[None] | None = None
 
     def submit(self, item: Item) -> "asyncio.Future[Result]":
         """Queue one item and return the future of its result. Raises StoreUnavailable when too many wait."""
-        if len(self._queue) >= self._room:
+        if len(self._queue) >= self._max_queued:
             raise StoreUnavailable("Too many requests wait for Redis; try again shortly", reason="queue_full")
-        future = self._waiters.join()
+        future = self._futures.add()
         self._queue.append((item, future))
         if self._task is None:
-            self._task = asyncio.create_task(self._drain())
+            self._task = asyncio.create_task(self._send_queue())
         return future
 
     async def close(self) -> None:
@@ -53,25 +53,25 @@ class Batch(Generic[Item, Result]):
         while self._task is not None:
             await self._task
 
-    async def _drain(self) -> None:
+    async def _send_queue(self) -> None:
         queue = self._queue
         try:
             while queue:
-                batch = [queue.popleft() for _ in range(min(len(queue), self._largest))]
+                batch = [queue.popleft() for _ in range(min(len(queue), self._max_batch))]
                 batch = [(item, future) for item, future in batch if not future.done()]
                 if batch:
-                    await self._fly(batch)
+                    await self._send_batch(batch)
         finally:
             self._task = None
 
-    async def _fly(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
-        self._flying.update(future for _, future in batch)
+    async def _send_batch(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
+        self._in_flight.update(future for _, future in batch)
         try:
             results = await self._send([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - it is handed to those who wait, who know what it means
             results = [error] * len(batch)
         finally:
-            self._flying.clear()
+            self._in_flight.clear()
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():
                 continue
@@ -80,6 +80,6 @@ class Batch(Generic[Item, Result]):
             else:
                 future.set_result(result)
 
-    def _overdue(self, future: "asyncio.Future[Result]") -> StoreUnavailable:
-        outcome: Outcome = "unknown" if future in self._flying else "not_sent"
+    def _timeout_error(self, future: "asyncio.Future[Result]") -> StoreUnavailable:
+        outcome: WriteOutcome = "unknown" if future in self._in_flight else "not_sent"
         return StoreUnavailable("Redis did not answer in time", outcome=outcome, reason="timeout")

@@ -4,27 +4,31 @@ from collections.abc import Sequence
 from typing import Any
 
 from registry.errors import StoreUnavailable
-from registry.store.redis.errors import ELSEWHERE
-from registry.store.redis.pipeline import Link, judged
-from registry.store.scripts import Call
+from registry.store.redis.errors import REDIRECT_REASONS
+from registry.store.redis.pipeline import Pipeline, reply_or_error
+from registry.store.scripts import ScriptCall
 
 
-async def carry_out(link: Link, calls: Sequence[Call], repeat: Sequence[bool], *, acks: int) -> list[Any]:
+async def call_with_retry(
+    pipeline: Pipeline, calls: Sequence[ScriptCall], retryable: Sequence[bool], *, acks: int
+) -> list[Any]:
     """Call scripts, those once more that may be and to which the server did not answer; return what became of each.
 
     `acks` replicas must have them before they are acknowledged. Raises StoreUnavailable when none of them was sent.
     """
     try:
-        replies = [judged(reply) for reply in await link.run(calls, acks=acks)]
+        replies = [reply_or_error(reply) for reply in await pipeline.call_scripts(calls, acks=acks)]
     except StoreUnavailable as error:
         if error.outcome == "not_sent":
             raise
         replies = [error] * len(calls)
-    again = [at for at, reply in enumerate(replies) if repeat[at] and _once_more(reply)]
+    again = [at for at, reply in enumerate(replies) if retryable[at] and _should_retry(reply)]
     if not again:
         return replies
     try:
-        second = [judged(reply) for reply in await link.run([calls[at] for at in again], acks=acks)]
+        second = [
+            reply_or_error(reply) for reply in await pipeline.call_scripts([calls[at] for at in again], acks=acks)
+        ]
     except StoreUnavailable as error:
         second = [error] * len(again)
     for at, reply in zip(again, second, strict=True):
@@ -34,8 +38,8 @@ async def carry_out(link: Link, calls: Sequence[Call], repeat: Sequence[bool], *
     return replies
 
 
-def _once_more(reply: Any) -> bool:
+def _should_retry(reply: Any) -> bool:
     """Tell whether one more try at once is worth it: the connection broke under the call, or Redis has moved."""
     if not isinstance(reply, StoreUnavailable):
         return False
-    return (reply.outcome, reply.reason) == ("unknown", "unreachable") or reply.reason in ELSEWHERE
+    return (reply.outcome, reply.reason) == ("unknown", "unreachable") or reply.reason in REDIRECT_REASONS

@@ -8,10 +8,10 @@ import pytest
 import redis
 
 from registry.config.settings import Secret
-from tests.support.http_calls import a_registration, beat, refusal, success
-from tests.support.in_process_registry import in_process
+from tests.support.http_calls import a_registration, expect_error, expect_success, send_heartbeat
+from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
-from tests.support.server_time import no_outage
+from tests.support.server_time import clear_outage
 
 OFTEN = timedelta(milliseconds=50)
 
@@ -40,12 +40,12 @@ async def _fall_silent(client: httpx2.AsyncClient, count: int) -> None:
     """Let so many agents beat once, and say that they may be silent for a moment only."""
     agents = [a_registration(f"n{n}", timeout_threshold=0.3, eviction_threshold=600) for n in range(count)]
     await asyncio.gather(*(client.post("/agents", json=agent) for agent in agents))
-    await asyncio.gather(*(beat(client, agent["id"]) for agent in agents))
+    await asyncio.gather(*(send_heartbeat(client, agent["id"]) for agent in agents))
 
 
 async def test_without_a_hold_there_is_nothing_to_release(client: httpx2.AsyncClient) -> None:
     """That is an answer, not an error."""
-    answer = success(await client.post("/admin/sweep/release"))
+    answer = expect_success(await client.post("/admin/sweep/release"))
 
     assert (answer["released"], answer["message"]) == (False, "No hold is on")
     assert await _hold(client) == {
@@ -61,10 +61,10 @@ async def test_without_a_hold_there_is_nothing_to_release(client: httpx2.AsyncCl
 
 async def test_a_hold_is_shown_and_ends_by_a_call_to_any_replica(redis_url: str, raw: redis.Redis) -> None:
     """Both say so with counts, since when and until when; released, all overdue agents go."""
-    no_outage(raw)
+    clear_outage(raw)
     async with (
-        in_process(redis_url, instance_id="one", health_check_interval=OFTEN) as one,
-        in_process(redis_url, instance_id="two", health_check_interval=OFTEN) as two,
+        in_process_registry(redis_url, instance_id="one", health_check_interval=OFTEN) as one,
+        in_process_registry(redis_url, instance_id="two", health_check_interval=OFTEN) as two,
     ):
         await _fall_silent(one, 30)
         for client in (one, two):
@@ -84,13 +84,13 @@ async def test_a_hold_is_shown_and_ends_by_a_call_to_any_replica(redis_url: str,
             lambda: _is(two, "mcp_registry_held_agents", counts["healthy"]), description="those held are counted"
         )
 
-        answer = success(await two.post("/admin/sweep/release"))
+        answer = expect_success(await two.post("/admin/sweep/release"))
         assert answer["released"] is True
         assert not await _is_held(two)
         await async_wait_until(lambda: _all_went(one, 30), description="all overdue agents went")
         await async_wait_until(lambda: _is(one, "mcp_registry_hold", 0), description="the other shows the end")
 
-        assert success(await one.post("/admin/sweep/release"))["released"] is False
+        assert expect_success(await one.post("/admin/sweep/release"))["released"] is False
 
 
 async def _is(client: httpx2.AsyncClient, name: str, value: float) -> bool:
@@ -103,9 +103,9 @@ async def _all_went(client: httpx2.AsyncClient, count: int) -> bool:
 
 async def test_a_hold_ends_by_time(redis_url: str, raw: redis.Redis) -> None:
     """By itself, after its duration; none begins anew from those who go then."""
-    no_outage(raw)
+    clear_outage(raw)
     short = timedelta(seconds=1)
-    async with in_process(redis_url, health_check_interval=OFTEN, hold_duration=short) as client:
+    async with in_process_registry(redis_url, health_check_interval=OFTEN, hold_duration=short) as client:
         await _fall_silent(client, 30)
         await async_wait_until(lambda: _is_held(client), description="the hold is shown")
 
@@ -116,12 +116,12 @@ async def test_a_hold_ends_by_time(redis_url: str, raw: redis.Redis) -> None:
 
 async def test_a_real_scale_down_is_not_held(redis_url: str, raw: redis.Redis) -> None:
     """Of fifty thirty unregister and eight die: on time, without a hold."""
-    no_outage(raw)
-    async with in_process(redis_url, health_check_interval=OFTEN) as client:
+    clear_outage(raw)
+    async with in_process_registry(redis_url, health_check_interval=OFTEN) as client:
         await _fall_silent(client, 8)
         agents = [a_registration(f"m{n}", timeout_threshold=600) for n in range(42)]
         await asyncio.gather(*(client.post("/agents", json=agent) for agent in agents))
-        await asyncio.gather(*(beat(client, agent["id"]) for agent in agents))
+        await asyncio.gather(*(send_heartbeat(client, agent["id"]) for agent in agents))
         await asyncio.gather(*(client.delete(f"/agents/m{n}") for n in range(30)))
 
         await async_wait_until(lambda: _went(client, healthy=12, degraded=8), description="the dead are degraded")
@@ -135,8 +135,8 @@ async def _went(client: httpx2.AsyncClient, *, healthy: int, degraded: int) -> b
 
 async def test_the_token_is_asked_for(redis_url: str) -> None:
     """As by every call that changes something."""
-    async with in_process(redis_url, auth_token=Secret("s3cret")) as client:
-        refusal(await client.post("/admin/sweep/release"), 401, "unauthorized")
+    async with in_process_registry(redis_url, auth_token=Secret("s3cret")) as client:
+        expect_error(await client.post("/admin/sweep/release"), 401, "unauthorized")
         headers = {"authorization": "Bearer s3cret"}
         assert (await client.post("/admin/sweep/release", headers=headers)).status_code == 200
 
@@ -144,4 +144,4 @@ async def test_the_token_is_asked_for(redis_url: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
 async def test_only_a_post_releases(client: httpx2.AsyncClient, method: str) -> None:
     """Nothing that a crawler would do."""
-    refusal(await client.request(method, "/admin/sweep/release"), 405, "method_not_allowed")
+    expect_error(await client.request(method, "/admin/sweep/release"), 405, "method_not_allowed")

@@ -9,8 +9,16 @@ import httpx2
 import pytest
 import redis
 
-from tests.support.http_calls import a_registration, beat, listed, refusal, register, show, success
-from tests.support.in_process_registry import in_process
+from tests.support.http_calls import (
+    a_registration,
+    expect_error,
+    expect_success,
+    get_agent,
+    list_agent_ids,
+    register,
+    send_heartbeat,
+)
+from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -19,8 +27,8 @@ OFTEN = timedelta(milliseconds=50)
 
 async def test_registering_answers_what_the_tool_answers(client: httpx2.AsyncClient) -> None:
     """POST /agents and the tool give the same fields; the message names the agent."""
-    rest = success(await client.post("/agents", json=a_registration("a", name="My Agent")))
-    tool = success(
+    rest = expect_success(await client.post("/agents", json=a_registration("a", name="My Agent")))
+    tool = expect_success(
         await client.post("/mcp/tools/register_agent", json={"registration_data": a_registration("b", name="My Agent")})
     )
 
@@ -43,7 +51,7 @@ async def test_an_agent_shows_all_it_registered_with_defaults_filled_in(client: 
     }
     await client.post("/agents", json=sent)
 
-    agent = await show(client)
+    agent = await get_agent(client)
 
     assert {name: agent[name] for name in ("name", "namespace", "agent_type", "labels", "annotations", "status")} == {
         "name": "a",
@@ -75,7 +83,7 @@ async def test_what_the_server_owns_cannot_be_registered(client: httpx2.AsyncCli
     }
     await register(client, **claims)
 
-    agent = await show(client)
+    agent = await get_agent(client)
 
     assert (agent["status"], agent["last_heartbeat"]) == ("pending", None)
     assert not agent["created_at"].startswith("2001")
@@ -89,7 +97,7 @@ async def test_an_id_has_two_names_and_returns_under_one(client: httpx2.AsyncCli
     """`id` and `agent_id` mean the same; the agent shows `id`."""
     await client.post("/agents", json={"endpoint": "http://a:1", **form})
 
-    agent = await show(client)
+    agent = await get_agent(client)
 
     assert agent["id"] == "a"
     assert "agent_id" not in agent
@@ -99,7 +107,7 @@ async def test_the_answers_of_one_agent_agree(client: httpx2.AsyncClient) -> Non
     """GET one, the tool, the list, the batch of one status: the same agent at the same version."""
     version = await register(client, capabilities=["x"])
     alone = await client.get("/agents/a")
-    tool = success(await client.post("/mcp/tools/get_agent_status", json={"agent_id": "a"}))
+    tool = expect_success(await client.post("/mcp/tools/get_agent_status", json={"agent_id": "a"}))
     row = (await client.get("/agents")).json()["agents"]
     status = (await client.get("/agents/a/status")).json()
 
@@ -111,11 +119,11 @@ async def test_the_answers_of_one_agent_agree(client: httpx2.AsyncClient) -> Non
 async def test_a_heartbeat_makes_healthy_and_moves_no_other_time(client: httpx2.AsyncClient) -> None:
     """The first is a change; later ones move `last_heartbeat` alone, neither version nor `updated_at`."""
     version = await register(client)
-    pending = await show(client)
-    first = await beat(client)
-    healthy = await show(client)
+    pending = await get_agent(client)
+    first = await send_heartbeat(client)
+    healthy = await get_agent(client)
     await async_wait_until(lambda: _beats_later(client, first), description="the clock moves on by a millisecond")
-    later = await show(client)
+    later = await get_agent(client)
 
     assert healthy["status"] == "healthy"
     assert healthy["last_heartbeat"] == first
@@ -126,22 +134,22 @@ async def test_a_heartbeat_makes_healthy_and_moves_no_other_time(client: httpx2.
 
 
 async def _beats_later(client: httpx2.AsyncClient, than: str) -> bool:
-    return await beat(client) > than
+    return await send_heartbeat(client) > than
 
 
 async def test_registering_the_same_again_is_a_heartbeat(client: httpx2.AsyncClient) -> None:
     """Same meaning in other bytes: no new version, `updated_at` stays, `last_heartbeat` moves."""
     await register(client, labels={"a": "1", "b": "2"}, capabilities=["x"])
-    first = await beat(client)
-    before = await show(client)
+    first = await send_heartbeat(client)
+    before = await get_agent(client)
     again = '{"capabilities":[{"name":"x"}],"labels":{"b":"2","a":"1"},"endpoint":"http://a:1","name":null,"id":"a"}'
 
     async def registers_later() -> bool:
-        success(await client.post("/agents", content=again, headers={"content-type": "application/json"}))
-        return str((await show(client))["last_heartbeat"]) > first
+        expect_success(await client.post("/agents", content=again, headers={"content-type": "application/json"}))
+        return str((await get_agent(client))["last_heartbeat"]) > first
 
     await async_wait_until(registers_later, description="registering anew moves the last heartbeat")
-    after = await show(client)
+    after = await get_agent(client)
 
     assert after | {"last_heartbeat": first} == before
 
@@ -149,32 +157,32 @@ async def test_registering_the_same_again_is_a_heartbeat(client: httpx2.AsyncCli
 async def test_registering_another_spec_is_an_update(client: httpx2.AsyncClient) -> None:
     """The version rises, `updated_at` moves, `created_at` and the status stay."""
     first = await register(client, capabilities=["x"])
-    await beat(client)
-    before = await show(client)
+    await send_heartbeat(client)
+    before = await get_agent(client)
 
     async def updates() -> bool:
         await register(client, capabilities=["y"], at=str(asyncio.get_running_loop().time()))
-        return str((await show(client))["updated_at"]) > str(before["updated_at"])
+        return str((await get_agent(client))["updated_at"]) > str(before["updated_at"])
 
     await async_wait_until(updates, description="a new spec moves updated_at")
-    after = await show(client)
+    after = await get_agent(client)
 
     assert int(after["resource_version"]) > int(first)
     assert (after["created_at"], after["status"]) == (before["created_at"], "healthy")
     assert [capability["name"] for capability in after["capabilities"]] == ["y"]
-    assert await listed(client, capability="x") == []
+    assert await list_agent_ids(client, capability="x") == []
 
 
 async def test_unregistering_removes_at_once(client: httpx2.AsyncClient) -> None:
     """The answer names the agent and a version; afterwards it is unknown to every call."""
     version = await register(client)
 
-    gone = success(await client.delete("/agents/a"))
+    gone = expect_success(await client.delete("/agents/a"))
 
     assert gone.keys() == {"status", "agent_id", "resource_version", "message"}
     assert gone["agent_id"] == "a"
     assert int(gone["resource_version"]) > int(version)
-    assert await listed(client) == []
+    assert await list_agent_ids(client) == []
     for answer in (
         await client.get("/agents/a"),
         await client.get("/agents/a/status"),
@@ -185,7 +193,7 @@ async def test_unregistering_removes_at_once(client: httpx2.AsyncClient) -> None
         await client.post("/mcp/tools/unregister_agent", json={"agent_id": "a"}),
         await client.post("/mcp/tools/get_agent_status", json={"agent_id": "a"}),
     ):
-        assert "'a'" in refusal(answer, 404, "unknown_agent")["message"]
+        assert "'a'" in expect_error(answer, 404, "unknown_agent")["message"]
 
 
 async def test_a_list_is_sorted_by_namespace_then_id(client: httpx2.AsyncClient) -> None:
@@ -193,7 +201,7 @@ async def test_a_list_is_sorted_by_namespace_then_id(client: httpx2.AsyncClient)
     for namespace, agent_id in (("b", "1"), ("a", "z"), ("b", "0"), ("a", "y"), ("default", "m")):
         await register(client, agent_id, namespace=namespace)
 
-    assert await listed(client) == ["y", "z", "0", "1", "m"]
+    assert await list_agent_ids(client) == ["y", "z", "0", "1", "m"]
 
 
 async def test_a_list_names_its_version_and_its_moment(client: httpx2.AsyncClient) -> None:
@@ -223,7 +231,7 @@ async def population(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
     await register(client, "r", namespace="n2", labels={"env": "prod"}, capabilities=["write"])
     await register(client, "s")
     for agent_id in ("p", "r"):
-        await beat(client, agent_id)
+        await send_heartbeat(client, agent_id)
     return client
 
 
@@ -261,7 +269,7 @@ async def test_filters_combine_with_and(
     population: httpx2.AsyncClient, query: dict[str, str | list[str]], found: str
 ) -> None:
     """Each row: a query string and the agents it finds, sorted by namespace, then id."""
-    assert await listed(population, **query) == list(found)
+    assert await list_agent_ids(population, **query) == list(found)
 
 
 QUERIES: list[tuple[dict[str, Any], str]] = [
@@ -288,7 +296,7 @@ async def test_the_discovery_tool_finds_healthy_agents_unless_it_is_told_otherwi
     if query.get("resource_version") == "0":
         await population.get("/agents")  # so that this replica's memory is up to date
 
-    answer = success(await population.post("/mcp/tools/discover_services", json={"query": query}))
+    answer = expect_success(await population.post("/mcp/tools/discover_services", json={"query": query}))
 
     assert answer.keys() == {"status", "agents", "count", "resource_version", "timestamp"}
     assert [agent["id"] for agent in answer["agents"]] == list(found)
@@ -300,16 +308,16 @@ async def test_discovery_without_a_query_finds_every_healthy_agent(
     population: httpx2.AsyncClient, body: dict[str, Any]
 ) -> None:
     """Nothing asked is everything that can be chosen."""
-    answer = success(await population.post("/mcp/tools/discover_services", json=body))
+    answer = expect_success(await population.post("/mcp/tools/discover_services", json=body))
 
     assert [agent["id"] for agent in answer["agents"]] == ["p", "r"]
 
 
 async def test_a_silent_agent_degrades_expires_and_is_gone(redis_url: str) -> None:
     """The life of an agent that beats once and then never again, on its own thresholds; the words of filters fit."""
-    async with in_process(redis_url, retention=timedelta(seconds=0.2), health_check_interval=OFTEN) as client:
+    async with in_process_registry(redis_url, retention=timedelta(seconds=0.2), health_check_interval=OFTEN) as client:
         await register(client, timeout_threshold=0.2, eviction_threshold=0.4)
-        await beat(client)
+        await send_heartbeat(client)
         seen: list[str] = []
 
         async def gone() -> bool:
@@ -320,7 +328,7 @@ async def test_a_silent_agent_degrades_expires_and_is_gone(redis_url: str) -> No
             if status not in seen:
                 seen.append(status)
                 word = {"degraded": "unhealthy", "expired": "offline"}.get(status, status)
-                assert await listed(client, status=word) in (["a"], [])
+                assert await list_agent_ids(client, status=word) in (["a"], [])
             return False
 
         await async_wait_until(gone, description="the agent is removed after its retention")
@@ -330,14 +338,14 @@ async def test_a_silent_agent_degrades_expires_and_is_gone(redis_url: str) -> No
 
 async def test_a_heartbeat_brings_a_degraded_agent_back(redis_url: str) -> None:
     """One heartbeat heals; the version rises, `updated_at` does not move."""
-    async with in_process(redis_url, health_check_interval=OFTEN) as client:
+    async with in_process_registry(redis_url, health_check_interval=OFTEN) as client:
         await register(client, timeout_threshold=0.1, eviction_threshold=60)
-        await beat(client)
+        await send_heartbeat(client)
         await async_wait_until(lambda: _has_status(client, "degraded"), description="the agent is degraded")
-        degraded = await show(client)
+        degraded = await get_agent(client)
 
-        await beat(client)
-        healed = await show(client)
+        await send_heartbeat(client)
+        healed = await get_agent(client)
 
     assert healed["status"] == "healthy"
     assert int(healed["resource_version"]) > int(degraded["resource_version"])
@@ -346,36 +354,36 @@ async def test_a_heartbeat_brings_a_degraded_agent_back(redis_url: str) -> None:
 
 async def test_a_pending_agent_runs_on_the_same_clock(redis_url: str) -> None:
     """Registered and never heard of: it does not stay pending for ever."""
-    async with in_process(redis_url, health_check_interval=OFTEN) as client:
+    async with in_process_registry(redis_url, health_check_interval=OFTEN) as client:
         await register(client, timeout_threshold=0.1, eviction_threshold=60)
 
         await async_wait_until(lambda: _has_status(client, "degraded"), description="the agent is degraded")
 
 
 async def _has_status(client: httpx2.AsyncClient, status: str) -> bool:
-    return str((await show(client))["status"]) == status
+    return str((await get_agent(client))["status"]) == status
 
 
 async def test_the_last_heartbeat_is_exact_of_one_and_a_second_old_in_lists(
     client: httpx2.AsyncClient, redis_url: str
 ) -> None:
     """Beaten through another replica: GET one shows it at once, a list at most a second later."""
-    async with in_process(redis_url) as other:
+    async with in_process_registry(redis_url) as other:
         await register(client)
-        await beat(client)
-        assert await listed(client) == ["a"]
-        first = (await show(client))["last_heartbeat"]
+        await send_heartbeat(client)
+        assert await list_agent_ids(client) == ["a"]
+        first = (await get_agent(client))["last_heartbeat"]
 
         async def exact() -> bool:
-            at = await beat(other)
-            shown = (await show(client))["last_heartbeat"]
+            at = await send_heartbeat(other)
+            shown = (await get_agent(client))["last_heartbeat"]
             assert shown == at
             assert (await client.get("/agents/a/status")).json()["last_heartbeat"] == at
             assert (await client.get("/health/a")).json()["last_heartbeat"] == at
             return bool(at > first)
 
         await async_wait_until(exact, description="a later heartbeat is shown exactly")
-        last = await beat(other)
+        last = await send_heartbeat(other)
 
         async def in_list() -> bool:
             return bool((await client.get("/agents")).json()["agents"][0]["last_heartbeat"] == last)
@@ -390,7 +398,7 @@ async def test_times_are_the_redis_servers(client: httpx2.AsyncClient, raw: redi
     seconds: Any = raw.time()
     before = seconds[0] + seconds[1] / 1e6
     await register(client)
-    at = await beat(client)
+    at = await send_heartbeat(client)
     seconds = raw.time()
     after = seconds[0] + seconds[1] / 1e6
 

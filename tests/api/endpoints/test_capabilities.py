@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from tests.support.http_calls import beat, register
+from tests.support.http_calls import register, send_heartbeat
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ async def population(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
     )
     await register(client, "q", namespace="n1", name="The Q", capabilities=[{"name": "read", "version": "2.0.0"}])
     await register(client, "r", namespace="n1")
-    await beat(client, "p")
+    await send_heartbeat(client, "p")
     return client
 
 

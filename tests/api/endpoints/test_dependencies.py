@@ -7,9 +7,17 @@ import httpx2
 import pytest
 import redis
 
-from tests.support.faulty_tcp_proxy import Proxy
-from tests.support.http_calls import beat, fields_of, listed, refusal, register, show, success
-from tests.support.in_process_registry import in_process
+from tests.support.faulty_tcp_proxy import FaultyTcpProxy
+from tests.support.http_calls import (
+    error_fields,
+    expect_error,
+    expect_success,
+    get_agent,
+    list_agent_ids,
+    register,
+    send_heartbeat,
+)
+from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
 
 DATE = {"function_name": "get_current_date", "capability": "date_service", "version": "1.2.0", "tags": ["production"]}
@@ -29,7 +37,7 @@ def a_batch(agent_id: str, *tools: dict[str, Any], endpoint: str = "http://a:1",
 
 async def batch(client: httpx2.AsyncClient, agent_id: str, *tools: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """Register in batched form; return the answer."""
-    return success(await client.post("/agents", json=a_batch(agent_id, *tools, **fields)))
+    return expect_success(await client.post("/agents", json=a_batch(agent_id, *tools, **fields)))
 
 
 async def date_service(client: httpx2.AsyncClient, agent_id: str = "date-1", **fields: Any) -> dict[str, Any]:
@@ -39,7 +47,7 @@ async def date_service(client: httpx2.AsyncClient, agent_id: str = "date-1", **f
 
 async def told(client: httpx2.AsyncClient, agent_id: str = "me", **fields: Any) -> dict[str, Any]:
     """Send a heartbeat; return the answer."""
-    return success(await client.post("/heartbeat", json={"agent_id": agent_id, **fields}))
+    return expect_success(await client.post("/heartbeat", json={"agent_id": agent_id, **fields}))
 
 
 @pytest.mark.parametrize("path", ["/agents", "/api/v1/agents", "/mcp/tools/register_agent", "/agents/batch"])
@@ -49,7 +57,7 @@ async def test_a_registration_is_answered_for_all_its_functions(client: httpx2.A
     sent: Any = a_batch("me", GREET, FAREWELL)
     body = {"/mcp/tools/register_agent": {"registration_data": sent}, "/agents/batch": {"agents": [sent]}}.get(path)
 
-    answer = success(await client.post(path, json=body or sent))
+    answer = expect_success(await client.post(path, json=body or sent))
     (answer,) = answer.get("results", [answer])
 
     assert answer["message"] == "Agent me registered successfully"
@@ -62,7 +70,7 @@ async def test_a_registration_in_batched_form_is_a_heartbeat(client: httpx2.Asyn
     """So it can be chosen at once."""
     await batch(client, "me", FAREWELL)
 
-    agent = await show(client, "me")
+    agent = await get_agent(client, "me")
 
     assert agent["status"] == "healthy"
     assert agent["last_heartbeat"] is not None
@@ -70,7 +78,9 @@ async def test_a_registration_in_batched_form_is_a_heartbeat(client: httpx2.Asyn
 
 async def test_the_seeds_answer_stays_where_nothing_is_needed(client: httpx2.AsyncClient) -> None:
     """Neither a registration nor a heartbeat of such an agent speaks of dependencies."""
-    answers = [success(await client.post("/agents", json={"id": "a", "endpoint": "http://a", "capabilities": ["c"]}))]
+    answers = [
+        expect_success(await client.post("/agents", json={"id": "a", "endpoint": "http://a", "capabilities": ["c"]}))
+    ]
     answers.append(await told(client, "a"))
 
     assert [set(answer) for answer in answers] == [
@@ -113,7 +123,7 @@ async def test_a_provider_that_goes_is_taken_away_and_restored(client: httpx2.As
     seen = []
     for step in ("there", "gone", "back"):
         if step == "gone":
-            success(await client.delete("/agents/date-1"))
+            expect_success(await client.delete("/agents/date-1"))
         elif step == "back":
             await date_service(client)
         answer = await told(client)
@@ -130,7 +140,7 @@ async def test_a_provider_is_chosen_from_its_first_heartbeat_on(client: httpx2.A
     await register(client, "auth-1", capabilities=["auth"])
 
     pending = await told(client)
-    await beat(client, "auth-1")
+    await send_heartbeat(client, "auth-1")
     healthy = await told(client)
 
     assert pending["dependencies_unresolved"]["greet"]["auth"] == "none of the 1 that have it will do: 1 not alive"
@@ -171,11 +181,11 @@ async def test_metadata_in_a_heartbeat_is_an_update(client: httpx2.AsyncClient) 
     """The endpoint is replaced, other keys are merged, null takes one away; consumers are told."""
     await date_service(client)
     await batch(client, "me", GREET)
-    before = await show(client, "date-1")
+    before = await get_agent(client, "date-1")
 
     await told(client, "date-1", metadata={"endpoint": "http://moved:1", "region": "eu", "rack": 7})
     await told(client, "date-1", metadata={"rack": None, "load": 3})
-    after = await show(client, "date-1")
+    after = await get_agent(client, "date-1")
 
     assert (after["endpoint"], after["metadata"]) == ("http://moved:1", {"region": "eu"})
     assert after["capabilities"] == before["capabilities"]
@@ -185,32 +195,36 @@ async def test_metadata_in_a_heartbeat_is_an_update(client: httpx2.AsyncClient) 
 async def test_metadata_that_says_nothing_new_is_a_heartbeat(client: httpx2.AsyncClient) -> None:
     """No version, no entry."""
     await register(client, metadata={"region": "eu"}, capabilities=["c"])
-    await beat(client)
-    before = await show(client)
+    await send_heartbeat(client)
+    before = await get_agent(client)
 
     for metadata in ({}, None, {"region": "eu"}, {"endpoint": "http://a:1"}, {"gone": None}, {"load": 1}):
         await told(client, "a", metadata=metadata)
 
-    assert {**await show(client), "last_heartbeat": ""} == {**before, "last_heartbeat": ""}
+    assert {**await get_agent(client), "last_heartbeat": ""} == {**before, "last_heartbeat": ""}
 
 
 async def test_metadata_that_overtakes_a_registration_is_not_lost(redis_url: str) -> None:
     """The replica looked before the agent was there, its heartbeat came after: taken as a success, metadata dropped."""
     ids = [f"a{number}" for number in range(20)]
-    async with Proxy(redis_url) as wire, in_process(wire.url) as slow, in_process(redis_url) as quick:
-        wire.delay = 0.05
+    async with (
+        FaultyTcpProxy(redis_url) as wire,
+        in_process_registry(wire.url) as slow,
+        in_process_registry(redis_url) as quick,
+    ):
+        wire.delay_s = 0.05
         beats = asyncio.gather(
             *(slow.post("/heartbeat", json={"agent_id": each, "metadata": {"k": 1}}) for each in ids)
         )
-        await async_wait_until(lambda: wire.underway > 0, description="the replica looks")
+        await async_wait_until(lambda: wire.delayed_requests > 0, description="the replica looks")
         for each in ids:
             await batch(quick, each, FAREWELL)
         answers = await beats
-        wire.delay = 0.0
+        wire.delay_s = 0.0
 
         taken = [each for each, answer in zip(ids, answers, strict=True) if answer.status_code == 200]
         assert taken
-        assert [each for each in taken if (await show(quick, each)).get("metadata") != {"k": 1}] == []
+        assert [each for each in taken if (await get_agent(quick, each)).get("metadata") != {"k": 1}] == []
 
 
 async def test_heartbeats_let_no_agent_grow_without_end(client: httpx2.AsyncClient) -> None:
@@ -218,16 +232,16 @@ async def test_heartbeats_let_no_agent_grow_without_end(client: httpx2.AsyncClie
     await register(client, metadata={"k0": "x" * 500_000})
     await told(client, "a", metadata={"k1": "x" * 500_000})
 
-    body = refusal(
+    body = expect_error(
         await client.post("/heartbeat", json={"agent_id": "a", "metadata": {"k2": "x" * 500_000}}),
         422,
         "validation_failed",
     )
 
-    assert fields_of(body) == ["metadata"]
-    assert set((await show(client))["metadata"]) == {"k0", "k1"}
+    assert error_fields(body) == ["metadata"]
+    assert set((await get_agent(client))["metadata"]) == {"k0", "k1"}
     await told(client, "a", metadata={"k0": None, "k2": "x" * 500_000})
-    assert set((await show(client))["metadata"]) == {"k1", "k2"}
+    assert set((await get_agent(client))["metadata"]) == {"k1", "k2"}
 
 
 async def test_what_python_takes_for_the_same_is_new(client: httpx2.AsyncClient) -> None:
@@ -248,7 +262,7 @@ async def test_tools_in_a_heartbeat_replace_those_there_were(client: httpx2.Asyn
     answer = await told(client, metadata={"tools": [GREET]})
 
     assert answer["dependencies_resolved"] == {"greet": {"date_service": DATE_SERVICE}}
-    assert [each["function_name"] for each in (await show(client, "me"))["capabilities"]] == ["greet"]
+    assert [each["function_name"] for each in (await get_agent(client, "me"))["capabilities"]] == ["greet"]
 
 
 async def test_updates_at_once_lose_nothing(client: httpx2.AsyncClient) -> None:
@@ -257,7 +271,7 @@ async def test_updates_at_once_lose_nothing(client: httpx2.AsyncClient) -> None:
 
     await asyncio.gather(*(told(client, metadata={f"key{number}": number}) for number in range(40)))
 
-    assert (await show(client, "me"))["metadata"] == {f"key{number}": number for number in range(40)}
+    assert (await get_agent(client, "me"))["metadata"] == {f"key{number}": number for number in range(40)}
 
 
 async def test_a_constraint_that_cannot_be_read_is_refused_by_field(client: httpx2.AsyncClient) -> None:
@@ -269,9 +283,9 @@ async def test_a_constraint_that_cannot_be_read_is_refused_by_field(client: http
         {"id": "me", "endpoint": "http://a", "capabilities": [{"name": "c", "dependencies": wrong}]},
     ]
 
-    found = [refusal(await client.post("/agents", json=each), 422, "validation_failed") for each in sent]
+    found = [expect_error(await client.post("/agents", json=each), 422, "validation_failed") for each in sent]
 
-    assert [fields_of(each) for each in found] == [
+    assert [error_fields(each) for each in found] == [
         ["metadata.tools[0].dependencies[0].version"],
         ["dependencies[0].version"],
         ["capabilities[0].dependencies[0].version"],
@@ -356,7 +370,7 @@ async def test_an_agent_of_very_many_dependencies_keeps_nobody_waiting(
     assert len(raw.lrange("{mesh}:trace:me", 0, 0)[0]) < 10_000_000
     assert len(shown.content) < 30_000_000
     assert [len(need["candidates"]) for need in shown.json()["history"][0]["explanation"]["f19"]] == [1] * 500
-    refusal(
+    expect_error(
         await client.post("/agents", json=a_batch("me", *many, {**GREET, "function_name": "one-more"})),
         422,
         "validation_failed",
@@ -365,15 +379,15 @@ async def test_an_agent_of_very_many_dependencies_keeps_nobody_waiting(
 
 async def test_what_was_resolved_by_turns_of_replicas_is_kept_in_order(redis_url: str) -> None:
     """A provider went and came back: the replica that had told of it before kept no word of it coming back."""
-    async with in_process(redis_url) as one, in_process(redis_url) as two:
+    async with in_process_registry(redis_url) as one, in_process_registry(redis_url) as two:
         await date_service(one)
         await batch(one, "me", GREET)
         versions = [(await told(one))["dependencies_version"]]
-        success(await one.delete("/agents/date-1"))
-        await listed(two)
+        expect_success(await one.delete("/agents/date-1"))
+        await list_agent_ids(two)
         versions.append((await told(two))["dependencies_version"])
         await date_service(two)
-        await listed(one)
+        await list_agent_ids(one)
         versions.append((await told(one))["dependencies_version"])
         shown = (await one.get("/agents/me/dependencies", params={"explain": "true"})).json()
 
@@ -400,7 +414,7 @@ async def test_dependents_are_those_who_would_miss_it(client: httpx2.AsyncClient
 async def test_every_replica_shows_the_choice_that_loads_made(redis_url: str) -> None:
     """One that had not yet asked for loads showed others as who depends on whom, and as the whole graph."""
     need = {"capability": "date_service", "strategy": "least_loaded"}
-    async with in_process(redis_url) as one, in_process(redis_url) as two:
+    async with in_process_registry(redis_url) as one, in_process_registry(redis_url) as two:
         for number in range(3):
             await date_service(one, f"date-{number}")
             await told(one, f"date-{number}", load=3 - number)
@@ -408,7 +422,7 @@ async def test_every_replica_shows_the_choice_that_loads_made(redis_url: str) ->
         assert answer["dependencies_resolved"]["greet"]["date_service"]["agent_id"] == "date-2"
 
         graph = (await two.get("/dependencies")).json()["dependencies"]
-    async with in_process(redis_url) as three:
+    async with in_process_registry(redis_url) as three:
         dependents = [(await three.get(f"/agents/date-{n}/dependents")).json()["count"] for n in range(3)]
 
     assert [edge["provider"]["agent_id"] for edge in graph] == ["date-2"]
@@ -439,14 +453,14 @@ async def test_the_graph_shows_what_is_unmet_and_what_goes_round(client: httpx2.
 @pytest.mark.parametrize("path", ["/agents/nobody/dependencies", "/agents/nobody/dependents"])
 async def test_nobody_has_no_dependencies(client: httpx2.AsyncClient, path: str) -> None:
     """It is told so."""
-    refusal(await client.get(path), 404, "unknown_agent")
+    expect_error(await client.get(path), 404, "unknown_agent")
 
 
 async def selected(client: httpx2.AsyncClient, **query: Any) -> str:
     """Return who is selected, by the tool and by the path, which must agree."""
-    tool = success(await client.post("/mcp/tools/select_agent", json=query))
+    tool = expect_success(await client.post("/mcp/tools/select_agent", json=query))
     flat = {name: ",".join(value) if isinstance(value, list) else value for name, value in query.items()}
-    path = success(await client.get("/select", params=flat))
+    path = expect_success(await client.get("/select", params=flat))
     assert {**tool, "agent": 0} == {**path, "agent": 0}
     assert tool["agent"]["id"] == tool["agent_id"]
     return str(tool["agent_id"])
@@ -486,7 +500,7 @@ async def test_each_strategy_selects_as_it_says(client: httpx2.AsyncClient) -> N
 
     async def select(**query: str) -> str:
         answer = await client.get("/select", params={"capability": "date_service", **query})
-        return str(success(answer)["agent_id"])
+        return str(expect_success(answer)["agent_id"])
 
     assert [await select(strategy="round_robin") for _ in range(4)] == ["a", "b", "c", "a"]
     assert await select(strategy="least_loaded") == "b"
@@ -512,35 +526,35 @@ async def test_a_selection_that_cannot_be_is_refused_by_field(
     client: httpx2.AsyncClient, query: dict[str, Any], fields: list[str]
 ) -> None:
     """400 for a query string, 422 for a body."""
-    by_path = refusal(await client.get("/select", params=query), 400, "malformed_request")
-    by_tool = refusal(await client.post("/mcp/tools/select_agent", json=query), 422, "validation_failed")
+    by_path = expect_error(await client.get("/select", params=query), 400, "malformed_request")
+    by_tool = expect_error(await client.post("/mcp/tools/select_agent", json=query), 422, "validation_failed")
 
-    assert (fields_of(by_path), fields_of(by_tool)) == (fields, fields)
+    assert (error_fields(by_path), error_fields(by_tool)) == (fields, fields)
 
 
 async def test_a_selection_with_a_constraint_nobody_can_read_is_refused(client: httpx2.AsyncClient) -> None:
     """As for lists."""
-    body = refusal(
+    body = expect_error(
         await client.get("/select", params={"capability": "c", "version_constraint": "banana"}),
         400,
         "malformed_request",
     )
 
-    assert fields_of(body) == ["version_constraint"]
+    assert error_fields(body) == ["version_constraint"]
 
 
 async def test_where_nobody_will_do_it_is_said_why(client: httpx2.AsyncClient) -> None:
     """By the stages at which they fell out; a 404 of another kind than that of an unknown agent."""
     await register(client, "late", capabilities=["c"])
 
-    body = refusal(await client.get("/select", params={"capability": "c"}), 404, "no_provider")
+    body = expect_error(await client.get("/select", params={"capability": "c"}), 404, "no_provider")
 
     assert body["reason"] == "none of the 1 that have it will do: 1 not alive"
 
 
 async def test_replicas_agree_and_know_of_each_others_writes(redis_url: str) -> None:
     """A consumer that registered through one replica beats through others; the answers are the same, byte for byte."""
-    async with in_process(redis_url) as one, in_process(redis_url) as two:
+    async with in_process_registry(redis_url) as one, in_process_registry(redis_url) as two:
         await batch(
             one,
             "me",
@@ -552,7 +566,7 @@ async def test_replicas_agree_and_know_of_each_others_writes(redis_url: str) -> 
             await date_service(one if number % 2 else two, f"date-{number}")
         # What was written through another replica is known once the feed has followed; a fresh read waits for that.
         for client in (one, two):
-            await show(client, "date-4")
+            await get_agent(client, "date-4")
 
         first, second = await told(one), await told(two)
         shown = [(await client.get("/agents/me/dependencies")).json() for client in (one, two)]

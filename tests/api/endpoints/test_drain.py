@@ -6,25 +6,34 @@ import httpx2
 import pytest
 import redis
 
-from tests.support.http_calls import a_registration, beat, fields_of, listed, refusal, register, show, success
-from tests.support.in_process_registry import in_process
-from tests.support.served_registry import serving
-from tests.support.watch_client import watch
+from tests.support.http_calls import (
+    a_registration,
+    error_fields,
+    expect_error,
+    expect_success,
+    get_agent,
+    list_agent_ids,
+    register,
+    send_heartbeat,
+)
+from tests.support.in_process_registry import in_process_registry
+from tests.support.served_registry import served_registry
+from tests.support.watch_client import open_watch
 
 
 async def drain(client: httpx2.AsyncClient, agent_id: str = "a") -> dict[str, Any]:
     """Take one agent out of service."""
-    return success(await client.post(f"/agents/{agent_id}/drain"))
+    return expect_success(await client.post(f"/agents/{agent_id}/drain"))
 
 
 async def undrain(client: httpx2.AsyncClient, agent_id: str = "a") -> dict[str, Any]:
     """Put one agent back."""
-    return success(await client.post(f"/agents/{agent_id}/undrain"))
+    return expect_success(await client.post(f"/agents/{agent_id}/undrain"))
 
 
 async def discovered(client: httpx2.AsyncClient, **query: Any) -> list[str]:
     """Return the ids that the tool finds."""
-    answer = success(await client.post("/mcp/tools/discover_services", json={"query": query}))
+    answer = expect_success(await client.post("/mcp/tools/discover_services", json={"query": query}))
     return [agent["id"] for agent in answer["agents"]]
 
 
@@ -40,7 +49,7 @@ async def pair(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
     """Provide two healthy agents with the same capability, of which `a` drains."""
     for agent_id in "ab":
         await register(client, agent_id, capabilities=["x"], labels={"env": "dev"})
-        await beat(client, agent_id)
+        await send_heartbeat(client, agent_id)
     await drain(client)
     return client
 
@@ -56,7 +65,7 @@ async def test_draining_answers_what_was_done(client: httpx2.AsyncClient) -> Non
         "agent_id": "a",
         "draining": True,
         "changed": True,
-        "resource_version": (await show(client))["resource_version"],
+        "resource_version": (await get_agent(client))["resource_version"],
         "message": "Agent a drains: it lives on, but is not discovered until undrained",
     }
     assert again == first | {"changed": False}
@@ -68,8 +77,8 @@ async def test_draining_answers_what_was_done(client: httpx2.AsyncClient) -> Non
 
 async def test_an_agent_that_drains_lives_on(pair: httpx2.AsyncClient) -> None:
     """Same status, its heartbeats are taken, it is shown and listed, with `draining` true; the others' is false."""
-    before = await show(pair)
-    at = await beat(pair)
+    before = await get_agent(pair)
+    at = await send_heartbeat(pair)
     health = (await pair.get("/health/a")).json()
 
     assert before["status"] == "healthy"
@@ -77,7 +86,7 @@ async def test_an_agent_that_drains_lives_on(pair: httpx2.AsyncClient) -> None:
         ("a", True),
         ("b", False),
     ]
-    assert await show(pair) == before | {"last_heartbeat": at}
+    assert await get_agent(pair) == before | {"last_heartbeat": at}
     assert (health["status"], health["message"]) == (
         "healthy",
         "Sends its heartbeats in time. It drains: nobody is sent to it",
@@ -112,34 +121,34 @@ async def test_who_asks_for_it_finds_it(pair: httpx2.AsyncClient) -> None:
 
 async def test_lists_tell_them_apart_where_they_are_asked(pair: httpx2.AsyncClient) -> None:
     """`GET /agents` shows all; `draining` is one more filter, and goes with the others."""
-    assert await listed(pair) == await listed(pair, capability="x") == ["a", "b"]
-    assert await listed(pair, draining="true") == ["a"]
-    assert await listed(pair, draining="false", capability="x", status="healthy") == ["b"]
-    assert await listed(pair, draining="1", agent_id="b") == []
-    refused = refusal(await pair.get("/agents", params={"draining": "maybe"}), 400, "malformed_request")
-    assert fields_of(refused) == ["draining"]
-    refused = refusal(
+    assert await list_agent_ids(pair) == await list_agent_ids(pair, capability="x") == ["a", "b"]
+    assert await list_agent_ids(pair, draining="true") == ["a"]
+    assert await list_agent_ids(pair, draining="false", capability="x", status="healthy") == ["b"]
+    assert await list_agent_ids(pair, draining="1", agent_id="b") == []
+    refused = expect_error(await pair.get("/agents", params={"draining": "maybe"}), 400, "malformed_request")
+    assert error_fields(refused) == ["draining"]
+    refused = expect_error(
         await pair.post("/mcp/tools/discover_services", json={"query": {"draining": "true"}}), 400, "malformed_request"
     )
-    assert fields_of(refused) == ["query.draining"]
+    assert error_fields(refused) == ["query.draining"]
 
 
 async def test_a_list_that_was_kept_follows(pair: httpx2.AsyncClient) -> None:
     """An answer given before is brought up to date by the change alone; its tag changes with it."""
-    assert await listed(pair, draining="false") == ["b"]
+    assert await list_agent_ids(pair, draining="false") == ["b"]
     tag = (await pair.get("/agents", params={"draining": "false"})).headers["etag"]
 
     await drain(pair, "b")
 
     answer = await pair.get("/agents", params={"draining": "false"}, headers={"if-none-match": tag})
     assert (answer.status_code, answer.json()["agents"]) == (200, [])
-    assert await listed(pair, draining="true") == ["a", "b"]
+    assert await list_agent_ids(pair, draining="true") == ["a", "b"]
 
 
 async def test_nobody_can_be_drained_who_is_not_there(client: httpx2.AsyncClient) -> None:
     """404, as for everything else that is asked of an agent."""
     for verb in ("drain", "undrain"):
-        refusal(await client.post(f"/agents/nobody/{verb}"), 404, "unknown_agent")
+        expect_error(await client.post(f"/agents/nobody/{verb}"), 404, "unknown_agent")
 
 
 @pytest.mark.poisoned("a hash that is none")
@@ -149,8 +158,8 @@ async def test_a_damaged_record_is_no_unknown_agent(client: httpx2.AsyncClient, 
     await register(client, "b", labels={"env": "dev"})
     raw.hdel("{mesh}:agent:a", "timeout")
 
-    refused = refusal(await client.post("/agents/a/drain"), 503, "store_unavailable")
-    answer = success(await client.post("/agents/drain", json={"label_selector": "env=dev"}))
+    refused = expect_error(await client.post("/agents/a/drain"), 503, "store_unavailable")
+    answer = expect_success(await client.post("/agents/drain", json={"label_selector": "env=dev"}))
 
     assert refused["reason"] == "bad_record"
     assert answer["results"]["a"]["error"] == "store_unavailable"
@@ -163,9 +172,9 @@ async def test_many_drain_by_their_labels(client: httpx2.AsyncClient) -> None:
         await register(client, agent_id, labels={"env": env}, namespace=namespace)
     before = await drain(client, "d")
 
-    answer = success(await client.post("/agents/drain", json={"label_selector": "env=dev"}))
+    answer = expect_success(await client.post("/agents/drain", json={"label_selector": "env=dev"}))
 
-    versions = {agent_id: (await show(client, agent_id))["resource_version"] for agent_id in "abd"}
+    versions = {agent_id: (await get_agent(client, agent_id))["resource_version"] for agent_id in "abd"}
     assert answer == {
         "status": "success",
         "draining": True,
@@ -178,30 +187,30 @@ async def test_many_drain_by_their_labels(client: httpx2.AsyncClient) -> None:
         "changed": 2,
     }
     assert list(answer["results"]) == ["b", "d", "a"]
-    assert await listed(client, draining="true") == ["b", "d", "a"]
+    assert await list_agent_ids(client, draining="true") == ["b", "d", "a"]
 
-    back = success(await client.post("/agents/undrain", json={"label_selector": "env", "namespace": "m"}))
+    back = expect_success(await client.post("/agents/undrain", json={"label_selector": "env", "namespace": "m"}))
     assert (back["draining"], list(back["results"]), back["changed"]) == (False, ["b", "c", "d"], 2)
-    assert await listed(client, draining="true") == ["a"]
-    assert success(await client.post("/agents/undrain", json={"namespace": "n"}))["changed"] == 1
-    assert await listed(client, draining="true") == []
+    assert await list_agent_ids(client, draining="true") == ["a"]
+    assert expect_success(await client.post("/agents/undrain", json={"namespace": "n"}))["changed"] == 1
+    assert await list_agent_ids(client, draining="true") == []
 
 
 async def test_more_than_one_call_can_carry_drain(client: httpx2.AsyncClient) -> None:
     """All of them, whatever goes into one call to the store."""
     for start in (0, 200, 400):
         agents = [a_registration(f"a{at}", namespace="n") for at in range(start, start + 150)]
-        success(await client.post("/agents/batch", json={"agents": agents}))
+        expect_success(await client.post("/agents/batch", json={"agents": agents}))
 
-    answer = success(await client.post("/agents/drain", json={"namespace": "n"}))
+    answer = expect_success(await client.post("/agents/drain", json={"namespace": "n"}))
 
     assert (answer["count"], answer["changed"]) == (450, 450)
-    assert len(await listed(client, draining="true")) == 450
+    assert len(await list_agent_ids(client, draining="true")) == 450
 
 
 async def test_a_selector_that_finds_nobody_is_no_error(client: httpx2.AsyncClient) -> None:
     """Nothing was to be done."""
-    answer = success(await client.post("/agents/drain", json={"label_selector": "env=nowhere"}))
+    answer = expect_success(await client.post("/agents/drain", json={"label_selector": "env=nowhere"}))
 
     assert (answer["results"], answer["count"], answer["changed"]) == ({}, 0, 0)
 
@@ -229,8 +238,8 @@ async def test_the_whole_mesh_never_drains_by_mistake(
     answer = await client.post("/agents/drain", json=body)
 
     code = "validation_failed" if status == 422 else "malformed_request"
-    assert fields_of(refusal(answer, status, code)) == [field]
-    assert await listed(client, draining="true") == []
+    assert error_fields(expect_error(answer, status, code)) == [field]
+    assert await list_agent_ids(client, draining="true") == []
 
 
 async def test_what_would_not_be_honoured_is_refused(client: httpx2.AsyncClient) -> None:
@@ -238,12 +247,14 @@ async def test_what_would_not_be_honoured_is_refused(client: httpx2.AsyncClient)
     await register(client)
 
     for headers in ({"if-match": "1"}, {"if-none-match": "*"}):
-        refusal(await client.post("/agents/a/drain", headers=headers), 400, "malformed_request")
-        refusal(await client.post("/agents/drain", json={"namespace": "n"}, headers=headers), 400, "malformed_request")
-    refusal(await client.post("/agents/a/drain?grace=5s"), 400, "malformed_request")
-    refusal(await client.post("/agents/a/drain", json={"draining": False}), 400, "malformed_request")
-    assert (await show(client))["draining"] is False
-    assert success(await client.post("/agents/a/drain", json={}))["changed"]
+        expect_error(await client.post("/agents/a/drain", headers=headers), 400, "malformed_request")
+        expect_error(
+            await client.post("/agents/drain", json={"namespace": "n"}, headers=headers), 400, "malformed_request"
+        )
+    expect_error(await client.post("/agents/a/drain?grace=5s"), 400, "malformed_request")
+    expect_error(await client.post("/agents/a/drain", json={"draining": False}), 400, "malformed_request")
+    assert (await get_agent(client))["draining"] is False
+    assert expect_success(await client.post("/agents/a/drain", json={}))["changed"]
 
 
 async def test_agents_may_be_called_drain(client: httpx2.AsyncClient) -> None:
@@ -251,27 +262,27 @@ async def test_agents_may_be_called_drain(client: httpx2.AsyncClient) -> None:
     for agent_id in ("drain", "undrain"):
         await register(client, agent_id)
         await drain(client, agent_id)
-        assert (await show(client, agent_id))["draining"] is True
+        assert (await get_agent(client, agent_id))["draining"] is True
         assert (await client.get(f"/agents/{agent_id}/status")).json()["agent_id"] == agent_id
         await undrain(client, agent_id)
-        assert success(await client.delete(f"/agents/{agent_id}"))["agent_id"] == agent_id
+        assert expect_success(await client.delete(f"/agents/{agent_id}"))["agent_id"] == agent_id
 
 
 async def test_registering_anew_ends_no_drain_and_unregistering_does(client: httpx2.AsyncClient) -> None:
     """With the same words or others, recovered or not; only who is removed and comes anew begins anew."""
     await register(client)
-    await beat(client)
+    await send_heartbeat(client)
     await drain(client)
 
     await register(client)
     await register(client, labels={"env": "dev"}, draining=False)
     await register(client, timeout_threshold=7)
-    agent = await show(client)
+    agent = await get_agent(client)
     assert (agent["draining"], agent["labels"], agent["timeout_threshold"]) == (True, {}, 7)
 
-    success(await client.delete("/agents/a"))
+    expect_success(await client.delete("/agents/a"))
     await register(client)
-    assert (await show(client))["draining"] is False
+    assert (await get_agent(client))["draining"] is False
 
 
 async def test_draining_is_no_conflict_for_a_conditional_registration(client: httpx2.AsyncClient) -> None:
@@ -281,7 +292,7 @@ async def test_draining_is_no_conflict_for_a_conditional_registration(client: ht
     assert int(drained) > int(version)
 
     later = await register(client, resource_version=version, labels={"k": "1"})
-    refusal(
+    expect_error(
         await client.post("/agents", json=a_registration(resource_version=drained, labels={"k": "2"})),
         409,
         "stale_version",
@@ -290,29 +301,29 @@ async def test_draining_is_no_conflict_for_a_conditional_registration(client: ht
     await register(client, resource_version=back, labels={"k": "3"})
 
     assert int(later) > int(drained)
-    assert (await show(client))["labels"] == {"k": "3"}
+    assert (await get_agent(client))["labels"] == {"k": "3"}
 
 
 async def test_a_drain_moves_the_version_and_no_time(client: httpx2.AsyncClient) -> None:
     """`updated_at` is the agent's own doing."""
     await register(client)
-    before = await show(client)
+    before = await get_agent(client)
 
     version = (await drain(client))["resource_version"]
 
-    assert await show(client) == before | {"draining": True, "resource_version": version}
+    assert await get_agent(client) == before | {"draining": True, "resource_version": version}
 
 
 async def test_every_replica_knows_and_so_does_one_that_comes_later(redis_url: str) -> None:
     """What one has acknowledged, the next read on another shows, and a restart forgets nothing."""
-    async with in_process(redis_url) as one, in_process(redis_url) as two:
+    async with in_process_registry(redis_url) as one, in_process_registry(redis_url) as two:
         await register(one)
-        await beat(one)
+        await send_heartbeat(one)
         await drain(one)
         assert await discovered(two) == []
-        assert await listed(two, draining="true") == ["a"]
-    async with in_process(redis_url) as three:
-        assert (await show(three))["draining"] is True
+        assert await list_agent_ids(two, draining="true") == ["a"]
+    async with in_process_registry(redis_url) as three:
+        assert (await get_agent(three))["draining"] is True
         assert await discovered(three) == []
         await undrain(three)
         assert await discovered(three) == ["a"]
@@ -320,23 +331,23 @@ async def test_every_replica_knows_and_so_does_one_that_comes_later(redis_url: s
 
 async def test_a_watch_of_those_in_service_sees_them_leave_and_come_back(redis_url: str) -> None:
     """DELETED when one begins to drain, ADDED when it ends; what it says of itself meanwhile is nothing to it."""
-    async with serving(redis_url) as served:
+    async with served_registry(redis_url) as served:
         client = served.client
         since = {"resource_version": await register(client)}
         async with (
-            watch(served.url, draining="false", **since) as stream,
-            watch(served.url, draining="true", **since) as others,
-            watch(served.url, **since) as everything,
+            open_watch(served.url, draining="false", **since) as stream,
+            open_watch(served.url, draining="true", **since) as others,
+            open_watch(served.url, **since) as everything,
         ):
             drained = (await drain(client))["resource_version"]
             await register(client, labels={"k": "1"})
             back = (await undrain(client))["resource_version"]
 
-            seen = await stream.take(2)
+            seen = await stream.next_events(2)
             assert [(each.kind, str(each.version)) for each in seen] == [("DELETED", drained), ("ADDED", back)]
             assert [each.object["draining"] for each in seen] == [True, False]
-            assert [each.kind for each in await others.take(3)] == ["ADDED", "MODIFIED", "DELETED"]
-            assert [(each.kind, each.object["draining"]) for each in await everything.take(3)] == [
+            assert [each.kind for each in await others.next_events(3)] == ["ADDED", "MODIFIED", "DELETED"]
+            assert [(each.kind, each.object["draining"]) for each in await everything.next_events(3)] == [
                 ("MODIFIED", True),
                 ("MODIFIED", True),
                 ("MODIFIED", False),

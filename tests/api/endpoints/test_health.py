@@ -11,8 +11,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from registry import __version__
 from registry.model.agent import STATUSES
-from tests.support.http_calls import a_registration, beat, listed, refusal, register, success
-from tests.support.in_process_registry import in_process
+from tests.support.http_calls import (
+    a_registration,
+    expect_error,
+    expect_success,
+    list_agent_ids,
+    register,
+    send_heartbeat,
+)
+from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
 
 OFTEN = timedelta(milliseconds=50)
@@ -26,10 +33,10 @@ async def numbers(client: httpx2.AsyncClient) -> dict[str, float]:
 
 async def test_health_is_200_and_says_how_the_registry_is(redis_url: str) -> None:
     """Which replica answered, what it holds, how it hears, who leads, what to worry about."""
-    async with in_process(redis_url, instance_id="me") as client:
+    async with in_process_registry(redis_url, instance_id="me") as client:
         await async_wait_until(lambda: _leads(client), description="the only replica leads")
         version = await register(client)
-        await listed(client)
+        await list_agent_ids(client)
 
         answer = await client.get("/health")
 
@@ -60,9 +67,11 @@ async def _leads(client: httpx2.AsyncClient) -> bool:
 async def test_one_of_two_replicas_leads_and_gives_the_lead_up_at_its_end(redis_url: str) -> None:
     """Both say who leads; when that one stops, the other leads at its next look, long before a lease is over."""
     async with contextlib.AsyncExitStack() as stack:
-        first = await stack.enter_async_context(in_process(redis_url, instance_id="first", health_check_interval=OFTEN))
+        first = await stack.enter_async_context(
+            in_process_registry(redis_url, instance_id="first", health_check_interval=OFTEN)
+        )
         await async_wait_until(lambda: _leads(first), description="the first replica leads")
-        async with in_process(redis_url, instance_id="second", health_check_interval=OFTEN) as second:
+        async with in_process_registry(redis_url, instance_id="second", health_check_interval=OFTEN) as second:
             await async_wait_until(lambda: _leader_is(second, "first"), description="the second knows who leads")
             assert not await _leads(second)
             before = (await second.get("/health")).json()["leader"]
@@ -77,7 +86,7 @@ async def test_one_of_two_replicas_leads_and_gives_the_lead_up_at_its_end(redis_
 
 async def test_the_metrics_say_who_leads_and_what_keeps_agents(redis_url: str) -> None:
     """The leader by name, epoch and since when; refused sweeps; overdue, graced and held agents, outage and hold."""
-    async with in_process(redis_url, instance_id="me") as client:
+    async with in_process_registry(redis_url, instance_id="me") as client:
         await async_wait_until(lambda: _leads(client), description="the only replica leads")
         leader = (await client.get("/health")).json()["leader"]
         found = await numbers(client)
@@ -96,7 +105,7 @@ async def test_the_metrics_say_who_leads_and_what_keeps_agents(redis_url: str) -
 
 async def test_without_election_a_replica_sweeps_and_says_so(redis_url: str) -> None:
     """It has no lead, and needs none."""
-    async with in_process(redis_url, leader_election=False) as client:
+    async with in_process_registry(redis_url, leader_election=False) as client:
         leader = (await client.get("/health")).json()["leader"]
         found = await numbers(client)
 
@@ -140,7 +149,7 @@ async def test_the_health_of_an_agent_before_its_first_heartbeat(client: httpx2.
 async def test_the_health_of_an_agent_that_beats(client: httpx2.AsyncClient) -> None:
     """Healthy: how long since, and when the next is due; without an interval, half the timeout."""
     await register(client, timeout_threshold=30)
-    at = await beat(client)
+    at = await send_heartbeat(client)
 
     health = (await client.get("/health/a")).json()
 
@@ -153,9 +162,9 @@ async def test_the_health_of_an_agent_that_beats(client: httpx2.AsyncClient) -> 
 
 async def test_the_health_of_an_agent_that_expired(redis_url: str) -> None:
     """Expired: told so in a word, a flag and a sentence, until it is removed."""
-    async with in_process(redis_url) as client:
+    async with in_process_registry(redis_url) as client:
         await register(client, timeout_threshold=0.05, eviction_threshold=0.1)
-        await beat(client)
+        await send_heartbeat(client)
 
         async def expired() -> bool:
             return bool((await client.get("/health/a")).json()["is_expired"])
@@ -174,16 +183,16 @@ def _seconds(moment: str) -> float:
 
 async def test_the_health_of_nobody_is_404(client: httpx2.AsyncClient) -> None:
     """An agent that is not there has no health."""
-    refusal(await client.get("/health/nobody"), 404, "unknown_agent")
+    expect_error(await client.get("/health/nobody"), 404, "unknown_agent")
 
 
 async def test_metrics_count_the_mesh(client: httpx2.AsyncClient) -> None:
     """JSON under the names of the seeds; counters are of the whole mesh, whichever replica was asked."""
     await register(client, "a", capabilities=["x", "y"])
     await register(client, "b", capabilities=["x"])
-    await beat(client, "a")
-    await beat(client, "a")
-    await listed(client)
+    await send_heartbeat(client, "a")
+    await send_heartbeat(client, "a")
+    await list_agent_ids(client)
 
     answer = await client.get("/metrics")
 
@@ -314,10 +323,10 @@ async def test_requests_and_errors_are_counted_by_route(client: httpx2.AsyncClie
 
 async def test_mesh_wide_numbers_are_the_same_on_each_replica(client: httpx2.AsyncClient, redis_url: str) -> None:
     """Gauges and the totals of JSON agree; requests are each replica's own."""
-    async with in_process(redis_url) as other:
+    async with in_process_registry(redis_url) as other:
         await register(client, "a", capabilities=["x"])
-        await beat(client, "a")
-        await asyncio.gather(listed(client), listed(other))
+        await send_heartbeat(client, "a")
+        await asyncio.gather(list_agent_ids(client), list_agent_ids(other))
 
         mine, others = (await client.get("/metrics")).json(), (await other.get("/metrics")).json()
         for moving in ("uptime_seconds", "timestamp"):
@@ -332,8 +341,8 @@ async def test_mesh_wide_numbers_are_the_same_on_each_replica(client: httpx2.Asy
 async def test_batched_calls_are_counted_one_by_one(client: httpx2.AsyncClient) -> None:
     """Processed means agents, not requests."""
     agents = [a_registration(agent_id) for agent_id in "abc"]
-    success(await client.post("/agents/batch", json={"agents": agents}))
-    success(await client.post("/heartbeats", json={"agent_ids": ["a", "b", "nobody"]}))
+    expect_success(await client.post("/agents/batch", json={"agents": agents}))
+    expect_success(await client.post("/heartbeats", json={"agent_ids": ["a", "b", "nobody"]}))
 
     found = (await client.get("/metrics")).json()
 

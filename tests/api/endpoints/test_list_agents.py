@@ -12,8 +12,15 @@ import httpx2
 import pytest
 import zstandard
 
-from tests.support.http_calls import beat, fields_of, listed, refusal, register, success
-from tests.support.in_process_registry import in_process
+from tests.support.http_calls import (
+    error_fields,
+    expect_error,
+    expect_success,
+    list_agent_ids,
+    register,
+    send_heartbeat,
+)
+from tests.support.in_process_registry import in_process_registry
 
 AGENTS: dict[str, dict[str, Any]] = {
     "files": {
@@ -51,7 +58,7 @@ async def a_mesh(client: httpx2.AsyncClient) -> None:
     """Register the agents; only `files` has beaten, the others are pending."""
     for agent_id, fields in AGENTS.items():
         await register(client, agent_id, **fields)
-    await beat(client, "files")
+    await send_heartbeat(client, "files")
 
 
 # In the form of the tool, what it finds of mail (default), files and idle (system), with `"status": "any"`.
@@ -111,9 +118,9 @@ async def test_a_filter_finds_the_same_in_every_form(
     tags = given.get("capability_tags")
     joined = given | ({"capability_tags": ",".join(tags)} if isinstance(tags, list) else {})
 
-    assert await listed(client, **given) == found
-    assert await listed(client, **joined) == found
-    answer = success(
+    assert await list_agent_ids(client, **given) == found
+    assert await list_agent_ids(client, **joined) == found
+    answer = expect_success(
         await client.post("/mcp/tools/discover_services", json={"query": {"status": "any"} | query}),
     )
     assert [agent["id"] for agent in answer["agents"]] == found
@@ -131,7 +138,7 @@ async def test_the_tool_looks_for_healthy_agents_and_joins_labels_with_the_selec
         ({"status": None, "labels": {"env": "prod"}}, ["files"]),
         ({"status": "any", "labels": {"env": "prod"}, "label_selector": "!tier"}, ["idle"]),
     ):
-        answer = success(await client.post("/mcp/tools/discover_services", json={"query": query}))
+        answer = expect_success(await client.post("/mcp/tools/discover_services", json={"query": query}))
         assert [agent["id"] for agent in answer["agents"]] == found
 
 
@@ -243,11 +250,11 @@ async def test_a_walk_lists_everything_once_and_names_the_first_version(client: 
 async def test_a_walk_may_go_on_at_another_replica(redis_url: str) -> None:
     """One that was started later, too; the token says all there is to say, a selector with several values in it."""
     query = "label_selector=env in (dev,prod,test)&fuzzy_match=true&capability=read&limit=1"
-    async with in_process(redis_url) as one:
+    async with in_process_registry(redis_url) as one:
         await a_mesh(one)
         first = await one.get(f"/agents?{query}")
         await register(one, "new")
-        async with in_process(redis_url) as two:
+        async with in_process_registry(redis_url) as two:
             second = await two.get(f"/agents?{query}&continue={first.json()['continue']}")
 
     assert second.status_code == 200, second.text
@@ -283,22 +290,22 @@ async def test_a_token_belongs_to_its_query(client: httpx2.AsyncClient) -> None:
 
     assert (await client.get(f"/agents?limit=2&continue={token}")).json()["count"] == 2
     for rest in (f"namespace=system&continue={token}", f"fields=id&continue={token}", f"continue={token[:-8]}"):
-        body = refusal(await client.get(f"/agents?limit=1&{rest}"), 400, "malformed_request")
+        body = expect_error(await client.get(f"/agents?limit=1&{rest}"), 400, "malformed_request")
         assert body["details"][0]["field"] == "continue"
     for garbage in ("!", "AAAA", "bnVsbA", "e30", "W10", "%C3%BC", "W251bGxd", "WyIiLDEsMSwxXQ"):
-        refusal(await client.get(f"/agents?limit=1&continue={garbage}"), 400, "malformed_request")
+        expect_error(await client.get(f"/agents?limit=1&continue={garbage}"), 400, "malformed_request")
 
 
 async def test_a_walk_ends_when_its_version_has_left_the_log(redis_url: str) -> None:
     """410 with where the mesh is now: a watch could not tell any more what changed during the walk."""
-    async with in_process(redis_url, watch_history=100) as client:
+    async with in_process_registry(redis_url, watch_history=100) as client:
         await a_mesh(client)
         token = (await client.get("/agents?limit=1")).json()["continue"]
         for n in range(5):
             agents = [{"id": f"x{n}-{k}", "endpoint": "http://x:1"} for k in range(100)]
-            success(await client.post("/agents/batch", json={"agents": agents}))
+            expect_success(await client.post("/agents/batch", json={"agents": agents}))
 
-        body = refusal(await client.get(f"/agents?limit=1&continue={token}"), 410, "version_too_old")
+        body = expect_error(await client.get(f"/agents?limit=1&continue={token}"), 410, "version_too_old")
         now = (await client.get("/agents?limit=1")).json()["resource_version"]
 
     assert body["resource_version"] == now
@@ -323,7 +330,7 @@ async def test_what_has_not_changed_is_304(client: httpx2.AsyncClient) -> None:
     assert tag.startswith('W/"')
 
     await register(client, "elsewhere")
-    await beat(client, "files")
+    await send_heartbeat(client, "files")
     now = (await client.get("/agents/elsewhere")).json()["resource_version"]
     for header in (tag, f'"other", {tag}', tag.removeprefix("W/")):
         answer = await client.get(path, headers={"if-none-match": header})
@@ -342,7 +349,7 @@ async def test_what_has_not_changed_is_304(client: httpx2.AsyncClient) -> None:
 
 async def test_a_tag_holds_at_every_replica(redis_url: str) -> None:
     """At one that was never asked before, and though something else changed; the same for a change that matters."""
-    async with in_process(redis_url) as one, in_process(redis_url) as two:
+    async with in_process_registry(redis_url) as one, in_process_registry(redis_url) as two:
         await a_mesh(one)
         path = "/agents?namespace=system&label_selector=env in (prod,dev)"
         tag = (await one.get(path)).headers["etag"]
@@ -350,7 +357,7 @@ async def test_a_tag_holds_at_every_replica(redis_url: str) -> None:
 
         assert (await two.get(path, headers={"if-none-match": tag})).status_code == 304
         assert (await one.get(path, headers={"if-none-match": tag})).status_code == 304
-        await beat(one, "idle")
+        await send_heartbeat(one, "idle")
         for replica in (one, two):
             answer = await replica.get(path, headers={"if-none-match": tag})
             assert answer.status_code == 200
@@ -383,9 +390,9 @@ async def test_how_old_an_answer_may_be(client: httpx2.AsyncClient) -> None:
     assert exact.headers["x-resource-version"] == exact.json()["resource_version"] == before
     later = await client.get(f"{every}=NotOlderThan")
     assert int(later.headers["x-resource-version"]) > int(before)
-    refusal(await client.get(f"{every}=Exact"), 410, "version_too_old")
-    refusal(await client.get(f"{every.replace('agents', 'capabilities')}=Exact"), 410, "version_too_old")
-    refusal(await client.get(f"/agents?resource_version={int(before) + 10**9}"), 503, "store_unavailable")
+    expect_error(await client.get(f"{every}=Exact"), 410, "version_too_old")
+    expect_error(await client.get(f"{every.replace('agents', 'capabilities')}=Exact"), 410, "version_too_old")
+    expect_error(await client.get(f"/agents?resource_version={int(before) + 10**9}"), 503, "store_unavailable")
 
 
 async def test_head_is_get_without_its_body(client: httpx2.AsyncClient) -> None:
@@ -412,7 +419,7 @@ async def test_a_large_list_is_packed_as_the_client_takes_it(client: httpx2.Asyn
     """Zstd before gzip, neither where the client does not take it; what is unpacked is the list."""
     for n in range(0, many, 60):
         agents = [{"id": f"a{n + k:05}", "endpoint": "http://a:1"} for k in range(60)]
-        success(await client.post("/agents/batch", json={"agents": agents}))
+        expect_success(await client.post("/agents/batch", json={"agents": agents}))
     plain, body = await raw_get(client, "identity")
     assert "content-encoding" not in plain.headers
     rows = body[: body.index(b'"timestamp"')]
@@ -521,15 +528,15 @@ async def test_waiting_takes_no_version_match(client: httpx2.AsyncClient) -> Non
     """Its answer is always the newest."""
     answer = await client.get("/agents?wait=1s&resource_version=5&resource_version_match=Exact")
 
-    assert fields_of(refusal(answer, 400, "malformed_request")) == ["resource_version_match"]
+    assert error_fields(expect_error(answer, 400, "malformed_request")) == ["resource_version_match"]
 
 
 async def test_a_name_with_a_comma_is_one_name(client: httpx2.AsyncClient) -> None:
     """Commas part tags and fields of a query string; a list in a query object is as it is."""
     await register(client, "a", capabilities=[{"name": "add,subtract", "tags": ["x,y"]}])
 
-    assert await listed(client, capability="add,subtract") == ["a"]
+    assert await list_agent_ids(client, capability="add,subtract") == ["a"]
     answer = await client.post(
         "/mcp/tools/discover_services", json={"query": {"status": "any", "capability_tags": ["x,y"]}}
     )
-    assert [agent["id"] for agent in success(answer)["agents"]] == ["a"]
+    assert [agent["id"] for agent in expect_success(answer)["agents"]] == ["a"]

@@ -13,20 +13,20 @@ import redis
 
 from registry.api.endpoints import watch_stream as streams
 from registry.service.watch import watch as watches
-from tests.support.http_calls import beat, refusal, register
+from tests.support.http_calls import expect_error, register, send_heartbeat
 from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
-from tests.support.served_registry import Served, serving
-from tests.support.watch_client import WatchStream, watch
+from tests.support.served_registry import ServedRegistry, served_registry
+from tests.support.watch_client import WatchStream, open_watch
 
 SSE = {"accept": "text/event-stream"}
 
 
 @pytest.fixture
-async def served(redis_url: str) -> AsyncIterator[Served]:
+async def served(redis_url: str) -> AsyncIterator[ServedRegistry]:
     """Provide a replica whose settings are the defaults."""
-    async with serving(redis_url) as running:
+    async with served_registry(redis_url) as running:
         yield running
 
 
@@ -35,19 +35,19 @@ async def unregister(client: httpx2.AsyncClient, agent_id: str = "a") -> None:
     assert (await client.delete(f"/agents/{agent_id}")).status_code == 200
 
 
-async def nothing_watches(served: Served) -> None:
+async def nothing_watches(served: ServedRegistry) -> None:
     """Wait until the replica holds neither a watch nor a group."""
-    watching = served.registry.watching
+    watching = served.registry.watch_service
     await async_wait_until(
-        lambda: not watching.watchers and not list(watching.groups), description="nothing watches any more"
+        lambda: not watching.watchers and not list(watching.fanout), description="nothing watches any more"
     )
 
 
-async def test_the_headers_come_at_once_though_nothing_happens(served: Served) -> None:
+async def test_the_headers_come_at_once_though_nothing_happens(served: ServedRegistry) -> None:
     """A client of a quiet mesh knows that it watches, before the first event."""
     began = time.monotonic()
 
-    async with watch(served.url) as stream:
+    async with open_watch(served.url) as stream:
         assert time.monotonic() - began < 3
         assert stream.headers["content-type"] == "application/x-ndjson"
         assert stream.headers["transfer-encoding"] == "chunked"
@@ -56,17 +56,17 @@ async def test_the_headers_come_at_once_though_nothing_happens(served: Served) -
         assert stream.headers["x-request-id"]
 
 
-async def test_a_life_is_one_event_for_each_change(served: Served) -> None:
+async def test_a_life_is_one_event_for_each_change(served: ServedRegistry) -> None:
     """Registered, first heartbeat, registered anew with another spec, unregistered."""
-    async with watch(served.url) as stream:
+    async with open_watch(served.url) as stream:
         await register(served.client)
-        await beat(served.client)
-        await beat(served.client)
+        await send_heartbeat(served.client)
+        await send_heartbeat(served.client)
         await register(served.client, labels={"k": "1"})
         await unregister(served.client)
 
-        events = await stream.take(4)
-        assert [event.brief for event in events] == [
+        events = await stream.next_events(4)
+        assert [event.kind_and_id for event in events] == [
             ("ADDED", "a"),
             ("MODIFIED", "a"),
             ("MODIFIED", "a"),
@@ -79,13 +79,13 @@ async def test_a_life_is_one_event_for_each_change(served: Served) -> None:
         assert [int(event.object["resource_version"]) for event in events] == versions
 
 
-async def test_an_event_carries_the_agent_as_a_read_shows_it(served: Served) -> None:
+async def test_an_event_carries_the_agent_as_a_read_shows_it(served: ServedRegistry) -> None:
     """One object on the wire, whoever asks."""
-    async with watch(served.url) as stream:
+    async with open_watch(served.url) as stream:
         await register(served.client, annotations={"k": "ü"}, capabilities=["read"])
-        (added,) = await stream.take(1)
-        await beat(served.client)
-        (modified,) = await stream.take(1)
+        (added,) = await stream.next_events(1)
+        await send_heartbeat(served.client)
+        (modified,) = await stream.next_events(1)
 
         assert modified.object == (await served.client.get("/agents/a")).json()
         assert added.object["last_heartbeat"] is None
@@ -94,48 +94,48 @@ async def test_an_event_carries_the_agent_as_a_read_shows_it(served: Served) -> 
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json, text/event-stream;q=0.5"])
-async def test_a_client_that_names_server_sent_events_gets_them(served: Served, accept: str) -> None:
+async def test_a_client_that_names_server_sent_events_gets_them(served: ServedRegistry, accept: str) -> None:
     """With the version as id, which browsers send back."""
-    async with watch(served.url, {"accept": accept}) as stream:
+    async with open_watch(served.url, {"accept": accept}) as stream:
         version = await register(served.client)
-        (event,) = await stream.take(1)
+        (event,) = await stream.next_events(1)
 
         assert stream.headers["content-type"].startswith("text/event-stream")
         assert event.sse_id == version == str(event.version)
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "application/json", "text/*"])
-async def test_any_other_client_gets_lines_of_json(served: Served, accept: str | None) -> None:
+async def test_any_other_client_gets_lines_of_json(served: ServedRegistry, accept: str | None) -> None:
     """`*/*` says that it takes server-sent events too, but it does not name them."""
-    async with watch(served.url, {"accept": accept} if accept else {}) as stream:
+    async with open_watch(served.url, {"accept": accept} if accept else {}) as stream:
         assert stream.headers["content-type"] == "application/x-ndjson"
 
 
-async def test_last_event_id_resumes_and_goes_before_the_query(served: Served) -> None:
+async def test_last_event_id_resumes_and_goes_before_the_query(served: ServedRegistry) -> None:
     """A browser reconnects with the URL it began with, so the header is the newer of the two."""
     versions = [await register(served.client, f"a{number}") for number in range(4)]
 
-    async with watch(served.url, SSE | {"last-event-id": versions[2]}, resource_version=versions[0]) as stream:
-        assert [event.agent_id for event in await stream.take(1)] == ["a3"]
-    async with watch(served.url, SSE | {"last-event-id": versions[2]}, send_initial="true") as stream:
-        assert [event.brief for event in await stream.take(1)] == [("ADDED", "a3")]
+    async with open_watch(served.url, SSE | {"last-event-id": versions[2]}, resource_version=versions[0]) as stream:
+        assert [event.agent_id for event in await stream.next_events(1)] == ["a3"]
+    async with open_watch(served.url, SSE | {"last-event-id": versions[2]}, send_initial="true") as stream:
+        assert [event.kind_and_id for event in await stream.next_events(1)] == [("ADDED", "a3")]
 
 
-async def test_only_server_sent_events_know_last_event_id(served: Served) -> None:
+async def test_only_server_sent_events_know_last_event_id(served: ServedRegistry) -> None:
     """In the other form the header is somebody else's, and takes nothing from what the query asks for."""
     version = await register(served.client)
 
-    async with watch(served.url, {"last-event-id": version}, send_initial="true") as stream:
-        assert [event.brief for event in await stream.take(2)] == [("ADDED", "a"), ("BOOKMARK", "")]
+    async with open_watch(served.url, {"last-event-id": version}, send_initial="true") as stream:
+        assert [event.kind_and_id for event in await stream.next_events(2)] == [("ADDED", "a"), ("BOOKMARK", "")]
 
 
-async def test_resuming_loses_nothing_and_repeats_nothing(served: Served) -> None:
+async def test_resuming_loses_nothing_and_repeats_nothing(served: ServedRegistry) -> None:
     """From every version there was."""
     versions = [int(await register(served.client, f"a{number}")) for number in range(8)]
 
     async def seen(since: int) -> list[int]:
-        async with watch(served.url, resource_version=since, timeout="0.01s") as stream:
-            *events, bookmark = await stream.rest()
+        async with open_watch(served.url, resource_version=since, timeout="0.01s") as stream:
+            *events, bookmark = await stream.remaining_events()
             assert (bookmark.kind, bookmark.version) == ("BOOKMARK", versions[-1])
             return [event.version for event in events]
 
@@ -143,18 +143,21 @@ async def test_resuming_loses_nothing_and_repeats_nothing(served: Served) -> Non
     assert found == [versions[at + 1 :] for at in range(len(versions))]
 
 
-async def test_what_starts_or_stops_matching_is_added_or_deleted(served: Served) -> None:
+async def test_what_starts_or_stops_matching_is_added_or_deleted(served: ServedRegistry) -> None:
     """For those who asked for it; the event's version is its object's in DELETED too."""
-    async with watch(served.url, label_selector="k=1") as labelled, watch(served.url, status="pending") as pending:
+    async with (
+        open_watch(served.url, label_selector="k=1") as labelled,
+        open_watch(served.url, status="pending") as pending,
+    ):
         await register(served.client, labels={"k": "2"})
         await register(served.client, labels={"k": "1"})
         await register(served.client, labels={"k": "1"}, version="2.0.0")
-        await beat(served.client)
+        await send_heartbeat(served.client)
         await register(served.client, labels={"k": "2"})
         await register(served.client, "late", labels={"k": "1"})
 
-        seen = await labelled.take(5)
-        assert [event.brief for event in seen] == [
+        seen = await labelled.next_events(5)
+        assert [event.kind_and_id for event in seen] == [
             ("ADDED", "a"),
             ("MODIFIED", "a"),
             ("MODIFIED", "a"),
@@ -162,7 +165,7 @@ async def test_what_starts_or_stops_matching_is_added_or_deleted(served: Served)
             ("ADDED", "late"),
         ]
         assert [int(event.object["resource_version"]) for event in seen] == [event.version for event in seen]
-        kinds = [event.brief for event in await pending.take(5)]
+        kinds = [event.kind_and_id for event in await pending.next_events(5)]
         assert kinds == [("ADDED", "a"), ("MODIFIED", "a"), ("MODIFIED", "a"), ("DELETED", "a"), ("ADDED", "late")]
 
 
@@ -179,51 +182,53 @@ async def test_what_starts_or_stops_matching_is_added_or_deleted(served: Served)
     ],
     ids=lambda query: next(iter(query)),
 )
-async def test_every_filter_of_lists_is_one_of_watches(served: Served, query: dict[str, str]) -> None:
+async def test_every_filter_of_lists_is_one_of_watches(served: ServedRegistry, query: dict[str, str]) -> None:
     """And none of them lets the other agent through."""
     read = {"name": "read", "version": "2.1.0", "category": "files", "tags": ["fast"]}
-    async with watch(served.url, **query) as stream:
+    async with open_watch(served.url, **query) as stream:
         await register(served.client, "b", labels={"tier": "db"}, capabilities=["write"])
         await register(served.client, "a", namespace="n", labels={"tier": "web"}, capabilities=[read])
 
-        assert [event.brief for event in await stream.take(1)] == [("ADDED", "a")]
+        assert [event.kind_and_id for event in await stream.next_events(1)] == [("ADDED", "a")]
 
 
-async def test_a_version_the_log_does_not_hold_is_gone(served: Served, raw: redis.Redis, redis_url: str) -> None:
+async def test_a_version_the_log_does_not_hold_is_gone(
+    served: ServedRegistry, raw: redis.Redis, redis_url: str
+) -> None:
     """Too old or from the future: 410 before any stream, with the version now, so that the client can go on."""
     old = await register(served.client, "a")
     await register(served.client, "b")
     raw.xtrim("{mesh}:log", maxlen=1, approximate=False)
     now = await register(served.client, "c")
 
-    async with serving(redis_url) as fresh:
+    async with served_registry(redis_url) as fresh:
         refused = await fresh.client.get(f"/agents?watch=true&resource_version={old}")
-        assert refusal(refused, 410, "version_too_old")["resource_version"] == now
+        assert expect_error(refused, 410, "version_too_old")["resource_version"] == now
         future = await fresh.client.get(f"/agents?watch=true&resource_version={int(now) + 10**6}")
-        assert refusal(future, 410, "version_ahead")["resource_version"] == now
+        assert expect_error(future, 410, "version_ahead")["resource_version"] == now
         unknown = await fresh.client.get(f"/agents?watch=true&resource_version={int(now) - 1}", headers=SSE)
-        assert refusal(unknown, 410, "version_too_old")["resource_version"] == now
+        assert expect_error(unknown, 410, "version_too_old")["resource_version"] == now
 
 
-async def test_the_state_comes_first_where_it_is_asked_for(served: Served) -> None:
+async def test_the_state_comes_first_where_it_is_asked_for(served: ServedRegistry) -> None:
     """Sorted as lists are, then a bookmark with the version it is of, then what changes."""
     await register(served.client, "b", namespace="n")
     await register(served.client, "a", namespace="n")
     last = await register(served.client, "c", namespace="m")
     await register(served.client, "other", namespace="x")
 
-    async with watch(served.url, send_initial="true", label_selector="!no", namespace="n") as stream:
-        state = await stream.take(3)
+    async with open_watch(served.url, send_initial="true", label_selector="!no", namespace="n") as stream:
+        state = await stream.next_events(3)
         await register(served.client, "d", namespace="n")
-        (added,) = await stream.take(1)
+        (added,) = await stream.next_events(1)
 
-    assert [event.brief for event in state] == [("ADDED", "a"), ("ADDED", "b"), ("BOOKMARK", "")]
+    assert [event.kind_and_id for event in state] == [("ADDED", "a"), ("ADDED", "b"), ("BOOKMARK", "")]
     assert all(event.version == int(event.object["resource_version"]) for event in state)
     assert state[-1].version > int(last)
-    assert added.brief == ("ADDED", "d")
+    assert added.kind_and_id == ("ADDED", "d")
 
 
-async def test_the_state_has_no_ids_to_resume_from(served: Served) -> None:
+async def test_the_state_has_no_ids_to_resume_from(served: ServedRegistry) -> None:
     """Only the bookmark after it has one.
 
     A browser cut off within the state went on after the version of some agent in it, and never saw the others.
@@ -231,93 +236,95 @@ async def test_the_state_has_no_ids_to_resume_from(served: Served) -> None:
     await register(served.client, "b")
     await register(served.client, "a")
 
-    async with watch(served.url, SSE, send_initial="true") as stream:
-        *state, bookmark = await stream.take(3)
+    async with open_watch(served.url, SSE, send_initial="true") as stream:
+        *state, bookmark = await stream.next_events(3)
         await register(served.client, "c")
-        (added,) = await stream.take(1)
+        (added,) = await stream.next_events(1)
 
     assert [event.sse_id for event in state] == [None, None]
     assert bookmark.sse_id == str(bookmark.version)
     assert added.sse_id == str(added.version)
 
 
-async def test_the_state_of_nothing_is_a_bookmark(served: Served) -> None:
+async def test_the_state_of_nothing_is_a_bookmark(served: ServedRegistry) -> None:
     """So that a client knows that it has all there is."""
-    async with watch(served.url, send_initial="true") as stream:
-        assert [event.kind for event in await stream.take(1)] == ["BOOKMARK"]
+    async with open_watch(served.url, send_initial="true") as stream:
+        assert [event.kind for event in await stream.next_events(1)] == ["BOOKMARK"]
 
 
 @pytest.mark.parametrize("headers", [{}, SSE], ids=["ndjson", "sse"])
-async def test_a_stream_that_is_over_ends_with_a_bookmark(served: Served, headers: dict[str, str]) -> None:
+async def test_a_stream_that_is_over_ends_with_a_bookmark(served: ServedRegistry, headers: dict[str, str]) -> None:
     """Cleanly, and with the version now though nothing matched."""
     began = time.monotonic()
-    async with watch(served.url, headers, timeout="1s", namespace="nowhere") as stream:
+    async with open_watch(served.url, headers, timeout="1s", namespace="nowhere") as stream:
         version = await register(served.client)
-        (bookmark,) = await stream.rest()
+        (bookmark,) = await stream.remaining_events()
 
         assert (bookmark.kind, bookmark.version) == ("BOOKMARK", int(version))
         assert bookmark.object == {"resource_version": version}
         assert bookmark.sse_id == (version if headers else None)
-        assert stream.clean
+        assert stream.ended_cleanly
         assert 0.9 < time.monotonic() - began < 3
 
 
-async def test_a_stream_is_over_on_time(served: Served) -> None:
+async def test_a_stream_is_over_on_time(served: ServedRegistry) -> None:
     """Not with the next look at all watches."""
     took = []
     for _ in range(3):
         began = time.monotonic()
-        async with watch(served.url, timeout="0.2s") as stream:
-            assert [event.kind for event in await stream.rest()] == ["BOOKMARK"]
+        async with open_watch(served.url, timeout="0.2s") as stream:
+            assert [event.kind for event in await stream.remaining_events()] == ["BOOKMARK"]
         took.append(time.monotonic() - began)
 
     assert 0.2 <= min(took) < 0.7
 
 
-async def test_the_state_is_not_older_than_the_version_asked_for(served: Served) -> None:
+async def test_the_state_is_not_older_than_the_version_asked_for(served: ServedRegistry) -> None:
     """Whatever is held for 0; a version that nobody has come to is of another history."""
     version = await register(served.client)
     for since in (version, "0"):
-        async with watch(served.url, send_initial="true", resource_version=since) as stream:
-            assert [event.kind for event in await stream.take(2)] == ["ADDED", "BOOKMARK"]
+        async with open_watch(served.url, send_initial="true", resource_version=since) as stream:
+            assert [event.kind for event in await stream.next_events(2)] == ["ADDED", "BOOKMARK"]
 
     answer = await served.client.get("/agents?watch=true&send_initial=true&resource_version=99999999999999")
 
-    refusal(answer, 410, "version_ahead")
+    expect_error(answer, 410, "version_ahead")
 
 
 @pytest.mark.parametrize(("headers", "line"), [({}, ""), (SSE, ": keep-alive")], ids=["ndjson", "sse"])
 async def test_a_quiet_stream_says_that_it_lives(
-    served: Served, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], line: str
+    served: ServedRegistry, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], line: str
 ) -> None:
     """With what readers of the form pass over: an empty line, a comment."""
-    monkeypatch.setattr(streams, "_KEEP_ALIVE", 0.1)
+    monkeypatch.setattr(streams, "_KEEP_ALIVE_INTERVAL_S", 0.1)
 
-    async with watch(served.url, headers) as stream:
-        assert set(await stream.keep_alive(3)) == {line}
+    async with open_watch(served.url, headers) as stream:
+        assert set(await stream.wait_for_keep_alives(3)) == {line}
 
 
-async def test_bookmarks_come_by_themselves(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bookmarks_come_by_themselves(served: ServedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """And say how far the watch has come, also where nothing matched."""
-    monkeypatch.setattr(streams, "_BOOKMARK", 0.2)
+    monkeypatch.setattr(streams, "_BOOKMARK_INTERVAL_S", 0.2)
 
-    async with watch(served.url, namespace="nowhere") as stream:
-        await stream.take(1)
+    async with open_watch(served.url, namespace="nowhere") as stream:
+        await stream.next_events(1)
         version = await register(served.client)
-        marks = await stream.take(2)
+        marks = await stream.next_events(2)
 
     assert {mark.kind for mark in marks} == {"BOOKMARK"}
     assert marks[-1].version == int(version)
 
 
-async def test_every_stream_ends_after_a_while_by_itself(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_stream_ends_after_a_while_by_itself(
+    served: ServedRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that watches spread over replicas that came later."""
-    monkeypatch.setattr(streams, "_SHORTEST", 0.05)
-    monkeypatch.setattr(streams, "_LONGEST", 0.1)
+    monkeypatch.setattr(streams, "_MIN_STREAM_S", 0.05)
+    monkeypatch.setattr(streams, "_MAX_STREAM_S", 0.1)
 
-    async with watch(served.url, timeout="60s") as stream:
-        assert [event.kind for event in await stream.rest()] == ["BOOKMARK"]
-        assert stream.clean
+    async with open_watch(served.url, timeout="60s") as stream:
+        assert [event.kind for event in await stream.remaining_events()] == ["BOOKMARK"]
+        assert stream.ended_cleanly
 
 
 @pytest.mark.parametrize(
@@ -335,56 +342,56 @@ async def test_every_stream_ends_after_a_while_by_itself(served: Served, monkeyp
         ("label_selector=a%20in", "label_selector"),
     ],
 )
-async def test_what_does_not_go_with_a_watch_is_refused(served: Served, query: str, field: str) -> None:
+async def test_what_does_not_go_with_a_watch_is_refused(served: ServedRegistry, query: str, field: str) -> None:
     """Before any stream, naming it."""
-    body = refusal(await served.client.get(f"/agents?watch=true&{query}"), 400, "malformed_request")
+    body = expect_error(await served.client.get(f"/agents?watch=true&{query}"), 400, "malformed_request")
 
     assert body["details"][0]["field"].startswith(field)
 
 
 @pytest.mark.parametrize("query", ["timeout=1s", "send_initial=true"])
-async def test_what_goes_with_a_watch_only_is_refused_without(served: Served, query: str) -> None:
+async def test_what_goes_with_a_watch_only_is_refused_without(served: ServedRegistry, query: str) -> None:
     """Else a client would take a list for a watch."""
-    refusal(await served.client.get(f"/agents?{query}"), 400, "malformed_request")
+    expect_error(await served.client.get(f"/agents?{query}"), 400, "malformed_request")
 
 
-async def test_head_of_a_watch_is_refused(served: Served) -> None:
+async def test_head_of_a_watch_is_refused(served: ServedRegistry) -> None:
     """It would be a stream of nothing."""
     assert (await served.client.head("/agents?watch=true")).status_code == 400
     await nothing_watches(served)
 
 
-async def test_a_bad_last_event_id_is_refused(served: Served) -> None:
+async def test_a_bad_last_event_id_is_refused(served: ServedRegistry) -> None:
     """Naming the header."""
     answer = await served.client.get("/agents?watch=true", headers=SSE | {"last-event-id": "x"})
 
-    assert refusal(answer, 400, "malformed_request")["details"][0]["field"] == "Last-Event-ID"
+    assert expect_error(answer, 400, "malformed_request")["details"][0]["field"] == "Last-Event-ID"
 
 
-async def test_streams_are_not_compressed(served: Served) -> None:
+async def test_streams_are_not_compressed(served: ServedRegistry) -> None:
     """A packer would hold events back."""
     for number in range(50):
         await register(served.client, f"a{number}", labels={"k": "x" * 50})
 
-    async with watch(served.url, {"accept-encoding": "gzip, zstd"}, send_initial="true") as stream:
+    async with open_watch(served.url, {"accept-encoding": "gzip, zstd"}, send_initial="true") as stream:
         assert "content-encoding" not in stream.headers
-        assert len(await stream.take(51)) == 51
+        assert len(await stream.next_events(51)) == 51
 
 
-async def test_watches_their_clients_close_leave_nothing_behind(served: Served) -> None:
+async def test_watches_their_clients_close_leave_nothing_behind(served: ServedRegistry) -> None:
     """Neither cursors nor groups, whatever the moment: before, during and after events."""
     async with AsyncExitStack() as stack:
         for number in range(20):
-            stream = await stack.enter_async_context(watch(served.url, namespace=f"n{number % 4}"))
+            stream = await stack.enter_async_context(open_watch(served.url, namespace=f"n{number % 4}"))
             if number % 2:
                 await register(served.client, f"a{number}", namespace=f"n{number % 4}")
-                await stream.take(1)
-        assert len(served.registry.watching.watchers) == 20
+                await stream.next_events(1)
+        assert len(served.registry.watch_service.watchers) == 20
 
     await nothing_watches(served)
 
 
-async def test_refused_watches_leave_nothing_behind(served: Served) -> None:
+async def test_refused_watches_leave_nothing_behind(served: ServedRegistry) -> None:
     """The version was looked at before anything was held."""
     await served.client.get("/agents?watch=true&resource_version=99999999999999")
 
@@ -395,7 +402,7 @@ async def flood(client: httpx2.AsyncClient, stream: WatchStream, rounds: int) ->
     """Change one large agent again and again, and see each change on a stream that keeps up."""
     for number in range(rounds):
         await register(client, "large", annotations={"text": f"{number} " + "x" * 60_000})
-        await stream.take(1)
+        await stream.next_events(1)
 
 
 @asynccontextmanager
@@ -411,12 +418,12 @@ async def deaf(url: str) -> AsyncIterator[None]:
 
 
 async def test_a_client_that_never_reads_is_dropped_and_slows_nobody(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: ServedRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connection is aborted; the others see every change meanwhile."""
-    monkeypatch.setattr(watches, "_STUCK", 0.5)
-    watching = served.registry.watching
-    async with deaf(served.url), watch(served.url) as stream, asyncio.timeout(15):
+    monkeypatch.setattr(watches, "_STALLED_CLIENT_TIMEOUT_S", 0.5)
+    watching = served.registry.watch_service
+    async with deaf(served.url), open_watch(served.url) as stream, asyncio.timeout(15):
         await async_wait_until(lambda: len(watching.watchers) == 2, description="both watch")
         while len(watching.watchers) == 2:
             await flood(served.client, stream, 10)
@@ -424,11 +431,11 @@ async def test_a_client_that_never_reads_is_dropped_and_slows_nobody(
     await nothing_watches(served)
 
 
-async def test_a_watch_opened_while_the_replica_goes_down_is_refused(served: Served) -> None:
+async def test_a_watch_opened_while_the_replica_goes_down_is_refused(served: ServedRegistry) -> None:
     """Else it would hold up the end; the client is told to go elsewhere."""
-    served.registry.watching.close()
+    served.registry.watch_service.close()
 
-    refusal(await served.client.get("/agents?watch=true"), 503, "not_ready")
+    expect_error(await served.client.get("/agents?watch=true"), 503, "not_ready")
 
 
 async def test_at_the_end_of_a_replica_each_stream_gets_a_bookmark(redis_url: str) -> None:
@@ -436,27 +443,33 @@ async def test_at_the_end_of_a_replica_each_stream_gets_a_bookmark(redis_url: st
     with Replica(redis_url) as replica:
         async with AsyncExitStack() as stack, httpx2.AsyncClient(base_url=replica.url) as client:
             opened = [
-                await stack.enter_async_context(watch(replica.url, SSE if number % 2 else {}, namespace=f"n{number}"))
+                await stack.enter_async_context(
+                    open_watch(replica.url, SSE if number % 2 else {}, namespace=f"n{number}")
+                )
                 for number in range(50)
             ]
             version = await register(client, namespace="n7")
-            added = await opened[7].event()
+            added = await opened[7].next_event()
 
             stopping = asyncio.create_task(asyncio.to_thread(replica.stop))
-            ends = await asyncio.gather(*(stream.rest() for stream in opened))
+            ends = await asyncio.gather(*(stream.remaining_events() for stream in opened))
             await stopping
 
-    assert all(stream.clean for stream in opened)
-    assert {end[-1].brief for end in ends} == {("BOOKMARK", "")}
+    assert all(stream.ended_cleanly for stream in opened)
+    assert {end[-1].kind_and_id for end in ends} == {("BOOKMARK", "")}
     assert added is not None
-    assert added.brief == ("ADDED", "a")
+    assert added.kind_and_id == ("ADDED", "a")
     assert [event.version for event in ends[7]] == [int(version)]
 
 
 async def test_a_deaf_client_does_not_hold_up_the_end(redis_url: str) -> None:
     """It is cut off after the time for requests in flight, and the process ends in time."""
     with Replica(redis_url) as replica:
-        async with httpx2.AsyncClient(base_url=replica.url) as client, deaf(replica.url), watch(replica.url) as stream:
+        async with (
+            httpx2.AsyncClient(base_url=replica.url) as client,
+            deaf(replica.url),
+            open_watch(replica.url) as stream,
+        ):
             await flood(client, stream, 100)
             await asyncio.to_thread(replica.stop)
 
@@ -464,22 +477,22 @@ async def test_a_deaf_client_does_not_hold_up_the_end(redis_url: str) -> None:
 async def test_a_stream_lives_through_a_store_that_freezes_and_dies() -> None:
     """With AOF the log leads on from what was seen: nothing lost, nothing twice, the stream never ended."""
     with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
-        async with serving(server.url) as served, watch(served.url) as stream:
+        async with served_registry(server.url) as served, open_watch(served.url) as stream:
             versions = [int(await register(served.client, "a"))]
             server.pause()
             assert (await served.client.post("/heartbeat", json={"agent_id": "a"})).status_code == 503
             server.resume()
-            await async_wait_until(lambda: served.registry.overview.ready, description="the replica is ready again")
+            await async_wait_until(lambda: served.registry.status.ready, description="the replica is ready again")
             versions.append(int(await register(served.client, "b")))
             server.kill()
-            await async_wait_until(lambda: not served.registry.overview.ready, description="the replica noticed")
+            await async_wait_until(lambda: not served.registry.status.ready, description="the replica noticed")
             server.restart()
-            await async_wait_until(lambda: served.registry.overview.ready, description="the replica is ready again")
+            await async_wait_until(lambda: served.registry.status.ready, description="the replica is ready again")
             versions.append(int(await register(served.client, "c")))
 
-            events = await stream.take(3)
+            events = await stream.next_events(3)
             while events[-1].agent_id != "c":
-                events += await stream.take(1)
+                events += await stream.next_events(1)
 
     # The heartbeat that was refused may have been taken nevertheless: an event more, and never one less.
     seen = [event.version for event in events]
@@ -490,12 +503,12 @@ async def test_a_stream_lives_through_a_store_that_freezes_and_dies() -> None:
 async def test_old_versions_are_never_gone_only_because_the_store_is_away() -> None:
     """410 makes clients list again all at once; what cannot be looked up now is 503."""
     with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
-        async with serving(server.url) as first:
+        async with served_registry(server.url) as first:
             versions = [await register(first.client, f"a{number}") for number in range(3)]
-        async with serving(server.url) as served:
+        async with served_registry(server.url) as served:
             server.kill()
             refused = await served.client.get(f"/agents?watch=true&resource_version={versions[0]}")
-            refusal(refused, 503, "store_unavailable")
+            expect_error(refused, 503, "store_unavailable")
             server.restart()
 
             answers: set[int] = set()
@@ -511,20 +524,20 @@ async def test_old_versions_are_never_gone_only_because_the_store_is_away() -> N
 
 @pytest.mark.parametrize("headers", [{}, SSE], ids=["ndjson", "sse"])
 async def test_a_store_that_forgot_ends_streams_with_an_error(
-    served: Served, raw: redis.Redis, headers: dict[str, str]
+    served: ServedRegistry, raw: redis.Redis, headers: dict[str, str]
 ) -> None:
     """Code 410 and the version now: list again. Nothing of the new history is sent on the old stream."""
     await register(served.client)
-    async with watch(served.url, headers) as stream:
+    async with open_watch(served.url, headers) as stream:
         raw.flushall()
-        events = await stream.rest()
+        events = await stream.remaining_events()
 
         assert [event.kind for event in events][-1:] == ["ERROR"]
         error = events[-1].object
         assert (error["code"], error["error"]) == (410, "version_too_old")
         assert events[-1].sse_id is None
-        assert stream.clean
+        assert stream.ended_cleanly
     version = await register(served.client, "b")
     assert int(version) > int(error["resource_version"])
-    async with watch(served.url, resource_version=error["resource_version"]) as stream:
-        assert [event.agent_id for event in await stream.take(1)] == ["b"]
+    async with open_watch(served.url, resource_version=error["resource_version"]) as stream:
+        assert [event.agent_id for event in await stream.next_events(1)] == ["b"]

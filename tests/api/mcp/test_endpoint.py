@@ -18,12 +18,12 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
 from registry.config.settings import Secret
-from tests.support.http_calls import JSON, a_registration, listed, refusal, register
-from tests.support.in_process_registry import in_process
+from tests.support.http_calls import JSON_HEADERS, a_registration, expect_error, list_agent_ids, register
+from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
-from tests.support.raw_http import a_line
+from tests.support.raw_http import open_raw_connection
 from tests.support.redis_server import RedisServer
-from tests.support.served_registry import serving
+from tests.support.served_registry import served_registry
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
 TOKEN = "s3cret"  # noqa: S105 - it opens nothing but these tests
@@ -84,7 +84,7 @@ async def test_the_workflow_of_an_agent(client: httpx2.AsyncClient, mode: str) -
 
     assert found["agents"] == [status["agent"]]
     assert chosen["agent_id"] == "a"
-    assert await listed(client) == []
+    assert await list_agent_ids(client) == []
 
 
 ARGUMENTS: list[tuple[str, Any]] = [
@@ -161,10 +161,10 @@ async def test_a_message_needs_no_greeting_before_it(client: httpx2.AsyncClient)
 
 async def test_headers_that_may_be_left_out_may_be_left_out(redis_url: str) -> None:
     """No Accept means anything will do, no Content-Type means JSON, as everywhere here."""
-    async with serving(redis_url) as served, a_line(served.url) as line:
+    async with served_registry(redis_url) as served, open_raw_connection(served.url) as line:
         line.send_raw("POST", "/mcp", b"")
-        assert (await line.answer()).body["error"]["code"] == PARSE_ERROR
-        answer = await line.ask("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"})
+        assert (await line.read_response()).body["error"]["code"] == PARSE_ERROR
+        answer = await line.request("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"})
 
     assert (answer.status, answer.body) == (200, {"jsonrpc": "2.0", "id": 1, "result": {}})
 
@@ -183,7 +183,7 @@ async def test_there_is_no_stream_and_no_session_to_end(client: httpx2.AsyncClie
     """405, which tells a client to do without."""
     answer = await client.request(method, path, headers={"accept": "text/event-stream"})
 
-    refusal(answer, 405, "method_not_allowed")
+    expect_error(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
 
 
@@ -212,7 +212,7 @@ async def test_what_is_no_message_is_told_why(
     client: httpx2.AsyncClient, body: bytes, code: int, field: str | None
 ) -> None:
     """As an error of JSON-RPC, with our own beside it; a request with a bad id is not taken for a notification."""
-    answer = await client.post("/mcp", content=body, headers=JSON)
+    answer = await client.post("/mcp", content=body, headers=JSON_HEADERS)
 
     assert answer.status_code == 400
     error = answer.json()["error"]
@@ -250,17 +250,17 @@ async def test_a_notification_is_taken(client: httpx2.AsyncClient, method: str) 
 
 async def test_a_body_is_bounded_and_called_json(client: httpx2.AsyncClient) -> None:
     """As everywhere; a query string is refused, too."""
-    refusal(await client.post("/mcp", content=b"x" * 2**20 + b"x"), 413, "request_too_large")
-    refusal(
+    expect_error(await client.post("/mcp", content=b"x" * 2**20 + b"x"), 413, "request_too_large")
+    expect_error(
         await client.post("/mcp", content=b"{}", headers={"content-type": "text/plain"}), 415, "unsupported_media_type"
     )
-    refusal(await client.post("/mcp?session=1", json=a_call()), 400, "malformed_request")
+    expect_error(await client.post("/mcp?session=1", json=a_call()), 400, "malformed_request")
 
 
 async def test_without_the_token_nothing_is_said(redis_url: str) -> None:
     """With it, in the client's own headers, everything works."""
-    async with in_process(redis_url, auth_token=Secret(TOKEN)) as client:
-        refusal(await client.post("/mcp", json=a_call()), 401, "unauthorized")
+    async with in_process_registry(redis_url, auth_token=Secret(TOKEN)) as client:
+        expect_error(await client.post("/mcp", json=a_call()), 401, "unauthorized")
         client.headers["authorization"] = f"Bearer {TOKEN}"
         async with speaking(client) as session:
             assert told(await session.call_tool("discover_services"))["count"] == 0
@@ -272,7 +272,7 @@ async def test_without_the_sdk_it_says_what_to_install(
     """And that the tools are there all the same; the rest of the registry does not care."""
     monkeypatch.setitem(sys.modules, "mcp", None)
 
-    body = refusal(await client.post("/mcp", json=a_call()), 501, "not_installed")
+    body = expect_error(await client.post("/mcp", json=a_call()), 501, "not_installed")
 
     assert "pip install 'mcp-mesh-registry[mcp]'" in body["message"]
     assert "POST /mcp/tools/<name>" in body["message"]
@@ -308,7 +308,7 @@ async def test_the_largest_agent_there_can_be_is_shown(client: httpx2.AsyncClien
 
 async def test_an_answer_from_memory_says_how_old_it_is(own_server: RedisServer) -> None:
     """Beside the answer, as there is no header that an MCP client would show."""
-    async with in_process(own_server.url) as client:
+    async with in_process_registry(own_server.url) as client:
         await register(client)
         call = a_call("discover_services", {"query": {"status": "any", "resource_version": "0"}})
 
@@ -337,21 +337,21 @@ async def test_more_calls_than_it_can_take_are_turned_away(
 ) -> None:
     """503 with Retry-After, nothing done; those before are answered, and room is there again."""
     monkeypatch.setattr(f"registry.api.mcp.endpoint.{bound}", most)
-    async with in_process(own_server.url) as client:
+    async with in_process_registry(own_server.url) as client:
         await register(client)
-        await client.post("/mcp", content=CALL, headers=JSON)
+        await client.post("/mcp", content=CALL, headers=JSON_HEADERS)
         own_server.pause()
         try:
-            calls = [asyncio.create_task(client.post("/mcp", content=CALL, headers=JSON)) for _ in range(4)]
+            calls = [asyncio.create_task(client.post("/mcp", content=CALL, headers=JSON_HEADERS)) for _ in range(4)]
             (turned_away,), waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-            body = refusal(turned_away.result(), 503, "store_unavailable")
+            body = expect_error(turned_away.result(), 503, "store_unavailable")
             assert (body["reason"], body["outcome"]) == ("queue_full", "not_sent")
             assert turned_away.result().headers["retry-after"] == "1"
         finally:
             own_server.resume()
         for answer in await asyncio.gather(*waiting):
             assert answer.status_code == 200
-        assert (await client.post("/mcp", content=CALL, headers=JSON)).status_code == 200
+        assert (await client.post("/mcp", content=CALL, headers=JSON_HEADERS)).status_code == 200
 
 
 def test_the_sdk_is_imported_at_the_first_call_and_not_before() -> None:
@@ -364,14 +364,14 @@ def test_the_sdk_is_imported_at_the_first_call_and_not_before() -> None:
 
 async def test_who_hangs_up_leaves_nothing_behind(own_server: RedisServer) -> None:
     """No task lives on when the call is over, for many callers that left in the middle."""
-    async with serving(own_server.url) as served:
+    async with served_registry(own_server.url) as served:
         await register(served.client)
         await served.client.post("/mcp", json=a_call())
         tasks = len(asyncio.all_tasks())
         own_server.pause()
         try:
             for _ in range(20):
-                async with a_line(served.url) as line:
+                async with open_raw_connection(served.url) as line:
                     line.send("POST", "/mcp", a_call())
         finally:
             own_server.resume()
@@ -388,7 +388,7 @@ async def test_a_bug_in_a_tool_is_told_without_its_text(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret details")
 
-    monkeypatch.setattr("registry.api.mcp.tools.discover_query", broken)
+    monkeypatch.setattr("registry.api.mcp.tools.parse_discover_query", broken)
 
     answer = await client.post("/mcp", json=a_call("discover_services", {}), headers={"x-request-id": "the-one"})
 
@@ -460,7 +460,7 @@ class Fuzzed:
     def __init__(self, url: str, runner: asyncio.Runner) -> None:
         self._runner = runner
         self._stack = contextlib.AsyncExitStack()
-        self._client = runner.run(self._stack.enter_async_context(in_process(url)))
+        self._client = runner.run(self._stack.enter_async_context(in_process_registry(url)))
 
     def post(self, message: Any, headers: dict[str, str]) -> httpx2.Response:
         """Send one message."""
@@ -468,7 +468,7 @@ class Fuzzed:
             content = orjson.dumps(message)
         except orjson.JSONEncodeError:
             content = repr(message).encode(errors="surrogatepass")
-        return self._runner.run(self._client.post("/mcp", content=content, headers=JSON | headers))
+        return self._runner.run(self._client.post("/mcp", content=content, headers=JSON_HEADERS | headers))
 
     def close(self) -> None:
         """Stop the registry."""

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.http_calls import JSON, a_registration, fields_of, listed, refusal, register, show, success
+from tests.support.http_calls import (
+    JSON_HEADERS,
+    a_registration,
+    error_fields,
+    expect_error,
+    expect_success,
+    get_agent,
+    list_agent_ids,
+    register,
+)
 
 # Every call that takes a body.
 TAKES_A_BODY = (
@@ -49,14 +58,16 @@ NOT_AN_OBJECT = {"list": b"[]", "string": b'"a"', "number": b"1", "null": b"null
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
 async def test_what_is_not_json_is_400_for_every_call(client: httpx2.AsyncClient, path: str, body: bytes) -> None:
     """The message says what is wrong with it."""
-    refusal(await client.post(path, content=body, headers=JSON), 400, "malformed_request")
+    expect_error(await client.post(path, content=body, headers=JSON_HEADERS), 400, "malformed_request")
 
 
 @pytest.mark.parametrize("path", [path for path in TAKES_A_BODY if not path.endswith("heartbeat")])
 @pytest.mark.parametrize("body", NOT_AN_OBJECT.values(), ids=NOT_AN_OBJECT)
 async def test_what_is_no_object_is_400(client: httpx2.AsyncClient, path: str, body: bytes) -> None:
     """All bodies are objects."""
-    assert fields_of(refusal(await client.post(path, content=body, headers=JSON), 400, "malformed_request")) == ["body"]
+    assert error_fields(
+        expect_error(await client.post(path, content=body, headers=JSON_HEADERS), 400, "malformed_request")
+    ) == ["body"]
 
 
 @pytest.mark.parametrize("path", ["/heartbeat", "/mcp/tools/heartbeat"])
@@ -65,7 +76,9 @@ async def test_a_heartbeat_that_is_no_object_is_refused_like_any_other_body(
     client: httpx2.AsyncClient, path: str, body: bytes
 ) -> None:
     """The quick way through answers as the slow one does."""
-    assert fields_of(refusal(await client.post(path, content=body, headers=JSON), 400, "malformed_request")) == ["body"]
+    assert error_fields(
+        expect_error(await client.post(path, content=body, headers=JSON_HEADERS), 400, "malformed_request")
+    ) == ["body"]
 
 
 @pytest.mark.parametrize("path", TAKES_A_BODY)
@@ -74,7 +87,7 @@ async def test_another_content_type_is_415(client: httpx2.AsyncClient, path: str
     """A form or plain text is not read as JSON, whatever is in it."""
     answer = await client.post(path, content=b'{"id":"a"}', headers={"content-type": kind})
 
-    assert "Content-Type: application/json" in refusal(answer, 415, "unsupported_media_type")["message"]
+    assert "Content-Type: application/json" in expect_error(answer, 415, "unsupported_media_type")["message"]
 
 
 @pytest.mark.parametrize(
@@ -89,13 +102,13 @@ async def test_another_content_type_is_415(client: httpx2.AsyncClient, path: str
 )
 async def test_json_by_any_of_its_names_is_taken(client: httpx2.AsyncClient, headers: dict[str, str]) -> None:
     """A missing content type is taken for JSON."""
-    success(await client.post("/agents", content=json.dumps(a_registration()), headers=headers))
+    expect_success(await client.post("/agents", content=json.dumps(a_registration()), headers=headers))
 
 
 @pytest.mark.parametrize("path", TAKES_A_BODY)
 async def test_a_body_over_the_limit_is_413_before_it_is_read(client: httpx2.AsyncClient, path: str) -> None:
     """The declared length is enough to refuse it."""
-    refusal(await client.post(path, content=b" " * (LIMIT + 1), headers=JSON), 413, "request_too_large")
+    expect_error(await client.post(path, content=b" " * (LIMIT + 1), headers=JSON_HEADERS), 413, "request_too_large")
 
 
 @pytest.mark.parametrize("path", TAKES_A_BODY)
@@ -109,7 +122,7 @@ async def test_a_body_that_grows_over_the_limit_is_413_when_it_does(client: http
             sent += 65536
             yield b" " * 65536
 
-    refusal(await client.post(path, content=endless(), headers=JSON), 413, "request_too_large")
+    expect_error(await client.post(path, content=endless(), headers=JSON_HEADERS), 413, "request_too_large")
 
     assert sent <= LIMIT + 2 * 65536
 
@@ -124,16 +137,16 @@ async def test_a_body_at_the_limit_is_taken(client: httpx2.AsyncClient) -> None:
         yield b""
         yield body[1000:]
 
-    success(await client.post("/agents", content=body, headers=JSON))
-    success(await client.post("/agents", content=in_parts(), headers=JSON))
+    expect_success(await client.post("/agents", content=body, headers=JSON_HEADERS))
+    expect_success(await client.post("/agents", content=in_parts(), headers=JSON_HEADERS))
 
 
 async def test_a_large_registration_goes_in_and_comes_out(client: httpx2.AsyncClient) -> None:
     """Nearly 1 MiB of annotations, schemas and unknown fields is kept whole."""
     sent = a_registration(notes=["x" * 1000 for _ in range(900)], capabilities=[{"name": f"c{n}"} for n in range(1000)])
-    success(await client.post("/agents", json=sent))
+    expect_success(await client.post("/agents", json=sent))
 
-    agent = await show(client)
+    agent = await get_agent(client)
 
     assert agent["notes"] == sent["notes"]
     assert len(agent["capabilities"]) == 1000
@@ -149,7 +162,7 @@ async def test_what_is_nested_too_deep_is_refused(
     deep = opening * (depth - 1) + b"1" + closing * (depth - 1)
     body = b'{"agent_id":"a","deep":%s}' % deep
 
-    answer = await client.post(path, content=body, headers=JSON)
+    answer = await client.post(path, content=body, headers=JSON_HEADERS)
 
     # What a heartbeat carries beside its id is left alone, however deep it is.
     expected = (404, 422) if path.endswith("heartbeat") else (422,)
@@ -161,9 +174,9 @@ async def test_64_levels_are_kept(client: httpx2.AsyncClient) -> None:
     deep: Any = 1
     for _ in range(63):
         deep = [deep]
-    success(await client.post("/agents", json=a_registration(deep=deep)))
+    expect_success(await client.post("/agents", json=a_registration(deep=deep)))
 
-    assert (await show(client))["deep"] == deep
+    assert (await get_agent(client))["deep"] == deep
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "18446744073709551616", "-9223372036854775809", "9" * 5000])
@@ -171,31 +184,31 @@ async def test_numbers_nothing_could_keep_are_422(client: httpx2.AsyncClient, nu
     """Beyond a double or 64 bits: named by its path wherever it stands."""
     body = f'{{"id":"a","endpoint":"http://a","deep":{{"list":[0,{number}]}}}}'
 
-    answer = await client.post("/agents", content=body, headers=JSON)
+    answer = await client.post("/agents", content=body, headers=JSON_HEADERS)
 
-    assert fields_of(refusal(answer, 422, "validation_failed")) == ["deep.list[1]"]
+    assert error_fields(expect_error(answer, 422, "validation_failed")) == ["deep.list[1]"]
 
 
 async def test_the_last_of_duplicate_keys_wins(client: httpx2.AsyncClient) -> None:
     """As in every JSON reader people use, at any level, and in a heartbeat too."""
     body = b'{"id":"z","endpoint":"http://z","id":"a","labels":{"k":"1","k":"2"},"endpoint":"http://a:1"}'
-    success(await client.post("/agents", content=body, headers=JSON))
+    expect_success(await client.post("/agents", content=body, headers=JSON_HEADERS))
 
-    agent = await show(client)
+    agent = await get_agent(client)
 
     assert (agent["id"], agent["endpoint"], agent["labels"]) == ("a", "http://a:1", {"k": "2"})
-    success(await client.post("/heartbeat", content=b'{"agent_id":"z","agent_id":"a"}', headers=JSON))
+    expect_success(await client.post("/heartbeat", content=b'{"agent_id":"z","agent_id":"a"}', headers=JSON_HEADERS))
 
 
 async def test_20000_capabilities_are_refused_in_a_moment(client: httpx2.AsyncClient) -> None:
     """One detail for the list, not one for each of its items."""
     body = a_registration(capabilities=[f"c{n}" for n in range(20_000)])
 
-    found = refusal(await client.post("/agents", json=body), 422, "validation_failed")
+    found = expect_error(await client.post("/agents", json=body), 422, "validation_failed")
 
-    assert fields_of(found) == ["capabilities"]
+    assert error_fields(found) == ["capabilities"]
     assert "1,000" in found["message"]
-    assert await listed(client) == []
+    assert await list_agent_ids(client) == []
 
 
 async def test_a_million_mistakes_are_answered_with_a_hundred(client: httpx2.AsyncClient) -> None:
@@ -204,7 +217,7 @@ async def test_a_million_mistakes_are_answered_with_a_hundred(client: httpx2.Asy
 
     answer = await client.post("/agents/batch", json=body)
 
-    results = success(answer)["results"]
+    results = expect_success(answer)["results"]
     assert len(results) == 200
     assert all(len(result["details"]) <= 101 for result in results)
 
@@ -272,7 +285,7 @@ BODIES = st.dictionaries(NAMES, JUNK | st.dictionaries(NAMES, JUNK, max_size=6) 
 @given(path=st.sampled_from(TAKES_A_BODY), body=BODIES)
 async def test_any_json_is_answered_below_500(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> None:
     """Wrong types everywhere: never a 5xx, always an answer in one of the two forms."""
-    answer = await client.post(path, content=json.dumps(body).encode(), headers=JSON)
+    answer = await client.post(path, content=json.dumps(body).encode(), headers=JSON_HEADERS)
 
     assert answer.status_code in (200, 400, 404, 409, 422), answer.text
     assert answer.json()["status"] == ("success" if answer.status_code == 200 else "error")
@@ -282,7 +295,7 @@ async def test_any_json_is_answered_below_500(client: httpx2.AsyncClient, path: 
 @given(path=st.sampled_from(TAKES_A_BODY), body=st.binary(max_size=200))
 async def test_any_bytes_are_answered_below_500(client: httpx2.AsyncClient, path: str, body: bytes) -> None:
     """Not even JSON: 400 or, by chance, something a heartbeat can be read from."""
-    answer = await client.post(path, content=body, headers=JSON)
+    answer = await client.post(path, content=body, headers=JSON_HEADERS)
 
     assert answer.status_code in (400, 404, 422), answer.text
 
@@ -309,7 +322,7 @@ async def test_whatever_is_registered_comes_out_as_it_went_in(
 ) -> None:
     """Known and unknown fields alike, to the last digit: through JSON, Lua, Redis, the log and memory."""
     sent = a_registration(metadata=metadata, own_field=own, capabilities=[{"name": "x", "own_field": own}])
-    success(await client.post("/agents", content=json.dumps(sent).encode(), headers=JSON))
+    expect_success(await client.post("/agents", content=json.dumps(sent).encode(), headers=JSON_HEADERS))
 
     agent = json.loads((await client.get("/agents/a")).content)
 
@@ -355,8 +368,8 @@ async def test_any_path_is_answered_below_500(client: httpx2.AsyncClient, agent_
 async def test_after_all_of_this_the_registry_still_works(client: httpx2.AsyncClient) -> None:
     """A bad body leaves nothing behind."""
     for body in NOT_JSON.values():
-        await client.post("/agents", content=body, headers=JSON)
+        await client.post("/agents", content=body, headers=JSON_HEADERS)
 
     await register(client)
 
-    assert await listed(client) == ["a"]
+    assert await list_agent_ids(client) == ["a"]

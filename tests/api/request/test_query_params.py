@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support.http_calls import fields_of, refusal, register
+from tests.support.http_calls import error_fields, expect_error, register
 
 # A query string and the field that its refusal names first.
 REFUSED = {
@@ -74,9 +74,9 @@ async def test_a_query_string_that_is_not_understood_is_refused(
     client: httpx2.AsyncClient, path: str, field: str
 ) -> None:
     """400 and the name of the parameter, whether the agent it is about exists or not."""
-    body = refusal(await client.get(path), 400, "malformed_request")
+    body = expect_error(await client.get(path), 400, "malformed_request")
 
-    assert fields_of(body)[0] == field
+    assert error_fields(body)[0] == field
     assert body["message"].startswith(f"{field}: ")
 
 
@@ -125,17 +125,21 @@ async def test_a_query_object_that_is_not_understood_is_refused(
     client: httpx2.AsyncClient, query: dict[str, Any], field: str
 ) -> None:
     """A wrong type is no filter either: 400 and the field, by its path in the request."""
-    body = refusal(await client.post("/mcp/tools/discover_services", json={"query": query}), 400, "malformed_request")
+    body = expect_error(
+        await client.post("/mcp/tools/discover_services", json={"query": query}), 400, "malformed_request"
+    )
 
-    assert fields_of(body)[0] == field
+    assert error_fields(body)[0] == field
 
 
 @pytest.mark.parametrize("query", [[], "", 0, False, "x", [1]])
 async def test_a_query_must_be_an_object(client: httpx2.AsyncClient, query: Any) -> None:
     """Anything else under `query` is not taken for the query that finds everything."""
-    body = refusal(await client.post("/mcp/tools/discover_services", json={"query": query}), 422, "validation_failed")
+    body = expect_error(
+        await client.post("/mcp/tools/discover_services", json={"query": query}), 422, "validation_failed"
+    )
 
-    assert fields_of(body) == ["query"]
+    assert error_fields(body) == ["query"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +153,7 @@ async def test_a_query_must_be_an_object(client: httpx2.AsyncClient, query: Any)
 )
 async def test_an_unknown_parameter_comes_with_a_suggestion(client: httpx2.AsyncClient, path: str, hint: str) -> None:
     """A slip of the pen is answered with the nearest name, anything else with those there are."""
-    body = refusal(await client.get(path), 400, "malformed_request")
+    body = expect_error(await client.get(path), 400, "malformed_request")
 
     assert hint in body["message"]
 
@@ -159,16 +163,16 @@ async def test_a_tool_refuses_arguments_it_does_not_have(client: httpx2.AsyncCli
     """The suggestion names the argument that was meant."""
     answer = await client.post(f"/mcp/tools/{tool}", json={"agentid": "a"})
 
-    body = refusal(answer, 400, "malformed_request")
+    body = expect_error(answer, 400, "malformed_request")
 
-    assert fields_of(body) == ["agentid"]
+    assert error_fields(body) == ["agentid"]
 
 
 async def test_every_unknown_parameter_is_named(client: httpx2.AsyncClient) -> None:
     """Two slips are two details."""
-    body = refusal(await client.get("/agents?one=1&two=2"), 400, "malformed_request")
+    body = expect_error(await client.get("/agents?one=1&two=2"), 400, "malformed_request")
 
-    assert fields_of(body) == ["one", "two"]
+    assert error_fields(body) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +184,7 @@ async def test_a_strange_query_string_is_the_callers_fault(client: httpx2.AsyncC
     """What cannot be read is 400; what is quoted is cut short."""
     answer = await client.get(httpx2.URL(f"http://registry/agents{query}"))
 
-    assert len(refusal(answer, 400, "malformed_request")["message"]) < 500
+    assert len(expect_error(answer, 400, "malformed_request")["message"]) < 500
 
 
 async def test_booleans_are_true_false_1_or_0(client: httpx2.AsyncClient) -> None:

@@ -7,12 +7,12 @@ import pytest
 from click.testing import Result
 from mcp_mesh_client import SyncRegistryClient
 
-from tests.cli.invoke import called
+from tests.cli.invoke import invoke_cli
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
 
 
-class Call(Protocol):
+class InvokeCli(Protocol):
     """Calls a command at the replica."""
 
     def __call__(self, *arguments: str, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002 - as click has it
@@ -38,11 +38,11 @@ def mesh(replica_of_worker: Replica) -> Iterator[SyncRegistryClient]:
 
 
 @pytest.fixture
-def call(mesh: SyncRegistryClient, replica_of_worker: Replica) -> Call:
+def call(mesh: SyncRegistryClient, replica_of_worker: Replica) -> InvokeCli:
     """Calls a command at the replica of `mesh`."""
     assert mesh.state == "online"
 
     def at_the_replica(*arguments: str, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002
-        return called(*arguments, url=replica_of_worker.url, input=input, **environ)
+        return invoke_cli(*arguments, url=replica_of_worker.url, input=input, **environ)
 
     return at_the_replica

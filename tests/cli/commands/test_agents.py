@@ -8,40 +8,40 @@ import yaml  # type: ignore[import-untyped]
 from mcp_mesh_client import SyncRegistryClient
 from rich.cells import cell_len
 
-from registry.cli.paging import PAGE
-from tests.cli.commands.conftest import Call
-from tests.cli.invoke import DATES, READER, columns, first_words
+from registry.cli.paging import PAGE_SIZE
+from tests.cli.commands.conftest import InvokeCli
+from tests.cli.invoke import DATE_AGENT, READER_AGENT, first_words, table_cells
 
 
-def test_a_table_tells_what_matters_most(mesh: SyncRegistryClient, call: Call) -> None:
+def test_a_table_tells_what_matters_most(mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """One line for each agent, in the order of the API."""
-    mesh.register_many([READER, DATES])
+    mesh.register_many([READER_AGENT, DATE_AGENT])
 
-    assert columns(call("agents")) == [
+    assert table_cells(call("agents")) == [
         ["ID", "NAMESPACE", "STATUS", "CAPABILITIES", "HEARTBEAT", "AGE"],
         ["dates", "default", "healthy", "date_service", "0s", "0s"],
         ["reader", "library", "pending", "read_file", "-", "0s"],
     ]
 
 
-def test_a_wide_table_has_the_same_columns_first_and_more(mesh: SyncRegistryClient, call: Call) -> None:
+def test_a_wide_table_has_the_same_columns_first_and_more(mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """So that a script that takes the third column may be told wide ones."""
-    mesh.register_agent(READER)
-    narrow, wide = columns(call("agents")), columns(call("agents", "-o", "wide"))
+    mesh.register_agent(READER_AGENT)
+    narrow, wide = table_cells(call("agents")), table_cells(call("agents", "-o", "wide"))
 
     assert wide[0] == [*narrow[0], "NAME", "TYPE", "ENDPOINT", "LABELS", "VERSION"]
     assert wide[1][8:10] == ["http://reader:1", "env=prod"]
 
 
-def test_an_agent_that_drains_says_so_in_its_status(mesh: SyncRegistryClient, call: Call) -> None:
+def test_an_agent_that_drains_says_so_in_its_status(mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """As Kubernetes tells of nodes."""
-    mesh.register_agent(READER)
+    mesh.register_agent(READER_AGENT)
     mesh.drain("reader")
 
-    assert columns(call("agents"))[1][2] == "pending,draining"
+    assert table_cells(call("agents"))[1][2] == "pending,draining"
 
 
-def test_many_capabilities_are_counted(mesh: SyncRegistryClient, call: Call) -> None:
+def test_many_capabilities_are_counted(mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """All of them are in the wide table."""
     mesh.register_agent({"id": "many", "endpoint": "http://m:1", "capabilities": [f"c{at}" for at in range(9)]})
 
@@ -50,9 +50,11 @@ def test_many_capabilities_are_counted(mesh: SyncRegistryClient, call: Call) -> 
 
 
 @pytest.mark.parametrize("output", ["json", "yaml"])
-def test_a_document_is_the_answer_of_the_api(output: str, mesh: SyncRegistryClient, call: Call) -> None:
+def test_a_document_is_the_answer_of_the_api(output: str, mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """All of it, and nothing else, but for the moment it was answered."""
-    mesh.register_many([READER, DATES, {"id": "groesse", "endpoint": "http://u:1", "name": "Grüße 日本語 😀"}])
+    mesh.register_many(
+        [READER_AGENT, DATE_AGENT, {"id": "groesse", "endpoint": "http://u:1", "name": "Grüße 日本語 😀"}]
+    )
     read = {"json": json.loads, "yaml": yaml.safe_load}[output]
 
     shown, answer = read(call("agents", "-o", output).stdout), dict(mesh.agents())
@@ -61,9 +63,9 @@ def test_a_document_is_the_answer_of_the_api(output: str, mesh: SyncRegistryClie
     assert shown == answer
 
 
-def test_names_are_ids_line_by_line(mesh: SyncRegistryClient, call: Call) -> None:
+def test_names_are_ids_line_by_line(mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """For xargs."""
-    mesh.register_many([READER, DATES])
+    mesh.register_many([READER_AGENT, DATE_AGENT])
 
     assert call("agents", "-o", "name").stdout == "dates\nreader\n"
 
@@ -89,10 +91,10 @@ def test_names_are_ids_line_by_line(mesh: SyncRegistryClient, call: Call) -> Non
     ],
 )
 def test_the_filters_are_those_of_the_api(
-    asked: list[str], found: list[str], mesh: SyncRegistryClient, call: Call
+    asked: list[str], found: list[str], mesh: SyncRegistryClient, call: InvokeCli
 ) -> None:
     """Joined with AND."""
-    mesh.register_many([READER, DATES])
+    mesh.register_many([READER_AGENT, DATE_AGENT])
     mesh.drain("dates")
 
     done = call("agents", *asked, "-o", "name")
@@ -100,7 +102,7 @@ def test_the_filters_are_those_of_the_api(
     assert (done.exit_code, done.stdout.split()) == (0, found)
 
 
-def test_nobody_found_is_no_failure(call: Call) -> None:
+def test_nobody_found_is_no_failure(call: InvokeCli) -> None:
     """As with kubectl: an empty mesh is a mesh. A program reads an empty list."""
     done = call("agents")
 
@@ -108,9 +110,9 @@ def test_nobody_found_is_no_failure(call: Call) -> None:
     assert json.loads(call("agents", "-o", "json").stdout)["agents"] == []
 
 
-def test_a_long_list_is_read_page_by_page_and_shown_whole(mesh: SyncRegistryClient, call: Call) -> None:
+def test_a_long_list_is_read_page_by_page_and_shown_whole(mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """As of one version, in order."""
-    agents: list[dict[str, Any]] = [{"id": f"a{at:04}", "endpoint": "http://a:1"} for at in range(2 * PAGE + 1)]
+    agents: list[dict[str, Any]] = [{"id": f"a{at:04}", "endpoint": "http://a:1"} for at in range(2 * PAGE_SIZE + 1)]
     for at in range(0, len(agents), 200):
         mesh.register_many(agents[at : at + 200])
 
@@ -122,9 +124,9 @@ def test_a_long_list_is_read_page_by_page_and_shown_whole(mesh: SyncRegistryClie
     assert len(call("agents").stdout.splitlines()) == 1 + len(agents)
 
 
-def test_a_page_tells_how_to_go_on(mesh: SyncRegistryClient, call: Call) -> None:
+def test_a_page_tells_how_to_go_on(mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """In the answer for programs, on standard error for people."""
-    mesh.register_many([READER, DATES])
+    mesh.register_many([READER_AGENT, DATE_AGENT])
     first = call("agents", "--limit", "1", "-o", "name")
     token = first.stderr.split()[-1]
 
@@ -134,7 +136,7 @@ def test_a_page_tells_how_to_go_on(mesh: SyncRegistryClient, call: Call) -> None
     assert "continue" in json.loads(call("agents", "--limit", "1", "-o", "json").stdout)
 
 
-def test_wide_characters_do_not_shift_the_columns(mesh: SyncRegistryClient, call: Call) -> None:
+def test_wide_characters_do_not_shift_the_columns(mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """A column begins at the same cell of the terminal in each line."""
     for agent_id, name in (("a", "日本語の名前"), ("b", "plain"), ("c", "😀")):
         mesh.register_agent({"id": agent_id, "name": name, "endpoint": f"http://{agent_id}:1"})
@@ -146,7 +148,7 @@ def test_wide_characters_do_not_shift_the_columns(mesh: SyncRegistryClient, call
     assert len(places) == 1
 
 
-def test_nothing_of_an_agent_is_obeyed_by_a_terminal(mesh: SyncRegistryClient, call: Call) -> None:
+def test_nothing_of_an_agent_is_obeyed_by_a_terminal(mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """The escape sequences somebody registered are shown by their numbers; a program reads them as they were."""
     evil = "\x1b]0;pwned\x07\x9b31m\u202egnp.exe\r\n"
     mesh.register_agent(
@@ -161,9 +163,9 @@ def test_nothing_of_an_agent_is_obeyed_by_a_terminal(mesh: SyncRegistryClient, c
         assert not {"\x1b", "\x07", "\x9b", "\u202e", "\r"} & set(document)
 
 
-def test_columns_of_a_table_are_where_the_titles_are(mesh: SyncRegistryClient, call: Call) -> None:
+def test_columns_of_a_table_are_where_the_titles_are(mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """For cut and awk, and for eyes."""
-    mesh.register_many([READER, DATES])
+    mesh.register_many([READER_AGENT, DATE_AGENT])
     titles, *lines = call("agents", "-o", "wide").stdout.splitlines()
 
     starts = [titles.index(title) for title in titles.split()]

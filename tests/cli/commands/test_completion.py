@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from mcp_mesh_client import SyncRegistryClient
 
-from tests.cli.cli_process import COMMAND, environment
-from tests.cli.invoke import DATES, READER, called
+from tests.cli.cli_process import EXECUTABLE, environment
+from tests.cli.invoke import DATE_AGENT, READER_AGENT, invoke_cli
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.replica import Replica
@@ -21,7 +21,7 @@ def completed(line: str, url: str, directory: Path) -> list[str]:
     words = line.split(" ")
     asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_MCP_MESH_REGISTRY_COMPLETE": "bash_complete"}
     done = subprocess.run(
-        [COMMAND],
+        [EXECUTABLE],
         env=environment(directory, MCP_MESH_REGISTRY_URL=url, **asked),
         capture_output=True,
         text=True,
@@ -49,7 +49,7 @@ def test_words_are_completed(
     line: str, found: list[str], mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
 ) -> None:
     """With names from the registry where a name is wanted; where it takes too long with none, so one tries again."""
-    mesh.register_many([READER, DATES])
+    mesh.register_many([READER_AGENT, DATE_AGENT])
     url = replica_of_worker.url
 
     wait_until(lambda: completed(line, url, directory) == found, description=f"completed to {found}", timeout=20)
@@ -77,7 +77,7 @@ def test_without_a_registry_nothing_is_offered_and_nothing_said(directory: Path)
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_gets_its_script(shell: str, tmp_path: Path) -> None:
     """Which the shell can read, where it is here."""
-    done = called("completion", shell, url=None)
+    done = invoke_cli("completion", shell, url=None)
 
     assert done.exit_code == 0
     assert "_MCP_MESH_REGISTRY_COMPLETE" in done.stdout

@@ -8,10 +8,10 @@ import sys
 import pytest
 from click.testing import Result
 
-from registry.cli.connection import connected
-from tests.cli.commands.conftest import Call
-from tests.cli.invoke import READER, called
-from tests.support.canned_server import CannedServer, canned, json_of
+from registry.cli.connection import open_client
+from tests.cli.commands.conftest import InvokeCli
+from tests.cli.invoke import READER_AGENT, invoke_cli
+from tests.support.canned_server import CannedServer, http_response, json_response
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
@@ -43,7 +43,7 @@ def test_no_registry_is_told_with_what_to_do(command: list[str]) -> None:
     """Within the time that was given, by each command alike."""
     url = f"http://127.0.0.1:{free_port()}"
 
-    done = called(*command, "--timeout", "1", url=url, input=json.dumps(READER))
+    done = invoke_cli(*command, "--timeout", "1", url=url, input=json.dumps(READER_AGENT))
 
     assert done.exit_code == 4
     assert is_one_line(done), done.output
@@ -54,9 +54,9 @@ def test_no_registry_is_told_with_what_to_do(command: list[str]) -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (canned(200, b"<html>hello</html>"), "This is no answer of a registry"),
-        (canned(200, []), "This is no answer of a registry"),
-        (canned(302, b"", {"location": "http://elsewhere/"}), "This is no answer of a registry"),
+        (http_response(200, b"<html>hello</html>"), "This is no answer of a registry"),
+        (http_response(200, []), "This is no answer of a registry"),
+        (http_response(302, b"", {"location": "http://elsewhere/"}), "This is no answer of a registry"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "does not answer"),
     ],
     ids=["page", "list", "redirect", "ssh"],
@@ -64,7 +64,7 @@ def test_no_registry_is_told_with_what_to_do(command: list[str]) -> None:
 async def test_another_program_is_no_registry(answer: bytes, says: str) -> None:
     """Whatever it answers."""
     async with CannedServer(answer) as server:
-        done = await asyncio.to_thread(called, "agents", "--timeout", "1", "-o", "name", url=server.url)
+        done = await asyncio.to_thread(invoke_cli, "agents", "--timeout", "1", "-o", "name", url=server.url)
 
     assert done.exit_code == 4
     assert is_one_line(done), done.output
@@ -74,12 +74,12 @@ async def test_another_program_is_no_registry(answer: bytes, says: str) -> None:
 async def test_what_a_server_says_reaches_no_terminal_as_a_command() -> None:
     """Neither by an error nor by a list."""
     evil = "\x1b]0;pwned\x07\x9b2J\nError: fake"
-    refusal = canned(400, {"status": "error", "error": "malformed_request", "message": evil, "details": []})
+    refusal = http_response(400, {"status": "error", "error": "malformed_request", "message": evil, "details": []})
     agent = {"id": evil, "namespace": evil, "status": evil, "capabilities": [{"name": evil}], "labels": {evil: evil}}
-    whole = json_of(agents=[agent], count=1, resource_version="1", timestamp=evil)
+    whole = json_response(agents=[agent], count=1, resource_version="1", timestamp=evil)
     for answer, output in ((refusal, "wide"), (whole, "wide"), (whole, "name"), (whole, "json"), (whole, "yaml")):
         async with CannedServer(answer) as server:
-            done = await asyncio.to_thread(called, "agents", "-o", output, url=server.url)
+            done = await asyncio.to_thread(invoke_cli, "agents", "-o", output, url=server.url)
 
         assert not set("\x1b\x07\x9b") & set(done.output), (output, done.output)
 
@@ -88,21 +88,21 @@ def test_a_wrong_token_and_none_are_told_with_what_to_do() -> None:
     """Which is the same; the right one comes from the option, or from either variable, the client's own first."""
     with RedisServer() as server, Replica(server.url, AUTH_TOKEN="s3cret") as replica:  # noqa: S106 - made up
         for command in COMMANDS:
-            wrong = called(*command, "--token", "wrong", url=replica.url, input=json.dumps(READER))
+            wrong = invoke_cli(*command, "--token", "wrong", url=replica.url, input=json.dumps(READER_AGENT))
             if command != ["health"]:
                 assert wrong.exit_code == 1, command
                 assert is_one_line(wrong), wrong.output
                 assert "give the right one as --token or in MCP_MESH_REGISTRY_TOKEN" in wrong.stderr
         right = [
-            called("agents", "--token", "s3cret", url=replica.url, MCP_MESH_REGISTRY_TOKEN="wrong"),  # noqa: S106
-            called("agents", url=replica.url, MCP_MESH_REGISTRY_TOKEN="s3cret", AUTH_TOKEN="wrong"),  # noqa: S106
-            called("agents", url=replica.url, AUTH_TOKEN="s3cret"),  # noqa: S106
+            invoke_cli("agents", "--token", "s3cret", url=replica.url, MCP_MESH_REGISTRY_TOKEN="wrong"),  # noqa: S106
+            invoke_cli("agents", url=replica.url, MCP_MESH_REGISTRY_TOKEN="s3cret", AUTH_TOKEN="wrong"),  # noqa: S106
+            invoke_cli("agents", url=replica.url, AUTH_TOKEN="s3cret"),  # noqa: S106
         ]
 
     assert [done.exit_code for done in right] == [0, 0, 0]
 
 
-def test_of_several_replicas_one_is_enough(call: Call, mesh: object) -> None:
+def test_of_several_replicas_one_is_enough(call: InvokeCli, mesh: object) -> None:
     """Joined by commas."""
     url = repr(mesh).partition("(")[2].partition(";")[0]
 
@@ -124,13 +124,13 @@ def test_of_several_replicas_one_is_enough(call: Call, mesh: object) -> None:
     ],
     ids=" ".join,
 )
-def test_misuse_has_its_own_exit_code(arguments: list[str], call: Call) -> None:
+def test_misuse_has_its_own_exit_code(arguments: list[str], call: InvokeCli) -> None:
     """Nothing is sent."""
     assert call(*arguments).exit_code == 2
 
 
 @pytest.mark.parametrize("command", [["agents"], ["agents", "-w"], ["watch"]], ids=" ".join)
-def test_a_filter_the_registry_refuses_is_a_failure(command: list[str], call: Call) -> None:
+def test_a_filter_the_registry_refuses_is_a_failure(command: list[str], call: InvokeCli) -> None:
     """With the registry's own words."""
     done = call(*command, "-l", "a in (")
 
@@ -139,7 +139,7 @@ def test_a_filter_the_registry_refuses_is_a_failure(command: list[str], call: Ca
     assert "label_selector" in done.stderr
 
 
-def test_a_watch_from_a_version_that_is_gone_is_told(call: Call) -> None:
+def test_a_watch_from_a_version_that_is_gone_is_told(call: InvokeCli) -> None:
     """It is to be listed again."""
     done = call("watch", "--since", "1")
 
@@ -147,7 +147,7 @@ def test_a_watch_from_a_version_that_is_gone_is_told(call: Call) -> None:
     assert is_one_line(done), done.output
 
 
-def test_without_the_extra_it_is_told_how_to_get_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_it_is_told_how_to_get_it(call: InvokeCli, monkeypatch: pytest.MonkeyPatch) -> None:
     """The HTTP library and YAML are brought by the same one."""
     for module, arguments in (("httpx2", ["agents"]), ("yaml", ["agents", "-o", "yaml"])):
         with monkeypatch.context() as without:
@@ -161,7 +161,7 @@ def test_without_the_extra_it_is_told_how_to_get_it(call: Call, monkeypatch: pyt
 
 def test_the_log_of_the_client_says_nothing_twice(caplog: pytest.LogCaptureFixture) -> None:
     """What it would warn of is the command's own message."""
-    with connected("http://127.0.0.1:9", None, 1.0):
+    with open_client("http://127.0.0.1:9", None, 1.0):
         handlers = logging.getLogger("mcp_mesh_client").handlers
 
     assert len(handlers) == len(set(handlers))

@@ -4,13 +4,13 @@ import json
 
 from mcp_mesh_client import SyncRegistryClient
 
-from tests.cli.commands.conftest import Call
-from tests.cli.invoke import DATES, READER, called
+from tests.cli.commands.conftest import InvokeCli
+from tests.cli.invoke import DATE_AGENT, READER_AGENT, invoke_cli
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
 
 
-def test_a_healthy_replica_tells_who_leads_and_what_to_worry_about(call: Call) -> None:
+def test_a_healthy_replica_tells_who_leads_and_what_to_worry_about(call: InvokeCli) -> None:
     """The exit code is 0."""
     done = call("health")
 
@@ -22,9 +22,9 @@ def test_a_healthy_replica_tells_who_leads_and_what_to_worry_about(call: Call) -
     assert json.loads(call("health", "-o", "json").stdout)["status"] == "healthy"
 
 
-def test_an_agent_is_healthy_or_the_exit_code_says_that_it_is_not(mesh: SyncRegistryClient, call: Call) -> None:
+def test_an_agent_is_healthy_or_the_exit_code_says_that_it_is_not(mesh: SyncRegistryClient, call: InvokeCli) -> None:
     """One that never sent a heartbeat is not yet."""
-    mesh.register_many([READER, DATES])
+    mesh.register_many([READER_AGENT, DATE_AGENT])
 
     assert call("health", "dates").exit_code == 0
     pending = call("health", "reader")
@@ -36,11 +36,11 @@ def test_an_agent_is_healthy_or_the_exit_code_says_that_it_is_not(mesh: SyncRegi
 def test_without_its_store_a_replica_is_not_healthy_and_lists_are_told_to_be_old() -> None:
     """Reading goes on from its memory, with a warning; writing is told to be tried again."""
     with RedisServer() as server, Replica(server.url) as replica:
-        assert called("register", "-", url=replica.url, input=json.dumps(READER)).exit_code == 0
+        assert invoke_cli("register", "-", url=replica.url, input=json.dumps(READER_AGENT)).exit_code == 0
         server.kill()
-        sick = called("health", url=replica.url)
-        old = called("agents", "-o", "name", url=replica.url)
-        written = called("register", "-", url=replica.url, input=json.dumps(DATES))
+        sick = invoke_cli("health", url=replica.url)
+        old = invoke_cli("agents", "-o", "name", url=replica.url)
+        written = invoke_cli("register", "-", url=replica.url, input=json.dumps(DATE_AGENT))
         replica.kill()
 
     assert sick.exit_code == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry.cli.manifest import MOST_BYTES, BadFile, read_registrations
+from registry.cli.manifest import MAX_FILE_BYTES, ManifestError, read_manifest
 
 A, B = {"id": "a", "endpoint": "http://a:1"}, {"agent_id": "b", "metadata": {"endpoint": "http://b:1"}}
 YAML_A = "id: a\nendpoint: http://a:1\n"
@@ -30,7 +30,7 @@ YAML_A = "id: a\nendpoint: http://a:1\n"
 )
 def test_it_reads_the_forms_people_keep_them_in(text: str, found: list[dict[str, Any]]) -> None:
     """In the order of the file."""
-    assert read_registrations(text.encode()) == found
+    assert read_manifest(text.encode()) == found
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_it_reads_the_forms_people_keep_them_in(text: str, found: list[dict[str,
 )
 def test_garbage_is_told_for_what_it_is(raw: bytes, problem: str) -> None:
     """In one line; nothing of it is carried out."""
-    with pytest.raises(BadFile, match=problem) as bad:
-        read_registrations(raw)
+    with pytest.raises(ManifestError, match=problem) as bad:
+        read_manifest(raw)
 
     assert "\n" not in str(bad.value)
 
@@ -65,26 +65,26 @@ def test_a_bomb_of_yaml_is_not_written_out() -> None:
     lines = ["id: a", "l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"l{at}: &l{at} [{', '.join([f'*l{at - 1}'] * 10)}]" for at in range(1, 12)]
 
-    with pytest.raises(BadFile, match="written out"):
-        read_registrations("\n".join(lines).encode())
+    with pytest.raises(ManifestError, match="written out"):
+        read_manifest("\n".join(lines).encode())
 
 
 def test_what_holds_itself_is_no_registration() -> None:
     """YAML can say so, JSON could not."""
-    with pytest.raises(BadFile, match="nested too deep"):
-        read_registrations(b"id: a\nme: &me [*me]\n")
+    with pytest.raises(ManifestError, match="nested too deep"):
+        read_manifest(b"id: a\nme: &me [*me]\n")
 
 
 def test_a_file_has_a_largest_size() -> None:
     """Longer ones are to be split."""
-    with pytest.raises(BadFile, match="larger than 64 MiB"):
-        read_registrations(b" " * (MOST_BYTES + 1))
+    with pytest.raises(ManifestError, match="larger than 64 MiB"):
+        read_manifest(b" " * (MAX_FILE_BYTES + 1))
 
 
 def test_without_yaml_it_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """JSON is read all the same."""
     monkeypatch.setitem(sys.modules, "yaml", None)
 
-    assert read_registrations(json.dumps(A).encode()) == [A]
-    with pytest.raises(BadFile, match=r"pip install 'mcp-mesh-registry\[client\]'"):
-        read_registrations(YAML_A.encode())
+    assert read_manifest(json.dumps(A).encode()) == [A]
+    with pytest.raises(ManifestError, match=r"pip install 'mcp-mesh-registry\[client\]'"):
+        read_manifest(YAML_A.encode())

@@ -4,23 +4,23 @@ import json
 
 import pytest
 
-from registry.cli.output.terminal_safe import escaped, harmless
+from registry.cli.output.terminal_safe import escape_document, escape_terminal
 
 
 @pytest.mark.parametrize("text", ["plain", "Grüße", "日本語", "😀 👩‍👩‍👧", "a\\x1b", "עברית"])
 def test_harmless_text_stays_as_it_is(text: str) -> None:
     """In any writing."""
-    assert harmless(text) == text
-    assert escaped(text) == text
+    assert escape_terminal(text) == text
+    assert escape_document(text) == text
 
 
 @pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0), 0x202E, 0x2066, 0x2028, 0xFEFF, 0xD800])
 def test_what_is_obeyed_is_shown_by_its_number(code: int) -> None:
     """In JSON it means the same as before."""
-    shown = harmless(f"a{chr(code)}b")
+    shown = escape_terminal(f"a{chr(code)}b")
 
     assert shown in (f"a\\x{code:02x}b", f"a\\u{code:04x}b")
-    document = escaped(json.dumps(chr(code), ensure_ascii=False))
+    document = escape_document(json.dumps(chr(code), ensure_ascii=False))
     assert document.isascii()
     assert document.isprintable()
     assert json.loads(document) == chr(code)

@@ -11,29 +11,29 @@ from pathlib import Path
 import pytest
 from mcp_mesh_client import SyncRegistryClient
 
-from tests.cli.cli_process import COMMAND, Running, environment
-from tests.cli.invoke import DATES, READER
+from tests.cli.cli_process import EXECUTABLE, CliProcess, environment
+from tests.cli.invoke import DATE_AGENT, READER_AGENT
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
 
 
-def following(*arguments: str, url: str, directory: Path) -> Running:
+def following(*arguments: str, url: str, directory: Path) -> CliProcess:
     """Return a command that runs at a registry."""
-    return Running(*arguments, directory=directory / arguments[0], MCP_MESH_REGISTRY_URL=url)
+    return CliProcess(*arguments, directory=directory / arguments[0], MCP_MESH_REGISTRY_URL=url)
 
 
 def test_a_list_that_is_watched_goes_on_with_what_changes(
     mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
 ) -> None:
     """A line for each change, until Ctrl-C, which is told as a shell would."""
-    mesh.register_agent(READER)
+    mesh.register_agent(READER_AGENT)
     with following("agents", "-w", url=replica_of_worker.url, directory=directory) as watch:
-        watch.says("reader ")
-        mesh.register_agent(DATES)
-        watch.says("dates ")
+        watch.wait_for_output("reader ")
+        mesh.register_agent(DATE_AGENT)
+        watch.wait_for_output("dates ")
         mesh.unregister_agent("reader")
-        watch.says("deleted")
-        status = watch.ends(signal.SIGINT)
+        watch.wait_for_output("deleted")
+        status = watch.wait_for_exit(signal.SIGINT)
         lines = [line.split() for line in watch.output.splitlines()]
 
     assert status == 130
@@ -44,15 +44,15 @@ def test_a_list_that_is_watched_goes_on_with_what_changes(
 def test_events_are_lines_of_json(mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path) -> None:
     """With the filters of the list, as the API sends them."""
     arguments = ("watch", "-o", "json", "--initial", "-n", "library")
-    mesh.register_many([READER, DATES])
+    mesh.register_many([READER_AGENT, DATE_AGENT])
     with following(*arguments, url=replica_of_worker.url, directory=directory) as watch:
-        watch.says("ADDED")
+        watch.wait_for_output("ADDED")
         mesh.drain("dates")
         mesh.drain("reader")
-        watch.says("MODIFIED")
+        watch.wait_for_output("MODIFIED")
         mesh.unregister_agent("reader")
-        watch.says("DELETED")
-        watch.ends(signal.SIGINT)
+        watch.wait_for_output("DELETED")
+        watch.wait_for_exit(signal.SIGINT)
         events = [json.loads(line) for line in watch.output.splitlines()]
 
     assert [(event["type"], event["object"]["id"]) for event in events] == [
@@ -69,18 +69,18 @@ def test_it_survives_the_registry_and_tells_so(directory: Path) -> None:
         Replica(server.url) as replica,
         following("watch", url=replica.url, directory=directory) as watch,
     ):
-        watch.says("EVENT")
+        watch.wait_for_output("EVENT")
         with SyncRegistryClient(replica.url) as client:
-            client.register_agent(READER)
-        watch.says("reader")
+            client.register_agent(READER_AGENT)
+        watch.wait_for_output("reader")
         replica.kill()
-        watch.says("Warning: The registry is unavailable: ")
+        watch.wait_for_output("Warning: The registry is unavailable: ")
         replica.start()
-        watch.says("The registry answers again")
+        watch.wait_for_output("The registry answers again")
         with SyncRegistryClient(replica.url) as client:
-            client.register_agent(DATES)
-            watch.says("dates")
-        status = watch.ends(signal.SIGINT)
+            client.register_agent(DATE_AGENT)
+            watch.wait_for_output("dates")
+        status = watch.wait_for_exit(signal.SIGINT)
         lines = watch.output.splitlines()
 
     assert status == 130
@@ -98,7 +98,7 @@ def test_who_reads_only_the_beginning_gets_no_complaint(
     for at in range(0, len(agents), 200):
         mesh.register_many(agents[at : at + 200])
     with subprocess.Popen(
-        [COMMAND, "agents", "-o", output],
+        [EXECUTABLE, "agents", "-o", output],
         env=environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -120,7 +120,7 @@ def test_ctrl_c_ends_a_call_that_nobody_answers(directory: Path) -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with following("agents", "--timeout", "60", url=url, directory=directory) as call:
             connection, _ = silent.accept()
-            status = call.ends(signal.SIGINT, within=5)
+            status = call.wait_for_exit(signal.SIGINT, timeout=5)
             connection.close()
 
             assert (status, call.output) == (130, "")
@@ -131,13 +131,13 @@ def test_an_answer_that_cannot_be_written_is_a_failure(
     arguments: str, mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
 ) -> None:
     """On a full disk, or with standard output closed."""
-    mesh.register_agent(READER)
+    mesh.register_agent(READER_AGENT)
     env = environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url)
     ways = {">/dev/full": "Cannot write the answer: No space left", ">&-": "Standard output is closed"}
     for way, says in ways.items():
         if way == ">/dev/full" and not Path("/dev/full").exists():
             continue
-        asked = ["/bin/sh", "-c", f"{COMMAND} {arguments} {way}"]
+        asked = ["/bin/sh", "-c", f"{EXECUTABLE} {arguments} {way}"]
         done = subprocess.run(asked, env=env, capture_output=True, text=True, check=False)
 
         assert done.returncode == 1
@@ -149,7 +149,7 @@ def test_a_terminal_gets_colours_and_a_pipe_does_not(
     mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
 ) -> None:
     """Nor a terminal that asks for none; lines are as long as they are in each."""
-    mesh.register_agent({**DATES, "agent_id": "d" * 200})
+    mesh.register_agent({**DATE_AGENT, "agent_id": "d" * 200})
 
     coloured = in_terminal(replica_of_worker.url, directory)
     plain = in_terminal(replica_of_worker.url, directory, NO_COLOR="1")
@@ -163,7 +163,7 @@ def in_terminal(url: str, directory: Path, **environ: str) -> str:
     """Return what `agents` writes to a terminal."""
     ours, theirs = pty.openpty()
     env = environment(directory, MCP_MESH_REGISTRY_URL=url, TERM="xterm", **environ)
-    with subprocess.Popen([COMMAND, "agents"], env=env, stdout=theirs, stdin=theirs) as listing:
+    with subprocess.Popen([EXECUTABLE, "agents"], env=env, stdout=theirs, stdin=theirs) as listing:
         os.close(theirs)
         written = b""
         try:
@@ -180,11 +180,11 @@ def test_an_encoding_without_the_letters_gets_them_escaped(
     mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
 ) -> None:
     """In a table, and in JSON so that it means the same."""
-    mesh.register_agent({**READER, "name": "Grüße 😀"})
+    mesh.register_agent({**READER_AGENT, "name": "Grüße 😀"})
     env = environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url, PYTHONIOENCODING="ascii")
 
     wide, document = (
-        subprocess.run([COMMAND, "agents", "-o", output], env=env, capture_output=True, check=True).stdout.decode(
+        subprocess.run([EXECUTABLE, "agents", "-o", output], env=env, capture_output=True, check=True).stdout.decode(
             "ascii"
         )
         for output in ("wide", "json")

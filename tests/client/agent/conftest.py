@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from mcp_mesh_client.agent.process import Presence
+from mcp_mesh_client.agent.process import AgentProcess
 
-from tests.support.in_process_agent import agent_here
+from tests.support.in_process_agent import in_process_agent
 
 
 @pytest.fixture
-def here() -> Iterator[Presence]:
+def here() -> Iterator[AgentProcess]:
     """Provide the presence of this process, which begins anew; it has no registry, and serves nothing by itself."""
-    with agent_here() as found:
+    with in_process_agent() as found:
         yield found

@@ -6,11 +6,11 @@ from typing import Any
 import httpx2
 import pytest
 from mcp.server import MCPServer
-from mcp_mesh_client import InvalidData, WrongOrder, announce, mesh_agent
-from mcp_mesh_client.agent.process import Presence
+from mcp_mesh_client import DecoratorOrderError, InvalidData, announce, mesh_agent
+from mcp_mesh_client.agent.process import AgentProcess
 
-from tests.support.canned_server import CannedServer, json_of
-from tests.support.in_process_agent import agent_here
+from tests.support.canned_server import CannedServer, json_response
+from tests.support.in_process_agent import in_process_agent
 from tests.support.polling import async_wait_until, wait_until
 
 
@@ -25,7 +25,9 @@ def test_a_tool_that_gets_no_dependencies_is_found_before_it_is_served() -> None
     mesh_agent(dependencies=["it"])(greet)
     server.add_tool(greet)
 
-    with pytest.raises(WrongOrder, match=r"greet is a tool that gets no dependencies: put @server\.tool\(\) above"):
+    with pytest.raises(
+        DecoratorOrderError, match=r"greet is a tool that gets no dependencies: put @server\.tool\(\) above"
+    ):
         announce(server, "http://me:1")
 
 
@@ -38,7 +40,7 @@ def test_an_announcement_says_where() -> None:
         announce(endpoint="me:1")
 
 
-async def test_a_server_is_given_what_it_lacks_once(here: Presence) -> None:
+async def test_a_server_is_given_what_it_lacks_once(here: AgentProcess) -> None:
     """However often it is announced; what is a tool of it already is left alone."""
     server = MCPServer("s")
 
@@ -59,7 +61,10 @@ async def test_a_server_is_given_what_it_lacks_once(here: Presence) -> None:
 
     assert [tool.name for tool in await server.list_tools()] == ["hello", "shown", "b"]
     assert [route.path for route in server._custom_starlette_routes] == ["/health"]
-    assert {tool["function_name"]: "input_schema" in tool for tool in here.agent.document()["metadata"]["tools"]} == {
+    assert {
+        tool["function_name"]: "input_schema" in tool
+        for tool in here.agent.registration_document()["metadata"]["tools"]
+    } == {
         "hello": True,
         "shown": True,
         "b": True,
@@ -68,7 +73,7 @@ async def test_a_server_is_given_what_it_lacks_once(here: Presence) -> None:
 
 def test_what_served_by_itself_gives_way_to_who_serves() -> None:
     """It ends, and the agent answers elsewhere."""
-    with agent_here(MCP_MESH_AUTO_RUN="true") as here:
+    with in_process_agent(MCP_MESH_AUTO_RUN="true") as here:
 
         @mesh_agent()
         def shown() -> None:
@@ -93,9 +98,9 @@ def health(endpoint: str) -> dict[str, Any]:
 
 async def test_an_error_nobody_thought_of_does_not_end_a_life(caplog: pytest.LogCaptureFixture) -> None:
     """It is told, and the agent tries again."""
-    async with CannedServer(json_of(status="success", dependencies_resolved=[1])) as server:
-        with agent_here(server.url, MCP_MESH_ENDPOINT="http://me:1") as here:
-            here.lifetime._backoff._bound = 0.01
+    async with CannedServer(json_response(status="success", dependencies_resolved=[1])) as server:
+        with in_process_agent(server.url, MCP_MESH_ENDPOINT="http://me:1") as here:
+            here.lifecycle._backoff._bound = 0.01
 
             @mesh_agent(dependencies=["it"])
             def needy(it: Any = None) -> Any:
@@ -103,6 +108,6 @@ async def test_an_error_nobody_thought_of_does_not_end_a_life(caplog: pytest.Log
 
             assert needy() is None
             await async_wait_until(lambda: len(server.requests) >= 2, description="it tries again", timeout=10)
-            await asyncio.to_thread(here.leave)
+            await asyncio.to_thread(here.deregister)
 
     assert "goes on after an error" in caplog.text

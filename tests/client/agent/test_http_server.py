@@ -4,8 +4,8 @@ import logging
 
 import httpx2
 from mcp.server import MCPServer
-from mcp_mesh_client.agent.http_server import Site, new_server
-from mcp_mesh_client.event_loop_thread import LoopThread
+from mcp_mesh_client.agent.http_server import AgentHttpServer, new_mcp_server
+from mcp_mesh_client.event_loop_thread import EventLoopThread
 
 
 def test_a_server_made_here_leaves_logging_as_it_was() -> None:
@@ -14,7 +14,7 @@ def test_a_server_made_here_leaves_logging_as_it_was() -> None:
     before = root.handlers[:], root.level
     root.handlers[:] = []
     try:
-        assert new_server("x").name == "x"
+        assert new_mcp_server("x").name == "x"
         assert (root.handlers, root.level) == ([], before[1])
     finally:
         root.handlers[:] = before[0]
@@ -27,7 +27,7 @@ def test_a_call_needs_no_session() -> None:
     """
     server: MCPServer[None] = MCPServer("date", log_level="ERROR")
     server.add_tool(lambda: "monday", name="get_date")
-    site, thread = Site(server, "127.0.0.1", 0, quiet=True), LoopThread()
+    site, thread = AgentHttpServer(server, "127.0.0.1", 0, quiet=True), EventLoopThread()
     ended = thread.submit(site.serve())
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "get_date", "arguments": {}}}
 

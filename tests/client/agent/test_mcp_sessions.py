@@ -20,13 +20,13 @@ from mcp_mesh_client import (
     InvalidData,
     mesh_agent,
 )
-from mcp_mesh_client.agent.http_server import Site
+from mcp_mesh_client.agent.http_server import AgentHttpServer
 from mcp_mesh_client.agent.mcp_sessions import mcp_url
-from mcp_mesh_client.agent.process import Presence
-from mcp_mesh_client.event_loop_thread import LoopThread
+from mcp_mesh_client.agent.process import AgentProcess as LocalProcess
+from mcp_mesh_client.event_loop_thread import EventLoopThread
 
 from tests.support.agent_process import AgentProcess
-from tests.support.canned_server import CannedServer, canned
+from tests.support.canned_server import CannedServer, http_response
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 
@@ -101,7 +101,7 @@ def provider_server() -> MCPServer[Any]:
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """Provide where a provider answers, in a thread of this process."""
-    site, thread = Site(provider_server(), "127.0.0.1", 0, quiet=True), LoopThread()
+    site, thread = AgentHttpServer(provider_server(), "127.0.0.1", 0, quiet=True), EventLoopThread()
     ended = thread.submit(site.serve())
     yield site.url
     site.should_exit = True
@@ -109,13 +109,13 @@ def endpoint() -> Iterator[str]:
     thread.stop()
 
 
-def wire(here: Presence, endpoint: str, tool: str) -> None:
+def wire(here: LocalProcess, endpoint: str, tool: str) -> None:
     """Let the dependency `it` of all functions be this tool."""
     provider = {"agent_id": "provider-1", "endpoint": endpoint, "tool_name": tool}
-    here.agent.take({"dependencies_resolved": {name: {"it": provider} for name in here.agent.functions}})
+    here.agent.update_dependencies({"dependencies_resolved": {name: {"it": provider} for name in here.agent.functions}})
 
 
-def in_sync(here: Presence, endpoint: str, tool: str, timeout: float | None = None, **arguments: Any) -> Any:
+def in_sync(here: LocalProcess, endpoint: str, tool: str, timeout: float | None = None, **arguments: Any) -> Any:
     """Call a tool from a function that is not async."""
 
     @mesh_agent(dependencies=["it"])
@@ -126,7 +126,7 @@ def in_sync(here: Presence, endpoint: str, tool: str, timeout: float | None = No
     return use()
 
 
-async def in_async(here: Presence, endpoint: str, tool: str, timeout: float | None = None, **arguments: Any) -> Any:
+async def in_async(here: LocalProcess, endpoint: str, tool: str, timeout: float | None = None, **arguments: Any) -> Any:
     """Call a tool from an async function."""
 
     @mesh_agent(dependencies=["it"])
@@ -148,19 +148,19 @@ RESULTS = {
 
 
 @pytest.mark.parametrize(("name", "value"), RESULTS.items())
-async def test_a_call_returns_what_the_tool_returns(here: Presence, endpoint: str, name: str, value: Any) -> None:
+async def test_a_call_returns_what_the_tool_returns(here: LocalProcess, endpoint: str, name: str, value: Any) -> None:
     """Not how it is told on the way, from both kinds of functions."""
     assert await asyncio.to_thread(in_sync, here, endpoint, name) == value
     assert await in_async(here, endpoint, name) == value
 
 
-def test_what_is_not_structured_is_text(here: Presence, endpoint: str) -> None:
+def test_what_is_not_structured_is_text(here: LocalProcess, endpoint: str) -> None:
     """Or a list of texts."""
     assert in_sync(here, endpoint, "untyped", many=False) == "plain"
     assert in_sync(here, endpoint, "untyped", many=True) == ["a", "b"]
 
 
-def test_an_object_stays_an_object_where_the_tool_does_not_say_its_type(here: Presence, endpoint: str) -> None:
+def test_an_object_stays_an_object_where_the_tool_does_not_say_its_type(here: LocalProcess, endpoint: str) -> None:
     """`-> dict`, and nothing at all, are what many tools say; a caller got the text of the object, and no key of it."""
     assert in_sync(here, endpoint, "bare") == {"word": "a", "inner": {"n": 1}}
     assert in_sync(here, endpoint, "unsaid", many=False) == {"a": [1, 2]}
@@ -168,18 +168,18 @@ def test_an_object_stays_an_object_where_the_tool_does_not_say_its_type(here: Pr
 
 
 @pytest.mark.parametrize("text", ['{"a": 1}', '{\n  "a": ', "[1]", "5"])
-def test_a_text_without_a_type_stays_a_text(here: Presence, endpoint: str, text: str) -> None:
+def test_a_text_without_a_type_stays_a_text(here: LocalProcess, endpoint: str, text: str) -> None:
     """Unless it is written just as an object is."""
     assert in_sync(here, endpoint, "raw", text=text) == text
 
 
 @pytest.mark.parametrize("text", ['{"result": 1}', '{"result": "x"}', "null", '"quoted"', ""])
-def test_a_text_that_looks_like_json_stays_a_text(here: Presence, endpoint: str, text: str) -> None:
+def test_a_text_that_looks_like_json_stays_a_text(here: LocalProcess, endpoint: str, text: str) -> None:
     """A str is a str."""
     assert in_sync(here, endpoint, "echo", text=text) == text
 
 
-async def test_a_call_times_out(here: Presence, endpoint: str) -> None:
+async def test_a_call_times_out(here: LocalProcess, endpoint: str) -> None:
     """In both kinds of functions, by a time of its own; the session goes on."""
     with pytest.raises(TimeoutError, match=r"wait of provider-1 at http://.* no answer within 0\.1 s"):
         await in_async(here, endpoint, "wait", 0.1, seconds=30)
@@ -190,7 +190,7 @@ async def test_a_call_times_out(here: Presence, endpoint: str) -> None:
         await in_async(here, endpoint, "wait", 0, seconds=0)
 
 
-async def test_a_tool_that_fails_says_so(here: Presence, endpoint: str) -> None:
+async def test_a_tool_that_fails_says_so(here: LocalProcess, endpoint: str) -> None:
     """In the provider's words; so does one that is not there."""
     with pytest.raises(DependencyFailed, match=r"fail of provider-1 at .*: Error executing tool fail"):
         await in_async(here, endpoint, "fail")
@@ -198,19 +198,19 @@ async def test_a_tool_that_fails_says_so(here: Presence, endpoint: str) -> None:
         await asyncio.to_thread(in_sync, here, endpoint, "gone")
 
 
-async def test_nobody_at_the_endpoint_is_said_at_once(here: Presence) -> None:
+async def test_nobody_at_the_endpoint_is_said_at_once(here: LocalProcess) -> None:
     """A refused connection, a name that is none, and what speaks no MCP."""
     for nowhere in (f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid:80"):
         with pytest.raises(DependencyUnavailable, match="text of provider-1 at http://"):
             await in_async(here, nowhere, "text")
         with pytest.raises(ConnectionError):
             await asyncio.to_thread(in_sync, here, nowhere, "text")
-    async with CannedServer(canned(404, b"no such page")) as stranger:
+    async with CannedServer(http_response(404, b"no such page")) as stranger:
         with pytest.raises(DependencyUnavailable):
             await in_async(here, stranger.url, "text")
 
 
-async def test_silence_is_not_waited_for_beyond_the_time(here: Presence) -> None:
+async def test_silence_is_not_waited_for_beyond_the_time(here: LocalProcess) -> None:
     """A frozen provider takes connections and says nothing."""
     async with CannedServer() as silent:
         with pytest.raises(DependencyTimeout):
@@ -222,11 +222,11 @@ def provider_process() -> Iterator[tuple[AgentProcess, str]]:
     """Run a provider, and give where it is to answer."""
     port = free_port()
     with AgentProcess(PROGRAM.replace("{port}", str(port)), "http://127.0.0.1:9", name="provider") as process:
-        process.says("begins")
+        process.wait_for_output("begins")
         yield process, f"http://127.0.0.1:{port}"
 
 
-def until_it_answers(here: Presence, url: str) -> None:
+def until_it_answers(here: LocalProcess, url: str) -> None:
     """Call until the provider answers."""
 
     def answers() -> bool:
@@ -238,7 +238,7 @@ def until_it_answers(here: Presence, url: str) -> None:
     wait_until(answers, description="the provider answers", timeout=15)
 
 
-def test_a_provider_killed_in_the_middle_of_a_call(here: Presence) -> None:
+def test_a_provider_killed_in_the_middle_of_a_call(here: LocalProcess) -> None:
     """All calls under way learn it at once; when it is back on the same port, the next call arrives."""
 
     @mesh_agent(dependencies=["it"])
@@ -261,7 +261,7 @@ def test_a_provider_killed_in_the_middle_of_a_call(here: Presence) -> None:
         until_it_answers(here, url)
 
 
-def test_a_frozen_provider_takes_no_more_than_the_time(here: Presence) -> None:
+def test_a_frozen_provider_takes_no_more_than_the_time(here: LocalProcess) -> None:
     """And when it thaws, the same session goes on."""
     with provider_process() as (process, url):
         until_it_answers(here, url)
@@ -272,7 +272,7 @@ def test_a_frozen_provider_takes_no_more_than_the_time(here: Presence) -> None:
         assert in_sync(here, url, "wait", 10, seconds=0) == "waited"
 
 
-def test_hundreds_of_calls_from_threads_at_once(here: Presence, endpoint: str) -> None:
+def test_hundreds_of_calls_from_threads_at_once(here: LocalProcess, endpoint: str) -> None:
     """Each gets its own answer, over one session."""
 
     @mesh_agent(dependencies=["it"])
@@ -287,7 +287,7 @@ def test_hundreds_of_calls_from_threads_at_once(here: Presence, endpoint: str) -
     assert threading.active_count() < 100
 
 
-def test_event_loops_that_end_take_their_sessions_along(here: Presence, endpoint: str) -> None:
+def test_event_loops_that_end_take_their_sessions_along(here: LocalProcess, endpoint: str) -> None:
     """One loop after the other, as a command line tool makes them; nothing is left open or said."""
 
     @mesh_agent(dependencies=["it"])
@@ -303,7 +303,7 @@ def test_event_loops_that_end_take_their_sessions_along(here: Presence, endpoint
     assert len(here.agent._sessions) == 0
 
 
-async def test_a_dependency_that_goes_while_a_function_runs_is_said(here: Presence, endpoint: str) -> None:
+async def test_a_dependency_that_goes_while_a_function_runs_is_said(here: LocalProcess, endpoint: str) -> None:
     """And one that changes is followed."""
     seen: list[Any] = []
 
@@ -313,7 +313,7 @@ async def test_a_dependency_that_goes_while_a_function_runs_is_said(here: Presen
         wire(here, endpoint, "number")
         seen.append(await it())
         seen.append(repr(it))
-        here.agent.take({"dependencies_resolved": {}})
+        here.agent.update_dependencies({"dependencies_resolved": {}})
         seen.append((it.provider, repr(it)))
         await it()
 
@@ -323,7 +323,7 @@ async def test_a_dependency_that_goes_while_a_function_runs_is_said(here: Presen
     assert seen == ["2026-11-27", 42, "<it: number of provider-1>", (None, "<it: nobody>")]
 
 
-async def test_a_caller_that_is_cancelled_stops_waiting(here: Presence, endpoint: str) -> None:
+async def test_a_caller_that_is_cancelled_stops_waiting(here: LocalProcess, endpoint: str) -> None:
     """The session is there for the others."""
     task = asyncio.create_task(in_async(here, endpoint, "wait", seconds=60))
     await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from tests.support.agent_process import AgentProcess, call, registered
+from tests.support.agent_process import AgentProcess, call_tool, wait_until_registered
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.replica import Replica
@@ -60,9 +60,9 @@ def agents(replica: Replica) -> list[str]:
 def test_a_process_that_is_told_to_end_takes_its_leave(replica: Replica, after: str, number: int, status: int) -> None:
     """And ends as it would without being an agent."""
     with AgentProcess(program(after), replica.url) as process:
-        registered(replica.url, "agent")
+        wait_until_registered(replica.url, "agent")
 
-        assert process.ends(signal.Signals(number)) == status, process.output
+        assert process.wait_for_exit(signal.Signals(number)) == status, process.output
 
         assert agents(replica) == []
 
@@ -71,10 +71,10 @@ def test_a_process_that_ends_by_itself_takes_its_leave(replica: Replica, tmp_pat
     """With its own status."""
     wait = "while not os.path.exists(os.environ['GO']):\n    time.sleep(0.05)\nsys.exit(5)"
     with AgentProcess(program(ELSEWHERE + wait), replica.url, GO=str(tmp_path / "go")) as process:
-        registered(replica.url, "agent")
+        wait_until_registered(replica.url, "agent")
         (tmp_path / "go").touch()
 
-        assert process.ends() == 5, process.output
+        assert process.wait_for_exit() == 5, process.output
         assert agents(replica) == []
 
 
@@ -90,9 +90,9 @@ signal.signal(signal.SIGTERM, own)
 def test_an_own_handler_of_the_process_is_left_alone(replica: Replica, before: str, after: str) -> None:
     """Whether it was there before the agent or came after it; leave is taken when the process exits."""
     with AgentProcess(program(ELSEWHERE + after + "time.sleep(60)", before), replica.url) as process:
-        registered(replica.url, "agent")
+        wait_until_registered(replica.url, "agent")
 
-        assert process.ends(signal.SIGTERM) == 7, process.output
+        assert process.wait_for_exit(signal.SIGTERM) == 7, process.output
 
         assert "own handler" in process.output
         assert agents(replica) == []
@@ -101,9 +101,9 @@ def test_an_own_handler_of_the_process_is_left_alone(replica: Replica, before: s
 def test_a_frozen_registry_does_not_hold_an_end_up(replica: Replica) -> None:
     """Some seconds are given to it."""
     with AgentProcess(program("serve()"), replica.url) as process:
-        registered(replica.url, "agent")
+        wait_until_registered(replica.url, "agent")
         replica.pause()
-        assert process.ends(signal.SIGTERM, within=6) == -signal.SIGTERM
+        assert process.wait_for_exit(signal.SIGTERM, timeout=6) == -signal.SIGTERM
         replica.resume()
         assert "could not be unregistered" in process.output
 
@@ -132,18 +132,18 @@ def test_a_process_that_is_forked_off_is_another_agent(replica: Replica, announc
     after = ELSEWHERE + FORK.replace("{announces}", announces)
     folder = {"FORK": str(tmp_path / "fork"), "GO": str(tmp_path / "go")}
     with AgentProcess(program(after), replica.url, **folder) as process:
-        registered(replica.url, "agent")
+        wait_until_registered(replica.url, "agent")
         (tmp_path / "fork").touch()
-        process.says("child agent-")
+        process.wait_for_output("child agent-")
         child = re.findall(r"child (agent-\w+)", process.output)[0]
         if announces:
             wait_until(lambda: child in agents(replica), description="the child is an agent")
             assert len(agents(replica)) == 2
             (tmp_path / "go").touch()
-        process.says("child ended")
+        process.wait_for_output("child ended")
         (parent,) = agents(replica)
         assert parent != child
-        assert process.ends(signal.SIGTERM) == -signal.SIGTERM
+        assert process.wait_for_exit(signal.SIGTERM) == -signal.SIGTERM
         assert agents(replica) == []
 
 
@@ -165,14 +165,14 @@ async def test_an_own_server_is_announced(replica: Replica) -> None:
     """It answers for its health, has what was no tool of it, and functions go by the names of their tools."""
     port = free_port()
     with AgentProcess(program(SERVER.replace("{port}", str(port))), replica.url) as process:
-        agent = registered(replica.url, "agent")
+        agent = wait_until_registered(replica.url, "agent")
         names = {each["name"]: each["function_name"] for each in agent["capabilities"]}
         assert names == {"double": "double", "triples": "triple"}
         wait_until(lambda: answers(agent["endpoint"]), description="it answers", timeout=15)
         health = httpx2.get(f"{agent['endpoint']}/health").json()
         assert (health["status"], health["agent_id"]) == ("healthy", agent["id"])
-        assert [await call(agent["endpoint"], tool, number=7) for tool in ("double", "triple")] == [14, 21]
-        assert process.ends(signal.SIGTERM) == -signal.SIGTERM
+        assert [await call_tool(agent["endpoint"], tool, number=7) for tool in ("double", "triple")] == [14, 21]
+        assert process.wait_for_exit(signal.SIGTERM) == -signal.SIGTERM
         assert agents(replica) == []
 
 
@@ -189,7 +189,7 @@ def test_a_program_that_still_imports_is_waited_for(replica: Replica, tmp_path: 
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(2.5)\n")
     after = "sys.path.insert(0, os.environ['SLOW'])\nimport slow\nserve()"
     with AgentProcess(program(after), replica.url, SLOW=str(tmp_path)):
-        agent = registered(replica.url, "agent")
+        agent = wait_until_registered(replica.url, "agent")
 
         assert agent["updated_at"] == agent["created_at"]
         assert agent["resource_version"] == httpx2.get(f"{replica.url}/agents").json()["resource_version"]
@@ -210,7 +210,7 @@ def greet(date_service=None) -> str:
 def test_a_program_with_the_wrong_order_does_not_start() -> None:
     """It says which one is right."""
     with AgentProcess(program(WRONG), "http://127.0.0.1:9") as process:
-        assert process.ends() == 1
+        assert process.wait_for_exit() == 1
         assert "WrongOrder: greet is a tool of a server already: put @server.tool() above" in process.output
 
 
@@ -218,7 +218,7 @@ def test_a_port_that_is_taken_is_said(replica: Replica) -> None:
     """And nothing is registered."""
     port = replica.url.rpartition(":")[2]
     with AgentProcess(program("serve()"), replica.url, MCP_MESH_HTTP_PORT=port) as process:
-        assert process.ends() == 1
+        assert process.wait_for_exit() == 1
         assert "Address already in use" in process.output
         assert agents(replica) == []
 
@@ -238,7 +238,7 @@ async def test_an_agent_answers_at_the_host_it_is_said_to_be_found_by(
     """
     port = {name: str(free_port()) for name in port}
     with AgentProcess(program(after), replica.url, MCP_MESH_HTTP_HOST=host, **port):
-        endpoint = await asyncio.to_thread(lambda: registered(replica.url, "agent")["endpoint"])
+        endpoint = await asyncio.to_thread(lambda: wait_until_registered(replica.url, "agent")["endpoint"])
 
         assert urlsplit(endpoint).hostname == host
-        assert await call(endpoint, "double", number=21) == 42
+        assert await call_tool(endpoint, "double", number=21) == 42

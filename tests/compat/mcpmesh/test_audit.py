@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import redis
 
-from tests.support.http_calls import a_registration, refusal
+from tests.support.http_calls import a_registration, expect_error
 
 NEED = {"capability": "date", "tags": ["utc"], "version": ">=1.0.0"}
 
@@ -225,8 +225,8 @@ async def test_what_explains_itself_is_as_it_was(client: httpx2.AsyncClient) -> 
 async def test_of_an_agent_that_nobody_knows_there_are_none(client: httpx2.AsyncClient) -> None:
     """But whose they are must be said."""
     assert (await client.get("/events?agent_id=nobody&limit=40")).json() == {"count": 0, "events": []}
-    refusal(await client.get("/events"), 400, "malformed_request")
-    refusal(await client.get("/events?agent_id=me&limit=0"), 400, "malformed_request")
+    expect_error(await client.get("/events"), 400, "malformed_request")
+    expect_error(await client.get("/events?agent_id=me&limit=0"), 400, "malformed_request")
 
 
 async def test_an_agent_that_is_gone_keeps_its_events_for_a_while(client: httpx2.AsyncClient) -> None:

@@ -5,14 +5,14 @@ from typing import Any, cast
 
 import pytest
 
-from registry.cache.reflector import Feed
-from registry.compat.mcpmesh.fast_heartbeat import Keeping
+from registry.cache.reflector import Reflector
+from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
 from registry.errors import StoreUnavailable
-from registry.service.resolution.load_cache import Loads
-from registry.service.resolution.match_policy import RuleBook
-from registry.service.resolution.ranking_cache import Rankings
-from registry.service.resolution.resolver import Resolutions
-from registry.store.agents import Agents, Beat
+from registry.service.resolution.load_cache import LoadCache
+from registry.service.resolution.match_policy import MatchPolicies
+from registry.service.resolution.ranking_cache import RankingCache
+from registry.service.resolution.resolver import DependencyResolver
+from registry.store.agents import Agents, HeartbeatResult
 from tests.support.builders import an_agent
 from tests.support.resolution_builders import view_of
 
@@ -24,9 +24,9 @@ class Slow:
 
     def __init__(self) -> None:
         self.refuses: StoreUnavailable | None = None
-        self.beats: list[asyncio.Future[Beat]] = []
+        self.beats: list[asyncio.Future[HeartbeatResult]] = []
 
-    def heartbeat(self, _agent_id: str, _mode: str) -> "asyncio.Future[Beat]":
+    def heartbeat(self, _agent_id: str, _mode: str) -> "asyncio.Future[HeartbeatResult]":
         """Take a heartbeat."""
         if self.refuses is not None:
             raise self.refuses
@@ -57,70 +57,72 @@ def feed() -> Held:
 
 
 @pytest.fixture
-def keeping(feed: Held, store: Slow) -> Keeping:
+def keeping(feed: Held, store: Slow) -> FastHeartbeats:
     """What keeps agents over these."""
-    resolutions = Resolutions(Rankings(RuleBook()), Loads(cast(Any, None)))
-    return Keeping(cast(Feed, feed), cast(Agents, store), resolutions)
+    resolutions = DependencyResolver(RankingCache(MatchPolicies()), LoadCache(cast(Any, None)))
+    return FastHeartbeats(cast(Reflector, feed), cast(Agents, store), resolutions)
 
 
-async def test_the_healthy_are_kept_where_too_many_wait(store: Slow, keeping: Keeping) -> None:
+async def test_the_healthy_are_kept_where_too_many_wait(store: Slow, keeping: FastHeartbeats) -> None:
     """They were told 503, and each sends five times as much then; of others nothing is known."""
     store.refuses = CROWDED
 
-    assert await keeping.keep("a") == "kept"
+    assert await keeping.extend("a") == "kept"
     for agent_id in "gone", "nobody":
         with pytest.raises(StoreUnavailable) as caught:
-            await keeping.keep(agent_id)
+            await keeping.extend(agent_id)
         assert caught.value.reason == "queue_full"
 
 
-async def test_what_the_store_says_late_is_known_at_the_next_sign_of_life(store: Slow, keeping: Keeping) -> None:
+async def test_what_the_store_says_late_is_known_at_the_next_sign_of_life(store: Slow, keeping: FastHeartbeats) -> None:
     """The call goes on when nobody waits for it any more, and counts."""
-    assert await keeping.keep("a") == "kept"
+    assert await keeping.extend("a") == "kept"
     (late,) = store.beats
     assert not late.cancelled()
-    late.set_result(Beat("healthy", 1, "another digest"))
+    late.set_result(HeartbeatResult("healthy", 1, "another digest"))
     await asyncio.sleep(0)
 
-    assert await keeping.keep("a") == "moved"
+    assert await keeping.extend("a") == "moved"
 
 
-async def test_who_was_sent_to_ask_is_not_sent_again_by_what_was_known_before(store: Slow, keeping: Keeping) -> None:
+async def test_who_was_sent_to_ask_is_not_sent_again_by_what_was_known_before(
+    store: Slow, keeping: FastHeartbeats
+) -> None:
     """Another replica answers it, and this one does not hear of that: it knew the old digest for ever.
 
     Found with three replicas and a Redis that took 200 ms: agents that had just asked were sent to ask again.
     """
     await _told_late(store, keeping, "another digest")
-    assert await keeping.keep("a") == "moved"
+    assert await keeping.extend("a") == "moved"
 
-    assert await keeping.keep("a") == "kept"
-    store.beats[-1].set_result(Beat("healthy", 2, "another digest"))
+    assert await keeping.extend("a") == "kept"
+    store.beats[-1].set_result(HeartbeatResult("healthy", 2, "another digest"))
     await asyncio.sleep(0)
-    assert await keeping.keep("a") == "moved"
+    assert await keeping.extend("a") == "moved"
 
 
-async def test_nobody_is_sent_to_ask_a_store_that_is_away(feed: Held, store: Slow, keeping: Keeping) -> None:
+async def test_nobody_is_sent_to_ask_a_store_that_is_away(feed: Held, store: Slow, keeping: FastHeartbeats) -> None:
     """It would be answered 503, and try again and again; it was told 202 where its answer had changed before."""
     await _told_late(store, keeping, "another digest")
 
     feed.following = False
-    assert await keeping.keep("a") == "kept"
+    assert await keeping.extend("a") == "kept"
     feed.following = True
     store.refuses = CROWDED
-    assert await keeping.keep("a") == "kept"
+    assert await keeping.extend("a") == "kept"
 
 
-async def _told_late(store: Slow, keeping: Keeping, digest: str) -> None:
+async def _told_late(store: Slow, keeping: FastHeartbeats, digest: str) -> None:
     """Let the replica learn what the agent was told last, too late for the one who waits."""
-    assert await keeping.keep("a") == "kept"
-    store.beats[-1].set_result(Beat("healthy", 1, digest))
+    assert await keeping.extend("a") == "kept"
+    store.beats[-1].set_result(HeartbeatResult("healthy", 1, digest))
     await asyncio.sleep(0)
 
 
-async def test_who_waits_for_an_unknown_agent_is_told_why(store: Slow, keeping: Keeping) -> None:
+async def test_who_waits_for_an_unknown_agent_is_told_why(store: Slow, keeping: FastHeartbeats) -> None:
     """Nothing says that it is alive."""
     with pytest.raises(StoreUnavailable) as caught:
-        await keeping.keep("nobody")
+        await keeping.extend("nobody")
 
     assert caught.value.reason == "timeout"
     store.beats[0].set_exception(CROWDED)

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 import redis
 
-from tests.support.http_calls import refusal, success
-from tests.support.in_process_registry import in_process
+from tests.support.http_calls import expect_error, expect_success
+from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
@@ -37,7 +37,7 @@ def flat(agent_id: str, *tools: Json, **fields: Any) -> Json:
 
 async def post(client: httpx2.AsyncClient, agent_id: str, *tools: Json, **fields: Any) -> Json:
     """Register an agent in flat form; return the answer."""
-    return success(await client.post("/heartbeat", json=flat(agent_id, *tools, **fields)))
+    return expect_success(await client.post("/heartbeat", json=flat(agent_id, *tools, **fields)))
 
 
 async def head(client: httpx2.AsyncClient, agent_id: str) -> int:
@@ -71,8 +71,11 @@ async def two(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[httpx2.AsyncClient, httpx2.AsyncClient]]:
     """Provide clients of two replicas that share a store, and wait for it however busy the machine is."""
-    monkeypatch.setattr("registry.compat.mcpmesh.fast_heartbeat._PATIENCE", 5.0)
-    async with in_process(redis_url, instance_id="one") as one, in_process(redis_url, instance_id="two") as other:
+    monkeypatch.setattr("registry.compat.mcpmesh.fast_heartbeat._REDIS_TIMEOUT_S", 5.0)
+    async with (
+        in_process_registry(redis_url, instance_id="one") as one,
+        in_process_registry(redis_url, instance_id="two") as other,
+    ):
         yield one, other
 
 
@@ -170,7 +173,7 @@ async def test_a_provider_that_changes_in_place_is_noticed(two: Two, change: Jso
     await post(two[0], "p-1", tool("g", "c"))
     await post(two[1], "me-1", tool("f", "x", "c"))
 
-    success(await two[0].post("/heartbeat", json=flat("p-1", tool("g", "c")) | change))
+    expect_success(await two[0].post("/heartbeat", json=flat("p-1", tool("g", "c")) | change))
 
     await posted_again(two[1], "me-1", tool("f", "x", "c"))
 
@@ -255,23 +258,23 @@ async def test_each_dependency_keeps_its_place(two: Two) -> None:
 
 async def test_namespaces_isolate_unless_they_are_told_not_to(redis_url: str) -> None:
     """Upstream passes over them; a setting does likewise."""
-    async with in_process(redis_url) as client:
+    async with in_process_registry(redis_url) as client:
         await post(client, "p-1", tool("g", "c"), namespace="prod")
         assert providers(await post(client, "me-1", tool("f", "x", "c"), namespace="dev")) == [""]
-    async with in_process(redis_url, isolate_namespaces=False) as client:
+    async with in_process_registry(redis_url, isolate_namespaces=False) as client:
         assert providers(await post(client, "me-1", tool("f", "x", "c"), namespace="dev")) == ["p-1"]
 
 
 async def test_the_forms_find_each_other(two: Two) -> None:
     """An agent of the seeds' form is a provider of a mesh agent, and the other way round."""
-    success(
+    expect_success(
         await two[0].post("/agents", json={"id": "plain", "endpoint": "http://p:1", "capabilities": [{"name": "c"}]})
     )
     await two[0].post("/heartbeat", json={"agent_id": "plain"})
     assert providers(await post(two[1], "me-1", tool("f", "x", "c"))) == ["plain"]
 
     sent = {"id": "asks", "endpoint": "http://q:1", "dependencies": ["x"]}
-    answer = success(await two[1].post("/agents", json=sent))
+    answer = expect_success(await two[1].post("/agents", json=sent))
 
     assert answer["dependencies_resolved"]["*"]["x"]["agent_id"] == "me-1"
 
@@ -294,18 +297,18 @@ async def test_what_is_no_registration_is_400(two: Two) -> None:
     """Not JSON, no object, no id, another type."""
     for content in (b"{", b"[1]", b'{"name":"z"}', b'{"agent_id":"a","http_port":"80"}'):
         answer = await two[0].post("/heartbeat", content=content, headers={"content-type": "application/json"})
-        refusal(answer, 400, "malformed_request")
+        expect_error(answer, 400, "malformed_request")
 
 
 async def test_a_beat_of_the_other_form_may_not_amend_a_flat_agent(two: Two) -> None:
     """What is new of it comes with all of it; a plain beat is taken, and answered in the form the agent has."""
     await post(two[0], "a-1", tool("f", "a", "c"))
 
-    plain = success(await two[1].post("/heartbeat", json={"agent_id": "a-1"}))
+    plain = expect_success(await two[1].post("/heartbeat", json={"agent_id": "a-1"}))
     refused = await two[1].post("/heartbeat", json={"agent_id": "a-1", "metadata": {"endpoint": "http://b:1"}})
 
     assert providers(plain) == [""]
-    assert [detail["field"] for detail in refusal(refused, 422, "validation_failed")["details"]] == ["metadata"]
+    assert [detail["field"] for detail in expect_error(refused, 422, "validation_failed")["details"]] == ["metadata"]
     assert [await head(client, "a-1") for client in two] == [200, 200]
 
 
@@ -321,7 +324,7 @@ def paused(server: RedisServer) -> Iterator[None]:
 
 async def test_while_the_store_is_frozen_the_healthy_are_kept_at_once(own_server: RedisServer) -> None:
     """A failing HEAD would make each of them send five times as much; of the others nothing is known, so it is 503."""
-    async with in_process(own_server.url) as client:
+    async with in_process_registry(own_server.url) as client:
         for number in range(20):
             await post(client, f"a-{number}", tool("f", "x", "c"))
         with paused(own_server):
@@ -338,7 +341,7 @@ async def test_while_the_store_is_frozen_the_healthy_are_kept_at_once(own_server
 
 async def test_while_the_store_is_frozen_who_asked_elsewhere_is_not_sent_to_ask_again(own_server: RedisServer) -> None:
     """The replica that sent it knew the answer before that one; it asked, was answered 503, and tried ever again."""
-    async with in_process(own_server.url) as one, in_process(own_server.url) as other:
+    async with in_process_registry(own_server.url) as one, in_process_registry(own_server.url) as other:
         await post(one, "me-1", tool("f", "x", "c"))
         await post(other, "p-1", tool("g", "c"))
         assert await head(one, "me-1") == 202
@@ -354,7 +357,7 @@ async def _is_kept(client: httpx2.AsyncClient) -> bool:
 
 async def test_a_sign_of_life_that_is_answered_early_counts_all_the_same(own_server: RedisServer) -> None:
     """An agent that hears 200 while the store is slow must not be degraded for what was lost on the way to it."""
-    async with in_process(own_server.url) as client, _looking_into(own_server) as raw:
+    async with in_process_registry(own_server.url) as client, _looking_into(own_server) as raw:
         await post(client, "a-1")
         raw.zadd("{mesh}:heartbeats", {"a-1": 1})
         with paused(own_server):

@@ -3,22 +3,25 @@
 import httpx2
 import redis
 
-from tests.support.http_calls import refusal
-from tests.support.in_process_registry import in_process
+from tests.support.http_calls import expect_error
+from tests.support.in_process_registry import in_process_registry
 
 GOING, STOPPED = {"draining": False, "live_claims": 0}, {"draining": True, "live_claims": 0}
 
 
 async def test_a_drain_holds_on_every_replica_and_over_restarts(redis_url: str) -> None:
     """Elsewhere it is lost with the process that was asked, and the others never knew."""
-    async with in_process(redis_url, instance_id="one") as one, in_process(redis_url, instance_id="two") as two:
+    async with (
+        in_process_registry(redis_url, instance_id="one") as one,
+        in_process_registry(redis_url, instance_id="two") as two,
+    ):
         assert [(await each.get("/admin/drain")).json() for each in (one, two)] == [GOING, GOING]
 
         assert (await one.post("/admin/drain")).json() == STOPPED
         assert (await two.get("/admin/drain")).json() == STOPPED
         assert (await two.post("/admin/drain")).json() == STOPPED
 
-    async with in_process(redis_url, instance_id="three") as three:
+    async with in_process_registry(redis_url, instance_id="three") as three:
         assert (await three.get("/admin/drain")).json() == STOPPED
         assert (await three.delete("/admin/drain")).json() == GOING
         assert (await three.delete("/admin/drain")).json() == GOING
@@ -26,7 +29,7 @@ async def test_a_drain_holds_on_every_replica_and_over_restarts(redis_url: str) 
 
 async def test_one_mesh_does_not_stop_another(redis_url: str, raw: redis.Redis) -> None:
     """The state lies under the mesh's own name."""
-    async with in_process(redis_url) as client:
+    async with in_process_registry(redis_url) as client:
         await client.post("/admin/drain")
 
         assert raw.keys("*paused*") == ["{mesh}:paused"]
@@ -36,8 +39,8 @@ async def test_one_mesh_does_not_stop_another(redis_url: str, raw: redis.Redis) 
 
 async def test_a_drain_takes_nothing_that_it_does_not_know(client: httpx2.AsyncClient) -> None:
     """As everywhere: what would not be honoured is refused."""
-    refusal(await client.post("/admin/drain", json={"namespace": "default"}), 400, "malformed_request")
-    refusal(await client.post("/admin/drain?namespace=default"), 400, "malformed_request")
+    expect_error(await client.post("/admin/drain", json={"namespace": "default"}), 400, "malformed_request")
+    expect_error(await client.post("/admin/drain?namespace=default"), 400, "malformed_request")
 
     assert (await client.get("/admin/drain")).json() == GOING
 

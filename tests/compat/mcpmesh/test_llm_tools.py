@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from registry.compat.mcpmesh.llm_tools import Toolsets
+from registry.compat.mcpmesh.llm_tools import LlmToolFinder
 from registry.model.agent import Agent
-from registry.service.resolution.match_policy import RuleBook
-from registry.service.resolution.ranking_cache import Rankings
+from registry.service.resolution.match_policy import MatchPolicies
+from registry.service.resolution.ranking_cache import RankingCache
 from tests.support.builders import a_change, an_agent
 from tests.support.resolution_builders import view_of
 
@@ -43,7 +43,9 @@ OWN = function("own", "own", tags=["self"])
 
 def given(mesh: list[Agent], asker: Agent, *, isolates: bool = True) -> tuple[Any, Any]:
     """Return the tools, in short, and the providers that an agent is told of."""
-    _, wants = Toolsets(Rankings(RuleBook(isolates=isolates))).of(view_of(*mesh, asker), asker)
+    _, wants = LlmToolFinder(RankingCache(MatchPolicies(isolate_namespaces=isolates))).find(
+        view_of(*mesh, asker), asker
+    )
     tools = {
         name: [(each["name"], each["capability"], each["version"]) for each in found]
         for name, found in wants.tools.items()
@@ -170,7 +172,7 @@ def test_a_tool_is_told_whole() -> None:
     """As upstream tells it, and who has it."""
     chat = {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["date_service"]}}
     asker = flat("z-llm", chat)
-    _, wants = Toolsets(Rankings(RuleBook())).of(view_of(*MESH, asker), asker)
+    _, wants = LlmToolFinder(RankingCache(MatchPolicies())).find(view_of(*MESH, asker), asker)
 
     (told,) = wants.tools["chat"]
 
@@ -239,11 +241,11 @@ def test_lists_show_the_tools_that_a_function_was_given(mode: str) -> None:
     """Of one name the one it got, under each entry; all that had passed were shown, as if it could call them."""
     wanted = {"filter": ["date_service", {"tags": ["utc"]}, "nobody"], "filter_mode": mode}
     asker = flat("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": wanted})
-    view, toolsets = view_of(*MESH, asker), Toolsets(Rankings(RuleBook()))
-    _, wants = toolsets.of(view, asker)
+    view, toolsets = view_of(*MESH, asker), LlmToolFinder(RankingCache(MatchPolicies()))
+    _, wants = toolsets.find(view, asker)
     (got,) = (each["agent_id"] for each in wants.tools["chat"])
 
-    _, rows = toolsets.shown(view, asker)
+    _, rows = toolsets.resolutions(view, asker)
 
     assert [(row["filter_capability"], row.get("mcp_tool"), row.get("provider_agent_id")) for row in rows] == [
         ("date_service", "get_date", got),
@@ -272,12 +274,12 @@ def test_all_functions_together_are_given_so_many_tools_and_bytes() -> None:
 
 def test_what_passes_an_entry_is_looked_up_anew_when_it_changed() -> None:
     """All who filter for the same share what was found, as of the view's version."""
-    view, toolsets = view_of(*MESH), Toolsets(Rankings(RuleBook()))
+    view, toolsets = view_of(*MESH), LlmToolFinder(RankingCache(MatchPolicies()))
     asker = flat("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["plain"]}})
 
-    first = toolsets.of(view, asker)[1].tools["chat"]
+    first = toolsets.find(view, asker)[1].tools["chat"]
     view.apply(a_change(2, agent=flat("prov-3", function("also", "plain"), version=2)), 0)
-    second = toolsets.of(view, asker)[1].tools["chat"]
+    second = toolsets.find(view, asker)[1].tools["chat"]
 
     assert [each["name"] for each in first] == ["plain"]
     assert [each["name"] for each in second] == ["plain", "also"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.compat.mcpmesh.masterminds_semver import constraint, order
+from registry.compat.mcpmesh.masterminds_semver import parse_constraint, version_key
 from registry.model.registration.schema import DEFAULT_VERSION
 
 TABLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "versions.json").read_text(encoding="utf-8"))
@@ -18,7 +18,7 @@ CONSTRAINTS: dict[str, str] = TABLE["constraints"]
 
 def passing(text: str, versions: list[str] = VERSIONS) -> list[str]:
     """Return those of the versions that meet a constraint; a version that is not sent is the default."""
-    passes = constraint(text)
+    passes = parse_constraint(text)
     return [version for version in versions if passes(version or DEFAULT_VERSION)]
 
 
@@ -57,7 +57,7 @@ def test_the_table_is_whole() -> None:
 )
 def test_what_cannot_be_read_is_a_name(text: str, version: str, passes: bool) -> None:  # noqa: FBT001 - a cell
     """Too long, too large, in other digits: only its equal meets it, and nothing is an error."""
-    assert constraint(text)(version) is passes
+    assert parse_constraint(text)(version) is passes
 
 
 NUMBERS = st.integers(0, 3)
@@ -71,8 +71,8 @@ TERMS = st.builds("{}{}".format, SIGNS, ANY_VERSION)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_whatever_is_sent_is_judged(text: str, version: str) -> None:
     """No text is an error, as a version or as a constraint."""
-    order(version)
-    assert constraint(text)(version) in (True, False)
+    version_key(version)
+    assert parse_constraint(text)(version) in (True, False)
 
 
 @given(TERMS, TERMS, ANY_VERSION)
@@ -81,42 +81,44 @@ def test_and_and_or_are_what_they_say(one: str, other: str, version: str) -> Non
 
     A group takes pre-releases as soon as one of its parts names one.
     """
-    assert constraint(f"{one} || {other}")(version) == (constraint(one)(version) or constraint(other)(version))
-    both = constraint(f"{one}, {other}")(version)
-    assert both == constraint(f"{one} {other}")(version)
+    assert parse_constraint(f"{one} || {other}")(version) == (
+        parse_constraint(one)(version) or parse_constraint(other)(version)
+    )
+    both = parse_constraint(f"{one}, {other}")(version)
+    assert both == parse_constraint(f"{one} {other}")(version)
     if "-" not in version:
-        assert both == (constraint(one)(version) and constraint(other)(version))
+        assert both == (parse_constraint(one)(version) and parse_constraint(other)(version))
 
 
 @given(ANY_VERSION, ANY_VERSION)
 def test_comparisons_follow_the_order(bound: str, version: str) -> None:
     """Of what may be compared: a pre-release only with one."""
-    low, given_ = order(bound), order(version)
+    low, given_ = version_key(bound), version_key(version)
     assert low is not None
     assert given_ is not None
     if given_.is_prerelease and not low.is_prerelease:
-        assert not any(constraint(sign + bound)(version) for sign in ("", ">", "<", ">=", "<=", "!=", "^", "~"))
+        assert not any(parse_constraint(sign + bound)(version) for sign in ("", ">", "<", ">=", "<=", "!=", "^", "~"))
         return
-    assert constraint(f">{bound}")(version) == (given_ > low)
-    assert constraint(f"<{bound}")(version) == (given_ < low)
-    assert constraint(f"!={bound}")(version) == (given_ != low) != constraint(f"={bound}")(version)
+    assert parse_constraint(f">{bound}")(version) == (given_ > low)
+    assert parse_constraint(f"<{bound}")(version) == (given_ < low)
+    assert parse_constraint(f"!={bound}")(version) == (given_ != low) != parse_constraint(f"={bound}")(version)
     for sign in "^", "~":
-        assert not constraint(sign + bound)(version) or given_ >= low
-    assert constraint(f"{bound} - 3.3.3")(version) == (given_ >= low and given_ <= (order("3.3.3") or low))
+        assert not parse_constraint(sign + bound)(version) or given_ >= low
+    assert parse_constraint(f"{bound} - 3.3.3")(version) == (given_ >= low and given_ <= (version_key("3.3.3") or low))
 
 
 @given(ANY_VERSION, st.sampled_from(["", "v"]), st.sampled_from(["", "+build.1"]))
 def test_a_leading_v_and_a_build_change_nothing(version: str, before: str, after: str) -> None:
     """Neither in the order nor in a constraint."""
-    assert order(before + version + after) == order(version)
-    assert constraint(f">={before}{version}{after}")(version)
+    assert version_key(before + version + after) == version_key(version)
+    assert parse_constraint(f">={before}{version}{after}")(version)
 
 
 def test_pre_releases_are_in_the_order_of_semver() -> None:
     """Numbers below names, a longer one above a shorter, all below the release."""
     rising = ["1.0.0-1", "1.0.0-2", "1.0.0-10", "1.0.0-a", "1.0.0-a.1", "1.0.0-a.b", "1.0.0-b", "1.0.0", "1.0.1-0"]
 
-    assert sorted(rising, key=lambda version: order(version) or ()) == rising
+    assert sorted(rising, key=lambda version: version_key(version) or ()) == rising
 
 
 @pytest.mark.parametrize("gap", ["  ", " \t", "   ", " ,  "])
@@ -124,7 +126,7 @@ def test_what_cannot_be_read_is_soon_known_to_be_so(gap: str) -> None:
     """One registration stood a replica still: each of many pairs of blanks could be read in two ways."""
     blanks = gap.join("1" * 50) + "!"
 
-    passes = constraint(blanks)
+    passes = parse_constraint(blanks)
 
     assert passes(blanks)
     assert not passes("1.0.0")

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.compat.mcpmesh.registration import MARKS, is_flat, read_flat
+from registry.compat.mcpmesh.registration import MARKER_FIELDS, is_mcpmesh_registration, parse_mcpmesh_registration
 from registry.errors import MalformedRequest, UnprocessableRequest
-from registry.model.agent import Profile, read_profile
-from registry.model.registration.parse import read_registration
+from registry.model.agent import IndexedSpec, decode_indexed_spec
+from registry.model.registration.parse import parse_registration
 
 BASE: dict[str, Any] = {
     "agent_id": "x-1",
@@ -24,7 +24,7 @@ BASE: dict[str, Any] = {
 
 def spec(**fields: Any) -> dict[str, Any]:
     """Return the canonical spec of a registration with these fields; ... leaves one out."""
-    read: dict[str, Any] = orjson.loads(read_flat(body(**fields)).registration.spec)
+    read: dict[str, Any] = orjson.loads(parse_mcpmesh_registration(body(**fields)).registration.spec)
     return read
 
 
@@ -33,9 +33,9 @@ def body(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in (BASE | fields).items() if value is not ...}
 
 
-def profile(**fields: Any) -> Profile:
+def profile(**fields: Any) -> IndexedSpec:
     """Return what filters look at."""
-    return read_profile(read_flat(body(**fields)).registration.spec)
+    return decode_indexed_spec(parse_mcpmesh_registration(body(**fields)).registration.spec)
 
 
 def tool(**fields: Any) -> list[dict[str, Any]]:
@@ -48,11 +48,11 @@ def needing(**fields: Any) -> list[dict[str, Any]]:
     return tool(dependencies=[{"capability": "d", **fields}])
 
 
-@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("mark", MARKER_FIELDS)
 def test_any_mark_makes_it_flat(mark: str) -> None:
     """Whatever stands there; `status` and `metadata` alone are a heartbeat of the other form."""
-    assert is_flat({"agent_id": "a", mark: None})
-    assert not is_flat({"agent_id": "a", "status": "healthy", "metadata": {mark: 1}})
+    assert is_mcpmesh_registration({"agent_id": "a", mark: None})
+    assert not is_mcpmesh_registration({"agent_id": "a", "status": "healthy", "metadata": {mark: 1}})
 
 
 TAKEN: list[dict[str, Any]] = [
@@ -99,7 +99,7 @@ TAKEN: list[dict[str, Any]] = [
 @pytest.mark.parametrize("fields", TAKEN, ids=str)
 def test_what_mesh_clients_may_send_is_taken(fields: dict[str, Any]) -> None:
     """And can be read back as the profile of an agent in flat form."""
-    assert profile(**fields).flat is not None
+    assert profile(**fields).format is not None
 
 
 SEMANTIC: list[tuple[dict[str, Any], str]] = [
@@ -139,7 +139,7 @@ SEMANTIC: list[tuple[dict[str, Any], str]] = [
 def test_what_no_agent_may_be_is_refused_by_field(fields: dict[str, Any], says: str) -> None:
     """These become 200 with an error in it."""
     with pytest.raises(UnprocessableRequest) as caught:
-        read_flat(body(**fields))
+        parse_mcpmesh_registration(body(**fields))
 
     (detail,) = caught.value.details
     assert detail.field in fields
@@ -170,7 +170,7 @@ TYPES: list[dict[str, Any]] = [
 def test_a_field_of_another_type_is_malformed(fields: dict[str, Any]) -> None:
     """And so is an agent without an id: 400, as there."""
     with pytest.raises(MalformedRequest) as caught:
-        read_flat(body(**fields))
+        parse_mcpmesh_registration(body(**fields))
 
     assert caught.value.details
 
@@ -178,7 +178,7 @@ def test_a_field_of_another_type_is_malformed(fields: dict[str, Any]) -> None:
 def test_several_problems_are_told_at_once() -> None:
     """The first three in the sentence, all of them in the details."""
     with pytest.raises(UnprocessableRequest) as caught:
-        read_flat(body(agent_id="A", name="B", namespace="C", runtime="d"))
+        parse_mcpmesh_registration(body(agent_id="A", name="B", namespace="C", runtime="d"))
 
     assert [detail.field for detail in caught.value.details] == ["agent_id", "name", "namespace", "runtime"]
     assert str(caught.value).count(";") == 2
@@ -210,14 +210,14 @@ def test_a_tool_becomes_a_capability_and_one_without_a_name_a_route() -> None:
         ]
     )
 
-    assert [(each.name, each.tool, each.version, each.tags) for each in found.capabilities] == [
+    assert [(each.name, each.tool_name, each.version, each.tags) for each in found.capabilities] == [
         ("c", "f", "1.2.0", ("t",))
     ]
-    assert [each.name for each in found.tools] == ["c"]
+    assert [each.name for each in found.llm_tools] == ["c"]
     assert bytes(found.capabilities[0].kwargs) == b'{"k":1}'
     assert dict(found.functions)["GET:/d"][0].capability == "c"
-    assert found.edges == set()
-    assert found.needs == {"c"}
+    assert found.required_edges == set()
+    assert found.dependency_names == {"c"}
 
 
 def test_what_only_the_other_form_means_is_not_taken_for_it() -> None:
@@ -234,13 +234,13 @@ def test_what_only_the_other_form_means_is_not_taken_for_it() -> None:
         ),
     )
 
-    assert (found.labels, found.dependencies, found.needs) == ({}, (), {"d"})
-    assert found.flat is not None
-    assert found.flat.routes == ()
+    assert (found.labels, found.dependencies, found.dependency_names) == ({}, (), {"d"})
+    assert found.format is not None
+    assert found.format.routes == ()
     (capability,) = found.capabilities
-    assert (capability.weight, capability.stability, [*found.tools]) == (1, "stable", [])
+    assert (capability.weight, capability.stability, [*found.llm_tools]) == (1, "stable", [])
     assert capability.dependencies[0].strategy is None
-    registration = read_flat(body(timeout_threshold=1, health_interval=1)).registration
+    registration = parse_mcpmesh_registration(body(timeout_threshold=1, health_interval=1)).registration
     assert (registration.timeout_threshold, registration.health_interval, registration.flat) == (None, None, True)
 
 
@@ -248,7 +248,7 @@ def test_a_registration_of_the_other_form_never_becomes_flat() -> None:
     """What an agent was shown as can be sent back; by which rules it finds others it cannot say."""
     sent = {"id": "a", "endpoint": "http://a:1", "flat": {"routes": []}}
 
-    assert read_profile(read_registration(sent).spec).flat is None
+    assert decode_indexed_spec(parse_registration(sent).spec).format is None
 
 
 def test_what_says_the_same_is_the_same() -> None:
@@ -260,11 +260,11 @@ def test_what_says_the_same_is_the_same() -> None:
 
 def test_a_long_description_is_cut_and_told_of() -> None:
     """By characters."""
-    flat = read_flat(body(description="é" * 300))
+    flat = parse_mcpmesh_registration(body(description="é" * 300))
 
     assert orjson.loads(flat.registration.spec)["description"] == "é" * 256
     assert flat.warnings == ("description truncated from 300 to 256 chars",)
-    assert read_flat(body(description="é" * 256)).warnings == ()
+    assert parse_mcpmesh_registration(body(description="é" * 256)).warnings == ()
 
 
 JSON = st.recursive(
@@ -299,12 +299,12 @@ TOOLS = st.lists(
 def test_whatever_is_sent_is_taken_whole_or_refused(fields: dict[str, Any], tools: Any) -> None:
     """And what is taken can always be read back."""
     try:
-        registration = read_flat({"agent_id": "x-1", **fields, "tools": tools}).registration
+        registration = parse_mcpmesh_registration({"agent_id": "x-1", **fields, "tools": tools}).registration
     except (MalformedRequest, UnprocessableRequest):
         return
 
-    found = read_profile(registration.spec)
-    assert found.flat is not None
+    found = decode_indexed_spec(registration.spec)
+    assert found.format is not None
     assert found.namespace == registration.namespace
-    assert len(found.capabilities) + len(found.flat.routes) == len(tools)
+    assert len(found.capabilities) + len(found.format.routes) == len(tools)
     assert tuple(each.name for each in found.capabilities) == registration.capabilities

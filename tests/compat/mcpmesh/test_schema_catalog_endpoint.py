@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx2
 
-from tests.support.http_calls import a_registration, refusal
+from tests.support.http_calls import a_registration, expect_error
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
 
@@ -88,5 +88,5 @@ async def test_an_unknown_schema_is_refused_in_the_form_that_mesh_clients_read(c
 async def test_a_limit_is_a_number_within_bounds(client: httpx2.AsyncClient) -> None:
     """As everywhere."""
     for limit in ("0", "1001", "x"):
-        refusal(await client.get("/schemas", params={"limit": limit}), 400, "malformed_request")
-    refusal(await client.get("/schemas/x?limit=1"), 400, "malformed_request")
+        expect_error(await client.get("/schemas", params={"limit": limit}), 400, "malformed_request")
+    expect_error(await client.get("/schemas/x?limit=1"), 400, "malformed_request")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.compat.mcpmesh.schema_match import SchemaNeed
-from registry.model.agent import Capability, read_profile
+from registry.compat.mcpmesh.schema_match import SchemaMatcher
+from registry.model.agent import Capability, decode_indexed_spec
 from tests.support.builders import a_spec
 
 TABLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "schemas.json").read_text(encoding="utf-8"))
@@ -30,13 +30,13 @@ def hash_of(schema: Any) -> str:
 def providing(schema: Any, **fields: Any) -> Capability:
     """Return a capability with this output; None tells none."""
     told = {} if schema is None else {"outputSchemaCanonical": schema, "outputSchemaHash": hash_of(schema)}
-    (capability,) = read_profile(a_spec(capabilities=[{"name": "c", **told, **fields}])).capabilities
+    (capability,) = decode_indexed_spec(a_spec(capabilities=[{"name": "c", **told, **fields}])).capabilities
     return capability
 
 
-def need(mode: str, schema: Any) -> SchemaNeed:
+def need(mode: str, schema: Any) -> SchemaMatcher:
     """Return what judges by this schema."""
-    return SchemaNeed(mode, hash_of(schema), orjson.dumps(schema))
+    return SchemaMatcher(mode, hash_of(schema), orjson.dumps(schema))
 
 
 @pytest.mark.parametrize("mode", ["subset", "strict"])
@@ -45,7 +45,7 @@ def test_a_schema_is_met_by_what_was_seen_to_meet_it(name: str, mode: str) -> No
     """Each row of the table."""
     judge = need(mode, EXPECTED[name])
 
-    met = [each for each, schema in PROVIDED.items() if judge.lacks(providing(schema)) is None]
+    met = [each for each, schema in PROVIDED.items() if judge.mismatch(providing(schema)) is None]
 
     row = PASSES[f"{name} {mode}"]
     assert met == [each for each, seen in zip(PROVIDED, row, strict=True) if seen == "1"]
@@ -69,25 +69,25 @@ def test_the_table_is_whole() -> None:
 )
 def test_the_reason_names_the_place(expected: Any, given: Any, reason: str) -> None:
     """Traces and the error of an unresolved dependency show it."""
-    assert need("subset", expected).lacks(providing(given)) == reason
+    assert need("subset", expected).mismatch(providing(given)) == reason
 
 
 def test_strict_takes_the_same_hash_and_nothing_else() -> None:
     """Whatever the schemas are; without a hash nothing passes."""
-    assert SchemaNeed("strict", hash_of(CITY), b"").lacks(providing(CITY)) is None
+    assert SchemaMatcher("strict", hash_of(CITY), b"").mismatch(providing(CITY)) is None
     for judge, capability in (
         (need("strict", CITY), providing(None)),
-        (SchemaNeed("strict", "", orjson.dumps(CITY)), providing(CITY)),
-        (SchemaNeed("strict", "", b""), providing(None, outputSchemaHash="")),
+        (SchemaMatcher("strict", "", orjson.dumps(CITY)), providing(CITY)),
+        (SchemaMatcher("strict", "", b""), providing(None, outputSchemaHash="")),
     ):
-        assert judge.lacks(capability) == "has not exactly the schema that is expected"
+        assert judge.mismatch(capability) == "has not exactly the schema that is expected"
 
 
 def test_a_provider_that_tells_no_hash_passes_where_it_is_not_strict() -> None:
     """Nothing is known of it."""
-    assert need("subset", CITY).lacks(providing(None)) is None
-    assert need("unheard of", CITY).lacks(providing(None)) is None
-    assert need("unheard of", CITY).lacks(providing({"type": "object"})) is not None
+    assert need("subset", CITY).mismatch(providing(None)) is None
+    assert need("unheard of", CITY).mismatch(providing(None)) is None
+    assert need("unheard of", CITY).mismatch(providing({"type": "object"})) is not None
 
 
 JSON = st.recursive(
@@ -105,21 +105,21 @@ def test_whatever_is_sent_is_judged(expected: Any, given_: Any, hash_: Any, mode
     """Neither side's schema need be one, nor a hash be text."""
     capability = providing(given_, outputSchemaHash=hash_)
 
-    assert isinstance(need(mode, expected).lacks(capability), str | None)
+    assert isinstance(need(mode, expected).mismatch(capability), str | None)
 
 
 @given(JSON.filter(lambda schema: schema is not None))
 def test_what_is_expected_is_met_by_the_same(schema: Any) -> None:
     """By its hash."""
-    assert need("strict", schema).lacks(providing(schema)) is None
+    assert need("strict", schema).mismatch(providing(schema)) is None
 
 
 def test_a_long_schema_is_read_and_not_kept() -> None:
     """What is kept has a bound in bytes, too, whatever clients send."""
     long = {**CITY, "description": "x" * 20_000}
 
-    assert need("subset", long).lacks(providing(CITY)) is None
-    assert need("subset", CITY).lacks(providing({**PROVIDED["city_int"], "description": "x" * 20_000})) is not None
+    assert need("subset", long).mismatch(providing(CITY)) is None
+    assert need("subset", CITY).mismatch(providing({**PROVIDED["city_int"], "description": "x" * 20_000})) is not None
 
 
 def test_a_name_that_is_required_very_often_is_looked_for_once() -> None:
@@ -138,4 +138,4 @@ def test_a_field_that_is_required_twice_is_looked_at_once() -> None:
     for _ in range(29):
         schema = {"type": "object", "required": ["a", "a", ["a"], None], "properties": {"a": schema}}
 
-    assert need("subset", schema).lacks(providing({**schema, "title": "another hash"})) is None
+    assert need("subset", schema).mismatch(providing({**schema, "title": "another hash"})) is None

@@ -6,25 +6,25 @@ import msgspec
 import orjson
 import pytest
 
-from registry.model.agent import Held
-from registry.model.encoding.backup import ArchiveError, heading, read_lines, write_lines
+from registry.model.agent import StoredAgent
+from registry.model.encoding.backup import BackupError, decode_backup, encode_backup, make_header
 from tests.support.builders import an_agent
 
 AGENTS = [
-    Held(an_agent("a", 5, namespace="n"), 1234),
-    Held(an_agent("b", 6, "pending", annotations={"text": "\u00e9\u2028"}), None),
+    StoredAgent(an_agent("a", 5, namespace="n"), 1234),
+    StoredAgent(an_agent("b", 6, "pending", annotations={"text": "\u00e9\u2028"}), None),
 ]
-TOP = heading("mesh", "0123456789abcdef", 7, 1_795_000_000_000, len(AGENTS))
-LINES = [*write_lines(TOP, AGENTS)]
+TOP = make_header("mesh", "0123456789abcdef", 7, 1_795_000_000_000, len(AGENTS))
+LINES = [*encode_backup(TOP, AGENTS)]
 
 
 def test_what_is_written_is_read() -> None:
     """To the byte of each spec; only the versions, which mean nothing elsewhere, are left behind."""
-    top, agents = read_lines(LINES)
+    top, agents = decode_backup(LINES)
 
     assert top == TOP
     assert agents == [
-        Held(msgspec.structs.replace(held.agent, version=0, spec_version=0), held.heartbeat) for held in AGENTS
+        StoredAgent(msgspec.structs.replace(held.agent, version=0, spec_version=0), held.heartbeat) for held in AGENTS
     ]
 
 
@@ -51,5 +51,5 @@ CHANGES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
 @pytest.mark.parametrize(("change", "says"), CHANGES.values(), ids=CHANGES)
 def test_what_is_no_whole_backup_is_refused(change: Callable[[list[bytes]], list[bytes]], says: str) -> None:
     """By its line, before anything of it is used."""
-    with pytest.raises(ArchiveError, match=says):
-        read_lines(change(LINES))
+    with pytest.raises(BackupError, match=says):
+        decode_backup(change(LINES))

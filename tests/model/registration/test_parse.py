@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from registry.errors import UnprocessableRequest
 from registry.model.registration.parse import (
-    CapabilityForm,
+    CapabilitySchema,
     Registration,
-    RegistrationForm,
-    read_registration,
+    RegistrationSchema,
+    parse_registration,
     registration_schema,
 )
-from registry.model.validation.json_body import read_document
-from registry.model.validation.schema_errors import read_rule
+from registry.model.validation.json_body import decode_json_body
+from registry.model.validation.schema_errors import validator_for
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
 README_BODY = {
@@ -61,7 +61,7 @@ def a_capability(**fields: Any) -> dict[str, Any]:
 def problems_of(document: object, path: str = "") -> dict[str, str]:
     """Give the problems of a bad registration by field."""
     with pytest.raises(UnprocessableRequest) as refused:
-        read_registration(document, path)
+        parse_registration(document, path)
     return {detail.field: detail.problem for detail in refused.value.details}
 
 
@@ -107,10 +107,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "dependencies of a capability": a_capability(dependencies=["x", {"capability": "y"}]),
     "durations": a_document(health_interval=1, timeout_threshold=0.5, eviction_threshold=31_536_000),
     "every optional field null": a_document(
-        **dict.fromkeys(set(RegistrationForm.__struct_fields__) - {"id", "endpoint"})
+        **dict.fromkeys(set(RegistrationSchema.__struct_fields__) - {"id", "endpoint"})
     ),
     "every optional capability field null": a_capability(
-        **dict.fromkeys(set(CapabilityForm.__struct_fields__) - {"name"})
+        **dict.fromkeys(set(CapabilitySchema.__struct_fields__) - {"name"})
     ),
     "unknown fields": a_document(__proto__={"x": None}, constructor=[1, None], **{"": "", "😀": True}),
     "long text in an unknown field": a_document(note="x" * 1_000_000),
@@ -245,7 +245,7 @@ def test_a_good_registration_is_accepted_unchanged(document: dict[str, Any]) -> 
     """Each row keeps every rule, and reading it does not change what the caller holds."""
     before = json.dumps(document)
 
-    registration = read_registration(document)
+    registration = parse_registration(document)
 
     assert registration.agent_id == document.get("id", document.get("agent_id"))
     assert json.dumps(document) == before
@@ -261,7 +261,7 @@ def test_a_registration_carries_what_the_store_needs() -> None:
     """The README's example, with every other field the store looks at."""
     document = README_BODY | {"resource_version": 12, "timeout_threshold": 60, "eviction_threshold": 90}
 
-    registration = read_registration(document)
+    registration = parse_registration(document)
 
     assert registration == Registration(
         agent_id="file-agent-001",
@@ -280,7 +280,7 @@ def test_a_registration_carries_what_the_store_needs() -> None:
 
 def test_what_is_absent_has_its_default_but_not_in_the_spec() -> None:
     """Defaults are for reading: they may change without any agent having changed."""
-    registration = read_registration({"agent_id": "a", "endpoint": "http://a"})
+    registration = parse_registration({"agent_id": "a", "endpoint": "http://a"})
 
     assert registration == Registration(
         agent_id="a",
@@ -318,14 +318,14 @@ CANONICAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize(("sent", "meant"), CANONICAL.values(), ids=CANONICAL)
 def test_requests_that_mean_the_same_have_the_same_spec(sent: dict[str, Any], meant: dict[str, Any]) -> None:
     """An unchanged agent that registers again must not look like a change."""
-    assert read_registration(sent).spec == json.dumps(meant, sort_keys=True, separators=(",", ":")).encode()
+    assert parse_registration(sent).spec == json.dumps(meant, sort_keys=True, separators=(",", ":")).encode()
 
 
 def test_unknown_fields_are_kept_at_any_depth_with_their_nulls() -> None:
     """The registry gives back what it does not understand, and what is named like its own fields further down."""
     document = a_capability(note=None, x={"status": None, "b": [{"z": 1, "a": None}]})
 
-    spec = json.loads(read_registration(document | {"y": None}).spec)
+    spec = json.loads(parse_registration(document | {"y": None}).spec)
 
     assert spec == document | {"y": None}
 
@@ -390,7 +390,7 @@ def test_a_problem_shows_what_was_sent(value: object, text: str) -> None:
 
 def test_twenty_thousand_capabilities_are_refused_briefly() -> None:
     """A list that is too long is not looked into."""
-    document = read_document(json.dumps(a_document(capabilities=[{"name": "!"}] * 20_000)).encode())
+    document = decode_json_body(json.dumps(a_document(capabilities=[{"name": "!"}] * 20_000)).encode())
 
     problems = problems_of(document)
 
@@ -400,7 +400,7 @@ def test_twenty_thousand_capabilities_are_refused_briefly() -> None:
 def test_at_most_a_hundred_problems_are_listed() -> None:
     """One more line counts the rest."""
     with pytest.raises(UnprocessableRequest) as refused:
-        read_registration(a_document(labels={f"!{number}": "x" for number in range(400)}), "agents[7].")
+        parse_registration(a_document(labels={f"!{number}": "x" for number in range(400)}), "agents[7].")
 
     details = refused.value.details
     assert len(details) == 101
@@ -415,7 +415,7 @@ def test_the_schema_has_every_field_and_stands_alone() -> None:
     assert schema["type"] == "object"
     assert schema["anyOf"] == [{"required": ["id"]}, {"required": ["agent_id"]}]
     assert [set(way["required"]) for way in schema["allOf"][0]["anyOf"]] == [{"endpoint"}, {"metadata"}]
-    assert set(schema["properties"]) == set(RegistrationForm.__struct_fields__)
+    assert set(schema["properties"]) == set(RegistrationSchema.__struct_fields__)
     assert "$ref" not in json.dumps(schema)
     assert schema["properties"]["endpoint"]["maxLength"] == 2048
 
@@ -440,9 +440,9 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 near_values = st.sampled_from(["a", "a\n", "", "1.0", "1.x", "stable", "http://a", 1, 0, 1.0, 31_536_000, [], {}])
 texts = st.text() | st.sampled_from(["a", "a/b", "é", "name", "capability"])
 values = json_values | near_values | st.lists(near_values, max_size=3) | st.dictionaries(texts, near_values, max_size=3)
-capabilities = st.dictionaries(st.sampled_from((*CapabilityForm.__struct_fields__, "other")), values, max_size=4)
+capabilities = st.dictionaries(st.sampled_from((*CapabilitySchema.__struct_fields__, "other")), values, max_size=4)
 documents = st.dictionaries(
-    st.sampled_from((*RegistrationForm.__struct_fields__, "status", "other")),
+    st.sampled_from((*RegistrationSchema.__struct_fields__, "status", "other")),
     values | st.lists(capabilities | values, max_size=3),
     max_size=4,
 )
@@ -457,8 +457,8 @@ def reversed_keys(value: Any) -> Any:
 
 def assert_canonical(document: dict[str, Any], registration: Registration) -> None:
     """Check that the spec stands for the document, read again or sent in another order."""
-    assert read_registration(read_document(registration.spec)).spec == registration.spec
-    assert read_registration(reversed_keys(document)).spec == registration.spec
+    assert parse_registration(decode_json_body(registration.spec)).spec == registration.spec
+    assert parse_registration(reversed_keys(document)).spec == registration.spec
 
 
 @given(documents)
@@ -467,7 +467,7 @@ def test_any_value_in_any_field_is_accepted_or_refused_by_name(fields: dict[str,
     document = {"id": "a", "endpoint": "http://a"} | fields
 
     try:
-        registration = read_registration(document)
+        registration = parse_registration(document)
     except UnprocessableRequest as refused:
         named = {re.split(r"[.\[]", detail.field)[0] for detail in refused.details}
         assert named
@@ -481,7 +481,7 @@ def test_unknown_fields_of_any_kind_are_canonical(unknown: dict[str, Any]) -> No
     """Any JSON is kept as it is, in one form."""
     document = a_capability(**unknown, input_schema=unknown) | unknown | {"metadata": unknown}
 
-    registration = read_registration(document)
+    registration = parse_registration(document)
 
     assert json.loads(registration.spec) == document
     assert_canonical(document, registration)
@@ -491,12 +491,12 @@ def test_unknown_fields_of_any_kind_are_canonical(unknown: dict[str, Any]) -> No
 def test_the_slow_look_finds_something_exactly_when_the_fast_one_refuses(document: object) -> None:
     """The rules are read twice from one definition; this is what keeps the two readings equal."""
     try:
-        msgspec.convert(document, RegistrationForm)
+        msgspec.convert(document, RegistrationSchema)
     except msgspec.ValidationError:
         accepted = False
     else:
         accepted = True
 
-    found = list(read_rule(RegistrationForm).find_problems(document))
+    found = list(validator_for(RegistrationSchema).find_violations(document))
 
     assert (found == []) is accepted

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from registry.errors import UnprocessableRequest
-from registry.model.registration.parse import Registration, read_registration
+from registry.model.registration.parse import Registration, parse_registration
 
 GREET: dict[str, Any] = {
     "function_name": "greet",
@@ -38,7 +38,7 @@ def test_tools_become_capabilities_that_carry_their_function() -> None:
     """And the endpoint stands where it stands in the other form; the rest of the metadata stays."""
     sent = a_batch(GREET, FAREWELL, metadata={"team": "a"}, timestamp="2026-01-01T00:00:00Z", color="red")
 
-    registration = read_registration(sent)
+    registration = parse_registration(sent)
 
     assert spec_of(registration) == {
         "id": "a",
@@ -56,22 +56,22 @@ def test_tools_become_capabilities_that_carry_their_function() -> None:
     }
     assert registration.capabilities == ("greeting", "goodbye")
     assert registration.constraints == (("metadata.tools[0].dependencies[1].version", ">=1.0.0"),)
-    assert registration.beats
-    assert registration.wired
+    assert registration.counts_as_heartbeat
+    assert registration.resolves_dependencies
 
 
 def test_sending_it_again_later_says_nothing_new() -> None:
     """The moment of sending is nothing an agent says of itself."""
-    first, second = (read_registration(a_batch(GREET, timestamp=moment)) for moment in ("1", "2"))
+    first, second = (parse_registration(a_batch(GREET, timestamp=moment)) for moment in ("1", "2"))
 
     assert first.spec == second.spec
 
 
 def test_what_is_read_back_can_be_sent_as_it_is() -> None:
     """In the other form, where functions still tell capabilities of one name apart."""
-    registration = read_registration(a_batch(GREET, {**GREET, "function_name": "hail"}))
+    registration = parse_registration(a_batch(GREET, {**GREET, "function_name": "hail"}))
 
-    assert read_registration(spec_of(registration)).spec == registration.spec
+    assert parse_registration(spec_of(registration)).spec == registration.spec
 
 
 ACCEPTED: dict[str, dict[str, Any]] = {
@@ -134,16 +134,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("document", ACCEPTED.values(), ids=ACCEPTED)
 def test_a_good_batch_is_accepted(document: dict[str, Any]) -> None:
     """And means the same when it is read again."""
-    registration = read_registration(document)
+    registration = parse_registration(document)
 
-    assert read_registration(spec_of(registration)).spec == registration.spec
+    assert parse_registration(spec_of(registration)).spec == registration.spec
 
 
 @pytest.mark.parametrize(("document", "field"), REFUSED.values(), ids=REFUSED)
 def test_a_bad_batch_is_refused_by_field(document: dict[str, Any], field: str) -> None:
     """By its place in what was sent."""
     with pytest.raises(UnprocessableRequest) as refused:
-        read_registration(document)
+        parse_registration(document)
 
     assert [detail.field for detail in refused.value.details] == [field]
 
@@ -153,23 +153,23 @@ def test_an_empty_list_of_capabilities_hides_no_tools(endpoint: dict[str, Any]) 
     """Some always send one: beside an endpoint the tools were free metadata then, and the agent could do nothing."""
     sent = a_batch(GREET, capabilities=[]) | endpoint
 
-    assert read_registration(sent).capabilities == read_registration(a_batch(GREET)).capabilities
+    assert parse_registration(sent).capabilities == parse_registration(a_batch(GREET)).capabilities
 
 
 def test_free_metadata_of_the_other_form_stays_free() -> None:
     """Where an endpoint and capabilities stand in their places, nothing in the metadata is taken for them."""
     sent = {"id": "a", "endpoint": "http://a:1", "capabilities": ["c"], "metadata": {"endpoint": 7, "tools": "many"}}
 
-    registration = read_registration(sent)
+    registration = parse_registration(sent)
 
     assert spec_of(registration)["metadata"] == sent["metadata"]
-    assert not registration.beats
-    assert not registration.wired
+    assert not registration.counts_as_heartbeat
+    assert not registration.resolves_dependencies
 
 
 def test_capabilities_of_one_name_need_functions_to_be_told_apart() -> None:
     """In the other form, too."""
     with pytest.raises(UnprocessableRequest) as refused:
-        read_registration({"id": "a", "endpoint": "http://a", "capabilities": ["c", {"name": "c"}]})
+        parse_registration({"id": "a", "endpoint": "http://a", "capabilities": ["c", {"name": "c"}]})
 
     assert [detail.field for detail in refused.value.details] == ["capabilities[1].name"]

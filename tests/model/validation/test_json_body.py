@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidRequest, MalformedRequest, UnprocessableRequest
-from registry.model.validation.json_body import MAX_DEPTH, read_document
+from registry.model.validation.json_body import MAX_DEPTH, decode_json_body
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
 READ = {
@@ -80,7 +80,7 @@ UNPROCESSABLE = {
 @pytest.mark.parametrize(("body", "value"), READ.values(), ids=READ)
 def test_a_document_is_read_as_it_was_sent(body: bytes, value: object) -> None:
     """Value and type, at the edges of what is accepted."""
-    document = read_document(body)
+    document = decode_json_body(body)
 
     assert document == value
     assert type(document) is type(value)
@@ -90,7 +90,7 @@ def test_a_document_is_read_as_it_was_sent(body: bytes, value: object) -> None:
 def test_what_is_not_json_is_malformed_and_says_where(body: bytes, where: str) -> None:
     """Line and column, or the offset of a byte that is not UTF-8."""
     with pytest.raises(MalformedRequest, match="body") as refused:
-        read_document(body)
+        decode_json_body(body)
 
     assert where in str(refused.value)
 
@@ -99,14 +99,14 @@ def test_what_is_not_json_is_malformed_and_says_where(body: bytes, where: str) -
 def test_what_cannot_be_kept_exactly_is_refused_by_its_path(body: bytes, fields: list[str]) -> None:
     """A number is never rounded in silence, and no depth can hurt the process."""
     with pytest.raises(UnprocessableRequest) as refused:
-        read_document(body)
+        decode_json_body(body)
 
     assert [detail.field for detail in refused.value.details] == fields
 
 
 def test_nesting_up_to_the_limit_is_read() -> None:
     """The outermost list counts as one."""
-    document = read_document(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    document = decode_json_body(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
 
     assert str(document) == "[" * MAX_DEPTH + "]" * MAX_DEPTH
 
@@ -114,7 +114,7 @@ def test_nesting_up_to_the_limit_is_read() -> None:
 def test_a_refusal_lists_a_hundred_problems_and_counts_the_rest() -> None:
     """An answer stays short however bad the body is."""
     with pytest.raises(UnprocessableRequest) as refused:
-        read_document(b"[" + b",".join([b"1e400"] * 150) + b"]")
+        decode_json_body(b"[" + b",".join([b"1e400"] * 150) + b"]")
 
     assert len(refused.value.details) == 101
     assert refused.value.details[-1].problem == "… and 50 more"
@@ -123,7 +123,7 @@ def test_a_refusal_lists_a_hundred_problems_and_counts_the_rest() -> None:
 def test_a_refusal_does_not_count_for_ever() -> None:
     """Counting a hundred thousand problems would serve only the one who sent them."""
     with pytest.raises(UnprocessableRequest) as refused:
-        read_document(b"[" + b",".join([b"1e400"] * 100_000) + b"]")
+        decode_json_body(b"[" + b",".join([b"1e400"] * 100_000) + b"]")
 
     assert refused.value.details[-1].problem == "… and at least 900 more"
 
@@ -134,7 +134,7 @@ def test_a_refusal_does_not_count_for_ever() -> None:
 def test_no_body_raises_anything_but_a_refusal(body: bytes) -> None:
     """Whatever the bytes are, the refusal can be encoded, and what is read is what another reader reads."""
     try:
-        document = read_document(body)
+        document = decode_json_body(body)
     except InvalidRequest as refused:
         json.dumps([str(refused), *map(str, refused.details)]).encode()
     else:
@@ -156,6 +156,6 @@ def test_every_json_value_is_read_unchanged(value: object) -> None:
     """Nothing valid is refused or altered."""
     body = json.dumps(value).encode()
 
-    document = read_document(body)
+    document = decode_json_body(body)
 
     assert document == value

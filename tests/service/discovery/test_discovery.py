@@ -8,16 +8,16 @@ from typing import Any, Literal, cast
 
 import pytest
 
-from registry.cache.reflector import Feed
+from registry.cache.reflector import Reflector
 from registry.cache.view import Record, View
 from registry.errors import MalformedRequest, NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
 from registry.model.agent import Agent
-from registry.model.label_selector import Selector
+from registry.model.label_selector import LabelSelector
 from registry.model.query import AgentQuery, CapabilityQuery
-from registry.service.discovery.discovery import Discovery, Freshness, Known, Listing, Page
-from registry.store.agents import Agents, Heard
+from registry.service.discovery.discovery import AgentList, ClientVersion, Discovery, Freshness, Page
+from registry.store.agents import Agents, LastHeartbeats
 from tests.support.builders import a_change, an_agent
-from tests.support.fake_change_log import PlainLog, following
+from tests.support.fake_change_log import FakeChangeLog, running_reflector
 from tests.support.polling import async_wait_until
 
 
@@ -30,25 +30,25 @@ class Heartbeats:
         self.hold: asyncio.Event | None = None
         self.away = False
 
-    def last_heard(self, agent_ids: Sequence[str]) -> "asyncio.Future[Heard]":
+    def last_heartbeats(self, agent_ids: Sequence[str]) -> "asyncio.Future[LastHeartbeats]":
         """Return each agent's last heartbeat."""
         self.asked.append(list(agent_ids))
         if self.away:
-            failed: asyncio.Future[Heard] = asyncio.get_running_loop().create_future()
+            failed: asyncio.Future[LastHeartbeats] = asyncio.get_running_loop().create_future()
             failed.set_exception(StoreUnavailable("away"))
             return failed
         return asyncio.create_task(self._answer(agent_ids))
 
-    async def _answer(self, agent_ids: Sequence[str]) -> Heard:
+    async def _answer(self, agent_ids: Sequence[str]) -> LastHeartbeats:
         if self.hold is not None:
             await self.hold.wait()
-        return Heard([self.at.get(agent_id) for agent_id in agent_ids], 1_000)
+        return LastHeartbeats([self.at.get(agent_id) for agent_id in agent_ids], 1_000)
 
 
 class Mesh:
     """A discovery over a plain log, followed by a feed."""
 
-    def __init__(self, log: PlainLog, feed: Feed) -> None:
+    def __init__(self, log: FakeChangeLog, feed: Reflector) -> None:
         self.log = log
         self.feed = feed
         self.heartbeats = Heartbeats()
@@ -61,10 +61,10 @@ class Mesh:
 
     async def grow_old(self) -> None:
         """Let every last heartbeat be older than a list may show."""
-        for record in (await self.feed.fresh()).records.values():
-            record.heard_at = time.monotonic() - 60
+        for record in (await self.feed.wait_fresh()).records.values():
+            record.heartbeat_read_at = time.monotonic() - 60
 
-    async def read_while(self, change: Callable[[], Awaitable[object]], query: AgentQuery) -> Listing:
+    async def read_while(self, change: Callable[[], Awaitable[object]], query: AgentQuery) -> AgentList:
         """Return a list during which something happens, while last heartbeats are asked for."""
         await self.grow_old()
         self.heartbeats.hold = asyncio.Event()
@@ -78,10 +78,10 @@ class Mesh:
 @pytest.fixture
 async def mesh() -> AsyncIterator[Mesh]:
     """Provide a mesh of the agents of `SPREAD`, at version 5."""
-    log = PlainLog()
+    log = FakeChangeLog()
     for agent in SPREAD:
         log.write(agent, "add")
-    async with following(log) as feed:
+    async with running_reflector(log) as feed:
         yield Mesh(log, feed)
 
 
@@ -114,12 +114,12 @@ SELECTS: list[tuple[dict[str, Any], str]] = [
     ({"version_constraint": ">=2"}, "ba"),
     ({"version_constraint": ">=3.0.0-rc.1"}, "c"),
     ({"version_constraint": ">=9"}, ""),
-    ({"selector": Selector.of({"env": "prod"})}, "bc"),
-    ({"selector": Selector.of({"env": "prod", "k": ""})}, "c"),
-    ({"selector": Selector.of({"k": "other"})}, ""),
+    ({"selector": LabelSelector.from_labels({"env": "prod"})}, "bc"),
+    ({"selector": LabelSelector.from_labels({"env": "prod", "k": ""})}, "c"),
+    ({"selector": LabelSelector.from_labels({"k": "other"})}, ""),
     (
         {
-            "selector": Selector.of({"env": "prod"}),
+            "selector": LabelSelector.from_labels({"env": "prod"}),
             "capabilities": ("read",),
             "status": "degraded",
             "namespace": "default",
@@ -151,7 +151,7 @@ async def test_a_capability_query_selects(mesh: Mesh, query: CapabilityQuery, fo
     """In the order of the agents, then as each lists them."""
     search = await mesh.discovery.capabilities(query)
 
-    assert [f"{one.record.agent.id}.{one.capability.name}" for one in search.found] == found
+    assert [f"{one.record.agent.id}.{one.capability.name}" for one in search.matches] == found
 
 
 async def test_a_bad_query_is_refused_before_anything_is_asked(mesh: Mesh) -> None:
@@ -191,10 +191,10 @@ async def test_from_memory_nothing_is_asked(mesh: Mesh) -> None:
 
 async def test_before_the_first_fill_memory_is_not_ready() -> None:
     """A replica that holds nothing says so."""
-    log = PlainLog()
+    log = FakeChangeLog()
 
     with pytest.raises(NotReady):
-        await Mesh(log, Feed(log)).found(0)
+        await Mesh(log, Reflector(log)).found(0)
 
 
 async def test_lists_ask_only_for_heartbeats_that_are_old(mesh: Mesh) -> None:
@@ -232,7 +232,7 @@ async def test_a_list_is_of_the_version_it_names(
             mesh.log.write(change, kind)
         else:
             mesh.log.write_from(change, status_before=before.status, spec_before=before.spec)
-        await mesh.feed.fresh()
+        await mesh.feed.wait_fresh()
 
     listing = await mesh.read_while(moves_on, AgentQuery(status="healthy"))
 
@@ -245,7 +245,7 @@ async def test_a_list_survives_a_refill_while_it_waits(mesh: Mesh) -> None:
     """A view that was swapped meanwhile: the rows and the version are of one of the two, not of both."""
 
     async def is_replaced() -> None:
-        mesh.log.history, mesh.log.agents, mesh.log.changes = "h2", {}, [a_change(8, "begin")]
+        mesh.log.timeline, mesh.log.agents, mesh.log.changes = "h2", {}, [a_change(8, "begin")]
         mesh.log.write(an_agent("z", 9), "add")
         await async_wait_until(lambda: mesh.feed.gaps and mesh.feed.fills > 1, description="the cache is filled anew")
 
@@ -257,8 +257,8 @@ async def test_a_list_survives_a_refill_while_it_waits(mesh: Mesh) -> None:
 
 async def test_trouble_with_the_store_is_told_once(mesh: Mesh) -> None:
     """Both questions of a read fail: the reader hears of one, and no failure is left for the log to find."""
-    await mesh.feed.fresh()
-    mesh.log.away = mesh.heartbeats.away = True
+    await mesh.feed.wait_fresh()
+    mesh.log.unavailable = mesh.heartbeats.away = True
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context))
 
@@ -290,16 +290,18 @@ async def test_an_exact_version_is_answered_while_the_answer_is_as_it_was_then(m
     with pytest.raises(VersionTooOld):
         await mesh.discovery.agents(AgentQuery(status="expired"), Freshness(5, exact=True))
     with pytest.raises(VersionTooOld):
-        await mesh.discovery.agents(AgentQuery(status="expired"), Freshness(5, exact=True), known=Known("h1", 6))
+        await mesh.discovery.agents(
+            AgentQuery(status="expired"), Freshness(5, exact=True), client_version=ClientVersion("h1", 6)
+        )
 
 
 async def test_an_exact_version_of_the_capabilities_is_the_one_held_or_none(mesh: Mesh) -> None:
     """They are not kept, so no older one can be told to be the same."""
     search = await mesh.discovery.capabilities(CapabilityQuery(name="read"), Freshness(5, exact=True))
-    assert (search.version, len(search.found)) == (5, 2)
+    assert (search.version, len(search.matches)) == (5, 2)
 
     mesh.log.write(an_agent("e", 6), "add")
-    await mesh.feed.fresh()
+    await mesh.feed.wait_fresh()
     with pytest.raises(VersionTooOld):
         await mesh.discovery.capabilities(CapabilityQuery(name="read"), Freshness(5, exact=True))
 
@@ -307,20 +309,20 @@ async def test_an_exact_version_of_the_capabilities_is_the_one_held_or_none(mesh
 @pytest.mark.parametrize(
     ("known", "unchanged"),
     [
-        (Known("h1", 5), True),
-        (Known("h1", 6), True),
-        (Known("h1", 4), False),
-        (Known("h1", 7), False),
-        (Known("h2", 6), False),
+        (ClientVersion("h1", 5), True),
+        (ClientVersion("h1", 6), True),
+        (ClientVersion("h1", 4), False),
+        (ClientVersion("h1", 7), False),
+        (ClientVersion("h2", 6), False),
     ],
 )
 async def test_what_a_caller_has_is_compared_by_version_and_history(
-    mesh: Mesh, known: Known, *, unchanged: bool
+    mesh: Mesh, known: ClientVersion, *, unchanged: bool
 ) -> None:
     """Unchanged since a version at which nothing that concerns it had still to come; never of another history."""
     mesh.log.write(an_agent("e", 6, namespace="n9"), "add")
 
-    listing = await mesh.discovery.agents(AgentQuery(namespace="n1"), known=known)
+    listing = await mesh.discovery.agents(AgentQuery(namespace="n1"), client_version=known)
 
     assert listing.unchanged is unchanged
     assert [record.agent.id for record in listing.records] == ([] if unchanged else ["a", "d"])
@@ -332,10 +334,10 @@ async def test_pages_make_a_whole(mesh: Mesh) -> None:
 
     first = await mesh.discovery.agents(AgentQuery(), page=Page(3))
     assert sorted(mesh.heartbeats.asked[0]) == ["a", "b", "c"]
-    second = await mesh.discovery.agents(AgentQuery(), page=Page(3, first.more, first.version))
+    second = await mesh.discovery.agents(AgentQuery(), page=Page(3, first.next_after, first.version))
 
     assert [record.agent.id for record in (*first.records, *second.records)] == list("bcad")
-    assert (first.more is None, second.more) == (False, None)
+    assert (first.next_after is None, second.next_after) == (False, None)
 
 
 async def test_what_takes_long_to_show_is_prepared_in_turns_and_once(mesh: Mesh) -> None:
@@ -348,7 +350,7 @@ async def test_what_takes_long_to_show_is_prepared_in_turns_and_once(mesh: Mesh)
     async def prepare(_view: View, record: Record) -> None:
         prepared.append(record.agent.id)
         mesh.log.write(an_agent("new", 7), "add")
-        await mesh.feed.fresh()
+        await mesh.feed.wait_fresh()
 
     discovery = Discovery(mesh.feed, cast(Agents, mesh.heartbeats), prepare=prepare)
     mesh.log.write(an_agent("large", 6, metadata={"x": "y" * 2_000}), "add")

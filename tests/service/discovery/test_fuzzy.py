@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from registry.service.discovery.fuzzy import (
     DESCRIPTION_WEIGHT,
-    LEAST_LENGTH,
-    LEAST_RATIO,
+    MIN_NAME_LENGTH,
+    MIN_RATIO,
     NAME_WEIGHT,
     TAG_WEIGHT,
-    best,
-    fold,
-    matches,
+    name_score,
+    normalize,
+    text_score,
 )
 
 # These tests are about values; how long a loaded machine takes for them says nothing.
@@ -49,17 +49,17 @@ LEFT_OUT = {
 @pytest.mark.parametrize(("query", "name", "least", "most"), MATCHED.values(), ids=MATCHED)
 def test_a_name_matches(query: str, name: str, least: float, most: float) -> None:
     """In the band of its kind."""
-    assert least <= (matches(query, name) or 0) <= most
+    assert least <= (name_score(query, name) or 0) <= most
 
 
 @pytest.mark.parametrize(("query", "name"), LEFT_OUT.values(), ids=LEFT_OUT)
 def test_a_name_does_not_match(query: str, name: str) -> None:
     """In a short name, another letter makes another word."""
-    assert matches(query, name) is None
+    assert name_score(query, name) is None
 
 
 letters = st.text(st.characters(codec="ascii", categories=["L", "N"]) | st.sampled_from("_-. "), max_size=30)
-names = letters.filter(lambda name: len(name) >= LEAST_LENGTH)
+names = letters.filter(lambda name: len(name) >= MIN_NAME_LENGTH)
 
 
 @given(names, st.integers(0, 29), st.sampled_from("qz7_"), st.sampled_from(["wrong", "swapped", "missing", "extra"]))
@@ -74,24 +74,24 @@ def test_one_slip_in_a_long_name_is_forgiven(name: str, place: int, letter: str,
         "extra": head + letter + here + tail,
     }[slip]
 
-    found = matches(query, name)
+    found = name_score(query, name)
 
     assert found is not None
-    assert LEAST_RATIO <= found <= 100
-    assert found == matches(query.swapcase(), name.replace("-", "."))
+    assert MIN_RATIO <= found <= 100
+    assert found == name_score(query.swapcase(), name.replace("-", "."))
 
 
 @given(letters, letters)
 def test_a_score_says_what_kind_of_match_it_is(query: str, name: str) -> None:
     """Equal, beginning, holding, alike or none: each band is above the next."""
-    folded, other = fold(query), fold(name)
-    found = matches(query, name) or 0
+    folded, other = normalize(query), normalize(name)
+    found = name_score(query, name) or 0
 
-    assert found == 0 or LEAST_RATIO <= found <= 100
+    assert found == 0 or MIN_RATIO <= found <= 100
     assert (found == 100) == (folded == other)
     assert (found >= 96.25) == other.startswith(folded)
     assert (found >= 88.75) == (folded in other)
-    assert found == 0 or folded in other or len(other) >= LEAST_LENGTH
+    assert found == 0 or folded in other or len(other) >= MIN_NAME_LENGTH
 
 
 def test_a_better_kind_of_match_comes_first() -> None:
@@ -106,7 +106,7 @@ def test_a_better_kind_of_match_comes_first() -> None:
         "weather_report",
     ]
 
-    scores = {name: matches("Weather Report", name) for name in names}
+    scores = {name: name_score("Weather Report", name) for name in names}
 
     assert sorted((name for name in names if scores[name]), key=lambda name: -(scores[name] or 0)) == [
         "weather_report",
@@ -128,10 +128,10 @@ PROSE = "Answers questions about the weather,\nanywhere: forecasts for ten days 
 
 def test_a_name_counts_most_then_a_tag_then_a_description() -> None:
     """Whatever the kind of match."""
-    in_name = best("forecast", texts("weather_forecsat"))
-    in_tag = best("forecast", texts("weather", ("forecast",), PROSE))
-    in_loose_tag = best("forecast", texts("weather", ("farecast",), PROSE))
-    in_prose = best("forecast", texts("weather", ("rain",), "forecast"))
+    in_name = text_score("forecast", texts("weather_forecsat"))
+    in_tag = text_score("forecast", texts("weather", ("forecast",), PROSE))
+    in_loose_tag = text_score("forecast", texts("weather", ("farecast",), PROSE))
+    in_prose = text_score("forecast", texts("weather", ("rain",), "forecast"))
 
     assert in_name is not None
     assert in_tag is not None
@@ -156,19 +156,19 @@ NOT_FOUND = ["mail", "wether", "translate", "weather mail", "mail weather", "for
 @pytest.mark.parametrize("query", FOUND)
 def test_a_search_finds_by_words(query: str) -> None:
     """In any order and any of the texts, with a slip in a long one."""
-    assert best(query, texts("get_it", ("days,",), PROSE)) is not None
+    assert text_score(query, texts("get_it", ("days,",), PROSE)) is not None
 
 
 @pytest.mark.parametrize("query", NOT_FOUND)
 def test_a_search_needs_every_word(query: str) -> None:
     """Each of them somewhere."""
-    assert best(query, texts("get_it", ("days,",), PROSE)) is None
+    assert text_score(query, texts("get_it", ("days,",), PROSE)) is None
 
 
 def test_words_in_a_name_beat_the_phrase_in_a_description() -> None:
     """The better of the two ways to match counts."""
-    apart = best("weather forecast", texts("forecast-weather", (), "the weather forecast"))
-    alone = best("weather forecast", texts("report", (), "the weather forecast"))
+    apart = text_score("weather forecast", texts("forecast-weather", (), "the weather forecast"))
+    alone = text_score("weather forecast", texts("report", (), "the weather forecast"))
 
     assert apart is not None
     assert alone is not None
@@ -178,27 +178,27 @@ def test_words_in_a_name_beat_the_phrase_in_a_description() -> None:
 @given(letters, st.lists(st.tuples(st.sampled_from([1.0, 0.5]), letters)))
 def test_a_search_is_at_least_as_good_as_its_best_text(query: str, weighted: list[tuple[float, str]]) -> None:
     """Words can only add to what the whole query finds."""
-    whole = [weight * found for weight, text in weighted if (found := matches(query, text)) is not None]
+    whole = [weight * found for weight, text in weighted if (found := name_score(query, text)) is not None]
 
-    found = best(query, weighted)
+    found = text_score(query, weighted)
 
-    assert found == best(query.swapcase(), weighted)
+    assert found == text_score(query.swapcase(), weighted)
     assert (found or 0.0) >= max(whole, default=0.0)
 
 
 @pytest.mark.parametrize("query", ["", "_", " - "])
 def test_a_query_without_words_is_a_text_like_any_other(query: str) -> None:
     """It matches what holds it."""
-    assert best(query, texts("a - b")) is not None
-    assert best(query, []) is None
+    assert text_score(query, texts("a - b")) is not None
+    assert text_score(query, []) is None
 
 
 def test_prose_of_any_length_is_searched() -> None:
     """It is not kept in memory for the next time, as names are."""
     prose = "filler " * 1_400 + "translation"
 
-    assert best("translatoin", texts("x", (), prose)) is not None
-    assert matches("filler translation", prose) is not None
+    assert text_score("translatoin", texts("x", (), prose)) is not None
+    assert name_score("filler translation", prose) is not None
 
 
 @given(st.text(), st.text())
@@ -206,4 +206,4 @@ def test_any_text_can_be_compared(query: str, name: str) -> None:
     """Lone surrogates too."""
     assume(query)
 
-    assert LEAST_RATIO <= (matches(query, name) or 100) <= 100
+    assert MIN_RATIO <= (name_score(query, name) or 100) <= 100

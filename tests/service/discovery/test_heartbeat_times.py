@@ -9,10 +9,10 @@ import pytest
 
 from registry.cache.view import Record, View
 from registry.errors import StoreUnavailable
-from registry.model.change import Position
+from registry.model.change import LogPosition
 from registry.service.discovery import heartbeat_times
-from registry.service.discovery.heartbeat_times import FRESH, Hearing
-from registry.store.agents import Heard, News
+from registry.service.discovery.heartbeat_times import MAX_HEARTBEAT_AGE_S, HeartbeatRefresher
+from registry.store.agents import LastHeartbeats, RecentHeartbeats
 from tests.support.builders import an_agent
 
 AGENTS = 300
@@ -51,17 +51,17 @@ class Times:
         """Let an agent beat."""
         self.at[agent_id] = self.clock.server
 
-    def last_heard(self, agent_ids: Sequence[str]) -> "asyncio.Future[Heard]":
+    def last_heartbeats(self, agent_ids: Sequence[str]) -> "asyncio.Future[LastHeartbeats]":
         """Answer as the store does."""
         self.asked += len(agent_ids)
-        return self._answered(Heard([self.at.get(each) for each in agent_ids], self.clock.server))
+        return self._answered(LastHeartbeats([self.at.get(each) for each in agent_ids], self.clock.server))
 
-    def heard_since(self, moment: int | None) -> "asyncio.Future[News]":
+    def heartbeats_since(self, moment: int | None) -> "asyncio.Future[RecentHeartbeats]":
         """Answer as the store does."""
         self.looks += 1
         low = self.clock.server - 5000 if moment is None else moment
         beats = [(agent_id, at) for agent_id, at in self.at.items() if at >= low]
-        return self._answered(News(beats, self.clock.server + self.skew))
+        return self._answered(RecentHeartbeats(beats, self.clock.server + self.skew))
 
     def _answered(self, answer: T) -> "asyncio.Future[T]":
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -78,12 +78,12 @@ class Mesh:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.times = Times(clock)
-        self.hearing = Hearing(self.times)
+        self.hearing = HeartbeatRefresher(self.times)
         self.view = self.another_view()
 
     def another_view(self) -> View:
         """Fill a view with what Redis has now."""
-        self.view = View(Position(1, "history"))
+        self.view = View(LogPosition(1, "history"))
         for number in range(AGENTS):
             agent = an_agent(f"a{number}", number + 2)
             self.view.put(agent, self.times.at.get(agent.id), self.clock.now)
@@ -96,11 +96,15 @@ class Mesh:
 
     async def read(self, records: Sequence[Record]) -> None:
         """Hear, and hold what is known then against the truth of a second ago."""
-        before = {agent_id: at for agent_id, at in self.times.at.items() if at <= (self.clock.now - FRESH) * 1000}
-        await self.hearing.hear(self.view, records)
+        before = {
+            agent_id: at
+            for agent_id, at in self.times.at.items()
+            if at <= (self.clock.now - MAX_HEARTBEAT_AGE_S) * 1000
+        }
+        await self.hearing.refresh(self.view, records)
         for record in records:
             assert (record.heartbeat or 0) >= before.get(record.agent.id, 0)
-        assert self.clock.now - self.hearing.heard_at(self.view, records) <= FRESH
+        assert self.clock.now - self.hearing.read_at(self.view, records) <= MAX_HEARTBEAT_AGE_S
 
     async def busy(self, seconds: int) -> None:
         """Read many lists, twice a second all of them."""
@@ -115,7 +119,7 @@ def mesh(monkeypatch: pytest.MonkeyPatch) -> Mesh:
     """Provide a mesh in which few are many."""
     clock = Clock()
     monkeypatch.setattr(heartbeat_times, "time", clock)
-    monkeypatch.setattr(heartbeat_times, "_MANY", 100)
+    monkeypatch.setattr(heartbeat_times, "_MIN_LOOKUPS_FOR_POLLING", 100)
     return Mesh(clock)
 
 
@@ -156,7 +160,7 @@ async def test_looks_end_with_the_demand(mesh: Mesh) -> None:
 
 async def test_looks_do_not_begin_where_more_beat_than_are_asked_for(mesh: Mesh) -> None:
     """They would cost more than they save; what was learnt of their size is remembered."""
-    mesh.hearing._news = 1_000_000
+    mesh.hearing._last_poll_count = 1_000_000
 
     await mesh.busy(4)
 

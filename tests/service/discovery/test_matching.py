@@ -6,14 +6,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from registry.cache.change_buffer import Entry
+from registry.cache.change_buffer import ChangeEntry
 from registry.cache.view import View
 from registry.errors import MalformedRequest
 from registry.model.agent import STATUSES, Agent
-from registry.model.change import Change, Position
-from registry.model.label_selector import read_selector
+from registry.model.change import Change, LogPosition
+from registry.model.label_selector import parse_selector
 from registry.model.query import AgentQuery, CapabilityQuery
-from registry.service.discovery.matching import CapabilitySearch, Matcher
+from registry.service.discovery.matching import CapabilityQueryMatcher, Matcher
 from tests.support.builders import an_agent
 
 
@@ -45,7 +45,7 @@ MATCHES: list[dict[str, Any]] = [
     {"status": "healthy"},
     {"agent_id": "a"},
     {"draining": False},
-    {"selector": read_selector("env in (dev, prod), tier!=db, !gone, env")},
+    {"selector": parse_selector("env in (dev, prod), tier!=db, !gone, env")},
     {"capabilities": ("read_file",)},
     {"capabilities": ("read_file", "write_file")},
     {"capabilities": ("read_file", "nothing"), "any_capability": True},
@@ -64,8 +64,8 @@ FAILS: list[dict[str, Any]] = [
     {"draining": True},
     {"agent_id": "a", "draining": True},
     {"capabilities": ("read_file",), "draining": True},
-    {"selector": read_selector("env notin (prod)")},
-    {"selector": read_selector("env=prod,gone")},
+    {"selector": parse_selector("env notin (prod)")},
+    {"selector": parse_selector("env=prod,gone")},
     {"capabilities": ("read",)},
     {"capabilities": ("READ_FILE",)},
     {"capabilities": ("read_file", "nothing")},
@@ -105,15 +105,15 @@ def test_an_agent_that_misses_one_condition_does_not(query: dict[str, Any]) -> N
         ({"capabilities": ("x", "y"), "any_capability": True}, None),
         ({"capabilities": ("x",), "any_capability": True}, ("capability", "x")),
         ({"capabilities": ("x",), "fuzzy": True}, None),
-        ({"selector": read_selector("a in (b)"), "namespace": "n"}, ("label", "a", "b")),
-        ({"selector": read_selector("a!=b")}, None),
+        ({"selector": parse_selector("a in (b)"), "namespace": "n"}, ("label", "a", "b")),
+        ({"selector": parse_selector("a!=b")}, None),
         ({"agent_id": "i", "capabilities": ("x",)}, ("id", "i")),
     ],
     ids=named,
 )
 def test_changes_are_found_by_what_every_match_has(query: dict[str, Any], key: tuple[str, ...] | None) -> None:
     """What need not be met, or not as it is written, is no key."""
-    assert Matcher(AgentQuery(**query)).key == key
+    assert Matcher(AgentQuery(**query)).index_key == key
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ QUERIES = st.builds(
     status=st.sampled_from(["any", "healthy", "unhealthy"]),
     draining=st.sampled_from([None, None, False, True]),
     agent_id=st.sampled_from([None, None, "a"]),
-    selector=st.sampled_from(["", "k=1", "k in (1,2)", "k!=1,l", "!l"]).map(read_selector),
+    selector=st.sampled_from(["", "k=1", "k in (1,2)", "k!=1,l", "!l"]).map(parse_selector),
     capabilities=st.lists(st.sampled_from(["read", "write", "file"]), max_size=2, unique=True).map(tuple),
     any_capability=st.booleans(),
     category=st.sampled_from([None, None, "x"]),
@@ -185,13 +185,13 @@ def test_a_change_that_matters_is_never_passed_over(
     """Whatever matches before or after is found by the key, and is told as what it is to this query."""
     assume(before is not None or after is not None)
     matcher = Matcher(query)
-    entry = Entry(a_step(before, after))
+    entry = ChangeEntry(a_step(before, after))
     was = before is not None and matcher.matches(before)
     is_now = after is not None and matcher.matches(after)
 
     expected = {(False, True): "ADDED", (True, True): "MODIFIED", (True, False): "DELETED"}.get((was, is_now))
-    assert matcher.kind(entry) == expected
-    assert matcher.concerns(entry) is (expected is not None)
+    assert matcher.event_type(entry) == expected
+    assert matcher.affects(entry) is (expected is not None)
 
 
 def a_step(before: Agent | None, after: Agent | None) -> Change:
@@ -203,7 +203,7 @@ def a_step(before: Agent | None, after: Agent | None) -> Change:
 
 def a_view(*agents: Agent) -> View:
     """Return a view of these agents."""
-    view = View(Position(1, "h"))
+    view = View(LogPosition(1, "h"))
     for agent in agents:
         view.put(agent, None, 0.0)
     return view
@@ -215,7 +215,7 @@ CAPABILITY = an_agent(
             "read_file", description="Reads a File", category="files", tags=["io", "filesystem"], version="1.4.0"
         )
     ]
-).profile.capabilities[0]
+).indexed.capabilities[0]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ CAPABILITY = an_agent(
 )
 def test_a_capability_that_meets_a_search_has_a_score(query: dict[str, Any]) -> None:
     """From what was asked for to the least that is forgiven."""
-    score = CapabilitySearch(CapabilityQuery(**query)).score(CAPABILITY)
+    score = CapabilityQueryMatcher(CapabilityQuery(**query)).score(CAPABILITY)
 
     assert score is not None
     assert 0 < score <= 100
@@ -262,7 +262,7 @@ def test_a_capability_that_meets_a_search_has_a_score(query: dict[str, Any]) -> 
 )
 def test_a_capability_that_misses_something_has_none(query: dict[str, Any]) -> None:
     """One condition is enough."""
-    assert CapabilitySearch(CapabilityQuery(**query)).score(CAPABILITY) is None
+    assert CapabilityQueryMatcher(CapabilityQuery(**query)).score(CAPABILITY) is None
 
 
 @pytest.mark.parametrize(
@@ -272,6 +272,6 @@ def test_a_capability_that_misses_something_has_none(query: dict[str, Any]) -> N
 )
 def test_what_is_deprecated_is_hidden_unless_it_is_asked_for(query: dict[str, Any], *, shown: bool) -> None:
     """To name it is not to ask for it."""
-    (old,) = an_agent(capabilities=[a_capability("x", stability="deprecated")]).profile.capabilities
+    (old,) = an_agent(capabilities=[a_capability("x", stability="deprecated")]).indexed.capabilities
 
-    assert (CapabilitySearch(CapabilityQuery(**query)).score(old) is not None) is shown
+    assert (CapabilityQueryMatcher(CapabilityQuery(**query)).score(old) is not None) is shown

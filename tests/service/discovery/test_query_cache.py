@@ -8,27 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.cache.change_buffer import Entry, History
+from registry.cache.change_buffer import ChangeBuffer, ChangeEntry
 from registry.cache.view import View
 from registry.model.agent import Agent
-from registry.model.change import Position
-from registry.model.label_selector import read_selector
+from registry.model.change import LogPosition
+from registry.model.label_selector import parse_selector
 from registry.model.query import AgentQuery
 from registry.service.discovery import query_cache
 from registry.service.discovery.matching import Matcher
-from registry.service.discovery.query_cache import Answer, Answers, body_of
+from registry.service.discovery.query_cache import CachedQuery, QueryCache, render_row
 from tests.support.builders import an_agent
-from tests.support.fake_change_log import PlainLog, following
+from tests.support.fake_change_log import FakeChangeLog, running_reflector
 
 
 class Mesh:
     """A view and the history of its changes, moved on by the entries of a plain log."""
 
     def __init__(self, most: int = 1000) -> None:
-        self.log = PlainLog()
-        self.view = View(Position(1, "h1"))
-        self.history = History(1, most, 1 << 30)
-        self.answers = Answers()
+        self.log = FakeChangeLog()
+        self.view = View(LogPosition(1, "h1"))
+        self.history = ChangeBuffer(1, most, 1 << 30)
+        self.answers = QueryCache()
 
     def write(self, agent_id: str, status: Any = "healthy", **fields: Any) -> None:
         """Add or change an agent."""
@@ -40,9 +40,9 @@ class Mesh:
         remove(self.log, agent_id)
         self._follow()
 
-    def answer(self, **query: Any) -> Answer:
+    def answer(self, **query: Any) -> CachedQuery:
         """Return the kept answer to a query."""
-        return self.answers.answer(AgentQuery(**query), self.view, self.history)
+        return self.answers.get(AgentQuery(**query), self.view, self.history)
 
     def found(self, **query: Any) -> list[str]:
         """Return the ids in the kept answer to a query."""
@@ -51,10 +51,10 @@ class Mesh:
     def _follow(self) -> None:
         change = self.log.changes[-1]
         self.view.apply(change, time.monotonic())
-        self.history.append(Entry(change))
+        self.history.append(ChangeEntry(change))
 
 
-def write(log: PlainLog, agent: Agent) -> None:
+def write(log: FakeChangeLog, agent: Agent) -> None:
     """Write an agent with what differed before, as the scripts do."""
     before = log.agents.get(agent.id)
     if before is None:
@@ -63,7 +63,7 @@ def write(log: PlainLog, agent: Agent) -> None:
         log.write_from(agent, status_before=before.status, spec_before=before.spec)
 
 
-def remove(log: PlainLog, agent_id: str) -> None:
+def remove(log: FakeChangeLog, agent_id: str) -> None:
     """Remove an agent, as it was."""
     agent = log.agents[agent_id]
     log.write(an_agent(agent_id, log.version + 1, agent.status, **_fields(agent)), "remove")
@@ -74,12 +74,12 @@ def _fields(agent: Agent) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in ("id", "endpoint")}
 
 
-def fresh(answer: Answer, view: View) -> list[Any]:
+def fresh(answer: CachedQuery, view: View) -> list[Any]:
     """Return what the answer must be: everything selected anew and sorted."""
     matcher = Matcher(answer.matcher.query)
     return sorted(
         matcher.select(view),
-        key=lambda record: (-matcher.score(record.agent) if matcher.ranks else 0, *record.order),
+        key=lambda record: (-matcher.score(record.agent) if matcher.is_ranked else 0, *record.order),
     )
 
 
@@ -92,8 +92,8 @@ QUERIES = (
     AgentQuery(capabilities=("read", "write"), any_capability=True, status="unhealthy"),
     AgentQuery(capabilities=("read",), fuzzy=True),
     AgentQuery(capabilities=("read",), tags=("t",)),
-    AgentQuery(selector=read_selector("k=1")),
-    AgentQuery(selector=read_selector("k!=1")),
+    AgentQuery(selector=parse_selector("k=1")),
+    AgentQuery(selector=parse_selector("k!=1")),
 )
 STEPS: st.SearchStrategy[list[Any]] = st.lists(
     st.tuples(
@@ -125,10 +125,10 @@ async def test_a_kept_answer_is_what_a_fresh_selection_is(steps: list[Any], most
 
     And `changed` is never before a change of the rows.
     """
-    log, held = PlainLog(), Answers()
-    async with following(log) as feed:
-        view = await feed.fresh()
-        feed.trail.history._most = most
+    log, held = FakeChangeLog(), QueryCache()
+    async with running_reflector(log) as feed:
+        view = await feed.wait_fresh()
+        feed.watch_history.buffer._max_entries = most
         rows: dict[AgentQuery, tuple[int, list[Any]]] = {}
         for agent_id, state, asked in [*steps, ("z", None, set(range(len(QUERIES))))]:
             if state is not None:
@@ -137,17 +137,17 @@ async def test_a_kept_answer_is_what_a_fresh_selection_is(steps: list[Any], most
                 write(log, an_agent(agent_id, log.version + 1, status, **fields))
             elif agent_id in log.agents:
                 remove(log, agent_id)
-            assert await feed.fresh() is view
+            assert await feed.wait_fresh() is view
             for query in (QUERIES[at] for at in asked):
-                answer = held.answer(query, view, feed.trail.history)
-                assert (answer.examined, answer.records) == (view.version, fresh(answer, view))
-                assert answer.joined() == b",".join(body_of(answer, record) for record in answer.records)
+                answer = held.get(query, view, feed.watch_history.buffer)
+                assert (answer.checked_version, answer.records) == (view.version, fresh(answer, view))
+                assert answer.rows_json() == b",".join(render_row(answer, record) for record in answer.records)
                 now = [(record.agent.id, record.agent.version) for record in answer.records]
                 changed, before = rows.get(query, (-1, now))
-                assert before == now or answer.changed > changed
+                assert before == now or answer.changed_version > changed
                 rows[query] = (view.version, now)
-                reached = answer.reaches(view.version - 1, feed.trail.history)
-                assert not reached or answer.changed <= view.version - 1
+                reached = answer.unchanged_since(view.version - 1, feed.watch_history.buffer)
+                assert not reached or answer.changed_version <= view.version - 1
 
 
 def test_what_does_not_concern_an_answer_leaves_it_alone() -> None:
@@ -155,7 +155,7 @@ def test_what_does_not_concern_an_answer_leaves_it_alone() -> None:
     mesh = Mesh()
     mesh.write("a", namespace="n1")
     answer = mesh.answer(namespace="n1")
-    array, changed = answer.joined(), answer.changed
+    array, changed = answer.rows_json(), answer.changed_version
 
     mesh.write("b", namespace="n2")
     mesh.write("b", "degraded", namespace="n2")
@@ -163,8 +163,8 @@ def test_what_does_not_concern_an_answer_leaves_it_alone() -> None:
     same = mesh.answer(namespace="n1")
 
     assert same is answer
-    assert same.array is array
-    assert (same.changed, same.examined) == (changed, mesh.view.version)
+    assert same.cached_json is array
+    assert (same.changed_version, same.checked_version) == (changed, mesh.view.version)
 
 
 @pytest.mark.parametrize("status", ["degraded", "healthy"])
@@ -172,13 +172,13 @@ def test_what_concerns_an_answer_moves_it(status: str) -> None:
     """A change of status or of what the agent says, once to each that shows it."""
     mesh = Mesh()
     mesh.write("a", namespace="n1")
-    before = mesh.answer(namespace="n1").joined()
+    before = mesh.answer(namespace="n1").rows_json()
 
     mesh.write("a", status, namespace="n1", name="another")
     answer = mesh.answer(namespace="n1")
 
-    assert answer.changed == mesh.view.version
-    assert answer.joined() != before
+    assert answer.changed_version == mesh.view.version
+    assert answer.rows_json() != before
 
 
 def test_an_agent_that_goes_elsewhere_is_gone_from_one_and_new_in_the_other() -> None:
@@ -209,12 +209,12 @@ def test_an_answer_of_another_view_is_made_anew() -> None:
     mesh = Mesh()
     mesh.write("a")
     before = mesh.answer()
-    mesh.view = View(Position(mesh.view.version, "h2"))
+    mesh.view = View(LogPosition(mesh.view.version, "h2"))
 
     answer = mesh.answer()
 
     assert answer is not before
-    assert (answer.records, answer.changed) == ([], mesh.view.version)
+    assert (answer.records, answer.changed_version) == ([], mesh.view.version)
 
 
 def test_an_answer_made_late_is_told_to_be_as_it_was() -> None:
@@ -224,15 +224,15 @@ def test_an_answer_made_late_is_told_to_be_as_it_was() -> None:
     mesh.write("b", namespace="n2")
     mesh.write("c", namespace="n2")
     answer = mesh.answer(namespace="n1")
-    assert answer.changed == 4
+    assert answer.changed_version == 4
 
-    assert answer.reaches(3, mesh.history)
-    assert not answer.reaches(1, mesh.history)
-    assert answer.reaches(2, mesh.history)
-    assert answer.changed == 2
+    assert answer.unchanged_since(3, mesh.history)
+    assert not answer.unchanged_since(1, mesh.history)
+    assert answer.unchanged_since(2, mesh.history)
+    assert answer.changed_version == 2
     mesh.write("d", namespace="n2")
     mesh.write("e", namespace="n2")
-    assert not mesh.answer(namespace="n2").reaches(1, mesh.history)
+    assert not mesh.answer(namespace="n2").unchanged_since(1, mesh.history)
 
 
 def test_a_ranked_answer_shows_its_scores_best_first() -> None:
@@ -242,7 +242,7 @@ def test_a_ranked_answer_shows_its_scores_best_first() -> None:
     mesh.write("b", capabilities=[{"name": "file"}])
     mesh.write("c", capabilities=[{"name": "my_file"}])
 
-    rows = orjson.loads(b"[" + mesh.answer(capabilities=("file",), fuzzy=True).joined() + b"]")
+    rows = orjson.loads(b"[" + mesh.answer(capabilities=("file",), fuzzy=True).rows_json() + b"]")
 
     assert [row["id"] for row in rows] == ["b", "a", "c"]
     assert rows[0]["score"] == 100.0
@@ -255,18 +255,18 @@ def test_a_page_goes_on_after_a_place_that_is_gone() -> None:
     for agent_id in "abc":
         mesh.write(agent_id)
     answer = mesh.answer()
-    place = answer.place(answer.records[1])
+    place = answer.sort_key(answer.records[1])
 
     mesh.remove("b")
     mesh.write("aa")
     answer = mesh.answer()
 
-    assert [record.agent.id for record in answer.records[answer.after(place) :]] == ["c"]
+    assert [record.agent.id for record in answer.records[answer.index_after(place) :]] == ["c"]
 
 
 def test_the_answers_asked_for_longest_ago_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """By number; each that was asked for again counts as new."""
-    monkeypatch.setattr(query_cache, "_MOST", 2)
+    monkeypatch.setattr(query_cache, "_MAX_QUERIES", 2)
     mesh = Mesh()
     first, second = mesh.answer(namespace="n1"), mesh.answer(namespace="n2")
     assert mesh.answer(namespace="n1") is first
@@ -280,13 +280,13 @@ def test_joined_lists_are_let_go_when_they_weigh_too_much(monkeypatch: pytest.Mo
     """Those asked for longest ago first; the answers themselves stay."""
     mesh = Mesh()
     mesh.write("a")
-    weight = len(mesh.answer().joined())
-    monkeypatch.setattr(query_cache, "_MOST_BYTES", weight)
+    weight = len(mesh.answer().rows_json())
+    monkeypatch.setattr(query_cache, "_MAX_JSON_BYTES", weight)
     newer = mesh.answer(status="healthy")
-    newer.joined()
+    newer.rows_json()
 
-    assert mesh.answer().array is None
-    assert newer.array is not None
+    assert mesh.answer().cached_json is None
+    assert newer.cached_json is not None
 
 
 def test_an_answer_made_anew_leaves_nothing_of_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,16 +294,16 @@ def test_an_answer_made_anew_leaves_nothing_of_the_old_one(monkeypatch: pytest.M
 
     A replica under churn grew by megabytes a minute.
     """
-    monkeypatch.setattr(query_cache, "_MOST", 2)
+    monkeypatch.setattr(query_cache, "_MAX_QUERIES", 2)
     mesh = Mesh(most=2)
     for number in range(50):
         mesh.write("a", labels={"turn": str(number)})
         mesh.write("b", labels={"turn": str(number)})
         mesh.write("c", labels={"turn": str(number)})
-        mesh.answer(agent_id="a").joined()
-        mesh.answer(agent_id="b").joined()
-        mesh.answer(agent_id="c").joined()
+        mesh.answer(agent_id="a").rows_json()
+        mesh.answer(agent_id="b").rows_json()
+        mesh.answer(agent_id="c").rows_json()
 
-    shelf = mesh.answers._shelf
-    assert {id(answer) for answer in mesh.answers._answers.values()} == set(shelf._joined)
-    assert shelf._weight == sum(len(answer.joined()) for answer in mesh.answers._answers.values())
+    shelf = mesh.answers._json_lru
+    assert {id(answer) for answer in mesh.answers._entries.values()} == set(shelf._entries)
+    assert shelf._weight == sum(len(answer.rows_json()) for answer in mesh.answers._entries.values())

@@ -3,7 +3,7 @@
 import pytest
 
 from registry.errors import MalformedRequest
-from registry.service.discovery.statuses import statuses
+from registry.service.discovery.statuses import expand_status
 
 WORDS = {
     "pending": ("pending",),
@@ -19,14 +19,14 @@ WORDS = {
 @pytest.mark.parametrize(("word", "means"), WORDS.items())
 def test_a_status_word_stands_for_statuses(word: str, means: tuple[str, ...]) -> None:
     """The four, two that stand for several, and `any`."""
-    assert statuses(word, "status") == means
+    assert expand_status(word, "status") == means
 
 
 @pytest.mark.parametrize("word", ["", "Healthy", "all", "unknown", "healthy,degraded", "x" * 1000])
 def test_another_status_word_is_refused_with_those_there_are(word: str) -> None:
     """The field is named, and the answer short."""
     with pytest.raises(MalformedRequest) as refused:
-        statuses(word, "agent_status")
+        expand_status(word, "agent_status")
 
     (detail,) = refused.value.details
     assert detail.field == "agent_status"

@@ -9,10 +9,10 @@ import pytest
 from registry.errors import StoreUnavailable, UnknownAgent
 from registry.model.query import AgentQuery
 from registry.service.discovery.discovery import Discovery
-from registry.service.liveness.drain import Draining, Shift
-from registry.store.agents import LARGEST_DRAIN, Agents, Drained
+from registry.service.liveness.drain import DrainResult, DrainService
+from registry.store.agents import MAX_AGENTS_PER_DRAIN, AgentDrainResult, Agents
 from tests.support.builders import an_agent
-from tests.support.fake_change_log import PlainLog, following
+from tests.support.fake_change_log import FakeChangeLog, running_reflector
 
 
 @dataclass
@@ -22,23 +22,23 @@ class Store:
     calls: list[list[str]]
     version: int = 1000
 
-    async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[Drained]:
+    async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[AgentDrainResult]:
         """Answer for each."""
         assert draining
         self.calls.append(list(agent_ids))
         return [self._drain(agent_id) for agent_id in agent_ids]
 
-    def _drain(self, agent_id: str) -> Drained:
+    def _drain(self, agent_id: str) -> AgentDrainResult:
         if agent_id == "gone":
-            return Drained("unknown_agent", None)
+            return AgentDrainResult("unknown_agent", None)
         if agent_id == "broken":
-            return Drained("bad_record", None)
+            return AgentDrainResult("bad_record", None)
         if agent_id == "away":
             raise StoreUnavailable("away", outcome="unknown")
         self.version += 1
-        return Drained("changed", self.version)
+        return AgentDrainResult("changed", self.version)
 
-    def last_heard(self, _agent_ids: Sequence[str]) -> None:
+    def last_heartbeats(self, _agent_ids: Sequence[str]) -> None:
         """A list that is made to be drained asks for no heartbeats of those it has just heard of."""
         raise AssertionError("asked for heartbeats")
 
@@ -46,28 +46,30 @@ class Store:
 async def test_one_agent_is_shifted_or_an_error() -> None:
     """Unknown is unknown; a damaged record is trouble of the store."""
     store = Store([])
-    draining = Draining(cast(Agents, store), cast(Discovery, None))
+    draining = DrainService(cast(Agents, store), cast(Discovery, None))
 
-    assert await draining.shift("a", draining=True) == Shift(changed=True, version=1001)
+    assert await draining.set_draining("a", draining=True) == DrainResult(changed=True, version=1001)
     with pytest.raises(UnknownAgent):
-        await draining.shift("gone", draining=True)
+        await draining.set_draining("gone", draining=True)
     with pytest.raises(StoreUnavailable, match="damaged"):
-        await draining.shift("broken", draining=True)
+        await draining.set_draining("broken", draining=True)
     assert store.calls == [["a"], ["gone"], ["broken"]]
 
 
 async def test_all_that_match_go_a_call_at_a_time() -> None:
     """No call carries more than the script takes; who is gone meanwhile fails alone, and others are none of it."""
-    log, store = PlainLog(), Store([])
-    names = [f"a{at:04}" for at in range(2 * LARGEST_DRAIN)]
+    log, store = FakeChangeLog(), Store([])
+    names = [f"a{at:04}" for at in range(2 * MAX_AGENTS_PER_DRAIN)]
     for version, agent_id in enumerate([*names, "gone"], start=2):
         log.write(an_agent(agent_id, version, namespace="n"), "add")
     log.write(an_agent("other", log.version + 1), "add")
-    async with following(log) as feed:
-        draining = Draining(cast(Agents, store), Discovery(feed, cast(Agents, store)))
-        found = await draining.shift_all(AgentQuery(namespace="n"), draining=True)
+    async with running_reflector(log) as feed:
+        draining = DrainService(cast(Agents, store), Discovery(feed, cast(Agents, store)))
+        found = await draining.set_draining_matching(AgentQuery(namespace="n"), draining=True)
 
     assert list(found) == [*names, "gone"]
-    assert [len(call) for call in store.calls] == [LARGEST_DRAIN, LARGEST_DRAIN, 1]
+    assert [len(call) for call in store.calls] == [MAX_AGENTS_PER_DRAIN, MAX_AGENTS_PER_DRAIN, 1]
     assert isinstance(found["gone"], UnknownAgent)
-    assert all(shift == Shift(changed=True, version=1001 + at) for at, shift in enumerate(list(found.values())[:-1]))
+    assert all(
+        shift == DrainResult(changed=True, version=1001 + at) for at, shift in enumerate(list(found.values())[:-1])
+    )

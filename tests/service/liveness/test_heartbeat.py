@@ -7,28 +7,28 @@ from typing import Any
 
 import orjson
 
-from registry.cache.reflector import Feed
+from registry.cache.reflector import Reflector
 from registry.config.settings import Settings
-from registry.model.registration.parse import read_registration
+from registry.model.registration.parse import parse_registration
 from registry.service.discovery.discovery import Discovery
-from registry.service.liveness.agent_health import Liveness
-from registry.service.liveness.heartbeat import Wiring
-from registry.service.registration.registration import Registrations
-from registry.service.resolution.cycle_guard import Edges
-from registry.service.resolution.load_cache import Loads
-from registry.service.resolution.match_policy import RuleBook
-from registry.service.resolution.ranking_cache import Rankings
-from registry.service.resolution.resolver import Resolutions
+from registry.service.liveness.agent_health import HeartbeatRecorder
+from registry.service.liveness.heartbeat import HeartbeatService
+from registry.service.registration.registration import RegistrationService
+from registry.service.resolution.cycle_guard import CycleGuard
+from registry.service.resolution.load_cache import LoadCache
+from registry.service.resolution.match_policy import MatchPolicies
+from registry.service.resolution.ranking_cache import RankingCache
+from registry.service.resolution.resolver import DependencyResolver
 from registry.store.store import Store
 
 
 @contextlib.asynccontextmanager
-async def followed(feed: Feed) -> AsyncIterator[None]:
+async def followed(feed: Reflector) -> AsyncIterator[None]:
     """Let a feed follow the log, and be up to date at the end."""
     running = asyncio.create_task(feed.run())
     try:
         yield
-        await feed.fresh()
+        await feed.wait_fresh()
     finally:
         running.cancel()
         await asyncio.wait({running})
@@ -39,19 +39,22 @@ async def test_a_heartbeat_counts_where_news_is_late(store: Store, settings: Set
 
     They are taken now, and answered from what the replica holds; what it does not know yet comes with the next.
     """
-    feed, resolutions = Feed(store.changes), Resolutions(Rankings(RuleBook()), Loads(store.wires))
-    registrations = Registrations(store.agents, Edges(feed, store.agents), settings)
-    liveness = Liveness(store.agents, Discovery(feed, store.agents))
-    wiring = Wiring(feed, store.agents, store.wires, registrations, liveness, resolutions)
+    feed, resolutions = (
+        Reflector(store.change_log),
+        DependencyResolver(RankingCache(MatchPolicies()), LoadCache(store.resolution_store)),
+    )
+    registrations = RegistrationService(store.agents, CycleGuard(feed, store.agents), settings)
+    liveness = HeartbeatRecorder(store.agents, Discovery(feed, store.agents))
+    wiring = HeartbeatService(feed, store.agents, store.resolution_store, registrations, liveness, resolutions)
 
     async def register(agent_id: str, *needs: str) -> None:
         tool = {"function_name": "f", "capability": agent_id, "dependencies": list(needs)}
         sent = {"agent_id": agent_id, "metadata": {"endpoint": "http://a:1", "tools": [tool]}}
-        await registrations.register(read_registration(sent))
+        await registrations.register(parse_registration(sent))
 
     async def told() -> Any:
-        at, body = await wiring.beat("me")
-        assert (await store.agents.last_heard(["me"])).at == [at]
+        at, body = await wiring.heartbeat("me")
+        assert (await store.agents.last_heartbeats(["me"])).times == [at]
         return orjson.loads(b"{%s}" % body.removeprefix(b","))["dependencies_resolved"]["f"]["date"]
 
     async with followed(feed):

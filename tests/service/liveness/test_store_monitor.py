@@ -9,24 +9,31 @@ from structlog.testing import capture_logs
 
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
-from registry.service.liveness.store_monitor import Pulsing, hold_document, outage_document
-from registry.store.server_health import Hold, Signs
+from registry.service.liveness.store_monitor import StoreMonitor, outage_document, self_preservation_document
+from registry.store.server_health import ProbeResult, SelfPreservation
 from registry.store.store import Store
-from tests.support.server_time import no_outage, server_now
+from tests.support.server_time import clear_outage, server_time_ms
 
-QUIET = Signs(
-    now=1_000_000, outage_end=None, outage_start=None, rewinding=False, overdue=0, graced=0, holds=0, hold=None
+QUIET = ProbeResult(
+    now=1_000_000,
+    outage_end=None,
+    outage_start=None,
+    repairing_clock_rollback=False,
+    overdue=0,
+    grace_granted=0,
+    self_preservation_activations=0,
+    self_preservation=None,
 )
-HOLD = Hold(since=900_000, until=1_500_000, ended=None, silent=30, healthy=40)
+HOLD = SelfPreservation(since=900_000, until=1_500_000, ended=None, overdue=30, healthy=40)
 
 
 class Told:
     """Stands in for the vitals: gives the signs it is told, or fails."""
 
     def __init__(self) -> None:
-        self.signs: Signs | None = QUIET
+        self.signs: ProbeResult | None = QUIET
 
-    async def pulse(self) -> Signs:
+    async def probe(self) -> ProbeResult:
         """Give the signs."""
         if self.signs is None:
             raise StoreUnavailable("away")
@@ -56,27 +63,27 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def pulsing(told: Told, clock: Clock, settings: Settings) -> Pulsing:
+def pulsing(told: Told, clock: Clock, settings: Settings) -> StoreMonitor:
     """A pulsing whose agents may be silent for two seconds."""
-    return Pulsing(told, settings, clock=clock)  # type: ignore[arg-type]
+    return StoreMonitor(told, settings, clock=clock)  # type: ignore[arg-type]
 
 
-async def events(pulsing: Pulsing) -> list[str]:
+async def events(pulsing: StoreMonitor) -> list[str]:
     """Pulse once and return what was logged, by the first words."""
     structlog.reset_defaults()
     with capture_logs() as logs:
-        await pulsing.pulse()
+        await pulsing.tick()
     return [str(entry["event"]).split(";")[0].split(":")[0] for entry in logs]
 
 
-async def test_a_quiet_mesh_is_not_talked_about(pulsing: Pulsing) -> None:
+async def test_a_quiet_mesh_is_not_talked_about(pulsing: StoreMonitor) -> None:
     """Not once a second, not at all."""
     assert await events(pulsing) == []
     assert await events(pulsing) == []
-    assert pulsing.signs == QUIET
+    assert pulsing.last_probe == QUIET
 
 
-async def test_an_outage_and_the_grace_after_it_are_told_once_each(pulsing: Pulsing, told: Told) -> None:
+async def test_an_outage_and_the_grace_after_it_are_told_once_each(pulsing: StoreMonitor, told: Told) -> None:
     """Its end when it is seen; the end of the grace a timeout later."""
     await events(pulsing)
     told.signs = QUIET._replace(outage_end=1_000_000, outage_start=990_000)
@@ -89,20 +96,20 @@ async def test_an_outage_and_the_grace_after_it_are_told_once_each(pulsing: Puls
     assert await events(pulsing) == []
 
 
-async def test_an_outage_of_long_ago_is_no_news_at_the_start(pulsing: Pulsing, told: Told) -> None:
+async def test_an_outage_of_long_ago_is_no_news_at_the_start(pulsing: StoreMonitor, told: Told) -> None:
     """A replica that starts tells only of one whose grace lasts."""
     told.signs = QUIET._replace(outage_end=900_000, outage_start=890_000)
 
     assert await events(pulsing) == []
 
 
-async def test_redis_out_of_reach_is_told_after_five_seconds(pulsing: Pulsing, told: Told, clock: Clock) -> None:
+async def test_redis_out_of_reach_is_told_after_five_seconds(pulsing: StoreMonitor, told: Told, clock: Clock) -> None:
     """Once, with its end; every failure is raised, for the loop to tell."""
 
     async def failing() -> list[str]:
         structlog.reset_defaults()
         with capture_logs() as logs, pytest.raises(StoreUnavailable):
-            await pulsing.pulse()
+            await pulsing.tick()
         return [str(entry["event"]) for entry in logs]
 
     await events(pulsing)
@@ -122,37 +129,37 @@ async def test_a_clock_that_went_back_is_passed_on_until_all_times_are_right(
 ) -> None:
     """Also where the walk over all agents was too quick to be seen, and once after it."""
     heard: list[tuple[int, int]] = []
-    pulsing = Pulsing(told, settings, on_rewind=lambda *when: heard.append(when), clock=clock)  # type: ignore[arg-type]
+    pulsing = StoreMonitor(told, settings, on_clock_rollback=lambda *when: heard.append(when), clock=clock)  # type: ignore[arg-type]
     back = QUIET._replace(now=500_100, outage_end=500_000, outage_start=1_000_000)
 
     for signs in (
         QUIET,
         back,
-        back._replace(now=500_200, rewinding=True),
+        back._replace(now=500_200, repairing_clock_rollback=True),
         back._replace(now=500_300),
         back._replace(now=500_400),
     ):
         told.signs = signs
-        await pulsing.pulse()
+        await pulsing.tick()
 
     assert heard == [(500_100, 500_000), (500_200, 500_000), (500_300, 500_000)]
 
 
-async def test_a_hold_is_told_when_it_begins_and_when_it_ends(pulsing: Pulsing, told: Told) -> None:
+async def test_a_hold_is_told_when_it_begins_and_when_it_ends(pulsing: StoreMonitor, told: Told) -> None:
     """Also where it began before this replica did."""
-    told.signs = QUIET._replace(hold=HOLD)
+    told.signs = QUIET._replace(self_preservation=HOLD)
     assert await events(pulsing) == ["a hold begins"]
     assert await events(pulsing) == []
-    told.signs = QUIET._replace(hold=HOLD._replace(ended=1_500_000))
+    told.signs = QUIET._replace(self_preservation=HOLD._replace(ended=1_500_000))
     assert await events(pulsing) == ["the hold is over"]
     assert await events(pulsing) == []
     told.signs = QUIET
     assert await events(pulsing) == []
-    told.signs = QUIET._replace(hold=HOLD._replace(since=2_000_000))
+    told.signs = QUIET._replace(self_preservation=HOLD._replace(since=2_000_000))
     assert await events(pulsing) == ["a hold begins"]
 
 
-Case = tuple[Signs | None, dict[str, object]]
+Case = tuple[ProbeResult | None, dict[str, object]]
 NO_OUTAGE = {"cause": None, "since": None, "until": None, "graced": 0, "rewinding": False}
 
 
@@ -162,7 +169,7 @@ NO_OUTAGE = {"cause": None, "since": None, "until": None, "graced": 0, "rewindin
         (None, NO_OUTAGE),
         (QUIET, NO_OUTAGE),
         (
-            QUIET._replace(outage_end=20_000, outage_start=10_000, graced=3),
+            QUIET._replace(outage_end=20_000, outage_start=10_000, grace_granted=3),
             {
                 "cause": "no_pulse",
                 "since": "1970-01-01T00:00:10.000Z",
@@ -172,7 +179,7 @@ NO_OUTAGE = {"cause": None, "since": None, "until": None, "graced": 0, "rewindin
             },
         ),
         (
-            QUIET._replace(outage_end=10_000, outage_start=20_000, rewinding=True),
+            QUIET._replace(outage_end=10_000, outage_start=20_000, repairing_clock_rollback=True),
             {
                 "cause": "clock_went_back",
                 "since": "1970-01-01T00:00:20.000Z",
@@ -193,7 +200,7 @@ NO_OUTAGE = {"cause": None, "since": None, "until": None, "graced": 0, "rewindin
         ),
     ],
 )
-def test_what_is_shown_of_an_outage(signs: Signs | None, shown: dict[str, object]) -> None:
+def test_what_is_shown_of_an_outage(signs: ProbeResult | None, shown: dict[str, object]) -> None:
     """From when to when by Redis' clock, why, and what it did."""
     assert outage_document(signs) == shown
 
@@ -207,14 +214,16 @@ def test_what_is_shown_of_an_outage(signs: Signs | None, shown: dict[str, object
     ids=["on", "over"],
 )
 def test_what_is_shown_of_a_hold(
-    change: Callable[[Signs], Signs],
+    change: Callable[[ProbeResult], ProbeResult],
     *,
     active: bool,
     until: str,
     held: int,
 ) -> None:
     """How many it was for, how many it holds, since when, and when it ends or ended."""
-    assert hold_document(change(QUIET._replace(hold=HOLD, overdue=12, holds=2))) == {
+    assert self_preservation_document(
+        change(QUIET._replace(self_preservation=HOLD, overdue=12, self_preservation_activations=2))
+    ) == {
         "active": active,
         "since": "1970-01-01T00:15:00.000Z",
         "until": until,
@@ -227,13 +236,15 @@ def test_what_is_shown_of_a_hold(
 
 async def test_the_real_store_is_pulsed_and_seen(store: Store, settings: Settings, raw: redis.Redis) -> None:
     """What the script replies is what is shown."""
-    no_outage(raw)
+    clear_outage(raw)
     raw.hset("{mesh}:hold", mapping={"since": "1", "until": "2", "silent": "3", "healthy": "4"})
-    pulsing = Pulsing(store.vitals, settings)
-    began = server_now(raw)
+    pulsing = StoreMonitor(store.server_health, settings)
+    began = server_time_ms(raw)
 
-    await pulsing.pulse()
+    await pulsing.tick()
 
-    assert pulsing.signs is not None
-    assert began <= pulsing.signs.now <= server_now(raw)
-    assert pulsing.signs._replace(now=0) == QUIET._replace(now=0, hold=Hold(1, 2, None, 3, 4))
+    assert pulsing.last_probe is not None
+    assert began <= pulsing.last_probe.now <= server_time_ms(raw)
+    assert pulsing.last_probe._replace(now=0) == QUIET._replace(
+        now=0, self_preservation=SelfPreservation(1, 2, None, 3, 4)
+    )

@@ -10,14 +10,14 @@ import redis
 
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
-from registry.service.liveness.sweeper import Sweeping
-from registry.store.agents import Registration
-from registry.store.redis.connection import server_at
+from registry.service.liveness.sweeper import Sweeper
+from registry.store.agents import RegistrationWrite
+from registry.store.redis.connection import endpoint_from_url
 from registry.store.store import Store
-from registry.store.sweeps import Swept
+from registry.store.sweeps import SweepResult
 from tests.support.builders import a_spec
 from tests.support.polling import wait_until
-from tests.support.server_time import make_overdue, no_outage, server_now
+from tests.support.server_time import clear_outage, make_overdue, server_time_ms
 
 LEASE, DEADLINE, RETRY = 15.0, 10.0, 2.0
 LOCK = "{mesh}:leader"
@@ -36,10 +36,10 @@ class Replica:
             retention=timedelta(hours=1),
         )
         self.now = 1000.0
-        self.swept: list[Swept] = []
+        self.swept: list[SweepResult] = []
         self.sweep_takes = 0.0
-        self.store = Store(server_at(url), settings, lambda _script, _seconds: None)
-        self.sweeping = Sweeping(
+        self.store = Store(endpoint_from_url(url), settings, lambda _script, _seconds: None)
+        self.sweeping = Sweeper(
             self.store.leadership,
             self.store.sweeps,
             settings,
@@ -47,20 +47,20 @@ class Replica:
             clock=lambda: self.now,
         )
 
-    def _note(self, swept: Swept) -> None:
+    def _note(self, swept: SweepResult) -> None:
         self.swept.append(swept)
         self.now += self.sweep_takes
 
     async def look(self, *, after: float = 0.0) -> bool:
         """Look once, so many seconds later by this replica's own clock; return whether it leads then."""
         self.now += after
-        await self.sweeping.look()
-        return self.sweeping.leads
+        await self.sweeping.tick()
+        return self.sweeping.is_leader
 
 
 @pytest.fixture(autouse=True)
 def _pulsed(raw: redis.Redis) -> None:
-    no_outage(raw)
+    clear_outage(raw)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ Pair = tuple[Replica, Replica]
 
 async def overdue_agent(replica: Replica, raw: redis.Redis, agent_id: str = "a") -> None:
     """Let an agent be, whose deadline has just passed."""
-    await replica.store.agents.register(Registration(agent_id, a_spec(agent_id), 60_000, 120_000))
+    await replica.store.agents.register(RegistrationWrite(agent_id, a_spec(agent_id), 60_000, 120_000))
     make_overdue(raw, agent_id)
 
 
@@ -104,14 +104,14 @@ async def test_the_first_to_look_leads_and_the_lock_says_who(pair: Pair, raw: re
     one, two = pair
 
     for replica in pair:
-        lock = replica.sweeping.lock
+        lock = replica.sweeping.observed_lock
         assert lock is not None
         assert (lock.instance, lock.epoch) == ("one", epoch(raw))
         assert lock.pid > 0
         assert lock.host
         assert lock.since > 0
-    assert one.sweeping.leads
-    assert not two.sweeping.leads
+    assert one.sweeping.is_leader
+    assert not two.sweeping.is_leader
 
 
 async def test_only_the_leader_sweeps(pair: Pair, raw: redis.Redis) -> None:
@@ -161,8 +161,8 @@ async def test_a_lock_that_stands_still_one_lease_is_taken(pair: Pair, raw: redi
     assert not await two.look(after=LEASE - 0.1)
     assert await two.look(after=0.2)
 
-    assert two.sweeping.lock is not None
-    assert (two.sweeping.lock.instance, two.sweeping.lock.epoch) == ("two", epoch(raw))
+    assert two.sweeping.observed_lock is not None
+    assert (two.sweeping.observed_lock.instance, two.sweeping.observed_lock.epoch) == ("two", epoch(raw))
     assert epoch(raw) > first
 
 
@@ -185,7 +185,7 @@ async def test_a_leader_that_was_replaced_steps_down_without_sweeping(pair: Pair
     await two.look(after=LEASE)
     await overdue_agent(one, raw)
 
-    assert not one.sweeping.leads or await one.look(after=LEASE) is False
+    assert not one.sweeping.is_leader or await one.look(after=LEASE) is False
 
     assert status(raw) == "pending"
     assert one.swept == []
@@ -198,11 +198,11 @@ async def test_a_leader_that_was_replaced_and_does_not_know_is_refused(pair: Pai
     one, two = pair
     await two.look(after=LEASE)
     await overdue_agent(one, raw)
-    assert one.sweeping.leads
+    assert one.sweeping.is_leader
 
     assert not await one.look(after=RETRY / 2)
 
-    assert one.sweeping.refused == 1
+    assert one.sweeping.refused_sweeps == 1
     assert one.swept == []
     assert status(raw) == "pending"
 
@@ -212,10 +212,10 @@ async def test_past_the_renew_deadline_it_does_not_lead(pair: Pair) -> None:
     one, _ = pair
 
     one.now += DEADLINE
-    assert one.sweeping.leads
+    assert one.sweeping.is_leader
     one.now += 0.1
 
-    assert not one.sweeping.leads
+    assert not one.sweeping.is_leader
 
 
 def cut(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,8 +238,8 @@ async def test_a_leader_cut_off_leads_until_its_deadline_and_then_steps_down(
     for after, leads in ((RETRY, True), (DEADLINE - RETRY, True), (0.2, False)):
         with pytest.raises(StoreUnavailable):
             await one.look(after=after)
-        assert one.sweeping.leads is leads
-    assert one.sweeping.lock is None
+        assert one.sweeping.is_leader is leads
+    assert one.sweeping.observed_lock is None
     with pytest.raises(StoreUnavailable):
         await one.look(after=1)
 
@@ -258,8 +258,8 @@ async def test_a_leader_that_comes_back_in_time_goes_on(
     assert await one.look(after=1)
     assert not await two.look(after=LEASE)
 
-    assert one.sweeping.lock is not None
-    assert one.sweeping.lock.epoch == first
+    assert one.sweeping.observed_lock is not None
+    assert one.sweeping.observed_lock.epoch == first
 
 
 async def test_after_the_deadline_it_may_lead_again_a_lease_later(
@@ -277,8 +277,8 @@ async def test_after_the_deadline_it_may_lead_again_a_lease_later(
     assert not await one.look(after=LEASE - 0.1)
     assert await one.look(after=0.2)
 
-    assert one.sweeping.lock is not None
-    assert one.sweeping.lock.epoch > first
+    assert one.sweeping.observed_lock is not None
+    assert one.sweeping.observed_lock.epoch > first
 
 
 async def test_who_resigns_is_followed_at_the_next_look(redis_url: str, pair: Pair, raw: redis.Redis) -> None:
@@ -292,10 +292,10 @@ async def test_who_resigns_is_followed_at_the_next_look(redis_url: str, pair: Pa
     await one.sweeping.resign()
     await one.sweeping.resign()
 
-    assert not one.sweeping.leads
+    assert not one.sweeping.is_leader
     assert not raw.exists(LOCK)
     assert not await one.look()
-    assert not one.sweeping.sweeps
+    assert not one.sweeping.may_sweep
     assert not raw.exists(LOCK)
     assert await two.look()
 
@@ -322,9 +322,9 @@ async def test_of_two_who_take_at_the_same_time_one_leads(redis_url: str, pair: 
     assert not await three.look()
     two.now = three.now = three.now + LEASE
 
-    await asyncio.gather(two.sweeping.look(), three.sweeping.look())
+    await asyncio.gather(two.sweeping.tick(), three.sweeping.tick())
 
-    leaders = [replica for replica in (two, three) if replica.sweeping.leads]
+    leaders = [replica for replica in (two, three) if replica.sweeping.is_leader]
     assert len(leaders) == 1
     (follower,) = {two, three} - {*leaders}
     assert not await follower.look(after=LEASE - 1)
@@ -350,7 +350,7 @@ async def test_a_lost_lock_is_taken_at_once_and_the_old_leader_steps_down(pair: 
     assert not await one.look(after=RETRY)
     assert await two.look(after=RETRY)
 
-    assert not one.sweeping.leads
+    assert not one.sweeping.is_leader
 
 
 async def test_one_look_moves_each_overdue_agent_one_step(pair: Pair, raw: redis.Redis) -> None:
@@ -375,7 +375,7 @@ async def test_without_election_every_replica_sweeps(redis_url: str, raw: redis.
 
     for replica in pair:
         assert not await replica.look()
-        assert replica.sweeping.sweeps
+        assert replica.sweeping.may_sweep
 
     assert status(raw) == "degraded"
     assert [len(replica.swept) for replica in pair] == [1, 0]
@@ -394,7 +394,7 @@ async def test_without_election_it_sweeps_beside_one_that_elects(redis_url: str,
     assert status(raw) == "degraded"
     assert await elected.look(after=1)
 
-    assert free.sweeping.refused == elected.sweeping.refused == 0
+    assert free.sweeping.refused_sweeps == elected.sweeping.refused_sweeps == 0
     for replica in (elected, free):
         await replica.store.close()
 
@@ -403,7 +403,7 @@ async def heard(replica: Replica, raw: redis.Redis, count: int) -> list[str]:
     """Let so many agents be, which sent a heartbeat and are overdue since."""
     names = [f"n{number}" for number in range(count)]
     await asyncio.gather(
-        *(replica.store.agents.register(Registration(name, a_spec(name), 60_000, 120_000)) for name in names)
+        *(replica.store.agents.register(RegistrationWrite(name, a_spec(name), 60_000, 120_000)) for name in names)
     )
     await asyncio.gather(*map(replica.store.agents.heartbeat, names))
     make_overdue(raw, *names)
@@ -417,15 +417,15 @@ async def test_when_three_think_they_lead_each_agent_is_moved_once(redis_url: st
     raw.zadd("{mesh}:deadlines", {f"n{number}": float("9e15") for number in range(9)})
     for replica in three:
         raw.delete(LOCK)
-        wait_until(lambda: server_now(raw) > epoch(raw), description="a millisecond has passed")
+        wait_until(lambda: server_time_ms(raw) > epoch(raw), description="a millisecond has passed")
         assert await replica.look()
-    assert [replica.sweeping.leads for replica in three] == [True] * 3
+    assert [replica.sweeping.is_leader for replica in three] == [True] * 3
     make_overdue(raw, *(f"n{number}" for number in range(9)))
 
     await asyncio.gather(*(replica.look(after=RETRY / 2) for replica in three))
 
-    assert [replica.sweeping.leads for replica in three] == [False, False, True]
-    assert [replica.sweeping.refused for replica in three] == [1, 1, 0]
+    assert [replica.sweeping.is_leader for replica in three] == [False, False, True]
+    assert [replica.sweeping.refused_sweeps for replica in three] == [1, 1, 0]
     assert [sum(swept.degraded for swept in replica.swept) for replica in three] == [0, 0, 9]
     assert sorted(went(raw)) == [f"n{number}" for number in range(9)]
     for replica in three:
@@ -469,8 +469,8 @@ async def test_a_mass_silence_is_held_for_all_replicas_and_told(pair: Pair, raw:
 
     assert sum(status(raw, name) == "degraded" for name in names) == 200
     assert [swept.degraded for swept in (*one.swept, *two.swept)] == [200]
-    assert await two.sweeping.release()
-    assert not await two.sweeping.release()
+    assert await two.sweeping.end_self_preservation()
+    assert not await two.sweeping.end_self_preservation()
     await two.look(after=1)
     assert {status(raw, name) for name in names} == {"degraded"}
 
@@ -496,16 +496,16 @@ async def test_after_the_clock_went_back_all_agents_are_walked_over_before_anyth
     """By whoever leads then, however many they are; only then somebody is swept, and once is enough."""
     one, two = pair
     names = await heard(one, raw, 450)
-    hour = server_now(raw) + 3_600_000
+    hour = server_time_ms(raw) + 3_600_000
     raw.zadd("{mesh}:deadlines", dict.fromkeys(names, hour))
     raw.zadd("{mesh}:heartbeats", dict.fromkeys(names, hour))
     raw.set("{mesh}:pulse", hour)
 
-    await one.store.vitals.pulse()
+    await one.store.server_health.probe()
     assert raw.exists("{mesh}:rewind")
     await one.look(after=1)
 
-    now = server_now(raw)
+    now = server_time_ms(raw)
     assert not raw.exists("{mesh}:rewind")
     assert raw.zcount("{mesh}:heartbeats", now + 1, "+inf") == 0
     assert raw.zcount("{mesh}:deadlines", now - 10_000 + 60_000, now + 60_000) == 450
@@ -519,17 +519,17 @@ async def test_a_walk_that_its_leader_did_not_end_is_ended_by_the_next(
     """Killed midway: nobody is walked over twice, nobody is forgotten."""
     one, two = pair
     names = await heard(one, raw, 450)
-    hour = server_now(raw) + 3_600_000
+    hour = server_time_ms(raw) + 3_600_000
     raw.zadd("{mesh}:deadlines", dict.fromkeys(names, hour))
     raw.set("{mesh}:pulse", hour)
-    await one.store.vitals.pulse()
-    monkeypatch.setattr("registry.service.liveness.sweeper._CALLS", 1)
+    await one.store.server_health.probe()
+    monkeypatch.setattr("registry.service.liveness.sweeper._MAX_SWEEPS_PER_TICK", 1)
     await one.look(after=1)
     assert raw.exists("{mesh}:rewind")
     walked = {name: raw.zscore("{mesh}:deadlines", name) for name in names}
     walked = {name: deadline for name, deadline in walked.items() if deadline != hour}
     assert 0 < len(walked) < 450
-    monkeypatch.setattr("registry.service.liveness.sweeper._CALLS", 50)
+    monkeypatch.setattr("registry.service.liveness.sweeper._MAX_SWEEPS_PER_TICK", 50)
 
     assert await two.look(after=LEASE)
 

@@ -5,14 +5,14 @@ from typing import Any, cast
 
 import pytest
 
-from registry.compat.mcpmesh.registration import read_flat
+from registry.compat.mcpmesh.registration import parse_mcpmesh_registration
 from registry.config.settings import Settings
-from registry.config.types import read_contexts, read_thresholds
+from registry.config.types import parse_security_contexts, parse_thresholds
 from registry.errors import UnprocessableRequest
-from registry.model.registration.parse import read_registration
-from registry.service.registration.registration import Registrations
-from registry.service.resolution.cycle_guard import Edges
-from registry.store.agents import Agents, Registered, Registration
+from registry.model.registration.parse import parse_registration
+from registry.service.registration.registration import RegistrationService
+from registry.service.resolution.cycle_guard import CycleGuard
+from registry.store.agents import Agents, RegistrationResult, RegistrationWrite
 from tests.support.http_calls import a_registration
 
 
@@ -20,21 +20,21 @@ class Asked:
     """A store that notes what it is asked to keep."""
 
     def __init__(self) -> None:
-        self.last: Registration | None = None
+        self.last: RegistrationWrite | None = None
 
-    async def register(self, registration: Registration) -> Registered:
+    async def register(self, registration: RegistrationWrite) -> RegistrationResult:
         """Note it."""
         self.last = registration
-        return Registered("created", 7)
+        return RegistrationResult("created", 7)
 
 
 async def kept(
     settings: Settings | None = None, *, headers: dict[str, str] | None = None, **fields: Any
-) -> Registration:
+) -> RegistrationWrite:
     """Return what the store is asked to keep of a registration with these fields."""
     store = Asked()
-    registrations = Registrations(cast(Agents, store), cast(Edges, store), settings or Settings())
-    await registrations.register(read_registration(a_registration(**fields)), **(headers or {}))
+    registrations = RegistrationService(cast(Agents, store), cast(CycleGuard, store), settings or Settings())
+    await registrations.register(parse_registration(a_registration(**fields)), **(headers or {}))
     assert store.last is not None
     return store.last
 
@@ -46,7 +46,7 @@ async def refused(settings: Settings | None = None, **fields: Any) -> dict[str, 
     return {detail.field: detail.problem for detail in error.value.details}
 
 
-BY_TYPE = Settings(agent_timeout=timedelta(seconds=45), thresholds=read_thresholds("t=30s/90s, quick=100ms/250ms"))
+BY_TYPE = Settings(agent_timeout=timedelta(seconds=45), thresholds=parse_thresholds("t=30s/90s, quick=100ms/250ms"))
 
 SILENCE: list[tuple[dict[str, Any], tuple[int, int]]] = [
     ({}, (45_000, 90_000)),
@@ -92,10 +92,10 @@ async def test_agents_in_flat_form_are_missed_after_20_seconds(
 ) -> None:
     """Or after AGENT_TIMEOUT where that is shorter, or as their type is set; they send a sign of life every 5 s."""
     store = Asked()
-    settings = Settings(agent_timeout=timedelta(seconds=usual), thresholds=read_thresholds("a2a=90s/240s"))
-    registrations = Registrations(cast(Agents, store), cast(Edges, store), settings)
+    settings = Settings(agent_timeout=timedelta(seconds=usual), thresholds=parse_thresholds("a2a=90s/240s"))
+    registrations = RegistrationService(cast(Agents, store), cast(CycleGuard, store), settings)
 
-    await registrations.register(read_flat({"agent_id": "a-1", "tools": [], **fields}).registration)
+    await registrations.register(parse_mcpmesh_registration({"agent_id": "a-1", "tools": [], **fields}).registration)
 
     assert store.last is not None
     assert (store.last.timeout, store.last.eviction) == silence
@@ -168,7 +168,7 @@ async def test_a_security_context_requires_capabilities(
     setting: str, fields: dict[str, Any], missing: str | None
 ) -> None:
     """Those that are missing are named, sorted; the setting adds contexts and may change the built-in ones."""
-    settings = Settings(security_contexts=read_contexts(setting))
+    settings = Settings(security_contexts=parse_security_contexts(setting))
 
     if missing is None:
         await kept(settings, **fields)
@@ -178,7 +178,7 @@ async def test_a_security_context_requires_capabilities(
 
 async def test_an_unknown_context_names_the_known_ones() -> None:
     """Sorted, with those of the setting."""
-    settings = Settings(security_contexts=read_contexts("pci=encryption"))
+    settings = Settings(security_contexts=parse_security_contexts("pci=encryption"))
 
     assert (await refused(settings, security_context="pic"))["security_context"] == (
         "unknown context 'pic'; known are high_security, pci, standard"

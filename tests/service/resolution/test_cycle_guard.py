@@ -11,15 +11,21 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.cache.reflector import Feed
+from registry.cache.reflector import Reflector
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable, UnprocessableRequest
 from registry.model.agent import Agent
 from registry.service.resolution import cycle_guard as edges_module
-from registry.service.resolution.cycle_guard import LONGEST_CHAIN, MOST_EDGES, Edge, Edges, check
-from registry.service.resolution.graph import cycles
-from registry.store.agents import Registered, Registration
-from registry.store.redis.connection import server_at
+from registry.service.resolution.cycle_guard import (
+    MAX_DEPENDENCY_DEPTH,
+    MAX_REQUIRED_EDGES,
+    CycleGuard,
+    Edge,
+    reject_cycles,
+)
+from registry.service.resolution.graph import find_cycles
+from registry.store.agents import RegistrationResult, RegistrationWrite
+from registry.store.redis.connection import endpoint_from_url
 from registry.store.store import Store
 from tests.support.builders import a_spec, an_agent
 from tests.support.polling import async_wait_until
@@ -45,7 +51,7 @@ def capabilities(edges: Iterable[Edge]) -> list[dict[str, Any]]:
 def refused(agents: Iterable[Agent], agent_id: str, *edges: Edge) -> str:
     """Return what an agent is told that brings these edges."""
     with pytest.raises(UnprocessableRequest) as caught:
-        check(view_of(*agents), agent_id, edges)
+        reject_cycles(view_of(*agents), agent_id, edges)
     assert [detail.field for detail in caught.value.details] == ["dependencies"]
     return str(caught.value)
 
@@ -75,7 +81,7 @@ def test_what_the_agent_had_before_does_not_count() -> None:
     """It may turn its edges round; what others hold as well stays."""
     mesh = [requiring("a-1", ("a", "b"), ("b", "c"))]
 
-    check(view_of(*mesh), "a-1", [("c", "b"), ("b", "a")])
+    reject_cycles(view_of(*mesh), "a-1", [("c", "b"), ("b", "a")])
     assert "b → a → b" in refused([*mesh, requiring("a-2", ("a", "b"))], "a-1", ("b", "a"))
 
 
@@ -88,7 +94,7 @@ def test_a_circle_elsewhere_blocks_nobody(edges: list[Edge]) -> None:
     """Whatever stands in the store: only who brings an edge of it is refused."""
     mesh = [requiring("bad-1", ("x", "y")), requiring("bad-2", ("y", "x")), requiring("self", ("y", "y"))]
 
-    check(view_of(*mesh), "new", edges)
+    reject_cycles(view_of(*mesh), "new", edges)
     assert "z → x → y → z" in refused([*mesh, requiring("bad-3", ("y", "z"))], "new", ("z", "x"))
 
 
@@ -99,30 +105,30 @@ def chain(length: int, name: str = "n") -> list[Agent]:
 
 def test_a_chain_is_as_long_as_it_may_be_and_no_longer() -> None:
     """Wherever the new edge lies in it."""
-    fits, over = chain(LONGEST_CHAIN - 1), chain(LONGEST_CHAIN)
-    for edge in ("top", "n0"), (f"n{LONGEST_CHAIN - 2}", "bottom"):
-        check(view_of(*fits), "new", [edge])
+    fits, over = chain(MAX_DEPENDENCY_DEPTH - 1), chain(MAX_DEPENDENCY_DEPTH)
+    for edge in ("top", "n0"), (f"n{MAX_DEPENDENCY_DEPTH - 2}", "bottom"):
+        reject_cycles(view_of(*fits), "new", [edge])
     halves = [*chain(32, "n"), *chain(32, "m")]
-    check(view_of(*halves), "new", [("n31", "m0")])
+    reject_cycles(view_of(*halves), "new", [("n31", "m0")])
 
     assert "in a row" in refused(over, "new", ("top", "n0"))
-    assert "in a row" in refused(over, "new", (f"n{LONGEST_CHAIN - 1}", "bottom"))
+    assert "in a row" in refused(over, "new", (f"n{MAX_DEPENDENCY_DEPTH - 1}", "bottom"))
     assert "in a row" in refused([*halves, requiring("more", ("m31", "end"))], "new", ("n31", "m0"))
-    assert "in a row" in refused(chain(LONGEST_CHAIN - 1), "new", ("t1", "n0"), ("t2", "t1"))
+    assert "in a row" in refused(chain(MAX_DEPENDENCY_DEPTH - 1), "new", ("t1", "n0"), ("t2", "t1"))
 
 
 def test_two_chains_that_do_not_meet_are_not_one() -> None:
     """An agent at the end of a long one and at the begin of another was refused: their lengths were added."""
     mesh = [*chain(40, "n"), *chain(40, "m")]
 
-    check(view_of(*mesh), "new", [("n39", "bottom"), ("top", "m0")])
+    reject_cycles(view_of(*mesh), "new", [("n39", "bottom"), ("top", "m0")])
 
 
 def test_a_chain_that_is_replaced_is_not_counted() -> None:
     """The edges an agent gives up lead nowhere, up or down."""
     mesh = [*chain(32, "n"), *chain(32, "m"), requiring("new", ("n31", "m0"))]
 
-    check(view_of(*mesh), "new", [("m31", "n0")])
+    reject_cycles(view_of(*mesh), "new", [("m31", "n0")])
 
 
 EDGES = st.lists(st.tuples(*[st.sampled_from("abcdef")] * 2), max_size=6, unique=True)
@@ -137,11 +143,11 @@ def test_exactly_those_are_refused_who_are_in_a_circle_of_their_own_making(
     graph: dict[str, list[str]] = {}
     for name, needed in {*edges, *(edge for each in held for edge in each)}:
         graph.setdefault(name, []).append(needed)
-    together = [set(circle) for circle in cycles(graph)]
+    together = [set(circle) for circle in find_cycles(graph)]
     closes = any(name == needed or any({name, needed} <= circle for circle in together) for name, needed in edges)
 
     if not closes:
-        check(view_of(*mesh), "new", edges)
+        reject_cycles(view_of(*mesh), "new", edges)
         return
     _, _, way = refused(mesh, "new", *edges).partition(": ")
     names = way.split(" → ")
@@ -163,7 +169,7 @@ def test_a_large_mesh_is_checked_in_a_moment() -> None:
     loop = asyncio.new_event_loop()
     began = loop.time()
 
-    check(view, "new", [(f"x{at}", f"c0-{at % 40}") for at in range(1000)])
+    reject_cycles(view, "new", [(f"x{at}", f"c0-{at % 40}") for at in range(1000)])
 
     assert loop.time() - began < 2
     loop.close()
@@ -173,15 +179,17 @@ class Replica:
     """A store, a feed, and what lets registrations in, as a process has them."""
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self.store = Store(server_at(url), settings, lambda _script, _seconds: None)
-        self.feed = Feed(self.store.changes)
-        self.edges = Edges(self.feed, self.store.agents)
+        self.store = Store(endpoint_from_url(url), settings, lambda _script, _seconds: None)
+        self.feed = Reflector(self.store.change_log)
+        self.edges = CycleGuard(self.feed, self.store.agents)
         self._following = asyncio.create_task(self.feed.run())
 
-    async def register(self, agent_id: str, *edges: Edge) -> Registered:
+    async def register(self, agent_id: str, *edges: Edge) -> RegistrationResult:
         """Register an agent with these required dependencies."""
         spec = a_spec(agent_id, capabilities=capabilities(edges))
-        return await self.edges.register(Registration(agent_id, spec, 60_000, 120_000, edges=frozenset(edges)))
+        return await self.edges.register(
+            RegistrationWrite(agent_id, spec, 60_000, 120_000, required_edges=frozenset(edges))
+        )
 
     async def close(self) -> None:
         """Stop following, and close the connections."""
@@ -210,7 +218,7 @@ async def test_two_halves_of_a_circle_never_both_get_in(redis_url: str, settings
             done = await asyncio.gather(
                 one.register(f"{a}-1", (a, b)), two.register(f"{b}-1", (b, a)), return_exceptions=True
             )
-            let_in = [each for each in done if isinstance(each, Registered)]
+            let_in = [each for each in done if isinstance(each, RegistrationResult)]
             told = [str(each) for each in done if isinstance(each, UnprocessableRequest)]
             assert len(let_in) == len(told) == 1, done
             assert told[0] in (
@@ -244,28 +252,28 @@ async def test_a_known_edge_needs_no_check(redis_url: str, settings: Settings, r
 async def test_too_many_are_refused_before_anything_is_sent(redis_url: str, settings: Settings) -> None:
     """Also where others have each of them, so that none is new."""
     async with replicas(redis_url, settings, 1) as (one,):
-        edges = [(f"c{at}", "d") for at in range(MOST_EDGES + 1)]
+        edges = [(f"c{at}", "d") for at in range(MAX_REQUIRED_EDGES + 1)]
         await one.register("half", *edges[:600])
         await one.register("rest", *edges[600:])
-        version = one.store.agents.written
+        version = one.store.agents.last_written_version
 
         with pytest.raises(UnprocessableRequest, match="at most 1,000 required"):
             await one.register("all", *edges)
 
-        assert one.store.agents.written == version
-        await one.register("most", *edges[:MOST_EDGES])
+        assert one.store.agents.last_written_version == version
+        await one.register("most", *edges[:MAX_REQUIRED_EDGES])
 
 
 async def test_who_waits_too_long_for_its_turn_is_told_to_come_again(
     redis_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Checks come one after another, and each may wait for the store: nobody may stand in that line for ever."""
-    monkeypatch.setattr(edges_module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(edges_module, "_LOCK_TIMEOUT_S", 0.05)
     async with replicas(redis_url, settings, 1) as (one,):
-        await one.edges._turn.acquire()
+        await one.edges._lock.acquire()
         with pytest.raises(StoreUnavailable) as caught:
             await one.register("a-1", ("a", "b"))
-        one.edges._turn.release()
+        one.edges._lock.release()
 
         assert (caught.value.reason, caught.value.outcome) == ("queue_full", "not_sent")
         assert (await one.register("a-1", ("a", "b"))).outcome == "created"

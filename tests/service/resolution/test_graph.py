@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.service.resolution.graph import circles_and_depths, cycles
+from registry.service.resolution.graph import components_and_depths, find_cycles
 
 TABLE: list[tuple[dict[str, list[str]], list[list[str]]]] = [
     ({}, []),
@@ -22,14 +22,14 @@ TABLE: list[tuple[dict[str, list[str]], list[list[str]]]] = [
 @pytest.mark.parametrize(("edges", "found"), TABLE)
 def test_each_graph_has_the_cycles_it_has(edges: dict[str, list[str]], found: list[list[str]]) -> None:
     """Each once, sorted."""
-    assert cycles(edges) == found
+    assert find_cycles(edges) == found
 
 
 def test_a_long_chain_is_no_deep_recursion() -> None:
     """As long as the mesh is large."""
     ring = [f"{number:06d}" for number in range(100_000)]
 
-    assert cycles({before: [after] for before, after in pairwise([*ring, ring[0]])}) == [ring]
+    assert find_cycles({before: [after] for before, after in pairwise([*ring, ring[0]])}) == [ring]
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdef"), max_size=4)))
@@ -53,14 +53,14 @@ def test_those_in_a_cycle_reach_each_other_and_nobody_else_does(edges: dict[str,
         for node in circular
     }
 
-    assert [tuple(each) for each in cycles(edges)] == sorted(expected)
+    assert [tuple(each) for each in find_cycles(edges)] == sorted(expected)
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdef"), max_size=4)))
 def test_a_row_is_as_long_as_a_slow_search_finds_it(edges: dict[str, list[str]]) -> None:
     """Steps within a circle are left out."""
-    within, depths = circles_and_depths(edges)
-    circular = cycles(edges)
+    within, depths = components_and_depths(edges)
+    circular = find_cycles(edges)
 
     def depth(node: str) -> int:
         own = next((circle for circle in circular if node in circle), [])

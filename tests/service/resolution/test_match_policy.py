@@ -3,44 +3,47 @@
 import pytest
 
 from registry.errors import MalformedRequest
-from registry.model.agent import Profile, read_profile
-from registry.service.resolution.match_policy import FLAT, PLAIN, RuleBook
+from registry.model.agent import IndexedSpec, decode_indexed_spec
+from registry.service.resolution.match_policy import DEFAULT_POLICY, MCPMESH_POLICY, MatchPolicies
 from tests.support.builders import a_spec
 
 
-def profile(*, flat: bool) -> Profile:
+def profile(*, flat: bool) -> IndexedSpec:
     """Return the profile of an agent of either form."""
-    return read_profile(a_spec("a", flat={} if flat else None))
+    return decode_indexed_spec(a_spec("a", flat={} if flat else None))
 
 
 def test_the_form_decides() -> None:
     """Flat agents go by the rules their clients know."""
-    book = RuleBook()
+    book = MatchPolicies()
 
-    assert book.of(profile(flat=False)) is PLAIN
-    assert book.of(profile(flat=True)) is FLAT
+    assert book.for_profile(profile(flat=False)) is DEFAULT_POLICY
+    assert book.for_profile(profile(flat=True)) is MCPMESH_POLICY
 
 
 def test_only_healthy_agents_serve_flat_ones() -> None:
     """Degraded ones serve the others, after the healthy."""
-    assert set(PLAIN.alive) == {"healthy", "degraded"}
-    assert set(FLAT.alive) == {"healthy"}
+    assert set(DEFAULT_POLICY.selectable_statuses) == {"healthy", "degraded"}
+    assert set(MCPMESH_POLICY.selectable_statuses) == {"healthy"}
 
 
 def test_namespaces_may_be_passed_over_by_flat_agents_alone() -> None:
     """As upstream passes over them; the registry's own form always isolates."""
-    book = RuleBook(isolates=False)
+    book = MatchPolicies(isolate_namespaces=False)
 
-    assert book.of(profile(flat=False)).isolates
-    assert not book.of(profile(flat=True)).isolates
-    assert not book.llm.isolates
-    assert RuleBook().llm.isolates
+    assert book.for_profile(profile(flat=False)).isolate_namespaces
+    assert not book.for_profile(profile(flat=True)).isolate_namespaces
+    assert not book.llm.isolate_namespaces
+    assert MatchPolicies().llm.isolate_namespaces
 
 
 def test_models_are_given_what_lacks_something() -> None:
     """And nothing else is different for them."""
-    assert (FLAT.requires, RuleBook().llm.requires) == (True, False)
-    assert RuleBook().llm.constraint is FLAT.constraint
+    assert (MCPMESH_POLICY.check_required_dependencies, MatchPolicies().llm.check_required_dependencies) == (
+        True,
+        False,
+    )
+    assert MatchPolicies().llm.parse_constraint is MCPMESH_POLICY.parse_constraint
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_constraints_are_read_as_each_form_reads_them(
     """What one cannot read is an error for the one and a name for the other."""
     if plain is None:
         with pytest.raises(MalformedRequest):
-            PLAIN.constraint(constraint)
+            DEFAULT_POLICY.parse_constraint(constraint)
     else:
-        assert PLAIN.constraint(constraint)(version) is plain
-    assert FLAT.constraint(constraint)(version) is flat
+        assert DEFAULT_POLICY.parse_constraint(constraint)(version) is plain
+    assert MCPMESH_POLICY.parse_constraint(constraint)(version) is flat

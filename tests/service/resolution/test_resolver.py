@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from registry.cache.view import View
 from registry.model.agent import Agent
-from registry.model.change import Change, Position
-from registry.model.resolution import Resolution
-from registry.service.resolution.load_cache import Loads
-from registry.service.resolution.match_policy import RuleBook
-from registry.service.resolution.ranking_cache import Rankings
-from registry.service.resolution.resolver import Resolutions
+from registry.model.change import Change, LogPosition
+from registry.model.resolution import CachedResolution
+from registry.service.resolution.load_cache import LoadCache
+from registry.service.resolution.match_policy import MatchPolicies
+from registry.service.resolution.ranking_cache import RankingCache
+from registry.service.resolution.resolver import DependencyResolver
 from tests.support.builders import a_change, an_agent
-from tests.support.yield_counter import others
+from tests.support.yield_counter import count_yields
 
 
 class NoLoads:
@@ -40,8 +40,8 @@ class Replica:
     """A view that follows changes, and what resolves over it."""
 
     def __init__(self, source: NoLoads | None = None) -> None:
-        self.view = View(Position(0, "h"))
-        self.resolutions = Resolutions(Rankings(RuleBook()), Loads(source or NoLoads()))
+        self.view = View(LogPosition(0, "h"))
+        self.resolutions = DependencyResolver(RankingCache(MatchPolicies()), LoadCache(source or NoLoads()))
 
     def take(self, *agents: Agent) -> None:
         """Take agents as the next changes."""
@@ -50,13 +50,13 @@ class Replica:
             fields = {name: getattr(agent, name) for name in agent.__struct_fields__}
             self.view.apply(a_change(version, agent=Agent(**{**fields, "version": version})), 0)
 
-    def of(self, agent_id: str) -> Resolution:
+    def of(self, agent_id: str) -> CachedResolution:
         """Return what an agent's dependencies resolve to."""
-        return self.resolutions.of(self.view, self.view.records[agent_id])
+        return self.resolutions.resolve(self.view, self.view.records[agent_id])
 
     def resolved(self, agent_id: str) -> Any:
         """Return the map that answers show."""
-        return self.of(agent_id).fields["dependencies_resolved"]
+        return self.of(agent_id).response_fields["dependencies_resolved"]
 
 
 def tool(name: str, capability: str, *needs: Any, **fields: Any) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_each_function_has_its_own_map() -> None:
         ),
     )
 
-    fields = replica.of("me").fields
+    fields = replica.of("me").response_fields
 
     assert fields["dependencies_resolved"] == {
         "greet": {
@@ -96,7 +96,7 @@ def test_an_agent_without_functions_and_needs_is_told_nothing() -> None:
     replica = Replica()
     replica.take(an_agent("a", capabilities=[{"name": "c"}]))
 
-    assert (replica.of("a").body, replica.of("a").digest, replica.of("a").fields) == (b"", "", {})
+    assert (replica.of("a").encoded_fields, replica.of("a").digest, replica.of("a").response_fields) == (b"", "", {})
 
 
 def test_of_two_needs_of_one_name_the_first_that_is_met_is_shown() -> None:
@@ -112,7 +112,7 @@ def test_of_two_needs_of_one_name_the_first_that_is_met_is_shown() -> None:
         ),
     )
 
-    fields = replica.of("me").fields
+    fields = replica.of("me").response_fields
 
     assert fields["dependencies_resolved"]["f"]["c"]["agent_id"] == "p"
     assert fields["dependencies_unresolved"] == {}
@@ -165,9 +165,9 @@ async def test_loads_are_learnt_for_those_who_choose_by_them() -> None:
     source.told = {"a": 0.9, "b": 0.1}
 
     for _ in range(3):
-        await replica.resolutions.by_fresh_loads(replica.view, replica.view.records["me"])
+        await replica.resolutions.resolve_with_loads(replica.view, replica.view.records["me"])
 
-    assert replica.of("me").by_load
+    assert replica.of("me").depends_on_load
     assert replica.resolved("me")["f"]["c"]["agent_id"] == "b"
     assert source.asked == [["a", "b"]]
 
@@ -260,7 +260,7 @@ def test_what_is_kept_equals_what_is_found_anew_and_replicas_agree(
         filled.view.put(record.agent, None, 0)
     for agent_id in asked.view.records:
         kept, first, anew = (
-            (answer.digest, answer.body, answer.picks)
+            (answer.digest, answer.encoded_fields, answer.dependencies)
             for answer in (replica.of(agent_id) for replica in (asked, lazy, filled))
         )
         assert kept == anew
@@ -290,7 +290,7 @@ def test_a_chain_moves_all_that_hang_on_it(links: list[tuple[str, Any, str, list
         for record in asked.view.records.values():
             anew.view.put(record.agent, None, 0)
         for agent_id in asked.view.records:
-            assert asked.of(agent_id).picks == anew.of(agent_id).picks
+            assert asked.of(agent_id).dependencies == anew.of(agent_id).dependencies
             assert asked.of(agent_id).digest == anew.of(agent_id).digest
 
 
@@ -305,7 +305,7 @@ def test_capabilities_that_are_gone_are_not_remembered_for_ever(gone: int) -> No
         replica.take(an_agent("churn", capabilities=[{"name": f"x{number}"}]))
 
     assert replica.resolved("me")["f"]["c"] is None
-    assert len(replica.view._moved) <= 10_100
+    assert len(replica.view._last_changes) <= 10_100
     replica.take(an_agent("p", capabilities=[{"name": "c"}]))
     assert replica.resolved("me")["f"]["c"] is not None
 
@@ -318,11 +318,11 @@ async def test_who_looks_for_very_much_lets_others_have_their_turn() -> None:
     for each in replica, other:
         each.take(provider, an_agent("z", capabilities=[{"name": "x", "dependencies": needs}]))
 
-    async with others() as them:
-        found = await replica.resolutions.in_turn(replica.view, replica.view.records["z"])
+    async with count_yields() as them:
+        found = await replica.resolutions.resolve_async(replica.view, replica.view.records["z"])
 
-    assert them.turns > 2
-    assert found.body == other.of("z").body
+    assert them.yields > 2
+    assert found.encoded_fields == other.of("z").encoded_fields
 
 
 def test_what_providers_say_at_length_is_told_up_to_a_bound() -> None:
@@ -331,7 +331,7 @@ def test_what_providers_say_at_length_is_told_up_to_a_bound() -> None:
     replica.take(an_agent("p", flat={}, capabilities=[tool("f", "c", kwargs={"k": "x" * (1 << 20)})]))
     replica.take(an_agent("z", flat={}, capabilities=[tool("g", "d", *["c"] * 100)]))
 
-    found = replica.of("z").fields["dependencies_resolved"]["g"]
+    found = replica.of("z").response_fields["dependencies_resolved"]["g"]
 
     assert [each["agent_id"] for each in found] == ["p"] * 100
     assert ["kwargs" in each for each in found] == [True] * 15 + [False] * 85

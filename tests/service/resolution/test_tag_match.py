@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from registry.service.resolution.tag_match import tag_needs
+from registry.service.resolution.tag_match import tag_requirements
 
 Tags = tuple[str, ...]
 X, U, XU = ("x",), ("u",), ("x", "u")
@@ -56,9 +56,9 @@ TABLE: list[tuple[tuple[Any, ...], Tags, int | None]] = [
 @pytest.mark.parametrize(("needs", "tags", "score"), TABLE, ids=str)
 def test_each_row_scores_as_promised(needs: tuple[str | tuple[str, ...], ...], tags: Tags, score: int | None) -> None:
     """What does not do says why."""
-    judged = tag_needs(needs).judge(frozenset(tags))
+    judged = tag_requirements(needs).match(frozenset(tags))
 
-    assert (judged.score if judged.lacks is None else None) == score
+    assert (judged.score if judged.mismatch is None else None) == score
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_each_row_scores_as_promised(needs: tuple[str | tuple[str, ...], ...], t
 )
 def test_what_does_not_do_says_why(needs: tuple[str | tuple[str, ...], ...], tags: Tags, says: str) -> None:
     """In words for people."""
-    assert tag_needs(needs).judge(frozenset(tags)).lacks == says
+    assert tag_requirements(needs).match(frozenset(tags)).mismatch == says
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_what_does_not_do_tells_its_tags(
     needs: tuple[str | tuple[str, ...], ...], tags: Tags, misses: dict[str, list[str]]
 ) -> None:
     """Those that are excluded first, then all that are missing, then the first list of which none is there."""
-    assert tag_needs(needs).misses(frozenset(tags)) == misses
+    assert tag_requirements(needs).mismatch_details(frozenset(tags)) == misses
 
 
 def test_what_is_very_long_is_judged_and_not_kept() -> None:
     """Else some thousand of these would be all the memory there is."""
     usual, long = ("x", ("y", "z")), ("x", tuple(f"y{at}" for at in range(1000)))
 
-    assert tag_needs(usual) is tag_needs(usual)
-    assert tag_needs(long) is not tag_needs(long)
-    assert tag_needs(long).judge({"x", "y7"}) == tag_needs(usual).judge({"x", "y"})
+    assert tag_requirements(usual) is tag_requirements(usual)
+    assert tag_requirements(long) is not tag_requirements(long)
+    assert tag_requirements(long).match({"x", "y7"}) == tag_requirements(usual).match({"x", "y"})

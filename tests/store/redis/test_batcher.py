@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from registry.errors import StoreUnavailable
-from registry.store.redis.batcher import Batch
+from registry.store.redis.batcher import Batcher
 
 
 class Wire:
@@ -37,7 +37,7 @@ async def wire() -> Wire:
     return Wire(open_=False)
 
 
-async def flying(batch: Batch[str, str], wire: Wire, item: str = "first") -> "asyncio.Future[str]":
+async def flying(batch: Batcher[str, str], wire: Wire, item: str = "first") -> "asyncio.Future[str]":
     """Submit one item and return when its call is in flight."""
     future = batch.submit(item)
     await wire.out.acquire()
@@ -47,7 +47,7 @@ async def flying(batch: Batch[str, str], wire: Wire, item: str = "first") -> "as
 async def test_an_item_that_arrives_alone_leaves_at_once() -> None:
     """There is no timer: the call is out after the loop's next turn."""
     wire = Wire()
-    batch = Batch(wire.send)
+    batch = Batcher(wire.send)
 
     future = batch.submit("a")
     await asyncio.sleep(0)
@@ -59,7 +59,7 @@ async def test_an_item_that_arrives_alone_leaves_at_once() -> None:
 async def test_what_arrives_in_one_turn_leaves_as_one_call() -> None:
     """In the order of arrival, each with its own result."""
     wire = Wire()
-    batch = Batch(wire.send)
+    batch = Batcher(wire.send)
 
     assert await asyncio.gather(*map(batch.submit, "abc")) == ["A", "B", "C"]
     assert wire.sent == [["a", "b", "c"]]
@@ -67,7 +67,7 @@ async def test_what_arrives_in_one_turn_leaves_as_one_call() -> None:
 
 async def test_what_arrives_during_a_call_is_the_next_call(wire: Wire) -> None:
     """One call at a time."""
-    batch = Batch(wire.send)
+    batch = Batcher(wire.send)
     first = await flying(batch, wire)
     others = [batch.submit("a"), batch.submit("b")]
     await asyncio.sleep(0)
@@ -82,7 +82,7 @@ async def test_what_arrives_during_a_call_is_the_next_call(wire: Wire) -> None:
 async def test_a_call_carries_at_most_the_largest_number() -> None:
     """The rest follows in the calls after it."""
     wire = Wire()
-    batch = Batch(wire.send, largest=3)
+    batch = Batcher(wire.send, max_batch=3)
 
     assert await asyncio.gather(*map(batch.submit, "abcdefg")) == [*"ABCDEFG"]
     assert [len(call) for call in wire.sent] == [3, 3, 1]
@@ -90,7 +90,7 @@ async def test_a_call_carries_at_most_the_largest_number() -> None:
 
 async def test_who_finds_no_room_is_refused_at_once(wire: Wire) -> None:
     """As the store being away, with a reason of its own; those who wait are not disturbed."""
-    batch = Batch(wire.send, room=2)
+    batch = Batcher(wire.send, max_queued=2)
     first = await flying(batch, wire)
     waiting = [batch.submit("a"), batch.submit("b")]
 
@@ -104,7 +104,7 @@ async def test_who_finds_no_room_is_refused_at_once(wire: Wire) -> None:
 
 async def test_who_waits_too_long_learns_whether_it_was_sent(wire: Wire) -> None:
     """In flight: unknown. In the queue: not sent, and it never will be."""
-    batch = Batch(wire.send, timeout=0.02)
+    batch = Batcher(wire.send, timeout=0.02)
     first = await flying(batch, wire)
     second = batch.submit("second")
 
@@ -121,7 +121,7 @@ async def test_who_waits_too_long_learns_whether_it_was_sent(wire: Wire) -> None
 
 async def test_a_cancelled_caller_never_touches_the_call(wire: Wire) -> None:
     """Its neighbours get their results, and whoever comes next too."""
-    batch = Batch(wire.send)
+    batch = Batcher(wire.send)
 
     async def call(item: str) -> str:
         return await batch.submit(item)
@@ -139,7 +139,7 @@ async def test_a_cancelled_caller_never_touches_the_call(wire: Wire) -> None:
 
 async def test_an_item_whose_caller_has_left_is_not_sent(wire: Wire) -> None:
     """Nobody would read the answer."""
-    batch = Batch(wire.send)
+    batch = Batcher(wire.send)
     first = await flying(batch, wire)
     left, stayed = batch.submit("left"), batch.submit("stayed")
 
@@ -154,7 +154,7 @@ async def test_a_bad_item_fails_alone() -> None:
     """An exception among the results is for its own caller."""
     wire = Wire()
     wire.answers["b"] = KeyError("b")
-    batch = Batch(wire.send)
+    batch = Batcher(wire.send)
 
     results = await asyncio.gather(*map(batch.submit, "abc"), return_exceptions=True)
 
@@ -164,7 +164,7 @@ async def test_a_bad_item_fails_alone() -> None:
 
 async def test_a_call_that_fails_fails_for_all_it_carried(wire: Wire) -> None:
     """And for nobody else: the next call is a new one."""
-    batch = Batch(wire.send)
+    batch = Batcher(wire.send)
     futures = [await flying(batch, wire, "a")]
     wire.broken = StoreUnavailable("away")
     wire.gate.set()
@@ -179,7 +179,7 @@ async def test_a_call_that_fails_fails_for_all_it_carried(wire: Wire) -> None:
 
 async def test_closing_waits_for_what_was_submitted(wire: Wire) -> None:
     """Nothing that was accepted is dropped."""
-    batch = Batch(wire.send)
+    batch = Batcher(wire.send)
     futures = [await flying(batch, wire), batch.submit("second")]
 
     closing = asyncio.create_task(batch.close())
@@ -193,4 +193,4 @@ async def test_closing_waits_for_what_was_submitted(wire: Wire) -> None:
 
 async def test_closing_an_idle_batch_is_done_at_once() -> None:
     """There is nothing to wait for."""
-    await Batch(Wire().send).close()
+    await Batcher(Wire().send).close()

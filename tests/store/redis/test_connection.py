@@ -7,8 +7,8 @@ import pytest
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from registry.errors import StartupError
-from registry.store.redis.connection import server_at, server_in_memory
-from registry.store.redis.pipeline import Link
+from registry.store.redis.connection import endpoint_from_url, in_memory_endpoint
+from registry.store.redis.pipeline import Pipeline
 from tests.support.redis_server import RedisServer
 
 
@@ -22,7 +22,7 @@ from tests.support.redis_server import RedisServer
 )
 async def test_each_scheme_has_its_connection(url: str, kind: type) -> None:
     """One is made for each call, and none is opened."""
-    server = server_at(url)
+    server = endpoint_from_url(url)
 
     first, second = server.connect(), server.connect()
 
@@ -37,12 +37,12 @@ async def test_each_scheme_has_its_connection(url: str, kind: type) -> None:
 def test_an_address_that_cannot_be_read_stops_the_start(url: str) -> None:
     """With an example of one that can."""
     with pytest.raises(StartupError, match="REDIS_URL cannot be read: expected redis://host:6379/0"):
-        server_at(url)
+        endpoint_from_url(url)
 
 
 async def test_connecting_is_bounded_and_never_tried_twice() -> None:
     """The library's own defaults can take a minute."""
-    connection = server_at("redis://redis:6379/0").connect()
+    connection = endpoint_from_url("redis://redis:6379/0").connect()
 
     assert connection.socket_connect_timeout == 1.0
     assert connection.socket_timeout is None
@@ -52,22 +52,22 @@ async def test_connecting_is_bounded_and_never_tried_twice() -> None:
 async def test_over_tcp_and_with_a_database() -> None:
     """The number in the URL is the one that is used."""
     with RedisServer(tcp=True) as server:
-        one, other = (Link(server_at(server.url.replace("/0", f"/{number}")).connect) for number in (0, 3))
-        await other.exchange([("SET", "here", "3")])
+        one, other = (Pipeline(endpoint_from_url(server.url.replace("/0", f"/{number}")).connect) for number in (0, 3))
+        await other.execute([("SET", "here", "3")])
 
-        assert await one.exchange([("GET", "here")]) == [None]
-        assert await other.exchange([("GET", "here")]) == [b"3"]
+        assert await one.execute([("GET", "here")]) == [None]
+        assert await other.execute([("GET", "here")]) == [b"3"]
         await one.close()
         await other.close()
 
 
 async def test_the_server_in_memory_is_one_for_all_its_connections() -> None:
     """And knows no `#!lua` lines; each server has its own data."""
-    server, another = server_in_memory(), server_in_memory()
-    links = [Link(server.connect), Link(server.connect), Link(another.connect)]
-    await links[0].exchange([("SET", "here", "1")])
+    server, another = in_memory_endpoint(), in_memory_endpoint()
+    links = [Pipeline(server.connect), Pipeline(server.connect), Pipeline(another.connect)]
+    await links[0].execute([("SET", "here", "1")])
 
-    assert [await link.exchange([("GET", "here")]) for link in links] == [[b"1"], [b"1"], [None]]
+    assert [await link.execute([("GET", "here")]) for link in links] == [[b"1"], [b"1"], [None]]
     assert not server.shebang
     for link in links:
         await link.close()
@@ -78,12 +78,12 @@ async def test_the_server_in_memory_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
 
-        server_in_memory().connect()
+        in_memory_endpoint().connect()
 
 
 async def test_a_path_with_blanks_is_a_path(tmp_path: Path) -> None:
     """As a user's directory may be called."""
-    connection = server_at(f"unix://{str(tmp_path).replace(' ', '%20')}/a%20b.sock").connect()
+    connection = endpoint_from_url(f"unix://{str(tmp_path).replace(' ', '%20')}/a%20b.sock").connect()
 
     assert isinstance(connection, UnixDomainSocketConnection)
     assert connection.path == f"{tmp_path}/a b.sock"

@@ -15,36 +15,36 @@ from redis.exceptions import ResponseError
 
 from registry.errors import StoreUnavailable
 from registry.store.keys import Keys
-from registry.store.redis.connection import server_at
-from registry.store.redis.pipeline import Link, checked, judged
-from registry.store.scripts import Call, load_scripts
-from tests.support.faulty_tcp_proxy import Proxy
+from registry.store.redis.connection import endpoint_from_url
+from registry.store.redis.pipeline import Pipeline, raise_for_error, reply_or_error
+from registry.store.scripts import ScriptCall, load_scripts
+from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 from tests.support.redis_server import RedisServer
 
 KEYS = Keys("mesh")
 SCRIPTS = load_scripts()
 
 
-def pulse() -> Call:
+def pulse() -> ScriptCall:
     """A script that always succeeds."""
     return SCRIPTS["pulse"].call(KEYS.shared, {})
 
 
-def open_() -> Call:
+def open_() -> ScriptCall:
     """Another one."""
     return SCRIPTS["open"].call(KEYS.shared, {"fresh": "h", "keep": 100})
 
 
-async def echo(link: Link, word: str) -> bytes:
+async def echo(link: Pipeline, word: str) -> bytes:
     """Ask for a word and return what came back."""
-    (reply,) = await link.exchange([("ECHO", word)])
+    (reply,) = await link.execute([("ECHO", word)])
     return bytes(reply)
 
 
 @contextlib.asynccontextmanager
-async def linked(url: str, **options: Any) -> AsyncIterator[Link]:
+async def linked(url: str, **options: Any) -> AsyncIterator[Pipeline]:
     """A link to the server, closed at the end."""
-    link = Link(server_at(url).connect, **options)
+    link = Pipeline(endpoint_from_url(url).connect, **options)
     try:
         yield link
     finally:
@@ -52,67 +52,69 @@ async def linked(url: str, **options: Any) -> AsyncIterator[Link]:
 
 
 @pytest.fixture
-async def link(redis_url: str) -> AsyncIterator[Link]:
+async def link(redis_url: str) -> AsyncIterator[Pipeline]:
     """A link to the test server."""
     async with linked(redis_url) as link:
         yield link
 
 
 @pytest.fixture
-async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
+async def proxy(redis_url: str) -> AsyncIterator[FaultyTcpProxy]:
     """A proxy in front of the test server."""
-    async with Proxy(redis_url) as proxy:
+    async with FaultyTcpProxy(redis_url) as proxy:
         yield proxy
 
 
-async def failure(link: Link, commands: Sequence[tuple[str, ...]] = (("PING",),), **options: Any) -> StoreUnavailable:
+async def failure(
+    link: Pipeline, commands: Sequence[tuple[str, ...]] = (("PING",),), **options: Any
+) -> StoreUnavailable:
     """Return what an exchange fails with."""
     with pytest.raises(StoreUnavailable) as caught:
-        await link.exchange(commands, **options)
+        await link.execute(commands, **options)
     return caught.value
 
 
-async def test_replies_come_in_the_order_of_the_commands(link: Link) -> None:
+async def test_replies_come_in_the_order_of_the_commands(link: Pipeline) -> None:
     """One for each, and the connection is opened when it is first needed."""
-    assert link.opened == 0
+    assert link.connections_opened == 0
 
-    assert await link.exchange([("ECHO", "a"), ("PING",), ("ECHO", "b")]) == [b"a", b"PONG", b"b"]
-    assert link.opened == 1
+    assert await link.execute([("ECHO", "a"), ("PING",), ("ECHO", "b")]) == [b"a", b"PONG", b"b"]
+    assert link.connections_opened == 1
 
 
-async def test_each_of_many_callers_at_once_gets_its_own_reply(link: Link) -> None:
+async def test_each_of_many_callers_at_once_gets_its_own_reply(link: Pipeline) -> None:
     """Over one connection."""
     words = [f"w{number}" for number in range(300)]
 
     assert await asyncio.gather(*(echo(link, word) for word in words)) == [word.encode() for word in words]
-    assert link.opened == 1
+    assert link.connections_opened == 1
 
 
-async def test_an_error_reply_is_returned_and_its_neighbours_stand(link: Link, raw: redis.Redis) -> None:
+async def test_an_error_reply_is_returned_and_its_neighbours_stand(link: Pipeline, raw: redis.Redis) -> None:
     """It belongs to one command; the connection goes on."""
     raw.hset("{mesh}:counters", "n", "1")
 
-    before, error, after = await link.exchange([("ECHO", "a"), ("GET", "{mesh}:counters"), ("ECHO", "b")])
+    before, error, after = await link.execute([("ECHO", "a"), ("GET", "{mesh}:counters"), ("ECHO", "b")])
 
     assert (before, after) == (b"a", b"b")
     assert isinstance(error, ResponseError)
-    assert link.opened == 1
+    assert link.connections_opened == 1
 
 
-async def test_a_forgotten_script_goes_unnoticed(link: Link, raw: redis.Redis) -> None:
+async def test_a_forgotten_script_goes_unnoticed(link: Pipeline, raw: redis.Redis) -> None:
     """After SCRIPT FLUSH the call is sent again, whole; the reply is the script's."""
     for _ in range(3):
         raw.script_flush()
-        ((word, *_),) = await link.run([pulse()])
+        ((word, *_),) = await link.call_scripts([pulse()])
         assert word == b"ok"
 
 
-async def test_only_what_was_forgotten_is_sent_again(link: Link, raw: redis.Redis) -> None:
+async def test_only_what_was_forgotten_is_sent_again(link: Pipeline, raw: redis.Redis) -> None:
     """The others were carried out and keep their replies, in order."""
     raw.script_flush()
-    await link.run([open_()])
+    await link.call_scripts([open_()])
 
-    replies = await link.run([open_(), pulse(), open_(), pulse()])
+    replies = await link.call_scripts([open_(), pulse(), open_(), pulse()])
 
     assert [reply[0] for reply in replies] == [b"ok"] * 4
     assert len(raw.xrange("{mesh}:log") or []) == 1
@@ -122,13 +124,13 @@ async def test_scripts_are_forgotten_under_load_and_nobody_notices(redis_url: st
     """Two links call while a third keeps flushing."""
     flushes = 0
 
-    async def calls(link: Link) -> list[Any]:
-        return [reply for _ in range(100) for reply in await link.run([pulse(), open_()])]
+    async def calls(link: Pipeline) -> list[Any]:
+        return [reply for _ in range(100) for reply in await link.call_scripts([pulse(), open_()])]
 
-    async def flush(link: Link) -> None:
+    async def flush(link: Pipeline) -> None:
         nonlocal flushes
         while True:
-            await link.exchange([("SCRIPT", "FLUSH")])
+            await link.execute([("SCRIPT", "FLUSH")])
             flushes += 1
 
     async with linked(redis_url) as one, linked(redis_url) as two, linked(redis_url) as three:
@@ -147,8 +149,8 @@ async def test_script_calls_are_observed_with_their_duration(redis_url: str, raw
     seen: list[tuple[str, float]] = []
 
     async with linked(redis_url, observe=lambda script, seconds: seen.append((script, seconds))) as link:
-        await link.run([pulse(), pulse()])
-        await link.run([open_()])
+        await link.call_scripts([pulse(), pulse()])
+        await link.call_scripts([open_()])
 
     assert [script for script, _ in seen] == ["pulse", "open"]
     assert all(0 < seconds < 2 for _, seconds in seen)
@@ -160,10 +162,10 @@ async def test_a_refused_connection_means_not_sent(tmp_path: Path) -> None:
         error = await failure(link)
 
     assert (error.outcome, error.reason) == ("not_sent", "unreachable")
-    assert link.opened == 0
+    assert link.connections_opened == 0
 
 
-async def test_a_refused_tcp_connection_means_not_sent(proxy: Proxy) -> None:
+async def test_a_refused_tcp_connection_means_not_sent(proxy: FaultyTcpProxy) -> None:
     """Likewise; and once somebody listens, the same link goes on."""
     proxy.refuse()
     async with linked(proxy.url) as link:
@@ -187,7 +189,7 @@ async def test_a_frozen_server_means_unknown_in_time(own_server: RedisServer) ->
         assert (error.outcome, error.reason) == ("unknown", "timeout")
         assert 0.15 < took < 1.9
         assert await echo(link, "second") == b"second"
-        assert link.opened == 2
+        assert link.connections_opened == 2
 
 
 async def test_by_default_a_frozen_server_costs_two_seconds(own_server: RedisServer) -> None:
@@ -236,10 +238,10 @@ async def test_a_restarted_server_goes_unnoticed_between_two_calls(own_server: R
         await asyncio.to_thread(own_server.restart)
 
         assert await echo(link, "second") == b"second"
-        assert link.opened == 2
+        assert link.connections_opened == 2
 
 
-async def test_a_cut_connection_is_replaced(proxy: Proxy) -> None:
+async def test_a_cut_connection_is_replaced(proxy: FaultyTcpProxy) -> None:
     """The call under which it broke fails, the next one does not."""
     async with linked(proxy.url) as link:
         await echo(link, "first")
@@ -249,12 +251,12 @@ async def test_a_cut_connection_is_replaced(proxy: Proxy) -> None:
 
         assert (error.outcome, error.reason) == ("unknown", "unreachable")
         assert await echo(link, "second") == b"second"
-        assert proxy.connections == link.opened == 2
+        assert proxy.connections == link.connections_opened == 2
 
 
-async def test_a_cancelled_call_takes_its_reply_with_it(proxy: Proxy) -> None:
+async def test_a_cancelled_call_takes_its_reply_with_it(proxy: FaultyTcpProxy) -> None:
     """The connection is dropped, so the next call gets its own answer; in 2023 somebody else's was given away."""
-    proxy.delay = 0.02
+    proxy.delay_s = 0.02
     async with linked(proxy.url) as link:
         await echo(link, "first")
         calling = asyncio.create_task(echo(link, "cancelled"))
@@ -265,12 +267,12 @@ async def test_a_cancelled_call_takes_its_reply_with_it(proxy: Proxy) -> None:
             await calling
 
         assert await echo(link, "next") == b"next"
-        assert link.opened == 2
+        assert link.connections_opened == 2
 
 
-async def test_cancelling_many_calls_at_random_mixes_up_nothing(proxy: Proxy) -> None:
+async def test_cancelling_many_calls_at_random_mixes_up_nothing(proxy: FaultyTcpProxy) -> None:
     """Each that is left gets its own answer."""
-    proxy.delay = 0.002
+    proxy.delay_s = 0.002
     chance = random.Random(1)  # noqa: S311 - the same at each run
     async with linked(proxy.url) as link:
         calls = {f"w{number}": asyncio.create_task(echo(link, f"w{number}")) for number in range(60)}
@@ -284,7 +286,7 @@ async def test_cancelling_many_calls_at_random_mixes_up_nothing(proxy: Proxy) ->
     assert answered == {word: word.encode() for word in answered}
 
 
-async def test_swallowed_replies_end_in_time(proxy: Proxy) -> None:
+async def test_swallowed_replies_end_in_time(proxy: FaultyTcpProxy) -> None:
     """A half-open connection: requests pass, replies are lost."""
     async with linked(proxy.url, timeout=0.1) as link:
         await echo(link, "first")
@@ -296,13 +298,13 @@ async def test_swallowed_replies_end_in_time(proxy: Proxy) -> None:
         assert await echo(link, "second") == b"second"
 
 
-async def test_a_closed_link_stays_closed(link: Link) -> None:
+async def test_a_closed_link_stays_closed(link: Pipeline) -> None:
     """What comes late must not open a connection that nobody closes any more."""
     await echo(link, "first")
     await link.close()
 
     assert (await failure(link)).outcome == "not_sent"
-    assert link.opened == 1
+    assert link.connections_opened == 1
 
 
 @pytest.mark.parametrize(("before", "outcome"), [([], "not_sent"), (["first"], "unknown")])
@@ -363,10 +365,10 @@ REFUSALS = {
 async def test_what_redis_cannot_do_now_is_trouble_with_a_reason(refusal: str) -> None:
     """Never a bug, and nothing was done: a caller learns `not_sent`, and why."""
     async with answering(b"-%s\r\n" % refusal.encode()) as url, linked(url) as link:
-        (reply,) = await link.run([pulse()])
+        (reply,) = await link.call_scripts([pulse()])
 
         with pytest.raises(StoreUnavailable) as caught:
-            checked(reply)
+            raise_for_error(reply)
 
     assert (caught.value.reason, caught.value.outcome) == (REFUSALS[refusal], "not_sent")
     assert caught.value.__cause__ is reply
@@ -397,17 +399,17 @@ async def test_a_wrong_password_is_trouble(own_server: RedisServer) -> None:
 async def test_any_other_error_is_a_bug_and_stays_what_it_is(refusal: str) -> None:
     """It is raised, not disguised as trouble."""
     async with answering(b"-%s\r\n" % refusal.encode()) as url, linked(url) as link:
-        (reply,) = await link.exchange([("PING",)])
+        (reply,) = await link.execute([("PING",)])
 
-    assert judged(reply) is reply
+    assert reply_or_error(reply) is reply
     with pytest.raises(ResponseError):
-        checked(reply)
+        raise_for_error(reply)
 
 
 @pytest.mark.parametrize("reply", [None, b"", 0, [], [b"ok", 1]])
 def test_a_reply_that_is_no_error_is_passed_on(reply: object) -> None:
     """Whatever it is."""
-    assert checked(reply) is reply
+    assert raise_for_error(reply) is reply
 
 
 async def test_a_server_that_is_not_the_master_is_left(own_server: RedisServer) -> None:
@@ -416,30 +418,30 @@ async def test_a_server_that_is_not_the_master_is_left(own_server: RedisServer) 
         async with linked(own_server.url) as link:
             await echo(link, "first")
             client.replicaof("127.0.0.1", 1)
-            (reply,) = await link.run([pulse()])
-            assert isinstance(judged(reply), StoreUnavailable)
-            assert judged(reply).reason == "read_only_replica"
+            (reply,) = await link.call_scripts([pulse()])
+            assert isinstance(reply_or_error(reply), StoreUnavailable)
+            assert reply_or_error(reply).reason == "read_only_replica"
             client.replicaof("NO", "ONE")
 
-            ((word, *_),) = await link.run([pulse()])
+            ((word, *_),) = await link.call_scripts([pulse()])
 
             assert word == b"ok"
-            assert link.opened == 2
+            assert link.connections_opened == 2
 
 
 async def test_leaving_a_server_disturbs_no_other_call(own_server: RedisServer) -> None:
     """Callers share the link: one learns that the server is a replica while the others wait for their turn."""
-    async with Proxy(own_server.url) as proxy, linked(proxy.url) as link:
-        await link.run([pulse()])
+    async with FaultyTcpProxy(own_server.url) as proxy, linked(proxy.url) as link:
+        await link.call_scripts([pulse()])
         with redis.Redis.from_url(own_server.url) as client:
             client.replicaof("127.0.0.1", 1)
-        proxy.delay = 0.02
+        proxy.delay_s = 0.02
 
         first, *others = await asyncio.gather(
-            link.run([pulse()]), *(failure(link, [("ECHO", word)]) for word in ("a", "b"))
+            link.call_scripts([pulse()]), *(failure(link, [("ECHO", word)]) for word in ("a", "b"))
         )
 
-    assert judged(first[0]).reason == "read_only_replica"
+    assert reply_or_error(first[0]).reason == "read_only_replica"
     # They looked anew for the primary, and were not answered by a replica.
     assert [(each.reason, each.outcome) for each in others] == [("read_only_replica", "not_sent")] * 2
 
@@ -466,13 +468,13 @@ async def test_a_server_that_does_not_tell_its_role_is_believed(own_server: Redi
 
 async def test_who_learns_that_a_server_is_a_replica_tells_all_links(own_server: RedisServer) -> None:
     """Those that only read would never notice."""
-    server = server_at(own_server.url)
-    reads, writes = Link(server.connect), Link(server.connect)
+    server = endpoint_from_url(own_server.url)
+    reads, writes = Pipeline(server.connect), Pipeline(server.connect)
     await echo(reads, "first")
     await echo(writes, "first")
     with redis.Redis.from_url(own_server.url) as client:
         client.replicaof("127.0.0.1", 1)
-        await writes.run([pulse()])
+        await writes.call_scripts([pulse()])
 
         assert (await failure(reads)).reason == "read_only_replica"
         client.replicaof("NO", "ONE")
@@ -482,14 +484,14 @@ async def test_who_learns_that_a_server_is_a_replica_tells_all_links(own_server:
 
 
 async def test_what_was_carried_out_is_never_called_not_sent(
-    link: Link, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    link: Pipeline, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One script was known and ran, the other was forgotten, and the server was gone when it was to be sent again.
 
     The failure of the second exchange said `not_sent`, for both; each has its own answer now.
     """
     raw.script_flush()
-    await link.run([open_()])
+    await link.call_scripts([open_()])
     raw.flushdb()
     connections = [link._connection]
 
@@ -498,8 +500,8 @@ async def test_what_was_carried_out_is_never_called_not_sent(
             raise ConnectionRefusedError
         return connections.pop()
 
-    monkeypatch.setattr(link, "_ready", ready)
-    known, forgotten = await link.run([open_(), pulse()])
+    monkeypatch.setattr(link, "_ensure_connected", ready)
+    known, forgotten = await link.call_scripts([open_(), pulse()])
 
     assert raw.exists("{mesh}:version")
     assert known[0] == b"begun"

@@ -10,17 +10,17 @@ import redis
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from registry.config.redis_url import Node
+from registry.config.redis_url import HostPort
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
-from registry.store.agents import Registration
+from registry.store.agents import RegistrationWrite
 from registry.store.keys import Keys
-from registry.store.redis.connection import server_at
+from registry.store.redis.connection import endpoint_from_url
 from registry.store.redis.primary_locator import ClusterLocator, SentinelLocator
 from registry.store.scripts import Command
 from registry.store.store import Store
 from tests.support.polling import async_wait_until
-from tests.support.redis_cluster import TwoNodes
+from tests.support.redis_cluster import TwoNodeCluster
 from tests.support.redis_server import RedisServer
 
 A, B = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
@@ -34,7 +34,7 @@ class Asked:
         self.answers = answers
         self.asked: list[str] = []
 
-    async def ask(self, node: Node, _questions: Sequence[Command]) -> list[Any]:
+    async def ask(self, node: HostPort, _questions: Sequence[Command]) -> list[Any]:
         """Answer."""
         self.asked.append(node[0])
         answer = self.answers.get(node[0], ConnectionRefusedError())
@@ -45,7 +45,7 @@ class Asked:
         return list(answer)
 
 
-def primary(node: Node, epoch: int, known: Node | None = None) -> list[Any]:
+def primary(node: HostPort, epoch: int, known: HostPort | None = None) -> list[Any]:
     """What a Sentinel answers: where the primary is, and its facts, which may still be those of another."""
     told = known or node
     address = [node[0].encode(), str(node[1]).encode()]
@@ -95,7 +95,7 @@ async def test_no_sentinel_that_knows_is_trouble_that_names_them() -> None:
         await sentinels(Asked({"x": None, "y": [None, redis.ResponseError("ERR No such master")]})).find()
 
 
-def owner(node: Node, first: int = 0, last: int = 16383) -> list[Any]:
+def owner(node: HostPort, first: int = 0, last: int = 16383) -> list[Any]:
     """What a node of a cluster answers."""
     return [[[first, last, [node[0].encode(), node[1], b"id", []], [b"10.0.0.9", 6379, b"id", []]]]]
 
@@ -126,7 +126,7 @@ async def test_moved_is_taken_at_its_word_once() -> None:
     asked = Asked({"x": owner(A)})
     locator = cluster(asked)
     await locator.find()
-    locator.mistrust(locator.generation, B)
+    locator.invalidate(locator.generation, B)
 
     assert await locator.find() == B
     assert asked.asked == ["x"]
@@ -152,8 +152,8 @@ async def test_a_slot_that_nobody_owns_is_trouble() -> None:
 class Connected:
     """A connection, as far as the locator knows it."""
 
-    def __init__(self, node: Node) -> None:
-        self.node: Node | None = node
+    def __init__(self, node: HostPort) -> None:
+        self.node: HostPort | None = node
         self.aborted = False
 
     def abort(self) -> None:
@@ -167,8 +167,8 @@ async def test_connections_that_lead_elsewhere_are_broken_when_redis_has_moved()
     locator = sentinels(asked)
     await locator.find()
     old, new = Connected(A), Connected(B)
-    locator.joined(old)
-    locator.joined(new)
+    locator.track(old)
+    locator.track(new)
     asked.answers["x"] = primary(B, 2)
 
     await locator.find()
@@ -181,32 +181,32 @@ async def test_only_the_first_to_learn_of_it_makes_all_look_anew() -> None:
     locator = cluster(Asked({"x": owner(A)}))
 
     for _ in range(3):
-        locator.mistrust(0)
+        locator.invalidate(0)
 
     assert locator.generation == 1
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[TwoNodes]:
+def nodes() -> Iterator[TwoNodeCluster]:
     """Provide a cluster of two."""
-    with TwoNodes() as running:
+    with TwoNodeCluster() as running:
         yield running
 
 
 @contextlib.asynccontextmanager
 async def store_at(url: str) -> Any:
     """A store, opened."""
-    store = Store(server_at(url), Settings(), lambda _script, _seconds: None)
-    await store.changes.open()
+    store = Store(endpoint_from_url(url), Settings(), lambda _script, _seconds: None)
+    await store.change_log.open()
     try:
         yield store
     finally:
         await store.close()
 
 
-def registration(agent_id: str, precondition: str = "") -> Registration:
+def registration(agent_id: str, precondition: str = "") -> RegistrationWrite:
     """An agent in one word."""
-    return Registration(agent_id, b"{}", 60_000, 120_000, precondition)
+    return RegistrationWrite(agent_id, b"{}", 60_000, 120_000, precondition)
 
 
 async def test_a_cluster_of_one_is_spoken_to_as_any_server() -> None:
@@ -219,18 +219,18 @@ async def test_a_cluster_of_one_is_spoken_to_as_any_server() -> None:
             assert (await store.agents.heartbeat("a")).found == "healthy"
 
 
-async def test_a_slot_that_moves_is_followed_and_nobody_notices(nodes: TwoNodes) -> None:
+async def test_a_slot_that_moves_is_followed_and_nobody_notices(nodes: TwoNodeCluster) -> None:
     """MOVED means that nothing was done: what may be repeated is, on the node that it names."""
     async with store_at(nodes.url) as store:
         await store.agents.register(registration("a"))
-        nodes.give(SLOT, to=1)
+        nodes.move_slot(SLOT, to=1)
 
         assert (await store.agents.heartbeat("a")).found == "healthy"
         assert (await store.agents.register(registration("b"))).outcome == "created"
         with redis.Redis.from_url(nodes.nodes[1].url) as owner_now:
             assert owner_now.exists("{mesh}:agent:b")
 
-        nodes.give(SLOT, to=0)
+        nodes.move_slot(SLOT, to=0)
         with pytest.raises(StoreUnavailable) as caught:
             await store.agents.register(registration("c", "absent"))
         assert (caught.value.reason, caught.value.outcome) == ("moved", "not_sent")
@@ -238,23 +238,23 @@ async def test_a_slot_that_moves_is_followed_and_nobody_notices(nodes: TwoNodes)
         assert (await store.agents.register(registration("c", "absent"))).outcome == "created"
 
 
-async def test_a_slot_on_its_way_is_trouble_that_passes(nodes: TwoNodes) -> None:
+async def test_a_slot_on_its_way_is_trouble_that_passes(nodes: TwoNodeCluster) -> None:
     """ASK and TRYAGAIN: one mesh is one unit, and half of it is here and half of it there."""
     async with store_at(nodes.url) as store:
         await store.agents.register(registration("a"))
-        nodes.begin_to_give(SLOT, to=1)
+        nodes.start_moving_slot(SLOT, to=1)
 
         with pytest.raises(StoreUnavailable) as caught:
             await store.agents.register(registration("new"))
         assert (caught.value.reason, caught.value.outcome) == ("resharding", "not_sent")
 
-        nodes.give(SLOT, to=1)
+        nodes.move_slot(SLOT, to=1)
         await async_wait_until(lambda: _beats(store), description="it is over")
-        nodes.give(SLOT, to=0)
+        nodes.move_slot(SLOT, to=0)
 
 
 async def _beats(store: Store) -> bool:
     try:
-        return (await store.agents.heartbeat("a")).found == "healthy"
+        return (await store.agents.heartbeat("a")).outcome == "healthy"
     except StoreUnavailable:
         return False

@@ -5,8 +5,8 @@ import signal
 import time
 
 
-def _stand_still(_number: int, _frame: object) -> None:
+def _block(_number: int, _frame: object) -> None:
     time.sleep(float(os.environ["STALL_SECONDS"]))
 
 
-signal.signal(signal.SIGUSR2, _stand_still)
+signal.signal(signal.SIGUSR2, _block)

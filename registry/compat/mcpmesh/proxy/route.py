@@ -10,160 +10,166 @@ from typing import Any, Final
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from registry.api.endpoints.watch_stream import CONNECTION
-from registry.compat.mcpmesh.errors import refuse
-from registry.compat.mcpmesh.proxy.headers import Headers, Passing
-from registry.compat.mcpmesh.proxy.targets import Addresses
+from registry.api.endpoints.watch_stream import CONNECTION_EXTENSION
+from registry.compat.mcpmesh.errors import send_error
+from registry.compat.mcpmesh.proxy.headers import HeaderPolicy, Headers
+from registry.compat.mcpmesh.proxy.targets import ProxyTargets
 from registry.compat.mcpmesh.proxy.upstream import (
-    MOST,
-    Answer,
-    Ask,
+    MAX_CALLS,
     HttpLibraryMissingError,
-    Outgoing,
+    ProxyRequest,
+    ProxyResponse,
     UnreachableError,
+    UpstreamClient,
 )
 from registry.errors import RequestTooLarge
 
-LARGEST: Final = 16 * 1024 * 1024
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """Bytes of a call's body, at most."""
-MOST_EACH: Final = MOST // 2
+MAX_CALLS_PER_AGENT: Final = MAX_CALLS // 2
 """How many of the calls that are passed on at a time may be one agent's: one that hangs must not stop the others."""
 # Seconds that a call may take, connecting included: where it does not say, and at most.
-_USUAL: Final = 60
-_LONGEST: Final = 600
+_DEFAULT_TIMEOUT_S: Final = 60
+_MAX_TIMEOUT_S: Final = 600
 # Seconds that calls under way have when the replica stops: less than the server gives to any request.
-_FAREWELL: Final = 2.0
+_SHUTDOWN_GRACE_S: Final = 2.0
 
 # Decoded, and made of nothing that means anything in a URL: what is built from it cannot lead anywhere else.
-_TARGET: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})(/mcp(?:/[A-Za-z0-9._~-]+)*/?)")
-_DOTS: Final = re.compile(r"/\.\.?(?:/|$)")
-_NO_STATUS: Final = 600
-_FORM: Final = "Invalid target: expected /proxy/{host}:{port}/mcp, or a plain path below that"
-_FAILED: Final = "Failed to reach target agent: "
-_OFF: Final = (
+_TARGET_PATTERN: Final = re.compile(
+    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})(/mcp(?:/[A-Za-z0-9._~-]+)*/?)"
+)
+_DOT_SEGMENT: Final = re.compile(r"/\.\.?(?:/|$)")
+_MIN_INVALID_STATUS: Final = 600
+_INVALID_TARGET: Final = "Invalid target: expected /proxy/{host}:{port}/mcp, or a plain path below that"
+_UNREACHABLE: Final = "Failed to reach target agent: "
+_DISABLED: Final = (
     "This registry passes no calls on: REGISTRY_PROXY is false. Call the agent itself, as --use-proxy=false does"
 )
-_NO_LIBRARY: Final = (
+_LIBRARY_MISSING: Final = (
     "Passing calls on takes the extra: pip install 'mcp-mesh-registry[client]', or set REGISTRY_PROXY=false"
 )
-_BUSY: Final = f"This replica passes {MOST} calls on already; try again"
-_BUSY_AGENT: Final = f"This replica passes {MOST_EACH} calls on to this agent already; try again"
-_CLOSING: Final = "This replica is going down; try another one"
+_BUSY: Final = f"This replica passes {MAX_CALLS} calls on already; try again"
+_BUSY_AGENT: Final = f"This replica passes {MAX_CALLS_PER_AGENT} calls on to this agent already; try again"
+_SHUTTING_DOWN: Final = "This replica is going down; try another one"
 
 
-class Proxy:
-    """Serves `/proxy/{host}:{port}/mcp`. Without `outgoing` it says that it does not.
+class ProxyEndpoint:
+    """Serves `/proxy/{host}:{port}/mcp`. Without `upstream` it says that it does not.
 
     What it reaches is what a registered agent announced, and there only `/mcp`; it keeps nothing and retries nothing.
     """
 
-    def __init__(self, addresses: Addresses, outgoing: Outgoing | None, passing: Passing) -> None:
-        self._addresses = addresses
-        self._outgoing = outgoing
-        self._passing = passing
-        self._each: Counter[str] = Counter()
+    def __init__(self, targets: ProxyTargets, upstream: UpstreamClient | None, header_policy: HeaderPolicy) -> None:
+        self._targets = targets
+        self._upstream = upstream
+        self._header_policy = header_policy
+        self._calls_by_url: Counter[str] = Counter()
         self._closing = asyncio.Event()
         self.routes = [Route("/proxy/{target:path}", self, methods=["GET", "POST"])]
 
     @property
-    def under_way(self) -> int:
+    def active_calls(self) -> int:
         """How many calls are being passed on."""
-        return self._each.total()
+        return self._calls_by_url.total()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one call on."""
-        if self._outgoing is None:
-            await refuse(send, 403, _OFF)
+        if self._upstream is None:
+            await send_error(send, 403, _DISABLED)
         elif scope["method"] not in ("GET", "POST"):
-            await refuse(send, 405, "Calls are passed on by POST and GET", [(b"allow", b"GET, POST")])
-        elif (target := _read(scope)) is None:
-            await refuse(send, 400, _FORM)
-        elif (address := await self._addresses.find(*target[:2])) is None:
+            await send_error(send, 405, "Calls are passed on by POST and GET", [(b"allow", b"GET, POST")])
+        elif (target := _parse_target(scope)) is None:
+            await send_error(send, 400, _INVALID_TARGET)
+        elif (address := await self._targets.find(*target[:2])) is None:
             asked = scope["path_params"]["target"].partition("/")[0]
-            await refuse(send, 403, f"Target host {asked!r} is not a registered agent")
+            await send_error(send, 403, f"Target host {asked!r} is not a registered agent")
         elif self._closing.is_set():
-            await refuse(send, 503, _CLOSING, [(b"retry-after", b"1")])
-        elif self.under_way >= MOST:
-            await refuse(send, 503, _BUSY, [(b"retry-after", b"1")])
-        elif self._each[address.url] >= MOST_EACH:
-            await refuse(send, 503, _BUSY_AGENT, [(b"retry-after", b"1")])
+            await send_error(send, 503, _SHUTTING_DOWN, [(b"retry-after", b"1")])
+        elif self.active_calls >= MAX_CALLS:
+            await send_error(send, 503, _BUSY, [(b"retry-after", b"1")])
+        elif self._calls_by_url[address.url] >= MAX_CALLS_PER_AGENT:
+            await send_error(send, 503, _BUSY_AGENT, [(b"retry-after", b"1")])
         else:
-            with self._counted(address.url):
-                call = _Call(scope, receive, send, self._passing, self._closing)
-                await call.carry(self._outgoing, f"{address.url}{target[2]}")
+            with self._count_call(address.url):
+                call = _ProxiedCall(scope, receive, send, self._header_policy, self._closing)
+                await call.run(self._upstream, f"{address.url}{target[2]}")
 
     @contextlib.contextmanager
-    def _counted(self, url: str) -> Iterator[None]:
-        self._each[url] += 1
+    def _count_call(self, url: str) -> Iterator[None]:
+        self._calls_by_url[url] += 1
         try:
             yield
         finally:
-            self._each[url] -= 1
-            if not self._each[url]:
-                del self._each[url]
+            self._calls_by_url[url] -= 1
+            if not self._calls_by_url[url]:
+                del self._calls_by_url[url]
 
     def close(self) -> None:
         """Take no more calls, and let those under way end within two seconds."""
         self._closing.set()
 
 
-class _CallerGoneError(Exception):
+class _ClientDisconnectedError(Exception):
     """Whoever called is gone before the whole body had come."""
 
 
-class _Call:
+class _ProxiedCall:
     """One call on its way: the body out as it comes in, the answer back as it comes."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, passing: Passing, closing: asyncio.Event) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, header_policy: HeaderPolicy, closing: asyncio.Event
+    ) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._passing = passing
+        self._header_policy = header_policy
         self._closing = closing
-        self._sent = asyncio.Event()
-        self._began = self._streams = False
-        self._tail = b""
+        self._request_sent = asyncio.Event()
+        self._response_started = self._is_event_stream = False
+        self._last_bytes = b""
 
-    async def carry(self, outgoing: Outgoing, url: str) -> None:
+    async def run(self, upstream: UpstreamClient, url: str) -> None:
         """Make the call; give it up when the caller is gone, or the replica is going. Raises RequestTooLarge."""
-        passing = asyncio.create_task(self._pass(outgoing, url))
-        gone, parting = asyncio.create_task(self._gone()), asyncio.create_task(self._part())
+        passing = asyncio.create_task(self._forward(upstream, url))
+        gone, parting = asyncio.create_task(self._wait_for_disconnect()), asyncio.create_task(self._wait_for_shutdown())
         try:
             await asyncio.wait([passing, gone, parting], return_when=asyncio.FIRST_COMPLETED)
             if not passing.done():
                 passing.cancel()
                 await asyncio.gather(passing, return_exceptions=True)
-                whole = gone.done() or await self._end(503, _CLOSING, b"shutdown")
+                whole = gone.done() or await self._finish(503, _SHUTTING_DOWN, b"shutdown")
             else:
                 whole = passing.result()
             if not whole:
-                await self._break_off(gone)
+                await self._abort_response(gone)
         finally:
             for task in (passing, gone, parting):
                 task.cancel()
             await asyncio.gather(passing, gone, parting, return_exceptions=True)
 
-    async def _pass(self, outgoing: Outgoing, url: str) -> bool:
+    async def _forward(self, upstream: UpstreamClient, url: str) -> bool:
         """Tell whether the caller has a whole answer, were it that there is none."""
-        budget = _budget(self._scope["headers"])
+        budget = _timeout_seconds(self._scope["headers"])
         try:
-            async with asyncio.timeout(budget), outgoing.send(self._ask(url)) as answer:
-                await self._begin(answer)
-                async for part in answer.parts:
-                    self._tail = part[-4:]
+            async with asyncio.timeout(budget), upstream.send(self._build_request(url)) as answer:
+                await self._start_response(answer)
+                async for part in answer.chunks:
+                    self._last_bytes = part[-4:]
                     await self._send({"type": "http.response.body", "body": part, "more_body": True})
             await self._send({"type": "http.response.body", "body": b""})
-        except _CallerGoneError:
+        except _ClientDisconnectedError:
             return True
         except HttpLibraryMissingError:
-            await refuse(self._send, 501, _NO_LIBRARY)
+            await send_error(self._send, 501, _LIBRARY_MISSING)
         except TimeoutError:
-            return await self._end(502, f"{_FAILED}it did not answer within {budget}s", b"timeout budget=%ds" % budget)
+            return await self._finish(
+                502, f"{_UNREACHABLE}it did not answer within {budget}s", b"timeout budget=%ds" % budget
+            )
         except UnreachableError as error:
-            return await self._end(502, f"{_FAILED}{error}", None)
+            return await self._finish(502, f"{_UNREACHABLE}{error}", None)
         return True
 
-    async def _end(self, status: int, sentence: str, comment: bytes | None) -> bool:
+    async def _finish(self, status: int, message: str, comment: bytes | None) -> bool:
         """End what has no end of its own: refuse it, or say in a stream why it is over; tell whether that is whole.
 
         Who does not read would have to be waited for, and is told nothing.
@@ -171,109 +177,109 @@ class _Call:
         connection = self._connection()
         if connection is not None and not connection.takes_now():
             return False
-        if not self._began:
-            await refuse(self._send, status, sentence)
-        elif not self._streams or comment is None:
+        if not self._response_started:
+            await send_error(self._send, status, message)
+        elif not self._is_event_stream or comment is None:
             return False
         else:
-            await self._send({"type": "http.response.body", "body": self._cut_short(comment)})
+            await self._send({"type": "http.response.body", "body": self._end_comment(comment)})
         return True
 
-    def _ask(self, url: str) -> Ask:
-        headers = self._passing.asked(self._scope["headers"])
+    def _build_request(self, url: str) -> ProxyRequest:
+        headers = self._header_policy.request(self._scope["headers"])
         # What is passed on is passed on as it is.
         headers.append((b"accept-encoding", b"identity"))
-        size = _size(self._scope["headers"])
+        size = _content_length(self._scope["headers"])
         if self._scope["method"] == "GET":
-            return Ask("GET", url, headers, None)
+            return ProxyRequest("GET", url, headers, None)
         headers.append((b"transfer-encoding", b"chunked") if size is None else (b"content-length", b"%d" % size))
-        return Ask("POST", url, headers, self._body())
+        return ProxyRequest("POST", url, headers, self._request_body())
 
-    async def _body(self) -> AsyncIterator[bytes]:
+    async def _request_body(self) -> AsyncIterator[bytes]:
         size, more = 0, True
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise _CallerGoneError
+                raise _ClientDisconnectedError
             part, more = message.get("body", b""), message.get("more_body", False)
             size += len(part)
-            if size > LARGEST:
+            if size > MAX_BODY_BYTES:
                 raise _too_large()
             if part:
                 yield part
-        self._sent.set()
+        self._request_sent.set()
 
-    async def _begin(self, answer: Answer) -> None:
-        if answer.status >= _NO_STATUS:
-            raise UnreachableError(f"it answered with the status {answer.status}, which there is not")
-        headers: Headers = self._passing.answered(answer.status, answer.headers)
+    async def _start_response(self, response: ProxyResponse) -> None:
+        if response.status >= _MIN_INVALID_STATUS:
+            raise UnreachableError(f"it answered with the status {response.status}, which there is not")
+        headers: Headers = self._header_policy.response(response.status, response.headers)
         kinds = [value for name, value in headers if name == b"content-type"]
-        self._streams = bool(kinds) and kinds[0].lower().startswith(b"text/event-stream")
-        if self._streams and all(name != b"x-accel-buffering" for name, _ in headers):
+        self._is_event_stream = bool(kinds) and kinds[0].lower().startswith(b"text/event-stream")
+        if self._is_event_stream and all(name != b"x-accel-buffering" for name, _ in headers):
             # nginx holds back what it proxies unless it is told not to.
             headers.append((b"x-accel-buffering", b"no"))
-        self._began = True
+        self._response_started = True
         # An agent may answer without having read all of the body.
-        self._sent.set()
-        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        self._request_sent.set()
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
 
-    def _cut_short(self, why: bytes) -> bytes:
+    def _end_comment(self, reason: bytes) -> bytes:
         """Return the comment that ends a stream. An event that is not whole stays so: no empty line comes after it."""
-        comment = b": mesh-proxy-%s\n" % why
-        if self._tail.endswith((b"\n\n", b"\r\n\r\n")) or not self._tail:
+        comment = b": mesh-proxy-%s\n" % reason
+        if self._last_bytes.endswith((b"\n\n", b"\r\n\r\n")) or not self._last_bytes:
             return comment + b"\n"
-        return comment if self._tail.endswith(b"\n") else b"\n" + comment
+        return comment if self._last_bytes.endswith(b"\n") else b"\n" + comment
 
-    async def _gone(self) -> None:
+    async def _wait_for_disconnect(self) -> None:
         """Wait until the caller is gone; while its body comes, whoever reads that will know."""
         if self._scope["method"] == "POST":
-            await self._sent.wait()
+            await self._request_sent.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def _part(self) -> None:
+    async def _wait_for_shutdown(self) -> None:
         """Wait until the replica goes, and the call has had its time since."""
         await self._closing.wait()
-        await asyncio.sleep(_FAREWELL)
+        await asyncio.sleep(_SHUTDOWN_GRACE_S)
 
-    async def _break_off(self, gone: "asyncio.Task[None]") -> None:
+    async def _abort_response(self, disconnected: "asyncio.Task[None]") -> None:
         """End an answer so that nobody takes it for whole."""
         connection = self._connection()
         if connection is None:
             raise UnreachableError("the agent broke off its answer")
         connection.abort()
         # Nobody reads the rest of the body any more.
-        self._sent.set()
-        await gone
+        self._request_sent.set()
+        await disconnected
 
     def _connection(self) -> Any:
-        return self._scope.get("extensions", {}).get(CONNECTION)
+        return self._scope.get("extensions", {}).get(CONNECTION_EXTENSION)
 
 
-def _read(scope: Scope) -> tuple[str, int, str] | None:
+def _parse_target(scope: Scope) -> tuple[str, int, str] | None:
     """Return host, port and path of a target; None for what is not of that form."""
-    found = _TARGET.fullmatch(scope["path_params"]["target"])
-    if found is None or scope["query_string"] or _DOTS.search(found[3]) or int(found[2]) >= 1 << 16:
+    found = _TARGET_PATTERN.fullmatch(scope["path_params"]["target"])
+    if found is None or scope["query_string"] or _DOT_SEGMENT.search(found[3]) or int(found[2]) >= 1 << 16:
         return None
     return found[1].strip("[]"), int(found[2]), found[3]
 
 
-def _budget(headers: Sequence[tuple[bytes, bytes]]) -> int:
+def _timeout_seconds(headers: Sequence[tuple[bytes, bytes]]) -> int:
     """Return the whole seconds a call may take."""
     asked = next((value.strip() for name, value in headers if name == b"x-mesh-timeout"), b"")
     seconds = int(asked) if asked.isdigit() and len(asked) < 10 else 0  # noqa: PLR2004
-    return min(seconds, _LONGEST) or _USUAL
+    return min(seconds, _MAX_TIMEOUT_S) or _DEFAULT_TIMEOUT_S
 
 
-def _size(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
+def _content_length(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
     """Return how large the body is said to be. Raises RequestTooLarge."""
     said = next((value for name, value in headers if name == b"content-length"), b"")
     if not said.isdigit():
         return None
-    if int(said) > LARGEST:
+    if int(said) > MAX_BODY_BYTES:
         raise _too_large()
     return int(said)
 
 
 def _too_large() -> RequestTooLarge:
-    return RequestTooLarge(f"The body is over the limit of {LARGEST} bytes; send less at once")
+    return RequestTooLarge(f"The body is over the limit of {MAX_BODY_BYTES} bytes; send less at once")

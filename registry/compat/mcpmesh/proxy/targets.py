@@ -9,15 +9,15 @@ import orjson
 
 from registry.cache.view import Record
 from registry.model.agent import Agent
-from registry.service.discovery.discovery import NEWEST, Discovery
+from registry.service.discovery.discovery import LATEST, Discovery
 
-_PORTS: Final = {"http": 80, "https": 443}
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # Agents looked at before others have their turn.
-_AT_ONCE: Final = 500
+_MAX_AGENTS_PER_STEP: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ProxyTarget:
     """Where an agent said it answers. `host` is a name or an address, in lower case and without brackets."""
 
     agent_id: str
@@ -31,51 +31,51 @@ class Address:
         return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
-class Addresses:
+class ProxyTargets:
     """Finds agents by where they answer, from the newest view."""
 
     def __init__(self, discovery: Discovery) -> None:
         self._discovery = discovery
 
-    async def find(self, host: str, port: int) -> Address | None:
+    async def find(self, host: str, port: int) -> ProxyTarget | None:
         """Return where a registered agent answers on this port, of any status; None where nobody does.
 
         `host` is what it announced, its id or its name; of several with one name a healthy one is found, then the
         lowest id. What is returned is always what an agent announced, never what was asked for.
         """
-        view, _ = await self._discovery.view(NEWEST)
+        view, _ = await self._discovery.view(LATEST)
         record = view.records.get(host)
-        if record is not None and (address := _address(record.agent)) is not None and address.port == port:
+        if record is not None and (address := _target_of(record.agent)) is not None and address.port == port:
             return address
         announced, ending, named = host.lower(), f":{port}", b'"name":%s' % orjson.dumps(host)
-        found: list[tuple[bool, str, Address]] = []
+        found: list[tuple[bool, str, ProxyTarget]] = []
         for at, record in enumerate(list(view.records.values()), start=1):
-            if at % _AT_ONCE == 0:
+            if at % _MAX_AGENTS_PER_STEP == 0:
                 await asyncio.sleep(0)
             agent = record.agent
-            if ending not in agent.profile.endpoint and port not in _PORTS.values():
+            if ending not in agent.indexed.endpoint and port not in _DEFAULT_PORTS.values():
                 continue
-            address = _address(agent)
+            address = _target_of(agent)
             if address is None or address.port != port:
                 continue
             if address.host == announced:
                 return address
-            if named in agent.spec and _name(record) == host:
+            if named in agent.spec and _agent_name(record) == host:
                 found.append((agent.status != "healthy", agent.id, address))
         return min(found, key=lambda each: each[:2])[2] if found else None
 
 
-def _address(agent: Agent) -> Address | None:
+def _target_of(agent: Agent) -> ProxyTarget | None:
     """Return where an agent answers; None for one that its parent process alone can speak to, or nobody."""
     try:
-        parts = urlsplit(agent.profile.endpoint)
+        parts = urlsplit(agent.indexed.endpoint)
         port = parts.port
     except ValueError:
         return None
-    if parts.scheme not in _PORTS or not parts.hostname:
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         return None
-    return Address(agent.id, parts.scheme, parts.hostname, port or _PORTS[parts.scheme])
+    return ProxyTarget(agent.id, parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme])
 
 
-def _name(record: Record) -> str:
+def _agent_name(record: Record) -> str:
     return str(orjson.loads(record.agent.spec).get("name", record.agent.id))

@@ -11,11 +11,11 @@ from registry.compat.mcpmesh.proxy.headers import Headers
 if TYPE_CHECKING:
     import httpx2
 
-MOST: Final = 100
+MAX_CALLS: Final = 100
 """How many requests are under way at a time, at most."""
 # Seconds until a connection is there, and until one that nobody uses is closed: before agents close it, after 5 s.
-_CONNECT: Final = 10.0
-_IDLE: Final = 2.0
+_CONNECT_TIMEOUT_S: Final = 10.0
+_IDLE_TIMEOUT_S: Final = 2.0
 
 
 class HttpLibraryMissingError(Exception):
@@ -27,7 +27,7 @@ class UnreachableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ProxyRequest:
     """One request; `body` comes part by part, None for none."""
 
     method: str
@@ -37,15 +37,15 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProxyResponse:
     """What came back so far, and the bytes of the body as they come."""
 
     status: int
     headers: Headers
-    parts: AsyncIterator[bytes]
+    chunks: AsyncIterator[bytes]
 
 
-class Outgoing:
+class UpstreamClient:
     """Sends over kept connections; the HTTP library is imported with the first request.
 
     There is no jar for cookies, a redirect is an answer like any other, and proxies and passwords that the environment
@@ -53,25 +53,27 @@ class Outgoing:
     """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
+        self._open_lock = asyncio.Lock()
         self._transport: httpx2.AsyncHTTPTransport | None = None
 
     @contextlib.asynccontextmanager
-    async def send(self, ask: Ask) -> AsyncIterator[Answer]:
+    async def send(self, proxy_request: ProxyRequest) -> AsyncIterator[ProxyResponse]:
         """Send a request, and provide the answer once its head is there.
 
         Raises HttpLibraryMissingError, UnreachableError.
         """
-        transport = await self._opened()
+        transport = await self._get_transport()
         import httpx2  # noqa: PLC0415  an extra: who passes nothing on does not need it
 
-        with _translated():
-            request = httpx2.Request(ask.method, ask.url, headers=ask.headers, content=ask.body)
-            request.extensions["timeout"] = {"connect": _CONNECT, "read": None, "write": None, "pool": None}
+        with _translate_errors():
+            request = httpx2.Request(
+                proxy_request.method, proxy_request.url, headers=proxy_request.headers, content=proxy_request.body
+            )
+            request.extensions["timeout"] = {"connect": _CONNECT_TIMEOUT_S, "read": None, "write": None, "pool": None}
             response = await transport.handle_async_request(request)
         try:
-            async with contextlib.aclosing(_parts(response)) as parts:
-                yield Answer(response.status_code, response.headers.raw, parts)
+            async with contextlib.aclosing(_read_chunks(response)) as parts:
+                yield ProxyResponse(response.status_code, response.headers.raw, parts)
         finally:
             await response.aclose()
 
@@ -81,33 +83,35 @@ class Outgoing:
         if transport is not None:
             await transport.aclose()
 
-    async def _opened(self) -> "httpx2.AsyncHTTPTransport":
+    async def _get_transport(self) -> "httpx2.AsyncHTTPTransport":
         """Return what sends. To import it and to read certificates takes half a second: not on the loop."""
-        async with self._turn:
+        async with self._open_lock:
             if self._transport is None:
                 try:
-                    self._transport = await asyncio.to_thread(_transport)
+                    self._transport = await asyncio.to_thread(_create_transport)
                 except ImportError as error:
                     raise HttpLibraryMissingError from error
             return self._transport
 
 
-def _transport() -> "httpx2.AsyncHTTPTransport":
+def _create_transport() -> "httpx2.AsyncHTTPTransport":
     import httpx2  # noqa: PLC0415  as above
 
-    limits = httpx2.Limits(max_connections=MOST, max_keepalive_connections=MOST, keepalive_expiry=_IDLE)
+    limits = httpx2.Limits(
+        max_connections=MAX_CALLS, max_keepalive_connections=MAX_CALLS, keepalive_expiry=_IDLE_TIMEOUT_S
+    )
     return httpx2.AsyncHTTPTransport(trust_env=False, limits=limits)
 
 
-async def _parts(response: "httpx2.Response") -> AsyncGenerator[bytes, None]:
+async def _read_chunks(response: "httpx2.Response") -> AsyncGenerator[bytes, None]:
     """Give the body as it comes, packed where it is packed."""
-    with _translated():
+    with _translate_errors():
         async for part in response.aiter_raw():
             yield part
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     import httpx2  # noqa: PLC0415  as above
 
     try:
@@ -115,6 +119,6 @@ def _translated() -> Iterator[None]:
     except httpx2.ConnectError as error:
         raise UnreachableError("no connection could be made") from error
     except httpx2.TimeoutException as error:
-        raise UnreachableError(f"no connection could be made within {_CONNECT:g}s") from error
+        raise UnreachableError(f"no connection could be made within {_CONNECT_TIMEOUT_S:g}s") from error
     except (httpx2.TransportError, httpx2.InvalidURL) as error:
         raise UnreachableError("the connection broke") from error
