@@ -50,7 +50,7 @@ class SelfPreservation(TypedDict):
     until: str | None
     overdue_at_start: int
     healthy: int
-    overdue: int
+    suspended: int
     activations: int
 
 
@@ -72,8 +72,8 @@ class Health(TypedDict):
     ready: bool
     resource_version: str | None
     timeline: str | None
-    stale_seconds: float
-    change_notifier: str
+    staleness_seconds: float
+    change_notifications: str
     leader: Leader
     outage: Outage
     self_preservation: SelfPreservation

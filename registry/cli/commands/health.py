@@ -37,9 +37,9 @@ def health(registry: "SyncRegistryClient", *, agent_id: str | None, output: str 
 
 
 def _replica_fields(health: "Health") -> dict[str, object]:
-    leader, hold, outage = health["leader"], health["hold"], health["outage"]
+    leader, hold, outage = health["leader"], health["self_preservation"], health["outage"]
     if hold["active"]:
-        held = f"until {hold['until']}: {hold['silent']} of {hold['healthy']} healthy agents fell silent together"
+        held = f"until {hold['until']}: {hold['overdue_at_start']} of {hold['healthy']} healthy agents fell silent together"
     else:
         held = "none"
     return {
@@ -48,8 +48,8 @@ def _replica_fields(health: "Health") -> dict[str, object]:
         "Replica": f"{health['instance']}, version {health['version']}, up {format_age(health['uptime_seconds'])}",
         "Leader": f"{leader['instance']}, since {leader['since']}" if leader["instance"] else "nobody",
         "Resource version": health["resource_version"],
-        "Behind the store": f"{health['behind_seconds']:g} s",
-        "Bell": health["bell"],
+        "Behind the store": f"{health['staleness_seconds']:g} s",
+        "Bell": health["change_notifications"],
         "Last outage": f"{outage['cause']}, until {outage['until']}" if outage["until"] else "none known",
         "Hold": held,
         "Warnings": "; ".join(health["warnings"]) or "none",
