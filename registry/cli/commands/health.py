@@ -39,7 +39,7 @@ def health(registry: "SyncRegistryClient", *, agent_id: str | None, output: str 
 def _replica_fields(health: "Health") -> dict[str, object]:
     leader, hold, outage = health["leader"], health["self_preservation"], health["outage"]
     if hold["active"]:
-        held = f"until {hold['until']}: {hold['overdue_at_start']} of {hold['healthy']} healthy agents fell silent together"
+        held = f"until {hold['until']}: {hold['overdue_at_start']} of {hold['healthy']} agents are overdue"
     else:
         held = "none"
     return {
