@@ -35,7 +35,7 @@ class HeartbeatRequest(msgspec.Struct):
     load: Annotated[float, Meta(ge=0, le=_MAX_LOAD, title="How busy the agent is, for least_loaded")] | None = None
 
 
-HEARTBEAT_SCHEMA: dict[str, Any] = msgspec.json.schema(HeartbeatRequest)["$defs"]["HeartbeatForm"]
+HEARTBEAT_SCHEMA: dict[str, Any] = msgspec.json.schema(HeartbeatRequest)["$defs"]["HeartbeatRequest"]
 
 
 class _ReceivedHeartbeat(HeartbeatRequest):
