@@ -7,7 +7,6 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from registry.cli.exits import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_PIPE_CLOSED, EXIT_UNAVAILABLE, EXIT_USAGE
 from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:
@@ -17,6 +16,14 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 T = TypeVar("T")
+
+# Exit codes of the commands that call a registry; README.md has the table.
+EXIT_FAILED = 1
+EXIT_USAGE = 2  # the code that click uses
+EXIT_NOT_FOUND = 3
+EXIT_UNAVAILABLE = 4
+EXIT_INTERRUPTED = 130  # the code a shell reports for SIGINT
+EXIT_PIPE_CLOSED = 141  # the code a shell reports for SIGPIPE
 
 _NOT_FOUND_CODES = frozenset({"unknown_agent", "no_provider"})
 _UNAVAILABLE_CODES = frozenset({"not_ready", "store_unavailable"})

@@ -7,7 +7,7 @@ import click
 from registry import __version__
 from registry.cli.commands import COMMANDS
 from registry.cli.demo import demo
-from registry.cli.exits import EXIT_INTERRUPTED
+from registry.cli.errors import EXIT_INTERRUPTED
 from registry.cli.maintenance import backup, doctor, restore
 from registry.cli.release import end_self_preservation
 from registry.cli.serve import serve

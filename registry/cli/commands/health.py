@@ -6,8 +6,7 @@ import click
 
 from registry.cli.completers import complete_agents
 from registry.cli.connection import with_registry_client
-from registry.cli.errors import RegistryCommand, unwrap
-from registry.cli.exits import EXIT_FAILED
+from registry.cli.errors import EXIT_FAILED, RegistryCommand, unwrap
 from registry.cli.output.ages import format_age
 from registry.cli.output.fields import print_fields
 from registry.cli.output.formats import is_document, output_option, print_document, require_format_support

@@ -7,8 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from registry.cli.connection import with_registry_client
-from registry.cli.errors import CommandError, RegistryWriteCommand, format_refusal, unwrap
-from registry.cli.exits import EXIT_FAILED
+from registry.cli.errors import EXIT_FAILED, CommandError, RegistryWriteCommand, format_refusal, unwrap
 from registry.cli.manifest import MAX_FILE_BYTES, ManifestError, read_manifest, registration_id
 from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
 from registry.cli.output.terminal_safe import escape_terminal

@@ -1,6 +1,6 @@
 """What the README says of the command line is what it is."""
 
-from registry.cli import exits
+from registry.cli import errors
 from registry.cli.main import main
 from tests.test_readme import section, table
 
@@ -16,7 +16,7 @@ def test_the_exit_codes_are_all_there() -> None:
     """In order."""
     codes = [int(cells[0].strip("`")) for cells in table("Command line", "exit code")]
 
-    assert codes == [0, *sorted(code for name, code in vars(exits).items() if name.isupper())]
+    assert codes == [0, *sorted(code for name, code in vars(errors).items() if name.startswith("EXIT_"))]
 
 
 def test_the_variables_are_named() -> None:
