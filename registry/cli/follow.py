@@ -7,8 +7,8 @@ import click
 
 from registry.cli.connection import report_connection_state
 from registry.cli.errors import unwrap
-from registry.cli.output.agent_tables import agent_table, event_row
 from registry.cli.output.formats import is_document, print_event, require_format_support
+from registry.cli.output.tables import agent_table, event_row
 from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:

@@ -9,13 +9,20 @@ from registry.cli.completers import complete_agents
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import RegistryCommand, unwrap
 from registry.cli.follow import follow
-from registry.cli.output.agent_tables import format_names, format_pairs, format_status
 from registry.cli.output.ages import format_age
-from registry.cli.output.fields import print_fields
 from registry.cli.output.formats import is_document, output_option, print_document
-from registry.cli.output.tables import Column, Row, Table
+from registry.cli.output.tables import (
+    DEPENDENCY_COLUMNS,
+    Column,
+    Row,
+    Table,
+    dependency_rows,
+    format_names,
+    format_pairs,
+    format_status,
+    print_fields,
+)
 from registry.cli.output.terminal_safe import escape_terminal
-from registry.cli.output.wires import DEPENDENCY_COLUMNS, dependency_rows
 
 if TYPE_CHECKING:
     from mcp_mesh_client import AgentHealth, SyncRegistryClient

@@ -9,8 +9,8 @@ from registry.cli.completers import complete_agents, complete_capabilities, comp
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import RegistryCommand, unwrap
 from registry.cli.follow import follow
-from registry.cli.output.agent_tables import agent_rows, agent_table
 from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
+from registry.cli.output.tables import agent_rows, agent_table
 from registry.cli.output.terminal_safe import escape_terminal
 from registry.cli.paging import PAGE_SIZE, list_all_agents
 

@@ -9,31 +9,12 @@ from registry.cli.commands.agents import STATUS_CHOICE as CHOICES
 from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import RegistryCommand, unwrap
-from registry.cli.output.agent_tables import format_names
 from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
-from registry.cli.output.tables import STATUS_STYLES, Column, Row, Table
+from registry.cli.output.tables import PROVIDER_COLUMNS, Table
 from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient
-
-
-def _format_agent_status(row: Row) -> str:
-    return f"{row.get('agent_status')}{',draining' if row.get('agent_draining') is True else ''}"
-
-
-PROVIDER_COLUMNS = (
-    Column("CAPABILITY", lambda row: row.get("name")),
-    Column("VERSION", lambda row: row.get("version")),
-    Column("AGENT", lambda row: row.get("agent_id")),
-    Column("NAMESPACE", lambda row: row.get("agent_namespace")),
-    Column("STATUS", _format_agent_status, styles=STATUS_STYLES),
-    Column("TAGS", lambda row: format_names(row.get("tags"))),
-    Column("STABILITY", lambda row: row.get("stability"), wide=True),
-    Column("CATEGORY", lambda row: row.get("category"), wide=True),
-    Column("ENDPOINT", lambda row: row.get("agent_endpoint"), wide=True),
-    Column("DESCRIPTION", lambda row: row.get("description"), wide=True),
-)
 
 
 @click.command(cls=RegistryCommand)

@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry.cli.commands.agents import drop_unset
-from registry.cli.commands.capabilities import PROVIDER_COLUMNS
 from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import NotFound, RegistryCommand, format_refusal, to_refusal_error, unwrap
 from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
-from registry.cli.output.tables import STATUS_STYLES, Column, Row, Table
+from registry.cli.output.tables import (
+    DEPENDENCY_COLUMNS,
+    PROVIDER_COLUMNS,
+    STATUS_STYLES,
+    Column,
+    Row,
+    Table,
+    dependency_rows,
+)
 from registry.cli.output.terminal_safe import escape_terminal
-from registry.cli.output.wires import DEPENDENCY_COLUMNS, dependency_rows
 
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient

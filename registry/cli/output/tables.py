@@ -1,11 +1,14 @@
 """Tables for people: columns that stay where they are, in a pipe as in a terminal, and rows that come later."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import click
+
+from registry.cli.output.ages import age
 from registry.cli.output.terminal_safe import escape_terminal
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
@@ -20,6 +23,7 @@ STATUS_STYLES: Styles = MappingProxyType(
 EVENT_STYLES: Styles = MappingProxyType({"ADDED": "green", "MODIFIED": "yellow", "DELETED": "red"})
 
 _COLUMN_GAP = "   "
+_MAX_NAMES_PER_CELL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +103,100 @@ def _line_writer() -> Callable[[Sequence[tuple[str, str]]], None]:
 
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     return lambda parts: console.print(Text.assemble(*parts))
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Write each field on a line of its own; `-` where there is nothing."""
+    width = max(map(len, fields)) + 3
+    for name, value in fields.items():
+        click.echo(f"{name + ':':<{width}}{format_cell(value)}")
+
+
+def format_names(items: object, key: str = "name", max_names: int | None = None) -> str:
+    """Return the names of capabilities or tags, each once; of more than `max_names` how many more there are."""
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        return ""
+    names = dict.fromkeys(str(each.get(key)) if isinstance(each, Mapping) else str(each) for each in items)
+    shown = list(names)[:max_names]
+    return ",".join(shown) + (f" +{len(names) - len(shown)}" if len(shown) < len(names) else "")
+
+
+def format_pairs(mapping: object) -> str:
+    """Return labels as a selector would name them."""
+    return ",".join(f"{name}={value}" for name, value in mapping.items()) if isinstance(mapping, Mapping) else ""
+
+
+def format_status(agent: Row) -> str:
+    """Return an agent's status, and that it drains, if it does."""
+    return f"{agent.get('status')}{',draining' if agent.get('draining') is True else ''}"
+
+
+def agent_table(*, wide: bool, follow: bool = False, event_column: bool = False) -> Table:
+    """Return a table for rows of `listed` and `event_row`; of `event_column` with a column for what happened."""
+    columns = [
+        Column("ID", lambda row: row.get("id"), follow_width=28),
+        Column("NAMESPACE", lambda row: row.get("namespace"), follow_width=12),
+        Column("STATUS", lambda row: row["state"], styles=STATUS_STYLES, follow_width=16),
+        Column(
+            "CAPABILITIES",
+            lambda row: format_names(row.get("capabilities"), max_names=None if wide else _MAX_NAMES_PER_CELL),
+            follow_width=28,
+        ),
+        Column("HEARTBEAT", lambda row: age(row.get("last_heartbeat"), row["now"])),
+        Column("AGE", lambda row: age(row.get("created_at"), row["now"])),
+        Column("NAME", lambda row: row.get("name"), wide=True, follow_width=16),
+        Column("TYPE", lambda row: row.get("agent_type"), wide=True),
+        Column("ENDPOINT", lambda row: row.get("endpoint"), wide=True, follow_width=32),
+        Column("LABELS", lambda row: format_pairs(row.get("labels")), wide=True, follow_width=16),
+        Column("VERSION", lambda row: row.get("resource_version"), wide=True),
+    ]
+    if event_column:
+        columns.insert(0, Column("EVENT", lambda row: row["event"], styles=EVENT_STYLES, follow_width=8))
+    return Table(columns, wide=wide, follow=follow)
+
+
+def agent_rows(agents: Iterable[Row], now: str) -> Iterator[Row]:
+    """Give the rows of agents as of a moment of the registry's clock."""
+    return ({**agent, "state": format_status(agent), "now": now} for agent in agents)
+
+
+def event_row(event: Mapping[str, Any]) -> Row:
+    """Return the row of a change."""
+    agent, gone = event["object"], event["type"] == "DELETED"
+    state = "deleted" if gone else format_status(agent)
+    return {**agent, "state": state, "now": event["timestamp"], "event": event["type"]}
+
+
+def _format_agent_status(row: Row) -> str:
+    return f"{row.get('agent_status')}{',draining' if row.get('agent_draining') is True else ''}"
+
+
+PROVIDER_COLUMNS = (
+    Column("CAPABILITY", lambda row: row.get("name")),
+    Column("VERSION", lambda row: row.get("version")),
+    Column("AGENT", lambda row: row.get("agent_id")),
+    Column("NAMESPACE", lambda row: row.get("agent_namespace")),
+    Column("STATUS", _format_agent_status, styles=STATUS_STYLES),
+    Column("TAGS", lambda row: format_names(row.get("tags"))),
+    Column("STABILITY", lambda row: row.get("stability"), wide=True),
+    Column("CATEGORY", lambda row: row.get("category"), wide=True),
+    Column("ENDPOINT", lambda row: row.get("agent_endpoint"), wide=True),
+    Column("DESCRIPTION", lambda row: row.get("description"), wide=True),
+)
+DEPENDENCY_COLUMNS = (
+    Column("FUNCTION", lambda row: row["function"]),
+    Column("NEEDS", lambda row: row["capability"]),
+    Column("PROVIDER", lambda row: row.get("agent_id")),
+    Column("TOOL", lambda row: row.get("tool_name")),
+    Column("ENDPOINT", lambda row: row.get("endpoint")),
+    Column("REASON", lambda row: row.get("reason")),
+)
+
+
+def dependency_rows(response: Mapping[str, Any]) -> Iterator[Row]:
+    """Give a row for every dependency of an answer: its provider, or the reason why there is none."""
+    reasons = response.get("dependencies_unresolved") or {}
+    for function, providers in (response.get("dependencies_resolved") or {}).items():
+        for capability, provider in providers.items():
+            reason = (reasons.get(function) or {}).get(capability)
+            yield {"function": function, "capability": capability, "reason": reason, **(provider or {})}
