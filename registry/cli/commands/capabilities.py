@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli.commands.agents import STABILITY_CHOICE, drop_unset
-from registry.cli.commands.agents import STATUS_CHOICE as CHOICES
 from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import RegistryCommand, unwrap
+from registry.cli.filters import STABILITY_CHOICE, STATUS_CHOICE, drop_unset
 from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
 from registry.cli.output.tables import PROVIDER_COLUMNS, Table
 from registry.cli.output.terminal_safe import escape_terminal
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--namespace", "-n", "agent_namespace", shell_complete=complete_namespaces, help="Of agents in this namespace."
 )
-@click.option("--status", "agent_status", type=CHOICES, help="Of agents with this status.")
+@click.option("--status", "agent_status", type=STATUS_CHOICE, help="Of agents with this status.")
 @click.option("--draining/--in-service", "agent_draining", default=None, help="Of agents that drain, or of the others.")
 @click.option("--agent", "agent_id", shell_complete=complete_agents, help="Of this agent.")
 @output_option()

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.cli.commands.agents import drop_unset
 from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import NotFound, RegistryCommand, format_refusal, to_refusal_error, unwrap
+from registry.cli.filters import drop_unset
 from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
 from registry.cli.output.tables import (
     DEPENDENCY_COLUMNS,
