@@ -62,13 +62,13 @@ class ClientConfig:
     security_contexts: Mapping[str, Collection[str]] = field(default_factory=lambda: DEFAULT_SECURITY_CONTEXTS)
 
     def __post_init__(self) -> None:
-        for name in ("timeout", "try_timeout", "silence", "longest_backoff"):
+        for name in ("timeout", "attempt_timeout", "watch_idle_timeout", "max_backoff"):
             _check_number(name, getattr(self, name), greater_than=0)
         for name in ("cache_ttl", "cache_size", "offline_ttl"):
             _check_number(name, getattr(self, name), at_least=0)
-        _check_number("tries", self.max_rounds, at_least=1)
+        _check_number("max_rounds", self.max_rounds, at_least=1)
         if self.max_backoff > MAX_BACKOFF_S:
-            raise InvalidData("longest_backoff", f"longest_backoff: at most {MAX_BACKOFF_S:g} s")
+            raise InvalidData("max_backoff", f"max_backoff: at most {MAX_BACKOFF_S:g} s")
 
 
 def load_config(url: str | Sequence[str] | None, token: str | None, **options: Unpack[ClientOptions]) -> ClientConfig:

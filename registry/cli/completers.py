@@ -48,7 +48,7 @@ def _complete_names(
     signal.setitimer(signal.ITIMER_REAL, _COMPLETION_TIMEOUT_S)
     try:
         with open_client(
-            ctx.params["url"], ctx.params["token"], _CALL_TIMEOUT_S, tries=1, try_timeout=_CALL_TIMEOUT_S
+            ctx.params["url"], ctx.params["token"], _CALL_TIMEOUT_S, max_rounds=1, attempt_timeout=_CALL_TIMEOUT_S
         ) as registry:
             found = sorted(
                 {

@@ -63,12 +63,12 @@ def test_a_token_is_not_shown() -> None:
     [
         ("timeout", 0),
         ("timeout", float("inf")),
-        ("try_timeout", -1),
-        ("tries", 0),
+        ("attempt_timeout", -1),
+        ("max_rounds", 0),
         ("cache_ttl", -1),
         ("cache_size", True),
-        ("longest_backoff", 301),
-        ("silence", "35"),
+        ("max_backoff", 301),
+        ("watch_idle_timeout", "35"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_by_its_name(name: str, value: Any) -> None:

@@ -120,7 +120,7 @@ def in_sync(here: LocalProcess, endpoint: str, tool: str, timeout: float | None 
 
     @mesh_agent(dependencies=["it"])
     def use(it: Any = None) -> Any:
-        return (it if timeout is None else it.within(timeout))(**arguments)
+        return (it if timeout is None else it.with_timeout(timeout))(**arguments)
 
     wire(here, endpoint, tool)
     return use()
@@ -131,7 +131,7 @@ async def in_async(here: LocalProcess, endpoint: str, tool: str, timeout: float 
 
     @mesh_agent(dependencies=["it"])
     async def await_it(it: Any = None) -> Any:
-        return await (it if timeout is None else it.within(timeout))(**arguments)
+        return await (it if timeout is None else it.with_timeout(timeout))(**arguments)
 
     wire(here, endpoint, tool)
     return await await_it()
