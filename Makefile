@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -e
 
-.PHONY: run test sdk-test fleet fix demo bench compose-test manifests clean
+.PHONY: help run test lint coverage sdk-test fleet fix demo bench compose-test manifests clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/.run  ## the registry with the embedded store on port 8000
 	@$(BIN)/mcp-mesh-registry serve
@@ -11,11 +14,17 @@ run: .venv/.run  ## the registry with the embedded store on port 8000
 demo: .venv/.run  ## three replicas, 100 then 500 agents at once
 	@$(BIN)/mcp-mesh-registry demo
 
-test: .venv/.dev  ## format, lint, types, house rules, the whole suite
+test: lint  ## format, lint, types, house rules, the whole suite
+	$(BIN)/pytest
+
+lint: .venv/.dev  ## format, lint and types, without the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy registry client/mcp_mesh_client tests benchmarks deploy examples
-	$(BIN)/pytest
+
+# Replicas that tests start as processes of their own are not measured, so the true coverage is higher.
+coverage: .venv/.dev  ## lines of the packages that the tests of the rooms reach, in this process
+	$(BIN)/pytest -m 'not slow and not fault' --cov=registry --cov=mcp_mesh_client --cov-report=term:skip-covered
 
 fleet: .venv/.dev  ## every fault a fleet survives, the slow ones too; needs some minutes, and root for a few
 	$(BIN)/pytest -m fault

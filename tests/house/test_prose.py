@@ -1,0 +1,39 @@
+"""The project uses the words of docs/glossary.md and none of the retired ones."""
+
+import re
+
+import pytest
+
+from tests.support.prose import GLOSSARY, Text, find_retired, retired_words, violations
+from tests.support.source_code import ROOT
+
+# Rooms whose words have been checked; the list grows until it is the whole project.
+CLEAN = ["CONTRIBUTING.md", "docs/adr"]
+
+
+@pytest.mark.parametrize("place", CLEAN)
+def test_no_retired_word_is_used(place: str) -> None:
+    """Each line of the report names the place, the word and the words to use."""
+    found = violations(ROOT / place)
+
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_a_retired_word_is_found() -> None:
+    """In camel case, snake case and prose; longer words that contain it pass."""
+    path = ROOT / "README.md"
+
+    assert find_retired(Text(path, 1, "names", "BellRinger")) == ["bell"]
+    assert find_retired(Text(path, 1, "names", "_was_told")) == ["told"]
+    assert find_retired(Text(path, 1, "names", "label")) == []
+    assert find_retired(Text(path, 1, "prose", "Whoever asks, is\ntold.")) == ["whoever", "told"]
+    assert find_retired(Text(path, 1, "prose", "An agent on hold")) == []
+
+
+def test_no_word_is_both_a_term_and_retired() -> None:
+    """The glossary does not contradict itself."""
+    terms = set(
+        re.findall(r"^\| ([\w -]+?) \|", GLOSSARY.read_text(encoding="utf-8").partition("## Retired")[0], re.MULTILINE)
+    )
+
+    assert terms & {word for row in retired_words() for word in row.words} == set()
