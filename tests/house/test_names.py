@@ -1,4 +1,4 @@
-"""Names that say what a thing is."""
+"""Names that describe a thing."""
 
 import ast
 import re
@@ -9,7 +9,11 @@ from tests.support.source_code import ROOT, parse_file
 SAY_NOTHING = {"util", "utils", "helper", "helpers", "manager", "managers", "base", "common", "impl", "misc"}
 NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
-SOURCES = sorted(path for room in ("registry", "tests", "benchmarks") for path in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(
+    path
+    for room in ("registry", "client", "tests", "benchmarks", "deploy", "examples")
+    for path in (ROOT / room).rglob("*.py")
+)
 
 
 def words(name: str) -> set[str]:
@@ -18,7 +22,7 @@ def words(name: str) -> set[str]:
 
 
 def test_a_name_says_something() -> None:
-    """Neither a folder nor a module, class or function is named for being useful."""
+    """No folder, module, class or function has a name that fits any code."""
     for path in SOURCES:
         places = [part.removesuffix(".py") for part in path.relative_to(ROOT).parts]
         names = places + [node.name for node in ast.walk(parse_file(path)) if isinstance(node, NAMED)]
@@ -27,7 +31,7 @@ def test_a_name_says_something() -> None:
 
 
 def test_a_script_is_named_for_what_it_does() -> None:
-    """`verb.lua` or `noun_verb.lua`, in lower case."""
+    """In lower snake case."""
     names = {path.stem for path in LUA_FOLDER.rglob("*.lua")}
 
-    assert {name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)?", name) or words(name) & SAY_NOTHING} == set()
+    assert {name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)*", name) or words(name) & SAY_NOTHING} == set()

@@ -1,4 +1,4 @@
-"""The package's own source, as syntax trees: what the house rules look at."""
+"""Source code of the two packages, `registry` and `mcp_mesh_client`, as syntax trees and import graphs."""
 
 import ast
 from collections.abc import Iterator
@@ -7,18 +7,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "registry"
+CLIENT_PACKAGE = ROOT / "client" / "mcp_mesh_client"
+
+
+def package_of(path: Path) -> Path:
+    """Return the folder of the package that contains a file."""
+    return next(package for package in (PACKAGE, CLIENT_PACKAGE) if path.is_relative_to(package))
 
 
 def module_name(path: Path) -> str:
-    """Return the dotted name of a module inside the package: `store.link`, `api` for a package, '' for the top one."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    """Return the dotted name of a module inside its package: `store.leader`; '' for the package itself."""
+    parts = path.relative_to(package_of(path)).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 @cache
-def modules() -> dict[str, Path]:
-    """Return every module of the package by its name."""
-    return {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+def modules(package: Path = PACKAGE) -> dict[str, Path]:
+    """Return every module of a package by its dotted name."""
+    return {module_name(path): path for path in sorted(package.rglob("*.py"))}
 
 
 @cache
@@ -28,7 +34,7 @@ def parse_file(path: Path) -> ast.Module:
 
 
 def imported_names(path: Path) -> Iterator[str]:
-    """Yield the full dotted name of everything a file imports, wherever in it: `registry.store.redis.pipeline.Link`."""
+    """Yield the full dotted name of every import of a file, also of local ones: `registry.store.leader.Leadership`."""
     for node in ast.walk(parse_file(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -38,15 +44,16 @@ def imported_names(path: Path) -> Iterator[str]:
 
 
 def internal_imports(path: Path) -> set[str]:
-    """Return the modules of the package a file imports, by their names here."""
+    """Return the modules of its own package that a file imports, by their names inside the package."""
+    package = package_of(path)
     found = set()
     for name in imported_names(path):
-        if name == "registry" or name.startswith("registry."):
-            inside = name.removeprefix("registry").removeprefix(".")
-            found.add(inside if inside in modules() else inside.rpartition(".")[0])
+        top, _, inside = name.partition(".")
+        if top == package.name:
+            found.add(inside if inside in modules(package) else inside.rpartition(".")[0])
     return found
 
 
 def external_imports(path: Path) -> set[str]:
-    """Return the top-level names a file imports from elsewhere."""
-    return {name.partition(".")[0] for name in imported_names(path)} - {"registry"}
+    """Return the top-level names of the packages that a file imports besides its own."""
+    return {name.partition(".")[0] for name in imported_names(path)} - {package_of(path).name}
