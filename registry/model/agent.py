@@ -23,6 +23,9 @@ ToolTag: TypeAlias = tuple[Literal["tool"], str | None]
 # What somebody looks for: a capability, or tools.
 LookupKey: TypeAlias = str | ToolTag
 
+NATIVE_FORMAT: Final = "native"
+"""The name of the registry's own registration format."""
+
 # A part of a spec that is kept as it was sent, and is not there. There is one, so that it is known by its identity.
 ABSENT: Final = msgspec.Raw()
 
@@ -91,15 +94,20 @@ class Capability(msgspec.Struct, frozen=True, gc=False):
 
 
 class FormatData(msgspec.Struct, frozen=True, gc=False):
-    """What only an agent in flat form has: `routes` are functions that need something and provide nothing."""
+    """The format an agent registered in, other than the native one, and data that only this format has.
 
+    `routes` are functions that have dependencies and provide no capability.
+    """
+
+    name: str
     routes: tuple[Capability, ...] = ()
 
 
 class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
     """The part of a spec that filters look at, with the defaults of the API filled in. Read straight from the JSON.
 
-    `format` is there when the agent registered in flat form, and then decides by which rules it finds others.
+    `format` is set if the agent registered in another format than the native one. It selects the match policy and the
+    response format of the agent.
     """
 
     namespace: str = DEFAULT_NAMESPACE
@@ -107,7 +115,12 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
     capabilities: tuple[Capability, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
     labels: dict[str, str] = {}
-    format: FormatData | None = None
+    format: FormatData | None = msgspec.field(default=None, name="registration_format")
+
+    @property
+    def format_name(self) -> str:
+        """The name of the format the agent registered in."""
+        return NATIVE_FORMAT if self.format is None else self.format.name
 
     @property
     def functions(self) -> Iterator[tuple[str, tuple[Dependency, ...]]]:

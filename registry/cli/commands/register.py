@@ -117,8 +117,8 @@ def _check_locally(registration: Registration) -> Result | None:
     from mcp_mesh_client import InvalidData
     from mcp_mesh_client.validation import check_registration
 
-    if registration.get("flat") is not None:
-        return _validation_error("flat", _MCPMESH_FORMAT_PROBLEM)
+    if registration.get("registration_format") is not None:
+        return _validation_error("registration_format", _MCPMESH_FORMAT_PROBLEM)
     try:
         check_registration(registration, {})
     except InvalidData as error:

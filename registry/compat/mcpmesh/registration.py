@@ -19,6 +19,7 @@ from registry.model.agent import Capability
 from registry.model.registration.parse import Registration
 from registry.model.registration.schema import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
 
+FORMAT_NAME: Final = "mcp-mesh"
 MARKER_FIELDS: Final = ("name", "agent_type", "http_host", "http_port", "tools")
 """With any of these in it, the body of a heartbeat is a registration in flat form."""
 
@@ -92,9 +93,10 @@ _IGNORED_TOOL_FIELDS: Final = (
 _IGNORED_DEPENDENCY_FIELDS: Final = frozenset({"strategy", "key"})
 _DROPPED_FIELDS: Final = frozenset(
     {
-        *("agent_id", "tools", "description", "status", "timestamp", "flat", "metadata", "endpoint", "capabilities"),
+        *("agent_id", "tools", "description", "status", "timestamp", "metadata", "endpoint", "capabilities"),
         *("dependencies", "labels", "draining", "last_heartbeat", "created_at", "updated_at", "resource_version"),
         *("health_interval", "timeout_threshold", "eviction_threshold", "security_context", "annotations"),
+        "registration_format",
     }
 )
 
@@ -146,7 +148,7 @@ def _to_registration(
         resource_version=None,
         counts_as_heartbeat=True,
         resolves_dependencies=True,
-        flat=True,
+        format=FORMAT_NAME,
     )
 
 
@@ -208,7 +210,7 @@ def _canonical_spec(document: dict[str, Any], form: McpMeshRegistrationSchema, d
         "agent_type": form.agent_type or DEFAULT_MCPMESH_AGENT_TYPE,
         "endpoint": _endpoint(form),
         "capabilities": [tool for tool in tools if tool["name"]],
-        "flat": {"routes": routes} if routes else {},
+        "registration_format": {"name": FORMAT_NAME} | ({"routes": routes} if routes else {}),
     }
     if description:
         spec["description"] = description

@@ -68,7 +68,7 @@ async def _collect_schemas(view: View) -> dict[str, CanonicalSchema]:
 
 def _schemas_of(agent: Agent) -> Iterator[CanonicalSchema]:
     spec = orjson.loads(agent.spec)
-    for tool in chain(spec["capabilities"], spec["flat"].get("routes", ())):
+    for tool in chain(spec["capabilities"], spec["registration_format"].get("routes", ())):
         for hashed, schema in _SCHEMA_FIELDS:
             # They are as they were sent, which nobody has checked.
             if isinstance(tool.get(hashed), str) and tool[hashed] and isinstance(tool.get(schema), dict):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from registry.model.agent import NATIVE_FORMAT
 from registry.model.registration.schema import (
     DEFAULT_AGENT_TYPE,
     DEFAULT_NAMESPACE,
@@ -46,7 +47,7 @@ class Registration:
     sending it is a
     heartbeat, as it is in batched form. `resolves_dependencies`: it names functions or dependencies, so that answers
     speak of these.
-    `flat`: it came in flat form.
+    `format` is the name of the format it was sent in.
     """
 
     agent_id: str
@@ -63,7 +64,7 @@ class Registration:
     constraints: tuple[tuple[str, str], ...] = ()
     counts_as_heartbeat: bool = False
     resolves_dependencies: bool = False
-    flat: bool = False
+    format: str = NATIVE_FORMAT
 
 
 def parse_registration(document: object, prefix: str = "") -> Registration:
@@ -94,7 +95,8 @@ _MAX_DEPENDENCIES_PER_AGENT = 10_000
 _BRACKETED_HOST = re.compile(r"[^/]*//(?:[^/?#@]*@)?\[([0-9A-Fa-f:.]+)\]")
 # The registry writes these; what an agent says of them is not its own to say. The id returns under one name.
 _SERVER_OWNED_FIELDS = frozenset(
-    {"agent_id", "status", "last_heartbeat", "created_at", "updated_at", "resource_version", "draining", "flat"}
+    {"agent_id", "status", "last_heartbeat", "created_at", "updated_at", "resource_version", "draining"}
+    | {"registration_format"}
 )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from registry.config.settings import Settings, Thresholds
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
-from registry.model.agent import decode_indexed_spec
+from registry.model.agent import NATIVE_FORMAT, decode_indexed_spec
 from registry.model.registration.parse import Registration
 from registry.service.registration.security_contexts import SecurityContexts
 from registry.service.resolution.cycle_guard import MAX_REQUIRED_EDGES, CycleGuard, Edge
@@ -94,7 +94,7 @@ class RegistrationService:
         else:
             usual = (
                 min(self._default_timeout, _MCPMESH_TIMEOUT)
-                if registration.flat
+                if registration.format != NATIVE_FORMAT
                 else max(self._default_timeout, 2 * beat)
             )
             timeout = by_type.timeout if by_type else usual

@@ -130,10 +130,10 @@ def test_an_agent_of_a_mesh_sdk_is_left_alone(
     done = call("register", "-", input=call("agents", "-o", "yaml").stdout)
 
     assert (done.exit_code, done.stdout) == (1, "reader registered\n")
-    assert done.stderr.startswith("Error: registration 1 (sdk-1): flat: this is an agent of a mesh SDK")
+    assert done.stderr.startswith("Error: registration 1 (sdk-1): registration_format: this is an agent of a mesh SDK")
     after = mesh.agent("sdk-1")
     assert "error" not in after
-    assert "flat" in after
+    assert "registration_format" in after
 
 
 def test_a_file_that_is_not_there_is_misuse(call: InvokeCli) -> None:

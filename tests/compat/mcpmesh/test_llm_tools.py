@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
+from registry.compat.mcpmesh.registration import FORMAT_NAME
 from registry.model.agent import Agent
 from registry.service.resolution.match_policy import MatchPolicies
 from registry.service.resolution.ranking_cache import RankingCache
@@ -22,7 +23,9 @@ def function(name: str, capability: str, **fields: Any) -> dict[str, Any]:
 
 def flat(agent_id: str, *capabilities: dict[str, Any], **fields: Any) -> Agent:
     """Return an agent in flat form."""
-    return an_agent(agent_id, capabilities=list(capabilities), **{"flat": {}, **fields})
+    return an_agent(
+        agent_id, capabilities=list(capabilities), **{"registration_format": {"name": FORMAT_NAME}, **fields}
+    )
 
 
 MESH = [

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.compat.mcpmesh.registration import MARKER_FIELDS, is_mcpmesh_registration, parse_mcpmesh_registration
+from registry.compat.mcpmesh.registration import (
+    FORMAT_NAME,
+    MARKER_FIELDS,
+    is_mcpmesh_registration,
+    parse_mcpmesh_registration,
+)
 from registry.errors import MalformedRequest, UnprocessableRequest
 from registry.model.agent import IndexedSpec, decode_indexed_spec
 from registry.model.registration.parse import parse_registration
@@ -226,7 +231,7 @@ def test_what_only_the_other_form_means_is_not_taken_for_it() -> None:
         labels={"a": "b"},
         dependencies=["z"],
         capabilities=["y"],
-        flat={"routes": [{"name": "evil"}]},
+        registration_format={"routes": [{"name": "evil"}]},
         timeout_threshold=1,
         health_interval=1,
         tools=tool(
@@ -241,12 +246,16 @@ def test_what_only_the_other_form_means_is_not_taken_for_it() -> None:
     assert (capability.weight, capability.stability, [*found.llm_tools]) == (1, "stable", [])
     assert capability.dependencies[0].strategy is None
     registration = parse_mcpmesh_registration(body(timeout_threshold=1, health_interval=1)).registration
-    assert (registration.timeout_threshold, registration.health_interval, registration.flat) == (None, None, True)
+    assert (registration.timeout_threshold, registration.health_interval, registration.format) == (
+        None,
+        None,
+        FORMAT_NAME,
+    )
 
 
 def test_a_registration_of_the_other_form_never_becomes_flat() -> None:
     """What an agent was shown as can be sent back; by which rules it finds others it cannot say."""
-    sent = {"id": "a", "endpoint": "http://a:1", "flat": {"routes": []}}
+    sent = {"id": "a", "endpoint": "http://a:1", "registration_format": {"name": "mcp-mesh", "routes": []}}
 
     assert decode_indexed_spec(parse_registration(sent).spec).format is None
 
@@ -287,7 +296,7 @@ NAMES = st.sampled_from(
     ]
 )
 FIELDS = st.sampled_from(
-    ["name", "namespace", "agent_type", "http_host", "http_port", "endpoint", "flat", "id", "labels"]
+    ["name", "namespace", "agent_type", "http_host", "http_port", "endpoint", "registration_format", "id"]
 )
 TOOLS = st.lists(
     st.dictionaries(NAMES, JSON | st.lists(st.dictionaries(NAMES, JSON, max_size=3), max_size=2), max_size=4),

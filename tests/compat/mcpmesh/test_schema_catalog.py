@@ -10,7 +10,9 @@ async def test_large_schemas_are_gathered_in_turns() -> None:
     """Fifty agents of a megabyte each were read without a break, which took half a second."""
     schema = {"x": ["y"] * 100_000}
     tools = [{"name": "c", "outputSchemaHash": "h", "outputSchemaCanonical": schema}]
-    view = view_of(*(an_agent(f"a-{at}", flat={}, capabilities=tools) for at in range(20)))
+    view = view_of(
+        *(an_agent(f"a-{at}", registration_format={"name": "mcp-mesh"}, capabilities=tools) for at in range(20))
+    )
     async with count_yields() as them:
         found = await _collect_schemas(view)
 

@@ -8,17 +8,17 @@ from registry.service.resolution.match_policy import DEFAULT_POLICY, MCPMESH_POL
 from tests.support.builders import a_spec
 
 
-def profile(*, flat: bool) -> IndexedSpec:
+def profile(*, mcpmesh: bool) -> IndexedSpec:
     """Return the profile of an agent of either form."""
-    return decode_indexed_spec(a_spec("a", flat={} if flat else None))
+    return decode_indexed_spec(a_spec("a", registration_format={"name": "mcp-mesh"} if mcpmesh else None))
 
 
 def test_the_form_decides() -> None:
     """Flat agents go by the rules their clients know."""
     book = MatchPolicies()
 
-    assert book.for_profile(profile(flat=False)) is DEFAULT_POLICY
-    assert book.for_profile(profile(flat=True)) is MCPMESH_POLICY
+    assert book.for_profile(profile(mcpmesh=False)) is DEFAULT_POLICY
+    assert book.for_profile(profile(mcpmesh=True)) is MCPMESH_POLICY
 
 
 def test_only_healthy_agents_serve_flat_ones() -> None:
@@ -31,8 +31,8 @@ def test_namespaces_may_be_passed_over_by_flat_agents_alone() -> None:
     """As upstream passes over them; the registry's own form always isolates."""
     book = MatchPolicies(isolate_namespaces=False)
 
-    assert book.for_profile(profile(flat=False)).isolate_namespaces
-    assert not book.for_profile(profile(flat=True)).isolate_namespaces
+    assert book.for_profile(profile(mcpmesh=False)).isolate_namespaces
+    assert not book.for_profile(profile(mcpmesh=True)).isolate_namespaces
     assert not book.llm.isolate_namespaces
     assert MatchPolicies().llm.isolate_namespaces
 
@@ -47,7 +47,7 @@ def test_models_are_given_what_lacks_something() -> None:
 
 
 @pytest.mark.parametrize(
-    ("constraint", "version", "plain", "flat"),
+    ("constraint", "version", "plain", "mcpmesh"),
     [
         (">=1.0.0", "1.5.0-rc.1", False, False),
         (">=1.0.0-0", "1.5.0-rc.1", False, True),
@@ -58,7 +58,7 @@ def test_models_are_given_what_lacks_something() -> None:
     ],
 )
 def test_constraints_are_read_as_each_form_reads_them(
-    constraint: str, version: str, *, plain: bool | None, flat: bool
+    constraint: str, version: str, *, plain: bool | None, mcpmesh: bool
 ) -> None:
     """What one cannot read is an error for the one and a name for the other."""
     if plain is None:
@@ -66,4 +66,4 @@ def test_constraints_are_read_as_each_form_reads_them(
             DEFAULT_POLICY.parse_constraint(constraint)
     else:
         assert DEFAULT_POLICY.parse_constraint(constraint)(version) is plain
-    assert MCPMESH_POLICY.parse_constraint(constraint)(version) is flat
+    assert MCPMESH_POLICY.parse_constraint(constraint)(version) is mcpmesh

@@ -18,6 +18,8 @@ from registry.service.resolution.resolver import DependencyResolver
 from tests.support.builders import a_change, an_agent
 from tests.support.yield_counter import count_yields
 
+MCPMESH: dict[str, Any] = {"registration_format": {"name": "mcp-mesh"}}
+
 
 class NoLoads:
     """A store in which nobody told a load but those set here."""
@@ -215,12 +217,12 @@ FUNCTIONS = st.lists(TOOLS, max_size=3).map(
 )
 ROUTES = FUNCTIONS.map(lambda tools: [{**each, "name": "", "function_name": f"r{at}"} for at, each in enumerate(tools)])
 AGENTS = st.builds(
-    lambda agent_id, status, flat, **fields: an_agent(
-        agent_id, 1, status, **fields, **({} if flat is None else {"flat": flat})
+    lambda agent_id, status, mcpmesh, **fields: an_agent(
+        agent_id, 1, status, **fields, **({} if mcpmesh is None else {"registration_format": mcpmesh})
     ),
     st.sampled_from([f"a{number}" for number in range(6)]),
     st.sampled_from([*["healthy"] * 4, "pending", "degraded", "expired"]),
-    st.one_of(st.none(), ROUTES.map(lambda routes: {"routes": routes})),
+    st.one_of(st.none(), ROUTES.map(lambda routes: {"name": "mcp-mesh", "routes": routes})),
     endpoint=st.sampled_from(["http://one", "http://two"]),
     capabilities=FUNCTIONS,
     namespace=st.sampled_from([*["default"] * 4, "other"]),
@@ -281,9 +283,12 @@ LINKS = st.tuples(
 def test_a_chain_moves_all_that_hang_on_it(links: list[tuple[str, Any, str, list[tuple[str, bool]], bool]]) -> None:
     """However far away: everybody is asked after each change, and is told what a new replica would tell."""
     asked = Replica()
-    for name, status, capability, needs, flat in links:
+    for name, status, capability, needs, mcpmesh in links:
         needed = [{"capability": need, **({"required": True} if required else {})} for need, required in needs]
-        fields: dict[str, Any] = {"capabilities": [tool("f", capability, *needed)], **({"flat": {}} if flat else {})}
+        fields: dict[str, Any] = {
+            "capabilities": [tool("f", capability, *needed)],
+            **(MCPMESH if mcpmesh else {}),
+        }
         asked.take(an_agent(name, 1, status, **fields))
         anew = Replica()
         anew.view.version = asked.view.version
@@ -328,8 +333,8 @@ async def test_who_looks_for_very_much_lets_others_have_their_turn() -> None:
 def test_what_providers_say_at_length_is_told_up_to_a_bound() -> None:
     """A megabyte of kwargs was told for each of ten thousand dependencies: an answer of ten gigabytes."""
     replica = Replica()
-    replica.take(an_agent("p", flat={}, capabilities=[tool("f", "c", kwargs={"k": "x" * (1 << 20)})]))
-    replica.take(an_agent("z", flat={}, capabilities=[tool("g", "d", *["c"] * 100)]))
+    replica.take(an_agent("p", **MCPMESH, capabilities=[tool("f", "c", kwargs={"k": "x" * (1 << 20)})]))
+    replica.take(an_agent("z", **MCPMESH, capabilities=[tool("g", "d", *["c"] * 100)]))
 
     found = replica.of("z").response_fields["dependencies_resolved"]["g"]
 
