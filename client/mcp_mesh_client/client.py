@@ -18,9 +18,38 @@ from mcp_mesh_client.filters import (
 from mcp_mesh_client.retry import ConnectionState, parse_response
 from mcp_mesh_client.session import ClientSession
 from mcp_mesh_client.transport import Request
-from mcp_mesh_client.types import agents as shapes
-from mcp_mesh_client.types import dependencies as wiring
-from mcp_mesh_client.types import health as reports
+from mcp_mesh_client.types.agents import (
+    Agent,
+    AgentList,
+    AgentStatus,
+    AgentStatusResponse,
+    CapabilityList,
+    DiscoverResult,
+    DrainResult,
+    DrainResults,
+    ErrorResponse,
+    HeartbeatResult,
+    HeartbeatResults,
+    OfflineResponse,
+    RegisterResult,
+    RegisterResults,
+    SelectResult,
+    UnregisterResult,
+)
+from mcp_mesh_client.types.dependencies import (
+    AgentDependencies,
+    AgentDependents,
+    DependencyGraph,
+)
+from mcp_mesh_client.types.health import (
+    AgentHealth,
+    EndSelfPreservationResult,
+    Health,
+    Metrics,
+    Readiness,
+    ServiceDescription,
+    ToolList,
+)
 from mcp_mesh_client.validation import (
     check_id,
     check_ids,
@@ -32,7 +61,7 @@ from mcp_mesh_client.validation import (
 from mcp_mesh_client.wait_for import MAX_WAIT_FACTOR, CapabilityWaiter
 from mcp_mesh_client.watch import Watch
 
-OFFLINE_RESPONSE: shapes.OfflineResponse = {"status": "offline", "message": "Registry unavailable"}
+OFFLINE_RESPONSE: OfflineResponse = {"status": "offline", "message": "Registry unavailable"}
 
 
 class RegistryClient:
@@ -68,9 +97,7 @@ class RegistryClient:
         """End all watches and close all connections. Calls under way, or after it, raise ClientClosed."""
         await self._session.close()
 
-    async def register_agent(
-        self, registration_data: Mapping[str, Any]
-    ) -> shapes.RegisterResult | shapes.ErrorResponse:
+    async def register_agent(self, registration_data: Mapping[str, Any]) -> RegisterResult | ErrorResponse:
         """Register an agent, or change what it says of itself.
 
         With a `resource_version` in it the registration is conditional. Raises InvalidData naming the field that is
@@ -78,55 +105,53 @@ class RegistryClient:
         """
         check_registration(registration_data, self._session.config.security_contexts)
         unconditional = registration_data.get("resource_version") is None
-        return await self._session.write(
-            shapes.RegisterResult, "POST", "/agents", registration_data, repeatable=unconditional
-        )
+        return await self._session.write(RegisterResult, "POST", "/agents", registration_data, repeatable=unconditional)
 
     async def register_with_fallback(
         self, registration_data: Mapping[str, Any]
-    ) -> shapes.RegisterResult | shapes.ErrorResponse | shapes.OfflineResponse:
+    ) -> RegisterResult | ErrorResponse | OfflineResponse:
         """Register an agent if the registry can be reached; else answer that it is offline, and go on without."""
         try:
             return await self.register_agent(registration_data)
         except (RegistryUnavailable, RegistryTimeout):
             return OFFLINE_RESPONSE.copy()
 
-    async def register_many(self, agents: Sequence[Mapping[str, Any]]) -> shapes.RegisterResults | shapes.ErrorResponse:
+    async def register_many(self, agents: Sequence[Mapping[str, Any]]) -> RegisterResults | ErrorResponse:
         """Register up to 200 agents, each of which succeeds or fails alone."""
         check_registrations(agents, self._session.config.security_contexts)
         unconditional = all(agent.get("resource_version") is None for agent in agents)
         return await self._session.write(
-            shapes.RegisterResults, "POST", "/agents/batch", {"agents": list(agents)}, repeatable=unconditional
+            RegisterResults, "POST", "/agents/batch", {"agents": list(agents)}, repeatable=unconditional
         )
 
-    async def unregister_agent(self, agent_id: str) -> shapes.UnregisterResult | shapes.ErrorResponse:
+    async def unregister_agent(self, agent_id: str) -> UnregisterResult | ErrorResponse:
         """Remove an agent. It is not sent twice: after a failure `outcome` tells whether it may have happened."""
         return await self._session.write(
-            shapes.UnregisterResult, "DELETE", f"/agents/{_path_segment(agent_id)}", repeatable=False
+            UnregisterResult, "DELETE", f"/agents/{_path_segment(agent_id)}", repeatable=False
         )
 
-    async def drain(self, agent_id: str) -> shapes.DrainResult | shapes.ErrorResponse:
+    async def drain(self, agent_id: str) -> DrainResult | ErrorResponse:
         """Take an agent out of service: it lives on, but is not discovered."""
-        return await self._session.write(shapes.DrainResult, "POST", f"/agents/{_path_segment(agent_id)}/drain")
+        return await self._session.write(DrainResult, "POST", f"/agents/{_path_segment(agent_id)}/drain")
 
-    async def undrain(self, agent_id: str) -> shapes.DrainResult | shapes.ErrorResponse:
+    async def undrain(self, agent_id: str) -> DrainResult | ErrorResponse:
         """Put an agent back into service."""
-        return await self._session.write(shapes.DrainResult, "POST", f"/agents/{_path_segment(agent_id)}/undrain")
+        return await self._session.write(DrainResult, "POST", f"/agents/{_path_segment(agent_id)}/undrain")
 
     async def drain_many(
         self, *, label_selector: str | None = None, namespace: str | None = None
-    ) -> shapes.DrainResults | shapes.ErrorResponse:
+    ) -> DrainResults | ErrorResponse:
         """Take all agents out of service that match the label selector, the namespace or both."""
         return await self._session.write(
-            shapes.DrainResults, "POST", "/agents/drain", _drain_filter(label_selector, namespace)
+            DrainResults, "POST", "/agents/drain", _drain_filter(label_selector, namespace)
         )
 
     async def undrain_many(
         self, *, label_selector: str | None = None, namespace: str | None = None
-    ) -> shapes.DrainResults | shapes.ErrorResponse:
+    ) -> DrainResults | ErrorResponse:
         """Put all agents back into service that match the label selector, the namespace or both."""
         return await self._session.write(
-            shapes.DrainResults, "POST", "/agents/undrain", _drain_filter(label_selector, namespace)
+            DrainResults, "POST", "/agents/undrain", _drain_filter(label_selector, namespace)
         )
 
     async def heartbeat(
@@ -136,7 +161,7 @@ class RegistryClient:
         *,
         dependencies_version: str | None = None,
         load: float | None = None,
-    ) -> shapes.HeartbeatResult | shapes.ErrorResponse:
+    ) -> HeartbeatResult | ErrorResponse:
         """Tell that an agent is alive. `unknown_agent` means: register it again.
 
         `metadata` is what is new of it. With the `dependencies_version` of the last answer its dependencies are told
@@ -150,126 +175,112 @@ class RegistryClient:
         }
         document = {name: value for name, value in document.items() if value is not None}
         check_json(document)
-        return await self._session.write(shapes.HeartbeatResult, "POST", "/heartbeat", document)
+        return await self._session.write(HeartbeatResult, "POST", "/heartbeat", document)
 
-    async def heartbeats(self, agent_ids: Sequence[str]) -> shapes.HeartbeatResults | shapes.ErrorResponse:
+    async def heartbeats(self, agent_ids: Sequence[str]) -> HeartbeatResults | ErrorResponse:
         """Tell that up to 1,000 agents are alive."""
-        return await self._session.write(
-            shapes.HeartbeatResults, "POST", "/heartbeats", {"agent_ids": check_ids(agent_ids)}
-        )
+        return await self._session.write(HeartbeatResults, "POST", "/heartbeats", {"agent_ids": check_ids(agent_ids)})
 
-    async def discover_services(
-        self, query: Mapping[str, Any] | None = None
-    ) -> shapes.DiscoverResult | shapes.ErrorResponse:
+    async def discover_services(self, query: Mapping[str, Any] | None = None) -> DiscoverResult | ErrorResponse:
         """Find agents by the query object of the tool: healthy ones unless its `status` says otherwise."""
         if query is not None and not isinstance(query, Mapping):
             raise InvalidData("query", "query: expected a dict")
         asked = dict(query or {})
         check_json(asked, "query.")
-        return await self._session.call_tool(shapes.DiscoverResult, "discover_services", asked, "query")
+        return await self._session.call_tool(DiscoverResult, "discover_services", asked, "query")
 
-    async def select_agent(
-        self, capability: str, **options: Unpack[SelectOptions]
-    ) -> shapes.SelectResult | shapes.ErrorResponse:
+    async def select_agent(self, capability: str, **options: Unpack[SelectOptions]) -> SelectResult | ErrorResponse:
         """Choose one agent to call that has a capability. `no_provider` says why there is none."""
         asked = {"capability": capability} | {name: value for name, value in options.items() if value is not None}
         check_json(asked)
-        return await self._session.call_tool(shapes.SelectResult, "select_agent", asked, use_cache=False)
+        return await self._session.call_tool(SelectResult, "select_agent", asked, use_cache=False)
 
-    async def agents(self, **filters: Unpack[AgentFilters]) -> shapes.AgentList | shapes.ErrorResponse:
+    async def agents(self, **filters: Unpack[AgentFilters]) -> AgentList | ErrorResponse:
         """List agents that match all filters; with `wait` and a `resource_version`, once the answer has changed."""
         return await self._session.read(
-            shapes.AgentList,
+            AgentList,
             "/agents",
             query_pairs(filters),
             extra_timeout=MAX_WAIT_FACTOR * (filters.get("wait") or 0.0),
         )
 
-    async def agent(self, agent_id: str) -> shapes.Agent | shapes.ErrorResponse:
+    async def agent(self, agent_id: str) -> Agent | ErrorResponse:
         """Show one agent."""
-        return await self._session.read(shapes.Agent, f"/agents/{_path_segment(agent_id)}")
+        return await self._session.read(Agent, f"/agents/{_path_segment(agent_id)}")
 
-    async def get_agent_status(self, agent_id: str) -> shapes.AgentStatusResponse | shapes.ErrorResponse:
+    async def get_agent_status(self, agent_id: str) -> AgentStatusResponse | ErrorResponse:
         """Show one agent, as the tool does: under `agent`, beside a `status` of the call."""
         document = {"agent_id": check_id(agent_id)}
         return await self._session.send(
-            shapes.AgentStatusResponse, Request("POST", "/mcp/tools/get_agent_status", body=encode_json(document))
+            AgentStatusResponse, Request("POST", "/mcp/tools/get_agent_status", body=encode_json(document))
         )
 
-    async def agent_status(self, agent_id: str) -> shapes.AgentStatus | shapes.ErrorResponse:
+    async def agent_status(self, agent_id: str) -> AgentStatus | ErrorResponse:
         """Show an agent's status alone."""
-        return await self._session.read(shapes.AgentStatus, f"/agents/{_path_segment(agent_id)}/status")
+        return await self._session.read(AgentStatus, f"/agents/{_path_segment(agent_id)}/status")
 
-    async def agent_health(self, agent_id: str) -> reports.AgentHealth | shapes.ErrorResponse:
+    async def agent_health(self, agent_id: str) -> AgentHealth | ErrorResponse:
         """Show how an agent is, with its thresholds and the time since its last heartbeat."""
-        return await self._session.send(reports.AgentHealth, Request("GET", f"/health/{_path_segment(agent_id)}"))
+        return await self._session.send(AgentHealth, Request("GET", f"/health/{_path_segment(agent_id)}"))
 
-    async def dependencies(
-        self, agent_id: str, *, explain: bool = False
-    ) -> wiring.AgentDependencies | shapes.ErrorResponse:
+    async def dependencies(self, agent_id: str, *, explain: bool = False) -> AgentDependencies | ErrorResponse:
         """Show what an agent's dependencies resolve to; to `explain` also whom the registry looked at, and lately."""
         query = query_pairs({"explain": explain or None})
-        return await self._session.read(
-            wiring.AgentDependencies, f"/agents/{_path_segment(agent_id)}/dependencies", query
-        )
+        return await self._session.read(AgentDependencies, f"/agents/{_path_segment(agent_id)}/dependencies", query)
 
-    async def dependents(self, agent_id: str) -> wiring.AgentDependents | shapes.ErrorResponse:
+    async def dependents(self, agent_id: str) -> AgentDependents | ErrorResponse:
         """Show whose dependencies an agent meets, and who breaks when it goes."""
-        return await self._session.read(wiring.AgentDependents, f"/agents/{_path_segment(agent_id)}/dependents")
+        return await self._session.read(AgentDependents, f"/agents/{_path_segment(agent_id)}/dependents")
 
-    async def dependency_graph(self, *, namespace: str | None = None) -> wiring.DependencyGraph | shapes.ErrorResponse:
+    async def dependency_graph(self, *, namespace: str | None = None) -> DependencyGraph | ErrorResponse:
         """Show who depends on whom, what is unmet, and the cycles; of one namespace's agents or of all."""
-        return await self._session.read(wiring.DependencyGraph, "/dependencies", query_pairs({"namespace": namespace}))
+        return await self._session.read(DependencyGraph, "/dependencies", query_pairs({"namespace": namespace}))
 
-    async def capabilities(self, **filters: Unpack[CapabilityFilters]) -> shapes.CapabilityList | shapes.ErrorResponse:
+    async def capabilities(self, **filters: Unpack[CapabilityFilters]) -> CapabilityList | ErrorResponse:
         """Search capabilities: one row for each capability of each agent."""
-        return await self._session.read(shapes.CapabilityList, "/capabilities", query_pairs(filters))
+        return await self._session.read(CapabilityList, "/capabilities", query_pairs(filters))
 
-    async def health(self) -> reports.Health | shapes.ErrorResponse:
+    async def health(self) -> Health | ErrorResponse:
         """Show how the replica is that answers."""
-        return await self._session.send(reports.Health, Request("GET", "/health"))
+        return await self._session.send(Health, Request("GET", "/health"))
 
-    async def ready(self) -> reports.Readiness | shapes.ErrorResponse:
+    async def ready(self) -> Readiness | ErrorResponse:
         """Tell whether any replica takes requests."""
         try:
-            return await self._session.send(reports.Readiness, Request("GET", "/ready"), fail_fast=True)
+            return await self._session.send(Readiness, Request("GET", "/ready"), fail_fast=True)
         except RegistryUnavailable as failure:
             if failure.response is None or failure.response.get("status") != "not_ready":
                 raise
             return {"status": "not_ready"}
 
-    async def end_self_preservation(self) -> reports.EndSelfPreservationResult | shapes.ErrorResponse:
+    async def end_self_preservation(self) -> EndSelfPreservationResult | ErrorResponse:
         """End the hold of a mass silence, if one is on. It is not sent twice, for the next hold is another one."""
-        return await self._session.write(
-            reports.EndSelfPreservationResult, "POST", "/admin/sweep/release", repeatable=False
-        )
+        return await self._session.write(EndSelfPreservationResult, "POST", "/admin/sweep/release", repeatable=False)
 
-    async def metrics(self) -> reports.Metrics | shapes.ErrorResponse:
+    async def metrics(self) -> Metrics | ErrorResponse:
         """Show the numbers of the mesh."""
-        return await self._session.send(reports.Metrics, Request("GET", "/metrics"))
+        return await self._session.send(Metrics, Request("GET", "/metrics"))
 
-    async def metrics_text(self) -> str | shapes.ErrorResponse:
+    async def metrics_text(self) -> str | ErrorResponse:
         """Show the numbers as Prometheus reads them."""
         reply = await self._session.send_raw(Request("GET", "/metrics/prometheus", headers={"accept": "text/plain"}))
         if reply.headers.get("content-type", "").startswith("text/plain"):
             return reply.body.decode()
-        return cast("shapes.ErrorResponse", parse_response(reply))
+        return cast("ErrorResponse", parse_response(reply))
 
-    async def tools(self) -> reports.ToolList | shapes.ErrorResponse:
+    async def tools(self) -> ToolList | ErrorResponse:
         """List the registry's MCP tools with their schemas."""
-        return await self._session.send(reports.ToolList, Request("GET", "/mcp/tools"))
+        return await self._session.send(ToolList, Request("GET", "/mcp/tools"))
 
     async def openapi(self) -> dict[str, Any]:
         """Return the API as an OpenAPI document."""
         return parse_response(await self._session.send_raw(Request("GET", "/openapi.json")))
 
-    async def describe(self) -> reports.ServiceDescription | shapes.ErrorResponse:
+    async def describe(self) -> ServiceDescription | ErrorResponse:
         """Tell what answers: its name, version and endpoints."""
-        return await self._session.send(reports.ServiceDescription, Request("GET", "/"))
+        return await self._session.send(ServiceDescription, Request("GET", "/"))
 
-    async def wait_for(
-        self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]
-    ) -> list[shapes.Agent]:
+    async def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[Agent]:
         """Return the living agents in service that have a capability, once there is one; even of a registry to come.
 
         Raises NobodyProvides, a TimeoutError, after `timeout` seconds, and Refused for filters that are wrong.
