@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -e
 
-.PHONY: help run test lint coverage sdk-test fleet fix demo bench compose-test manifests clean
+.PHONY: help run test lint coverage sdk-test fleet fix demo generate bench compose-test manifests clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ fix: .venv/.dev  ## what a machine can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+generate: .venv/.dev  ## the synchronous client, from client.py
+	$(BIN)/python client/generate_sync.py
+
 bench: .venv/.dev  ## the figures of benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
@@ -49,11 +52,11 @@ manifests: .venv/.dev  ## deploy/kubernetes, from the chart
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 
-.venv/.run: pyproject.toml client/pyproject.toml | .venv/bin/pip
+.venv/.run: pyproject.toml client/pyproject.toml client/generate_sync.py | .venv/bin/pip
 	$(INSTALL) ./client -e .
 	@touch $@
 
-.venv/.dev: pyproject.toml client/pyproject.toml | .venv/bin/pip
+.venv/.dev: pyproject.toml client/pyproject.toml client/generate_sync.py | .venv/bin/pip
 	$(INSTALL) ./client -e '.[dev]'
 # Helm as a library: it asks for Python 3.12 and needs no more than 3.11. Where there is none, tests that render are skipped.
 	-$(BIN)/pip install --quiet --disable-pip-version-check --ignore-requires-python 'helm-sdkpy>=0.1.32'

@@ -26,7 +26,8 @@ from mcp_mesh_client.errors import (
 )
 from mcp_mesh_client.filters import AgentFilters, CapabilityFilters, SelectOptions, WaitFilters, WatchFilters
 from mcp_mesh_client.retry import ConnectionState
-from mcp_mesh_client.sync_client import SyncRegistryClient, SyncWatch
+from mcp_mesh_client.sync_client import SyncRegistryClient
+from mcp_mesh_client.sync_session import SyncWatch
 from mcp_mesh_client.types.agents import (
     Agent,
     AgentList,

@@ -3,8 +3,10 @@
 import asyncio
 import inspect
 import os
+import runpy
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,8 @@ from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.replica import Replica
 
+_CLIENT = Path(__file__).parents[2] / "client"
+
 
 @pytest.fixture
 def url(redis_url: str) -> Iterator[str]:
@@ -31,8 +35,8 @@ def url(redis_url: str) -> Iterator[str]:
         yield replica.url
 
 
-def face(kind: type) -> dict[str, tuple[Any, ...]]:
-    """Return the parameters of each public method, with the one that makes it."""
+def public_methods(kind: type) -> dict[str, tuple[Any, ...]]:
+    """Return the parameters of each public method, and of the constructor."""
     members = inspect.getmembers(kind, inspect.isfunction)
     return {
         name: tuple(inspect.signature(member).parameters.values())
@@ -41,31 +45,39 @@ def face(kind: type) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def test_the_twins_have_the_same_face() -> None:
-    """Every method with the same parameters, kinds, defaults and types; and the same properties."""
-    assert face(SyncRegistryClient) == face(RegistryClient)
-    assert face(SyncWatch).keys() - {"__init__"} == face(Watch).keys() - {"__init__"}
-    for twins in ((RegistryClient, SyncRegistryClient), (Watch, SyncWatch)):
+def test_the_generated_file_is_current() -> None:
+    """It is generate_sync.py's output for the client.py of this checkout; an editable install does not rewrite it."""
+    generate = runpy.run_path(str(_CLIENT / "generate_sync.py"))["generate"]
+    package = _CLIENT / "mcp_mesh_client"
+
+    assert (package / "sync_client.py").read_text() == generate((package / "client.py").read_text()), (
+        "sync_client.py is not current: run `make generate`"
+    )
+
+
+def test_a_long_call_has_one_argument_a_line() -> None:
+    """A method whose call would be too long for one line."""
+    names = ", ".join(f"a_long_name_{number}: int" for number in range(8))
+    source = f'''class RegistryClient:
+    async def call(self, {names}) -> int:
+        """Call."""
+        return 1
+'''
+    generated = runpy.run_path(str(_CLIENT / "generate_sync.py"))["generate"](source)
+
+    assert max(len(line) for line in generated.splitlines() if "def " not in line) <= 120
+    compile(generated, "generated", "exec")
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    """With the same parameters, kinds, defaults and types; session and watch are hand-written."""
+    assert public_methods(SyncRegistryClient) == public_methods(RegistryClient)
+    assert public_methods(SyncWatch).keys() - {"__init__"} == public_methods(Watch).keys() - {"__init__"}
+    for kinds in ((RegistryClient, SyncRegistryClient), (Watch, SyncWatch)):
         one, other = (
-            {name for name, _ in inspect.getmembers(kind, lambda it: isinstance(it, property))} for kind in twins
+            {name for name, _ in inspect.getmembers(kind, lambda it: isinstance(it, property))} for kind in kinds
         )
         assert one - {"resource_version"} == other - {"resource_version"}
-
-
-def test_the_twins_answer_the_same() -> None:
-    """By their annotations, but for the watch."""
-    for name in face(RegistryClient).keys() - {"__init__", "watch"}:
-        one, other = (
-            inspect.signature(getattr(kind, name)).return_annotation for kind in (RegistryClient, SyncRegistryClient)
-        )
-        assert one == other, name
-
-
-def test_the_twins_say_the_same_of_each_method() -> None:
-    """The first sentence of the one is the docstring of the other."""
-    for name in face(RegistryClient).keys() - {"__init__"}:
-        one, other = (inspect.getdoc(getattr(kind, name)) or "" for kind in (RegistryClient, SyncRegistryClient))
-        assert one.startswith(other.split("\n", maxsplit=1)[0].rstrip(".")), name
 
 
 def test_every_call_works_without_await(url: str) -> None:

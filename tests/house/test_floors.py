@@ -63,6 +63,7 @@ CLIENT_FLOORS = floors(
     "session",
     "wait_for",
     "client",
+    "sync_session",
     "sync_client",
     "agent",
 )

@@ -1,0 +1,87 @@
+"""The parts of the synchronous client that are not generated: its thread, its end, and its watch."""
+
+import contextlib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, Unpack
+
+from mcp_mesh_client.client import RegistryClient
+from mcp_mesh_client.config import ClientOptions
+from mcp_mesh_client.errors import ClientClosed
+from mcp_mesh_client.event_loop_thread import EventLoopThread
+from mcp_mesh_client.retry import ConnectionState
+from mcp_mesh_client.types.agents import WatchEvent
+from mcp_mesh_client.watch import Watch
+
+
+class SyncWatch:
+    """A watch: iterate over it for events. `with` waits until it is established, and closes it.
+
+    Another thread may close it.
+    """
+
+    def __init__(self, watch: Watch, thread: EventLoopThread) -> None:
+        self._watch = watch
+        self._thread = thread
+
+    @property
+    def resource_version(self) -> str | None:
+        """The version of the last event returned or, if newer, of the last bookmark."""
+        return self._watch.resource_version
+
+    def __enter__(self) -> Self:
+        self._thread.run(self._watch.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> WatchEvent:
+        """Wait for the next event. Raises RequestRejected if the registry rejects the watch."""
+        try:
+            return self._thread.run(self._watch.__anext__())
+        except (StopAsyncIteration, ClientClosed):
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """End the watch; an iteration that waits for an event ends, too."""
+        # A closed client has closed its watches already.
+        with contextlib.suppress(ClientClosed):
+            self._thread.run(self._watch.close())
+
+
+class SyncSession:
+    """Opens and closes a RegistryClient on an event loop in a thread of its own."""
+
+    def __init__(
+        self, url: str | Sequence[str] | None = None, *, token: str | None = None, **options: Unpack[ClientOptions]
+    ) -> None:
+        self._client = RegistryClient(url, token=token, **options)
+        self._thread = EventLoopThread()
+
+    def __repr__(self) -> str:
+        return f"Sync{self._client!r}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def state(self) -> ConnectionState:
+        """The state of the registry at the last call: `unknown`, `online`, `degraded` or `offline`."""
+        return self._client.state
+
+    def close(self) -> None:
+        """End all watches and close all connections. Calls in progress and later calls raise ClientClosed."""
+        with contextlib.suppress(ClientClosed):
+            self._thread.run(self._client.close())
+        self._thread.stop()
