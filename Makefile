@@ -12,7 +12,7 @@ run: .venv/.run  ## the registry with the embedded store on port 8000
 	@$(BIN)/mcp-mesh-registry serve
 
 demo: .venv/.run  ## three replicas, 100 then 500 agents at once
-	@$(BIN)/mcp-mesh-registry demo
+	@$(BIN)/python -m examples.demo
 
 test: lint  ## format, lint, types, house rules, the whole suite
 	$(BIN)/pytest

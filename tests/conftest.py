@@ -1,10 +1,12 @@
 """A private, real server for each worker: clean before each test, found consistent after it.
 
 Fixtures: `redis_server`, `redis_url`, `raw` (a client to look into it), `settings`, `store`; and `own_server`, a second
-server for tests that pause, kill or misconfigure theirs.
+server for tests that pause, kill or misconfigure theirs; `directory`, a short path for files.
 """
 
 import random
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -158,3 +160,11 @@ async def store(settings: Settings, redis_url: str) -> AsyncIterator[Store]:
     store = Store(endpoint_from_url(redis_url), settings, lambda _script, _seconds: None)
     yield store
     await store.close()
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """An empty directory with a short path, so that the embedded store's socket fits into it too."""
+    made = Path(tempfile.mkdtemp(prefix="mesh-run-", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)

@@ -11,7 +11,7 @@ import aiohttp
 from deploy.tools.compose_stack import Container, Stack, wait_until
 from deploy.tools.load_clients import BackgroundCalls, LoadResult, ResumingWatch, open_session, register_concurrently
 from deploy.tools.report import Report
-from registry.cli.fleet import demo_agent
+from examples.demo.agents import demo_agent
 
 _BYTES_PER_MB = 1_000_000
 # An image may take 200 MB, and python:3.12-slim takes 125 of them.

@@ -1,4 +1,4 @@
-"""The agents of the demo: what they say of themselves, and how it goes when all of them say it at once."""
+"""The registrations of the demo's agents, and the round in which they register at the same time."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.cli.caller import Caller, CallFailed
+from mcp_mesh_client import ClientError, RegistryClient
 
-_MAX_CONNECTIONS = 100
+_MAX_CALLS_IN_FLIGHT = 100
 
-# One team's agents and what they can do; the fleet repeats them.
+# The agents of one team with their capabilities; demo_agent repeats them.
 _CAPABILITIES_BY_AGENT_KIND = {
     "file": ("read_file", "write_file", "list_directory", "search_files"),
     "database": ("run_query", "list_tables", "describe_table", "explain_query"),
@@ -23,7 +23,7 @@ _CAPABILITIES_BY_AGENT_KIND = {
 
 @dataclass
 class RoundResult:
-    """What came of one round: who is registered, after how many seconds each, and why others are not."""
+    """The result of one round: the registered ids, the latency of each, and the failures of the others."""
 
     registered_ids: list[str] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
@@ -31,14 +31,14 @@ class RoundResult:
     duration_s: float = 0.0
 
     def latency_percentile(self, fraction: float) -> float:
-        """Return the latency that this share of the registrations did not exceed; NaN when there was none."""
+        """Return the latency that this share of the registrations did not exceed; NaN without registrations."""
         return (
             sorted(self.latencies_s)[math.ceil(fraction * len(self.latencies_s)) - 1] if self.latencies_s else math.nan
         )
 
 
 def demo_agent(number: int) -> dict[str, Any]:
-    """Return the registration of the agent with this number, unlike any other's."""
+    """Return the registration of the agent with this number; each number gives a different one."""
     kind, capabilities = list(_CAPABILITIES_BY_AGENT_KIND.items())[number % len(_CAPABILITIES_BY_AGENT_KIND)]
     return {
         "id": f"{kind}-agent-{number:05}",
@@ -69,45 +69,44 @@ def demo_agent(number: int) -> dict[str, Any]:
 
 
 async def register_concurrently(
-    agents: Sequence[dict[str, Any]], urls: Sequence[str], on_registered: Callable[[], None]
+    agents: Sequence[dict[str, Any]], clients: Sequence[RegistryClient], on_registered: Callable[[], None]
 ) -> RoundResult:
-    """Register all agents, the first at the first replica, the second at the second, and so on in turn.
+    """Register all agents, round robin over the clients, each of which calls one replica.
 
-    There are at most 100 connections, open before the clock starts; `on_registered` is called after each registration.
+    At most 100 calls are in flight. The connections are opened before the clock starts. `on_registered` is called after
+    each registration.
     """
-    # As many to each replica, so that the turn of the connections is the turn of the replicas.
-    each = max(1, min(_MAX_CONNECTIONS, len(agents)) // len(urls))
-    callers = [Caller(url) for _ in range(each) for url in urls]
-    done = RoundResult()
-    try:
-        await asyncio.gather(*map(_open_connection, callers))
-        began = time.perf_counter()
-        shares = (agents[at :: len(callers)] for at in range(len(callers)))
-        await asyncio.gather(
-            *(_register_sequentially(*pair, done, on_registered) for pair in zip(callers, shares, strict=True))
-        )
-        done.duration_s = time.perf_counter() - began
-    finally:
-        for caller in callers:
-            caller.close()
-    return done
+    workers_per_client = max(1, min(_MAX_CALLS_IN_FLIGHT, len(agents)) // len(clients))
+    workers = [*clients] * workers_per_client
+    result = RoundResult()
+    await asyncio.gather(*map(_open_connection, workers))
+    started = time.perf_counter()
+    shares = (agents[at :: len(workers)] for at in range(len(workers)))
+    await asyncio.gather(
+        *(_register_sequentially(*pair, result, on_registered) for pair in zip(workers, shares, strict=True))
+    )
+    result.duration_s = time.perf_counter() - started
+    return result
 
 
-async def _open_connection(caller: Caller) -> None:
-    with contextlib.suppress(CallFailed):  # then its registrations will fail, and are counted
-        await caller.call("GET", "/health")
+async def _open_connection(client: RegistryClient) -> None:
+    with contextlib.suppress(ClientError):  # its registrations will fail, and are counted
+        await client.health()
 
 
 async def _register_sequentially(
-    caller: Caller, agents: Sequence[dict[str, Any]], result: RoundResult, on_registered: Callable[[], None]
+    client: RegistryClient, agents: Sequence[dict[str, Any]], result: RoundResult, on_registered: Callable[[], None]
 ) -> None:
     for agent in agents:
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
-            await caller.call("POST", "/agents", agent)
-        except CallFailed as error:
+            response = await client.register_agent(agent)
+        except ClientError as error:
             result.failures.append(str(error))
         else:
-            result.latencies_s.append(time.perf_counter() - began)
-            result.registered_ids.append(agent["id"])
+            if "error" in response:
+                result.failures.append(response["message"])
+            else:
+                result.latencies_s.append(time.perf_counter() - started)
+                result.registered_ids.append(agent["id"])
         on_registered()

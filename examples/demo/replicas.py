@@ -1,4 +1,4 @@
-"""Replicas as they run in earnest: processes of their own on one store, each on a free port."""
+"""The demo's replicas: separate processes on one store, each on a free port."""
 
 import asyncio
 import contextlib
@@ -10,76 +10,86 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
+from mcp_mesh_client import ClientError, RegistryClient
 
 import registry
-from registry.cli.caller import Caller, CallFailed
 from registry.config.settings import SETTINGS
 from registry.errors import StartupError
 
 _START_TIMEOUT_S = 30.0
-_STOP_TIMEOUT_S = 6.0  # a replica takes 5 at most
+_STOP_TIMEOUT_S = 6.0  # a replica takes at most 5 s
+_CALL_TIMEOUT_S = 10.0
 _POLL_INTERVAL_S = 0.01
 
 
 class Replica:
-    """One replica as a child process: its name, its address once it listens, and its log as a file."""
+    """One replica as a child process, with its URL once it listens, and its log file."""
 
     def __init__(self, name: str, redis_url: str, directory: Path) -> None:
         self.name = name
         self.url = ""
         self.log_file = directory / f"{name}.log"
-        # None of our own settings: three replicas cannot share a METRICS_PORT, and nobody knows the AUTH_TOKEN here.
-        ours = {setting.env for setting in SETTINGS.values()}
+        # No setting of the registry is inherited: replicas cannot share a METRICS_PORT, and the demo sends no token.
+        setting_names = {setting.env for setting in SETTINGS.values()}
         environ = {
-            key: value for key, value in os.environ.items() if key not in ours and not key.startswith("DATABASE_")
+            key: value
+            for key, value in os.environ.items()
+            if key not in setting_names and not key.startswith("DATABASE_")
         }
         with self.log_file.open("wb") as log_file:
-            # Popen and not asyncio's own: whoever is cancelled while he waits for that one never learns the process.
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
+            # Not asyncio's subprocess: after a cancelled creation nothing could stop the process.
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "registry", "serve", "--port", "0", "--redis-url", redis_url],
-                cwd=Path(registry.__file__).parents[1],  # so that it is this very package that is run
+                cwd=Path(registry.__file__).parents[1],  # runs the same package as this process
                 env=environ | {"REGISTRY_INSTANCE_ID": name, "REGISTRY_LOG_FORMAT": "json"},
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
-                start_new_session=True,  # Ctrl-C in a terminal is for us, who end the replicas before the store
+                start_new_session=True,  # Ctrl-C reaches the demo only, which stops the replicas before the store
             )
 
+    def create_client(self) -> RegistryClient:
+        """Return a client that calls this replica once per request, without repeated attempts or cached responses."""
+        return RegistryClient(
+            self.url, max_rounds=1, timeout=_CALL_TIMEOUT_S, attempt_timeout=_CALL_TIMEOUT_S, offline_ttl=0
+        )
+
     async def wait_until_ready(self) -> None:
-        """Return when it listens and its cache is filled. Raises StartupError."""
+        """Wait until it listens and its cache is filled. Raises StartupError."""
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while not await self._is_ready():
-            if self._process.poll() is not None or time.monotonic() >= deadline:
-                raise StartupError(f"{self.name} does not serve; its log says:\n{self.log_file.read_text().strip()}")
-            await asyncio.sleep(_POLL_INTERVAL_S)
+        while not self.url:
+            await self._pause(deadline)
+            self.url = next(self._logged_urls(), "")
+        async with self.create_client() as client:
+            while not await _is_ready(client):
+                await self._pause(deadline)
 
     def terminate(self) -> None:
-        """Send SIGTERM: it finishes what it has accepted."""
+        """Send SIGTERM; the replica completes the requests it has accepted."""
         self._process.terminate()
 
     async def wait_until_stopped(self) -> None:
-        """Return when it has ended, by force if it takes longer than it may."""
+        """Wait until the process has ended; kill it after a timeout."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(self._process.wait, _STOP_TIMEOUT_S)
         self._process.kill()
         self._process.wait()
 
-    async def _is_ready(self) -> bool:
-        self.url = self.url or next(self._logged_urls(), "")
-        if not self.url:
-            return False
-        caller = Caller(self.url)
-        try:
-            await caller.call("GET", "/ready")
-        except CallFailed:
-            return False
-        else:
-            return True
-        finally:
-            caller.close()
+    async def _pause(self, deadline: float) -> None:
+        """Wait before the next check. Raises StartupError if the process has ended or the deadline has passed."""
+        if self._process.poll() is not None or time.monotonic() >= deadline:
+            raise StartupError(f"{self.name} did not start; its log:\n{self.log_file.read_text().strip()}")
+        await asyncio.sleep(_POLL_INTERVAL_S)
 
     def _logged_urls(self) -> Iterator[str]:
-        """Yield the address it has logged. The last line of the file may be half a line."""
+        """Yield the URL from the log; its last line may be incomplete."""
         for line in self.log_file.read_bytes().split(b"\n")[:-1]:
             if line.startswith(b"{") and (event := orjson.loads(line))["event"] == "listening":
                 yield event["url"]
+
+
+async def _is_ready(client: RegistryClient) -> bool:
+    try:
+        return (await client.ready()).get("status") == "ready"
+    except ClientError:
+        return False

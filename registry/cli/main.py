@@ -6,10 +6,8 @@ import click
 
 from registry import __version__
 from registry.cli.commands import COMMANDS
-from registry.cli.demo import demo
 from registry.cli.errors import EXIT_INTERRUPTED
 from registry.cli.maintenance import backup, doctor, restore
-from registry.cli.release import end_self_preservation
 from registry.cli.serve import serve
 
 
@@ -39,10 +37,8 @@ def main(**_options: Any) -> None:
 
 
 main.add_command(serve)
-main.add_command(demo)
 main.add_command(backup)
 main.add_command(restore)
 main.add_command(doctor)
-main.add_command(end_self_preservation)
 for each in COMMANDS:
     main.add_command(each)

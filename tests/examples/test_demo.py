@@ -1,21 +1,36 @@
-"""The demo keeps its promise, tells when it could not, and leaves nothing behind either way."""
+"""The demo registers all agents, reports failures, and leaves no file or process behind."""
 
 import os
 import pty
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx2
 import pytest
 from click.testing import CliRunner
 
-from registry.cli.main import main
-from registry.cli.replicas import Replica
+from examples.demo.__main__ import main
+from examples.demo.replicas import Replica
 from registry.errors import StartupError
-from tests.cli.cli_process import EXECUTABLE, CliProcess, environment
+from tests.cli.cli_process import CliProcess, environment
+from tests.support.child_process import ChildProcess
 from tests.support.processes import processes_that_mention
+from tests.support.source_code import ROOT
+
+
+class Demo(ChildProcess):
+    """`python -m examples.demo` with these arguments; everything temporary lies in `directory`."""
+
+    def __init__(self, *arguments: str, directory: Path, **environ: str) -> None:
+        super().__init__(sys.executable, "-m", "examples.demo", *arguments, env=demo_environment(directory, **environ))
+
+
+def demo_environment(directory: Path, **more: str) -> dict[str, str]:
+    """Return the environment of the demo, which imports `examples` from the checkout."""
+    return environment(directory, PYTHONPATH=str(ROOT), **more)
 
 
 def what_is_left(directory: Path) -> list[str]:
@@ -25,7 +40,7 @@ def what_is_left(directory: Path) -> list[str]:
 
 def test_every_replica_lists_every_agent(directory: Path) -> None:
     """After each round all three list all agents so far, one leads, and nothing of it is left."""
-    with CliProcess("demo", "--agents", "20", "--agents", "40", directory=directory) as demo:
+    with Demo("--agents", "20", "--agents", "40", directory=directory) as demo:
         status = demo.wait_for_exit()
         output = demo.output
 
@@ -36,7 +51,7 @@ def test_every_replica_lists_every_agent(directory: Path) -> None:
     assert re.findall(r"^  (\S+) lists all (\d+)$", output, re.MULTILINE) == [
         (f"replica-{number}", agents) for agents in ("20", "60") for number in (1, 2, 3)
     ]
-    assert len(re.findall("^replica-[123] leads", output, re.MULTILINE)) == 1
+    assert len(re.findall("^replica-[123] is the leader", output, re.MULTILINE)) == 1
     assert "\x1b" not in output
     assert what_is_left(directory) == []
 
@@ -53,7 +68,7 @@ def test_every_replica_lists_every_agent(directory: Path) -> None:
 )
 def test_a_demo_that_is_stopped_leaves_nothing(how: signal.Signals, moment: str, directory: Path) -> None:
     """Ctrl-C at any moment, and once more while it takes everything back; so do its kin."""
-    with CliProcess("demo", "--agents", "5000", directory=directory) as demo:
+    with Demo("--agents", "5000", directory=directory) as demo:
         demo.wait_for_output(moment)
         demo.send_signal(how)
         status = demo.wait_for_exit(how)
@@ -67,7 +82,7 @@ def test_a_demo_that_is_stopped_leaves_nothing(how: signal.Signals, moment: str,
 
 def test_a_dead_replica_is_told_and_counts(directory: Path) -> None:
     """A replica that dies in the middle makes registrations fail; the others list those that succeeded."""
-    with CliProcess("demo", "--agents", "1500", directory=directory) as demo:
+    with Demo("--agents", "1500", directory=directory) as demo:
         demo.wait_for_output("1500 agents at once")
         processes = processes_that_mention(directory).items()
         os.kill(next(pid for pid, line in processes if "registry serve" in line), signal.SIGKILL)
@@ -75,15 +90,15 @@ def test_a_dead_replica_is_told_and_counts(directory: Path) -> None:
         output = demo.output
 
     assert status == 1, output
-    assert "  failed: POST http://127.0.0.1:" in output
-    assert len(re.findall(r"^  replica-\d lists nothing: GET http://", output, re.MULTILINE)) == 1
+    assert "  failed: http://127.0.0.1:" in output
+    assert len(re.findall(r"^  replica-\d list failed: http://", output, re.MULTILINE)) == 1
     assert "Traceback" not in output
     assert what_is_left(directory) == []
 
 
 def test_what_is_kept_can_be_served(directory: Path) -> None:
-    """With --keep the data stays, and the line it prints shows the agents."""
-    with CliProcess("demo", "--replicas", "1", "--agents", "4", "--keep", directory=directory) as demo:
+    """With --no-cleanup the data stays, and the line it prints shows the agents."""
+    with Demo("--replicas", "1", "--agents", "4", "--no-cleanup", directory=directory) as demo:
         assert demo.wait_for_exit() == 0
         kept = re.search(r"REGISTRY_DATA_DIR=(\S+) mcp-mesh-registry", demo.output)
     assert kept is not None
@@ -97,19 +112,19 @@ def test_what_is_kept_can_be_served(directory: Path) -> None:
 def test_settings_of_ones_own_do_not_disturb(directory: Path) -> None:
     """The replicas of the demo get none of the settings that stand in the environment."""
     own = {"AUTH_TOKEN": "x" * 40, "METRICS_PORT": "1", "REDIS_URL": "redis://nowhere", "LOG_LEVEL": "error"}
-    with CliProcess("demo", "--replicas", "2", "--agents", "1", directory=directory, **own) as demo:
+    with Demo("--replicas", "2", "--agents", "1", directory=directory, **own) as demo:
         assert demo.wait_for_exit() == 0, demo.output
 
 
 def test_a_terminal_shows_a_bar(directory: Path) -> None:
     """On a terminal a bar shows how far a round is."""
     ours, theirs = pty.openpty()
-    arguments = [str(EXECUTABLE), "demo", "--replicas", "1", "--agents", "5"]
-    environ = environment(directory, TERM="xterm")
+    arguments = [sys.executable, "-m", "examples.demo", "--replicas", "1", "--agents", "5"]
+    environ = demo_environment(directory, TERM="xterm")
     with subprocess.Popen(arguments, env=environ, stdin=theirs, stdout=theirs, stderr=theirs) as demo:
         os.close(theirs)
         shown = b""
-        while b"leads" not in shown:
+        while b"is the leader" not in shown:
             shown += os.read(ours, 65536)
         os.set_blocking(ours, False)
         demo.wait()
@@ -122,7 +137,7 @@ def test_without_a_server_to_run_it_says_what_to_install(monkeypatch: pytest.Mon
     """Replicas cannot share a store that lives inside one process."""
     monkeypatch.setattr("registry.store.embedded.binary.find_server_binary", lambda: None)
 
-    result = CliRunner().invoke(main, ["demo"])
+    result = CliRunner().invoke(main, [])
 
     assert result.exit_code == 1
     assert "install one of them" in result.output
@@ -132,5 +147,5 @@ async def test_a_replica_that_does_not_start_shows_its_log(tmp_path: Path) -> No
     """The reason stands in the error, not in a file that is removed."""
     replica = Replica("replica-1", "nonsense", tmp_path)
 
-    with pytest.raises(StartupError, match=r"replica-1 does not serve; its log says:\nError: (.|\n)*nonsense"):
+    with pytest.raises(StartupError, match=r"replica-1 did not start; its log:\nError: (.|\n)*nonsense"):
         await replica.wait_until_ready()

@@ -1,13 +1,27 @@
-"""The commands that call a registry, as an agent or an operator would."""
+"""The commands that call a registry, one module per command."""
 
 from registry.cli.commands.agent import agent
 from registry.cli.commands.agents import agents
 from registry.cli.commands.capabilities import capabilities
 from registry.cli.commands.completion import completion
+from registry.cli.commands.end_self_preservation import end_self_preservation
 from registry.cli.commands.health import health
 from registry.cli.commands.lifecycle import drain, undrain, unregister
 from registry.cli.commands.register import register
 from registry.cli.commands.resolve import resolve
 from registry.cli.commands.watch import watch
 
-COMMANDS = (agents, agent, capabilities, watch, register, unregister, drain, undrain, resolve, health, completion)
+COMMANDS = (
+    agents,
+    agent,
+    capabilities,
+    watch,
+    register,
+    unregister,
+    drain,
+    undrain,
+    resolve,
+    health,
+    end_self_preservation,
+    completion,
+)

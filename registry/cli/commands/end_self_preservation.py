@@ -1,32 +1,22 @@
-"""`mcp-mesh-registry release-hold`: what was held because so many agents fell silent together goes on now."""
+"""`mcp-mesh-registry end-self-preservation`: let overdue agents expire again."""
 
-import asyncio
-import contextlib
+from typing import TYPE_CHECKING
 
 import click
 
-from registry.cli.connection import token_option, url_option
+from registry.cli.connection import with_registry_client
+from registry.cli.errors import RegistryWriteCommand, unwrap
+from registry.cli.output.terminal_safe import escape_terminal
 
-# Everything that takes time to import is imported when the command runs, so that --help answers at once.
-# ruff: noqa: PLC0415
+if TYPE_CHECKING:
+    from mcp_mesh_client import SyncRegistryClient
 
 
-@click.command("release-hold")
-@url_option
-@token_option
-def end_self_preservation(*, url: str, token: str | None) -> None:
-    """End the hold of a mass silence, for all replicas.
+@click.command("end-self-preservation", cls=RegistryWriteCommand)
+@with_registry_client
+def end_self_preservation(registry: "SyncRegistryClient") -> None:
+    """End self-preservation on all replicas: overdue agents expire again.
 
-    The status is 0 whether a hold was on or not; what it was is printed.
+    The exit code is 0 whether self-preservation was active or not; the output says which.
     """
-    from registry.cli.caller import Caller, CallFailed
-
-    async def release() -> str:
-        # Of several replicas one is enough.
-        with contextlib.closing(Caller(url.partition(",")[0].strip(), token)) as caller:
-            return str((await caller.call("POST", "/admin/sweep/release"))["message"])
-
-    try:
-        click.echo(asyncio.run(release()))
-    except CallFailed as error:
-        raise click.ClickException(str(error)) from error
+    click.echo(escape_terminal(unwrap(registry.end_self_preservation())["message"]))

@@ -1,37 +1,42 @@
-"""`release-hold`: one call to any replica, told in a sentence."""
-
-from pathlib import Path
+"""`end-self-preservation`: one call to any replica."""
 
 import pytest
 
-from tests.cli.cli_process import CliProcess
-from tests.cli.test_serve import run
+from tests.cli.commands.conftest import InvokeCli
+from tests.cli.invoke import invoke_cli
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
+from tests.support.replica import Replica
 
-TOKEN = {"AUTH_TOKEN": "s3cret"}
+
+def test_it_prints_that_self_preservation_is_not_active(call: InvokeCli) -> None:
+    """With the exit code 0: the mesh is in the state that was asked for."""
+    done = call("end-self-preservation")
+
+    assert (done.exit_code, done.stdout) == (0, "No hold is on\n")
 
 
 @pytest.mark.parametrize("given", ["options", "environment"])
-def test_it_calls_the_replica_with_its_token(given: str, own_server: RedisServer, tmp_path: Path) -> None:
-    """Where it is and what it asks for come from options or from the environment."""
-    serving = CliProcess(*("--port", "0", "--redis-url", own_server.url), directory=tmp_path / "replica", **TOKEN)
-    with serving as replica:
-        url = replica.wait_until_serving()
+def test_url_and_token_come_from_options_or_the_environment(given: str) -> None:
+    """Without the token the replica refuses."""
+    with RedisServer() as server, Replica(server.url, AUTH_TOKEN="s3cret") as replica:  # noqa: S106 - made up
         if given == "options":
-            done = run("release-hold", "--url", url, "--token", "s3cret", directory=tmp_path)
+            done = invoke_cli("end-self-preservation", "--url", replica.url, "--token", "s3cret", url=None)
         else:
-            done = run("release-hold", directory=tmp_path, MCP_MESH_REGISTRY_URL=url, **TOKEN)
-        refused = run("release-hold", "--url", url, directory=tmp_path)
+            done = invoke_cli("end-self-preservation", url=replica.url, AUTH_TOKEN="s3cret")  # noqa: S106 - made up
+        refused = invoke_cli("end-self-preservation", url=replica.url)
 
-    assert (done.returncode, done.stdout) == (0, "No hold is on\n")
-    assert refused.returncode == 1
-    assert "401" in refused.stderr
+    assert done.exit_code == 0, done.output
+    assert refused.exit_code == 1
+    assert "token" in refused.stderr
 
 
-def test_a_replica_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    """In a sentence that names the URL."""
-    done = run("release-hold", "--url", "http://127.0.0.1:9", directory=tmp_path)
+def test_a_replica_that_does_not_run_is_named() -> None:
+    """In one line, with the exit code of an unreachable registry."""
+    url = f"http://127.0.0.1:{free_port()}"
 
-    assert done.returncode == 1
-    assert "http://127.0.0.1:9/admin/sweep/release" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = invoke_cli("end-self-preservation", "--timeout", "1", url=url)
+
+    assert done.exit_code == 4
+    assert url in done.stderr
+    assert done.stderr.count("\n") == 1

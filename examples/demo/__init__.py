@@ -1,0 +1,1 @@
+"""`python -m examples.demo`: several replicas on one store, and many agents that register at once."""
