@@ -148,13 +148,13 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "retention": Setting(
             "REGISTRY_RETENTION", parse_duration, "How long an expired agent stays before it is removed."
         ),
-        "hold_share": Setting(
+        "self_preservation_share": Setting(
             "REGISTRY_HOLD_SHARE",
             parse_percent,
             "The share of healthy agents that may fall silent within AGENT_TIMEOUT; more are held. 100% never holds.",
         ),
-        "hold_minimum": Setting("REGISTRY_HOLD_MINIMUM", parse_agent_count, "How many agents that must be, at least."),
-        "hold_duration": Setting("REGISTRY_HOLD_DURATION", parse_duration, "How long they are held, at most."),
+        "self_preservation_min_agents": Setting("REGISTRY_HOLD_MINIMUM", parse_agent_count, "How many agents that must be, at least."),
+        "self_preservation_duration": Setting("REGISTRY_HOLD_DURATION", parse_duration, "How long they are held, at most."),
         "watch_history": Setting(
             "REGISTRY_WATCH_HISTORY",
             parse_log_length,
@@ -177,7 +177,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "retry_period": Setting(
             "LEADER_ELECTION_RETRY_PERIOD", parse_duration, "The pause between two tries to lead or to renew."
         ),
-        "drain_wait": Setting(
+        "shutdown_delay": Setting(
             "REGISTRY_DRAIN_WAIT",
             parse_duration_or_zero,
             "How long a replica told to stop serves on, not ready, so that balancers turn away.",

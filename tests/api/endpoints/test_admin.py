@@ -105,7 +105,7 @@ async def test_a_hold_ends_by_time(redis_url: str, raw: redis.Redis) -> None:
     """By itself, after its duration; none begins anew from those who go then."""
     clear_outage(raw)
     short = timedelta(seconds=1)
-    async with in_process_registry(redis_url, health_check_interval=OFTEN, hold_duration=short) as client:
+    async with in_process_registry(redis_url, health_check_interval=OFTEN, self_preservation_duration=short) as client:
         await _fall_silent(client, 30)
         await async_wait_until(lambda: _is_held(client), description="the hold is shown")
 
