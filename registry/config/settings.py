@@ -153,8 +153,12 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             parse_percent,
             "The share of healthy agents that may fall silent within AGENT_TIMEOUT; more are held. 100% never holds.",
         ),
-        "self_preservation_min_agents": Setting("REGISTRY_HOLD_MINIMUM", parse_agent_count, "How many agents that must be, at least."),
-        "self_preservation_duration": Setting("REGISTRY_HOLD_DURATION", parse_duration, "How long they are held, at most."),
+        "self_preservation_min_agents": Setting(
+            "REGISTRY_HOLD_MINIMUM", parse_agent_count, "How many agents that must be, at least."
+        ),
+        "self_preservation_duration": Setting(
+            "REGISTRY_HOLD_DURATION", parse_duration, "How long they are held, at most."
+        ),
         "watch_history": Setting(
             "REGISTRY_WATCH_HISTORY",
             parse_log_length,
