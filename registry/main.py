@@ -11,7 +11,9 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from registry.api.routes import Services, build_apps
+from registry.cache.change_signal import ChangeSignal
 from registry.cache.reflector import POLL_INTERVAL_S, Reflector
+from registry.cache.watch_history import WatchHistory
 from registry.compat.mcpmesh.audit import ResolutionAudit
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
 from registry.compat.mcpmesh.jobs import JobDispatch
@@ -40,6 +42,7 @@ from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolver import DependencyResolver
 from registry.service.resolution.selection import Selector
 from registry.service.status import StatusService
+from registry.service.watch.fanout import WatchFanout
 from registry.service.watch.watch import WatchService
 from registry.store.embedded.binary import find_server_binary
 from registry.store.embedded.server import EmbeddedServer
@@ -112,9 +115,13 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
     async with open_redis(settings) as (server, data), contextlib.AsyncExitStack() as farewells:
         store = Store(server, settings, metrics.observe_script)
         farewells.push_async_callback(_close_within, store.close)
-        feed = Reflector(store.change_log, settings.watch_history)
-        bell = store.make_change_notifier(feed.notify)
-        feed.on_missed_notifications = bell.fall_back
+        change_signal = ChangeSignal()
+        bell = store.make_change_notifier(change_signal.notify)
+        fanout = WatchFanout()
+        history = WatchHistory(
+            store.change_log, settings.watch_history, on_entry=fanout.publish, on_gap=fanout.end_with_log_gap
+        )
+        feed = Reflector(store.change_log, history, change_signal, on_unannounced=bell.fall_back)
         sweeping = Sweeper(
             store.leadership, store.sweeps, settings, on_swept=lambda swept: _count_sweep_outcomes(metrics, swept)
         )
@@ -124,7 +131,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         )
         await overview.require_supported_store()
         farewells.push_async_callback(_close_within, sweeping.resign)
-        watching = WatchService(feed)
+        watching = WatchService(feed, history, fanout)
         metrics.add_gauge("mcp_registry_watchers", "Watches this replica serves", lambda: len(watching.watchers))
         metrics.add_gauge("mcp_registry_cache_fills", "Times this replica filled its cache", lambda: feed.fills)
         services, outgoing = _build_services(feed, store, watching, overview, settings), UpstreamClient()

@@ -5,7 +5,9 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
+from registry.cache.change_signal import ChangeSignal
 from registry.cache.reflector import Reflector
+from registry.cache.watch_history import WatchHistory
 from registry.config.settings import Settings
 from registry.errors import StartupError
 from registry.main import open_redis
@@ -38,7 +40,10 @@ async def _open_store(settings: Settings) -> AsyncIterator[Store]:
 async def take_backup(settings: Settings) -> tuple[BackupHeader, Iterator[StoredAgent]]:
     """Return every agent as of one version. Raises StoreUnavailable."""
     async with _open_store(settings) as store:
-        feed = Reflector(store.change_log, settings.watch_history)
+        history = WatchHistory(
+            store.change_log, settings.watch_history, on_entry=lambda _entry: None, on_gap=lambda: None
+        )
+        feed = Reflector(store.change_log, history, ChangeSignal(), on_unannounced=lambda: None)
         following = asyncio.create_task(feed.run())
         try:
             view = await feed.wait_fresh()

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
+from registry.cache.change_signal import ChangeSignal
 from registry.cache.view import View
 from registry.cache.watch_history import WatchHistory
 from registry.concurrency.timeouts import FutureQueue
@@ -56,20 +57,26 @@ class Reflector:
     """Keeps one view of the mesh up to date.
 
     `view` is None until the first fill; `following` tells whether it is kept up to date. `fills` and `gaps` count.
-    `on_missed_notifications` is called when the bell seems to be broken.
+    `signal` ends the pause between two polls; `on_unannounced` is called when changes come without it again and again.
     """
 
-    def __init__(self, source: ChangeSource, max_entries: int = 20_000) -> None:
-        self.watch_history = WatchHistory(source, max_entries)
+    def __init__(
+        self,
+        source: ChangeSource,
+        watch_history: WatchHistory,
+        signal: ChangeSignal,
+        *,
+        on_unannounced: Callable[[], None],
+    ) -> None:
+        self.watch_history = watch_history
         self.view: View | None = None
-        self.on_missed_notifications: Callable[[], None] = lambda: None
         self.fills = 0
         self.gaps = 0
         self._source = source
+        self._signal = signal
+        self._on_unannounced = on_unannounced
         self._read_timeouts: FutureQueue[View] = FutureQueue(_READ_TIMEOUT_S, self._timeout_error)
         self._waiting_reads: list[asyncio.Future[View]] = []
-        self._wake = asyncio.Event()
-        self._notified = False
         self._unannounced_polls = 0
         self._last_entry: object = None
         self._last_poll_at = time.monotonic()
@@ -85,11 +92,6 @@ class Reflector:
         """Seconds for which the view may be old; 0 while it is followed."""
         return 0.0 if self.following else time.monotonic() - self._last_poll_at
 
-    def notify(self) -> None:
-        """Look now: something happened."""
-        self._notified = True
-        self._wake.set()
-
     def wait_fresh(self) -> "asyncio.Future[View]":
         """Return the view once it holds a version that was asked for after this call.
 
@@ -98,7 +100,7 @@ class Reflector:
         """
         future = self._read_timeouts.add()
         self._waiting_reads.append(future)
-        self._wake.set()
+        self._signal.wake()
         return future
 
     async def run(self) -> None:
@@ -162,8 +164,7 @@ class Reflector:
     async def _follow(self, view: View) -> None:
         while True:
             asked, self._waiting_reads = self._waiting_reads, []
-            rung, self._notified = self._notified, False
-            self._wake.clear()
+            notified = self._signal.take()
             try:
                 moved = await self._catch_up(view)
             except BaseException:
@@ -172,9 +173,9 @@ class Reflector:
             for future in asked:
                 if not future.done():
                     future.set_result(view)
-            self._count_unannounced(changed=moved, announced=rung or bool(asked))
+            self._count_unannounced(changed=moved, announced=notified or bool(asked))
             if not self._waiting_reads:
-                await self._wait_for_notification()
+                await self._signal.wait(POLL_INTERVAL_S)
 
     async def _catch_up(self, view: View) -> bool:
         """Pull until the version the store named is held; return whether anything came."""
@@ -208,14 +209,7 @@ class Reflector:
         self._unannounced_polls += 1
         if self._unannounced_polls >= _MAX_UNANNOUNCED_POLLS:
             self._unannounced_polls = 0
-            self.on_missed_notifications()
-
-    async def _wait_for_notification(self) -> None:
-        try:
-            async with asyncio.timeout(POLL_INTERVAL_S):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+            self._on_unannounced()
 
     def _fail_waiting_reads(self, error: StoreUnavailable) -> None:
         asked, self._waiting_reads = self._waiting_reads, []

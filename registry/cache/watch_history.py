@@ -28,16 +28,24 @@ class LogReader(Protocol):
 class WatchHistory:
     """The history all watchers of this replica share, and how it follows the view.
 
-    `on_change` is told each entry as it comes, in order, none twice; `on_reset` that what comes next does not follow on
-    what came before, so that streams must end. At most `max_entries` entries of `max_bytes` together are held.
+    `on_entry` is called with each entry as it comes, in order, none twice; `on_gap` when the next entry does not follow
+    the one before, so that streams must end. At most `max_entries` entries of `max_bytes` together are held.
     """
 
-    def __init__(self, source: LogReader, max_entries: int, max_bytes: int = 64 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        source: LogReader,
+        max_entries: int,
+        *,
+        on_entry: Callable[[ChangeEntry], None],
+        on_gap: Callable[[], None],
+        max_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
         self.buffer = ChangeBuffer(0, max_entries, max_bytes)
         self.timeline = ""
-        self.on_change: Callable[[ChangeEntry], None] = lambda _entry: None
-        self.on_reset: Callable[[], None] = lambda: None
         self._source = source
+        self._on_entry = on_entry
+        self._on_gap = on_gap
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._last_change: Change | None = None
@@ -48,7 +56,7 @@ class WatchHistory:
         entry = ChangeEntry(change)
         self._last_change = change
         self.buffer.append(entry)
-        self.on_change(entry)
+        self._on_entry(entry)
 
     async def reconnect(self, version: int, timeline: str) -> bool:
         """Connect to a view that was filled anew at `version` of the history `timeline`.
@@ -73,7 +81,7 @@ class WatchHistory:
         self.timeline, self._last_change = timeline, newest
         if broke:
             log.warning("streams end: the log does not lead from what they have seen to what there is now")
-            self.on_reset()
+            self._on_gap()
         return True
 
     async def extend_to(self, version: int) -> bool:

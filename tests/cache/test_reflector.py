@@ -5,12 +5,14 @@ from functools import partial
 
 import pytest
 
+from registry.cache.change_signal import ChangeSignal
 from registry.cache.reflector import Reflector
 from registry.cache.view import View
 from registry.errors import NotReady, StoreUnavailable
 from tests.support.builders import a_change, an_agent
-from tests.support.fake_change_log import FakeChangeLog, running_reflector
+from tests.support.fake_change_log import FakeChangeLog
 from tests.support.polling import async_wait_until
+from tests.support.reflectors import running_reflector
 
 
 def held(view: View) -> dict[str, int]:
@@ -235,13 +237,13 @@ async def test_three_unannounced_looks_in_a_row_mean_a_broken_bell(monkeypatch: 
     monkeypatch.setattr("registry.cache.reflector.POLL_INTERVAL_S", 0.01)
     log = FakeChangeLog()
     broken: list[int] = []
-    async with running_reflector(log) as feed:
-        feed.on_missed_notifications = lambda: broken.append(log.version)
+    signal = ChangeSignal()
+    async with running_reflector(log, signal=signal, on_unannounced=lambda: broken.append(log.version)) as feed:
         await feed.wait_fresh()
         for version in range(2, 6):
             if version == 4:
                 log.write(an_agent("a", version))
-                feed.notify()
+                signal.notify()
             else:
                 log.write(an_agent("a", version))
             await async_wait_until(partial(_shows, feed, version), description="the look sees the change")

@@ -17,11 +17,11 @@ class Followed:
         self.log = FakeChangeLog()
         for version in range(2, versions + 1):
             self.log.write(an_agent("a", version), "add")
-        self.trail = WatchHistory(self.log, most)
         self.told: list[int] = []
         self.breaks = 0
-        self.trail.on_change = lambda entry: self.told.append(entry.version)
-        self.trail.on_reset = self._break
+        self.trail = WatchHistory(
+            self.log, most, on_entry=lambda entry: self.told.append(entry.version), on_gap=self._break
+        )
 
     def _break(self) -> None:
         self.breaks += 1

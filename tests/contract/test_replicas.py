@@ -11,7 +11,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from registry.cache.reflector import Reflector
 from registry.cache.view import View
 from registry.config.settings import Settings
 from registry.errors import StaleVersion, UnknownAgent
@@ -25,6 +24,7 @@ from tests.support.builders import a_spec
 from tests.support.consistency import find_inconsistencies
 from tests.support.redis_server import RedisServer
 from tests.support.reference_registry import Precondition, ReferenceRegistry
+from tests.support.reflectors import make_reflector
 from tests.support.server_time import clear_outage
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class Replica:
         self.store = Store(
             endpoint_from_url(url), Settings(retention=timedelta(hours=1)), lambda _script, _seconds: None
         )
-        self.feed = Reflector(self.store.change_log)
+        self.feed = make_reflector(self.store.change_log)
         self.following = asyncio.get_event_loop().create_task(self.feed.run())
 
     async def close(self) -> None:

@@ -18,9 +18,11 @@ from registry.model.change import Change
 from registry.model.label_selector import LabelSelector
 from registry.model.query import AgentQuery
 from registry.service.watch import watch
+from registry.service.watch.fanout import WatchFanout
 from registry.service.watch.watch import Watcher, WatchService
 from tests.support.builders import an_agent
-from tests.support.fake_change_log import FakeChangeLog, running_reflector
+from tests.support.fake_change_log import FakeChangeLog
+from tests.support.reflectors import running_reflector
 from tests.support.watch_recorder import (
     AgentFilter,
     BadResume,
@@ -203,9 +205,13 @@ async def play(steps: list[tuple[Any, ...]], filters: list[Filter], most: int) -
     """Play the steps on two replicas, the second with a short memory; return the clients and what was written."""
     mesh = Mesh()
     clients = [Client(kind) for kind in filters]
-    async with running_reflector(mesh.log) as long, running_reflector(mesh.log, most) as short:
+    fanouts = WatchFanout(), WatchFanout()
+    async with (
+        running_reflector(mesh.log, fanout=fanouts[0]) as long,
+        running_reflector(mesh.log, most, fanout=fanouts[1]) as short,
+    ):
         feeds: list[Reflector] = [long, short]
-        replicas = [WatchService(feed) for feed in feeds]
+        replicas = [WatchService(feed, feed.watch_history, fanout) for feed, fanout in zip(feeds, fanouts, strict=True)]
         for feed in feeds:
             await feed.wait_fresh()
         for client in clients:

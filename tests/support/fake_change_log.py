@@ -1,11 +1,9 @@
 """A change source that is a list: the whole store floor, for tests that need none."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Literal
 
-from registry.cache.reflector import Reflector
 from registry.errors import StoreUnavailable
 from registry.model.agent import Agent, Status, StoredAgent
 from registry.model.change import Change, LogPosition, LogRead
@@ -92,16 +90,3 @@ class FakeChangeLog:
             self.write(agent)
         self.written_during_scan = []
         yield held[len(held) // 2 :]
-
-
-@contextlib.asynccontextmanager
-async def running_reflector(log: FakeChangeLog, max_changes: int = 20_000) -> AsyncIterator[Reflector]:
-    """Provide a feed that runs and keeps at most so many changes."""
-    feed = Reflector(log, max_changes)
-    task = asyncio.create_task(feed.run())
-    try:
-        yield feed
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
-from registry.api.endpoints.watch_stream import WatchStream, negotiate_stream_format
+from registry.api.endpoints.watch_stream import CONNECTION_EXTENSION, Connection, WatchStream, negotiate_stream_format
 from registry.api.request.queries import ListAgentsRequest, encode_continue_token, parse_list_agents
 from registry.api.request.query_params import header, invalid, resource_version
 from registry.api.response.compression import compress
@@ -68,8 +68,14 @@ class ListAgentsEndpoint:
         resumed = header(scope, b"last-event-id") if form == "sse" else None
         if resumed is not None:
             since = resource_version({"Last-Event-ID": (resumed,)}, "Last-Event-ID")
-        watcher = await self._watch_service.open(request.query, since, initial=request.send_initial and not resumed)
-        return WatchStream(watcher, form, request.timeout)
+        connection: Connection | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
+        watcher = await self._watch_service.open(
+            request.query,
+            since,
+            initial=request.send_initial and not resumed,
+            on_stalled=None if connection is None else connection.abort,
+        )
+        return WatchStream(watcher, form, request.timeout, connection)
 
     async def _wait_for_change(self, request: ListAgentsRequest, max_seconds: float) -> None:
         """Wait until the answer is another than it was at the version asked for, at most so many seconds.

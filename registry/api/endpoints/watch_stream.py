@@ -51,24 +51,29 @@ class Connection(Protocol):
 class WatchStream:
     """Writes one watch to one client, as an ASGI application, until either ends it.
 
-    `max_seconds` bounds it in seconds, on top of the registry's own random bound.
+    `max_seconds` bounds it in seconds, on top of the registry's own random bound. `connection` is the connection under
+    it, None where the server offers none.
     """
 
-    def __init__(self, watcher: Watcher, stream_format: StreamFormat, max_seconds: float | None) -> None:
+    def __init__(
+        self,
+        watcher: Watcher,
+        stream_format: StreamFormat,
+        max_seconds: float | None,
+        connection: "Connection | None",
+    ) -> None:
         self._watcher = watcher
         self._format = stream_format
         now = time.monotonic()
         bound = random.uniform(_MIN_STREAM_S, _MAX_STREAM_S)  # noqa: S311 - spreads watches, guards nothing
         self._end_at = now + (bound if max_seconds is None else min(max_seconds, bound))
         self._last_write_at = self._last_bookmark_at = now
-        self._connection: Connection | None = None
+        self._connection = connection
         if max_seconds is not None:
             watcher.wake_at(self._end_at)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
-        self._connection = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
-        self._watcher.on_stalled = self._watcher.wake if self._connection is None else self._connection.abort
         gone = asyncio.create_task(self._wait_for_disconnect(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _stream_headers(self._format)})
@@ -103,7 +108,7 @@ class WatchStream:
         chunk = b"".join([entry.encode(kind, form) for kind, entry in watcher.take()])
         now = time.monotonic()
         ends = watcher.end_reason is not None or now >= self._end_at
-        if watcher.end_reason == "broken":
+        if watcher.end_reason == "log_gap":
             error = error_body(VersionTooOld(watcher.delivered_version, watcher.latest_version)) | {"code": 410}
             chunk += encode_error(error, watcher.delivered_version, form)
         elif ends or now - self._last_bookmark_at >= _BOOKMARK_INTERVAL_S:

@@ -1,4 +1,4 @@
-"""Those who watch the same: one group for each query, found by what it cannot match without."""
+"""Watchers grouped by query, so that a change is matched once for each query and not once for each watcher."""
 
 import asyncio
 from collections import deque
@@ -10,21 +10,21 @@ from registry.service.discovery.matching import Matcher
 
 WatchEvent = tuple[EventKind, ChangeEntry]
 
-# What a group keeps for its slowest watcher; one that falls further behind is ended with the version it reached.
+# Events a group buffers for its slowest watcher; a watcher that falls further behind is ended.
 _MAX_BUFFERED_EVENTS = 1024
-# How many watchers are told of news before others have their turn.
+# Watchers notified before the event loop runs other tasks.
 _NOTIFY_BATCH_SIZE = 128
 
 
 def no_push() -> bool:
-    """Hand nothing on."""
+    """Handle no events: the default `push` of a `wait`."""
     return False
 
 
 class WatchGroup:
-    """The events of one query, and the watchers that are cursors into them.
+    """The buffered events of one query, and the cursors of its watchers.
 
-    Cursors count events from the group's beginning; `_dropped` are those no watcher needs any more.
+    Positions count events from the beginning of the group; `_dropped` counts the events all watchers have taken.
     """
 
     def __init__(self, matcher: Matcher) -> None:
@@ -37,13 +37,13 @@ class WatchGroup:
 
     @property
     def end(self) -> int:
-        """Where a cursor stands that has seen everything."""
+        """The position of a cursor that has taken every event."""
         return self._dropped + len(self._events)
 
     def offer(self, entry: ChangeEntry) -> None:
-        """Take a change that may concern the group; if it does, its watchers are told once this turn of the loop ends.
+        """Buffer a change if it matches, and notify the watchers in the next iteration of the event loop.
 
-        So changes that come together are written together.
+        So changes that arrive together are written together.
         """
         kind = self.matcher.event_type(entry)
         if kind is None:
@@ -55,14 +55,14 @@ class WatchGroup:
             self._notifying = True
             asyncio.get_running_loop().call_soon(self._start_notifying)
 
-    def events_from(self, cursor: int, max_events: int) -> list[WatchEvent]:
-        """Return up to `max_events` events from a cursor on."""
-        at = cursor - self._dropped
+    def events_from(self, position: int, max_events: int) -> list[WatchEvent]:
+        """Return up to `max_events` events from a position on."""
+        at = position - self._dropped
         return [self._events[i] for i in range(at, min(len(self._events), at + max_events))]
 
     def trim(self) -> None:
-        """Drop the events every watcher has seen."""
-        least = min((watcher.position for watcher in self.cursors), default=self.end)
+        """Drop the events every watcher has taken."""
+        least = min((cursor.position for cursor in self.cursors), default=self.end)
         while self._dropped < least:
             self._events.popleft()
             self._dropped += 1
@@ -72,12 +72,12 @@ class WatchGroup:
         self._notify(list(self.cursors))
 
     def _notify(self, cursors: "list[WatchCursor]") -> None:
-        """Tell some of these watchers, and the others when the loop comes round; then begin anew if there is more."""
-        for watcher in cursors[:_NOTIFY_BATCH_SIZE]:
-            watcher.notify()
-        left = cursors[_NOTIFY_BATCH_SIZE:]
-        if left:
-            asyncio.get_running_loop().call_soon(self._notify, left)
+        """Notify these watchers in batches, then start over if more events arrived in the meantime."""
+        for cursor in cursors[:_NOTIFY_BATCH_SIZE]:
+            cursor.notify()
+        remaining = cursors[_NOTIFY_BATCH_SIZE:]
+        if remaining:
+            asyncio.get_running_loop().call_soon(self._notify, remaining)
             return
         self.trim()
         self._notifying = self.end > self._notified_end
@@ -85,48 +85,51 @@ class WatchGroup:
             self._start_notifying()
 
     def _drop_lagging_cursors(self) -> None:
-        """Drop half of the line; watchers that have not come so far are lost."""
+        """Drop the older half of the events, and mark the watchers that have not taken them as overflowed."""
         self.trim()
         least = self.end - _MAX_BUFFERED_EVENTS // 2
         if self._dropped >= least - _MAX_BUFFERED_EVENTS // 2:
             return
-        for watcher in self.cursors:
-            if watcher.position < least:
-                watcher.overflowed = True
-                watcher.position = self.end
-                watcher.wake()
+        for cursor in self.cursors:
+            if cursor.position < least:
+                cursor.overflowed = True
+                cursor.position = self.end
+                cursor.wake()
         self.trim()
 
 
 class WatchCursor:
-    """A place in a group's events. `overflowed` once it fell too far behind; `wake` ends its `wait`.
+    """The position of one watcher in the events of its group.
 
-    `wait` may be given what hands on the events without waiting and tells whether it could: the task that waits need
-    not wake for them then.
+    `overflowed` is set when it fell too far behind, `log_gap` when the next change does not follow those it has seen.
     """
 
-    __slots__ = ("_future", "_push", "overflowed", "position")
+    __slots__ = ("_future", "_push", "log_gap", "overflowed", "position")
 
     def __init__(self, position: int) -> None:
         self.position = position
         self.overflowed = False
+        self.log_gap = False
         self._push: Callable[[], bool] = no_push
         self._future: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        """Let whoever waits look again."""
+        """End the `wait`."""
         future = self._future
         if future is not None and not future.done():
             future.set_result(None)
 
     def notify(self) -> None:
-        """Say that there are events, to one who waits for them."""
+        """Report new events to `push`, and end the `wait` if `push` does not handle them."""
         future = self._future
         if future is not None and not future.done() and not self._push():
             future.set_result(None)
 
     async def wait(self, push: Callable[[], bool]) -> None:
-        """Wait until there may be something to look at that `push` did not hand on."""
+        """Wait for `wake`, or for events that `push` does not handle.
+
+        While `push` handles them, the waiting task does not run.
+        """
         self._future, self._push = asyncio.get_running_loop().create_future(), push
         try:
             await self._future
@@ -135,7 +138,7 @@ class WatchCursor:
 
 
 class WatchFanout:
-    """Every group, by query and by the key its matches must have."""
+    """All groups, by query and by the index key that every match of the query has."""
 
     def __init__(self) -> None:
         self._by_query: dict[object, WatchGroup] = {}
@@ -145,7 +148,7 @@ class WatchFanout:
         return iter(list(self._by_query.values()))
 
     def subscribe(self, matcher: Matcher) -> tuple[WatchGroup, WatchCursor]:
-        """Return the query's group, made anew if this is its first watcher, and a cursor at its end."""
+        """Return the group of a query, created for its first watcher, and a cursor at the end of it."""
         group = self._by_query.get(matcher.query)
         if group is None:
             group = self._by_query[matcher.query] = WatchGroup(matcher)
@@ -155,18 +158,18 @@ class WatchFanout:
         return group, cursor
 
     def unsubscribe(self, group: WatchGroup, cursor: WatchCursor) -> None:
-        """Take a cursor away; a group without any is dropped."""
+        """Remove a cursor, and its group with the last cursor."""
         group.cursors.discard(cursor)
         if group.cursors:
             return
         self._by_query.pop(group.matcher.query, None)
-        alike = self._by_key.get(group.matcher.index_key, {})
-        alike.pop(id(group), None)
-        if not alike:
+        groups = self._by_key.get(group.matcher.index_key, {})
+        groups.pop(id(group), None)
+        if not groups:
             self._by_key.pop(group.matcher.index_key, None)
 
     def publish(self, entry: ChangeEntry) -> None:
-        """Show a change to every group it may concern, and to no other."""
+        """Offer a change to the groups whose index key it has, and to those without one."""
         if not self._by_key:
             return
         for group in self._by_key.get(None, {}).values():
@@ -175,3 +178,10 @@ class WatchFanout:
             for key in entry.index_keys:
                 for group in self._by_key.get(key, {}).values():
                     group.offer(entry)
+
+    def end_with_log_gap(self) -> None:
+        """Mark every watcher: the next change does not follow those it has seen."""
+        for group in self:
+            for cursor in group.cursors:
+                cursor.log_gap = True
+                cursor.wake()

@@ -17,8 +17,9 @@ from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery.discovery import AgentList, ClientVersion, Discovery, Freshness, Page
 from registry.store.agents import Agents, LastHeartbeats
 from tests.support.builders import a_change, an_agent
-from tests.support.fake_change_log import FakeChangeLog, running_reflector
+from tests.support.fake_change_log import FakeChangeLog
 from tests.support.polling import async_wait_until
+from tests.support.reflectors import make_reflector, running_reflector
 
 
 class Heartbeats:
@@ -194,7 +195,7 @@ async def test_before_the_first_fill_memory_is_not_ready() -> None:
     log = FakeChangeLog()
 
     with pytest.raises(NotReady):
-        await Mesh(log, Reflector(log)).found(0)
+        await Mesh(log, make_reflector(log)).found(0)
 
 
 async def test_lists_ask_only_for_heartbeats_that_are_old(mesh: Mesh) -> None:

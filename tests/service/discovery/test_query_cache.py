@@ -18,7 +18,8 @@ from registry.service.discovery import query_cache
 from registry.service.discovery.matching import Matcher
 from registry.service.discovery.query_cache import CachedQuery, QueryCache, render_row
 from tests.support.builders import an_agent
-from tests.support.fake_change_log import FakeChangeLog, running_reflector
+from tests.support.fake_change_log import FakeChangeLog
+from tests.support.reflectors import running_reflector
 
 
 class Mesh:

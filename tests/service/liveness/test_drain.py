@@ -12,7 +12,8 @@ from registry.service.discovery.discovery import Discovery
 from registry.service.liveness.drain import DrainResult, DrainService
 from registry.store.agents import MAX_AGENTS_PER_DRAIN, AgentDrainResult, Agents
 from tests.support.builders import an_agent
-from tests.support.fake_change_log import FakeChangeLog, running_reflector
+from tests.support.fake_change_log import FakeChangeLog
+from tests.support.reflectors import running_reflector
 
 
 @dataclass

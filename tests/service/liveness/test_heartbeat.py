@@ -20,6 +20,7 @@ from registry.service.resolution.match_policy import MatchPolicies
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolver import DependencyResolver
 from registry.store.store import Store
+from tests.support.reflectors import make_reflector
 
 
 @contextlib.asynccontextmanager
@@ -40,7 +41,7 @@ async def test_a_heartbeat_counts_where_news_is_late(store: Store, settings: Set
     They are taken now, and answered from what the replica holds; what it does not know yet comes with the next.
     """
     feed, resolutions = (
-        Reflector(store.change_log),
+        make_reflector(store.change_log),
         DependencyResolver(RankingCache(MatchPolicies()), LoadCache(store.resolution_store)),
     )
     registrations = RegistrationService(store.agents, CycleGuard(feed, store.agents), settings)

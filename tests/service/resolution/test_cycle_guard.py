@@ -11,7 +11,6 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.cache.reflector import Reflector
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable, UnprocessableRequest
 from registry.model.agent import Agent
@@ -29,6 +28,7 @@ from registry.store.redis.connection import endpoint_from_url
 from registry.store.store import Store
 from tests.support.builders import a_spec, an_agent
 from tests.support.polling import async_wait_until
+from tests.support.reflectors import make_reflector
 from tests.support.resolution_builders import view_of
 
 
@@ -180,7 +180,7 @@ class Replica:
 
     def __init__(self, url: str, settings: Settings) -> None:
         self.store = Store(endpoint_from_url(url), settings, lambda _script, _seconds: None)
-        self.feed = Reflector(self.store.change_log)
+        self.feed = make_reflector(self.store.change_log)
         self.edges = CycleGuard(self.feed, self.store.agents)
         self._following = asyncio.create_task(self.feed.run())
 

@@ -10,10 +10,12 @@ from registry.cache.reflector import Reflector
 from registry.errors import VersionAhead, VersionTooOld
 from registry.model.label_selector import LabelSelector
 from registry.model.query import AgentQuery
+from registry.service.watch.fanout import WatchFanout
 from registry.service.watch.watch import Watcher, WatchService
 from tests.support.builders import a_change, an_agent
-from tests.support.fake_change_log import FakeChangeLog, running_reflector
+from tests.support.fake_change_log import FakeChangeLog
 from tests.support.polling import async_wait_until
+from tests.support.reflectors import running_reflector
 
 EVERYTHING = AgentQuery()
 
@@ -21,8 +23,9 @@ EVERYTHING = AgentQuery()
 @contextlib.asynccontextmanager
 async def watching(log: FakeChangeLog) -> AsyncIterator[tuple[Reflector, WatchService]]:
     """Provide a feed that runs, and watches over it."""
-    async with running_reflector(log) as feed:
-        watches = WatchService(feed)
+    fanout = WatchFanout()
+    async with running_reflector(log, fanout=fanout) as feed:
+        watches = WatchService(feed, feed.watch_history, fanout)
         await feed.wait_fresh()
         yield feed, watches
 
@@ -201,7 +204,7 @@ async def test_a_slow_watcher_is_lost_and_the_others_are_not() -> None:
         seen += drained(quick)
 
         assert [version for _, version in seen] == list(range(2, 3002))
-        assert slow.end_reason == "lost"
+        assert slow.end_reason == "overflowed"
         assert slow.take() == []
         resumed = await watches.open(EVERYTHING, slow.delivered_version)
         assert [version for _, version in drained(resumed)] == list(range(2, 3002))
@@ -241,7 +244,7 @@ async def test_a_watch_ends_when_the_past_is_another() -> None:
         log.unavailable = False
         await async_wait_until(lambda: feed.following, description="the feed follows again")
 
-        assert watcher.end_reason == "broken"
+        assert watcher.end_reason == "log_gap"
         assert watcher.take() == []
 
 
@@ -253,7 +256,7 @@ async def test_a_watch_ends_at_another_history() -> None:
         log.timeline, log.agents, log.changes = "h2", {}, [a_change(9, "begin")]
         await feed.wait_fresh()
 
-        assert watcher.end_reason == "broken"
+        assert watcher.end_reason == "log_gap"
 
 
 async def test_the_state_comes_first_where_it_is_asked_for() -> None:
@@ -282,7 +285,7 @@ async def test_the_end_of_the_replica_is_the_end_of_its_watches() -> None:
         watches.close()
         await waiting
 
-        assert watcher.end_reason == "closing"
+        assert watcher.end_reason == "shutting_down"
 
 
 async def test_a_watch_that_was_closed_leaves_nothing_behind() -> None:
@@ -301,9 +304,8 @@ async def test_a_client_that_takes_nothing_is_abandoned() -> None:
     """Ten seconds into one write it is not there any more, or might as well not be."""
     log = FakeChangeLog()
     async with watching(log) as (_feed, watches):
-        watcher = await watches.open(EVERYTHING)
         abandoned: list[bool] = []
-        watcher.on_stalled = lambda: abandoned.append(True)
+        watcher = await watches.open(EVERYTHING, on_stalled=lambda: abandoned.append(True))
 
         watcher.writing_since = float("-inf")
         await watches.tick()
