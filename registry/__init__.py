@@ -1,3 +1,3 @@
-"""mcp-mesh-registry: where MCP agents announce themselves, stay alive and find each other."""
+"""mcp-mesh-registry: MCP agents register, send heartbeats and discover each other."""
 
 __version__ = "0.1.0"

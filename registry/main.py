@@ -24,7 +24,8 @@ from registry.compat.mcpmesh.proxy.targets import ProxyTargets
 from registry.compat.mcpmesh.proxy.upstream import UpstreamClient
 from registry.compat.mcpmesh.schema_catalog import SchemaCatalog
 from registry.concurrency.periodic import every
-from registry.config.settings import Settings, mask_url
+from registry.config.settings import Settings
+from registry.config.types import mask_url
 from registry.errors import RegistryError, StoreUnavailable
 from registry.server import Listener
 from registry.service.discovery.discovery import Discovery

@@ -31,7 +31,7 @@ from registry.compat.mcpmesh.jobs_endpoint import JobRoutes
 from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
 from registry.compat.mcpmesh.schema_catalog import SchemaCatalog
 from registry.compat.mcpmesh.schema_catalog_endpoint import SchemaCatalogRoutes
-from registry.config.settings import Secret
+from registry.config.types import Secret
 from registry.service.discovery.discovery import Discovery
 from registry.service.liveness.agent_health import HeartbeatRecorder
 from registry.service.liveness.drain import DrainService

@@ -1,1 +1,1 @@
-"""."""
+"""asyncio building blocks without business rules."""

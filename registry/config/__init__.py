@@ -1,1 +1,1 @@
-"""."""
+"""Settings: read once from the environment, typed, frozen."""

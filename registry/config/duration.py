@@ -1,4 +1,4 @@
-"""Durations as people write them: a number and a unit, `30s`, `1.5m`, `1h30m`."""
+"""Durations as text: a number and a unit, `30s`, `1.5m`, or a sequence of these, `1h30m`."""
 
 import re
 from datetime import timedelta
@@ -6,7 +6,7 @@ from datetime import timedelta
 MAX_DURATION = timedelta(days=366)
 
 _NUMBER_PATTERN = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)"
-# From large to small, each unit at most once: `1h30m` has one meaning, `30m1h` is a slip of the pen.
+# From the largest unit to the smallest, each at most once: `30m1h` is probably a typing error.
 _DURATION_PATTERN = re.compile("".join(f"(?:{_NUMBER_PATTERN}{unit})?" for unit in ("d", "h", "m", "s", "ms")))
 _EXPECTED_FORMAT = (
     "expected a duration with a unit, such as 500ms, 30s, 1.5m, 2h, 7d or 1h30m, "
@@ -15,17 +15,17 @@ _EXPECTED_FORMAT = (
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read `500ms`, `30s`, `1.5m`, `2h`, `7d` or a sequence such as `1h30m`; blanks around it do not matter.
+    """Parse `500ms`, `30s`, `1.5m`, `2h`, `7d` or a sequence such as `1h30m`; blanks around the text are ignored.
 
-    A bare number is refused, because nobody can tell seconds from milliseconds by looking at it.
+    A number without a unit is rejected, because it could be seconds or milliseconds.
 
     Raises:
-        ValueError: no such duration, not above 0, or more than 366 days; the message says what is expected.
+        ValueError: not a duration, not above 0, or more than 366 days; the message describes the format.
     """
-    found = _DURATION_PATTERN.fullmatch(text.strip())
-    if found is None:
+    match = _DURATION_PATTERN.fullmatch(text.strip())
+    if match is None:
         raise ValueError(_EXPECTED_FORMAT)
-    days, hours, minutes, seconds, milliseconds = (float(number or 0) for number in found.groups())
+    days, hours, minutes, seconds, milliseconds = (float(number or 0) for number in match.groups())
     try:
         duration = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
     except OverflowError:
@@ -36,7 +36,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """Write a duration so that `parse_duration` reads it back: `1h30m`, `2.5s`, `500ms`; zero is `0s`."""
+    """Format a duration as `parse_duration` parses it: `1h30m`, `2.5s`, `500ms`; zero is `0s`."""
     if duration < timedelta(0):
         return f"-{format_duration(-duration)}"
     if timedelta(0) < duration < timedelta(seconds=1):
@@ -45,12 +45,12 @@ def format_duration(duration: timedelta) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = ((duration.days, "d"), (hours, "h"), (minutes, "m"))
     text = "".join(f"{number}{unit}" for number, unit in parts if number)
-    rest = seconds * 1_000_000 + duration.microseconds
-    return f"{text}{_format_quotient(rest, 1_000_000)}s" if rest or not text else text
+    microseconds = seconds * 1_000_000 + duration.microseconds
+    return f"{text}{_format_quotient(microseconds, 1_000_000)}s" if microseconds or not text else text
 
 
 def _format_quotient(dividend: int, divisor: int) -> str:
-    """Write `number / divisor` (a power of ten) without a float's noise."""
+    """Format `dividend / divisor` exactly; `divisor` is a power of ten."""
     whole, fraction = divmod(dividend, divisor)
     digits = str(divisor + fraction)[1:].rstrip("0")
     return f"{whole}.{digits}" if digits else str(whole)

@@ -1,4 +1,4 @@
-"""The environment to settings: every problem is reported at once, and what is merely odd is a warning."""
+"""Load settings from the environment: all errors are reported together, doubtful values are warnings."""
 
 import difflib
 import ipaddress
@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from registry.config.settings import SETTINGS, Settings
-from registry.config.types import Secret, Setting, format_value, mask_all
+from registry.config.settings import SETTINGS, Setting, Settings
+from registry.config.types import Secret, format_value, mask_all
 from registry.errors import StartupError
 
-# What Kubernetes puts into every pod beside a Service called `registry` or `registry-…`.
+# Kubernetes sets these variables in every pod if the namespace has a Service `registry` or `registry-…`.
 _KUBERNETES_SERVICE_VARIABLE: Final = re.compile(
     r"REGISTRY_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -19,13 +19,13 @@ _KUBERNETES_SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
 
 def load_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Settings, tuple[str, ...]]:
-    """Read all settings; give them with warnings, each a sentence for the log that says what to do.
+    """Return all settings, and warnings, each a sentence for the log with the advised action.
 
-    `overrides` come from the command line and go before the environment: by field name, as text or as a value
-    of the field's type; None means not given.
+    `overrides` are options of the command line by field name, as text or as a value of the field's type; they take
+    precedence over the environment, None means not given.
 
     Raises:
-        StartupError: names every setting that cannot be used, its value (masked if secret), what is expected.
+        StartupError: lists every invalid setting with its value (masked if secret) and the expected format.
     """
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}
@@ -44,13 +44,13 @@ def load_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Sett
     settings = Settings(**values)
     problems |= _find_conflicts(settings, problems)
     if problems:
-        raise StartupError("\n  ".join(["These settings cannot be used:", *problems.values()]))
+        raise StartupError("\n  ".join(["Invalid settings:", *problems.values()]))
     return settings, (*warnings, *_find_warnings(settings, environ))
 
 
 def _environ_text(environ: Mapping[str, str], setting: Setting) -> str:
     text = environ.get(setting.env, "")
-    if setting.mask is mask_all:  # a blank may be part of a secret; its reader decides
+    if setting.mask is mask_all:  # a blank may be part of a secret; its parser decides
         return text
     return "" if _is_kubernetes_service_variable(setting.env, text) else text.strip()
 
@@ -62,7 +62,7 @@ def _is_kubernetes_service_variable(name: str, text: str) -> bool:
 
 
 def _apply_database_path(environ: Mapping[str, str], values: dict[str, Any]) -> Iterator[str]:
-    """Take the data directory from DATABASE_PATH if nothing else says it; one warning for all such names."""
+    """Default the data directory to that of DATABASE_PATH; yield one warning for all DATABASE_ names."""
     names = [name for name in sorted(environ) if name.startswith("DATABASE_") and environ[name]]
     if not names:
         return
@@ -76,40 +76,40 @@ def _apply_database_path(environ: Mapping[str, str], values: dict[str, Any]) -> 
     else:
         values["data_dir"] = path.parent.absolute()
         advice = (
-            "the directory of DATABASE_PATH is taken as data directory; "
-            f"set REGISTRY_DATA_DIR={path.parent} for that, or REDIS_URL for a shared Redis, and remove these"
+            "the directory of DATABASE_PATH is used as data directory; "
+            f"set REGISTRY_DATA_DIR={path.parent} instead, or REDIS_URL for a shared Redis, and remove them"
         )
     yield f"{', '.join(names)}: the store is Redis, not a database; {advice}"
 
 
 def _find_conflicts(settings: Settings, invalid_names: Collection[str]) -> dict[str, str]:
-    """Name the settings that are right each but not together; those in `invalid_names` have no value to compare."""
-    found = {}
+    """Return errors of settings that contradict each other, by field name; `invalid_names` have no value to compare."""
+    conflicts = {}
     shown = settings.masked()
     for lower, upper in (("retry_period", "renew_deadline"), ("renew_deadline", "lease_duration")):
         if not {lower, upper} & {*invalid_names} and getattr(settings, lower) >= getattr(settings, upper):
             limit = f"{SETTINGS[upper].env}, which is {shown[upper]!r}"
-            found[lower] = f"{SETTINGS[lower].env} is {shown[lower]!r}; expected less than {limit}"
+            conflicts[lower] = f"{SETTINGS[lower].env} is {shown[lower]!r}; expected less than {limit}"
     if "port" not in invalid_names and settings.metrics_port == settings.port != 0:
-        found["metrics_port"] = f"METRICS_PORT is {shown['port']!r}; expected another port than REGISTRY_PORT"
-    return found
+        conflicts["metrics_port"] = f"METRICS_PORT is {shown['port']!r}; expected another port than REGISTRY_PORT"
+    return conflicts
 
 
 def _find_warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
-    known = sorted(setting.env for setting in SETTINGS.values())
+    known_names = sorted(setting.env for setting in SETTINGS.values())
     for name in sorted(environ):
         if (
             name.startswith("REGISTRY_")
-            and name not in known
+            and name not in known_names
             and not _is_kubernetes_service_variable(name, environ[name])
         ):
             short = name.removeprefix("REGISTRY_")
-            near = [short] if short in known else difflib.get_close_matches(name, known, n=1)
-            advice = f"did you mean {near[0]}?" if near else "remove it"
+            nearest = [short] if short in known_names else difflib.get_close_matches(name, known_names, n=1)
+            advice = f"did you mean {nearest[0]}?" if nearest else "remove it"
             yield f"{name} is not a setting and is ignored; {advice}"
     if settings.auth_token is None and not _is_loopback(settings.host):
         yield (
-            f"Anyone who reaches {settings.host} may register and remove agents, no token is asked for; "
+            f"Anyone who reaches {settings.host} may register and remove agents, no token is required; "
             "set AUTH_TOKEN, or REGISTRY_HOST=127.0.0.1"
         )
     if settings.redis_url is None and settings.redis_password_file is not None:
@@ -117,7 +117,7 @@ def _find_warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[s
     if settings.redis_url is None and settings.write_acks:
         yield "REGISTRY_WRITE_ACKS makes every write fail: the embedded Redis has no replicas; set REDIS_URL"
     if settings.encryption_key is not None:
-        yield "ENCRYPTION_KEY is set, but nothing uses it yet; use rediss:// and encrypt the disk of Redis"
+        yield "ENCRYPTION_KEY is set, but it is not used yet; use rediss:// and encrypt the disk of Redis"
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where Redis is, as one URL: a single server, a unix socket, a set of Sentinels, or a cluster."""
+"""The URL of Redis: a single server, a unix socket, a set of Sentinels, or a cluster."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ _SCHEMES: Final[Mapping[str, tuple[Topology, bool]]] = MappingProxyType(
     }
 )
 _DEFAULT_PORT, _DEFAULT_SENTINEL_PORT = 6379, 26379
-# The paths each form may have, and what of it names a service and a database.
+# The URL path of each topology, with its groups for the Sentinel service and the database.
 _PATH_PATTERNS: Final = {
     "server": r"/?(?P<db>[0-9]{0,5})/?",
     "socket": r"/.+",
@@ -38,10 +38,11 @@ _EXPECTED_FORMAT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """A URL, read. `nodes` are the server, the Sentinels or the cluster's seeds; `path` is the socket's.
+    """A parsed Redis URL; its representation shows no password.
 
-    `tls_options` are the options that were given, by the names redis-py has for them; None without TLS. `service_name`
-    is what the Sentinels call the server, and `sentinel_…` are who we are to them. Printing it shows no password.
+    `nodes` are the server, the Sentinels or the cluster's seed nodes; `path` is the path of the socket. `tls_options`
+    have the names of redis-py's parameters; None without TLS. `service_name` is the name of the server in Sentinel, and
+    `sentinel_…` are the credentials for Sentinel.
     """
 
     topology: Topology
@@ -57,30 +58,30 @@ class RedisUrl:
 
 
 def parse_redis_url(text: str) -> RedisUrl:
-    """Read a URL. Raises ValueError with what is expected; it never repeats what may be secret."""
+    """Parse a URL. Raises ValueError with the expected format; the message repeats no secret."""
     try:
         url = urlsplit(text)
-        form, tls = _SCHEMES[url.scheme]
+        topology, tls = _SCHEMES[url.scheme]
         user, at, hosts = url.netloc.rpartition("@")
-        path = re.fullmatch(_PATH_PATTERNS[form], url.path)
+        path = re.fullmatch(_PATH_PATTERNS[topology], url.path)
         if path is None or url.fragment or not re.fullmatch(r"[a-z][!-~]+", text):
-            raise ValueError(_EXPECTED_FORMAT)  # noqa: TRY301 - one message for all that is no such URL
-        nodes = () if form == "socket" else _parse_nodes(hosts, form)
+            raise ValueError(_EXPECTED_FORMAT)  # noqa: TRY301 - one message for every invalid URL
+        nodes = () if topology == "socket" else _parse_nodes(hosts, topology)
     except (KeyError, ValueError) as error:
         raise ValueError(_EXPECTED_FORMAT) from error
-    if form == "socket" and hosts:
+    if topology == "socket" and hosts:
         raise ValueError(_EXPECTED_FORMAT)
     username, _, password = user.partition(":") if at else ("", "", "")
-    options = _parse_options(url, form, tls=tls)
-    named = path.groupdict()
+    options = _parse_options(url, topology, tls=tls)
+    groups = path.groupdict()
     return RedisUrl(
-        topology=form,
+        topology=topology,
         nodes=nodes,
-        path=unquote(url.path) if form == "socket" else "",
-        db=int(named.get("db") or options.pop("db", "0")),
+        path=unquote(url.path) if topology == "socket" else "",
+        db=int(groups.get("db") or options.pop("db", "0")),
         username=unquote(username) or options.pop("username", None),
         password=unquote(password) or options.pop("password", None),
-        service_name=unquote(named.get("service") or ""),
+        service_name=unquote(groups.get("service") or ""),
         sentinel_username=options.pop("sentinel_username", None),
         sentinel_password=options.pop("sentinel_password", None),
         tls_options=MappingProxyType({name: _option_value(name, value) for name, value in options.items()})
@@ -90,8 +91,8 @@ def parse_redis_url(text: str) -> RedisUrl:
 
 
 def _parse_nodes(hosts: str, topology: Topology) -> tuple[HostPort, ...]:
-    several = topology in {"sentinel", "cluster"}
-    return tuple(_parse_node(host, topology) for host in (hosts.split(",") if several else [hosts]))
+    has_many_nodes = topology in {"sentinel", "cluster"}
+    return tuple(_parse_node(host, topology) for host in (hosts.split(",") if has_many_nodes else [hosts]))
 
 
 def _parse_node(text: str, topology: Topology) -> HostPort:
@@ -119,23 +120,23 @@ _OPTION_VALIDATORS: Final[Mapping[str, Callable[[str], bool]]] = MappingProxyTyp
         "sentinel_password": bool,
     }
 )
+_SUPPORTED_OPTIONS: Final = (
+    "db, username, password; with Sentinel also sentinel_username, sentinel_password; with TLS also ssl_ca_certs, "
+    "ssl_certfile, ssl_keyfile, ssl_password, ssl_cert_reqs, ssl_check_hostname"
+)
 
 
 def _parse_options(url: SplitResult, topology: Topology, *, tls: bool) -> dict[str, str]:
-    """Return the query's options. Raises ValueError naming the first that does not fit here."""
+    """Return the options of the query. Raises ValueError naming the first invalid option."""
     found: dict[str, str] = {}
     for name, value in parse_qsl(url.query, keep_blank_values=True):
-        fits = name in _OPTION_VALIDATORS and (tls or not name.startswith("ssl_"))
-        fits = fits and (topology == "sentinel" or not name.startswith("sentinel_"))
-        fits = fits and not (topology == "cluster" and name == "db")
-        if not fits or name in found:
-            others = (
-                "db, username, password, sentinel_username and sentinel_password with Sentinel; with TLS ssl_ca_certs, "
-            )
-            others += "ssl_certfile, ssl_keyfile, ssl_password, ssl_cert_reqs and ssl_check_hostname"
-            raise ValueError(f"its option {name!r} is not known here, or given twice; known are {others}")
+        is_supported = name in _OPTION_VALIDATORS and (tls or not name.startswith("ssl_"))
+        is_supported = is_supported and (topology == "sentinel" or not name.startswith("sentinel_"))
+        is_supported = is_supported and not (topology == "cluster" and name == "db")
+        if not is_supported or name in found:
+            raise ValueError(f"unknown or repeated option {name!r}; supported: {_SUPPORTED_OPTIONS}")
         if not _OPTION_VALIDATORS[name](value):
-            raise ValueError(f"its option {name!r} has a value that cannot be used")
+            raise ValueError(f"invalid value of option {name!r}")
         found[name] = value
     return found
 

@@ -1,24 +1,22 @@
-"""Every setting of the registry, frozen; `environment` reads them.
+"""`Settings`, every setting of the registry, and `SETTINGS`, the environment variable and parser of each.
 
-A new setting is a field of `Settings` and a line of `SETTINGS`; reading, masking, the start-up log and the
-README's test follow these. An empty text counts as unset, because compose files have no other way to say so.
+A new setting is a field of `Settings` and an entry of `SETTINGS`; parsing, masking, the start-up log and the README's
+test follow from these. An empty value counts as unset, because compose files cannot leave a variable out.
 """
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from registry.config.duration import parse_duration
 from registry.config.types import (
-    DEFAULT_SELF_PRESERVATION_SHARE,
     Percent,
     Secret,
-    Setting,
     Thresholds,
     format_value,
     mask_all,
@@ -45,18 +43,31 @@ from registry.config.types import (
     validate_redis_url,
 )
 
-__all__ = ["SETTINGS", "Secret", "Setting", "Settings", "Thresholds", "mask_url"]
+_DEFAULT_SELF_PRESERVATION_SHARE: Final = Percent(50)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its environment variable, its parser, its description and how its text is masked.
+
+    `parse` raises ValueError with the expected format; `mask` takes the text as it was given.
+    """
+
+    env: str
+    parse: Callable[[str], Any]
+    description: str
+    mask: Callable[[str], str] = str
 
 
 def _default_data_dir() -> Path:
-    import platformdirs  # noqa: PLC0415  not needed where a directory is given
+    import platformdirs  # noqa: PLC0415  not needed if REGISTRY_DATA_DIR is set
 
     return platformdirs.user_data_path("mcp-mesh-registry")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Settings:
-    """All settings, valid together. Printing them is safe: secrets and the password of a URL are masked."""
+    """All settings of one replica; its representation masks secrets and the password of a URL."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -72,7 +83,7 @@ class Settings:
     agent_timeout: timedelta = timedelta(seconds=60)
     thresholds: Mapping[str, Thresholds] = field(default_factory=lambda: parse_thresholds(""))
     retention: timedelta = timedelta(hours=1)
-    self_preservation_share: Percent = DEFAULT_SELF_PRESERVATION_SHARE
+    self_preservation_share: Percent = _DEFAULT_SELF_PRESERVATION_SHARE
     self_preservation_min_agents: int = 10
     self_preservation_duration: timedelta = timedelta(minutes=10)
     watch_history: int = 20_000
@@ -90,7 +101,7 @@ class Settings:
     security_contexts: Mapping[str, frozenset[str]] = field(default_factory=lambda: parse_security_contexts(""))
 
     def masked(self) -> dict[str, str]:
-        """Give every setting by field name as text fit for a log: as it would be set, masked, or `unset`."""
+        """Return each setting by field name as text for a log: its value, its masked value, or `unset`."""
         values = {name: getattr(self, name) for name in SETTINGS}
         return {
             name: format_value(value) if value is None else SETTINGS[name].mask(format_value(value))
@@ -103,42 +114,40 @@ class Settings:
 
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
     {
-        "host": Setting("REGISTRY_HOST", parse_host, "The address to listen on; 0.0.0.0 means all of them."),
-        "port": Setting("REGISTRY_PORT", parse_port, "The port to listen on; 0 takes any free one."),
-        "metrics_port": Setting(
-            "METRICS_PORT", parse_port, "A second port for metrics alone, which asks for no token."
-        ),
-        "log_level": Setting("LOG_LEVEL", parse_log_level, "The least severe events that are logged."),
+        "host": Setting("REGISTRY_HOST", parse_host, "Address to listen on; 0.0.0.0 listens on all addresses."),
+        "port": Setting("REGISTRY_PORT", parse_port, "Port to listen on; 0 uses any free port."),
+        "metrics_port": Setting("METRICS_PORT", parse_port, "A second port that serves only metrics, without a token."),
+        "log_level": Setting("LOG_LEVEL", parse_log_level, "Least severe level that is logged."),
         "log_format": Setting(
             "REGISTRY_LOG_FORMAT",
             parse_log_format,
-            "How to log: json, pretty, or auto (pretty on a terminal).",
+            "Log format: json, pretty, or auto (pretty on a terminal).",
         ),
         "redis_url": Setting(
             "REDIS_URL",
             validate_redis_url,
-            "The Redis that replicas share; unset starts the embedded one.",
+            "URL of the Redis that replicas share; unset starts an embedded Redis.",
             mask_url,
         ),
         "redis_password_file": Setting(
             "REGISTRY_REDIS_PASSWORD_FILE",
             parse_file_path,
-            "A file with the password for Redis, read anew at each connect.",
+            "A file with the Redis password, read at every connect.",
         ),
         "write_acks": Setting(
-            "REGISTRY_WRITE_ACKS", parse_ack_count, "How many replicas of Redis each write waits for."
+            "REGISTRY_WRITE_ACKS", parse_ack_count, "Number of Redis replicas that must acknowledge each write."
         ),
-        "mesh": Setting("REGISTRY_MESH", parse_mesh_name, "The mesh's name, part of every key in Redis."),
+        "mesh": Setting("REGISTRY_MESH", parse_mesh_name, "Name of the mesh, part of every Redis key."),
         "data_dir": Setting(
             "REGISTRY_DATA_DIR",
             parse_directory,
-            "Where the embedded Redis keeps its data; by default with the user's data.",
+            "Data directory of the embedded Redis; default: the user's data directory.",
         ),
         "instance_id": Setting(
-            "REGISTRY_INSTANCE_ID", parse_instance_id, "This replica's name; by default its host and process."
+            "REGISTRY_INSTANCE_ID", parse_instance_id, "Name of this replica; default: host name and process id."
         ),
         "agent_timeout": Setting(
-            "AGENT_TIMEOUT", parse_duration, "How long an agent may be silent before it is degraded."
+            "AGENT_TIMEOUT", parse_duration, "Time without a heartbeat after which an agent is degraded."
         ),
         "thresholds": Setting(
             "REGISTRY_THRESHOLDS",
@@ -146,67 +155,69 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             "Timeout and eviction of agent types, such as file_agent=30s/90s.",
         ),
         "retention": Setting(
-            "REGISTRY_RETENTION", parse_duration, "How long an expired agent stays before it is removed."
+            "REGISTRY_RETENTION", parse_duration, "Time an expired agent stays listed before it is removed."
         ),
         "self_preservation_share": Setting(
-            "REGISTRY_HOLD_SHARE",
+            "REGISTRY_SELF_PRESERVATION_SHARE",
             parse_percent,
-            "The share of healthy agents that may fall silent within AGENT_TIMEOUT; more are held. 100% never holds.",
+            "Share of healthy agents overdue within AGENT_TIMEOUT above which expiry is suspended; 100% disables it.",
         ),
         "self_preservation_min_agents": Setting(
-            "REGISTRY_HOLD_MINIMUM", parse_agent_count, "How many agents that must be, at least."
+            "REGISTRY_SELF_PRESERVATION_MIN_AGENTS",
+            parse_agent_count,
+            "Self-preservation needs at least this many agents that miss heartbeats.",
         ),
         "self_preservation_duration": Setting(
-            "REGISTRY_HOLD_DURATION", parse_duration, "How long they are held, at most."
+            "REGISTRY_SELF_PRESERVATION_DURATION",
+            parse_duration,
+            "Maximum time that self-preservation suspends expiry.",
         ),
         "watch_history": Setting(
             "REGISTRY_WATCH_HISTORY",
             parse_log_length,
-            "How many changes the log keeps for watches to resume from.",
+            "Number of changes the change log stores for watches to resume from.",
         ),
-        "health_check_interval": Setting(
-            "HEALTH_CHECK_INTERVAL", parse_duration, "How long a look for silent agents may be put off."
-        ),
+        "health_check_interval": Setting("HEALTH_CHECK_INTERVAL", parse_duration, "Maximum interval between sweeps."),
         "leader_election": Setting(
-            "ENABLE_LEADER_ELECTION", parse_boolean, "Whether only an elected replica looks for silent agents."
+            "ENABLE_LEADER_ELECTION",
+            parse_boolean,
+            "Whether only the elected leader sweeps; false: every replica sweeps.",
         ),
         "lease_duration": Setting(
-            "LEADER_ELECTION_LEASE_DURATION", parse_duration, "How long a silent leader stays the leader."
+            "LEADER_ELECTION_LEASE_DURATION",
+            parse_duration,
+            "Time after which followers replace a leader that has not renewed its lock.",
         ),
         "renew_deadline": Setting(
             "LEADER_ELECTION_RENEW_DEADLINE",
             parse_duration,
-            "How long a leader tries to renew before it gives up.",
+            "Time a leader keeps trying to renew its lock before it steps down.",
         ),
         "retry_period": Setting(
-            "LEADER_ELECTION_RETRY_PERIOD", parse_duration, "The pause between two tries to lead or to renew."
+            "LEADER_ELECTION_RETRY_PERIOD", parse_duration, "Pause between two attempts to acquire or renew the lock."
         ),
         "shutdown_delay": Setting(
-            "REGISTRY_DRAIN_WAIT",
+            "REGISTRY_SHUTDOWN_DELAY",
             parse_duration_or_zero,
-            "How long a replica told to stop serves on, not ready, so that balancers turn away.",
+            "Time a stopping replica keeps serving, not ready, so that load balancers remove it.",
         ),
         "auth_token": Setting("AUTH_TOKEN", parse_token, "The bearer token that callers must send.", mask_all),
-        "encryption_key": Setting(
-            "ENCRYPTION_KEY", parse_encryption_key, "A key of 32 bytes; nothing uses it yet.", mask_all
-        ),
+        "encryption_key": Setting("ENCRYPTION_KEY", parse_encryption_key, "A 32-byte key; not used yet.", mask_all),
         "isolate_namespaces": Setting(
             "REGISTRY_ISOLATE_NAMESPACES",
             parse_boolean,
-            "Whether mesh clients find providers in their own namespace alone.",
+            "Whether mcp-mesh agents find providers only in their own namespace.",
         ),
-        "proxy": Setting(
-            "REGISTRY_PROXY", parse_boolean, "Whether calls to agents are passed on under /proxy, for meshctl."
-        ),
+        "proxy": Setting("REGISTRY_PROXY", parse_boolean, "Whether /proxy forwards calls to agents, for meshctl."),
         "propagate_headers": Setting(
             "REGISTRY_PROPAGATE_HEADERS",
             parse_header_names,
-            "Further headers to pass on under /proxy, such as x-request-id,x-tenant-*; never the registry's own token.",
+            "Additional headers that /proxy forwards, such as x-request-id,x-tenant-*; never the registry's own token.",
         ),
         "security_contexts": Setting(
             "REGISTRY_SECURITY_CONTEXTS",
             parse_security_contexts,
-            "What a context requires, such as pci=encryption+audit.",
+            "Capabilities a security context requires, such as pci=encryption+audit.",
         ),
     }
 )

@@ -1,7 +1,7 @@
-"""How a setting is written: read its value from text, write it as text, mask it.
+"""Types of settings, and functions that parse, format and mask their values.
 
-A reader takes the text of a setting and gives its value, or raises ValueError with what it expects. That
-message never repeats a text that may be secret; whoever shows the text masks it first.
+A parser takes the text of a setting and returns its value, or raises ValueError with the expected format. The message
+never repeats the text, which may be secret.
 """
 
 import ipaddress
@@ -22,7 +22,7 @@ ENCRYPTION_KEY_BYTES: Final = 32
 
 
 class Secret:
-    """A text that only `reveal()` gives; printed, logged or formatted it is `***`, whether empty or not."""
+    """A text that only `reveal()` returns; printed, logged or formatted it is `***`."""
 
     __slots__ = ("_text",)
 
@@ -30,7 +30,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Give the text itself, for the one place that needs it."""
+        """Return the text."""
         return self._text
 
     def __bool__(self) -> bool:
@@ -49,35 +49,22 @@ class Percent(int):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """How long an agent may be silent: degraded after `timeout`, expired after `eviction`, the longer one."""
+    """Time without a heartbeat: an agent is degraded after `timeout` and expired after `eviction`, which is longer."""
 
     timeout: timedelta
     eviction: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One line of the table: the environment name, how its text is read, one sentence, how it is shown.
-
-    `read` raises ValueError with what it expects; `mask` makes any text that was given fit to be shown.
-    """
-
-    env: str
-    parse: Callable[[str], Any]
-    description: str
-    mask: Callable[[str], str] = str
-
-
 def mask_all(_value: str) -> str:
-    """Give `***`, whatever the text."""
+    """Return `***` for any text."""
     return "***"
 
 
 def mask_url(url: str) -> str:
-    """Give a URL without its password, also a malformed one; `***` when nobody can tell where that stands."""
+    """Return a URL without its password; `***` if the URL is malformed and the password cannot be located."""
     masked = re.sub(r"(?s)^([a-z+]*://)?([^:@/]*:)?.*@", r"\1\2***@", url)
     masked = re.sub(r"(?is)(password=)[^&]*", r"\1***", masked)
-    # Only the forms with several hosts have commas between them; elsewhere one may be part of a password.
+    # Sentinel and cluster URLs separate hosts with commas; in others, a comma may be part of a password.
     several = re.fullmatch(r"(?s)(rediss?\+(?:sentinel|cluster)://)([^/?]*)(.*)", masked)
     try:
         for part in [f"{several[1]}{host}" for host in several[2].split(",")] if several else [masked]:
@@ -88,7 +75,7 @@ def mask_url(url: str) -> str:
 
 
 def format_value(value: object) -> str:
-    """Write a value as its reader takes it; None is `unset`, a secret stays `***`."""
+    """Return the text that parses to a value; `unset` for None, `***` for a secret."""
     match value:
         case None | bool():
             text = {None: "unset", True: "true", False: "false"}[value]
@@ -108,47 +95,57 @@ def format_value(value: object) -> str:
 
 
 def _integer_parser(minimum: int, maximum: int) -> Callable[[str], int]:
-    """Make a reader of whole numbers from `minimum` to `maximum`, both included."""
+    """Return a parser of whole numbers from `minimum` to `maximum`, both included."""
 
-    def read(text: str) -> int:
+    def parse(text: str) -> int:
         if re.fullmatch(r"[0-9]{1,9}", text) and minimum <= int(text) <= maximum:
             return int(text)
         raise ValueError(f"expected a whole number from {minimum} to {maximum}")
 
-    return read
+    return parse
 
 
 def _choice_parser(values: Mapping[str, object]) -> Callable[[str], Any]:
-    """Make a reader of words, in any case, that gives what stands beside each."""
+    """Return a parser of case-insensitive words to their values."""
 
-    def read(text: str) -> object:
+    def parse(text: str) -> object:
         if text.lower() in values:
             return values[text.lower()]
         raise ValueError(f"expected one of {', '.join(values)}")
 
-    return read
+    return parse
 
 
 def _pattern_parser(pattern: str, expected: str) -> Callable[[str], str]:
-    """Make a reader of text that matches a pattern as a whole; `expected` says in words what that is."""
+    """Return a parser of text that matches a whole pattern; `expected` describes the pattern in errors."""
 
-    def read(text: str) -> str:
+    def parse(text: str) -> str:
         if re.fullmatch(pattern, text):
             return text
         raise ValueError(f"expected {expected}")
 
-    return read
+    return parse
+
+
+def _path_parser(expected: str) -> Callable[[str], Path]:
+    """Return a parser of paths; `~` is a home directory, and a relative path starts at the working directory."""
+
+    def parse(text: str) -> Path:
+        try:
+            return Path(text).expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(f"expected {expected}; its home directory does not exist") from error
+
+    return parse
 
 
 def parse_duration_or_zero(text: str) -> timedelta:
-    """Read a duration that may be nothing, `0s`."""
+    """Parse a duration or `0s`."""
     try:
         return timedelta(0) if text.strip() == "0s" else parse_duration(text)
     except ValueError as error:
         raise ValueError(f"{error}; or 0s for none") from error
 
-
-DEFAULT_SELF_PRESERVATION_SHARE: Final = Percent(50)
 
 parse_port: Final = _integer_parser(0, 65535)
 parse_log_length: Final = _integer_parser(100, 10_000_000)
@@ -164,82 +161,68 @@ parse_ack_count: Final = _integer_parser(0, 100)
 parse_mesh_name: Final = _pattern_parser(
     r"[A-Za-z0-9._-]{1,64}", "1 to 64 letters, digits, dots, underscores or hyphens"
 )
+parse_directory: Final = _path_parser("a directory")
+parse_file_path: Final = _path_parser("the path of a file")
 parse_instance_id: Final = _pattern_parser(r"[!-~]{1,253}", "1 to 253 printable ASCII characters without blanks")
 
 
 def parse_host(text: str) -> str:
-    """Read what a socket can listen on: an IP address without brackets, or a host name."""
+    """Parse an address to listen on: an IP address without brackets, or a host name."""
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        # Digits and dots alone are a mistyped address.
+        # Without a letter it is a mistyped IP address.
         if re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9._-]+", text):
             return text
-    raise ValueError("expected an address or a host name and nothing else, such as 127.0.0.1, :: or localhost")
+    raise ValueError("expected an IP address or a host name, such as 127.0.0.1, :: or localhost")
 
 
 def parse_percent(text: str) -> Percent:
-    """Read a share above nothing, up to the whole: `50%`."""
+    """Parse a share from `1%` to `100%`."""
     if re.fullmatch(r"[0-9]{1,3}%", text) and 0 < int(text[:-1]) <= 100:  # noqa: PLR2004
         return Percent(text[:-1])
     raise ValueError("expected a whole number of percent from 1% to 100%, such as 50%")
 
 
-def parse_directory(text: str) -> Path:
-    """Read a directory; `~` is a home, and a relative one starts where the process does."""
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError as error:
-        raise ValueError("expected a directory; there is no such home") from error
-
-
 def validate_redis_url(text: str) -> str:
-    """Read the URL of a Redis, in any of its forms; it stays text, so that it can be shown as it was given."""
+    """Check a Redis URL of any form and return it unchanged."""
     parse_redis_url(text)
     return text
 
 
-def parse_file_path(text: str) -> Path:
-    """Read the path of a file; `~` is a home, and a relative one starts where the process does."""
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError as error:
-        raise ValueError("expected the path of a file; there is no such home") from error
-
-
 def parse_header_names(text: str) -> tuple[str, ...]:
-    """Read names of headers joined by commas; one that ends in `*` stands for all that begin so."""
+    """Parse header names joined by commas; a name that ends in `*` is a prefix."""
     names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
     if all(re.fullmatch(r"[a-z0-9_-]+\*?", name) for name in names):
         return names
-    raise ValueError("expected names of headers joined by commas, such as x-request-id,x-tenant-*")
+    raise ValueError("expected header names joined by commas, such as x-request-id,x-tenant-*")
 
 
 def parse_token(text: str) -> Secret:
-    """Read a bearer token: what one HTTP header can carry unchanged."""
-    # A header's value loses the blanks at its ends, so such a token would never match.
+    """Parse a bearer token that an HTTP header carries unchanged."""
+    # HTTP strips blanks at the ends of a header value, so a token that has them would never match.
     if re.fullmatch(r"[!-~]([ -~]*[!-~])?", text):
         return Secret(text)
     raise ValueError("expected printable ASCII without a blank or line break at its ends")
 
 
 def parse_encryption_key(text: str) -> Secret:
-    """Read a key of 32 bytes: as it is, as 64 hex digits, or in base64 (either alphabet, padded or not)."""
+    """Parse a 32-byte key: raw, as 64 hex digits, or in base64 (either alphabet, padded or not)."""
     encoded = r"[0-9A-Fa-f]{64}|[A-Za-z0-9+/]{43}=?|[A-Za-z0-9_-]{43}=?"
     if len(os.fsencode(text)) == ENCRYPTION_KEY_BYTES or re.fullmatch(encoded, text):
         return Secret(text)
-    raise ValueError(f"expected {ENCRYPTION_KEY_BYTES} bytes: as they are, as 64 hex digits or in base64")
+    raise ValueError(f"expected {ENCRYPTION_KEY_BYTES} bytes: raw, as 64 hex digits or in base64")
 
 
 def parse_thresholds(text: str) -> Mapping[str, Thresholds]:
-    """Read `file_agent=30s/90s,other=10s/40s`: by agent type its timeout and its eviction."""
+    """Parse timeout and eviction by agent type: `file_agent=30s/90s,other=10s/40s`."""
     return _parse_entries(text, _parse_threshold)
 
 
 def parse_security_contexts(text: str) -> Mapping[str, frozenset[str]]:
-    """Read `pci=encryption+audit,open`: by security context the capabilities it requires; a name alone, none.
+    """Parse the capabilities that each security context requires: `pci=encryption+audit,open`; `open` requires none.
 
-    The built-in contexts are always there, unless the text says otherwise about one of them.
+    The text adds to the built-in contexts, or replaces one of the same name.
     """
     built_in = {
         "standard": frozenset[str](),
@@ -249,7 +232,7 @@ def parse_security_contexts(text: str) -> Mapping[str, frozenset[str]]:
 
 
 def _parse_entries(text: str, parse_entry: Callable[[str, str], Any]) -> Mapping[str, Any]:
-    """Read `name,name=value`; `read` gets `=` or nothing, then the value. Names all bad entries at once."""
+    """Parse `name,name=value`; `parse_entry` takes `=` or an empty text, and the value. Reports all invalid entries."""
     found: dict[str, Any] = {}
     problems = []
     for entry in filter(None, map(str.strip, text.split(","))):
@@ -272,7 +255,7 @@ def _parse_threshold(_equals: str, value: str) -> Thresholds:
         raise ValueError("expected agent_type=timeout/eviction, such as file_agent=30s/90s")
     thresholds = Thresholds(parse_duration(timeout), parse_duration(eviction))
     if thresholds.eviction <= thresholds.timeout:
-        raise ValueError("expected an eviction above the timeout")
+        raise ValueError("expected an eviction longer than the timeout")
     return thresholds
 
 

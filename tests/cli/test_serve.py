@@ -122,7 +122,7 @@ def test_all_bad_settings_are_told_at_once(directory: Path) -> None:
     done = run("--port", "70000", directory=directory, AGENT_TIMEOUT="soon", REGISTRY_WATCH_HISTORY="-1")
 
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: These settings cannot be used:\n")
+    assert done.stderr.startswith("Error: Invalid settings:\n")
     for name in ("--port", "AGENT_TIMEOUT", "REGISTRY_WATCH_HISTORY"):
         assert f"\n  {name} is " in done.stderr
     assert "Traceback" not in done.stderr
@@ -250,7 +250,7 @@ def test_requests_that_keep_coming_do_not_hold_it_up(directory: Path, redis_url:
 
 async def test_it_serves_on_while_balancers_turn_away(directory: Path, redis_url: str) -> None:
     """Not ready, all else as before, each answer the last of its connection; then streams end with a bookmark."""
-    with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_DRAIN_WAIT="10m") as replica:
+    with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_SHUTDOWN_DELAY="10m") as replica:
         url = await asyncio.to_thread(replica.wait_until_serving)
         async with httpx2.AsyncClient(base_url=url) as client, open_watch(url) as stream:
             assert "connection" not in (await client.get("/ready")).headers
@@ -278,7 +278,9 @@ async def test_it_serves_on_while_balancers_turn_away(directory: Path, redis_url
 
 def test_it_waits_for_balancers_as_long_as_it_was_told(directory: Path, redis_url: str) -> None:
     """And then ends by itself."""
-    with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_DRAIN_WAIT="700ms") as replica:
+    with CliProcess(
+        "--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_SHUTDOWN_DELAY="700ms"
+    ) as replica:
         replica.wait_until_serving()
         began = time.monotonic()
         assert replica.wait_for_exit(signal.SIGTERM) == 0

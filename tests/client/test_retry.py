@@ -14,7 +14,7 @@ from mcp_mesh_client import (
     RegistryUnavailable,
 )
 
-from registry.config.settings import Secret
+from registry.config.types import Secret
 from tests.client.client_setup import (
     REGISTRATION,
     agent_ids,

@@ -13,7 +13,8 @@ import platformdirs
 import pytest
 
 from registry.config.env import load_settings
-from registry.config.settings import SETTINGS, Secret, Settings, Thresholds, mask_url
+from registry.config.settings import SETTINGS, Settings
+from registry.config.types import Secret, Thresholds, mask_url
 from registry.errors import StartupError
 
 KEY = "dev-key-32-bytes-change-in-prod!"
@@ -119,14 +120,14 @@ def test_each_field_has_its_own_variable_and_one_sentence() -> None:
         ("AGENT_TIMEOUT", "1m30s", "agent_timeout", timedelta(seconds=90)),
         ("REGISTRY_THRESHOLDS", "file_agent=30s/90s, other=10s/40s,", "thresholds", BY_TYPE),
         ("REGISTRY_RETENTION", "7d", "retention", timedelta(days=7)),
-        ("REGISTRY_HOLD_SHARE", "100%", "self_preservation_share", 100),
-        ("REGISTRY_HOLD_MINIMUM", "3", "self_preservation_min_agents", 3),
-        ("REGISTRY_HOLD_DURATION", "90s", "self_preservation_duration", timedelta(seconds=90)),
+        ("REGISTRY_SELF_PRESERVATION_SHARE", "100%", "self_preservation_share", 100),
+        ("REGISTRY_SELF_PRESERVATION_MIN_AGENTS", "3", "self_preservation_min_agents", 3),
+        ("REGISTRY_SELF_PRESERVATION_DURATION", "90s", "self_preservation_duration", timedelta(seconds=90)),
         ("REGISTRY_WATCH_HISTORY", "100", "watch_history", 100),
         ("REGISTRY_WATCH_HISTORY", "10000000", "watch_history", 10_000_000),
         ("HEALTH_CHECK_INTERVAL", "500ms", "health_check_interval", timedelta(milliseconds=500)),
-        ("REGISTRY_DRAIN_WAIT", "5s", "shutdown_delay", timedelta(seconds=5)),
-        ("REGISTRY_DRAIN_WAIT", "0s", "shutdown_delay", timedelta(0)),
+        ("REGISTRY_SHUTDOWN_DELAY", "5s", "shutdown_delay", timedelta(seconds=5)),
+        ("REGISTRY_SHUTDOWN_DELAY", "0s", "shutdown_delay", timedelta(0)),
         ("ENABLE_LEADER_ELECTION", "False", "leader_election", False),
         ("ENABLE_LEADER_ELECTION", "OFF", "leader_election", False),
         ("ENABLE_LEADER_ELECTION", "no", "leader_election", False),
@@ -154,10 +155,10 @@ def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, valu
 @pytest.mark.parametrize(
     ("env", "text", "expected"),
     [
-        ("REGISTRY_HOST", "http://localhost", "expected an address or a host name"),
-        ("REGISTRY_HOST", "0.0.0.0:8000", "expected an address or a host name"),
-        ("REGISTRY_HOST", "256.1.1.1", "expected an address or a host name"),
-        ("REGISTRY_HOST", "[::1]", "expected an address or a host name"),
+        ("REGISTRY_HOST", "http://localhost", "expected an IP address or a host name"),
+        ("REGISTRY_HOST", "0.0.0.0:8000", "expected an IP address or a host name"),
+        ("REGISTRY_HOST", "256.1.1.1", "expected an IP address or a host name"),
+        ("REGISTRY_HOST", "[::1]", "expected an IP address or a host name"),
         ("REGISTRY_PORT", "http", "expected a whole number from 0 to 65535"),
         ("REGISTRY_PORT", "-1", "expected a whole number from 0 to 65535"),
         ("REGISTRY_PORT", "65536", "expected a whole number from 0 to 65535"),
@@ -189,25 +190,25 @@ def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, valu
         ("AGENT_TIMEOUT", "60", "expected a duration with a unit"),
         ("REGISTRY_RETENTION", "0s", "expected a duration with a unit"),
         *(
-            ("REGISTRY_HOLD_SHARE", share, "expected a whole number of percent")
+            ("REGISTRY_SELF_PRESERVATION_SHARE", share, "expected a whole number of percent")
             for share in ("50", "0%", "101%", "-1%", "1.5%")
         ),
-        ("REGISTRY_HOLD_MINIMUM", "0", "expected a whole number from 1"),
-        ("REGISTRY_HOLD_DURATION", "600", "expected a duration with a unit"),
+        ("REGISTRY_SELF_PRESERVATION_MIN_AGENTS", "0", "expected a whole number from 1"),
+        ("REGISTRY_SELF_PRESERVATION_DURATION", "600", "expected a duration with a unit"),
         ("HEALTH_CHECK_INTERVAL", "400d", "expected a duration with a unit"),
-        ("REGISTRY_DRAIN_WAIT", "5", "or 0s for none"),
+        ("REGISTRY_SHUTDOWN_DELAY", "5", "or 0s for none"),
         ("REGISTRY_WATCH_HISTORY", "99", "expected a whole number from 100 to 10000000"),
         ("REGISTRY_WATCH_HISTORY", "10000001", "expected a whole number from 100 to 10000000"),
         ("ENABLE_LEADER_ELECTION", "maybe", "expected one of true, yes, on, 1, false, no, off, 0"),
         ("REGISTRY_THRESHOLDS", "a=30s", "in 'a=30s' expected agent_type=timeout/eviction"),
-        ("REGISTRY_THRESHOLDS", "a=90s/30s", "in 'a=90s/30s' expected an eviction above the timeout"),
-        ("REGISTRY_THRESHOLDS", "a=30s/30s", "in 'a=30s/30s' expected an eviction above the timeout"),
+        ("REGISTRY_THRESHOLDS", "a=90s/30s", "in 'a=90s/30s' expected an eviction longer than the timeout"),
+        ("REGISTRY_THRESHOLDS", "a=30s/30s", "in 'a=30s/30s' expected an eviction longer than the timeout"),
         ("REGISTRY_THRESHOLDS", "a=30/90", "in 'a=30/90' expected a duration with a unit"),
         ("REGISTRY_THRESHOLDS", "=1s/2s", "in '=1s/2s' expected a name without blanks that occurs once"),
         ("REGISTRY_THRESHOLDS", "a=1s/2s,a=1s/3s", "in 'a=1s/3s' expected a name without blanks that occurs"),
-        ("REGISTRY_PROPAGATE_HEADERS", "x a", "expected names of headers joined by commas"),
-        ("REGISTRY_PROPAGATE_HEADERS", "x-*-y", "expected names of headers joined by commas"),
-        ("REGISTRY_PROPAGATE_HEADERS", "*", "expected names of headers joined by commas"),
+        ("REGISTRY_PROPAGATE_HEADERS", "x a", "expected header names joined by commas"),
+        ("REGISTRY_PROPAGATE_HEADERS", "x-*-y", "expected header names joined by commas"),
+        ("REGISTRY_PROPAGATE_HEADERS", "*", "expected header names joined by commas"),
         ("REGISTRY_SECURITY_CONTEXTS", "pci=", "in 'pci=' expected capabilities joined by +"),
         ("REGISTRY_SECURITY_CONTEXTS", "pci=a++b", "in 'pci=a++b' expected capabilities joined by +"),
         ("REGISTRY_SECURITY_CONTEXTS", "p q=a", "in 'p q=a' expected a name without blanks that occurs once"),
@@ -217,7 +218,7 @@ def test_a_bad_value_is_refused_by_name_with_what_is_expected(env: str, text: st
     """A person can mend it without reading the code."""
     message = refusal({env: text})
 
-    assert message.startswith("These settings cannot be used:\n  ")
+    assert message.startswith("Invalid settings:\n  ")
     assert f"{env} is " in message
     assert expected in message
 
@@ -361,7 +362,7 @@ def test_an_encryption_key_of_32_bytes_is_taken_in_any_form_and_a_warning_says_t
     assert settings.encryption_key is not None
     assert settings.encryption_key.reveal() == key
     [warning] = warnings
-    assert warning.startswith("ENCRYPTION_KEY is set, but nothing uses it yet")
+    assert warning.startswith("ENCRYPTION_KEY is set, but it is not used yet")
     assert key not in warning
 
 
@@ -545,8 +546,8 @@ USER_DATA = platformdirs.user_data_path("mcp-mesh-registry")
     [
         ({"DATABASE_TYPE": "sqlite"}, USER_DATA, "these are ignored; set REDIS_URL"),
         ({"DATABASE_PATH": ":memory:"}, USER_DATA, "these are ignored; set REDIS_URL"),
-        ({"DATABASE_PATH": "/data/registry.db"}, Path("/data"), "set REGISTRY_DATA_DIR=/data for that"),
-        ({"DATABASE_PATH": "registry.db"}, Path.cwd(), "is taken as data directory"),
+        ({"DATABASE_PATH": "/data/registry.db"}, Path("/data"), "set REGISTRY_DATA_DIR=/data instead"),
+        ({"DATABASE_PATH": "registry.db"}, Path.cwd(), "is used as data directory"),
         (
             {"DATABASE_PATH": "/data/registry.db", "REGISTRY_DATA_DIR": "/mesh"},
             Path("/mesh"),

@@ -82,7 +82,7 @@ def test_a_killed_leader_is_followed_within_a_lease_and_nobody_is_forgiven(serve
 def test_a_leader_that_is_told_to_stop_hands_over_before_it_has_stopped(wait: str, server: RedisServer) -> None:
     """While it waits for balancers or a request in flight, and however long the lease: nobody waits for that."""
     long = {"LEADER_ELECTION_LEASE_DURATION": "60s", "LEADER_ELECTION_RENEW_DEADLINE": "40s"}
-    long["REGISTRY_DRAIN_WAIT"] = wait
+    long["REGISTRY_SHUTDOWN_DELAY"] = wait
     with running_replicas(server.url, 2, **long) as running:
         first = led(running)
         (second,) = [replica for replica in running if replica is not first]

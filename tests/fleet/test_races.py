@@ -106,7 +106,7 @@ async def test_a_contest_has_one_winner_each_time(a_fleet: FleetMaker) -> None:
 
 
 # Looks each 10 ms, so that sweeps and heartbeats meet all the time; so many who cross their threshold are no mass.
-RACING = {"HEALTH_CHECK_INTERVAL": "10ms", "REGISTRY_HOLD_SHARE": "100%"}
+RACING = {"HEALTH_CHECK_INTERVAL": "10ms", "REGISTRY_SELF_PRESERVATION_SHARE": "100%"}
 
 
 async def race(fleet: FleetUnderLoad, agents: int, beats: int) -> None:

@@ -24,7 +24,7 @@ from tests.support.watch_client import open_stream
 from tests.support.watch_recorder import UnbrokenLog, WatchRecording, check_recording
 
 # Seconds. Many times what either balancer needs to notice, since balancers and clients share a machine under load.
-DRAIN_WAIT = 3.0
+SHUTDOWN_DELAY_S = 3.0
 WRITERS, READERS, WATCHERS = 6, 4, 6
 # What a client takes between two calls: a steady stream of them, not all the machine can give.
 PAUSE = 0.01
@@ -156,15 +156,17 @@ async def test_a_rolling_restart_fails_no_request(balancer: BalancerAt, tmp_path
     if balancer is haproxy and HAPROXY_PATH is None:
         pytest.skip("haproxy is not installed; apt-get install haproxy")
     with RedisServer("--appendonly", "yes", "--appendfsync", "always", tcp=True) as server:
-        replicas = [Replica(server.url, REGISTRY_DRAIN_WAIT=f"{DRAIN_WAIT}s", LOG_LEVEL="warning") for _ in range(3)]
+        replicas = [
+            Replica(server.url, REGISTRY_SHUTDOWN_DELAY=f"{SHUTDOWN_DELAY_S}s", LOG_LEVEL="warning") for _ in range(3)
+        ]
         try:
             await asyncio.gather(*(asyncio.to_thread(replica.start) for replica in replicas))
             async with balancer([replica.url for replica in replicas], tmp_path) as url, under_load(url) as load:
                 await served(load, 100)
                 for replica in replicas:
                     began = time.monotonic()
-                    await asyncio.to_thread(replica.stop, DRAIN_WAIT + STOP_TIMEOUT_S)
-                    assert time.monotonic() - began >= DRAIN_WAIT
+                    await asyncio.to_thread(replica.stop, SHUTDOWN_DELAY_S + STOP_TIMEOUT_S)
+                    assert time.monotonic() - began >= SHUTDOWN_DELAY_S
                     await served(load, 50)
                     await asyncio.to_thread(replica.start)
                     # The balancer must see it before the next one goes.

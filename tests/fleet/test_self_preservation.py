@@ -31,7 +31,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.mark.fault(28, "500 agents are cut off at once")
 def test_five_hundred_agents_that_are_cut_off_at_once_are_held(server: RedisServer) -> None:
     """Their last heartbeats are spread, so those up to the share go one by one; the rest stay until the hold ends."""
-    with running_replicas(server.url, 2, REGISTRY_HOLD_DURATION="4s") as running:
+    with running_replicas(server.url, 2, REGISTRY_SELF_PRESERVATION_DURATION="4s") as running:
         register_agents(running[0], MANY, timeout_threshold=3, eviction_threshold=600)
         spread = threading.Event()
         with httpx2.Client(base_url=running[0].url) as client:

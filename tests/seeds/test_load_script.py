@@ -65,7 +65,7 @@ async def test_the_guides_configuration_starts_a_replica(redis_url: str) -> None
         log = replica.output
 
     assert "DATABASE_PATH, DATABASE_TYPE: the store is Redis" in warnings
-    assert "ENCRYPTION_KEY is set, but nothing uses it yet" in warnings
+    assert "ENCRYPTION_KEY is set, but it is not used yet" in warnings
     for name in ("mcp_registry_agents_total", "mcp_registry_requests_total", "mcp_registry_errors_total"):
         assert re.search(rf"^{name}\b", scraped, re.MULTILINE)
     for secret in ("AUTH_TOKEN", "ENCRYPTION_KEY"):

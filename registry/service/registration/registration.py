@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
-from registry.config.settings import Settings, Thresholds
+from registry.config.settings import Settings
+from registry.config.types import Thresholds
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import NATIVE_FORMAT, decode_indexed_spec
 from registry.model.registration.parse import Registration
