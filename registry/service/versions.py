@@ -1,13 +1,16 @@
-"""Version constraints: `^1.2`, `>=1.0,<2.0 || 3.x`, and the order of the versions they speak of.
+"""Version constraints such as `^1.2` or `>=1.0,<2.0 || 3.x`, and the order of versions.
 
-One order for two worlds. Semantic versions compare as semver.org (11) says; Python's (PEP 440) stand among them:
-`2.0.dev1 < 2.0-0 < 2.0a1 = 2.0-alpha.1 < 2.0rc1 = 2.0-rc.1 < 2.0 < 2.0.post1`, and a later epoch above all earlier.
-What can be read as either is semver: `1.0-1` is a pre-release, and `1.0-rc1` one whose name is `rc1`.
+Semantic versions compare as semver.org (11) defines. Python versions (PEP 440) are ordered among them:
+`2.0.dev1 < 2.0-0 < 2.0a1 = 2.0-alpha.1 < 2.0rc1 = 2.0-rc.1 < 2.0 < 2.0.post1`, and a later epoch is above all earlier
+ones. Text that is valid in both forms is semver: `1.0-1` is a pre-release, and so is `1.0-rc1`, with the name `rc1`.
+
+A `Dialect` holds the rules that differ between constraint languages; this module has the default one.
 """
 
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import takewhile
 from typing import Final, NamedTuple, NoReturn, TypeAlias
@@ -18,12 +21,13 @@ from registry.errors import Detail, MalformedRequest
 from registry.model.validation.errors import describe_value
 
 MAX_VERSION_CHARS: Final = 256
-"""Characters of a constraint or a version."""
+"""Maximum length of a constraint or a version."""
 MAX_COMPARISONS: Final = 32
-"""Comparisons in one constraint, all groups together."""
+"""Maximum number of comparisons in one constraint, over all groups."""
 
-# What follows a version's numbers, one token each: rank, number, name. The ranks are the whole order: nothing more is
-# above a development release and below a further identifier, and a release is above whatever leads up to it.
+# The tokens after the numbers of a version, each as (rank, number, name). Comparing them by rank gives the order of
+# versions: the end of a suffix sorts above a development release and below another identifier, and a release sorts
+# above its pre-releases.
 Suffix: TypeAlias = tuple[tuple[int, int, str], ...]
 _DEV, _END, _NUMBER, _NAME, _RELEASE, _POST = range(6)
 _RELEASE_SUFFIX: Final[Suffix] = ((_RELEASE, 0, ""), (_END, 0, ""))
@@ -31,7 +35,7 @@ _PEP_440_NAMES: Final = {"a": "alpha", "b": "beta", "rc": "rc"}
 
 
 class VersionKey(NamedTuple):
-    """What a version sorts by. `numbers` ends in no zero, so that `1`, `1.0` and `1.0.0` are one."""
+    """Sort key of a version. `numbers` has no trailing zeros, so that `1`, `1.0` and `1.0.0` are equal."""
 
     epoch: int
     numbers: tuple[int, ...]
@@ -40,7 +44,7 @@ class VersionKey(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """The version in a comparison, with as many numbers as were given: `1.2` is (1, 2), `*` is ()."""
+    """The version in a comparison, with the numbers before the first wildcard: `1.2` and `1.2.x` are (1, 2)."""
 
     epoch: int
     numbers: tuple[int, ...]
@@ -49,40 +53,66 @@ class Bound(NamedTuple):
 
     @property
     def is_exact(self) -> bool:
-        """Whether it is one version, not all those that begin with its numbers."""
+        """Whether it stands for one version, not for all versions that begin with its numbers."""
         return len(self.numbers) == _MAX_VERSION_NUMBERS or self.suffix != _RELEASE_SUFFIX
 
     @property
     def lower(self) -> VersionKey:
-        """The version itself; of a partial one the first release."""
+        """The version itself, with zeros for missing numbers."""
         return VersionKey(self.epoch, _strip_trailing_zeros(self.numbers), self.suffix, self.is_prerelease)
 
     @property
     def next_above(self) -> VersionKey:
-        """What lies next above an exact one; above a partial one the next release it does not cover."""
+        """The smallest key above an exact version; for a partial one the next release that it does not cover."""
         if self.is_exact:
             return self.lower._replace(suffix=(*self.suffix, (_END, 0, "")))
         return self.start_of_next(len(self.numbers) - 1)._replace(suffix=_RELEASE_SUFFIX, is_prerelease=False)
 
     def start_of_next(self, index: int) -> VersionKey:
-        """Where the versions begin whose number at `index` is one more: below all of their pre-releases."""
+        """A key just below all versions, pre-releases included, whose number at `index` is one higher."""
         numbers = (*self.numbers[:index], self.numbers[index] + 1)
         return VersionKey(self.epoch, numbers, (), is_prerelease=True)
 
 
 VersionPredicate: TypeAlias = Callable[[VersionKey], bool]
 VersionPredicates: TypeAlias = tuple[VersionPredicate, ...]
+ReleaseNumbers: TypeAlias = tuple[int, tuple[int, ...]]
+"""Epoch and numbers of a version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The rules that differ between constraint languages.
+
+    `parse_version` returns None for text that is not a version; `parse_bound` raises MalformedRequest. `operators` maps
+    each sign of the language to the tests that a comparison stands for. `allows_prerelease` decides whether a
+    pre-release can satisfy a group, given the release numbers of the pre-releases that the group names.
+    """
+
+    parse_version: Callable[[str], VersionKey | None]
+    parse_bound: Callable[[str], Bound]
+    operators: Mapping[str, Callable[[Bound], VersionPredicates]]
+    allows_prerelease: Callable[[frozenset[ReleaseNumbers], VersionKey], bool]
+    allow_empty_group: bool
+    """Whether a group without comparisons is valid; every release satisfies it."""
+    allow_adjacent: bool
+    """Whether two comparisons may follow each other without a comma or a blank: `>=1<2`."""
+    max_comparisons: int | None
+
 
 _MAX_VERSION_NUMBERS: Final = 3
 _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
 _PRERELEASE_AND_BUILD = rf"(?:-(?P<pre>{_IDENTIFIERS}))?(?:\+{_IDENTIFIERS})?"
-_SEMVER_PATTERN = re.compile(rf"v?(?P<numbers>[0-9]+(?:\.[0-9]+){{0,2}}){_PRERELEASE_AND_BUILD}")
-_BOUND_PATTERN = re.compile(rf"v?(?P<numbers>(?:[0-9]+|[xX*])(?:\.(?:[0-9]+|[xX*])){{0,2}}){_PRERELEASE_AND_BUILD}")
+_SEMVER_PATTERN: Final = re.compile(rf"v?(?P<numbers>[0-9]+(?:\.[0-9]+){{0,2}}){_PRERELEASE_AND_BUILD}")
+_BOUND_PATTERN: Final = re.compile(
+    rf"v?(?P<numbers>(?:[0-9]+|[xX*])(?:\.(?:[0-9]+|[xX*])){{0,2}}){_PRERELEASE_AND_BUILD}"
+)
+_BLANKS: Final = " \t\n\r\f\v"
 
 # The `!` of an epoch (`2!1.0`) is not that of the comparison in `1!=2`.
 _VERSION_TEXT = r"(?:v?[0-9]+!(?!=))?[0-9A-Za-z*][0-9A-Za-z*._+-]*"
 _COMPARISON_PATTERN = re.compile(
-    rf"(?:(?P<from>{_VERSION_TEXT})\s+-\s+(?P<to>{_VERSION_TEXT})|(?P<sign>>=|<=|==|!=|~=|~>|[<>=^~])?\s*(?P<bound>{_VERSION_TEXT}))"
+    rf"(?:(?P<from>{_VERSION_TEXT})\s+-\s+(?P<to>{_VERSION_TEXT})|(?P<sign>>=|<=|=>|=<|==|!=|~=|~>|[<>=^~])?\s*(?P<bound>{_VERSION_TEXT}))"
     r"(?:\s*,\s*(?!$)|\s+|$|(?=[<>=!~^]))",
     re.ASCII,
 )
@@ -90,87 +120,95 @@ _COMPARISON_PATTERN = re.compile(
 
 @lru_cache(maxsize=4096)
 def version_key(version: str) -> VersionKey | None:
-    """Return what a version sorts by; None for text that is no version, or one longer than 256 characters.
+    """Return the sort key of a version; None for text that is not a version or is longer than 256 characters.
 
-    Read as semver where that is possible, with a leading `v`, leading zeros and missing numbers (they are 0) forgiven;
-    otherwise by PEP 440 (packaging). Build and local version do not count: versions that differ in these are equal.
+    The text is read as semver if possible; a leading `v`, leading zeros and missing numbers (they are 0) are accepted.
+    Otherwise it is read by PEP 440 (packaging). Build and local version are ignored: versions that differ only in these
+    are equal.
     """
     if len(version) > MAX_VERSION_CHARS:
         return None
-    found = _SEMVER_PATTERN.fullmatch(version)
-    if found is None:
-        python = _parse_pep_440(version)
-        return python.lower if python is not None else None
-    numbers = tuple(map(int, found["numbers"].split(".")))
-    return Bound(0, numbers, _semver_suffix(found["pre"]), found["pre"] is not None).lower
+    bound = parse_semver(version) or _parse_pep_440(version)
+    return None if bound is None else bound.lower
 
 
 @lru_cache(maxsize=1024)
 def parse_constraint(text: str) -> Callable[[str], bool]:
-    """Return the test that a constraint stands for; what is no version passes none.
+    """Return the predicate that a constraint stands for; text that is not a version never satisfies it.
 
     `>= > <= < = == !=` and a version without a sign, which is `=`; `^`, `~` (also `~>`), x-ranges (`1.x`, `1.2.*`,
-    `*`) and `1.2 - 2.0` as npm's node-semver defines them; `~=` as PEP 440 does. A comma or blank is and, `||` or;
-    nothing is everything. A partial version is all that begins with it: `=1.2` is any 1.2.z, `>1.2` from 1.3.0,
-    `!=1.2` no 1.2.z. A pre-release passes only where a comparison in the same and-group names a pre-release of the
-    same numbers (npm's rule).
+    `*`) and `1.2 - 2.0` as npm's node-semver defines them; `~=` as PEP 440 defines it. A comma or blank is and, `||`
+    is or; an empty constraint matches every release. A partial version stands for all versions that begin with it:
+    `=1.2` is any 1.2.z, `>1.2` is from 1.3.0, `!=1.2` is no 1.2.z. A pre-release matches only if a comparison in the
+    same and-group names a pre-release of the same numbers (npm's rule).
 
-    Raises:
-        MalformedRequest: it cannot be read, or has more than 256 characters or 32 comparisons. Says what is wrong.
+    Raises MalformedRequest with the reason if the text cannot be parsed, or has more than 256 characters or 32
+    comparisons.
     """
     if len(text) > MAX_VERSION_CHARS:
-        _reject(f"has {len(text):,} characters, at most {MAX_VERSION_CHARS} are read")
-    groups = [list(_parse_comparisons(group.strip())) for group in text.split("||")]
-    if sum(map(len, groups)) > MAX_COMPARISONS:
-        _reject(f"has more than {MAX_COMPARISONS} comparisons")
-    alternatives = [(_named_prereleases(terms), _compile_comparisons(terms, _OPERATORS)) for terms in groups]
+        reject_constraint(f"has {len(text):,} characters, at most {MAX_VERSION_CHARS} are read")
+    return compile_constraint(text, _DEFAULT_DIALECT)
 
-    def passes(version: str) -> bool:
-        ordered = version_key(version)
-        if ordered is None:
+
+def compile_constraint(text: str, dialect: Dialect) -> Callable[[str], bool]:
+    """Return the predicate that a constraint stands for in a dialect. Raises MalformedRequest with the reason."""
+    groups = [list(_parse_comparisons(group.strip(_BLANKS), dialect)) for group in text.split("||")]
+    if dialect.max_comparisons is not None and sum(map(len, groups)) > dialect.max_comparisons:
+        reject_constraint(f"has more than {dialect.max_comparisons} comparisons")
+    alternatives = [(_named_prereleases(group), _compile_comparisons(group, dialect.operators)) for group in groups]
+    parse_version, allows_prerelease = dialect.parse_version, dialect.allows_prerelease
+
+    def matches(version: str) -> bool:
+        key = parse_version(version)
+        if key is None:
             return False
         for named, tests in alternatives:
-            if ordered.is_prerelease and ordered[:2] not in named:
+            if key.is_prerelease and not allows_prerelease(named, key):
                 continue
-            # A loop, not all(): this runs for each capability that a query looks at, and a generator costs as much
+            # A loop, not all(): this runs for each candidate of a query or dependency, and a generator costs as much
             # as the comparisons.
             for test in tests:
-                if not test(ordered):
+                if not test(key):
                     break
             else:
                 return True
         return False
 
-    return passes
+    return matches
 
 
-def _named_prereleases(comparisons: Iterable[tuple[str, Bound]]) -> frozenset[tuple[int, tuple[int, ...]]]:
-    """Return epoch and numbers of the pre-releases that a group speaks of."""
+def _named_prereleases(comparisons: Iterable[tuple[str, Bound]]) -> frozenset[ReleaseNumbers]:
+    """Return epoch and numbers of the pre-releases that a group names."""
     return frozenset(bound.lower[:2] for _, bound in comparisons if bound.is_prerelease)
 
 
 def _compile_comparisons(
     comparisons: Iterable[tuple[str, Bound]], operators: Mapping[str, Callable[[Bound], VersionPredicates]]
 ) -> VersionPredicates:
-    """Return what a group demands, by the meaning that a dialect gives each sign."""
+    """Return the tests of a group, all of which a version must pass."""
     return tuple(test for sign, bound in comparisons for test in operators[sign](bound))
 
 
-def _parse_comparisons(text: str) -> Iterator[tuple[str, Bound]]:
+def _parse_comparisons(text: str, dialect: Dialect) -> Iterator[tuple[str, Bound]]:
     """Yield the comparisons of one group, each as its sign and version."""
+    if not text and not dialect.allow_empty_group:
+        reject_constraint(f"has an empty group; {_SYNTAX_HINT}")
     while text:
         found = _COMPARISON_PATTERN.match(text)
-        if found is None:
-            _reject(f"cannot read {describe_value(text)}; {_SYNTAX_HINT}")
+        if found is None or (found["sign"] or "=") not in dialect.operators:
+            reject_constraint(f"cannot read {describe_value(text)}; {_SYNTAX_HINT}")
         if found["bound"] is None:
-            yield ">=", _parse_bound(found["from"])
-            yield "<=", _parse_bound(found["to"])
+            yield ">=", dialect.parse_bound(found["from"])
+            yield "<=", dialect.parse_bound(found["to"])
         else:
-            bound = _parse_bound(found["bound"])
+            bound = dialect.parse_bound(found["bound"])
             if found["sign"] == "~=" and len(bound.numbers) < _MIN_COMPATIBLE_NUMBERS:
-                _reject(f"~={found['bound']} needs at least two numbers, such as ~=1.4; for one, write ^1")
+                reject_constraint(f"~={found['bound']} needs at least two numbers, such as ~=1.4; for one, write ^1")
             yield found["sign"] or "=", bound
-        text = text[found.end() :]
+        rest = text[found.end() :]
+        if rest and found.end() == max(found.end("bound"), found.end("to")) and not dialect.allow_adjacent:
+            reject_constraint(f"cannot read {describe_value(text)}; {_SYNTAX_HINT}")
+        text = rest
 
 
 _MIN_COMPATIBLE_NUMBERS: Final = 2
@@ -181,22 +219,30 @@ _SYNTAX_HINT: Final = (
 
 
 def _parse_bound(text: str) -> Bound:
-    found = _BOUND_PATTERN.fullmatch(text)
-    if found is None:
-        bound = _parse_pep_440(text)
-        if bound is None:
-            _reject(f"{describe_value(text)} is no version; {_SYNTAX_HINT}")
-        if len(bound.numbers) > _MAX_VERSION_NUMBERS:
-            _reject(f"{describe_value(text)} has more than three numbers")
+    bound = parse_semver(text, wildcards=True)
+    if bound is not None:
+        if bound.is_prerelease and parse_semver(text) is None:
+            reject_constraint(f"{describe_value(text)} has a pre-release after x or *; write numbers before it")
         return bound
-    parts = found["numbers"].split(".")
-    given = tuple(int(part) for part in takewhile(str.isdigit, parts))
-    if found["pre"] is not None and len(given) < len(parts):
-        _reject(f"{describe_value(text)} has a pre-release after x or *; write numbers before it")
-    return Bound(0, given, _semver_suffix(found["pre"]), found["pre"] is not None)
+    bound = _parse_pep_440(text)
+    if bound is None:
+        reject_constraint(f"{describe_value(text)} is no version; {_SYNTAX_HINT}")
+    if len(bound.numbers) > _MAX_VERSION_NUMBERS:
+        reject_constraint(f"{describe_value(text)} has more than three numbers")
+    return bound
 
 
-def _reject(problem: str) -> NoReturn:
+def parse_semver(text: str, *, wildcards: bool = False) -> Bound | None:
+    """Return a semantic version, or one with `x` or `*` in the place of numbers; None for other text."""
+    found = (_BOUND_PATTERN if wildcards else _SEMVER_PATTERN).fullmatch(text)
+    if found is None:
+        return None
+    numbers = tuple(int(part) for part in takewhile(str.isdigit, found["numbers"].split(".")))
+    return Bound(0, numbers, _semver_suffix(found["pre"]), found["pre"] is not None)
+
+
+def reject_constraint(problem: str) -> NoReturn:
+    """Raise the error for a constraint that cannot be parsed."""
     raise MalformedRequest(f"version_constraint: {problem}", [Detail("version_constraint", problem)])
 
 
@@ -232,11 +278,13 @@ def _strip_trailing_zeros(numbers: tuple[int, ...]) -> tuple[int, ...]:
     return numbers
 
 
-def _at_least(lower: VersionKey) -> VersionPredicate:
+def at_least(lower: VersionKey) -> VersionPredicate:
+    """Return the test `version >= lower`."""
     return partial(operator.le, lower)
 
 
-def _below(upper: VersionKey) -> VersionPredicate:
+def below(upper: VersionKey) -> VersionPredicate:
+    """Return the test `version < upper`."""
     return partial(operator.gt, upper)
 
 
@@ -248,46 +296,43 @@ def _equal(bound: Bound) -> VersionPredicates:
     if not bound.numbers:
         return ()
     high = bound.next_above if bound.is_exact else bound.start_of_next(len(bound.numbers) - 1)
-    return _at_least(bound.lower), _below(high)
+    return at_least(bound.lower), below(high)
 
 
 def _not_equal(bound: Bound) -> VersionPredicates:
     if not bound.numbers:
         return (_never,)
     from_low, to_high = _equal(bound)
-    return (lambda ordered: not (from_low(ordered) and to_high(ordered)),)
+    return (lambda key: not (from_low(key) and to_high(key)),)
 
 
 def _greater(bound: Bound) -> VersionPredicates:
-    return (_at_least(bound.next_above),) if bound.numbers else (_never,)
+    return (at_least(bound.next_above),) if bound.numbers else (_never,)
 
 
 def _less(bound: Bound) -> VersionPredicates:
     if not bound.numbers:
         return (_never,)
-    # Below `1.2` is below all of 1.2, its pre-releases included.
-    return (_below(bound.lower if bound.is_exact else bound.lower._replace(suffix=())),)
+    # `<1.2` excludes every 1.2.z, pre-releases included.
+    return (below(bound.lower if bound.is_exact else bound.lower._replace(suffix=())),)
 
 
 def _caret(bound: Bound) -> VersionPredicates:
-    """Nothing may change left of the first number that is not 0, nor that number."""
+    """Match the versions that change nothing up to and including the first number that is not 0."""
     if not bound.numbers:
         return ()
     last = len(bound.numbers) - 1
     first = next((place for place, number in enumerate(bound.numbers) if number), last)
-    return _at_least(bound.lower), _below(bound.start_of_next(first))
+    return at_least(bound.lower), below(bound.start_of_next(first))
 
 
 def _tilde(bound: Bound) -> VersionPredicates:
-    """The second number may not change, nor the first one where it is the only one."""
-    return (
-        (_at_least(bound.lower), _below(bound.start_of_next(min(len(bound.numbers) - 1, 1)))) if bound.numbers else ()
-    )
+    """Match the versions with the same first and second number, or the same first one if only one is given."""
+    return (at_least(bound.lower), below(bound.start_of_next(min(len(bound.numbers) - 1, 1)))) if bound.numbers else ()
 
 
-# One table per dialect: another one's `^` or `!=` is another table.
 _OPERATORS: Final[Mapping[str, Callable[[Bound], VersionPredicates]]] = {
-    ">=": lambda bound: (_at_least(bound.lower),),
+    ">=": lambda bound: (at_least(bound.lower),),
     ">": _greater,
     "<=": lambda bound: _equal(bound)[1:],
     "<": _less,
@@ -297,5 +342,15 @@ _OPERATORS: Final[Mapping[str, Callable[[Bound], VersionPredicates]]] = {
     "^": _caret,
     "~": _tilde,
     "~>": _tilde,
-    "~=": lambda bound: (_at_least(bound.lower), _below(bound.start_of_next(len(bound.numbers) - 2))),
+    "~=": lambda bound: (at_least(bound.lower), below(bound.start_of_next(len(bound.numbers) - 2))),
 }
+
+_DEFAULT_DIALECT: Final = Dialect(
+    parse_version=version_key,
+    parse_bound=_parse_bound,
+    operators=_OPERATORS,
+    allows_prerelease=lambda named, key: key[:2] in named,
+    allow_empty_group=True,
+    allow_adjacent=True,
+    max_comparisons=MAX_COMPARISONS,
+)

@@ -1,187 +1,146 @@
-"""Version constraints as Go's Masterminds/semver (v3) reads them: what the published mesh clients expect.
+"""Version constraints as Go's Masterminds/semver (v3) reads them, which the published mcp-mesh SDKs expect.
 
-It differs from `constraints` in small ways that decide who is chosen: a pre-release passes any comparison of an
-and-group in which one names a pre-release; `<=1.2` is all of 1.2; `^*` is 0.0.0 alone; what cannot be read is no error
-but a name that only its equal meets.
+The differences from the default dialect of `versions` decide which provider is chosen: if a comparison of an and-group
+names a pre-release, every pre-release can satisfy the group; `<=1.2` includes all of 1.2; `^*` is 0.0.0 alone; a text
+that cannot be parsed is no error, but matches only the identical text.
 """
 
+import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Final
 
-Identifier: TypeAlias = tuple[int, int, str]
-
-
-class VersionKey(NamedTuple):
-    """What a version sorts by. A release is above its pre-releases, a longer one of these above a shorter."""
-
-    major: int
-    minor: int
-    patch: int
-    prerelease: tuple[Identifier, ...]
-
-    @property
-    def is_prerelease(self) -> bool:
-        """Whether it leads up to a release."""
-        return self.prerelease != _RELEASE
-
-
-class Bound(NamedTuple):
-    """The version in a comparison.
-
-    Numbers that are `x` or missing are 0; `wildcard_index` is the index of the first such number, 3 for none.
-    """
-
-    lower: VersionKey
-    wildcard_index: int
-
-
-Comparator: TypeAlias = Callable[[VersionKey, Bound], bool]
-
-# Numbers sort below names, and all of them below a release.
-_NUMBER, _NAME, _RELEASE_RANK = 0, 1, 2
-_RELEASE: Final[tuple[Identifier, ...]] = ((_RELEASE_RANK, 0, ""),)
-_MAX_VERSION_NUMBER: Final = 2**64 - 1
-_MAX_VERSION_CHARS: Final = 256
-
-_IDENTIFIERS = r"[0-9A-Za-z\-]+(?:\.[0-9A-Za-z\-]+)*"
-_PRERELEASE_AND_BUILD = rf"(?:-({_IDENTIFIERS}))?(?:\+{_IDENTIFIERS})?"
-_VERSION_PATTERN = re.compile(rf"v?([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?{_PRERELEASE_AND_BUILD}", re.ASCII)
-_PART_TEXT = r"[0-9xX*]+"
-_VERSION_TEXT = rf"v?{_PART_TEXT}(?:\.{_PART_TEXT})?(?:\.{_PART_TEXT})?(?:-{_IDENTIFIERS})?(?:\+{_IDENTIFIERS})?"
-_OPERATOR_TEXT = r"=>|>=|=<|<=|!=|~>|[=><~^]"
-_RANGE_PATTERN = re.compile(rf"\s*({_VERSION_TEXT})\s+-\s+({_VERSION_TEXT})\s*", re.ASCII)
-_COMPARISON_TEXT = rf"(?:(?:{_OPERATOR_TEXT})\s*)?{_VERSION_TEXT}"
-# Each blank can be read in one way only: with two, what cannot be read takes twice as long for each blank in it.
-_GROUP_PATTERN = re.compile(rf"\s*{_COMPARISON_TEXT}(?:(?:\s*,\s*|\s+){_COMPARISON_TEXT})*\s*", re.ASCII)
-_COMPARISON_PATTERN = re.compile(
-    rf"({_OPERATOR_TEXT}|)\s*v?({_PART_TEXT})(?:\.({_PART_TEXT}))?(?:\.({_PART_TEXT}))?{_PRERELEASE_AND_BUILD}",
-    re.ASCII,
+from registry.errors import MalformedRequest
+from registry.service.versions import (
+    MAX_VERSION_CHARS,
+    Bound,
+    Dialect,
+    VersionKey,
+    VersionPredicates,
+    at_least,
+    below,
+    compile_constraint,
+    parse_semver,
+    reject_constraint,
 )
+
+_MAX_VERSION_NUMBER: Final = 2**64 - 1
+_VERSION_NUMBERS: Final = 3
+_IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
+_VERSION_TEXT = rf"v?[0-9xX*]+(?:\.[0-9xX*]+){{0,2}}(?:-{_IDENTIFIERS})?(?:\+{_IDENTIFIERS})?"
+_RANGE_PATTERN: Final = re.compile(rf"\s*({_VERSION_TEXT})\s+-\s+({_VERSION_TEXT})\s*", re.ASCII)
 
 
 @lru_cache(maxsize=4096)
 def version_key(version: str) -> VersionKey | None:
-    """Return what a version sorts by, with missing numbers as 0; None for text that is none. Build is left out."""
-    found = _VERSION_PATTERN.fullmatch(version) if len(version) <= _MAX_VERSION_CHARS else None
-    return None if found is None else _build_version((found[1], found[2] or "0", found[3] or "0"), found[4])
+    """Return the sort key of a version, with missing numbers as 0; None for other text. The build is ignored."""
+    bound = parse_semver(version) if len(version) <= MAX_VERSION_CHARS else None
+    return None if bound is None or not _is_valid(bound, version) else bound.lower
 
 
 @lru_cache(maxsize=1024)
 def parse_constraint(text: str) -> Callable[[str], bool]:
-    """Return the test that a constraint stands for. What cannot be read stands for itself, character by character."""
-    groups = _parse_groups(text)
-    if groups is None:
+    """Return the predicate that a constraint stands for; one that cannot be parsed matches only its own text."""
+    if len(text) > MAX_VERSION_CHARS:
         return lambda version: version == text
-
-    def passes(version: str) -> bool:
-        ordered = version_key(version)
-        if ordered is None:
-            return version == text
-        for names_prerelease, terms in groups:
-            if ordered.is_prerelease and not names_prerelease:
-                continue
-            # A loop, not all(): this runs for each candidate of each dependency.
-            for check, bound in terms:
-                if not check(ordered, bound):
-                    break
-            else:
-                return True
-        return False
-
-    return passes
+    try:
+        # As in the Go library, which replaces each range by text: two comparisons with blanks around them.
+        matches = compile_constraint(_RANGE_PATTERN.sub(r" >=\1, <=\2 ", text), _DIALECT)
+    except MalformedRequest:
+        return lambda version: version == text
+    # A version that cannot be parsed matches only its own text. One that can be parsed satisfies itself anyway.
+    return lambda version: matches(version) or version == text
 
 
-def _parse_groups(text: str) -> tuple[tuple[bool, tuple[tuple[Comparator, Bound], ...]], ...] | None:
-    """Return the alternatives, each with whether it names a pre-release; None for what cannot be read."""
-    if len(text) > _MAX_VERSION_CHARS:
-        return None
-    groups = []
-    for each in _RANGE_PATTERN.sub(r" >=\1, <=\2 ", text).split("||"):
-        if _GROUP_PATTERN.fullmatch(each) is None:
-            return None
-        terms = list(_parse_comparisons(each))
-        if None in terms:
-            return None
-        read = tuple(term for term in terms if term is not None)
-        groups.append((any(bound.lower.is_prerelease for _, bound in read), read))
-    return tuple(groups)
+def _parse_bound(text: str) -> Bound:
+    bound = parse_semver(text, wildcards=True)
+    if bound is None or not _is_valid(bound, text):
+        reject_constraint("is not a semantic version")
+    return bound
 
 
-def _parse_comparisons(group: str) -> Iterator[tuple[Comparator, Bound] | None]:
-    for sign, major, minor, patch, prerelease in _COMPARISON_PATTERN.findall(group):
-        parts = (major, minor, patch)
-        wild = next((place for place, part in enumerate(parts) if not part or part in "xX*"), len(parts))
-        numbers = (*parts[:wild], "0", "0", "0")
-        low = _build_version(numbers[:3], prerelease or None)
-        yield None if low is None else (_COMPARATORS[sign], Bound(low, wild))
+def _is_valid(bound: Bound, text: str) -> bool:
+    """Return whether no number is too large and no number in the pre-release has a leading zero."""
+    _, _, prerelease = text.partition("+")[0].partition("-")
+    return all(number <= _MAX_VERSION_NUMBER for number in bound.numbers) and not any(
+        name.isdigit() and name[0] == "0" and name != "0" for name in prerelease.split(".")
+    )
 
 
-def _build_version(numbers: tuple[str, ...], prerelease: str | None) -> VersionKey | None:
-    """Return a version; None where a number is too large or a pre-release has a number with a leading zero."""
-    if any(not part.isdigit() or int(part) > _MAX_VERSION_NUMBER for part in numbers):
-        return None
-    names = [] if prerelease is None else prerelease.split(".")
-    if any(name.isdigit() and len(name) > 1 and name[0] == "0" for name in names):
-        return None
-    suffix = tuple((_NUMBER, int(name), "") if name.isdigit() else (_NAME, 0, name) for name in names)
-    major, minor, patch = map(int, numbers)
-    return VersionKey(major, minor, patch, suffix or _RELEASE)
+def _is_whole(bound: Bound) -> bool:
+    """Return whether a bound is compared as one version: all numbers are given, or none."""
+    return len(bound.numbers) in (0, _VERSION_NUMBERS)
 
 
-def _tilde(version: VersionKey, bound: Bound) -> bool:
-    """Nothing may change left of the last number that is given; the third may, and so may all above 0.0.0."""
-    low, wild = bound
-    if version < low:
-        return False
-    if low[:3] == (0, 0, 0) and wild in (0, 3):
-        return True
-    return version[: min(wild, 2)] == low[: min(wild, 2)]
+def _same_prefix(bound: Bound, count: int) -> VersionPredicates:
+    """Match the versions from the bound on with the same first `count` numbers."""
+    padded = bound._replace(numbers=(*bound.numbers, 0, 0, 0)[:_VERSION_NUMBERS])
+    return at_least(bound.lower), below(padded.start_of_next(count - 1))
 
 
-def _equal(version: VersionKey, bound: Bound) -> bool:
-    return version == bound.lower if bound.wildcard_index == len(bound.lower) - 1 else _tilde(version, bound)
+def _equal(bound: Bound) -> VersionPredicates:
+    return (partial(operator.eq, bound.lower),) if len(bound.numbers) == _VERSION_NUMBERS else _tilde(bound)
 
 
-def _not_equal(version: VersionKey, bound: Bound) -> bool:
-    low, wild = bound
-    return version != low if wild in (0, 3) else version[:wild] != low[:wild]
+def _not_equal(bound: Bound) -> VersionPredicates:
+    if _is_whole(bound):
+        return (partial(operator.ne, bound.lower),)
+    first = bound.lower._replace(suffix=(), is_prerelease=True)
+    past_last = bound.start_of_next(len(bound.numbers) - 1)
+    return (lambda key: not first <= key < past_last,)
 
 
-def _greater(version: VersionKey, bound: Bound) -> bool:
-    low, wild = bound
-    return version > low if wild in (0, 3) else version[:wild] > low[:wild]
+def _greater(bound: Bound) -> VersionPredicates:
+    if _is_whole(bound):
+        return (partial(operator.lt, bound.lower),)
+    return (at_least(bound.start_of_next(len(bound.numbers) - 1)),)
 
 
-def _at_most(version: VersionKey, bound: Bound) -> bool:
-    low, wild = bound
-    return version <= low if wild in (0, 3) else version[:wild] <= low[:wild]
+def _at_most(bound: Bound) -> VersionPredicates:
+    if _is_whole(bound):
+        return (partial(operator.ge, bound.lower),)
+    return (below(bound.start_of_next(len(bound.numbers) - 1)),)
 
 
-def _caret(version: VersionKey, bound: Bound) -> bool:
-    """Nothing may change left of the first number that is not 0, nor that number."""
-    low, wild = bound
-    if version < low:
-        return False
-    if low.major or wild == 1:
-        return version.major == low.major
-    if version.major or low.minor or wild == 2:  # noqa: PLR2004 - the place of the third number
-        return version[:2] == low[:2]
-    return version[:3] == low[:3]
+def _at_least(bound: Bound) -> VersionPredicates:
+    return (at_least(bound.lower),)
 
 
-_COMPARATORS: Final[Mapping[str, Comparator]] = {
-    "": _equal,
-    "=": _equal,
-    "!=": _not_equal,
-    ">": _greater,
-    "<": lambda version, bound: version < bound.lower,
-    ">=": lambda version, bound: version >= bound.lower,
-    "=>": lambda version, bound: version >= bound.lower,
-    "<=": _at_most,
-    "=<": _at_most,
-    "~": _tilde,
-    "~>": _tilde,
-    "^": _caret,
-}
+def _tilde(bound: Bound) -> VersionPredicates:
+    """Match the versions with the same first and second number, or the same first one if only one is given."""
+    if _is_whole(bound) and not any(bound.numbers):
+        return _at_least(bound)
+    return _same_prefix(bound, min(len(bound.numbers), 2))
+
+
+def _caret(bound: Bound) -> VersionPredicates:
+    """Match the versions that change nothing up to and including the first number that is not 0."""
+    if any(bound.numbers[:1]) or len(bound.numbers) == 1:
+        return _same_prefix(bound, 1)
+    if any(bound.numbers[:2]) or len(bound.numbers) == 2:  # noqa: PLR2004 - major and minor
+        return _same_prefix(bound, 2)
+    return _same_prefix(bound, _VERSION_NUMBERS)
+
+
+_DIALECT: Final = Dialect(
+    parse_version=version_key,
+    parse_bound=_parse_bound,
+    operators={
+        "=": _equal,
+        "!=": _not_equal,
+        ">": _greater,
+        "<": lambda bound: (below(bound.lower),),
+        ">=": _at_least,
+        "=>": _at_least,
+        "<=": _at_most,
+        "=<": _at_most,
+        "~": _tilde,
+        "~>": _tilde,
+        "^": _caret,
+    },
+    allows_prerelease=lambda named, _: bool(named),
+    allow_empty_group=False,
+    allow_adjacent=False,
+    max_comparisons=None,
+)
