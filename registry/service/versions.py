@@ -146,7 +146,7 @@ def parse_constraint(text: str) -> Callable[[str], bool]:
     comparisons.
     """
     if len(text) > MAX_VERSION_CHARS:
-        reject_constraint(f"has {len(text):,} characters, at most {MAX_VERSION_CHARS} are read")
+        reject_constraint(f"has {len(text):,} characters; the maximum is {MAX_VERSION_CHARS}")
     return compile_constraint(text, _DEFAULT_DIALECT)
 
 
@@ -196,7 +196,7 @@ def _parse_comparisons(text: str, dialect: Dialect) -> Iterator[tuple[str, Bound
     while text:
         found = _COMPARISON_PATTERN.match(text)
         if found is None or (found["sign"] or "=") not in dialect.operators:
-            reject_constraint(f"cannot read {describe_value(text)}; {_SYNTAX_HINT}")
+            reject_constraint(f"cannot parse {describe_value(text)}; {_SYNTAX_HINT}")
         if found["bound"] is None:
             yield ">=", dialect.parse_bound(found["from"])
             yield "<=", dialect.parse_bound(found["to"])
@@ -207,14 +207,14 @@ def _parse_comparisons(text: str, dialect: Dialect) -> Iterator[tuple[str, Bound
             yield found["sign"] or "=", bound
         rest = text[found.end() :]
         if rest and found.end() == max(found.end("bound"), found.end("to")) and not dialect.allow_adjacent:
-            reject_constraint(f"cannot read {describe_value(text)}; {_SYNTAX_HINT}")
+            reject_constraint(f"cannot parse {describe_value(text)}; {_SYNTAX_HINT}")
         text = rest
 
 
 _MIN_COMPATIBLE_NUMBERS: Final = 2
 _SYNTAX_HINT: Final = (
-    "write a version such as 1.2.0, 1.2 or 1.x, before it one of >= > <= < = != ^ ~ ~= or nothing; "
-    "a comma or a blank means and, || means or"
+    "write a version such as 1.2.0, 1.2 or 1.x, optionally after one of >= > <= < = != ^ ~ ~=; "
+    "a comma or a space means and, || means or"
 )
 
 
@@ -226,7 +226,7 @@ def _parse_bound(text: str) -> Bound:
         return bound
     bound = _parse_pep_440(text)
     if bound is None:
-        reject_constraint(f"{describe_value(text)} is no version; {_SYNTAX_HINT}")
+        reject_constraint(f"{describe_value(text)} is not a version; {_SYNTAX_HINT}")
     if len(bound.numbers) > _MAX_VERSION_NUMBERS:
         reject_constraint(f"{describe_value(text)} has more than three numbers")
     return bound
