@@ -23,10 +23,12 @@ from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
 from registry.compat.mcpmesh.proxy.targets import ProxyTargets
 from registry.compat.mcpmesh.proxy.upstream import UpstreamClient
 from registry.compat.mcpmesh.schema_catalog import SchemaCatalog
+from registry.compat.mcpmesh.spec import McpMeshSpec
 from registry.concurrency.periodic import every
 from registry.config.settings import Settings
 from registry.config.types import mask_url
 from registry.errors import RegistryError, StoreUnavailable
+from registry.model.agent import use_spec_type
 from registry.server import Listener
 from registry.service.discovery.discovery import Discovery
 from registry.service.liveness.agent_health import HeartbeatRecorder
@@ -112,6 +114,7 @@ async def open_redis(settings: Settings) -> AsyncIterator[tuple[RedisEndpoint, s
 @contextlib.asynccontextmanager
 async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> AsyncIterator[Registry]:
     """Provide a running registry; at the end it gives up the lead and finishes what it accepted."""
+    use_spec_type(McpMeshSpec)
     metrics = Metrics()
     async with open_redis(settings) as (server, data), contextlib.AsyncExitStack() as farewells:
         store = Store(server, settings, metrics.observe_script)

@@ -17,7 +17,9 @@ import hypothesis
 import pytest
 import redis
 
+from registry.compat.mcpmesh.spec import McpMeshSpec
 from registry.config.settings import Settings
+from registry.model.agent import use_spec_type
 from registry.store.redis.connection import endpoint_from_url
 from registry.store.store import Store
 from tests.support.consistency import find_inconsistencies
@@ -49,7 +51,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare our markers, and let what is generated take its time: a busy machine is no defect."""
+    """Decode specs as a replica does, declare our markers, and remove deadlines: a busy machine is no defect."""
+    use_spec_type(McpMeshSpec)
     checks = hypothesis.HealthCheck
     slow_or_shared = [checks.too_slow, checks.function_scoped_fixture]
     hypothesis.settings.register_profile("unhurried", deadline=None, suppress_health_check=slow_or_shared)

@@ -1,7 +1,7 @@
 """An agent as the registry holds it, and what others look it up by."""
 
-from collections.abc import Iterator
-from typing import Any, Final, Literal, TypeAlias, get_args
+from collections.abc import Callable, Iterator
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -31,11 +31,7 @@ ABSENT: Final = msgspec.Raw()
 
 
 class Dependency(msgspec.Struct, frozen=True, gc=False):
-    """A capability that is needed, and of which kind; see `DependencyForm` for what each field means.
-
-    The last three are of the flat form: what the output schema of a provider must be like. As they are sent, for in
-    another form they are fields that nobody has checked.
-    """
+    """A capability that an agent or one of its functions requires; `DependencySchema` describes the fields."""
 
     capability: str
     version: str | None = None
@@ -44,32 +40,20 @@ class Dependency(msgspec.Struct, frozen=True, gc=False):
     strategy: Strategy | None = None
     key: str | None = None
     required: bool | None = None
-    schema_match_mode: Any = msgspec.field(default=None, name="matchMode")
-    expected_schema_hash: Any = msgspec.field(default=None, name="expectedSchemaHash")
-    expected_schema: msgspec.Raw = msgspec.field(default=ABSENT, name="expectedSchemaCanonical")
 
     @property
     def match_key(self) -> tuple[object, ...]:
-        """What a provider is judged by: those who ask for the same in the same namespace get the same."""
-        return self.capability, self.version, self.tags, self.schema_requirement
+        """All that a provider must match: dependencies with equal keys share a ranking in the same namespace."""
+        return self.capability, self.version, self.tags
 
     @property
-    def schema_requirement(self) -> tuple[str, str, bytes] | None:
-        """How an output schema is to match, the hash of the one expected, and that one; None where any will do."""
-        if not self.schema_match_mode or not isinstance(self.schema_match_mode, str):
-            return None
-        return (
-            self.schema_match_mode,
-            self.expected_schema_hash if isinstance(self.expected_schema_hash, str) else "",
-            bytes(self.expected_schema),
-        )
+    def extension_bytes(self) -> int:
+        """The size of the data that a subclass adds to `match_key`."""
+        return 0
 
 
 class Capability(msgspec.Struct, frozen=True, gc=False):
-    """What the indexes and filters know of one capability; everything else stays in the agent's `spec`.
-
-    Those after `input_schema` are of the flat form, and as they are sent: see `Dependency`.
-    """
+    """The fields of a capability that indexes and filters read; the others are only in the agent's `spec`."""
 
     name: str
     version: str = DEFAULT_VERSION
@@ -81,15 +65,10 @@ class Capability(msgspec.Struct, frozen=True, gc=False):
     weight: float = DEFAULT_WEIGHT
     dependencies: tuple[Dependency, ...] = ()
     input_schema: msgspec.Raw = ABSENT
-    output_schema: msgspec.Raw = msgspec.field(default=ABSENT, name="outputSchemaCanonical")
-    output_schema_hash: Any = msgspec.field(default=None, name="outputSchemaHash")
-    kwargs: msgspec.Raw = ABSENT
-    llm_filter: msgspec.Raw = ABSENT
-    llm_provider: msgspec.Raw = ABSENT
 
     @property
     def tool_name(self) -> str:
-        """What it is called by: its function, or its own name where it came without one."""
+        """The name callers use: the name of its function, or its own name if it has no function."""
         return self.function_name or self.name
 
 
@@ -155,13 +134,6 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
                 yield capability
 
     @property
-    def llm_functions(self) -> Iterator[Capability]:
-        """Each function that works with a language model."""
-        for function in (*self.capabilities, *(self.format.routes if self.format is not None else ())):
-            if function.llm_filter is not ABSENT or function.llm_provider is not ABSENT:
-                yield function
-
-    @property
     def dependency_names(self) -> set[str]:
         """The names of the capabilities it depends on."""
         return {need.capability for _, needs in self.functions for need in needs}
@@ -206,9 +178,17 @@ class StoredAgent(msgspec.Struct, frozen=True, gc=False):
     heartbeat: int | None
 
 
-_decode_indexed_spec = msgspec.json.Decoder(IndexedSpec).decode
+class _SpecDecoder:
+    """Decodes specs to the type that was selected."""
+
+    decode: Callable[[bytes], IndexedSpec] = staticmethod(msgspec.json.Decoder(IndexedSpec).decode)
+
+
+def use_spec_type(spec_type: type[IndexedSpec]) -> None:
+    """Decode all specs of this process to `spec_type`, which adds the index fields of other registration formats."""
+    _SpecDecoder.decode = msgspec.json.Decoder(spec_type).decode
 
 
 def decode_indexed_spec(spec: bytes) -> IndexedSpec:
-    """Read what filters need from a canonical spec. Raises msgspec.DecodeError for one that is not."""
-    return _decode_indexed_spec(spec)
+    """Read the index fields of a canonical spec. Raises msgspec.DecodeError for invalid JSON or fields."""
+    return _SpecDecoder.decode(spec)

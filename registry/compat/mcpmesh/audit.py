@@ -6,6 +6,7 @@ from typing import Any, Final
 import orjson
 
 from registry.cache.view import Record, View
+from registry.compat.mcpmesh.spec import McpMeshCapability, schema_requirement
 from registry.model.agent import Capability, Dependency
 from registry.model.encoding.agent_json import rfc3339
 from registry.model.resolution import CachedResolution, RankedProviders, RejectedCandidate, ResolvedDependency
@@ -57,7 +58,8 @@ def audit_facts(
             fact = _candidate_facts(view, need, out)
             if fact:
                 why[f"{out.agent_id}:{out.tool_name}"] = fact
-        shown: Json = {} if need.schema_requirement is None else {"mode": need.schema_requirement[0]}
+        requirement = schema_requirement(need)
+        shown: Json = {} if requirement is None else {"mode": requirement[0]}
         found.setdefault(pick.function, []).append(shown | ({"why": why} if why else {}))
     return found
 
@@ -68,9 +70,10 @@ def _candidate_facts(view: View, dependency: Dependency, rejected: RejectedCandi
         return {}
     if rejected.stage == "tags":
         return tag_requirements(dependency.tags or ()).mismatch_details(frozenset(capability.tags))
-    if rejected.stage == "schema" and dependency.schema_requirement is not None:
-        mode, wanted, _ = dependency.schema_requirement
-        hashed = capability.output_schema_hash
+    requirement = schema_requirement(dependency)
+    if rejected.stage == "schema" and requirement is not None:
+        mode, wanted, _ = requirement
+        hashed = capability.output_schema_hash if isinstance(capability, McpMeshCapability) else None
         told = hashed if isinstance(hashed, str) and len(hashed) <= _MAX_HASH_CHARS else None
         return {"consumer_hash": wanted, "mode": mode, "producer_hash": told, "reason": rejected.reason}
     return {}

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import orjson
 
-from registry.model.agent import Dependency
+from registry.compat.mcpmesh.spec import McpMeshDependency
 
 MAX_WORD_CHARS: Final = 1_000
 """How long what others are looked up by may be, in characters."""
@@ -14,7 +14,7 @@ MAX_WORDS_PER_REQUIREMENT: Final = 1_000
 """How many of these one tool or one need may have."""
 BEST_MATCH: Final = "best_match"
 _WILDCARD: Final = "*"
-_ANY_CAPABILITY: Final = Dependency("")
+_ANY_CAPABILITY: Final = McpMeshDependency("")
 
 
 class DependencyLike(Protocol):
@@ -43,7 +43,7 @@ class LlmFilter(NamedTuple):
     The mode `best_match` takes one of each capability, `*` whatever there is.
     """
 
-    entries: tuple[Dependency, ...]
+    entries: tuple[McpMeshDependency, ...]
     mode: str
 
 
@@ -59,13 +59,13 @@ def parse_filter(text: bytes) -> LlmFilter | None:
     return LlmFilter(entries, BEST_MATCH if mode == BEST_MATCH else "all")
 
 
-def _parse_entry(sent: Any) -> Dependency | None:
+def _parse_entry(sent: Any) -> McpMeshDependency | None:
     if isinstance(sent, str):
-        return _ANY_CAPABILITY if sent == _WILDCARD else Dependency(sent) if sent else None
+        return _ANY_CAPABILITY if sent == _WILDCARD else McpMeshDependency(sent) if sent else None
     if not isinstance(sent, dict):
         return None
     try:
-        entry = msgspec.convert({"capability": "", **sent}, Dependency)
+        entry = msgspec.convert({"capability": "", **sent}, McpMeshDependency)
     except msgspec.ValidationError:
         return None
     words = list(lookup_words(entry))
@@ -74,7 +74,7 @@ def _parse_entry(sent: Any) -> Dependency | None:
     )
 
 
-def parse_provider(text: bytes) -> Dependency | None:
+def parse_provider(text: bytes) -> McpMeshDependency | None:
     """Read `llm_provider`; None where it is none or cannot be read."""
     sent = orjson.loads(text) if text else None
     entry = _parse_entry(sent) if isinstance(sent, dict) else None

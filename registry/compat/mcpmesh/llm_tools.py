@@ -15,6 +15,7 @@ from registry.compat.mcpmesh.response import (
     tool_entry,
     tool_resolutions,
 )
+from registry.compat.mcpmesh.spec import McpMeshCapability, McpMeshDependency, llm_functions
 from registry.concurrency.lru import WeightedLru
 from registry.model.agent import ABSENT, Agent, Capability, Dependency, IndexedSpec, LookupKey
 from registry.model.resolution import Provider
@@ -123,7 +124,7 @@ class LlmToolFinder:
                 best[each.capability.name] = merit, each
         return [each for _, each in best.values()]
 
-    def _cached_matches(self, view: View, consumer: IndexedSpec, entry: Dependency) -> Sequence[ToolMatch]:
+    def _cached_matches(self, view: View, consumer: IndexedSpec, entry: McpMeshDependency) -> Sequence[ToolMatch]:
         """Return what passes an entry as of the view's version; all who filter for the same share it."""
         if view is not self._view:
             self._view = view
@@ -138,7 +139,7 @@ class LlmToolFinder:
             )
         return known[1]
 
-    def _find_matches(self, view: View, consumer: IndexedSpec, entry: Dependency) -> Iterator[ToolMatch]:
+    def _find_matches(self, view: View, consumer: IndexedSpec, entry: McpMeshDependency) -> Iterator[ToolMatch]:
         judge = ProviderMatcher(entry, consumer.namespace, self._ranking_cache.policies.llm)
         for _, record in sorted(_candidate_records(view, entry).items()):
             if judge.reject_agent(record.agent) is not None:
@@ -180,10 +181,10 @@ class _ResponseBudget:
         return self._bytes_left >= 0
 
 
-def _llm_functions(agent: Agent) -> Iterator[tuple[Capability, LlmFilter | None, Dependency | None]]:
+def _llm_functions(agent: Agent) -> Iterator[tuple[McpMeshCapability, LlmFilter | None, McpMeshDependency | None]]:
     """Give each function that works with a language model, with what it filters for and whom it delegates to."""
     left = _MAX_FILTER_ENTRIES
-    for function in agent.indexed.llm_functions:
+    for function in llm_functions(agent.indexed):
         wanted = parse_filter(bytes(function.llm_filter))
         if wanted is not None:
             wanted = wanted._replace(entries=wanted.entries[:left])
@@ -191,12 +192,12 @@ def _llm_functions(agent: Agent) -> Iterator[tuple[Capability, LlmFilter | None,
         yield function, wanted, parse_provider(bytes(function.llm_provider))
 
 
-def _candidate_records(view: View, entry: Dependency) -> dict[str, Record]:
+def _candidate_records(view: View, entry: McpMeshDependency) -> dict[str, Record]:
     key = _lookup_key(entry)
     return view.by_capability.get(key, {}) if isinstance(key, str) else view.by_llm_tool_tag.get(key, {})
 
 
-def _lookup_key(entry: Dependency) -> LookupKey:
+def _lookup_key(entry: McpMeshDependency) -> LookupKey:
     """Return the one thing that whatever passes an entry has."""
     if entry.capability:
         return entry.capability

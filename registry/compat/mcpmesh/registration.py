@@ -14,8 +14,8 @@ import orjson
 from msgspec import Meta, Struct
 
 from registry.compat.mcpmesh.llm_filters import MAX_WORD_CHARS, MAX_WORDS_PER_REQUIREMENT, lookup_words
+from registry.compat.mcpmesh.spec import McpMeshCapability
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
-from registry.model.agent import Capability
 from registry.model.registration.parse import Registration
 from registry.model.registration.schema import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
 
@@ -86,7 +86,7 @@ class ParsedRegistration:
 
 # The profile reads these from a spec by types of its own; what a client means by them is not known.
 _IGNORED_TOOL_FIELDS: Final = (
-    frozenset(Capability.__struct_encode_fields__)
+    frozenset(McpMeshCapability.__struct_encode_fields__)
     - frozenset({"name", "function_name", "version", "tags", "description", "dependencies"})
     - frozenset({"kwargs", "llm_filter", "llm_provider", "outputSchemaCanonical", "outputSchemaHash"})
 )

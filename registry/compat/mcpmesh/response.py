@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from registry.model.agent import ABSENT, Agent, Capability, Dependency
+from registry.compat.mcpmesh.spec import provider_kwargs
+from registry.model.agent import Agent, Capability, Dependency
 from registry.model.resolution import Provider, ResolvedDependency
 
 AVAILABLE = "available"
@@ -70,7 +71,8 @@ def tool_entry(agent: Agent, capability: Capability) -> dict[str, Any]:
 
 def provider_entry(provider: Provider, capability: Capability) -> dict[str, Any]:
     """Return a provider of a language model as those are told of it that delegate to one."""
-    kwargs: Any = orjson.loads(bytes(capability.kwargs)) if capability.kwargs is not ABSENT else None
+    sent = provider_kwargs(capability)
+    kwargs: Any = orjson.loads(sent) if sent else None
     vendor = kwargs.get("vendor") if isinstance(kwargs, dict) else None
     entry: dict[str, Any] = {
         "agent_id": provider.agent_id,

@@ -1,14 +1,16 @@
 """What an output must be like: the rules by which mesh clients match JSON schemas."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
 import orjson
 
-from registry.model.agent import ABSENT, Capability
+from registry.compat.mcpmesh.spec import McpMeshCapability, schema_requirement
+from registry.model.agent import ABSENT, Capability, Dependency
 
 STRICT: Final = "strict"
+_NOT_EQUAL: Final = "has not exactly the schema that is expected"
 # The length of a schema, in bytes, up to which it is kept: those of clients have some hundred.
 _MAX_CACHED_SCHEMA_BYTES: Final = 16_384
 _EMPTY_SCHEMA: Final[Mapping[str, Any]] = {}
@@ -28,13 +30,21 @@ class SchemaMatcher:
 
     def mismatch(self, capability: Capability) -> str | None:
         """Return why a capability will not do, None where it will."""
+        if not isinstance(capability, McpMeshCapability):
+            return _NOT_EQUAL if self._strict else None
         if self._hash and capability.output_schema_hash == self._hash:
             return None
         if self._strict:
-            return "has not exactly the schema that is expected"
+            return _NOT_EQUAL
         if not capability.output_schema_hash or capability.output_schema is ABSENT:
             return None
         return _find_mismatch(self._expected, _load_schema(bytes(capability.output_schema)), "output")
+
+
+def schema_matcher(dependency: Dependency) -> Callable[[Capability], str | None] | None:
+    """Return the check of a provider's output schema; None if the dependency accepts any schema."""
+    requirement = schema_requirement(dependency)
+    return None if requirement is None else SchemaMatcher(*requirement).mismatch
 
 
 def _load_schema(text: bytes) -> Mapping[str, Any]:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from registry.compat.mcpmesh import masterminds_semver
-from registry.model.agent import IndexedSpec, Status
+from registry.compat.mcpmesh.schema_match import schema_matcher
+from registry.compat.mcpmesh.spec import provider_kwargs
+from registry.model.agent import Capability, Dependency, IndexedSpec, Status
 from registry.service import versions
 
 
@@ -18,7 +20,8 @@ class MatchPolicy:
     the one asked for falls out, `check_required_dependencies` whether a capability falls out that lacks what it cannot
     do without;
     `parse_constraint` reads a version constraint and raises MalformedRequest, `version_key` a version and returns None
-    for what is none.
+    for what is none. `schema_matcher` returns the schema check of a dependency, None if it accepts any schema.
+    `provider_extension` returns the data of a capability that responses of this format add to a provider.
     """
 
     selectable_statuses: frozenset[Status] = frozenset({"healthy", "degraded"})
@@ -26,13 +29,17 @@ class MatchPolicy:
     check_required_dependencies: bool = True
     parse_constraint: Callable[[str], Callable[[str], bool]] = versions.parse_constraint
     version_key: Callable[[str], Any] = versions.version_key
+    schema_matcher: Callable[[Dependency], Callable[[Capability], str | None] | None] = lambda _dependency: None
+    provider_extension: Callable[[Capability], bytes] = lambda _capability: b""
 
 
-DEFAULT_POLICY: Final = MatchPolicy()
+DEFAULT_POLICY: Final = MatchPolicy(schema_matcher=schema_matcher)
 MCPMESH_POLICY: Final = MatchPolicy(
     frozenset({"healthy"}),
     parse_constraint=masterminds_semver.parse_constraint,
     version_key=masterminds_semver.version_key,
+    schema_matcher=schema_matcher,
+    provider_extension=provider_kwargs,
 )
 
 

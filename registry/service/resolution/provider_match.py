@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from registry.cache.view import View
-from registry.compat.mcpmesh.schema_match import SchemaMatcher
 from registry.errors import MalformedRequest
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.resolution import Provider, RankedProviders, RejectedCandidate, Stage
@@ -39,7 +38,7 @@ class ProviderMatcher:
         self._namespace = asked if policy.isolate_namespaces and asked != ANY_NAMESPACE else None
         self._version_constraint = dependency.version or ""
         self._tag_requirements = tag_requirements(dependency.tags or ())
-        self._schema_matcher = SchemaMatcher(*dependency.schema_requirement) if dependency.schema_requirement else None
+        self._schema_mismatch = policy.schema_matcher(dependency)
         self._version_satisfies: Callable[[str], bool] | None = None
         self._constraint_error = ""
         if self._version_constraint:
@@ -71,7 +70,7 @@ class ProviderMatcher:
             weight=capability.weight,
             zone=profile.zone,
             position=position,
-            extension=bytes(capability.kwargs),
+            extension=self.policy.provider_extension(capability),
         )
 
     def match_capability(self, capability: Capability) -> tuple[int, Rejection | None]:
@@ -83,7 +82,7 @@ class ProviderMatcher:
             return 0, Rejection("version", self._constraint_error)
         if self._version_satisfies is not None and not self._version_satisfies(capability.version):
             return 0, Rejection("version", f"has version {capability.version}, not {self._version_constraint}")
-        if self._schema_matcher is not None and (misfit := self._schema_matcher.mismatch(capability)) is not None:
+        if self._schema_mismatch is not None and (misfit := self._schema_mismatch(capability)) is not None:
             return 0, Rejection("schema", misfit)
         return judged.score, None
 

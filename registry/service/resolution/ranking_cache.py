@@ -98,8 +98,7 @@ class RankingCache:
 
 def _estimated_bytes(dependency: Dependency, ranking: RankedProviders) -> int:
     """Return about how many bytes are kept with a ranking."""
-    schema = dependency.schema_requirement
-    asked = _PARSED_SCHEMA_SIZE_FACTOR * len(schema[2]) if schema is not None else 0
+    asked = _PARSED_SCHEMA_SIZE_FACTOR * dependency.extension_bytes
     tags = sum(_PROVIDER_BYTES if isinstance(tag, str) else _PROVIDER_BYTES * len(tag) for tag in dependency.tags or ())
     providers = sum(_PROVIDER_BYTES + len(each.extension) for each in ranking.providers)
     reasons = sum(_PROVIDER_BYTES + len(out.reason) for out in ranking.rejected_sample)

@@ -13,6 +13,7 @@ from registry.compat.mcpmesh.registration import (
     is_mcpmesh_registration,
     parse_mcpmesh_registration,
 )
+from registry.compat.mcpmesh.spec import provider_kwargs
 from registry.errors import MalformedRequest, UnprocessableRequest
 from registry.model.agent import IndexedSpec, decode_indexed_spec
 from registry.model.registration.parse import parse_registration
@@ -219,7 +220,7 @@ def test_a_tool_becomes_a_capability_and_one_without_a_name_a_route() -> None:
         ("c", "f", "1.2.0", ("t",))
     ]
     assert [each.name for each in found.llm_tools] == ["c"]
-    assert bytes(found.capabilities[0].kwargs) == b'{"k":1}'
+    assert provider_kwargs(found.capabilities[0]) == b'{"k":1}'
     assert dict(found.functions)["GET:/d"][0].capability == "c"
     assert found.required_edges == set()
     assert found.dependency_names == {"c"}

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from registry.cache.view import View
+from registry.compat.mcpmesh.spec import McpMeshDependency
 from registry.model.agent import Agent, Dependency
 from registry.model.resolution import Provider
 from registry.service.resolution.match_policy import MatchPolicies
@@ -146,7 +147,7 @@ def test_what_is_kept_has_a_bound_in_bytes() -> None:
 
     for at in range(30):
         schema = msgspec.Raw(b'{"title":"%d%s"}' % (at, b"x" * (1 << 20)))
-        rankings.get(view, Dependency("c", schema_match_mode="subset", expected_schema=schema), "default")
+        rankings.get(view, McpMeshDependency("c", schema_match_mode="subset", expected_schema=schema), "default")
 
     assert rankings._cache.weight <= 128 * 1024 * 1024
     assert rankings.get(view, ANY, "default") is rankings.get(view, ANY, "default")
