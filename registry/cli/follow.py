@@ -7,7 +7,7 @@ import click
 
 from registry.cli.connection import report_connection_state
 from registry.cli.errors import unwrap
-from registry.cli.output.formats import is_document, print_event, require_format_support
+from registry.cli.output.formats import is_document, print_event
 from registry.cli.output.tables import agent_table, event_row
 from registry.cli.output.terminal_safe import escape_terminal
 
@@ -29,7 +29,6 @@ def follow(
     A table has `event_column` in a column. What a first call would raise is raised; later trouble is told, and
     survived.
     """
-    require_format_support(output)
     # A watch waits for a registry to come; who types does not.
     unwrap(registry.agents(**filters, limit=1))
     with (

@@ -66,12 +66,7 @@ def _reject_constant(constant: str) -> NoReturn:
 
 
 def _yaml_documents(text: str, json_problem: str) -> list[Any]:
-    try:
-        import yaml  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ManifestError(
-            f"{json_problem}; to read YAML: pip install 'mcp-mesh-registry[client]'".lstrip("; ")
-        ) from error
+    import yaml  # type: ignore[import-untyped]
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         """Leaves dates as they are written: JSON has none."""

@@ -8,7 +8,7 @@ from registry.cli.connection import with_registry_client
 from registry.cli.errors import RegistryCommand, unwrap
 from registry.cli.filters import drop_unset, with_agent_filter_options
 from registry.cli.follow import follow
-from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
+from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.tables import agent_rows, agent_table
 from registry.cli.output.terminal_safe import escape_terminal
 from registry.cli.paging import PAGE_SIZE, list_all_agents
@@ -34,7 +34,6 @@ def agents(
     **filters: Any,
 ) -> None:
     """List the agents that match all that is asked."""
-    require_format_support(output)
     asked: Any = drop_unset(filters)
     if watch:
         if limit is not None or continue_ is not None:

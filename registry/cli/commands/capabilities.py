@@ -8,7 +8,7 @@ from registry.cli.completers import complete_agents, complete_capabilities, comp
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import RegistryCommand, unwrap
 from registry.cli.filters import STABILITY_CHOICE, STATUS_CHOICE, drop_unset
-from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
+from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.tables import PROVIDER_COLUMNS, Table
 from registry.cli.output.terminal_safe import escape_terminal
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 @with_registry_client
 def capabilities(registry: "SyncRegistryClient", *, output: str | None, **filters: Any) -> None:
     """Search what agents in service can do: a row for each capability of each agent."""
-    require_format_support(output)
     asked: Any = drop_unset({**filters, "tags": ",".join(filters["tags"]) or None})
     answer = unwrap(registry.capabilities(**asked))
     if is_document(output):

@@ -8,7 +8,7 @@ from registry.cli.completers import complete_agents
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import EXIT_FAILED, RegistryCommand, unwrap
 from registry.cli.output.ages import format_age
-from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
+from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.tables import print_fields
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 @with_registry_client
 def health(registry: "SyncRegistryClient", *, agent_id: str | None, output: str | None) -> None:
     """Show how a replica of the registry is, or one agent. The exit code is 1 where that is not healthy."""
-    require_format_support(output)
     if agent_id is None:
         answer: Health | AgentHealth = (replica := unwrap(registry.health()))
         well, fields = replica["status"] == "healthy" and replica["ready"], _replica_fields(replica)

@@ -8,7 +8,7 @@ import click
 from registry.cli.completers import complete_agents, complete_namespaces
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import CommandError, NotFound, RegistryWriteCommand, format_refusal, to_refusal_error, unwrap
-from registry.cli.output.formats import is_document, output_option, print_event, require_format_support
+from registry.cli.output.formats import is_document, output_option, print_event
 from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ def unregister(
     registry: "SyncRegistryClient", *, ids: Sequence[str], ignore_not_found: bool, output: str | None
 ) -> None:
     """Remove agents from the mesh, one after the other."""
-    require_format_support(output)
     told = ResultReporter(output, "unregistered", ignored_error="unknown_agent" if ignore_not_found else None)
     for agent_id in ids:
         told.report(agent_id, registry.unregister_agent(agent_id))
@@ -77,7 +76,6 @@ def _set_draining(
     found = selector is not None or namespace is not None
     if bool(ids) == found:
         raise click.UsageError("Give the ids of agents, or --selector, --namespace or both")
-    require_format_support(output)
     told = ResultReporter(output, success_text)
     for agent_id in ids:
         told.report(agent_id, by_id(agent_id))

@@ -9,7 +9,7 @@ import click
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import EXIT_FAILED, CommandError, RegistryWriteCommand, format_refusal, unwrap
 from registry.cli.manifest import MAX_FILE_BYTES, ManifestError, read_manifest, registration_id
-from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
+from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ def register(registry: "SyncRegistryClient", *, file: IO[bytes], output: str | N
     JSON or YAML: one registration, a list, what `agents -o json` shows, or several documents. Each succeeds or fails
     alone. One with a `resource_version` only succeeds if the agent has not changed since.
     """
-    require_format_support(output)
     name = getattr(file, "name", "<stdin>")
     try:
         found = read_manifest(file.read(MAX_FILE_BYTES + 1))

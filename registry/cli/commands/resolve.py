@@ -9,7 +9,7 @@ from registry.cli.completers import complete_agents, complete_capabilities, comp
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import NotFound, RegistryCommand, format_refusal, to_refusal_error, unwrap
 from registry.cli.filters import drop_unset
-from registry.cli.output.formats import is_document, output_option, print_document, require_format_support
+from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.tables import (
     DEPENDENCY_COLUMNS,
     PROVIDER_COLUMNS,
@@ -69,7 +69,6 @@ def resolve(
 
     The exit code is 3 where somebody is missing.
     """
-    require_format_support(output)
     chosen: Any = drop_unset(choice)
     if (capability is None) == (agent_id is None):
         raise click.UsageError("Give a CAPABILITY, or --agent ID")

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from registry.cli.errors import CommandError
 from registry.cli.output.terminal_safe import escape_document, is_terminal_safe
 
 # Everything that takes time to import is imported when the command runs, so that --help answers at once.
@@ -40,12 +39,6 @@ def print_event(event: object, output: str | None) -> None:
     click.echo(f"---\n{_to_yaml(event)}" if output == "yaml" else _to_json(event), nl=output != "yaml")
 
 
-def require_format_support(output: str | None) -> None:
-    """Raise Trouble for a form that cannot be written here; before anything is changed, or is waited for."""
-    if output == "yaml":
-        _to_yaml(None)
-
-
 def _to_json(document: object, indent: int | None = None) -> str:
     separators = (",", ":") if indent is None else None
     return escape_document(
@@ -55,10 +48,7 @@ def _to_json(document: object, indent: int | None = None) -> str:
 
 def _to_yaml(document: object) -> str:
     """Return YAML in which what a terminal would obey stands escaped, in double quotes."""
-    try:
-        import yaml  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise CommandError("-o yaml needs: pip install 'mcp-mesh-registry[client]'") from error
+    import yaml  # type: ignore[import-untyped]
 
     class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
         """Writes no anchors, and quotes what is to be escaped."""

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import sys
 
 import pytest
 from click.testing import Result
@@ -145,18 +144,6 @@ def test_a_watch_from_a_version_that_is_gone_is_told(call: InvokeCli) -> None:
 
     assert done.exit_code == 1
     assert is_one_line(done), done.output
-
-
-def test_without_the_extra_it_is_told_how_to_get_it(call: InvokeCli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The HTTP library and YAML are brought by the same one."""
-    for module, arguments in (("httpx2", ["agents"]), ("yaml", ["agents", "-o", "yaml"])):
-        with monkeypatch.context() as without:
-            without.setitem(sys.modules, module, None)
-            done = call(*arguments)
-
-        assert done.exit_code == 1
-        assert is_one_line(done)
-        assert "pip install 'mcp-mesh-registry[client]'" in done.stderr
 
 
 def test_the_log_of_the_client_says_nothing_twice(caplog: pytest.LogCaptureFixture) -> None:

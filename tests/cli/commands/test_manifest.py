@@ -1,7 +1,6 @@
 """Files with registrations: the forms they come in, and garbage."""
 
 import json
-import sys
 from typing import Any
 
 import pytest
@@ -79,12 +78,3 @@ def test_a_file_has_a_largest_size() -> None:
     """Longer ones are to be split."""
     with pytest.raises(ManifestError, match="larger than 64 MiB"):
         read_manifest(b" " * (MAX_FILE_BYTES + 1))
-
-
-def test_without_yaml_it_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """JSON is read all the same."""
-    monkeypatch.setitem(sys.modules, "yaml", None)
-
-    assert read_manifest(json.dumps(A).encode()) == [A]
-    with pytest.raises(ManifestError, match=r"pip install 'mcp-mesh-registry\[client\]'"):
-        read_manifest(YAML_A.encode())
