@@ -49,6 +49,7 @@ from registry.service.watch.fanout import WatchFanout
 from registry.service.watch.watch import WatchService
 from registry.store.embedded.binary import find_server_binary
 from registry.store.embedded.server import EmbeddedServer
+from registry.store.keys import Keys
 from registry.store.redis.connection import RedisEndpoint, endpoint_from_url, in_memory_endpoint
 from registry.store.store import Store
 from registry.store.sweeps import SweepResult
@@ -195,7 +196,7 @@ def _build_services(
         selector=Selector(discovery, rankings, loads),
         audit=ResolutionAudit(discovery, resolutions, store.resolution_store),
         schema_catalog=SchemaCatalog(discovery),
-        jobs=JobDispatch(store.dispatch),
+        jobs=JobDispatch(Keys(settings.mesh), store.open_pipeline(), settings.write_acks),
         status=status,
     )
 

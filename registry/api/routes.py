@@ -26,8 +26,7 @@ from registry.compat.mcpmesh.audit import ResolutionAudit
 from registry.compat.mcpmesh.audit_endpoint import AuditRoutes
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
 from registry.compat.mcpmesh.heartbeat import HeartbeatRoutes
-from registry.compat.mcpmesh.jobs import JobDispatch
-from registry.compat.mcpmesh.jobs_endpoint import JobRoutes
+from registry.compat.mcpmesh.jobs import JobDispatch, JobRoutes
 from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
 from registry.compat.mcpmesh.schema_catalog import SchemaCatalog
 from registry.compat.mcpmesh.schema_catalog_endpoint import SchemaCatalogRoutes

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Callable
 from datetime import timedelta
 
-from registry.compat.mcpmesh.jobs_store import Dispatch
 from registry.config.settings import Settings
 from registry.store.agents import Agents
 from registry.store.change_log import ChangeLog
@@ -31,33 +30,28 @@ class Store:
         keys = Keys(settings.mesh)
         shebang = server.shebang
 
-        def link() -> Pipeline:
-            made = Pipeline(server.connect, observe=observe)
-            self._pipelines.append(made)
-            return made
-
         self._pipelines: list[Pipeline] = []
         self._keys = keys
         self._server = server
+        self._observe = observe
         history = settings.watch_history
         self.agents = Agents(
             keys,
             history,
-            heartbeats=link(),
-            writes=link(),
-            reads=link(),
+            heartbeats=self.open_pipeline(),
+            writes=self.open_pipeline(),
+            reads=self.open_pipeline(),
             shebang=shebang,
             acks=settings.write_acks,
         )
-        self.resolution_store = ResolutionStore(keys, link(), shebang=shebang)
-        self.change_log = ChangeLog(keys, history, link(), shebang=shebang)
-        housekeeping = link()
+        self.resolution_store = ResolutionStore(keys, self.open_pipeline(), shebang=shebang)
+        self.change_log = ChangeLog(keys, history, self.open_pipeline(), shebang=shebang)
+        housekeeping = self.open_pipeline()
         limits = _sweep_limits(settings)
         self.sweeps = Sweeps(keys, history, limits, housekeeping, shebang=shebang)
         self.restorer = Restorer(keys, history, limits.retention, housekeeping, shebang=shebang)
         self.integrity = IntegrityCheck(keys, housekeeping, shebang=shebang)
         self.server_health = ServerHealth(keys, housekeeping, shebang=shebang, acks=settings.write_acks)
-        self.dispatch = Dispatch(keys, link(), shebang=shebang, acks=settings.write_acks)
         self.leadership = Leadership(
             keys,
             housekeeping,
@@ -66,6 +60,12 @@ class Store:
             pid=os.getpid(),
             shebang=shebang,
         )
+
+    def open_pipeline(self) -> Pipeline:
+        """Return a new pipeline, which `close` closes."""
+        made = Pipeline(self._server.connect, observe=self._observe)
+        self._pipelines.append(made)
+        return made
 
     def make_change_notifier(self, on_change: Callable[[], None]) -> ChangeNotifier:
         """Return a bell that calls `on_change` for each new entry of the log."""

@@ -12,7 +12,6 @@ from tests.lua import (
     test_invalidate_timeline,
     test_leader,
     test_new_timeline,
-    test_pause,
     test_probe,
     test_repair,
     test_repair_clock_rollback,
@@ -26,7 +25,7 @@ from tests.lua.test_register import ROWS as REGISTRATIONS
 from tests.support.lua_headers import SCRIPTS
 
 LIVING = [
-    *(test_drain.ROWS, test_heartbeat.ROWS, test_leader.ROWS, test_repair.ROWS, test_init_log.ROWS, test_pause.ROWS),
+    *(test_drain.ROWS, test_heartbeat.ROWS, test_leader.ROWS, test_repair.ROWS, test_init_log.ROWS),
     *(
         test_probe.ROWS,
         test_end_self_preservation.ROWS,

@@ -10,7 +10,6 @@ from tests.lua import (
     test_invalidate_timeline,
     test_leader,
     test_new_timeline,
-    test_pause,
     test_probe,
     test_register,
     test_repair,
@@ -24,7 +23,7 @@ from tests.lua.script_harness import ErrorReply, ScriptCase, declared_writes, ke
 from tests.support.lua_headers import SCRIPTS, read_header
 
 TABLES = [
-    *(test_drain.ROWS, test_heartbeat.ROWS, test_leader.ROWS, test_repair.ROWS, test_init_log.ROWS, test_pause.ROWS),
+    *(test_drain.ROWS, test_heartbeat.ROWS, test_leader.ROWS, test_repair.ROWS, test_init_log.ROWS),
     *(
         test_probe.ROWS,
         test_register.ROWS,

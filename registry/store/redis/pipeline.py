@@ -108,6 +108,12 @@ class Pipeline:
         self._observe(calls[0].script.name, time.perf_counter() - began)
         return replies
 
+    async def execute_write(self, commands: Sequence[Command], *, acks: int = 0) -> list[Any]:
+        """Send write commands as `execute` does; with `acks`, wait for so many replicas as `call_scripts` does."""
+        if not acks:
+            return await self.execute(commands)
+        return _check_replica_acks(await self.execute([*commands, ("WAIT", acks, _REPLICA_ACK_TIMEOUT_MS)]), acks)
+
     async def close(self) -> None:
         """Close the connection, for good and at once: an exchange under way fails, and so does any after it."""
         self._closed = True
@@ -167,5 +173,11 @@ def _check_replica_acks(replies: list[Any], acks: int) -> list[Any]:
         reason="too_few_acks",
     )
     error.__cause__ = got if isinstance(got, Exception) else None
-    wrote = [isinstance(reply, list) and reply[0] not in _STATUSES_WITHOUT_WRITE for reply in replies]
-    return [error if did else reply for did, reply in zip(wrote, replies, strict=True)]
+    return [error if _wrote(reply) else reply for reply in replies]
+
+
+def _wrote(reply: Any) -> bool:
+    """Return whether a command with this reply may have written: an error wrote nothing, nor did some statuses."""
+    if isinstance(reply, Exception):
+        return False
+    return not isinstance(reply, list) or reply[0] not in _STATUSES_WITHOUT_WRITE

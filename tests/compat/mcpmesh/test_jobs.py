@@ -37,6 +37,15 @@ async def test_one_mesh_does_not_stop_another(redis_url: str, raw: redis.Redis) 
         assert raw.keys("*paused*") == []
 
 
+async def test_a_drain_that_too_few_redis_replicas_have_is_an_unknown_outcome(redis_url: str) -> None:
+    """It is written, but a failover may lose it, as with any other write."""
+    async with in_process_registry(redis_url, write_acks=1) as client:
+        body = expect_error(await client.post("/admin/drain"), 503, "store_unavailable")
+
+        assert (body["outcome"], body["reason"]) == ("unknown", "too_few_acks")
+        assert (await client.get("/admin/drain")).json() == STOPPED
+
+
 async def test_a_drain_takes_nothing_that_it_does_not_know(client: httpx2.AsyncClient) -> None:
     """As everywhere: what would not be honoured is refused."""
     expect_error(await client.post("/admin/drain", json={"namespace": "default"}), 400, "malformed_request")
