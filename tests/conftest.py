@@ -1,7 +1,8 @@
 """A private, real server for each worker: clean before each test, found consistent after it.
 
-Fixtures: `redis_server`, `redis_url`, `raw` (a client to look into it), `settings`, `store`; and `own_server`, a second
-server for tests that pause, kill or misconfigure theirs; `directory`, a short path for files.
+Fixtures: `redis_server`, `redis_url`, `raw` (a client to look into it), `settings`, `store`; `client` (of a registry in
+this process); `own_server`, a second server for tests that pause, kill or misconfigure theirs; and `directory`, a short
+path for files.
 """
 
 import random
@@ -13,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+import httpx2
 import hypothesis
 import pytest
 import redis
@@ -24,6 +26,7 @@ from registry.store.redis.connection import endpoint_from_url
 from registry.store.store import Store
 from tests.support.consistency import find_inconsistencies
 from tests.support.docker_redis import DockerUnavailableError, docker_redis
+from tests.support.in_process_registry import in_process_registry
 from tests.support.redis_server import RedisServer
 
 
@@ -171,3 +174,10 @@ def directory() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="mesh-run-", dir="/tmp"))
     yield made
     shutil.rmtree(made)
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """Provide an HTTP client of a registry in this process, on the test's own store, with default settings."""
+    async with in_process_registry(redis_url) as client:
+        yield client
