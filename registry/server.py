@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from registry.api.endpoints.watch_stream import CONNECTION_EXTENSION
+from registry.api.response.connection import CONNECTION_EXTENSION
 from registry.errors import StartupError
 
 # Longer than any balancer keeps an idle connection, so that it is the balancer that closes it.

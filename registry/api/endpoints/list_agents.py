@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
-from registry.api.endpoints.watch_stream import CONNECTION_EXTENSION, Connection, WatchStream, negotiate_stream_format
+from registry.api.endpoints.watch_stream import WatchStream, negotiate_stream_format
 from registry.api.request.queries import ListAgentsRequest, encode_continue_token, parse_list_agents
 from registry.api.request.query_params import header, invalid, resource_version
 from registry.api.response.compression import compress
+from registry.api.response.connection import get_connection
 from registry.api.response.responses import agent_list_parts, version_headers
 from registry.errors import VersionTooOld
 from registry.service.discovery.discovery import LATEST, ClientVersion, Discovery
@@ -68,7 +69,7 @@ class ListAgentsEndpoint:
         resumed = header(scope, b"last-event-id") if form == "sse" else None
         if resumed is not None:
             since = resource_version({"Last-Event-ID": (resumed,)}, "Last-Event-ID")
-        connection: Connection | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
+        connection = get_connection(scope)
         watcher = await self._watch_service.open(
             request.query,
             since,

@@ -6,11 +6,11 @@ import random
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from registry.api.error_responses import error_body
+from registry.api.response.connection import NO_BUFFERING_HEADER, Connection
 from registry.errors import VersionTooOld
 from registry.model.encoding.watch_event import (
     StreamFormat,
@@ -27,8 +27,6 @@ _BOOKMARK_INTERVAL_S = 25.0
 # Every stream ends after a while, each at another moment, so that watches spread over replicas that came later.
 _MIN_STREAM_S, _MAX_STREAM_S = 300.0, 600.0
 _MAX_AGENTS_PER_CHUNK = 32
-# Where the server leaves the connection in a scope's extensions.
-CONNECTION_EXTENSION = "mcp_mesh_registry.connection"
 _MEDIA_TYPES: dict[StreamFormat, bytes] = {"ndjson": b"application/x-ndjson", "sse": b"text/event-stream"}
 
 
@@ -36,16 +34,6 @@ def negotiate_stream_format(accept: str) -> StreamFormat:
     """Return the form a client wants: server-sent events only where it names them."""
     kinds = {entry.partition(";")[0].strip().lower() for entry in accept.split(",")}
     return "sse" if "text/event-stream" in kinds else "ndjson"
-
-
-class Connection(Protocol):
-    """What a stream needs of the connection under it, besides ASGI."""
-
-    def writable(self) -> bool:
-        """Tell whether a message that is sent now is written without waiting for the client."""
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
 
 
 class WatchStream:
@@ -60,7 +48,7 @@ class WatchStream:
         watcher: Watcher,
         stream_format: StreamFormat,
         max_seconds: float | None,
-        connection: "Connection | None",
+        connection: Connection | None,
     ) -> None:
         self._watcher = watcher
         self._format = stream_format
@@ -171,6 +159,5 @@ def _stream_headers(stream_format: StreamFormat) -> list[tuple[bytes, bytes]]:
     return [
         (b"content-type", _MEDIA_TYPES[stream_format]),
         (b"cache-control", b"no-cache"),
-        # nginx holds back what it proxies unless it is told not to.
-        (b"x-accel-buffering", b"no"),
+        NO_BUFFERING_HEADER,
     ]

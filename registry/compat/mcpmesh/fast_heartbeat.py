@@ -69,7 +69,7 @@ class FastHeartbeats:
             return
         record = None if self._reflector.view is None else self._reflector.view.records.get(agent_id)
         if record is not None and record.resolution is not None and heartbeat.result().response_digest:
-            record.resolution.told = heartbeat.result().response_digest
+            record.resolution.sent_digest = heartbeat.result().response_digest
 
     async def _cached_resolution(self, agent_id: str) -> CachedResolution | None:
         """Return what an agent's dependencies resolve to as far as this replica knows."""

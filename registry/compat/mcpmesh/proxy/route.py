@@ -5,12 +5,12 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from registry.api.endpoints.watch_stream import CONNECTION_EXTENSION
+from registry.api.response.connection import NO_BUFFERING_HEADER, get_connection
 from registry.compat.mcpmesh.errors import send_error
 from registry.compat.mcpmesh.proxy.headers import HeaderPolicy, Headers
 from registry.compat.mcpmesh.proxy.targets import ProxyTargets
@@ -174,8 +174,8 @@ class _ProxiedCall:
 
         Who does not read would have to be waited for, and is told nothing.
         """
-        connection = self._connection()
-        if connection is not None and not connection.takes_now():
+        connection = get_connection(self._scope)
+        if connection is not None and not connection.writable():
             return False
         if not self._response_started:
             await send_error(self._send, status, message)
@@ -215,9 +215,8 @@ class _ProxiedCall:
         headers: Headers = self._header_policy.response(response.status, response.headers)
         kinds = [value for name, value in headers if name == b"content-type"]
         self._is_event_stream = bool(kinds) and kinds[0].lower().startswith(b"text/event-stream")
-        if self._is_event_stream and all(name != b"x-accel-buffering" for name, _ in headers):
-            # nginx holds back what it proxies unless it is told not to.
-            headers.append((b"x-accel-buffering", b"no"))
+        if self._is_event_stream and all(name != NO_BUFFERING_HEADER[0] for name, _ in headers):
+            headers.append(NO_BUFFERING_HEADER)
         self._response_started = True
         # An agent may answer without having read all of the body.
         self._request_sent.set()
@@ -244,16 +243,13 @@ class _ProxiedCall:
 
     async def _abort_response(self, disconnected: "asyncio.Task[None]") -> None:
         """End an answer so that nobody takes it for whole."""
-        connection = self._connection()
+        connection = get_connection(self._scope)
         if connection is None:
             raise UnreachableError("the agent broke off its answer")
         connection.abort()
         # Nobody reads the rest of the body any more.
         self._request_sent.set()
         await disconnected
-
-    def _connection(self) -> Any:
-        return self._scope.get("extensions", {}).get(CONNECTION_EXTENSION)
 
 
 def _parse_target(scope: Scope) -> tuple[str, int, str] | None:
