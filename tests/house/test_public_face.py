@@ -3,6 +3,9 @@
 import types
 
 import mcp_mesh_client
+from mcp_mesh_client.version import __version__
+
+import registry
 
 
 def test_the_client_exports_exactly_what_is_there() -> None:
@@ -22,3 +25,8 @@ def test_what_is_exported_says_what_it_is() -> None:
     exported = {name: getattr(mcp_mesh_client, name) for name in mcp_mesh_client.__all__}
 
     assert {name for name, value in exported.items() if isinstance(value, type) and not value.__doc__} == set()
+
+
+def test_client_and_server_have_one_version() -> None:
+    """They are released together, as two wheels."""
+    assert __version__ == registry.__version__
