@@ -4,17 +4,16 @@
     ├── InvalidData             ValueError       what was to be sent is wrong; names the field; nothing was sent
     │   └── SecurityValidationError               ... does not fit its security context
     ├── RegistryUnavailable     ConnectionError  no replica could be reached, or none could do it now
-    │   └── UnreadableAnswer    ConnectionError  what answers there is no registry
+    │   └── InvalidResponse     ConnectionError  what answers there is no registry
     ├── RegistryTimeout         TimeoutError     no answer in time
-    ├── NobodyProvides          TimeoutError     `wait_for` ended before a living agent had the capability
-    ├── Refused                                  the registry said no to `watch` or `wait_for`; `response` says why
+    ├── CapabilityTimeout       TimeoutError     `wait_for` ended before a living agent had the capability
+    ├── RequestRejected                          the registry said no to `watch` or `wait_for`; `response` says why
     │   └── WatchExpired                         a watch cannot go on from the version it was given: list again
     ├── ClientClosed            RuntimeError     the client was closed before the call, or before its answer came
     ├── DependencyUnavailable   ConnectionError  the provider of a dependency is gone, or nobody provides it any more
     ├── DependencyTimeout       TimeoutError     the provider of a dependency did not answer in time
     ├── DependencyFailed        RuntimeError     the provider answered that it failed; the message is its own
-    ├── WrongOrder              TypeError        `@mesh_agent` stands above `@server.tool()` instead of below it
-    ├── HttpLibraryMissing      ImportError      install the extra `client`
+    ├── DecoratorOrderError     TypeError        `@mesh_agent` stands above `@server.tool()` instead of below it
     └── McpLibraryMissing       ImportError      install the extra `mcp`
 
 Everywhere else what the registry refuses is no exception: the call returns the answer, `{"status": "error", ...}`.
@@ -93,10 +92,6 @@ class WatchExpired(RequestRejected):
 
 class ClientClosed(ClientError, RuntimeError):
     """The client was closed before the call, or before its answer came: then the call may have been carried out."""
-
-
-class HttpLibraryMissing(ClientError, ImportError):
-    """The HTTP library is not installed; the message says how to install it."""
 
 
 class DependencyUnavailable(ClientError, ConnectionError):

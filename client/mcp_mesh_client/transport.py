@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from mcp_mesh_client.endpoints import Endpoint
 from mcp_mesh_client.errors import (
     ClientClosed,
-    HttpLibraryMissing,
     InvalidResponse,
     Outcome,
     RegistryTimeout,
@@ -72,7 +71,7 @@ class HttpTransport:
     async def send(self, endpoint: Endpoint, request: Request, timeout: float, read_timeout: float) -> Response:
         """Send a request and read its whole answer, within `timeout` seconds, `read_timeout` of them without a byte.
 
-        Raises RegistryUnavailable, RegistryTimeout or UnreadableAnswer, with the `outcome`; ClientClosed.
+        Raises RegistryUnavailable, RegistryTimeout or InvalidResponse, with the `outcome`; ClientClosed.
         """
         with _translate_errors(endpoint):
             try:
@@ -167,10 +166,9 @@ def _closed_error() -> ClientClosed:
 
 
 def _httpx() -> Any:
-    try:
-        import httpx2  # noqa: PLC0415 - importing the client must stay cheap
-    except ImportError as error:
-        raise HttpLibraryMissing("Calling a registry needs: pip install 'mcp-mesh-registry[client]'") from error
+    """Return the HTTP library, imported with the first request: it takes longer than all of the client."""
+    import httpx2  # noqa: PLC0415
+
     return httpx2
 
 

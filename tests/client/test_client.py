@@ -340,7 +340,7 @@ async def test_waiting_for_a_change_lasts_as_long_as_it_takes(redis_url: str) ->
 
 REFUSED = {
     "register_agent": lambda client: client.register_agent(REGISTRATION | {"endpoint": "x"}),
-    "register_many": lambda client: client._calls.write(RegisterResults, "POST", "/agents/batch", {"agents": 1}),
+    "register_many": lambda client: client._session.write(RegisterResults, "POST", "/agents/batch", {"agents": 1}),
     "unregister_agent": lambda client: client.unregister_agent("nobody"),
     "heartbeat": lambda client: client.heartbeat("nobody"),
     "agent": lambda client: client.agent("nobody"),
