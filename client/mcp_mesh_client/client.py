@@ -69,7 +69,7 @@ class RegistryClient:
 
     Answers are dicts; a refusal is one with `"status": "error"`. Where no replica answers, RegistryUnavailable (a
     ConnectionError) or RegistryTimeout (a TimeoutError) is raised. It needs no registry to be made, and goes on by
-    itself when one is back. `options` are those of Options. Use it in one event loop at a time, and `close()` it.
+    itself when one is back. `options` are those of ClientOptions. Use it in one event loop at a time, and `close()` it.
     """
 
     def __init__(
@@ -281,9 +281,9 @@ class RegistryClient:
         return await self._session.send(ServiceDescription, Request("GET", "/"))
 
     async def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[Agent]:
-        """Return the living agents in service that have a capability, once there is one; even of a registry to come.
+        """Wait until live agents in service provide a capability, and return them. The registry may start later.
 
-        Raises NobodyProvides, a TimeoutError, after `timeout` seconds, and Refused for filters that are wrong.
+        Raises CapabilityTimeout, a TimeoutError, after `timeout` seconds, and RequestRejected for invalid filters.
         """
         asked = query_pairs({"draining": False, **filters, "capability": capability})
         return await CapabilityWaiter(self._session, capability, asked).wait(timeout)

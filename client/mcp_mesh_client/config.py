@@ -47,7 +47,7 @@ class ClientOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """How a client behaves, checked; see Options."""
+    """How a client behaves, checked; see ClientOptions."""
 
     urls: tuple[str, ...]
     token: str | None = field(default=None, repr=False)

@@ -3,17 +3,17 @@
 import asyncio
 import json
 import logging
+import random
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from mcp_mesh_client.backoff import Backoff
 from mcp_mesh_client.config import MAX_BACKOFF_S, ClientConfig
 from mcp_mesh_client.endpoints import Endpoint, Endpoints
 from mcp_mesh_client.errors import InvalidResponse, RegistryTimeout, RegistryUnavailable
 from mcp_mesh_client.transport import HttpTransport, Request, Response
 
-log = logging.getLogger("mcp_mesh_client")
+_log = logging.getLogger("mcp_mesh_client")
 
 ConnectionState = Literal["unknown", "online", "degraded", "offline"]
 Failure = RegistryUnavailable | RegistryTimeout
@@ -21,6 +21,28 @@ Failure = RegistryUnavailable | RegistryTimeout
 FIRST_PAUSE_S = 0.1
 _OK, _NOT_MODIFIED, _MIN_CLIENT_ERROR, _MIN_SERVER_ERROR = 200, 304, 400, 500
 UNAVAILABLE_STATUSES = frozenset({502, 503, 504})
+
+
+class Backoff:
+    """Exponential backoff with full jitter, in seconds.
+
+    Each pause is random between 0 and a bound that doubles from `first` to `max_pause`, so that clients which failed
+    together do not retry together.
+    """
+
+    def __init__(self, first: float, max_pause: float) -> None:
+        self._first = first
+        self._max_pause = max_pause
+        self._bound = min(first, max_pause)
+
+    def next_pause(self) -> float:
+        """Return the next pause."""
+        bound, self._bound = self._bound, min(2 * self._bound, self._max_pause)
+        return random.uniform(0, bound)  # noqa: S311 - spreads clients, guards nothing
+
+    def reset(self) -> None:
+        """Start again at `first`, after a success."""
+        self._bound = min(self._first, self._max_pause)
 
 
 class RetryingCaller:
@@ -100,13 +122,13 @@ class RetryingCaller:
         """Keep how the registry is, and tell the log once when that changes."""
         before, self.state = self.state, state
         if state == "online" and before in ("degraded", "offline"):
-            log.info("The registry answers again")
+            _log.info("The registry answers again")
         elif state not in ("online", before):
-            log.warning("The registry is %s: %s", "unavailable" if state == "offline" else state, failure)
+            _log.warning("The registry is %s: %s", "unavailable" if state == "offline" else state, failure)
 
 
 def parse_response(response: Response) -> dict[str, Any]:
-    """Return the body of an answer or of a refusal. Raises UnreadableAnswer where it is not the registry's."""
+    """Return the body of an answer or of a refusal. Raises InvalidResponse where it is not the registry's."""
     if response.status == _OK or response.status >= _MIN_CLIENT_ERROR:
         try:
             read = json.loads(response.body)

@@ -186,9 +186,9 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.describe())
 
     def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[Agent]:
-        """Return the living agents in service that have a capability, once there is one; even of a registry to come.
+        """Wait until live agents in service provide a capability, and return them. The registry may start later.
 
-        Raises NobodyProvides, a TimeoutError, after `timeout` seconds, and Refused for filters that are wrong.
+        Raises CapabilityTimeout, a TimeoutError, after `timeout` seconds, and RequestRejected for invalid filters.
         """
         return self._thread.run(self._client.wait_for(capability, timeout=timeout, **filters))
 

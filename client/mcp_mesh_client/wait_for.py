@@ -4,10 +4,9 @@ import asyncio
 import time
 from typing import NoReturn
 
-from mcp_mesh_client.backoff import Backoff
 from mcp_mesh_client.errors import CapabilityTimeout, RegistryTimeout, RegistryUnavailable, RequestRejected
 from mcp_mesh_client.filters import QueryPairs, query_pairs
-from mcp_mesh_client.retry import FIRST_PAUSE_S, parse_response
+from mcp_mesh_client.retry import FIRST_PAUSE_S, Backoff, parse_response
 from mcp_mesh_client.session import ClientSession
 from mcp_mesh_client.transport import Request
 from mcp_mesh_client.types.agents import Agent
@@ -29,7 +28,10 @@ class CapabilityWaiter:
         self._last_error: Exception | None = None
 
     async def wait(self, timeout: float) -> list[Agent]:
-        """Return the agents once there is one. Raises NobodyProvides after `timeout` seconds, and Refused."""
+        """Return the agents as soon as there is one.
+
+        Raises CapabilityTimeout after `timeout` seconds, and RequestRejected for invalid filters.
+        """
         end = time.monotonic() + timeout
         try:
             async with asyncio.timeout(timeout):

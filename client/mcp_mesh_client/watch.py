@@ -33,7 +33,7 @@ class Watch:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Wait until the watch stands: it shows every change from here on. Raises Refused."""
+        """Wait until the watch stands: it shows every change from here on. Raises RequestRejected."""
         await self._wait_until(lambda: self._established)
         return self
 
@@ -46,7 +46,7 @@ class Watch:
         return self
 
     async def __anext__(self) -> WatchEvent:
-        """Wait for the next event. Raises Refused where the registry does not want the watch."""
+        """Wait for the next event. Raises RequestRejected where the registry does not want the watch."""
         while True:
             await self._wait_until(lambda: bool(self._events))
             if self._closed:

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from mcp_mesh_client.backoff import Backoff
 from mcp_mesh_client.config import ClientConfig
 from mcp_mesh_client.endpoints import Endpoint, Endpoints
 from mcp_mesh_client.errors import InvalidResponse, RegistryTimeout, RegistryUnavailable, RequestRejected, WatchExpired
@@ -16,6 +15,7 @@ from mcp_mesh_client.relist import WatchedAgents
 from mcp_mesh_client.retry import (
     FIRST_PAUSE_S,
     UNAVAILABLE_STATUSES,
+    Backoff,
     Failure,
     RetryingCaller,
     parse_response,
@@ -63,7 +63,7 @@ class WatchStream:
     async def batches(self) -> AsyncGenerator[list[WatchEvent], None]:
         """Give what happens, for ever; an empty batch at first says that the watch stands.
 
-        Raises Refused where the registry does not want the watch, WatchExpired as said above.
+        Raises RequestRejected where the registry does not want the watch, WatchExpired as said above.
         """
         backoff = Backoff(FIRST_PAUSE_S, min(_MAX_PAUSE_S, self._config.max_backoff))
         failures = 0

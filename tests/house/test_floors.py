@@ -53,7 +53,7 @@ FORBIDDEN = {
     "server": {"store", "cache", "service", "model"},
 }
 CLIENT_FLOORS = floors(
-    "version errors types backoff",
+    "version errors types",
     "filters endpoints validation config event_loop_thread",
     "transport",
     "retry",

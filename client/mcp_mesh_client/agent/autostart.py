@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mcp_mesh_client.agent.http_server import AgentHttpServer
 
-log = logging.getLogger("mcp_mesh_client")
+_log = logging.getLogger("mcp_mesh_client")
 
 # Seconds after the last declaration before nobody else is taken to serve it, between two looks whether the program
 # still imports, and for a server to end.
@@ -43,7 +43,10 @@ class AgentServer:
         self._lock = threading.Lock()
 
     def announce(self, server: "MCPServer[Any] | None", endpoint: str | None) -> None:
-        """Take who serves, and where. Raises InvalidData, and WrongOrder for a tool that gets no dependencies."""
+        """Set the endpoint that others call, and add the declared tools to `server`, which the caller runs.
+
+        Raises InvalidData, and DecoratorOrderError for a tool that gets no dependencies.
+        """
         self._reserved = True
         endpoint = endpoint or self._agent.environment.endpoint
         if endpoint is None:
@@ -59,7 +62,7 @@ class AgentServer:
         """Listen with this server or, without one, with one for all that is declared.
 
         Where others find this process by another name than one of this machine alone, it listens to all of them.
-        Raises McpLibraryMissing, OSError where the port is taken, and WrongOrder.
+        Raises McpLibraryMissing, OSError where the port is taken, and DecoratorOrderError.
         """
         try:
             from mcp_mesh_client.agent.http_server import AgentHttpServer, new_mcp_server  # noqa: PLC0415 - brings the MCP SDK along
@@ -95,21 +98,21 @@ class AgentServer:
 
     async def _start_own_server(self) -> None:
         if not self._agent.environment.auto_run:
-            log.warning(
+            _log.warning(
                 "%s is not registered until it is known where it answers: serve() or announce()", self._agent.id
             )
             return
         try:
             site = await asyncio.to_thread(self.open_http_server, None, None, None)
         except (ClientError, OSError) as error:
-            log.error("%s cannot answer, so it is not registered: %s", self._agent.id, error)  # noqa: TRY400
+            _log.error("%s cannot answer, so it is not registered: %s", self._agent.id, error)
             return
         if self._is_reserved():
             site.close()
             return
         thread = EventLoopThread()
         self._own_server = site, thread, thread.submit(site.serve())
-        log.info("%s answers at %s", self._agent.id, site.url)
+        _log.info("%s answers at %s", self._agent.id, site.url)
         self._agent.set_endpoint(site.url)
 
     def _is_reserved(self) -> bool:

@@ -58,7 +58,7 @@ def mesh_agent(
     parameters are no part of its signature any more. It stands below `@server.tool()`.
 
     Over a class: an object made of it has what stands in its `capabilities`, and its methods marked with `@tool()`.
-    Raises InvalidData and WrongOrder.
+    Raises InvalidData and DecoratorOrderError.
     """
     said = _checked_options(options)
 
@@ -102,7 +102,7 @@ def tool(
 
 
 def check_decorator_order(decorated: Any) -> None:
-    """Raise WrongOrder for what a server has for a tool already: it would never hand over a dependency."""
+    """Raise DecoratorOrderError for what a server has for a tool already: it would never hand over a dependency."""
     if not inspect.isroutine(decorated):
         if callable(inner := getattr(decorated, "fn", None)):
             raise DecoratorOrderError(

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from mcp_mesh_client.config import load_config
 
-log = logging.getLogger("mcp_mesh_client")
+_log = logging.getLogger("mcp_mesh_client")
 
 # Seconds each replica has; whoever has not heard it marks the agent as silent in time.
 _REQUEST_TIMEOUT_S = 1.0
@@ -36,4 +36,4 @@ def deregister(url: str | None, agent_id: str) -> None:
             why = error
         except OSError as error:
             why = error
-    log.warning("%s could not be unregistered, and will be found silent: %s", agent_id, why)
+    _log.warning("%s could not be unregistered, and will be found silent: %s", agent_id, why)

@@ -13,7 +13,7 @@ from mcp_mesh_client.agent.dependency import Dependency, DependencyBinding, Tool
 from mcp_mesh_client.errors import InvalidData
 from mcp_mesh_client.validation import check_json
 
-log = logging.getLogger("mcp_mesh_client")
+_log = logging.getLogger("mcp_mesh_client")
 
 _NON_WORD = re.compile(r"\W")
 InjectedParameters = dict[str, tuple[int | None, Dependency]]
@@ -78,7 +78,7 @@ class AgentFunction:
             name = parameter_name(link.capability)
             parameter = parameters.get(name)
             if parameter is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                log.info(
+                _log.info(
                     "%s needs %s, but has no parameter %s to get it by", self.qualified_name, link.capability, name
                 )
                 continue

@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 
 from mcp_mesh_client.agent.deregister import deregister
 from mcp_mesh_client.agent.local_agent import LocalAgent
-from mcp_mesh_client.backoff import Backoff
 from mcp_mesh_client.client import RegistryClient
 from mcp_mesh_client.config import MAX_BACKOFF_S
 from mcp_mesh_client.errors import ClientError, InvalidResponse, RegistryTimeout, RegistryUnavailable
+from mcp_mesh_client.retry import Backoff
 from mcp_mesh_client.types.agents import ErrorResponse, HeartbeatResult, RegisterResult
 
-log = logging.getLogger("mcp_mesh_client")
+_log = logging.getLogger("mcp_mesh_client")
 
 # Seconds: after the last declaration before all of them are registered in one go; the first pause after a failure; and
 # how long what is under way may take when the process ends.
@@ -73,9 +73,9 @@ class AgentLifecycle:
                     async with RegistryClient(url) as registry:
                         while self._active_run is run and url == self._agent.registry_url:
                             await run.wait(await self._step(registry))
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - logged with its traceback below
                     # Nobody waits for this loop, so nobody else would ever hear of it.
-                    log.exception("The life of %s goes on after an error", self._agent.id)
+                    _log.exception("The life of %s goes on after an error", self._agent.id)
                     await run.wait(self._back_off(str(error)))
         finally:
             run.ended.set()
@@ -121,7 +121,7 @@ class AgentLifecycle:
             return self._back_off(answer["message"])
         self._backoff.reset()
         if self._registered_revision != revision:
-            log.info("%s is registered, and answers at %s", agent.id, endpoint)
+            _log.info("%s is registered, and answers at %s", agent.id, endpoint)
         self._registered_revision, self._last_rejection = revision, None
         self._dependencies_version = answer.get("dependencies_version", self._dependencies_version)
         agent.update_dependencies(answer)
@@ -130,7 +130,7 @@ class AgentLifecycle:
     def _back_off(self, reason: str) -> float:
         """Tell once why the registry does not take this agent; return the seconds until it is asked again."""
         if reason != self._last_rejection:
-            log.error("The registry does not take %s: %s", self._agent.id, reason)
+            _log.error("The registry does not take %s: %s", self._agent.id, reason)
             self._last_rejection = reason
         return self._backoff.next_pause()
 

@@ -21,7 +21,7 @@ from mcp_mesh_client.validation import check_registration
 if TYPE_CHECKING:
     from mcp_mesh_client.agent.mcp_sessions import McpSessions
 
-log = logging.getLogger("mcp_mesh_client")
+_log = logging.getLogger("mcp_mesh_client")
 
 _PLACEHOLDER_ENDPOINT = "http://localhost"
 
@@ -135,7 +135,7 @@ class LocalAgent:
             for link in function.dependencies.values():
                 provider = found.get(link.capability)
                 if provider != link.provider:
-                    log.info("%s of %s is now %s", link.capability, function.name, provider)
+                    _log.info("%s of %s is now %s", link.capability, function.name, provider)
                     link.provider = provider
 
     def health(self) -> dict[str, Any]:

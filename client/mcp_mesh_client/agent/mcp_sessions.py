@@ -20,7 +20,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_mesh_client.errors import DependencyFailed, DependencyTimeout, DependencyUnavailable
 from mcp_mesh_client.types.dependencies import Provider
 
-log = logging.getLogger("mcp_mesh_client")
+_log = logging.getLogger("mcp_mesh_client")
 
 # Providers to stay connected with; an agent needs a few. Seconds to reach one, and a connection may be idle: less than
 # the five after which uvicorn closes it.
@@ -151,7 +151,7 @@ class _McpSession:
         for caller in self._callers:
             caller.cancel()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.debug("The session with %s ended: %s", self._url, _root_cause(error))
+            _log.debug("The session with %s ended: %s", self._url, _root_cause(error))
 
     def _connection_lost(self, target: str) -> DependencyUnavailable:
         """Return what the end of the session means to a call."""

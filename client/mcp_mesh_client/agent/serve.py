@@ -17,16 +17,17 @@ def serve(
     port: int | None = None,
     endpoint: str | None = None,
 ) -> None:
-    """Serve this process's agent over streamable HTTP at `/mcp` until SIGINT or SIGTERM, and register it meanwhile.
+    """Serve the agent of this process over streamable HTTP at `/mcp` until SIGINT or SIGTERM, and keep it registered.
 
-    There are no sessions, so that agents of the mesh SDK can call it, too. The server's tools are served as they are,
-    with `GET /health` and whatever is declared and no tool of it; without a server all that is declared is. It listens
-    on loopback, unless the environment has others find it elsewhere, or `host` says so. The port is
-    `MCP_MESH_HTTP_PORT`, else a free one. `endpoint` is where others find it: `MCP_MESH_ENDPOINT`, or
-    `MCP_MESH_HTTP_HOST` with the port, else where it listens.
+    It serves without MCP sessions, so that agents of the mesh SDK can call it. The tools of `server` are served
+    unchanged, together with `GET /health` and the declared functions that are not tools of it yet; without a `server`,
+    all declared functions are served. It listens on `host`; the default is loopback, or all addresses if the
+    environment sets another public host. `port` defaults to `MCP_MESH_HTTP_PORT`, otherwise a free port. `endpoint` is
+    the URL for callers: by default `MCP_MESH_ENDPOINT`, then `MCP_MESH_HTTP_HOST` with the port, then the address it
+    listens on.
 
-    Raises McpLibraryMissing, OSError where the port is taken, InvalidData, and WrongOrder for a tool that gets no
-    dependencies.
+    Raises McpLibraryMissing, OSError if the port is in use, InvalidData, and DecoratorOrderError for a tool that gets
+    no dependencies.
     """
     presence = current_process()
     presence.server.reserve()
@@ -49,6 +50,6 @@ def announce(server: "MCPServer[Any] | None" = None, endpoint: str | None = None
 
     With `stateless_http=True` agents of the mesh SDK can call it, too. The server is given `GET /health`, and whatever
     is declared and no tool of it yet. Without an `endpoint`, such as `http://host:8080`, the environment must say it.
-    Raises InvalidData, and WrongOrder for a tool that gets no dependencies.
+    Raises InvalidData, and DecoratorOrderError for a tool that gets no dependencies.
     """
     current_process().server.announce(server, endpoint)

@@ -211,7 +211,7 @@ def test_a_program_with_the_wrong_order_does_not_start() -> None:
     """It says which one is right."""
     with AgentProcess(program(WRONG), "http://127.0.0.1:9") as process:
         assert process.wait_for_exit() == 1
-        assert "WrongOrder: greet is a tool of a server already: put @server.tool() above" in process.output
+        assert "DecoratorOrderError: greet is a tool of a server already: put @server.tool() above" in process.output
 
 
 def test_a_port_that_is_taken_is_said(replica: Replica) -> None:
