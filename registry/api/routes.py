@@ -22,14 +22,12 @@ from registry.api.middleware import RegistryMiddleware
 from registry.api.openapi import list_endpoints, openapi_document
 from registry.api.response.responses import json_response
 from registry.api.router import FastRouter
-from registry.compat.mcpmesh.audit import ResolutionAudit
-from registry.compat.mcpmesh.audit_endpoint import AuditRoutes
+from registry.compat.mcpmesh.audit import AuditRoutes, ResolutionAudit
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
 from registry.compat.mcpmesh.heartbeat import HeartbeatRoutes
 from registry.compat.mcpmesh.jobs import JobDispatch, JobRoutes
 from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
-from registry.compat.mcpmesh.schema_catalog import SchemaCatalog
-from registry.compat.mcpmesh.schema_catalog_endpoint import SchemaCatalogRoutes
+from registry.compat.mcpmesh.schema_catalog import SchemaCatalog, SchemaCatalogRoutes
 from registry.config.types import Secret
 from registry.service.discovery.discovery import Discovery
 from registry.service.liveness.agent_health import HeartbeatRecorder

@@ -74,14 +74,11 @@ TO_CUT = frozenset(
         "api.endpoints.heartbeat imports compat.mcpmesh.heartbeat",
         "api.endpoints.heartbeat imports compat.mcpmesh.registration",
         "api.routes imports compat.mcpmesh.audit",
-        "api.routes imports compat.mcpmesh.audit_endpoint",
         "api.routes imports compat.mcpmesh.fast_heartbeat",
         "api.routes imports compat.mcpmesh.heartbeat",
         "api.routes imports compat.mcpmesh.jobs",
-        "api.routes imports compat.mcpmesh.jobs_endpoint",
         "api.routes imports compat.mcpmesh.proxy.route",
         "api.routes imports compat.mcpmesh.schema_catalog",
-        "api.routes imports compat.mcpmesh.schema_catalog_endpoint",
         "service.discovery.discovery imports compat.mcpmesh.list_rows",
         "service.discovery.query_cache imports compat.mcpmesh.list_rows",
         "service.liveness.heartbeat imports compat.mcpmesh.audit",
@@ -90,7 +87,6 @@ TO_CUT = frozenset(
         "service.resolution.match_policy imports compat.mcpmesh.spec",
         "service.resolution.resolver imports compat.mcpmesh.llm_tools",
         "service.resolution.resolver imports compat.mcpmesh.response",
-        "store.store imports compat.mcpmesh.jobs_store",
     }
 )
 

@@ -4,7 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from registry.api.request.query_params import integer, invalid, parse_query, single
+from registry.api.response.responses import json_response
 from registry.cache.view import Record, View
 from registry.compat.mcpmesh.spec import McpMeshCapability, schema_requirement
 from registry.model.agent import Capability, Dependency
@@ -18,6 +23,10 @@ from registry.service.resolution.tag_match import tag_requirements
 from registry.store.resolution_store import MAX_RESOLUTIONS_PER_AGENT, ResolutionStore
 
 Json = dict[str, Any]
+
+EVENT_PARAMS: Final = ("agent_id", "function_name", "limit")
+_DEFAULT_EVENTS: Final = 50
+_MAX_EVENTS: Final = 1000
 
 # Their stages, and which of ours each consists of.
 _STAGES_BY_MCPMESH_STAGE: Final[Mapping[str, tuple[str, ...]]] = {
@@ -243,3 +252,21 @@ def _candidate_ids(candidates: Sequence[Json]) -> list[str]:
 
 def _candidate_id(candidate: Json) -> str:
     return f"{candidate['agent_id']}:{candidate['tool_name']}"
+
+
+class AuditRoutes:
+    """The route of `meshctl audit`."""
+
+    def __init__(self, audit: ResolutionAudit) -> None:
+        self._audit = audit
+        self.routes = [Route("/events", self.events, methods=["GET"])]
+
+    async def events(self, request: Request) -> Response:
+        """GET /events: the events of one agent, newest first; an unknown agent has none."""
+        given = parse_query(request.scope["query_string"], EVENT_PARAMS)
+        agent_id = single(given, "agent_id")
+        if agent_id is None:
+            raise invalid("agent_id", "is required: events are stored per agent")
+        limit = integer(given, "limit", 1, _MAX_EVENTS) or _DEFAULT_EVENTS
+        found = await self._audit.events(agent_id, single(given, "function_name"), limit)
+        return json_response(orjson.dumps({"count": len(found), "events": found}))

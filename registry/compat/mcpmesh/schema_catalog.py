@@ -7,12 +7,22 @@ from itertools import chain
 from typing import Any, Final
 
 import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from registry.api.request.query_params import integer, parse_query
+from registry.api.response.responses import json_response
 from registry.cache.view import View
+from registry.compat.mcpmesh.errors import error_body
 from registry.concurrency.cooperative import cooperative
 from registry.model.agent import Agent
+from registry.model.encoding.agent_json import rfc3339
 from registry.service.discovery.discovery import LATEST, Discovery
 
+SCHEMA_PARAMS: Final = ("limit",)
+_DEFAULT_SCHEMAS: Final = 100
+_MAX_SCHEMAS: Final = 1000
 # What a spec with a schema in it has in it.
 _SCHEMA_MARKER: Final = b'SchemaCanonical"'
 _SCHEMA_FIELDS: Final = (("inputSchemaHash", "inputSchemaCanonical"), ("outputSchemaHash", "outputSchemaCanonical"))
@@ -74,3 +84,41 @@ def _schemas_of(agent: Agent) -> Iterator[CanonicalSchema]:
             if isinstance(tool.get(hashed), str) and tool[hashed] and isinstance(tool.get(schema), dict):
                 runtime = spec.get("runtime", "python")
                 yield CanonicalSchema(tool[hashed], tool[schema], runtime, agent.created)
+
+
+class SchemaCatalogRoutes:
+    """The routes of `meshctl list --schemas` and `meshctl schema diff`."""
+
+    def __init__(self, catalog: SchemaCatalog) -> None:
+        self._catalog = catalog
+        self.routes = [
+            Route("/schemas", self.schemas, methods=["GET"]),
+            Route("/schemas/{hash}", self.schema, methods=["GET"]),
+        ]
+
+    async def schemas(self, request: Request) -> Response:
+        """GET /schemas: the schemas, newest first."""
+        given = parse_query(request.scope["query_string"], SCHEMA_PARAMS)
+        found = [
+            _schema_fields(each)
+            for each in await self._catalog.newest(integer(given, "limit", 1, _MAX_SCHEMAS) or _DEFAULT_SCHEMAS)
+        ]
+        return json_response(orjson.dumps({"count": len(found), "schemas": found}))
+
+    async def schema(self, request: Request) -> Response:
+        """GET /schemas/{hash}: one schema."""
+        parse_query(request.scope["query_string"], ())
+        asked: str = request.path_params["hash"]
+        found = await self._catalog.get(asked)
+        if found is None:
+            return json_response(error_body(f"schema not found: {asked}"), status=404)
+        return json_response(orjson.dumps(_schema_fields(found)))
+
+
+def _schema_fields(canonical: CanonicalSchema) -> dict[str, Any]:
+    return {
+        "hash": canonical.hash,
+        "canonical": canonical.schema,
+        "runtime_origin": canonical.runtime,
+        "created_at": rfc3339(canonical.created_ms),
+    }
