@@ -18,6 +18,7 @@ from registry.compat.mcpmesh.audit import ResolutionAudit
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
 from registry.compat.mcpmesh.jobs import JobDispatch
 from registry.compat.mcpmesh.list_rows import MeshListRows
+from registry.compat.mcpmesh.policy import match_policies
 from registry.compat.mcpmesh.proxy.headers import HeaderPolicy
 from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
 from registry.compat.mcpmesh.proxy.targets import ProxyTargets
@@ -40,7 +41,6 @@ from registry.service.registration.registration import RegistrationService
 from registry.service.resolution.cycle_guard import CycleGuard
 from registry.service.resolution.explain import ResolutionExplainer
 from registry.service.resolution.load_cache import LoadCache
-from registry.service.resolution.match_policy import MatchPolicies
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolver import DependencyResolver
 from registry.service.resolution.selection import Selector
@@ -174,7 +174,7 @@ def _build_services(
 ) -> Services:
     """Return what the API serves; whatever resolves, ranks and shows does so over the same kept rankings."""
     rankings, loads = (
-        RankingCache(MatchPolicies(isolate_namespaces=settings.isolate_namespaces)),
+        RankingCache(match_policies(isolate_namespaces=settings.isolate_namespaces)),
         LoadCache(store.resolution_store),
     )
     resolutions = DependencyResolver(rankings, loads)

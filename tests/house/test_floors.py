@@ -82,10 +82,8 @@ TO_CUT = frozenset(
         "service.discovery.discovery imports compat.mcpmesh.list_rows",
         "service.discovery.query_cache imports compat.mcpmesh.list_rows",
         "service.liveness.heartbeat imports compat.mcpmesh.audit",
-        "service.resolution.match_policy imports compat.mcpmesh.masterminds_semver",
-        "service.resolution.match_policy imports compat.mcpmesh.schema_match",
-        "service.resolution.match_policy imports compat.mcpmesh.spec",
         "service.resolution.resolver imports compat.mcpmesh.llm_tools",
+        "service.resolution.resolver imports compat.mcpmesh.policy",
         "service.resolution.resolver imports compat.mcpmesh.response",
     }
 )

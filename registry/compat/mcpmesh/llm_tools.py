@@ -19,6 +19,7 @@ from registry.compat.mcpmesh.spec import McpMeshCapability, McpMeshDependency, l
 from registry.concurrency.lru import WeightedLru
 from registry.model.agent import ABSENT, Agent, Capability, Dependency, IndexedSpec, LookupKey
 from registry.model.resolution import Provider
+from registry.service.resolution.match_policy import MatchPolicy
 from registry.service.resolution.provider_match import ProviderMatcher
 from registry.service.resolution.ranking_cache import RankingCache
 
@@ -44,8 +45,9 @@ class ToolMatch(NamedTuple):
 class LlmToolFinder:
     """Finds tools and providers, from the indexes of a view."""
 
-    def __init__(self, ranking_cache: RankingCache) -> None:
+    def __init__(self, ranking_cache: RankingCache, policy: MatchPolicy) -> None:
         self._ranking_cache = ranking_cache
+        self._policy = policy
         self._view: View | None = None
         self._cache: WeightedLru[object, tuple[int, Sequence[ToolMatch]]] = WeightedLru(_MAX_CACHE_BYTES)
 
@@ -117,7 +119,7 @@ class LlmToolFinder:
         """Return for each capability the one of the highest version, the first of those."""
         best: dict[str, tuple[Any, ToolMatch]] = {}
         for each in matches:
-            ordered = self._ranking_cache.policies.llm.version_key(each.capability.version)
+            ordered = self._policy.version_key(each.capability.version)
             merit = ordered is not None, ordered or ()
             before = best.get(each.capability.name)
             if before is None or merit > before[0]:
@@ -140,7 +142,7 @@ class LlmToolFinder:
         return known[1]
 
     def _find_matches(self, view: View, consumer: IndexedSpec, entry: McpMeshDependency) -> Iterator[ToolMatch]:
-        judge = ProviderMatcher(entry, consumer.namespace, self._ranking_cache.policies.llm)
+        judge = ProviderMatcher(entry, consumer.namespace, self._policy)
         for _, record in sorted(_candidate_records(view, entry).items()):
             if judge.reject_agent(record.agent) is not None:
                 continue
@@ -153,9 +155,7 @@ class LlmToolFinder:
 
     def _best_provider(self, view: View, agent: Agent, dependency: Dependency) -> tuple[Provider, Capability] | None:
         """Return the best who has the capability and tells the schema of its input."""
-        for each in self._ranking_cache.get(
-            view, dependency, agent.indexed.namespace, self._ranking_cache.policies.llm
-        ).providers:
+        for each in self._ranking_cache.get(view, dependency, agent.indexed.namespace, self._policy).providers:
             capability = view.records[each.agent_id].agent.indexed.capabilities[each.position]
             if capability.input_schema is not ABSENT:
                 return each, capability

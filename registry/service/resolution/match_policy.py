@@ -1,27 +1,25 @@
-"""In which ways those who look for providers differ, by the form they registered in; all else is the same for all."""
+"""The rules for matching providers, which depend on the registration format of the consumer."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
-from registry.compat.mcpmesh import masterminds_semver
-from registry.compat.mcpmesh.schema_match import schema_matcher
-from registry.compat.mcpmesh.spec import provider_kwargs
 from registry.model.agent import Capability, Dependency, IndexedSpec, Status
 from registry.service import versions
+
+SchemaMismatch: TypeAlias = Callable[[Capability], str | None]
+"""Returns why the output schema of a capability does not match, None if it does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchPolicy:
-    """How providers are judged.
+    """How providers are matched. Policies are compared by identity: make each of them once.
 
-    `selectable_statuses` are the statuses of an agent that can be chosen; `isolate_namespaces` tells whether an agent
-    of another namespace than
-    the one asked for falls out, `check_required_dependencies` whether a capability falls out that lacks what it cannot
-    do without;
-    `parse_constraint` reads a version constraint and raises MalformedRequest, `version_key` a version and returns None
-    for what is none. `schema_matcher` returns the schema check of a dependency, None if it accepts any schema.
-    `provider_extension` returns the data of a capability that responses of this format add to a provider.
+    `selectable_statuses` are the statuses of agents that can be chosen. With `isolate_namespaces` agents outside the
+    requested namespace are rejected, with `check_required_dependencies` capabilities with an unresolved required
+    dependency. `parse_constraint` raises MalformedRequest for a version constraint that cannot be parsed; `version_key`
+    returns None for text that is not a version. `schema_matcher` returns the schema check of a dependency, None if it
+    accepts any schema; `provider_extension` the data of a capability that responses of the format add to a provider.
     """
 
     selectable_statuses: frozenset[Status] = frozenset({"healthy", "degraded"})
@@ -29,28 +27,20 @@ class MatchPolicy:
     check_required_dependencies: bool = True
     parse_constraint: Callable[[str], Callable[[str], bool]] = versions.parse_constraint
     version_key: Callable[[str], Any] = versions.version_key
-    schema_matcher: Callable[[Dependency], Callable[[Capability], str | None] | None] = lambda _dependency: None
+    schema_matcher: Callable[[Dependency], SchemaMismatch | None] = lambda _dependency: None
     provider_extension: Callable[[Capability], bytes] = lambda _capability: b""
 
 
-DEFAULT_POLICY: Final = MatchPolicy(schema_matcher=schema_matcher)
-MCPMESH_POLICY: Final = MatchPolicy(
-    frozenset({"healthy"}),
-    parse_constraint=masterminds_semver.parse_constraint,
-    version_key=masterminds_semver.version_key,
-    schema_matcher=schema_matcher,
-    provider_extension=provider_kwargs,
-)
+DEFAULT_POLICY: Final = MatchPolicy()
 
 
+@dataclass(frozen=True, slots=True)
 class MatchPolicies:
-    """Knows whose rules are which. Without `isolate_namespaces` agents in flat form find others in any namespace."""
+    """The match policy of each registration format; `default` is for formats without one."""
 
-    def __init__(self, *, isolate_namespaces: bool = True) -> None:
-        self._mcpmesh = MCPMESH_POLICY if isolate_namespaces else replace(MCPMESH_POLICY, isolate_namespaces=False)
-        self.llm = replace(self._mcpmesh, check_required_dependencies=False)
-        """The rules by which tools and providers are found for language models."""
+    by_format: Mapping[str, MatchPolicy]
+    default: MatchPolicy = DEFAULT_POLICY
 
     def for_profile(self, profile: IndexedSpec) -> MatchPolicy:
-        """Return the rules of an agent."""
-        return DEFAULT_POLICY if profile.format is None else self._mcpmesh
+        """Return the policy by which an agent finds providers."""
+        return self.by_format.get(profile.format_name, self.default)

@@ -82,8 +82,8 @@ class ProviderMatcher:
             return 0, Rejection("version", self._constraint_error)
         if self._version_satisfies is not None and not self._version_satisfies(capability.version):
             return 0, Rejection("version", f"has version {capability.version}, not {self._version_constraint}")
-        if self._schema_mismatch is not None and (misfit := self._schema_mismatch(capability)) is not None:
-            return 0, Rejection("schema", misfit)
+        if self._schema_mismatch is not None and (mismatch := self._schema_mismatch(capability)) is not None:
+            return 0, Rejection("schema", mismatch)
         return judged.score, None
 
     def reject_agent(self, agent: Agent) -> Rejection | None:

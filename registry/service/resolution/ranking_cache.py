@@ -8,7 +8,7 @@ from registry.concurrency.lru import WeightedLru
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.resolution import RankedProviders
 from registry.service.resolution.graph import components_and_depths
-from registry.service.resolution.match_policy import DEFAULT_POLICY, MatchPolicies, MatchPolicy
+from registry.service.resolution.match_policy import MatchPolicies, MatchPolicy
 from registry.service.resolution.provider_match import ProviderMatcher, rank
 
 # How much is kept of rankings, about, in bytes; and what one takes besides what was sent, and each provider in it.
@@ -44,10 +44,11 @@ class RankingCache:
         return rank(view, ProviderMatcher(dependency, namespace, policy), self._missing_in_current_view, max_rejected)
 
     def get(
-        self, view: View, dependency: Dependency, namespace: str | None, policy: MatchPolicy = DEFAULT_POLICY
+        self, view: View, dependency: Dependency, namespace: str | None, policy: MatchPolicy | None = None
     ) -> RankedProviders:
-        """Return the ranking as of the view's version."""
+        """Return the ranking as of the view's version, by default by the default policy."""
         self._use_view(view)
+        policy = policy or self.policies.default
         key = (dependency.match_key, dependency.namespace or namespace, policy)
         found = self._cache.get(key)
         if found is None:

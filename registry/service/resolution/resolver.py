@@ -9,6 +9,7 @@ import orjson
 
 from registry.cache.view import Record, View
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
+from registry.compat.mcpmesh.policy import llm_policy
 from registry.compat.mcpmesh.response import encode_response_fields
 from registry.concurrency.cooperative import cooperative
 from registry.model.agent import Agent, Dependency
@@ -27,7 +28,7 @@ class DependencyResolver:
 
     def __init__(self, ranking_cache: RankingCache, load_cache: LoadCache) -> None:
         self._ranking_cache = ranking_cache
-        self.llm_tools = LlmToolFinder(ranking_cache)
+        self.llm_tools = LlmToolFinder(ranking_cache, llm_policy(ranking_cache.policies))
         self._load_cache = load_cache
         self._view: View | None = None
         self._round_robin_positions: dict[str, tuple[int, Mapping[str, int]]] = {}

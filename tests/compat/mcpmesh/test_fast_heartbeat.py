@@ -7,9 +7,9 @@ import pytest
 
 from registry.cache.reflector import Reflector
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
+from registry.compat.mcpmesh.policy import match_policies
 from registry.errors import StoreUnavailable
 from registry.service.resolution.load_cache import LoadCache
-from registry.service.resolution.match_policy import MatchPolicies
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolver import DependencyResolver
 from registry.store.agents import Agents, HeartbeatResult
@@ -59,7 +59,7 @@ def feed() -> Held:
 @pytest.fixture
 def keeping(feed: Held, store: Slow) -> FastHeartbeats:
     """What keeps agents over these."""
-    resolutions = DependencyResolver(RankingCache(MatchPolicies()), LoadCache(cast(Any, None)))
+    resolutions = DependencyResolver(RankingCache(match_policies()), LoadCache(cast(Any, None)))
     return FastHeartbeats(cast(Reflector, feed), cast(Agents, store), resolutions)
 
 

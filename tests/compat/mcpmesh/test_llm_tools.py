@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
+from registry.compat.mcpmesh.policy import llm_policy, match_policies
 from registry.compat.mcpmesh.registration import FORMAT_NAME
 from registry.model.agent import Agent
-from registry.service.resolution.match_policy import MatchPolicies
 from registry.service.resolution.ranking_cache import RankingCache
 from tests.support.builders import a_change, an_agent
 from tests.support.resolution_builders import view_of
@@ -44,11 +44,15 @@ MESH = [
 OWN = function("own", "own", tags=["self"])
 
 
+def tool_finder(*, isolates: bool = True) -> LlmToolFinder:
+    """Return a finder without anything cached."""
+    policies = match_policies(isolate_namespaces=isolates)
+    return LlmToolFinder(RankingCache(policies), llm_policy(policies))
+
+
 def given(mesh: list[Agent], asker: Agent, *, isolates: bool = True) -> tuple[Any, Any]:
     """Return the tools, in short, and the providers that an agent is told of."""
-    _, wants = LlmToolFinder(RankingCache(MatchPolicies(isolate_namespaces=isolates))).find(
-        view_of(*mesh, asker), asker
-    )
+    _, wants = tool_finder(isolates=isolates).find(view_of(*mesh, asker), asker)
     tools = {
         name: [(each["name"], each["capability"], each["version"]) for each in found]
         for name, found in wants.tools.items()
@@ -175,7 +179,7 @@ def test_a_tool_is_told_whole() -> None:
     """As upstream tells it, and who has it."""
     chat = {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["date_service"]}}
     asker = flat("z-llm", chat)
-    _, wants = LlmToolFinder(RankingCache(MatchPolicies())).find(view_of(*MESH, asker), asker)
+    _, wants = tool_finder().find(view_of(*MESH, asker), asker)
 
     (told,) = wants.tools["chat"]
 
@@ -244,7 +248,7 @@ def test_lists_show_the_tools_that_a_function_was_given(mode: str) -> None:
     """Of one name the one it got, under each entry; all that had passed were shown, as if it could call them."""
     wanted = {"filter": ["date_service", {"tags": ["utc"]}, "nobody"], "filter_mode": mode}
     asker = flat("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": wanted})
-    view, toolsets = view_of(*MESH, asker), LlmToolFinder(RankingCache(MatchPolicies()))
+    view, toolsets = view_of(*MESH, asker), tool_finder()
     _, wants = toolsets.find(view, asker)
     (got,) = (each["agent_id"] for each in wants.tools["chat"])
 
@@ -277,7 +281,7 @@ def test_all_functions_together_are_given_so_many_tools_and_bytes() -> None:
 
 def test_what_passes_an_entry_is_looked_up_anew_when_it_changed() -> None:
     """All who filter for the same share what was found, as of the view's version."""
-    view, toolsets = view_of(*MESH), LlmToolFinder(RankingCache(MatchPolicies()))
+    view, toolsets = view_of(*MESH), tool_finder()
     asker = flat("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["plain"]}})
 
     first = toolsets.find(view, asker)[1].tools["chat"]

@@ -1,53 +1,78 @@
-"""Whose rules are whose: the form an agent registered in decides how it finds others, never how it is found."""
+"""The match policy of each format: it decides how an agent finds providers, never how it is found."""
 
 import pytest
 
+from registry.compat.mcpmesh.policy import llm_policy, match_policies
+from registry.compat.mcpmesh.registration import FORMAT_NAME
+from registry.compat.mcpmesh.spec import McpMeshDependency
 from registry.errors import MalformedRequest
-from registry.model.agent import IndexedSpec, decode_indexed_spec
-from registry.service.resolution.match_policy import DEFAULT_POLICY, MCPMESH_POLICY, MatchPolicies
+from registry.model.agent import Dependency, IndexedSpec, decode_indexed_spec
+from registry.service.resolution.match_policy import MatchPolicies, MatchPolicy
 from tests.support.builders import a_spec
 
 
-def profile(*, mcpmesh: bool) -> IndexedSpec:
-    """Return the profile of an agent of either form."""
-    return decode_indexed_spec(a_spec("a", registration_format={"name": "mcp-mesh"} if mcpmesh else None))
+def native_policy(policies: MatchPolicies) -> MatchPolicy:
+    """Return the policy of an agent in the native format."""
+    return policies.for_profile(_profile())
 
 
-def test_the_form_decides() -> None:
-    """Flat agents go by the rules their clients know."""
-    book = MatchPolicies()
-
-    assert book.for_profile(profile(mcpmesh=False)) is DEFAULT_POLICY
-    assert book.for_profile(profile(mcpmesh=True)) is MCPMESH_POLICY
+def mcpmesh_policy(policies: MatchPolicies) -> MatchPolicy:
+    """Return the policy of an agent in the mcp-mesh format."""
+    return policies.for_profile(_profile(registration_format={"name": FORMAT_NAME}))
 
 
-def test_only_healthy_agents_serve_flat_ones() -> None:
-    """Degraded ones serve the others, after the healthy."""
-    assert set(DEFAULT_POLICY.selectable_statuses) == {"healthy", "degraded"}
-    assert set(MCPMESH_POLICY.selectable_statuses) == {"healthy"}
+def _profile(**fields: object) -> IndexedSpec:
+    return decode_indexed_spec(a_spec("a", **fields))
 
 
-def test_namespaces_may_be_passed_over_by_flat_agents_alone() -> None:
-    """As upstream passes over them; the registry's own form always isolates."""
-    book = MatchPolicies(isolate_namespaces=False)
+def test_the_format_selects_the_policy() -> None:
+    """Agents in the mcp-mesh format have one of their own."""
+    policies = match_policies()
 
-    assert book.for_profile(profile(mcpmesh=False)).isolate_namespaces
-    assert not book.for_profile(profile(mcpmesh=True)).isolate_namespaces
-    assert not book.llm.isolate_namespaces
-    assert MatchPolicies().llm.isolate_namespaces
+    assert native_policy(policies) is policies.default
+    assert mcpmesh_policy(policies) is policies.by_format[FORMAT_NAME]
+    assert native_policy(policies) is not mcpmesh_policy(policies)
 
 
-def test_models_are_given_what_lacks_something() -> None:
-    """And nothing else is different for them."""
-    assert (MCPMESH_POLICY.check_required_dependencies, MatchPolicies().llm.check_required_dependencies) == (
-        True,
-        False,
-    )
-    assert MatchPolicies().llm.parse_constraint is MCPMESH_POLICY.parse_constraint
+def test_only_healthy_agents_serve_mcpmesh_agents() -> None:
+    """Degraded agents serve native ones, after the healthy."""
+    policies = match_policies()
+
+    assert set(native_policy(policies).selectable_statuses) == {"healthy", "degraded"}
+    assert set(mcpmesh_policy(policies).selectable_statuses) == {"healthy"}
+
+
+def test_only_mcpmesh_agents_may_ignore_namespaces() -> None:
+    """As upstream does; the native format always isolates."""
+    policies = match_policies(isolate_namespaces=False)
+
+    assert native_policy(policies).isolate_namespaces
+    assert not mcpmesh_policy(policies).isolate_namespaces
+    assert not llm_policy(policies).isolate_namespaces
+    assert llm_policy(match_policies()).isolate_namespaces
+
+
+def test_language_models_get_capabilities_with_unresolved_dependencies() -> None:
+    """Nothing else is different for them."""
+    policies = match_policies()
+    mcpmesh, llm = mcpmesh_policy(policies), llm_policy(policies)
+
+    assert (mcpmesh.check_required_dependencies, llm.check_required_dependencies) == (True, False)
+    assert (llm.parse_constraint, llm.schema_matcher) == (mcpmesh.parse_constraint, mcpmesh.schema_matcher)
+
+
+def test_both_formats_match_output_schemas() -> None:
+    """A dependency that carries the fields for it."""
+    policies = match_policies()
+    dependency = McpMeshDependency("c", schema_match_mode="strict", expected_schema_hash="h")
+
+    for policy in native_policy(policies), mcpmesh_policy(policies):
+        assert policy.schema_matcher(dependency) is not None
+        assert policy.schema_matcher(Dependency("c")) is None
 
 
 @pytest.mark.parametrize(
-    ("constraint", "version", "plain", "mcpmesh"),
+    ("constraint", "version", "native", "mcpmesh"),
     [
         (">=1.0.0", "1.5.0-rc.1", False, False),
         (">=1.0.0-0", "1.5.0-rc.1", False, True),
@@ -57,13 +82,14 @@ def test_models_are_given_what_lacks_something() -> None:
         ("=>1.2", "1.3.0", None, True),
     ],
 )
-def test_constraints_are_read_as_each_form_reads_them(
-    constraint: str, version: str, *, plain: bool | None, mcpmesh: bool
+def test_each_format_has_its_constraint_language(
+    constraint: str, version: str, *, native: bool | None, mcpmesh: bool
 ) -> None:
-    """What one cannot read is an error for the one and a name for the other."""
-    if plain is None:
+    """A constraint that cannot be parsed is an error in the native format and matches its own text in the other."""
+    policies = match_policies()
+    if native is None:
         with pytest.raises(MalformedRequest):
-            DEFAULT_POLICY.parse_constraint(constraint)
+            native_policy(policies).parse_constraint(constraint)
     else:
-        assert DEFAULT_POLICY.parse_constraint(constraint)(version) is plain
-    assert MCPMESH_POLICY.parse_constraint(constraint)(version) is mcpmesh
+        assert native_policy(policies).parse_constraint(constraint)(version) is native
+    assert mcpmesh_policy(policies).parse_constraint(constraint)(version) is mcpmesh

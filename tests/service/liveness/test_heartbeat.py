@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from registry.cache.reflector import Reflector
+from registry.compat.mcpmesh.policy import match_policies
 from registry.config.settings import Settings
 from registry.model.registration.parse import parse_registration
 from registry.service.discovery.discovery import Discovery
@@ -16,7 +17,6 @@ from registry.service.liveness.heartbeat import HeartbeatService
 from registry.service.registration.registration import RegistrationService
 from registry.service.resolution.cycle_guard import CycleGuard
 from registry.service.resolution.load_cache import LoadCache
-from registry.service.resolution.match_policy import MatchPolicies
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolver import DependencyResolver
 from registry.store.store import Store
@@ -42,7 +42,7 @@ async def test_a_heartbeat_counts_where_news_is_late(store: Store, settings: Set
     """
     feed, resolutions = (
         make_reflector(store.change_log),
-        DependencyResolver(RankingCache(MatchPolicies()), LoadCache(store.resolution_store)),
+        DependencyResolver(RankingCache(match_policies()), LoadCache(store.resolution_store)),
     )
     registrations = RegistrationService(store.agents, CycleGuard(feed, store.agents), settings)
     liveness = HeartbeatRecorder(store.agents, Discovery(feed, store.agents))

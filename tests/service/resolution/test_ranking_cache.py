@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from registry.cache.view import View
+from registry.compat.mcpmesh.policy import match_policies
 from registry.compat.mcpmesh.spec import McpMeshDependency
 from registry.model.agent import Agent, Dependency
 from registry.model.resolution import Provider
-from registry.service.resolution.match_policy import MatchPolicies
 from registry.service.resolution.ranking_cache import RankingCache
 from tests.support.builders import a_change, an_agent
 from tests.support.resolution_builders import provider_agent, view_of
@@ -20,7 +20,7 @@ ANY = Dependency("c")
 @pytest.fixture
 def rankings() -> RankingCache:
     """Rankings by the rules of the registry's own forms."""
-    return RankingCache(MatchPolicies())
+    return RankingCache(match_policies())
 
 
 def test_all_who_want_the_same_share_one_ranking(rankings: RankingCache) -> None:
@@ -143,7 +143,7 @@ def test_a_chain_ends_however_long_it_is(rankings: RankingCache, length: int, me
 
 def test_what_is_kept_has_a_bound_in_bytes() -> None:
     """A client that wanted something else each time, of a megabyte, filled 16 GB."""
-    rankings, view = RankingCache(MatchPolicies()), view_of(provider_agent("a"))
+    rankings, view = RankingCache(match_policies()), view_of(provider_agent("a"))
 
     for at in range(30):
         schema = msgspec.Raw(b'{"title":"%d%s"}' % (at, b"x" * (1 << 20)))

@@ -1,0 +1,21 @@
+"""Match policies: which one an agent finds providers by."""
+
+from registry.compat.mcpmesh.spec import McpMeshDependency
+from registry.model.agent import decode_indexed_spec
+from registry.service.resolution.match_policy import DEFAULT_POLICY, MatchPolicies, MatchPolicy
+from tests.support.builders import a_spec
+
+
+def test_the_format_selects_the_policy() -> None:
+    """A format without a policy has the default one."""
+    other = MatchPolicy(isolate_namespaces=False)
+    policies = MatchPolicies({"other": other})
+
+    assert policies.for_profile(decode_indexed_spec(a_spec("a"))) is DEFAULT_POLICY
+    assert policies.for_profile(decode_indexed_spec(a_spec("a", registration_format={"name": "other"}))) is other
+    assert policies.for_profile(decode_indexed_spec(a_spec("a", registration_format={"name": "x"}))) is DEFAULT_POLICY
+
+
+def test_the_default_policy_matches_no_schemas() -> None:
+    """The fields for it belong to another format."""
+    assert DEFAULT_POLICY.schema_matcher(McpMeshDependency("c", schema_match_mode="strict")) is None
