@@ -80,7 +80,7 @@ def fresh(answer: CachedQuery, view: View) -> list[Any]:
     matcher = Matcher(answer.matcher.query)
     return sorted(
         matcher.select(view),
-        key=lambda record: (-matcher.score(record.agent) if matcher.is_ranked else 0, *record.order),
+        key=lambda record: (-matcher.score(record.agent) if matcher.is_ranked else 0, *record.sort_key),
     )
 
 

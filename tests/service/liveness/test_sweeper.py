@@ -224,7 +224,7 @@ def cut(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     async def away(*_: object) -> None:
         raise StoreUnavailable("away")
 
-    for call in ("take", "renew"):
+    for call in ("acquire", "renew"):
         monkeypatch.setattr(replica.store.leadership, call, away)
 
 
