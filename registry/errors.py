@@ -59,6 +59,11 @@ class InvalidRequest(RegistryError):
         super().__init__(message)
         self.details = tuple(details)
 
+    @classmethod
+    def of(cls, details: Sequence[Detail], separator: str = ": ") -> Self:
+        """Return the error for these fields; its message names the first."""
+        return cls(f"{details[0].field}{separator}{details[0].problem}", details)
+
     def with_path_prefix(self, prefix: str) -> Self:
         """Return the same refusal of a part of a request; `prefix` is what stands before its fields' names."""
         details = [Detail(f"{prefix}{detail.field}", detail.problem) for detail in self.details]

@@ -14,7 +14,7 @@ from registry.api.routes import Services, build_apps
 from registry.cache.change_signal import ChangeSignal
 from registry.cache.reflector import POLL_INTERVAL_S, Reflector
 from registry.cache.watch_history import WatchHistory
-from registry.compat.mcpmesh.audit import ResolutionAudit
+from registry.compat.mcpmesh.audit import ResolutionAudit, audit_facts
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
 from registry.compat.mcpmesh.jobs import JobDispatch
 from registry.compat.mcpmesh.list_rows import MeshListRows
@@ -23,6 +23,7 @@ from registry.compat.mcpmesh.proxy.headers import HeaderPolicy
 from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
 from registry.compat.mcpmesh.proxy.targets import ProxyTargets
 from registry.compat.mcpmesh.proxy.upstream import UpstreamClient
+from registry.compat.mcpmesh.registration import DEFAULT_TIMEOUT, FORMAT_NAME, METADATA_ERROR
 from registry.compat.mcpmesh.schema_catalog import SchemaCatalog
 from registry.compat.mcpmesh.spec import McpMeshSpec
 from registry.concurrency.periodic import every
@@ -32,7 +33,7 @@ from registry.errors import RegistryError, StoreUnavailable
 from registry.model.agent import use_spec_type
 from registry.server import Listener
 from registry.service.discovery.discovery import Discovery
-from registry.service.liveness.agent_health import HeartbeatRecorder
+from registry.service.liveness.agent_health import AgentHealthService
 from registry.service.liveness.drain import DrainService
 from registry.service.liveness.heartbeat import HeartbeatService
 from registry.service.liveness.store_monitor import StoreMonitor
@@ -44,6 +45,7 @@ from registry.service.resolution.load_cache import LoadCache
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolver import DependencyResolver
 from registry.service.resolution.selection import Selector
+from registry.service.resolution.traces import ResolutionTraces
 from registry.service.status import StatusService
 from registry.service.watch.fanout import WatchFanout
 from registry.service.watch.watch import WatchService
@@ -180,16 +182,18 @@ def _build_services(
     resolutions = DependencyResolver(rankings, loads)
     showing = MeshListRows(resolutions, rankings)
     discovery = Discovery(reflector, store.agents, showing.render, showing.prepare)
-    registrations = RegistrationService(store.agents, CycleGuard(reflector, store.agents), settings)
-    liveness = HeartbeatRecorder(store.agents, discovery)
+    traces = ResolutionTraces(reflector, store.agents, store.resolution_store, resolutions, audit_facts)
+    registrations = RegistrationService(
+        store.agents, CycleGuard(reflector, store.agents), traces, settings, {FORMAT_NAME: DEFAULT_TIMEOUT}
+    )
     return Services(
         registrations=registrations,
         discovery=discovery,
         watch=watch_service,
-        liveness=liveness,
+        agent_health=AgentHealthService(discovery),
         drain=DrainService(store.agents, discovery),
         heartbeats=HeartbeatService(
-            reflector, store.agents, store.resolution_store, registrations, liveness, resolutions
+            reflector, store.agents, registrations, resolutions, traces, {FORMAT_NAME: METADATA_ERROR}
         ),
         fast_heartbeats=FastHeartbeats(reflector, store.agents, resolutions),
         explainer=ResolutionExplainer(discovery, resolutions, store.resolution_store),

@@ -30,7 +30,7 @@ from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
 from registry.compat.mcpmesh.schema_catalog import SchemaCatalog, SchemaCatalogRoutes
 from registry.config.types import Secret
 from registry.service.discovery.discovery import Discovery
-from registry.service.liveness.agent_health import HeartbeatRecorder
+from registry.service.liveness.agent_health import AgentHealthService
 from registry.service.liveness.drain import DrainService
 from registry.service.liveness.heartbeat import HeartbeatService
 from registry.service.registration.registration import RegistrationService
@@ -48,7 +48,7 @@ class Services:
     registrations: RegistrationService
     discovery: Discovery
     watch: WatchService
-    liveness: HeartbeatRecorder
+    agent_health: AgentHealthService
     drain: DrainService
     heartbeats: HeartbeatService
     fast_heartbeats: FastHeartbeats
@@ -65,13 +65,13 @@ def build_apps(
 ) -> tuple[ASGIApp, ASGIApp]:
     """Return the API, and the small application behind the metrics port, which asks for no token."""
     registrations, discovery, wiring = services.registrations, services.discovery, services.heartbeats
-    flat = HeartbeatRoutes(registrations, wiring, services.fast_heartbeats)
+    flat = HeartbeatRoutes(registrations, services.fast_heartbeats)
     heartbeats = HeartbeatEndpoint(wiring, flat)
     listing = ListAgentsEndpoint(discovery, services.watch)
-    agents = AgentRoutes(registrations, discovery, services.liveness, wiring, listing)
+    agents = AgentRoutes(registrations, discovery, wiring, listing)
     dependencies = DependencyRoutes(services.explainer, services.selector)
-    tools = ToolRoutes(agents, discovery, dependencies, heartbeats)
-    health = HealthRoutes(services.status, services.liveness, metrics)
+    tools = ToolRoutes(registrations, discovery, dependencies, heartbeats)
+    health = HealthRoutes(services.status, services.agent_health, metrics)
     paths = FastRouter(
         [
             *agents.routes,

@@ -1,7 +1,7 @@
 """The REST form: agents, one agent, capabilities, and many at once."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -15,13 +15,18 @@ from registry.api.error_responses import error_body
 from registry.api.request.body import read_object
 from registry.api.request.queries import freshness, parse_capability_query
 from registry.api.request.query_params import parse_query, reject_preconditions
-from registry.api.response.responses import capability_list_response, json_response, success_response, timestamp
+from registry.api.request.registrations import register_document
+from registry.api.response.responses import (
+    capability_list_response,
+    json_response,
+    success_response,
+    timestamp,
+    unregistration_response,
+)
 from registry.api.router import MethodRouter
 from registry.errors import Detail, RegistryError, UnprocessableRequest
 from registry.model.encoding.agent_json import rfc3339
-from registry.model.registration.parse import parse_registration
 from registry.service.discovery.discovery import AgentSnapshot, Discovery
-from registry.service.liveness.agent_health import HeartbeatRecorder
 from registry.service.liveness.heartbeat import HeartbeatService
 from registry.service.registration.registration import RegistrationService
 
@@ -36,14 +41,12 @@ class AgentRoutes:
         self,
         registrations: RegistrationService,
         discovery: Discovery,
-        liveness: HeartbeatRecorder,
         heartbeats: HeartbeatService,
         list_endpoint: ListAgentsEndpoint,
     ) -> None:
         self._registrations = registrations
         self._heartbeats = heartbeats
         self._discovery = discovery
-        self._liveness = liveness
         self.routes = [
             _route("/agents", GET=list_endpoint, POST=request_response(self.register)),
             Route("/agents/batch", self.register_many, methods=["POST"]),
@@ -56,30 +59,7 @@ class AgentRoutes:
     async def register(self, request: Request) -> Response:
         """POST /agents."""
         document = await read_object(request.scope, request.receive)
-        return success_response(**await self.register_document(document, request.headers))
-
-    async def register_document(
-        self, document: object, headers: Mapping[str, str], field_prefix: str = ""
-    ) -> dict[str, Any]:
-        """Register one agent and return its part of the response.
-
-        Errors name fields with `field_prefix` in front.
-        `headers` may hold the preconditions `if-match` and `if-none-match`.
-        """
-        registration = parse_registration(document, field_prefix)
-        done = await self._registrations.register(
-            registration,
-            if_match=headers.get("if-match"),
-            if_none_match=headers.get("if-none-match"),
-            path=field_prefix,
-        )
-        wired = await self._heartbeats.resolve_registered(registration)
-        return {
-            "agent_id": registration.agent_id,
-            "resource_version": str(done.version),
-            "message": f"Agent {registration.name} registered successfully",
-            **({} if wired is None else wired.response_fields),
-        }
+        return success_response(**await register_document(self._registrations, document, request.headers))
 
     async def register_many(self, request: Request) -> Response:
         """POST /agents/batch: each succeeds or fails alone, under a precondition of its own."""
@@ -87,7 +67,10 @@ class AgentRoutes:
         document = await read_object(request.scope, request.receive)
         agents = _require_list(document, "agents", _MAX_REGISTRATIONS_PER_CALL)
         done = await asyncio.gather(
-            *(self.register_document(agent, request.headers, f"agents[{at}].") for at, agent in enumerate(agents)),
+            *(
+                register_document(self._registrations, agent, request.headers, f"agents[{at}].")
+                for at, agent in enumerate(agents)
+            ),
             return_exceptions=True,
         )
         results = []
@@ -131,13 +114,8 @@ class AgentRoutes:
         """DELETE /agents/{id}."""
         parse_query(request.scope["query_string"], ())
         reject_preconditions(request.headers, "unregistering takes no precondition")
-        return await self.unregister_by_id(request.path_params["agent_id"])
-
-    async def unregister_by_id(self, agent_id: str) -> Response:
-        """Remove one agent and say so."""
-        version = await self._registrations.unregister(agent_id)
-        message = f"Agent {agent_id} unregistered successfully"
-        return success_response(agent_id=agent_id, resource_version=str(version), message=message)
+        agent_id = request.path_params["agent_id"]
+        return unregistration_response(agent_id, await self._registrations.unregister(agent_id))
 
     async def capabilities(self, request: Request) -> Response:
         """GET /capabilities."""
@@ -152,8 +130,8 @@ class AgentRoutes:
         wrong = [at for at, agent_id in enumerate(ids) if not isinstance(agent_id, str)]
         if wrong:
             details = [Detail(f"agent_ids[{at}]", "expected the id of an agent, a string") for at in wrong]
-            raise UnprocessableRequest(f"{details[0].field}: {details[0].problem}", details)
-        beats = await self._liveness.record_many(ids)
+            raise UnprocessableRequest.of(details)
+        beats = await self._heartbeats.heartbeat_many(ids)
         results = {
             agent_id: {"status": "success", "timestamp": rfc3339(beat)} if isinstance(beat, int) else error_body(beat)
             for agent_id, beat in zip(ids, beats, strict=True)

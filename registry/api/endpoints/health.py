@@ -12,7 +12,7 @@ from starlette.routing import Route
 from registry import __version__
 from registry.api.response.responses import json_response, timestamp
 from registry.model.encoding.agent_json import rfc3339
-from registry.service.liveness.agent_health import HeartbeatRecorder
+from registry.service.liveness.agent_health import AgentHealthService
 from registry.service.status import StatusService
 from registry.telemetry.metrics import PROMETHEUS_CONTENT_TYPE, Metrics
 
@@ -23,9 +23,9 @@ _MESH_WIDE_HELP = "; mesh-wide, the same on each replica: take max(), not sum()"
 class HealthRoutes:
     """Liveness, readiness, metrics, and how one agent is."""
 
-    def __init__(self, status_service: StatusService, liveness: HeartbeatRecorder, metrics: Metrics) -> None:
+    def __init__(self, status_service: StatusService, agent_health: AgentHealthService, metrics: Metrics) -> None:
         self._status_service = status_service
-        self._liveness = liveness
+        self._agent_health = agent_health
         self._metrics = metrics
         metrics.collector_registry.register(MeshCollector(status_service))
         metrics.collector_registry.register(SweepCollector(status_service))
@@ -62,7 +62,7 @@ class HealthRoutes:
 
     async def agent_health(self, request: Request) -> Response:
         """GET /health/{id}."""
-        health = await self._liveness.health(request.path_params["agent_id"])
+        health = await self._agent_health.health(request.path_params["agent_id"])
         agent = health.agent
         return json_response(
             orjson.dumps(

@@ -110,7 +110,7 @@ def _validate(document: dict[str, Any]) -> HeartbeatRequest:
     if load is not None and not _is_load(load):
         problems.append(Detail("load", _INVALID_LOAD))
     if problems:
-        raise UnprocessableRequest(f"{problems[0].field}: {problems[0].problem}", problems)
+        raise UnprocessableRequest.of(problems)
     return HeartbeatRequest(agent_id, document.get("metadata"), seen, load)
 
 

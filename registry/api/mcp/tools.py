@@ -9,16 +9,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.endpoints.agents import AgentRoutes
 from registry.api.endpoints.dependencies import DependencyRoutes, select_schema
 from registry.api.endpoints.heartbeat import HEARTBEAT_SCHEMA, HeartbeatEndpoint
 from registry.api.request.body import read_object
 from registry.api.request.queries import parse_discover_query
 from registry.api.request.query_params import reject_unknown
-from registry.api.response.responses import agent_list_parts, json_response, success_response
+from registry.api.request.registrations import register_document
+from registry.api.response.responses import (
+    agent_list_parts,
+    json_response,
+    success_response,
+    unregistration_response,
+)
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration.parse import registration_schema
 from registry.service.discovery.discovery import Discovery
+from registry.service.registration.registration import RegistrationService
 
 _STRING = {"type": "string"}
 _AGENT_ID_SCHEMA = {"type": "object", "properties": {"agent_id": _STRING}, "required": ["agent_id"]}
@@ -94,9 +100,13 @@ class ToolRoutes:
     """Serves the tools; the POST of `heartbeat` is served beside its REST form. `handlers` has all of them by name."""
 
     def __init__(
-        self, agents: AgentRoutes, discovery: Discovery, dependencies: DependencyRoutes, heartbeats: HeartbeatEndpoint
+        self,
+        registrations: RegistrationService,
+        discovery: Discovery,
+        dependencies: DependencyRoutes,
+        heartbeats: HeartbeatEndpoint,
     ) -> None:
-        self._agents = agents
+        self._registrations = registrations
         self._discovery = discovery
         self._dependencies = dependencies
         self._heartbeats = heartbeats
@@ -136,12 +146,15 @@ class ToolRoutes:
         if "registration_data" not in arguments:
             raise _invalid_argument("registration_data", "the registration, an object")
         return success_response(
-            **await self._agents.register_document(arguments["registration_data"], headers, "registration_data.")
+            **await register_document(
+                self._registrations, arguments["registration_data"], headers, "registration_data."
+            )
         )
 
     async def unregister_agent(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Remove the agent named by `agent_id`."""
-        return await self._agents.unregister_by_id(_require_agent_id(arguments))
+        agent_id = _require_agent_id(arguments)
+        return unregistration_response(agent_id, await self._registrations.unregister(agent_id))
 
     async def heartbeat(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Take a heartbeat."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Any
 
 import orjson
 from starlette.responses import Response
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from registry.model.encoding.agent_json import capability_document
 from registry.service.discovery.discovery import AgentList, CapabilityList, CapabilityMatch
 from registry.service.discovery.query_cache import render_row
+from registry.service.registration.registration import RegisteredAgent
 
 VERSION_HEADER = "x-resource-version"
 STALE_HEADER = "x-registry-stale"
@@ -43,6 +45,22 @@ def version_headers(version: int | None, staleness: float | None) -> dict[str, s
 def success_response(**fields: object) -> Response:
     """Return `{"status": "success", …}`."""
     return Response(orjson.dumps({"status": "success", **fields}), media_type="application/json")
+
+
+def registration_fields(registered: RegisteredAgent) -> dict[str, Any]:
+    """Return the fields of the response to a registration."""
+    return {
+        "agent_id": registered.agent_id,
+        "resource_version": str(registered.version),
+        "message": f"Agent {registered.name} registered successfully",
+        **({} if registered.resolution is None else registered.resolution.response_fields),
+    }
+
+
+def unregistration_response(agent_id: str, version: int) -> Response:
+    """Return the response to an agent's removal."""
+    message = f"Agent {agent_id} unregistered successfully"
+    return success_response(agent_id=agent_id, resource_version=str(version), message=message)
 
 
 def agent_list_parts(

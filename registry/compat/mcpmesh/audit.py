@@ -145,7 +145,7 @@ class ResolutionAudit:
         return {
             "timestamp": rfc3339(since),
             "explanation": explain_resolution(resolution, ranking),
-            "facts": audit_facts(view, resolution, ranking),
+            "audit_facts": audit_facts(view, resolution, ranking),
         }
 
 
@@ -155,7 +155,7 @@ def _build_events(agent_id: str, entries: Iterable[Json]) -> Iterator[Json]:
     chosen_by: dict[tuple[str, int], str] = {}
     for entry in entries:
         for function, needs in entry["explanation"].items():
-            known = entry.get("facts", {}).get(function, ())
+            known = entry.get("audit_facts", {}).get(function, ())
             for index, need in enumerate(needs):
                 key = function, index
                 data = _event_data(need, known[index] if index < len(known) else {})

@@ -68,8 +68,8 @@ class FastHeartbeats:
         if heartbeat.cancelled() or heartbeat.exception() is not None:
             return
         record = None if self._reflector.view is None else self._reflector.view.records.get(agent_id)
-        if record is not None and record.resolution is not None and heartbeat.result().response_digest:
-            record.resolution.sent_digest = heartbeat.result().response_digest
+        if record is not None:
+            self._resolver.set_sent_digest(record, heartbeat.result().response_digest)
 
     async def _cached_resolution(self, agent_id: str) -> CachedResolution | None:
         """Return what an agent's dependencies resolve to as far as this replica knows."""

@@ -11,7 +11,6 @@ from registry.api.response.responses import timestamp
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeatResult, FastHeartbeats
 from registry.compat.mcpmesh.registration import parse_mcpmesh_registration
 from registry.errors import UnprocessableRequest
-from registry.service.liveness.heartbeat import HeartbeatService
 from registry.service.registration.registration import RegistrationService
 
 _HTTP_STATUS: Final[dict[FastHeartbeatResult, int]] = {"kept": 200, "moved": 202, "gone": 410}
@@ -20,12 +19,9 @@ _HTTP_STATUS: Final[dict[FastHeartbeatResult, int]] = {"kept": 200, "moved": 202
 class HeartbeatRoutes:
     """Serves registrations in flat form, and HEAD: the cheapest call there is, and the most frequent."""
 
-    def __init__(
-        self, registrations: RegistrationService, heartbeats: HeartbeatService, fast_heartbeats: FastHeartbeats
-    ) -> None:
+    def __init__(self, registrations: RegistrationService, fast_heartbeats: FastHeartbeats) -> None:
         self._registrations = registrations
         self._fast_heartbeats = fast_heartbeats
-        self._heartbeats = heartbeats
         self.routes = [Route("/heartbeat/{agent_id}", self, methods=["HEAD"])]
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -43,17 +39,16 @@ class HeartbeatRoutes:
         document = parse_object(body)
         try:
             flat = parse_mcpmesh_registration(document)
-            done = await self._registrations.register(flat.registration)
+            done = await self._registrations.register_and_resolve(flat.registration)
         except UnprocessableRequest as error:
             return _rejection_body(document, error)
-        wired = await self._heartbeats.resolve_registered(flat.registration)
         head = b'{"status":"success","message":"Agent %s via heartbeat","agent_id":"%s","timestamp":"%s"' % (
             b"registered" if done.outcome == "created" else b"updated",
             flat.registration.agent_id.encode(),
             timestamp().encode(),
         )
         warnings = b',"warnings":%s' % orjson.dumps(flat.warnings) if flat.warnings else b""
-        found = b',"dependencies_resolved":{},"llm_tools":{}' if wired is None else wired.encoded_fields
+        found = done.resolution.encoded_fields if done.resolution else b',"dependencies_resolved":{},"llm_tools":{}'
         return head + warnings + found + b"}"
 
 

@@ -7,6 +7,7 @@ as any other: each tool a capability, one without a name a route, which needs so
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -20,6 +21,9 @@ from registry.model.registration.parse import Registration
 from registry.model.registration.schema import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
 
 FORMAT_NAME: Final = "mcp-mesh"
+DEFAULT_TIMEOUT: Final = timedelta(seconds=20)
+"""The timeout that mcp-mesh agents expect, which send a heartbeat every 5 s."""
+METADATA_ERROR: Final = "This agent registered in the mcp-mesh format; send the full registration instead of `metadata`"
 MARKER_FIELDS: Final = ("name", "agent_type", "http_host", "http_port", "tools")
 """With any of these in it, the body of a heartbeat is a registration in flat form."""
 

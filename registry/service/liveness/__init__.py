@@ -1,1 +1,1 @@
-"""."""
+"""Liveness: heartbeats, draining, leader election, and the sweep that degrades and expires agents."""

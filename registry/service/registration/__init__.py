@@ -1,1 +1,1 @@
-"""."""
+"""Registration: validate an agent, store it, and resolve its dependencies."""

@@ -4,14 +4,13 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
-from dataclasses import replace
 from typing import Final, NoReturn
 
 from registry.cache.reflector import Reflector
 from registry.cache.view import View
 from registry.errors import Detail, StoreUnavailable, UnprocessableRequest
 from registry.service.resolution.graph import Graph, components_and_depths
-from registry.store.agents import Agents, EdgesChangedError, RegistrationResult, RegistrationWrite
+from registry.store.agents import Agents
 
 Edge = tuple[str, str]
 
@@ -19,17 +18,15 @@ MAX_REQUIRED_EDGES: Final = 1_000
 """How many required dependencies one agent may have, those of functions with the same capability counted once."""
 MAX_DEPENDENCY_DEPTH: Final = 64
 """How many capabilities in a row may each need the next."""
-# How often a check is done again because another replica let a new edge in meanwhile.
-_MAX_ATTEMPTS: Final = 50
-# How long one waits until those before it are checked, in seconds.
+# A check waits at most this long for the checks before it.
 _LOCK_TIMEOUT_S: Final = 10.0
 
 
 class CycleGuard:
-    """Lets a registration in whose required dependencies close no circle.
+    """Checks that new required dependencies close no cycle; asked before a registration is stored.
 
-    The script refuses an edge that nobody has yet unless it was checked against all others there are. Of one replica
-    one such check is under way at a time, so that those that wait do not make each other try again.
+    The store rejects an edge that no other agent has unless it was checked at the current revision of all edges. One
+    check of a replica runs at a time, so that concurrent registrations do not invalidate each other's checks.
     """
 
     def __init__(self, reflector: Reflector, agents: Agents) -> None:
@@ -37,38 +34,29 @@ class CycleGuard:
         self._agents = agents
         self._lock = asyncio.Lock()
 
-    async def register(self, registration: RegistrationWrite) -> RegistrationResult:
-        """Register an agent. Raises UnprocessableRequest naming the circle, and what Agents.register raises."""
-        if len(registration.required_edges) > MAX_REQUIRED_EDGES:
-            _reject(f"at most {MAX_REQUIRED_EDGES:,} required dependencies are taken")
-        try:
-            return await self._agents.register(registration)
-        except EdgesChangedError:
-            async with self._hold_lock():
-                return await self._check_and_register(registration)
-
     @contextlib.asynccontextmanager
-    async def _hold_lock(self) -> AsyncIterator[None]:
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Hold the lock of this replica's checks. Raises StoreUnavailable when the wait for it takes too long."""
         try:
             async with asyncio.timeout(_LOCK_TIMEOUT_S):
                 await self._lock.acquire()
         except TimeoutError:
-            raise _too_many_registrations() from None
+            raise self.overloaded() from None
         try:
             yield
         finally:
             self._lock.release()
 
-    async def _check_and_register(self, registration: RegistrationWrite) -> RegistrationResult:
-        for _ in range(_MAX_ATTEMPTS):
-            # The number first: what is then seen of the mesh has every edge it counts.
-            seen = await self._agents.edges_revision()
-            reject_cycles(await self._reflector.wait_fresh(), registration.agent_id, registration.required_edges)
-            try:
-                return await self._agents.register(replace(registration, edges_revision=seen))
-            except EdgesChangedError:
-                continue
-        raise _too_many_registrations()
+    async def check(self, agent_id: str, edges: Collection[Edge]) -> str:
+        """Return the revision of all edges at which these close no cycle. Raises UnprocessableRequest naming one."""
+        # The revision is read first: the view contains every edge that it counts.
+        revision = await self._agents.edges_revision()
+        reject_cycles(await self._reflector.wait_fresh(), agent_id, edges)
+        return revision
+
+    def overloaded(self) -> StoreUnavailable:
+        """Return the error for a registration that could not be checked in time."""
+        return StoreUnavailable("Too many registrations bring required dependencies; try again", reason="queue_full")
 
 
 def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:
@@ -134,10 +122,6 @@ def _shortest_path(graph: Graph, start: str, end: str) -> list[str]:
     while way[-1] != start:
         way.append(came[way[-1]])
     return way[::-1]
-
-
-def _too_many_registrations() -> StoreUnavailable:
-    return StoreUnavailable("Too many registrations bring required dependencies; try again", reason="queue_full")
 
 
 def _reject(problem: str) -> NoReturn:

@@ -231,4 +231,4 @@ def _explain_dependency(pick: ResolvedDependency, ranking: RankedProviders, limi
 
 def _decode_trace(entry: bytes) -> Json:
     """Return a resolution as it was kept, but for what events alone tell of it."""
-    return {name: value for name, value in orjson.loads(entry).items() if name != "facts"}
+    return {name: value for name, value in orjson.loads(entry).items() if name != "audit_facts"}

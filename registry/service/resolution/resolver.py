@@ -58,6 +58,11 @@ class DependencyResolver:
         resolution = record.resolution = self._build_resolution(view, record.agent, previous, tuple(picks), version)
         return resolution
 
+    def set_sent_digest(self, record: Record, digest: str) -> None:
+        """Note the digest of the resolution the agent was sent last, as the store reports it."""
+        if record.resolution is not None and digest:
+            record.resolution.sent_digest = digest
+
     async def resolve_async(self, view: View, record: Record) -> CachedResolution:
         """Return the same, and let others have their turn in between: an agent may look for very much.
 

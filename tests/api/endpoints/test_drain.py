@@ -89,7 +89,7 @@ async def test_an_agent_that_drains_lives_on(pair: httpx2.AsyncClient) -> None:
     assert await get_agent(pair) == before | {"last_heartbeat": at}
     assert (health["status"], health["message"]) == (
         "healthy",
-        "Sends its heartbeats in time. It drains: nobody is sent to it",
+        "Heartbeats arrive on time. Draining: not offered to callers",
     )
 
 

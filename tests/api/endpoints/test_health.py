@@ -141,7 +141,7 @@ async def test_the_health_of_an_agent_before_its_first_heartbeat(client: httpx2.
         "is_expired": False,
         "timeout_threshold": 60,
         "eviction_threshold": 120,
-        "message": "Registered; no heartbeat has come yet",
+        "message": "Registered; no heartbeat received yet",
     }
     assert _seconds(expected) == pytest.approx(_seconds(created) + 10)
 

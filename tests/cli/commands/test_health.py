@@ -29,7 +29,7 @@ def test_an_agent_is_healthy_or_the_exit_code_says_that_it_is_not(mesh: SyncRegi
     assert call("health", "dates").exit_code == 0
     pending = call("health", "reader")
     assert (pending.exit_code, pending.stderr) == (1, "")
-    assert "pending (Registered; no heartbeat has come yet)" in pending.stdout
+    assert "pending (Registered; no heartbeat received yet)" in pending.stdout
     assert call("health", "nobody").exit_code == 3
 
 

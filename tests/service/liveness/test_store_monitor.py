@@ -209,7 +209,12 @@ def test_what_is_shown_of_an_outage(signs: ProbeResult | None, shown: dict[str, 
     ("change", "active", "until", "held"),
     [
         (lambda signs: signs, True, "1970-01-01T00:25:00.000Z", 12),
-        (lambda signs: signs._replace(self_preservation=HOLD._replace(ended=1_000_000)), False, "1970-01-01T00:16:40.000Z", 0),
+        (
+            lambda signs: signs._replace(self_preservation=HOLD._replace(ended=1_000_000)),
+            False,
+            "1970-01-01T00:16:40.000Z",
+            0,
+        ),
     ],
     ids=["on", "over"],
 )

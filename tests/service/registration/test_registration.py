@@ -5,13 +5,12 @@ from typing import Any, cast
 
 import pytest
 
-from registry.compat.mcpmesh.registration import parse_mcpmesh_registration
+from registry.compat.mcpmesh.registration import DEFAULT_TIMEOUT, FORMAT_NAME, parse_mcpmesh_registration
 from registry.config.settings import Settings
 from registry.config.types import parse_security_contexts, parse_thresholds
 from registry.errors import UnprocessableRequest
 from registry.model.registration.parse import parse_registration
 from registry.service.registration.registration import RegistrationService
-from registry.service.resolution.cycle_guard import CycleGuard
 from registry.store.agents import Agents, RegistrationResult, RegistrationWrite
 from tests.support.http_calls import a_registration
 
@@ -28,12 +27,18 @@ class Asked:
         return RegistrationResult("created", 7)
 
 
+def registration_service(store: Asked, settings: Settings) -> RegistrationService:
+    """Return a service over this store."""
+    nothing = cast(Any, None)
+    return RegistrationService(cast(Agents, store), nothing, nothing, settings, {FORMAT_NAME: DEFAULT_TIMEOUT})
+
+
 async def kept(
     settings: Settings | None = None, *, headers: dict[str, str] | None = None, **fields: Any
 ) -> RegistrationWrite:
     """Return what the store is asked to keep of a registration with these fields."""
     store = Asked()
-    registrations = RegistrationService(cast(Agents, store), cast(CycleGuard, store), settings or Settings())
+    registrations = registration_service(store, settings or Settings())
     await registrations.register(parse_registration(a_registration(**fields)), **(headers or {}))
     assert store.last is not None
     return store.last
@@ -93,7 +98,7 @@ async def test_agents_in_flat_form_are_missed_after_20_seconds(
     """Or after AGENT_TIMEOUT where that is shorter, or as their type is set; they send a sign of life every 5 s."""
     store = Asked()
     settings = Settings(agent_timeout=timedelta(seconds=usual), thresholds=parse_thresholds("a2a=90s/240s"))
-    registrations = RegistrationService(cast(Agents, store), cast(CycleGuard, store), settings)
+    registrations = registration_service(store, settings)
 
     await registrations.register(parse_mcpmesh_registration({"agent_id": "a-1", "tools": [], **fields}).registration)
 
@@ -113,7 +118,7 @@ async def test_agents_in_flat_form_are_missed_after_20_seconds(
 )
 async def test_an_eviction_must_be_above_the_timeout_that_holds(fields: dict[str, Any]) -> None:
     """Whatever that timeout comes from."""
-    assert "above" in (await refused(BY_TYPE, **fields))["eviction_threshold"]
+    assert "must be" in (await refused(BY_TYPE, **fields))["eviction_threshold"]
 
 
 PRECONDITIONS: list[tuple[dict[str, Any], dict[str, str], str]] = [
@@ -190,7 +195,9 @@ async def test_an_agent_may_need_a_capability_in_so_many_ways() -> None:
     ways = [{"capability": "c", "tags": [f"+{at}"]} for at in range(101)]
 
     assert await refused(dependencies=ways) == {
-        "dependencies": "want c in 101 ways, by version, tags and more; at most 100 are taken"
+        "dependencies": (
+            "require c with 101 different combinations of version, tags and other conditions; at most 100 are allowed"
+        )
     }
     await kept(dependencies=[*ways[:100], *ways[:100], *({"capability": f"c{at}"} for at in range(200))])
 
@@ -201,5 +208,5 @@ async def test_what_all_capabilities_require_counts_for_each() -> None:
 
     found = await refused(dependencies=required, capabilities=[{"name": f"n{at}"} for at in range(100)])
 
-    assert found == {"dependencies": "at most 10,000 pairs of a capability and something that is required are taken"}
+    assert found == {"dependencies": "at most 10,000 pairs of a capability and a required dependency are allowed"}
     await kept(dependencies=required[:100], capabilities=[{"name": f"n{at}"} for at in range(100)])

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable, UnprocessableRequest
 from registry.model.agent import Agent
+from registry.model.registration.parse import parse_registration
+from registry.service.registration.registration import RegistrationService
 from registry.service.resolution import cycle_guard as edges_module
 from registry.service.resolution.cycle_guard import (
     MAX_DEPENDENCY_DEPTH,
@@ -23,10 +26,11 @@ from registry.service.resolution.cycle_guard import (
     reject_cycles,
 )
 from registry.service.resolution.graph import find_cycles
-from registry.store.agents import RegistrationResult, RegistrationWrite
+from registry.store.agents import RegistrationResult
 from registry.store.redis.connection import endpoint_from_url
 from registry.store.store import Store
 from tests.support.builders import a_spec, an_agent
+from tests.support.http_calls import a_registration
 from tests.support.polling import async_wait_until
 from tests.support.reflectors import make_reflector
 from tests.support.resolution_builders import view_of
@@ -182,14 +186,15 @@ class Replica:
         self.store = Store(endpoint_from_url(url), settings, lambda _script, _seconds: None)
         self.feed = make_reflector(self.store.change_log)
         self.edges = CycleGuard(self.feed, self.store.agents)
+        nothing = cast(Any, None)
+        self.registrations = RegistrationService(self.store.agents, self.edges, nothing, settings, {})
         self._following = asyncio.create_task(self.feed.run())
 
     async def register(self, agent_id: str, *edges: Edge) -> RegistrationResult:
         """Register an agent with these required dependencies."""
+        # More capabilities than a request may have, so that the limit of the edges is the one that is reached.
         spec = a_spec(agent_id, capabilities=capabilities(edges))
-        return await self.edges.register(
-            RegistrationWrite(agent_id, spec, 60_000, 120_000, required_edges=frozenset(edges))
-        )
+        return await self.registrations.register(replace(parse_registration(a_registration(agent_id)), spec=spec))
 
     async def close(self) -> None:
         """Stop following, and close the connections."""

@@ -1,0 +1,68 @@
+"""Limits on the dependencies of one agent, and the syntax of its version constraints."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from registry.errors import Detail, MalformedRequest, UnprocessableRequest
+from registry.model.agent import decode_indexed_spec
+from registry.service.resolution.cycle_guard import MAX_REQUIRED_EDGES, Edge
+from registry.service.versions import parse_constraint
+
+MAX_VARIANTS_PER_CAPABILITY: Final = 100
+"""Different combinations of conditions under which one agent may require a capability: each is ranked by itself."""
+_MAX_REPORTED_ERRORS: Final = 20
+# Each capability of an agent requires every agent-level dependency; this bounds the product of the two.
+_MAX_REQUIRED_PAIRS: Final = 10_000
+# A canonical spec that contains one of these less often than the limit is not decoded.
+_CAPABILITY_KEY_JSON: Final = b'"capability":'
+_REQUIRED_TRUE_JSON: Final = b'"required":true'
+
+
+def find_invalid_constraints(constraints: Iterable[tuple[str, str]]) -> list[Detail]:
+    """Return what is wrong with version constraints, each given with its field."""
+    problems = []
+    for field, text in constraints:
+        try:
+            parse_constraint(text)
+        except MalformedRequest as error:
+            problems.append(Detail(field, error.details[0].problem))
+    return problems
+
+
+def find_too_many_variants(spec: bytes) -> list[Detail]:
+    """Return the capabilities an agent requires under too many different combinations of conditions."""
+    if spec.count(_CAPABILITY_KEY_JSON) <= MAX_VARIANTS_PER_CAPABILITY:
+        return []
+    variants: dict[str, set[object]] = {}
+    for _, dependencies in decode_indexed_spec(spec).functions:
+        for dependency in dependencies:
+            variants.setdefault(dependency.capability, set()).add((dependency.match_key, dependency.namespace))
+    return [
+        Detail(
+            "dependencies",
+            f"require {name} with {len(each)} different combinations of version, tags and other conditions; "
+            f"at most {MAX_VARIANTS_PER_CAPABILITY} are allowed",
+        )
+        for name, each in variants.items()
+        if len(each) > MAX_VARIANTS_PER_CAPABILITY
+    ][:_MAX_REPORTED_ERRORS]
+
+
+def required_edges(spec: bytes) -> frozenset[Edge]:
+    """Return which capability of an agent requires which other. Raises UnprocessableRequest for too many."""
+    edges: set[Edge] = set()
+    if _REQUIRED_TRUE_JSON not in spec:
+        return frozenset()
+    for count, edge in enumerate(decode_indexed_spec(spec).iter_required_edges, start=1):
+        edges.add(edge)
+        if len(edges) > MAX_REQUIRED_EDGES:
+            raise _too_many(f"at most {MAX_REQUIRED_EDGES:,} required dependencies are allowed")
+        if count > _MAX_REQUIRED_PAIRS:
+            raise _too_many(
+                f"at most {_MAX_REQUIRED_PAIRS:,} pairs of a capability and a required dependency are allowed"
+            )
+    return frozenset(edges)
+
+
+def _too_many(problem: str) -> UnprocessableRequest:
+    return UnprocessableRequest(problem, [Detail("dependencies", problem)])

@@ -1,0 +1,70 @@
+"""Resolutions as they are sent to agents: resolved from the newest state, with digest and trace in the store."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import orjson
+
+from registry.cache.reflector import Reflector
+from registry.cache.view import View
+from registry.model.encoding.agent_json import rfc3339
+from registry.model.resolution import CachedResolution, RankedProviders, ResolvedDependency
+from registry.service.resolution.explain import explain_resolution
+from registry.service.resolution.resolver import DependencyResolver
+from registry.store.agents import Agents
+from registry.store.resolution_store import ResolutionStore
+
+AuditFacts: TypeAlias = Callable[[View, CachedResolution, Callable[[ResolvedDependency], RankedProviders]], Any]
+"""Returns what an audit needs beyond the explanation of a resolution, as JSON values."""
+
+
+class ResolutionTraces:
+    """Resolves an agent's dependencies for a response, and stores a trace of each resolution that differs."""
+
+    def __init__(
+        self,
+        reflector: Reflector,
+        agents: Agents,
+        resolution_store: ResolutionStore,
+        resolver: DependencyResolver,
+        audit_facts: AuditFacts,
+    ) -> None:
+        self._reflector = reflector
+        self._agents = agents
+        self._resolution_store = resolution_store
+        self._resolver = resolver
+        self._audit_facts = audit_facts
+
+    async def resolve_latest(self, agent_id: str) -> CachedResolution | None:
+        """Return a resolution that reflects all changes before this call; None if the agent is gone.
+
+        Its digest is stored before it is returned.
+        """
+        view = await self._reflector.wait_fresh()
+        record = view.records.get(agent_id)
+        if record is None:
+            return None
+        resolution = await self._resolver.resolve_with_loads(view, record)
+        if resolution.digest:
+            stored = await self._agents.heartbeat(agent_id, "note", response_digest=resolution.digest)
+            if resolution.lookup_keys:
+                await self.save(view, resolution, stored.now)
+        return resolution
+
+    async def save(self, view: View, resolution: CachedResolution, at: int) -> None:
+        """Store a trace of a resolution that is sent at this time, unless it is the one sent last."""
+        if resolution.sent_digest == resolution.digest:
+            return
+
+        def ranking(pick: ResolvedDependency) -> RankedProviders:
+            return self._resolver.ranking(view, resolution.agent, pick.dependency)
+
+        entry = {
+            "timestamp": rfc3339(at),
+            "resource_version": str(resolution.version),
+            "dependencies_version": resolution.digest,
+            "explanation": explain_resolution(resolution, ranking),
+            "audit_facts": self._audit_facts(view, resolution, ranking),
+        }
+        await self._resolution_store.save_resolution(resolution.agent.id, resolution.digest, orjson.dumps(entry))
+        resolution.sent_digest = resolution.digest
