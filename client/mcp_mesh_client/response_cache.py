@@ -50,7 +50,7 @@ class ResponseCache:
         self._ttl = ttl
         self._entries: OrderedDict[Hashable, CachedResponse] = OrderedDict()
         self._total_bytes = 0
-        self.write_count = 0
+        self.write_count: int = 0
 
     def get(self, key: Hashable) -> CachedResponse | None:
         """Return an answer, however old."""

@@ -29,10 +29,10 @@ class ClientSession:
     """
 
     def __init__(self, config: ClientConfig) -> None:
-        self.config = config
+        self.config: ClientConfig = config
         self._endpoints = Endpoints(config.urls)
         self._transport = HttpTransport(config.token)
-        self.caller = RetryingCaller(config, self._endpoints, self._transport)
+        self.caller: RetryingCaller = RetryingCaller(config, self._endpoints, self._transport)
         self._cache = ResponseCache(config.cache_size, config.cache_ttl)
         self._cached_reader = CachedReader(self.caller, self._cache, config)
         self._watches = weakref.WeakSet[Watch]()

@@ -40,10 +40,10 @@ class AgentFunction:
     ) -> None:
         self.original = original
         self.name = name
-        self.capabilities = tuple(capabilities)
-        self.description = inspect.getdoc(original)
+        self.capabilities: tuple[Mapping[str, Any], ...] = tuple(capabilities)
+        self.description: str | None = inspect.getdoc(original)
         self.input_schema: Mapping[str, Any] | None = None
-        self.dependencies = _bind_dependencies(dependencies)
+        self.dependencies: dict[str, DependencyBinding] = _bind_dependencies(dependencies)
         self.wrapper: Callable[..., Any] = original
         if injected := self._injected_parameters(caller, timeout):
             self.wrapper = _inject(original, injected)

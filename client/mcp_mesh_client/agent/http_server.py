@@ -32,7 +32,7 @@ class AgentHttpServer(uvicorn.Server):
         self._socket = _listen(host, port)
         self.before_shutdown: Callable[[], None] = _no_op
         shown = public_host or (socket.gethostname() if host in _WILDCARD_HOSTS else host)
-        self.url = http_url(shown, self._socket.getsockname()[1])
+        self.url: str = http_url(shown, self._socket.getsockname()[1])
         level = "warning" if quiet else server.settings.log_level.lower()
         # Without sessions, as agents of the mesh SDK and `meshctl` call: they greet nobody before.
         app = server.streamable_http_app(host=host, stateless_http=True)

@@ -15,6 +15,7 @@ from mcp_mesh_client.agent.function import AgentFunction
 from mcp_mesh_client.config import DEFAULT_SECURITY_CONTEXTS
 from mcp_mesh_client.errors import ClientClosed, InvalidData, McpLibraryMissing
 from mcp_mesh_client.event_loop_thread import EventLoopThread
+from mcp_mesh_client.retry import ConnectionState
 from mcp_mesh_client.types.dependencies import Provider
 from mcp_mesh_client.validation import check_registration
 
@@ -38,14 +39,14 @@ class LocalAgent:
 
     def __init__(self) -> None:
         self.environment: AgentEnvironment = read_environment()
-        self.id = new_agent_id(self.environment.name)
+        self.id: str = new_agent_id(self.environment.name)
         self.functions: dict[str, AgentFunction] = {}
         self.instances: dict[str, Any] = {}
-        self.endpoint = self.environment.endpoint
-        self.registry_state = "unknown"
-        self.revision = 0
-        self.changed_at = 0.0
-        self.thread = EventLoopThread()
+        self.endpoint: str | None = self.environment.endpoint
+        self.registry_state: ConnectionState = "unknown"
+        self.revision: int = 0
+        self.changed_at: float = 0.0
+        self.thread: EventLoopThread = EventLoopThread()
         self._options: dict[str, Any] = {}
         self._lock = threading.RLock()
         self._sessions = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "McpSessions"]()

@@ -17,7 +17,7 @@ class AgentProcess:
     """An agent, who answers for it, and its life, which begins with whatever the agent is told."""
 
     def __init__(self) -> None:
-        self.agent = LocalAgent()
+        self.agent: LocalAgent = LocalAgent()
         self._attach_agent()
 
     def deregister(self) -> None:
@@ -36,8 +36,8 @@ class AgentProcess:
         self._attach_agent()
 
     def _attach_agent(self) -> None:
-        self.server = AgentServer(self.agent)
-        self.lifecycle = AgentLifecycle(self.agent, self.server.autostart)
+        self.server: AgentServer = AgentServer(self.agent)
+        self.lifecycle: AgentLifecycle = AgentLifecycle(self.agent, self.server.autostart)
         self.agent.on_change = self.lifecycle.start
 
 

@@ -89,7 +89,7 @@ class Agent(TypedDict):
     stale_seconds: NotRequired[float]
 
 
-# `continue` is a word of Python, so it cannot stand in a class body.
+# `continue` is a keyword of Python, so it cannot be a field in a class body.
 _Page = TypedDict("_Page", {"continue": NotRequired[str]})
 
 
