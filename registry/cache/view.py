@@ -9,6 +9,7 @@ import msgspec
 from registry.model.agent import STATUSES, Agent, IndexedSpec, LookupKey, Status, ToolTag
 from registry.model.change import Change, LogPosition
 from registry.model.encoding.agent_json import encode_agent_head, encode_agent_tail
+from registry.model.resolution import CachedResolution
 
 Key = TypeVar("Key", bound=Hashable)
 Index = dict[Key, dict[str, "Record"]]
@@ -31,7 +32,7 @@ class Record(msgspec.Struct, eq=False, gc=False):
     agent: Agent
     heartbeat: int | None
     heartbeat_read_at: float
-    resolution: Any = None
+    resolution: CachedResolution | None = None
     _json_head: bytes | None = None
     _json: bytes | None = None
 

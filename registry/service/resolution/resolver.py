@@ -35,7 +35,7 @@ class DependencyResolver:
 
     def resolve(self, view: View, record: Record) -> CachedResolution:
         """Return what an agent's dependencies resolve to as of the view's version, by the loads that are known."""
-        kept: CachedResolution | None = record.resolution
+        kept = record.resolution
         if kept is not None:
             if kept.agent is not record.agent or (kept.version != view.version and not _is_current(view, kept)):
                 # Another replica may have told it something else in between, even if this is what was told last here.
@@ -68,7 +68,7 @@ class DependencyResolver:
 
         What changes meanwhile may be seen, and is then looked at again the next time.
         """
-        kept: CachedResolution | None = record.resolution
+        kept = record.resolution
         agent, version = record.agent, view.version
         if kept is not None and kept.agent is agent and (kept.version == version or _is_current(view, kept)):
             return self.resolve(view, record)
