@@ -1,31 +1,31 @@
 #!lua flags=allow-oom
---[[ drain — take up to 200 agents out of service, or put them back; they live on as they are.
+--[[ drain — take up to 200 agents out of service, or back into service; heartbeats and expiry continue.
 
   KEYS   version      string  {mesh}:version
          log          stream  {mesh}:log
          heartbeats   zset    {mesh}:heartbeats
          agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
-  ARGV   draining     1 to take them out, 0 to put them back
-         history      integer, entries the log keeps
+  ARGV   draining     1 to drain, 0 to undrain
+         log_length   integer, entries the log stores
          ids…         the id of each agent
-  REPLY  ok <word> <version>…   for each agent, in order, a word and the version of its last change:
-         changed                it is as asked from this version on
-         unchanged              it was as asked already
+  REPLY  ok <word> <version>…   for each agent, in order, an outcome and the version of its last change:
+         changed                has the requested state since this version
+         unchanged              had the requested state already
          unknown_agent          never registered, or removed; the version is ''
-         bad_record             its hash cannot be read; left as it is, the version is ''
+         bad_record             its hash is invalid; nothing was written, the version is ''
   WRITES version log agent_keys
   EMITS  modify drained | modify undrained | nothing
   COST   O(K log N) for K agents
 ]]
---@include clock
---@include agent
---@include whole
---@include change
+--@include now_ms
+--@include read_agent
+--@include is_valid_agent
+--@include append_change
 local version, log, heartbeats = unpack(KEYS)
-local draining, history = unpack(ARGV)
+local draining, log_length = unpack(ARGV)
 local fixed, count = 3, #KEYS - 3
 if count > 200 or #ARGV ~= 2 + count or (draining ~= '0' and draining ~= '1') then
-  return redis.error_reply('ERR drain takes 0 or 1 and the id of each of at most 200 agents')
+  return redis.error_reply('ERR drain expects 0 or 1 and the id of each of at most 200 agents')
 end
 
 local now = now_ms()
@@ -33,17 +33,17 @@ local reply = { 'ok' }
 for i = 1, count do
   local key, id = KEYS[fixed + i], ARGV[2 + i]
   local agent = read_agent(key)
-  local word, at = 'unchanged', ''
+  local outcome, changed_version = 'unchanged', ''
   if not agent then
-    word = 'unknown_agent'
-  elseif not is_whole(agent) then
-    word = 'bad_record'
+    outcome = 'unknown_agent'
+  elseif not is_valid_agent(agent) then
+    outcome = 'bad_record'
   elseif agent.draining == draining then
-    at = agent.version
+    changed_version = agent.version
   else
     local before = agent.draining
     agent.draining = draining
-    word, at = 'changed', append_change(version, log, history, now, {
+    outcome, changed_version = 'changed', append_change(version, log, log_length, now, {
       kind = 'modify',
       reason = draining == '1' and 'drained' or 'undrained',
       id = id,
@@ -53,6 +53,6 @@ for i = 1, count do
       before = { draining = before },
     })
   end
-  reply[#reply + 1], reply[#reply + 2] = word, at
+  reply[#reply + 1], reply[#reply + 2] = outcome, changed_version
 end
 return reply

@@ -1,22 +1,22 @@
 #!lua flags=allow-oom
---[[ release — end the hold of a mass expiry now: the next sweep moves on whoever is overdue.
+--[[ end_self_preservation — end self-preservation now: the next sweep degrades or expires all overdue agents.
 
-  KEYS   hold  hash  {mesh}:hold
+  KEYS   self_preservation  hash  {mesh}:self_preservation
   ARGV   none
-  REPLY  released <since>   the hold had begun then
-         not_held           there is none, or it is over already; nothing was written
-  WRITES hold
+  REPLY  ended <since>   it had been active since then
+         not_active      it is not active; nothing was written
+  WRITES self_preservation
   EMITS  nothing
   COST   O(1)
 ]]
---@include clock
---@include text
-local hold = unpack(KEYS)
+--@include now_ms
+--@include to_decimal
+local self_preservation = unpack(KEYS)
 
 local now = now_ms()
-local since, till, ended = unpack(redis.call('HMGET', hold, 'since', 'until', 'ended'))
-if not till or ended or tonumber(till) <= now then
-  return { 'not_held' }
+local since, until_ms, ended = unpack(redis.call('HMGET', self_preservation, 'since', 'until', 'ended'))
+if not until_ms or ended or tonumber(until_ms) <= now then
+  return { 'not_active' }
 end
-redis.call('HSET', hold, 'ended', text(now))
-return { 'released', since }
+redis.call('HSET', self_preservation, 'ended', to_decimal(now))
+return { 'ended', since }

@@ -1,71 +1,102 @@
 #!lua flags=allow-oom
---[[ heartbeat — prolong the life of up to 200 agents.
+--[[ heartbeat — extend the deadlines of up to 200 agents.
 
-  KEYS   version      string  {mesh}:version
-         log          stream  {mesh}:log
-         deadlines    zset    {mesh}:deadlines
-         heartbeats   zset    {mesh}:heartbeats
-         silent       zset    {mesh}:silent
-         pulse        string  {mesh}:pulse
-         outage       string  {mesh}:outage
-         rewind       string  {mesh}:rewind
-         counters     hash    {mesh}:counters
-         agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
-  ARGV   history      integer, entries the log keeps
-         agents…      id, mode, load and answered of each: beat prolongs any agent and makes it healthy, keep
-                      prolongs a healthy one and leaves any other as it is, note leaves each as it is;
-                      load and answered are stored without a change, '' leaves what is there
-  REPLY  ok <now_ms> <word>…   one word for each agent, in order; where no digest is told and one is stored, it follows
-                               after a blank:
-         healthy                       prolonged, or healthy anyway
-         pending degraded expired      only for keep and note: left as it is
+  KEYS   version          string  {mesh}:version
+         log              stream  {mesh}:log
+         deadlines        zset    {mesh}:deadlines
+         heartbeats       zset    {mesh}:heartbeats
+         unhealthy_since  zset    {mesh}:unhealthy_since
+         last_probe       string  {mesh}:last_probe
+         outage           string  {mesh}:outage
+         clock_rollback   string  {mesh}:clock_rollback
+         counters         hash    {mesh}:counters
+         agent_keys…      hash    {mesh}:agent:<id>, one for each agent, at most 200
+  ARGV   log_length   integer, entries the log stores
+         agents…      id, mode, load and response_digest of each. revive extends any agent and makes it healthy; extend
+                      extends only a healthy agent; record extends none. load and response_digest are stored without a
+                      log entry; '' does not change the stored value
+  REPLY  ok <now_ms> <word>…   one word for each agent, in order; if its response_digest is '' and one is stored, a blank
+                               and the stored one follow:
+         healthy                       extended, or healthy already
+         pending degraded expired      extend and record only: unchanged
          unknown_agent                 never registered, or removed
-         bad_record                    its hash cannot be read; left as it is
-  WRITES version log deadlines heartbeats silent pulse outage rewind counters agent_keys
+         bad_record                    its hash is invalid; nothing was written
+  WRITES version log deadlines heartbeats unhealthy_since last_probe outage clock_rollback counters agent_keys
   EMITS  modify first_heartbeat | modify recovered | nothing
   COST   O(K log N) for K agents
 ]]
---@include clock
---@include text
---@include note
---@include tell
---@include recovery
---@include pulse
---@include change
-local version, log, deadlines, heartbeats, silent, pulse, outage, rewind, counters = unpack(KEYS)
-local history = unpack(ARGV)
+--@include now_ms
+--@include to_decimal
+--@include read_agent
+--@include record_probe
+--@include append_change
+local version, log, deadlines, heartbeats, unhealthy_since, last_probe, outage, clock_rollback, counters = unpack(KEYS)
+local log_length = unpack(ARGV)
 local fixed, count = 9, #KEYS - 9
 if count > 200 or #ARGV ~= 1 + 4 * count then
-  return redis.error_reply('ERR heartbeat takes an id, a mode, a load and a digest for each of at most 200 agents')
+  return redis.error_reply('ERR heartbeat expects id, mode, load and response digest of each of at most 200 agents')
+end
+
+-- Writes only a different value: repeated values cost no disk write.
+local function set_if_changed(key, field, value)
+  if value ~= '' and value ~= redis.call('HGET', key, field) then
+    redis.call('HSET', key, field, value)
+  end
+end
+
+-- Stores the digest of the response that is sent to the agent. Without one, returns a blank and the stored digest.
+local function swap_response_digest(key, digest, stored)
+  if digest == '' then
+    return stored and ' ' .. stored or ''
+  end
+  if digest ~= stored then
+    redis.call('HSET', key, 'response_digest', digest)
+  end
+  return ''
+end
+
+local function mark_healthy(key, id, now)
+  local agent = read_agent(key)
+  local status = agent.status
+  agent.status = 'healthy'
+  append_change(version, log, log_length, now, {
+    kind = 'modify',
+    reason = status == 'pending' and 'first_heartbeat' or 'recovered',
+    id = id,
+    key = key,
+    agent = agent,
+    heartbeat = to_decimal(now),
+    before = { status = status },
+  })
+  redis.call('ZREM', unhealthy_since, id)
 end
 
 local now = now_ms()
-local stamp = text(now)
-touch_pulse(pulse, outage, rewind, now)
+local now_text = to_decimal(now)
+record_probe(last_probe, outage, clock_rollback, now)
 
-local reply, beats = { 'ok', stamp }, 0
+local reply, extended = { 'ok', now_text }, 0
 for i = 1, count do
-  local key, id, mode, load, answered = KEYS[fixed + i], unpack(ARGV, 4 * i - 2, 4 * i + 1)
-  local known = redis.pcall('HMGET', key, 'status', 'timeout', 'answered')
-  local status, timeout = known[1], tonumber(known[2])
-  if known.err or (status and not timeout) then
+  local key, id, mode, load, response_digest = KEYS[fixed + i], unpack(ARGV, 4 * i - 2, 4 * i + 1)
+  local stored = redis.pcall('HMGET', key, 'status', 'timeout', 'response_digest')
+  local status, timeout = stored[1], tonumber(stored[2])
+  if stored.err or (status and not timeout) then
     reply[i + 2] = 'bad_record'
   elseif not status then
     reply[i + 2] = 'unknown_agent'
   else
-    note(key, 'load', load)
-    local told = tell(key, answered, known[3])
-    if mode == 'beat' or mode == 'keep' and status == 'healthy' then
+    set_if_changed(key, 'load', load)
+    local stored_digest = swap_response_digest(key, response_digest, stored[3])
+    if mode == 'revive' or mode == 'extend' and status == 'healthy' then
       if status ~= 'healthy' then
-        append_change(version, log, history, now, recovery(key, id, stamp))
-        redis.call('ZREM', silent, id)
+        mark_healthy(key, id, now)
       end
-      redis.call('ZADD', heartbeats, stamp, id)
-      redis.call('ZADD', deadlines, text(now + timeout), id)
-      status, beats = 'healthy', beats + 1
+      redis.call('ZADD', heartbeats, now_text, id)
+      redis.call('ZADD', deadlines, to_decimal(now + timeout), id)
+      status, extended = 'healthy', extended + 1
     end
-    reply[i + 2] = status .. told
+    reply[i + 2] = status .. stored_digest
   end
 end
-redis.call('HINCRBY', counters, 'heartbeats', beats)
+redis.call('HINCRBY', counters, 'heartbeats', extended)
 return reply

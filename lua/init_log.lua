@@ -1,26 +1,26 @@
 #!lua flags=allow-oom
---[[ open — make sure the mesh has a history: an id, a version, and a log that ends at that version.
+--[[ init_log — return the mesh's timeline; start one if the version, the timeline or the last log entry is missing.
 
-  KEYS   version  string  {mesh}:version
-         history  string  {mesh}:history
-         log      stream  {mesh}:log
-  ARGV   fresh    text, a random id for the case that a new history begins
-         keep     integer, entries the log keeps
-  REPLY  ok <version> <history>      it had one
-         begun <version> <history>   something of it was missing; a new history begins
-  WRITES version history log
-  EMITS  begin opened | nothing
+  KEYS   version   string  {mesh}:version
+         timeline  string  {mesh}:timeline
+         log       stream  {mesh}:log
+  ARGV   new_timeline_id  text, a random id for a new timeline
+         log_length       integer, entries the log stores
+  REPLY  ok <version> <timeline>        there is one
+         created <version> <timeline>   a new timeline was started
+  WRITES version timeline log
+  EMITS  new_timeline log_initialized | nothing
   COST   O(1)
 ]]
---@include clock
---@include begin
-local version, history, log = unpack(KEYS)
-local fresh, keep = unpack(ARGV)
+--@include now_ms
+--@include begin_timeline
+local version, timeline, log = unpack(KEYS)
+local new_timeline_id, log_length = unpack(ARGV)
 
-local at, id = redis.call('GET', version), redis.call('GET', history)
+local current, id = redis.call('GET', version), redis.call('GET', timeline)
 local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-if at and id and last and last[1] == at .. '-0' then
-  return { 'ok', at, id }
+if current and id and last and last[1] == current .. '-0' then
+  return { 'ok', current, id }
 end
-local new = { id = fresh, least = 0, keep = keep, reason = 'opened' }
-return { 'begun', begin_history(version, history, log, now_ms(), new), fresh }
+local options = { id = new_timeline_id, min_version = 0, log_length = log_length, reason = 'log_initialized' }
+return { 'created', begin_timeline(version, timeline, log, now_ms(), options), new_timeline_id }

@@ -1,32 +1,33 @@
 #!lua flags=allow-oom
---[[ sever — give up a history whose log lost what somebody has seen, so that whoever saw it must list again.
+--[[ invalidate_timeline — end a timeline whose log lost an entry that a replica has read; its readers list again.
 
-  KEYS   version  string  {mesh}:version
-         history  string  {mesh}:history
-         log      stream  {mesh}:log
-  ARGV   known    text, the history that the caller has followed
-         seen     integer, the version of an entry that is no longer there, or reads otherwise by now
-  REPLY  severed         version is far above seen, history and log are gone; the next opening begins anew
-         other_history   somebody gave it up already, or the store forgot
-         trimmed         the log only begins later: nothing is lost that was not old
-  WRITES version history log
+  KEYS   version   string  {mesh}:version
+         timeline  string  {mesh}:timeline
+         log       stream  {mesh}:log
+  ARGV   expected_timeline  text, the timeline that the caller follows
+         lost_version       integer, the version of an entry that is missing or differs
+  REPLY  invalidated      version was raised, timeline and log were deleted; the next init_log starts a new timeline
+         other_timeline   the timeline was replaced or lost already; nothing was written
+         trimmed          the log starts after the entry: only old entries are missing; nothing was written
+  WRITES version timeline log
   EMITS  nothing
   COST   O(1)
 ]]
---@include text
-local version, history, log = unpack(KEYS)
-local known, seen = unpack(ARGV)
+--@include to_decimal
+local version, timeline, log = unpack(KEYS)
+local expected_timeline, lost_version = unpack(ARGV)
 
-if redis.call('GET', history) ~= known then
-  return { 'other_history' }
+if redis.call('GET', timeline) ~= expected_timeline then
+  return { 'other_timeline' }
 end
 local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-if not first or tonumber(string.match(first[1], '^%d+')) > tonumber(seen) then
+if not first or tonumber(string.match(first[1], '^%d+')) > tonumber(lost_version) then
   return { 'trimmed' }
 end
 
--- Others may have seen later entries that are lost, too: a minute of one thousand changes a second.
-redis.call('SET', version, text(math.max(tonumber(redis.call('GET', version)) or 0, tonumber(seen)) + 60000))
-redis.call('DEL', history)
+-- Other replicas may have read later entries that are lost too; 60,000 is one minute at 1,000 changes per second.
+local last_known = math.max(tonumber(redis.call('GET', version)) or 0, tonumber(lost_version))
+redis.call('SET', version, to_decimal(last_known + 60000))
+redis.call('DEL', timeline)
 redis.call('UNLINK', log)
-return { 'severed' }
+return { 'invalidated' }

@@ -1,29 +1,29 @@
 #!lua flags=allow-oom
---[[ lead_take — become the leader if nobody is, or if the lock still reads as this caller saw it stand still.
+--[[ leader_acquire — become the leader if there is none, or if its lock is still the expired one.
 
   KEYS   leader  string  {mesh}:leader
          epoch   string  {mesh}:epoch
-  ARGV   holder  JSON, who asks; opaque here
-         seen    the lock as the caller saw it for a whole lease, '' if it saw none
-  REPLY  taken <epoch> <lock>   the caller leads under this epoch
-         held <lock>            somebody leads; the lock as it reads now
+  ARGV   holder        JSON that identifies the caller; opaque here
+         expired_lock  the lock that did not change for a whole lease, '' for none
+  REPLY  acquired <epoch> <lock>   the caller leads under this epoch
+         held <lock>               there is a leader; its current lock
   WRITES leader epoch
   EMITS  nothing
   COST   O(1)
 ]]
---@include clock
---@include text
+--@include now_ms
+--@include to_decimal
 local leader, epoch = unpack(KEYS)
-local holder, seen = unpack(ARGV)
+local holder, expired_lock = unpack(ARGV)
 
 local lock = redis.call('GET', leader)
-if lock and lock ~= seen then
+if lock and lock ~= expired_lock then
   return { 'held', lock }
 end
--- Lifted to the time, so that no epoch ever comes twice, even after all data was lost with the leader alive.
+-- Raised to the time: an epoch is never used twice, even if all data was lost while a leader was alive.
 local now = now_ms()
-local taken = text(math.max(redis.call('INCR', epoch), now))
-redis.call('SET', epoch, taken)
-lock = table.concat({ '0', taken, text(now), holder }, ' ')
+local new_epoch = to_decimal(math.max(redis.call('INCR', epoch), now))
+redis.call('SET', epoch, new_epoch)
+lock = table.concat({ '0', new_epoch, to_decimal(now), holder }, ' ')
 redis.call('SET', leader, lock)
-return { 'taken', taken, lock }
+return { 'acquired', new_epoch, lock }

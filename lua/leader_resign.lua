@@ -1,18 +1,18 @@
 #!lua flags=allow-oom
---[[ lead_resign — give the lead up, so that a follower takes it at its next look.
+--[[ leader_resign — delete the leader's lock, so that a follower acquires it at its next attempt.
 
   KEYS   leader  string  {mesh}:leader
-  ARGV   mine    the lock as the caller last wrote it
-  REPLY  resigned   nobody leads now
-         lost       somebody else leads already; nothing was written
+  ARGV   own_lock  the lock as the caller last wrote it
+  REPLY  resigned   there is no leader now
+         lost       another replica leads; nothing was written
   WRITES leader
   EMITS  nothing
   COST   O(1)
 ]]
 local leader = unpack(KEYS)
-local mine = unpack(ARGV)
+local own_lock = unpack(ARGV)
 
-if redis.call('GET', leader) ~= mine then
+if redis.call('GET', leader) ~= own_lock then
   return { 'lost' }
 end
 redis.call('DEL', leader)

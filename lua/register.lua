@@ -1,71 +1,114 @@
 #!lua
---[[ register — create one agent or replace what it says of itself.
+--[[ register — create one agent or replace its specification.
 
-  KEYS   version     string  {mesh}:version
-         log         stream  {mesh}:log
-         deadlines   zset    {mesh}:deadlines
-         heartbeats  zset    {mesh}:heartbeats
-         silent      zset    {mesh}:silent
-         counters    hash    {mesh}:counters
-         required    hash    {mesh}:required
-         agent_key   hash    {mesh}:agent:<id>
-  ARGV   id            text
-         spec          canonical JSON, opaque here
-         timeout       integer, ms without a heartbeat until degraded
-         eviction      integer, ms without a heartbeat until expired
-         precondition  '' none | absent | present | a version
-         beats         1 when it is a heartbeat of any agent, 0 when not of a new or pending one
-         edges         lines of `<capability> <needed>`: which of its capabilities cannot do without which
-         seen          the number of {mesh}:required that edges were checked against, '' for none
-         history       integer, entries the log keeps
-  REPLY  created <version>     the agent is new: pending, or healthy when it beats
-         updated <version>     what it says of itself changed
-         unchanged <version>   a heartbeat; the version is that of its last change
-         stale_version <version or ''>   the precondition does not hold; nothing was written
-         stale_number    an edge is new and the number is not the one seen; nothing was written
-  WRITES version log deadlines heartbeats silent counters required agent_key
+  KEYS   version          string  {mesh}:version
+         log              stream  {mesh}:log
+         deadlines        zset    {mesh}:deadlines
+         heartbeats       zset    {mesh}:heartbeats
+         unhealthy_since  zset    {mesh}:unhealthy_since
+         counters         hash    {mesh}:counters
+         required_edges   hash    {mesh}:required_edges
+         agent_key        hash    {mesh}:agent:<id>
+  ARGV   id                   text
+         spec                 canonical JSON, opaque here
+         timeout              integer, ms without a heartbeat until degraded
+         eviction             integer, ms without a heartbeat until expired
+         precondition         '' none | absent | present | a version
+         counts_as_heartbeat  1 if a new or pending agent becomes healthy, else 0
+         edges                lines of `<capability> <required capability>`
+         edges_revision       the revision of {mesh}:required_edges that edges were checked against, '' for none
+         log_length           integer, entries the log stores
+  REPLY  created <version>     new agent: pending, or healthy if counts_as_heartbeat
+         updated <version>     its specification changed
+         unchanged <version>   a heartbeat; the version of its last change
+         stale_version <version or ''>   the precondition failed; nothing was written
+         edges_changed   an edge is new and edges_revision is not the current one; nothing was written
+  WRITES version log deadlines heartbeats unhealthy_since counters required_edges agent_key
   EMITS  add registered | modify updated | modify recovered | modify first_heartbeat | nothing
   COST   O(log N + edges)
 ]]
---@include clock
---@include agent
---@include whole
---@include holds
---@include new_edge
---@include registration
---@include required
---@include change
-local version, log, deadlines, heartbeats, silent, counters, required, agent_key = unpack(KEYS)
-local id, spec, timeout, eviction, precondition, beats, edges, seen, history = unpack(ARGV)
+--@include now_ms
+--@include to_decimal
+--@include read_agent
+--@include is_valid_agent
+--@include count_required_edges
+--@include append_change
+local version, log, deadlines, heartbeats, unhealthy_since, counters, required_edges, agent_key = unpack(KEYS)
+local id, spec, timeout, eviction, precondition, counts_as_heartbeat, edges, edges_revision, log_length = unpack(ARGV)
 
--- What cannot be read is as good as absent: registering anew mends it.
-local found = read_agent(agent_key)
-local agent = found and is_whole(found) and found or nil
-local damaged = found and not agent
-local before = found and found.requires or ''
-if not holds(agent, precondition) then
+-- A version matches from the agent's last spec change to its last change of any kind.
+local function precondition_met(agent)
+  local expected = tonumber(precondition)
+  if agent and expected then
+    return tonumber(agent.spec_version) <= expected and expected <= tonumber(agent.version)
+  end
+  return precondition == '' or (agent ~= nil) == (precondition ~= 'absent')
+end
+
+local function has_new_edge()
+  for edge in string.gmatch(edges, '[^\n]+') do
+    if redis.call('HEXISTS', required_edges, edge) == 0 then
+      return true
+    end
+  end
+  return false
+end
+
+-- Returns the change from the stored agent, nil for none, to the registered one; it may be empty.
+local function registration_change(agent, now)
+  local change = { kind = 'modify', id = id, key = agent_key, before = {}, heartbeat = '' }
+  if agent then
+    change.reason = agent.status == 'pending' and 'first_heartbeat' or 'recovered'
+    change.before.spec = agent.spec ~= spec and agent.spec or nil
+  else
+    agent = { status = 'pending', draining = '0', created = to_decimal(now) }
+    change.kind = 'add'
+  end
+  change.agent = agent
+  local registered = { spec = spec, timeout = timeout, eviction = eviction, required_edges = edges }
+  for name, value in pairs(registered) do
+    if (agent[name] or '') ~= value then
+      agent[name], change.spec_changed = value, true
+      change.reason = change.kind == 'add' and 'registered' or 'updated'
+    end
+  end
+  if counts_as_heartbeat == '1' or agent.status ~= 'pending' then
+    change.heartbeat = to_decimal(now)
+    if agent.status ~= 'healthy' then
+      change.before.status = change.kind == 'modify' and agent.status or nil
+      agent.status = 'healthy'
+    end
+  end
+  return change
+end
+
+-- An invalid hash counts as absent: registering again replaces it.
+local stored = read_agent(agent_key)
+local agent = stored and is_valid_agent(stored) and stored or nil
+local is_damaged = stored and not agent
+local edges_before = stored and stored.required_edges or ''
+if not precondition_met(agent) then
   return { 'stale_version', agent and agent.version or '' }
 end
-if edges ~= '' and seen ~= (redis.call('HGET', required, 'number') or '0') and has_new_edge(required, edges) then
-  return { 'stale_number' }
+if edges ~= '' and edges_revision ~= (redis.call('HGET', required_edges, 'revision') or '0') and has_new_edge() then
+  return { 'edges_changed' }
 end
 
 local now = now_ms()
-local said = { spec = spec, timeout = timeout, eviction = eviction, requires = edges }
-local change = registration(agent, said, beats == '1', now)
-change.id, change.key, change.anew = id, agent_key, damaged
-local word, current = 'unchanged', change.agent.version
+local change = registration_change(agent, now)
+change.replace_hash = is_damaged
+local outcome, current = 'unchanged', change.agent.version
 if change.spec_changed or change.before.status then
-  current = append_change(version, log, history, now, change)
-  count_required(required, before, edges)
-  word = change.kind == 'add' and 'created' or change.spec_changed and 'updated' or 'unchanged'
+  current = append_change(version, log, log_length, now, change)
+  count_required_edges(required_edges, edges_before, edges)
+  outcome = change.kind == 'add' and 'created' or change.spec_changed and 'updated' or 'unchanged'
 end
 if change.heartbeat ~= '' then
   redis.call('ZADD', heartbeats, change.heartbeat, id)
-elseif damaged then
+elseif is_damaged then
   redis.call('ZREM', heartbeats, id)
 end
-redis.call('ZADD', deadlines, text(now + timeout), id)
-redis.call('ZREM', silent, id)
+redis.call('ZADD', deadlines, to_decimal(now + timeout), id)
+redis.call('ZREM', unhealthy_since, id)
 redis.call('HINCRBY', counters, 'registrations', 1)
-return { word, current }
+return { outcome, current }

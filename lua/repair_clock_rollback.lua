@@ -1,40 +1,40 @@
 #!lua flags=allow-oom
---[[ rewind — Redis' clock went back: set the times of up to 200 agents right, so that none lies in the future.
+--[[ repair_clock_rollback — after Redis' clock was set back: correct the times of up to 200 agents that lie in the future.
 
-  The leader walks over all agents. Nobody notes how far it came: an agent's own times tell whether it was here since
-  the clock went back, so a walk that a new leader begins anew does nothing twice.
+  The leader scans all agents and stores no progress: the times of an agent show whether it was corrected, so a new
+  leader starts again and corrects none twice.
 
-  KEYS   rewind       string  {mesh}:rewind
-         deadlines    zset    {mesh}:deadlines
-         heartbeats   zset    {mesh}:heartbeats
-         silent       zset    {mesh}:silent
-         epoch        string  {mesh}:epoch
-         agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
-  ARGV   lead_epoch   integer, the epoch the caller leads under
-         asked        rewind as it read when the caller began its walk
-         final        1 with the last agents of the walk, else 0
-         ids…         the id of each agent
-  REPLY  ok <reset>            how many were set; the others had been here, or are gone or damaged
-         over                  the clock went back again, or the walk is done; nothing was written
-         stale_epoch <epoch>   another replica leads by now; nothing was written
-  WRITES rewind deadlines heartbeats silent
+  KEYS   clock_rollback   string  {mesh}:clock_rollback
+         deadlines        zset    {mesh}:deadlines
+         heartbeats       zset    {mesh}:heartbeats
+         unhealthy_since  zset    {mesh}:unhealthy_since
+         epoch            string  {mesh}:epoch
+         agent_keys…      hash    {mesh}:agent:<id>, one for each agent, at most 200
+  ARGV   leader_epoch  integer, the caller's epoch
+         rollback_ms   the value of clock_rollback when the scan started
+         is_last       1 for the last agents of the scan, else 0
+         ids…          the id of each agent
+  REPLY  ok <reset>            agents that were corrected; the others were correct, removed or damaged
+         not_needed            the clock was set back again, or the scan is complete; nothing was written
+         stale_epoch <epoch>   another replica leads; nothing was written
+  WRITES clock_rollback deadlines heartbeats unhealthy_since
   EMITS  nothing
   COST   O(K log N) for K agents
 ]]
---@include clock
---@include text
-local rewind, deadlines, heartbeats, silent, epoch = unpack(KEYS)
-local lead_epoch, asked, final = unpack(ARGV)
+--@include now_ms
+--@include to_decimal
+local clock_rollback, deadlines, heartbeats, unhealthy_since, epoch = unpack(KEYS)
+local leader_epoch, rollback_ms, is_last = unpack(ARGV)
 local fixed, count = 5, #KEYS - 5
 if count > 200 or #ARGV ~= 3 + count then
-  return redis.error_reply('ERR rewind takes the id of each of at most 200 agents')
+  return redis.error_reply('ERR repair_clock_rollback expects the id of each of at most 200 agents')
 end
 local current = redis.call('GET', epoch) or '0'
-if current ~= lead_epoch then
+if current ~= leader_epoch then
   return { 'stale_epoch', current }
 end
-if redis.call('GET', rewind) ~= asked then
-  return { 'over' }
+if redis.call('GET', clock_rollback) ~= rollback_ms then
+  return { 'not_needed' }
 end
 
 local now, reset = now_ms(), 0
@@ -43,15 +43,15 @@ for i = 1, count do
   local deadline = tonumber(redis.call('ZSCORE', deadlines, id))
   local timeout = redis.pcall('HGET', KEYS[fixed + i], 'timeout')
   timeout = type(timeout) == 'string' and tonumber(timeout)
-  -- From the moment the clock went back everybody has a whole timeout, and nobody more than one from now.
-  redis.call('ZADD', heartbeats, 'XX', 'LT', text(now), id)
-  redis.call('ZADD', silent, 'XX', 'LT', text(now), id)
-  if deadline and timeout and (deadline < asked + timeout or deadline > now + timeout) then
-    redis.call('ZADD', deadlines, text(now + timeout), id)
+  -- Each agent gets a whole timeout from the rollback on, and at most one from now on.
+  redis.call('ZADD', heartbeats, 'XX', 'LT', to_decimal(now), id)
+  redis.call('ZADD', unhealthy_since, 'XX', 'LT', to_decimal(now), id)
+  if deadline and timeout and (deadline < rollback_ms + timeout or deadline > now + timeout) then
+    redis.call('ZADD', deadlines, to_decimal(now + timeout), id)
     reset = reset + 1
   end
 end
-if final == '1' then
-  redis.call('DEL', rewind)
+if is_last == '1' then
+  redis.call('DEL', clock_rollback)
 end
 return { 'ok', reset }

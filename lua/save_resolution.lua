@@ -1,25 +1,25 @@
 #!lua flags=allow-oom
---[[ trace — keep how an agent's dependencies were resolved, unless that is what was kept last.
+--[[ save_resolution — store how an agent's dependencies were resolved, unless the newest entry is the same.
 
-  KEYS   trace  list  {mesh}:trace:<id>
-  ARGV   digest  text, what was resolved
-         entry   JSON, opaque here
-         keep    integer, entries an agent's trace holds
-         life    integer, ms without a new entry until it is gone
-  REPLY  kept    it is the newest entry now
-         known   the newest one has this digest already; nothing was written
-  WRITES trace
+  KEYS   resolutions  list  {mesh}:resolutions:<id>
+  ARGV   digest       text, identifies the result
+         entry        JSON, opaque here
+         max_entries  integer, entries stored for one agent
+         ttl          integer, ms without a new entry until the list is deleted
+  REPLY  saved       it is the newest entry
+         unchanged   the newest entry has this digest; nothing was written
+  WRITES resolutions
   EMITS  nothing
   COST   O(1)
 ]]
-local trace = unpack(KEYS)
-local digest, entry, keep, life = unpack(ARGV)
+local resolutions = unpack(KEYS)
+local digest, entry, max_entries, ttl = unpack(ARGV)
 
-local newest = redis.call('LINDEX', trace, 0)
+local newest = redis.call('LINDEX', resolutions, 0)
 if newest and string.sub(newest, 1, #digest + 1) == digest .. ' ' then
-  return { 'known' }
+  return { 'unchanged' }
 end
-redis.call('LPUSH', trace, digest .. ' ' .. entry)
-redis.call('LTRIM', trace, 0, keep - 1)
-redis.call('PEXPIRE', trace, life)
-return { 'kept' }
+redis.call('LPUSH', resolutions, digest .. ' ' .. entry)
+redis.call('LTRIM', resolutions, 0, max_entries - 1)
+redis.call('PEXPIRE', resolutions, ttl)
+return { 'saved' }

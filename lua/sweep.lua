@@ -1,79 +1,196 @@
 #!lua flags=allow-oom
---[[ sweep — move up to 200 silent agents one step on: degraded, expired, removed.
+--[[ sweep — transition up to 200 overdue agents: to degraded, to expired, or removed.
 
-  Nobody is moved who could not be heard because of an outage, and nobody at all while a mass silence is held.
+  Agents that missed heartbeats because of an outage get a new deadline instead. During self-preservation none changes.
 
-  KEYS   version      string  {mesh}:version
-         log          stream  {mesh}:log
-         deadlines    zset    {mesh}:deadlines
-         heartbeats   zset    {mesh}:heartbeats
-         silent       zset    {mesh}:silent
-         pulse        string  {mesh}:pulse
-         outage       string  {mesh}:outage
-         rewind       string  {mesh}:rewind
-         epoch        string  {mesh}:epoch
-         hold         hash    {mesh}:hold
-         counters     hash    {mesh}:counters
-         required     hash    {mesh}:required
-         agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
-  ARGV   lead_epoch   integer, the epoch the caller sweeps under
-         history      integer, entries the log keeps
-         retention    integer, ms an expired agent is kept
-         window       integer, ms over which those who leave healthy by silence are counted
-         share        integer, percent of the healthy agents above which they are too many
-         minimum      integer, agents below which they are never too many
-         duration     integer, ms a hold lasts
-         ids…         the id of each agent
-  REPLY  ok <degraded> <expired> <removed> <early> <orphaned> <bad> <graced>   how many; early: a heartbeat came first;
-                               orphaned: a deadline without an agent, dropped; bad: a hash that cannot be read, put off;
-                               graced: silent because of an outage, has a timeout from its end
-         held                  too many fell silent at once; nobody was moved
-         stale_epoch <epoch>   another replica leads by now; nothing was written
-  WRITES version log deadlines heartbeats silent pulse outage rewind hold counters required agent_keys
-  EMITS  modify degraded | modify expired | remove retention_over | nothing
+  KEYS   version            string  {mesh}:version
+         log                stream  {mesh}:log
+         deadlines          zset    {mesh}:deadlines
+         heartbeats         zset    {mesh}:heartbeats
+         unhealthy_since    zset    {mesh}:unhealthy_since
+         last_probe         string  {mesh}:last_probe
+         outage             string  {mesh}:outage
+         clock_rollback     string  {mesh}:clock_rollback
+         epoch              string  {mesh}:epoch
+         self_preservation  hash    {mesh}:self_preservation
+         counters           hash    {mesh}:counters
+         required_edges     hash    {mesh}:required_edges
+         agent_keys…        hash    {mesh}:agent:<id>, one for each agent, at most 200
+  ARGV   leader_epoch  integer, the caller's epoch
+         log_length    integer, entries the log stores
+         retention     integer, ms an expired agent stays before it is removed
+         window        integer, ms over which newly unhealthy agents are counted
+         max_share     integer, percent of the healthy agents; self-preservation starts above it
+         min_agents    integer, self-preservation starts only from this number on
+         max_duration  integer, ms self-preservation lasts
+         ids…          the id of each agent
+  REPLY  ok <degraded> <expired> <removed> <not_due> <orphaned> <bad_record> <grace_granted>   numbers of agents.
+                    not_due: received a heartbeat first; orphaned: a deadline without an agent, deleted; bad_record: an
+                    invalid hash, checked again later; grace_granted: has a timeout from the end of an outage
+         suspended             self-preservation is active; no agent was changed
+         stale_epoch <epoch>   another replica leads; nothing was written
+  WRITES version log deadlines heartbeats unhealthy_since last_probe outage clock_rollback self_preservation counters
+         required_edges agent_keys
+  EMITS  modify degraded | modify expired | remove retention_elapsed | nothing
   COST   O(K log N) for K agents
 ]]
---@include clock
---@include pulse
---@include due
---@include hold
---@include settle
-local version, log, deadlines, heartbeats, silent, pulse, outage, rewind, epoch, hold, counters, required = unpack(KEYS)
-local lead_epoch, history, retention, window, share, minimum, duration = unpack(ARGV)
+--@include now_ms
+--@include to_decimal
+--@include read_agent
+--@include is_valid_agent
+--@include count_required_edges
+--@include append_change
+--@include record_probe
+local version, log, deadlines, heartbeats, unhealthy_since, last_probe, outage, clock_rollback, epoch, self_preservation, counters, required_edges = unpack(KEYS)
+local leader_epoch, log_length, retention, window, max_share, min_agents, max_duration = unpack(ARGV)
 local fixed, count = 12, #KEYS - 12
 if count > 200 or #ARGV ~= 7 + count then
-  return redis.error_reply('ERR sweep takes the id of each of at most 200 agents')
+  return redis.error_reply('ERR sweep expects the id of each of at most 200 agents')
 end
 local current = redis.call('GET', epoch) or '0'
-if current ~= lead_epoch then
+if current ~= leader_epoch then
   return { 'stale_epoch', current }
 end
-
+window, max_share = tonumber(window), tonumber(max_share)
+min_agents, max_duration = tonumber(min_agents), tonumber(max_duration)
 local now = now_ms()
-touch_pulse(pulse, outage, rewind, now)
-local keys = { version = version, log = log, deadlines = deadlines, heartbeats = heartbeats, silent = silent }
-keys.outage, keys.hold, keys.counters, keys.required = outage, hold, counters, required
-local lead = { history = history, retention = retention }
-local brake = { window = tonumber(window), share = tonumber(share), minimum = tonumber(minimum) }
-brake.duration = tonumber(duration)
 
-local found, leaving, seen = {}, 0, {}
+-- Returns the deadline of an agent that missed heartbeats because of an outage. nil: it has sent one since, its timeout
+-- has passed since, or it is expired already.
+local function outage_deadline(agent, heartbeat)
+  local ended = tonumber(string.match(redis.call('GET', outage) or '', '^%d+'))
+  if not ended or agent.status == 'expired' or heartbeat and tonumber(heartbeat) >= ended then
+    return nil
+  end
+  return ended + agent.timeout > now and to_decimal(ended + agent.timeout) or nil
+end
+
+-- Returns the outcome for one agent (not_due, orphaned, bad_record, grace_granted, due) with its hash and deadlines.
+local function classify(key, id)
+  local found = { outcome = 'due', deadline = tonumber(redis.call('ZSCORE', deadlines, id)) }
+  if not found.deadline or found.deadline > now then
+    found.outcome = 'not_due'
+    return found
+  end
+  found.agent = read_agent(key)
+  if not found.agent then
+    found.outcome = 'orphaned'
+  elseif not is_valid_agent(found.agent) then
+    found.outcome = 'bad_record'
+  else
+    found.grace_deadline = outage_deadline(found.agent, redis.call('ZSCORE', heartbeats, id))
+    found.outcome = found.grace_deadline and 'grace_granted' or 'due'
+  end
+  return found
+end
+
+-- Starts and ends self-preservation; returns whether it is active. newly_overdue: healthy agents that would be degraded
+-- now. `heartbeats` has all agents that ever sent one; those in `unhealthy_since` are not healthy. After a period the
+-- next one can start only when the share was below the limit for a whole window.
+local function expiry_suspended(newly_overdue)
+  local until_ms, ended, below_since = unpack(redis.call('HMGET', self_preservation, 'until', 'ended', 'below_since'))
+  if until_ms and not ended then
+    if until_ms - now > max_duration then
+      until_ms = to_decimal(now + max_duration)
+      redis.call('HSET', self_preservation, 'until', until_ms)
+    end
+    if tonumber(until_ms) > now then
+      return true
+    end
+    ended = until_ms
+    redis.call('HSET', self_preservation, 'ended', until_ms)
+  end
+  local before_window = redis.call('ZCOUNT', unhealthy_since, '-inf', to_decimal(now - window))
+  local overdue = redis.call('ZCARD', unhealthy_since) - before_window + newly_overdue
+  local healthy = redis.call('ZCARD', heartbeats) - before_window
+  local exceeded = overdue >= min_agents and overdue * 100 > max_share * healthy
+  if exceeded and not ended then
+    redis.call(
+      'HSET', self_preservation, 'since', to_decimal(now), 'until', to_decimal(now + max_duration),
+      'overdue', to_decimal(overdue), 'healthy', to_decimal(healthy)
+    )
+    redis.call('HINCRBY', counters, 'self_preservation_activations', 1)
+  elseif exceeded then
+    redis.call('HDEL', self_preservation, 'below_since')
+  elseif ended and (not below_since or tonumber(below_since) > now) then
+    redis.call('HSET', self_preservation, 'below_since', to_decimal(now))
+  elseif ended and now - below_since >= window then
+    redis.call('DEL', self_preservation)
+  end
+  return exceeded and not ended
+end
+
+local function remove_times(id)
+  redis.call('ZREM', heartbeats, id)
+  redis.call('ZREM', deadlines, id)
+  redis.call('ZREM', unhealthy_since, id)
+end
+
+-- Changes an overdue agent to its next status and returns that status.
+local function transition(key, id, agent, deadline)
+  local status, next_deadline = 'degraded', deadline - agent.timeout + agent.eviction
+  if agent.status == 'degraded' then
+    status, next_deadline = 'expired', now + retention
+  elseif agent.status == 'expired' then
+    status = 'removed'
+  end
+  local change = { id = id, key = key, agent = agent, before = {} }
+  change.heartbeat = redis.call('ZSCORE', heartbeats, id) or ''
+  if status == 'removed' then
+    change.kind, change.reason = 'remove', 'retention_elapsed'
+    append_change(version, log, log_length, now, change)
+    count_required_edges(required_edges, agent.required_edges or '', '')
+    remove_times(id)
+  else
+    if agent.status == 'healthy' then
+      redis.call('ZADD', unhealthy_since, to_decimal(now), id)
+    end
+    change.kind, change.reason, change.before.status = 'modify', status, agent.status
+    agent.status = status
+    append_change(version, log, log_length, now, change)
+    redis.call('ZADD', deadlines, to_decimal(next_deadline), id)
+  end
+  return status
+end
+
+-- Carries out what classify found and returns the outcome to count.
+local function apply(key, id, found)
+  local outcome = found.outcome
+  if outcome == 'orphaned' then
+    remove_times(id)
+  elseif outcome == 'bad_record' then
+    redis.call('ZADD', deadlines, to_decimal(now + retention), id)
+  elseif outcome == 'grace_granted' then
+    redis.call('ZADD', deadlines, found.grace_deadline, id)
+    redis.call('HINCRBY', counters, outcome, 1)
+  elseif outcome == 'due' then
+    outcome = transition(key, id, found.agent, found.deadline)
+    redis.call('HINCRBY', counters, outcome, 1)
+  end
+  return outcome
+end
+
+record_probe(last_probe, outage, clock_rollback, now)
+local classified, newly_overdue, seen_ids = {}, 0, {}
 for i = 1, count do
   local id = ARGV[7 + i]
-  -- One that occurs twice is looked at again when its turn comes.
-  found[i] = not seen[id] and look_at(keys, KEYS[fixed + i], id, now)
-  seen[id] = true
-  if found[i] and found[i].word == 'due' and found[i].agent.status == 'healthy' then
-    leaving = leaving + 1
+  -- A repeated id is classified only after its first occurrence was applied.
+  classified[i] = not seen_ids[id] and classify(KEYS[fixed + i], id)
+  seen_ids[id] = true
+  if classified[i] and classified[i].outcome == 'due' and classified[i].agent.status == 'healthy' then
+    newly_overdue = newly_overdue + 1
   end
 end
-if is_held(keys, brake, leaving, now) then
-  return { 'held' }
+if expiry_suspended(newly_overdue) then
+  return { 'suspended' }
 end
-local done = { degraded = 0, expired = 0, removed = 0, early = 0, orphaned = 0, bad = 0, graced = 0 }
+local total = { degraded = 0, expired = 0, removed = 0, not_due = 0, orphaned = 0, bad_record = 0, grace_granted = 0 }
 for i = 1, count do
   local id, key = ARGV[7 + i], KEYS[fixed + i]
-  local outcome = settle(keys, lead, id, key, found[i] or look_at(keys, key, id, now), now)
-  done[outcome] = done[outcome] + 1
+  local outcome = apply(key, id, classified[i] or classify(key, id))
+  total[outcome] = total[outcome] + 1
 end
-return { 'ok', done.degraded, done.expired, done.removed, done.early, done.orphaned, done.bad, done.graced }
+return {
+  'ok', total.degraded, total.expired, total.removed, total.not_due, total.orphaned, total.bad_record,
+  total.grace_granted,
+}

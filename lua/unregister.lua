@@ -1,34 +1,34 @@
 #!lua flags=allow-oom
---[[ unregister — remove one agent by its own wish.
+--[[ unregister — remove one agent.
 
-  KEYS   version     string  {mesh}:version
-         log         stream  {mesh}:log
-         deadlines   zset    {mesh}:deadlines
-         heartbeats  zset    {mesh}:heartbeats
-         silent      zset    {mesh}:silent
-         counters    hash    {mesh}:counters
-         required    hash    {mesh}:required
-         agent_key   hash    {mesh}:agent:<id>
-  ARGV   id       text
-         history  integer, entries the log keeps
-  REPLY  removed <version>   the agent is gone; the version is that of its removal
+  KEYS   version          string  {mesh}:version
+         log              stream  {mesh}:log
+         deadlines        zset    {mesh}:deadlines
+         heartbeats       zset    {mesh}:heartbeats
+         unhealthy_since  zset    {mesh}:unhealthy_since
+         counters         hash    {mesh}:counters
+         required_edges   hash    {mesh}:required_edges
+         agent_key        hash    {mesh}:agent:<id>
+  ARGV   id          text
+         log_length  integer, entries the log stores
+  REPLY  removed <version>   the agent was removed at this version
          unknown_agent       never registered, or removed before
-  WRITES version log deadlines heartbeats silent counters required agent_key
+  WRITES version log deadlines heartbeats unhealthy_since counters required_edges agent_key
   EMITS  remove unregistered | nothing
   COST   O(log N + edges)
 ]]
---@include clock
---@include agent
---@include required
---@include change
-local version, log, deadlines, heartbeats, silent, counters, required, agent_key = unpack(KEYS)
-local id, history = unpack(ARGV)
+--@include now_ms
+--@include read_agent
+--@include count_required_edges
+--@include append_change
+local version, log, deadlines, heartbeats, unhealthy_since, counters, required_edges, agent_key = unpack(KEYS)
+local id, log_length = unpack(ARGV)
 
 local agent = read_agent(agent_key)
 if not agent then
   return { 'unknown_agent' }
 end
-local removed = append_change(version, log, history, now_ms(), {
+local removed = append_change(version, log, log_length, now_ms(), {
   kind = 'remove',
   reason = 'unregistered',
   id = id,
@@ -37,9 +37,9 @@ local removed = append_change(version, log, history, now_ms(), {
   heartbeat = redis.call('ZSCORE', heartbeats, id) or '',
   before = {},
 })
-count_required(required, agent.requires or '', '')
+count_required_edges(required_edges, agent.required_edges or '', '')
 redis.call('ZREM', heartbeats, id)
 redis.call('ZREM', deadlines, id)
-redis.call('ZREM', silent, id)
+redis.call('ZREM', unhealthy_since, id)
 redis.call('HINCRBY', counters, 'unregistrations', 1)
 return { 'removed', removed }

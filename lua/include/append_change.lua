@@ -1,21 +1,21 @@
---@include text
--- append_change(version, log, history, now, change): give one change the next version, log it, store it; returns the
--- version. The log entry is written before the agent, because nothing is rolled back and the log is what may refuse.
--- change: kind add|modify|remove, reason, id, key, agent (every field after the change), heartbeat (ms or ''),
--- before (what differed), spec_changed, updated (when, in ms, if not now), anew (what the key held is thrown away).
-local function append_change(version_key, log, history, now, change)
+--@include to_decimal
+-- append_change(version_key, log, log_length, now, change): assign the next version to a change, log it, and store the
+-- agent; returns the version. The log entry is written first: Redis does not roll back, and only XADD can fail.
+-- change: kind add|modify|remove, reason, id, key, agent (all fields after the change), heartbeat (ms or ''), before
+-- (old values of changed fields), spec_changed, updated (ms, default now), replace_hash (delete the old hash first).
+local function append_change(version_key, log, log_length, now, change)
   local version = redis.call('INCR', version_key)
   local prev = version - 1
   if version < now then
     version = now
-    redis.call('SET', version_key, text(now))
+    redis.call('SET', version_key, to_decimal(now))
   end
   local agent = change.agent
-  agent.version = text(version)
+  agent.version = to_decimal(version)
   if change.spec_changed then
-    agent.spec_version, agent.updated = text(version), change.updated or text(now)
+    agent.spec_version, agent.updated = to_decimal(version), change.updated or to_decimal(now)
   end
-  local fields, entry = {}, { 'kind', change.kind, 'reason', change.reason, 'prev', text(prev), 'id', change.id }
+  local fields, entry = {}, { 'kind', change.kind, 'reason', change.reason, 'prev', to_decimal(prev), 'id', change.id }
   for name, value in pairs(agent) do
     fields[#fields + 1], fields[#fields + 2] = name, value
     entry[#entry + 1], entry[#entry + 2] = name, value
@@ -24,12 +24,12 @@ local function append_change(version_key, log, history, now, change)
   for name, value in pairs(change.before) do
     entry[#entry + 1], entry[#entry + 2] = name .. '_before', value
   end
-  redis.call('XADD', log, 'MAXLEN', '~', history, text(version) .. '-0', unpack(entry))
-  if change.kind == 'remove' or change.anew then
+  redis.call('XADD', log, 'MAXLEN', '~', log_length, to_decimal(version) .. '-0', unpack(entry))
+  if change.kind == 'remove' or change.replace_hash then
     redis.call('DEL', change.key)
   end
   if change.kind ~= 'remove' then
     redis.call('HSET', change.key, unpack(fields))
   end
-  return text(version)
+  return to_decimal(version)
 end

@@ -1,23 +1,23 @@
--- count_required(required, before, after): count anew what one agent cannot do without. before, after: its edges, lines
--- of `<capability> <needed>`. The number rises with each edge that nobody had.
-local function count_required(required, before, after)
+-- count_required_edges(required_edges, before, after): update how many agents have each required edge. before, after: the
+-- edges of one agent, lines of `<capability> <required capability>`. A first occurrence of an edge raises `revision`.
+local function count_required_edges(required_edges, before, after)
   if before == after then
     return
   end
-  local had = {}
+  local obsolete = {}
   for edge in string.gmatch(before, '[^\n]+') do
-    had[edge] = true
+    obsolete[edge] = true
   end
   for edge in string.gmatch(after, '[^\n]+') do
-    if had[edge] then
-      had[edge] = nil
-    elseif redis.call('HINCRBY', required, edge, 1) == 1 then
-      redis.call('HINCRBY', required, 'number', 1)
+    if obsolete[edge] then
+      obsolete[edge] = nil
+    elseif redis.call('HINCRBY', required_edges, edge, 1) == 1 then
+      redis.call('HINCRBY', required_edges, 'revision', 1)
     end
   end
-  for edge in pairs(had) do
-    if redis.call('HINCRBY', required, edge, -1) <= 0 then
-      redis.call('HDEL', required, edge)
+  for edge in pairs(obsolete) do
+    if redis.call('HINCRBY', required_edges, edge, -1) <= 0 then
+      redis.call('HDEL', required_edges, edge)
     end
   end
 end

@@ -1,16 +1,16 @@
--- read_agent(key): the hash of one agent as a table; nil when there is none, empty when it is no hash at all. Its load
--- and the digest of its last answer are left out: they are its own, no change moves or logs them.
+-- read_agent(key): the hash of one agent as a table; nil if it does not exist, empty if the key is not a hash. Omits load
+-- and response_digest: they do not belong to the agent's logged state.
 local function read_agent(key)
-  local flat = redis.pcall('HGETALL', key)
-  if flat.err then
+  local fields = redis.pcall('HGETALL', key)
+  if fields.err then
     return {}
-  elseif #flat == 0 then
+  elseif #fields == 0 then
     return nil
   end
   local agent = {}
-  for i = 1, #flat, 2 do
-    agent[flat[i]] = flat[i + 1]
+  for i = 1, #fields, 2 do
+    agent[fields[i]] = fields[i + 1]
   end
-  agent.load, agent.answered = nil, nil
+  agent.load, agent.response_digest = nil, nil
   return agent
 end

@@ -1,4 +1,4 @@
--- text(n): a whole number as decimal digits. Lua's own conversion keeps 14 digits and would round a version.
-local function text(number)
+-- to_decimal(number): an integer as decimal digits. Lua's own conversion rounds to 14 digits, too few for a version.
+local function to_decimal(number)
   return string.format('%.0f', number)
 end

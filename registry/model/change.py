@@ -6,7 +6,7 @@ import msgspec
 
 from registry.model.agent import Agent, Status
 
-ChangeKind = Literal["add", "modify", "remove", "begin"]
+ChangeKind = Literal["add", "modify", "remove", "new_timeline"]
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):

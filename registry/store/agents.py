@@ -14,7 +14,7 @@ from registry.store.redis.pipeline import Pipeline, raise_for_error
 from registry.store.redis.retry import call_with_retry
 from registry.store.scripts import Command, ScriptCall, load_scripts
 
-HeartbeatMode = Literal["beat", "keep", "note"]
+HeartbeatMode = Literal["revive", "extend", "record"]
 HeartbeatOutcome = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
 RegistrationOutcome = Literal["created", "updated", "unchanged"]
 DrainOutcome = Literal["changed", "unchanged", "unknown_agent", "bad_record"]
@@ -153,14 +153,14 @@ class Agents:
                 "timeout": registration.timeout,
                 "eviction": registration.eviction,
                 "precondition": registration.precondition,
-                "beats": int(registration.counts_as_heartbeat),
+                "counts_as_heartbeat": int(registration.counts_as_heartbeat),
                 "edges": encode_edges(registration.required_edges) if registration.required_edges else "",
-                "seen": registration.edges_revision,
-                "history": self._log_length,
+                "edges_revision": registration.edges_revision,
+                "log_length": self._log_length,
             },
         )
         word, *rest = await self._write(call, retryable=not registration.precondition)
-        if word == b"stale_number":
+        if word == b"edges_changed":
             raise EdgesChangedError
         version = int(rest[0]) if rest[0] else None
         if word == b"stale_version" or version is None:
@@ -170,14 +170,14 @@ class Agents:
 
     async def edges_revision(self) -> str:
         """Return the number that rises with each new edge."""
-        (reply,) = await self._read_pipeline.execute([("HGET", self._keys.required_edges, "number")])
+        (reply,) = await self._read_pipeline.execute([("HGET", self._keys.required_edges, "revision")])
         return (raise_for_error(reply) or b"0").decode()
 
     async def unregister(self, agent_id: str) -> int:
         """Remove one agent and return the version of its removal. Raises UnknownAgent."""
         call = self._unregister.call(
             {**self._keys.shared, "agent_key": self._keys.agent(agent_id)},
-            {"id": agent_id, "history": self._log_length},
+            {"id": agent_id, "log_length": self._log_length},
         )
         word, *version = await self._write(call, retryable=False)
         if word == b"unknown_agent":
@@ -191,7 +191,7 @@ class Agents:
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in agent_ids]},
             {
                 "draining": int(draining),
-                "history": self._log_length,
+                "log_length": self._log_length,
                 "ids…": [encode(agent_id) for agent_id in agent_ids],
             },
         )
@@ -205,9 +205,9 @@ class Agents:
         ]
 
     def heartbeat(
-        self, agent_id: str, mode: HeartbeatMode = "beat", *, load: str = "", response_digest: str = ""
+        self, agent_id: str, mode: HeartbeatMode = "revive", *, load: str = "", response_digest: str = ""
     ) -> "asyncio.Future[HeartbeatResult]":
-        """Prolong one agent's life; `keep` prolongs only a healthy one and reports any other, `note` prolongs none.
+        """Prolong one agent's life; `extend` prolongs only a healthy one and reports any other, `record` prolongs none.
 
         `load` is a number the agent tells of itself, `response_digest` the digest of what it is told; '' leaves what is
         known.
@@ -242,7 +242,7 @@ class Agents:
     async def _send_heartbeats(self, items: Sequence[_HeartbeatItem]) -> list[HeartbeatResult | Exception]:
         call = self._heartbeat.call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, *_ in items]},
-            {"history": self._log_length, "agents…": tuple(chain.from_iterable(items))},
+            {"log_length": self._log_length, "agents…": tuple(chain.from_iterable(items))},
         )
         (reply,) = await call_with_retry(self._heartbeat_pipeline, [call], [True], acks=self._acks)
         _, at, *words = raise_for_error(reply)
@@ -279,8 +279,8 @@ def _decode_heartbeat(reply: bytes, now: int) -> HeartbeatResult:
     found = _HEARTBEAT_OUTCOMES.get(reply)
     if found is not None:
         return HeartbeatResult(found, now)
-    word, _, answered = reply.partition(b" ")
-    return HeartbeatResult(_HEARTBEAT_OUTCOMES.get(word, "bad_record"), now, answered.decode())
+    word, _, stored_digest = reply.partition(b" ")
+    return HeartbeatResult(_HEARTBEAT_OUTCOMES.get(word, "bad_record"), now, stored_digest.decode())
 
 
 def _server_time_ms(reply: Any) -> int:

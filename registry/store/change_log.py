@@ -30,23 +30,25 @@ class ChangeLog:
         self._pipeline = pipeline
         self._opened_on_connection = 0
         scripts = load_scripts(shebang=shebang)
-        self._init_log, self._invalidate_timeline = scripts["open"], scripts["sever"]
+        self._init_log, self._invalidate_timeline = scripts["init_log"], scripts["invalidate_timeline"]
 
     async def open(self) -> LogPosition:
         """Return where the mesh stands; begin a history where version, history or log is missing."""
-        call = self._init_log.call(self._keys.shared, {"fresh": secrets.token_hex(8), "keep": self._log_length})
-        word, version, history = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+        call = self._init_log.call(
+            self._keys.shared, {"new_timeline_id": secrets.token_hex(8), "log_length": self._log_length}
+        )
+        word, version, timeline = raise_for_error((await self._pipeline.call_scripts([call]))[0])
         self._opened_on_connection = self._pipeline.connections_opened
-        if word == b"begun":
-            log.info("a new history begins", version=int(version), history=history.decode())
-        return LogPosition(int(version), history.decode())
+        if word == b"created":
+            log.info("timeline_created", version=int(version), timeline=timeline.decode())
+        return LogPosition(int(version), timeline.decode())
 
     async def read_since(self, after: int, last_entry: object = None) -> LogRead:
         """Ask the one question all reads share: the version and history now, and the log from entry `after` on.
 
         `last_entry` is how that entry read the last time, None if it was not read yet.
         """
-        version, history, entries = await self._pipeline.execute(
+        version, timeline, entries = await self._pipeline.execute(
             [
                 ("GET", self._keys.version),
                 ("GET", self._keys.timeline),
@@ -60,7 +62,7 @@ class ChangeLog:
         changes = _decode_until_damaged(found[1:]) if holds else ()
         return LogRead(
             version=int(raise_for_error(version) or 0),
-            timeline=(raise_for_error(history) or b"").decode(),
+            timeline=(raise_for_error(timeline) or b"").decode(),
             contiguous=holds,
             changes=changes,
             last_entry=found[len(changes)] if holds else None,
@@ -73,9 +75,11 @@ class ChangeLog:
 
     async def invalidate(self, timeline: str, last_seen: int) -> bool:
         """Replace a timeline whose log lost entry `last_seen`; return False where the entry was only trimmed."""
-        call = self._invalidate_timeline.call(self._keys.shared, {"known": timeline, "seen": last_seen})
+        call = self._invalidate_timeline.call(
+            self._keys.shared, {"expected_timeline": timeline, "lost_version": last_seen}
+        )
         (word,) = raise_for_error((await self._pipeline.call_scripts([call]))[0])
-        return bool(word == b"severed")
+        return bool(word == b"invalidated")
 
     async def scan(self) -> AsyncIterator[list[StoredAgent]]:
         """Read every agent, a slice at a time. Those that change meanwhile may come old or new, or twice."""

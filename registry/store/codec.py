@@ -16,7 +16,7 @@ _KIND_BY_BYTES: Mapping[bytes, ChangeKind] = {
     b"add": "add",
     b"modify": "modify",
     b"remove": "remove",
-    b"begin": "begin",
+    b"new_timeline": "new_timeline",
 }
 _DECODE_ERRORS = (KeyError, ValueError, msgspec.DecodeError)
 
@@ -75,7 +75,7 @@ def decode_change(entry: Sequence[Any]) -> Change:
             prev=int(fields[b"prev"]),
             kind=kind,
             reason=fields[b"reason"].decode(),
-            agent=None if kind == "begin" else decode_agent(fields[b"id"].decode(), fields),
+            agent=None if kind == "new_timeline" else decode_agent(fields[b"id"].decode(), fields),
             heartbeat=int(heartbeat) if heartbeat else None,
             status_before=_STATUS_BY_BYTES.get(fields.get(b"status_before", b"")),
             draining_before=None if draining_before is None else draining_before == b"1",

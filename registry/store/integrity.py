@@ -53,12 +53,12 @@ class IntegrityCheck:
     def __init__(self, keys: Keys, pipeline: Pipeline, *, shebang: bool = True) -> None:
         self._keys = keys
         self._pipeline = pipeline
-        self._repair = load_scripts(shebang=shebang)["mend"]
+        self._repair = load_scripts(shebang=shebang)["repair"]
 
     async def find_problems(self) -> IntegrityReport:
         """Look at everything. Agents that come and go meanwhile are looked at a second time before they are named."""
         # Counted dependencies before those who have them: whoever registers meanwhile has none too many.
-        counted = {decode(edge) async for edge in self._scan("HSCAN", key=self._keys.required_edges)} - {"number"}
+        counted = {decode(edge) async for edge in self._scan("HSCAN", key=self._keys.required_edges)} - {"revision"}
         prefix = self._keys.agent("")
         hashes = {
             decode(key.removeprefix(prefix)) async for key in self._scan("SCAN", "MATCH", _prefix_pattern(prefix))
@@ -120,7 +120,7 @@ class IntegrityCheck:
                     found[agent_id] = ""
                     continue
                 fields = to_mapping(raise_for_error(reply))
-                edges.update(decode(fields.get(b"requires", b"")).split("\n"))
+                edges.update(decode(fields.get(b"required_edges", b"")).split("\n"))
                 try:
                     if fields:
                         decode_agent(agent_id, fields)

@@ -5,19 +5,19 @@ from types import MappingProxyType
 
 _SHARED_KEY_NAMES = (
     "version",
-    "history",
+    "timeline",
     "log",
     "heartbeats",
     "deadlines",
-    "silent",
+    "unhealthy_since",
     "leader",
     "epoch",
-    "pulse",
+    "last_probe",
     "outage",
-    "rewind",
-    "hold",
+    "clock_rollback",
+    "self_preservation",
     "counters",
-    "required",
+    "required_edges",
     "paused",
 )
 
@@ -46,17 +46,17 @@ class Keys:
             {name: prefix + name.encode() for name in _SHARED_KEY_NAMES}
         )
         self.version = self.shared["version"]
-        self.timeline = self.shared["history"]
+        self.timeline = self.shared["timeline"]
         self.log = self.shared["log"]
         self.heartbeats = self.shared["heartbeats"]
         self.deadlines = self.shared["deadlines"]
         self.epoch = self.shared["epoch"]
-        self.clock_rollback = self.shared["rewind"]
-        self.self_preservation = self.shared["hold"]
+        self.clock_rollback = self.shared["clock_rollback"]
+        self.self_preservation = self.shared["self_preservation"]
         self.counters = self.shared["counters"]
-        self.required_edges = self.shared["required"]
+        self.required_edges = self.shared["required_edges"]
         self._agent_prefix = prefix + b"agent:"
-        self._resolutions_prefix = prefix + b"trace:"
+        self._resolutions_prefix = prefix + b"resolutions:"
 
     def agent(self, agent_id: str) -> bytes:
         """Return the hash of one agent."""

@@ -38,24 +38,26 @@ class Leadership:
         self, keys: Keys, pipeline: Pipeline, *, instance: str, host: str, pid: int, shebang: bool = True
     ) -> None:
         scripts = load_scripts(shebang=shebang)
-        self._acquire, self._renew, self._resign = (scripts[f"lead_{verb}"] for verb in ("take", "renew", "resign"))
+        self._acquire, self._renew, self._resign = (
+            scripts[f"leader_{verb}"] for verb in ("acquire", "renew", "resign")
+        )
         self._keys = keys
         self._pipeline = pipeline
         self._holder = orjson.dumps({"instance": instance, "host": host, "pid": pid})
 
     async def acquire(self, expired_lock: str) -> tuple[bool, LeaderLock]:
         """Take the lock if it is free or still reads `expired_lock`; return whether it was taken, and the lock now."""
-        call = self._acquire.call(self._keys.shared, {"holder": self._holder, "seen": encode(expired_lock)})
+        call = self._acquire.call(self._keys.shared, {"holder": self._holder, "expired_lock": encode(expired_lock)})
         word, *rest = raise_for_error((await self._pipeline.call_scripts([call]))[0])
-        return word == b"taken", LeaderLock.from_bytes(rest[-1])
+        return word == b"acquired", LeaderLock.from_bytes(rest[-1])
 
     async def renew(self, own_lock: LeaderLock) -> LeaderLock | None:
         """Raise the lock's counter; None when the lock is not ours any more."""
-        call = self._renew.call(self._keys.shared, {"mine": encode(own_lock.encoded)})
+        call = self._renew.call(self._keys.shared, {"own_lock": encode(own_lock.encoded)})
         word, lock = raise_for_error((await self._pipeline.call_scripts([call]))[0])
         return LeaderLock.from_bytes(lock) if word == b"renewed" else None
 
     async def resign(self, own_lock: LeaderLock) -> bool:
         """Give the lock up; False when it was not ours any more."""
-        call = self._resign.call(self._keys.shared, {"mine": encode(own_lock.encoded)})
+        call = self._resign.call(self._keys.shared, {"own_lock": encode(own_lock.encoded)})
         return bool(raise_for_error((await self._pipeline.call_scripts([call]))[0])[0] == b"resigned")

@@ -25,15 +25,15 @@ class ResolutionStore:
     def __init__(self, keys: Keys, pipeline: Pipeline, *, shebang: bool = True) -> None:
         self._keys = keys
         self._pipeline = pipeline
-        self._save_resolution = load_scripts(shebang=shebang)["trace"]
+        self._save_resolution = load_scripts(shebang=shebang)["save_resolution"]
         self._resolution_batcher: Batcher[ScriptCall, Any] = Batcher(self._send_resolutions)
         self._load_batcher: Batcher[Sequence[str], list[float | None]] = Batcher(self._send_loads)
 
     async def save_resolution(self, agent_id: str, digest: str, entry: bytes) -> None:
         """Keep how an agent's dependencies were resolved, as JSON, unless the newest entry has the same digest."""
         call = self._save_resolution.call(
-            {"trace": self._keys.resolutions(agent_id)},
-            {"digest": digest, "entry": entry, "keep": MAX_RESOLUTIONS_PER_AGENT, "life": _RESOLUTION_TTL_MS},
+            {"resolutions": self._keys.resolutions(agent_id)},
+            {"digest": digest, "entry": entry, "max_entries": MAX_RESOLUTIONS_PER_AGENT, "ttl": _RESOLUTION_TTL_MS},
         )
         await self._resolution_batcher.submit(call)
 

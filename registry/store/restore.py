@@ -28,7 +28,7 @@ class Restorer:
         self, keys: Keys, log_length: int, retention: int, pipeline: Pipeline, *, shebang: bool = True
     ) -> None:
         scripts = load_scripts(shebang=shebang)
-        self._restore, self._new_timeline = scripts["restore"], scripts["restart"]
+        self._restore, self._new_timeline = scripts["restore"], scripts["new_timeline"]
         self._keys = keys
         self._log_length = log_length
         self._retention = retention
@@ -37,7 +37,8 @@ class Restorer:
     async def begin_timeline(self, min_version: int = 0) -> int:
         """Begin a new history above a version; return the first of it. Replicas fill anew, watches list again."""
         call = self._new_timeline.call(
-            self._keys.shared, {"fresh": secrets.token_hex(8), "keep": self._log_length, "least": min_version}
+            self._keys.shared,
+            {"new_timeline_id": secrets.token_hex(8), "log_length": self._log_length, "min_version": min_version},
         )
         _, begun = raise_for_error((await self._pipeline.call_scripts([call]))[0])
         return int(begun)
@@ -50,7 +51,7 @@ class Restorer:
             call = self._restore.call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(held.agent.id) for held in part]},
                 {
-                    "history": self._log_length,
+                    "log_length": self._log_length,
                     "agents…": [field for held in part for field in self._restore_arguments(held)],
                 },
             )

@@ -47,7 +47,7 @@ class ProbeResult(NamedTuple):
 
     @classmethod
     def from_reply(cls, reply: list[bytes]) -> Self:
-        """Read the reply of lua/pulse.lua."""
+        """Read the reply of lua/probe.lua."""
         now, outage, rewind, overdue, graced, holds, *fields = reply[1:]
         end, _, start = outage.partition(b" ")
         since, until, ended, silent, healthy = (int(field) if field else None for field in fields)
@@ -87,7 +87,7 @@ class ServerHealth:
         self._pipeline = pipeline
         self._acks = acks
         self._checked_connection = -1
-        self._probe = load_scripts(shebang=shebang)["pulse"]
+        self._probe = load_scripts(shebang=shebang)["probe"]
 
     async def probe(self) -> ProbeResult:
         """Note that Redis is reachable for this replica, and see how the sweep fares."""

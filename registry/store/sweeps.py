@@ -72,7 +72,7 @@ class Sweeps:
     ) -> None:
         scripts = load_scripts(shebang=shebang)
         self._sweep, self._repair_clock_rollback, self._end_self_preservation = (
-            scripts[verb] for verb in ("sweep", "rewind", "release")
+            scripts[verb] for verb in ("sweep", "repair_clock_rollback", "end_self_preservation")
         )
         self._keys = keys
         self._log_length = log_length
@@ -100,19 +100,19 @@ class Sweeps:
         call = self._sweep.call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in ids]},
             {
-                "lead_epoch": epoch,
-                "history": self._log_length,
+                "leader_epoch": epoch,
+                "log_length": self._log_length,
                 "retention": limits.retention,
                 "window": limits.self_preservation_window,
-                "share": limits.self_preservation_share,
-                "minimum": limits.self_preservation_min_agents,
-                "duration": limits.self_preservation_duration,
+                "max_share": limits.self_preservation_share,
+                "min_agents": limits.self_preservation_min_agents,
+                "max_duration": limits.self_preservation_duration,
                 "ids…": [encode(agent_id) for agent_id in ids],
             },
         )
         word, *rest = raise_for_error((await self._pipeline.call_scripts([call]))[0])
         _raise_if_stale(word, rest, epoch)
-        return None if word == b"held" else SweepResult(*rest)
+        return None if word == b"suspended" else SweepResult(*rest)
 
     async def scan_agents(self, cursor: ScanCursor | None) -> tuple[ScanCursor | None, list[str]]:
         """Walk over all agents, from None until it is None again; each that stays is met at least once."""
@@ -141,15 +141,15 @@ class Sweeps:
             call = self._repair_clock_rollback.call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in some]},
                 {
-                    "lead_epoch": epoch,
-                    "asked": encode(clock_rollback),
-                    "final": int(is_last and at + _MAX_AGENTS_PER_CALL >= len(ids)),
+                    "leader_epoch": epoch,
+                    "rollback_ms": encode(clock_rollback),
+                    "is_last": int(is_last and at + _MAX_AGENTS_PER_CALL >= len(ids)),
                     "ids…": [encode(agent_id) for agent_id in some],
                 },
             )
             word, *rest = raise_for_error((await self._pipeline.call_scripts([call]))[0])
             _raise_if_stale(word, rest, epoch)
-            if word == b"over":
+            if word == b"not_needed":
                 return False
         return True
 
@@ -158,7 +158,7 @@ class Sweeps:
         word = raise_for_error(
             (await self._pipeline.call_scripts([self._end_self_preservation.call(self._keys.shared, {})]))[0]
         )[0]
-        return bool(word == b"released")
+        return bool(word == b"ended")
 
     async def epoch(self) -> int:
         """Return the epoch now, 0 when none was ever taken: what a replica without leader election sweeps under."""

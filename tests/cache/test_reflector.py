@@ -140,7 +140,7 @@ async def test_another_history_ends_in_a_fill() -> None:
     log.write(an_agent("a", 2), "add")
     async with running_reflector(log) as feed:
         assert held(await feed.wait_fresh()) == {"a": 2}
-        log.timeline, log.agents, log.changes = "h2", {}, [a_change(9, "begin")]
+        log.timeline, log.agents, log.changes = "h2", {}, [a_change(9, "new_timeline")]
 
         view = await feed.wait_fresh()
 

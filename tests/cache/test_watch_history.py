@@ -146,7 +146,7 @@ async def test_a_log_that_was_trimmed_past_what_is_held_breaks(keep: int) -> Non
     followed = Followed(5)
     await followed.fill()
     followed.write(6, 7, 8)
-    followed.log.changes = followed.log.changes[-keep:] if keep else [a_change(8, "begin")]
+    followed.log.changes = followed.log.changes[-keep:] if keep else [a_change(8, "new_timeline")]
 
     await followed.fill()
 

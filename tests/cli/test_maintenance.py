@@ -177,7 +177,7 @@ async def test_the_doctor_names_and_mends(store: Store, raw: redis.Redis, redis_
     await store.agents.register(RegistrationWrite("b", a_spec("b"), 60_000, 120_000))
     raw.hset("{mesh}:agent:b", "spec", "no JSON")
     raw.zadd("{mesh}:deadlines", {"ghost": 1})
-    history = raw.get("{mesh}:history")
+    history = raw.get("{mesh}:timeline")
 
     found = run("doctor", directory=directory, REDIS_URL=redis_url)
     mended = run("doctor", "--repair", directory=directory, REDIS_URL=redis_url)
@@ -188,4 +188,4 @@ async def test_the_doctor_names_and_mends(store: Store, raw: redis.Redis, redis_
     assert b"'b': a damaged record" in found.stdout
     assert b"mended   1 leftovers and 1 damaged records removed" in mended.stdout
     assert b"sound    1 agents" in after.stdout
-    assert raw.get("{mesh}:history") != history
+    assert raw.get("{mesh}:timeline") != history

@@ -44,7 +44,7 @@ SPECS = st.sampled_from(
 PRECONDITIONS: st.SearchStrategy[Precondition] = st.sampled_from(
     ["none", "none", "none", "absent", "present", "spec", "current", "older", "newer"]
 )
-MODES: st.SearchStrategy[HeartbeatMode] = st.sampled_from(["beat", "keep"])
+MODES: st.SearchStrategy[HeartbeatMode] = st.sampled_from(["revive", "extend"])
 
 
 class Replica:

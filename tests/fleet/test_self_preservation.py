@@ -54,7 +54,7 @@ def test_five_hundred_agents_that_are_cut_off_at_once_are_held(server: RedisServ
         )
 
         with redis.Redis.from_url(server.url, decode_responses=True) as raw:
-            since, until = (int(text or 0) for text in raw.hmget("{mesh}:hold", "since", "until"))
+            since, until = (int(text or 0) for text in raw.hmget("{mesh}:self_preservation", "since", "until"))
         went = log_entries_by_reason(server.url, "degraded")
         assert 4000 <= until - since <= 4010
         assert 200 <= sum(at <= since for at, _ in went) <= 250

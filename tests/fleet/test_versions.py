@@ -11,14 +11,14 @@ from tests.support.raw_http import open_raw_connection
 from tests.support.source_code import PACKAGE, ROOT
 
 # What the other release does: its scripts have other digests, and write a field nobody here knows.
-_LINE = "agent.version = text(version)"
+_LINE = "agent.version = to_decimal(version)"
 
 
 def another_release(folder: Path) -> Path:
     """Copy the package with its scripts, change the scripts, and return where it can be imported from."""
     shutil.copytree(PACKAGE, folder / "registry", ignore=shutil.ignore_patterns("__pycache__", "lua"))
     shutil.copytree(ROOT / "lua", folder / "lua")
-    change = folder / "lua" / "include" / "change.lua"
+    change = folder / "lua" / "include" / "append_change.lua"
     text = change.read_text(encoding="utf-8")
     assert text.count(_LINE) == 1
     change.write_text(text.replace(_LINE, f"{_LINE}\n  agent.colour = 'blue'"), encoding="utf-8")

@@ -1,8 +1,9 @@
 """The bench on which the tables of the scripts run: set a state up, call, compare everything with what is promised.
 
-A state is flat: `version`, `pulse`, … by the names of the keys; `deadlines/a`, `counters/removed`, `required/c d` for
-members; `a/status` for a field of agent a's hash; `trace/a` for the entries of its trace, joined by `|`; `a` alone for
-an agent key that is no hash but a string. Moments are written relative to the start of the test, so no test ever waits.
+A state is flat: `version`, `last_probe`, … by the names of the keys; `deadlines/a`, `counters/removed`,
+`required_edges/c d` for members; `a/status` for a field of agent a's hash; `resolutions/a` for its stored resolutions,
+joined by `|`; `a` alone for an agent key that is no hash but a string. Times are relative to the start of the test, so
+no test ever waits.
 """
 
 import re
@@ -20,12 +21,12 @@ from tests.support.lua_headers import read_header
 
 KEYS = Keys("mesh")
 AGENT_KEY_PREFIX = KEYS.agent("").decode()
-STRING_KEYS = ("version", "history", "leader", "epoch", "pulse", "outage", "rewind", "paused")
-SORTED_SET_KEYS = ("heartbeats", "deadlines", "silent")
-HASH_KEYS = ("counters", "hold", "required")
-TRACE_KEY_PREFIX = KEYS.resolutions("").decode()
+STRING_KEYS = ("version", "timeline", "leader", "epoch", "last_probe", "outage", "clock_rollback", "paused")
+SORTED_SET_KEYS = ("heartbeats", "deadlines", "unhealthy_since")
+HASH_KEYS = ("counters", "self_preservation", "required_edges")
+RESOLUTIONS_KEY_PREFIX = KEYS.resolutions("").decode()
 # What an agent's hash holds that no log entry carries.
-UNLOGGED_FIELDS = {"load", "answered"}
+UNLOGGED_FIELDS = {"load", "response_digest"}
 LOG_LENGTH = 1000
 
 
@@ -63,8 +64,8 @@ LAST_VERSION = LastVersion()
 # What every table begins with unless a row says otherwise; None takes a cell away.
 INITIAL_STATE: dict[str, Expected] = {
     "version": "1000",
-    "history": "h0",
-    "pulse": MsAfterStart(-1000),
+    "timeline": "h0",
+    "last_probe": MsAfterStart(-1000),
     "log": ("1000",),
 }
 
@@ -120,7 +121,9 @@ def an_agent(
 
 def removed_agent(name: str, **fields: str) -> dict[str, None]:
     """Return the cells of an agent as what is there no more."""
-    return dict.fromkeys([*an_agent(name, "healthy", heartbeat_at=0, deadline_at=0, **fields), f"silent/{name}"])
+    return dict.fromkeys(
+        [*an_agent(name, "healthy", heartbeat_at=0, deadline_at=0, **fields), f"unhealthy_since/{name}"]
+    )
 
 
 class ScriptHarness:
@@ -144,7 +147,7 @@ class ScriptHarness:
         agents = [KEYS.agent(name) for name in row.agents]
         keys: dict[str, ArgumentValue] = {**KEYS.shared, "agent_keys…": agents}
         if len(agents) == 1:
-            keys |= {"agent_key": agents[0], "trace": KEYS.resolutions(row.agents[0])}
+            keys |= {"agent_key": agents[0], "resolutions": KEYS.resolutions(row.agents[0])}
         args = {
             name: self._encode_cell(value) if isinstance(value, MsAfterStart) else value
             for name, value in row.args.items()
@@ -200,11 +203,13 @@ class ScriptHarness:
         return state
 
     async def _read_agent_key(self, key: bytes) -> dict[str, str]:
-        if key.startswith(TRACE_KEY_PREFIX.encode()):
+        if key.startswith(RESOLUTIONS_KEY_PREFIX.encode()):
             entries = await self.execute("LRANGE", key, 0, -1)
             assert await self.execute("PTTL", key) > 0, f"{key!r} would stay for ever"
             return {
-                f"trace/{key.decode().removeprefix(TRACE_KEY_PREFIX)}": "|".join(entry.decode() for entry in entries)
+                f"resolutions/{key.decode().removeprefix(RESOLUTIONS_KEY_PREFIX)}": "|".join(
+                    entry.decode() for entry in entries
+                )
             }
         name = key.decode().removeprefix(AGENT_KEY_PREFIX)
         assert name != key.decode(), f"a key that no script should write: {name}"
@@ -221,14 +226,16 @@ class ScriptHarness:
         if name == "log":
             assert isinstance(cell, tuple)
             for version in cell:
-                await self.execute("XADD", KEYS.log, f"{self._encode_cell(version)}-0", "kind", "begin", "prev", "0")
+                await self.execute(
+                    "XADD", KEYS.log, f"{self._encode_cell(version)}-0", "kind", "new_timeline", "prev", "0"
+                )
         elif name in STRING_KEYS:
             await self.execute("SET", KEYS.shared[name], self._encode_cell(cell))
         elif key in SORTED_SET_KEYS:
             await self.execute("ZADD", KEYS.shared[key], self._encode_cell(cell), member)
         elif key in HASH_KEYS:
             await self.execute("HSET", KEYS.shared[key], member, self._encode_cell(cell))
-        elif key == "trace":
+        elif key == "resolutions":
             await self.execute("RPUSH", KEYS.resolutions(member), *self._encode_cell(cell).split("|"))
             await self.execute("PEXPIRE", KEYS.resolutions(member), 60_000)
         elif member:
@@ -326,7 +333,7 @@ class ScriptHarness:
 def key_name(cell: str) -> str:
     """Return the name a header gives to the key this cell lies in."""
     key = cell.partition("/")[0]
-    return key if key in KEYS.shared or key == "trace" else "agent"
+    return key if key in KEYS.shared or key == "resolutions" else "agent"
 
 
 def declared_writes(script: str) -> set[str]:

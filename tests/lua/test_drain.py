@@ -30,7 +30,7 @@ def row(
         description=promise,
         script="drain",
         agents=names,
-        args={"draining": draining, "history": LOG_LENGTH, "ids…": [*names, *more]},
+        args={"draining": draining, "log_length": LOG_LENGTH, "ids…": [*names, *more]},
         before=before,
         reply=reply if isinstance(reply, ErrorReply) else ("ok", *reply),
         after=after or {},
@@ -146,7 +146,7 @@ ROWS = [
     row(
         "an argument too many is refused", "1", "a", more=("b",), before=HEALTHY, reply=ErrorReply("at most 200 agents")
     ),
-    row("what is neither 0 nor 1 is refused", "yes", "a", before=HEALTHY, reply=ErrorReply("takes 0 or 1")),
+    row("what is neither 0 nor 1 is refused", "yes", "a", before=HEALTHY, reply=ErrorReply("expects 0 or 1")),
 ]
 
 

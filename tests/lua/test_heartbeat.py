@@ -28,20 +28,20 @@ def row(
     log: tuple[dict[str, Expected], ...] = (),
     more: tuple[str, ...] = (),
 ) -> ScriptCase:
-    """One call; beats are `id mode`, or `id mode load answered` with `-` for nothing."""
+    """One call; beats are `id mode`, or `id mode load response_digest` with `-` for nothing."""
     said = [["" if word == "-" else word for word in [*beat.split(), "", ""][:4]] for beat in beats]
     modes = [mode for _, mode, _, _ in said]
     counted = (
         0
         if isinstance(reply, ErrorReply)
-        else sum(word.startswith("healthy") and mode != "note" for word, mode in zip(reply, modes, strict=True))
+        else sum(word.startswith("healthy") and mode != "record" for word, mode in zip(reply, modes, strict=True))
     )
-    touched: dict[str, Expected | None] = {"pulse": MsAfterCall(), "counters/heartbeats": str(counted)}
+    touched: dict[str, Expected | None] = {"last_probe": MsAfterCall(), "counters/heartbeats": str(counted)}
     return ScriptCase(
         description=promise,
         script="heartbeat",
         agents=tuple(name for name, *_ in said),
-        args={"history": LOG_LENGTH, "agents…": [*chain.from_iterable(said), *more]},
+        args={"log_length": LOG_LENGTH, "agents…": [*chain.from_iterable(said), *more]},
         before=before,
         reply=reply if isinstance(reply, ErrorReply) else ("ok", MsAfterCall(), *reply),
         after={} if isinstance(reply, ErrorReply) else touched | (after or {}),
@@ -61,20 +61,20 @@ def silent(name: str, status: str) -> dict[str, Expected | None]:
 
 
 HEALTHY = an_agent("a", "healthy", heartbeat_at=-5000, deadline_at=55_000)
-TWO_HUNDRED = [f"n{number} beat" for number in range(200)]
+TWO_HUNDRED = [f"n{number} revive" for number in range(200)]
 
 ROWS = [
     row(
         "a heartbeat prolongs a healthy agent and logs nothing",
-        "a beat",
+        "a revive",
         before=HEALTHY,
         reply=("healthy",),
         after=BEATEN,
     ),
-    row("keep prolongs a healthy agent", "a keep", before=HEALTHY, reply=("healthy",), after=BEATEN),
+    row("extend prolongs a healthy agent", "a extend", before=HEALTHY, reply=("healthy",), after=BEATEN),
     row(
         "the agent's own timeout counts",
-        "a beat",
+        "a revive",
         before=an_agent("a", "healthy", heartbeat_at=-5000, deadline_at=55_000, timeout="5000"),
         reply=("healthy",),
         after=BEATEN | {"deadlines/a": MsAfterCall(5000)},
@@ -82,7 +82,7 @@ ROWS = [
     *(
         row(
             f"a heartbeat makes a {status} agent healthy",
-            "a beat",
+            "a revive",
             before=silent("a", status),
             reply=("healthy",),
             after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
@@ -91,30 +91,30 @@ ROWS = [
         for status in ("pending", "degraded", "expired")
     ),
     *(
-        row(f"keep leaves a {status} agent as it is", "a keep", before=silent("a", status), reply=(status,))
+        row(f"extend leaves a {status} agent as it is", "a extend", before=silent("a", status), reply=(status,))
         for status in ("pending", "degraded", "expired")
     ),
     row(
         "what others set survives a recovery and stands in the log",
-        "a beat",
+        "a revive",
         before=an_agent("a", "degraded", heartbeat_at=-70_000, deadline_at=1000, draining="1", owner="team-a"),
         reply=("healthy",),
         after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
         log=(recovers("a", "degraded"),),
     ),
-    row("nobody is told so", "a beat", "b keep", before={}, reply=("unknown_agent", "unknown_agent")),
+    row("nobody is told so", "a revive", "b extend", before={}, reply=("unknown_agent", "unknown_agent")),
     row(
         "an agent without a status was never written whole, and registers anew",
-        "a beat",
+        "a revive",
         before=an_agent("a", "healthy", deadline_at=0) | {"a/status": None},
         reply=("unknown_agent",),
     ),
     row(
         "a bad record fails alone",
-        "a beat",
-        "b beat",
-        "c keep",
-        "d beat",
+        "a revive",
+        "b revive",
+        "c extend",
+        "d revive",
         before={
             **HEALTHY,
             "b": "not a hash",
@@ -126,30 +126,30 @@ ROWS = [
     ),
     row(
         "an agent without a timeout is a bad record",
-        "a beat",
+        "a revive",
         before=HEALTHY | {"a/timeout": None},
         reply=("bad_record",),
     ),
     row(
         "an agent with a timeout that is no number is a bad record",
-        "a beat",
+        "a revive",
         before=HEALTHY | {"a/timeout": "soon"},
         reply=("bad_record",),
     ),
     row(
         "one id twice is one recovery and two heartbeats",
-        "a beat",
-        "a beat",
+        "a revive",
+        "a revive",
         before=silent("a", "degraded"),
         reply=("healthy", "healthy"),
         after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
         log=(recovers("a", "degraded"),),
     ),
     row(
-        "keep of an id sees the beat before it",
-        "a keep",
-        "a beat",
-        "a keep",
+        "extend of an id sees the heartbeat before it",
+        "a extend",
+        "a revive",
+        "a extend",
         before=silent("a", "expired"),
         reply=("expired", "healthy", "healthy"),
         after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
@@ -157,9 +157,9 @@ ROWS = [
     ),
     row(
         "each recovery has an entry and a version of its own",
-        "a beat",
-        "b beat",
-        "c keep",
+        "a revive",
+        "b revive",
+        "c extend",
         before={**silent("a", "degraded"), **silent("b", "pending"), **silent("c", "expired")},
         reply=("healthy", "healthy", "expired"),
         after={
@@ -175,7 +175,7 @@ ROWS = [
     ),
     row(
         "a version ahead of the clock goes on by one",
-        "a beat",
+        "a revive",
         before={**silent("a", "degraded"), "version": MsAfterStart(3_600_000), "log": (MsAfterStart(3_600_000),)},
         reply=("healthy",),
         after={**BEATEN, "a/status": "healthy", "a/version": MsAfterStart(3_600_001)},
@@ -183,22 +183,22 @@ ROWS = [
     ),
     row(
         "totals are added up",
-        "a beat",
+        "a revive",
         before={**HEALTHY, "counters/heartbeats": "41"},
         reply=("healthy",),
         after={**BEATEN, "counters/heartbeats": "42"},
     ),
     row(
         "a load and a digest are stored, and nothing is logged",
-        "a beat 0.5 d1",
+        "a revive 0.5 d1",
         before=HEALTHY,
         reply=("healthy",),
-        after={**BEATEN, "a/load": "0.5", "a/answered": "d1"},
+        after={**BEATEN, "a/load": "0.5", "a/response_digest": "d1"},
     ),
     row(
         "what is not given leaves what is there",
-        "a beat - -",
-        before={**HEALTHY, "a/load": "0.5", "a/answered": "d1"},
+        "a revive - -",
+        before={**HEALTHY, "a/load": "0.5", "a/response_digest": "d1"},
         reply=("healthy d1",),
         after=BEATEN,
     ),
@@ -206,88 +206,96 @@ ROWS = [
         row(
             f"{mode} that tells no digest is told the one that is stored, whatever the status",
             *(f"{name} {mode}" for name in "ab"),
-            before={**HEALTHY, "a/answered": "d1", **silent("b", "expired"), "b/answered": "d2"},
+            before={**HEALTHY, "a/response_digest": "d1", **silent("b", "expired"), "b/response_digest": "d2"},
             reply=("healthy d1", "expired d2"),
             after=after,
         )
-        for mode, after in (("keep", BEATEN), ("note", {}))
+        for mode, after in (("extend", BEATEN), ("record", {}))
     ),
     row(
         "who was never told a digest is told none",
-        "a keep",
-        "b beat",
+        "a extend",
+        "b revive",
         before={**HEALTHY, **an_agent("b", "healthy", heartbeat_at=-1, deadline_at=1), "b/load": "1"},
         reply=("healthy", "healthy"),
         after={**BEATEN, "heartbeats/b": MsAfterCall(), "deadlines/b": MsAfterCall(60_000)},
     ),
     row(
         "one that recovers is told its digest as it was",
-        "a beat",
-        before={**silent("a", "degraded"), "a/answered": "d1"},
+        "a revive",
+        before={**silent("a", "degraded"), "a/response_digest": "d1"},
         reply=("healthy d1",),
         after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
         log=(recovers("a", "degraded"),),
     ),
     row(
         "a digest that is told is not told back",
-        "a beat - d1",
-        "a note - d2",
-        "a keep",
-        before={**HEALTHY, "a/answered": "d1"},
+        "a revive - d1",
+        "a record - d2",
+        "a extend",
+        before={**HEALTHY, "a/response_digest": "d1"},
         reply=("healthy", "healthy", "healthy d2"),
-        after={**BEATEN, "a/answered": "d2", "counters/heartbeats": "2"},
+        after={**BEATEN, "a/response_digest": "d2", "counters/heartbeats": "2"},
     ),
     row(
-        "a note prolongs nobody, whatever its status",
-        "a note - d2",
-        "b note 3 -",
-        before={**HEALTHY, "a/answered": "d1", **silent("b", "pending")},
+        "a record prolongs nobody, whatever its status",
+        "a record - d2",
+        "b record 3 -",
+        before={**HEALTHY, "a/response_digest": "d1", **silent("b", "pending")},
         reply=("healthy", "pending"),
-        after={"a/answered": "d2", "b/load": "3"},
+        after={"a/response_digest": "d2", "b/load": "3"},
     ),
-    row("a note makes no agent", "a note 1 d1", before={}, reply=("unknown_agent",)),
+    row("a record makes no agent", "a record 1 d1", before={}, reply=("unknown_agent",)),
     row(
         "neither load nor digest is carried by a change",
-        "a beat 7 d2",
-        before={**silent("a", "degraded"), "a/load": "5", "a/answered": "d1"},
+        "a revive 7 d2",
+        before={**silent("a", "degraded"), "a/load": "5", "a/response_digest": "d1"},
         reply=("healthy",),
-        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "a/load": "7", "a/answered": "d2"},
+        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "a/load": "7", "a/response_digest": "d2"},
         log=(recovers("a", "degraded"),),
     ),
     row("200 agents are one call", *TWO_HUNDRED, before={}, reply=("unknown_agent",) * 200),
-    row("201 agents are refused", *TWO_HUNDRED, "a beat", before=HEALTHY, reply=ErrorReply("at most 200 agents")),
+    row("201 agents are refused", *TWO_HUNDRED, "a revive", before=HEALTHY, reply=ErrorReply("at most 200 agents")),
     row(
-        "an argument too many is refused", "a beat", more=("b",), before=HEALTHY, reply=ErrorReply("at most 200 agents")
+        "an argument too many is refused",
+        "a revive",
+        more=("b",),
+        before=HEALTHY,
+        reply=ErrorReply("at most 200 agents"),
     ),
     row(
         "the end of an outage is noted",
-        "a beat",
-        before={**HEALTHY, "pulse": MsAfterStart(-60_000)},
+        "a revive",
+        before={**HEALTHY, "last_probe": MsAfterStart(-60_000)},
         reply=("healthy",),
         after={**BEATEN, "outage": (MsAfterCall(), " ", MsAfterStart(-60_000))},
     ),
     row(
         "a clock that went back is noted",
-        "a beat",
-        before={**HEALTHY, "pulse": MsAfterStart(60_000)},
+        "a revive",
+        before={**HEALTHY, "last_probe": MsAfterStart(60_000)},
         reply=("healthy",),
-        after={**BEATEN, "outage": (MsAfterCall(), " ", MsAfterStart(60_000)), "rewind": MsAfterCall()},
+        after={**BEATEN, "outage": (MsAfterCall(), " ", MsAfterStart(60_000)), "clock_rollback": MsAfterCall()},
     ),
     *(
         row(
             f"a {status} agent that comes back is silent no more",
-            "a beat",
-            before={**silent("a", status), "silent/a": MsAfterStart(-10_000), "silent/b": MsAfterStart(-9000)},
+            "a revive",
+            before={
+                **silent("a", status),
+                "unhealthy_since/a": MsAfterStart(-10_000),
+                "unhealthy_since/b": MsAfterStart(-9000),
+            },
             reply=("healthy",),
-            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "silent/a": None},
+            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "unhealthy_since/a": None},
             log=(recovers("a", status),),
         )
         for status in ("degraded", "expired")
     ),
     row(
-        "keep leaves an agent silent",
-        "a keep",
-        before={**silent("a", "degraded"), "silent/a": MsAfterStart(-10_000)},
+        "extend leaves an agent silent",
+        "a extend",
+        before={**silent("a", "degraded"), "unhealthy_since/a": MsAfterStart(-10_000)},
         reply=("degraded",),
     ),
 ]

@@ -1,4 +1,4 @@
-"""The table of open.lua."""
+"""The table of init_log.lua."""
 
 import pytest
 
@@ -9,43 +9,43 @@ def row(
     promise: str,
     *,
     version: Cell | None,
-    history: str | None,
+    timeline: str | None,
     log: tuple[Cell, ...] | None,
-    begun: Cell | None = LAST_VERSION,
+    created: Cell | None = LAST_VERSION,
 ) -> ScriptCase:
-    """One opening; `begun` is the version a new history begins with, None where nothing is missing."""
-    before: dict[str, Expected | None] = {"version": version, "history": history, "log": log}
-    begins = begun is not None
+    """One opening; `created` is the version a new timeline begins with, None where nothing is missing."""
+    before: dict[str, Expected | None] = {"version": version, "timeline": timeline, "log": log}
+    begins = created is not None
     return ScriptCase(
         description=promise,
-        script="open",
-        args={"fresh": "h1", "keep": LOG_LENGTH},
+        script="init_log",
+        args={"new_timeline_id": "h1", "log_length": LOG_LENGTH},
         before=before,
-        reply=("begun", begun, "h1") if begun is not None else ("ok", version or "", history or ""),
-        after={"history": "h1"} if begins else {},
-        log=({"kind": "begin", "reason": "opened"},) if begins else (),
+        reply=("created", created, "h1") if created is not None else ("ok", version or "", timeline or ""),
+        after={"timeline": "h1"} if begins else {},
+        log=({"kind": "new_timeline", "reason": "log_initialized"},) if begins else (),
     )
 
 
 AHEAD, BEYOND = MsAfterStart(3_600_000), MsAfterStart(3_600_001)
 
 ROWS = [
-    row("an empty server gets a history", version=None, history=None, log=None),
-    row("a whole history is left alone", version="1000", history="h0", log=("900", "1000"), begun=None),
-    row("without a log a history begins", version="1000", history="h0", log=None),
-    row("without a version a history begins", version=None, history="h0", log=("1000",)),
-    row("without an id a history begins", version="1000", history=None, log=("1000",)),
-    row("a log that goes on after the version begins a history", version="1000", history="h0", log=("1000", "1001")),
-    row("a log that ends before the version begins a history", version="1000", history="h0", log=("999",)),
-    row("it begins above a version ahead of the clock", version=AHEAD, history=None, log=(AHEAD,), begun=BEYOND),
-    row("it begins above such a version without a log too", version=AHEAD, history="h0", log=None, begun=BEYOND),
-    row("it begins above a log ahead of the clock", version=None, history="h0", log=(AHEAD,), begun=BEYOND),
-    row("it begins above a log ahead of the version", version="1000", history="h0", log=(AHEAD,), begun=BEYOND),
+    row("an empty server gets a timeline", version=None, timeline=None, log=None),
+    row("a whole timeline is left alone", version="1000", timeline="h0", log=("900", "1000"), created=None),
+    row("without a log a timeline begins", version="1000", timeline="h0", log=None),
+    row("without a version a timeline begins", version=None, timeline="h0", log=("1000",)),
+    row("without an id a timeline begins", version="1000", timeline=None, log=("1000",)),
+    row("a log that goes on after the version begins a timeline", version="1000", timeline="h0", log=("1000", "1001")),
+    row("a log that ends before the version begins a timeline", version="1000", timeline="h0", log=("999",)),
+    row("it begins above a version ahead of the clock", version=AHEAD, timeline=None, log=(AHEAD,), created=BEYOND),
+    row("it begins above such a version without a log too", version=AHEAD, timeline="h0", log=None, created=BEYOND),
+    row("it begins above a log ahead of the clock", version=None, timeline="h0", log=(AHEAD,), created=BEYOND),
+    row("it begins above a log ahead of the version", version="1000", timeline="h0", log=(AHEAD,), created=BEYOND),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_open(row: ScriptCase, bench: ScriptHarness) -> None:
+async def test_init_log(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
     await bench.run_case(row)
 
@@ -54,7 +54,11 @@ async def test_a_new_history_trims_the_log_it_goes_on_with(bench: ScriptHarness)
     """Redis trims whole nodes of 100 entries, so at most that many more stay."""
     log = tuple(str(at) for at in range(1, 501))
     row = ScriptCase(
-        description="", script="open", args={"fresh": "h1", "keep": 50}, before={"version": None, "log": log}, reply=()
+        description="",
+        script="init_log",
+        args={"new_timeline_id": "h1", "log_length": 50},
+        before={"version": None, "log": log},
+        reply=(),
     )
     await bench.write_initial_state(row)
 

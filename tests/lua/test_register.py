@@ -56,10 +56,10 @@ def row(
         "timeout": 60_000,
         "eviction": 180_000,
         "precondition": "",
-        "beats": 0,
+        "counts_as_heartbeat": 0,
         "edges": "",
-        "seen": "",
-        "history": LOG_LENGTH,
+        "edges_revision": "",
+        "log_length": LOG_LENGTH,
     }
     return ScriptCase(
         description=promise,
@@ -104,33 +104,33 @@ UPDATED = {**CHANGED, **BEATEN}
 
 def requiring(*edges: str) -> dict[str, Expected | None]:
     """A healthy agent a that cannot do without these, which are counted for it and for another."""
-    counted: dict[str, Expected | None] = {f"required/{edge}": "2" for edge in edges}
-    return {**HEALTHY, "a/requires": "\n".join(edges), **counted, "required/number": "5"}
+    counted: dict[str, Expected | None] = {f"required_edges/{edge}": "2" for edge in edges}
+    return {**HEALTHY, "a/required_edges": "\n".join(edges), **counted, "required_edges/revision": "5"}
 
 
 EDGES = [
     row(
         "an edge that nobody has is let in with the number it was checked against, which it raises",
-        before={"required/x y": "1", "required/number": "5"},
+        before={"required_edges/x y": "1", "required_edges/revision": "5"},
         edges="c d",
-        seen="5",
+        edges_revision="5",
         reply=("created", LAST_VERSION),
-        after={**NEW, "a/requires": "c d", "required/c d": "1", "required/number": "6"},
+        after={**NEW, "a/required_edges": "c d", "required_edges/c d": "1", "required_edges/revision": "6"},
         log=ADDED,
     ),
     row(
         "each of several new edges raises the number",
-        before={"required/c d": "1", "required/number": "5"},
+        before={"required_edges/c d": "1", "required_edges/revision": "5"},
         edges="c d\nc e\nc f",
-        seen="5",
+        edges_revision="5",
         reply=("created", LAST_VERSION),
         after={
             **NEW,
-            "a/requires": "c d\nc e\nc f",
-            "required/c d": "2",
-            "required/c e": "1",
-            "required/c f": "1",
-            "required/number": "7",
+            "a/required_edges": "c d\nc e\nc f",
+            "required_edges/c d": "2",
+            "required_edges/c e": "1",
+            "required_edges/c f": "1",
+            "required_edges/revision": "7",
         },
         log=ADDED,
     ),
@@ -138,18 +138,18 @@ EDGES = [
         "the first edge of all is let in with the number 0",
         before={},
         edges="c%20d e",
-        seen="0",
+        edges_revision="0",
         reply=("created", LAST_VERSION),
-        after={**NEW, "a/requires": "c%20d e", "required/c%20d e": "1", "required/number": "1"},
+        after={**NEW, "a/required_edges": "c%20d e", "required_edges/c%20d e": "1", "required_edges/revision": "1"},
         log=ADDED,
     ),
     *(
         row(
             f"an edge that nobody has is refused where {why}",
-            before={"required/c e": "1", **({"required/number": number} if number else {})},
+            before={"required_edges/c e": "1", **({"required_edges/revision": number} if number else {})},
             edges="c d\nc e",
-            seen=seen,
-            reply=("stale_number",),
+            edges_revision=seen,
+            reply=("edges_changed",),
         )
         for why, number, seen in (
             ("another came in since", "6", "5"),
@@ -162,15 +162,15 @@ EDGES = [
         "a new edge of an agent that is there is refused likewise",
         before=requiring("c d"),
         edges="c d\nc e",
-        seen="4",
-        reply=("stale_number",),
+        edges_revision="4",
+        reply=("edges_changed",),
     ),
     row(
         "an edge that somebody has needs no check, and raises nothing",
-        before={"required/c d": "1", "required/number": "5"},
+        before={"required_edges/c d": "1", "required_edges/revision": "5"},
         edges="c d",
         reply=("created", LAST_VERSION),
-        after={**NEW, "a/requires": "c d", "required/c d": "2"},
+        after={**NEW, "a/required_edges": "c d", "required_edges/c d": "2"},
         log=ADDED,
     ),
     row(
@@ -189,25 +189,25 @@ EDGES = [
     ),
     row(
         "of edges that are replaced only what differs is counted",
-        before={**requiring("c d", "c e"), "required/c f": "3"},
+        before={**requiring("c d", "c e"), "required_edges/c f": "3"},
         spec=OTHER,
         edges="c e\nc f",
         reply=("updated", LAST_VERSION),
         after={
             **UPDATED,
             "a/spec": OTHER,
-            "a/requires": "c e\nc f",
-            "required/c d": "1",
-            "required/c f": "4",
+            "a/required_edges": "c e\nc f",
+            "required_edges/c d": "1",
+            "required_edges/c f": "4",
         },
         log=entry("modify", "updated", spec_before=SPEC),
     ),
     row(
         "an edge whose last agent does without it is gone, and new when it comes back",
-        before={**HEALTHY, "a/requires": "c d", "required/c d": "1", "required/number": "5"},
+        before={**HEALTHY, "a/required_edges": "c d", "required_edges/c d": "1", "required_edges/revision": "5"},
         spec=OTHER,
         reply=("updated", LAST_VERSION),
-        after={**UPDATED, "a/spec": OTHER, "a/requires": "", "required/c d": None},
+        after={**UPDATED, "a/spec": OTHER, "a/required_edges": "", "required_edges/c d": None},
         log=entry("modify", "updated", spec_before=SPEC),
     ),
     row(
@@ -222,9 +222,9 @@ EDGES = [
         "an agent of a release that counted nothing is counted when it registers again",
         before=HEALTHY,
         edges="c d",
-        seen="0",
+        edges_revision="0",
         reply=("updated", LAST_VERSION),
-        after={**UPDATED, "a/requires": "c d", "required/c d": "1", "required/number": "1"},
+        after={**UPDATED, "a/required_edges": "c d", "required_edges/c d": "1", "required_edges/revision": "1"},
         log=entry("modify", "updated"),
     ),
     row(
@@ -232,14 +232,14 @@ EDGES = [
         before={**requiring("c d", "c e"), "a/spec": None},
         edges="c e",
         reply=("created", LAST_VERSION),
-        after={**NEW, "a/requires": "c e", "heartbeats/a": None, "required/c d": "1"},
+        after={**NEW, "a/required_edges": "c e", "heartbeats/a": None, "required_edges/c d": "1"},
         log=ADDED,
     ),
     row(
         "a damaged record that requires nothing any more leaves no edge",
-        before={**HEALTHY, "a/requires": "c d", "required/c d": "1", "a/spec": None},
+        before={**HEALTHY, "a/required_edges": "c d", "required_edges/c d": "1", "a/spec": None},
         reply=("created", LAST_VERSION),
-        after={**NEW, "a/requires": None, "heartbeats/a": None, "required/c d": None},
+        after={**NEW, "a/required_edges": None, "heartbeats/a": None, "required_edges/c d": None},
         log=ADDED,
     ),
 ]
@@ -250,11 +250,11 @@ ROWS = [
             f"a {status} agent that registers again is silent no more",
             before={
                 **an_agent("a", status, heartbeat_at=-200_000, deadline_at=1000),
-                "silent/a": MsAfterStart(-10_000),
-                "silent/b": MsAfterStart(-9000),
+                "unhealthy_since/a": MsAfterStart(-10_000),
+                "unhealthy_since/b": MsAfterStart(-9000),
             },
             reply=("unchanged", LAST_VERSION),
-            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "silent/a": None},
+            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "unhealthy_since/a": None},
             log=entry("modify", "recovered", status_before=status),
         )
         for status in ("degraded", "expired")
@@ -262,7 +262,7 @@ ROWS = [
     row(
         "a new agent whose registration beats is healthy",
         before={},
-        beats=1,
+        counts_as_heartbeat=1,
         reply=("created", LAST_VERSION),
         after={**NEW, "a/status": "healthy", "heartbeats/a": MsAfterCall()},
         log=entry("add", "registered"),
@@ -270,7 +270,7 @@ ROWS = [
     row(
         "a pending agent whose registration beats had its first heartbeat",
         before=an_agent("a", "pending", deadline_at=1000),
-        beats=1,
+        counts_as_heartbeat=1,
         reply=("unchanged", LAST_VERSION),
         after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
         log=entry("modify", "first_heartbeat", status_before="pending"),
@@ -278,7 +278,7 @@ ROWS = [
     row(
         "a pending agent that beats with another spec is updated",
         before=an_agent("a", "pending", deadline_at=1000),
-        beats=1,
+        counts_as_heartbeat=1,
         spec=OTHER,
         reply=("updated", LAST_VERSION),
         after={**CHANGED, **BEATEN, "a/spec": OTHER, "a/status": "healthy"},
@@ -286,7 +286,7 @@ ROWS = [
     ),
     row(
         "what an agent told and was told outlives its registration",
-        before={**HEALTHY, "a/load": "1", "a/answered": "d1"},
+        before={**HEALTHY, "a/load": "1", "a/response_digest": "d1"},
         spec=OTHER,
         reply=("updated", LAST_VERSION),
         after={**CHANGED, **BEATEN, "a/spec": OTHER},
@@ -449,7 +449,7 @@ async def test_register(row: ScriptCase, bench: ScriptHarness) -> None:
 
 async def test_the_log_keeps_about_as_many_entries_as_it_is_told(bench: ScriptHarness) -> None:
     """Redis trims whole nodes of 100 entries, so at most that many more stay."""
-    many = row("", before={"log": tuple(str(at) for at in range(1, 501)), "version": "500"}, history=50, reply=())
+    many = row("", before={"log": tuple(str(at) for at in range(1, 501)), "version": "500"}, log_length=50, reply=())
     await bench.write_initial_state(many)
 
     word, _version = await bench.call_script(many)

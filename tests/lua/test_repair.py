@@ -1,4 +1,4 @@
-"""The table of mend.lua."""
+"""The table of repair.lua."""
 
 import pytest
 
@@ -22,10 +22,10 @@ def row(
     counts: tuple[int, int, int],
     after: dict[str, Expected | None] | None = None,
 ) -> ScriptCase:
-    """Agent a is mended."""
+    """Agent a is repaired."""
     return ScriptCase(
         description=promise,
-        script="mend",
+        script="repair",
         agents=("a",),
         args={"agents…": ["a", unreadable]},
         before=before,
@@ -43,9 +43,13 @@ ROWS = [
     row("nobody is nothing", before=an_agent("b", "healthy", heartbeat_at=-1, deadline_at=1000), counts=(0, 0, 0)),
     row(
         "a deadline and a heartbeat of nobody go",
-        before={"deadlines/a": MsAfterStart(1000), "heartbeats/a": MsAfterStart(-1), "silent/a": MsAfterStart(-1)},
+        before={
+            "deadlines/a": MsAfterStart(1000),
+            "heartbeats/a": MsAfterStart(-1),
+            "unhealthy_since/a": MsAfterStart(-1),
+        },
         counts=(1, 0, 0),
-        after={"deadlines/a": None, "heartbeats/a": None, "silent/a": None},
+        after={"deadlines/a": None, "heartbeats/a": None, "unhealthy_since/a": None},
     ),
     row(
         "an agent without a deadline is looked at now",
@@ -75,14 +79,14 @@ ROWS = [
     row(
         "what goes is not counted any more",
         before={
-            **an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, spec="no JSON", requires="c d\nc e"),
-            "required/c d": "2",
-            "required/c e": "1",
-            "required/number": "2",
+            **an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, spec="no JSON", required_edges="c d\nc e"),
+            "required_edges/c d": "2",
+            "required_edges/c e": "1",
+            "required_edges/revision": "2",
         },
         unreadable="900",
         counts=(0, 1, 0),
-        after={**removed_agent("a", requires=""), "required/c d": "1", "required/c e": None},
+        after={**removed_agent("a", required_edges=""), "required_edges/c d": "1", "required_edges/c e": None},
     ),
     row(
         "one that was registered anew since stays",
@@ -94,7 +98,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_mend(row: ScriptCase, bench: ScriptHarness) -> None:
+async def test_repair(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
     await bench.run_case(row)
 
@@ -105,7 +109,7 @@ async def test_a_call_carries_at_most_200(bench: ScriptHarness) -> None:
     await bench.run_case(
         ScriptCase(
             description="",
-            script="mend",
+            script="repair",
             agents=agents,
             args={"agents…": [text for name in agents for text in (name, "")]},
             reply=ErrorReply("at most 200 agents"),

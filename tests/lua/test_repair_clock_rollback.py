@@ -1,4 +1,4 @@
-"""The table of rewind.lua: Redis' clock went back an hour some seconds ago, and times lie in the future."""
+"""The table of repair_clock_rollback.lua: Redis' clock went back an hour some seconds ago."""
 
 import pytest
 
@@ -25,17 +25,22 @@ def row(
     reply: tuple[Expected, ...] | ErrorReply,
     after: dict[str, Expected | None] | None = None,
     epoch: str = "7",
-    asked: int = -20_000,
-    final: bool = False,
+    rollback: int = -20_000,
+    is_last: bool = False,
     more: tuple[str, ...] = (),
 ) -> ScriptCase:
-    """One call under epoch 7, for a walk that was begun when the clock went back at `asked`."""
+    """One call under epoch 7, for a walk that was begun when the clock went back at `rollback`."""
     return ScriptCase(
         description=promise,
-        script="rewind",
+        script="repair_clock_rollback",
         agents=ids,
-        args={"lead_epoch": epoch, "asked": MsAfterStart(asked), "final": int(final), "ids…": [*ids, *more]},
-        before={"epoch": "7", "rewind": BACK, **(before or {})},
+        args={
+            "leader_epoch": epoch,
+            "rollback_ms": MsAfterStart(rollback),
+            "is_last": int(is_last),
+            "ids…": [*ids, *more],
+        },
+        before={"epoch": "7", "clock_rollback": BACK, **(before or {})},
         reply=reply,
         after=after or {},
     )
@@ -72,10 +77,10 @@ ROWS = [
             "a",
             before={
                 **an_agent("a", status, heartbeat_at=HOUR - 90_000, deadline_at=HOUR),
-                "silent/a": MsAfterStart(HOUR - 10_000),
+                "unhealthy_since/a": MsAfterStart(HOUR - 10_000),
             },
             reply=("ok", 1),
-            after={**RESET, "silent/a": MsAfterCall()},
+            after={**RESET, "unhealthy_since/a": MsAfterCall()},
         )
         for status in ("degraded", "expired")
     ),
@@ -113,14 +118,26 @@ ROWS = [
         "the last agents end the walk",
         "a",
         before=FUTURE,
-        final=True,
+        is_last=True,
         reply=("ok", 1),
-        after={**RESET, "rewind": None},
+        after={**RESET, "clock_rollback": None},
     ),
-    row("a mesh without agents is walked over at once", final=True, reply=("ok", 0), after={"rewind": None}),
-    row("when the clock goes back again, the walk begins anew", "a", before=FUTURE, asked=-30_000, reply=("over",)),
-    row("a walk that another ended is over", "a", before={**FUTURE, "rewind": None}, final=True, reply=("over",)),
-    row("a stale epoch writes nothing", "a", before=FUTURE, epoch="6", final=True, reply=("stale_epoch", "7")),
+    row("a mesh without agents is walked over at once", is_last=True, reply=("ok", 0), after={"clock_rollback": None}),
+    row(
+        "when the clock goes back again, the walk begins anew",
+        "a",
+        before=FUTURE,
+        rollback=-30_000,
+        reply=("not_needed",),
+    ),
+    row(
+        "a walk that another ended is over",
+        "a",
+        before={**FUTURE, "clock_rollback": None},
+        is_last=True,
+        reply=("not_needed",),
+    ),
+    row("a stale epoch writes nothing", "a", before=FUTURE, epoch="6", is_last=True, reply=("stale_epoch", "7")),
     row("an epoch from nowhere is stale", "a", before={**FUTURE, "epoch": None}, reply=("stale_epoch", "0")),
     row("200 agents are one call", *TWO_HUNDRED, reply=("ok", 0)),
     row("201 agents are refused", *TWO_HUNDRED, "a", before=FUTURE, reply=ErrorReply("at most 200 agents")),
@@ -129,6 +146,6 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_rewind(row: ScriptCase, bench: ScriptHarness) -> None:
+async def test_repair_clock_rollback(row: ScriptCase, bench: ScriptHarness) -> None:
     """Every row holds on every kind of server."""
     await bench.run_case(row)

@@ -46,7 +46,7 @@ def row(
         description=promise,
         script="restore",
         agents=names,
-        args={"history": LOG_LENGTH, "agents…": [field for fields in agents for field in fields]},
+        args={"log_length": LOG_LENGTH, "agents…": [field for fields in agents for field in fields]},
         before=before or {},
         reply=reply,
         after=after or {},
@@ -68,7 +68,7 @@ ROWS = [
                 "heartbeats/a": "5000",
                 "deadlines/a": MsAfterCall(30_000),
                 # Silent since it was last heard: too long ago to count towards a hold.
-                "silent/a": None if status == "healthy" else "5000",
+                "unhealthy_since/a": None if status == "healthy" else "5000",
             },
             heartbeats=("5000",),
         )
@@ -90,12 +90,17 @@ ROWS = [
     row(
         "a damaged record is replaced",
         agents=[given("a", "healthy")],
-        before={"a/spec": "{}", "a/foreign": "x", "deadlines/a": MsAfterStart(1000), "silent/a": MsAfterStart(-1)},
+        before={
+            "a/spec": "{}",
+            "a/foreign": "x",
+            "deadlines/a": MsAfterStart(1000),
+            "unhealthy_since/a": MsAfterStart(-1),
+        },
         reply=("ok", 1, 0),
         after={
             **put_back("a", "healthy"),
             "a/foreign": None,
-            "silent/a": None,
+            "unhealthy_since/a": None,
             "heartbeats/a": "5000",
             "deadlines/a": MsAfterCall(60_000),
         },
@@ -104,35 +109,38 @@ ROWS = [
     row(
         "what agents cannot do without is counted, and a new edge raises the number",
         agents=[given("a", "healthy", edges="c d\nc e"), given("b", "healthy", edges="c d")],
-        before={"required/c e": "1", "required/number": "7"},
+        before={"required_edges/c e": "1", "required_edges/revision": "7"},
         reply=("ok", 2, 0),
         after={
-            **put_back("a", "healthy", **{"a/requires": "c d\nc e", "heartbeats/a": "5000"}),
-            **put_back("b", "healthy", **{"b/requires": "c d", "heartbeats/b": "5000"}),
+            **put_back("a", "healthy", **{"a/required_edges": "c d\nc e", "heartbeats/a": "5000"}),
+            **put_back("b", "healthy", **{"b/required_edges": "c d", "heartbeats/b": "5000"}),
             "deadlines/a": MsAfterCall(60_000),
             "deadlines/b": MsAfterCall(60_000),
-            "required/c d": "2",
-            "required/c e": "2",
-            "required/number": "8",
+            "required_edges/c d": "2",
+            "required_edges/c e": "2",
+            "required_edges/revision": "8",
         },
         heartbeats=("5000", "5000"),
     ),
     row(
         "what a damaged record was counted for is counted no more",
         agents=[given("a", "healthy", edges="c e")],
-        before={"a/spec": "{}", "a/requires": "c d\nc e", "required/c d": "1", "required/c e": "1"},
+        before={"a/spec": "{}", "a/required_edges": "c d\nc e", "required_edges/c d": "1", "required_edges/c e": "1"},
         reply=("ok", 1, 0),
         after={
-            **put_back("a", "healthy", **{"a/requires": "c e", "heartbeats/a": "5000"}),
+            **put_back("a", "healthy", **{"a/required_edges": "c e", "heartbeats/a": "5000"}),
             "deadlines/a": MsAfterCall(60_000),
-            "required/c d": None,
+            "required_edges/c d": None,
         },
         heartbeats=("5000",),
     ),
     row(
         "who is there keeps what it is counted for",
         agents=[given("a", "healthy", edges="c e")],
-        before={**an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, requires="c d"), "required/c d": "1"},
+        before={
+            **an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, required_edges="c d"),
+            "required_edges/c d": "1",
+        },
         reply=("ok", 0, 1),
     ),
     row("nobody is nothing", agents=[], reply=("ok", 0, 0)),
@@ -151,7 +159,7 @@ async def test_a_heartbeat_of_the_future_becomes_one_of_now(bench: ScriptHarness
         description="",
         script="restore",
         agents=("a",),
-        args={"history": LOG_LENGTH, "agents…": given("a", "healthy", heartbeat="9000000000000")},
+        args={"log_length": LOG_LENGTH, "agents…": given("a", "healthy", heartbeat="9000000000000")},
         reply=(),
     )
     await bench.write_initial_state(row)
@@ -173,7 +181,7 @@ async def test_what_does_not_fit_together_is_refused(bench: ScriptHarness, agent
             description="",
             script="restore",
             agents=tuple(agents),
-            args={"history": LOG_LENGTH, "agents…": too_many},
+            args={"log_length": LOG_LENGTH, "agents…": too_many},
             reply=ErrorReply("at most 200 agents"),
         )
     )

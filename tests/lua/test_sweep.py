@@ -15,10 +15,10 @@ from tests.lua.script_harness import (
     removed_agent,
 )
 
-OUTCOMES = ("degraded", "expired", "removed", "early", "orphaned", "bad", "graced")
+OUTCOMES = ("degraded", "expired", "removed", "not_due", "orphaned", "bad_record", "grace_granted")
 WINDOW, DURATION = 60_000, 600_000
 RETENTION = 600_000
-HELD = ("held",)
+SUSPENDED = ("suspended",)
 
 
 def row(
@@ -33,24 +33,24 @@ def row(
     more: tuple[str, ...] = (),
 ) -> ScriptCase:
     """One call under epoch 7, which is the epoch unless `before` says otherwise; `reply` names what is not 0."""
-    counted = isinstance(reply, dict) or reply == HELD
+    counted = isinstance(reply, dict) or reply == SUSPENDED
     return ScriptCase(
         description=promise,
         script="sweep",
         agents=ids,
         args={
-            "lead_epoch": epoch,
-            "history": LOG_LENGTH,
+            "leader_epoch": epoch,
+            "log_length": LOG_LENGTH,
             "retention": RETENTION,
             "window": WINDOW,
-            "share": 50,
-            "minimum": minimum,
-            "duration": DURATION,
+            "max_share": 50,
+            "min_agents": minimum,
+            "max_duration": DURATION,
             "ids…": [*ids, *more],
         },
         before={"epoch": "7", **before},
         reply=("ok", *(reply.get(word, 0) for word in OUTCOMES)) if isinstance(reply, dict) else reply,
-        after={"pulse": MsAfterCall(), **(after or {})} if counted else {},
+        after={"last_probe": MsAfterCall(), **(after or {})} if counted else {},
         log=log,
     )
 
@@ -67,7 +67,7 @@ def moved(name: str, status: str, deadline: Expected) -> dict[str, Expected | No
 
 SILENT = an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500)
 # It degrades at timeout, and expires at eviction after the same heartbeat.
-DEGRADED = {**moved("a", "degraded", MsAfterStart(-500 + 120_000)), "silent/a": MsAfterCall()}
+DEGRADED = {**moved("a", "degraded", MsAfterStart(-500 + 120_000)), "unhealthy_since/a": MsAfterCall()}
 TWO_HUNDRED = [f"n{number}" for number in range(200)]
 
 # Redis came back twenty seconds ago, after fifty in which nobody could be heard.
@@ -76,7 +76,7 @@ OUTAGE: dict[str, Expected | None] = {"outage": (MsAfterStart(-20_000), " ", MsA
 
 def graced(due: int) -> dict[str, Expected | None]:
     """The cells that grace changes."""
-    return {"deadlines/a": MsAfterStart(due), "counters/graced": "1"}
+    return {"deadlines/a": MsAfterStart(due), "counters/grace_granted": "1"}
 
 
 GRACE = [
@@ -85,7 +85,7 @@ GRACE = [
             f"after an outage a {status} agent keeps its status, and has its timeout from the end of the outage",
             "a",
             before={**OUTAGE, **an_agent("a", status, heartbeat_at=heard, deadline_at=-500)},
-            reply={"graced": 1},
+            reply={"grace_granted": 1},
             after=graced(-20_000 + 60_000),
         )
         for status, heard in (("healthy", -60_500), ("degraded", -180_500), ("pending", None))
@@ -97,7 +97,7 @@ GRACE = [
             **OUTAGE,
             **an_agent("a", "healthy", heartbeat_at=-600_500, deadline_at=-500, timeout="600000", eviction="900000"),
         },
-        reply={"graced": 1},
+        reply={"grace_granted": 1},
         after=graced(-20_000 + 600_000),
     ),
     row(
@@ -107,7 +107,7 @@ GRACE = [
         reply={"degraded": 1},
         after={
             **moved("a", "degraded", MsAfterStart(-1000 - 19_000 + 180_000)),
-            "silent/a": MsAfterCall(),
+            "unhealthy_since/a": MsAfterCall(),
             "counters/degraded": "1",
         },
         log=(step("a", "modify", "degraded", MsAfterStart(-30_000), status_before="healthy"),),
@@ -126,34 +126,40 @@ GRACE = [
         before={**OUTAGE, **an_agent("a", "expired", heartbeat_at=-900_000, deadline_at=-1)},
         reply={"removed": 1},
         after={**removed_agent("a"), "counters/removed": "1"},
-        log=(step("a", "remove", "retention_over", MsAfterStart(-900_000)),),
+        log=(step("a", "remove", "retention_elapsed", MsAfterStart(-900_000)),),
     ),
     row(
         "an outage that this very sweep ends is an excuse",
         "a",
-        before={"pulse": MsAfterStart(-60_000), **an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500)},
-        reply={"graced": 1},
+        before={
+            "last_probe": MsAfterStart(-60_000),
+            **an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500),
+        },
+        reply={"grace_granted": 1},
         after={
             "deadlines/a": MsAfterCall(60_000),
             "outage": (MsAfterCall(), " ", MsAfterStart(-60_000)),
-            "counters/graced": "1",
+            "counters/grace_granted": "1",
         },
     ),
     row(
         "a store that was opened for the first time, or lost its pulse, is an outage too",
         "a",
-        before={"pulse": None, **an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500)},
-        reply={"graced": 1},
-        after={"deadlines/a": MsAfterCall(60_000), "outage": (MsAfterCall(), " "), "counters/graced": "1"},
+        before={"last_probe": None, **an_agent("a", "healthy", heartbeat_at=-60_500, deadline_at=-500)},
+        reply={"grace_granted": 1},
+        after={"deadlines/a": MsAfterCall(60_000), "outage": (MsAfterCall(), " "), "counters/grace_granted": "1"},
     ),
     row(
         "a missing leader is no outage: somebody pulsed a second ago",
         "a",
-        before={"pulse": MsAfterStart(-1000), **an_agent("a", "healthy", heartbeat_at=-77_000, deadline_at=-17_000)},
+        before={
+            "last_probe": MsAfterStart(-1000),
+            **an_agent("a", "healthy", heartbeat_at=-77_000, deadline_at=-17_000),
+        },
         reply={"degraded": 1},
         after={
             **moved("a", "degraded", MsAfterStart(-17_000 + 120_000)),
-            "silent/a": MsAfterCall(),
+            "unhealthy_since/a": MsAfterCall(),
             "counters/degraded": "1",
         },
         log=(step("a", "modify", "degraded", MsAfterStart(-77_000), status_before="healthy"),),
@@ -176,26 +182,33 @@ def crowd(healthy: int, lately: int = 0, before: int = 0) -> dict[str, Expected 
         status, ago = ("healthy", 0) if at < healthy else ("degraded", 30_000 if at < healthy + lately else 60_500)
         cells |= an_agent(f"c{at}", status, heartbeat_at=-1000 - ago, deadline_at=59_000)
         if ago:
-            cells[f"silent/c{at}"] = MsAfterStart(-ago)
+            cells[f"unhealthy_since/c{at}"] = MsAfterStart(-ago)
     return cells
 
 
 def hold(since: int, until: int, ended: int | None = None, below: int | None = None) -> dict[str, Expected | None]:
     """The cells of a hold."""
-    cells: dict[str, Expected | None] = {"hold/since": MsAfterStart(since), "hold/until": MsAfterStart(until)}
-    cells |= {"hold/silent": "30", "hold/healthy": "40"}
-    cells |= {f"hold/{name}": MsAfterStart(at) for name, at in (("ended", ended), ("below", below)) if at is not None}
+    cells: dict[str, Expected | None] = {
+        "self_preservation/since": MsAfterStart(since),
+        "self_preservation/until": MsAfterStart(until),
+    }
+    cells |= {"self_preservation/overdue": "30", "self_preservation/healthy": "40"}
+    cells |= {
+        f"self_preservation/{name}": MsAfterStart(at)
+        for name, at in (("ended", ended), ("below_since", below))
+        if at is not None
+    }
     return cells
 
 
 def begun(silent: int, healthy: int) -> dict[str, Expected | None]:
     """The cells of a hold that begins now, and nothing else changes."""
     return {
-        "hold/since": MsAfterCall(),
-        "hold/until": MsAfterCall(DURATION),
-        "hold/silent": str(silent),
-        "hold/healthy": str(healthy),
-        "counters/holds": "1",
+        "self_preservation/since": MsAfterCall(),
+        "self_preservation/until": MsAfterCall(DURATION),
+        "self_preservation/overdue": str(silent),
+        "self_preservation/healthy": str(healthy),
+        "counters/self_preservation_activations": "1",
     }
 
 
@@ -226,7 +239,7 @@ def stays(
     minimum: int = 10,
 ) -> ScriptCase:
     """Agent a, overdue, is held."""
-    return row(promise, "a", before={**SILENT, **before}, reply=HELD, after=after, minimum=minimum)
+    return row(promise, "a", before={**SILENT, **before}, reply=SUSPENDED, after=after, minimum=minimum)
 
 
 ALL = [f"n{number}" for number in range(20)]
@@ -249,7 +262,7 @@ HOLDS = [
         "of those who are overdue together nobody goes first",
         *ALL,
         before=ALL_SILENT,
-        reply=HELD,
+        reply=SUSPENDED,
         after=begun(20, 20),
     ),
     row(
@@ -271,7 +284,7 @@ HOLDS = [
             for each in ALL
             for name, cell in {
                 **an_agent(each, "degraded", heartbeat_at=-180_500, deadline_at=-500),
-                f"silent/{each}": MsAfterStart(-120_500),
+                f"unhealthy_since/{each}": MsAfterStart(-120_500),
             }.items()
         },
         reply={"expired": 20},
@@ -285,8 +298,8 @@ HOLDS = [
         "who has grace does not count",
         *ALL,
         before={**OUTAGE, **ALL_SILENT},
-        reply={"graced": 20},
-        after={**{f"deadlines/{each}": MsAfterStart(40_000) for each in ALL}, "counters/graced": "20"},
+        reply={"grace_granted": 20},
+        after={**{f"deadlines/{each}": MsAfterStart(40_000) for each in ALL}, "counters/grace_granted": "20"},
     ),
     stays("while it is held nobody degrades", {**hold(-1000, 599_000), **crowd(50)}),
     *(
@@ -294,7 +307,7 @@ HOLDS = [
             f"while it is held no {status} agent goes on",
             "a",
             before={**hold(-1000, 599_000), **an_agent("a", status, heartbeat_at=-900_000, deadline_at=-500)},
-            reply=HELD,
+            reply=SUSPENDED,
         )
         for status in ("degraded", "expired", "pending")
     ),
@@ -302,14 +315,18 @@ HOLDS = [
         "while it is held a heartbeat that came first still wins, and the sweep only counts",
         "a",
         before={**hold(-1000, 599_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
-        reply=HELD,
+        reply=SUSPENDED,
     ),
     stays(
         "a hold does not outlast its duration by a clock that went back",
         hold(3_600_000, 4_200_000),
-        {"hold/until": MsAfterCall(DURATION)},
+        {"self_preservation/until": MsAfterCall(DURATION)},
     ),
-    goes("when its time is up they go", {**hold(-600_001, -1), **crowd(8, 10)}, {"hold/ended": MsAfterStart(-1)}),
+    goes(
+        "when its time is up they go",
+        {**hold(-600_001, -1), **crowd(8, 10)},
+        {"self_preservation/ended": MsAfterStart(-1)},
+    ),
     goes("when it was released they go", {**hold(-1000, 599_000, ended=-10), **crowd(8, 10)}, {}),
     goes(
         "after a hold none begins while the share is above",
@@ -319,12 +336,12 @@ HOLDS = [
     goes(
         "nor does a time below the share count that was interrupted",
         {**hold(-660_000, -60_000, ended=-60_000, below=-30_000), **crowd(8, 10)},
-        {"hold/below": None},
+        {"self_preservation/below_since": None},
     ),
     goes(
         "once below the share, the window begins in which it has to stay there",
         {**hold(-660_000, -60_000, ended=-60_000), **crowd(50)},
-        {"hold/below": MsAfterCall()},
+        {"self_preservation/below_since": MsAfterCall()},
     ),
     goes(
         "nearly a window below the share is not a window",
@@ -339,13 +356,13 @@ HOLDS = [
     goes(
         "a clock that went back does not shorten that window",
         {**hold(-660_000, -60_000, ended=-60_000, below=3_600_000), **crowd(50)},
-        {"hold/below": MsAfterCall()},
+        {"self_preservation/below_since": MsAfterCall()},
     ),
     row(
         "where nobody is overdue a hold ends all the same",
         before=hold(-600_001, -1),
         reply={},
-        after={"hold/ended": MsAfterStart(-1), "hold/below": MsAfterCall()},
+        after={"self_preservation/ended": MsAfterStart(-1), "self_preservation/below_since": MsAfterCall()},
     ),
 ]
 
@@ -371,7 +388,7 @@ ROWS = [
         "a",
         before={
             **an_agent("a", "degraded", heartbeat_at=-180_500, deadline_at=-500),
-            "silent/a": MsAfterStart(-120_500),
+            "unhealthy_since/a": MsAfterStart(-120_500),
         },
         reply={"expired": 1},
         after={**moved("a", "expired", MsAfterCall(RETENTION)), "counters/expired": "1"},
@@ -382,23 +399,23 @@ ROWS = [
         "a",
         "b",
         before={
-            **an_agent("a", "expired", heartbeat_at=-900_000, deadline_at=-1, requires="c d\nc e"),
-            **an_agent("b", "degraded", heartbeat_at=-180_500, deadline_at=-500, requires="c d"),
-            "required/c d": "2",
-            "required/c e": "1",
-            "required/number": "5",
+            **an_agent("a", "expired", heartbeat_at=-900_000, deadline_at=-1, required_edges="c d\nc e"),
+            **an_agent("b", "degraded", heartbeat_at=-180_500, deadline_at=-500, required_edges="c d"),
+            "required_edges/c d": "2",
+            "required_edges/c e": "1",
+            "required_edges/revision": "5",
         },
         reply={"removed": 1, "expired": 1},
         after={
-            **removed_agent("a", requires=""),
+            **removed_agent("a", required_edges=""),
             **moved("b", "expired", MsAfterCall(RETENTION)),
             "counters/removed": "1",
             "counters/expired": "1",
-            "required/c d": "1",
-            "required/c e": None,
+            "required_edges/c d": "1",
+            "required_edges/c e": None,
         },
         log=(
-            step("a", "remove", "retention_over", MsAfterStart(-900_000)),
+            step("a", "remove", "retention_elapsed", MsAfterStart(-900_000)),
             step("b", "modify", "expired", MsAfterStart(-180_500), status_before="degraded"),
         ),
     ),
@@ -407,11 +424,11 @@ ROWS = [
         "a",
         before={
             **an_agent("a", "expired", heartbeat_at=-900_000, deadline_at=-1, draining="1", owner="team-a"),
-            "silent/a": MsAfterStart(-840_000),
+            "unhealthy_since/a": MsAfterStart(-840_000),
         },
         reply={"removed": 1},
         after={**removed_agent("a", owner=""), "counters/removed": "1"},
-        log=(step("a", "remove", "retention_over", MsAfterStart(-900_000)),),
+        log=(step("a", "remove", "retention_elapsed", MsAfterStart(-900_000)),),
     ),
     row(
         "an agent overdue for long moves one step at a time",
@@ -420,7 +437,7 @@ ROWS = [
         reply={"degraded": 1},
         after={
             **moved("a", "degraded", MsAfterStart(-939_000 + 120_000)),
-            "silent/a": MsAfterCall(),
+            "unhealthy_since/a": MsAfterCall(),
             "counters/degraded": "1",
         },
         log=(step("a", "modify", "degraded", MsAfterStart(-999_000), status_before="healthy"),),
@@ -435,12 +452,12 @@ ROWS = [
             **an_agent("a", "healthy", heartbeat_at=-999_000, deadline_at=-939_000),
             **an_agent("b", "healthy", heartbeat_at=-61_000, deadline_at=-1000),
         },
-        reply={"degraded": 2, "expired": 1, "early": 1},
+        reply={"degraded": 2, "expired": 1, "not_due": 1},
         after={
             **moved("a", "expired", MsAfterCall(RETENTION)),
             **moved("b", "degraded", MsAfterStart(119_000)),
-            "silent/a": MsAfterCall(),
-            "silent/b": MsAfterCall(),
+            "unhealthy_since/a": MsAfterCall(),
+            "unhealthy_since/b": MsAfterCall(),
             "counters/degraded": "2",
             "counters/expired": "1",
         },
@@ -474,7 +491,7 @@ ROWS = [
             "deadlines/e": None,
             "deadlines/f": MsAfterCall(RETENTION),
             "deadlines/g": MsAfterStart(-65_000 + 600_000),
-            "counters/graced": "1",
+            "counters/grace_granted": "1",
             "counters/degraded": "1",
             "counters/expired": "1",
             "counters/removed": "1",
@@ -482,40 +499,42 @@ ROWS = [
         log=(
             step("a", "modify", "degraded", MsAfterStart(-60_500), status_before="healthy"),
             step("b", "modify", "expired", MsAfterStart(-180_000), status_before="degraded"),
-            step("c", "remove", "retention_over", MsAfterStart(-900_000)),
+            step("c", "remove", "retention_elapsed", MsAfterStart(-900_000)),
         ),
     ),
     row(
         "a heartbeat that came first wins",
         "a",
         before=an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900),
-        reply={"early": 1},
+        reply={"not_due": 1},
     ),
-    row("who has no deadline is not due", "a", before=an_agent("a", "healthy", heartbeat_at=-100), reply={"early": 1}),
+    row(
+        "who has no deadline is not due", "a", before=an_agent("a", "healthy", heartbeat_at=-100), reply={"not_due": 1}
+    ),
     row(
         "a deadline without an agent is dropped, with its heartbeat",
         "a",
         before={
             "deadlines/a": MsAfterStart(-10),
             "heartbeats/a": MsAfterStart(-60_010),
-            "silent/a": MsAfterStart(-10),
+            "unhealthy_since/a": MsAfterStart(-10),
             "deadlines/b": MsAfterStart(-10),
         },
         reply={"orphaned": 1},
-        after={"deadlines/a": None, "heartbeats/a": None, "silent/a": None},
+        after={"deadlines/a": None, "heartbeats/a": None, "unhealthy_since/a": None},
     ),
     row(
         "a deadline without an agent that is not due yet stays",
         "a",
         before={"deadlines/a": MsAfterStart(60_000)},
-        reply={"early": 1},
+        reply={"not_due": 1},
     ),
     *(
         row(
             f"an agent {what} is put off",
             "a",
             before={"deadlines/a": MsAfterStart(-10), **before},
-            reply={"bad": 1},
+            reply={"bad_record": 1},
             after={"deadlines/a": MsAfterCall(RETENTION)},
         )
         for what, before in (
@@ -542,21 +561,21 @@ ROWS = [
         epoch="0",
         reply={"removed": 1},
         after={**removed_agent("a"), "counters/removed": "1"},
-        log=(step("a", "remove", "retention_over", ""),),
+        log=(step("a", "remove", "retention_elapsed", ""),),
     ),
     row(
         "the end of an outage is noted",
         "a",
-        before={"pulse": MsAfterStart(-60_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
-        reply={"early": 1},
+        before={"last_probe": MsAfterStart(-60_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
+        reply={"not_due": 1},
         after={"outage": (MsAfterCall(), " ", MsAfterStart(-60_000))},
     ),
     row(
         "a clock that went back is noted",
         "a",
-        before={"pulse": MsAfterStart(60_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
-        reply={"early": 1},
-        after={"outage": (MsAfterCall(), " ", MsAfterStart(60_000)), "rewind": MsAfterCall()},
+        before={"last_probe": MsAfterStart(60_000), **an_agent("a", "healthy", heartbeat_at=-100, deadline_at=59_900)},
+        reply={"not_due": 1},
+        after={"outage": (MsAfterCall(), " ", MsAfterStart(60_000)), "clock_rollback": MsAfterCall()},
     ),
     row(
         "totals are added up",
@@ -566,7 +585,7 @@ ROWS = [
         after={**DEGRADED, "counters/degraded": "42"},
         log=(step("a", "modify", "degraded", MsAfterStart(-60_500), status_before="healthy"),),
     ),
-    row("200 agents are one call", *TWO_HUNDRED, before={}, reply={"early": 200}),
+    row("200 agents are one call", *TWO_HUNDRED, before={}, reply={"not_due": 200}),
     row("201 agents are refused", *TWO_HUNDRED, "a", before=SILENT, reply=ErrorReply("at most 200 agents")),
     row("an argument too many is refused", "a", more=("b",), before=SILENT, reply=ErrorReply("at most 200 agents")),
 ]

@@ -28,7 +28,7 @@ def row(
         description=promise,
         script="unregister",
         agents=("a",),
-        args={"id": "a", "history": LOG_LENGTH},
+        args={"id": "a", "log_length": LOG_LENGTH},
         before=before,
         reply=reply,
         after=after or {},
@@ -60,8 +60,8 @@ ROWS = [
         "a silent agent is forgotten whole",
         before={
             **an_agent("a", "expired", heartbeat_at=-70_000, deadline_at=1000),
-            "silent/a": MsAfterStart(-10_000),
-            "silent/b": MsAfterStart(-9000),
+            "unhealthy_since/a": MsAfterStart(-10_000),
+            "unhealthy_since/b": MsAfterStart(-9000),
         },
         reply=("removed", LAST_VERSION),
         after=GONE,
@@ -70,13 +70,13 @@ ROWS = [
     row(
         "what it cannot do without is counted no more",
         before={
-            **an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, requires="c d\nc e"),
-            "required/c d": "2",
-            "required/c e": "1",
-            "required/number": "5",
+            **an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, required_edges="c d\nc e"),
+            "required_edges/c d": "2",
+            "required_edges/c e": "1",
+            "required_edges/revision": "5",
         },
         reply=("removed", LAST_VERSION),
-        after={**GONE, **removed_agent("a", requires=""), "required/c d": "1", "required/c e": None},
+        after={**GONE, **removed_agent("a", required_edges=""), "required_edges/c d": "1", "required_edges/c e": None},
         heartbeat=MsAfterStart(-1),
     ),
     row(

@@ -135,7 +135,12 @@ async def test_an_edge_is_checked_against_all_there_are_or_checked_again(store: 
     await store.agents.register(RegistrationWrite("a", SPEC, 60_000, 120_000, required_edges=edges, edges_revision="0"))
 
     assert await store.agents.edges_revision() == "3"
-    assert raw.hgetall("{mesh}:required") == {"a%20b c": "1", "a b%20c": "1", "%C3%A9%0A %2520": "1", "number": "3"}
+    assert raw.hgetall("{mesh}:required_edges") == {
+        "a%20b c": "1",
+        "a b%20c": "1",
+        "%C3%A9%0A %2520": "1",
+        "revision": "3",
+    }
     assert (
         await store.agents.register(RegistrationWrite("b", SPEC, 60_000, 120_000, required_edges=edges))
     ).outcome == "created"
@@ -175,7 +180,7 @@ async def test_a_heartbeat_tells_what_it_found_and_when(store: Store, raw: redis
     began = raw.time()
 
     found, at, _ = await store.agents.heartbeat("a")
-    kept = await store.agents.heartbeat("a", "keep")
+    kept = await store.agents.heartbeat("a", "extend")
     nobody = await store.agents.heartbeat("b")
 
     assert (found, kept.outcome, nobody.outcome) == ("healthy", "healthy", "unknown_agent")
@@ -217,7 +222,9 @@ async def test_a_status_that_nobody_knows_fails_alone(store: Store, raw: redis.R
     await store.agents.register(registration("b"))
     raw.hset("{mesh}:agent:b", "status", "on holiday")
 
-    beats = await asyncio.gather(*(store.agents.heartbeat(name, "keep") for name in ("a", "b")), return_exceptions=True)
+    beats = await asyncio.gather(
+        *(store.agents.heartbeat(name, "extend") for name in ("a", "b")), return_exceptions=True
+    )
 
     assert [getattr(beat, "outcome", beat) for beat in beats] == ["pending", "bad_record"]
 
@@ -261,10 +268,10 @@ async def test_a_note_prolongs_nobody(store: Store, raw: redis.Redis) -> None:
     await store.change_log.open()
     await store.agents.register(registration())
 
-    noted = await store.agents.heartbeat("a", "note", response_digest="d1")
+    noted = await store.agents.heartbeat("a", "record", response_digest="d1")
 
     assert noted.outcome == "pending"
-    assert raw.hget("{mesh}:agent:a", "answered") == "d1"
+    assert raw.hget("{mesh}:agent:a", "response_digest") == "d1"
     assert (await store.agents.last_heartbeats(["a"])).times == [None]
 
 

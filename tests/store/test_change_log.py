@@ -42,7 +42,7 @@ async def test_opening_an_empty_store_begins_a_history(store: Store, raw: redis.
     position = await store.change_log.open()
 
     pulled = await store.change_log.read_since(position.version)
-    assert position == LogPosition(int(raw.get("{mesh}:version") or 0), str(raw.get("{mesh}:history")))
+    assert position == LogPosition(int(raw.get("{mesh}:version") or 0), str(raw.get("{mesh}:timeline")))
     assert len(position.timeline) == 16
     assert LogPosition(pulled.version, pulled.timeline) == position
     assert (pulled.contiguous, pulled.changes) == (True, ())
@@ -56,7 +56,7 @@ async def test_opening_a_store_again_finds_the_same_history(store: Store, opened
 
 
 @pytest.mark.poisoned("what remains of the log leads nowhere")
-@pytest.mark.parametrize("lost", ["version", "history", "log"])
+@pytest.mark.parametrize("lost", ["version", "timeline", "log"])
 async def test_a_history_of_which_something_is_lost_is_another_one(
     lost: str, store: Store, opened: LogPosition, raw: redis.Redis
 ) -> None:

@@ -104,9 +104,9 @@ def test_all_that_can_differ_is_read() -> None:
 
 def test_the_beginning_of_a_history_has_no_agent() -> None:
     """Only a version, and the one before it."""
-    change = decode_change(entry({b"kind": b"begin", b"reason": b"opened", b"prev": b"3"}, b"4-0"))
+    change = decode_change(entry({b"kind": b"new_timeline", b"reason": b"log_initialized", b"prev": b"3"}, b"4-0"))
 
-    assert (change.version, change.prev, change.kind, change.agent) == (4, 3, "begin", None)
+    assert (change.version, change.prev, change.kind, change.agent) == (4, 3, "new_timeline", None)
 
 
 @pytest.mark.parametrize("field", [b"kind", b"reason", b"prev", b"id", b"spec"])

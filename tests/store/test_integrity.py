@@ -83,7 +83,7 @@ async def test_a_dependency_of_nobody_is_forgotten(store: Store, raw: redis.Redi
     await store.integrity.repair(found)
 
 
-@pytest.mark.parametrize("missing", ["version", "history", "log"])
+@pytest.mark.parametrize("missing", ["version", "timeline", "log"])
 @pytest.mark.poisoned("a key of the mesh is deleted")
 async def test_a_mesh_that_lost_a_part_of_its_history_is_told(store: Store, raw: redis.Redis, missing: str) -> None:
     """With what is there."""

@@ -17,7 +17,7 @@ async def test_a_load_is_what_was_told_last(store: Store, raw: redis.Redis) -> N
     for agent_id in ("a", "b", "c"):
         await store.agents.register(registration(agent_id))
     await store.agents.heartbeat("a", load="0.5")
-    await store.agents.heartbeat("a", "note", load="0.25")
+    await store.agents.heartbeat("a", "record", load="0.25")
     raw.hset("{mesh}:agent:c", "load", "high")
 
     assert await store.resolution_store.loads(["b", "a", "nobody", "c", "a"]) == [None, 0.25, None, None, 0.25]

@@ -137,7 +137,7 @@ async def test_a_pulse_is_noted(store: Store, raw: redis.Redis) -> None:
 
     await store.server_health.probe()
 
-    assert int(raw.get("{mesh}:pulse") or 0) >= seconds * 1000
+    assert int(raw.get("{mesh}:last_probe") or 0) >= seconds * 1000
 
 
 async def test_totals_are_those_of_the_whole_mesh(store: Store) -> None:
@@ -156,9 +156,11 @@ async def test_a_pulse_sees_the_last_outage_and_the_hold(store: Store, raw: redi
     """As the scripts wrote them; the first pulse of all ends an outage of which nobody knows the beginning."""
     first = await store.server_health.probe()
     assert (first.outage_end, first.outage_start, first.self_preservation) == (first.now, None, None)
-    raw.set("{mesh}:pulse", first.now + 60_000)
-    raw.hset("{mesh}:hold", mapping={"since": "1", "until": "2", "ended": "3", "silent": "4", "healthy": "5"})
-    raw.hset("{mesh}:counters", mapping={"graced": "6", "holds": "7"})
+    raw.set("{mesh}:last_probe", first.now + 60_000)
+    raw.hset(
+        "{mesh}:self_preservation", mapping={"since": "1", "until": "2", "ended": "3", "overdue": "4", "healthy": "5"}
+    )
+    raw.hset("{mesh}:counters", mapping={"grace_granted": "6", "self_preservation_activations": "7"})
 
     second = await store.server_health.probe()
 

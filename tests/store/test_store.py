@@ -82,7 +82,16 @@ async def test_calls_of_scripts_are_observed(settings: Settings, redis_url: str)
     await store.agents.unregister("a")
     await store.close()
 
-    assert set(seen) == {"open", "register", "heartbeat", "lead_take", "lead_renew", "sweep", "pulse", "unregister"}
+    assert set(seen) == {
+        "init_log",
+        "register",
+        "heartbeat",
+        "leader_acquire",
+        "leader_renew",
+        "sweep",
+        "probe",
+        "unregister",
+    }
 
 
 async def test_the_lock_names_this_replica(settings: Settings, store: Store) -> None:
@@ -104,7 +113,7 @@ async def test_two_meshes_in_one_server_do_not_meet(settings: Settings, redis_ur
     await one.agents.register(registration("a"))
 
     assert [held async for some in other.change_log.scan() for held in some] == []
-    assert {str(key) for key in raw.scan_iter("{other}:*")} == {"{other}:version", "{other}:history", "{other}:log"}
+    assert {str(key) for key in raw.scan_iter("{other}:*")} == {"{other}:version", "{other}:timeline", "{other}:log"}
     for store in (one, other):
         await store.close()
     raw.delete(*raw.scan_iter("{other}:*"))

@@ -127,8 +127,8 @@ async def test_an_id_that_is_no_text_never_stops_the_sweep(store: Store, raw: re
 async def test_what_is_due_tells_of_a_hold_and_of_a_clock_that_went_back(store: Store, raw: redis.Redis) -> None:
     """So that the leader calls even where nobody is overdue."""
     assert await store.sweeps.find_work() == SweepWork([], self_preservation=False, clock_rollback="")
-    raw.hset("{mesh}:hold", "until", "1")
-    raw.set("{mesh}:rewind", "123")
+    raw.hset("{mesh}:self_preservation", "until", "1")
+    raw.set("{mesh}:clock_rollback", "123")
 
     assert await store.sweeps.find_work() == SweepWork([], self_preservation=True, clock_rollback="123")
 
@@ -188,7 +188,7 @@ async def test_times_are_set_right_in_calls_of_two_hundred(store: Store, raw: re
     await register(store, *names)
     hour = now(raw) + 3_600_000
     raw.zadd(DEADLINES, dict.fromkeys(names, hour))
-    raw.set("{mesh}:rewind", now(raw))
+    raw.set("{mesh}:clock_rollback", now(raw))
     asked = (await store.sweeps.find_work()).clock_rollback
 
     assert await store.sweeps.repair_clock_rollback(names[:250], asked, 0, is_last=False)

@@ -40,5 +40,5 @@ def a_change(version: int, kind: ChangeKind = "add", agent: Agent | None = None,
         prev=version - 1 if prev is None else prev,
         kind=kind,
         reason="test",
-        agent=None if kind == "begin" else agent or an_agent(version=version),
+        agent=None if kind == "new_timeline" else agent or an_agent(version=version),
     )

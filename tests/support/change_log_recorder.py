@@ -12,7 +12,7 @@ from registry.model.change import Change
 from registry.store.codec import decode_change
 from tests.support.watch_recorder import UnbrokenLog
 
-LOG_KEY, TIMELINE_KEY = "{mesh}:log", "{mesh}:history"
+LOG_KEY, TIMELINE_KEY = "{mesh}:log", "{mesh}:timeline"
 # A server that is to die or to forget holds back who writes for so long, in milliseconds, while it is asked.
 _PAUSE_WRITES_MS = 20_000
 # How often a log that is kept short is read, in seconds.

@@ -21,12 +21,12 @@ def find_inconsistencies(client: redis.Redis, mesh: str = "mesh") -> list[str]:
 
 
 def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
-    prefix, traces = f"{{{mesh}}}:agent:".encode(), f"{{{mesh}}}:trace:".encode()
+    prefix, traces = f"{{{mesh}}}:agent:".encode(), f"{{{mesh}}}:resolutions:".encode()
     found: set[Any] = set(client.scan_iter(count=1000))
     hashes = {key.removeprefix(prefix) for key in found if key.startswith(prefix)}
     deadlines: set[Any] = set(client.zrange(keys.deadlines, 0, -1))
     heartbeats: set[Any] = set(client.zrange(keys.heartbeats, 0, -1))
-    silent: set[Any] = set(client.zrange(keys.shared["silent"], 0, -1))
+    silent: set[Any] = set(client.zrange(keys.shared["unhealthy_since"], 0, -1))
     strays = {key for key in found if not key.startswith((prefix, traces))} - set(keys.shared.values())
     if strays:
         yield f"keys that no code should write: {sorted(strays)}"
@@ -47,10 +47,10 @@ def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
 
 def _miscounted_edges(client: redis.Redis, keys: Keys) -> Iterator[str]:
     counted: dict[Any, Any] = client.hgetall(keys.required_edges)
-    counted.pop(b"number", None)
+    counted.pop(b"revision", None)
     held: Counter[bytes] = Counter()
     for key in client.scan_iter(match=keys.agent("*"), count=1000):
-        edges: Any = client.hget(key, "requires") or b""
+        edges: Any = client.hget(key, "required_edges") or b""
         held.update(edges.split(b"\n") if edges else ())
     told = {edge: int(count) for edge, count in counted.items()}
     if told != held:

@@ -17,7 +17,7 @@ class FakeChangeLog:
 
     def __init__(self) -> None:
         self.timeline = "h1"
-        self.changes: list[Change] = [a_change(1, "begin")]
+        self.changes: list[Change] = [a_change(1, "new_timeline")]
         self.agents: dict[str, Agent] = {}
         self.read_count = 0
         self.scan_count = 0
@@ -78,7 +78,7 @@ class FakeChangeLog:
             return False
         self.timeline += "'"
         last = max(self.version, last_seen) + 60_000
-        self.changes = [Change(last, last - 1, "begin", "test", None)]
+        self.changes = [Change(last, last - 1, "new_timeline", "test", None)]
         return True
 
     async def scan(self) -> AsyncIterator[list[StoredAgent]]:

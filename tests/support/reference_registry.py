@@ -71,7 +71,7 @@ class ReferenceRegistry:
         known = self.agents.get(agent_id)
         if known is None:
             return "unknown_agent", False
-        if mode == "keep" and known.status != "healthy":
+        if mode == "extend" and known.status != "healthy":
             return known.status, False
         self.overdue.discard(agent_id)
         changed, known.status, known.had_heartbeat = known.status != "healthy", "healthy", True

@@ -13,8 +13,8 @@ def server_time_ms(client: redis.Redis) -> int:
 
 def clear_outage(client: redis.Redis) -> None:
     """Let Redis have been pulsed just now, and let there have been no outage before."""
-    client.set("{mesh}:pulse", server_time_ms(client))
-    client.delete("{mesh}:outage", "{mesh}:rewind")
+    client.set("{mesh}:last_probe", server_time_ms(client))
+    client.delete("{mesh}:outage", "{mesh}:clock_rollback")
 
 
 def make_overdue(client: redis.Redis, *agent_ids: str, by_ms: int = 10) -> None:

@@ -37,7 +37,7 @@ def a_log() -> list[Change]:
     registered = a_step(11, "pending", "registered", None)
     gone = a_step(1040, "degraded", "unregistered", 20)
     return [
-        a_change(10, "begin"),
+        a_change(10, "new_timeline"),
         msgspec.structs.replace(registered, kind="add", prev=10),
         msgspec.structs.replace(a_step(20, "healthy", "first_heartbeat", 20), prev=11),
         msgspec.structs.replace(a_step(1030, "degraded", "degraded", 20), prev=20),

@@ -36,7 +36,7 @@ class FastHeartbeats:
         StoreUnavailable for any other.
         """
         try:
-            beat = self._agents.heartbeat(agent_id, "keep")
+            beat = self._agents.heartbeat(agent_id, "extend")
             # It goes on when nobody waits for it any more, and tells what the agent has for the next time.
             beat.add_done_callback(partial(self._store_sent_digest, agent_id))
             async with asyncio.timeout(_REDIS_TIMEOUT_S):

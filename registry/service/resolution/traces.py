@@ -46,7 +46,7 @@ class ResolutionTraces:
             return None
         resolution = await self._resolver.resolve_with_loads(view, record)
         if resolution.digest:
-            stored = await self._agents.heartbeat(agent_id, "note", response_digest=resolution.digest)
+            stored = await self._agents.heartbeat(agent_id, "record", response_digest=resolution.digest)
             if resolution.lookup_keys:
                 await self.save(view, resolution, stored.now)
         return resolution

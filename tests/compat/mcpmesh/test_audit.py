@@ -153,7 +153,7 @@ async def test_every_way_to_fall_out_has_its_reason(client: httpx2.AsyncClient, 
 
     assert event["data"]["spec"]["schema_mode"] == "subset"
     assert event["data"]["spec"]["tags"] == ["utc|cet", "-slow"]
-    assert raw.llen("{mesh}:trace:me") == 1
+    assert raw.llen("{mesh}:resolutions:me") == 1
     assert {
         each["id"]: (stage["stage"], each["reason"], each["details"])
         for stage in event["data"]["stages"]

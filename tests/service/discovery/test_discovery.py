@@ -246,7 +246,7 @@ async def test_a_list_survives_a_refill_while_it_waits(mesh: Mesh) -> None:
     """A view that was swapped meanwhile: the rows and the version are of one of the two, not of both."""
 
     async def is_replaced() -> None:
-        mesh.log.timeline, mesh.log.agents, mesh.log.changes = "h2", {}, [a_change(8, "begin")]
+        mesh.log.timeline, mesh.log.agents, mesh.log.changes = "h2", {}, [a_change(8, "new_timeline")]
         mesh.log.write(an_agent("z", 9), "add")
         await async_wait_until(lambda: mesh.feed.gaps and mesh.feed.fills > 1, description="the cache is filled anew")
 

@@ -242,7 +242,7 @@ def test_what_is_shown_of_a_hold(
 async def test_the_real_store_is_pulsed_and_seen(store: Store, settings: Settings, raw: redis.Redis) -> None:
     """What the script replies is what is shown."""
     clear_outage(raw)
-    raw.hset("{mesh}:hold", mapping={"since": "1", "until": "2", "silent": "3", "healthy": "4"})
+    raw.hset("{mesh}:self_preservation", mapping={"since": "1", "until": "2", "overdue": "3", "healthy": "4"})
     pulsing = StoreMonitor(store.server_health, settings)
     began = server_time_ms(raw)
 

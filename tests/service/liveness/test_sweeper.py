@@ -478,16 +478,16 @@ async def test_a_mass_silence_is_held_for_all_replicas_and_told(pair: Pair, raw:
 async def test_a_hold_is_over_for_good_only_after_looks_without_overdue_agents(pair: Pair, raw: redis.Redis) -> None:
     """The leader calls the sweep while there is a hold to be remembered, and no longer."""
     one, _ = pair
-    raw.hset("{mesh}:hold", mapping={"since": "1", "until": "2", "silent": "3", "healthy": "4"})
+    raw.hset("{mesh}:self_preservation", mapping={"since": "1", "until": "2", "overdue": "3", "healthy": "4"})
 
     await one.look(after=1)
-    assert raw.hget("{mesh}:hold", "ended") == "2"
-    below = int(raw.hget("{mesh}:hold", "below") or 0)
+    assert raw.hget("{mesh}:self_preservation", "ended") == "2"
+    below = int(raw.hget("{mesh}:self_preservation", "below_since") or 0)
     assert below
-    raw.hset("{mesh}:hold", "below", below - 60_000)
+    raw.hset("{mesh}:self_preservation", "below_since", below - 60_000)
     await one.look(after=1)
 
-    assert not raw.exists("{mesh}:hold")
+    assert not raw.exists("{mesh}:self_preservation")
 
 
 async def test_after_the_clock_went_back_all_agents_are_walked_over_before_anything_else(
@@ -499,14 +499,14 @@ async def test_after_the_clock_went_back_all_agents_are_walked_over_before_anyth
     hour = server_time_ms(raw) + 3_600_000
     raw.zadd("{mesh}:deadlines", dict.fromkeys(names, hour))
     raw.zadd("{mesh}:heartbeats", dict.fromkeys(names, hour))
-    raw.set("{mesh}:pulse", hour)
+    raw.set("{mesh}:last_probe", hour)
 
     await one.store.server_health.probe()
-    assert raw.exists("{mesh}:rewind")
+    assert raw.exists("{mesh}:clock_rollback")
     await one.look(after=1)
 
     now = server_time_ms(raw)
-    assert not raw.exists("{mesh}:rewind")
+    assert not raw.exists("{mesh}:clock_rollback")
     assert raw.zcount("{mesh}:heartbeats", now + 1, "+inf") == 0
     assert raw.zcount("{mesh}:deadlines", now - 10_000 + 60_000, now + 60_000) == 450
     assert {status(raw, name) for name in names} == {"healthy"}
@@ -521,11 +521,11 @@ async def test_a_walk_that_its_leader_did_not_end_is_ended_by_the_next(
     names = await heard(one, raw, 450)
     hour = server_time_ms(raw) + 3_600_000
     raw.zadd("{mesh}:deadlines", dict.fromkeys(names, hour))
-    raw.set("{mesh}:pulse", hour)
+    raw.set("{mesh}:last_probe", hour)
     await one.store.server_health.probe()
     monkeypatch.setattr("registry.service.liveness.sweeper._MAX_SWEEPS_PER_TICK", 1)
     await one.look(after=1)
-    assert raw.exists("{mesh}:rewind")
+    assert raw.exists("{mesh}:clock_rollback")
     walked = {name: raw.zscore("{mesh}:deadlines", name) for name in names}
     walked = {name: deadline for name, deadline in walked.items() if deadline != hour}
     assert 0 < len(walked) < 450
@@ -533,6 +533,6 @@ async def test_a_walk_that_its_leader_did_not_end_is_ended_by_the_next(
 
     assert await two.look(after=LEASE)
 
-    assert not raw.exists("{mesh}:rewind")
+    assert not raw.exists("{mesh}:clock_rollback")
     assert {name: raw.zscore("{mesh}:deadlines", name) for name in walked} == walked
     assert raw.zcount("{mesh}:deadlines", hour, "+inf") == 0

@@ -238,7 +238,7 @@ async def test_many_new_edges_at_once_all_get_in(redis_url: str, settings: Setti
         done = await asyncio.gather(*(both[at % 2].register(f"agent-{at}", (f"c{at}", f"d{at}")) for at in range(200)))
 
     assert {each.outcome for each in done} == {"created"}
-    assert raw.hget("{mesh}:required", "number") == "200"
+    assert raw.hget("{mesh}:required_edges", "revision") == "200"
 
 
 async def test_a_known_edge_needs_no_check(redis_url: str, settings: Settings, raw: redis.Redis) -> None:
@@ -251,7 +251,7 @@ async def test_a_known_edge_needs_no_check(redis_url: str, settings: Settings, r
         await two.register("a-1", ("a", "b"))
 
         assert raw.info("commandstats")["cmdstat_evalsha"]["calls"] <= calls + 3
-    assert raw.hgetall("{mesh}:required") == {"a b": "2", "number": "1"}
+    assert raw.hgetall("{mesh}:required_edges") == {"a b": "2", "revision": "1"}
 
 
 async def test_too_many_are_refused_before_anything_is_sent(redis_url: str, settings: Settings) -> None:

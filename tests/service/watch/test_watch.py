@@ -253,7 +253,7 @@ async def test_a_watch_ends_at_another_history() -> None:
     log = FakeChangeLog()
     async with watching(log) as (feed, watches):
         watcher = await watches.open(EVERYTHING)
-        log.timeline, log.agents, log.changes = "h2", {}, [a_change(9, "begin")]
+        log.timeline, log.agents, log.changes = "h2", {}, [a_change(9, "new_timeline")]
         await feed.wait_fresh()
 
         assert watcher.end_reason == "log_gap"

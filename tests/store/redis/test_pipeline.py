@@ -27,12 +27,12 @@ SCRIPTS = load_scripts()
 
 def pulse() -> ScriptCall:
     """A script that always succeeds."""
-    return SCRIPTS["pulse"].call(KEYS.shared, {})
+    return SCRIPTS["probe"].call(KEYS.shared, {})
 
 
 def open_() -> ScriptCall:
     """Another one."""
-    return SCRIPTS["open"].call(KEYS.shared, {"fresh": "h", "keep": 100})
+    return SCRIPTS["init_log"].call(KEYS.shared, {"new_timeline_id": "h", "log_length": 100})
 
 
 async def echo(link: Pipeline, word: str) -> bytes:
@@ -139,7 +139,7 @@ async def test_scripts_are_forgotten_under_load_and_nobody_notices(redis_url: st
         flushing.cancel()
 
     assert flushes > 10
-    assert {reply[0] for some in replies for reply in some} <= {b"ok", b"begun"}
+    assert {reply[0] for some in replies for reply in some} <= {b"ok", b"created"}
     assert len(raw.xrange("{mesh}:log") or []) == 1
 
 
@@ -152,7 +152,7 @@ async def test_script_calls_are_observed_with_their_duration(redis_url: str, raw
         await link.call_scripts([pulse(), pulse()])
         await link.call_scripts([open_()])
 
-    assert [script for script, _ in seen] == ["pulse", "open"]
+    assert [script for script, _ in seen] == ["probe", "init_log"]
     assert all(0 < seconds < 2 for _, seconds in seen)
 
 
@@ -504,7 +504,7 @@ async def test_what_was_carried_out_is_never_called_not_sent(
     known, forgotten = await link.call_scripts([open_(), pulse()])
 
     assert raw.exists("{mesh}:version")
-    assert known[0] == b"begun"
+    assert known[0] == b"created"
     assert isinstance(forgotten, StoreUnavailable)
     assert forgotten.outcome == "not_sent"
 
