@@ -120,7 +120,7 @@ async def test_a_server_that_is_too_old_is_told(info: dict[str, str], *, warned:
     """Scripts that begin with `#!lua` need 7.0; a server that hides its version is not judged by it."""
 
     class Told(Pipeline):
-        async def exchange(self, *_args: object, **_kwargs: object) -> list[bytes]:
+        async def execute(self, *_args: object, **_kwargs: object) -> list[bytes]:
             lines = {"aof_enabled": "1", "maxmemory_policy": "noeviction"} | info
             return ["\r\n".join(["# Server", *(f"{name}:{value}" for name, value in lines.items())]).encode()]
 

@@ -21,10 +21,10 @@ print("born", flush=True)
 """
 # Another process of tests, which runs that one.
 TEST = """
-from tests.support.child_process import Child
+from tests.support.child_process import ChildProcess
 import sys, time
-with Child(sys.executable, "-c", {program!r}) as child:
-    child.says("born")
+with ChildProcess(sys.executable, "-c", {program!r}) as child:
+    child.wait_for_output("born")
     print("both", flush=True)
     time.sleep(60)
 """

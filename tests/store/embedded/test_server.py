@@ -31,16 +31,16 @@ REGISTRY = """
 import asyncio, sys
 from pathlib import Path
 from redis.asyncio import Redis
-from registry.store.embedded.binary import find_server
+from registry.store.embedded.binary import find_server_binary
 from registry.store.embedded.server import EmbeddedServer
 
 async def main():
-    server = EmbeddedServer(Path(sys.argv[1]), find_server())
+    server = EmbeddedServer(Path(sys.argv[1]), find_server_binary())
     await server.start()
     async with Redis.from_url(server.url) as client:
         for _ in range(100):
             await client.incr("writes")
-        print((await client.info("server"))["process_id"], server._socket.parent, flush=True)
+        print((await client.info("server"))["process_id"], server._socket_path.parent, flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())

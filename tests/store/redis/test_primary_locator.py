@@ -216,7 +216,7 @@ async def test_a_cluster_of_one_is_spoken_to_as_any_server() -> None:
         async with store_at(f"redis+cluster://127.0.0.1:{server.port}") as store:
             await store.agents.register(registration("a"))
 
-            assert (await store.agents.heartbeat("a")).found == "healthy"
+            assert (await store.agents.heartbeat("a")).outcome == "healthy"
 
 
 async def test_a_slot_that_moves_is_followed_and_nobody_notices(nodes: TwoNodeCluster) -> None:
@@ -225,7 +225,7 @@ async def test_a_slot_that_moves_is_followed_and_nobody_notices(nodes: TwoNodeCl
         await store.agents.register(registration("a"))
         nodes.move_slot(SLOT, to=1)
 
-        assert (await store.agents.heartbeat("a")).found == "healthy"
+        assert (await store.agents.heartbeat("a")).outcome == "healthy"
         assert (await store.agents.register(registration("b"))).outcome == "created"
         with redis.Redis.from_url(nodes.nodes[1].url) as owner_now:
             assert owner_now.exists("{mesh}:agent:b")
