@@ -201,7 +201,7 @@ def test_the_callers_bind_what_the_headers_name() -> None:
         assert keys == set(names(header, rest=True)) - set(KEYS.shared), f"store/{module}.py: {name}"
         called.add(name)
 
-    assert called == set(SCRIPTS) - {"pause"}
+    assert called == set(SCRIPTS)
 
 
 def test_the_table_of_the_readme_is_that_of_the_headers() -> None:
