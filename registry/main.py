@@ -18,12 +18,14 @@ from registry.compat.mcpmesh.audit import ResolutionAudit, audit_facts
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
 from registry.compat.mcpmesh.jobs import JobDispatch
 from registry.compat.mcpmesh.list_rows import MeshListRows
-from registry.compat.mcpmesh.policy import match_policies
+from registry.compat.mcpmesh.llm_tools import LlmToolFinder
+from registry.compat.mcpmesh.policy import llm_policy, match_policies
 from registry.compat.mcpmesh.proxy.headers import HeaderPolicy
 from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
 from registry.compat.mcpmesh.proxy.targets import ProxyTargets
 from registry.compat.mcpmesh.proxy.upstream import UpstreamClient
 from registry.compat.mcpmesh.registration import DEFAULT_TIMEOUT, FORMAT_NAME, METADATA_ERROR
+from registry.compat.mcpmesh.response_format import McpMeshResponseFormat
 from registry.compat.mcpmesh.schema_catalog import SchemaCatalog
 from registry.compat.mcpmesh.spec import McpMeshSpec
 from registry.concurrency.periodic import every
@@ -175,12 +177,11 @@ def _build_services(
     reflector: Reflector, store: Store, watch_service: WatchService, status: StatusService, settings: Settings
 ) -> Services:
     """Return what the API serves; whatever resolves, ranks and shows does so over the same kept rankings."""
-    rankings, loads = (
-        RankingCache(match_policies(isolate_namespaces=settings.isolate_namespaces)),
-        LoadCache(store.resolution_store),
-    )
-    resolutions = DependencyResolver(rankings, loads)
-    showing = MeshListRows(resolutions, rankings)
+    policies = match_policies(isolate_namespaces=settings.isolate_namespaces)
+    rankings, loads = RankingCache(policies), LoadCache(store.resolution_store)
+    llm_tools = LlmToolFinder(rankings, llm_policy(policies))
+    resolutions = DependencyResolver(rankings, loads, {FORMAT_NAME: McpMeshResponseFormat(llm_tools)})
+    showing = MeshListRows(resolutions, rankings, llm_tools)
     discovery = Discovery(reflector, store.agents, showing.render, showing.prepare)
     traces = ResolutionTraces(reflector, store.agents, store.resolution_store, resolutions, audit_facts)
     registrations = RegistrationService(

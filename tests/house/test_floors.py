@@ -81,10 +81,6 @@ TO_CUT = frozenset(
         "api.routes imports compat.mcpmesh.schema_catalog",
         "service.discovery.discovery imports compat.mcpmesh.list_rows",
         "service.discovery.query_cache imports compat.mcpmesh.list_rows",
-        "service.liveness.heartbeat imports compat.mcpmesh.audit",
-        "service.resolution.resolver imports compat.mcpmesh.llm_tools",
-        "service.resolution.resolver imports compat.mcpmesh.policy",
-        "service.resolution.resolver imports compat.mcpmesh.response",
     }
 )
 

@@ -3,8 +3,15 @@
 from typing import Any
 
 from registry.cache.view import View
+from registry.compat.mcpmesh.llm_tools import LlmToolFinder
+from registry.compat.mcpmesh.policy import llm_policy, match_policies
+from registry.compat.mcpmesh.registration import FORMAT_NAME
+from registry.compat.mcpmesh.response_format import McpMeshResponseFormat
 from registry.model.agent import Agent, Capability, Dependency, Status
 from registry.model.change import LogPosition
+from registry.service.resolution.load_cache import LoadCache, LoadSource
+from registry.service.resolution.ranking_cache import RankingCache
+from registry.service.resolution.resolver import DependencyResolver
 from tests.support.builders import an_agent
 
 
@@ -28,6 +35,14 @@ def view_of(*agents: Agent) -> View:
     for agent in agents:
         view.put(agent, None, 0)
     return view
+
+
+def make_resolver(loads: LoadSource) -> DependencyResolver:
+    """Return a resolver for both registration formats, without anything cached."""
+    policies = match_policies()
+    rankings = RankingCache(policies)
+    llm_tools = LlmToolFinder(rankings, llm_policy(policies))
+    return DependencyResolver(rankings, LoadCache(loads), {FORMAT_NAME: McpMeshResponseFormat(llm_tools)})
 
 
 def no_missing_requirement(_agent: Agent, _capability: Capability) -> Dependency | None:

@@ -45,7 +45,7 @@ class FastHeartbeats:
             resolution = await self._cached_resolution(agent_id)
             if resolution is not None and resolution.agent.status == "healthy":
                 slow = isinstance(error, TimeoutError) and self._reflector.following
-                return _compare(resolution, resolution.sent_digest) if slow and resolution.sent_digest else "kept"
+                return self._compare(resolution, resolution.sent_digest) if slow and resolution.sent_digest else "kept"
             if isinstance(error, TimeoutError):
                 raise StoreUnavailable(
                     "The store did not answer in time", outcome="unknown", reason="timeout"
@@ -61,15 +61,15 @@ class FastHeartbeats:
         if resolution is None or resolution.digest != heartbeat.response_digest:
             # What this replica holds may be older than what another has told the agent.
             resolution = await self._resolve(await self._reflector.wait_fresh(), agent_id)
-        return "moved" if resolution is None else _compare(resolution, heartbeat.response_digest)
+        return "moved" if resolution is None else self._compare(resolution, heartbeat.response_digest)
 
     def _store_sent_digest(self, agent_id: str, heartbeat: "asyncio.Future[HeartbeatResult]") -> None:
         """Note what an agent was told last, however late the store says so; what went wrong is told to who waits."""
         if heartbeat.cancelled() or heartbeat.exception() is not None:
             return
         record = None if self._reflector.view is None else self._reflector.view.records.get(agent_id)
-        if record is not None:
-            self._resolver.set_sent_digest(record, heartbeat.result().response_digest)
+        if record is not None and record.resolution is not None and heartbeat.result().response_digest:
+            self._resolver.mark_sent(record.resolution, heartbeat.result().response_digest)
 
     async def _cached_resolution(self, agent_id: str) -> CachedResolution | None:
         """Return what an agent's dependencies resolve to as far as this replica knows."""
@@ -80,12 +80,11 @@ class FastHeartbeats:
         record = view.records.get(agent_id)
         return None if record is None else await self._resolver.resolve_async(view, record)
 
-
-def _compare(resolution: CachedResolution, sent_digest: str) -> FastHeartbeatResult:
-    """Tell whether an agent that was told this last would be told something else."""
-    if resolution.digest == sent_digest:
-        resolution.sent_digest = sent_digest
-        return "kept"
-    # It asks at once, and by whichever replica: when it comes again, this one does not know what it was told.
-    resolution.sent_digest = ""
-    return "moved"
+    def _compare(self, resolution: CachedResolution, sent_digest: str) -> FastHeartbeatResult:
+        """Return whether an agent that was sent a resolution with this digest would be sent another one now."""
+        if resolution.digest == sent_digest:
+            self._resolver.mark_sent(resolution, sent_digest)
+            return "kept"
+        # The agent registers again at once, perhaps with another replica: this one then does not know what it was sent.
+        self._resolver.mark_sent(resolution, "")
+        return "moved"

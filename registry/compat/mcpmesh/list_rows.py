@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from registry.cache.view import Record, View
+from registry.compat.mcpmesh.llm_tools import LlmToolFinder
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.encoding.agent_json import agent_document, rfc3339
 from registry.model.resolution import CachedResolution, ResolvedDependency
@@ -43,9 +44,10 @@ def plain_row(_view: View, record: Record) -> bytes:
 class MeshListRows:
     """Adds to an agent in flat form what becomes of its needs. All others are shown as they are."""
 
-    def __init__(self, resolver: DependencyResolver, rankings: RankingCache) -> None:
+    def __init__(self, resolver: DependencyResolver, rankings: RankingCache, llm_tools: LlmToolFinder) -> None:
         self._resolver = resolver
         self._rankings = rankings
+        self._llm_tools = llm_tools
 
     def render(self, view: View, record: Record) -> bytes:
         """Return an agent as lists show it, as of the view's version."""
@@ -81,7 +83,7 @@ class MeshListRows:
             each |= {"tags": capability.tags, "description": capability.description, "available": reason is None}
             if reason is not None:
                 each["unavailable_reason"] = reason
-        providers, tools = self._resolver.llm_tools.resolutions(view, agent)
+        providers, tools = self._llm_tools.resolutions(view, agent)
         return shown | {
             "total_dependencies": len(picks),
             "dependencies_resolved": sum(pick.provider is not None for pick in picks),

@@ -59,24 +59,31 @@ class LlmToolFinder:
             if need is not None:
                 yield self._best_provider(view, agent, need)
 
-    def find(self, view: View, agent: Agent) -> tuple[tuple[LookupKey, ...], LlmResolution]:
-        """Return what an agent's functions look for besides their dependencies, and how answers tell what they get."""
-        sought: list[LookupKey] = []
+    def lookup_keys(self, agent: Agent) -> tuple[LookupKey, ...]:
+        """Return the keys by which tools and providers are found for an agent's functions."""
+        keys: list[LookupKey] = []
+        for _, wanted, need in _llm_functions(agent):
+            if wanted is not None:
+                keys += [_lookup_key(entry) for entry in wanted.entries]
+            if need is not None:
+                keys.append(need.capability)
+        return tuple(keys)
+
+    def find(self, view: View, agent: Agent) -> LlmResolution:
+        """Return the tools and providers of an agent's functions, as responses show them."""
         tools: dict[str, list[dict[str, Any]]] = {}
         providers: dict[str, dict[str, Any]] = {}
         room = _ResponseBudget()
         for capability, wanted, need in _llm_functions(agent):
             if wanted is not None:
-                sought += [_lookup_key(entry) for entry in wanted.entries]
                 given = self._tools_by_name(self._matches_by_entry(view, agent, wanted), wanted.mode)
                 found = takewhile(room.take_tool, given.values())
                 tools[capability.tool_name] = [tool_entry(each.agent, each.capability) for each in found]
             if need is not None:
-                sought.append(need.capability)
                 chosen = self._best_provider(view, agent, need)
                 if chosen is not None and room.take_bytes(len(chosen[0].extension)):
                     providers[capability.tool_name] = provider_entry(*chosen)
-        return tuple(sought), LlmResolution(tools, providers)
+        return LlmResolution(tools, providers)
 
     def resolutions(self, view: View, agent: Agent) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return providers and tools of an agent's functions as lists show them, those that nobody has, too.

@@ -1,35 +1,34 @@
 """What an agent's dependencies resolve to, kept until something it looks for has changed."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Final
 
-import orjson
-
 from registry.cache.view import Record, View
-from registry.compat.mcpmesh.llm_tools import LlmToolFinder
-from registry.compat.mcpmesh.policy import llm_policy
-from registry.compat.mcpmesh.response import encode_response_fields
 from registry.concurrency.cooperative import cooperative
 from registry.model.agent import Agent, Dependency
 from registry.model.resolution import CachedResolution, Provider, RankedProviders, ResolvedDependency
 from registry.service.resolution.load_cache import LoadCache
 from registry.service.resolution.ranking_cache import RankingCache
+from registry.service.resolution.response_format import NativeResponseFormat, ResponseFormat
 from registry.service.resolution.strategies import SelectionContext, choose
 
 _MAX_ROUND_ROBIN_CAPABILITIES: Final = 1024
-# Bytes of a key that blake2b takes.
-_MAX_DIGEST_KEY_BYTES: Final = 64
+_NATIVE_RESPONSE_FORMAT: Final = NativeResponseFormat()
 
 
 class DependencyResolver:
     """Resolves the dependencies of agents, from the indexes of a view."""
 
-    def __init__(self, ranking_cache: RankingCache, load_cache: LoadCache) -> None:
+    def __init__(
+        self,
+        ranking_cache: RankingCache,
+        load_cache: LoadCache,
+        response_formats: Mapping[str, ResponseFormat] | None = None,
+    ) -> None:
         self._ranking_cache = ranking_cache
-        self.llm_tools = LlmToolFinder(ranking_cache, llm_policy(ranking_cache.policies))
         self._load_cache = load_cache
+        self._response_formats = response_formats or {}
         self._view: View | None = None
         self._round_robin_positions: dict[str, tuple[int, Mapping[str, int]]] = {}
 
@@ -58,10 +57,9 @@ class DependencyResolver:
         resolution = record.resolution = self._build_resolution(view, record.agent, previous, tuple(picks), version)
         return resolution
 
-    def set_sent_digest(self, record: Record, digest: str) -> None:
-        """Note the digest of the resolution the agent was sent last, as the store reports it."""
-        if record.resolution is not None and digest:
-            record.resolution.sent_digest = digest
+    def mark_sent(self, resolution: CachedResolution, digest: str) -> None:
+        """Record the digest of the resolution that the agent was sent last; empty if it is not known."""
+        resolution.sent_digest = digest
 
     async def resolve_async(self, view: View, record: Record) -> CachedResolution:
         """Return the same, and let others have their turn in between: an agent may look for very much.
@@ -72,7 +70,9 @@ class DependencyResolver:
         agent, version = record.agent, view.version
         if kept is not None and kept.agent is agent and (kept.version == version or _is_current(view, kept)):
             return self.resolve(view, record)
-        steps = cooperative(chain(self._resolve_dependencies(view, agent), self.llm_tools.fill_cache(view, agent)))
+        steps = cooperative(
+            chain(self._resolve_dependencies(view, agent), self._response_format(agent).prepare(view, agent))
+        )
         picks = [step async for step in steps if isinstance(step, ResolvedDependency)]
         if record.agent is not agent or record.resolution is not kept:
             # It has changed meanwhile, or somebody else was here.
@@ -139,27 +139,24 @@ class DependencyResolver:
         version: int,
     ) -> CachedResolution:
         by_load = any(pick.dependency.strategy == "least_loaded" for pick in resolved)
-        sought, wants = self.llm_tools.find(view, agent)
-        names = tuple(dict.fromkeys((*(pick.dependency.capability for pick in resolved), *sought)))
+        response_format = self._response_format(agent)
+        other_keys = response_format.lookup_keys(agent)
+        names = tuple(dict.fromkeys((*(pick.dependency.capability for pick in resolved), *other_keys)))
         if (
             previous is not None
-            and not sought
+            and not other_keys
             and previous.dependencies == resolved
             and previous.agent.indexed is agent.indexed
         ):
             digest, body = previous.digest, previous.encoded_fields
-        elif agent.indexed.format is not None:
-            body = encode_response_fields(resolved, wants)
-            # Only the store knows what it was told. What a store that lost writes says of that is nothing to go by, and
-            # what the agent says of itself may be lost, too: another history makes each of them send all of it once.
-            digest = hashlib.blake2b(
-                body, digest_size=8, key=view.timeline.encode()[:_MAX_DIGEST_KEY_BYTES]
-            ).hexdigest()
         else:
-            digest, body = _encode_response_fields(agent, resolved)
+            digest, body = response_format.encode(view, agent, resolved)
         return CachedResolution(
             agent, version, by_load, names, resolved, digest, body, previous.sent_digest if previous else ""
         )
+
+    def _response_format(self, agent: Agent) -> ResponseFormat:
+        return self._response_formats.get(agent.indexed.format_name, _NATIVE_RESPONSE_FORMAT)
 
     def _round_robin_position(self, view: View, agent_id: str, capability: str) -> int:
         """Return the agent's place among those who take turns at a capability, in the order in which they came."""
@@ -189,26 +186,3 @@ def _is_current(view: View, resolution: CachedResolution) -> bool:
 def _dependencies_by_function(agent: Agent) -> Iterator[tuple[str, Dependency]]:
     """Return every dependency with the function that has it."""
     return ((function, need) for function, needs in agent.indexed.functions for need in needs)
-
-
-def _encode_response_fields(agent: Agent, picks: tuple[ResolvedDependency, ...]) -> tuple[str, bytes]:
-    """Return the digest of what is resolved, and how answers say it.
-
-    Where a function needs one capability twice, the first of these that is resolved is shown.
-    """
-    resolved: dict[str, dict[str, dict[str, str] | None]] = {function: {} for function, _ in agent.indexed.functions}
-    if not resolved:
-        return "", b""
-    unresolved: dict[str, dict[str, str]] = {}
-    for pick in picks:
-        name, entries = pick.dependency.capability, resolved[pick.function]
-        if entries.get(name) is None:
-            entries[name] = pick.provider_fields
-        if pick.reason is not None and entries[name] is None:
-            unresolved.setdefault(pick.function, {}).setdefault(name, pick.reason)
-        elif unresolved.get(pick.function, {}).pop(name, None) is not None and not unresolved[pick.function]:
-            del unresolved[pick.function]
-    told = orjson.dumps(resolved)
-    digest = hashlib.blake2b(told, digest_size=8).hexdigest()
-    body = b',"dependencies_resolved":%s,"dependencies_unresolved":%s,"dependencies_version":"%s"'
-    return digest, body % (told, orjson.dumps(unresolved), digest.encode())

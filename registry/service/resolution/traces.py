@@ -67,4 +67,4 @@ class ResolutionTraces:
             "audit_facts": self._audit_facts(view, resolution, ranking),
         }
         await self._resolution_store.save_resolution(resolution.agent.id, resolution.digest, orjson.dumps(entry))
-        resolution.sent_digest = resolution.digest
+        self._resolver.mark_sent(resolution, resolution.digest)

@@ -7,14 +7,10 @@ import pytest
 
 from registry.cache.reflector import Reflector
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
-from registry.compat.mcpmesh.policy import match_policies
 from registry.errors import StoreUnavailable
-from registry.service.resolution.load_cache import LoadCache
-from registry.service.resolution.ranking_cache import RankingCache
-from registry.service.resolution.resolver import DependencyResolver
 from registry.store.agents import Agents, HeartbeatResult
 from tests.support.builders import an_agent
-from tests.support.resolution_builders import view_of
+from tests.support.resolution_builders import make_resolver, view_of
 
 CROWDED = StoreUnavailable("Too many requests wait for Redis; try again shortly", reason="queue_full")
 
@@ -59,7 +55,7 @@ def feed() -> Held:
 @pytest.fixture
 def keeping(feed: Held, store: Slow) -> FastHeartbeats:
     """What keeps agents over these."""
-    resolutions = DependencyResolver(RankingCache(match_policies()), LoadCache(cast(Any, None)))
+    resolutions = make_resolver(cast(Any, None))
     return FastHeartbeats(cast(Reflector, feed), cast(Agents, store), resolutions)
 
 

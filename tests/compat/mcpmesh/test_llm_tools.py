@@ -52,7 +52,7 @@ def tool_finder(*, isolates: bool = True) -> LlmToolFinder:
 
 def given(mesh: list[Agent], asker: Agent, *, isolates: bool = True) -> tuple[Any, Any]:
     """Return the tools, in short, and the providers that an agent is told of."""
-    _, wants = tool_finder(isolates=isolates).find(view_of(*mesh, asker), asker)
+    wants = tool_finder(isolates=isolates).find(view_of(*mesh, asker), asker)
     tools = {
         name: [(each["name"], each["capability"], each["version"]) for each in found]
         for name, found in wants.tools.items()
@@ -179,7 +179,7 @@ def test_a_tool_is_told_whole() -> None:
     """As upstream tells it, and who has it."""
     chat = {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["date_service"]}}
     asker = flat("z-llm", chat)
-    _, wants = tool_finder().find(view_of(*MESH, asker), asker)
+    wants = tool_finder().find(view_of(*MESH, asker), asker)
 
     (told,) = wants.tools["chat"]
 
@@ -249,7 +249,7 @@ def test_lists_show_the_tools_that_a_function_was_given(mode: str) -> None:
     wanted = {"filter": ["date_service", {"tags": ["utc"]}, "nobody"], "filter_mode": mode}
     asker = flat("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": wanted})
     view, toolsets = view_of(*MESH, asker), tool_finder()
-    _, wants = toolsets.find(view, asker)
+    wants = toolsets.find(view, asker)
     (got,) = (each["agent_id"] for each in wants.tools["chat"])
 
     _, rows = toolsets.resolutions(view, asker)
@@ -284,9 +284,9 @@ def test_what_passes_an_entry_is_looked_up_anew_when_it_changed() -> None:
     view, toolsets = view_of(*MESH), tool_finder()
     asker = flat("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["plain"]}})
 
-    first = toolsets.find(view, asker)[1].tools["chat"]
+    first = toolsets.find(view, asker).tools["chat"]
     view.apply(a_change(2, agent=flat("prov-3", function("also", "plain"), version=2)), 0)
-    second = toolsets.find(view, asker)[1].tools["chat"]
+    second = toolsets.find(view, asker).tools["chat"]
 
     assert [each["name"] for each in first] == ["plain"]
     assert [each["name"] for each in second] == ["plain", "also"]

@@ -8,20 +8,17 @@ from typing import Any, cast
 import orjson
 
 from registry.cache.reflector import Reflector
-from registry.compat.mcpmesh.policy import match_policies
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable, UnknownAgent
 from registry.model.registration.parse import parse_registration
 from registry.service.liveness.heartbeat import HeartbeatService
 from registry.service.registration.registration import RegistrationService
 from registry.service.resolution.cycle_guard import CycleGuard
-from registry.service.resolution.load_cache import LoadCache
-from registry.service.resolution.ranking_cache import RankingCache
-from registry.service.resolution.resolver import DependencyResolver
 from registry.service.resolution.traces import ResolutionTraces
 from registry.store.agents import Agents, HeartbeatOutcome, HeartbeatResult
 from registry.store.store import Store
 from tests.support.reflectors import make_reflector
+from tests.support.resolution_builders import make_resolver
 
 
 class FakeStore:
@@ -77,7 +74,7 @@ async def test_a_heartbeat_counts_where_news_is_late(store: Store, settings: Set
     """
     feed, resolutions = (
         make_reflector(store.change_log),
-        DependencyResolver(RankingCache(match_policies()), LoadCache(store.resolution_store)),
+        make_resolver(store.resolution_store),
     )
     traces = ResolutionTraces(feed, store.agents, store.resolution_store, resolutions, lambda *_: {})
     registrations = RegistrationService(store.agents, CycleGuard(feed, store.agents), traces, settings, {})

@@ -8,14 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.cache.view import View
-from registry.compat.mcpmesh.policy import match_policies
 from registry.model.agent import Agent
 from registry.model.change import Change, LogPosition
 from registry.model.resolution import CachedResolution
-from registry.service.resolution.load_cache import LoadCache
-from registry.service.resolution.ranking_cache import RankingCache
-from registry.service.resolution.resolver import DependencyResolver
 from tests.support.builders import a_change, an_agent
+from tests.support.resolution_builders import make_resolver
 from tests.support.yield_counter import count_yields
 
 MCPMESH: dict[str, Any] = {"registration_format": {"name": "mcp-mesh"}}
@@ -43,7 +40,7 @@ class Replica:
 
     def __init__(self, source: NoLoads | None = None) -> None:
         self.view = View(LogPosition(0, "h"))
-        self.resolutions = DependencyResolver(RankingCache(match_policies()), LoadCache(source or NoLoads()))
+        self.resolutions = make_resolver(source or NoLoads())
 
     def take(self, *agents: Agent) -> None:
         """Take agents as the next changes."""

@@ -1,0 +1,39 @@
+"""The response format of agents that registered in the mcp-mesh format."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Final
+
+from registry.cache.view import View
+from registry.compat.mcpmesh.llm_tools import LlmToolFinder
+from registry.compat.mcpmesh.response import encode_response_fields
+from registry.model.agent import Agent, LookupKey
+from registry.model.resolution import ResolvedDependency
+
+# blake2b accepts a key of at most so many bytes.
+_MAX_DIGEST_KEY_BYTES: Final = 64
+
+
+class McpMeshResponseFormat:
+    """Encodes the dependencies of an agent together with the tools and providers of its language models."""
+
+    def __init__(self, llm_tools: LlmToolFinder) -> None:
+        self._llm_tools = llm_tools
+
+    def prepare(self, view: View, agent: Agent) -> Iterator[object]:
+        """Find the tools and providers one by one and cache them."""
+        return self._llm_tools.fill_cache(view, agent)
+
+    def lookup_keys(self, agent: Agent) -> tuple[LookupKey, ...]:
+        """Return the keys of the tool filters and LLM providers."""
+        return self._llm_tools.lookup_keys(agent)
+
+    def encode(self, view: View, agent: Agent, dependencies: tuple[ResolvedDependency, ...]) -> tuple[str, bytes]:
+        """Return digest and fields.
+
+        The digest depends on the timeline: the agent does not report which response it has, and after a loss of data
+        the store does not know either, so every agent gets the full response once.
+        """
+        fields = encode_response_fields(dependencies, self._llm_tools.find(view, agent))
+        key = view.timeline.encode()[:_MAX_DIGEST_KEY_BYTES]
+        return hashlib.blake2b(fields, digest_size=8, key=key).hexdigest(), fields

@@ -1,0 +1,58 @@
+"""How a response tells an agent what its dependencies resolve to, which depends on the agent's registration format."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Protocol
+
+import orjson
+
+from registry.cache.view import View
+from registry.model.agent import Agent, LookupKey
+from registry.model.resolution import ResolvedDependency
+
+
+class ResponseFormat(Protocol):
+    """The response fields of one registration format."""
+
+    def prepare(self, view: View, agent: Agent) -> Iterator[object]:
+        """Do the expensive lookups of `encode` step by step and cache their results."""
+
+    def lookup_keys(self, agent: Agent) -> tuple[LookupKey, ...]:
+        """Return the keys that responses depend on, other than the capabilities of the dependencies."""
+
+    def encode(self, view: View, agent: Agent, dependencies: tuple[ResolvedDependency, ...]) -> tuple[str, bytes]:
+        """Return the digest of the resolution and the response fields, as JSON members with a leading comma."""
+
+
+class NativeResponseFormat:
+    """The registry's own format: a map from function and capability to provider, and the reasons for missing ones."""
+
+    def prepare(self, _view: View, _agent: Agent) -> Iterator[object]:
+        """Do nothing."""
+        return iter(())
+
+    def lookup_keys(self, _agent: Agent) -> tuple[LookupKey, ...]:
+        """Return no keys: responses depend on the dependencies alone."""
+        return ()
+
+    def encode(self, _view: View, agent: Agent, dependencies: tuple[ResolvedDependency, ...]) -> tuple[str, bytes]:
+        """Return digest and fields; both are empty for an agent without functions and dependencies.
+
+        If a function has several dependencies on one capability, the first resolved one is shown.
+        """
+        resolved: dict[str, dict[str, dict[str, str] | None]] = {name: {} for name, _ in agent.indexed.functions}
+        if not resolved:
+            return "", b""
+        unresolved: dict[str, dict[str, str]] = {}
+        for each in dependencies:
+            name, entries = each.dependency.capability, resolved[each.function]
+            if entries.get(name) is None:
+                entries[name] = each.provider_fields
+            if each.reason is not None and entries[name] is None:
+                unresolved.setdefault(each.function, {}).setdefault(name, each.reason)
+            elif unresolved.get(each.function, {}).pop(name, None) is not None and not unresolved[each.function]:
+                del unresolved[each.function]
+        encoded = orjson.dumps(resolved)
+        digest = hashlib.blake2b(encoded, digest_size=8).hexdigest()
+        fields = b',"dependencies_resolved":%s,"dependencies_unresolved":%s,"dependencies_version":"%s"'
+        return digest, fields % (encoded, orjson.dumps(unresolved), digest.encode())
