@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -e
 
-.PHONY: help run test lint coverage sdk-test fleet fix demo generate bench compose-test manifests clean
+.PHONY: help run test lint coverage sdk-test fleet wheel-test fix demo generate bench compose-test manifests clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ fleet: .venv/.dev  ## every fault a fleet survives, the slow ones too; needs som
 
 sdk-test: .venv/.dev .venv-sdk/.installed  ## real agents of the published mesh SDK, and meshctl, unchanged, on three replicas
 	$(BIN)/pytest -n 0 tests/sdk
+
+wheel-test: .venv/.dev  ## both wheels, built and installed in empty environments; needs a package index
+	$(BIN)/pytest -n 0 -m slow tests/house/test_wheels.py
 
 fix: .venv/.dev  ## what a machine can mend
 	$(BIN)/ruff format .

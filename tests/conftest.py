@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "poisoned(why): damages data on purpose, so the check after the test is left out"
     )
     config.addinivalue_line("markers", "fault(number, what): survives this fault; README.md has the table")
-    config.addinivalue_line("markers", "slow: too long for every day; `make fleet` runs it")
+    config.addinivalue_line("markers", "slow: too long for every day; `make fleet` and `make wheel-test` run it")
 
 
 def pytest_runtest_call(item: pytest.Item) -> None:

@@ -1,0 +1,163 @@
+"""The two wheels as a stranger installs them: the client alone, and the server with it.
+
+The code of the guides runs with the client's wheel against the server's, in environments of their own. It takes a
+minute, so `make wheel-test` runs it.
+"""
+
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mcp_mesh_client import SyncRegistryClient
+
+from tests.client.client_setup import agent_ids
+from tests.seeds.code_blocks import find_code_block
+from tests.support.child_process import ChildProcess
+from tests.support.polling import wait_until
+from tests.support.ports import free_port
+from tests.support.source_code import ROOT
+from tests.test_readme import table
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+_INSTALL_TIMEOUT_S, _START_TIMEOUT_S = 600.0, 60.0
+_NO_INDEX = re.compile(r"No matching distribution|Could not find a version|Failed to establish a new connection")
+
+NAMES = {theirs.strip("`"): ours.strip("`") for theirs, ours in table("Names in the guides", "in the guides")}
+
+# The guide's agent, as a program that runs until SIGTERM.
+AGENT_OF_SEED_000 = """
+import asyncio, os
+{block}
+async def main():
+    agent = MyAgent(os.environ["MCP_MESH_REGISTRY_URL"])
+    await agent.start()
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+AGENT_OF_SEED_003 = """
+from mcp.server import MCPServer
+from mcp_mesh_client import mesh_agent, serve
+
+server = MCPServer("greeting")
+{block}
+serve(server)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Provide both wheels, built from this checkout, by the names of their distributions."""
+    folder = tmp_path_factory.mktemp("wheels")
+    pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", folder, ROOT / "client", ROOT)
+    return {path.name.split("-")[0]: path for path in folder.glob("*.whl")}
+
+
+@pytest.fixture(scope="module")
+def client_python(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Provide an environment that has the client's wheel with the extra `agent`, and what that brings."""
+    python = new_environment(tmp_path_factory.mktemp("client"))
+    pip(python, "install", f"{wheels['mcp_mesh_client']}[agent]")
+    return python
+
+
+@pytest.fixture(scope="module")
+def server_python(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Provide an environment that has both wheels; it shares the third parties of the environment of the tests."""
+    folder = tmp_path_factory.mktemp("server")
+    python = new_environment(folder)
+    pip(python, "install", "--no-deps", *wheels.values())
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    (site_packages / "third_parties.pth").write_text(sysconfig.get_path("purelib"))
+    return python
+
+
+@pytest.fixture
+def url(server_python: Path, redis_url: str) -> Iterator[str]:
+    """Provide a replica of the installed server."""
+    found = f"http://127.0.0.1:{free_port()}"
+    variables = {"REDIS_URL": redis_url, "REGISTRY_PORT": found.rpartition(":")[2]}
+    with InstalledProgram(server_python, "-m", "registry", **variables) as process:
+        process.wait_until(lambda: found in process.output, description="it listens", timeout=_START_TIMEOUT_S)
+        yield found
+
+
+class InstalledProgram(ChildProcess):
+    """A program of an environment: it imports what is installed there, and nothing of the checkout."""
+
+    def __init__(self, python: Path, *arguments: str, **variables: str) -> None:
+        super().__init__(python, *arguments, env={"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"} | variables)
+
+
+def new_environment(folder: Path) -> Path:
+    """Return the interpreter of a new and empty environment."""
+    venv.create(folder, with_pip=True)
+    return folder / "bin" / "python"
+
+
+def pip(python: str | Path, command: str, *arguments: str | Path) -> None:
+    """Run pip; skip the test where no package index can be reached."""
+    done = subprocess.run(
+        [python, "-m", "pip", command, "--quiet", "--disable-pip-version-check", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_INSTALL_TIMEOUT_S,
+    )
+    if done.returncode and _NO_INDEX.search(done.stderr):
+        pytest.skip(f"no package index: {done.stderr[-500:]}")
+    assert done.returncode == 0, done.stderr
+
+
+def with_our_names(code: str) -> str:
+    """Return the code of a guide with the imports that the README names for it."""
+    for theirs, ours in NAMES.items():
+        code = code.replace(theirs, ours)
+    return code
+
+
+def test_the_client_is_installed_without_the_server(client_python: Path) -> None:
+    """It imports, with its version, and there is no `registry`; the file that is generated is there."""
+    code = """
+from importlib.util import find_spec
+import mcp_mesh_client, mcp_mesh_client.version
+print(mcp_mesh_client.version.__version__, find_spec("registry"), mcp_mesh_client.SyncRegistryClient.agents)
+"""
+    with InstalledProgram(client_python, "-c", code) as process:
+        assert process.wait_for_exit(timeout=_START_TIMEOUT_S) == 0, process.output
+        assert re.fullmatch(r"\d+\.\d+\.\d+ None <function SyncRegistryClient\.agents at .*>\s*", process.output)
+
+
+@pytest.mark.parametrize(
+    ("document", "containing", "program", "capability"),
+    [
+        ("pull_based_registry.md", "class MyAgent:", AGENT_OF_SEED_000, "custom_operation"),
+        ("agent_redesign.md", "def greet(", AGENT_OF_SEED_003, "greeting"),
+    ],
+)
+def test_the_code_of_a_guide_runs_against_the_installed_server(
+    client_python: Path, url: str, document: str, containing: str, program: str, capability: str
+) -> None:
+    """It registers, is alive, and leaves when it is told to end."""
+    code = program.format(block=with_our_names(find_code_block(document, containing)))
+    variables = {"MCP_MESH_REGISTRY_URL": url}
+    with (
+        SyncRegistryClient(url) as registry,
+        InstalledProgram(client_python, "-c", code, **variables) as process,
+    ):
+        process.wait_until(
+            lambda: agent_ids(registry.agents(capability=capability, status="healthy")),
+            description="it is registered and healthy",
+            timeout=_START_TIMEOUT_S,
+        )
+        process.send_signal(signal.SIGTERM)
+        process.wait_for_exit(timeout=_START_TIMEOUT_S)
+        if program is AGENT_OF_SEED_003:
+            wait_until(lambda: not agent_ids(registry.agents(capability=capability)), description="it has left")
