@@ -161,7 +161,7 @@ class Replica(Server):
         for line in self._log.read_text().splitlines():
             if line.startswith("{") and line.endswith("}"):
                 said: dict[str, Any] = json.loads(line)
-                if said["event"] == "listening":
+                if said["event"] == "server_started":
                     return said
         return None
 

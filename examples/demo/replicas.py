@@ -84,7 +84,7 @@ class Replica:
     def _logged_urls(self) -> Iterator[str]:
         """Yield the URL from the log; its last line may be incomplete."""
         for line in self.log_file.read_bytes().split(b"\n")[:-1]:
-            if line.startswith(b"{") and (event := orjson.loads(line))["event"] == "listening":
+            if line.startswith(b"{") and (event := orjson.loads(line))["event"] == "server_started":
                 yield event["url"]
 
 

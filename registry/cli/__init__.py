@@ -1,1 +1,1 @@
-"""The command line `mcp-mesh-registry`: start a registry, call one, maintain its data."""
+"""Command line: run a replica, maintain a mesh, call a registry."""

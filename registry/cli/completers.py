@@ -14,7 +14,7 @@ from registry.cli.output.terminal_safe import escape_terminal
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient
 
-# Everything that takes time to import is imported when the command runs, so that --help answers at once.
+# Slow imports happen when a command runs, so that --help stays fast.
 # ruff: noqa: PLC0415
 
 # Seconds: one call, and all of it, name service and imports included.

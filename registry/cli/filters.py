@@ -14,20 +14,32 @@ STABILITY_CHOICE = click.Choice(("alpha", "beta", "experimental", "stable", "dep
 
 # Each option's parameter has the name of the API's filter.
 _FILTER_OPTIONS = (
-    click.option("--namespace", "-n", shell_complete=complete_namespaces, help="Of this namespace alone."),
-    click.option("--selector", "-l", "label_selector", help="Whose labels match, such as env=prod,tier!=free."),
-    click.option("--status", type=STATUS_CHOICE, help="With this status; unhealthy is degraded or expired."),
+    click.option("--namespace", "-n", shell_complete=complete_namespaces, help="Only agents in this namespace."),
+    click.option("--selector", "-l", "label_selector", help="Label selector, such as env=prod,tier!=free."),
+    click.option("--status", type=STATUS_CHOICE, help="Only this status; unhealthy means degraded or expired."),
     click.option(
-        "--capability", "-c", multiple=True, shell_complete=complete_capabilities, help="That have it; several: all."
+        "--capability",
+        "-c",
+        multiple=True,
+        shell_complete=complete_capabilities,
+        help="Require this capability; repeat to require several.",
     ),
-    click.option("--match", type=click.Choice(("all", "any")), help="any: one of several capabilities is enough."),
-    click.option("--version-constraint", help="Of the capability, such as '>=1.2,<2'."),
-    click.option("--tag", "capability_tags", multiple=True, help="The capability has it; several: all."),
-    click.option("--category", "capability_category", help="Of the capability."),
-    click.option("--stability", "capability_stability", type=STABILITY_CHOICE, help="Of the capability."),
-    click.option("--fuzzy", "fuzzy_match", is_flag=True, default=None, help="Names nearly as asked, best first."),
-    click.option("--draining/--in-service", default=None, help="Only agents that drain, or only the others."),
-    click.option("--id", "agent_id", shell_complete=complete_agents, help="This agent alone."),
+    click.option("--match", type=click.Choice(("all", "any")), help="all (default) or any of the capabilities."),
+    click.option("--version-constraint", help="Version of the capability, such as '>=1.2,<2'."),
+    click.option(
+        "--tag", "capability_tags", multiple=True, help="Require this capability tag; repeat to require several."
+    ),
+    click.option("--category", "capability_category", help="Category of the capability."),
+    click.option("--stability", "capability_stability", type=STABILITY_CHOICE, help="Stability of the capability."),
+    click.option(
+        "--fuzzy",
+        "fuzzy_match",
+        is_flag=True,
+        default=None,
+        help="Match capability names approximately, best match first.",
+    ),
+    click.option("--draining/--in-service", default=None, help="Only draining agents, or only agents in service."),
+    click.option("--id", "agent_id", shell_complete=complete_agents, help="Only this agent."),
 )
 
 

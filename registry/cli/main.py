@@ -1,4 +1,4 @@
-"""The command line: `serve` is what happens when no command is named."""
+"""The command `mcp-mesh-registry` with its subcommands; without a subcommand it runs `serve`."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ from registry.cli.serve import serve
 
 
 class _DefaultToServeGroup(click.Group):
-    """Reads options without a command as options of `serve`, and ends by Ctrl-C as a shell says of it."""
+    """Reads options without a subcommand as options of `serve`; exits with 130 on Ctrl-C."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing and not args:
-            # The shell asks what could come next.
+            # The shell completes the name of a subcommand.
             return super().parse_args(ctx, args)
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; Ctrl-C may come at any moment of it, also while it still imports what it needs."""
+        """Run the command. Ctrl-C may interrupt it at any point, also during its imports."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -33,12 +33,12 @@ class _DefaultToServeGroup(click.Group):
 @click.group(cls=_DefaultToServeGroup)
 @click.version_option(__version__, prog_name="mcp-mesh-registry")
 def main(**_options: Any) -> None:
-    """Where MCP agents announce themselves, stay alive and find each other."""
+    """Registry in which MCP agents register, send heartbeats and discover each other."""
 
 
 main.add_command(serve)
 main.add_command(backup)
 main.add_command(restore)
 main.add_command(doctor)
-for each in COMMANDS:
-    main.add_command(each)
+for command in COMMANDS:
+    main.add_command(command)

@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry backup`, `restore` and `doctor`: what an operator does to a mesh as a whole."""
+"""`mcp-mesh-registry backup`, `restore` and `doctor`: maintenance of all data of a mesh."""
 
 import asyncio
 import gzip
@@ -17,99 +17,100 @@ if TYPE_CHECKING:
     from registry.config.settings import Settings
     from registry.store.integrity import IntegrityReport
 
-# Everything that takes time to import is imported when the command runs, so that --help answers at once.
+# Slow imports happen when a command runs, so that --help stays fast.
 # ruff: noqa: PLC0415
 
 T = TypeVar("T")
 
 _MAX_PRINTED_NAMES = 20
 
-_redis_url_option = click.option("--redis-url", help="Redis of the mesh; the embedded one unless given. [REDIS_URL]")
+_redis_url_option = click.option("--redis-url", help="Redis of the mesh; default is the embedded server. [REDIS_URL]")
 
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @_redis_url_option
 def backup(file: Path, redis_url: str | None) -> None:
-    """Write every agent, as of one version, to FILE: packed where its name ends in .gz, `-` for standard output.
+    """Write every agent at one version to FILE; `-` is standard output, a name ending in .gz is compressed.
 
-    FILE is there whole or not at all. The registry may be busy meanwhile.
+    The file is replaced atomically. The registry may run at the same time.
     """
     from registry.maintenance import take_backup
     from registry.model.encoding.backup import encode_backup
 
     settings = _read_settings(redis_url)
-    top, agents = _run_or_exit(take_backup(settings))
+    header, agents = _run_or_exit(take_backup(settings))
     try:
-        _write_atomically(file, encode_backup(top, agents))
+        _write_atomically(file, encode_backup(header, agents))
     except OSError as error:
         raise click.ClickException(f"Cannot write {file}: {error.strerror}") from error
-    click.echo(f"{top.agents} agents of mesh {top.mesh} at version {top.version}: {file}", err=True)
+    click.echo(f"{header.agents} agents of mesh {header.mesh} at version {header.version}: {file}", err=True)
 
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @_redis_url_option
 def restore(file: Path, redis_url: str | None) -> None:
-    """Put the agents of a backup back that are not there; those that are there are newer, and stay.
+    """Restore agents that are missing; existing agents are newer and are not overwritten.
 
-    A new history begins, above every version there was: replicas fill their caches anew and watches list again. An
-    agent has its own timeout to send a heartbeat. Doing it twice is doing it once.
+    Starts a new timeline above every previous version: replicas refill their caches and watchers list again. Each
+    restored agent has its own timeout to send a heartbeat. Repeating a restore changes nothing.
     """
-    from registry.maintenance import restore as put_back
+    from registry.maintenance import restore as restore_agents
     from registry.model.encoding.backup import BackupError, decode_backup
 
     settings = _read_settings(redis_url)
     try:
-        top, agents = decode_backup(_read_backup_file(file).splitlines())
+        header, agents = decode_backup(_read_backup_file(file).splitlines())
     except (OSError, EOFError, gzip.BadGzipFile, BackupError) as error:
         raise click.ClickException(f"Cannot read {file}: {error}; nothing was changed") from error
-    if top.mesh != settings.mesh:
-        click.echo(f"The backup is of mesh {top.mesh}; its agents go into mesh {settings.mesh}", err=True)
-    begun, done = _run_or_exit(put_back(settings, top, agents))
+    if header.mesh != settings.mesh:
+        click.echo(f"The backup is of mesh {header.mesh}; its agents are restored into mesh {settings.mesh}", err=True)
+    start_version, result = _run_or_exit(restore_agents(settings, header, agents))
     click.echo(
-        f"{done.restored} agents restored, {done.skipped} were there and stay; history begins at version {begun}"
+        f"{result.restored} agents restored, {result.skipped} already registered and unchanged; "
+        f"new timeline starts at version {start_version}"
     )
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Mend what can be mended.")
+@click.option("--repair", is_flag=True, help="Repair what can be repaired.")
 @_redis_url_option
 def doctor(*, repair: bool, redis_url: str | None) -> None:
-    """Look through everything the mesh has in Redis. The status is 0 if nothing is wrong, or everything was mended."""
+    """Check all data of the mesh in Redis. The exit code is 0 if no problem was found or all were repaired."""
     from registry.maintenance import check_integrity
 
-    warnings, found, mended = _run_or_exit(check_integrity(_read_settings(redis_url), repair=repair))
+    warnings, report, repaired = _run_or_exit(check_integrity(_read_settings(redis_url), repair=repair))
     for warning in warnings:
         click.echo(f"server   {warning}")
-    for line in _describe_diagnosis(found):
+    for line in _describe_problems(report):
         click.echo(line)
-    if mended is not None:
+    if repaired is not None:
         click.echo(
-            f"mended   {mended.orphaned} leftovers and {mended.deleted} damaged records removed, "
-            f"{mended.rescheduled} agents given a deadline; a new history begins"
+            f"repaired {repaired.orphaned} orphaned entries and {repaired.deleted} damaged records removed, "
+            f"{repaired.rescheduled} agents given a deadline; a new timeline starts"
         )
-    sound = found.is_consistent or mended is not None
-    if found.is_consistent:
-        click.echo(f"sound    {found.agents} agents, nothing to mend")
-    elif not sound:
-        click.echo("         run again with --repair to mend it; agents whose record is removed register anew")
-    raise click.exceptions.Exit(0 if sound and not warnings else 1)
+    is_consistent = report.is_consistent or repaired is not None
+    if report.is_consistent:
+        click.echo(f"ok       {report.agents} agents, no problems")
+    elif not is_consistent:
+        click.echo("         run again with --repair to repair; agents whose record is removed register again")
+    raise click.exceptions.Exit(0 if is_consistent and not warnings else 1)
 
 
-def _describe_diagnosis(diagnosis: "IntegrityReport") -> Iterable[str]:
-    for problem in diagnosis.problems:
+def _describe_problems(report: "IntegrityReport") -> Iterable[str]:
+    for problem in report.problems:
         yield f"mesh     {problem}"
-    for what, says, names in (
-        ("agent", "a deadline or heartbeat of nobody", diagnosis.orphaned),
-        ("agent", "an agent that no sweep would look at", diagnosis.without_deadline),
-        ("agent", "a damaged record, in no list", tuple(diagnosis.unreadable)),
-        ("edge", "a required dependency of nobody", diagnosis.orphaned_edges),
+    for kind, problem, names in (
+        ("agent", "deadline or heartbeat without an agent", report.orphaned),
+        ("agent", "agent without a deadline, never expires", report.without_deadline),
+        ("agent", "damaged record, not listed", tuple(report.unreadable)),
+        ("edge", "required dependency without an agent", report.orphaned_edges),
     ):
         for name in names[:_MAX_PRINTED_NAMES]:
-            yield f"{what:<8} {name!r}: {says}"
+            yield f"{kind:<8} {name!r}: {problem}"
         if len(names) > _MAX_PRINTED_NAMES:
-            yield f"{what:<8} {len(names) - _MAX_PRINTED_NAMES} more: {says}"
+            yield f"{kind:<8} {len(names) - _MAX_PRINTED_NAMES} more: {problem}"
 
 
 def _read_settings(redis_url: str | None) -> "Settings":
@@ -133,25 +134,25 @@ def _run_or_exit(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _write_atomically(file: Path, lines: Iterable[bytes]) -> None:
-    """Write beside the file, then put it in its place."""
+    """Write a temporary file in the same directory, then rename it."""
     if str(file) == "-":
         sys.stdout.buffer.writelines(lines)
         sys.stdout.buffer.flush()
         return
-    handle, name = tempfile.mkstemp(dir=file.absolute().parent, prefix=f".{file.name}.")
-    beside = Path(name)
+    handle, temporary_name = tempfile.mkstemp(dir=file.absolute().parent, prefix=f".{file.name}.")
+    temporary = Path(temporary_name)
     try:
         with os.fdopen(handle, "wb") as out:
             if file.suffix == ".gz":
-                with gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0) as packed:
-                    packed.writelines(lines)
+                with gzip.GzipFile(fileobj=out, mode="wb", filename="", mtime=0) as compressed:
+                    compressed.writelines(lines)
             else:
                 out.writelines(lines)
             out.flush()
             os.fsync(out.fileno())
-        beside.replace(file)
+        temporary.replace(file)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _read_backup_file(file: Path) -> bytes:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
-# Everything that takes time to import is imported when the command runs, so that --help answers at once.
+# Slow imports happen when a command runs, so that --help stays fast.
 # ruff: noqa: PLC0415
 
 MAX_FILE_BYTES = 64 * 1024 * 1024

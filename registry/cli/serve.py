@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry serve`: one replica in this process. Scale by starting more of them."""
+"""`mcp-mesh-registry serve`: run one replica in this process."""
 
 import asyncio
 import os
@@ -7,17 +7,17 @@ import click
 
 from registry.errors import StartupError
 
-# Everything that takes time to import is imported when the command runs, so that --help answers at once.
+# Slow imports happen when a command runs, so that --help stays fast.
 # ruff: noqa: PLC0415
 
 
 @click.command()
-@click.option("--host", help="Address to listen on; loopback unless given. [REGISTRY_HOST]")
-@click.option("--port", type=int, help="Port to listen on, 0 for any free one; 8000 unless given. [REGISTRY_PORT]")
-@click.option("--redis-url", help="Redis to use; an embedded one unless given. [REDIS_URL]")
+@click.option("--host", help="Address to listen on; default is loopback. [REGISTRY_HOST]")
+@click.option("--port", type=int, help="Port to listen on, 0 for any free port; default is 8000. [REGISTRY_PORT]")
+@click.option("--redis-url", help="Redis to use; default is an embedded server. [REDIS_URL]")
 @click.option("--log-level", help="debug, info, warning or error. [LOG_LEVEL]")
 def serve(host: str | None, port: int | None, redis_url: str | None, log_level: str | None) -> None:
-    """Run one replica of the registry until it is told to stop."""
+    """Run one registry replica until it receives SIGTERM or SIGINT."""
     from registry.config.env import load_settings
     from registry.telemetry.logs import configure_logs, get_logger
 
@@ -27,16 +27,16 @@ def serve(host: str | None, port: int | None, redis_url: str | None, log_level: 
         raise click.ClickException(str(error)) from error
     configure_logs(settings.log_level, settings.log_format)
     log = get_logger(__name__)
-    log.debug("settings", **settings.masked())
+    log.debug("settings_loaded", **settings.masked())
     for warning in warnings:
-        log.warning(warning)
+        log.warning("settings_warning", warning=warning)
 
     import uvloop
 
     from registry.main import serve as run
 
     def announce(url: str, data: str) -> None:
-        log.info("listening", url=url, data=data, instance=settings.instance_id)
+        log.info("server_started", url=url, data=data, instance=settings.instance_id)
         if settings.log_format == "json":
             return
         click.echo(f"\n  mcp-mesh-registry listens on {url}\n  data: {data}\n  try:  curl {url}/agents\n")

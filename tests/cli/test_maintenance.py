@@ -79,7 +79,7 @@ async def test_a_fleet_is_backed_up_under_load_wiped_and_restored(
         async with open_watch(replica.url, namespace="fleet") as stream:
             raw.flushall()
             done = await asyncio.to_thread(run, "restore", str(file), directory=directory, REDIS_URL=redis_url)
-            assert b" agents restored, 0 were there and stay" in done.stdout, done.stderr
+            assert b" agents restored, 0 already registered and unchanged" in done.stdout, done.stderr
             assert (await stream.remaining_events())[-1].kind == "ERROR"
 
         answer = (await client.get("/agents", params={"namespace": "fleet"})).json()
@@ -90,7 +90,7 @@ async def test_a_fleet_is_backed_up_under_load_wiped_and_restored(
         again = await asyncio.to_thread(run, "restore", str(file), directory=directory, REDIS_URL=redis_url)
         assert again.stdout.startswith(b"0 agents restored, ")
         sound = await asyncio.to_thread(run, "doctor", directory=directory, REDIS_URL=redis_url)
-        assert b"nothing to mend" in sound.stdout
+        assert b"no problems" in sound.stdout
 
 
 async def changes(client: httpx2.AsyncClient) -> None:
@@ -114,7 +114,7 @@ async def test_who_registered_after_the_wipe_is_newer_than_the_backup(
 
         done = run("restore", "-", directory=directory, stdin=gzip.compress(backup), REDIS_URL=redis_url)
 
-        assert done.stdout.startswith(b"1 agents restored, 1 were there and stay")
+        assert done.stdout.startswith(b"1 agents restored, 1 already registered and unchanged")
         assert await list_agent_ids(client) == ["early", "late"]
         assert (await client.get("/agents/early")).json()["endpoint"] == "http://new:1"
         assert (await client.get("/agents/late")).json()["endpoint"] == "http://old:1"
@@ -167,7 +167,7 @@ def test_the_embedded_store_of_a_replica_that_runs_is_backed_up(directory: Path)
 
     assert b"1 agents of mesh mesh" in done.stderr, done.stderr
     stopped = run("doctor", directory=directory)
-    assert (stopped.returncode, stopped.stdout) == (0, b"sound    1 agents, nothing to mend\n")
+    assert (stopped.returncode, stopped.stdout) == (0, b"ok       1 agents, no problems\n")
 
 
 async def test_the_doctor_names_and_mends(store: Store, raw: redis.Redis, redis_url: str, directory: Path) -> None:
@@ -177,15 +177,15 @@ async def test_the_doctor_names_and_mends(store: Store, raw: redis.Redis, redis_
     await store.agents.register(RegistrationWrite("b", a_spec("b"), 60_000, 120_000))
     raw.hset("{mesh}:agent:b", "spec", "no JSON")
     raw.zadd("{mesh}:deadlines", {"ghost": 1})
-    history = raw.get("{mesh}:timeline")
+    timeline = raw.get("{mesh}:timeline")
 
     found = run("doctor", directory=directory, REDIS_URL=redis_url)
     mended = run("doctor", "--repair", directory=directory, REDIS_URL=redis_url)
     after = run("doctor", directory=directory, REDIS_URL=redis_url)
 
     assert found.returncode == 1
-    assert b"'ghost': a deadline or heartbeat of nobody" in found.stdout
+    assert b"'ghost': deadline or heartbeat without an agent" in found.stdout
     assert b"'b': a damaged record" in found.stdout
-    assert b"mended   1 leftovers and 1 damaged records removed" in mended.stdout
-    assert b"sound    1 agents" in after.stdout
-    assert raw.get("{mesh}:timeline") != history
+    assert b"repaired 1 orphaned entries and 1 damaged records removed" in mended.stdout
+    assert b"ok       1 agents" in after.stdout
+    assert raw.get("{mesh}:timeline") != timeline

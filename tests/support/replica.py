@@ -15,7 +15,7 @@ from tests.support.ports import free_port
 
 # What the process gets of our environment; a REGISTRY_… or REDIS_URL of the developer's own is none of a test's.
 _INHERITED_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG")
-_LISTENING_URL = re.compile(r'(?:listens on |"event":"listening",.*"url":")(http://[^\s"]+)')
+_LISTENING_URL = re.compile(r'(?:listens on |"event":"server_started",.*"url":")(http://[^\s"]+)')
 STOP_TIMEOUT_S = 5.0
 
 

@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry agent`: all there is to know of one agent."""
+"""`mcp-mesh-registry agent`: one agent in detail."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -39,42 +39,42 @@ _DEPENDENT_COLUMNS = (
     Column("AGENT", lambda row: row["agent_id"]),
     Column("FUNCTION", lambda row: row["function"]),
     Column("CAPABILITY", lambda row: row["capability"]),
-    Column("WITHOUT THIS ONE", lambda row: "breaks" if row["breaks"] else f"{row['alternatives']} others would do"),
+    Column("IF REMOVED", lambda row: "unresolved" if row["breaks"] else f"{row['alternatives']} alternatives"),
 )
 
 
 @click.command(cls=RegistryCommand)
 @click.argument("agent_id", metavar="ID", shell_complete=complete_agents)
-@click.option("--watch", "-w", is_flag=True, help="One line, and another for each change, until Ctrl-C.")
+@click.option("--watch", "-w", is_flag=True, help="Print one line now and one per change, until Ctrl-C.")
 @output_option()
 @with_registry_client
 def agent(registry: "SyncRegistryClient", *, agent_id: str, watch: bool, output: str | None) -> None:
-    """Show one agent: what it says of itself, how it is, what it needs, and who needs it."""
-    found: Any = unwrap(registry.agent(agent_id))
+    """Show one agent: registration, status, dependencies and dependents."""
+    response: Any = unwrap(registry.agent(agent_id))
     if watch:
         follow(registry, {"agent_id": agent_id}, output, initial=True, event_column=False)
     elif is_document(output):
-        print_document(found, output)
+        print_document(response, output)
     elif output == "name":
-        click.echo(escape_terminal(found["id"]))
+        click.echo(escape_terminal(response["id"]))
     else:
         health = unwrap(registry.agent_health(agent_id))
-        wires = unwrap(registry.dependencies(agent_id))
+        dependencies = unwrap(registry.dependencies(agent_id))
         dependents = unwrap(registry.dependents(agent_id))["dependents"]
         print_fields(
             {
-                **_registration_fields(found),
-                **_liveness_fields(found, health),
-                "Resource version": found["resource_version"],
+                **_registration_fields(response),
+                **_liveness_fields(response, health),
+                "Resource version": response["resource_version"],
             }
         )
-        _print_section("Capabilities", _CAPABILITY_COLUMNS, found["capabilities"])
-        _print_section("Dependencies", DEPENDENCY_COLUMNS, dependency_rows(wires))
+        _print_section("Capabilities", _CAPABILITY_COLUMNS, response["capabilities"])
+        _print_section("Dependencies", DEPENDENCY_COLUMNS, dependency_rows(dependencies))
         _print_section("Dependents", _DEPENDENT_COLUMNS, dependents)
 
 
 def _registration_fields(document: Mapping[str, Any]) -> dict[str, object]:
-    """Return what an agent says of itself, by what it is called here."""
+    """Return the registration by the field names of the output."""
     metadata = document.get("metadata") or {}
     return {
         "Id": document["id"],
@@ -92,23 +92,23 @@ def _registration_fields(document: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _liveness_fields(document: Mapping[str, Any], health: "AgentHealth") -> dict[str, object]:
-    """Return how an agent is and was."""
-    silence, heartbeat = health["time_since_heartbeat"], document["last_heartbeat"]
-    if silence is not None:
-        heartbeat = f"{heartbeat} ({format_age(silence)} ago); the next by {health['next_heartbeat_expected']}"
+    """Return status, heartbeat and thresholds by the field names of the output."""
+    age_s, heartbeat = health["time_since_heartbeat"], document["last_heartbeat"]
+    if age_s is not None:
+        heartbeat = f"{heartbeat} ({format_age(age_s)} ago); next expected by {health['next_heartbeat_expected']}"
     degraded, expired = health["timeout_threshold"], health["eviction_threshold"]
     return {
         "Status": f"{format_status(document)} ({health['message']})",
         "Heartbeat": heartbeat,
-        "Silence": f"degraded after {degraded:g} s, expired after {expired:g} s",
+        "Thresholds": f"degraded after {degraded:g} s, expired after {expired:g} s",
         "Registered": document["created_at"],
         "Changed": document["updated_at"],
     }
 
 
 def _print_section(title: str, columns: Iterable[Column], rows: Iterable[Row]) -> None:
-    """Write a table under its title, or that there is nothing."""
-    there = list(rows)
-    click.echo(f"\n{title}:{'' if there else '   -'}")
-    if there:
-        Table(list(columns), indent="  ").show(there)
+    """Print a table under its title; `-` if there are no rows."""
+    row_list = list(rows)
+    click.echo(f"\n{title}:{'' if row_list else '   -'}")
+    if row_list:
+        Table(list(columns), indent="  ").show(row_list)

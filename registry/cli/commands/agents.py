@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @click.command(cls=RegistryCommand)
 @with_agent_filter_options
-@click.option("--limit", type=click.IntRange(1, 10_000), help="At most so many; tells how to go on.")
-@click.option("--continue", "continue_", help="Go on after the page that told this.")
-@click.option("--watch", "-w", is_flag=True, help="Then go on with what changes, until Ctrl-C.")
+@click.option("--limit", type=click.IntRange(1, 10_000), help="Page size; prints the token of the next page.")
+@click.option("--continue", "continue_", help="Continue after the page that printed this token.")
+@click.option("--watch", "-w", is_flag=True, help="Print changes after the list, until Ctrl-C.")
 @output_option()
 @with_registry_client
 def agents(
@@ -33,25 +33,25 @@ def agents(
     output: str | None,
     **filters: Any,
 ) -> None:
-    """List the agents that match all that is asked."""
-    asked: Any = drop_unset(filters)
+    """List agents that match all filters."""
+    query: Any = drop_unset(filters)
     if watch:
         if limit is not None or continue_ is not None:
-            raise click.UsageError("--limit and --continue do not go with --watch")
-        follow(registry, asked, output, initial=True, event_column=False)
+            raise click.UsageError("--limit and --continue cannot be combined with --watch")
+        follow(registry, query, output, initial=True, event_column=False)
         return
     if limit is None and continue_ is None:
-        answer = list_all_agents(registry, asked)
+        response = list_all_agents(registry, query)
     else:
-        answer = unwrap(registry.agents(**asked, limit=limit or PAGE_SIZE, **drop_unset({"continue_": continue_})))
+        response = unwrap(registry.agents(**query, limit=limit or PAGE_SIZE, **drop_unset({"continue_": continue_})))
     if is_document(output):
-        print_document(answer, output)
+        print_document(response, output)
     elif output == "name":
-        for agent in answer["agents"]:
+        for agent in response["agents"]:
             click.echo(escape_terminal(agent["id"]))
-    elif answer["agents"]:
-        agent_table(wide=output == "wide").show(agent_rows(answer["agents"], answer["timestamp"]))
+    elif response["agents"]:
+        agent_table(wide=output == "wide").show(agent_rows(response["agents"], response["timestamp"]))
     else:
         click.echo("No agents found", err=True)
-    if (token := answer.get("continue")) and not is_document(output):
-        click.echo(f"There are more: --continue {escape_terminal(token)}", err=True)
+    if (token := response.get("continue")) and not is_document(output):
+        click.echo(f"More agents: --continue {escape_terminal(token)}", err=True)

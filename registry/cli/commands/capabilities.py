@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry capabilities`: what can be done in the mesh, and by whom."""
+"""`mcp-mesh-registry capabilities`: search the capabilities of agents."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,32 +18,34 @@ if TYPE_CHECKING:
 
 @click.command(cls=RegistryCommand)
 @click.argument("name", required=False, shell_complete=complete_capabilities)
-@click.option("--query", "-q", "q", help="In names, tags or descriptions, forgivingly, best first.")
-@click.option("--description", "description_contains", help="This text is in the description.")
-@click.option("--category", help="Exactly this category.")
-@click.option("--tag", "tags", multiple=True, help="It has it; several: all.")
-@click.option("--stability", type=STABILITY_CHOICE, help="Exactly this one.")
-@click.option("--version-constraint", help="Such as '>=1.2,<2'.")
-@click.option("--fuzzy", "fuzzy_match", is_flag=True, default=None, help="Names nearly like NAME, best first.")
-@click.option("--include-deprecated", is_flag=True, default=None, help="Deprecated ones, too.")
+@click.option("--query", "-q", "q", help="Search names, tags and descriptions approximately, best match first.")
+@click.option("--description", "description_contains", help="Text contained in the description.")
+@click.option("--category", help="Only this category.")
+@click.option("--tag", "tags", multiple=True, help="Require this tag; repeat to require several.")
+@click.option("--stability", type=STABILITY_CHOICE, help="Only this stability.")
+@click.option("--version-constraint", help="Version of the capability, such as '>=1.2,<2'.")
+@click.option("--fuzzy", "fuzzy_match", is_flag=True, default=None, help="Match NAME approximately, best match first.")
+@click.option("--include-deprecated", is_flag=True, default=None, help="Include deprecated capabilities.")
 @click.option(
-    "--namespace", "-n", "agent_namespace", shell_complete=complete_namespaces, help="Of agents in this namespace."
+    "--namespace", "-n", "agent_namespace", shell_complete=complete_namespaces, help="Only agents in this namespace."
 )
-@click.option("--status", "agent_status", type=STATUS_CHOICE, help="Of agents with this status.")
-@click.option("--draining/--in-service", "agent_draining", default=None, help="Of agents that drain, or of the others.")
-@click.option("--agent", "agent_id", shell_complete=complete_agents, help="Of this agent.")
+@click.option("--status", "agent_status", type=STATUS_CHOICE, help="Only agents with this status.")
+@click.option(
+    "--draining/--in-service", "agent_draining", default=None, help="Only draining agents, or only agents in service."
+)
+@click.option("--agent", "agent_id", shell_complete=complete_agents, help="Only this agent.")
 @output_option()
 @with_registry_client
 def capabilities(registry: "SyncRegistryClient", *, output: str | None, **filters: Any) -> None:
-    """Search what agents in service can do: a row for each capability of each agent."""
-    asked: Any = drop_unset({**filters, "tags": ",".join(filters["tags"]) or None})
-    answer = unwrap(registry.capabilities(**asked))
+    """Search capabilities of agents in service: one row per capability and agent."""
+    query: Any = drop_unset({**filters, "tags": ",".join(filters["tags"]) or None})
+    response = unwrap(registry.capabilities(**query))
     if is_document(output):
-        print_document(answer, output)
+        print_document(response, output)
     elif output == "name":
-        for name in dict.fromkeys(row["name"] for row in answer["capabilities"]):
+        for name in dict.fromkeys(row["name"] for row in response["capabilities"]):
             click.echo(escape_terminal(name))
-    elif answer["capabilities"]:
-        Table(PROVIDER_COLUMNS, wide=output == "wide").show(answer["capabilities"])
+    elif response["capabilities"]:
+        Table(PROVIDER_COLUMNS, wide=output == "wide").show(response["capabilities"])
     else:
         click.echo("No capabilities found", err=True)

@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry completion`: what a shell must be told so that it completes commands, options and names."""
+"""`mcp-mesh-registry completion`: the script with which a shell completes commands, options and names."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -11,12 +11,12 @@ _COMPLETE_VARIABLE = "_MCP_MESH_REGISTRY_COMPLETE"
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Write the completion script of a shell.
+    """Print the completion script of a shell.
 
-    bash: eval "$(mcp-mesh-registry completion bash)" in ~/.bashrc; zsh likewise in ~/.zshrc; fish:
+    bash: eval "$(mcp-mesh-registry completion bash)" in ~/.bashrc; zsh: the same in ~/.zshrc; fish:
     mcp-mesh-registry completion fish > ~/.config/fish/completions/mcp-mesh-registry.fish
     """
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise click.ClickException(f"This click knows no completion for {shell}; update it")
-    click.echo(kind(ctx.find_root().command, {}, _PROGRAM_NAME, _COMPLETE_VARIABLE).source())
+    completion_class = get_completion_class(shell)
+    if completion_class is None:
+        raise click.ClickException(f"click has no completion for {shell}; update click")
+    click.echo(completion_class(ctx.find_root().command, {}, _PROGRAM_NAME, _COMPLETE_VARIABLE).source())

@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry health`: how the registry is, or one agent."""
+"""`mcp-mesh-registry health`: the health of a replica or of an agent."""
 
 from typing import TYPE_CHECKING
 
@@ -20,46 +20,49 @@ if TYPE_CHECKING:
 @output_option("json", "yaml")
 @with_registry_client
 def health(registry: "SyncRegistryClient", *, agent_id: str | None, output: str | None) -> None:
-    """Show how a replica of the registry is, or one agent. The exit code is 1 where that is not healthy."""
+    """Show the health of a replica, or of one agent. The exit code is 1 if it is not healthy."""
     if agent_id is None:
-        answer: Health | AgentHealth = (replica := unwrap(registry.health()))
-        well, fields = replica["status"] == "healthy" and replica["ready"], _replica_fields(replica)
+        response: Health | AgentHealth = (replica := unwrap(registry.health()))
+        is_healthy, fields = replica["status"] == "healthy" and replica["ready"], _replica_fields(replica)
     else:
-        answer = agent = unwrap(registry.agent_health(agent_id))
-        well, fields = agent["status"] == "healthy", _agent_fields(agent)
+        response = agent = unwrap(registry.agent_health(agent_id))
+        is_healthy, fields = agent["status"] == "healthy", _agent_fields(agent)
     if is_document(output):
-        print_document(answer, output)
+        print_document(response, output)
     else:
         print_fields(fields)
-    raise click.exceptions.Exit(0 if well else EXIT_FAILED)
+    raise click.exceptions.Exit(0 if is_healthy else EXIT_FAILED)
 
 
 def _replica_fields(health: "Health") -> dict[str, object]:
-    leader, hold, outage = health["leader"], health["self_preservation"], health["outage"]
-    if hold["active"]:
-        held = f"until {hold['until']}: {hold['overdue_at_start']} of {hold['healthy']} agents are overdue"
+    leader, self_preservation, outage = health["leader"], health["self_preservation"], health["outage"]
+    if self_preservation["active"]:
+        suspension = (
+            f"until {self_preservation['until']}: {self_preservation['overdue_at_start']} of "
+            f"{self_preservation['healthy']} healthy agents overdue"
+        )
     else:
-        held = "none"
+        suspension = "none"
     return {
         "Status": health["status"],
         "Ready": "yes" if health["ready"] else "no",
         "Replica": f"{health['instance']}, version {health['version']}, up {format_age(health['uptime_seconds'])}",
-        "Leader": f"{leader['instance']}, since {leader['since']}" if leader["instance"] else "nobody",
+        "Leader": f"{leader['instance']}, since {leader['since']}" if leader["instance"] else "none",
         "Resource version": health["resource_version"],
-        "Behind the store": f"{health['staleness_seconds']:g} s",
-        "Bell": health["change_notifications"],
+        "Cache staleness": f"{health['staleness_seconds']:g} s",
+        "Change notifications": health["change_notifications"],
         "Last outage": f"{outage['cause']}, until {outage['until']}" if outage["until"] else "none known",
-        "Hold": held,
+        "Self-preservation": suspension,
         "Warnings": "; ".join(health["warnings"]) or "none",
     }
 
 
 def _agent_fields(health: "AgentHealth") -> dict[str, object]:
-    silence = health["time_since_heartbeat"]
+    age_s = health["time_since_heartbeat"]
     return {
         "Agent": health["agent_id"],
         "Status": f"{health['status']} ({health['message']})",
-        "Last heartbeat": health["last_heartbeat"] if silence is None else f"{format_age(silence)} ago",
+        "Last heartbeat": health["last_heartbeat"] if age_s is None else f"{format_age(age_s)} ago",
         "Next by": health["next_heartbeat_expected"],
         "Degraded after": f"{health['timeout_threshold']:g} s",
         "Expired after": f"{health['eviction_threshold']:g} s",

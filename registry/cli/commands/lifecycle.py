@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry unregister`, `drain` and `undrain`: agents leave, step aside and come back."""
+"""`mcp-mesh-registry unregister`, `drain` and `undrain`: remove agents, or change whether they are in service."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,25 +21,27 @@ _ids_argument = click.argument("ids", nargs=-1, metavar="ID...", shell_complete=
 
 
 def _with_filter_options(command: Command) -> Command:
-    """Give a command the options that find agents instead of naming them."""
-    selector = click.option("--selector", "-l", help="All whose labels match, such as host=blade-7.")
-    namespace = click.option("--namespace", "-n", shell_complete=complete_namespaces, help="All of this namespace.")
+    """Add the options that select agents by label or namespace to a command."""
+    selector = click.option("--selector", "-l", help="All agents whose labels match, such as host=blade-7.")
+    namespace = click.option(
+        "--namespace", "-n", shell_complete=complete_namespaces, help="All agents in this namespace."
+    )
     return selector(namespace(command))
 
 
 @click.command(cls=RegistryWriteCommand)
 @click.argument("ids", nargs=-1, metavar="ID...", required=True, shell_complete=complete_agents)
-@click.option("--ignore-not-found", is_flag=True, help="Who is not there is no failure.")
+@click.option("--ignore-not-found", is_flag=True, help="Ignore unknown agents.")
 @output_option("json", "yaml", "name")
 @with_registry_client
 def unregister(
     registry: "SyncRegistryClient", *, ids: Sequence[str], ignore_not_found: bool, output: str | None
 ) -> None:
     """Remove agents from the mesh, one after the other."""
-    told = ResultReporter(output, "unregistered", ignored_error="unknown_agent" if ignore_not_found else None)
+    reporter = ResultReporter(output, "unregistered", ignored_error="unknown_agent" if ignore_not_found else None)
     for agent_id in ids:
-        told.report(agent_id, registry.unregister_agent(agent_id))
-    told.raise_if_failed()
+        reporter.report(agent_id, registry.unregister_agent(agent_id))
+    reporter.raise_if_failed()
 
 
 @click.command(cls=RegistryWriteCommand)
@@ -47,9 +49,9 @@ def unregister(
 @_with_filter_options
 @output_option("json", "yaml", "name")
 @with_registry_client
-def drain(registry: "SyncRegistryClient", **given: Any) -> None:
-    """Take agents out of service: they live on, but are not discovered, nor chosen for a dependency."""
-    _set_draining(registry.drain, registry.drain_many, "drains", **given)
+def drain(registry: "SyncRegistryClient", **options: Any) -> None:
+    """Take agents out of service: they stay registered but are not discovered or selected."""
+    _set_draining(registry.drain, registry.drain_many, "draining", **options)
 
 
 @click.command(cls=RegistryWriteCommand)
@@ -57,9 +59,9 @@ def drain(registry: "SyncRegistryClient", **given: Any) -> None:
 @_with_filter_options
 @output_option("json", "yaml", "name")
 @with_registry_client
-def undrain(registry: "SyncRegistryClient", **given: Any) -> None:
+def undrain(registry: "SyncRegistryClient", **options: Any) -> None:
     """Put agents back into service."""
-    _set_draining(registry.undrain, registry.undrain_many, "is in service", **given)
+    _set_draining(registry.undrain, registry.undrain_many, "in service", **options)
 
 
 def _set_draining(
@@ -72,26 +74,29 @@ def _set_draining(
     namespace: str | None,
     output: str | None,
 ) -> None:
-    """Shift agents by their ids, or all that a selector finds."""
-    found = selector is not None or namespace is not None
-    if bool(ids) == found:
+    """Drain or undrain agents by their ids, or all that match a selector or namespace."""
+    uses_filter = selector is not None or namespace is not None
+    if bool(ids) == uses_filter:
         raise click.UsageError("Give the ids of agents, or --selector, --namespace or both")
-    told = ResultReporter(output, success_text)
+    reporter = ResultReporter(output, success_text)
     for agent_id in ids:
-        told.report(agent_id, by_id(agent_id))
-    if found:
-        answer: Any = unwrap(by_filter(label_selector=selector, namespace=namespace))
+        reporter.report(agent_id, by_id(agent_id))
+    if uses_filter:
+        response: Any = unwrap(by_filter(label_selector=selector, namespace=namespace))
         if is_document(output):
-            print_event(answer, output)
-        elif not answer["results"]:
+            print_event(response, output)
+        elif not response["results"]:
             click.echo("No agents found", err=True)
-        for agent_id, result in answer["results"].items():
-            told.report(agent_id, result, in_document=True)
-    told.raise_if_failed()
+        for agent_id, result in response["results"].items():
+            reporter.report(agent_id, result, in_document=True)
+    reporter.raise_if_failed()
 
 
 class ResultReporter:
-    """Prints the result of each agent, and exits with an error unless all are `success_text` or `ignored_error`."""
+    """Prints the result of each agent, collects failures, and exits with an error if there are any.
+
+    A result with the error code `ignored_error` is not a failure.
+    """
 
     def __init__(self, output: str | None, success_text: str, *, ignored_error: str | None = None) -> None:
         self._output = output
@@ -101,7 +106,7 @@ class ResultReporter:
         self._count = 0
 
     def report(self, agent_id: str, response: Response, *, in_document: bool = False) -> None:
-        """Say what was answered; not as a document where it stands in a `in_document` that was shown."""
+        """Print one result; with `in_document` a document with all results was printed before."""
         self._count += 1
         if response.get("error") == "unauthorized":
             raise to_refusal_error(response)
@@ -115,12 +120,12 @@ class ResultReporter:
         elif self._output == "name":
             click.echo(escape_terminal(agent_id))
         else:
-            already = "" if response.get("changed", True) else ", as before"
-            click.echo(f"{escape_terminal(agent_id)} {self._success_text}{already}")
+            suffix = "" if response.get("changed", True) else " (unchanged)"
+            click.echo(f"{escape_terminal(agent_id)} {self._success_text}{suffix}")
 
     def raise_if_failed(self) -> None:
-        """Raise Trouble if something failed."""
+        """Exit with an error code if an agent failed."""
         if not self._failures:
             return
-        unknown = all(answer["error"] == "unknown_agent" for answer in self._failures)
+        unknown = all(failure["error"] == "unknown_agent" for failure in self._failures)
         raise click.exceptions.Exit((NotFound if unknown else CommandError).exit_code)

@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry register`: what stands in a file is registered, and told one by one."""
+"""`mcp-mesh-registry register`: register the agents of a file, with one result per agent."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,16 +15,14 @@ from registry.cli.output.terminal_safe import escape_terminal
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient
 
-# Everything that takes time to import is imported when the command runs, so that --help answers at once.
+# Slow imports happen when a command runs, so that --help stays fast.
 # ruff: noqa: PLC0415
 
-# What goes into one call: the registry takes 200 registrations and 1 MiB.
+# The registry accepts 200 registrations and 1 MiB in one call.
 _MAX_AGENTS_PER_CALL, _MAX_CALL_BYTES = 200, 1024 * 1024 - 64
 
-# Registered in our form it would be wired by other rules, and without its routes, until it next registers itself.
-_MCPMESH_FORMAT_PROBLEM = (
-    "this is an agent of a mesh SDK, which registers itself; what others register in its place is not the same"
-)
+# In the native format its dependencies would resolve by other rules, without its routes, until it registers itself.
+_MCPMESH_FORMAT_PROBLEM = "this agent registers itself with the mcp-mesh SDK and cannot be registered from a file"
 
 _BATCH_INDEX = re.compile(r"\bagents\[\d+\]\.")
 
@@ -37,27 +35,27 @@ Result = Mapping[str, Any]
 @output_option("json", "yaml", "name")
 @with_registry_client
 def register(registry: "SyncRegistryClient", *, file: IO[bytes], output: str | None) -> None:
-    """Register the agents in FILE, or change what they say of themselves; `-` is standard input.
+    """Register the agents in FILE, or update their registrations; `-` is standard input.
 
-    JSON or YAML: one registration, a list, what `agents -o json` shows, or several documents. Each succeeds or fails
-    alone. One with a `resource_version` only succeeds if the agent has not changed since.
+    JSON or YAML: one registration, a list, the output of `agents -o json`, or several documents. Each registration
+    succeeds or fails on its own. A registration with a `resource_version` succeeds only if the agent has not changed.
     """
     name = getattr(file, "name", "<stdin>")
     try:
-        found = read_manifest(file.read(MAX_FILE_BYTES + 1))
+        registrations = read_manifest(file.read(MAX_FILE_BYTES + 1))
     except OSError as error:
         raise CommandError(f"Cannot read {name}: {error.strerror}") from error
     except ManifestError as error:
         raise CommandError(f"Cannot read {name}: {error}; nothing was sent") from error
     results: list[Result] = []
     try:
-        for at, registration, result in _register_all(registry, found):
+        for index, registration, result in _register_all(registry, registrations):
             results.append(result)
-            _report_result(at, registration, result, output)
+            _report_result(index, registration, result, output)
     finally:
         if is_document(output) and results:
-            alone = len(found) == 1
-            print_document(results[0] if alone else _batch_document(results), output)
+            is_single = len(registrations) == 1
+            print_document(results[0] if is_single else _batch_document(results), output)
     if any("error" in result for result in results):
         raise click.exceptions.Exit(EXIT_FAILED)
 
@@ -69,25 +67,25 @@ def _batch_document(results: Sequence[Result]) -> dict[str, Any]:
 def _register_all(
     registry: "SyncRegistryClient", registrations: Sequence[Registration]
 ) -> Iterator[tuple[int, Registration, Result]]:
-    """Give each registration with its place and what became of it, in the order of the file."""
+    """Yield each registration with its index and its result, in the order of the file."""
     for batch in _batches(registrations):
-        good = [registration for _, registration, refusal in batch if refusal is None]
-        answers: Iterator[Result] = iter(_send_batch(registry, good) if good else ())
-        for at, registration, refusal in batch:
-            yield at, registration, refusal or _without_batch_index(next(answers))
+        valid = [registration for _, registration, refusal in batch if refusal is None]
+        results: Iterator[Result] = iter(_send_batch(registry, valid) if valid else ())
+        for index, registration, refusal in batch:
+            yield index, registration, refusal or _without_batch_index(next(results))
 
 
 def _send_batch(registry: "SyncRegistryClient", registrations: Sequence[Registration]) -> Sequence[Result]:
     if len(registrations) > 1:
         return unwrap(registry.register_many(registrations))["results"]
-    answer = registry.register_agent(registrations[0])
-    if "error" in answer and answer["error"] == "unauthorized":
-        unwrap(answer)
-    return [answer]
+    response = registry.register_agent(registrations[0])
+    if "error" in response and response["error"] == "unauthorized":
+        unwrap(response)
+    return [response]
 
 
 def _without_batch_index(result: Result) -> Result:
-    """Return a result in which fields are those of the registration, wherever it stood in a call."""
+    """Return a result whose field paths are relative to the registration, not to the call."""
     if "error" not in result:
         return result
     details = [{name: _BATCH_INDEX.sub("", str(text)) for name, text in detail.items()} for detail in result["details"]]
@@ -95,24 +93,24 @@ def _without_batch_index(result: Result) -> Result:
 
 
 def _batches(registrations: Sequence[Registration]) -> Iterator[list[tuple[int, Registration, Result | None]]]:
-    """Give as many at once as go into one call, each with what is wrong with it at first sight."""
+    """Yield the registrations of each call with their index and, if the local check fails, their error."""
     from mcp_mesh_client.validation import encode_json
 
     batch: list[tuple[int, Registration, Result | None]] = []
     size = 0
-    for at, registration in enumerate(registrations):
+    for index, registration in enumerate(registrations):
         refusal = _check_locally(registration)
         length = 0 if refusal else len(encode_json(registration)) + 1
         if batch and (len(batch) == _MAX_AGENTS_PER_CALL or size + length > _MAX_CALL_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append((at, registration, refusal))
+        batch.append((index, registration, refusal))
         size += length
     yield batch
 
 
 def _check_locally(registration: Registration) -> Result | None:
-    """Return what the registry would say of what cannot be sent."""
+    """Return the error result of a registration that cannot be sent, as the registry would format it."""
     from mcp_mesh_client import InvalidData
     from mcp_mesh_client.validation import check_registration
 
@@ -131,7 +129,7 @@ def _validation_error(field: str, problem: str) -> Result:
 
 
 def _report_result(index: int, registration: Registration, result: Result, output: str | None) -> None:
-    """Say what became of one, on standard error where it failed."""
+    """Print the result of one registration; failures go to standard error."""
     agent_id = escape_terminal(str(result.get("agent_id") or registration_id(registration) or "no id"))
     if "error" in result:
         click.echo(
@@ -141,6 +139,6 @@ def _report_result(index: int, registration: Registration, result: Result, outpu
         click.echo(agent_id)
     elif output is None:
         click.echo(f"{agent_id} registered")
-        for function, missing in (result.get("dependencies_unresolved") or {}).items():
-            for capability, reason in missing.items():
-                click.echo(escape_terminal(f"  {function} needs {capability}: {reason}"))
+        for function, unresolved in (result.get("dependencies_unresolved") or {}).items():
+            for capability, reason in unresolved.items():
+                click.echo(escape_terminal(f"  {function}: no provider for {capability}: {reason}"))

@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry resolve`: whom a dependency would get, and why."""
+"""`mcp-mesh-registry resolve`: the provider of a dependency, and the reason for the choice."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,11 @@ _SELECTION_COLUMNS = (
     Column("TOOL", lambda row: row["tool_name"]),
     Column("VERSION", lambda row: row["version"]),
     Column("ENDPOINT", lambda row: row["endpoint"]),
-    Column("OF", lambda row: row["candidates"]),
+    Column("CANDIDATES", lambda row: row["candidates"]),
 )
 _CANDIDATE_COLUMNS = (
     Column("FUNCTION", lambda row: row["function"]),
-    Column("NEEDS", lambda row: row["capability"]),
+    Column("DEPENDENCY", lambda row: row["capability"]),
     Column("CANDIDATE", lambda row: row.get("agent_id")),
     Column("VERSION", lambda row: row.get("version")),
     Column("STATUS", lambda row: row.get("status"), styles=STATUS_STYLES),
@@ -46,14 +46,16 @@ _CANDIDATE_COLUMNS = (
 
 @click.command(cls=RegistryCommand)
 @click.argument("capability", required=False, shell_complete=complete_capabilities)
-@click.option("--agent", "agent_id", shell_complete=complete_agents, help="Instead: all that this agent depends on.")
-@click.option("--version-constraint", "--version", help="Such as '>=1.2,<2'.")
-@click.option("--tag", "tags", multiple=True, help="It must have it; +TAG: better with, -TAG: never with.")
-@click.option("--namespace", "-n", shell_complete=complete_namespaces, help="In this one; any unless given.")
-@click.option("--strategy", type=click.Choice(_STRATEGIES), help="How to choose among those that will do.")
-@click.option("--key", help="The key of sticky.")
-@click.option("--zone", help="The zone of local.")
-@click.option("--explain", is_flag=True, help="Also everybody who was looked at.")
+@click.option(
+    "--agent", "agent_id", shell_complete=complete_agents, help="Resolve all dependencies of this agent instead."
+)
+@click.option("--version-constraint", "--version", help="Version of the capability, such as '>=1.2,<2'.")
+@click.option("--tag", "tags", multiple=True, help="Required tag; +TAG is preferred, -TAG excluded.")
+@click.option("--namespace", "-n", shell_complete=complete_namespaces, help="Only this namespace; default is any.")
+@click.option("--strategy", type=click.Choice(_STRATEGIES), help="How to choose among matching providers.")
+@click.option("--key", help="Key for the strategy sticky.")
+@click.option("--zone", help="Zone for the strategy local.")
+@click.option("--explain", is_flag=True, help="Also print every candidate.")
 @output_option("json", "yaml", "name")
 @with_registry_client
 def resolve(
@@ -63,71 +65,73 @@ def resolve(
     agent_id: str | None,
     explain: bool,
     output: str | None,
-    **choice: Any,
+    **options: Any,
 ) -> None:
-    """Show which agent a dependency on CAPABILITY would get, or all dependencies of an agent.
+    """Show the provider a dependency on CAPABILITY resolves to, or all dependencies of an agent.
 
-    The exit code is 3 where somebody is missing.
+    The exit code is 3 if one is unresolved.
     """
-    chosen: Any = drop_unset(choice)
+    select_options: Any = drop_unset(options)
     if (capability is None) == (agent_id is None):
         raise click.UsageError("Give a CAPABILITY, or --agent ID")
     if agent_id is not None:
-        if chosen:
-            raise click.UsageError("An agent's dependencies say themselves how to choose; give --agent alone")
+        if select_options:
+            raise click.UsageError("--agent cannot be combined with selection options")
         _resolve_agent(registry, agent_id, output, explain=explain)
     elif capability is not None:
-        _resolve_capability(registry, capability, chosen, output, explain=explain)
+        _resolve_capability(registry, capability, select_options, output, explain=explain)
 
 
 def _resolve_capability(
     registry: "SyncRegistryClient", capability: str, select_options: Any, output: str | None, *, explain: bool
 ) -> None:
-    answer = registry.select_agent(capability, **select_options)
-    if "error" in answer and not (explain and answer["error"] == "no_provider"):
-        raise to_refusal_error(answer)
-    if "error" not in answer:
+    response = registry.select_agent(capability, **select_options)
+    if "error" in response and not (explain and response["error"] == "no_provider"):
+        raise to_refusal_error(response)
+    if "error" not in response:
         if is_document(output):
-            print_document(unwrap(answer), output)
+            print_document(unwrap(response), output)
         elif output == "name":
-            click.echo(escape_terminal(unwrap(answer)["agent_id"]))
+            click.echo(escape_terminal(unwrap(response)["agent_id"]))
         else:
-            Table(_SELECTION_COLUMNS).show([unwrap(answer)])
+            Table(_SELECTION_COLUMNS).show([unwrap(response)])
     if explain and output is None:
-        there = unwrap(registry.capabilities(name=capability, agent_status="any", include_deprecated=True))
-        click.echo(f"\nWho has it:{'' if there['capabilities'] else '   -'}")
-        if there["capabilities"]:
-            Table(PROVIDER_COLUMNS, indent="  ").show(there["capabilities"])
-    if "error" in answer:
-        raise NotFound(format_refusal(answer))
+        providers = unwrap(registry.capabilities(name=capability, agent_status="any", include_deprecated=True))
+        click.echo(f"\nAll providers:{'' if providers['capabilities'] else '   -'}")
+        if providers["capabilities"]:
+            Table(PROVIDER_COLUMNS, indent="  ").show(providers["capabilities"])
+    if "error" in response:
+        raise NotFound(format_refusal(response))
 
 
 def _resolve_agent(registry: "SyncRegistryClient", agent_id: str, output: str | None, *, explain: bool) -> None:
-    answer = unwrap(registry.dependencies(agent_id, explain=explain))
-    rows = list(dependency_rows(answer))
-    missing = [row for row in rows if row.get("agent_id") is None]
+    response = unwrap(registry.dependencies(agent_id, explain=explain))
+    rows = list(dependency_rows(response))
+    unresolved = [row for row in rows if row.get("agent_id") is None]
     if is_document(output):
-        print_document(answer, output)
+        print_document(response, output)
     elif output == "name":
-        for provider in dict.fromkeys(row["agent_id"] for row in rows if row not in missing):
+        for provider in dict.fromkeys(row["agent_id"] for row in rows if row not in unresolved):
             click.echo(escape_terminal(provider))
     elif rows:
         Table(DEPENDENCY_COLUMNS).show(rows)
         if explain:
             click.echo()
-            Table(_CANDIDATE_COLUMNS).show(_candidate_rows(answer.get("explanation") or {}))
+            Table(_CANDIDATE_COLUMNS).show(_candidate_rows(response.get("explanation") or {}))
     else:
-        click.echo(f"Agent {escape_terminal(agent_id)} depends on nothing", err=True)
-    if missing:
-        first = missing[0]
-        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise NotFound(f"Nobody for {first['capability']}, which {first['function']} needs: {first['reason']}{more}")
+        click.echo(f"Agent {escape_terminal(agent_id)} has no dependencies", err=True)
+    if unresolved:
+        first = unresolved[0]
+        more = f", and {len(unresolved) - 1} more" if len(unresolved) > 1 else ""
+        raise NotFound(
+            f"No provider for {first['capability']}, required by {first['function']}: {first['reason']}{more}"
+        )
 
 
 def _candidate_rows(explanation: Mapping[str, Any]) -> Iterator[Row]:
     for function, dependencies in explanation.items():
-        for need in dependencies:
-            named = {"function": function, "capability": need["capability"]}
-            yield from ({**named, **candidate} for candidate in need["candidates"])
-            if not need["candidates"]:
-                yield {**named, "reason": need["reason"]}
+        for dependency in dependencies:
+            columns = {"function": function, "capability": dependency["capability"]}
+            yield from ({**columns, **candidate} for candidate in dependency["candidates"])
+            if not dependency["candidates"]:
+                yield {**columns, "reason": dependency["reason"]}

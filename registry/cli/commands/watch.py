@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 @click.command(cls=RegistryCommand)
 @with_agent_filter_options
-@click.option("--initial", is_flag=True, help="Begin with the agents that are there, as ADDED.")
-@click.option("--since", "version", metavar="VERSION", help="Begin after this resource version.")
+@click.option("--initial", is_flag=True, help="Print existing agents first, as ADDED.")
+@click.option("--since", "version", metavar="VERSION", help="Start after this resource version.")
 @output_option()
 @with_registry_client
 def watch(
     registry: "SyncRegistryClient", *, initial: bool, version: str | None, output: str | None, **filters: Any
 ) -> None:
-    """Write each change of the agents that match: ADDED, MODIFIED or DELETED, until Ctrl-C.
+    """Print each change of matching agents: ADDED, MODIFIED or DELETED, until Ctrl-C.
 
-    It goes on by itself where a replica or the whole registry goes away and comes back, and misses nothing.
+    Reconnects after an outage without losing changes.
     """
     if initial and version is not None:
-        raise click.UsageError("--initial and --since exclude each other")
-    asked: Any = drop_unset(filters)
-    follow(registry, asked, output, initial=initial, event_column=True, version=version)
+        raise click.UsageError("--initial and --since cannot be combined")
+    query: Any = drop_unset(filters)
+    follow(registry, query, output, initial=initial, event_column=True, version=version)

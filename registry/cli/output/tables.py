@@ -11,7 +11,7 @@ import click
 from registry.cli.output.ages import age
 from registry.cli.output.terminal_safe import escape_terminal
 
-# Everything that takes time to import is imported when the command runs, so that --help answers at once.
+# Slow imports happen when a command runs, so that --help stays fast.
 # ruff: noqa: PLC0415
 
 Row = Mapping[str, Any]
