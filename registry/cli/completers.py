@@ -1,4 +1,4 @@
-"""What the shell completes: names from the registry, where it answers at once; else nothing, and quietly."""
+"""Shell completion with names from the registry; without a quick response there are no completions."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Slow imports happen when a command runs, so that --help stays fast.
 # ruff: noqa: PLC0415
 
-# Seconds: one call, and all of it, name service and imports included.
+# The second includes name resolution and imports.
 _CALL_TIMEOUT_S, _COMPLETION_TIMEOUT_S = 1.0, 2.0
 _MAX_AGENTS = 10_000
 _MAX_COMPLETIONS = 1000
@@ -29,12 +29,12 @@ def complete_agents(ctx: click.Context, _param: click.Parameter, incomplete: str
 
 
 def complete_namespaces(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Complete a namespace that has agents."""
+    """Complete a namespace with agents."""
     return _complete_names(ctx, incomplete, lambda registry: _agent_field_values(registry, "namespace"))
 
 
 def complete_capabilities(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Complete the name of a capability that somebody has."""
+    """Complete the name of a capability of any agent."""
     return _complete_names(ctx, incomplete, _capability_names)
 
 
@@ -43,14 +43,14 @@ def _complete_names(
 ) -> list[str]:
     from mcp_mesh_client import ClientError
 
-    # A name service that hangs cannot be cancelled; the process that completes can.
-    before = signal.signal(signal.SIGALRM, _exit_on_alarm)
+    # Name resolution that hangs cannot be cancelled, but the process can end.
+    previous_handler = signal.signal(signal.SIGALRM, _exit_on_alarm)
     signal.setitimer(signal.ITIMER_REAL, _COMPLETION_TIMEOUT_S)
     try:
         with open_client(
             ctx.params["url"], ctx.params["token"], _CALL_TIMEOUT_S, max_rounds=1, attempt_timeout=_CALL_TIMEOUT_S
         ) as registry:
-            found = sorted(
+            names = sorted(
                 {
                     name
                     for name in fetch_names(registry)
@@ -61,8 +61,8 @@ def _complete_names(
         return []
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    return found[:_MAX_COMPLETIONS]
+        signal.signal(signal.SIGALRM, previous_handler)
+    return names[:_MAX_COMPLETIONS]
 
 
 def _exit_on_alarm(_number: int, _frame: FrameType | None) -> None:
@@ -70,10 +70,10 @@ def _exit_on_alarm(_number: int, _frame: FrameType | None) -> None:
 
 
 def _agent_field_values(registry: "SyncRegistryClient", field: str) -> Iterable[str]:
-    answer: Any = registry.agents(fields=field, limit=_MAX_AGENTS, resource_version="0")
-    return (agent[field] for agent in answer["agents"])
+    response: Any = registry.agents(fields=field, limit=_MAX_AGENTS, resource_version="0")
+    return (agent[field] for agent in response["agents"])
 
 
 def _capability_names(registry: "SyncRegistryClient") -> Iterable[str]:
-    answer: Any = registry.capabilities(resource_version="0")
-    return (row["name"] for row in answer["capabilities"])
+    response: Any = registry.capabilities(resource_version="0")
+    return (row["name"] for row in response["capabilities"])

@@ -1,4 +1,4 @@
-"""Where the registry is, for every command that calls one: the options, and the client made of them."""
+"""Options --url, --token and --timeout, and the client that commands create from them."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
-# Whoever types where a replica runs has its own setting at hand.
+# AUTH_TOKEN is the setting of a replica in the same environment.
 _TOKEN_VARIABLES = ("MCP_MESH_REGISTRY_TOKEN", "AUTH_TOKEN")
 _NULL_HANDLER = logging.NullHandler()
 
@@ -27,12 +27,12 @@ url_option = click.option(
     envvar="MCP_MESH_REGISTRY_URL",
     default="http://localhost:8000",
     show_default=True,
-    help="Any replica of the mesh, or several joined by commas. [MCP_MESH_REGISTRY_URL]",
+    help="URL of a replica, or several separated by commas. [MCP_MESH_REGISTRY_URL]",
 )
 token_option = click.option(
     "--token",
     envvar=_TOKEN_VARIABLES,
-    help="The token the registry asks for, if it does. [MCP_MESH_REGISTRY_TOKEN, AUTH_TOKEN]",
+    help="Bearer token, if the registry requires one. [MCP_MESH_REGISTRY_TOKEN, AUTH_TOKEN]",
 )
 _timeout_option = click.option(
     "--timeout",
@@ -40,27 +40,27 @@ _timeout_option = click.option(
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long one call may take, tries at other replicas and all.",
+    help="Timeout of one call, retries at other replicas included.",
 )
 
 
 def with_registry_client(function: Command) -> Command:
-    """Give a command the options that say where the registry is, and a client as its first argument."""
+    """Add the connection options to a command and pass a client as its first argument."""
 
     @functools.wraps(function)
-    def called(*, url: str, token: str | None, timeout: float, **given: Any) -> Any:
+    def wrapper(*, url: str, token: str | None, timeout: float, **options: Any) -> Any:
         with open_client(url, token, timeout) as registry:
-            return function(registry, **given)
+            return function(registry, **options)
 
-    return url_option(token_option(_timeout_option(called)))
+    return url_option(token_option(_timeout_option(wrapper)))
 
 
 @contextlib.contextmanager
 def open_client(url: str, token: str | None, timeout: float, **options: Any) -> Iterator["SyncRegistryClient"]:
-    """Provide a client of the registry at a URL. Raises InvalidData."""
+    """Open a client of the registry at a URL. Raises InvalidData."""
     from mcp_mesh_client import SyncRegistryClient
 
-    # What it would log is told by the command itself.
+    # The command reports what the client would log.
     logging.getLogger("mcp_mesh_client").addHandler(_NULL_HANDLER)
     options |= {"timeout": timeout, "security_contexts": {}}
     with SyncRegistryClient(url, token=token or None, **options) as registry:
@@ -69,19 +69,19 @@ def open_client(url: str, token: str | None, timeout: float, **options: Any) -> 
 
 @contextlib.contextmanager
 def report_connection_state() -> Iterator[None]:
-    """Let who follows a mesh know, on standard error, when the registry goes away and when it is back."""
-    log, teller = logging.getLogger("mcp_mesh_client"), _StderrLogHandler(logging.INFO)
+    """Print to standard error when the client loses and regains the connection."""
+    log, handler = logging.getLogger("mcp_mesh_client"), _StderrLogHandler(logging.INFO)
     level = log.level
-    log.addHandler(teller)
+    log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
         yield
     finally:
-        log.removeHandler(teller)
+        log.removeHandler(handler)
         log.setLevel(level)
 
 
 class _StderrLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        word = "Warning: " if record.levelno >= logging.WARNING else ""
-        click.echo(f"{word}{escape_terminal(record.getMessage())}", err=True)
+        prefix = "Warning: " if record.levelno >= logging.WARNING else ""
+        click.echo(f"{prefix}{escape_terminal(record.getMessage())}", err=True)

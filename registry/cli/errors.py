@@ -1,4 +1,4 @@
-"""What goes wrong, as one line on standard error and an exit code."""
+"""Errors of the commands: one line on standard error and an exit code each."""
 
 import os
 import sys
@@ -30,45 +30,45 @@ _UNAVAILABLE_CODES = frozenset({"not_ready", "store_unavailable"})
 
 
 class CommandError(click.ClickException):
-    """Ends the command; the message is shown as one line, harmless."""
+    """Error that ends a command; its message is printed as one line without control characters."""
 
     exit_code = EXIT_FAILED
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Write the message to standard error."""
+        """Print the message to standard error."""
         click.echo(f"Error: {escape_terminal(self.message)}", file=file, err=file is None)
 
 
 class UsageError(CommandError):
-    """What was given cannot be asked."""
+    """Invalid arguments: nothing was sent."""
 
     exit_code = EXIT_USAGE
 
 
 class NotFound(CommandError):
-    """There is no such agent, or nobody who would do."""
+    """No such agent, or no matching provider."""
 
     exit_code = EXIT_NOT_FOUND
 
 
 class Unavailable(CommandError):
-    """No registry answers, or none can do it now."""
+    """The registry cannot be reached or is temporarily unavailable."""
 
     exit_code = EXIT_UNAVAILABLE
 
 
 class RegistryCommand(click.Command):
-    """A command that calls a registry: whatever goes wrong on the way ends with one of our exit codes."""
+    """Command that calls a registry; every failure ends with one of the exit codes above."""
 
     is_write = False
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Raises Trouble, and click's own exceptions."""
+        """Run the command. Raises CommandError and click's own exceptions."""
         from mcp_mesh_client import ClientError
 
         if sys.stdout is None:
-            raise CommandError("Standard output is closed, so there is nowhere to answer")
-        # What the terminal's encoding has no character for is escaped.
+            raise CommandError("Standard output is closed; there is nowhere to write")
+        # Characters that the terminal's encoding cannot represent are escaped.
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
@@ -80,27 +80,27 @@ class RegistryCommand(click.Command):
         except ClientError as error:
             raise to_command_error(error, is_write=self.is_write) from error
         except BrokenPipeError:
-            # Who read has enough.
+            # The reader of the pipe, such as head, has closed it.
             _discard_stdout()
             raise click.exceptions.Exit(EXIT_PIPE_CLOSED) from None
         except OSError as error:
             _discard_stdout()
-            raise CommandError(f"Cannot write the answer: {error.strerror or error}") from error
+            raise CommandError(f"Cannot write the output: {error.strerror or error}") from error
 
 
 def _discard_stdout() -> None:
-    """Let what is left to write go nowhere: Python writes it when it ends, which must not fail again."""
+    """Redirect standard output to /dev/null, so that the flush at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class RegistryWriteCommand(RegistryCommand):
-    """One that changes something, so that it matters whether a call without an answer did it."""
+    """Command that changes data: an error says if the change may have been applied."""
 
     is_write = True
 
 
 def to_command_error(error: "ClientError", *, is_write: bool) -> CommandError:
-    """Return what an exception of the client means here."""
+    """Return the command error for an exception of the client."""
     from mcp_mesh_client import InvalidData, InvalidResponse, RegistryTimeout, RegistryUnavailable, RequestRejected
 
     match error:
@@ -112,33 +112,31 @@ def to_command_error(error: "ClientError", *, is_write: bool) -> CommandError:
             return Unavailable(str(error))
         case RegistryUnavailable() | RegistryTimeout() if error.response is not None:
             return Unavailable(
-                f"The registry cannot do it now, try again: {error}{_outcome_hint(error, is_write=is_write)}"
+                f"The registry is temporarily unavailable, try again: {error}{_outcome_hint(error, is_write=is_write)}"
             )
         case RegistryUnavailable() | RegistryTimeout():
-            asks = "does it run, and is --url (MCP_MESH_REGISTRY_URL) right?"
-            return Unavailable(
-                f"The registry does not answer: {error}; {asks}{_outcome_hint(error, is_write=is_write)}"
-            )
+            advice = "check that it runs and that --url (MCP_MESH_REGISTRY_URL) is right"
+            return Unavailable(f"Cannot reach the registry: {error}; {advice}{_outcome_hint(error, is_write=is_write)}")
         case _:
             return CommandError(str(error))
 
 
 def _outcome_hint(error: "RegistryUnavailable | RegistryTimeout", *, is_write: bool) -> str:
-    unknown = is_write and error.outcome == "unknown"
-    return " It may have been done all the same, so look before you repeat it" if unknown else ""
+    is_unknown = is_write and error.outcome == "unknown"
+    return ". The change may have been applied; check before you retry" if is_unknown else ""
 
 
 def to_refusal_error(response: Mapping[str, Any]) -> CommandError:
-    """Return what a refusal means here."""
+    """Return the command error for an error response."""
     code = str(response.get("error"))
-    kind = NotFound if code in _NOT_FOUND_CODES else Unavailable if code in _UNAVAILABLE_CODES else CommandError
-    return kind(format_refusal(response))
+    error_class = NotFound if code in _NOT_FOUND_CODES else Unavailable if code in _UNAVAILABLE_CODES else CommandError
+    return error_class(format_refusal(response))
 
 
 def format_refusal(response: Mapping[str, Any]) -> str:
-    """Return why something was refused, and what to do, in one line."""
+    """Return the reason of an error response, and what to do, as one line."""
     if response.get("error") == "unauthorized":
-        return "The registry asks for a token: give the right one as --token or in MCP_MESH_REGISTRY_TOKEN"
+        return "The registry requires a token: set --token or MCP_MESH_REGISTRY_TOKEN"
     if response.get("error") == "validation_failed" and response.get("details"):
         return "; ".join(map(_format_detail, response["details"]))
     return str(response.get("message") or response.get("error"))
@@ -150,10 +148,16 @@ def _format_detail(detail: Mapping[str, Any]) -> str:
 
 
 def unwrap(response: "T | ErrorResponse | OfflineResponse") -> T:
-    """Return an answer that is no refusal; tell on standard error where it may be old. Raises Trouble for a refusal."""
-    read = cast("Mapping[str, Any]", response)
-    if "error" in read:
-        raise to_refusal_error(read)
-    if "stale_seconds" in read:
-        click.echo(f"Warning: the registry cannot be fresh now; this may be {read['stale_seconds']} s old", err=True)
+    """Return a successful response, with a warning on standard error if it may be stale.
+
+    Raises CommandError for an error response.
+    """
+    fields = cast("Mapping[str, Any]", response)
+    if "error" in fields:
+        raise to_refusal_error(fields)
+    if "stale_seconds" in fields:
+        click.echo(
+            f"Warning: the registry cannot reach its store; this response may be {fields['stale_seconds']} s old",
+            err=True,
+        )
     return cast("T", response)

@@ -1,4 +1,4 @@
-"""Options that filter agents, shared by several commands."""
+"""Options that filter agents, used by several commands."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Following the mesh until somebody has seen enough: the list, if wanted, and what changes."""
+"""Print agents and their changes until the command is interrupted."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -24,12 +24,12 @@ def follow(
     event_column: bool,
     version: str | None = None,
 ) -> None:
-    """Write the agents that match, if `initial`, and each change of them from then or from a version on; for ever.
+    """Print matching agents if `initial`, then every change, from now or after a version, without end.
 
-    A table has `event_column` in a column. What a first call would raise is raised; later trouble is told, and
-    survived.
+    `event_column` adds the kind of change to a table. An error of the first call is raised; later outages are reported
+    on standard error, and the watch reconnects.
     """
-    # A watch waits for a registry to come; who types does not.
+    # A watch would wait for an unreachable registry; the command fails at once instead.
     unwrap(registry.agents(**filters, limit=1))
     with (
         report_connection_state(),
@@ -40,19 +40,19 @@ def follow(
                 _print_event(event, output)
             return
         table = agent_table(wide=output == "wide", follow=True, event_column=event_column)
-        state = sorted(_initial_events(watch), key=_sort_key) if initial else []
-        table.show(map(event_row, state))
+        initial_events = sorted(_initial_events(watch), key=_sort_key) if initial else []
+        table.show(map(event_row, initial_events))
         for event in _without_bookmarks(watch):
             table.add(event_row(event))
 
 
 def _sort_key(event: "WatchEvent") -> tuple[str, str]:
-    """Return where an agent stands in a list."""
+    """Return the position of an agent in a list."""
     return str(event["object"].get("namespace")), str(event["object"].get("id"))
 
 
 def _initial_events(watch: "SyncWatch") -> Iterator["WatchEvent"]:
-    """Give the events that tell the state, up to the bookmark at their end."""
+    """Yield the events of the initial state, up to the bookmark at their end."""
     for event in watch:
         if event["type"] == "BOOKMARK":
             return

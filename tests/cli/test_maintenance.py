@@ -185,7 +185,7 @@ async def test_the_doctor_names_and_mends(store: Store, raw: redis.Redis, redis_
 
     assert found.returncode == 1
     assert b"'ghost': deadline or heartbeat without an agent" in found.stdout
-    assert b"'b': a damaged record" in found.stdout
+    assert b"'b': damaged record" in found.stdout
     assert b"repaired 1 orphaned entries and 1 damaged records removed" in mended.stdout
     assert b"ok       1 agents" in after.stdout
     assert raw.get("{mesh}:timeline") != timeline

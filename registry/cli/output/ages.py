@@ -1,4 +1,4 @@
-"""How long ago something was, by the registry's clock, in as few letters as tell it."""
+"""Short texts for durations, such as `42s` or `3h`."""
 
 from datetime import datetime
 
@@ -7,7 +7,7 @@ _SECONDS_PER_DAY = 86_400
 
 
 def age(timestamp: object, now: object) -> str | None:
-    """Return the time between two moments of an answer, such as `42s`; None where there was no first one."""
+    """Return the time between two timestamps of a response, such as `42s`; None without the first."""
     if not isinstance(timestamp, str) or not timestamp:
         return None
     try:
@@ -20,7 +20,7 @@ def age(timestamp: object, now: object) -> str | None:
 def format_age(seconds: float) -> str:
     """Return a duration, rounded down to one unit."""
     whole = max(0, int(seconds))
-    for below, unit, letter in _UNITS:
-        if whole < below:
+    for limit, unit, letter in _UNITS:
+        if whole < limit:
             return f"{whole // unit}{letter}"
     return f"{whole // _SECONDS_PER_DAY}d"

@@ -1,4 +1,4 @@
-"""Tables for people: columns that stay where they are, in a pipe as in a terminal, and rows that come later."""
+"""Tables of agents, providers and dependencies, and the columns they share."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,10 +28,10 @@ _MAX_NAMES_PER_CELL = 3
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its title, what a row has there, and whether it is in wide tables only.
+    """Column of a table: its title, the value of a row, and if it appears in wide tables only.
 
-    `styles` colours a cell by its first word, where there are colours. `follow_width` is its width where rows come
-    later.
+    `styles` colours a cell by its first word on a terminal. `follow_width` is the minimum width in a table whose rows
+    arrive over time.
     """
 
     title: str
@@ -42,9 +42,9 @@ class Column:
 
 
 class Table:
-    """Writes rows in columns, none cut off: a terminal wraps what is too long for it.
+    """Prints rows in columns; no cell is cut off, a terminal wraps long lines.
 
-    Rows that are added after the table was shown keep to its columns where they fit; a `follow` one has room for them.
+    Rows added later align with the columns where they fit; a `follow` table reserves width for them.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Table:
         self._write = _line_writer()
 
     def show(self, rows: Iterable[Row]) -> None:
-        """Write the titles and the rows."""
+        """Print the titles and the rows."""
         lines = [[column.title for column in self._columns], *(self._cells(row) for row in rows)]
         for line in lines:
             self._widen_columns(line)
-        for at, line in enumerate(lines):
-            self._write_line(line, title=at == 0)
+        for index, line in enumerate(lines):
+            self._write_line(line, title=index == 0)
         sys.stdout.flush()
 
     def add(self, row: Row) -> None:
-        """Write one more row, at once."""
+        """Print one more row immediately."""
         cells = self._cells(row)
         self._widen_columns(cells)
         self._write_line(cells)
@@ -90,14 +90,14 @@ class Table:
 
 
 def format_cell(value: object) -> str:
-    """Return a cell's text, harmless; `-` where there is nothing."""
+    """Return the text of a cell without control characters; `-` for an empty value."""
     return "-" if value is None or value == "" else escape_terminal(str(value))
 
 
 def _line_writer() -> Callable[[Sequence[tuple[str, str]]], None]:
-    """Return what writes a line of text and styles; styles only where a terminal shows them."""
+    """Return a function that prints a line of styled parts; styles are used on a terminal only."""
     if not sys.stdout.isatty():
-        return lambda parts: print("".join(text for text, _ in parts))  # noqa: T201 - it is a command's answer
+        return lambda parts: print("".join(text for text, _ in parts))  # noqa: T201 - the output of a command
     from rich.console import Console
     from rich.text import Text
 
@@ -106,33 +106,33 @@ def _line_writer() -> Callable[[Sequence[tuple[str, str]]], None]:
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """Write each field on a line of its own; `-` where there is nothing."""
+    """Print one line per field; `-` for an empty value."""
     width = max(map(len, fields)) + 3
     for name, value in fields.items():
         click.echo(f"{name + ':':<{width}}{format_cell(value)}")
 
 
 def format_names(items: object, key: str = "name", max_names: int | None = None) -> str:
-    """Return the names of capabilities or tags, each once; of more than `max_names` how many more there are."""
+    """Return the distinct names of capabilities or tags; after `max_names` of them, the number of the rest."""
     if not isinstance(items, Sequence) or isinstance(items, str):
         return ""
-    names = dict.fromkeys(str(each.get(key)) if isinstance(each, Mapping) else str(each) for each in items)
+    names = dict.fromkeys(str(item.get(key)) if isinstance(item, Mapping) else str(item) for item in items)
     shown = list(names)[:max_names]
     return ",".join(shown) + (f" +{len(names) - len(shown)}" if len(shown) < len(names) else "")
 
 
 def format_pairs(mapping: object) -> str:
-    """Return labels as a selector would name them."""
+    """Return labels as `name=value`, separated by commas."""
     return ",".join(f"{name}={value}" for name, value in mapping.items()) if isinstance(mapping, Mapping) else ""
 
 
 def format_status(agent: Row) -> str:
-    """Return an agent's status, and that it drains, if it does."""
+    """Return an agent's status, with `draining` if it is out of service."""
     return f"{agent.get('status')}{',draining' if agent.get('draining') is True else ''}"
 
 
 def agent_table(*, wide: bool, follow: bool = False, event_column: bool = False) -> Table:
-    """Return a table for rows of `listed` and `event_row`; of `event_column` with a column for what happened."""
+    """Return a table for agent_rows and event_row; `event_column` adds the kind of change."""
     columns = [
         Column("ID", lambda row: row.get("id"), follow_width=28),
         Column("NAMESPACE", lambda row: row.get("namespace"), follow_width=12),
@@ -156,14 +156,14 @@ def agent_table(*, wide: bool, follow: bool = False, event_column: bool = False)
 
 
 def agent_rows(agents: Iterable[Row], now: str) -> Iterator[Row]:
-    """Give the rows of agents as of a moment of the registry's clock."""
+    """Yield the rows of agents at a time of the registry's clock."""
     return ({**agent, "state": format_status(agent), "now": now} for agent in agents)
 
 
 def event_row(event: Mapping[str, Any]) -> Row:
-    """Return the row of a change."""
-    agent, gone = event["object"], event["type"] == "DELETED"
-    state = "deleted" if gone else format_status(agent)
+    """Return the row of a watch event."""
+    agent, is_deleted = event["object"], event["type"] == "DELETED"
+    state = "deleted" if is_deleted else format_status(agent)
     return {**agent, "state": state, "now": event["timestamp"], "event": event["type"]}
 
 
@@ -185,7 +185,7 @@ PROVIDER_COLUMNS = (
 )
 DEPENDENCY_COLUMNS = (
     Column("FUNCTION", lambda row: row["function"]),
-    Column("NEEDS", lambda row: row["capability"]),
+    Column("DEPENDENCY", lambda row: row["capability"]),
     Column("PROVIDER", lambda row: row.get("agent_id")),
     Column("TOOL", lambda row: row.get("tool_name")),
     Column("ENDPOINT", lambda row: row.get("endpoint")),
@@ -194,7 +194,7 @@ DEPENDENCY_COLUMNS = (
 
 
 def dependency_rows(response: Mapping[str, Any]) -> Iterator[Row]:
-    """Give a row for every dependency of an answer: its provider, or the reason why there is none."""
+    """Yield one row per dependency of a response: its provider, or the reason why it is unresolved."""
     reasons = response.get("dependencies_unresolved") or {}
     for function, providers in (response.get("dependencies_resolved") or {}).items():
         for capability, provider in providers.items():

@@ -130,7 +130,7 @@ def test_a_page_tells_how_to_go_on(mesh: SyncRegistryClient, call: InvokeCli) ->
     first = call("agents", "--limit", "1", "-o", "name")
     token = first.stderr.split()[-1]
 
-    assert first.stderr == f"There are more: --continue {token}\n"
+    assert first.stderr == f"More agents: --continue {token}\n"
     assert first.stdout == "dates\n"
     assert call("agents", "--continue", token, "-o", "name").stdout == "reader\n"
     assert "continue" in json.loads(call("agents", "--limit", "1", "-o", "json").stdout)

@@ -46,8 +46,8 @@ def test_no_registry_is_told_with_what_to_do(command: list[str]) -> None:
 
     assert done.exit_code == 4
     assert is_one_line(done), done.output
-    assert f"does not answer: {url}: " in done.stderr
-    assert "does it run, and is --url (MCP_MESH_REGISTRY_URL) right?" in done.stderr
+    assert f"Cannot reach the registry: {url}: " in done.stderr
+    assert "check that it runs and that --url (MCP_MESH_REGISTRY_URL) is right" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_no_registry_is_told_with_what_to_do(command: list[str]) -> None:
         (http_response(200, b"<html>hello</html>"), "This is no answer of a registry"),
         (http_response(200, []), "This is no answer of a registry"),
         (http_response(302, b"", {"location": "http://elsewhere/"}), "This is no answer of a registry"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", "does not answer"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "Cannot reach the registry"),
     ],
     ids=["page", "list", "redirect", "ssh"],
 )
@@ -91,7 +91,7 @@ def test_a_wrong_token_and_none_are_told_with_what_to_do() -> None:
             if command != ["health"]:
                 assert wrong.exit_code == 1, command
                 assert is_one_line(wrong), wrong.output
-                assert "give the right one as --token or in MCP_MESH_REGISTRY_TOKEN" in wrong.stderr
+                assert "set --token or MCP_MESH_REGISTRY_TOKEN" in wrong.stderr
         right = [
             invoke_cli("agents", "--token", "s3cret", url=replica.url, MCP_MESH_REGISTRY_TOKEN="wrong"),  # noqa: S106
             invoke_cli("agents", url=replica.url, MCP_MESH_REGISTRY_TOKEN="s3cret", AUTH_TOKEN="wrong"),  # noqa: S106

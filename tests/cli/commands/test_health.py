@@ -17,7 +17,7 @@ def test_a_healthy_replica_tells_who_leads_and_what_to_worry_about(call: InvokeC
     assert done.exit_code == 0
     shown = dict(line.split(":", 1) for line in done.stdout.splitlines())
     assert shown["Status"].strip() == "healthy"
-    assert shown["Hold"].strip() == "none"
+    assert shown["Self-preservation"].strip() == "none"
     assert {"Replica", "Leader", "Warnings", "Last outage", "Resource version"} <= shown.keys()
     assert json.loads(call("health", "-o", "json").stdout)["status"] == "healthy"
 
@@ -45,6 +45,6 @@ def test_without_its_store_a_replica_is_not_healthy_and_lists_are_told_to_be_old
 
     assert sick.exit_code == 1
     assert (old.exit_code, old.stdout) == (0, "reader\n")
-    assert old.stderr.startswith("Warning: the registry cannot be fresh now; this may be ")
+    assert old.stderr.startswith("Warning: the registry cannot reach its store; this response may be ")
     assert written.exit_code == 4
-    assert written.stderr.startswith("Error: The registry cannot do it now, try again: ")
+    assert written.stderr.startswith("Error: The registry is temporarily unavailable, try again: ")

@@ -30,10 +30,10 @@ def test_an_agent_leaves_service_and_comes_back(mesh: SyncRegistryClient, call: 
     """Doing it twice is doing it once, and told."""
     mesh.register_agent(DATE_AGENT)
 
-    assert call("drain", "dates").stdout == "dates drains\n"
-    assert call("drain", "dates").stdout == "dates drains, as before\n"
+    assert call("drain", "dates").stdout == "dates draining\n"
+    assert call("drain", "dates").stdout == "dates draining (unchanged)\n"
     assert call("resolve", "date_service").exit_code == 3
-    assert call("undrain", "dates").stdout == "dates is in service\n"
+    assert call("undrain", "dates").stdout == "dates in service\n"
     assert call("resolve", "date_service", "-o", "name").stdout == "dates\n"
 
 
@@ -41,7 +41,7 @@ def test_many_agents_are_found_by_what_they_share(mesh: SyncRegistryClient, call
     """By a selector, a namespace or both; nobody found is no failure, for then nobody has to be told."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
 
-    assert call("drain", "-l", "env=prod", "-n", "library").stdout == "reader drains\n"
+    assert call("drain", "-l", "env=prod", "-n", "library").stdout == "reader draining\n"
     assert json.loads(call("undrain", "-n", "library", "-o", "json").stdout)["changed"] == 1
     nobody = call("drain", "-l", "env=nowhere")
     assert (nobody.exit_code, nobody.stderr) == (0, "No agents found\n")

@@ -47,7 +47,7 @@ def test_the_dependencies_of_an_agent_are_shown_with_their_reasons(mesh: SyncReg
     done = call("resolve", "--agent", "greeter", "--explain")
 
     assert done.exit_code == 3
-    assert done.stderr == "Error: Nobody for weather_report, which greet needs: no agent has this capability\n"
+    assert done.stderr == "Error: No provider for weather_report, required by greet: no agent has this capability\n"
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["greet", "date_service", "dates", "today", "http://dates:1", "-"] in lines
     assert ["greet", "date_service", "dates", "1.5.0", "healthy", "chosen", "-"] in lines

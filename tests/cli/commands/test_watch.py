@@ -133,7 +133,7 @@ def test_an_answer_that_cannot_be_written_is_a_failure(
     """On a full disk, or with standard output closed."""
     mesh.register_agent(READER_AGENT)
     env = environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url)
-    ways = {">/dev/full": "Cannot write the answer: No space left", ">&-": "Standard output is closed"}
+    ways = {">/dev/full": "Cannot write the output: No space left", ">&-": "Standard output is closed"}
     for way, says in ways.items():
         if way == ">/dev/full" and not Path("/dev/full").exists():
             continue
