@@ -130,7 +130,9 @@ def test_an_agent_of_a_mesh_sdk_is_left_alone(
     done = call("register", "-", input=call("agents", "-o", "yaml").stdout)
 
     assert (done.exit_code, done.stdout) == (1, "reader registered\n")
-    assert done.stderr.startswith("Error: registration 1 (sdk-1): registration_format: this agent registers itself with the mcp-mesh SDK")
+    assert done.stderr.startswith(
+        "Error: registration 1 (sdk-1): registration_format: this agent registers itself with the mcp-mesh SDK"
+    )
     after = mesh.agent("sdk-1")
     assert "error" not in after
     assert "registration_format" in after
