@@ -14,7 +14,7 @@ def test_it_tells_what_an_agent_is_needs_and_is_needed_for(mesh: SyncRegistryCli
 
     greeter, dates = call("agent", "greeter").stdout, call("agent", "dates").stdout
 
-    assert "Status:            healthy (Sends its heartbeats in time)\n" in greeter
+    assert "Status:            healthy (Heartbeats arrive on time)\n" in greeter
     assert "Endpoint:          http://greeter:1\n" in greeter
     lines = [line.split() for line in greeter.splitlines()]
     assert ["greeting", "1.0.0", "stable", "-", "greet", "-"] in lines
