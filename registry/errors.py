@@ -13,7 +13,6 @@
     │   └── StaleVersion          409
     ├── VersionTooOld             410  list again: the log no longer leads on from the version asked for
     │   └── VersionAhead          410  list again: the store has not come so far, so it is another history
-    ├── NotInstalled              501  an extra is missing; the message says which
     ├── NotReady                  503  the cache is not filled yet
     ├── StoreUnavailable          503  the store could not answer; never 404, never 410
     └── StartupError              the process cannot start; the message says what to do
@@ -157,15 +156,6 @@ class VersionAhead(VersionTooOld):
     """A watch cannot begin at this version: the store has not come so far, so it is of another history."""
 
     code: ClassVar[str] = "version_ahead"
-
-
-class NotInstalled(RegistryError):
-    """What was asked for needs a part that is not installed."""
-
-    code: ClassVar[str] = "not_installed"
-
-    def __init__(self, feature: str, extra: str, fallback: str) -> None:
-        super().__init__(f"{feature} needs: pip install 'mcp-mesh-registry[{extra}]'; without it, {fallback}")
 
 
 class NotReady(RegistryError):

@@ -10,7 +10,6 @@ from registry.errors import (
     InvalidRequest,
     MalformedRequest,
     NoProvider,
-    NotInstalled,
     NotReady,
     RegistryError,
     RequestTooLarge,
@@ -33,7 +32,6 @@ _STATUS: Mapping[type[RegistryError], int] = {
     RequestTooLarge: 413,
     UnsupportedMediaType: 415,
     UnprocessableRequest: 422,
-    NotInstalled: 501,
     NotReady: 503,
     StoreUnavailable: 503,
 }

@@ -1,11 +1,10 @@
 """POST /mcp: the tools over MCP's streamable HTTP, without sessions, so that any replica answers any call.
 
-What is checked here comes before the SDK: the body's bound and kind, JSON as strict as everywhere, how many calls at
-once. The SDK is an extra and takes most of a second to import, so it is, beside the event loop, at the first call.
+The size and type of the body, its JSON, and the number of concurrent calls are checked here, before the SDK. Importing
+the SDK takes most of a second, so the first call imports it, in a thread.
 """
 
 import asyncio
-import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from registry.api.error_responses import error_body
 from registry.api.mcp.tools import ToolHandler
 from registry.api.request.body import read_body
 from registry.api.request.query_params import invalid
-from registry.errors import InvalidRequest, NotInstalled, StoreUnavailable
+from registry.errors import InvalidRequest, StoreUnavailable
 from registry.model.validation.json_body import decode_json_body
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class McpEndpoint:
         self._buffered_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one message. Raises NotInstalled without the SDK, StoreUnavailable while too many are answered."""
+        """Serve one JSON-RPC message. Raises StoreUnavailable while too many calls are in progress."""
         body = await read_body(scope, receive)
         if self._active_calls >= _MAX_CALLS or self._buffered_bytes + len(body) > _MAX_BUFFERED_BYTES:
             raise StoreUnavailable("Too many MCP calls are being answered; try again shortly", reason="queue_full")
@@ -58,8 +57,6 @@ class McpEndpoint:
 
     async def _get_server(self) -> "McpServer":
         if self._server_task is None:
-            if importlib.util.find_spec("mcp") is None or importlib.util.find_spec("mcp_types") is None:
-                raise NotInstalled("MCP", "mcp", "the same tools are at POST /mcp/tools/<name>")
             self._server_task = asyncio.create_task(self._load_server())
         # Whoever hangs up does not stop the others' waiting.
         return await asyncio.shield(self._server_task)
@@ -70,7 +67,7 @@ class McpEndpoint:
 
 
 def _import_server_class() -> "type[McpServer]":
-    from registry.api.mcp.server import McpServer  # noqa: PLC0415 - an extra, and slow to import
+    from registry.api.mcp.server import McpServer  # noqa: PLC0415 - takes most of a second
 
     return McpServer
 

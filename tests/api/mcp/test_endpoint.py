@@ -266,19 +266,6 @@ async def test_without_the_token_nothing_is_said(redis_url: str) -> None:
             assert told(await session.call_tool("discover_services"))["count"] == 0
 
 
-async def test_without_the_sdk_it_says_what_to_install(
-    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And that the tools are there all the same; the rest of the registry does not care."""
-    monkeypatch.setitem(sys.modules, "mcp", None)
-
-    body = expect_error(await client.post("/mcp", json=a_call()), 501, "not_installed")
-
-    assert "pip install 'mcp-mesh-registry[mcp]'" in body["message"]
-    assert "POST /mcp/tools/<name>" in body["message"]
-    await register(client)
-
-
 async def test_an_answer_that_is_too_long_says_how_to_get_a_shorter_one(client: httpx2.AsyncClient) -> None:
     """To write some megabytes takes the SDK so long that nobody else would be answered; no model reads them either."""
     many = [a_registration(f"a{n}", metadata={"text": "x" * 20_000}) for n in range(120)]

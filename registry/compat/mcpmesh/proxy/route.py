@@ -16,7 +16,6 @@ from registry.compat.mcpmesh.proxy.headers import HeaderPolicy, Headers
 from registry.compat.mcpmesh.proxy.targets import ProxyTargets
 from registry.compat.mcpmesh.proxy.upstream import (
     MAX_CALLS,
-    HttpLibraryMissingError,
     ProxyRequest,
     ProxyResponse,
     UnreachableError,
@@ -44,9 +43,6 @@ _INVALID_TARGET: Final = "Invalid target: expected /proxy/{host}:{port}/mcp, or 
 _UNREACHABLE: Final = "Failed to reach target agent: "
 _DISABLED: Final = (
     "This registry passes no calls on: REGISTRY_PROXY is false. Call the agent itself, as --use-proxy=false does"
-)
-_LIBRARY_MISSING: Final = (
-    "Passing calls on takes the extra: pip install 'mcp-mesh-registry[client]', or set REGISTRY_PROXY=false"
 )
 _BUSY: Final = f"This replica passes {MAX_CALLS} calls on already; try again"
 _BUSY_AGENT: Final = f"This replica passes {MAX_CALLS_PER_AGENT} calls on to this agent already; try again"
@@ -159,8 +155,6 @@ class _ProxiedCall:
             await self._send({"type": "http.response.body", "body": b""})
         except _ClientDisconnectedError:
             return True
-        except HttpLibraryMissingError:
-            await send_error(self._send, 501, _LIBRARY_MISSING)
         except TimeoutError:
             return await self._finish(
                 502, f"{_UNREACHABLE}it did not answer within {budget}s", b"timeout budget=%ds" % budget

@@ -18,10 +18,6 @@ _CONNECT_TIMEOUT_S: Final = 10.0
 _IDLE_TIMEOUT_S: Final = 2.0
 
 
-class HttpLibraryMissingError(Exception):
-    """The extra `client` is not installed."""
-
-
 class UnreachableError(Exception):
     """An agent could not be reached, or the connection broke. The message says nothing of this machine."""
 
@@ -58,12 +54,9 @@ class UpstreamClient:
 
     @contextlib.asynccontextmanager
     async def send(self, proxy_request: ProxyRequest) -> AsyncIterator[ProxyResponse]:
-        """Send a request, and provide the answer once its head is there.
-
-        Raises HttpLibraryMissingError, UnreachableError.
-        """
+        """Send a request; yield the response as soon as its headers have arrived. Raises UnreachableError."""
         transport = await self._get_transport()
-        import httpx2  # noqa: PLC0415  an extra: who passes nothing on does not need it
+        import httpx2  # noqa: PLC0415 - slow to import, and needed by proxied calls alone
 
         with _translate_errors():
             request = httpx2.Request(
@@ -87,15 +80,12 @@ class UpstreamClient:
         """Return what sends. To import it and to read certificates takes half a second: not on the loop."""
         async with self._open_lock:
             if self._transport is None:
-                try:
-                    self._transport = await asyncio.to_thread(_create_transport)
-                except ImportError as error:
-                    raise HttpLibraryMissingError from error
+                self._transport = await asyncio.to_thread(_create_transport)
             return self._transport
 
 
 def _create_transport() -> "httpx2.AsyncHTTPTransport":
-    import httpx2  # noqa: PLC0415  as above
+    import httpx2  # noqa: PLC0415 - as above
 
     limits = httpx2.Limits(
         max_connections=MAX_CALLS, max_keepalive_connections=MAX_CALLS, keepalive_expiry=_IDLE_TIMEOUT_S
@@ -112,7 +102,7 @@ async def _read_chunks(response: "httpx2.Response") -> AsyncGenerator[bytes, Non
 
 @contextlib.contextmanager
 def _translate_errors() -> Iterator[None]:
-    import httpx2  # noqa: PLC0415  as above
+    import httpx2  # noqa: PLC0415 - as above
 
     try:
         yield

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator
 
 import httpx2
@@ -538,17 +537,6 @@ async def test_a_registry_that_is_passive_says_how_to_call(redis_url: str) -> No
 
     assert "REGISTRY_PROXY" in sentence
     assert agent.requests == []
-
-
-async def test_without_the_extra_it_is_named(client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server needs no HTTP client for anything else."""
-    async with fake_agent() as agent:
-        path = await registered(client, agent)
-        monkeypatch.setitem(sys.modules, "httpx2", None)
-
-        sentence = refused(await client.post(path, json=CALL), 501)
-
-    assert "mcp-mesh-registry[client]" in sentence
 
 
 @pytest.mark.parametrize("method", ["HEAD", "DELETE", "PUT"])
