@@ -266,8 +266,8 @@ async def test_a_walk_may_go_on_at_another_replica(redis_url: str) -> None:
 def test_a_query_has_one_digest_in_every_process() -> None:
     """The story: sets are printed in another order by each process, and a token was refused by the next replica."""
     code = (
-        "from registry.api.request.queries import agents_request;"
-        "print(agents_request(b'label_selector=a+in+(b,c,d,e),f+notin+(g,h)&capability_tags=x,y&fields=id').digest)"
+        "from registry.api.request.queries import parse_list_agents;"
+        "print(parse_list_agents(b'label_selector=a+in+(b,c,d,e),f+notin+(g,h)&capability_tags=x,y&fields=id').digest)"
     )
     digests = {
         subprocess.run(

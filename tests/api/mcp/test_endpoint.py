@@ -318,7 +318,7 @@ async def test_an_answer_from_memory_says_how_old_it_is(own_server: RedisServer)
 CALL = orjson.dumps(a_call())
 
 
-@pytest.mark.parametrize(("bound", "most"), [("_MOST", 3), ("_MOST_BYTES", 3 * len(CALL))])
+@pytest.mark.parametrize(("bound", "most"), [("_MAX_CALLS", 3), ("_MAX_BUFFERED_BYTES", 3 * len(CALL))])
 async def test_more_calls_than_it_can_take_are_turned_away(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
