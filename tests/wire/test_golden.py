@@ -130,12 +130,12 @@ def after(first: Call, then: Call) -> Call:
     return call
 
 
-def flat(name: str) -> Call:
-    """Return the heartbeat of a mesh client."""
+def mcpmesh_heartbeat(name: str) -> Call:
+    """Return a registration in the mcp-mesh format."""
     return post("/heartbeat", (REQUESTS / f"{name}.json").read_bytes())
 
 
-PROVIDER = flat("flat_provider")
+PROVIDER = mcpmesh_heartbeat("mcpmesh_provider")
 A_CIRCLE: dict[str, Any] = {
     "function_name": "f",
     "capability": "date_service",
@@ -143,19 +143,23 @@ A_CIRCLE: dict[str, Any] = {
 }
 
 CALLS: dict[str, Call] = {
-    "flat_registered": after(PROVIDER, flat("flat_consumer")),
-    "flat_updated": after(flat("flat_consumer"), after(PROVIDER, flat("flat_consumer"))),
-    "flat_unresolved": flat("flat_consumer"),
-    "flat_provider": PROVIDER,
-    "flat_llm": after(PROVIDER, flat("flat_llm")),
-    "flat_llm_alone": flat("flat_llm"),
-    "flat_route": after(PROVIDER, flat("flat_route")),
-    "flat_cut": post("/heartbeat", {"agent_id": "a-1", "description": "d" * 300, "tools": None}),
-    "flat_circle": after(flat("flat_consumer"), post("/heartbeat", {"agent_id": "a-1", "tools": [A_CIRCLE]})),
-    "flat_refused": post("/heartbeat", {"agent_id": "A_1", "name": "", "runtime": "cobol", "tools": []}),
-    "flat_400": post("/heartbeat", {"name": "a", "tools": []}),
-    "flat_400_type": post("/heartbeat", {"agent_id": "a-1", "http_port": "80"}),
-    "flat_agent": after(PROVIDER, get("/agents/sdk-provider-2ef6a763")),
+    "mcpmesh_registered": after(PROVIDER, mcpmesh_heartbeat("mcpmesh_consumer")),
+    "mcpmesh_updated": after(
+        mcpmesh_heartbeat("mcpmesh_consumer"), after(PROVIDER, mcpmesh_heartbeat("mcpmesh_consumer"))
+    ),
+    "mcpmesh_unresolved": mcpmesh_heartbeat("mcpmesh_consumer"),
+    "mcpmesh_provider": PROVIDER,
+    "mcpmesh_llm": after(PROVIDER, mcpmesh_heartbeat("mcpmesh_llm")),
+    "mcpmesh_llm_alone": mcpmesh_heartbeat("mcpmesh_llm"),
+    "mcpmesh_route": after(PROVIDER, mcpmesh_heartbeat("mcpmesh_route")),
+    "mcpmesh_cut": post("/heartbeat", {"agent_id": "a-1", "description": "d" * 300, "tools": None}),
+    "mcpmesh_circle": after(
+        mcpmesh_heartbeat("mcpmesh_consumer"), post("/heartbeat", {"agent_id": "a-1", "tools": [A_CIRCLE]})
+    ),
+    "mcpmesh_refused": post("/heartbeat", {"agent_id": "A_1", "name": "", "runtime": "cobol", "tools": []}),
+    "mcpmesh_400": post("/heartbeat", {"name": "a", "tools": []}),
+    "mcpmesh_400_type": post("/heartbeat", {"agent_id": "a-1", "http_port": "80"}),
+    "mcpmesh_agent": after(PROVIDER, get("/agents/sdk-provider-2ef6a763")),
     "registered": post("/agents", a_registration("new")),
     "agent": get("/agents/file-agent-001"),
     "agent_pending": get("/agents/small"),
