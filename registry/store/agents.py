@@ -7,10 +7,12 @@ from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from registry.errors import StaleVersion, UnknownAgent
-from registry.store.codec import encode_edges
+from registry.store.chunks import chunks
+from registry.store.codec import encode_edges, server_time_ms
 from registry.store.keys import Keys, encode
 from registry.store.redis.batcher import Batcher
-from registry.store.redis.pipeline import Pipeline, raise_for_error
+from registry.store.redis.errors import raise_for_error
+from registry.store.redis.pipeline import Pipeline
 from registry.store.redis.retry import call_with_retry
 from registry.store.scripts import Command, ScriptCall, load_scripts
 
@@ -21,8 +23,6 @@ DrainOutcome = Literal["changed", "unchanged", "unknown_agent", "bad_record"]
 
 _HEARTBEAT_OUTCOMES: dict[bytes, HeartbeatOutcome] = {word.encode(): word for word in get_args(HeartbeatOutcome)}
 
-# What one drain call may carry; the script refuses more.
-MAX_AGENTS_PER_DRAIN = 200
 # A slice of a large read: big enough to be quick, small enough that nobody behind it waits.
 _MAX_IDS_PER_READ = 1000
 # What a replica knows of a heartbeat is never older than this, in milliseconds, when it takes it for new.
@@ -251,16 +251,15 @@ class Agents:
 
     async def _send_last_heartbeats(self, queries: Sequence[Sequence[str]]) -> list[LastHeartbeats | Exception]:
         ids = list(chain.from_iterable(queries))
-        slices = [ids[at : at + _MAX_IDS_PER_READ] for at in range(0, len(ids), _MAX_IDS_PER_READ)]
-        commands: list[Command] = [("ZMSCORE", self._keys.heartbeats, *part) for part in slices]
+        commands: list[Command] = [("ZMSCORE", self._keys.heartbeats, *part) for part in chunks(ids, _MAX_IDS_PER_READ)]
         time, *replies = await self._read_pipeline.execute([("TIME",), *commands])
-        now = _server_time_ms(time)
+        now = server_time_ms(raise_for_error(time))
         scores = (None if score is None else int(score) for reply in replies for score in raise_for_error(reply))
         return [LastHeartbeats([next(scores) for _ in ids], now) for ids in queries]
 
     async def _send_recent_heartbeats(self, queries: Sequence[int | None]) -> list[RecentHeartbeats | Exception]:
         (moment,) = queries
-        now = _server_time_ms((await self._read_pipeline.execute([("TIME",)]))[0])
+        now = server_time_ms(raise_for_error((await self._read_pipeline.execute([("TIME",)]))[0]))
         low, most = now - _RECENT_HEARTBEATS_MS if moment is None else moment, _MAX_IDS_PER_READ
         beats: dict[str, int] = {}
         while True:
@@ -281,9 +280,3 @@ def _decode_heartbeat(reply: bytes, now: int) -> HeartbeatResult:
         return HeartbeatResult(found, now)
     word, _, stored_digest = reply.partition(b" ")
     return HeartbeatResult(_HEARTBEAT_OUTCOMES.get(word, "bad_record"), now, stored_digest.decode())
-
-
-def _server_time_ms(reply: Any) -> int:
-    """Return the answer to TIME in milliseconds."""
-    seconds, micro = raise_for_error(reply)
-    return int(seconds) * 1000 + int(micro) // 1000

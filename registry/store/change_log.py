@@ -1,16 +1,18 @@
 """The change log in Redis: where it stands, what came since, and the whole state it leads to."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from registry.model.agent import StoredAgent
 from registry.model.change import Change, LogPosition, LogRead
+from registry.store.chunks import chunks
 from registry.store.codec import BadRecordError, decode_agent, decode_change, entry_version, to_mapping
 from registry.store.keys import Keys, decode
-from registry.store.redis.pipeline import Pipeline, raise_for_error
+from registry.store.redis.errors import raise_for_error
+from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import load_scripts
 from registry.telemetry.logs import get_logger
 
@@ -88,12 +90,12 @@ class ChangeLog:
             (reply,) = await self._pipeline.execute([("ZSCAN", self._keys.deadlines, cursor, "COUNT", _SCAN_COUNT)])
             cursor, flat = raise_for_error(reply)
             ids = flat[::2]
-            for at in range(0, len(ids), _SCAN_COUNT):
-                yield await self._read_agents(ids[at : at + _SCAN_COUNT])
+            for part in chunks(ids, _SCAN_COUNT):
+                yield await self._read_agents(part)
             if cursor == b"0":
                 return
 
-    async def _read_agents(self, ids: list[bytes]) -> list[StoredAgent]:
+    async def _read_agents(self, ids: Sequence[bytes]) -> list[StoredAgent]:
         scores, *hashes = await self._pipeline.execute(
             [
                 ("ZMSCORE", self._keys.heartbeats, *ids),

@@ -61,6 +61,12 @@ def entry_version(entry_id: bytes) -> int:
     return int(entry_id.partition(b"-")[0])
 
 
+def server_time_ms(reply: Sequence[bytes]) -> int:
+    """Return the reply to TIME in milliseconds."""
+    seconds, microseconds = reply
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
 def decode_change(entry: Sequence[Any]) -> Change:
     """Read one log entry as XRANGE returns it. Raises BadRecordError naming the entry."""
     entry_id, flat = entry

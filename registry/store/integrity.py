@@ -1,19 +1,19 @@
 """Looks through everything a mesh has in Redis for what should not be, and mends it."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from redis.exceptions import ResponseError
 
+from registry.store.chunks import chunks
 from registry.store.codec import BadRecordError, decode_agent, entry_version, to_mapping
 from registry.store.keys import Keys, decode, encode
-from registry.store.redis.pipeline import Pipeline, raise_for_error
-from registry.store.scripts import load_scripts
+from registry.store.redis.errors import raise_for_error
+from registry.store.redis.pipeline import Pipeline
+from registry.store.scripts import MAX_AGENTS_PER_CALL, load_scripts
 
 _SCAN_COUNT = 500
-# What one call may carry; the script refuses more.
-_MAX_AGENTS_PER_CALL = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,7 @@ class IntegrityCheck:
         ids = [(agent_id, "") for agent_id in (*report.orphaned, *report.without_deadline)]
         ids += report.unreadable.items()
         orphaned = dropped = dated = 0
-        for at in range(0, len(ids), _MAX_AGENTS_PER_CALL):
-            part = ids[at : at + _MAX_AGENTS_PER_CALL]
+        for part in chunks(ids, MAX_AGENTS_PER_CALL):
             call = self._repair.call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, _ in part]},
                 {"agents…": [text for agent_id, version in part for text in (encode(agent_id), version)]},
@@ -92,7 +91,7 @@ class IntegrityCheck:
             orphaned, dropped, dated = (
                 total + int(count) for total, count in zip((orphaned, dropped, dated), counts, strict=True)
             )
-        for edges in _chunks(report.orphaned_edges):
+        for edges in chunks(report.orphaned_edges, _SCAN_COUNT):
             # Should somebody have it by now, it is merely checked once more where others come to have it.
             (forgotten,) = await self._pipeline.execute([("HDEL", self._keys.required_edges, *map(encode, edges))])
             orphaned += raise_for_error(forgotten)
@@ -113,7 +112,7 @@ class IntegrityCheck:
     async def _read_records(self, ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
         """Return whose record cannot be read, with its version or '', and the required dependencies of all."""
         found, edges = {}, set[str]()
-        for part in _chunks([*ids]):
+        for part in chunks([*ids], _SCAN_COUNT):
             replies = await self._pipeline.execute([("HGETALL", self._keys.agent(agent_id)) for agent_id in part])
             for agent_id, reply in zip(part, replies, strict=True):
                 if isinstance(reply, ResponseError):
@@ -131,7 +130,7 @@ class IntegrityCheck:
     async def _recheck_agents(self, suspects: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return who still has a record and no deadline, and who has no record and yet something else."""
         undated, orphaned = [], []
-        for part in _chunks(sorted(suspects)):
+        for part in chunks(sorted(suspects), _SCAN_COUNT):
             replies = await self._pipeline.execute(
                 [
                     command
@@ -154,7 +153,7 @@ class IntegrityCheck:
     async def _recheck_edges(self, suspects: Collection[str]) -> tuple[str, ...]:
         """Return the required dependencies of these that are counted to this moment."""
         found: list[str] = []
-        for part in _chunks(sorted(suspects)):
+        for part in chunks(sorted(suspects), _SCAN_COUNT):
             replies = await self._pipeline.execute(
                 [("HEXISTS", self._keys.required_edges, encode(edge)) for edge in part]
             )
@@ -186,7 +185,3 @@ class IntegrityCheck:
 def _prefix_pattern(prefix: bytes) -> bytes:
     """Return the glob of all keys that begin so."""
     return b"".join(b"\\%c" % byte if byte in b"*?[]\\^" else b"%c" % byte for byte in prefix) + b"*"
-
-
-def _chunks(ids: Sequence[str]) -> Sequence[Sequence[str]]:
-    return [ids[at : at + _SCAN_COUNT] for at in range(0, len(ids), _SCAN_COUNT)]

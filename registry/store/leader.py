@@ -5,7 +5,8 @@ from typing import NamedTuple
 import orjson
 
 from registry.store.keys import Keys, decode, encode
-from registry.store.redis.pipeline import Pipeline, raise_for_error
+from registry.store.redis.errors import raise_for_error
+from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import load_scripts
 
 

@@ -6,9 +6,11 @@ from itertools import chain
 from typing import Any
 
 from registry.errors import StoreUnavailable
+from registry.store.chunks import chunks
 from registry.store.keys import Keys
 from registry.store.redis.batcher import Batcher
-from registry.store.redis.pipeline import Pipeline, raise_for_error, reply_or_error
+from registry.store.redis.errors import raise_for_error, reply_or_error
+from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import Command, ScriptCall, load_scripts
 
 # A slice of a large read: big enough to be quick, small enough that nobody behind it waits.
@@ -57,10 +59,8 @@ class ResolutionStore:
     async def _send_loads(self, queries: Sequence[Sequence[str]]) -> list[list[float | None] | Exception]:
         ids = list(chain.from_iterable(queries))
         replies = []
-        for at in range(0, len(ids), _MAX_IDS_PER_READ):
-            commands: list[Command] = [
-                ("HGET", self._keys.agent(each), "load") for each in ids[at : at + _MAX_IDS_PER_READ]
-            ]
+        for part in chunks(ids, _MAX_IDS_PER_READ):
+            commands: list[Command] = [("HGET", self._keys.agent(agent_id), "load") for agent_id in part]
             replies += await self._pipeline.execute(commands)
         loads = (_decode_load(reply) for reply in replies)
         return [[next(loads) for _ in ids] for ids in queries]

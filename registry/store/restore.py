@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from registry.model.agent import StoredAgent
+from registry.store.chunks import chunks
 from registry.store.codec import encode_edges
 from registry.store.keys import Keys, encode
-from registry.store.redis.pipeline import Pipeline, raise_for_error
-from registry.store.scripts import load_scripts
-
-# What one call may carry; the script refuses more.
-_MAX_AGENTS_PER_CALL = 200
+from registry.store.redis.errors import raise_for_error
+from registry.store.redis.pipeline import Pipeline
+from registry.store.scripts import MAX_AGENTS_PER_CALL, load_scripts
 
 
 class RestoreResult(NamedTuple):
@@ -46,8 +45,7 @@ class Restorer:
     async def restore(self, agents: Sequence[StoredAgent]) -> RestoreResult:
         """Put agents back that are not there. They keep their status as if Redis had been away all the time."""
         restored = kept = 0
-        for at in range(0, len(agents), _MAX_AGENTS_PER_CALL):
-            part = agents[at : at + _MAX_AGENTS_PER_CALL]
+        for part in chunks(agents, MAX_AGENTS_PER_CALL):
             call = self._restore.call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(held.agent.id) for held in part]},
                 {

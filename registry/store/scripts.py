@@ -13,6 +13,9 @@ Argument = bytes | str | int
 ArgumentValue = Argument | Sequence[Argument]
 Command = tuple[Argument, ...]
 
+MAX_AGENTS_PER_CALL = 200
+"""Maximum number of agents in one script call; the scripts reject more."""
+
 _INCLUDE = re.compile(r"^--@include (\w+)\n", re.MULTILINE)
 _HEADER = re.compile(
     r"--\[\[ (?P<name>\w+) — .*?\n(?P<keys>  KEYS .*?\n)(?P<args>  ARGV .*?\n)(?P<replies>  REPLY .*?\n)  WRITES ",

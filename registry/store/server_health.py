@@ -7,8 +7,8 @@ from typing import NamedTuple, Self
 from redis.exceptions import ResponseError
 
 from registry.store.keys import Keys
-from registry.store.redis.errors import unavailable_reason
-from registry.store.redis.pipeline import Pipeline, raise_for_error
+from registry.store.redis.errors import raise_for_error, unavailable_reason
+from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import load_scripts
 
 _MIN_REDIS_VERSION = (7, 0)

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from registry.errors import RegistryError
+from registry.store.codec import server_time_ms
 from registry.store.keys import Keys, decode, encode
-from registry.store.redis.pipeline import Pipeline, raise_for_error
-from registry.store.scripts import load_scripts
-
-# What one sweep call may carry; the script refuses more.
-_MAX_AGENTS_PER_CALL = 200
+from registry.store.redis.errors import raise_for_error
+from registry.store.redis.pipeline import Pipeline
+from registry.store.scripts import MAX_AGENTS_PER_CALL, load_scripts
 
 
 class StaleEpochError(RegistryError):
@@ -82,14 +81,14 @@ class Sweeps:
     async def find_work(self) -> SweepWork:
         """Return what is to do; of the agents up to 200, the longest overdue by the Redis server's time first."""
         keys = self._keys
-        overdue = ("ZRANGE", keys.deadlines, 0, _MAX_AGENTS_PER_CALL - 1, "WITHSCORES")
+        overdue = ("ZRANGE", keys.deadlines, 0, MAX_AGENTS_PER_CALL - 1, "WITHSCORES")
         replies = await self._pipeline.execute(
             [("TIME",), overdue, ("EXISTS", keys.self_preservation), ("GET", keys.clock_rollback)]
         )
-        (seconds, micro), flat, hold, rewind = map(raise_for_error, replies)
-        now = int(seconds) * 1000 + int(micro) // 1000
+        time, flat, self_preservation, clock_rollback = map(raise_for_error, replies)
+        now = server_time_ms(time)
         ids = [decode(member) for member, score in zip(flat[::2], flat[1::2], strict=True) if int(score) <= now]
-        return SweepWork(ids, bool(hold), decode(rewind or b""))
+        return SweepWork(ids, bool(self_preservation), decode(clock_rollback or b""))
 
     async def sweep(self, ids: Sequence[str], epoch: int) -> SweepResult | None:
         """Move these agents one step on; None where nobody was, because a mass silence is held.
@@ -125,7 +124,7 @@ class Sweeps:
 
     async def _scan(self, position: int) -> Any:
         (reply,) = await self._pipeline.execute(
-            [("ZSCAN", self._keys.deadlines, position, "COUNT", _MAX_AGENTS_PER_CALL)]
+            [("ZSCAN", self._keys.deadlines, position, "COUNT", MAX_AGENTS_PER_CALL)]
         )
         return raise_for_error(reply)
 
@@ -136,14 +135,14 @@ class Sweeps:
 
         False when the walk is over or has to begin anew: look at what is due again. Raises StaleEpochError.
         """
-        for at in range(0, len(ids) or 1, _MAX_AGENTS_PER_CALL):
-            some = ids[at : at + _MAX_AGENTS_PER_CALL]
+        for at in range(0, len(ids) or 1, MAX_AGENTS_PER_CALL):
+            some = ids[at : at + MAX_AGENTS_PER_CALL]
             call = self._repair_clock_rollback.call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in some]},
                 {
                     "leader_epoch": epoch,
                     "rollback_ms": encode(clock_rollback),
-                    "is_last": int(is_last and at + _MAX_AGENTS_PER_CALL >= len(ids)),
+                    "is_last": int(is_last and at + MAX_AGENTS_PER_CALL >= len(ids)),
                     "ids…": [encode(agent_id) for agent_id in some],
                 },
             )

@@ -15,7 +15,8 @@ from redis.exceptions import ResponseError
 
 from registry.store.keys import Keys
 from registry.store.redis.connection import RedisEndpoint
-from registry.store.redis.pipeline import Pipeline, raise_for_error
+from registry.store.redis.errors import raise_for_error
+from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import ArgumentValue, load_scripts
 from tests.support.lua_headers import read_header
 

@@ -13,7 +13,8 @@ from registry.api.request.query_params import reject_unknown
 from registry.api.response.responses import json_response
 from registry.compat.mcpmesh.errors import error_body
 from registry.store.keys import Keys
-from registry.store.redis.pipeline import Pipeline, raise_for_error
+from registry.store.redis.errors import raise_for_error
+from registry.store.redis.pipeline import Pipeline
 
 
 class JobDispatch:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from registry.errors import StoreUnavailable, UnknownAgent
 from registry.model.query import AgentQuery
 from registry.service.discovery.discovery import Discovery
-from registry.store.agents import MAX_AGENTS_PER_DRAIN, AgentDrainResult, Agents
+from registry.store.agents import AgentDrainResult, Agents
+from registry.store.scripts import MAX_AGENTS_PER_CALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class DrainService:
         listed = await self._discovery.agents(query)
         ids = [record.agent.id for record in listed.records]
         found: dict[str, DrainResult | UnknownAgent | StoreUnavailable] = {}
-        for at in range(0, len(ids), MAX_AGENTS_PER_DRAIN):
-            some = ids[at : at + MAX_AGENTS_PER_DRAIN]
+        for at in range(0, len(ids), MAX_AGENTS_PER_CALL):
+            some = ids[at : at + MAX_AGENTS_PER_CALL]
             drained = await self._agents.drain(some, draining=draining)
             found |= {agent_id: _drain_result(agent_id, each) for agent_id, each in zip(some, drained, strict=True)}
         return found

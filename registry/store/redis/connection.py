@@ -10,7 +10,7 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
-from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyError, RedisError, ResponseError
 
 from registry.config.redis_url import HostPort, RedisUrl, parse_redis_url
 from registry.errors import StartupError, StoreUnavailable
@@ -197,17 +197,18 @@ def _make_node_query(redis_url: RedisUrl, options: Mapping[str, Any]) -> NodeQue
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
             await connection.send_packed_command(connection.pack_commands(questions), check_health=False)
-            return [await _read_reply(connection) for _ in questions]
+            return [await read_reply(connection) for _ in questions]
         finally:
             await connection.disconnect(nowait=True)
 
     return ask
 
 
-async def _read_reply(connection: AbstractConnection) -> Any:
+async def read_reply(connection: AbstractConnection) -> Any:
+    """Return the next reply; an error reply is returned, not raised."""
     try:
         return await connection.read_response(disconnect_on_error=False)
-    except ResponseError as error:
+    except (ResponseError, BusyLoadingError) as error:
         return error
 
 

@@ -8,20 +8,16 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AuthenticationError,
-    BusyLoadingError,
     MovedError,
     NoScriptError,
     RedisError,
-    ResponseError,
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from registry.errors import StoreUnavailable, WriteOutcome
-from registry.store.redis.connection import invalidate, is_stale
-from registry.store.redis.errors import WRONG_SERVER_REASONS, raise_for_error, reply_or_error, unavailable_reason
+from registry.store.redis.connection import invalidate, is_stale, read_reply
+from registry.store.redis.errors import WRONG_SERVER_REASONS, unavailable_reason
 from registry.store.scripts import Command, ScriptCall
-
-__all__ = ["Pipeline", "raise_for_error", "reply_or_error", "unavailable_reason"]
 
 # Milliseconds for the replicas to acknowledge; twice, where a script was forgotten, within the exchange's two seconds.
 _REPLICA_ACK_TIMEOUT_MS = 750
@@ -66,7 +62,7 @@ class Pipeline:
                     connection = await self._ensure_connected()
                     outcome = "unknown"
                     await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-                    replies = [await _read_reply(connection) for _ in commands]
+                    replies = [await read_reply(connection) for _ in commands]
                     await self._check_server(connection, replies)
                 except BaseException:
                     await self._disconnect()
@@ -152,13 +148,6 @@ class Pipeline:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
-
-
-async def _read_reply(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response(disconnect_on_error=False)
-    except (ResponseError, BusyLoadingError) as error:
-        return error
 
 
 def _check_replica_acks(replies: list[Any], acks: int) -> list[Any]:

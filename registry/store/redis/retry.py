@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from registry.errors import StoreUnavailable
-from registry.store.redis.errors import REDIRECT_REASONS
-from registry.store.redis.pipeline import Pipeline, reply_or_error
+from registry.store.redis.errors import REDIRECT_REASONS, reply_or_error
+from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import ScriptCall
 
 

@@ -10,7 +10,8 @@ from registry.errors import StoreUnavailable, UnknownAgent
 from registry.model.query import AgentQuery
 from registry.service.discovery.discovery import Discovery
 from registry.service.liveness.drain import DrainResult, DrainService
-from registry.store.agents import MAX_AGENTS_PER_DRAIN, AgentDrainResult, Agents
+from registry.store.agents import AgentDrainResult, Agents
+from registry.store.scripts import MAX_AGENTS_PER_CALL
 from tests.support.builders import an_agent
 from tests.support.fake_change_log import FakeChangeLog
 from tests.support.reflectors import running_reflector
@@ -60,7 +61,7 @@ async def test_one_agent_is_shifted_or_an_error() -> None:
 async def test_all_that_match_go_a_call_at_a_time() -> None:
     """No call carries more than the script takes; who is gone meanwhile fails alone, and others are none of it."""
     log, store = FakeChangeLog(), Store([])
-    names = [f"a{at:04}" for at in range(2 * MAX_AGENTS_PER_DRAIN)]
+    names = [f"a{at:04}" for at in range(2 * MAX_AGENTS_PER_CALL)]
     for version, agent_id in enumerate([*names, "gone"], start=2):
         log.write(an_agent(agent_id, version, namespace="n"), "add")
     log.write(an_agent("other", log.version + 1), "add")
@@ -69,7 +70,7 @@ async def test_all_that_match_go_a_call_at_a_time() -> None:
         found = await draining.set_draining_matching(AgentQuery(namespace="n"), draining=True)
 
     assert list(found) == [*names, "gone"]
-    assert [len(call) for call in store.calls] == [MAX_AGENTS_PER_DRAIN, MAX_AGENTS_PER_DRAIN, 1]
+    assert [len(call) for call in store.calls] == [MAX_AGENTS_PER_CALL, MAX_AGENTS_PER_CALL, 1]
     assert isinstance(found["gone"], UnknownAgent)
     assert all(
         shift == DrainResult(changed=True, version=1001 + at) for at, shift in enumerate(list(found.values())[:-1])

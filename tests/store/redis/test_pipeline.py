@@ -16,7 +16,8 @@ from redis.exceptions import ResponseError
 from registry.errors import StoreUnavailable
 from registry.store.keys import Keys
 from registry.store.redis.connection import endpoint_from_url
-from registry.store.redis.pipeline import Pipeline, raise_for_error, reply_or_error
+from registry.store.redis.errors import raise_for_error, reply_or_error
+from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import ScriptCall, load_scripts
 from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 from tests.support.redis_server import RedisServer

@@ -1,0 +1,11 @@
+"""Slices of a long sequence: large reads and writes go to Redis in several commands."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Return the items in order in slices of at most `size`; none for an empty sequence."""
+    return (items[start : start + size] for start in range(0, len(items), size))
