@@ -18,7 +18,6 @@ _SHARED_KEY_NAMES = (
     "self_preservation",
     "counters",
     "required_edges",
-    "paused",
 )
 
 
@@ -41,7 +40,7 @@ class Keys:
     """
 
     def __init__(self, mesh: str) -> None:
-        prefix = f"{{{mesh}}}:".encode()
+        self._prefix = prefix = f"{{{mesh}}}:".encode()
         self.shared: Mapping[str, bytes] = MappingProxyType(
             {name: prefix + name.encode() for name in _SHARED_KEY_NAMES}
         )
@@ -65,3 +64,7 @@ class Keys:
     def resolutions(self, agent_id: str) -> bytes:
         """Return the list of how one agent's dependencies were resolved lately."""
         return self._resolutions_prefix + encode(agent_id)
+
+    def key(self, name: str) -> bytes:
+        """Return a key of this mesh that no script of the registry uses."""
+        return self._prefix + name.encode()

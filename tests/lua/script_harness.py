@@ -22,7 +22,7 @@ from tests.support.lua_headers import read_header
 
 KEYS = Keys("mesh")
 AGENT_KEY_PREFIX = KEYS.agent("").decode()
-STRING_KEYS = ("version", "timeline", "leader", "epoch", "last_probe", "outage", "clock_rollback", "paused")
+STRING_KEYS = ("version", "timeline", "leader", "epoch", "last_probe", "outage", "clock_rollback")
 SORTED_SET_KEYS = ("heartbeats", "deadlines", "unhealthy_since")
 HASH_KEYS = ("counters", "self_preservation", "required_edges")
 RESOLUTIONS_KEY_PREFIX = KEYS.resolutions("").decode()

@@ -2,7 +2,6 @@
 
 import pytest
 
-from registry.model.agent import Capability
 from registry.store.codec import BadRecordError, decode_agent, decode_change, entry_version, to_mapping
 
 SPEC = b'{"capabilities":[{"name":"x","version":"2.0"}],"endpoint":"http://a","labels":{"k":"v"},"namespace":"n"}'
@@ -41,7 +40,8 @@ def test_an_agent_is_read_whole() -> None:
     assert (agent.version, agent.spec_version) == (1_700_000_000_001, 1_700_000_000_000)
     assert (agent.created, agent.updated, agent.timeout, agent.eviction) == (5, 6, 60_000, 120_000)
     assert (agent.indexed.namespace, agent.indexed.labels) == ("n", {"k": "v"})
-    assert agent.indexed.capabilities == (Capability("x", "2.0", "stable"),)
+    (capability,) = agent.indexed.capabilities
+    assert (capability.name, capability.version, capability.stability) == ("x", "2.0", "stable")
 
 
 def test_an_agent_that_is_not_draining_is_not() -> None:

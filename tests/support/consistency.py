@@ -27,7 +27,8 @@ def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
     deadlines: set[Any] = set(client.zrange(keys.deadlines, 0, -1))
     heartbeats: set[Any] = set(client.zrange(keys.heartbeats, 0, -1))
     silent: set[Any] = set(client.zrange(keys.shared["unhealthy_since"], 0, -1))
-    strays = {key for key in found if not key.startswith((prefix, traces))} - set(keys.shared.values())
+    strays = {key for key in found if not key.startswith((prefix, traces))}
+    strays -= {*keys.shared.values(), keys.key("jobs_paused")}
     if strays:
         yield f"keys that no code should write: {sorted(strays)}"
     lasting = [key for key in found if key.startswith(traces) and client.pttl(key) < 0]

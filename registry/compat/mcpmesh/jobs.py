@@ -24,7 +24,7 @@ class JobDispatch:
     """
 
     def __init__(self, keys: Keys, pipeline: Pipeline, acks: int = 0) -> None:
-        self._key = keys.shared["paused"]
+        self._key = keys.key("jobs_paused")
         self._pipeline = pipeline
         self._acks = acks
 

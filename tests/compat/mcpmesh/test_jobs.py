@@ -32,7 +32,7 @@ async def test_one_mesh_does_not_stop_another(redis_url: str, raw: redis.Redis) 
     async with in_process_registry(redis_url) as client:
         await client.post("/admin/drain")
 
-        assert raw.keys("*paused*") == ["{mesh}:paused"]
+        assert raw.keys("*paused*") == ["{mesh}:jobs_paused"]
         await client.delete("/admin/drain")
         assert raw.keys("*paused*") == []
 
