@@ -28,7 +28,7 @@ if health=$(ask 8080 /health 2>&1); then
     ok "the Service answers"
     case $health in *'"status":"healthy"'*) ok "the replica that answered follows the store" ;; *) bad "the replica that answered is degraded: $health" ;; esac
     case $health in *'"warnings":[]'*) ok "nothing to worry about" ;; *) bad "warnings: ${health##*\"warnings\":}" ;; esac
-    case $health in *'"leader":{"leading":'*'"instance":null'*) bad "nobody leads, so silent agents are not marked" ;; *) ok "there is a leader" ;; esac
+    case $health in *'"leader":{"leading":'*'"instance":null'*) bad "there is no leader, so overdue agents are not degraded" ;; *) ok "there is a leader" ;; esac
 else
     bad "the Service does not answer: $health"
 fi

@@ -57,6 +57,7 @@ from registry.store.keys import Keys
 from registry.store.redis.connection import RedisEndpoint, endpoint_from_url, in_memory_endpoint
 from registry.store.store import Store
 from registry.store.sweeps import SweepResult
+from registry.telemetry.collectors import MeshCollector, ReplicaCollector, ReplicaNumbers, SweepCollector
 from registry.telemetry.logs import get_logger
 from registry.telemetry.metrics import Metrics
 
@@ -134,33 +135,38 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         sweeping = Sweeper(
             store.leadership, store.sweeps, settings, on_swept=lambda swept: _count_sweep_outcomes(metrics, swept)
         )
-        pulsing = StoreMonitor(store.server_health, settings, on_clock_rollback=feed.clamp_heartbeats)
+        monitor = StoreMonitor(store.server_health, settings, on_clock_rollback=feed.clamp_heartbeats)
         overview = StatusService(
-            feed, bell, sweeping, pulsing, store.server_health, instance=settings.instance_id, warnings=warnings
+            feed, bell, sweeping, monitor, store.server_health, instance=settings.instance_id, warnings=warnings
         )
-        await overview.require_supported_store()
+        await monitor.require_supported_store()
         farewells.push_async_callback(_close_within, sweeping.resign)
         watching = WatchService(feed, history, fanout)
-        metrics.add_gauge("mcp_registry_watchers", "Watches this replica serves", lambda: len(watching.watchers))
-        metrics.add_gauge("mcp_registry_cache_fills", "Times this replica filled its cache", lambda: feed.fills)
+        metrics.register(
+            MeshCollector(overview.mesh_numbers),
+            SweepCollector(overview.sweep_numbers),
+            ReplicaCollector(
+                lambda: ReplicaNumbers(overview.ready, feed.staleness, len(watching.watchers), feed.fills)
+            ),
+        )
         services, outgoing = _build_services(feed, store, watching, overview, settings), UpstreamClient()
         farewells.push_async_callback(outgoing.close)
         proxy = _build_proxy(services.discovery, outgoing, settings)
         api, scrape = build_apps(services, proxy, metrics, settings.auth_token)
-        look_every, pause = _sweep_intervals(settings)
-        failed = metrics.count_loop_failure
+        sweep_interval, max_sweep_pause = _sweep_intervals(settings)
+        # The interval, the name, the body and the maximum pause after failures; None is the default pause.
+        schedule: list[tuple[float, str, Callable[[], Awaitable[None]], float | None]] = [
+            (POLL_INTERVAL_S, "reflector", feed.run, None),
+            (POLL_INTERVAL_S, "change_notifier", bell.run, None),
+            (_TICK_INTERVAL_S, "store_probe", monitor.tick, _TICK_INTERVAL_S),
+            (_TICK_INTERVAL_S, "watches", watching.tick, None),
+            (sweep_interval, "sweep", sweeping.tick, max_sweep_pause),
+            (_TICK_INTERVAL_S, "store_check", monitor.check_config, None),
+            (_TICK_INTERVAL_S, "redis_address", server.check_primary, _TICK_INTERVAL_S),
+        ]
         loops = [
-            asyncio.create_task(every(POLL_INTERVAL_S, "feed", feed.run, on_error=failed)),
-            asyncio.create_task(every(POLL_INTERVAL_S, "bell", bell.run, on_error=failed)),
-            asyncio.create_task(
-                every(_TICK_INTERVAL_S, "pulse", pulsing.tick, max_pause=_TICK_INTERVAL_S, on_error=failed)
-            ),
-            asyncio.create_task(every(_TICK_INTERVAL_S, "watches", watching.tick, on_error=failed)),
-            asyncio.create_task(every(look_every, "sweep", sweeping.tick, max_pause=pause, on_error=failed)),
-            asyncio.create_task(every(_TICK_INTERVAL_S, "store check", overview.check_store, on_error=failed)),
-            asyncio.create_task(
-                every(_TICK_INTERVAL_S, "address", server.check_primary, max_pause=_TICK_INTERVAL_S, on_error=failed)
-            ),
+            asyncio.create_task(every(interval, name, body, max_pause=pause, on_error=metrics.count_loop_failure))
+            for interval, name, body, pause in schedule
         ]
         farewells.push_async_callback(_cancel_and_wait, *loops)
         yield Registry(api, scrape, overview, feed, watching, sweeping, proxy, data)

@@ -255,7 +255,9 @@ class RegistryClient:
 
     async def end_self_preservation(self) -> EndSelfPreservationResult | ErrorResponse:
         """End the hold of a mass silence, if one is on. It is not sent twice, for the next hold is another one."""
-        return await self._session.write(EndSelfPreservationResult, "POST", "/admin/sweep/release", repeatable=False)
+        return await self._session.write(
+            EndSelfPreservationResult, "POST", "/admin/self-preservation/end", repeatable=False
+        )
 
     async def metrics(self) -> Metrics | ErrorResponse:
         """Show the numbers of the mesh."""

@@ -183,7 +183,7 @@ def _paths() -> dict[str, Any]:
         "/health": {"get": _operation("How the registry is")},
         "/health/{agent_id}": {"get": _operation("How an agent is", path=_AGENT_ID_PARAM)},
         "/ready": {"get": _operation("Whether this replica should get requests")},
-        "/admin/sweep/release": {"post": _operation("End the hold of a mass silence")},
+        "/admin/self-preservation/end": {"post": _operation("End self-preservation")},
         "/metrics": {"get": _operation("Numbers, as JSON or Prometheus text")},
         "/metrics/prometheus": {"get": _operation("Numbers, as Prometheus text")},
         "/mcp": {

@@ -13,7 +13,7 @@ from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-NotifierMode = Literal["keyspace", "blocking_read", "silent"]
+NotifierMode = Literal["keyspace", "blocking_read", "disconnected"]
 
 # Idle this long, the connection is asked whether it lives: pub/sub alone never notices a dead peer.
 _PING_AFTER_IDLE_S = 5.0
@@ -25,11 +25,11 @@ class ChangeNotifier:
     """Listens on a connection of its own and calls `on_change` for each new log entry.
 
     `mode` is how it hears: keyspace events, or blocking reads where Redis refuses those or does not send them;
-    `silent` while it has no connection. The flags `K` and `t` are added to notify-keyspace-events, others kept.
+    `disconnected` while it has no connection. The flags `K` and `t` are added to notify-keyspace-events, others kept.
     """
 
     def __init__(self, keys: Keys, connect: Callable[[], AbstractConnection], on_change: Callable[[], None]) -> None:
-        self.mode: NotifierMode = "silent"
+        self.mode: NotifierMode = "disconnected"
         self._log_key = keys.log
         self._connect = connect
         self._on_change = on_change
@@ -53,11 +53,11 @@ class ChangeNotifier:
             except (RedisError, OSError, EOFError, TimeoutError) as error:
                 # Behind the next connection may stand another server, which refuses nothing.
                 self._keyspace_disabled = False
-                if self.mode != "silent" or not told:
+                if self.mode != "disconnected" or not told:
                     log.info("the bell lost its connection; the feed looks every second meanwhile", error=str(error))
                     told = True
             finally:
-                self.mode = "silent"
+                self.mode = "disconnected"
                 await connection.disconnect(nowait=True)
             self._on_change()
             await asyncio.sleep(_RECONNECT_DELAY_S)

@@ -1,4 +1,4 @@
-"""What the registry tells about itself to the people who run it."""
+"""Logs and metrics of one replica."""
 
 from registry.telemetry.logs import configure_logs, get_logger
 

@@ -32,7 +32,7 @@ CALLS = {
     "GET /health",
     "GET /health/{agent_id}",
     "GET /ready",
-    "POST /admin/sweep/release",
+    "POST /admin/self-preservation/end",
     "GET /admin/drain",
     "POST /admin/drain",
     "DELETE /admin/drain",

@@ -99,7 +99,7 @@ SHAPES: dict[str, type] = {
     "selected": SelectResult,
     "selected_by_tool": SelectResult,
     "health.outage": Outage,
-    "health.hold": SelfPreservation,
+    "health.self_preservation": SelfPreservation,
     "drained": DrainResult,
     "drained_many": DrainResults,
     "drained_many.results.file-agent-001": DrainResult,
@@ -159,7 +159,7 @@ METHODS = {
     "POST /agents/{agent_id}/undrain": "undrain",
     "POST /agents/drain": "drain_many",
     "POST /agents/undrain": "undrain_many",
-    "POST /admin/sweep/release": "release_hold",
+    "POST /admin/self-preservation/end": "end_self_preservation",
     "GET /agents/{agent_id}/dependencies": "dependencies",
     "GET /agents/{agent_id}/dependents": "dependents",
     "GET /dependencies": "dependency_graph",
@@ -239,7 +239,7 @@ async def test_every_call_answers_as_the_api_does(redis_url: str) -> None:
 
 def at_any_time(answer: Any) -> dict[str, Any]:
     """Return an answer without what moves by itself; in lists a heartbeat may be a second late."""
-    moves = {"timestamp", "uptime_seconds", "time_since_heartbeat", "behind_seconds", "continue", "last_heartbeat"}
+    moves = {"timestamp", "uptime_seconds", "time_since_heartbeat", "staleness_seconds", "continue", "last_heartbeat"}
     found = {name: value for name, value in answer.items() if name not in moves}
     if "agents" in found:
         found["agents"] = [at_any_time(agent) for agent in found["agents"]]
@@ -265,7 +265,7 @@ async def test_agents_are_taken_out_of_service_and_put_back(redis_url: str) -> N
         assert agent_ids(await client.discover_services()) == ["a", "b"]
         with pytest.raises(ValueError, match=r"^Missing required field: label_selector, namespace or both$"):
             await client.drain_many()
-        assert expect_success(await client.end_self_preservation())["released"] is False
+        assert expect_success(await client.end_self_preservation())["ended"] is False
 
 
 async def test_dependencies_are_told_chosen_and_explained(redis_url: str) -> None:

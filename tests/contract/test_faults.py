@@ -118,14 +118,14 @@ async def test_a_flushed_store_is_another_history(server: RedisServer) -> None:
     """FLUSHALL: the agents are unknown, not stale; versions rise above all there were; the history has another id."""
     async with in_process_registry(server.url) as client:
         before = await register(client, "a")
-        history = (await client.get("/health")).json()["history"]
+        history = (await client.get("/health")).json()["timeline"]
         with redis.Redis.from_url(server.url) as raw:
             raw.flushall()
 
         assert await listed(client) == []
         assert (await client.post("/heartbeat", json={"agent_id": "a"})).status_code == 404
         assert await register(client, "a") > before
-        assert (await client.get("/health")).json()["history"] != history
+        assert (await client.get("/health")).json()["timeline"] != history
 
 
 async def test_forgotten_scripts_go_unnoticed_under_load(server: RedisServer) -> None:

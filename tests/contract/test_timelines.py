@@ -142,14 +142,14 @@ async def test_who_was_away_meanwhile_is_told_to_list_again_wherever_it_asks() -
 async def test_versions_go_on_above_all_that_was_seen() -> None:
     """In another history, in which nothing is missing."""
     async with split() as world:
-        before = world.served.registry.status.health()["history"]
+        before = world.served.registry.status.health()["timeline"]
         world.fail_over()
         await ends_with_410(world.stream)
         await async_wait_until(lambda: listed(world.served), description="lists are answered again")
 
         assert await register(world.served, "next") > world.version
         assert await listed(world.served) == ["common", "next", "other"]
-        assert world.served.registry.status.health()["history"] != before
+        assert world.served.registry.status.health()["timeline"] != before
 
 
 async def test_a_log_that_changes_under_an_open_connection_is_noticed() -> None:

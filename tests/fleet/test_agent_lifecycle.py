@@ -59,7 +59,7 @@ async def test_a_real_scale_down_is_no_mass_silence(a_fleet: FleetMaker) -> None
             ("registered", "first_heartbeat", "unregistered")
         }
         assert set(map(tuple, (await reasons(fleet, staying)).values())) == {("registered", "first_heartbeat")}
-        assert not any([(await fleet.get_health(number))["hold"]["holds"] for number in range(3)])
+        assert not any([(await fleet.get_health(number))["self_preservation"]["activations"] for number in range(3)])
 
 
 @pytest.mark.fault(30, "An agent flaps")

@@ -73,8 +73,8 @@ def test_a_killed_leader_is_followed_within_a_lease_and_nobody_is_forgiven(serve
             timeout=10,
         )
         state = get_health(second)
-        assert (state["outage"]["until"], state["outage"]["graced"]) == (outage, 0)
-        assert (state["hold"]["active"], state["hold"]["holds"]) == (False, 0)
+        assert (state["outage"]["until"], state["outage"]["grace_granted"]) == (outage, 0)
+        assert (state["self_preservation"]["active"], state["self_preservation"]["activations"]) == (False, 0)
     assert sorted(agent_id for _, agent_id in log_entries_by_reason(server.url, "degraded")) == DYING
 
 
@@ -155,7 +155,7 @@ async def test_a_leader_that_alone_loses_redis_leaves_the_sweep_to_another(serve
             timeout=10,
         )
         state = get_health(other)
-        assert (state["outage"]["until"], state["outage"]["graced"]) == (before, 0)
+        assert (state["outage"]["until"], state["outage"]["grace_granted"]) == (before, 0)
 
         proxy.swallow_requests = proxy.swallow_replies = False
         proxy.cut()

@@ -39,17 +39,19 @@ def test_five_hundred_agents_that_are_cut_off_at_once_are_held(server: RedisServ
                 send_heartbeats(client, MANY[phase::PHASES])
                 spread.wait(0.1)
 
-        wait_until(lambda: get_health(running[1])["hold"]["active"], description="the hold is shown", timeout=10)
-        hold = get_health(running[1])["hold"]
+        wait_until(
+            lambda: get_health(running[1])["self_preservation"]["active"], description="the hold is shown", timeout=10
+        )
+        hold = get_health(running[1])["self_preservation"]
         assert hold["healthy"] == 500
-        assert 250 < hold["silent"] <= 300
+        assert 250 < hold["overdue_at_start"] <= 300
         wait_until(
             lambda: len(log_entries_by_reason(server.url, "degraded")) == 500,
             description="all went at last",
             timeout=15,
         )
         wait_until(
-            lambda: not any(get_health(replica)["hold"]["active"] for replica in running),
+            lambda: not any(get_health(replica)["self_preservation"]["active"] for replica in running),
             description="both show the end",
         )
 
@@ -60,7 +62,7 @@ def test_five_hundred_agents_that_are_cut_off_at_once_are_held(server: RedisServ
         assert 200 <= sum(at <= since for at, _ in went) <= 250
         assert [at for at, _ in went if since + 100 < at < until] == []
         assert sorted(agent_id for _, agent_id in went) == MANY
-        assert get_health(running[0])["hold"]["holds"] == 1
+        assert get_health(running[0])["self_preservation"]["activations"] == 1
         for replica in running:
-            assert "a hold begins" in replica.output
-            assert "the hold is over" in replica.output
+            assert "self_preservation_started" in replica.output
+            assert "self_preservation_ended" in replica.output

@@ -98,7 +98,7 @@ THIRD_PARTIES = {
     "orjson": {"model", "api", "service", "store", "telemetry", "cli", "compat"},
     "packaging": {"service.versions"},
     "platformdirs": {"config.settings"},
-    "prometheus_client": {"telemetry", "api.endpoints.health"},
+    "prometheus_client": {"telemetry"},
     "rapidfuzz": {"service.discovery.fuzzy"},
     "redis": {"store"},
     "rich": {"cli"},

@@ -129,7 +129,9 @@ async def test_the_rights_in_the_readme_suffice(own_server: RedisServer) -> None
         url = own_server.url.replace("unix://", "unix://registry:secret@")
         async with served_registry(url, write_acks=0, health_check_interval=Settings().retry_period) as served:
             await everything(served.client)
-            await async_wait_until(lambda: served.registry.status.health()["bell"] == "keyspace", description="bell")
+            await async_wait_until(
+                lambda: served.registry.status.health()["change_notifications"] == "keyspace", description="bell"
+            )
             await async_wait_until(lambda: served.registry.status.health()["leader"]["leading"], description="leads")
         assert client.acl_log() == []
 

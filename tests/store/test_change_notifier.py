@@ -185,7 +185,7 @@ async def test_a_refusal_that_passes_is_not_for_good(own_server: RedisServer) ->
         await async_wait_until(lambda: _is_busy(client), description="the server is busy")
         async with listening(endpoint_from_url(own_server.url)) as rung:
             await async_wait_until(lambda: rung.rings >= 3, description="three tries")
-            assert rung.bell.mode == "silent"
+            assert rung.bell.mode == "disconnected"
             client.execute_command("SCRIPT", "KILL")
             await running
 
@@ -254,7 +254,7 @@ async def test_distrust_of_blocking_reads_changes_nothing(redis_url: str, raw: r
     """There is nothing better; and while it is silent it is distrusted anyway."""
     rung = Rung(endpoint_from_url(redis_url))
     rung.bell.fall_back()
-    assert rung.bell.mode == "silent"
+    assert rung.bell.mode == "disconnected"
 
     async with listening(endpoint_from_url(redis_url)) as rung:
         await rung.sounds("keyspace")
@@ -271,7 +271,7 @@ async def test_it_comes_back_after_a_restart(own_server: RedisServer) -> None:
     async with listening(endpoint_from_url(own_server.url)) as rung:
         await rung.sounds("keyspace")
         own_server.kill()
-        await rung.sounds("silent")
+        await rung.sounds("disconnected")
         rings = rung.rings
         own_server.start()
         await rung.sounds("keyspace")
@@ -287,7 +287,7 @@ async def test_it_notices_a_server_that_froze(own_server: RedisServer, monkeypat
     async with listening(endpoint_from_url(own_server.url)) as rung:
         await rung.sounds("keyspace")
         own_server.pause()
-        await rung.sounds("silent")
+        await rung.sounds("disconnected")
         own_server.resume()
 
         await rung.sounds("keyspace")
@@ -331,7 +331,7 @@ async def test_it_rings_in_memory() -> None:
     server = in_memory_endpoint()
     link = Pipeline(server.connect)
     async with listening(server) as rung:
-        await async_wait_until(lambda: rung.bell.mode != "silent", description="the bell listens")
+        await async_wait_until(lambda: rung.bell.mode != "disconnected", description="the bell listens")
         before = rung.rings
         await link.execute([("XADD", LOG, "1-0", "kind", "add")])
 

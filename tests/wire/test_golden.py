@@ -98,10 +98,10 @@ MOVES = (
     (re.compile(rb"\b1[789]\d{11}\b"), b"<version>"),
     (re.compile(rb"[0-9a-f]{8}-[0-9a-f]+(?=\")"), b"<request id>"),
     (re.compile(rb'("(?:uptime_seconds|time_since_heartbeat)":)[\d.]+'), rb"\1<seconds>"),
-    (re.compile(rb'("history":)"[0-9a-f]{16}"'), rb'\1"<history>"'),
+    (re.compile(rb'("timeline":)"[0-9a-f]{16}"'), rb'\1"<timeline>"'),
     (re.compile(rb'("host":)"[^"]+"'), rb'\1"<host>"'),
     (re.compile(rb'("pid":)\d+'), rb"\1<pid>"),
-    (re.compile(rb'("bell":)"(?:keyspace|silent)"'), rb'\1"<bell>"'),
+    (re.compile(rb'("change_notifications":)"(?:keyspace|disconnected)"'), rb'\1"<mode>"'),
     (re.compile(b'(?<="version":")%s(?=")' % re.escape(__version__).encode()), b"<release>"),
     (re.compile(rb'("warnings":)\[.*?\]'), rb"\1[]"),
 )

@@ -1,4 +1,4 @@
-"""What people do who look after a mesh."""
+"""Endpoints for operators of a mesh."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,14 +9,16 @@ from registry.service.status import StatusService
 
 
 class AdminRoutes:
-    """Calls that agents have no use for."""
+    """Routes for operators; agents do not need them."""
 
     def __init__(self, status_service: StatusService) -> None:
         self._status_service = status_service
-        self.routes = [Route("/admin/sweep/release", self.end_self_preservation, methods=["POST"])]
+        self.routes = [Route("/admin/self-preservation/end", self.end_self_preservation, methods=["POST"])]
 
     async def end_self_preservation(self, _request: Request) -> Response:
-        """POST /admin/sweep/release: end the hold of a mass silence, if one is on."""
-        released = await self._status_service.end_self_preservation()
-        message = "The hold is over; all overdue agents go within a second or so" if released else "No hold is on"
-        return success_response(released=released, message=message)
+        """POST /admin/self-preservation/end: end self-preservation if it is active."""
+        ended = await self._status_service.end_self_preservation()
+        message = "Self-preservation is not active"
+        if ended:
+            message = "Self-preservation ended; overdue agents are transitioned by the next sweep"
+        return success_response(ended=ended, message=message)

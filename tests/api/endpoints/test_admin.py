@@ -14,10 +14,12 @@ from tests.support.polling import async_wait_until
 from tests.support.server_time import clear_outage
 
 OFTEN = timedelta(milliseconds=50)
+ACTIVE = "mcp_registry_self_preservation_active"
+SUSPENDED = "mcp_registry_self_preservation_suspended_agents"
 
 
 async def _hold(client: httpx2.AsyncClient) -> dict[str, object]:
-    hold: dict[str, object] = (await client.get("/health")).json()["hold"]
+    hold: dict[str, object] = (await client.get("/health")).json()["self_preservation"]
     return hold
 
 
@@ -45,17 +47,17 @@ async def _fall_silent(client: httpx2.AsyncClient, count: int) -> None:
 
 async def test_without_a_hold_there_is_nothing_to_release(client: httpx2.AsyncClient) -> None:
     """That is an answer, not an error."""
-    answer = expect_success(await client.post("/admin/sweep/release"))
+    answer = expect_success(await client.post("/admin/self-preservation/end"))
 
-    assert (answer["released"], answer["message"]) == (False, "No hold is on")
+    assert (answer["ended"], answer["message"]) == (False, "Self-preservation is not active")
     assert await _hold(client) == {
         "active": False,
         "since": None,
         "until": None,
-        "silent": 0,
         "healthy": 0,
-        "held": 0,
-        "holds": 0,
+        "overdue_at_start": 0,
+        "suspended": 0,
+        "activations": 0,
     }
 
 
@@ -70,27 +72,28 @@ async def test_a_hold_is_shown_and_ends_by_a_call_to_any_replica(redis_url: str,
         for client in (one, two):
             await async_wait_until(lambda client=client: _is_held(client), description="the hold is shown")  # type: ignore[misc]
             hold = await _hold(client)
-            assert (hold["healthy"], hold["holds"]) == (30, 1)
-            assert isinstance(hold["silent"], int)
-            assert 15 < hold["silent"] <= 30
+            assert (hold["healthy"], hold["activations"]) == (30, 1)
+            assert isinstance(hold["overdue_at_start"], int)
+            assert 15 < hold["overdue_at_start"] <= 30
             assert isinstance(hold["since"], str)
             assert isinstance(hold["until"], str)
             assert hold["since"] < hold["until"]
-            assert await _metric(client, "mcp_registry_hold") == 1
-            assert await _metric(client, "mcp_registry_holds_total") == 1
+            assert await _metric(client, ACTIVE) == 1
+            assert await _metric(client, "mcp_registry_self_preservation_activations_total") == 1
         counts = await _counts(one)
         assert counts["healthy"] >= 15
         await async_wait_until(
-            lambda: _is(two, "mcp_registry_held_agents", counts["healthy"]), description="those held are counted"
+            lambda: _is(two, SUSPENDED, counts["healthy"]),
+            description="those held are counted",
         )
 
-        answer = expect_success(await two.post("/admin/sweep/release"))
-        assert answer["released"] is True
+        answer = expect_success(await two.post("/admin/self-preservation/end"))
+        assert answer["ended"] is True
         assert not await _is_held(two)
         await async_wait_until(lambda: _all_went(one, 30), description="all overdue agents went")
-        await async_wait_until(lambda: _is(one, "mcp_registry_hold", 0), description="the other shows the end")
+        await async_wait_until(lambda: _is(one, ACTIVE, 0), description="the other shows the end")
 
-        assert expect_success(await one.post("/admin/sweep/release"))["released"] is False
+        assert expect_success(await one.post("/admin/self-preservation/end"))["ended"] is False
 
 
 async def _is(client: httpx2.AsyncClient, name: str, value: float) -> bool:
@@ -110,8 +113,8 @@ async def test_a_hold_ends_by_time(redis_url: str, raw: redis.Redis) -> None:
         await async_wait_until(lambda: _is_held(client), description="the hold is shown")
 
         await async_wait_until(lambda: _all_went(client, 30), description="all overdue agents went")
-        await async_wait_until(lambda: _is(client, "mcp_registry_hold", 0), description="the end is shown")
-        assert await _metric(client, "mcp_registry_holds_total") == 1
+        await async_wait_until(lambda: _is(client, ACTIVE, 0), description="the end is shown")
+        assert await _metric(client, "mcp_registry_self_preservation_activations_total") == 1
 
 
 async def test_a_real_scale_down_is_not_held(redis_url: str, raw: redis.Redis) -> None:
@@ -136,12 +139,12 @@ async def _went(client: httpx2.AsyncClient, *, healthy: int, degraded: int) -> b
 async def test_the_token_is_asked_for(redis_url: str) -> None:
     """As by every call that changes something."""
     async with in_process_registry(redis_url, auth_token=Secret("s3cret")) as client:
-        expect_error(await client.post("/admin/sweep/release"), 401, "unauthorized")
+        expect_error(await client.post("/admin/self-preservation/end"), 401, "unauthorized")
         headers = {"authorization": "Bearer s3cret"}
-        assert (await client.post("/admin/sweep/release", headers=headers)).status_code == 200
+        assert (await client.post("/admin/self-preservation/end", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
 async def test_only_a_post_releases(client: httpx2.AsyncClient, method: str) -> None:
     """Nothing that a crawler would do."""
-    expect_error(await client.request(method, "/admin/sweep/release"), 405, "method_not_allowed")
+    expect_error(await client.request(method, "/admin/self-preservation/end"), 405, "method_not_allowed")

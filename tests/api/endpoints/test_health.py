@@ -46,10 +46,10 @@ async def test_health_is_200_and_says_how_the_registry_is(redis_url: str) -> Non
     assert (health["service"], health["version"]) == ("mcp-mesh-registry", __version__)
     assert health["ready"] is True
     assert health["resource_version"] == version
-    assert re.fullmatch(r"[0-9a-f]{16}", health["history"])
-    assert health["bell"] in ("keyspace", "silent")
+    assert re.fullmatch(r"[0-9a-f]{16}", health["timeline"])
+    assert health["change_notifications"] in ("keyspace", "disconnected")
     assert health["uptime_seconds"] > 0
-    assert health["behind_seconds"] == 0
+    assert health["staleness_seconds"] == 0
     assert health["leader"].keys() == {"leading", "election", "instance", "host", "pid", "epoch", "since"}
     assert (health["leader"]["leading"], health["leader"]["election"], health["leader"]["instance"]) == (
         True,
@@ -92,13 +92,19 @@ async def test_the_metrics_say_who_leads_and_what_keeps_agents(redis_url: str) -
         found = await numbers(client)
 
     assert found[f'mcp_registry_leader_info{{host="{leader["host"]}",instance="me"}}'] == 1
-    assert found["mcp_registry_leading"] == 1
+    assert found["mcp_registry_is_leader"] == 1
     assert found["mcp_registry_leader_epoch"] == leader["epoch"]
     assert found["mcp_registry_leader_since_timestamp_seconds"] == pytest.approx(_seconds(leader["since"]))
     assert found["mcp_registry_outage_end_timestamp_seconds"] == pytest.approx(_seconds(leader["since"]), abs=30)
     for zero in (
-        *("sweeps_refused_total", "graced_total", "holds_total", "overdue_agents", "hold", "held_agents"),
-        *("hold_since_timestamp_seconds", "hold_until_timestamp_seconds"),
+        "sweeps_rejected_total",
+        "outage_grace_granted_total",
+        "overdue_agents",
+        "self_preservation_active",
+        "self_preservation_activations_total",
+        "self_preservation_suspended_agents",
+        "self_preservation_since_timestamp_seconds",
+        "self_preservation_until_timestamp_seconds",
     ):
         assert found[f"mcp_registry_{zero}"] == 0
 
@@ -110,7 +116,7 @@ async def test_without_election_a_replica_sweeps_and_says_so(redis_url: str) -> 
         found = await numbers(client)
 
     assert (leader["leading"], leader["election"], leader["instance"]) == (False, False, None)
-    assert found["mcp_registry_leading"] == 1
+    assert found["mcp_registry_is_leader"] == 1
     assert found["mcp_registry_leader_epoch"] == 0
 
 
@@ -285,7 +291,7 @@ async def test_the_names_of_the_seeds_are_there_with_zeros(client: httpx2.AsyncC
         "# TYPE mcp_registry_script_duration_seconds histogram",
     ):
         assert line in text.splitlines()
-    assert "the same on each replica" in text
+    assert "equal on every replica" in text
 
 
 async def test_requests_and_errors_are_counted_by_route(client: httpx2.AsyncClient) -> None:

@@ -13,7 +13,7 @@ def test_it_prints_that_self_preservation_is_not_active(call: InvokeCli) -> None
     """With the exit code 0: the mesh is in the state that was asked for."""
     done = call("end-self-preservation")
 
-    assert (done.exit_code, done.stdout) == (0, "No hold is on\n")
+    assert (done.exit_code, done.stdout) == (0, "Self-preservation is not active\n")
 
 
 @pytest.mark.parametrize("given", ["options", "environment"])

@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
-from registry.service.liveness.store_monitor import StoreMonitor, outage_document, self_preservation_document
+from registry.service.liveness.store_monitor import StoreMonitor
+from registry.service.status import outage_json, self_preservation_json
 from registry.store.server_health import ProbeResult, SelfPreservation
 from registry.store.store import Store
 from tests.support.server_time import clear_outage, server_time_ms
@@ -73,7 +74,7 @@ async def events(pulsing: StoreMonitor) -> list[str]:
     structlog.reset_defaults()
     with capture_logs() as logs:
         await pulsing.tick()
-    return [str(entry["event"]).split(";")[0].split(":")[0] for entry in logs]
+    return [str(entry["event"]) for entry in logs]
 
 
 async def test_a_quiet_mesh_is_not_talked_about(pulsing: StoreMonitor) -> None:
@@ -87,12 +88,12 @@ async def test_an_outage_and_the_grace_after_it_are_told_once_each(pulsing: Stor
     """Its end when it is seen; the end of the grace a timeout later."""
     await events(pulsing)
     told.signs = QUIET._replace(outage_end=1_000_000, outage_start=990_000)
-    assert await events(pulsing) == ["an outage is over"]
+    assert await events(pulsing) == ["outage_ended"]
     assert await events(pulsing) == []
     told.signs = told.signs._replace(now=1_001_999)
     assert await events(pulsing) == []
     told.signs = told.signs._replace(now=1_002_000)
-    assert await events(pulsing) == ["the grace after the outage is over, but for agents with a longer timeout"]
+    assert await events(pulsing) == ["outage_grace_period_ended"]
     assert await events(pulsing) == []
 
 
@@ -117,11 +118,11 @@ async def test_redis_out_of_reach_is_told_after_five_seconds(pulsing: StoreMonit
     clock.now += 5
     assert await failing() == []
     clock.now += 0.1
-    assert await failing() == ["an outage: Redis is out of this replica's reach"]
+    assert await failing() == ["redis_unreachable"]
     clock.now += 10
     assert await failing() == []
     told.signs = QUIET
-    assert await events(pulsing) == ["Redis is within this replica's reach again"]
+    assert await events(pulsing) == ["redis_reachable_again"]
 
 
 async def test_a_clock_that_went_back_is_passed_on_until_all_times_are_right(
@@ -148,19 +149,19 @@ async def test_a_clock_that_went_back_is_passed_on_until_all_times_are_right(
 async def test_a_hold_is_told_when_it_begins_and_when_it_ends(pulsing: StoreMonitor, told: Told) -> None:
     """Also where it began before this replica did."""
     told.signs = QUIET._replace(self_preservation=HOLD)
-    assert await events(pulsing) == ["a hold begins"]
+    assert await events(pulsing) == ["self_preservation_started"]
     assert await events(pulsing) == []
     told.signs = QUIET._replace(self_preservation=HOLD._replace(ended=1_500_000))
-    assert await events(pulsing) == ["the hold is over"]
+    assert await events(pulsing) == ["self_preservation_ended"]
     assert await events(pulsing) == []
     told.signs = QUIET
     assert await events(pulsing) == []
     told.signs = QUIET._replace(self_preservation=HOLD._replace(since=2_000_000))
-    assert await events(pulsing) == ["a hold begins"]
+    assert await events(pulsing) == ["self_preservation_started"]
 
 
 Case = tuple[ProbeResult | None, dict[str, object]]
-NO_OUTAGE = {"cause": None, "since": None, "until": None, "graced": 0, "rewinding": False}
+NO_OUTAGE = {"cause": None, "since": None, "until": None, "grace_granted": 0, "repairing_clock_rollback": False}
 
 
 @pytest.mark.parametrize(
@@ -171,42 +172,42 @@ NO_OUTAGE = {"cause": None, "since": None, "until": None, "graced": 0, "rewindin
         (
             QUIET._replace(outage_end=20_000, outage_start=10_000, grace_granted=3),
             {
-                "cause": "no_pulse",
+                "cause": "no_probe",
                 "since": "1970-01-01T00:00:10.000Z",
                 "until": "1970-01-01T00:00:20.000Z",
-                "graced": 3,
-                "rewinding": False,
+                "grace_granted": 3,
+                "repairing_clock_rollback": False,
             },
         ),
         (
             QUIET._replace(outage_end=10_000, outage_start=20_000, repairing_clock_rollback=True),
             {
-                "cause": "clock_went_back",
+                "cause": "clock_rollback",
                 "since": "1970-01-01T00:00:20.000Z",
                 "until": "1970-01-01T00:00:10.000Z",
-                "graced": 0,
-                "rewinding": True,
+                "grace_granted": 0,
+                "repairing_clock_rollback": True,
             },
         ),
         (
             QUIET._replace(outage_end=10_000),
             {
-                "cause": "first_pulse",
+                "cause": "first_probe",
                 "since": None,
                 "until": "1970-01-01T00:00:10.000Z",
-                "graced": 0,
-                "rewinding": False,
+                "grace_granted": 0,
+                "repairing_clock_rollback": False,
             },
         ),
     ],
 )
 def test_what_is_shown_of_an_outage(signs: ProbeResult | None, shown: dict[str, object]) -> None:
     """From when to when by Redis' clock, why, and what it did."""
-    assert outage_document(signs) == shown
+    assert outage_json(signs) == shown
 
 
 @pytest.mark.parametrize(
-    ("change", "active", "until", "held"),
+    ("change", "active", "until", "suspended"),
     [
         (lambda signs: signs, True, "1970-01-01T00:25:00.000Z", 12),
         (
@@ -223,19 +224,19 @@ def test_what_is_shown_of_a_hold(
     *,
     active: bool,
     until: str,
-    held: int,
+    suspended: int,
 ) -> None:
     """How many it was for, how many it holds, since when, and when it ends or ended."""
-    assert self_preservation_document(
+    assert self_preservation_json(
         change(QUIET._replace(self_preservation=HOLD, overdue=12, self_preservation_activations=2))
     ) == {
         "active": active,
         "since": "1970-01-01T00:15:00.000Z",
         "until": until,
-        "silent": 30,
         "healthy": 40,
-        "held": held,
-        "holds": 2,
+        "overdue_at_start": 30,
+        "suspended": suspended,
+        "activations": 2,
     }
 
 
