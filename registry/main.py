@@ -187,8 +187,7 @@ def _build_services(
     rankings, loads = RankingCache(policies), LoadCache(store.resolution_store)
     llm_tools = LlmToolFinder(rankings, llm_policy(policies))
     resolutions = DependencyResolver(rankings, loads, {FORMAT_NAME: McpMeshResponseFormat(llm_tools)})
-    showing = MeshListRows(resolutions, rankings, llm_tools)
-    discovery = Discovery(reflector, store.agents, showing.render, showing.prepare)
+    discovery = Discovery(reflector, store.agents, MeshListRows(resolutions, rankings, llm_tools))
     traces = ResolutionTraces(reflector, store.agents, store.resolution_store, resolutions, audit_facts)
     registrations = RegistrationService(
         store.agents, CycleGuard(reflector, store.agents), traces, settings, {FORMAT_NAME: DEFAULT_TIMEOUT}

@@ -1,4 +1,4 @@
-"""Much work in small steps: whatever takes long lets others have their turn."""
+"""Iterate over many items without blocking the event loop."""
 
 import asyncio
 import time
@@ -7,12 +7,11 @@ from typing import Final, TypeVar
 
 Item = TypeVar("Item")
 
-# How long one works until others have their turn, in seconds.
 _MAX_BLOCK_S: Final = 0.005
 
 
 async def cooperative(items: Iterable[Item]) -> AsyncIterator[Item]:
-    """Give one step after the other, and let others have their turn whenever some of them took long together."""
+    """Yield the items in order, and yield to the event loop whenever their processing has taken 5 ms."""
     began = time.perf_counter()
     for item in items:
         yield item

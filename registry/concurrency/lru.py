@@ -1,7 +1,7 @@
-"""What is kept because it may be asked for again, with a bound in bytes: what a client sends may be of any size."""
+"""A least-recently-used cache whose bound is the total weight of its values, such as their size in bytes."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -9,15 +9,22 @@ Value = TypeVar("Value")
 
 
 class WeightedLru(Generic[Key, Value]):
-    """A least-recently-used cache, bounded by the total weight of its values."""
+    """A least-recently-used cache, bounded by the total weight of its values.
 
-    def __init__(self, max_weight: int) -> None:
+    `on_evict` is called with each entry that is dropped to stay within the bound.
+    """
+
+    def __init__(self, max_weight: int, on_evict: Callable[[Key, Value], None] | None = None) -> None:
         self._max_weight = max_weight
+        self._on_evict = on_evict
         self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self.weight = 0
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def get(self, key: Key) -> Value | None:
-        """Return what is kept, None for nothing."""
+        """Return the value of a key, None without one."""
         found = self._entries.get(key)
         if found is None:
             return None
@@ -25,15 +32,29 @@ class WeightedLru(Generic[Key, Value]):
         return found[0]
 
     def put(self, key: Key, value: Value, weight: int) -> None:
-        """Keep a value in the place of what was kept before; one that weighs more than all may is not kept."""
-        before = self._entries.pop(key, None)
-        self.weight += weight - (before[1] if before is not None else 0)
+        """Store a value as the most recently used; one that exceeds the bound alone is dropped at once."""
+        self.remove(key)
+        if weight > self._max_weight:
+            self._evicted(key, value)
+            return
+        self.weight += weight
         self._entries[key] = value, weight
         while self.weight > self._max_weight:
-            _, (_, lost) = self._entries.popitem(last=False)
-            self.weight -= lost
+            oldest, (evicted, freed) = self._entries.popitem(last=False)
+            self.weight -= freed
+            self._evicted(oldest, evicted)
+
+    def remove(self, key: Key) -> None:
+        """Drop the value of a key, if it has one; `on_evict` is not called."""
+        found = self._entries.pop(key, None)
+        if found is not None:
+            self.weight -= found[1]
 
     def clear(self) -> None:
-        """Keep nothing."""
+        """Drop all values; `on_evict` is not called."""
         self._entries.clear()
         self.weight = 0
+
+    def _evicted(self, key: Key, value: Value) -> None:
+        if self._on_evict is not None:
+            self._on_evict(key, value)

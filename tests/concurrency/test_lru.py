@@ -34,3 +34,19 @@ def test_what_is_too_heavy_is_not_kept() -> None:
     kept.put("b", 1, 1)
     kept.clear()
     assert (kept.get("b"), kept.weight) == (None, 0)
+
+
+def test_evictions_are_reported_and_removals_are_not() -> None:
+    """With key and value; what was replaced, removed or cleared is known to the caller."""
+    evicted: list[tuple[str, int]] = []
+    cache = WeightedLru[str, int](10, on_evict=lambda key, value: evicted.append((key, value)))
+    cache.put("a", 1, 4)
+    cache.put("a", 2, 4)
+    cache.put("b", 3, 7)
+    cache.remove("b")
+    cache.remove("unknown")
+    cache.put("c", 4, 1)
+    cache.put("d", 5, 11)
+
+    assert evicted == [("a", 2), ("d", 5)]
+    assert (len(cache), cache.weight) == (1, 1)

@@ -3,8 +3,7 @@
 What clients derive from their schemas is left out there: it is most of what they say, and the agent alone shows it.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -19,8 +18,6 @@ from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolver import DependencyResolver
 
 Json = dict[str, Any]
-RenderRow = Callable[[View, Record], bytes]
-PrepareRow = Callable[[View, Record], Awaitable[None]]
 
 _OMITTED_FIELDS: Final = frozenset(
     {
@@ -30,15 +27,8 @@ _OMITTED_FIELDS: Final = frozenset(
         "dependencies",
     }
 )
-LARGE_SPEC_BYTES: Final = 2_000
-"""Bytes of a spec beyond which its row may take long."""
 # What is shown where an agent says nothing of it.
 _DEFAULT_FIELDS: Final[Mapping[str, Any]] = {"description": "", "runtime": "python", "version": "1.0.0"}
-
-
-def plain_row(_view: View, record: Record) -> bytes:
-    """Return an agent as all answers show it."""
-    return record.json
 
 
 class MeshListRows:
@@ -59,18 +49,18 @@ class MeshListRows:
         return b'%s,"last_heartbeat":%s,"last_seen":%s}' % (resolution.list_row, seen, seen)
 
     async def prepare(self, view: View, record: Record) -> None:
-        """Find out what the row of an agent says, and let others have their turn."""
+        """Resolve the dependencies of an agent and render the part of its row that they decide."""
         if record.agent.indexed.format is not None:
-            resolution = await self._resolver.resolve_async(view, record)
-            if self._ensure_rendered(view, record, resolution):
-                await asyncio.sleep(0)
+            self._ensure_rendered(view, record, await self._resolver.resolve_async(view, record))
 
-    def _ensure_rendered(self, view: View, record: Record, resolution: CachedResolution) -> bool:
-        """Write all of a row that a resolution decides, and tell whether there was anything to do."""
-        if resolution.list_row:
-            return False
-        resolution.list_row = orjson.dumps(self._row_document(view, record.agent, resolution.dependencies))[:-1]
-        return True
+    def depends_on_resolution(self, record: Record) -> bool:
+        """Return whether the row shows the resolution of the agent's dependencies."""
+        return record.agent.indexed.format is not None
+
+    def _ensure_rendered(self, view: View, record: Record, resolution: CachedResolution) -> None:
+        """Render the part of a row that the resolution decides, unless it is cached."""
+        if not resolution.list_row:
+            resolution.list_row = orjson.dumps(self._row_document(view, record.agent, resolution.dependencies))[:-1]
 
     def _row_document(self, view: View, agent: Agent, picks: tuple[ResolvedDependency, ...]) -> Json:
         shown = {**_DEFAULT_FIELDS, **agent_document(agent)}

@@ -1,1 +1,1 @@
-"""."""
+"""Discovery: find agents and capabilities, from the cache of this replica."""

@@ -1,8 +1,8 @@
-"""Names that are nearly what was asked for, best first.
+"""Approximate matching of names and texts, with a score.
 
-Case does not count, and `_`, `-`, `.` and blank are one separator. A text that holds the query always matches; else a
-name of 8 or more characters does whose `rapidfuzz.fuzz.ratio` with the query is at least 85. That forgives one slip: a
-wrong letter or two swapped ones in a name of 8 make 87.5, a missing or an extra one more than 93.
+Case is ignored, and `_`, `-`, `.` and blank are one separator. A text that contains the query always matches; otherwise
+a name of 8 or more characters matches if its `rapidfuzz.fuzz.ratio` with the query is at least 85. That tolerates one
+typing error: a wrong letter or two swapped ones in a name of 8 score 87.5, a missing or an extra letter more than 93.
 """
 
 import re
@@ -13,28 +13,28 @@ from typing import Final
 from rapidfuzz import fuzz, process
 
 MIN_RATIO: Final = 85.0
-"""How alike a name must be that does not hold the query, of 100."""
+"""The least similarity, of 100, of a name that does not contain the query."""
 MIN_NAME_LENGTH: Final = 8
-"""How long such a name must be: in a short one, another letter makes another word."""
+"""The least length of such a name: in a shorter one, another letter makes another word."""
 
 NAME_WEIGHT: Final = 1.0
-"""What a match in a name counts in a search over several texts."""
+"""The weight of a match in a name, in a search over several texts."""
 TAG_WEIGHT: Final = 0.8
-"""What a match in a tag counts: less than any in a name, as the worst match scores 85 and the best 100."""
+"""The weight of a match in a tag: below any match in a name, as the worst match scores 85 and the best 100."""
 DESCRIPTION_WEIGHT: Final = 0.6
-"""What a match in a description counts: less than any in a tag."""
+"""The weight of a match in a description: below any match in a tag."""
 
-# Each kind of match has a band of its own, so that a better kind is always ahead. Within its band a match is the higher
-# the more of the text the query covers, or the more alike the two are.
+# Each kind of match has its own band of scores, so that a better kind always ranks higher. Within its band a match
+# scores by the share of the text that the query covers, or by similarity.
 _EXACT_SCORE = 100.0
 _BAND_WIDTH = (_EXACT_SCORE - MIN_RATIO) / 4
 _PREFIX_SCORE = _EXACT_SCORE - _BAND_WIDTH
 _WORD_START_SCORE = _PREFIX_SCORE - _BAND_WIDTH
 _SUBSTRING_SCORE = _WORD_START_SCORE - _BAND_WIDTH
 
-# With fewer letters no ratio can reach 85: five of them in a name of 8 make 2 * 5 / (5 + 8), 77 of 100.
+# A shorter query cannot reach a ratio of 85: five letters in a name of 8 score 2 * 5 / (5 + 8), 77 of 100.
 _MIN_QUERY_LENGTH = 6
-# The longest name there is. What is longer is prose, and would fill the memory kept for names.
+# No name is longer. A longer text is prose, which would displace the names in the cache.
 _MAX_CACHED_NAME_LENGTH = 253
 
 _WORD_PATTERN = re.compile(r"[^\W_]+")
@@ -42,20 +42,20 @@ _LONG_WORD_PATTERN = re.compile(rf"[^\W_]{{{MIN_NAME_LENGTH},}}")
 
 
 def normalize(text: str) -> str:
-    """Return a text as it is compared: without case, every separator an underscore."""
+    """Return a text in the form that is compared: case folded, every separator an underscore."""
     return text.casefold().replace("-", "_").replace(".", "_").replace(" ", "_")
 
 
 def name_score(query: str, name: str) -> float | None:
-    """Return how near a name is to a query, 85 to 100, None where that is not near enough.
+    """Return the similarity of a name to a query, 85 to 100, None if it does not match.
 
-    100 is the query itself. From 96.25 the name begins with it, from 92.5 one of its words does, from 88.75 it holds
-    the query, and from 85 it is alike.
+    100: equal. From 96.25: the name begins with the query. From 92.5: one of its words does. From 88.75: the name
+    contains the query. From 85: the name is similar.
     """
     query, name = _normalized(query), _normalized(name)
     if query in name:
         return _containment_score(query, name)
-    # Most names are told apart by lengths alone, which is cheaper than to compare them.
+    # Most names are excluded by their length, which is cheaper than a comparison.
     if len(query) < _MIN_QUERY_LENGTH or len(name) < MIN_NAME_LENGTH:
         return None
     ratio = fuzz.ratio(query, name, score_cutoff=MIN_RATIO)
@@ -63,10 +63,10 @@ def name_score(query: str, name: str) -> float | None:
 
 
 def text_score(query: str, texts: Iterable[tuple[float, str]]) -> float | None:
-    """Return the best weighted score of a query in some texts, each with its weight; None where it matches none.
+    """Return the best weighted score of a query in texts, each given with its weight; None if it matches none.
 
-    A text counts as a whole and word by word, so a slip in one word of a description is forgiven too. A query of
-    several words also matches where each of them matches some text; its score is then their mean, if that is better.
+    A text is compared as a whole and word by word, so that a typing error in one word of a description is tolerated. A
+    query of several words also matches if each word matches some text; its score is then their mean, if that is higher.
     """
     folded = [(weight, normalize(text)) for weight, text in texts]
     query = normalize(query)
@@ -108,7 +108,7 @@ _normalize_cached = lru_cache(maxsize=16_384)(normalize)
 
 
 def _containment_score(query: str, name: str) -> float:
-    """Score a name that holds the query."""
+    """Score a name that contains the query."""
     if query == name:
         return _EXACT_SCORE
     covered = _BAND_WIDTH * len(query) / len(name)
@@ -118,5 +118,5 @@ def _containment_score(query: str, name: str) -> float:
 
 
 def _similarity_score(ratio: float) -> float:
-    """Score a name that does not: its ratio, 85 to 100, pressed into the lowest band."""
+    """Score a name that does not contain the query: its ratio, 85 to 100, scaled to the lowest band."""
     return MIN_RATIO + (ratio - MIN_RATIO) / 4

@@ -1,19 +1,35 @@
-"""A query, checked and ready to be asked of agents: the one matcher of lists, kept answers and watches."""
+"""The matchers of queries, used by lists, the query cache and watches alike."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from registry.cache.change_buffer import ChangeEntry, IndexKey
 from registry.cache.view import Record, View
-from registry.model.agent import Agent, Capability
+from registry.errors import Detail, MalformedRequest
+from registry.model.agent import STATUSES, Agent, Capability, Status
 from registry.model.encoding.watch_event import EventKind
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery import fuzzy
-from registry.service.discovery.statuses import expand_status
 from registry.service.versions import parse_constraint
+
+_STATUS_ALIASES: Mapping[str, tuple[Status, ...]] = {
+    **{status: (status,) for status in STATUSES},
+    "unhealthy": ("degraded", "expired"),
+    "offline": ("expired",),
+    "any": STATUSES,
+}
+
+
+def expand_status(value: str, field: str) -> tuple[Status, ...]:
+    """Return the statuses a filter value stands for. Raises MalformedRequest naming the supported values."""
+    try:
+        return _STATUS_ALIASES[value]
+    except KeyError:
+        problem = f"unknown status {value[:60]!r}; use one of {', '.join(_STATUS_ALIASES)}"
+        raise MalformedRequest.of([Detail(field, problem)]) from None
 
 
 class CapabilityMatcher:
-    """Tells whether one capability meets every condition of a query but its name."""
+    """Matches one capability against the conditions of a query, except its name."""
 
     def __init__(
         self, *, category: str | None, stability: str | None, tags: tuple[str, ...], version_constraint: str | None
@@ -27,7 +43,7 @@ class CapabilityMatcher:
         self.has_conditions = bool(category or stability or tags or version_constraint)
 
     def matches(self, capability: Capability) -> bool:
-        """Tell whether it does."""
+        """Return whether the capability satisfies every condition."""
         return (
             (self._category is None or capability.category == self._category)
             and (self._stability is None or capability.stability == self._stability)
@@ -37,7 +53,7 @@ class CapabilityMatcher:
 
 
 class Matcher:
-    """Tells whether an agent matches a query. Raises MalformedRequest for one that cannot be understood."""
+    """Matches agents against a query. The constructor raises MalformedRequest for an invalid query."""
 
     def __init__(self, query: AgentQuery) -> None:
         self.query = query
@@ -53,7 +69,7 @@ class Matcher:
         self._exact_names = () if query.fuzzy else query.capabilities
         self._required_names = self._exact_names if not query.any_capability or len(self._exact_names) == 1 else ()
 
-        # One capability is the whole query: what the index holds is the answer.
+        # The query names one capability and nothing more: the index by capability contains exactly the matches.
         self._index_suffices = query == AgentQuery(capabilities=self._exact_names[:1]) and bool(self._exact_names)
 
     @property
@@ -63,7 +79,7 @@ class Matcher:
 
     @property
     def index_key(self) -> IndexKey | None:
-        """The one thing every match has, by which changes that may concern this query are found; None if any may."""
+        """A key that every match has, to find the changes that may affect this query; None if every change may."""
         query = self.query
         if query.agent_id is not None:
             return ("id", query.agent_id)
@@ -74,14 +90,14 @@ class Matcher:
         return None if query.namespace is None else ("namespace", query.namespace)
 
     def select(self, view: View) -> list[Record]:
-        """Return every record that matches, in no order; the cost grows with the narrowest condition."""
+        """Return the records that match, unordered; the cost grows with the candidates of the narrowest index."""
         query = self.query
         if query.agent_id is not None:
             record = view.records.get(query.agent_id)
             candidates: Iterable[Record] = () if record is None else (record,)
         elif query.any_capability and len(self._exact_names) > 1:
-            found = {k: r for name in self._exact_names for k, r in view.by_capability.get(name, {}).items()}
-            candidates = found.values()
+            union = {k: r for name in self._exact_names for k, r in view.by_capability.get(name, {}).items()}
+            candidates = union.values()
         else:
             candidates = view.narrowest_candidates(
                 capabilities=self._required_names,
@@ -95,12 +111,12 @@ class Matcher:
         return [record for record in candidates if self.matches(record.agent)]
 
     def affects(self, entry: ChangeEntry) -> bool:
-        """Tell whether a change is anything to those who ask this query."""
+        """Return whether a change affects the result of this query."""
         key = self.index_key
         return (key is None or key in entry.index_keys) and self.event_type(entry) is not None
 
     def event_type(self, entry: ChangeEntry) -> EventKind | None:
-        """Return what a change is to those who watch this query; None when it is nothing to them."""
+        """Return the type of event a change is for watchers of this query; None if it does not affect them."""
         before, after = entry.states
         matched = before is not None and self.matches(before)
         if after is not None and self.matches(after):
@@ -108,7 +124,7 @@ class Matcher:
         return "DELETED" if matched else None
 
     def matches(self, agent: Agent) -> bool:
-        """Tell whether an agent matches."""
+        """Return whether an agent matches."""
         query, profile = self.query, agent.indexed
         if agent.status not in self._allowed_statuses or (
             query.namespace is not None and profile.namespace != query.namespace
@@ -126,16 +142,16 @@ class Matcher:
         if not query.capabilities:
             return bool(passing)
         if query.fuzzy:
-            met = (
+            satisfied = (
                 any(fuzzy.name_score(name, each.name) is not None for each in passing) for name in query.capabilities
             )
         else:
             names = {capability.name for capability in passing}
-            met = (name in names for name in query.capabilities)
-        return any(met) if query.any_capability else all(met)
+            satisfied = (name in names for name in query.capabilities)
+        return any(satisfied) if query.any_capability else all(satisfied)
 
     def score(self, agent: Agent) -> float:
-        """Return how well an agent that matches meets the names asked for, 0 to 100: the mean over the names met."""
+        """Return how well an agent that matches satisfies the requested names, 0 to 100: the mean over those it has."""
         best = []
         for name in self.query.capabilities:
             scores = [
@@ -150,7 +166,7 @@ class Matcher:
 
 
 class CapabilityQueryMatcher:
-    """Tells whether a capability of an agent matches a search, and how well."""
+    """Matches and scores the capabilities of agents against a search."""
 
     def __init__(self, query: CapabilityQuery) -> None:
         self.query = query
@@ -170,7 +186,7 @@ class CapabilityQueryMatcher:
         return bool(self.query.text or (self.query.fuzzy and self.query.name))
 
     def candidates(self, view: View) -> Iterable[Record]:
-        """Return the agents that may have a match."""
+        """Return the agents that may have a matching capability."""
         query = self.query
         if query.agent_id is not None:
             record = view.records.get(query.agent_id)
@@ -185,7 +201,7 @@ class CapabilityQueryMatcher:
         ).values()
 
     def matches_agent(self, agent: Agent) -> bool:
-        """Tell whether the agent itself meets the conditions."""
+        """Return whether the agent satisfies the conditions on agents."""
         namespace, draining = self.query.agent_namespace, self.query.agent_draining
         return (
             agent.status in self._allowed_statuses
@@ -194,7 +210,7 @@ class CapabilityQueryMatcher:
         )
 
     def score(self, capability: Capability) -> float | None:
-        """Return how well a capability matches, 0 to 100; None when it does not."""
+        """Return how well a capability matches, 0 to 100; None if it does not match."""
         if (
             capability.stability == "deprecated" and not self._include_deprecated
         ) or not self._capability_matcher.matches(capability):

@@ -15,6 +15,7 @@ from registry.model.agent import Agent
 from registry.model.label_selector import LabelSelector
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery.discovery import AgentList, ClientVersion, Discovery, Freshness, Page
+from registry.service.discovery.rows import PlainRows
 from registry.store.agents import Agents, LastHeartbeats
 from tests.support.builders import a_change, an_agent
 from tests.support.fake_change_log import FakeChangeLog
@@ -348,12 +349,13 @@ async def test_what_takes_long_to_show_is_prepared_in_turns_and_once(mesh: Mesh)
     """
     prepared: list[str] = []
 
-    async def prepare(_view: View, record: Record) -> None:
-        prepared.append(record.agent.id)
-        mesh.log.write(an_agent("new", 7), "add")
-        await mesh.feed.wait_fresh()
+    class Rows(PlainRows):
+        async def prepare(self, _view: View, record: Record) -> None:
+            prepared.append(record.agent.id)
+            mesh.log.write(an_agent("new", 7), "add")
+            await mesh.feed.wait_fresh()
 
-    discovery = Discovery(mesh.feed, cast(Agents, mesh.heartbeats), prepare=prepare)
+    discovery = Discovery(mesh.feed, cast(Agents, mesh.heartbeats), Rows())
     mesh.log.write(an_agent("large", 6, metadata={"x": "y" * 2_000}), "add")
 
     listing = await discovery.agents(AgentQuery())

@@ -13,7 +13,7 @@ from registry.model.agent import STATUSES, Agent
 from registry.model.change import Change, LogPosition
 from registry.model.label_selector import parse_selector
 from registry.model.query import AgentQuery, CapabilityQuery
-from registry.service.discovery.matching import CapabilityQueryMatcher, Matcher
+from registry.service.discovery.matching import CapabilityQueryMatcher, Matcher, expand_status
 from tests.support.builders import an_agent
 
 
@@ -275,3 +275,32 @@ def test_what_is_deprecated_is_hidden_unless_it_is_asked_for(query: dict[str, An
     (old,) = an_agent(capabilities=[a_capability("x", stability="deprecated")]).indexed.capabilities
 
     assert (CapabilityQueryMatcher(CapabilityQuery(**query)).score(old) is not None) is shown
+
+
+WORDS = {
+    "pending": ("pending",),
+    "healthy": ("healthy",),
+    "degraded": ("degraded",),
+    "expired": ("expired",),
+    "unhealthy": ("degraded", "expired"),
+    "offline": ("expired",),
+    "any": ("pending", "healthy", "degraded", "expired"),
+}
+
+
+@pytest.mark.parametrize(("word", "means"), WORDS.items())
+def test_a_status_word_stands_for_statuses(word: str, means: tuple[str, ...]) -> None:
+    """The four, two that stand for several, and `any`."""
+    assert expand_status(word, "status") == means
+
+
+@pytest.mark.parametrize("word", ["", "Healthy", "all", "unknown", "healthy,degraded", "x" * 1000])
+def test_another_status_word_is_refused_with_those_there_are(word: str) -> None:
+    """The field is named, and the answer short."""
+    with pytest.raises(MalformedRequest) as refused:
+        expand_status(word, "agent_status")
+
+    (detail,) = refused.value.details
+    assert detail.field == "agent_status"
+    assert all(known in detail.problem for known in WORDS)
+    assert len(detail.problem) < 250

@@ -279,10 +279,12 @@ def test_the_answers_asked_for_longest_ago_are_let_go(monkeypatch: pytest.Monkey
 
 def test_joined_lists_are_let_go_when_they_weigh_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those asked for longest ago first; the answers themselves stay."""
+    plain = Mesh()
+    plain.write("a")
+    monkeypatch.setattr(query_cache, "_MAX_JSON_BYTES", len(plain.answer().rows_json()))
     mesh = Mesh()
     mesh.write("a")
-    weight = len(mesh.answer().rows_json())
-    monkeypatch.setattr(query_cache, "_MAX_JSON_BYTES", weight)
+    mesh.answer().rows_json()
     newer = mesh.answer(status="healthy")
     newer.rows_json()
 
@@ -290,8 +292,18 @@ def test_joined_lists_are_let_go_when_they_weigh_too_much(monkeypatch: pytest.Mo
     assert newer.cached_json is not None
 
 
+def test_a_list_above_the_limit_is_rendered_and_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It evicts no other list."""
+    monkeypatch.setattr(query_cache, "_MAX_JSON_BYTES", 10)
+    mesh = Mesh()
+    mesh.write("a")
+
+    assert b'"a"' in mesh.answer().rows_json()
+    assert mesh.answer().cached_json is None
+
+
 def test_an_answer_made_anew_leaves_nothing_of_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shelf held every joined answer that was made anew or let go, until their lists alone weighed 64 MiB.
+    """The LRU held every joined answer that was made anew or let go, until their lists alone weighed 64 MiB.
 
     A replica under churn grew by megabytes a minute.
     """
@@ -305,6 +317,6 @@ def test_an_answer_made_anew_leaves_nothing_of_the_old_one(monkeypatch: pytest.M
         mesh.answer(agent_id="b").rows_json()
         mesh.answer(agent_id="c").rows_json()
 
-    shelf = mesh.answers._json_lru
-    assert {id(answer) for answer in mesh.answers._entries.values()} == set(shelf._entries)
-    assert shelf._weight == sum(len(answer.rows_json()) for answer in mesh.answers._entries.values())
+    lru = mesh.answers._json_lru
+    assert {id(answer) for answer in mesh.answers._entries.values()} == set(lru._entries)
+    assert lru.weight == sum(len(answer.rows_json()) for answer in mesh.answers._entries.values())
