@@ -14,8 +14,7 @@ from registry.api.request.query_params import QueryParams, boolean, comma_list, 
 from registry.api.response.responses import json_response
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.agent import Dependency
-from registry.model.registration.schema import DependencySchema
-from registry.model.registration.tools_format import dependency_schema
+from registry.model.registration.schema import DependencySchema, dependency_schema
 from registry.model.validation.errors import format_path
 from registry.model.validation.schema_errors import validator_for
 from registry.service.discovery.discovery import Freshness

@@ -21,12 +21,13 @@ from registry.model.registration.schema import (
     CapabilitySchema,
     DependencySchema,
     RegistrationSchema,
+    registration_schema,
 )
 from registry.model.registration.tools_format import (
-    ToolsRegistrationSchema,
     find_conflicts,
+    find_tool_violations,
     is_tools_format,
-    registration_schema,
+    sent_path,
     to_native,
 )
 from registry.model.validation.errors import Path, Violation, describe_value, format_path, validation_error
@@ -79,15 +80,13 @@ def parse_registration(document: object, prefix: str = "") -> Registration:
         accepted = _parse_valid(document, prefix)
         if accepted is not None:
             return accepted
-    rule = _TOOLS_VALIDATOR if isinstance(document, dict) and is_tools_format(document) else _NATIVE_VALIDATOR
     found = chain(
-        rule.find_violations(document), _find_cross_field_violations(document), _find_excess_dependencies(document)
+        _find_field_violations(document), _find_cross_field_violations(document), _find_excess_dependencies(document)
     )
     raise validation_error("The registration", found, prefix)
 
 
-_NATIVE_VALIDATOR = validator_for(RegistrationSchema)
-_TOOLS_VALIDATOR = validator_for(ToolsRegistrationSchema)
+_VALIDATOR = validator_for(RegistrationSchema)
 _REGISTRATION_FIELDS = frozenset(RegistrationSchema.__struct_fields__)
 _CAPABILITY_FIELDS = frozenset(CapabilitySchema.__struct_fields__)
 # Of an agent and all its functions together: each is resolved, explained and traced whenever something moves.
@@ -101,10 +100,13 @@ _SERVER_OWNED_FIELDS = frozenset(
 
 
 def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
-    """Read a registration that keeps every rule; None for any other."""
-    batched = is_tools_format(document)
+    """Parse a registration; return None if it breaks a rule."""
+    in_tools_format = is_tools_format(document)
+    if in_tools_format and next(find_tool_violations(document), None) is not None:
+        return None
+    native = to_native(document) if in_tools_format else document
     try:
-        form = msgspec.convert(document, ToolsRegistrationSchema if batched else RegistrationSchema)
+        form = msgspec.convert(native, RegistrationSchema)
     except msgspec.ValidationError:
         return None
     agent_id = form.id or form.agent_id
@@ -114,34 +116,32 @@ def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
         or _count_dependencies(form) > _MAX_DEPENDENCIES_PER_AGENT
     ):
         return None
-    beats, wired = False, bool(form.dependencies)
+    sends_tools = in_tools_format and document["metadata"].get("tools") is not None
+    path = "metadata.tools" if sends_tools else "capabilities"
+    capabilities = form.capabilities or ()
+    functions = [
+        (place, each)
+        for place, each in enumerate(capabilities)
+        if not isinstance(each, str) and (each.dependencies or each.function_name)
+    ]
     constraints = _version_constraints("", form.dependencies or ())
-    for place, each in enumerate(form.capabilities or ()):
-        if not isinstance(each, str) and (each.dependencies or each.function_name):
-            constraints += _version_constraints(f"capabilities[{place}].", each.dependencies or ())
-            wired = True
-    capabilities = [each if isinstance(each, str) else each.name for each in form.capabilities or ()]
-    if isinstance(form, ToolsRegistrationSchema):
-        document = to_native(document)
-        for place, tool in enumerate(form.metadata.tools or ()):
-            capabilities.append(tool.capability)
-            constraints += _version_constraints(f"metadata.tools[{place}].", tool.dependencies or ())
-        beats = form.metadata.tools is not None
+    for place, function in functions:
+        constraints += _version_constraints(f"{path}[{place}].", function.dependencies or ())
     return Registration(
         agent_id=agent_id,
         name=form.name or agent_id,
         namespace=form.namespace or DEFAULT_NAMESPACE,
         agent_type=form.agent_type or DEFAULT_AGENT_TYPE,
-        spec=_canonical_spec(document, agent_id, prefix),
-        capabilities=tuple(capabilities),
+        spec=_canonical_spec(native, agent_id, prefix),
+        capabilities=tuple(each if isinstance(each, str) else each.name for each in capabilities),
         security_context=form.security_context or DEFAULT_SECURITY_CONTEXT,
         health_interval=form.health_interval,
         timeout_threshold=form.timeout_threshold,
         eviction_threshold=form.eviction_threshold,
         resource_version=None if form.resource_version is None else str(form.resource_version),
         constraints=constraints,
-        counts_as_heartbeat=beats,
-        resolves_dependencies=wired or beats,
+        counts_as_heartbeat=sends_tools,
+        resolves_dependencies=sends_tools or bool(form.dependencies or functions),
     )
 
 
@@ -150,9 +150,7 @@ def _count_dependencies(registration: RegistrationSchema) -> int:
         registration.dependencies,
         *(each.dependencies for each in registration.capabilities or () if not isinstance(each, str)),
     ]
-    if isinstance(registration, ToolsRegistrationSchema):
-        lists += [tool.dependencies for tool in registration.metadata.tools or ()]
-    return sum(len(needs) for needs in lists if needs)
+    return sum(len(dependencies) for dependencies in lists if dependencies)
 
 
 def _version_constraints(prefix: str, dependencies: Sequence[DependencySchema | str]) -> tuple[tuple[str, str], ...]:
@@ -194,6 +192,20 @@ def _normalize_capability(sent: str | dict[str, Any]) -> dict[str, Any]:
 
 def _normalize_dependency(sent: str | dict[str, Any]) -> dict[str, Any]:
     return {"capability": sent} if isinstance(sent, str) else sent
+
+
+def _find_field_violations(document: object) -> Iterator[Violation]:
+    """Yield every field that breaks a rule of its own, at the path where it was sent."""
+    if not isinstance(document, dict) or not is_tools_format(document):
+        yield from _VALIDATOR.find_violations(document)
+        return
+    own = list(find_tool_violations(document))
+    yield from own
+    reported = {path for path, _ in chain(own, find_conflicts(document))}
+    for path, problem in _VALIDATOR.find_violations(to_native(document)):
+        place = sent_path(path, document)
+        if place not in reported:
+            yield place, problem
 
 
 def _find_cross_field_violations(document: object) -> Iterator[Violation]:

@@ -10,6 +10,7 @@ before a line break at the end, and list the blanks, because the two languages d
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
+import msgspec
 from msgspec import Meta, Struct
 
 DEFAULT_NAMESPACE: Final = "default"
@@ -257,3 +258,79 @@ class RegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
         ]
         | None
     ) = None
+
+
+def dependency_schema() -> dict[str, Any]:
+    """Return the JSON schema of a dependency; each call returns a new object."""
+    (root,), components = msgspec.json.schema_components([DependencySchema], ref_template="{name}")
+    schema: dict[str, Any] = _inline_refs(root, components)
+    return schema
+
+
+def registration_schema() -> dict[str, Any]:
+    """Return the JSON schema of a registration; each call returns a new object, without references.
+
+    Rules between fields are left out, except that an id is required under one of its two names, and an endpoint in one
+    of its two places.
+    """
+    (root, capability), components = msgspec.json.schema_components(
+        [RegistrationSchema, CapabilitySchema], ref_template="{name}"
+    )
+    schema: dict[str, Any] = _inline_refs(root, components)
+    metadata = _tools_metadata_schema(_inline_refs(capability, components), schema["properties"]["endpoint"])
+    del schema["required"]
+    return schema | {
+        "anyOf": [{"required": ["id"]}, {"required": ["agent_id"]}],
+        "allOf": [
+            {"anyOf": [{"required": ["endpoint"]}, {"required": ["metadata"], "properties": {"metadata": metadata}}]}
+        ],
+    }
+
+
+def _tools_metadata_schema(capability: dict[str, Any], endpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of the `metadata` of a registration in the tools format."""
+    fields = dict(capability["properties"])
+    word = {key: value for key, value in fields.pop("name").items() if key != "title"}
+    del fields["function_name"]
+    tool = {
+        "title": "Tool",
+        "description": "One function of the agent; fields not named here are stored and returned.",
+        "type": "object",
+        "properties": {
+            "function_name": {"title": "Function name, unique within the agent"} | word,
+            "capability": {"title": "Capability that the function provides; functions can share one"} | word,
+            **fields,
+        },
+        "required": ["function_name", "capability"],
+    }
+    return {
+        "title": "ToolsMetadata",
+        "description": "The endpoint and the functions of an agent that registers in the tools format.",
+        "type": "object",
+        "properties": {
+            "endpoint": _nullable(endpoint),
+            "tools": _nullable(
+                {
+                    "title": "Functions of the agent",
+                    "description": f"a list of at most {MAX_CAPABILITIES:,} tools",
+                    "type": "array",
+                    "items": tool,
+                    "maxItems": MAX_CAPABILITIES,
+                }
+            ),
+        },
+        "required": ["endpoint"],
+    }
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}], "default": None}
+
+
+def _inline_refs(schema: Any, components: dict[str, Any]) -> Any:
+    """Replace each reference by its component: a reference is lost as soon as the schema is nested in another."""
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            return _inline_refs(components[schema["$ref"]], components)
+        return {key: _inline_refs(value, components) for key, value in schema.items()}
+    return [_inline_refs(each, components) for each in schema] if isinstance(schema, list) else schema

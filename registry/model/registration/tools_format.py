@@ -1,77 +1,25 @@
-"""The batched form: one call for all functions of an agent, which stand under `metadata.tools`."""
+"""The tools format of a registration: an agent lists its functions under `metadata.tools`.
+
+A registration in this format is converted to the native format before its fields are validated, so that each rule
+stands once, in `schema`. Errors name the fields as they were sent.
+"""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any, Final, get_args
 
-import msgspec
-from msgspec import Meta, Struct
+from registry.model.registration.schema import MAX_CAPABILITIES, Word
+from registry.model.validation.errors import Path, Violation, describe_value
 
-from registry.model.registration.schema import (
-    DEFAULT_STABILITY,
-    DEFAULT_VERSION,
-    MAX_CAPABILITIES,
-    CapabilityVersion,
-    Dependencies,
-    DependencySchema,
-    Endpoint,
-    JsonObject,
-    LongText,
-    RegistrationSchema,
-    Stability,
-    Weight,
-    Word,
-)
-from registry.model.validation.errors import Violation, describe_value
-
-
-class ToolSchema(Struct, frozen=True, kw_only=True, gc=False):
-    """One function of an agent that registers in batched form; it becomes a capability."""
-
-    function_name: Annotated[Word, Meta(title="Name of the function, once per agent")]
-    capability: Annotated[Word, Meta(title="Name of what it can do; several functions may do the same")]
-    description: Annotated[LongText, Meta(title="What it does, for people")] | None = None
-    category: Annotated[Word, Meta(title="Group it belongs to")] | None = None
-    version: Annotated[CapabilityVersion, Meta(title=f"Version, {DEFAULT_VERSION} when absent")] | None = None
-    stability: Annotated[Stability, Meta(title=f"How settled it is, {DEFAULT_STABILITY} when absent")] | None = None
-    tags: (
-        Annotated[list[Word], Meta(max_length=100, title="Free words", description="a list of at most 100 tags")] | None
-    ) = None
-    input_schema: Annotated[JsonObject, Meta(title="JSON schema of its input")] | None = None
-    weight: Annotated[Weight, Meta(title="Share of the calls for strategy weighted, 1 when absent")] | None = None
-    dependencies: Annotated[Dependencies, Meta(title="Capabilities it needs")] | None = None
-
-
-class ToolsMetadataSchema(Struct, frozen=True, kw_only=True, gc=False):
-    """The `metadata` of an agent that registers in batched form: one call for all its functions."""
-
-    endpoint: Annotated[Endpoint, Meta(title="Where the agent answers")] | None = None
-    tools: (
-        Annotated[
-            list[ToolSchema],
-            Meta(
-                max_length=MAX_CAPABILITIES,
-                title="The agent's functions",
-                description=f"a list of at most {MAX_CAPABILITIES:,} tools",
-            ),
-        ]
-        | None
-    ) = None
-
-
-class ToolsRegistrationSchema(RegistrationSchema, frozen=True, kw_only=True, gc=False):
-    """A registration whose endpoint or capabilities stand in its `metadata`.
-
-    Two fields are another kind than in the other form; nothing takes one form for the other.
-    """
-
-    endpoint: Annotated[Endpoint, Meta(title="Where the agent answers")] | None = None  # type: ignore[assignment]
-    metadata: Annotated[  # type: ignore[assignment]
-        ToolsMetadataSchema, Meta(title="The batched form, and anything else", description="an object")
-    ]
+_METADATA: Final[Path] = (None, "metadata")
+_ENDPOINT: Final[Path] = (_METADATA, "endpoint")
+TOOLS: Final[Path] = (_METADATA, "tools")
+"""The path of the functions."""
+_CAPABILITIES: Final[Path] = (None, "capabilities")
+_WORD_DESCRIPTION: Final[str] = get_args(Word)[1].description
 
 
 def is_tools_format(document: dict[str, Any]) -> bool:
-    """Tell whether a registration is in batched form: its endpoint or its tools stand where only that form has them."""
+    """Return whether the endpoint or the tools of a registration are where only this format has them."""
     metadata = document.get("metadata")
     if not isinstance(metadata, dict):
         return False
@@ -81,71 +29,77 @@ def is_tools_format(document: dict[str, Any]) -> bool:
 
 
 def to_native(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a registration in batched form, which keeps every rule, as it would be in the other one.
+    """Return a registration with its fields renamed to the native format; invalid values stay as they are.
 
-    The moment of sending is nothing an agent says of itself: a `timestamp` is left out.
+    A `timestamp` is removed: the time of sending is not part of the registration.
     """
     metadata = dict(document["metadata"])
-    plain = {key: value for key, value in document.items() if key not in ("metadata", "timestamp")}
-    plain["endpoint"] = metadata.pop("endpoint", None) or document["endpoint"]
+    native = {key: value for key, value in document.items() if key not in ("metadata", "timestamp")}
+    endpoint = metadata.pop("endpoint", None)
+    if endpoint is not None:
+        native["endpoint"] = endpoint
+    elif native.get("endpoint") is None:
+        native.pop("endpoint", None)
     tools = metadata.pop("tools", None)
-    if tools is not None:
-        plain["capabilities"] = [_to_capability(tool) for tool in tools]
+    if _tools_replace_capabilities(document):
+        native["capabilities"] = [_to_capability(tool) for tool in tools] if isinstance(tools, list) else tools
     if metadata:
-        plain["metadata"] = metadata
-    return plain
+        native["metadata"] = metadata
+    return native
+
+
+def _tools_replace_capabilities(document: dict[str, Any]) -> bool:
+    # Compared with == and not by truth: another empty value is an error, and must be reported as one.
+    return document["metadata"].get("tools") is not None and document.get("capabilities") in (None, [])
+
+
+def _to_capability(tool: Any) -> Any:
+    if not isinstance(tool, dict):
+        return tool
+    capability = {key: value for key, value in tool.items() if key not in ("capability", "name")}
+    return capability | {"name": tool["capability"]} if "capability" in tool else capability
+
+
+def sent_path(path: Path, document: dict[str, Any]) -> Path:
+    """Return where a field of the native format was in the document that was sent in this format."""
+    if path is None:
+        return None
+    parent, step = path
+    if parent is None:
+        if step == "endpoint" and (
+            document.get("endpoint") is None or document["metadata"].get("endpoint") is not None
+        ):
+            return _ENDPOINT
+        return TOOLS if step == "capabilities" and _tools_replace_capabilities(document) else path
+    if step == "name" and parent[0] == _CAPABILITIES and _tools_replace_capabilities(document):
+        step = "capability"
+    return sent_path(parent, document), step
+
+
+def find_tool_violations(document: dict[str, Any]) -> Iterator[Violation]:
+    """Yield where the functions break a rule that capabilities of the native format do not have."""
+    tools = document["metadata"].get("tools")
+    if tools is None:
+        return
+    if not isinstance(tools, list) or len(tools) > MAX_CAPABILITIES:
+        yield TOOLS, f"must be a list of at most {MAX_CAPABILITIES:,} tools, not {describe_value(tools)}"
+        return
+    for place, tool in enumerate(tools):
+        if not isinstance(tool, dict):
+            yield (TOOLS, place), f"must be an object, not {describe_value(tool)}"
+        elif "function_name" not in tool:
+            yield ((TOOLS, place), "function_name"), f"is required: {_WORD_DESCRIPTION}"
+        elif tool["function_name"] is None:
+            yield ((TOOLS, place), "function_name"), f"must be {_WORD_DESCRIPTION}, not null"
 
 
 def find_conflicts(document: dict[str, Any]) -> Iterator[Violation]:
-    """Yield what a registration in batched form says in two places, or in none."""
+    """Yield the fields that are sent in two places with different values, or required and sent in neither place."""
     metadata = document["metadata"]
     first, second = document.get("endpoint"), metadata.get("endpoint")
     if first is None and second is None:
-        yield ((None, "metadata"), "endpoint"), "is required, here or as endpoint"
+        yield _ENDPOINT, "is required, here or as endpoint"
     elif first is not None and second is not None and first != second:
-        yield (
-            ((None, "metadata"), "endpoint"),
-            f"must equal endpoint, which is {describe_value(first)}, or be left out; not {describe_value(second)}",
-        )
+        yield _ENDPOINT, f"must equal endpoint ({describe_value(first)}) or be omitted, not {describe_value(second)}"
     if document.get("capabilities") and metadata.get("tools") is not None:
-        yield ((None, "metadata"), "tools"), "must be left out where there are capabilities"
-
-
-def _to_capability(tool: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in tool.items() if key != "capability"} | {"name": tool["capability"]}
-
-
-def dependency_schema() -> dict[str, Any]:
-    """Give the JSON schema of a dependency, an object of its own at each call."""
-    (root,), forms = msgspec.json.schema_components([DependencySchema], ref_template="{name}")
-    schema: dict[str, Any] = _inline_refs(root, forms)
-    return schema
-
-
-def registration_schema() -> dict[str, Any]:
-    """Give the JSON schema of a registration, an object of its own at each call, which may stand anywhere in another.
-
-    Rules between fields are not in it, except that an id is required under one of its two names, and an endpoint in one
-    of its two places.
-    """
-    (root, batch), forms = msgspec.json.schema_components(
-        [RegistrationSchema, ToolsMetadataSchema], ref_template="{name}"
-    )
-    schema: dict[str, Any] = _inline_refs(root, forms)
-    batched: dict[str, Any] = _inline_refs(batch, forms) | {"required": ["endpoint"]}
-    del schema["required"]
-    return schema | {
-        "anyOf": [{"required": ["id"]}, {"required": ["agent_id"]}],
-        "allOf": [
-            {"anyOf": [{"required": ["endpoint"]}, {"required": ["metadata"], "properties": {"metadata": batched}}]}
-        ],
-    }
-
-
-def _inline_refs(schema: Any, components: dict[str, Any]) -> Any:
-    """Put each form where it is referred to: a reference would be lost as soon as the schema stands in another."""
-    if isinstance(schema, dict):
-        if "$ref" in schema:
-            return _inline_refs(components[schema["$ref"]], components)
-        return {key: _inline_refs(value, components) for key, value in schema.items()}
-    return [_inline_refs(each, components) for each in schema] if isinstance(schema, list) else schema
+        yield TOOLS, "must be omitted if capabilities is set"
