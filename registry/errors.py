@@ -119,7 +119,7 @@ class NoProvider(RequestRejected):
     code: ClassVar[str] = "no_provider"
 
     def __init__(self, capability: str, reason: str) -> None:
-        super().__init__(f"Nobody can be selected for {_quote_id(capability)}: {reason}")
+        super().__init__(f"No agent can be selected for {_quote_id(capability)}: {reason}")
         self.capability = capability
         self.reason = reason
 

@@ -229,11 +229,11 @@ class RegistryClient:
         return await self._session.read(AgentDependencies, f"/agents/{_path_segment(agent_id)}/dependencies", query)
 
     async def dependents(self, agent_id: str) -> AgentDependents | ErrorResponse:
-        """Show whose dependencies an agent meets, and who breaks when it goes."""
+        """Return the functions whose dependencies an agent provides, each with the number of other providers."""
         return await self._session.read(AgentDependents, f"/agents/{_path_segment(agent_id)}/dependents")
 
     async def dependency_graph(self, *, namespace: str | None = None) -> DependencyGraph | ErrorResponse:
-        """Show who depends on whom, what is unmet, and the cycles; of one namespace's agents or of all."""
+        """Return all dependencies, the unresolved ones, and the cycles, of one namespace or of all."""
         return await self._session.read(DependencyGraph, "/dependencies", query_pairs({"namespace": namespace}))
 
     async def capabilities(self, **filters: Unpack[CapabilityFilters]) -> CapabilityList | ErrorResponse:

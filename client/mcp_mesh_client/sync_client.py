@@ -142,11 +142,11 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.dependencies(agent_id, explain=explain))
 
     def dependents(self, agent_id: str) -> AgentDependents | ErrorResponse:
-        """Show whose dependencies an agent meets, and who breaks when it goes."""
+        """Return the functions whose dependencies an agent provides, each with the number of other providers."""
         return self._thread.run(self._client.dependents(agent_id))
 
     def dependency_graph(self, *, namespace: str | None = None) -> DependencyGraph | ErrorResponse:
-        """Show who depends on whom, what is unmet, and the cycles; of one namespace's agents or of all."""
+        """Return all dependencies, the unresolved ones, and the cycles, of one namespace or of all."""
         return self._thread.run(self._client.dependency_graph(namespace=namespace))
 
     def capabilities(self, **filters: Unpack[CapabilityFilters]) -> CapabilityList | ErrorResponse:

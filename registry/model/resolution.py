@@ -11,12 +11,12 @@ from registry.model.agent import Agent, Dependency, LookupKey, Status
 
 Stage: TypeAlias = Literal["health", "draining", "namespace", "required", "tags", "version", "schema"]
 STAGE_DESCRIPTIONS: Final[Mapping[Stage, str]] = {
-    "health": "not alive",
+    "health": "unhealthy",
     "draining": "draining",
     "namespace": "in another namespace",
-    "required": "without what they require",
-    "tags": "without the tags",
-    "version": "of another version",
+    "required": "with an unresolved required dependency",
+    "tags": "without the required tags",
+    "version": "with another version",
     "schema": "with another schema",
 }
 """The stages at which a candidate can fall out, in order, with what it then is."""
@@ -74,7 +74,7 @@ class RankedProviders(msgspec.Struct, gc=False):
             for stage, says in STAGE_DESCRIPTIONS.items()
             if self.rejected_by_stage[stage]
         ]
-        return f"none of the {found} that have it will do: {', '.join(parts)}"
+        return f"none of the {found} candidates qualifies: {', '.join(parts)}"
 
 
 class ResolvedDependency(msgspec.Struct, frozen=True, gc=False):

@@ -297,7 +297,7 @@ async def test_dependencies_are_told_chosen_and_explained(redis_url: str) -> Non
         dependents: Any = await client.dependents("a")
         assert [each["agent_id"] for each in dependents["dependents"]] == ["b"]
         graph: Any = await client.dependency_graph()
-        assert [edge["capability"] for edge in graph["unmet"]] == ["weather"]
+        assert [edge["capability"] for edge in graph["unresolved"]] == ["weather"]
         assert (await client.dependency_graph(namespace="nowhere"))["count"] == 0  # type: ignore[typeddict-item]
 
 

@@ -53,27 +53,27 @@ class ResolutionTrace(TypedDict):
 
 @final
 class AgentDependencies(TypedDict):
-    """What an agent's dependencies resolve to, function by function; `explanation` and `history` where asked for."""
+    """What an agent's dependencies resolve to; `explanation` and `recent_resolutions` are there with `explain`."""
 
     agent_id: str
     dependencies_resolved: NotRequired[ResolvedProviders]
     dependencies_unresolved: NotRequired[UnresolvedReasons]
     dependencies_version: NotRequired[str]
     explanation: NotRequired[dict[str, list[DependencyExplanation]]]
-    history: NotRequired[list[ResolutionTrace]]
+    recent_resolutions: NotRequired[list[ResolutionTrace]]
     resource_version: str
     stale_seconds: NotRequired[float]
 
 
 class Dependent(TypedDict):
-    """A function that is met by an agent; it `breaks` when that one goes, where there are no `alternatives`."""
+    """A function with a dependency that an agent provides; `alternatives` counts the other providers."""
 
     agent_id: str
     function: str
     capability: str
     tool_name: str
     alternatives: int
-    breaks: bool
+    only_provider: bool
 
 
 @final
@@ -99,11 +99,11 @@ class DependencyEdge(TypedDict):
 
 @final
 class DependencyGraph(TypedDict):
-    """Who depends on whom: every dependency, those that are unmet, and the cycles of agents."""
+    """Who depends on whom: every dependency, the unresolved ones, and the cycles of agents."""
 
     dependencies: list[DependencyEdge]
     count: int
-    unmet: list[DependencyEdge]
+    unresolved: list[DependencyEdge]
     cycles: list[list[str]]
     resource_version: str
     stale_seconds: NotRequired[float]

@@ -71,7 +71,7 @@ class DependencyRoutes:
         )
 
     async def graph(self, request: Request) -> Response:
-        """GET /dependencies: every dependency, those that are unmet, and the cycles."""
+        """GET /dependencies: all dependencies, the unresolved ones, and the cycles."""
         given = parse_query(request.scope["query_string"], ("namespace", *_FRESHNESS_PARAMS))
         return _explanation_response(await self._explainer.graph(single(given, "namespace"), freshness(given)))
 

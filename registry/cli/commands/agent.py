@@ -39,7 +39,7 @@ _DEPENDENT_COLUMNS = (
     Column("AGENT", lambda row: row["agent_id"]),
     Column("FUNCTION", lambda row: row["function"]),
     Column("CAPABILITY", lambda row: row["capability"]),
-    Column("IF REMOVED", lambda row: "unresolved" if row["breaks"] else f"{row['alternatives']} alternatives"),
+    Column("IF REMOVED", lambda row: "unresolved" if row["only_provider"] else f"{row['alternatives']} alternatives"),
 )
 
 

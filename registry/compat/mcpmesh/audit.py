@@ -69,7 +69,7 @@ def audit_facts(
                 why[f"{out.agent_id}:{out.tool_name}"] = fact
         requirement = schema_requirement(need)
         shown: Json = {} if requirement is None else {"mode": requirement[0]}
-        found.setdefault(pick.function, []).append(shown | ({"why": why} if why else {}))
+        found.setdefault(pick.function, []).append(shown | ({"candidates": why} if why else {}))
     return found
 
 
@@ -197,7 +197,7 @@ def _event_data(dependency: Json, facts: Json) -> Json:
     if dependency.get("version"):
         spec["version_constraint"] = dependency["version"]
     candidates = dependency["candidates"]
-    data: Json = {"spec": spec, "stages": _event_stages(dependency, facts.get("why", {}))}
+    data: Json = {"spec": spec, "stages": _event_stages(dependency, facts.get("candidates", {}))}
     if dependency["considered"] > len(candidates):
         data["considered"] = dependency["considered"]
     if dependency["chosen"] is not None:
@@ -229,7 +229,7 @@ def _event_stages(dependency: Json, candidate_facts: Mapping[str, Json]) -> list
     if dependency["chosen"] is None:
         # Who would do came while this was written down.
         return stages
-    ranked = _candidate_ids([each for each in candidates if each["stage"] in ("chosen", "choice")])
+    ranked = _candidate_ids([each for each in candidates if each["stage"] in ("chosen", "not_chosen")])
     reason = _BEST_STRATEGY_REASON if dependency["strategy"] == "best" else dependency["strategy"]
     return [*stages, {"stage": "tiebreaker", "kept": ranked, "chosen": ranked[0], "reason": reason}]
 

@@ -10,7 +10,7 @@ from registry.compat.mcpmesh.spec import McpMeshCapability, schema_requirement
 from registry.model.agent import ABSENT, Capability, Dependency
 
 STRICT: Final = "strict"
-_NOT_EQUAL: Final = "has not exactly the schema that is expected"
+_NOT_EQUAL: Final = "its output schema differs from the expected one"
 # The length of a schema, in bytes, up to which it is kept: those of clients have some hundred.
 _MAX_CACHED_SCHEMA_BYTES: Final = 16_384
 _EMPTY_SCHEMA: Final[Mapping[str, Any]] = {}
@@ -89,7 +89,7 @@ def _find_mismatch(expected: Mapping[str, Any], provided: Mapping[str, Any], pat
             return wrong
     if isinstance(expected.get("items"), dict):
         if not isinstance(provided.get("items"), dict):
-            return f"{path} does not say what it is a list of"
+            return f"{path} does not declare its item type"
         return _find_mismatch(expected["items"], provided["items"], f"{path}[]")
     return None
 

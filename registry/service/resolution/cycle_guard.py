@@ -56,7 +56,9 @@ class CycleGuard:
 
     def overloaded(self) -> StoreUnavailable:
         """Return the error for a registration that could not be checked in time."""
-        return StoreUnavailable("Too many registrations bring required dependencies; try again", reason="queue_full")
+        return StoreUnavailable(
+            "Too many concurrent registrations change required dependencies; try again", reason="queue_full"
+        )
 
 
 def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:
@@ -86,7 +88,7 @@ def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:
     _, up = components_and_depths(_reachable(own, needing))
     # What leads over several of its edges is seen from the first of them.
     if any(down[name] + up[name] - 1 > MAX_DEPENDENCY_DEPTH for name in own):
-        _reject(f"more than {MAX_DEPENDENCY_DEPTH} capabilities in a row would each need the next")
+        _reject(f"required dependencies would be nested more than {MAX_DEPENDENCY_DEPTH} capabilities deep")
 
 
 def _reachable(starts: Iterable[str], successors: Callable[[str], list[str]]) -> Graph:

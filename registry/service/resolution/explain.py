@@ -64,7 +64,7 @@ class ResolutionExplainer:
             async for _ in cooperative(map(ranking, resolution.dependencies)):
                 pass
             found["explanation"] = explain_resolution(resolution, ranking, most)
-            found["history"] = [
+            found["recent_resolutions"] = [
                 _decode_trace(entry)
                 for entry in await self._resolution_store.recent_resolutions(agent_id, _MAX_TRACES_SHOWN)
             ]
@@ -101,8 +101,8 @@ class ResolutionExplainer:
         for edge in edges:
             if edge["provider"] is not None:
                 leads.setdefault(edge["agent_id"], []).append(edge["provider"]["agent_id"])
-        unmet = [edge for edge in edges if edge["provider"] is None]
-        found = {"dependencies": edges, "count": len(edges), "unmet": unmet, "cycles": find_cycles(leads)}
+        unresolved = [edge for edge in edges if edge["provider"] is None]
+        found = {"dependencies": edges, "count": len(edges), "unresolved": unresolved, "cycles": find_cycles(leads)}
         return ExplainResult(found, version, behind)
 
     async def _resolve(self, view: View, record: Record, staleness: float | None) -> CachedResolution:
@@ -136,7 +136,7 @@ class ResolutionExplainer:
                 "capability": pick.dependency.capability,
                 "tool_name": pick.provider.tool_name,
                 "alternatives": others,
-                "breaks": not others,
+                "only_provider": not others,
             }
 
 
@@ -197,7 +197,7 @@ def _explain_dependency(pick: ResolvedDependency, ranking: RankedProviders, limi
     candidates: list[Json] = []
     others = (each for each in ranking.providers if each != chosen)
     for each in islice(others if chosen is None else chain((chosen,), others), limit):
-        stage, reason = ("chosen", None) if each == chosen else ("choice", "another one was chosen")
+        stage, reason = ("chosen", None) if each == chosen else ("not_chosen", "another provider was chosen")
         candidates.append(
             {
                 "agent_id": each.agent_id,

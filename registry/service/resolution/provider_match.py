@@ -55,7 +55,7 @@ class ProviderMatcher:
         if fallen is not None:
             return fallen
         if self.policy.check_required_dependencies and (lacking := missing_requirement(agent, capability)) is not None:
-            return Rejection("required", f"cannot do without {lacking.capability}, which nobody has for it")
+            return Rejection("required", f"required dependency {lacking.capability} is unresolved")
         score, misfit = self.match_capability(capability)
         if misfit is not None:
             return misfit
@@ -81,7 +81,7 @@ class ProviderMatcher:
         if self._constraint_error:
             return 0, Rejection("version", self._constraint_error)
         if self._version_satisfies is not None and not self._version_satisfies(capability.version):
-            return 0, Rejection("version", f"has version {capability.version}, not {self._version_constraint}")
+            return 0, Rejection("version", f"version {capability.version} does not satisfy {self._version_constraint}")
         if self._schema_mismatch is not None and (mismatch := self._schema_mismatch(capability)) is not None:
             return 0, Rejection("schema", mismatch)
         return judged.score, None

@@ -83,6 +83,6 @@ def _split_sign(tag: str) -> tuple[str, str]:
 
 def _missing_tag_reason(group: tuple[TagScore, ...]) -> str:
     if not group:
-        return "no list of exclusions alone can be met"
+        return "the tag group contains only exclusions and can never match"
     names = [tag for tag, _ in group]
-    return f"lacks the tag {names[0]}" if len(names) == 1 else f"lacks each of the tags {', '.join(names)}"
+    return f"is missing the tag {names[0]}" if len(names) == 1 else f"has none of the tags {', '.join(names)}"

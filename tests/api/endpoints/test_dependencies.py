@@ -143,7 +143,7 @@ async def test_a_provider_is_chosen_from_its_first_heartbeat_on(client: httpx2.A
     await send_heartbeat(client, "auth-1")
     healthy = await told(client)
 
-    assert pending["dependencies_unresolved"]["greet"]["auth"] == "none of the 1 that have it will do: 1 not alive"
+    assert pending["dependencies_unresolved"]["greet"]["auth"] == "none of the 1 candidates qualifies: 1 unhealthy"
     assert healthy["dependencies_resolved"]["greet"]["auth"]["tool_name"] == "auth"
 
 
@@ -312,13 +312,13 @@ async def test_each_candidate_is_shown_with_the_stage_it_fell_out_at(client: htt
     assert (found["chosen"], found["considered"]) == (DATE_SERVICE, 6)
     assert [(each["agent_id"], each["stage"]) for each in found["candidates"]] == [
         ("date-1", "chosen"),
-        ("date-2", "choice"),
+        ("date-2", "not_chosen"),
         ("far", "namespace"),
         ("late", "health"),
         ("old", "version"),
         ("test", "tags"),
     ]
-    assert found["candidates"][4]["reason"] == "has version 0.9.0, not >=1.0.0"
+    assert found["candidates"][4]["reason"] == "version 0.9.0 does not satisfy >=1.0.0"
 
 
 async def test_the_last_resolutions_are_kept_with_their_stages(client: httpx2.AsyncClient, raw: redis.Redis) -> None:
@@ -329,7 +329,7 @@ async def test_the_last_resolutions_are_kept_with_their_stages(client: httpx2.As
         await told(client)
         await told(client)
 
-    history = (await client.get("/agents/me/dependencies", params={"explain": "true"})).json()["history"]
+    history = (await client.get("/agents/me/dependencies", params={"explain": "true"})).json()["recent_resolutions"]
 
     chosen = [entry["explanation"]["greet"][0]["chosen"]["agent_id"] for entry in history]
     assert chosen == ["date-3", "date-4", "date-5", "date-6", "date-7"]
@@ -347,12 +347,12 @@ async def test_an_explanation_shows_who_was_chosen_however_many_there_are(client
 
     shown = (await client.get("/agents/me/dependencies", params={"explain": "true"})).json()
 
-    needs = [need for needs in shown["history"][0]["explanation"].values() for (need,) in [needs]]
+    needs = [need for needs in shown["recent_resolutions"][0]["explanation"].values() for (need,) in [needs]]
     assert len({need["chosen"]["agent_id"] for need in needs}) > 8
     for need in needs:
         first, *others = need["candidates"]
         assert (first["stage"], first["agent_id"]) == ("chosen", need["chosen"]["agent_id"])
-        assert {other["stage"] for other in others} == {"choice"}
+        assert {other["stage"] for other in others} == {"not_chosen"}
         assert len(others) == 7
 
 
@@ -373,7 +373,9 @@ async def test_an_agent_of_very_many_dependencies_keeps_nobody_waiting(
     assert len(answer["dependencies_resolved"]) == 20
     assert len(raw.lrange("{mesh}:resolutions:me", 0, 0)[0]) < 10_000_000
     assert len(shown.content) < 30_000_000
-    assert [len(need["candidates"]) for need in shown.json()["history"][0]["explanation"]["f19"]] == [1] * 500
+    assert [len(need["candidates"]) for need in shown.json()["recent_resolutions"][0]["explanation"]["f19"]] == [
+        1
+    ] * 500
     expect_error(
         await client.post("/agents", json=a_batch("me", *many, {**GREET, "function_name": "one-more"})),
         422,
@@ -396,7 +398,7 @@ async def test_what_was_resolved_by_turns_of_replicas_is_kept_in_order(redis_url
         shown = (await one.get("/agents/me/dependencies", params={"explain": "true"})).json()
 
     assert versions[0] == versions[2] != versions[1]
-    assert [each["dependencies_version"] for each in reversed(shown["history"])] == versions
+    assert [each["dependencies_version"] for each in reversed(shown["recent_resolutions"])] == versions
 
 
 async def test_dependents_are_those_who_would_miss_it(client: httpx2.AsyncClient) -> None:
@@ -410,8 +412,8 @@ async def test_dependents_are_those_who_would_miss_it(client: httpx2.AsyncClient
     third = (await client.get("/agents/date-2/dependents")).json()
 
     row = {"agent_id": "me", "function": "greet", "capability": "date_service", "tool_name": "get_current_date"}
-    assert first["dependents"] == [{**row, "alternatives": 0, "breaks": True}]
-    assert second["dependents"] == [{**row, "alternatives": 1, "breaks": False}]
+    assert first["dependents"] == [{**row, "alternatives": 0, "only_provider": True}]
+    assert second["dependents"] == [{**row, "alternatives": 1, "only_provider": False}]
     assert (third["dependents"], third["count"]) == ([], 0)
 
 
@@ -450,7 +452,7 @@ async def test_the_graph_shows_what_is_unmet_and_what_goes_round(client: httpx2.
         ("c", None),
     ]
     assert whole["cycles"] == [["a", "b"]]
-    assert [(edge["agent_id"], edge["capability"]) for edge in whole["unmet"]] == [("c", "none")]
+    assert [(edge["agent_id"], edge["capability"]) for edge in whole["unresolved"]] == [("c", "none")]
     assert (part["count"], part["cycles"]) == (1, [])
 
 
@@ -553,7 +555,7 @@ async def test_where_nobody_will_do_it_is_said_why(client: httpx2.AsyncClient) -
 
     body = expect_error(await client.get("/select", params={"capability": "c"}), 404, "no_provider")
 
-    assert body["reason"] == "none of the 1 that have it will do: 1 not alive"
+    assert body["reason"] == "none of the 1 candidates qualifies: 1 unhealthy"
 
 
 async def test_replicas_agree_and_know_of_each_others_writes(redis_url: str) -> None:

@@ -34,7 +34,7 @@ def test_nobody_who_will_do_is_a_failure_with_a_reason(mesh: SyncRegistryClient,
     done = call("resolve", "date_service", "--explain")
 
     assert done.exit_code == 3
-    assert done.stderr.startswith("Error: Nobody can be selected for 'date_service'")
+    assert done.stderr.startswith("Error: No agent can be selected for 'date_service'")
     assert ["date_service", "1.5.0", "dates", "default", "healthy,draining", "-"] in [
         line.split() for line in done.stdout.splitlines()
     ]
@@ -57,9 +57,9 @@ def test_the_dependencies_of_an_agent_are_shown_with_their_reasons(mesh: SyncReg
         "dates-0",
         "1.0.0",
         "healthy",
-        "choice",
+        "not_chosen",
         "another",
-        "one",
+        "provider",
         "was",
         "chosen",
     ] in lines

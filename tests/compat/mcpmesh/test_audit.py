@@ -160,7 +160,7 @@ async def test_every_way_to_fall_out_has_its_reason(client: httpx2.AsyncClient, 
         for each in stage.get("evicted", ())
     } == {
         "a-drains:get": ("health", "Unavailable", {"reason": "is draining"}),
-        "b-lacks:get": ("health", "Unavailable", {"reason": "cannot do without nothing, which nobody has for it"}),
+        "b-lacks:get": ("health", "Unavailable", {"reason": "required dependency nothing is unresolved"}),
         "c-excluded:get": ("tags", "ExtraTagDisallowed", {"disallowed": ["slow"]}),
         "d-untagged:get": ("tags", "MissingTag", {"missing_one_of": ["utc", "cet"]}),
         "e-schema:get": (
@@ -217,7 +217,7 @@ async def test_what_explains_itself_is_as_it_was(client: httpx2.AsyncClient) -> 
     await provide(client, "date-1", "1.0.0", "gmt")
     await need(client)
 
-    (past,) = (await client.get("/agents/me/dependencies?explain=true")).json()["history"]
+    (past,) = (await client.get("/agents/me/dependencies?explain=true")).json()["recent_resolutions"]
 
     assert past.keys() == {"timestamp", "resource_version", "dependencies_version", "explanation"}
 

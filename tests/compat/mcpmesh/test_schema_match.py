@@ -63,7 +63,7 @@ def test_the_table_is_whole() -> None:
         (CITY, PROVIDED["city_int"], "output.city is integer, not string"),
         (EXPECTED["nest"], PROVIDED["nest_bad"], "output.a has no field b"),
         (EXPECTED["arrobj"], PROVIDED["arrobj_bad"], "output[] has no field x"),
-        (EXPECTED["arr"], PROVIDED["arr_noitems"], "output.l does not say what it is a list of"),
+        (EXPECTED["arr"], PROVIDED["arr_noitems"], "output.l does not declare its item type"),
         (EXPECTED["str"], PROVIDED["int2"], "output is integer, not string"),
     ],
 )
@@ -80,7 +80,7 @@ def test_strict_takes_the_same_hash_and_nothing_else() -> None:
         (SchemaMatcher("strict", "", orjson.dumps(CITY)), providing(CITY)),
         (SchemaMatcher("strict", "", b""), providing(None, outputSchemaHash="")),
     ):
-        assert judge.mismatch(capability) == "has not exactly the schema that is expected"
+        assert judge.mismatch(capability) == "its output schema differs from the expected one"
 
 
 def test_a_provider_that_tells_no_hash_passes_where_it_is_not_strict() -> None:

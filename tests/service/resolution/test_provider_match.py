@@ -52,7 +52,7 @@ def test_each_falls_out_at_its_stage(need: Dependency, agent: Agent, stage: str 
     assert ranking.rejected_by_stage.total() == len(ranking.rejected_sample)
     if stage is not None:
         (says,) = (text for name, text in STAGE_DESCRIPTIONS.items() if name == stage)
-        assert ranking.reason == f"none of the 1 that have it will do: 1 {says}"
+        assert ranking.reason == f"none of the 1 candidates qualifies: 1 {says}"
 
 
 ORDER_ROWS: list[tuple[str, Dependency, list[Agent], list[str]]] = [

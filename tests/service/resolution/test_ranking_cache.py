@@ -66,7 +66,7 @@ def test_what_lacks_something_required_is_not_chosen(rankings: RankingCache) -> 
 
     assert not ranking.providers
     assert [(out.stage, out.reason) for out in ranking.rejected_sample] == [
-        ("required", "cannot do without b, which nobody has for it")
+        ("required", "required dependency b is unresolved")
     ]
 
 

@@ -64,10 +64,10 @@ def test_each_row_scores_as_promised(needs: tuple[str | tuple[str, ...], ...], t
 @pytest.mark.parametrize(
     ("needs", "tags", "says"),
     [
-        (("x",), NONE, "lacks the tag x"),
-        ((("x", "+u"),), NONE, "lacks each of the tags x, u"),
+        (("x",), NONE, "is missing the tag x"),
+        ((("x", "+u"),), NONE, "has none of the tags x, u"),
         (("-x",), X, "has the excluded tag x"),
-        ((("-x",),), NONE, "no list of exclusions alone can be met"),
+        ((("-x",),), NONE, "the tag group contains only exclusions and can never match"),
     ],
 )
 def test_what_does_not_do_says_why(needs: tuple[str | tuple[str, ...], ...], tags: Tags, says: str) -> None:
