@@ -38,6 +38,7 @@ from registry.service.discovery.discovery import Discovery
 from registry.service.liveness.agent_health import AgentHealthService
 from registry.service.liveness.drain import DrainService
 from registry.service.liveness.heartbeat import HeartbeatService
+from registry.service.liveness.leader_election import LeaderElection
 from registry.service.liveness.store_monitor import StoreMonitor
 from registry.service.liveness.sweeper import Sweeper
 from registry.service.registration.registration import RegistrationService
@@ -132,12 +133,18 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
             store.change_log, settings.watch_history, on_entry=fanout.publish, on_gap=fanout.end_with_log_gap
         )
         feed = Reflector(store.change_log, history, change_signal, on_unannounced=bell.fall_back)
-        sweeping = Sweeper(
-            store.leadership, store.sweeps, settings, on_swept=lambda swept: _count_sweep_outcomes(metrics, swept)
-        )
+        election = LeaderElection(store.leadership, settings)
+        sweeping = Sweeper(election, store.sweeps, on_swept=lambda swept: _count_sweep_outcomes(metrics, swept))
         monitor = StoreMonitor(store.server_health, settings, on_clock_rollback=feed.clamp_heartbeats)
         overview = StatusService(
-            feed, bell, sweeping, monitor, store.server_health, instance=settings.instance_id, warnings=warnings
+            feed,
+            bell,
+            election,
+            sweeping,
+            monitor,
+            store.server_health,
+            instance=settings.instance_id,
+            warnings=warnings,
         )
         await monitor.require_supported_store()
         farewells.push_async_callback(_close_within, sweeping.resign)

@@ -8,6 +8,7 @@ from registry.cache.reflector import Reflector
 from registry.errors import RegistryError
 from registry.model.agent import STATUSES
 from registry.model.encoding.agent_json import rfc3339
+from registry.service.liveness.leader_election import LeaderElection
 from registry.service.liveness.store_monitor import StoreMonitor, outage_cause
 from registry.service.liveness.sweeper import Sweeper
 from registry.store.change_notifier import ChangeNotifier
@@ -23,6 +24,7 @@ class StatusService:
         self,
         reflector: Reflector,
         notifier: ChangeNotifier,
+        election: LeaderElection,
         sweeper: Sweeper,
         monitor: StoreMonitor,
         server_health: ServerHealth,
@@ -33,6 +35,7 @@ class StatusService:
         self.shutting_down = False
         self._reflector = reflector
         self._notifier = notifier
+        self._election = election
         self._sweeper = sweeper
         self._monitor = monitor
         self._server_health = server_health
@@ -59,10 +62,10 @@ class StatusService:
 
     def sweep_numbers(self) -> SweepNumbers:
         """Return the state of leader election, sweep, outages and self-preservation."""
-        lock, probe = self._sweeper.observed_lock, self._monitor.last_probe
+        lock, probe = self._election.observed_lock, self._monitor.last_probe
         return SweepNumbers(
             sweeps_here=self._sweeper.may_sweep,
-            sweeps_rejected=self._sweeper.refused_sweeps,
+            sweeps_rejected=self._sweeper.rejected_sweeps,
             leader=None if lock is None else LeaderNumbers(lock.instance, lock.host, lock.epoch, lock.since),
             probe=None if probe is None else _probe_numbers(probe),
         )
@@ -92,7 +95,7 @@ class StatusService:
             "timeline": None if view is None else view.timeline,
             "staleness_seconds": round(self._reflector.staleness, 1),
             "change_notifications": self._notifier.mode,
-            "leader": self._leader_json(self._sweeper.observed_lock),
+            "leader": self._leader_json(self._election.observed_lock),
             "outage": outage_json(probe),
             "self_preservation": self_preservation_json(probe),
             "warnings": [*self._settings_warnings, *self._monitor.config_warnings],
@@ -100,8 +103,8 @@ class StatusService:
 
     def _leader_json(self, lock: LeaderLock | None) -> dict[str, Any]:
         return {
-            "leading": self._sweeper.is_leader,
-            "election": self._sweeper.election_enabled,
+            "leading": self._election.is_leader,
+            "election": self._election.enabled,
             "instance": lock.instance if lock else None,
             "host": lock.host if lock else None,
             "pid": lock.pid if lock else None,

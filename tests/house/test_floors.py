@@ -79,8 +79,6 @@ TO_CUT = frozenset(
         "api.routes imports compat.mcpmesh.jobs",
         "api.routes imports compat.mcpmesh.proxy.route",
         "api.routes imports compat.mcpmesh.schema_catalog",
-        "service.discovery.discovery imports compat.mcpmesh.list_rows",
-        "service.discovery.query_cache imports compat.mcpmesh.list_rows",
     }
 )
 

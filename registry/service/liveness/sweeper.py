@@ -1,166 +1,113 @@
-"""Lead, and move on those who fell silent. The lock only saves work: the epoch in every sweep keeps it safe."""
+"""The sweep: degrade, expire and remove overdue agents, and repair their times after a clock rollback of Redis."""
 
 import asyncio
-import time
 from collections.abc import Callable
+from typing import Final
 
-from registry.config.settings import Settings
-from registry.errors import StoreUnavailable
-from registry.store.leader import LeaderLock, Leadership
+from registry.service.liveness.leader_election import LeaderElection
 from registry.store.sweeps import ScanCursor, StaleEpochError, SweepResult, Sweeps
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-# Calls of one look; with 200 agents a call that is 10,000 agents a second.
-_MAX_SWEEPS_PER_TICK = 50
-# A walk over all agents that has not begun.
-_NO_REPAIR: tuple[str, ScanCursor | None] = ("", None)
+# With 200 agents a call this allows 10,000 agents a second.
+_MAX_SWEEPS_PER_TICK: Final = 50
+# The repair of no clock rollback, at no position.
+_NO_REPAIR: Final[tuple[str, ScanCursor | None]] = ("", None)
 
 
 class Sweeper:
-    """Looks after the lock and, while this replica leads, after the overdue agents; `tick` is called each second.
+    """Sweeps overdue agents while this replica leads, or always if there is no election. Call `tick` once a second.
 
-    Two leaders at once would do no harm: Redis refuses the sweep of an older epoch, and checks each deadline again
-    inside the script, so a heartbeat that came first wins. Durations are measured on `clock`, monotonic seconds: no
-    step of a wall clock can lengthen a lease.
+    The script checks each deadline again, so that a heartbeat that arrived earlier wins. `rejected_sweeps` counts the
+    sweeps that Redis rejected because another replica led under a newer epoch.
     """
 
     def __init__(
         self,
-        leadership: Leadership,
+        election: LeaderElection,
         sweeps: Sweeps,
-        settings: Settings,
         *,
         on_swept: Callable[[SweepResult], None] = lambda _swept: None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.observed_lock: LeaderLock | None = None
-        self.refused_sweeps = 0
-        self._leadership = leadership
+        self.rejected_sweeps = 0
+        self._election = election
         self._sweeps = sweeps
-        self.election_enabled = settings.leader_election
-        self._lease_s = settings.lease_duration.total_seconds()
-        self._renew_deadline_s = settings.renew_deadline.total_seconds()
-        self._retry_period_s = settings.retry_period.total_seconds()
         self._on_swept = on_swept
-        self._clock = clock
-        self._own_lock: LeaderLock | None = None
-        self._renewed_at = 0.0
-        self._lock_unchanged_since = 0.0
         self._tick_lock = asyncio.Lock()
         self._resigned = False
         self._repair_progress = _NO_REPAIR
 
     @property
-    def is_leader(self) -> bool:
-        """Whether this replica has the lead: it holds the lock and renewed it in time by its own clock."""
-        return self._own_lock is not None and self._clock() - self._renewed_at <= self._renew_deadline_s
-
-    @property
     def may_sweep(self) -> bool:
-        """Whether this replica sweeps now: it leads, or needs no lead, and has not resigned."""
-        return not self._resigned and (self.is_leader or not self.election_enabled)
+        """Whether this replica sweeps: it leads or there is no election, and it has not resigned."""
+        return not self._resigned and (self._election.is_leader or not self._election.enabled)
 
     async def tick(self) -> None:
-        """Take or renew the lock where that is due, and sweep where this replica may."""
+        """Take part in the election, and sweep if this replica may."""
         async with self._tick_lock:
             if self._resigned:
                 return
-            if not self.election_enabled:
+            if not self._election.enabled:
                 await self._sweep_due(await self._sweeps.epoch())
                 return
-            if self._own_lock is None:
-                await self._try_acquire()
-            elif self._clock() - self._renewed_at >= self._retry_period_s:
-                await self._renew(self._own_lock)
-            if self._own_lock is not None and self.is_leader:
-                await self._sweep_due(self._own_lock.epoch)
+            await self._election.tick()
+            epoch = self._election.epoch
+            if epoch is not None:
+                await self._sweep_due(epoch)
 
     async def resign(self) -> None:
-        """Sweep no more, and give the lead up, if this replica has it, so that another takes it at its next look.
+        """Stop sweeping and release the leader lock.
 
-        A look under way ends first: its renewal would change the lock that is to be given up.
+        A tick in progress ends first: renewing would change the lock that is to be released.
         """
         self._resigned = True
         async with self._tick_lock:
-            mine, self._own_lock = self._own_lock, None
-            if mine is not None and await self._leadership.resign(mine):
-                log.info("gave up the lead", epoch=mine.epoch)
+            await self._election.resign()
 
     async def end_self_preservation(self) -> bool:
-        """End the hold of a mass silence, so that the next look moves on whoever is overdue; False when none is on."""
-        released = await self._sweeps.end_self_preservation()
-        if released:
-            log.warning("the hold was released")
-        return released
-
-    async def _try_acquire(self) -> None:
-        """Take a free lock, or one whose counter has stood still for a whole lease on our own clock."""
-        now, seen = self._clock(), ""
-        if self.observed_lock is not None and now - self._lock_unchanged_since >= self._lease_s:
-            seen = self.observed_lock.encoded
-        taken, lock = await self._leadership.acquire(seen)
-        if self.observed_lock is None or lock.encoded != self.observed_lock.encoded:
-            self._lock_unchanged_since = now
-        self.observed_lock = lock
-        if taken:
-            self._own_lock, self._renewed_at = lock, now
-            log.info("leads", epoch=lock.epoch, instance=lock.instance)
-
-    async def _renew(self, lock: LeaderLock) -> None:
-        now = self._clock()
-        try:
-            renewed = await self._leadership.renew(lock)
-        except StoreUnavailable:
-            if now - self._renewed_at > self._renew_deadline_s:
-                self._step_down("the lock could not be renewed in time")
-            raise
-        if renewed is None:
-            self._step_down("another replica has the lock")
-        else:
-            self.observed_lock = self._own_lock = renewed
-            self._renewed_at = now
-
-    def _step_down(self, reason: str) -> None:
-        log.warning("stepped down; it follows from now on", reason=reason)
-        self._own_lock = self.observed_lock = None
+        """End self-preservation, so that the next sweep transitions all overdue agents; False if it is not active."""
+        ended = await self._sweeps.end_self_preservation()
+        if ended:
+            log.warning("self_preservation_end_requested")
+        return ended
 
     async def _sweep_due(self, epoch: int) -> None:
-        """Do what is due, as much as one look may, and only for as long as this replica sweeps by its own clock."""
-        graced = 0
+        """Sweep the overdue agents, up to the limit of one tick, while this replica may sweep by its own clock."""
+        grace_granted = 0
         try:
-            for turn in range(_MAX_SWEEPS_PER_TICK):
-                due = await self._sweeps.find_work()
-                # Where a hold is or was, its end and what follows are decided once a look, overdue agents or not.
-                if not self.may_sweep or not (due.ids or due.clock_rollback or (due.self_preservation and turn == 0)):
+            for index in range(_MAX_SWEEPS_PER_TICK):
+                work = await self._sweeps.find_work()
+                # The script decides on the end of self-preservation, so it is called once a tick even with no agents.
+                needed = work.ids or work.clock_rollback or (work.self_preservation and index == 0)
+                if not self.may_sweep or not needed:
                     break
-                if due.clock_rollback:
-                    await self._repair_clock_rollback(due.clock_rollback, epoch)
+                if work.clock_rollback:
+                    await self._repair_clock_rollback(work.clock_rollback, epoch)
                     continue
-                swept = await self._sweeps.sweep(due.ids, epoch)
+                swept = await self._sweeps.sweep(work.ids, epoch)
                 if swept is None:
                     break
                 self._on_swept(swept)
-                graced += swept.grace_granted
-        except StaleEpochError as error:
-            self.refused_sweeps += 1
-            if self.election_enabled:
-                self._step_down(str(error))
-        if graced:
-            log.info("grace: agents keep their status, an outage kept them from being heard", agents=graced)
+                grace_granted += swept.grace_granted
+        except StaleEpochError:
+            self.rejected_sweeps += 1
+            if self._election.enabled:
+                self._election.step_down("stale_epoch")
+        if grace_granted:
+            log.info("outage_grace_granted", agents=grace_granted)
 
     async def _repair_clock_rollback(self, rollback: str, epoch: int) -> None:
-        """Set the times of some more agents right; until all are, nobody is swept by times that are wrong."""
-        asked, cursor = self._repair_progress
+        """Repair the times of the next agents; no agent is swept until all are repaired."""
+        repaired_rollback, cursor = self._repair_progress
         self._repair_progress = _NO_REPAIR
-        if asked != rollback:
-            log.warning("the clock of Redis went back; the times of all agents are set right")
+        if repaired_rollback != rollback:
+            log.warning("clock_rollback_repair_started")
             cursor = None
         cursor, ids = await self._sweeps.scan_agents(cursor)
         if not await self._sweeps.repair_clock_rollback(ids, rollback, epoch, is_last=cursor is None):
             return
         if cursor is None:
-            log.info("the times of all agents are right again")
+            log.info("clock_rollback_repair_finished")
         else:
             self._repair_progress = (rollback, cursor)

@@ -1,0 +1,26 @@
+"""Fixtures of the tests of leader election and sweep."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+
+from tests.service.liveness.sweeping_replicas import Replica
+from tests.support.server_time import clear_outage
+
+
+@pytest.fixture
+def no_outage(raw: redis.Redis) -> None:
+    """A store that remembers no outage."""
+    clear_outage(raw)
+
+
+@pytest.fixture
+async def pair(redis_url: str) -> AsyncIterator[tuple[Replica, Replica]]:
+    """Provide two replicas on one store; the first leads."""
+    one, two = Replica(redis_url, "one"), Replica(redis_url, "two")
+    assert await one.look()
+    assert not await two.look()
+    yield one, two
+    await one.store.close()
+    await two.store.close()
