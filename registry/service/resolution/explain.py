@@ -1,7 +1,6 @@
 """Why agents are wired as they are: who was looked at and fell out where, who depends on whom, and what is unmet."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Final
@@ -25,8 +24,6 @@ _MAX_TRACED_PER_DEPENDENCY: Final = 8
 _MAX_TRACED_PER_AGENT: Final = 2_000
 # So many of the last resolutions are shown.
 _MAX_TRACES_SHOWN: Final = 5
-# Agents whose dependencies are looked at before others have their turn.
-_MAX_AGENTS_PER_STEP: Final = 100
 
 Json = dict[str, Any]
 
@@ -81,7 +78,9 @@ class ResolutionExplainer:
         for capability in agent.indexed.capabilities:
             consumers |= view.by_dependency.get(capability.name, {})
         found: list[Json] = []
-        async for record in _iterate_registered(view, consumers):
+        async for consumer_id, record in cooperative(sorted(consumers.items())):
+            if view.records.get(consumer_id) is not record:
+                continue
             found += self._dependencies_satisfied_by(agent, view, await self._resolve(view, record, behind))
         return ExplainResult({"agent_id": agent_id, "dependents": found, "count": len(found)}, version, behind)
 
@@ -94,8 +93,8 @@ class ResolutionExplainer:
         version = view.version
         consumers = {key: record for records in view.by_dependency.values() for key, record in records.items()}
         edges: list[Json] = []
-        async for record in _iterate_registered(view, consumers):
-            if namespace in (None, record.agent.indexed.namespace):
+        async for agent_id, record in cooperative(sorted(consumers.items())):
+            if view.records.get(agent_id) is record and namespace in (None, record.agent.indexed.namespace):
                 edges += _dependency_edges(await self._resolve(view, record, behind))
         leads: dict[str, list[str]] = {}
         for edge in edges:
@@ -138,15 +137,6 @@ class ResolutionExplainer:
                 "alternatives": others,
                 "only_provider": not others,
             }
-
-
-async def _iterate_registered(view: View, records: Mapping[str, Record]) -> AsyncIterator[Record]:
-    """Give the records by id, those that are still there, and let others have their turn now and then."""
-    for at, (agent_id, record) in enumerate(sorted(records.items())):
-        if at % _MAX_AGENTS_PER_STEP == 0:
-            await asyncio.sleep(0)
-        if view.records.get(agent_id) is record:
-            yield record
 
 
 def _dependency_edges(resolution: CachedResolution) -> Iterator[Json]:

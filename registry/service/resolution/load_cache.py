@@ -5,11 +5,10 @@ from collections.abc import Awaitable, Sequence
 from typing import Final, Protocol
 
 from registry.model.resolution import Provider
+from registry.service.resolution.strategies import MAX_PROVIDERS_BY_LOAD
 
 MAX_LOAD_AGE_S: Final = 2.0
 """How old a load may be when it is chosen by, in seconds."""
-MAX_PROVIDERS_BY_LOAD: Final = 1_000
-"""Of more providers than this only the first ones' loads are looked at, and only these are chosen by."""
 # Of so many agents loads are known.
 _MAX_CACHED_AGENTS: Final = 100_000
 

@@ -1,12 +1,12 @@
 """One agent for one call: chosen anew each time, by the strategy of whoever asks."""
 
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
 from registry.cache.view import Record
+from registry.concurrency.lru import WeightedLru
 from registry.errors import NoProvider
 from registry.model.agent import Dependency
 from registry.model.resolution import Provider
@@ -38,7 +38,7 @@ class Selector:
         self._discovery = discovery
         self._ranking_cache = ranking_cache
         self._load_cache = load_cache
-        self._round_robin_counters: OrderedDict[object, count[int]] = OrderedDict()
+        self._round_robin_counters: WeightedLru[object, count[int]] = WeightedLru(_MAX_ROUND_ROBIN_COUNTERS)
 
     async def select(self, dependency: Dependency, zone: str | None, freshness: Freshness) -> Selection:
         """Return an agent that has what is asked for; in any namespace unless one is named.
@@ -68,8 +68,8 @@ class Selector:
 
     def _next_round_robin_index(self, dependency: Dependency) -> int:
         key = dependency.match_key, dependency.namespace
-        turns = self._round_robin_counters.setdefault(key, count())
-        self._round_robin_counters.move_to_end(key)
-        if len(self._round_robin_counters) > _MAX_ROUND_ROBIN_COUNTERS:
-            self._round_robin_counters.popitem(last=False)
-        return next(turns)
+        counter = self._round_robin_counters.get(key)
+        if counter is None:
+            counter = count()
+            self._round_robin_counters.put(key, counter, 1)
+        return next(counter)

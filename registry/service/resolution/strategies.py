@@ -5,10 +5,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Final
 
 from registry.model.registration.schema import Strategy
 from registry.model.resolution import Provider
-from registry.service.resolution.load_cache import MAX_PROVIDERS_BY_LOAD
+
+MAX_PROVIDERS_BY_LOAD: Final = 1_000
+"""The number of providers, in the order of their ranking, that `least_loaded` chooses from."""
 
 # As many as a double between 0 and 1 can tell apart.
 _HASH_BITS = 52
