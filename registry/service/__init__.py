@@ -1,1 +1,1 @@
-"""."""
+"""Business rules: registration, discovery, watch, liveness, dependency resolution."""

@@ -1,4 +1,4 @@
-"""Agents out of service and back: they live on, and nobody is sent to them meanwhile."""
+"""Drain agents: take them out of service without unregistering them, and put them back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from registry.store.scripts import MAX_AGENTS_PER_CALL
 
 @dataclass(frozen=True, slots=True)
 class DrainResult:
-    """One agent that is now as asked: whether it was not before, and the resource version of its last change."""
+    """One agent in the requested state: whether that changed it, and the resource version of its last change."""
 
     changed: bool
     version: int
@@ -26,28 +26,28 @@ class DrainService:
         self._discovery = discovery
 
     async def set_draining(self, agent_id: str, *, draining: bool) -> DrainResult:
-        """Let one agent drain, or end that. Raises UnknownAgent."""
+        """Start or end the draining of one agent. Raises UnknownAgent."""
         (drained,) = await self._agents.drain([agent_id], draining=draining)
-        shift = _drain_result(agent_id, drained)
-        if not isinstance(shift, DrainResult):
-            raise shift
-        return shift
+        result = _drain_result(agent_id, drained)
+        if not isinstance(result, DrainResult):
+            raise result
+        return result
 
     async def set_draining_matching(
         self, query: AgentQuery, *, draining: bool
     ) -> Mapping[str, DrainResult | UnknownAgent | StoreUnavailable]:
-        """Let every agent that matches now drain, or end that; each by itself, sorted as in a list.
+        """Start or end the draining of every agent that matches now; return the result of each, in list order.
 
-        Between two calls' worth of agents the store may fail: then some are changed, and asking again does the rest.
+        If the store fails between two calls, some agents are changed; repeating the request changes the others.
         """
         listed = await self._discovery.agents(query)
         ids = [record.agent.id for record in listed.records]
-        found: dict[str, DrainResult | UnknownAgent | StoreUnavailable] = {}
+        results: dict[str, DrainResult | UnknownAgent | StoreUnavailable] = {}
         for at in range(0, len(ids), MAX_AGENTS_PER_CALL):
-            some = ids[at : at + MAX_AGENTS_PER_CALL]
-            drained = await self._agents.drain(some, draining=draining)
-            found |= {agent_id: _drain_result(agent_id, each) for agent_id, each in zip(some, drained, strict=True)}
-        return found
+            batch = ids[at : at + MAX_AGENTS_PER_CALL]
+            drained = await self._agents.drain(batch, draining=draining)
+            results |= {agent_id: _drain_result(agent_id, each) for agent_id, each in zip(batch, drained, strict=True)}
+        return results
 
 
 def _drain_result(agent_id: str, drained: AgentDrainResult) -> DrainResult | UnknownAgent | StoreUnavailable:

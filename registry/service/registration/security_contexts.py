@@ -1,4 +1,4 @@
-"""Security contexts: what an agent must be able to do before it may register under one."""
+"""Security contexts: each requires capabilities of the agents that register under it."""
 
 from collections.abc import Collection, Mapping
 
@@ -12,7 +12,7 @@ class SecurityContexts:
         self._required = required
 
     def problems(self, context: str, capabilities: Collection[str]) -> list[Detail]:
-        """Return what keeps an agent with these capabilities from registering under this context."""
+        """Return why an agent with these capabilities may not register under this context, empty if it may."""
         required = self._required.get(context)
         if required is None:
             known = ", ".join(sorted(self._required))
