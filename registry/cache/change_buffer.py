@@ -1,4 +1,4 @@
-"""The recent changes, in order: what answers "since", and what watchers are cursors into."""
+"""A bounded buffer of the latest changes, in order. Each watcher has a position in it."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,9 @@ IndexKey = tuple[str, ...]
 
 
 class ChangeEntry(msgspec.Struct, eq=False, gc=False):
-    """One change with the states before and after it, and its encodings, each made once for all who want it.
+    """One change with the agent before and after it, its index keys and its encodings, each computed once.
 
-    Hidden from the collector of cycles, as records are.
+    Not tracked by the garbage collector, like `Record`.
     """
 
     change: Change
@@ -32,14 +32,14 @@ class ChangeEntry(msgspec.Struct, eq=False, gc=False):
 
     @property
     def states(self) -> tuple[Agent | None, Agent | None]:
-        """The agent before and after the change, None where it was not there. Read when first asked for."""
+        """The agent before and after the change, None if it did not exist. Decoded at the first access."""
         if self._states is None:
             self._states = _decode_states(self.change)
         return self._states
 
     @property
     def index_keys(self) -> frozenset[IndexKey]:
-        """What the change is found by: id, namespace, capabilities and labels, of the state before and after."""
+        """Id, namespace, capabilities and labels of the agent before and after the change, to find its watchers."""
         if self._index_keys is None:
             self._index_keys = frozenset(key for agent in self.states if agent for key in index_keys_of(agent))
         return self._index_keys
@@ -60,19 +60,19 @@ class ChangeEntry(msgspec.Struct, eq=False, gc=False):
 
     @property
     def approximate_bytes(self) -> int:
-        """Roughly what keeping it costs, in bytes: specs, what was read of them, keys, and one encoding."""
+        """Approximate memory of the entry: specs, decoded agents, keys and one encoding."""
         agent, before = self.change.agent, self.change.spec_before
         return 2048 + (4 * len(agent.spec) if agent else 0) + (3 * len(before) if before else 0)
 
 
 def index_keys_of(agent: Agent) -> Iterator[IndexKey]:
-    """Return what an agent is found by."""
-    profile = agent.indexed
+    """Yield the keys by which watchers of an agent are found."""
+    spec = agent.indexed
     yield ("id", agent.id)
-    yield ("namespace", profile.namespace)
-    for capability in profile.capabilities:
+    yield ("namespace", spec.namespace)
+    for capability in spec.capabilities:
         yield ("capability", capability.name)
-    for name, value in profile.labels.items():
+    for name, value in spec.labels.items():
         yield ("label", name, value)
 
 
@@ -83,26 +83,21 @@ def _decode_states(change: Change) -> tuple[Agent | None, Agent | None]:
     if change.kind == "remove":
         return agent, None
     spec = change.spec_before
-    before = Agent(
-        id=agent.id,
+    before = msgspec.structs.replace(
+        agent,
         spec=agent.spec if spec is None else spec,
         status=change.status_before or agent.status,
         draining=agent.draining if change.draining_before is None else change.draining_before,
         version=change.prev,
-        spec_version=agent.spec_version,
-        created=agent.created,
-        updated=agent.updated,
-        timeout=agent.timeout,
-        eviction=agent.eviction,
         indexed=agent.indexed if spec is None else decode_indexed_spec(spec),
     )
     return before, agent
 
 
 class ChangeBuffer:
-    """The entries after `start_version`, which is itself the version of a known entry, up to `last_version`.
+    """The entries after `start_version` up to `last_version`; `start_version` is the version of an existing entry.
 
-    At most `max_entries` entries of `max_bytes` together are kept; the oldest go first.
+    It has at most `max_entries` entries and `max_bytes` bytes; the oldest entries are dropped first.
     """
 
     def __init__(self, start_version: int, max_entries: int, max_bytes: int) -> None:
@@ -128,7 +123,7 @@ class ChangeBuffer:
             self._drop_oldest()
 
     def prepend(self, start_version: int, entries: Sequence[ChangeEntry]) -> None:
-        """Put entries before the oldest; they lead from `start_version` to it without a gap."""
+        """Add entries before the oldest one; they connect `start_version` with it without a gap."""
         self._entries = [*entries, *self._entries[self._dropped :]]
         self._versions = [entry.version for entry in self._entries]
         self._dropped = 0
@@ -136,14 +131,14 @@ class ChangeBuffer:
         self.start_version = start_version
 
     def contains(self, version: int) -> bool:
-        """Tell whether `version` is that of an entry from which on nothing is missing."""
+        """Return whether `version` is that of an entry after which no entry is missing."""
         if version == self.start_version:
             return True
         at = bisect_left(self._versions, version, self._dropped)
         return at < len(self._versions) and self._versions[at] == version
 
     def since(self, version: int) -> Sequence[ChangeEntry]:
-        """Return the entries after `version`, which is held."""
+        """Return the entries after `version`, which the buffer must contain."""
         return self._entries[bisect_left(self._versions, version + 1, self._dropped) :]
 
     def _drop_oldest(self) -> None:

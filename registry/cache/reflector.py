@@ -1,4 +1,7 @@
-"""Fill the view, then follow the log. The only writer of this room; it heals after any gap by filling anew."""
+"""The reflector: fills the cache from Redis, then keeps it up to date from the change log.
+
+It is the only writer of the cache. After a gap in the log it fills the cache again.
+"""
 
 import asyncio
 import random
@@ -8,56 +11,47 @@ from typing import Protocol
 
 from registry.cache.change_signal import ChangeSignal
 from registry.cache.view import View
-from registry.cache.watch_history import WatchHistory
+from registry.cache.watch_history import LogReader, WatchHistory
 from registry.concurrency.timeouts import FutureQueue
 from registry.errors import NotReady, RegistryError, StoreUnavailable
 from registry.model.agent import StoredAgent
-from registry.model.change import Change, LogPosition, LogRead
+from registry.model.change import LogPosition
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-# Looking needs no bell: whatever came unannounced is seen within this many seconds.
+# Maximum seconds between two polls of the log: a change without a notification is read within this time.
 POLL_INTERVAL_S = 1.0
 _STALE_AFTER_S = 1.5 * POLL_INTERVAL_S
-# A read waits at most this long for its look; the store's own time-outs are as long.
+# Maximum seconds that a fresh read waits for its poll; the timeouts of the store are as long.
 _READ_TIMEOUT_S = 2.0
-# Seconds between attempts while the store is away; short, since recovery is promised within two seconds.
+# Seconds between attempts while Redis is unavailable; short, because recovery is promised within two seconds.
 _RETRY_DELAY_S = 0.25
-# Unannounced changes in this many looks in a row mean that the bell is broken.
+# If this many polls in a row find changes without a notification, the change notifier is considered broken.
 _MAX_UNANNOUNCED_POLLS = 3
 
 
 class LogGap(RegistryError):
-    """The log does not lead from what is held to what there is: trimmed, forked, or another history."""
+    """The log does not connect the cached version with the current one: it was trimmed or forked, or is another one."""
 
-    code = "gap"
+    code = "log_gap"
 
 
-class ChangeSource(Protocol):
-    """What the feed needs of a store."""
+class ChangeSource(LogReader, Protocol):
+    """The part of the store that the reflector reads."""
 
     async def open(self) -> LogPosition:
-        """Return where the mesh stands."""
-
-    async def read_since(self, after: int, last_entry: object = None) -> LogRead:
-        """Return version and history now, and the changes after entry `after`, which must read like `last_entry`."""
-
-    async def entry(self, version: int) -> Change | None:
-        """Return one entry, None when it is not there."""
-
-    async def invalidate(self, timeline: str, last_seen: int) -> bool:
-        """Give up a history whose log lost an entry; return whether that was done."""
+        """Return the current version and timeline of the mesh."""
 
     def scan(self) -> AsyncIterator[list[StoredAgent]]:
-        """Return every agent, a slice at a time."""
+        """Yield all agents in slices."""
 
 
 class Reflector:
-    """Keeps one view of the mesh up to date.
+    """Keeps the view of the mesh up to date.
 
-    `view` is None until the first fill; `following` tells whether it is kept up to date. `fills` and `gaps` count.
-    `signal` ends the pause between two polls; `on_unannounced` is called when changes come without it again and again.
+    `view` is None until the first fill. `fills` and `gaps` count fills of the cache and gaps in the log. `signal` ends
+    the pause between two polls; `on_unannounced` is called if several polls in a row find changes without a signal.
     """
 
     def __init__(
@@ -84,18 +78,18 @@ class Reflector:
 
     @property
     def following(self) -> bool:
-        """Whether the view is kept up to date; a look that is overdue counts as trouble before it has failed."""
+        """Whether the view is up to date; an overdue poll counts as a failure before it has failed."""
         return self._connected and time.monotonic() - self._last_poll_at <= _STALE_AFTER_S
 
     @property
     def staleness(self) -> float:
-        """Seconds for which the view may be old; 0 while it is followed."""
+        """Maximum age of the view in seconds; 0 while it is up to date."""
         return 0.0 if self.following else time.monotonic() - self._last_poll_at
 
     def wait_fresh(self) -> "asyncio.Future[View]":
-        """Return the view once it holds a version that was asked for after this call.
+        """Return the view once it has all changes that were written before this call.
 
-        All who wait share one question. Fails with StoreUnavailable, or NotReady before the first fill, within two
+        Concurrent calls share one poll. Fails with StoreUnavailable, or with NotReady before the first fill, within two
         seconds.
         """
         future = self._read_timeouts.add()
@@ -104,105 +98,105 @@ class Reflector:
         return future
 
     async def run(self) -> None:
-        """Fill and follow for ever."""
-        told = False
+        """Fill the view and follow the log, forever."""
+        outage_logged = False
         while True:
             try:
                 view = await self._fill()
                 await self._reconnect_watch_history(view)
                 self._log_timeline_change(self.view, view)
                 self.view = view
-                self._connected, told = True, False
+                self._connected, outage_logged = True, False
                 self.fills += 1
                 await self._follow(view)
             except LogGap as gap:
                 self.gaps += 1
-                log.warning("the cache is filled anew", reason=str(gap))
+                log.warning("cache_refill_started", reason=str(gap))
             except StoreUnavailable as error:
-                if not told:
+                if not outage_logged:
                     cause = str(error.__cause__ or error)
-                    log.warning("the store is away; fresh reads answer 503 until it is back", error=cause)
-                    told = True
+                    log.warning("store_unavailable", error=cause, effect="fresh reads return 503")
+                    outage_logged = True
                 self._fail_waiting_reads(error)
             if not self._connected:
                 await asyncio.sleep(_RETRY_DELAY_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads replicas, no secret
             self._connected = False
 
     async def _fill(self) -> View:
-        """Read the whole state and follow the log from before it, until the version at the end of it is held."""
+        """Read all agents, then the log from a position before the first of them up to its end."""
         view = View(await self._source.open())
         self._last_entry = None
-        async for held in self._source.scan():
+        async for stored_agents in self._source.scan():
             now = time.monotonic()
-            for one in held:
-                view.put(one.agent, one.heartbeat, now)
+            for stored in stored_agents:
+                view.put(stored.agent, stored.heartbeat, now)
         await self._catch_up(view)
-        log.info("the cache is filled", agents=len(view.records), version=view.version)
+        log.info("cache_filled", agents=len(view.records), version=view.version)
         return view
 
     async def _reconnect_watch_history(self, view: View) -> None:
         if not await self.watch_history.reconnect(view.version, view.timeline):
-            raise LogGap("the log lost what this replica has seen; another history begins")
+            raise LogGap("the log no longer contains the last entry of this replica; timeline invalidated")
 
     def _log_timeline_change(self, before: View | None, now: View) -> None:
-        """Say loudly that the store forgot, which no reader of numbers alone could see."""
+        """Log that Redis lost data, which the agent counts alone do not show."""
         if before is not None and before.timeline != now.timeline:
             log.error(
-                "the store lost its history: agents that are missing must register anew, watchers will list again",
-                history_before=before.timeline,
-                history_now=now.timeline,
+                "timeline_changed",
+                timeline_before=before.timeline,
+                timeline_after=now.timeline,
                 agents_before=len(before.records),
-                agents_now=len(now.records),
+                agents_after=len(now.records),
             )
 
     def clamp_heartbeats(self, now: int, replacement: int) -> None:
-        """Redis' clock went back to `replacement`, and is at `now`: no last heartbeat may lie in its future."""
+        """Replace every last heartbeat later than `now`, after the clock of Redis was set back to `replacement`."""
         if self.view is not None:
             for record in self.view.records.values():
                 record.clamp_heartbeat(now, replacement)
 
     async def _follow(self, view: View) -> None:
         while True:
-            asked, self._waiting_reads = self._waiting_reads, []
+            reads, self._waiting_reads = self._waiting_reads, []
             notified = self._signal.take()
             try:
-                moved = await self._catch_up(view)
+                changed = await self._catch_up(view)
             except BaseException:
-                self._waiting_reads = asked + self._waiting_reads
+                self._waiting_reads = reads + self._waiting_reads
                 raise
-            for future in asked:
+            for future in reads:
                 if not future.done():
                     future.set_result(view)
-            self._count_unannounced(changed=moved, announced=notified or bool(asked))
+            self._count_unannounced(changed=changed, announced=notified or bool(reads))
             if not self._waiting_reads:
                 await self._signal.wait(POLL_INTERVAL_S)
 
     async def _catch_up(self, view: View) -> bool:
-        """Pull until the version the store named is held; return whether anything came."""
-        moved = False
+        """Read the log until the view is at the version that Redis reported; return whether there were changes."""
+        changed = False
         while True:
-            pulled = await self._source.read_since(view.version, self._last_entry)
-            if pulled.timeline != view.timeline:
-                raise LogGap("another history")
-            if not pulled.contiguous:
-                raise LogGap(f"entry {view.version} cannot be followed any more")
-            self._last_entry = pulled.last_entry
+            read = await self._source.read_since(view.version, self._last_entry)
+            if read.timeline != view.timeline:
+                raise LogGap("the timeline changed")
+            if not read.contiguous:
+                raise LogGap(f"entry {view.version} was trimmed or changed")
+            self._last_entry = read.last_entry
             now = time.monotonic()
-            for change in pulled.changes:
+            for change in read.changes:
                 if change.prev != view.version:
-                    raise LogGap(f"entry {change.version} follows {change.prev}, not {view.version}")
+                    raise LogGap(f"entry {change.version} has previous version {change.prev}, expected {view.version}")
                 view.apply(change, now)
                 if view is self.view:
                     self.watch_history.append(change)
-            moved = moved or bool(pulled.changes)
-            if view.version >= pulled.version:
+            changed = changed or bool(read.changes)
+            if view.version >= read.version:
                 self._last_poll_at = now
-                return moved
-            if not pulled.changes:
-                raise LogGap(f"version {pulled.version} has no log entry")
+                return changed
+            if not read.changes:
+                raise LogGap(f"version {read.version} has no log entry")
 
     def _count_unannounced(self, *, changed: bool, announced: bool) -> None:
-        """Count the looks in a row that found changes nobody had announced."""
+        """Count the polls in a row that found changes without a notification."""
         if not changed or announced:
             self._unannounced_polls = 0 if changed else self._unannounced_polls
             return
@@ -212,12 +206,12 @@ class Reflector:
             self._on_unannounced()
 
     def _fail_waiting_reads(self, error: StoreUnavailable) -> None:
-        asked, self._waiting_reads = self._waiting_reads, []
-        for future in asked:
+        reads, self._waiting_reads = self._waiting_reads, []
+        for future in reads:
             if not future.done():
                 future.set_exception(error)
 
     def _timeout_error(self, _future: "asyncio.Future[View]") -> RegistryError:
         if self.view is None:
             return NotReady("This replica is still filling its cache; try again shortly")
-        return StoreUnavailable("The store did not answer in time", reason="timeout")
+        return StoreUnavailable("Redis did not answer in time", reason="timeout")

@@ -1,4 +1,4 @@
-"""The agents as of one version, with indexes. No method awaits: the event loop is the lock."""
+"""All agents at one version, with indexes. No method awaits, so that no lock is needed."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
@@ -13,20 +13,19 @@ from registry.model.resolution import CachedResolution
 
 Key = TypeVar("Key", bound=Hashable)
 Index = dict[Key, dict[str, "Record"]]
-# From a capability to others, each with how many agents lead there.
+# For each capability its neighbours, each with the number of agents that have the edge.
 EdgeCounts = dict[str, dict[str, int]]
 
-# For so many capabilities that nobody has any more it is known when the last one went.
+# The last change is stored for at most this many keys that no agent has any more.
 _MAX_REMOVED_KEYS = 10_000
 
 
 class Record(msgspec.Struct, eq=False, gc=False):
-    """One agent and its encoded form, which is kept until the agent changes.
+    """One agent with its JSON, which is cached until the agent changes.
 
-    `heartbeat` is the last one known, in Redis-server milliseconds; `heard_at` the moment it was learnt, on this
-    replica's monotonic clock in seconds. It makes no cycles, and is hidden from the collector that looks for them: that
-    would walk every agent again and again. `resolution` is what answers keep of the agent as long as it is here;
-    nothing in it leads to a record.
+    `heartbeat` is the latest known heartbeat in Redis-server milliseconds, `heartbeat_read_at` when it was read, in
+    seconds of this replica's monotonic clock. `resolution` is written by the dependency resolver alone. The garbage
+    collector does not track records, since each collection would walk all agents: a record must never be in a cycle.
     """
 
     agent: Agent
@@ -37,31 +36,31 @@ class Record(msgspec.Struct, eq=False, gc=False):
     _json: bytes | None = None
 
     def replace_agent(self, agent: Agent) -> None:
-        """Take the agent as it is after a change."""
+        """Set the agent after a change."""
         self.agent = agent
         self._json_head = self._json = None
 
     def update_heartbeat(self, heartbeat: int | None, read_at: float) -> None:
-        """Note a last heartbeat; what is older than what is known says nothing new."""
+        """Set the last heartbeat, unless a later one is known."""
         self.heartbeat_read_at = read_at
         if heartbeat is not None and (self.heartbeat is None or heartbeat > self.heartbeat):
             self.heartbeat = heartbeat
             self._json = None
 
     def clamp_heartbeat(self, now: int, replacement: int) -> None:
-        """Take a heartbeat back that lies in the future of `now`, so that the next that is heard counts."""
+        """Replace a heartbeat later than `now`, so that the next one is not ignored as older."""
         if self.heartbeat is not None and self.heartbeat > now:
             self.heartbeat = replacement
             self._json = None
 
     @property
     def sort_key(self) -> tuple[str, str]:
-        """What lists are sorted by: namespace, then id."""
+        """Sort key of lists: namespace, then id."""
         return self.agent.indexed.namespace, self.agent.id
 
     @property
     def json(self) -> bytes:
-        """The agent as answers show it, JSON."""
+        """The agent as JSON, as responses contain it."""
         if self._json is None:
             if self._json_head is None:
                 self._json_head = encode_agent_head(self.agent)
@@ -70,7 +69,7 @@ class Record(msgspec.Struct, eq=False, gc=False):
 
 
 class View:
-    """Every agent of the mesh at `version` of `timeline`."""
+    """All agents of the mesh at `version` of `timeline`."""
 
     def __init__(self, position: LogPosition) -> None:
         self.version = position.version
@@ -92,11 +91,11 @@ class View:
         self._removed_before_version = position.version
 
     def last_change(self, key: LookupKey) -> int:
-        """Return a version since which nothing has changed for those who look for this."""
+        """Return a version after which no agent with this key changed."""
         return self._last_changes.get(key, self._removed_before_version)
 
     def put(self, agent: Agent, heartbeat: int | None, read_at: float) -> None:
-        """Take an agent, unless a newer state of it is held already."""
+        """Add or replace an agent, unless a newer version of it is in the view."""
         record = self.records.get(agent.id)
         if record is None:
             record = self.records[agent.id] = Record(agent, heartbeat, read_at)
@@ -120,7 +119,7 @@ class View:
             self.draining.pop(agent.id, None)
 
     def remove(self, agent: Agent) -> None:
-        """Forget an agent, unless a newer state of it is held."""
+        """Remove an agent, unless a newer version of it is in the view."""
         record = self.records.get(agent.id)
         if record is None or record.agent.version >= agent.version:
             return
@@ -130,21 +129,21 @@ class View:
         self._unindex_agent(record.agent)
 
     def apply(self, change: Change, read_at: float) -> None:
-        """Move on by one change of the log."""
+        """Apply the next change of the log."""
         agent = change.agent
         if agent is not None:
             record = self.records.get(agent.id)
-            moved: set[LookupKey] = set() if record is None else _affected_keys(record.agent.indexed)
+            changed: set[LookupKey] = set() if record is None else _affected_keys(record.agent.indexed)
             if change.kind == "remove":
                 self.remove(agent)
             else:
                 self.put(agent, change.heartbeat, read_at)
-                moved |= _affected_keys(agent.indexed)
-            self._record_change(moved, change.version)
+                changed |= _affected_keys(agent.indexed)
+            self._record_change(changed, change.version)
         self.version = change.version
 
     def count_by_status(self) -> dict[Status, int]:
-        """Return how many agents have each status, zeros too."""
+        """Return the number of agents for each status, including zeros."""
         return {status: len(records) for status, records in self.by_status.items()}
 
     def narrowest_candidates(
@@ -156,20 +155,23 @@ class View:
         statuses: Iterable[Status],
         draining: bool | None = None,
     ) -> Mapping[str, Record]:
-        """Return the smallest set of records, by one index, that holds every match of all of these conditions."""
+        """Return the smallest set of records in one index that contains every match of these conditions."""
         sets = [self.by_capability.get(name, {}) for name in capabilities]
         sets += [self.by_label.get(label, {}) for label in labels]
         if namespace is not None:
             sets.append(self.by_namespace.get(namespace, {}))
-        asked = [self.by_status[status] for status in statuses]
-        if len(asked) == 1:
-            sets += asked
+        status_sets = [self.by_status[status] for status in statuses]
+        if len(status_sets) == 1:
+            sets += status_sets
         if draining:
             sets.append(self.draining)
         return min(sets, key=len, default=self.records)
 
     def _record_change(self, keys: set[LookupKey], version: int) -> None:
-        """Note that these changed, and all that cannot do without them. Of those gone for long, only that they are."""
+        """Store the version of the last change of these keys and of all capabilities that require them.
+
+        For keys that no agent has any more, the versions are dropped after a while, the oldest first.
+        """
         while keys:
             key = keys.pop()
             if self._last_changes.get(key) == version:
@@ -202,42 +204,42 @@ class View:
         self._count_edges(agent.indexed, -1)
         self.capability_count -= len(agent.indexed.capabilities)
 
-    def _count_edges(self, profile: IndexedSpec, delta: int) -> None:
-        for name, needed in profile.required_edges:
-            held = self.required_edges.get(name, {}).get(needed, 0)
-            self.edges_revision += held == 0 or held + delta == 0
+    def _count_edges(self, spec: IndexedSpec, delta: int) -> None:
+        for name, needed in spec.required_edges:
+            count = self.required_edges.get(name, {}).get(needed, 0)
+            self.edges_revision += count == 0 or count + delta == 0
             _adjust_count(self.required_edges, name, needed, delta)
             _adjust_count(self.dependent_edges, needed, name, delta)
 
-    def _indexes(self, profile: IndexedSpec) -> tuple[tuple[Index[Any], set[Any]], ...]:
+    def _indexes(self, spec: IndexedSpec) -> tuple[tuple[Index[Any], set[Any]], ...]:
         return (
-            (self.by_capability, _capability_names(profile)),
-            (self.by_dependency, profile.dependency_names),
-            (self.by_namespace, {profile.namespace}),
-            (self.by_label, set(profile.labels.items())),
-            (self.by_llm_tool_tag, _tool_tags(profile)),
+            (self.by_capability, _capability_names(spec)),
+            (self.by_dependency, spec.dependency_names),
+            (self.by_namespace, {spec.namespace}),
+            (self.by_label, set(spec.labels.items())),
+            (self.by_llm_tool_tag, _tool_tags(spec)),
         )
 
 
-def _capability_names(profile: IndexedSpec) -> set[str]:
-    return {capability.name for capability in profile.capabilities}
+def _capability_names(spec: IndexedSpec) -> set[str]:
+    return {capability.name for capability in spec.capabilities}
 
 
-def _tool_tags(profile: IndexedSpec) -> set[ToolTag]:
-    """Return what a language model's tools are found by: their tags, and None for any of them."""
+def _tool_tags(spec: IndexedSpec) -> set[ToolTag]:
+    """Return the keys of the tools for language models: their tags, and None for a search by any tag."""
     tags: set[ToolTag] = set()
-    for capability in profile.llm_tools:
+    for capability in spec.llm_tools:
         tags.update(("tool", tag) for tag in (None, *capability.tags))
     return tags
 
 
-def _affected_keys(profile: IndexedSpec) -> set[LookupKey]:
-    """Return all by which somebody may look whom a change of the agent concerns."""
-    return _capability_names(profile) | profile.round_robin | _tool_tags(profile)
+def _affected_keys(spec: IndexedSpec) -> set[LookupKey]:
+    """Return the keys of all lookups whose result can depend on the agent."""
+    return _capability_names(spec) | spec.round_robin | _tool_tags(spec)
 
 
 def _adjust_count(edges: EdgeCounts, name: str, other: str, delta: int) -> None:
-    """Count one agent more or less by which a capability leads to another."""
+    """Add `delta` to the number of agents that have the edge between two capabilities."""
     counts = edges.setdefault(name, {})
     counts[other] = counts.get(other, 0) + delta
     if not counts[other]:

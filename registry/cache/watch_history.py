@@ -1,4 +1,4 @@
-"""The shared history, kept connected: across fills where the log still leads over, and backwards into the log."""
+"""The changes that watches can resume from: kept across refills of the cache, and extended backwards from the log."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,23 +13,26 @@ log = get_logger(__name__)
 
 
 class LogReader(Protocol):
-    """What the trail needs of a store."""
+    """The part of the store that reads the change log."""
 
-    async def read_since(self, after: int) -> LogRead:
-        """Return version and history now, and the changes after entry `after`."""
+    async def read_since(self, after: int, last_entry: object = None) -> LogRead:
+        """Return the current version and timeline, and the changes after entry `after`.
+
+        `last_entry` is that entry as it was read before; the result tells whether it is unchanged.
+        """
 
     async def entry(self, version: int) -> Change | None:
-        """Return one entry, None when it is not there."""
+        """Return one entry; None if the log does not have it."""
 
     async def invalidate(self, timeline: str, last_seen: int) -> bool:
-        """Replace a timeline whose log lost entry `last_seen`; return False where the entry was only trimmed."""
+        """Replace a timeline whose log lost entry `last_seen`; return False if the entry was only trimmed."""
 
 
 class WatchHistory:
-    """The history all watchers of this replica share, and how it follows the view.
+    """The change buffer that all watches of this replica share.
 
-    `on_entry` is called with each entry as it comes, in order, none twice; `on_gap` when the next entry does not follow
-    the one before, so that streams must end. At most `max_entries` entries of `max_bytes` together are held.
+    `on_entry` is called once for each entry, in order; `on_gap` if the next entry does not follow the last one, so that
+    streams must end. The buffer has at most `max_entries` entries and `max_bytes` bytes.
     """
 
     def __init__(
@@ -52,18 +55,18 @@ class WatchHistory:
         self._extend_lock = asyncio.Lock()
 
     def append(self, change: Change) -> None:
-        """Take the next change of the view."""
+        """Add the next change of the view."""
         entry = ChangeEntry(change)
         self._last_change = change
         self.buffer.append(entry)
         self._on_entry(entry)
 
     async def reconnect(self, version: int, timeline: str) -> bool:
-        """Connect to a view that was filled anew at `version` of the history `timeline`.
+        """Connect the buffer to a view that was refilled at `version` of `timeline`.
 
-        Where the log still leads there from the newest entry, which must read as it did, those who follow notice
-        nothing. Else the trail starts over. False where the log lost that entry, as after a failover: then its history
-        was given up, since those who saw the entry may ask anywhere to go on from it.
+        If the log still connects the newest entry with `version`, the entries between them are added, and watches
+        continue. Otherwise the buffer starts again at `version`. Returns False if the log lost the newest entry, as
+        after a failover. The timeline is then invalidated: watchers that received the entry can resume on any replica.
         """
         if self.timeline == timeline and self._last_change is not None:
             last = self.buffer.last_version
@@ -75,43 +78,46 @@ class WatchHistory:
                     return True
             elif await self._source.invalidate(timeline, last):
                 return False
-        broke = self.timeline != ""
+        has_watched_entries = self.timeline != ""
         newest = await self._source.entry(version)
         self.buffer = ChangeBuffer(version, self._max_entries, self._max_bytes)
         self.timeline, self._last_change = timeline, newest
-        if broke:
-            log.warning("streams end: the log does not lead from what they have seen to what there is now")
+        if has_watched_entries:
+            log.warning("watches_reset", reason="log_not_contiguous")
             self._on_gap()
         return True
 
     async def extend_to(self, version: int) -> bool:
-        """Make the history hold `version`, reading the log backwards once for all who want it; tell whether it does."""
+        """Extend the buffer backwards to `version`; return whether it contains `version` then.
+
+        Concurrent calls read the log one after the other.
+        """
         async with self._extend_lock:
-            history, start = self.buffer, self.buffer.start_version
+            buffer, start = self.buffer, self.buffer.start_version
             if self.buffer.contains(version) or version > start:
                 return self.buffer.contains(version)
             if await self._source.entry(version) is None:
                 return False
             changes = await self._read_between(version, start)
-            if changes is None or self.buffer is not history or history.start_version != start:
+            if changes is None or self.buffer is not buffer or buffer.start_version != start:
                 return self.buffer.contains(version)
-            history.prepend(version, [ChangeEntry(change) for change in changes])
+            buffer.prepend(version, [ChangeEntry(change) for change in changes])
             return True
 
     async def _read_between(self, after: int, to: int) -> list[Change] | None:
-        """Return the changes after one entry up to another, None where the log does not hold all of them.
+        """Return the changes after one entry up to another; None if the log does not have all of them.
 
-        Raises StoreUnavailable where that cannot be told.
+        Raises StoreUnavailable if that cannot be determined.
         """
         changes: list[Change] = []
         while after < to:
-            pulled = await self._source.read_since(after)
-            if not pulled.contiguous and await self._source.entry(after) is not None:
-                # It is there, but behind another connection than the view was filled over: trouble, no loss.
-                raise StoreUnavailable("The connection to the store was lost meanwhile", reason="reconnected")
-            if not pulled.contiguous or not pulled.changes:
+            read = await self._source.read_since(after)
+            if not read.contiguous and await self._source.entry(after) is not None:
+                # The entry exists, but the connection is not the one the view was filled over: no entry was lost.
+                raise StoreUnavailable("The connection to Redis was lost during the read", reason="reconnected")
+            if not read.contiguous or not read.changes:
                 return None
-            for change in pulled.changes:
+            for change in read.changes:
                 if change.prev != after:
                     return None
                 changes.append(change)

@@ -288,7 +288,7 @@ async def test_waits_end_in_time_on_the_loop_that_serves(replica: Replica) -> No
 def test_log_lines_are_json_when_nobody_watches(redis_url: str) -> None:
     """One object a line, but for the lines for people."""
     with Replica(redis_url) as replica:
-        wait_until(lambda: "the cache is filled" in replica.output, description="the replica has filled its cache")
+        wait_until(lambda: "cache_filled" in replica.output, description="the replica has filled its cache")
         lines = [line for line in replica.output.splitlines() if line and not line.startswith("  ")]
 
     assert lines

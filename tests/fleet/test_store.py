@@ -82,7 +82,7 @@ async def test_a_store_that_kept_nothing_is_another_history(a_fleet: FleetMaker)
         await all_were_told(fleet)
         assert time.monotonic() - back < 5
         await fleet.wait_for_writes()
-        assert all("lost its history" in replica.output for replica in fleet.replicas)
+        assert all("timeline_changed" in replica.output for replica in fleet.replicas)
 
 
 @pytest.mark.fault(45, "FLUSHALL by mistake")
@@ -95,7 +95,7 @@ async def test_a_flushed_store_is_another_history(a_fleet: FleetMaker) -> None:
 
         await all_were_told(fleet)
         await fleet.wait_for_writes()
-        assert all("lost its history" in replica.output for replica in fleet.replicas)
+        assert all("timeline_changed" in replica.output for replica in fleet.replicas)
 
 
 async def all_were_told(fleet: FleetUnderLoad) -> None:
