@@ -1,1 +1,1 @@
-"""."""
+"""Resolution of dependencies: match, rank, choose, encode and explain."""

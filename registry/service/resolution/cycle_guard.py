@@ -1,4 +1,4 @@
-"""Which capability cannot do without which, and that this never goes in a circle."""
+"""Rejects registrations whose required dependencies would form a cycle."""
 
 import asyncio
 import contextlib
@@ -15,9 +15,9 @@ from registry.store.agents import Agents
 Edge = tuple[str, str]
 
 MAX_REQUIRED_EDGES: Final = 1_000
-"""How many required dependencies one agent may have, those of functions with the same capability counted once."""
+"""Maximum number of required dependencies of one agent; those of functions with the same capability count once."""
 MAX_DEPENDENCY_DEPTH: Final = 64
-"""How many capabilities in a row may each need the next."""
+"""Maximum number of capabilities on a path of required dependencies."""
 # A check waits at most this long for the checks before it.
 _LOCK_TIMEOUT_S: Final = 10.0
 
@@ -62,68 +62,67 @@ class CycleGuard:
 
 
 def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:
-    """Refuse edges that close a circle with those of all other agents, or make a chain too long.
+    """Raise UnprocessableRequest for edges that form a cycle or too long a path with the edges of other agents.
 
-    What the agent had before does not count. Circles that are there for whatever reason and do not lead through one of
-    these edges are nothing to this agent.
+    The previous edges of the agent do not count. Cycles that do not contain one of these edges are ignored.
     """
     own: dict[str, set[str]] = {}
-    for name, needed in edges:
-        own.setdefault(name, set()).add(needed)
+    for name, required in edges:
+        own.setdefault(name, set()).add(required)
     record = view.records.get(agent_id)
-    before = record.agent.indexed.required_edges if record is not None else set()
+    previous = record.agent.indexed.required_edges if record is not None else set()
 
-    def needed_by(name: str) -> list[str]:
-        held = view.required_edges.get(name, {})
-        others = {each for each, count in held.items() if count > ((name, each) in before)}
+    def requirements_of(name: str) -> list[str]:
+        counts = view.required_edges.get(name, {})
+        others = {each for each, count in counts.items() if count > ((name, each) in previous)}
         return sorted(others | own.get(name, set()))
 
-    def needing(name: str) -> list[str]:
-        held = view.dependent_edges.get(name, {})
-        return [each for each, count in held.items() if count > ((each, name) in before)]
+    def dependents_of(name: str) -> list[str]:
+        counts = view.dependent_edges.get(name, {})
+        return [each for each, count in counts.items() if count > ((each, name) in previous)]
 
-    below = _reachable(own, needed_by)
-    within, down = components_and_depths(below)
-    _reject_cycle(below, within, edges)
-    _, up = components_and_depths(_reachable(own, needing))
-    # What leads over several of its edges is seen from the first of them.
+    below = _reachable(own, requirements_of)
+    component_of, down = components_and_depths(below)
+    _reject_cycle(below, component_of, edges)
+    _, up = components_and_depths(_reachable(own, dependents_of))
+    # A path over several of the edges is measured at the first of them.
     if any(down[name] + up[name] - 1 > MAX_DEPENDENCY_DEPTH for name in own):
         _reject(f"required dependencies would be nested more than {MAX_DEPENDENCY_DEPTH} capabilities deep")
 
 
 def _reachable(starts: Iterable[str], successors: Callable[[str], list[str]]) -> Graph:
-    """Return all that can be reached, with what follows each."""
+    """Return the graph of all nodes that can be reached."""
     graph: dict[str, list[str]] = {}
-    ahead = [*starts]
-    while ahead:
-        name = ahead.pop()
+    pending = [*starts]
+    while pending:
+        name = pending.pop()
         if name not in graph:
             graph[name] = successors(name)
-            ahead += graph[name]
+            pending += graph[name]
     return graph
 
 
 def _reject_cycle(graph: Graph, component_of: Mapping[str, int], edges: Iterable[Edge]) -> None:
-    """Refuse the first of these edges that leads through a circle, and name that."""
-    for name, needed in sorted(edges):
-        if name == needed or (name in component_of and component_of[name] == component_of.get(needed)):
-            _reject(f"required dependency cycle: {' → '.join([name, *_shortest_path(graph, needed, name)])}")
+    """Raise UnprocessableRequest with the cycle of the first edge that is in one."""
+    for name, required in sorted(edges):
+        if name == required or (name in component_of and component_of[name] == component_of.get(required)):
+            _reject(f"required dependency cycle: {' → '.join([name, *_shortest_path(graph, required, name)])}")
 
 
 def _shortest_path(graph: Graph, start: str, end: str) -> list[str]:
-    """Return a shortest way between two of which one can be reached from the other."""
-    came: dict[str, str] = {}
-    ahead = deque([start])
-    while ahead and end not in came and start != end:
-        name = ahead.popleft()
+    """Return a shortest path between two nodes of which the second can be reached from the first."""
+    predecessors: dict[str, str] = {}
+    pending = deque([start])
+    while pending and end not in predecessors and start != end:
+        name = pending.popleft()
         for each in graph[name]:
-            if each not in came and each != start:
-                came[each] = name
-                ahead.append(each)
-    way = [end]
-    while way[-1] != start:
-        way.append(came[way[-1]])
-    return way[::-1]
+            if each not in predecessors and each != start:
+                predecessors[each] = name
+                pending.append(each)
+    path = [end]
+    while path[-1] != start:
+        path.append(predecessors[path[-1]])
+    return path[::-1]
 
 
 def _reject(problem: str) -> NoReturn:

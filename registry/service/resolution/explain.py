@@ -1,4 +1,4 @@
-"""Why agents are wired as they are: who was looked at and fell out where, who depends on whom, and what is unmet."""
+"""Explains resolutions: the candidates of each dependency, the dependents of an agent, the dependency graph."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,11 @@ from registry.service.resolution.graph import find_cycles
 from registry.service.resolution.resolver import DependencyResolver
 from registry.store.resolution_store import ResolutionStore
 
-# Of the candidates for one dependency, so many that will do are shown, and so many that will not; of those for all
-# dependencies of an agent together, so many of each kind, or one for each where that is more.
+# Limits for providers, and again for rejected candidates. At least one of each is shown for every dependency.
 _MAX_CANDIDATES_PER_DEPENDENCY: Final = 100
 _MAX_CANDIDATES_PER_AGENT: Final = 20_000
 _MAX_TRACED_PER_DEPENDENCY: Final = 8
 _MAX_TRACED_PER_AGENT: Final = 2_000
-# So many of the last resolutions are shown.
 _MAX_TRACES_SHOWN: Final = 5
 
 Json = dict[str, Any]
@@ -30,7 +28,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ExplainResult:
-    """What was found, and the version it is as of; `staleness` is how old it may be in seconds, None if as asked."""
+    """Response fields, the version of the view, and its age in seconds; None if it is as fresh as requested."""
 
     fields: Mapping[str, Any]
     version: int
@@ -38,7 +36,7 @@ class ExplainResult:
 
 
 class ResolutionExplainer:
-    """Answers why, from this replica's memory."""
+    """Explains resolutions from this replica's cache."""
 
     def __init__(self, discovery: Discovery, resolver: DependencyResolver, resolution_store: ResolutionStore) -> None:
         self._discovery = discovery
@@ -46,33 +44,33 @@ class ResolutionExplainer:
         self._resolution_store = resolution_store
 
     async def dependencies(self, agent_id: str, freshness: Freshness, *, explain: bool) -> ExplainResult:
-        """Return what an agent's dependencies resolve to; to `explain` also everybody who was looked at, and lately.
+        """Return the resolution of an agent, with `explain` also all candidates and recent resolutions.
 
         Raises UnknownAgent.
         """
-        view, behind = await self._discovery.view(freshness)
+        view, staleness = await self._discovery.view(freshness)
         record = require_agent(view, agent_id)
-        resolution = await self._resolve(view, record, behind)
+        resolution = await self._resolve(view, record, staleness)
         found: Json = {"agent_id": agent_id, **resolution.response_fields}
         if explain:
-            most = _limit_per_dependency(resolution, _MAX_CANDIDATES_PER_DEPENDENCY, _MAX_CANDIDATES_PER_AGENT)
-            ranking = self._cached_rank_all(view, resolution.agent, most)
-            # The explanation finds each of them kept.
+            limit = _limit_per_dependency(resolution, _MAX_CANDIDATES_PER_DEPENDENCY, _MAX_CANDIDATES_PER_AGENT)
+            ranking = self._cached_rank_all(view, resolution.agent, limit)
+            # Afterwards every ranking is cached for the explanation.
             async for _ in cooperative(map(ranking, resolution.dependencies)):
                 pass
-            found["explanation"] = explain_resolution(resolution, ranking, most)
+            found["explanation"] = explain_resolution(resolution, ranking, limit)
             found["recent_resolutions"] = [
                 _decode_trace(entry)
                 for entry in await self._resolution_store.recent_resolutions(agent_id, _MAX_TRACES_SHOWN)
             ]
-        return ExplainResult(found, view.version, behind)
+        return ExplainResult(found, view.version, staleness)
 
     async def dependents(self, agent_id: str, freshness: Freshness) -> ExplainResult:
-        """Return each dependency that this agent meets; it `breaks` where nobody else would do. Raises UnknownAgent.
+        """Return the dependencies that an agent provides, with the number of other providers. Raises UnknownAgent.
 
-        It is not older than the version told; what changes while it is gathered may be seen.
+        The result is not older than its version, and may include changes made while it was collected.
         """
-        view, behind = await self._discovery.view(freshness)
+        view, staleness = await self._discovery.view(freshness)
         version, agent = view.version, require_agent(view, agent_id).agent
         consumers: dict[str, Record] = {}
         for capability in agent.indexed.capabilities:
@@ -81,88 +79,93 @@ class ResolutionExplainer:
         async for consumer_id, record in cooperative(sorted(consumers.items())):
             if view.records.get(consumer_id) is not record:
                 continue
-            found += self._dependencies_satisfied_by(agent, view, await self._resolve(view, record, behind))
-        return ExplainResult({"agent_id": agent_id, "dependents": found, "count": len(found)}, version, behind)
+            found += self._dependencies_satisfied_by(agent, view, await self._resolve(view, record, staleness))
+        return ExplainResult({"agent_id": agent_id, "dependents": found, "count": len(found)}, version, staleness)
 
     async def graph(self, namespace: str | None, freshness: Freshness) -> ExplainResult:
-        """Return who depends on whom: every dependency, those that are unmet, and the cycles of agents.
+        """Return all dependencies, the unresolved ones, and the cycles of agents.
 
-        It is not older than the version told; what changes while it is gathered may be seen.
+        The result is not older than its version, and may include changes made while it was collected.
         """
-        view, behind = await self._discovery.view(freshness)
+        view, staleness = await self._discovery.view(freshness)
         version = view.version
         consumers = {key: record for records in view.by_dependency.values() for key, record in records.items()}
         edges: list[Json] = []
         async for agent_id, record in cooperative(sorted(consumers.items())):
             if view.records.get(agent_id) is record and namespace in (None, record.agent.indexed.namespace):
-                edges += _dependency_edges(await self._resolve(view, record, behind))
-        leads: dict[str, list[str]] = {}
+                edges += _dependency_edges(await self._resolve(view, record, staleness))
+        providers_by_consumer: dict[str, list[str]] = {}
         for edge in edges:
             if edge["provider"] is not None:
-                leads.setdefault(edge["agent_id"], []).append(edge["provider"]["agent_id"])
+                providers_by_consumer.setdefault(edge["agent_id"], []).append(edge["provider"]["agent_id"])
         unresolved = [edge for edge in edges if edge["provider"] is None]
-        found = {"dependencies": edges, "count": len(edges), "unresolved": unresolved, "cycles": find_cycles(leads)}
-        return ExplainResult(found, version, behind)
+        found = {
+            "dependencies": edges,
+            "count": len(edges),
+            "unresolved": unresolved,
+            "cycles": find_cycles(providers_by_consumer),
+        }
+        return ExplainResult(found, version, staleness)
 
     async def _resolve(self, view: View, record: Record, staleness: float | None) -> CachedResolution:
-        """Return what an agent's dependencies resolve to, by loads that are new enough where it goes by loads."""
-        lately = self._resolver.resolve_async if staleness else self._resolver.resolve_with_loads
-        return await lately(view, record)
+        """Return the resolution of an agent, with current loads unless the view is stale."""
+        resolve = self._resolver.resolve_async if staleness else self._resolver.resolve_with_loads
+        return await resolve(view, record)
 
     def _cached_rank_all(
         self, view: View, agent: Agent, max_rejected: int
     ) -> Callable[[ResolvedDependency], RankedProviders]:
-        """Return what ranks with `most` of those that fell out, once for all picks that want the same."""
+        """Return a function that ranks with up to `max_rejected` rejected candidates, and caches the result."""
         ranked: dict[object, RankedProviders] = {}
 
-        def ranking(pick: ResolvedDependency) -> RankedProviders:
-            key = pick.dependency.match_key, pick.dependency.namespace
+        def ranking(resolved: ResolvedDependency) -> RankedProviders:
+            key = resolved.dependency.match_key, resolved.dependency.namespace
             if key not in ranked:
-                ranked[key] = self._resolver.rank_all(view, agent, pick.dependency, max_rejected)
+                ranked[key] = self._resolver.rank_all(view, agent, resolved.dependency, max_rejected)
             return ranked[key]
 
         return ranking
 
     def _dependencies_satisfied_by(self, agent: Agent, view: View, resolution: CachedResolution) -> Iterator[Json]:
-        for pick in resolution.dependencies:
-            if pick.provider is None or pick.provider.agent_id != agent.id:
+        for resolved in resolution.dependencies:
+            if resolved.provider is None or resolved.provider.agent_id != agent.id:
                 continue
-            ranking = self._resolver.ranking(view, resolution.agent, pick.dependency)
+            ranking = self._resolver.ranking(view, resolution.agent, resolved.dependency)
             others = sum(each.agent_id != agent.id for each in ranking.providers)
             yield {
                 "agent_id": resolution.agent.id,
-                "function": pick.function,
-                "capability": pick.dependency.capability,
-                "tool_name": pick.provider.tool_name,
+                "function": resolved.function,
+                "capability": resolved.dependency.capability,
+                "tool_name": resolved.provider.tool_name,
                 "alternatives": others,
                 "only_provider": not others,
             }
 
 
 def _dependency_edges(resolution: CachedResolution) -> Iterator[Json]:
-    for pick in resolution.dependencies:
+    for resolved in resolution.dependencies:
         edge: Json = {
             "agent_id": resolution.agent.id,
-            "function": pick.function,
-            "capability": pick.dependency.capability,
-            "provider": pick.provider_fields,
+            "function": resolved.function,
+            "capability": resolved.dependency.capability,
+            "provider": resolved.provider_fields,
         }
-        yield edge if pick.reason is None else edge | {"reason": pick.reason}
+        yield edge if resolved.reason is None else edge | {"reason": resolved.reason}
 
 
 def explain_resolution(
     resolution: CachedResolution, ranking: Callable[[ResolvedDependency], RankedProviders], limit: int | None = None
 ) -> dict[str, list[Json]]:
-    """Return for each function its dependencies, each with those who were looked at for it, the best first.
+    """Return the dependencies of each function, each with its candidates, the best first.
 
-    At most `most` who will do are shown and as many who will not, by default as many as are kept; `considered` counts
-    all of them.
+    At most `limit` providers and as many rejected candidates are shown, by default as many as a stored trace has;
+    `considered` counts all of them.
     """
     if limit is None:
         limit = trace_limit(resolution)
     found: dict[str, list[Json]] = {function: [] for function, _ in resolution.agent.indexed.functions}
-    for pick in resolution.dependencies:
-        found[pick.function].append(_explain_dependency(pick, ranking(pick), limit))
+    for resolved in resolution.dependencies:
+        found[resolved.function].append(_explain_dependency(resolved, ranking(resolved), limit))
     return found
 
 
@@ -175,15 +178,19 @@ def _limit_per_dependency(resolution: CachedResolution, per_dependency: int, per
     return max(1, min(per_dependency, per_agent // max(1, len(resolution.dependencies))))
 
 
-def _explain_dependency(pick: ResolvedDependency, ranking: RankedProviders, limit: int) -> Json:
-    need = pick.dependency
-    shown: Json = {"capability": need.capability, "strategy": need.strategy or "best"}
+def _explain_dependency(resolved: ResolvedDependency, ranking: RankedProviders, limit: int) -> Json:
+    dependency = resolved.dependency
+    shown: Json = {"capability": dependency.capability, "strategy": dependency.strategy or "best"}
     shown |= {
         name: value
-        for name, value in (("version", need.version), ("tags", need.tags), ("namespace", need.namespace))
+        for name, value in (
+            ("version", dependency.version),
+            ("tags", dependency.tags),
+            ("namespace", dependency.namespace),
+        )
         if value
     }
-    chosen = pick.provider
+    chosen = resolved.provider
     candidates: list[Json] = []
     others = (each for each in ranking.providers if each != chosen)
     for each in islice(others if chosen is None else chain((chosen,), others), limit):
@@ -201,24 +208,24 @@ def _explain_dependency(pick: ResolvedDependency, ranking: RankedProviders, limi
         )
     candidates += [
         {
-            "agent_id": out.agent_id,
-            "tool_name": out.tool_name,
-            "version": out.version,
-            "status": out.status,
-            "stage": out.stage,
-            "reason": out.reason,
+            "agent_id": rejected.agent_id,
+            "tool_name": rejected.tool_name,
+            "version": rejected.version,
+            "status": rejected.status,
+            "stage": rejected.stage,
+            "reason": rejected.reason,
         }
-        for out in ranking.rejected_sample[:limit]
+        for rejected in ranking.rejected_sample[:limit]
     ]
     considered = len(ranking.providers) + ranking.rejected_by_stage.total()
     return shown | {
-        "chosen": pick.provider_fields,
-        "reason": pick.reason,
+        "chosen": resolved.provider_fields,
+        "reason": resolved.reason,
         "considered": considered,
         "candidates": candidates,
     }
 
 
 def _decode_trace(entry: bytes) -> Json:
-    """Return a resolution as it was kept, but for what events alone tell of it."""
+    """Return a stored resolution without its audit facts."""
     return {name: value for name, value in orjson.loads(entry).items() if name != "audit_facts"}

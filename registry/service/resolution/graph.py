@@ -1,4 +1,4 @@
-"""Cycles of a graph, and how far it goes on besides."""
+"""Graph algorithms: cycles, strongly connected components and depths."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -6,19 +6,19 @@ Graph = Mapping[str, Sequence[str]]
 
 
 def find_cycles(graph: Graph) -> list[list[str]]:
-    """Return every set of nodes that all lead to each other, and every node that leads to itself; all sorted."""
+    """Return each set of nodes that reach each other, and each node with an edge to itself, all sorted."""
     return _cyclic_components(graph, _strongly_connected_components(graph))
 
 
 def components_and_depths(graph: Graph) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """Return which circle each is in that is in any; and how many are in the longest row that begins at each.
+    """Return the index of the cycle of each node in one, and the length of the longest path from each node.
 
-    What goes in a circle is left out of a row. Both come of one walk: with ten thousand capabilities one takes 20 ms.
+    Edges within a cycle do not count for paths. Both results come from one walk: with 10,000 nodes it takes 20 ms.
     """
     components = _strongly_connected_components(graph)
     within = {name: at for at, members in enumerate(_cyclic_components(graph, components)) for name in members}
     found: dict[str, int] = {}
-    # What a component leads to came before it.
+    # A component comes after all components that it leads to.
     for component in components:
         for name in component:
             ahead = (each for each in graph.get(name, ()) if name not in within or within[name] != within.get(each))
@@ -42,7 +42,7 @@ def _strongly_connected_components(graph: Graph) -> list[list[str]]:
 
 
 class _TarjanWalk:
-    """Tarjan's walk to the strongly connected components; without recursion, as a chain may be as long as the mesh."""
+    """Tarjan's algorithm for strongly connected components, without recursion: a path can be as long as the mesh."""
 
     def __init__(self, graph: Graph) -> None:
         self.components: list[list[str]] = []
@@ -53,7 +53,7 @@ class _TarjanWalk:
         self._path: list[tuple[str, Iterator[str]]] = []
 
     def visit(self, node: str) -> None:
-        """Walk on from a node, unless the walk came by it before."""
+        """Visit a node and all nodes that it leads to, unless it was visited before."""
         if node in self._index:
             return
         self._enter(node)

@@ -1,4 +1,4 @@
-"""The loads agents tell of themselves: from Redis, the same for all replicas, when somebody chooses by them."""
+"""The loads that agents report with their heartbeats, read from Redis when a choice depends on them."""
 
 import time
 from collections.abc import Awaitable, Sequence
@@ -8,20 +8,19 @@ from registry.model.resolution import Provider
 from registry.service.resolution.strategies import MAX_PROVIDERS_BY_LOAD
 
 MAX_LOAD_AGE_S: Final = 2.0
-"""How old a load may be when it is chosen by, in seconds."""
-# Of so many agents loads are known.
+"""Maximum age of a load when a provider is chosen by it."""
 _MAX_CACHED_AGENTS: Final = 100_000
 
 
 class LoadSource(Protocol):
-    """What loads need of a store."""
+    """The part of the store that the load cache uses."""
 
     def loads(self, agent_ids: Sequence[str]) -> Awaitable[list[float | None]]:
-        """Return the load each agent told last, None where it told none."""
+        """Return the last load of each agent, None for an agent that reported none."""
 
 
 class LoadCache:
-    """Knows the loads of agents, by id."""
+    """The loads of agents by id; it is emptied when it has more than 100,000 agents."""
 
     def __init__(self, source: LoadSource) -> None:
         self.by_agent: dict[str, float] = {}
@@ -29,7 +28,7 @@ class LoadCache:
         self._refreshed_at: dict[str, float] = {}
 
     async def refresh(self, providers: Sequence[Provider]) -> None:
-        """Make the loads of these no older than may be. Raises StoreUnavailable."""
+        """Read the loads of these providers that are older than `MAX_LOAD_AGE_S`. Raises StoreUnavailable."""
         now = time.monotonic()
         due = [
             agent_id

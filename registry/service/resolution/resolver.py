@@ -1,4 +1,4 @@
-"""What an agent's dependencies resolve to, kept until something it looks for has changed."""
+"""Resolves the dependencies of agents to providers, and caches each result until one of its lookup keys changes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -18,7 +18,7 @@ _NATIVE_RESPONSE_FORMAT: Final = NativeResponseFormat()
 
 
 class DependencyResolver:
-    """Resolves the dependencies of agents, from the indexes of a view."""
+    """Resolves the dependencies of agents from a view; the only writer of `Record.resolution`."""
 
     def __init__(
         self,
@@ -33,17 +33,17 @@ class DependencyResolver:
         self._round_robin_positions: dict[str, tuple[int, Mapping[str, int]]] = {}
 
     def resolve(self, view: View, record: Record) -> CachedResolution:
-        """Return what an agent's dependencies resolve to as of the view's version, by the loads that are known."""
-        kept = record.resolution
-        if kept is not None:
-            if kept.agent is not record.agent or (kept.version != view.version and not _is_current(view, kept)):
-                # Another replica may have told it something else in between, even if this is what was told last here.
-                kept.sent_digest = ""
-            elif not kept.depends_on_load:
-                kept.version = view.version
-                return kept
+        """Return the resolution of an agent at the view's version, with the cached loads."""
+        cached = record.resolution
+        if cached is not None:
+            if cached.agent is not record.agent or (cached.version != view.version and not _is_current(view, cached)):
+                # Another replica may have sent a different resolution in the meantime.
+                cached.sent_digest = ""
+            elif not cached.depends_on_load:
+                cached.version = view.version
+                return cached
         return self._cache_resolution(
-            view, record, kept, list(self._resolve_dependencies(view, record.agent)), view.version
+            view, record, cached, list(self._resolve_dependencies(view, record.agent)), view.version
         )
 
     def _cache_resolution(
@@ -51,10 +51,12 @@ class DependencyResolver:
         view: View,
         record: Record,
         previous: CachedResolution | None,
-        picks: Sequence[ResolvedDependency],
+        dependencies: Sequence[ResolvedDependency],
         version: int,
     ) -> CachedResolution:
-        resolution = record.resolution = self._build_resolution(view, record.agent, previous, tuple(picks), version)
+        resolution = record.resolution = self._build_resolution(
+            view, record.agent, previous, tuple(dependencies), version
+        )
         return resolution
 
     def mark_sent(self, resolution: CachedResolution, digest: str) -> None:
@@ -62,44 +64,44 @@ class DependencyResolver:
         resolution.sent_digest = digest
 
     async def resolve_async(self, view: View, record: Record) -> CachedResolution:
-        """Return the same, and let others have their turn in between: an agent may look for very much.
+        """Return the same, and yield to the event loop in between: an agent may have thousands of dependencies.
 
-        What changes meanwhile may be seen, and is then looked at again the next time.
+        The result may include changes of the meantime; the next call checks them again.
         """
-        kept = record.resolution
+        cached = record.resolution
         agent, version = record.agent, view.version
-        if kept is not None and kept.agent is agent and (kept.version == version or _is_current(view, kept)):
+        if cached is not None and cached.agent is agent and (cached.version == version or _is_current(view, cached)):
             return self.resolve(view, record)
         steps = cooperative(
             chain(self._resolve_dependencies(view, agent), self._response_format(agent).prepare(view, agent))
         )
-        picks = [step async for step in steps if isinstance(step, ResolvedDependency)]
-        if record.agent is not agent or record.resolution is not kept:
-            # It has changed meanwhile, or somebody else was here.
+        dependencies = [step async for step in steps if isinstance(step, ResolvedDependency)]
+        if record.agent is not agent or record.resolution is not cached:
+            # The agent changed in the meantime, or another call has resolved it.
             return self.resolve(view, record)
-        if kept is not None:
-            kept.sent_digest = ""
-        return self._cache_resolution(view, record, kept, picks, version)
+        if cached is not None:
+            cached.sent_digest = ""
+        return self._cache_resolution(view, record, cached, dependencies, version)
 
     async def resolve_with_loads(self, view: View, record: Record) -> CachedResolution:
-        """Return the same, by loads that are new enough where the agent chooses by them. Raises StoreUnavailable."""
+        """Return the same, with current loads if a dependency is chosen by load. Raises StoreUnavailable."""
         resolution = await self.resolve_async(view, record)
         if not resolution.depends_on_load:
             return resolution
-        for _, need in _dependencies_by_function(record.agent):
-            if need.strategy == "least_loaded":
-                await self._load_cache.refresh(self.ranking(view, record.agent, need).providers)
+        for _, dependency in _dependencies_by_function(record.agent):
+            if dependency.strategy == "least_loaded":
+                await self._load_cache.refresh(self.ranking(view, record.agent, dependency).providers)
         return self.resolve(view, record)
 
     def ranking(self, view: View, agent: Agent, dependency: Dependency) -> RankedProviders:
-        """Return all who have what one dependency of an agent needs."""
+        """Return the ranked providers of one dependency of an agent."""
         profile = agent.indexed
         return self._ranking_cache.get(
             view, dependency, profile.namespace, self._ranking_cache.policies.for_profile(profile)
         )
 
     def rank_all(self, view: View, agent: Agent, dependency: Dependency, max_rejected: int) -> RankedProviders:
-        """Return the same with more of those that fell out, made for this call."""
+        """Return the same with up to `max_rejected` rejected candidates; it is not cached."""
         profile = agent.indexed
         return self._ranking_cache.rank_all(
             view, dependency, profile.namespace, self._ranking_cache.policies.for_profile(profile), max_rejected
@@ -108,12 +110,12 @@ class DependencyResolver:
     def choose_provider(
         self, view: View, agent: Agent, function: str, dependency: Dependency
     ) -> tuple[RankedProviders, Provider | None]:
-        """Return the ranking for one dependency, and who is chosen of it."""
+        """Return the ranked providers of one dependency, and the chosen one."""
         ranking = self.ranking(view, agent, dependency)
         strategy = dependency.strategy or "best"
         if strategy == "best":
             return ranking, ranking.providers[0] if ranking.providers else None
-        asking = SelectionContext(
+        context = SelectionContext(
             seed=f"{agent.id}\0{function}\0{dependency.capability}",
             key=dependency.key or agent.id,
             round_robin_index=self._round_robin_position(view, agent.id, dependency.capability)
@@ -122,13 +124,13 @@ class DependencyResolver:
             zone=agent.indexed.zone,
             loads=self._load_cache.by_agent,
         )
-        return ranking, choose(ranking.providers, strategy, asking)
+        return ranking, choose(ranking.providers, strategy, context)
 
     def _resolve_dependencies(self, view: View, agent: Agent) -> Iterator[ResolvedDependency]:
-        """Choose for one dependency after the other."""
-        for function, need in _dependencies_by_function(agent):
-            ranking, provider = self.choose_provider(view, agent, function, need)
-            yield ResolvedDependency(function, need, provider, ranking.reason if provider is None else None)
+        """Resolve the dependencies one by one."""
+        for function, dependency in _dependencies_by_function(agent):
+            ranking, provider = self.choose_provider(view, agent, function, dependency)
+            yield ResolvedDependency(function, dependency, provider, ranking.reason if provider is None else None)
 
     def _build_resolution(
         self,
@@ -138,51 +140,58 @@ class DependencyResolver:
         resolved: tuple[ResolvedDependency, ...],
         version: int,
     ) -> CachedResolution:
-        by_load = any(pick.dependency.strategy == "least_loaded" for pick in resolved)
+        depends_on_load = any(each.dependency.strategy == "least_loaded" for each in resolved)
         response_format = self._response_format(agent)
         other_keys = response_format.lookup_keys(agent)
-        names = tuple(dict.fromkeys((*(pick.dependency.capability for pick in resolved), *other_keys)))
+        lookup_keys = tuple(dict.fromkeys((*(each.dependency.capability for each in resolved), *other_keys)))
         if (
             previous is not None
             and not other_keys
             and previous.dependencies == resolved
             and previous.agent.indexed is agent.indexed
         ):
-            digest, body = previous.digest, previous.encoded_fields
+            digest, fields = previous.digest, previous.encoded_fields
         else:
-            digest, body = response_format.encode(view, agent, resolved)
+            digest, fields = response_format.encode(view, agent, resolved)
         return CachedResolution(
-            agent, version, by_load, names, resolved, digest, body, previous.sent_digest if previous else ""
+            agent,
+            version,
+            depends_on_load,
+            lookup_keys,
+            resolved,
+            digest,
+            fields,
+            sent_digest=previous.sent_digest if previous is not None else "",
         )
 
     def _response_format(self, agent: Agent) -> ResponseFormat:
         return self._response_formats.get(agent.indexed.format_name, _NATIVE_RESPONSE_FORMAT)
 
     def _round_robin_position(self, view: View, agent_id: str, capability: str) -> int:
-        """Return the agent's place among those who take turns at a capability, in the order in which they came."""
+        """Return the index of an agent among the round-robin consumers of a capability, oldest first."""
         if view is not self._view or len(self._round_robin_positions) > _MAX_ROUND_ROBIN_CAPABILITIES:
             self._view = view
             self._round_robin_positions.clear()
         known = self._round_robin_positions.get(capability)
         if known is None or view.last_change(capability) > known[0]:
-            takers = [
+            consumers = [
                 (record.agent.created, record.agent.id)
                 for record in view.by_dependency.get(capability, {}).values()
                 if capability in record.agent.indexed.round_robin
             ]
-            places = {taker: place for place, (_, taker) in enumerate(sorted(takers))}
-            known = self._round_robin_positions[capability] = (view.version, places)
+            positions = {consumer: index for index, (_, consumer) in enumerate(sorted(consumers))}
+            known = self._round_robin_positions[capability] = (view.version, positions)
         return known[1].get(agent_id, 0)
 
 
 def _is_current(view: View, resolution: CachedResolution) -> bool:
-    # A loop, not all(): each heartbeat of an agent with dependencies comes by here.
-    for name in resolution.lookup_keys:  # noqa: SIM110
-        if view.last_change(name) > resolution.version:
+    # A loop, not all(): this runs for each heartbeat of an agent with dependencies.
+    for key in resolution.lookup_keys:  # noqa: SIM110
+        if view.last_change(key) > resolution.version:
             return False
     return True
 
 
 def _dependencies_by_function(agent: Agent) -> Iterator[tuple[str, Dependency]]:
-    """Return every dependency with the function that has it."""
-    return ((function, need) for function, needs in agent.indexed.functions for need in needs)
+    """Return every dependency with the name of its function."""
+    return ((function, dependency) for function, dependencies in agent.indexed.functions for dependency in dependencies)

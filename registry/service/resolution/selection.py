@@ -1,4 +1,4 @@
-"""One agent for one call: chosen anew each time, by the strategy of whoever asks."""
+"""Selects one agent for one call, by the strategy of the request."""
 
 import secrets
 from dataclasses import dataclass
@@ -16,13 +16,12 @@ from registry.service.resolution.match_policy import DEFAULT_POLICY
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.strategies import SelectionContext, choose
 
-# Of so many different queries it is known whose turn is next.
 _MAX_ROUND_ROBIN_COUNTERS: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Whom to call, how many would have done, and the version that is as of."""
+    """The chosen provider, and the number of providers at this version of the view."""
 
     provider: Provider
     record: Record
@@ -32,7 +31,7 @@ class Selection:
 
 
 class Selector:
-    """Selects agents. Each replica counts turns for itself; where a balancer deals out the calls, that is as good."""
+    """Selects agents. Each replica has round-robin counters of its own, which is fair enough behind a load balancer."""
 
     def __init__(self, discovery: Discovery, ranking_cache: RankingCache, load_cache: LoadCache) -> None:
         self._discovery = discovery
@@ -41,9 +40,9 @@ class Selector:
         self._round_robin_counters: WeightedLru[object, count[int]] = WeightedLru(_MAX_ROUND_ROBIN_COUNTERS)
 
     async def select(self, dependency: Dependency, zone: str | None, freshness: Freshness) -> Selection:
-        """Return an agent that has what is asked for; in any namespace unless one is named.
+        """Return an agent that satisfies a dependency, in any namespace unless it names one.
 
-        Raises NoProvider saying why there is none, MalformedRequest for a version constraint that cannot be read.
+        Raises NoProvider with the reason, MalformedRequest for a version constraint that cannot be parsed.
         """
         if dependency.version:
             DEFAULT_POLICY.parse_constraint(dependency.version)
@@ -52,17 +51,17 @@ class Selector:
         if strategy == "least_loaded" and not behind:
             await self._load_cache.refresh(self._ranking_cache.get(view, dependency, None).providers)
         ranking = self._ranking_cache.get(view, dependency, None)
-        asking = SelectionContext(
+        context = SelectionContext(
             seed=secrets.token_hex(8) if strategy in ("random", "weighted") else "",
             key=dependency.key or "",
             round_robin_index=self._next_round_robin_index(dependency) if strategy == "round_robin" else 0,
             zone=zone,
             loads=self._load_cache.by_agent,
         )
-        chosen = choose(ranking.providers, strategy, asking)
+        chosen = choose(ranking.providers, strategy, context)
         if chosen is None:
             raise NoProvider(dependency.capability, ranking.reason)
-        # Nobody can have left: the ranking is of this very version.
+        # The agent is in the view: the ranking is of the same version.
         record = view.records[chosen.agent_id]
         return Selection(chosen, record, len(ranking.providers), view.version, behind)
 

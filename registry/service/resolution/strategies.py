@@ -1,4 +1,4 @@
-"""How to choose among those that will do."""
+"""The strategies for choosing one provider of a ranking."""
 
 import hashlib
 import math
@@ -13,16 +13,16 @@ from registry.model.resolution import Provider
 MAX_PROVIDERS_BY_LOAD: Final = 1_000
 """The number of providers, in the order of their ranking, that `least_loaded` chooses from."""
 
-# As many as a double between 0 and 1 can tell apart.
+# A float distinguishes so many bits between 0 and 1.
 _HASH_BITS = 52
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionContext:
-    """Who chooses, as far as it matters: the same asks for the same and gets the same, on every replica.
+    """The inputs of a choice: with equal inputs every replica chooses the same provider.
 
-    `seed` is what chance and weights go by, `key` what sticky keeps together, `round_robin_index` which turn it is,
-    `zone` where the choice is made; `loads` are the loads that agents have told of themselves.
+    `seed` drives `random` and `weighted`, `key` drives `sticky`, `round_robin_index` counts the choices of
+    `round_robin`, `zone` is the zone of the consumer for `local`; `loads` maps agents to their last reported load.
     """
 
     seed: str = ""
@@ -33,9 +33,9 @@ class SelectionContext:
 
 
 def choose(providers: Sequence[Provider], strategy: Strategy, context: SelectionContext) -> Provider | None:
-    """Return the one to take of a ranking, None where there is nobody.
+    """Return the chosen provider of a ranking, None if it is empty.
 
-    But for `best` and `local`, the choice is among those that are as healthy as the best and meet the tags as well.
+    All strategies but `best` and `local` choose among the providers with the same health and tag score as the best.
     """
     if not providers or strategy == "best":
         return providers[0] if providers else None
@@ -48,25 +48,25 @@ def choose(providers: Sequence[Provider], strategy: Strategy, context: Selection
         alike.sort(key=lambda each: (each.agent_id, each.position))
         return alike[context.round_robin_index % len(alike)]
     if strategy == "least_loaded":
-        # What is known of the others may be as old as the replica, and is not the same on all.
+        # Only the loads of these are refreshed; older ones differ between replicas.
         return min(alike[:MAX_PROVIDERS_BY_LOAD], key=lambda each: _rounded_load(context.loads.get(each.agent_id)))
     seed = context.key if strategy == "sticky" else context.seed
     return max(alike, key=lambda each: _rendezvous_score(seed, each, each.weight if strategy == "weighted" else 1.0))
 
 
 def _rendezvous_score(seed: str, provider: Provider, weight: float) -> float:
-    """Return a lot drawn for a provider (rendezvous hashing): when one goes, only what had it goes elsewhere.
+    """Return a pseudo-random score of a provider (rendezvous hashing); the provider with the highest one is chosen.
 
-    The highest of these falls on each as often as its weight says.
+    When a provider leaves, only its own consumers move. The probability of each is proportional to its weight.
     """
     text = f"{seed}\0{provider.agent_id}\0{provider.tool_name}".encode(errors="surrogatepass")
     drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> (64 - _HASH_BITS)
-    # Between 0 and 1, and neither of them.
+    # The fraction is strictly between 0 and 1.
     return weight / -math.log((drawn + 0.5) / (1 << _HASH_BITS))
 
 
 def _rounded_load(load: float | None) -> float:
-    """Return a load to one digit, so that small moves send nobody elsewhere; one that was never told is the highest."""
+    """Round a load to one digit, so that small changes do not change the choice; a missing load is the highest."""
     if load is None:
         return math.inf
     return float(f"{load:.0e}")
