@@ -78,7 +78,7 @@ def test_every_code_is_explained() -> None:
     explained = {named(code)[0]: int(status) for code, status, *_ in rows(ERRORS, "code", "status")}
 
     assert explained == met | PLAIN
-    within = {name for code, *_ in rows(ERRORS, "code", "what it is") for name in named(code)}
+    within = {name for code, *_ in rows(ERRORS, "code", "meaning") for name in named(code)}
     assert within == {kind.code for kind in kinds} - met.keys()
 
 
@@ -93,7 +93,7 @@ def test_every_reason_is_explained() -> None:
     """What Redis says, and what is said by ourselves; each once."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "registry").rglob("*.py"))
     reasons = {*UNAVAILABLE_REASONS, *re.findall(r'\breason="(\w+)"', text), "unreachable"}
-    explained = [name for cells in rows(ERRORS, "`reason`", "what it is") for name in named(cells[0])]
+    explained = [name for cells in rows(ERRORS, "`reason`", "meaning") for name in named(cells[0])]
 
     assert sorted(explained) == sorted(reasons)
 
@@ -130,7 +130,7 @@ def test_every_key_in_redis_is_explained() -> None:
     """And no other."""
     explained = {name for cells in rows(ARCHITECTURE, "key", "type") for name in named(cells[0])}
 
-    assert explained == {*Keys("m").shared, "agent:<id>", "trace:<id>"}
+    assert explained == {*Keys("m").shared, "agent:<id>", "resolutions:<id>", "jobs_paused"}
 
 
 def test_every_tool_is_explained() -> None:

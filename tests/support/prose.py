@@ -112,9 +112,9 @@ def texts(path: Path) -> Iterator[Text]:
 
 
 def _without_code(markdown: str) -> str:
-    """Blank out code blocks and code spans; the lines stay where they are."""
+    """Blank out code blocks, code spans and link targets; the lines stay where they are."""
     blocks = re.sub(r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), markdown, flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"`[^`\n]*`", "", blocks)
+    return re.sub(r"`[^`\n]*`|\]\([^)\n]*\)", "", blocks)
 
 
 def _python_texts(path: Path, source: str) -> Iterator[Text]:
