@@ -1,1 +1,1 @@
-"""How fast the registry is: real servers, checked answers, requests per CPU-second. See README.md."""
+"""Benchmarks: real servers, checked responses, requests per CPU-second. See README.md."""

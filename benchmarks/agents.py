@@ -1,4 +1,4 @@
-"""The agents of a benchmark and the requests they send, as bytes built beforehand."""
+"""The agents of a benchmark and their requests, as bytes built in advance."""
 
 import itertools
 import json
@@ -12,14 +12,14 @@ REGISTRATION_BYTES = 1400
 REGISTRATIONS_PER_CALL = 200
 HEARTBEATS_PER_CALL = 1000
 DEPENDENT_LAST_DIGIT = 5
-"""The last digit of the agents that need agent 0."""
+"""The last digit of the agents that depend on agent 0."""
 
 _REVISION_PLACEHOLDER = b"0000000000"
 _DEPENDENCIES_VERSION = re.compile(rb'"dependencies_version":"([0-9a-f]+)"')
 
 
 def request(method: str, path: str, body: bytes | None = None) -> bytes:
-    """Return one HTTP request with the headers it needs and no others."""
+    """Return an HTTP request with the minimum of headers."""
     head = f"{method} {path} HTTP/1.1\r\nhost: registry\r\n"
     if body is None:
         return f"{head}\r\n".encode()
@@ -27,7 +27,7 @@ def request(method: str, path: str, body: bytes | None = None) -> bytes:
 
 
 def succeeded(body: bytes) -> bool:
-    """Tell whether the registry took what it was sent: 200 alone says nothing."""
+    """Return whether the body reports success; the status 200 alone does not."""
     return body.startswith(b'{"status":"success"')
 
 
@@ -48,10 +48,10 @@ def registration(number: int, *, agent_id: str | None = None, namespace: str | N
     """
     agent_id = agent_id or agent_name(number)
     capabilities = [
-        _capability(f"own-{agent_id}", "Answers what no other agent can answer"),
+        _capability(f"own-{agent_id}", "Offers a capability no other agent has"),
         _capability(shared_capability(number // 10), "Reads and writes one team's documents"),
         _capability(f"tenth-{number % 10}", "Searches a tenth of the archive"),
-        _capability("common", "Says what this agent is doing"),
+        _capability("common", "Reports the current task of this agent"),
     ]
     document = {
         "id": agent_id,
@@ -69,11 +69,11 @@ def registration(number: int, *, agent_id: str | None = None, namespace: str | N
 
 
 def consumer(number: int) -> dict[str, Any]:
-    """Return the registration of an agent with the same capabilities that needs three others, each of which is there.
+    """Return a registration with the same capabilities and three dependencies, all of which resolve.
 
-    They are what ten agents share, what a tenth of all can do, and what one alone can do.
+    Their providers are ten agents, a tenth of all agents, and one agent.
     """
-    document = registration(number, namespace="wired")
+    document = registration(number, namespace="dependencies")
     document["capabilities"][0]["dependencies"] = [
         {"capability": shared_capability(number // 10), "version": ">=1.0.0", "tags": ["documents"]},
         {"capability": f"tenth-{number % 10}"},
@@ -83,20 +83,20 @@ def consumer(number: int) -> dict[str, Any]:
 
 
 def heartbeats_recording_versions(agents: int, versions: dict[int, bytes]) -> Iterator[Exchange]:
-    """Beat once for every agent and note the version of what each was told of its dependencies."""
+    """Send a heartbeat of every agent and record the dependencies version of each response."""
     for number in range(agents):
 
-        def note(body: bytes, number: int = number) -> bool:
+        def record(body: bytes, number: int = number) -> bool:
             found = _DEPENDENCIES_VERSION.search(body)
             if found is not None:
                 versions[number] = found[1]
             return found is not None and succeeded(body) and b":null" not in body
 
-        yield request("POST", "/heartbeat", _encode({"agent_id": agent_name(number)})), note
+        yield request("POST", "/heartbeat", _encode({"agent_id": agent_name(number)})), record
 
 
 def heartbeats_with_known_version(versions: Mapping[int, bytes]) -> list[Exchange]:
-    """Return one heartbeat of each agent that carries what it was told; nothing more may be told."""
+    """Return one heartbeat per agent with its last dependencies version; the response must not repeat them."""
     return [
         (
             request(
@@ -111,24 +111,24 @@ def heartbeats_with_known_version(versions: Mapping[int, bytes]) -> list[Exchang
 
 
 def single_dependency_consumer(number: int) -> dict[str, Any]:
-    """Return the registration of an agent that needs another one: a tenth agent 0, the others agent 1."""
-    document = registration(number, namespace="wired")
+    """Return a registration with one dependency: a tenth of all depend on agent 0, the others on agent 1."""
+    document = registration(number, namespace="dependencies")
     document["capabilities"][0]["dependencies"] = [f"own-{agent_name(0 if number % 10 == DEPENDENT_LAST_DIGIT else 1)}"]
     return document
 
 
 def heartbeats_recording_changes(versions: dict[int, bytes], changed: dict[int, bool]) -> Iterator[Exchange]:
-    """Beat once for each agent with what it was told before; note who is told anew, and whether of a provider."""
+    """Send a heartbeat per agent with its last dependencies version; record changes and if a provider exists."""
     for number, version in list(versions.items()):
         body = _encode({"agent_id": agent_name(number), "dependencies_version": version.decode()})
 
-        def note(body: bytes, number: int = number) -> bool:
+        def record(body: bytes, number: int = number) -> bool:
             found = _DEPENDENCIES_VERSION.search(body)
             if found is not None:
                 versions[number], changed[number] = found[1], b":null" not in body
             return succeeded(body)
 
-        yield request("POST", "/heartbeat", body), note
+        yield request("POST", "/heartbeat", body), record
 
 
 def _dependencies_unchanged(body: bytes) -> bool:
@@ -136,7 +136,7 @@ def _dependencies_unchanged(body: bytes) -> bool:
 
 
 def registrations(agents: int, namespace: str | None = None) -> Iterator[Exchange]:
-    """Register every agent again and again, each time with another body."""
+    """Register every agent repeatedly, each time with a different body."""
     parts = []
     for number in range(agents):
         sent = request("POST", "/agents", _encode(registration(number, namespace=namespace)))
@@ -147,7 +147,7 @@ def registrations(agents: int, namespace: str | None = None) -> Iterator[Exchang
 
 
 def new_registrations(agents: int, namespace: str) -> list[Exchange]:
-    """Register agents that were not there before, in a namespace of their own."""
+    """Return registrations of new agents in a separate namespace."""
     return [
         (
             request("POST", "/agents", _encode(registration(number, agent_id=each, namespace=namespace))),
@@ -163,12 +163,12 @@ def new_agent_ids(agents: int, namespace: str) -> list[str]:
 
 
 def unregistrations(agents: int, namespace: str) -> list[Exchange]:
-    """Unregister what `new_registrations` registered."""
+    """Return the requests that unregister the agents of `new_registrations`."""
     return [(request("DELETE", f"/agents/{each}"), succeeded) for each in new_agent_ids(agents, namespace)]
 
 
 def namespace_list(agents: int, namespace: str) -> Exchange:
-    """Ask for a namespace; the answer must hold every agent that `new_registrations` registered there and no other."""
+    """List a namespace; the response must contain exactly the agents of `new_registrations`."""
     expected = [f'"id":"{each}"'.encode() for each in new_agent_ids(agents, namespace)]
 
     def found_all(body: bytes) -> bool:
@@ -178,25 +178,25 @@ def namespace_list(agents: int, namespace: str) -> Exchange:
 
 
 def page(rows: int) -> Exchange:
-    """Ask for the first page of the agents of one namespace."""
+    """List the first page of one namespace."""
     count = b'"count":%d,' % rows
     return request("GET", f"/agents?namespace=ns-1&limit={rows}"), lambda body: count in body
 
 
 def full_list(rows: int) -> Exchange:
-    """Ask for all agents of one namespace, of which there are so many."""
+    """List all agents of one namespace; `rows` are expected."""
     count = b'"count":%d,' % rows
     return request("GET", "/agents?namespace=ns-1"), lambda body: count in body
 
 
 def conditional_page(etag: str) -> Exchange:
-    """Ask for a page again that has not changed since it was answered with this ETag."""
-    asked = request("GET", "/agents?namespace=ns-1&limit=100")
-    return asked[:-2] + f"if-none-match: {etag}\r\n\r\n".encode(), b"".__eq__
+    """List a page with If-None-Match; the response must be 304."""
+    sent = request("GET", "/agents?namespace=ns-1&limit=100")
+    return sent[:-2] + f"if-none-match: {etag}\r\n\r\n".encode(), b"".__eq__
 
 
 def heartbeats(agents: int) -> list[Exchange]:
-    """Return one heartbeat of every agent."""
+    """Return one heartbeat per agent."""
     return [
         (request("POST", "/heartbeat", _encode({"agent_id": agent_name(number)})), succeeded)
         for number in range(agents)
@@ -204,23 +204,25 @@ def heartbeats(agents: int) -> list[Exchange]:
 
 
 def mcp_heartbeats(agents: int, version: str) -> list[Exchange]:
-    """Return the same as calls of a tool, each by itself, in a version of MCP."""
+    """Return one heartbeat per agent as an MCP tool call, in this protocol version."""
     meta = {"io.modelcontextprotocol/protocolVersion": version, "io.modelcontextprotocol/clientCapabilities": {}}
-    told = f"mcp-protocol-version: {version}\r\nmcp-method: tools/call\r\nmcp-name: heartbeat\r\ncontent-type:".encode()
+    headers = (
+        f"mcp-protocol-version: {version}\r\nmcp-method: tools/call\r\nmcp-name: heartbeat\r\ncontent-type:".encode()
+    )
     calls = (
         {"name": "heartbeat", "arguments": {"agent_id": agent_name(number)}, "_meta": meta} for number in range(agents)
     )
     bodies = (_encode({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}) for call in calls)
-    return [(request("POST", "/mcp", body).replace(b"content-type:", told, 1), _tool_succeeded) for body in bodies]
+    return [(request("POST", "/mcp", body).replace(b"content-type:", headers, 1), _tool_succeeded) for body in bodies]
 
 
 def discoveries(agents: int) -> list[Exchange]:
-    """Return one question for every capability that ten agents have."""
+    """Return one query for every capability that ten agents have."""
     return [_discovery(shared_capability(group)) for group in range(agents // 10)]
 
 
 def batch_registrations(agents: int, build: Callable[[int], dict[str, Any]] = registration) -> Iterator[Exchange]:
-    """Register all agents, in large calls."""
+    """Yield batch registrations of all agents."""
     for first in range(0, agents, REGISTRATIONS_PER_CALL):
         numbers = range(first, min(first + REGISTRATIONS_PER_CALL, agents))
         body = _encode({"agents": [build(number) for number in numbers]})
@@ -228,7 +230,7 @@ def batch_registrations(agents: int, build: Callable[[int], dict[str, Any]] = re
 
 
 def batch_heartbeats(agents: int) -> Iterator[Exchange]:
-    """Beat once for every agent, in large calls, which makes them healthy."""
+    """Yield batch heartbeats of all agents, which make them healthy."""
     for first in range(0, agents, HEARTBEATS_PER_CALL):
         numbers = range(first, min(first + HEARTBEATS_PER_CALL, agents))
         body = _encode({"agent_ids": [agent_name(number) for number in numbers]})

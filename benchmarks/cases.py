@@ -1,4 +1,4 @@
-"""The cases: what is measured, how often, and which target it has to meet."""
+"""The benchmark cases with their repetitions and targets, and the cases that measure times."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ HEARTBEAT_INTERVAL_S = 5.0
 
 
 async def burst(lab: BenchmarkContext) -> Table:
-    """Register 100 new agents at the same instant, with one replica and spread over three."""
+    """Measure the registration of 100 new agents at once, at one replica and at three."""
     table = times_table()
     for size in (lab.options.agents // 10, lab.options.agents):
         with contextlib.ExitStack() as undo:
@@ -40,13 +40,13 @@ async def burst(lab: BenchmarkContext) -> Table:
                     mesh.replicas.append(mesh.start_replica())
                     undo.callback(mesh.replicas[-1].stop)
                 walls, beside = [], []
-                for turn in range(BURST_COUNT):
+                for repeat in range(BURST_COUNT):
                     beside.append(await _measure_constant_burst(lab))
-                    walls.append(await _measure_burst(mesh, f"burst-{replicas}-{turn}"))
+                    walls.append(await _measure_burst(mesh, f"burst-{replicas}-{repeat}"))
                 table.add_times(
                     f"burst, {replicas} replica{'s' * (replicas > 1)}",
                     size,
-                    "wall until the last answer",
+                    "wall time until the last response",
                     walls,
                     beside,
                     0.05,
@@ -55,7 +55,7 @@ async def burst(lab: BenchmarkContext) -> Table:
 
 
 async def _measure_burst(mesh: Mesh, namespace: str) -> float:
-    """Return how long it took in seconds. Afterwards every replica lists all of them, and then they leave."""
+    """Return the duration in seconds. Afterwards every replica lists all of them, and they are unregistered."""
     ports = [replica.port for replica in mesh.replicas]
     async with asyncio.timeout(STEP_TIMEOUT_S), Clients(*ports, connections=CONNECTIONS) as clients:
         wall = await _send_at_once(clients, agents.new_registrations(CONNECTIONS, namespace))
@@ -71,8 +71,8 @@ async def _measure_constant_burst(lab: BenchmarkContext) -> float:
 
 
 async def _send_at_once(clients: Clients, exchanges: Sequence[Exchange]) -> float:
-    """Return the seconds from before the first request until the last answer."""
-    # New connections may still be on their way into the server's event loop.
+    """Return the seconds from before the first request until the last response."""
+    # The server's event loop may not have accepted all new connections yet.
     await asyncio.sleep(0.1)
     began = time.perf_counter()
     await clients.at_once(exchanges)
@@ -80,20 +80,20 @@ async def _send_at_once(clients: Clients, exchanges: Sequence[Exchange]) -> floa
 
 
 async def steady_heartbeats(lab: BenchmarkContext) -> Table:
-    """Let every agent beat each 5 s, Redis on the core of the replica, its file rewritten half-way."""
+    """Send a heartbeat of every agent each 5 s, with Redis on the replica's core and an AOF rewrite half-way."""
     options = lab.options
     rate, seconds = options.agents / HEARTBEAT_INTERVAL_S, 2 * max(options.seconds, HEARTBEAT_INTERVAL_S)
     runs: dict[str, list[float]] = defaultdict(list)
     beside: dict[str, list[float]] = defaultdict(list)
     with contextlib.ExitStack() as undo:
         mesh = await filled_mesh(undo, options.cores, options.agents, shared_core=True)
-        beats = itertools.cycle(agents.heartbeats(options.agents))
+        heartbeats = itertools.cycle(agents.heartbeats(options.agents))
         for repeat in range(REPEATS):
-            print(f"fleet, repeat {repeat + 1} of {REPEATS}")
+            print(f"steady heartbeats, repeat {repeat + 1} of {REPEATS}")
             rewrites = mesh.store.rewrites
             for into, port, source, halfway in (
                 (beside, lab.constant.port, itertools.repeat(CONSTANT_EXCHANGE), None),
-                (runs, mesh.replica.port, beats, mesh.store.rewrite),
+                (runs, mesh.replica.port, heartbeats, mesh.store.rewrite),
             ):
                 async with asyncio.timeout(STEP_TIMEOUT_S), Clients(port, connections=CONNECTIONS) as clients:
                     later = asyncio.create_task(_call_later(seconds / 2, halfway))
@@ -102,10 +102,12 @@ async def steady_heartbeats(lab: BenchmarkContext) -> Table:
                     )
                     await later
                 _record_latencies(into, clients)
-            assert mesh.store.rewrites > rewrites, "Redis did not rewrite its file, so nothing was measured across it"
+            assert mesh.store.rewrites > rewrites, "Redis did not rewrite its file during the measurement"
     table = times_table()
     for figure, target in (("p50", None), ("p99", 0.015), ("p99 of the worst second", None), ("longest", None)):
-        table.add_times(f"fleet, {rate:,.0f} beats/s", options.agents, figure, runs[figure], beside[figure], target)
+        table.add_times(
+            f"steady, {rate:,.0f} heartbeats/s", options.agents, figure, runs[figure], beside[figure], target
+        )
     return table
 
 
@@ -116,13 +118,13 @@ def _record_latencies(into: dict[str, list[float]], clients: Clients) -> None:
     seconds: dict[int, list[float]] = defaultdict(list)
     for due, latency in zip(clients.due_times, clients.latencies, strict=True):
         seconds[int(due)].append(latency)
-    # The first and the last second are cut off, and may hold only a few.
+    # The first and the last second are incomplete.
     whole = sorted(seconds)[1:-1]
     into["p99 of the worst second"].append(max(quantile(seconds[second], 0.99) for second in whole))
 
 
 async def fill(lab: BenchmarkContext) -> Table:
-    """Start replicas beside a full store and beside an empty one: what the full one takes longer is the filling."""
+    """Measure the start of replicas with a full store and with an empty one; the difference is the cache fill."""
     cores, size = lab.options.cores, lab.options.agents
     full, filling, beside = [], [], []
     with running_mesh(cores) as empty:
@@ -135,7 +137,7 @@ async def fill(lab: BenchmarkContext) -> Table:
             filling.append(with_agents - without)
     table = times_table()
     table.add_times("fill", size, "from the start of the process until /ready is 200", full, beside, 1.0)
-    table.add_times("fill", size, "of it, what it takes longer than beside an empty store", filling, beside, None)
+    table.add_times("fill", size, "of it, longer than with an empty store", filling, beside, None)
     return table
 
 
@@ -147,18 +149,18 @@ def _ready_seconds(mesh: Mesh) -> float:
 
 _TIME_CASES: dict[str, Callable[[BenchmarkContext], Awaitable[Table]]] = {
     "burst": burst,
-    "fleet": steady_heartbeats,
+    "steady_heartbeats": steady_heartbeats,
     "fill": fill,
     "watch": watch_latency,
-    "departure": provider_departure,
-    "importing": import_time,
-    "injected": injected_call,
+    "provider_departure": provider_departure,
+    "import_time": import_time,
+    "injected_call": injected_call,
 }
 CASE_NAMES = (*rate_cases.CASE_NAMES, *_TIME_CASES)
 
 
 async def run(options: Options, names: Sequence[str]) -> list[Table]:
-    """Run these cases and return what they found."""
+    """Run these cases and return their tables."""
     tables = []
     with contextlib.ExitStack() as undo:
         lab = BenchmarkContext(options, undo)

@@ -1,4 +1,4 @@
-"""The registries that are compared, each with its database, as processes of their own on loopback."""
+"""The compared registries as processes on loopback, each with its database."""
 
 import contextlib
 import http.client
@@ -16,35 +16,35 @@ from tests.support.ports import free_port
 
 _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _START_TIMEOUT_S = 30.0
-# No agent falls silent during a run.
+# No agent expires during a run.
 _AGENT_TIMEOUT_S = "3600"
 
 
 @dataclass(frozen=True, slots=True)
 class RunningRegistry:
-    """A registry that runs: the ports of its replicas, and the processes it and its database consist of."""
+    """A running registry: the ports of its replicas, and its processes including the database."""
 
     ports: tuple[int, ...]
     pids: Callable[[], list[int]]
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time all of them have used, and those they have seen end."""
+        """CPU time of all processes and their ended children."""
         return sum(map(_cpu_seconds, self.pids()))
 
 
 @contextlib.contextmanager
 def running_ours(replicas: int) -> Iterator[RunningRegistry]:
-    """Run this registry with a Redis that has on disk what it acknowledged."""
-    everywhere = frozenset(os.sched_getaffinity(0))
-    with running_mesh(Cores(everywhere, everywhere), replicas=replicas) as mesh:
+    """Run this registry with a Redis that acknowledges a write when it is on disk."""
+    all_cores = frozenset(os.sched_getaffinity(0))
+    with running_mesh(Cores(all_cores, all_cores), replicas=replicas) as mesh:
         pids = [mesh.store.pid, *(replica.pid for replica in mesh.replicas)]
         yield RunningRegistry(tuple(replica.port for replica in mesh.replicas), lambda: pids)
 
 
 @contextlib.contextmanager
 def running_upstream_sqlite(binary: Path) -> Iterator[RunningRegistry]:
-    """Run upstream's registry with SQLite, which is in its process."""
+    """Run upstream's registry with SQLite in its process."""
     with contextlib.ExitStack() as undo:
         folder = _temporary_folder(undo)
         port, pid = _start_upstream(undo, binary, f"{folder}/mesh.db", folder)
@@ -53,10 +53,10 @@ def running_upstream_sqlite(binary: Path) -> Iterator[RunningRegistry]:
 
 @contextlib.contextmanager
 def running_upstream_postgres(binary: Path, replicas: int) -> Iterator[RunningRegistry]:
-    """Run upstream's registry with PostgreSQL as Debian sets it up, each commit on disk."""
+    """Run upstream's registry with PostgreSQL in Debian's default configuration, each commit on disk."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
-        raise SystemExit("PostgreSQL is not there; apt-get install postgresql brings it")
+        raise SystemExit("PostgreSQL is not installed; run apt-get install postgresql")
     with contextlib.ExitStack() as undo:
         folder, port = _temporary_folder(undo), free_port()
         folder.chmod(0o777)
@@ -115,13 +115,13 @@ def _run_as_postgres(*command: str) -> None:
 
 
 def _temporary_folder(undo: contextlib.ExitStack) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="rival-"))
+    folder = Path(tempfile.mkdtemp(prefix="compared-"))
     undo.callback(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def _process_tree(root: int) -> list[int]:
-    """Return a process and all below it."""
+    """Return a process and its descendants."""
     children = _read_proc(f"{root}/task/{root}/children").split()
     return [root, *(pid for child in children for pid in _process_tree(int(child)))]
 
@@ -132,7 +132,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _read_proc(name: str) -> str:
-    """Read what the kernel says of a process; nothing of one that has ended, whose parent has its time."""
+    """Read a file under /proc; empty for a process that has ended, whose parent has its CPU time."""
     try:
         return Path("/proc", name).read_text()
     except (FileNotFoundError, ProcessLookupError):

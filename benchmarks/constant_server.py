@@ -1,6 +1,6 @@
-"""What runs beside the registry: a bare Starlette route that answers a constant, the least any request can cost here.
+"""The server all results are compared with: a bare Starlette route with a constant response.
 
-`python -m benchmarks.constant_server` prints the port it listens on and serves until it is told to stop.
+`python -m benchmarks.constant_server` prints the port it listens on and serves until it is stopped.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ CONSTANT_BODY = b'{"status":"success","answer":"constant"}'
 
 
 async def constant(_request: Request) -> Response:
-    """Answer 40 bytes of JSON."""
+    """Return 40 bytes of JSON."""
     return Response(CONSTANT_BODY, media_type="application/json")
 
 
 def main() -> None:
-    """Serve, set up as the registry sets uvicorn up."""
+    """Run the server with the registry's configuration of uvicorn."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(listener.getsockname()[1], flush=True)
     app = Starlette(routes=[Route("/constant", constant)])

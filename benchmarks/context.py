@@ -1,4 +1,4 @@
-"""What the cases share: filled meshes, and the constant server that everything is compared with."""
+"""The resources the cases share: filled meshes, and the constant server all are compared with."""
 
 import asyncio
 import contextlib
@@ -15,16 +15,16 @@ from benchmarks.servers import Cores, Mesh, running_constant, running_mesh
 CONNECTIONS = 100
 REPEATS = 3
 CONSTANT_EXCHANGE: Exchange = (agents.request("GET", "/constant"), CONSTANT_BODY.__eq__)
-# Far beyond what any step takes on a machine that is worth measuring on.
+# Much longer than any step takes.
 STEP_TIMEOUT_S = 300.0
 
-# Calls of 200 registrations on their way at once while a mesh is filled: what waits for Redis is bounded.
+# Concurrent calls of 200 registrations while a mesh is filled; this bounds the writes that wait for Redis.
 _FILL_CONNECTIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says: seconds per measurement, agents in the store, where everything runs."""
+    """Options of the command line: seconds per measurement, number of agents, cores."""
 
     seconds: float
     agents: int
@@ -32,11 +32,11 @@ class Options:
 
 
 AgentBuilder = Callable[[int], dict[str, Any]]
-"""What makes the registration of an agent from its number."""
+"""Returns the registration of the agent with a number."""
 
 
 class BenchmarkContext:
-    """Meshes that are filled once and shared by the cases, and the constant server; all end with `undo`."""
+    """Meshes that are filled once and shared by the cases, and the constant server; `undo` stops all."""
 
     def __init__(self, options: Options, undo: contextlib.ExitStack) -> None:
         self.options = options
@@ -45,7 +45,7 @@ class BenchmarkContext:
         self.constant = undo.enter_context(running_constant(options.cores))
 
     async def mesh(self, size: int, *, exclusive: bool = False, build: AgentBuilder = agents.registration) -> Mesh:
-        """Return a mesh with that many healthy agents; an `exclusive` one serves no other case."""
+        """Return a mesh with this many healthy agents; an `exclusive` one serves no other case."""
         if (size, exclusive, build) not in self._meshes:
             self._meshes[size, exclusive, build] = await filled_mesh(self._undo, self.options.cores, size, build=build)
         return self._meshes[size, exclusive, build]
@@ -59,12 +59,12 @@ async def filled_mesh(
     shared_core: bool = False,
     build: AgentBuilder = agents.registration,
 ) -> Mesh:
-    """Run a mesh until `undo`, with one replica and so many healthy agents in it, of which `build` tells each."""
+    """Run a mesh until `undo`, with one replica and `size` healthy agents registered by `build`."""
     mesh = undo.enter_context(running_mesh(cores, shared_core=shared_core))
     began = time.perf_counter()
     async with asyncio.timeout(STEP_TIMEOUT_S), Clients(mesh.replica.port, connections=_FILL_CONNECTIONS) as clients:
         await clients.closed_loop(agents.batch_registrations(size, build))
         await clients.closed_loop(agents.batch_heartbeats(size))
     took = time.perf_counter() - began
-    print(f"{size:,} agents registered over the API in {took:.1f} s; their replica is process {mesh.replica.pid}")
+    print(f"{size:,} agents registered over the API in {took:.1f} s; the replica is process {mesh.replica.pid}")
     return mesh

@@ -1,4 +1,4 @@
-"""A load generator that costs little: raw protocols, requests built beforehand, every answer checked."""
+"""A cheap load generator: raw protocols, requests built in advance, every response checked."""
 
 import asyncio
 import time
@@ -8,25 +8,25 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Self, cast
 
 Check = Callable[[bytes], bool]
-"""Tells whether the body of an answer is right."""
+"""Returns whether the body of a response is correct."""
 
 Exchange = tuple[bytes, Check]
-"""A whole request, ready to be written, and the check of its answer."""
+"""A complete request and the check of its response."""
 
 _HEADERS_END = b"\r\n\r\n"
 _CONTENT_LENGTH = b"content-length: "
-# An answer without a body; a check that wants one fails on its emptiness.
+# A response without a body; a check that expects one fails.
 _NOT_MODIFIED = b"HTTP/1.1 304 "
-# Of wrong answers the first few are shown, this much of each.
+# Wrong responses printed in an error, and bytes of each.
 _MAX_SAMPLES, _MAX_SAMPLE_BYTES = 3, 600
 
 
 class WrongResponseError(Exception):
-    """Some answers were not what they had to be, so there is no figure."""
+    """Some responses were wrong, so there is no result."""
 
 
 class _Connection(asyncio.Protocol):
-    """One keep-alive connection with at most one request on its way."""
+    """One keep-alive connection with at most one request in flight."""
 
     def __init__(self, clients: "Clients") -> None:
         self._clients = clients
@@ -40,7 +40,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def send(self, exchange: Exchange, started: float) -> None:
-        """Send a request; its latency counts from `started`, seconds on `time.perf_counter`."""
+        """Send a request; its latency counts from `started`, a value of `time.perf_counter`."""
         request, self._check = exchange
         self.started = started
         self._transport.write(request)
@@ -60,11 +60,11 @@ class _Connection(asyncio.Protocol):
             self._total = self._body_at + _content_length(whole, end)
             if self._size < self._total:
                 return
-        known = whole.startswith((b"HTTP/1.1 200 ", _NOT_MODIFIED))
-        right = known and self._size == self._total and self._check(whole[self._body_at :])
+        is_expected_status = whole.startswith((b"HTTP/1.1 200 ", _NOT_MODIFIED))
+        is_correct = is_expected_status and self._size == self._total and self._check(whole[self._body_at :])
         parts.clear()
         self._size = self._total = 0
-        self._clients.on_response(self, None if right else whole)
+        self._clients.on_response(self, None if is_correct else whole)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clients.on_connection_lost(exc)
@@ -74,10 +74,10 @@ class _Connection(asyncio.Protocol):
 
 
 class Clients:
-    """So many clients of servers on loopback, each on a connection of its own, the ports in turn; a context manager.
+    """Connections to servers on loopback, round robin over the ports; a context manager.
 
-    `latencies` are seconds, in the order in which the answers came; `due_times` the moments from which they count,
-    seconds on `time.perf_counter`. Both begin anew with `forget()`.
+    `latencies` are in seconds, in the order of the responses. `due_times` are the values of `time.perf_counter` from
+    which they count. `reset()` clears both.
     """
 
     def __init__(self, *ports: int, connections: int = 100) -> None:
@@ -98,8 +98,8 @@ class Clients:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        for at in range(self._count):
-            port = self._ports[at % len(self._ports)]
+        for index in range(self._count):
+            port = self._ports[index % len(self._ports)]
             _, connection = await loop.create_connection(lambda: _Connection(self), "127.0.0.1", port)
             self._connections.append(connection)
         return self
@@ -110,9 +110,9 @@ class Clients:
             connection.close()
 
     async def closed_loop(self, source: Iterable[Exchange]) -> None:
-        """Keep every client busy until the source ends or `stop()`; return when every answer has come.
+        """Send requests on all connections until the source ends or `stop()`; return after the last response.
 
-        Raises WrongAnswerError if one of them was wrong.
+        Raises WrongResponseError if a response was wrong.
         """
         self._source = iter(source)
         self._finished = drained = asyncio.get_running_loop().create_future()
@@ -123,22 +123,22 @@ class Clients:
         self._raise_if_wrong()
 
     async def at_once(self, exchanges: Iterable[Exchange]) -> None:
-        """Send one request on each connection without waiting; all of them count from the moment before the first."""
-        asked = list(zip(self._connections, exchanges, strict=True))
+        """Send one request on each connection without waiting; all latencies count from before the first."""
+        pairs = list(zip(self._connections, exchanges, strict=True))
         self._source = iter(())
         self._finished = drained = asyncio.get_running_loop().create_future()
-        self._in_flight = len(asked)
+        self._in_flight = len(pairs)
         now = time.perf_counter()
-        for connection, exchange in asked:
+        for connection, exchange in pairs:
             connection.send(exchange, now)
         await drained
         self._raise_if_wrong()
 
     async def open_loop(self, source: Iterable[Exchange], *, rate: float, seconds: float, spin: bool) -> None:
-        """Send `rate` requests a second for so long, whether or not the ones before them were answered.
+        """Send `rate` requests a second for `seconds`, independent of earlier responses.
 
-        What falls due while no client is idle waits, and that is part of its latency. With `spin` the generator never
-        sleeps, so that its own timers, which are good to a millisecond, are not measured; it wants a core for that.
+        A request that is due while no connection is idle waits, and its latency includes the wait. With `spin` the
+        generator never sleeps, so that timers with a resolution of a millisecond add no latency; it needs its own core.
         """
         exchanges = iter(source)
         self._source = iter(())
@@ -163,15 +163,15 @@ class Clients:
         self._raise_if_wrong()
 
     def stop(self) -> None:
-        """Send nothing more; the loop that runs ends with the answers that are still to come."""
+        """Send no more requests; the running loop ends after the outstanding responses."""
         self._source = iter(())
 
     def reset(self) -> None:
-        """Begin to measure anew."""
+        """Clear the recorded latencies."""
         self.latencies, self.due_times = array("d"), array("d")
 
     def on_response(self, connection: _Connection, wrong: bytes | None) -> None:
-        """Take an answer, with its bytes if it was wrong."""
+        """Record a response, with its bytes if it was wrong."""
         self.latencies.append(time.perf_counter() - connection.started)
         self.due_times.append(connection.started)
         if wrong is not None:
@@ -188,7 +188,7 @@ class Clients:
         self._on_request_finished()
 
     def on_connection_lost(self, error: Exception | None) -> None:
-        """Take the end of a connection, which is wrong unless we closed it."""
+        """Record the end of a connection, an error unless this side closed it."""
         if self._closing:
             return
         failure = ConnectionError(f"The server closed a connection: {error}")
@@ -211,7 +211,7 @@ class Clients:
     def _raise_if_wrong(self) -> None:
         if self._wrong:
             shown = "\n".join(repr(sample) for sample in self._samples)
-            raise WrongResponseError(f"{self._wrong} wrong answers, for example:\n{shown}")
+            raise WrongResponseError(f"{self._wrong} wrong responses, for example:\n{shown}")
 
 
 def quantile(values: Iterable[float], fraction: float) -> float:
@@ -225,5 +225,5 @@ def _content_length(whole: bytes, end: int) -> int:
         return 0
     at = whole.find(_CONTENT_LENGTH, 0, end)
     if at < 0:
-        raise WrongResponseError(f"An answer without a length: {whole[:_MAX_SAMPLE_BYTES]!r}")
+        raise WrongResponseError(f"A response without a length: {whole[:_MAX_SAMPLE_BYTES]!r}")
     return int(whole[at + len(_CONTENT_LENGTH) : whole.find(b"\r", at)])

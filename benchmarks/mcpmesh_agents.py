@@ -1,4 +1,4 @@
-"""Mesh agents in flat form, as the published SDK sends them: some 4 KB, most of it schemas."""
+"""Agents in the mcp-mesh format, as the published SDK sends them: about 4 KB, most of it schemas."""
 
 from typing import Any
 
@@ -14,19 +14,19 @@ _FRAMEWORK_TOOLS = ("status", "result", "cancel")
 
 
 def linked_agent(number: int, *, group: str = "agent") -> dict[str, Any]:
-    """Return an agent that provides one capability and needs that of the one before it in its ten."""
-    needed = number - number % 10 + (number + 1) % 10
+    """Return an agent with one capability and a dependency on the next agent in its group of ten."""
+    required = number - number % 10 + (number + 1) % 10
     tools = [
-        _tool("work", f"{group}-cap-{number}", [{"capability": f"{group}-cap-{needed}", "version": ">=1.0.0"}]),
+        _tool("work", f"{group}-cap-{number}", [{"capability": f"{group}-cap-{required}", "version": ">=1.0.0"}]),
         *(_framework_tool(name) for name in _FRAMEWORK_TOOLS),
     ]
     return _agent(f"{group}-{number:05d}", tools)
 
 
 def provider_and_consumer(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return one agent, and one that needs it and nobody else does."""
-    provider = _agent(f"giver-{number:05d}", [_tool("give", f"pair-{number}", [])])
-    consumer = _agent(f"taker-{number:05d}", [_tool("use", f"use-{number}", [{"capability": f"pair-{number}"}])])
+    """Return a provider and its only consumer."""
+    provider = _agent(f"provider-{number:05d}", [_tool("provide", f"pair-{number}", [])])
+    consumer = _agent(f"consumer-{number:05d}", [_tool("use", f"use-{number}", [{"capability": f"pair-{number}"}])])
     return provider, consumer
 
 
@@ -52,7 +52,7 @@ def _tool(function: str, capability: str, dependencies: list[dict[str, Any]]) ->
         "capability": capability,
         "version": "1.0.0",
         "tags": ["bench"],
-        "description": "Does what this agent is for",
+        "description": "The purpose of this agent",
         "inputSchema": _INPUT_SCHEMA,
         "outputSchema": _TEXT_SCHEMA,
         "inputSchemaCanonical": _INPUT_SCHEMA,
@@ -71,7 +71,7 @@ def _framework_tool(name: str) -> dict[str, Any]:
         "capability": function,
         "version": "1.0.0",
         "tags": ["mesh-jobs", "framework"],
-        "description": f"[Framework] Tell the {name} of a job; safe to call from any agent of the mesh.",
+        "description": f"[Framework] Return the {name} of a job; safe to call from any agent of the mesh.",
         "outputSchema": _ANY_OBJECT,
         "outputSchemaCanonical": {"type": "object"},
         "outputSchemaHash": "sha256:" + "3" * 64,

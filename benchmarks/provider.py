@@ -1,6 +1,6 @@
-"""A provider to call: one tool that answers a date, served by the SDK as agents serve theirs.
+"""The provider of the injected_call benchmark: one tool that returns a date, served like an agent's tools.
 
-`python -m benchmarks.provider` prints the URL it answers at and serves until it is told to stop.
+`python -m benchmarks.provider` prints its URL and serves until it is stopped.
 """
 
 from mcp.server import MCPServer
@@ -11,17 +11,17 @@ TOOL = "get_date"
 
 
 def get_date() -> str:
-    """Answer a date."""
+    """Return a date."""
     return RESULT
 
 
 def main() -> None:
-    """Serve."""
+    """Run the server."""
     server = MCPServer("provider", log_level="WARNING")
     server.add_tool(get_date, name=TOOL)
-    site = AgentHttpServer(server, "127.0.0.1", 0, quiet=True)
-    print(site.url, flush=True)
-    site.run()
+    http_server = AgentHttpServer(server, "127.0.0.1", 0, quiet=True)
+    print(http_server.url, flush=True)
+    http_server.run()
 
 
 if __name__ == "__main__":

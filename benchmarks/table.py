@@ -1,4 +1,4 @@
-"""Figures as a Markdown table, so that what is printed can stand in the README as it is."""
+"""Markdown tables of results, which can be copied to the README."""
 
 import statistics
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Table:
         constant_seconds: Sequence[float] | None,
         target: float | None,
     ) -> None:
-        """Add a row of a `times_table`: what was measured, what the constant server took, and what it may take."""
+        """Add a row to a `times_table`: measured times, times of the constant server, and the target."""
         median = statistics.median(seconds)
         constant = None if constant_seconds is None else statistics.median(constant_seconds)
         self.add(
@@ -48,18 +48,18 @@ class Table:
 
 
 def times_table() -> Table:
-    """Return an empty table of durations beside those of the constant server."""
+    """Return an empty table of durations, compared with those of the constant server."""
     return Table("Times in ms", ("case", "agents", "figure", "median", "worst", "constant", "ratio", "target"))
 
 
 def milliseconds(seconds: float) -> str:
-    """Write a duration in milliseconds, with about three digits."""
+    """Format a duration in milliseconds, with about three digits."""
     value = seconds * 1000
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def verdict(value: float, *, at_least: float | None = None, at_most: float | None = None) -> str:
-    """Write a target and whether the value meets it."""
+    """Format a target and whether the value meets it."""
     if at_least is not None:
         return f">= {at_least:,.0f} {'met' if value >= at_least else 'MISSED'}"
     if at_most is not None:

@@ -1,4 +1,4 @@
-"""The cases that are streams: how long after a change each of a thousand watchers has it, and what watchers cost."""
+"""The benchmark of watches: latency of changes at a thousand watchers, and their memory."""
 
 import asyncio
 import contextlib
@@ -15,14 +15,14 @@ from benchmarks.servers import Mesh
 from benchmarks.table import Table, milliseconds, verdict
 
 WATCHER_COUNT = 1000
-# Connections that write changes, so that a slow answer does not hold up the next change.
+# Connections that write changes, so that a slow response does not delay the next change.
 _WRITER_COUNT = 8
 _EVENT = re.compile(rb'^\{"type":"(?:ADDED|MODIFIED|DELETED)".*"resource_version":"(\d+)"\}$', re.MULTILINE)
 _VERSION = re.compile(rb'"resource_version":"(\d+)"')
 
 
 class _Watcher(asyncio.Protocol):
-    """One watch; notes when each version came, seconds on `time.perf_counter`."""
+    """One watch; records the `time.perf_counter` at which each version arrived."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -46,7 +46,7 @@ class _Watcher(asyncio.Protocol):
         for found in _EVENT.finditer(whole, 0, cut):
             version = int(found[1])
             assert not self.received_at or version > next(reversed(self.received_at)), (
-                "a version came twice, or out of order"
+                "a version arrived twice or out of order"
             )
             self.received_at[version] = now
 
@@ -67,7 +67,7 @@ async def _open_watches(port: int, paths: Sequence[str]) -> AsyncIterator[list[_
 
 
 async def _make_changes(port: int, changes: Iterator[bytes], rate: float, seconds: float) -> dict[int, float]:
-    """Make so many changes a second; return when each was due, by its version."""
+    """Make `rate` changes a second; return the due time of each by its version."""
     due: dict[int, float] = {}
     began = time.perf_counter()
     numbers = iter(range(int(rate * seconds)))
@@ -94,15 +94,15 @@ async def _make_changes(port: int, changes: Iterator[bytes], rate: float, second
 async def _measure_delivery(
     mesh: Mesh, paths: Sequence[str], sizes: int, rate: float, seconds: float
 ) -> tuple[list[float], float]:
-    """Return the latency of every delivery in seconds, and by how many bytes the replica grew with its watchers."""
+    """Return the latency of every delivery in seconds, and the memory of the watchers in bytes."""
     port, replica = mesh.replica.port, mesh.replica
     changes = (exchange[0] for exchange in agents.registrations(sizes))
-    # Once without watchers, so that what the changes themselves take is not put down to them.
+    # Once without watchers, so that the memory of the changes is not counted.
     await _make_changes(port, changes, rate, seconds)
     before = replica.resident_bytes
     async with asyncio.timeout(STEP_TIMEOUT_S), _open_watches(port, paths) as watchers:
         due = await _make_changes(port, changes, rate, seconds)
-        # A watch begins at what the replica holds, which may be a change or two before what was acknowledged.
+        # A watch starts at the replica's version, which may be a change or two before the acknowledged one.
         share = len(due) // len(set(paths))
         while any(len(watcher.received_at.keys() & due.keys()) < share for watcher in watchers):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)
@@ -110,12 +110,12 @@ async def _measure_delivery(
         latencies = [
             at - due[version] for watcher in watchers for version, at in watcher.received_at.items() if version in due
         ]
-        assert len(latencies) == share * len(watchers), "something was delivered that nobody wanted"
+        assert len(latencies) == share * len(watchers), "an event was delivered to a watcher it does not match"
     return latencies, grown
 
 
 async def watch_latency(lab: BenchmarkContext) -> Table:
-    """Deliver changes to a thousand watchers: all of all, and each of its own."""
+    """Deliver changes to a thousand watchers of all agents, and to watchers of one capability each."""
     table = Table(
         f"{WATCHER_COUNT:,} watchers on one replica, latency from the moment a change was due",
         ("case", "changes/s", "deliveries", "p50 ms", "p99 ms", "longest ms", "target", "MB for the watchers"),
@@ -125,7 +125,10 @@ async def watch_latency(lab: BenchmarkContext) -> Table:
     with contextlib.ExitStack() as undo:
         mesh = await filled_mesh(undo, lab.options.cores, WATCHER_COUNT)
         seconds = 2 * lab.options.seconds
-        for name, paths, rate in (("all want all", everyone, 20.0), ("each wants its own", own, 500.0)):
+        for name, paths, rate in (
+            ("all watch all agents", everyone, 20.0),
+            ("each watches one capability", own, 500.0),
+        ):
             print(f"watch, {name}")
             rounded = max(1, round(rate * seconds / WATCHER_COUNT)) * WATCHER_COUNT / rate if paths is own else seconds
             latencies, grown = await _measure_delivery(mesh, paths, WATCHER_COUNT, rate, rounded)
