@@ -305,7 +305,7 @@ class RegistryClient:
         wanted. Where events were lost for good, the difference to what is there now is told instead.
         """
         if send_initial and resource_version is not None:
-            raise InvalidData("send_initial", "send_initial: the state is told at its own version, not at a given one")
+            raise InvalidData("send_initial", "send_initial: cannot be combined with resource_version")
         since = None if resource_version is None else str(resource_version)
         told = send_initial or since is not None
         return self._session.watch(query_pairs(filters), since, send_initial=told, bookmarks=bookmarks)

@@ -88,7 +88,7 @@ def load_config(url: str | Sequence[str] | None, token: str | None, **options: U
 def check_token(token: str, field: str = "token") -> None:
     """Raise InvalidData for what no header can hold."""
     if not (token.isascii() and token.isprintable() and " " not in token):
-        raise InvalidData(field, f"{field}: expected printable ASCII without blanks")
+        raise InvalidData(field, f"{field}: expected printable ASCII without spaces")
 
 
 def parse_urls(url: str | Sequence[str], field: str = "url") -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def _parse_url(text: str, field: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise InvalidData(field, f"{expected}; not {text[:200]!r}")
     if parts.username is not None or parts.query or parts.fragment:
-        raise InvalidData(field, f"{expected}, and nothing else; a token goes into `token`")
+        raise InvalidData(field, f"{expected}, without credentials, query or fragment; pass a token as `token`")
     return text.rstrip("/")
 
 

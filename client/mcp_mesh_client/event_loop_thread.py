@@ -11,7 +11,7 @@ from mcp_mesh_client.errors import ClientClosed
 
 T = TypeVar("T")
 
-THREAD_NAME = "registry client"
+THREAD_NAME = "mcp-mesh-client"
 
 
 class EventLoopThread:
@@ -73,7 +73,7 @@ class EventLoopThread:
 
 
 def _closed_error() -> ClientClosed:
-    return ClientClosed("This client was closed; make another one")
+    return ClientClosed("The client is closed; create a new one")
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

@@ -98,4 +98,4 @@ def _query_value(name: str, value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str | int | float):
         return str(value)
-    raise InvalidData(name, f"{name}: a {type(value).__name__} cannot be a filter")
+    raise InvalidData(name, f"{name}: expected a string, number or boolean, not {type(value).__name__}")

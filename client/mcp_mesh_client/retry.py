@@ -106,7 +106,7 @@ class RetryingCaller:
                 # A replica that speaks says more than one that is gone.
                 if failure is None or failure.response is None or error.response is not None:
                     failure = error
-        failure = failure or RegistryTimeout("No time was left to ask")
+        failure = failure or RegistryTimeout("The timeout expired before a replica was tried")
         failure.outcome = "unknown" if maybe_done else failure.outcome
         return failure
 
@@ -122,9 +122,11 @@ class RetryingCaller:
         """Keep how the registry is, and tell the log once when that changes."""
         before, self.state = self.state, state
         if state == "online" and before in ("degraded", "offline"):
-            _log.info("The registry answers again")
+            _log.info("registry_reachable")
         elif state not in ("online", before):
-            _log.warning("The registry is %s: %s", "unavailable" if state == "offline" else state, failure)
+            _log.warning(
+                "registry_unavailable error=%s" if state == "offline" else "registry_degraded error=%s", failure
+            )
 
 
 def parse_response(response: Response) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def parse_response(response: Response) -> dict[str, Any]:
         if isinstance(read, dict) and (response.status == _OK or read.get("status") == "error"):
             return read
     raise InvalidResponse(
-        f"This is no answer of a registry: status {response.status}, {response.body[:100]!r}; is the URL right?",
+        f"Not a registry response: status {response.status}, {response.body[:100]!r}; check the URL",
         outcome="not_sent" if _MIN_CLIENT_ERROR <= response.status < _MIN_SERVER_ERROR else "unknown",
     )
 

@@ -118,7 +118,7 @@ class ClientSession:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ClientClosed("This client was closed; make another one")
+            raise ClientClosed("The client is closed; create a new one")
 
 
 def _typed(_response_type: type[T], response: dict[str, Any]) -> T | ErrorResponse:

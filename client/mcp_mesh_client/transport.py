@@ -60,7 +60,7 @@ class HttpTransport:
     """Sends requests to replicas over kept connections. The HTTP library is imported with the first one."""
 
     def __init__(self, token: str | None) -> None:
-        self._headers = {"user-agent": f"mcp-mesh-registry/{__version__}", "accept": "application/json"}
+        self._headers = {"user-agent": f"mcp-mesh-client/{__version__}", "accept": "application/json"}
         if token is not None:
             self._headers["authorization"] = f"Bearer {token}"
         self._client: httpx2.AsyncClient | None = None
@@ -78,7 +78,9 @@ class HttpTransport:
                 async with self._deadline(timeout), self._open_stream(endpoint, request, read_timeout) as response:
                     body = await _read_body(response)
             except TimeoutError as error:
-                raise RegistryTimeout(f"{endpoint.url}: no answer within {timeout:.1f} s", outcome="unknown") from error
+                raise RegistryTimeout(
+                    f"{endpoint.url}: no response within {timeout:.1f} s", outcome="unknown"
+                ) from error
         return Response(response.status_code, response.headers, body)
 
     @contextlib.asynccontextmanager
@@ -162,7 +164,7 @@ class HttpTransport:
 
 
 def _closed_error() -> ClientClosed:
-    return ClientClosed("This client was closed; make another one")
+    return ClientClosed("The client is closed; create a new one")
 
 
 def _httpx() -> Any:
@@ -183,7 +185,7 @@ def _translate_errors(endpoint: Endpoint) -> Iterator[None]:
         outcome: Outcome = "not_sent" if isinstance(error, not_sent) else "unknown"
         said = str(error) or type(error).__name__
         if isinstance(error, http.TimeoutException):
-            raise RegistryTimeout(f"{endpoint.url}: no answer in time ({said})", outcome=outcome) from error
+            raise RegistryTimeout(f"{endpoint.url}: timed out ({said})", outcome=outcome) from error
         if isinstance(error, http.DecodingError):
             raise InvalidResponse(f"{endpoint.url}: {said}", outcome=outcome) from error
         raise RegistryUnavailable(f"{endpoint.url}: {said}", outcome=outcome) from error
@@ -196,7 +198,7 @@ async def _read_body(response: "httpx2.Response") -> bytes:
         size += len(part)
         if size > _MAX_BODY_BYTES:
             raise InvalidResponse(
-                f"{response.url}: the answer is longer than {_MAX_BODY_BYTES >> 20} MiB", outcome="unknown"
+                f"{response.url}: the response exceeds {_MAX_BODY_BYTES >> 20} MiB", outcome="unknown"
             )
     return b"".join(parts)
 
@@ -209,4 +211,4 @@ async def _iter_lines(response: "httpx2.Response") -> AsyncIterator[bytes]:
         for line in lines:
             yield line
         if len(rest) > _MAX_LINE_BYTES:
-            raise InvalidResponse(f"{response.url}: a line is longer than {_MAX_LINE_BYTES >> 20} MiB")
+            raise InvalidResponse(f"{response.url}: a line exceeds {_MAX_LINE_BYTES >> 20} MiB")

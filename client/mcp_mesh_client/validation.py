@@ -32,7 +32,7 @@ def check_ids(agent_ids: Sequence[str]) -> list[str]:
         raise InvalidData("agent_ids", "agent_ids: expected a list of ids, not one string")
     if len(agent_ids) > MAX_HEARTBEATS_PER_CALL:
         raise InvalidData(
-            "agent_ids", f"agent_ids: at most {MAX_HEARTBEATS_PER_CALL} go into one call, not {len(agent_ids)}"
+            "agent_ids", f"agent_ids: expected at most {MAX_HEARTBEATS_PER_CALL} ids per call, got {len(agent_ids)}"
         )
     return [check_id(agent_id, f"agent_ids[{at}]") for at, agent_id in enumerate(agent_ids)]
 
@@ -142,7 +142,7 @@ def _check_value(value: object, field: str, depth_left: int) -> None:
             inner = [(f"{field}.{key}", each) for key, each in value.items()]
             odd = next((key for key in value if not isinstance(key, str)), None)
             if odd is not None:
-                raise InvalidData(field, f"{field}: the keys of an object are strings, not {odd!r:.100}")
+                raise InvalidData(field, f"{field}: object keys must be strings, not {odd!r:.100}")
         else:
             inner = [(f"{field}[{at}]", each) for at, each in enumerate(value)]
         for name, each in inner:
@@ -153,9 +153,9 @@ def _check_value(value: object, field: str, depth_left: int) -> None:
 
 def _check_scalar(value: object, field: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidData(field, f"{field}: JSON has no {value}")
+        raise InvalidData(field, f"{field}: JSON cannot represent {value}")
     if isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
-        raise InvalidData(field, f"{field}: half of a surrogate pair is no text")
+        raise InvalidData(field, f"{field}: unpaired surrogate")
     if not isinstance(value, str | int | float | None):
         raise InvalidData(field, f"{field}: a {type(value).__name__} cannot be sent as JSON")
 

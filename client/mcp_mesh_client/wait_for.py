@@ -62,7 +62,7 @@ class CapabilityWaiter:
         return [agent for agent in answer["agents"] if agent["status"] in _LIVE_STATUSES]
 
     def _raise_timeout(self, timeout: float) -> NoReturn:
-        problem = f"No living agent provides {self._capability!r} after {timeout:g} s"
+        problem = f"No live agent provides {self._capability!r} after {timeout:g} s"
         raise CapabilityTimeout(
-            problem if self._last_error is None else f"{problem}; the registry: {self._last_error}"
+            problem if self._last_error is None else f"{problem}; last registry error: {self._last_error}"
         ) from self._last_error

@@ -71,7 +71,7 @@ class Watch:
         """Wait until something is so, or the watch is closed. Raises what ended it."""
         while not self._closed and not condition():
             if self._task is None:
-                self._task = asyncio.create_task(self._read_stream(), name="registry watch")
+                self._task = asyncio.create_task(self._read_stream(), name="mcp-mesh-watch")
             if self._task.done():
                 self._closed = True
                 self._task.result()

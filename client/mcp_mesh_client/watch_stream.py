@@ -126,7 +126,7 @@ class WatchStream:
                 untold, self._skip_initial = self._skip_initial, False
                 return [event] if untold else [*events, event]
             agents.append(event["object"])
-        raise RegistryUnavailable("The stream ended before it had told the state")
+        raise RegistryUnavailable("The watch stream ended before the initial state was complete")
 
     def _record(self, event: WatchEvent) -> WatchEvent:
         self._resume_version = event["resource_version"]
@@ -141,7 +141,7 @@ def _parse_event(line: bytes) -> WatchEvent:
         event: WatchEvent = json.loads(line)
         kind: str = event["type"]
     except (ValueError, KeyError, TypeError):
-        raise InvalidResponse(f"This is no event of a registry: {line[:100]!r}") from None
+        raise InvalidResponse(f"Not a registry watch event: {line[:100]!r}") from None
     if kind == "ERROR":
         raise _error_from(event["object"], event["object"].get("code", _GONE))
     return event

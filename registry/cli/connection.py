@@ -82,6 +82,11 @@ def report_connection_state() -> Iterator[None]:
 
 
 class _StderrLogHandler(logging.Handler):
+    """Writes the client's log events about the connection as sentences."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        prefix = "Warning: " if record.levelno >= logging.WARNING else ""
-        click.echo(f"{prefix}{escape_terminal(record.getMessage())}", err=True)
+        event, _, error = record.getMessage().partition(" error=")
+        if event == "registry_reachable":
+            click.echo("The registry is reachable again", err=True)
+        else:
+            click.echo(f"Warning: The registry is unavailable: {escape_terminal(error)}", err=True)

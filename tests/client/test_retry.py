@@ -224,7 +224,7 @@ async def test_without_a_registry_it_is_said_soon_and_once(caplog: pytest.LogCap
     told = [(record.levelname, record.message) for record in caplog.records if record.name == "mcp_mesh_client"]
     assert [level for level, _ in told] == ["WARNING", "INFO"]
     assert f"127.0.0.1:{port}" in told[0][1]
-    assert told[1][1] == "The registry answers again"
+    assert told[1][1] == "registry_reachable"
 
 
 async def test_a_refusal_is_an_answer_and_is_not_repeated() -> None:
@@ -295,7 +295,7 @@ async def test_an_answer_beyond_all_bounds_is_not_read_to_its_end(monkeypatch: p
     """Whatever is listening there does not fill the memory."""
     monkeypatch.setattr("mcp_mesh_client.transport._MAX_BODY_BYTES", 1000)
     async with CannedServer(http_response(200, {"x": "x" * 2000})) as server, RegistryClient(server.url) as client:
-        with pytest.raises(InvalidResponse, match="the answer is longer"):
+        with pytest.raises(InvalidResponse, match="the response exceeds"):
             await client.describe()
 
 

@@ -59,12 +59,12 @@ async def test_the_wait_has_an_end(redis_url: str) -> None:
     """A TimeoutError that says what was waited for, and what was wrong if anything was."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         began = time.monotonic()
-        with pytest.raises(TimeoutError, match=r"^No living agent provides 'greeting' after 0.3 s$") as late:
+        with pytest.raises(TimeoutError, match=r"^No live agent provides 'greeting' after 0.3 s$") as late:
             await client.wait_for("greeting", timeout=0.3)
         assert time.monotonic() - began < 5
         assert isinstance(late.value, CapabilityTimeout)
     async with RegistryClient(f"http://127.0.0.1:{free_port()}") as client:
-        with pytest.raises(CapabilityTimeout, match=r"after 0\.3 s; the registry: http://127"):
+        with pytest.raises(CapabilityTimeout, match=r"after 0\.3 s; last registry error: http://127"):
             await client.wait_for("greeting", timeout=0.3)
 
 

@@ -50,7 +50,7 @@ class AgentServer:
         self._reserved = True
         endpoint = endpoint or self._agent.environment.endpoint
         if endpoint is None:
-            raise InvalidData("endpoint", "endpoint: expected where this process answers, such as http://host:8080")
+            raise InvalidData("endpoint", "endpoint: expected the URL of this process, such as http://host:8080")
         if server is not None:
             self._prepare_server(server)
         self._agent.set_endpoint(check_endpoint(endpoint, "endpoint"))
@@ -98,21 +98,19 @@ class AgentServer:
 
     async def _start_own_server(self) -> None:
         if not self._agent.environment.auto_run:
-            _log.warning(
-                "%s is not registered until it is known where it answers: serve() or announce()", self._agent.id
-            )
+            _log.warning('agent_endpoint_missing id=%s hint="call serve() or announce()"', self._agent.id)
             return
         try:
             site = await asyncio.to_thread(self.open_http_server, None, None, None)
         except (ClientError, OSError) as error:
-            _log.error("%s cannot answer, so it is not registered: %s", self._agent.id, error)
+            _log.error("agent_server_failed id=%s error=%s", self._agent.id, error)
             return
         if self._is_reserved():
             site.close()
             return
         thread = EventLoopThread()
         self._own_server = site, thread, thread.submit(site.serve())
-        _log.info("%s answers at %s", self._agent.id, site.url)
+        _log.info("agent_server_started id=%s endpoint=%s", self._agent.id, site.url)
         self._agent.set_endpoint(site.url)
 
     def _is_reserved(self) -> bool:
@@ -146,7 +144,8 @@ class AgentServer:
             for function in tuple(self._agent.functions.values()):
                 if function.original in tools and function.original is not function.wrapper:
                     raise DecoratorOrderError(
-                        f"{function.qualified_name} is a tool that gets no dependencies: {DECORATOR_ORDER_HINT}"
+                        f"{function.qualified_name} is registered as a tool without dependency injection: "
+                        f"{DECORATOR_ORDER_HINT}"
                     )
                 names = tools.get(function.wrapper, [function.name])
                 if function.name not in names:

@@ -65,7 +65,7 @@ def mesh_agent(
     def declare(decorated: T) -> T:
         if inspect.isclass(decorated):
             if capability is not None or capabilities is not None or dependencies:
-                raise InvalidData("capabilities", "capabilities: over a class they stand in self.capabilities")
+                raise InvalidData("capabilities", "capabilities: for a class, set self.capabilities instead")
             current_process().agent.set_options(**said)
             return _decorate_class(decorated)  # type: ignore[return-value]
         check_decorator_order(decorated)
@@ -105,14 +105,10 @@ def check_decorator_order(decorated: Any) -> None:
     """Raise DecoratorOrderError for what a server has for a tool already: it would never hand over a dependency."""
     if not inspect.isroutine(decorated):
         if callable(inner := getattr(decorated, "fn", None)):
-            raise DecoratorOrderError(
-                f"{inner.__name__} is a {type(decorated).__name__} of a server already: {DECORATOR_ORDER_HINT}"
-            )
-        raise InvalidData(
-            "function", f"function: @mesh_agent stands over a function or a class, not {decorated!r:.100}"
-        )
+            raise DecoratorOrderError(f"{inner.__name__} is already registered as a tool: {DECORATOR_ORDER_HINT}")
+        raise InvalidData("function", f"function: @mesh_agent decorates a function or a class, not {decorated!r:.100}")
     if "mcp" in sys.modules and any(_is_sdk_tool(decorated, held) for held in gc.get_referrers(decorated)):
-        raise DecoratorOrderError(f"{decorated.__qualname__} is a tool of a server already: {DECORATOR_ORDER_HINT}")
+        raise DecoratorOrderError(f"{decorated.__qualname__} is already registered as a tool: {DECORATOR_ORDER_HINT}")
 
 
 def _is_sdk_tool(function: Any, holder: Any) -> bool:
@@ -155,7 +151,7 @@ def _capability_specs(
 ) -> Iterator[dict[str, Any]]:
     """Yield what a function can do, each with its `capability`."""
     if capability is not None and capabilities is not None:
-        raise InvalidData("capabilities", "capabilities: expected either these or a capability, not both")
+        raise InvalidData("capabilities", "capabilities: pass capability or capabilities, not both")
     if isinstance(capabilities, str | Mapping) or capabilities == []:
         raise InvalidData("capabilities", "capabilities: expected a list of names or of objects with one")
     if isinstance(tags, str):

@@ -43,8 +43,8 @@ class Dependency:
     def __repr__(self) -> str:
         provider = self._binding.provider
         if provider is None:
-            return f"<{self._binding.capability}: nobody>"
-        return f"<{self._binding.capability}: {provider['tool_name']} of {provider['agent_id']}>"
+            return f"<{self._binding.capability}: unresolved>"
+        return f"<{self._binding.capability}: {provider['tool_name']} on {provider['agent_id']}>"
 
     @property
     def provider(self) -> Provider | None:
@@ -75,5 +75,5 @@ class Dependency:
     def _require_provider(self) -> Provider:
         provider = self._binding.provider
         if provider is None:
-            raise DependencyUnavailable(f"{self._binding.capability}: nobody provides it any more")
+            raise DependencyUnavailable(f"{self._binding.capability}: no provider is available")
         return provider

@@ -36,4 +36,4 @@ def deregister(url: str | None, agent_id: str) -> None:
             why = error
         except OSError as error:
             why = error
-    _log.warning("%s could not be unregistered, and will be found silent: %s", agent_id, why)
+    _log.warning("agent_deregistration_failed id=%s error=%s", agent_id, why)

@@ -79,12 +79,15 @@ class AgentFunction:
             parameter = parameters.get(name)
             if parameter is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 _log.info(
-                    "%s needs %s, but has no parameter %s to get it by", self.qualified_name, link.capability, name
+                    "dependency_parameter_missing function=%s capability=%s parameter=%s",
+                    self.qualified_name,
+                    link.capability,
+                    name,
                 )
                 continue
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 raise InvalidData(
-                    name, f"{self.qualified_name}: {name} must not be positional-only, to be handed a dependency"
+                    name, f"{self.qualified_name}: {name} must not be positional-only to receive a dependency"
                 )
             place = list(parameters).index(name) if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else None
             injected[name] = place, Dependency(link, caller, timeout, is_async=awaited)
@@ -107,7 +110,7 @@ def _bind_dependencies(dependencies: Sequence[str | Mapping[str, Any]]) -> dict[
         if not isinstance(capability, str) or not capability:
             raise InvalidData(f"{field}.capability", f"{field}: expected a capability's name or an object with one")
         if capability in links:
-            raise InvalidData(f"{field}.capability", f"{field}: a function needs {capability} once, not twice")
+            raise InvalidData(f"{field}.capability", f"{field}: {capability} is declared twice")
         if isinstance(spec, Mapping):
             check_json(spec, f"{field}.")
         links[capability] = DependencyBinding(capability, spec)

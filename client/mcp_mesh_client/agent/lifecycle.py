@@ -75,7 +75,7 @@ class AgentLifecycle:
                             await run.wait(await self._step(registry))
                 except Exception as error:  # noqa: BLE001 - logged with its traceback below
                     # Nobody waits for this loop, so nobody else would ever hear of it.
-                    _log.exception("The life of %s goes on after an error", self._agent.id)
+                    _log.exception("agent_lifecycle_failed id=%s", self._agent.id)
                     await run.wait(self._back_off(str(error)))
         finally:
             run.ended.set()
@@ -121,7 +121,7 @@ class AgentLifecycle:
             return self._back_off(answer["message"])
         self._backoff.reset()
         if self._registered_revision != revision:
-            _log.info("%s is registered, and answers at %s", agent.id, endpoint)
+            _log.info("agent_registered id=%s endpoint=%s", agent.id, endpoint)
         self._registered_revision, self._last_rejection = revision, None
         self._dependencies_version = answer.get("dependencies_version", self._dependencies_version)
         agent.update_dependencies(answer)
@@ -130,7 +130,7 @@ class AgentLifecycle:
     def _back_off(self, reason: str) -> float:
         """Tell once why the registry does not take this agent; return the seconds until it is asked again."""
         if reason != self._last_rejection:
-            _log.error("The registry does not take %s: %s", self._agent.id, reason)
+            _log.error("agent_rejected id=%s reason=%s", self._agent.id, reason)
             self._last_rejection = reason
         return self._backoff.next_pause()
 

@@ -73,7 +73,7 @@ class LocalAgent:
                 if value is None or value == before:
                     continue
                 if before is not None and name not in DURATION_OPTIONS:
-                    raise InvalidData(name, f"{name}: one process is one agent, and {name} is {before!r} already")
+                    raise InvalidData(name, f"{name}: already set to {before!r}; a process is one agent")
                 self._options[name] = value if before is None else min(value, before)
 
     def add_function(self, function: AgentFunction) -> None:
@@ -136,7 +136,7 @@ class LocalAgent:
             for link in function.dependencies.values():
                 provider = found.get(link.capability)
                 if provider != link.provider:
-                    _log.info("%s of %s is now %s", link.capability, function.name, provider)
+                    _log_resolution(function.name, link.capability, provider)
                     link.provider = provider
 
     def health(self) -> dict[str, Any]:
@@ -200,9 +200,8 @@ class LocalAgent:
         if before is not None and before.qualified_name != function.qualified_name:
             raise InvalidData(
                 "function_name",
-                f"function_name: {function.name} is declared by {before.qualified_name} already, "
-                f"and now by {function.qualified_name}; "
-                "one process is one agent, whose functions have names of their own",
+                f"function_name: {function.name} is declared by {before.qualified_name} "
+                f"and by {function.qualified_name}; function names must be unique within a process",
             )
         self.functions[function.name] = function
 
@@ -213,9 +212,16 @@ class LocalAgent:
         self.on_change()
 
 
+def _log_resolution(function: str, capability: str, provider: Provider | None) -> None:
+    if provider is None:
+        _log.info("dependency_unresolved function=%s capability=%s", function, capability)
+    else:
+        _log.info("dependency_resolved function=%s capability=%s provider=%s", function, capability, provider)
+
+
 def mcp_missing_error() -> McpLibraryMissing:
     """Return what to raise without the MCP SDK."""
-    return McpLibraryMissing("Serving and calling tools needs: pip install 'mcp-mesh-registry[client,mcp]'")
+    return McpLibraryMissing("Serving and calling tools requires the MCP SDK: pip install 'mcp-mesh-client[agent]'")
 
 
 def _merge_capabilities(tools: list[dict[str, Any]], capabilities: Iterable[Any]) -> list[dict[str, Any]]:

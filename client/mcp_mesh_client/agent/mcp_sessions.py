@@ -40,14 +40,14 @@ class McpSessions:
 
         Raises DependencyUnavailable, DependencyTimeout or DependencyFailed.
         """
-        whom = f"{provider['tool_name']} of {provider['agent_id']} at {provider['endpoint']}"
+        whom = f"{provider['tool_name']} on {provider['agent_id']} at {provider['endpoint']}"
         try:
             async with asyncio.timeout(timeout):
                 result = await self._session(mcp_url(provider["endpoint"])).call(whom, provider["tool_name"], arguments)
         except TimeoutError as error:
-            raise DependencyTimeout(f"{whom}: no answer within {timeout:g} s") from error
+            raise DependencyTimeout(f"{whom}: no response within {timeout:g} s") from error
         if result.is_error:
-            raise DependencyFailed(f"{whom}: {_text_content(result) or 'it failed, and does not say why'}")
+            raise DependencyFailed(f"{whom}: {_text_content(result) or 'the tool failed without a message'}")
         return tool_value(result)
 
     async def close(self) -> None:
@@ -121,7 +121,7 @@ class _McpSession:
                 raise self._connection_lost(target) from error
             raise DependencyFailed(f"{target}: {error}") from error
         except (pydantic.ValidationError, RuntimeError) as error:
-            raise DependencyFailed(f"{target}: its answer is no result of a tool: {error}") from error
+            raise DependencyFailed(f"{target}: invalid tool result: {error}") from error
         finally:
             self._callers.discard(caller)
             if not self._callers:
@@ -151,7 +151,7 @@ class _McpSession:
         for caller in self._callers:
             caller.cancel()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.debug("The session with %s ended: %s", self._url, _root_cause(error))
+            _log.debug("mcp_session_closed url=%s error=%s", self._url, _root_cause(error))
 
     def _connection_lost(self, target: str) -> DependencyUnavailable:
         """Return what the end of the session means to a call."""

@@ -82,7 +82,7 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
     """Take leave and end as without a handler: of the signal. A second one does not wait."""
     signal.signal(number, signal.SIG_DFL)
     # The code that was interrupted may hold any lock, so it is done by a thread, and not waited for without end.
-    leaving = threading.Thread(target=_deregister_at_exit, name="registry leave", daemon=True)
+    leaving = threading.Thread(target=_deregister_at_exit, name="mcp-mesh-deregister", daemon=True)
     leaving.start()
     leaving.join(_DEREGISTER_TIMEOUT_S)
     signal.raise_signal(number)

@@ -53,9 +53,9 @@ def test_no_registry_is_told_with_what_to_do(command: list[str]) -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (http_response(200, b"<html>hello</html>"), "This is no answer of a registry"),
-        (http_response(200, []), "This is no answer of a registry"),
-        (http_response(302, b"", {"location": "http://elsewhere/"}), "This is no answer of a registry"),
+        (http_response(200, b"<html>hello</html>"), "Not a registry response"),
+        (http_response(200, []), "Not a registry response"),
+        (http_response(302, b"", {"location": "http://elsewhere/"}), "Not a registry response"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "Cannot reach the registry"),
     ],
     ids=["page", "list", "redirect", "ssh"],

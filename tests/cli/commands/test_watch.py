@@ -76,7 +76,7 @@ def test_it_survives_the_registry_and_tells_so(directory: Path) -> None:
         replica.kill()
         watch.wait_for_output("Warning: The registry is unavailable: ")
         replica.start()
-        watch.wait_for_output("The registry answers again")
+        watch.wait_for_output("The registry is reachable again")
         with SyncRegistryClient(replica.url) as client:
             client.register_agent(DATE_AGENT)
             watch.wait_for_output("dates")

@@ -26,7 +26,8 @@ def test_a_tool_that_gets_no_dependencies_is_found_before_it_is_served() -> None
     server.add_tool(greet)
 
     with pytest.raises(
-        DecoratorOrderError, match=r"greet is a tool that gets no dependencies: put @server\.tool\(\) above"
+        DecoratorOrderError,
+        match=r"greet is registered as a tool without dependency injection: put @server\.tool",
     ):
         announce(server, "http://me:1")
 
@@ -34,7 +35,7 @@ def test_a_tool_that_gets_no_dependencies_is_found_before_it_is_served() -> None
 @pytest.mark.usefixtures("here")
 def test_an_announcement_says_where() -> None:
     """Or the environment does."""
-    with pytest.raises(InvalidData, match=r"^endpoint: expected where"):
+    with pytest.raises(InvalidData, match=r"^endpoint: expected the URL of this process"):
         announce()
     with pytest.raises(InvalidData, match=r"^endpoint: expected http"):
         announce(endpoint="me:1")
@@ -110,4 +111,4 @@ async def test_an_error_nobody_thought_of_does_not_end_a_life(caplog: pytest.Log
             await async_wait_until(lambda: len(server.requests) >= 2, description="it tries again", timeout=10)
             await asyncio.to_thread(here.deregister)
 
-    assert "goes on after an error" in caplog.text
+    assert "agent_lifecycle_failed" in caplog.text

@@ -106,8 +106,8 @@ async def test_a_refusal_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
             await async_wait_until(lambda: given() == PROVIDER, description="it is taken in the end", timeout=10)
             await left(here)
 
-    assert [record.message for record in caplog.records if "does not take" in record.message] == [
-        f"The registry does not take {here.agent.id}: name: too long"
+    assert [record.message for record in caplog.records if "agent_rejected" in record.message] == [
+        f"agent_rejected id={here.agent.id} reason=name: too long"
     ]
 
 
@@ -116,13 +116,13 @@ async def test_what_answers_there_is_no_registry(caplog: pytest.LogCaptureFixtur
     async with CannedServer(http_response(404, {"detail": "Not Found"})) as server:
         with in_process_agent(server.url, MCP_MESH_ENDPOINT=ME) as here:
             mesh_agent(capability="greeting")(greet)
-            await async_wait_until(lambda: "does not take" in caplog.text, description="it says so", timeout=10)
+            await async_wait_until(lambda: "agent_rejected" in caplog.text, description="it says so", timeout=10)
             await left(here)
 
-    said = [record.message for record in caplog.records if "does not take" in record.message]
+    said = [record.message for record in caplog.records if "agent_rejected" in record.message]
     assert len(said) == 1
-    assert "is no answer of a registry: status 404" in said[0]
-    assert said[0].endswith("is the URL right?")
+    assert "Not a registry response: status 404" in said[0]
+    assert said[0].endswith("check the URL")
     assert {*calls(server)} == {"POST /agents"}
 
 
@@ -134,11 +134,11 @@ async def test_who_was_never_taken_takes_no_leave(caplog: pytest.LogCaptureFixtu
     async with CannedServer(refusal) as server:
         with in_process_agent(server.url, MCP_MESH_ENDPOINT=ME) as here:
             mesh_agent(capability="greeting")(greet)
-            await async_wait_until(lambda: "does not take" in caplog.text, description="it is refused", timeout=10)
+            await async_wait_until(lambda: "agent_rejected" in caplog.text, description="it is refused", timeout=10)
             await left(here)
 
     assert calls(server) == ["POST /agents"]
-    assert "could not be unregistered" not in caplog.text
+    assert "agent_deregistration_failed" not in caplog.text
 
 
 async def test_who_never_reached_a_registry_takes_no_leave(caplog: pytest.LogCaptureFixture) -> None:
@@ -148,7 +148,7 @@ async def test_who_never_reached_a_registry_takes_no_leave(caplog: pytest.LogCap
         await async_wait_until(lambda: here.agent.registry_state == "offline", description="there is none", timeout=20)
         await left(here)
 
-    assert "could not be unregistered" not in caplog.text
+    assert "agent_deregistration_failed" not in caplog.text
 
 
 async def test_it_says_that_it_is_registered_and_where_it_answers(caplog: pytest.LogCaptureFixture) -> None:
@@ -160,8 +160,8 @@ async def test_it_says_that_it_is_registered_and_where_it_answers(caplog: pytest
             await async_wait_until(lambda: len(server.requests) >= 5, description="it beats again", timeout=10)
             await left(here)
 
-    said = f"{here.agent.id} is registered, and answers at {ME}"
-    assert [record.message for record in caplog.records if "is registered" in record.message] == [said, said]
+    said = f"agent_registered id={here.agent.id} endpoint={ME}"
+    assert [record.message for record in caplog.records if "agent_registered" in record.message] == [said, said]
 
 
 def test_an_agent_that_is_there_before_its_registry(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -176,9 +176,9 @@ def test_an_agent_that_is_there_before_its_registry(redis_url: str, caplog: pyte
             wait_until(lambda: shown(replica, here), description="it is registered", timeout=30)
             here.deregister()
 
-    assert [record.message.partition(":")[0] for record in caplog.records if "registry" in record.message] == [
-        "The registry is unavailable",
-        "The registry answers again",
+    assert [record.message.partition(" ")[0] for record in caplog.records if "registry_" in record.message] == [
+        "registry_unavailable",
+        "registry_reachable",
     ]
 
 

@@ -181,7 +181,7 @@ def test_a_text_that_looks_like_json_stays_a_text(here: LocalProcess, endpoint: 
 
 async def test_a_call_times_out(here: LocalProcess, endpoint: str) -> None:
     """In both kinds of functions, by a time of its own; the session goes on."""
-    with pytest.raises(TimeoutError, match=r"wait of provider-1 at http://.* no answer within 0\.1 s"):
+    with pytest.raises(TimeoutError, match=r"wait on provider-1 at http://.* no response within 0\.1 s"):
         await in_async(here, endpoint, "wait", 0.1, seconds=30)
     with pytest.raises(DependencyTimeout):
         await asyncio.to_thread(in_sync, here, endpoint, "wait", 0.1, seconds=30)
@@ -192,7 +192,7 @@ async def test_a_call_times_out(here: LocalProcess, endpoint: str) -> None:
 
 async def test_a_tool_that_fails_says_so(here: LocalProcess, endpoint: str) -> None:
     """In the provider's words; so does one that is not there."""
-    with pytest.raises(DependencyFailed, match=r"fail of provider-1 at .*: Error executing tool fail"):
+    with pytest.raises(DependencyFailed, match=r"fail on provider-1 at .*: Error executing tool fail"):
         await in_async(here, endpoint, "fail")
     with pytest.raises(RuntimeError, match="Unknown tool: gone"):
         await asyncio.to_thread(in_sync, here, endpoint, "gone")
@@ -201,7 +201,7 @@ async def test_a_tool_that_fails_says_so(here: LocalProcess, endpoint: str) -> N
 async def test_nobody_at_the_endpoint_is_said_at_once(here: LocalProcess) -> None:
     """A refused connection, a name that is none, and what speaks no MCP."""
     for nowhere in (f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid:80"):
-        with pytest.raises(DependencyUnavailable, match="text of provider-1 at http://"):
+        with pytest.raises(DependencyUnavailable, match="text on provider-1 at http://"):
             await in_async(here, nowhere, "text")
         with pytest.raises(ConnectionError):
             await asyncio.to_thread(in_sync, here, nowhere, "text")
@@ -318,9 +318,9 @@ async def test_a_dependency_that_goes_while_a_function_runs_is_said(here: LocalP
         await it()
 
     wire(here, endpoint, "text")
-    with pytest.raises(DependencyUnavailable, match="it: nobody provides it any more"):
+    with pytest.raises(DependencyUnavailable, match="it: no provider is available"):
         await use()
-    assert seen == ["2026-11-27", 42, "<it: number of provider-1>", (None, "<it: nobody>")]
+    assert seen == ["2026-11-27", 42, "<it: number on provider-1>", (None, "<it: unresolved>")]
 
 
 async def test_a_caller_that_is_cancelled_stops_waiting(here: LocalProcess, endpoint: str) -> None:
