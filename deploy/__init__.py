@@ -1,1 +1,1 @@
-"""What brings the registry up elsewhere: image, compose files, and the test of both."""
+"""Deployment: image, Compose stack, Helm chart, and the test of the stack."""

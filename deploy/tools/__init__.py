@@ -1,1 +1,1 @@
-"""`make compose-test`: the stack of compose.yaml, brought up, loaded, hurt, and taken down."""
+"""`make compose-test` tests the Compose stack under load and faults; `make manifests` renders the Helm chart."""

@@ -1,6 +1,6 @@
-"""`python -m deploy.tools`: bring the stack up, load it, hurt it, look whether anything is lost, take it down.
+"""`python -m deploy.tools`: start the Compose stack, apply load and faults, check that nothing is lost, remove it.
 
-The status is 0 only if all of it went well, 2 where there is no Docker to run it with.
+The exit code is 0 only if every step passed, and 2 without Docker.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from deploy.tools.scenario import ComposeScenario
 
 
 async def main() -> int:
-    """Run the whole course; whatever happens, nothing of it stays."""
+    """Run the scenario, and remove the stack in any case."""
     reason = await docker_unavailable_reason()
     if reason is not None:
         print(f"compose-test needs Docker with Compose: {reason}", file=sys.stderr)
@@ -28,7 +28,7 @@ async def main() -> int:
     try:
         await ComposeScenario(stack, report).run()
     except asyncio.CancelledError:
-        print("\nTold to stop.", file=sys.stderr)
+        print("\nStopped.", file=sys.stderr)
         return 1
     except (StackFailed, AssertionError, aiohttp.ClientError, TimeoutError) as error:
         print(f"\nFAILED: {type(error).__name__}: {error}", file=sys.stderr)
@@ -38,7 +38,7 @@ async def main() -> int:
         with report.row("down: containers, networks and volume are gone") as row:
             left = await stack.down()
             row.result = f"left behind: {' '.join(left)}" if left else "nothing left"
-    print("\nAll went well.")
+    print("\nAll steps passed.")
     return int(bool(left))
 
 

@@ -1,4 +1,4 @@
-"""The stack of compose.yaml under a name, port and volume of its own, and what can be done to it."""
+"""The stack of compose.yaml under a separate name, port and volume, with the operations of the scenario."""
 
 import asyncio
 import contextlib
@@ -18,23 +18,23 @@ PORT = "8080"
 VENV = "/opt/venv"
 _POLL_INTERVAL_S = 0.1
 T = TypeVar("T")
-# Runs in a replica's container: asks that very replica, past the balancer.
+# Runs in a replica's container: requests this replica without the load balancer.
 _GET_PROGRAM = (
     "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1]), timeout=10); "
     "c.request('GET', sys.argv[2]); r = c.getresponse(); print(r.status, r.read().decode())"
 )
-# Runs where all processes are seen: waits for the word, then ends one. After `docker kill` none would come back.
+# Runs in the host's process namespace: waits for a line, then kills a process. After `docker kill` no restart follows.
 _KILL_PROGRAM = (
     "import os, sys; print('ready', flush=True); sys.stdin.readline() and os.kill(int(sys.argv[1]), 9); print('done')"
 )
 
 
 class StackFailed(Exception):
-    """Docker refused, or something did not come true in time; the message says which."""
+    """A Docker command failed, or a condition was not met in time."""
 
 
 class Response(NamedTuple):
-    """What one replica itself answered."""
+    """The response of one replica."""
 
     status: int
     body: str
@@ -58,54 +58,54 @@ class Container:
         return Response(int(status), body)
 
     async def inspect(self, template: str) -> str:
-        """Return what `docker inspect` says in Go's template language."""
+        """Return the output of `docker inspect` for a Go template."""
         return (await docker("inspect", "--format", template, self.id)).strip()
 
 
 class Stack:
-    """Everything in compose.yaml, apart from any other that runs here; `down` leaves nothing of it but the image."""
+    """The stack of compose.yaml, separate from others on this machine; `down` removes all but the image."""
 
     def __init__(self) -> None:
         self.project = f"mcp-mesh-test-{os.getpid()}"
         with socket.create_server(("127.0.0.1", 0)) as free:
             listen = f"127.0.0.1:{free.getsockname()[1]}"
         self.url = f"http://{listen}"
-        # No setting of the one who runs this, and no `.env` of his, but where packages and base images come from.
+        # Fixed settings and no `.env` file; the environment selects the sources of packages and base images.
         self._environ = os.environ | {"LISTEN": listen, "AUTH_TOKEN": "", "LOG_LEVEL": "info"}
         self._compose = ("docker", "compose", "--project-name", self.project, "--env-file", os.devnull)
 
     async def compose(self, *arguments: str) -> str:
-        """Run docker compose on this stack and return what it printed."""
+        """Run docker compose on this stack and return its output."""
         return await _run(*self._compose, *arguments, environ=self._environ)
 
     async def image_size(self) -> tuple[int, int]:
-        """Return what the layers that deploy/Dockerfile adds take, and the whole image, in bytes."""
+        """Return the size of the layers that deploy/Dockerfile adds, and of the whole image, in bytes."""
         image = orjson.loads(await self.compose("config", "--format", "json"))["services"]["registry"]["image"]
         history = await docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", image)
         layers = [line.partition(" ") for line in history.splitlines()]
-        # Newest first: ours go back to the copy of the environment, what is older is the base's.
-        (oldest,) = (at for at, (_, _, by) in enumerate(layers) if "COPY" in by and VENV in by)
+        # Newest first; layers older than the copy of the environment belong to the base image.
+        (oldest,) = (index for index, (_, _, by) in enumerate(layers) if "COPY" in by and VENV in by)
         sizes = [int(size) for size, _, _ in layers]
         return sum(sizes[: oldest + 1]), sum(sizes)
 
     async def replicas(self) -> list[Container]:
-        """Return the containers of the replicas that run, by name."""
+        """Return the running containers of the replicas, sorted by name."""
         template = "{{.Names}} {{.ID}}"
-        mine = f"label=com.docker.compose.project={self.project}"
+        project_filter = f"label=com.docker.compose.project={self.project}"
         listed = await docker(
-            *("ps", "--no-trunc", "--filter", mine, "--filter", "label=com.docker.compose.service=registry"),
+            *("ps", "--no-trunc", "--filter", project_filter, "--filter", "label=com.docker.compose.service=registry"),
             *("--format", template),
         )
         return [Container(*line.split()) for line in sorted(listed.splitlines())]
 
     async def wait_until_ready(self, count: int, *, timeout: float = 60) -> list[Container]:
-        """Wait until exactly so many replicas run and each is ready; return them."""
+        """Wait until exactly this many replicas run and are ready; return them."""
 
         async def are_ready() -> list[Container]:
             found = await self.replicas()
             if len(found) != count:
                 return []
-            with contextlib.suppress(StackFailed):  # one that has only just started cannot be asked yet
+            with contextlib.suppress(StackFailed):  # a container that has just started rejects exec
                 if {(await replica.get("/ready")).status for replica in found} == {200}:
                     return found
             return []
@@ -114,7 +114,7 @@ class Stack:
 
     @contextlib.asynccontextmanager
     async def prepared_kill(self, victim: Container) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Provide what ends a container's process as `kill -9` does, at once when it is called."""
+        """Prepare a function that kills the process of a container immediately, like `kill -9`."""
         pid = await victim.inspect("{{.State.Pid}}")
         image = await victim.inspect("{{.Image}}")
         process = await asyncio.create_subprocess_exec(
@@ -124,31 +124,31 @@ class Stack:
             stdout=asyncio.subprocess.PIPE,
         )
         if process.stdin is None or process.stdout is None:
-            raise StackFailed("the one who kills has no pipes")
+            raise StackFailed("the kill container has no pipes")
         await _expect_line(process.stdout, "ready")
-        told, said = process.stdin, process.stdout
+        stdin, stdout = process.stdin, process.stdout
 
         async def kill() -> None:
-            told.write(b"now\n")
-            await _expect_line(said, "done")
+            stdin.write(b"now\n")
+            await _expect_line(stdout, "done")
 
         try:
             yield kill
         finally:
-            told.close()
+            stdin.close()
             await process.wait()
 
     async def down(self) -> list[str]:
-        """Remove containers, networks and the volume; return what is left of them all the same."""
+        """Remove containers, networks and the volume; return the ids of those that remain."""
         await self.compose("down", "--volumes", "--remove-orphans", "--timeout", "10")
-        mine = f"label=com.docker.compose.project={self.project}"
+        project_filter = f"label=com.docker.compose.project={self.project}"
         kinds = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
-        left = [await docker(*kind, "--quiet", "--filter", mine) for kind in kinds]
+        left = [await docker(*kind, "--quiet", "--filter", project_filter) for kind in kinds]
         return " ".join(left).split()
 
 
 async def wait_until(condition: Callable[[], Awaitable[T]], description: str, timeout: float) -> T:
-    """Return what `condition` returns once that is true. Raises StackFailed when it does not come true in time."""
+    """Return the first true result of `condition`. Raises StackFailed after the timeout."""
     deadline = time.monotonic() + timeout
     while not (found := await condition()):
         if time.monotonic() >= deadline:
@@ -158,12 +158,12 @@ async def wait_until(condition: Callable[[], Awaitable[T]], description: str, ti
 
 
 async def docker(*arguments: str) -> str:
-    """Run docker and return what it printed. Raises StackFailed."""
+    """Run docker and return its output. Raises StackFailed."""
     return await _run("docker", *arguments, environ=dict(os.environ))
 
 
 async def docker_unavailable_reason() -> str | None:
-    """Say why there is nothing to run the stack with here; None when there is."""
+    """Return why the stack cannot run on this machine; None if it can."""
     if shutil.which("docker") is None:
         return "docker is not on PATH"
     try:
@@ -179,19 +179,19 @@ async def _run(*command: str, environ: dict[str, str]) -> str:
         *command, cwd=ROOT, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        printed, complained = await process.communicate()
+        stdout, stderr = await process.communicate()
     except asyncio.CancelledError:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
         raise
     if process.returncode:
-        words = complained.decode(errors="replace").strip().splitlines()[-12:]
-        raise StackFailed("\n  ".join([f"{' '.join(command)} ended with status {process.returncode}:", *words]))
-    return printed.decode(errors="replace")
+        error_lines = stderr.decode(errors="replace").strip().splitlines()[-12:]
+        raise StackFailed("\n  ".join([f"{' '.join(command)} ended with status {process.returncode}:", *error_lines]))
+    return stdout.decode(errors="replace")
 
 
 async def _expect_line(stream: asyncio.StreamReader, expected: str) -> None:
     line = (await stream.readline()).decode().strip()
     if line != expected:
-        raise StackFailed(f"the one who kills says {line!r}, not {expected!r}")
+        raise StackFailed(f"the kill container printed {line!r}, not {expected!r}")

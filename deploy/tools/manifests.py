@@ -1,7 +1,7 @@
-"""Writes what deploy/kubernetes holds from the chart, which is the one source: `make manifests`.
+"""`make manifests`: render deploy/kubernetes from the Helm chart, its only source.
 
-Helm itself renders, as a library: it installs the chart into a cluster that knows every kind, holds nothing, and
-says yes to everything, for the library knows no other way.
+Helm runs as a library, which can only install: it installs the chart into a fake cluster that has every kind, is empty,
+and accepts every object.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ KUBERNETES_DIR = DEPLOY_DIR / "kubernetes"
 NAMESPACE = "mcp-mesh"
 
 FILE_HEADER = "# Rendered from deploy/chart by `make manifests`. Change it there.\n"
-# The kinds the chart may use, by their group and version; what ends in none of these is refused by helm.
+# The kinds the chart may use, by group and version; helm rejects others.
 KINDS_BY_GROUP_VERSION: Mapping[str, tuple[str, ...]] = {
     "v1": ("ConfigMap", "Namespace", "PersistentVolumeClaim", "Secret", "Service", "ServiceAccount"),
     "apps/v1": ("StatefulSet",),
@@ -33,20 +33,20 @@ KINDS_BY_GROUP_VERSION: Mapping[str, tuple[str, ...]] = {
     "networking.k8s.io/v1": ("NetworkPolicy",),
     "policy/v1": ("PodDisruptionBudget",),
 }
-_SOURCE_COMMENT = re.compile(r"^# Source: [^/]+/templates/(?P<room>\w+)/", re.MULTILINE)
+_SOURCE_COMMENT = re.compile(r"^# Source: [^/]+/templates/(?P<folder>\w+)/", re.MULTILINE)
 
 
 class RenderError(Exception):
-    """Helm does not take the chart with these values; its words."""
+    """Helm rejects the chart with these values; the message is helm's."""
 
 
 class FakeKubernetesApi(BaseHTTPRequestHandler):
-    """An API server as far as helm asks: which kinds there are, what it looks for is not there, what comes is taken."""
+    """Fake Kubernetes API server for helm: it lists the kinds, finds no object, and accepts every object."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Say which version and kinds there are; of all else, that it is not there."""
+        """Return the version and the kinds; 404 for everything else."""
         path = self.path.partition("?")[0].strip("/")
         group = path.removeprefix("apis/").removeprefix("api/")
         if path == "version":
@@ -67,22 +67,22 @@ class FakeKubernetesApi(BaseHTTPRequestHandler):
             self._send_json(404, {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404})
 
     def do_POST(self) -> None:
-        """Take it."""
-        # As it came: manifests are JSON, helm's own note of the release is not.
+        """Accept an object."""
+        # The body is returned unchanged: manifests are JSON, helm's record of the release is not.
         self.send(201, self.rfile.read(int(self.headers["content-length"])), self.headers["content-type"])
 
     def do_PUT(self) -> None:
-        """Likewise."""
+        """Accept an object."""
         self.do_POST()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _send_json(self, status: int, body: object) -> None:
         self.send(status, json.dumps(body).encode())
 
     def send(self, status: int, body: bytes, kind: str = "application/json") -> None:
-        """Answer."""
+        """Send a response."""
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
@@ -110,7 +110,7 @@ def _api_resources(group: str) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def fake_cluster(handler: type[FakeKubernetesApi] = FakeKubernetesApi) -> Iterator[str]:
-    """Provide a kubeconfig that leads to one."""
+    """Run a fake cluster and provide its kubeconfig."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         named = {"name": "here", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
@@ -122,9 +122,9 @@ def fake_cluster(handler: type[FakeKubernetesApi] = FakeKubernetesApi) -> Iterat
 
 
 def render(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return what helm makes of the chart with these values, by the folder of its template: YAML of several documents.
+    """Render the chart with these values: YAML of several documents by the folder of the template.
 
-    Raises Refused with helm's words, and ImportError where helm_sdkpy is not installed.
+    Raises RenderError, and ImportError if helm_sdkpy is not installed.
     """
     import helm_sdkpy  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: PLC0415 - only to render
 
@@ -134,47 +134,47 @@ def render(values: Mapping[str, Any]) -> dict[str, str]:
             release = asyncio.run(install)
         except helm_sdkpy.HelmError as error:
             raise RenderError(str(error)) from error
-    rooms: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for document in release["manifest"].split("---\n")[1:]:
         found = _SOURCE_COMMENT.search(document)
         if found is None:
-            raise RenderError(f"a template lies in no folder: {document[:80]}")
+            raise RenderError(f"template outside a folder: {document[:80]}")
         text = document.partition("\n")[2].strip("\n")
-        rooms[found["room"]] = f"{rooms.get(found['room'], '')}---\n{text}\n"
-    return rooms
+        folders[found["folder"]] = f"{folders.get(found['folder'], '')}---\n{text}\n"
+    return folders
 
 
 def lint() -> list[str]:
-    """Return which files helm's own linter warns of or refuses. Raises ImportError as above."""
+    """Return the files for which helm's linter has warnings or errors. Raises ImportError as above."""
     import helm_sdkpy  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: PLC0415 - only to lint
 
     with fake_cluster() as kubeconfig, helm_sdkpy.Configuration(NAMESPACE, kubeconfig) as configuration:
-        said = asyncio.run(helm_sdkpy.Lint(configuration).run(str(CHART_DIR)))
-    return [message["Path"] for message in said["Messages"] if message["Severity"] > 1]
+        result = asyncio.run(helm_sdkpy.Lint(configuration).run(str(CHART_DIR)))
+    return [message["Path"] for message in result["Messages"] if message["Severity"] > 1]
 
 
 def read_values(name: str) -> dict[str, Any]:
-    """Return a file of values beside the chart."""
+    """Return a values file of the chart."""
     found: dict[str, Any] = yaml.safe_load((CHART_DIR / name).read_text(encoding="utf-8"))
     return found
 
 
 def render_manifests() -> dict[Path, str]:
     """Return every rendered file of deploy/kubernetes, with its text."""
-    everything = render({"autoscaling": {"enabled": True}, "monitoring": {"enabled": True}})
-    ours = render({})
+    with_options = render({"autoscaling": {"enabled": True}, "monitoring": {"enabled": True}})
+    defaults = render({})
     files = {
-        KUBERNETES_DIR / "base" / "registry.yaml": ours["registry"],
-        KUBERNETES_DIR / "redis" / "redis.yaml": ours["redis"],
-        KUBERNETES_DIR / "autoscaling" / "autoscaling.yaml": everything["autoscaling"],
-        KUBERNETES_DIR / "monitoring" / "monitoring.yaml": everything["monitoring"],
+        KUBERNETES_DIR / "base" / "registry.yaml": defaults["registry"],
+        KUBERNETES_DIR / "redis" / "redis.yaml": defaults["redis"],
+        KUBERNETES_DIR / "autoscaling" / "autoscaling.yaml": with_options["autoscaling"],
+        KUBERNETES_DIR / "monitoring" / "monitoring.yaml": with_options["monitoring"],
         KUBERNETES_DIR / "dev" / "registry.yaml": render(read_values("values-dev.yaml"))["registry"],
     }
     return {path: FILE_HEADER + text for path, text in files.items()}
 
 
 def main() -> int:
-    """Write them all; 2 where helm is not there or does not like the chart."""
+    """Write all files; return 2 if helm is not installed or rejects the chart."""
     try:
         found = render_manifests()
     except (ImportError, RenderError) as error:

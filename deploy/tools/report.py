@@ -1,4 +1,4 @@
-"""The table that `make compose-test` prints, a row as soon as there is one."""
+"""The table that `make compose-test` prints row by row."""
 
 import asyncio
 import contextlib
@@ -9,31 +9,31 @@ _STEP_WIDTH, _RESULT_WIDTH = 62, 58
 
 
 class Row:
-    """A row while it is worked on: `result` says what came of it."""
+    """One row; a step sets its `result`."""
 
     result = ""
 
 
 class Report:
-    """Rows of what was tried, what came of it, and how long it took."""
+    """Prints rows with a step, its result and its duration."""
 
     def __init__(self) -> None:
-        print(f"| {'what':{_STEP_WIDTH}} | {'what came of it':{_RESULT_WIDTH}} | seconds |")
+        print(f"| {'step':{_STEP_WIDTH}} | {'result':{_RESULT_WIDTH}} | seconds |")
         print(f"| {'-' * _STEP_WIDTH} | {'-' * _RESULT_WIDTH} | ------: |", flush=True)
 
     @contextlib.contextmanager
     def row(self, step: str) -> Iterator[Row]:
-        """Print a row at the end of the block: what its `result` says, or that it failed."""
-        row, began = Row(), time.monotonic()
+        """Print the row of a step at the end of the block: its `result`, or that it failed."""
+        row, started = Row(), time.monotonic()
         try:
             yield row
         except asyncio.CancelledError:
-            self._print_row(step, "broken off", began)
+            self._print_row(step, "cancelled", started)
             raise
         except BaseException:
-            self._print_row(step, "FAILED", began)
+            self._print_row(step, "FAILED", started)
             raise
-        self._print_row(step, row.result, began)
+        self._print_row(step, row.result, started)
 
     @staticmethod
     def _print_row(step: str, result: str, started: float) -> None:

@@ -1,4 +1,4 @@
-"""An agent as users run it: a program of its own, which registers, answers and calls others."""
+"""An agent as a separate process, which registers, serves its tools and calls others."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A terminal in which a test types: one bash, whose variables and background jobs last from one block to the next."""
+"""One bash session; variables and background jobs persist between its blocks."""
 
 import os
 import signal

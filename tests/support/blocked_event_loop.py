@@ -1,4 +1,4 @@
-"""A blocking call in the middle of a running replica, as a bug in it would make one."""
+"""Block the event loop of a running replica, as a bug would (environment variable and SIGUSR2)."""
 
 import signal
 from pathlib import Path

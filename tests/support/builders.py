@@ -1,4 +1,4 @@
-"""A valid thing in one word."""
+"""Valid sample objects with defaults for every field."""
 
 from typing import Any
 

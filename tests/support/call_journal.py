@@ -1,4 +1,4 @@
-"""What clients asked and what they were told, and whether all of it was true, judged by the change log."""
+"""Journal of client calls and their responses, validated against the change log."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence

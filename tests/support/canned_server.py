@@ -1,4 +1,4 @@
-"""A server that answers what it was told to, one answer after the other: balancers, strangers, replicas on bad days."""
+"""HTTP server that sends fixed responses in order."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A certificate authority of a test's own, and what it signed."""
+"""A certificate authority for a test, and certificates it has signed."""
 
 import ssl
 import subprocess

@@ -1,4 +1,4 @@
-"""A program that a test runs as a process, and that does not outlive the test."""
+"""A child process that cannot outlive the test."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""A server whose clock the test steps, by libfaketime. Monotonic clocks go on as they are, as on a real machine."""
+"""Redis server whose wall clock a test steps with libfaketime; monotonic clocks are unchanged."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The opt-in server of `pytest --redis=docker`: Redis in a container, started by testcontainers."""
+"""Redis in a container, started by testcontainers for `pytest --redis=docker`."""
 
 import contextlib
 import os

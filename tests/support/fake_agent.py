@@ -1,4 +1,4 @@
-"""Something that answers where an agent said it would: as the test wants it, and it tells what it was asked."""
+"""Agent endpoint that sends configured responses and records its requests."""
 
 import asyncio
 import contextlib

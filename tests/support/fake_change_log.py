@@ -1,4 +1,4 @@
-"""A change source that is a list: the whole store floor, for tests that need none."""
+"""Change source in memory, for tests without Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server under test: it delays, cuts, swallows and refuses on demand."""
+"""TCP proxy in front of a server that delays, drops, cuts or refuses connections on demand."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Replicas as processes on one store, under load from beginning to end; at the end every promise is checked."""
+"""Replicas as processes on one store, under load during faults, with a final verification."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The calls tests make over HTTP, and what an answer must look like."""
+"""HTTP calls of the tests and checks of their responses."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""This process as an agent, anew for each test."""
+"""The agent state of this process, reset for each test."""
 
 import contextlib
 from collections.abc import Iterator

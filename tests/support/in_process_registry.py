@@ -1,4 +1,4 @@
-"""A whole registry in this process, spoken to over HTTP without a network."""
+"""A registry in this process, called over ASGI."""
 
 import contextlib
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Balancers as a fleet has them in front: one of our own, small enough to be always there, and haproxy."""
+"""Load balancers for replicas: a small one in this process, and haproxy."""
 
 import asyncio
 import contextlib

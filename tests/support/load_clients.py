@@ -1,4 +1,4 @@
-"""Clients of a fleet that go on whatever happens, and write down what they asked and what they were told."""
+"""Clients of a fleet that keep calling during faults and record requests and responses."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Waiting for what another process or task will do. There is no sleep elsewhere in the tests."""
+"""Wait for a condition of another process or task; no other test module sleeps."""
 
 import asyncio
 import inspect

@@ -1,4 +1,4 @@
-"""Loopback ports for processes that are told theirs, or that keep it over a restart."""
+"""Free loopback ports, also for processes that keep theirs over a restart."""
 
 import contextlib
 import itertools

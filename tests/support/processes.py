@@ -1,4 +1,4 @@
-"""The processes of this machine, by what stands in their command lines."""
+"""The processes of this machine, found by their command lines."""
 
 import subprocess
 from pathlib import Path

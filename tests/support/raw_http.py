@@ -1,4 +1,4 @@
-"""One request over a connection of its own, as cheap as it gets: for many at once, and for those that are cut short."""
+"""One HTTP request over a raw connection: for many at once, and for requests that are cut off."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""One replica as users run it: a process of its own, spoken to over a real socket."""
+"""One replica as a separate process with an HTTP client."""
 
 import os
 import re

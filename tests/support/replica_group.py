@@ -1,4 +1,4 @@
-"""Replicas as processes on one store, and agents that beat through them until they are told to stop."""
+"""Replicas as processes on one store, and a sender of heartbeats through them."""
 
 import contextlib
 import threading

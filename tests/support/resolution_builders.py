@@ -1,4 +1,4 @@
-"""Agents that can do `c`, and views that hold them: what rankings are made of."""
+"""Providers of the capability `c` and cache views with them, for ranking tests."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A whole registry in this process behind a real socket, for what only the HTTP server can do."""
+"""A registry in this process behind a real socket, for behaviour of the HTTP server."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A validator that finds nothing proves nothing: each finds its broken promise, and lets a good history pass."""
+"""Tests of the journal's validators: each finds its violation and accepts a valid journal."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

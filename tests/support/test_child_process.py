@@ -1,4 +1,4 @@
-"""What every program that a test runs can be trusted with."""
+"""Tests of child processes."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""What makes a port safe to be told to a process, and to come back to."""
+"""Tests of port selection."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""A watch over a bare socket: what came, when, in which form, and whether the end was a clean one."""
+"""Watch over a raw socket: events with arrival times, the format, and how the stream ended."""
 
 import asyncio
 import contextlib

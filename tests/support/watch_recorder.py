@@ -1,4 +1,4 @@
-"""What watchers saw, and whether it is what a watch promises, judged by the change log alone."""
+"""Recorder of watch events, validated against the change log."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence

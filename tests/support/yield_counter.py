@@ -1,4 +1,4 @@
-"""Others who want their turn while something long is done on the same event loop."""
+"""Count how often a long task yields to the event loop."""
 
 import asyncio
 import contextlib
