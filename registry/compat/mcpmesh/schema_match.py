@@ -1,4 +1,4 @@
-"""What an output must be like: the rules by which mesh clients match JSON schemas."""
+"""Matches the output schema of a provider by the rules of the mcp-mesh SDKs."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -11,16 +11,16 @@ from registry.model.agent import ABSENT, Capability, Dependency
 
 STRICT: Final = "strict"
 _NOT_EQUAL: Final = "its output schema differs from the expected one"
-# The length of a schema, in bytes, up to which it is kept: those of clients have some hundred.
+# Longer schemas are not cached: those of SDKs have some hundred bytes.
 _MAX_CACHED_SCHEMA_BYTES: Final = 16_384
 _EMPTY_SCHEMA: Final[Mapping[str, Any]] = {}
 
 
 class SchemaMatcher:
-    """Judges what capabilities say of their output.
+    """Compares the output schemas of capabilities with an expected one.
 
-    Equal hashes always pass. `strict` lets nothing else pass; any other mode lets a capability pass that says nothing,
-    and one whose output has all fields that the expected schema requires, of the same types.
+    Equal hashes always match. In mode `strict` nothing else does; in any other mode a capability without an output
+    schema matches, and one whose output has all fields that the expected schema requires, of the same types.
     """
 
     def __init__(self, mode: str, expected_hash: str, expected: bytes) -> None:
@@ -29,7 +29,7 @@ class SchemaMatcher:
         self._expected = _deduplicate_required(_load_schema(expected))
 
     def mismatch(self, capability: Capability) -> str | None:
-        """Return why a capability will not do, None where it will."""
+        """Return why a capability does not match, None if it does."""
         if not isinstance(capability, McpMeshCapability):
             return _NOT_EQUAL if self._strict else None
         if self._hash and capability.output_schema_hash == self._hash:
@@ -48,12 +48,12 @@ def schema_matcher(dependency: Dependency) -> Callable[[Capability], str | None]
 
 
 def _load_schema(text: bytes) -> Mapping[str, Any]:
-    """Return a schema; one that is not longer than usual is read once."""
+    """Return a parsed schema, from a cache unless it is unusually long."""
     return _parse_schema_cached(text) if len(text) <= _MAX_CACHED_SCHEMA_BYTES else _parse_schema(text)
 
 
 def _parse_schema(text: bytes) -> Mapping[str, Any]:
-    """Read a schema; one that is no object says nothing."""
+    """Parse a schema; anything but an object is an empty schema."""
     read = orjson.loads(text) if text else None
     return read if isinstance(read, dict) else _EMPTY_SCHEMA
 
@@ -62,7 +62,7 @@ _parse_schema_cached = lru_cache(maxsize=1024)(_parse_schema)
 
 
 def _deduplicate_required(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a schema that requires each field once: else one would be looked at for each time, level in level."""
+    """Return a schema without repeated `required` entries, whose cost would multiply with each level."""
     tidied = dict(schema)
     if isinstance(schema.get("required"), list):
         tidied["required"] = list(dict.fromkeys(name for name in schema["required"] if isinstance(name, str)))
@@ -75,16 +75,17 @@ def _deduplicate_required(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _find_mismatch(expected: Mapping[str, Any], provided: Mapping[str, Any], path: str) -> str | None:
-    """Return where what is given is not as expected, None where it is. No document is deeper than 64."""
-    kind, wanted = provided.get("type"), expected.get("type")
-    if isinstance(kind, str) and wanted is not None and kind != wanted and (kind, wanted) != ("integer", "number"):
-        return f"{path} is {kind}, not {wanted}"
-    fields, wanted_fields = _as_object(provided.get("properties")), _as_object(expected.get("properties"))
+    """Return the first difference from the expected schema, None without one. Documents are at most 64 deep."""
+    provided_type, expected_type = provided.get("type"), expected.get("type")
+    differs = isinstance(provided_type, str) and expected_type not in (None, provided_type)
+    if differs and (provided_type, expected_type) != ("integer", "number"):
+        return f"{path} is {provided_type}, not {expected_type}"
+    fields, expected_fields = _as_object(provided.get("properties")), _as_object(expected.get("properties"))
     required = expected.get("required")
     for name in required if isinstance(required, list) else ():
         if name not in fields:
             return f"{path} has no field {name}"
-        wrong = _find_mismatch(_as_object(wanted_fields.get(name)), _as_object(fields[name]), f"{path}.{name}")
+        wrong = _find_mismatch(_as_object(expected_fields.get(name)), _as_object(fields[name]), f"{path}.{name}")
         if wrong is not None:
             return wrong
     if isinstance(expected.get("items"), dict):

@@ -170,7 +170,7 @@ def explain_resolution(
 
 
 def trace_limit(resolution: CachedResolution) -> int:
-    """Return how many candidates of each kind a trace tells of one dependency."""
+    """Return how many candidates of each kind a stored trace has for one dependency."""
     return _limit_per_dependency(resolution, _MAX_TRACED_PER_DEPENDENCY, _MAX_TRACED_PER_AGENT)
 
 

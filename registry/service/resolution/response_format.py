@@ -1,4 +1,4 @@
-"""How a response tells an agent what its dependencies resolve to, which depends on the agent's registration format."""
+"""Encodes the resolution of an agent for responses, in the format of its registration."""
 
 import hashlib
 from collections.abc import Iterator
