@@ -8,7 +8,17 @@ from tests.support.prose import GLOSSARY, Text, find_retired, retired_words, vio
 from tests.support.source_code import ROOT
 
 # Rooms whose words have been checked; the list grows until it is the whole project.
-CLEAN = ["CONTRIBUTING.md", "docs"]
+CLEAN = [
+    "CONTRIBUTING.md",
+    "docs",
+    "registry/compat/mcpmesh/llm_tools.py",
+    "registry/compat/mcpmesh/masterminds_semver.py",
+    "registry/compat/mcpmesh/policy.py",
+    "registry/compat/mcpmesh/response_format.py",
+    "registry/compat/mcpmesh/schema_match.py",
+    "registry/service/resolution",
+    "registry/service/versions.py",
+]
 
 
 @pytest.mark.parametrize("place", CLEAN)
