@@ -1,1 +1,1 @@
-"""."""
+"""Immutable data types and their JSON encodings; no I/O."""

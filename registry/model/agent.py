@@ -1,4 +1,4 @@
-"""An agent as the registry holds it, and what others look it up by."""
+"""An agent, its index fields and the keys of lookups."""
 
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, TypeAlias, get_args
@@ -18,15 +18,15 @@ Status = Literal["pending", "healthy", "degraded", "expired"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 
-# A tag of tools for language models; None for any tool.
+# The key of tools for language models with this tag; None stands for any tag.
 ToolTag: TypeAlias = tuple[Literal["tool"], str | None]
-# What somebody looks for: a capability, or tools.
+# The key of a lookup: the name of a capability, or a tag of tools.
 LookupKey: TypeAlias = str | ToolTag
 
 NATIVE_FORMAT: Final = "native"
 """The name of the registry's own registration format."""
 
-# A part of a spec that is kept as it was sent, and is not there. There is one, so that it is known by its identity.
+# The value of a field without a schema that was not sent. It is one object, to be compared by identity.
 ABSENT: Final = msgspec.Raw()
 
 
@@ -83,7 +83,7 @@ class FormatData(msgspec.Struct, frozen=True, gc=False):
 
 
 class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
-    """The part of a spec that filters look at, with the defaults of the API filled in. Read straight from the JSON.
+    """The fields of a spec that indexes and filters read, with defaults, decoded directly from JSON.
 
     `format` is set if the agent registered in another format than the native one. It selects the match policy and the
     response format of the agent.
@@ -103,7 +103,7 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def functions(self) -> Iterator[tuple[str, tuple[Dependency, ...]]]:
-        """Each function with what it needs; what the agent as a whole needs comes last, under `*`."""
+        """Each function with its dependencies; those of the agent as a whole come last, under `*`."""
         for capability in self.capabilities:
             if capability.function_name or capability.dependencies:
                 yield capability.tool_name, capability.dependencies
@@ -115,47 +115,55 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def required_edges(self) -> set[tuple[str, str]]:
-        """Each of its capabilities with one that it cannot do without."""
+        """The pairs of a capability and a capability that it requires."""
         return set(self.iter_required_edges)
 
     @property
     def iter_required_edges(self) -> Iterator[tuple[str, str]]:
-        """The same one by one, which can be very many: all capabilities need all that the agent as a whole needs."""
+        """The same pairs, one by one and perhaps repeated.
+
+        There can be very many: each capability has the dependencies of the agent as a whole.
+        """
         for capability in self.capabilities:
-            for need in (*capability.dependencies, *self.dependencies):
-                if need.required:
-                    yield capability.name, need.capability
+            for dependency in (*capability.dependencies, *self.dependencies):
+                if dependency.required:
+                    yield capability.name, dependency.capability
 
     @property
     def llm_tools(self) -> Iterator[Capability]:
-        """Each capability that a language model may be given as a tool: one with a schema of its input."""
+        """The capabilities that language models can use as tools: those with an input schema."""
         for capability in self.capabilities:
             if capability.input_schema is not ABSENT:
                 yield capability
 
     @property
     def dependency_names(self) -> set[str]:
-        """The names of the capabilities it depends on."""
-        return {need.capability for _, needs in self.functions for need in needs}
+        """The names of all capabilities it depends on."""
+        return {dependency.capability for _, dependencies in self.functions for dependency in dependencies}
 
     @property
     def round_robin(self) -> set[str]:
-        """The names of the capabilities it takes turns at with others."""
-        return {need.capability for _, needs in self.functions for need in needs if need.strategy == "round_robin"}
+        """The names of the capabilities it selects by round robin."""
+        return {
+            dependency.capability
+            for _, dependencies in self.functions
+            for dependency in dependencies
+            if dependency.strategy == "round_robin"
+        }
 
     @property
     def zone(self) -> str | None:
-        """Where the agent runs, by its label `zone` or the one of Kubernetes."""
+        """The zone of the agent, from its label `zone` or the label of Kubernetes."""
         return self.labels.get("zone") or self.labels.get("topology.kubernetes.io/zone")
 
 
 class Agent(msgspec.Struct, frozen=True, gc=False):
     """One agent after one change.
 
-    `spec` is what it registered, as canonical JSON. `version` is the resource version of its last change of any kind,
-    `spec_version` that of the last change of what it says of itself. While it is `draining` it lives on, and nobody
-    is to be sent to it. `created` and `updated` are Redis-server milliseconds; `timeout` and `eviction` are
-    milliseconds without a heartbeat until degraded and until expired.
+    `spec` is its registration as canonical JSON. `version` is the resource version of its last change of any kind,
+    `spec_version` that of the last change of `spec`. An agent that is `draining` stays registered, but is not selected
+    as a provider. `created` and `updated` are Redis-server milliseconds; `timeout` and `eviction` are milliseconds
+    without a heartbeat until it is degraded and until it is expired.
     """
 
     id: str
@@ -172,7 +180,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False):
 
 
 class StoredAgent(msgspec.Struct, frozen=True, gc=False):
-    """An agent with its last heartbeat in Redis-server milliseconds, None before the first: what a fill reads."""
+    """An agent with its last heartbeat in Redis-server milliseconds, None before the first one."""
 
     agent: Agent
     heartbeat: int | None

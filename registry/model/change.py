@@ -1,4 +1,4 @@
-"""One entry of the change log."""
+"""Entries of the change log, positions in it, and the result of reading it."""
 
 from typing import Literal
 
@@ -10,11 +10,11 @@ ChangeKind = Literal["add", "modify", "remove", "new_timeline"]
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """What happened, in order: `version` follows `prev` with nothing between them.
+    """One entry of the change log; no entry is between `prev` and `version`.
 
-    `agent` is the whole agent after the change; for a removal the last one there was; None for `begin`, which opens a
-    history. `heartbeat` is its last heartbeat in Redis-server milliseconds, None before the first. What differed before
-    the change stands in the `…_before` fields, None where it did not.
+    `agent` is the agent after the change; for `remove` the agent before it; None for `begin`, the first entry of a
+    timeline. `heartbeat` is the last heartbeat in Redis-server milliseconds, None before the first one. The fields
+    `…_before` have the former value, None if it did not change.
     """
 
     version: int
@@ -29,20 +29,18 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 class LogPosition(msgspec.Struct, frozen=True, gc=False):
-    """A point in a history: the resource version, and the id of the history it belongs to."""
+    """A resource version and the id of the timeline it belongs to."""
 
     version: int
     timeline: str
 
 
 class LogRead(msgspec.Struct, frozen=True, gc=False):
-    """The answer to one look at the log.
+    """The result of reading the log after one entry.
 
-    `version` and `timeline` as they were just before the log was read (0 and '' when absent); `contiguous` tells
-    whether the
-    entry asked from is still in the log, as it read before and over the connection on which the history was opened;
-    `changes` are those after it, in order, perhaps not all. `last_entry` is how the last entry reads, for the next
-    look.
+    `version` and `timeline` are those just before the log was read (0 and '' if absent). `contiguous` is whether that
+    entry is still in the log, unchanged, and read over the connection on which the timeline was opened. `changes` are
+    the entries after it, in order, perhaps not all of them. `last_entry` is the last entry as read, for the next read.
     """
 
     version: int

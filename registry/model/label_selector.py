@@ -2,7 +2,7 @@
 
     env=production, tier in (web, api), region notin (eu), gpu, !legacy
 
-Left out are `>` and `<`: Kubernetes reads them, but its documentation of label selectors does not have them.
+The operators `>` and `<` are not supported: Kubernetes parses them, but does not document them for label selectors.
 """
 
 import re
@@ -16,16 +16,16 @@ from registry.model.registration.schema import LabelKey, LabelValue
 from registry.model.validation.errors import describe_value, format_path
 
 MAX_SELECTOR_CHARS: Final = 4_096
-"""Characters of a selector."""
+"""Maximum length of a selector."""
 MAX_REQUIREMENTS: Final = 100
-"""Requirements of a selector, however they were given."""
+"""Maximum number of requirements, in whichever syntax they were sent."""
 
 
 class Requirement(NamedTuple):
-    """One condition: the label `key` has one of `values`, or has none of them where it is not `must_match`.
+    """One condition: with `must_match` the label `key` has one of `values`, otherwise none of them.
 
-    None stands for its absence. So a key that must be there has not the value None, and `!=` and `notin`, which do
-    not list None, hold where the key is absent.
+    None stands for an absent label. So `key` is the requirement that the value is not None, and `!=` and `notin`, whose
+    values do not include None, match if the label is absent.
     """
 
     key: str
@@ -34,7 +34,7 @@ class Requirement(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The shortest way to write it: `in` and `notin` only where there are several values."""
+        """The shortest text of it: `in` and `notin` only for several values."""
         if None in self.values:
             return f"!{self.key}" if self.must_match else self.key
         values = sorted(value for value in self.values if value is not None)
@@ -45,10 +45,10 @@ class Requirement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LabelSelector:
-    """Requirements, all of which must hold; without any it matches everything.
+    """Requirements that must all match; without any it matches everything.
 
-    They are kept once each and sorted by their text, so selectors that differ in order, blanks, repetition or
-    spelling (`==`, `in` with one value) are equal.
+    They are deduplicated and sorted by their text, so that selectors that differ in order, blanks, repetition or syntax
+    (`==`, `in` with one value) are equal.
     """
 
     requirements: tuple[Requirement, ...] = ()
@@ -59,10 +59,10 @@ class LabelSelector:
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str], field: str = "labels") -> Self:
-        """Return the selector of what carries all these labels.
+        """Return the selector for agents with all these labels.
 
         Raises:
-            MalformedRequest: a key or value can be no label's, or there are more than 100. Names each bad one.
+            MalformedRequest: a key or value is not valid, or there are more than 100. Names each invalid one.
         """
         requirements = _limit_requirements(
             (Requirement(key, True, frozenset({value})) for key, value in labels.items()), field
@@ -78,7 +78,7 @@ class LabelSelector:
         return cls(requirements)
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Say whether labels meet every requirement."""
+        """Return whether labels match every requirement."""
         for key, wanted, values in self.requirements:  # noqa: SIM110 - all() costs twice as much, on every candidate
             if (labels.get(key) in values) is not wanted:
                 return False
@@ -86,7 +86,7 @@ class LabelSelector:
 
     @property
     def equalities(self) -> tuple[tuple[str, str], ...]:
-        """Key and value of each requirement that an index of labels can answer: `=`, or `in` with one value."""
+        """Key and value of each requirement that the label index can resolve: `=`, or `in` with one value."""
         return tuple(
             (key, value)
             for key, wanted, values in self.requirements
@@ -97,23 +97,23 @@ class LabelSelector:
 
     @property
     def text(self) -> str:
-        """The one way to write this selector; reading it gives an equal one."""
+        """The canonical text of this selector; parsing it returns an equal one."""
         return ",".join(requirement.text for requirement in self.requirements)
 
     def __and__(self, other: Self) -> Self:
-        """Return the selector of what both match."""
+        """Return the selector for agents that both match."""
         return type(self)(self.requirements + other.requirements)
 
 
 def parse_selector(text: str, field: str = "label_selector") -> LabelSelector:
-    """Read a selector: `key=value`, `==`, `!=`, `key in (a,b)`, `notin`, `key`, `!key`, joined by commas.
+    """Parse a selector: `key=value`, `==`, `!=`, `key in (a,b)`, `notin`, `key`, `!key`, joined by commas.
 
-    Blanks, tabs and line breaks may stand between any two words; no text matches everything; `key=` and an empty place
-    in a list mean the empty value. `!=` and `notin` hold where the key is absent, as in Kubernetes.
+    Blanks, tabs and line breaks are allowed between tokens; an empty text matches everything; `key=` and an empty item
+    of a list stand for the empty value. `!=` and `notin` match if the key is absent, as in Kubernetes.
 
     Raises:
-        MalformedRequest: it cannot be read, a key or value can be no label's, or it is longer than 4,096 characters
-            or 100 requirements. Names the place.
+        MalformedRequest: the syntax, a key or a value is not valid, or it is longer than 4,096 characters or
+            100 requirements. Names the position.
     """
     if len(text) > MAX_SELECTOR_CHARS:
         _raise_invalid(field, f"has {len(text):,} characters, at most {MAX_SELECTOR_CHARS:,} are read")
@@ -121,7 +121,7 @@ def parse_selector(text: str, field: str = "label_selector") -> LabelSelector:
 
 
 class _TextRule(NamedTuple):
-    """What a key or a value must be, as registrations say it."""
+    """The rule for a key or a value, as in registrations."""
 
     matches: Callable[[str], object]
     expected: str
@@ -147,12 +147,12 @@ class _Token(NamedTuple):
 
 _OPERATORS: Final = frozenset({"=", "==", "!=", "in", "notin"})
 _PUNCTUATION: Final = frozenset({"", "=", "==", "!=", "!", "(", ")", ",", "<", ">"})
-# Every text is tokens from its beginning to its end, the last one empty: what is no sign and no blank is in a word.
+# Every text consists of tokens, the last one empty: all characters but operators and blanks belong to words.
 _TOKEN_PATTERN = re.compile(r"[ \t\r\n]*(==|!=|[=!(),<>]|[^ \t\r\n=!(),<>]+|\Z)")
 
 
 class _Parser:
-    """Reads one selector from left to right, one token ahead."""
+    """Parses one selector from left to right, with one token of lookahead."""
 
     def __init__(self, text: str, field: str) -> None:
         self._field = field
@@ -189,7 +189,7 @@ class _Parser:
         self._advance()
 
     def _value(self) -> str:
-        """Read a value, which is empty where there is none before the next comma, the bracket or the end."""
+        """Parse a value, which is empty if a comma, a bracket or the end follows."""
         return "" if self._token.text in {"", ",", ")"} else self._word(_VALUE_RULE)
 
     def _word(self, rule: _TextRule) -> str:

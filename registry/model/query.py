@@ -1,4 +1,4 @@
-"""What can be asked of the cache."""
+"""Queries for agents and capabilities."""
 
 from dataclasses import dataclass, field
 
@@ -7,12 +7,11 @@ from registry.model.label_selector import LabelSelector
 
 @dataclass(frozen=True, slots=True)
 class AgentQuery:
-    """Which agents: every condition given must hold.
+    """A query for agents that match all given conditions.
 
-    `status` is a status or one of the words that stand for several; `draining` None asks for agents in service and
-    out of it alike. All capability conditions speak of one and the same capability; of several names each must be met
-    by a capability that meets the other conditions too, or any of them if `any_capability`. With `fuzzy` names need
-    only be nearly as asked, and the best match comes first.
+    `status` is a status or an alias for several; `draining` None matches agents in service and out of service. One
+    capability must match all capability conditions. Of several names each must belong to such a capability, with
+    `any_capability` one of them. With `fuzzy` names match approximately, and the best match comes first.
     """
 
     namespace: str | None = None
@@ -31,9 +30,9 @@ class AgentQuery:
 
 @dataclass(frozen=True, slots=True)
 class CapabilityQuery:
-    """Which capabilities of which agents: every condition given must hold.
+    """A query for capabilities that match all given conditions, as do their agents.
 
-    `text` is looked for in names, tags and descriptions, forgivingly, best first.
+    `text` is searched approximately in names, tags and descriptions; the best match comes first.
     """
 
     name: str | None = None

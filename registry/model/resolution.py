@@ -1,4 +1,4 @@
-"""Who can give what is needed, who fell out, and what was chosen; hidden from the collector of cycles like agents."""
+"""Ranked providers, rejected candidates and resolved dependencies."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ STAGE_DESCRIPTIONS: Final[Mapping[Stage, str]] = {
     "version": "with another version",
     "schema": "with another schema",
 }
-"""The stages at which a candidate can fall out, in order, with what it then is."""
+"""The stages at which a candidate can be rejected, in order, with a description of the rejected candidates."""
 
 
 class Provider(msgspec.Struct, frozen=True, gc=False):
-    """One capability of one agent that has everything that is wanted of it."""
+    """A capability of an agent that matches a dependency; `extension` is the data its response format adds."""
 
     agent_id: str
     endpoint: str
@@ -38,9 +38,9 @@ class Provider(msgspec.Struct, frozen=True, gc=False):
 
 
 class RejectedCandidate(msgspec.Struct, frozen=True, gc=False):
-    """One that fell out: which capability of which agent, how that is, at which stage, and why.
+    """A capability of an agent that does not match a dependency, with the stage and the reason.
 
-    `position` is the capability's place in the agent's list.
+    `position` is its index in the capabilities of the agent.
     """
 
     agent_id: str
@@ -53,9 +53,9 @@ class RejectedCandidate(msgspec.Struct, frozen=True, gc=False):
 
 
 class RankedProviders(msgspec.Struct, gc=False):
-    """Those who can give what is wanted, the best first, as of a version of the view.
+    """The providers that match a dependency at a version of the view, the best first.
 
-    `rejected_by_stage` counts who fell out at which stage, `rejected_sample` shows the first of these by id.
+    `rejected_by_stage` counts the rejected candidates, `rejected_sample` has the first of them by id.
     """
 
     providers: tuple[Provider, ...]
@@ -65,20 +65,20 @@ class RankedProviders(msgspec.Struct, gc=False):
 
     @property
     def reason(self) -> str:
-        """Why there is nobody, in a sentence."""
+        """The reason why there is no provider, in a sentence."""
         found = self.rejected_by_stage.total()
         if not found:
             return "no agent has this capability"
         parts = [
-            f"{self.rejected_by_stage[stage]} {says}"
-            for stage, says in STAGE_DESCRIPTIONS.items()
+            f"{self.rejected_by_stage[stage]} {description}"
+            for stage, description in STAGE_DESCRIPTIONS.items()
             if self.rejected_by_stage[stage]
         ]
         return f"none of the {found} candidates qualifies: {', '.join(parts)}"
 
 
 class ResolvedDependency(msgspec.Struct, frozen=True, gc=False):
-    """What one dependency of one function resolves to: a provider, or the reason why there is none."""
+    """One dependency of one function with its provider, or with the reason why there is none."""
 
     function: str
     dependency: Dependency
@@ -87,22 +87,20 @@ class ResolvedDependency(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def provider_fields(self) -> dict[str, str] | None:
-        """The provider as answers show it."""
-        chosen = self.provider
-        if chosen is None:
+        """The provider as responses contain it."""
+        provider = self.provider
+        if provider is None:
             return None
-        return {"agent_id": chosen.agent_id, "endpoint": chosen.endpoint, "tool_name": chosen.tool_name}
+        return {"agent_id": provider.agent_id, "endpoint": provider.endpoint, "tool_name": provider.tool_name}
 
 
 class CachedResolution(msgspec.Struct, gc=False):
-    """What all dependencies of one agent resolve to.
+    """All resolved dependencies of one agent.
 
-    It holds for `agent` as it is, up to `version` of the view at least; `depends_on_load`, for the loads known then.
-    `lookup_keys` is
-    what it looks for. `digest` stands for what is resolved, and `encoded_fields` is how answers say it; both are empty
-    for an
-    agent that has no functions and needs nothing. `sent_digest` is the digest the agent is known to have been told
-    last, whose trace is then kept; `list_row` is kept by whoever shows the agent with it.
+    It is valid for `agent`, up to at least `version` of the view, and if `depends_on_load`, for the loads known then.
+    `lookup_keys` are the keys the resolution depends on. `encoded_fields` are the fields of the response, `digest`
+    their digest; both are empty for an agent without functions and dependencies. `sent_digest` is the digest that was
+    last sent to the agent, and whose trace is stored. `list_row` is the encoded row of the agent in lists.
     """
 
     agent: Agent
@@ -117,5 +115,5 @@ class CachedResolution(msgspec.Struct, gc=False):
 
     @property
     def response_fields(self) -> Mapping[str, Any]:
-        """What answers say, field by field."""
+        """The encoded fields of the response, decoded."""
         return orjson.loads(b"{%s}" % self.encoded_fields.removeprefix(b",")) if self.encoded_fields else {}

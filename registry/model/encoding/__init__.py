@@ -1,1 +1,1 @@
-"""."""
+"""Encodings of the model: agents, watch events and backups."""

@@ -1,4 +1,4 @@
-"""An agent as answers show it: JSON bytes, encoded once per change."""
+"""The JSON of an agent in responses, encoded once per change."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,12 +12,12 @@ from registry.model.registration.schema import DEFAULT_AGENT_TYPE, DEFAULT_STABI
 
 @lru_cache(maxsize=4096)
 def rfc3339(milliseconds: int) -> str:
-    """Return a moment in Redis-server milliseconds as RFC 3339 UTC with milliseconds."""
+    """Format a time in Redis-server milliseconds as RFC 3339, in UTC, with milliseconds."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def agent_document(agent: Agent) -> dict[str, Any]:
-    """Return all the agent registered, with defaults filled in, and what the server owns, but no last heartbeat."""
+    """Return the registered fields of an agent with defaults, and those of the server without the last heartbeat."""
     spec: dict[str, Any] = orjson.loads(agent.spec)
     agent_id = spec.pop("id", agent.id)
     head = {
@@ -45,15 +45,15 @@ def agent_document(agent: Agent) -> dict[str, Any]:
 
 
 def capability_document(capability: dict[str, Any]) -> dict[str, Any]:
-    """Return one capability with its defaults filled in."""
+    """Return a capability with defaults."""
     return {"name": capability["name"], "version": DEFAULT_VERSION, "stability": DEFAULT_STABILITY, **capability}
 
 
 def encode_agent_head(agent: Agent) -> bytes:
-    """Return the agent's JSON up to the value of `last_heartbeat`, which alone moves without a change."""
+    """Return the JSON of an agent up to the value of `last_heartbeat`, the one field that differs without a change."""
     return orjson.dumps(agent_document(agent))[:-1] + b',"last_heartbeat":'
 
 
 def encode_agent_tail(heartbeat: int | None) -> bytes:
-    """Return the rest of the agent's JSON: its last heartbeat, null before the first."""
+    """Return the rest of the JSON: the last heartbeat, null before the first one."""
     return b"null}" if heartbeat is None else b'"%s"}' % rfc3339(heartbeat).encode()

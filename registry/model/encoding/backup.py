@@ -1,4 +1,4 @@
-"""A backup as a file: one line about the mesh, then one for each agent."""
+"""The backup file: a header line, then one line for each agent."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,16 +7,16 @@ import msgspec
 from registry.model.agent import Agent, Status, StoredAgent, decode_indexed_spec
 from registry.model.encoding.agent_json import rfc3339
 
-# Raised when an older release could not read the file, or would read something else from it.
+# Incremented when older releases cannot read the file correctly.
 _FORMAT_VERSION = 1
 
 
 class BackupError(Exception):
-    """The file is no backup, or not a whole one; the message names the line."""
+    """The file is not a backup, or is incomplete; the message names the line."""
 
 
 class BackupHeader(msgspec.Struct, frozen=True):
-    """What a backup is of: the mesh at a version of a history. `agents` is how many lines follow."""
+    """The first line of a backup: mesh, timeline and version. `agents` is the number of lines after it."""
 
     backup_of: str
     format: int
@@ -45,15 +45,15 @@ _decode_agent_line = msgspec.json.Decoder(_AgentLine).decode
 
 
 def make_header(mesh: str, timeline: str, version: int, now_ms: int, agents: int) -> BackupHeader:
-    """Return the heading of a backup that is taken at a moment of this machine's clock, in milliseconds."""
+    """Return the header of a backup; `now_ms` is the time of this machine in milliseconds."""
     return BackupHeader(_PRODUCT, _FORMAT_VERSION, mesh, timeline, version, rfc3339(now_ms), agents)
 
 
 def encode_backup(header: BackupHeader, agents: Iterable[StoredAgent]) -> Iterator[bytes]:
-    """Give the lines of a backup."""
+    """Yield the lines of a backup."""
     yield msgspec.json.encode(header) + b"\n"
-    for held in agents:
-        agent = held.agent
+    for stored in agents:
+        agent = stored.agent
         line = _AgentLine(
             id=agent.id,
             status=agent.status,
@@ -62,32 +62,33 @@ def encode_backup(header: BackupHeader, agents: Iterable[StoredAgent]) -> Iterat
             updated=agent.updated,
             timeout=agent.timeout,
             eviction=agent.eviction,
-            heartbeat=held.heartbeat,
+            heartbeat=stored.heartbeat,
             spec=msgspec.Raw(agent.spec),
         )
         yield msgspec.json.encode(line) + b"\n"
 
 
 def decode_backup(lines: Iterable[bytes]) -> tuple[BackupHeader, list[StoredAgent]]:
-    """Read a whole backup. Raises ArchiveError before anything of it is given."""
+    """Read a whole backup. Raises BackupError."""
     numbered = enumerate(lines, 1)
     try:
-        top = _decode_header(next(numbered, (1, b""))[1])
+        header = _decode_header(next(numbered, (1, b""))[1])
     except msgspec.DecodeError as error:
-        raise BackupError(f"line 1 is no heading of a backup: {error}") from error
-    if top.backup_of != _PRODUCT or top.format != _FORMAT_VERSION:
+        raise BackupError(f"line 1 is not a backup header: {error}") from error
+    if header.backup_of != _PRODUCT or header.format != _FORMAT_VERSION:
         raise BackupError(
-            f"a backup of {top.backup_of} in format {top.format}; this release reads {_PRODUCT}, {_FORMAT_VERSION}"
+            f"unsupported backup: product {header.backup_of}, format {header.format}; "
+            f"this release reads product {_PRODUCT}, format {_FORMAT_VERSION}"
         )
     agents = []
     for number, line in numbered:
         try:
             agents.append(_stored_agent(_decode_agent_line(line)))
         except msgspec.DecodeError as error:
-            raise BackupError(f"line {number} is no agent: {error}") from error
-    if len(agents) != top.agents:
-        raise BackupError(f"the file was cut short: it names {top.agents} agents and holds {len(agents)}")
-    return top, agents
+            raise BackupError(f"line {number} is not an agent: {error}") from error
+    if len(agents) != header.agents:
+        raise BackupError(f"the file is truncated: header says {header.agents} agents, found {len(agents)}")
+    return header, agents
 
 
 def _stored_agent(line: _AgentLine) -> StoredAgent:

@@ -1,4 +1,4 @@
-"""A change as a watcher sees it: one event of a stream, as NDJSON or as a server-sent event."""
+"""Events of a watch stream, as NDJSON or as server-sent events."""
 
 import time
 from typing import Literal
@@ -12,20 +12,20 @@ StreamFormat = Literal["ndjson", "sse"]
 
 
 def encode_event(kind: EventKind, object_json: bytes, version: int, stream_format: StreamFormat) -> bytes:
-    """Return one event; `shown` is the JSON of the object it is about."""
+    """Return the event of one change; `object_json` is the agent or the capability."""
     return _frame(_event_json(kind, object_json, version), version, stream_format)
 
 
 def encode_initial_agent(agent_json: bytes, version: int, stream_format: StreamFormat) -> bytes:
-    """Return one agent of the state a stream begins with.
+    """Return one agent of the state at the start of a stream.
 
-    It has no id: a browser that went on after it would miss the rest of the state.
+    The event has no id: a browser that resumed after it would miss the rest of the state.
     """
     return _frame(_event_json("ADDED", agent_json, version), None, stream_format)
 
 
 def encode_bookmark(version: int, stream_format: StreamFormat) -> bytes:
-    """Return a bookmark: everything up to this version that the watcher wants was written before it."""
+    """Return a bookmark: all events of the watcher up to this version were written before it."""
     data = b'{"type":"BOOKMARK","object":{"resource_version":"%d"},"timestamp":"%s","resource_version":"%d"}' % (
         version,
         _now_rfc3339(),
@@ -35,7 +35,7 @@ def encode_bookmark(version: int, stream_format: StreamFormat) -> bytes:
 
 
 def encode_error(error: dict[str, object], version: int, stream_format: StreamFormat) -> bytes:
-    """Return the last event of a stream that cannot go on; `version` is the one that was reached."""
+    """Return the last event of a stream that cannot continue; `version` is the last one of the stream."""
     data = b'{"type":"ERROR","object":%s,"timestamp":"%s","resource_version":"%d"}' % (
         orjson.dumps(error),
         _now_rfc3339(),
@@ -45,7 +45,7 @@ def encode_error(error: dict[str, object], version: int, stream_format: StreamFo
 
 
 def encode_keep_alive(stream_format: StreamFormat) -> bytes:
-    """Return what says that the stream lives, and nothing else."""
+    """Return a line without an event, which keeps the connection open."""
     return b": keep-alive\n\n" if stream_format == "sse" else b"\n"
 
 

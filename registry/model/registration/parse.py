@@ -1,4 +1,4 @@
-"""A registration: what an agent says of itself, checked and in canonical form."""
+"""Parses a registration: validates all rules and returns its canonical form."""
 
 import ipaddress
 import re
@@ -39,15 +39,13 @@ __all__ = ["CapabilitySchema", "Registration", "RegistrationSchema", "parse_regi
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One registration that keeps every rule, defaults filled in everywhere but in `spec`.
+    """A valid registration, with defaults everywhere but in `spec`.
 
-    `spec` is the request in canonical JSON: requests that mean the same have the same bytes. `capabilities`
-    are the names, in the order sent. Durations are seconds, None when they are left to the registry.
-    `resource_version` is the precondition as sent, not yet known to be a number, or None. `constraints` are the
-    version constraints of its dependencies, each with its field, not yet known to be readable. `counts_as_heartbeat`:
-    sending it is a
-    heartbeat, as it is in batched form. `resolves_dependencies`: it names functions or dependencies, so that answers
-    speak of these.
+    `spec` is the request as canonical JSON: equivalent requests have the same bytes. `capabilities` are the names, in
+    the order sent. Durations are seconds; None stands for the default of the registry. `resource_version` is the
+    precondition as sent, not validated, or None. `constraints` are the version constraints of its dependencies, each
+    with its field, not validated. `counts_as_heartbeat` is whether sending it is a heartbeat, as in the tools format.
+    `resolves_dependencies` is whether it has functions or dependencies, so that responses contain their resolution.
     `format` is the name of the format it was sent in.
     """
 
@@ -69,12 +67,12 @@ class Registration:
 
 
 def parse_registration(document: object, prefix: str = "") -> Registration:
-    """Check a decoded request body and bring it into canonical form.
+    """Validate a decoded request body and return its canonical form.
 
-    `prefix` is what stands before a field's own name in problems: `registration_data.` or `agents[7].`, say.
+    `prefix` precedes the paths of fields in errors, for example `registration_data.` or `agents[7].`.
 
     Raises:
-        UnprocessableRequest: at least one field is wrong; its details name every one of them by its path.
+        UnprocessableRequest: at least one field is invalid; the details name each one by its path.
     """
     if isinstance(document, dict):
         accepted = _parse_valid(document, prefix)
@@ -89,10 +87,10 @@ def parse_registration(document: object, prefix: str = "") -> Registration:
 _VALIDATOR = validator_for(RegistrationSchema)
 _REGISTRATION_FIELDS = frozenset(RegistrationSchema.__struct_fields__)
 _CAPABILITY_FIELDS = frozenset(CapabilitySchema.__struct_fields__)
-# Of an agent and all its functions together: each is resolved, explained and traced whenever something moves.
+# Of an agent and all its functions together: each change of a provider resolves, explains and traces all of them.
 _MAX_DEPENDENCIES_PER_AGENT = 10_000
 _BRACKETED_HOST = re.compile(r"[^/]*//(?:[^/?#@]*@)?\[([0-9A-Fa-f:.]+)\]")
-# The registry writes these; what an agent says of them is not its own to say. The id returns under one name.
+# The registry owns these fields, so that values in a registration are ignored. The id is stored under one name.
 _SERVER_OWNED_FIELDS = frozenset(
     {"agent_id", "status", "last_heartbeat", "created_at", "updated_at", "resource_version", "draining"}
     | {"registration_format"}
@@ -154,16 +152,16 @@ def _count_dependencies(registration: RegistrationSchema) -> int:
 
 
 def _version_constraints(prefix: str, dependencies: Sequence[DependencySchema | str]) -> tuple[tuple[str, str], ...]:
-    """Return the version constraints among some dependencies, each with its field."""
+    """Return the version constraints of dependencies, each with its field."""
     return tuple(
-        (f"{prefix}dependencies[{at}].version", need.version)
-        for at, need in enumerate(dependencies)
-        if not isinstance(need, str) and need.version
+        (f"{prefix}dependencies[{at}].version", dependency.version)
+        for at, dependency in enumerate(dependencies)
+        if not isinstance(dependency, str) and dependency.version
     )
 
 
 def _canonical_spec(document: dict[str, Any], agent_id: str, prefix: str) -> bytes:
-    """Write what the agent said, without defaults, in the one way it can be written."""
+    """Encode a registration without defaults, so that equivalent registrations have the same bytes."""
     spec = {
         key: value
         for key, value in document.items()
@@ -209,7 +207,7 @@ def _find_field_violations(document: object) -> Iterator[Violation]:
 
 
 def _find_cross_field_violations(document: object) -> Iterator[Violation]:
-    """Yield what is wrong between fields, in a document whose fields may themselves be wrong."""
+    """Yield violations of the rules between fields; the fields themselves can be invalid."""
     if not isinstance(document, dict):
         return
     yield from _find_id_violations(document.get("id"), document.get("agent_id"))
@@ -237,7 +235,7 @@ def _find_id_violations(first: object, second: object) -> Iterator[Violation]:
     elif first is not None and second is not None and first != second:
         yield (
             (None, "agent_id"),
-            f"must equal id, which is {describe_value(first)}, or be left out; not {describe_value(second)}",
+            f"must equal id ({describe_value(first)}) or be omitted, not {describe_value(second)}",
         )
 
 
@@ -252,7 +250,7 @@ def _find_endpoint_violations(endpoint: str, path: Path) -> Iterator[Violation]:
 
 
 def _find_duplicate_names(capabilities: list[Any], path: Path) -> Iterator[Violation]:
-    """Yield what is called by a name that is taken: each is called by its function's name, or else by its own."""
+    """Yield functions whose name is used twice. The name is that of the function, or of the capability without one."""
     if len(capabilities) > MAX_CAPABILITIES:
         return
     places: dict[str, int] = {}
@@ -262,30 +260,30 @@ def _find_duplicate_names(capabilities: list[Any], path: Path) -> Iterator[Viola
         if not isinstance(name, str):
             continue
         where: Path = ((path, place), field) if isinstance(each, dict) else (path, place)
-        called = isinstance(each, dict) and (field == "function_name" or each.get("dependencies"))
-        if called and name == WHOLE_AGENT:
-            yield where, f"must be another name than {WHOLE_AGENT}, which stands for the agent as a whole"
+        is_function = isinstance(each, dict) and (field == "function_name" or each.get("dependencies"))
+        if is_function and name == WHOLE_AGENT:
+            yield where, f"must not be {WHOLE_AGENT}, which is reserved for the agent as a whole"
         if (before := places.setdefault(name, place)) != place:
             yield where, f"must occur once per agent; {describe_value(name)} is already {format_path((path, before))}"
 
 
 def _find_excess_dependencies(document: object) -> Iterator[Violation]:
-    """Yield where the dependencies of the agent and its functions, one after the other, become too many."""
+    """Yield the field at which the dependencies of the agent and its functions exceed the limit."""
     if not isinstance(document, dict):
         return
     count = 0
     for path, each in chain([(None, document)], _iter_functions(document)):
-        needs = each.get("dependencies")
-        before, count = count, count + (len(needs) if isinstance(needs, list) else 0)
+        sent = each.get("dependencies")
+        before, count = count, count + (len(sent) if isinstance(sent, list) else 0)
         if before <= _MAX_DEPENDENCIES_PER_AGENT < count:
             yield (
                 (path, "dependencies"),
-                f"must not bring the agent and its functions to more than {_MAX_DEPENDENCIES_PER_AGENT:,}",
+                f"must not exceed {_MAX_DEPENDENCIES_PER_AGENT:,} dependencies of the agent and its functions",
             )
 
 
 def _iter_functions(document: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield everything that may need something, with its place."""
+    """Yield everything that can have dependencies, with its path."""
     metadata = document.get("metadata")
     listed: list[tuple[Path, Any]] = [((None, "capabilities"), document.get("capabilities"))]
     if isinstance(metadata, dict) and is_tools_format(document):
@@ -299,7 +297,7 @@ def _find_oversized_annotations(annotations: dict[str, Any]) -> Iterator[Violati
     texts = chain(annotations, (value for value in annotations.values() if isinstance(value, str)))
     size = sum(len(text.encode()) for text in texts)
     if size > MAX_ANNOTATIONS_BYTES:
-        yield (None, "annotations"), f"must be at most {MAX_ANNOTATIONS_BYTES:,} bytes in all, not {size:,}"
+        yield (None, "annotations"), f"must be at most {MAX_ANNOTATIONS_BYTES:,} bytes in total, not {size:,}"
 
 
 def _find_threshold_violations(timeout: float | None, eviction: float | None) -> Iterator[Violation]:

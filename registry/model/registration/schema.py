@@ -1,11 +1,10 @@
-r"""What a registration may contain: the one place where its rules stand.
+r"""The fields of a registration and the rules for their values.
 
-The server checks requests against these Structs and publishes them as JSON schema. A `title` says what a
-field means, a `description` what its value must be: the answer to a bad request reads "<field> must be
-<description>".
+The server validates requests against these Structs and publishes them as JSON schema. A `title` describes a field, a
+`description` its valid values: the text of an error is "<field> must be <description>".
 
-The patterns are both Python's and ECMAScript's. They end in `(?!\n)$`, because Python's `$` also matches
-before a line break at the end, and list the blanks, because the two languages disagree about `\s`.
+The patterns are valid in Python and in ECMAScript. They end in `(?!\n)$`, because Python's `$` also matches before a
+line break at the end, and list all blanks, because `\s` differs between the two languages.
 """
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -20,11 +19,11 @@ DEFAULT_VERSION: Final = "1.0.0"
 DEFAULT_STABILITY: Final = "stable"
 DEFAULT_WEIGHT: Final = 1.0
 WHOLE_AGENT: Final = "*"
-"""Stands for the agent as a whole where its functions are told apart; no function may be called so."""
+"""The name for the agent as a whole among its functions; no function can have it."""
 
 MAX_CAPABILITIES: Final = 1_000
 MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
-"""Bytes of all keys and values of an agent's annotations together, as in Kubernetes."""
+"""Maximum size of all keys and values of an agent's annotations together, as in Kubernetes."""
 
 _LINE_BREAKS = r"\u2028\u2029"
 _CONTROL = r"\x00-\x1f\x7f-\x9f" + _LINE_BREAKS
@@ -132,7 +131,7 @@ TagRequirements: TypeAlias = Annotated[
     list[
         Annotated[
             Tag | Annotated[list[Tag], Meta(max_length=100, description="a list of at most 100 tags")],
-            Meta(description="a tag, or a list of tags of which one is enough"),
+            Meta(description="a tag, or a list of alternative tags"),
         ]
     ],
     Meta(max_length=100, description="a list of at most 100 tags, or lists of them"),
@@ -154,25 +153,29 @@ StrategyName: TypeAlias = Annotated[
 
 
 class DependencySchema(Struct, frozen=True, kw_only=True, gc=False):
-    """A capability this one needs; fields not named here are kept and given back."""
+    """A required or optional capability; fields not named here are stored and returned."""
 
-    capability: Annotated[Word, Meta(title="Name of the capability that is needed")]
-    version: Annotated[VersionConstraint, Meta(title="Version constraint, any version when absent")] | None = None
+    capability: Annotated[Word, Meta(title="Name of the capability")]
+    version: Annotated[VersionConstraint, Meta(title="Version constraint, default any version")] | None = None
     tags: (
-        Annotated[TagRequirements, Meta(title="Tags: t is required, +t preferred, -t excluded; of a list inside, one")]
+        Annotated[
+            TagRequirements,
+            Meta(title="Tags: t is required, +t preferred, -t excluded; a nested list needs one"),
+        ]
         | None
     ) = None
     namespace: (
-        Annotated[NamespaceOrAny, Meta(title="Where to look, the agent's own when absent, * anywhere")] | None
+        Annotated[NamespaceOrAny, Meta(title="Namespace to search, default the agent's own; * for any")] | None
     ) = None
-    strategy: Annotated[StrategyName, Meta(title="How to choose among those that match, best when absent")] | None = (
-        None
-    )
-    key: Annotated[LongText, Meta(title="What sticky keeps together, the agent's id when absent")] | None = None
+    strategy: Annotated[StrategyName, Meta(title="Selection strategy, default best")] | None = None
+    key: Annotated[LongText, Meta(title="Affinity key for strategy sticky, default the agent id")] | None = None
     required: (
         Annotated[
             bool,
-            Meta(title="Without it nobody is sent to the function that needs it", description="true or false"),
+            Meta(
+                title="If true, callers are not offered the function while this is unresolved",
+                description="true or false",
+            ),
         ]
         | None
     ) = None
@@ -190,69 +193,69 @@ Dependencies: TypeAlias = Annotated[
 
 
 class CapabilitySchema(Struct, frozen=True, kw_only=True, gc=False):
-    """One thing an agent can do; fields not named here are kept and given back."""
+    """A capability of an agent; fields not named here are stored and returned."""
 
-    name: Annotated[Word, Meta(title="Name, once per agent")]
-    description: Annotated[LongText, Meta(title="What it does, for people")] | None = None
-    category: Annotated[Word, Meta(title="Group it belongs to")] | None = None
-    version: Annotated[CapabilityVersion, Meta(title=f"Version, {DEFAULT_VERSION} when absent")] | None = None
-    stability: Annotated[Stability, Meta(title=f"How settled it is, {DEFAULT_STABILITY} when absent")] | None = None
-    tags: (
-        Annotated[list[Word], Meta(max_length=100, title="Free words", description="a list of at most 100 tags")] | None
-    ) = None
-    input_schema: Annotated[JsonObject, Meta(title="JSON schema of its input")] | None = None
-    function_name: Annotated[Word, Meta(title="Function that does it, once per agent")] | None = None
-    weight: Annotated[Weight, Meta(title="Share of the calls for strategy weighted, 1 when absent")] | None = None
-    dependencies: Annotated[Dependencies, Meta(title="Capabilities it needs")] | None = None
+    name: Annotated[Word, Meta(title="Name, unique within the agent")]
+    description: Annotated[LongText, Meta(title="Description for humans")] | None = None
+    category: Annotated[Word, Meta(title="Category")] | None = None
+    version: Annotated[CapabilityVersion, Meta(title=f"Version, default {DEFAULT_VERSION}")] | None = None
+    stability: Annotated[Stability, Meta(title=f"Stability, default {DEFAULT_STABILITY}")] | None = None
+    tags: Annotated[list[Word], Meta(max_length=100, title="Tags", description="a list of at most 100 tags")] | None = (
+        None
+    )
+    input_schema: Annotated[JsonObject, Meta(title="JSON schema of the input")] | None = None
+    function_name: Annotated[Word, Meta(title="Function name, unique within the agent")] | None = None
+    weight: Annotated[Weight, Meta(title="Weight for strategy weighted, default 1")] | None = None
+    dependencies: Annotated[Dependencies, Meta(title="Required or optional dependencies")] | None = None
 
 
 class RegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
-    """An agent as it announces itself; fields not named here are kept and given back, null means absent."""
+    """The registration of an agent; fields not named here are stored and returned, null means absent."""
 
     id: Annotated[AgentId, Meta(title="Id of the agent in the mesh")] | None = None
-    agent_id: Annotated[AgentId, Meta(title="Another name for id")] | None = None
-    name: Annotated[LineText, Meta(title="Name for people, the id when absent")] | None = None
-    namespace: Annotated[Namespace, Meta(title=f"Namespace, {DEFAULT_NAMESPACE} when absent")] | None = None
-    agent_type: Annotated[Word, Meta(title=f"Kind of agent, {DEFAULT_AGENT_TYPE} when absent")] | None = None
-    endpoint: Annotated[Endpoint, Meta(title="Where the agent answers")]
+    agent_id: Annotated[AgentId, Meta(title="Alias of id")] | None = None
+    name: Annotated[LineText, Meta(title="Display name, default the id")] | None = None
+    namespace: Annotated[Namespace, Meta(title=f"Namespace, default {DEFAULT_NAMESPACE}")] | None = None
+    agent_type: Annotated[Word, Meta(title=f"Agent type, default {DEFAULT_AGENT_TYPE}")] | None = None
+    endpoint: Annotated[Endpoint, Meta(title="Base URL of the agent")]
     capabilities: (
         Annotated[
             list[Annotated[CapabilitySchema | Word, Meta(description="an object with a name, or a capability's name")]],
             Meta(
                 max_length=MAX_CAPABILITIES,
-                title="What the agent can do",
+                title="Capabilities of the agent",
                 description=f"a list of at most {MAX_CAPABILITIES:,} capabilities",
             ),
         ]
         | None
     ) = None
-    dependencies: Annotated[Dependencies, Meta(title="Capabilities the agent needs")] | None = None
+    dependencies: Annotated[Dependencies, Meta(title="Dependencies of the agent as a whole")] | None = None
     labels: (
         Annotated[
             dict[LabelKey, LabelValue],
-            Meta(title="Kubernetes labels, to select by", description="an object of strings"),
+            Meta(title="Kubernetes labels, for label selectors", description="an object of strings"),
         ]
         | None
     ) = None
     annotations: (
         Annotated[
             dict[AnnotationKey, str],
-            Meta(title="Notes, 256 KiB in all", description="an object of strings"),
+            Meta(title="Annotations, at most 256 KiB in total", description="an object of strings"),
         ]
         | None
     ) = None
     security_context: (
-        Annotated[LineText, Meta(title=f"Security context, {DEFAULT_SECURITY_CONTEXT} when absent")] | None
+        Annotated[LineText, Meta(title=f"Security context, default {DEFAULT_SECURITY_CONTEXT}")] | None
     ) = None
     health_interval: Annotated[Seconds, Meta(title="Seconds between two heartbeats")] | None = None
-    timeout_threshold: Annotated[Seconds, Meta(title="Silent for so long, the agent is degraded")] | None = None
-    eviction_threshold: Annotated[Seconds, Meta(title="Silent for so long, the agent is expired")] | None = None
-    metadata: Annotated[JsonObject, Meta(title="Anything else")] | None = None
+    timeout_threshold: Annotated[Seconds, Meta(title="Seconds without a heartbeat until degraded")] | None = None
+    eviction_threshold: Annotated[Seconds, Meta(title="Seconds without a heartbeat until expired")] | None = None
+    metadata: Annotated[JsonObject, Meta(title="Free-form metadata")] | None = None
     resource_version: (
         Annotated[
             Annotated[str, Meta(max_length=253)] | Annotated[int, Meta(ge=0, le=2**63 - 1)],
             Meta(
-                title="Precondition: the version the agent must have; 0 that it must be absent",
+                title="Precondition: expected resource version; 0 if the agent must not exist",
                 description="a resource version: a string of at most 253 characters, or a number from 0",
             ),
         ]

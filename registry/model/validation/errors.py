@@ -1,4 +1,4 @@
-"""What is wrong with a document, for the one who sent it: where, in which words, and how much of it."""
+"""The paths and texts of validation errors, combined to one 422."""
 
 import re
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ import orjson
 
 from registry.errors import Detail, UnprocessableRequest
 
-# Linked from the leaf up: a step costs one small tuple, and only the path of a problem is ever written out.
+# Linked from the leaf up: each step costs one small tuple, and only the paths of violations are formatted.
 Path: TypeAlias = "tuple[Path, str | int] | None"
 Violation: TypeAlias = tuple[Path, str]
 
 ROOT_FIELD = "body"
 
 _MAX_LISTED_VIOLATIONS = 100
-# A hostile body can be wrong in a million places; counting them would be its way to stop the registry.
+# A hostile body can have a million violations; counting all of them would block the registry.
 _MAX_COUNTED_VIOLATIONS = 1_000
 _MAX_SHOWN_CHARS = 60
 _MAX_PATH_CHARS = 240
@@ -24,7 +24,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def describe_value(value: object) -> str:
-    """Say in a few words what was sent: at most 60 characters of a string, the size of a list or object."""
+    """Describe a sent value: at most 60 characters of a string, the size of a list or object."""
     match value:
         case str():
             rest = f"… ({len(value):,} characters)" if len(value) > _MAX_SHOWN_CHARS else ""
@@ -43,15 +43,15 @@ def describe_value(value: object) -> str:
 
 
 def _quote(text: str) -> str:
-    # A lone surrogate cannot be encoded; an answer that quotes one must be.
+    # A lone surrogate cannot be encoded, but the response that quotes it must be.
     return orjson.dumps(text.encode(errors="backslashreplace").decode()).decode()
 
 
 def format_path(path: Path, prefix: str = "") -> str:
-    """Write a path as a JavaScript programmer would: `capabilities[3].version`, `labels["bad key!"]`.
+    """Format a path in JavaScript syntax: `capabilities[3].version`, `labels["bad key!"]`.
 
-    `prefix` is where the document stands in the request, such as `registration_data.` or `agents[7].`; the
-    document as a whole is the prefix without its dot, or `body`.
+    `prefix` is the place of the document in the request, such as `registration_data.` or `agents[7].`; the document as
+    a whole is the prefix without its dot, or `body`.
     """
     steps: list[str] = []
     while path is not None:
@@ -67,13 +67,12 @@ def format_path(path: Path, prefix: str = "") -> str:
 
 
 def validation_error(subject: str, violations: Iterable[Violation], prefix: str = "") -> UnprocessableRequest:
-    """Make one 422 of what was found; `subject` says what was refused, such as `The registration`.
+    """Return one 422 for all violations; `subject` is what was refused, such as `The registration`.
 
-    At most 100 findings become details; one more line then counts the rest, exactly up to 1,000. Nothing past
-    those is looked for, so `violations` should be lazy. Without any, it is a 422 all the same: some refusals
-    cannot be traced to a place.
+    At most 100 violations become details; one more detail then counts the others, exactly up to 1,000. No more are
+    consumed, so `violations` should be lazy. Without violations the error names the document as a whole.
     """
-    found = list(islice(violations, _MAX_COUNTED_VIOLATIONS)) or [(None, "holds a value that cannot be kept")]
+    found = list(islice(violations, _MAX_COUNTED_VIOLATIONS)) or [(None, "contains a value that cannot be stored")]
     details = [Detail(format_path(path, prefix), problem) for path, problem in found[:_MAX_LISTED_VIOLATIONS]]
     message = f"{subject} was refused: {details[0].field} {details[0].problem}"
     if len(found) > 1:

@@ -1,7 +1,7 @@
-"""JSON bytes to Python values, once, at the door.
+"""Decodes JSON bodies within limits.
 
-What passes can be written back unchanged: every string is Unicode, every number fits 64 bits or a double, and
-nothing is nested so deep that code which descends into it could run out of stack.
+A decoded document can be encoded again unchanged: every string is Unicode, every number fits 64 bits or a double, and
+the nesting is limited so that recursive code cannot exhaust the stack.
 """
 
 import json
@@ -16,7 +16,7 @@ from registry.errors import MalformedRequest
 from registry.model.validation.errors import Path, Violation, validation_error
 
 MAX_DEPTH = 64
-"""How many lists and objects may stand inside each other, the outermost included."""
+"""Maximum nesting of lists and objects, including the outermost."""
 
 _MIN_INTEGER = -(2**63)
 _MAX_INTEGER = 2**64 - 1
@@ -28,13 +28,13 @@ def decode_json_body(body: bytes) -> Any:
     """Decode a JSON body; of a key that occurs twice the last one wins.
 
     Raises:
-        MalformedRequest: it is not UTF-8 or not JSON (NaN, Infinity, lone surrogates). Says where.
+        MalformedRequest: it is not UTF-8 or not JSON (NaN, Infinity, lone surrogates). Names the position.
         UnprocessableRequest: it is nested deeper than 64, an integer is outside -2^63 to 2^64-1, or another
-            number is beyond a double's range. Names each by its path.
+            number is outside the range of a double. Names each one by its path.
     """
     try:
         document = _decode(body)
-        # orjson writes integers of 64 bits and no others: there is no quicker way to check the range of all.
+        # orjson encodes integers of up to 64 bits only: the fastest way to check the range of all numbers.
         orjson.dumps(document)
     except RecursionError:
         raise validation_error("The body", [(None, _TOO_DEEP)]) from None
@@ -42,14 +42,14 @@ def decode_json_body(body: bytes) -> Any:
         _raise_for_numbers(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _malformed_request(body, error) from None
-    # Depth cannot exceed the number of opening brackets, so most bodies need no walk.
+    # The depth cannot exceed the number of opening brackets, so that most bodies need no traversal.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _exceeds_max_depth(document):
         raise validation_error("The body", find_violations(document))
     return document
 
 
 def find_violations(document: object) -> Iterator[Violation]:
-    """Yield every number that is out of range and every list or object that is nested too deep."""
+    """Yield every number outside the range and every list or object that is nested too deep."""
     stack: list[tuple[Path, object, int]] = [(None, document, 0)]
     while stack:
         path, value, depth = stack.pop()
@@ -85,7 +85,7 @@ def _exceeds_max_depth(document: object) -> bool:
 
 
 def _raise_for_numbers(body: bytes) -> NoReturn:
-    """Read the body again with numbers of any size, to say which ones are too large."""
+    """Decode the body again with numbers of any size, to report which ones are too large."""
     try:
         document = json.loads(body, parse_int=_parse_integer, parse_constant=_reject_constant)
     except RecursionError:
@@ -96,7 +96,7 @@ def _raise_for_numbers(body: bytes) -> NoReturn:
 
 
 def _parse_integer(digits: str) -> int:
-    # Python refuses to read more than 4,300 digits; of a number that is too long, the first ones will do.
+    # Python rejects more than 4,300 digits; the first 40 are enough to see that the number is too large.
     return int(digits[:40])
 
 
@@ -105,12 +105,12 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def _malformed_request(body: bytes, error: Exception) -> MalformedRequest:
-    """Say where the body stops being JSON, in the words of the reader that says it best."""
+    """Return the error with the position at which the body is not JSON, in the text of the most precise decoder."""
     if not body.strip():
         return MalformedRequest("The body is empty; send a JSON object")
     problem = str(error)
     try:
-        # msgspec counts the bytes of one string, not of the body.
+        # The position in the error of msgspec is relative to one string, not to the body.
         body.decode()
         orjson.loads(body)
     except UnicodeDecodeError as wrong:

@@ -1,8 +1,7 @@
-"""The rules of a msgspec Struct, read for a second, slower look that finds every bad field.
+"""Finds every violation of a msgspec Struct in a document, with a text for each.
 
-msgspec checks fast and stops at the first mistake. A person wants all of them, so a document that was refused
-is walked again here. Nothing is ruled twice: the rules come from the Struct's own annotations, and the
-`description` beside each says in words what a value must be.
+msgspec is fast, but stops at the first violation. A document that it rejected is validated again here, to report all
+of them. The rules come from the annotations of the Struct; the `description` of each says what a value must be.
 """
 
 import math
@@ -19,7 +18,7 @@ from registry.model.validation.errors import Path, Violation, describe_value
 
 @dataclass(frozen=True, slots=True)
 class TypeCheck:
-    """The rule for values of one JSON kind: what the value must be, and how to look inside it."""
+    """The rule for values of one JSON type: the expected value in words, the check, and the search in nested values."""
 
     expected: str
     is_valid: Callable[[Any], bool]
@@ -28,18 +27,18 @@ class TypeCheck:
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """What a value must be: in words, and by the exact Python type it was read as.
+    """The rule for a value: the expected value in words, and a check for each Python type.
 
-    By the exact type, because to Python True is an int.
+    The type is compared exactly, because True is an int in Python.
     """
 
     expected: str
     checks_by_type: Mapping[type, TypeCheck]
 
     def find_violations(self, value: object, path: Path = None) -> Iterator[Violation]:
-        """Yield every place in `value` that breaks the rule, in the order of its definition.
+        """Yield every violation in `value`, in the order of the fields of the Struct.
 
-        Nothing is yielded exactly when `msgspec.convert` accepts the value.
+        There are no violations exactly if `msgspec.convert` accepts the value.
         """
         branch = self.checks_by_type.get(type(value))
         if branch is None or not branch.is_valid(value):
@@ -49,24 +48,24 @@ class Validator:
 
 
 def validator_for(schema: type[msgspec.Struct]) -> Validator:
-    """Read the rule that a Struct and the annotations of its fields make."""
+    """Return the validator for a Struct, built from the annotations of its fields."""
     return _build_validator(types.type_info(schema), "")
 
 
 def _build_validator(kind: types.Type, expected: str) -> Validator:
-    """Read one type; `expected` are the words for it where it has no description of its own."""
+    """Return the validator for a type; `expected` is the text for a type without a description."""
     match kind:
         case types.Metadata():
             return _build_validator(kind.type, (kind.extra_json_schema or {}).get("description", expected))
         case types.UnionType():
             rules = [_build_validator(each, expected) for each in kind.types]
-            words = [rule.expected for rule in rules if type(None) not in rule.checks_by_type]
-            branches = {sort: branch for rule in rules for sort, branch in rule.checks_by_type.items()}
-            return Validator(expected or " or ".join(words), branches)
+            texts = [rule.expected for rule in rules if type(None) not in rule.checks_by_type]
+            branches = {value_type: branch for rule in rules for value_type, branch in rule.checks_by_type.items()}
+            return Validator(expected or " or ".join(texts), branches)
         case _:
-            words_for, sorts, fits, look_inside = _PLAIN_TYPES[type(kind)](kind)
-            branch = TypeCheck(expected or words_for, fits, look_inside)
-            return Validator(branch.expected, dict.fromkeys(sorts, branch))
+            text, value_types, is_valid, find_nested = _PLAIN_TYPES[type(kind)](kind)
+            branch = TypeCheck(expected or text, is_valid, find_nested)
+            return Validator(branch.expected, dict.fromkeys(value_types, branch))
 
 
 def _accept_any(_: object) -> bool:
@@ -95,14 +94,14 @@ def _check_number(kind: types.IntType | types.FloatType) -> Callable[[float], bo
 def _list_finder(item_validator: Validator) -> Callable[[list[Any], Path], Iterator[Violation]]:
     branches = item_validator.checks_by_type
 
-    def look(items: list[Any], path: Path) -> Iterator[Violation]:
+    def find(items: list[Any], path: Path) -> Iterator[Violation]:
         for place, item in enumerate(items):
-            # Most items are right and hold nothing: passing those over here is what keeps a large body cheap.
+            # Most items are valid and not nested: skipping them here keeps a large body cheap.
             branch = branches.get(type(item))
             if branch is None or branch.find_nested is not None or not branch.is_valid(item):
                 yield from item_validator.find_violations(item, (path, place))
 
-    return look
+    return find
 
 
 def _mapping_finder(
@@ -110,33 +109,33 @@ def _mapping_finder(
 ) -> Callable[[dict[str, Any], Path], Iterator[Violation]]:
     fits_key = key_validator.checks_by_type[str].is_valid
 
-    def look(items: dict[str, Any], path: Path) -> Iterator[Violation]:
+    def find(items: dict[str, Any], path: Path) -> Iterator[Violation]:
         for key, item in items.items():
             if not fits_key(key):
                 yield (path, key), f"must have as its key {key_validator.expected}"
             yield from value_validator.find_violations(item, (path, key))
 
-    return look
+    return find
 
 
 def _struct_finder(kind: types.StructType) -> Callable[[dict[str, Any], Path], Iterator[Violation]]:
     fields = [(field.encode_name, field.required, _build_validator(field.type, "")) for field in kind.fields]
 
-    def look(value: dict[str, Any], path: Path) -> Iterator[Violation]:
+    def find(value: dict[str, Any], path: Path) -> Iterator[Violation]:
         for name, required, rule in fields:
             if name in value:
                 yield from rule.find_violations(value[name], (path, name))
             elif required:
                 yield (path, name), f"is required: {rule.expected}"
 
-    return look
+    return find
 
 
 _PlainType: TypeAlias = tuple[
     str, tuple[type, ...], Callable[[Any], bool], Callable[[Any, Path], Iterator[Violation]] | None
 ]
 
-# For each type that wraps no other: its words, the Python types of its values, the check, the way inside.
+# For each type that wraps no other: its text, the Python types of its values, the check, and the nested search.
 _PLAIN_TYPES: dict[type[types.Type], Callable[[Any], _PlainType]] = {
     types.AnyType: lambda _: ("any value", (str, int, float, bool, type(None), list, dict), _accept_any, None),
     types.BoolType: lambda _: ("true or false", (bool,), _accept_any, None),

@@ -37,13 +37,16 @@ def test_a_line_can_be_read_by_people_and_tools() -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
-    "nothing": (lambda _: [], "line 1 is no heading"),
-    "no heading": (lambda lines: lines[1:], "line 1 is no heading"),
-    "another product's": (lambda lines: [lines[0].replace(b"mcp-mesh-registry", b"etcd"), *lines[1:]], "of etcd"),
-    "a format to come": (lambda lines: [lines[0].replace(b'"format":1', b'"format":2'), *lines[1:]], "in format 2"),
-    "cut at a line": (lambda lines: lines[:-1], "names 2 agents and holds 1"),
-    "cut within a line": (lambda lines: [*lines[:-1], lines[-1][:40]], "line 3 is no agent"),
-    "a status nobody has": (lambda lines: [*lines[:-1], lines[-1].replace(b"pending", b"well")], "line 3 is no agent"),
+    "nothing": (lambda _: [], "line 1 is not a backup header"),
+    "no heading": (lambda lines: lines[1:], "line 1 is not a backup header"),
+    "another product's": (lambda lines: [lines[0].replace(b"mcp-mesh-registry", b"etcd"), *lines[1:]], "product etcd"),
+    "a format to come": (lambda lines: [lines[0].replace(b'"format":1', b'"format":2'), *lines[1:]], "format 2;"),
+    "cut at a line": (lambda lines: lines[:-1], "header says 2 agents, found 1"),
+    "cut within a line": (lambda lines: [*lines[:-1], lines[-1][:40]], "line 3 is not an agent"),
+    "a status nobody has": (
+        lambda lines: [*lines[:-1], lines[-1].replace(b"pending", b"well")],
+        "line 3 is not an agent",
+    ),
     "a spec that is none": (lambda lines: [*lines[:-1], lines[-1].replace(b'"spec":{', b'"spec":[{')], "line 3"),
 }
 
