@@ -1,1 +1,1 @@
-"""."""
+"""Everything that the registry stores in Redis."""

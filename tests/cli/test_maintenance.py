@@ -153,7 +153,7 @@ def test_without_redis_nothing_is_written(directory: Path) -> None:
     done = run("backup", str(directory / "mesh"), directory=directory, REDIS_URL="redis://127.0.0.1:1")
 
     assert done.returncode == 1
-    assert b"Redis is out of reach" in done.stderr
+    assert b"Redis is unreachable" in done.stderr
     assert list(directory.iterdir()) == []
 
 

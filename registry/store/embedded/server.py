@@ -1,13 +1,13 @@
-"""The embedded store: a Redis-compatible server that this process starts, watches and ends.
+"""The embedded store: a Redis-compatible server that this process starts, supervises and stops.
 
     registry ── pipe ──► wrapper (sh) ──► server
                             └───────────► watcher (sh), which reads the pipe
 
-Nothing is ever written to the pipe; that it ends is the message. However the registry goes, the kernel
-closes its end, and the watcher sends SIGTERM to the group, so that the server closes its append-only file.
+The registry never writes to the pipe. However the registry ends, the kernel closes the pipe; then the watcher
+sends SIGTERM to the process group, so that the server closes its append-only file.
 
-Two locks lie in the data directory. `lock` is the registry's alone: who holds it is alive. `server.lock` is
-inherited by all three children: while it is held, a server may still write. A server starts under both.
+The data directory has two locks. `lock` is held by the registry only, as long as it runs. `server.lock` is
+inherited by all three children: while it is held, a server may still write. A server starts only under both.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ from registry.telemetry.logs import get_logger
 if sys.platform != "win32":
     import fcntl
 
-SERVER_LOCK_TIMEOUT_S = 5.0  # for the server of a registry that was killed to close its files
-START_TIMEOUT_S = 60.0  # for a server that loads a large file
-CLOSE_TIMEOUT_S = 1.2  # then SIGKILL: what was acknowledged is on disk, and the registry has 5 s to exit
+SERVER_LOCK_TIMEOUT_S = 5.0  # the server of a killed registry needs time to close its files
+START_TIMEOUT_S = 60.0  # a server with a large file loads slowly
+CLOSE_TIMEOUT_S = 1.2  # then SIGKILL: acknowledged data is on disk, and the registry has to exit within 5 s
 MIN_RESTART_DELAY_S, MAX_RESTART_DELAY_S = 0.1, 5.0
-STABLE_AFTER_S = 10.0  # a server that ran this long did not die of what the one before it died of
-MAX_SOCKET_PATH_BYTES = 99  # the kernels take 103 (macOS) and 107 (Linux)
-_ADDRESS_FILE = "address"  # in the data directory: where the server listens while `lock` is held
+STABLE_AFTER_S = 10.0  # after this time an exit is a new failure, not the previous one again
+MAX_SOCKET_PATH_BYTES = 99  # the limits are 103 (macOS) and 107 (Linux)
+_ADDRESS_FILE = "address"  # in the data directory: the URL of the server while `lock` is held
 
-# The lock comes in as stdout and moves to 4; the pipe moves to 3, for an asynchronous list loses its stdin.
-# `kill 0` is the whole group: no process id that could by now be another's. The watcher ends with 0 only when
-# the registry is gone, and only then may the socket's directory go: before, its name must not become free
-# for others in /tmp. Both children are waited for, since in a container nobody else may reap them.
+# The lock arrives as stdout and moves to 4; the pipe moves to 3, because an asynchronous list loses its stdin.
+# `kill 0` signals the whole group and never a reused process id. The watcher exits with 0 only after the registry
+# ended, and only then the socket's directory is removed: until then its name in /tmp must not become free for
+# other users. The wrapper waits for both children, because in a container no init process may reap them.
 WRAPPER_SCRIPT = """
 exec 3<&0 4>&1 </dev/null >&2
 sockets=$1; shift
@@ -56,7 +56,7 @@ wait "$watcher" && rmdir "$sockets"
 exit "$status"
 """
 
-# No RDB preamble: Redis refuses that of Valkey 9, so whoever installs Redis later would have lost the data.
+# No RDB preamble: Redis rejects that of Valkey 9, so installing Redis later would lose the data.
 SERVER_ARGUMENTS = shlex.split(
     "--port 0 --unixsocketperm 700 --appendonly yes --appendfsync always --aof-use-rdb-preamble no --save '' "
     "--maxmemory-policy noeviction --notify-keyspace-events Kt --daemonize no --loglevel warning"
@@ -66,7 +66,7 @@ log = get_logger(__name__)
 
 
 def running_server_url(data_dir: Path) -> str | None:
-    """Return where the embedded server listens whose registry has this data directory now, None where none has."""
+    """Return the URL of the embedded server of the registry that uses this data directory, or None if none does."""
     if sys.platform == "win32" or not (data_dir / "lock").exists():
         return None
     with (data_dir / "lock").open("rb") as lock, contextlib.suppress(BlockingIOError):
@@ -77,7 +77,7 @@ def running_server_url(data_dir: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _ServerProcess:
-    """One life of the server: its wrapper, our end of the pipe, and how long server.log was before."""
+    """One run of the server: its wrapper, the registry's end of the pipe, and the size of server.log before it."""
 
     wrapper: asyncio.subprocess.Process
     lifetime_pipe: FileIO
@@ -85,13 +85,13 @@ class _ServerProcess:
 
 
 class EmbeddedServer:
-    """The embedded server on one data directory: `start()`, then `supervise()` as a task, at last `stop()`.
+    """The embedded server on one data directory: `start()`, then `supervise()` as a task, finally `stop()`.
 
-    `data_dir` is created when absent, for its owner only. What was acknowledged is on disk there, in a form
-    that any server from 7.0 on reads. One registry at a time may use it.
+    Creates `data_dir` if it does not exist, for its owner only. Acknowledged data is on disk there, in a format
+    that every server from 7.0 on reads. Only one registry at a time can use it.
     """
 
-    _socket_path: Path  # from start() on
+    _socket_path: Path  # set by start()
 
     def __init__(self, data_dir: Path, binary: ServerBinary) -> None:
         self.data_dir = data_dir.absolute()
@@ -102,15 +102,14 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Where the server listens, as redis-py takes it; the same from `start()` on, whatever dies."""
+        """The URL of the server for redis-py; it does not change when the server is restarted."""
         return f"unix://{quote(str(self._socket_path))}"
 
     async def start(self) -> None:
-        """Start the server and return once it answers, at most a minute later.
+        """Start the server and return once it responds, at most a minute later.
 
-        Raises:
-            StartupError: the data directory is in use by another registry or cannot be used, or the server
-                does not come up. Nothing is left running, and `start()` may be called again.
+        Raises StartupError if the data directory is in use by another registry or not usable, or if the server does
+        not start. Nothing keeps running then, and `start()` can be called again.
         """
         try:
             async with contextlib.AsyncExitStack() as undo:
@@ -126,43 +125,47 @@ class EmbeddedServer:
                 self._cleanup = undo.pop_all()
         except OSError as error:
             raise StartupError(
-                f"The embedded store cannot run on {self.data_dir}: {error}; "
-                "set REGISTRY_DATA_DIR to a directory that this user may write to"
+                f"The embedded store cannot use {self.data_dir}: {error}; set REGISTRY_DATA_DIR to a writable directory"
             ) from error
 
     async def stop(self) -> None:
-        """End the server and release the data directory; harmless when nothing runs.
+        """Stop the server and release the data directory; does nothing if no server runs.
 
-        Cancel `supervise()` first. Takes milliseconds; a server that does not end within 2 s is killed.
+        Cancel `supervise()` first. Takes milliseconds; a server that does not exit in time is killed.
         """
         await self._cleanup.aclose()
 
     async def supervise(self) -> None:
-        """Restart the server whenever it dies, for ever; to be cancelled before `stop()`.
+        """Restart the server whenever it exits, until cancelled; cancel it before `stop()`.
 
-        Waits 0.1 s before a restart, twice as long each time up to 5 s, and 0.1 s again once a server has run
-        for 10 s. Each death is a warning in the log.
+        Waits 0.1 s before a restart, then twice as long each time up to 5 s, and 0.1 s again after a server ran for
+        10 s. Each exit is logged as a warning.
         """
-        pause = MIN_RESTART_DELAY_S
+        delay_s = MIN_RESTART_DELAY_S
         while (run := self._process) is not None:
-            watched_from = time.monotonic()
+            started = time.monotonic()
             status = await run.wrapper.wait()
             if run is not self._process:
                 return
-            if time.monotonic() - watched_from >= STABLE_AFTER_S:
-                pause = MIN_RESTART_DELAY_S
-            words, see = self._log_tail(run), str(self._log_file)
-            log.warning("embedded_store_died", status=status, last_words=words, restart_in_seconds=pause, see=see)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, MAX_RESTART_DELAY_S)
+            if time.monotonic() - started >= STABLE_AFTER_S:
+                delay_s = MIN_RESTART_DELAY_S
+            log.warning(
+                "embedded_store_exited",
+                status=status,
+                log_tail=self._log_tail(run),
+                restart_in_s=delay_s,
+                log_file=str(self._log_file),
+            )
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, MAX_RESTART_DELAY_S)
             try:
                 await self._reap(run)
                 self._process = await self._launch()
             except (OSError, StartupError) as error:
-                log.warning("embedded_store_not_restarted", problem=str(error), next_try_in_seconds=pause)
+                log.warning("embedded_store_restart_failed", error=str(error), retry_in_s=delay_s)
 
     async def _acquire_lock(self, name: str, timeout_s: float) -> FileIO:
-        """The lock, taken within this time and still to be signed; else StartupError, naming who holds it."""
+        """Return the lock, empty. Raises StartupError that names the holder if it is not free within this time."""
         path, deadline = self.data_dir / name, time.monotonic() + timeout_s
         with contextlib.ExitStack() as undo:
             lock = undo.enter_context(path.open("ab", buffering=0))
@@ -173,31 +176,35 @@ class EmbeddedServer:
                     undo.pop_all()
                     return lock
                 if time.monotonic() >= deadline:
-                    holder = "registry, process" if name == "lock" else "dead registry's server, process group"
+                    holder = (
+                        "registry with process id"
+                        if name == "lock"
+                        else "server of a stopped registry with process group"
+                    )
                     raise StartupError(
-                        f"The data directory {self.data_dir} is in use by a {holder} "
+                        f"The data directory {self.data_dir} is in use by the {holder} "
                         f"{path.read_text().strip() or '(unknown)'}; "
-                        "stop that one, or set REGISTRY_DATA_DIR to another directory"
+                        "stop it or set REGISTRY_DATA_DIR to another directory"
                     )
                 await asyncio.sleep(0.01)
 
     async def _launch(self) -> _ServerProcess:
-        with contextlib.ExitStack() as ours:
-            lock = ours.enter_context(await self._acquire_lock("server.lock", SERVER_LOCK_TIMEOUT_S))
-            log_file = ours.enter_context(self._log_file.open("ab", buffering=0))
+        with contextlib.ExitStack() as stack:
+            lock = stack.enter_context(await self._acquire_lock("server.lock", SERVER_LOCK_TIMEOUT_S))
+            log_file = stack.enter_context(self._log_file.open("ab", buffering=0))
             log_start = log_file.tell()
-            reading, writing = os.pipe()
-            ours.callback(os.close, reading)
-            pipe = FileIO(writing, "wb")
+            read_end, write_end = os.pipe()
+            stack.callback(os.close, read_end)
+            pipe = FileIO(write_end, "wb")
             command = [str(self.binary.path), *SERVER_ARGUMENTS, "--unixsocket", str(self._socket_path)]
             command += ["--dir", str(self.data_dir), "--logfile", str(self._log_file)]
             try:
                 wrapper = await asyncio.create_subprocess_exec(
                     *("/bin/sh", "-c", WRAPPER_SCRIPT, "mcp-mesh-registry", str(self._socket_path.parent), *command),
-                    stdin=reading,
+                    stdin=read_end,
                     stdout=lock,
                     stderr=log_file,
-                    start_new_session=True,  # Ctrl-C in a terminal is for the registry, which ends the server
+                    start_new_session=True,  # Ctrl-C in a terminal reaches only the registry, which stops the server
                 )
             except BaseException:
                 pipe.close()
@@ -207,17 +214,17 @@ class EmbeddedServer:
 
     async def _wait_until_ready(self, process: _ServerProcess) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        pause = 0.01
+        delay_s = 0.01
         while not await _responds_to_ping(self._socket_path):
             if (status := process.wrapper.returncode) is not None or time.monotonic() >= deadline:
-                how = f"ended with status {status}" if status is not None else "does not answer"
+                how = f"exited with status {status}" if status is not None else "does not respond"
                 raise StartupError(
-                    f"The embedded store ({self.binary.path} {self.binary.version}) {how}; mend what "
-                    f"{self._log_file} says, or set REDIS_URL to a server of your own. "
-                    f"Its last words: {self._log_tail(process) or 'none'}"
+                    f"The embedded store ({self.binary.path} {self.binary.version}) {how}; "
+                    f"see {self._log_file}, or set REDIS_URL to another server. "
+                    f"End of the log: {self._log_tail(process) or 'empty'}"
                 )
-            await asyncio.sleep(pause)
-            pause = min(1.5 * pause, 0.5)
+            await asyncio.sleep(delay_s)
+            delay_s = min(1.5 * delay_s, 0.5)
 
     def _log_tail(self, process: _ServerProcess) -> str:
         with contextlib.suppress(OSError), self._log_file.open("rb") as file:
@@ -231,13 +238,13 @@ class EmbeddedServer:
             await self._reap(run)
 
     async def _reap(self, process: _ServerProcess) -> None:
-        """Return when nothing of this life is left."""
+        """Return when no process of this run is left."""
         process.lifetime_pipe.close()
-        # A wrapper that ended by itself has seen the server's end: the rest of the group is debris, such as a
-        # half-done rewrite. One that was killed has not: the server may be well, and shall close its file.
-        patience = 0.0 if (process.wrapper.returncode or 0) > 0 else CLOSE_TIMEOUT_S
+        # A wrapper that exited by itself waited for the server: the rest of the group, such as an unfinished rewrite,
+        # is killed. A wrapper that was killed did not: the server may still run and needs time to close its file.
+        timeout_s = 0.0 if (process.wrapper.returncode or 0) > 0 else CLOSE_TIMEOUT_S
         try:
-            (await self._acquire_lock("server.lock", patience)).close()
+            (await self._acquire_lock("server.lock", timeout_s)).close()
         except StartupError:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.wrapper.pid, signal.SIGKILL)
@@ -245,16 +252,16 @@ class EmbeddedServer:
 
 
 def _make_socket_directory() -> Path:
-    """A fresh directory of ours alone, short enough for a socket's address whatever TMPDIR says."""
-    made = Path(tempfile.mkdtemp(prefix="mcp-mesh-"))
-    if len(os.fsencode(made / "redis.sock")) > MAX_SOCKET_PATH_BYTES:
-        made.rmdir()
-        made = Path(tempfile.mkdtemp(prefix="mcp-mesh-", dir="/tmp"))
-    return made
+    """Create a directory for this user only, with a path short enough for a socket, whatever TMPDIR is."""
+    directory = Path(tempfile.mkdtemp(prefix="mcp-mesh-"))
+    if len(os.fsencode(directory / "redis.sock")) > MAX_SOCKET_PATH_BYTES:
+        directory.rmdir()
+        directory = Path(tempfile.mkdtemp(prefix="mcp-mesh-", dir="/tmp"))
+    return directory
 
 
 async def _responds_to_ping(socket: Path) -> bool:
-    """Whether the server takes commands by now: not before it listens, nor while it loads."""
+    """Return whether the server accepts commands: it listens and has loaded its data."""
     try:
         async with asyncio.timeout(1):
             reader, writer = await asyncio.open_unix_connection(socket)

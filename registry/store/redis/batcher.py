@@ -1,4 +1,4 @@
-"""What arrives together leaves together: one call to Redis for all that gathered while the last one was on its way."""
+"""Batches for Redis: items that arrive while one call is in flight are sent together as the next call."""
 
 import asyncio
 from collections import deque
@@ -15,11 +15,11 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Gathers items while one call is in flight, then sends up to `max_batch` of them as the next call.
 
-    There is no timer: an item that arrives alone leaves at once. `send` returns one result or one exception for each
-    item, in order, so that a bad item fails alone; if it raises, all of that call fail. At most `max_queued` items
-    wait, each at most `timeout` seconds; beyond that they fail with StoreUnavailable, and the registry answers 503.
+    There is no timer: a single item is sent immediately. `send` returns one result or one exception for each item, in
+    order, so that a bad item fails alone; if `send` raises, every item of the call fails. At most `max_queued` items
+    wait, each at most `timeout` seconds; beyond that they fail with StoreUnavailable.
 
-    The sending is a task of its own and callers hold futures: cancelling a caller never touches the call.
+    A separate task sends, and callers hold futures: cancelling a caller does not affect the call.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Batcher(Generic[Item, Result]):
         self._task: asyncio.Task[None] | None = None
 
     def submit(self, item: Item) -> "asyncio.Future[Result]":
-        """Queue one item and return the future of its result. Raises StoreUnavailable when too many wait."""
+        """Queue one item and return the future of its result. Raises StoreUnavailable if the queue is full."""
         if len(self._queue) >= self._max_queued:
-            raise StoreUnavailable("Too many requests wait for Redis; try again shortly", reason="queue_full")
+            raise StoreUnavailable("Too many requests are queued for Redis; retry shortly", reason="queue_full")
         future = self._futures.add()
         self._queue.append((item, future))
         if self._task is None:
@@ -49,7 +49,7 @@ class Batcher(Generic[Item, Result]):
         return future
 
     async def close(self) -> None:
-        """Wait until everything that was submitted has its result."""
+        """Wait until every submitted item has its result."""
         while self._task is not None:
             await self._task
 
@@ -68,7 +68,7 @@ class Batcher(Generic[Item, Result]):
         self._in_flight.update(future for _, future in batch)
         try:
             results = await self._send([item for item, _ in batch])
-        except Exception as error:  # noqa: BLE001 - it is handed to those who wait, who know what it means
+        except Exception as error:  # noqa: BLE001 - every caller of this batch receives it
             results = [error] * len(batch)
         finally:
             self._in_flight.clear()
@@ -82,4 +82,4 @@ class Batcher(Generic[Item, Result]):
 
     def _timeout_error(self, future: "asyncio.Future[Result]") -> StoreUnavailable:
         outcome: WriteOutcome = "unknown" if future in self._in_flight else "not_sent"
-        return StoreUnavailable("Redis did not answer in time", outcome=outcome, reason="timeout")
+        return StoreUnavailable("Redis did not respond in time", outcome=outcome, reason="timeout")

@@ -1,4 +1,4 @@
-"""What an error reply of Redis means: trouble that passes, with a word for it, or a bug."""
+"""Error replies of Redis: temporary unavailability, with a reason code, or a bug."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from redis.exceptions import RedisError
 
 from registry.errors import StoreUnavailable
 
-# What Redis answers when it cannot do its work now; every other error reply is a bug of ours or a broken record.
+# Replies of a Redis that is unavailable for now. Every other error reply is a bug of the registry or a bad record.
 _REASON_BY_ERROR_CODE = {
     "ASK": "resharding",
     "BUSY": "busy_script",
@@ -25,37 +25,37 @@ _REASON_BY_ERROR_CODE = {
     "WRONGPASS": "auth",
 }
 UNAVAILABLE_REASONS = frozenset(_REASON_BY_ERROR_CODE.values())
-# Another server is the right one; this one has not done what it was asked.
+# Another server is the primary; this one did not execute the command.
 REDIRECT_REASONS = frozenset({"moved", "read_only_replica"})
-# The connection leads nowhere useful: the next one may.
+# This connection is useless; a new one may reach the right server.
 WRONG_SERVER_REASONS = REDIRECT_REASONS | {"auth", "cluster_down", "master_down"}
 
 
 def unavailable_reason(error: BaseException) -> str | None:
-    """Return the reason word when the reply means that Redis cannot work now, None when it means something else."""
+    """Return the reason code if the error means that Redis is unavailable, otherwise None."""
     code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
     return _REASON_BY_ERROR_CODE.get(code)
 
 
 def reply_or_error(reply: Any) -> Any:
-    """Return the reply, or the exception it stands for: StoreUnavailable, or the error itself when it is a bug."""
+    """Return the reply, or its exception: StoreUnavailable, or the error itself if it is a bug."""
     if isinstance(reply, RedisError):
         reason = unavailable_reason(reply)
         if reason is not None:
-            # Which server is which concerns the log, and not whoever asked.
-            what = (
-                "Redis has moved; try again shortly"
+            # Addresses of servers belong in the log, not in responses.
+            message = (
+                "The Redis primary has moved; retry shortly"
                 if reason in REDIRECT_REASONS
-                else f"Redis cannot do this now: {reply}"
+                else f"Redis cannot execute the command now: {reply}"
             )
-            unavailable = StoreUnavailable(what, reason=reason)
+            unavailable = StoreUnavailable(message, reason=reason)
             unavailable.__cause__ = reply
             return unavailable
     return reply
 
 
 def raise_for_error(reply: Any) -> Any:
-    """Return the reply, or raise the exception it stands for."""
+    """Return the reply, or raise its exception."""
     result = reply_or_error(reply)
     if isinstance(result, Exception):
         raise result

@@ -1,4 +1,4 @@
-"""One pipelining connection to Redis: commands go out together, replies come back in order."""
+"""One connection to Redis that sends commands together and returns their replies in order."""
 
 import asyncio
 import time
@@ -19,20 +19,19 @@ from registry.store.redis.connection import invalidate, is_stale, read_reply
 from registry.store.redis.errors import WRONG_SERVER_REASONS, unavailable_reason
 from registry.store.scripts import Command, ScriptCall
 
-# Milliseconds for the replicas to acknowledge; twice, where a script was forgotten, within the exchange's two seconds.
+# Time for replicas to acknowledge. Twice this time, for a script that is sent again, fits into an exchange's 2 s.
 _REPLICA_ACK_TIMEOUT_MS = 750
-# These say that nothing was written, so there is nothing to wait for.
+# Script replies that mean that nothing was written, so no acknowledgement is needed.
 _STATUSES_WITHOUT_WRITE = frozenset({b"stale_version", b"unknown_agent"})
 
 
 class Pipeline:
-    """One connection, opened when it is first needed and again after any trouble; one exchange at a time.
+    """One connection with one exchange at a time; opened when first needed and reopened after an error.
 
-    `timeout` bounds an exchange in seconds, connecting included. Nothing is ever repeated here: who may repeat is the
-    caller's decision. `connections_opened` counts the connections there were. `observe` is told the script and the
-    seconds of each
-    script call. A cancelled or failed exchange closes the connection, so no reply can reach the wrong caller. Once
-    closed it stays closed.
+    `timeout` is the maximum duration of an exchange in seconds, including connecting. Nothing is retried here: the
+    caller decides. `connections_opened` counts the connections so far. `observe` receives the script and the seconds of
+    each script call. A cancelled or failed exchange closes the connection, so no reply can reach the wrong caller.
+    After `close` the pipeline stays closed.
     """
 
     def __init__(
@@ -51,9 +50,9 @@ class Pipeline:
         self._lock = asyncio.Lock()
 
     async def execute(self, commands: Sequence[Command], *, timeout: float | None = None) -> list[Any]:
-        """Send the commands in one go and return one reply for each; an error reply is returned, not raised.
+        """Send the commands together and return one reply for each; an error reply is returned, not raised.
 
-        Raises StoreUnavailable when no connection can be had (`not_sent`) or it broke on the way (`unknown`).
+        Raises StoreUnavailable if there is no connection (`not_sent`) or it broke during the exchange (`unknown`).
         """
         outcome: WriteOutcome = "not_sent"
         try:
@@ -69,54 +68,54 @@ class Pipeline:
                     raise
                 return replies
         except (TimeoutError, RedisTimeoutError) as error:
-            raise StoreUnavailable("Redis did not answer in time", outcome=outcome, reason="timeout") from error
+            raise StoreUnavailable("Redis did not respond in time", outcome=outcome, reason="timeout") from error
         except (RedisError, OSError, EOFError) as error:
-            # redis-py wraps what goes wrong while connecting. Where Redis is concerns the log, which has the cause, and
-            # not whoever asked.
+            # redis-py wraps errors of connecting. Addresses of servers belong in the log, not in responses.
             for each in (error, error.__cause__):
                 if isinstance(each, AuthenticationError):
-                    raise StoreUnavailable("Redis refuses the user and password it was given", reason="auth") from error
+                    raise StoreUnavailable("Redis rejected the user name or password", reason="auth") from error
                 if each is not None and (reason := unavailable_reason(each)):
-                    what = f"Redis cannot be used now: {reason}"
-                    raise StoreUnavailable(what, outcome=outcome, reason=reason) from error
-            raise StoreUnavailable("Redis is out of reach", outcome=outcome) from error
+                    message = f"Redis is unavailable: {reason}"
+                    raise StoreUnavailable(message, outcome=outcome, reason=reason) from error
+            raise StoreUnavailable("Redis is unreachable", outcome=outcome) from error
 
     async def call_scripts(self, calls: Sequence[ScriptCall], *, acks: int = 0) -> list[Any]:
-        """Call scripts; one reply each, error replies returned. A forgotten script is sent again, whole, by itself.
+        """Call scripts and return one reply for each; an error reply is returned, not raised.
 
-        With `acks` one WAIT for so many replicas stands behind the calls; where too few had acknowledged in time, the
-        reply of each call that wrote is a StoreUnavailable (`unknown`): it is done, but may be lost.
+        Calls of scripts that the server does not have are sent again with the script's text. With `acks` a WAIT for so
+        many replicas follows the calls; if too few acknowledged in time, the reply of each call that wrote is a
+        StoreUnavailable (`unknown`): the write was executed but may be lost.
         """
-        began = time.perf_counter()
+        start = time.perf_counter()
         wait: list[Command] = [("WAIT", acks, _REPLICA_ACK_TIMEOUT_MS)] if acks else []
         replies = await self.execute([*(call.evalsha for call in calls), *wait])
-        forgotten = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if forgotten:
+        missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:
             try:
-                again = await self.execute([*(calls[at].eval for at in forgotten), *wait])
+                second = await self.execute([*(calls[index].eval for index in missing), *wait])
             except StoreUnavailable as error:
-                # The others were carried out; only these were not, or perhaps not.
-                again = [error] * len(forgotten) + replies[len(calls) :]
-            for at, reply in zip([*forgotten, *range(len(calls), len(replies))], again, strict=True):
-                replies[at] = reply
+                # The other calls were executed; only these failed.
+                second = [error] * len(missing) + replies[len(calls) :]
+            for index, reply in zip([*missing, *range(len(calls), len(replies))], second, strict=True):
+                replies[index] = reply
         if wait:
             replies = _check_replica_acks(replies, acks)
-        self._observe(calls[0].script.name, time.perf_counter() - began)
+        self._observe(calls[0].script.name, time.perf_counter() - start)
         return replies
 
     async def execute_write(self, commands: Sequence[Command], *, acks: int = 0) -> list[Any]:
-        """Send write commands as `execute` does; with `acks`, wait for so many replicas as `call_scripts` does."""
+        """Send write commands as `execute` does; with `acks`, wait for replicas as `call_scripts` does."""
         if not acks:
             return await self.execute(commands)
         return _check_replica_acks(await self.execute([*commands, ("WAIT", acks, _REPLICA_ACK_TIMEOUT_MS)]), acks)
 
     async def close(self) -> None:
-        """Close the connection, for good and at once: an exchange under way fails, and so does any after it."""
+        """Close the connection permanently: the current exchange and every later one fail."""
         self._closed = True
         await self._disconnect()
 
     async def _ensure_connected(self) -> AbstractConnection:
-        """Return the open connection. One on which something arrived unasked has ended: take a new one."""
+        """Return a usable connection. A connection with unrequested data has ended and is replaced."""
         if self._closed:
             raise ConnectionAbortedError
         connection = self._connection
@@ -135,12 +134,12 @@ class Pipeline:
         return connection
 
     async def _check_server(self, connection: AbstractConnection, replies: Sequence[Any]) -> None:
-        """Leave a server that says it is not the one, so that the next exchange looks for that anew."""
+        """Disconnect from a server that is not the primary, so that the next exchange looks for the primary again."""
         for reply in replies:
             if isinstance(reply, RedisError) and (reason := unavailable_reason(reply)) in WRONG_SERVER_REASONS:
                 if reason != "auth":
-                    elsewhere = (reply.host, reply.port) if isinstance(reply, MovedError) and reply.host else None
-                    invalidate(connection, elsewhere)
+                    redirected_to = (reply.host, reply.port) if isinstance(reply, MovedError) and reply.host else None
+                    invalidate(connection, redirected_to)
                 await self._disconnect()
                 return
 
@@ -151,13 +150,13 @@ class Pipeline:
 
 
 def _check_replica_acks(replies: list[Any], acks: int) -> list[Any]:
-    """Take the reply of WAIT off the end, and make failures of what too few replicas have."""
+    """Remove the reply of WAIT; if too few replicas acknowledged, replace the replies of writes by errors."""
     *replies, got = replies
     if isinstance(got, int) and got >= acks:
         return replies
-    found = f"{got} of {acks}" if isinstance(got, int) else f"none of {acks}"
+    acknowledged = got if isinstance(got, int) else 0
     error = StoreUnavailable(
-        f"This was written, but {found} replicas of Redis have it so far; it may be lost",
+        f"Written, but acknowledged by only {acknowledged} of {acks} Redis replicas; the write may be lost",
         outcome="unknown",
         reason="too_few_acks",
     )
@@ -166,7 +165,7 @@ def _check_replica_acks(replies: list[Any], acks: int) -> list[Any]:
 
 
 def _wrote(reply: Any) -> bool:
-    """Return whether a command with this reply may have written: an error wrote nothing, nor did some statuses."""
+    """Return whether a command with this reply may have written; errors and some statuses mean that it did not."""
     if isinstance(reply, Exception):
         return False
     return not isinstance(reply, list) or reply[0] not in _STATUSES_WITHOUT_WRITE

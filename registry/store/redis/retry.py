@@ -1,4 +1,4 @@
-"""Calling scripts, and calling once more those that lose nothing by it when the server did not answer."""
+"""Script calls with one retry of the idempotent ones after a broken connection or a failover."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from registry.store.scripts import ScriptCall
 async def call_with_retry(
     pipeline: Pipeline, calls: Sequence[ScriptCall], retryable: Sequence[bool], *, acks: int
 ) -> list[Any]:
-    """Call scripts, those once more that may be and to which the server did not answer; return what became of each.
+    """Call scripts, retry the retryable calls that failed once, and return a reply or an exception for each.
 
-    `acks` replicas must have them before they are acknowledged. Raises StoreUnavailable when none of them was sent.
+    `acks` is the number of Redis replicas that must acknowledge writes. Raises StoreUnavailable if nothing was sent.
     """
     try:
         replies = [reply_or_error(reply) for reply in await pipeline.call_scripts(calls, acks=acks)]
@@ -22,24 +22,26 @@ async def call_with_retry(
         if error.outcome == "not_sent":
             raise
         replies = [error] * len(calls)
-    again = [at for at, reply in enumerate(replies) if retryable[at] and _should_retry(reply)]
-    if not again:
+    failed = [index for index, reply in enumerate(replies) if retryable[index] and _should_retry(reply)]
+    if not failed:
         return replies
     try:
         second = [
-            reply_or_error(reply) for reply in await pipeline.call_scripts([calls[at] for at in again], acks=acks)
+            reply_or_error(reply)
+            for reply in await pipeline.call_scripts([calls[index] for index in failed], acks=acks)
         ]
     except StoreUnavailable as error:
-        second = [error] * len(again)
-    for at, reply in zip(again, second, strict=True):
-        failed = isinstance(reply, StoreUnavailable) and replies[at].outcome == "unknown"
-        # Whatever became of the second try, the first may have done it.
-        replies[at] = StoreUnavailable(str(reply), outcome="unknown", reason=reply.reason) if failed else reply
+        second = [error] * len(failed)
+    for index, reply in zip(failed, second, strict=True):
+        if isinstance(reply, StoreUnavailable) and replies[index].outcome == "unknown":
+            # The retry failed, but the first call may have been executed.
+            reply = StoreUnavailable(str(reply), outcome="unknown", reason=reply.reason)  # noqa: PLW2901
+        replies[index] = reply
     return replies
 
 
 def _should_retry(reply: Any) -> bool:
-    """Tell whether one more try at once is worth it: the connection broke under the call, or Redis has moved."""
+    """Return whether an immediate retry makes sense: the connection broke during the call, or the primary moved."""
     if not isinstance(reply, StoreUnavailable):
         return False
     return (reply.outcome, reply.reason) == ("unknown", "unreachable") or reply.reason in REDIRECT_REASONS

@@ -244,7 +244,7 @@ async def test_start_does_not_wait_for_ever(server: EmbeddedServer, monkeypatch:
         fcntl.flock(still_open, fcntl.LOCK_EX)
         still_open.write(b"4711\n")
 
-        with pytest.raises(StartupError, match="dead registry's server, process group 4711"):
+        with pytest.raises(StartupError, match="server of a stopped registry with process group 4711"):
             await server.start()
 
 
@@ -264,9 +264,9 @@ async def test_a_server_that_dies_is_restarted_with_its_data(server: EmbeddedSer
         assert await client.get("kept") == "yes"
     assert server.url == url
     assert [(event["log_level"], event["event"], event["status"]) for event in events.entries] == [
-        ("warning", "embedded_store_died", 128 + signal.SIGKILL)
+        ("warning", "embedded_store_exited", 128 + signal.SIGKILL)
     ] * 3
-    assert [event["restart_in_seconds"] for event in events.entries] == [0.1, 0.2, 0.4]
+    assert [event["restart_in_s"] for event in events.entries] == [0.1, 0.2, 0.4]
 
 
 async def test_the_pause_is_short_again_after_a_steady_time(
@@ -282,7 +282,7 @@ async def test_the_pause_is_short_again_after_a_steady_time(
             os.kill(pid, signal.SIGKILL)
             pid = await new_pid_of(server, pid)
 
-    assert [event["restart_in_seconds"] for event in events.entries] == [0.1, 0.1]
+    assert [event["restart_in_s"] for event in events.entries] == [0.1, 0.1]
 
 
 @pytest.mark.usefixtures("events")
@@ -314,7 +314,7 @@ async def test_supervision_outlives_a_restart_that_fails(server: EmbeddedServer,
         server.data_dir.rename(away)
         os.kill(pid, signal.SIGKILL)
         await async_wait_until(
-            lambda: any(event["event"] == "embedded_store_not_restarted" for event in events.entries),
+            lambda: any(event["event"] == "embedded_store_restart_failed" for event in events.entries),
             description="a restart failed",
         )
         away.rename(server.data_dir)
