@@ -1,4 +1,4 @@
-"""The agents in Redis: register, heartbeat, drain, unregister, and when each was last heard of."""
+"""Agents in Redis: register, heartbeat, drain, unregister, and read last heartbeats."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from registry.store.redis.batcher import Batcher
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
 from registry.store.redis.retry import call_with_retry
-from registry.store.scripts import Command, ScriptCall, load_scripts
+from registry.store.scripts import MAX_AGENTS_PER_CALL, Command, ScriptCall, load_scripts
 
 HeartbeatMode = Literal["revive", "extend", "record"]
 HeartbeatOutcome = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
@@ -23,20 +23,20 @@ DrainOutcome = Literal["changed", "unchanged", "unknown_agent", "bad_record"]
 
 _HEARTBEAT_OUTCOMES: dict[bytes, HeartbeatOutcome] = {word.encode(): word for word in get_args(HeartbeatOutcome)}
 
-# A slice of a large read: big enough to be quick, small enough that nobody behind it waits.
+# Large reads are split: a longer command would delay the commands of others.
 _MAX_IDS_PER_READ = 1000
-# What a replica knows of a heartbeat is never older than this, in milliseconds, when it takes it for new.
+# `heartbeats_since(None)` returns the heartbeats of this period.
 _RECENT_HEARTBEATS_MS = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationWrite:
-    """What the store is asked to keep of one agent.
+    """One registration to write.
 
-    `timeout` and `eviction` are milliseconds. `precondition` is '' for none, `absent`, `present`, or a version: the
-    agent's last spec change or any later one of this agent. With `beats` it makes a new or pending agent healthy, too.
-    `required_edges` tells which of its capabilities cannot do without which, `edges_revision` the number as of which
-    they were checked.
+    `timeout` and `eviction` are milliseconds. `precondition` is '' for none, `absent`, `present`, or a version, which
+    matches from the agent's last spec change on. With `counts_as_heartbeat` a new or pending agent becomes healthy.
+    `required_edges` are pairs of a capability and one that it requires; `edges_revision` is the revision that they were
+    checked against for cycles.
     """
 
     agent_id: str
@@ -50,22 +50,22 @@ class RegistrationWrite:
 
 
 class EdgesChangedError(Exception):
-    """An edge is new, and since it was checked there has been another new one; nothing was written."""
+    """A required edge is new, and other edges were added since it was checked; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationResult:
-    """What became of a registration, and the agent's resource version now."""
+    """The outcome of a registration and the agent's current resource version."""
 
     outcome: RegistrationOutcome
     version: int
 
 
 class HeartbeatResult(NamedTuple):
-    """What a heartbeat found, and the Redis server's time of it in milliseconds.
+    """The agent's status after a heartbeat, or why it failed, and the Redis server's time in milliseconds.
 
-    `response_digest` is the digest of what the agent was told last, where this heartbeat told none; '' where it never
-    was.
+    `response_digest` is the stored digest of the agent's last response if this heartbeat did not send one; '' if there
+    is none.
     """
 
     outcome: HeartbeatOutcome
@@ -74,28 +74,27 @@ class HeartbeatResult(NamedTuple):
 
 
 class AgentDrainResult(NamedTuple):
-    """What became of one agent that was to drain or to end that, and its resource version now, None without one."""
+    """The outcome of draining or undraining one agent, and its current version, None if it has none."""
 
     outcome: DrainOutcome
     version: int | None
 
 
 class LastHeartbeats(NamedTuple):
-    """Last heartbeats in the order asked (None before the first) and the Redis server's time, all in milliseconds."""
+    """Last heartbeats in the order of the query (None for none) and the Redis server's time, in milliseconds."""
 
     times: list[int | None]
     now: int
 
 
 class RecentHeartbeats(NamedTuple):
-    """Who beat since some moment, with the last heartbeat, and the Redis server's time, all in milliseconds."""
+    """Agents with a heartbeat since some time, with their last one, and the Redis server's time, in ms."""
 
     heartbeats: list[tuple[str, int]]
     now: int
 
 
-# One heartbeat: who, how, the load it tells, and the digest of what it is told; '' for neither. No class of its own, as
-# there is nothing the registry makes as many of.
+# One heartbeat: agent id, mode, load and response digest, each "" for none. A plain tuple, as it is created most often.
 _HeartbeatItem: TypeAlias = tuple[str, HeartbeatMode, str, str]
 
 
@@ -105,12 +104,12 @@ class _Write(NamedTuple):
 
 
 class Agents:
-    """Writes to and reads of the agents of one mesh.
+    """Writes and reads the agents of one mesh.
 
-    Every write is one script, so nothing is ever half-written. Heartbeats that arrive together leave as one call,
-    registrations as one pipeline, each over a link of its own. Heartbeats and unconditional registrations are repeated
-    once when a connection breaks under them or Redis has moved, since doing them twice is doing them once; nothing else
-    is. `acks` replicas must have a batch before any of it is acknowledged.
+    Every write is one script and therefore atomic. Heartbeats that arrive together are sent as one call, registrations
+    as one pipeline, each over its own connection. Heartbeats and unconditional registrations are idempotent and retried
+    once if the connection breaks or the primary moved; other writes are not retried. A batch is acknowledged when
+    `acks` Redis replicas have it.
     """
 
     def __init__(
@@ -128,12 +127,14 @@ class Agents:
         self._register, self._heartbeat = scripts["register"], scripts["heartbeat"]
         self._unregister, self._drain = scripts["unregister"], scripts["drain"]
         self.last_written_version = 0
-        """The newest version that a write through here has brought."""
+        """The newest version that a write of this replica created."""
         self._keys = keys
         self._log_length = log_length
         self._acks = acks
         self._heartbeat_pipeline, self._write_pipeline, self._read_pipeline = heartbeats, writes, reads
-        self._heartbeat_batcher: Batcher[_HeartbeatItem, HeartbeatResult] = Batcher(self._send_heartbeats)
+        self._heartbeat_batcher: Batcher[_HeartbeatItem, HeartbeatResult] = Batcher(
+            self._send_heartbeats, max_batch=MAX_AGENTS_PER_CALL
+        )
         self._write_batcher: Batcher[_Write, Any] = Batcher(self._send_writes)
         self._last_heartbeats_batcher: Batcher[Sequence[str], LastHeartbeats] = Batcher(self._send_last_heartbeats)
         self._recent_heartbeats_batcher: Batcher[int | None, RecentHeartbeats] = Batcher(
@@ -143,7 +144,7 @@ class Agents:
     async def register(self, registration: RegistrationWrite) -> RegistrationResult:
         """Create or replace one agent.
 
-        Raises StaleVersion when the precondition does not hold, StaleNumberError when an edge must be checked again.
+        Raises StaleVersion if the precondition fails, EdgesChangedError if the required edges must be checked again.
         """
         call = self._register.call(
             {**self._keys.shared, "agent_key": self._keys.agent(registration.agent_id)},
@@ -169,7 +170,7 @@ class Agents:
         return RegistrationResult(cast(RegistrationOutcome, word.decode()), version)
 
     async def edges_revision(self) -> str:
-        """Return the number that rises with each new edge."""
+        """Return the revision of the required edges, which rises with each new edge."""
         (reply,) = await self._read_pipeline.execute([("HGET", self._keys.required_edges, "revision")])
         return (raise_for_error(reply) or b"0").decode()
 
@@ -186,7 +187,7 @@ class Agents:
         return int(version[0])
 
     async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[AgentDrainResult]:
-        """Let up to 200 agents drain, or end that; tell what became of each, in the order given."""
+        """Drain or undrain up to 200 agents; return the outcome of each, in the order given."""
         call = self._drain.call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in agent_ids]},
             {
@@ -195,49 +196,50 @@ class Agents:
                 "ids…": [encode(agent_id) for agent_id in agent_ids],
             },
         )
-        _, *flat = await self._write(call, retryable=False)
+        _, *pairs = await self._write(call, retryable=False)
         self.last_written_version = max(
-            [self.last_written_version, *(int(version) for version in flat[1::2] if version)]
+            [self.last_written_version, *(int(version) for version in pairs[1::2] if version)]
         )
         return [
             AgentDrainResult(cast(DrainOutcome, word.decode()), int(version) if version else None)
-            for word, version in zip(flat[::2], flat[1::2], strict=True)
+            for word, version in zip(pairs[::2], pairs[1::2], strict=True)
         ]
 
     def heartbeat(
         self, agent_id: str, mode: HeartbeatMode = "revive", *, load: str = "", response_digest: str = ""
     ) -> "asyncio.Future[HeartbeatResult]":
-        """Prolong one agent's life; `extend` prolongs only a healthy one and reports any other, `record` prolongs none.
+        """Send one heartbeat.
 
-        `load` is a number the agent tells of itself, `response_digest` the digest of what it is told; '' leaves what is
-        known.
+        `revive` extends the agent's deadline and makes it healthy; `extend` does so only for a healthy agent; `record`
+        extends nothing. `load` is the load that the agent reports, `response_digest` the digest of the response that it
+        receives; '' does not change the stored value.
         """
         return self._heartbeat_batcher.submit((agent_id, mode, load, response_digest))
 
     def last_heartbeats(self, agent_ids: Sequence[str]) -> "asyncio.Future[LastHeartbeats]":
-        """Return each agent's last heartbeat, in the order asked, and the Redis server's time."""
+        """Return each agent's last heartbeat, in the order given, and the Redis server's time."""
         return self._last_heartbeats_batcher.submit(agent_ids)
 
-    def heartbeats_since(self, moment: int | None) -> "asyncio.Future[RecentHeartbeats]":
-        """Return who beat since a moment of the Redis server; without one, since five seconds ago."""
-        return self._recent_heartbeats_batcher.submit(moment)
+    def heartbeats_since(self, since: int | None) -> "asyncio.Future[RecentHeartbeats]":
+        """Return the agents with a heartbeat since a time of the Redis server; by default in the last five seconds."""
+        return self._recent_heartbeats_batcher.submit(since)
 
     async def close(self) -> None:
-        """Finish what was accepted."""
-        for batch in (
+        """Wait until every accepted call has its result."""
+        for batcher in (
             self._heartbeat_batcher,
             self._write_batcher,
             self._last_heartbeats_batcher,
             self._recent_heartbeats_batcher,
         ):
-            await batch.close()
+            await batcher.close()
 
     async def _write(self, call: ScriptCall, *, retryable: bool) -> list[bytes]:
         return cast("list[bytes]", await self._write_batcher.submit(_Write(call, retryable)))
 
     async def _send_writes(self, writes: Sequence[_Write]) -> Sequence[Any]:
-        calls, repeat = [write.call for write in writes], [write.retryable for write in writes]
-        return await call_with_retry(self._write_pipeline, calls, repeat, acks=self._acks)
+        calls, retryable = [write.call for write in writes], [write.retryable for write in writes]
+        return await call_with_retry(self._write_pipeline, calls, retryable, acks=self._acks)
 
     async def _send_heartbeats(self, items: Sequence[_HeartbeatItem]) -> list[HeartbeatResult | Exception]:
         call = self._heartbeat.call(
@@ -245,9 +247,8 @@ class Agents:
             {"log_length": self._log_length, "agents…": tuple(chain.from_iterable(items))},
         )
         (reply,) = await call_with_retry(self._heartbeat_pipeline, [call], [True], acks=self._acks)
-        _, at, *words = raise_for_error(reply)
-        now = int(at)
-        return [_decode_heartbeat(word, now) for word in words]
+        _, time_ms, *words = raise_for_error(reply)
+        return [_decode_heartbeat(word, int(time_ms)) for word in words]
 
     async def _send_last_heartbeats(self, queries: Sequence[Sequence[str]]) -> list[LastHeartbeats | Exception]:
         ids = list(chain.from_iterable(queries))
@@ -258,25 +259,25 @@ class Agents:
         return [LastHeartbeats([next(scores) for _ in ids], now) for ids in queries]
 
     async def _send_recent_heartbeats(self, queries: Sequence[int | None]) -> list[RecentHeartbeats | Exception]:
-        (moment,) = queries
+        (since,) = queries
         now = server_time_ms(raise_for_error((await self._read_pipeline.execute([("TIME",)]))[0]))
-        low, most = now - _RECENT_HEARTBEATS_MS if moment is None else moment, _MAX_IDS_PER_READ
-        beats: dict[str, int] = {}
+        low, limit = now - _RECENT_HEARTBEATS_MS if since is None else since, _MAX_IDS_PER_READ
+        heartbeats: dict[str, int] = {}
         while True:
-            limit = ("BYSCORE", "LIMIT", 0, most, "WITHSCORES")
-            (reply,) = await self._read_pipeline.execute([("ZRANGE", self._keys.heartbeats, low, "+inf", *limit)])
-            flat = raise_for_error(reply)
-            beats.update((flat[at].decode(), int(flat[at + 1])) for at in range(0, len(flat), 2))
-            if len(flat) < 2 * most:
-                return [RecentHeartbeats([*beats.items()], now)]
-            # From the last one on, as others may have beaten in the same millisecond; wider where all of them have.
-            last = int(flat[-1])
-            low, most = last, 2 * most if last == low else most
+            options = ("BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
+            (reply,) = await self._read_pipeline.execute([("ZRANGE", self._keys.heartbeats, low, "+inf", *options)])
+            pairs = raise_for_error(reply)
+            heartbeats |= {id_.decode(): int(time) for id_, time in zip(pairs[::2], pairs[1::2], strict=True)}
+            if len(pairs) < 2 * limit:
+                return [RecentHeartbeats([*heartbeats.items()], now)]
+            # Continue at the last time, which other agents may share; if all of this slice share it, read a longer one.
+            last = int(pairs[-1])
+            low, limit = last, 2 * limit if last == low else limit
 
 
 def _decode_heartbeat(reply: bytes, now: int) -> HeartbeatResult:
-    found = _HEARTBEAT_OUTCOMES.get(reply)
-    if found is not None:
-        return HeartbeatResult(found, now)
+    outcome = _HEARTBEAT_OUTCOMES.get(reply)
+    if outcome is not None:
+        return HeartbeatResult(outcome, now)
     word, _, stored_digest = reply.partition(b" ")
     return HeartbeatResult(_HEARTBEAT_OUTCOMES.get(word, "bad_record"), now, stored_digest.decode())

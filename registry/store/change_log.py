@@ -1,4 +1,4 @@
-"""The change log in Redis: where it stands, what came since, and the whole state it leads to."""
+"""The change log in Redis: its position, its entries since a version, and a scan of all agents."""
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -18,13 +18,13 @@ from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-# Entries a pull takes at once: with specs of 1.5 KB about 3 MB.
+# With specs of 1.5 KB this is about 3 MB.
 _MAX_ENTRIES_PER_READ = 1000
 _SCAN_COUNT = 500
 
 
 class ChangeLog:
-    """Reads the log of one mesh over a link of its own. `history` is how many entries the log keeps."""
+    """Reads the change log of one mesh over its own connection. The log stores about `log_length` entries."""
 
     def __init__(self, keys: Keys, log_length: int, pipeline: Pipeline, *, shebang: bool = True) -> None:
         self._keys = keys
@@ -35,7 +35,7 @@ class ChangeLog:
         self._init_log, self._invalidate_timeline = scripts["init_log"], scripts["invalidate_timeline"]
 
     async def open(self) -> LogPosition:
-        """Return where the mesh stands; begin a history where version, history or log is missing."""
+        """Return the current version and timeline; start a timeline if version, timeline or log is missing."""
         call = self._init_log.call(
             self._keys.shared, {"new_timeline_id": secrets.token_hex(8), "log_length": self._log_length}
         )
@@ -46,9 +46,9 @@ class ChangeLog:
         return LogPosition(int(version), timeline.decode())
 
     async def read_since(self, after: int, last_entry: object = None) -> LogRead:
-        """Ask the one question all reads share: the version and history now, and the log from entry `after` on.
+        """Return the current version and timeline, and the log entries after version `after`.
 
-        `last_entry` is how that entry read the last time, None if it was not read yet.
+        `last_entry` is the entry `after` as it was read before, None if it was not read yet.
         """
         version, timeline, entries = await self._pipeline.execute(
             [
@@ -57,26 +57,30 @@ class ChangeLog:
                 ("XRANGE", self._keys.log, f"{after}-0", "+", "COUNT", _MAX_ENTRIES_PER_READ),
             ]
         )
-        found = raise_for_error(entries)
-        # Behind a new connection may stand another server, with another past under the same numbers.
-        same = self._pipeline.connections_opened == self._opened_on_connection
-        holds = same and bool(found) and entry_version(found[0][0]) == after and last_entry in (None, found[0])
-        changes = _decode_until_damaged(found[1:]) if holds else ()
+        raw_entries = raise_for_error(entries)
+        # A new connection may lead to another server, which may have other entries with the same versions.
+        is_contiguous = (
+            self._pipeline.connections_opened == self._opened_on_connection
+            and bool(raw_entries)
+            and entry_version(raw_entries[0][0]) == after
+            and last_entry in (None, raw_entries[0])
+        )
+        changes = _decode_until_damaged(raw_entries[1:]) if is_contiguous else ()
         return LogRead(
             version=int(raise_for_error(version) or 0),
             timeline=(raise_for_error(timeline) or b"").decode(),
-            contiguous=holds,
+            contiguous=is_contiguous,
             changes=changes,
-            last_entry=found[len(changes)] if holds else None,
+            last_entry=raw_entries[len(changes)] if is_contiguous else None,
         )
 
     async def entry(self, version: int) -> Change | None:
-        """Return one entry of the log; None when it is not there, or cannot be read."""
-        (found,) = await self._pipeline.execute([("XRANGE", self._keys.log, f"{version}-0", f"{version}-0")])
-        return next(iter(_decode_until_damaged(raise_for_error(found))), None)
+        """Return one entry of the log; None if it is missing or unreadable."""
+        (reply,) = await self._pipeline.execute([("XRANGE", self._keys.log, f"{version}-0", f"{version}-0")])
+        return next(iter(_decode_until_damaged(raise_for_error(reply))), None)
 
     async def invalidate(self, timeline: str, last_seen: int) -> bool:
-        """Replace a timeline whose log lost entry `last_seen`; return False where the entry was only trimmed."""
+        """Invalidate a timeline whose log lost entry `last_seen`; return False if the entry was only trimmed."""
         call = self._invalidate_timeline.call(
             self._keys.shared, {"expected_timeline": timeline, "lost_version": last_seen}
         )
@@ -84,7 +88,7 @@ class ChangeLog:
         return bool(word == b"invalidated")
 
     async def scan(self) -> AsyncIterator[list[StoredAgent]]:
-        """Read every agent, a slice at a time. Those that change meanwhile may come old or new, or twice."""
+        """Yield slices of all agents. An agent that changes during the scan may be old, new, or yielded twice."""
         cursor = b"0"
         while True:
             (reply,) = await self._pipeline.execute([("ZSCAN", self._keys.deadlines, cursor, "COUNT", _SCAN_COUNT)])
@@ -102,29 +106,29 @@ class ChangeLog:
                 *(("HGETALL", self._keys.agent(decode(agent_id))) for agent_id in ids),
             ]
         )
-        held = []
+        stored = []
         for agent_id, score, flat in zip(ids, raise_for_error(scores), hashes, strict=True):
             try:
                 fields = to_mapping(raise_for_error(flat))
                 if fields:
-                    held.append(
+                    stored.append(
                         StoredAgent(decode_agent(agent_id.decode(), fields), None if score is None else int(score))
                     )
             except (BadRecordError, ResponseError, ValueError) as error:
-                # One bad record must never hide the others.
+                # An unreadable record must not hide the other agents.
                 log.warning(
-                    "agent left out: its record is damaged; register it anew", agent_id=repr(agent_id), error=str(error)
+                    "agent_record_unreadable", id=repr(agent_id), error=str(error), advice="register the agent again"
                 )
-        return held
+        return stored
 
 
 def _decode_until_damaged(entries: list[Any]) -> tuple[Change, ...]:
-    """Read entries up to the first that cannot be read; the gap it leaves makes the feed fill anew."""
+    """Decode entries up to the first unreadable one; the resulting gap makes the cache refill."""
     changes = []
     for entry in entries:
         try:
             changes.append(decode_change(entry))
         except BadRecordError as error:
-            log.warning("log entry cannot be read; the cache will be filled anew", error=str(error))
+            log.warning("log_entry_unreadable", error=str(error))
             break
     return tuple(changes)

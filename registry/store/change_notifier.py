@@ -1,4 +1,4 @@
-"""The doorbell: keyspace pub/sub on the log's key says "look", never "what". A lost ring costs latency, never data."""
+"""Change notifications from Redis: that the log grew, not its entries. A lost notification costs only latency."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,17 +15,17 @@ log = get_logger(__name__)
 
 NotifierMode = Literal["keyspace", "blocking_read", "disconnected"]
 
-# Idle this long, the connection is asked whether it lives: pub/sub alone never notices a dead peer.
+# After this idle time a PING checks the connection: pub/sub alone does not detect a dead peer.
 _PING_AFTER_IDLE_S = 5.0
 _REPLY_TIMEOUT_S = 2.0
 _RECONNECT_DELAY_S = 0.5
 
 
 class ChangeNotifier:
-    """Listens on a connection of its own and calls `on_change` for each new log entry.
+    """Calls `on_change` for each new log entry; uses its own connection.
 
-    `mode` is how it hears: keyspace events, or blocking reads where Redis refuses those or does not send them;
-    `disconnected` while it has no connection. The flags `K` and `t` are added to notify-keyspace-events, others kept.
+    `mode` is `keyspace` for keyspace events, `blocking_read` if Redis rejects or does not send those, and
+    `disconnected` without a connection. Adds the flags `K` and `t` to notify-keyspace-events and keeps the others.
     """
 
     def __init__(self, keys: Keys, connect: Callable[[], AbstractConnection], on_change: Callable[[], None]) -> None:
@@ -37,25 +37,26 @@ class ChangeNotifier:
         self._fall_back_requested = asyncio.Event()
 
     def fall_back(self) -> None:
-        """Stop relying on keyspace events: changes came that they did not announce."""
+        """Use blocking reads instead of keyspace events, because changes arrived without an event."""
         if self.mode == "keyspace":
-            log.warning("keyspace events do not arrive; the change log is read with blocking reads from now on")
+            log.warning("keyspace_events_missing", mode="blocking_read")
             self._keyspace_disabled = True
             self._fall_back_requested.set()
 
     async def run(self) -> None:
-        """Listen for ever; a lost connection is opened again."""
-        told = False
+        """Listen until cancelled; reconnect after an error."""
+        is_logged = False
         while True:
             connection = self._connect()
             try:
                 await self._listen(connection)
             except (RedisError, OSError, EOFError, TimeoutError) as error:
-                # Behind the next connection may stand another server, which refuses nothing.
+                # The next connection may lead to another server, which supports keyspace events.
                 self._keyspace_disabled = False
-                if self.mode != "disconnected" or not told:
-                    log.info("the bell lost its connection; the feed looks every second meanwhile", error=str(error))
-                    told = True
+                if self.mode != "disconnected" or not is_logged:
+                    # Until it reconnects, the cache polls every second.
+                    log.info("change_notifier_disconnected", error=str(error))
+                    is_logged = True
             finally:
                 self.mode = "disconnected"
                 await connection.disconnect(nowait=True)
@@ -73,12 +74,14 @@ class ChangeNotifier:
             await self._subscribe(connection)
 
     async def _enable_keyspace_events(self, connection: AbstractConnection) -> None:
-        """Make sure the events are on, keeping whatever is on already."""
+        """Enable the events in addition to those that are enabled already."""
         try:
             flags = (await _send_command(connection, "CONFIG", "GET", "notify-keyspace-events"))[1].decode()
-            wanted = flags + "".join(flag for flag in "Kt" if flag not in flags and not (flag == "t" and "A" in flags))
-            if wanted != flags:
-                await _send_command(connection, "CONFIG", "SET", "notify-keyspace-events", wanted)
+            required = flags + "".join(
+                flag for flag in "Kt" if flag not in flags and not (flag == "t" and "A" in flags)
+            )
+            if required != flags:
+                await _send_command(connection, "CONFIG", "SET", "notify-keyspace-events", required)
         except (ResponseError, IndexError) as error:
             self._disable_keyspace_events(error)
 
@@ -92,26 +95,27 @@ class ChangeNotifier:
         self.mode = "keyspace"
         self._fall_back_requested.clear()
         self._on_change()
-        asked = False
+        ping_sent = False
         while not self._fall_back_requested.is_set():
-            message = await connection.read_response(timeout=_REPLY_TIMEOUT_S if asked else _PING_AFTER_IDLE_S)
+            message = await connection.read_response(timeout=_REPLY_TIMEOUT_S if ping_sent else _PING_AFTER_IDLE_S)
             if message is None:
-                if asked:
-                    raise TimeoutError("Redis did not answer a PING")
+                if ping_sent:
+                    raise TimeoutError("Redis did not respond to a PING")
                 await connection.send_packed_command(connection.pack_command("PING"), check_health=False)
             elif message[0] == b"message" and message[2] == b"xadd":
                 self._on_change()
-            asked = message is None
+            ping_sent = message is None
 
     def _disable_keyspace_events(self, error: Exception) -> None:
-        """Do without keyspace events; what will pass, such as a busy script, breaks the connection instead."""
+        """Disable keyspace events, unless the error is temporary, such as a busy script: then raise it."""
         if unavailable_reason(error) not in {None, "auth"}:
             raise error
         self._keyspace_disabled = True
         log.warning(
-            "Redis refuses keyspace events; the change log is read with blocking reads instead. To have them, set "
-            "notify-keyspace-events to Kt and let this user subscribe to the log's channel",
+            "keyspace_events_refused",
             error=str(error),
+            mode="blocking_read",
+            advice="set notify-keyspace-events to Kt and let this user subscribe to the channel of the change log",
         )
 
     async def _read_blocking(self, connection: AbstractConnection) -> None:

@@ -1,4 +1,4 @@
-"""Hashes and log entries to the model. The only place that knows how Redis spells an agent."""
+"""Encode and decode agents, log entries and edges. The only module that knows their encoding in Redis."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -22,16 +22,16 @@ _DECODE_ERRORS = (KeyError, ValueError, msgspec.DecodeError)
 
 
 class BadRecordError(Exception):
-    """A hash or log entry that this release cannot read: damaged, or written by something else."""
+    """A hash or log entry that this release cannot read: damaged, or written by other software."""
 
 
 def to_mapping(names_and_values: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Turn Redis' flat list of names and values into a mapping."""
+    """Return the names and values that Redis returns as one list as a mapping."""
     return dict(zip(names_and_values[::2], names_and_values[1::2], strict=True))
 
 
 def decode_agent(agent_id: str, fields: Fields) -> Agent:
-    """Read an agent's hash. Raises BadRecordError naming the agent."""
+    """Decode an agent's hash. Raises BadRecordError that names the agent."""
     try:
         spec = fields[b"spec"]
         return Agent(
@@ -52,12 +52,12 @@ def decode_agent(agent_id: str, fields: Fields) -> Agent:
 
 
 def encode_edges(edges: Iterable[tuple[str, str]]) -> str:
-    """Return which capability cannot do without which as scripts take it: a line each, both quoted as in a URL."""
-    return "\n".join(sorted(f"{quote(name)} {quote(needed)}" for name, needed in edges))
+    """Encode required edges as the scripts expect them: lines of two capabilities, both quoted as in a URL."""
+    return "\n".join(sorted(f"{quote(name)} {quote(required)}" for name, required in edges))
 
 
 def entry_version(entry_id: bytes) -> int:
-    """Read the resource version from a log entry's id, `<version>-0`."""
+    """Return the resource version in a log entry's id, `<version>-0`."""
     return int(entry_id.partition(b"-")[0])
 
 
@@ -68,10 +68,10 @@ def server_time_ms(reply: Sequence[bytes]) -> int:
 
 
 def decode_change(entry: Sequence[Any]) -> Change:
-    """Read one log entry as XRANGE returns it. Raises BadRecordError naming the entry."""
-    entry_id, flat = entry
+    """Decode one log entry as XRANGE returns it. Raises BadRecordError that names the entry."""
+    entry_id, names_and_values = entry
     try:
-        fields = to_mapping(flat)
+        fields = to_mapping(names_and_values)
         kind = _KIND_BY_BYTES[fields[b"kind"]]
         version = entry_version(entry_id)
         heartbeat = fields.get(b"heartbeat")

@@ -1,4 +1,4 @@
-"""Every key the registry has in Redis. All share one hash tag, so that every script is legal in Redis Cluster."""
+"""The registry's keys in Redis."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -22,21 +22,21 @@ _SHARED_KEY_NAMES = (
 
 
 def decode(raw: bytes) -> str:
-    """Return what lies in Redis as text. It need not be text; what is not goes back as the same bytes by `encode`."""
+    """Return bytes from Redis as text; `encode` restores bytes that are not valid UTF-8."""
     return raw.decode(errors="surrogateescape")
 
 
 def encode(text: str) -> bytes:
-    """Return text as it lies in Redis."""
+    """Return text as bytes for Redis."""
     return text.encode(errors="surrogateescape")
 
 
 class Keys:
     """The keys of one mesh, as bytes.
 
-    The braces are Redis Cluster's hash tag: everything of one mesh lives in one slot, because one version counter and
-    one log must move together. Cluster therefore gives failover, not more write capacity. `shared` holds every key but
-    the agents' own, by the names the headers of the scripts use.
+    The braces are the hash tag of Redis Cluster: all keys of a mesh are in one slot, because scripts change its version
+    and log together. A cluster therefore adds failover, not write capacity. `shared` has the keys that do not belong
+    to one agent, by their names in the headers of the scripts.
     """
 
     def __init__(self, mesh: str) -> None:
@@ -58,11 +58,11 @@ class Keys:
         self._resolutions_prefix = prefix + b"resolutions:"
 
     def agent(self, agent_id: str) -> bytes:
-        """Return the hash of one agent."""
+        """Return the key of one agent's hash."""
         return self._agent_prefix + encode(agent_id)
 
     def resolutions(self, agent_id: str) -> bytes:
-        """Return the list of how one agent's dependencies were resolved lately."""
+        """Return the key of the list of one agent's recent resolutions."""
         return self._resolutions_prefix + encode(agent_id)
 
     def key(self, name: str) -> bytes:

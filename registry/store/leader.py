@@ -1,4 +1,4 @@
-"""The lock that says who sweeps: take, renew, resign. Safety depends on the epoch in every sweep, never on the lock."""
+"""The lock of the leader, which sweeps: acquire, renew, resign. It only avoids work: every sweep checks the epoch."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from registry.store.scripts import load_scripts
 
 
 class LeaderLock(NamedTuple):
-    """The lock as it reads: a counter raised by each renewal, the epoch, since when (Redis-server ms), and by whom."""
+    """The lock: a counter that each renewal raises, the epoch, its start (Redis server time, ms) and its holder."""
 
     encoded: str
     counter: int
@@ -23,17 +23,18 @@ class LeaderLock(NamedTuple):
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "LeaderLock":
-        """Read a lock; one that was tampered with reads as held by nobody known, and is replaced after a lease."""
+        """Decode a lock; an invalid one has an unknown holder and is replaced after a lease."""
         try:
             counter, epoch, since, holder = raw.split(b" ", 3)
-            who = orjson.loads(holder)
-            return cls(decode(raw), int(counter), int(epoch), int(since), who["instance"], who["host"], who["pid"])
+            fields = orjson.loads(holder)
+            instance, host, pid = fields["instance"], fields["host"], fields["pid"]
+            return cls(decode(raw), int(counter), int(epoch), int(since), instance, host, pid)
         except (ValueError, KeyError, TypeError):
             return cls(decode(raw), 0, 0, 0, "?", "?", 0)
 
 
 class Leadership:
-    """The three calls of the lock over a link of its own; `instance`, `host` and `pid` say who asks."""
+    """Acquires, renews and resigns the lock for one replica, identified by `instance`, `host` and `pid`."""
 
     def __init__(
         self, keys: Keys, pipeline: Pipeline, *, instance: str, host: str, pid: int, shebang: bool = True
@@ -47,18 +48,18 @@ class Leadership:
         self._holder = orjson.dumps({"instance": instance, "host": host, "pid": pid})
 
     async def acquire(self, expired_lock: str) -> tuple[bool, LeaderLock]:
-        """Take the lock if it is free or still reads `expired_lock`; return whether it was taken, and the lock now."""
+        """Acquire the lock if it is free or still `expired_lock`; return the success and the current lock."""
         call = self._acquire.call(self._keys.shared, {"holder": self._holder, "expired_lock": encode(expired_lock)})
         word, *rest = raise_for_error((await self._pipeline.call_scripts([call]))[0])
         return word == b"acquired", LeaderLock.from_bytes(rest[-1])
 
     async def renew(self, own_lock: LeaderLock) -> LeaderLock | None:
-        """Raise the lock's counter; None when the lock is not ours any more."""
+        """Raise the counter of the lock and return the lock; None if this replica lost it."""
         call = self._renew.call(self._keys.shared, {"own_lock": encode(own_lock.encoded)})
         word, lock = raise_for_error((await self._pipeline.call_scripts([call]))[0])
         return LeaderLock.from_bytes(lock) if word == b"renewed" else None
 
     async def resign(self, own_lock: LeaderLock) -> bool:
-        """Give the lock up; False when it was not ours any more."""
+        """Release the lock; return False if this replica had lost it."""
         call = self._resign.call(self._keys.shared, {"own_lock": encode(own_lock.encoded)})
         return bool(raise_for_error((await self._pipeline.call_scripts([call]))[0])[0] == b"resigned")

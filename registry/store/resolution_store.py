@@ -1,4 +1,4 @@
-"""What wiring needs of the store: the loads agents told, and how their dependencies were resolved lately."""
+"""Recent resolutions of agents' dependencies, and the loads that agents report."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from registry.store.redis.errors import raise_for_error, reply_or_error
 from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import Command, ScriptCall, load_scripts
 
-# A slice of a large read: big enough to be quick, small enough that nobody behind it waits.
+# Large reads are split: a longer command would delay the commands of others.
 _MAX_IDS_PER_READ = 1000
 MAX_RESOLUTIONS_PER_AGENT = 10
-"""How many resolutions of an agent's dependencies are kept."""
-# For how long they are after the last, in milliseconds.
+"""How many resolutions of one agent are stored."""
+# Measured from the newest resolution of an agent.
 _RESOLUTION_TTL_MS = 24 * 3600 * 1000
 
 
 class ResolutionStore:
-    """Reads and keeps over a link of its own; what arrives together leaves together."""
+    """Stores and reads resolutions and reads loads; calls that arrive together are sent together."""
 
     def __init__(self, keys: Keys, pipeline: Pipeline, *, shebang: bool = True) -> None:
         self._keys = keys
@@ -32,7 +32,7 @@ class ResolutionStore:
         self._load_batcher: Batcher[Sequence[str], list[float | None]] = Batcher(self._send_loads)
 
     async def save_resolution(self, agent_id: str, digest: str, entry: bytes) -> None:
-        """Keep how an agent's dependencies were resolved, as JSON, unless the newest entry has the same digest."""
+        """Store a resolution of an agent's dependencies, as JSON, unless the newest one has the same digest."""
         call = self._save_resolution.call(
             {"resolutions": self._keys.resolutions(agent_id)},
             {"digest": digest, "entry": entry, "max_entries": MAX_RESOLUTIONS_PER_AGENT, "ttl": _RESOLUTION_TTL_MS},
@@ -40,16 +40,16 @@ class ResolutionStore:
         await self._resolution_batcher.submit(call)
 
     async def recent_resolutions(self, agent_id: str, limit: int) -> list[bytes]:
-        """Return how an agent's dependencies were resolved lately, the newest first, at most so many, as JSON."""
+        """Return the latest resolutions of an agent's dependencies, the newest first, as JSON."""
         (reply,) = await self._pipeline.execute([("LRANGE", self._keys.resolutions(agent_id), 0, limit - 1)])
         return [entry.partition(b" ")[2] for entry in raise_for_error(reply)]
 
     def loads(self, agent_ids: Sequence[str]) -> "asyncio.Future[list[float | None]]":
-        """Return the load each agent told last, in the order asked; None where it told none."""
+        """Return the last load that each agent reported, in the order given; None if it reported none."""
         return self._load_batcher.submit(agent_ids)
 
     async def close(self) -> None:
-        """Finish what was accepted."""
+        """Wait until every accepted call has its result."""
         await self._resolution_batcher.close()
         await self._load_batcher.close()
 
@@ -67,11 +67,11 @@ class ResolutionStore:
 
 
 def _decode_load(reply: Any) -> float | None:
-    """Return a load; what is none, as in a damaged record, was never told."""
-    told = reply_or_error(reply)
-    if isinstance(told, StoreUnavailable):
-        raise told
+    """Return a load, or None if it is missing or invalid, as in a damaged record."""
+    load = reply_or_error(reply)
+    if isinstance(load, StoreUnavailable):
+        raise load
     try:
-        return float(told)
+        return float(load)
     except (TypeError, ValueError):
         return None

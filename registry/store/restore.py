@@ -1,4 +1,4 @@
-"""Putting agents back, and beginning a new history when what is stored was changed behind the log's back."""
+"""Restore of agents from a backup, and new timelines after changes that are not in the log."""
 
 import secrets
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from registry.store.scripts import MAX_AGENTS_PER_CALL, load_scripts
 
 
 class RestoreResult(NamedTuple):
-    """How many agents were put back, and how many were there already and stayed."""
+    """Numbers of agents that were restored, and that were skipped because they exist."""
 
     restored: int
     skipped: int
 
 
 class Restorer:
-    """The calls of a restore over a link of its own. `log_length` is what the log keeps, `retention` is ms."""
+    """Restores agents and starts timelines. `log_length` is in entries, `retention` in milliseconds."""
 
     def __init__(
         self, keys: Keys, log_length: int, retention: int, pipeline: Pipeline, *, shebang: bool = True
@@ -34,32 +34,33 @@ class Restorer:
         self._pipeline = pipeline
 
     async def begin_timeline(self, min_version: int = 0) -> int:
-        """Begin a new history above a version; return the first of it. Replicas fill anew, watches list again."""
+        """Start a timeline above a version and return its first version. Caches refill, and watches list again."""
         call = self._new_timeline.call(
             self._keys.shared,
             {"new_timeline_id": secrets.token_hex(8), "log_length": self._log_length, "min_version": min_version},
         )
-        _, begun = raise_for_error((await self._pipeline.call_scripts([call]))[0])
-        return int(begun)
+        _, first_version = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+        return int(first_version)
 
     async def restore(self, agents: Sequence[StoredAgent]) -> RestoreResult:
-        """Put agents back that are not there. They keep their status as if Redis had been away all the time."""
-        restored = kept = 0
+        """Add the agents that do not exist, with the status and remaining times of the backup."""
+        restored = skipped = 0
         for part in chunks(agents, MAX_AGENTS_PER_CALL):
             call = self._restore.call(
-                {**self._keys.shared, "agent_keys…": [self._keys.agent(held.agent.id) for held in part]},
+                {**self._keys.shared, "agent_keys…": [self._keys.agent(stored.agent.id) for stored in part]},
                 {
                     "log_length": self._log_length,
-                    "agents…": [field for held in part for field in self._restore_arguments(held)],
+                    "agents…": [field for stored in part for field in self._restore_arguments(stored)],
                 },
             )
             _, added, present = raise_for_error((await self._pipeline.call_scripts([call]))[0])
-            restored, kept = restored + int(added), kept + int(present)
-        return RestoreResult(restored, kept)
+            restored, skipped = restored + int(added), skipped + int(present)
+        return RestoreResult(restored, skipped)
 
     def _restore_arguments(self, stored: StoredAgent) -> Sequence[bytes | str | int]:
         agent = stored.agent
-        rest = {"expired": self._retention, "degraded": agent.eviction - agent.timeout}.get(agent.status, agent.timeout)
+        degraded_ms = agent.eviction - agent.timeout
+        time_left = {"expired": self._retention, "degraded": degraded_ms}.get(agent.status, agent.timeout)
         return (
             encode(agent.id),
             agent.spec,
@@ -70,6 +71,6 @@ class Restorer:
             agent.timeout,
             agent.eviction,
             "" if stored.heartbeat is None else stored.heartbeat,
-            rest,
+            time_left,
             encode_edges(agent.indexed.required_edges),
         )

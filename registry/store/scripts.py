@@ -1,4 +1,4 @@
-"""Find, flatten, hash and call the Lua scripts. Their headers are read, so that a position is never written twice."""
+"""The Lua scripts: find, inline includes, hash, and bind arguments by the names in their headers."""
 
 import hashlib
 import re
@@ -21,15 +21,15 @@ _HEADER = re.compile(
     r"--\[\[ (?P<name>\w+) — .*?\n(?P<keys>  KEYS .*?\n)(?P<args>  ARGV .*?\n)(?P<replies>  REPLY .*?\n)  WRITES ",
     re.DOTALL,
 )
-# Every entry of a header begins in column 9; what explains it begins further right.
+# Every entry of a header starts in column 9; explanations start further right.
 _ENTRY = re.compile(r"^(?:  [A-Z]{4,5} {2,3}|         )(\w+…?)(?=  |$)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script: its flattened text, its digest, and the names its header gives to KEYS and ARGV, in order.
+    """One script: its text with includes, its digest, and the names of KEYS and ARGV in its header, in order.
 
-    A name that ends in `…` takes the rest: a sequence of values. It stands last.
+    A name that ends in `…` is the last one and takes a sequence of values.
     """
 
     name: str
@@ -39,26 +39,26 @@ class Script:
     args: tuple[str, ...]
 
     def call(self, keys: Mapping[str, ArgumentValue], args: Mapping[str, ArgumentValue]) -> "ScriptCall":
-        """Bind keys and arguments by name; a missing name is a KeyError here, not a wrong position in Redis."""
+        """Bind keys and arguments by name. Raises KeyError for a missing name."""
         bound_keys = _bind(self.keys, keys)
         return ScriptCall(self, (len(bound_keys), *bound_keys, *_bind(self.args, args)))
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptCall:
-    """One script call, ready to be sent."""
+    """One script call that is ready to send."""
 
     script: Script
     arguments: Command
 
     @property
     def evalsha(self) -> Command:
-        """The command that names the script by its digest: what is sent first."""
+        """The command with the script's digest, which is sent first."""
         return ("EVALSHA", self.script.sha, *self.arguments)
 
     @property
     def eval(self) -> Command:
-        """The command that carries the whole script, for a server that does not know the digest."""
+        """The command with the script's text, for a server that does not have the script."""
         return ("EVAL", self.script.text, *self.arguments)
 
 
@@ -74,34 +74,34 @@ def _bind(names: tuple[str, ...], values: Mapping[str, ArgumentValue]) -> list[A
 
 
 def lua_folder() -> Path:
-    """Return where the Lua lies: inside the package when installed, beside it in a checkout."""
+    """Return the folder of the scripts: inside the package if installed, next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "lua", package.parent / "lua"):
         if (folder / "register.lua").is_file():
             return folder
-    raise StartupError(f"The Lua scripts are missing beside {package}; install mcp-mesh-registry again")
+    raise StartupError(f"The Lua scripts of {package} are missing; reinstall mcp-mesh-registry")
 
 
 def inline_includes(folder: Path, name: str) -> str:
-    """Return the script with its includes in place, each once, in the order of need.
+    """Return the script with its includes inserted, each once, before their first use.
 
-    Raises StartupError for a missing include or a cycle, naming the chain that led there.
+    Raises StartupError for a missing include or a cycle; the message has the path of includes.
     """
-    seen: list[str] = []
+    inserted: list[str] = []
 
-    def insert(path: Path, chain: tuple[Path, ...]) -> str:
-        trace = " -> ".join(str(step.relative_to(folder)) for step in (*chain, path))
-        if path in chain:
-            raise StartupError(f"Lua includes itself: {trace}")
+    def insert(path: Path, parents: tuple[Path, ...]) -> str:
+        path_text = " -> ".join(str(step.relative_to(folder)) for step in (*parents, path))
+        if path in parents:
+            raise StartupError(f"Lua include cycle: {path_text}")
         if not path.is_file():
-            raise StartupError(f"Lua file is missing: {trace}")
+            raise StartupError(f"Lua file not found: {path_text}")
 
         def replace(found: re.Match[str]) -> str:
-            wanted = found.group(1)
-            if wanted in seen:
+            include = found.group(1)
+            if include in inserted:
                 return ""
-            text = insert(folder / "include" / f"{wanted}.lua", (*chain, path))
-            seen.append(wanted)
+            text = insert(folder / "include" / f"{include}.lua", (*parents, path))
+            inserted.append(include)
             return text
 
         return _INCLUDE.sub(replace, path.read_text(encoding="utf-8"))
@@ -110,7 +110,7 @@ def inline_includes(folder: Path, name: str) -> str:
 
 
 def read_script(folder: Path, name: str, *, shebang: bool = True) -> Script:
-    """Read one script. Without `shebang` its first line is dropped, for an engine that does not know it."""
+    """Read one script; without its first line if the engine does not support `shebang` lines."""
     text = inline_includes(folder, name)
     header = _HEADER.search(text)
     if header is None or header["name"] != name or not text.startswith("#!lua"):
@@ -132,6 +132,6 @@ def _entry_names(block: str) -> tuple[str, ...]:
 
 @cache
 def load_scripts(*, shebang: bool = True) -> Mapping[str, Script]:
-    """Read every script once; a bad header or include stops the start."""
+    """Read all scripts, once per process. Raises StartupError for a bad header or include."""
     folder = lua_folder()
     return {path.stem: read_script(folder, path.stem, shebang=shebang) for path in sorted(folder.glob("*.lua"))}

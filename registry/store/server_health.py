@@ -1,4 +1,4 @@
-"""What the store says of itself: its pulse, its totals, and whether it is set up to keep what it acknowledged."""
+"""State of the Redis server: outages, self-preservation, totals, and a check of its configuration."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ _MIN_REDIS_VERSION = (7, 0)
 
 
 class SelfPreservation(NamedTuple):
-    """A hold that is on or was lately: server ms since and until when, and when it ended, None while it is on.
+    """The current or last period of self-preservation: start, planned end, and early end or None, in server ms.
 
-    It began when `overdue` of `healthy` agents had fallen silent within one window.
+    It started because `overdue` of `healthy` agents missed their heartbeats within one window.
     """
 
     since: int
@@ -28,12 +28,11 @@ class SelfPreservation(NamedTuple):
 
 
 class ProbeResult(NamedTuple):
-    """What a pulse sees, in server ms: the last outage (its end, the pulse before it), and what it and a hold do.
+    """The reply of a probe, times in server ms.
 
-    `overdue` agents are past their deadline; `grace_granted` times an agent got time because of an outage, and
-    `self_preservation_activations` times
-    so many fell silent that they were held. While `repairing_clock_rollback`, the leader sets times right: Redis' clock
-    went back.
+    `outage_end` and `outage_start`, the last probe before it, are those of the last outage. `overdue` agents are past
+    their deadline. `grace_granted` counts deadlines that were extended because of an outage. While
+    `repairing_clock_rollback`, the leader corrects times after Redis' clock was set back.
     """
 
     now: int
@@ -47,40 +46,40 @@ class ProbeResult(NamedTuple):
 
     @classmethod
     def from_reply(cls, reply: list[bytes]) -> Self:
-        """Read the reply of lua/probe.lua."""
-        now, outage, rewind, overdue, graced, holds, *fields = reply[1:]
+        """Decode the reply of lua/probe.lua."""
+        now, outage, clock_rollback, overdue, grace_granted, activations, *fields = reply[1:]
         end, _, start = outage.partition(b" ")
-        since, until, ended, silent, healthy = (int(field) if field else None for field in fields)
-        hold = None
+        since, until, ended, newly_overdue, healthy = (int(field) if field else None for field in fields)
+        self_preservation = None
         if since is not None and until is not None:
-            hold = SelfPreservation(since, until, ended, silent or 0, healthy or 0)
+            self_preservation = SelfPreservation(since, until, ended, newly_overdue or 0, healthy or 0)
         return cls(
             now=int(now),
             outage_end=int(end) if end else None,
             outage_start=int(start) if start else None,
-            repairing_clock_rollback=bool(rewind),
+            repairing_clock_rollback=bool(clock_rollback),
             overdue=int(overdue),
-            grace_granted=int(graced),
-            self_preservation_activations=int(holds),
-            self_preservation=hold,
+            grace_granted=int(grace_granted),
+            self_preservation_activations=int(activations),
+            self_preservation=self_preservation,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigCheck:
-    """What is wrong with a server: why it cannot be used at all, if so, and what to worry about."""
+    """Problems of a server's configuration: an unsupported version, and warnings."""
 
     unsupported_version: str | None = None
     warnings: tuple[str, ...] = ()
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """Everything, the worst first."""
+        """All problems, the most severe first."""
         return (self.unsupported_version, *self.warnings) if self.unsupported_version else self.warnings
 
 
 class ServerHealth:
-    """Reads and notes over a link of its own. `acks` is how many replicas every write waits for."""
+    """Probes and checks the Redis server. `acks` is the number of replicas that writes wait for."""
 
     def __init__(self, keys: Keys, pipeline: Pipeline, *, shebang: bool = True, acks: int = 0) -> None:
         self._keys = keys
@@ -90,7 +89,7 @@ class ServerHealth:
         self._probe = load_scripts(shebang=shebang)["probe"]
 
     async def probe(self) -> ProbeResult:
-        """Note that Redis is reachable for this replica, and see how the sweep fares."""
+        """Record that this replica reaches Redis; return outage, clock rollback and self-preservation state."""
         return ProbeResult.from_reply(
             raise_for_error((await self._pipeline.call_scripts([self._probe.call(self._keys.shared, {})]))[0])
         )
@@ -102,13 +101,13 @@ class ServerHealth:
 
     @property
     def reconnected(self) -> bool:
-        """Whether another server may stand behind the connection than the one that was examined last."""
+        """Whether the connection may lead to another server than the one that was checked last."""
         return self._pipeline.connections_opened != self._checked_connection
 
     async def check_config(self) -> ConfigCheck:
-        """Return what is wrong with the server's version, eviction policy, persistence and replicas, and what to do.
+        """Return problems of the server's version, eviction policy, persistence and replicas, with advice.
 
-        A server that has no INFO, or does not let us ask, is not judged.
+        A server that does not support or permit INFO has none.
         """
         (reply,) = await self._pipeline.execute([("INFO",)])
         self._checked_connection = self._pipeline.connections_opened
@@ -131,7 +130,7 @@ def _config_warnings(info: dict[str, str], acks: int) -> Iterator[str]:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and info.get("maxmemory", "1") != "0":
         yield (
-            f"maxmemory-policy is {policy}: Redis, once full, silently deletes agents and versions; "
+            f"maxmemory-policy is {policy}: Redis deletes agents and versions when memory is full; "
             "set maxmemory-policy noeviction"
         )
     if info.get("aof_enabled", "1") == "0":
@@ -140,10 +139,10 @@ def _config_warnings(info: dict[str, str], acks: int) -> Iterator[str]:
             "set appendonly yes and appendfsync always"
         )
     if info.get("aof_last_write_status", "ok") != "ok":
-        yield "Redis cannot write its append-only file, so it takes no writes; free space on its disk"
+        yield "Redis cannot write its append-only file and rejects writes; free disk space"
     replicas = int(info.get("connected_slaves", acks))
     if replicas < acks:
         yield (
-            f"{replicas} replicas of Redis are connected, REGISTRY_WRITE_ACKS waits for {acks}: every write fails; "
-            "bring replicas back, or lower it"
+            f"{replicas} Redis replicas are connected, REGISTRY_WRITE_ACKS requires {acks}: every write fails; "
+            "restore the replicas or lower REGISTRY_WRITE_ACKS"
         )

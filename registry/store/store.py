@@ -1,4 +1,4 @@
-"""The store of one mesh: everything the registry does in Redis, each part over a connection of its own."""
+"""The store of one mesh: all operations of the registry in Redis."""
 
 import asyncio
 import contextlib
@@ -56,9 +56,9 @@ async def open_redis(settings: Settings) -> AsyncIterator[tuple[RedisEndpoint, s
 
 
 class Store:
-    """Opens nothing by itself: every link connects when it is first used, and again after any trouble.
+    """Groups the operations on one mesh, and owns their connections, which open at first use.
 
-    `observe` is told the script and the seconds of each script call.
+    `observe` receives the script and the seconds of each script call.
     """
 
     def __init__(self, server: RedisEndpoint, settings: Settings, observe: Callable[[str, float], None]) -> None:
@@ -69,10 +69,10 @@ class Store:
         self._keys = keys
         self._server = server
         self._observe = observe
-        history = settings.watch_history
+        log_length = settings.watch_history
         self.agents = Agents(
             keys,
-            history,
+            log_length,
             heartbeats=self.open_pipeline(),
             writes=self.open_pipeline(),
             reads=self.open_pipeline(),
@@ -80,11 +80,11 @@ class Store:
             acks=settings.write_acks,
         )
         self.resolution_store = ResolutionStore(keys, self.open_pipeline(), shebang=shebang)
-        self.change_log = ChangeLog(keys, history, self.open_pipeline(), shebang=shebang)
+        self.change_log = ChangeLog(keys, log_length, self.open_pipeline(), shebang=shebang)
         housekeeping = self.open_pipeline()
         limits = _sweep_limits(settings)
-        self.sweeps = Sweeps(keys, history, limits, housekeeping, shebang=shebang)
-        self.restorer = Restorer(keys, history, limits.retention, housekeeping, shebang=shebang)
+        self.sweeps = Sweeps(keys, log_length, limits, housekeeping, shebang=shebang)
+        self.restorer = Restorer(keys, log_length, limits.retention, housekeeping, shebang=shebang)
         self.integrity = IntegrityCheck(keys, housekeeping, shebang=shebang)
         self.server_health = ServerHealth(keys, housekeeping, shebang=shebang, acks=settings.write_acks)
         self.leadership = Leadership(
@@ -98,22 +98,22 @@ class Store:
 
     def open_pipeline(self) -> Pipeline:
         """Return a new pipeline, which `close` closes."""
-        made = Pipeline(self._server.connect, observe=self._observe)
-        self._pipelines.append(made)
-        return made
+        pipeline = Pipeline(self._server.connect, observe=self._observe)
+        self._pipelines.append(pipeline)
+        return pipeline
 
     def make_change_notifier(self, on_change: Callable[[], None]) -> ChangeNotifier:
-        """Return a bell that calls `on_change` for each new entry of the log."""
+        """Return a notifier that calls `on_change` for each new log entry."""
         return ChangeNotifier(self._keys, self._server.connect, on_change)
 
     async def close(self) -> None:
-        """Finish what was accepted, then close every connection for good; where that is cancelled, at once."""
+        """Wait for accepted calls, then close every connection; if cancelled, close them immediately."""
         try:
             await self.agents.close()
             await self.resolution_store.close()
         finally:
-            for link in self._pipelines:
-                await link.close()
+            for pipeline in self._pipelines:
+                await pipeline.close()
 
 
 def _sweep_limits(settings: Settings) -> SweepLimits:

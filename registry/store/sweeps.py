@@ -1,4 +1,4 @@
-"""Who is overdue, and moving them on, under the fencing epoch; setting times right after Redis' clock went back."""
+"""Sweeps: find overdue agents, degrade, expire or remove them, and repair times after a clock rollback."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,18 @@ from registry.store.scripts import MAX_AGENTS_PER_CALL, load_scripts
 
 
 class StaleEpochError(RegistryError):
-    """Another replica leads under a newer epoch; nothing was swept."""
+    """Another replica leads with a newer epoch; nothing was written."""
 
     code = "stale_epoch"
 
 
 @dataclass(frozen=True, slots=True)
 class SweepLimits:
-    """How long an expired agent stays, and which silence is held; durations are milliseconds.
+    """How long expired agents stay, and when expiry is suspended; durations are milliseconds.
 
-    More than `self_preservation_share` percent of the healthy agents, but at least `self_preservation_min_agents`, that
-    fall silent within `self_preservation_window` are held for `self_preservation_duration`.
+    Self-preservation starts if more than `self_preservation_share` percent of the healthy agents, and at least
+    `self_preservation_min_agents`, become overdue within `self_preservation_window`. It lasts at most
+    `self_preservation_duration`.
     """
 
     retention: int
@@ -34,9 +35,9 @@ class SweepLimits:
 
 
 class SweepWork(NamedTuple):
-    """What a sweep has to do: agents past their deadline, whether a hold is on or was lately, and a walk to go on.
+    """The work of a sweep: overdue agents, whether a self-preservation record exists, and a clock rollback to repair.
 
-    `rewind` says when Redis' clock went back, '' where every agent's times are right.
+    `clock_rollback` is the time when Redis' clock was set back, '' if no times need repair.
     """
 
     ids: list[str]
@@ -45,14 +46,14 @@ class SweepWork(NamedTuple):
 
 
 class ScanCursor(NamedTuple):
-    """A place in a walk over all agents. Another connection may lead to another server, where it means nothing."""
+    """A position in a scan over all agents, valid only on one connection: another may lead to another server."""
 
     position: int
     connection: int
 
 
 class SweepResult(NamedTuple):
-    """What became of the agents of one sweep call; see the header of lua/sweep.lua."""
+    """Numbers of agents by outcome of one sweep call; see the header of lua/sweep.lua."""
 
     degraded: int
     expired: int
@@ -64,14 +65,14 @@ class SweepResult(NamedTuple):
 
 
 class Sweeps:
-    """The leader's calls over a link of its own. `log_length` and `limits` go into every sweep."""
+    """The calls of the leader."""
 
     def __init__(
         self, keys: Keys, log_length: int, limits: SweepLimits, pipeline: Pipeline, *, shebang: bool = True
     ) -> None:
         scripts = load_scripts(shebang=shebang)
         self._sweep, self._repair_clock_rollback, self._end_self_preservation = (
-            scripts[verb] for verb in ("sweep", "repair_clock_rollback", "end_self_preservation")
+            scripts[name] for name in ("sweep", "repair_clock_rollback", "end_self_preservation")
         )
         self._keys = keys
         self._log_length = log_length
@@ -79,7 +80,7 @@ class Sweeps:
         self._pipeline = pipeline
 
     async def find_work(self) -> SweepWork:
-        """Return what is to do; of the agents up to 200, the longest overdue by the Redis server's time first."""
+        """Return the work to do, with the up to 200 agents that are overdue longest by the Redis server's time."""
         keys = self._keys
         overdue = ("ZRANGE", keys.deadlines, 0, MAX_AGENTS_PER_CALL - 1, "WITHSCORES")
         replies = await self._pipeline.execute(
@@ -91,9 +92,9 @@ class Sweeps:
         return SweepWork(ids, bool(self_preservation), decode(clock_rollback or b""))
 
     async def sweep(self, ids: Sequence[str], epoch: int) -> SweepResult | None:
-        """Move these agents one step on; None where nobody was, because a mass silence is held.
+        """Change these agents to their next status; return None if self-preservation suspends expiry.
 
-        Raises StaleEpochError when another replica leads by now.
+        Raises StaleEpochError if another replica leads.
         """
         limits = self._limits
         call = self._sweep.call(
@@ -114,13 +115,13 @@ class Sweeps:
         return None if word == b"suspended" else SweepResult(*rest)
 
     async def scan_agents(self, cursor: ScanCursor | None) -> tuple[ScanCursor | None, list[str]]:
-        """Walk over all agents, from None until it is None again; each that stays is met at least once."""
-        at = cursor.position if cursor is not None and cursor.connection == self._pipeline.connections_opened else 0
-        following, flat = await self._scan(at)
+        """Return a slice of all agents and the next cursor; start with None and stop at None. Ids may be repeated."""
+        same_connection = cursor is not None and cursor.connection == self._pipeline.connections_opened
+        position, flat = await self._scan(cursor.position if cursor is not None and same_connection else 0)
         if cursor is not None and cursor.connection != self._pipeline.connections_opened:
-            following, flat = await self._scan(0)
-        more = ScanCursor(int(following), self._pipeline.connections_opened) if int(following) else None
-        return more, [decode(member) for member in flat[::2]]
+            position, flat = await self._scan(0)
+        following = ScanCursor(int(position), self._pipeline.connections_opened) if int(position) else None
+        return following, [decode(member) for member in flat[::2]]
 
     async def _scan(self, position: int) -> Any:
         (reply,) = await self._pipeline.execute(
@@ -131,19 +132,19 @@ class Sweeps:
     async def repair_clock_rollback(
         self, ids: Sequence[str], clock_rollback: str, epoch: int, *, is_last: bool
     ) -> bool:
-        """Set the times of these agents right; `clock_rollback` is Due's, `is_last` says that these are the last.
+        """Correct the times of these agents. `clock_rollback` is from `find_work`; `is_last` ends the scan.
 
-        False when the walk is over or has to begin anew: look at what is due again. Raises StaleEpochError.
+        Returns False if the repair is complete or has to start again: call `find_work`. Raises StaleEpochError.
         """
-        for at in range(0, len(ids) or 1, MAX_AGENTS_PER_CALL):
-            some = ids[at : at + MAX_AGENTS_PER_CALL]
+        for start in range(0, len(ids) or 1, MAX_AGENTS_PER_CALL):
+            part = ids[start : start + MAX_AGENTS_PER_CALL]
             call = self._repair_clock_rollback.call(
-                {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in some]},
+                {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in part]},
                 {
                     "leader_epoch": epoch,
                     "rollback_ms": encode(clock_rollback),
-                    "is_last": int(is_last and at + MAX_AGENTS_PER_CALL >= len(ids)),
-                    "ids…": [encode(agent_id) for agent_id in some],
+                    "is_last": int(is_last and start + MAX_AGENTS_PER_CALL >= len(ids)),
+                    "ids…": [encode(agent_id) for agent_id in part],
                 },
             )
             word, *rest = raise_for_error((await self._pipeline.call_scripts([call]))[0])
@@ -153,18 +154,18 @@ class Sweeps:
         return True
 
     async def end_self_preservation(self) -> bool:
-        """End the hold of a mass silence; False when there is none."""
+        """End self-preservation; return False if it is not active."""
         word = raise_for_error(
             (await self._pipeline.call_scripts([self._end_self_preservation.call(self._keys.shared, {})]))[0]
         )[0]
         return bool(word == b"ended")
 
     async def epoch(self) -> int:
-        """Return the epoch now, 0 when none was ever taken: what a replica without leader election sweeps under."""
+        """Return the current epoch, 0 if there was no leader yet; replicas without leader election sweep with it."""
         (epoch,) = await self._pipeline.execute([("GET", self._keys.epoch)])
         return int(raise_for_error(epoch) or 0)
 
 
 def _raise_if_stale(status: bytes, rest: Sequence[bytes], epoch: int) -> None:
     if status == b"stale_epoch":
-        raise StaleEpochError(f"Epoch {epoch} is over; epoch {rest[0].decode()} sweeps now")
+        raise StaleEpochError(f"Epoch {epoch} is outdated; the current epoch is {rest[0].decode()}")

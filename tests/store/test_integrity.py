@@ -92,7 +92,7 @@ async def test_a_mesh_that_lost_a_part_of_its_history_is_told(store: Store, raw:
 
     (problem,) = (await store.integrity.find_problems()).problems
 
-    assert "do not belong together" in problem
+    assert "are inconsistent" in problem
 
 
 async def test_an_empty_server_has_no_mesh(store: Store) -> None:

@@ -71,7 +71,7 @@ def test_a_cycle_is_refused_with_its_chain(folder: Path) -> None:
     (folder / "do.lua").write_text("--@include hen\n")
 
     with pytest.raises(
-        StartupError, match=r"itself: do\.lua -> include/hen\.lua -> include/egg\.lua -> include/hen\.lua$"
+        StartupError, match=r"cycle: do\.lua -> include/hen\.lua -> include/egg\.lua -> include/hen\.lua$"
     ):
         inline_includes(folder, "do")
 
@@ -81,7 +81,7 @@ def test_a_missing_include_is_refused_with_who_wanted_it(folder: Path) -> None:
     include(folder, "there", "--@include nowhere\n")
     (folder / "do.lua").write_text("--@include there\n")
 
-    with pytest.raises(StartupError, match=r"missing: do\.lua -> include/there\.lua -> include/nowhere\.lua$"):
+    with pytest.raises(StartupError, match=r"not found: do\.lua -> include/there\.lua -> include/nowhere\.lua$"):
         inline_includes(folder, "do")
 
 
@@ -191,7 +191,7 @@ def test_an_installed_package_keeps_them_inside(installed: Path) -> None:
 
 def test_a_package_without_its_scripts_says_what_to_do(installed: Path) -> None:
     """It cannot start."""
-    with pytest.raises(StartupError, match=f"{installed}; install mcp-mesh-registry again"):
+    with pytest.raises(StartupError, match=f"{installed} are missing; reinstall mcp-mesh-registry"):
         lua_folder()
 
 

@@ -74,7 +74,7 @@ async def test_too_few_replicas_for_the_acknowledgements_asked_for_are_warned_of
     async with vitals(endpoint_from_url(own_server.url), acks=2) as found:
         warning = (await found.check_config()).warnings[-1]
 
-    assert warning.startswith("0 replicas of Redis are connected, REGISTRY_WRITE_ACKS waits for 2")
+    assert warning.startswith("0 Redis replicas are connected, REGISTRY_WRITE_ACKS requires 2")
 
 
 async def test_a_new_connection_is_a_reason_to_look_again(own_server: RedisServer) -> None:

@@ -87,7 +87,7 @@ async def test_a_stale_epoch_is_refused(store: Store, raw: redis.Redis) -> None:
     raw.set("{mesh}:epoch", "8")
     raw.zadd(DEADLINES, {"a": now(raw) - 10})
 
-    with pytest.raises(StaleEpochError, match=r"Epoch 7 is over; epoch 8 sweeps now"):
+    with pytest.raises(StaleEpochError, match=r"Epoch 7 is outdated; the current epoch is 8"):
         await store.sweeps.sweep(["a"], 7)
 
     assert (await store.sweeps.find_work()).ids == ["a"]

@@ -1,4 +1,4 @@
-"""How to reach the server that takes writes; timeouts set by hand, since the library's defaults can take a minute."""
+"""Connections to the Redis primary, with explicit timeouts: the defaults of redis-py can take a minute."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -21,33 +21,32 @@ from registry.store.scripts import Command
 
 ConnectionFactory = Callable[[], AbstractConnection]
 
-# Seconds for a socket, and for a whole connect: finding the server, its socket, TLS, who we are, what it is. With the
-# exchange's own two seconds every call has its answer within three.
+# For the socket alone, and for a whole connect: find the primary, socket, TLS, authentication, ROLE.
 _SOCKET_CONNECT_TIMEOUT_S = 1.0
 _CONNECT_TIMEOUT_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class RedisEndpoint:
-    """How to reach one server. `shebang` is False for an engine that does not know `#!lua` lines."""
+    """How to connect to one Redis. `shebang` is False for an engine without support for `#!lua` lines."""
 
     connect: ConnectionFactory
     shebang: bool = True
     locator: PrimaryLocator | None = None
 
     async def check_primary(self) -> None:
-        """Notice when Sentinels have chosen another primary while the old one still answers us."""
+        """Detect that Sentinels promoted another primary while the old one still responds."""
         if isinstance(self.locator, SentinelLocator):
             try:
                 await self.locator.find()
             except (RedisError, OSError) as error:
-                raise StoreUnavailable("The Sentinels do not answer") from error
+                raise StoreUnavailable("The Sentinels do not respond") from error
 
 
 class PrimaryConnection(AbstractConnection):
-    """A connection that finds its server when it connects, and makes sure that it takes writes.
+    """A connection that finds its server when it connects, and checks that this server accepts writes.
 
-    A replica would answer reads from the past, and refuse writes only when one comes.
+    A replica would return outdated reads, and would reject writes only when the first one arrives.
     """
 
     locator: PrimaryLocator
@@ -55,7 +54,7 @@ class PrimaryConnection(AbstractConnection):
     node: HostPort | None = None
 
     async def connect(self) -> None:
-        """Connect within the time for it, or leave nothing behind."""
+        """Connect within the timeout, or close everything that was opened."""
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 await super().connect()  # type: ignore[no-untyped-call]
@@ -64,7 +63,7 @@ class PrimaryConnection(AbstractConnection):
             raise
 
     def abort(self) -> None:
-        """Break the connection now: whoever waits on it learns at once."""
+        """Break the connection immediately, so that pending reads fail at once."""
         if self._writer is not None:
             self._writer.transport.abort()
 
@@ -77,7 +76,7 @@ class PrimaryConnection(AbstractConnection):
         self.locator.track(self)
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - as in redis-py
-        """Say who we are, then ask what it is. A server that does not tell is believed."""
+        """Authenticate, then check the role. A server that does not return its role is accepted."""
         await super().on_connect_check_health(check_health)
         await self.send_packed_command(self.pack_command("ROLE"), check_health=False)
         try:
@@ -91,29 +90,29 @@ class PrimaryConnection(AbstractConnection):
 
 
 class _TcpConnection(PrimaryConnection, Connection):
-    """Over TCP."""
+    """A connection over TCP."""
 
 
 class _TlsConnection(PrimaryConnection, SSLConnection):
-    """Over TLS."""
+    """A connection over TLS."""
 
 
 class _UnixSocketConnection(PrimaryConnection, UnixDomainSocketConnection):
-    """Over a unix socket."""
+    """A connection over a unix socket."""
 
     async def on_connect(self) -> None:
-        """Do nothing: redis-py greets twice on a unix socket, and this is the first time."""
+        """Do nothing: on a unix socket redis-py runs the handshake twice, and this is the first time."""
 
 
 class _PasswordFileProvider(CredentialProvider):
-    """Reads the password at each connect, so that one which was rotated works from then on."""
+    """Reads the password file at each connect, so that a rotated password takes effect without a restart."""
 
     def __init__(self, username: str | None, path: Path) -> None:
         self._username = username
         self._path = path
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """Return the user, if there is one, and the password without the line break at its end."""
+        """Return the user name, if there is one, and the password without its trailing line break."""
         try:
             password = self._path.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeError) as error:
@@ -122,34 +121,34 @@ class _PasswordFileProvider(CredentialProvider):
 
 
 def is_stale(connection: AbstractConnection) -> bool:
-    """Tell whether a connection may lead to the wrong server by now."""
+    """Return whether the primary may have moved since this connection was opened."""
     return isinstance(connection, PrimaryConnection) and connection.generation != connection.locator.generation
 
 
 def invalidate(connection: AbstractConnection, redirected_to: HostPort | None = None) -> None:
-    """Give up this connection and all as old as it: its server is not the one, and perhaps said which one is."""
+    """Invalidate this connection and its generation: its server is not the primary, and may have named it."""
     if isinstance(connection, PrimaryConnection):
         connection.locator.invalidate(connection.generation, redirected_to)
 
 
 def endpoint_from_url(url: str, *, mesh: str = "mesh", password_file: Path | None = None) -> RedisEndpoint:
-    """Return how to connect to the server a URL leads to; in a cluster to the one with the mesh's slot.
+    """Return how to connect to the Redis at a URL; in a cluster, to the node with the mesh's slot.
 
-    Raises StartupError when the URL, or the password file, cannot be read.
+    Raises StartupError if the URL is invalid or the password file cannot be read.
     """
     try:
-        where = parse_redis_url(url)
+        redis_url = parse_redis_url(url)
     except ValueError as error:
-        raise StartupError(f"REDIS_URL cannot be read: {error}") from error
-    options = {**_CONNECTION_OPTIONS, **_credentials(where, password_file), "db": where.db}
+        raise StartupError(f"REDIS_URL is invalid: {error}") from error
+    options = {**_CONNECTION_OPTIONS, **_credentials(redis_url, password_file), "db": redis_url.db}
     kind: type[PrimaryConnection] = _TcpConnection
-    if where.topology == "socket":
-        kind, options["path"] = _UnixSocketConnection, where.path
-    elif where.tls_options is not None:
-        kind, options = _TlsConnection, {**options, **where.tls_options}
-    if where.topology == "server":
-        options["host"], options["port"] = where.nodes[0]
-    locator = _make_locator(where, options, Keys(mesh))
+    if redis_url.topology == "socket":
+        kind, options["path"] = _UnixSocketConnection, redis_url.path
+    elif redis_url.tls_options is not None:
+        kind, options = _TlsConnection, {**options, **redis_url.tls_options}
+    if redis_url.topology == "server":
+        options["host"], options["port"] = redis_url.nodes[0]
+    locator = _make_locator(redis_url, options, Keys(mesh))
 
     def connect() -> PrimaryConnection:
         connection = kind(**options)
@@ -181,9 +180,11 @@ def _credentials(redis_url: RedisUrl, password_file: Path | None) -> dict[str, A
 
 def _make_locator(redis_url: RedisUrl, options: Mapping[str, Any], keys: Keys) -> PrimaryLocator:
     if redis_url.topology == "sentinel":
-        greeting = {"username": redis_url.sentinel_username, "password": redis_url.sentinel_password}
+        sentinel_credentials = {"username": redis_url.sentinel_username, "password": redis_url.sentinel_password}
         plain = {name: value for name, value in options.items() if name not in {"db", "credential_provider"}}
-        return SentinelLocator(redis_url.nodes, redis_url.service_name, _make_node_query(redis_url, plain | greeting))
+        return SentinelLocator(
+            redis_url.nodes, redis_url.service_name, _make_node_query(redis_url, plain | sentinel_credentials)
+        )
     if redis_url.topology == "cluster":
         return ClusterLocator(redis_url.nodes, keys.version, _make_node_query(redis_url, options))
     return PrimaryLocator()
@@ -192,16 +193,16 @@ def _make_locator(redis_url: RedisUrl, options: Mapping[str, Any], keys: Keys) -
 def _make_node_query(redis_url: RedisUrl, options: Mapping[str, Any]) -> NodeQuery:
     kind = SSLConnection if redis_url.tls_options is not None else Connection
 
-    async def ask(node: HostPort, questions: Sequence[Command]) -> list[Any]:
+    async def query(node: HostPort, commands: Sequence[Command]) -> list[Any]:
         connection = kind(**{**options, "host": node[0], "port": node[1]})
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
-            await connection.send_packed_command(connection.pack_commands(questions), check_health=False)
-            return [await read_reply(connection) for _ in questions]
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            return [await read_reply(connection) for _ in commands]
         finally:
             await connection.disconnect(nowait=True)
 
-    return ask
+    return query
 
 
 async def read_reply(connection: AbstractConnection) -> Any:
@@ -213,9 +214,9 @@ async def read_reply(connection: AbstractConnection) -> Any:
 
 
 def in_memory_endpoint() -> RedisEndpoint:
-    """Return a server inside this process that keeps nothing: the last resort where no real one can be started."""
+    """Return an in-process server without persistence: the fallback if no real server can be started."""
     from fakeredis import FakeServer  # noqa: PLC0415 - an extra, and slow to import
-    from fakeredis.aioredis import FakeAsyncRedisConnection  # noqa: PLC0415 - likewise
+    from fakeredis.aioredis import FakeAsyncRedisConnection  # noqa: PLC0415 - an extra, and slow to import
 
     server = FakeServer()
     return RedisEndpoint(lambda: FakeAsyncRedisConnection(server=server, protocol=2), shebang=False)

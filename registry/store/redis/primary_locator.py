@@ -1,4 +1,4 @@
-"""Where the server is that takes our writes: fixed, or as Sentinels or the cluster say at each connect."""
+"""The address of the Redis primary: fixed, or queried from Sentinels or cluster nodes at each connect."""
 
 import asyncio
 import weakref
@@ -18,28 +18,28 @@ log = get_logger(__name__)
 
 NodeQuery = Callable[[HostPort, Sequence[Command]], Coroutine[Any, Any, list[Any]]]
 
-# Seconds for all who are asked together; a connect that waits for them has 1.5.
+# For the queries of all nodes together; a connect has 1.5 s.
 _QUERY_TIMEOUT_S = 0.75
-# Seconds for which a newer answer stands against older ones: those who were slow to hear of a failover.
+# How long a reply overrides replies with an older configuration, of Sentinels that learn late of a failover.
 _NEWEST_REPLY_TTL_S = 10.0
-# How many nodes of a cluster are remembered beside the seeds: those that served our slot at last.
+# How many cluster nodes are cached in addition to the seeds: those that served the mesh's slot last.
 _MAX_CACHED_NODES = 16
 
 
 class LocatedConnection(Protocol):
-    """A connection, as far as it concerns where it leads to."""
+    """A connection to a located primary."""
 
     node: HostPort | None
 
     def abort(self) -> None:
-        """Break it now: whoever waits on it learns at once."""
+        """Break the connection immediately, so that pending reads fail at once."""
 
 
 class PrimaryLocator:
-    """A fixed address, and the base of those that move.
+    """Locates a primary with a fixed address; base class of the locators whose primary can move.
 
-    `generation` rises when connections made so far may lead to the wrong server: they are not used again. Connections
-    that lead elsewhere than the address found last are broken at once, since a server that froze would let them wait.
+    `generation` rises when existing connections may lead to the wrong server; those are not used again. Connections to
+    another address than the latest one are broken at once, because a frozen server would let them wait.
     """
 
     def __init__(self) -> None:
@@ -48,15 +48,15 @@ class PrimaryLocator:
         self._connections: weakref.WeakSet[LocatedConnection] = weakref.WeakSet()
 
     async def find(self) -> HostPort | None:
-        """Return where to connect to, None for the address the connection has. Raises a RedisError or OSError."""
+        """Return the address to connect to, or None for the connection's own. Raises RedisError or OSError."""
         return None
 
     def track(self, connection: LocatedConnection) -> None:
-        """Take note of a connection that leads to the address found last."""
+        """Track a connection to the latest address."""
         self._connections.add(connection)
 
     def invalidate(self, generation: int, _redirected_to: HostPort | None = None) -> None:
-        """Give up every connection as old as the one over which a server said that it is not the one."""
+        """Invalidate all connections of the generation in which a server turned out not to be the primary."""
         if generation == self.generation:
             self.generation += 1
 
@@ -64,16 +64,16 @@ class PrimaryLocator:
         before, self.address = self.address, node
         if before not in {None, node}:
             self.generation += 1
-            log.warning("Redis has moved", before=_format_node(before), now=_format_node(node))
-            for connection in [each for each in self._connections if each.node not in {None, node}]:
+            log.warning("redis_primary_changed", before=_format_node(before), after=_format_node(node))
+            for connection in [tracked for tracked in self._connections if tracked.node not in {None, node}]:
                 connection.abort()
         return node
 
 
 class SentinelLocator(PrimaryLocator):
-    """Asks all Sentinels at once and believes the one with the newest configuration among a majority.
+    """Queries all Sentinels at once and uses the newest configuration among the replies of a majority.
 
-    One Sentinel that was cut off would name the old primary for as long as it is cut off.
+    A single Sentinel that is partitioned would return the old primary.
     """
 
     def __init__(self, sentinels: Sequence[HostPort], service: str, query: NodeQuery) -> None:
@@ -86,24 +86,28 @@ class SentinelLocator(PrimaryLocator):
 
     async def find(self) -> HostPort:
         """Return the primary of the service."""
-        answers: list[tuple[int, HostPort]] = []
-        questions = [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service), ("SENTINEL", "MASTER", self._service)]
-        async with aclosing(_query_nodes(self._query, self._sentinels, questions)) as replies:
-            async for _, (address, facts) in replies:
-                if isinstance(address, list) and isinstance(facts, list):
-                    told = dict(zip(facts[::2], facts[1::2], strict=False))
-                    # In the midst of a failover the one who leads it names the next primary, under the epoch before.
-                    ahead = [told.get(b"ip"), told.get(b"port")] != address
-                    answers.append((int(told.get(b"config-epoch", 0)) + ahead, (address[0].decode(), int(address[1]))))
-                if 2 * len(answers) > len(self._sentinels):
+        candidates: list[tuple[int, HostPort]] = []
+        commands = [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service), ("SENTINEL", "MASTER", self._service)]
+        async with aclosing(_query_nodes(self._query, self._sentinels, commands)) as replies:
+            async for _, (address, state) in replies:
+                if isinstance(address, list) and isinstance(state, list):
+                    fields = dict(zip(state[::2], state[1::2], strict=False))
+                    # During a failover the Sentinel that leads it returns the next primary with the previous epoch.
+                    is_ahead = [fields.get(b"ip"), fields.get(b"port")] != address
+                    epoch = int(fields.get(b"config-epoch", 0)) + is_ahead
+                    candidates.append((epoch, (address[0].decode(), int(address[1]))))
+                if 2 * len(candidates) > len(self._sentinels):
                     break
-        if not answers:
-            asked = ", ".join(map(_format_node, self._sentinels))
-            raise RedisConnectionError(f"No Sentinel of {asked} says where {self._service!r} is")
-        return self._set_address(self._prefer_newest(max(answers)))
+        if not candidates:
+            sentinels = ", ".join(map(_format_node, self._sentinels))
+            raise RedisConnectionError(f"No Sentinel of {sentinels} returned a primary for {self._service!r}")
+        return self._set_address(self._prefer_newest(max(candidates)))
 
     def _prefer_newest(self, candidate: tuple[int, HostPort]) -> HostPort:
-        """Prefer what was heard a moment ago under a later epoch; after that Sentinels may have been set up anew."""
+        """Return the newer of a candidate and the newest recent reply.
+
+        Older replies are ignored after a while: Sentinels that were set up again start with low epochs.
+        """
         now = asyncio.get_running_loop().time()
         if candidate[0] >= self._newest[0] or now - self._newest_read_at > _NEWEST_REPLY_TTL_S:
             self._newest, self._newest_read_at = candidate, now
@@ -111,7 +115,7 @@ class SentinelLocator(PrimaryLocator):
 
 
 class ClusterLocator(PrimaryLocator):
-    """Asks the nodes of a cluster who owns the mesh's slot, and takes MOVED at its word, once."""
+    """Queries cluster nodes for the owner of the mesh's slot, and follows a MOVED reply once."""
 
     def __init__(self, seeds: Sequence[HostPort], key: bytes, query: NodeQuery) -> None:
         super().__init__()
@@ -122,7 +126,7 @@ class ClusterLocator(PrimaryLocator):
         self._redirected_to: HostPort | None = None
 
     def invalidate(self, generation: int, redirected_to: HostPort | None = None) -> None:
-        """As in a fixed place; MOVED says where to look next."""
+        """Invalidate as the base class does, and use the target of a MOVED reply next."""
         if generation == self.generation:
             self._redirected_to = redirected_to
         super().invalidate(generation)
@@ -134,18 +138,19 @@ class ClusterLocator(PrimaryLocator):
             return self._set_address(hint)
         nodes = tuple(dict.fromkeys((*self._cached_nodes, *self._seeds)))
         async with aclosing(_query_nodes(self._query, nodes, [("CLUSTER", "SLOTS")])) as replies:
-            async for asked, (ranges,) in replies:
-                owners = self._slot_owners(asked, ranges)
+            async for node, (ranges,) in replies:
+                owners = self._slot_owners(node, ranges)
                 if owners:
                     self._cached_nodes = owners[:_MAX_CACHED_NODES]
                     return self._set_address(owners[0])
-        raise RedisConnectionError(f"No node of {', '.join(map(_format_node, nodes))} says who owns slot {self._slot}")
+        queried = ", ".join(map(_format_node, nodes))
+        raise RedisConnectionError(f"No node of {queried} returned the owner of slot {self._slot}")
 
     def _slot_owners(self, queried: HostPort, ranges: Any) -> tuple[HostPort, ...]:
-        """Return the node that owns the slot and its replicas, as one node sees it."""
+        """Return the owner of the slot, then its replicas, according to one node."""
         for first, last, *owners in ranges if isinstance(ranges, list) else ():
             if first <= self._slot <= last:
-                # A node that does not know its own address gives none: it is where we asked.
+                # A node without a configured address returns none for itself: use the queried one.
                 return tuple(((host or b"").decode() or queried[0], int(port)) for host, port, *_ in owners)
         return ()
 
@@ -153,7 +158,7 @@ class ClusterLocator(PrimaryLocator):
 async def _query_nodes(
     query: NodeQuery, nodes: Sequence[HostPort], commands: Sequence[Command]
 ) -> AsyncGenerator[tuple[HostPort, list[Any]], None]:
-    """Ask all nodes at once and give the answers as they come, for so long at most; who fails is passed over."""
+    """Query all nodes at once and yield their replies as they arrive, until the timeout; skip nodes that fail."""
     pending = {asyncio.create_task(query(node, commands)): node for node in nodes}
     loop = asyncio.get_running_loop()
     end = loop.time() + _QUERY_TIMEOUT_S
@@ -163,15 +168,15 @@ async def _query_nodes(
             for task in done:
                 node = pending.pop(task)
                 try:
-                    answer = task.result()
+                    replies = task.result()
                 except (RedisError, OSError, TimeoutError) as error:
-                    log.debug("a node did not say where Redis is", node=_format_node(node), error=str(error))
+                    log.debug("primary_lookup_failed", node=_format_node(node), error=str(error))
                     continue
-                refused = [reply for reply in answer if isinstance(reply, ResponseError)]
-                if refused:
-                    log.debug("a node did not say where Redis is", node=_format_node(node), error=str(refused[0]))
+                errors = [reply for reply in replies if isinstance(reply, ResponseError)]
+                if errors:
+                    log.debug("primary_lookup_failed", node=_format_node(node), error=str(errors[0]))
                     continue
-                yield node, answer
+                yield node, replies
     finally:
         for task in pending:
             task.cancel()
@@ -179,4 +184,4 @@ async def _query_nodes(
 
 
 def _format_node(node: HostPort | None) -> str:
-    return "nowhere" if node is None else f"{node[0]}:{node[1]}"
+    return "none" if node is None else f"{node[0]}:{node[1]}"

@@ -33,10 +33,9 @@ async def call_with_retry(
     except StoreUnavailable as error:
         second = [error] * len(failed)
     for index, reply in zip(failed, second, strict=True):
-        if isinstance(reply, StoreUnavailable) and replies[index].outcome == "unknown":
-            # The retry failed, but the first call may have been executed.
-            reply = StoreUnavailable(str(reply), outcome="unknown", reason=reply.reason)  # noqa: PLW2901
-        replies[index] = reply
+        failed_twice = isinstance(reply, StoreUnavailable) and replies[index].outcome == "unknown"
+        # Whatever the retry returned, the first call may have been executed.
+        replies[index] = StoreUnavailable(str(reply), outcome="unknown", reason=reply.reason) if failed_twice else reply
     return replies
 
 

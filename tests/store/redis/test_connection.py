@@ -36,7 +36,7 @@ async def test_each_scheme_has_its_connection(url: str, kind: type) -> None:
 @pytest.mark.parametrize("url", ["", "redis", "http://redis:6379", "redis://redis:port"])
 def test_an_address_that_cannot_be_read_stops_the_start(url: str) -> None:
     """With an example of one that can."""
-    with pytest.raises(StartupError, match="REDIS_URL cannot be read: expected redis://host:6379/0"):
+    with pytest.raises(StartupError, match="REDIS_URL is invalid: expected redis://host:6379/0"):
         endpoint_from_url(url)
 
 

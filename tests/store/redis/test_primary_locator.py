@@ -91,7 +91,7 @@ async def test_one_sentinel_that_answers_is_enough(away: Any) -> None:
 
 async def test_no_sentinel_that_knows_is_trouble_that_names_them() -> None:
     """In time."""
-    with pytest.raises(RedisConnectionError, match="No Sentinel of x:26379, y:26379 says where 'mesh' is"):
+    with pytest.raises(RedisConnectionError, match="No Sentinel of x:26379, y:26379 returned a primary for 'mesh'"):
         await sentinels(Asked({"x": None, "y": [None, redis.ResponseError("ERR No such master")]})).find()
 
 
@@ -145,7 +145,7 @@ async def test_the_owners_are_remembered_for_when_the_seeds_are_gone() -> None:
 
 async def test_a_slot_that_nobody_owns_is_trouble() -> None:
     """As while a cluster is being made."""
-    with pytest.raises(RedisConnectionError, match=f"No node of x:7000 says who owns slot {SLOT}"):
+    with pytest.raises(RedisConnectionError, match=f"No node of x:7000 returned the owner of slot {SLOT}"):
         await cluster(Asked({"x": [[]]})).find()
 
 
