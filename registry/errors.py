@@ -1,24 +1,24 @@
-"""Everything the registry refuses or fails to do, as one tree.
+"""The errors of the registry, as one tree of classes.
 
     RegistryError
-    ├── InvalidRequest            the caller's fault; names every bad field
-    │   ├── MalformedRequest      400  not JSON, a bad selector or constraint, an unknown parameter
-    │   ├── UnprocessableRequest  422  well-formed, but fields are wrong
+    ├── InvalidRequest            the request is invalid; `details` names every invalid field
+    │   ├── MalformedRequest      400  not JSON, an invalid selector or constraint, an unknown parameter
+    │   ├── UnprocessableRequest  422  well-formed, but fields are missing or invalid
     │   ├── RequestTooLarge       413
     │   └── UnsupportedMediaType  415
     ├── Unauthorized              401
-    ├── Refused                   the store looked and said no
+    ├── RequestRejected           rejected because of the state of the store
     │   ├── UnknownAgent          404
     │   ├── NoProvider            404
     │   └── StaleVersion          409
-    ├── VersionTooOld             410  list again: the log no longer leads on from the version asked for
-    │   └── VersionAhead          410  list again: the store has not come so far, so it is another history
+    ├── VersionTooOld             410  list again: the change log no longer contains the requested version
+    │   └── VersionAhead          410  list again: the version is above that of the store, so it is of another timeline
     ├── NotReady                  503  the cache is not filled yet
-    ├── StoreUnavailable          503  the store could not answer; never 404, never 410
-    └── StartupError              the process cannot start; the message says what to do
+    ├── StoreUnavailable          503  Redis did not respond; never 404, never 410
+    └── StartupError              the process cannot start; the message contains the advised action
 
-Each class carries its `code`, the word used in Lua replies, logs and the JSON body. `api/error_responses.py` alone
-knows the HTTP status. Bugs are not in the tree: they stay what they are.
+Each class has its `code`, the word in Lua replies, logs and JSON bodies. The HTTP status of each class is defined in
+`api/error_responses.py`. Bugs are not in the tree: they are other exceptions.
 """
 
 from collections.abc import Sequence
@@ -32,25 +32,25 @@ _MAX_ID_CHARS = 253
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One bad field: its path in the request and what is wrong with it."""
+    """An invalid field: its path in the request, and the problem."""
 
     field: str
     problem: str
 
 
 def _quote_id(agent_id: str) -> str:
-    """Return an id for a message; one that is longer than any id can be is cut."""
+    """Return an id for a message; an id above the length limit is truncated."""
     return repr(agent_id if len(agent_id) <= _MAX_ID_CHARS else f"{agent_id[:_MAX_ID_CHARS]}…")
 
 
 class RegistryError(Exception):
-    """Root of the tree."""
+    """Root of the error tree."""
 
     code: ClassVar[str] = "error"
 
 
 class InvalidRequest(RegistryError):
-    """The request cannot be carried out as it was sent; `details` names every bad field."""
+    """The request is invalid; `details` names every invalid field."""
 
     code: ClassVar[str] = "invalid_request"
 
@@ -64,25 +64,25 @@ class InvalidRequest(RegistryError):
         return cls(f"{details[0].field}{separator}{details[0].problem}", details)
 
     def with_path_prefix(self, prefix: str) -> Self:
-        """Return the same refusal of a part of a request; `prefix` is what stands before its fields' names."""
+        """Return the same error for a request that contains this one; `prefix` precedes the path of each field."""
         details = [Detail(f"{prefix}{detail.field}", detail.problem) for detail in self.details]
         return type(self)(f"{prefix}{self}" if details else str(self), details)
 
 
 class MalformedRequest(InvalidRequest):
-    """The request cannot be read: not JSON, a bad selector or constraint, an unknown parameter."""
+    """The request cannot be parsed: not JSON, an invalid selector or constraint, an unknown parameter."""
 
     code: ClassVar[str] = "malformed_request"
 
 
 class UnprocessableRequest(InvalidRequest):
-    """The request can be read, but fields are missing or wrong."""
+    """The request is well-formed, but fields are missing or invalid."""
 
     code: ClassVar[str] = "validation_failed"
 
 
 class RequestTooLarge(InvalidRequest):
-    """The body is over the limit."""
+    """The body is above the size limit."""
 
     code: ClassVar[str] = "request_too_large"
 
@@ -100,7 +100,7 @@ class Unauthorized(RegistryError):
 
 
 class RequestRejected(RegistryError):
-    """The store was asked, looked, and said no."""
+    """The request is valid, but the state of the store does not allow it."""
 
 
 class UnknownAgent(RequestRejected):
@@ -114,7 +114,7 @@ class UnknownAgent(RequestRejected):
 
 
 class NoProvider(RequestRejected):
-    """No agent has the capability that was asked for, or none of them will do; `reason` says why."""
+    """No agent has the requested capability, or none of them satisfies the request; `reason` explains it."""
 
     code: ClassVar[str] = "no_provider"
 
@@ -125,9 +125,9 @@ class NoProvider(RequestRejected):
 
 
 class StaleVersion(RequestRejected):
-    """The precondition of a registration does not hold; nothing was changed.
+    """The precondition of a registration is not met; nothing was changed.
 
-    `current` is the agent's resource version now, or None when there is no such agent.
+    `current` is the current resource version of the agent, None if the agent does not exist.
     """
 
     code: ClassVar[str] = "stale_version"
@@ -135,25 +135,28 @@ class StaleVersion(RequestRejected):
     def __init__(self, agent_id: str, current: int | None) -> None:
         state = "is not registered" if current is None else f"is at resource version {current}"
         super().__init__(
-            f"Agent {_quote_id(agent_id)} {state}; read it again and repeat the change on what you then have"
+            f"Agent {_quote_id(agent_id)} {state}; read the agent again and retry with its current version"
         )
         self.agent_id = agent_id
         self.current = current
 
 
 class VersionTooOld(RegistryError):
-    """A watch cannot begin at this version: the log does not hold it any more. `current` is the version now."""
+    """The change log no longer contains the version a watch should resume from; `current` is the current version."""
 
     code: ClassVar[str] = "version_too_old"
 
     def __init__(self, requested: int, current: int) -> None:
-        super().__init__(f"Version {requested} is not in the log (now {current}); list again and watch from that list")
+        super().__init__(
+            f"Version {requested} is not in the change log (current version {current}); list again and watch from "
+            "that version"
+        )
         self.requested = requested
         self.current = current
 
 
 class VersionAhead(VersionTooOld):
-    """A watch cannot begin at this version: the store has not come so far, so it is of another history."""
+    """The version a watch should resume from is above the current one, so it is of another timeline."""
 
     code: ClassVar[str] = "version_ahead"
 
@@ -165,10 +168,10 @@ class NotReady(RegistryError):
 
 
 class StoreUnavailable(RegistryError):
-    """The store could not answer in time, or refused for reasons of its own.
+    """Redis did not respond in time, or rejected the command.
 
-    `outcome` tells a writer whether its write may have happened: `not_sent` (it did not) or `unknown`.
-    `reason` is one lower-snake-case word for logs and metrics.
+    `outcome` states whether a write may have been applied: `not_sent` (it was not) or `unknown`. `reason` is one
+    snake_case word for logs and metrics.
     """
 
     code: ClassVar[str] = "store_unavailable"
@@ -180,11 +183,11 @@ class StoreUnavailable(RegistryError):
 
     @classmethod
     def damaged_record(cls, agent_id: str) -> Self:
-        """Return what to raise where an agent's record cannot be read."""
+        """Return the error for an agent whose record cannot be parsed."""
         return cls(f"The record of {_quote_id(agent_id)} is damaged; unregister and register it", reason="bad_record")
 
 
 class StartupError(RegistryError):
-    """The process cannot start; the message says what to do."""
+    """The process cannot start; the message contains the advised action."""
 
     code: ClassVar[str] = "startup_failed"

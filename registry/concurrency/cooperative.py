@@ -12,9 +12,9 @@ _MAX_BLOCK_S: Final = 0.005
 
 async def cooperative(items: Iterable[Item]) -> AsyncIterator[Item]:
     """Yield the items in order, and yield to the event loop whenever their processing has taken 5 ms."""
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     for item in items:
         yield item
-        if time.perf_counter() - began > _MAX_BLOCK_S:
+        if time.perf_counter() - started_at > _MAX_BLOCK_S:
             await asyncio.sleep(0)
-            began = time.perf_counter()
+            started_at = time.perf_counter()

@@ -74,7 +74,7 @@ class LabelSelector:
             if not kind.matches(text)
         ]
         if details:
-            raise MalformedRequest(f"{details[0].field}: {details[0].problem}", details)
+            raise MalformedRequest.of(details)
         return cls(requirements)
 
     def matches(self, labels: Mapping[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""One line per event, ours and the libraries': JSON for machines, colours for people."""
+"""Logging of the registry and of its libraries: one line per event, as JSON or as coloured text."""
 
 import contextlib
 import logging
@@ -19,12 +19,12 @@ LOG_LEVELS: Final = {
 
 
 class _CurrentStderr:
-    """Standard error as it is at the moment of writing: cached loggers outlive a replaced `sys.stderr`."""
+    """The current `sys.stderr` at each write: cached loggers outlive a replaced `sys.stderr`."""
 
     def write(self, text: str, /) -> int:
         try:
             return sys.stderr.write(text)
-        except BrokenPipeError:  # nobody reads the log any more, which must not end what it tells of
+        except BrokenPipeError:  # a closed log must not stop the program
             return len(text)
 
     def flush(self) -> None:
@@ -36,16 +36,16 @@ class _CurrentStderr:
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """Give the logger of one module, whose lines carry `logger: <name>`; may come before `configure_logs`."""
+    """Return the logger of a module, whose lines have `logger: <name>`; may be called before `configure_logs`."""
     return cast("FilteringBoundLogger", structlog.get_logger(logger_name=name))
 
 
 def configure_logs(level: str, log_format: str, stream: TextIO | None = None) -> None:
-    """Send every event of `level` and above to `stream` (None: standard error), one line each.
+    """Write every event of `level` and above to `stream` (None: standard error), one line each.
 
-    `level` is a key of `LOG_LEVELS`; `log_format` is `json`, `pretty` or `auto` (pretty on a terminal). Call it
-    once, before the first event: a logger keeps what it finds at its first use. uvicorn must be started with
-    `log_config=None`, or it puts its own handlers back.
+    `level` is a key of `LOG_LEVELS`; `log_format` is `json`, `pretty` or `auto` (pretty on a terminal). Call it once,
+    before the first event: a logger caches its configuration at its first use. uvicorn must be started with
+    `log_config=None`, because it would restore its own handlers.
 
     Raises:
         KeyError: an unknown level.
@@ -57,7 +57,7 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Tracebacks are plain in both forms: the prettier ones print local variables, and with them tokens.
+    # Tracebacks are plain in both formats: rich ones print local variables, which may be tokens.
     console = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
     render: list[Processor] = [console] if pretty else [structlog.processors.format_exc_info, _render_json]
     structlog.configure(
@@ -78,26 +78,26 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
 
 
 def _configure_library_loggers() -> None:
-    # The MCP SDK tells of each request, and of each mistake of a client.
+    # The MCP SDK logs each request and each error of a client.
     logging.getLogger("mcp").setLevel(logging.ERROR)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         library = logging.getLogger(name)
         library.handlers.clear()
-        library.setLevel(logging.NOTSET)  # a server that ran before in this process may have set its own
-        # uvicorn builds no access lines at all when their logger reaches no handler.
+        library.setLevel(logging.NOTSET)  # an earlier server in this process may have set its own level
+        # uvicorn builds no access lines if their logger has no handler.
         library.propagate = name != "uvicorn.access"
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     line = {key: event.pop(key) for key in ("timestamp", "level", "event")}
-    # Ours carry one key and the libraries' the other: `logger` is taken among structlog's own arguments.
+    # Events of the registry have `logger_name`, events of libraries `logger`, which structlog reserves for itself.
     line["logger"] = event.pop("logger_name", None) or event.pop("logger", None)
     line.update(event)
     try:
-        # Dataclasses go through their repr, which masks secrets; orjson on its own would write every field.
+        # Dataclasses are written by their repr, which masks secrets; orjson would write every field.
         return orjson.dumps(line, default=repr, option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()
     except TypeError:
-        # Lone surrogates, huge numbers, keys that are no text: a strange line is better than a lost one.
+        # Lone surrogates, huge numbers, keys that are no text: an escaped line is better than a lost one.
         return orjson.dumps({key: _escape(value) for key, value in line.items()}).decode()
 
 

@@ -291,7 +291,7 @@ def test_it_waits_for_balancers_as_long_as_it_was_told(directory: Path, redis_ur
 def test_the_lead_is_given_up(directory: Path, redis_url: str, raw: redis.Redis) -> None:
     """Another replica need not wait for the lease to run out."""
     with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
-        replica.wait_for_output("leads")
+        replica.wait_for_output("leadership_acquired")
         assert raw.exists("{mesh}:leader")
         status = replica.wait_for_exit(signal.SIGTERM)
 

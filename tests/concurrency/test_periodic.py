@@ -163,7 +163,7 @@ async def test_a_store_that_is_away_is_a_warning_without_a_traceback(events: Log
 
     [entry] = events.entries
     assert entry["log_level"] == "warning"
-    assert (entry["loop"], entry["reason"], entry["problem"]) == ("tick", "timeout", "No answer within 2s")
+    assert (entry["loop"], entry["reason"], entry["error"]) == ("tick", "timeout", "No answer within 2s")
     assert "exc_info" not in entry
 
 
@@ -221,5 +221,5 @@ async def test_a_period_of_no_length_or_above_the_longest_pause_is_refused(
     period: float, longest: float | None
 ) -> None:
     """Either would be a loop that spins."""
-    with pytest.raises(ValueError, match="expected 0 < period <= longest"):
+    with pytest.raises(ValueError, match="expected 0 < period <= max_pause"):
         await periodic.every(period, "tick", failing(), max_pause=longest)

@@ -97,7 +97,7 @@ def test_a_leader_that_is_told_to_stop_hands_over_before_it_has_stopped(wait: st
             first.send_signal(signal.SIGTERM)
             wait_until(lambda: find_leader([second]), description="the other leads", timeout=SLACK)
 
-            assert "gave up the lead" in first.output
+            assert "leadership_resigned" in first.output
             assert '"event":"shutdown_completed"' not in first.output
         first.stop(timeout=10)
 
@@ -125,7 +125,7 @@ def test_a_leader_frozen_beyond_its_lease_steps_down_as_it_wakes(server: RedisSe
             timeout=1 + SLACK,
         )
         assert find_leader([first]) is None
-        assert "stepped down" in first.output
+        assert "leadership_lost" in first.output
     assert sorted(agent_id for _, agent_id in log_entries_by_reason(server.url, "degraded")) == DYING
 
 

@@ -94,7 +94,7 @@ class DependencyRoutes:
             Detail(name, "expected a string") for name, value in fresh.items() if not isinstance(value, str | None)
         ]
         if wrong:
-            raise UnprocessableRequest(f"{wrong[0].field}: {wrong[0].problem}", wrong)
+            raise UnprocessableRequest.of(wrong)
         given: QueryParams = {name: (value,) for name, value in fresh.items() if value}
         return await self._select(document, freshness(given))
 
@@ -129,7 +129,7 @@ def _parse_dependency(params: Mapping[str, Any]) -> Dependency:
         if params.get("strategy") == strategy and not params.get(field):
             wrong.append(Detail(field, f"is required with strategy {strategy}"))
     if wrong:
-        raise UnprocessableRequest(f"{wrong[0].field} {wrong[0].problem}", wrong)
+        raise UnprocessableRequest.of(wrong, separator=" ")
     return msgspec.convert(document, Dependency)
 
 

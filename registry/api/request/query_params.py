@@ -58,7 +58,7 @@ def reject_unknown(names: Collection[str], allowed: Collection[str]) -> None:
         others = f"known are {', '.join(allowed)}" if allowed else "there are none here"
         hint = f"did you mean {near[0]}?" if near else others
         details.append(Detail(name[:60], f"unknown parameter; {hint}"))
-    raise MalformedRequest(f"{details[0].field}: {details[0].problem}", details)
+    raise MalformedRequest.of(details)
 
 
 def reject_preconditions(headers: Collection[str], reason: str) -> None:
