@@ -15,5 +15,5 @@ FleetMaker = Callable[..., AbstractAsyncContextManager[FleetUnderLoad]]
 
 @pytest.fixture
 def a_fleet(record_property: Callable[[str, object], None]) -> FleetMaker:
-    """Provide what raises a fleet, `fleet_under_load.a_fleet`; what it counted is shown when all tests are done."""
-    return partial(fleet_under_load.fleet_under_load, tallied=lambda tally: record_property("tally", asdict(tally)))
+    """Return fleet_under_load; its counts are printed after the test run."""
+    return partial(fleet_under_load.fleet_under_load, on_counted=lambda tally: record_property("tally", asdict(tally)))

@@ -85,7 +85,7 @@ async def test_a_killed_replica_costs_what_was_on_its_way(
     if balancer is haproxy and HAPROXY_PATH is None:
         pytest.skip("haproxy is not installed; apt-get install haproxy")
     # So many writers keep two cores busy: who strives may wait for its turn as long as others are silent.
-    async with a_fleet(striver_timeout=20, within=55) as fleet, balancer(fleet.urls, tmp_path) as url:
+    async with a_fleet(persistent_agent_timeout_s=20, timeout=55) as fleet, balancer(fleet.urls, tmp_path) as url:
         fleet.load.urls[:] = [url]
         fleet.tolerate_unanswered(url)
         async with asyncio.TaskGroup() as more:

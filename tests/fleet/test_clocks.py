@@ -29,7 +29,7 @@ async def test_a_replica_with_a_wrong_clock_does_no_harm(a_fleet: FleetMaker, tm
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    async with a_fleet(of={0: stepped, 1: stepped, 2: stepped}) as fleet:
+    async with a_fleet(env_by_replica={0: stepped, 1: stepped, 2: stepped}) as fleet:
         leader, epoch = await lead(fleet)
         for step in ("+3600", "-3600"):
             clock.write_text(step)

@@ -146,7 +146,7 @@ async def race(fleet: FleetUnderLoad, agents: int, beats: int) -> None:
 )
 async def test_a_heartbeat_that_came_first_wins(a_fleet: FleetMaker, agents: int, beats: int) -> None:
     """Nobody is marked whose heartbeat was acknowledged before, and nobody twice for one silence."""
-    async with a_fleet(within=58, **RACING) as fleet:
+    async with a_fleet(timeout=58, **RACING) as fleet:
         await race(fleet, agents, beats)
 
 
@@ -190,7 +190,7 @@ async def test_five_hundred_come_back_within_two_intervals(a_fleet: FleetMaker) 
     The registry sets no rate; agents obey its Retry-After.
     """
     interval = 4.0
-    async with a_fleet(within=58) as fleet:
+    async with a_fleet(timeout=58) as fleet:
         fleet.tolerate(extra_delay_s=20)
         heard: dict[int, float] = {}
 

@@ -156,7 +156,7 @@ async def _unready(fleet: FleetUnderLoad, number: int) -> bool:
 @pytest.mark.fault(48, "A replica runs out of file descriptors")
 async def test_too_many_connections_pass(a_fleet: FleetMaker) -> None:
     """Those beyond the limit wait or are refused; it lives on, and serves again as soon as they are gone."""
-    async with a_fleet(enter=("prlimit", "--nofile=128")) as fleet:
+    async with a_fleet(command_prefix=("prlimit", "--nofile=128")) as fleet:
         crowded = fleet.replicas[0]
         fleet.tolerate(unresponsive=[crowded])
         pid, port = crowded.pid, int(crowded.url.rpartition(":")[2])

@@ -26,7 +26,7 @@ async def test_memory_does_not_grow_with_time(a_fleet: FleetMaker) -> None:
 
     The log is short, so that it is full from the beginning: what replicas remember of it is their right.
     """
-    async with a_fleet(within=SOAK + 80, REGISTRY_WATCH_HISTORY="2000") as fleet:
+    async with a_fleet(timeout=SOAK + 80, REGISTRY_WATCH_HISTORY="2000") as fleet:
         fleet.log_recorder.entries_removed = True
         following = asyncio.create_task(asyncio.to_thread(fleet.log_recorder.read_repeatedly, SOAK + 5))
         await churn(fleet, SOAK / 2)

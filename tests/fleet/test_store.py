@@ -132,7 +132,7 @@ async def test_a_frozen_store_is_503_in_time(a_fleet: FleetMaker) -> None:
 @pytest.mark.slow
 async def test_nobody_is_called_silent_who_could_not_be_heard(a_fleet: FleetMaker) -> None:
     """Twice their timeout; when it thaws, each has one whole timeout to be heard again."""
-    async with a_fleet(striver_timeout=3) as fleet:
+    async with a_fleet(persistent_agent_timeout_s=3) as fleet:
         fleet.tolerate(extra_delay_s=10 + PERSISTENT_AGENT_TIMEOUT_S)
 
         fleet.server.pause()

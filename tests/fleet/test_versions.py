@@ -30,7 +30,7 @@ def another_release(folder: Path) -> Path:
 async def test_two_releases_serve_side_by_side(a_fleet: FleetMaker, tmp_path: Path) -> None:
     """Each keeps what the other writes beside what it knows, and neither harms an index."""
     elsewhere = {"PYTHONPATH": str(another_release(tmp_path)), "PYTHONSAFEPATH": "1"}
-    async with a_fleet(of={1: elsewhere}) as fleet:
+    async with a_fleet(env_by_replica={1: elsewhere}) as fleet:
         async with open_raw_connection(fleet.urls[1]) as line:
             assert (await line.request("POST", "/agents", a_registration("painted"))).status == 200
         async with open_raw_connection(fleet.urls[0]) as line:

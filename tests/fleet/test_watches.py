@@ -52,7 +52,7 @@ DEAF, COST, LET_GO = 5, 1 << 20, 15
 @pytest.mark.slow
 async def test_deaf_watchers_are_let_go_and_cost_nothing(a_fleet: FleetMaker) -> None:
     """Within 15 s; their replica needs at most a megabyte for each more than those that have none."""
-    async with a_fleet(within=55) as fleet:
+    async with a_fleet(timeout=55) as fleet:
         # The others watch elsewhere, so that who watches here can be counted.
         url = fleet.load.urls.pop(0)
         await fleet.wait_for_resumes()
@@ -142,7 +142,7 @@ async def test_a_thousand_watchers_see_every_change(a_fleet: FleetMaker) -> None
     As many changes as one client makes, which waits for each answer: what counts the million events is one process on
     the same two cores, and 100 changes a second would measure that.
     """
-    async with a_fleet(load=False, within=110) as fleet, counters(fleet, 1000) as found:
+    async with a_fleet(load=False, timeout=110) as fleet, counters(fleet, 1000) as found:
         made: dict[int, float] = {}
         for at in range(1000):
             asked = time.monotonic()

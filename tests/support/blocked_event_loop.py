@@ -7,7 +7,7 @@ from tests.support.replica import Replica
 
 BLOCK_S = 5.0
 # The environment of a replica that can be stalled.
-BLOCKABLE_ENV = {"PYTHONPATH": str(Path(__file__).with_name("blocking")), "STALL_SECONDS": str(BLOCK_S)}
+BLOCKABLE_ENV = {"PYTHONPATH": str(Path(__file__).with_name("blocking")), "BLOCK_SECONDS": str(BLOCK_S)}
 
 
 def block_event_loop(replica: Replica) -> None:

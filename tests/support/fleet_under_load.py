@@ -264,20 +264,20 @@ async def fleet_under_load(
     arguments: Sequence[str] = DURABLE_ARGUMENTS,
     proxied: bool = False,
     load: bool = True,
-    striver_timeout: float = PERSISTENT_AGENT_TIMEOUT_S,
-    within: float = 45.0,
-    tallied: Callable[[FleetCounts], None] = lambda _tally: None,
-    of: Mapping[int, Mapping[str, str]] = MappingProxyType({}),
-    enter: Sequence[str] = (),
+    persistent_agent_timeout_s: float = PERSISTENT_AGENT_TIMEOUT_S,
+    timeout: float = 45.0,
+    on_counted: Callable[[FleetCounts], None] = lambda _counts: None,
+    env_by_replica: Mapping[int, Mapping[str, str]] = MappingProxyType({}),
+    command_prefix: Sequence[str] = (),
     **env: str,
 ) -> AsyncIterator[FleetUnderLoad]:
-    """Provide so many replicas under load; at a clean end all settles and is verified.
+    """Run replicas under load; after the block, wait until the load has settled and verify every guarantee.
 
-    `server` is one that is configured by the caller, `arguments` those of one of our own. `within` bounds the whole in
-    seconds. Without `load` there are followers and readers only. `env` adds to the environment of all replicas, `of` to
-    that of single ones, and `enter` stands before their command.
+    `server` is configured by the caller; otherwise a server with `arguments` is started. `timeout` limits the whole in
+    seconds. Without `load` there are followers and readers only. `env` adds to the environment of all replicas,
+    `env_by_replica` to that of single ones, and `command_prefix` precedes their command.
     """
-    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(within):
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(timeout):
         if server is None:
             server = stack.enter_context(RedisServer(*arguments, tcp=True))
         store = server
@@ -287,12 +287,12 @@ async def fleet_under_load(
         processes = [
             Replica(
                 proxies[number].url if proxied else store.url,
-                command_prefix=enter,
+                command_prefix=command_prefix,
                 **{"LOG_LEVEL": "info", "REGISTRY_LOG_FORMAT": "json"}
                 | {"REGISTRY_INSTANCE_ID": f"replica-{number}", "AGENT_TIMEOUT": "10m"}
                 | ELECTION_SETTINGS
                 | env
-                | dict(of.get(number, {})),
+                | dict(env_by_replica.get(number, {})),
             )
             for number in range(replicas)
         ]
@@ -303,7 +303,8 @@ async def fleet_under_load(
         fleet = FleetUnderLoad(store, processes, proxies, truth, crowd, followers(crowd))
         async with asyncio.TaskGroup() as group:
             writing = [
-                group.create_task(each.run()) for each in (_writer_clients(crowd, striver_timeout) if load else ())
+                group.create_task(each.run())
+                for each in (_writer_clients(crowd, persistent_agent_timeout_s) if load else ())
             ]
             watching = [group.create_task(follower.run()) for follower in fleet.followers]
             watching.append(group.create_task(ListReader(crowd).run()))
@@ -313,7 +314,7 @@ async def fleet_under_load(
             yield fleet
             await fleet.wait_until_settled()
             await asyncio.gather(*writing, *watching)
-        tallied(await asyncio.to_thread(fleet.verify))
+        on_counted(await asyncio.to_thread(fleet.verify))
 
 
 def _writer_clients(

@@ -6,7 +6,7 @@ import time
 
 
 def _block(_number: int, _frame: object) -> None:
-    time.sleep(float(os.environ["STALL_SECONDS"]))
+    time.sleep(float(os.environ["BLOCK_SECONDS"]))
 
 
 signal.signal(signal.SIGUSR2, _block)
