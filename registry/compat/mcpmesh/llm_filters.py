@@ -1,4 +1,4 @@
-"""What functions say that work with language models: the tools they filter for, the provider they delegate to."""
+"""Parses `llm_filter` and `llm_provider`: the tools a function offers its language model, and its LLM provider."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -9,38 +9,38 @@ import orjson
 from registry.compat.mcpmesh.spec import McpMeshDependency
 
 MAX_WORD_CHARS: Final = 1_000
-"""How long what others are looked up by may be, in characters."""
+"""Maximum length of a name, a version or a tag."""
 MAX_WORDS_PER_REQUIREMENT: Final = 1_000
-"""How many of these one tool or one need may have."""
+"""Maximum number of names, versions and tags of one tool or dependency."""
 BEST_MATCH: Final = "best_match"
 _WILDCARD: Final = "*"
 _ANY_CAPABILITY: Final = McpMeshDependency("")
 
 
 class DependencyLike(Protocol):
-    """What a dependency is in each form."""
+    """The fields of a dependency that all schemas of it have."""
 
     @property
     def capability(self) -> str | None:
-        """The name."""
+        """The name of the capability."""
 
     @property
     def version(self) -> str | None:
-        """The constraint."""
+        """The version constraint."""
 
     @property
     def namespace(self) -> str | None:
-        """Where to look."""
+        """The namespace to search."""
 
     @property
     def tags(self) -> Sequence[str | Sequence[str]] | None:
-        """Those wanted; of a list inside, one."""
+        """The tags; of a nested list one is required."""
 
 
 class LlmFilter(NamedTuple):
-    """What a function filters for: needs, whose capability may be '' for any.
+    """A filter of tools: dependencies whose capability can be '' for any.
 
-    The mode `best_match` takes one of each capability, `*` whatever there is.
+    The mode `best_match` selects one tool for each capability, `*` all tools.
     """
 
     entries: tuple[McpMeshDependency, ...]
@@ -48,7 +48,7 @@ class LlmFilter(NamedTuple):
 
 
 def parse_filter(text: bytes) -> LlmFilter | None:
-    """Read `llm_filter`; None where it is none. An entry that cannot be read asks for nothing."""
+    """Parse `llm_filter`; None if it is absent or invalid. Invalid entries are ignored."""
     sent = orjson.loads(text) if text else None
     if not isinstance(sent, dict) or not isinstance(sent.get("filter"), list):
         return None
@@ -75,14 +75,14 @@ def _parse_entry(sent: Any) -> McpMeshDependency | None:
 
 
 def parse_provider(text: bytes) -> McpMeshDependency | None:
-    """Read `llm_provider`; None where it is none or cannot be read."""
+    """Parse `llm_provider`; None if it is absent or invalid."""
     sent = orjson.loads(text) if text else None
     entry = _parse_entry(sent) if isinstance(sent, dict) else None
     return entry if entry is not None and entry.capability else None
 
 
 def lookup_words(dependency: DependencyLike) -> Iterator[str]:
-    """Return all by which others are looked up."""
+    """Yield the texts of a dependency by which providers are found."""
     yield from (dependency.capability or "", dependency.version or "", dependency.namespace or "")
     for tag in dependency.tags or ():
         yield from (tag,) if isinstance(tag, str) else tag

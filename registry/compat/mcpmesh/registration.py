@@ -1,7 +1,7 @@
-"""The flat form: how the published mesh clients register, all of it at the top of one object.
+"""The mcp-mesh format of a registration, which the published SDKs send: all fields at the top level of one object.
 
-It is read as leniently as the registry reads it that these clients were written for, and becomes the same registration
-as any other: each tool a capability, one without a name a route, which needs something and provides nothing.
+It is parsed as leniently as by the registry that the SDKs were written for, and converted to the native format: each
+tool becomes a capability. A tool without a capability becomes a route, which has dependencies and provides nothing.
 """
 
 import re
@@ -25,7 +25,7 @@ DEFAULT_TIMEOUT: Final = timedelta(seconds=20)
 """The timeout that mcp-mesh agents expect, which send a heartbeat every 5 s."""
 METADATA_ERROR: Final = "This agent registered in the mcp-mesh format; send the full registration instead of `metadata`"
 MARKER_FIELDS: Final = ("name", "agent_type", "http_host", "http_port", "tools")
-"""With any of these in it, the body of a heartbeat is a registration in flat form."""
+"""The body of a heartbeat with any of these fields is a registration in the mcp-mesh format."""
 
 DEFAULT_MCPMESH_AGENT_TYPE: Final = "mcp_agent"
 MAX_DESCRIPTION_CHARS: Final = 256
@@ -44,7 +44,7 @@ TagRequirement = str | list[str]
 
 
 class McpMeshDependencySchema(Struct, frozen=True, kw_only=True, gc=False):
-    """A capability that a tool needs."""
+    """A dependency of a tool."""
 
     capability: str | None = None
     version: str | None = None
@@ -54,7 +54,7 @@ class McpMeshDependencySchema(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class McpMeshToolSchema(Struct, frozen=True, kw_only=True, gc=False):
-    """One function. Of what is not named here, nothing is checked."""
+    """One function; fields not named here are not validated."""
 
     function_name: str | None = None
     capability: str | None = None
@@ -66,7 +66,7 @@ class McpMeshToolSchema(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class McpMeshRegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
-    """An agent in flat form."""
+    """A registration in the mcp-mesh format."""
 
     agent_id: str | None = None
     name: str | None = None
@@ -82,13 +82,13 @@ class McpMeshRegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class ParsedRegistration:
-    """A registration in flat form, and what was changed in it, in sentences."""
+    """The native form of a registration, and warnings about changed values."""
 
     registration: Registration
     warnings: tuple[str, ...]
 
 
-# The profile reads these from a spec by types of its own; what a client means by them is not known.
+# Index fields of a spec with types of their own; an SDK may use these names for something different.
 _IGNORED_TOOL_FIELDS: Final = (
     frozenset(McpMeshCapability.__struct_encode_fields__)
     - frozenset({"name", "function_name", "version", "tags", "description", "dependencies"})
@@ -106,15 +106,14 @@ _DROPPED_FIELDS: Final = frozenset(
 
 
 def is_mcpmesh_registration(document: Mapping[str, Any]) -> bool:
-    """Tell whether the body of a heartbeat is a registration in flat form."""
-    return any(mark in document for mark in MARKER_FIELDS)
+    """Return whether the body of a heartbeat is a registration in the mcp-mesh format."""
+    return any(field in document for field in MARKER_FIELDS)
 
 
 def parse_mcpmesh_registration(document: dict[str, Any]) -> ParsedRegistration:
-    """Check a registration in flat form and bring it into canonical form.
+    """Validate a registration in the mcp-mesh format and return its native form.
 
-    Raises MalformedRequest for a field of another type than it must have or a missing id, UnprocessableRequest for one
-    that an agent of the mesh may not have.
+    Raises MalformedRequest for a field of the wrong type or a missing id, UnprocessableRequest for an invalid value.
     """
     try:
         form = msgspec.convert(document, McpMeshRegistrationSchema)
@@ -182,30 +181,30 @@ def _find_exceeded_limits(tools: Sequence[McpMeshToolSchema]) -> Iterator[Detail
         or sum(len(tool.dependencies or ()) for tool in tools) > _MAX_DEPENDENCIES_PER_AGENT
     ):
         yield Detail(
-            "tools", f"at most {MAX_CAPABILITIES:,} tools and {_MAX_DEPENDENCIES_PER_AGENT:,} dependencies are taken"
+            "tools", f"at most {MAX_CAPABILITIES:,} tools and {_MAX_DEPENDENCIES_PER_AGENT:,} dependencies are allowed"
         )
     if any(_exceeds_word_limit(tool) for tool in tools):
-        yield Detail("tools", f"at most {MAX_WORDS_PER_REQUIREMENT:,} tags are taken for one tool or dependency")
+        yield Detail("tools", f"at most {MAX_WORDS_PER_REQUIREMENT:,} tags are allowed per tool or dependency")
     if any(len(word) > MAX_WORD_CHARS for tool in tools for word in _lookup_words(tool)):
         yield Detail("tools", f"names, versions and tags cannot exceed {MAX_WORD_CHARS:,} characters")
 
 
 def _exceeds_word_limit(tool: McpMeshToolSchema) -> bool:
-    needs = tool.dependencies or ()
+    dependencies = tool.dependencies or ()
     return len(tool.tags or ()) > MAX_WORDS_PER_REQUIREMENT or any(
-        sum(1 for _ in lookup_words(need)) > MAX_WORDS_PER_REQUIREMENT for need in needs
+        sum(1 for _ in lookup_words(dependency)) > MAX_WORDS_PER_REQUIREMENT for dependency in dependencies
     )
 
 
 def _lookup_words(tool: McpMeshToolSchema) -> Iterator[str]:
-    """Return what others look a tool up by, and what it looks others up by."""
+    """Yield the texts by which a tool is found and by which it finds its providers."""
     yield from (tool.function_name or "", tool.capability or "", tool.version or "", *(tool.tags or ()))
-    for need in tool.dependencies or ():
-        yield from lookup_words(need)
+    for dependency in tool.dependencies or ():
+        yield from lookup_words(dependency)
 
 
 def _canonical_spec(document: dict[str, Any], form: McpMeshRegistrationSchema, description: str) -> bytes:
-    """Write what the agent said in the one way it can be written, as it would stand in the registry's own form."""
+    """Encode a registration in the native format, so that equivalent registrations have the same bytes."""
     spec = {key: value for key, value in document.items() if key not in _DROPPED_FIELDS and value is not None}
     tools = [_to_capability(sent) for sent in document.get("tools") or ()]
     routes = [tool for tool in tools if not tool["name"]]
@@ -222,7 +221,7 @@ def _canonical_spec(document: dict[str, Any], form: McpMeshRegistrationSchema, d
 
 
 def _endpoint(form: McpMeshRegistrationSchema) -> str:
-    """Return where the agent answers; one without a port is spoken to by its parent process alone."""
+    """Return the endpoint of the agent. Without a port, only its parent process can call it."""
     if not form.http_port or not form.http_host:
         return f"stdio://{form.agent_id}"
     host = f"[{form.http_host}]" if ":" in form.http_host and form.http_host[0] != "[" else form.http_host
@@ -238,14 +237,14 @@ def _to_capability(sent: dict[str, Any]) -> dict[str, Any]:
     if "inputSchema" in tool:
         tool["input_schema"] = tool.pop("inputSchema")
     if "dependencies" in tool:
-        tool["dependencies"] = [_to_dependency(need) for need in tool["dependencies"]]
+        tool["dependencies"] = [_to_dependency(each) for each in tool["dependencies"]]
     return tool
 
 
 def _to_dependency(sent: dict[str, Any]) -> dict[str, Any]:
-    need = {
+    dependency = {
         key: value
         for key, value in sent.items()
         if key not in _IGNORED_DEPENDENCY_FIELDS and value not in (None, "", [])
     }
-    return {"capability": "", **need}
+    return {"capability": "", **dependency}

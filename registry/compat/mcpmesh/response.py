@@ -1,4 +1,4 @@
-"""How the answer to a registration in flat form tells what an agent's functions get: by position, nothing ever null."""
+"""The response to a registration in the mcp-mesh format: resolved dependencies by position, without null values."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -12,28 +12,28 @@ from registry.model.resolution import Provider, ResolvedDependency
 AVAILABLE = "available"
 UNRESOLVED = "unresolved"
 MAX_PROVIDER_DETAIL_BYTES = 16 * 1024 * 1024
-"""Bytes that one answer tells of what others say of themselves at length, about; what goes beyond is left out."""
+"""Approximate maximum of the variable data of providers in one response; data beyond it is omitted."""
 
 
 class LlmResolution(NamedTuple):
-    """What language models get, by function: tools, none too, and providers where there is one."""
+    """The tools (perhaps none) and the LLM provider of each function that works with a language model."""
 
     tools: Mapping[str, list[dict[str, Any]]]
     providers: Mapping[str, dict[str, Any]]
 
 
 def encode_response_fields(dependencies: tuple[ResolvedDependency, ...], llm: LlmResolution) -> bytes:
-    """Return the fields of the answer, each with a comma before it.
+    """Return the fields of the response, each preceded by a comma.
 
-    The entries of a function stand in the order of its dependencies; one that is unresolved keeps its place.
+    The entries of a function are in the order of its dependencies, including the unresolved ones.
     """
     resolved: dict[str, list[dict[str, Any]]] = {}
-    room = MAX_PROVIDER_DETAIL_BYTES
+    bytes_left = MAX_PROVIDER_DETAIL_BYTES
     for pick in dependencies:
         entry = _dependency_entry(pick)
-        # An agent may say a megabyte of how it is called, and be what ten thousand dependencies of another resolve to.
-        if pick.provider is not None and pick.provider.extension and len(pick.provider.extension) <= room:
-            room -= len(pick.provider.extension)
+        # The kwargs of one agent can have a megabyte, and ten thousand dependencies of another can resolve to it.
+        if pick.provider is not None and pick.provider.extension and len(pick.provider.extension) <= bytes_left:
+            bytes_left -= len(pick.provider.extension)
             entry["kwargs"] = orjson.Fragment(pick.provider.extension)
         resolved.setdefault(pick.function, []).append(entry)
     fields: dict[str, Any] = {"dependencies_resolved": resolved, "llm_tools": llm.tools}
@@ -56,7 +56,7 @@ def _dependency_entry(resolved: ResolvedDependency) -> dict[str, Any]:
 
 
 def tool_entry(agent: Agent, capability: Capability) -> dict[str, Any]:
-    """Return a tool as language models are told of it."""
+    """Return the entry of a tool for a language model."""
     return {
         "name": capability.tool_name,
         "capability": capability.name,
@@ -70,7 +70,7 @@ def tool_entry(agent: Agent, capability: Capability) -> dict[str, Any]:
 
 
 def provider_entry(provider: Provider, capability: Capability) -> dict[str, Any]:
-    """Return a provider of a language model as those are told of it that delegate to one."""
+    """Return the entry of an LLM provider for a function that delegates to it."""
     sent = provider_kwargs(capability)
     kwargs: Any = orjson.loads(sent) if sent else None
     vendor = kwargs.get("vendor") if isinstance(kwargs, dict) else None
@@ -89,7 +89,7 @@ def provider_entry(provider: Provider, capability: Capability) -> dict[str, Any]
 
 
 def provider_resolution(function: str, dependency: Dependency, provider: Provider | None) -> dict[str, Any]:
-    """Return whom a function delegates to as lists show it."""
+    """Return the LLM provider of a function as lists show it."""
     shown: dict[str, Any] = {"function_name": function, "required_capability": dependency.capability}
     if dependency.tags:
         shown["required_tags"] = [tag for tag in dependency.tags if isinstance(tag, str)]
@@ -103,7 +103,7 @@ def provider_resolution(function: str, dependency: Dependency, provider: Provide
 def tool_resolutions(
     function: str, filter_entry: Dependency, mode: str, tools: Iterable[tuple[Agent, Capability]]
 ) -> list[dict[str, Any]]:
-    """Return the tools that a function got by one entry of its filter as lists show them; one row where it got none."""
+    """Return the tools that match one entry of a filter as lists show them; one unresolved row if there are none."""
     shown: dict[str, Any] = {
         "function_name": function,
         "filter_capability": filter_entry.capability,

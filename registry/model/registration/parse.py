@@ -302,7 +302,7 @@ def _find_oversized_annotations(annotations: dict[str, Any]) -> Iterator[Violati
 
 def _find_threshold_violations(timeout: float | None, eviction: float | None) -> Iterator[Violation]:
     if timeout is not None and eviction is not None and eviction <= timeout:
-        yield (None, "eviction_threshold"), f"must be above timeout_threshold, which is {describe_value(timeout)}"
+        yield (None, "eviction_threshold"), f"must be greater than timeout_threshold ({describe_value(timeout)})"
 
 
 def _as_number(value: Any) -> float | None:
