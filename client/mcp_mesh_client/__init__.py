@@ -1,4 +1,4 @@
-"""The client: how agents and those who look for them speak to a registry. It imports nothing of the server."""
+"""The Python client of the MCP Mesh registry: registry calls, and agents declared with decorators."""
 
 from mcp_mesh_client.agent.decorators import mesh_agent, tool
 from mcp_mesh_client.agent.dependency import Dependency

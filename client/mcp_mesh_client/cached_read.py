@@ -1,4 +1,4 @@
-"""Reads that degrade: fresh, else from a replica's memory, else from what was answered before."""
+"""Reads with fallbacks: a fresh response, then a replica's memory, then this client's cache."""
 
 import time
 from dataclasses import replace
@@ -11,13 +11,13 @@ from mcp_mesh_client.retry import Failure, RetryingCaller, parse_response
 from mcp_mesh_client.transport import Request, Response
 
 _OK, _NOT_MODIFIED = 200, 304
-# Seconds that a second way to an answer has at least, however long the first took.
+# A fallback has at least this time, however long the first attempt took.
 _MIN_FALLBACK_S = 1.0
 STALE_SECONDS = "stale_seconds"
 
 
 class CachedReader:
-    """Makes reads, and keeps their answers."""
+    """Sends reads and caches their responses."""
 
     def __init__(self, caller: RetryingCaller, cache: ResponseCache, config: ClientConfig) -> None:
         self._caller = caller
@@ -25,32 +25,32 @@ class CachedReader:
         self._config = config
 
     async def read(self, request: Request, stale_request: Request, *, use_cache: bool = True) -> dict[str, Any]:
-        """Return an answer or a refusal; one that may be old tells how old, as `stale_seconds`.
+        """Return a response or an error response; one that may be outdated has its age as `stale_seconds`.
 
-        `stale_request` asks the same of whatever a replica holds; it is asked where no replica can be fresh. Do not
-        `use_cache` what is another answer each time. Raises RegistryUnavailable or RegistryTimeout where nothing is
-        left to answer from.
+        `stale_request` asks for the same from the memory of a replica; it is sent if no replica can give a fresh
+        response. Pass `use_cache=False` for reads whose response differs each time. Raises RegistryUnavailable or
+        RegistryTimeout if there is no response and no cached one.
         """
         key = request.path, request.query, request.body
         held = self._cache.get(key) if use_cache else None
         if held is not None and self._cache.is_fresh(held):
             return held.decode()
-        began, writes = time.monotonic(), self._cache.write_count
+        started_at, writes = time.monotonic(), self._cache.write_count
         if held is not None and held.etag is not None:
             request = replace(request, headers={"if-none-match": held.etag})
         try:
             reply = await self._caller.call(request, fail_fast=True)
         except (RegistryUnavailable, RegistryTimeout) as failure:
-            reply_or_answer = await self._fall_back(failure, request, stale_request, held, began)
-            if not isinstance(reply_or_answer, Response):
-                return reply_or_answer
-            reply = reply_or_answer
+            fallback = await self._fall_back(failure, request, stale_request, held, started_at)
+            if not isinstance(fallback, Response):
+                return fallback
+            reply = fallback
         if held is not None and reply.status == _NOT_MODIFIED:
-            held.confirm(reply.headers.get("x-resource-version"), began, writes)
+            held.confirm(reply.headers.get("x-resource-version"), started_at, writes)
             return held.decode()
         answer = parse_response(reply)
         if reply.status == _OK and use_cache:
-            self._cache.put(key, CachedResponse(reply.body, reply.headers.get("etag"), began, writes))
+            self._cache.put(key, CachedResponse(reply.body, reply.headers.get("etag"), started_at, writes))
         else:
             self._cache.remove(key)
         return answer
@@ -63,14 +63,14 @@ class CachedReader:
         cached: CachedResponse | None,
         started_at: float,
     ) -> dict[str, Any] | Response:
-        """Answer without a replica that could be fresh; where one may be soon, wait for its reply."""
+        """Return a response that may be stale, or the response of a replica that becomes ready in time."""
         if failure.response is not None:
             try:
                 reply = await self._caller.call(
                     replace(stale_request, accepts_stale=True), max_rounds=1, timeout=self._remaining(started_at)
                 )
-            except (RegistryUnavailable, RegistryTimeout) as worse:
-                failure = worse
+            except (RegistryUnavailable, RegistryTimeout) as stale_failure:
+                failure = stale_failure
             else:
                 age = {STALE_SECONDS: float(reply.headers.get("x-registry-stale", 0))} if reply.status == _OK else {}
                 return parse_response(reply) | age

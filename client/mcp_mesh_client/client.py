@@ -1,4 +1,4 @@
-"""A registry, from the outside: every call of its API, for agents and those who look for them."""
+"""The asynchronous client: a method for each call of the registry API."""
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -65,11 +65,12 @@ OFFLINE_RESPONSE: OfflineResponse = {"status": "offline", "message": "Registry u
 
 
 class RegistryClient:
-    """Calls a registry at one or more URLs. Without a `url` it is that of `MCP_MESH_REGISTRY_URL`.
+    """Calls a registry at one or more URLs; the default `url` is `MCP_MESH_REGISTRY_URL`.
 
-    Answers are dicts; a refusal is one with `"status": "error"`. Where no replica answers, RegistryUnavailable (a
-    ConnectionError) or RegistryTimeout (a TimeoutError) is raised. It needs no registry to be made, and goes on by
-    itself when one is back. `options` are those of ClientOptions. Use it in one event loop at a time, and `close()` it.
+    Responses are dicts; a rejected request returns one with `"status": "error"`. If no replica responds, a call raises
+    RegistryUnavailable (a ConnectionError) or RegistryTimeout (a TimeoutError). The constructor needs no registry, and
+    calls succeed again as soon as one is reachable. `options` are described in ClientOptions. Use a client in one event
+    loop at a time, and `close()` it.
     """
 
     def __init__(
@@ -90,18 +91,18 @@ class RegistryClient:
 
     @property
     def state(self) -> ConnectionState:
-        """How the registry was when it was last asked: `unknown`, `online`, `degraded` or `offline`."""
+        """The state of the registry at the last call: `unknown`, `online`, `degraded` or `offline`."""
         return self._session.caller.state
 
     async def close(self) -> None:
-        """End all watches and close all connections. Calls under way, or after it, raise ClientClosed."""
+        """End all watches and close all connections. Calls in progress and later calls raise ClientClosed."""
         await self._session.close()
 
     async def register_agent(self, registration_data: Mapping[str, Any]) -> RegisterResult | ErrorResponse:
-        """Register an agent, or change what it says of itself.
+        """Register an agent, or update its registration.
 
-        With a `resource_version` in it the registration is conditional. Raises InvalidData naming the field that is
-        wrong, SecurityValidationError where it is the security context.
+        A `resource_version` makes the registration conditional. Raises InvalidData with the invalid field,
+        SecurityValidationError if the registration does not satisfy its security context.
         """
         check_registration(registration_data, self._session.config.security_contexts)
         unconditional = registration_data.get("resource_version") is None
@@ -110,14 +111,14 @@ class RegistryClient:
     async def register_with_fallback(
         self, registration_data: Mapping[str, Any]
     ) -> RegisterResult | ErrorResponse | OfflineResponse:
-        """Register an agent if the registry can be reached; else answer that it is offline, and go on without."""
+        """Register an agent, or return an OfflineResponse if the registry cannot be reached."""
         try:
             return await self.register_agent(registration_data)
         except (RegistryUnavailable, RegistryTimeout):
             return OFFLINE_RESPONSE.copy()
 
     async def register_many(self, agents: Sequence[Mapping[str, Any]]) -> RegisterResults | ErrorResponse:
-        """Register up to 200 agents, each of which succeeds or fails alone."""
+        """Register up to 200 agents; each succeeds or fails on its own."""
         check_registrations(agents, self._session.config.security_contexts)
         unconditional = all(agent.get("resource_version") is None for agent in agents)
         return await self._session.write(
@@ -125,13 +126,13 @@ class RegistryClient:
         )
 
     async def unregister_agent(self, agent_id: str) -> UnregisterResult | ErrorResponse:
-        """Remove an agent. It is not sent twice: after a failure `outcome` tells whether it may have happened."""
+        """Remove an agent. It is not retried: on failure, `outcome` shows whether it may have been applied."""
         return await self._session.write(
             UnregisterResult, "DELETE", f"/agents/{_path_segment(agent_id)}", repeatable=False
         )
 
     async def drain(self, agent_id: str) -> DrainResult | ErrorResponse:
-        """Take an agent out of service: it lives on, but is not discovered."""
+        """Take an agent out of service: it stays alive but is not discovered."""
         return await self._session.write(DrainResult, "POST", f"/agents/{_path_segment(agent_id)}/drain")
 
     async def undrain(self, agent_id: str) -> DrainResult | ErrorResponse:
@@ -162,10 +163,10 @@ class RegistryClient:
         dependencies_version: str | None = None,
         load: float | None = None,
     ) -> HeartbeatResult | ErrorResponse:
-        """Tell that an agent is alive. `unknown_agent` means: register it again.
+        """Send the heartbeat of an agent. After `unknown_agent`, register it again.
 
-        `metadata` is what is new of it. With the `dependencies_version` of the last answer its dependencies are told
-        only where something changed. `load` is how busy it is, for the strategy `least_loaded`.
+        `metadata` holds the changed metadata. With the `dependencies_version` of the last response, dependencies are
+        returned only if they changed. `load` is the load of the agent, for the strategy `least_loaded`.
         """
         document = {
             "agent_id": check_id(agent_id),
@@ -178,25 +179,25 @@ class RegistryClient:
         return await self._session.write(HeartbeatResult, "POST", "/heartbeat", document)
 
     async def heartbeats(self, agent_ids: Sequence[str]) -> HeartbeatResults | ErrorResponse:
-        """Tell that up to 1,000 agents are alive."""
+        """Send heartbeats of up to 1,000 agents."""
         return await self._session.write(HeartbeatResults, "POST", "/heartbeats", {"agent_ids": check_ids(agent_ids)})
 
     async def discover_services(self, query: Mapping[str, Any] | None = None) -> DiscoverResult | ErrorResponse:
-        """Find agents by the query object of the tool: healthy ones unless its `status` says otherwise."""
+        """Find agents by the query object of the MCP tool: healthy ones unless it has a `status`."""
         if query is not None and not isinstance(query, Mapping):
             raise InvalidData("query", "query: expected a dict")
-        asked = dict(query or {})
-        check_json(asked, "query.")
-        return await self._session.call_tool(DiscoverResult, "discover_services", asked, "query")
+        document = dict(query or {})
+        check_json(document, "query.")
+        return await self._session.call_tool(DiscoverResult, "discover_services", document, "query")
 
     async def select_agent(self, capability: str, **options: Unpack[SelectOptions]) -> SelectResult | ErrorResponse:
-        """Choose one agent to call that has a capability. `no_provider` says why there is none."""
-        asked = {"capability": capability} | {name: value for name, value in options.items() if value is not None}
-        check_json(asked)
-        return await self._session.call_tool(SelectResult, "select_agent", asked, use_cache=False)
+        """Select one agent that provides a capability. `no_provider` comes with the reason."""
+        document = {"capability": capability} | {name: value for name, value in options.items() if value is not None}
+        check_json(document)
+        return await self._session.call_tool(SelectResult, "select_agent", document, use_cache=False)
 
     async def agents(self, **filters: Unpack[AgentFilters]) -> AgentList | ErrorResponse:
-        """List agents that match all filters; with `wait` and a `resource_version`, once the answer has changed."""
+        """List the agents that match all filters; `wait` with a `resource_version` waits for a change."""
         return await self._session.read(
             AgentList,
             "/agents",
@@ -205,35 +206,35 @@ class RegistryClient:
         )
 
     async def agent(self, agent_id: str) -> Agent | ErrorResponse:
-        """Show one agent."""
+        """Return one agent."""
         return await self._session.read(Agent, f"/agents/{_path_segment(agent_id)}")
 
     async def get_agent_status(self, agent_id: str) -> AgentStatusResponse | ErrorResponse:
-        """Show one agent, as the tool does: under `agent`, beside a `status` of the call."""
+        """Return one agent in the format of the MCP tool: under `agent`, with the `status` of the call."""
         document = {"agent_id": check_id(agent_id)}
         return await self._session.send(
             AgentStatusResponse, Request("POST", "/mcp/tools/get_agent_status", body=encode_json(document))
         )
 
     async def agent_status(self, agent_id: str) -> AgentStatus | ErrorResponse:
-        """Show an agent's status alone."""
+        """Return only an agent's status."""
         return await self._session.read(AgentStatus, f"/agents/{_path_segment(agent_id)}/status")
 
     async def agent_health(self, agent_id: str) -> AgentHealth | ErrorResponse:
-        """Show how an agent is, with its thresholds and the time since its last heartbeat."""
+        """Return the health of an agent: its thresholds and the time since its last heartbeat."""
         return await self._session.send(AgentHealth, Request("GET", f"/health/{_path_segment(agent_id)}"))
 
     async def dependencies(self, agent_id: str, *, explain: bool = False) -> AgentDependencies | ErrorResponse:
-        """Show what an agent's dependencies resolve to; to `explain` also whom the registry looked at, and lately."""
+        """Return the resolved dependencies of an agent; `explain` adds the candidates and recent resolutions."""
         query = query_pairs({"explain": explain or None})
         return await self._session.read(AgentDependencies, f"/agents/{_path_segment(agent_id)}/dependencies", query)
 
     async def dependents(self, agent_id: str) -> AgentDependents | ErrorResponse:
-        """Return the functions whose dependencies an agent provides, each with the number of other providers."""
+        """Return the functions that depend on an agent, and those for which it is the only provider."""
         return await self._session.read(AgentDependents, f"/agents/{_path_segment(agent_id)}/dependents")
 
     async def dependency_graph(self, *, namespace: str | None = None) -> DependencyGraph | ErrorResponse:
-        """Return all dependencies, the unresolved ones, and the cycles, of one namespace or of all."""
+        """Return all dependencies, the unresolved ones and the cycles, of one namespace or all."""
         return await self._session.read(DependencyGraph, "/dependencies", query_pairs({"namespace": namespace}))
 
     async def capabilities(self, **filters: Unpack[CapabilityFilters]) -> CapabilityList | ErrorResponse:
@@ -241,11 +242,11 @@ class RegistryClient:
         return await self._session.read(CapabilityList, "/capabilities", query_pairs(filters))
 
     async def health(self) -> Health | ErrorResponse:
-        """Show how the replica is that answers."""
+        """Return the health of the replica that responds."""
         return await self._session.send(Health, Request("GET", "/health"))
 
     async def ready(self) -> Readiness | ErrorResponse:
-        """Tell whether any replica takes requests."""
+        """Return whether any replica accepts requests."""
         try:
             return await self._session.send(Readiness, Request("GET", "/ready"), fail_fast=True)
         except RegistryUnavailable as failure:
@@ -254,32 +255,32 @@ class RegistryClient:
             return {"status": "not_ready"}
 
     async def end_self_preservation(self) -> EndSelfPreservationResult | ErrorResponse:
-        """End the hold of a mass silence, if one is on. It is not sent twice, for the next hold is another one."""
+        """End self-preservation, if it is active. It is not retried: a retry could end the next one."""
         return await self._session.write(
             EndSelfPreservationResult, "POST", "/admin/self-preservation/end", repeatable=False
         )
 
     async def metrics(self) -> Metrics | ErrorResponse:
-        """Show the numbers of the mesh."""
+        """Return the metrics of the mesh."""
         return await self._session.send(Metrics, Request("GET", "/metrics"))
 
     async def metrics_text(self) -> str | ErrorResponse:
-        """Show the numbers as Prometheus reads them."""
+        """Return the metrics in the Prometheus text format."""
         reply = await self._session.send_raw(Request("GET", "/metrics/prometheus", headers={"accept": "text/plain"}))
         if reply.headers.get("content-type", "").startswith("text/plain"):
             return reply.body.decode()
         return cast("ErrorResponse", parse_response(reply))
 
     async def tools(self) -> ToolList | ErrorResponse:
-        """List the registry's MCP tools with their schemas."""
+        """List the MCP tools of the registry with their schemas."""
         return await self._session.send(ToolList, Request("GET", "/mcp/tools"))
 
     async def openapi(self) -> dict[str, Any]:
-        """Return the API as an OpenAPI document."""
+        """Return the OpenAPI document of the API."""
         return parse_response(await self._session.send_raw(Request("GET", "/openapi.json")))
 
     async def describe(self) -> ServiceDescription | ErrorResponse:
-        """Tell what answers: its name, version and endpoints."""
+        """Return the name, version and endpoints of the service."""
         return await self._session.send(ServiceDescription, Request("GET", "/"))
 
     async def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[Agent]:
@@ -287,8 +288,8 @@ class RegistryClient:
 
         Raises CapabilityTimeout, a TimeoutError, after `timeout` seconds, and RequestRejected for invalid filters.
         """
-        asked = query_pairs({"draining": False, **filters, "capability": capability})
-        return await CapabilityWaiter(self._session, capability, asked).wait(timeout)
+        pairs = query_pairs({"draining": False, **filters, "capability": capability})
+        return await CapabilityWaiter(self._session, capability, pairs).wait(timeout)
 
     def watch(
         self,
@@ -298,21 +299,22 @@ class RegistryClient:
         bookmarks: bool = False,
         **filters: Unpack[WatchFilters],
     ) -> Watch:
-        """Follow the changes of agents that match all filters: `async with client.watch() as events`.
+        """Watch the changes of agents that match all filters: `async with client.watch() as events`.
 
-        It begins now, with the state as ADDED events where `send_initial`; or after a `resource_version`, and then
-        raises WatchExpired where the registry no longer knows what came after it. `bookmarks` are events, too, if
-        wanted. Where events were lost for good, the difference to what is there now is told instead.
+        A watch starts now; `send_initial` sends the current state first, as ADDED events. With a `resource_version` it
+        starts after that version, and raises WatchExpired if the registry no longer has the changes since. `bookmarks`
+        returns BOOKMARK events, too. If changes were lost, the differences to the current state are returned as events.
         """
         if send_initial and resource_version is not None:
             raise InvalidData("send_initial", "send_initial: cannot be combined with resource_version")
         since = None if resource_version is None else str(resource_version)
-        told = send_initial or since is not None
-        return self._session.watch(query_pairs(filters), since, send_initial=told, bookmarks=bookmarks)
+        # A watch from a version has no initial state to skip.
+        with_initial = send_initial or since is not None
+        return self._session.watch(query_pairs(filters), since, send_initial=with_initial, bookmarks=bookmarks)
 
 
 def _drain_filter(label_selector: str | None, namespace: str | None) -> dict[str, str]:
-    """Return who is meant, which must be said: nobody drains the whole mesh by leaving something out."""
+    """Return the filter, which must not be empty: an omitted argument must not drain the whole mesh."""
     given = {"label_selector": label_selector, "namespace": namespace}
     if all(value is None for value in given.values()):
         raise InvalidData("label_selector", "Missing required field: label_selector, namespace or both")
@@ -321,5 +323,5 @@ def _drain_filter(label_selector: str | None, namespace: str | None) -> dict[str
 
 
 def _path_segment(agent_id: str) -> str:
-    """Return an id as one segment of a path; one of dots alone would else be taken for a way up."""
+    """Return an id as one path segment; its dots are escaped, as a segment of only dots would be a relative path."""
     return quote(check_id(agent_id), safe="").replace(".", "%2E")

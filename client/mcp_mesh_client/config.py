@@ -1,4 +1,4 @@
-"""How a client behaves: where it asks, how long it tries, what it keeps."""
+"""Client configuration: the URLs, the token and the options, checked."""
 
 import math
 import os
@@ -21,17 +21,18 @@ DEFAULT_SECURITY_CONTEXTS: Mapping[str, Collection[str]] = MappingProxyType(
 
 
 class ClientOptions(TypedDict, total=False):
-    """What may be said of a client besides where the registry is. Durations are seconds.
+    """The options of a client. Durations are seconds.
 
-    `timeout`: how long one call may take in all, its repetitions included. `attempt_timeout`: how long one replica may
-    be silent before another is asked. `max_rounds`: how often all replicas are asked before a call gives up.
+    `timeout`: limit of one call, including retries. `attempt_timeout`: time without a byte after which the next replica
+    is tried. `max_rounds`: how often all replicas are tried before a call fails.
 
-    `cache_ttl`: how long a list is given out again without asking; 0 asks each time, and is told in a few bytes when
-    nothing has changed. `cache_size`: how many answers are kept. `offline_ttl`: how old a kept answer may be that is
-    given out while no replica answers; 0 for none.
+    `cache_ttl`: how long a cached list is returned without a request; with 0 every read sends a request, and an
+    unchanged list costs a 304. `cache_size`: number of cached responses. `offline_ttl`: maximum age of a cached
+    response that is returned while no replica responds; 0 disables it.
 
-    `watch_idle_timeout`: how long a watch may be without any byte; the registry sends one each 15 s. `max_backoff`: the
-    bound of the pauses between tries. `security_contexts`: what each requires, where the registry was told other ones.
+    `watch_idle_timeout`: how long a watch may receive no byte; the registry sends one every 15 s. `max_backoff`: limit
+    of the pauses between rounds. `security_contexts`: the capabilities that each context requires, if the registry is
+    configured with other contexts than the default ones.
     """
 
     timeout: float
@@ -47,7 +48,7 @@ class ClientOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """How a client behaves, checked; see ClientOptions."""
+    """The checked configuration of a client; see ClientOptions."""
 
     urls: tuple[str, ...]
     token: str | None = field(default=None, repr=False)
@@ -72,9 +73,9 @@ class ClientConfig:
 
 
 def load_config(url: str | Sequence[str] | None, token: str | None, **options: Unpack[ClientOptions]) -> ClientConfig:
-    """Return how a client is to behave; url and token come from the environment where they are not given.
+    """Return the configuration; `url` and `token` default to the environment.
 
-    Raises InvalidData naming what is wrong.
+    Raises InvalidData with the invalid field.
     """
     if url is None:
         url = os.environ.get(URL_ENV) or DEFAULT_URL
@@ -86,13 +87,13 @@ def load_config(url: str | Sequence[str] | None, token: str | None, **options: U
 
 
 def check_token(token: str, field: str = "token") -> None:
-    """Raise InvalidData for what no header can hold."""
+    """Raise InvalidData for a token that cannot be a header value."""
     if not (token.isascii() and token.isprintable() and " " not in token):
         raise InvalidData(field, f"{field}: expected printable ASCII without spaces")
 
 
 def parse_urls(url: str | Sequence[str], field: str = "url") -> tuple[str, ...]:
-    """Read one URL, several joined by commas, or a list of such. Raises InvalidData."""
+    """Parse one URL, several separated by commas, or a list of these. Raises InvalidData."""
     given = [url] if isinstance(url, str) else list(url)
     urls = [part.strip() for text in given for part in text.split(",") if part.strip()]
     if not urls:

@@ -1,4 +1,4 @@
-"""Where the replicas are, the one that answered last first."""
+"""The endpoints of a registry: one for each address of each URL, the preferred one first."""
 
 import asyncio
 import ipaddress
@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-# Seconds: how long addresses of a name are taken for true, and how long looking them up may take.
 _DNS_TTL_S = 30.0
 _DNS_TIMEOUT_S = 2.0
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -19,9 +18,9 @@ Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One replica, or a balancer before several.
+    """One replica, or a load balancer in front of several.
 
-    Where a name has several addresses `url` holds one of them, and `host_header` the name, for the Host header and for
+    If a host name has several addresses, `url` has one of them, and `host_header` is the name for the Host header and
     TLS.
     """
 
@@ -30,15 +29,15 @@ class Endpoint:
 
 
 async def resolve_host(host: str, port: int) -> list[str]:
-    """Return the addresses of a name, as the system orders them. Raises OSError."""
+    """Return the addresses of a host name in the order of the system. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class Endpoints:
-    """The places to ask, in the order in which to ask them.
+    """The endpoints in the order in which calls try them.
 
-    Clients begin at random ones, so that they spread; each stays with the one that answers.
+    Each client starts with a random order, which spreads the load, and stays with the endpoint that responds.
     """
 
     def __init__(self, urls: Sequence[str], resolve: Resolver = resolve_host) -> None:
@@ -50,37 +49,37 @@ class Endpoints:
         self._refresh_task: asyncio.Task[None] | None = None
 
     async def order(self, *, refresh: bool = False) -> list[Endpoint]:
-        """Return all of them; names are looked up again now and then, or `refresh`."""
+        """Return all endpoints; host names are resolved again every 30 s, or now with `refresh`."""
         if refresh or time.monotonic() - self._resolved_at >= _DNS_TTL_S:
-            looking = self._refresh_task
-            if looking is None or looking.done() or looking.get_loop() is not asyncio.get_running_loop():
-                looking = self._refresh_task = asyncio.create_task(self._refresh())
-            # Whoever comes meanwhile waits for the same; who is cancelled does not take it from the others.
-            await asyncio.shield(looking)
+            refresh_task = self._refresh_task
+            if refresh_task is None or refresh_task.done() or refresh_task.get_loop() is not asyncio.get_running_loop():
+                refresh_task = self._refresh_task = asyncio.create_task(self._refresh())
+            # Concurrent calls share one task; cancelling one of them does not cancel it for the others.
+            await asyncio.shield(refresh_task)
         return list(self._order)
 
     def prefer(self, endpoint: Endpoint) -> None:
-        """Ask this one first."""
+        """Move this endpoint to the front."""
         if self._order and self._order[0] != endpoint and endpoint in self._order:
             self._order.remove(endpoint)
             self._order.insert(0, endpoint)
 
     def demote(self, endpoint: Endpoint) -> None:
-        """Ask this one last."""
+        """Move this endpoint to the end."""
         if len(self._order) > 1 and endpoint in self._order:
             self._order.remove(endpoint)
             self._order.append(endpoint)
 
     async def _refresh(self) -> None:
         found = [each for url in self._urls for each in await self._expand(url)]
-        kept = [each for each in self._order if each in found]
-        new = list(dict.fromkeys(each for each in found if each not in kept))
+        known = [each for each in self._order if each in found]
+        new = list(dict.fromkeys(each for each in found if each not in known))
         random.shuffle(new)
-        self._order = kept + new
+        self._order = known + new
         self._resolved_at = time.monotonic()
 
     async def _expand(self, url: SplitResult) -> list[Endpoint]:
-        """Return one endpoint for each address of a name that has several; else the URL as it is."""
+        """Return one endpoint for each address of a host name with several; otherwise the URL unchanged."""
         plain = [Endpoint(url.geturl())]
         host = url.hostname or ""
         if _is_ip_address(host) or _uses_http_proxy(url.scheme, host):
@@ -90,7 +89,7 @@ class Endpoints:
             async with asyncio.timeout(_DNS_TIMEOUT_S):
                 addresses = await self._resolve(host, port)
         except OSError:
-            # TimeoutError is one. What was known stays; with nothing known, the call itself will say what is wrong.
+            # Includes TimeoutError. The last addresses stay in use; without any, the call itself reports the error.
             return self._last_resolved.get(url, plain)
         if len(addresses) > 1:
             plain = [Endpoint(url._replace(netloc=_netloc(each, port)).geturl(), url.netloc) for each in addresses]
@@ -111,8 +110,8 @@ def _is_ip_address(host: str) -> bool:
 
 
 def _uses_http_proxy(scheme: str, host: str) -> bool:
-    """Tell whether the environment has requests to this host go through a proxy, which then looks the name up."""
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - heavy, and needed at the first call only
+    """Return whether requests to this host use a proxy of the environment, which then resolves the name."""
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - heavy, and only the first call needs it
 
     proxies = getproxies()
     return bool(proxies.get(scheme) or proxies.get("all")) and not proxy_bypass(host)

@@ -1,22 +1,22 @@
-"""Everything that can go wrong for a client, as one tree.
+"""The errors of the client, as one tree.
 
     ClientError
-    ├── InvalidData             ValueError       what was to be sent is wrong; names the field; nothing was sent
-    │   └── SecurityValidationError               ... does not fit its security context
-    ├── RegistryUnavailable     ConnectionError  no replica could be reached, or none could do it now
-    │   └── InvalidResponse     ConnectionError  what answers there is no registry
-    ├── RegistryTimeout         TimeoutError     no answer in time
-    ├── CapabilityTimeout       TimeoutError     `wait_for` ended before a living agent had the capability
-    ├── RequestRejected                          the registry said no to `watch` or `wait_for`; `response` says why
-    │   └── WatchExpired                         a watch cannot go on from the version it was given: list again
-    ├── ClientClosed            RuntimeError     the client was closed before the call, or before its answer came
-    ├── DependencyUnavailable   ConnectionError  the provider of a dependency is gone, or nobody provides it any more
-    ├── DependencyTimeout       TimeoutError     the provider of a dependency did not answer in time
-    ├── DependencyFailed        RuntimeError     the provider answered that it failed; the message is its own
-    ├── DecoratorOrderError     TypeError        `@mesh_agent` stands above `@server.tool()` instead of below it
-    └── McpLibraryMissing       ImportError      install the extra `mcp`
+    ├── InvalidData             ValueError       data that cannot be sent; has the field; nothing was sent
+    │   └── SecurityValidationError               ... does not satisfy its security context
+    ├── RegistryUnavailable     ConnectionError  no replica could be reached, or none could handle the call
+    │   └── InvalidResponse     ConnectionError  the response is not one of a registry
+    ├── RegistryTimeout         TimeoutError     no response in time
+    ├── CapabilityTimeout       TimeoutError     no live agent provided the capability within the time of `wait_for`
+    ├── RequestRejected                          the registry rejected a `watch` or `wait_for`; see `response`
+    │   └── WatchExpired                         a watch cannot resume from its version: list again
+    ├── ClientClosed            RuntimeError     the client was closed before the call, or before its response
+    ├── DependencyUnavailable   ConnectionError  the provider of a dependency was lost, or there is none
+    ├── DependencyTimeout       TimeoutError     the provider of a dependency did not respond in time
+    ├── DependencyFailed        RuntimeError     the provider returned an error, which is the message
+    ├── DecoratorOrderError     TypeError        `@mesh_agent` is above `@server.tool()` instead of below it
+    └── McpLibraryMissing       ImportError      install the extra `agent`
 
-Everywhere else what the registry refuses is no exception: the call returns the answer, `{"status": "error", ...}`.
+All other rejected requests raise nothing: the call returns the error response, `{"status": "error", ...}`.
 """
 
 from collections.abc import Mapping
@@ -26,11 +26,11 @@ Outcome = Literal["not_sent", "unknown"]
 
 
 class ClientError(Exception):
-    """Root of the tree."""
+    """The root of all errors of the client."""
 
 
 class InvalidData(ClientError, ValueError):
-    """What was to be sent is wrong. `field` is its path, such as `capabilities[3].name`."""
+    """Data that cannot be sent. `field` is its path, such as `capabilities[3].name`."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -38,14 +38,14 @@ class InvalidData(ClientError, ValueError):
 
 
 class SecurityValidationError(InvalidData):
-    """The registration does not have what its security context requires, or the context cannot be one."""
+    """The registration does not satisfy its security context, or the context is invalid."""
 
 
 class _RequestFailed(ClientError):
-    """No answer, or none to go by.
+    """A call failed: no response, or none that can be used.
 
-    `outcome` tells whether the registry may have carried the call out: `not_sent` (it did not) or `unknown`. `response`
-    is the body where a replica said that it cannot do it now, `retry_after` the seconds it asked to wait.
+    `outcome` shows whether the registry may have applied the call: `not_sent` (it did not) or `unknown`. `response` is
+    the body of a replica that cannot handle the call now, `retry_after` its Retry-After in seconds.
     """
 
     def __init__(
@@ -63,23 +63,23 @@ class _RequestFailed(ClientError):
 
 
 class RegistryUnavailable(_RequestFailed, ConnectionError):
-    """No replica could be reached, or none could do it now."""
+    """No replica could be reached, or none could handle the call."""
 
 
 class InvalidResponse(RegistryUnavailable):
-    """What came back is no answer of a registry: another program listens there, or something in between speaks."""
+    """The response is not one of a registry: another program listens at this URL, or a proxy responded."""
 
 
 class RegistryTimeout(_RequestFailed, TimeoutError):
-    """No answer came in time."""
+    """No response arrived in time."""
 
 
 class CapabilityTimeout(ClientError, TimeoutError):
-    """No living agent had the capability in time."""
+    """No live agent provided the capability in time."""
 
 
 class RequestRejected(ClientError):
-    """The registry said no, and there is no answer to return. `response` is its error body."""
+    """The registry rejected a `watch` or `wait_for`. `response` is its error body."""
 
     def __init__(self, message: str, response: Mapping[str, Any]) -> None:
         super().__init__(message)
@@ -87,28 +87,28 @@ class RequestRejected(ClientError):
 
 
 class WatchExpired(RequestRejected):
-    """The registry no longer knows what came after the version this watch was to go on from: list again."""
+    """The registry no longer has the changes after the version this watch was to resume from: list again."""
 
 
 class ClientClosed(ClientError, RuntimeError):
-    """The client was closed before the call, or before its answer came: then the call may have been carried out."""
+    """The client was closed before the call, or before its response; then the call may have been applied."""
 
 
 class DependencyUnavailable(ClientError, ConnectionError):
-    """The provider of a dependency cannot be reached, or went while it was called, or there is none any more."""
+    """The provider of a dependency cannot be reached, was lost during the call, or there is none."""
 
 
 class DependencyTimeout(ClientError, TimeoutError):
-    """The provider of a dependency did not answer in time; whether it did what was asked is not known."""
+    """The provider of a dependency did not respond in time; the call may have been carried out."""
 
 
 class DependencyFailed(ClientError, RuntimeError):
-    """The provider of a dependency answered that it failed, or that it does not know the tool."""
+    """The provider of a dependency returned an error, or does not have the tool."""
 
 
 class DecoratorOrderError(ClientError, TypeError):
-    """`@mesh_agent` stands above `@server.tool()`, so that the server knows a function which gets no dependencies."""
+    """`@mesh_agent` is above `@server.tool()`, so the server has a function without dependency injection."""
 
 
 class McpLibraryMissing(ClientError, ImportError):
-    """The MCP SDK is not installed; the message says how to install it."""
+    """The MCP SDK is not installed; the message has the command that installs it."""

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for those who have none."""
+"""An event loop in its own thread, for code that has no event loop."""
 
 import asyncio
 import concurrent.futures
@@ -15,10 +15,10 @@ THREAD_NAME = "mcp-mesh-client"
 
 
 class EventLoopThread:
-    """Runs coroutines for other threads, from inside running event loops as well, until it is stopped.
+    """Runs coroutines for other threads, also for threads with a running event loop, until it is stopped.
 
-    It starts with the first one, and does not keep the process alive. A process that was forked off starts one of its
-    own.
+    The thread starts with the first coroutine and does not keep the process alive. A forked process starts a new
+    thread.
     """
 
     def __init__(self) -> None:
@@ -29,9 +29,9 @@ class EventLoopThread:
         self._stopped = False
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine, wait for it and return its result; an interrupted wait cancels it.
+        """Run a coroutine, wait for it and return its result; interrupting the wait cancels it.
 
-        Raises ClientClosed after `stop()`, which also ends who is waiting.
+        Raises ClientClosed after `stop()`, which also ends the calls that wait.
         """
         future = self.submit(coroutine)
         try:
@@ -45,8 +45,8 @@ class EventLoopThread:
             raise
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Begin to run a coroutine, and return what will be its result. Raises ClientClosed after `stop()`."""
-        # Under the lock, so that what is handed over is there before the loop is told to stop.
+        """Start a coroutine and return the future of its result. Raises ClientClosed after `stop()`."""
+        # Under the lock, so that the coroutine is scheduled before `stop()` stops the loop.
         with self._lock:
             if self._stopped:
                 coroutine.close()
@@ -54,7 +54,7 @@ class EventLoopThread:
             return asyncio.run_coroutine_threadsafe(coroutine, self._ensure_loop())
 
     def stop(self) -> None:
-        """End what still runs, the loop and the thread."""
+        """Cancel the running coroutines, and end the loop and the thread."""
         with self._lock:
             self._stopped = True
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
@@ -77,7 +77,7 @@ def _closed_error() -> ClientClosed:
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop until it is stopped, then end what still runs on it."""
+    """Run a loop until it is stopped, then cancel the tasks that still run on it."""
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()

@@ -1,4 +1,4 @@
-"""What can be asked for, and how it stands in a query string."""
+"""Filters of lists, watches and searches, and their encoding as a query string."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
@@ -9,7 +9,7 @@ QueryPairs = tuple[tuple[str, str], ...]
 
 
 class WaitFilters(TypedDict, total=False):
-    """The filters of `wait_for()` besides the capability, as the API has them."""
+    """The filters of `wait_for()`, except for the capability, with the names of the API."""
 
     namespace: str
     status: Literal["pending", "healthy", "degraded", "expired", "unhealthy", "offline", "any"]
@@ -24,14 +24,14 @@ class WaitFilters(TypedDict, total=False):
 
 
 class WatchFilters(WaitFilters, total=False):
-    """The filters of `watch()`, as the API has them."""
+    """The filters of `watch()`, with the names of the API."""
 
     capability: str | Sequence[str]
     match: Literal["all", "any"]
 
 
 class AgentFilters(WatchFilters, total=False):
-    """The filters of `agents()`, as the API has them; `continue_` is `continue`, and `wait` is seconds."""
+    """The filters of `agents()`, with the names of the API; `continue_` is `continue`, `wait` is in seconds."""
 
     resource_version: str | int
     resource_version_match: Literal["Exact", "NotOlderThan"]
@@ -42,7 +42,7 @@ class AgentFilters(WatchFilters, total=False):
 
 
 class SelectOptions(TypedDict, total=False):
-    """What `select_agent()` takes besides the capability: a dependency, how to choose, and where from."""
+    """The options of `select_agent()`: constraints on the provider, the strategy and its parameters."""
 
     version_constraint: str
     tags: Sequence[str | Sequence[str]]
@@ -54,7 +54,7 @@ class SelectOptions(TypedDict, total=False):
 
 
 class CapabilityFilters(TypedDict, total=False):
-    """The filters of `capabilities()`, as the API has them."""
+    """The filters of `capabilities()`, with the names of the API."""
 
     name: str
     q: str
@@ -74,10 +74,9 @@ class CapabilityFilters(TypedDict, total=False):
 
 
 def query_pairs(filters: Mapping[str, object]) -> QueryPairs:
-    """Return filters as they stand in a query string, in one order whatever the order they were given in.
+    """Return filters as pairs of a query string, in the same order whatever the order of the arguments.
 
-    None is not given. Raises InvalidData for a value that cannot stand there; the registry refuses names it does not
-    know.
+    None is left out. Raises InvalidData for a value that cannot be encoded; the registry rejects unknown names.
     """
     pairs: list[tuple[str, str]] = []
     for given in sorted(filters):

@@ -1,4 +1,4 @@
-"""What a watcher has been told of the mesh, so that after a gap it can be told what changed meanwhile."""
+"""The agents that a watch has returned, to compute the missed events after a gap."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,13 +7,13 @@ from mcp_mesh_client.types.agents import WatchEvent, WatchEventType
 
 
 class WatchedAgents:
-    """The agents as the watcher knows them. It holds as many as match the watch."""
+    """The agents as the watcher has received them: all that match the watch."""
 
     def __init__(self) -> None:
         self._agents: dict[str, dict[str, Any]] = {}
 
     def apply(self, event: WatchEvent) -> None:
-        """Take an event that the watcher is told."""
+        """Apply an event that the watcher receives."""
         agent = event["object"]
         if event["type"] == "DELETED":
             self._agents.pop(agent["id"], None)
@@ -21,9 +21,9 @@ class WatchedAgents:
             self._agents[agent["id"]] = agent
 
     def relist(self, agents: Iterable[dict[str, Any]], bookmark: WatchEvent) -> list[WatchEvent]:
-        """Take the agents as they are at a bookmark; return what leads there from what was known, versions rising.
+        """Replace the agents by those at a bookmark; return the events in between, in order of their versions.
 
-        Whoever is gone is DELETED as last known, at the version of the bookmark.
+        A missing agent is DELETED with its last known data, at the version of the bookmark.
         """
         listed = {agent["id"]: agent for agent in agents}
         events = []

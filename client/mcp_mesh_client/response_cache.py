@@ -1,4 +1,4 @@
-"""Answers that were given before: bounded, and never changed by who got them."""
+"""A bounded cache of responses; callers get copies."""
 
 import json
 import time
@@ -12,7 +12,7 @@ _MAX_CACHE_BYTES = 64 * 1024 * 1024
 
 @dataclass(slots=True)
 class CachedResponse:
-    """One answer as it came: its body, its ETag, when it was asked for, and how many writes came before.
+    """A response as received: its body, its ETag, the time of its request, and the number of writes before it.
 
     `version` is the resource version at which it was confirmed later, if it was.
     """
@@ -25,24 +25,24 @@ class CachedResponse:
 
     @property
     def age(self) -> float:
-        """Seconds since it was last known to be true."""
+        """Seconds since the response was last known to be current."""
         return time.monotonic() - self.fetched_at
 
     def decode(self) -> dict[str, Any]:
-        """Return the answer, a new one each time."""
+        """Return the response as a new dict."""
         read: dict[str, Any] = json.loads(self.body)
         return read if self.version is None else read | {"resource_version": self.version}
 
     def confirm(self, version: str | None, fetched_at: float, write_count: int) -> None:
-        """It is still true: at this version, as asked at this monotonic moment, after so many writes."""
+        """Record that a request at this monotonic time, after this many writes, found it unchanged."""
         self.fetched_at, self.write_count, self.version = fetched_at, write_count, version or self.version
 
 
 class ResponseCache:
-    """The answers used last, at most `size` of them and 64 MiB.
+    """A least-recently-used cache of at most `size` responses and 64 MiB.
 
-    An answer is for use without asking while it is younger than `ttl` seconds and this client wrote nothing since it
-    asked; `write_count` counts that.
+    A response is fresh while it is younger than `ttl` seconds and this client has sent no write since its request;
+    `write_count` counts the writes.
     """
 
     def __init__(self, size: int, ttl: float) -> None:
@@ -53,18 +53,18 @@ class ResponseCache:
         self.write_count: int = 0
 
     def get(self, key: Hashable) -> CachedResponse | None:
-        """Return an answer, however old."""
+        """Return a response, whatever its age."""
         held = self._entries.get(key)
         if held is not None:
             self._entries.move_to_end(key)
         return held
 
     def is_fresh(self, entry: CachedResponse) -> bool:
-        """Tell whether an answer may be used without asking."""
+        """Return whether a response may be used without a request."""
         return entry.write_count == self.write_count and entry.age < self._ttl
 
     def put(self, key: Hashable, entry: CachedResponse) -> None:
-        """Keep an answer, in the place of an older one."""
+        """Store a response, replacing an older one."""
         self.remove(key)
         if self._max_entries == 0 or len(entry.body) > _MAX_CACHE_BYTES:
             return
@@ -75,11 +75,11 @@ class ResponseCache:
             self._total_bytes -= len(oldest.body)
 
     def remove(self, key: Hashable) -> None:
-        """Forget an answer."""
+        """Remove a response."""
         held = self._entries.pop(key, None)
         if held is not None:
             self._total_bytes -= len(held.body)
 
     def invalidate_all(self) -> None:
-        """This client wrote: what is kept must be asked for again before it is used."""
+        """Count a write: all cached responses need a request before they are used again."""
         self.write_count += 1

@@ -1,4 +1,4 @@
-"""One call, carried through: elsewhere if a replica fails, after a pause if all do, never twice where it must not."""
+"""Calls with retries: on another replica, then after a pause; unsafe calls are never sent twice."""
 
 import asyncio
 import json
@@ -46,10 +46,10 @@ class Backoff:
 
 
 class RetryingCaller:
-    """Makes calls, and knows how the registry was when it was last asked.
+    """Sends calls with retries, and records the state of the registry.
 
-    `state` is `online` when it answered, `degraded` when it could not do what was asked, `offline` when no replica
-    could be reached, `unknown` before the first call.
+    `state` is `online` after a response, `degraded` if a replica could not handle a call, `offline` if no replica could
+    be reached, `unknown` before the first call.
     """
 
     def __init__(self, config: ClientConfig, endpoints: Endpoints, transport: HttpTransport) -> None:
@@ -61,19 +61,18 @@ class RetryingCaller:
     async def call(
         self, request: Request, *, max_rounds: int | None = None, timeout: float | None = None, fail_fast: bool = False
     ) -> Response:
-        """Make one call, of any status but 502, 503 and 504.
+        """Send one call and return its response, of any status but 502, 503 and 504.
 
-        All replicas are asked in turn, then again after a pause that grows, until `max_rounds` rounds or `timeout` so
-        many
-        seconds are over; an `fail_fast` call is over once a replica says that it cannot do it now. What may not be done
-        twice is sent again only where it is known not to have been carried out.
+        Each round tries all replicas. Rounds follow after growing pauses, until `max_rounds` rounds or `timeout`
+        seconds are over. A `fail_fast` call ends as soon as a replica responds that it cannot handle it. A call that is
+        not repeatable is sent again only if it is known that it was not applied.
 
-        Raises what went wrong last, RegistryUnavailable or RegistryTimeout; its `outcome` speaks for all tries.
+        Raises the last error, RegistryUnavailable or RegistryTimeout; its `outcome` covers all attempts.
         """
-        conduct = self._config
-        end = time.monotonic() + (conduct.timeout if timeout is None else timeout) + request.extra_timeout
-        backoff = Backoff(FIRST_PAUSE_S, conduct.max_backoff)
-        left = conduct.max_rounds if max_rounds is None else max_rounds
+        config = self._config
+        end = time.monotonic() + (config.timeout if timeout is None else timeout) + request.extra_timeout
+        backoff = Backoff(FIRST_PAUSE_S, config.max_backoff)
+        left = config.max_rounds if max_rounds is None else max_rounds
         maybe_done = again = False
         while True:
             failure = await self._try_all_replicas(request, end, refresh=again)
@@ -92,7 +91,7 @@ class RetryingCaller:
             await asyncio.sleep(pause)
 
     async def _try_all_replicas(self, request: Request, deadline: float, *, refresh: bool) -> Response | Failure:
-        """Ask all replicas in turn; return the first answer, or the last failure."""
+        """Try all replicas; return the first response, or the last error."""
         failure: Failure | None = None
         maybe_done = False
         for endpoint in await self._endpoints.order(refresh=refresh):
@@ -103,7 +102,7 @@ class RetryingCaller:
             except (RegistryUnavailable, RegistryTimeout) as error:
                 self._endpoints.demote(endpoint)
                 maybe_done |= error.outcome == "unknown"
-                # A replica that speaks says more than one that is gone.
+                # The response of a replica is more useful than a connection error.
                 if failure is None or failure.response is None or error.response is not None:
                     failure = error
         failure = failure or RegistryTimeout("The timeout expired before a replica was tried")
@@ -111,15 +110,15 @@ class RetryingCaller:
         return failure
 
     async def _try_replica(self, endpoint: Endpoint, request: Request, remaining: float) -> Response:
-        silence = min(remaining, self._config.attempt_timeout + request.extra_timeout)
-        reply = await self._transport.send(endpoint, request, remaining, silence)
+        read_timeout = min(remaining, self._config.attempt_timeout + request.extra_timeout)
+        reply = await self._transport.send(endpoint, request, remaining, read_timeout)
         if reply.status in UNAVAILABLE_STATUSES:
             raise unavailable_error(endpoint, reply)
         self._endpoints.prefer(endpoint)
         return reply
 
     def set_state(self, state: ConnectionState, failure: Failure | None = None) -> None:
-        """Keep how the registry is, and tell the log once when that changes."""
+        """Record the state of the registry, and log each change once."""
         before, self.state = self.state, state
         if state == "online" and before in ("degraded", "offline"):
             _log.info("registry_reachable")
@@ -130,7 +129,7 @@ class RetryingCaller:
 
 
 def parse_response(response: Response) -> dict[str, Any]:
-    """Return the body of an answer or of a refusal. Raises InvalidResponse where it is not the registry's."""
+    """Return the body of a response or an error response. Raises InvalidResponse for any other body."""
     if response.status == _OK or response.status >= _MIN_CLIENT_ERROR:
         try:
             read = json.loads(response.body)
@@ -145,20 +144,20 @@ def parse_response(response: Response) -> dict[str, Any]:
 
 
 def unavailable_error(endpoint: Endpoint, response: Response) -> RegistryUnavailable:
-    """Return what a 502, 503 or 504 means."""
-    answer = _unavailable_body(response)
-    said = "" if answer is None else f": {answer.get('message', answer['status'])}"
-    known = answer is not None and response.status == 503 and answer.get("outcome") != "unknown"  # noqa: PLR2004
+    """Return the error for a 502, 503 or 504."""
+    body = _unavailable_body(response)
+    message = "" if body is None else f": {body.get('message', body['status'])}"
+    not_applied = body is not None and response.status == 503 and body.get("outcome") != "unknown"  # noqa: PLR2004
     return RegistryUnavailable(
-        f"{endpoint.url}: {response.status}{said}",
-        outcome="not_sent" if known else "unknown",
-        response=answer,
+        f"{endpoint.url}: {response.status}{message}",
+        outcome="not_sent" if not_applied else "unknown",
+        response=body,
         retry_after=_retry_after_s(response.headers),
     )
 
 
 def _unavailable_body(response: Response) -> dict[str, Any] | None:
-    """Return what a replica says that cannot do it now; None for what a balancer says in its place."""
+    """Return the body if it is a replica's; None if it is a load balancer's."""
     try:
         read = json.loads(response.body)
     except ValueError:
@@ -167,6 +166,6 @@ def _unavailable_body(response: Response) -> dict[str, Any] | None:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read Retry-After, where it is a number."""
+    """Return Retry-After in seconds, if it is a number."""
     text = headers.get("retry-after", "")
     return min(float(text), MAX_BACKOFF_S) if text.isascii() and text.isdigit() else None

@@ -1,4 +1,4 @@
-"""What every call of a client shares: the way out, the answers kept, the watches open, and whether it is closed."""
+"""The state shared by all calls of a client: connections, cache, open watches, and whether it is closed."""
 
 import weakref
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ _ANY_VERSION: QueryPairs = (("resource_version", "0"),)
 
 
 class ClientSession:
-    """Makes calls until it is closed, after which each raises ClientClosed.
+    """Sends calls until it is closed; after that each raises ClientClosed.
 
-    `response_type` is what a call answers, unless it is refused. What a call raises is said of RegistryClient.
+    `response_type` is the type of the response, unless the request is rejected. RegistryClient documents the errors.
     """
 
     def __init__(self, config: ClientConfig) -> None:
@@ -54,7 +54,7 @@ class ClientSession:
         *,
         repeatable: bool = True,
     ) -> T | ErrorResponse:
-        """Change something; what was read before is asked for anew then."""
+        """Send a write; after it, cached responses need a request before they are used again."""
         body = None if document is None else encode_json(document)
         try:
             return await self.send(response_type, Request(method, path, body=body, repeatable=repeatable))
@@ -64,11 +64,11 @@ class ClientSession:
     async def read(
         self, response_type: type[T], path: str, query: QueryPairs = (), *, extra_timeout: float = 0.0
     ) -> T | ErrorResponse:
-        """Read what a replica can tell from memory, too, unless the caller said how fresh it must be."""
-        ask = Request("GET", path, query, extra_timeout=extra_timeout)
+        """Read with fallbacks, unless the query sets how fresh the response must be."""
+        request = Request("GET", path, query, extra_timeout=extra_timeout)
         if not {"resource_version", "continue", "wait"}.isdisjoint(name for name, _ in query):
-            return await self.send(response_type, ask)
-        return await self.read_with_fallback(response_type, ask, Request("GET", path, query + _ANY_VERSION))
+            return await self.send(response_type, request)
+        return await self.read_with_fallback(response_type, request, Request("GET", path, query + _ANY_VERSION))
 
     async def call_tool(
         self,
@@ -79,40 +79,40 @@ class ClientSession:
         *,
         use_cache: bool = True,
     ) -> T | ErrorResponse:
-        """Read by a tool; what is asked for is the document, or stands `argument` it under that name."""
+        """Read with an MCP tool; its input is `document`, or an object with it under `argument`."""
 
-        def ask(asked: Mapping[str, Any]) -> Request:
-            body = encode_json(asked if argument is None else {argument: asked})
+        def tool_request(content: Mapping[str, Any]) -> Request:
+            body = encode_json(content if argument is None else {argument: content})
             return Request("POST", f"/mcp/tools/{tool}", body=body)
 
         if "resource_version" in document:
-            return await self.send(response_type, ask(document))
-        from_memory = ask({**document, "resource_version": "0"})
-        return await self.read_with_fallback(response_type, ask(document), from_memory, use_cache=use_cache)
+            return await self.send(response_type, tool_request(document))
+        from_memory = tool_request({**document, "resource_version": "0"})
+        return await self.read_with_fallback(response_type, tool_request(document), from_memory, use_cache=use_cache)
 
     async def read_with_fallback(
         self, response_type: type[T], request: Request, stale_request: Request, *, use_cache: bool = True
     ) -> T | ErrorResponse:
-        """Read fresh, else by `stale_request`, else from what was answered before."""
+        """Read fresh, otherwise with `stale_request`, otherwise from the cache."""
         self._check_open()
         return _typed(response_type, await self._cached_reader.read(request, stale_request, use_cache=use_cache))
 
     async def send(self, response_type: type[T], request: Request, *, fail_fast: bool = False) -> T | ErrorResponse:
-        """Make a call as it is."""
+        """Send a call without cache or fallback."""
         return _typed(response_type, parse_response(await self.send_raw(request, fail_fast=fail_fast)))
 
     async def send_raw(self, request: Request, *, max_rounds: int | None = None, fail_fast: bool = False) -> Response:
-        """Make a call, and return what came back unread."""
+        """Send a call and return the raw response."""
         self._check_open()
         return await self.caller.call(request, max_rounds=max_rounds, fail_fast=fail_fast)
 
     def watch(self, filters: QueryPairs, from_version: str | None, *, send_initial: bool, bookmarks: bool) -> Watch:
-        """Open a watch, which does nothing until it is asked for events."""
+        """Return a watch, which connects when its first event is requested."""
         self._check_open()
-        following = WatchStream(
+        stream = WatchStream(
             self.config, self._endpoints, self._transport, self.caller, filters, from_version, send_initial=send_initial
         )
-        watch = Watch(following, bookmarks=bookmarks)
+        watch = Watch(stream, bookmarks=bookmarks)
         self._watches.add(watch)
         return watch
 
@@ -122,5 +122,5 @@ class ClientSession:
 
 
 def _typed(_response_type: type[T], response: dict[str, Any]) -> T | ErrorResponse:
-    """Return what the registry answered, which is of this kind or a refusal: the registry keeps its shapes."""
+    """Return the response with its type, or as an error response; the registry guarantees its fields."""
     return cast("T | ErrorResponse", response)

@@ -42,29 +42,29 @@ class SyncRegistryClient(SyncSession):
     """
 
     def register_agent(self, registration_data: Mapping[str, Any]) -> RegisterResult | ErrorResponse:
-        """Register an agent, or change what it says of itself.
+        """Register an agent, or update its registration.
 
-        With a `resource_version` in it the registration is conditional. Raises InvalidData naming the field that is
-        wrong, SecurityValidationError where it is the security context.
+        A `resource_version` makes the registration conditional. Raises InvalidData with the invalid field,
+        SecurityValidationError if the registration does not satisfy its security context.
         """
         return self._thread.run(self._client.register_agent(registration_data))
 
     def register_with_fallback(
         self, registration_data: Mapping[str, Any]
     ) -> RegisterResult | ErrorResponse | OfflineResponse:
-        """Register an agent if the registry can be reached; else answer that it is offline, and go on without."""
+        """Register an agent, or return an OfflineResponse if the registry cannot be reached."""
         return self._thread.run(self._client.register_with_fallback(registration_data))
 
     def register_many(self, agents: Sequence[Mapping[str, Any]]) -> RegisterResults | ErrorResponse:
-        """Register up to 200 agents, each of which succeeds or fails alone."""
+        """Register up to 200 agents; each succeeds or fails on its own."""
         return self._thread.run(self._client.register_many(agents))
 
     def unregister_agent(self, agent_id: str) -> UnregisterResult | ErrorResponse:
-        """Remove an agent. It is not sent twice: after a failure `outcome` tells whether it may have happened."""
+        """Remove an agent. It is not retried: on failure, `outcome` shows whether it may have been applied."""
         return self._thread.run(self._client.unregister_agent(agent_id))
 
     def drain(self, agent_id: str) -> DrainResult | ErrorResponse:
-        """Take an agent out of service: it lives on, but is not discovered."""
+        """Take an agent out of service: it stays alive but is not discovered."""
         return self._thread.run(self._client.drain(agent_id))
 
     def undrain(self, agent_id: str) -> DrainResult | ErrorResponse:
@@ -91,10 +91,10 @@ class SyncRegistryClient(SyncSession):
         dependencies_version: str | None = None,
         load: float | None = None,
     ) -> HeartbeatResult | ErrorResponse:
-        """Tell that an agent is alive. `unknown_agent` means: register it again.
+        """Send the heartbeat of an agent. After `unknown_agent`, register it again.
 
-        `metadata` is what is new of it. With the `dependencies_version` of the last answer its dependencies are told
-        only where something changed. `load` is how busy it is, for the strategy `least_loaded`.
+        `metadata` holds the changed metadata. With the `dependencies_version` of the last response, dependencies are
+        returned only if they changed. `load` is the load of the agent, for the strategy `least_loaded`.
         """
         return self._thread.run(
             self._client.heartbeat(
@@ -106,47 +106,47 @@ class SyncRegistryClient(SyncSession):
         )
 
     def heartbeats(self, agent_ids: Sequence[str]) -> HeartbeatResults | ErrorResponse:
-        """Tell that up to 1,000 agents are alive."""
+        """Send heartbeats of up to 1,000 agents."""
         return self._thread.run(self._client.heartbeats(agent_ids))
 
     def discover_services(self, query: Mapping[str, Any] | None = None) -> DiscoverResult | ErrorResponse:
-        """Find agents by the query object of the tool: healthy ones unless its `status` says otherwise."""
+        """Find agents by the query object of the MCP tool: healthy ones unless it has a `status`."""
         return self._thread.run(self._client.discover_services(query))
 
     def select_agent(self, capability: str, **options: Unpack[SelectOptions]) -> SelectResult | ErrorResponse:
-        """Choose one agent to call that has a capability. `no_provider` says why there is none."""
+        """Select one agent that provides a capability. `no_provider` comes with the reason."""
         return self._thread.run(self._client.select_agent(capability, **options))
 
     def agents(self, **filters: Unpack[AgentFilters]) -> AgentList | ErrorResponse:
-        """List agents that match all filters; with `wait` and a `resource_version`, once the answer has changed."""
+        """List the agents that match all filters; `wait` with a `resource_version` waits for a change."""
         return self._thread.run(self._client.agents(**filters))
 
     def agent(self, agent_id: str) -> Agent | ErrorResponse:
-        """Show one agent."""
+        """Return one agent."""
         return self._thread.run(self._client.agent(agent_id))
 
     def get_agent_status(self, agent_id: str) -> AgentStatusResponse | ErrorResponse:
-        """Show one agent, as the tool does: under `agent`, beside a `status` of the call."""
+        """Return one agent in the format of the MCP tool: under `agent`, with the `status` of the call."""
         return self._thread.run(self._client.get_agent_status(agent_id))
 
     def agent_status(self, agent_id: str) -> AgentStatus | ErrorResponse:
-        """Show an agent's status alone."""
+        """Return only an agent's status."""
         return self._thread.run(self._client.agent_status(agent_id))
 
     def agent_health(self, agent_id: str) -> AgentHealth | ErrorResponse:
-        """Show how an agent is, with its thresholds and the time since its last heartbeat."""
+        """Return the health of an agent: its thresholds and the time since its last heartbeat."""
         return self._thread.run(self._client.agent_health(agent_id))
 
     def dependencies(self, agent_id: str, *, explain: bool = False) -> AgentDependencies | ErrorResponse:
-        """Show what an agent's dependencies resolve to; to `explain` also whom the registry looked at, and lately."""
+        """Return the resolved dependencies of an agent; `explain` adds the candidates and recent resolutions."""
         return self._thread.run(self._client.dependencies(agent_id, explain=explain))
 
     def dependents(self, agent_id: str) -> AgentDependents | ErrorResponse:
-        """Return the functions whose dependencies an agent provides, each with the number of other providers."""
+        """Return the functions that depend on an agent, and those for which it is the only provider."""
         return self._thread.run(self._client.dependents(agent_id))
 
     def dependency_graph(self, *, namespace: str | None = None) -> DependencyGraph | ErrorResponse:
-        """Return all dependencies, the unresolved ones, and the cycles, of one namespace or of all."""
+        """Return all dependencies, the unresolved ones and the cycles, of one namespace or all."""
         return self._thread.run(self._client.dependency_graph(namespace=namespace))
 
     def capabilities(self, **filters: Unpack[CapabilityFilters]) -> CapabilityList | ErrorResponse:
@@ -154,35 +154,35 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.capabilities(**filters))
 
     def health(self) -> Health | ErrorResponse:
-        """Show how the replica is that answers."""
+        """Return the health of the replica that responds."""
         return self._thread.run(self._client.health())
 
     def ready(self) -> Readiness | ErrorResponse:
-        """Tell whether any replica takes requests."""
+        """Return whether any replica accepts requests."""
         return self._thread.run(self._client.ready())
 
     def end_self_preservation(self) -> EndSelfPreservationResult | ErrorResponse:
-        """End the hold of a mass silence, if one is on. It is not sent twice, for the next hold is another one."""
+        """End self-preservation, if it is active. It is not retried: a retry could end the next one."""
         return self._thread.run(self._client.end_self_preservation())
 
     def metrics(self) -> Metrics | ErrorResponse:
-        """Show the numbers of the mesh."""
+        """Return the metrics of the mesh."""
         return self._thread.run(self._client.metrics())
 
     def metrics_text(self) -> str | ErrorResponse:
-        """Show the numbers as Prometheus reads them."""
+        """Return the metrics in the Prometheus text format."""
         return self._thread.run(self._client.metrics_text())
 
     def tools(self) -> ToolList | ErrorResponse:
-        """List the registry's MCP tools with their schemas."""
+        """List the MCP tools of the registry with their schemas."""
         return self._thread.run(self._client.tools())
 
     def openapi(self) -> dict[str, Any]:
-        """Return the API as an OpenAPI document."""
+        """Return the OpenAPI document of the API."""
         return self._thread.run(self._client.openapi())
 
     def describe(self) -> ServiceDescription | ErrorResponse:
-        """Tell what answers: its name, version and endpoints."""
+        """Return the name, version and endpoints of the service."""
         return self._thread.run(self._client.describe())
 
     def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[Agent]:
@@ -200,11 +200,11 @@ class SyncRegistryClient(SyncSession):
         bookmarks: bool = False,
         **filters: Unpack[WatchFilters],
     ) -> SyncWatch:
-        """Follow the changes of agents that match all filters: `with client.watch() as events`.
+        """Watch the changes of agents that match all filters: `with client.watch() as events`.
 
-        It begins now, with the state as ADDED events where `send_initial`; or after a `resource_version`, and then
-        raises WatchExpired where the registry no longer knows what came after it. `bookmarks` are events, too, if
-        wanted. Where events were lost for good, the difference to what is there now is told instead.
+        A watch starts now; `send_initial` sends the current state first, as ADDED events. With a `resource_version` it
+        starts after that version, and raises WatchExpired if the registry no longer has the changes since. `bookmarks`
+        returns BOOKMARK events, too. If changes were lost, the differences to the current state are returned as events.
         """
         return SyncWatch(
             self._client.watch(

@@ -1,4 +1,4 @@
-"""The one place that speaks HTTP: requests out, answers in, the library's troubles turned into ours."""
+"""The HTTP transport: sends requests, reads responses, and translates the errors of the HTTP library."""
 
 import asyncio
 import contextlib
@@ -20,21 +20,21 @@ from mcp_mesh_client.version import __version__
 if TYPE_CHECKING:
     import httpx2
 
-# Seconds. The registry closes a connection that was idle for 75 s.
+# The registry closes a connection that was idle for 75 s.
 _CONNECT_TIMEOUT_S = 2.0
 _KEEPALIVE_EXPIRY_S = 45.0
-# Bytes of one answer, unpacked, and of one line of a watch.
+# Limits of one response, uncompressed, and of one line of a watch.
 _MAX_BODY_BYTES = 256 * 1024 * 1024
 _MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call.
+    """One request.
 
-    `repeatable`: to do it twice does no more than to do it once. `extra_timeout`: so many seconds it takes on purpose.
-    `accepts_stale`: it needs no more of a replica than its memory, so an answer says nothing of the registry as a
-    whole.
+    `repeatable`: sending it twice has the same effect as sending it once. `extra_timeout`: seconds that it takes by
+    design, such as a long poll. `accepts_stale`: a replica handles it from memory, so its response does not show that
+    the registry is online.
     """
 
     method: str
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back. Header names are in lower case."""
+    """One response. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -57,7 +57,7 @@ class Response:
 
 
 class HttpTransport:
-    """Sends requests to replicas over kept connections. The HTTP library is imported with the first one."""
+    """Sends requests to replicas over persistent connections. The first request imports the HTTP library."""
 
     def __init__(self, token: str | None) -> None:
         self._headers = {"user-agent": f"mcp-mesh-client/{__version__}", "accept": "application/json"}
@@ -69,7 +69,7 @@ class HttpTransport:
         self._closed = False
 
     async def send(self, endpoint: Endpoint, request: Request, timeout: float, read_timeout: float) -> Response:
-        """Send a request and read its whole answer, within `timeout` seconds, `read_timeout` of them without a byte.
+        """Send a request and read its whole response within `timeout` seconds, `read_timeout` without a byte.
 
         Raises RegistryUnavailable, RegistryTimeout or InvalidResponse, with the `outcome`; ClientClosed.
         """
@@ -87,10 +87,10 @@ class HttpTransport:
     async def stream(
         self, endpoint: Endpoint, request: Request, timeout: float, read_timeout: float
     ) -> AsyncIterator[tuple[Response, AsyncIterator[bytes]]]:
-        """Provide the head of an answer, and its lines as they come, none longer than 16 MiB.
+        """Provide the head of a response, and its lines as they arrive, none longer than 16 MiB.
 
-        The head must come within `timeout`; between two bytes may lie at most `read_timeout`. An answer that is no 200
-        is read as a whole.
+        The head must arrive within `timeout`; `read_timeout` is the limit between two bytes. The body of a response
+        other than 200 is read whole.
         """
         with _translate_errors(endpoint):
             async with contextlib.AsyncExitStack() as opened:
@@ -100,12 +100,12 @@ class HttpTransport:
                 yield Response(response.status_code, response.headers, body), _iter_lines(response)
 
     async def close(self) -> None:
-        """Close all connections. Requests after it, and those that still wait for their answer, raise ClientClosed."""
+        """Close all connections. Later requests, and those that wait for a response, raise ClientClosed."""
         self._closed = True
         client, self._client = self._client, None
         if client is None or self._loop is not asyncio.get_running_loop():
             return
-        # The library forgets a connection that is being made when it is closed, and then nobody closes that.
+        # The library does not close a connection that is still being opened, so end those requests first.
         for scope in self._in_flight:
             if not scope.expired():
                 scope.reschedule(0.0)
@@ -115,7 +115,7 @@ class HttpTransport:
 
     @contextlib.asynccontextmanager
     async def _deadline(self, timeout: float) -> AsyncIterator[None]:
-        """Bound the time until an answer is there, and end the wait for it when the client is closed."""
+        """Limit the time until the response, and end the wait when the client is closed."""
         over = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout) as scope:
@@ -130,7 +130,7 @@ class HttpTransport:
             over.set_result(None)
 
     def _open_stream(self, endpoint: Endpoint, request: Request, read_timeout: float) -> Any:
-        """Send a request; provide the response, its body unread."""
+        """Send a request and provide the response with its body unread."""
         client = self._client_for_loop()
         headers, extensions = dict(request.headers), dict[str, Any]()
         if endpoint.host_header is not None:
@@ -149,7 +149,7 @@ class HttpTransport:
         )
 
     def _client_for_loop(self) -> "httpx2.AsyncClient":
-        """Return the client of the running loop: connections do not outlive the loop they were made on."""
+        """Return the HTTP client of the running loop: connections cannot outlive their loop."""
         if self._closed:
             raise _closed_error()
         loop = asyncio.get_running_loop()
@@ -176,19 +176,19 @@ def _httpx() -> Any:
 
 @contextlib.contextmanager
 def _translate_errors(endpoint: Endpoint) -> Iterator[None]:
-    """Turn the HTTP library's exceptions into ours, saying whether the request may have been carried out."""
+    """Translate the HTTP library's exceptions, with the outcome of the request."""
     http = _httpx()
     not_sent = (http.ConnectError, http.ConnectTimeout, http.PoolTimeout, http.ProxyError, http.UnsupportedProtocol)
     try:
         yield
     except (http.RequestError, http.InvalidURL) as error:
         outcome: Outcome = "not_sent" if isinstance(error, not_sent) else "unknown"
-        said = str(error) or type(error).__name__
+        message = str(error) or type(error).__name__
         if isinstance(error, http.TimeoutException):
-            raise RegistryTimeout(f"{endpoint.url}: timed out ({said})", outcome=outcome) from error
+            raise RegistryTimeout(f"{endpoint.url}: timed out ({message})", outcome=outcome) from error
         if isinstance(error, http.DecodingError):
-            raise InvalidResponse(f"{endpoint.url}: {said}", outcome=outcome) from error
-        raise RegistryUnavailable(f"{endpoint.url}: {said}", outcome=outcome) from error
+            raise InvalidResponse(f"{endpoint.url}: {message}", outcome=outcome) from error
+        raise RegistryUnavailable(f"{endpoint.url}: {message}", outcome=outcome) from error
 
 
 async def _read_body(response: "httpx2.Response") -> bytes:
@@ -204,7 +204,7 @@ async def _read_body(response: "httpx2.Response") -> bytes:
 
 
 async def _iter_lines(response: "httpx2.Response") -> AsyncIterator[bytes]:
-    """Give the lines of a body as they come, each without its end; what is cut off at the end is no line."""
+    """Yield the complete lines of a body as they arrive, without their ends."""
     rest = b""
     async for part in response.aiter_bytes():
         *lines, rest = (rest + part).split(b"\n")

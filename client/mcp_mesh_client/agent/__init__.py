@@ -1,1 +1,1 @@
-"""The agent that a process is: what it declares, how it lives in the mesh, and how it calls and is called."""
+"""The agent of this process: its declarations, its registration, its server, and calls of other agents."""

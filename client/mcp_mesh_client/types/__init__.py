@@ -1,1 +1,1 @@
-"""."""
+"""TypedDicts for the responses of the registry."""
