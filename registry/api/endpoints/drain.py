@@ -12,7 +12,7 @@ from registry.api.response.responses import success_response
 from registry.service.liveness.drain import DrainResult, DrainService
 
 _MESSAGES = {
-    True: "Agent {} drains: it lives on, but is not discovered until undrained",
+    True: "Agent {} is draining: it stays registered and is not discovered until undrained",
     False: "Agent {} is in service",
 }
 

@@ -66,7 +66,7 @@ async def test_draining_answers_what_was_done(client: httpx2.AsyncClient) -> Non
         "draining": True,
         "changed": True,
         "resource_version": (await get_agent(client))["resource_version"],
-        "message": "Agent a drains: it lives on, but is not discovered until undrained",
+        "message": "Agent a is draining: it stays registered and is not discovered until undrained",
     }
     assert again == first | {"changed": False}
     back = await undrain(client)
