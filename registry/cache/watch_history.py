@@ -83,7 +83,7 @@ class WatchHistory:
         self.buffer = ChangeBuffer(version, self._max_entries, self._max_bytes)
         self.timeline, self._last_change = timeline, newest
         if has_watched_entries:
-            log.warning("watches_reset", reason="log_not_contiguous")
+            log.warning("watches_reset", cause="log_not_contiguous")
             self._on_gap()
         return True
 
