@@ -92,8 +92,8 @@ class ChangeLog:
         cursor = b"0"
         while True:
             (reply,) = await self._pipeline.execute([("ZSCAN", self._keys.deadlines, cursor, "COUNT", _SCAN_COUNT)])
-            cursor, flat = raise_for_error(reply)
-            ids = flat[::2]
+            cursor, pairs = raise_for_error(reply)
+            ids = pairs[::2]
             for part in chunks(ids, _SCAN_COUNT):
                 yield await self._read_agents(part)
             if cursor == b"0":
@@ -107,9 +107,9 @@ class ChangeLog:
             ]
         )
         stored = []
-        for agent_id, score, flat in zip(ids, raise_for_error(scores), hashes, strict=True):
+        for agent_id, score, pairs in zip(ids, raise_for_error(scores), hashes, strict=True):
             try:
-                fields = to_mapping(raise_for_error(flat))
+                fields = to_mapping(raise_for_error(pairs))
                 if fields:
                     stored.append(
                         StoredAgent(decode_agent(agent_id.decode(), fields), None if score is None else int(score))

@@ -86,9 +86,9 @@ class Sweeps:
         replies = await self._pipeline.execute(
             [("TIME",), overdue, ("EXISTS", keys.self_preservation), ("GET", keys.clock_rollback)]
         )
-        time, flat, self_preservation, clock_rollback = map(raise_for_error, replies)
+        time, pairs, self_preservation, clock_rollback = map(raise_for_error, replies)
         now = server_time_ms(time)
-        ids = [decode(member) for member, score in zip(flat[::2], flat[1::2], strict=True) if int(score) <= now]
+        ids = [decode(member) for member, score in zip(pairs[::2], pairs[1::2], strict=True) if int(score) <= now]
         return SweepWork(ids, bool(self_preservation), decode(clock_rollback or b""))
 
     async def sweep(self, ids: Sequence[str], epoch: int) -> SweepResult | None:
@@ -117,11 +117,11 @@ class Sweeps:
     async def scan_agents(self, cursor: ScanCursor | None) -> tuple[ScanCursor | None, list[str]]:
         """Return a slice of all agents and the next cursor; start with None and stop at None. Ids may be repeated."""
         same_connection = cursor is not None and cursor.connection == self._pipeline.connections_opened
-        position, flat = await self._scan(cursor.position if cursor is not None and same_connection else 0)
+        position, pairs = await self._scan(cursor.position if cursor is not None and same_connection else 0)
         if cursor is not None and cursor.connection != self._pipeline.connections_opened:
-            position, flat = await self._scan(0)
+            position, pairs = await self._scan(0)
         following = ScanCursor(int(position), self._pipeline.connections_opened) if int(position) else None
-        return following, [decode(member) for member in flat[::2]]
+        return following, [decode(member) for member in pairs[::2]]
 
     async def _scan(self, position: int) -> Any:
         (reply,) = await self._pipeline.execute(

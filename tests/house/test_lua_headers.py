@@ -1,4 +1,4 @@
-"""The headers of the scripts tell the truth: about their own Lua, about their callers, and in lua/README.md."""
+"""The headers of the scripts match their Lua, their callers and lua/README.md."""
 
 import ast
 import re
@@ -13,24 +13,24 @@ from tests.support.source_code import PACKAGE, parse_file
 
 KEYS = Keys("mesh")
 
-# A full Redis stops newcomers, not the living.
+# A full Redis rejects new agents only.
 NEEDS_MEMORY = {"register", "restore"}
 
 WRITE = re.compile(
     r"redis\.p?call\('(DEL|EXPIRE|HDEL|HINCRBY|HMSET|HSET|HSETNX|INCR|INCRBY|LPUSH|LTRIM|PEXPIRE|SADD|SET|SREM|UNLINK|XADD|XDEL|"
     r"XTRIM|ZADD|ZINCRBY|ZREM)', ([\w.]+)"
 )
-# The agents' own keys, by the names that locals give them.
+# The names of local variables for agents' keys.
 AGENT_KEYS = {"key", "agent", "agent_key", "agent_keys"}
 
 
 def names(header: ScriptHeader, *, rest: bool) -> tuple[str, ...]:
-    """Return the names of the keys that stand alone, or of all."""
+    """Return the names of the single keys, or of all."""
     return tuple(key.name for key in header.keys if rest or not key.name.endswith("…"))
 
 
 def unpacked(body: str, source: str) -> tuple[str, ...]:
-    """Return the names the script gives to KEYS or ARGV, in order."""
+    """Return the local names of KEYS or ARGV, in order."""
     found = re.findall(rf"^local ([\w, ]+) = unpack\({source}\)$", body, re.MULTILINE)
     assert len(found) <= 1
     return tuple(found[0].split(", ")) if found else ()
@@ -43,48 +43,48 @@ def code(body: str) -> str:
 
 @pytest.fixture(params=SCRIPTS)
 def header(request: pytest.FixtureRequest) -> ScriptHeader:
-    """Each script's header in turn."""
+    """The header of each script."""
     return read_headers()[request.param]
 
 
 def test_the_keys_are_those_of_the_header(header: ScriptHeader) -> None:
-    """Same names, same order; those with `…` are reached by position."""
+    """Same names and order; those with `…` are accessed by position."""
     assert unpacked(header.body, "KEYS") == names(header, rest=False)
 
 
 def test_the_arguments_are_those_of_the_header(header: ScriptHeader) -> None:
-    """Same names, same order; those with `…` are reached by position."""
+    """Same names and order; those with `…` are accessed by position."""
     assert unpacked(header.body, "ARGV") == tuple(name for name in header.argument_names if not name.endswith("…"))
 
 
-def test_what_takes_the_rest_stands_last(header: ScriptHeader) -> None:
-    """Nothing could follow it."""
+def test_a_name_with_an_ellipsis_is_last(header: ScriptHeader) -> None:
+    """It takes all remaining values."""
     for taken in (names(header, rest=True), header.argument_names):
         assert not any(name.endswith("…") for name in taken[:-1])
 
 
 def test_the_number_of_fixed_keys_is_right(header: ScriptHeader) -> None:
-    """Where a script counts on from its fixed keys, it counts right."""
+    """In scripts with a variable number of keys."""
     for number, less in re.findall(r"local fixed, count = (\d+), #KEYS - (\d+)", header.body):
         assert int(number) == int(less) == len(names(header, rest=False))
 
 
 def test_the_loader_reads_the_same_header(header: ScriptHeader) -> None:
-    """The parser of the product and that of the tests are two."""
+    """The product and the tests have separate parsers."""
     script = load_scripts()[header.name]
 
     assert (script.keys, script.args) == (names(header, rest=True), header.argument_names)
 
 
 def test_each_key_is_used(header: ScriptHeader) -> None:
-    """A key that is declared and never touched is a lie to the cluster."""
+    """Each declared key is accessed."""
     below = re.sub(r"^local .* = unpack\(.*\)$", "", code(header.body), flags=re.MULTILINE)
 
     assert {name for name in names(header, rest=False) if not re.search(rf"\b{name}\b", below)} == set()
 
 
 def test_each_argument_is_used(header: ScriptHeader) -> None:
-    """An argument that nobody reads is dropped."""
+    """Each declared argument is read."""
     below = re.sub(r"^local .* = unpack\(.*\)$", "", code(header.body), flags=re.MULTILINE)
     fixed = [name for name in header.argument_names if not name.endswith("…")]
 
@@ -92,7 +92,7 @@ def test_each_argument_is_used(header: ScriptHeader) -> None:
 
 
 def test_the_patterns_are_those_of_the_store(header: ScriptHeader) -> None:
-    """Keys are built in store/keys.py alone."""
+    """Only store/keys.py builds keys."""
     for key in header.keys:
         own = KEYS.resolutions("<id>") if key.name == "resolutions" else KEYS.agent("<id>")
         expected = KEYS.shared.get(key.name, own).decode()
@@ -109,21 +109,21 @@ def test_a_key_has_one_type_in_all_headers() -> None:
     assert {pattern for pattern, found in kinds.items() if len(found) > 1} == set()
 
 
-def test_the_flags_let_the_living_go_on(header: ScriptHeader) -> None:
-    """Only what brings newcomers may be refused when memory is full."""
+def test_the_flags_let_existing_agents_continue(header: ScriptHeader) -> None:
+    """Only scripts that add agents are rejected when memory is full."""
     assert header.flags == (() if header.name in NEEDS_MEMORY else ("allow-oom",))
 
 
-def test_what_is_seen_to_be_written_is_in_writes(header: ScriptHeader) -> None:
-    """As far as the eye reaches; that WRITES is complete and exact, the tables of tests/lua prove."""
+def test_visible_writes_are_in_writes(header: ScriptHeader) -> None:
+    """As far as a regular expression finds them; the tables of tests/lua check that WRITES is exact."""
     seen = {target for _, target in WRITE.findall(code(header.body))}
 
     assert {_key_name(target) for target in seen} <= {_key_name(name) for name in header.writes}
     assert set(header.writes) <= {name.rstrip("…") for name in names(header, rest=True)}
 
 
-def test_a_script_that_logs_says_so(header: ScriptHeader) -> None:
-    """Who includes the change writes version, log and agent, and emits something."""
+def test_a_script_that_logs_declares_it(header: ScriptHeader) -> None:
+    """A script that includes `append_change` or `begin_timeline` writes version and log, and emits something."""
     includes = set(re.findall(r"^--@include (\w+)$", header.body, re.MULTILINE))
     logs = bool({"begin_timeline", "append_change"} & includes)
 
@@ -132,7 +132,7 @@ def test_a_script_that_logs_says_so(header: ScriptHeader) -> None:
 
 
 def test_each_include_is_used(header: ScriptHeader) -> None:
-    """An include that nobody calls is dropped."""
+    """Each include is called."""
     calls = {name: _function(name) for name in re.findall(r"^--@include (\w+)$", header.body, re.MULTILINE)}
 
     assert {name for name, function in calls.items() if not re.search(rf"\b{function}\(", code(header.body))} == set()
@@ -140,25 +140,26 @@ def test_each_include_is_used(header: ScriptHeader) -> None:
 
 @pytest.mark.parametrize("name", INCLUDES)
 def test_an_include_is_one_local_function(name: str) -> None:
-    """And a comment that says what it does; nothing else is defined, nothing is done."""
+    """With the name of its file and a comment; there is no other code."""
     text = read_include(name)
 
     assert len(re.findall(r"^local function \w+\(.*\)$", text, re.MULTILINE)) == 1
+    assert _function(name) == name
     assert re.search(rf"^-- {_function(name)}\(.*\): ", text, re.MULTILINE)
     outside = re.sub(r"^local function .*?^end$", "", text, flags=re.MULTILINE | re.DOTALL)
     assert {line for line in outside.splitlines() if line and not line.startswith("--")} == set()
 
 
 @pytest.mark.parametrize("name", INCLUDES)
-def test_an_include_is_needed_by_somebody(name: str) -> None:
-    """Else it goes."""
+def test_an_include_is_included(name: str) -> None:
+    """By a script or another include."""
     texts = [path.read_text(encoding="utf-8") for path in LUA_FOLDER.rglob("*.lua")]
 
     assert any(f"--@include {name}\n" in text for text in texts)
 
 
 def test_every_change_goes_through_one_include() -> None:
-    """Nobody else gives a version or writes the log; a history begins in another."""
+    """Only `append_change` and `begin_timeline` assign versions and write the log."""
     writers = {
         str(path.relative_to(LUA_FOLDER))
         for path in LUA_FOLDER.rglob("*.lua")
@@ -169,8 +170,8 @@ def test_every_change_goes_through_one_include() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(LUA_FOLDER.rglob("*.lua")), ids=lambda path: path.stem)
-def test_no_script_does_what_scripts_must_not(path: Path) -> None:
-    """No search for keys, no unbounded reads, no JSON, no clock but one, no number that Lua turns to text itself."""
+def test_no_script_uses_forbidden_functions(path: Path) -> None:
+    """No key search, unbounded reads, JSON, other clocks, or implicit conversion of numbers to text."""
     text = code(path.read_text(encoding="utf-8"))
 
     assert not re.search(r"cjson|cmsgpack|'KEYS'|'[SHZ]?SCAN'|'SMEMBERS'|'ZRANGE'|'PUBLISH'|'EVAL", text)
@@ -191,8 +192,8 @@ def callers() -> list[tuple[str, str, set[str], set[str]]]:
     return found
 
 
-def test_the_callers_bind_what_the_headers_name() -> None:
-    """Neither a name too few, which would fail at the call, nor one too many, which would be a lie."""
+def test_the_callers_bind_the_names_of_the_headers() -> None:
+    """Exactly these names."""
     called = set()
     for module, verb, keys, args in callers():
         (name,) = (name for name in SCRIPTS if name == verb or name.endswith(f"_{verb}"))
@@ -205,7 +206,7 @@ def test_the_callers_bind_what_the_headers_name() -> None:
 
 
 def test_the_table_of_the_readme_is_that_of_the_headers() -> None:
-    """lua/README.md says for each script its keys and its replies, no more, no less."""
+    """lua/README.md lists the keys and replies of each script."""
     rows = re.findall(r"^\| `(\w+)\.lua` \| (.+?) \| (.+?) \|$", _readme(), re.MULTILINE)
 
     assert rows == [
@@ -214,7 +215,7 @@ def test_the_table_of_the_readme_is_that_of_the_headers() -> None:
 
 
 def test_the_readme_names_each_include() -> None:
-    """With what it is for."""
+    """With its purpose."""
     assert re.findall(r"^\* `include/(\w+)\.lua`: ", _readme(), re.MULTILINE) == INCLUDES
 
 
@@ -232,13 +233,13 @@ def _function(name: str) -> str:
 
 
 def _key_name(target: str) -> str:
-    """Return the name of a key whatever a local or a field calls it."""
+    """Return the name of a key for a local variable or field."""
     last = target.rpartition(".")[2].rstrip("…")
     return "agent_key" if last in AGENT_KEYS else last
 
 
 def _bound(keys: ast.expr) -> set[str]:
-    """Return the names that are bound beside those every caller shares."""
+    """Return the names that are bound in addition to the shared keys."""
     return _bound_names(keys.keys) if isinstance(keys, ast.Dict) else set()
 
 

@@ -1,4 +1,4 @@
-"""Everything that was ever in a mesh's change log, read before it is taken away: what the recorded is held against."""
+"""A complete copy of a mesh's change log, which survives trimming and data loss in Redis."""
 
 import time
 from types import TracebackType
@@ -13,14 +13,14 @@ from registry.store.codec import decode_change
 from tests.support.watch_recorder import UnbrokenLog
 
 LOG_KEY, TIMELINE_KEY = "{mesh}:log", "{mesh}:timeline"
-# A server that is to die or to forget holds back who writes for so long, in milliseconds, while it is asked.
+# Before a server is killed or flushed, writes pause for this time while the log is read.
 _PAUSE_WRITES_MS = 20_000
-# How often a log that is kept short is read, in seconds.
+# How often `read_repeatedly` reads.
 READ_INTERVAL_S = 0.05
 
 
 class ChangeLogRecorder:
-    """The log of the mesh in the store at a URL. `entries_removed` tells whether any of it was taken away."""
+    """Records the log of the mesh in the Redis at a URL. `entries_removed` is true after a trim or a loss."""
 
     def __init__(self, url: str) -> None:
         self.entries_removed = False
@@ -38,45 +38,45 @@ class ChangeLogRecorder:
 
     @property
     def logs(self) -> list[UnbrokenLog]:
-        """The histories there were, the present one last."""
+        """The logs of all timelines so far, the current one last."""
         return [UnbrokenLog([log[version] for version in sorted(log)]) for log in self._logs if log]
 
     def read(self) -> None:
-        """Read what the log got since the last time."""
-        known = self._logs[-1]
-        since = f"({max(known)}-0" if known else "-"
+        """Read the entries since the last read."""
+        recorded = self._logs[-1]
+        since = f"({max(recorded)}-0" if recorded else "-"
         with self.redis.pipeline(transaction=True) as both:
             both.get(TIMELINE_KEY)
             both.xrange(LOG_KEY, min=since)
-            history, entries = both.execute()
-        if history and (not self.timelines or self.timelines[-1] != history):
-            self.timelines.append(history)
+            timeline, entries = both.execute()
+        if timeline and (not self.timelines or self.timelines[-1] != timeline):
+            self.timelines.append(timeline)
         self._record_entries(entries)
 
     def trim(self, max_entries: int) -> None:
-        """Read the log and cut it, with nothing between the two."""
+        """Read the log and trim it, atomically."""
         self._read_then_execute(("XTRIM", LOG_KEY, "MAXLEN", max_entries))
 
     def flush(self) -> None:
-        """Read the log and forget everything, with nothing between the two."""
+        """Read the log and delete all data, atomically."""
         self._read_then_execute(("FLUSHALL",))
         self._logs.append({})
 
     def read_and_pause_writes(self) -> None:
-        """Read the log for the last time before the server dies: it takes no write after that."""
+        """Read the log a last time and block writes until the server is killed."""
         self._read_then_execute(("CLIENT", "PAUSE", _PAUSE_WRITES_MS, "WRITE"))
 
     def start_new_log(self) -> None:
-        """Note that the server came back without what it had."""
+        """Start another log, because the server lost its data."""
         self.entries_removed = True
         self._logs.append({})
 
     def disable_notifications(self) -> None:
-        """Let the server announce nothing any more."""
+        """Disable keyspace events on the server."""
         self.redis.config_set("notify-keyspace-events", "")
 
     def read_repeatedly(self, duration_s: float) -> None:
-        """Read again and again, so that nothing is trimmed unread; to be called in a thread of its own."""
+        """Read repeatedly, so that no entry is trimmed unread; call it in a separate thread."""
         deadline = time.monotonic() + duration_s
         while time.monotonic() < deadline:
             self.read()

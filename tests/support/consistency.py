@@ -1,4 +1,4 @@
-"""What must hold of a mesh's keys after every test, whatever the test did."""
+"""Consistency check of a mesh's keys in Redis, which runs after every test."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,40 +10,42 @@ from registry.store.keys import Keys
 
 
 def find_inconsistencies(client: redis.Redis, mesh: str = "mesh") -> list[str]:
-    """Return a sentence for each thing that is wrong; `client` must not decode what it reads.
+    """Return a message for each inconsistency; `client` must not decode replies.
 
-    No key but the mesh's own, its agents' and their traces, which end by themselves; an agent is exactly who has a hash
-    and a deadline, only an agent has a heartbeat, and only one that was heard can be silent; what agents cannot do
-    without is counted right; the log is one unbroken chain that ends at the version.
+    Only known keys exist, and stored resolutions have a TTL. Each agent has a hash and a deadline. Only agents have
+    heartbeats, and only agents with a heartbeat that are not healthy are in `unhealthy_since`. The counts of required
+    edges match the agents. The log is contiguous and ends at the current version.
     """
     keys = Keys(mesh)
     return [*_stray_keys(client, keys, mesh), *_miscounted_edges(client, keys), *_broken_log(client, keys)]
 
 
 def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
-    prefix, traces = f"{{{mesh}}}:agent:".encode(), f"{{{mesh}}}:resolutions:".encode()
+    prefix, resolutions = f"{{{mesh}}}:agent:".encode(), f"{{{mesh}}}:resolutions:".encode()
     found: set[Any] = set(client.scan_iter(count=1000))
     hashes = {key.removeprefix(prefix) for key in found if key.startswith(prefix)}
     deadlines: set[Any] = set(client.zrange(keys.deadlines, 0, -1))
     heartbeats: set[Any] = set(client.zrange(keys.heartbeats, 0, -1))
-    silent: set[Any] = set(client.zrange(keys.shared["unhealthy_since"], 0, -1))
-    strays = {key for key in found if not key.startswith((prefix, traces))}
+    unhealthy: set[Any] = set(client.zrange(keys.shared["unhealthy_since"], 0, -1))
+    strays = {key for key in found if not key.startswith((prefix, resolutions))}
     strays -= {*keys.shared.values(), keys.key("jobs_paused")}
     if strays:
-        yield f"keys that no code should write: {sorted(strays)}"
-    lasting = [key for key in found if key.startswith(traces) and client.pttl(key) < 0]
-    if lasting:
-        yield f"traces that would stay for ever: {sorted(lasting)}"
+        yield f"unknown keys: {sorted(strays)}"
+    without_ttl = [key for key in found if key.startswith(resolutions) and client.pttl(key) < 0]
+    if without_ttl:
+        yield f"resolutions without a TTL: {sorted(without_ttl)}"
     if hashes - deadlines:
-        yield f"agents without a deadline, which no sweep would ever find: {sorted(hashes - deadlines)}"
+        yield f"agents without a deadline: {sorted(hashes - deadlines)}"
     if deadlines - hashes:
         yield f"deadlines without an agent: {sorted(deadlines - hashes)}"
     if heartbeats - hashes:
         yield f"heartbeats without an agent: {sorted(heartbeats - hashes)}"
-    if silent - heartbeats:
-        yield f"silent agents that were never heard: {sorted(silent - heartbeats)}"
-    if awake := {name for name in silent & hashes if client.hget(prefix + name, "status") in (b"healthy", b"pending")}:
-        yield f"silent agents that are not: {sorted(awake)}"
+    if unhealthy - heartbeats:
+        yield f"unhealthy agents without a heartbeat: {sorted(unhealthy - heartbeats)}"
+    if wrong := {
+        name for name in unhealthy & hashes if client.hget(prefix + name, "status") in (b"healthy", b"pending")
+    }:
+        yield f"healthy or pending agents in unhealthy_since: {sorted(wrong)}"
 
 
 def _miscounted_edges(client: redis.Redis, keys: Keys) -> Iterator[str]:
@@ -53,9 +55,9 @@ def _miscounted_edges(client: redis.Redis, keys: Keys) -> Iterator[str]:
     for key in client.scan_iter(match=keys.agent("*"), count=1000):
         edges: Any = client.hget(key, "required_edges") or b""
         held.update(edges.split(b"\n") if edges else ())
-    told = {edge: int(count) for edge, count in counted.items()}
-    if told != held:
-        yield f"required dependencies are counted as {told}, and agents have {dict(held)}"
+    expected = {edge: int(count) for edge, count in counted.items()}
+    if expected != held:
+        yield f"required edges are counted as {expected}, and agents have {dict(held)}"
 
 
 def _broken_log(client: redis.Redis, keys: Keys) -> Iterator[str]:
@@ -64,7 +66,7 @@ def _broken_log(client: redis.Redis, keys: Keys) -> Iterator[str]:
     for entry_id, fields in entries:
         version = entry_id.removesuffix(b"-0")
         if last and fields[b"prev"] != last:
-            yield f"log entry {version!r} follows {fields[b'prev']!r}, but before it stands {last!r}"
+            yield f"log entry {version!r} has prev {fields[b'prev']!r}, but the entry before it is {last!r}"
         last = version
     version_now = client.get(keys.version) or b""
     if version_now != last:

@@ -1,4 +1,4 @@
-"""The headers of the Lua scripts, read whole: what each promises of keys, arguments, replies, writes and events."""
+"""The headers of the Lua scripts: keys, arguments, replies, writes and events."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ INCLUDES = sorted(path.stem for path in (LUA_FOLDER / "include").glob("*.lua"))
 
 _SECTIONS = ("KEYS", "ARGV", "REPLY", "WRITES", "EMITS", "COST")
 _SECTION_START = re.compile(rf"^  ({'|'.join(_SECTIONS)}) +", re.MULTILINE)
-# Entries begin in column 10; two blanks end what is named, and what follows explains it.
+# Entries start in column 10; two blanks separate an entry from its explanation.
 _ENTRY = re.compile(r"^(\S.*?)(?:  +(.*))?$", re.MULTILINE)
 
 
@@ -41,13 +41,13 @@ class ScriptHeader:
 
     @property
     def reply_words(self) -> frozenset[str]:
-        """Every word a reply can contain."""
+        """Every word that a reply can contain."""
         forms = (re.sub(r"<[^>]*>…?", "", form) for form in self.replies)
         return frozenset(word for form in forms for word in form.split())
 
 
 def read_header(name: str) -> ScriptHeader:
-    """Read the header of `lua/<name>.lua`; AssertionError where it has another form."""
+    """Read the header of `lua/<name>.lua`. Raises AssertionError if its form is wrong."""
     text = (LUA_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
     whole = re.fullmatch(rf"#!lua(?: flags=(\S+))?\n--\[\[ {name} — (.+?)\n\n(.*?)\n\]\]\n(.*)", text, re.DOTALL)
     assert whole, f"lua/{name}.lua does not begin with the shebang and `--[[ {name} — <what it does>`"
@@ -69,7 +69,7 @@ def read_header(name: str) -> ScriptHeader:
 
 
 def read_headers() -> dict[str, ScriptHeader]:
-    """Read them all, by name."""
+    """Read the headers of all scripts, by name."""
     return {name: read_header(name) for name in SCRIPTS}
 
 
@@ -79,7 +79,7 @@ def read_include(name: str) -> str:
 
 
 def _split_sections(block: str) -> dict[str, str]:
-    """Split by the word in front; what is left of each section begins in its first column."""
+    """Return the text of each section by its name, without its indentation."""
     found = list(_SECTION_START.finditer(block))
     ends = [match.start() for match in found[1:]] + [len(block)]
     lines = {match[1]: block[match.end() : end].rstrip("\n") for match, end in zip(found, ends, strict=True)}
@@ -101,7 +101,7 @@ def _entry_names_or_none(section: str) -> tuple[str, ...]:
 
 
 def _parse_events(section: str) -> tuple[tuple[str, str], ...]:
-    """Read `kind reason | … | nothing`; `begin` alone is a kind whose reason is not told."""
+    """Parse `kind reason | … | nothing`."""
     events = []
     for event in section.split(" | "):
         kind, _, reason = event.partition(" ")

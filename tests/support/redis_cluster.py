@@ -1,4 +1,4 @@
-"""A cluster of two servers that can give each other slots: real processes, with slots to be moved."""
+"""A Redis Cluster of two real servers, whose slots can be moved."""
 
 from types import TracebackType
 from typing import Self
@@ -10,16 +10,16 @@ from tests.support.redis_server import RedisServer
 
 
 class TwoNodeCluster:
-    """Two cluster nodes that know each other; all slots belong to the first until they are moved."""
+    """Two connected cluster nodes; all slots belong to the first until they are moved."""
 
     def __init__(self) -> None:
-        # Without the second, a node that gives its last slot away becomes a replica.
+        # Without the second option a node without slots becomes a replica.
         arguments = ("--cluster-enabled", "yes", "--cluster-allow-replica-migration", "no")
         self.nodes = [RedisServer(*arguments, tcp=True) for _ in range(2)]
 
     @property
     def url(self) -> str:
-        """Both of them, as the registry's way in."""
+        """REDIS_URL with both nodes."""
         return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
 
     def __enter__(self) -> Self:
@@ -39,22 +39,22 @@ class TwoNodeCluster:
             node.stop()
 
     def move_slot(self, slot: int, to: int) -> None:
-        """Let one node own a slot from now on, with what is in it."""
+        """Move a slot with its keys to a node."""
         source, target = self.nodes[1 - to], self.nodes[to]
         self.start_moving_slot(slot, to)
-        with redis.Redis.from_url(source.url) as giving:
-            while keys := giving.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
-                giving.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        with redis.Redis.from_url(source.url) as source_client:
+            while keys := source_client.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
+                source_client.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
         for node in (target, source):
             with redis.Redis.from_url(node.url) as client:
                 client.execute_command("CLUSTER SETSLOT", slot, "NODE", _node_id(target))
 
     def start_moving_slot(self, slot: int, to: int) -> None:
-        """Mark a slot as on its way from one node to the other."""
+        """Mark a slot as migrating to a node."""
         source, target = self.nodes[1 - to], self.nodes[to]
-        with redis.Redis.from_url(target.url) as taking, redis.Redis.from_url(source.url) as giving:
-            taking.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", _node_id(source))
-            giving.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", _node_id(target))
+        with redis.Redis.from_url(target.url) as target_client, redis.Redis.from_url(source.url) as source_client:
+            target_client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", _node_id(source))
+            source_client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", _node_id(target))
 
 
 def _node_id(node: RedisServer) -> str:

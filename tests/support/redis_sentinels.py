@@ -1,4 +1,4 @@
-"""A primary, a replica and three Sentinels that watch over them: real processes, to be killed and frozen."""
+"""A primary, a replica and three Sentinels: real processes, which can be killed and frozen."""
 
 import contextlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SERVICE_NAME = "mesh-store"
 
 
 class SentinelServer(RedisServer):
-    """One Sentinel, which watches a primary on this machine; two must agree that it is gone."""
+    """One Sentinel of a primary on this machine, with a quorum of two."""
 
     def __init__(self, primary: RedisServer) -> None:
         super().__init__(tcp=True)
@@ -28,7 +28,7 @@ class SentinelServer(RedisServer):
         ]
 
     def command_line(self) -> Sequence[str | Path]:
-        """Return the file that Sentinel reads, and keeps its state in over a restart."""
+        """Return the path of the configuration, in which Sentinel stores its state; write it at the first start."""
         config = self.data_dir / "sentinel.conf"
         if not config.exists():
             config.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
@@ -36,9 +36,9 @@ class SentinelServer(RedisServer):
 
 
 class SentinelGroup:
-    """The primary, its replica and the Sentinels; ready when all know of each other and the replica has caught up.
+    """The primary, its replica and the Sentinels; ready when all are connected and the replica is in sync.
 
-    `arguments` are those of both servers. `url` is the registry's way in.
+    `arguments` are options of both servers. `url` is the REDIS_URL.
     """
 
     def __init__(self, *arguments: str) -> None:
@@ -49,14 +49,14 @@ class SentinelGroup:
 
     @property
     def url(self) -> str:
-        """All three Sentinels."""
+        """REDIS_URL with all three Sentinels."""
         return f"redis+sentinel://{','.join(f'127.0.0.1:{each.port}' for each in self.sentinels)}/{SERVICE_NAME}"
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             for each in (self.primary, self.replica, *self.sentinels):
                 stack.enter_context(each)
-            wait_until(self._know_each_other, description="the Sentinels know each other", timeout=20)
+            wait_until(self._is_connected, description="the Sentinels are connected", timeout=20)
             self._stack = stack.pop_all()
         return self
 
@@ -65,19 +65,19 @@ class SentinelGroup:
     ) -> None:
         self._stack.close()
 
-    def _know_each_other(self) -> bool:
-        known = [primary_state(each) for each in self.sentinels]
+    def _is_connected(self) -> bool:
+        states = [primary_state(sentinel) for sentinel in self.sentinels]
         with redis.Redis.from_url(self.replica.url) as client:
             synced = client.info("replication")["master_link_status"] == "up"
         return synced and all(
-            (facts["num-slaves"], facts["num-other-sentinels"]) == (1, 2) and facts["flags"] == "master"
-            for facts in known
+            (state["num-slaves"], state["num-other-sentinels"]) == (1, 2) and state["flags"] == "master"
+            for state in states
         )
 
 
 def primary_state(sentinel: RedisServer) -> dict[str, int | str]:
-    """Return what a Sentinel says of the primary."""
+    """Return the state of the primary according to a Sentinel."""
     with redis.Redis.from_url(sentinel.url, decode_responses=True) as client:
-        flat = client.execute_command("SENTINEL", "MASTER", SERVICE_NAME)
-        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+        reply = client.execute_command("SENTINEL", "MASTER", SERVICE_NAME)
+        pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
         return {str(name): int(value) if str(value).isdigit() else str(value) for name, value in pairs}

@@ -1,4 +1,4 @@
-"""A private, real server for tests: to be paused, killed and started again at will."""
+"""A real Redis server for one test, which can be paused, killed and restarted."""
 
 import shutil
 import signal
@@ -20,10 +20,9 @@ from tests.support.ports import BUS_OFFSET, free_port
 class RedisServer(ChildProcess):
     """One server with its own data directory, on a unix socket or (`tcp=True`) on a free loopback port.
 
-    `arguments` are the server's own and come last, e.g. `"--appendonly", "yes"`; by default nothing is kept
-    on disk. `url` is redis-py's; of `port` and `socket_path` one is None.
-    Address and data directory stay the same over `kill()` and `restart()`, until `stop()`. As a context manager
-    it starts and stops.
+    `arguments` are options of the server, such as `"--appendonly", "yes"`; by default it writes nothing to disk.
+    `url` is for redis-py; either `port` or `socket_path` is None. Address and data directory stay the same after
+    `kill()` and `restart()`, until `stop()`. As a context manager it starts and stops.
     """
 
     def __init__(self, *arguments: str, tcp: bool = False) -> None:
@@ -42,12 +41,12 @@ class RedisServer(ChildProcess):
 
     @property
     def bus_port(self) -> int:
-        """The port of a cluster node for the others; AssertionError when it listens on a unix socket."""
+        """The cluster bus port. Raises AssertionError on a unix socket."""
         assert self.port is not None, "the server does not listen on TCP"
         return self.port + BUS_OFFSET
 
     def command_line(self) -> Sequence[str | Path]:
-        """Return where it listens and what it keeps, then the server's own arguments."""
+        """Return the options for address and persistence, then `arguments`."""
         listening = ["--port", str(self.port or 0), "--bind", "127.0.0.1"]
         if self.socket_path is not None:
             listening += ["--unixsocket", str(self.socket_path)]
@@ -56,34 +55,34 @@ class RedisServer(ChildProcess):
         ]
 
     def is_ready(self) -> bool:
-        """Tell whether it takes commands."""
+        """Return whether the server accepts commands."""
         try:
             with self._client() as client:
-                # Not only PING: on a TCP port that was just lost to another server, that one would answer.
+                # Not only PING: if another server took the TCP port, that one would respond.
                 return bool(client.info("server")["process_id"] == self.pid)
         except redis.RedisError:
             return False
 
     def restart(self) -> None:
-        """Start the server anew on the same address and data, after a clean end if it still runs."""
+        """Restart the server with the same address and data; stop it first if it runs."""
         if self.is_running:
             self.resume()
             self.wait_for_exit(signal.SIGTERM)
         self.start()
 
     def stop(self) -> None:
-        """End the server if it runs, and remove its data directory."""
+        """Kill the server if it runs, and remove its data directory."""
         self.kill()
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
     def make_single_node_cluster(self) -> None:
-        """Give all 16,384 slots to this server; return when the cluster is up.
+        """Assign all 16,384 slots to this server; return when the cluster is up.
 
-        It must run with `"--cluster-enabled", "yes"` and `tcp=True`. Takes 2 s, for which every new master
-        refuses commands; so does one that was restarted.
+        Requires `"--cluster-enabled", "yes"` and `tcp=True`. Takes 2 s, during which every new or restarted master
+        rejects commands.
         """
         with self._client() as client:
-            # A node that never met another does not know its own address, and clients are sent nowhere.
+            # A node that never met another has no address of its own to return to clients.
             client.config_set("cluster-announce-ip", "127.0.0.1")
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
             wait_until(lambda: _cluster_is_up(client), description="cluster_state is ok")

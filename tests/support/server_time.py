@@ -1,4 +1,4 @@
-"""The Redis server's time in tests, and what was or was not before now by it."""
+"""The Redis server's time, and helpers that move times in Redis relative to it."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ def server_time_ms(client: redis.Redis) -> int:
 
 
 def clear_outage(client: redis.Redis) -> None:
-    """Let Redis have been pulsed just now, and let there have been no outage before."""
+    """Record a probe now, and delete the last outage and clock rollback."""
     client.set("{mesh}:last_probe", server_time_ms(client))
     client.delete("{mesh}:outage", "{mesh}:clock_rollback")
 
 
 def make_overdue(client: redis.Redis, *agent_ids: str, by_ms: int = 10) -> None:
-    """Let the deadlines of these agents have passed so many milliseconds ago."""
+    """Set the deadlines of these agents so many milliseconds into the past."""
     client.zadd("{mesh}:deadlines", dict.fromkeys(agent_ids, server_time_ms(client) - by_ms))

@@ -1,4 +1,4 @@
-"""The check after every test finds what it is there to find."""
+"""The consistency check detects each kind of damage."""
 
 from collections.abc import Callable, Iterator
 
@@ -35,7 +35,7 @@ async def fill(store: Store) -> None:
 
 
 async def test_a_mesh_that_was_written_by_scripts_is_consistent(store: Store, bytes_client: redis.Redis) -> None:
-    """Whatever they did; and so is an empty server."""
+    """So is an empty server."""
     assert find_inconsistencies(bytes_client) == []
     await fill(store)
     assert find_inconsistencies(bytes_client) == []
@@ -47,28 +47,31 @@ async def test_a_mesh_that_was_written_by_scripts_is_consistent(store: Store, by
 
 @pytest.mark.poisoned("damaged, to be found")
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
-        (lambda client: client.set("{mesh}:leftover", "x"), "keys that no code should write"),
-        (lambda client: client.set("elsewhere", "x"), "keys that no code should write"),
+        (lambda client: client.set("{mesh}:leftover", "x"), "unknown keys"),
+        (lambda client: client.set("elsewhere", "x"), "unknown keys"),
         (lambda client: client.zrem("{mesh}:deadlines", "a"), "agents without a deadline"),
         (lambda client: client.delete("{mesh}:agent:a", "{mesh}:heartbeats"), "deadlines without an agent"),
         (lambda client: client.zadd("{mesh}:heartbeats", {"c": 1}), "heartbeats without an agent"),
-        (lambda client: client.zadd("{mesh}:unhealthy_since", {"c": 1}), "silent agents that were never heard"),
-        (lambda client: client.zadd("{mesh}:unhealthy_since", {"a": 1}), "silent agents that are not"),
-        (lambda client: client.hincrby("{mesh}:required_edges", "c%20d e", 1), "required dependencies are counted"),
-        (lambda client: client.hdel("{mesh}:required_edges", "c%20d e"), "required dependencies are counted"),
-        (lambda client: client.hset("{mesh}:required_edges", "x y", "1"), "required dependencies are counted"),
-        (lambda client: client.hdel("{mesh}:agent:b", "required_edges"), "required dependencies are counted"),
+        (lambda client: client.zadd("{mesh}:unhealthy_since", {"c": 1}), "unhealthy agents without a heartbeat"),
+        (
+            lambda client: client.zadd("{mesh}:unhealthy_since", {"a": 1}),
+            "healthy or pending agents in unhealthy_since",
+        ),
+        (lambda client: client.hincrby("{mesh}:required_edges", "c%20d e", 1), "required edges are counted"),
+        (lambda client: client.hdel("{mesh}:required_edges", "c%20d e"), "required edges are counted"),
+        (lambda client: client.hset("{mesh}:required_edges", "x y", "1"), "required edges are counted"),
+        (lambda client: client.hdel("{mesh}:agent:b", "required_edges"), "required edges are counted"),
         (lambda client: client.incr("{mesh}:version"), "the log ends at"),
-        (lambda client: client.xdel("{mesh}:log", client.xrange("{mesh}:log")[1][0]), "but before it stands"),
+        (lambda client: client.xdel("{mesh}:log", client.xrange("{mesh}:log")[1][0]), "but the entry before it is"),
     ],
 )
-async def test_each_damage_is_told(damage: Damage, told: str, store: Store, bytes_client: redis.Redis) -> None:
-    """In a sentence of its own, and nothing else with it."""
+async def test_each_damage_is_reported(damage: Damage, message: str, store: Store, bytes_client: redis.Redis) -> None:
+    """With exactly one message."""
     await fill(store)
 
     damage(bytes_client)
 
-    (sentence,) = find_inconsistencies(bytes_client)
-    assert told in sentence
+    (found,) = find_inconsistencies(bytes_client)
+    assert message in found
