@@ -1,6 +1,6 @@
-"""What is looked at before it is sent: what the registry would surely refuse, named by its field.
+"""Checks before a request is sent: data that the registry would reject, reported with its field.
 
-The registry has the last word; a form of registration that is not known here is sent as it is.
+The registry decides in the end; a registration in an unknown format is sent without these checks.
 """
 
 import json
@@ -20,14 +20,14 @@ _MAX_JSON_DEPTH = 64
 
 
 def check_id(agent_id: object, field: str = "agent_id") -> str:
-    """Return an agent's id. Raises InvalidData for what cannot be one."""
+    """Return the id of an agent. Raises InvalidData if it is invalid."""
     if not isinstance(agent_id, str) or not _ID.fullmatch(agent_id):
         raise InvalidData(field, f"{field}: expected 1 to 253 letters, digits and . _ : -, not {agent_id!r:.100}")
     return agent_id
 
 
 def check_ids(agent_ids: Sequence[str]) -> list[str]:
-    """Return the ids of many agents."""
+    """Return the ids of many agents. Raises InvalidData."""
     if isinstance(agent_ids, str):
         raise InvalidData("agent_ids", "agent_ids: expected a list of ids, not one string")
     if len(agent_ids) > MAX_HEARTBEATS_PER_CALL:
@@ -38,7 +38,7 @@ def check_ids(agent_ids: Sequence[str]) -> list[str]:
 
 
 def check_registrations(agents: Sequence[Mapping[str, Any]], security_contexts: Mapping[str, Collection[str]]) -> None:
-    """Look at many registrations."""
+    """Check many registrations."""
     if isinstance(agents, str | Mapping) or len(agents) > MAX_REGISTRATIONS_PER_CALL:
         raise InvalidData("agents", f"agents: expected a list of at most {MAX_REGISTRATIONS_PER_CALL} registrations")
     for at, agent in enumerate(agents):
@@ -48,9 +48,10 @@ def check_registrations(agents: Sequence[Mapping[str, Any]], security_contexts: 
 def check_registration(
     data: Mapping[str, Any], security_contexts: Mapping[str, Collection[str]], path: str = ""
 ) -> None:
-    """Look at one registration; `path` stands before the names of its fields.
+    """Check one registration; `path` is the prefix of its field names.
 
-    Raises InvalidData naming the first field that is wrong, SecurityValidationError for its security context.
+    Raises InvalidData with the first invalid field, SecurityValidationError if it does not satisfy its security
+    context.
     """
     if not isinstance(data, Mapping):
         raise InvalidData(path.rstrip(".") or "registration_data", f"{path}registration_data: expected a dict")
@@ -66,23 +67,23 @@ def check_registration(
 
 
 def check_json(document: Mapping[str, Any], path: str = "") -> None:
-    """Raise InvalidData for what JSON cannot hold, by its path."""
+    """Raise InvalidData, with the path, for a value that JSON cannot represent."""
     for name, value in document.items():
         _check_value(value, f"{path}{name}", _MAX_JSON_DEPTH)
 
 
 def encode_json(document: object) -> bytes:
-    """Return checked data as JSON."""
+    """Return checked data as JSON bytes."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict).encode()
 
 
 def _check_endpoint(data: Mapping[str, Any], path: str) -> None:
-    """Look at the endpoint; in the batched form it may stand in the metadata, or be left to the registry to make."""
+    """Check the endpoint; the tools format may have it in the metadata, or leave it to the registry."""
     metadata = data.get("metadata")
-    inside = metadata if isinstance(metadata, Mapping) else {}
+    nested = metadata if isinstance(metadata, Mapping) else {}
     field, endpoint = f"{path}endpoint", data.get("endpoint")
-    if endpoint is None and inside.get("endpoint") is not None:
-        field, endpoint = f"{path}metadata.endpoint", inside["endpoint"]
+    if endpoint is None and nested.get("endpoint") is not None:
+        field, endpoint = f"{path}metadata.endpoint", nested["endpoint"]
     if endpoint is None:
         if "http_host" in data:
             return
@@ -92,7 +93,7 @@ def _check_endpoint(data: Mapping[str, Any], path: str) -> None:
 
 
 def _capability_names(data: Mapping[str, Any], path: str) -> set[str]:
-    """Return the names of all capabilities, each of which must have one."""
+    """Return the names of all capabilities; each must have one."""
     names = _names(data.get("capabilities"), f"{path}capabilities", "name")
     metadata = data.get("metadata")
     if isinstance(metadata, Mapping):
@@ -119,7 +120,7 @@ def _names(items: object, field: str, key: str) -> set[str]:
 def _check_security_context(
     data: Mapping[str, Any], names: set[str], security_contexts: Mapping[str, Collection[str]], path: str
 ) -> None:
-    """Look at what a known context requires; another one may be known to the registry."""
+    """Check the capabilities that a known context requires; the registry may know other contexts."""
     context = data.get("security_context")
     if context is None:
         return
@@ -140,9 +141,9 @@ def _check_value(value: object, field: str, depth_left: int) -> None:
             raise InvalidData(field, f"{field}: nested deeper than {_MAX_JSON_DEPTH}")
         if isinstance(value, Mapping):
             inner = [(f"{field}.{key}", each) for key, each in value.items()]
-            odd = next((key for key in value if not isinstance(key, str)), None)
-            if odd is not None:
-                raise InvalidData(field, f"{field}: object keys must be strings, not {odd!r:.100}")
+            invalid_key = next((key for key in value if not isinstance(key, str)), None)
+            if invalid_key is not None:
+                raise InvalidData(field, f"{field}: object keys must be strings, not {invalid_key!r:.100}")
         else:
             inner = [(f"{field}[{at}]", each) for at, each in enumerate(value)]
         for name, each in inner:

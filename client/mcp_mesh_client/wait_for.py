@@ -1,4 +1,4 @@
-"""Waiting until somebody can do what is needed."""
+"""`wait_for`: waits with long polls until a live agent provides a capability."""
 
 import asyncio
 import time
@@ -12,12 +12,12 @@ from mcp_mesh_client.transport import Request
 from mcp_mesh_client.types.agents import Agent
 
 _LIVE_STATUSES = frozenset({"healthy", "degraded"})
-# Seconds: one long poll, by how much the registry may draw it out, and the longest pause after a failure.
+# The registry may extend a long poll by the factor, which spreads the polls of many clients.
 _LONG_POLL_S, MAX_WAIT_FACTOR, _MAX_PAUSE_S = 30.0, 17 / 16, 2.0
 
 
 class CapabilityWaiter:
-    """Waits for living agents that match `filters`, among which is the `capability`."""
+    """Waits for live agents that match `filters`, which contain the `capability`."""
 
     def __init__(self, session: ClientSession, capability: str, filters: QueryPairs) -> None:
         self._session = session
@@ -42,7 +42,7 @@ class CapabilityWaiter:
             self._raise_timeout(timeout)
 
     async def _poll(self, wait_s: float) -> list[Agent]:
-        """Return who is there now; where nobody was before, wait for a change."""
+        """Return the matching agents; if the last poll found none, wait for a change first."""
         query = (*self._filters, *self._version, *query_pairs({"wait": wait_s}))
         try:
             answer = parse_response(

@@ -1,4 +1,4 @@
-"""A watch: the changes of the mesh, one after the other, for as long as somebody wants them."""
+"""A watch: an asynchronous iterator of the changes of agents."""
 
 import asyncio
 import contextlib
@@ -10,16 +10,17 @@ from typing import Self
 from mcp_mesh_client.types.agents import WatchEvent
 from mcp_mesh_client.watch_stream import WatchStream
 
-# How many events wait for who iterates; beyond that the registry's stream waits, too.
+# Beyond this number of buffered events the client stops reading, which slows the registry's stream down.
 _MAX_BUFFERED_EVENTS = 1000
 
 
 class Watch:
-    """Iterate over it for events; `async with` waits until the watch stands, and closes it.
+    """Iterate over it for events; `async with` waits until the watch is established, and closes it.
 
-    Each event has a `type`, the `object`, a `timestamp`, and the `resource_version` that a later watch may go on from.
-    It goes on by itself, on another replica where it must, and ends at `close()` only. Cancelling a wait for the next
-    event loses none. `resource_version` is that of the last event given, or of what was quietly passed since.
+    Each event has a `type`, the `object`, a `timestamp`, and the `resource_version` from which a later watch can
+    resume. After a connection error the watch resumes, on another replica if necessary; only `close()` ends it.
+    Cancelling a wait for the next event loses no event. `resource_version` is the version of the last event returned
+    or, if newer, of the last bookmark.
     """
 
     def __init__(self, stream: WatchStream, *, bookmarks: bool) -> None:
@@ -33,7 +34,7 @@ class Watch:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Wait until the watch stands: it shows every change from here on. Raises RequestRejected."""
+        """Wait until the watch is established: it returns every change from here on. Raises RequestRejected."""
         await self._wait_until(lambda: self._established)
         return self
 
@@ -46,7 +47,7 @@ class Watch:
         return self
 
     async def __anext__(self) -> WatchEvent:
-        """Wait for the next event. Raises RequestRejected where the registry does not want the watch."""
+        """Wait for the next event. Raises RequestRejected if the registry rejects the watch."""
         while True:
             await self._wait_until(lambda: bool(self._events))
             if self._closed:
@@ -58,7 +59,7 @@ class Watch:
                 return event
 
     async def close(self) -> None:
-        """End the watch; who waits for an event is told that there are no more."""
+        """End the watch; an iteration that waits for an event ends, too."""
         self._closed = True
         self._events.clear()
         self._changed.set()
@@ -68,7 +69,7 @@ class Watch:
             await asyncio.wait({task})
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something is so, or the watch is closed. Raises what ended it."""
+        """Wait until a condition is true or the watch is closed. Raises the error that ended the watch."""
         while not self._closed and not condition():
             if self._task is None:
                 self._task = asyncio.create_task(self._read_stream(), name="mcp-mesh-watch")
@@ -79,7 +80,7 @@ class Watch:
             await self._changed.wait()
 
     async def _read_stream(self) -> None:
-        """Take events as they come, as long as there is room for them."""
+        """Buffer events as they arrive, while there is room for them."""
         try:
             async with contextlib.aclosing(self._stream.batches()) as batches:
                 async for batch in batches:

@@ -1,4 +1,4 @@
-"""The endless part of a watch: connect, follow, and go on elsewhere."""
+"""The endless stream behind a watch: connect, read, and resume on another replica."""
 
 import asyncio
 import contextlib
@@ -25,19 +25,18 @@ from mcp_mesh_client.transport import HttpTransport, Request
 from mcp_mesh_client.types.agents import WatchEvent
 
 _OK, _GONE, _MIN_CLIENT_ERROR, _MIN_SERVER_ERROR = 200, 410, 400, 500
-# Seconds. A watch looks for the registry more often than a failed call would: somebody waits for it.
+# Shorter than the maximum of calls: a caller waits for the watch.
 _MAX_PAUSE_S = 30.0
-# A stream that ends sooner is trouble, for the registry lets one live for minutes.
+# A stream that ends sooner counts as a failure: the registry keeps one open for minutes.
 _MIN_STREAM_S = 1.0
 
 
 class WatchStream:
-    """Follows the changes of what matches `filters`, over any number of connections, in order, none lost or twice.
+    """Reads the changes of the agents that match `filters`, over any number of connections: in order, each once.
 
-    Without a `from_version` it learns the state first, as ADDED where it is `send_initial`, and mirrors it: where the
-    registry no
-    longer knows what came after the last version, the difference to the state then is given instead. From a version
-    given by the caller there is nothing to compare with, so that raises WatchExpired.
+    Without a `from_version` it reads the state first, which it returns as ADDED if `send_initial`, and mirrors it: if
+    the registry no longer has the changes since the last version, the differences to the new state are returned. With a
+    `from_version` there is no state to compare with, so WatchExpired is raised.
     """
 
     def __init__(
@@ -61,19 +60,19 @@ class WatchStream:
         self._skip_initial = not send_initial
 
     async def batches(self) -> AsyncGenerator[list[WatchEvent], None]:
-        """Give what happens, for ever; an empty batch at first says that the watch stands.
+        """Yield events without end; the first batch is empty if the watch is established without events.
 
-        Raises RequestRejected where the registry does not want the watch, WatchExpired as said above.
+        Raises RequestRejected if the registry rejects the watch, WatchExpired as described above.
         """
         backoff = Backoff(FIRST_PAUSE_S, min(_MAX_PAUSE_S, self._config.max_backoff))
         failures = 0
         while True:
             order = await self._endpoints.order(refresh=failures > 0)
-            began, wait, stood = time.monotonic(), 0.0, False
+            started_at, wait, established = time.monotonic(), 0.0, False
             try:
                 async with contextlib.aclosing(self._read_stream(order[0])) as batches:
                     async for batch in batches:
-                        failures, stood = 0, True
+                        failures, established = 0, True
                         backoff.reset()
                         yield batch
             except WatchExpired:
@@ -85,27 +84,29 @@ class WatchStream:
                 wait = failure.retry_after or 0.0
                 if failures + 1 >= len(order):
                     self._caller.set_state("offline" if failure.response is None else "degraded", failure)
-            if stood and time.monotonic() - began >= _MIN_STREAM_S:
+            if established and time.monotonic() - started_at >= _MIN_STREAM_S:
                 continue
             failures += 1
             if failures >= len(order):
                 await asyncio.sleep(wait + backoff.next_pause())
 
     async def _read_stream(self, endpoint: Endpoint) -> AsyncGenerator[list[WatchEvent], None]:
-        """Follow one stream to its end."""
+        """Read one stream to its end."""
         query = (*self._filters, ("watch", "true"))
-        learning = self._resume_version is None
-        query += (("send_initial", "true"),) if learning else (("resource_version", str(self._resume_version)),)
-        ask = Request("GET", "/agents", query, headers={"accept": "application/x-ndjson"})
-        conduct = self._config
-        async with self._transport.stream(endpoint, ask, conduct.timeout, conduct.watch_idle_timeout) as (reply, lines):
+        reads_state = self._resume_version is None
+        query += (("send_initial", "true"),) if reads_state else (("resource_version", str(self._resume_version)),)
+        request = Request("GET", "/agents", query, headers={"accept": "application/x-ndjson"})
+        async with self._transport.stream(endpoint, request, self._config.timeout, self._config.watch_idle_timeout) as (
+            reply,
+            lines,
+        ):
             if reply.status in UNAVAILABLE_STATUSES:
                 raise unavailable_error(endpoint, reply)
             if reply.status != _OK:
                 raise _error_from(parse_response(reply), reply.status)
             self._endpoints.prefer(endpoint)
             self._caller.set_state("online")
-            if learning:
+            if reads_state:
                 yield await self._read_initial_state(lines)
             else:
                 yield []
@@ -114,7 +115,7 @@ class WatchStream:
                     yield [self._record(_parse_event(line))]
 
     async def _read_initial_state(self, lines: AsyncIterator[bytes]) -> list[WatchEvent]:
-        """Read the state up to its bookmark; return what is to be told of it."""
+        """Read the state up to its bookmark; return the events for the watcher."""
         agents: list[dict[str, Any]] = []
         async for line in lines:
             if not line:
@@ -123,8 +124,8 @@ class WatchStream:
             if event["type"] == "BOOKMARK":
                 self._resume_version = event["resource_version"]
                 events = [] if self._watched is None else self._watched.relist(agents, event)
-                untold, self._skip_initial = self._skip_initial, False
-                return [event] if untold else [*events, event]
+                skip_initial, self._skip_initial = self._skip_initial, False
+                return [event] if skip_initial else [*events, event]
             agents.append(event["object"])
         raise RegistryUnavailable("The watch stream ended before the initial state was complete")
 
@@ -136,7 +137,7 @@ class WatchStream:
 
 
 def _parse_event(line: bytes) -> WatchEvent:
-    """Read a line. Raises what an ERROR says."""
+    """Parse a line. Raises the error of an ERROR event."""
     try:
         event: WatchEvent = json.loads(line)
         kind: str = event["type"]

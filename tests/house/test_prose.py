@@ -18,6 +18,7 @@ CLEAN = [
     "registry/compat/mcpmesh/schema_match.py",
     "registry/service/resolution",
     "registry/service/versions.py",
+    "client",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Where this agent answers: what a server is given besides its own tools, and who runs one if nobody else does."""
+"""The MCP server of this agent: started by the application or, if it starts none, here in a thread."""
 
 import asyncio
 import concurrent.futures
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("mcp_mesh_client")
 
-# Seconds after the last declaration before nobody else is taken to serve it, between two looks whether the program
-# still imports, and for a server to end.
+# A server is started this long after the last declaration, if the application has started none and the main thread is
+# not importing, which is checked again after the poll interval.
 _AUTOSTART_DELAY_S, _IMPORT_POLL_S, _CLOSE_TIMEOUT_S = 1.0, 0.2, 2.0
 
 DECORATOR_ORDER_HINT = "put @server.tool() above @mesh_agent(...), not below it"
 
 
 class AgentServer:
-    """Sees to it that what an agent says it can do can be called.
+    """Makes the declared functions callable.
 
-    Somebody who serves claims that; where nobody does, it is done here, in a thread, as soon as it must be.
+    An application that serves by itself reserves the server; otherwise one is started in a thread when it is needed.
     """
 
     def __init__(self, agent: LocalAgent) -> None:
@@ -59,10 +59,10 @@ class AgentServer:
     def open_http_server(
         self, server: "MCPServer[Any] | None", host: str | None, port: int | None
     ) -> "AgentHttpServer":
-        """Listen with this server or, without one, with one for all that is declared.
+        """Listen with this server or, without one, with a new server for all declared functions.
 
-        Where others find this process by another name than one of this machine alone, it listens to all of them.
-        Raises McpLibraryMissing, OSError where the port is taken, and DecoratorOrderError.
+        If the public host is not an address of loopback, it listens on all addresses. Raises McpLibraryMissing, OSError
+        if the port is in use, and DecoratorOrderError.
         """
         try:
             from mcp_mesh_client.agent.http_server import AgentHttpServer, new_mcp_server  # noqa: PLC0415 - brings the MCP SDK along
@@ -77,14 +77,14 @@ class AgentServer:
         return AgentHttpServer(server, host, port, public_host=environment.host, quiet=own)
 
     def reserve(self) -> None:
-        """Somebody serves, and will say where: until then nobody is to be sent here."""
+        """Prevent the autostart: the application serves, and sets the endpoint later. Clear the endpoint until then."""
         self._reserved = True
         self._agent.endpoint = None
 
     async def autostart(self) -> float | None:
-        """Run a server in a thread, where nobody else does and the environment has nothing against it.
+        """Start a server in a thread, unless the application serves or the environment disables it.
 
-        Return the seconds until it may be time for that: a program that still imports has not come to its last line.
+        Return the seconds until the next check: a program that still imports may reach its call of `serve` later.
         """
         if self._reserved or self._autostart_tried:
             return None
@@ -117,19 +117,19 @@ class AgentServer:
         return self._reserved
 
     def close(self) -> None:
-        """End the server that was run here, if there is one."""
+        """Close the server that was started here, if there is one."""
         own, self._own_server = self._own_server, None
         if own is not None:
             site, thread, ended = own
             site.close()
-            # What it does at its end it should come to do; then it is over in any case.
+            # Let it shut down gracefully, within limits.
             concurrent.futures.wait([ended], _CLOSE_TIMEOUT_S)
             thread.stop()
 
     def _prepare_server(self, server: "MCPServer[Any]") -> None:
-        """Give a server `GET /health`, and those of the agent's functions that are no tools of it yet.
+        """Add `GET /health` to a server, and the functions of the agent that are not tools of it yet.
 
-        The functions go by the names of their tools from now on.
+        From now on each function has the name of its tool.
         """
         from mcp_mesh_client.agent.http_server import add_health_route  # noqa: PLC0415
 
@@ -137,7 +137,7 @@ class AgentServer:
             if server not in self._prepared_servers:
                 add_health_route(server, self._agent.health)
                 self._prepared_servers.add(server)
-            # The SDK shows its tools to others without their functions.
+            # The public method of the SDK lists tools without their functions.
             tools: dict[Any, list[str]] = {}
             for tool in server._tool_manager.list_tools():  # noqa: SLF001
                 tools.setdefault(tool.fn, []).append(tool.name)
@@ -154,8 +154,8 @@ class AgentServer:
 
 
 def _main_thread_is_importing() -> bool:
-    """Tell whether the main thread is in the middle of an import."""
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented all the same
+    """Return whether the main thread is running an import."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - a documented function
     while frame is not None:
         if frame.f_globals.get("__name__") == "importlib._bootstrap":
             return True
@@ -164,9 +164,9 @@ def _main_thread_is_importing() -> bool:
 
 
 def _add_missing_tools(server: "MCPServer[Any]", function: AgentFunction) -> None:
-    """Let a server have a tool by each of a function's names, and the function the schema of its input."""
-    for said in function.tool_specs():
-        name = said["function_name"]
+    """Add a tool for each name of a function that the server does not have; set the input schema of the function."""
+    for spec in function.tool_specs():
+        name = spec["function_name"]
         if (tool := server._tool_manager.get_tool(name)) is None:  # noqa: SLF001
             server.add_tool(function.wrapper, name=name)
             tool = server._tool_manager.get_tool(name)  # noqa: SLF001

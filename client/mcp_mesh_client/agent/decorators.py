@@ -1,4 +1,4 @@
-"""`@mesh_agent` and `@tool`: what a function or a class is in the mesh."""
+"""The decorators `@mesh_agent` and `@tool`, which declare functions and classes as parts of the agent."""
 
 import functools
 import gc
@@ -19,16 +19,16 @@ from mcp_mesh_client.validation import check_json
 T = TypeVar("T", bound=Callable[..., Any])
 DependencySpecs = Sequence[str | Mapping[str, Any]]
 
-# On a decorated class, itself; on a method, its function.
+# Attributes: on a decorated class, the class itself; on a method, its AgentFunction.
 _CLASS_MARKER, _METHOD_MARKER = "__mesh_class__", "__mesh_function__"
 
 
 class AgentOptions(TypedDict, total=False):
-    """What a declaration may say of the agent as a whole; the environment comes first.
+    """Options of the whole agent; the environment takes precedence.
 
-    `name` is for people. `health_interval`: the seconds between heartbeats; `timeout_threshold` and
-    `eviction_threshold`: those of silence until the agent is degraded, and until it is expired. Of several the shortest
-    counts. The registry's URL goes by either name.
+    `name` is a display name. `health_interval`: seconds between heartbeats; `timeout_threshold` and
+    `eviction_threshold`: seconds without a heartbeat until the agent is degraded, and until it is expired. The shortest
+    of several declarations applies. `registry_url` and `registry_endpoint` are the same option.
     """
 
     name: str | None
@@ -50,29 +50,29 @@ def mesh_agent(
     dependencies: DependencySpecs = (),
     **options: Unpack[AgentOptions],
 ) -> Callable[[T], T]:
-    """Let a function, or the objects of a class, be part of the agent that this process is.
+    """Declare a function, or the objects of a class, as part of the agent of this process.
 
-    Over a function: it has the `capability`, or all `capabilities`, of this `version` and with these `tags`; its own
-    name unless given. Of its `dependencies`, capabilities or objects with a `capability`, `version`, `tags` and more,
-    it is handed those that a parameter is named for: a Dependency to call, or None while nobody provides it. Such
-    parameters are no part of its signature any more. It stands below `@server.tool()`.
+    A function provides the `capability`, or all `capabilities`, with this `version` and these `tags`; the default is
+    its own name. `dependencies` are capabilities, or objects with a `capability`, `version`, `tags` and more. Each is
+    injected into the parameter with its name: a Dependency to call, or None while it is unresolved. These parameters
+    are removed from the signature. The decorator goes below `@server.tool()`.
 
-    Over a class: an object made of it has what stands in its `capabilities`, and its methods marked with `@tool()`.
-    Raises InvalidData and DecoratorOrderError.
+    For a class, each object provides its `capabilities`, and its methods marked with `@tool()`. Raises InvalidData and
+    DecoratorOrderError.
     """
-    said = _checked_options(options)
+    checked = _checked_options(options)
 
     def declare(decorated: T) -> T:
         if inspect.isclass(decorated):
             if capability is not None or capabilities is not None or dependencies:
                 raise InvalidData("capabilities", "capabilities: for a class, set self.capabilities instead")
-            current_process().agent.set_options(**said)
+            current_process().agent.set_options(**checked)
             return _decorate_class(decorated)  # type: ignore[return-value]
         check_decorator_order(decorated)
         function = _new_function(
             decorated, None, _capability_specs(decorated, capability, capabilities, version, tags), dependencies
         )
-        current_process().agent.set_options(**said)
+        current_process().agent.set_options(**checked)
         current_process().agent.add_function(function)
         return function.wrapper  # type: ignore[return-value]
 
@@ -87,14 +87,15 @@ def tool(
     tags: Sequence[str] | None = None,
     dependencies: DependencySpecs = (),
 ) -> Callable[[T], T]:
-    """Let a method be a tool of the agent that its object is, by this name, else its own.
+    """Declare a method as a tool of the agent; the default name is the name of the method.
 
-    It does what the object's `capabilities` say under that name or the `capability`; the rest is as over a function.
+    It provides the capability with this name, or `capability`, with what the `capabilities` of the object state for it;
+    all other arguments are those of `@mesh_agent`.
     """
 
     def mark(method: T) -> T:
-        abilities = _capability_specs(method, capability or name, None, version, tags)
-        function = _new_function(method, name, abilities, dependencies)
+        specs = _capability_specs(method, capability or name, None, version, tags)
+        function = _new_function(method, name, specs, dependencies)
         setattr(function.wrapper, _METHOD_MARKER, function)
         return function.wrapper  # type: ignore[return-value]
 
@@ -102,7 +103,7 @@ def tool(
 
 
 def check_decorator_order(decorated: Any) -> None:
-    """Raise DecoratorOrderError for what a server has for a tool already: it would never hand over a dependency."""
+    """Raise DecoratorOrderError for a function that is a tool already: the server would not inject dependencies."""
     if not inspect.isroutine(decorated):
         if callable(inner := getattr(decorated, "fn", None)):
             raise DecoratorOrderError(f"{inner.__name__} is already registered as a tool: {DECORATOR_ORDER_HINT}")
@@ -112,23 +113,23 @@ def check_decorator_order(decorated: Any) -> None:
 
 
 def _is_sdk_tool(function: Any, holder: Any) -> bool:
-    """Tell whether this is what the SDK keeps of a tool: an object or, in older Pythons, its dict."""
+    """Return whether this is the SDK's record of a tool: an object or, in older Pythons, its dict."""
     fields = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
     return fields.get("fn") is function and "fn_metadata" in fields
 
 
 def _checked_options(options: AgentOptions) -> dict[str, Any]:
-    """Return what is said of the agent as a whole, checked."""
+    """Return the options of the agent, checked."""
     if unknown := sorted(options.keys() - AgentOptions.__annotations__.keys()):
         raise TypeError(f"mesh_agent() got an unexpected keyword argument {unknown[0]!r}")
-    said: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    for name in DURATION_OPTIONS & said.keys():
-        check_duration(said[name], name)
-    if "registry_endpoint" in said:
-        said["registry_url"] = said.pop("registry_endpoint")
-    if "registry_url" in said:
-        parse_urls(said["registry_url"], "registry_url")
-    return said
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    for name in DURATION_OPTIONS & given.keys():
+        check_duration(given[name], name)
+    if "registry_endpoint" in given:
+        given["registry_url"] = given.pop("registry_endpoint")
+    if "registry_url" in given:
+        parse_urls(given["registry_url"], "registry_url")
+    return given
 
 
 def _new_function(
@@ -149,7 +150,7 @@ def _capability_specs(
     version: str | None,
     tags: Sequence[str] | None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield what a function can do, each with its `capability`."""
+    """Yield the capabilities of a function, each with its `capability`."""
     if capability is not None and capabilities is not None:
         raise InvalidData("capabilities", "capabilities: pass capability or capabilities, not both")
     if isinstance(capabilities, str | Mapping) or capabilities == []:
@@ -167,7 +168,7 @@ def _capability_specs(
 
 
 def _decorate_class(decorated: type) -> type:
-    """Let each object of a class be declared once it is made; of subclasses, once it is made so far."""
+    """Declare each object of a class when its constructor returns; for a subclass, when its own returns."""
     made = decorated.__init__  # type: ignore[misc]
 
     @functools.wraps(made)

@@ -1,4 +1,4 @@
-"""A dependency as a function gets it: something to call, which is the tool of another agent."""
+"""A dependency as a function receives it: a callable for the tool of another agent."""
 
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -8,17 +8,17 @@ from mcp_mesh_client.types.dependencies import Provider
 
 
 class ToolCaller(Protocol):
-    """What carries calls: to whom, with which arguments, and how many seconds each may take."""
+    """Calls tools of providers."""
 
     async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
         """Call a tool on the running loop."""
 
     def submit(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
-        """Begin to call a tool on another thread's loop."""
+        """Start to call a tool on another thread's loop."""
 
 
 class DependencyBinding:
-    """What one dependency of one function is resolved to at the moment; None while nobody provides it."""
+    """The current provider of one dependency of one function; None while it is unresolved."""
 
     def __init__(self, capability: str, spec: Any) -> None:
         self.capability = capability
@@ -27,11 +27,11 @@ class DependencyBinding:
 
 
 class Dependency:
-    """The tool of whoever provides a capability, called by keyword arguments: `date_service(format="iso")`.
+    """The tool that provides a capability, called with keyword arguments: `date_service(format="iso")`.
 
-    In a function that is not async the call returns the tool's result; in one that is, it is to be awaited. It goes to
-    the provider of the moment, whoever that was when the function began. Raises DependencyUnavailable,
-    DependencyTimeout or DependencyFailed.
+    In an async function the call must be awaited; otherwise it returns the result of the tool. It goes to the current
+    provider, which may have changed since the function started. Raises DependencyUnavailable, DependencyTimeout or
+    DependencyFailed.
     """
 
     def __init__(self, binding: DependencyBinding, caller: ToolCaller, timeout: float, *, is_async: bool) -> None:
@@ -48,11 +48,11 @@ class Dependency:
 
     @property
     def provider(self) -> Provider | None:
-        """Who provides it at the moment: `agent_id`, `endpoint` and `tool_name`; None for nobody."""
+        """The current provider: `agent_id`, `endpoint` and `tool_name`; None while it is unresolved."""
         return self._binding.provider
 
     def with_timeout(self, seconds: float) -> "Dependency":
-        """Return the same dependency with another time that a call may take."""
+        """Return the same dependency with another timeout for its calls."""
         if not seconds > 0:
             raise InvalidData("seconds", f"seconds: expected a number above 0, not {seconds!r}")
         return Dependency(self._binding, self._caller, seconds, is_async=self._is_async)
@@ -61,12 +61,12 @@ class Dependency:
         """Call the tool."""
         if self._is_async:
             return self._call_async(arguments)
-        begun = self._caller.submit(self._require_provider(), arguments, self._timeout)
+        future = self._caller.submit(self._require_provider(), arguments, self._timeout)
         try:
-            return begun.result()
+            return future.result()
         except BaseException:
-            # Ctrl-C ends the call as well.
-            begun.cancel()
+            # Ctrl-C cancels the call, too.
+            future.cancel()
             raise
 
     async def _call_async(self, arguments: dict[str, Any]) -> Any:

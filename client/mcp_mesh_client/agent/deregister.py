@@ -1,7 +1,6 @@
-"""Unregistering when the process ends: one plain request that waits.
+"""Deregistration when the process ends: one blocking request.
 
-At that moment there may be no event loop, and no thread can be started to look a name up. So this is not the way of
-all other calls.
+At that time there may be no event loop, and no thread can be started for a DNS lookup. So this does not use the client.
 """
 
 import logging
@@ -11,29 +10,29 @@ from mcp_mesh_client.config import load_config
 
 _log = logging.getLogger("mcp_mesh_client")
 
-# Seconds each replica has; whoever has not heard it marks the agent as silent in time.
+# For each replica. Without a deregistration the agent expires after its thresholds.
 _REQUEST_TIMEOUT_S = 1.0
 _NOT_FOUND = 404
 
 
 def deregister(url: str | None, agent_id: str) -> None:
-    """Tell the first replica that can be reached that an agent is gone."""
-    import urllib.error  # noqa: PLC0415 - heavy, and needed once
+    """Deregister an agent at the first replica that responds."""
+    import urllib.error  # noqa: PLC0415 - heavy, and only needed here
     import urllib.request  # noqa: PLC0415
 
-    said = load_config(url, None)
-    why: Exception | None = None
-    for each in said.urls:
+    config = load_config(url, None)
+    last_error: Exception | None = None
+    for each in config.urls:
         request = urllib.request.Request(f"{each}/agents/{quote(agent_id, safe='')}", method="DELETE")  # noqa: S310 - http or https, checked
-        if said.token is not None:
-            request.add_header("authorization", f"Bearer {said.token}")
+        if config.token is not None:
+            request.add_header("authorization", f"Bearer {config.token}")
         try:
             with urllib.request.urlopen(request, timeout=_REQUEST_TIMEOUT_S):  # noqa: S310
                 return
         except urllib.error.HTTPError as error:
             if error.code == _NOT_FOUND:
                 return
-            why = error
+            last_error = error
         except OSError as error:
-            why = error
-    _log.warning("agent_deregistration_failed id=%s error=%s", agent_id, why)
+            last_error = error
+    _log.warning("agent_deregistration_failed id=%s error=%s", agent_id, last_error)

@@ -1,4 +1,4 @@
-"""What the environment says of the agent that this process is; it comes before what the code says."""
+"""The environment variables of this agent; they take precedence over the code."""
 
 import os
 import socket
@@ -25,13 +25,13 @@ _MAX_PORT = 65_535
 
 LOOPBACK_IPV4 = "127.0.0.1"
 _LOOPBACK_IPV6 = "::1"
-# For who is told to be found from elsewhere.
+# For agents with a public host.
 _ANY_IPV6, _ANY_IPV4 = "::", "0.0.0.0"  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
 class AgentEnvironment:
-    """The variables, read and checked; None where one is not set. Durations are seconds."""
+    """The environment variables, parsed and checked; None for a variable that is not set. Durations are seconds."""
 
     name: str = "agent"
     registry_url: str | None = None
@@ -45,12 +45,12 @@ class AgentEnvironment:
 
     @property
     def public_host(self) -> str | None:
-        """The host by which others find this process, if that is said."""
+        """The host in the URL for callers, if the environment sets it."""
         return self.host if self.endpoint is None else endpoint_host(self.endpoint)
 
 
 def read_environment() -> AgentEnvironment:
-    """Read the variables. Raises InvalidData naming the one that is wrong."""
+    """Read the environment variables. Raises InvalidData with the invalid one."""
     host, port, interval = _read_host(), _read_port(), _read_seconds(HEALTH_INTERVAL_ENV)
     auto = os.environ.get(AUTO_RUN_ENV, "true").lower()
     if auto not in _BOOLEANS:
@@ -69,12 +69,12 @@ def read_environment() -> AgentEnvironment:
 
 
 def new_agent_id(name: str) -> str:
-    """Return an id that no other process has: the name and eight hexadecimal digits."""
+    """Return a unique id: the name and eight hexadecimal digits."""
     return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
 def check_endpoint(endpoint: object, field: str) -> str:
-    """Return where an agent answers. Raises InvalidData for what is no URL of a host."""
+    """Return the endpoint of an agent. Raises InvalidData if it is not a URL with a host."""
     try:
         parts = urlsplit(endpoint) if isinstance(endpoint, str) else urlsplit("")
         host = parts.hostname
@@ -86,7 +86,7 @@ def check_endpoint(endpoint: object, field: str) -> str:
 
 
 def http_url(host: str, port: int) -> str:
-    """Return the URL of a host, which may be an address of either kind, and a port."""
+    """Return the URL of a host name or an IPv4 or IPv6 address, and a port."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -96,7 +96,7 @@ def endpoint_host(endpoint: str) -> str | None:
 
 
 def listening_host(host: str | None) -> str:
-    """Return where to listen so that this host is reached: on its own loopback, or everywhere for all others."""
+    """Return the address to listen on for this public host: its own loopback address, or all addresses."""
     if host in (None, "localhost", LOOPBACK_IPV4):
         return LOOPBACK_IPV4
     if host == _LOOPBACK_IPV6:
@@ -105,7 +105,7 @@ def listening_host(host: str | None) -> str:
 
 
 def check_duration(seconds: object, field: str = "health_interval") -> float:
-    """Return the seconds between two heartbeats. Raises InvalidData for what is no such number."""
+    """Return a duration in seconds. Raises InvalidData if it is not a positive number of at most a day."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _MAX_DURATION_S:
         raise InvalidData(
             field, f"{field}: expected seconds above 0 and at most {_MAX_DURATION_S:g}, not {seconds!r:.100}"
@@ -119,7 +119,7 @@ def heartbeat_interval(declared: float | None, environment: AgentEnvironment) ->
 
 
 def _read_registry_url() -> str | None:
-    """Return where the registry is. The token is the client's to read, but here it is looked at before all runs."""
+    """Return the URL of the registry. The client reads the token; here it is only checked, before anything starts."""
     if token := os.environ.get(TOKEN_ENV):
         check_token(token, TOKEN_ENV)
     if url := os.environ.get(URL_ENV):
@@ -128,14 +128,14 @@ def _read_registry_url() -> str | None:
 
 
 def _read_endpoint(host: str | None, port: int | None) -> str | None:
-    """Return where others find this process, if all of that is said: as a URL, or as a host and a port."""
+    """Return the URL for callers if the environment sets it: as a URL, or as a host and a port."""
     if given := os.environ.get(ENDPOINT_ENV):
         return check_endpoint(given, ENDPOINT_ENV)
     return None if host is None or port is None else http_url(host, port)
 
 
 def _read_host() -> str | None:
-    """Return by which host others find this process; the port may be one that it has yet to get."""
+    """Return the public host; the port may be assigned later."""
     host = os.environ.get(HOST_ENV)
     if not host:
         return None

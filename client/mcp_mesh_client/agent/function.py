@@ -1,4 +1,4 @@
-"""A function that belongs to the agent: what it can do, what it needs, and how it is handed what it needs."""
+"""A function of the agent: its capabilities, its dependencies, and their injection."""
 
 import copy
 import functools
@@ -17,16 +17,15 @@ _log = logging.getLogger("mcp_mesh_client")
 
 _NON_WORD = re.compile(r"\W")
 InjectedParameters = dict[str, tuple[int | None, Dependency]]
-"""By the parameter: its place among the positional ones, if it is one, and what it is given."""
+"""The dependency of each parameter, with its position unless it is keyword-only."""
 
 
 class AgentFunction:
     """One function of the agent.
 
-    `name` is that of its tool. `capabilities` are what it can do, each an object with a `capability`; `dependencies`
-    what it
-    needs, by capability. `wrapper` is what is to be called in place of `original`: it hands over the dependencies whose
-    capabilities the parameters are named for, and has a signature without them.
+    `name` is the name of its tool. `capabilities` are objects with a `capability`; `dependencies` are the required
+    capabilities. `wrapper` is called in place of `original`: it injects the dependencies into the parameters with their
+    names, and its signature does not have them.
     """
 
     def __init__(
@@ -56,32 +55,36 @@ class AgentFunction:
 
     @property
     def qualified_name(self) -> str:
-        """Where it is defined."""
+        """The module and the name of the function."""
         return f"{self.original.__module__}.{self.original.__qualname__}"
 
     def tool_specs(self) -> list[dict[str, Any]]:
-        """Return what a registration says of it: a tool for each capability, the first by the function's own name."""
-        needs = [link.spec for link in self.dependencies.values()]
-        shared = {"description": self.description, "input_schema": self.input_schema, "dependencies": needs or None}
-        said = {key: value for key, value in shared.items() if value}
+        """Return its tools for the registration: one for each capability, the first with the function's own name."""
+        dependencies = [binding.spec for binding in self.dependencies.values()]
+        shared = {
+            "description": self.description,
+            "input_schema": self.input_schema,
+            "dependencies": dependencies or None,
+        }
+        common = {key: value for key, value in shared.items() if value}
         names = [self.name, *(str(each["capability"]) for each in self.capabilities[1:])]
         return [
-            {"function_name": name} | said | dict(each) for name, each in zip(names, self.capabilities, strict=True)
+            {"function_name": name} | common | dict(spec) for name, spec in zip(names, self.capabilities, strict=True)
         ]
 
     def _injected_parameters(self, caller: ToolCaller, timeout: float) -> InjectedParameters:
-        """Return the parameters that are handed dependencies."""
+        """Return the parameters that receive dependencies."""
         parameters = inspect.signature(self.original).parameters
-        awaited = inspect.iscoroutinefunction(self.original)
+        is_async = inspect.iscoroutinefunction(self.original)
         injected: InjectedParameters = {}
-        for link in self.dependencies.values():
-            name = parameter_name(link.capability)
+        for binding in self.dependencies.values():
+            name = parameter_name(binding.capability)
             parameter = parameters.get(name)
             if parameter is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 _log.info(
                     "dependency_parameter_missing function=%s capability=%s parameter=%s",
                     self.qualified_name,
-                    link.capability,
+                    binding.capability,
                     name,
                 )
                 continue
@@ -89,13 +92,13 @@ class AgentFunction:
                 raise InvalidData(
                     name, f"{self.qualified_name}: {name} must not be positional-only to receive a dependency"
                 )
-            place = list(parameters).index(name) if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else None
-            injected[name] = place, Dependency(link, caller, timeout, is_async=awaited)
+            position = list(parameters).index(name) if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else None
+            injected[name] = position, Dependency(binding, caller, timeout, is_async=is_async)
         return injected
 
 
 def parameter_name(capability: str) -> str:
-    """Return how a parameter is called that is handed this capability: its name, `_` for what no name may have."""
+    """Return the parameter name for a capability, with `_` for each character that a name cannot have."""
     name = _NON_WORD.sub("_", capability)
     return f"{name}_" if keyword.iskeyword(name) else name
 
@@ -103,44 +106,44 @@ def parameter_name(capability: str) -> str:
 def _bind_dependencies(dependencies: Sequence[str | Mapping[str, Any]]) -> dict[str, DependencyBinding]:
     if isinstance(dependencies, str | Mapping) or not isinstance(dependencies, Sequence):
         raise InvalidData("dependencies", "dependencies: expected a list of capabilities or of objects with one")
-    links: dict[str, DependencyBinding] = {}
+    bindings: dict[str, DependencyBinding] = {}
     for at, spec in enumerate(dependencies):
         field = f"dependencies[{at}]"
         capability = spec.get("capability") if isinstance(spec, Mapping) else spec
         if not isinstance(capability, str) or not capability:
             raise InvalidData(f"{field}.capability", f"{field}: expected a capability's name or an object with one")
-        if capability in links:
+        if capability in bindings:
             raise InvalidData(f"{field}.capability", f"{field}: {capability} is declared twice")
         if isinstance(spec, Mapping):
             check_json(spec, f"{field}.")
-        links[capability] = DependencyBinding(capability, spec)
-    return links
+        bindings[capability] = DependencyBinding(capability, spec)
+    return bindings
 
 
 def _inject(original: Callable[..., Any], injected: InjectedParameters) -> Callable[..., Any]:
-    """Return a function that calls the original one with what is there at that moment."""
+    """Return a function that calls the original one with the dependencies that are resolved at that time."""
 
-    def complete(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        for name, (place, dependency) in injected.items():
-            # Who hands one over himself, as tests do, is not overruled.
-            if name not in kwargs and (place is None or place >= len(args)):
+    def with_dependencies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        for name, (position, dependency) in injected.items():
+            # An argument that the caller passes, as tests do, is not replaced.
+            if name not in kwargs and (position is None or position >= len(args)):
                 kwargs[name] = dependency if dependency.provider is not None else None
         return kwargs
 
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
-        async def given(*args: Any, **kwargs: Any) -> Any:
-            return await original(*args, **complete(args, kwargs))
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return await original(*args, **with_dependencies(args, kwargs))
 
     else:
 
         @functools.wraps(original)
-        def given(*args: Any, **kwargs: Any) -> Any:
-            return original(*args, **complete(args, kwargs))
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return original(*args, **with_dependencies(args, kwargs))
 
     signature = inspect.signature(original)
-    shown = [each for name, each in signature.parameters.items() if name not in injected]
-    given.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
-    given.__annotations__ = {name: value for name, value in original.__annotations__.items() if name not in injected}
-    return given
+    visible = [each for name, each in signature.parameters.items() if name not in injected]
+    wrapper.__signature__ = signature.replace(parameters=visible)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {name: value for name, value in original.__annotations__.items() if name not in injected}
+    return wrapper

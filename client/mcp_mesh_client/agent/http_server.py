@@ -1,4 +1,4 @@
-"""A server that listens, and what it answers besides MCP. Imported only to serve: it brings the SDK along."""
+"""The HTTP server of an agent: MCP and `GET /health`. Imported only to serve, as it imports the MCP SDK."""
 
 import asyncio
 import logging
@@ -13,17 +13,17 @@ from starlette.responses import JSONResponse
 
 from mcp_mesh_client.agent.env import http_url
 
-# Seconds that requests under way have when the server ends.
+# For requests in progress when the server stops.
 _SHUTDOWN_TIMEOUT_S = 5
 _LISTEN_BACKLOG = 2048
-_WILDCARD_HOSTS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
+_WILDCARD_HOSTS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared, not listened on
 
 
 class AgentHttpServer(uvicorn.Server):
-    """An MCP server on a port of its own, from the moment it is made: who comes before it runs, waits.
+    """An MCP server with its own listening socket, which queues connections until the server runs.
 
-    `url` is where others find it: by the host it listens on, unless that is another one. On `::` it listens to both
-    kinds of addresses. `before_shutdown` is called before it stops to answer.
+    `url` is the URL for callers: with the host it listens on, or `public_host`. On `::` it accepts IPv4 and IPv6.
+    `before_shutdown` is called before it stops serving.
     """
 
     def __init__(
@@ -31,10 +31,10 @@ class AgentHttpServer(uvicorn.Server):
     ) -> None:
         self._socket = _listen(host, port)
         self.before_shutdown: Callable[[], None] = _no_op
-        shown = public_host or (socket.gethostname() if host in _WILDCARD_HOSTS else host)
-        self.url: str = http_url(shown, self._socket.getsockname()[1])
+        host_in_url = public_host or (socket.gethostname() if host in _WILDCARD_HOSTS else host)
+        self.url: str = http_url(host_in_url, self._socket.getsockname()[1])
         level = "warning" if quiet else server.settings.log_level.lower()
-        # Without sessions, as agents of the mesh SDK and `meshctl` call: they greet nobody before.
+        # Without MCP sessions: agents of the mesh SDK and `meshctl` call tools without an initialize request.
         app = server.streamable_http_app(host=host, stateless_http=True)
         super().__init__(uvicorn.Config(app, log_level=level, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S))
 
@@ -47,36 +47,36 @@ class AgentHttpServer(uvicorn.Server):
         await super().serve(sockets or [self._socket])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take leave, then stop to answer."""
+        """Call `before_shutdown`, then stop serving."""
         await asyncio.to_thread(self.before_shutdown)
         await super().shutdown(sockets)
 
     def close(self) -> None:
-        """Stop to answer."""
+        """Stop serving."""
         self.should_exit = True
         if not self.started:
             self._socket.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    both = host == "::" and socket.has_dualstack_ipv6()
+    dual_stack = host == "::" and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG, dualstack_ipv6=both)
+    return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG, dualstack_ipv6=dual_stack)
 
 
 def new_mcp_server(name: str) -> "MCPServer[Any]":
-    """Return a server without any tools."""
+    """Return a server without tools."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     server: MCPServer[Any] = MCPServer(name, log_level="WARNING")
-    # It has set up logging for the whole process, which is for those to do who make a server themselves.
+    # The constructor configured logging for the whole process; undo that, as the application has not made this server.
     root.handlers[:] = handlers
     root.setLevel(level)
     return server
 
 
 def add_health_route(server: "MCPServer[Any]", health: Callable[[], dict[str, Any]]) -> None:
-    """Let a server answer `GET /health`, unless it does so already."""
+    """Add `GET /health` to a server."""
 
     async def answer(_request: Request) -> JSONResponse:
         return JSONResponse(health())
@@ -85,4 +85,4 @@ def add_health_route(server: "MCPServer[Any]", health: Callable[[], dict[str, An
 
 
 def _no_op() -> None:
-    """Stand for nothing to be done."""
+    """Do nothing."""

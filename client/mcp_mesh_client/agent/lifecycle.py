@@ -1,4 +1,4 @@
-"""The life of this agent in the mesh: it registers, beats, registers again where it must, and takes its leave."""
+"""The lifecycle of this agent: registration, heartbeats, registration after a loss, deregistration."""
 
 import asyncio
 import contextlib
@@ -18,18 +18,18 @@ from mcp_mesh_client.types.agents import ErrorResponse, HeartbeatResult, Registe
 
 _log = logging.getLogger("mcp_mesh_client")
 
-# Seconds: after the last declaration before all of them are registered in one go; the first pause after a failure; and
-# how long what is under way may take when the process ends.
+# The debounce collects the declarations of a program in one registration. The last is for a call in progress when the
+# process ends.
 DEBOUNCE_S = 0.3
 _FIRST_PAUSE_S = 1.0
 _STOP_TIMEOUT_S = 1.0
 
 
 class AgentLifecycle:
-    """Keeps an agent in the mesh from `start` to `stop`, on the agent's own thread.
+    """Keeps an agent registered from `start` to `stop`, on the thread of the agent.
 
-    Where nobody says where the agent answers, `ensure_endpoint` is awaited, which may see to that; if it does not yet,
-    it returns the seconds until it is to be asked again, None where only news can help.
+    While the agent has no endpoint, `ensure_endpoint` is awaited, which may set one; otherwise it returns the seconds
+    until the next call, or None to wait for a change.
     """
 
     def __init__(self, agent: LocalAgent, ensure_endpoint: Callable[[], Awaitable[float | None]]) -> None:
@@ -44,7 +44,7 @@ class AgentLifecycle:
         self._backoff = Backoff(_FIRST_PAUSE_S, MAX_BACKOFF_S)
 
     def start(self) -> None:
-        """Begin to live; look anew, if it does so already."""
+        """Start the loop; wake it if it already runs."""
         with self._lock:
             if self._active_run is None:
                 self._active_run = _LifecycleRun()
@@ -53,13 +53,13 @@ class AgentLifecycle:
                 self._active_run.wake()
 
     def stop(self) -> None:
-        """Unregister, and do not come back; what is under way is waited for a moment. It needs no event loop."""
+        """Deregister and end the loop; wait a moment for a call in progress. It needs no event loop."""
         with self._lock:
-            life, self._active_run = self._active_run, None
-        if life is None:
+            run, self._active_run = self._active_run, None
+        if run is None:
             return
-        life.wake()
-        life.ended.wait(_STOP_TIMEOUT_S)
+        run.wake()
+        run.ended.wait(_STOP_TIMEOUT_S)
         if self._may_be_registered:
             self._may_be_registered, self._registered_revision, self._dependencies_version = False, None, None
             deregister(self._agent.registry_url, self._agent.id)
@@ -74,29 +74,29 @@ class AgentLifecycle:
                         while self._active_run is run and url == self._agent.registry_url:
                             await run.wait(await self._step(registry))
                 except Exception as error:  # noqa: BLE001 - logged with its traceback below
-                    # Nobody waits for this loop, so nobody else would ever hear of it.
+                    # No caller awaits this loop, so it must log its errors and continue.
                     _log.exception("agent_lifecycle_failed id=%s", self._agent.id)
                     await run.wait(self._back_off(str(error)))
         finally:
             run.ended.set()
 
     async def _step(self, registry: RegistryClient) -> float | None:
-        """Do what is to be done now; return the seconds until the next time, None where only news can help."""
+        """Do the next step; return the seconds until the following one, None to wait for a change."""
         if (left := self._debounce_left()) > 0:
             return left
         if (endpoint := self._agent.endpoint) is None:
-            again = await self._ensure_endpoint()
+            delay = await self._ensure_endpoint()
             if (endpoint := self._agent.endpoint) is None:
-                return again
+                return delay
         return await self._register_or_heartbeat(registry, endpoint)
 
     def _debounce_left(self) -> float:
-        """Return the seconds until what is declared is taken to be all."""
+        """Return the seconds until the declarations count as complete."""
         return self._agent.changed_at + DEBOUNCE_S - time.monotonic()
 
     async def _register_or_heartbeat(self, registry: RegistryClient, endpoint: str) -> float:
-        """Register where that is due, else beat; return the seconds until the next time."""
-        agent, revision, sent = self._agent, self._agent.revision, self._may_be_registered
+        """Register if necessary, otherwise send a heartbeat; return the seconds until the next call."""
+        agent, revision, was_sent = self._agent, self._agent.revision, self._may_be_registered
         try:
             answer: HeartbeatResult | RegisterResult | ErrorResponse
             if self._registered_revision == revision:
@@ -105,8 +105,8 @@ class AgentLifecycle:
                 self._may_be_registered = True
                 answer = await registry.register_agent(agent.registration_document(endpoint))
         except (RegistryUnavailable, RegistryTimeout) as error:
-            self._may_be_registered = sent or error.outcome != "not_sent"
-            # That nobody answers the client tells the log, once; what is resolved stays so.
+            self._may_be_registered = was_sent or error.outcome != "not_sent"
+            # The client logs an unreachable registry; the resolved dependencies stay.
             return self._back_off(str(error)) if isinstance(error, InvalidResponse) else self._backoff.next_pause()
         except ClientError as error:
             return self._back_off(str(error))
@@ -116,8 +116,8 @@ class AgentLifecycle:
             if answer["error"] == "unknown_agent" and self._registered_revision is not None:
                 self._registered_revision = self._dependencies_version = None
                 return 0.0
-            # Whoever never got in has no leave to take.
-            self._may_be_registered = sent
+            # An agent that was never registered needs no deregistration.
+            self._may_be_registered = was_sent
             return self._back_off(answer["message"])
         self._backoff.reset()
         if self._registered_revision != revision:
@@ -128,7 +128,7 @@ class AgentLifecycle:
         return agent.heartbeat_interval * random.uniform(0.9, 1.0)  # noqa: S311 - spreads agents, guards nothing
 
     def _back_off(self, reason: str) -> float:
-        """Tell once why the registry does not take this agent; return the seconds until it is asked again."""
+        """Log the rejection once; return the seconds until the next attempt."""
         if reason != self._last_rejection:
             _log.error("agent_rejected id=%s reason=%s", self._agent.id, reason)
             self._last_rejection = reason
@@ -136,7 +136,7 @@ class AgentLifecycle:
 
 
 class _LifecycleRun:
-    """One stretch of living, which can be poked from any thread, in a signal handler as well: no lock is taken."""
+    """One run of the loop, which any thread can wake, also a signal handler: it takes no lock."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
@@ -144,18 +144,18 @@ class _LifecycleRun:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def bind_loop(self) -> None:
-        """Live on the running loop."""
+        """Bind the run to the running event loop."""
         self._loop = asyncio.get_running_loop()
 
     def wake(self) -> None:
-        """End the rest, or the next one: there is something new."""
-        # Before it has settled in it looks at everything anyway; on a stopped loop nobody is left.
+        """End the current wait or, if there is none, the next one."""
+        # Before bind_loop() it does all steps anyway; after the loop has stopped there is no wait to end.
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._woken.set)
 
     async def wait(self, seconds: float | None) -> None:
-        """Wait so long, or until it is poked."""
+        """Wait for the seconds, or until it is woken."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()

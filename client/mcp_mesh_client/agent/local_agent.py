@@ -1,4 +1,4 @@
-"""The agent that this process is: one, however many functions it has."""
+"""The agent of this process: one, however many functions it has."""
 
 import asyncio
 import contextlib
@@ -26,15 +26,15 @@ _log = logging.getLogger("mcp_mesh_client")
 
 _PLACEHOLDER_ENDPOINT = "http://localhost"
 
-# Of what several declarations say of the whole agent, in seconds, the shortest counts.
+# Of several declarations the shortest applies, in seconds.
 DURATION_OPTIONS = frozenset({"health_interval", "timeout_threshold", "eviction_threshold"})
 _REGISTRATION_OPTIONS = ("name", "namespace", "security_context", "timeout_threshold", "eviction_threshold")
 
 
 class LocalAgent:
-    """What the process is in the mesh: its id, what is declared in it, where it answers, and what that resolves to.
+    """The agent of this process: its id, its declarations, its endpoint, and its resolved dependencies.
 
-    It may be told things from any thread. `revision` rises with each; whoever `on_change`s is called then.
+    It may be changed from any thread. Each change increments `revision` and calls `on_change`.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class LocalAgent:
 
     @property
     def registry_url(self) -> str | None:
-        """Where the registry is; the environment comes first. None: where a client looks by itself."""
+        """The URL of the registry; the environment takes precedence. None: the default of the client."""
         return self.environment.registry_url or self._options.get("registry_url")
 
     @property
@@ -63,9 +63,9 @@ class LocalAgent:
         return heartbeat_interval(self._options.get("health_interval"), self.environment)
 
     def set_options(self, **options: Any) -> None:
-        """Take what a declaration says of the agent as a whole.
+        """Add the options of a declaration.
 
-        Raises InvalidData where another one says otherwise; of durations the shortest counts.
+        Raises InvalidData if another declaration has a different value; of durations the shortest applies.
         """
         with self._lock:
             for name, value in options.items():
@@ -77,13 +77,13 @@ class LocalAgent:
                 self._options[name] = value if before is None else min(value, before)
 
     def add_function(self, function: AgentFunction) -> None:
-        """Take a function. Raises InvalidData where another one has its name."""
+        """Add a function. Raises InvalidData if another one has its name."""
         with self._lock:
             self._put_function(function)
         self._notify_change()
 
     def rename_function(self, function: AgentFunction, name: str) -> None:
-        """Let a function go by the name its tool has in a server."""
+        """Give a function the name that its tool has in a server."""
         with self._lock:
             if name == function.name or name in self.functions:
                 return
@@ -92,14 +92,14 @@ class LocalAgent:
             self.functions[name] = function
 
     def add_instance(self, class_name: str, instance: Any, functions: Iterable[AgentFunction]) -> None:
-        """Take an object with capabilities of its own and its functions, in the place of an earlier one of its kind."""
+        """Add an object with its capabilities and functions; it replaces an earlier object of its class."""
         with self._lock:
             before = self.instances.get(class_name), dict(self.functions)
             self.instances[class_name] = instance
             try:
                 for function in functions:
                     self._put_function(function)
-                # What its security context requires is known to be there before anything is sent.
+                # Check the security context before anything is sent.
                 check_registration(self.registration_document(_PLACEHOLDER_ENDPOINT), DEFAULT_SECURITY_CONTEXTS)
             except InvalidData:
                 self.instances[class_name], self.functions = before
@@ -107,40 +107,40 @@ class LocalAgent:
         self._notify_change()
 
     def set_endpoint(self, endpoint: str) -> None:
-        """Take where others find this process; what the environment says of it comes first."""
+        """Set the URL for callers; the environment takes precedence."""
         self.endpoint = self.environment.endpoint or endpoint
         self._notify_change(immediately=True)
 
     def registration_document(self, endpoint: str | None = None) -> dict[str, Any]:
-        """Return the registration: all functions in one."""
+        """Return the registration with all functions."""
         with self._lock:
             tools = [tool for function in self.functions.values() for tool in function.tool_specs()]
             for instance in self.instances.values():
                 tools = _merge_capabilities(tools, getattr(instance, "capabilities", ()))
-            said = {name: self._options.get(name) for name in _REGISTRATION_OPTIONS}
-            said["namespace"] = self.environment.namespace or said["namespace"]
+            options = {name: self._options.get(name) for name in _REGISTRATION_OPTIONS}
+            options["namespace"] = self.environment.namespace or options["namespace"]
         return {
             "agent_id": self.id,
-            **{name: value for name, value in said.items() if value is not None},
+            **{name: value for name, value in options.items() if value is not None},
             "health_interval": self.heartbeat_interval,
             "metadata": {"endpoint": endpoint or self.endpoint, "tools": tools},
         }
 
     def update_dependencies(self, response: Mapping[str, Any]) -> None:
-        """Take what the registry says of dependencies; where it says nothing of them, all stays as it is."""
+        """Apply the resolved dependencies of a response; a response without them changes nothing."""
         resolved: Mapping[str, Mapping[str, Provider | None]] | None = response.get("dependencies_resolved")
         if resolved is None:
             return
         for function in tuple(self.functions.values()):
             found = resolved.get(function.name, {})
-            for link in function.dependencies.values():
-                provider = found.get(link.capability)
-                if provider != link.provider:
-                    _log_resolution(function.name, link.capability, provider)
-                    link.provider = provider
+            for binding in function.dependencies.values():
+                provider = found.get(binding.capability)
+                if provider != binding.provider:
+                    _log_resolution(function.name, binding.capability, provider)
+                    binding.provider = provider
 
     def health(self) -> dict[str, Any]:
-        """Return how it is: what `GET /health` answers."""
+        """Return the response of `GET /health`."""
         functions = tuple(self.functions.values())
         return {
             "status": "healthy",
@@ -148,17 +148,17 @@ class LocalAgent:
             "endpoint": self.endpoint,
             "registry": self.registry_state,
             "functions": {
-                function.name: {name: link.provider is not None for name, link in function.dependencies.items()}
+                function.name: {name: binding.provider is not None for name, binding in function.dependencies.items()}
                 for function in functions
             },
         }
 
     def submit(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
-        """Begin to call a provider's tool, on the agent's own thread."""
+        """Start to call a provider's tool, on the thread of the agent."""
         return self.thread.submit(self.call(provider, arguments, timeout))
 
     async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
-        """Call a provider's tool, on the running loop: to go to another thread and back takes a tenth of a call."""
+        """Call a provider's tool on the running loop: switching threads would add a tenth to its duration."""
         sessions = self._sessions.get(asyncio.get_running_loop())
         return await (sessions or self._open_sessions()).call(provider, arguments, timeout)
 
@@ -170,24 +170,24 @@ class LocalAgent:
         with self._lock:
             for loop in tuple(self._sessions):
                 if loop.is_closed():
-                    # It was closed without an end of what ran on it.
+                    # It was closed before its sessions.
                     self._sessions.pop(loop, None)
             sessions = self._sessions[asyncio.get_running_loop()] = McpSessions()
         return sessions
 
     async def _close_sessions(self) -> None:
-        """End the sessions on the running loop."""
+        """Close the sessions of the running loop."""
         if (sessions := self._sessions.pop(asyncio.get_running_loop(), None)) is not None:
             await sessions.close()
 
     def close(self) -> None:
-        """End the thread and its sessions; those on other loops end with their loops."""
+        """End the thread and its sessions; sessions on other loops end with their loops."""
         with contextlib.suppress(ClientClosed):
             self.thread.run(self._close_sessions())
         self.thread.stop()
 
     def reset_after_fork(self) -> None:
-        """Become another agent, after a fork: an own id, and nothing that belongs to threads which are not here."""
+        """Become another agent after a fork: with a new id, and without the threads of the parent."""
         self._lock = threading.RLock()
         self.thread = EventLoopThread()
         self._sessions.clear()
@@ -220,20 +220,20 @@ def _log_resolution(function: str, capability: str, provider: Provider | None) -
 
 
 def mcp_missing_error() -> McpLibraryMissing:
-    """Return what to raise without the MCP SDK."""
+    """Return the error to raise without the MCP SDK."""
     return McpLibraryMissing("Serving and calling tools requires the MCP SDK: pip install 'mcp-mesh-client[agent]'")
 
 
 def _merge_capabilities(tools: list[dict[str, Any]], capabilities: Iterable[Any]) -> list[dict[str, Any]]:
-    """Add an object's own capabilities to its functions, by their names; those without a function go by their own."""
+    """Merge an object's capabilities into the functions with their names; each other one is a tool of its own."""
     added = list(tools)
     for given in capabilities:
-        said = dict(given) if isinstance(given, Mapping) else {"name": given}
-        name = said.pop("name", None)
+        spec = dict(given) if isinstance(given, Mapping) else {"name": given}
+        name = spec.pop("name", None)
         for at, tool in enumerate(added):
             if tool["capability"] == name:
-                added[at] = tool | said
+                added[at] = tool | spec
                 break
         else:
-            added.append({"function_name": name, "capability": name} | said)
+            added.append({"function_name": name, "capability": name} | spec)
     return added

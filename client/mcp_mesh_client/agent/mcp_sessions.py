@@ -1,4 +1,4 @@
-"""MCP sessions with those who provide dependencies: one for each endpoint, kept open. Imported at the first call."""
+"""MCP sessions with providers: one for each endpoint, reused by later calls. Imported with the first call."""
 
 import asyncio
 import contextvars
@@ -22,36 +22,38 @@ from mcp_mesh_client.types.dependencies import Provider
 
 _log = logging.getLogger("mcp_mesh_client")
 
-# Providers to stay connected with; an agent needs a few. Seconds to reach one, and a connection may be idle: less than
-# the five after which uvicorn closes it.
+# An agent needs few providers at the same time. The keepalive is shorter than the 5 s after which uvicorn closes a
+# connection.
 _MAX_SESSIONS, _CONNECT_TIMEOUT_S, _KEEPALIVE_EXPIRY_S = 64, 5.0, 3.0
-# How the SDK writes an object that a tool returns without saying so: indented by two, which by hand nobody does.
+# The SDK encodes the object of a tool without a return type like this: indented by two.
 _UNTYPED_OBJECT_PREFIX = '{\n  "'
 
 
 class McpSessions:
-    """Calls tools of providers. It belongs to one event loop, and ends with it."""
+    """Calls tools of providers. It belongs to one event loop and ends with it."""
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, _McpSession] = OrderedDict()
 
     async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
-        """Return what a provider's tool returns.
+        """Return the result of a provider's tool.
 
         Raises DependencyUnavailable, DependencyTimeout or DependencyFailed.
         """
-        whom = f"{provider['tool_name']} on {provider['agent_id']} at {provider['endpoint']}"
+        target = f"{provider['tool_name']} on {provider['agent_id']} at {provider['endpoint']}"
         try:
             async with asyncio.timeout(timeout):
-                result = await self._session(mcp_url(provider["endpoint"])).call(whom, provider["tool_name"], arguments)
+                result = await self._session(mcp_url(provider["endpoint"])).call(
+                    target, provider["tool_name"], arguments
+                )
         except TimeoutError as error:
-            raise DependencyTimeout(f"{whom}: no response within {timeout:g} s") from error
+            raise DependencyTimeout(f"{target}: no response within {timeout:g} s") from error
         if result.is_error:
-            raise DependencyFailed(f"{whom}: {_text_content(result) or 'the tool failed without a message'}")
+            raise DependencyFailed(f"{target}: {_text_content(result) or 'the tool failed without a message'}")
         return tool_value(result)
 
     async def close(self) -> None:
-        """End all sessions."""
+        """Close all sessions."""
         sessions = tuple(self._sessions.values())
         for session in sessions:
             session.close_when_idle()
@@ -68,13 +70,13 @@ class McpSessions:
         return session
 
     def _remove(self, url: str, session: "_McpSession") -> None:
-        # What is held of a session holds its loop, and that is to go when it is closed.
+        # A reference to a session keeps its loop alive.
         if self._sessions.get(url) is session:
             del self._sessions[url]
 
 
 class _McpSession:
-    """One session, in a task of its own: it ends with whatever befalls it, and so do the calls in it."""
+    """One session in a task of its own; an error ends the task and all calls in progress."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -82,29 +84,29 @@ class _McpSession:
         self._closing = asyncio.Event()
         self._callers = set[asyncio.Task[Any]]()
         self._idle = asyncio.Event()
-        # In a context of its own: it is no part of the call that opens it.
+        # In a context of its own: it outlives the call that opens it.
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         self._task.add_done_callback(self._cancel_callers)
 
     @property
     def is_closed(self) -> bool:
-        """Whether a new one is needed."""
+        """Whether a new session is needed."""
         return self._task.done() or self._closing.is_set()
 
     def close_when_idle(self) -> None:
-        """Begin no more calls; end when those under way are over."""
+        """Accept no more calls; close after those in progress."""
         self._closing.set()
 
     def on_closed(self, callback: Callable[["_McpSession"], None]) -> None:
-        """Let somebody know when it has ended."""
-        self._task.add_done_callback(lambda _life: callback(self))
+        """Call back when the session has ended."""
+        self._task.add_done_callback(lambda _task: callback(self))
 
     async def wait_closed(self) -> None:
-        """Wait until it has ended, however."""
+        """Wait until the session has ended."""
         await asyncio.wait({self._task})
 
     async def call(self, target: str, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
-        """Call a tool; where the session ends before it answers, raise DependencyUnavailable."""
+        """Call a tool; raise DependencyUnavailable if the session ends before the response."""
         caller = cast("asyncio.Task[Any]", asyncio.current_task())
         cancelling = caller.cancelling()
         self._callers.add(caller)
@@ -112,7 +114,7 @@ class _McpSession:
         try:
             return await self._call(tool, arguments)
         except asyncio.CancelledError:
-            # Of the session's end, unless somebody else cancels the caller, too.
+            # The session has ended, unless the caller was cancelled, too.
             if self._task.done() and (caller.cancelling() == cancelling or caller.uncancel() == cancelling):
                 raise self._connection_lost(target) from None
             raise
@@ -133,7 +135,7 @@ class _McpSession:
 
     async def _run(self) -> None:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE_EXPIRY_S)
-        # A call has a time of its own; but to connect must not take all of it.
+        # Each call has its own timeout; connecting must not use up all of it.
         timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S)
         try:
             async with (
@@ -147,28 +149,28 @@ class _McpSession:
             self._client.cancel()
 
     def _cancel_callers(self, task: asyncio.Task[None]) -> None:
-        """End the calls that are under way; that nobody is in it is no trouble, the next call opens another one."""
+        """Cancel the calls in progress. A lost session is no error of its own: the next call opens another one."""
         for caller in self._callers:
             caller.cancel()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.debug("mcp_session_closed url=%s error=%s", self._url, _root_cause(error))
 
     def _connection_lost(self, target: str) -> DependencyUnavailable:
-        """Return what the end of the session means to a call."""
-        why = None if not self._task.done() or self._task.cancelled() else self._task.exception()
-        said = "the connection was lost" if why is None else _root_cause(why)
-        error = DependencyUnavailable(f"{target}: {said}")
-        error.__cause__ = why
+        """Return the error for a call whose session ended."""
+        cause = None if not self._task.done() or self._task.cancelled() else self._task.exception()
+        message = "the connection was lost" if cause is None else _root_cause(cause)
+        error = DependencyUnavailable(f"{target}: {message}")
+        error.__cause__ = cause
         return error
 
 
 def mcp_url(endpoint: str) -> str:
-    """Return where a provider speaks MCP: at its endpoint, or under `/mcp` where that has no path."""
+    """Return the MCP URL of a provider: its endpoint, with `/mcp` if it has no path."""
     return endpoint.rstrip("/") + "/mcp" if urlsplit(endpoint).path in ("", "/") else endpoint
 
 
 def tool_value(result: mcp_types.CallToolResult) -> Any:
-    """Return what a tool returned: its structured content, else its text; a list of what there is, if it is more."""
+    """Return the value of a tool result: structured content, otherwise text; a list if there are several items."""
     structured = result.structured_content
     if structured is not None:
         return structured["result"] if _is_wrapped(structured, result) else structured
@@ -179,7 +181,7 @@ def tool_value(result: mcp_types.CallToolResult) -> Any:
 
 
 def _parse_untyped_object(text: str) -> Any:
-    """Return the object that a text is, where it is written just as the SDK writes those of tools without a type."""
+    """Return the object that a text encodes, if its format is that of the SDK for tools without a type."""
     if not text.startswith(_UNTYPED_OBJECT_PREFIX):
         return text
     try:
@@ -189,7 +191,7 @@ def _parse_untyped_object(text: str) -> Any:
 
 
 def _is_wrapped(structured: dict[str, Any], result: mcp_types.CallToolResult) -> bool:
-    """Tell whether the SDK put what is no object into one; an object that looks like that is told again as text."""
+    """Return whether the SDK wrapped a value in an object; an object that only looks like that is also the text."""
     if structured.keys() != {"result"}:
         return False
     try:
@@ -203,7 +205,7 @@ def _text_content(result: mcp_types.CallToolResult) -> str:
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return what went wrong first, out of the groups that task groups make of it."""
+    """Return the message of the first error in nested exception groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The agent of this process, from its first declaration to the end of the process."""
+"""The agent of this process, from the first declaration to the end of the process."""
 
 import atexit
 import logging
@@ -14,24 +14,24 @@ from mcp_mesh_client.event_loop_thread import THREAD_NAME
 
 
 class AgentProcess:
-    """An agent, who answers for it, and its life, which begins with whatever the agent is told."""
+    """The agent, its server and its lifecycle, which starts with the first change of the agent."""
 
     def __init__(self) -> None:
         self.agent: LocalAgent = LocalAgent()
         self._attach_agent()
 
     def deregister(self) -> None:
-        """Unregister."""
+        """Deregister the agent and stop its heartbeats."""
         self.lifecycle.stop()
 
     def close(self) -> None:
-        """Unregister, answer no more, and end all threads."""
+        """Deregister, stop serving, and end all threads."""
         self.deregister()
         self.server.close()
         self.agent.close()
 
     def after_fork(self) -> None:
-        """Become another agent than the parent: with its functions and what they resolved to, but a life to begin."""
+        """Become another agent than the parent: with the same functions, but not registered yet."""
         self.agent.reset_after_fork()
         self._attach_agent()
 
@@ -43,12 +43,12 @@ class AgentProcess:
 
 _current: AgentProcess | None = None
 _lock = threading.RLock()
-# Seconds that a process which was told to end takes at most to say so.
+# Limit of the deregistration after SIGTERM.
 _DEREGISTER_TIMEOUT_S = 4.0
 
 
 def current_process() -> AgentProcess:
-    """Return the presence of this process. Raises InvalidData where the environment says what cannot be."""
+    """Return the AgentProcess of this process. Raises InvalidData for an invalid environment variable."""
     global _current  # noqa: PLW0603 - one process, one agent
     with _lock:
         if _current is None:
@@ -59,7 +59,7 @@ def current_process() -> AgentProcess:
 
 
 def agent_id() -> str:
-    """Return the id of the agent that this process is: `MCP_MESH_AGENT_NAME` or `agent`, and eight digits."""
+    """Return the id of the agent of this process: `MCP_MESH_AGENT_NAME` or `agent`, and eight hexadecimal digits."""
     return current_process().agent.id
 
 
@@ -70,31 +70,31 @@ def _deregister_at_exit() -> None:
 
 
 def _install_sigterm_handler() -> None:
-    """Take leave on SIGTERM, too, where the process has no handler of its own for it.
+    """Deregister on SIGTERM, too, if the process has no handler for it.
 
-    One that is installed later takes its place; SIGINT ends a Python process in the usual way.
+    A handler that is installed later replaces this one; SIGINT ends a Python process normally, which runs `atexit`.
     """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
 
 
 def _on_sigterm(number: int, _frame: FrameType | None) -> None:
-    """Take leave and end as without a handler: of the signal. A second one does not wait."""
+    """Deregister, then end by the signal as without a handler. A second SIGTERM ends the process at once."""
     signal.signal(number, signal.SIG_DFL)
-    # The code that was interrupted may hold any lock, so it is done by a thread, and not waited for without end.
-    leaving = threading.Thread(target=_deregister_at_exit, name="mcp-mesh-deregister", daemon=True)
-    leaving.start()
-    leaving.join(_DEREGISTER_TIMEOUT_S)
+    # The interrupted code may hold any lock, so a thread deregisters, and the wait for it is limited.
+    thread = threading.Thread(target=_deregister_at_exit, name="mcp-mesh-deregister", daemon=True)
+    thread.start()
+    thread.join(_DEREGISTER_TIMEOUT_S)
     signal.raise_signal(number)
 
 
 def _is_not_heartbeat_request(record: logging.LogRecord) -> bool:
-    """Keep the HTTP library from telling of each heartbeat, where an application lets it tell of its own requests."""
+    """Suppress the HTTP library's log of heartbeats, if the application logs its own requests."""
     return record.levelno > logging.INFO or record.threadName != THREAD_NAME
 
 
 def _after_fork() -> None:
-    global _lock  # noqa: PLW0603 - somebody who is not here may hold it
+    global _lock  # noqa: PLW0603 - a thread of the parent may hold it
     _lock = threading.RLock()
     if _current is not None:
         _current.after_fork()

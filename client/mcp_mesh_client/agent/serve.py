@@ -1,4 +1,4 @@
-"""Serving what is declared: the last line of an agent's program."""
+"""`serve` and `announce`: the last line of an agent program."""
 
 import contextlib
 from typing import TYPE_CHECKING, Any
@@ -29,27 +29,27 @@ def serve(
     Raises McpLibraryMissing, OSError if the port is in use, InvalidData, and DecoratorOrderError for a tool that gets
     no dependencies.
     """
-    presence = current_process()
-    presence.server.reserve()
-    site = presence.server.open_http_server(
+    process = current_process()
+    process.server.reserve()
+    http_server = process.server.open_http_server(
         server, host or (listening_host(endpoint_host(endpoint)) if endpoint else None), port
     )
-    site.before_shutdown = presence.deregister
+    http_server.before_shutdown = process.deregister
     try:
-        presence.server.announce(None, endpoint or presence.agent.environment.endpoint or site.url)
-        # As uvicorn does at a terminal: Ctrl-C is no error.
+        process.server.announce(None, endpoint or process.agent.environment.endpoint or http_server.url)
+        # Ctrl-C is not an error, as in uvicorn.
         with contextlib.suppress(KeyboardInterrupt):
-            site.run()
+            http_server.run()
     finally:
-        presence.deregister()
-        site.close()
+        process.deregister()
+        http_server.close()
 
 
 def announce(server: "MCPServer[Any] | None" = None, endpoint: str | None = None) -> None:
-    """Say where this process answers, where its own code serves: before `server.run("streamable-http", …)`.
+    """Set the endpoint of this process, if the application runs the server: before `server.run("streamable-http", …)`.
 
-    With `stateless_http=True` agents of the mesh SDK can call it, too. The server is given `GET /health`, and whatever
-    is declared and no tool of it yet. Without an `endpoint`, such as `http://host:8080`, the environment must say it.
-    Raises InvalidData, and DecoratorOrderError for a tool that gets no dependencies.
+    With `stateless_http=True` agents of the mesh SDK can call it. The server gets `GET /health`, and the declared
+    functions that are not tools of it yet. Without an `endpoint`, such as `http://host:8080`, the environment must set
+    it. Raises InvalidData, and DecoratorOrderError for a tool that gets no dependencies.
     """
     current_process().server.announce(server, endpoint)

@@ -1,7 +1,7 @@
-"""What the registry answers: plain dicts, and what is in them.
+"""TypedDicts of agents, capabilities, registrations and watches.
 
-A field that is not always there is NotRequired. Agents and capabilities keep whatever else was registered of them.
-`ErrorResponse` tells itself apart from each of them by its `error`:
+Fields that may be missing are NotRequired. Agents and capabilities also have the unknown fields they were registered
+with. An `ErrorResponse` is recognized by its `error`:
 
     found = await client.agents(capability="greeting")
     if "error" in found:
@@ -19,7 +19,7 @@ WatchEventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
 
 class ErrorDetail(TypedDict):
-    """One bad field: its path in the request, and what is wrong with it."""
+    """One invalid field: its path in the request, and the problem."""
 
     field: str
     problem: str
@@ -27,7 +27,7 @@ class ErrorDetail(TypedDict):
 
 @final
 class ErrorResponse(TypedDict):
-    """The registry said no. `resource_version` comes with 409 and 410."""
+    """The registry rejected the request. 409 and 410 have a `resource_version`."""
 
     status: Literal["error"]
     error: str
@@ -41,14 +41,14 @@ class ErrorResponse(TypedDict):
 
 @final
 class OfflineResponse(TypedDict):
-    """No replica could be reached; the agent goes on without."""
+    """No replica could be reached."""
 
     status: Literal["offline"]
     message: str
 
 
 class Capability(TypedDict):
-    """What an agent can do."""
+    """A capability of an agent."""
 
     name: str
     version: str
@@ -63,7 +63,7 @@ class Capability(TypedDict):
 
 @final
 class Agent(TypedDict):
-    """An agent: all it registered with defaults filled in, its status and times (RFC 3339 UTC)."""
+    """An agent: its registration with defaults, its status and its times (RFC 3339, UTC)."""
 
     id: str
     name: str
@@ -95,9 +95,9 @@ _Page = TypedDict("_Page", {"continue": NotRequired[str]})
 
 @final
 class AgentList(_Page):
-    """Agents. `stale_seconds` is there when the answer may be so old; `continue`, where there is another page.
+    """Agents. `stale_seconds` is the age of a stale response; `continue` is there if there is another page.
 
-    With the filter `fields` the agents have only those.
+    With the filter `fields` the agents have only these fields.
     """
 
     agents: list[Agent]
@@ -109,7 +109,7 @@ class AgentList(_Page):
 
 @final
 class DiscoverResult(TypedDict):
-    """Agents, as the tool `discover_services` answers."""
+    """Agents in the format of the tool `discover_services`."""
 
     status: Literal["success"]
     agents: list[Agent]
@@ -121,7 +121,7 @@ class DiscoverResult(TypedDict):
 
 @final
 class AgentStatusResponse(TypedDict):
-    """One agent, as the tool `get_agent_status` answers."""
+    """One agent in the format of the tool `get_agent_status`."""
 
     status: Literal["success"]
     agent: Agent
@@ -148,7 +148,7 @@ class CapabilityRow(TypedDict):
 
 @final
 class CapabilityList(TypedDict):
-    """Capabilities. `stale_seconds` is there when the answer may be so old."""
+    """Capabilities. `stale_seconds` is the age of a stale response."""
 
     capabilities: list[CapabilityRow]
     count: int
@@ -158,7 +158,7 @@ class CapabilityList(TypedDict):
 
 
 class _Resolution(TypedDict):
-    """What an agent's dependencies resolve to, if it has any and something is new."""
+    """The resolved dependencies of an agent, if it has any and they changed."""
 
     dependencies_resolved: NotRequired[ResolvedProviders]
     dependencies_unresolved: NotRequired[UnresolvedReasons]
@@ -167,7 +167,7 @@ class _Resolution(TypedDict):
 
 @final
 class RegisterResult(_Resolution):
-    """The agent is registered, at this version, and what its dependencies resolve to."""
+    """The agent is registered at this version, with its resolved dependencies."""
 
     status: Literal["success"]
     agent_id: str
@@ -177,7 +177,7 @@ class RegisterResult(_Resolution):
 
 @final
 class RegisterResults(TypedDict):
-    """One result for each registration, in the order sent."""
+    """One result for each registration, in the order of the request."""
 
     status: Literal["success"]
     results: list[RegisterResult | ErrorResponse]
@@ -186,7 +186,7 @@ class RegisterResults(TypedDict):
 
 @final
 class UnregisterResult(TypedDict):
-    """The agent is gone, since this version."""
+    """The agent was removed at this version."""
 
     status: Literal["success"]
     agent_id: str
@@ -196,7 +196,7 @@ class UnregisterResult(TypedDict):
 
 @final
 class DrainResult(TypedDict):
-    """An agent is out of service, or back in it; `changed` tells whether it was not before."""
+    """An agent is out of service, or back in service; `changed` is false if it was before."""
 
     status: Literal["success"]
     agent_id: NotRequired[str]
@@ -208,7 +208,7 @@ class DrainResult(TypedDict):
 
 @final
 class DrainResults(TypedDict):
-    """One result for each agent that matched, by its id; `changed` counts those that were not so before."""
+    """One result for each matching agent, by its id; `changed` is the number of agents that changed."""
 
     status: Literal["success"]
     draining: bool
@@ -219,7 +219,7 @@ class DrainResults(TypedDict):
 
 @final
 class SelectResult(TypedDict):
-    """One agent to call, by which tool, and how many would have done."""
+    """The selected agent, the tool to call, and the number of candidates."""
 
     status: Literal["success"]
     agent_id: str
@@ -234,7 +234,7 @@ class SelectResult(TypedDict):
 
 @final
 class HeartbeatResult(_Resolution):
-    """The heartbeat counts, from this moment; and what the agent's dependencies resolve to, where that is new."""
+    """The heartbeat counts from this time; with the resolved dependencies, if they changed."""
 
     status: Literal["success"]
     timestamp: str
@@ -253,7 +253,7 @@ class HeartbeatResults(TypedDict):
 
 @final
 class AgentStatus(TypedDict):
-    """The status alone."""
+    """Only the status of an agent."""
 
     agent_id: str
     status: Status
@@ -263,7 +263,7 @@ class AgentStatus(TypedDict):
 
 
 class WatchEvent(TypedDict):
-    """One change of the mesh, and the version to go on from. A BOOKMARK's object has no more than that version."""
+    """One change of an agent, and the version from which to resume. The object of a BOOKMARK has only that version."""
 
     type: WatchEventType
     object: dict[str, Any]

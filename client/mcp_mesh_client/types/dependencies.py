@@ -1,10 +1,10 @@
-"""What agents need of each other, as the registry tells it: plain dicts, and what is in them."""
+"""TypedDicts of resolved dependencies, their explanation and the dependency graph."""
 
 from typing import Any, NotRequired, TypedDict, final
 
 
 class Provider(TypedDict):
-    """Whom to call for a dependency, where, and by which tool."""
+    """The provider of a dependency: its agent, its endpoint and the tool to call."""
 
     agent_id: str
     endpoint: str
@@ -16,7 +16,7 @@ UnresolvedReasons = dict[str, dict[str, str]]
 
 
 class Candidate(TypedDict):
-    """One who has the capability, and the stage at which it fell out, or was chosen."""
+    """An agent with the capability, and the stage at which it was dropped or chosen."""
 
     agent_id: str
     tool_name: str
@@ -28,7 +28,7 @@ class Candidate(TypedDict):
 
 
 class DependencyExplanation(TypedDict):
-    """One dependency: what is needed, who was chosen or why nobody was, and who was looked at."""
+    """One dependency: its requirements, its provider or the reason for none, and the candidates."""
 
     capability: str
     strategy: str

@@ -1,4 +1,4 @@
-"""What the registry tells of itself, and how one agent is: plain dicts, and what is in them."""
+"""TypedDicts of health, metrics and the description of the service."""
 
 from typing import Any, Literal, TypedDict, final
 
@@ -7,7 +7,7 @@ from mcp_mesh_client.types.agents import Status
 
 @final
 class AgentHealth(TypedDict):
-    """How one agent is. Durations are seconds; None before its first heartbeat."""
+    """The health of an agent. Durations are seconds; None before its first heartbeat."""
 
     agent_id: str
     status: Status
@@ -21,7 +21,7 @@ class AgentHealth(TypedDict):
 
 
 class Leader(TypedDict):
-    """Who looks for silent agents."""
+    """The replica that runs the sweep."""
 
     leading: bool
     election: bool
@@ -33,7 +33,7 @@ class Leader(TypedDict):
 
 
 class Outage(TypedDict):
-    """The last time the store was away, for which agents are forgiven their silence."""
+    """The last outage of Redis, after which overdue agents got a grace period."""
 
     cause: str | None
     since: str | None
@@ -43,7 +43,7 @@ class Outage(TypedDict):
 
 
 class SelfPreservation(TypedDict):
-    """Whether a mass silence is held, and how many are concerned."""
+    """Self-preservation: whether it is active, and how many agents it concerns."""
 
     active: bool
     since: str | None
@@ -56,7 +56,7 @@ class SelfPreservation(TypedDict):
 
 @final
 class EndSelfPreservationResult(TypedDict):
-    """Whether a hold was on, which is over now."""
+    """Whether self-preservation was active and ended now."""
 
     status: Literal["success"]
     ended: bool
@@ -65,7 +65,7 @@ class EndSelfPreservationResult(TypedDict):
 
 @final
 class Health(TypedDict):
-    """How the replica is that answered."""
+    """The health of the replica that responded."""
 
     status: Literal["healthy", "degraded"]
     instance: str
@@ -86,14 +86,14 @@ class Health(TypedDict):
 
 @final
 class Readiness(TypedDict):
-    """Whether a replica takes requests."""
+    """Whether a replica accepts requests."""
 
     status: Literal["ready", "not_ready"]
 
 
 @final
 class Metrics(TypedDict):
-    """Numbers of the whole mesh; `uptime_seconds` is the answering replica's own."""
+    """Metrics of the whole mesh; `uptime_seconds` is that of the replica that responded."""
 
     total_agents: int
     pending_agents: int
@@ -127,7 +127,7 @@ class ToolList(TypedDict):
 
 @final
 class ServiceDescription(TypedDict):
-    """What the service is."""
+    """The name, version and endpoints of the service."""
 
     service: str
     version: str
