@@ -13,19 +13,13 @@ from registry.api.routes import Services, build_apps
 from registry.cache.change_signal import ChangeSignal
 from registry.cache.reflector import POLL_INTERVAL_S, Reflector
 from registry.cache.watch_history import WatchHistory
-from registry.compat.mcpmesh.audit import ResolutionAudit, audit_facts
-from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
-from registry.compat.mcpmesh.jobs import JobDispatch
+from registry.compat.mcpmesh.audit import audit_facts
 from registry.compat.mcpmesh.list_rows import MeshListRows
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
 from registry.compat.mcpmesh.policy import llm_policy, match_policies
-from registry.compat.mcpmesh.proxy.headers import HeaderPolicy
 from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
-from registry.compat.mcpmesh.proxy.targets import ProxyTargets
-from registry.compat.mcpmesh.proxy.upstream import UpstreamClient
 from registry.compat.mcpmesh.registration import DEFAULT_TIMEOUT, FORMAT_NAME, METADATA_ERROR
 from registry.compat.mcpmesh.response_format import McpMeshResponseFormat
-from registry.compat.mcpmesh.schema_catalog import SchemaCatalog
 from registry.compat.mcpmesh.spec import McpMeshSpec
 from registry.concurrency.periodic import every
 from registry.concurrency.tasks import cancel_and_wait
@@ -51,7 +45,6 @@ from registry.service.resolution.traces import ResolutionTraces
 from registry.service.status import StatusService
 from registry.service.watch.fanout import WatchFanout
 from registry.service.watch.watch import WatchService
-from registry.store.keys import Keys
 from registry.store.store import Store, open_redis
 from registry.store.sweeps import SweepResult
 from registry.telemetry.collectors import MeshCollector, ReplicaCollector, ReplicaNumbers, SweepCollector
@@ -170,7 +163,7 @@ def _build_services(
     registrations = RegistrationService(
         store.agents, CycleGuard(reflector, store.agents), traces, settings, {FORMAT_NAME: DEFAULT_TIMEOUT}
     )
-    return Services(
+    services = Services(
         registrations=registrations,
         discovery=discovery,
         watch=watch_service,
@@ -179,12 +172,8 @@ def _build_services(
         heartbeats=HeartbeatService(
             reflector, store.agents, registrations, resolutions, traces, {FORMAT_NAME: METADATA_ERROR}
         ),
-        fast_heartbeats=FastHeartbeats(reflector, store.agents, resolutions),
         explainer=ResolutionExplainer(discovery, resolutions, store.resolution_store),
         selector=Selector(discovery, rankings, loads),
-        audit=ResolutionAudit(discovery, resolutions, store.resolution_store),
-        schema_catalog=SchemaCatalog(discovery),
-        jobs=JobDispatch(Keys(settings.mesh), store.open_pipeline(), settings.write_acks),
         status=status,
     )
 

@@ -1,13 +1,17 @@
 """The API as an OpenAPI 3.1 document, built from the same forms that check requests."""
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 import orjson
 
 from registry import __version__
-from registry.api.endpoints.heartbeat import HEARTBEAT_SCHEMA
 from registry.api.mcp.tools import TOOLS
+from registry.api.request.heartbeat import HEARTBEAT_SCHEMA
 from registry.model.registration.parse import registration_schema
+
+_NO_PATHS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 _ERROR_SCHEMA = {
     "type": "object",
@@ -107,27 +111,17 @@ _SELECT_PARAMS = (
     ("zone", "with local: agents with this label zone come first"),
     *_FRESHNESS_PARAMS[:1],
 )
-_EVENT_PARAMS = (
-    ("agent_id", "of this agent's dependencies"),
-    ("function_name", "of this function alone"),
-    ("limit", "how many, the newest first"),
-)
-_SCHEMA_PARAMS = (("limit", "how many, those that came last first"),)
-_CLAIM_SCHEMA = {
-    "type": "object",
-    "properties": {"capability": _STRING, "instance_id": _STRING},
-    "required": ["capability"],
-}
 
 
-def _operation(
+def operation(
     summary: str, *, body: Any = None, path: tuple[str, ...] = (), query: tuple[tuple[str, str], ...] = ()
 ) -> Any:
+    """Return one operation of an OpenAPI path: its path and query parameters and the schema of its JSON body."""
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": _STRING} for name in path
     ]
     parameters += [{"name": name, "in": "query", "description": says, "schema": _STRING} for name, says in query]
-    operation: dict[str, Any] = {
+    described: dict[str, Any] = {
         "summary": summary,
         "responses": {
             "200": {"description": "Done", "content": {"application/json": {"schema": {"type": "object"}}}},
@@ -138,10 +132,10 @@ def _operation(
         },
     }
     if parameters:
-        operation["parameters"] = parameters
+        described["parameters"] = parameters
     if body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-    return operation
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return described
 
 
 def _list_body(field: str, items: Any, max_items: int) -> Any:
@@ -152,96 +146,75 @@ def _list_body(field: str, items: Any, max_items: int) -> Any:
     }
 
 
-def _paths() -> dict[str, Any]:
+def _paths(extra_paths: Mapping[str, Any]) -> dict[str, Any]:
     registration = {"$ref": "#/components/schemas/Registration"}
     paths: dict[str, Any] = {
         "/agents": {
-            "get": _operation("List agents", query=_LIST_AGENTS_PARAMS),
-            "post": _operation("Register an agent", body=registration),
+            "get": operation("List agents", query=_LIST_AGENTS_PARAMS),
+            "post": operation("Register an agent", body=registration),
         },
-        "/agents/batch": {"post": _operation("Register many agents", body=_list_body("agents", registration, 200))},
+        "/agents/batch": {"post": operation("Register many agents", body=_list_body("agents", registration, 200))},
         **{
-            f"/agents/{verb}": {"post": _operation(f"{says} all agents that a selector finds", body=_DRAIN_SCHEMA)}
+            f"/agents/{verb}": {"post": operation(f"{says} all agents that a selector finds", body=_DRAIN_SCHEMA)}
             for verb, says in _DRAIN_ACTIONS
         },
         **{
-            f"/agents/{{agent_id}}/{verb}": {"post": _operation(f"{says} an agent", path=_AGENT_ID_PARAM)}
+            f"/agents/{{agent_id}}/{verb}": {"post": operation(f"{says} an agent", path=_AGENT_ID_PARAM)}
             for verb, says in _DRAIN_ACTIONS
         },
         "/agents/{agent_id}": {
-            "get": _operation("Show an agent", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1]),
-            "delete": _operation("Unregister an agent", path=_AGENT_ID_PARAM),
+            "get": operation("Show an agent", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1]),
+            "delete": operation("Unregister an agent", path=_AGENT_ID_PARAM),
         },
         "/agents/{agent_id}/status": {
-            "get": _operation("Show an agent's status", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1])
+            "get": operation("Show an agent's status", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1])
         },
         **_dependency_paths(),
-        **_mcpmesh_paths(),
-        "/capabilities": {"get": _operation("Search capabilities", query=_LIST_CAPABILITIES_PARAMS)},
-        "/heartbeat": {"post": _operation("Send a heartbeat", body=HEARTBEAT_SCHEMA)},
-        "/heartbeats": {"post": _operation("Send many heartbeats", body=_list_body("agent_ids", _STRING, 1000))},
-        "/health": {"get": _operation("How the registry is")},
-        "/health/{agent_id}": {"get": _operation("How an agent is", path=_AGENT_ID_PARAM)},
-        "/ready": {"get": _operation("Whether this replica should get requests")},
-        "/admin/self-preservation/end": {"post": _operation("End self-preservation")},
-        "/metrics": {"get": _operation("Numbers, as JSON or Prometheus text")},
-        "/metrics/prometheus": {"get": _operation("Numbers, as Prometheus text")},
-        "/mcp": {
-            "post": _operation("The tools over MCP's streamable HTTP, without sessions", body=_MCP_MESSAGE_SCHEMA)
-        },
-        "/mcp/tools": {"get": _operation("List the tools")},
-        "/openapi.json": {"get": _operation("This document")},
-        "/": {"get": _operation("What this is, and its endpoints")},
+        **extra_paths,
+        "/capabilities": {"get": operation("Search capabilities", query=_LIST_CAPABILITIES_PARAMS)},
+        "/heartbeat": {"post": operation("Send a heartbeat", body=HEARTBEAT_SCHEMA)},
+        "/heartbeats": {"post": operation("Send many heartbeats", body=_list_body("agent_ids", _STRING, 1000))},
+        "/health": {"get": operation("How the registry is")},
+        "/health/{agent_id}": {"get": operation("How an agent is", path=_AGENT_ID_PARAM)},
+        "/ready": {"get": operation("Whether this replica should get requests")},
+        "/admin/self-preservation/end": {"post": operation("End self-preservation")},
+        "/metrics": {"get": operation("Numbers, as JSON or Prometheus text")},
+        "/metrics/prometheus": {"get": operation("Numbers, as Prometheus text")},
+        "/mcp": {"post": operation("The tools over MCP's streamable HTTP, without sessions", body=_MCP_MESSAGE_SCHEMA)},
+        "/mcp/tools": {"get": operation("List the tools")},
+        "/openapi.json": {"get": operation("This document")},
+        "/": {"get": operation("What this is, and its endpoints")},
     }
     for tool in TOOLS:
-        paths[f"/mcp/tools/{tool.name}"] = {"post": _operation(tool.description, body=tool.input_schema)}
+        paths[f"/mcp/tools/{tool.name}"] = {"post": operation(tool.description, body=tool.input_schema)}
     return paths
 
 
 def _dependency_paths() -> dict[str, Any]:
     return {
         "/agents/{agent_id}/dependencies": {
-            "get": _operation(
+            "get": operation(
                 "What an agent's dependencies resolve to",
                 path=_AGENT_ID_PARAM,
                 query=(_EXPLAIN_PARAM, *_FRESHNESS_PARAMS[:1]),
             )
         },
         "/agents/{agent_id}/dependents": {
-            "get": _operation("Whose dependencies an agent meets", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1])
+            "get": operation("Whose dependencies an agent meets", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1])
         },
-        "/dependencies": {"get": _operation("Who depends on whom", query=(_NAMESPACE_PARAM, *_FRESHNESS_PARAMS[:1]))},
-        "/select": {"get": _operation("Select one agent to call", query=_SELECT_PARAMS)},
+        "/dependencies": {"get": operation("Who depends on whom", query=(_NAMESPACE_PARAM, *_FRESHNESS_PARAMS[:1]))},
+        "/select": {"get": operation("Select one agent to call", query=_SELECT_PARAMS)},
     }
 
 
-def _mcpmesh_paths() -> dict[str, Any]:
-    passed, address = "Pass a call on to an agent", ("host", "port")
-    return {
-        "/proxy/{host}:{port}/mcp": {
-            "get": _operation(passed, path=address),
-            "post": _operation(passed, body={"type": "object"}, path=address),
-        },
-        "/events": {"get": _operation("What was decided about an agent's dependencies", query=_EVENT_PARAMS)},
-        "/schemas": {"get": _operation("The schemas of mesh clients' tools", query=_SCHEMA_PARAMS)},
-        "/schemas/{hash}": {"get": _operation("One of them", path=("hash",))},
-        "/admin/drain": {
-            "get": _operation("Whether jobs are handed out"),
-            "post": _operation("Hand out no jobs, in the whole fleet"),
-            "delete": _operation("Hand out jobs again"),
-        },
-        "/jobs/claim": {"post": _operation("Look for jobs; there are none", body=_CLAIM_SCHEMA)},
-    }
-
-
-def openapi_document() -> bytes:
-    """Return the document as JSON."""
+def openapi_document(extra_paths: Mapping[str, Any] = _NO_PATHS) -> bytes:
+    """Return the OpenAPI document as JSON; `extra_paths` are those of other products."""
     return orjson.dumps(
         {
             "openapi": "3.1.0",
             "info": {"title": "mcp-mesh-registry", "version": __version__},
             "servers": [{"url": "/"}, {"url": "/api/v1"}],
-            "paths": _paths(),
+            "paths": _paths(extra_paths),
             "components": {
                 "schemas": {"Registration": registration_schema(), "Error": _ERROR_SCHEMA},
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -251,6 +224,6 @@ def openapi_document() -> bytes:
     )
 
 
-def list_endpoints() -> list[str]:
-    """Return every call as `METHOD /path`, for the root."""
-    return [f"{method.upper()} {path}" for path, operations in _paths().items() for method in operations]
+def list_endpoints(extra_paths: Mapping[str, Any] = _NO_PATHS) -> list[str]:
+    """Return every endpoint as `METHOD /path`, for GET /."""
+    return [f"{method.upper()} {path}" for path, operations in _paths(extra_paths).items() for method in operations]

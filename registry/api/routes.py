@@ -1,6 +1,8 @@
-"""The list of routes, and the application they make."""
+"""The composition of the API: its routes, and the two applications they form."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from starlette.requests import Request
@@ -14,7 +16,7 @@ from registry.api.endpoints.agents import AgentRoutes
 from registry.api.endpoints.dependencies import DependencyRoutes
 from registry.api.endpoints.drain import DrainRoutes
 from registry.api.endpoints.health import HealthRoutes
-from registry.api.endpoints.heartbeat import HeartbeatEndpoint
+from registry.api.endpoints.heartbeat import HeartbeatEndpoint, HeartbeatFormat
 from registry.api.endpoints.list_agents import ListAgentsEndpoint
 from registry.api.mcp.endpoint import McpEndpoint
 from registry.api.mcp.tools import ToolRoutes
@@ -22,12 +24,6 @@ from registry.api.middleware import RegistryMiddleware
 from registry.api.openapi import list_endpoints, openapi_document
 from registry.api.response.responses import json_response
 from registry.api.router import FastRouter
-from registry.compat.mcpmesh.audit import AuditRoutes, ResolutionAudit
-from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
-from registry.compat.mcpmesh.heartbeat import HeartbeatRoutes
-from registry.compat.mcpmesh.jobs import JobDispatch, JobRoutes
-from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
-from registry.compat.mcpmesh.schema_catalog import SchemaCatalog, SchemaCatalogRoutes
 from registry.config.types import Secret
 from registry.service.discovery.discovery import Discovery
 from registry.service.liveness.agent_health import AgentHealthService
@@ -43,7 +39,7 @@ from registry.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the API serves."""
+    """The services that the endpoints call."""
 
     registrations: RegistrationService
     discovery: Discovery
@@ -51,28 +47,34 @@ class Services:
     agent_health: AgentHealthService
     drain: DrainService
     heartbeats: HeartbeatService
-    fast_heartbeats: FastHeartbeats
     explainer: ResolutionExplainer
     selector: Selector
-    audit: ResolutionAudit
-    schema_catalog: SchemaCatalog
-    jobs: JobDispatch
     status: StatusService
 
 
+@dataclass(frozen=True, slots=True)
+class ApiExtension:
+    """Heartbeat formats, routes and OpenAPI paths that another product adds to the API."""
+
+    heartbeat_formats: Sequence[HeartbeatFormat] = ()
+    routes: Sequence[Route] = ()
+    openapi_paths: Mapping[str, Any] = field(default_factory=dict)
+
+
+_NO_EXTENSION = ApiExtension()
+
+
 def build_apps(
-    services: Services, proxy: ProxyEndpoint, metrics: Metrics, token: Secret | None
+    services: Services, metrics: Metrics, token: Secret | None, extension: ApiExtension = _NO_EXTENSION
 ) -> tuple[ASGIApp, ASGIApp]:
-    """Return the API, and the small application behind the metrics port, which asks for no token."""
-    registrations, discovery, wiring = services.registrations, services.discovery, services.heartbeats
-    flat = HeartbeatRoutes(registrations, services.fast_heartbeats)
-    heartbeats = HeartbeatEndpoint(wiring, flat)
-    listing = ListAgentsEndpoint(discovery, services.watch)
-    agents = AgentRoutes(registrations, discovery, wiring, listing)
+    """Return the API, and the application of the metrics port, which requires no token."""
+    heartbeats = HeartbeatEndpoint(services.heartbeats, extension.heartbeat_formats)
+    listing = ListAgentsEndpoint(services.discovery, services.watch)
+    agents = AgentRoutes(services.registrations, services.discovery, services.heartbeats, listing)
     dependencies = DependencyRoutes(services.explainer, services.selector)
-    tools = ToolRoutes(registrations, discovery, dependencies, heartbeats)
+    tools = ToolRoutes(services.registrations, services.discovery, services.selector, heartbeats.heartbeat)
     health = HealthRoutes(services.status, services.agent_health, metrics)
-    paths = FastRouter(
+    router = FastRouter(
         [
             *agents.routes,
             *DrainRoutes(services.drain).routes,
@@ -81,36 +83,25 @@ def build_apps(
             *dependencies.routes,
             *health.routes,
             *heartbeats.routes,
-            *flat.routes,
-            *_mcpmesh_routes(services, proxy),
+            *extension.routes,
             *AdminRoutes(services.status).routes,
-            *_api_description_routes(),
+            *_description_routes(extension.openapi_paths),
         ]
     )
-    return RegistryMiddleware(paths, metrics, token), RegistryMiddleware(
-        FastRouter(health.metrics_routes), metrics, None
-    )
+    metrics_router = FastRouter(health.metrics_routes)
+    return RegistryMiddleware(router, metrics, token), RegistryMiddleware(metrics_router, metrics, None)
 
 
-def _api_description_routes() -> list[Route]:
-    """Return what tells of the API itself."""
-    described = openapi_document()
-    root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": list_endpoints()})
+def _description_routes(extra_paths: Mapping[str, Any]) -> list[Route]:
+    """Return the routes that describe the API: the OpenAPI document, and the list of endpoints at the root."""
+    document = openapi_document(extra_paths)
+    endpoints = list_endpoints(extra_paths)
+    root = orjson.dumps({"service": "mcp-mesh-registry", "version": __version__, "endpoints": endpoints})
 
-    async def describe(_request: Request) -> Response:
-        return json_response(described)
+    async def show_document(_request: Request) -> Response:
+        return json_response(document)
 
-    async def greet(_request: Request) -> Response:
+    async def show_root(_request: Request) -> Response:
         return json_response(root)
 
-    return [Route("/openapi.json", describe), Route("/", greet)]
-
-
-def _mcpmesh_routes(services: Services, proxy: ProxyEndpoint) -> list[Route]:
-    """Return what meshctl asks for besides agents."""
-    return [
-        *AuditRoutes(services.audit).routes,
-        *SchemaCatalogRoutes(services.schema_catalog).routes,
-        *JobRoutes(services.jobs).routes,
-        *proxy.routes,
-    ]
+    return [Route("/openapi.json", show_document), Route("/", show_root)]

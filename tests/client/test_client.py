@@ -47,8 +47,8 @@ from mcp_mesh_client import (
     UnregisterResult,
 )
 
-from registry.api.openapi import list_endpoints
 from tests.client.client_setup import REGISTRATION, agent_ids, expect_refusal, expect_success
+from tests.support.endpoints import all_endpoints
 from tests.support.served_registry import served_registry
 
 GOLDEN = Path(__file__).parent.parent / "wire" / "golden"
@@ -192,10 +192,10 @@ MORE = {"close", "register_with_fallback", "wait_for", "watch"}
 
 def test_every_call_of_the_api_has_its_method() -> None:
     """And every tool has a method of its name."""
-    assert set(METHODS) | SAME == set(list_endpoints())
+    assert set(METHODS) | SAME == set(all_endpoints())
     public = {name for name, _ in inspect.getmembers(RegistryClient, inspect.isfunction) if not name.startswith("_")}
     assert public == set(METHODS.values()) | MORE
-    assert {call.rpartition("/")[2] for call in list_endpoints() if call.startswith("POST /mcp/tools/")} <= public
+    assert {call.rpartition("/")[2] for call in all_endpoints() if call.startswith("POST /mcp/tools/")} <= public
 
 
 async def test_every_call_answers_as_the_api_does(redis_url: str) -> None:

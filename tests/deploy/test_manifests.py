@@ -7,7 +7,6 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 from click.testing import CliRunner
 
-from registry.api.openapi import list_endpoints
 from registry.cli.main import main
 from registry.config.env import load_settings
 from registry.config.redis_url import parse_redis_url
@@ -27,6 +26,7 @@ from tests.deploy.kubernetes_objects import (
     selector_matches,
 )
 from tests.deploy.redis_hosts import START_SCRIPT
+from tests.support.endpoints import all_endpoints
 from tests.support.replica import STOP_TIMEOUT_S
 
 SECRETS = {"AUTH_TOKEN": "a-token", "REDIS_PASSWORD": "0f1e"}
@@ -137,7 +137,7 @@ def test_probes_ask_what_they_should_as_often_as_the_guide_does(name: str) -> No
         5,
         5,
     )
-    assert {"GET /health", "GET /ready"} <= {*list_endpoints()}
+    assert {"GET /health", "GET /ready"} <= {*all_endpoints()}
 
 
 @overlays

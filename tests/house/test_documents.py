@@ -6,10 +6,10 @@ import re
 import pytest
 
 from registry import errors
-from registry.api.openapi import list_endpoints
 from registry.config.settings import SETTINGS
 from registry.errors import RegistryError
 from registry.store.redis.errors import UNAVAILABLE_REASONS
+from tests.support.endpoints import all_endpoints
 from tests.support.source_code import ROOT
 
 PARAMETER = re.compile(r"\{\w+\}")
@@ -58,7 +58,7 @@ def test_each_reason_is_documented(readme: str) -> None:
 def test_each_route_is_documented(readme: str) -> None:
     """By its path, in which `{id}` may have any name; a table may have a column of its own for the method."""
     text = PARAMETER.sub("{}", readme)
-    routes = [endpoint.split(" ", 1) for endpoint in list_endpoints()]
+    routes = [endpoint.split(" ", 1) for endpoint in all_endpoints()]
 
     assert {path for _, path in routes if not stands_in(PARAMETER.sub("{}", path), text)} == set()
     assert {method for method, _ in routes if not stands_in(method, text)} == set()

@@ -9,15 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.endpoints.dependencies import DependencyRoutes, select_schema
-from registry.api.endpoints.heartbeat import HEARTBEAT_SCHEMA, HeartbeatEndpoint
 from registry.api.request.body import read_object
+from registry.api.request.heartbeat import HEARTBEAT_SCHEMA
 from registry.api.request.queries import parse_discover_query
 from registry.api.request.query_params import reject_unknown
 from registry.api.request.registrations import register_document
+from registry.api.request.selection import parse_select_document, select_schema
 from registry.api.response.responses import (
     agent_list_parts,
     json_response,
+    selection_response,
     success_response,
     unregistration_response,
 )
@@ -25,6 +26,7 @@ from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration.parse import registration_schema
 from registry.service.discovery.discovery import Discovery
 from registry.service.registration.registration import RegistrationService
+from registry.service.resolution.selection import Selector
 
 _STRING = {"type": "string"}
 _AGENT_ID_SCHEMA = {"type": "object", "properties": {"agent_id": _STRING}, "required": ["agent_id"]}
@@ -103,13 +105,13 @@ class ToolRoutes:
         self,
         registrations: RegistrationService,
         discovery: Discovery,
-        dependencies: DependencyRoutes,
-        heartbeats: HeartbeatEndpoint,
+        selector: Selector,
+        heartbeat: Callable[[bytes], Awaitable[bytes]],
     ) -> None:
         self._registrations = registrations
         self._discovery = discovery
-        self._dependencies = dependencies
-        self._heartbeats = heartbeats
+        self._selector = selector
+        self._heartbeat = heartbeat
         self.handlers: Mapping[str, ToolHandler] = {
             "register_agent": self.register_agent,
             "unregister_agent": self.unregister_agent,
@@ -158,7 +160,7 @@ class ToolRoutes:
 
     async def heartbeat(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Take a heartbeat."""
-        return json_response(await self._heartbeats.heartbeat(orjson.dumps(arguments)))
+        return json_response(await self._heartbeat(orjson.dumps(arguments)))
 
     async def get_agent_status(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Show the agent named by `agent_id`."""
@@ -180,7 +182,9 @@ class ToolRoutes:
 
     async def select_agent(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Select one agent to call."""
-        return await self._dependencies.select_document(arguments)
+        asked = parse_select_document(arguments)
+        selection = await self._selector.select(asked.dependency, asked.zone, asked.freshness)
+        return selection_response(selection, asked.dependency.capability)
 
 
 def _post_endpoint(handler: ToolHandler) -> Callable[[Request], Awaitable[Response]]:

@@ -1,17 +1,22 @@
 """Answers: bytes joined from what is kept encoded already."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
 import orjson
 from starlette.responses import Response
+from starlette.types import Send
 
 from registry.model.encoding.agent_json import capability_document
 from registry.service.discovery.discovery import AgentList, CapabilityList, CapabilityMatch
 from registry.service.discovery.query_cache import render_row
 from registry.service.registration.registration import RegisteredAgent
+from registry.service.resolution.selection import Selection
+
+Headers = Iterable[tuple[bytes, bytes]]
 
 VERSION_HEADER = "x-resource-version"
 STALE_HEADER = "x-registry-stale"
@@ -20,6 +25,23 @@ STALE_HEADER = "x-registry-stale"
 def timestamp() -> str:
     """Return the moment of an answer, RFC 3339 UTC. It is for people; nothing is decided by it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+async def send_bytes(
+    send: Send, status: int, body: bytes = b"", headers: Headers = (), content_type: bytes | None = b"application/json"
+) -> None:
+    """Send a whole response over ASGI, with its length and content type; a 304 has neither."""
+    # A list, because the middleware appends a header.
+    sent = [] if content_type is None or status == HTTPStatus.NOT_MODIFIED else [(b"content-type", content_type)]
+    if status != HTTPStatus.NOT_MODIFIED:
+        sent.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": [*sent, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
+    """Send a whole JSON response over ASGI."""
+    await send_bytes(send, status, body, headers)
 
 
 def json_response(
@@ -61,6 +83,24 @@ def unregistration_response(agent_id: str, version: int) -> Response:
     """Return the response to an agent's removal."""
     message = f"Agent {agent_id} unregistered successfully"
     return success_response(agent_id=agent_id, resource_version=str(version), message=message)
+
+
+def selection_response(selection: Selection, capability: str) -> Response:
+    """Return the response with the agent that was selected for a capability."""
+    provider = selection.provider
+    body = orjson.dumps(
+        {
+            "status": "success",
+            "agent_id": provider.agent_id,
+            "endpoint": provider.endpoint,
+            "tool_name": provider.tool_name,
+            "capability": capability,
+            "version": provider.version,
+            "candidates": selection.candidates,
+        }
+    )
+    with_agent = b'%s,"agent":%s}' % (body[:-1], selection.record.json)
+    return json_response(with_agent, version=selection.version, staleness=selection.staleness)
 
 
 def agent_list_parts(

@@ -12,7 +12,7 @@ from registry.service.resolution.resolver import DependencyResolver
 from registry.store.agents import Agents, HeartbeatResult
 
 # What became of an agent that is to be kept: `moved` when its answer would be another, `gone` when it must register.
-FastHeartbeatResult: TypeAlias = Literal["kept", "moved", "gone"]
+FastHeartbeatResult: TypeAlias = Literal["unchanged", "changed", "unknown"]
 
 # How long the store is waited for, in seconds: whoever says that it is alive does nothing else meanwhile.
 _REDIS_TIMEOUT_S: Final = 0.03
@@ -45,7 +45,9 @@ class FastHeartbeats:
             resolution = await self._cached_resolution(agent_id)
             if resolution is not None and resolution.agent.status == "healthy":
                 slow = isinstance(error, TimeoutError) and self._reflector.following
-                return self._compare(resolution, resolution.sent_digest) if slow and resolution.sent_digest else "kept"
+                if slow and resolution.sent_digest:
+                    return self._compare(resolution, resolution.sent_digest)
+                return "unchanged"
             if isinstance(error, TimeoutError):
                 raise StoreUnavailable(
                     "The store did not answer in time", outcome="unknown", reason="timeout"
@@ -56,12 +58,12 @@ class FastHeartbeats:
         if heartbeat.outcome == "bad_record":
             raise StoreUnavailable.damaged_record(agent_id)
         if heartbeat.outcome != "healthy":
-            return "gone"
+            return "unknown"
         resolution = await self._cached_resolution(agent_id)
         if resolution is None or resolution.digest != heartbeat.response_digest:
             # What this replica holds may be older than what another has told the agent.
             resolution = await self._resolve(await self._reflector.wait_fresh(), agent_id)
-        return "moved" if resolution is None else self._compare(resolution, heartbeat.response_digest)
+        return "changed" if resolution is None else self._compare(resolution, heartbeat.response_digest)
 
     def _store_sent_digest(self, agent_id: str, heartbeat: "asyncio.Future[HeartbeatResult]") -> None:
         """Note what an agent was told last, however late the store says so; what went wrong is told to who waits."""
@@ -84,7 +86,7 @@ class FastHeartbeats:
         """Return whether an agent that was sent a resolution with this digest would be sent another one now."""
         if resolution.digest == sent_digest:
             self._resolver.mark_sent(resolution, sent_digest)
-            return "kept"
+            return "unchanged"
         # The agent registers again at once, perhaps with another replica: this one then does not know what it was sent.
         self._resolver.mark_sent(resolution, "")
-        return "moved"
+        return "changed"

@@ -1,57 +1,63 @@
-"""The three calls a mesh agent makes: all of it by POST, the sign of life by HEAD; it leaves by DELETE as any agent."""
+"""Registrations and heartbeats of mcp-mesh agents: POST /heartbeat in the mcp-mesh format, and HEAD /heartbeat/{id}."""
 
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from registry.api.request.body import parse_object
-from registry.api.response.responses import timestamp
+from registry.api.response.responses import send_bytes, timestamp
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeatResult, FastHeartbeats
-from registry.compat.mcpmesh.registration import parse_mcpmesh_registration
+from registry.compat.mcpmesh.registration import MARKER_FIELDS, parse_mcpmesh_registration
 from registry.errors import UnprocessableRequest
 from registry.service.registration.registration import RegistrationService
 
-_HTTP_STATUS: Final[dict[FastHeartbeatResult, int]] = {"kept": 200, "moved": 202, "gone": 410}
+_HTTP_STATUS: Final[dict[FastHeartbeatResult, int]] = {"unchanged": 200, "changed": 202, "unknown": 410}
+_NO_DEPENDENCIES: Final = b',"dependencies_resolved":{},"llm_tools":{}'
 
 
-class HeartbeatRoutes:
-    """Serves registrations in flat form, and HEAD: the cheapest call there is, and the most frequent."""
+class McpMeshHeartbeatFormat:
+    """The format in which an mcp-mesh agent registers and updates itself through POST /heartbeat."""
 
-    def __init__(self, registrations: RegistrationService, fast_heartbeats: FastHeartbeats) -> None:
+    marker_fields = MARKER_FIELDS
+
+    def __init__(self, registrations: RegistrationService) -> None:
         self._registrations = registrations
+
+    async def handle(self, document: dict[str, Any]) -> bytes:
+        """Register the agent and return the response with the resolved dependencies of its functions.
+
+        An invalid registration is answered with 200 and `"status": "error"`: the SDK takes any other status for a
+        failure of the registry and retries without end.
+        """
+        try:
+            parsed = parse_mcpmesh_registration(document)
+            registered = await self._registrations.register_and_resolve(parsed.registration)
+        except UnprocessableRequest as error:
+            return _rejection_body(document, error)
+        head = b'{"status":"success","message":"Agent %s via heartbeat","agent_id":"%s","timestamp":"%s"' % (
+            b"registered" if registered.outcome == "created" else b"updated",
+            parsed.registration.agent_id.encode(),
+            timestamp().encode(),
+        )
+        warnings = b',"warnings":%s' % orjson.dumps(parsed.warnings) if parsed.warnings else b""
+        resolution = registered.resolution
+        return head + warnings + (resolution.encoded_fields if resolution else _NO_DEPENDENCIES) + b"}"
+
+
+class FastHeartbeatEndpoint:
+    """Serves HEAD /heartbeat/{id}, the cheapest and most frequent call of mcp-mesh agents."""
+
+    def __init__(self, fast_heartbeats: FastHeartbeats) -> None:
         self._fast_heartbeats = fast_heartbeats
         self.routes = [Route("/heartbeat/{agent_id}", self, methods=["HEAD"])]
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """HEAD /heartbeat/{id}: 200 for who is kept, 202 for who should ask anew, 410 for who must register."""
-        status = _HTTP_STATUS[await self._fast_heartbeats.extend(scope["path_params"]["agent_id"])]
-        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body", "body": b""})
-
-    async def register(self, body: bytes) -> bytes:
-        """Register an agent in flat form and return what tells it what all its functions get.
-
-        What the mesh does not want of it is answered with 200 and `"status": "error"`: anything else would be taken for
-        trouble of the registry, and tried again and again.
-        """
-        document = parse_object(body)
-        try:
-            flat = parse_mcpmesh_registration(document)
-            done = await self._registrations.register_and_resolve(flat.registration)
-        except UnprocessableRequest as error:
-            return _rejection_body(document, error)
-        head = b'{"status":"success","message":"Agent %s via heartbeat","agent_id":"%s","timestamp":"%s"' % (
-            b"registered" if done.outcome == "created" else b"updated",
-            flat.registration.agent_id.encode(),
-            timestamp().encode(),
-        )
-        warnings = b',"warnings":%s' % orjson.dumps(flat.warnings) if flat.warnings else b""
-        found = done.resolution.encoded_fields if done.resolution else b',"dependencies_resolved":{},"llm_tools":{}'
-        return head + warnings + found + b"}"
+        """Respond with 200: unchanged; 202: dependencies changed, send a POST; 410: unknown agent, register."""
+        result = await self._fast_heartbeats.extend(scope["path_params"]["agent_id"])
+        await send_bytes(send, _HTTP_STATUS[result], content_type=None)
 
 
-def _rejection_body(document: dict[str, object], error: UnprocessableRequest) -> bytes:
+def _rejection_body(document: dict[str, Any], error: UnprocessableRequest) -> bytes:
     agent_id = document.get("agent_id")
     return orjson.dumps({"status": "error", "message": str(error), "agent_id": agent_id, "timestamp": timestamp()})

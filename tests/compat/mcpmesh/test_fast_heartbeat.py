@@ -37,7 +37,7 @@ class Held:
 
     def __init__(self) -> None:
         needs = [{"name": "c", "function_name": "f", "dependencies": [{"capability": "d"}]}]
-        self.view = view_of(an_agent("a", capabilities=needs), an_agent("gone", status="expired"))
+        self.view = view_of(an_agent("a", capabilities=needs), an_agent("unknown", status="expired"))
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ async def test_the_healthy_are_kept_where_too_many_wait(store: Slow, keeping: Fa
     """They were told 503, and each sends five times as much then; of others nothing is known."""
     store.refuses = CROWDED
 
-    assert await keeping.extend("a") == "kept"
-    for agent_id in "gone", "nobody":
+    assert await keeping.extend("a") == "unchanged"
+    for agent_id in "unknown", "nobody":
         with pytest.raises(StoreUnavailable) as caught:
             await keeping.extend(agent_id)
         assert caught.value.reason == "queue_full"
@@ -72,13 +72,13 @@ async def test_the_healthy_are_kept_where_too_many_wait(store: Slow, keeping: Fa
 
 async def test_what_the_store_says_late_is_known_at_the_next_sign_of_life(store: Slow, keeping: FastHeartbeats) -> None:
     """The call goes on when nobody waits for it any more, and counts."""
-    assert await keeping.extend("a") == "kept"
+    assert await keeping.extend("a") == "unchanged"
     (late,) = store.beats
     assert not late.cancelled()
     late.set_result(HeartbeatResult("healthy", 1, "another digest"))
     await asyncio.sleep(0)
 
-    assert await keeping.extend("a") == "moved"
+    assert await keeping.extend("a") == "changed"
 
 
 async def test_who_was_sent_to_ask_is_not_sent_again_by_what_was_known_before(
@@ -89,12 +89,12 @@ async def test_who_was_sent_to_ask_is_not_sent_again_by_what_was_known_before(
     Found with three replicas and a Redis that took 200 ms: agents that had just asked were sent to ask again.
     """
     await _told_late(store, keeping, "another digest")
-    assert await keeping.extend("a") == "moved"
+    assert await keeping.extend("a") == "changed"
 
-    assert await keeping.extend("a") == "kept"
+    assert await keeping.extend("a") == "unchanged"
     store.beats[-1].set_result(HeartbeatResult("healthy", 2, "another digest"))
     await asyncio.sleep(0)
-    assert await keeping.extend("a") == "moved"
+    assert await keeping.extend("a") == "changed"
 
 
 async def test_nobody_is_sent_to_ask_a_store_that_is_away(feed: Held, store: Slow, keeping: FastHeartbeats) -> None:
@@ -102,15 +102,15 @@ async def test_nobody_is_sent_to_ask_a_store_that_is_away(feed: Held, store: Slo
     await _told_late(store, keeping, "another digest")
 
     feed.following = False
-    assert await keeping.extend("a") == "kept"
+    assert await keeping.extend("a") == "unchanged"
     feed.following = True
     store.refuses = CROWDED
-    assert await keeping.extend("a") == "kept"
+    assert await keeping.extend("a") == "unchanged"
 
 
 async def _told_late(store: Slow, keeping: FastHeartbeats, digest: str) -> None:
     """Let the replica learn what the agent was told last, too late for the one who waits."""
-    assert await keeping.extend("a") == "kept"
+    assert await keeping.extend("a") == "unchanged"
     store.beats[-1].set_result(HeartbeatResult("healthy", 1, digest))
     await asyncio.sleep(0)
 

@@ -1,0 +1,75 @@
+"""The body of POST /heartbeat: its schema, and the checks that name every invalid field."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from registry.api.request.body import parse_object
+from registry.errors import Detail, UnprocessableRequest
+
+_MAX_LOAD = 1e9
+_INVALID_LOAD = f"expected a number from 0 to {_MAX_LOAD:.0f}"
+
+
+class HeartbeatRequest(msgspec.Struct):
+    """A heartbeat, with changed metadata of the agent and its load."""
+
+    agent_id: str
+    metadata: Annotated[dict[str, Any], Meta(title="Changed keys of the agent, such as endpoint or tools")] | None = (
+        None
+    )
+    dependencies_version: (
+        Annotated[
+            str,
+            Meta(title="dependencies_version of the last response; the dependency map is returned only if it changed"),
+        ]
+        | None
+    ) = None
+    load: (
+        Annotated[float, Meta(ge=0, le=_MAX_LOAD, title="Current load of the agent, for strategy least_loaded")] | None
+    ) = None
+
+
+HEARTBEAT_SCHEMA: dict[str, Any] = msgspec.json.schema(HeartbeatRequest)["$defs"]["HeartbeatRequest"]
+
+
+def validate_heartbeat(document: dict[str, Any]) -> HeartbeatRequest:
+    """Return the heartbeat in a JSON object. Raises UnprocessableRequest naming every invalid field."""
+    agent_id, load, digest = (document.get(name) for name in ("agent_id", "load", "dependencies_version"))
+    problems = []
+    if not isinstance(agent_id, str) or not agent_id:
+        agent_id = ""
+        problems.append(Detail("agent_id", "expected the id of a registered agent, a string"))
+    if not isinstance(document.get("metadata"), dict | None):
+        problems.append(Detail("metadata", "expected an object"))
+    if not isinstance(digest, str | None):
+        problems.append(
+            Detail("dependencies_version", "expected the dependencies_version of the last response, a string")
+        )
+    if load is not None and not _is_load(load):
+        problems.append(Detail("load", _INVALID_LOAD))
+    if problems:
+        raise UnprocessableRequest.of(problems)
+    return HeartbeatRequest(agent_id, document.get("metadata"), digest, load)
+
+
+def extract_load(request: HeartbeatRequest, body: bytes) -> HeartbeatRequest:
+    """Move `load` from the metadata to its own field, and check the metadata as strictly as a registration.
+
+    A load is not part of the registration, so it must not cause a change.
+    """
+    if not request.metadata:
+        return request
+    parse_object(body)
+    load = request.metadata.pop("load", None)
+    if load is not None and not _is_load(load):
+        raise UnprocessableRequest.of([Detail("metadata.load", _INVALID_LOAD)])
+    if request.load is None:
+        request.load = load
+    return request
+
+
+def _is_load(value: object) -> bool:
+    # The exact type is compared because bool is a subclass of int.
+    return type(value) in (int, float) and 0 <= value <= _MAX_LOAD  # type: ignore[operator]

@@ -1,0 +1,36 @@
+"""The OpenAPI paths of the endpoints for mcp-mesh."""
+
+from typing import Any, Final
+
+from registry.api.openapi import operation
+
+_STRING: Final = {"type": "string"}
+_EVENT_PARAMS: Final = (
+    ("agent_id", "of this agent's dependencies"),
+    ("function_name", "of this function alone"),
+    ("limit", "how many, most recent first"),
+)
+_SCHEMA_PARAMS: Final = (("limit", "how many, most recent first"),)
+_CLAIM_SCHEMA: Final = {
+    "type": "object",
+    "properties": {"capability": _STRING, "instance_id": _STRING},
+    "required": ["capability"],
+}
+_PROXY_PARAMS: Final = ("host", "port")
+_PROXY_SUMMARY: Final = "Forward a call to an agent"
+
+MCPMESH_PATHS: Final[dict[str, Any]] = {
+    "/proxy/{host}:{port}/mcp": {
+        "get": operation(_PROXY_SUMMARY, path=_PROXY_PARAMS),
+        "post": operation(_PROXY_SUMMARY, body={"type": "object"}, path=_PROXY_PARAMS),
+    },
+    "/events": {"get": operation("Dependency resolution events of an agent", query=_EVENT_PARAMS)},
+    "/schemas": {"get": operation("Schemas of mcp-mesh tools", query=_SCHEMA_PARAMS)},
+    "/schemas/{hash}": {"get": operation("One schema", path=("hash",))},
+    "/admin/drain": {
+        "get": operation("Whether job dispatch is paused"),
+        "post": operation("Pause job dispatch on all replicas"),
+        "delete": operation("Resume job dispatch"),
+    },
+    "/jobs/claim": {"post": operation("Claim jobs; always empty", body=_CLAIM_SCHEMA)},
+}

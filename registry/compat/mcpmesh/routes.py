@@ -1,0 +1,60 @@
+"""Everything that mcp-mesh adds to the HTTP API, ready for `main` to plug in."""
+
+from dataclasses import dataclass
+
+from registry.api.routes import ApiExtension
+from registry.cache.reflector import Reflector
+from registry.compat.mcpmesh.audit import AuditRoutes, ResolutionAudit
+from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
+from registry.compat.mcpmesh.heartbeat import FastHeartbeatEndpoint, McpMeshHeartbeatFormat
+from registry.compat.mcpmesh.jobs import JobDispatch, JobRoutes
+from registry.compat.mcpmesh.openapi import MCPMESH_PATHS
+from registry.compat.mcpmesh.proxy.headers import HeaderPolicy
+from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
+from registry.compat.mcpmesh.proxy.targets import ProxyTargets
+from registry.compat.mcpmesh.proxy.upstream import UpstreamClient
+from registry.compat.mcpmesh.schema_catalog import SchemaCatalog, SchemaCatalogRoutes
+from registry.config.settings import Settings
+from registry.service.discovery.discovery import Discovery
+from registry.service.registration.registration import RegistrationService
+from registry.service.resolution.resolver import DependencyResolver
+from registry.store.keys import Keys
+from registry.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class McpMeshApi:
+    """The API extension for mcp-mesh, and the parts of it that must be closed."""
+
+    extension: ApiExtension
+    proxy: ProxyEndpoint
+    upstream: UpstreamClient
+
+
+def build_mcpmesh_api(
+    reflector: Reflector,
+    store: Store,
+    discovery: Discovery,
+    resolver: DependencyResolver,
+    registrations: RegistrationService,
+    settings: Settings,
+) -> McpMeshApi:
+    """Return the API extension for mcp-mesh over the services of a registry."""
+    upstream = UpstreamClient()
+    proxy = _build_proxy(discovery, upstream, settings)
+    jobs = JobDispatch(Keys(settings.mesh), store.open_pipeline(), settings.write_acks)
+    routes = (
+        *FastHeartbeatEndpoint(FastHeartbeats(reflector, store.agents, resolver)).routes,
+        *AuditRoutes(ResolutionAudit(discovery, resolver, store.resolution_store)).routes,
+        *SchemaCatalogRoutes(SchemaCatalog(discovery)).routes,
+        *JobRoutes(jobs).routes,
+        *proxy.routes,
+    )
+    return McpMeshApi(ApiExtension((McpMeshHeartbeatFormat(registrations),), routes, MCPMESH_PATHS), proxy, upstream)
+
+
+def _build_proxy(discovery: Discovery, upstream: UpstreamClient, settings: Settings) -> ProxyEndpoint:
+    """Return the proxy. It does not forward the registry's own token to agents."""
+    blocked = (b"authorization",) if settings.auth_token is not None else ()
+    policy = HeaderPolicy(settings.propagate_headers, blocked)
+    return ProxyEndpoint(ProxyTargets(discovery), upstream if settings.proxy else None, policy)
