@@ -68,9 +68,6 @@ CLIENT_FLOORS = floors(
     "agent",
 )
 
-# Imports that the work in progress removes; this set must become empty.
-TO_CUT = frozenset({})
-
 # The modules that may import each third party, by dotted prefix.
 THIRD_PARTIES = {
     "click": {"cli"},
