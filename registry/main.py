@@ -119,11 +119,9 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
                 lambda: ReplicaNumbers(status.ready, reflector.staleness, len(watch_service.watchers), reflector.fills)
             ),
         )
-        services = _build_services(reflector, store, watch_service, status, settings)
-        upstream = UpstreamClient()
-        stack.push_async_callback(upstream.close)
-        proxy = _build_proxy(services.discovery, upstream, settings)
-        api_app, metrics_app = build_apps(services, proxy, metrics, settings.auth_token)
+        services, mcpmesh = _build_services(reflector, store, watch_service, status, settings)
+        stack.push_async_callback(mcpmesh.upstream.close)
+        api_app, metrics_app = build_apps(services, metrics, settings.auth_token, mcpmesh.extension)
         sweep_interval, max_sweep_pause = _sweep_intervals(settings)
         # The interval, the name, the body and the maximum pause after failures; None is the default pause.
         schedule: list[tuple[float, str, Callable[[], Awaitable[None]], float | None]] = [
@@ -140,7 +138,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
             for interval, name, body, pause in schedule
         ]
         stack.push_async_callback(cancel_and_wait, *loops)
-        yield Registry(api_app, metrics_app, status, reflector, watch_service, sweeper, proxy, data_location)
+        yield Registry(api_app, metrics_app, status, reflector, watch_service, sweeper, mcpmesh.proxy, data_location)
 
 
 def _sweep_intervals(settings: Settings) -> tuple[float, float]:
@@ -152,8 +150,8 @@ def _sweep_intervals(settings: Settings) -> tuple[float, float]:
 
 def _build_services(
     reflector: Reflector, store: Store, watch_service: WatchService, status: StatusService, settings: Settings
-) -> Services:
-    """Build the services of the API; all that rank providers share one ranking cache."""
+) -> tuple[Services, McpMeshApi]:
+    """Build the services of the API, and what mcp-mesh adds to it; all that rank providers share one ranking cache."""
     policies = match_policies(isolate_namespaces=settings.isolate_namespaces)
     rankings, loads = RankingCache(policies), LoadCache(store.resolution_store)
     llm_tools = LlmToolFinder(rankings, llm_policy(policies))
@@ -176,13 +174,7 @@ def _build_services(
         selector=Selector(discovery, rankings, loads),
         status=status,
     )
-
-
-def _build_proxy(discovery: Discovery, upstream: UpstreamClient, settings: Settings) -> ProxyEndpoint:
-    """Build the endpoint of /proxy; it never forwards the registry's own token."""
-    withheld = (b"authorization",) if settings.auth_token is not None else ()
-    headers = HeaderPolicy(settings.propagate_headers, withheld)
-    return ProxyEndpoint(ProxyTargets(discovery), upstream if settings.proxy else None, headers)
+    return services, build_mcpmesh_api(reflector, store, discovery, resolutions, registrations, settings)
 
 
 async def serve(settings: Settings, warnings: tuple[str, ...], on_ready: Callable[[str, str], None]) -> None:
