@@ -20,6 +20,7 @@ from registry.compat.mcpmesh.policy import llm_policy, match_policies
 from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
 from registry.compat.mcpmesh.registration import DEFAULT_TIMEOUT, FORMAT_NAME, METADATA_ERROR
 from registry.compat.mcpmesh.response_format import McpMeshResponseFormat
+from registry.compat.mcpmesh.routes import McpMeshApi, build_mcpmesh_api
 from registry.compat.mcpmesh.spec import McpMeshSpec
 from registry.concurrency.periodic import every
 from registry.concurrency.tasks import cancel_and_wait
