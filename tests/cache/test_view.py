@@ -1,4 +1,4 @@
-"""The view: indexes that stay true through every change."""
+"""The view: its indexes stay correct through every change."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ def a_view(version: int = 0) -> View:
     return View(LogPosition(version, "h"))
 
 
-def test_a_change_moves_the_version_and_the_agent() -> None:
-    """Applying an entry leaves the view at its version, holding its agent."""
+def test_a_change_updates_the_version_and_the_agent() -> None:
+    """After an entry is applied, the view has its version and its agent."""
     view = a_view()
 
     view.apply(a_change(1, agent=an_agent("a", 1)), read_at=0)
@@ -30,7 +30,7 @@ def test_a_change_moves_the_version_and_the_agent() -> None:
 
 
 def test_an_older_state_never_replaces_a_newer_one() -> None:
-    """A fill may read an agent before the log entries that led to it; those entries say nothing new."""
+    """A fill may read an agent before the log entries that led to its state; those entries are then outdated."""
     view = a_view()
     view.put(an_agent("a", 5, "healthy"), None, 0)
 
@@ -41,8 +41,8 @@ def test_an_older_state_never_replaces_a_newer_one() -> None:
     assert view.version == 4
 
 
-def test_a_status_change_moves_the_agent_between_counts() -> None:
-    """Counts show every status, zeros too."""
+def test_a_status_change_updates_the_counts() -> None:
+    """The counts include every status, also with zero agents."""
     view = a_view()
     view.put(an_agent("a", 1, "pending"), None, 0)
     view.put(an_agent("a", 2, "healthy"), 7, 0)
@@ -50,8 +50,8 @@ def test_a_status_change_moves_the_agent_between_counts() -> None:
     assert view.count_by_status() == {"pending": 0, "healthy": 1, "degraded": 0, "expired": 0}
 
 
-def test_those_that_drain_are_found_while_they_do() -> None:
-    """Whatever else changes meanwhile; those that are gone do not drain."""
+def test_draining_agents_are_indexed() -> None:
+    """An agent stays in the index through other changes, and leaves it when it is removed."""
     view = a_view()
     view.put(an_agent("a", 1), None, 0)
     view.put(an_agent("b", 2, draining=True), None, 0)
@@ -67,7 +67,7 @@ def test_those_that_drain_are_found_while_they_do() -> None:
 
 
 def test_a_body_is_encoded_once_for_each_change() -> None:
-    """The same bytes object answers until the agent or its heartbeat changes."""
+    """The same bytes object is returned until the agent or its heartbeat changes."""
     view = a_view()
     view.put(an_agent("a", 1), 1_000, 0)
     record = view.records["a"]
@@ -80,8 +80,8 @@ def test_a_body_is_encoded_once_for_each_change() -> None:
     assert orjson.loads(record.json)["last_heartbeat"] == "1970-01-01T00:00:02.000Z"
 
 
-def test_an_older_heartbeat_says_nothing_new() -> None:
-    """Answers of Redis may arrive out of order; the last heartbeat never goes back."""
+def test_an_older_heartbeat_is_ignored() -> None:
+    """Responses of Redis may arrive out of order; the last heartbeat never goes back."""
     view = a_view()
     view.put(an_agent("a", 1), 5_000, 0)
 
@@ -104,12 +104,12 @@ OPERATIONS = st.lists(
 
 
 @given(OPERATIONS)
-def test_indexes_are_what_a_walk_over_all_agents_finds(
+def test_the_indexes_match_a_scan_of_all_agents(
     operations: list[tuple[str, str, Status, str, list[str], dict[str, str]]],
 ) -> None:
-    """After any changes every index holds exactly the agents that a full walk would find, and nothing empty."""
+    """After any changes every index contains exactly the agents that a full scan finds, and no empty entry."""
     view = a_view()
-    for version, (agent_id, verb, status, namespace, names, labels) in enumerate(operations, start=1):
+    for version, (agent_id, operation, status, namespace, names, labels) in enumerate(operations, start=1):
         agent = an_agent(
             agent_id,
             version,
@@ -126,15 +126,15 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
             ],
             labels=labels,
         )
-        view.apply(a_change(version, "remove" if verb == "remove" else "modify", agent), read_at=0)
+        view.apply(a_change(version, "remove" if operation == "remove" else "modify", agent), read_at=0)
 
     agents = [record.agent for record in view.records.values()]
-    walked = {
+    scanned = {
         (kind, key, agent.id)
         for agent in agents
         for kind, keys in (
             ("capability", {c.name for c in agent.indexed.capabilities}),
-            ("need", {f"need-{c.name}" for c in agent.indexed.capabilities}),
+            ("dependency", {f"need-{c.name}" for c in agent.indexed.capabilities}),
             ("namespace", {agent.indexed.namespace}),
             ("label", set(agent.indexed.labels.items())),
             ("status", {agent.status}),
@@ -144,14 +144,14 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
     }
     indexes: dict[str, Mapping[Any, Mapping[str, Any]]] = {
         "capability": view.by_capability,
-        "need": view.by_dependency,
+        "dependency": view.by_dependency,
         "namespace": view.by_namespace,
         "label": view.by_label,
         "status": view.by_status,
         "tool": view.by_llm_tool_tag,
     }
     indexed = {(kind, key, i) for kind, index in indexes.items() for key, found in index.items() for i in found}
-    assert indexed == walked
+    assert indexed == scanned
     assert all(view.by_capability.values())
     assert all(view.by_dependency.values())
     edges = Counter(edge for agent in agents for edge in agent.indexed.required_edges)
@@ -162,8 +162,8 @@ def test_indexes_are_what_a_walk_over_all_agents_finds(
     assert sum(view.count_by_status().values()) == len(agents)
 
 
-def test_a_heartbeat_from_the_future_is_taken_back_when_the_clock_was() -> None:
-    """So that the next one counts; what is shown changes with it, and others stay."""
+def test_a_heartbeat_from_the_future_is_corrected_after_a_clock_rollback() -> None:
+    """The next heartbeat then counts again. The encoded agent changes with it; earlier heartbeats stay."""
     record = Record(an_agent(), 9_000, 0.0)
     assert b"00:00:09" in record.json
 
@@ -174,13 +174,13 @@ def test_a_heartbeat_from_the_future_is_taken_back_when_the_clock_was() -> None:
     assert b"00:00:04" in record.json
     record.update_heartbeat(4_500, 1.0)
     assert record.heartbeat == 4_500
-    silent = Record(an_agent(), None, 0.0)
-    silent.clamp_heartbeat(5_000, 4_000)
-    assert silent.heartbeat is None
+    without_heartbeat = Record(an_agent(), None, 0.0)
+    without_heartbeat.clamp_heartbeat(5_000, 4_000)
+    assert without_heartbeat.heartbeat is None
 
 
-def test_a_change_moves_what_the_agent_could_do_before_and_after() -> None:
-    """And nothing else: whoever wants another capability need not look."""
+def test_a_change_updates_the_old_and_the_new_capabilities_of_an_agent() -> None:
+    """The lookup versions of other capabilities stay, so their consumers are not resolved again."""
     view = a_view(10)
     view.apply(a_change(11, agent=an_agent("a", 11, capabilities=[{"name": "x"}])), 0)
     view.apply(a_change(12, agent=an_agent("b", 12, capabilities=[{"name": "y"}])), 0)
@@ -193,12 +193,14 @@ def test_a_change_moves_what_the_agent_could_do_before_and_after() -> None:
     assert [view.last_change(name) for name in ("x", "y", "z", "never")] == [13, 14, 15, 10]
 
 
-def test_a_change_moves_all_that_cannot_do_without_it() -> None:
-    """However far away, in a circle too; what only may need it is not concerned."""
+def test_a_change_updates_all_capabilities_that_require_it() -> None:
+    """It does so at any depth and through cycles; optional dependencies are not affected."""
 
     def link(name: str, version: int, needed: str, **fields: Any) -> Change:
-        need = {"capability": needed, **fields}
-        return a_change(version, agent=an_agent(name, version, capabilities=[{"name": name, "dependencies": [need]}]))
+        dependency = {"capability": needed, **fields}
+        return a_change(
+            version, agent=an_agent(name, version, capabilities=[{"name": name, "dependencies": [dependency]}])
+        )
 
     view = a_view()
     for version, (name, needed) in enumerate([("a", "b"), ("b", "c"), ("c", "d"), ("x", "y"), ("y", "x")], start=1):
@@ -214,8 +216,8 @@ def test_a_change_moves_all_that_cannot_do_without_it() -> None:
     assert [view.last_change(name) for name in ("a", "b", "c", "d")] == [9, 9, 9, 10]
 
 
-def test_a_tool_moves_its_tags() -> None:
-    """And the filter for any tool; what tells no schema of its input is no tool."""
+def test_a_tool_updates_its_tags() -> None:
+    """It also updates the lookup for any tool; a capability without an input schema is not a tool."""
     view = a_view()
     tool = {"name": "c", "tags": ["t", "u"], "input_schema": {}}
     view.apply(a_change(1, agent=an_agent("a", 1, capabilities=[tool])), 0)
@@ -226,11 +228,11 @@ def test_a_tool_moves_its_tags() -> None:
     assert [view.last_change(("tool", tag)) for tag in ("t", "u", "v", None)] == [3, 3, 3, 3]
 
 
-def test_who_takes_turns_moves_what_the_turns_are_at() -> None:
-    """The others' places depend on it."""
+def test_a_round_robin_consumer_updates_the_capability_it_requires() -> None:
+    """The round robin positions of the other consumers depend on it."""
     view = a_view()
-    needs = [{"capability": "x", "strategy": "round_robin"}, {"capability": "y"}]
+    dependencies = [{"capability": "x", "strategy": "round_robin"}, {"capability": "y"}]
 
-    view.apply(a_change(1, agent=an_agent("a", 1, dependencies=needs)), 0)
+    view.apply(a_change(1, agent=an_agent("a", 1, dependencies=dependencies)), 0)
 
     assert (view.last_change("x"), view.last_change("y")) == (1, 0)

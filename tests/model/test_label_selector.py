@@ -1,4 +1,4 @@
-"""Label selectors: Kubernetes' grammar and meaning, one text for one meaning, refusals that name the place."""
+"""Label selectors: the grammar and meaning of Kubernetes, one canonical text, errors that name the position."""
 
 from collections.abc import Mapping
 from random import Random
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from registry.errors import MalformedRequest
 from registry.model.label_selector import MAX_REQUIREMENTS, MAX_SELECTOR_CHARS, LabelSelector, parse_selector
 
-# These tests are about values; how long a loaded machine takes for them says nothing.
-# By text: what Kubernetes' own parser makes of it (selector_test.go of apimachinery), written the canonical way.
-READ = {
+# By selector: the canonical text of the requirements that Kubernetes' own parser reads (selector_test.go of
+# apimachinery).
+PARSED = {
     "": "",
     " \t\r\n": "",
     "x=a,y=b,z=c": "x=a,y=b,z=c",
@@ -54,15 +54,15 @@ READ = {
 }
 
 
-@pytest.mark.parametrize(("text", "canonical"), READ.items(), ids=[text[:30] for text in READ])
-def test_a_selector_is_read_as_kubernetes_reads_it(text: str, canonical: str) -> None:
-    """Whatever the spelling, its text is the shortest one, sorted."""
+@pytest.mark.parametrize(("text", "canonical"), PARSED.items(), ids=[text[:30] for text in PARSED])
+def test_a_selector_is_parsed_as_in_kubernetes(text: str, canonical: str) -> None:
+    """Its text is the shortest spelling, sorted."""
     assert parse_selector(text).text == canonical
 
 
 KEY, VALUE = "a Kubernetes label key", "a Kubernetes label value"
 
-REFUSED = {
+REJECTED = {
     "x=a||y=b": ('"a||y" at character 3', VALUE),
     "x==a==b": ('"==" at character 5', "a comma"),
     "x===a": ('"=" at character 4', VALUE),
@@ -111,24 +111,24 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("text", "places"), REFUSED.items(), ids=[repr(text[:20]) for text in REFUSED])
-def test_what_kubernetes_refuses_is_refused_by_its_place(text: str, places: tuple[str, str]) -> None:
-    """What stands there, where that is, and what could stand there."""
+@pytest.mark.parametrize(("text", "places"), REJECTED.items(), ids=[repr(text[:20]) for text in REJECTED])
+def test_a_selector_that_kubernetes_rejects_is_rejected(text: str, places: tuple[str, str]) -> None:
+    """The error names the text found, its position and the text expected there."""
     found, expected = places
 
-    with pytest.raises(MalformedRequest) as refused:
+    with pytest.raises(MalformedRequest) as error:
         parse_selector(text, "query.label_selector")
 
-    (detail,) = refused.value.details
-    assert str(refused.value) == f"query.label_selector: {detail.problem}"
+    (detail,) = error.value.details
+    assert str(error.value) == f"query.label_selector: {detail.problem}"
     assert detail.field == "query.label_selector"
     assert detail.problem.startswith("found ")
     assert f"{found}; expected {expected}" in detail.problem
     detail.problem.encode()
 
 
-def test_a_selector_is_read_up_to_its_limits() -> None:
-    """And refused above them."""
+def test_a_selector_within_the_limits_is_parsed() -> None:
+    """Above the limits it is rejected."""
     most = ",".join(f"k{place}" for place in range(MAX_REQUIREMENTS))
     longest = "k in (" + "v," * ((MAX_SELECTOR_CHARS - 7) // 2) + ")"
     longest += " " * (MAX_SELECTOR_CHARS - len(longest))
@@ -164,22 +164,22 @@ MATCHED: dict[str, tuple[list[Mapping[str, str]], list[Mapping[str, str]]]] = {
 
 @pytest.mark.parametrize("text", MATCHED)
 def test_a_selector_matches_as_in_kubernetes(text: str) -> None:
-    """What is asked not to be there may be absent altogether."""
-    matched, left_out = MATCHED[text]
+    """A label that must not have a value may also be absent."""
+    matched, not_matched = MATCHED[text]
     selector = parse_selector(text)
 
-    assert [labels for labels in [*matched, *left_out] if selector.matches(labels)] == matched
+    assert [labels for labels in [*matched, *not_matched] if selector.matches(labels)] == matched
 
 
-def test_equalities_are_what_an_index_can_answer() -> None:
-    """One value that must be there; the rest is for matches()."""
+def test_equalities_are_the_conditions_that_an_index_can_check() -> None:
+    """They are the labels that must have one certain value; `matches` checks the other conditions."""
     selector = parse_selector("z in (w), x=y, empty=, a!=b, b notin (c), c in (d,e), d, !e")
 
     assert selector.equalities == (("empty", ""), ("x", "y"), ("z", "w"))
 
 
-def test_a_selector_of_labels_is_the_one_written_with_equal_signs() -> None:
-    """In whatever order they come."""
+def test_a_selector_of_labels_equals_the_one_written_with_equal_signs() -> None:
+    """The order of the labels does not matter."""
     selector = LabelSelector.from_labels({"env": "production", "app/tier": ""})
 
     assert selector == parse_selector("app/tier=,env=production")
@@ -187,18 +187,18 @@ def test_a_selector_of_labels_is_the_one_written_with_equal_signs() -> None:
     assert LabelSelector.from_labels({}) == LabelSelector() == parse_selector("")
 
 
-def test_a_selector_of_labels_names_each_that_cannot_be_one() -> None:
-    """By its key."""
-    with pytest.raises(MalformedRequest, match=r"^query\.labels\.env: ") as refused:
+def test_a_selector_of_labels_names_each_invalid_label() -> None:
+    """The error names it by its key."""
+    with pytest.raises(MalformedRequest, match=r"^query\.labels\.env: ") as error:
         LabelSelector.from_labels({"env": "a b", "ok": "yes", "bad key": ""}, "query.labels")
 
-    assert [detail.field for detail in refused.value.details] == ["query.labels.env", 'query.labels["bad key"]']
-    assert refused.value.details[0].problem.startswith(f'found "a b"; expected {VALUE}')
-    assert refused.value.details[1].problem.startswith(f'found "bad key"; expected {KEY}')
+    assert [detail.field for detail in error.value.details] == ["query.labels.env", 'query.labels["bad key"]']
+    assert error.value.details[0].problem.startswith(f'found "a b"; expected {VALUE}')
+    assert error.value.details[1].problem.startswith(f'found "bad key"; expected {KEY}')
 
 
-def test_two_selectors_become_one() -> None:
-    """What both demand, once."""
+def test_two_selectors_are_combined() -> None:
+    """A condition of both appears once."""
     both = LabelSelector.from_labels({"env": "production"}) & parse_selector("gpu,env=production")
 
     assert both == parse_selector("env=production,gpu")
@@ -213,8 +213,8 @@ condition = st.tuples(key, sign, st.lists(value, min_size=1, max_size=3))
 Condition = tuple[str, str, list[str]]
 
 
-def written(condition: Condition, blanks: st.DataObject) -> str:
-    """Write a condition as somebody might."""
+def spelled(condition: Condition, blanks: st.DataObject) -> str:
+    """Return a condition in one of its spellings, with blanks in random places."""
     key, sign, values = condition
 
     def gap() -> str:
@@ -232,7 +232,7 @@ def written(condition: Condition, blanks: st.DataObject) -> str:
 
 
 def holds(condition: Condition, labels: Mapping[str, str]) -> bool:
-    """Say what a condition means, one sign after the other."""
+    """Return whether labels satisfy a condition, by a rule for each sign."""
     key, sign, values = condition
     return {
         "": key in labels,
@@ -249,8 +249,8 @@ def holds(condition: Condition, labels: Mapping[str, str]) -> bool:
 def test_a_selector_matches_when_each_of_its_conditions_holds(
     conditions: list[Condition], labels: dict[str, str], data: st.DataObject
 ) -> None:
-    """However it is written, and again when its canonical text is read."""
-    selector = parse_selector(",".join(written(each, data) for each in conditions))
+    """This holds for every spelling, and again when the canonical text is parsed."""
+    selector = parse_selector(",".join(spelled(each, data) for each in conditions))
     again = parse_selector(selector.text)
 
     assert selector.matches(labels) == all(holds(each, labels) for each in conditions)
@@ -260,28 +260,28 @@ def test_a_selector_matches_when_each_of_its_conditions_holds(
 
 
 @given(st.lists(condition, max_size=4), st.randoms(), st.data())
-def test_order_blanks_and_repetition_make_no_other_selector(
+def test_order_blanks_and_repetition_do_not_change_a_selector(
     conditions: list[Condition], random: Random, data: st.DataObject
 ) -> None:
-    """Nor does a second equal sign, or a set of one."""
+    """A second equal sign or a set of one value does not change it either."""
     same = [*conditions, *conditions[:1]]
     random.shuffle(same)
-    other_way = {"=": "==", "==": "in", "!=": "notin"}
-    same = [(key, other_way.get(sign, sign), values[: 1 if sign in other_way else None]) for key, sign, values in same]
+    synonyms = {"=": "==", "==": "in", "!=": "notin"}
+    same = [(key, synonyms.get(sign, sign), values[: 1 if sign in synonyms else None]) for key, sign, values in same]
 
-    first = parse_selector(",".join(written(each, data) for each in conditions))
-    second = parse_selector(",".join(written(each, data) for each in same))
+    first = parse_selector(",".join(spelled(each, data) for each in conditions))
+    second = parse_selector(",".join(spelled(each, data) for each in same))
 
     assert first.text == second.text
     assert {first: "found"}[second] == "found"
 
 
 @given(st.text(st.sampled_from("ab/-.=!()<>, \t\0\ud800in"), max_size=40) | st.text())
-def test_no_text_raises_anything_but_a_refusal(text: str) -> None:
-    """And what is read can be written and read again."""
+def test_every_text_is_parsed_or_rejected(text: str) -> None:
+    """The text of a parsed selector can be parsed again."""
     try:
         selector = parse_selector(text)
-    except MalformedRequest as refused:
-        str(refused).encode()
+    except MalformedRequest as error:
+        str(error).encode()
     else:
         assert parse_selector(selector.text) == selector

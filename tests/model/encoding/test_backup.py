@@ -1,4 +1,4 @@
-"""A backup as a file: what is written is what is read, or nothing is."""
+"""The backup format: a backup is decoded exactly as encoded, or not at all."""
 
 from collections.abc import Callable
 
@@ -14,36 +14,37 @@ AGENTS = [
     StoredAgent(an_agent("a", 5, namespace="n"), 1234),
     StoredAgent(an_agent("b", 6, "pending", annotations={"text": "\u00e9\u2028"}), None),
 ]
-TOP = make_header("mesh", "0123456789abcdef", 7, 1_795_000_000_000, len(AGENTS))
-LINES = [*encode_backup(TOP, AGENTS)]
+HEADER = make_header("mesh", "0123456789abcdef", 7, 1_795_000_000_000, len(AGENTS))
+LINES = [*encode_backup(HEADER, AGENTS)]
 
 
-def test_what_is_written_is_read() -> None:
-    """To the byte of each spec; only the versions, which mean nothing elsewhere, are left behind."""
-    top, agents = decode_backup(LINES)
+def test_a_backup_is_decoded_as_it_was_encoded() -> None:
+    """Each spec stays the same byte for byte; only versions are dropped, which have no meaning in another mesh."""
+    header, agents = decode_backup(LINES)
 
-    assert top == TOP
+    assert header == HEADER
     assert agents == [
-        StoredAgent(msgspec.structs.replace(held.agent, version=0, spec_version=0), held.heartbeat) for held in AGENTS
+        StoredAgent(msgspec.structs.replace(stored.agent, version=0, spec_version=0), stored.heartbeat)
+        for stored in AGENTS
     ]
 
 
-def test_a_line_can_be_read_by_people_and_tools() -> None:
-    """It is JSON, the spec within it too."""
+def test_each_line_is_json() -> None:
+    """The spec inside it is JSON too, so people and tools can read it."""
     line = orjson.loads(LINES[1])
 
     assert line["spec"]["namespace"] == "n"
     assert (line["id"], line["status"], line["heartbeat"]) == ("a", "healthy", 1234)
 
 
-CHANGES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
+DAMAGED: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
     "nothing": (lambda _: [], "line 1 is not a backup header"),
-    "no heading": (lambda lines: lines[1:], "line 1 is not a backup header"),
+    "no header": (lambda lines: lines[1:], "line 1 is not a backup header"),
     "another product's": (lambda lines: [lines[0].replace(b"mcp-mesh-registry", b"etcd"), *lines[1:]], "product etcd"),
-    "a format to come": (lambda lines: [lines[0].replace(b'"format":1', b'"format":2'), *lines[1:]], "format 2;"),
+    "a later format": (lambda lines: [lines[0].replace(b'"format":1', b'"format":2'), *lines[1:]], "format 2;"),
     "cut at a line": (lambda lines: lines[:-1], "header says 2 agents, found 1"),
     "cut within a line": (lambda lines: [*lines[:-1], lines[-1][:40]], "line 3 is not an agent"),
-    "a status nobody has": (
+    "an unknown status": (
         lambda lines: [*lines[:-1], lines[-1].replace(b"pending", b"well")],
         "line 3 is not an agent",
     ),
@@ -51,8 +52,8 @@ CHANGES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "says"), CHANGES.values(), ids=CHANGES)
-def test_what_is_no_whole_backup_is_refused(change: Callable[[list[bytes]], list[bytes]], says: str) -> None:
-    """By its line, before anything of it is used."""
-    with pytest.raises(BackupError, match=says):
-        decode_backup(change(LINES))
+@pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_an_incomplete_backup_is_rejected(damage: Callable[[list[bytes]], list[bytes]], message: str) -> None:
+    """The error names the line, and no agent is returned."""
+    with pytest.raises(BackupError, match=message):
+        decode_backup(damage(LINES))

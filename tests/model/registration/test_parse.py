@@ -1,4 +1,4 @@
-"""What an agent may say of itself: each rule as a row, every bad field in one answer, one canonical form."""
+"""The rules of a registration: each rule as a row, all bad fields in one response, one canonical form."""
 
 import json
 import re
@@ -20,7 +20,6 @@ from registry.model.registration.parse import (
 from registry.model.validation.json_body import decode_json_body
 from registry.model.validation.schema_errors import validator_for
 
-# These tests are about values; how long a loaded machine takes for them says nothing.
 README_BODY = {
     "id": "file-agent-001",
     "name": "File Operations Agent",
@@ -49,20 +48,20 @@ README_BODY = {
 
 
 def a_document(**fields: Any) -> dict[str, Any]:
-    """Give a small valid registration with these fields set."""
+    """Return a small valid registration with these fields set."""
     return {"id": "a", "endpoint": "http://a:1"} | fields
 
 
 def a_capability(**fields: Any) -> dict[str, Any]:
-    """Give a small valid registration whose one capability has these fields."""
+    """Return a small valid registration whose one capability has these fields."""
     return a_document(capabilities=[{"name": "c"} | fields])
 
 
 def problems_of(document: object, path: str = "") -> dict[str, str]:
-    """Give the problems of a bad registration by field."""
-    with pytest.raises(UnprocessableRequest) as refused:
+    """Return the problems of an invalid registration by field."""
+    with pytest.raises(UnprocessableRequest) as error:
         parse_registration(document, path)
-    return {detail.field: detail.problem for detail in refused.value.details}
+    return {detail.field: detail.problem for detail in error.value.details}
 
 
 ACCEPTED: dict[str, dict[str, Any]] = {
@@ -119,7 +118,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "resource version that is no number": a_document(resource_version="new"),
 }
 
-REFUSED: dict[str, tuple[object, str]] = {
+REJECTED: dict[str, tuple[object, str]] = {
     "no object": ([1], "body"),
     "null": (None, "body"),
     "no id": ({"endpoint": "http://a"}, "id"),
@@ -241,8 +240,8 @@ REFUSED: dict[str, tuple[object, str]] = {
 
 
 @pytest.mark.parametrize("document", ACCEPTED.values(), ids=ACCEPTED)
-def test_a_good_registration_is_accepted_unchanged(document: dict[str, Any]) -> None:
-    """Each row keeps every rule, and reading it does not change what the caller holds."""
+def test_a_valid_registration_is_accepted_unchanged(document: dict[str, Any]) -> None:
+    """Each row satisfies every rule; parsing does not modify the document."""
     before = json.dumps(document)
 
     registration = parse_registration(document)
@@ -251,14 +250,14 @@ def test_a_good_registration_is_accepted_unchanged(document: dict[str, Any]) -> 
     assert json.dumps(document) == before
 
 
-@pytest.mark.parametrize(("document", "field"), REFUSED.values(), ids=REFUSED)
-def test_a_bad_field_is_named_by_its_path_and_alone(document: object, field: str) -> None:
-    """Each row breaks one rule, and only that one is reported."""
+@pytest.mark.parametrize(("document", "field"), REJECTED.values(), ids=REJECTED)
+def test_an_invalid_field_is_the_only_one_reported(document: object, field: str) -> None:
+    """Each row violates one rule; the error names the path of the field."""
     assert list(problems_of(document)) == [field]
 
 
-def test_a_registration_carries_what_the_store_needs() -> None:
-    """The README's example, with every other field the store looks at."""
+def test_a_registration_contains_the_fields_of_the_store() -> None:
+    """The document is the example of the README plus all other fields that the store reads."""
     document = README_BODY | {"resource_version": 12, "timeout_threshold": 60, "eviction_threshold": 90}
 
     registration = parse_registration(document)
@@ -278,8 +277,8 @@ def test_a_registration_carries_what_the_store_needs() -> None:
     )
 
 
-def test_what_is_absent_has_its_default_but_not_in_the_spec() -> None:
-    """Defaults are for reading: they may change without any agent having changed."""
+def test_an_absent_field_has_its_default_but_not_in_the_spec() -> None:
+    """A new default in a later release must not look like a change of the agent."""
     registration = parse_registration({"agent_id": "a", "endpoint": "http://a"})
 
     assert registration == Registration(
@@ -316,13 +315,13 @@ CANONICAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("sent", "meant"), CANONICAL.values(), ids=CANONICAL)
-def test_requests_that_mean_the_same_have_the_same_spec(sent: dict[str, Any], meant: dict[str, Any]) -> None:
+def test_equivalent_requests_have_the_same_spec(sent: dict[str, Any], meant: dict[str, Any]) -> None:
     """An unchanged agent that registers again must not look like a change."""
     assert parse_registration(sent).spec == json.dumps(meant, sort_keys=True, separators=(",", ":")).encode()
 
 
-def test_unknown_fields_are_kept_at_any_depth_with_their_nulls() -> None:
-    """The registry gives back what it does not understand, and what is named like its own fields further down."""
+def test_unknown_fields_are_stored_at_any_depth_with_their_nulls() -> None:
+    """Nested fields with the names of known fields are stored unchanged too."""
     document = a_capability(note=None, x={"status": None, "b": [{"z": 1, "a": None}]})
 
     spec = json.loads(parse_registration(document | {"y": None}).spec)
@@ -330,8 +329,8 @@ def test_unknown_fields_are_kept_at_any_depth_with_their_nulls() -> None:
     assert spec == document | {"y": None}
 
 
-def test_every_bad_field_is_in_one_answer() -> None:
-    """Fields first, in the order of the form, then what is wrong between fields."""
+def test_all_invalid_fields_are_in_one_response() -> None:
+    """Errors of single fields come first, in the order of the schema, then errors between fields."""
     document = {
         "id": "a b",
         "agent_id": "c",
@@ -362,8 +361,8 @@ def test_every_bad_field_is_in_one_answer() -> None:
 
 
 @pytest.mark.parametrize(("path", "field"), {"": "body", "registration_data.": "registration_data"}.items())
-def test_a_document_that_is_no_object_is_named_by_where_it_stands(path: str, field: str) -> None:
-    """There is no field to name, so the place of the document is."""
+def test_an_error_of_a_document_that_is_not_an_object_names_its_path(path: str, field: str) -> None:
+    """There is no field to name."""
     assert problems_of([], path) == {field: "must be an object, not a list of length 0"}
 
 
@@ -380,16 +379,16 @@ SHOWN: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("value", "text"), SHOWN.values(), ids=SHOWN)
-def test_a_problem_shows_what_was_sent(value: object, text: str) -> None:
-    """What was expected comes first, then what came, shortened."""
+def test_a_problem_shows_the_value_sent(value: object, text: str) -> None:
+    """The expected value comes first, then the value sent, shortened."""
     problem = problems_of(a_document(endpoint=value))["endpoint"]
 
     assert problem.startswith("must be an http or https URL with a host")
     assert problem.endswith(f", not {text}")
 
 
-def test_twenty_thousand_capabilities_are_refused_briefly() -> None:
-    """A list that is too long is not looked into."""
+def test_twenty_thousand_capabilities_are_rejected_with_one_problem() -> None:
+    """The elements of a list that is too long are not checked."""
     document = decode_json_body(json.dumps(a_document(capabilities=[{"name": "!"}] * 20_000)).encode())
 
     problems = problems_of(document)
@@ -399,29 +398,29 @@ def test_twenty_thousand_capabilities_are_refused_briefly() -> None:
 
 def test_at_most_a_hundred_problems_are_listed() -> None:
     """One more line counts the rest."""
-    with pytest.raises(UnprocessableRequest) as refused:
+    with pytest.raises(UnprocessableRequest) as error:
         parse_registration(a_document(labels={f"!{number}": "x" for number in range(400)}), "agents[7].")
 
-    details = refused.value.details
+    details = error.value.details
     assert len(details) == 101
     assert (details[-1].field, details[-1].problem) == ("agents[7]", "… and 300 more")
 
 
-def test_the_schema_has_every_field_and_stands_alone() -> None:
+def test_the_schema_has_every_field_and_no_references() -> None:
     """It is embedded in the list of tools and in the OpenAPI document."""
     schema = registration_schema()
 
     assert json.loads(json.dumps(schema)) == schema
     assert schema["type"] == "object"
     assert schema["anyOf"] == [{"required": ["id"]}, {"required": ["agent_id"]}]
-    assert [set(way["required"]) for way in schema["allOf"][0]["anyOf"]] == [{"endpoint"}, {"metadata"}]
+    assert [set(alternative["required"]) for alternative in schema["allOf"][0]["anyOf"]] == [{"endpoint"}, {"metadata"}]
     assert set(schema["properties"]) == set(RegistrationSchema.__struct_fields__)
     assert "$ref" not in json.dumps(schema)
     assert schema["properties"]["endpoint"]["maxLength"] == 2048
 
 
-def test_every_pattern_is_closed_against_a_line_break_at_the_end() -> None:
-    """Python's `$` alone would let one pass."""
+def test_every_pattern_rejects_a_line_break_at_the_end() -> None:
+    """Python's `$` alone would accept one."""
     patterns = re.findall(r'"pattern": "(.*?)"[,}]', json.dumps(registration_schema()))
 
     assert len(patterns) > 15
@@ -449,27 +448,27 @@ documents = st.dictionaries(
 
 
 def reversed_keys(value: Any) -> Any:
-    """Turn the order of all keys round, at every depth."""
+    """Reverse the order of all keys, at every depth."""
     if isinstance(value, dict):
         return {key: reversed_keys(value[key]) for key in reversed(value)}
     return [reversed_keys(each) for each in value] if isinstance(value, list) else value
 
 
 def assert_canonical(document: dict[str, Any], registration: Registration) -> None:
-    """Check that the spec stands for the document, read again or sent in another order."""
+    """Assert that the spec is the same when it is parsed again or sent with its keys in another order."""
     assert parse_registration(decode_json_body(registration.spec)).spec == registration.spec
     assert parse_registration(reversed_keys(document)).spec == registration.spec
 
 
 @given(documents)
-def test_any_value_in_any_field_is_accepted_or_refused_by_name(fields: dict[str, Any]) -> None:
-    """No value may end in anything but a registration or a refusal that names the fields that were set."""
+def test_any_value_in_any_field_is_accepted_or_rejected_by_name(fields: dict[str, Any]) -> None:
+    """Every value ends in a registration or in an error that names only the fields that were set."""
     document = {"id": "a", "endpoint": "http://a"} | fields
 
     try:
         registration = parse_registration(document)
-    except UnprocessableRequest as refused:
-        named = {re.split(r"[.\[]", detail.field)[0] for detail in refused.details}
+    except UnprocessableRequest as error:
+        named = {re.split(r"[.\[]", detail.field)[0] for detail in error.details}
         assert named
         assert named <= set(fields) | {"id"}
     else:
@@ -478,7 +477,7 @@ def test_any_value_in_any_field_is_accepted_or_refused_by_name(fields: dict[str,
 
 @given(st.dictionaries(st.text().map("x-{}".format), json_values))
 def test_unknown_fields_of_any_kind_are_canonical(unknown: dict[str, Any]) -> None:
-    """Any JSON is kept as it is, in one form."""
+    """Any JSON is stored unchanged, in one canonical form."""
     document = a_capability(**unknown, input_schema=unknown) | unknown | {"metadata": unknown}
 
     registration = parse_registration(document)
@@ -488,8 +487,8 @@ def test_unknown_fields_of_any_kind_are_canonical(unknown: dict[str, Any]) -> No
 
 
 @given(documents | values)
-def test_the_slow_look_finds_something_exactly_when_the_fast_one_refuses(document: object) -> None:
-    """The rules are read twice from one definition; this is what keeps the two readings equal."""
+def test_the_detailed_check_finds_violations_exactly_if_the_fast_check_rejects(document: object) -> None:
+    """Both checks read the rules from one definition."""
     try:
         msgspec.convert(document, RegistrationSchema)
     except msgspec.ValidationError:

@@ -1,4 +1,4 @@
-"""The batched form: one call for all functions of an agent, and what it becomes."""
+"""The tools format, one call for all functions of an agent, and the registration parsed from it."""
 
 import json
 from typing import Any
@@ -17,11 +17,11 @@ GREET: dict[str, Any] = {
     "input_schema": {"type": "object"},
     "dependencies": ["weather", {"capability": "date_service", "version": ">=1.0.0", "tags": ["a", ["b", "+c"], "-d"]}],
 }
-FAREWELL: dict[str, Any] = {"function_name": "farewell", "capability": "goodbye"}
+GOODBYE: dict[str, Any] = {"function_name": "farewell", "capability": "goodbye"}
 
 
-def a_batch(*tools: dict[str, Any], metadata: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-    """Return a registration in batched form."""
+def tools_document(*tools: dict[str, Any], metadata: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """Return a registration in tools format."""
     return {
         "agent_id": "a",
         "metadata": {"endpoint": "http://a:1", "tools": list(tools), **(metadata or {})},
@@ -30,13 +30,13 @@ def a_batch(*tools: dict[str, Any], metadata: dict[str, Any] | None = None, **fi
 
 
 def spec_of(registration: Registration) -> Any:
-    """Return what is stored."""
+    """Return the stored spec as an object."""
     return json.loads(registration.spec)
 
 
-def test_tools_become_capabilities_that_carry_their_function() -> None:
-    """And the endpoint stands where it stands in the other form; the rest of the metadata stays."""
-    sent = a_batch(GREET, FAREWELL, metadata={"team": "a"}, timestamp="2026-01-01T00:00:00Z", color="red")
+def test_tools_become_capabilities_with_their_function_name() -> None:
+    """The endpoint moves to its place in the native format; the rest of the metadata stays."""
+    sent = tools_document(GREET, GOODBYE, metadata={"team": "a"}, timestamp="2026-01-01T00:00:00Z", color="red")
 
     registration = parse_registration(sent)
 
@@ -60,36 +60,38 @@ def test_tools_become_capabilities_that_carry_their_function() -> None:
     assert registration.resolves_dependencies
 
 
-def test_sending_it_again_later_says_nothing_new() -> None:
-    """The moment of sending is nothing an agent says of itself."""
-    first, second = (parse_registration(a_batch(GREET, timestamp=moment)) for moment in ("1", "2"))
+def test_a_later_timestamp_does_not_change_the_spec() -> None:
+    """The time of sending is not a property of the agent."""
+    first, second = (parse_registration(tools_document(GREET, timestamp=moment)) for moment in ("1", "2"))
 
     assert first.spec == second.spec
 
 
-def test_what_is_read_back_can_be_sent_as_it_is() -> None:
-    """In the other form, where functions still tell capabilities of one name apart."""
-    registration = parse_registration(a_batch(GREET, {**GREET, "function_name": "hail"}))
+def test_a_stored_spec_can_be_sent_again() -> None:
+    """It has the native format, where function names still distinguish capabilities of the same name."""
+    registration = parse_registration(tools_document(GREET, {**GREET, "function_name": "hail"}))
 
     assert parse_registration(spec_of(registration)).spec == registration.spec
 
 
 ACCEPTED: dict[str, dict[str, Any]] = {
-    "no tools": a_batch(),
-    "two tools share a capability": a_batch(GREET, {**GREET, "function_name": "hail"}),
+    "no tools": tools_document(),
+    "two tools share a capability": tools_document(GREET, {**GREET, "function_name": "hail"}),
     "endpoint outside": {"agent_id": "a", "endpoint": "http://a:1", "metadata": {"tools": [GREET]}},
-    "endpoint in both places": a_batch(GREET, endpoint="http://a:1"),
+    "endpoint in both places": tools_document(GREET, endpoint="http://a:1"),
     "endpoint in metadata, capabilities outside": {
         "id": "a",
         "metadata": {"endpoint": "http://a:1"},
         "capabilities": ["c"],
     },
-    "a function called like another's capability": a_batch(GREET, {"function_name": "greeting", "capability": "x"}),
-    "optional fields null": a_batch({**FAREWELL, "version": None, "tags": None, "dependencies": None}),
-    "unknown fields": a_batch({**FAREWELL, "kwargs": {"x": 1}}),
-    "a dependency of every kind": a_batch(
+    "a function called like another's capability": tools_document(
+        GREET, {"function_name": "greeting", "capability": "x"}
+    ),
+    "optional fields null": tools_document({**GOODBYE, "version": None, "tags": None, "dependencies": None}),
+    "unknown fields": tools_document({**GOODBYE, "kwargs": {"x": 1}}),
+    "a dependency of every kind": tools_document(
         {
-            **FAREWELL,
+            **GOODBYE,
             "dependencies": [
                 {"capability": "x", "version": None, "tags": None, "namespace": None, "strategy": None, "key": None},
                 {"capability": "x", "version": "", "tags": [], "namespace": "*", "strategy": "sticky", "key": "k"},
@@ -99,65 +101,68 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     ),
 }
 
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no function name": (a_batch({"capability": "x"}), "metadata.tools[0].function_name"),
-    "no capability": (a_batch({"function_name": "x"}), "metadata.tools[0].capability"),
-    "a function twice": (a_batch(GREET, {**FAREWELL, "function_name": "greet"}), "metadata.tools[1].function_name"),
-    "a function called *": (a_batch({**FAREWELL, "function_name": "*"}), "metadata.tools[0].function_name"),
+REJECTED: dict[str, tuple[dict[str, Any], str]] = {
+    "no function name": (tools_document({"capability": "x"}), "metadata.tools[0].function_name"),
+    "no capability": (tools_document({"function_name": "x"}), "metadata.tools[0].capability"),
+    "a function twice": (
+        tools_document(GREET, {**GOODBYE, "function_name": "greet"}),
+        "metadata.tools[1].function_name",
+    ),
+    "a function called *": (tools_document({**GOODBYE, "function_name": "*"}), "metadata.tools[0].function_name"),
     "no endpoint": ({"agent_id": "a", "metadata": {"tools": [GREET]}}, "metadata.endpoint"),
-    "two endpoints": (a_batch(GREET, endpoint="http://other"), "metadata.endpoint"),
-    "a bad endpoint": (a_batch(metadata={"endpoint": "ftp://a"}), "metadata.endpoint"),
-    "a bad address": (a_batch(metadata={"endpoint": "http://[::g]"}), "metadata.endpoint"),
-    "tools that are no list": (a_batch(metadata={"tools": {}}), "metadata.tools"),
-    "tools and capabilities": (a_batch(GREET, capabilities=["c"]), "metadata.tools"),
-    "a bad version": (a_batch({**GREET, "version": "1.x"}), "metadata.tools[0].version"),
+    "two endpoints": (tools_document(GREET, endpoint="http://other"), "metadata.endpoint"),
+    "a bad endpoint": (tools_document(metadata={"endpoint": "ftp://a"}), "metadata.endpoint"),
+    "a bad address": (tools_document(metadata={"endpoint": "http://[::g]"}), "metadata.endpoint"),
+    "tools that are no list": (tools_document(metadata={"tools": {}}), "metadata.tools"),
+    "tools and capabilities": (tools_document(GREET, capabilities=["c"]), "metadata.tools"),
+    "a bad version": (tools_document({**GREET, "version": "1.x"}), "metadata.tools[0].version"),
     "a dependency without a name": (
-        a_batch({**GREET, "dependencies": [{"version": "1"}]}),
+        tools_document({**GREET, "dependencies": [{"version": "1"}]}),
         "metadata.tools[0].dependencies[0].capability",
     ),
-    "tags that are no tags": (
-        a_batch({**GREET, "dependencies": [{"capability": "x", "tags": [["a", ["b"]]]}]}),
+    "nested tags": (
+        tools_document({**GREET, "dependencies": [{"capability": "x", "tags": [["a", ["b"]]]}]}),
         "metadata.tools[0].dependencies[0].tags[0][1]",
     ),
-    "a strategy nobody knows": (
-        a_batch({**GREET, "dependencies": [{"capability": "x", "strategy": "luck"}]}),
+    "an unknown strategy": (
+        tools_document({**GREET, "dependencies": [{"capability": "x", "strategy": "luck"}]}),
         "metadata.tools[0].dependencies[0].strategy",
     ),
-    "more dependencies than there may be": (
-        a_batch(*({**GREET, "function_name": f"f{n}", "dependencies": ["x"] * 1000} for n in range(11))),
+    "too many dependencies": (
+        tools_document(*({**GREET, "function_name": f"f{n}", "dependencies": ["x"] * 1000} for n in range(11))),
         "metadata.tools[10].dependencies",
     ),
-    "a weight below 0": (a_batch({**GREET, "weight": -1}), "metadata.tools[0].weight"),
+    "a weight below 0": (tools_document({**GREET, "weight": -1}), "metadata.tools[0].weight"),
 }
 
 
 @pytest.mark.parametrize("document", ACCEPTED.values(), ids=ACCEPTED)
-def test_a_good_batch_is_accepted(document: dict[str, Any]) -> None:
-    """And means the same when it is read again."""
+def test_a_valid_tools_document_is_accepted(document: dict[str, Any]) -> None:
+    """Its spec is the same when it is parsed again."""
     registration = parse_registration(document)
 
     assert parse_registration(spec_of(registration)).spec == registration.spec
 
 
-@pytest.mark.parametrize(("document", "field"), REFUSED.values(), ids=REFUSED)
-def test_a_bad_batch_is_refused_by_field(document: dict[str, Any], field: str) -> None:
-    """By its place in what was sent."""
-    with pytest.raises(UnprocessableRequest) as refused:
+@pytest.mark.parametrize(("document", "field"), REJECTED.values(), ids=REJECTED)
+def test_an_invalid_tools_document_is_rejected_by_field(document: dict[str, Any], field: str) -> None:
+    """The path is the one in the document sent."""
+    with pytest.raises(UnprocessableRequest) as error:
         parse_registration(document)
 
-    assert [detail.field for detail in refused.value.details] == [field]
+    assert [detail.field for detail in error.value.details] == [field]
 
 
 @pytest.mark.parametrize("endpoint", [{"endpoint": "http://a:1"}, {}])
-def test_an_empty_list_of_capabilities_hides_no_tools(endpoint: dict[str, Any]) -> None:
-    """Some always send one: beside an endpoint the tools were free metadata then, and the agent could do nothing."""
-    sent = a_batch(GREET, capabilities=[]) | endpoint
+def test_an_empty_list_of_capabilities_does_not_hide_the_tools(endpoint: dict[str, Any]) -> None:
+    """Some agents always send the list; next to an endpoint, their tools were once taken for free metadata."""
+    sent = tools_document(GREET, capabilities=[]) | endpoint
 
-    assert parse_registration(sent).capabilities == parse_registration(a_batch(GREET)).capabilities
+    assert parse_registration(sent).capabilities == parse_registration(tools_document(GREET)).capabilities
 
 
-def test_free_metadata_of_the_other_form_stays_free() -> None:
-    """Where an endpoint and capabilities stand in their places, nothing in the metadata is taken for them."""
+def test_metadata_of_the_native_format_stays_free() -> None:
+    """If endpoint and capabilities are in their own fields, those in the metadata have no meaning."""
     sent = {"id": "a", "endpoint": "http://a:1", "capabilities": ["c"], "metadata": {"endpoint": 7, "tools": "many"}}
 
     registration = parse_registration(sent)
@@ -167,9 +172,9 @@ def test_free_metadata_of_the_other_form_stays_free() -> None:
     assert not registration.resolves_dependencies
 
 
-def test_capabilities_of_one_name_need_functions_to_be_told_apart() -> None:
-    """In the other form, too."""
-    with pytest.raises(UnprocessableRequest) as refused:
+def test_capabilities_of_the_same_name_require_function_names() -> None:
+    """This holds in the native format too."""
+    with pytest.raises(UnprocessableRequest) as error:
         parse_registration({"id": "a", "endpoint": "http://a", "capabilities": ["c", {"name": "c"}]})
 
-    assert [detail.field for detail in refused.value.details] == ["capabilities[1].name"]
+    assert [detail.field for detail in error.value.details] == ["capabilities[1].name"]

@@ -1,4 +1,4 @@
-"""JSON at the door: what is read, what is refused, and where the refusal points."""
+"""JSON bodies: accepted values, rejected values, and the position that an error names."""
 
 import json
 from typing import Any
@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from registry.errors import InvalidRequest, MalformedRequest, UnprocessableRequest
 from registry.model.validation.json_body import MAX_DEPTH, decode_json_body
 
-# These tests are about values; how long a loaded machine takes for them says nothing.
-READ = {
+ACCEPTED = {
     "object": (b'{"a": [1, -2.5, true, null, "x"]}', {"a": [1, -2.5, True, None, "x"]}),
     "scalar": (b' "text" ', "text"),
     "duplicate key": (b'{"a": 1, "b": 2, "a": 3}', {"a": 3, "b": 2}),
@@ -77,9 +76,9 @@ UNPROCESSABLE = {
 }
 
 
-@pytest.mark.parametrize(("body", "value"), READ.values(), ids=READ)
-def test_a_document_is_read_as_it_was_sent(body: bytes, value: object) -> None:
-    """Value and type, at the edges of what is accepted."""
+@pytest.mark.parametrize(("body", "value"), ACCEPTED.values(), ids=ACCEPTED)
+def test_a_document_is_decoded_as_it_was_sent(body: bytes, value: object) -> None:
+    """Values and types are the same, also at the limits of the accepted range."""
     document = decode_json_body(body)
 
     assert document == value
@@ -87,56 +86,56 @@ def test_a_document_is_read_as_it_was_sent(body: bytes, value: object) -> None:
 
 
 @pytest.mark.parametrize(("body", "where"), MALFORMED.values(), ids=MALFORMED)
-def test_what_is_not_json_is_malformed_and_says_where(body: bytes, where: str) -> None:
-    """Line and column, or the offset of a byte that is not UTF-8."""
-    with pytest.raises(MalformedRequest, match="body") as refused:
+def test_invalid_json_is_malformed_and_the_error_names_the_position(body: bytes, where: str) -> None:
+    """The position is line and column, or the offset of a byte that is not UTF-8."""
+    with pytest.raises(MalformedRequest, match="body") as error:
         decode_json_body(body)
 
-    assert where in str(refused.value)
+    assert where in str(error.value)
 
 
 @pytest.mark.parametrize(("body", "fields"), UNPROCESSABLE.values(), ids=UNPROCESSABLE)
-def test_what_cannot_be_kept_exactly_is_refused_by_its_path(body: bytes, fields: list[str]) -> None:
-    """A number is never rounded in silence, and no depth can hurt the process."""
-    with pytest.raises(UnprocessableRequest) as refused:
+def test_a_value_that_cannot_be_stored_exactly_is_rejected_by_its_path(body: bytes, fields: list[str]) -> None:
+    """Numbers are never rounded silently; deep nesting does not crash the process."""
+    with pytest.raises(UnprocessableRequest) as error:
         decode_json_body(body)
 
-    assert [detail.field for detail in refused.value.details] == fields
+    assert [detail.field for detail in error.value.details] == fields
 
 
-def test_nesting_up_to_the_limit_is_read() -> None:
+def test_nesting_up_to_the_limit_is_decoded() -> None:
     """The outermost list counts as one."""
     document = decode_json_body(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
 
     assert str(document) == "[" * MAX_DEPTH + "]" * MAX_DEPTH
 
 
-def test_a_refusal_lists_a_hundred_problems_and_counts_the_rest() -> None:
-    """An answer stays short however bad the body is."""
-    with pytest.raises(UnprocessableRequest) as refused:
+def test_an_error_lists_a_hundred_problems_and_counts_the_rest() -> None:
+    """The response stays short for any body."""
+    with pytest.raises(UnprocessableRequest) as error:
         decode_json_body(b"[" + b",".join([b"1e400"] * 150) + b"]")
 
-    assert len(refused.value.details) == 101
-    assert refused.value.details[-1].problem == "… and 50 more"
+    assert len(error.value.details) == 101
+    assert error.value.details[-1].problem == "… and 50 more"
 
 
-def test_a_refusal_does_not_count_for_ever() -> None:
-    """Counting a hundred thousand problems would serve only the one who sent them."""
-    with pytest.raises(UnprocessableRequest) as refused:
+def test_an_error_does_not_count_without_limit() -> None:
+    """Counting a hundred thousand problems costs time and helps only an attacker."""
+    with pytest.raises(UnprocessableRequest) as error:
         decode_json_body(b"[" + b",".join([b"1e400"] * 100_000) + b"]")
 
-    assert refused.value.details[-1].problem == "… and at least 900 more"
+    assert error.value.details[-1].problem == "… and at least 900 more"
 
 
 @given(st.binary() | st.text().map(str.encode) | st.from_regex(r'[\[{]{1,99}["0-9eE+\-\\u,:\]} a-f]*').map(str.encode))
 @example(b"[" * 2_000 + b"1e400" + b"]" * 2_000)
 @example(b'{"a":' * 255 + b"99999999999999999999" + b"}" * 255)
-def test_no_body_raises_anything_but_a_refusal(body: bytes) -> None:
-    """Whatever the bytes are, the refusal can be encoded, and what is read is what another reader reads."""
+def test_every_body_is_decoded_or_rejected(body: bytes) -> None:
+    """The error can always be encoded; the decoded value equals that of the standard library."""
     try:
         document = decode_json_body(body)
-    except InvalidRequest as refused:
-        json.dumps([str(refused), *map(str, refused.details)]).encode()
+    except InvalidRequest as error:
+        json.dumps([str(error), *map(str, error.details)]).encode()
     else:
         assert document == json.loads(body)
 
@@ -152,8 +151,8 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(json_values)
-def test_every_json_value_is_read_unchanged(value: object) -> None:
-    """Nothing valid is refused or altered."""
+def test_every_json_value_is_decoded_unchanged(value: object) -> None:
+    """No valid JSON is rejected or modified."""
     body = json.dumps(value).encode()
 
     document = decode_json_body(body)
