@@ -1,4 +1,4 @@
-"""Version constraints: npm's grammar with commas, over semantic versions and Python's."""
+"""Version constraints: the grammar of npm with commas, over semantic and Python versions."""
 
 import operator
 from collections.abc import Callable
@@ -15,8 +15,7 @@ from semantic_version import NpmSpec, Version  # type: ignore[import-untyped]
 from registry.errors import MalformedRequest
 from registry.service.versions import MAX_COMPARISONS, MAX_VERSION_CHARS, parse_constraint, version_key
 
-# These tests are about values; how long a loaded machine takes for them says nothing.
-# Few different numbers, so that versions and bounds meet often.
+# There are few different numbers, so that versions and bounds meet often.
 number = st.sampled_from("001123")
 numbers = st.builds(".".join, st.tuples(number, number, number))
 prerelease = st.sampled_from(["0", "1", "alpha", "alpha.1", "alpha.beta", "beta", "rc.1", "rc.2", "rc.10", "a-b"])
@@ -30,7 +29,7 @@ partial = st.one_of(
     st.builds("{}.x.{}".format, number, number),
 )
 
-# A group without pre-releases: any sign before anything, or a range with a hyphen.
+# A group without pre-releases: any operator before any version, or a range with a hyphen.
 anything = st.builds("{}{}".format, st.sampled_from(["", "=", ">="]), st.sampled_from("xX*"))
 comparison = st.builds("{}{}".format, st.sampled_from(["", "=", "<", "<=", ">", ">=", "^", "~"]), numbers | partial)
 released_group = st.one_of(
@@ -39,15 +38,15 @@ released_group = st.one_of(
 )
 
 
-# One comparison with a pre-release; of those left out here, DIFFERENCES says how NpmSpec reads them.
+# One comparison with a pre-release; DIFFERENCES lists the forms that NpmSpec reads differently.
 prereleased_group = st.one_of(
     st.builds("{}{}".format, st.sampled_from([">", ">=", "^"]), prereleased),
     st.builds("~{}.{}.{}-{}".format, number, number, st.sampled_from("123"), prerelease),
 )
 
 
-def oracle(group: str, version: str) -> bool:
-    """Say what NpmSpec makes of one group, under npm's rule that a pre-release must be named."""
+def npm_spec_matches(group: str, version: str) -> bool:
+    """Return the result of NpmSpec for one group, with the rule of npm that a pre-release must be named."""
     parsed = Version(version)
     if parsed.prerelease and "-" not in group.replace(" - ", " "):
         return False
@@ -55,12 +54,12 @@ def oracle(group: str, version: str) -> bool:
 
 
 @given(st.lists(released_group | prereleased_group, min_size=1, max_size=3), st.lists(semantic, min_size=1))
-def test_a_constraint_means_what_npm_spec_says(groups: list[str], versions: list[str]) -> None:
-    """Wherever both understand it, but for the differences below."""
+def test_a_constraint_matches_as_in_npm_spec(groups: list[str], versions: list[str]) -> None:
+    """This holds for all text that both can parse, except the differences below."""
     passes = parse_constraint(" || ".join(groups))
 
     assert {version: passes(version) for version in versions} == {
-        version: any(oracle(group, version) for group in groups) for version in versions
+        version: any(npm_spec_matches(group, version) for group in groups) for version in versions
     }
 
 
@@ -79,10 +78,10 @@ SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     st.sampled_from([" ", ",", ", ", " , ", "  "]),
     semantic,
 )
-def test_full_versions_are_compared_as_semver_orders_them(
+def test_full_versions_are_compared_by_the_order_of_semver(
     comparisons: list[tuple[str, str]], joined: str, text: str
 ) -> None:
-    """All must hold, and a pre-release must be named by one of them with its own three numbers."""
+    """All comparisons must hold, and one of them must name a pre-release with the same three numbers."""
     version = Version(text).truncate("prerelease")
     bounds = [(sign, Version(bound)) for sign, bound in comparisons]
     is_named = any(bound.prerelease and bound.truncate() == version.truncate() for _, bound in bounds)
@@ -94,7 +93,7 @@ def test_full_versions_are_compared_as_semver_orders_them(
     )
 
 
-# Constraint, version, what npm (node-semver 7) and this registry say. NpmSpec says the opposite, or refuses.
+# Constraint, version, result of npm (node-semver 7) and this registry. NpmSpec returns the opposite or rejects it.
 DIFFERENCES = {
     "NpmSpec: an upper bound lets in its own pre-releases": ("<1.2.0", "1.2.0-alpha", False),
     "NpmSpec: = a pre-release also means its release": ("=1.2.3-alpha", "1.2.3", False),
@@ -112,7 +111,7 @@ DIFFERENCES = {
     "NpmSpec refuses blanks after a sign": (">= 1.2", "1.2.0", True),
     "NpmSpec refuses a v after a sign": (">=v1.2", "1.2.0", True),
     "NpmSpec refuses several blanks": (">=1.2  <2", "1.9.9", True),
-    # And beyond npm:
+    # Extensions of npm:
     "npm refuses a comma": (">=1.0,<2.0", "1.5.0", True),
     "npm refuses ==": ("==1.2.3", "1.2.3", True),
     "npm refuses !=": ("!=1.2.3", "1.2.4", True),
@@ -126,11 +125,11 @@ DIFFERENCES = {
 
 
 @pytest.mark.parametrize(("text", "version", "passed"), DIFFERENCES.values(), ids=DIFFERENCES)
-def test_a_difference_to_npm_spec_is_deliberate(text: str, version: str, passed: bool) -> None:  # noqa: FBT001
-    """Each row is one, and still is."""
+def test_a_difference_from_npm_spec_is_deliberate(text: str, version: str, passed: bool) -> None:  # noqa: FBT001
+    """Each row still differs."""
     try:
         oracle_passed = NpmSpec(text).match(Version(version))
-    # Not all that it refuses does it refuse in so many words.
+    # NpmSpec rejects some constraints with an AttributeError.
     except (ValueError, AttributeError):
         oracle_passed = None
 
@@ -187,8 +186,8 @@ PASSED = {
 
 
 @pytest.mark.parametrize(("text", "passed"), PASSED.items(), ids=PASSED)
-def test_a_constraint_lets_pass(text: str, passed: list[str]) -> None:
-    """These of the ladder and no others."""
+def test_a_constraint_passes_these_versions(text: str, passed: list[str]) -> None:
+    """No other version of the ladder passes."""
     assert list(filter(parse_constraint(text), LADDER)) == passed
 
 
@@ -214,8 +213,8 @@ NAMED = {
 
 
 @pytest.mark.parametrize(("text", "passed"), NAMED.items(), ids=NAMED)
-def test_a_prerelease_passes_only_where_it_is_named(text: str, passed: list[str]) -> None:
-    """By a comparison of its own group, with its own numbers."""
+def test_a_prerelease_passes_only_if_a_comparison_names_it(text: str, passed: list[str]) -> None:
+    """The comparison must be in the same group and have the same numbers."""
     assert list(filter(parse_constraint(text), STEPS)) == passed
 
 
@@ -249,8 +248,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("text", "problem"), REFUSED.items(), ids=[text[:20] for text in REFUSED])
-def test_what_cannot_be_read_is_refused_with_the_reason(text: str, problem: str) -> None:
-    """And with the parameter's name."""
+def test_an_invalid_constraint_is_rejected_with_the_reason(text: str, problem: str) -> None:
+    """The error names the parameter."""
     with pytest.raises(MalformedRequest, match=f"^version_constraint: .*{problem}") as refused:
         parse_constraint(text)
 
@@ -259,8 +258,8 @@ def test_what_cannot_be_read_is_refused_with_the_reason(text: str, problem: str)
     str(refused.value).encode()
 
 
-def test_as_many_comparisons_as_allowed_are_read() -> None:
-    """And as many characters."""
+def test_the_maximum_of_comparisons_and_characters_is_accepted() -> None:
+    """The limits themselves are allowed."""
     assert parse_constraint(" ".join([">=1.0.0"] * MAX_COMPARISONS))("1.0.0")
     assert parse_constraint("<" + "9" * (MAX_VERSION_CHARS - 1))("1.0.0")
 
@@ -269,8 +268,8 @@ written = st.text(st.sampled_from("0123.x*v-+!<>=^~|, arcpostdev\t\u0661\xb2\u01
 
 
 @given(written | st.text(), written | semantic | st.text())
-def test_no_text_raises_anything_but_a_refusal(text: str, version: str) -> None:
-    """Neither as a constraint nor as a version; and both are read the same way at the next look."""
+def test_no_text_raises_an_unexpected_error(text: str, version: str) -> None:
+    """A constraint is parsed or rejected, any version is compared, and the cached parser agrees."""
     try:
         passes = parse_constraint(text)
     except MalformedRequest as refused:
@@ -280,17 +279,17 @@ def test_no_text_raises_anything_but_a_refusal(text: str, version: str) -> None:
         assert passes(version) == parse_constraint.__wrapped__(text)(version)
 
 
-def compared(first: Any, second: Any) -> int:
+def compare(first: Any, second: Any) -> int:
     """Return -1, 0 or 1."""
     return int(first > second) - int(first < second)
 
 
 @given(semantic, semantic)
-def test_semantic_versions_sort_as_semver_says(first: str, second: str) -> None:
-    """Without their builds."""
-    expected = compared(*(Version(text).truncate("prerelease") for text in (first, second)))
+def test_semantic_versions_sort_by_semver(first: str, second: str) -> None:
+    """The build does not count."""
+    expected = compare(*(Version(text).truncate("prerelease") for text in (first, second)))
 
-    assert compared(version_key(first), version_key(second)) == expected
+    assert compare(version_key(first), version_key(second)) == expected
 
 
 pythonic = st.builds(
@@ -304,16 +303,16 @@ pythonic = st.builds(
 
 
 @given(pythonic, pythonic)
-def test_python_versions_sort_as_pep_440_says(first: str, second: str) -> None:
-    """With all of its parts but the local one."""
-    assert compared(version_key(first + "+local.1"), version_key(second)) == compared(
+def test_python_versions_sort_by_pep_440(first: str, second: str) -> None:
+    """All parts count except the local one."""
+    assert compare(version_key(first + "+local.1"), version_key(second)) == compare(
         PythonVersion(first), PythonVersion(second)
     )
 
 
 @given(pythonic)
-def test_a_python_version_is_a_prerelease_as_pep_440_says(version: str) -> None:
-    """Development releases are."""
+def test_a_prerelease_of_python_is_one_of_pep_440(version: str) -> None:
+    """Development releases are pre-releases."""
     ordered = version_key(version)
 
     assert ordered is not None
@@ -321,8 +320,8 @@ def test_a_python_version_is_a_prerelease_as_pep_440_says(version: str) -> None:
 
 
 @given(st.lists(st.integers(0, 2), min_size=2, max_size=3).map(lambda parts: ".".join(map(str, parts))), pythonic)
-def test_a_compatible_release_is_what_pep_440_says(bound: str, version: str) -> None:
-    """Of released versions, as npm's rule is the one for pre-releases."""
+def test_a_compatible_release_matches_as_in_pep_440(bound: str, version: str) -> None:
+    """This holds for released versions; the rule of npm applies to pre-releases."""
     assume(not PythonVersion(version).is_prerelease)
 
     assert parse_constraint(f"~={bound}")(version) == SpecifierSet(f"~={bound}").contains(version)
@@ -364,23 +363,23 @@ EQUAL = [
 NO_VERSIONS = ["", " ", "x", "1.x", "latest", "1.", ".1", "1..2", "-1", "1.2.3-", "1.2.3-a..b", "1.2.3.4-x", "1,2"]
 
 
-def test_one_order_holds_for_both_kinds_of_versions() -> None:
-    """From the lowest to the highest, no two of them equal."""
+def test_semantic_and_python_versions_share_one_order() -> None:
+    """The list ascends, without two equal versions."""
     keys = [version_key(version) for version in RISING]
 
     assert [low for low, high in pairwise(keys) if low is None or high is None or not low < high] == []
 
 
 @pytest.mark.parametrize("versions", EQUAL, ids=[versions[0] for versions in EQUAL])
-def test_one_version_may_be_written_in_several_ways(versions: tuple[str, ...]) -> None:
-    """Missing numbers are 0, and PEP 440's names of pre-releases are semver's."""
+def test_equal_versions_have_several_spellings(versions: tuple[str, ...]) -> None:
+    """A missing number is 0, and the pre-release names of PEP 440 equal those of semver."""
     assert {version_key(version) for version in versions} == {version_key(versions[0])}
     assert None not in {version_key(version) for version in versions}
 
 
 @pytest.mark.parametrize("version", [*NO_VERSIONS, "1" * (MAX_VERSION_CHARS + 1), "\u0661.0", "\ud800"])
-def test_what_is_no_version_has_no_order_and_passes_nothing(version: str) -> None:
-    """Not even the constraint that everything passes."""
+def test_an_invalid_version_has_no_order_and_matches_nothing(version: str) -> None:
+    """Even the constraint `*` does not match it."""
     assert version_key(version) is None
     assert not parse_constraint("*")(version)
     assert not parse_constraint("!=1.0.0")(version)

@@ -1,4 +1,4 @@
-"""Reads as a service: which records a query selects, and that an answer is of one version, come what may."""
+"""Lists and single agents: which records a query selects, and that a list shows one version."""
 
 import asyncio
 import gc
@@ -23,72 +23,72 @@ from tests.support.polling import async_wait_until
 from tests.support.reflectors import make_reflector, running_reflector
 
 
-class Heartbeats:
-    """The one call of the store that reads need: last heartbeats, told when the test says so."""
+class FakeAgentStore:
+    """Returns last heartbeats, the one call of the store that reads make; the test can delay or fail it."""
 
     def __init__(self) -> None:
-        self.at: dict[str, int] = {}
-        self.asked: list[list[str]] = []
-        self.hold: asyncio.Event | None = None
-        self.away = False
+        self.times: dict[str, int] = {}
+        self.requests: list[list[str]] = []
+        self.gate: asyncio.Event | None = None
+        self.unavailable = False
 
     def last_heartbeats(self, agent_ids: Sequence[str]) -> "asyncio.Future[LastHeartbeats]":
         """Return each agent's last heartbeat."""
-        self.asked.append(list(agent_ids))
-        if self.away:
+        self.requests.append(list(agent_ids))
+        if self.unavailable:
             failed: asyncio.Future[LastHeartbeats] = asyncio.get_running_loop().create_future()
             failed.set_exception(StoreUnavailable("away"))
             return failed
-        return asyncio.create_task(self._answer(agent_ids))
+        return asyncio.create_task(self._respond(agent_ids))
 
-    async def _answer(self, agent_ids: Sequence[str]) -> LastHeartbeats:
-        if self.hold is not None:
-            await self.hold.wait()
-        return LastHeartbeats([self.at.get(agent_id) for agent_id in agent_ids], 1_000)
+    async def _respond(self, agent_ids: Sequence[str]) -> LastHeartbeats:
+        if self.gate is not None:
+            await self.gate.wait()
+        return LastHeartbeats([self.times.get(agent_id) for agent_id in agent_ids], 1_000)
 
 
 class Mesh:
-    """A discovery over a plain log, followed by a feed."""
+    """A discovery whose cache follows a fake change log."""
 
-    def __init__(self, log: FakeChangeLog, feed: Reflector) -> None:
+    def __init__(self, log: FakeChangeLog, reflector: Reflector) -> None:
         self.log = log
-        self.feed = feed
-        self.heartbeats = Heartbeats()
-        self.discovery = Discovery(feed, cast(Agents, self.heartbeats))
+        self.reflector = reflector
+        self.store = FakeAgentStore()
+        self.discovery = Discovery(reflector, cast(Agents, self.store))
 
     async def found(self, version: int | None = None, **query: Any) -> list[str]:
-        """Return the ids a query finds."""
+        """Return the ids of the agents that match a query."""
         listing = await self.discovery.agents(AgentQuery(**query), Freshness(version))
         return [record.agent.id for record in listing.records]
 
-    async def grow_old(self) -> None:
-        """Let every last heartbeat be older than a list may show."""
-        for record in (await self.feed.wait_fresh()).records.values():
+    async def make_heartbeats_stale(self) -> None:
+        """Make every cached heartbeat older than a list may show."""
+        for record in (await self.reflector.wait_fresh()).records.values():
             record.heartbeat_read_at = time.monotonic() - 60
 
-    async def read_while(self, change: Callable[[], Awaitable[object]], query: AgentQuery) -> AgentList:
-        """Return a list during which something happens, while last heartbeats are asked for."""
-        await self.grow_old()
-        self.heartbeats.hold = asyncio.Event()
+    async def list_while(self, change: Callable[[], Awaitable[object]], query: AgentQuery) -> AgentList:
+        """Return a list that is read while `change` happens, between the request for heartbeats and its response."""
+        await self.make_heartbeats_stale()
+        self.store.gate = asyncio.Event()
         reading = asyncio.create_task(self.discovery.agents(query))
-        await async_wait_until(lambda: self.heartbeats.asked, description="the heartbeats are asked for")
+        await async_wait_until(lambda: self.store.requests, description="the heartbeats are requested")
         await change()
-        self.heartbeats.hold.set()
+        self.store.gate.set()
         return await reading
 
 
 @pytest.fixture
 async def mesh() -> AsyncIterator[Mesh]:
-    """Provide a mesh of the agents of `SPREAD`, at version 5."""
+    """Provide a mesh with the agents of `SPREAD`, at version 5."""
     log = FakeChangeLog()
     for agent in SPREAD:
         log.write(agent, "add")
-    async with running_reflector(log) as feed:
-        yield Mesh(log, feed)
+    async with running_reflector(log) as reflector:
+        yield Mesh(log, reflector)
 
 
 def capabilities(*pairs: tuple[str, str]) -> list[dict[str, str]]:
-    """Return capabilities of these names and versions."""
+    """Return capabilities with these names and versions."""
     return [{"name": name, "version": version} for name, version in pairs]
 
 
@@ -109,7 +109,7 @@ SELECTS: list[tuple[dict[str, Any], str]] = [
     ({"capabilities": ("read", "write")}, "a"),
     ({"capabilities": ("read", "read")}, "ba"),
     ({"capabilities": ("nothing",)}, ""),
-    # All that is said of capabilities is said of one and the same one.
+    # One capability must satisfy all conditions on capabilities.
     ({"capabilities": ("read",), "version_constraint": ">=2"}, "b"),
     ({"capabilities": ("read", "write"), "version_constraint": ">=2"}, ""),
     ({"capabilities": ("write",), "version_constraint": ">=2"}, "a"),
@@ -132,8 +132,10 @@ SELECTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("query", "found"), SELECTS, ids=[str(query) for query, _ in SELECTS])
-async def test_a_query_selects(mesh: Mesh, query: dict[str, Any], found: str) -> None:
-    """Every condition must hold; sorted by namespace, then id. Whichever index is narrowest, the answer is the same."""
+async def test_a_query_selects_the_agents_that_satisfy_all_conditions(
+    mesh: Mesh, query: dict[str, Any], found: str
+) -> None:
+    """They are sorted by namespace, then id, whichever index the query uses."""
     assert await mesh.found(**query) == list(found)
 
 
@@ -149,25 +151,25 @@ async def test_a_query_selects(mesh: Mesh, query: dict[str, Any], found: str) ->
         (CapabilityQuery(agent_namespace="n1", version_constraint=">1"), ["a.write"]),
     ],
 )
-async def test_a_capability_query_selects(mesh: Mesh, query: CapabilityQuery, found: list[str]) -> None:
-    """In the order of the agents, then as each lists them."""
+async def test_a_capability_query_selects_capabilities(mesh: Mesh, query: CapabilityQuery, found: list[str]) -> None:
+    """They follow the order of the agents, then the order in each registration."""
     search = await mesh.discovery.capabilities(query)
 
     assert [f"{one.record.agent.id}.{one.capability.name}" for one in search.matches] == found
 
 
-async def test_a_bad_query_is_refused_before_anything_is_asked(mesh: Mesh) -> None:
-    """A status word or a constraint that does not exist costs no look."""
+async def test_an_invalid_query_is_rejected_before_the_store_is_read(mesh: Mesh) -> None:
+    """An unknown status or an invalid constraint costs no request to the store."""
     queries: list[dict[str, Any]] = [{"status": "sleepy"}, {"version_constraint": "soon"}]
     for query in queries:
         with pytest.raises(MalformedRequest):
             await mesh.found(None, **query)
 
-    assert mesh.heartbeats.asked == []
+    assert mesh.store.requests == []
 
 
-async def test_nobody_is_not_an_agent(mesh: Mesh) -> None:
-    """Asked by id: unknown, with the id; a question for its heartbeat that is on its way does no harm."""
+async def test_an_unknown_agent_is_an_error_with_its_id(mesh: Mesh) -> None:
+    """The request for its heartbeat, already sent, causes no second error."""
     with pytest.raises(UnknownAgent) as unknown:
         await mesh.discovery.agent("z")
 
@@ -175,39 +177,39 @@ async def test_nobody_is_not_an_agent(mesh: Mesh) -> None:
 
 
 async def test_one_agent_is_shown_with_its_exact_heartbeat(mesh: Mesh) -> None:
-    """Asked of the store at each read, even when the memory is fresh."""
+    """Each read requests it from the store, even when the cache is fresh."""
     for at in (10, 20):
-        mesh.heartbeats.at["a"] = at
+        mesh.store.times["a"] = at
         assert (await mesh.discovery.agent("a")).record.heartbeat == at
 
 
-async def test_from_memory_nothing_is_asked(mesh: Mesh) -> None:
-    """`resource_version=0`: no question to the store, for lists and for one agent."""
-    await mesh.grow_old()
+async def test_resource_version_0_reads_the_cache_only(mesh: Mesh) -> None:
+    """Neither a list nor a read of one agent sends a request to the store."""
+    await mesh.make_heartbeats_stale()
 
     assert await mesh.found(0) == list("bcad")
     assert (await mesh.discovery.agent("a", Freshness(0))).record.agent.id == "a"
 
-    assert mesh.heartbeats.asked == []
+    assert mesh.store.requests == []
 
 
-async def test_before_the_first_fill_memory_is_not_ready() -> None:
-    """A replica that holds nothing says so."""
+async def test_the_cache_is_not_ready_before_the_first_fill() -> None:
+    """A read at version 0 fails with `NotReady`."""
     log = FakeChangeLog()
 
     with pytest.raises(NotReady):
         await Mesh(log, make_reflector(log)).found(0)
 
 
-async def test_lists_ask_only_for_heartbeats_that_are_old(mesh: Mesh) -> None:
-    """One question for all of them together, and not again within a second."""
-    await mesh.grow_old()
+async def test_lists_request_only_stale_heartbeats(mesh: Mesh) -> None:
+    """One request covers all of them, and is not repeated within a second."""
+    await mesh.make_heartbeats_stale()
 
     await mesh.found(status="unhealthy")
     await mesh.found(status="unhealthy")
     await mesh.found()
 
-    assert [sorted(asked) for asked in mesh.heartbeats.asked] == [["b", "d"], ["a", "c"]]
+    assert [sorted(ids) for ids in mesh.store.requests] == [["b", "d"], ["a", "c"]]
 
 
 @pytest.mark.parametrize(
@@ -220,49 +222,51 @@ async def test_lists_ask_only_for_heartbeats_that_are_old(mesh: Mesh) -> None:
     ],
     ids=["stopped matching", "was removed", "began to match", "is new"],
 )
-async def test_a_list_is_of_the_version_it_names(
+async def test_a_list_shows_the_version_it_names(
     mesh: Mesh, change: Agent, kind: Literal["add", "modify", "remove"], found: list[str]
 ) -> None:
-    """The story: while heartbeats were asked for, the mesh moved on, and the list named the new version over old rows.
+    """Once, a list showed old rows under a new version when an agent changed during the request for heartbeats.
 
-    A watch from that version would never have told what the rows had missed.
+    A watch from that version would never have sent the changes that the rows lacked.
     """
 
-    async def moves_on() -> None:
+    async def write_change() -> None:
         before = mesh.log.agents.get(change.id)
         if kind != "modify" or before is None:
             mesh.log.write(change, kind)
         else:
             mesh.log.write_from(change, status_before=before.status, spec_before=before.spec)
-        await mesh.feed.wait_fresh()
+        await mesh.reflector.wait_fresh()
 
-    listing = await mesh.read_while(moves_on, AgentQuery(status="healthy"))
+    listing = await mesh.list_while(write_change, AgentQuery(status="healthy"))
 
     now = found if listing.version == 9 else ["a"]
     assert [record.agent.id for record in listing.records] == now
     assert all(record.agent.version <= listing.version for record in listing.records)
 
 
-async def test_a_list_survives_a_refill_while_it_waits(mesh: Mesh) -> None:
-    """A view that was swapped meanwhile: the rows and the version are of one of the two, not of both."""
+async def test_a_list_survives_a_refill_of_the_cache(mesh: Mesh) -> None:
+    """Its rows and its version are both of the old view or both of the new one."""
 
-    async def is_replaced() -> None:
+    async def replace_the_log() -> None:
         mesh.log.timeline, mesh.log.agents, mesh.log.changes = "h2", {}, [a_change(8, "new_timeline")]
         mesh.log.write(an_agent("z", 9), "add")
-        await async_wait_until(lambda: mesh.feed.gaps and mesh.feed.fills > 1, description="the cache is filled anew")
+        await async_wait_until(
+            lambda: mesh.reflector.gaps and mesh.reflector.fills > 1, description="the cache is filled again"
+        )
 
-    listing = await mesh.read_while(is_replaced, AgentQuery())
+    listing = await mesh.list_while(replace_the_log, AgentQuery())
 
     ids = [record.agent.id for record in listing.records]
     assert (listing.version, ids) in [(5, list("bcad")), (9, ["z"])]
 
 
-async def test_trouble_with_the_store_is_told_once(mesh: Mesh) -> None:
-    """Both questions of a read fail: the reader hears of one, and no failure is left for the log to find."""
-    await mesh.feed.wait_fresh()
-    mesh.log.unavailable = mesh.heartbeats.away = True
-    unheard: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context))
+async def test_a_failure_of_the_store_is_raised_once(mesh: Mesh) -> None:
+    """Both requests of a read fail; one error is raised, and asyncio logs no unretrieved exception."""
+    await mesh.reflector.wait_fresh()
+    mesh.log.unavailable = mesh.store.unavailable = True
+    unretrieved: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unretrieved.append(context))
 
     for _ in range(5):
         with pytest.raises(StoreUnavailable):
@@ -270,11 +274,11 @@ async def test_trouble_with_the_store_is_told_once(mesh: Mesh) -> None:
         await asyncio.sleep(0)
     gc.collect()
 
-    assert unheard == []
+    assert unretrieved == []
 
 
-async def test_a_newer_version_than_there_is_is_no_answer(mesh: Mesh) -> None:
-    """Not older than N: after a look that did not find N, trouble that may pass."""
+async def test_a_version_ahead_of_the_cache_is_an_error(mesh: Mesh) -> None:
+    """The store is read once more, then the error is one that the caller may retry."""
     with pytest.raises(StoreUnavailable) as ahead:
         await mesh.found(6)
 
@@ -282,8 +286,8 @@ async def test_a_newer_version_than_there_is_is_no_answer(mesh: Mesh) -> None:
     assert await mesh.found(5) == list("bcad")
 
 
-async def test_an_exact_version_is_answered_while_the_answer_is_as_it_was_then(mesh: Mesh) -> None:
-    """Also by a replica that was never asked before; the rows are of the version asked for, or there are none."""
+async def test_an_exact_version_is_returned_while_the_result_has_not_changed_since(mesh: Mesh) -> None:
+    """It works on a replica that gets the query for the first time; otherwise the version is too old."""
     mesh.log.write(an_agent("e", 6, "expired", namespace="n9"), "add")
 
     for version in (5, 6):
@@ -297,13 +301,13 @@ async def test_an_exact_version_is_answered_while_the_answer_is_as_it_was_then(m
         )
 
 
-async def test_an_exact_version_of_the_capabilities_is_the_one_held_or_none(mesh: Mesh) -> None:
-    """They are not kept, so no older one can be told to be the same."""
+async def test_an_exact_version_of_the_capabilities_is_the_cached_one_or_an_error(mesh: Mesh) -> None:
+    """Results of capability queries are not cached, so an older version cannot be proven unchanged."""
     search = await mesh.discovery.capabilities(CapabilityQuery(name="read"), Freshness(5, exact=True))
     assert (search.version, len(search.matches)) == (5, 2)
 
     mesh.log.write(an_agent("e", 6), "add")
-    await mesh.feed.wait_fresh()
+    await mesh.reflector.wait_fresh()
     with pytest.raises(VersionTooOld):
         await mesh.discovery.capabilities(CapabilityQuery(name="read"), Freshness(5, exact=True))
 
@@ -318,10 +322,10 @@ async def test_an_exact_version_of_the_capabilities_is_the_one_held_or_none(mesh
         (ClientVersion("h2", 6), False),
     ],
 )
-async def test_what_a_caller_has_is_compared_by_version_and_history(
+async def test_a_client_version_is_compared_by_version_and_timeline(
     mesh: Mesh, known: ClientVersion, *, unchanged: bool
 ) -> None:
-    """Unchanged since a version at which nothing that concerns it had still to come; never of another history."""
+    """The list is unchanged if no later change concerns it; a version of another timeline never matches."""
     mesh.log.write(an_agent("e", 6, namespace="n9"), "add")
 
     listing = await mesh.discovery.agents(AgentQuery(namespace="n1"), client_version=known)
@@ -330,22 +334,22 @@ async def test_what_a_caller_has_is_compared_by_version_and_history(
     assert [record.agent.id for record in listing.records] == ([] if unchanged else ["a", "d"])
 
 
-async def test_pages_make_a_whole(mesh: Mesh) -> None:
-    """Each goes on after the last row of the one before; only that page's heartbeats are asked for."""
-    await mesh.grow_old()
+async def test_pages_cover_the_whole_list(mesh: Mesh) -> None:
+    """Each page starts after the last row of the previous one and requests only the heartbeats of its own rows."""
+    await mesh.make_heartbeats_stale()
 
     first = await mesh.discovery.agents(AgentQuery(), page=Page(3))
-    assert sorted(mesh.heartbeats.asked[0]) == ["a", "b", "c"]
+    assert sorted(mesh.store.requests[0]) == ["a", "b", "c"]
     second = await mesh.discovery.agents(AgentQuery(), page=Page(3, first.next_after, first.version))
 
     assert [record.agent.id for record in (*first.records, *second.records)] == list("bcad")
     assert (first.next_after is None, second.next_after) == (False, None)
 
 
-async def test_what_takes_long_to_show_is_prepared_in_turns_and_once(mesh: Mesh) -> None:
-    """A list in which one agent needed very much kept the replica from everything else for half a second.
+async def test_expensive_rows_are_prepared_cooperatively_and_once(mesh: Mesh) -> None:
+    """A list with one agent with very many dependencies blocked the replica for half a second.
 
-    What changes while rows are prepared is in the list.
+    A change during the preparation is in the list.
     """
     prepared: list[str] = []
 
@@ -353,9 +357,9 @@ async def test_what_takes_long_to_show_is_prepared_in_turns_and_once(mesh: Mesh)
         async def prepare(self, _view: View, record: Record) -> None:
             prepared.append(record.agent.id)
             mesh.log.write(an_agent("new", 7), "add")
-            await mesh.feed.wait_fresh()
+            await mesh.reflector.wait_fresh()
 
-    discovery = Discovery(mesh.feed, cast(Agents, mesh.heartbeats), Rows())
+    discovery = Discovery(mesh.reflector, cast(Agents, mesh.store), Rows())
     mesh.log.write(an_agent("large", 6, metadata={"x": "y" * 2_000}), "add")
 
     listing = await discovery.agents(AgentQuery())

@@ -1,4 +1,4 @@
-"""Fuzzy names: one slip is forgiven in a long one, the better match comes first, case and separators do not count."""
+"""Fuzzy name matching: tolerates one typo in a long name, ranks better matches first, ignores case and separators."""
 
 import pytest
 from hypothesis import assume, given
@@ -15,8 +15,7 @@ from registry.service.discovery.fuzzy import (
     text_score,
 )
 
-# These tests are about values; how long a loaded machine takes for them says nothing.
-# Query, name, the least and the most that the match scores.
+# Query, name, lowest and highest score of the match.
 MATCHED = {
     "the name": ("weather", "weather", 100, 100),
     "in another case": ("WEATHER", "Weather", 100, 100),
@@ -48,13 +47,13 @@ LEFT_OUT = {
 
 @pytest.mark.parametrize(("query", "name", "least", "most"), MATCHED.values(), ids=MATCHED)
 def test_a_name_matches(query: str, name: str, least: float, most: float) -> None:
-    """In the band of its kind."""
+    """Its score lies in the band of its kind of match."""
     assert least <= (name_score(query, name) or 0) <= most
 
 
 @pytest.mark.parametrize(("query", "name"), LEFT_OUT.values(), ids=LEFT_OUT)
 def test_a_name_does_not_match(query: str, name: str) -> None:
-    """In a short name, another letter makes another word."""
+    """In a short name, a different letter makes a different word."""
     assert name_score(query, name) is None
 
 
@@ -63,8 +62,8 @@ names = letters.filter(lambda name: len(name) >= MIN_NAME_LENGTH)
 
 
 @given(names, st.integers(0, 29), st.sampled_from("qz7_"), st.sampled_from(["wrong", "swapped", "missing", "extra"]))
-def test_one_slip_in_a_long_name_is_forgiven(name: str, place: int, letter: str, slip: str) -> None:
-    """A typo, a transposition, a letter too few or too many, at any place."""
+def test_one_typo_in_a_long_name_is_tolerated(name: str, place: int, letter: str, slip: str) -> None:
+    """The typo is a wrong, swapped, missing or extra letter, at any place."""
     place %= len(name) - 1
     head, here, tail = name[:place], name[place], name[place + 1 :]
     query = {
@@ -82,8 +81,8 @@ def test_one_slip_in_a_long_name_is_forgiven(name: str, place: int, letter: str,
 
 
 @given(letters, letters)
-def test_a_score_says_what_kind_of_match_it_is(query: str, name: str) -> None:
-    """Equal, beginning, holding, alike or none: each band is above the next."""
+def test_a_score_identifies_the_kind_of_match(query: str, name: str) -> None:
+    """Equal, prefix, substring, similar, none: each band lies above the next."""
     folded, other = normalize(query), normalize(name)
     found = name_score(query, name) or 0
 
@@ -94,8 +93,8 @@ def test_a_score_says_what_kind_of_match_it_is(query: str, name: str) -> None:
     assert found == 0 or folded in other or len(other) >= MIN_NAME_LENGTH
 
 
-def test_a_better_kind_of_match_comes_first() -> None:
-    """The name, its beginning, a word's beginning, anywhere, and last what is only alike."""
+def test_a_better_kind_of_match_ranks_higher() -> None:
+    """The order is: the name, its beginning, the beginning of a word, a substring, a similar name."""
     names = [
         "weathre_report",
         "bad_weather_report",
@@ -119,15 +118,15 @@ def test_a_better_kind_of_match_comes_first() -> None:
 
 
 def texts(name: str, tags: tuple[str, ...] = (), description: str = "") -> list[tuple[float, str]]:
-    """Return what a search looks at."""
+    """Return the weighted texts that a search compares."""
     return [(NAME_WEIGHT, name), *((TAG_WEIGHT, tag) for tag in tags), (DESCRIPTION_WEIGHT, description)]
 
 
 PROSE = "Answers questions about the weather,\nanywhere: forecasts for ten days - and a translation."
 
 
-def test_a_name_counts_most_then_a_tag_then_a_description() -> None:
-    """Whatever the kind of match."""
+def test_a_name_counts_more_than_a_tag_and_a_tag_more_than_a_description() -> None:
+    """The order holds for every kind of match."""
     in_name = text_score("forecast", texts("weather_forecsat"))
     in_tag = text_score("forecast", texts("weather", ("forecast",), PROSE))
     in_loose_tag = text_score("forecast", texts("weather", ("farecast",), PROSE))
@@ -154,18 +153,18 @@ NOT_FOUND = ["mail", "wether", "translate", "weather mail", "mail weather", "for
 
 
 @pytest.mark.parametrize("query", FOUND)
-def test_a_search_finds_by_words(query: str) -> None:
-    """In any order and any of the texts, with a slip in a long one."""
+def test_a_search_finds_words(query: str) -> None:
+    """The words may stand in any order and in any of the texts, with a typo in a long one."""
     assert text_score(query, texts("get_it", ("days,",), PROSE)) is not None
 
 
 @pytest.mark.parametrize("query", NOT_FOUND)
-def test_a_search_needs_every_word(query: str) -> None:
-    """Each of them somewhere."""
+def test_a_search_requires_every_word(query: str) -> None:
+    """One missing word is enough to fail."""
     assert text_score(query, texts("get_it", ("days,",), PROSE)) is None
 
 
-def test_words_in_a_name_beat_the_phrase_in_a_description() -> None:
+def test_words_in_a_name_score_higher_than_the_phrase_in_a_description() -> None:
     """The better of the two ways to match counts."""
     apart = text_score("weather forecast", texts("forecast-weather", (), "the weather forecast"))
     alone = text_score("weather forecast", texts("report", (), "the weather forecast"))
@@ -176,8 +175,8 @@ def test_words_in_a_name_beat_the_phrase_in_a_description() -> None:
 
 
 @given(letters, st.lists(st.tuples(st.sampled_from([1.0, 0.5]), letters)))
-def test_a_search_is_at_least_as_good_as_its_best_text(query: str, weighted: list[tuple[float, str]]) -> None:
-    """Words can only add to what the whole query finds."""
+def test_a_search_scores_at_least_as_high_as_its_best_text(query: str, weighted: list[tuple[float, str]]) -> None:
+    """Matches of single words can only raise the score of the whole query."""
     whole = [weight * found for weight, text in weighted if (found := name_score(query, text)) is not None]
 
     found = text_score(query, weighted)
@@ -187,14 +186,14 @@ def test_a_search_is_at_least_as_good_as_its_best_text(query: str, weighted: lis
 
 
 @pytest.mark.parametrize("query", ["", "_", " - "])
-def test_a_query_without_words_is_a_text_like_any_other(query: str) -> None:
-    """It matches what holds it."""
+def test_a_query_without_words_matches_as_text(query: str) -> None:
+    """It matches every text that contains it."""
     assert text_score(query, texts("a - b")) is not None
     assert text_score(query, []) is None
 
 
-def test_prose_of_any_length_is_searched() -> None:
-    """It is not kept in memory for the next time, as names are."""
+def test_long_prose_is_searched() -> None:
+    """Unlike a name, its normalized text is not cached."""
     prose = "filler " * 1_400 + "translation"
 
     assert text_score("translatoin", texts("x", (), prose)) is not None
@@ -203,7 +202,7 @@ def test_prose_of_any_length_is_searched() -> None:
 
 @given(st.text(), st.text())
 def test_any_text_can_be_compared(query: str, name: str) -> None:
-    """Lone surrogates too."""
+    """The texts include lone surrogates."""
     assume(query)
 
     assert MIN_RATIO <= (name_score(query, name) or 100) <= 100

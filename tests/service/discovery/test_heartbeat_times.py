@@ -1,4 +1,4 @@
-"""Last heartbeats for lists: never older than a second, and asked for in whichever way asks for less."""
+"""Last heartbeats for lists: never more than a second old, and read in the cheaper of two ways."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Clock:
-    """The moment, for the registry's monotonic clock and for the server's."""
+    """The current time, as the monotonic clock of the registry and as the clock of Redis."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -32,82 +32,82 @@ class Clock:
 
     @property
     def server(self) -> int:
-        """The same moment by the clock of Redis, in milliseconds."""
+        """The same time by the clock of Redis, in milliseconds."""
         return int(self.now * 1000)
 
 
-class Times:
-    """Heartbeats as Redis has them, and what was asked."""
+class FakeAgentStore:
+    """Heartbeats as Redis stores them; counts the requests."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.at: dict[str, int] = {}
-        self.asked = 0
-        self.looks = 0
-        self.away = False
+        self.times: dict[str, int] = {}
+        self.lookups = 0
+        self.polls = 0
+        self.unavailable = False
         self.skew = 0
 
-    def beat(self, agent_id: str) -> None:
-        """Let an agent beat."""
-        self.at[agent_id] = self.clock.server
+    def record_heartbeat(self, agent_id: str) -> None:
+        """Store a heartbeat of an agent."""
+        self.times[agent_id] = self.clock.server
 
     def last_heartbeats(self, agent_ids: Sequence[str]) -> "asyncio.Future[LastHeartbeats]":
-        """Answer as the store does."""
-        self.asked += len(agent_ids)
-        return self._answered(LastHeartbeats([self.at.get(each) for each in agent_ids], self.clock.server))
+        """Return the heartbeats of these agents."""
+        self.lookups += len(agent_ids)
+        return self._resolved_soon(LastHeartbeats([self.times.get(each) for each in agent_ids], self.clock.server))
 
     def heartbeats_since(self, moment: int | None) -> "asyncio.Future[RecentHeartbeats]":
-        """Answer as the store does."""
-        self.looks += 1
+        """Return all heartbeats since this time."""
+        self.polls += 1
         low = self.clock.server - 5000 if moment is None else moment
-        beats = [(agent_id, at) for agent_id, at in self.at.items() if at >= low]
-        return self._answered(RecentHeartbeats(beats, self.clock.server + self.skew))
+        heartbeats = [(agent_id, at) for agent_id, at in self.times.items() if at >= low]
+        return self._resolved_soon(RecentHeartbeats(heartbeats, self.clock.server + self.skew))
 
-    def _answered(self, answer: T) -> "asyncio.Future[T]":
+    def _resolved_soon(self, result: T) -> "asyncio.Future[T]":
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        if self.away:
+        if self.unavailable:
             future.get_loop().call_soon(future.set_exception, StoreUnavailable("away"))
         else:
-            future.get_loop().call_soon(future.set_result, answer)
+            future.get_loop().call_soon(future.set_result, result)
         return future
 
 
 class Mesh:
-    """Some agents in a view, whose last heartbeats are learnt by a hearing."""
+    """Agents in a view, and the refresher that reads their heartbeats."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.times = Times(clock)
-        self.hearing = HeartbeatRefresher(self.times)
-        self.view = self.another_view()
+        self.store = FakeAgentStore(clock)
+        self.refresher = HeartbeatRefresher(self.store)
+        self.view = self.refill()
 
-    def another_view(self) -> View:
-        """Fill a view with what Redis has now."""
-        self.view = View(LogPosition(1, "history"))
+    def refill(self) -> View:
+        """Fill a view with the current heartbeats of Redis."""
+        self.view = View(LogPosition(1, "timeline"))
         for number in range(AGENTS):
             agent = an_agent(f"a{number}", number + 2)
-            self.view.put(agent, self.times.at.get(agent.id), self.clock.now)
+            self.view.put(agent, self.store.times.get(agent.id), self.clock.now)
         return self.view
 
     @property
     def records(self) -> list[Record]:
-        """All of them."""
+        """All records of the view."""
         return [*self.view.records.values()]
 
     async def read(self, records: Sequence[Record]) -> None:
-        """Hear, and hold what is known then against the truth of a second ago."""
+        """Refresh the records, and check that each heartbeat is at most a second old."""
         before = {
             agent_id: at
-            for agent_id, at in self.times.at.items()
+            for agent_id, at in self.store.times.items()
             if at <= (self.clock.now - MAX_HEARTBEAT_AGE_S) * 1000
         }
-        await self.hearing.refresh(self.view, records)
+        await self.refresher.refresh(self.view, records)
         for record in records:
             assert (record.heartbeat or 0) >= before.get(record.agent.id, 0)
-        assert self.clock.now - self.hearing.read_at(self.view, records) <= MAX_HEARTBEAT_AGE_S
+        assert self.clock.now - self.refresher.read_at(self.view, records) <= MAX_HEARTBEAT_AGE_S
 
-    async def busy(self, seconds: int) -> None:
-        """Read many lists, twice a second all of them."""
+    async def read_many_lists(self, seconds: int) -> None:
+        """Read lists that cover all agents, twice a second."""
         for _ in range(2 * seconds):
             for at in range(0, AGENTS, 10):
                 await self.read(self.records[at : at + 10])
@@ -116,87 +116,87 @@ class Mesh:
 
 @pytest.fixture
 def mesh(monkeypatch: pytest.MonkeyPatch) -> Mesh:
-    """Provide a mesh in which few are many."""
+    """Provide a mesh with a low threshold for polling."""
     clock = Clock()
     monkeypatch.setattr(heartbeat_times, "time", clock)
     monkeypatch.setattr(heartbeat_times, "_MIN_LOOKUPS_FOR_POLLING", 100)
     return Mesh(clock)
 
 
-async def test_few_are_asked_for_one_by_one_and_once_a_second(mesh: Mesh) -> None:
-    """What is known is not asked again before it is old."""
+async def test_a_few_heartbeats_are_looked_up_once_a_second(mesh: Mesh) -> None:
+    """A cached heartbeat is not looked up again before it is stale."""
     for _ in range(6):
         await mesh.read(mesh.records[:10])
         await mesh.read(mesh.records[:10])
         mesh.clock.now += 1.1
 
-    assert mesh.times.asked == 5 * 10
-    assert mesh.times.looks == 0
+    assert mesh.store.lookups == 5 * 10
+    assert mesh.store.polls == 0
 
 
-async def test_many_are_learnt_by_looks_and_not_asked_for(mesh: Mesh) -> None:
-    """Once looks have begun, who was heard of since is not asked for any more; a look serves a second."""
-    await mesh.busy(6)
-    asked, looks = mesh.times.asked, mesh.times.looks
+async def test_many_heartbeats_are_polled(mesh: Mesh) -> None:
+    """While polling is on, no agent is looked up by id; one poll serves all lists for a second."""
+    await mesh.read_many_lists(6)
+    lookups, polls = mesh.store.lookups, mesh.store.polls
 
-    await mesh.busy(10)
+    await mesh.read_many_lists(10)
 
-    assert mesh.times.asked == asked
-    assert 5 <= mesh.times.looks - looks <= 11
+    assert mesh.store.lookups == lookups
+    assert 5 <= mesh.store.polls - polls <= 11
 
 
-async def test_looks_end_with_the_demand(mesh: Mesh) -> None:
-    """A quiet replica does not look."""
-    await mesh.busy(6)
+async def test_polling_stops_when_demand_ends(mesh: Mesh) -> None:
+    """A replica without reads does not poll."""
+    await mesh.read_many_lists(6)
     mesh.clock.now += 60
     await mesh.read(mesh.records[:10])
-    looks = mesh.times.looks
+    polls = mesh.store.polls
 
     mesh.clock.now += 60
     await mesh.read(mesh.records[:10])
 
-    assert mesh.times.looks == looks
+    assert mesh.store.polls == polls
 
 
-async def test_looks_do_not_begin_where_more_beat_than_are_asked_for(mesh: Mesh) -> None:
-    """They would cost more than they save; what was learnt of their size is remembered."""
-    mesh.hearing._last_poll_count = 1_000_000
+async def test_polling_does_not_start_when_too_many_agents_send_heartbeats(mesh: Mesh) -> None:
+    """A poll would return more heartbeats than the lookups it replaces; the size of the last poll decides."""
+    mesh.refresher._last_poll_count = 1_000_000
 
-    await mesh.busy(4)
+    await mesh.read_many_lists(4)
 
-    assert mesh.times.looks == 0
+    assert mesh.store.polls == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_what_is_shown_is_never_older_than_a_second(mesh: Mesh, seed: int) -> None:
-    """Whatever beats when, through new views, clocks that step back and a store that is away now and then."""
+async def test_a_heartbeat_shown_is_never_more_than_a_second_old(mesh: Mesh, seed: int) -> None:
+    """It holds with random heartbeats, refills, clock rollbacks and outages of the store."""
     chance = random.Random(seed)  # noqa: S311 - makes cases, guards nothing
     for _ in range(400):
         mesh.clock.now += chance.choice([0.01, 0.2, 0.7, 3.0])
         for agent_id in chance.sample(list(mesh.view.records), 20):
-            mesh.times.beat(agent_id)
+            mesh.store.record_heartbeat(agent_id)
         step = chance.random()
-        mesh.times.skew = -60_000 if step < 0.02 else 0
+        mesh.store.skew = -60_000 if step < 0.02 else 0
         if step > 0.98:
-            mesh.another_view()
-        mesh.times.away = 0.95 < step < 0.97
+            mesh.refill()
+        mesh.store.unavailable = 0.95 < step < 0.97
         first = chance.randrange(AGENTS)
         try:
             await mesh.read(mesh.records[first : first + chance.choice([1, 10, 200])])
         except StoreUnavailable:
-            assert mesh.times.away
+            assert mesh.store.unavailable
 
 
-async def test_those_who_look_at_once_share_one_look(mesh: Mesh) -> None:
-    """And one of them who is cancelled takes nothing from the others."""
-    await mesh.busy(6)
+async def test_concurrent_reads_share_one_poll(mesh: Mesh) -> None:
+    """The cancellation of one read does not affect the others."""
+    await mesh.read_many_lists(6)
     mesh.clock.now += 1.5
-    looks = mesh.times.looks
+    polls = mesh.store.polls
     reads = [asyncio.create_task(mesh.read(mesh.records[at : at + 10])) for at in range(0, AGENTS, 10)]
     await asyncio.sleep(0)
     reads[0].cancel()
 
     done = await asyncio.gather(*reads, return_exceptions=True)
 
-    assert mesh.times.looks == looks + 1
+    assert mesh.store.polls == polls + 1
     assert [type(each) for each in done if each is not None] == [asyncio.CancelledError]

@@ -1,4 +1,4 @@
-"""The one matcher: which agents a query finds, which changes concern it, and where it looks for them."""
+"""The matcher: which agents a query finds, which changes affect it, and which index it uses."""
 
 from typing import Any, cast
 
@@ -18,12 +18,12 @@ from tests.support.builders import an_agent
 
 
 def a_capability(name: str, **fields: Any) -> dict[str, Any]:
-    """Return a capability as a registration has it."""
+    """Return a capability as in a registration."""
     return {"name": name, **fields}
 
 
-def named(given: object) -> str:
-    """Return a test's name for a query: the same in every process, which the sets in a selector are not."""
+def query_id(given: object) -> str:
+    """Return a test id for a query that is the same in every process; the sets in a selector are not."""
     if isinstance(given, dict):
         given = {name: getattr(value, "text", value) for name, value in given.items()}
     return str(given)
@@ -71,7 +71,7 @@ FAILS: list[dict[str, Any]] = [
     {"capabilities": ("read_file", "nothing")},
     {"capabilities": ("nothing", "nobody"), "any_capability": True},
     {"tags": ("io", "net")},
-    # Each condition is met, but by no one capability.
+    # Each condition is satisfied, but not all by one capability.
     {"tags": ("fs",), "stability": "beta"},
     {"capabilities": ("read_file",), "version_constraint": ">=2"},
     {"capabilities": ("read_file", "write_file"), "tags": ("fs",)},
@@ -81,16 +81,16 @@ FAILS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("query", MATCHES, ids=named)
-def test_an_agent_that_meets_every_condition_matches(query: dict[str, Any]) -> None:
-    """Alone, and as selected from a view."""
+@pytest.mark.parametrize("query", MATCHES, ids=query_id)
+def test_an_agent_that_satisfies_every_condition_matches(query: dict[str, Any]) -> None:
+    """The matcher and a selection from a view agree."""
     assert Matcher(AgentQuery(**query)).matches(AGENT)
     assert [record.agent for record in Matcher(AgentQuery(**query)).select(a_view(AGENT))] == [AGENT]
 
 
-@pytest.mark.parametrize("query", FAILS, ids=named)
-def test_an_agent_that_misses_one_condition_does_not(query: dict[str, Any]) -> None:
-    """Alone, and as selected from a view."""
+@pytest.mark.parametrize("query", FAILS, ids=query_id)
+def test_an_agent_that_violates_one_condition_does_not_match(query: dict[str, Any]) -> None:
+    """The matcher and a selection from a view agree."""
     assert not Matcher(AgentQuery(**query)).matches(AGENT)
     assert Matcher(AgentQuery(**query)).select(a_view(AGENT)) == []
 
@@ -109,26 +109,26 @@ def test_an_agent_that_misses_one_condition_does_not(query: dict[str, Any]) -> N
         ({"selector": parse_selector("a!=b")}, None),
         ({"agent_id": "i", "capabilities": ("x",)}, ("id", "i")),
     ],
-    ids=named,
+    ids=query_id,
 )
-def test_changes_are_found_by_what_every_match_has(query: dict[str, Any], key: tuple[str, ...] | None) -> None:
-    """What need not be met, or not as it is written, is no key."""
+def test_the_index_key_is_a_value_that_every_match_has(query: dict[str, Any], key: tuple[str, ...] | None) -> None:
+    """An optional or fuzzy condition gives no key."""
     assert Matcher(AgentQuery(**query)).index_key == key
 
 
 @pytest.mark.parametrize(
     ("query", "field"), [({"status": "sleepy"}, "status"), ({"version_constraint": "soon"}, "version_constraint")]
 )
-def test_a_query_that_cannot_be_understood_is_refused(query: dict[str, Any], field: str) -> None:
-    """Before any agent is looked at."""
-    with pytest.raises(MalformedRequest) as refused:
+def test_an_invalid_query_is_rejected(query: dict[str, Any], field: str) -> None:
+    """It is rejected before any agent is examined."""
+    with pytest.raises(MalformedRequest) as caught:
         Matcher(AgentQuery(**query))
 
-    assert refused.value.details[0].field == field
+    assert caught.value.details[0].field == field
 
 
-def test_the_score_is_the_mean_of_the_best_for_each_name_that_is_met() -> None:
-    """By a capability that meets the other conditions too; a name that is not met does not count."""
+def test_the_score_is_the_mean_of_the_best_match_of_each_name() -> None:
+    """Only capabilities that satisfy the other conditions count, and only names that match."""
     agent = an_agent(capabilities=[a_capability("file", tags=["old"]), a_capability("file_search", tags=["new"])])
 
     def score(*names: str, **query: Any) -> float:
@@ -179,13 +179,11 @@ QUERIES = st.builds(
 
 
 @given(st.none() | AGENTS, st.none() | AGENTS, QUERIES)
-def test_a_change_that_matters_is_never_passed_over(
-    before: Agent | None, after: Agent | None, query: AgentQuery
-) -> None:
-    """Whatever matches before or after is found by the key, and is told as what it is to this query."""
+def test_no_change_that_affects_a_query_is_missed(before: Agent | None, after: Agent | None, query: AgentQuery) -> None:
+    """The index key finds every agent that matches before or after; the event type is the one for this query."""
     assume(before is not None or after is not None)
     matcher = Matcher(query)
-    entry = ChangeEntry(a_step(before, after))
+    entry = ChangeEntry(make_change(before, after))
     was = before is not None and matcher.matches(before)
     is_now = after is not None and matcher.matches(after)
 
@@ -194,8 +192,8 @@ def test_a_change_that_matters_is_never_passed_over(
     assert matcher.affects(entry) is (expected is not None)
 
 
-def a_step(before: Agent | None, after: Agent | None) -> Change:
-    """Return the change from one state to another; None is no agent."""
+def make_change(before: Agent | None, after: Agent | None) -> Change:
+    """Return the change from one state to another; None means that the agent does not exist."""
     if before is None or after is None:
         return Change(9, 8, "add" if before is None else "remove", "test", after or before)
     return Change(9, 8, "modify", "test", after, None, before.status, before.draining, before.spec)
@@ -234,8 +232,8 @@ CAPABILITY = an_agent(
     ],
     ids=str,
 )
-def test_a_capability_that_meets_a_search_has_a_score(query: dict[str, Any]) -> None:
-    """From what was asked for to the least that is forgiven."""
+def test_a_capability_that_satisfies_a_search_has_a_score(query: dict[str, Any]) -> None:
+    """The cases range from an exact name to the weakest match."""
     score = CapabilityQueryMatcher(CapabilityQuery(**query)).score(CAPABILITY)
 
     assert score is not None
@@ -260,7 +258,7 @@ def test_a_capability_that_meets_a_search_has_a_score(query: dict[str, Any]) -> 
     ],
     ids=str,
 )
-def test_a_capability_that_misses_something_has_none(query: dict[str, Any]) -> None:
+def test_a_capability_that_violates_one_condition_has_no_score(query: dict[str, Any]) -> None:
     """One condition is enough."""
     assert CapabilityQueryMatcher(CapabilityQuery(**query)).score(CAPABILITY) is None
 
@@ -270,14 +268,14 @@ def test_a_capability_that_misses_something_has_none(query: dict[str, Any]) -> N
     [({}, False), ({"include_deprecated": True}, True), ({"stability": "deprecated"}, True), ({"name": "x"}, False)],
     ids=str,
 )
-def test_what_is_deprecated_is_hidden_unless_it_is_asked_for(query: dict[str, Any], *, shown: bool) -> None:
-    """To name it is not to ask for it."""
+def test_deprecated_capabilities_are_hidden_unless_requested(query: dict[str, Any], *, shown: bool) -> None:
+    """A query for the name does not request them."""
     (old,) = an_agent(capabilities=[a_capability("x", stability="deprecated")]).indexed.capabilities
 
     assert (CapabilityQueryMatcher(CapabilityQuery(**query)).score(old) is not None) is shown
 
 
-WORDS = {
+STATUS_WORDS = {
     "pending": ("pending",),
     "healthy": ("healthy",),
     "degraded": ("degraded",),
@@ -288,19 +286,19 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize(("word", "means"), WORDS.items())
-def test_a_status_word_stands_for_statuses(word: str, means: tuple[str, ...]) -> None:
-    """The four, two that stand for several, and `any`."""
-    assert expand_status(word, "status") == means
+@pytest.mark.parametrize(("word", "statuses"), STATUS_WORDS.items())
+def test_a_status_word_expands_to_statuses(word: str, statuses: tuple[str, ...]) -> None:
+    """The words are the four statuses, two groups, and `any`."""
+    assert expand_status(word, "status") == statuses
 
 
 @pytest.mark.parametrize("word", ["", "Healthy", "all", "unknown", "healthy,degraded", "x" * 1000])
-def test_another_status_word_is_refused_with_those_there_are(word: str) -> None:
-    """The field is named, and the answer short."""
-    with pytest.raises(MalformedRequest) as refused:
+def test_an_unknown_status_word_is_rejected_with_the_known_ones(word: str) -> None:
+    """The error names the field, and is short."""
+    with pytest.raises(MalformedRequest) as caught:
         expand_status(word, "agent_status")
 
-    (detail,) = refused.value.details
+    (detail,) = caught.value.details
     assert detail.field == "agent_status"
-    assert all(known in detail.problem for known in WORDS)
+    assert all(known in detail.problem for known in STATUS_WORDS)
     assert len(detail.problem) < 250

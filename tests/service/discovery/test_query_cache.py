@@ -1,4 +1,4 @@
-"""Answers that are kept are what a fresh selection would be, whatever happened since they were made."""
+"""The query cache: a cached result always equals a fresh selection."""
 
 import time
 from typing import Any
@@ -23,13 +23,13 @@ from tests.support.reflectors import running_reflector
 
 
 class Mesh:
-    """A view and the history of its changes, moved on by the entries of a plain log."""
+    """A view and its change buffer that follow a fake change log."""
 
-    def __init__(self, most: int = 1000) -> None:
+    def __init__(self, max_entries: int = 1000) -> None:
         self.log = FakeChangeLog()
         self.view = View(LogPosition(1, "h1"))
-        self.history = ChangeBuffer(1, most, 1 << 30)
-        self.answers = QueryCache()
+        self.buffer = ChangeBuffer(1, max_entries, 1 << 30)
+        self.cache = QueryCache()
 
     def write(self, agent_id: str, status: Any = "healthy", **fields: Any) -> None:
         """Add or change an agent."""
@@ -37,26 +37,26 @@ class Mesh:
         self._follow()
 
     def remove(self, agent_id: str) -> None:
-        """Remove an agent, as it was."""
+        """Remove an agent in its current state."""
         remove(self.log, agent_id)
         self._follow()
 
-    def answer(self, **query: Any) -> CachedQuery:
-        """Return the kept answer to a query."""
-        return self.answers.get(AgentQuery(**query), self.view, self.history)
+    def result(self, **query: Any) -> CachedQuery:
+        """Return the cached result of a query."""
+        return self.cache.get(AgentQuery(**query), self.view, self.buffer)
 
     def found(self, **query: Any) -> list[str]:
-        """Return the ids in the kept answer to a query."""
-        return [record.agent.id for record in self.answer(**query).records]
+        """Return the ids in the cached result of a query."""
+        return [record.agent.id for record in self.result(**query).records]
 
     def _follow(self) -> None:
         change = self.log.changes[-1]
         self.view.apply(change, time.monotonic())
-        self.history.append(ChangeEntry(change))
+        self.buffer.append(ChangeEntry(change))
 
 
 def write(log: FakeChangeLog, agent: Agent) -> None:
-    """Write an agent with what differed before, as the scripts do."""
+    """Write an agent with the state before, as the scripts do."""
     before = log.agents.get(agent.id)
     if before is None:
         log.write(agent, "add")
@@ -65,7 +65,7 @@ def write(log: FakeChangeLog, agent: Agent) -> None:
 
 
 def remove(log: FakeChangeLog, agent_id: str) -> None:
-    """Remove an agent, as it was."""
+    """Remove an agent in its current state."""
     agent = log.agents[agent_id]
     log.write(an_agent(agent_id, log.version + 1, agent.status, **_fields(agent)), "remove")
 
@@ -75,9 +75,9 @@ def _fields(agent: Agent) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in ("id", "endpoint")}
 
 
-def fresh(answer: CachedQuery, view: View) -> list[Any]:
-    """Return what the answer must be: everything selected anew and sorted."""
-    matcher = Matcher(answer.matcher.query)
+def fresh_records(result: CachedQuery, view: View) -> list[Any]:
+    """Return the expected records: a new selection, sorted."""
+    matcher = Matcher(result.matcher.query)
     return sorted(
         matcher.select(view),
         key=lambda record: (-matcher.score(record.agent) if matcher.is_ranked else 0, *record.sort_key),
@@ -121,69 +121,69 @@ STEPS: st.SearchStrategy[list[Any]] = st.lists(
 
 
 @given(STEPS, st.sampled_from([1000, 3]))
-async def test_a_kept_answer_is_what_a_fresh_selection_is(steps: list[Any], most: int) -> None:
-    """After any changes, whichever were asked for in between, and however short the history: same rows, same bytes.
+async def test_a_cached_result_equals_a_fresh_selection(steps: list[Any], max_entries: int) -> None:
+    """It has the same rows and bytes after any changes and queries, however short the change buffer is.
 
-    And `changed` is never before a change of the rows.
+    `changed_version` is never before a change of the rows.
     """
-    log, held = FakeChangeLog(), QueryCache()
-    async with running_reflector(log) as feed:
-        view = await feed.wait_fresh()
-        feed.watch_history.buffer._max_entries = most
+    log, cache = FakeChangeLog(), QueryCache()
+    async with running_reflector(log) as reflector:
+        view = await reflector.wait_fresh()
+        reflector.watch_history.buffer._max_entries = max_entries
         rows: dict[AgentQuery, tuple[int, list[Any]]] = {}
-        for agent_id, state, asked in [*steps, ("z", None, set(range(len(QUERIES))))]:
+        for agent_id, state, queried in [*steps, ("z", None, set(range(len(QUERIES))))]:
             if state is not None:
                 status = state["status"]
                 fields = {name: value for name, value in state.items() if name != "status"}
                 write(log, an_agent(agent_id, log.version + 1, status, **fields))
             elif agent_id in log.agents:
                 remove(log, agent_id)
-            assert await feed.wait_fresh() is view
-            for query in (QUERIES[at] for at in asked):
-                answer = held.get(query, view, feed.watch_history.buffer)
-                assert (answer.checked_version, answer.records) == (view.version, fresh(answer, view))
-                assert answer.rows_json() == b",".join(render_row(answer, record) for record in answer.records)
-                now = [(record.agent.id, record.agent.version) for record in answer.records]
+            assert await reflector.wait_fresh() is view
+            for query in (QUERIES[at] for at in queried):
+                result = cache.get(query, view, reflector.watch_history.buffer)
+                assert (result.checked_version, result.records) == (view.version, fresh_records(result, view))
+                assert result.rows_json() == b",".join(render_row(result, record) for record in result.records)
+                now = [(record.agent.id, record.agent.version) for record in result.records]
                 changed, before = rows.get(query, (-1, now))
-                assert before == now or answer.changed_version > changed
+                assert before == now or result.changed_version > changed
                 rows[query] = (view.version, now)
-                reached = answer.unchanged_since(view.version - 1, feed.watch_history.buffer)
-                assert not reached or answer.changed_version <= view.version - 1
+                reached = result.unchanged_since(view.version - 1, reflector.watch_history.buffer)
+                assert not reached or result.changed_version <= view.version - 1
 
 
-def test_what_does_not_concern_an_answer_leaves_it_alone() -> None:
-    """The version it changed at stays, and so do the joined bytes."""
+def test_an_unrelated_change_leaves_a_result_untouched() -> None:
+    """The version of its last change and its encoded rows stay."""
     mesh = Mesh()
     mesh.write("a", namespace="n1")
-    answer = mesh.answer(namespace="n1")
-    array, changed = answer.rows_json(), answer.changed_version
+    result = mesh.result(namespace="n1")
+    array, changed = result.rows_json(), result.changed_version
 
     mesh.write("b", namespace="n2")
     mesh.write("b", "degraded", namespace="n2")
     mesh.remove("b")
-    same = mesh.answer(namespace="n1")
+    same = mesh.result(namespace="n1")
 
-    assert same is answer
+    assert same is result
     assert same.cached_json is array
     assert (same.changed_version, same.checked_version) == (changed, mesh.view.version)
 
 
 @pytest.mark.parametrize("status", ["degraded", "healthy"])
-def test_what_concerns_an_answer_moves_it(status: str) -> None:
-    """A change of status or of what the agent says, once to each that shows it."""
+def test_a_related_change_updates_a_result(status: str) -> None:
+    """The change is one of status or of the registration."""
     mesh = Mesh()
     mesh.write("a", namespace="n1")
-    before = mesh.answer(namespace="n1").rows_json()
+    before = mesh.result(namespace="n1").rows_json()
 
     mesh.write("a", status, namespace="n1", name="another")
-    answer = mesh.answer(namespace="n1")
+    result = mesh.result(namespace="n1")
 
-    assert answer.changed_version == mesh.view.version
-    assert answer.rows_json() != before
+    assert result.changed_version == mesh.view.version
+    assert result.rows_json() != before
 
 
-def test_an_agent_that_goes_elsewhere_is_gone_from_one_and_new_in_the_other() -> None:
-    """Kept answers under both namespaces are told of the move."""
+def test_an_agent_that_changes_namespace_moves_between_results() -> None:
+    """The cached results of both namespaces are updated."""
     mesh = Mesh()
     mesh.write("a", namespace="n1")
     assert (mesh.found(namespace="n1"), mesh.found(namespace="n2")) == (["a"], [])
@@ -193,102 +193,102 @@ def test_an_agent_that_goes_elsewhere_is_gone_from_one_and_new_in_the_other() ->
     assert (mesh.found(namespace="n1"), mesh.found(namespace="n2")) == ([], ["a"])
 
 
-def test_an_agent_that_was_removed_and_came_back_is_shown_once() -> None:
-    """As it is now."""
+def test_an_agent_that_was_removed_and_added_again_is_shown_once() -> None:
+    """The result shows its new state."""
     mesh = Mesh()
     mesh.write("a")
-    mesh.answer()
+    mesh.result()
     mesh.remove("a")
     mesh.write("a", name="new")
 
     assert mesh.found() == ["a"]
-    assert mesh.answer().records == [mesh.view.records["a"]]
+    assert mesh.result().records == [mesh.view.records["a"]]
 
 
-def test_an_answer_of_another_view_is_made_anew() -> None:
-    """After a fill nothing that was kept is trusted."""
+def test_a_result_of_another_view_is_rebuilt() -> None:
+    """A fill of the cache invalidates all results."""
     mesh = Mesh()
     mesh.write("a")
-    before = mesh.answer()
+    before = mesh.result()
     mesh.view = View(LogPosition(mesh.view.version, "h2"))
 
-    answer = mesh.answer()
+    result = mesh.result()
 
-    assert answer is not before
-    assert (answer.records, answer.changed_version) == ([], mesh.view.version)
+    assert result is not before
+    assert (result.records, result.changed_version) == ([], mesh.view.version)
 
 
-def test_an_answer_made_late_is_told_to_be_as_it_was() -> None:
-    """Where the history says that nothing since concerned it; what did, or what is forgotten, is never passed over."""
-    mesh = Mesh(most=3)
+def test_a_new_result_detects_that_it_has_not_changed() -> None:
+    """It reads the change buffer; a related change or a discarded entry is never skipped."""
+    mesh = Mesh(max_entries=3)
     mesh.write("a", namespace="n1")
     mesh.write("b", namespace="n2")
     mesh.write("c", namespace="n2")
-    answer = mesh.answer(namespace="n1")
-    assert answer.changed_version == 4
+    result = mesh.result(namespace="n1")
+    assert result.changed_version == 4
 
-    assert answer.unchanged_since(3, mesh.history)
-    assert not answer.unchanged_since(1, mesh.history)
-    assert answer.unchanged_since(2, mesh.history)
-    assert answer.changed_version == 2
+    assert result.unchanged_since(3, mesh.buffer)
+    assert not result.unchanged_since(1, mesh.buffer)
+    assert result.unchanged_since(2, mesh.buffer)
+    assert result.changed_version == 2
     mesh.write("d", namespace="n2")
     mesh.write("e", namespace="n2")
-    assert not mesh.answer(namespace="n2").unchanged_since(1, mesh.history)
+    assert not mesh.result(namespace="n2").unchanged_since(1, mesh.buffer)
 
 
-def test_a_ranked_answer_shows_its_scores_best_first() -> None:
-    """With one decimal, at the end of each agent."""
+def test_a_ranked_result_shows_its_scores_best_first() -> None:
+    """The score has one decimal and is the last field of each agent."""
     mesh = Mesh()
     mesh.write("a", capabilities=[{"name": "file_search"}])
     mesh.write("b", capabilities=[{"name": "file"}])
     mesh.write("c", capabilities=[{"name": "my_file"}])
 
-    rows = orjson.loads(b"[" + mesh.answer(capabilities=("file",), fuzzy=True).rows_json() + b"]")
+    rows = orjson.loads(b"[" + mesh.result(capabilities=("file",), fuzzy=True).rows_json() + b"]")
 
     assert [row["id"] for row in rows] == ["b", "a", "c"]
     assert rows[0]["score"] == 100.0
     assert all(list(row)[-1] == "score" and row["score"] == round(row["score"], 1) for row in rows)
 
 
-def test_a_page_goes_on_after_a_place_that_is_gone() -> None:
-    """The place is kept, not the row."""
+def test_a_page_continues_after_a_removed_row() -> None:
+    """The position is a sort key, not a row."""
     mesh = Mesh()
     for agent_id in "abc":
         mesh.write(agent_id)
-    answer = mesh.answer()
-    place = answer.sort_key(answer.records[1])
+    result = mesh.result()
+    place = result.sort_key(result.records[1])
 
     mesh.remove("b")
     mesh.write("aa")
-    answer = mesh.answer()
+    result = mesh.result()
 
-    assert [record.agent.id for record in answer.records[answer.index_after(place) :]] == ["c"]
+    assert [record.agent.id for record in result.records[result.index_after(place) :]] == ["c"]
 
 
-def test_the_answers_asked_for_longest_ago_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By number; each that was asked for again counts as new."""
+def test_the_least_recently_used_results_are_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of results is limited; a lookup makes a result recent again."""
     monkeypatch.setattr(query_cache, "_MAX_QUERIES", 2)
     mesh = Mesh()
-    first, second = mesh.answer(namespace="n1"), mesh.answer(namespace="n2")
-    assert mesh.answer(namespace="n1") is first
-    mesh.answer(namespace="n3")
+    first, second = mesh.result(namespace="n1"), mesh.result(namespace="n2")
+    assert mesh.result(namespace="n1") is first
+    mesh.result(namespace="n3")
 
-    assert mesh.answer(namespace="n1") is first
-    assert mesh.answer(namespace="n2") is not second
+    assert mesh.result(namespace="n1") is first
+    assert mesh.result(namespace="n2") is not second
 
 
-def test_joined_lists_are_let_go_when_they_weigh_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those asked for longest ago first; the answers themselves stay."""
+def test_encoded_lists_are_evicted_above_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least recently used go first; the results themselves stay."""
     plain = Mesh()
     plain.write("a")
-    monkeypatch.setattr(query_cache, "_MAX_JSON_BYTES", len(plain.answer().rows_json()))
+    monkeypatch.setattr(query_cache, "_MAX_JSON_BYTES", len(plain.result().rows_json()))
     mesh = Mesh()
     mesh.write("a")
-    mesh.answer().rows_json()
-    newer = mesh.answer(status="healthy")
+    mesh.result().rows_json()
+    newer = mesh.result(status="healthy")
     newer.rows_json()
 
-    assert mesh.answer().cached_json is None
+    assert mesh.result().cached_json is None
     assert newer.cached_json is not None
 
 
@@ -298,25 +298,25 @@ def test_a_list_above_the_limit_is_rendered_and_not_cached(monkeypatch: pytest.M
     mesh = Mesh()
     mesh.write("a")
 
-    assert b'"a"' in mesh.answer().rows_json()
-    assert mesh.answer().cached_json is None
+    assert b'"a"' in mesh.result().rows_json()
+    assert mesh.result().cached_json is None
 
 
-def test_an_answer_made_anew_leaves_nothing_of_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The LRU held every joined answer that was made anew or let go, until their lists alone weighed 64 MiB.
+def test_a_rebuilt_result_leaves_nothing_of_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The LRU cache held every rebuilt or evicted result until their lists alone weighed 64 MiB.
 
     A replica under churn grew by megabytes a minute.
     """
     monkeypatch.setattr(query_cache, "_MAX_QUERIES", 2)
-    mesh = Mesh(most=2)
+    mesh = Mesh(max_entries=2)
     for number in range(50):
-        mesh.write("a", labels={"turn": str(number)})
-        mesh.write("b", labels={"turn": str(number)})
-        mesh.write("c", labels={"turn": str(number)})
-        mesh.answer(agent_id="a").rows_json()
-        mesh.answer(agent_id="b").rows_json()
-        mesh.answer(agent_id="c").rows_json()
+        mesh.write("a", labels={"round": str(number)})
+        mesh.write("b", labels={"round": str(number)})
+        mesh.write("c", labels={"round": str(number)})
+        mesh.result(agent_id="a").rows_json()
+        mesh.result(agent_id="b").rows_json()
+        mesh.result(agent_id="c").rows_json()
 
-    lru = mesh.answers._json_lru
-    assert {id(answer) for answer in mesh.answers._entries.values()} == set(lru._entries)
-    assert lru.weight == sum(len(answer.rows_json()) for answer in mesh.answers._entries.values())
+    lru = mesh.cache._json_lru
+    assert {id(result) for result in mesh.cache._entries.values()} == set(lru._entries)
+    assert lru.weight == sum(len(result.rows_json()) for result in mesh.cache._entries.values())

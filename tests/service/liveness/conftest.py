@@ -1,4 +1,4 @@
-"""Fixtures of the tests of leader election and sweep."""
+"""Fixtures of the tests of leader election and the sweep."""
 
 from collections.abc import AsyncIterator
 
@@ -11,7 +11,7 @@ from tests.support.server_time import clear_outage
 
 @pytest.fixture
 def no_outage(raw: redis.Redis) -> None:
-    """A store that remembers no outage."""
+    """Delete the record of the last outage."""
     clear_outage(raw)
 
 
@@ -19,8 +19,8 @@ def no_outage(raw: redis.Redis) -> None:
 async def pair(redis_url: str) -> AsyncIterator[tuple[Replica, Replica]]:
     """Provide two replicas on one store; the first leads."""
     one, two = Replica(redis_url, "one"), Replica(redis_url, "two")
-    assert await one.look()
-    assert not await two.look()
+    assert await one.tick()
+    assert not await two.tick()
     yield one, two
     await one.store.close()
     await two.store.close()

@@ -1,4 +1,4 @@
-"""Replicas that elect a leader and sweep, on clocks the tests advance."""
+"""Replicas that elect a leader and sweep, on clocks that the tests advance."""
 
 from datetime import timedelta
 from typing import Any
@@ -20,7 +20,7 @@ LOCK = "{mesh}:leader"
 
 
 class Replica:
-    """The election and the sweep of one replica, on a clock that only the test advances."""
+    """The election and the sweeper of one replica, on a clock that only the test advances."""
 
     def __init__(self, url: str, name: str, *, elects: bool = True) -> None:
         settings = Settings(
@@ -33,17 +33,17 @@ class Replica:
         )
         self.now = 1000.0
         self.swept: list[SweepResult] = []
-        self.sweep_takes = 0.0
+        self.sweep_duration = 0.0
         self.store = Store(endpoint_from_url(url), settings, lambda _script, _seconds: None)
         self.election = LeaderElection(self.store.leadership, settings, clock=lambda: self.now)
         self.sweeper = Sweeper(self.election, self.store.sweeps, on_swept=self._note)
 
     def _note(self, swept: SweepResult) -> None:
         self.swept.append(swept)
-        self.now += self.sweep_takes
+        self.now += self.sweep_duration
 
-    async def look(self, *, after: float = 0.0) -> bool:
-        """Look once, so many seconds later by this replica's own clock; return whether it leads then."""
+    async def tick(self, *, after: float = 0.0) -> bool:
+        """Advance the clock, then tick once; return whether the replica leads."""
         self.now += after
         await self.sweeper.tick()
         return self.election.is_leader
@@ -52,23 +52,23 @@ class Replica:
 Pair = tuple[Replica, Replica]
 
 
-async def overdue_agent(replica: Replica, raw: redis.Redis, agent_id: str = "a") -> None:
-    """Let an agent be, whose deadline has just passed."""
+async def create_overdue_agent(replica: Replica, raw: redis.Redis, agent_id: str = "a") -> None:
+    """Register an agent whose deadline has just passed."""
     await replica.store.agents.register(RegistrationWrite(agent_id, a_spec(agent_id), 60_000, 120_000))
     make_overdue(raw, agent_id)
 
 
 def epoch(raw: redis.Redis) -> int:
-    """Return the epoch as the store has it."""
+    """Return the stored epoch."""
     return int(raw.get("{mesh}:epoch") or 0)
 
 
-def went(raw: redis.Redis) -> list[str]:
-    """Return who degraded, by the log, as often as it says so."""
+def degraded_ids(raw: redis.Redis) -> list[str]:
+    """Return the id of each logged transition to degraded."""
     entries: Any = raw.xrange("{mesh}:log")
     return [fields["id"] for _, fields in entries if fields["reason"] == "degraded"]
 
 
 def status(raw: redis.Redis, agent_id: str = "a") -> str:
-    """Return an agent's status as the store has it."""
+    """Return the stored status of an agent."""
     return str(raw.hget(f"{{mesh}}:agent:{agent_id}", "status"))

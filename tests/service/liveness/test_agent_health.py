@@ -1,4 +1,4 @@
-"""The health of one agent."""
+"""The health report of one agent."""
 
 from typing import Any, cast
 
@@ -12,13 +12,13 @@ from tests.support.builders import an_agent
 
 
 class FakeDiscovery:
-    """A discovery that finds one agent."""
+    """A discovery that returns one agent."""
 
     def __init__(self, snapshot: AgentSnapshot) -> None:
         self._snapshot = snapshot
 
     async def agent(self, _agent_id: str) -> AgentSnapshot:
-        """Return that agent."""
+        """Return the agent."""
         return self._snapshot
 
 
@@ -32,11 +32,11 @@ HEALTH: list[tuple[Status, int | None, dict[str, Any], int | None, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "heartbeat", "fields", "since", "expected"), HEALTH)
-async def test_health_is_told_by_the_redis_servers_clock(
-    status: Status, heartbeat: int | None, fields: dict[str, Any], since: int | None, expected: int
+@pytest.mark.parametrize(("status", "heartbeat", "fields", "elapsed", "expected"), HEALTH)
+async def test_health_uses_the_clock_of_redis(
+    status: Status, heartbeat: int | None, fields: dict[str, Any], elapsed: int | None, expected: int
 ) -> None:
-    """Now is 100 s, the timeout 60 s; before the first heartbeat there is none to count from, and never less than 0."""
+    """The time is 100 s and the timeout 60 s; no elapsed time before the first heartbeat, and none below 0."""
     record = Record(an_agent("a", status=status, **fields), heartbeat, 0.0)
     discovery = FakeDiscovery(AgentSnapshot(record, 100_000, None))
 
@@ -45,7 +45,7 @@ async def test_health_is_told_by_the_redis_servers_clock(
     assert (health.status, health.last_heartbeat, health.elapsed_ms, health.next_heartbeat) == (
         status,
         heartbeat,
-        since,
+        elapsed,
         expected,
     )
     assert health.message

@@ -1,4 +1,4 @@
-"""Agents out of service and back, many at a time."""
+"""Agents are drained, and put back into service, many at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from tests.support.reflectors import running_reflector
 
 
 @dataclass
-class Store:
-    """A store that drains whoever it is told to, each at a version of its own, but for those it knows no more."""
+class FakeAgentStore:
+    """Drains every agent, each at its own version, except the ids `gone`, `broken` and `away`."""
 
     calls: list[list[str]]
     version: int = 1000
 
     async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[AgentDrainResult]:
-        """Answer for each."""
+        """Return one result for each agent."""
         assert draining
         self.calls.append(list(agent_ids))
         return [self._drain(agent_id) for agent_id in agent_ids]
@@ -41,13 +41,13 @@ class Store:
         return AgentDrainResult("changed", self.version)
 
     def last_heartbeats(self, _agent_ids: Sequence[str]) -> None:
-        """A list that is made to be drained asks for no heartbeats of those it has just heard of."""
+        """Fail: the list of agents to drain needs no heartbeats."""
         raise AssertionError("asked for heartbeats")
 
 
-async def test_one_agent_is_shifted_or_an_error() -> None:
-    """Unknown is unknown; a damaged record is trouble of the store."""
-    store = Store([])
+async def test_one_agent_is_drained_or_the_error_is_raised() -> None:
+    """A damaged record is an error of the store."""
+    store = FakeAgentStore([])
     draining = DrainService(cast(Agents, store), cast(Discovery, None))
 
     assert await draining.set_draining("a", draining=True) == DrainResult(changed=True, version=1001)
@@ -58,9 +58,9 @@ async def test_one_agent_is_shifted_or_an_error() -> None:
     assert store.calls == [["a"], ["gone"], ["broken"]]
 
 
-async def test_all_that_match_go_a_call_at_a_time() -> None:
-    """No call carries more than the script takes; who is gone meanwhile fails alone, and others are none of it."""
-    log, store = FakeChangeLog(), Store([])
+async def test_all_matching_agents_are_drained_in_calls_of_limited_size() -> None:
+    """An agent that is removed in the meantime fails alone; agents that do not match are not drained."""
+    log, store = FakeChangeLog(), FakeAgentStore([])
     names = [f"a{at:04}" for at in range(2 * MAX_AGENTS_PER_CALL)]
     for version, agent_id in enumerate([*names, "gone"], start=2):
         log.write(an_agent(agent_id, version, namespace="n"), "add")
@@ -73,5 +73,5 @@ async def test_all_that_match_go_a_call_at_a_time() -> None:
     assert [len(call) for call in store.calls] == [MAX_AGENTS_PER_CALL, MAX_AGENTS_PER_CALL, 1]
     assert isinstance(found["gone"], UnknownAgent)
     assert all(
-        shift == DrainResult(changed=True, version=1001 + at) for at, shift in enumerate(list(found.values())[:-1])
+        result == DrainResult(changed=True, version=1001 + at) for at, result in enumerate(list(found.values())[:-1])
     )

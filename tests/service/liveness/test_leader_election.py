@@ -1,4 +1,4 @@
-"""Leader election: a lock that does not change is acquired, a lost one given up, a stale epoch rejected."""
+"""Leader election: a follower takes an unchanged lock, a leader gives up a lost one, a stale epoch is rejected."""
 
 import asyncio
 
@@ -13,16 +13,16 @@ from tests.service.liveness.sweeping_replicas import (
     RETRY,
     Pair,
     Replica,
+    create_overdue_agent,
     epoch,
-    overdue_agent,
     status,
 )
 
 pytestmark = pytest.mark.usefixtures("no_outage")
 
 
-async def test_the_first_to_look_leads_and_the_lock_says_who(pair: Pair, raw: redis.Redis) -> None:
-    """Both know the instance, the process and the epoch."""
+async def test_the_first_replica_to_tick_leads(pair: Pair, raw: redis.Redis) -> None:
+    """Both replicas read its name, process and epoch from the lock."""
     one, two = pair
 
     for replica in pair:
@@ -37,27 +37,27 @@ async def test_the_first_to_look_leads_and_the_lock_says_who(pair: Pair, raw: re
 
 
 async def test_only_the_leader_sweeps(pair: Pair, raw: redis.Redis) -> None:
-    """The follower leaves the overdue agent alone, the leader moves it one step on."""
+    """The follower ignores the overdue agent; the leader degrades it."""
     one, two = pair
-    await overdue_agent(one, raw)
+    await create_overdue_agent(one, raw)
 
-    await two.look(after=1)
+    await two.tick(after=1)
     assert status(raw) == "pending"
-    await one.look(after=1)
+    await one.tick(after=1)
 
     assert status(raw) == "degraded"
     assert two.swept == []
     assert [swept.degraded for swept in one.swept] == [1]
 
 
-async def test_the_leader_renews_every_retry_period_and_not_more_often(pair: Pair, raw: redis.Redis) -> None:
-    """Each renewal raises the counter in the lock; nothing else in it changes."""
+async def test_the_leader_renews_the_lock_once_per_retry_period(pair: Pair, raw: redis.Redis) -> None:
+    """Each renewal increments the counter in the lock and changes nothing more."""
     one, _ = pair
     first = raw.get(LOCK)
 
-    await one.look(after=RETRY - 0.1)
+    await one.tick(after=RETRY - 0.1)
     assert raw.get(LOCK) == first
-    await one.look(after=0.2)
+    await one.tick(after=0.2)
     second = raw.get(LOCK)
 
     assert isinstance(first, str)
@@ -66,71 +66,71 @@ async def test_the_leader_renews_every_retry_period_and_not_more_often(pair: Pai
     assert first.split(" ", 1)[1] == second.split(" ", 1)[1]
 
 
-async def test_a_lock_that_is_renewed_is_never_taken(pair: Pair) -> None:
-    """However long it lasts: each renewal starts the follower's lease anew."""
+async def test_a_follower_never_takes_a_renewed_lock(pair: Pair) -> None:
+    """Each renewal restarts the lease on the follower's clock."""
     one, two = pair
 
     for _ in range(20):
-        assert await one.look(after=LEASE - 1)
-        assert not await two.look(after=LEASE - 1)
+        assert await one.tick(after=LEASE - 1)
+        assert not await two.tick(after=LEASE - 1)
 
 
-async def test_a_lock_that_stands_still_one_lease_is_taken(pair: Pair, raw: redis.Redis) -> None:
-    """Not a moment before, by the follower's own clock; the epoch rises."""
+async def test_a_follower_takes_a_lock_that_stays_unchanged_for_one_lease(pair: Pair, raw: redis.Redis) -> None:
+    """It waits the whole lease by its own clock; the epoch increases."""
     _, two = pair
     first = epoch(raw)
 
-    assert not await two.look(after=LEASE - 0.1)
-    assert await two.look(after=0.2)
+    assert not await two.tick(after=LEASE - 0.1)
+    assert await two.tick(after=0.2)
 
     assert two.election.observed_lock is not None
     assert (two.election.observed_lock.instance, two.election.observed_lock.epoch) == ("two", epoch(raw))
     assert epoch(raw) > first
 
 
-async def test_a_step_of_rediss_clock_neither_lengthens_nor_shortens_a_lease(pair: Pair, raw: redis.Redis) -> None:
-    """The lock has no time to live, and a wild `since` in it is only shown."""
+async def test_the_clock_of_redis_does_not_affect_a_lease(pair: Pair, raw: redis.Redis) -> None:
+    """The lock has no time to live, and `since` in it is only for display."""
     _, two = pair
 
     assert raw.pttl(LOCK) == -1
     text = str(raw.get(LOCK)).split(" ")
     raw.set(LOCK, " ".join([*text[:2], "99999999999999", *text[3:]]))
 
-    assert not await two.look(after=LEASE - 0.1)
-    assert not await two.look(after=LEASE - 0.1)
-    assert await two.look(after=0.2)
+    assert not await two.tick(after=LEASE - 0.1)
+    assert not await two.tick(after=LEASE - 0.1)
+    assert await two.tick(after=0.2)
 
 
-async def test_a_leader_that_was_replaced_steps_down_without_sweeping(pair: Pair, raw: redis.Redis) -> None:
-    """It wakes up, finds another's lock at its renewal, and leaves the overdue to that one."""
+async def test_a_replaced_leader_steps_down_without_a_sweep(pair: Pair, raw: redis.Redis) -> None:
+    """Its renewal finds the lock of the new leader, which sweeps the overdue agent."""
     one, two = pair
-    await two.look(after=LEASE)
-    await overdue_agent(one, raw)
+    await two.tick(after=LEASE)
+    await create_overdue_agent(one, raw)
 
-    assert not one.election.is_leader or await one.look(after=LEASE) is False
+    assert not one.election.is_leader or await one.tick(after=LEASE) is False
 
     assert status(raw) == "pending"
     assert one.swept == []
-    assert await two.look(after=1)
+    assert await two.tick(after=1)
     assert status(raw) == "degraded"
 
 
-async def test_a_leader_that_was_replaced_and_does_not_know_is_refused(pair: Pair, raw: redis.Redis) -> None:
-    """Between two renewals it still sweeps, under an epoch that is over: refused, it counts that and steps down."""
+async def test_the_sweep_of_a_replaced_leader_is_rejected(pair: Pair, raw: redis.Redis) -> None:
+    """Between two renewals it sweeps under its old epoch; it counts the rejection and steps down."""
     one, two = pair
-    await two.look(after=LEASE)
-    await overdue_agent(one, raw)
+    await two.tick(after=LEASE)
+    await create_overdue_agent(one, raw)
     assert one.election.is_leader
 
-    assert not await one.look(after=RETRY / 2)
+    assert not await one.tick(after=RETRY / 2)
 
     assert one.sweeper.rejected_sweeps == 1
     assert one.swept == []
     assert status(raw) == "pending"
 
 
-async def test_past_the_renew_deadline_it_does_not_lead(pair: Pair) -> None:
-    """By its own clock, whatever the lock says."""
+async def test_a_leader_past_the_renew_deadline_does_not_lead(pair: Pair) -> None:
+    """Its own clock decides, whatever the lock contains."""
     one, _ = pair
 
     one.now += DEADLINE
@@ -140,71 +140,69 @@ async def test_past_the_renew_deadline_it_does_not_lead(pair: Pair) -> None:
     assert not one.election.is_leader
 
 
-def cut(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the replica's calls for the lock fail, as they do when Redis is away."""
+def make_lock_unreachable(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all calls of the replica for the lock fail, as in an outage of Redis."""
 
-    async def away(*_: object) -> None:
+    async def fail(*_: object) -> None:
         raise StoreUnavailable("away")
 
     for call in ("acquire", "renew"):
-        monkeypatch.setattr(replica.store.leadership, call, away)
+        monkeypatch.setattr(replica.store.leadership, call, fail)
 
 
-async def test_a_leader_cut_off_leads_until_its_deadline_and_then_steps_down(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each failed renewal is raised, for the loop to tell; past the deadline it knows of no lock any more."""
+async def test_an_unreachable_leader_steps_down_at_its_deadline(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each failed renewal is raised to the loop; after the deadline the replica reports no lock."""
     one, _ = pair
-    cut(one, monkeypatch)
+    make_lock_unreachable(one, monkeypatch)
 
     for after, leads in ((RETRY, True), (DEADLINE - RETRY, True), (0.2, False)):
         with pytest.raises(StoreUnavailable):
-            await one.look(after=after)
+            await one.tick(after=after)
         assert one.election.is_leader is leads
     assert one.election.observed_lock is None
     with pytest.raises(StoreUnavailable):
-        await one.look(after=1)
+        await one.tick(after=1)
 
 
-async def test_a_leader_that_comes_back_in_time_goes_on(
+async def test_a_leader_that_renews_before_its_deadline_stays_leader(
     pair: Pair, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Renewed within the deadline: the same epoch, no step down."""
+    """It keeps its epoch."""
     one, two = pair
     first = epoch(raw)
     with monkeypatch.context() as patched:
-        cut(one, patched)
+        make_lock_unreachable(one, patched)
         with pytest.raises(StoreUnavailable):
-            await one.look(after=RETRY)
+            await one.tick(after=RETRY)
 
-    assert await one.look(after=1)
-    assert not await two.look(after=LEASE)
+    assert await one.tick(after=1)
+    assert not await two.tick(after=LEASE)
 
     assert one.election.observed_lock is not None
     assert one.election.observed_lock.epoch == first
 
 
-async def test_after_the_deadline_it_may_lead_again_a_lease_later(
+async def test_a_leader_takes_its_own_old_lock_after_a_lease(
     pair: Pair, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Alone in the world it finds its own old lock standing still, and takes it under a new epoch."""
+    """After the deadline it is a follower of its own unchanged lock; it leads again under a new epoch."""
     one, _ = pair
     first = epoch(raw)
     with monkeypatch.context() as patched:
-        cut(one, patched)
+        make_lock_unreachable(one, patched)
         with pytest.raises(StoreUnavailable):
-            await one.look(after=DEADLINE + 0.2)
+            await one.tick(after=DEADLINE + 0.2)
 
-    assert not await one.look(after=1)
-    assert not await one.look(after=LEASE - 0.1)
-    assert await one.look(after=0.2)
+    assert not await one.tick(after=1)
+    assert not await one.tick(after=LEASE - 0.1)
+    assert await one.tick(after=0.2)
 
     assert one.election.observed_lock is not None
     assert one.election.observed_lock.epoch > first
 
 
-async def test_who_resigns_is_followed_at_the_next_look(redis_url: str, pair: Pair, raw: redis.Redis) -> None:
-    """No lease has to pass; resigning twice, or without the lead, does nothing. Who resigned looks no more."""
+async def test_a_follower_takes_over_at_once_after_a_resignation(redis_url: str, pair: Pair, raw: redis.Redis) -> None:
+    """A second resignation or one of a follower has no effect; a replica that resigned never leads again."""
     one, two = pair
     three = Replica(redis_url, "three")
 
@@ -216,32 +214,32 @@ async def test_who_resigns_is_followed_at_the_next_look(redis_url: str, pair: Pa
 
     assert not one.election.is_leader
     assert not raw.exists(LOCK)
-    assert not await one.look()
+    assert not await one.tick()
     assert not one.sweeper.may_sweep
     assert not raw.exists(LOCK)
-    assert await two.look()
+    assert await two.tick()
 
 
-async def test_who_resigns_in_the_middle_of_a_look_leaves_no_lock_behind(redis_url: str, raw: redis.Redis) -> None:
-    """Whether that look would take the lock or renew it: the end comes after it."""
+async def test_a_resignation_during_a_tick_leaves_no_lock(redis_url: str, raw: redis.Redis) -> None:
+    """It waits until the tick has acquired or renewed the lock, then deletes it."""
     one = Replica(redis_url, "one")
-    await asyncio.gather(one.look(), one.sweeper.resign())
+    await asyncio.gather(one.tick(), one.sweeper.resign())
     assert not raw.exists(LOCK)
     two = Replica(redis_url, "two")
-    assert await two.look()
+    assert await two.tick()
 
-    await asyncio.gather(two.look(after=RETRY), two.sweeper.resign())
+    await asyncio.gather(two.tick(after=RETRY), two.sweeper.resign())
 
     assert not raw.exists(LOCK)
     for replica in (one, two):
         await replica.store.close()
 
 
-async def test_of_two_who_take_at_the_same_time_one_leads(redis_url: str, pair: Pair) -> None:
-    """Compare and set: the other finds a lock it has not seen, and waits a whole lease for that one."""
+async def test_one_of_two_simultaneous_candidates_leads(redis_url: str, pair: Pair) -> None:
+    """The compare-and-set of the other fails; it waits a whole lease for the new lock."""
     _, two = pair
     three = Replica(redis_url, "three")
-    assert not await three.look()
+    assert not await three.tick()
     two.now = three.now = three.now + LEASE
 
     await asyncio.gather(two.sweeper.tick(), three.sweeper.tick())
@@ -249,27 +247,27 @@ async def test_of_two_who_take_at_the_same_time_one_leads(redis_url: str, pair: 
     leaders = [replica for replica in (two, three) if replica.election.is_leader]
     assert len(leaders) == 1
     (follower,) = {two, three} - {*leaders}
-    assert not await follower.look(after=LEASE - 1)
+    assert not await follower.tick(after=LEASE - 1)
     await three.store.close()
 
 
-async def test_a_lock_that_was_tampered_with_is_replaced_after_a_lease(pair: Pair, raw: redis.Redis) -> None:
-    """Nonsense in the key wedges nobody."""
+async def test_an_invalid_lock_is_replaced_after_a_lease(pair: Pair, raw: redis.Redis) -> None:
+    """A value that no replica can parse does not block the election."""
     one, two = pair
     raw.set(LOCK, "nonsense")
 
-    assert not await one.look(after=RETRY)
-    assert not await two.look()
-    assert await two.look(after=LEASE)
+    assert not await one.tick(after=RETRY)
+    assert not await two.tick()
+    assert await two.tick(after=LEASE)
 
 
-async def test_a_lost_lock_is_taken_at_once_and_the_old_leader_steps_down(pair: Pair, raw: redis.Redis) -> None:
-    """FLUSHALL: lock and epoch are gone; whoever looks first leads, and the other learns it at its next renewal."""
+async def test_a_deleted_lock_is_taken_at_once(pair: Pair, raw: redis.Redis) -> None:
+    """FLUSHALL deletes lock and epoch; the first replica to tick leads, and the old leader steps down."""
     one, two = pair
     raw.flushall()
 
-    assert await two.look()
-    assert not await one.look(after=RETRY)
-    assert await two.look(after=RETRY)
+    assert await two.tick()
+    assert not await one.tick(after=RETRY)
+    assert await two.tick(after=RETRY)
 
     assert not one.election.is_leader

@@ -1,4 +1,4 @@
-"""The pulse, and what is told of outages, grace and holds: each beginning and each end once."""
+"""The store probe, and the log events of outages, grace periods and self-preservation: one per start and end."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from registry.store.server_health import ProbeResult, SelfPreservation
 from registry.store.store import Store
 from tests.support.server_time import clear_outage, server_time_ms
 
-QUIET = ProbeResult(
+HEALTHY = ProbeResult(
     now=1_000_000,
     outage_end=None,
     outage_start=None,
@@ -25,139 +25,145 @@ QUIET = ProbeResult(
     self_preservation_activations=0,
     self_preservation=None,
 )
-HOLD = SelfPreservation(since=900_000, until=1_500_000, ended=None, overdue=30, healthy=40)
+SELF_PRESERVATION = SelfPreservation(since=900_000, until=1_500_000, ended=None, overdue=30, healthy=40)
 
 
-class Told:
-    """Stands in for the vitals: gives the signs it is told, or fails."""
+class FakeServerHealth:
+    """Returns the probe result that the test sets; fails if there is none."""
 
     def __init__(self) -> None:
-        self.signs: ProbeResult | None = QUIET
+        self.result: ProbeResult | None = HEALTHY
 
     async def probe(self) -> ProbeResult:
-        """Give the signs."""
-        if self.signs is None:
+        """Return the result."""
+        if self.result is None:
             raise StoreUnavailable("away")
-        return self.signs
+        return self.result
 
 
 @pytest.fixture
-def told() -> Told:
-    """What the next pulse sees."""
-    return Told()
+def server_health() -> FakeServerHealth:
+    """Provide the source of probe results."""
+    return FakeServerHealth()
 
 
 class Clock:
-    """Monotonic seconds that the test moves."""
+    """Monotonic seconds that the test advances."""
 
     now = 100.0
 
     def __call__(self) -> float:
-        """Read it."""
+        """Return the time."""
         return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock."""
+    """Provide a clock."""
     return Clock()
 
 
 @pytest.fixture
-def pulsing(told: Told, clock: Clock, settings: Settings) -> StoreMonitor:
-    """A pulsing whose agents may be silent for two seconds."""
-    return StoreMonitor(told, settings, clock=clock)  # type: ignore[arg-type]
+def monitor(server_health: FakeServerHealth, clock: Clock, settings: Settings) -> StoreMonitor:
+    """Provide a monitor of agents with a timeout of two seconds."""
+    return StoreMonitor(server_health, settings, clock=clock)  # type: ignore[arg-type]
 
 
-async def events(pulsing: StoreMonitor) -> list[str]:
-    """Pulse once and return what was logged, by the first words."""
+async def logged_events(monitor: StoreMonitor) -> list[str]:
+    """Tick once and return the names of the logged events."""
     structlog.reset_defaults()
     with capture_logs() as logs:
-        await pulsing.tick()
+        await monitor.tick()
     return [str(entry["event"]) for entry in logs]
 
 
-async def test_a_quiet_mesh_is_not_talked_about(pulsing: StoreMonitor) -> None:
-    """Not once a second, not at all."""
-    assert await events(pulsing) == []
-    assert await events(pulsing) == []
-    assert pulsing.last_probe == QUIET
+async def test_a_healthy_store_is_not_logged(monitor: StoreMonitor) -> None:
+    """No event is logged for a normal probe."""
+    assert await logged_events(monitor) == []
+    assert await logged_events(monitor) == []
+    assert monitor.last_probe == HEALTHY
 
 
-async def test_an_outage_and_the_grace_after_it_are_told_once_each(pulsing: StoreMonitor, told: Told) -> None:
-    """Its end when it is seen; the end of the grace a timeout later."""
-    await events(pulsing)
-    told.signs = QUIET._replace(outage_end=1_000_000, outage_start=990_000)
-    assert await events(pulsing) == ["outage_ended"]
-    assert await events(pulsing) == []
-    told.signs = told.signs._replace(now=1_001_999)
-    assert await events(pulsing) == []
-    told.signs = told.signs._replace(now=1_002_000)
-    assert await events(pulsing) == ["outage_grace_period_ended"]
-    assert await events(pulsing) == []
+async def test_an_outage_and_its_grace_period_are_logged_once(
+    monitor: StoreMonitor, server_health: FakeServerHealth
+) -> None:
+    """The end of the outage is logged when it is detected, the end of the grace period one timeout later."""
+    await logged_events(monitor)
+    server_health.result = HEALTHY._replace(outage_end=1_000_000, outage_start=990_000)
+    assert await logged_events(monitor) == ["outage_ended"]
+    assert await logged_events(monitor) == []
+    server_health.result = server_health.result._replace(now=1_001_999)
+    assert await logged_events(monitor) == []
+    server_health.result = server_health.result._replace(now=1_002_000)
+    assert await logged_events(monitor) == ["outage_grace_period_ended"]
+    assert await logged_events(monitor) == []
 
 
-async def test_an_outage_of_long_ago_is_no_news_at_the_start(pulsing: StoreMonitor, told: Told) -> None:
-    """A replica that starts tells only of one whose grace lasts."""
-    told.signs = QUIET._replace(outage_end=900_000, outage_start=890_000)
+async def test_an_old_outage_is_not_logged_at_the_start(monitor: StoreMonitor, server_health: FakeServerHealth) -> None:
+    """A new replica logs only an outage whose grace period lasts."""
+    server_health.result = HEALTHY._replace(outage_end=900_000, outage_start=890_000)
 
-    assert await events(pulsing) == []
+    assert await logged_events(monitor) == []
 
 
-async def test_redis_out_of_reach_is_told_after_five_seconds(pulsing: StoreMonitor, told: Told, clock: Clock) -> None:
-    """Once, with its end; every failure is raised, for the loop to tell."""
+async def test_an_unreachable_redis_is_logged_after_five_seconds(
+    monitor: StoreMonitor, server_health: FakeServerHealth, clock: Clock
+) -> None:
+    """The start and the end are logged once; every failure is raised to the loop."""
 
-    async def failing() -> list[str]:
+    async def events_of_failed_probe() -> list[str]:
         structlog.reset_defaults()
         with capture_logs() as logs, pytest.raises(StoreUnavailable):
-            await pulsing.tick()
+            await monitor.tick()
         return [str(entry["event"]) for entry in logs]
 
-    await events(pulsing)
-    told.signs = None
+    await logged_events(monitor)
+    server_health.result = None
     clock.now += 5
-    assert await failing() == []
+    assert await events_of_failed_probe() == []
     clock.now += 0.1
-    assert await failing() == ["redis_unreachable"]
+    assert await events_of_failed_probe() == ["redis_unreachable"]
     clock.now += 10
-    assert await failing() == []
-    told.signs = QUIET
-    assert await events(pulsing) == ["redis_reachable_again"]
+    assert await events_of_failed_probe() == []
+    server_health.result = HEALTHY
+    assert await logged_events(monitor) == ["redis_reachable_again"]
 
 
-async def test_a_clock_that_went_back_is_passed_on_until_all_times_are_right(
-    told: Told, clock: Clock, settings: Settings
+async def test_a_clock_rollback_is_passed_on_until_all_times_are_repaired(
+    server_health: FakeServerHealth, clock: Clock, settings: Settings
 ) -> None:
-    """Also where the walk over all agents was too quick to be seen, and once after it."""
-    heard: list[tuple[int, int]] = []
-    pulsing = StoreMonitor(told, settings, on_clock_rollback=lambda *when: heard.append(when), clock=clock)  # type: ignore[arg-type]
-    back = QUIET._replace(now=500_100, outage_end=500_000, outage_start=1_000_000)
+    """It is passed on at least once, even if no probe sees the repair, and once after the repair."""
+    rollbacks: list[tuple[int, int]] = []
+    monitor = StoreMonitor(server_health, settings, on_clock_rollback=lambda *when: rollbacks.append(when), clock=clock)  # type: ignore[arg-type]
+    back = HEALTHY._replace(now=500_100, outage_end=500_000, outage_start=1_000_000)
 
-    for signs in (
-        QUIET,
+    for result in (
+        HEALTHY,
         back,
         back._replace(now=500_200, repairing_clock_rollback=True),
         back._replace(now=500_300),
         back._replace(now=500_400),
     ):
-        told.signs = signs
-        await pulsing.tick()
+        server_health.result = result
+        await monitor.tick()
 
-    assert heard == [(500_100, 500_000), (500_200, 500_000), (500_300, 500_000)]
+    assert rollbacks == [(500_100, 500_000), (500_200, 500_000), (500_300, 500_000)]
 
 
-async def test_a_hold_is_told_when_it_begins_and_when_it_ends(pulsing: StoreMonitor, told: Told) -> None:
-    """Also where it began before this replica did."""
-    told.signs = QUIET._replace(self_preservation=HOLD)
-    assert await events(pulsing) == ["self_preservation_started"]
-    assert await events(pulsing) == []
-    told.signs = QUIET._replace(self_preservation=HOLD._replace(ended=1_500_000))
-    assert await events(pulsing) == ["self_preservation_ended"]
-    assert await events(pulsing) == []
-    told.signs = QUIET
-    assert await events(pulsing) == []
-    told.signs = QUIET._replace(self_preservation=HOLD._replace(since=2_000_000))
-    assert await events(pulsing) == ["self_preservation_started"]
+async def test_the_start_and_the_end_of_self_preservation_are_logged(
+    monitor: StoreMonitor, server_health: FakeServerHealth
+) -> None:
+    """The start is logged even if it was before the start of the replica."""
+    server_health.result = HEALTHY._replace(self_preservation=SELF_PRESERVATION)
+    assert await logged_events(monitor) == ["self_preservation_started"]
+    assert await logged_events(monitor) == []
+    server_health.result = HEALTHY._replace(self_preservation=SELF_PRESERVATION._replace(ended=1_500_000))
+    assert await logged_events(monitor) == ["self_preservation_ended"]
+    assert await logged_events(monitor) == []
+    server_health.result = HEALTHY
+    assert await logged_events(monitor) == []
+    server_health.result = HEALTHY._replace(self_preservation=SELF_PRESERVATION._replace(since=2_000_000))
+    assert await logged_events(monitor) == ["self_preservation_started"]
 
 
 Case = tuple[ProbeResult | None, dict[str, object]]
@@ -165,12 +171,12 @@ NO_OUTAGE = {"cause": None, "since": None, "until": None, "grace_granted": 0, "r
 
 
 @pytest.mark.parametrize(
-    ("signs", "shown"),
+    ("result", "expected"),
     [
         (None, NO_OUTAGE),
-        (QUIET, NO_OUTAGE),
+        (HEALTHY, NO_OUTAGE),
         (
-            QUIET._replace(outage_end=20_000, outage_start=10_000, grace_granted=3),
+            HEALTHY._replace(outage_end=20_000, outage_start=10_000, grace_granted=3),
             {
                 "cause": "no_probe",
                 "since": "1970-01-01T00:00:10.000Z",
@@ -180,7 +186,7 @@ NO_OUTAGE = {"cause": None, "since": None, "until": None, "grace_granted": 0, "r
             },
         ),
         (
-            QUIET._replace(outage_end=10_000, outage_start=20_000, repairing_clock_rollback=True),
+            HEALTHY._replace(outage_end=10_000, outage_start=20_000, repairing_clock_rollback=True),
             {
                 "cause": "clock_rollback",
                 "since": "1970-01-01T00:00:20.000Z",
@@ -190,7 +196,7 @@ NO_OUTAGE = {"cause": None, "since": None, "until": None, "grace_granted": 0, "r
             },
         ),
         (
-            QUIET._replace(outage_end=10_000),
+            HEALTHY._replace(outage_end=10_000),
             {
                 "cause": "first_probe",
                 "since": None,
@@ -201,17 +207,17 @@ NO_OUTAGE = {"cause": None, "since": None, "until": None, "grace_granted": 0, "r
         ),
     ],
 )
-def test_what_is_shown_of_an_outage(signs: ProbeResult | None, shown: dict[str, object]) -> None:
-    """From when to when by Redis' clock, why, and what it did."""
-    assert outage_json(signs) == shown
+def test_the_status_of_an_outage(result: ProbeResult | None, expected: dict[str, object]) -> None:
+    """It contains start and end by the clock of Redis, the cause and the effect."""
+    assert outage_json(result) == expected
 
 
 @pytest.mark.parametrize(
     ("change", "active", "until", "suspended"),
     [
-        (lambda signs: signs, True, "1970-01-01T00:25:00.000Z", 12),
+        (lambda result: result, True, "1970-01-01T00:25:00.000Z", 12),
         (
-            lambda signs: signs._replace(self_preservation=HOLD._replace(ended=1_000_000)),
+            lambda result: result._replace(self_preservation=SELF_PRESERVATION._replace(ended=1_000_000)),
             False,
             "1970-01-01T00:16:40.000Z",
             0,
@@ -219,16 +225,16 @@ def test_what_is_shown_of_an_outage(signs: ProbeResult | None, shown: dict[str, 
     ],
     ids=["on", "over"],
 )
-def test_what_is_shown_of_a_hold(
+def test_the_status_of_self_preservation(
     change: Callable[[ProbeResult], ProbeResult],
     *,
     active: bool,
     until: str,
     suspended: int,
 ) -> None:
-    """How many it was for, how many it holds, since when, and when it ends or ended."""
+    """It contains the numbers of agents at the start and now, and the start and end times."""
     assert self_preservation_json(
-        change(QUIET._replace(self_preservation=HOLD, overdue=12, self_preservation_activations=2))
+        change(HEALTHY._replace(self_preservation=SELF_PRESERVATION, overdue=12, self_preservation_activations=2))
     ) == {
         "active": active,
         "since": "1970-01-01T00:15:00.000Z",
@@ -240,17 +246,17 @@ def test_what_is_shown_of_a_hold(
     }
 
 
-async def test_the_real_store_is_pulsed_and_seen(store: Store, settings: Settings, raw: redis.Redis) -> None:
-    """What the script replies is what is shown."""
+async def test_the_real_store_is_probed(store: Store, settings: Settings, raw: redis.Redis) -> None:
+    """The monitor reports the values that the script returns."""
     clear_outage(raw)
     raw.hset("{mesh}:self_preservation", mapping={"since": "1", "until": "2", "overdue": "3", "healthy": "4"})
-    pulsing = StoreMonitor(store.server_health, settings)
-    began = server_time_ms(raw)
+    monitor = StoreMonitor(store.server_health, settings)
+    start = server_time_ms(raw)
 
-    await pulsing.tick()
+    await monitor.tick()
 
-    assert pulsing.last_probe is not None
-    assert began <= pulsing.last_probe.now <= server_time_ms(raw)
-    assert pulsing.last_probe._replace(now=0) == QUIET._replace(
+    assert monitor.last_probe is not None
+    assert start <= monitor.last_probe.now <= server_time_ms(raw)
+    assert monitor.last_probe._replace(now=0) == HEALTHY._replace(
         now=0, self_preservation=SelfPreservation(1, 2, None, 3, 4)
     )

@@ -1,4 +1,4 @@
-"""What the store is asked to keep of a registration: thresholds, precondition, and what rules one out."""
+"""The write that the service sends to the store: thresholds, precondition, and registrations that are rejected."""
 
 from datetime import timedelta
 from typing import Any, cast
@@ -15,45 +15,45 @@ from registry.store.agents import Agents, RegistrationResult, RegistrationWrite
 from tests.support.http_calls import a_registration
 
 
-class Asked:
-    """A store that notes what it is asked to keep."""
+class FakeAgentStore:
+    """A store that records the last write."""
 
     def __init__(self) -> None:
         self.last: RegistrationWrite | None = None
 
     async def register(self, registration: RegistrationWrite) -> RegistrationResult:
-        """Note it."""
+        """Record the write."""
         self.last = registration
         return RegistrationResult("created", 7)
 
 
-def registration_service(store: Asked, settings: Settings) -> RegistrationService:
+def registration_service(store: FakeAgentStore, settings: Settings) -> RegistrationService:
     """Return a service over this store."""
-    nothing = cast(Any, None)
-    return RegistrationService(cast(Agents, store), nothing, nothing, settings, {FORMAT_NAME: DEFAULT_TIMEOUT})
+    unused = cast(Any, None)
+    return RegistrationService(cast(Agents, store), unused, unused, settings, {FORMAT_NAME: DEFAULT_TIMEOUT})
 
 
-async def kept(
+async def stored_write(
     settings: Settings | None = None, *, headers: dict[str, str] | None = None, **fields: Any
 ) -> RegistrationWrite:
-    """Return what the store is asked to keep of a registration with these fields."""
-    store = Asked()
+    """Return the write for a registration with these fields."""
+    store = FakeAgentStore()
     registrations = registration_service(store, settings or Settings())
     await registrations.register(parse_registration(a_registration(**fields)), **(headers or {}))
     assert store.last is not None
     return store.last
 
 
-async def refused(settings: Settings | None = None, **fields: Any) -> dict[str, str]:
-    """Return the problems by field of a registration that is refused."""
+async def rejected_fields(settings: Settings | None = None, **fields: Any) -> dict[str, str]:
+    """Return the problem of each field of a registration that is rejected."""
     with pytest.raises(UnprocessableRequest) as error:
-        await kept(settings, **fields)
+        await stored_write(settings, **fields)
     return {detail.field: detail.problem for detail in error.value.details}
 
 
 BY_TYPE = Settings(agent_timeout=timedelta(seconds=45), thresholds=parse_thresholds("t=30s/90s, quick=100ms/250ms"))
 
-SILENCE: list[tuple[dict[str, Any], tuple[int, int]]] = [
+THRESHOLDS: list[tuple[dict[str, Any], tuple[int, int]]] = [
     ({}, (45_000, 90_000)),
     ({"health_interval": 10}, (45_000, 90_000)),
     ({"health_interval": 22.5}, (45_000, 90_000)),
@@ -73,16 +73,16 @@ SILENCE: list[tuple[dict[str, Any], tuple[int, int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "silence"), SILENCE, ids=[str(fields) for fields, _ in SILENCE])
-async def test_the_store_is_told_milliseconds(fields: dict[str, Any], silence: tuple[int, int]) -> None:
-    """Explicit, by type, or the larger of AGENT_TIMEOUT and twice the interval; eviction is twice the timeout."""
-    found = await kept(BY_TYPE, **fields)
+@pytest.mark.parametrize(("fields", "thresholds"), THRESHOLDS, ids=[str(fields) for fields, _ in THRESHOLDS])
+async def test_thresholds_are_stored_in_milliseconds(fields: dict[str, Any], thresholds: tuple[int, int]) -> None:
+    """It is explicit, by type, or the larger of AGENT_TIMEOUT and twice the interval; eviction is twice that."""
+    write = await stored_write(BY_TYPE, **fields)
 
-    assert (found.timeout, found.eviction) == silence
+    assert (write.timeout, write.eviction) == thresholds
 
 
 @pytest.mark.parametrize(
-    ("fields", "usual", "silence"),
+    ("fields", "agent_timeout", "thresholds"),
     [
         ({}, 60, (20_000, 40_000)),
         ({}, 20, (20_000, 40_000)),
@@ -92,18 +92,18 @@ async def test_the_store_is_told_milliseconds(fields: dict[str, Any], silence: t
         ({"timeout_threshold": 5, "health_interval": 300}, 60, (20_000, 40_000)),
     ],
 )
-async def test_agents_in_flat_form_are_missed_after_20_seconds(
-    fields: dict[str, Any], usual: int, silence: tuple[int, int]
+async def test_mcpmesh_agents_time_out_after_20_seconds(
+    fields: dict[str, Any], agent_timeout: int, thresholds: tuple[int, int]
 ) -> None:
-    """Or after AGENT_TIMEOUT where that is shorter, or as their type is set; they send a sign of life every 5 s."""
-    store = Asked()
-    settings = Settings(agent_timeout=timedelta(seconds=usual), thresholds=parse_thresholds("a2a=90s/240s"))
+    """A shorter AGENT_TIMEOUT or the thresholds of their type apply instead; their heartbeats come every 5 s."""
+    store = FakeAgentStore()
+    settings = Settings(agent_timeout=timedelta(seconds=agent_timeout), thresholds=parse_thresholds("a2a=90s/240s"))
     registrations = registration_service(store, settings)
 
     await registrations.register(parse_mcpmesh_registration({"agent_id": "a-1", "tools": [], **fields}).registration)
 
     assert store.last is not None
-    assert (store.last.timeout, store.last.eviction) == silence
+    assert (store.last.timeout, store.last.eviction) == thresholds
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ async def test_agents_in_flat_form_are_missed_after_20_seconds(
     ],
     ids=str,
 )
-async def test_an_eviction_must_be_above_the_timeout_that_holds(fields: dict[str, Any]) -> None:
-    """Whatever that timeout comes from."""
-    assert "must be" in (await refused(BY_TYPE, **fields))["eviction_threshold"]
+async def test_the_eviction_threshold_must_exceed_the_timeout(fields: dict[str, Any]) -> None:
+    """This applies whatever the source of the timeout is."""
+    assert "must be" in (await rejected_fields(BY_TYPE, **fields))["eviction_threshold"]
 
 
 PRECONDITIONS: list[tuple[dict[str, Any], dict[str, str], str]] = [
@@ -138,12 +138,12 @@ PRECONDITIONS: list[tuple[dict[str, Any], dict[str, str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "headers", "word"), PRECONDITIONS)
-async def test_every_way_to_say_a_version_is_one_word_for_the_store(
-    fields: dict[str, Any], headers: dict[str, str], word: str
+@pytest.mark.parametrize(("fields", "headers", "precondition"), PRECONDITIONS)
+async def test_every_form_of_a_precondition_is_normalized(
+    fields: dict[str, Any], headers: dict[str, str], precondition: str
 ) -> None:
-    """Body and headers mean the same."""
-    assert (await kept(headers=headers, **fields)).precondition == word
+    """Fields in the body and headers are equivalent."""
+    assert (await stored_write(headers=headers, **fields)).precondition == precondition
 
 
 CONTEXTS: list[tuple[str, dict[str, Any], str | None]] = [
@@ -172,41 +172,45 @@ CONTEXTS: list[tuple[str, dict[str, Any], str | None]] = [
 async def test_a_security_context_requires_capabilities(
     setting: str, fields: dict[str, Any], missing: str | None
 ) -> None:
-    """Those that are missing are named, sorted; the setting adds contexts and may change the built-in ones."""
+    """The error names the missing ones, sorted; the setting adds contexts and overrides the built-in ones."""
     settings = Settings(security_contexts=parse_security_contexts(setting))
 
     if missing is None:
-        await kept(settings, **fields)
+        await stored_write(settings, **fields)
     else:
-        assert (await refused(settings, **fields))["capabilities"].endswith(f"requires the capabilities {missing}")
+        assert (await rejected_fields(settings, **fields))["capabilities"].endswith(
+            f"requires the capabilities {missing}"
+        )
 
 
-async def test_an_unknown_context_names_the_known_ones() -> None:
-    """Sorted, with those of the setting."""
+async def test_an_unknown_security_context_is_rejected_with_the_known_ones() -> None:
+    """The list is sorted and includes the contexts of the setting."""
     settings = Settings(security_contexts=parse_security_contexts("pci=encryption"))
 
-    assert (await refused(settings, security_context="pic"))["security_context"] == (
+    assert (await rejected_fields(settings, security_context="pic"))["security_context"] == (
         "unknown context 'pic'; known are high_security, pci, standard"
     )
 
 
-async def test_an_agent_may_need_a_capability_in_so_many_ways() -> None:
-    """Each is compared with all who have it: 3,000 ways and 1,000 functions kept each replica busy for 7 s."""
-    ways = [{"capability": "c", "tags": [f"+{at}"]} for at in range(101)]
+async def test_the_number_of_conditions_on_one_capability_is_limited() -> None:
+    """Each is compared with all providers: 3,000 conditions and 1,000 functions blocked each replica for 7 s."""
+    conditions = [{"capability": "c", "tags": [f"+{at}"]} for at in range(101)]
 
-    assert await refused(dependencies=ways) == {
+    assert await rejected_fields(dependencies=conditions) == {
         "dependencies": (
             "require c with 101 different combinations of version, tags and other conditions; at most 100 are allowed"
         )
     }
-    await kept(dependencies=[*ways[:100], *ways[:100], *({"capability": f"c{at}"} for at in range(200))])
+    await stored_write(
+        dependencies=[*conditions[:100], *conditions[:100], *({"capability": f"c{at}"} for at in range(200))]
+    )
 
 
-async def test_what_all_capabilities_require_counts_for_each() -> None:
-    """A thousand capabilities that a thousand times require the same were walked for a second by whoever needed one."""
+async def test_required_dependencies_are_counted_for_each_capability() -> None:
+    """1,000 capabilities with the same 1,000 requirements took a second to resolve for each consumer."""
     required = [{"capability": "c", "required": True}] * 101
 
-    found = await refused(dependencies=required, capabilities=[{"name": f"n{at}"} for at in range(100)])
+    problems = await rejected_fields(dependencies=required, capabilities=[{"name": f"n{at}"} for at in range(100)])
 
-    assert found == {"dependencies": "at most 10,000 pairs of a capability and a required dependency are allowed"}
-    await kept(dependencies=required[:100], capabilities=[{"name": f"n{at}"} for at in range(100)])
+    assert problems == {"dependencies": "at most 10,000 pairs of a capability and a required dependency are allowed"}
+    await stored_write(dependencies=required[:100], capabilities=[{"name": f"n{at}"} for at in range(100)])

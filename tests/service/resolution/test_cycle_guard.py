@@ -1,4 +1,4 @@
-"""Required dependencies never go in a circle, whoever registers where and when, and nobody else is blocked by one."""
+"""The cycle guard: no two registrations form a cycle of required dependencies, and a cycle blocks no other agent."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from registry.errors import StoreUnavailable, UnprocessableRequest
 from registry.model.agent import Agent
 from registry.model.registration.parse import parse_registration
 from registry.service.registration.registration import RegistrationService
-from registry.service.resolution import cycle_guard as edges_module
+from registry.service.resolution import cycle_guard
 from registry.service.resolution.cycle_guard import (
     MAX_DEPENDENCY_DEPTH,
     MAX_REQUIRED_EDGES,
@@ -43,50 +43,50 @@ def requiring(agent_id: str, *edges: Edge) -> Agent:
 
 def capabilities(edges: Iterable[Edge]) -> list[dict[str, Any]]:
     """Return the capabilities of an agent with these required dependencies."""
-    needs: dict[str, list[dict[str, Any]]] = {}
+    required: dict[str, list[dict[str, Any]]] = {}
     for name, needed in edges:
-        needs.setdefault(name, []).append({"capability": needed, "required": True})
+        required.setdefault(name, []).append({"capability": needed, "required": True})
     return [
-        {"name": name, "function_name": f"f_{at}", "dependencies": found}
-        for at, (name, found) in enumerate(needs.items())
+        {"name": name, "function_name": f"f_{at}", "dependencies": dependencies}
+        for at, (name, dependencies) in enumerate(required.items())
     ]
 
 
-def refused(agents: Iterable[Agent], agent_id: str, *edges: Edge) -> str:
-    """Return what an agent is told that brings these edges."""
+def rejection(agents: Iterable[Agent], agent_id: str, *edges: Edge) -> str:
+    """Return the error for a registration with these edges."""
     with pytest.raises(UnprocessableRequest) as caught:
         reject_cycles(view_of(*agents), agent_id, edges)
     assert [detail.field for detail in caught.value.details] == ["dependencies"]
     return str(caught.value)
 
 
-def test_a_circle_is_named_from_the_edge_that_closes_it() -> None:
-    """Each capability in it, and the first again."""
+def test_a_cycle_is_reported_from_the_edge_that_closes_it() -> None:
+    """The message lists each capability of the cycle, then the first one again."""
     mesh = [requiring("a-1", ("a", "b")), requiring("b-1", ("b", "c"), ("b", "x"))]
 
-    assert refused(mesh, "c-1", ("c", "a")) == "required dependency cycle: c → a → b → c"
-    assert refused(mesh, "c-1", ("c", "z"), ("d", "e"), ("z", "b")).endswith("c → z → b → c")
-    assert refused([], "a-1", ("a", "b"), ("b", "c"), ("c", "a")) == "required dependency cycle: a → b → c → a"
+    assert rejection(mesh, "c-1", ("c", "a")) == "required dependency cycle: c → a → b → c"
+    assert rejection(mesh, "c-1", ("c", "z"), ("d", "e"), ("z", "b")).endswith("c → z → b → c")
+    assert rejection([], "a-1", ("a", "b"), ("b", "c"), ("c", "a")) == "required dependency cycle: a → b → c → a"
 
 
-def test_what_needs_itself_is_a_circle() -> None:
-    """Of one."""
-    assert refused([], "a-1", ("a", "b"), ("c", "c")) == "required dependency cycle: c → c"
+def test_a_capability_that_requires_itself_is_a_cycle() -> None:
+    """It is the shortest cycle."""
+    assert rejection([], "a-1", ("a", "b"), ("c", "c")) == "required dependency cycle: c → c"
 
 
-def test_of_several_circles_a_shortest_is_named() -> None:
-    """It is easier to see what is wrong."""
+def test_the_shortest_of_several_cycles_is_reported() -> None:
+    """A short cycle is easier to repair."""
     mesh = [requiring("m", ("b", "c"), ("c", "d"), ("d", "a"), ("b", "a"))]
 
-    assert refused(mesh, "a-1", ("a", "b")) == "required dependency cycle: a → b → a"
+    assert rejection(mesh, "a-1", ("a", "b")) == "required dependency cycle: a → b → a"
 
 
-def test_what_the_agent_had_before_does_not_count() -> None:
-    """It may turn its edges round; what others hold as well stays."""
+def test_the_previous_edges_of_an_agent_do_not_count() -> None:
+    """An agent may reverse its own edges, unless another agent has them too."""
     mesh = [requiring("a-1", ("a", "b"), ("b", "c"))]
 
     reject_cycles(view_of(*mesh), "a-1", [("c", "b"), ("b", "a")])
-    assert "b → a → b" in refused([*mesh, requiring("a-2", ("a", "b"))], "a-1", ("b", "a"))
+    assert "b → a → b" in rejection([*mesh, requiring("a-2", ("a", "b"))], "a-1", ("b", "a"))
 
 
 @pytest.mark.parametrize(
@@ -94,43 +94,43 @@ def test_what_the_agent_had_before_does_not_count() -> None:
     [[("p", "q")], [("p", "x")], [("p", "x"), ("q", "p")], [("p", "x"), ("p", "y")]],
     ids=["elsewhere", "leads into it", "a chain into it", "twice into it"],
 )
-def test_a_circle_elsewhere_blocks_nobody(edges: list[Edge]) -> None:
-    """Whatever stands in the store: only who brings an edge of it is refused."""
+def test_an_existing_cycle_does_not_block_other_agents(edges: list[Edge]) -> None:
+    """Only a registration with an edge of a cycle is rejected."""
     mesh = [requiring("bad-1", ("x", "y")), requiring("bad-2", ("y", "x")), requiring("self", ("y", "y"))]
 
     reject_cycles(view_of(*mesh), "new", edges)
-    assert "z → x → y → z" in refused([*mesh, requiring("bad-3", ("y", "z"))], "new", ("z", "x"))
+    assert "z → x → y → z" in rejection([*mesh, requiring("bad-3", ("y", "z"))], "new", ("z", "x"))
 
 
-def chain(length: int, name: str = "n") -> list[Agent]:
-    """Return agents of which each needs the next, so many capabilities in all."""
+def linear_chain(length: int, name: str = "n") -> list[Agent]:
+    """Return agents that require each other in a row; the row has `length` capabilities."""
     return [requiring(f"{name}-{at}", (f"{name}{at}", f"{name}{at + 1}")) for at in range(length - 1)]
 
 
-def test_a_chain_is_as_long_as_it_may_be_and_no_longer() -> None:
-    """Wherever the new edge lies in it."""
-    fits, over = chain(MAX_DEPENDENCY_DEPTH - 1), chain(MAX_DEPENDENCY_DEPTH)
+def test_a_chain_of_the_maximum_depth_is_accepted() -> None:
+    """One capability more is rejected, wherever the new edge lies."""
+    fits, over = linear_chain(MAX_DEPENDENCY_DEPTH - 1), linear_chain(MAX_DEPENDENCY_DEPTH)
     for edge in ("top", "n0"), (f"n{MAX_DEPENDENCY_DEPTH - 2}", "bottom"):
         reject_cycles(view_of(*fits), "new", [edge])
-    halves = [*chain(32, "n"), *chain(32, "m")]
+    halves = [*linear_chain(32, "n"), *linear_chain(32, "m")]
     reject_cycles(view_of(*halves), "new", [("n31", "m0")])
 
-    assert "capabilities deep" in refused(over, "new", ("top", "n0"))
-    assert "capabilities deep" in refused(over, "new", (f"n{MAX_DEPENDENCY_DEPTH - 1}", "bottom"))
-    assert "capabilities deep" in refused([*halves, requiring("more", ("m31", "end"))], "new", ("n31", "m0"))
-    assert "capabilities deep" in refused(chain(MAX_DEPENDENCY_DEPTH - 1), "new", ("t1", "n0"), ("t2", "t1"))
+    assert "capabilities deep" in rejection(over, "new", ("top", "n0"))
+    assert "capabilities deep" in rejection(over, "new", (f"n{MAX_DEPENDENCY_DEPTH - 1}", "bottom"))
+    assert "capabilities deep" in rejection([*halves, requiring("more", ("m31", "end"))], "new", ("n31", "m0"))
+    assert "capabilities deep" in rejection(linear_chain(MAX_DEPENDENCY_DEPTH - 1), "new", ("t1", "n0"), ("t2", "t1"))
 
 
-def test_two_chains_that_do_not_meet_are_not_one() -> None:
-    """An agent at the end of a long one and at the begin of another was refused: their lengths were added."""
-    mesh = [*chain(40, "n"), *chain(40, "m")]
+def test_separate_chains_are_not_added_up() -> None:
+    """An agent at the end of one chain and at the start of another was rejected, because the depths were added."""
+    mesh = [*linear_chain(40, "n"), *linear_chain(40, "m")]
 
     reject_cycles(view_of(*mesh), "new", [("n39", "bottom"), ("top", "m0")])
 
 
-def test_a_chain_that_is_replaced_is_not_counted() -> None:
-    """The edges an agent gives up lead nowhere, up or down."""
-    mesh = [*chain(32, "n"), *chain(32, "m"), requiring("new", ("n31", "m0"))]
+def test_replaced_edges_are_not_counted() -> None:
+    """They count neither above nor below the new edges."""
+    mesh = [*linear_chain(32, "n"), *linear_chain(32, "m"), requiring("new", ("n31", "m0"))]
 
     reject_cycles(view_of(*mesh), "new", [("m31", "n0")])
 
@@ -139,21 +139,19 @@ EDGES = st.lists(st.tuples(*[st.sampled_from("abcdef")] * 2), max_size=6, unique
 
 
 @given(st.lists(EDGES, max_size=5), EDGES.filter(bool))
-def test_exactly_those_are_refused_who_are_in_a_circle_of_their_own_making(
-    held: list[list[Edge]], edges: list[Edge]
-) -> None:
-    """Compared with one look at all that there would be."""
-    mesh = [requiring(f"h{at}", *each) for at, each in enumerate(held)]
+def test_a_registration_is_rejected_exactly_if_it_closes_a_cycle(others: list[list[Edge]], edges: list[Edge]) -> None:
+    """The expected result is computed from the whole graph."""
+    mesh = [requiring(f"h{at}", *each) for at, each in enumerate(others)]
     graph: dict[str, list[str]] = {}
-    for name, needed in {*edges, *(edge for each in held for edge in each)}:
+    for name, needed in {*edges, *(edge for each in others for edge in each)}:
         graph.setdefault(name, []).append(needed)
-    together = [set(circle) for circle in find_cycles(graph)]
-    closes = any(name == needed or any({name, needed} <= circle for circle in together) for name, needed in edges)
+    together = [set(cycle) for cycle in find_cycles(graph)]
+    closes = any(name == needed or any({name, needed} <= cycle for cycle in together) for name, needed in edges)
 
     if not closes:
         reject_cycles(view_of(*mesh), "new", edges)
         return
-    _, _, way = refused(mesh, "new", *edges).partition(": ")
+    _, _, way = rejection(mesh, "new", *edges).partition(": ")
     names = way.split(" → ")
     steps = [*pairwise(names)]
     assert names[0] == names[-1]
@@ -161,8 +159,8 @@ def test_exactly_those_are_refused_who_are_in_a_circle_of_their_own_making(
     assert all(needed in graph[name] for name, needed in steps)
 
 
-def test_a_large_mesh_is_checked_in_a_moment() -> None:
-    """Ten thousand edges, a thousand new ones: each is looked at once, not once for each capability."""
+def test_a_large_mesh_is_checked_quickly() -> None:
+    """With 10,000 edges and 1,000 new ones, each is examined once."""
     mesh = [
         requiring(
             f"agent-{at}", *((f"c{at % 50}-{each}", f"c{at % 50 + 1}-{(each * 7 + at) % 40}") for each in range(20))
@@ -171,79 +169,83 @@ def test_a_large_mesh_is_checked_in_a_moment() -> None:
     ]
     view = view_of(*mesh)
     loop = asyncio.new_event_loop()
-    began = loop.time()
+    start = loop.time()
 
     reject_cycles(view, "new", [(f"x{at}", f"c0-{at % 40}") for at in range(1000)])
 
-    assert loop.time() - began < 2
+    assert loop.time() - start < 2
     loop.close()
 
 
 class Replica:
-    """A store, a feed, and what lets registrations in, as a process has them."""
+    """The store, the reflector and the registration service of one process."""
 
     def __init__(self, url: str, settings: Settings) -> None:
         self.store = Store(endpoint_from_url(url), settings, lambda _script, _seconds: None)
-        self.feed = make_reflector(self.store.change_log)
-        self.edges = CycleGuard(self.feed, self.store.agents)
+        self.reflector = make_reflector(self.store.change_log)
+        self.edges = CycleGuard(self.reflector, self.store.agents)
         nothing = cast(Any, None)
         self.registrations = RegistrationService(self.store.agents, self.edges, nothing, settings, {})
-        self._following = asyncio.create_task(self.feed.run())
+        self._following = asyncio.create_task(self.reflector.run())
 
     async def register(self, agent_id: str, *edges: Edge) -> RegistrationResult:
         """Register an agent with these required dependencies."""
-        # More capabilities than a request may have, so that the limit of the edges is the one that is reached.
+        # The spec has more capabilities than a request may have, so that the limit of the edges is reached first.
         spec = a_spec(agent_id, capabilities=capabilities(edges))
         return await self.registrations.register(replace(parse_registration(a_registration(agent_id)), spec=spec))
 
     async def close(self) -> None:
-        """Stop following, and close the connections."""
+        """Stop the reflector and close the connections."""
         self._following.cancel()
         await asyncio.gather(self._following, return_exceptions=True)
         await self.store.close()
 
 
 @contextlib.asynccontextmanager
-async def replicas(url: str, settings: Settings, count: int = 2) -> AsyncIterator[list[Replica]]:
-    """Provide replicas on one server that have filled."""
-    found = [Replica(url, settings) for _ in range(count)]
+async def running_replicas(url: str, settings: Settings, count: int = 2) -> AsyncIterator[list[Replica]]:
+    """Provide replicas on one server with filled caches."""
+    running = [Replica(url, settings) for _ in range(count)]
     try:
-        await async_wait_until(lambda: all(each.feed.view is not None for each in found), description="all are filled")
-        yield found
+        await async_wait_until(
+            lambda: all(each.reflector.view is not None for each in running), description="all are filled"
+        )
+        yield running
     finally:
-        for each in found:
+        for each in running:
             await each.close()
 
 
-async def test_two_halves_of_a_circle_never_both_get_in(redis_url: str, settings: Settings) -> None:
-    """A hundred times at once through two replicas; upstream lets both in at the first try."""
-    async with replicas(redis_url, settings) as (one, two):
+async def test_two_halves_of_a_cycle_are_never_both_accepted(redis_url: str, settings: Settings) -> None:
+    """Two replicas receive them at once, a hundred times; upstream accepts both at the first try."""
+    async with running_replicas(redis_url, settings) as (one, two):
         for number in range(100):
             a, b = f"a{number}", f"b{number}"
-            done = await asyncio.gather(
+            results = await asyncio.gather(
                 one.register(f"{a}-1", (a, b)), two.register(f"{b}-1", (b, a)), return_exceptions=True
             )
-            let_in = [each for each in done if isinstance(each, RegistrationResult)]
-            told = [str(each) for each in done if isinstance(each, UnprocessableRequest)]
-            assert len(let_in) == len(told) == 1, done
-            assert told[0] in (
+            accepted = [each for each in results if isinstance(each, RegistrationResult)]
+            rejected = [str(each) for each in results if isinstance(each, UnprocessableRequest)]
+            assert len(accepted) == len(rejected) == 1, results
+            assert rejected[0] in (
                 f"required dependency cycle: {a} → {b} → {a}",
                 f"required dependency cycle: {b} → {a} → {b}",
             )
 
 
-async def test_many_new_edges_at_once_all_get_in(redis_url: str, settings: Settings, raw: redis.Redis) -> None:
-    """Two hundred of two replicas: none is told to come again."""
-    async with replicas(redis_url, settings) as both:
-        done = await asyncio.gather(*(both[at % 2].register(f"agent-{at}", (f"c{at}", f"d{at}")) for at in range(200)))
+async def test_many_simultaneous_edges_are_all_accepted(redis_url: str, settings: Settings, raw: redis.Redis) -> None:
+    """No registration has to be retried."""
+    async with running_replicas(redis_url, settings) as both:
+        results = await asyncio.gather(
+            *(both[at % 2].register(f"agent-{at}", (f"c{at}", f"d{at}")) for at in range(200))
+        )
 
-    assert {each.outcome for each in done} == {"created"}
+    assert {each.outcome for each in results} == {"created"}
     assert raw.hget("{mesh}:required_edges", "revision") == "200"
 
 
 async def test_a_known_edge_needs_no_check(redis_url: str, settings: Settings, raw: redis.Redis) -> None:
-    """A second agent with it is let in at once, as are all that come back."""
-    async with replicas(redis_url, settings) as (one, two):
+    """A second agent with the edge and a new registration of the first are accepted at once."""
+    async with running_replicas(redis_url, settings) as (one, two):
         await one.register("a-1", ("a", "b"))
         calls: Any = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
 
@@ -254,9 +256,9 @@ async def test_a_known_edge_needs_no_check(redis_url: str, settings: Settings, r
     assert raw.hgetall("{mesh}:required_edges") == {"a b": "2", "revision": "1"}
 
 
-async def test_too_many_are_refused_before_anything_is_sent(redis_url: str, settings: Settings) -> None:
-    """Also where others have each of them, so that none is new."""
-    async with replicas(redis_url, settings, 1) as (one,):
+async def test_too_many_edges_are_rejected_before_the_store_is_called(redis_url: str, settings: Settings) -> None:
+    """Edges that the store already has count, too."""
+    async with running_replicas(redis_url, settings, 1) as (one,):
         edges = [(f"c{at}", "d") for at in range(MAX_REQUIRED_EDGES + 1)]
         await one.register("half", *edges[:600])
         await one.register("rest", *edges[600:])
@@ -269,12 +271,12 @@ async def test_too_many_are_refused_before_anything_is_sent(redis_url: str, sett
         await one.register("most", *edges[:MAX_REQUIRED_EDGES])
 
 
-async def test_who_waits_too_long_for_its_turn_is_told_to_come_again(
+async def test_a_registration_that_waits_too_long_for_the_lock_is_rejected(
     redis_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checks come one after another, and each may wait for the store: nobody may stand in that line for ever."""
-    monkeypatch.setattr(edges_module, "_LOCK_TIMEOUT_S", 0.05)
-    async with replicas(redis_url, settings, 1) as (one,):
+    """Checks run one at a time and may wait for the store; the caller can retry after the timeout."""
+    monkeypatch.setattr(cycle_guard, "_LOCK_TIMEOUT_S", 0.05)
+    async with running_replicas(redis_url, settings, 1) as (one,):
         await one.edges._lock.acquire()
         with pytest.raises(StoreUnavailable) as caught:
             await one.register("a-1", ("a", "b"))

@@ -1,4 +1,4 @@
-"""Cycles: those who all lead to each other."""
+"""The graph of capabilities: cycles and depths."""
 
 from itertools import pairwise
 
@@ -20,21 +20,21 @@ TABLE: list[tuple[dict[str, list[str]], list[list[str]]]] = [
 
 
 @pytest.mark.parametrize(("edges", "found"), TABLE)
-def test_each_graph_has_the_cycles_it_has(edges: dict[str, list[str]], found: list[list[str]]) -> None:
-    """Each once, sorted."""
+def test_the_cycles_of_a_graph_are_found(edges: dict[str, list[str]], found: list[list[str]]) -> None:
+    """Each is found once, sorted."""
     assert find_cycles(edges) == found
 
 
-def test_a_long_chain_is_no_deep_recursion() -> None:
-    """As long as the mesh is large."""
+def test_a_long_cycle_causes_no_deep_recursion() -> None:
+    """It has 100,000 nodes."""
     ring = [f"{number:06d}" for number in range(100_000)]
 
     assert find_cycles({before: [after] for before, after in pairwise([*ring, ring[0]])}) == [ring]
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdef"), max_size=4)))
-def test_those_in_a_cycle_reach_each_other_and_nobody_else_does(edges: dict[str, list[str]]) -> None:
-    """As a slow search finds it."""
+def test_the_nodes_of_a_cycle_are_those_that_reach_each_other(edges: dict[str, list[str]]) -> None:
+    """The expected result comes from a slow search."""
 
     def reached(start: str) -> set[str]:
         found: set[str] = set()
@@ -57,15 +57,15 @@ def test_those_in_a_cycle_reach_each_other_and_nobody_else_does(edges: dict[str,
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdef"), max_size=4)))
-def test_a_row_is_as_long_as_a_slow_search_finds_it(edges: dict[str, list[str]]) -> None:
-    """Steps within a circle are left out."""
+def test_the_depth_of_a_node_equals_the_longest_path(edges: dict[str, list[str]]) -> None:
+    """Edges within a cycle do not count; the expected result comes from a slow search."""
     within, depths = components_and_depths(edges)
     circular = find_cycles(edges)
 
     def depth(node: str) -> int:
-        own = next((circle for circle in circular if node in circle), [])
+        own = next((cycle for cycle in circular if node in cycle), [])
         return 1 + max((depth(each) for each in edges.get(node, ()) if each not in own), default=0)
 
-    assert within == {node: at for at, circle in enumerate(circular) for node in circle}
+    assert within == {node: at for at, cycle in enumerate(circular) for node in cycle}
     assert depths == {node: depth(node) for node in depths}
     assert set(edges) <= depths.keys()

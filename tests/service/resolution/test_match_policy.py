@@ -1,4 +1,4 @@
-"""Match policies: which one an agent finds providers by."""
+"""Match policies: the registration format selects the policy."""
 
 from registry.compat.mcpmesh.spec import McpMeshDependency
 from registry.model.agent import decode_indexed_spec
@@ -7,7 +7,7 @@ from tests.support.builders import a_spec
 
 
 def test_the_format_selects_the_policy() -> None:
-    """A format without a policy has the default one."""
+    """A format without a policy uses the default one."""
     other = MatchPolicy(isolate_namespaces=False)
     policies = MatchPolicies({"other": other})
 
@@ -17,5 +17,5 @@ def test_the_format_selects_the_policy() -> None:
 
 
 def test_the_default_policy_matches_no_schemas() -> None:
-    """The fields for it belong to another format."""
+    """The schema fields belong to the mcp-mesh format."""
     assert DEFAULT_POLICY.schema_matcher(McpMeshDependency("c", schema_match_mode="strict")) is None

@@ -1,4 +1,4 @@
-"""The one matcher: at which stage who falls out, and who is the best of those that will do."""
+"""The provider matcher: the stage at which a candidate is rejected, and the order of the providers."""
 
 import pytest
 
@@ -10,11 +10,11 @@ from tests.support.builders import an_agent
 from tests.support.resolution_builders import no_missing_requirement, provider_agent, view_of
 
 
-def best(need: Dependency, *agents: Agent, namespace: str | None = "default") -> list[str]:
-    """Return who will do, the best first."""
+def best(dependency: Dependency, *agents: Agent, namespace: str | None = "default") -> list[str]:
+    """Return the ids of the providers, best first."""
     return [
         each.agent_id
-        for each in rank(view_of(*agents), ProviderMatcher(need, namespace), no_missing_requirement).providers
+        for each in rank(view_of(*agents), ProviderMatcher(dependency, namespace), no_missing_requirement).providers
     ]
 
 
@@ -42,17 +42,19 @@ STAGE_ROWS: list[tuple[str, Dependency, Agent, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("need", "agent", "stage"), [row[1:] for row in STAGE_ROWS], ids=[r[0] for r in STAGE_ROWS])
-def test_each_falls_out_at_its_stage(need: Dependency, agent: Agent, stage: str | None) -> None:
-    """Or not at all; the reason for nobody names the stage."""
-    ranking = rank(view_of(agent), ProviderMatcher(need, "default"), no_missing_requirement)
+@pytest.mark.parametrize(
+    ("dependency", "agent", "stage"), [row[1:] for row in STAGE_ROWS], ids=[r[0] for r in STAGE_ROWS]
+)
+def test_a_candidate_is_rejected_at_its_stage(dependency: Dependency, agent: Agent, stage: str | None) -> None:
+    """The reason names the stage if there is no provider."""
+    ranking = rank(view_of(agent), ProviderMatcher(dependency, "default"), no_missing_requirement)
 
-    assert [out.stage for out in ranking.rejected_sample] == [stage] * (stage is not None)
+    assert [rejected.stage for rejected in ranking.rejected_sample] == [stage] * (stage is not None)
     assert bool(ranking.providers) == (stage is None)
     assert ranking.rejected_by_stage.total() == len(ranking.rejected_sample)
     if stage is not None:
-        (says,) = (text for name, text in STAGE_DESCRIPTIONS.items() if name == stage)
-        assert ranking.reason == f"none of the 1 candidates qualifies: 1 {says}"
+        (description,) = (text for name, text in STAGE_DESCRIPTIONS.items() if name == stage)
+        assert ranking.reason == f"none of the 1 candidates qualifies: 1 {description}"
 
 
 ORDER_ROWS: list[tuple[str, Dependency, list[Agent], list[str]]] = [
@@ -92,15 +94,17 @@ ORDER_ROWS: list[tuple[str, Dependency, list[Agent], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("need", "agents", "order"), [row[1:] for row in ORDER_ROWS], ids=[r[0] for r in ORDER_ROWS])
-def test_the_best_comes_first(need: Dependency, agents: list[Agent], order: list[str]) -> None:
-    """Health, tags, version, id; in whatever order they came."""
-    assert best(need, *agents) == order
-    assert best(need, *reversed(agents)) == order
+@pytest.mark.parametrize(
+    ("dependency", "agents", "order"), [row[1:] for row in ORDER_ROWS], ids=[r[0] for r in ORDER_ROWS]
+)
+def test_providers_are_sorted_best_first(dependency: Dependency, agents: list[Agent], order: list[str]) -> None:
+    """Health, tags, version and id decide, in this order."""
+    assert best(dependency, *agents) == order
+    assert best(dependency, *reversed(agents)) == order
 
 
 def test_two_tools_of_one_agent_are_two_candidates() -> None:
-    """They may share a capability; the better one is called, and of equals the first."""
+    """They may share a capability; the better one is called, and the first of equals."""
     agent = an_agent(
         "p",
         capabilities=[
@@ -116,20 +120,23 @@ def test_two_tools_of_one_agent_are_two_candidates() -> None:
 
 
 def test_a_capability_without_a_function_is_called_by_its_name() -> None:
-    """As agents of the other form register it."""
+    """The native format has no function names."""
     (provider,) = rank(view_of(provider_agent()), ProviderMatcher(ANY, "default"), no_missing_requirement).providers
 
     assert (provider.tool_name, provider.endpoint) == ("c", "http://a:1")
 
 
-def test_rules_are_parameters() -> None:
-    """Who else asks may call another status alive, ignore namespaces, and read constraints in another way."""
+def test_the_match_policy_sets_the_rules() -> None:
+    """It sets the selectable statuses, the isolation of namespaces and the grammar of constraints."""
     rules = MatchPolicy(
         selectable_statuses=frozenset({"healthy"}), isolate_namespaces=False, parse_constraint=lambda text: text.__eq__
     )
-    wanted = ProviderMatcher(Dependency("c", version="banana"), "default", rules)
+    matcher = ProviderMatcher(Dependency("c", version="banana"), "default", rules)
     agents = provider_agent("a", "degraded", version="1.0.0"), provider_agent("b", namespace="other", version="1.0.0")
 
-    ranking = rank(view_of(*agents), wanted, no_missing_requirement)
+    ranking = rank(view_of(*agents), matcher, no_missing_requirement)
 
-    assert [(out.agent_id, out.stage) for out in ranking.rejected_sample] == [("a", "health"), ("b", "version")]
+    assert [(rejected.agent_id, rejected.stage) for rejected in ranking.rejected_sample] == [
+        ("a", "health"),
+        ("b", "version"),
+    ]

@@ -1,4 +1,4 @@
-"""Kept rankings, and what capabilities cannot do without: met, unmet, through chains, and in circles."""
+"""The ranking cache, and required dependencies: resolved, unresolved, transitive, and in cycles."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ ANY = Dependency("c")
 
 @pytest.fixture
 def rankings() -> RankingCache:
-    """Rankings by the rules of the registry's own forms."""
+    """Provide a ranking cache with the policies of all formats."""
     return RankingCache(match_policies())
 
 
-def test_all_who_want_the_same_share_one_ranking(rankings: RankingCache) -> None:
-    """Until something changes for those who want the capability."""
+def test_equal_dependencies_share_one_ranking(rankings: RankingCache) -> None:
+    """The ranking stays until a provider of the capability changes."""
     view = view_of(provider_agent("a"))
     first = rankings.get(view, ANY, "default")
 
@@ -37,8 +37,8 @@ def test_all_who_want_the_same_share_one_ranking(rankings: RankingCache) -> None
     assert [each.agent_id for each in moved.providers] == ["a", "b"]
 
 
-def test_a_ranking_is_of_its_view(rankings: RankingCache) -> None:
-    """A refill leaves nothing of the view before it."""
+def test_a_ranking_belongs_to_one_view(rankings: RankingCache) -> None:
+    """A refill of the cache discards all rankings."""
     rankings.get(view_of(provider_agent("a")), ANY, "default")
 
     found = rankings.get(view_of(provider_agent("b")), ANY, "default").providers
@@ -47,44 +47,44 @@ def test_a_ranking_is_of_its_view(rankings: RankingCache) -> None:
     assert all(isinstance(each, Provider) for each in found)
 
 
-def needing(agent_id: str, name: str, needed: str, version: int = 1, **need: Any) -> Agent:
-    """Return an agent whose one capability cannot do without another one."""
-    dependency = {"capability": needed, "required": True, **need}
+def an_agent_that_requires(agent_id: str, name: str, required: str, version: int = 1, **conditions: Any) -> Agent:
+    """Return an agent with one capability that requires another one."""
+    dependency = {"capability": required, "required": True, **conditions}
     return an_agent(agent_id, version, capabilities=[{"name": name, "dependencies": [dependency]}])
 
 
 def providers(rankings: RankingCache, view: View, name: str) -> list[str]:
-    """Return who will do for a capability."""
+    """Return the ids of the providers of a capability."""
     return [each.agent_id for each in rankings.get(view, Dependency(name), "default").providers]
 
 
-def test_what_lacks_something_required_is_not_chosen(rankings: RankingCache) -> None:
-    """The reason names what it lacks."""
-    view = view_of(needing("a", "a", "b"))
+def test_a_provider_with_an_unresolved_requirement_is_rejected(rankings: RankingCache) -> None:
+    """The reason names the requirement."""
+    view = view_of(an_agent_that_requires("a", "a", "b"))
 
     ranking = rankings.get(view, Dependency("a"), "default")
 
     assert not ranking.providers
-    assert [(out.stage, out.reason) for out in ranking.rejected_sample] == [
+    assert [(rejected.stage, rejected.reason) for rejected in ranking.rejected_sample] == [
         ("required", "required dependency b is unresolved")
     ]
 
 
-def test_a_chain_heals_from_its_end(rankings: RankingCache) -> None:
-    """Nobody asked about a for what happens to c, and yet a is another one by it."""
-    view = view_of(needing("a", "a", "b"), needing("b", "b", "c"))
+def test_a_change_at_the_end_of_a_chain_reaches_its_start(rankings: RankingCache) -> None:
+    """The ranking of `a` depends on `c`, although `a` does not require it directly."""
+    view = view_of(an_agent_that_requires("a", "a", "b"), an_agent_that_requires("b", "b", "c"))
     before = providers(rankings, view, "a")
 
     view.apply(a_change(2, agent=an_agent("c", 2, capabilities=[{"name": "c"}])), 0)
-    healed = providers(rankings, view, "a")
+    resolved_chain = providers(rankings, view, "a")
     view.apply(a_change(3, kind="remove", agent=an_agent("c", 3, capabilities=[{"name": "c"}])), 0)
 
-    assert (before, healed, providers(rankings, view, "a")) == ([], ["a"], [])
+    assert (before, resolved_chain, providers(rankings, view, "a")) == ([], ["a"], [])
 
 
-def test_a_required_dependency_is_met_only_by_what_is_wanted(rankings: RankingCache) -> None:
-    """Tags count there as they do anywhere."""
-    view = view_of(needing("a", "a", "c", tags=["x"]), provider_agent("c"))
+def test_a_requirement_must_match_all_its_conditions(rankings: RankingCache) -> None:
+    """Its tags count as in any dependency."""
+    view = view_of(an_agent_that_requires("a", "a", "c", tags=["x"]), provider_agent("c"))
     without = providers(rankings, view, "a")
 
     view.apply(a_change(2, agent=an_agent("d", 2, capabilities=[{"name": "c", "tags": ["x"]}])), 0)
@@ -92,28 +92,32 @@ def test_a_required_dependency_is_met_only_by_what_is_wanted(rankings: RankingCa
     assert (without, providers(rankings, view, "a")) == ([], ["a"])
 
 
-def test_a_circle_is_met_by_nobody_and_ends(rankings: RankingCache) -> None:
-    """However it came into the store; who leads into it is unmet, who stands beside it is not."""
+def test_a_cycle_has_no_providers(rankings: RankingCache) -> None:
+    """A cycle in the store also excludes capabilities that lead into it, but no others."""
     view = view_of(
-        needing("a", "a", "b"),
-        needing("b", "b", "a"),
-        needing("into", "into", "a"),
-        needing("beside", "beside", "c"),
+        an_agent_that_requires("a", "a", "b"),
+        an_agent_that_requires("b", "b", "a"),
+        an_agent_that_requires("into", "into", "a"),
+        an_agent_that_requires("beside", "beside", "c"),
         provider_agent("c"),
     )
 
     assert [providers(rankings, view, name) for name in ("a", "b", "into", "beside")] == [[], [], [], ["beside"]]
 
 
-def test_a_circle_does_not_hide_another_provider(rankings: RankingCache) -> None:
-    """Only who is in it falls out."""
-    view = view_of(needing("a", "a", "b"), needing("b", "b", "a"), an_agent("z", capabilities=[{"name": "b"}]))
+def test_a_cycle_does_not_exclude_another_provider(rankings: RankingCache) -> None:
+    """Only the agent in the cycle is rejected."""
+    view = view_of(
+        an_agent_that_requires("a", "a", "b"),
+        an_agent_that_requires("b", "b", "a"),
+        an_agent("z", capabilities=[{"name": "b"}]),
+    )
 
     assert providers(rankings, view, "b") == ["z"]
 
 
-def test_a_whole_agent_may_need_something(rankings: RankingCache) -> None:
-    """Then none of its capabilities can do without."""
+def test_a_requirement_of_an_agent_applies_to_all_its_capabilities(rankings: RankingCache) -> None:
+    """None of them has a provider while it is unresolved."""
     agent = an_agent(
         "a", capabilities=[{"name": "one"}, {"name": "two"}], dependencies=[{"capability": "c", "required": True}]
     )
@@ -122,11 +126,11 @@ def test_a_whole_agent_may_need_something(rankings: RankingCache) -> None:
     assert [providers(rankings, view, name) for name in ("one", "two")] == [[], []]
 
 
-@pytest.mark.parametrize(("length", "met"), [(64, True), (128, True), (129, False), (2000, False)])
-def test_a_chain_ends_however_long_it_is(rankings: RankingCache, length: int, met: bool) -> None:  # noqa: FBT001
-    """Two backups, each right, can add up to what no registration may do; it was followed until Python gave up.
+@pytest.mark.parametrize(("length", "resolved"), [(64, True), (128, True), (129, False), (2000, False)])
+def test_a_chain_is_followed_to_a_maximum_depth(rankings: RankingCache, length: int, resolved: bool) -> None:  # noqa: FBT001
+    """Two restored backups can contain a longer chain than a registration may; it exceeded the recursion limit.
 
-    What is near enough to the end is met all the same, whoever asked first.
+    Capabilities within the maximum depth are resolved in any order of the lookups.
     """
     links = [
         an_agent(
@@ -137,12 +141,12 @@ def test_a_chain_ends_however_long_it_is(rankings: RankingCache, length: int, me
     ]
     view = view_of(*links, an_agent("end", capabilities=[{"name": f"n{length - 1}"}]))
 
-    for asked in (Dependency(f"n{max(0, length - 128)}"), Dependency("n0")):
-        assert bool(rankings.get(view, asked, "default").providers) is (met or asked.capability != "n0")
+    for dependency in (Dependency(f"n{max(0, length - 128)}"), Dependency("n0")):
+        assert bool(rankings.get(view, dependency, "default").providers) is (resolved or dependency.capability != "n0")
 
 
-def test_what_is_kept_has_a_bound_in_bytes() -> None:
-    """A client that wanted something else each time, of a megabyte, filled 16 GB."""
+def test_the_cache_is_limited_in_bytes() -> None:
+    """A client that requested a different schema of 1 MB each time filled 16 GB."""
     rankings, view = RankingCache(match_policies()), view_of(provider_agent("a"))
 
     for at in range(30):

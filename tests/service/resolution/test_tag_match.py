@@ -1,4 +1,4 @@
-"""Tags as dependencies want them: signs, lists inside, scores."""
+"""Tags of a dependency: required, preferred and excluded tags, groups, scores."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ Tags = tuple[str, ...]
 X, U, XU = ("x",), ("u",), ("x", "u")
 NONE: Tags = ()
 
-# What is wanted, what is there, the score; None where it does not do.
+# Tags of the dependency, tags of the provider, the score; None without a match.
 TABLE: list[tuple[tuple[Any, ...], Tags, int | None]] = [
     ((), NONE, 0),
     ((), XU, 0),
@@ -53,16 +53,16 @@ TABLE: list[tuple[tuple[Any, ...], Tags, int | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("needs", "tags", "score"), TABLE, ids=str)
-def test_each_row_scores_as_promised(needs: tuple[str | tuple[str, ...], ...], tags: Tags, score: int | None) -> None:
-    """What does not do says why."""
-    judged = tag_requirements(needs).match(frozenset(tags))
+@pytest.mark.parametrize(("required", "tags", "score"), TABLE, ids=str)
+def test_each_row_has_its_score(required: tuple[str | tuple[str, ...], ...], tags: Tags, score: int | None) -> None:
+    """A row without a match has a mismatch."""
+    result = tag_requirements(required).match(frozenset(tags))
 
-    assert (judged.score if judged.mismatch is None else None) == score
+    assert (result.score if result.mismatch is None else None) == score
 
 
 @pytest.mark.parametrize(
-    ("needs", "tags", "says"),
+    ("required", "tags", "reason"),
     [
         (("x",), NONE, "is missing the tag x"),
         ((("x", "+u"),), NONE, "has none of the tags x, u"),
@@ -70,13 +70,13 @@ def test_each_row_scores_as_promised(needs: tuple[str | tuple[str, ...], ...], t
         ((("-x",),), NONE, "the tag group contains only exclusions and can never match"),
     ],
 )
-def test_what_does_not_do_says_why(needs: tuple[str | tuple[str, ...], ...], tags: Tags, says: str) -> None:
-    """In words for people."""
-    assert tag_requirements(needs).match(frozenset(tags)).mismatch == says
+def test_a_mismatch_has_a_reason(required: tuple[str | tuple[str, ...], ...], tags: Tags, reason: str) -> None:
+    """The reason is text for humans."""
+    assert tag_requirements(required).match(frozenset(tags)).mismatch == reason
 
 
 @pytest.mark.parametrize(
-    ("needs", "tags", "misses"),
+    ("required", "tags", "details"),
     [
         (("a", "b", "+c"), ("b",), {"missing": ["a"]}),
         (("a", "b"), NONE, {"missing": ["a", "b"]}),
@@ -87,15 +87,15 @@ def test_what_does_not_do_says_why(needs: tuple[str | tuple[str, ...], ...], tag
     ],
     ids=str,
 )
-def test_what_does_not_do_tells_its_tags(
-    needs: tuple[str | tuple[str, ...], ...], tags: Tags, misses: dict[str, list[str]]
+def test_a_mismatch_lists_its_tags(
+    required: tuple[str | tuple[str, ...], ...], tags: Tags, details: dict[str, list[str]]
 ) -> None:
-    """Those that are excluded first, then all that are missing, then the first list of which none is there."""
-    assert tag_requirements(needs).mismatch_details(frozenset(tags)) == misses
+    """The details list the excluded tags, otherwise the missing ones, otherwise the first group without a match."""
+    assert tag_requirements(required).mismatch_details(frozenset(tags)) == details
 
 
-def test_what_is_very_long_is_judged_and_not_kept() -> None:
-    """Else some thousand of these would be all the memory there is."""
+def test_long_requirements_are_matched_and_not_cached() -> None:
+    """A thousand of them would fill the memory."""
     usual, long = ("x", ("y", "z")), ("x", tuple(f"y{at}" for at in range(1000)))
 
     assert tag_requirements(usual) is tag_requirements(usual)
