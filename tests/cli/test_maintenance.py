@@ -58,7 +58,7 @@ async def replica(redis_url: str) -> AsyncIterator[Replica]:
         yield running
 
 
-@pytest.mark.fault(47, "A backup is restored after all was lost")
+@pytest.mark.fault(47, "A backup is restored after all data was lost")
 async def test_a_fleet_is_backed_up_under_load_wiped_and_restored(
     replica: Replica, raw: redis.Redis, redis_url: str, directory: Path
 ) -> None:

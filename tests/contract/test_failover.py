@@ -189,7 +189,7 @@ async def test_writes_come_back_soon_after_the_primary_is_gone(how: str, guarded
     assert all(-0.5 < before < 1 for before in lost)
 
 
-@pytest.mark.fault(20, "The old primary wakes beside the new one")
+@pytest.mark.fault(20, "The old primary returns beside the new one")
 @pytest.mark.timeout(120)
 async def test_an_old_primary_that_wakes_is_not_written_to(guarded: SentinelGroup) -> None:
     """It believes for seconds that it is still the one; a connection that was idle meanwhile must not trust it."""

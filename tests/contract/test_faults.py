@@ -181,7 +181,7 @@ async def test_a_lost_version_counter_is_raised_above_the_log(server: RedisServe
         assert await listed(client) == ["a", "b"]
 
 
-@pytest.mark.fault(25, "A record is damaged by hand")
+@pytest.mark.fault(25, "A record is damaged")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -205,7 +205,7 @@ async def test_one_damaged_record_never_hides_the_others(server: RedisServer, da
         assert (await client.post("/heartbeat", json={"agent_id": "good"})).status_code == 200
 
 
-@pytest.mark.fault(23, "Redis is set up to evict")
+@pytest.mark.fault(23, "Redis is configured to evict keys")
 async def test_what_is_wrong_with_the_store_is_said_with_what_to_do() -> None:
     """A policy that evicts and a store that keeps nothing are warned of in /health."""
     with RedisServer("--maxmemory-policy", "allkeys-lru", "--maxmemory", "99mb", "--appendonly", "no") as server:

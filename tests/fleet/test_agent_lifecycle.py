@@ -31,7 +31,7 @@ async def reasons(fleet: FleetUnderLoad, agent_ids: list[str]) -> dict[str, list
     return found
 
 
-@pytest.mark.fault(29, "60 % are unregistered, 20 % killed at once")
+@pytest.mark.fault(29, "60 % of the agents are unregistered, 20 % killed")
 async def test_a_real_scale_down_is_no_mass_silence(a_fleet: FleetMaker) -> None:
     """Who unregistered does not count: the killed are marked in time, and no hold begins."""
     async with a_fleet() as fleet:

@@ -74,7 +74,7 @@ async def listens(port: int) -> bool:
     return False
 
 
-@pytest.mark.fault(1, "A replica is killed, behind a balancer")
+@pytest.mark.fault(1, "A replica behind a load balancer is killed")
 @pytest.mark.parametrize(
     "balancer", [round_robin_balancer, pytest.param(haproxy, marks=pytest.mark.slow)], ids=["ours", "haproxy"]
 )
@@ -106,7 +106,7 @@ async def test_a_killed_replica_costs_what_was_on_its_way(
             await fleet.wait_until_settled()
 
 
-@pytest.mark.fault(43, "A balancer buffers, or cuts what is silent")
+@pytest.mark.fault(43, "A load balancer buffers, or closes idle connections")
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed; apt-get install nginx")
 async def test_a_balancer_that_buffers_holds_no_event_back(a_fleet: FleetMaker, tmp_path: Path) -> None:
     """Streams ask it not to: an event comes through at once."""
@@ -119,7 +119,7 @@ async def test_a_balancer_that_buffers_holds_no_event_back(a_fleet: FleetMaker, 
             assert time.monotonic() - sent < 3
 
 
-@pytest.mark.fault(43, "A balancer buffers, or cuts what is silent")
+@pytest.mark.fault(43, "A load balancer buffers, or closes idle connections")
 @pytest.mark.skipif(HAPROXY_PATH is None, reason="haproxy is not installed; apt-get install haproxy")
 @pytest.mark.slow
 async def test_a_balancer_that_cuts_loses_nothing(a_fleet: FleetMaker, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ _LIBRARIES = (
 LIBRARY = next((path for path in _LIBRARIES if Path(path).exists()), None)
 
 
-@pytest.mark.fault(26, "A replica's clock is stepped by an hour, either way")
+@pytest.mark.fault(26, "The clock of a replica is set an hour forward or back")
 @pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed; apt-get install faketime")
 @pytest.mark.slow
 async def test_a_replica_with_a_wrong_clock_does_no_harm(a_fleet: FleetMaker, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.support.watch_client import open_watch
 FLOOD = 1500
 
 
-@pytest.mark.fault(12, "Requests reach Redis, its replies are lost")
+@pytest.mark.fault(12, "Requests reach Redis, but its replies are lost")
 async def test_lost_replies_have_no_second_effect(a_fleet: FleetMaker) -> None:
     """Calls of that replica are 503 within three seconds; what it wrote without knowing is there, once."""
     async with a_fleet(proxied=True) as fleet:
@@ -42,7 +42,7 @@ async def test_lost_replies_have_no_second_effect(a_fleet: FleetMaker) -> None:
         assert [(each.kind, str(each.version)) for each in entries] == [("add", answer.body["resource_version"])]
 
 
-@pytest.mark.fault(13, "The answer to a registration is lost")
+@pytest.mark.fault(13, "The response to a registration is lost")
 async def test_a_registration_that_is_tried_again_is_one(a_fleet: FleetMaker) -> None:
     """The client hears nothing, tries the same on another replica, and there is one object and one ADDED."""
     async with a_fleet() as fleet, FaultyTcpProxy(fleet.replicas[0].url) as wire:
@@ -89,7 +89,7 @@ async def test_a_slow_store_slows_and_fails_nothing(a_fleet: FleetMaker) -> None
         await fleet.wait_for_resumes()
 
 
-@pytest.mark.fault(15, "Callers hang up in the middle")
+@pytest.mark.fault(15, "Clients disconnect during a call")
 async def test_callers_that_hang_up_mix_up_nothing(a_fleet: FleetMaker) -> None:
     """200 that drop the connection at any time, on a wire of 50 ms: every later answer is that of its own question."""
     async with a_fleet(proxied=True) as fleet:
@@ -120,7 +120,7 @@ async def test_callers_that_hang_up_mix_up_nothing(a_fleet: FleetMaker) -> None:
         await fleet.wait_for_resumes()
 
 
-@pytest.mark.fault(16, "More calls than a slow Redis can take")
+@pytest.mark.fault(16, "More calls arrive than a slow Redis can handle")
 async def test_too_many_calls_are_refused_and_told_when_to_come_again(a_fleet: FleetMaker) -> None:
     """Far more at once than there is room for, a second to Redis and back: 200, or 503 and when to come again."""
     async with a_fleet(proxied=True) as fleet:
@@ -144,7 +144,7 @@ async def test_too_many_calls_are_refused_and_told_when_to_come_again(a_fleet: F
         fleet.load.urls.append(url)
 
 
-@pytest.mark.fault(36, "News of changes comes late, and without a bell")
+@pytest.mark.fault(36, "Changes arrive late and without a notification")
 @pytest.mark.slow
 async def test_bookmarks_wait_for_what_they_vouch_for(a_fleet: FleetMaker) -> None:
     """On wires of any slowness no bookmark runs ahead of an event that was not written to its stream."""

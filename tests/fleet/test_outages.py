@@ -62,7 +62,7 @@ def outage(replica: Replica) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.fault(10, "Redis is frozen for longer than agents may be silent")
+@pytest.mark.fault(10, "Redis is frozen for longer than an agent's timeout")
 def test_after_redis_was_frozen_longer_than_a_timeout_everybody_who_beats_again_stays(server: RedisServer) -> None:
     """The replica lives meanwhile; who does not come back is degraded its own timeout after the outage."""
     with running_replicas(server.url, 1) as (replica,), HeartbeatSender([replica], FLEET):
@@ -110,7 +110,7 @@ def test_when_no_replica_ran_nobody_is_blamed_for_that(server: RedisServer) -> N
         assert log_entries_by_reason(server.url, "degraded") == []
 
 
-@pytest.mark.fault(27, "The clock of Redis is stepped, either way")
+@pytest.mark.fault(27, "The clock of Redis is set forward or back")
 @pytest.mark.parametrize("seconds", [-2 * HOUR, HOUR], ids=["back", "ahead"])
 def test_when_the_clock_of_redis_is_stepped_the_living_stay_and_the_dead_die(
     stepping: ClockSteppedRedis, seconds: int

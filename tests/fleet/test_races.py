@@ -77,7 +77,7 @@ async def test_the_same_agent_by_fifty_is_one_of_theirs(a_fleet: FleetMaker) -> 
             assert (shown["labels"], shown["metadata"]) == (bodies[last]["labels"], bodies[last]["metadata"])
 
 
-@pytest.mark.fault(41, "20 clients change one agent, each on what it has read")
+@pytest.mark.fault(41, "20 clients update one agent conditionally")
 async def test_a_contest_has_one_winner_each_time(a_fleet: FleetMaker) -> None:
     """Of all who ask for the same version one is taken, the others are told 409; no change is lost."""
     async with a_fleet() as fleet:
@@ -138,7 +138,7 @@ async def race(fleet: FleetUnderLoad, agents: int, beats: int) -> None:
     assert marked.count("degraded") > 10
 
 
-@pytest.mark.fault(40, "Heartbeats within 5 ms of the moment agents expire")
+@pytest.mark.fault(40, "Heartbeats arrive within 5 ms of the expiry")
 @pytest.mark.parametrize(
     ("agents", "beats"),
     [(40, 25), pytest.param(50, 200, marks=pytest.mark.slow)],
@@ -182,7 +182,7 @@ async def test_hostile_input_harms_nobody_else(a_fleet: FleetMaker) -> None:
             writer.transport.abort()
 
 
-@pytest.mark.fault(44, "All agents try again at once after an outage")
+@pytest.mark.fault(44, "All agents retry at once after an outage")
 @pytest.mark.slow
 async def test_five_hundred_come_back_within_two_intervals(a_fleet: FleetMaker) -> None:
     """Redis is away for ten seconds; each of 500 agents is heard two intervals after its return, and none is marked.

@@ -78,7 +78,7 @@ async def test_a_leader_that_slept_steps_down_before_it_sweeps(a_fleet: FleetMak
         await fleet.wait_for_degraded()
 
 
-@pytest.mark.fault(5, "The leader alone is cut off from Redis")
+@pytest.mark.fault(5, "Only the leader loses its connection to Redis")
 async def test_a_leader_cut_off_stops_before_its_lease_is_over(a_fleet: FleetMaker) -> None:
     """It is not ready, but lives; it does not lead any more; another does, and goes on when the first comes back."""
     async with a_fleet(proxied=True) as fleet:
@@ -107,7 +107,7 @@ async def _stopped(fleet: FleetUnderLoad, number: int) -> bool:
     return not (await fleet.get_health(number))["leader"]["leading"]
 
 
-@pytest.mark.fault(6, "The lock is deleted while it is held")
+@pytest.mark.fault(6, "The leader lock is deleted")
 @pytest.mark.slow
 async def test_a_deleted_lock_leaves_one_leader_of_a_later_epoch(a_fleet: FleetMaker) -> None:
     """Whoever takes it; the old one notices at its next renewal."""
@@ -125,7 +125,7 @@ async def _later(fleet: FleetUnderLoad, epoch: int) -> bool:
     return all([(await epoch_of(fleet, number)) > epoch for number in range(len(fleet.replicas))])
 
 
-@pytest.mark.fault(11, "One replica's way to Redis is a black hole")
+@pytest.mark.fault(11, "Packets between one replica and Redis are dropped")
 async def test_a_replica_in_a_black_hole_says_so(a_fleet: FleetMaker) -> None:
     """Not ready within 5 s, and every call of it is 503 in time; its streams end, and their watchers go on elsewhere.
 
@@ -187,7 +187,7 @@ async def _answers(fleet: FleetUnderLoad, number: int) -> bool:
     return bool(await fleet.get_health(number))
 
 
-@pytest.mark.fault(50, "The leader's event loop stands still")
+@pytest.mark.fault(50, "The leader's event loop is blocked")
 @pytest.mark.slow
 async def test_a_leader_whose_loop_stands_still_steps_down(a_fleet: FleetMaker) -> None:
     """A blocking call longer than the lease: another leads, and the first does not sweep when it wakes."""

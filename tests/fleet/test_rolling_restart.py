@@ -146,7 +146,7 @@ def history(url: str) -> UnbrokenLog:
     return UnbrokenLog(changes)
 
 
-@pytest.mark.fault(2, "All replicas are restarted, one after the other")
+@pytest.mark.fault(2, "All replicas are restarted one by one")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "balancer", [round_robin_balancer, pytest.param(haproxy, marks=pytest.mark.slow)], ids=["ours", "haproxy"]

@@ -28,7 +28,7 @@ def server() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.mark.fault(28, "500 agents are cut off at once")
+@pytest.mark.fault(28, "500 agents are disconnected at once")
 def test_five_hundred_agents_that_are_cut_off_at_once_are_held(server: RedisServer) -> None:
     """Their last heartbeats are spread, so those up to the share go one by one; the rest stay until the hold ends."""
     with running_replicas(server.url, 2, REGISTRY_SELF_PRESERVATION_DURATION="4s") as running:

@@ -48,7 +48,7 @@ async def alive_but_not_ready(fleet: FleetUnderLoad) -> None:
     await async_wait_until(says_so, description="all live and none is ready")
 
 
-@pytest.mark.fault(7, "Redis is killed and comes back, with AOF")
+@pytest.mark.fault(7, "Redis is killed and returns with its data")
 async def test_a_store_that_keeps_what_it_acknowledged_lost_nothing(a_fleet: FleetMaker) -> None:
     """503 meanwhile, and a write within two seconds of its return; watchers go on without a list."""
     async with a_fleet() as fleet:
@@ -65,7 +65,7 @@ async def test_a_store_that_keeps_what_it_acknowledged_lost_nothing(a_fleet: Fle
         await fleet.wait_for_writes()
 
 
-@pytest.mark.fault(8, "Redis is killed and comes back empty")
+@pytest.mark.fault(8, "Redis is killed and returns empty")
 async def test_a_store_that_kept_nothing_is_another_history(a_fleet: FleetMaker) -> None:
     """Watchers are told 410 within five seconds, agents register anew, versions rise above all there were."""
     async with a_fleet(arguments=FORGETFUL) as fleet:
@@ -128,7 +128,7 @@ async def test_a_frozen_store_is_503_in_time(a_fleet: FleetMaker) -> None:
         assert max(deed.ended - deed.started for deed in asked) < 3
 
 
-@pytest.mark.fault(10, "Redis is frozen for longer than agents may be silent")
+@pytest.mark.fault(10, "Redis is frozen for longer than an agent's timeout")
 @pytest.mark.slow
 async def test_nobody_is_called_silent_who_could_not_be_heard(a_fleet: FleetMaker) -> None:
     """Twice their timeout; when it thaws, each has one whole timeout to be heard again."""
@@ -146,7 +146,7 @@ async def test_nobody_is_called_silent_who_could_not_be_heard(a_fleet: FleetMake
         await fleet.wait_for_degraded()
 
 
-@pytest.mark.fault(17, "Redis takes no more connections")
+@pytest.mark.fault(17, "Redis accepts no more connections")
 async def test_too_many_connections_to_the_store_are_503(a_fleet: FleetMaker) -> None:
     """With the reason in the log; ready again when there is room."""
     async with a_fleet() as fleet:
@@ -171,7 +171,7 @@ async def test_too_many_connections_to_the_store_are_503(a_fleet: FleetMaker) ->
         assert all("max number of clients" in replica.output for replica in fleet.replicas)
 
 
-@pytest.mark.fault(18, "SCRIPT FLUSH again and again")
+@pytest.mark.fault(18, "SCRIPT FLUSH is called repeatedly")
 async def test_forgotten_scripts_go_unnoticed(a_fleet: FleetMaker) -> None:
     """Every 50 ms for five seconds, and not one call fails."""
     async with a_fleet() as fleet:
@@ -211,7 +211,7 @@ async def test_a_full_disk_stops_writes_and_nothing_else(a_fleet: FleetMaker) ->
             await fleet.wait_for_resumes()
 
 
-@pytest.mark.fault(22, "Redis has no memory left")
+@pytest.mark.fault(22, "Redis is out of memory")
 async def test_a_full_store_stops_newcomers_not_the_living(a_fleet: FleetMaker) -> None:
     """Registering is 503, heartbeats, unregistering, reads and the sweep go on; no record is partial."""
     async with a_fleet() as fleet:
@@ -231,7 +231,7 @@ async def test_a_full_store_stops_newcomers_not_the_living(a_fleet: FleetMaker) 
         assert {deed.status for deed in deeds if deed.kind in ("unregister", "list")} <= {200, 404}
 
 
-@pytest.mark.fault(24, "Somebody's script keeps Redis busy")
+@pytest.mark.fault(24, "A script of another client blocks Redis")
 async def test_a_busy_store_is_503_in_time(a_fleet: FleetMaker) -> None:
     """And all is well when the script is killed."""
     async with a_fleet(arguments=("--appendonly", "yes", "--busy-reply-threshold", "100")) as fleet:

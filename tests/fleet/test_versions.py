@@ -25,7 +25,7 @@ def another_release(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.fault(46, "Two releases on one store")
+@pytest.mark.fault(46, "Two releases share one Redis")
 @pytest.mark.slow
 async def test_two_releases_serve_side_by_side(a_fleet: FleetMaker, tmp_path: Path) -> None:
     """Each keeps what the other writes beside what it knows, and neither harms an index."""

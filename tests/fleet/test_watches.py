@@ -133,7 +133,7 @@ async def counters(fleet: FleetUnderLoad, count: int) -> AsyncIterator[list[Coun
             counter.transport.close()
 
 
-@pytest.mark.fault(32, "1,000 watchers and one change after the other")
+@pytest.mark.fault(32, "1,000 watchers receive one change after the other")
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_thousand_watchers_see_every_change(a_fleet: FleetMaker) -> None:
@@ -179,7 +179,7 @@ async def test_a_watcher_that_was_away_too_long_is_told(a_fleet: FleetMaker) -> 
             ]
 
 
-@pytest.mark.fault(34, "A watch from the future, or from another history")
+@pytest.mark.fault(34, "A watch starts from a future version or another timeline")
 async def test_what_never_was_is_410_and_never_old_news(a_fleet: FleetMaker) -> None:
     """Within three seconds, from each replica."""
     async with a_fleet() as fleet:

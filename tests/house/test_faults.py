@@ -21,7 +21,7 @@ def marked() -> set[tuple[int, str]]:
 
 def shown() -> list[tuple[int, str]]:
     """Return the rows of the README's table."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Faults it survives\n")[2]
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Tested faults\n")[2]
     return [(int(number), words) for number, words, _ in _ROW.findall(text.partition("\n## ")[0])]
 
 
