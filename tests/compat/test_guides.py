@@ -1,4 +1,4 @@
-"""A registry in another program: the guide's watch, with only its import changed."""
+"""The watch of the guide runs with only its import changed."""
 
 import asyncio
 import re
@@ -29,7 +29,7 @@ async def register(url: str, agent_id: str) -> None:
 async def test_the_guides_watch_runs_with_only_its_import_changed(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It prints what it sees; the events come from another replica."""
+    """It prints the events of another replica."""
     found = re.search(r"```python\n(async def watch_registry_events\(\):.*?)```", GUIDE.read_text(), re.DOTALL)
     assert found is not None
     snippet = found[1].replace("mcp_mesh.server.registry", "registry.compat.guides")
@@ -39,7 +39,7 @@ async def test_the_guides_watch_runs_with_only_its_import_changed(
     printed: list[str] = []
 
     async def three_are_printed() -> bool:
-        """Register one more; the first ones may come before the guide watches."""
+        """Register one more agent, because the first ones may precede the watch of the guide."""
         await register(redis_url, f"agent-{len(printed)}")
         printed.append(capsys.readouterr().out)
         return "".join(printed).count("New agent registered") > 2
@@ -53,8 +53,8 @@ async def test_the_guides_watch_runs_with_only_its_import_changed(
     assert re.search(r"New agent registered: agent-\d+", "".join(printed))
 
 
-async def test_a_wait_that_is_given_up_loses_no_event(redis_url: str) -> None:
-    """The guide waits with a time-out, again and again."""
+async def test_a_cancelled_wait_loses_no_event(redis_url: str) -> None:
+    """The guide waits with a timeout in a loop."""
     service = RegistryService(Settings(redis_url=redis_url))
     await service.initialize()
     watcher = service.storage.create_watcher()
@@ -70,8 +70,8 @@ async def test_a_wait_that_is_given_up_loses_no_event(redis_url: str) -> None:
     await service.close()
 
 
-async def test_a_watch_that_cannot_go_on_says_so(redis_url: str, raw: redis.Redis) -> None:
-    """After a lost history, and after the service was closed, there is nothing to wait for."""
+async def test_a_watch_that_cannot_continue_raises_an_error(redis_url: str, raw: redis.Redis) -> None:
+    """It ends when the log is lost, and when the service is closed."""
     service = RegistryService(Settings(redis_url=redis_url))
     await service.initialize()
     watcher = service.storage.create_watcher()

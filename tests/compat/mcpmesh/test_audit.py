@@ -1,4 +1,4 @@
-"""What was decided about dependencies, as `meshctl audit` reads it: told when there was something to decide."""
+"""The events of dependency resolution for `meshctl audit`; a choice without an alternative is no event."""
 
 from typing import Any
 
@@ -7,59 +7,65 @@ import redis
 
 from tests.support.http_calls import a_registration, expect_error
 
-NEED = {"capability": "date", "tags": ["utc"], "version": ">=1.0.0"}
+DEPENDENCY = {"capability": "date", "tags": ["utc"], "version": ">=1.0.0"}
 
 
-async def flat(client: httpx2.AsyncClient, agent_id: str, *tools: dict[str, Any], **fields: Any) -> None:
-    """Register an agent in flat form."""
+async def register_agent(client: httpx2.AsyncClient, agent_id: str, *tools: dict[str, Any], **fields: Any) -> None:
+    """Register an agent in the mcp-mesh format."""
     body = {"agent_id": agent_id, "name": agent_id, "http_host": "h", "http_port": 1, "tools": tools} | fields
-    answer = await client.post("/heartbeat", json=body)
-    assert answer.json()["status"] == "success", answer.text
+    response = await client.post("/heartbeat", json=body)
+    assert response.json()["status"] == "success", response.text
 
 
-async def provide(client: httpx2.AsyncClient, agent_id: str, version: str = "1.0.0", *tags: str, **fields: Any) -> None:
+async def register_provider(
+    client: httpx2.AsyncClient, agent_id: str, version: str = "1.0.0", *tags: str, **fields: Any
+) -> None:
     """Register a provider of dates."""
     tool = {"function_name": "get", "capability": "date", "version": version, "tags": tags or ("utc",)}
-    await flat(client, agent_id, tool | fields)
+    await register_agent(client, agent_id, tool | fields)
 
 
-async def need(client: httpx2.AsyncClient, *needs: dict[str, Any]) -> None:
-    """Register the consumer, or let it ask anew."""
-    await flat(client, "me", {"function_name": "greet", "capability": "greeting", "dependencies": needs or (NEED,)})
+async def register_consumer(client: httpx2.AsyncClient, *dependencies: dict[str, Any]) -> None:
+    """Register the consumer, or send its registration again."""
+    await register_agent(
+        client,
+        "me",
+        {"function_name": "greet", "capability": "greeting", "dependencies": dependencies or (DEPENDENCY,)},
+    )
 
 
 async def events(client: httpx2.AsyncClient, **query: str) -> list[dict[str, Any]]:
-    """Return the consumer's events, newest first."""
+    """Return the events of the consumer, newest first."""
     found = (await client.get("/events", params={"agent_id": "me"} | query)).json()
     assert found["count"] == len(found["events"])
     return list(found["events"])
 
 
-def told(found: list[dict[str, Any]]) -> list[tuple[str | None, str | None]]:
-    """Return who was chosen in each, and who before, oldest first."""
+def choices(found: list[dict[str, Any]]) -> list[tuple[str | None, str | None]]:
+    """Return the chosen and the previous provider of each event, oldest first."""
     return [
         (each["data"].get("chosen", {}).get("agent_id"), each["data"].get("prior_chosen")) for each in reversed(found)
     ]
 
 
-async def test_a_single_choice_is_no_event(client: httpx2.AsyncClient) -> None:
-    """Neither that nobody has it, nor that the only one who has it is taken."""
-    await need(client)
+async def test_a_choice_without_an_alternative_is_no_event(client: httpx2.AsyncClient) -> None:
+    """Neither a missing provider nor a single one is an event."""
+    await register_consumer(client)
     assert await events(client) == []
 
-    await provide(client, "date-1")
-    await need(client)
+    await register_provider(client, "date-1")
+    await register_consumer(client)
 
     assert await events(client) == []
 
 
-async def test_a_choice_is_told_stage_by_stage(client: httpx2.AsyncClient) -> None:
-    """Who was left after each, who fell out and why; what was chosen, and what was asked for."""
-    await provide(client, "date-1")
-    await provide(client, "date-2", "1.2.0")
-    await provide(client, "date-3", "1.9.0", "gmt")
-    await provide(client, "date-4", "0.9.0")
-    await need(client)
+async def test_a_choice_is_reported_stage_by_stage(client: httpx2.AsyncClient) -> None:
+    """Each stage lists remaining and rejected candidates; the event has the dependency and the chosen provider."""
+    await register_provider(client, "date-1")
+    await register_provider(client, "date-2", "1.2.0")
+    await register_provider(client, "date-3", "1.9.0", "gmt")
+    await register_provider(client, "date-4", "0.9.0")
+    await register_consumer(client)
 
     (event,) = await events(client)
 
@@ -95,35 +101,37 @@ async def test_a_choice_is_told_stage_by_stage(client: httpx2.AsyncClient) -> No
     }
 
 
-async def test_a_change_of_provider_is_an_event_and_nothing_is_one_twice(client: httpx2.AsyncClient) -> None:
-    """A better one comes, all go, one comes back: each with whom there was before."""
-    await provide(client, "date-1")
-    await need(client)
-    await provide(client, "date-2", "2.0.0")
+async def test_each_change_of_provider_is_one_event(client: httpx2.AsyncClient) -> None:
+    """It contains the previous provider; a repeated registration is no event."""
+    await register_provider(client, "date-1")
+    await register_consumer(client)
+    await register_provider(client, "date-2", "2.0.0")
     for _ in range(2):
-        await need(client)
-    assert told(await events(client)) == [("date-2", None)]
+        await register_consumer(client)
+    assert choices(await events(client)) == [("date-2", None)]
 
     await client.delete("/agents/date-2")
-    await need(client)
+    await register_consumer(client)
     await client.delete("/agents/date-1")
-    await need(client)
-    await need(client)
-    await provide(client, "date-1")
-    await need(client)
+    await register_consumer(client)
+    await register_consumer(client)
+    await register_provider(client, "date-1")
+    await register_consumer(client)
 
     changes = [("date-2", None), ("date-1", "date-2"), (None, "date-1"), ("date-1", "date-1")]
-    assert told(await events(client)) == changes
-    assert told(await events(client)) == changes
+    assert choices(await events(client)) == changes
+    assert choices(await events(client)) == changes
 
 
-async def test_why_nobody_is_left_is_an_event_although_the_answer_stays_the_same(client: httpx2.AsyncClient) -> None:
-    """The consumer was told that nobody has it; then came one who will not do.
+async def test_a_rejected_candidate_is_an_event_although_the_resolution_stays_the_same(
+    client: httpx2.AsyncClient,
+) -> None:
+    """The consumer has no provider before and after the candidate registers.
 
-    Nothing new is to be told to the consumer, so no registration of it ever wrote this down: an audit saw nothing.
+    The response to the consumer does not change, so none of its heartbeats recorded the reason.
     """
-    await need(client)
-    await provide(client, "date-1", "1.0.0", "gmt")
+    await register_consumer(client)
+    await register_provider(client, "date-1", "1.0.0", "gmt")
 
     (event,) = await events(client)
 
@@ -133,21 +141,21 @@ async def test_why_nobody_is_left_is_an_event_although_the_answer_stays_the_same
     assert again == event
 
 
-async def test_every_way_to_fall_out_has_its_reason(client: httpx2.AsyncClient, raw: redis.Redis) -> None:
-    """In the words of mesh clients, with what they need to see it."""
+async def test_every_rejection_has_its_reason(client: httpx2.AsyncClient, raw: redis.Redis) -> None:
+    """The reasons and details have the names that mcp-mesh clients read."""
     schema = {"type": "object", "required": ["day"], "properties": {"day": {"type": "string"}}}
     lacking: dict[str, Any] = {"dependencies": [{"capability": "nothing", "required": True}]}
     other: dict[str, Any] = {"outputSchemaHash": "sha256:o", "outputSchemaCanonical": {"type": "object"}}
-    await provide(client, "a-drains")
+    await register_provider(client, "a-drains")
     await client.post("/agents/a-drains/drain")
-    await provide(client, "b-lacks", **lacking)
-    await provide(client, "c-excluded", "1.0.0", "utc", "slow")
-    await provide(client, "d-untagged", "1.0.0", "gmt")
-    await provide(client, "e-schema", **other)
-    await flat(client, "f-elsewhere", {"function_name": "get", "capability": "date"}, namespace="other")
+    await register_provider(client, "b-lacks", **lacking)
+    await register_provider(client, "c-excluded", "1.0.0", "utc", "slow")
+    await register_provider(client, "d-untagged", "1.0.0", "gmt")
+    await register_provider(client, "e-schema", **other)
+    await register_agent(client, "f-elsewhere", {"function_name": "get", "capability": "date"}, namespace="other")
     await client.post("/agents", json=a_registration("g-pending", capabilities=["date"]))
-    wanted = {"matchMode": "subset", "expectedSchemaHash": "sha256:w", "expectedSchemaCanonical": schema}
-    await need(client, {"capability": "date", "tags": [["utc", "cet"], "-slow"], **wanted})
+    schema_fields = {"matchMode": "subset", "expectedSchemaHash": "sha256:w", "expectedSchemaCanonical": schema}
+    await register_consumer(client, {"capability": "date", "tags": [["utc", "cet"], "-slow"], **schema_fields})
 
     (event,) = await events(client)
 
@@ -182,14 +190,14 @@ async def test_every_way_to_fall_out_has_its_reason(client: httpx2.AsyncClient, 
     }
 
 
-async def test_events_are_told_by_function_and_position(client: httpx2.AsyncClient) -> None:
-    """Of those that came together the later one comes first; one function's alone where that is named."""
-    await provide(client, "date-1")
-    await provide(client, "date-2")
-    needs = [{"capability": "nobody"}, {"capability": "date"}]
+async def test_events_are_listed_by_function_and_position(client: httpx2.AsyncClient) -> None:
+    """The later position comes first; the list can be limited to one function."""
+    await register_provider(client, "date-1")
+    await register_provider(client, "date-2")
+    dependencies = [{"capability": "nobody"}, {"capability": "date"}]
     functions = ("f", "g")
-    await flat(
-        client, "me", *({"function_name": name, "capability": name, "dependencies": needs} for name in functions)
+    await register_agent(
+        client, "me", *({"function_name": name, "capability": name, "dependencies": dependencies} for name in functions)
     )
 
     found = await events(client)
@@ -200,11 +208,11 @@ async def test_events_are_told_by_function_and_position(client: httpx2.AsyncClie
     assert await events(client, function_name="h") == []
 
 
-async def test_of_very_many_candidates_some_are_told_and_how_many_there_are(client: httpx2.AsyncClient) -> None:
-    """An event stays small, whatever the mesh is."""
+async def test_an_event_lists_some_of_very_many_candidates_and_their_number(client: httpx2.AsyncClient) -> None:
+    """The size of an event does not depend on the size of the mesh."""
     for number in range(20):
-        await provide(client, f"date-{number}")
-    await need(client)
+        await register_provider(client, f"date-{number}")
+    await register_consumer(client)
 
     (event,) = await events(client)
 
@@ -212,28 +220,28 @@ async def test_of_very_many_candidates_some_are_told_and_how_many_there_are(clie
     assert len(event["data"]["stages"][0]["kept"]) == 8
 
 
-async def test_what_explains_itself_is_as_it_was(client: httpx2.AsyncClient) -> None:
-    """What events alone need is not shown with the history of resolutions."""
-    await provide(client, "date-1", "1.0.0", "gmt")
-    await need(client)
+async def test_the_explanation_has_no_fields_of_events(client: httpx2.AsyncClient) -> None:
+    """The fields that only events use are not part of the recent resolutions."""
+    await register_provider(client, "date-1", "1.0.0", "gmt")
+    await register_consumer(client)
 
     (past,) = (await client.get("/agents/me/dependencies?explain=true")).json()["recent_resolutions"]
 
     assert past.keys() == {"timestamp", "resource_version", "dependencies_version", "explanation"}
 
 
-async def test_of_an_agent_that_nobody_knows_there_are_none(client: httpx2.AsyncClient) -> None:
-    """But whose they are must be said."""
+async def test_an_unknown_agent_has_no_events(client: httpx2.AsyncClient) -> None:
+    """The parameter `agent_id` is required."""
     assert (await client.get("/events?agent_id=nobody&limit=40")).json() == {"count": 0, "events": []}
     expect_error(await client.get("/events"), 400, "malformed_request")
     expect_error(await client.get("/events?agent_id=me&limit=0"), 400, "malformed_request")
 
 
-async def test_an_agent_that_is_gone_keeps_its_events_for_a_while(client: httpx2.AsyncClient) -> None:
-    """Why it was wired as it was may be asked afterwards."""
-    await provide(client, "date-1")
-    await provide(client, "date-2")
-    await need(client)
+async def test_the_events_of_a_deregistered_agent_stay_for_a_while(client: httpx2.AsyncClient) -> None:
+    """They explain its resolutions afterwards."""
+    await register_provider(client, "date-1")
+    await register_provider(client, "date-2")
+    await register_consumer(client)
     before = await events(client)
 
     await client.delete("/agents/me")

@@ -1,4 +1,4 @@
-"""Signs of life where Redis is slow, or not there: who is healthy is never sent away."""
+"""HEAD heartbeats while Redis is slow or unavailable: a healthy agent never gets an error."""
 
 import asyncio
 from typing import Any, cast
@@ -12,114 +12,122 @@ from registry.store.agents import Agents, HeartbeatResult
 from tests.support.builders import an_agent
 from tests.support.resolution_builders import make_resolver, view_of
 
-CROWDED = StoreUnavailable("Too many requests wait for Redis; try again shortly", reason="queue_full")
+QUEUE_FULL = StoreUnavailable("Too many requests wait for Redis; try again shortly", reason="queue_full")
 
 
-class Slow:
-    """A store whose heartbeats are answered when the test says so, or refused."""
+class FakeAgentStore:
+    """A store that completes heartbeats when the test decides, or rejects them."""
 
     def __init__(self) -> None:
-        self.refuses: StoreUnavailable | None = None
-        self.beats: list[asyncio.Future[HeartbeatResult]] = []
+        self.error: StoreUnavailable | None = None
+        self.heartbeats: list[asyncio.Future[HeartbeatResult]] = []
 
     def heartbeat(self, _agent_id: str, _mode: str) -> "asyncio.Future[HeartbeatResult]":
-        """Take a heartbeat."""
-        if self.refuses is not None:
-            raise self.refuses
-        self.beats.append(asyncio.get_running_loop().create_future())
-        return self.beats[-1]
+        """Receive a heartbeat."""
+        if self.error is not None:
+            raise self.error
+        self.heartbeats.append(asyncio.get_running_loop().create_future())
+        return self.heartbeats[-1]
 
 
-class Held:
-    """A feed that holds a view and gets no news."""
+class FakeReflector:
+    """A reflector with a view that receives no changes."""
 
     following = True
 
     def __init__(self) -> None:
-        needs = [{"name": "c", "function_name": "f", "dependencies": [{"capability": "d"}]}]
-        self.view = view_of(an_agent("a", capabilities=needs), an_agent("unknown", status="expired"))
+        capabilities = [{"name": "c", "function_name": "f", "dependencies": [{"capability": "d"}]}]
+        self.view = view_of(an_agent("a", capabilities=capabilities), an_agent("expired", status="expired"))
 
 
 @pytest.fixture
-def store() -> Slow:
-    """A store that does not answer yet."""
-    return Slow()
+def store() -> FakeAgentStore:
+    """Provide a store that does not respond yet."""
+    return FakeAgentStore()
 
 
 @pytest.fixture
-def feed() -> Held:
-    """A feed that follows the store."""
-    return Held()
+def reflector() -> FakeReflector:
+    """Provide a reflector that follows the store."""
+    return FakeReflector()
 
 
 @pytest.fixture
-def keeping(feed: Held, store: Slow) -> FastHeartbeats:
-    """What keeps agents over these."""
+def fast_heartbeats(reflector: FakeReflector, store: FakeAgentStore) -> FastHeartbeats:
+    """Provide the heartbeat service over both."""
     resolutions = make_resolver(cast(Any, None))
-    return FastHeartbeats(cast(Reflector, feed), cast(Agents, store), resolutions)
+    return FastHeartbeats(cast(Reflector, reflector), cast(Agents, store), resolutions)
 
 
-async def test_the_healthy_are_kept_where_too_many_wait(store: Slow, keeping: FastHeartbeats) -> None:
-    """They were told 503, and each sends five times as much then; of others nothing is known."""
-    store.refuses = CROWDED
+async def test_healthy_agents_are_accepted_while_the_queue_is_full(
+    store: FakeAgentStore, fast_heartbeats: FastHeartbeats
+) -> None:
+    """After a 503 the SDK sends five times as many heartbeats; other agents get one, because their state is unknown."""
+    store.error = QUEUE_FULL
 
-    assert await keeping.extend("a") == "unchanged"
-    for agent_id in "unknown", "nobody":
+    assert await fast_heartbeats.extend("a") == "unchanged"
+    for agent_id in "expired", "unknown":
         with pytest.raises(StoreUnavailable) as caught:
-            await keeping.extend(agent_id)
+            await fast_heartbeats.extend(agent_id)
         assert caught.value.reason == "queue_full"
 
 
-async def test_what_the_store_says_late_is_known_at_the_next_sign_of_life(store: Slow, keeping: FastHeartbeats) -> None:
-    """The call goes on when nobody waits for it any more, and counts."""
-    assert await keeping.extend("a") == "unchanged"
-    (late,) = store.beats
+async def test_a_late_result_of_the_store_counts_at_the_next_heartbeat(
+    store: FakeAgentStore, fast_heartbeats: FastHeartbeats
+) -> None:
+    """The call to the store continues after the response."""
+    assert await fast_heartbeats.extend("a") == "unchanged"
+    (late,) = store.heartbeats
     assert not late.cancelled()
     late.set_result(HeartbeatResult("healthy", 1, "another digest"))
     await asyncio.sleep(0)
 
-    assert await keeping.extend("a") == "changed"
+    assert await fast_heartbeats.extend("a") == "changed"
 
 
-async def test_who_was_sent_to_ask_is_not_sent_again_by_what_was_known_before(
-    store: Slow, keeping: FastHeartbeats
+async def test_an_agent_is_not_sent_twice_to_fetch_the_same_change(
+    store: FakeAgentStore, fast_heartbeats: FastHeartbeats
 ) -> None:
-    """Another replica answers it, and this one does not hear of that: it knew the old digest for ever.
+    """It fetches from another replica, which does not notify this one; its old digest would never be replaced.
 
-    Found with three replicas and a Redis that took 200 ms: agents that had just asked were sent to ask again.
+    Found with three replicas and a Redis with 200 ms latency: agents that had just fetched were sent again.
     """
-    await _told_late(store, keeping, "another digest")
-    assert await keeping.extend("a") == "changed"
+    await respond_late(store, fast_heartbeats, "another digest")
+    assert await fast_heartbeats.extend("a") == "changed"
 
-    assert await keeping.extend("a") == "unchanged"
-    store.beats[-1].set_result(HeartbeatResult("healthy", 2, "another digest"))
+    assert await fast_heartbeats.extend("a") == "unchanged"
+    store.heartbeats[-1].set_result(HeartbeatResult("healthy", 2, "another digest"))
     await asyncio.sleep(0)
-    assert await keeping.extend("a") == "changed"
+    assert await fast_heartbeats.extend("a") == "changed"
 
 
-async def test_nobody_is_sent_to_ask_a_store_that_is_away(feed: Held, store: Slow, keeping: FastHeartbeats) -> None:
-    """It would be answered 503, and try again and again; it was told 202 where its answer had changed before."""
-    await _told_late(store, keeping, "another digest")
+async def test_no_agent_is_sent_to_fetch_while_the_store_is_unavailable(
+    reflector: FakeReflector, store: FakeAgentStore, fast_heartbeats: FastHeartbeats
+) -> None:
+    """It would get a 503 and retry again and again."""
+    await respond_late(store, fast_heartbeats, "another digest")
 
-    feed.following = False
-    assert await keeping.extend("a") == "unchanged"
-    feed.following = True
-    store.refuses = CROWDED
-    assert await keeping.extend("a") == "unchanged"
+    reflector.following = False
+    assert await fast_heartbeats.extend("a") == "unchanged"
+    reflector.following = True
+    store.error = QUEUE_FULL
+    assert await fast_heartbeats.extend("a") == "unchanged"
 
 
-async def _told_late(store: Slow, keeping: FastHeartbeats, digest: str) -> None:
-    """Let the replica learn what the agent was told last, too late for the one who waits."""
-    assert await keeping.extend("a") == "unchanged"
-    store.beats[-1].set_result(HeartbeatResult("healthy", 1, digest))
+async def respond_late(store: FakeAgentStore, fast_heartbeats: FastHeartbeats, digest: str) -> None:
+    """Let the replica receive the stored digest of the agent after its response."""
+    assert await fast_heartbeats.extend("a") == "unchanged"
+    store.heartbeats[-1].set_result(HeartbeatResult("healthy", 1, digest))
     await asyncio.sleep(0)
 
 
-async def test_who_waits_for_an_unknown_agent_is_told_why(store: Slow, keeping: FastHeartbeats) -> None:
-    """Nothing says that it is alive."""
+async def test_the_caller_gets_the_reason_for_an_unknown_agent(
+    store: FakeAgentStore, fast_heartbeats: FastHeartbeats
+) -> None:
+    """There is no evidence that the agent is healthy."""
     with pytest.raises(StoreUnavailable) as caught:
-        await keeping.extend("nobody")
+        await fast_heartbeats.extend("unknown")
 
     assert caught.value.reason == "timeout"
-    store.beats[0].set_exception(CROWDED)
+    store.heartbeats[0].set_exception(QUEUE_FULL)
     await asyncio.sleep(0)

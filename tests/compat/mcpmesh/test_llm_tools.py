@@ -1,4 +1,4 @@
-"""What language models are given: facts measured on mcp-mesh-registry 3.7.1, and where we do better on purpose."""
+"""Tools and providers for language models: as measured on mcp-mesh-registry 3.7.1, with deliberate improvements."""
 
 from typing import Any
 
@@ -21,21 +21,21 @@ def function(name: str, capability: str, **fields: Any) -> dict[str, Any]:
     return {"name": capability, "function_name": name, "input_schema": OBJECT, **fields}
 
 
-def flat(agent_id: str, *capabilities: dict[str, Any], **fields: Any) -> Agent:
-    """Return an agent in flat form."""
+def mcpmesh_agent(agent_id: str, *capabilities: dict[str, Any], **fields: Any) -> Agent:
+    """Return an agent in the mcp-mesh format."""
     return an_agent(
         agent_id, capabilities=list(capabilities), **{"registration_format": {"name": FORMAT_NAME}, **fields}
     )
 
 
 MESH = [
-    flat(
+    mcpmesh_agent(
         "prov-1",
         function("get_date", "date_service", tags=["system", "utc"], description="d"),
         function("plain", "plain", tags=["executor", "fast"]),
         {"name": "date_service", "function_name": "no_schema", "tags": ["system"]},
     ),
-    flat(
+    mcpmesh_agent(
         "prov-2",
         function("get_date", "date_service", version="2.0.0", tags=["system"]),
         function("ask", "llm", version="1.2.0", tags=["claude"], kwargs={"vendor": "anthropic"}),
@@ -44,26 +44,26 @@ MESH = [
 OWN = function("own", "own", tags=["self"])
 
 
-def tool_finder(*, isolates: bool = True) -> LlmToolFinder:
-    """Return a finder without anything cached."""
-    policies = match_policies(isolate_namespaces=isolates)
+def tool_finder(*, isolate_namespaces: bool = True) -> LlmToolFinder:
+    """Return a finder with an empty cache."""
+    policies = match_policies(isolate_namespaces=isolate_namespaces)
     return LlmToolFinder(RankingCache(policies), llm_policy(policies))
 
 
-def given(mesh: list[Agent], asker: Agent, *, isolates: bool = True) -> tuple[Any, Any]:
-    """Return the tools, in short, and the providers that an agent is told of."""
-    wants = tool_finder(isolates=isolates).find(view_of(*mesh, asker), asker)
+def found_for(mesh: list[Agent], consumer: Agent, *, isolate_namespaces: bool = True) -> tuple[Any, Any]:
+    """Return the tools, as (name, capability, version), and the providers of an agent."""
+    result = tool_finder(isolate_namespaces=isolate_namespaces).find(view_of(*mesh, consumer), consumer)
     tools = {
         name: [(each["name"], each["capability"], each["version"]) for each in found]
-        for name, found in wants.tools.items()
+        for name, found in result.tools.items()
     }
-    return tools, wants.providers
+    return tools, result.providers
 
 
 def tools(entries: Any, mode: Any = "all", mesh: list[Agent] | None = None, **fields: Any) -> list[str]:
-    """Return the names of the tools that a filter lets through, for an agent with a tool of its own."""
+    """Return the names of the tools that pass a filter of an agent that has a tool itself."""
     chat = {"name": "chat", "function_name": "chat", "llm_filter": {"filter": entries, "filter_mode": mode}}
-    found, _ = given(MESH if mesh is None else mesh, flat("z-llm", OWN, chat, **fields))
+    found, _ = found_for(MESH if mesh is None else mesh, mcpmesh_agent("z-llm", OWN, chat, **fields))
     return [name for name, *_ in found["chat"]]
 
 
@@ -97,31 +97,36 @@ def tools(entries: Any, mode: Any = "all", mesh: list[Agent] | None = None, **fi
         (["date_service"], "unknown", ["get_date"]),
     ],
 )
-def test_a_filter_lets_through_what_its_entries_name(entries: Any, mode: Any, names: list[str]) -> None:
-    """Entry by entry, strings and objects; own tools too; of one name the first; what has no schema is no tool."""
+def test_a_filter_passes_the_tools_that_its_entries_select(entries: Any, mode: Any, names: list[str]) -> None:
+    """The result follows the order of the entries and has one tool for each name, the first.
+
+    The agent's own tools count; a function without an input schema is no tool.
+    """
     assert tools(entries, mode) == names
 
 
-@pytest.mark.parametrize("wanted", [{}, {"filter": None}, {"filter": {"tags": ["self"]}}, {"filter": "own"}, [], "x"])
-def test_what_is_no_filter_is_not_answered(wanted: Any) -> None:
-    """The function's key is left out, as upstream leaves it out."""
-    chat = {"name": "chat", "function_name": "chat", "llm_filter": wanted}
+@pytest.mark.parametrize(
+    "llm_filter", [{}, {"filter": None}, {"filter": {"tags": ["self"]}}, {"filter": "own"}, [], "x"]
+)
+def test_an_invalid_filter_has_no_result(llm_filter: Any) -> None:
+    """The response has no key for the function, as upstream."""
+    chat = {"name": "chat", "function_name": "chat", "llm_filter": llm_filter}
 
-    assert given(MESH, flat("z-llm", chat)) == ({}, {})
+    assert found_for(MESH, mcpmesh_agent("z-llm", chat)) == ({}, {})
 
 
 @pytest.mark.parametrize(
     "bad", [1, None, {"capability": 5}, {"capability": "own", "tags": "self"}, ["own"], {"version": "1" * 1001}]
 )
-def test_an_entry_that_cannot_be_read_asks_for_nothing(bad: Any) -> None:
-    """The others are answered; upstream answers none of them, or takes it for one that asks for anything."""
+def test_an_invalid_entry_selects_nothing(bad: Any) -> None:
+    """The other entries are used; upstream ignores all of them, or selects every tool."""
     assert tools([bad, "plain"]) == ["plain"]
 
 
 VERSIONS = [
-    flat("pp-1", function("f1", "cc", tags=["a"]), function("g1", "dd")),
-    flat("pp-2", function("f2", "cc", version="2.0.0")),
-    flat("pp-3", function("f3", "cc", version="1.5.0", tags=["a", "b"])),
+    mcpmesh_agent("pp-1", function("f1", "cc", tags=["a"]), function("g1", "dd")),
+    mcpmesh_agent("pp-2", function("f2", "cc", version="2.0.0")),
+    mcpmesh_agent("pp-3", function("f3", "cc", version="1.5.0", tags=["a", "b"])),
 ]
 
 
@@ -139,51 +144,51 @@ VERSIONS = [
         (["dd", "cc"], "best_match", ["g1", "f2"]),
     ],
 )
-def test_tags_put_tools_in_order_and_the_version_tells_the_best(entries: Any, mode: str, names: list[str]) -> None:
-    """One of each capability, whichever entry it passed; not one for each entry."""
+def test_tags_sort_the_tools_and_the_version_decides_the_best(entries: Any, mode: str, names: list[str]) -> None:
+    """The best match is one for each capability, whatever entry selects it."""
     assert tools(entries, mode, VERSIONS) == names
 
 
-def test_the_best_of_one_function_is_the_newest_though_an_older_agent_comes_first() -> None:
-    """Upstream has dropped it by then, as one of its name was seen before."""
+def test_the_best_match_of_a_function_is_the_newest_of_all_agents() -> None:
+    """Upstream takes the first agent with a function of this name."""
     chat = {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["x"], "filter_mode": "best_match"}}
-    mesh = [flat("a", function("f", "x")), flat("b", function("f", "x", version="2.0.0"))]
+    mesh = [mcpmesh_agent("a", function("f", "x")), mcpmesh_agent("b", function("f", "x", version="2.0.0"))]
 
-    assert given(mesh, flat("z-llm", chat))[0] == {"chat": [("f", "x", "2.0.0")]}
+    assert found_for(mesh, mcpmesh_agent("z-llm", chat))[0] == {"chat": [("f", "x", "2.0.0")]}
 
 
-def test_alternatives_are_heard() -> None:
-    """A list inside the tags; upstream passes over it, and gives everything."""
+def test_a_group_of_tags_is_a_list_of_alternatives() -> None:
+    """Upstream ignores a list inside the tags, and selects every tool."""
     assert tools([{"tags": [["self", "claude"]]}]) == ["ask", "own"]
 
 
-def test_a_tool_need_not_find_what_it_requires() -> None:
-    """Availability is no matter of filters: its agent must live, be in the namespace, and not drain."""
-    needy = function("f", "x", dependencies=[{"capability": "nobody", "required": True}])
+def test_a_tool_may_have_unresolved_requirements() -> None:
+    """Its agent must be healthy, in the namespace and not draining."""
+    unresolved = function("f", "x", dependencies=[{"capability": "nobody", "required": True}])
     for agent, names in (
-        (flat("a", needy), ["f"]),
-        (flat("a", needy, status="degraded"), []),
-        (flat("a", needy, status="expired"), []),
-        (flat("a", needy, draining=True), []),
-        (flat("a", needy, namespace="other"), []),
-        (an_agent("a", capabilities=[needy]), ["f"]),
+        (mcpmesh_agent("a", unresolved), ["f"]),
+        (mcpmesh_agent("a", unresolved, status="degraded"), []),
+        (mcpmesh_agent("a", unresolved, status="expired"), []),
+        (mcpmesh_agent("a", unresolved, draining=True), []),
+        (mcpmesh_agent("a", unresolved, namespace="other"), []),
+        (an_agent("a", capabilities=[unresolved]), ["f"]),
     ):
         assert tools(["x"], "all", [agent]) == names
     chat = {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["x"]}}
-    assert given([flat("a", needy, namespace="other")], flat("z", chat), isolates=False)[0] == {
-        "chat": [("f", "x", "1.0.0")]
-    }
+    assert found_for(
+        [mcpmesh_agent("a", unresolved, namespace="other")], mcpmesh_agent("z", chat), isolate_namespaces=False
+    )[0] == {"chat": [("f", "x", "1.0.0")]}
 
 
-def test_a_tool_is_told_whole() -> None:
-    """As upstream tells it, and who has it."""
+def test_the_fields_of_a_tool() -> None:
+    """They are those of upstream, and the id of the agent."""
     chat = {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["date_service"]}}
-    asker = flat("z-llm", chat)
-    wants = tool_finder().find(view_of(*MESH, asker), asker)
+    consumer = mcpmesh_agent("z-llm", chat)
+    result = tool_finder().find(view_of(*MESH, consumer), consumer)
 
-    (told,) = wants.tools["chat"]
+    (tool,) = result.tools["chat"]
 
-    assert {**told, "inputSchema": None} == {
+    assert {**tool, "inputSchema": None} == {
         "name": "get_date",
         "capability": "date_service",
         "agent_id": "prov-1",
@@ -195,14 +200,14 @@ def test_a_tool_is_told_whole() -> None:
     }
 
 
-def provider(need: Any, mesh: list[Agent] | None = None) -> Any:
-    """Return whom a function that delegates is told of, None for nobody."""
-    chat = {"name": "chat", "function_name": "chat", "llm_provider": need}
-    return given(MESH if mesh is None else mesh, flat("z-llm", OWN, chat))[1].get("chat")
+def provider(dependency: Any, mesh: list[Agent] | None = None) -> Any:
+    """Return the provider for a function that delegates, None without one."""
+    chat = {"name": "chat", "function_name": "chat", "llm_provider": dependency}
+    return found_for(MESH if mesh is None else mesh, mcpmesh_agent("z-llm", OWN, chat))[1].get("chat")
 
 
-def test_a_provider_is_told_whole() -> None:
-    """With its vendor and what it was declared with."""
+def test_the_fields_of_a_provider() -> None:
+    """They include its vendor and its kwargs."""
     assert provider(
         {"capability": "llm", "tags": ["claude", "-stream"], "version": ">=1.0", "namespace": "default"}
     ) == {
@@ -221,7 +226,7 @@ def test_a_provider_is_told_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("need", "name"),
+    ("dependency", "name"),
     [
         ({"capability": "cc", "tags": ["+b"]}, "f3"),
         ({"capability": "cc", "version": "<2", "tags": ["a"]}, "f3"),
@@ -236,57 +241,57 @@ def test_a_provider_is_told_whole() -> None:
         ({"capability": "cc", "tags": "a"}, None),
     ],
 )
-def test_a_provider_is_the_best_that_is_wanted(need: Any, name: str | None) -> None:
-    """By tags, then version; where upstream takes who came first. What cannot be read asks for nobody."""
-    found = provider(need, VERSIONS)
+def test_the_provider_is_the_best_match(dependency: Any, name: str | None) -> None:
+    """Tags count before the version; upstream takes the first match. An invalid dependency has no provider."""
+    found = provider(dependency, VERSIONS)
 
     assert (None if found is None else found["name"]) == name
 
 
 @pytest.mark.parametrize("mode", ["all", "best_match"])
-def test_lists_show_the_tools_that_a_function_was_given(mode: str) -> None:
-    """Of one name the one it got, under each entry; all that had passed were shown, as if it could call them."""
-    wanted = {"filter": ["date_service", {"tags": ["utc"]}, "nobody"], "filter_mode": mode}
-    asker = flat("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": wanted})
-    view, toolsets = view_of(*MESH, asker), tool_finder()
-    wants = toolsets.find(view, asker)
-    (got,) = (each["agent_id"] for each in wants.tools["chat"])
+def test_lists_show_the_tools_that_a_function_received(mode: str) -> None:
+    """Each entry shows the received tool of a name, not all tools of the name that match."""
+    llm_filter = {"filter": ["date_service", {"tags": ["utc"]}, "nobody"], "filter_mode": mode}
+    consumer = mcpmesh_agent("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": llm_filter})
+    view, finder = view_of(*MESH, consumer), tool_finder()
+    result = finder.find(view, consumer)
+    (received,) = (each["agent_id"] for each in result.tools["chat"])
 
-    _, rows = toolsets.resolutions(view, asker)
+    _, rows = finder.resolutions(view, consumer)
 
     assert [(row["filter_capability"], row.get("mcp_tool"), row.get("provider_agent_id")) for row in rows] == [
-        ("date_service", "get_date", got),
-        ("", "get_date", got),
+        ("date_service", "get_date", received),
+        ("", "get_date", received),
         ("nobody", None, None),
     ]
 
 
-def test_so_many_entries_ask_for_something_and_no_more() -> None:
-    """Each looks through all the mesh: one registration with a megabyte of `*` stood a replica still for minutes."""
+def test_the_number_of_entries_is_limited() -> None:
+    """Each is compared with the whole mesh: one registration with 1 MB of `*` blocked a replica for minutes."""
     assert tools([f"nobody-{at}" for at in range(199)] + ["plain", "own"]) == ["plain"]
 
 
-def test_all_functions_together_are_given_so_many_tools_and_bytes() -> None:
-    """A hundred functions with the same large tool each were an answer of a hundred times its size."""
-    large = flat("big", function("big", "big", description="x" * (1 << 20)))
+def test_the_number_and_size_of_the_tools_are_limited() -> None:
+    """The limit applies to all functions of an agent, because many functions can select the same large tool."""
+    large = mcpmesh_agent("big", function("big", "big", description="x" * (1 << 20)))
     chats = [
         {"name": f"chat-{at:02}", "function_name": f"chat-{at:02}", "llm_filter": {"filter": ["big"]}}
         for at in range(40)
     ]
 
-    found, _ = given([large], flat("z-llm", *chats))
+    found, _ = found_for([large], mcpmesh_agent("z-llm", *chats))
 
     assert [len(each) for each in found.values()] == [1] * 15 + [0] * 25
 
 
-def test_what_passes_an_entry_is_looked_up_anew_when_it_changed() -> None:
-    """All who filter for the same share what was found, as of the view's version."""
-    view, toolsets = view_of(*MESH), tool_finder()
-    asker = flat("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["plain"]}})
+def test_the_matches_of_an_entry_are_cached_until_the_view_changes() -> None:
+    """All functions with the same entry share the cached matches."""
+    view, finder = view_of(*MESH), tool_finder()
+    consumer = mcpmesh_agent("z-llm", {"name": "chat", "function_name": "chat", "llm_filter": {"filter": ["plain"]}})
 
-    first = toolsets.find(view, asker).tools["chat"]
-    view.apply(a_change(2, agent=flat("prov-3", function("also", "plain"), version=2)), 0)
-    second = toolsets.find(view, asker).tools["chat"]
+    first = finder.find(view, consumer).tools["chat"]
+    view.apply(a_change(2, agent=mcpmesh_agent("prov-3", function("also", "plain"), version=2)), 0)
+    second = finder.find(view, consumer).tools["chat"]
 
     assert [each["name"] for each in first] == ["plain"]
     assert [each["name"] for each in second] == ["plain", "also"]

@@ -1,4 +1,4 @@
-"""The match policy of each format: it decides how an agent finds providers, never how it is found."""
+"""The match policy of each format: it decides how an agent finds providers, not how consumers find the agent."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def _profile(**fields: object) -> IndexedSpec:
 
 
 def test_the_format_selects_the_policy() -> None:
-    """Agents in the mcp-mesh format have one of their own."""
+    """Agents in the mcp-mesh format have their own policy."""
     policies = match_policies()
 
     assert native_policy(policies) is policies.default
@@ -35,7 +35,7 @@ def test_the_format_selects_the_policy() -> None:
 
 
 def test_only_healthy_agents_serve_mcpmesh_agents() -> None:
-    """Degraded agents serve native ones, after the healthy."""
+    """Native agents may also get degraded providers, after the healthy ones."""
     policies = match_policies()
 
     assert set(native_policy(policies).selectable_statuses) == {"healthy", "degraded"}
@@ -43,7 +43,7 @@ def test_only_healthy_agents_serve_mcpmesh_agents() -> None:
 
 
 def test_only_mcpmesh_agents_may_ignore_namespaces() -> None:
-    """As upstream does; the native format always isolates."""
+    """They can do so as with upstream; the native format always isolates."""
     policies = match_policies(isolate_namespaces=False)
 
     assert native_policy(policies).isolate_namespaces
@@ -53,7 +53,7 @@ def test_only_mcpmesh_agents_may_ignore_namespaces() -> None:
 
 
 def test_language_models_get_capabilities_with_unresolved_dependencies() -> None:
-    """Nothing else is different for them."""
+    """Their other rules are the same."""
     policies = match_policies()
     mcpmesh, llm = mcpmesh_policy(policies), llm_policy(policies)
 
@@ -62,7 +62,7 @@ def test_language_models_get_capabilities_with_unresolved_dependencies() -> None
 
 
 def test_both_formats_match_output_schemas() -> None:
-    """A dependency that carries the fields for it."""
+    """The dependency must have the schema fields."""
     policies = match_policies()
     dependency = McpMeshDependency("c", schema_match_mode="strict", expected_schema_hash="h")
 

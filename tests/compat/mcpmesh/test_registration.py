@@ -1,4 +1,4 @@
-"""The flat form: as lenient as the registry that mesh clients were written for, measured call by call."""
+"""The mcp-mesh format: as lenient as upstream, compared call by call."""
 
 from typing import Any
 
@@ -30,8 +30,8 @@ BASE: dict[str, Any] = {
 
 def spec(**fields: Any) -> dict[str, Any]:
     """Return the canonical spec of a registration with these fields; ... leaves one out."""
-    read: dict[str, Any] = orjson.loads(parse_mcpmesh_registration(body(**fields)).registration.spec)
-    return read
+    decoded: dict[str, Any] = orjson.loads(parse_mcpmesh_registration(body(**fields)).registration.spec)
+    return decoded
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def body(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in (BASE | fields).items() if value is not ...}
 
 
-def profile(**fields: Any) -> IndexedSpec:
-    """Return what filters look at."""
+def indexed_spec(**fields: Any) -> IndexedSpec:
+    """Return the indexed spec of a registration with these fields."""
     return decode_indexed_spec(parse_mcpmesh_registration(body(**fields)).registration.spec)
 
 
@@ -49,19 +49,19 @@ def tool(**fields: Any) -> list[dict[str, Any]]:
     return [{"function_name": "f", "capability": "c", **fields}]
 
 
-def needing(**fields: Any) -> list[dict[str, Any]]:
+def tool_with_dependency(**fields: Any) -> list[dict[str, Any]]:
     """Return one tool with one dependency."""
     return tool(dependencies=[{"capability": "d", **fields}])
 
 
-@pytest.mark.parametrize("mark", MARKER_FIELDS)
-def test_any_mark_makes_it_flat(mark: str) -> None:
-    """Whatever stands there; `status` and `metadata` alone are a heartbeat of the other form."""
-    assert is_mcpmesh_registration({"agent_id": "a", mark: None})
-    assert not is_mcpmesh_registration({"agent_id": "a", "status": "healthy", "metadata": {mark: 1}})
+@pytest.mark.parametrize("marker", MARKER_FIELDS)
+def test_any_marker_field_identifies_the_format(marker: str) -> None:
+    """Its value does not matter; `status` and `metadata` alone are a native heartbeat."""
+    assert is_mcpmesh_registration({"agent_id": "a", marker: None})
+    assert not is_mcpmesh_registration({"agent_id": "a", "status": "healthy", "metadata": {marker: 1}})
 
 
-TAKEN: list[dict[str, Any]] = [
+VALID: list[dict[str, Any]] = [
     {"agent_id": "x--y"},
     {"agent_id": "a" * 253},
     {"name": "a" * 63},
@@ -92,9 +92,9 @@ TAKEN: list[dict[str, Any]] = [
     {"tools": [*tool(), *tool(function_name="g")]},
     {"tools": tool(tags=None, dependencies=None, inputSchema=None, kwargs=None, description=None)},
     {"tools": tool(tags=[], dependencies=[], weight="x", stability=1, category=[], name=4)},
-    {"tools": needing(version="banana")},
-    {"tools": needing(strategy="unheard of", key=7, matchMode=3, expectedSchemaHash=[])},
-    {"tools": needing(tags=["a", ["b", "c"]], required=None)},
+    {"tools": tool_with_dependency(version="banana")},
+    {"tools": tool_with_dependency(strategy="unheard of", key=7, matchMode=3, expectedSchemaHash=[])},
+    {"tools": tool_with_dependency(tags=["a", ["b", "c"]], required=None)},
     {"tools": tool(dependencies=[{}])},
     {"tools": tool(dependencies=[{"capability": "d"}, {"capability": "d"}])},
     {"tools": tool(llm_filter=None, llm_provider={"capability": "llm", "version": ""})},
@@ -102,13 +102,13 @@ TAKEN: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("fields", TAKEN, ids=str)
-def test_what_mesh_clients_may_send_is_taken(fields: dict[str, Any]) -> None:
-    """And can be read back as the profile of an agent in flat form."""
-    assert profile(**fields).format is not None
+@pytest.mark.parametrize("fields", VALID, ids=str)
+def test_valid_registrations_are_accepted(fields: dict[str, Any]) -> None:
+    """The stored spec can be decoded again."""
+    assert indexed_spec(**fields).format is not None
 
 
-SEMANTIC: list[tuple[dict[str, Any], str]] = [
+INVALID: list[tuple[dict[str, Any], str]] = [
     ({"agent_id": "X_1"}, "agent_id must contain only lowercase alphanumeric characters and hyphens"),
     ({"agent_id": "x_1"}, "agent_id must contain only"),
     ({"agent_id": "x-"}, "agent_id must contain only"),
@@ -136,24 +136,24 @@ SEMANTIC: list[tuple[dict[str, Any], str]] = [
     ({"tools": tool(dependencies=[{"capability": "d"}] * 10_001)}, "at most 1,000 tools and 10,000 dependencies"),
     ({"tools": tool(capability="c" * 1001)}, "cannot exceed 1,000 characters"),
     ({"tools": tool(tags=["c" * 1001])}, "cannot exceed 1,000 characters"),
-    ({"tools": needing(tags=[["c" * 1001]])}, "cannot exceed 1,000 characters"),
-    ({"tools": needing(version="1" * 1001)}, "cannot exceed 1,000 characters"),
+    ({"tools": tool_with_dependency(tags=[["c" * 1001]])}, "cannot exceed 1,000 characters"),
+    ({"tools": tool_with_dependency(version="1" * 1001)}, "cannot exceed 1,000 characters"),
 ]
 
 
-@pytest.mark.parametrize(("fields", "says"), SEMANTIC, ids=lambda value: str(value)[:60])
-def test_what_no_agent_may_be_is_refused_by_field(fields: dict[str, Any], says: str) -> None:
-    """These become 200 with an error in it."""
+@pytest.mark.parametrize(("fields", "problem"), INVALID, ids=lambda value: str(value)[:60])
+def test_an_invalid_value_is_rejected_by_field(fields: dict[str, Any], problem: str) -> None:
+    """The HTTP response is a 200 with an error in it."""
     with pytest.raises(UnprocessableRequest) as caught:
         parse_mcpmesh_registration(body(**fields))
 
     (detail,) = caught.value.details
     assert detail.field in fields
-    assert says in detail.problem
+    assert problem in detail.problem
     assert str(caught.value) == f"validation failed: {detail.field}: {detail.problem}"
 
 
-TYPES: list[dict[str, Any]] = [
+WRONG_TYPES: list[dict[str, Any]] = [
     {"agent_id": ...},
     {"agent_id": ""},
     {"agent_id": None},
@@ -167,22 +167,22 @@ TYPES: list[dict[str, Any]] = [
     {"tools": tool(tags="x")},
     {"tools": tool(tags=[1])},
     {"tools": tool(inputSchema="x")},
-    {"tools": needing(tags=[["a", ["b"]]])},
-    {"tools": needing(required="yes")},
+    {"tools": tool_with_dependency(tags=[["a", ["b"]]])},
+    {"tools": tool_with_dependency(required="yes")},
 ]
 
 
-@pytest.mark.parametrize("fields", TYPES, ids=str)
-def test_a_field_of_another_type_is_malformed(fields: dict[str, Any]) -> None:
-    """And so is an agent without an id: 400, as there."""
+@pytest.mark.parametrize("fields", WRONG_TYPES, ids=str)
+def test_a_field_of_a_wrong_type_is_malformed(fields: dict[str, Any]) -> None:
+    """So is a missing id; the HTTP response is a 400, as upstream."""
     with pytest.raises(MalformedRequest) as caught:
         parse_mcpmesh_registration(body(**fields))
 
     assert caught.value.details
 
 
-def test_several_problems_are_told_at_once() -> None:
-    """The first three in the sentence, all of them in the details."""
+def test_several_problems_are_reported_at_once() -> None:
+    """The message contains the first three, the details all of them."""
     with pytest.raises(UnprocessableRequest) as caught:
         parse_mcpmesh_registration(body(agent_id="A", name="B", namespace="C", runtime="d"))
 
@@ -202,33 +202,33 @@ def test_several_problems_are_told_at_once() -> None:
         ({"endpoint": "http://elsewhere:1"}, "http://127.0.0.1:9000"),
     ],
 )
-def test_the_endpoint_is_where_the_agent_says_it_listens(fields: dict[str, Any], endpoint: str) -> None:
-    """Nowhere is with its parent process."""
-    assert profile(**fields).endpoint == endpoint
+def test_the_endpoint_is_built_from_host_and_port(fields: dict[str, Any], endpoint: str) -> None:
+    """Without one of them, the agent is reachable for its parent process only."""
+    assert indexed_spec(**fields).endpoint == endpoint
 
 
-def test_a_tool_becomes_a_capability_and_one_without_a_name_a_route() -> None:
-    """A route needs things and provides nothing: it is under no name, and nobody's requirement."""
-    found = profile(
+def test_a_tool_with_a_name_is_a_capability_and_one_without_is_a_route() -> None:
+    """A route has dependencies and provides nothing."""
+    indexed = indexed_spec(
         tools=[
             *tool(version="1.2.0", tags=["t"], inputSchema={"type": "object"}, kwargs={"k": 1}),
             {"function_name": "GET:/d", "capability": "", "dependencies": [{"capability": "c", "required": True}]},
         ]
     )
 
-    assert [(each.name, each.tool_name, each.version, each.tags) for each in found.capabilities] == [
+    assert [(each.name, each.tool_name, each.version, each.tags) for each in indexed.capabilities] == [
         ("c", "f", "1.2.0", ("t",))
     ]
-    assert [each.name for each in found.llm_tools] == ["c"]
-    assert provider_kwargs(found.capabilities[0]) == b'{"k":1}'
-    assert dict(found.functions)["GET:/d"][0].capability == "c"
-    assert found.required_edges == set()
-    assert found.dependency_names == {"c"}
+    assert [each.name for each in indexed.llm_tools] == ["c"]
+    assert provider_kwargs(indexed.capabilities[0]) == b'{"k":1}'
+    assert dict(indexed.functions)["GET:/d"][0].capability == "c"
+    assert indexed.required_edges == set()
+    assert indexed.dependency_names == {"c"}
 
 
-def test_what_only_the_other_form_means_is_not_taken_for_it() -> None:
-    """A field with a name of the registry's own must not be read as that."""
-    found = profile(
+def test_fields_of_the_native_format_are_ignored() -> None:
+    """A client may use their names with another meaning."""
+    indexed = indexed_spec(
         labels={"a": "b"},
         dependencies=["z"],
         capabilities=["y"],
@@ -240,11 +240,11 @@ def test_what_only_the_other_form_means_is_not_taken_for_it() -> None:
         ),
     )
 
-    assert (found.labels, found.dependencies, found.dependency_names) == ({}, (), {"d"})
-    assert found.format is not None
-    assert found.format.routes == ()
-    (capability,) = found.capabilities
-    assert (capability.weight, capability.stability, [*found.llm_tools]) == (1, "stable", [])
+    assert (indexed.labels, indexed.dependencies, indexed.dependency_names) == ({}, (), {"d"})
+    assert indexed.format is not None
+    assert indexed.format.routes == ()
+    (capability,) = indexed.capabilities
+    assert (capability.weight, capability.stability, [*indexed.llm_tools]) == (1, "stable", [])
     assert capability.dependencies[0].strategy is None
     registration = parse_mcpmesh_registration(body(timeout_threshold=1, health_interval=1)).registration
     assert (registration.timeout_threshold, registration.health_interval, registration.format) == (
@@ -254,26 +254,26 @@ def test_what_only_the_other_form_means_is_not_taken_for_it() -> None:
     )
 
 
-def test_a_registration_of_the_other_form_never_becomes_flat() -> None:
-    """What an agent was shown as can be sent back; by which rules it finds others it cannot say."""
+def test_a_native_registration_cannot_set_its_format() -> None:
+    """A client may send back an agent as it was shown; the format in it is ignored."""
     sent = {"id": "a", "endpoint": "http://a:1", "registration_format": {"name": "mcp-mesh", "routes": []}}
 
     assert decode_indexed_spec(parse_registration(sent).spec).format is None
 
 
-def test_what_says_the_same_is_the_same() -> None:
-    """However it is sent: a healthy agent that is degraded, or leaves out what is empty, changes nothing."""
-    said = spec(status="healthy", tools=tool(tags=[], version=None, description=""), namespace=None, a=None)
+def test_equivalent_registrations_have_the_same_spec() -> None:
+    """Empty fields, unknown fields and the status make no difference."""
+    verbose = spec(status="healthy", tools=tool(tags=[], version=None, description=""), namespace=None, a=None)
 
-    assert said == spec(status="degraded", timestamp="2026-11-21T00:22:34Z", tools=tool(), namespace=...)
+    assert verbose == spec(status="degraded", timestamp="2026-11-21T00:22:34Z", tools=tool(), namespace=...)
 
 
-def test_a_long_description_is_cut_and_told_of() -> None:
-    """By characters."""
-    flat = parse_mcpmesh_registration(body(description="é" * 300))
+def test_a_long_description_is_truncated_with_a_warning() -> None:
+    """Its length is measured in characters."""
+    parsed = parse_mcpmesh_registration(body(description="é" * 300))
 
-    assert orjson.loads(flat.registration.spec)["description"] == "é" * 256
-    assert flat.warnings == ("description truncated from 300 to 256 chars",)
+    assert orjson.loads(parsed.registration.spec)["description"] == "é" * 256
+    assert parsed.warnings == ("description truncated from 300 to 256 chars",)
     assert parse_mcpmesh_registration(body(description="é" * 256)).warnings == ()
 
 
@@ -306,15 +306,15 @@ TOOLS = st.lists(
 
 
 @given(st.dictionaries(FIELDS, JSON, max_size=4), TOOLS)
-def test_whatever_is_sent_is_taken_whole_or_refused(fields: dict[str, Any], tools: Any) -> None:
-    """And what is taken can always be read back."""
+def test_any_registration_is_accepted_completely_or_rejected(fields: dict[str, Any], tools: Any) -> None:
+    """The stored spec can always be decoded."""
     try:
         registration = parse_mcpmesh_registration({"agent_id": "x-1", **fields, "tools": tools}).registration
     except (MalformedRequest, UnprocessableRequest):
         return
 
-    found = decode_indexed_spec(registration.spec)
-    assert found.format is not None
-    assert found.namespace == registration.namespace
-    assert len(found.capabilities) + len(found.format.routes) == len(tools)
-    assert tuple(each.name for each in found.capabilities) == registration.capabilities
+    indexed = decode_indexed_spec(registration.spec)
+    assert indexed.format is not None
+    assert indexed.namespace == registration.namespace
+    assert len(indexed.capabilities) + len(indexed.format.routes) == len(tools)
+    assert tuple(each.name for each in indexed.capabilities) == registration.capabilities

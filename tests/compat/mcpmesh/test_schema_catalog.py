@@ -1,4 +1,4 @@
-"""The catalog of schemas in canonical form, and its routes."""
+"""The catalog of canonical schemas, and its endpoints."""
 
 from typing import Any
 
@@ -14,25 +14,25 @@ CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
 
 
 def tool(name: str, **fields: Any) -> dict[str, Any]:
-    """Return a tool in flat form."""
+    """Return a tool in the mcp-mesh format."""
     return {"function_name": name, "capability": name} | fields
 
 
 async def register(client: httpx2.AsyncClient, agent_id: str, *tools: dict[str, Any], **fields: Any) -> None:
-    """Register an agent in flat form."""
-    answer = await client.post("/heartbeat", json={"agent_id": agent_id, "tools": tools} | fields)
-    assert answer.json()["status"] == "success", answer.text
+    """Register an agent in the mcp-mesh format."""
+    response = await client.post("/heartbeat", json={"agent_id": agent_id, "tools": tools} | fields)
+    assert response.json()["status"] == "success", response.text
 
 
 async def hashes(client: httpx2.AsyncClient, **query: str) -> list[str]:
-    """Return the hashes that are listed."""
+    """Return the listed hashes."""
     found = (await client.get("/schemas", params=query)).json()
     assert found["count"] == len(found["schemas"])
     return [each["hash"] for each in found["schemas"]]
 
 
-async def test_each_schema_is_there_once_with_who_had_it_first(client: httpx2.AsyncClient) -> None:
-    """Of input and output alike, of routes too; the time is that of the earliest agent's registration."""
+async def test_each_schema_is_listed_once_with_its_first_agent(client: httpx2.AsyncClient) -> None:
+    """Input and output schemas count, of tools and of routes; the time is that of the first registration."""
     await register(client, "one", tool("a", inputSchemaHash="sha256:1", inputSchemaCanonical=CITY), runtime="java")
     route = tool("", outputSchemaHash="sha256:1", outputSchemaCanonical=CITY)
     await register(client, "two", route, tool("b", outputSchemaHash="sha256:2", outputSchemaCanonical={}))
@@ -45,8 +45,8 @@ async def test_each_schema_is_there_once_with_who_had_it_first(client: httpx2.As
     assert await hashes(client, limit="1") == ["sha256:2"]
 
 
-async def test_a_schema_is_gone_with_the_last_who_has_it(client: httpx2.AsyncClient) -> None:
-    """Whether it left or has another one now."""
+async def test_a_schema_is_removed_with_its_last_agent(client: httpx2.AsyncClient) -> None:
+    """The agent deregisters, or registers with another schema."""
     await register(client, "one", tool("a", inputSchemaHash="sha256:1", inputSchemaCanonical=CITY))
     await register(client, "two", tool("a", inputSchemaHash="sha256:1", inputSchemaCanonical=CITY))
 
@@ -56,8 +56,8 @@ async def test_a_schema_is_gone_with_the_last_who_has_it(client: httpx2.AsyncCli
     assert await hashes(client) == ["sha256:3"]
 
 
-async def test_what_is_no_schema_is_passed_over(client: httpx2.AsyncClient) -> None:
-    """Whatever a client sends in its place, and whatever else is called so in another form."""
+async def test_invalid_schemas_are_ignored(client: httpx2.AsyncClient) -> None:
+    """So are fields of the same name in the native format."""
     odd: list[dict[str, Any]] = [
         tool("a", inputSchemaHash=7, inputSchemaCanonical=CITY),
         tool("b", inputSchemaHash="", inputSchemaCanonical=CITY),
@@ -71,8 +71,8 @@ async def test_what_is_no_schema_is_passed_over(client: httpx2.AsyncClient) -> N
     assert await hashes(client) == []
 
 
-async def test_a_walk_over_many_agents_finds_all_and_is_shared(client: httpx2.AsyncClient) -> None:
-    """Who asks while nothing has changed gets what the one before found."""
+async def test_the_schemas_of_many_agents_are_collected_once(client: httpx2.AsyncClient) -> None:
+    """The result is cached until the view changes."""
     for number in range(120):
         one = tool("a", inputSchemaHash=f"sha256:{number:03}", inputSchemaCanonical={"title": str(number)})
         await register(client, f"agent-{number}", one)
@@ -82,29 +82,29 @@ async def test_a_walk_over_many_agents_finds_all_and_is_shared(client: httpx2.As
     assert (await client.get("/schemas/sha256:077")).json()["canonical"] == {"title": "77"}
 
 
-async def test_an_unknown_schema_is_refused_in_the_form_that_mesh_clients_read(client: httpx2.AsyncClient) -> None:
-    """The sentence stands under `error`."""
-    answer = await client.get("/schemas/sha256:0")
+async def test_an_unknown_schema_is_a_404_in_the_error_format_of_mcpmesh(client: httpx2.AsyncClient) -> None:
+    """The message is the value of `error`."""
+    response = await client.get("/schemas/sha256:0")
 
-    assert (answer.status_code, answer.json()["error"]) == (404, "schema not found: sha256:0")
+    assert (response.status_code, response.json()["error"]) == (404, "schema not found: sha256:0")
 
 
 async def test_a_limit_is_a_number_within_bounds(client: httpx2.AsyncClient) -> None:
-    """As everywhere."""
+    """Unknown parameters are rejected, too."""
     for limit in ("0", "1001", "x"):
         expect_error(await client.get("/schemas", params={"limit": limit}), 400, "malformed_request")
     expect_error(await client.get("/schemas/x?limit=1"), 400, "malformed_request")
 
 
-async def test_large_schemas_are_gathered_in_turns() -> None:
-    """Fifty agents of a megabyte each were read without a break, which took half a second."""
+async def test_large_schemas_are_collected_cooperatively() -> None:
+    """Fifty agents with a megabyte each once blocked the event loop for half a second."""
     schema = {"x": ["y"] * 100_000}
     tools = [{"name": "c", "outputSchemaHash": "h", "outputSchemaCanonical": schema}]
     view = view_of(
         *(an_agent(f"a-{at}", registration_format={"name": "mcp-mesh"}, capabilities=tools) for at in range(20))
     )
-    async with count_yields() as them:
+    async with count_yields() as counter:
         found = await _collect_schemas(view)
 
     assert list(found) == ["h"]
-    assert them.yields > 2
+    assert counter.yields > 2

@@ -1,4 +1,4 @@
-"""What an output must be like: cell by cell as measured, and what nobody may do by what he sends."""
+"""Output schemas of providers: a table of measured results, and limits against hostile schemas."""
 
 import hashlib
 import json
@@ -23,36 +23,36 @@ CITY = EXPECTED["city_req"]
 
 
 def hash_of(schema: Any) -> str:
-    """Return a hash that two schemas share only if they are the same."""
+    """Return a hash that only equal schemas share."""
     return hashlib.sha256(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def providing(schema: Any, **fields: Any) -> Capability:
-    """Return a capability with this output; None tells none."""
-    told = {} if schema is None else {"outputSchemaCanonical": schema, "outputSchemaHash": hash_of(schema)}
-    (capability,) = decode_indexed_spec(a_spec(capabilities=[{"name": "c", **told, **fields}])).capabilities
+def capability_with(schema: Any, **fields: Any) -> Capability:
+    """Return a capability with this output schema, or without one."""
+    output = {} if schema is None else {"outputSchemaCanonical": schema, "outputSchemaHash": hash_of(schema)}
+    (capability,) = decode_indexed_spec(a_spec(capabilities=[{"name": "c", **output, **fields}])).capabilities
     return capability
 
 
-def need(mode: str, schema: Any) -> SchemaMatcher:
-    """Return what judges by this schema."""
+def schema_matcher(mode: str, schema: Any) -> SchemaMatcher:
+    """Return a matcher for this schema."""
     return SchemaMatcher(mode, hash_of(schema), orjson.dumps(schema))
 
 
 @pytest.mark.parametrize("mode", ["subset", "strict"])
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_schema_is_met_by_what_was_seen_to_meet_it(name: str, mode: str) -> None:
-    """Each row of the table."""
-    judge = need(mode, EXPECTED[name])
+def test_a_schema_matches_the_measured_providers(name: str, mode: str) -> None:
+    """Each case is a row of the table."""
+    matcher = schema_matcher(mode, EXPECTED[name])
 
-    met = [each for each, schema in PROVIDED.items() if judge.mismatch(providing(schema)) is None]
+    matching = [each for each, schema in PROVIDED.items() if matcher.mismatch(capability_with(schema)) is None]
 
     row = PASSES[f"{name} {mode}"]
-    assert met == [each for each, seen in zip(PROVIDED, row, strict=True) if seen == "1"]
+    assert matching == [each for each, measured in zip(PROVIDED, row, strict=True) if measured == "1"]
 
 
-def test_the_table_is_whole() -> None:
-    """Two rows for each schema, a cell for each provider."""
+def test_the_table_is_complete() -> None:
+    """It has two rows for each schema."""
     assert PASSES.keys() == {f"{name} {mode}" for name in EXPECTED for mode in ("subset", "strict")}
 
 
@@ -67,27 +67,27 @@ def test_the_table_is_whole() -> None:
         (EXPECTED["str"], PROVIDED["int2"], "output is integer, not string"),
     ],
 )
-def test_the_reason_names_the_place(expected: Any, given: Any, reason: str) -> None:
+def test_the_reason_names_the_field(expected: Any, given: Any, reason: str) -> None:
     """Traces and the error of an unresolved dependency show it."""
-    assert need("subset", expected).mismatch(providing(given)) == reason
+    assert schema_matcher("subset", expected).mismatch(capability_with(given)) == reason
 
 
-def test_strict_takes_the_same_hash_and_nothing_else() -> None:
-    """Whatever the schemas are; without a hash nothing passes."""
-    assert SchemaMatcher("strict", hash_of(CITY), b"").mismatch(providing(CITY)) is None
-    for judge, capability in (
-        (need("strict", CITY), providing(None)),
-        (SchemaMatcher("strict", "", orjson.dumps(CITY)), providing(CITY)),
-        (SchemaMatcher("strict", "", b""), providing(None, outputSchemaHash="")),
+def test_strict_mode_requires_the_same_hash() -> None:
+    """The schemas are not compared; without a hash nothing matches."""
+    assert SchemaMatcher("strict", hash_of(CITY), b"").mismatch(capability_with(CITY)) is None
+    for matcher, capability in (
+        (schema_matcher("strict", CITY), capability_with(None)),
+        (SchemaMatcher("strict", "", orjson.dumps(CITY)), capability_with(CITY)),
+        (SchemaMatcher("strict", "", b""), capability_with(None, outputSchemaHash="")),
     ):
-        assert judge.mismatch(capability) == "its output schema differs from the expected one"
+        assert matcher.mismatch(capability) == "its output schema differs from the expected one"
 
 
-def test_a_provider_that_tells_no_hash_passes_where_it_is_not_strict() -> None:
-    """Nothing is known of it."""
-    assert need("subset", CITY).mismatch(providing(None)) is None
-    assert need("unheard of", CITY).mismatch(providing(None)) is None
-    assert need("unheard of", CITY).mismatch(providing({"type": "object"})) is not None
+def test_a_provider_without_a_schema_matches_except_in_strict_mode() -> None:
+    """An unknown mode is not strict."""
+    assert schema_matcher("subset", CITY).mismatch(capability_with(None)) is None
+    assert schema_matcher("unheard of", CITY).mismatch(capability_with(None)) is None
+    assert schema_matcher("unheard of", CITY).mismatch(capability_with({"type": "object"})) is not None
 
 
 JSON = st.recursive(
@@ -101,41 +101,46 @@ JSON = st.recursive(
 
 
 @given(JSON, JSON, JSON, st.sampled_from(["subset", "strict"]))
-def test_whatever_is_sent_is_judged(expected: Any, given_: Any, hash_: Any, mode: str) -> None:
-    """Neither side's schema need be one, nor a hash be text."""
-    capability = providing(given_, outputSchemaHash=hash_)
+def test_any_schema_is_accepted(expected: Any, given_: Any, hash_: Any, mode: str) -> None:
+    """Neither schema has to be valid, and the hash may have any type."""
+    capability = capability_with(given_, outputSchemaHash=hash_)
 
-    assert isinstance(need(mode, expected).mismatch(capability), str | None)
+    assert isinstance(schema_matcher(mode, expected).mismatch(capability), str | None)
 
 
 @given(JSON.filter(lambda schema: schema is not None))
-def test_what_is_expected_is_met_by_the_same(schema: Any) -> None:
-    """By its hash."""
-    assert need("strict", schema).mismatch(providing(schema)) is None
+def test_a_schema_matches_itself(schema: Any) -> None:
+    """The hashes are equal."""
+    assert schema_matcher("strict", schema).mismatch(capability_with(schema)) is None
 
 
-def test_a_long_schema_is_read_and_not_kept() -> None:
-    """What is kept has a bound in bytes, too, whatever clients send."""
+def test_a_long_schema_is_matched_and_not_cached() -> None:
+    """The cache is limited in bytes."""
     long = {**CITY, "description": "x" * 20_000}
 
-    assert need("subset", long).mismatch(providing(CITY)) is None
-    assert need("subset", CITY).mismatch(providing({**PROVIDED["city_int"], "description": "x" * 20_000})) is not None
+    assert schema_matcher("subset", long).mismatch(capability_with(CITY)) is None
+    assert (
+        schema_matcher("subset", CITY).mismatch(capability_with({**PROVIDED["city_int"], "description": "x" * 20_000}))
+        is not None
+    )
 
 
-def test_a_name_that_is_required_very_often_is_looked_for_once() -> None:
-    """Not once for each time in each provider's schema."""
-    often = need("subset", {"required": ["a"] * 50_000, "properties": {"a": 1}, "items": {"required": ["b", "b"]}})
+def test_repeated_names_are_removed() -> None:
+    """A field is looked up once in each provider schema."""
+    matcher = schema_matcher(
+        "subset", {"required": ["a"] * 50_000, "properties": {"a": 1}, "items": {"required": ["b", "b"]}}
+    )
 
-    assert often._expected == {"required": ["a"], "properties": {}, "items": {"required": ["b"]}}
+    assert matcher._expected == {"required": ["a"], "properties": {}, "items": {"required": ["b"]}}
 
 
-def test_a_field_that_is_required_twice_is_looked_at_once() -> None:
-    """One registration stood a replica still: named twice on each of 29 levels, the innermost was looked at 2^29 times.
+def test_a_field_that_is_required_twice_is_compared_once() -> None:
+    """A field listed twice on each of 29 levels was compared 2^29 times, which blocked a replica.
 
-    What is no name is passed over.
+    Required entries that are not names are ignored.
     """
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(29):
         schema = {"type": "object", "required": ["a", "a", ["a"], None], "properties": {"a": schema}}
 
-    assert need("subset", schema).mismatch(providing({**schema, "title": "another hash"})) is None
+    assert schema_matcher("subset", schema).mismatch(capability_with({**schema, "title": "another hash"})) is None
