@@ -115,7 +115,7 @@ def test_what_agents_shows_can_be_changed_and_registered_again(mesh: SyncRegistr
 
     assert (first.exit_code, late.exit_code) == (0, 1)
     assert second.exit_code in (0, 1)
-    assert "read it again and repeat the change" in late.stderr
+    assert "read the agent again and retry with its current version" in late.stderr
 
 
 def test_an_agent_of_a_mesh_sdk_is_left_alone(
