@@ -1,4 +1,4 @@
-"""The README is true: its commands run as they stand, its answers have these fields, its tables are the code's."""
+"""Checks of README.md: its commands run and print the responses shown, and its tables match the code."""
 
 import json
 import os
@@ -26,9 +26,14 @@ from tests.support.replica import Replica
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# Which sections are typed along, and the blocks in them that are not, by their reason.
-TYPED = ("Quick tour", "How to")
-NOT_RUN = {"needs Docker", "needs a cluster", "installs packages and keeps the terminal", "keeps the terminal"}
+# Sections whose commands are executed, and the reasons of the blocks in them that are not.
+EXECUTED_SECTIONS = ("Quick tour", "How to")
+REASONS_NOT_TO_EXECUTE = {
+    "needs Docker",
+    "needs a cluster",
+    "installs packages and keeps the terminal",
+    "keeps the terminal",
+}
 
 _BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<reason>.*?) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -36,7 +41,7 @@ _BLOCK = re.compile(
 
 
 class Block(NamedTuple):
-    """One fenced block: why it is not run (None: it is), what it is, and its text."""
+    """One fenced block: the reason why it is not executed (None: it is), its language and its text."""
 
     reason: str | None
     kind: str
@@ -44,7 +49,7 @@ class Block(NamedTuple):
 
 
 def section(title: str) -> str:
-    """Return what stands under a heading of the second level."""
+    """Return the text under a heading of the second level."""
     return re.split(r"^## ", README.partition(f"\n## {title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
 
 
@@ -62,15 +67,15 @@ def table(title: str, first: str) -> list[list[str]]:
 
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
-    """Provide a server on a TCP port, as the README's replicas use it."""
+    """Provide a server on a TCP port, as the replicas of the README use it."""
     with RedisServer("--appendonly", "yes", tcp=True) as server:
         yield server
 
 
 @pytest.mark.skipif(shutil.which("bash") is None or shutil.which("curl") is None, reason="needs bash and curl")
-@pytest.mark.parametrize("title", TYPED)
-def test_what_can_be_typed_along_works_and_answers_as_shown(title: str, own_redis: RedisServer, tmp_path: Path) -> None:
-    """One terminal per section, beside a replica on port 8000; only ports and the way to the program are changed."""
+@pytest.mark.parametrize("title", EXECUTED_SECTIONS)
+def test_commands_print_the_responses_shown(title: str, own_redis: RedisServer, tmp_path: Path) -> None:
+    """Each section is one shell beside a replica on port 8000; only ports and the path of the program differ."""
     ports = {name: str(free_port()) for name in sorted(set(re.findall(r"--port (\d+)", section(title))))}
     with Replica(REGISTRY_DATA_DIR=str(tmp_path / "data"), LOG_LEVEL="warning") as replica:
         ports |= {"8000": replica.url.rpartition(":")[2], "6379": str(own_redis.port)}
@@ -78,29 +83,29 @@ def test_what_can_be_typed_along_works_and_answers_as_shown(title: str, own_redi
             printed = ""
             for block in blocks(section(title)):
                 if block.kind == "bash" and block.reason is None:
-                    printed = shell.run(_here(block.text, ports))
-                    _wait_for(block.text, ports)
+                    printed = shell.run(_localize(block.text, ports))
+                    _wait_for_replicas(block.text, ports)
                 elif block.kind == "json":
                     _compare(json.loads(block.text), _last_json(printed))
                 elif block.kind == "text":
-                    _occurs(block.text, printed)
+                    _assert_printed(block.text, printed)
 
 
-def _here(text: str, ports: Mapping[str, str]) -> str:
-    """Put the test's own ports and program into a block, and keep what replicas say apart from the answers."""
+def _localize(text: str, ports: Mapping[str, str]) -> str:
+    """Insert the ports and the program of the test into a block, and move the output of replicas to standard error."""
     text = re.sub(r"\b(\d{4})\b", lambda found: ports.get(found[0], found[0]), text)
     text = re.sub(r" &$", " >&2 &", text, flags=re.MULTILINE)
     return text.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
 
 
-def _wait_for(text: str, ports: Mapping[str, str]) -> None:
-    """Wait until the replicas a block has started are ready, as its reader does."""
+def _wait_for_replicas(text: str, ports: Mapping[str, str]) -> None:
+    """Wait until the replicas that a block starts are ready."""
     for port in re.findall(r"--port (\d+)", text):
         url = f"http://127.0.0.1:{ports[port]}/ready"
-        wait_until(lambda url=url: _answers(url), description=f"the replica on port {port} is ready", timeout=15)  # type: ignore[misc]
+        wait_until(lambda url=url: _is_ready(url), description=f"the replica on port {port} is ready", timeout=15)  # type: ignore[misc]
 
 
-def _answers(url: str) -> bool:
+def _is_ready(url: str) -> bool:
     try:
         return httpx2.get(url).status_code == 200
     except httpx2.TransportError:
@@ -108,7 +113,7 @@ def _answers(url: str) -> bool:
 
 
 def _last_json(text: str) -> Any:
-    """Return the last of the JSON values that stand one after the other in a text."""
+    """Return the last of several JSON values in a text."""
     value, at = None, 0
     while at < len(text):
         value, at = json.JSONDecoder().raw_decode(text, at)
@@ -116,45 +121,47 @@ def _last_json(text: str) -> Any:
     return value
 
 
-# What moves from run to run: there, of the same kind, and no more is promised.
-_MOVES = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z|\d{13}|[0-9a-f]{8}-[0-9a-f]+")
+# Values that differ in each run: times, versions and ids. Only their presence is compared.
+_VARYING = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z|\d{13}|[0-9a-f]{8}-[0-9a-f]+")
 
 
-def _compare(shown: Any, answer: Any, path: str = "$") -> None:
-    """Assert that an answer is the one shown: the same fields and values, but for what moves."""
-    assert type(shown) is type(answer) or {type(shown), type(answer)} == {int, float}, path
+def _compare(shown: Any, response: Any, path: str = "$") -> None:
+    """Assert that a response is the one shown, except for values that differ in each run."""
+    assert type(shown) is type(response) or {type(shown), type(response)} == {int, float}, path
     if isinstance(shown, dict):
-        assert shown.keys() == answer.keys(), path
+        assert shown.keys() == response.keys(), path
         for name, value in shown.items():
-            _compare(value, answer[name], f"{path}.{name}")
+            _compare(value, response[name], f"{path}.{name}")
     elif isinstance(shown, list):
-        assert len(shown) == len(answer), path
+        assert len(shown) == len(response), path
         for at, value in enumerate(shown):
-            _compare(value, answer[at], f"{path}[{at}]")
+            _compare(value, response[at], f"{path}[{at}]")
     elif isinstance(shown, str):
-        assert _MOVES.sub("…", shown) == _MOVES.sub("…", answer), path
+        assert _VARYING.sub("…", shown) == _VARYING.sub("…", response), path
     elif path.rpartition(".")[2] != "time_since_heartbeat":
-        assert shown == answer, path
+        assert shown == response, path
 
 
-def _occurs(shown: str, printed: str) -> None:
-    """Assert that every line shown was printed, whatever the numbers in it."""
+def _assert_printed(shown: str, printed: str) -> None:
+    """Assert that every line shown was printed; numbers may differ."""
     lines = {re.sub(r"\d+", "0", line) for line in printed.splitlines()}
     for line in shown.splitlines():
         assert re.sub(r"\d+", "0", line) in lines, (line, printed)
 
 
-def test_what_is_not_run_says_why() -> None:
-    """Every block of commands is run, or has one of the known reasons; none hides elsewhere."""
-    reasons = {block.reason for title in TYPED for block in blocks(section(title)) if block.reason}
-    assert reasons == NOT_RUN
+def test_a_block_that_is_not_executed_has_a_known_reason() -> None:
+    """Blocks of commands are only in the executed sections."""
+    reasons = {block.reason for title in EXECUTED_SECTIONS for block in blocks(section(title)) if block.reason}
+    assert reasons == REASONS_NOT_TO_EXECUTE
     everywhere = [block.text for block in blocks(README) if block.kind == "bash"]
-    typed = [block.text for title in TYPED for block in blocks(section(title)) if block.kind == "bash"]
-    assert everywhere == typed
+    in_sections = [
+        block.text for title in EXECUTED_SECTIONS for block in blocks(section(title)) if block.kind == "bash"
+    ]
+    assert everywhere == in_sections
 
 
-def test_the_settings_are_all_there_as_the_code_has_them() -> None:
-    """Name, default and meaning, word for word, in the same order."""
+def test_the_table_of_settings_matches_the_code() -> None:
+    """Name, default and meaning, in the same order."""
     own = {"data_dir": "the user's", "instance_id": "host-process", "thresholds": "none", "propagate_headers": "none"}
     shown = Settings().masked()
     expected = []
@@ -165,22 +172,22 @@ def test_the_settings_are_all_there_as_the_code_has_them() -> None:
     assert table("Settings", "name") == expected
 
 
-def test_the_calls_are_all_there_and_no_others() -> None:
-    """As `METHOD /path`."""
+def test_the_table_of_calls_matches_the_routes() -> None:
+    """Each as `METHOD /path`."""
     calls = [cells[0].strip("`") for cells in table("API", "call")]
 
     assert sorted(calls) == sorted(all_endpoints())
 
 
-def test_the_filters_are_all_there_and_no_others() -> None:
-    """Every parameter the calls know."""
+def test_the_tables_of_filters_match_the_parameters() -> None:
+    """Every parameter of each call."""
     for call, known in (("`GET /agents`", LIST_AGENTS_PARAMS), ("`GET /capabilities`", LIST_CAPABILITIES_PARAMS)):
         shown = [name for cells in table("API", call) for name in re.findall(r"`(\w+)`", cells[0])]
         assert sorted(shown) == sorted(known)
 
 
-def test_the_errors_are_all_there_with_their_statuses() -> None:
-    """Every code a caller can meet, with the status the API gives it."""
+def test_the_table_of_errors_matches_the_code() -> None:
+    """Every code that a response may have, with its status."""
     rows = {cells[0].strip("`"): int(cells[1]) for cells in table("Errors", "code")}
     kinds = {
         kind
@@ -193,8 +200,8 @@ def test_the_errors_are_all_there_with_their_statuses() -> None:
     assert rows == expected
 
 
-def test_every_link_leads_somewhere() -> None:
-    """A file that is there, or a heading of this page."""
+def test_every_link_has_a_target() -> None:
+    """An existing file, or a heading of the README."""
     titles = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
     headings = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
     for target in re.findall(r"\]\(([^)]+)\)", README):
@@ -204,8 +211,8 @@ def test_every_link_leads_somewhere() -> None:
             assert (ROOT / target).exists(), target
 
 
-def test_every_make_target_that_is_named_is_there() -> None:
-    """And each has its line in the Makefile."""
+def test_every_make_target_exists() -> None:
+    """The Makefile has each target that the README names."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"make ([a-z-]+)", README)) - {"and"}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

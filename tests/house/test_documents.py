@@ -1,4 +1,4 @@
-"""The README knows every setting, error code and route; who adds one, writes it down."""
+"""The README documents every setting, error code and route."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from tests.support.source_code import ROOT
 
 PARAMETER = re.compile(r"\{\w+\}")
 
-# What never reaches a caller under its own code: the roots of branches, and what keeps the process from starting.
+# Errors that no response contains: base classes, and errors that prevent the start.
 ROOTS = {errors.RegistryError, errors.RequestRejected, errors.InvalidRequest, errors.StartupError}
 
 CODES = {
@@ -26,12 +26,12 @@ CODES = {
 
 @pytest.fixture(scope="module")
 def readme() -> str:
-    """The text a stranger reads first."""
+    """The text of README.md."""
     return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def stands_in(word: str, text: str) -> bool:
-    """Tell whether the word is there as a whole, not as part of a longer one."""
+def contains_word(word: str, text: str) -> bool:
+    """Return whether the text contains the whole word, not only as part of a longer one."""
     return re.search(rf"(?<![\w/-]){re.escape(word)}(?![\w/-])", text) is not None
 
 
@@ -39,36 +39,36 @@ def test_each_setting_is_documented(readme: str) -> None:
     """By its environment name."""
     names = {setting.env for setting in SETTINGS.values()}
 
-    assert {name for name in names if not stands_in(name, readme)} == set()
+    assert {name for name in names if not contains_word(name, readme)} == set()
 
 
 def test_each_error_code_is_documented(readme: str) -> None:
-    """As it stands in the answer."""
-    assert {code for code in CODES if not stands_in(code, readme)} == set()
+    """As the API returns it."""
+    assert {code for code in CODES if not contains_word(code, readme)} == set()
 
 
 def test_each_reason_is_documented(readme: str) -> None:
-    """Why the store could not answer: what Redis says, and what is said by ourselves."""
+    """Each reason derived from a reply of Redis or set by the registry."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "registry").rglob("*.py"))
     reasons = {*UNAVAILABLE_REASONS, *re.findall(r'\breason="(\w+)"', text), "unreachable"}
 
-    assert {reason for reason in reasons if not stands_in(reason, readme)} == set()
+    assert {reason for reason in reasons if not contains_word(reason, readme)} == set()
 
 
 def test_each_route_is_documented(readme: str) -> None:
-    """By its path, in which `{id}` may have any name; a table may have a column of its own for the method."""
+    """By its path; parameters may have any name, and the method may be in another column."""
     text = PARAMETER.sub("{}", readme)
     routes = [endpoint.split(" ", 1) for endpoint in all_endpoints()]
 
-    assert {path for _, path in routes if not stands_in(PARAMETER.sub("{}", path), text)} == set()
-    assert {method for method, _ in routes if not stands_in(method, text)} == set()
+    assert {path for _, path in routes if not contains_word(PARAMETER.sub("{}", path), text)} == set()
+    assert {method for method, _ in routes if not contains_word(method, text)} == set()
 
 
-def test_each_setting_has_a_reader() -> None:
-    """A setting that is read nowhere is a lie."""
+def test_each_setting_is_read() -> None:
+    """A setting that no code reads has no effect."""
     sources = [path for path in (ROOT / "registry").rglob("*.py") if path.name not in {"settings.py", "notation.py"}]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
 
-    # The key is read to be checked, and a warning says that nothing uses it yet.
+    # The key is only validated; a warning reports that it is not used yet.
     unread = {name for name in SETTINGS if not re.search(rf"\bsettings\.{name}\b", text)} - {"encryption_key"}
     assert unread == set()

@@ -1,4 +1,4 @@
-"""The README tells which faults are survived, and a test stands behind each row."""
+"""Each fault in the table of the README has a test."""
 
 import ast
 import re
@@ -8,8 +8,8 @@ from tests.support.source_code import ROOT, parse_file
 _ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \|$", re.MULTILINE)
 
 
-def marked() -> set[tuple[int, str]]:
-    """Return the number and the words of every fault that a test is marked with."""
+def marked_faults() -> set[tuple[int, str]]:
+    """Return the number and the words of each `fault` mark in the tests."""
     found = set()
     for path in (ROOT / "tests").rglob("test_*.py"):
         for node in ast.walk(parse_file(path)):
@@ -19,19 +19,19 @@ def marked() -> set[tuple[int, str]]:
     return found
 
 
-def shown() -> list[tuple[int, str]]:
-    """Return the rows of the README's table."""
+def listed_faults() -> list[tuple[int, str]]:
+    """Return the number and the words of each row in the table."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Tested faults\n")[2]
     return [(int(number), words) for number, words, _ in _ROW.findall(text.partition("\n## ")[0])]
 
 
 def test_each_row_has_a_test_and_each_test_a_row() -> None:
-    """By number and words."""
-    assert set(shown()) == marked()
+    """Number and words are equal."""
+    assert set(listed_faults()) == marked_faults()
 
 
 def test_the_rows_are_in_order() -> None:
-    """Each number once."""
-    numbers = [number for number, _ in shown()]
+    """Each number occurs once."""
+    numbers = [number for number, _ in listed_faults()]
 
     assert numbers == sorted(set(numbers))

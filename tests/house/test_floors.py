@@ -46,7 +46,7 @@ FLOORS = floors(
     "cli compat.guides",
     "__main__",
 )
-# Lower rooms that a room does not import all the same.
+# Lower rooms that a room must not import.
 FORBIDDEN = {
     "model": {"config", "telemetry", "concurrency"},
     "api": {"store", "cache"},
@@ -149,7 +149,7 @@ def misplaced_third_parties(table: dict[str, set[str]], code: dict[str, Path]) -
 
 
 def test_a_module_imports_only_lower_floors() -> None:
-    """The core imports nothing of `compat`, for example: `main` plugs that in."""
+    """For example, the core imports nothing of `compat`: `main` plugs it in."""
     assert upward_imports(FLOORS, MODULES) == set()
 
 
@@ -159,7 +159,7 @@ def test_a_client_module_imports_only_lower_floors() -> None:
 
 
 def test_the_client_imports_nothing_of_the_server() -> None:
-    """It is installed where no server is."""
+    """It is installed without the server."""
     assert {module for module, path in CLIENT_MODULES.items() if "registry" in external_imports(path)} == set()
 
 
@@ -185,7 +185,7 @@ def test_each_third_party_is_used() -> None:
 
 
 def test_there_is_no_import_cycle() -> None:
-    """Removing the modules without imports again and again leaves no module."""
+    """Modules without imports are removed repeatedly; no module is left."""
     for package in (PACKAGE, CLIENT_PACKAGE):
         left = {module: internal_imports(path) - {"", module} for module, path in modules(package).items()}
         while free := {module for module, imported in left.items() if not imported & set(left)}:
@@ -200,7 +200,7 @@ def test_the_server_package_imports_nothing() -> None:
 
 
 def test_middleware_is_pure_asgi() -> None:
-    """BaseHTTPMiddleware costs most of the throughput, so that no module imports it."""
+    """BaseHTTPMiddleware takes most of the throughput, so no module imports it."""
     found = {
         module for module, path in MODULES.items() if any("BaseHTTPMiddleware" in name for name in imported_names(path))
     }
@@ -219,7 +219,7 @@ def readers_of_the_environment(code: dict[str, Path]) -> set[str]:
 
 
 def test_only_programs_read_the_environment() -> None:
-    """A server reads its settings once, at its start, and a client its options."""
+    """A server reads its settings once, at the start; a client reads its options."""
     assert {room_of(module, FLOORS) for module in readers_of_the_environment(MODULES)} == {"cli", "compat.guides"}
     assert {room_of(module, CLIENT_FLOORS) for module in readers_of_the_environment(CLIENT_MODULES)} == {
         "config",

@@ -7,9 +7,10 @@ import pytest
 from tests.support.prose import GLOSSARY, Text, find_retired, retired_words, violations
 from tests.support.source_code import ROOT
 
-# Rooms whose words have been checked; the list grows until it is the whole project.
+# Paths without retired words; the list grows until it is the whole project.
 CLEAN = [
     "CONTRIBUTING.md",
+    "README.md",
     "client",
     "docs",
     "registry/compat/mcpmesh/llm_tools.py",
@@ -20,13 +21,16 @@ CLEAN = [
     "registry/service/resolution",
     "registry/service/versions.py",
     "tests/cache",
+    "tests/house",
     "tests/model",
+    "tests/test_docs.py",
+    "tests/test_readme.py",
 ]
 
 
 @pytest.mark.parametrize("place", CLEAN)
 def test_no_retired_word_is_used(place: str) -> None:
-    """Each line of the report names the place, the word and the words to use."""
+    """Each line of the report has the place, the word and its replacements."""
     found = violations(ROOT / place)
 
     assert not found, "\n" + "\n".join(found)
@@ -39,7 +43,7 @@ def test_a_retired_word_is_found() -> None:
     assert find_retired(Text(path, 1, "names", "BellRinger")) == ["bell"]
     assert find_retired(Text(path, 1, "names", "_was_told")) == ["told"]
     assert find_retired(Text(path, 1, "names", "label")) == []
-    assert find_retired(Text(path, 1, "prose", "Whoever asks, is\ntold.")) == ["whoever", "told"]
+    assert find_retired(Text(path, 1, "prose", "Whoever asks, is\ntold")) == ["whoever", "told"]
     assert find_retired(Text(path, 1, "prose", "An agent on hold")) == []
 
 

@@ -1,4 +1,4 @@
-"""What `mcp_mesh_client` offers is what it says it offers."""
+"""The public names of `mcp_mesh_client`."""
 
 import types
 
@@ -8,8 +8,8 @@ from mcp_mesh_client.version import __version__
 import registry
 
 
-def test_the_client_exports_exactly_what_is_there() -> None:
-    """Every name that is no module is exported, and nothing else is."""
+def test_the_client_exports_all_its_public_names() -> None:
+    """`__all__` has exactly the names that are not modules."""
     there = {
         name
         for name, value in vars(mcp_mesh_client).items()
@@ -20,7 +20,7 @@ def test_the_client_exports_exactly_what_is_there() -> None:
     assert len(set(mcp_mesh_client.__all__)) == len(mcp_mesh_client.__all__)
 
 
-def test_what_is_exported_says_what_it_is() -> None:
+def test_each_exported_class_is_documented() -> None:
     """Each class has a docstring of its own."""
     exported = {name: getattr(mcp_mesh_client, name) for name in mcp_mesh_client.__all__}
 
@@ -28,5 +28,5 @@ def test_what_is_exported_says_what_it_is() -> None:
 
 
 def test_client_and_server_have_one_version() -> None:
-    """They are released together, as two wheels."""
+    """The two wheels are released together."""
     assert __version__ == registry.__version__

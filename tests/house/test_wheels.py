@@ -1,7 +1,7 @@
-"""The two wheels as a stranger installs them: the client alone, and the server with it.
+"""Both wheels in new environments: the client alone, and the server with the client.
 
-The code of the guides runs with the client's wheel against the server's, in environments of their own. It takes a
-minute, so `make wheel-test` runs it.
+The code of the guides runs with the wheel of the client against that of the server. This takes a minute, so only
+`make wheel-test` runs it.
 """
 
 import re
@@ -29,9 +29,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 _INSTALL_TIMEOUT_S, _START_TIMEOUT_S = 600.0, 60.0
 _NO_INDEX = re.compile(r"No matching distribution|Could not find a version|Failed to establish a new connection")
 
-NAMES = {theirs.strip("`"): ours.strip("`") for theirs, ours in table("Names in the guides", "in the guides")}
+NAMES = {
+    guide_name.strip("`"): our_name.strip("`") for guide_name, our_name in table("Names in the guides", "in the guides")
+}
 
-# The guide's agent, as a program that runs until SIGTERM.
+# The agent of a guide, as a program that runs until SIGTERM.
 AGENT_OF_SEED_000 = """
 import asyncio, os
 {block}
@@ -62,7 +64,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def client_python(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Provide an environment that has the client's wheel with the extra `agent`, and what that brings."""
+    """Provide an environment with the wheel of the client, its extra `agent`, and their dependencies."""
     python = new_environment(tmp_path_factory.mktemp("client"))
     pip(python, "install", f"{wheels['mcp_mesh_client']}[agent]")
     return python
@@ -70,7 +72,7 @@ def client_python(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def server_python(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Provide an environment that has both wheels; it shares the third parties of the environment of the tests."""
+    """Provide an environment with both wheels; it shares the third parties of the test environment."""
     folder = tmp_path_factory.mktemp("server")
     python = new_environment(folder)
     pip(python, "install", "--no-deps", *wheels.values())
@@ -90,20 +92,20 @@ def url(server_python: Path, redis_url: str) -> Iterator[str]:
 
 
 class InstalledProgram(ChildProcess):
-    """A program of an environment: it imports what is installed there, and nothing of the checkout."""
+    """A program of an environment: it imports only packages that are installed there, nothing of the checkout."""
 
     def __init__(self, python: Path, *arguments: str, **variables: str) -> None:
         super().__init__(python, *arguments, env={"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"} | variables)
 
 
 def new_environment(folder: Path) -> Path:
-    """Return the interpreter of a new and empty environment."""
+    """Return the interpreter of a new environment without packages."""
     venv.create(folder, with_pip=True)
     return folder / "bin" / "python"
 
 
 def pip(python: str | Path, command: str, *arguments: str | Path) -> None:
-    """Run pip; skip the test where no package index can be reached."""
+    """Run pip; skip the test if no package index can be reached."""
     done = subprocess.run(
         [python, "-m", "pip", command, "--quiet", "--disable-pip-version-check", *arguments],
         capture_output=True,
@@ -116,15 +118,15 @@ def pip(python: str | Path, command: str, *arguments: str | Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def with_our_names(code: str) -> str:
-    """Return the code of a guide with the imports that the README names for it."""
-    for theirs, ours in NAMES.items():
-        code = code.replace(theirs, ours)
+def replace_imports(code: str) -> str:
+    """Return the code of a guide with the import names of the README."""
+    for guide_name, our_name in NAMES.items():
+        code = code.replace(guide_name, our_name)
     return code
 
 
 def test_the_client_is_installed_without_the_server(client_python: Path) -> None:
-    """It imports, with its version, and there is no `registry`; the file that is generated is there."""
+    """It imports and has a version and the generated client, and there is no `registry`."""
     code = """
 from importlib.util import find_spec
 import mcp_mesh_client, mcp_mesh_client.version
@@ -145,8 +147,8 @@ print(mcp_mesh_client.version.__version__, find_spec("registry"), mcp_mesh_clien
 def test_the_code_of_a_guide_runs_against_the_installed_server(
     client_python: Path, url: str, document: str, containing: str, program: str, capability: str
 ) -> None:
-    """It registers, is alive, and leaves when it is told to end."""
-    code = program.format(block=with_our_names(find_code_block(document, containing)))
+    """The agent registers, becomes healthy, and ends on SIGTERM."""
+    code = program.format(block=replace_imports(find_code_block(document, containing)))
     variables = {"MCP_MESH_REGISTRY_URL": url}
     with (
         SyncRegistryClient(url) as registry,
