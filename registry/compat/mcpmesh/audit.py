@@ -1,4 +1,4 @@
-"""What was decided about dependencies lately, stage by stage, in the words of mesh clients."""
+"""Recent decisions about dependencies as events with stages, in the terms of mcp-mesh."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -28,7 +28,7 @@ EVENT_PARAMS: Final = ("agent_id", "function_name", "limit")
 _DEFAULT_EVENTS: Final = 50
 _MAX_EVENTS: Final = 1000
 
-# Their stages, and which of ours each consists of.
+# The stages of mcp-mesh, each with the stages of this registry that it covers.
 _STAGES_BY_MCPMESH_STAGE: Final[Mapping[str, tuple[str, ...]]] = {
     "health": ("health", "draining", "required"),
     "capability_match": ("namespace",),
@@ -47,29 +47,31 @@ _MCPMESH_REASONS: Final[Mapping[str, str]] = {
 }
 _BEST_STRATEGY_REASON: Final = "HighestScoreThenVersion"
 _NO_SCHEMA_MODE: Final = "none"
-# With so many candidates there was something to choose.
+# Fewer candidates leave no choice.
 _MIN_CANDIDATES_FOR_EVENT: Final = 2
-# A hash that is longer is none.
+# A longer value is not a hash.
 _MAX_HASH_CHARS: Final = 256
 
 
 def audit_facts(
     view: View, resolution: CachedResolution, ranking: Callable[[ResolvedDependency], RankedProviders]
 ) -> dict[str, list[Json]]:
-    """Return for each dependency what an explanation of it does not say: how schemas match, which tags are missing.
+    """Return the facts that an explanation lacks: the schema mode, the schema hashes and the missing tags.
 
-    By function and in order, as the explanation has them.
+    The result has one item for each dependency, by function and in the order of the explanation.
     """
-    most, found = trace_limit(resolution), dict[str, list[Json]]()
-    for pick in resolution.dependencies:
-        need, why = pick.dependency, {}
-        for out in ranking(pick).rejected_sample[:most]:
-            fact = _candidate_facts(view, need, out)
-            if fact:
-                why[f"{out.agent_id}:{out.tool_name}"] = fact
-        requirement = schema_requirement(need)
-        shown: Json = {} if requirement is None else {"mode": requirement[0]}
-        found.setdefault(pick.function, []).append(shown | ({"candidates": why} if why else {}))
+    max_candidates, found = trace_limit(resolution), dict[str, list[Json]]()
+    for resolved in resolution.dependencies:
+        dependency, facts_by_candidate = resolved.dependency, {}
+        for rejected in ranking(resolved).rejected_sample[:max_candidates]:
+            facts = _candidate_facts(view, dependency, rejected)
+            if facts:
+                facts_by_candidate[f"{rejected.agent_id}:{rejected.tool_name}"] = facts
+        requirement = schema_requirement(dependency)
+        document: Json = {} if requirement is None else {"mode": requirement[0]}
+        found.setdefault(resolved.function, []).append(
+            document | ({"candidates": facts_by_candidate} if facts_by_candidate else {})
+        )
     return found
 
 
@@ -81,15 +83,15 @@ def _candidate_facts(view: View, dependency: Dependency, rejected: RejectedCandi
         return tag_requirements(dependency.tags or ()).mismatch_details(frozenset(capability.tags))
     requirement = schema_requirement(dependency)
     if rejected.stage == "schema" and requirement is not None:
-        mode, wanted, _ = requirement
-        hashed = capability.output_schema_hash if isinstance(capability, McpMeshCapability) else None
-        told = hashed if isinstance(hashed, str) and len(hashed) <= _MAX_HASH_CHARS else None
-        return {"consumer_hash": wanted, "mode": mode, "producer_hash": told, "reason": rejected.reason}
+        mode, expected_hash, _ = requirement
+        output_hash = capability.output_schema_hash if isinstance(capability, McpMeshCapability) else None
+        producer_hash = output_hash if isinstance(output_hash, str) and len(output_hash) <= _MAX_HASH_CHARS else None
+        return {"consumer_hash": expected_hash, "mode": mode, "producer_hash": producer_hash, "reason": rejected.reason}
     return {}
 
 
 def _rejected_capability(view: View, dependency: Dependency, rejected: RejectedCandidate) -> Capability | None:
-    """Return what fell out, as it is now; None where it is gone or another one by now."""
+    """Return the current capability of a rejected candidate; None if it was removed or replaced."""
     record = view.records.get(rejected.agent_id)
     capabilities = () if record is None else record.agent.indexed.capabilities
     if rejected.position < len(capabilities):
@@ -100,10 +102,10 @@ def _rejected_capability(view: View, dependency: Dependency, rejected: RejectedC
 
 
 class ResolutionAudit:
-    """Tells of an agent's dependencies what mesh clients call events, from the traces of its resolutions.
+    """Builds the events of an agent from the traces of its resolutions.
 
-    What has come of them since the agent was last told something else is seen when it is asked for: its answer may be
-    the same for another reason.
+    The current resolution is added at each request, because its reasons can change while the response to the agent
+    stays the same.
     """
 
     def __init__(self, discovery: Discovery, resolver: DependencyResolver, resolution_store: ResolutionStore) -> None:
@@ -112,10 +114,10 @@ class ResolutionAudit:
         self._resolution_store = resolution_store
 
     async def events(self, agent_id: str, function: str | None, limit: int) -> list[Json]:
-        """Return at most `limit` events, the newest first; of one function where that is named.
+        """Return at most `limit` events, the newest first; those of one function if it is given.
 
-        There is one where there was a choice, where somebody fell out and nobody was left, and where another provider
-        was chosen than in the event before; never the same twice in a row.
+        An event is a choice among several candidates, a dependency whose candidates are all rejected, or a change of
+        the provider. Two events in a row are never equal.
         """
         traces = await self._resolution_store.recent_resolutions(agent_id, MAX_RESOLUTIONS_PER_AGENT)
         entries = [orjson.loads(entry) for entry in reversed(traces)]
@@ -134,13 +136,13 @@ class ResolutionAudit:
         return found[::-1][:limit]
 
     async def _current_entry(self, view: View, record: Record) -> Json:
-        """Return what would be kept now, as of the last change that it can have come from."""
+        """Return the trace of the current resolution, dated to the last change that can have affected it."""
         resolution = await self._resolver.resolve_async(view, record)
 
-        def ranking(pick: ResolvedDependency) -> RankedProviders:
-            return self._resolver.ranking(view, record.agent, pick.dependency)
+        def ranking(resolved: ResolvedDependency) -> RankedProviders:
+            return self._resolver.ranking(view, record.agent, resolved.dependency)
 
-        # A resource version is the moment of its change, in milliseconds.
+        # A version is the time of its change in milliseconds.
         since = max(record.agent.spec_version, *(view.last_change(name) for name in resolution.lookup_keys), 0)
         return {
             "timestamp": rfc3339(since),
@@ -150,28 +152,28 @@ class ResolutionAudit:
 
 
 def _build_events(agent_id: str, entries: Iterable[Json]) -> Iterator[Json]:
-    """Give the events of an agent, the oldest first."""
+    """Yield the events of an agent, the oldest first."""
     last: dict[tuple[str, int], Json] = {}
     chosen_by: dict[tuple[str, int], str] = {}
     for entry in entries:
-        for function, needs in entry["explanation"].items():
-            known = entry.get("audit_facts", {}).get(function, ())
-            for index, need in enumerate(needs):
+        for function, dependencies in entry["explanation"].items():
+            facts = entry.get("audit_facts", {}).get(function, ())
+            for index, dependency in enumerate(dependencies):
                 key = function, index
-                data = _event_data(need, known[index] if index < len(known) else {})
-                if not _is_event(need, data, last.get(key)):
+                data = _event_data(dependency, facts[index] if index < len(facts) else {})
+                if not _is_event(dependency, data, last.get(key)):
                     continue
                 last[key] = data
-                shown: Json = {"consumer": agent_id, "dep_index": index, **data}
+                document: Json = {"consumer": agent_id, "dep_index": index, **data}
                 if key in chosen_by:
-                    shown["prior_chosen"] = chosen_by[key]
+                    document["prior_chosen"] = chosen_by[key]
                 if "chosen" in data:
                     chosen_by[key] = data["chosen"]["agent_id"]
                 yield {
                     "event_type": "dependency_resolved" if "chosen" in data else "dependency_unresolved",
                     "function_name": function,
                     "timestamp": entry["timestamp"],
-                    "data": shown,
+                    "data": document,
                 }
 
 
@@ -179,8 +181,8 @@ def _is_event(dependency: Json, data: Json, previous: Json | None) -> bool:
     if data == previous:
         return False
     considered: int = dependency["considered"]
-    another = previous is not None and _chosen_agent_id(previous) != _chosen_agent_id(data)
-    return considered >= _MIN_CANDIDATES_FOR_EVENT or another or (considered > 0 and "chosen" not in data)
+    provider_changed = previous is not None and _chosen_agent_id(previous) != _chosen_agent_id(data)
+    return considered >= _MIN_CANDIDATES_FOR_EVENT or provider_changed or (considered > 0 and "chosen" not in data)
 
 
 def _chosen_agent_id(data: Json) -> str | None:
@@ -189,10 +191,10 @@ def _chosen_agent_id(data: Json) -> str | None:
 
 
 def _event_data(dependency: Json, facts: Json) -> Json:
-    """Return what an event says of one dependency, but for what came before it."""
+    """Return the data of one event, except the provider of the previous event."""
     spec: Json = {"capability": dependency["capability"], "schema_mode": facts.get("mode", _NO_SCHEMA_MODE)}
     if dependency.get("tags"):
-        # Mesh clients know of no lists among tags.
+        # mcp-mesh has no nested lists of tags.
         spec["tags"] = [tag if isinstance(tag, str) else "|".join(tag) for tag in dependency["tags"]]
     if dependency.get("version"):
         spec["version_constraint"] = dependency["version"]
@@ -211,23 +213,23 @@ def _event_data(dependency: Json, facts: Json) -> Json:
 
 
 def _event_stages(dependency: Json, candidate_facts: Mapping[str, Json]) -> list[Json]:
-    """Return who was left after each stage and who fell out, up to the one after which nobody was left."""
+    """Return the remaining and the rejected candidates of each stage, up to the stage that rejects the last one."""
     candidates = dependency["candidates"]
-    kept = sorted(candidates, key=lambda each: (each["agent_id"], each["tool_name"]))
+    remaining = sorted(candidates, key=lambda each: (each["agent_id"], each["tool_name"]))
     stages: list[Json] = []
-    for stage, ours in _STAGES_BY_MCPMESH_STAGE.items():
-        evicted = [each for each in kept if each["stage"] in ours]
-        kept = [each for each in kept if each["stage"] not in ours]
-        shown: Json = {"stage": stage, "kept": _candidate_ids(kept)}
+    for stage, own_stages in _STAGES_BY_MCPMESH_STAGE.items():
+        evicted = [each for each in remaining if each["stage"] in own_stages]
+        remaining = [each for each in remaining if each["stage"] not in own_stages]
+        document: Json = {"stage": stage, "kept": _candidate_ids(remaining)}
         if evicted:
-            shown["evicted"] = [
+            document["evicted"] = [
                 _evicted(each, dependency, candidate_facts.get(_candidate_id(each), {})) for each in evicted
             ]
-        stages.append(shown)
-        if not kept:
+        stages.append(document)
+        if not remaining:
             return stages
     if dependency["chosen"] is None:
-        # Who would do came while this was written down.
+        # The dependency is unresolved although candidates remain: a provider appeared while the trace was built.
         return stages
     ranked = _candidate_ids([each for each in candidates if each["stage"] in ("chosen", "not_chosen")])
     reason = _BEST_STRATEGY_REASON if dependency["strategy"] == "best" else dependency["strategy"]
@@ -255,7 +257,7 @@ def _candidate_id(candidate: Json) -> str:
 
 
 class AuditRoutes:
-    """The route of `meshctl audit`."""
+    """The endpoint of `meshctl audit`."""
 
     def __init__(self, audit: ResolutionAudit) -> None:
         self._audit = audit
@@ -263,10 +265,10 @@ class AuditRoutes:
 
     async def events(self, request: Request) -> Response:
         """GET /events: the events of one agent, newest first; an unknown agent has none."""
-        given = parse_query(request.scope["query_string"], EVENT_PARAMS)
-        agent_id = single(given, "agent_id")
+        params = parse_query(request.scope["query_string"], EVENT_PARAMS)
+        agent_id = single(params, "agent_id")
         if agent_id is None:
             raise invalid("agent_id", "is required: events are stored per agent")
-        limit = integer(given, "limit", 1, _MAX_EVENTS) or _DEFAULT_EVENTS
-        found = await self._audit.events(agent_id, single(given, "function_name"), limit)
+        limit = integer(params, "limit", 1, _MAX_EVENTS) or _DEFAULT_EVENTS
+        found = await self._audit.events(agent_id, single(params, "function_name"), limit)
         return json_response(orjson.dumps({"count": len(found), "events": found}))

@@ -1,4 +1,4 @@
-"""Agents that only say that they are alive, and are only told whether to ask for more."""
+"""Lightweight heartbeats (HEAD): extend the deadline and report whether the resolution has changed."""
 
 import asyncio
 from functools import partial
@@ -11,15 +11,15 @@ from registry.model.resolution import CachedResolution
 from registry.service.resolution.resolver import DependencyResolver
 from registry.store.agents import Agents, HeartbeatResult
 
-# What became of an agent that is to be kept: `moved` when its answer would be another, `gone` when it must register.
+# `changed`: the agent should fetch its resolution; `unknown`: it must register again.
 FastHeartbeatResult: TypeAlias = Literal["unchanged", "changed", "unknown"]
 
-# How long the store is waited for, in seconds: whoever says that it is alive does nothing else meanwhile.
+# An agent does nothing else while it waits for the response.
 _REDIS_TIMEOUT_S: Final = 0.03
 
 
 class FastHeartbeats:
-    """Keeps agents."""
+    """Processes lightweight heartbeats."""
 
     def __init__(self, reflector: Reflector, agents: Agents, resolver: DependencyResolver) -> None:
         self._reflector = reflector
@@ -27,31 +27,29 @@ class FastHeartbeats:
         self._resolver = resolver
 
     async def extend(self, agent_id: str) -> FastHeartbeatResult:
-        """Prolong a healthy agent's life without reviving any other; tell whether its answer would be another by now.
+        """Extend the deadline of a healthy agent and return whether its resolution differs from the one last sent.
 
-        That is so exactly when what it was told last is not what it would be told, by whichever replica it was: nothing
-        that happened in between can be missed, and nothing has to be remembered. Where the store does not answer soon,
-        an agent that is known to be healthy is told by what this replica knows, and is kept where the store is away: a
-        failure would only make it ask for more, and what it would then ask for would fail as well. Raises
-        StoreUnavailable for any other.
+        The store has the digest that any replica sent last, so no change in between is missed. If Redis is slow, the
+        digest in the cache of this replica is used. If Redis is unavailable, the result for a healthy agent is
+        `unchanged`: after an error it would send a full heartbeat, which would fail, too.
+
+        Raises StoreUnavailable for an agent that is not healthy in the cache if Redis does not respond.
         """
         try:
-            beat = self._agents.heartbeat(agent_id, "extend")
-            # It goes on when nobody waits for it any more, and tells what the agent has for the next time.
-            beat.add_done_callback(partial(self._store_sent_digest, agent_id))
+            heartbeat = self._agents.heartbeat(agent_id, "extend")
+            # The call continues after a timeout, and its result is used for the next heartbeat.
+            heartbeat.add_done_callback(partial(self._store_sent_digest, agent_id))
             async with asyncio.timeout(_REDIS_TIMEOUT_S):
-                return await self._evaluate(agent_id, await asyncio.shield(beat))
+                return await self._evaluate(agent_id, await asyncio.shield(heartbeat))
         except (NotReady, StoreUnavailable, TimeoutError) as error:
             resolution = await self._cached_resolution(agent_id)
             if resolution is not None and resolution.agent.status == "healthy":
-                slow = isinstance(error, TimeoutError) and self._reflector.following
-                if slow and resolution.sent_digest:
+                is_slow = isinstance(error, TimeoutError) and self._reflector.following
+                if is_slow and resolution.sent_digest:
                     return self._compare(resolution, resolution.sent_digest)
                 return "unchanged"
             if isinstance(error, TimeoutError):
-                raise StoreUnavailable(
-                    "The store did not answer in time", outcome="unknown", reason="timeout"
-                ) from None
+                raise StoreUnavailable("Redis did not respond in time", outcome="unknown", reason="timeout") from None
             raise
 
     async def _evaluate(self, agent_id: str, heartbeat: HeartbeatResult) -> FastHeartbeatResult:
@@ -61,12 +59,12 @@ class FastHeartbeats:
             return "unknown"
         resolution = await self._cached_resolution(agent_id)
         if resolution is None or resolution.digest != heartbeat.response_digest:
-            # What this replica holds may be older than what another has told the agent.
+            # The cache may be older than the resolution that another replica sent.
             resolution = await self._resolve(await self._reflector.wait_fresh(), agent_id)
         return "changed" if resolution is None else self._compare(resolution, heartbeat.response_digest)
 
     def _store_sent_digest(self, agent_id: str, heartbeat: "asyncio.Future[HeartbeatResult]") -> None:
-        """Note what an agent was told last, however late the store says so; what went wrong is told to who waits."""
+        """Cache the digest that was last sent, even if it arrives after the response; `extend` raises the errors."""
         if heartbeat.cancelled() or heartbeat.exception() is not None:
             return
         record = None if self._reflector.view is None else self._reflector.view.records.get(agent_id)
@@ -74,7 +72,7 @@ class FastHeartbeats:
             self._resolver.mark_sent(record.resolution, heartbeat.result().response_digest)
 
     async def _cached_resolution(self, agent_id: str) -> CachedResolution | None:
-        """Return what an agent's dependencies resolve to as far as this replica knows."""
+        """Return the resolution of an agent in the current cache."""
         view = self._reflector.view
         return None if view is None else await self._resolve(view, agent_id)
 
@@ -83,10 +81,10 @@ class FastHeartbeats:
         return None if record is None else await self._resolver.resolve_async(view, record)
 
     def _compare(self, resolution: CachedResolution, sent_digest: str) -> FastHeartbeatResult:
-        """Return whether an agent that was sent a resolution with this digest would be sent another one now."""
+        """Return whether the current resolution differs from the one with this digest."""
         if resolution.digest == sent_digest:
             self._resolver.mark_sent(resolution, sent_digest)
             return "unchanged"
-        # The agent registers again at once, perhaps with another replica: this one then does not know what it was sent.
+        # The agent registers again at once, perhaps on another replica, so this one no longer has the digest last sent.
         self._resolver.mark_sent(resolution, "")
         return "changed"

@@ -1,6 +1,6 @@
-"""How lists show agents in flat form: with what their functions get, and which of their capabilities are of use.
+"""Rows of agent lists for agents in the mcp-mesh format: resolved dependencies and available capabilities.
 
-What clients derive from their schemas is left out there: it is most of what they say, and the agent alone shows it.
+The schema fields of capabilities are omitted. They are most of the data, and a read of one agent shows them.
 """
 
 from collections.abc import Mapping
@@ -23,16 +23,16 @@ _OMITTED_FIELDS: Final = frozenset(
     {
         *("inputSchemaCanonical", "inputSchemaHash", "outputSchema", "outputSchemaCanonical", "outputSchemaHash"),
         "schemaWarnings",
-        # What it needs is shown with what that resolves to; here meshctl reads names alone, and fails on anything else.
+        # The resolutions below include the dependencies. meshctl expects names here, and fails on objects.
         "dependencies",
     }
 )
-# What is shown where an agent says nothing of it.
+# Values for fields that the agent did not send.
 _DEFAULT_FIELDS: Final[Mapping[str, Any]] = {"description": "", "runtime": "python", "version": "1.0.0"}
 
 
 class MeshListRows:
-    """Adds to an agent in flat form what becomes of its needs. All others are shown as they are."""
+    """Adds the resolution to the rows of agents in the mcp-mesh format; other agents are shown unchanged."""
 
     def __init__(self, resolver: DependencyResolver, rankings: RankingCache, llm_tools: LlmToolFinder) -> None:
         self._resolver = resolver
@@ -40,13 +40,13 @@ class MeshListRows:
         self._llm_tools = llm_tools
 
     def render(self, view: View, record: Record) -> bytes:
-        """Return an agent as lists show it, as of the view's version."""
+        """Return the row of an agent at the version of the view."""
         if record.agent.indexed.format is None:
             return record.json
         resolution = self._resolver.resolve(view, record)
         self._ensure_rendered(view, record, resolution)
-        seen = b"null" if record.heartbeat is None else b'"%s"' % rfc3339(record.heartbeat).encode()
-        return b'%s,"last_heartbeat":%s,"last_seen":%s}' % (resolution.list_row, seen, seen)
+        heartbeat = b"null" if record.heartbeat is None else b'"%s"' % rfc3339(record.heartbeat).encode()
+        return b'%s,"last_heartbeat":%s,"last_seen":%s}' % (resolution.list_row, heartbeat, heartbeat)
 
     async def prepare(self, view: View, record: Record) -> None:
         """Resolve the dependencies of an agent and render the part of its row that they decide."""
@@ -62,9 +62,9 @@ class MeshListRows:
         if not resolution.list_row:
             resolution.list_row = orjson.dumps(self._row_document(view, record.agent, resolution.dependencies))[:-1]
 
-    def _row_document(self, view: View, agent: Agent, picks: tuple[ResolvedDependency, ...]) -> Json:
-        shown = {**_DEFAULT_FIELDS, **agent_document(agent)}
-        for capability, each in zip(agent.indexed.capabilities, shown["capabilities"], strict=True):
+    def _row_document(self, view: View, agent: Agent, resolved: tuple[ResolvedDependency, ...]) -> Json:
+        document = {**_DEFAULT_FIELDS, **agent_document(agent)}
+        for capability, each in zip(agent.indexed.capabilities, document["capabilities"], strict=True):
             for name in _OMITTED_FIELDS & each.keys():
                 del each[name]
             if "llm_filter" in each:
@@ -74,43 +74,45 @@ class MeshListRows:
             if reason is not None:
                 each["unavailable_reason"] = reason
         providers, tools = self._llm_tools.resolutions(view, agent)
-        return shown | {
-            "total_dependencies": len(picks),
-            "dependencies_resolved": sum(pick.provider is not None for pick in picks),
-            "dependency_resolutions": [_resolution_document(pick) for pick in picks] or None,
+        return document | {
+            "total_dependencies": len(resolved),
+            "dependencies_resolved": sum(dependency.provider is not None for dependency in resolved),
+            "dependency_resolutions": [_resolution_document(dependency) for dependency in resolved] or None,
             "llm_tool_resolutions": tools or None,
             "llm_provider_resolutions": providers or None,
         }
 
     def _unavailable_reason(self, view: View, agent: Agent, capability: Capability) -> str | None:
-        """Return why nobody is sent to a capability, None where it is of use."""
+        """Return the reason why a capability is not offered to callers; None if it is offered."""
         if agent.status != "healthy":
             return "agent unhealthy"
-        need = self._rankings.missing_requirement(view, agent, capability)
+        missing = self._rankings.missing_requirement(view, agent, capability)
         return (
-            None if need is None else f"required dep '{need.capability}' {self._unsatisfied_reason(view, agent, need)}"
+            None
+            if missing is None
+            else f"required dep '{missing.capability}' {self._unsatisfied_reason(view, agent, missing)}"
         )
 
     def _unsatisfied_reason(self, view: View, agent: Agent, requirement: Dependency) -> str:
-        """Say who would meet a need but for how it is; who would not meet it anyway is not to blame."""
-        wanted = ProviderMatcher(
+        """Describe the first provider that would satisfy a requirement if it were available."""
+        matcher = ProviderMatcher(
             requirement, agent.indexed.namespace, self._rankings.policies.for_profile(agent.indexed)
         )
-        for provider, _, capability in wanted.candidates(view):
-            if wanted.is_outside_namespace(provider) or wanted.match_capability(capability)[1] is not None:
+        for provider, _, capability in matcher.candidates(view):
+            if matcher.is_outside_namespace(provider) or matcher.match_capability(capability)[1] is not None:
                 continue
             if provider.draining:
                 return f"unavailable (provider {provider.id} draining)"
-            dead = provider.status not in wanted.policy.selectable_statuses
-            return f"unavailable (provider {provider.id} {'unhealthy' if dead else 'unavailable'})"
+            is_unhealthy = provider.status not in matcher.policy.selectable_statuses
+            return f"unavailable (provider {provider.id} {'unhealthy' if is_unhealthy else 'unavailable'})"
         tags = [tag for tag in requirement.tags or () if isinstance(tag, str)]
-        asked = [f"tags=[{' '.join(tags)}]"] if tags else []
-        asked += [f"version {requirement.version}"] if requirement.version else []
-        return f"unresolved (no provider matches {', '.join(asked)})" if asked else "unresolved"
+        conditions = [f"tags=[{' '.join(tags)}]"] if tags else []
+        conditions += [f"version {requirement.version}"] if requirement.version else []
+        return f"unresolved (no provider matches {', '.join(conditions)})" if conditions else "unresolved"
 
 
 def _filter_with_objects(llm_filter: Any) -> Any:
-    """Return a filter in which no entry is a bare name: meshctl fails on these, and shows nobody any more."""
+    """Return a filter without plain names, because meshctl fails on these and lists no agent at all."""
     if not isinstance(llm_filter, dict) or not isinstance(llm_filter.get("filter"), list):
         return llm_filter
     entries = [{"capability": each} if isinstance(each, str) else each for each in llm_filter["filter"]]
@@ -118,12 +120,12 @@ def _filter_with_objects(llm_filter: Any) -> Any:
 
 
 def _resolution_document(resolved: ResolvedDependency) -> Json:
-    shown: Json = {"function_name": resolved.function, "capability": resolved.dependency.capability}
+    document: Json = {"function_name": resolved.function, "capability": resolved.dependency.capability}
     if resolved.dependency.tags:
-        shown["tags"] = [tag for tag in resolved.dependency.tags if isinstance(tag, str)]
+        document["tags"] = [tag for tag in resolved.dependency.tags if isinstance(tag, str)]
     if resolved.provider is None:
-        return shown | {"status": "unresolved"}
-    return shown | {
+        return document | {"status": "unresolved"}
+    return document | {
         "mcp_tool": resolved.provider.tool_name,
         "provider_agent_id": resolved.provider.agent_id,
         "endpoint": resolved.provider.endpoint,
