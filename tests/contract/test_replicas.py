@@ -1,4 +1,4 @@
-"""Random operations through two replicas on one real store, compared with the plain reference after each step."""
+"""Random operations through two replicas on one Redis, compared with the reference model after each step."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -29,7 +29,7 @@ from tests.support.server_time import clear_outage
 
 T = TypeVar("T")
 
-NEEDS_Z = {"capability": "z", "required": True}
+REQUIRES_Z = {"capability": "z", "required": True}
 IDS = st.sampled_from(["a", "b", "c"])
 REPLICAS = st.sampled_from([0, 1])
 SPECS = st.sampled_from(
@@ -38,7 +38,7 @@ SPECS = st.sampled_from(
         {"capabilities": [{"name": "x"}, {"name": "y"}], "namespace": "n"},
         {"labels": {"k": "2"}},
         {"capabilities": [{"name": "x", "dependencies": [{"capability": "y", "required": True}]}]},
-        {"capabilities": [{"name": name, "dependencies": []} for name in "xy"], "dependencies": [NEEDS_Z]},
+        {"capabilities": [{"name": name, "dependencies": []} for name in "xy"], "dependencies": [REQUIRES_Z]},
     ]
 )
 PRECONDITIONS: st.SearchStrategy[Precondition] = st.sampled_from(
@@ -48,24 +48,24 @@ MODES: st.SearchStrategy[HeartbeatMode] = st.sampled_from(["revive", "extend"])
 
 
 class Replica:
-    """A store and a feed, as a process has them."""
+    """The store and the reflector of one process."""
 
     def __init__(self, url: str) -> None:
         self.store = Store(
             endpoint_from_url(url), Settings(retention=timedelta(hours=1)), lambda _script, _seconds: None
         )
-        self.feed = make_reflector(self.store.change_log)
-        self.following = asyncio.get_event_loop().create_task(self.feed.run())
+        self.reflector = make_reflector(self.store.change_log)
+        self.reflector_task = asyncio.get_event_loop().create_task(self.reflector.run())
 
     async def close(self) -> None:
-        """Stop following and close the connections."""
-        self.following.cancel()
-        await asyncio.gather(self.following, return_exceptions=True)
+        """Stop the reflector and close the connections."""
+        self.reflector_task.cancel()
+        await asyncio.gather(self.reflector_task, return_exceptions=True)
         await self.store.close()
 
 
 class TwoReplicas(RuleBasedStateMachine):
-    """Whatever is done through either replica, both and a newly filled third show what the reference says."""
+    """Both replicas and a newly filled third show the state of the reference model after any operations."""
 
     url = ""
 
@@ -80,19 +80,19 @@ class TwoReplicas(RuleBasedStateMachine):
     async def _open(self, count: int) -> list[Replica]:
         return [Replica(self.url) for _ in range(count)]
 
-    def run(self, doing: Coroutine[Any, Any, T]) -> T:
-        """Run one thing on the machine's loop."""
-        return self.loop.run_until_complete(doing)
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the event loop of the machine."""
+        return self.loop.run_until_complete(coroutine)
 
     def teardown(self) -> None:
-        """Compare a fresh fill and the folded log with the reference, then close everything."""
+        """Compare a new fill and the replayed log with the reference model, then close everything."""
         try:
             self.replicas += self.run(self._open(1))
             self.compare()
             assert not find_inconsistencies(self.raw)
-            assert self.run(self._folded()) == {
-                agent_id: (known.spec, known.status, known.draining)
-                for agent_id, known in self.reference.agents.items()
+            assert self.run(self._replayed()) == {
+                agent_id: (expected.spec, expected.status, expected.draining)
+                for agent_id, expected in self.reference.agents.items()
             }
         finally:
             for replica in self.replicas:
@@ -100,35 +100,35 @@ class TwoReplicas(RuleBasedStateMachine):
             self.loop.close()
             self.raw.close()
 
-    @rule(at=REPLICAS, agent_id=IDS, fields=SPECS, asked=PRECONDITIONS)
-    def register(self, at: int, agent_id: str, fields: dict[str, Any], asked: Precondition) -> None:
-        """A registration is admitted or refused as the reference says, and answers its word and a rising version."""
+    @rule(at=REPLICAS, agent_id=IDS, fields=SPECS, condition=PRECONDITIONS)
+    def register(self, at: int, agent_id: str, fields: dict[str, Any], condition: Precondition) -> None:
+        """A registration is accepted or rejected as in the reference model, with its outcome and a higher version."""
         spec = a_spec(agent_id, **fields)
-        asked_for = self.reference.precondition_argument(agent_id, asked)
+        argument = self.reference.precondition_argument(agent_id, condition)
         edges = frozenset(decode_indexed_spec(spec).required_edges)
-        seen = self.run(self.replicas[at].store.agents.edges_revision()) if edges else ""
-        wanted = RegistrationWrite(
-            agent_id, spec, 60_000, 120_000, asked_for, required_edges=edges, edges_revision=seen
+        edges_revision = self.run(self.replicas[at].store.agents.edges_revision()) if edges else ""
+        write = RegistrationWrite(
+            agent_id, spec, 60_000, 120_000, argument, required_edges=edges, edges_revision=edges_revision
         )
-        if not self.reference.precondition_met(agent_id, asked):
+        if not self.reference.precondition_met(agent_id, condition):
             with pytest.raises(StaleVersion):
-                self.run(self.replicas[at].store.agents.register(wanted))
+                self.run(self.replicas[at].store.agents.register(write))
             return
-        done = self.run(self.replicas[at].store.agents.register(wanted))
-        assert done.outcome == self.reference.register(agent_id, spec, done.version)
+        result = self.run(self.replicas[at].store.agents.register(write))
+        assert result.outcome == self.reference.register(agent_id, spec, result.version)
 
     @rule(at=REPLICAS, agent_id=IDS, mode=MODES)
     def heartbeat(self, at: int, agent_id: str, mode: HeartbeatMode) -> None:
-        """A heartbeat answers its word; only one that changes the status moves the version."""
+        """A heartbeat returns the outcome of the model; only one that changes the status raises the version."""
         before = self.version
-        word, changed = self.reference.heartbeat(agent_id, mode)
-        beat = self.run(self._beat(at, agent_id, mode))
-        assert beat == word
+        expected, changed = self.reference.heartbeat(agent_id, mode)
+        outcome = self.run(self._heartbeat(at, agent_id, mode))
+        assert outcome == expected
         assert (self.version > before) == changed
         if changed:
             self.reference.agents[agent_id].version = self.reference.last_version = self.version
 
-    async def _beat(self, at: int, agent_id: str, mode: HeartbeatMode) -> str:
+    async def _heartbeat(self, at: int, agent_id: str, mode: HeartbeatMode) -> str:
         return (await self.replicas[at].store.agents.heartbeat(agent_id, mode)).outcome
 
     @rule(at=REPLICAS, agent_id=IDS)
@@ -142,14 +142,14 @@ class TwoReplicas(RuleBasedStateMachine):
 
     @rule(at=REPLICAS, agent_ids=st.lists(IDS, min_size=1, max_size=3), draining=st.booleans())
     def drain(self, at: int, agent_ids: list[str], *, draining: bool) -> None:
-        """Each answers its word and version; one id twice changes once."""
+        """Each agent gets its own outcome and version; a repeated id changes the agent once."""
         drained = self.run(self.replicas[at].store.agents.drain(agent_ids, draining=draining))
         for agent_id, (found, version) in zip(agent_ids, drained, strict=True):
             assert found == self.reference.drain(agent_id, version, draining=draining)
 
     @rule(agent_id=IDS)
-    def silence(self, agent_id: str) -> None:
-        """An agent's deadline passes."""
+    def let_deadline_pass(self, agent_id: str) -> None:
+        """Let the deadline of an agent pass."""
         self.reference.make_overdue(agent_id)
         now: Any = self.raw.time()
         self.raw.zadd("{mesh}:deadlines", {agent_id: now[0] * 1000 - 1}, xx=True)
@@ -157,9 +157,9 @@ class TwoReplicas(RuleBasedStateMachine):
     @precondition(lambda self: self.reference.overdue)
     @rule(at=REPLICAS)
     def sweep(self, at: int) -> None:
-        """A sweep moves exactly the overdue ones one step on."""
+        """A sweep moves exactly the overdue agents to the next status."""
         sweeps = self.replicas[at].store.sweeps
-        clear_outage(self.raw)  # a slow machine makes no grace
+        clear_outage(self.raw)  # a slow machine must not start a grace period
         overdue = self.run(sweeps.find_work()).ids
         assert set(overdue) == self.reference.overdue
         self.run(sweeps.sweep(overdue, 0))
@@ -172,28 +172,28 @@ class TwoReplicas(RuleBasedStateMachine):
 
     @rule(at=REPLICAS, agent_id=IDS)
     def sweep_under_an_old_epoch(self, at: int, agent_id: str) -> None:
-        """A sweep under another epoch than the store's changes nothing."""
+        """A sweep with another epoch than that of the store changes nothing."""
         before = self.version
         with pytest.raises(StaleEpochError):
             self.run(self.replicas[at].store.sweeps.sweep([agent_id], 7))
         assert self.version == before
 
     @rule()
-    def forget_scripts(self) -> None:
-        """SCRIPT FLUSH goes unnoticed."""
+    def flush_scripts(self) -> None:
+        """SCRIPT FLUSH has no visible effect."""
         self.raw.script_flush()
 
     @property
     def version(self) -> int:
-        """The store's version now."""
+        """Return the version in the store."""
         return int(self.raw.get("{mesh}:version") or 0)
 
     @invariant()
     def compare(self) -> None:
-        """Every replica's next read shows the reference, with indexes that agree."""
+        """The next read of every replica matches the model, and its indexes are consistent."""
         expected = {
-            agent_id: (known.spec, known.status, known.version, known.draining)
-            for agent_id, known in self.reference.agents.items()
+            agent_id: (expected.spec, expected.status, expected.version, expected.draining)
+            for agent_id, expected in self.reference.agents.items()
         }
         for replica in self.replicas:
             view = self.run(self._fresh(replica))
@@ -202,22 +202,22 @@ class TwoReplicas(RuleBasedStateMachine):
             }
             assert shown == expected
             assert view.version == self.version
-            assert view.draining.keys() == {i for i, known in self.reference.agents.items() if known.draining}
+            assert view.draining.keys() == {i for i, expected in self.reference.agents.items() if expected.draining}
             assert sum(view.count_by_status().values()) == len(expected)
 
     async def _fresh(self, replica: Replica) -> View:
-        return await replica.feed.wait_fresh()
+        return await replica.reflector.wait_fresh()
 
-    async def _folded(self) -> dict[str, tuple[bytes, str, bool]]:
-        """Replay the whole log from its beginning: entries chain without a gap, and lead to what is stored."""
+    async def _replayed(self) -> dict[str, tuple[bytes, str, bool]]:
+        """Replay the whole log: its entries are connected without a gap, and their result is the stored state."""
         entries: Any = self.raw.xrange("{mesh}:log", count=1)
         first = int(entries[0][0].partition(b"-")[0])
         changes: list[Change] = []
         after = first
-        changes_of = self.replicas[0].store.change_log
-        await changes_of.open()
-        while (pulled := await changes_of.read_since(after)).changes:
-            changes += pulled.changes
+        change_log = self.replicas[0].store.change_log
+        await change_log.open()
+        while (read := await change_log.read_since(after)).changes:
+            changes += read.changes
             after = changes[-1].version
         state: dict[str, tuple[bytes, str, bool]] = {}
         for prev, change in zip([first, *(change.version for change in changes)], changes, strict=False):
@@ -240,7 +240,7 @@ class TwoReplicas(RuleBasedStateMachine):
 
 @pytest.mark.fault(39, "Registering, unregistering and sweeping race")
 def test_two_replicas_and_the_reference_never_disagree() -> None:
-    """The promise of the whole store floor, in one machine."""
+    """No operation in any order makes a replica differ from the reference model."""
     with RedisServer() as server:
         TwoReplicas.url = server.url
         run_state_machine_as_test(

@@ -1,4 +1,4 @@
-"""A promoted replica lacks the last writes and gives their versions anew: nobody is led from one past to the other."""
+"""A promoted replica lacks the last writes and reuses their versions: no client continues with wrong data."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -23,10 +23,10 @@ AN_HOUR = 3_600_000
 
 @dataclass(frozen=True)
 class Split:
-    """A registry on a primary, and a replica that was promoted behind its back.
+    """A registry on a primary, and a replica that was promoted without the registry.
 
-    The last version stands for agent `lost` in the one, and for agent `other` in the other. `stream` is a watch that
-    has seen `lost`; `failed_over` lets the registry find the new primary.
+    The last version belongs to agent `lost` on the one server and to agent `other` on the other. `stream` is a watch
+    that has received `lost`; `fail_over` connects the registry to the new primary.
     """
 
     served: ServedRegistry
@@ -37,20 +37,20 @@ class Split:
     version: int
 
     def fail_over(self) -> None:
-        """Cut the registry off from the old primary; the address leads to the new one."""
+        """Close the connections to the old primary; the address then leads to the new one."""
         self.proxy.switch_upstream(self.after.url)
         self.proxy.cut()
 
 
 async def register(served: ServedRegistry, agent_id: str) -> int:
-    """Register through the registry; return the version."""
-    answer = await served.client.post("/agents", json={"id": agent_id, "endpoint": "http://a:1"})
-    assert answer.status_code == 200, answer.text
-    return int(answer.json()["resource_version"])
+    """Register an agent through the registry; return the version."""
+    response = await served.client.post("/agents", json={"id": agent_id, "endpoint": "http://a:1"})
+    assert response.status_code == 200, response.text
+    return int(response.json()["resource_version"])
 
 
-async def register_behind_its_back(server: RedisServer, agent_id: str) -> int:
-    """Register as another replica would, which has found the new primary already; return the version."""
+async def register_on(server: RedisServer, agent_id: str) -> int:
+    """Register an agent on a server, as another replica does that already uses it; return the version."""
     store = Store(endpoint_from_url(server.url), Settings(), lambda _script, _seconds: None)
     try:
         spec = b'{"endpoint":"http://a:1","id":"%s"}' % agent_id.encode()
@@ -60,23 +60,23 @@ async def register_behind_its_back(server: RedisServer, agent_id: str) -> int:
 
 
 async def post(served: ServedRegistry, agent: dict[str, Any]) -> list[str]:
-    """Register an agent in flat form; return the endpoints its function `f` gets."""
-    answer = await served.client.post("/heartbeat", json=agent)
-    assert answer.json()["status"] == "success", answer.text
-    return [entry["endpoint"] for entry in answer.json()["dependencies_resolved"].get("f", [])]
+    """Register an agent in mcp-mesh format; return the endpoints that its function `f` gets."""
+    response = await served.client.post("/heartbeat", json=agent)
+    assert response.json()["status"] == "success", response.text
+    return [entry["endpoint"] for entry in response.json()["dependencies_resolved"].get("f", [])]
 
 
 async def head(served: ServedRegistry, agent: dict[str, Any]) -> int:
-    """Send a sign of life of an agent in flat form; return the status."""
+    """Send a HEAD heartbeat of an agent in mcp-mesh format; return the status."""
     return (await served.client.head(f"/heartbeat/{agent['agent_id']}")).status_code
 
 
 @contextlib.asynccontextmanager
 async def split(*agents: dict[str, Any]) -> AsyncIterator[Split]:
-    """Let a replica lack one write, be promoted, and give its version to another; these agents are in both.
+    """Promote a replica that lacks one write, and reuse the version of that write; these agents are on both servers.
 
-    Versions are an hour ahead of the clock, as they are a little after each burst of more than 1,000 a second: else the
-    clock would make versions of two pasts differ.
+    Versions are an hour ahead of the clock, as they are briefly after a burst of more than 1,000 a second: otherwise
+    the clock would make the versions of the two servers differ.
     """
     with contextlib.ExitStack() as servers:
         before = servers.enter_context(RedisServer(tcp=True))
@@ -89,23 +89,25 @@ async def split(*agents: dict[str, Any]) -> AsyncIterator[Split]:
             for agent in agents:
                 await post(served, agent)
             common = await register(served, "common")
-            await async_wait_until(lambda: bool(new.xrange(LOG, common)), description="the replica has it", timeout=20)
+            await async_wait_until(
+                lambda: bool(new.xrange(LOG, common)), description="the replica has the write", timeout=20
+            )
             new.replicaof("NO", "ONE")
             async with open_watch(served.url, resource_version=common) as stream:
                 version = await register(served, "lost")
                 assert [event.kind_and_id for event in await stream.next_events(1)] == [("ADDED", "lost")]
-                assert await register_behind_its_back(after, "other") == version
+                assert await register_on(after, "other") == version
                 yield Split(served, before, after, stream, proxy, version)
 
 
-async def listed(served: ServedRegistry) -> list[str]:
-    """Return who is registered."""
-    answer = await served.client.get("/agents")
-    return [agent["id"] for agent in answer.json()["agents"]] if answer.status_code == 200 else []
+async def listed_ids(served: ServedRegistry) -> list[str]:
+    """Return the ids of the registered agents."""
+    response = await served.client.get("/agents")
+    return [agent["id"] for agent in response.json()["agents"]] if response.status_code == 200 else []
 
 
-async def ends_with_410(stream: WatchStream) -> dict[str, Any]:
-    """Return the error with which a stream ends at once; nothing of the other past comes before it."""
+async def wait_for_410(stream: WatchStream) -> dict[str, Any]:
+    """Return the error that ends a stream at once; no event of the new primary precedes it."""
     event = await stream.next_event()
     assert event is not None
     assert event.kind == "ERROR", event
@@ -113,77 +115,80 @@ async def ends_with_410(stream: WatchStream) -> dict[str, Any]:
     return event.object
 
 
-async def test_a_stream_that_saw_what_was_lost_is_told_to_list_again() -> None:
-    """It had the version for one agent; it is not led on from the same version of another."""
-    async with split() as world:
-        world.fail_over()
+async def test_a_watch_that_received_a_lost_write_must_list_again() -> None:
+    """Its version now belongs to another agent, so the watch is not continued from there."""
+    async with split() as setup:
+        setup.fail_over()
 
-        error = await ends_with_410(world.stream)
+        error = await wait_for_410(setup.stream)
 
         assert error["error"] == "version_too_old"
-        await async_wait_until(lambda: listed(world.served), description="lists are answered again")
-        assert await listed(world.served) == ["common", "other"]
+        await async_wait_until(lambda: listed_ids(setup.served), description="lists succeed again")
+        assert await listed_ids(setup.served) == ["common", "other"]
 
 
-async def test_who_was_away_meanwhile_is_told_to_list_again_wherever_it_asks() -> None:
-    """Also by a replica that has never seen the lost past: the version exists there, with another content."""
-    async with split() as world:
-        world.fail_over()
-        await ends_with_410(world.stream)
-        await async_wait_until(lambda: listed(world.served), description="lists are answered again")
+async def test_a_resume_after_a_lost_write_must_list_again_on_any_replica() -> None:
+    """This includes a replica that never saw the lost write: the version exists there, with another content."""
+    async with split() as setup:
+        setup.fail_over()
+        await wait_for_410(setup.stream)
+        await async_wait_until(lambda: listed_ids(setup.served), description="lists succeed again")
 
-        async with served_registry(world.after.url) as newcomer:
-            for each in (world.served, newcomer):
-                target = f"/agents?watch=true&resource_version={world.version}"
+        async with served_registry(setup.after.url) as new_replica:
+            for each in (setup.served, new_replica):
+                target = f"/agents?watch=true&resource_version={setup.version}"
                 async with open_stream(each.url, target) as stream:
                     assert (stream.status, (await stream.json_body())["error"]) == (410, "version_too_old")
 
 
-async def test_versions_go_on_above_all_that_was_seen() -> None:
-    """In another history, in which nothing is missing."""
-    async with split() as world:
-        before = world.served.registry.status.health()["timeline"]
-        world.fail_over()
-        await ends_with_410(world.stream)
-        await async_wait_until(lambda: listed(world.served), description="lists are answered again")
+async def test_versions_continue_above_all_earlier_ones() -> None:
+    """They belong to another timeline, and no stored agent is missing."""
+    async with split() as setup:
+        before = setup.served.registry.status.health()["timeline"]
+        setup.fail_over()
+        await wait_for_410(setup.stream)
+        await async_wait_until(lambda: listed_ids(setup.served), description="lists succeed again")
 
-        assert await register(world.served, "next") > world.version
-        assert await listed(world.served) == ["common", "next", "other"]
-        assert world.served.registry.status.health()["timeline"] != before
+        assert await register(setup.served, "next") > setup.version
+        assert await listed_ids(setup.served) == ["common", "next", "other"]
+        assert setup.served.registry.status.health()["timeline"] != before
 
 
-async def test_a_log_that_changes_under_an_open_connection_is_noticed() -> None:
-    """The held entry must read as it did: same version, same history, same connection, but another content."""
-    async with split() as world:
-        with redis.Redis.from_url(world.before.url) as old, redis.Redis.from_url(world.after.url) as new:
+async def test_a_log_that_changes_under_an_open_connection_is_detected() -> None:
+    """The last entry is compared: version, timeline and connection are the same, but its content differs."""
+    async with split() as setup:
+        with redis.Redis.from_url(setup.before.url) as old, redis.Redis.from_url(setup.after.url) as new:
             for key in (LOG, "{mesh}:agent:other", "{mesh}:deadlines"):
                 old.restore(key, 0, new.dump(key), replace=True)
             old.delete("{mesh}:agent:lost")
-        fills = world.served.registry.reflector.fills
+        fills = setup.served.registry.reflector.fills
 
-        await ends_with_410(world.stream)
+        await wait_for_410(setup.stream)
 
-        await async_wait_until(lambda: world.served.registry.reflector.fills > fills, description="it is filled anew")
-        assert await listed(world.served) == ["common", "other"]
-        assert world.proxy.connections
+        await async_wait_until(
+            lambda: setup.served.registry.reflector.fills > fills, description="the cache is filled again"
+        )
+        assert await listed_ids(setup.served) == ["common", "other"]
+        assert setup.proxy.connections
 
 
-async def test_what_mesh_clients_were_told_and_said_is_not_lost_with_the_writes() -> None:
-    """Both are asked to send all they are once, and all is well; only the store knew what it had told them.
+async def test_a_lost_write_does_not_leave_an_outdated_resolution() -> None:
+    """Consumer and provider must each send a full heartbeat once.
 
-    It forgot that a provider had moved, and that its consumer had been told so: by what it knew there was nothing new
-    to tell, so it sent nobody to ask, and the consumer and the mesh did not agree for as long as nothing else happened.
+    The new primary has lost the new address of the provider, and that its consumer received it. By its own data nothing
+    had changed, so no full heartbeat was requested, and the consumer had another address than the registry until the
+    next change.
     """
     consumer = {"agent_id": "me", "tools": [{"function_name": "f", "dependencies": [{"capability": "c"}]}]}
     provider = {"agent_id": "p", "http_host": "h", "tools": [{"function_name": "g", "capability": "c"}]}
     before, after = provider | {"http_port": 1}, provider | {"http_port": 2}
-    async with split(before, consumer) as world:
-        await post(world.served, after)
-        assert await post(world.served, consumer) == ["http://h:2"]
-        world.fail_over()
-        await async_wait_until(lambda: listed(world.served), description="lists are answered again")
+    async with split(before, consumer) as setup:
+        await post(setup.served, after)
+        assert await post(setup.served, consumer) == ["http://h:2"]
+        setup.fail_over()
+        await async_wait_until(lambda: listed_ids(setup.served), description="lists succeed again")
 
-        assert [await head(world.served, agent) for agent in (consumer, provider)] == [202, 202]
-        await post(world.served, after)
-        assert await post(world.served, consumer) == ["http://h:2"]
-        assert [await head(world.served, agent) for agent in (consumer, provider)] == [200, 200]
+        assert [await head(setup.served, agent) for agent in (consumer, provider)] == [202, 202]
+        await post(setup.served, after)
+        assert await post(setup.served, consumer) == ["http://h:2"]
+        assert [await head(setup.served, agent) for agent in (consumer, provider)] == [200, 200]

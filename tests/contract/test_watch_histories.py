@@ -1,4 +1,4 @@
-"""Random changes, filters and resumes on the cache alone: every recorded history keeps every promise of a watch."""
+"""Random changes, filters and resumes on the cache alone: every recorded watch keeps all guarantees."""
 
 import asyncio
 from collections.abc import Callable
@@ -49,10 +49,10 @@ STATUSES: tuple[Status, ...] = ("pending", "healthy", "degraded", "expired")
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter as the registry takes it, and in plain words."""
+    """A query, and a predicate that selects the same agents."""
 
     query: AgentQuery
-    wants: AgentFilter
+    matches: AgentFilter
 
 
 FILTERS = (
@@ -74,22 +74,22 @@ FILTERS = (
 
 
 def spec_of(agent: Agent) -> dict[str, Any]:
-    """Return what an agent registered with."""
+    """Return the spec of an agent."""
     spec: dict[str, Any] = orjson.loads(agent.spec)
     return spec
 
 
 def names_of(agent: Agent) -> set[str]:
-    """Return the names of an agent's capabilities."""
+    """Return the names of the capabilities of an agent."""
     return {capability["name"] for capability in spec_of(agent).get("capabilities", ())}
 
 
-class Mesh:
-    """A plain log written to as the scripts write: what differed before a change stands in its entry."""
+class LoggedMesh:
+    """Writes to a fake log as the scripts do: each entry has the values that differed before the change."""
 
     def __init__(self) -> None:
         self.log = FakeChangeLog()
-        self.all = list(self.log.changes)
+        self.all_changes = list(self.log.changes)
 
     def put(self, agent_id: str, fields: dict[str, Any], status: Status, step: int) -> None:
         """Add an agent or change it; versions rise by `step`."""
@@ -110,7 +110,7 @@ class Mesh:
         self.log.agents[agent_id] = agent
 
     def remove(self, agent_id: str, step: int) -> None:
-        """Remove an agent, if it is there; the entry carries the last object under the version of its removal."""
+        """Remove an agent if it exists; the entry has its last state under the version of the removal."""
         before = self.log.agents.pop(agent_id, None)
         if before is not None:
             version = self.log.version + step
@@ -118,12 +118,12 @@ class Mesh:
                 Change(version, self.log.version, "remove", "test", msgspec.structs.replace(before, version=version))
             )
 
-    def trim(self, keep: int) -> None:
-        """Keep the newest entries only."""
-        del self.log.changes[:-keep]
+    def trim(self, count: int) -> None:
+        """Drop all entries but the newest."""
+        del self.log.changes[:-count]
 
     def write(self, name: str, args: list[Any]) -> None:
-        """Do one step that writes."""
+        """Execute one writing step."""
         if name == "put":
             self.put(args[0], SPECS[args[1]], args[2], args[3])
         elif name == "remove":
@@ -133,27 +133,27 @@ class Mesh:
 
     def _write(self, change: Change) -> None:
         self.log.changes.append(change)
-        self.all.append(change)
+        self.all_changes.append(change)
 
 
 class Client:
-    """One watcher that records: it lists, watches, breaks off anywhere, goes on, and lists again when it must."""
+    """A recording watcher: it lists, watches, disconnects anywhere, resumes, and lists again if it must."""
 
-    def __init__(self, kind: Filter) -> None:
-        self.kind = kind
+    def __init__(self, watch_filter: Filter) -> None:
+        self.filter = watch_filter
         self.recordings: list[WatchRecording] = []
         self.watcher: Watcher | None = None
 
-    async def begin(self, watches: WatchService) -> None:
-        """Begin with the state."""
-        self.watcher = await watches.open(self.kind.query, initial=True)
+    async def list_and_watch(self, watches: WatchService) -> None:
+        """Start with a list."""
+        self.watcher = await watches.open(self.filter.query, initial=True)
         state = {record.agent.id: record.agent.version for record in self.watcher.initial or ()}
-        self.recordings.append(WatchRecording(self.kind.wants, self.watcher.delivered_version, state))
+        self.recordings.append(WatchRecording(self.filter.matches, self.watcher.delivered_version, state))
 
-    def take(self, most: int) -> None:
-        """Take some batches, a bookmark after each."""
+    def take(self, limit: int) -> None:
+        """Take some batches, with a bookmark after each."""
         watcher, recording = self.watcher, self.recordings[-1]
-        for _ in range(most if watcher is not None else 0):
+        for _ in range(limit if watcher is not None else 0):
             assert watcher is not None
             for kind, entry in watcher.take():
                 assert entry.change.agent is not None
@@ -161,16 +161,16 @@ class Client:
             recording.record("BOOKMARK", "", watcher.delivered_version)
 
     async def resume(self, watches: WatchService) -> None:
-        """Break off and go on; list again where that is not to be had."""
+        """Disconnect and resume; list again if the version is too old."""
         if self.watcher is not None:
             self.watcher.close()
         try:
-            self.watcher = await watches.open(self.kind.query, self.recordings[-1].resume())
+            self.watcher = await watches.open(self.filter.query, self.recordings[-1].resume())
         except VersionTooOld:
-            await self.begin(watches)
+            await self.list_and_watch(watches)
 
     async def finish(self, watches: WatchService) -> None:
-        """See everything there is."""
+        """Read all remaining events."""
         while self.watcher is None or self.watcher.end_reason is not None:
             await self.resume(watches)
         self.take(1)
@@ -185,49 +185,52 @@ PUT = st.tuples(
     st.sampled_from(STATUSES),
     st.integers(1, 3),
 )
-LOOK = st.tuples(st.just("look"))
-# Mostly changes, so that there is something to be missed.
+READ = st.tuples(st.just("read"))
+# Mostly changes, so that events can be missed.
 STEP = st.one_of(
     PUT,
     PUT,
     PUT,
     st.tuples(st.just("remove"), st.sampled_from("abc"), st.integers(1, 3)),
-    LOOK,
-    LOOK,
+    READ,
+    READ,
     st.tuples(st.just("take"), st.integers(0, 2), st.integers(1, 3)),
     st.tuples(st.just("resume"), st.integers(0, 2), st.integers(0, 1)),
-    st.tuples(st.just("begin"), st.integers(0, 2), st.integers(0, 1)),
+    st.tuples(st.just("list"), st.integers(0, 2), st.integers(0, 1)),
     st.tuples(st.just("trim"), st.integers(1, 6)),
 )
 
 
-async def play(steps: list[tuple[Any, ...]], filters: list[Filter], most: int) -> tuple[list[Client], Mesh]:
-    """Play the steps on two replicas, the second with a short memory; return the clients and what was written."""
-    mesh = Mesh()
-    clients = [Client(kind) for kind in filters]
+async def play(steps: list[tuple[Any, ...]], filters: list[Filter], limit: int) -> tuple[list[Client], LoggedMesh]:
+    """Run the steps on two replicas, the second with a small buffer; return the clients and the writes."""
+    mesh = LoggedMesh()
+    clients = [Client(each) for each in filters]
     fanouts = WatchFanout(), WatchFanout()
     async with (
-        running_reflector(mesh.log, fanout=fanouts[0]) as long,
-        running_reflector(mesh.log, most, fanout=fanouts[1]) as short,
+        running_reflector(mesh.log, fanout=fanouts[0]) as first,
+        running_reflector(mesh.log, limit, fanout=fanouts[1]) as second,
     ):
-        feeds: list[Reflector] = [long, short]
-        replicas = [WatchService(feed, feed.watch_history, fanout) for feed, fanout in zip(feeds, fanouts, strict=True)]
-        for feed in feeds:
-            await feed.wait_fresh()
+        reflectors: list[Reflector] = [first, second]
+        replicas = [
+            WatchService(reflector, reflector.watch_history, fanout)
+            for reflector, fanout in zip(reflectors, fanouts, strict=True)
+        ]
+        for reflector in reflectors:
+            await reflector.wait_fresh()
         for client in clients:
-            await client.begin(replicas[0])
+            await client.list_and_watch(replicas[0])
         for name, *args in steps:
             if name in ("put", "remove", "trim"):
                 mesh.write(name, args)
-            elif name == "look":
-                await asyncio.gather(*(feed.wait_fresh() for feed in feeds))
+            elif name == "read":
+                await asyncio.gather(*(reflector.wait_fresh() for reflector in reflectors))
             elif name == "take":
                 clients[args[0]].take(args[1])
             elif name == "resume":
                 await clients[args[0]].resume(replicas[args[1]])
             else:
-                await clients[args[0]].begin(replicas[args[1]])
-        await asyncio.gather(*(feed.wait_fresh() for feed in feeds))
+                await clients[args[0]].list_and_watch(replicas[args[1]])
+        await asyncio.gather(*(reflector.wait_fresh() for reflector in reflectors))
         for client in clients:
             await client.finish(replicas[0])
     return clients, mesh
@@ -237,38 +240,38 @@ async def play(steps: list[tuple[Any, ...]], filters: list[Filter], most: int) -
 @given(
     steps=st.lists(STEP, min_size=10, max_size=60),
     filters=st.lists(st.sampled_from(FILTERS), min_size=3, max_size=3),
-    most=st.integers(1, 5),
-    at_once=st.integers(1, 4),
+    limit=st.integers(1, 5),
+    max_batch=st.integers(1, 4),
 )
-def test_whatever_happens_every_promise_holds(
-    steps: list[tuple[Any, ...]], filters: list[Filter], most: int, at_once: int
+def test_every_guarantee_holds_after_random_steps(
+    steps: list[tuple[Any, ...]], filters: list[Filter], limit: int, max_batch: int
 ) -> None:
-    """Ordered, complete, once, resumable, converging, with honest bookmarks; whoever was cut off knows it."""
+    """Events are ordered, complete, unique and resumable; views converge; bookmarks are correct; a gap is reported."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch, "_MAX_EVENTS_PER_TAKE", at_once)
-        clients, mesh = asyncio.run(play(steps, filters, most))
+        patch.setattr(watch, "_MAX_EVENTS_PER_TAKE", max_batch)
+        clients, mesh = asyncio.run(play(steps, filters, limit))
 
-    past = UnbrokenLog(mesh.all)
-    assert list(past.gaps()) == []
+    log = UnbrokenLog(mesh.all_changes)
+    assert list(log.gaps()) == []
     for client in clients:
         for recording in client.recordings:
-            check_recording(recording, [past])
-        assert client.recordings[-1].view == past.versions_at(client.kind.wants, past.last)
+            check_recording(recording, [log])
+        assert client.recordings[-1].view == log.versions_at(client.filter.matches, log.last)
 
 
-def a_past() -> UnbrokenLog:
-    """Return a log in which an agent is added, changed and removed, and another added."""
-    mesh = Mesh()
+def a_log() -> UnbrokenLog:
+    """Return a log in which one agent is added, changed and removed, and another is added."""
+    mesh = LoggedMesh()
     mesh.put("a", {}, "pending", 1)
     mesh.put("a", {}, "healthy", 1)
     mesh.put("b", {}, "pending", 1)
     mesh.remove("a", 1)
-    return UnbrokenLog(mesh.all)
+    return UnbrokenLog(mesh.all_changes)
 
 
-def a_recording(*seen: tuple[str, str, int], began: int = 1) -> WatchRecording:
-    """Return a recording of a watch of everything from the first entry on."""
-    recording = WatchRecording(lambda _agent: True, began, {})
+def a_recording(*seen: tuple[str, str, int], start: int = 1) -> WatchRecording:
+    """Return a recording of a watch of all agents from the first entry on."""
+    recording = WatchRecording(lambda _agent: True, start, {})
     for each in seen:
         recording.record(*each)
     return recording
@@ -289,13 +292,13 @@ def _with_state(**state: int) -> WatchRecording:
     return recording
 
 
-def test_the_validators_let_a_good_history_pass() -> None:
-    """Whole, from its middle, with bookmarks and resumes."""
-    past = a_past()
+def test_the_checks_accept_a_correct_recording() -> None:
+    """The recording is complete, and has bookmarks or a resume in the middle."""
+    log = a_log()
 
-    check_recording(a_recording(*GOOD), [past])
-    check_recording(a_recording(*GOOD[:2], ("BOOKMARK", "", 3), *GOOD[2:], ("BOOKMARK", "", 5)), [past])
-    check_recording(_resumed(2, 3, *GOOD), [past])
+    check_recording(a_recording(*GOOD), [log])
+    check_recording(a_recording(*GOOD[:2], ("BOOKMARK", "", 3), *GOOD[2:], ("BOOKMARK", "", 5)), [log])
+    check_recording(_resumed(2, 3, *GOOD), [log])
 
 
 @pytest.mark.parametrize(
@@ -313,9 +316,9 @@ def test_the_validators_let_a_good_history_pass() -> None:
         (TimelineCrossed, lambda: a_recording(*GOOD, ("ADDED", "c", 9))),
     ],
 )
-def test_the_validators_find_each_broken_promise(found: type[Violation], make: Callable[[], WatchRecording]) -> None:
-    """A validator that finds nothing proves nothing."""
+def test_the_checks_find_each_violation(found: type[Violation], make: Callable[[], WatchRecording]) -> None:
+    """A check that finds nothing proves nothing."""
     with pytest.raises(found) as caught:
-        check_recording(make(), [a_past()])
+        check_recording(make(), [a_log()])
 
     assert str(caught.value).startswith(found.promise)

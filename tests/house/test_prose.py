@@ -27,11 +27,13 @@ CLEAN = [
     "registry/service/versions.py",
     "tests/cache",
     "tests/compat",
+    "tests/contract",
     "tests/house",
     "tests/model",
     "tests/service",
     "tests/test_docs.py",
     "tests/test_readme.py",
+    "tests/wire",
 ]
 
 

@@ -1,9 +1,9 @@
-"""The answers as they stand on the wire, byte for byte but for what moves: clients are written against `golden/`.
+"""The responses byte for byte, compared with `golden/`; values that change from run to run are masked.
 
-What mesh clients send, as their SDK writes it, stands in `requests/`.
+`requests/` contains the requests of mcp-mesh clients as their SDK writes them.
 
-A file that must change is a promise that changes. To write the files anew, run pytest with `GOLDEN=write` and read
-what git shows.
+Clients depend on these files, so a change of a file is a change of the API. To write the files again, run pytest with
+`GOLDEN=write` and read the diff.
 """
 
 import json
@@ -47,7 +47,7 @@ FILE_AGENT: dict[str, Any] = {
     "motto": "Größe ☃",
 }
 
-BATCH: dict[str, Any] = {
+TOOLS_AGENT: dict[str, Any] = {
     "agent_id": "myservice-abc12345",
     "timestamp": "2026-01-01T00:00:00Z",
     "metadata": {
@@ -70,7 +70,7 @@ BATCH: dict[str, Any] = {
 }
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
-FLAT: dict[str, Any] = {
+MCPMESH_AGENT: dict[str, Any] = {
     "agent_id": "sky-1",
     "name": "sky",
     "agent_type": "mcp_agent",
@@ -92,8 +92,8 @@ FLAT: dict[str, Any] = {
     ],
 }
 
-# What moves from run to run, and what stands for it in a file.
-MOVES = (
+# Values that change from run to run, and their placeholders in a file.
+MASKS = (
     (re.compile(rb'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"'), b'"<time>"'),
     (re.compile(rb"\b1[789]\d{11}\b"), b"<version>"),
     (re.compile(rb"[0-9a-f]{8}-[0-9a-f]+(?=\")"), b"<request id>"),
@@ -110,18 +110,18 @@ Call = Callable[[httpx2.AsyncClient], Awaitable[httpx2.Response]]
 
 
 def post(path: str, body: Any) -> Call:
-    """Return a POST."""
+    """Return a POST call."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return lambda client: client.post(path, content=content, headers=JSON_HEADERS)
 
 
 def get(path: str) -> Call:
-    """Return a GET."""
+    """Return a GET call."""
     return lambda client: client.get(path)
 
 
-def after(first: Call, then: Call) -> Call:
-    """Return two calls, of which the second is answered."""
+def in_order(first: Call, then: Call) -> Call:
+    """Return both calls as one; it returns the response of the second."""
 
     async def call(client: httpx2.AsyncClient) -> httpx2.Response:
         assert (await first(client)).status_code == 200
@@ -131,35 +131,35 @@ def after(first: Call, then: Call) -> Call:
 
 
 def mcpmesh_heartbeat(name: str) -> Call:
-    """Return a registration in the mcp-mesh format."""
+    """Return a heartbeat with a registration in the mcp-mesh format."""
     return post("/heartbeat", (REQUESTS / f"{name}.json").read_bytes())
 
 
 PROVIDER = mcpmesh_heartbeat("mcpmesh_provider")
-A_CIRCLE: dict[str, Any] = {
+CYCLIC_TOOL: dict[str, Any] = {
     "function_name": "f",
     "capability": "date_service",
     "dependencies": [{"capability": "strict_greeting", "required": True}],
 }
 
 CALLS: dict[str, Call] = {
-    "mcpmesh_registered": after(PROVIDER, mcpmesh_heartbeat("mcpmesh_consumer")),
-    "mcpmesh_updated": after(
-        mcpmesh_heartbeat("mcpmesh_consumer"), after(PROVIDER, mcpmesh_heartbeat("mcpmesh_consumer"))
+    "mcpmesh_registered": in_order(PROVIDER, mcpmesh_heartbeat("mcpmesh_consumer")),
+    "mcpmesh_updated": in_order(
+        mcpmesh_heartbeat("mcpmesh_consumer"), in_order(PROVIDER, mcpmesh_heartbeat("mcpmesh_consumer"))
     ),
     "mcpmesh_unresolved": mcpmesh_heartbeat("mcpmesh_consumer"),
     "mcpmesh_provider": PROVIDER,
-    "mcpmesh_llm": after(PROVIDER, mcpmesh_heartbeat("mcpmesh_llm")),
+    "mcpmesh_llm": in_order(PROVIDER, mcpmesh_heartbeat("mcpmesh_llm")),
     "mcpmesh_llm_alone": mcpmesh_heartbeat("mcpmesh_llm"),
-    "mcpmesh_route": after(PROVIDER, mcpmesh_heartbeat("mcpmesh_route")),
+    "mcpmesh_route": in_order(PROVIDER, mcpmesh_heartbeat("mcpmesh_route")),
     "mcpmesh_cut": post("/heartbeat", {"agent_id": "a-1", "description": "d" * 300, "tools": None}),
-    "mcpmesh_circle": after(
-        mcpmesh_heartbeat("mcpmesh_consumer"), post("/heartbeat", {"agent_id": "a-1", "tools": [A_CIRCLE]})
+    "mcpmesh_cycle": in_order(
+        mcpmesh_heartbeat("mcpmesh_consumer"), post("/heartbeat", {"agent_id": "a-1", "tools": [CYCLIC_TOOL]})
     ),
-    "mcpmesh_refused": post("/heartbeat", {"agent_id": "A_1", "name": "", "runtime": "cobol", "tools": []}),
+    "mcpmesh_rejected": post("/heartbeat", {"agent_id": "A_1", "name": "", "runtime": "cobol", "tools": []}),
     "mcpmesh_400": post("/heartbeat", {"name": "a", "tools": []}),
     "mcpmesh_400_type": post("/heartbeat", {"agent_id": "a-1", "http_port": "80"}),
-    "mcpmesh_agent": after(PROVIDER, get("/agents/sdk-provider-2ef6a763")),
+    "mcpmesh_agent": in_order(PROVIDER, get("/agents/sdk-provider-2ef6a763")),
     "registered": post("/agents", a_registration("new")),
     "agent": get("/agents/file-agent-001"),
     "agent_pending": get("/agents/small"),
@@ -177,25 +177,27 @@ CALLS: dict[str, Call] = {
     "drained": lambda client: client.post("/agents/small/drain"),
     "drained_many": post("/agents/drain", {"label_selector": "env=production"}),
     "unregistered": lambda client: client.delete("/agents/small"),
-    "batched": post("/agents", BATCH),
-    "batched_agent": after(post("/agents", BATCH), get("/agents/myservice-abc12345")),
-    "batched_heartbeat": after(post("/agents", BATCH), post("/heartbeat", {"agent_id": "myservice-abc12345"})),
-    "dependencies": after(post("/agents", BATCH), get("/agents/myservice-abc12345/dependencies?explain=true")),
-    "dependents": after(post("/agents", BATCH), get("/agents/file-agent-001/dependents")),
-    "graph": after(post("/agents", BATCH), get("/dependencies")),
+    "tools_format": post("/agents", TOOLS_AGENT),
+    "tools_format_agent": in_order(post("/agents", TOOLS_AGENT), get("/agents/myservice-abc12345")),
+    "tools_format_heartbeat": in_order(
+        post("/agents", TOOLS_AGENT), post("/heartbeat", {"agent_id": "myservice-abc12345"})
+    ),
+    "dependencies": in_order(post("/agents", TOOLS_AGENT), get("/agents/myservice-abc12345/dependencies?explain=true")),
+    "dependents": in_order(post("/agents", TOOLS_AGENT), get("/agents/file-agent-001/dependents")),
+    "graph": in_order(post("/agents", TOOLS_AGENT), get("/dependencies")),
     "selected": get("/select?capability=read_file"),
     "selected_by_tool": post("/mcp/tools/select_agent", {"capability": "read_file", "tags": [["io", "x"]]}),
     "error_404_provider": get("/select?capability=x"),
-    "events": after(post("/heartbeat", FLAT), get("/events?agent_id=sky-1&limit=40")),
-    "schemas": after(post("/heartbeat", FLAT), get("/schemas?limit=100")),
-    "schema": after(post("/heartbeat", FLAT), get("/schemas/sha256:1")),
+    "events": in_order(post("/heartbeat", MCPMESH_AGENT), get("/events?agent_id=sky-1&limit=40")),
+    "schemas": in_order(post("/heartbeat", MCPMESH_AGENT), get("/schemas?limit=100")),
+    "schema": in_order(post("/heartbeat", MCPMESH_AGENT), get("/schemas/sha256:1")),
     "schema_unknown": get("/schemas/sha256:1"),
     "jobs_paused": lambda client: client.post("/admin/drain"),
     "jobs_handed_out": get("/admin/drain"),
     "jobs_claimed": post("/jobs/claim", {"capability": "sky", "instance_id": "sky-1"}),
     "proxy_400": post("/proxy/sky-1/mcp", {}),
     "proxy_403": post("/proxy/sky-1:80/mcp", {}),
-    "proxy_502": after(post("/heartbeat", FLAT), post("/proxy/sky-1:9/mcp", {})),
+    "proxy_502": in_order(post("/heartbeat", MCPMESH_AGENT), post("/proxy/sky-1:9/mcp", {})),
     "health": get("/health"),
     "ready": get("/ready"),
     "metrics": get("/metrics"),
@@ -215,12 +217,12 @@ CALLS: dict[str, Call] = {
 
 @pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """Provide a client of a mesh with one agent that beats and one that never did."""
+    """Provide a client of a mesh with two agents: one has sent a heartbeat, the other never has."""
     async with in_process_registry(redis_url, instance_id="golden") as client:
         await client.post("/agents", json=FILE_AGENT)
         await send_heartbeat(client, "file-agent-001")
         await register(client, "small", capabilities=["x"])
-        await async_wait_until(lambda: _leads(client), description="the only replica leads")
+        await async_wait_until(lambda: _leads(client), description="the only replica is the leader")
         yield client
 
 
@@ -228,26 +230,26 @@ async def _leads(client: httpx2.AsyncClient) -> bool:
     return bool((await client.get("/health")).json()["leader"]["leading"])
 
 
-def masked(content: bytes) -> bytes:
-    """Return an answer with what moves replaced."""
-    for moving, stands in MOVES:
-        content = moving.sub(stands, content)
+def mask(content: bytes) -> bytes:
+    """Return a response body with the changing values replaced."""
+    for pattern, placeholder in MASKS:
+        content = pattern.sub(placeholder, content)
     return content + b"\n"
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_an_answer_stands_on_the_wire_as_promised(client: httpx2.AsyncClient, name: str) -> None:
-    """Fields, their order, their types and their words."""
+async def test_a_response_equals_its_golden_file(client: httpx2.AsyncClient, name: str) -> None:
+    """Fields, their order, their types and their texts are the same."""
     await client.get("/agents")
 
-    answer = masked((await CALLS[name](client)).content)
+    body = mask((await CALLS[name](client)).content)
 
     file = GOLDEN / f"{name}.json"
     if os.environ.get("GOLDEN") == "write":
-        file.write_bytes(answer)
-    assert answer == file.read_bytes()
+        file.write_bytes(body)
+    assert body == file.read_bytes()
 
 
 def test_every_golden_file_has_its_call() -> None:
-    """None is left behind by a call that is gone."""
+    """No file is left of a removed call."""
     assert {file.stem for file in GOLDEN.iterdir()} == CALLS.keys()
