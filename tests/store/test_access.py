@@ -19,6 +19,7 @@ from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import lua_folder
 from tests.support.certificates import CertificateAuthority
 from tests.support.faulty_tcp_proxy import FaultyTcpProxy
+from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
 from tests.support.redis_sentinels import SentinelGroup
 from tests.support.redis_server import RedisServer
@@ -216,3 +217,13 @@ async def test_a_write_waits_for_replicas_and_says_when_they_do_not_answer() -> 
             assert (stale.status_code, nobody.status_code) == (409, 404)
             assert (await client.get("/agents/late")).status_code == 200
             assert (await client.post("/agents", json=body | {"id": "late"})).status_code == 200
+
+
+async def test_a_rejected_edge_does_not_wait_for_replicas(redis_url: str) -> None:
+    """The first script call of a new edge writes nothing; the second one writes the agent, and its loss is possible."""
+    requires = {"name": "a", "dependencies": [{"capability": "b", "required": True}]}
+    async with in_process_registry(redis_url, write_acks=1) as client:
+        response = await client.post("/agents", json={"id": "a", "endpoint": "http://a:1", "capabilities": [requires]})
+
+        assert (response.status_code, response.json()["reason"]) == (503, "too_few_acks")
+        assert (await client.get("/agents/a")).status_code == 200

@@ -22,7 +22,7 @@ from registry.store.scripts import Command, ScriptCall
 # Time for replicas to acknowledge. Twice this time, for a script that is sent again, fits into an exchange's 2 s.
 _REPLICA_ACK_TIMEOUT_MS = 750
 # Script replies that mean that nothing was written, so no acknowledgement is needed.
-_STATUSES_WITHOUT_WRITE = frozenset({b"stale_version", b"unknown_agent"})
+_STATUSES_WITHOUT_WRITE = frozenset({b"stale_version", b"unknown_agent", b"edges_changed"})
 
 
 class Pipeline:
