@@ -1,4 +1,4 @@
-"""What several tests of the client need: a registration, and a client that asks a certain replica first."""
+"""Helpers of the client tests: a registration, checks of responses, and the choice of the first replica."""
 
 from typing import Any
 
@@ -11,37 +11,37 @@ REGISTRATION: dict[str, Any] = {"id": "a", "endpoint": "http://a:1", "capabiliti
 
 
 async def prefer_replica(client: RegistryClient, url: str) -> None:
-    """Let a client begin with this one of its replicas."""
+    """Make the client send its next call to this replica first."""
     endpoints = client._session._endpoints
     await endpoints.order()
     endpoints.prefer(Endpoint(url))
 
 
 def http_url(proxy: FaultyTcpProxy) -> str:
-    """Return where a proxy listens, as HTTP has it."""
+    """Return the HTTP URL of a proxy."""
     return f"http://127.0.0.1:{proxy.port}"
 
 
-def agent_ids(answer: Any) -> list[str]:
-    """Return the ids of a list that must not be a refusal."""
-    assert "error" not in answer, answer
-    return [agent["id"] for agent in answer["agents"]]
+def agent_ids(response: Any) -> list[str]:
+    """Return the ids of the agents in a list; fail if the response is an error."""
+    assert "error" not in response, response
+    return [agent["id"] for agent in response["agents"]]
 
 
 def expect_success(response: Any) -> dict[str, Any]:
-    """Return an answer that must be a success."""
+    """Return the response; fail if it is an error."""
     assert response["status"] == "success", response
-    found: dict[str, Any] = response
-    return found
+    result: dict[str, Any] = response
+    return result
 
 
-def expect_refusal(response: Any) -> ErrorResponse:
-    """Return an answer that must be a refusal."""
+def expect_error(response: Any) -> ErrorResponse:
+    """Return the response; fail if it is a success."""
     assert response["status"] == "error", response
-    found: ErrorResponse = response
-    return found
+    result: ErrorResponse = response
+    return result
 
 
 def client_state(client: RegistryClient) -> str:
-    """Return how a client found the registry, as a word that may be another one a line later."""
+    """Return the state of a client; a call, so that mypy does not narrow the type of the attribute."""
     return client.state

@@ -1,4 +1,4 @@
-"""Reads degrade step by step, tell so, and heal by themselves."""
+"""Reads fall back step by step, report the age of their data, and recover without help."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from tests.support.redis_server import RedisServer
 from tests.support.served_registry import served_registry
 
 
-async def test_a_frozen_store_is_answered_from_a_replicas_memory(own_server: RedisServer) -> None:
-    """Reads go on, and tell how old they may be; writes say that they cannot; all is well after it thaws."""
+async def test_during_an_outage_of_redis_reads_come_from_the_cache_of_a_replica(own_server: RedisServer) -> None:
+    """Reads report their age, writes fail, and both work again after the outage."""
     async with served_registry(own_server.url) as served, RegistryClient(served.url, cache_size=0) as client:
         expect_success(await client.register_agent(REGISTRATION))
         expect_success(await client.heartbeat("a"))
@@ -23,10 +23,10 @@ async def test_a_frozen_store_is_answered_from_a_replicas_memory(own_server: Red
 
         own_server.pause()
         try:
-            listed: Any = await client.agents(capability="greeting")
-            found: Any = await client.discover_services({"capabilities": ["greeting"]})
-            capable: Any = await client.capabilities(name="greeting")
-            shown: Any = await client.agent("a")
+            agents: Any = await client.agents(capability="greeting")
+            discovered: Any = await client.discover_services({"capabilities": ["greeting"]})
+            capabilities: Any = await client.capabilities(name="greeting")
+            agent: Any = await client.agent("a")
             state = client_state(client)
             async with RegistryClient(served.url, max_rounds=1) as writer:
                 with pytest.raises(ConnectionError, match="503"):
@@ -34,22 +34,22 @@ async def test_a_frozen_store_is_answered_from_a_replicas_memory(own_server: Red
         finally:
             own_server.resume()
 
-        assert agent_ids(listed) == agent_ids(found) == ["a"]
-        assert capable["capabilities"][0]["agent_id"] == "a"
-        assert shown["id"] == "a"
-        for answer in (listed, found, capable, shown):
-            assert answer["stale_seconds"] > 0
+        assert agent_ids(agents) == agent_ids(discovered) == ["a"]
+        assert capabilities["capabilities"][0]["agent_id"] == "a"
+        assert agent["id"] == "a"
+        for response in (agents, discovered, capabilities, agent):
+            assert response["stale_seconds"] > 0
         assert state == "degraded"
 
-        async def healed() -> bool:
+        async def is_fresh() -> bool:
             return "stale_seconds" not in await client.agents()
 
-        await async_wait_until(healed, description="reads are fresh again")
+        await async_wait_until(is_fresh, description="reads are fresh again")
         assert client_state(client) == "online"
 
 
-async def test_without_any_replica_what_was_answered_before_is_answered_again(redis_url: str) -> None:
-    """With its age; what was never asked is a ConnectionError; all is well when the registry is back."""
+async def test_without_a_replica_reads_come_from_the_cache_of_the_client(redis_url: str) -> None:
+    """The response has its age; an uncached read raises ConnectionError; reads are fresh again after the outage."""
     async with (
         served_registry(redis_url) as served,
         FaultyTcpProxy(served.url) as proxy,
@@ -71,8 +71,8 @@ async def test_without_any_replica_what_was_answered_before_is_answered_again(re
         assert client_state(client) == "online"
 
 
-async def test_what_was_answered_long_ago_is_not_answered_again(redis_url: str) -> None:
-    """`offline_ttl` is its bound; 0 is none of it."""
+async def test_a_response_older_than_offline_ttl_is_not_returned(redis_url: str) -> None:
+    """`offline_ttl` limits the age of the response; 0 disables the fallback."""
     async with (
         served_registry(redis_url) as served,
         FaultyTcpProxy(served.url) as proxy,
@@ -85,8 +85,8 @@ async def test_what_was_answered_long_ago_is_not_answered_again(redis_url: str) 
             await client.agents()
 
 
-async def test_who_says_how_fresh_it_must_be_gets_nothing_older(own_server: RedisServer) -> None:
-    """Neither from a replica's memory nor from what was answered before."""
+async def test_a_read_with_a_resource_version_returns_nothing_older(own_server: RedisServer) -> None:
+    """Neither the cache of a replica nor the cache of the client is used."""
     async with served_registry(own_server.url) as served, RegistryClient(served.url, max_rounds=1) as client:
         expect_success(await client.register_agent(REGISTRATION))
         version: Any = (await client.agents())["resource_version"]
@@ -95,15 +95,15 @@ async def test_who_says_how_fresh_it_must_be_gets_nothing_older(own_server: Redi
         try:
             with pytest.raises(ConnectionError, match="503"):
                 await client.agents(resource_version=int(version) + 1)
-            old = await client.agents(resource_version=0)
+            cached = await client.agents(resource_version=0)
         finally:
             own_server.resume()
 
-        assert agent_ids(old) == ["a"]
+        assert agent_ids(cached) == ["a"]
 
 
-async def test_an_answer_that_is_unchanged_is_not_sent_again(redis_url: str) -> None:
-    """By its ETag; it is told at the version at which it was confirmed."""
+async def test_an_unchanged_response_is_not_sent_again(redis_url: str) -> None:
+    """The client sends the ETag, receives 304, and returns the cached response with the confirmed version."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         expect_success(await client.register_agent(REGISTRATION))
         first: Any = await client.agents(capability="greeting")
@@ -121,8 +121,8 @@ async def test_an_answer_that_is_unchanged_is_not_sent_again(redis_url: str) -> 
     assert sizes[3][0] == 200
 
 
-async def test_a_young_answer_is_given_again_without_asking_until_this_client_writes(redis_url: str) -> None:
-    """`cache_ttl` trades freshness for silence, but a client sees its own writes."""
+async def test_a_fresh_response_is_returned_from_the_cache_until_this_client_writes(redis_url: str) -> None:
+    """`cache_ttl` saves requests at the cost of freshness, but a client always reads its own writes."""
     async with served_registry(redis_url) as served, RegistryClient(served.url, cache_ttl=60) as client:
         expect_success(await client.register_agent(REGISTRATION))
         await client.agents()
@@ -136,8 +136,8 @@ async def test_a_young_answer_is_given_again_without_asking_until_this_client_wr
         assert agent_ids(await client.agents()) == agent_ids(await client.discover_services({"status": "any"})) == []
 
 
-async def test_an_agent_that_is_gone_is_forgotten(redis_url: str) -> None:
-    """A 404 is the truth about the mesh, so that no later failure brings the agent back."""
+async def test_a_404_removes_the_agent_from_the_cache(redis_url: str) -> None:
+    """The agent does not exist, so a later failure must not return the cached one."""
     async with (
         served_registry(redis_url) as served,
         FaultyTcpProxy(served.url) as proxy,
@@ -153,51 +153,51 @@ async def test_an_agent_that_is_gone_is_forgotten(redis_url: str) -> None:
             await client.agent("a")
 
 
-async def test_a_replica_that_cannot_answer_from_memory_either_leaves_what_was_answered_before() -> None:
-    """A new replica that is still filling, the only one that is left."""
+async def test_a_replica_without_a_filled_cache_leaves_the_cache_of_the_client() -> None:
+    """The only remaining replica is new and still fills its cache."""
     not_ready = http_response(503, {"status": "error", "error": "not_ready", "message": "-", "details": []})
-    listed = http_response(200, {"agents": [], "count": 0, "resource_version": "7", "timestamp": "then"})
-    async with CannedServer(listed, not_ready) as server, RegistryClient(server.url) as client:
+    agents = http_response(200, {"agents": [], "count": 0, "resource_version": "7", "timestamp": "then"})
+    async with CannedServer(agents, not_ready) as server, RegistryClient(server.url) as client:
         await client.agents()
-        answer: Any = await client.agents()
+        response: Any = await client.agents()
 
-    assert answer["resource_version"] == "7"
-    assert "stale_seconds" in answer
+    assert response["resource_version"] == "7"
+    assert "stale_seconds" in response
     assert ["resource_version=0" in request.splitlines()[0] for request in server.requests] == [False, False, True]
 
 
-async def test_a_replica_that_is_still_filling_is_waited_for() -> None:
-    """There is nothing to answer from yet, but soon there will be."""
+async def test_a_read_waits_for_a_replica_that_fills_its_cache() -> None:
+    """The client has no cached response, so it retries until the replica is ready."""
     not_ready = http_response(503, {"status": "error", "error": "not_ready", "message": "-", "details": []})
-    listed = http_response(200, {"agents": [], "count": 0, "resource_version": "7", "timestamp": "then"})
-    async with CannedServer(not_ready, not_ready, not_ready, listed) as server, RegistryClient(server.url) as client:
-        answer = await client.agents()
+    agents = http_response(200, {"agents": [], "count": 0, "resource_version": "7", "timestamp": "then"})
+    async with CannedServer(not_ready, not_ready, not_ready, agents) as server, RegistryClient(server.url) as client:
+        response = await client.agents()
 
-    assert agent_ids(answer) == []
-    assert "stale_seconds" not in answer
+    assert agent_ids(response) == []
+    assert "stale_seconds" not in response
     assert len(server.requests) == 4
 
 
-async def test_registering_without_a_registry_is_told_in_the_guides_words() -> None:
-    """And is no exception."""
+async def test_registering_without_a_registry_returns_the_offline_response() -> None:
+    """`register_with_fallback` returns the response of the guides and raises no exception."""
     async with RegistryClient(f"http://127.0.0.1:{free_port()}") as client:
-        answer = await client.register_with_fallback(REGISTRATION)
+        response = await client.register_with_fallback(REGISTRATION)
 
-        assert answer == {"status": "offline", "message": "Registry unavailable"}
+        assert response == {"status": "offline", "message": "Registry unavailable"}
         with pytest.raises(ValueError, match="Missing required field: endpoint"):
             await client.register_with_fallback({"id": "a"})
 
 
 def spy_on(client: RegistryClient) -> list[tuple[int, int]]:
-    """Return a list that will hold the status and size of each answer from now on."""
-    seen: list[tuple[int, int]] = []
-    wire = client._session._transport
-    exchange = wire.send
+    """Return a list that receives the status and the body size of each response from now on."""
+    recorded_responses: list[tuple[int, int]] = []
+    transport = client._session._transport
+    send = transport.send
 
-    async def watched(*arguments: Any) -> Any:
-        reply = await exchange(*arguments)
-        seen.append((reply.status, len(reply.body)))
-        return reply
+    async def recorded(*arguments: Any) -> Any:
+        response = await send(*arguments)
+        recorded_responses.append((response.status, len(response.body)))
+        return response
 
-    wire.send = watched  # type: ignore[method-assign,assignment]
-    return seen
+    transport.send = recorded  # type: ignore[method-assign,assignment]
+    return recorded_responses

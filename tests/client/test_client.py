@@ -1,4 +1,4 @@
-"""Every call of the API is there, answers what stands on the wire, and is typed as it is."""
+"""The client has a method for each call of the API, with the response and the type of the API."""
 
 import inspect
 import json
@@ -47,13 +47,13 @@ from mcp_mesh_client import (
     UnregisterResult,
 )
 
-from tests.client.client_setup import REGISTRATION, agent_ids, expect_refusal, expect_success
+from tests.client.client_setup import REGISTRATION, agent_ids, expect_error, expect_success
 from tests.support.endpoints import all_endpoints
 from tests.support.served_registry import served_registry
 
 GOLDEN = Path(__file__).parent.parent / "wire" / "golden"
 
-# The shape of each answer on the wire; a path leads to a part of it.
+# The type of each golden response; a path selects a part of it.
 SHAPES: dict[str, type] = {
     "registered": RegisterResult,
     "unregistered": UnregisterResult,
@@ -90,7 +90,7 @@ SHAPES: dict[str, type] = {
     "dependencies.explanation.greet.0": DependencyExplanation,
     "dependencies.explanation.greet.1": DependencyExplanation,
     "dependencies.explanation.greet.0.candidates.0": Candidate,
-    "dependencies.history.0": ResolutionTrace,
+    "dependencies.recent_resolutions.0": ResolutionTrace,
     "dependents": AgentDependents,
     "dependents.dependents.0": Dependent,
     "graph": DependencyGraph,
@@ -106,13 +106,13 @@ SHAPES: dict[str, type] = {
     "error_422.details.0": ErrorDetail,
     **{name.stem: ErrorResponse for name in GOLDEN.glob("error_*.json")},
 }
-# What an agent said of itself beyond what is known; it is kept and given back.
-OWN = {"motto", "a field of its own"}
+# Fields outside the schema that the agent registered; the registry stores and returns them.
+OWN_FIELDS = {"motto", "a field of its own"}
 
 
-def on_the_wire(place: str) -> dict[str, Any]:
-    """Return a part of a golden answer."""
-    name, *steps = place.split(".")
+def golden_part(path: str) -> dict[str, Any]:
+    """Return a part of a golden response."""
+    name, *steps = path.split(".")
     text = (GOLDEN / f"{name}.json").read_text(encoding="utf-8")
     value: Any = json.loads(re.sub(r"(?<!\")<(seconds|pid|version)>", "1", text))
     for step in steps:
@@ -121,32 +121,32 @@ def on_the_wire(place: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("place", SHAPES)
-def test_the_shapes_are_those_of_the_wire(place: str) -> None:
-    """All that is required is there, and nothing is there that the shape does not know."""
-    shape = SHAPES[place]
-    fields = set(on_the_wire(place)) - OWN
+@pytest.mark.parametrize("path", SHAPES)
+def test_the_types_match_the_golden_responses(path: str) -> None:
+    """A response has all required keys, and no key that is missing in the type."""
+    shape = SHAPES[path]
+    fields = set(golden_part(path)) - OWN_FIELDS
 
     assert fields >= shape.__required_keys__  # type: ignore[attr-defined]
     assert fields <= set(get_type_hints(shape))
 
 
-# Answers that other clients read.
-MESHCTLS = {
+# Responses for other clients.
+OTHER_CLIENTS = {
     *("events", "schemas", "schema", "schema_unknown", "jobs_paused", "jobs_handed_out", "jobs_claimed"),
     *("proxy_400", "proxy_403", "proxy_502"),
 }
 
 
-def test_every_answer_on_the_wire_has_its_shape() -> None:
-    """A new answer comes with one, but for those of the flat form, which is for other clients."""
-    known = {place.partition(".")[0] for place in SHAPES}
+def test_every_golden_response_has_a_type() -> None:
+    """A new golden response needs a type, except for the mcp-mesh format, which other clients read."""
+    typed = {path.partition(".")[0] for path in SHAPES}
 
-    answers = {name.stem for name in GOLDEN.iterdir() if not name.stem.startswith("mcpmesh_")}
-    assert answers - MESHCTLS <= known
+    golden = {name.stem for name in GOLDEN.iterdir() if not name.stem.startswith("mcpmesh_")}
+    assert golden - OTHER_CLIENTS <= typed
 
 
-# Each call of the API, and the method that makes it.
+# The method for each call of the API.
 METHODS = {
     "GET /": "describe",
     "GET /agents": "agents",
@@ -177,40 +177,40 @@ METHODS = {
     "POST /mcp/tools/get_agent_status": "get_agent_status",
     "GET /openapi.json": "openapi",
 }
-# What does the same as another call, which is made instead; /mcp is for the clients of MCP.
-SAME = {f"POST /mcp/tools/{name}" for name in ("register_agent", "unregister_agent", "heartbeat")} | {
+# Calls without a method: another call does the same, or an MCP client makes them.
+WITHOUT_METHOD = {f"POST /mcp/tools/{name}" for name in ("register_agent", "unregister_agent", "heartbeat")} | {
     "GET /select",
     "POST /mcp",
-    # For meshctl and the agents it looks after.
+    # For meshctl and the agents that it starts.
     *("GET /events", "GET /schemas", "GET /schemas/{hash}", "POST /jobs/claim"),
     *("GET /proxy/{host}:{port}/mcp", "POST /proxy/{host}:{port}/mcp"),
     *("GET /admin/drain", "POST /admin/drain", "DELETE /admin/drain"),
 }
-# What is more than one call.
-MORE = {"close", "register_with_fallback", "wait_for", "watch"}
+# Methods that are not exactly one call.
+HELPERS = {"close", "register_with_fallback", "wait_for", "watch"}
 
 
-def test_every_call_of_the_api_has_its_method() -> None:
-    """And every tool has a method of its name."""
-    assert set(METHODS) | SAME == set(all_endpoints())
+def test_every_call_of_the_api_has_a_method() -> None:
+    """Every tool also has a method of the same name."""
+    assert set(METHODS) | WITHOUT_METHOD == set(all_endpoints())
     public = {name for name, _ in inspect.getmembers(RegistryClient, inspect.isfunction) if not name.startswith("_")}
-    assert public == set(METHODS.values()) | MORE
+    assert public == set(METHODS.values()) | HELPERS
     assert {call.rpartition("/")[2] for call in all_endpoints() if call.startswith("POST /mcp/tools/")} <= public
 
 
-async def test_every_call_answers_as_the_api_does(redis_url: str) -> None:
-    """The very answers that HTTP gives, but for the moment they are given."""
+async def test_every_method_returns_the_response_of_the_api(redis_url: str) -> None:
+    """The responses are equal to those over HTTP, except for values that depend on the time."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         expect_success(await client.register_agent(REGISTRATION))
-        many: Any = await client.register_many(
+        registered: Any = await client.register_many(
             [REGISTRATION | {"id": "b"}, REGISTRATION | {"id": "c", "endpoint": "x"}]
         )
         expect_success(await client.heartbeat("a", {"load": 1}))
-        beats: Any = await client.heartbeats(["a", "nobody"])
+        heartbeats: Any = await client.heartbeats(["a", "nobody"])
 
-        assert [result["status"] for result in many["results"]] == ["success", "error"]
-        assert [beats["results"][name]["status"] for name in ("a", "nobody")] == ["success", "error"]
-        for path, answer in (
+        assert [result["status"] for result in registered["results"]] == ["success", "error"]
+        assert [heartbeats["results"][name]["status"] for name in ("a", "nobody")] == ["success", "error"]
+        for path, response in (
             (
                 "/agents?capability=greeting&status=healthy",
                 await client.agents(capability="greeting", status="healthy"),
@@ -227,27 +227,34 @@ async def test_every_call_answers_as_the_api_does(redis_url: str) -> None:
             ("/openapi.json", await client.openapi()),
             ("/", await client.describe()),
         ):
-            assert at_any_time(answer) == at_any_time((await served.client.get(path)).json()), path
+            assert without_times(response) == without_times((await served.client.get(path)).json()), path
         assert "mcp_registry_agents_total 2.0" in str(await client.metrics_text())
-        shown: Any = await client.get_agent_status("a")
-        assert shown["agent"] == await client.agent("a")
+        shown_agent: Any = await client.get_agent_status("a")
+        assert shown_agent["agent"] == await client.agent("a")
         assert agent_ids(await client.discover_services()) == ["a"]
         assert agent_ids(await client.discover_services({"capabilities": ["greeting"], "status": "any"})) == ["a", "b"]
         assert expect_success(await client.unregister_agent("a"))["agent_id"] == "a"
         assert agent_ids(await client.agents()) == ["b"]
 
 
-def at_any_time(answer: Any) -> dict[str, Any]:
-    """Return an answer without what moves by itself; in lists a heartbeat may be a second late."""
-    moves = {"timestamp", "uptime_seconds", "time_since_heartbeat", "staleness_seconds", "continue", "last_heartbeat"}
-    found = {name: value for name, value in answer.items() if name not in moves}
+def without_times(response: Any) -> dict[str, Any]:
+    """Return a response without the values that change by themselves; list rows may have an older heartbeat."""
+    changing = {
+        "timestamp",
+        "uptime_seconds",
+        "time_since_heartbeat",
+        "staleness_seconds",
+        "continue",
+        "last_heartbeat",
+    }
+    found = {name: value for name, value in response.items() if name not in changing}
     if "agents" in found:
-        found["agents"] = [at_any_time(agent) for agent in found["agents"]]
+        found["agents"] = [without_times(agent) for agent in found["agents"]]
     return found
 
 
-async def test_agents_are_taken_out_of_service_and_put_back(redis_url: str) -> None:
-    """One, or all that match; who waits for a capability is not given one that drains."""
+async def test_agents_are_drained_and_undrained(redis_url: str) -> None:
+    """One agent, or all that match; `wait_for` does not return a draining agent."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         await client.register_many([REGISTRATION | {"id": name, "labels": {"host": "h"}} for name in "ab"])
         await client.heartbeats(["a", "b"])
@@ -268,28 +275,28 @@ async def test_agents_are_taken_out_of_service_and_put_back(redis_url: str) -> N
         assert expect_success(await client.end_self_preservation())["ended"] is False
 
 
-async def test_dependencies_are_told_chosen_and_explained(redis_url: str) -> None:
-    """In the answers to registrations and heartbeats, from both ends, and as a whole."""
+async def test_dependencies_are_resolved_selected_and_explained(redis_url: str) -> None:
+    """Responses to registrations and heartbeats, dependencies and dependents of an agent, and the graph."""
     tool = {"function_name": "greet", "capability": "welcome", "dependencies": ["greeting", "weather"]}
     async with served_registry(redis_url) as served, RegistryClient(served.url, cache_ttl=60) as client:
         expect_success(await client.register_agent(REGISTRATION))
         expect_success(await client.heartbeat("a", load=0.5))
-        batched = {"agent_id": "b", "metadata": {"endpoint": "http://b:1", "tools": [tool]}}
-        registered = expect_success(await client.register_agent(batched))
+        consumer = {"agent_id": "b", "metadata": {"endpoint": "http://b:1", "tools": [tool]}}
+        registered = expect_success(await client.register_agent(consumer))
         provider = {"agent_id": "a", "endpoint": "http://a:1", "tool_name": "greeting"}
         version = registered["dependencies_version"]
         same = expect_success(await client.heartbeat("b", dependencies_version=version))
         moved = expect_success(await client.heartbeat("a", {"endpoint": "http://a:2"}))
-        told = expect_success(await client.heartbeat("b", dependencies_version=version))
+        after_move = expect_success(await client.heartbeat("b", dependencies_version=version))
 
         assert registered["dependencies_resolved"] == {"greet": {"greeting": provider, "weather": None}}
         assert "dependencies_resolved" not in same
         assert "dependencies_resolved" not in moved
-        assert told["dependencies_resolved"]["greet"]["greeting"]["endpoint"] == "http://a:2"
-        chosen = expect_success(await client.select_agent("greeting", tags=[], strategy="round_robin"))
-        assert (chosen["agent_id"], chosen["endpoint"]) == ("a", "http://a:2")
+        assert after_move["dependencies_resolved"]["greet"]["greeting"]["endpoint"] == "http://a:2"
+        selected = expect_success(await client.select_agent("greeting", tags=[], strategy="round_robin"))
+        assert (selected["agent_id"], selected["endpoint"]) == ("a", "http://a:2")
         assert (
-            expect_refusal(await client.select_agent("greeting", tags=[["none", "of these"]]))["error"] == "no_provider"
+            expect_error(await client.select_agent("greeting", tags=[["none", "of these"]]))["error"] == "no_provider"
         )
         explained: Any = await client.dependencies("b", explain=True)
         assert explained["explanation"]["greet"][0]["chosen"]["agent_id"] == "a"
@@ -301,21 +308,21 @@ async def test_dependencies_are_told_chosen_and_explained(redis_url: str) -> Non
         assert (await client.dependency_graph(namespace="nowhere"))["count"] == 0  # type: ignore[typeddict-item]
 
 
-async def test_each_choice_is_another_one_whatever_is_kept(redis_url: str) -> None:
-    """In turn means in turn."""
+async def test_each_selection_is_a_new_one_in_spite_of_the_cache(redis_url: str) -> None:
+    """Round robin selects each agent equally often."""
     async with served_registry(redis_url) as served, RegistryClient(served.url, cache_ttl=60) as client:
         await client.register_many([REGISTRATION | {"id": name} for name in "abc"])
         await client.heartbeats(list("abc"))
 
-        chosen = [
+        selected = [
             expect_success(await client.select_agent("greeting", strategy="round_robin"))["agent_id"] for _ in range(6)
         ]
 
-        assert sorted(chosen) == list("aabbcc")
+        assert sorted(selected) == list("aabbcc")
 
 
 async def test_a_long_list_is_read_page_by_page(redis_url: str) -> None:
-    """`continue` is a word of Python: `continue_`, or in a dict."""
+    """`continue` is a Python keyword, so the parameter is `continue_`, or `continue` in a dict."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         await client.register_many([REGISTRATION | {"id": name} for name in "abc"])
         first: Any = await client.agents(limit=2)
@@ -326,8 +333,8 @@ async def test_a_long_list_is_read_page_by_page(redis_url: str) -> None:
         assert agent_ids(await client.agents(limit=2, **token)) == ["c"]
 
 
-async def test_waiting_for_a_change_lasts_as_long_as_it_takes(redis_url: str) -> None:
-    """A long poll is no silence, however short a call may be else."""
+async def test_a_long_poll_may_last_longer_than_the_timeout_of_a_call(redis_url: str) -> None:
+    """The wait of a long poll is added to the timeouts."""
     async with (
         served_registry(redis_url) as served,
         RegistryClient(served.url, timeout=1.0, attempt_timeout=0.8) as client,
@@ -338,7 +345,7 @@ async def test_waiting_for_a_change_lasts_as_long_as_it_takes(redis_url: str) ->
         assert agent_ids(after) == []
 
 
-REFUSED = {
+REJECTED_CALLS = {
     "register_agent": lambda client: client.register_agent(REGISTRATION | {"endpoint": "x"}),
     "register_many": lambda client: client._session.write(RegisterResults, "POST", "/agents/batch", {"agents": 1}),
     "unregister_agent": lambda client: client.unregister_agent("nobody"),
@@ -354,55 +361,59 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("call", REFUSED.values(), ids=REFUSED)
-async def test_a_refusal_is_returned_as_the_registry_says_it(redis_url: str, call: Any) -> None:
-    """`{"status": "error", ...}` with a code, and what to do."""
+@pytest.mark.parametrize("call", REJECTED_CALLS.values(), ids=REJECTED_CALLS)
+async def test_an_error_response_is_returned_unchanged(redis_url: str, call: Any) -> None:
+    """It is `{"status": "error", ...}` with a code and a message."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
-        answer = expect_refusal(await call(client))
+        response = expect_error(await call(client))
 
-        assert answer["error"] in ("unknown_agent", "malformed_request", "validation_failed")
-        assert answer["message"]
+        assert response["error"] in ("unknown_agent", "malformed_request", "validation_failed")
+        assert response["message"]
 
 
-async def test_a_stale_registration_changes_nothing(redis_url: str) -> None:
-    """409 with the version there is, as an answer."""
+async def test_a_registration_with_an_old_version_changes_nothing(redis_url: str) -> None:
+    """The client returns the 409 response with the current version."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         version = expect_success(await client.register_agent(REGISTRATION))["resource_version"]
-        answer = expect_refusal(
+        response = expect_error(
             await client.register_agent(REGISTRATION | {"resource_version": "0", "labels": {"k": "v"}})
         )
 
-        assert (answer["error"], answer["resource_version"]) == ("stale_version", version)
+        assert (response["error"], response["resource_version"]) == ("stale_version", version)
         expect_success(await client.register_agent(REGISTRATION | {"resource_version": version, "labels": {"k": "v"}}))
 
 
 @pytest.mark.parametrize("agent_id", ["a:b", "a..b", "-", "batch"])
 async def test_any_id_finds_its_agent(redis_url: str, agent_id: str) -> None:
-    """Whatever it would mean in a path."""
+    """Ids that have a meaning in a path are encoded."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         expect_success(await client.register_agent(REGISTRATION | {"id": agent_id}))
 
-        shown: Any = await client.agent(agent_id)
-        assert shown["id"] == agent_id
+        shown_agent: Any = await client.agent(agent_id)
+        assert shown_agent["id"] == agent_id
         assert (await client.agent_status(agent_id))["status"] == "pending"
         assert (await client.agent_health(agent_id))["status"] == "pending"
         expect_success(await client.unregister_agent(agent_id))
-        for way_up in (".", ".."):
-            assert expect_refusal(await client.agent(way_up))["error"] == "unknown_agent"
+        for dots in (".", ".."):
+            assert expect_error(await client.agent(dots))["error"] == "unknown_agent"
 
 
-async def test_readiness_is_told_of_whoever_is_ready(redis_url: str) -> None:
-    """A replica that goes down says so, and another one is asked."""
-    async with served_registry(redis_url) as one, served_registry(redis_url) as two, RegistryClient(one.url) as client:
-        one.registry.status.shutting_down = True
+async def test_readiness_is_read_from_a_ready_replica(redis_url: str) -> None:
+    """A replica that shuts down is not ready, and the client calls the next one."""
+    async with (
+        served_registry(redis_url) as stopping,
+        served_registry(redis_url) as ready,
+        RegistryClient(stopping.url) as client,
+    ):
+        stopping.registry.status.shutting_down = True
 
         assert await client.ready() == {"status": "not_ready"}
-        async with RegistryClient([one.url, two.url]) as both:
+        async with RegistryClient([stopping.url, ready.url]) as both:
             assert await both.ready() == {"status": "ready"}
 
 
 async def types_of(client: RegistryClient) -> None:
-    """Never run: mypy reads it. An answer is told from a refusal by what is in it."""
+    """Never run, only read by mypy: a key distinguishes a response from an error."""
     found = await client.agents()
     if "error" in found:
         assert_type(found, ErrorResponse)
@@ -411,13 +422,13 @@ async def types_of(client: RegistryClient) -> None:
     registered = await client.register_agent({})
     if registered["status"] == "success":
         assert_type(registered, RegisterResult)
-    shown = await client.agent("a")
-    if shown["status"] != "error":
-        assert_type(shown, Agent)
-    beat = await client.heartbeat("a")
-    assert_type(beat, HeartbeatResult | ErrorResponse)
+    shown_agent = await client.agent("a")
+    if shown_agent["status"] != "error":
+        assert_type(shown_agent, Agent)
+    heartbeat = await client.heartbeat("a")
+    assert_type(heartbeat, HeartbeatResult | ErrorResponse)
 
 
-def test_the_tools_of_the_wire_have_their_shape() -> None:
-    """Name, description and schema, and no more."""
+def test_the_type_of_a_tool_has_the_keys_of_the_api() -> None:
+    """Name, description, schema and annotations, and no other key."""
     assert set(get_type_hints(Tool)) == {"name", "description", "inputSchema", "annotations"}

@@ -1,4 +1,4 @@
-"""Where the registry is, and how a client behaves: read once, and refused by name where it is wrong."""
+"""The URLs, the token and the options of a client are read once; a wrong value is rejected by name."""
 
 import dataclasses
 from typing import Any
@@ -9,7 +9,7 @@ from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, ClientConfig, ClientOptio
 
 
 @pytest.mark.parametrize(
-    ("given", "urls"),
+    ("urls_given", "urls"),
     [
         ("http://a:1", ("http://a:1",)),
         ("http://a:1/", ("http://a:1",)),
@@ -19,25 +19,25 @@ from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, ClientConfig, ClientOptio
         ("http://[::1]:8000", ("http://[::1]:8000",)),
     ],
 )
-def test_one_url_several_or_a_list(given: Any, urls: tuple[str, ...]) -> None:
-    """Joined by commas or in a list, each once."""
-    assert load_config(given, None).urls == urls
+def test_several_urls_are_joined_by_commas_or_in_a_list(urls_given: Any, urls: tuple[str, ...]) -> None:
+    """Duplicates are removed."""
+    assert load_config(urls_given, None).urls == urls
 
 
 @pytest.mark.parametrize(
     "wrong", ["", ",", [], "localhost:8000", "ftp://a", "http://", "http://a:99999", "http://u:p@a", "http://a?x=1"]
 )
-def test_what_is_no_url_is_refused(wrong: Any) -> None:
-    """By the name of the parameter."""
-    with pytest.raises(ValueError, match=r"^url: expected") as refused:
+def test_a_wrong_url_is_rejected(wrong: Any) -> None:
+    """The error names the parameter."""
+    with pytest.raises(ValueError, match=r"^url: expected") as rejected:
         RegistryClient(wrong)
 
-    assert isinstance(refused.value, InvalidData)
-    assert refused.value.field == "url"
+    assert isinstance(rejected.value, InvalidData)
+    assert rejected.value.field == "url"
 
 
-def test_the_environment_says_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given values go before it; without either it is the port the registry has by default."""
+def test_the_environment_supplies_missing_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments take precedence; without either the URL is the default port of the registry."""
     monkeypatch.delenv(URL_ENV, raising=False)
     monkeypatch.delenv(TOKEN_ENV, raising=False)
     assert (load_config(None, None).urls, load_config(None, None).token) == (("http://localhost:8000",), None)
@@ -52,7 +52,7 @@ def test_the_environment_says_what_is_not_given(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_token_is_not_shown() -> None:
-    """Neither by the client nor by what it is made of."""
+    """Neither the client nor its configuration contains the token in its repr."""
     assert "sesame" not in repr(load_config("http://a:1", "sesame")) + repr(
         RegistryClient("http://a:1", token="sesame")  # noqa: S106  a test value
     )
@@ -71,22 +71,22 @@ def test_a_token_is_not_shown() -> None:
         ("watch_idle_timeout", "35"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused_by_its_name(name: str, value: Any) -> None:
-    """Before any call."""
+def test_an_option_outside_its_range_is_rejected_by_name(name: str, value: Any) -> None:
+    """The constructor rejects it, before any call."""
     options: Any = {name: value}
     with pytest.raises(ValueError, match=f"^{name}: "):
         RegistryClient("http://a:1", **options)
 
 
 @pytest.mark.parametrize("token", ["two words", "Größe", "line\nbreak"])
-def test_a_token_that_no_header_can_hold_is_refused(token: str) -> None:
-    """It would be refused by the HTTP library much later, or cut a header in two."""
+def test_a_token_that_is_no_header_value_is_rejected(token: str) -> None:
+    """The HTTP library would reject it much later, or send two headers."""
     with pytest.raises(ValueError, match=r"^token: "):
         RegistryClient("http://a:1", token=token)
 
 
-def test_the_options_are_those_that_are_read() -> None:
-    """No more and no fewer."""
+def test_the_options_are_the_fields_of_the_configuration() -> None:
+    """There is no other option and no other field."""
     fields = {field.name for field in dataclasses.fields(ClientConfig)}
 
     assert set(ClientOptions.__annotations__) == fields - {"urls", "token"}

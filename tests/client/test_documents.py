@@ -1,4 +1,4 @@
-"""What the README says of the client is what the client is."""
+"""The README describes the client completely."""
 
 import importlib
 import inspect
@@ -13,16 +13,16 @@ from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, ClientConfig, ClientOptio
 from tests.test_readme import section, table
 
 
-def test_the_methods_are_all_there_and_no_others() -> None:
-    """Each in a row of its own."""
+def test_the_readme_lists_exactly_the_public_methods() -> None:
+    """Each method has its own row."""
     rows = [re.findall(r"^`(\w+)\(", cells[0])[0] for cells in table("Python client", "method")]
     public = {name for name, _ in inspect.getmembers(RegistryClient, inspect.isfunction) if not name.startswith("_")}
 
     assert sorted(rows) == sorted(public)
 
 
-def test_the_errors_are_all_there_with_what_else_they_are() -> None:
-    """Those that can be met, each with the built-in it can be caught as."""
+def test_the_readme_lists_all_errors_with_their_builtin_bases() -> None:
+    """Every exported error has a row with the built-in exception that also catches it."""
     rows = {cells[0].strip("`"): cells[1].strip("`") for cells in table("Python client", "error")}
     kinds = [kind for name in exported if inspect.isclass(kind := getattr(errors, name, None))]
     expected = {
@@ -34,8 +34,8 @@ def test_the_errors_are_all_there_with_what_else_they_are() -> None:
     assert rows == expected
 
 
-def test_the_options_are_all_there_with_their_defaults() -> None:
-    """In the order of the code."""
+def test_the_readme_lists_all_options_with_their_defaults() -> None:
+    """The order is that of the code."""
     rows = {cells[0].strip("`"): cells[1].strip("`") for cells in table("Python client", "option")}
     defaults = ClientConfig(("http://a",))
 
@@ -47,23 +47,23 @@ def test_the_options_are_all_there_with_their_defaults() -> None:
         assert f"`{name}`" in section("Python client")
 
 
-def test_the_variables_are_all_there_with_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the client and those of agents."""
+def test_the_readme_lists_all_variables_with_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of the client and those of agents."""
     names = {value for name, value in vars(env).items() if name.endswith("_ENV")} | {TOKEN_ENV}
     for name in names:
         monkeypatch.delenv(name, raising=False)
     rows = {cells[0].strip("`"): cells[1].strip("`") for cells in table("Python client", "variable")}
-    said = env.read_environment()
+    environment = env.read_environment()
 
     assert rows.keys() == names
-    assert rows["MCP_MESH_AGENT_NAME"] == said.name
-    assert rows["MCP_MESH_CALL_TIMEOUT"] == f"{said.call_timeout:g}"
-    assert rows["MCP_MESH_HEALTH_INTERVAL"] == f"{env.heartbeat_interval(None, said):g}"
-    assert rows["MCP_MESH_AUTO_RUN"] == str(said.auto_run).lower()
+    assert rows["MCP_MESH_AGENT_NAME"] == environment.name
+    assert rows["MCP_MESH_CALL_TIMEOUT"] == f"{environment.call_timeout:g}"
+    assert rows["MCP_MESH_HEALTH_INTERVAL"] == f"{env.heartbeat_interval(None, environment):g}"
+    assert rows["MCP_MESH_AUTO_RUN"] == str(environment.auto_run).lower()
 
 
-def test_every_name_of_the_guides_has_one_here() -> None:
-    """And it is there."""
+def test_every_import_of_the_guides_has_an_equivalent() -> None:
+    """Each equivalent can be imported."""
     for _, ours in table("Names in the guides", "in the guides"):
         found = re.fullmatch(r"`from ([\w.]+) import (\w+)`", ours)
         if found is not None:

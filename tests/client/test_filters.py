@@ -1,4 +1,4 @@
-"""Filters as they stand in a query string."""
+"""Filters and their encoding as a query string."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from registry.api.request.queries import LIST_AGENTS_PARAMS, LIST_CAPABILITIES_P
 from registry.api.request.selection import SELECT_PARAMS
 
 
-def test_the_filters_are_those_of_the_api() -> None:
-    """A watch has its own parameters beside them."""
+def test_the_filters_are_the_parameters_of_the_api() -> None:
+    """A watch has additional parameters of its own."""
     stream = {"watch", "send_initial", "timeout"}
 
     assert {name.rstrip("_") for name in AgentFilters.__annotations__} == set(LIST_AGENTS_PARAMS) - stream
@@ -20,8 +20,8 @@ def test_the_filters_are_those_of_the_api() -> None:
     assert set(WatchFilters.__annotations__) < set(AgentFilters.__annotations__)
 
 
-def test_values_are_written_as_the_api_reads_them() -> None:
-    """In one order, so that the same question is the same question."""
+def test_values_are_encoded_for_the_api() -> None:
+    """The order is fixed, so equal filters give equal queries."""
     filters = {
         "status": "any",
         "fuzzy_match": True,
@@ -44,7 +44,7 @@ def test_values_are_written_as_the_api_reads_them() -> None:
 
 
 @pytest.mark.parametrize("value", [{"a": 1}, object(), [["x"]], b"x"])
-def test_what_cannot_stand_in_a_query_is_refused(value: Any) -> None:
-    """By its name."""
+def test_a_value_that_no_query_can_contain_is_rejected(value: Any) -> None:
+    """The error names the filter."""
     with pytest.raises(InvalidData, match=r"^label_selector: expected a string"):
         query_pairs({"label_selector": value} if not isinstance(value, bytes) else {"label_selector": [value]})

@@ -1,9 +1,9 @@
-"""Importing the client is cheap, and imports the standard library only."""
+"""Importing the client is cheap and imports only the standard library."""
 
 import subprocess
 import sys
 
-# CPU time, the least of several runs: it does not count the other work of the machine.
+# CPU time, the minimum of several runs, so that other processes on the machine do not count.
 _MAX_IMPORT_MS = 150
 _IMPORT = """
 import sys, time
@@ -16,13 +16,13 @@ print(took, sorted(names - {name for name in names if name.partition('.')[0] in 
 
 
 def run(code: str) -> str:
-    """Run code in a new interpreter that loads nothing by itself; return what it prints."""
+    """Run code in a new interpreter and return its output."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
-def test_importing_the_client_is_cheap_and_imports_nothing_else() -> None:
-    """Neither the HTTP library, which the first call imports, nor the server."""
+def test_importing_the_client_is_cheap_and_imports_only_the_standard_library() -> None:
+    """The HTTP library is imported by the first call; the server is never imported."""
     lines = [run(_IMPORT) for _ in range(3)]
 
     assert {line.partition(" ")[2] for line in lines} == {"[]"}

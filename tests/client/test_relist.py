@@ -1,4 +1,4 @@
-"""What a watcher knows, and what leads from there to the truth."""
+"""The agents of a watch, and the events that lead from them to a new list."""
 
 from typing import Any
 
@@ -22,37 +22,39 @@ def an_event(kind: WatchEventType, version: int, agent_id: str | None = None) ->
 
 
 @given(STATES, STATES)
-def test_the_difference_leads_from_what_was_known_to_what_is(before: dict[str, int], after: dict[str, int]) -> None:
-    """Told to another mirror it makes the same state; versions rise; what is the same is not told."""
-    mirror, told = WatchedAgents(), dict(before)
-    mirror.relist([an_agent(*each) for each in before.items()], an_event("BOOKMARK", 100))
+def test_the_events_of_a_relist_lead_from_the_old_state_to_the_new_one(
+    before: dict[str, int], after: dict[str, int]
+) -> None:
+    """Applied to the old state they give the new one; versions increase; unchanged agents have no event."""
+    agents, state = WatchedAgents(), dict(before)
+    agents.relist([an_agent(*each) for each in before.items()], an_event("BOOKMARK", 100))
 
-    events = mirror.relist([an_agent(*each) for each in after.items()], an_event("BOOKMARK", 200))
+    events = agents.relist([an_agent(*each) for each in after.items()], an_event("BOOKMARK", 200))
 
     for event in events:
         agent_id = event["object"]["id"]
         assert event["object"]["resource_version"] == event["resource_version"]
         if event["type"] == "DELETED":
             assert event["resource_version"] == "200"
-            del told[agent_id]
+            del state[agent_id]
         else:
-            assert event["type"] == ("MODIFIED" if agent_id in told else "ADDED")
-            assert told.get(agent_id) != after[agent_id]
-            told[agent_id] = after[agent_id]
-    assert told == after
+            assert event["type"] == ("MODIFIED" if agent_id in state else "ADDED")
+            assert state.get(agent_id) != after[agent_id]
+            state[agent_id] = after[agent_id]
+    assert state == after
     versions = [int(event["resource_version"]) for event in events]
     assert versions == sorted(versions)
 
 
-def test_events_are_taken_as_they_are_told() -> None:
-    """Known is who was added or modified and not deleted; bookmarks are about nobody."""
-    mirror = WatchedAgents()
+def test_events_update_the_watched_agents() -> None:
+    """An agent is watched from ADDED or MODIFIED until DELETED; bookmarks change no agent."""
+    agents = WatchedAgents()
     for event in (an_event("ADDED", 1, "a"), an_event("ADDED", 2, "b"), an_event("MODIFIED", 3, "b")):
-        mirror.apply(event)
-    mirror.apply(an_event("DELETED", 4, "a"))
-    mirror.apply(an_event("DELETED", 5, "never there"))
-    mirror.apply(an_event("BOOKMARK", 6))
+        agents.apply(event)
+    agents.apply(an_event("DELETED", 4, "a"))
+    agents.apply(an_event("DELETED", 5, "never there"))
+    agents.apply(an_event("BOOKMARK", 6))
 
-    (event,) = mirror.relist([], an_event("BOOKMARK", 7))
+    (event,) = agents.relist([], an_event("BOOKMARK", 7))
 
     assert event == an_event("DELETED", 7, "b")

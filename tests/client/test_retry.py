@@ -1,4 +1,4 @@
-"""A call is carried through where it can be, and never carried out twice where it must not be."""
+"""Calls are retried until they succeed, but an unsafe call is never sent twice."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ from tests.client.client_setup import (
     REGISTRATION,
     agent_ids,
     client_state,
-    expect_refusal,
+    expect_error,
     expect_success,
     http_url,
     prefer_replica,
@@ -33,14 +33,14 @@ from tests.support.served_registry import served_registry
 
 NOT_READY = {"status": "error", "error": "not_ready", "message": "still filling", "details": []}
 AWAY = NOT_READY | {"error": "store_unavailable", "reason": "timeout"}
-BEAT = json_response(status="success", timestamp="now", message="Heartbeat recorded")
+RECORDED = json_response(status="success", timestamp="now", message="Heartbeat recorded")
 
 
-async def test_a_replica_that_is_gone_is_not_asked_again_and_nobody_notices(redis_url: str) -> None:
-    """The next one answers in its place, and stays the first."""
-    gone = f"http://127.0.0.1:{free_port()}"
-    async with served_registry(redis_url) as served, RegistryClient([gone, served.url]) as client:
-        await prefer_replica(client, gone)
+async def test_a_call_fails_over_to_the_next_replica_and_stays_there(redis_url: str) -> None:
+    """The caller sees no error, and the next call starts with the working replica."""
+    closed_url = f"http://127.0.0.1:{free_port()}"
+    async with served_registry(redis_url) as served, RegistryClient([closed_url, served.url]) as client:
+        await prefer_replica(client, closed_url)
 
         expect_success(await client.register_agent(REGISTRATION))
 
@@ -48,37 +48,37 @@ async def test_a_replica_that_is_gone_is_not_asked_again_and_nobody_notices(redi
         assert client_state(client) == "online"
 
 
-async def test_a_replica_that_is_silent_is_left_after_a_while() -> None:
-    """What may be done twice goes to the next one; then that one is first."""
+async def test_a_replica_that_does_not_respond_is_given_up_after_attempt_timeout() -> None:
+    """A safe call is retried on the next replica, which is then the preferred one."""
     async with (
-        CannedServer() as silent,
-        CannedServer(BEAT) as other,
-        RegistryClient(f"{silent.url},{other.url}", attempt_timeout=0.2) as client,
+        CannedServer() as hanging,
+        CannedServer(RECORDED) as other,
+        RegistryClient(f"{hanging.url},{other.url}", attempt_timeout=0.2) as client,
     ):
-        await prefer_replica(client, silent.url)
+        await prefer_replica(client, hanging.url)
 
         expect_success(await client.heartbeat("a"))
         expect_success(await client.heartbeat("a"))
 
-    assert (len(silent.requests), len(other.requests)) == (1, 2)
+    assert (len(hanging.requests), len(other.requests)) == (1, 2)
 
 
-async def test_a_call_ends_in_time_and_says_that_it_may_have_been_carried_out() -> None:
-    """With a TimeoutError, whatever is listening."""
+async def test_a_call_ends_at_its_timeout_with_an_unknown_outcome() -> None:
+    """The error is a TimeoutError, although the server accepts connections."""
     began = time.monotonic()
-    async with CannedServer() as silent, RegistryClient(silent.url, timeout=0.5, attempt_timeout=0.2) as client:
-        with pytest.raises(TimeoutError) as late:
+    async with CannedServer() as hanging, RegistryClient(hanging.url, timeout=0.5, attempt_timeout=0.2) as client:
+        with pytest.raises(TimeoutError) as error:
             await client.heartbeat("a")
 
         assert client_state(client) == "offline"
     assert time.monotonic() - began < 4
-    assert isinstance(late.value, RegistryTimeout)
-    assert late.value.outcome == "unknown"
+    assert isinstance(error.value, RegistryTimeout)
+    assert error.value.outcome == "unknown"
 
 
-async def test_an_answer_that_drips_ends_in_time_too() -> None:
-    """Bytes that keep coming do not make a call last for ever."""
-    async with CannedServer(BEAT) as server, FaultyTcpProxy(server.url) as proxy:
+async def test_a_slow_response_is_bounded_by_the_timeout() -> None:
+    """Single bytes that keep coming do not extend a call."""
+    async with CannedServer(RECORDED) as server, FaultyTcpProxy(server.url) as proxy:
         proxy.delay_s = 5
         async with RegistryClient(http_url(proxy), timeout=0.3) as client:
             with pytest.raises(TimeoutError):
@@ -86,14 +86,14 @@ async def test_an_answer_that_drips_ends_in_time_too() -> None:
 
 
 Write = Callable[[RegistryClient], Awaitable[object]]
-ONCE: dict[str, Write] = {
+UNSAFE: dict[str, Write] = {
     "unregister": lambda client: client.unregister_agent("a"),
     "conditional": lambda client: client.register_agent(REGISTRATION | {"resource_version": "0"}),
     "one conditional of many": lambda client: client.register_many(
         [REGISTRATION, REGISTRATION | {"id": "b", "resource_version": "0"}]
     ),
 }
-REPEATED: dict[str, Write] = {
+SAFE: dict[str, Write] = {
     "heartbeat": lambda client: client.heartbeat("a"),
     "heartbeats": lambda client: client.heartbeats(["a"]),
     "unconditional": lambda client: client.register_agent(REGISTRATION),
@@ -103,13 +103,13 @@ REPEATED: dict[str, Write] = {
 }
 
 
-@pytest.mark.parametrize("call", ONCE.values(), ids=ONCE)
-async def test_what_must_not_be_done_twice_is_not_repeated_when_its_answer_is_lost(call: Write) -> None:
-    """The caller is told that it may have happened."""
+@pytest.mark.parametrize("call", UNSAFE.values(), ids=UNSAFE)
+async def test_an_unsafe_call_is_not_retried_after_a_lost_response(call: Write) -> None:
+    """The error reports that the outcome is unknown."""
     async with (
-        CannedServer(BEAT) as server,
+        CannedServer(RECORDED) as server,
         FaultyTcpProxy(server.url) as proxy,
-        CannedServer(BEAT) as other,
+        CannedServer(RECORDED) as other,
         RegistryClient([http_url(proxy), other.url]) as client,
     ):
         await prefer_replica(client, http_url(proxy))
@@ -121,13 +121,13 @@ async def test_what_must_not_be_done_twice_is_not_repeated_when_its_answer_is_lo
         assert (len(server.requests), len(other.requests)) == (1, 0)
 
 
-@pytest.mark.parametrize("call", REPEATED.values(), ids=REPEATED)
-async def test_what_may_be_done_twice_is_repeated_when_its_answer_is_lost(call: Write) -> None:
-    """Nobody notices."""
+@pytest.mark.parametrize("call", SAFE.values(), ids=SAFE)
+async def test_a_safe_call_is_retried_after_a_lost_response(call: Write) -> None:
+    """The caller sees no error."""
     async with (
-        CannedServer(BEAT) as server,
+        CannedServer(RECORDED) as server,
         FaultyTcpProxy(server.url) as proxy,
-        CannedServer(BEAT) as other,
+        CannedServer(RECORDED) as other,
         RegistryClient([http_url(proxy), other.url]) as client,
     ):
         await prefer_replica(client, http_url(proxy))
@@ -137,36 +137,36 @@ async def test_what_may_be_done_twice_is_repeated_when_its_answer_is_lost(call: 
         assert (len(server.requests), len(other.requests)) == (1, 1)
 
 
-@pytest.mark.parametrize("call", ONCE.values(), ids=ONCE)
-async def test_what_was_surely_not_done_is_sent_again(call: Write) -> None:
-    """To where nobody listened, and where a replica says so, nothing was sent."""
-    gone = f"http://127.0.0.1:{free_port()}"
+@pytest.mark.parametrize("call", UNSAFE.values(), ids=UNSAFE)
+async def test_an_unsafe_call_that_was_not_sent_is_retried(call: Write) -> None:
+    """The connection was refused, or the replica reported `not_sent`."""
+    closed_url = f"http://127.0.0.1:{free_port()}"
     async with (
-        CannedServer(http_response(503, AWAY | {"outcome": "not_sent"})) as away,
-        CannedServer(BEAT) as other,
-        RegistryClient([gone, away.url, other.url]) as client,
+        CannedServer(http_response(503, AWAY | {"outcome": "not_sent"})) as unavailable,
+        CannedServer(RECORDED) as other,
+        RegistryClient([closed_url, unavailable.url, other.url]) as client,
     ):
-        await prefer_replica(client, away.url)
-        await prefer_replica(client, gone)
+        await prefer_replica(client, unavailable.url)
+        await prefer_replica(client, closed_url)
         await call(client)
 
         assert len(other.requests) == 1
 
 
-@pytest.mark.parametrize("call", ONCE.values(), ids=ONCE)
-async def test_what_may_have_been_done_by_the_registrys_own_word_is_not_sent_again(call: Write) -> None:
-    """`outcome` unknown of a 503, or a balancer that does not know what became of it."""
-    for answer in (
+@pytest.mark.parametrize("call", UNSAFE.values(), ids=UNSAFE)
+async def test_an_unsafe_call_with_an_unknown_outcome_is_not_retried(call: Write) -> None:
+    """A 503 with `outcome` unknown, or an error page of a load balancer."""
+    for response in (
         http_response(503, AWAY | {"outcome": "unknown"}),
         http_response(502, b"<html>"),
         http_response(504, b"<html>"),
     ):
         async with (
-            CannedServer(answer) as away,
-            CannedServer(BEAT) as other,
-            RegistryClient([away.url, other.url]) as client,
+            CannedServer(response) as unavailable,
+            CannedServer(RECORDED) as other,
+            RegistryClient([unavailable.url, other.url]) as client,
         ):
-            await prefer_replica(client, away.url)
+            await prefer_replica(client, unavailable.url)
             with pytest.raises(ConnectionError) as failed:
                 await call(client)
 
@@ -175,10 +175,10 @@ async def test_what_may_have_been_done_by_the_registrys_own_word_is_not_sent_aga
             assert not other.requests
 
 
-async def test_a_503_is_tried_again_after_the_time_it_asks_for() -> None:
-    """Retry-After is honoured, with jitter on top."""
+async def test_a_503_is_retried_after_its_retry_after() -> None:
+    """The pause is Retry-After plus jitter."""
     async with (
-        CannedServer(http_response(503, NOT_READY, {"Retry-After": "1"}), BEAT) as server,
+        CannedServer(http_response(503, NOT_READY, {"Retry-After": "1"}), RECORDED) as server,
         RegistryClient(server.url) as client,
     ):
         began = time.monotonic()
@@ -188,8 +188,8 @@ async def test_a_503_is_tried_again_after_the_time_it_asks_for() -> None:
         assert len(server.requests) == 2
 
 
-async def test_no_call_waits_longer_than_it_has_time() -> None:
-    """Where Retry-After is beyond the deadline the failure comes at once, with the answer."""
+async def test_a_call_fails_at_once_if_retry_after_exceeds_its_timeout() -> None:
+    """The error has the response."""
     async with (
         CannedServer(http_response(503, NOT_READY, {"Retry-After": "60"})) as server,
         RegistryClient(server.url, timeout=5) as client,
@@ -205,8 +205,8 @@ async def test_no_call_waits_longer_than_it_has_time() -> None:
         assert client_state(client) == "degraded"
 
 
-async def test_without_a_registry_it_is_said_soon_and_once(caplog: pytest.LogCaptureFixture) -> None:
-    """A ConnectionError within a moment; one warning, and one line when it is back."""
+async def test_without_a_registry_a_call_fails_fast_and_logs_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """A ConnectionError within seconds, one warning for all calls, and one line when the registry is back."""
     port = free_port()
     async with RegistryClient(f"http://127.0.0.1:{port}") as client:
         assert client_state(client) == "unknown"
@@ -217,28 +217,28 @@ async def test_without_a_registry_it_is_said_soon_and_once(caplog: pytest.LogCap
                     await client.heartbeat("a")
                 assert time.monotonic() - began < 5
             assert client_state(client) == "offline"
-            async with CannedServer(BEAT, port=port):
+            async with CannedServer(RECORDED, port=port):
                 expect_success(await client.heartbeat("a"))
             assert client_state(client) == "online"
 
-    told = [(record.levelname, record.message) for record in caplog.records if record.name == "mcp_mesh_client"]
-    assert [level for level, _ in told] == ["WARNING", "INFO"]
-    assert f"127.0.0.1:{port}" in told[0][1]
-    assert told[1][1] == "registry_reachable"
+    logged = [(record.levelname, record.message) for record in caplog.records if record.name == "mcp_mesh_client"]
+    assert [level for level, _ in logged] == ["WARNING", "INFO"]
+    assert f"127.0.0.1:{port}" in logged[0][1]
+    assert logged[1][1] == "registry_reachable"
 
 
-async def test_a_refusal_is_an_answer_and_is_not_repeated() -> None:
-    """4xx, and a bug of the registry, say what they say."""
+async def test_an_error_response_is_returned_and_not_retried() -> None:
+    """This includes 4xx and an internal error of the registry."""
     body = {"status": "error", "error": "x", "message": "no", "details": []}
     for status in (400, 401, 404, 409, 422, 429, 500):
         async with CannedServer(http_response(status, body)) as server, RegistryClient(server.url) as client:
-            assert dict(expect_refusal(await client.heartbeat("a"))) == body
+            assert dict(expect_error(await client.heartbeat("a"))) == body
             assert len(server.requests) == 1
             assert client_state(client) == "online"
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         http_response(200, b"<html>Log in</html>"),
         http_response(200, [1]),
@@ -248,41 +248,41 @@ async def test_a_refusal_is_an_answer_and_is_not_repeated() -> None:
     ],
     ids=["page", "list", "text", "another service", "redirect"],
 )
-async def test_what_is_no_registry_is_found_out(answer: bytes) -> None:
-    """A ConnectionError, for there is no registry at this URL; a token follows no redirect."""
-    async with CannedServer(answer) as server, RegistryClient(server.url, token="t") as client:  # noqa: S106
+async def test_a_response_of_another_server_is_an_error(response: bytes) -> None:
+    """It is a ConnectionError, because the URL is not a registry; redirects are not followed, to protect the token."""
+    async with CannedServer(response) as server, RegistryClient(server.url, token="t") as client:  # noqa: S106
         with pytest.raises(InvalidResponse) as failed:
             await client.agent("a")
 
         assert isinstance(failed.value, ConnectionError)
 
 
-async def test_another_protocol_is_no_registry_either() -> None:
-    """The HTTP library cannot read a word of it."""
+async def test_a_response_of_another_protocol_is_an_error() -> None:
+    """The HTTP library cannot parse it."""
     async with CannedServer(b"SSH-2.0-OpenSSH\r\n\r\n") as server, RegistryClient(server.url) as client:
         with pytest.raises(RegistryUnavailable):
             await client.agent("a")
 
 
 async def test_closing_ends_the_calls_under_way() -> None:
-    """They are not begun anew on connections that nobody would close."""
-    async with CannedServer() as silent:
-        client = RegistryClient(silent.url)
+    """They are not retried on connections that are never closed."""
+    async with CannedServer() as hanging:
+        client = RegistryClient(hanging.url)
         call = asyncio.create_task(client.heartbeat("a"))
-        await async_wait_until(lambda: silent.requests, description="the call is under way")
+        await async_wait_until(lambda: hanging.requests, description="the call is under way")
         await client.close()
 
         with pytest.raises(ClientClosed):
             await call
 
 
-async def test_closing_leaves_no_connection_at_whatever_moment_it_comes() -> None:
-    """One that was just being made was forgotten by the HTTP library, and closed by nobody."""
+async def test_closing_at_any_moment_leaves_no_open_connection() -> None:
+    """The HTTP library does not close a connection that is still being opened; the client must."""
     async with CannedServer(json_response(status="success")) as server:
-        for turns in range(60):
+        for steps in range(60):
             client = RegistryClient(server.url)
             calls = [asyncio.create_task(client.heartbeat("a")) for _ in range(3)]
-            for _ in range(turns):
+            for _ in range(steps):
                 await asyncio.sleep(0)
             await client.close()
 
@@ -291,48 +291,48 @@ async def test_closing_leaves_no_connection_at_whatever_moment_it_comes() -> Non
             await async_wait_until(lambda: not server._open_writers, description="every connection is closed")
 
 
-async def test_an_answer_beyond_all_bounds_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is listening there does not fill the memory."""
+async def test_a_response_above_the_size_limit_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server cannot fill the memory of the client."""
     monkeypatch.setattr("mcp_mesh_client.transport._MAX_BODY_BYTES", 1000)
     async with CannedServer(http_response(200, {"x": "x" * 2000})) as server, RegistryClient(server.url) as client:
         with pytest.raises(InvalidResponse, match="the response exceeds"):
             await client.describe()
 
 
-async def test_a_wrong_token_is_a_refusal_and_the_right_one_goes_along(redis_url: str) -> None:
-    """As bearer, on every call."""
+async def test_the_token_is_sent_with_every_call(redis_url: str) -> None:
+    """It is a bearer token; a wrong or missing one gives an error response."""
     async with served_registry(redis_url, auth_token=Secret("sesame")) as served:
         for token in (None, "open"):
             async with RegistryClient(served.url, token=token) as client:
-                assert expect_refusal(await client.agents())["error"] == "unauthorized"
-                assert expect_refusal(await client.register_agent(REGISTRATION))["error"] == "unauthorized"
+                assert expect_error(await client.agents())["error"] == "unauthorized"
+                assert expect_error(await client.register_agent(REGISTRATION))["error"] == "unauthorized"
                 assert (await client.ready())["status"] == "ready"
         async with RegistryClient(served.url, token="sesame") as client:  # noqa: S106
             expect_success(await client.register_agent(REGISTRATION))
             assert agent_ids(await client.agents()) == ["a"]
 
 
-async def test_one_client_serves_many_at_once(redis_url: str) -> None:
-    """More than any pool of connections keeps."""
+async def test_one_client_makes_many_calls_at_once(redis_url: str) -> None:
+    """There are more calls than connections in a usual pool."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         agents = [REGISTRATION | {"id": f"a{number}"} for number in range(150)]
-        answers = await asyncio.gather(*(client.register_agent(agent) for agent in agents))
+        responses = await asyncio.gather(*(client.register_agent(agent) for agent in agents))
 
-        assert all(answer["status"] == "success" for answer in answers)
+        assert all(response["status"] == "success" for response in responses)
         assert len(agent_ids(await client.agents())) == 150
 
 
-async def test_the_path_of_a_url_stands_before_every_call(redis_url: str) -> None:
-    """As behind a gateway; the registry's own twin stands for one."""
+async def test_the_path_of_a_url_is_a_prefix_of_every_call(redis_url: str) -> None:
+    """A gateway may serve the registry below a path; `/api/v1` stands for one."""
     async with served_registry(redis_url) as served, RegistryClient(f"{served.url}/api/v1/") as client:
         expect_success(await client.register_agent(REGISTRATION))
         assert agent_ids(await client.agents()) == ["a"]
 
 
-def test_a_client_may_be_used_in_one_loop_after_another() -> None:
-    """Connections of a loop that ended are not used again."""
+def test_a_client_works_in_one_event_loop_after_another() -> None:
+    """Connections of a closed loop are not reused."""
 
-    async def beat(client: RegistryClient, port: int) -> object:
+    async def call_once(client: RegistryClient, port: int) -> object:
         async with CannedServer(http_response(200, {"status": "success"}, {"Connection": "close"}), port=port):
             return await client.heartbeat("a")
 
@@ -340,11 +340,11 @@ def test_a_client_may_be_used_in_one_loop_after_another() -> None:
     client = RegistryClient(f"http://127.0.0.1:{port}")
 
     for _ in range(2):
-        expect_success(asyncio.run(beat(client, port)))
+        expect_success(asyncio.run(call_once(client, port)))
 
 
-async def test_a_closed_client_says_so() -> None:
-    """Every call, and a watch, too; closing twice is closing once."""
+async def test_a_closed_client_raises_client_closed() -> None:
+    """This includes calls and watches; closing twice is allowed."""
     client = RegistryClient("http://127.0.0.1:9")
     await client.close()
     await client.close()
@@ -357,15 +357,15 @@ async def test_a_closed_client_says_so() -> None:
         client.watch()
 
 
-def test_the_bound_doubles_to_its_most_and_the_pause_is_anywhere_below(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Full jitter: from 0 to the bound; a success begins anew."""
+def test_the_upper_bound_of_a_pause_doubles_up_to_a_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pause is random between 0 and the bound; a success resets the bound."""
     bounds: list[tuple[float, float]] = []
 
-    def widest(low: float, high: float) -> float:
+    def upper_bound(low: float, high: float) -> float:
         bounds.append((low, high))
         return high
 
-    monkeypatch.setattr("random.uniform", widest)
+    monkeypatch.setattr("random.uniform", upper_bound)
     backoff = Backoff(0.1, 300)
 
     for _ in range(14):

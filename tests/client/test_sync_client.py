@@ -1,4 +1,4 @@
-"""The sync twin: the same calls, from any thread, inside a running event loop or a forked process as well."""
+"""The synchronous client has the same calls, from any thread, in a running event loop and in a forked process."""
 
 import asyncio
 import inspect
@@ -30,14 +30,14 @@ _CLIENT = Path(__file__).parents[2] / "client"
 
 @pytest.fixture
 def url(redis_url: str) -> Iterator[str]:
-    """Provide a replica of its own process, for these tests block."""
+    """Start a replica as a process, because these tests block."""
     with Replica(redis_url) as replica:
         yield replica.url
 
 
-def public_methods(kind: type) -> dict[str, tuple[Any, ...]]:
-    """Return the parameters of each public method, and of the constructor."""
-    members = inspect.getmembers(kind, inspect.isfunction)
+def public_methods(cls: type) -> dict[str, tuple[Any, ...]]:
+    """Return the parameters of each public method and of the constructor."""
+    members = inspect.getmembers(cls, inspect.isfunction)
     return {
         name: tuple(inspect.signature(member).parameters.values())
         for name, member in members
@@ -46,7 +46,7 @@ def public_methods(kind: type) -> dict[str, tuple[Any, ...]]:
 
 
 def test_the_generated_file_is_current() -> None:
-    """It is generate_sync.py's output for the client.py of this checkout; an editable install does not rewrite it."""
+    """`sync_client.py` is the output of generate_sync.py for `client.py`; an editable install does not rewrite it."""
     generate = runpy.run_path(str(_CLIENT / "generate_sync.py"))["generate"]
     package = _CLIENT / "mcp_mesh_client"
 
@@ -55,8 +55,8 @@ def test_the_generated_file_is_current() -> None:
     )
 
 
-def test_a_long_call_has_one_argument_a_line() -> None:
-    """A method whose call would be too long for one line."""
+def test_a_long_call_has_one_argument_on_each_line() -> None:
+    """The generator splits a call that is too long for one line."""
     names = ", ".join(f"a_long_name_{number}: int" for number in range(8))
     source = f'''class RegistryClient:
     async def call(self, {names}) -> int:
@@ -70,18 +70,18 @@ def test_a_long_call_has_one_argument_a_line() -> None:
 
 
 def test_both_clients_have_the_same_methods() -> None:
-    """With the same parameters, kinds, defaults and types; session and watch are hand-written."""
+    """Parameters, kinds, defaults and types are equal, too; session and watch are written by hand."""
     assert public_methods(SyncRegistryClient) == public_methods(RegistryClient)
     assert public_methods(SyncWatch).keys() - {"__init__"} == public_methods(Watch).keys() - {"__init__"}
     for kinds in ((RegistryClient, SyncRegistryClient), (Watch, SyncWatch)):
-        one, other = (
-            {name for name, _ in inspect.getmembers(kind, lambda it: isinstance(it, property))} for kind in kinds
+        names, sync_names = (
+            {name for name, _ in inspect.getmembers(cls, lambda it: isinstance(it, property))} for cls in kinds
         )
-        assert one - {"resource_version"} == other - {"resource_version"}
+        assert names - {"resource_version"} == sync_names - {"resource_version"}
 
 
 def test_every_call_works_without_await(url: str) -> None:
-    """Each gives what the async one gives."""
+    """The results are those of the asynchronous client."""
     with SyncRegistryClient(url) as client:
         assert client.state == "unknown"
         expect_success(client.register_agent(REGISTRATION))
@@ -92,16 +92,16 @@ def test_every_call_works_without_await(url: str) -> None:
         expect_success(client.heartbeats(["a"]))
         assert agent_ids(client.agents(capability="greeting")) == agent_ids(client.discover_services({})) == ["a"]
         assert [agent["id"] for agent in client.wait_for("greeting", timeout=5)] == ["a"]
-        answers: list[Any] = [
+        responses: list[Any] = [
             client.agent("a"),
             client.agent_status("a"),
             client.agent_health("a"),
             client.health(),
         ]
-        assert {answer["status"] for answer in answers} == {"healthy"}
+        assert {response["status"] for response in responses} == {"healthy"}
         assert client.ready() == {"status": "ready"}
         mesh: list[Any] = [client.metrics(), client.capabilities(), client.tools(), client.describe(), client.openapi()]
-        assert [len(answer) > 0 for answer in mesh] == [True] * 5
+        assert [len(response) > 0 for response in mesh] == [True] * 5
         assert "mcp_registry_agents_total" in str(client.metrics_text())
         assert expect_success(client.select_agent("greeting"))["agent_id"] == "a"
         assert client.dependents("a")["count"] == client.dependency_graph()["count"] == 0  # type: ignore[typeddict-item]
@@ -118,13 +118,13 @@ def test_every_call_works_without_await(url: str) -> None:
 
 
 async def test_it_works_inside_a_running_loop(url: str) -> None:
-    """Where `asyncio.run` would refuse."""
+    """`asyncio.run` would raise an error there."""
     with SyncRegistryClient(url) as client:
         expect_success(client.register_agent(REGISTRATION))
 
 
-def test_errors_are_those_of_the_async_one() -> None:
-    """In the calling thread."""
+def test_the_errors_are_those_of_the_async_client() -> None:
+    """They are raised in the calling thread."""
     with SyncRegistryClient(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(ConnectionError):
             client.heartbeat("a")
@@ -133,13 +133,13 @@ def test_errors_are_those_of_the_async_one() -> None:
         assert client.register_with_fallback(REGISTRATION) == {"status": "offline", "message": "Registry unavailable"}
 
 
-def test_a_watch_is_a_loop(url: str) -> None:
-    """It ends when another thread closes it."""
-    seen: list[WatchEvent] = []
+def test_a_watch_is_an_iterator(url: str) -> None:
+    """The loop ends when another thread closes the watch."""
+    events: list[WatchEvent] = []
 
     def follow(watch: SyncWatch) -> None:
         for event in watch:
-            seen.append(event)  # noqa: PERF402 - one by one, as they come
+            events.append(event)  # noqa: PERF402 - one by one, as they come
 
     with SyncRegistryClient(url) as client:
         expect_success(client.register_agent(REGISTRATION))
@@ -148,8 +148,8 @@ def test_a_watch_is_a_loop(url: str) -> None:
             thread.start()
             expect_success(client.heartbeat("a"))
             expect_success(client.unregister_agent("a"))
-            wait_until(lambda: len(seen) == 3, description="all events came")
-            assert watch.resource_version == seen[-1]["resource_version"]
+            wait_until(lambda: len(events) == 3, description="all events arrived")
+            assert watch.resource_version == events[-1]["resource_version"]
             watch.close()
             thread.join(5)
 
@@ -157,35 +157,37 @@ def test_a_watch_is_a_loop(url: str) -> None:
         with pytest.raises(RequestRejected), client.watch(label_selector="=="):
             pass
 
-    assert [event["type"] for event in seen] == ["ADDED", "MODIFIED", "DELETED"]
+    assert [event["type"] for event in events] == ["ADDED", "MODIFIED", "DELETED"]
 
 
 def test_many_threads_share_one_client(url: str) -> None:
-    """Each gets its own answer."""
-    answers: list[Any] = []
+    """Each thread gets its own response."""
+    responses: list[Any] = []
     with SyncRegistryClient(url) as client:
         threads = [
             threading.Thread(
-                target=lambda at=at: answers.append(client.register_agent(REGISTRATION | {"id": f"a{at}"}))
+                target=lambda number=number: responses.append(
+                    client.register_agent(REGISTRATION | {"id": f"a{number}"})
+                )
             )
-            for at in range(20)
+            for number in range(20)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    assert {answer["agent_id"] for answer in answers} == {f"a{at}" for at in range(20)}
+    assert {response["agent_id"] for response in responses} == {f"a{number}" for number in range(20)}
 
 
-def test_a_forked_process_has_a_loop_of_its_own(url: str) -> None:
-    """The thread of the parent is not there; the client works all the same."""
+def test_a_forked_process_has_its_own_event_loop(url: str) -> None:
+    """The thread of the parent does not exist in the child, which starts a new one."""
     with SyncRegistryClient(url) as client:
         expect_success(client.register_agent(REGISTRATION))
         child = os.fork()
         if child == 0:
-            answer = client.heartbeat("a")
-            os._exit(0 if answer["status"] == "success" else 1)
+            response = client.heartbeat("a")
+            os._exit(0 if response["status"] == "success" else 1)
         _, status = os.waitpid(child, 0)
 
         assert os.waitstatus_to_exitcode(status) == 0
@@ -193,7 +195,7 @@ def test_a_forked_process_has_a_loop_of_its_own(url: str) -> None:
 
 
 def test_closing_leaves_no_thread_behind(url: str) -> None:
-    """And a client that was never used has none."""
+    """A client that was never used has no thread."""
     before = threading.active_count()
     with SyncRegistryClient(url) as client:
         assert threading.active_count() == before
@@ -203,8 +205,8 @@ def test_closing_leaves_no_thread_behind(url: str) -> None:
     assert threading.active_count() == before
 
 
-def test_closing_ends_what_waits_in_other_threads(url: str) -> None:
-    """A call is told that the client was closed, a loop over a watch ends."""
+def test_closing_ends_waits_in_other_threads(url: str) -> None:
+    """A call raises ClientClosed, and a loop over a watch ends."""
     ends: list[str] = []
     client = SyncRegistryClient(url)
     watch = client.watch()
@@ -223,7 +225,7 @@ def test_closing_ends_what_waits_in_other_threads(url: str) -> None:
     for thread in threads:
         thread.start()
     loop = client._thread._ensure_loop()
-    wait_until(lambda: len(asyncio.all_tasks(loop)) == 3, description="both wait, and the watch reads")
+    wait_until(lambda: len(asyncio.all_tasks(loop)) == 3, description="both threads wait, and the watch reads")
     client.close()
     for thread in threads:
         thread.join(5)
@@ -234,7 +236,7 @@ def test_closing_ends_what_waits_in_other_threads(url: str) -> None:
 
 
 def test_an_interrupted_wait_cancels_the_call(url: str) -> None:
-    """What waits in the thread does not go on for nobody."""
+    """The coroutine in the event loop thread does not continue after its caller was interrupted."""
     with SyncRegistryClient(url) as client:
         expect_success(client.register_agent(REGISTRATION))
         loop = client._thread._ensure_loop()
@@ -249,8 +251,8 @@ def test_an_interrupted_wait_cancels_the_call(url: str) -> None:
         wait_until(lambda: len(asyncio.all_tasks(loop)) == 0, description="the call is over")
 
 
-def _raiser(kind: type[BaseException]) -> Any:
-    def raising(_future: object, timeout: float | None = None) -> None:
-        raise kind(timeout)
+def _raiser(cls: type[BaseException]) -> Any:
+    def raise_it(_future: object, timeout: float | None = None) -> None:
+        raise cls(timeout)
 
-    return raising
+    return raise_it

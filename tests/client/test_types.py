@@ -41,7 +41,7 @@ def test_each_public_symbol_has_a_known_type(tmp_path: Path) -> None:
 
 
 def _site_packages(folder: Path) -> Path:
-    """Return a folder as an installed wheel would have it: Pyright does not see through an editable install."""
+    """Return a folder with the package as a wheel installs it; Pyright does not resolve an editable install."""
     packages = folder / "site-packages"
     packages.mkdir()
     for installed in Path(sysconfig.get_path("purelib")).iterdir():

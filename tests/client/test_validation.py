@@ -1,4 +1,4 @@
-"""What is wrong is said before it is sent, by the name of the field; and nothing is refused that the registry takes."""
+"""The client rejects wrong data before sending it, with the field, and accepts all data that the registry accepts."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.client.client_setup import REGISTRATION
 
 
 def nested(depth: int) -> Any:
-    """Return a list in a list in a list."""
+    """Return lists nested to this depth."""
     value: Any = []
     for _ in range(depth):
         value = [value]
@@ -39,22 +39,24 @@ def nested(depth: int) -> Any:
         ({"note": nested(100)}, None, "nested deeper than 64"),
     ],
 )
-def test_what_is_wrong_is_named(change: dict[str, Any], field: str | None, message: str) -> None:
-    """As a ValueError that has the field."""
-    with pytest.raises(ValueError) as refused:  # noqa: PT011 - the message is looked at below
+def test_a_wrong_registration_is_rejected_with_its_field(
+    change: dict[str, Any], field: str | None, message: str
+) -> None:
+    """The error is a ValueError with the attribute `field`."""
+    with pytest.raises(ValueError) as rejected:  # noqa: PT011 - the message is looked at below
         check_registration(REGISTRATION | change, DEFAULT_SECURITY_CONTEXTS)
 
-    assert message in str(refused.value)
-    assert isinstance(refused.value, InvalidData)
-    assert field in (None, refused.value.field)
+    assert message in str(rejected.value)
+    assert isinstance(rejected.value, InvalidData)
+    assert field in (None, rejected.value.field)
 
 
-def test_one_of_many_is_named_by_its_place() -> None:
-    """Its path begins with its number."""
-    with pytest.raises(InvalidData) as refused:
+def test_a_wrong_registration_of_many_is_rejected_with_its_index() -> None:
+    """The path of the field starts with the index."""
+    with pytest.raises(InvalidData) as rejected:
         check_registrations([REGISTRATION, {"id": "b"}], {})
 
-    assert refused.value.field == "agents[1].endpoint"
+    assert rejected.value.field == "agents[1].endpoint"
     with pytest.raises(InvalidData, match=r"^agents: expected a list of at most 200"):
         check_registrations([REGISTRATION] * 201, {})
 
@@ -69,8 +71,8 @@ def test_one_of_many_is_named_by_its_place() -> None:
         | {"security_context": "high_security", "capabilities": ["audit", "authentication", "authorization"]},
     ],
 )
-def test_what_the_registry_takes_passes(document: dict[str, Any]) -> None:
-    """And arrives as it was meant."""
+def test_a_registration_that_the_registry_accepts_passes(document: dict[str, Any]) -> None:
+    """The server's parser and the client's check accept the same document."""
     parse_registration(document)
 
     check_registration(document, DEFAULT_SECURITY_CONTEXTS)
@@ -84,34 +86,34 @@ def test_what_the_registry_takes_passes(document: dict[str, Any]) -> None:
         {"agent_id": "a", "http_host": "a", "http_port": 0},
     ],
 )
-def test_a_batched_registration_passes(document: dict[str, Any]) -> None:
-    """Its endpoint stands in the metadata; its tools may provide nothing."""
+def test_a_registration_in_the_tools_format_passes(document: dict[str, Any]) -> None:
+    """The endpoint is part of the metadata; a tool may have no capability."""
     check_registration(document, DEFAULT_SECURITY_CONTEXTS)
 
 
-def test_the_known_contexts_are_those_of_the_registry() -> None:
-    """What the client refuses on its own account the registry would refuse by its defaults."""
+def test_the_default_security_contexts_are_those_of_the_registry() -> None:
+    """The client rejects only data that a registry with default settings rejects, too."""
     assert {
         name: frozenset(needed) for name, needed in DEFAULT_SECURITY_CONTEXTS.items()
     } == Settings().security_contexts
 
 
-def test_a_context_that_is_not_met_says_what_is_missing() -> None:
-    """In the registry's own words."""
+def test_an_unsatisfied_security_context_reports_the_missing_capabilities() -> None:
+    """The message is that of the registry."""
     document = REGISTRATION | {"security_context": "high_security", "capabilities": ["audit"]}
     (problem,) = SecurityContexts(Settings().security_contexts).problems("high_security", ["audit"])
 
-    with pytest.raises(SecurityValidationError) as refused:
+    with pytest.raises(SecurityValidationError) as rejected:
         check_registration(document, DEFAULT_SECURITY_CONTEXTS)
 
-    assert refused.value.field == problem.field
-    assert str(refused.value) == f"capabilities: {problem.problem}"
+    assert rejected.value.field == problem.field
+    assert str(rejected.value) == f"capabilities: {problem.problem}"
     with pytest.raises(SecurityValidationError, match=r"^security_context: expected the name"):
         check_registration(REGISTRATION | {"security_context": 7}, DEFAULT_SECURITY_CONTEXTS)
 
 
-def test_contexts_of_the_registrys_own_are_left_to_it_or_told_to_the_client() -> None:
-    """An unknown one passes; one the client was told of is looked at."""
+def test_an_unknown_security_context_is_left_to_the_registry() -> None:
+    """A context from the client's options is checked."""
     document = REGISTRATION | {"security_context": "pci"}
 
     check_registration(document, DEFAULT_SECURITY_CONTEXTS)
@@ -120,8 +122,8 @@ def test_contexts_of_the_registrys_own_are_left_to_it_or_told_to_the_client() ->
 
 
 @pytest.mark.parametrize("wrong", ["", "a/b", "a b", "x" * 254, None, 7])
-async def test_an_id_that_cannot_be_one_is_sent_nowhere(wrong: Any) -> None:
-    """Every call with an id looks at it first."""
+async def test_a_wrong_agent_id_is_not_sent(wrong: Any) -> None:
+    """Every call with an id checks it first."""
     client = RegistryClient("http://127.0.0.1:9")
     for call in (client.heartbeat, client.unregister_agent, client.agent, client.agent_status, client.agent_health):
         with pytest.raises(ValueError, match=r"^agent_id: "):
@@ -135,5 +137,5 @@ async def test_an_id_that_cannot_be_one_is_sent_nowhere(wrong: Any) -> None:
 
 
 def test_bodies_are_json_in_utf_8() -> None:
-    """With what was no dict, but like one, written as one."""
+    """Other mappings than dict are encoded as objects."""
     assert encode_json({"a": DEFAULT_SECURITY_CONTEXTS, "b": "ü"}).startswith(b'{"a":{"standard":[]')

@@ -1,4 +1,4 @@
-"""Waiting until somebody can do what is needed."""
+"""`wait_for` returns when a live agent provides the capability."""
 
 import asyncio
 import time
@@ -14,8 +14,8 @@ from tests.support.ports import free_port
 from tests.support.served_registry import served_registry
 
 
-async def test_who_lives_already_is_returned_at_once(redis_url: str) -> None:
-    """Healthy or degraded; who never sent a heartbeat is not chosen."""
+async def test_a_live_agent_is_returned_at_once(redis_url: str) -> None:
+    """Live means healthy or degraded; an agent without a heartbeat is not returned."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         await client.register_many([REGISTRATION | {"id": name} for name in ("alive", "pending")])
         expect_success(await client.heartbeat("alive"))
@@ -23,11 +23,11 @@ async def test_who_lives_already_is_returned_at_once(redis_url: str) -> None:
         assert [agent["id"] for agent in await client.wait_for("greeting", timeout=5)] == ["alive"]
 
 
-async def test_who_comes_to_life_ends_the_wait(redis_url: str) -> None:
-    """Registering is not enough; the first heartbeat is."""
+async def test_the_first_heartbeat_of_an_agent_ends_the_wait(redis_url: str) -> None:
+    """Its registration alone does not end the wait."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         waiting = asyncio.create_task(client.wait_for("greeting", timeout=10, label_selector="env=prod"))
-        await async_wait_until(lambda: served.registry.watch_service.watchers, description="the registry waits, too")
+        await async_wait_until(lambda: served.registry.watch_service.watchers, description="the long poll is open")
         expect_success(await client.register_agent(REGISTRATION | {"id": "other"}))
         expect_success(await client.heartbeat("other"))
         expect_success(await client.register_agent(REGISTRATION | {"labels": {"env": "prod"}}))
@@ -37,8 +37,8 @@ async def test_who_comes_to_life_ends_the_wait(redis_url: str) -> None:
         assert [agent["id"] for agent in await waiting] == ["a"]
 
 
-async def test_the_registry_may_come_later(redis_url: str) -> None:
-    """It is looked for again and again."""
+async def test_the_registry_may_start_later(redis_url: str) -> None:
+    """The client retries until the registry responds."""
     async with (
         served_registry(redis_url) as served,
         FaultyTcpProxy(served.url) as proxy,
@@ -46,7 +46,7 @@ async def test_the_registry_may_come_later(redis_url: str) -> None:
     ):
         proxy.refuse()
         waiting = asyncio.create_task(client.wait_for("greeting", timeout=20))
-        await async_wait_until(lambda: client.state == "offline", description="it was looked for")
+        await async_wait_until(lambda: client.state == "offline", description="the client is offline")
         async with RegistryClient(served.url) as other:
             expect_success(await other.register_agent(REGISTRATION))
             expect_success(await other.heartbeat("a"))
@@ -55,26 +55,26 @@ async def test_the_registry_may_come_later(redis_url: str) -> None:
         assert [agent["id"] for agent in await waiting] == ["a"]
 
 
-async def test_the_wait_has_an_end(redis_url: str) -> None:
-    """A TimeoutError that says what was waited for, and what was wrong if anything was."""
+async def test_the_wait_ends_at_its_timeout(redis_url: str) -> None:
+    """The TimeoutError names the capability and the last error of the registry, if any."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         began = time.monotonic()
-        with pytest.raises(TimeoutError, match=r"^No live agent provides 'greeting' after 0.3 s$") as late:
+        with pytest.raises(TimeoutError, match=r"^No live agent provides 'greeting' after 0.3 s$") as error:
             await client.wait_for("greeting", timeout=0.3)
         assert time.monotonic() - began < 5
-        assert isinstance(late.value, CapabilityTimeout)
+        assert isinstance(error.value, CapabilityTimeout)
     async with RegistryClient(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(CapabilityTimeout, match=r"after 0\.3 s; last registry error: http://127"):
             await client.wait_for("greeting", timeout=0.3)
 
 
-async def test_what_the_registry_does_not_understand_ends_the_wait(redis_url: str) -> None:
-    """Waiting longer would not help."""
+async def test_a_rejected_request_ends_the_wait(redis_url: str) -> None:
+    """A retry would be rejected, too."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
-        with pytest.raises(RequestRejected, match="label_selector") as refused:
+        with pytest.raises(RequestRejected, match="label_selector") as rejected:
             await client.wait_for("greeting", timeout=5, label_selector="==")
         wrong: Any = {"capabilty": "x"}
         with pytest.raises(RequestRejected, match="did you mean"):
             await client.wait_for("greeting", timeout=5, **wrong)
 
-        assert refused.value.response["error"] == "malformed_request"
+        assert rejected.value.response["error"] == "malformed_request"

@@ -26,6 +26,7 @@ CLEAN = [
     "registry/service/resolution",
     "registry/service/versions.py",
     "tests/cache",
+    "tests/client",
     "tests/compat",
     "tests/contract",
     "tests/house",

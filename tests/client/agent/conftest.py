@@ -1,4 +1,4 @@
-"""A process that is no agent yet, before and after each test."""
+"""The agent of the test process, new for each test."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from tests.support.in_process_agent import in_process_agent
 
 
 @pytest.fixture
-def here() -> Iterator[AgentProcess]:
-    """Provide the presence of this process, which begins anew; it has no registry, and serves nothing by itself."""
+def local_process() -> Iterator[AgentProcess]:
+    """Provide a new agent of this process, without a registry and without a server of its own."""
     with in_process_agent() as found:
         yield found

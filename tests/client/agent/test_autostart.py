@@ -1,4 +1,4 @@
-"""What a server is given by the agent, and who serves where nobody else does."""
+"""The MCP server of an agent: announced by the application or, if it has none, started automatically."""
 
 import asyncio
 from typing import Any
@@ -14,9 +14,9 @@ from tests.support.in_process_agent import in_process_agent
 from tests.support.polling import async_wait_until, wait_until
 
 
-@pytest.mark.usefixtures("here")
-def test_a_tool_that_gets_no_dependencies_is_found_before_it_is_served() -> None:
-    """A server may be given the bare function later, too."""
+@pytest.mark.usefixtures("local_process")
+def test_a_tool_without_dependency_injection_is_rejected_by_announce() -> None:
+    """The bare function may also be added to the server after its declaration."""
     server = MCPServer("s")
 
     def greet(it: Any = None) -> str:
@@ -32,17 +32,17 @@ def test_a_tool_that_gets_no_dependencies_is_found_before_it_is_served() -> None
         announce(server, "http://me:1")
 
 
-@pytest.mark.usefixtures("here")
-def test_an_announcement_says_where() -> None:
-    """Or the environment does."""
+@pytest.mark.usefixtures("local_process")
+def test_announce_requires_an_endpoint() -> None:
+    """It comes from the argument or from the environment."""
     with pytest.raises(InvalidData, match=r"^endpoint: expected the URL of this process"):
         announce()
     with pytest.raises(InvalidData, match=r"^endpoint: expected http"):
         announce(endpoint="me:1")
 
 
-async def test_a_server_is_given_what_it_lacks_once(here: AgentProcess) -> None:
-    """However often it is announced; what is a tool of it already is left alone."""
+async def test_announce_adds_the_missing_tools_once(local_process: AgentProcess) -> None:
+    """Repeated calls change nothing; a function that is a tool already stays as it is."""
     server = MCPServer("s")
 
     @server.tool(name="hello")
@@ -53,62 +53,64 @@ async def test_a_server_is_given_what_it_lacks_once(here: AgentProcess) -> None:
     assert greet() == "None"
 
     @mesh_agent(capabilities=["a", "b"])
-    def shown() -> None:
+    def unserved() -> None:
         """Do nothing."""
 
-    shown()
+    unserved()
     for _ in range(2):
         announce(server, "http://me:1")
 
-    assert [tool.name for tool in await server.list_tools()] == ["hello", "shown", "b"]
+    assert [tool.name for tool in await server.list_tools()] == ["hello", "unserved", "b"]
     assert [route.path for route in server._custom_starlette_routes] == ["/health"]
     assert {
         tool["function_name"]: "input_schema" in tool
-        for tool in here.agent.registration_document()["metadata"]["tools"]
+        for tool in local_process.agent.registration_document()["metadata"]["tools"]
     } == {
         "hello": True,
-        "shown": True,
+        "unserved": True,
         "b": True,
     }
 
 
-def test_what_served_by_itself_gives_way_to_who_serves() -> None:
-    """It ends, and the agent answers elsewhere."""
-    with in_process_agent(MCP_MESH_AUTO_RUN="true") as here:
+def test_an_automatic_server_stops_when_the_application_announces_its_own() -> None:
+    """The agent then has the announced endpoint."""
+    with in_process_agent(MCP_MESH_AUTO_RUN="true") as local_process:
 
         @mesh_agent()
-        def shown() -> None:
+        def unserved() -> None:
             """Do nothing."""
 
-        shown()
-        own = wait_until(lambda: here.agent.endpoint or "", description="it serves by itself", timeout=10)
-        wait_until(lambda: health(own).get("agent_id") == here.agent.id, description="it answers")
+        unserved()
+        automatic = wait_until(
+            lambda: local_process.agent.endpoint or "", description="the automatic server started", timeout=10
+        )
+        wait_until(lambda: health(automatic).get("agent_id") == local_process.agent.id, description="it responds")
         announce(endpoint="http://me:1")
-        assert here.agent.endpoint == "http://me:1"
-        assert health(own) == {}
+        assert local_process.agent.endpoint == "http://me:1"
+        assert health(automatic) == {}
 
 
 def health(endpoint: str) -> dict[str, Any]:
-    """Return what an agent says of itself, nothing if it does not answer."""
+    """Return the health response of an agent, empty if it does not respond."""
     try:
-        found: dict[str, Any] = httpx2.get(f"{endpoint}/health", timeout=5).json()
+        response: dict[str, Any] = httpx2.get(f"{endpoint}/health", timeout=5).json()
     except httpx2.TransportError:
         return {}
-    return found
+    return response
 
 
-async def test_an_error_nobody_thought_of_does_not_end_a_life(caplog: pytest.LogCaptureFixture) -> None:
-    """It is told, and the agent tries again."""
+async def test_an_unexpected_error_does_not_stop_the_agent(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the agent tries again."""
     async with CannedServer(json_response(status="success", dependencies_resolved=[1])) as server:
-        with in_process_agent(server.url, MCP_MESH_ENDPOINT="http://me:1") as here:
-            here.lifecycle._backoff._bound = 0.01
+        with in_process_agent(server.url, MCP_MESH_ENDPOINT="http://me:1") as local_process:
+            local_process.lifecycle._backoff._bound = 0.01
 
             @mesh_agent(dependencies=["it"])
             def needy(it: Any = None) -> Any:
                 return it
 
             assert needy() is None
-            await async_wait_until(lambda: len(server.requests) >= 2, description="it tries again", timeout=10)
-            await asyncio.to_thread(here.deregister)
+            await async_wait_until(lambda: len(server.requests) >= 2, description="the agent tries again", timeout=10)
+            await asyncio.to_thread(local_process.deregister)
 
     assert "agent_lifecycle_failed" in caplog.text

@@ -1,4 +1,4 @@
-"""What the environment says of an agent, and what it cannot say."""
+"""The environment variables of an agent, and the rejection of wrong values."""
 
 import socket
 
@@ -8,7 +8,7 @@ from mcp_mesh_client.agent.env import check_endpoint, listening_host, read_envir
 
 
 @pytest.mark.parametrize(
-    ("said", "endpoint"),
+    ("variables", "endpoint"),
     [
         ({}, None),
         ({"MCP_MESH_HTTP_PORT": "8080"}, None),
@@ -18,11 +18,13 @@ from mcp_mesh_client.agent.env import check_endpoint, listening_host, read_envir
         ({"MCP_MESH_HTTP_HOST": "me", "MCP_MESH_ENDPOINT": "https://me/mcp"}, "https://me/mcp"),
     ],
 )
-def test_where_an_agent_answers(monkeypatch: pytest.MonkeyPatch, said: dict[str, str], endpoint: str | None) -> None:
-    """As a URL, or as a host and a port."""
+def test_the_endpoint_of_an_agent(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], endpoint: str | None
+) -> None:
+    """It is a URL, or a host and a port."""
     for name in ("MCP_MESH_HTTP_HOST", "MCP_MESH_HTTP_PORT", "MCP_MESH_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in said.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
     assert read_environment().endpoint == endpoint
@@ -46,8 +48,8 @@ def test_where_an_agent_answers(monkeypatch: pytest.MonkeyPatch, said: dict[str,
         ("MCP_MESH_AUTO_RUN", "perhaps"),
     ],
 )
-def test_what_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """By the variable."""
+def test_a_wrong_variable_is_rejected_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """The error has the name of the variable as its field."""
     monkeypatch.setenv(name, value)
 
     with pytest.raises(InvalidData, match=f"^{name}: expected") as error:
@@ -56,14 +58,14 @@ def test_what_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch, name: str, val
 
 
 @pytest.mark.parametrize("endpoint", [None, 5, "", "me:8080", "ftp://me", "http://", "http://[::1"])
-def test_an_endpoint_is_a_url(endpoint: object) -> None:
-    """With a host."""
+def test_an_endpoint_is_an_http_url(endpoint: object) -> None:
+    """It needs a host."""
     with pytest.raises(InvalidData, match=r"^endpoint: expected http or https and a host"):
         check_endpoint(endpoint, "endpoint")
 
 
-def test_who_is_found_from_elsewhere_listens_there() -> None:
-    """Else on loopback alone."""
+def test_an_agent_with_a_public_host_listens_on_all_interfaces() -> None:
+    """Otherwise it listens on loopback only."""
     assert {listening_host(each) for each in (None, "localhost", "127.0.0.1")} == {"127.0.0.1"}
     assert listening_host("::1") == "::1"
     assert listening_host("greeting.default.svc") == ("::" if socket.has_dualstack_ipv6() else "0.0.0.0")  # noqa: S104

@@ -1,4 +1,4 @@
-"""The server that a process runs where it has none of its own."""
+"""The HTTP server that an agent starts if the application has none."""
 
 import logging
 
@@ -8,8 +8,8 @@ from mcp_mesh_client.agent.http_server import AgentHttpServer, new_mcp_server
 from mcp_mesh_client.event_loop_thread import EventLoopThread
 
 
-def test_a_server_made_here_leaves_logging_as_it_was() -> None:
-    """The SDK's servers set it up for the whole process; an application's own `basicConfig` would then do nothing."""
+def test_a_new_server_leaves_logging_unchanged() -> None:
+    """The MCP SDK's servers configure logging, so that `basicConfig` of the application would have no effect."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     root.handlers[:] = []
@@ -21,20 +21,22 @@ def test_a_server_made_here_leaves_logging_as_it_was() -> None:
 
 
 def test_a_call_needs_no_session() -> None:
-    """Agents of the mesh SDK and `meshctl` call a tool without a greeting before it.
+    """Agents of the mesh SDK and `meshctl` call a tool without initializing a session.
 
-    They found our agents and could call none of them: each call was 400 `Missing session ID`.
+    A server with sessions rejects such a call with 400 `Missing session ID`.
     """
     server: MCPServer[None] = MCPServer("date", log_level="ERROR")
     server.add_tool(lambda: "monday", name="get_date")
-    site, thread = AgentHttpServer(server, "127.0.0.1", 0, quiet=True), EventLoopThread()
-    ended = thread.submit(site.serve())
+    http_server, thread = AgentHttpServer(server, "127.0.0.1", 0, quiet=True), EventLoopThread()
+    ended = thread.submit(http_server.serve())
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "get_date", "arguments": {}}}
 
-    answer = httpx2.post(f"{site.url}/mcp", json=call, headers={"accept": "application/json, text/event-stream"})
+    response = httpx2.post(
+        f"{http_server.url}/mcp", json=call, headers={"accept": "application/json, text/event-stream"}
+    )
 
-    site.should_exit = True
+    http_server.should_exit = True
     ended.result(10)
     thread.stop()
-    assert answer.status_code == 200
-    assert "monday" in answer.text
+    assert response.status_code == 200
+    assert "monday" in response.text

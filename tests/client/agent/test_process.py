@@ -1,4 +1,4 @@
-"""The agent of a process, to its end: signals, exits, forks, and whoever serves."""
+"""The agent of a whole process: signals, exits, forks, and servers."""
 
 import asyncio
 import re
@@ -15,10 +15,10 @@ from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.replica import Replica
 
-DECLARED = """
+AGENT_PROGRAM = """
 import os, signal, sys, threading, time
 from mcp_mesh_client import agent_id, announce, mesh_agent, serve
-# As at a terminal; who is started in the background by a shell is deaf to it.
+# The handler of a terminal; a shell starts background processes with SIGINT ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {before}
 @mesh_agent(capability="double")
@@ -26,19 +26,19 @@ def double(number: int) -> int:
     return 2 * number
 {after}
 """
-ELSEWHERE = 'announce(endpoint="http://127.0.0.1:9")\n'
+ANNOUNCE_ELSEWHERE = 'announce(endpoint="http://127.0.0.1:9")\n'
 
 
 def program(after: str, before: str = "") -> str:
-    """Return a program that declares a function, and does this before and after."""
-    return DECLARED.replace("{before}", before).replace("{after}", after)
+    """Return a program that declares a function, with code before and after the declaration."""
+    return AGENT_PROGRAM.replace("{before}", before).replace("{after}", after)
 
 
 @pytest.fixture
 def replica(redis_url: str) -> Iterator[Replica]:
-    """Provide a replica of its own process, for these tests block."""
-    with Replica(redis_url) as found:
-        yield found
+    """Start a replica as a process, because these tests block."""
+    with Replica(redis_url) as replica:
+        yield replica
 
 
 def agents(replica: Replica) -> list[str]:
@@ -51,14 +51,14 @@ def agents(replica: Replica) -> list[str]:
     [
         ("serve()", signal.SIGTERM, -signal.SIGTERM),
         ("serve()", signal.SIGINT, 0),
-        (ELSEWHERE + "threading.Event().wait()", signal.SIGTERM, -signal.SIGTERM),
+        (ANNOUNCE_ELSEWHERE + "threading.Event().wait()", signal.SIGTERM, -signal.SIGTERM),
         ("threading.Event().wait()", signal.SIGTERM, -signal.SIGTERM),
-        (ELSEWHERE + "import asyncio\nasyncio.run(asyncio.sleep(60))", signal.SIGTERM, -signal.SIGTERM),
-        (ELSEWHERE + "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(3)", signal.SIGINT, 3),
+        (ANNOUNCE_ELSEWHERE + "import asyncio\nasyncio.run(asyncio.sleep(60))", signal.SIGTERM, -signal.SIGTERM),
+        (ANNOUNCE_ELSEWHERE + "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(3)", signal.SIGINT, 3),
     ],
 )
-def test_a_process_that_is_told_to_end_takes_its_leave(replica: Replica, after: str, number: int, status: int) -> None:
-    """And ends as it would without being an agent."""
+def test_an_agent_deregisters_on_a_signal(replica: Replica, after: str, number: int, status: int) -> None:
+    """The process ends with the same status as without an agent."""
     with AgentProcess(program(after), replica.url) as process:
         wait_until_registered(replica.url, "agent")
 
@@ -67,10 +67,10 @@ def test_a_process_that_is_told_to_end_takes_its_leave(replica: Replica, after: 
         assert agents(replica) == []
 
 
-def test_a_process_that_ends_by_itself_takes_its_leave(replica: Replica, tmp_path: Path) -> None:
-    """With its own status."""
+def test_an_agent_deregisters_at_a_normal_exit(replica: Replica, tmp_path: Path) -> None:
+    """The process keeps its exit status."""
     wait = "while not os.path.exists(os.environ['GO']):\n    time.sleep(0.05)\nsys.exit(5)"
-    with AgentProcess(program(ELSEWHERE + wait), replica.url, GO=str(tmp_path / "go")) as process:
+    with AgentProcess(program(ANNOUNCE_ELSEWHERE + wait), replica.url, GO=str(tmp_path / "go")) as process:
         wait_until_registered(replica.url, "agent")
         (tmp_path / "go").touch()
 
@@ -78,7 +78,7 @@ def test_a_process_that_ends_by_itself_takes_its_leave(replica: Replica, tmp_pat
         assert agents(replica) == []
 
 
-OWN = """
+OWN_HANDLER = """
 def own(number, frame):
     print("own handler", flush=True)
     sys.exit(7)
@@ -86,10 +86,10 @@ signal.signal(signal.SIGTERM, own)
 """
 
 
-@pytest.mark.parametrize(("before", "after"), [(OWN, ""), ("", OWN)])
-def test_an_own_handler_of_the_process_is_left_alone(replica: Replica, before: str, after: str) -> None:
-    """Whether it was there before the agent or came after it; leave is taken when the process exits."""
-    with AgentProcess(program(ELSEWHERE + after + "time.sleep(60)", before), replica.url) as process:
+@pytest.mark.parametrize(("before", "after"), [(OWN_HANDLER, ""), ("", OWN_HANDLER)])
+def test_a_signal_handler_of_the_application_is_not_replaced(replica: Replica, before: str, after: str) -> None:
+    """It may be installed before or after the declaration; the agent deregisters at the exit."""
+    with AgentProcess(program(ANNOUNCE_ELSEWHERE + after + "time.sleep(60)", before), replica.url) as process:
         wait_until_registered(replica.url, "agent")
 
         assert process.wait_for_exit(signal.SIGTERM) == 7, process.output
@@ -98,8 +98,8 @@ def test_an_own_handler_of_the_process_is_left_alone(replica: Replica, before: s
         assert agents(replica) == []
 
 
-def test_a_frozen_registry_does_not_hold_an_end_up(replica: Replica) -> None:
-    """Some seconds are given to it."""
+def test_a_frozen_registry_does_not_block_the_exit(replica: Replica) -> None:
+    """The deregistration has a timeout of a few seconds."""
     with AgentProcess(program("serve()"), replica.url) as process:
         wait_until_registered(replica.url, "agent")
         replica.pause()
@@ -127,9 +127,9 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("announces", ["", "yes"])
-def test_a_process_that_is_forked_off_is_another_agent(replica: Replica, announces: str, tmp_path: Path) -> None:
-    """It has an id of its own, is there if it says where it answers, and its end is not its parent's."""
-    after = ELSEWHERE + FORK.replace("{announces}", announces)
+def test_a_forked_process_is_another_agent(replica: Replica, announces: str, tmp_path: Path) -> None:
+    """It has its own id, registers when it has an endpoint, and its exit does not deregister the parent."""
+    after = ANNOUNCE_ELSEWHERE + FORK.replace("{announces}", announces)
     folder = {"FORK": str(tmp_path / "fork"), "GO": str(tmp_path / "go")}
     with AgentProcess(program(after), replica.url, **folder) as process:
         wait_until_registered(replica.url, "agent")
@@ -161,14 +161,14 @@ server.run("streamable-http", port={port})
 """
 
 
-async def test_an_own_server_is_announced(replica: Replica) -> None:
-    """It answers for its health, has what was no tool of it, and functions go by the names of their tools."""
+async def test_an_announced_server_gets_the_tools_of_the_agent(replica: Replica) -> None:
+    """It also gets `/health`; functions that are tools already are registered under their tool names."""
     port = free_port()
     with AgentProcess(program(SERVER.replace("{port}", str(port))), replica.url) as process:
         agent = wait_until_registered(replica.url, "agent")
         names = {each["name"]: each["function_name"] for each in agent["capabilities"]}
         assert names == {"double": "double", "triples": "triple"}
-        wait_until(lambda: answers(agent["endpoint"]), description="it answers", timeout=15)
+        wait_until(lambda: responds(agent["endpoint"]), description="it responds", timeout=15)
         health = httpx2.get(f"{agent['endpoint']}/health").json()
         assert (health["status"], health["agent_id"]) == ("healthy", agent["id"])
         assert [await call_tool(agent["endpoint"], tool, number=7) for tool in ("double", "triple")] == [14, 21]
@@ -176,16 +176,16 @@ async def test_an_own_server_is_announced(replica: Replica) -> None:
         assert agents(replica) == []
 
 
-def answers(endpoint: str) -> bool:
-    """Tell whether somebody answers there."""
+def responds(endpoint: str) -> bool:
+    """Return whether a server responds there."""
     try:
         return httpx2.get(f"{endpoint}/health").status_code == 200
     except httpx2.TransportError:
         return False
 
 
-def test_a_program_that_still_imports_is_waited_for(replica: Replica, tmp_path: Path) -> None:
-    """It is not served by a thread meanwhile, only to be found elsewhere a moment later."""
+def test_the_automatic_server_waits_for_the_end_of_the_imports(replica: Replica, tmp_path: Path) -> None:
+    """Otherwise it would start during the imports, and `serve` would replace it a moment later."""
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(2.5)\n")
     after = "sys.path.insert(0, os.environ['SLOW'])\nimport slow\nserve()"
     with AgentProcess(program(after), replica.url, SLOW=str(tmp_path)):
@@ -193,10 +193,10 @@ def test_a_program_that_still_imports_is_waited_for(replica: Replica, tmp_path: 
 
         assert agent["updated_at"] == agent["created_at"]
         assert agent["resource_version"] == httpx2.get(f"{replica.url}/agents").json()["resource_version"]
-        assert answers(agent["endpoint"])
+        assert responds(agent["endpoint"])
 
 
-WRONG = """
+WRONG_ORDER = """
 from mcp.server import MCPServer
 server = MCPServer("wrong")
 
@@ -207,15 +207,15 @@ def greet(date_service=None) -> str:
 """
 
 
-def test_a_program_with_the_wrong_order_does_not_start() -> None:
-    """It says which one is right."""
-    with AgentProcess(program(WRONG), "http://127.0.0.1:9") as process:
+def test_a_program_with_the_wrong_decorator_order_does_not_start() -> None:
+    """The error shows the right order."""
+    with AgentProcess(program(WRONG_ORDER), "http://127.0.0.1:9") as process:
         assert process.wait_for_exit() == 1
         assert "DecoratorOrderError: greet is already registered as a tool: put @server.tool() above" in process.output
 
 
-def test_a_port_that_is_taken_is_said(replica: Replica) -> None:
-    """And nothing is registered."""
+def test_a_port_in_use_ends_the_program(replica: Replica) -> None:
+    """The error names the cause, and the agent is not registered."""
     port = replica.url.rpartition(":")[2]
     with AgentProcess(program("serve()"), replica.url, MCP_MESH_HTTP_PORT=port) as process:
         assert process.wait_for_exit() == 1
@@ -228,13 +228,12 @@ def test_a_port_that_is_taken_is_said(replica: Replica) -> None:
     [("serve()", {}), ("serve()", {"MCP_MESH_HTTP_PORT": ""}), ("threading.Event().wait()", {})],
 )
 @pytest.mark.parametrize("host", ["localhost", "::1", "127.0.0.2"])
-async def test_an_agent_answers_at_the_host_it_is_said_to_be_found_by(
+async def test_an_agent_listens_on_its_public_host(
     replica: Replica, host: str, after: str, port: dict[str, str]
 ) -> None:
-    """From the moment it is registered.
+    """It responds from the moment of its registration.
 
-    It told of `[::1]` and listened on 127.0.0.1; of a host without a port it took no notice; and with both it was
-    registered before it listened.
+    The host may be IPv6 or have no port; in each case the agent listens before it registers.
     """
     port = {name: str(free_port()) for name in port}
     with AgentProcess(program(after), replica.url, MCP_MESH_HTTP_HOST=host, **port):
