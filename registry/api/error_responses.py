@@ -74,7 +74,7 @@ def error_response(error: Exception, request_id: str) -> tuple[int, Headers, byt
         headers += [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
     else:
         status = 500
-        message = "The registry has a bug; its log holds the trace under this request id"
+        message = "Internal error; the stack trace is in the registry's log under this request_id"
         body = {"status": "error", "error": "internal_error", "message": message, "details": []}
     if status == 401:  # noqa: PLR2004
         headers.append((b"www-authenticate", b"Bearer"))
@@ -87,7 +87,7 @@ def error_response(error: Exception, request_id: str) -> tuple[int, Headers, byt
 
 def _http_error_message(status: int) -> str:
     if status == 404:  # noqa: PLR2004
-        return "There is no such path; GET / lists the endpoints"
+        return "Path not found; GET / lists the endpoints"
     if status == 405:  # noqa: PLR2004
-        return "This path does not take this method; see the Allow header, or GET /openapi.json"
-    return "The request was refused"
+        return "Method not allowed for this path; see the Allow header or GET /openapi.json"
+    return "The request was rejected"

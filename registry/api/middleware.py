@@ -40,7 +40,7 @@ class RegistryMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
-            raise RuntimeError(f"The registry speaks HTTP only, not {scope['type']}")
+            raise RuntimeError(f"Only HTTP requests are supported, not {scope['type']}")
         began = time.perf_counter()
         path: str = scope["path"]
         if path.startswith(_VERSION_PREFIX) and (
@@ -68,7 +68,7 @@ class RegistryMiddleware:
             # The server ends what takes too long while it goes down; who still waits is told to go elsewhere.
             if status:
                 raise
-            await _send_error(NotReady("This replica is going down; try another one"), request_id, answer)
+            await _send_error(NotReady("This replica is shutting down; try another replica"), request_id, answer)
         except Exception as error:
             self._log_unexpected(error, scope, request_id)
             if status:
@@ -86,7 +86,7 @@ class RegistryMiddleware:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         kind, _, token = given.partition(b" ")
         if not hmac.compare_digest(token.strip(), self._token) or kind.lower() != b"bearer":
-            raise Unauthorized("This registry wants a token; send it as Authorization: Bearer <token>")
+            raise Unauthorized("This registry requires a token; send it as Authorization: Bearer <token>")
 
     def _request_id(self, scope: Scope) -> str:
         for name, value in scope["headers"]:
@@ -99,7 +99,7 @@ class RegistryMiddleware:
     def _log_unexpected(self, error: Exception, scope: Scope, request_id: str) -> None:
         if not isinstance(error, RegistryError | HTTPException):
             log.error(
-                "request failed",
+                "request_failed",
                 path=scope["path"],
                 method=scope["method"],
                 request_id=request_id,

@@ -28,10 +28,10 @@ _ERROR_SCHEMA = {
             },
         },
         "request_id": {"type": "string"},
-        "reason": {"type": "string", "description": "with 503: why the store could not answer"},
+        "reason": {"type": "string", "description": "with 503: why the store is unavailable"},
         "outcome": {
             "enum": ["not_sent", "unknown"],
-            "description": "with 503: whether a write may have happened",
+            "description": "with 503: whether the write may have been applied",
         },
     },
 }
@@ -45,7 +45,7 @@ _DRAIN_SCHEMA = {
 }
 _MCP_MESSAGE_SCHEMA = {
     "type": "object",
-    "description": "One JSON-RPC message of MCP; answered with 202 where it is a notification",
+    "description": "One MCP JSON-RPC message; notifications are answered with 202",
     "properties": {
         "jsonrpc": {"const": "2.0"},
         "id": {"type": ["string", "integer"]},
@@ -56,59 +56,59 @@ _MCP_MESSAGE_SCHEMA = {
 }
 _AGENT_ID_PARAM = ("agent_id",)
 _FRESHNESS_PARAMS = (
-    ("resource_version", "0: whatever this replica holds; N: not older than N; else the newest"),
+    ("resource_version", "0: any cached version; N: at least N; default: latest"),
     ("resource_version_match", "Exact or NotOlderThan, with a resource_version"),
 )
 _CAPABILITY_PARAMS = (
     ("version_constraint", "for example >=1.0.0, ^1.2, 1.x or ~2.0 || >=3"),
-    ("fuzzy_match", "true to take names that are nearly as asked, best first, with a score"),
+    ("fuzzy_match", "true for approximate names, best match first, with a score"),
 )
 _LIST_AGENTS_PARAMS = (
     ("namespace", "exactly this namespace"),
     ("status", "pending, healthy, degraded, expired, unhealthy, offline or any"),
-    ("draining", "true: only agents that drain; false: only those in service"),
+    ("draining", "true: only draining agents; false: only agents in service"),
     ("agent_id", "exactly this agent"),
     ("label_selector", "a Kubernetes label selector"),
     ("capability", "has this capability; repeat it for several"),
     ("match", "all of the capabilities, or any"),
-    ("capability_category", "of one and the same capability"),
+    ("capability_category", "applies to one and the same capability"),
     ("capability_stability", "alpha, beta, experimental, stable or deprecated"),
-    ("capability_tags", "all of these, joined by commas"),
+    ("capability_tags", "all of these, comma-separated"),
     *_CAPABILITY_PARAMS,
     *_FRESHNESS_PARAMS,
-    ("limit", "rows of a page"),
-    ("continue", "the token of the page before"),
-    ("fields", "only these fields of each agent, joined by commas"),
-    ("wait", "answer once the answer is another than at resource_version, at most so long, for example 30s"),
+    ("limit", "maximum number of agents per page"),
+    ("continue", "token of the previous page"),
+    ("fields", "only these fields of each agent, comma-separated"),
+    ("wait", "respond when the result changes after resource_version, at most this long, for example 30s"),
     ("watch", "true for a stream of events, as NDJSON or server-sent events"),
-    ("send_initial", "with watch: the state first, then a bookmark"),
-    ("timeout", "with watch: the stream ends after so long, for example 60s"),
+    ("send_initial", "with watch: current agents first, then a bookmark"),
+    ("timeout", "with watch: end the stream after this long, for example 60s"),
 )
 _LIST_CAPABILITIES_PARAMS = (
     ("name", "exactly this name, unless fuzzy_match"),
-    ("q", "text to look for in names, tags and descriptions, best first"),
+    ("q", "text to search in names, tags and descriptions, best match first"),
     ("description_contains", "part of the description, in any case"),
     ("category", "exactly this category"),
-    ("tags", "all of these, joined by commas"),
+    ("tags", "all of these, comma-separated"),
     ("stability", "alpha, beta, experimental, stable or deprecated"),
     *_CAPABILITY_PARAMS,
     ("include_deprecated", "true to show deprecated ones too"),
     ("agent_namespace", "of agents in this namespace"),
     ("agent_status", "of agents with this status"),
-    ("agent_draining", "of agents that drain, or in service; the latter unless agent_status is any"),
+    ("agent_draining", "draining or in service; default in service, unless agent_status is any"),
     ("agent_id", "of this agent"),
     *_FRESHNESS_PARAMS,
 )
 _NAMESPACE_PARAM = ("namespace", "of agents in this namespace")
-_EXPLAIN_PARAM = ("explain", "true to show who was looked at, who fell out where, and how it was lately")
+_EXPLAIN_PARAM = ("explain", "true to include candidates, rejection reasons and earlier resolutions")
 _SELECT_PARAMS = (
-    ("capability", "what the agent must be able to do"),
+    ("capability", "required capability"),
     ("version_constraint", "for example >=1.0.0"),
-    ("tags", "t is required, +t preferred, -t excluded; joined by commas"),
+    ("tags", "t is required, +t preferred, -t excluded; comma-separated"),
     ("namespace", "exactly this namespace"),
     ("strategy", "best, round_robin, random, least_loaded, sticky, weighted or local"),
     ("key", "with sticky: the same key gets the same agent"),
-    ("zone", "with local: agents with this label zone come first"),
+    ("zone", "with local: prefer agents with this zone label"),
     *_FRESHNESS_PARAMS[:1],
 )
 
@@ -126,7 +126,7 @@ def operation(
         "responses": {
             "200": {"description": "Done", "content": {"application/json": {"schema": {"type": "object"}}}},
             "default": {
-                "description": "Refused or failed",
+                "description": "Rejected or failed",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
             },
         },
@@ -155,7 +155,7 @@ def _paths(extra_paths: Mapping[str, Any]) -> dict[str, Any]:
         },
         "/agents/batch": {"post": operation("Register many agents", body=_list_body("agents", registration, 200))},
         **{
-            f"/agents/{verb}": {"post": operation(f"{says} all agents that a selector finds", body=_DRAIN_SCHEMA)}
+            f"/agents/{verb}": {"post": operation(f"{says} all agents that match a selector", body=_DRAIN_SCHEMA)}
             for verb, says in _DRAIN_ACTIONS
         },
         **{
@@ -174,16 +174,16 @@ def _paths(extra_paths: Mapping[str, Any]) -> dict[str, Any]:
         "/capabilities": {"get": operation("Search capabilities", query=_LIST_CAPABILITIES_PARAMS)},
         "/heartbeat": {"post": operation("Send a heartbeat", body=HEARTBEAT_SCHEMA)},
         "/heartbeats": {"post": operation("Send many heartbeats", body=_list_body("agent_ids", _STRING, 1000))},
-        "/health": {"get": operation("How the registry is")},
-        "/health/{agent_id}": {"get": operation("How an agent is", path=_AGENT_ID_PARAM)},
-        "/ready": {"get": operation("Whether this replica should get requests")},
+        "/health": {"get": operation("Health of the registry")},
+        "/health/{agent_id}": {"get": operation("Health of an agent", path=_AGENT_ID_PARAM)},
+        "/ready": {"get": operation("Readiness of this replica")},
         "/admin/self-preservation/end": {"post": operation("End self-preservation")},
-        "/metrics": {"get": operation("Numbers, as JSON or Prometheus text")},
-        "/metrics/prometheus": {"get": operation("Numbers, as Prometheus text")},
+        "/metrics": {"get": operation("Metrics as JSON or Prometheus text")},
+        "/metrics/prometheus": {"get": operation("Metrics as Prometheus text")},
         "/mcp": {"post": operation("The tools over MCP's streamable HTTP, without sessions", body=_MCP_MESSAGE_SCHEMA)},
         "/mcp/tools": {"get": operation("List the tools")},
         "/openapi.json": {"get": operation("This document")},
-        "/": {"get": operation("What this is, and its endpoints")},
+        "/": {"get": operation("Service name, version and endpoints")},
     }
     for tool in TOOLS:
         paths[f"/mcp/tools/{tool.name}"] = {"post": operation(tool.description, body=tool.input_schema)}
@@ -194,15 +194,15 @@ def _dependency_paths() -> dict[str, Any]:
     return {
         "/agents/{agent_id}/dependencies": {
             "get": operation(
-                "What an agent's dependencies resolve to",
+                "Providers of an agent's dependencies",
                 path=_AGENT_ID_PARAM,
                 query=(_EXPLAIN_PARAM, *_FRESHNESS_PARAMS[:1]),
             )
         },
         "/agents/{agent_id}/dependents": {
-            "get": operation("Whose dependencies an agent meets", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1])
+            "get": operation("Agents that depend on an agent", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1])
         },
-        "/dependencies": {"get": operation("Who depends on whom", query=(_NAMESPACE_PARAM, *_FRESHNESS_PARAMS[:1]))},
+        "/dependencies": {"get": operation("Dependency graph", query=(_NAMESPACE_PARAM, *_FRESHNESS_PARAMS[:1]))},
         "/select": {"get": operation("Select one agent to call", query=_SELECT_PARAMS)},
     }
 

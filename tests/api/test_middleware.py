@@ -171,7 +171,7 @@ async def test_a_wrong_token_is_401_in_the_same_words(guarded: httpx2.AsyncClien
     answer = await guarded.get("/agents", headers=headers)
 
     body = expect_error(answer, 401, "unauthorized")
-    assert body["message"] == "This registry wants a token; send it as Authorization: Bearer <token>"
+    assert body["message"] == "This registry requires a token; send it as Authorization: Bearer <token>"
     assert body["details"] == []
     assert answer.headers["www-authenticate"] == "Bearer"
     assert TOKEN not in answer.text

@@ -63,7 +63,7 @@ class AgentRoutes:
 
     async def register_many(self, request: Request) -> Response:
         """POST /agents/batch: each succeeds or fails alone, under a precondition of its own."""
-        reject_preconditions(request.headers, "each agent of a batch has its own resource_version")
+        reject_preconditions(request.headers, "not supported for a batch; set resource_version on each agent")
         document = await read_object(request.scope, request.receive)
         agents = _require_list(document, "agents", _MAX_REGISTRATIONS_PER_CALL)
         done = await asyncio.gather(
@@ -113,7 +113,7 @@ class AgentRoutes:
     async def unregister(self, request: Request) -> Response:
         """DELETE /agents/{id}."""
         parse_query(request.scope["query_string"], ())
-        reject_preconditions(request.headers, "unregistering takes no precondition")
+        reject_preconditions(request.headers, "not supported for DELETE")
         agent_id = request.path_params["agent_id"]
         return unregistration_response(agent_id, await self._registrations.unregister(agent_id))
 
@@ -129,7 +129,7 @@ class AgentRoutes:
         ids = _require_list(document, "agent_ids", _MAX_HEARTBEATS_PER_CALL)
         wrong = [at for at, agent_id in enumerate(ids) if not isinstance(agent_id, str)]
         if wrong:
-            details = [Detail(f"agent_ids[{at}]", "expected the id of an agent, a string") for at in wrong]
+            details = [Detail(f"agent_ids[{at}]", "expected an agent id, a string") for at in wrong]
             raise UnprocessableRequest.of(details)
         beats = await self._heartbeats.heartbeat_many(ids)
         results = {
@@ -151,7 +151,7 @@ def _require_list(document: dict[str, Any], field: str, max_items: int) -> Seque
     if not isinstance(given, list):
         problem = "expected a list"
     elif len(given) > max_items:
-        problem = f"holds {len(given)}, at most {max_items} go into one call"
+        problem = f"contains {len(given)} items; at most {max_items} are allowed per call"
     else:
         return given
     raise UnprocessableRequest(f"{field}: {problem}", [Detail(field, problem)])

@@ -47,7 +47,7 @@ class DrainRoutes:
         return await self._set_draining_by_query(request, draining=False)
 
     async def _set_draining(self, request: Request, *, draining: bool) -> Response:
-        reject_preconditions(request.headers, "draining takes no precondition")
+        reject_preconditions(request.headers, "not supported for drain and undrain")
         body = await read_body(request.scope, request.receive)
         if body:
             reject_unknown(parse_object(body), ())
@@ -57,7 +57,7 @@ class DrainRoutes:
         return success_response(agent_id=agent_id, draining=draining, **_result_fields(shift), message=message)
 
     async def _set_draining_by_query(self, request: Request, *, draining: bool) -> Response:
-        reject_preconditions(request.headers, "draining takes no precondition")
+        reject_preconditions(request.headers, "not supported for drain and undrain")
         query = parse_drain_query(await read_object(request.scope, request.receive))
         shifts = await self._drain_service.set_draining_matching(query, draining=draining)
         results = {

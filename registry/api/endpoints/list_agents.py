@@ -63,7 +63,7 @@ class ListAgentsEndpoint:
 
     async def _open_stream(self, scope: Scope, request: ListAgentsRequest) -> WatchStream:
         if scope["method"] == "HEAD":
-            raise invalid("watch", "does not go with HEAD")
+            raise invalid("watch", "is not supported with HEAD")
         form = negotiate_stream_format(header(scope, b"accept") or "")
         since = request.freshness.version
         resumed = header(scope, b"last-event-id") if form == "sse" else None

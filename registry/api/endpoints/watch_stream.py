@@ -152,7 +152,7 @@ def _send_without_waiting(send: Send, chunk: bytes) -> None:
     step = send({"type": "http.response.body", "body": chunk, "more_body": True}).__await__()
     with contextlib.suppress(StopIteration):
         next(step)
-        raise RuntimeError("The connection said that it takes more, and does not")
+        raise RuntimeError("The connection was writable, but the write blocked")
 
 
 def _stream_headers(stream_format: StreamFormat) -> list[tuple[bytes, bytes]]:

@@ -41,7 +41,7 @@ class McpEndpoint:
         """Serve one JSON-RPC message. Raises StoreUnavailable while too many calls are in progress."""
         body = await read_body(scope, receive)
         if self._active_calls >= _MAX_CALLS or self._buffered_bytes + len(body) > _MAX_BUFFERED_BYTES:
-            raise StoreUnavailable("Too many MCP calls are being answered; try again shortly", reason="queue_full")
+            raise StoreUnavailable("Too many MCP calls in progress; try again shortly", reason="queue_full")
         self._active_calls += 1
         self._buffered_bytes += len(body)
         try:
@@ -75,7 +75,7 @@ def _import_server_class() -> "type[McpServer]":
 def _check_envelope(message: object) -> None:
     """Refuse what is no message of JSON-RPC; the SDK would say so less clearly, or take it for a notification."""
     if not isinstance(message, dict):
-        raise invalid("body", "expected one JSON-RPC message, an object; MCP has no batches")
+        raise invalid("body", "expected one JSON-RPC message, an object; batches are not supported")
     if message.get("jsonrpc") != "2.0":
         raise invalid("jsonrpc", 'expected "2.0"')
     if "method" not in message and ("result" in message or "error" in message):

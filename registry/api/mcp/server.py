@@ -26,8 +26,8 @@ log = get_logger(__name__)
 RequestContext = ServerRequestContext[Any, Any]
 
 _INSTRUCTIONS = (
-    "The registry of an agent mesh: which agents there are, what they can do, and whether they are alive. "
-    "discover_services and select_agent find agents by capability; get_agent_status shows one."
+    "Registry of an agent mesh: lists agents, their capabilities and their health. "
+    "Use discover_services and select_agent to find agents by capability, get_agent_status for one agent."
 )
 _TOOLS = [
     types.Tool(
@@ -82,7 +82,7 @@ class McpServer:
     async def _call_tool(self, context: RequestContext, params: types.CallToolRequestParams) -> types.CallToolResult:
         call = self._handlers.get(params.name)
         if call is None:
-            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name[:253]}; tools/list has them all")
+            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name[:253]}; tools/list returns all tools")
         request = cast("Request", context.request)
         try:
             answer = await call(params.arguments or {}, {})
@@ -96,14 +96,14 @@ class McpServer:
 def _check_list_size(size: int) -> None:
     if size > _MAX_LIST_BYTES:
         problem = (
-            f"finds {size} bytes of agents, over MCP at most {_MAX_LIST_BYTES}; ask for fewer, or call GET /agents"
+            f"the result is {size} bytes, above the MCP limit of {_MAX_LIST_BYTES}; narrow the query or use GET /agents"
         )
-        raise UnprocessableRequest(f"query {problem}", [Detail("query", problem)])
+        raise UnprocessableRequest.of([Detail("query", problem)])
 
 
 def _error_result(error: Exception, tool: str, request_id: str) -> types.CallToolResult:
     if not isinstance(error, RegistryError):
-        log.error("tool failed", tool=tool, request_id=request_id, exc_info=error)
+        log.error("tool_call_failed", tool=tool, request_id=request_id, exc_info=error)
     return _result(error_response(error, request_id)[2])
 
 

@@ -35,20 +35,20 @@ _QUERY_SCHEMA = {
     "type": "object",
     "properties": {
         "namespace": _STRING,
-        "status": {**_STRING, "description": "healthy unless given; any for all"},
-        "draining": {"type": "boolean", "description": "false unless given, or status is any"},
+        "status": {**_STRING, "description": "Default healthy; any for all"},
+        "draining": {"type": "boolean", "description": "Default false, unless status is any"},
         "agent_id": _STRING,
         "capabilities": _STRING_LIST,
         "capability": _STRING,
-        "match": {"enum": ["all", "any"], "description": "of the capabilities; all unless given"},
+        "match": {"enum": ["all", "any"], "description": "Default all; applies to capabilities"},
         "capability_category": _STRING,
         "capability_stability": _STRING,
-        "capability_tags": {**_STRING_LIST, "description": "all of them, on one capability"},
+        "capability_tags": {**_STRING_LIST, "description": "all must be present on one capability"},
         "labels": {"type": "object", "additionalProperties": _STRING},
         "label_selector": _STRING,
         "version_constraint": {**_STRING, "description": "for example >=1.0.0 or ^2.1"},
-        "fuzzy_match": {"type": "boolean", "description": "names nearly as asked, best first"},
-        "resource_version": {**_STRING, "description": "0: whatever this replica holds; N: not older than N"},
+        "fuzzy_match": {"type": "boolean", "description": "Approximate names, best match first"},
+        "resource_version": {**_STRING, "description": "0: any cached version; N: at least version N"},
     },
     "additionalProperties": False,
 }
@@ -72,7 +72,7 @@ _DESTRUCTIVE_HINTS = _WRITE_HINTS | {"destructiveHint": True}
 TOOLS = (
     Tool(
         "register_agent",
-        "Register an agent in the mesh, or update what it says of itself",
+        "Register an agent, or replace its registration",
         {
             "type": "object",
             "properties": {"registration_data": registration_schema()},
@@ -88,8 +88,8 @@ TOOLS = (
         {"type": "object", "properties": {"query": _QUERY_SCHEMA}},
         _READ_HINTS,
     ),
-    Tool("heartbeat", "Tell that an agent is alive", HEARTBEAT_SCHEMA, _WRITE_HINTS),
-    Tool("get_agent_status", "Show all that is known of an agent", _AGENT_ID_SCHEMA, _READ_HINTS),
+    Tool("heartbeat", "Send a heartbeat for an agent", HEARTBEAT_SCHEMA, _WRITE_HINTS),
+    Tool("get_agent_status", "Get the full record of an agent", _AGENT_ID_SCHEMA, _READ_HINTS),
     Tool("select_agent", "Select one agent to call for a capability", select_schema(), _READ_HINTS),
 )
 
@@ -200,7 +200,7 @@ def _require_agent_id(arguments: Mapping[str, Any]) -> str:
     reject_unknown(arguments, ("agent_id",))
     agent_id = arguments.get("agent_id")
     if not isinstance(agent_id, str) or not agent_id:
-        raise _invalid_argument("agent_id", "the id of an agent, a string")
+        raise _invalid_argument("agent_id", "an agent id, a string")
     return agent_id
 
 

@@ -28,7 +28,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         while message.get("more_body", False):
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise MalformedRequest("The connection was closed before the whole body had come")
+                raise MalformedRequest("The connection was closed before the body was complete")
             part = message.get("body", b"")
             size += len(part)
             if size > MAX_BODY_BYTES:
@@ -60,10 +60,10 @@ def _check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
             if kind != b"application/json" and not kind.endswith(b"+json"):
                 raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json")
         elif name == b"content-encoding" and value.strip().lower() != b"identity":
-            raise UnsupportedMediaType("Send the body unpacked, without a Content-Encoding")
+            raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding")
         elif name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
             raise _too_large()
 
 
 def _too_large() -> RequestTooLarge:
-    return RequestTooLarge(f"The body is over the limit of {MAX_BODY_BYTES} bytes; send less at once")
+    return RequestTooLarge(f"The body exceeds the limit of {MAX_BODY_BYTES} bytes; send fewer items per request")

@@ -73,6 +73,7 @@ LIST_CAPABILITIES_PARAMS = (
     "agent_id",
     *_FRESHNESS_PARAMS,
 )
+_LIST_FIELDS = ("capabilities", "capability_tags")
 _BOOLEAN_FIELDS = ("fuzzy_match", "draining")
 _DRAIN_FIELDS = ("label_selector", "namespace")
 _DISCOVER_FIELDS = (*_AGENT_FILTERS, "capabilities", "labels", "resource_version")
@@ -121,12 +122,12 @@ def parse_list_agents(query_string: bytes) -> ListAgentsRequest:
     )
     for name in ("send_initial", "timeout"):
         if name in given and not watch:
-            raise invalid(name, "goes with watch=true only")
+            raise invalid(name, "requires watch=true")
     for name in ("limit", "continue", "fields", "wait", "resource_version_match"):
         if name in given and watch:
-            raise invalid(name, "does not go with watch=true")
+            raise invalid(name, "cannot be combined with watch=true")
     if "wait" in given and "resource_version_match" in given:
-        raise invalid("resource_version_match", "does not go with wait, whose answer is always the newest")
+        raise invalid("resource_version_match", "cannot be combined with wait, which always returns the latest version")
     return request
 
 
@@ -137,12 +138,12 @@ def freshness(params: QueryParams) -> Freshness:
     if match is None:
         return Freshness(asked)
     if asked is None:
-        raise invalid("resource_version_match", "goes with resource_version only")
+        raise invalid("resource_version_match", "requires resource_version")
     exact = _EXACT_BY_MATCH.get(match.lower())
     if exact is None:
         raise invalid("resource_version_match", f"expected Exact or NotOlderThan, got {match[:60]!r}")
     if exact and asked == 0:
-        raise invalid("resource_version_match", "Exact needs a version other than 0")
+        raise invalid("resource_version_match", "Exact requires a resource_version other than 0")
     return Freshness(asked, exact)
 
 
@@ -236,7 +237,7 @@ def _parse_page(params: QueryParams, digest: str) -> Page | None:
     if text is None:
         return None if limit is None else Page(limit)
     if limit is None:
-        raise invalid("continue", "goes with limit only")
+        raise invalid("continue", "requires limit")
     try:
         of, page_version, score, namespace, agent_id = orjson.loads(
             base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -244,9 +245,9 @@ def _parse_page(params: QueryParams, digest: str) -> Page | None:
         place = (float(score), str(namespace), str(agent_id))
         page = Page(limit, place, int(page_version))
     except (ValueError, TypeError) as error:
-        raise invalid("continue", "is no token of this registry; begin again without it") from error
+        raise invalid("continue", "is not a valid continue token; restart without it") from error
     if of != digest:
-        raise invalid("continue", "belongs to another query; send the same filters as for the first page")
+        raise invalid("continue", "belongs to a different query; send the same filters as for the first page")
     return page
 
 
@@ -257,15 +258,16 @@ def _query_digest(query: AgentQuery, fields: tuple[str, ...]) -> str:
 
 
 def _string_values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """Return a value of a query object as a query string would have it: one text, or for lists several."""
+    """Return the values of a field of a query object, as a query string would give them."""
     value = query[name]
     if value is None:
         return ()
-    values = value if isinstance(value, list) and name in ("capabilities", "capability_tags") else [value]
-    if not all(isinstance(each, str) for each in values):
-        raise invalid(
-            name, "expected a string" if name not in ("capabilities", "capability_tags") else "expected names"
-        )
-    if isinstance(value, list) and not all(values):
-        raise invalid(name, "expected names, none of them empty")
-    return tuple(values)
+    if name not in _LIST_FIELDS or not isinstance(value, list):
+        if not isinstance(value, str):
+            raise invalid(name, "expected a list of strings" if name in _LIST_FIELDS else "expected a string")
+        return (value,)
+    if not all(isinstance(each, str) for each in value):
+        raise invalid(name, "expected a list of strings")
+    if not all(value):
+        raise invalid(name, "expected a list of non-empty strings")
+    return tuple(value)

@@ -39,7 +39,7 @@ def parse_query(query_string: bytes, allowed: Collection[str]) -> QueryParams:
             query_string.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_PARAMS, errors="strict"
         )
     except ValueError as error:
-        raise MalformedRequest(f"The query string cannot be read: {error}") from error
+        raise MalformedRequest(f"Invalid query string: {error}") from error
     found: dict[str, list[str]] = {}
     for name, value in pairs:
         found.setdefault(name, []).append(value)
@@ -55,7 +55,7 @@ def reject_unknown(names: Collection[str], allowed: Collection[str]) -> None:
     details = []
     for name in unknown[:_MAX_PARAMS]:
         near = difflib.get_close_matches(name, allowed, n=1)
-        others = f"known are {', '.join(allowed)}" if allowed else "there are none here"
+        others = f"allowed: {', '.join(allowed)}" if allowed else "no parameters are allowed here"
         hint = f"did you mean {near[0]}?" if near else others
         details.append(Detail(name[:60], f"unknown parameter; {hint}"))
     raise MalformedRequest.of(details)
@@ -86,7 +86,7 @@ def comma_list(params: QueryParams, name: str) -> tuple[str, ...]:
     values = params.get(name, ())
     found = tuple(part for value in values for part in value.split(",") if part)
     if not found and any(values):
-        raise invalid(name, "holds nothing but commas")
+        raise invalid(name, "contains only commas")
     return found
 
 

@@ -277,7 +277,7 @@ async def test_an_answer_that_is_too_long_says_how_to_get_a_shorter_one(client: 
 
     assert result["isError"] is True
     assert result["structuredContent"]["details"][0]["field"] == "query"
-    assert "ask for fewer" in result["structuredContent"]["message"]
+    assert "narrow the query" in result["structuredContent"]["message"]
     call["params"]["arguments"]["query"]["agent_id"] = "a7"
     assert (await client.post("/mcp", json=call)).json()["result"]["structuredContent"]["count"] == 1
 

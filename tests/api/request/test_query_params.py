@@ -147,7 +147,7 @@ async def test_a_query_must_be_an_object(client: httpx2.AsyncClient, query: Any)
     [
         ("/agents?capabilty=read", "did you mean capability?"),
         ("/agents?name_space=x", "did you mean namespace?"),
-        ("/agents?zzz=1", "known are namespace, status, draining"),
+        ("/agents?zzz=1", "allowed: namespace, status, draining"),
         ("/capabilities?agent_stauts=healthy", "did you mean agent_status?"),
     ],
 )

@@ -86,7 +86,7 @@ def test_one_that_is_too_large_fails_alone(call: InvokeCli) -> None:
 
     assert (done.exit_code, done.stdout) == (1, "reader registered\ndates registered\n")
     assert done.stderr.startswith("Error: registration 2 (large): ")
-    assert "over the limit of 1048576 bytes" in done.stderr
+    assert "exceeds the limit of 1048576 bytes" in done.stderr
 
 
 def test_one_id_twice_is_refused_before_anything_is_sent(call: InvokeCli) -> None:

@@ -39,14 +39,14 @@ _TARGET_PATTERN: Final = re.compile(
 )
 _DOT_SEGMENT: Final = re.compile(r"/\.\.?(?:/|$)")
 _MIN_INVALID_STATUS: Final = 600
-_INVALID_TARGET: Final = "Invalid target: expected /proxy/{host}:{port}/mcp, or a plain path below that"
+_INVALID_TARGET: Final = "Invalid target: expected /proxy/{host}:{port}/mcp or a path below it"
 _UNREACHABLE: Final = "Failed to reach target agent: "
 _DISABLED: Final = (
-    "This registry passes no calls on: REGISTRY_PROXY is false. Call the agent itself, as --use-proxy=false does"
+    "The proxy is disabled (REGISTRY_PROXY=false); call the agent directly, for example with --use-proxy=false"
 )
-_BUSY: Final = f"This replica passes {MAX_CALLS} calls on already; try again"
-_BUSY_AGENT: Final = f"This replica passes {MAX_CALLS_PER_AGENT} calls on to this agent already; try again"
-_SHUTTING_DOWN: Final = "This replica is going down; try another one"
+_BUSY: Final = f"This replica already proxies {MAX_CALLS} calls; try again"
+_BUSY_AGENT: Final = f"This replica already proxies {MAX_CALLS_PER_AGENT} calls to this agent; try again"
+_SHUTTING_DOWN: Final = "This replica is shutting down; try another replica"
 
 
 class ProxyEndpoint:
@@ -73,7 +73,7 @@ class ProxyEndpoint:
         if self._upstream is None:
             await send_error(send, 403, _DISABLED)
         elif scope["method"] not in ("GET", "POST"):
-            await send_error(send, 405, "Calls are passed on by POST and GET", [(b"allow", b"GET, POST")])
+            await send_error(send, 405, "The proxy accepts GET and POST", [(b"allow", b"GET, POST")])
         elif (target := _parse_target(scope)) is None:
             await send_error(send, 400, _INVALID_TARGET)
         elif (address := await self._targets.find(*target[:2])) is None:
@@ -157,7 +157,7 @@ class _ProxiedCall:
             return True
         except TimeoutError:
             return await self._finish(
-                502, f"{_UNREACHABLE}it did not answer within {budget}s", b"timeout budget=%ds" % budget
+                502, f"{_UNREACHABLE}it did not respond within {budget}s", b"timeout budget=%ds" % budget
             )
         except UnreachableError as error:
             return await self._finish(502, f"{_UNREACHABLE}{error}", None)
@@ -205,7 +205,7 @@ class _ProxiedCall:
 
     async def _start_response(self, response: ProxyResponse) -> None:
         if response.status >= _MIN_INVALID_STATUS:
-            raise UnreachableError(f"it answered with the status {response.status}, which there is not")
+            raise UnreachableError(f"it responded with the invalid status {response.status}")
         headers: Headers = self._header_policy.response(response.status, response.headers)
         kinds = [value for name, value in headers if name == b"content-type"]
         self._is_event_stream = bool(kinds) and kinds[0].lower().startswith(b"text/event-stream")
@@ -239,7 +239,7 @@ class _ProxiedCall:
         """End an answer so that nobody takes it for whole."""
         connection = get_connection(self._scope)
         if connection is None:
-            raise UnreachableError("the agent broke off its answer")
+            raise UnreachableError("the agent closed the connection before the response was complete")
         connection.abort()
         # Nobody reads the rest of the body any more.
         self._request_sent.set()
@@ -272,4 +272,4 @@ def _content_length(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
 
 
 def _too_large() -> RequestTooLarge:
-    return RequestTooLarge(f"The body is over the limit of {MAX_BODY_BYTES} bytes; send less at once")
+    return RequestTooLarge(f"The body exceeds the limit of {MAX_BODY_BYTES} bytes")

@@ -107,8 +107,8 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except httpx2.ConnectError as error:
-        raise UnreachableError("no connection could be made") from error
+        raise UnreachableError("connection failed") from error
     except httpx2.TimeoutException as error:
-        raise UnreachableError(f"no connection could be made within {_CONNECT_TIMEOUT_S:g}s") from error
+        raise UnreachableError(f"connection timed out after {_CONNECT_TIMEOUT_S:g}s") from error
     except (httpx2.TransportError, httpx2.InvalidURL) as error:
-        raise UnreachableError("the connection broke") from error
+        raise UnreachableError("the connection was lost") from error

@@ -402,7 +402,7 @@ async def test_a_response_that_does_not_start_in_time_is_a_502(client: httpx2.As
 
         message = error_message(await client.post(path, json=CALL, headers={"x-mesh-timeout": "1"}), 502)
 
-    assert message == "Failed to reach target agent: it did not answer within 1s"
+    assert message == "Failed to reach target agent: it did not respond within 1s"
 
 
 async def test_an_unreachable_agent_is_a_502(client: httpx2.AsyncClient) -> None:
@@ -411,7 +411,7 @@ async def test_an_unreachable_agent_is_a_502(client: httpx2.AsyncClient) -> None
 
     message = error_message(await client.post(path, json=CALL), 502)
 
-    assert message == "Failed to reach target agent: no connection could be made"
+    assert message == "Failed to reach target agent: connection failed"
 
 
 @pytest.mark.parametrize("sent", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-le"])
@@ -427,7 +427,7 @@ async def test_an_agent_that_does_not_send_http_is_a_502(client: httpx2.AsyncCli
 
         assert (
             error_message(await client.post(path, json=CALL), 502)
-            == "Failed to reach target agent: the connection broke"
+            == "Failed to reach target agent: the connection was lost"
         )
 
 
@@ -494,7 +494,7 @@ async def test_the_number_of_calls_is_limited(served: ServedRegistry, monkeypatc
         second = await served.client.post(path, json=CALL)
         release.set()
 
-        assert error_message(second, 503) == "This replica passes 100 calls on already; try again"
+        assert error_message(second, 503) == "This replica already proxies 100 calls; try again"
         assert second.headers["retry-after"] == "1"
         assert (await first).json() == {"ok": True}
         assert (await served.client.post(path, json=CALL)).json() == {"ok": True}
@@ -503,7 +503,7 @@ async def test_the_number_of_calls_is_limited(served: ServedRegistry, monkeypatc
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
-        (b"", b"This replica is going down; try another one"),
+        (b"", b"This replica is shutting down; try another replica"),
         (SSE_RESPONSE_HEAD + EVENT, b": mesh-proxy-shutdown\n\n\r\n0\r\n\r\n"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", b"\r\n\r\n{"),
     ],
@@ -641,9 +641,7 @@ async def test_a_hanging_agent_does_not_use_all_slots(served: ServedRegistry, mo
         first = asyncio.create_task(served.client.post(path, json=CALL))
         await async_wait_until(lambda: hanging.requests, description="the agent is called")
 
-        assert "passes 50 calls on to this agent already" in error_message(
-            await served.client.post(path, json=CALL), 503
-        )
+        assert "already proxies 50 calls to this agent" in error_message(await served.client.post(path, json=CALL), 503)
         assert (await served.client.post(elsewhere, json=CALL)).json() == {"ok": True}
         release.set()
         assert (await first).json() == {"ok": True}
