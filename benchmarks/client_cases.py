@@ -1,4 +1,4 @@
-"""What the client costs: to import it, and to call a dependency through it rather than by the SDK alone."""
+"""Benchmarks of the client: the import, and a call of a dependency compared with a call by the MCP SDK."""
 
 import asyncio
 import contextlib
@@ -23,14 +23,14 @@ from benchmarks.table import Table, milliseconds, verdict
 _IMPORT_RUNS = 9
 _CALLS_PER_ROUND, _ROUNDS = 10, 300
 _MAX_RATIO = 1.05
-# What a new interpreter imports, and prints the CPU time of.
+# A new interpreter runs this program and prints the CPU time of the import.
 _IMPORT_PROGRAM = "import time; began = time.process_time(); import {}; print(time.process_time() - began)"
 
 Case = Callable[[], Awaitable[None]]
 
 
 async def import_time(_lab: BenchmarkContext) -> Table:
-    """Import the client in new interpreters, in turns with what it is made of and what it leaves for later."""
+    """Import the client, its base and the libraries that it imports later, alternately, in new interpreters."""
     names = ("asyncio", "mcp_mesh_client", "httpx2", "mcp")
     took: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(_IMPORT_RUNS):
@@ -42,14 +42,14 @@ async def import_time(_lab: BenchmarkContext) -> Table:
     table = Table("Importing, CPU time in ms", ("import", "median", "worst", "of asyncio", "target"))
     for name in names:
         median = statistics.median(took[name])
-        most = 150 if name == "mcp_mesh_client" else None
+        limit = 150 if name == "mcp_mesh_client" else None
         ratio = median / statistics.median(took["asyncio"])
         table.add(
             name,
             milliseconds(median),
             milliseconds(max(took[name])),
             f"{ratio:.2f}",
-            verdict(median * 1000, at_most=most),
+            verdict(median * 1000, at_most=limit),
         )
     return table
 
@@ -67,10 +67,10 @@ def _running_provider(lab: BenchmarkContext) -> Iterator[str]:
 
 
 async def injected_call(lab: BenchmarkContext) -> Table:
-    """Call one tool of one provider in turns: by the SDK, and as a dependency, from both kinds of functions.
+    """Call one tool of one provider alternately: by the SDK, and as a dependency of functions of both kinds.
 
-    A function that is not async cannot await the SDK, so its call is compared with one that is handed to a loop in
-    another thread, too. Each turn compares with the calls right before it; the median turn counts.
+    A function that is not async cannot await the SDK, so its call is compared with an SDK call that is submitted to an
+    event loop in another thread. Each round compares calls that follow each other directly; the median round counts.
     """
     agent = LocalAgent()
     with _running_provider(lab) as endpoint:
@@ -81,56 +81,56 @@ async def injected_call(lab: BenchmarkContext) -> Table:
         finally:
             await asyncio.to_thread(agent.close)
     table = Table(
-        f"A call of a tool, {_ROUNDS} turns of {_CALLS_PER_ROUND}, ms",
+        f"A call of a tool, {_ROUNDS} rounds of {_CALLS_PER_ROUND}, ms",
         ("call", "median", "best", "of the SDK's", "target"),
     )
-    for name, against, most in (
+    for name, against, limit in (
         ("SDK, awaited", None, None),
         ("dependency, awaited", "SDK, awaited", _MAX_RATIO),
         ("SDK, from a thread", None, None),
         ("dependency, from a thread", "SDK, from a thread", _MAX_RATIO),
     ):
         ratio = None if against is None else _median_ratio(took[name], took[against])
-        said = "" if ratio is None or most is None else f"<= {most:.2f} {'met' if ratio <= most else 'MISSED'}"
+        target = "" if ratio is None or limit is None else f"<= {limit:.2f} {'met' if ratio <= limit else 'MISSED'}"
         shown = "" if ratio is None else f"{ratio:.3f}"
-        table.add(name, milliseconds(statistics.median(took[name])), milliseconds(min(took[name])), shown, said)
+        table.add(name, milliseconds(statistics.median(took[name])), milliseconds(min(took[name])), shown, target)
     return table
 
 
 async def _measure_calls(cases: dict[str, Case]) -> dict[str, list[float]]:
-    """Return the seconds of one call of each case, turn by turn, after a turn to warm up."""
+    """Return the seconds per call of each case, for each round after a warm-up round."""
     took: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(_ROUNDS + 1):
-        # What comes second in one turn comes first in the next.
-        for name in list(cases)[:: 1 if turn % 2 else -1]:
+    for round_number in range(_ROUNDS + 1):
+        # The order alternates from round to round.
+        for name in list(cases)[:: 1 if round_number % 2 else -1]:
             began = time.perf_counter()
             await cases[name]()
-            if turn:
+            if round_number:
                 took[name].append((time.perf_counter() - began) / _CALLS_PER_ROUND)
     return took
 
 
 @contextlib.asynccontextmanager
 async def _open_in_thread(thread: EventLoopThread, client: Client) -> AsyncIterator[Client]:
-    """Keep a client open on the loop of a thread, in one task."""
+    """Open a client on the event loop of a thread, in one task."""
     opened: Future[None] = Future()
     end = asyncio.Event()
 
-    async def hold() -> None:
+    async def run_client() -> None:
         async with client:
             opened.set_result(None)
             await end.wait()
 
-    async def let_go() -> None:
+    async def close() -> None:
         end.set()
 
-    held = thread.submit(hold())
+    running = thread.submit(run_client())
     await asyncio.wrap_future(opened)
     try:
         yield client
     finally:
-        await asyncio.wrap_future(thread.submit(let_go()))
-        await asyncio.wrap_future(held)
+        await asyncio.wrap_future(thread.submit(close()))
+        await asyncio.wrap_future(running)
 
 
 def _median_ratio(seconds: list[float], reference: list[float]) -> float:
@@ -138,7 +138,7 @@ def _median_ratio(seconds: list[float], reference: list[float]) -> float:
 
 
 def _call_cases(agent: LocalAgent, endpoint: str, client: Client, other: Client) -> dict[str, Case]:
-    """Return what is compared, each so many calls one after the other, answers checked."""
+    """Return the cases: each makes several calls in sequence and checks the responses."""
 
     async def by_sdk() -> None:
         for _ in range(_CALLS_PER_ROUND):
@@ -160,20 +160,20 @@ def _call_cases(agent: LocalAgent, endpoint: str, client: Client, other: Client)
 
 
 def _dependency_cases(agent: LocalAgent, endpoint: str) -> tuple[Case, Callable[[], None]]:
-    """Return the same calls as dependencies of an async function, and of one that waits."""
+    """Return the same calls as dependencies of an async function and of a blocking one."""
 
     async def use(it: Any = None) -> Any:
         return await it()
 
-    def use_waiting(it: Any = None) -> Any:
+    def use_blocking(it: Any = None) -> Any:
         return it()
 
-    wired = []
-    for original in (use, use_waiting):
+    wrappers = []
+    for original in (use, use_blocking):
         function = AgentFunction(original, original.__name__, [{"capability": "use"}], ["it"], agent, 30.0)
         function.dependencies["it"].provider = {"agent_id": "provider", "endpoint": endpoint, "tool_name": TOOL}
-        wired.append(function.wrapper)
-    awaited, waiting = wired
+        wrappers.append(function.wrapper)
+    awaited, blocking = wrappers
 
     async def by_dependency() -> None:
         for _ in range(_CALLS_PER_ROUND):
@@ -181,6 +181,6 @@ def _dependency_cases(agent: LocalAgent, endpoint: str) -> tuple[Case, Callable[
 
     def dependency_in_thread() -> None:
         for _ in range(_CALLS_PER_ROUND):
-            assert waiting() == RESULT
+            assert blocking() == RESULT
 
     return by_dependency, dependency_in_thread

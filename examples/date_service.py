@@ -1,4 +1,4 @@
-"""An agent with one tool, which others need: it tells the date.
+"""An agent with one tool, which returns the date and is a dependency of other agents.
 
 python examples/date_service.py
 """
@@ -14,7 +14,7 @@ server = MCPServer("date-service")
 @server.tool()
 @mesh_agent(capability="date_service", version="1.2.0", tags=["production", "US_EAST"])
 def get_current_date() -> str:
-    """Tell today's date."""
+    """Return today's date."""
     return f"{datetime.now(UTC):%Y-%m-%d}"
 
 

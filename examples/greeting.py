@@ -1,8 +1,8 @@
-"""An agent that greets, with the date if somebody tells it, and without if not.
+"""An agent that greets, with the date while the agent of examples/date_service.py runs.
 
     python examples/greeting.py
 
-Start and stop examples/date_service.py meanwhile: what `date_service` is comes and goes with it.
+Start and stop examples/date_service.py in the meantime: the argument `date_service` follows.
 """
 
 from mcp.server import MCPServer
@@ -19,7 +19,7 @@ server = MCPServer("greeting")
     dependencies=[{"capability": "date_service", "version": ">=1.0.0", "tags": ["production", "US_EAST"]}],
 )
 def greet(name: str, date_service: Dependency | None = None) -> str:
-    """Greet somebody."""
+    """Return a greeting."""
     if date_service:
         return f"Hello {name}, date is {date_service()}"
     return f"Hello {name}"
@@ -27,8 +27,8 @@ def greet(name: str, date_service: Dependency | None = None) -> str:
 
 @server.tool()
 @mesh_agent(capability="goodbye", tags=["demo"])
-def farewell(name: str) -> str:
-    """Take leave of somebody."""
+def goodbye(name: str) -> str:
+    """Return a goodbye."""
     return f"Goodbye {name}"
 
 

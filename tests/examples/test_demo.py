@@ -22,7 +22,7 @@ from tests.support.source_code import ROOT
 
 
 class Demo(ChildProcess):
-    """`python -m examples.demo` with these arguments; everything temporary lies in `directory`."""
+    """`python -m examples.demo` with these arguments; all temporary files are in `directory`."""
 
     def __init__(self, *arguments: str, directory: Path, **environ: str) -> None:
         super().__init__(sys.executable, "-m", "examples.demo", *arguments, env=demo_environment(directory, **environ))
@@ -33,13 +33,13 @@ def demo_environment(directory: Path, **more: str) -> dict[str, str]:
     return environment(directory, PYTHONPATH=str(ROOT), **more)
 
 
-def what_is_left(directory: Path) -> list[str]:
+def leftovers(directory: Path) -> list[str]:
     """Return the files in this directory and the processes that use it."""
     return [*map(str, directory.iterdir()), *processes_that_mention(directory).values()]
 
 
 def test_every_replica_lists_every_agent(directory: Path) -> None:
-    """After each round all three list all agents so far, one leads, and nothing of it is left."""
+    """After each round all three list all agents so far, one is the leader, and nothing is left at the end."""
     with Demo("--agents", "20", "--agents", "40", directory=directory) as demo:
         status = demo.wait_for_exit()
         output = demo.output
@@ -53,11 +53,11 @@ def test_every_replica_lists_every_agent(directory: Path) -> None:
     ]
     assert len(re.findall("^replica-[123] is the leader", output, re.MULTILINE)) == 1
     assert "\x1b" not in output
-    assert what_is_left(directory) == []
+    assert leftovers(directory) == []
 
 
 @pytest.mark.parametrize(
-    ("how", "moment"),
+    ("signal_number", "moment"),
     [
         (signal.SIGINT, "on one store"),
         (signal.SIGINT, "replica-1 listens"),
@@ -66,22 +66,22 @@ def test_every_replica_lists_every_agent(directory: Path) -> None:
         (signal.SIGHUP, "5000 agents at once"),
     ],
 )
-def test_a_demo_that_is_stopped_leaves_nothing(how: signal.Signals, moment: str, directory: Path) -> None:
-    """Ctrl-C at any moment, and once more while it takes everything back; so do its kin."""
+def test_a_stopped_demo_leaves_nothing(signal_number: signal.Signals, moment: str, directory: Path) -> None:
+    """Ctrl-C at any moment, and again during the cleanup; SIGTERM and SIGHUP have the same effect."""
     with Demo("--agents", "5000", directory=directory) as demo:
         demo.wait_for_output(moment)
-        demo.send_signal(how)
-        status = demo.wait_for_exit(how)
+        demo.send_signal(signal_number)
+        status = demo.wait_for_exit(signal_number)
         output = demo.output
 
     assert status == 1
     assert output.endswith("Aborted!\n")
     assert "Traceback" not in output
-    assert what_is_left(directory) == []
+    assert leftovers(directory) == []
 
 
-def test_a_dead_replica_is_told_and_counts(directory: Path) -> None:
-    """A replica that dies in the middle makes registrations fail; the others list those that succeeded."""
+def test_a_dead_replica_is_reported_and_makes_the_demo_fail(directory: Path) -> None:
+    """Registrations fail if a replica dies; the other replicas list the agents whose registration succeeded."""
     with Demo("--agents", "600", directory=directory) as demo:
         demo.wait_for_output("600 agents at once")
         processes = processes_that_mention(directory).items()
@@ -93,48 +93,48 @@ def test_a_dead_replica_is_told_and_counts(directory: Path) -> None:
     assert "  failed: http://127.0.0.1:" in output
     assert len(re.findall(r"^  replica-\d list failed: http://", output, re.MULTILINE)) == 1
     assert "Traceback" not in output
-    assert what_is_left(directory) == []
+    assert leftovers(directory) == []
 
 
-def test_what_is_kept_can_be_served(directory: Path) -> None:
-    """With --no-cleanup the data stays, and the line it prints shows the agents."""
+def test_data_without_cleanup_can_be_served(directory: Path) -> None:
+    """With --no-cleanup the data stays, and the printed command serves the agents."""
     with Demo("--replicas", "1", "--agents", "4", "--no-cleanup", directory=directory) as demo:
         assert demo.wait_for_exit() == 0
-        kept = re.search(r"REGISTRY_DATA_DIR=(\S+) mcp-mesh-registry", demo.output)
-    assert kept is not None
+        printed = re.search(r"REGISTRY_DATA_DIR=(\S+) mcp-mesh-registry", demo.output)
+    assert printed is not None
 
-    with CliProcess("--port", "0", directory=directory, REGISTRY_DATA_DIR=kept[1]) as replica:
+    with CliProcess("--port", "0", directory=directory, REGISTRY_DATA_DIR=printed[1]) as replica:
         listed = httpx2.get(f"{replica.wait_until_serving()}/agents").json()
 
     assert listed["count"] == 4
 
 
-def test_settings_of_ones_own_do_not_disturb(directory: Path) -> None:
-    """The replicas of the demo get none of the settings that stand in the environment."""
-    own = {"AUTH_TOKEN": "x" * 40, "METRICS_PORT": "1", "REDIS_URL": "redis://nowhere", "LOG_LEVEL": "error"}
-    with Demo("--replicas", "2", "--agents", "1", directory=directory, **own) as demo:
+def test_settings_of_the_environment_are_ignored(directory: Path) -> None:
+    """The replicas of the demo do not inherit the settings of the environment."""
+    settings = {"AUTH_TOKEN": "x" * 40, "METRICS_PORT": "1", "REDIS_URL": "redis://nowhere", "LOG_LEVEL": "error"}
+    with Demo("--replicas", "2", "--agents", "1", directory=directory, **settings) as demo:
         assert demo.wait_for_exit() == 0, demo.output
 
 
-def test_a_terminal_shows_a_bar(directory: Path) -> None:
-    """On a terminal a bar shows how far a round is."""
-    ours, theirs = pty.openpty()
+def test_a_terminal_shows_a_progress_bar(directory: Path) -> None:
+    """It shows the progress of a round."""
+    terminal, child_side = pty.openpty()
     arguments = [sys.executable, "-m", "examples.demo", "--replicas", "1", "--agents", "5"]
     environ = demo_environment(directory, TERM="xterm")
-    with subprocess.Popen(arguments, env=environ, stdin=theirs, stdout=theirs, stderr=theirs) as demo:
-        os.close(theirs)
-        shown = b""
-        while b"is the leader" not in shown:
-            shown += os.read(ours, 65536)
-        os.set_blocking(ours, False)
+    with subprocess.Popen(arguments, env=environ, stdin=child_side, stdout=child_side, stderr=child_side) as demo:
+        os.close(child_side)
+        output = b""
+        while b"is the leader" not in output:
+            output += os.read(terminal, 65536)
+        os.set_blocking(terminal, False)
         demo.wait()
-    os.close(ours)
+    os.close(terminal)
 
-    assert re.search(rb"\x1b.*5/5", shown)
+    assert re.search(rb"\x1b.*5/5", output)
 
 
-def test_without_a_server_to_run_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replicas cannot share a store that lives inside one process."""
+def test_without_a_redis_server_the_demo_names_the_packages_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas cannot share a store that is embedded in one process."""
     monkeypatch.setattr("registry.store.embedded.binary.find_server_binary", lambda: None)
 
     result = CliRunner().invoke(main, [])
@@ -144,7 +144,7 @@ def test_without_a_server_to_run_it_says_what_to_install(monkeypatch: pytest.Mon
 
 
 async def test_a_replica_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
-    """The reason stands in the error, not in a file that is removed."""
+    """The reason is in the error, because the log file is removed."""
     replica = Replica("replica-1", "nonsense", tmp_path)
 
     with pytest.raises(StartupError, match=r"replica-1 did not start; its log:\nError: (.|\n)*nonsense"):

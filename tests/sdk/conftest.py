@@ -1,4 +1,4 @@
-"""The published SDK in an environment of its own; `make sdk-test` makes it, and without it these tests are skipped."""
+"""Fixtures for tests with the published SDK, which `make sdk-test` installs; without it these tests are skipped."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ StartAgent = Callable[..., SdkAgent]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the SDK where it is not installed, and give real processes their time."""
+    """Skip these tests where the SDK is not installed; otherwise extend their timeout."""
     here = Path(__file__).parent
     for item in items:
         if not item.path.is_relative_to(here):
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def start_agent() -> Iterator[StartAgent]:
-    """Start real agents by name of their script; all are killed at the end."""
+    """Start agents of the SDK by the name of their script; stop all of them at the end."""
 
     def start(script: str, registry: str, **env: str) -> SdkAgent:
         return running.enter_context(SdkAgent(SDK_PYTHON, script, registry, **env))
@@ -41,14 +41,14 @@ def start_agent() -> Iterator[StartAgent]:
 
 @pytest.fixture
 def lasting_server() -> Iterator[RedisServer]:
-    """A Redis that keeps what it acknowledged, on a port that stays the same over restarts."""
+    """Start a Redis server that persists every write and keeps its port across restarts."""
     with RedisServer("--appendonly", "yes", "--appendfsync", "always", tcp=True) as server:
         yield server
 
 
 @pytest.fixture
 def three_replicas(lasting_server: RedisServer) -> Iterator[list[Replica]]:
-    """Three replicas on three ports."""
+    """Start three replicas on three ports."""
     replicas = [
         Replica(lasting_server.url, **FAST_SETTINGS | {"REGISTRY_INSTANCE_ID": f"replica-{at}"}) for at in range(3)
     ]

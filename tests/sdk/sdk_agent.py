@@ -1,4 +1,4 @@
-"""One agent of the published SDK as a process."""
+"""An agent of the published SDK as a process."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _HEADERS = {"accept": "application/json, text/event-stream", "content-type": "ap
 
 
 class SdkAgent(ChildProcess):
-    """Runs a script of `agents/` against a registry. Its signs of life come each second, so that tests are quick."""
+    """Runs a script of `scripts/` against a registry; it sends a heartbeat each second."""
 
     def __init__(self, python: Path, script: str, registry: str, **env: str) -> None:
         self.port = free_port()
@@ -33,18 +33,18 @@ class SdkAgent(ChildProcess):
         super().__init__(python, SCRIPTS_DIR / f"{script}.py", env=ours | env)
 
     def stop(self) -> None:
-        """Let it leave by SIGTERM."""
+        """Stop the agent with SIGTERM, so that it deregisters."""
         self.wait_for_exit(signal.SIGTERM, timeout=20)
 
     def call_tool(self, tool: str, **arguments: Any) -> str | None:
-        """Call one of its tools as any MCP client would; None while it does not answer or the tool fails."""
+        """Call a tool like any MCP client; return None if the agent does not respond or the tool fails."""
         call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
         try:
-            answer = httpx2.post(f"http://127.0.0.1:{self.port}/mcp", json=call, headers=_HEADERS, timeout=10)
+            response = httpx2.post(f"http://127.0.0.1:{self.port}/mcp", json=call, headers=_HEADERS, timeout=10)
         except httpx2.TransportError:
             return None
-        lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith(("data: ", "{"))]
-        result = json.loads(lines[-1]).get("result") if answer.status_code == 200 and lines else None
+        lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith(("data: ", "{"))]
+        result = json.loads(lines[-1]).get("result") if response.status_code == 200 and lines else None
         if result is None or result.get("isError"):
             return None
         return str(result["content"][0]["text"])
@@ -52,14 +52,14 @@ class SdkAgent(ChildProcess):
     def wait_for_result(
         self, expected: str | None, tool: str = "greet", *, timeout: float = 40, **arguments: Any
     ) -> None:
-        """Wait until a tool says what is expected of it."""
+        """Wait until a tool returns the expected text."""
         try:
             wait_until(
                 lambda: self.call_tool(tool, **arguments) == expected,
-                description=f"{tool} says {expected!r}",
+                description=f"{tool} returns {expected!r}",
                 timeout=timeout,
             )
         except AssertionError as error:
             raise AssertionError(
-                f"{error}; it says {self.call_tool(tool, **arguments)!r}\n{self.output[-4000:]}"
+                f"{error}; it returns {self.call_tool(tool, **arguments)!r}\n{self.output[-4000:]}"
             ) from None

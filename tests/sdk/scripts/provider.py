@@ -1,4 +1,4 @@
-"""A real mesh agent that provides a date; `MESH_TEST_WORD` is what it says."""
+"""An agent of the mesh SDK that provides a date; `MESH_TEST_WORD` replaces the date."""
 
 import os
 
@@ -11,7 +11,7 @@ app = FastMCP("provider")
 @app.tool()
 @mesh.tool(capability="date_service", version="1.2.0", tags=["system", "utc"])
 def get_date() -> str:
-    """Tell the date."""
+    """Return the date."""
     return os.environ.get("MESH_TEST_WORD", "monday")
 
 
