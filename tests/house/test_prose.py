@@ -33,6 +33,7 @@ CLEAN = [
     "tests/contract",
     "tests/examples",
     "tests/house",
+    "tests/lua",
     "tests/model",
     "tests/sdk",
     "tests/service",

@@ -1,4 +1,4 @@
-"""The servers each table runs on: a standalone one, a cluster of one node, and the one in memory."""
+"""The servers on which each table runs: a standalone one, a cluster of one node, and the one in memory."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,29 +12,29 @@ from tests.support.redis_server import RedisServer
 
 @pytest.fixture(scope="session")
 def cluster_of_worker() -> Iterator[RedisServer]:
-    """A cluster of one node: it refuses a key from a second slot."""
+    """Provide a cluster of one node; it rejects a key from a second slot."""
     with RedisServer("--cluster-enabled", "yes", tcp=True) as server:
         server.make_single_node_cluster()
         yield server
 
 
 @pytest.fixture(params=["standalone", "cluster", "memory"])
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[ScriptHarness]:
-    """A bench on each kind of server in turn."""
+async def harness(request: pytest.FixtureRequest) -> AsyncIterator[ScriptHarness]:
+    """Provide a harness for each kind of server in turn."""
     if request.param == "memory":
         server = in_memory_endpoint()
     else:
         name = "cluster_of_worker" if request.param == "cluster" else "server_of_worker"
         running: RunningServer = request.getfixturevalue(name)
         server = endpoint_from_url(running.url)
-    bench = ScriptHarness(server)
-    yield bench
-    await bench.close()
+    harness = ScriptHarness(server)
+    yield harness
+    await harness.close()
 
 
 @pytest.fixture
 async def standalone(server_of_worker: RunningServer) -> AsyncIterator[ScriptHarness]:
-    """A bench on the worker's own server alone."""
-    bench = ScriptHarness(endpoint_from_url(server_of_worker.url))
-    yield bench
-    await bench.close()
+    """Provide a harness on the standalone server of the worker."""
+    harness = ScriptHarness(endpoint_from_url(server_of_worker.url))
+    yield harness
+    await harness.close()

@@ -1,9 +1,9 @@
-"""The bench on which the tables of the scripts run: set a state up, call, compare everything with what is promised.
+"""The harness for the tables of the scripts: set a state up, call a script, compare reply, state and log.
 
-A state is flat: `version`, `last_probe`, … by the names of the keys; `deadlines/a`, `counters/removed`,
-`required_edges/c d` for members; `a/status` for a field of agent a's hash; `resolutions/a` for its stored resolutions,
-joined by `|`; `a` alone for an agent key that is no hash but a string. Times are relative to the start of the test, so
-no test ever waits.
+A state maps names to cells. A name is that of a key, such as `version` or `last_probe`; `deadlines/a`,
+`counters/removed` or `required_edges/c d` for a member; `a/status` for a field of the hash of agent a; `resolutions/a`
+for its stored resolutions, joined by `|`; `a` alone for an agent key that is a string and not a hash. Times are
+relative to the start of the test, so no test waits.
 """
 
 import re
@@ -26,28 +26,28 @@ STRING_KEYS = ("version", "timeline", "leader", "epoch", "last_probe", "outage",
 SORTED_SET_KEYS = ("heartbeats", "deadlines", "unhealthy_since")
 HASH_KEYS = ("counters", "self_preservation", "required_edges")
 RESOLUTIONS_KEY_PREFIX = KEYS.resolutions("").decode()
-# What an agent's hash holds that no log entry carries.
+# Fields in the hash of an agent that no log entry contains.
 UNLOGGED_FIELDS = {"load", "response_digest"}
 LOG_LENGTH = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class MsAfterStart:
-    """Exactly so many ms after the start of the test."""
+    """Exactly this many ms after the start of the test."""
 
     ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class MsAfterCall:
-    """So many ms after the moment at which the script ran."""
+    """This many ms after the time of the call."""
 
     ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LastVersion:
-    """The version of the agent's last log entry; in a reply, of the log's last entry."""
+    """The version of the last log entry of the agent; in a reply, of the last entry of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ Expected = Cell | tuple[Cell, ...]
 State = Mapping[str, Expected]
 LAST_VERSION = LastVersion()
 
-# What every table begins with unless a row says otherwise; None takes a cell away.
+# The initial state of every table unless a row changes it; None removes a cell.
 INITIAL_STATE: dict[str, Expected] = {
     "version": "1000",
     "timeline": "h0",
@@ -73,11 +73,11 @@ INITIAL_STATE: dict[str, Expected] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptCase:
-    """One line of a script's table.
+    """One row of the table of a script.
 
-    `before` is laid over START; `after` says what differs from that when the script has run: whatever it does not name
-    must be as it was. `log` are the entries it adds: kind, reason, id, heartbeat and what was `…_before`; the agent in
-    each, `prev` and the versions are compared by themselves.
+    `before` is merged into INITIAL_STATE. `after` lists the cells that the script changes; all others must stay as they
+    were. `log` lists the new entries: kind, reason, id, heartbeat and the `..._before` fields. The agent in each entry,
+    `prev` and the versions are always compared.
     """
 
     description: str
@@ -96,7 +96,7 @@ class ScriptCase:
 def an_agent(
     name: str, status: str, *, heartbeat_at: int | None = None, deadline_at: int | None = None, **fields: str | None
 ) -> dict[str, Expected | None]:
-    """Return the cells of a stored agent: silent for 1 minute degrades it, for 3 expires it. None leaves a field out.
+    """Return the cells of a stored agent with a timeout of 1 minute and an eviction of 3. None omits a field.
 
     `heartbeat_at` and `deadline_at` are its heartbeat and deadline, in ms after the start of the test.
     """
@@ -121,30 +121,30 @@ def an_agent(
 
 
 def removed_agent(name: str, **fields: str) -> dict[str, None]:
-    """Return the cells of an agent as what is there no more."""
+    """Return the cells of an agent, all removed."""
     return dict.fromkeys(
         [*an_agent(name, "healthy", heartbeat_at=0, deadline_at=0, **fields), f"unhealthy_since/{name}"]
     )
 
 
 class ScriptHarness:
-    """One server, and a link to it through which everything goes."""
+    """A server and one pipeline, through which all commands are sent."""
 
     def __init__(self, server: RedisEndpoint) -> None:
-        self._link = Pipeline(server.connect)
+        self._pipeline = Pipeline(server.connect)
         self._scripts = load_scripts(shebang=server.shebang)
         self._started_ms = self._finished_ms = 0
 
     async def close(self) -> None:
-        """Close the link."""
-        await self._link.close()
+        """Close the pipeline."""
+        await self._pipeline.close()
 
     async def execute(self, *command: Any) -> Any:
-        """Send one command and return its reply; an error reply is raised."""
-        return raise_for_error((await self._link.execute([command]))[0])
+        """Send one command and return its reply; raise an error reply."""
+        return raise_for_error((await self._pipeline.execute([command]))[0])
 
     async def call_script(self, row: ScriptCase) -> Any:
-        """Call the row's script as the store does; an error reply is returned."""
+        """Call the script of the row as the store does; return an error reply."""
         agents = [KEYS.agent(name) for name in row.agents]
         keys: dict[str, ArgumentValue] = {**KEYS.shared, "agent_keys…": agents}
         if len(agents) == 1:
@@ -153,11 +153,11 @@ class ScriptHarness:
             name: self._encode_cell(value) if isinstance(value, MsAfterStart) else value
             for name, value in row.args.items()
         }
-        (reply,) = await self._link.call_scripts([self._scripts[row.script].call(keys, args)])
+        (reply,) = await self._pipeline.call_scripts([self._scripts[row.script].call(keys, args)])
         return reply
 
     async def write_initial_state(self, row: ScriptCase) -> None:
-        """Wipe the server and write the state before the call."""
+        """Clear the server and write the state before the call."""
         self._started_ms = await self._server_time_ms()
         await self.execute("FLUSHALL")
         for name, cell in {**INITIAL_STATE, **row.before}.items():
@@ -176,44 +176,44 @@ class ScriptHarness:
         self._finished_ms = await self._server_time_ms()
         after = await self.read_state()
 
-        kept = [] if row.after.get("log", ()) is None else before["log"]
-        entries = after["log"][len(kept) :]
-        assert after["log"][: len(kept)] == kept
+        old_entries = [] if row.after.get("log", ()) is None else before["log"]
+        entries = after["log"][len(old_entries) :]
+        assert after["log"][: len(old_entries)] == old_entries
         self._compare_log(row, before, after, entries)
         self._compare_state(row, before, after, entries)
         self._compare_reply(row, reply, entries)
 
     async def read_state(self) -> dict[str, Any]:
-        """Read everything the server holds; `log` is a list of (version, fields)."""
+        """Read all data of the server; `log` is a list of (version, fields)."""
         state: dict[str, Any] = {}
         for name in STRING_KEYS:
             text = await self.execute("GET", KEYS.shared[name])
             if text is not None:
                 state[name] = text.decode()
         for name in SORTED_SET_KEYS:
-            flat = await self.execute("ZRANGE", KEYS.shared[name], 0, -1, "WITHSCORES")
-            state |= {f"{name}/{member}": score for member, score in _pairs(flat).items()}
+            items = await self.execute("ZRANGE", KEYS.shared[name], 0, -1, "WITHSCORES")
+            state |= {f"{name}/{member}": score for member, score in _pairs(items).items()}
         for name in HASH_KEYS:
-            flat = await self.execute("HGETALL", KEYS.shared[name])
-            state |= {f"{name}/{member}": text for member, text in _pairs(flat).items()}
+            items = await self.execute("HGETALL", KEYS.shared[name])
+            state |= {f"{name}/{member}": text for member, text in _pairs(items).items()}
         for key in sorted(set(await self.execute("KEYS", "*")) - set(KEYS.shared.values())):
             state |= await self._read_agent_key(key)
         state["log"] = [
-            (entry.decode(), _pairs(flat)) for entry, flat in await self.execute("XRANGE", KEYS.log, "-", "+")
+            (entry.decode(), _pairs(items)) for entry, items in await self.execute("XRANGE", KEYS.log, "-", "+")
         ]
         return state
 
     async def _read_agent_key(self, key: bytes) -> dict[str, str]:
         if key.startswith(RESOLUTIONS_KEY_PREFIX.encode()):
             entries = await self.execute("LRANGE", key, 0, -1)
-            assert await self.execute("PTTL", key) > 0, f"{key!r} would stay for ever"
+            assert await self.execute("PTTL", key) > 0, f"{key!r} has no expiry"
             return {
                 f"resolutions/{key.decode().removeprefix(RESOLUTIONS_KEY_PREFIX)}": "|".join(
                     entry.decode() for entry in entries
                 )
             }
         name = key.decode().removeprefix(AGENT_KEY_PREFIX)
-        assert name != key.decode(), f"a key that no script should write: {name}"
+        assert name != key.decode(), f"an unexpected key: {name}"
         if await self.execute("TYPE", key) == b"string":
             return {name: (await self.execute("GET", key)).decode()}
         return {f"{name}/{field}": value for field, value in _pairs(await self.execute("HGETALL", key)).items()}
@@ -255,8 +255,8 @@ class ScriptHarness:
                 r"(\d+)" if isinstance(cell, MsAfterCall) else f"({re.escape(self._encode_cell(cell))})"
                 for cell in expected
             )
-            found = re.fullmatch(pattern, actual)
-            return found is not None and all(map(self._matches, expected, found.groups(), [version] * len(expected)))
+            match = re.fullmatch(pattern, actual)
+            return match is not None and all(map(self._matches, expected, match.groups(), [version] * len(expected)))
         if isinstance(expected, MsAfterCall):
             return actual.isdecimal() and self._started_ms <= int(actual) - expected.ms <= self._finished_ms
         if isinstance(expected, LastVersion):
@@ -278,7 +278,7 @@ class ScriptHarness:
     def _compare_log(
         self, row: ScriptCase, before: Mapping[str, Any], after: Mapping[str, Any], entries: Sequence[tuple[str, Any]]
     ) -> None:
-        """The new entries are the promised ones, chained, each with the whole agent, and end at the version."""
+        """Assert that the new entries are as expected, connected, with the whole agent, up to the version."""
         prev = int(before.get("version", 0))
         floor = max([prev, *(int(_entry_version(entry)) for entry, _ in before["log"])])
         assert len(entries) == len(row.log), f"expected {len(row.log)} log entries, got {entries}"
@@ -302,27 +302,29 @@ class ScriptHarness:
     ) -> None:
         last = {fields.get("id"): (entry, fields) for entry, fields in entries}
         for name, (entry, fields) in last.items():
-            carried = {f"{name}/{key}": value for key, value in fields.items() if not _is_log_field(key)}
+            logged = {f"{name}/{key}": value for key, value in fields.items() if not _is_log_field(key)}
             source = before if fields["kind"] == "remove" else after
             unlogged = {f"{name}/{field}" for field in UNLOGGED_FIELDS}
-            whole = {key: value for key, value in source.items() if key.startswith(f"{name}/") and key not in unlogged}
-            assert carried == (whole | {f"{name}/version": _entry_version(entry)} if name else {})
+            expected = {
+                key: value for key, value in source.items() if key.startswith(f"{name}/") and key not in unlogged
+            }
+            assert logged == (expected | {f"{name}/version": _entry_version(entry)} if name else {})
 
     def _compare_state(
         self, row: ScriptCase, before: Mapping[str, Any], after: Mapping[str, Any], entries: Sequence[tuple[str, Any]]
     ) -> None:
-        """What the row names is as promised, all else as it was, and only what the header allows was written."""
+        """Assert that the cells of the row changed as expected, all others stayed, and the header lists each write."""
         versions = {fields.get("id"): _entry_version(entry) for entry, fields in entries}
         for name in (before.keys() | after.keys() | row.after.keys()) - {"log"}:
             if name in row.after:
                 expected, actual = row.after[name], after.get(name)
                 version = versions.get(name.partition("/")[0], after.get("version", ""))
-                fits = (
+                matches = (
                     (actual is None)
                     if expected is None
                     else actual is not None and self._matches(expected, actual, version)
                 )
-                assert fits, f"{name}: expected {expected}, got {actual} at {self._started_ms}..{self._finished_ms}"
+                assert matches, f"{name}: expected {expected}, got {actual} at {self._started_ms}..{self._finished_ms}"
             elif name != "version" or not entries:
                 assert after.get(name) == before.get(name), f"{name} was {before.get(name)}, is {after.get(name)}"
         changed = {key_name(name) for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
@@ -332,13 +334,13 @@ class ScriptHarness:
 
 
 def key_name(cell: str) -> str:
-    """Return the name a header gives to the key this cell lies in."""
+    """Return the name that a script header uses for the key of a cell."""
     key = cell.partition("/")[0]
     return key if key in KEYS.shared or key == "resolutions" else "agent"
 
 
 def declared_writes(script: str) -> set[str]:
-    """Return what the script's header says it writes; the agents' own keys are all called `agent`."""
+    """Return the keys that the header of a script lists as written; the keys of agents are all called `agent`."""
     return {"agent" if name.startswith("agent_key") else name for name in read_header(script).writes}
 
 
@@ -352,8 +354,8 @@ def _is_log_field(name: str) -> bool:
     return name in {"kind", "reason", "prev", "id", "heartbeat"} or name.endswith("_before")
 
 
-def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
-    texts = [text.decode() for text in flat]
+def _pairs(items: Sequence[bytes]) -> dict[str, str]:
+    texts = [text.decode() for text in items]
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The table of drain.lua."""
+"""The table of test cases of drain.lua."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from tests.lua.script_harness import (
 
 
 def row(
-    promise: str,
+    description: str,
     draining: str,
     *names: str,
     before: dict[str, Expected | None],
@@ -25,9 +25,9 @@ def row(
     log: tuple[dict[str, Expected], ...] = (),
     more: tuple[str, ...] = (),
 ) -> ScriptCase:
-    """One call for these agents."""
+    """Return a row with one call for these agents."""
     return ScriptCase(
-        description=promise,
+        description=description,
         script="drain",
         agents=names,
         args={"draining": draining, "log_length": LOG_LENGTH, "ids…": [*names, *more]},
@@ -39,7 +39,7 @@ def row(
 
 
 def drains(name: str, heartbeat: Expected) -> dict[str, Expected]:
-    """The entry of an agent that begins to drain."""
+    """Return the log entry of an agent that is drained."""
     return {"kind": "modify", "reason": "drained", "id": name, "heartbeat": heartbeat, "draining_before": "0"}
 
 
@@ -50,7 +50,7 @@ TWO_HUNDRED = [f"n{number}" for number in range(200)]
 ROWS = [
     *(
         row(
-            f"a {status} agent drains and is what it was otherwise",
+            f"a {status} agent drains and nothing else changes",
             "1",
             "a",
             before=an_agent("a", status, heartbeat_at=-70_000, deadline_at=1000, owner="team-a", later="x"),
@@ -61,7 +61,7 @@ ROWS = [
         for status in ("healthy", "degraded", "expired")
     ),
     row(
-        "an agent that never sent a heartbeat drains, too",
+        "an agent that never sent a heartbeat can be drained",
         "1",
         "a",
         before=an_agent("a", "pending", deadline_at=1000),
@@ -86,9 +86,9 @@ ROWS = [
             },
         ),
     ),
-    row("one that drains already is left alone", "1", "a", before=DRAINING, reply=("unchanged", "900")),
-    row("one in service already is left alone", "0", "a", before=HEALTHY, reply=("unchanged", "900")),
-    row("nobody is told so", "1", "a", "b", before={}, reply=("unknown_agent", "", "unknown_agent", "")),
+    row("a draining agent stays unchanged", "1", "a", before=DRAINING, reply=("unchanged", "900")),
+    row("an agent in service stays unchanged", "0", "a", before=HEALTHY, reply=("unchanged", "900")),
+    row("unknown agents are reported", "1", "a", "b", before={}, reply=("unknown_agent", "", "unknown_agent", "")),
     row(
         "a bad record fails alone",
         "1",
@@ -107,10 +107,10 @@ ROWS = [
         log=(drains("d", MsAfterStart(-3)),),
     ),
     row(
-        "each change has an entry and a version of its own, in order",
+        "each change has its own entry and version, in order",
         "1",
         "b",
-        "nobody",
+        "unknown",
         "a",
         "c",
         before={
@@ -123,7 +123,7 @@ ROWS = [
         log=(drains("b", MsAfterStart(-9)), drains("a", MsAfterStart(-5000))),
     ),
     row(
-        "one id twice is one change",
+        "a repeated id is one change",
         "1",
         "a",
         "a",
@@ -133,7 +133,7 @@ ROWS = [
         log=(drains("a", MsAfterStart(-5000)),),
     ),
     row(
-        "a version ahead of the clock goes on by one",
+        "a version ahead of the clock is raised by one",
         "1",
         "a",
         before={**HEALTHY, "version": MsAfterStart(3_600_000), "log": (MsAfterStart(3_600_000),)},
@@ -142,15 +142,20 @@ ROWS = [
         log=(drains("a", MsAfterStart(-5000)),),
     ),
     row("200 agents are one call", "1", *TWO_HUNDRED, before={}, reply=("unknown_agent", "") * 200),
-    row("201 agents are refused", "1", *TWO_HUNDRED, "a", before=HEALTHY, reply=ErrorReply("at most 200 agents")),
+    row("201 agents are rejected", "1", *TWO_HUNDRED, "a", before=HEALTHY, reply=ErrorReply("at most 200 agents")),
     row(
-        "an argument too many is refused", "1", "a", more=("b",), before=HEALTHY, reply=ErrorReply("at most 200 agents")
+        "one argument too many is rejected",
+        "1",
+        "a",
+        more=("b",),
+        before=HEALTHY,
+        reply=ErrorReply("at most 200 agents"),
     ),
-    row("what is neither 0 nor 1 is refused", "yes", "a", before=HEALTHY, reply=ErrorReply("expects 0 or 1")),
+    row("a value other than 0 and 1 is rejected", "yes", "a", before=HEALTHY, reply=ErrorReply("expects 0 or 1")),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_drain(row: ScriptCase, bench: ScriptHarness) -> None:
-    """Every row holds on every kind of server."""
-    await bench.run_case(row)
+async def test_drain(row: ScriptCase, harness: ScriptHarness) -> None:
+    """Every row passes on every kind of server."""
+    await harness.run_case(row)

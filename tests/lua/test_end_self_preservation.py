@@ -1,4 +1,4 @@
-"""The table of end_self_preservation.lua."""
+"""The table of test cases of end_self_preservation.lua."""
 
 import pytest
 
@@ -12,10 +12,10 @@ ACTIVE: dict[str, Expected | None] = {
 }
 
 
-def row(promise: str, before: dict[str, Expected | None], *, ended: bool) -> ScriptCase:
-    """One release."""
+def row(description: str, before: dict[str, Expected | None], *, ended: bool) -> ScriptCase:
+    """Return a row with one call."""
     return ScriptCase(
-        description=promise,
+        description=description,
         script="end_self_preservation",
         args={},
         before=before,
@@ -25,11 +25,13 @@ def row(promise: str, before: dict[str, Expected | None], *, ended: bool) -> Scr
 
 
 ROWS = [
-    row("a hold that is on ends now, and is remembered", ACTIVE, ended=True),
-    row("without a hold there is nothing to release", {}, ended=False),
-    row("a hold is released once", {**ACTIVE, "self_preservation/ended": MsAfterStart(-1000)}, ended=False),
+    row("active self-preservation ends now, and stays stored", ACTIVE, ended=True),
+    row("without self-preservation there is nothing to end", {}, ended=False),
     row(
-        "a hold whose time is up is over by itself",
+        "self-preservation is ended only once", {**ACTIVE, "self_preservation/ended": MsAfterStart(-1000)}, ended=False
+    ),
+    row(
+        "self-preservation past its maximum duration has ended already",
         {**ACTIVE, "self_preservation/until": MsAfterStart(-1)},
         ended=False,
     ),
@@ -37,6 +39,6 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_end_self_preservation(row: ScriptCase, bench: ScriptHarness) -> None:
-    """Every row holds on every kind of server."""
-    await bench.run_case(row)
+async def test_end_self_preservation(row: ScriptCase, harness: ScriptHarness) -> None:
+    """Every row passes on every kind of server."""
+    await harness.run_case(row)

@@ -1,4 +1,4 @@
-"""A full Redis stops newcomers, not the living, and nothing is half-written."""
+"""A full Redis rejects new agents, serves existing ones, and leaves nothing half-written."""
 
 from collections.abc import AsyncIterator
 
@@ -24,7 +24,7 @@ from tests.lua.script_harness import ScriptCase, ScriptHarness
 from tests.lua.test_register import ROWS as REGISTRATIONS
 from tests.support.lua_headers import SCRIPTS
 
-LIVING = [
+WORKING = [
     *(test_drain.ROWS, test_heartbeat.ROWS, test_leader.ROWS, test_repair.ROWS, test_init_log.ROWS),
     *(
         test_probe.ROWS,
@@ -36,25 +36,25 @@ LIVING = [
     ),
     *(test_save_resolution.ROWS, test_unregister.ROWS),
 ]
-NEWCOMERS = [*REGISTRATIONS, *test_restore.ROWS]
+REJECTED = [*REGISTRATIONS, *test_restore.ROWS]
 
 
 @pytest.fixture
 async def full(standalone: ScriptHarness) -> AsyncIterator[ScriptHarness]:
-    """A bench whose server has used all the memory it may."""
+    """Provide a harness whose server has no memory left."""
     await standalone.execute("CONFIG", "SET", "maxmemory-policy", "noeviction")
     yield standalone
     await standalone.execute("CONFIG", "SET", "maxmemory", "0")
 
 
-async def fill(bench: ScriptHarness) -> None:
-    """From here on, the server refuses what could need memory."""
-    await bench.execute("CONFIG", "SET", "maxmemory", "1")
+async def fill(harness: ScriptHarness) -> None:
+    """Let the server reject all commands that could need memory."""
+    await harness.execute("CONFIG", "SET", "maxmemory", "1")
 
 
-@pytest.mark.parametrize("row", NEWCOMERS, ids=str)
-async def test_registering_is_refused_and_writes_nothing(row: ScriptCase, full: ScriptHarness) -> None:
-    """Whatever the call would have done; putting agents back is the same."""
+@pytest.mark.parametrize("row", REJECTED, ids=str)
+async def test_registering_is_rejected_and_writes_nothing(row: ScriptCase, full: ScriptHarness) -> None:
+    """This holds for every row of the table, and for restoring agents."""
     await full.write_initial_state(row)
     before = await full.read_state()
     await fill(full)
@@ -65,12 +65,12 @@ async def test_registering_is_refused_and_writes_nothing(row: ScriptCase, full: 
     assert await full.read_state() == before
 
 
-@pytest.mark.parametrize("row", [row for table in LIVING for row in table], ids=lambda row: f"{row.script}: {row}")
-async def test_everything_else_goes_on(row: ScriptCase, full: ScriptHarness) -> None:
-    """Heartbeats, drains, sweeps, the lead and unregistering do as their tables say."""
+@pytest.mark.parametrize("row", [row for table in WORKING for row in table], ids=lambda row: f"{row.script}: {row}")
+async def test_all_other_scripts_work(row: ScriptCase, full: ScriptHarness) -> None:
+    """Heartbeats, drains, sweeps, leader election and unregistering run as in their tables."""
     await full.run_case(row, after_preparing=fill)
 
 
-def test_no_script_is_forgotten() -> None:
-    """A new script is refused or goes on; which, is decided here."""
-    assert {row.script for table in (*LIVING, NEWCOMERS) for row in table} == set(SCRIPTS)
+def test_every_script_is_in_a_table() -> None:
+    """A new script must be added to the tables that work or to those that are rejected."""
+    assert {row.script for table in (*WORKING, REJECTED) for row in table} == set(SCRIPTS)

@@ -1,4 +1,4 @@
-"""The table of heartbeat.lua."""
+"""The table of test cases of heartbeat.lua."""
 
 from itertools import chain
 
@@ -16,21 +16,21 @@ from tests.lua.script_harness import (
     an_agent,
 )
 
-BEATEN: dict[str, Expected | None] = {"heartbeats/a": MsAfterCall(), "deadlines/a": MsAfterCall(60_000)}
+EXTENDED: dict[str, Expected | None] = {"heartbeats/a": MsAfterCall(), "deadlines/a": MsAfterCall(60_000)}
 
 
 def row(
-    promise: str,
-    *beats: str,
+    description: str,
+    *heartbeats: str,
     before: dict[str, Expected | None],
     reply: tuple[str, ...] | ErrorReply,
     after: dict[str, Expected | None] | None = None,
     log: tuple[dict[str, Expected], ...] = (),
     more: tuple[str, ...] = (),
 ) -> ScriptCase:
-    """One call; beats are `id mode`, or `id mode load response_digest` with `-` for nothing."""
-    said = [["" if word == "-" else word for word in [*beat.split(), "", ""][:4]] for beat in beats]
-    modes = [mode for _, mode, _, _ in said]
+    """Return a row with one call; heartbeats are `id mode` or `id mode load response_digest`, `-` for no value."""
+    calls = [["" if word == "-" else word for word in [*heartbeat.split(), "", ""][:4]] for heartbeat in heartbeats]
+    modes = [mode for _, mode, _, _ in calls]
     counted = (
         0
         if isinstance(reply, ErrorReply)
@@ -38,10 +38,10 @@ def row(
     )
     touched: dict[str, Expected | None] = {"last_probe": MsAfterCall(), "counters/heartbeats": str(counted)}
     return ScriptCase(
-        description=promise,
+        description=description,
         script="heartbeat",
-        agents=tuple(name for name, *_ in said),
-        args={"log_length": LOG_LENGTH, "agents…": [*chain.from_iterable(said), *more]},
+        agents=tuple(name for name, *_ in calls),
+        args={"log_length": LOG_LENGTH, "agents…": [*chain.from_iterable(calls), *more]},
         before=before,
         reply=reply if isinstance(reply, ErrorReply) else ("ok", MsAfterCall(), *reply),
         after={} if isinstance(reply, ErrorReply) else touched | (after or {}),
@@ -50,13 +50,13 @@ def row(
 
 
 def recovers(name: str, status: str) -> dict[str, Expected]:
-    """The entry of an agent that becomes healthy."""
+    """Return the log entry of an agent that becomes healthy."""
     reason = "first_heartbeat" if status == "pending" else "recovered"
     return {"kind": "modify", "reason": reason, "id": name, "heartbeat": MsAfterCall(), "status_before": status}
 
 
-def silent(name: str, status: str) -> dict[str, Expected | None]:
-    """A stored agent that is not healthy."""
+def not_healthy(name: str, status: str) -> dict[str, Expected | None]:
+    """Return the cells of an agent that is not healthy."""
     return an_agent(name, status, heartbeat_at=None if status == "pending" else -70_000, deadline_at=1000)
 
 
@@ -65,46 +65,48 @@ TWO_HUNDRED = [f"n{number} revive" for number in range(200)]
 
 ROWS = [
     row(
-        "a heartbeat prolongs a healthy agent and logs nothing",
+        "a heartbeat extends the deadline of a healthy agent and logs nothing",
         "a revive",
         before=HEALTHY,
         reply=("healthy",),
-        after=BEATEN,
+        after=EXTENDED,
     ),
-    row("extend prolongs a healthy agent", "a extend", before=HEALTHY, reply=("healthy",), after=BEATEN),
+    row(
+        "extend extends the deadline of a healthy agent", "a extend", before=HEALTHY, reply=("healthy",), after=EXTENDED
+    ),
     row(
         "the agent's own timeout counts",
         "a revive",
         before=an_agent("a", "healthy", heartbeat_at=-5000, deadline_at=55_000, timeout="5000"),
         reply=("healthy",),
-        after=BEATEN | {"deadlines/a": MsAfterCall(5000)},
+        after=EXTENDED | {"deadlines/a": MsAfterCall(5000)},
     ),
     *(
         row(
             f"a heartbeat makes a {status} agent healthy",
             "a revive",
-            before=silent("a", status),
+            before=not_healthy("a", status),
             reply=("healthy",),
-            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
+            after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION},
             log=(recovers("a", status),),
         )
         for status in ("pending", "degraded", "expired")
     ),
     *(
-        row(f"extend leaves a {status} agent as it is", "a extend", before=silent("a", status), reply=(status,))
+        row(f"extend leaves a {status} agent as it is", "a extend", before=not_healthy("a", status), reply=(status,))
         for status in ("pending", "degraded", "expired")
     ),
     row(
-        "what others set survives a recovery and stands in the log",
+        "fields set by others survive a recovery and are in the log",
         "a revive",
         before=an_agent("a", "degraded", heartbeat_at=-70_000, deadline_at=1000, draining="1", owner="team-a"),
         reply=("healthy",),
-        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
+        after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION},
         log=(recovers("a", "degraded"),),
     ),
-    row("nobody is told so", "a revive", "b extend", before={}, reply=("unknown_agent", "unknown_agent")),
+    row("unknown agents are reported", "a revive", "b extend", before={}, reply=("unknown_agent", "unknown_agent")),
     row(
-        "an agent without a status was never written whole, and registers anew",
+        "an agent without a status was never fully written, and must register again",
         "a revive",
         before=an_agent("a", "healthy", deadline_at=0) | {"a/status": None},
         reply=("unknown_agent",),
@@ -122,7 +124,7 @@ ROWS = [
             **an_agent("d", "healthy", heartbeat_at=-1, deadline_at=1),
         },
         reply=("healthy", "bad_record", "bad_record", "healthy"),
-        after={**BEATEN, "heartbeats/d": MsAfterCall(), "deadlines/d": MsAfterCall(60_000)},
+        after={**EXTENDED, "heartbeats/d": MsAfterCall(), "deadlines/d": MsAfterCall(60_000)},
     ),
     row(
         "an agent without a timeout is a bad record",
@@ -137,33 +139,33 @@ ROWS = [
         reply=("bad_record",),
     ),
     row(
-        "one id twice is one recovery and two heartbeats",
+        "a repeated id is one recovery and two heartbeats",
         "a revive",
         "a revive",
-        before=silent("a", "degraded"),
+        before=not_healthy("a", "degraded"),
         reply=("healthy", "healthy"),
-        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
+        after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION},
         log=(recovers("a", "degraded"),),
     ),
     row(
-        "extend of an id sees the heartbeat before it",
+        "extend of an id includes the heartbeat before it",
         "a extend",
         "a revive",
         "a extend",
-        before=silent("a", "expired"),
+        before=not_healthy("a", "expired"),
         reply=("expired", "healthy", "healthy"),
-        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
+        after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION},
         log=(recovers("a", "expired"),),
     ),
     row(
-        "each recovery has an entry and a version of its own",
+        "each recovery has its own entry and version",
         "a revive",
         "b revive",
         "c extend",
-        before={**silent("a", "degraded"), **silent("b", "pending"), **silent("c", "expired")},
+        before={**not_healthy("a", "degraded"), **not_healthy("b", "pending"), **not_healthy("c", "expired")},
         reply=("healthy", "healthy", "expired"),
         after={
-            **BEATEN,
+            **EXTENDED,
             "heartbeats/b": MsAfterCall(),
             "deadlines/b": MsAfterCall(60_000),
             "a/status": "healthy",
@@ -174,11 +176,11 @@ ROWS = [
         log=(recovers("a", "degraded"), recovers("b", "pending")),
     ),
     row(
-        "a version ahead of the clock goes on by one",
+        "a version ahead of the clock is raised by one",
         "a revive",
-        before={**silent("a", "degraded"), "version": MsAfterStart(3_600_000), "log": (MsAfterStart(3_600_000),)},
+        before={**not_healthy("a", "degraded"), "version": MsAfterStart(3_600_000), "log": (MsAfterStart(3_600_000),)},
         reply=("healthy",),
-        after={**BEATEN, "a/status": "healthy", "a/version": MsAfterStart(3_600_001)},
+        after={**EXTENDED, "a/status": "healthy", "a/version": MsAfterStart(3_600_001)},
         log=(recovers("a", "degraded"),),
     ),
     row(
@@ -186,122 +188,122 @@ ROWS = [
         "a revive",
         before={**HEALTHY, "counters/heartbeats": "41"},
         reply=("healthy",),
-        after={**BEATEN, "counters/heartbeats": "42"},
+        after={**EXTENDED, "counters/heartbeats": "42"},
     ),
     row(
         "a load and a digest are stored, and nothing is logged",
         "a revive 0.5 d1",
         before=HEALTHY,
         reply=("healthy",),
-        after={**BEATEN, "a/load": "0.5", "a/response_digest": "d1"},
+        after={**EXTENDED, "a/load": "0.5", "a/response_digest": "d1"},
     ),
     row(
-        "what is not given leaves what is there",
+        "an absent load and digest leave the stored ones",
         "a revive - -",
         before={**HEALTHY, "a/load": "0.5", "a/response_digest": "d1"},
         reply=("healthy d1",),
-        after=BEATEN,
+        after=EXTENDED,
     ),
     *(
         row(
-            f"{mode} that tells no digest is told the one that is stored, whatever the status",
+            f"{mode} without a digest returns the stored one, for any status",
             *(f"{name} {mode}" for name in "ab"),
-            before={**HEALTHY, "a/response_digest": "d1", **silent("b", "expired"), "b/response_digest": "d2"},
+            before={**HEALTHY, "a/response_digest": "d1", **not_healthy("b", "expired"), "b/response_digest": "d2"},
             reply=("healthy d1", "expired d2"),
             after=after,
         )
-        for mode, after in (("extend", BEATEN), ("record", {}))
+        for mode, after in (("extend", EXTENDED), ("record", {}))
     ),
     row(
-        "who was never told a digest is told none",
+        "an agent without a stored digest gets none",
         "a extend",
         "b revive",
         before={**HEALTHY, **an_agent("b", "healthy", heartbeat_at=-1, deadline_at=1), "b/load": "1"},
         reply=("healthy", "healthy"),
-        after={**BEATEN, "heartbeats/b": MsAfterCall(), "deadlines/b": MsAfterCall(60_000)},
+        after={**EXTENDED, "heartbeats/b": MsAfterCall(), "deadlines/b": MsAfterCall(60_000)},
     ),
     row(
-        "one that recovers is told its digest as it was",
+        "an agent that recovers gets its digest unchanged",
         "a revive",
-        before={**silent("a", "degraded"), "a/response_digest": "d1"},
+        before={**not_healthy("a", "degraded"), "a/response_digest": "d1"},
         reply=("healthy d1",),
-        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
+        after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION},
         log=(recovers("a", "degraded"),),
     ),
     row(
-        "a digest that is told is not told back",
+        "a digest that is sent is not returned",
         "a revive - d1",
         "a record - d2",
         "a extend",
         before={**HEALTHY, "a/response_digest": "d1"},
         reply=("healthy", "healthy", "healthy d2"),
-        after={**BEATEN, "a/response_digest": "d2", "counters/heartbeats": "2"},
+        after={**EXTENDED, "a/response_digest": "d2", "counters/heartbeats": "2"},
     ),
     row(
-        "a record prolongs nobody, whatever its status",
+        "a record extends no deadline, for any status",
         "a record - d2",
         "b record 3 -",
-        before={**HEALTHY, "a/response_digest": "d1", **silent("b", "pending")},
+        before={**HEALTHY, "a/response_digest": "d1", **not_healthy("b", "pending")},
         reply=("healthy", "pending"),
         after={"a/response_digest": "d2", "b/load": "3"},
     ),
-    row("a record makes no agent", "a record 1 d1", before={}, reply=("unknown_agent",)),
+    row("a record creates no agent", "a record 1 d1", before={}, reply=("unknown_agent",)),
     row(
-        "neither load nor digest is carried by a change",
+        "a log entry contains neither load nor digest",
         "a revive 7 d2",
-        before={**silent("a", "degraded"), "a/load": "5", "a/response_digest": "d1"},
+        before={**not_healthy("a", "degraded"), "a/load": "5", "a/response_digest": "d1"},
         reply=("healthy",),
-        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "a/load": "7", "a/response_digest": "d2"},
+        after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION, "a/load": "7", "a/response_digest": "d2"},
         log=(recovers("a", "degraded"),),
     ),
     row("200 agents are one call", *TWO_HUNDRED, before={}, reply=("unknown_agent",) * 200),
-    row("201 agents are refused", *TWO_HUNDRED, "a revive", before=HEALTHY, reply=ErrorReply("at most 200 agents")),
+    row("201 agents are rejected", *TWO_HUNDRED, "a revive", before=HEALTHY, reply=ErrorReply("at most 200 agents")),
     row(
-        "an argument too many is refused",
+        "one argument too many is rejected",
         "a revive",
         more=("b",),
         before=HEALTHY,
         reply=ErrorReply("at most 200 agents"),
     ),
     row(
-        "the end of an outage is noted",
+        "the end of an outage is recorded",
         "a revive",
         before={**HEALTHY, "last_probe": MsAfterStart(-60_000)},
         reply=("healthy",),
-        after={**BEATEN, "outage": (MsAfterCall(), " ", MsAfterStart(-60_000))},
+        after={**EXTENDED, "outage": (MsAfterCall(), " ", MsAfterStart(-60_000))},
     ),
     row(
-        "a clock that went back is noted",
+        "a clock rollback is recorded",
         "a revive",
         before={**HEALTHY, "last_probe": MsAfterStart(60_000)},
         reply=("healthy",),
-        after={**BEATEN, "outage": (MsAfterCall(), " ", MsAfterStart(60_000)), "clock_rollback": MsAfterCall()},
+        after={**EXTENDED, "outage": (MsAfterCall(), " ", MsAfterStart(60_000)), "clock_rollback": MsAfterCall()},
     ),
     *(
         row(
-            f"a {status} agent that comes back is silent no more",
+            f"a {status} agent that recovers is not unhealthy any more",
             "a revive",
             before={
-                **silent("a", status),
+                **not_healthy("a", status),
                 "unhealthy_since/a": MsAfterStart(-10_000),
                 "unhealthy_since/b": MsAfterStart(-9000),
             },
             reply=("healthy",),
-            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "unhealthy_since/a": None},
+            after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION, "unhealthy_since/a": None},
             log=(recovers("a", status),),
         )
         for status in ("degraded", "expired")
     ),
     row(
-        "extend leaves an agent silent",
+        "extend leaves an agent unhealthy",
         "a extend",
-        before={**silent("a", "degraded"), "unhealthy_since/a": MsAfterStart(-10_000)},
+        before={**not_healthy("a", "degraded"), "unhealthy_since/a": MsAfterStart(-10_000)},
         reply=("degraded",),
     ),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_heartbeat(row: ScriptCase, bench: ScriptHarness) -> None:
-    """Every row holds on every kind of server."""
-    await bench.run_case(row)
+async def test_heartbeat(row: ScriptCase, harness: ScriptHarness) -> None:
+    """Every row passes on every kind of server."""
+    await harness.run_case(row)

@@ -10,17 +10,17 @@ THEIRS = '3 7 1700000000000 {"instance":"other","host":"h","pid":2}'
 
 
 def acquire(
-    promise: str,
+    description: str,
     *,
     leader: str | None,
     expired_lock: str,
     epoch: str | MsAfterStart | None = "7",
     acquired: str | MsAfterStart | MsAfterCall | None = MsAfterCall(),  # noqa: B008 - frozen
 ) -> ScriptCase:
-    """One try; `acquired` is the new epoch, None where the lock is held."""
+    """Return a row with one attempt; `acquired` is the new epoch, None if another replica holds the lock."""
     lock: Expected = ("0 ", acquired or "", " ", MsAfterCall(), f" {ME}")
     return ScriptCase(
-        description=promise,
+        description=description,
         script="leader_acquire",
         args={"holder": ME, "expired_lock": expired_lock},
         before={"leader": leader, "epoch": epoch},
@@ -30,11 +30,11 @@ def acquire(
 
 
 def renew(
-    promise: str, *, leader: str | None, own_lock: str = OURS, epoch: str | None = "7", now: str | None
+    description: str, *, leader: str | None, own_lock: str = OURS, epoch: str | None = "7", now: str | None
 ) -> ScriptCase:
-    """One renewal; `now` is the lock after it, None where it is lost."""
+    """Return a row with one renewal; `now` is the lock after it, None if it is lost."""
     return ScriptCase(
-        description=promise,
+        description=description,
         script="leader_renew",
         args={"own_lock": own_lock},
         before={"leader": leader, "epoch": epoch},
@@ -43,10 +43,10 @@ def renew(
     )
 
 
-def resign(promise: str, *, leader: str | None, own_lock: str = OURS, resigned: bool) -> ScriptCase:
-    """One resignation."""
+def resign(description: str, *, leader: str | None, own_lock: str = OURS, resigned: bool) -> ScriptCase:
+    """Return a row with one resignation."""
     return ScriptCase(
-        description=promise,
+        description=description,
         script="leader_resign",
         args={"own_lock": own_lock},
         before={"leader": leader, "epoch": "7"},
@@ -57,14 +57,14 @@ def resign(promise: str, *, leader: str | None, own_lock: str = OURS, resigned: 
 
 ROWS = [
     acquire(
-        "who comes first leads under an epoch that no lost one can equal: the time",
+        "the first leader has the time as its epoch, which no lost epoch can equal",
         leader=None,
         epoch=None,
         expired_lock="",
     ),
     acquire("each leader has a higher epoch", leader=None, expired_lock=""),
     acquire(
-        "an epoch ahead of the clock goes on by one",
+        "an epoch ahead of the clock is raised by one",
         leader=None,
         epoch=MsAfterStart(60_000),
         expired_lock="",
@@ -72,14 +72,14 @@ ROWS = [
     ),
     acquire("a lock is held", leader=THEIRS, expired_lock="", acquired=None),
     acquire(
-        "a lock that moved since it was seen is held",
+        "a lock that was renewed since it was read is held",
         leader=THEIRS,
         expired_lock=THEIRS.replace("3", "2", 1),
         acquired=None,
     ),
-    acquire("a lock that stands still is taken over", leader=THEIRS, expired_lock=THEIRS),
-    acquire("a lock that vanished since it was seen is taken", leader=None, expired_lock=THEIRS),
-    acquire("a lock is not taken over by its own text elsewhere", leader=OURS, expired_lock=THEIRS, acquired=None),
+    acquire("a lock that is not renewed is taken over", leader=THEIRS, expired_lock=THEIRS),
+    acquire("a lock that was deleted since it was read is taken", leader=None, expired_lock=THEIRS),
+    acquire("a lock with another text is not taken over", leader=OURS, expired_lock=THEIRS, acquired=None),
     acquire(
         "an epoch of many digits is not rounded",
         leader=None,
@@ -94,18 +94,18 @@ ROWS = [
         own_lock=f"1700000000000000 7 1 {ME}",
         now=f"1700000000000001 7 1 {ME}",
     ),
-    renew("somebody else's lock is lost", leader=THEIRS, now=None),
+    renew("the lock of another replica is lost", leader=THEIRS, now=None),
     renew("a deleted lock is lost", leader=None, now=None),
-    renew("a lock under an epoch that moved on is lost", leader=OURS, epoch="8", now=None),
+    renew("a lock with an outdated epoch is lost", leader=OURS, epoch="8", now=None),
     renew("a lock whose epoch is gone is lost", leader=OURS, epoch=None, now=None),
-    renew("a lock that nobody could have written is lost", leader="gibberish", own_lock="gibberish", now=None),
-    resign("a lock that is ours is given up", leader=OURS, resigned=True),
-    resign("somebody else's lock stays", leader=THEIRS, resigned=False),
-    resign("a lock that is gone stays gone", leader=None, resigned=False),
+    renew("a lock with an invalid text is lost", leader="gibberish", own_lock="gibberish", now=None),
+    resign("an own lock is deleted", leader=OURS, resigned=True),
+    resign("the lock of another replica stays", leader=THEIRS, resigned=False),
+    resign("a deleted lock stays deleted", leader=None, resigned=False),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_leader(row: ScriptCase, bench: ScriptHarness) -> None:
-    """Every row holds on every kind of server."""
-    await bench.run_case(row)
+async def test_leader(row: ScriptCase, harness: ScriptHarness) -> None:
+    """Every row passes on every kind of server."""
+    await harness.run_case(row)

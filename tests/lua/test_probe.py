@@ -1,4 +1,4 @@
-"""The table of probe.lua."""
+"""The table of test cases of probe.lua."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ OLD = "123 45"
 
 
 def row(
-    promise: str,
+    description: str,
     probe: Expected | None,
     *,
     outage: Expected | None = None,
@@ -21,16 +21,20 @@ def row(
     totals: tuple[str, str] = ("0", "0"),
     self_preservation: tuple[Expected, ...] = NO_SELF_PRESERVATION,
 ) -> ScriptCase:
-    """One probe after another, or after none; `outage` is the new one, None where it is no outage."""
-    noted = outage or OLD
-    asked: Expected = MsAfterCall() if rollback else ""
+    """Return a row with a probe after another or after none; `outage` is the new one, None if there is no outage."""
+    stored = outage or OLD
+    clock_rollback: Expected = MsAfterCall() if rollback else ""
     return ScriptCase(
-        description=promise,
+        description=description,
         script="probe",
         args={},
         before={"last_probe": probe, "outage": OLD, **(before or {})},
-        reply=("ok", MsAfterCall(), noted, asked, str(overdue), *totals, *self_preservation),
-        after={"last_probe": MsAfterCall(), "outage": noted, **({"clock_rollback": MsAfterCall()} if rollback else {})},
+        reply=("ok", MsAfterCall(), stored, clock_rollback, str(overdue), *totals, *self_preservation),
+        after={
+            "last_probe": MsAfterCall(),
+            "outage": stored,
+            **({"clock_rollback": MsAfterCall()} if rollback else {}),
+        },
     )
 
 
@@ -44,14 +48,14 @@ ROWS = [
     ),
     row("no probe at all is an outage", None, outage=(MsAfterCall(), " ")),
     row(
-        "a probe from the future is an outage, and a clock that went back: times must be set right",
+        "a probe from the future is an outage, and a clock rollback: times must be corrected",
         MsAfterStart(60_000),
         outage=(MsAfterCall(), " ", MsAfterStart(60_000)),
         rollback=True,
     ),
     row("a probe that is no number is an outage", "then", outage=(MsAfterCall(), " ")),
     row(
-        "it sees how many are overdue",
+        "it returns the number of overdue agents",
         MsAfterStart(-1000),
         before={
             **an_agent("a", "healthy", deadline_at=-10),
@@ -61,7 +65,7 @@ ROWS = [
         overdue=2,
     ),
     row(
-        "it sees what an outage and a hold did",
+        "it returns the totals of outages and self-preservation",
         MsAfterStart(-1000),
         before={
             "counters/grace_granted": "7",
@@ -71,7 +75,7 @@ ROWS = [
         totals=("7", "2"),
     ),
     row(
-        "it sees a hold that is on",
+        "it returns active self-preservation",
         MsAfterStart(-1000),
         before={
             "self_preservation/since": "1",
@@ -82,7 +86,7 @@ ROWS = [
         self_preservation=("1", "2", "", "30", "40"),
     ),
     row(
-        "it sees a hold that is over",
+        "it returns self-preservation that has ended",
         MsAfterStart(-1000),
         before={
             "self_preservation/since": "1",
@@ -97,6 +101,6 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_probe(row: ScriptCase, bench: ScriptHarness) -> None:
-    """Every row holds on every kind of server."""
-    await bench.run_case(row)
+async def test_probe(row: ScriptCase, harness: ScriptHarness) -> None:
+    """Every row passes on every kind of server."""
+    await harness.run_case(row)

@@ -1,4 +1,4 @@
-"""The table of register.lua."""
+"""The table of test cases of register.lua."""
 
 import pytest
 
@@ -22,7 +22,7 @@ CHANGED: dict[str, Expected | None] = {
     "a/spec_version": LAST_VERSION,
     "a/updated": MsAfterCall(),
 }
-BEATEN: dict[str, Expected | None] = {
+EXTENDED: dict[str, Expected | None] = {
     "heartbeats/a": MsAfterCall(),
     "deadlines/a": MsAfterCall(60_000),
     "counters/registrations": "1",
@@ -41,7 +41,7 @@ NEW: dict[str, Expected | None] = {
 
 
 def row(
-    promise: str,
+    description: str,
     *,
     before: dict[str, Expected | None],
     reply: tuple[Expected, ...],
@@ -49,7 +49,7 @@ def row(
     log: dict[str, Expected] | None = None,
     **args: ArgumentValue,
 ) -> ScriptCase:
-    """One registration of agent a; by default as it is stored."""
+    """Return a row with one registration of agent a; by default it is the stored one."""
     given: dict[str, ArgumentValue] = {
         "id": "a",
         "spec": SPEC,
@@ -62,7 +62,7 @@ def row(
         "log_length": LOG_LENGTH,
     }
     return ScriptCase(
-        description=promise,
+        description=description,
         script="register",
         agents=("a",),
         args=given | args,
@@ -74,43 +74,43 @@ def row(
 
 
 def entry(kind: str, reason: str, heartbeat: Expected = MsAfterCall(), **before: str) -> dict[str, Expected]:  # noqa: B008 - frozen
-    """One log entry."""
+    """Return the fields of one log entry."""
     return {"kind": kind, "reason": reason, "heartbeat": heartbeat, **before}
 
 
-def held(promise: str, precondition: str) -> ScriptCase:
-    """A precondition that holds for agent a, whose spec is of version 800 and which is at 900."""
+def satisfied(description: str, precondition: str) -> ScriptCase:
+    """Return a row with a precondition that agent a satisfies; it has version 900 and a spec of version 800."""
     return row(
-        promise,
+        description,
         before=HEALTHY,
         spec=OTHER,
         precondition=precondition,
         reply=("updated", LAST_VERSION),
-        after={**CHANGED, **BEATEN, "a/spec": OTHER},
+        after={**CHANGED, **EXTENDED, "a/spec": OTHER},
         log=entry("modify", "updated", spec_before=SPEC),
     )
 
 
 def stale(
-    promise: str, precondition: str, current: str, before: dict[str, Expected | None], spec: str = OTHER
+    description: str, precondition: str, current: str, before: dict[str, Expected | None], spec: str = OTHER
 ) -> ScriptCase:
-    """A precondition that does not hold: nothing is written."""
-    return row(promise, before=before, spec=spec, precondition=precondition, reply=("stale_version", current))
+    """Return a row with a precondition that is not satisfied: nothing is written."""
+    return row(description, before=before, spec=spec, precondition=precondition, reply=("stale_version", current))
 
 
 ADDED = entry("add", "registered", "")
-UPDATED = {**CHANGED, **BEATEN}
+UPDATED = {**CHANGED, **EXTENDED}
 
 
 def requiring(*edges: str) -> dict[str, Expected | None]:
-    """A healthy agent a that cannot do without these, which are counted for it and for another."""
+    """Return the cells of a healthy agent a with these required edges; another agent has each of them too."""
     counted: dict[str, Expected | None] = {f"required_edges/{edge}": "2" for edge in edges}
     return {**HEALTHY, "a/required_edges": "\n".join(edges), **counted, "required_edges/revision": "5"}
 
 
 EDGES = [
     row(
-        "an edge that nobody has is let in with the number it was checked against, which it raises",
+        "a new edge is accepted with the revision it was checked against, and raises the revision",
         before={"required_edges/x y": "1", "required_edges/revision": "5"},
         edges="c d",
         edges_revision="5",
@@ -119,7 +119,7 @@ EDGES = [
         log=ADDED,
     ),
     row(
-        "each of several new edges raises the number",
+        "each of several new edges raises the revision",
         before={"required_edges/c d": "1", "required_edges/revision": "5"},
         edges="c d\nc e\nc f",
         edges_revision="5",
@@ -135,7 +135,7 @@ EDGES = [
         log=ADDED,
     ),
     row(
-        "the first edge of all is let in with the number 0",
+        "the first edge of all is accepted with revision 0",
         before={},
         edges="c%20d e",
         edges_revision="0",
@@ -145,28 +145,28 @@ EDGES = [
     ),
     *(
         row(
-            f"an edge that nobody has is refused where {why}",
-            before={"required_edges/c e": "1", **({"required_edges/revision": number} if number else {})},
+            f"a new edge is rejected if {why}",
+            before={"required_edges/c e": "1", **({"required_edges/revision": revision} if revision else {})},
             edges="c d\nc e",
-            edges_revision=seen,
+            edges_revision=checked,
             reply=("edges_changed",),
         )
-        for why, number, seen in (
-            ("another came in since", "6", "5"),
+        for why, revision, checked in (
+            ("another was added since", "6", "5"),
             ("it was not checked", "6", ""),
-            ("it was not checked, though there is none yet", None, ""),
-            ("the number was lost since", None, "5"),
+            ("it was not checked, even without other edges", None, ""),
+            ("the revision was lost since", None, "5"),
         )
     ),
     row(
-        "a new edge of an agent that is there is refused likewise",
+        "a new edge of a registered agent is rejected too",
         before=requiring("c d"),
         edges="c d\nc e",
         edges_revision="4",
         reply=("edges_changed",),
     ),
     row(
-        "an edge that somebody has needs no check, and raises nothing",
+        "an existing edge needs no check, and does not raise the revision",
         before={"required_edges/c d": "1", "required_edges/revision": "5"},
         edges="c d",
         reply=("created", LAST_VERSION),
@@ -185,10 +185,10 @@ EDGES = [
         before=requiring("c d"),
         edges="c d",
         reply=("unchanged", "900"),
-        after=BEATEN,
+        after=EXTENDED,
     ),
     row(
-        "of edges that are replaced only what differs is counted",
+        "replaced edges change only the counts that differ",
         before={**requiring("c d", "c e"), "required_edges/c f": "3"},
         spec=OTHER,
         edges="c e\nc f",
@@ -203,7 +203,7 @@ EDGES = [
         log=entry("modify", "updated", spec_before=SPEC),
     ),
     row(
-        "an edge whose last agent does without it is gone, and new when it comes back",
+        "an edge without agents is deleted, and is new when an agent has it again",
         before={**HEALTHY, "a/required_edges": "c d", "required_edges/c d": "1", "required_edges/revision": "5"},
         spec=OTHER,
         reply=("updated", LAST_VERSION),
@@ -211,15 +211,15 @@ EDGES = [
         log=entry("modify", "updated", spec_before=SPEC),
     ),
     row(
-        "edges outlive a recovery",
+        "edges survive a recovery",
         before={**requiring("c d"), "a/status": "degraded"},
         edges="c d",
         reply=("unchanged", LAST_VERSION),
-        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
+        after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION},
         log=entry("modify", "recovered", status_before="degraded"),
     ),
     row(
-        "an agent of a release that counted nothing is counted when it registers again",
+        "an agent without counted edges is counted when it registers again",
         before=HEALTHY,
         edges="c d",
         edges_revision="0",
@@ -228,7 +228,7 @@ EDGES = [
         log=entry("modify", "updated"),
     ),
     row(
-        "what a damaged record was counted for is counted no more",
+        "the edges of a damaged record are not counted any more",
         before={**requiring("c d", "c e"), "a/spec": None},
         edges="c e",
         reply=("created", LAST_VERSION),
@@ -236,7 +236,7 @@ EDGES = [
         log=ADDED,
     ),
     row(
-        "a damaged record that requires nothing any more leaves no edge",
+        "a damaged record without required edges leaves no edge",
         before={**HEALTHY, "a/required_edges": "c d", "required_edges/c d": "1", "a/spec": None},
         reply=("created", LAST_VERSION),
         after={**NEW, "a/required_edges": None, "heartbeats/a": None, "required_edges/c d": None},
@@ -247,20 +247,20 @@ EDGES = [
 ROWS = [
     *(
         row(
-            f"a {status} agent that registers again is silent no more",
+            f"a {status} agent that registers again is not unhealthy any more",
             before={
                 **an_agent("a", status, heartbeat_at=-200_000, deadline_at=1000),
                 "unhealthy_since/a": MsAfterStart(-10_000),
                 "unhealthy_since/b": MsAfterStart(-9000),
             },
             reply=("unchanged", LAST_VERSION),
-            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION, "unhealthy_since/a": None},
+            after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION, "unhealthy_since/a": None},
             log=entry("modify", "recovered", status_before=status),
         )
         for status in ("degraded", "expired")
     ),
     row(
-        "a new agent whose registration beats is healthy",
+        "a new agent whose registration counts as a heartbeat is healthy",
         before={},
         counts_as_heartbeat=1,
         reply=("created", LAST_VERSION),
@@ -268,33 +268,33 @@ ROWS = [
         log=entry("add", "registered"),
     ),
     row(
-        "a pending agent whose registration beats had its first heartbeat",
+        "the registration of a pending agent can be its first heartbeat",
         before=an_agent("a", "pending", deadline_at=1000),
         counts_as_heartbeat=1,
         reply=("unchanged", LAST_VERSION),
-        after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
+        after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION},
         log=entry("modify", "first_heartbeat", status_before="pending"),
     ),
     row(
-        "a pending agent that beats with another spec is updated",
+        "a pending agent with a heartbeat and another spec is updated",
         before=an_agent("a", "pending", deadline_at=1000),
         counts_as_heartbeat=1,
         spec=OTHER,
         reply=("updated", LAST_VERSION),
-        after={**CHANGED, **BEATEN, "a/spec": OTHER, "a/status": "healthy"},
+        after={**CHANGED, **EXTENDED, "a/spec": OTHER, "a/status": "healthy"},
         log=entry("modify", "updated", status_before="pending", spec_before=SPEC),
     ),
     row(
-        "what an agent told and was told outlives its registration",
+        "load and digest survive a registration",
         before={**HEALTHY, "a/load": "1", "a/response_digest": "d1"},
         spec=OTHER,
         reply=("updated", LAST_VERSION),
-        after={**CHANGED, **BEATEN, "a/spec": OTHER},
+        after={**CHANGED, **EXTENDED, "a/spec": OTHER},
         log=entry("modify", "updated", spec_before=SPEC),
     ),
     row("a new agent is pending", before={}, reply=("created", LAST_VERSION), after=NEW, log=ADDED),
     row(
-        "a new agent may be asked to be new",
+        "the precondition absent is satisfied by a new agent",
         before={},
         precondition="absent",
         reply=("created", LAST_VERSION),
@@ -302,14 +302,14 @@ ROWS = [
         log=ADDED,
     ),
     row(
-        "other agents are not touched",
+        "other agents are not changed",
         before=an_agent("b", "degraded", heartbeat_at=-70_000, deadline_at=100),
         reply=("created", LAST_VERSION),
         after=NEW,
         log=ADDED,
     ),
     row(
-        "a version ahead of the clock goes on by one",
+        "a version ahead of the clock is raised by one",
         before={"version": MsAfterStart(3_600_000), "log": (MsAfterStart(3_600_000),)},
         reply=("created", MsAfterStart(3_600_001)),
         after={
@@ -321,31 +321,31 @@ ROWS = [
         log=ADDED,
     ),
     row(
-        "a spec is bytes, whatever they mean",
+        "a spec is stored byte for byte",
         before={},
         spec='{"name":"\\u0000 \\" \\\\ \n % é 日本"}',
         reply=("created", LAST_VERSION),
         after=NEW | {"a/spec": '{"name":"\\u0000 \\" \\\\ \n % é 日本"}'},
         log=ADDED,
     ),
-    held("a spec that differs is stored and logged with the one before", ""),
-    held("present holds for an agent that is there", "present"),
-    held("the version of the last spec change holds", "800"),
-    held("a version between the spec change and now holds", "850"),
-    held("the version now holds", "900"),
+    satisfied("a spec that differs is stored and logged with the one before", ""),
+    satisfied("present is satisfied by a registered agent", "present"),
+    satisfied("the version of the last spec change satisfies", "800"),
+    satisfied("a version between the spec change and the current one satisfies", "850"),
+    satisfied("the current version satisfies", "900"),
     stale("a version before the last spec change is stale", "799", "900", HEALTHY),
     stale("a version above the agent's is stale", "901", "900", HEALTHY),
-    stale("absent is stale where the agent is there", "absent", "900", HEALTHY),
-    stale("present is stale where there is no agent", "present", "", {}),
-    stale("a version is stale where there is no agent", "900", "", {}),
+    stale("absent is stale for a registered agent", "absent", "900", HEALTHY),
+    stale("present is stale without an agent", "present", "", {}),
+    stale("a version is stale without an agent", "900", "", {}),
     stale("the precondition is checked for an unchanged spec too", "799", "900", HEALTHY, spec=SPEC),
-    row("an unchanged spec is a heartbeat", before=HEALTHY, reply=("unchanged", "900"), after=BEATEN),
+    row("an unchanged spec is a heartbeat", before=HEALTHY, reply=("unchanged", "900"), after=EXTENDED),
     row(
-        "an unchanged spec under a precondition that holds is a heartbeat",
+        "an unchanged spec with a satisfied precondition is a heartbeat",
         before=HEALTHY,
         precondition="800",
         reply=("unchanged", "900"),
-        after=BEATEN,
+        after=EXTENDED,
     ),
     row(
         "a pending agent stays pending",
@@ -366,17 +366,17 @@ ROWS = [
             f"a {status} agent recovers",
             before=an_agent("a", status, heartbeat_at=-200_000, deadline_at=1000),
             reply=("unchanged", LAST_VERSION),
-            after={**BEATEN, "a/status": "healthy", "a/version": LAST_VERSION},
+            after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION},
             log=entry("modify", "recovered", status_before=status),
         )
         for status in ("degraded", "expired")
     ),
     row(
-        "one entry tells of a new spec and of a recovery",
+        "one entry contains a new spec and a recovery",
         before=an_agent("a", "degraded", heartbeat_at=-70_000, deadline_at=100),
         spec=OTHER,
         reply=("updated", LAST_VERSION),
-        after={**CHANGED, **BEATEN, "a/spec": OTHER, "a/status": "healthy"},
+        after={**CHANGED, **EXTENDED, "a/spec": OTHER, "a/status": "healthy"},
         log=entry("modify", "updated", spec_before=SPEC, status_before="degraded"),
     ),
     row(
@@ -384,7 +384,7 @@ ROWS = [
         before=HEALTHY,
         timeout=30_000,
         reply=("updated", LAST_VERSION),
-        after={**CHANGED, **BEATEN, "a/timeout": "30000", "deadlines/a": MsAfterCall(30_000)},
+        after={**CHANGED, **EXTENDED, "a/timeout": "30000", "deadlines/a": MsAfterCall(30_000)},
         log=entry("modify", "updated"),
     ),
     row(
@@ -392,17 +392,17 @@ ROWS = [
         before=HEALTHY,
         eviction=90_000,
         reply=("updated", LAST_VERSION),
-        after={**CHANGED, **BEATEN, "a/eviction": "90000"},
+        after={**CHANGED, **EXTENDED, "a/eviction": "90000"},
         log=entry("modify", "updated"),
     ),
     row(
-        "drain, owner and what later releases add survive",
+        "draining, owner and fields of later releases survive",
         before=an_agent(
             "a", "healthy", heartbeat_at=-5000, deadline_at=55_000, draining="1", owner="team-a", later="x"
         ),
         spec=OTHER,
         reply=("updated", LAST_VERSION),
-        after={**CHANGED, **BEATEN, "a/spec": OTHER},
+        after={**CHANGED, **EXTENDED, "a/spec": OTHER},
         log=entry("modify", "updated", spec_before=SPEC),
     ),
     row(
@@ -423,36 +423,36 @@ ROWS = [
         for field in ("spec", "status", "draining", "version", "spec_version", "created")
     ),
     row(
-        "a record that cannot be read is as good as absent",
+        "an unreadable record counts as absent",
         before=an_agent("a", "pending", deadline_at=1000) | {"a/spec_version": None},
         precondition="absent",
         reply=("created", LAST_VERSION),
         after=NEW,
         log=ADDED,
     ),
-    stale("no version holds for a record that cannot be read", "900", "", HEALTHY | {"a/version": None}),
+    stale("no version satisfies for an unreadable record", "900", "", HEALTHY | {"a/version": None}),
     row(
         "totals are added up",
         before={**HEALTHY, "counters/registrations": "41", "counters/heartbeats": "7"},
         reply=("unchanged", "900"),
-        after={**BEATEN, "counters/registrations": "42"},
+        after={**EXTENDED, "counters/registrations": "42"},
     ),
     *EDGES,
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_register(row: ScriptCase, bench: ScriptHarness) -> None:
-    """Every row holds on every kind of server."""
-    await bench.run_case(row)
+async def test_register(row: ScriptCase, harness: ScriptHarness) -> None:
+    """Every row passes on every kind of server."""
+    await harness.run_case(row)
 
 
-async def test_the_log_keeps_about_as_many_entries_as_it_is_told(bench: ScriptHarness) -> None:
-    """Redis trims whole nodes of 100 entries, so at most that many more stay."""
+async def test_the_log_is_trimmed_to_about_its_configured_length(harness: ScriptHarness) -> None:
+    """Redis trims whole nodes of 100 entries, so up to 100 more remain."""
     many = row("", before={"log": tuple(str(at) for at in range(1, 501)), "version": "500"}, log_length=50, reply=())
-    await bench.write_initial_state(many)
+    await harness.write_initial_state(many)
 
-    word, _version = await bench.call_script(many)
+    word, _version = await harness.call_script(many)
 
     assert word == b"created"
-    assert 50 <= len((await bench.read_state())["log"]) <= 150
+    assert 50 <= len((await harness.read_state())["log"]) <= 150

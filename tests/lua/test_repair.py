@@ -1,4 +1,4 @@
-"""The table of repair.lua."""
+"""The table of test cases of repair.lua."""
 
 import pytest
 
@@ -15,16 +15,16 @@ from tests.lua.script_harness import (
 
 
 def row(
-    promise: str,
+    description: str,
     *,
     before: dict[str, Expected | None],
     unreadable: str = "",
     counts: tuple[int, int, int],
     after: dict[str, Expected | None] | None = None,
 ) -> ScriptCase:
-    """Agent a is repaired."""
+    """Return a row that repairs agent a."""
     return ScriptCase(
-        description=promise,
+        description=description,
         script="repair",
         agents=("a",),
         args={"agents…": ["a", unreadable]},
@@ -36,13 +36,17 @@ def row(
 
 ROWS = [
     row(
-        "an agent as it should be stays",
+        "a valid agent stays",
         before=an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000),
         counts=(0, 0, 0),
     ),
-    row("nobody is nothing", before=an_agent("b", "healthy", heartbeat_at=-1, deadline_at=1000), counts=(0, 0, 0)),
     row(
-        "a deadline and a heartbeat of nobody go",
+        "an unknown agent is no error",
+        before=an_agent("b", "healthy", heartbeat_at=-1, deadline_at=1000),
+        counts=(0, 0, 0),
+    ),
+    row(
+        "a deadline and a heartbeat without an agent are deleted",
         before={
             "deadlines/a": MsAfterStart(1000),
             "heartbeats/a": MsAfterStart(-1),
@@ -52,32 +56,32 @@ ROWS = [
         after={"deadlines/a": None, "heartbeats/a": None, "unhealthy_since/a": None},
     ),
     row(
-        "an agent without a deadline is looked at now",
+        "an agent without a deadline gets the current time",
         before=an_agent("a", "healthy", heartbeat_at=-1),
         counts=(0, 0, 1),
         after={"deadlines/a": MsAfterCall()},
     ),
     row(
-        "a record with fields missing goes",
+        "a record with missing fields is deleted",
         before={"a/spec": "{}", "deadlines/a": MsAfterStart(1000), "heartbeats/a": MsAfterStart(-1)},
         counts=(0, 1, 0),
         after={"a/spec": None, "deadlines/a": None, "heartbeats/a": None},
     ),
     row(
-        "a record of another type goes",
+        "a record of another type is deleted",
         before={"a": "no hash", "deadlines/a": MsAfterStart(1000)},
         counts=(0, 1, 0),
         after={"a": None, "deadlines/a": None},
     ),
     row(
-        "a record whose spec could not be read goes",
+        "a record with an unreadable spec is deleted",
         before=an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, spec="no JSON"),
         unreadable="900",
         counts=(0, 1, 0),
         after={**removed_agent("a")},
     ),
     row(
-        "what goes is not counted any more",
+        "the edges of a deleted record are not counted any more",
         before={
             **an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, spec="no JSON", required_edges="c d\nc e"),
             "required_edges/c d": "2",
@@ -89,7 +93,7 @@ ROWS = [
         after={**removed_agent("a", required_edges=""), "required_edges/c d": "1", "required_edges/c e": None},
     ),
     row(
-        "one that was registered anew since stays",
+        "a record that was registered again since stays",
         before=an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, version="901"),
         unreadable="900",
         counts=(0, 0, 0),
@@ -98,15 +102,15 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_repair(row: ScriptCase, bench: ScriptHarness) -> None:
-    """Every row holds on every kind of server."""
-    await bench.run_case(row)
+async def test_repair(row: ScriptCase, harness: ScriptHarness) -> None:
+    """Every row passes on every kind of server."""
+    await harness.run_case(row)
 
 
-async def test_a_call_carries_at_most_200(bench: ScriptHarness) -> None:
-    """More is a bug of ours."""
+async def test_a_call_has_at_most_200_agents(harness: ScriptHarness) -> None:
+    """The store never sends more."""
     agents = tuple(f"a{number}" for number in range(201))
-    await bench.run_case(
+    await harness.run_case(
         ScriptCase(
             description="",
             script="repair",

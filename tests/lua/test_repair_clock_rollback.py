@@ -1,4 +1,4 @@
-"""The table of repair_clock_rollback.lua: Redis' clock went back an hour some seconds ago."""
+"""The table of repair_clock_rollback.lua: the clock of Redis went back an hour, twenty seconds ago."""
 
 import pytest
 
@@ -13,13 +13,13 @@ from tests.lua.script_harness import (
 )
 
 HOUR = 3_600_000
-# When the clock went back: twenty seconds ago.
-BACK = MsAfterStart(-20_000)
+# The time of the clock rollback.
+ROLLBACK = MsAfterStart(-20_000)
 TWO_HUNDRED = [f"n{number}" for number in range(200)]
 
 
 def row(
-    promise: str,
+    description: str,
     *ids: str,
     before: dict[str, Expected | None] | None = None,
     reply: tuple[Expected, ...] | ErrorReply,
@@ -29,9 +29,9 @@ def row(
     is_last: bool = False,
     more: tuple[str, ...] = (),
 ) -> ScriptCase:
-    """One call under epoch 7, for a walk that was begun when the clock went back at `rollback`."""
+    """Return a row with one call under epoch 7, for a scan that started after the rollback at `rollback`."""
     return ScriptCase(
-        description=promise,
+        description=description,
         script="repair_clock_rollback",
         agents=ids,
         args={
@@ -40,7 +40,7 @@ def row(
             "is_last": int(is_last),
             "ids…": [*ids, *more],
         },
-        before={"epoch": "7", "clock_rollback": BACK, **(before or {})},
+        before={"epoch": "7", "clock_rollback": ROLLBACK, **(before or {})},
         reply=reply,
         after=after or {},
     )
@@ -51,21 +51,21 @@ RESET: dict[str, Expected | None] = {"heartbeats/a": MsAfterCall(), "deadlines/a
 
 ROWS = [
     row(
-        "a heartbeat from the future becomes one of now, and the agent has its timeout from now",
+        "a heartbeat from the future is set to now, and the timeout starts now",
         "a",
         before=FUTURE,
         reply=("ok", 1),
         after=RESET,
     ),
     row(
-        "an own timeout counts",
+        "the timeout of the agent is used",
         "a",
         before={**FUTURE, "a/timeout": "5000"},
         reply=("ok", 1),
         after={"heartbeats/a": MsAfterCall(), "deadlines/a": MsAfterCall(5000)},
     ),
     row(
-        "a pending agent has no heartbeat, nor does it get one",
+        "a pending agent gets no heartbeat",
         "a",
         before=an_agent("a", "pending", deadline_at=HOUR),
         reply=("ok", 1),
@@ -73,7 +73,7 @@ ROWS = [
     ),
     *(
         row(
-            f"one that is {status} keeps its status, and its silence did not begin in the future",
+            f"a {status} agent keeps its status, and is unhealthy since now",
             "a",
             before={
                 **an_agent("a", status, heartbeat_at=HOUR - 90_000, deadline_at=HOUR),
@@ -85,14 +85,14 @@ ROWS = [
         for status in ("degraded", "expired")
     ),
     row(
-        "a heartbeat of before stays what it was, and the agent still has a whole timeout",
+        "an earlier heartbeat stays, and the agent gets a whole timeout",
         "a",
         before=an_agent("a", "healthy", heartbeat_at=-70_000, deadline_at=-10_000),
         reply=("ok", 1),
         after={"deadlines/a": MsAfterCall(60_000)},
     ),
     row(
-        "who was walked over, or beat since, is left alone: a walk may begin anew",
+        "agents already scanned or with a later heartbeat stay: a scan may start again",
         *("a", "b"),
         before={
             **an_agent("a", "healthy", heartbeat_at=-19_000, deadline_at=41_000),
@@ -100,10 +100,10 @@ ROWS = [
         },
         reply=("ok", 0),
     ),
-    row("twice the same agent is once", "a", "a", before=FUTURE, reply=("ok", 1), after=RESET),
-    row("who is gone stays gone", "a", reply=("ok", 0)),
+    row("a repeated id counts once", "a", "a", before=FUTURE, reply=("ok", 1), after=RESET),
+    row("a removed agent stays removed", "a", reply=("ok", 0)),
     row(
-        "a damaged agent does not stop the walk",
+        "a damaged agent does not stop the scan",
         *("b", "c", "a"),
         before={
             **FUTURE,
@@ -115,37 +115,37 @@ ROWS = [
         after={**RESET, "heartbeats/c": MsAfterCall()},
     ),
     row(
-        "the last agents end the walk",
+        "the last agents end the scan",
         "a",
         before=FUTURE,
         is_last=True,
         reply=("ok", 1),
         after={**RESET, "clock_rollback": None},
     ),
-    row("a mesh without agents is walked over at once", is_last=True, reply=("ok", 0), after={"clock_rollback": None}),
+    row("a scan of an empty mesh ends at once", is_last=True, reply=("ok", 0), after={"clock_rollback": None}),
     row(
-        "when the clock goes back again, the walk begins anew",
+        "after another rollback the scan starts again",
         "a",
         before=FUTURE,
         rollback=-30_000,
         reply=("not_needed",),
     ),
     row(
-        "a walk that another ended is over",
+        "a scan that another replica ended is over",
         "a",
         before={**FUTURE, "clock_rollback": None},
         is_last=True,
         reply=("not_needed",),
     ),
     row("a stale epoch writes nothing", "a", before=FUTURE, epoch="6", is_last=True, reply=("stale_epoch", "7")),
-    row("an epoch from nowhere is stale", "a", before={**FUTURE, "epoch": None}, reply=("stale_epoch", "0")),
+    row("an unknown epoch is stale", "a", before={**FUTURE, "epoch": None}, reply=("stale_epoch", "0")),
     row("200 agents are one call", *TWO_HUNDRED, reply=("ok", 0)),
-    row("201 agents are refused", *TWO_HUNDRED, "a", before=FUTURE, reply=ErrorReply("at most 200 agents")),
-    row("an argument too many is refused", "a", more=("b",), before=FUTURE, reply=ErrorReply("at most 200 agents")),
+    row("201 agents are rejected", *TWO_HUNDRED, "a", before=FUTURE, reply=ErrorReply("at most 200 agents")),
+    row("one argument too many is rejected", "a", more=("b",), before=FUTURE, reply=ErrorReply("at most 200 agents")),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_repair_clock_rollback(row: ScriptCase, bench: ScriptHarness) -> None:
-    """Every row holds on every kind of server."""
-    await bench.run_case(row)
+async def test_repair_clock_rollback(row: ScriptCase, harness: ScriptHarness) -> None:
+    """Every row passes on every kind of server."""
+    await harness.run_case(row)

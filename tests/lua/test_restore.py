@@ -1,4 +1,4 @@
-"""The table of restore.lua."""
+"""The table of test cases of restore.lua."""
 
 import pytest
 
@@ -18,21 +18,21 @@ TIMEOUT, EVICTION = "60000", "180000"
 
 
 def given(
-    name: str, status: str, *, heartbeat: str = "5000", rest: str = TIMEOUT, draining: str = "0", edges: str = ""
+    name: str, status: str, *, heartbeat: str = "5000", remaining: str = TIMEOUT, draining: str = "0", edges: str = ""
 ) -> list[str]:
-    """Return an agent as the script is given it."""
+    """Return the arguments of the script for one agent."""
     spec = f'{{"endpoint":"http://{name}"}}'
-    return [name, spec, status, draining, "700", "800", TIMEOUT, EVICTION, heartbeat, rest, edges]
+    return [name, spec, status, draining, "700", "800", TIMEOUT, EVICTION, heartbeat, remaining, edges]
 
 
-def put_back(name: str, status: str, **fields: Expected) -> dict[str, Expected | None]:
-    """Return the cells of an agent that was put back."""
+def restored(name: str, status: str, **fields: Expected) -> dict[str, Expected | None]:
+    """Return the cells of a restored agent."""
     cells: dict[str, Expected | None] = {**an_agent(name, status), **fields}
     return {**cells, f"{name}/version": LAST_VERSION, f"{name}/spec_version": LAST_VERSION}
 
 
 def row(
-    promise: str,
+    description: str,
     *,
     agents: list[list[str]],
     reply: tuple[Expected, ...],
@@ -40,10 +40,10 @@ def row(
     after: dict[str, Expected | None] | None = None,
     heartbeats: tuple[str, ...] = (),
 ) -> ScriptCase:
-    """These agents are put back; `heartbeats` are those of the entries the log gets."""
+    """Return a row that restores these agents; `heartbeats` are those of the new log entries."""
     names = tuple(fields[0] for fields in agents)
     return ScriptCase(
-        description=promise,
+        description=description,
         script="restore",
         agents=names,
         args={"log_length": LOG_LENGTH, "agents…": [field for fields in agents for field in fields]},
@@ -60,14 +60,14 @@ def row(
 ROWS = [
     *(
         row(
-            f"a {status} agent is put back as it was, with its rest to go",
-            agents=[given("a", status, rest="30000", draining="1")],
+            f"a {status} agent is restored with its remaining time",
+            agents=[given("a", status, remaining="30000", draining="1")],
             reply=("ok", 1, 0),
             after={
-                **put_back("a", status, **{"a/draining": "1"}),
+                **restored("a", status, **{"a/draining": "1"}),
                 "heartbeats/a": "5000",
                 "deadlines/a": MsAfterCall(30_000),
-                # Silent since it was last heard: too long ago to count towards a hold.
+                # Unhealthy since its last heartbeat: too long ago to count towards self-preservation.
                 "unhealthy_since/a": None if status == "healthy" else "5000",
             },
             heartbeats=("5000",),
@@ -75,14 +75,14 @@ ROWS = [
         for status in ("healthy", "degraded", "expired")
     ),
     row(
-        "an agent without a heartbeat is put back without one",
+        "an agent without a heartbeat is restored without one",
         agents=[given("a", "pending", heartbeat="")],
         reply=("ok", 1, 0),
-        after={**put_back("a", "pending"), "deadlines/a": MsAfterCall(60_000)},
+        after={**restored("a", "pending"), "deadlines/a": MsAfterCall(60_000)},
         heartbeats=("",),
     ),
     row(
-        "who is there is newer, and stays",
+        "a registered agent is newer, and stays",
         agents=[given("a", "healthy")],
         before=an_agent("a", "degraded", heartbeat_at=-70_000, deadline_at=1000),
         reply=("ok", 0, 1),
@@ -98,7 +98,7 @@ ROWS = [
         },
         reply=("ok", 1, 0),
         after={
-            **put_back("a", "healthy"),
+            **restored("a", "healthy"),
             "a/foreign": None,
             "unhealthy_since/a": None,
             "heartbeats/a": "5000",
@@ -107,13 +107,13 @@ ROWS = [
         heartbeats=("5000",),
     ),
     row(
-        "what agents cannot do without is counted, and a new edge raises the number",
+        "required edges are counted, and a new edge raises the revision",
         agents=[given("a", "healthy", edges="c d\nc e"), given("b", "healthy", edges="c d")],
         before={"required_edges/c e": "1", "required_edges/revision": "7"},
         reply=("ok", 2, 0),
         after={
-            **put_back("a", "healthy", **{"a/required_edges": "c d\nc e", "heartbeats/a": "5000"}),
-            **put_back("b", "healthy", **{"b/required_edges": "c d", "heartbeats/b": "5000"}),
+            **restored("a", "healthy", **{"a/required_edges": "c d\nc e", "heartbeats/a": "5000"}),
+            **restored("b", "healthy", **{"b/required_edges": "c d", "heartbeats/b": "5000"}),
             "deadlines/a": MsAfterCall(60_000),
             "deadlines/b": MsAfterCall(60_000),
             "required_edges/c d": "2",
@@ -123,19 +123,19 @@ ROWS = [
         heartbeats=("5000", "5000"),
     ),
     row(
-        "what a damaged record was counted for is counted no more",
+        "the edges of a damaged record are not counted any more",
         agents=[given("a", "healthy", edges="c e")],
         before={"a/spec": "{}", "a/required_edges": "c d\nc e", "required_edges/c d": "1", "required_edges/c e": "1"},
         reply=("ok", 1, 0),
         after={
-            **put_back("a", "healthy", **{"a/required_edges": "c e", "heartbeats/a": "5000"}),
+            **restored("a", "healthy", **{"a/required_edges": "c e", "heartbeats/a": "5000"}),
             "deadlines/a": MsAfterCall(60_000),
             "required_edges/c d": None,
         },
         heartbeats=("5000",),
     ),
     row(
-        "who is there keeps what it is counted for",
+        "a registered agent keeps its counted edges",
         agents=[given("a", "healthy", edges="c e")],
         before={
             **an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, required_edges="c d"),
@@ -143,18 +143,18 @@ ROWS = [
         },
         reply=("ok", 0, 1),
     ),
-    row("nobody is nothing", agents=[], reply=("ok", 0, 0)),
+    row("no agents are no error", agents=[], reply=("ok", 0, 0)),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_restore(row: ScriptCase, bench: ScriptHarness) -> None:
-    """Every row holds on every kind of server."""
-    await bench.run_case(row)
+async def test_restore(row: ScriptCase, harness: ScriptHarness) -> None:
+    """Every row passes on every kind of server."""
+    await harness.run_case(row)
 
 
-async def test_a_heartbeat_of_the_future_becomes_one_of_now(bench: ScriptHarness) -> None:
-    """Where the clock was set back since the backup, no later heartbeat could move it."""
+async def test_a_heartbeat_from_the_future_is_set_to_now(harness: ScriptHarness) -> None:
+    """If the clock went back since the backup, no later heartbeat could replace it."""
     row = ScriptCase(
         description="",
         script="restore",
@@ -162,21 +162,21 @@ async def test_a_heartbeat_of_the_future_becomes_one_of_now(bench: ScriptHarness
         args={"log_length": LOG_LENGTH, "agents…": given("a", "healthy", heartbeat="9000000000000")},
         reply=(),
     )
-    await bench.write_initial_state(row)
+    await harness.write_initial_state(row)
 
-    await bench.call_script(row)
+    await harness.call_script(row)
 
-    state = await bench.read_state()
+    state = await harness.read_state()
     assert int(state["heartbeats/a"]) < 9_000_000_000_000
     assert int(state["deadlines/a"]) - int(state["heartbeats/a"]) == 60_000
 
 
 @pytest.mark.parametrize("agents", [[], ["a"], [f"a{number}" for number in range(201)]], ids=len)
-async def test_what_does_not_fit_together_is_refused(bench: ScriptHarness, agents: list[str]) -> None:
-    """A call with a field too many, or too many agents, is a bug of ours."""
+async def test_a_wrong_number_of_arguments_is_rejected(harness: ScriptHarness, agents: list[str]) -> None:
+    """A call with a field too many or with too many agents is an internal error."""
     fields = [field for name in agents for field in given(name, "healthy")]
     too_many = fields if len(agents) > 200 else [*fields, "one too many"]
-    await bench.run_case(
+    await harness.run_case(
         ScriptCase(
             description="",
             script="restore",

@@ -1,4 +1,4 @@
-"""The tables leave nothing out: each script has one, with each reply, event and write of its header."""
+"""The tables are complete: each script has one, with each reply, event and write of its header."""
 
 import pytest
 
@@ -37,31 +37,31 @@ TABLES = [
 
 
 def rows_of(script: str) -> list[ScriptCase]:
-    """Every row for one script."""
+    """Return all rows of one script."""
     return [row for table in TABLES for row in table if row.script == script]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_each_word_of_a_reply_stands_in_a_row(script: str) -> None:
-    """And no row expects a word that the header does not know; Error rows are Redis' own."""
-    said = {word for row in rows_of(script) if not isinstance(row.reply, ErrorReply) for word in row.reply}
+def test_each_reply_word_is_in_a_row(script: str) -> None:
+    """No row expects an outcome that the header does not list; error rows are replies of Redis itself."""
+    replied = {word for row in rows_of(script) if not isinstance(row.reply, ErrorReply) for word in row.reply}
 
-    known = read_header(script).reply_words
-    assert known <= said
-    assert {row.reply[0] for row in rows_of(script) if not isinstance(row.reply, ErrorReply)} <= known
+    listed = read_header(script).reply_words
+    assert listed <= replied
+    assert {row.reply[0] for row in rows_of(script) if not isinstance(row.reply, ErrorReply)} <= listed
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_each_event_stands_in_a_row(script: str) -> None:
-    """And no row expects one that the header does not know."""
+def test_each_event_is_in_a_row(script: str) -> None:
+    """No row expects an event that the header does not list."""
     events = {(str(entry["kind"]), str(entry["reason"])) for row in rows_of(script) for entry in row.log}
 
     assert events == set(read_header(script).emits)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_each_write_stands_in_a_row(script: str) -> None:
-    """What the header says is written is seen to change; that nothing else does, each row checks for itself."""
+def test_each_write_is_in_a_row(script: str) -> None:
+    """Each key that the header lists as written changes in a row; each row checks that no other key changes."""
     changed = {key_name(cell) for row in rows_of(script) for cell, value in row.after.items()}
     if any(row.log for row in rows_of(script)):
         changed |= {"log", "version"}
@@ -69,8 +69,8 @@ def test_each_write_stands_in_a_row(script: str) -> None:
     assert changed == declared_writes(script)
 
 
-def test_promises_are_told_once() -> None:
-    """Two rows of one table with one name would hide each other."""
+def test_each_description_is_unique() -> None:
+    """Rows of one table with the same description have the same test id."""
     for table in TABLES:
         names = [(row.script, row.description) for row in table]
         assert sorted(set(names)) == sorted(names)

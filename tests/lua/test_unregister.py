@@ -1,4 +1,4 @@
-"""The table of unregister.lua."""
+"""The table of test cases of unregister.lua."""
 
 import pytest
 
@@ -15,17 +15,17 @@ from tests.lua.script_harness import (
 
 
 def row(
-    promise: str,
+    description: str,
     *,
     before: dict[str, Expected | None],
     reply: tuple[Expected, ...],
     after: dict[str, Expected | None] | None = None,
     heartbeat: Expected | None = None,
 ) -> ScriptCase:
-    """Agent a leaves; with `heartbeat`, the entry says so."""
+    """Return a row that unregisters agent a; `heartbeat` is that of its log entry, None without an entry."""
     entry: dict[str, Expected] = {"kind": "remove", "reason": "unregistered", "id": "a"}
     return ScriptCase(
-        description=promise,
+        description=description,
         script="unregister",
         agents=("a",),
         args={"id": "a", "log_length": LOG_LENGTH},
@@ -41,7 +41,7 @@ GONE: dict[str, Expected | None] = {**removed_agent("a"), "counters/unregistrati
 ROWS = [
     *(
         row(
-            f"a {status} agent goes at once, and the log carries it as it was",
+            f"a {status} agent is removed at once, and the log has its last state",
             before=an_agent("a", status, heartbeat_at=-70_000, deadline_at=1000, draining="1", owner="team-a"),
             reply=("removed", LAST_VERSION),
             after=GONE | removed_agent("a", owner=""),
@@ -50,14 +50,14 @@ ROWS = [
         for status in ("healthy", "degraded", "expired")
     ),
     row(
-        "an agent that never sent a heartbeat goes without one",
+        "an agent that never sent a heartbeat is removed without one",
         before=an_agent("a", "pending", deadline_at=1000),
         reply=("removed", LAST_VERSION),
         after=GONE,
         heartbeat="",
     ),
     row(
-        "a silent agent is forgotten whole",
+        "an unhealthy agent is removed completely",
         before={
             **an_agent("a", "expired", heartbeat_at=-70_000, deadline_at=1000),
             "unhealthy_since/a": MsAfterStart(-10_000),
@@ -68,7 +68,7 @@ ROWS = [
         heartbeat=MsAfterStart(-70_000),
     ),
     row(
-        "what it cannot do without is counted no more",
+        "its required edges are not counted any more",
         before={
             **an_agent("a", "healthy", heartbeat_at=-1, deadline_at=1000, required_edges="c d\nc e"),
             "required_edges/c d": "2",
@@ -90,7 +90,7 @@ ROWS = [
         heartbeat=MsAfterStart(-1),
     ),
     row(
-        "a version ahead of the clock goes on by one",
+        "a version ahead of the clock is raised by one",
         before={
             **an_agent("a", "pending", deadline_at=1000),
             "version": MsAfterStart(3_600_000),
@@ -108,12 +108,12 @@ ROWS = [
         heartbeat="",
     ),
     row(
-        "nobody is told so",
+        "an unknown agent is reported",
         before=an_agent("b", "healthy", heartbeat_at=-1, deadline_at=1000),
         reply=("unknown_agent",),
     ),
     row(
-        "a record with fields missing can be removed",
+        "a record with missing fields can be removed",
         before={"a/spec": "{}", "heartbeats/a": MsAfterStart(-1), "deadlines/a": MsAfterStart(1000)},
         reply=("removed", LAST_VERSION),
         after=GONE,
@@ -130,6 +130,6 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_unregister(row: ScriptCase, bench: ScriptHarness) -> None:
-    """Every row holds on every kind of server."""
-    await bench.run_case(row)
+async def test_unregister(row: ScriptCase, harness: ScriptHarness) -> None:
+    """Every row passes on every kind of server."""
+    await harness.run_case(row)
