@@ -1,4 +1,4 @@
-"""An agent as a separate process, which registers, serves its tools and calls others."""
+"""An agent as a separate process that registers, serves its tools and calls other agents."""
 
 import os
 import sys
@@ -15,13 +15,13 @@ HEARTBEAT_INTERVAL_S = 0.3
 
 
 class AgentProcess(ChildProcess):
-    """`python PROGRAM` with its registry at `urls`.
+    """`python PROGRAM` as an agent of the registry at `urls`.
 
-    `program` is a file of the checkout, or Python code. `name` is its `MCP_MESH_AGENT_NAME`, `env` adds to the rest.
+    `program` is a file of the checkout, or Python code. `name` is `MCP_MESH_AGENT_NAME`; `env` adds variables.
     """
 
     def __init__(self, program: str, *urls: str, name: str = "agent", **env: str) -> None:
-        ours = {
+        defaults = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "MCP_MESH_REGISTRY_URL": ",".join(urls),
@@ -29,22 +29,22 @@ class AgentProcess(ChildProcess):
             "MCP_MESH_HEALTH_INTERVAL": str(HEARTBEAT_INTERVAL_S),
         }
         command = [program] if program.endswith(".py") else ["-c", program]
-        super().__init__(sys.executable, *command, env=ours | env)
+        super().__init__(sys.executable, *command, env=defaults | env)
 
 
 def wait_until_registered(url: str, name: str, timeout: float = 15.0) -> dict[str, Any]:
-    """Return the one agent of this name, as a replica shows it, once it is healthy."""
+    """Wait until the agent with this name is healthy; return it as the replica at `url` returns it."""
 
-    def look() -> Any:
+    def find_agent() -> Any:
         agents = httpx2.get(f"{url}/agents", params={"status": "healthy"}, timeout=5).json()["agents"]
         return next((agent for agent in agents if agent["id"].startswith(f"{name}-")), None)
 
-    found: dict[str, Any] = wait_until(look, description=f"{name} is registered", timeout=timeout)
+    found: dict[str, Any] = wait_until(find_agent, description=f"{name} is registered", timeout=timeout)
     return found
 
 
 async def call_tool(endpoint: str, tool: str, **arguments: Any) -> Any:
-    """Call an agent's tool as any MCP client does; return its structured result, None where it failed."""
+    """Call a tool as an MCP client; return its structured result, None if the result has none."""
     async with Client(f"{endpoint}/mcp") as client:
         result = await client.call_tool(tool, arguments)
     return None if result.structured_content is None else result.structured_content["result"]

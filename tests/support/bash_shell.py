@@ -13,7 +13,7 @@ _DONE_MARKER = "__done__"
 
 
 class BashShell:
-    """Runs blocks of commands in one bash; its jobs end with it. As a context manager it starts and stops."""
+    """Runs blocks of commands in one bash process. As a context manager it starts bash and ends it with its jobs."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self._folder = folder
@@ -32,7 +32,7 @@ class BashShell:
             text=True,
             start_new_session=True,
         )
-        # It ends when our end of the pipe closes: tests that crash leave no job of theirs behind.
+        # The shell ends when our end of the pipe closes, so a crashed test leaves no jobs behind.
         self.run("trap 'kill 0' EXIT")
         return self
 
@@ -51,12 +51,12 @@ class BashShell:
 
     @property
     def errors(self) -> str:
-        """All that was written to standard error."""
+        """The text on standard error so far."""
         self._errors.seek(0)
         return self._errors.read()
 
     def run(self, block: str) -> str:
-        """Type a block; return what it printed. Raises AssertionError when its last command failed."""
+        """Run a block; return its standard output. Raises AssertionError if its last command fails."""
         process = self._require_process()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -68,8 +68,8 @@ class BashShell:
                 assert line.split()[1] == "0", f"{block}\n{''.join(printed)}\n{self.errors}"
                 return "".join(printed).strip()
             printed.append(line)
-        raise AssertionError(f"the shell ended in\n{block}\n{self.errors}")
+        raise AssertionError(f"the shell ended during\n{block}\n{self.errors}")
 
     def _require_process(self) -> subprocess.Popen[str]:
-        assert self._process is not None, "the shell does not run"
+        assert self._process is not None, "the shell is not running"
         return self._process

@@ -6,10 +6,10 @@ from pathlib import Path
 from tests.support.replica import Replica
 
 BLOCK_S = 5.0
-# The environment of a replica that can be stalled.
+# Environment of a replica whose event loop a test can block.
 BLOCKABLE_ENV = {"PYTHONPATH": str(Path(__file__).with_name("blocking")), "BLOCK_SECONDS": str(BLOCK_S)}
 
 
 def block_event_loop(replica: Replica) -> None:
-    """Block the replica's event loop for a while."""
+    """Block the replica's event loop for `BLOCK_S` seconds."""
     replica.send_signal(signal.SIGUSR2)

@@ -16,7 +16,7 @@ def a_spec(agent_id: str = "a", **fields: Any) -> bytes:
 def an_agent(
     agent_id: str = "a", version: int = 1, status: Status = "healthy", *, draining: bool = False, **fields: Any
 ) -> Agent:
-    """Return an agent as the cache holds it."""
+    """Return an agent as the cache stores it."""
     spec = a_spec(agent_id, **fields)
     return Agent(
         id=agent_id,
@@ -34,7 +34,7 @@ def an_agent(
 
 
 def a_change(version: int, kind: ChangeKind = "add", agent: Agent | None = None, *, prev: int | None = None) -> Change:
-    """Return a log entry that follows the version before it."""
+    """Return a log entry; by default it follows the previous version."""
     return Change(
         version=version,
         prev=version - 1 if prev is None else prev,

@@ -9,7 +9,7 @@ from registry.model.change import Change
 from tests.support.watch_recorder import AgentFilter, UnbrokenLog, Violation
 
 CallKind = Literal["register", "heartbeat", "unregister", "list"]
-# What an agent's status may become; a registration anew may follow on a removal only.
+# The status changes that are allowed; an agent that was removed starts over with a registration.
 _ALLOWED_TRANSITIONS = {
     "pending": {"pending", "healthy", "degraded"},
     "healthy": {"healthy", "degraded"},
@@ -19,56 +19,54 @@ _ALLOWED_TRANSITIONS = {
 
 
 class BadResponse(Violation):
-    """A client was told what no client may be told, or nothing, or too late."""
+    """A call had no response, a late one, or one with a status that clients must not receive."""
 
-    promise = "Told: every call is answered in time, with 200, a true 404, or 503 and when to come again."
+    promise = "Responses: every call has a response in time: 200, a correct 404, or 503 with Retry-After."
 
 
 class WriteLost(Violation):
-    """What was acknowledged is not there."""
+    """An acknowledged write is missing."""
 
-    promise = "Kept: what was acknowledged is in the log, and there until the log takes it away."
+    promise = "Durability: every acknowledged write has its entry in the log."
 
 
 class VersionWentBack(Violation):
-    """A version fell, or a read showed the past."""
+    """A version was lower than the one before it, or a list was older than an earlier response."""
 
-    promise = "Growing: versions rise for ever, and no answer is older than one that was there before it was asked for."
+    promise = "Order: versions only rise, and no list is older than a response that ended before its request."
 
 
 class ListMismatch(Violation):
-    """A list is not what the log says."""
+    """A list differs from the log."""
 
-    promise = "Folded: a list of a version is exactly what the changes up to it leave."
+    promise = "Lists: a list of a version is exactly the result of the changes up to it."
 
 
 class OverdueNotDegraded(Violation):
-    """Somebody silent is still called alive."""
+    """An overdue agent is still pending or healthy."""
 
-    promise = "Mortal: who falls silent is marked within its timeout and the time it takes to look."
+    promise = "Timeliness: an overdue agent is degraded within its timeout and the tolerated delay."
 
 
 class WronglyDegraded(Violation):
-    """Somebody who was heard, or tried to be, is called silent."""
+    """An agent was degraded although it sent heartbeats or its client retried them."""
 
-    promise = (
-        "Merciful: nobody is marked silent who was heard in time, or keeps trying; and nobody twice for one silence."
-    )
+    promise = "Safety: no agent is degraded twice, or while it sends or retries heartbeats in time."
 
 
 class LiveAgentNotFound(Violation):
-    """A live agent was called unknown."""
+    """The response for a registered agent was 404."""
 
-    promise = "Known: an agent that is there is never answered with 404."
+    promise = "Identity: the response for a registered agent is never 404."
 
 
 @dataclass(frozen=True)
 class ClientCall:
-    """One call of one client: when (monotonic seconds), of which replica, and what came of it.
+    """One call of a client to a replica, and its response; times are monotonic seconds.
 
-    `status` is 0 where no answer came. `version` is the one that was answered, `server_time_ms` the server's
-    milliseconds of an
-    acknowledged heartbeat, `listed_versions` the agents by version of a list of those that `matches`.
+    `status` is 0 without a response. `version` is the version in the response, `server_time_ms` the server's time of an
+    acknowledged heartbeat. `listed_versions` are the versions of the listed agents by id, for a list of the agents that
+    satisfy `matches`.
     """
 
     kind: CallKind
@@ -85,29 +83,29 @@ class ClientCall:
 
 @dataclass
 class CallJournal:
-    """All deeds, in the order in which they ended. Each agent's are those of one client, one after the other.
+    """All calls, in the order in which they ended. The calls of one agent come from one client, one after the other.
 
-    `persistent_agents` are the agents whose clients beat in time and try again until they succeed.
+    `persistent_agents` are the agents whose clients send heartbeats in time and retry until they succeed.
     """
 
     calls: list[ClientCall] = field(default_factory=list)
     persistent_agents: set[str] = field(default_factory=set)
 
     def acknowledged(self, kind: CallKind) -> list[ClientCall]:
-        """Return the deeds of a kind that succeeded."""
-        return [deed for deed in self.calls if deed.kind == kind and deed.status == 200]
+        """Return the successful calls of a kind."""
+        return [call for call in self.calls if call.kind == kind and call.status == 200]
 
     def calls_of(self, agent_id: str) -> list[ClientCall]:
-        """Return the deeds of one agent."""
-        return [deed for deed in self.calls if deed.agent_id == agent_id and deed.kind != "list"]
+        """Return the writes of one agent."""
+        return [call for call in self.calls if call.agent_id == agent_id and call.kind != "list"]
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """What a fault excuses.
+    """Deviations that are allowed during a fault.
 
-    `unresponsive_urls` are the replicas that may leave a call unanswered; others answer within `max_response_s`
-    seconds. `max_delay_s` is by how many seconds a silent agent may be marked late.
+    `unresponsive_urls` are the replicas that may leave a call without a response; the others respond within
+    `max_response_s` seconds. `max_delay_s` is the maximum delay, in seconds, until an overdue agent is degraded.
     """
 
     unresponsive_urls: frozenset[str] = frozenset()
@@ -116,7 +114,7 @@ class Tolerances:
 
 
 def check_calls(journal: CallJournal, logs: Sequence[UnbrokenLog], tolerances: Tolerances) -> None:
-    """Hold all deeds against the log. Raises the Violation it finds."""
+    """Check all calls against the log. Raises the Violation that is found."""
     _check_responses(journal, tolerances)
     _check_writes_logged(journal, logs)
     _check_versions_rise(journal, logs)
@@ -126,76 +124,77 @@ def check_calls(journal: CallJournal, logs: Sequence[UnbrokenLog], tolerances: T
 
 
 def check_overdue(log: UnbrokenLog, heartbeats: Mapping[str, int], now: int, max_delay_s: float) -> None:
-    """Hold the agents that are there at the end, and their last heartbeats, against the server's time. Raises."""
+    """Check that no remaining agent is overdue at the server time `now`. Raises OverdueNotDegraded."""
     for agent in log.agents().values():
         since = heartbeats.get(agent.id, agent.created)
         if agent.status in ("pending", "healthy") and now - since > agent.timeout + max_delay_s * 1000:
-            raise OverdueNotDegraded(f"{agent.id} is {agent.status} after {now - since} ms of silence")
+            raise OverdueNotDegraded(f"{agent.id} is {agent.status} after {now - since} ms without a heartbeat")
 
 
-def _check_responses(journal: CallJournal, terms: Tolerances) -> None:
-    for deed in journal.calls:
-        if deed.status == 0 and deed.url not in terms.unresponsive_urls:
-            raise BadResponse(f"{deed} has no answer")
-        if deed.status not in (0, 200, 404, 503):
-            raise BadResponse(f"{deed} has this status")
-        if deed.ended - deed.started > terms.max_response_s and deed.url not in terms.unresponsive_urls:
-            raise BadResponse(f"{deed} took {deed.ended - deed.started:.1f} s")
+def _check_responses(journal: CallJournal, tolerances: Tolerances) -> None:
+    for call in journal.calls:
+        if call.status == 0 and call.url not in tolerances.unresponsive_urls:
+            raise BadResponse(f"{call} has no response")
+        if call.status not in (0, 200, 404, 503):
+            raise BadResponse(f"{call} has this status")
+        if call.ended - call.started > tolerances.max_response_s and call.url not in tolerances.unresponsive_urls:
+            raise BadResponse(f"{call} took {call.ended - call.started:.1f} s")
 
 
-def _check_writes_logged(journal: CallJournal, pasts: Sequence[UnbrokenLog]) -> None:
-    entries = {change.version: change for past in pasts for change in past.changes}
-    for what, gone in (("register", False), ("unregister", True)):
-        for deed in journal.calls:
-            if deed.kind != what or deed.status != 200:
+def _check_writes_logged(journal: CallJournal, logs: Sequence[UnbrokenLog]) -> None:
+    entries = {change.version: change for log in logs for change in log.changes}
+    for kind, is_removal in (("register", False), ("unregister", True)):
+        for call in journal.calls:
+            if call.kind != kind or call.status != 200:
                 continue
-            change = entries.get(deed.version)
-            if change is None or change.agent is None or change.agent.id != deed.agent_id:
-                raise WriteLost(f"{deed} left no entry in the log")
-            if gone != (change.kind == "remove"):
-                raise WriteLost(f"{deed} left {change.kind} in the log")
+            change = entries.get(call.version)
+            if change is None or change.agent is None or change.agent.id != call.agent_id:
+                raise WriteLost(f"{call} has no entry in the log")
+            if is_removal != (change.kind == "remove"):
+                raise WriteLost(f"{call} has the entry {change.kind} in the log")
 
 
-def _check_versions_rise(journal: CallJournal, pasts: Sequence[UnbrokenLog]) -> None:
+def _check_versions_rise(journal: CallJournal, logs: Sequence[UnbrokenLog]) -> None:
     last = 0
-    for past in pasts:
-        for change in past.changes:
+    for log in logs:
+        for change in log.changes:
             if change.version <= last:
                 raise VersionWentBack(f"{change.version} came after {last}")
             last = change.version
     ends: list[float] = []
     newest: list[int] = []
-    for deed in sorted(journal.calls, key=lambda deed: deed.ended):
-        if deed.kind == "list" and deed.status == 200:
-            at = bisect_right(ends, deed.started)
-            if at and deed.version < newest[at - 1]:
-                raise VersionWentBack(f"{newest[at - 1]} had been answered before {deed} was asked")
-        if deed.status == 200 and deed.version:
-            ends.append(deed.ended)
-            newest.append(max(deed.version, newest[-1] if newest else 0))
+    for call in sorted(journal.calls, key=lambda call: call.ended):
+        if call.kind == "list" and call.status == 200:
+            at = bisect_right(ends, call.started)
+            if at and call.version < newest[at - 1]:
+                raise VersionWentBack(f"{newest[at - 1]} was in a response before the request of {call}")
+        if call.status == 200 and call.version:
+            ends.append(call.ended)
+            newest.append(max(call.version, newest[-1] if newest else 0))
 
 
-def _check_lists(journal: CallJournal, pasts: Sequence[UnbrokenLog]) -> None:
-    for deed in journal.acknowledged("list"):
-        past = _log_containing(pasts, deed.version)
-        if past is None:
-            raise ListMismatch(f"a list of {deed.url} is of version {deed.version}, which never was")
-        assert deed.matches is not None
-        truth = past.versions_at(deed.matches, deed.version)
-        if dict(deed.listed_versions or {}) != truth:
+def _check_lists(journal: CallJournal, logs: Sequence[UnbrokenLog]) -> None:
+    for call in journal.acknowledged("list"):
+        log = _log_containing(logs, call.version)
+        if log is None:
+            raise ListMismatch(f"a list of {call.url} has version {call.version}, which does not exist")
+        assert call.matches is not None
+        expected = log.versions_at(call.matches, call.version)
+        if dict(call.listed_versions or {}) != expected:
             raise ListMismatch(
-                f"the list of {deed.version} by {deed.url} is {deed.listed_versions}, by the log {truth}"
+                f"the list of {call.version} from {call.url} is {call.listed_versions}, but the log has {expected}"
             )
 
 
-def _check_transitions(journal: CallJournal, pasts: Sequence[UnbrokenLog], terms: Tolerances) -> None:
-    heard: dict[str, list[int]] = {}
-    for deed in journal.acknowledged("heartbeat"):
-        heard.setdefault(deed.agent_id, []).append(deed.server_time_ms)
-    for past in pasts:
+def _check_transitions(journal: CallJournal, logs: Sequence[UnbrokenLog], tolerances: Tolerances) -> None:
+    heartbeats: dict[str, list[int]] = {}
+    for call in journal.acknowledged("heartbeat"):
+        heartbeats.setdefault(call.agent_id, []).append(call.server_time_ms)
+    for log in logs:
         earliest = 0
-        for before, change in past.status_changes():
-            # A version is the server's time, but where changes came faster than milliseconds: then it runs ahead.
+        for before, change in log.status_changes():
+            # A version is the server's time in milliseconds, except when there are several changes in one millisecond:
+            # then it is ahead of the time.
             earliest = change.version if change.version > change.prev + 1 else earliest
             if before is not None and change.agent is not None and change.kind == "modify":
                 status = change.agent.status
@@ -204,42 +203,50 @@ def _check_transitions(journal: CallJournal, pasts: Sequence[UnbrokenLog], terms
                 ):
                     raise WronglyDegraded(f"{change.agent.id} went from {before} to {status} at {change.version}")
             if change.reason == "degraded":
-                _check_degraded(change, earliest, heard, journal.persistent_agents, terms)
+                _check_degraded(change, earliest, heartbeats, journal.persistent_agents, tolerances)
 
 
 def _check_degraded(
-    change: Change, earliest: int, heard: Mapping[str, list[int]], striving: set[str], terms: Tolerances
+    change: Change,
+    earliest: int,
+    heartbeats: Mapping[str, list[int]],
+    persistent_agents: set[str],
+    tolerances: Tolerances,
 ) -> None:
-    """Judge one marking, which was made between `earliest` and its version, in the server's milliseconds."""
+    """Check one degradation, which happened between `earliest` and its version (server time in milliseconds)."""
     agent = change.agent
     assert agent is not None
     since = agent.created if change.heartbeat is None else change.heartbeat
     if change.version - since < agent.timeout:
-        raise WronglyDegraded(f"{agent.id} was marked {change.version - since} ms after it was heard")
-    if agent.id in striving:
-        raise WronglyDegraded(f"{agent.id} was marked at {change.version}, though its client never stopped trying")
-    missed = [at for at in heard.get(agent.id, ()) if since < at < earliest]
+        raise WronglyDegraded(f"{agent.id} was degraded {change.version - since} ms after its heartbeat")
+    if agent.id in persistent_agents:
+        raise WronglyDegraded(
+            f"{agent.id} was degraded at {change.version}, but its client did not stop sending heartbeats"
+        )
+    missed = [at for at in heartbeats.get(agent.id, ()) if since < at < earliest]
     if missed:
-        raise WronglyDegraded(f"{agent.id} was marked at {change.version}, though heartbeats of {missed} were taken")
-    if earliest - since > agent.timeout + terms.max_delay_s * 1000:
-        raise OverdueNotDegraded(f"{agent.id} was marked {earliest - since} ms after it was heard")
+        raise WronglyDegraded(
+            f"{agent.id} was degraded at {change.version}, but heartbeats at {missed} were acknowledged"
+        )
+    if earliest - since > agent.timeout + tolerances.max_delay_s * 1000:
+        raise OverdueNotDegraded(f"{agent.id} was degraded {earliest - since} ms after its heartbeat")
 
 
-def _check_not_found(journal: CallJournal, pasts: Sequence[UnbrokenLog]) -> None:
-    for agent_id in {deed.agent_id for deed in journal.calls if deed.status == 404}:
-        removed = [at for past in pasts for at in past.removals(agent_id)]
-        deeds = journal.calls_of(agent_id)
-        versions = [deed.version if deed.kind == "register" and deed.status == 200 else 0 for deed in deeds]
-        for at, deed in enumerate(deeds):
+def _check_not_found(journal: CallJournal, logs: Sequence[UnbrokenLog]) -> None:
+    for agent_id in {call.agent_id for call in journal.calls if call.status == 404}:
+        removed = [at for log in logs for at in log.removals(agent_id)]
+        calls = journal.calls_of(agent_id)
+        versions = [call.version if call.kind == "register" and call.status == 200 else 0 for call in calls]
+        for at, call in enumerate(calls):
             before = max(versions[:at], default=0)
-            if deed.status != 404 or not before or _log_containing(pasts[:-1], before) is not None:
+            if call.status != 404 or not before or _log_containing(logs[:-1], before) is not None:
                 continue
             after = min((version for version in versions[at:] if version), default=None)
             if not any(before < version and (after is None or version < after) for version in removed):
                 raise LiveAgentNotFound(
-                    f"{deed} was told 404 after it was registered at {before}, and nothing removed it"
+                    f"{call} had the response 404 after a registration at {before} without a removal"
                 )
 
 
-def _log_containing(pasts: Sequence[UnbrokenLog], version: int) -> UnbrokenLog | None:
-    return next((past for past in reversed(pasts) if past.first <= version <= past.last), None)
+def _log_containing(logs: Sequence[UnbrokenLog], version: int) -> UnbrokenLog | None:
+    return next((log for log in reversed(logs) if log.first <= version <= log.last), None)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 def http_response(status: int, body: object = b"", headers: Mapping[str, str] | None = None) -> bytes:
-    """Return a whole HTTP answer; a body that is no bytes is sent as JSON."""
+    """Return a complete HTTP response; a body that is not bytes is encoded as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} canned", f"content-length: {len(content)}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -16,9 +16,9 @@ def http_response(status: int, body: object = b"", headers: Mapping[str, str] | 
 
 
 class CannedServer:
-    """Listens on a loopback address and gives `responses` in turn, the last one for ever; with none it stays silent.
+    """Listens on a loopback address and sends `responses` in order, then repeats the last one.
 
-    `requests` are the heads of those that came, as text, and `bodies` what they carried.
+    Without responses it sends nothing. `requests` are the heads of received requests as text, `bodies` their bodies.
     """
 
     def __init__(self, *responses: bytes, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -32,7 +32,7 @@ class CannedServer:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of this server."""
         return f"http://{self._host}:{self.port}"
 
     async def __aenter__(self) -> Self:
@@ -69,5 +69,5 @@ class CannedServer:
 
 
 def json_response(**fields: Any) -> bytes:
-    """Return a 200 with these fields."""
+    """Return a response with status 200 and these fields."""
     return http_response(200, fields)

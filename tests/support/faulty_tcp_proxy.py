@@ -14,22 +14,22 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class FaultyTcpProxy:
-    """Listens on a free loopback port and passes everything on to the server at a redis:// or unix:// URL.
+    """Listens on a free loopback port and forwards everything to the server at a redis:// or unix:// URL.
 
-    With `tls` it speaks that to its clients. `switch_upstream` passes new connections on to another server.
+    With `tls` its clients connect with TLS. `switch_upstream` forwards new connections to another server.
 
-    What goes wrong is set while it runs:
+    Faults are set while it runs:
 
-    * `delay_s`: seconds each chunk is held back, in either direction;
-    * `swallow_requests`, `swallow_replies`: that direction vanishes, the connection stays open;
-    * `cut_requests`, `cut_replies`: so many of the next chunks in that direction close their connection instead of
-      passing. A reply that is cut belongs to a request the server has carried out; a request that is cut was not;
-    * `spare_replies`: so many of the next replies pass whatever else is set;
-    * `cut()`: close every connection now; `refuse()`: cut, and take no new one until `accept()`;
-    * `refuse_with_next_reply`: refuse as soon as the next reply is there, which does not pass.
+    * `delay_s`: delay of each chunk in seconds, in both directions;
+    * `swallow_requests`, `swallow_replies`: chunks in that direction are dropped, the connection stays open;
+    * `cut_requests`, `cut_replies`: the number of next chunks in that direction that close their connection instead of
+      passing. The server has executed the request of a reply that is cut, but not a request that is cut;
+    * `spare_replies`: the number of next replies that pass despite all other faults;
+    * `cut()`: close every connection now; `refuse()`: cut, and refuse new connections until `accept()`;
+    * `refuse_with_next_reply`: refuse when the next reply arrives, and drop that reply.
 
-    `connections` counts those accepted, `requests` the chunks that reached the server, `underway` those that are held
-    back on their way there.
+    `connections` counts accepted connections, `requests` the chunks that reached the server, `delayed_requests` the
+    chunks that are waiting now.
     """
 
     def __init__(self, upstream: str, tls: ssl.SSLContext | None = None) -> None:
@@ -52,7 +52,7 @@ class FaultyTcpProxy:
 
     @property
     def url(self) -> str:
-        """Where the proxy listens, as redis-py takes it."""
+        """The URL of the proxy, for redis-py."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     async def __aenter__(self) -> Self:
@@ -68,11 +68,11 @@ class FaultyTcpProxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def switch_upstream(self, upstream: str) -> None:
-        """Let new connections lead to this server; those there are stay where they are."""
+        """Forward new connections to this server; existing ones stay address they are."""
         self._connect_upstream = _upstream_connector(upstream)
 
     async def accept(self) -> None:
-        """Take connections, on the same port as before."""
+        """Accept connections, on the same port as before."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -103,7 +103,7 @@ class FaultyTcpProxy:
             writer.transport.abort()
 
     async def _relay(self, client: Streams, server: Streams) -> None:
-        """Pass chunks both ways until either side ends."""
+        """Forward chunks in both directions until either side ends."""
         pumps = [
             asyncio.create_task(self._pump(client[0], server[1], self._take_request)),
             asyncio.create_task(self._pump(server[0], client[1], self._take_reply)),
@@ -132,7 +132,7 @@ class FaultyTcpProxy:
             self.delayed_requests -= is_request
 
     def _take_request(self) -> bool:
-        """Tell whether this chunk goes on; raises where the connection is to be cut instead."""
+        """Return whether to forward this chunk. Raises ConnectionAbortedError to cut the connection."""
         if self.cut_requests:
             self.cut_requests -= 1
             raise ConnectionAbortedError
@@ -153,7 +153,7 @@ class FaultyTcpProxy:
 
 
 def _upstream_connector(upstream: str) -> Callable[[], Awaitable[Streams]]:
-    where = urlsplit(upstream)
-    if where.scheme == "unix":
-        return lambda: asyncio.open_unix_connection(unquote(where.path))
-    return lambda: asyncio.open_connection(where.hostname, where.port)
+    address = urlsplit(upstream)
+    if address.scheme == "unix":
+        return lambda: asyncio.open_unix_connection(unquote(address.path))
+    return lambda: asyncio.open_connection(address.hostname, address.port)

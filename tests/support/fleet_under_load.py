@@ -29,23 +29,23 @@ from tests.support.replica import Replica
 from tests.support.watch_recorder import check_recording
 
 DURABLE_ARGUMENTS = ("--appendonly", "yes", "--appendfsync", "always")
-# The lease of the seeds is 15 s; a third of it makes the same thing happen sooner.
+# The lease of the seeds is 15 s; a fifth of it makes tests faster.
 LEASE_S = 3.0
 ELECTION_SETTINGS = {
     "LEADER_ELECTION_LEASE_DURATION": f"{LEASE_S:g}s",
     "LEADER_ELECTION_RENEW_DEADLINE": "2s",
     "LEADER_ELECTION_RETRY_PERIOD": "500ms",
 }
-# The load under every fault: how many there are of whom.
+# The number of clients of each kind during every fault.
 WRITER_COUNT, PERSISTENT_AGENT_COUNT, INTERMITTENT_AGENT_COUNT = 3, 4, 2
-# What an agent that falls silent now and then may be silent for, in seconds; one that strives has more, since a call of
-# a replica that is cut off takes a while to fail.
+# Timeouts of the agents in seconds. A persistent agent has a longer one, because a call to an unreachable replica takes
+# a while to fail.
 INTERMITTENT_AGENT_TIMEOUT_S, PERSISTENT_AGENT_TIMEOUT_S = 2.0, 6.0
 
 
 @dataclass
 class FleetCounts:
-    """What one test counted."""
+    """Counts of one test."""
 
     calls: int = 0
     acknowledged: int = 0
@@ -55,9 +55,10 @@ class FleetCounts:
 
 @dataclass
 class FleetUnderLoad:
-    """Three replicas or so, their store, and what goes on. `proxies` stand between each replica and the store, if any.
+    """Replicas, their store and their load. `proxies` are between each replica and the store, if there are any.
 
-    `tolerances` say what the fault excuses, `settle_timeout_s` how long everybody may take to come to the end.
+    `tolerances` are the allowed deviations, `settle_timeout_s` is the time until all followers have read the last
+    change.
     """
 
     server: RedisServer
@@ -72,93 +73,96 @@ class FleetUnderLoad:
 
     @property
     def urls(self) -> list[str]:
-        """Where the replicas listen."""
+        """The URLs of the replicas."""
         return [replica.url for replica in self.replicas]
 
     def tolerate(self, *, unresponsive: Sequence[Replica] = (), extra_delay_s: float = 0.0) -> None:
-        """Say that these replicas may leave calls unanswered, or that silence may be marked so many seconds later."""
-        names = self.tolerances.unresponsive_urls.union(replica.url for replica in unresponsive)
+        """Allow these replicas to leave calls without a response, or degradations to be later."""
+        urls = self.tolerances.unresponsive_urls.union(replica.url for replica in unresponsive)
         self.tolerances = replace(
-            self.tolerances, unresponsive_urls=names, max_delay_s=self.tolerances.max_delay_s + extra_delay_s
+            self.tolerances, unresponsive_urls=urls, max_delay_s=self.tolerances.max_delay_s + extra_delay_s
         )
 
     def tolerate_unanswered(self, url: str) -> None:
-        """Say that at this address calls may stay unanswered."""
+        """Allow calls to this URL to have no response."""
         self.tolerances = replace(self.tolerances, unresponsive_urls=self.tolerances.unresponsive_urls | {url})
 
     async def wait_for_writes(self, count: int = 30, timeout: float = 15.0) -> float:
-        """Wait until so many more writes were acknowledged; return the seconds until the first of them."""
-        began, deeds = time.monotonic(), self.load.journal.calls
+        """Wait until `count` more writes are acknowledged; return the seconds until the first of them."""
+        began, calls = time.monotonic(), self.load.journal.calls
 
-        def since() -> list[float]:
+        def acknowledged_at() -> list[float]:
             return [
-                deed.ended for deed in deeds if deed.started >= began and deed.status == 200 and deed.kind != "list"
+                call.ended for call in calls if call.started >= began and call.status == 200 and call.kind != "list"
             ]
 
-        await async_wait_until(lambda: len(since()) >= count, description="writes are taken", timeout=timeout)
-        return min(since()) - began
+        await async_wait_until(
+            lambda: len(acknowledged_at()) >= count, description="writes are acknowledged", timeout=timeout
+        )
+        return min(acknowledged_at()) - began
 
     async def wait_for_refusals(self, count: int = 5, timeout: float = 8.0) -> None:
-        """Wait until so many more calls were answered with 503."""
+        """Wait until `count` more responses are 503."""
         before = self.refusal_count
         await async_wait_until(
-            lambda: self.refusal_count >= before + count, description="calls are refused", timeout=timeout
+            lambda: self.refusal_count >= before + count, description="responses are 503", timeout=timeout
         )
 
     @property
     def refusal_count(self) -> int:
-        """How many calls were answered with 503 so far."""
-        return sum(deed.status == 503 for deed in self.load.journal.calls)
+        """The number of 503 responses so far."""
+        return sum(call.status == 503 for call in self.load.journal.calls)
 
     def calls_since(self, moment: float) -> list[ClientCall]:
-        """Return the calls that were made after a monotonic moment."""
-        return [deed for deed in self.load.journal.calls if deed.started >= moment]
+        """Return the calls that started after a monotonic time."""
+        return [call for call in self.load.journal.calls if call.started >= moment]
 
     async def wait_for_resumes(self) -> None:
-        """Wait until every follower went on elsewhere once more, so that what happened has met all of them."""
+        """Wait until every follower has resumed on another replica or listed again."""
         before = [follower.ended_streams + follower.relist_count for follower in self.followers]
         await async_wait_until(
             lambda: all(
-                each.ended_streams + each.relist_count > ends for each, ends in zip(self.followers, before, strict=True)
+                each.ended_streams + each.relist_count > count
+                for each, count in zip(self.followers, before, strict=True)
             ),
-            description="every follower went on",
+            description="every follower resumed",
             timeout=self.settle_timeout_s,
         )
 
     async def wait_for_degraded(self, timeout: float = 15.0) -> None:
-        """Wait until somebody who fell silent after this call is marked."""
+        """Wait until an agent whose last heartbeat is later than this call is degraded."""
         since = self.log_recorder.server_time_ms()
 
-        def marks() -> bool:
+        def is_degraded() -> bool:
             self.log_recorder.read()
             return any(
                 change.reason == "degraded" and (change.heartbeat or 0) >= since
                 for change in self.log_recorder.logs[-1].changes
             )
 
-        await async_wait_until(marks, description="who falls silent is marked", timeout=timeout)
+        await async_wait_until(is_degraded, description="an overdue agent is degraded", timeout=timeout)
 
     async def kill_replica(self, number: int) -> Replica:
-        """End a replica as a crash would."""
+        """Kill a replica."""
         replica = self.replicas[number]
         self.tolerate(unresponsive=[replica])
         await asyncio.to_thread(replica.kill)
         return replica
 
     async def wait_for_leader(self, timeout: float = 10.0, *, other_than: int = -1) -> int:
-        """Wait until a replica says that it leads; return its number."""
+        """Wait until a replica reports that it is the leader; return its number."""
 
-        async def leads() -> list[int]:
+        async def leader_numbers() -> list[int]:
             found = [number for number in range(len(self.replicas)) if number != other_than]
             states = [await self.get_health(number) for number in found]
             return [
                 number + 1 for number, state in zip(found, states, strict=True) if state and state["leader"]["leading"]
             ]
 
-        return (await async_wait_until(leads, description="a replica leads", timeout=timeout))[0] - 1
+        return (await async_wait_until(leader_numbers, description="a replica is the leader", timeout=timeout))[0] - 1
 
     async def get_health(self, number: int) -> dict[str, Any]:
-        """Return what a replica says of itself; nothing where it does not answer."""
+        """Return the health document of a replica, empty if it does not respond."""
         with contextlib.suppress(httpx2.TransportError):
             async with httpx2.AsyncClient(timeout=1) as client:
                 state: dict[str, Any] = (await client.get(f"{self.replicas[number].url}/health")).json()
@@ -166,41 +170,41 @@ class FleetUnderLoad:
         return {}
 
     async def is_ready(self, number: int) -> bool:
-        """Tell whether a replica's /ready is 200."""
+        """Return whether /ready of a replica is 200."""
         async with httpx2.AsyncClient(timeout=2) as client:
             return (await client.get(f"{self.replicas[number].url}/ready")).status_code == 200
 
     async def wait_until_all_ready(self, timeout: float = 2.0) -> None:
         """Wait until every replica is ready."""
 
-        async def ready() -> bool:
+        async def all_ready() -> bool:
             return all([await self.is_ready(number) for number in range(len(self.replicas))])
 
-        await async_wait_until(ready, description="every replica is ready", timeout=timeout)
+        await async_wait_until(all_ready, description="every replica is ready", timeout=timeout)
 
     async def read_metric(self, number: int, name: str) -> float:
-        """Return one number a replica exposes."""
+        """Return the value of a metric of a replica."""
         async with httpx2.AsyncClient(timeout=2) as client:
             text = (await client.get(f"{self.replicas[number].url}/metrics/prometheus")).text
         return float(next(line.split()[-1] for line in text.splitlines() if line.split()[0] == name))
 
     async def wait_until_settled(self) -> None:
-        """Let nobody write any more, and wait until every follower and every replica has come to the end; once."""
+        """Stop the writers, and wait until every follower and every replica has read the last change. Runs once."""
         if self.load.all_stopped.is_set():
             return
         self.load.writers_stopped.set()
         last = 0
 
-        async def come() -> bool:
+        async def every_replica_lists() -> bool:
             nonlocal last
             async with httpx2.AsyncClient(timeout=4) as client:
-                answers = await asyncio.gather(*(client.get(f"{url}/agents") for url in self.load.urls))
-            if {answer.status_code for answer in answers} != {200}:
+                responses = await asyncio.gather(*(client.get(f"{url}/agents") for url in self.load.urls))
+            if {response.status_code for response in responses} != {200}:
                 return False
-            last = max(int(answer.json()["resource_version"]) for answer in answers)
+            last = max(int(response.json()["resource_version"]) for response in responses)
             return True
 
-        await async_wait_until(come, description="every replica lists", timeout=self.settle_timeout_s)
+        await async_wait_until(every_replica_lists, description="every replica lists", timeout=self.settle_timeout_s)
         await async_wait_until(
             lambda: all(follower.last_version >= last for follower in self.followers),
             description=f"every follower reached {last}",
@@ -209,50 +213,50 @@ class FleetUnderLoad:
         self.load.all_stopped.set()
 
     def verify(self) -> FleetCounts:
-        """Hold everything that was written down against the log. Raises the Violation it finds."""
-        truth, journal = self.log_recorder, self.load.journal
-        truth.read()
-        pasts = truth.logs
-        check_calls(journal, pasts, self.tolerances)
-        # A log that was emptied and opened before anybody wrote begins a history that leads on from the one before.
-        assert len(set(truth.timelines)) >= len(pasts), "a loss of history is told by another history id"
-        for past in pasts:
-            assert list(past.gaps()) == []
+        """Check all recorded calls and events against the log. Raises the Violation that is found."""
+        recorder, journal = self.log_recorder, self.load.journal
+        recorder.read()
+        logs = recorder.logs
+        check_calls(journal, logs, self.tolerances)
+        # A log that was emptied and opened again before the first write starts a timeline whose versions continue.
+        assert len(set(recorder.timelines)) >= len(logs), "lost data starts another timeline"
+        for log in logs:
+            assert list(log.gaps()) == []
         for follower in self.followers:
             for recording in follower.recordings:
-                check_recording(recording, pasts)
+                check_recording(recording, logs)
             assert follower.ended_streams
-            assert follower.recordings[-1].start_version >= pasts[-1].first
-            assert truth.entries_removed or not follower.relist_count, "410 is for a log that was taken away"
+            assert follower.recordings[-1].start_version >= logs[-1].first
+            assert recorder.entries_removed or not follower.relist_count, "410 only after entries were removed"
         self._check_store()
         return FleetCounts(
             calls=len(journal.calls),
-            acknowledged=sum(deed.status == 200 for deed in journal.calls),
+            acknowledged=sum(call.status == 200 for call in journal.calls),
             lists=len(journal.acknowledged("list")),
             events=sum(len(each.events) for follower in self.followers for each in follower.recordings),
         )
 
     def _check_store(self) -> None:
-        """Compare what the store has with what the log leaves, both of one moment: the sweep goes on."""
-        raw = self.log_recorder.redis
+        """Compare the store with the log at the same version; repeat while the leader writes."""
+        client = self.log_recorder.redis
         while True:
             self.log_recorder.read()
-            past = self.log_recorder.logs[-1]
-            left = past.agents()
-            heartbeats: Any = raw.zrange("{mesh}:heartbeats", 0, -1, withscores=True)
-            deadlines: Any = raw.zrange("{mesh}:deadlines", 0, -1)
+            log = self.log_recorder.logs[-1]
+            expected = log.agents()
+            heartbeats: Any = client.zrange("{mesh}:heartbeats", 0, -1, withscores=True)
+            deadlines: Any = client.zrange("{mesh}:deadlines", 0, -1)
             stored = {name.decode() for name in deadlines}
-            held: dict[str, Any] = {name: raw.hgetall("{mesh}:agent:" + name) for name in stored}
-            wrong = find_inconsistencies(raw)
-            if int(raw.get("{mesh}:version") or 0) == past.last:
+            records: dict[str, Any] = {name: client.hgetall("{mesh}:agent:" + name) for name in stored}
+            inconsistencies = find_inconsistencies(client)
+            if int(client.get("{mesh}:version") or 0) == log.last:
                 break
-        heard = {name.decode(): int(at) for name, at in heartbeats}
-        check_overdue(past, heard, self.log_recorder.server_time_ms(), self.tolerances.max_delay_s)
+        last_heartbeats = {name.decode(): int(at) for name, at in heartbeats}
+        check_overdue(log, last_heartbeats, self.log_recorder.server_time_ms(), self.tolerances.max_delay_s)
         if not self.data_damaged:
-            assert not wrong
-            assert stored == set(left)
-            for agent in left.values():
-                found = held[agent.id]
+            assert not inconsistencies
+            assert stored == set(expected)
+            for agent in expected.values():
+                found = records[agent.id]
                 assert (int(found[b"version"]), found[b"spec"]) == (agent.version, agent.spec), "a partial record"
 
 
@@ -298,19 +302,21 @@ async def fleet_under_load(
         ]
         stack.callback(_kill_all, processes)
         await asyncio.gather(*(asyncio.to_thread(each.start) for each in processes))
-        truth = stack.enter_context(ChangeLogRecorder(store.url))
-        crowd = LoadContext([each.url for each in processes])
-        fleet = FleetUnderLoad(store, processes, proxies, truth, crowd, followers(crowd))
+        recorder = stack.enter_context(ChangeLogRecorder(store.url))
+        context = LoadContext([each.url for each in processes])
+        fleet = FleetUnderLoad(store, processes, proxies, recorder, context, followers(context))
         async with asyncio.TaskGroup() as group:
             writing = [
                 group.create_task(each.run())
-                for each in (_writer_clients(crowd, persistent_agent_timeout_s) if load else ())
+                for each in (_writer_clients(context, persistent_agent_timeout_s) if load else ())
             ]
             watching = [group.create_task(follower.run()) for follower in fleet.followers]
-            watching.append(group.create_task(ListReader(crowd).run()))
+            watching.append(group.create_task(ListReader(context).run()))
             if load:
                 await fleet.wait_for_writes()
-            await async_wait_until(lambda: all(each.recordings for each in fleet.followers), description="all follow")
+            await async_wait_until(
+                lambda: all(each.recordings for each in fleet.followers), description="all followers have a recording"
+            )
             yield fleet
             await fleet.wait_until_settled()
             await asyncio.gather(*writing, *watching)
@@ -318,22 +324,22 @@ async def fleet_under_load(
 
 
 def _writer_clients(
-    crowd: LoadContext, agent_timeout_s: float
+    context: LoadContext, agent_timeout_s: float
 ) -> Sequence[RandomWriter | PersistentAgent | IntermittentAgent]:
     return [
-        *(RandomWriter(crowd, number) for number in range(WRITER_COUNT)),
+        *(RandomWriter(context, number) for number in range(WRITER_COUNT)),
         *(
-            PersistentAgent(crowd, f"striver-{number}", timeout=agent_timeout_s)
+            PersistentAgent(context, f"persistent-{number}", timeout=agent_timeout_s)
             for number in range(PERSISTENT_AGENT_COUNT)
         ),
         *(
-            IntermittentAgent(crowd, f"mortal-{number}", timeout=INTERMITTENT_AGENT_TIMEOUT_S)
+            IntermittentAgent(context, f"intermittent-{number}", timeout=INTERMITTENT_AGENT_TIMEOUT_S)
             for number in range(INTERMITTENT_AGENT_COUNT)
         ),
     ]
 
 
 def _kill_all(replicas: Sequence[Replica]) -> None:
-    """End what still runs, paused or not."""
+    """Kill all replicas, also paused ones."""
     for replica in replicas:
         replica.kill()

@@ -14,33 +14,33 @@ def a_registration(agent_id: str = "a", **fields: Any) -> dict[str, Any]:
 
 async def register(client: httpx2.AsyncClient, agent_id: str = "a", **fields: Any) -> str:
     """Register an agent; return its resource version."""
-    answer = await client.post("/agents", json=a_registration(agent_id, **fields))
-    return str(expect_success(answer)["resource_version"])
+    response = await client.post("/agents", json=a_registration(agent_id, **fields))
+    return str(expect_success(response)["resource_version"])
 
 
 async def send_heartbeat(client: httpx2.AsyncClient, agent_id: str = "a") -> str:
-    """Send a heartbeat; return the time it was taken at."""
+    """Send a heartbeat; return its timestamp."""
     return str(expect_success(await client.post("/heartbeat", json={"agent_id": agent_id}))["timestamp"])
 
 
 async def get_agent(client: httpx2.AsyncClient, agent_id: str = "a") -> dict[str, Any]:
     """Return one agent."""
-    answer = await client.get(f"/agents/{agent_id}")
-    assert answer.status_code == 200, answer.text
-    agent: dict[str, Any] = answer.json()
+    response = await client.get(f"/agents/{agent_id}")
+    assert response.status_code == 200, response.text
+    agent: dict[str, Any] = response.json()
     return agent
 
 
 async def list_agent_ids(client: httpx2.AsyncClient, **query: str | list[str]) -> list[str]:
-    """Return the ids of the agents a query finds, as sorted by the registry."""
-    answer = await client.get("/agents", params=query)
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["count"] == len(answer.json()["agents"])
-    return [agent["id"] for agent in answer.json()["agents"]]
+    """Return the ids of the agents that match a query, in the order of the registry."""
+    response = await client.get("/agents", params=query)
+    assert response.status_code == 200, response.text
+    assert response.json()["count"] == len(response.json()["agents"])
+    return [agent["id"] for agent in response.json()["agents"]]
 
 
 def expect_success(response: httpx2.Response) -> dict[str, Any]:
-    """Return the body of an answer that must be a success."""
+    """Return the body of a response that must be a success."""
     assert response.status_code == 200, response.text
     body: dict[str, Any] = response.json()
     assert body["status"] == "success"
@@ -48,7 +48,7 @@ def expect_success(response: httpx2.Response) -> dict[str, Any]:
 
 
 def expect_error(response: httpx2.Response, status: int, error: str) -> dict[str, Any]:
-    """Return the body of an answer that must be this error, in the one form that errors have."""
+    """Return the body of a response that must be this error, in the format of all errors."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     body: dict[str, Any] = response.json()

@@ -12,10 +12,10 @@ from tests.support.ports import free_port
 
 @contextlib.contextmanager
 def in_process_agent(url: str | None = None, **env: str) -> Iterator[AgentProcess]:
-    """Provide the presence of this process, which begins anew and ends with the block.
+    """Provide the agent state of this process, new for this block and closed at its end.
 
-    Without a `url` there is no registry; with an empty one the environment does not say which. It serves nothing by
-    itself unless the environment, `env`, says so.
+    Without a `url` no registry responds; with an empty one MCP_MESH_REGISTRY_URL is empty. The agent serves nothing on
+    its own unless the environment, `env`, requires it.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "_current", None)
@@ -24,8 +24,8 @@ def in_process_agent(url: str | None = None, **env: str) -> Iterator[AgentProces
         patch.setenv("MCP_MESH_HEALTH_INTERVAL", "0.1")
         for name, value in env.items():
             patch.setenv(name, value)
-        here = current_process()
+        current = current_process()
         try:
-            yield here
+            yield current
         finally:
-            here.close()
+            current.close()

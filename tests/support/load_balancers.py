@@ -12,7 +12,7 @@ from tests.support.child_process import ChildProcess
 from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
 
-# Seconds between two looks at one replica, and until one that does not answer is taken for away.
+# Seconds between two checks of a replica, and until a check without a response fails.
 _CHECK_INTERVAL_S = 0.05
 _CHECK_TIMEOUT_S = 3.0
 _CHUNK_BYTES = 65_536
@@ -24,7 +24,7 @@ defaults
     timeout connect 2s
     timeout client 60s
     timeout server {server_timeout}
-    # What fails is to be seen: no second try hides it.
+    # No retries, so that a test sees every failure.
     retries 0
 frontend registry
     bind 127.0.0.1:{port}
@@ -38,10 +38,11 @@ backend replicas
 
 
 class RoundRobinBalancer:
-    """Hands each connection to the next replica that is ready, and asks all of them often whether they are.
+    """Forwards each connection to the next ready replica, and checks often which replicas are ready.
 
-    It looks at no request: a client that keeps its connection keeps its replica until that one ends the connection.
-    `urls` are the replicas, which may come and go at their addresses; while none is ready, all of them get their share.
+    It does not read requests: a client with an open connection stays on its replica until that closes the connection.
+    `urls` are the replicas, which may stop and restart at their URLs; while none is ready, connections go to all of
+    them.
     """
 
     def __init__(self, urls: Sequence[str]) -> None:
@@ -52,7 +53,7 @@ class RoundRobinBalancer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
-        """Balance until cancelled."""
+        """Forward connections until cancelled."""
         async with contextlib.AsyncExitStack() as stack:
             server = await stack.enter_async_context(await asyncio.start_server(self._serve_connection, "127.0.0.1", 0))
             self.port = server.sockets[0].getsockname()[1]
@@ -81,9 +82,9 @@ class RoundRobinBalancer:
         self._next_replica += 1
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                takers = self.ready or self._replicas
-                there = await asyncio.open_connection(*takers[self._next_replica % len(takers)])
-                await _relay((reader, writer), there)
+                targets = self.ready or self._replicas
+                upstream = await asyncio.open_connection(*targets[self._next_replica % len(targets)])
+                await _relay((reader, writer), upstream)
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -92,7 +93,7 @@ class RoundRobinBalancer:
 async def _relay(
     client: tuple[asyncio.StreamReader, asyncio.StreamWriter], server: tuple[asyncio.StreamReader, asyncio.StreamWriter]
 ) -> None:
-    """Pass bytes both ways until either side ends; what was read before is written out."""
+    """Forward bytes in both directions until either side ends; bytes that were read are written."""
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while chunk := await source.read(_CHUNK_BYTES):
@@ -110,7 +111,7 @@ async def _relay(
 
 
 async def _is_ready(replica: tuple[str, int]) -> bool:
-    """Ask /ready over a connection of its own."""
+    """Request /ready over a new connection."""
     with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
         async with asyncio.timeout(_CHECK_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(*replica)
@@ -131,11 +132,11 @@ def _address(url: str) -> tuple[str, int]:
 
 @contextlib.asynccontextmanager
 async def round_robin_balancer(urls: Sequence[str], _folder: Path) -> AsyncIterator[str]:
-    """Provide the URL of a balancer of our own in front of these replicas, all of which are ready."""
+    """Provide the URL of a round robin balancer for these replicas, all of which are ready."""
     balancer = RoundRobinBalancer(urls)
     serving = asyncio.create_task(balancer.serve())
     try:
-        await async_wait_until(lambda: len(balancer.ready) == len(urls), description="the balancer sees all replicas")
+        await async_wait_until(lambda: len(balancer.ready) == len(urls), description="all replicas are ready")
         yield f"http://127.0.0.1:{balancer.port}"
     finally:
         serving.cancel()
@@ -145,7 +146,7 @@ async def round_robin_balancer(urls: Sequence[str], _folder: Path) -> AsyncItera
 
 @contextlib.asynccontextmanager
 async def haproxy(urls: Sequence[str], folder: Path, *, server_timeout: str = "60s") -> AsyncIterator[str]:
-    """Provide the URL of an haproxy in front of these replicas, all of which are ready; it cuts what is silent."""
+    """Provide the URL of an haproxy for these replicas, all of which are ready; it closes idle connections."""
     assert HAPROXY_PATH is not None
     port = free_port()
     servers = "".join(
@@ -154,5 +155,5 @@ async def haproxy(urls: Sequence[str], folder: Path, *, server_timeout: str = "6
     configuration = folder / "haproxy.cfg"
     configuration.write_text(_HAPROXY_CONFIGURATION.format(port=port, server_timeout=server_timeout) + servers)
     with ChildProcess(HAPROXY_PATH, "-db", "-f", configuration):
-        await async_wait_until(lambda: _is_ready(("127.0.0.1", port)), description="haproxy passes requests on")
+        await async_wait_until(lambda: _is_ready(("127.0.0.1", port)), description="haproxy forwards requests")
         yield f"http://127.0.0.1:{port}"

@@ -19,21 +19,21 @@ from tests.support.call_journal import CallJournal, CallKind, ClientCall
 from tests.support.watch_client import WatchStream, open_stream
 from tests.support.watch_recorder import AgentFilter, WatchRecording
 
-# A client that finds everybody away looks again after so many seconds; a writer pauses as long between two calls.
+# Seconds until a client without a response tries the next replica, and between two calls of a writer.
 RETRY_INTERVAL_S = 0.02
-# Who keeps an agent alive beats as often, in seconds.
+# Seconds between two heartbeats of a persistent agent.
 HEARTBEAT_INTERVAL_S = 0.4
-# A client that heard nothing for so long goes on elsewhere; keep-alives would come each 15 s.
+# After this time without an event a follower resumes on another replica; keep-alives come every 15 s.
 STREAM_IDLE_TIMEOUT_S = 3.0
-# Longer than the registry may take, so that what takes too long is seen to.
+# Longer than the maximum response time, so that a late response is recorded as such.
 _REQUEST_TIMEOUT_S = 6.0
 _DEGRADED_STATUSES = ("degraded", "expired")
-# Only what no client may be told for trouble: 404 and 410 are truths about the mesh.
+# Failures of a connection. A 404 or 410 is not one of them: it is a fact about the mesh.
 CONNECTION_ERRORS = (OSError, httpx2.TransportError, asyncio.IncompleteReadError, TimeoutError)
 
 
 def registration_of(agent: Agent) -> dict[str, Any]:
-    """Return what an agent registered with."""
+    """Return the registration of an agent."""
     return _decode_spec(agent.spec)
 
 
@@ -58,9 +58,9 @@ FILTERS: tuple[tuple[dict[str, str], AgentFilter], ...] = (
 
 @dataclass
 class LoadContext:
-    """What the clients share: where they may ask, what they note, and when they are to end.
+    """State that the clients share: URLs of the replicas, journal of the calls, and stop events.
 
-    `writers_stopped` ends those who write, `all_stopped` all others. `urls` may change while they run.
+    `writers_stopped` ends the writers, `all_stopped` the other clients. `urls` may change while they run.
     """
 
     urls: list[str]
@@ -69,8 +69,8 @@ class LoadContext:
     all_stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def pause(self, seconds: float = RETRY_INTERVAL_S) -> None:
-        """Wait a moment, or until the test is over."""
-        # Not wait_for: in Python 3.11 it may swallow that it was cancelled.
+        """Wait for some seconds, or until the test is over."""
+        # Not wait_for: in Python 3.11 it can swallow a cancellation.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.all_stopped.wait()
@@ -83,239 +83,246 @@ class LoadContext:
         agent_id: str = "",
         body: dict[str, Any] | None = None,
     ) -> ClientCall:
-        """Make one call of a replica and note what came of it."""
+        """Send one request to a replica, and record the call with its response."""
         began = time.monotonic()
         try:
             if kind == "register":
-                answer = await client.post(f"{url}/agents", json=body)
+                response = await client.post(f"{url}/agents", json=body)
             elif kind == "heartbeat":
-                answer = await client.post(f"{url}/heartbeat", json={"agent_id": agent_id})
+                response = await client.post(f"{url}/heartbeat", json={"agent_id": agent_id})
             else:
-                answer = await client.delete(f"{url}/agents/{agent_id}")
+                response = await client.delete(f"{url}/agents/{agent_id}")
         except CONNECTION_ERRORS:
-            deed = ClientCall(kind, agent_id, url, began, time.monotonic(), 0)
+            call = ClientCall(kind, agent_id, url, began, time.monotonic(), 0)
         else:
-            deed = ClientCall(
+            call = ClientCall(
                 kind,
                 agent_id,
                 url,
                 began,
                 time.monotonic(),
-                _registry_status(answer),
-                *_version_and_server_time(answer),
+                _registry_status(response),
+                *_version_and_server_time(response),
             )
-        self.journal.calls.append(deed)
-        return deed
+        self.journal.calls.append(call)
+        return call
 
     async def list(
         self, client: httpx2.AsyncClient, url: str, query: dict[str, str], matches: AgentFilter
     ) -> ClientCall:
-        """Ask a replica for a list and note what it says."""
+        """Request a list from a replica, and record the call with its response."""
         began = time.monotonic()
         try:
-            answer = await client.get(f"{url}/agents", params=query)
+            response = await client.get(f"{url}/agents", params=query)
         except CONNECTION_ERRORS:
-            deed = ClientCall("list", "", url, began, time.monotonic(), 0)
+            call = ClientCall("list", "", url, began, time.monotonic(), 0)
         else:
-            version, _ = _version_and_server_time(answer)
+            version, _ = _version_and_server_time(response)
             view = None
-            if answer.status_code == 200:
-                view = {agent["id"]: int(agent["resource_version"]) for agent in answer.json()["agents"]}
-            deed = ClientCall(
-                "list", "", url, began, time.monotonic(), _registry_status(answer), version, 0, view, matches
+            if response.status_code == 200:
+                view = {agent["id"]: int(agent["resource_version"]) for agent in response.json()["agents"]}
+            call = ClientCall(
+                "list", "", url, began, time.monotonic(), _registry_status(response), version, 0, view, matches
             )
-        self.journal.calls.append(deed)
-        return deed
+        self.journal.calls.append(call)
+        return call
 
 
-def _registry_status(answer: httpx2.Response) -> int:
-    """Return the status of an answer of ours; what a balancer says in its own words is no answer."""
-    return answer.status_code if answer.headers.get("x-request-id") else 0
+def _registry_status(response: httpx2.Response) -> int:
+    """Return the status of a response of the registry; 0 for an error of a balancer."""
+    return response.status_code if response.headers.get("x-request-id") else 0
 
 
-def _version_and_server_time(answer: httpx2.Response) -> tuple[int, int]:
-    """Return the version and the server's milliseconds an answer names; a refusal must be one that is allowed."""
-    if not _registry_status(answer):
+def _version_and_server_time(response: httpx2.Response) -> tuple[int, int]:
+    """Return the version and the server time in milliseconds in a response; assert that an error is an allowed one."""
+    if not _registry_status(response):
         return 0, 0
-    body = answer.json()
-    if answer.status_code == 503:
-        assert answer.headers["retry-after"], answer.text
-        assert body["error"] in ("store_unavailable", "not_ready"), answer.text
-    elif answer.status_code == 404:
-        assert body["error"] == "unknown_agent", answer.text
+    body = response.json()
+    if response.status_code == 503:
+        assert response.headers["retry-after"], response.text
+        assert body["error"] in ("store_unavailable", "not_ready"), response.text
+    elif response.status_code == 404:
+        assert body["error"] == "unknown_agent", response.text
     at = datetime.fromisoformat(body["timestamp"]) if "timestamp" in body else None
     return int(body.get("resource_version") or 0), 0 if at is None else round(at.timestamp() * 1000)
 
 
 def open_http_client() -> httpx2.AsyncClient:
-    """Return a client that takes whatever is in the way for trouble in time."""
+    """Return a client whose requests time out."""
     return httpx2.AsyncClient(timeout=_REQUEST_TIMEOUT_S)
 
 
 class RandomWriter:
-    """Registers, beats and unregisters agents of its own at random through random replicas."""
+    """Registers its own agents, sends heartbeats and unregisters them, at random and through random replicas."""
 
-    def __init__(self, crowd: LoadContext, number: int) -> None:
-        self._crowd = crowd
+    def __init__(self, context: LoadContext, number: int) -> None:
+        self._context = context
         self._number = number
-        self._random = random.Random(number)  # noqa: S311 - a test's own dice
+        self._random = random.Random(number)  # noqa: S311 - not for security
         self._write_count = 0
 
     async def run(self) -> None:
-        """Write until the writers are told to stop."""
+        """Write until the writers stop."""
         async with open_http_client() as client:
-            while not self._crowd.writers_stopped.is_set():
-                await self._write(client, self._random.choice(self._crowd.urls))
-                await self._crowd.pause()
+            while not self._context.writers_stopped.is_set():
+                await self._write(client, self._random.choice(self._context.urls))
+                await self._context.pause()
 
     async def _write(self, client: httpx2.AsyncClient, url: str) -> None:
-        dice = self._random
-        agent_id, what = f"w{self._number}-{dice.randrange(6)}", dice.random()
-        if what < 0.2:
-            await self._crowd.send(client, url, "unregister", agent_id)
-        elif what < 0.5:
-            await self._crowd.send(client, url, "heartbeat", agent_id)
+        generator = self._random
+        agent_id, choice = f"w{self._number}-{generator.randrange(6)}", generator.random()
+        if choice < 0.2:
+            await self._context.send(client, url, "unregister", agent_id)
+        elif choice < 0.5:
+            await self._context.send(client, url, "heartbeat", agent_id)
         else:
             self._write_count += 1
             body = {
                 "id": agent_id,
                 "endpoint": "http://a:1",
-                "namespace": dice.choice(["n", "m"]),
-                "labels": {"k": dice.choice("123"), "write": str(self._write_count)},
-                "capabilities": dice.choice([["read"], ["write"], ["read", "write"]]),
+                "namespace": generator.choice(["n", "m"]),
+                "labels": {"k": generator.choice("123"), "write": str(self._write_count)},
+                "capabilities": generator.choice([["read"], ["write"], ["read", "write"]]),
                 "timeout_threshold": 3600,
             }
-            await self._crowd.send(client, url, "register", agent_id, body)
+            await self._context.send(client, url, "register", agent_id, body)
 
 
 class PersistentAgent:
-    """Keeps one agent alive: beats again and again, tries again at once, registers anew where it is told to."""
+    """Keeps one agent alive: sends heartbeats, retries at once, and registers again after a 404."""
 
-    def __init__(self, crowd: LoadContext, agent_id: str, *, timeout: float) -> None:
-        self._crowd = crowd
+    def __init__(self, context: LoadContext, agent_id: str, *, timeout: float) -> None:
+        self._context = context
         self._id = agent_id
         self._body = {"id": agent_id, "endpoint": "http://a:1", "capabilities": ["live"], "timeout_threshold": timeout}
-        self._next_replica = random.randrange(8)  # noqa: S311 - where it begins matters not
+        self._next_replica = random.randrange(8)  # noqa: S311 - any start is valid
 
     async def run(self) -> None:
-        """Beat until everything is over."""
+        """Send heartbeats until all clients stop."""
         async with open_http_client() as client:
-            known = False
-            while not self._crowd.all_stopped.is_set():
+            registered = False
+            while not self._context.all_stopped.is_set():
                 self._next_replica += 1
-                url = self._crowd.urls[self._next_replica % len(self._crowd.urls)]
-                what: CallKind = "heartbeat" if known else "register"
-                deed = await self._crowd.send(client, url, what, self._id, self._body)
-                beats = known and deed.status == 200
-                known = deed.status == 200 or (known and deed.status != 404)
-                if beats:
-                    self._crowd.journal.persistent_agents.add(self._id)
-                await self._crowd.pause(HEARTBEAT_INTERVAL_S if beats else RETRY_INTERVAL_S)
+                url = self._context.urls[self._next_replica % len(self._context.urls)]
+                kind: CallKind = "heartbeat" if registered else "register"
+                call = await self._context.send(client, url, kind, self._id, self._body)
+                is_alive = registered and call.status == 200
+                registered = call.status == 200 or (registered and call.status != 404)
+                if is_alive:
+                    self._context.journal.persistent_agents.add(self._id)
+                await self._context.pause(HEARTBEAT_INTERVAL_S if is_alive else RETRY_INTERVAL_S)
 
 
 class IntermittentAgent:
-    """Falls silent, waits until it is marked, comes back, and falls silent again."""
+    """Misses heartbeats until it is degraded, recovers with one heartbeat, and starts over."""
 
-    def __init__(self, crowd: LoadContext, agent_id: str, *, timeout: float) -> None:
-        self._crowd = crowd
+    def __init__(self, context: LoadContext, agent_id: str, *, timeout: float) -> None:
+        self._context = context
         self._id = agent_id
         self._body = {"id": agent_id, "endpoint": "http://a:1", "capabilities": ["live"], "timeout_threshold": timeout}
 
     async def run(self) -> None:
-        """Live and fall silent until the writers are told to stop."""
+        """Alternate between degraded and healthy until the writers stop."""
         async with open_http_client() as client:
             await self._until_accepted(client, "register")
-            while not self._crowd.writers_stopped.is_set():
+            while not self._context.writers_stopped.is_set():
                 await self._until_degraded(client)
                 await self._until_accepted(client, "heartbeat")
 
-    async def _until_accepted(self, client: httpx2.AsyncClient, what: CallKind) -> None:
-        while not self._crowd.writers_stopped.is_set():
-            url = random.choice(self._crowd.urls)  # noqa: S311 - a test's own dice
-            deed = await self._crowd.send(client, url, what, self._id, self._body)
-            if deed.status == 404:
-                what = "register"
-            elif deed.status == 200 and what == "heartbeat":
+    async def _until_accepted(self, client: httpx2.AsyncClient, kind: CallKind) -> None:
+        while not self._context.writers_stopped.is_set():
+            url = random.choice(self._context.urls)  # noqa: S311 - not for security
+            call = await self._context.send(client, url, kind, self._id, self._body)
+            if call.status == 404:
+                kind = "register"
+            elif call.status == 200 and kind == "heartbeat":
                 return
-            elif deed.status == 200:
-                what = "heartbeat"
-            await self._crowd.pause()
+            elif call.status == 200:
+                kind = "heartbeat"
+            await self._context.pause()
 
     async def _until_degraded(self, client: httpx2.AsyncClient) -> None:
-        """Wait until it is marked, or not there any more. That it comes, and in time, the log is asked later."""
-        while not self._crowd.writers_stopped.is_set():
-            await self._crowd.pause(0.2)
-            url = random.choice(self._crowd.urls)  # noqa: S311 - a test's own dice
+        """Wait until the agent is degraded or removed; the log shows later whether that was in time."""
+        while not self._context.writers_stopped.is_set():
+            await self._context.pause(0.2)
+            url = random.choice(self._context.urls)  # noqa: S311 - not for security
             with contextlib.suppress(*CONNECTION_ERRORS):
-                answer = await client.get(f"{url}/agents/{self._id}/status")
-                if _registry_status(answer) == 404 or (
-                    _registry_status(answer) == 200 and answer.json()["status"] in _DEGRADED_STATUSES
+                response = await client.get(f"{url}/agents/{self._id}/status")
+                if _registry_status(response) == 404 or (
+                    _registry_status(response) == 200 and response.json()["status"] in _DEGRADED_STATUSES
                 ):
                     return
 
 
 class ListReader:
-    """Lists by each filter in turn, through one replica after the other."""
+    """Lists with each filter, through one replica after the other."""
 
-    def __init__(self, crowd: LoadContext) -> None:
-        self._crowd = crowd
+    def __init__(self, context: LoadContext) -> None:
+        self._context = context
 
     async def run(self) -> None:
-        """Read until everything is over."""
-        turn = 0
+        """List until all clients stop."""
+        round_number = 0
         async with open_http_client() as client:
-            while not self._crowd.all_stopped.is_set():
-                turn += 1
-                query, wants = FILTERS[turn % len(FILTERS)]
-                await self._crowd.list(client, self._crowd.urls[turn % len(self._crowd.urls)], query, wants)
-                await self._crowd.pause(5 * RETRY_INTERVAL_S)
+            while not self._context.all_stopped.is_set():
+                round_number += 1
+                query, matches = FILTERS[round_number % len(FILTERS)]
+                await self._context.list(
+                    client, self._context.urls[round_number % len(self._context.urls)], query, matches
+                )
+                await self._context.pause(5 * RETRY_INTERVAL_S)
 
 
 class WatchFollower:
-    """Keeps a view by watching: short watches, each on another replica; lists again on 410 and on nothing else.
+    """Maintains a view with short watches, each on the next replica; lists again only after a 410.
 
-    `relist_count` counts how often it was told to list again, `ended_streams` the streams that came to an end. With
-    `lists` it begins
-    with a list and takes server-sent events, else with the state in the stream, as lines of JSON. `watch_timeout` is
-    how long a watch may last.
+    `relist_count` counts the 410s, `ended_streams` the streams that ended. With `lists` it starts with a list and
+    receives server-sent events, otherwise it starts with the state in the stream and receives lines of JSON.
+    `watch_timeout` is the maximum duration of a watch.
     """
 
     def __init__(
-        self, crowd: LoadContext, query: dict[str, str], matches: AgentFilter, *, lists: bool, watch_timeout: str = "1s"
+        self,
+        context: LoadContext,
+        query: dict[str, str],
+        matches: AgentFilter,
+        *,
+        lists: bool,
+        watch_timeout: str = "1s",
     ) -> None:
         self.recordings: list[WatchRecording] = []
         self.relist_count = 0
         self.ended_streams = 0
-        self._crowd = crowd
+        self._context = context
         self._query = query
         self._matches = matches
         self._lists = lists
         self.watch_timeout = watch_timeout
-        self._next_replica = random.randrange(3)  # noqa: S311 - where it begins matters not
+        self._next_replica = random.randrange(3)  # noqa: S311 - any start is valid
         self._current: WatchRecording | None = None
 
     @property
     def last_version(self) -> int:
-        """The version up to which it has seen everything."""
+        """The version up to which the follower has received all changes."""
         return 0 if self._current is None else self._current.last_version
 
     @property
     def view(self) -> dict[str, int]:
-        """The agents by version it would tell of now."""
+        """The versions of the agents in its view, by id."""
         assert self._current is not None
         return self._current.view
 
     async def run(self) -> None:
-        """Watch until everything is over."""
-        while not self._crowd.all_stopped.is_set():
+        """Watch until all clients stop."""
+        while not self._context.all_stopped.is_set():
             self._next_replica += 1
-            url = self._crowd.urls[self._next_replica % len(self._crowd.urls)]
+            url = self._context.urls[self._next_replica % len(self._context.urls)]
             with contextlib.suppress(*CONNECTION_ERRORS):
                 if self._current is None:
                     await (self._list(url) if self._lists else self._watch_from_start(url))
                 else:
                     await self._resume_watch(url, self._current)
-            await self._crowd.pause()
+            await self._context.pause()
 
     def _discard_recording(self) -> None:
         self.relist_count += 1
@@ -323,9 +330,9 @@ class WatchFollower:
 
     async def _list(self, url: str) -> None:
         async with open_http_client() as client:
-            deed = await self._crowd.list(client, url, self._query, self._matches)
-        if deed.status == 200:
-            self._start_recording(deed.version, dict(deed.listed_versions or {}))
+            call = await self._context.list(client, url, self._query, self._matches)
+        if call.status == 200:
+            self._start_recording(call.version, dict(call.listed_versions or {}))
 
     async def _watch_from_start(self, url: str) -> None:
         target = {"watch": "true", "send_initial": "true", "timeout": self.watch_timeout} | self._query
@@ -372,6 +379,8 @@ class WatchFollower:
         self.ended_streams += 1
 
 
-def followers(crowd: LoadContext) -> Sequence[WatchFollower]:
-    """Return a follower for each filter and each of the two forms."""
-    return [WatchFollower(crowd, query, wants, lists=lists) for lists in (True, False) for query, wants in FILTERS]
+def followers(context: LoadContext) -> Sequence[WatchFollower]:
+    """Return a follower for each filter and each of the two stream formats."""
+    return [
+        WatchFollower(context, query, matches, lists=lists) for lists in (True, False) for query, matches in FILTERS
+    ]

@@ -26,7 +26,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class ScriptHeader:
-    """One script's header. `replies` are the forms, such as `created <version>`; `body` is the Lua below it."""
+    """One script's header. `replies` are its formats, such as `created <version>`; `body` is the Lua below it."""
 
     name: str
     summary: str
@@ -47,7 +47,7 @@ class ScriptHeader:
 
 
 def read_header(name: str) -> ScriptHeader:
-    """Read the header of `lua/<name>.lua`. Raises AssertionError if its form is wrong."""
+    """Read the header of `lua/<name>.lua`. Raises AssertionError if its format is wrong."""
     text = (LUA_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
     whole = re.fullmatch(rf"#!lua(?: flags=(\S+))?\n--\[\[ {name} — (.+?)\n\n(.*?)\n\]\]\n(.*)", text, re.DOTALL)
     assert whole, f"lua/{name}.lua does not begin with the shebang and `--[[ {name} — <what it does>`"

@@ -12,13 +12,12 @@ POLL_INTERVAL_S = 0.01
 
 
 def wait_until(predicate: Callable[[], T], *, description: str, timeout: float = 5.0) -> T:
-    """Give what `predicate` returns once that is true; ask again every 10 ms for `timeout` seconds.
+    """Call `predicate` every 10 ms until its result is true; return that result.
 
-    `description` states what is waited for ("the server answers"). An exception of the predicate passes
-    through.
+    `description` states the condition ("the server is ready"). An exception of the predicate passes through.
 
     Raises:
-        AssertionError: it did not come true in time.
+        AssertionError: the condition was not met within `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while not (result := predicate()):
@@ -35,10 +34,10 @@ async def async_wait_until(
 @overload
 async def async_wait_until(predicate: Callable[[], T], *, description: str, timeout: float = 5.0) -> T: ...
 async def async_wait_until(predicate: Callable[[], Any], *, description: str, timeout: float = 5.0) -> Any:
-    """Do as `wait_until` does without blocking the event loop; `predicate` may be a coroutine function.
+    """Like `wait_until`, without blocking the event loop; `predicate` may be a coroutine function.
 
     Raises:
-        AssertionError: it did not come true in time.
+        AssertionError: the condition was not met within `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while True:

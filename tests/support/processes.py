@@ -1,11 +1,11 @@
-"""The processes of this machine, found by their command lines."""
+"""The processes of this machine, selected by their command lines."""
 
 import subprocess
 from pathlib import Path
 
 
 def processes_that_mention(text: str | Path) -> dict[int, str]:
-    """Return the command lines in which this text occurs, by process id, of every process that runs now."""
+    """Return the command lines of the running processes that contain this text, by process id."""
     if Path("/proc/self/cmdline").exists():
         lines = {int(process.name): _command_line(process) for process in Path("/proc").glob("[0-9]*")}
     else:
@@ -18,5 +18,5 @@ def processes_that_mention(text: str | Path) -> dict[int, str]:
 def _command_line(process: Path) -> str:
     try:
         return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:  # it has ended meanwhile
+    except OSError:  # it has ended
         return ""

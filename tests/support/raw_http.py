@@ -12,7 +12,7 @@ import orjson
 
 @dataclass(frozen=True)
 class RawResponse:
-    """What came back; headers by their names in lower case."""
+    """A response; header names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -20,25 +20,25 @@ class RawResponse:
 
 
 class RawConnection:
-    """A connection that takes one request after the other."""
+    """A connection for one request after the other."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     def send(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> None:
-        """Send a request and do not wait for its answer."""
+        """Send a request without waiting for its response."""
         self.send_raw(method, path, b"" if body is None else orjson.dumps(body), headers)
 
     def send_raw(self, method: str, path: str, raw: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Send a request with a body that may be anything."""
+        """Send a request with arbitrary bytes as its body."""
         lines = [f"{method} {path} HTTP/1.1", "host: registry", f"content-length: {len(raw)}"]
         lines += ["content-type: application/json"] if raw else []
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + raw)
 
     async def read_response(self) -> RawResponse:
-        """Return the next answer. Raises ConnectionError or IncompleteReadError where none comes."""
+        """Return the next response. Raises ConnectionError or IncompleteReadError if there is none."""
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         pairs = (line.split(": ", 1) for line in head[1:] if line)
         headers = {name.lower(): value for name, value in pairs}
@@ -48,16 +48,16 @@ class RawConnection:
     async def request(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> RawResponse:
-        """Send a request and return its answer."""
+        """Send a request and return its response."""
         self.send(method, path, body, headers)
         return await self.read_response()
 
 
 @contextlib.asynccontextmanager
 async def open_raw_connection(url: str) -> AsyncIterator[RawConnection]:
-    """Provide a connection, which is dropped at the end, whatever is under way on it."""
-    where = urlsplit(url)
-    reader, writer = await asyncio.open_connection(where.hostname, where.port, limit=1 << 24)
+    """Provide a connection, which is dropped at the end even with a request in flight."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1 << 24)
     try:
         yield RawConnection(reader, writer)
     finally:

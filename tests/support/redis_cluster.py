@@ -13,7 +13,7 @@ class TwoNodeCluster:
     """Two connected cluster nodes; all slots belong to the first until they are moved."""
 
     def __init__(self) -> None:
-        # Without the second option a node without slots becomes a replica.
+        # Without the second option a node without slots would become a replica.
         arguments = ("--cluster-enabled", "yes", "--cluster-allow-replica-migration", "no")
         self.nodes = [RedisServer(*arguments, tcp=True) for _ in range(2)]
 

@@ -13,18 +13,18 @@ import httpx2
 from tests.support.child_process import ChildProcess
 from tests.support.ports import free_port
 
-# What the process gets of our environment; a REGISTRY_… or REDIS_URL of the developer's own is none of a test's.
+# Variables that the process inherits; a developer's REGISTRY_… or REDIS_URL must not affect a test.
 _INHERITED_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG")
 _LISTENING_URL = re.compile(r'(?:listens on |"event":"server_started",.*"url":")(http://[^\s"]+)')
 STOP_TIMEOUT_S = 5.0
 
 
 class Replica(ChildProcess):
-    """`python -m registry` on a port of its own, which stays the same over `stop()` or `kill()` and `start()`.
+    """`python -m registry` on its own port, which stays the same over `stop()` or `kill()` and `start()`.
 
-    `redis_url` is the store, None for the embedded one; `env` adds to its environment. `url` is where it listens.
-    `within` stands before the command, such as one that enters a network namespace. As a context manager it starts and
-    stops.
+    `redis_url` is the store, None for the embedded one; `env` adds variables. `url` is where it listens.
+    `command_prefix` precedes the command, for example to enter a network namespace. As a context manager it starts and
+    stops the replica.
     """
 
     def __init__(self, redis_url: str | None = None, *, command_prefix: Sequence[str] = (), **env: str) -> None:
@@ -42,7 +42,7 @@ class Replica(ChildProcess):
         self.kill()
 
     def is_ready(self) -> bool:
-        """Tell whether it has said where it listens, and is ready."""
+        """Return whether the replica has logged its URL and is ready."""
         found = _LISTENING_URL.search(self.output)
         if found is None:
             return False
@@ -53,7 +53,7 @@ class Replica(ChildProcess):
             return False
 
     def stop(self, timeout: float = STOP_TIMEOUT_S) -> None:
-        """Send SIGTERM; the process must end by itself in time, with status 0."""
+        """Send SIGTERM; assert that the process ends in time with status 0."""
         try:
             status = self.wait_for_exit(signal.SIGTERM, timeout=timeout)
         finally:
@@ -62,6 +62,6 @@ class Replica(ChildProcess):
 
     @property
     def resident_bytes(self) -> int:
-        """The bytes of memory it occupies."""
+        """The resident memory of the process in bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

@@ -13,7 +13,7 @@ import redis
 from tests.support.http_calls import a_registration
 from tests.support.replica import Replica
 
-# Everything that takes time, short: an agent may be silent for three seconds, a leader for two.
+# Short times: an agent is overdue after three seconds, a leader after two.
 FAST_SETTINGS = {
     "AGENT_TIMEOUT": "3s",
     "HEALTH_CHECK_INTERVAL": "200ms",
@@ -28,7 +28,7 @@ _HEARTBEAT_INTERVAL_S = 0.5
 
 @contextlib.contextmanager
 def running_replicas(url: str, count: int, **env: str) -> Iterator[list[Replica]]:
-    """Provide so many replicas, started together; at the end those that still run are killed."""
+    """Provide `count` replicas, started together; at the end those that still run are killed."""
     started = [Replica(url, **FAST_SETTINGS | {"REGISTRY_INSTANCE_ID": f"replica-{n}"} | env) for n in range(count)]
     try:
         with ThreadPoolExecutor(count) as pool:
@@ -40,44 +40,44 @@ def running_replicas(url: str, count: int, **env: str) -> Iterator[list[Replica]
 
 
 def get_health(replica: Replica) -> dict[str, Any]:
-    """Return what a replica says of itself."""
-    answer = httpx2.get(f"{replica.url}/health", timeout=3)
-    assert answer.status_code == 200
-    document: dict[str, Any] = answer.json()
+    """Return the health document of a replica."""
+    response = httpx2.get(f"{replica.url}/health", timeout=3)
+    assert response.status_code == 200
+    document: dict[str, Any] = response.json()
     return document
 
 
 def find_leader(running: Sequence[Replica]) -> Replica | None:
-    """Return which of them leads, by its own word."""
+    """Return the replica that reports that it is the leader."""
     return next((replica for replica in running if get_health(replica)["leader"]["leading"]), None)
 
 
 def register_agents(replica: Replica, agent_ids: Sequence[str], **fields: Any) -> None:
-    """Register agents and let each be heard once."""
+    """Register agents and send one heartbeat for each."""
     agents = [a_registration(agent_id, **fields) for agent_id in agent_ids]
     with httpx2.Client(base_url=replica.url, timeout=10) as client:
         for at in range(0, len(agents), 200):
-            answer = client.post("/agents/batch", json={"agents": agents[at : at + 200]})
-            assert answer.status_code == 200, answer.text
+            response = client.post("/agents/batch", json={"agents": agents[at : at + 200]})
+            assert response.status_code == 200, response.text
         send_heartbeats(client, agent_ids)
 
 
 def send_heartbeats(client: httpx2.Client, agent_ids: Sequence[str]) -> None:
-    """Let agents be heard."""
-    answer = client.post("/heartbeats", json={"agent_ids": list(agent_ids)})
-    assert answer.status_code == 200, answer.text
-    assert {result["status"] for result in answer.json()["results"].values()} == {"success"}
+    """Send a heartbeat for each agent."""
+    response = client.post("/heartbeats", json={"agent_ids": list(agent_ids)})
+    assert response.status_code == 200, response.text
+    assert {result["status"] for result in response.json()["results"].values()} == {"success"}
 
 
 def log_entries_by_reason(url: str, reason: str) -> list[tuple[int, str]]:
-    """Return the log's entries of one reason: version and agent, the oldest first."""
+    """Return version and agent id of the log entries with this reason, the oldest first."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
         entries: Any = client.xrange("{mesh}:log")
     return [(int(at.removesuffix("-0")), fields["id"]) for at, fields in entries if fields["reason"] == reason]
 
 
 class HeartbeatSender:
-    """Agents that beat twice a second through any replica that answers, until the end of the block or `stop()`."""
+    """Sends heartbeats for its agents twice a second through any replica that responds, until `stop()`."""
 
     def __init__(self, running: Sequence[Replica], agent_ids: Sequence[str]) -> None:
         self._running = running
@@ -96,7 +96,7 @@ class HeartbeatSender:
         self.stop()
 
     def stop(self) -> None:
-        """Fall silent."""
+        """Stop sending heartbeats."""
         self._stop_requested.set()
         self._thread.join()
 
@@ -104,9 +104,9 @@ class HeartbeatSender:
         while not self._stop_requested.wait(_HEARTBEAT_INTERVAL_S):
             for replica in self._running:
                 with contextlib.suppress(httpx2.TransportError):
-                    answer = httpx2.post(f"{replica.url}/heartbeats", json={"agent_ids": self._agent_ids}, timeout=1)
-                    if answer.status_code == 200:
-                        results = answer.json()["results"]
+                    response = httpx2.post(f"{replica.url}/heartbeats", json={"agent_ids": self._agent_ids}, timeout=1)
+                    if response.status_code == 200:
+                        results = response.json()["results"]
                         self.unknown_agents |= {
                             name for name in results if results[name].get("error") == "unknown_agent"
                         }

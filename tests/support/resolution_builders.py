@@ -23,14 +23,14 @@ def provider_agent(
     draining: bool = False,
     **capability: Any,
 ) -> Agent:
-    """Return an agent that can do `c`."""
+    """Return an agent with the capability `c`."""
     made = an_agent(agent_id, status=status, namespace=namespace, capabilities=[{"name": "c", **capability}])
     fields = {name: getattr(made, name) for name in made.__struct_fields__}
     return Agent(**{**fields, "draining": draining})
 
 
 def view_of(*agents: Agent) -> View:
-    """Return a view that holds these."""
+    """Return a view with these agents."""
     view = View(LogPosition(1, "h"))
     for agent in agents:
         view.put(agent, None, 0)
@@ -46,5 +46,5 @@ def make_resolver(loads: LoadSource) -> DependencyResolver:
 
 
 def no_missing_requirement(_agent: Agent, _capability: Capability) -> Dependency | None:
-    """Tell that a capability lacks nothing it cannot do without."""
+    """Report that no required dependency is missing."""
     return None

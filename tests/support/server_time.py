@@ -18,5 +18,5 @@ def clear_outage(client: redis.Redis) -> None:
 
 
 def make_overdue(client: redis.Redis, *agent_ids: str, by_ms: int = 10) -> None:
-    """Set the deadlines of these agents so many milliseconds into the past."""
+    """Set the deadlines of these agents `by_ms` milliseconds into the past."""
     client.zadd("{mesh}:deadlines", dict.fromkeys(agent_ids, server_time_ms(client) - by_ms))

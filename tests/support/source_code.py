@@ -39,7 +39,7 @@ def imported_names(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports name the package in full"
+            assert node.level == 0, f"{path}: imports must be absolute"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -55,5 +55,5 @@ def internal_imports(path: Path) -> set[str]:
 
 
 def external_imports(path: Path) -> set[str]:
-    """Return the top-level names of the packages that a file imports besides its own."""
+    """Return the top-level names of the packages that a file imports, except its own package."""
     return {name.partition(".")[0] for name in imported_names(path)} - {package_of(path).name}

@@ -27,35 +27,35 @@ from tests.support.watch_recorder import UnbrokenLog, Violation
 
 
 def a_step(version: int, status: Status, reason: str, heartbeat: int | None) -> Change:
-    """Return a log entry of agent `a`, which may be silent for 1,000 ms."""
+    """Return a log entry of agent `a`, whose timeout is 1,000 ms."""
     agent = msgspec.structs.replace(an_agent("a", version, status), timeout=1000)
     return Change(version, version - 1, "modify", reason, agent, heartbeat)
 
 
 def a_log() -> list[Change]:
-    """Return the log of an agent that registers at 11, beats at 20, is marked at 1,030, and goes at 1,040."""
+    """Return the log of an agent: registered at 11, heartbeat at 20, degraded at 1,030, unregistered at 1,040."""
     registered = a_step(11, "pending", "registered", None)
-    gone = a_step(1040, "degraded", "unregistered", 20)
+    removed = a_step(1040, "degraded", "unregistered", 20)
     return [
         a_change(10, "new_timeline"),
         msgspec.structs.replace(registered, kind="add", prev=10),
         msgspec.structs.replace(a_step(20, "healthy", "first_heartbeat", 20), prev=11),
         msgspec.structs.replace(a_step(1030, "degraded", "degraded", 20), prev=20),
-        msgspec.structs.replace(gone, kind="remove", prev=1030),
+        msgspec.structs.replace(removed, kind="remove", prev=1030),
     ]
 
 
 REGISTERED = ClientCall("register", "a", "u", 1.0, 1.1, 200, 11)
-BEAT = ClientCall("heartbeat", "a", "u", 1.2, 1.3, 200, server_time_ms=20)
+HEARTBEAT = ClientCall("heartbeat", "a", "u", 1.2, 1.3, 200, server_time_ms=20)
 LISTED = ClientCall("list", "", "u", 1.4, 1.5, 200, 20, listed_versions={"a": 20}, matches=lambda _agent: True)
-GONE = ClientCall("unregister", "a", "u", 2.0, 2.1, 200, 1040)
+UNREGISTERED = ClientCall("unregister", "a", "u", 2.0, 2.1, 200, 1040)
 UNKNOWN = ClientCall("heartbeat", "a", "u", 2.2, 2.3, 404)
-GOOD = (REGISTERED, BEAT, LISTED, GONE, UNKNOWN)
+VALID = (REGISTERED, HEARTBEAT, LISTED, UNREGISTERED, UNKNOWN)
 
 
-def judge(deeds: Sequence[ClientCall], log: Sequence[Change] = (), striving: Sequence[str] = ()) -> None:
-    """Hold the deeds against a log."""
-    check_calls(CallJournal(list(deeds), set(striving)), [UnbrokenLog(log or a_log())], Tolerances())
+def check(calls: Sequence[ClientCall], log: Sequence[Change] = (), persistent_agents: Sequence[str] = ()) -> None:
+    """Check the calls against a log."""
+    check_calls(CallJournal(list(calls), set(persistent_agents)), [UnbrokenLog(log or a_log())], Tolerances())
 
 
 def a_log_with(at: int, **fields: object) -> list[Change]:
@@ -65,47 +65,49 @@ def a_log_with(at: int, **fields: object) -> list[Change]:
     return log
 
 
-def test_a_good_history_passes() -> None:
-    """Whole, with a replica that may be mute, and with an agent that is silent only for as long as it may."""
-    judge(GOOD)
-    mute = ClientCall("register", "b", "dead", 1.0, 9.0, 0)
-    check_calls(CallJournal([*GOOD, mute]), [UnbrokenLog(a_log())], Tolerances(unresponsive_urls=frozenset({"dead"})))
+def test_a_valid_journal_passes() -> None:
+    """A call to an unresponsive replica may have no response, and an agent within its timeout is not overdue."""
+    check(VALID)
+    no_response = ClientCall("register", "b", "dead", 1.0, 9.0, 0)
+    check_calls(
+        CallJournal([*VALID, no_response]), [UnbrokenLog(a_log())], Tolerances(unresponsive_urls=frozenset({"dead"}))
+    )
     check_overdue(UnbrokenLog(a_log()[:3]), {"a": 20}, 1100, 1)
 
 
 @pytest.mark.parametrize(
-    ("found", "doing"),
+    ("violation", "checked"),
     [
-        (BadResponse, lambda: judge([*GOOD, replace(BEAT, status=0)])),
-        (BadResponse, lambda: judge([*GOOD, replace(BEAT, status=500)])),
-        (BadResponse, lambda: judge([*GOOD, replace(BEAT, ended=99.0)])),
-        (WriteLost, lambda: judge([replace(REGISTERED, version=12)])),
-        (WriteLost, lambda: judge([replace(REGISTERED, agent_id="b")])),
-        (WriteLost, lambda: judge([replace(GONE, version=1030)])),
-        (WriteLost, lambda: judge([replace(REGISTERED, version=1040)])),
-        (VersionWentBack, lambda: judge([GONE, replace(LISTED, started=3.0, ended=3.1)])),
+        (BadResponse, lambda: check([*VALID, replace(HEARTBEAT, status=0)])),
+        (BadResponse, lambda: check([*VALID, replace(HEARTBEAT, status=500)])),
+        (BadResponse, lambda: check([*VALID, replace(HEARTBEAT, ended=99.0)])),
+        (WriteLost, lambda: check([replace(REGISTERED, version=12)])),
+        (WriteLost, lambda: check([replace(REGISTERED, agent_id="b")])),
+        (WriteLost, lambda: check([replace(UNREGISTERED, version=1030)])),
+        (WriteLost, lambda: check([replace(REGISTERED, version=1040)])),
+        (VersionWentBack, lambda: check([UNREGISTERED, replace(LISTED, started=3.0, ended=3.1)])),
         (
             VersionWentBack,
             lambda: check_calls(CallJournal(), [UnbrokenLog(a_log()), UnbrokenLog(a_log())], Tolerances()),
         ),
-        (ListMismatch, lambda: judge([replace(LISTED, listed_versions={})])),
-        (ListMismatch, lambda: judge([replace(LISTED, listed_versions={"a": 11})])),
-        (ListMismatch, lambda: judge([replace(LISTED, version=9999)])),
-        (WronglyDegraded, lambda: judge(GOOD, striving=["a"])),
-        (WronglyDegraded, lambda: judge([replace(BEAT, server_time_ms=500)])),
-        (WronglyDegraded, lambda: judge([], a_log_with(3, heartbeat=100))),
-        (WronglyDegraded, lambda: judge([], a_log_with(4, kind="modify", reason="degraded"))),
-        (OverdueNotDegraded, lambda: judge([], [*a_log()[:3], msgspec.structs.replace(a_log()[3], version=9000)])),
+        (ListMismatch, lambda: check([replace(LISTED, listed_versions={})])),
+        (ListMismatch, lambda: check([replace(LISTED, listed_versions={"a": 11})])),
+        (ListMismatch, lambda: check([replace(LISTED, version=9999)])),
+        (WronglyDegraded, lambda: check(VALID, persistent_agents=["a"])),
+        (WronglyDegraded, lambda: check([replace(HEARTBEAT, server_time_ms=500)])),
+        (WronglyDegraded, lambda: check([], a_log_with(3, heartbeat=100))),
+        (WronglyDegraded, lambda: check([], a_log_with(4, kind="modify", reason="degraded"))),
+        (OverdueNotDegraded, lambda: check([], [*a_log()[:3], msgspec.structs.replace(a_log()[3], version=9000)])),
         (OverdueNotDegraded, lambda: check_overdue(UnbrokenLog(a_log()[:3]), {"a": 20}, 9000, 1)),
         (
             LiveAgentNotFound,
-            lambda: judge([REGISTERED, replace(UNKNOWN, started=1.2, ended=1.3), replace(REGISTERED, version=20)]),
+            lambda: check([REGISTERED, replace(UNKNOWN, started=1.2, ended=1.3), replace(REGISTERED, version=20)]),
         ),
     ],
 )
-def test_each_broken_promise_is_found(found: type[Violation], doing: Callable[[], None]) -> None:
-    """By the violation that names it."""
-    with pytest.raises(found) as caught:
-        doing()
+def test_each_violation_is_found(violation: type[Violation], checked: Callable[[], None]) -> None:
+    """The error is the class of the broken promise, and starts with its text."""
+    with pytest.raises(violation) as caught:
+        checked()
 
-    assert str(caught.value).startswith(found.promise)
+    assert str(caught.value).startswith(violation.promise)

@@ -14,13 +14,13 @@ Damage = Callable[[redis.Redis], object]
 
 @pytest.fixture
 def bytes_client(redis_url: str) -> Iterator[redis.Redis]:
-    """A client that does not decode."""
+    """A client that does not decode replies."""
     with redis.Redis.from_url(redis_url) as client:
         yield client
 
 
 async def fill(store: Store) -> None:
-    """A mesh of two agents, one of which sends heartbeats."""
+    """Create a mesh of two agents, one of which sends heartbeats."""
     await store.change_log.open()
     await store.agents.register(RegistrationWrite("a", b"{}", 60_000, 120_000))
     await store.agents.register(
@@ -34,8 +34,8 @@ async def fill(store: Store) -> None:
     await store.server_health.probe()
 
 
-async def test_a_mesh_that_was_written_by_scripts_is_consistent(store: Store, bytes_client: redis.Redis) -> None:
-    """So is an empty server."""
+async def test_a_mesh_written_by_scripts_is_consistent(store: Store, bytes_client: redis.Redis) -> None:
+    """An empty server is consistent, too."""
     assert find_inconsistencies(bytes_client) == []
     await fill(store)
     assert find_inconsistencies(bytes_client) == []
@@ -45,7 +45,7 @@ async def test_a_mesh_that_was_written_by_scripts_is_consistent(store: Store, by
     assert find_inconsistencies(bytes_client) == []
 
 
-@pytest.mark.poisoned("damaged, to be found")
+@pytest.mark.poisoned("the damage is the input of the test")
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -68,7 +68,7 @@ async def test_a_mesh_that_was_written_by_scripts_is_consistent(store: Store, by
     ],
 )
 async def test_each_damage_is_reported(damage: Damage, message: str, store: Store, bytes_client: redis.Redis) -> None:
-    """With exactly one message."""
+    """Each damage has exactly one message."""
     await fill(store)
 
     damage(bytes_client)

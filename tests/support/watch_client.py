@@ -24,12 +24,12 @@ class WatchEvent:
 
     @property
     def agent_id(self) -> str:
-        """Whom it is about; empty for a bookmark."""
+        """The id of the agent; empty for a bookmark."""
         return str(self.object.get("id", ""))
 
     @property
     def kind_and_id(self) -> tuple[str, str]:
-        """What happened to whom."""
+        """The kind of the event, and the id of its agent."""
         return self.kind, self.agent_id
 
 
@@ -45,13 +45,13 @@ class WatchStream:
         self._buffer = ""
 
     async def json_body(self) -> dict[str, Any]:
-        """Return the JSON of an answer that is no stream."""
+        """Return the JSON of a response that is not a stream."""
         raw = await self._reader.readexactly(int(self.headers["content-length"]))
         body: dict[str, Any] = orjson.loads(raw)
         return body
 
     async def next_event(self, timeout: float = EVENT_TIMEOUT_S) -> WatchEvent | None:
-        """Return the next event, None at the end of the stream, clean or not."""
+        """Return the next event, None at the end of the stream, whether it ended cleanly or not."""
         async with asyncio.timeout(timeout):
             while True:
                 block = await self._next_block()
@@ -62,7 +62,7 @@ class WatchStream:
                     return found
 
     async def next_events(self, count: int) -> list[WatchEvent]:
-        """Return the next so many events, which must come."""
+        """Return the next `count` events. Raises AssertionError if the stream ends before."""
         found: list[WatchEvent] = []
         for _ in range(count):
             event = await self.next_event()
@@ -78,7 +78,7 @@ class WatchStream:
         return found
 
     async def wait_for_keep_alives(self, count: int = 1) -> list[str]:
-        """Wait until so many keep-alives have come, and nothing else."""
+        """Wait for `count` keep-alives; assert that no event arrives."""
         async with asyncio.timeout(EVENT_TIMEOUT_S):
             while len(self.keep_alives) < count:
                 block = await self._next_block()
@@ -122,20 +122,22 @@ class WatchStream:
         if self._is_sse:
             fields = dict(line.split(": ", 1) for line in block.splitlines())
             sse_id, block = fields.get("id"), fields["data"]
-        read = orjson.loads(block)
-        assert set(read) == {"type", "object", "timestamp", "resource_version"}, read
-        return WatchEvent(read["type"], int(read["resource_version"]), read["object"], read["timestamp"], sse_id)
+        document = orjson.loads(block)
+        assert set(document) == {"type", "object", "timestamp", "resource_version"}, document
+        return WatchEvent(
+            document["type"], int(document["resource_version"]), document["object"], document["timestamp"], sse_id
+        )
 
 
 @contextlib.asynccontextmanager
 async def open_stream(
     url: str, target: str, headers: Mapping[str, str] | None = None, *, method: str = "GET"
 ) -> AsyncIterator[WatchStream]:
-    """Send one request over a connection of its own, and provide its answer once the headers are there."""
-    where = urlsplit(url)
-    reader, writer = await asyncio.open_connection(where.hostname, where.port, limit=1 << 20)
+    """Send one request over a new connection, and provide its response once the headers have arrived."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1 << 20)
     try:
-        lines = [f"{method} {target} HTTP/1.1", f"host: {where.netloc}"]
+        lines = [f"{method} {target} HTTP/1.1", f"host: {address.netloc}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         async with asyncio.timeout(EVENT_TIMEOUT_S):
@@ -152,7 +154,7 @@ async def open_stream(
 async def open_watch(
     url: str, headers: Mapping[str, str] | None = None, /, **query: str | int
 ) -> AsyncIterator[WatchStream]:
-    """Provide a running watch; AssertionError with the answer when it is refused."""
+    """Provide a running watch. Raises AssertionError with the response if it is rejected."""
     async with open_stream(url, f"/agents?{urlencode({'watch': 'true'} | query)}", headers) as stream:
         assert stream.status == 200, await stream.json_body()
         yield stream

@@ -22,49 +22,49 @@ class Violation(AssertionError):
 
 
 class OutOfOrder(Violation):
-    """Versions fell."""
+    """A version is lower than the one before it."""
 
-    promise = "Ordered: the versions of a watch rise."
+    promise = "Order: the versions of a watch rise."
 
 
 class DuplicateEvent(Violation):
-    """An event came again."""
+    """An event was received twice."""
 
-    promise = "Once: no event comes twice, not even over a resume."
+    promise = "Uniqueness: no event is received twice, not even after a resume."
 
 
 class MissingOrExtraEvent(Violation):
-    """An event is missing, or came that should not."""
+    """An expected event is missing, or an unexpected one was received."""
 
-    promise = "Complete: between two versions seen stands every change that matches, as what it is, and nothing else."
+    promise = "Completeness: between two versions a watch receives exactly the matching changes, each with its kind."
 
 
 class BadResume(Violation):
-    """A resume did not go on where it was asked to."""
+    """A watch did not continue at the version it resumed from."""
 
-    promise = "Resumable: a watch that goes on at a version sees what is after it, and had seen what is before it."
+    promise = "Resume: a watch that resumes at a version has received all changes before it and receives all after it."
 
 
 class ViewMismatch(Violation):
-    """A view kept by events is not the list."""
+    """A view built from events differs from the list."""
 
-    promise = "Converging: a view kept by a watch equals a fresh list of its version."
+    promise = "Convergence: a view that follows a watch equals a list of the same version."
 
 
 class BookmarkMismatch(Violation):
-    """A bookmark ran ahead of the events, or behind them."""
+    """A bookmark is ahead of the events, or behind them."""
 
-    promise = "Bookmarks are honest: everything that matches up to a bookmark's version was written before it."
+    promise = "Bookmarks: all matching changes up to the version of a bookmark are written before it."
 
 
 class TimelineCrossed(Violation):
-    """A stream led from one history into another."""
+    """A stream continued from one timeline into another."""
 
-    promise = "One past: no watch leads over a point at which the log forgot or forked."
+    promise = "Timelines: no watch continues over a gap or a fork of the log."
 
 
 class RecordedEvent(NamedTuple):
-    """One event, or a BOOKMARK, whose `agent_id` is empty."""
+    """One event or bookmark; the `agent_id` of a BOOKMARK is empty."""
 
     kind: str
     agent_id: str
@@ -73,10 +73,10 @@ class RecordedEvent(NamedTuple):
 
 @dataclass
 class WatchRecording:
-    """All that one watcher saw from one list, or one beginning, until it had to list again.
+    """All events that a watcher received between two lists.
 
-    `initial_versions` are the agents by version as listed at `start_version`, None where it began without a list. Note
-    events in `received` and, with `resume`, each version at which the watch went on elsewhere.
+    `initial_versions` are the versions of the agents in the list at `start_version`, None without a list. `resumes` are
+    the positions and versions at which the watch resumed on another replica.
     """
 
     matches: AgentFilter
@@ -87,17 +87,17 @@ class WatchRecording:
 
     @property
     def last_version(self) -> int:
-        """The version to go on from."""
+        """The version to resume from."""
         return self.received[-1].version if self.received else self.start_version
 
     @property
     def events(self) -> list[RecordedEvent]:
-        """What was seen, without bookmarks."""
+        """The received events, without bookmarks."""
         return [each for each in self.received if each.kind != "BOOKMARK"]
 
     @property
     def view(self) -> dict[str, int]:
-        """The agents by version that a client would now hold."""
+        """The versions of the agents that a client would have in its view, by id."""
         view = dict(self.initial_versions or {})
         for kind, agent_id, version in self.events:
             if kind == "DELETED":
@@ -107,20 +107,19 @@ class WatchRecording:
         return view
 
     def record(self, kind: str, agent_id: str, version: int) -> None:
-        """Note an event or a bookmark."""
+        """Record an event or a bookmark."""
         self.received.append(RecordedEvent(kind, agent_id, version))
 
     def resume(self) -> int:
-        """Note that the watch goes on elsewhere; return the version to go on from."""
+        """Record a resume; return the version to resume from."""
         self.resumes.append((len(self.received), self.last_version))
         return self.last_version
 
 
 class UnbrokenLog:
-    """One unbroken log, from the first entry on: the truth.
+    """One log without gaps, from its first entry: the reference for all checks.
 
-    What stood before a change is what the change before it left, so what a log entry says of its own past is not
-    believed here.
+    The state before a change is computed from the changes before it; the previous state in a log entry is not used.
     """
 
     def __init__(self, changes: Sequence[Change], state: Mapping[str, Agent] | None = None) -> None:
@@ -138,13 +137,13 @@ class UnbrokenLog:
         return self.changes[-1].version
 
     def gaps(self) -> Iterator[int]:
-        """Give each version that does not follow on the one before it."""
+        """Yield each version whose `prev` is not the version before it."""
         for before, change in zip(self.changes, self.changes[1:], strict=False):
             if change.prev != before.version:
                 yield change.version
 
     def agents(self) -> dict[str, Agent]:
-        """Return the agents that the whole log leaves."""
+        """Return the agents after the last entry."""
         agents = dict(self._initial_agents)
         for change in self.changes:
             if change.agent is not None:
@@ -154,7 +153,7 @@ class UnbrokenLog:
         return agents
 
     def status_changes(self) -> Iterator[tuple[Status | None, Change]]:
-        """Give each change of an agent with the status the change before left it in, None where there was none."""
+        """Yield each change of an agent with the status before it, None if the agent did not exist."""
         statuses: dict[str, Status] = {agent.id: agent.status for agent in self._initial_agents.values()}
         for change in self.changes:
             if change.agent is None:
@@ -164,7 +163,7 @@ class UnbrokenLog:
                 statuses[change.agent.id] = change.agent.status
 
     def removals(self, agent_id: str) -> list[int]:
-        """Return the versions at which an agent was removed."""
+        """Return the versions of an agent's removals."""
         return [
             change.version
             for change in self.changes
@@ -172,7 +171,7 @@ class UnbrokenLog:
         ]
 
     def expected_events(self, matches: AgentFilter) -> list[RecordedEvent]:
-        """Return what a watch of everything that `matches` must see from the beginning on."""
+        """Return the events that a watch of the agents that satisfy `matches` must receive from the start."""
         agents, found = dict(self._initial_agents), []
         for change in self.changes:
             if change.agent is None:
@@ -189,7 +188,7 @@ class UnbrokenLog:
         return found
 
     def versions_at(self, matches: AgentFilter, version: int) -> dict[str, int]:
-        """Return the agents by version that a list of this version must have."""
+        """Return the versions of the agents in a list of this version, by id."""
         agents = dict(self._initial_agents)
         for change in self.changes:
             if change.agent is None or change.version > version:
@@ -201,28 +200,30 @@ class UnbrokenLog:
 
 
 def check_recording(recording: WatchRecording, logs: Sequence[UnbrokenLog]) -> None:
-    """Hold a recording against the log. Raises the Violation it finds."""
-    past = next((past for past in reversed(logs) if past.first <= recording.start_version), None)
-    if past is None or recording.last_version > past.last or recording.start_version > past.last:
-        raise TimelineCrossed(f"it began at {recording.start_version} and reached {recording.last_version}")
-    for version in past.gaps():
+    """Check a recording against the log. Raises the Violation that is found."""
+    log = next((log for log in reversed(logs) if log.first <= recording.start_version), None)
+    if log is None or recording.last_version > log.last or recording.start_version > log.last:
+        raise TimelineCrossed(f"it started at {recording.start_version} and ended at {recording.last_version}")
+    for version in log.gaps():
         if recording.start_version < version <= recording.last_version:
-            raise TimelineCrossed(f"{version} stands between {recording.start_version} and {recording.last_version}")
-    truth = [event for event in past.expected_events(recording.matches) if event.version > recording.start_version]
+            raise TimelineCrossed(
+                f"the gap before {version} is between {recording.start_version} and {recording.last_version}"
+            )
+    expected = [event for event in log.expected_events(recording.matches) if event.version > recording.start_version]
     _check_order(recording)
-    _check_bookmarks(recording, truth)
-    _check_resumes(recording, truth)
-    _check_complete(recording, truth)
-    _check_view(recording, past)
+    _check_bookmarks(recording, expected)
+    _check_resumes(recording, expected)
+    _check_complete(recording, expected)
+    _check_view(recording, log)
 
 
 def _check_order(recording: WatchRecording) -> None:
     last, seen = recording.start_version, set[int]()
     for event in recording.events:
         if event.version in seen:
-            raise DuplicateEvent(f"{event} came again")
+            raise DuplicateEvent(f"{event} was received twice")
         if event.version <= last:
-            raise OutOfOrder(f"{event} came after {last}")
+            raise OutOfOrder(f"{event} was received after {last}")
         seen.add(event.version)
         last = event.version
 
@@ -236,10 +237,10 @@ def _check_bookmarks(recording: WatchRecording, expected: Sequence[RecordedEvent
             last = max(last, event.version)
             continue
         if event.version < last:
-            raise BookmarkMismatch(f"a bookmark says {event.version} after {last} was seen")
+            raise BookmarkMismatch(f"a bookmark has {event.version}, but {last} was received before")
         missing = set(expected[: bisect_right(expected, event.version, key=_version)]) - set(written)
         if missing:
-            raise BookmarkMismatch(f"before the one of {event.version} were not written: {_format_events(missing)}")
+            raise BookmarkMismatch(f"before the bookmark {event.version} were not written: {_format_events(missing)}")
         last = event.version
 
 
@@ -248,19 +249,22 @@ def _check_resumes(recording: WatchRecording, expected: Sequence[RecordedEvent])
         before = {event for event in recording.received[:at] if event.kind != "BOOKMARK"}
         after = [event for event in recording.received[at:] if event.version < version]
         if after:
-            raise BadResume(f"after the resume at {version} came {_format_events(after)}")
+            raise BadResume(f"after the resume at {version} were received {_format_events(after)}")
         missing = set(expected[: bisect_right(expected, version, key=_version)]) - before
         if missing:
-            raise BadResume(f"before the resume at {version} were not seen: {_format_events(missing)}")
+            raise BadResume(f"before the resume at {version} were not received: {_format_events(missing)}")
 
 
 def _check_complete(recording: WatchRecording, expected: Sequence[RecordedEvent]) -> None:
-    wanted = expected[: bisect_right(expected, recording.last_version, key=_version)]
-    missing, foreign = set(wanted) - set(recording.events), set(recording.events) - set(wanted)
-    if missing or foreign:
+    expected_until_now = expected[: bisect_right(expected, recording.last_version, key=_version)]
+    missing, unexpected = (
+        set(expected_until_now) - set(recording.events),
+        set(recording.events) - set(expected_until_now),
+    )
+    if missing or unexpected:
         raise MissingOrExtraEvent(
             f"up to {recording.last_version} are missing {_format_events(missing)} "
-            f"and foreign {_format_events(foreign)}"
+            f"and unexpected {_format_events(unexpected)}"
         )
 
 
@@ -270,11 +274,11 @@ def _check_view(recording: WatchRecording, log: UnbrokenLog) -> None:
     listed = log.versions_at(recording.matches, recording.start_version)
     if dict(recording.initial_versions) != listed:
         raise ViewMismatch(
-            f"the list of {recording.start_version} is {recording.initial_versions}, by the log {listed}"
+            f"the list of {recording.start_version} is {recording.initial_versions}, but the log has {listed}"
         )
     now = log.versions_at(recording.matches, recording.last_version)
     if recording.view != now:
-        raise ViewMismatch(f"at {recording.last_version} the view is {recording.view}, by the log {now}")
+        raise ViewMismatch(f"at {recording.last_version} the view is {recording.view}, but the log has {now}")
 
 
 def _version(event: RecordedEvent) -> int:

@@ -8,24 +8,24 @@ from dataclasses import dataclass
 
 @dataclass
 class YieldCounter:
-    """How many turns they had so far."""
+    """The number of yields so far."""
 
     yields: int = 0
 
 
 @contextlib.asynccontextmanager
 async def count_yields() -> AsyncIterator[YieldCounter]:
-    """Let others take every turn they can get, and count them."""
-    them = YieldCounter()
+    """Run a task that counts how often the event loop runs other tasks."""
+    counter = YieldCounter()
 
-    async def take_turns() -> None:
+    async def count() -> None:
         while True:
-            them.yields += 1
+            counter.yields += 1
             await asyncio.sleep(0)
 
-    task = asyncio.create_task(take_turns())
+    task = asyncio.create_task(count())
     await asyncio.sleep(0)
     try:
-        yield them
+        yield counter
     finally:
         task.cancel()

@@ -1,4 +1,4 @@
-"""Loaded by every Python that has this folder on its path: SIGUSR2 blocks whatever the main thread does for a while."""
+"""Loaded by every Python with this folder on its path: SIGUSR2 blocks the main thread for BLOCK_SECONDS."""
 
 import os
 import signal
