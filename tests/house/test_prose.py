@@ -37,6 +37,7 @@ CLEAN = [
     "tests/model",
     "tests/sdk",
     "tests/service",
+    "tests/support",
     "tests/test_docs.py",
     "tests/test_readme.py",
     "tests/wire",

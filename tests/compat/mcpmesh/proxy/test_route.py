@@ -21,12 +21,12 @@ CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 EVENT = b'event: message\ndata: {"ok":true}\n\n'
 
 
-async def register(client: httpx2.AsyncClient, stand_in: FakeAgent, agent_id: str = "stand-in-1") -> str:
+async def register(client: httpx2.AsyncClient, fake: FakeAgent, agent_id: str = "fake-agent-1") -> str:
     """Register the agent and return the proxy path to it."""
-    response = await client.post("/heartbeat", json=stand_in.registration(agent_id))
+    response = await client.post("/heartbeat", json=fake.registration(agent_id))
     assert response.json()["status"] == "success", response.text
-    host = f"[{stand_in.host}]" if ":" in stand_in.host else stand_in.host
-    return f"/proxy/{host}:{stand_in.port}/mcp"
+    host = f"[{fake.host}]" if ":" in fake.host else fake.host
+    return f"/proxy/{host}:{fake.port}/mcp"
 
 
 def error_message(response: httpx2.Response, status: int) -> str:
@@ -64,7 +64,7 @@ async def test_a_call_reaches_the_agent_and_its_response_comes_back(client: http
     assert agent.requests[0].headers["host"] == f"127.0.0.1:{agent.port}"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "stand-in-1", "stand-in"], ids=["host", "id", "name"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "fake-agent-1", "fake-agent"], ids=["host", "id", "name"])
 async def test_an_agent_is_found_by_its_host_its_id_and_its_name(client: httpx2.AsyncClient, host: str) -> None:
     """The port must be its own; the call always goes to the registered endpoint."""
     async with fake_agent() as agent:
@@ -159,7 +159,8 @@ async def test_an_invalid_target_is_rejected(served: ServedRegistry, target: str
 
 
 @pytest.mark.parametrize(
-    "target", ["localhost:{port}", "127.0.0.1:{other}", "2130706433:{port}", "[::1]:{port}", "stand-in:{other}", "x:1"]
+    "target",
+    ["localhost:{port}", "127.0.0.1:{other}", "2130706433:{port}", "[::1]:{port}", "fake-agent:{other}", "x:1"],
 )
 async def test_an_unregistered_target_is_never_called(client: httpx2.AsyncClient, target: str) -> None:
     """The targets are other names and ports of the same machine, and an unknown agent."""
@@ -177,7 +178,7 @@ async def test_a_deregistered_agent_is_not_called(client: httpx2.AsyncClient) ->
     """It is rejected at once, although a server may still listen there."""
     async with fake_agent() as agent:
         path = await register(client, agent)
-        await client.delete("/agents/stand-in-1")
+        await client.delete("/agents/fake-agent-1")
 
         error_message(await client.post(path, json=CALL), 403)
 
@@ -198,7 +199,7 @@ async def test_an_agent_without_a_port_is_not_called(client: httpx2.AsyncClient)
     """It is reachable for its parent process only."""
     await client.post("/heartbeat", json=FakeAgent(port=0).registration())
 
-    error_message(await client.post("/proxy/stand-in-1:80/mcp", json=CALL), 403)
+    error_message(await client.post("/proxy/fake-agent-1:80/mcp", json=CALL), 403)
 
 
 async def test_a_redirect_is_returned_and_not_followed(client: httpx2.AsyncClient) -> None:
