@@ -1,4 +1,4 @@
-"""A fleet under load for each fault, and what it counted."""
+"""The fixture that runs a fleet under load; the report of each test has its counts."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,6 +14,6 @@ FleetMaker = Callable[..., AbstractAsyncContextManager[FleetUnderLoad]]
 
 
 @pytest.fixture
-def a_fleet(record_property: Callable[[str, object], None]) -> FleetMaker:
-    """Return fleet_under_load; its counts are printed after the test run."""
+def run_fleet(record_property: Callable[[str, object], None]) -> FleetMaker:
+    """Return `fleet_under_load`, which adds its counts to the report of the test."""
     return partial(fleet_under_load.fleet_under_load, on_counted=lambda tally: record_property("tally", asdict(tally)))

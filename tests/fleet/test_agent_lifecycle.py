@@ -1,4 +1,4 @@
-"""Agents that leave in many ways at once, and one that comes and goes: each is told once, and nobody is held for it."""
+"""Agents that deregister, die or flap in large numbers: each change is logged once, and expiry is not suspended."""
 
 import asyncio
 
@@ -13,16 +13,16 @@ from tests.support.raw_http import open_raw_connection
 MANY = [f"scaled-{number}" for number in range(100)]
 
 
-async def each(fleet: FleetUnderLoad, method: str, paths: list[str]) -> None:
-    """Make one call for each path, in turn through all replicas."""
+async def call_each_path(fleet: FleetUnderLoad, method: str, paths: list[str]) -> None:
+    """Make one call for each path, alternating between the replicas."""
     for number, path in enumerate(paths):
-        async with open_raw_connection(fleet.urls[number % 3]) as line:
-            answer = await line.request(method, path)
-            assert answer.status == 200, answer.body
+        async with open_raw_connection(fleet.urls[number % 3]) as connection:
+            response = await connection.request(method, path)
+            assert response.status == 200, response.body
 
 
-async def reasons(fleet: FleetUnderLoad, agent_ids: list[str]) -> dict[str, list[str]]:
-    """Return what the log says became of each."""
+async def reasons_by_agent(fleet: FleetUnderLoad, agent_ids: list[str]) -> dict[str, list[str]]:
+    """Return the reasons of all log entries of each agent, in order."""
     await asyncio.to_thread(fleet.log_recorder.read)
     found: dict[str, list[str]] = {agent_id: [] for agent_id in agent_ids}
     for change in fleet.log_recorder.logs[-1].changes:
@@ -32,55 +32,56 @@ async def reasons(fleet: FleetUnderLoad, agent_ids: list[str]) -> dict[str, list
 
 
 @pytest.mark.fault(29, "60 % of the agents are unregistered, 20 % killed")
-async def test_a_real_scale_down_is_no_mass_silence(a_fleet: FleetMaker) -> None:
-    """Who unregistered does not count: the killed are marked in time, and no hold begins."""
-    async with a_fleet() as fleet:
+async def test_a_scale_down_does_not_start_self_preservation(run_fleet: FleetMaker) -> None:
+    """Deregistered agents do not count as overdue; the killed ones are degraded in time."""
+    async with run_fleet() as fleet:
         fleet.tolerate(extra_delay_s=1)
         body = {"agents": [a_registration(agent_id, timeout_threshold=3) for agent_id in MANY]}
-        async with open_raw_connection(fleet.urls[0]) as line:
-            assert (await line.request("POST", "/agents/batch", body)).status == 200
+        async with open_raw_connection(fleet.urls[0]) as connection:
+            assert (await connection.request("POST", "/agents/batch", body)).status == 200
         killed, leaving, staying = MANY[:20], MANY[20:80], MANY[80:]
 
-        async def stay(agent_ids: list[str]) -> None:
-            async with open_raw_connection(fleet.urls[1]) as line:
-                answer = await line.request("POST", "/heartbeats", {"agent_ids": agent_ids})
-                assert {result["status"] for result in answer.body["results"].values()} == {"success"}
+        async def send_heartbeats(agent_ids: list[str]) -> None:
+            async with open_raw_connection(fleet.urls[1]) as connection:
+                response = await connection.request("POST", "/heartbeats", {"agent_ids": agent_ids})
+                assert {result["status"] for result in response.body["results"].values()} == {"success"}
 
-        await stay(MANY)
-        await each(fleet, "DELETE", [f"/agents/{agent_id}" for agent_id in leaving])
+        await send_heartbeats(MANY)
+        await call_each_path(fleet, "DELETE", [f"/agents/{agent_id}" for agent_id in leaving])
 
-        async def all_marked() -> bool:
-            await stay(staying)
+        async def all_degraded() -> bool:
+            await send_heartbeats(staying)
             await fleet.load.pause(0.3)
-            return all("degraded" in words for words in (await reasons(fleet, killed)).values())
+            return all("degraded" in reasons for reasons in (await reasons_by_agent(fleet, killed)).values())
 
-        await async_wait_until(all_marked, description="the killed are marked", timeout=20)
-        assert set(map(tuple, (await reasons(fleet, leaving)).values())) == {
+        await async_wait_until(all_degraded, description="the killed agents are degraded", timeout=20)
+        assert set(map(tuple, (await reasons_by_agent(fleet, leaving)).values())) == {
             ("registered", "first_heartbeat", "unregistered")
         }
-        assert set(map(tuple, (await reasons(fleet, staying)).values())) == {("registered", "first_heartbeat")}
+        assert set(map(tuple, (await reasons_by_agent(fleet, staying)).values())) == {("registered", "first_heartbeat")}
         assert not any([(await fleet.get_health(number))["self_preservation"]["activations"] for number in range(3)])
 
 
 @pytest.mark.fault(30, "An agent flaps")
 @pytest.mark.slow
-async def test_a_flapping_agent_makes_two_events_a_turn(a_fleet: FleetMaker) -> None:
-    """Marked and back, again and again: never more than one event for each, however often it beats in between.
+async def test_a_flapping_agent_causes_two_events_per_cycle(run_fleet: FleetMaker) -> None:
+    """Degraded and recovered repeatedly: one event for each change, however many heartbeats are sent.
 
-    The registry damps nothing; what a turn costs is bounded, and so is how often one is possible: by the timeout.
+    The registry does not damp flapping: a cycle has a fixed number of events, and the timeout bounds the number of
+    cycles.
     """
-    turns = 4
-    async with a_fleet() as fleet, open_raw_connection(fleet.urls[0]) as line:
+    cycles = 4
+    async with run_fleet() as fleet, open_raw_connection(fleet.urls[0]) as connection:
         body = a_registration("flapper", timeout_threshold=1, eviction_threshold=60)
-        assert (await line.request("POST", "/agents", body)).status == 200
-        for turn in range(1, turns + 1):
+        assert (await connection.request("POST", "/agents", body)).status == 200
+        for cycle in range(1, cycles + 1):
             for _ in range(5):
-                assert (await line.request("POST", "/heartbeat", {"agent_id": "flapper"})).status == 200
+                assert (await connection.request("POST", "/heartbeat", {"agent_id": "flapper"})).status == 200
 
-            async def silent(times: int = turn) -> bool:
-                return (await reasons(fleet, ["flapper"]))["flapper"].count("degraded") == times
+            async def is_degraded(times: int = cycle) -> bool:
+                return (await reasons_by_agent(fleet, ["flapper"]))["flapper"].count("degraded") == times
 
-            await async_wait_until(silent, description="it is marked")
+            await async_wait_until(is_degraded, description="the agent is degraded")
 
-        words = (await reasons(fleet, ["flapper"]))["flapper"]
-        assert words == ["registered", "first_heartbeat", *["degraded", "recovered"] * turns][: 2 * turns + 1]
+        reasons = (await reasons_by_agent(fleet, ["flapper"]))["flapper"]
+        assert reasons == ["registered", "first_heartbeat", *["degraded", "recovered"] * cycles][: 2 * cycles + 1]

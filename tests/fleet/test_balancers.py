@@ -1,4 +1,4 @@
-"""What stands before the replicas: one of them dies behind it, it buffers, it cuts what is silent."""
+"""Load balancers before the replicas: a replica behind one dies, one buffers, one closes idle streams."""
 
 import asyncio
 import contextlib
@@ -54,23 +54,23 @@ http {{
 
 
 @contextlib.asynccontextmanager
-async def buffering(urls: Sequence[str], folder: Path) -> AsyncIterator[str]:
-    """Provide the URL of an nginx that buffers what it passes on."""
+async def buffering_nginx(urls: Sequence[str], folder: Path) -> AsyncIterator[str]:
+    """Provide the URL of an nginx that buffers responses."""
     assert NGINX is not None
     port = free_port()
     servers = " ".join(f"server {url.removeprefix('http://')};" for url in urls)
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX.format(folder=folder, port=port, servers=servers))
     with ChildProcess(NGINX, "-c", configuration, "-e", folder / "error.log"):
-        await async_wait_until(lambda: listens(port), description="nginx listens")
+        await async_wait_until(lambda: is_listening(port), description="nginx listens")
         yield f"http://127.0.0.1:{port}"
 
 
-async def listens(port: int) -> bool:
-    """Tell whether somebody answers there."""
+async def is_listening(port: int) -> bool:
+    """Return whether the port serves HTTP."""
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-        async with open_raw_connection(f"http://127.0.0.1:{port}") as line:
-            return (await line.request("GET", "/health")).status == 200
+        async with open_raw_connection(f"http://127.0.0.1:{port}") as connection:
+            return (await connection.request("GET", "/health")).status == 200
     return False
 
 
@@ -78,14 +78,14 @@ async def listens(port: int) -> bool:
 @pytest.mark.parametrize(
     "balancer", [round_robin_balancer, pytest.param(haproxy, marks=pytest.mark.slow)], ids=["ours", "haproxy"]
 )
-async def test_a_killed_replica_costs_what_was_on_its_way(
-    a_fleet: FleetMaker, balancer: BalancerAt, tmp_path: Path
+async def test_a_killed_replica_fails_only_calls_in_flight(
+    run_fleet: FleetMaker, balancer: BalancerAt, tmp_path: Path
 ) -> None:
-    """With 50 writers more, no call fails that begins a second after; watchers go on elsewhere and miss nothing."""
+    """With 50 more writers, no call fails that starts a second later; watchers resume elsewhere and miss no event."""
     if balancer is haproxy and HAPROXY_PATH is None:
         pytest.skip("haproxy is not installed; apt-get install haproxy")
-    # So many writers keep two cores busy: who strives may wait for its turn as long as others are silent.
-    async with a_fleet(persistent_agent_timeout_s=20, timeout=55) as fleet, balancer(fleet.urls, tmp_path) as url:
+    # The writers occupy two cores, so heartbeats of the persistent agents may be late.
+    async with run_fleet(persistent_agent_timeout_s=20, timeout=55) as fleet, balancer(fleet.urls, tmp_path) as url:
         fleet.load.urls[:] = [url]
         fleet.tolerate_unanswered(url)
         async with asyncio.TaskGroup() as more:
@@ -94,50 +94,55 @@ async def test_a_killed_replica_costs_what_was_on_its_way(
             await fleet.wait_for_writes(100)
 
             await fleet.kill_replica(1)
-            killed = time.monotonic()
+            killed_at = time.monotonic()
             await fleet.load.pause(1)
-            healed = time.monotonic()
+            recovered_at = time.monotonic()
             await fleet.wait_for_resumes()
             await fleet.wait_for_writes(300)
 
-            assert {deed.status for deed in fleet.calls_since(healed)} <= {200, 404}
-            failed = [deed for deed in fleet.calls_since(killed) if deed.status not in (200, 404)]
+            assert {call.status for call in fleet.calls_since(recovered_at)} <= {200, 404}
+            failed = [call for call in fleet.calls_since(killed_at) if call.status not in (200, 404)]
             assert len(failed) < WRITERS + 20
             await fleet.wait_until_settled()
 
 
 @pytest.mark.fault(43, "A load balancer buffers, or closes idle connections")
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed; apt-get install nginx")
-async def test_a_balancer_that_buffers_holds_no_event_back(a_fleet: FleetMaker, tmp_path: Path) -> None:
-    """Streams ask it not to: an event comes through at once."""
-    async with a_fleet() as fleet, buffering(fleet.urls, tmp_path) as url, open_watch(url, agent_id="urgent") as stream:
+async def test_a_buffering_balancer_delays_no_event(run_fleet: FleetMaker, tmp_path: Path) -> None:
+    """Watch streams disable buffering, so each event arrives at once."""
+    async with (
+        run_fleet() as fleet,
+        buffering_nginx(fleet.urls, tmp_path) as url,
+        open_watch(url, agent_id="urgent") as stream,
+    ):
         for number in range(5):
-            sent = time.monotonic()
-            async with open_raw_connection(fleet.urls[number % 3]) as line:
-                await line.request("POST", "/agents", a_registration("urgent", labels={"n": str(number)}))
+            sent_at = time.monotonic()
+            async with open_raw_connection(fleet.urls[number % 3]) as connection:
+                await connection.request("POST", "/agents", a_registration("urgent", labels={"n": str(number)}))
             await stream.next_events(1)
-            assert time.monotonic() - sent < 3
+            assert time.monotonic() - sent_at < 3
 
 
 @pytest.mark.fault(43, "A load balancer buffers, or closes idle connections")
 @pytest.mark.skipif(HAPROXY_PATH is None, reason="haproxy is not installed; apt-get install haproxy")
 @pytest.mark.slow
-async def test_a_balancer_that_cuts_loses_nothing(a_fleet: FleetMaker, tmp_path: Path) -> None:
-    """One that cuts each stream that is silent for half a second: watchers go on where they were."""
-    async with a_fleet() as fleet, haproxy(fleet.urls, tmp_path, server_timeout="500ms") as url:
-        last_for(fleet, "4s")
+async def test_a_balancer_that_closes_idle_streams_loses_no_event(run_fleet: FleetMaker, tmp_path: Path) -> None:
+    """It closes each stream after half a second without data; watchers resume at their last version."""
+    async with run_fleet() as fleet, haproxy(fleet.urls, tmp_path, server_timeout="500ms") as url:
+        limit_watches(fleet, "4s")
         fleet.load.urls[:] = [url]
         fleet.tolerate_unanswered(url)
 
         for _ in range(3):
             await fleet.wait_for_resumes()
         await fleet.wait_for_writes()
-        # Who sees no event learns from bookmarks alone how far it has come.
-        last_for(fleet, "300ms")
+        # A watcher without events learns the current version from the bookmark at the end of its stream, so the stream
+        # must end before the balancer closes it.
+        limit_watches(fleet, "300ms")
         await fleet.wait_until_settled()
 
 
-def last_for(fleet: FleetUnderLoad, seconds: str) -> None:
-    """Let everybody's next watch end by itself after so long."""
+def limit_watches(fleet: FleetUnderLoad, duration: str) -> None:
+    """Limit the duration of the next watch of each follower."""
     for follower in fleet.followers:
-        follower.watch_timeout = seconds
+        follower.watch_timeout = duration

@@ -1,4 +1,4 @@
-"""Leaders that are killed, stopped, frozen and robbed: somebody leads soon, and each death is told once."""
+"""Leaders that are killed, stopped, frozen or lose their lock: another replica leads, and sweeps once."""
 
 import asyncio
 import contextlib
@@ -27,33 +27,33 @@ from tests.support.replica_group import (
 
 LIVING = [f"living-{n}" for n in range(12)]
 DYING = [f"dying-{n}" for n in range(3)]
-# What the machine may add to what is promised.
-SLACK = 2.0
+# Seconds that a slow machine may add to the promised times.
+SLACK_S = 2.0
 
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    """A store of the test's own."""
+    """Provide a Redis server for one test."""
     with RedisServer() as server:
         yield server
 
 
-def led(running: list[Replica]) -> Replica:
-    """Return the leader, once there is one that all name."""
+def wait_for_one_leader(running: list[Replica]) -> Replica:
+    """Wait until all replicas report the same leader, and return it."""
 
-    def agreed() -> Replica | None:
-        named = {get_health(replica)["leader"]["epoch"] for replica in running}
-        return find_leader(running) if len(named) == 1 else None
+    def leader_if_agreed() -> Replica | None:
+        epochs = {get_health(replica)["leader"]["epoch"] for replica in running}
+        return find_leader(running) if len(epochs) == 1 else None
 
-    found = wait_until(agreed, description="all name one leader", timeout=10)
+    found = wait_until(leader_if_agreed, description="all replicas report one leader", timeout=10)
     assert found is not None
     return found
 
 
-def test_a_killed_leader_is_followed_within_a_lease_and_nobody_is_forgiven(server: RedisServer) -> None:
-    """No outage, no grace, no hold: the dead are degraded, once each, and the living stay."""
+def test_a_killed_leader_is_replaced_within_a_lease(server: RedisServer) -> None:
+    """No outage is assumed and no grace period granted: dead agents are degraded once, live ones stay healthy."""
     with running_replicas(server.url, 3) as running, HeartbeatSender(running, LIVING):
-        first = led(running)
+        first = wait_for_one_leader(running)
         register_agents(first, LIVING)
         register_agents(first, DYING)
         epoch, outage = get_health(first)["leader"]["epoch"], get_health(first)["outage"]["until"]
@@ -61,15 +61,15 @@ def test_a_killed_leader_is_followed_within_a_lease_and_nobody_is_forgiven(serve
         first.kill()
         killed = time.monotonic()
         others = [replica for replica in running if replica is not first]
-        second = wait_until(lambda: find_leader(others), description="another leads", timeout=10)
+        second = wait_until(lambda: find_leader(others), description="another replica leads", timeout=10)
         took = time.monotonic() - killed
 
-        assert took <= LEASE_S + SLACK
+        assert took <= LEASE_S + SLACK_S
         assert second is not None
         assert get_health(second)["leader"]["epoch"] > epoch
         wait_until(
             lambda: len(log_entries_by_reason(server.url, "degraded")) == 3,
-            description="the dead are degraded",
+            description="the dead agents are degraded",
             timeout=10,
         )
         state = get_health(second)
@@ -79,12 +79,12 @@ def test_a_killed_leader_is_followed_within_a_lease_and_nobody_is_forgiven(serve
 
 
 @pytest.mark.parametrize("wait", ["0s", "4s"])
-def test_a_leader_that_is_told_to_stop_hands_over_before_it_has_stopped(wait: str, server: RedisServer) -> None:
-    """While it waits for balancers or a request in flight, and however long the lease: nobody waits for that."""
+def test_a_stopping_leader_resigns_before_it_exits(wait: str, server: RedisServer) -> None:
+    """Another replica leads while the first waits for balancers or for a request, however long the lease is."""
     long = {"LEADER_ELECTION_LEASE_DURATION": "60s", "LEADER_ELECTION_RENEW_DEADLINE": "40s"}
     long["REGISTRY_SHUTDOWN_DELAY"] = wait
     with running_replicas(server.url, 2, **long) as running:
-        first = led(running)
+        first = wait_for_one_leader(running)
         (second,) = [replica for replica in running if replica is not first]
         host, _, port = first.url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port)), timeout=5) as waiting:
@@ -95,25 +95,27 @@ def test_a_leader_that_is_told_to_stop_hands_over_before_it_has_stopped(wait: st
             assert waiting.recv(100).startswith(b"HTTP/1.1 100 ")
 
             first.send_signal(signal.SIGTERM)
-            wait_until(lambda: find_leader([second]), description="the other leads", timeout=SLACK)
+            wait_until(lambda: find_leader([second]), description="the other replica leads", timeout=SLACK_S)
 
             assert "leadership_resigned" in first.output
             assert '"event":"shutdown_completed"' not in first.output
         first.stop(timeout=10)
 
 
-def test_a_leader_frozen_beyond_its_lease_steps_down_as_it_wakes(server: RedisServer) -> None:
-    """Meanwhile another leads; the one that wakes knows it within a second or so, and nobody dies twice."""
+def test_a_leader_frozen_beyond_its_lease_steps_down_when_it_resumes(server: RedisServer) -> None:
+    """Another replica leads by then; the first follows it within about a second, and degrades no agent again."""
     with running_replicas(server.url, 2) as running:
-        first = led(running)
+        first = wait_for_one_leader(running)
         (second,) = [replica for replica in running if replica is not first]
         register_agents(second, DYING)
         first.pause()
         try:
-            wait_until(lambda: find_leader([second]), description="the other leads", timeout=LEASE_S + 2 + SLACK)
+            wait_until(
+                lambda: find_leader([second]), description="the other replica leads", timeout=LEASE_S + 2 + SLACK_S
+            )
             wait_until(
                 lambda: len(log_entries_by_reason(server.url, "degraded")) == 3,
-                description="the dead are told",
+                description="the dead agents are degraded",
                 timeout=10,
             )
         finally:
@@ -121,21 +123,21 @@ def test_a_leader_frozen_beyond_its_lease_steps_down_as_it_wakes(server: RedisSe
 
         wait_until(
             lambda: get_health(first)["leader"]["instance"] == get_health(second)["leader"]["instance"],
-            description="the first follows",
-            timeout=1 + SLACK,
+            description="the first replica follows",
+            timeout=1 + SLACK_S,
         )
         assert find_leader([first]) is None
         assert "leadership_lost" in first.output
     assert sorted(agent_id for _, agent_id in log_entries_by_reason(server.url, "degraded")) == DYING
 
 
-async def test_a_leader_that_alone_loses_redis_leaves_the_sweep_to_another(server: RedisServer) -> None:
-    """It lives on, unready, and knows in time that it leads no more; no outage, for the other pulses."""
+async def test_a_leader_that_alone_loses_redis_is_replaced(server: RedisServer) -> None:
+    """It is alive, not ready, and stops leading in time; store probes of the other replica prevent an outage."""
     async with contextlib.AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(FaultyTcpProxy(server.url))
-        # Beside the loop, which the proxy needs.
+        # In a thread, since the proxy needs the event loop.
         (cut,) = await asyncio.to_thread(stack.enter_context, running_replicas(proxy.url, 1))
-        await async_wait_until(lambda: _health(cut, "leading"), description="the one behind the proxy leads")
+        await async_wait_until(lambda: _leader_flag(cut, "leading"), description="the replica behind the proxy leads")
         (other,) = await asyncio.to_thread(
             stack.enter_context, running_replicas(server.url, 1, REGISTRY_INSTANCE_ID="other")
         )
@@ -144,14 +146,14 @@ async def test_a_leader_that_alone_loses_redis_leaves_the_sweep_to_another(serve
 
         proxy.swallow_requests = proxy.swallow_replies = True
 
-        await async_wait_until(lambda: _health(other, "leading"), description="the other leads", timeout=8)
-        assert not await _health(cut, "leading")
+        await async_wait_until(lambda: _leader_flag(other, "leading"), description="the other replica leads", timeout=8)
+        assert not await _leader_flag(cut, "leading")
         async with httpx2.AsyncClient(base_url=cut.url, timeout=3) as client:
             assert (await client.get("/ready")).status_code == 503
             assert (await client.get("/health")).json()["status"] == "degraded"
         await async_wait_until(
             lambda: len(log_entries_by_reason(server.url, "degraded")) == 3,
-            description="the dead are degraded",
+            description="the dead agents are degraded",
             timeout=10,
         )
         state = get_health(other)
@@ -159,11 +161,11 @@ async def test_a_leader_that_alone_loses_redis_leaves_the_sweep_to_another(serve
 
         proxy.swallow_requests = proxy.swallow_replies = False
         proxy.cut()
-        await async_wait_until(lambda: _follows(cut, "other"), description="it follows", timeout=10)
+        await async_wait_until(lambda: _follows(cut, "other"), description="the first replica follows", timeout=10)
     assert sorted(agent_id for _, agent_id in log_entries_by_reason(server.url, "degraded")) == DYING
 
 
-async def _health(replica: Replica, field: str) -> bool:
+async def _leader_flag(replica: Replica, field: str) -> bool:
     return bool((await asyncio.to_thread(get_health, replica))["leader"][field])
 
 
@@ -173,9 +175,9 @@ async def _follows(replica: Replica, instance: str) -> bool:
 
 
 def test_a_deleted_lock_leaves_one_leader(server: RedisServer) -> None:
-    """By hand, or by a Redis that lost it: the holder notices at its next renewal, and the epoch rises."""
+    """Deleted by hand or lost by Redis: the holder detects that at its next renewal, and the epoch rises."""
     with running_replicas(server.url, 2) as running:
-        before = get_health(led(running))["leader"]["epoch"]
+        before = get_health(wait_for_one_leader(running))["leader"]["epoch"]
         with redis.Redis.from_url(server.url) as raw:
             raw.delete("{mesh}:leader")
 
@@ -186,6 +188,6 @@ def test_a_deleted_lock_leaves_one_leader(server: RedisServer) -> None:
 
         wait_until(
             lambda: settled() and get_health(running[0])["leader"]["epoch"] > before,
-            description="one leads, under a new epoch that all know",
+            description="one replica leads in a new epoch that all report",
             timeout=5,
         )

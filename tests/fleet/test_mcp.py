@@ -1,4 +1,4 @@
-"""/mcp through a balancer: any replica answers any call of the official client; one that dies takes little along."""
+"""/mcp through a balancer: any replica serves any call of the official client, also after another one died."""
 
 import asyncio
 import re
@@ -19,21 +19,21 @@ from tests.support.replica import Replica
 from tests.support.replica_group import running_replicas
 
 CALLERS, CALLS = 6, 30
-# Those on their way to a replica that dies, and those sent there until the balancer looks again.
-MOST_FAILED = 3 * CALLERS
+# Calls in flight to the killed replica, and calls sent to it before the next health check of the balancer.
+MAX_FAILED = 3 * CALLERS
 
-_ANSWERED = re.compile(r'^mcp_registry_requests_total\{method="POST",route="/mcp",status="200"\} (\d+)', re.MULTILINE)
+_SERVED = re.compile(r'^mcp_registry_requests_total\{method="POST",route="/mcp",status="200"\} (\d+)', re.MULTILINE)
 
 
-def answered(replica: Replica) -> int:
-    """Return how many MCP calls a replica has answered."""
-    found = _ANSWERED.search(httpx2.get(f"{replica.url}/metrics/prometheus").text)
+def served_mcp_calls(replica: Replica) -> int:
+    """Return how many MCP calls a replica has served."""
+    found = _SERVED.search(httpx2.get(f"{replica.url}/metrics/prometheus").text)
     return 0 if found is None else int(found[1])
 
 
 @asynccontextmanager
-async def speaking(url: str, mode: str = "auto") -> AsyncIterator[Client]:
-    """Provide the official client, each of whose requests goes over a connection of its own, so to another replica."""
+async def mcp_client(url: str, mode: str = "auto") -> AsyncIterator[Client]:
+    """Provide the official client, with a new connection for each request, so that each goes to another replica."""
     limits = httpx2.Limits(max_keepalive_connections=0)
     async with (
         httpx2.AsyncClient(limits=limits, timeout=10) as client,
@@ -43,12 +43,12 @@ async def speaking(url: str, mode: str = "auto") -> AsyncIterator[Client]:
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_any_replica_answers_any_call(redis_url: str, tmp_path: Path, mode: str) -> None:
-    """What one replica has written, the next one reads, in the middle of what the client takes for one conversation."""
+async def test_any_replica_serves_any_call(redis_url: str, tmp_path: Path, mode: str) -> None:
+    """Each replica returns the writes of the others, within one session of the client."""
     with running_replicas(redis_url, 3) as running:
         async with (
             round_robin_balancer([each.url for each in running], tmp_path) as url,
-            speaking(url, mode) as session,
+            mcp_client(url, mode) as session,
         ):
             for number in range(9):
                 agent = {"id": f"a{number}", "endpoint": "http://a:1", "capabilities": ["sums"]}
@@ -56,11 +56,11 @@ async def test_any_replica_answers_any_call(redis_url: str, tmp_path: Path, mode
                 await session.call_tool("heartbeat", {"agent_id": f"a{number}"})
                 found = await session.call_tool("discover_services", {"query": {"capability": "sums"}})
                 assert found.structured_content["count"] == number + 1
-        assert all(answered(each) >= 6 for each in running)
+        assert all(served_mcp_calls(each) >= 6 for each in running)
 
 
-async def test_a_replica_is_killed_under_calls(redis_url: str, tmp_path: Path) -> None:
-    """Only calls on their way there fail, which end their client's session; the next one is served by the others."""
+async def test_a_killed_replica_fails_only_calls_in_flight(redis_url: str, tmp_path: Path) -> None:
+    """A failed call ends the session of its client; the other replicas serve its next session."""
     with running_replicas(redis_url, 3) as running:
         async with round_robin_balancer([each.url for each in running], tmp_path) as url:
             done = failed = 0
@@ -70,27 +70,27 @@ async def test_a_replica_is_killed_under_calls(redis_url: str, tmp_path: Path) -
                 left = CALLS
                 while left:
                     try:
-                        async with speaking(url) as session:
+                        async with mcp_client(url) as session:
                             while left:
                                 assert (await session.call_tool("discover_services", {})).is_error is False
                                 left, done = left - 1, done + 1
                     except* (MCPError, httpx2.TransportError, BrokenResourceError, ClosedResourceError):
                         failed += 1
-                        assert failed <= MOST_FAILED
+                        assert failed <= MAX_FAILED
 
             async with asyncio.timeout(45), asyncio.TaskGroup() as group:
                 for _ in range(CALLERS):
                     group.create_task(caller())
                 await async_wait_until(
-                    lambda: done >= CALLERS * CALLS // 4, description="a quarter is done", timeout=30
+                    lambda: done >= CALLERS * CALLS // 4, description="a quarter of the calls are done", timeout=30
                 )
                 await asyncio.to_thread(running[1].kill)
 
         assert done == CALLERS * CALLS
 
 
-async def test_a_replica_told_to_stop_ends_in_time_with_a_call_in_flight(own_server: RedisServer) -> None:
-    """The call is answered all the same: nothing of MCP holds a replica up."""
+async def test_a_replica_stops_in_time_with_a_call_in_flight(own_server: RedisServer) -> None:
+    """The call is answered, and MCP does not delay the shutdown."""
     with Replica(own_server.url) as replica:
         async with httpx2.AsyncClient(base_url=replica.url, timeout=10) as client:
             call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "discover_services"}}

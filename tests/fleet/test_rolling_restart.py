@@ -1,4 +1,4 @@
-"""Three replicas behind a balancer with health checks, each restarted in turn under load: no request fails."""
+"""Three replicas behind a balancer with health checks are restarted one by one under load: no request fails."""
 
 import asyncio
 import contextlib
@@ -23,19 +23,19 @@ from tests.support.replica import STOP_TIMEOUT_S, Replica
 from tests.support.watch_client import open_stream
 from tests.support.watch_recorder import UnbrokenLog, WatchRecording, check_recording
 
-# Seconds. Many times what either balancer needs to notice, since balancers and clients share a machine under load.
+# Seconds; many times the detection time of either balancer, since all processes share a loaded machine.
 SHUTDOWN_DELAY_S = 3.0
 WRITERS, READERS, WATCHERS = 6, 4, 6
-# What a client takes between two calls: a steady stream of them, not all the machine can give.
-PAUSE = 0.01
-# What must have been served at least, or nothing was shown.
-LEAST_CALLS, LEAST_RESUMES = 500, 3
+# Seconds between two calls of a client: a steady load below the limit of the machine.
+PAUSE_S = 0.01
+# The fewest calls and resumed watches with which the test shows anything.
+MIN_CALLS, MIN_RESUMES = 500, 3
 
 BalancerAt = Callable[[Sequence[str], Path], AbstractAsyncContextManager[str]]
 
 
 class Load:
-    """Clients that call without a pause worth the name until told to stop; whatever fails is noted in words."""
+    """Clients that make calls until `stop` is set; `failures` describes each failed call."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -46,32 +46,32 @@ class Load:
         self.stop = asyncio.Event()
 
     async def write(self, name: str) -> None:
-        """Register an agent and beat for it, again and again, and read each write back."""
+        """Register an agent, send its heartbeat and read each write back, repeatedly."""
         async with httpx2.AsyncClient(base_url=self.url, timeout=10) as client:
             number = 0
             while not self.stop.is_set():
                 number += 1
                 body = a_registration(name, namespace="n", labels={"number": str(number)})
-                done = await self._call(client, "POST", "/agents", json=body)
-                if done is not None:
-                    self.acknowledged[name] = version = int(done["resource_version"])
+                result = await self._call(client, "POST", "/agents", json=body)
+                if result is not None:
+                    self.acknowledged[name] = version = int(result["resource_version"])
                     read = await self._call(client, "GET", f"/agents/{name}")
                     if read is not None and int(read["resource_version"]) < version:
                         self.failures.append(f"{name} is at {version}, but reads {read['resource_version']}")
                 await self._call(client, "POST", "/heartbeat", json={"agent_id": name})
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(PAUSE_S)
 
     async def read(self) -> None:
-        """List, search and count; each second client comes over a new connection each time."""
+        """List, search and count, over connections of 1 or 50 calls each."""
         paths = ("/agents", "/agents?namespace=n&status=healthy", "/capabilities", "/metrics", "/mcp/tools")
         while not self.stop.is_set():
             async with httpx2.AsyncClient(base_url=self.url, timeout=10) as client:
                 for _ in range(random.choice([1, 50])):  # noqa: S311 - a test's own dice
                     await self._call(client, "GET", random.choice(paths))  # noqa: S311
-                    await asyncio.sleep(PAUSE)
+                    await asyncio.sleep(PAUSE_S)
 
     async def watch(self) -> None:
-        """Watch from a list on; where a stream ends it must be with a bookmark, and the next one goes on from there."""
+        """List and watch; each stream must end with a bookmark, from which the next watch resumes."""
         async with httpx2.AsyncClient(base_url=self.url, timeout=10) as client:
             listed = (await client.get("/agents")).json()
         state = {agent["id"]: int(agent["resource_version"]) for agent in listed["agents"]}
@@ -100,19 +100,19 @@ class Load:
     async def _call(self, client: httpx2.AsyncClient, method: str, path: str, **more: Any) -> Any:
         self.calls += 1
         try:
-            answer = await client.request(method, path, **more)
+            response = await client.request(method, path, **more)
         except httpx2.TransportError as error:
             self.failures.append(f"{method} {path}: {error!r}")
             return None
-        if answer.status_code != 200:
-            self.failures.append(f"{method} {path}: {answer.status_code} {answer.text}")
+        if response.status_code != 200:
+            self.failures.append(f"{method} {path}: {response.status_code} {response.text}")
             return None
-        return answer.json()
+        return response.json()
 
 
 @contextlib.asynccontextmanager
 async def under_load(url: str) -> AsyncIterator[Load]:
-    """Provide the load while it goes on; at the end every client has come to rest by itself."""
+    """Run the load during the block, then wait until every client has stopped."""
     load = Load(url)
     async with asyncio.TaskGroup() as group:
         for number in range(WRITERS):
@@ -125,19 +125,19 @@ async def under_load(url: str) -> AsyncIterator[Load]:
             yield load
         finally:
             load.stop.set()
-            # Each watcher waits for an event; here is the last.
+            # Each watcher waits for one more event; this registration causes it.
             async with httpx2.AsyncClient(base_url=url, timeout=10) as client:
                 await register(client, "the-last")
 
 
-async def served(load: Load, more: int) -> None:
-    """Wait until so many more calls were made."""
+async def wait_for_calls(load: Load, more: int) -> None:
+    """Wait until the given number of further calls were made."""
     before = load.calls
-    await async_wait_until(lambda: load.calls >= before + more, description="the load goes on", timeout=15)
+    await async_wait_until(lambda: load.calls >= before + more, description="the load continues", timeout=15)
 
 
-def history(url: str) -> UnbrokenLog:
-    """Return all that was ever in the log."""
+def complete_log(url: str) -> UnbrokenLog:
+    """Return all entries of the change log."""
     with redis.Redis.from_url(url) as client:
         entries: Any = client.xrange("{mesh}:log")
     changes: list[Change] = [
@@ -152,7 +152,7 @@ def history(url: str) -> UnbrokenLog:
     "balancer", [round_robin_balancer, pytest.param(haproxy, marks=pytest.mark.slow)], ids=["ours", "haproxy"]
 )
 async def test_a_rolling_restart_fails_no_request(balancer: BalancerAt, tmp_path: Path) -> None:
-    """Nobody notices: every answer is 200, every stream ends with a bookmark and goes on elsewhere, nothing is lost."""
+    """Every response is 200, every stream ends with a bookmark and resumes elsewhere, and no write is lost."""
     if balancer is haproxy and HAPROXY_PATH is None:
         pytest.skip("haproxy is not installed; apt-get install haproxy")
     with RedisServer("--appendonly", "yes", "--appendfsync", "always", tcp=True) as server:
@@ -162,27 +162,27 @@ async def test_a_rolling_restart_fails_no_request(balancer: BalancerAt, tmp_path
         try:
             await asyncio.gather(*(asyncio.to_thread(replica.start) for replica in replicas))
             async with balancer([replica.url for replica in replicas], tmp_path) as url, under_load(url) as load:
-                await served(load, 100)
+                await wait_for_calls(load, 100)
                 for replica in replicas:
                     began = time.monotonic()
                     await asyncio.to_thread(replica.stop, SHUTDOWN_DELAY_S + STOP_TIMEOUT_S)
                     assert time.monotonic() - began >= SHUTDOWN_DELAY_S
-                    await served(load, 50)
+                    await wait_for_calls(load, 50)
                     await asyncio.to_thread(replica.start)
-                    # The balancer must see it before the next one goes.
-                    await served(load, 100)
-            past = history(server.url)
+                    # The balancer must detect the replica before the next one stops.
+                    await wait_for_calls(load, 100)
+            log = complete_log(server.url)
         finally:
             for replica in replicas:
                 replica.kill()
 
     assert load.failures == [], "\n".join(load.failures)
-    assert load.calls >= LEAST_CALLS
+    assert load.calls >= MIN_CALLS
     resumes = sum(len(recording.resumes) for recording in load.recordings)
-    assert resumes >= LEAST_RESUMES + len(load.recordings)
+    assert resumes >= MIN_RESUMES + len(load.recordings)
     for recording in load.recordings:
-        check_recording(recording, [past])
-    held = past.versions_at(lambda _agent: True, past.last)
-    assert {name: held[name] >= version for name, version in load.acknowledged.items()} == dict.fromkeys(
+        check_recording(recording, [log])
+    stored = log.versions_at(lambda _agent: True, log.last)
+    assert {name: stored[name] >= version for name, version in load.acknowledged.items()} == dict.fromkeys(
         load.acknowledged, True
     )

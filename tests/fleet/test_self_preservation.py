@@ -1,4 +1,4 @@
-"""Five hundred agents cut off at once: held, told, and moved on at last."""
+"""500 agents lose their connection at once: self-preservation suspends their expiry, then ends."""
 
 import threading
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ PHASES = 20
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    """A store of the test's own."""
+    """Provide a Redis server for one test."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.mark.fault(28, "500 agents are disconnected at once")
-def test_five_hundred_agents_that_are_cut_off_at_once_are_held(server: RedisServer) -> None:
-    """Their last heartbeats are spread, so those up to the share go one by one; the rest stay until the hold ends."""
+def test_self_preservation_suspends_expiry_of_disconnected_agents(server: RedisServer) -> None:
+    """Their last heartbeats are spread: agents up to the share are degraded one by one, the others at its end."""
     with running_replicas(server.url, 2, REGISTRY_SELF_PRESERVATION_DURATION="4s") as running:
         register_agents(running[0], MANY, timeout_threshold=3, eviction_threshold=600)
         spread = threading.Event()
@@ -40,28 +40,30 @@ def test_five_hundred_agents_that_are_cut_off_at_once_are_held(server: RedisServ
                 spread.wait(0.1)
 
         wait_until(
-            lambda: get_health(running[1])["self_preservation"]["active"], description="the hold is shown", timeout=10
+            lambda: get_health(running[1])["self_preservation"]["active"],
+            description="self-preservation is reported",
+            timeout=10,
         )
-        hold = get_health(running[1])["self_preservation"]
-        assert hold["healthy"] == 500
-        assert 250 < hold["overdue_at_start"] <= 300
+        state = get_health(running[1])["self_preservation"]
+        assert state["healthy"] == 500
+        assert 250 < state["overdue_at_start"] <= 300
         wait_until(
             lambda: len(log_entries_by_reason(server.url, "degraded")) == 500,
-            description="all went at last",
+            description="all agents are degraded",
             timeout=15,
         )
         wait_until(
             lambda: not any(get_health(replica)["self_preservation"]["active"] for replica in running),
-            description="both show the end",
+            description="both replicas report the end",
         )
 
         with redis.Redis.from_url(server.url, decode_responses=True) as raw:
             since, until = (int(text or 0) for text in raw.hmget("{mesh}:self_preservation", "since", "until"))
-        went = log_entries_by_reason(server.url, "degraded")
+        degraded = log_entries_by_reason(server.url, "degraded")
         assert 4000 <= until - since <= 4010
-        assert 200 <= sum(at <= since for at, _ in went) <= 250
-        assert [at for at, _ in went if since + 100 < at < until] == []
-        assert sorted(agent_id for _, agent_id in went) == MANY
+        assert 200 <= sum(at <= since for at, _ in degraded) <= 250
+        assert [at for at, _ in degraded if since + 100 < at < until] == []
+        assert sorted(agent_id for _, agent_id in degraded) == MANY
         assert get_health(running[0])["self_preservation"]["activations"] == 1
         for replica in running:
             assert "self_preservation_started" in replica.output

@@ -1,4 +1,4 @@
-"""The store freezes, dies, forgets, fills up or is held up, under load: never a lie, and back at once."""
+"""Redis freezes, dies, loses its data, runs full or is blocked under load: correct responses, quick recovery."""
 
 import asyncio
 import contextlib
@@ -15,14 +15,14 @@ from tests.support.fleet_under_load import PERSISTENT_AGENT_TIMEOUT_S, FleetUnde
 from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer
 
-# After the store's return the first write must succeed within so many seconds.
-RETURN = 2.0
-FORGETFUL = ("--appendonly", "no")
+# Seconds from the return of Redis to the first successful write.
+RECOVERY_S = 2.0
+NOT_PERSISTENT = ("--appendonly", "no")
 
 
 @contextlib.contextmanager
-def in_memory_of(megabytes: int) -> Iterator[RedisServer]:
-    """Provide a server that keeps its data on a disk of so many megabytes, in memory."""
+def redis_on_small_disk(megabytes: int) -> Iterator[RedisServer]:
+    """Provide a Redis server with its data on an in-memory disk of the given size."""
     server = RedisServer("--appendonly", "yes", "--appendfsync", "everysec")
     options = ("-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(server.data_dir))
     if os.geteuid() or subprocess.run(["mount", *options], check=False).returncode:
@@ -37,21 +37,21 @@ def in_memory_of(megabytes: int) -> Iterator[RedisServer]:
         server.stop()
 
 
-async def alive_but_not_ready(fleet: FleetUnderLoad) -> None:
-    """Wait until every replica says that it lives and should get no requests."""
+async def wait_until_alive_but_not_ready(fleet: FleetUnderLoad) -> None:
+    """Wait until every replica is alive and none is ready."""
 
-    async def says_so() -> bool:
+    async def all_not_ready() -> bool:
         numbers = range(len(fleet.replicas))
         states = [await fleet.get_health(number) for number in numbers]
         return all(states) and not any([await fleet.is_ready(number) for number in numbers])
 
-    await async_wait_until(says_so, description="all live and none is ready")
+    await async_wait_until(all_not_ready, description="all replicas are alive and none is ready")
 
 
 @pytest.mark.fault(7, "Redis is killed and returns with its data")
-async def test_a_store_that_keeps_what_it_acknowledged_lost_nothing(a_fleet: FleetMaker) -> None:
-    """503 meanwhile, and a write within two seconds of its return; watchers go on without a list."""
-    async with a_fleet() as fleet:
+async def test_a_persistent_store_loses_no_acknowledged_write(run_fleet: FleetMaker) -> None:
+    """Calls are 503 during the outage, and succeed within two seconds after it; watchers resume without a list."""
+    async with run_fleet() as fleet:
         fleet.tolerate(extra_delay_s=10)
 
         await asyncio.to_thread(fleet.server.kill)
@@ -59,16 +59,16 @@ async def test_a_store_that_keeps_what_it_acknowledged_lost_nothing(a_fleet: Fle
         await fleet.load.pause(2)
         await asyncio.to_thread(fleet.server.restart)
 
-        assert await fleet.wait_for_writes(1) < RETURN
+        assert await fleet.wait_for_writes(1) < RECOVERY_S
         await fleet.wait_until_all_ready()
         await fleet.wait_for_resumes()
         await fleet.wait_for_writes()
 
 
 @pytest.mark.fault(8, "Redis is killed and returns empty")
-async def test_a_store_that_kept_nothing_is_another_history(a_fleet: FleetMaker) -> None:
-    """Watchers are told 410 within five seconds, agents register anew, versions rise above all there were."""
-    async with a_fleet(arguments=FORGETFUL) as fleet:
+async def test_a_store_without_persistence_starts_another_timeline(run_fleet: FleetMaker) -> None:
+    """Watchers get 410 within five seconds, agents register again, and versions are above all earlier ones."""
+    async with run_fleet(arguments=NOT_PERSISTENT) as fleet:
         fleet.tolerate(extra_delay_s=10)
 
         fleet.log_recorder.read_and_pause_writes()
@@ -76,63 +76,63 @@ async def test_a_store_that_kept_nothing_is_another_history(a_fleet: FleetMaker)
         fleet.log_recorder.start_new_log()
         await fleet.wait_for_refusals()
         await asyncio.to_thread(fleet.server.restart)
-        back = time.monotonic()
+        restored_at = time.monotonic()
 
-        assert await fleet.wait_for_writes(1) < RETURN
-        await all_were_told(fleet)
-        assert time.monotonic() - back < 5
+        assert await fleet.wait_for_writes(1) < RECOVERY_S
+        await wait_until_all_listed_again(fleet)
+        assert time.monotonic() - restored_at < 5
         await fleet.wait_for_writes()
         assert all("timeline_changed" in replica.output for replica in fleet.replicas)
 
 
 @pytest.mark.fault(45, "FLUSHALL by mistake")
-async def test_a_flushed_store_is_another_history(a_fleet: FleetMaker) -> None:
-    """As after a restart without data; each replica's log says how many agents there were."""
-    async with a_fleet() as fleet:
+async def test_a_flushed_store_starts_another_timeline(run_fleet: FleetMaker) -> None:
+    """As after a restart without data; every replica logs the change of the timeline."""
+    async with run_fleet() as fleet:
         fleet.tolerate(extra_delay_s=10)
 
         fleet.log_recorder.flush()
 
-        await all_were_told(fleet)
+        await wait_until_all_listed_again(fleet)
         await fleet.wait_for_writes()
         assert all("timeline_changed" in replica.output for replica in fleet.replicas)
 
 
-async def all_were_told(fleet: FleetUnderLoad) -> None:
-    """Wait until every follower was told that its past is gone, and has begun anew."""
+async def wait_until_all_listed_again(fleet: FleetUnderLoad) -> None:
+    """Wait until every follower has received 410, listed again and resumed its watch."""
     await async_wait_until(
-        lambda: all(each.relist_count for each in fleet.followers), description="all were told", timeout=5
+        lambda: all(each.relist_count for each in fleet.followers), description="all followers listed again", timeout=5
     )
     await fleet.wait_for_resumes()
 
 
 @pytest.mark.fault(9, "Redis is frozen for ten seconds")
-async def test_a_frozen_store_is_503_in_time(a_fleet: FleetMaker) -> None:
-    """Every call within three seconds; the replicas live and are not ready; all is well two seconds after it thaws."""
-    async with a_fleet() as fleet:
+async def test_a_frozen_store_causes_503_in_time(run_fleet: FleetMaker) -> None:
+    """Every call within three seconds; replicas are alive and not ready, and work again two seconds after it."""
+    async with run_fleet() as fleet:
         fleet.tolerate(extra_delay_s=10 + PERSISTENT_AGENT_TIMEOUT_S)
 
         fleet.server.pause()
         try:
-            frozen = time.monotonic()
+            frozen_since = time.monotonic()
             await fleet.wait_for_refusals()
-            await alive_but_not_ready(fleet)
-            await fleet.load.pause(10 - (time.monotonic() - frozen))
+            await wait_until_alive_but_not_ready(fleet)
+            await fleet.load.pause(10 - (time.monotonic() - frozen_since))
         finally:
             fleet.server.resume()
 
-        assert await fleet.wait_for_writes(1) < RETURN
+        assert await fleet.wait_for_writes(1) < RECOVERY_S
         await fleet.wait_until_all_ready()
         await fleet.wait_for_resumes()
-        asked = [deed for deed in fleet.calls_since(frozen + 0.5) if deed.status == 503]
-        assert max(deed.ended - deed.started for deed in asked) < 3
+        rejected = [call for call in fleet.calls_since(frozen_since + 0.5) if call.status == 503]
+        assert max(call.ended - call.started for call in rejected) < 3
 
 
 @pytest.mark.fault(10, "Redis is frozen for longer than an agent's timeout")
 @pytest.mark.slow
-async def test_nobody_is_called_silent_who_could_not_be_heard(a_fleet: FleetMaker) -> None:
-    """Twice their timeout; when it thaws, each has one whole timeout to be heard again."""
-    async with a_fleet(persistent_agent_timeout_s=3) as fleet:
+async def test_agents_are_not_degraded_while_redis_is_frozen(run_fleet: FleetMaker) -> None:
+    """It is frozen for twice their timeout; then each agent has one whole timeout to send a heartbeat."""
+    async with run_fleet(persistent_agent_timeout_s=3) as fleet:
         fleet.tolerate(extra_delay_s=10 + PERSISTENT_AGENT_TIMEOUT_S)
 
         fleet.server.pause()
@@ -142,14 +142,14 @@ async def test_nobody_is_called_silent_who_could_not_be_heard(a_fleet: FleetMake
         finally:
             fleet.server.resume()
 
-        assert await fleet.wait_for_writes(1) < RETURN
+        assert await fleet.wait_for_writes(1) < RECOVERY_S
         await fleet.wait_for_degraded()
 
 
 @pytest.mark.fault(17, "Redis accepts no more connections")
-async def test_too_many_connections_to_the_store_are_503(a_fleet: FleetMaker) -> None:
-    """With the reason in the log; ready again when there is room."""
-    async with a_fleet() as fleet:
+async def test_rejected_connections_to_redis_cause_503(run_fleet: FleetMaker) -> None:
+    """The log has the reason; the replicas are ready again once Redis accepts connections."""
+    async with run_fleet() as fleet:
         fleet.tolerate(extra_delay_s=10)
         raw = fleet.log_recorder.redis
         ours = {each["id"] for each in raw.client_list()}
@@ -161,20 +161,20 @@ async def test_too_many_connections_to_the_store_are_503(a_fleet: FleetMaker) ->
         for number in ours - {str(raw.client_id())}:
             raw.client_kill_filter(_id=number)
         await fleet.wait_for_refusals()
-        await alive_but_not_ready(fleet)
+        await wait_until_alive_but_not_ready(fleet)
         for client in crowd:
             client.close()
         raw.config_set("maxclients", 10_000)
 
-        assert await fleet.wait_for_writes(1) < RETURN
+        assert await fleet.wait_for_writes(1) < RECOVERY_S
         await fleet.wait_until_all_ready(timeout=5)
         assert all("max number of clients" in replica.output for replica in fleet.replicas)
 
 
 @pytest.mark.fault(18, "SCRIPT FLUSH is called repeatedly")
-async def test_forgotten_scripts_go_unnoticed(a_fleet: FleetMaker) -> None:
-    """Every 50 ms for five seconds, and not one call fails."""
-    async with a_fleet() as fleet:
+async def test_flushed_scripts_fail_no_call(run_fleet: FleetMaker) -> None:
+    """SCRIPT FLUSH is called every 50 ms for five seconds."""
+    async with run_fleet() as fleet:
         before = fleet.refusal_count
         until = time.monotonic() + 5
         while time.monotonic() < until:
@@ -185,13 +185,13 @@ async def test_forgotten_scripts_go_unnoticed(a_fleet: FleetMaker) -> None:
 
 
 @pytest.mark.fault(21, "The disk of the AOF is full")
-async def test_a_full_disk_stops_writes_and_nothing_else(a_fleet: FleetMaker) -> None:
-    """Writes are 503, reads and watches go on; all is well when there is room again.
+async def test_a_full_disk_fails_only_writes(run_fleet: FleetMaker) -> None:
+    """Writes are 503, reads and watches continue; writes succeed again once there is space.
 
-    With `appendfsync everysec`; with `always` Redis ends itself instead, which is fault 7.
+    This is `appendfsync everysec`; with `always` Redis exits instead, which is fault 7.
     """
-    with in_memory_of(8) as server:
-        async with a_fleet(server=server) as fleet:
+    with redis_on_small_disk(8) as server:
+        async with run_fleet(server=server) as fleet:
             fleet.tolerate(extra_delay_s=15)
             ballast = server.data_dir / "ballast"
 
@@ -199,10 +199,10 @@ async def test_a_full_disk_stops_writes_and_nothing_else(a_fleet: FleetMaker) ->
                 while True:
                     file.write(bytes(4096))
             await fleet.wait_for_refusals()
-            full = time.monotonic()
+            full_since = time.monotonic()
             await async_wait_until(
-                lambda: [deed for deed in fleet.calls_since(full) if deed.kind == "list" and deed.status == 200],
-                description="lists are answered",
+                lambda: [call for call in fleet.calls_since(full_since) if call.kind == "list" and call.status == 200],
+                description="lists succeed",
             )
             await fleet.wait_for_resumes()
             ballast.unlink()
@@ -212,43 +212,43 @@ async def test_a_full_disk_stops_writes_and_nothing_else(a_fleet: FleetMaker) ->
 
 
 @pytest.mark.fault(22, "Redis is out of memory")
-async def test_a_full_store_stops_newcomers_not_the_living(a_fleet: FleetMaker) -> None:
-    """Registering is 503, heartbeats, unregistering, reads and the sweep go on; no record is partial."""
-    async with a_fleet() as fleet:
+async def test_a_full_store_rejects_only_registrations(run_fleet: FleetMaker) -> None:
+    """Registrations are 503; heartbeats, unregistering, reads and the sweep continue; no record is partial."""
+    async with run_fleet() as fleet:
         fleet.log_recorder.redis.config_set("maxmemory", "1mb")
-        full = time.monotonic()
+        full_since = time.monotonic()
 
         await fleet.wait_for_refusals()
         await fleet.wait_for_resumes()
         await fleet.wait_for_degraded()
-        deeds = fleet.calls_since(full + 0.1)
+        deeds = fleet.calls_since(full_since + 0.1)
         fleet.log_recorder.redis.config_set("maxmemory", "0")
 
         await fleet.wait_for_writes()
-        statuses = {what: {deed.status for deed in deeds if deed.kind == what} for what in ("register", "heartbeat")}
+        statuses = {kind: {call.status for call in deeds if call.kind == kind} for kind in ("register", "heartbeat")}
         assert statuses["register"] == {503}
         assert statuses["heartbeat"] <= {200, 404}
-        assert {deed.status for deed in deeds if deed.kind in ("unregister", "list")} <= {200, 404}
+        assert {call.status for call in deeds if call.kind in ("unregister", "list")} <= {200, 404}
 
 
 @pytest.mark.fault(24, "A script of another client blocks Redis")
-async def test_a_busy_store_is_503_in_time(a_fleet: FleetMaker) -> None:
-    """And all is well when the script is killed."""
-    async with a_fleet(arguments=("--appendonly", "yes", "--busy-reply-threshold", "100")) as fleet:
+async def test_a_busy_store_causes_503_in_time(run_fleet: FleetMaker) -> None:
+    """Calls succeed again once the script is killed."""
+    async with run_fleet(arguments=("--appendonly", "yes", "--busy-reply-threshold", "100")) as fleet:
         fleet.tolerate(extra_delay_s=10)
-        endless = asyncio.create_task(asyncio.to_thread(run_for_ever, fleet.server.url))
+        endless = asyncio.create_task(asyncio.to_thread(run_endless_script, fleet.server.url))
 
         await fleet.wait_for_refusals()
         await fleet.load.pause(2)
         fleet.log_recorder.redis.script_kill()
 
-        assert await fleet.wait_for_writes(1) < RETURN
+        assert await fleet.wait_for_writes(1) < RECOVERY_S
         await fleet.wait_until_all_ready()
         assert "killed" in await endless
 
 
-def run_for_ever(url: str) -> str:
-    """Run a script that never ends; return with which words it was ended."""
+def run_endless_script(url: str) -> str:
+    """Run a script that never ends by itself; return the message of the error that ended it."""
     with redis.Redis.from_url(url) as client:
         try:
             client.eval("while true do end", 0)

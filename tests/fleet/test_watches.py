@@ -1,4 +1,4 @@
-"""Watchers that are slow, many, late, or ask for what never was: each event once and in order, or 410."""
+"""Watchers that are slow, many, late or start from an invalid version: each event once and in order, or 410."""
 
 import asyncio
 import re
@@ -21,144 +21,148 @@ from tests.support.watch_client import open_stream, open_watch
 
 async def register(fleet: FleetUnderLoad, number: int, agent_id: str, **fields: object) -> int:
     """Register an agent through one replica; return its version."""
-    async with open_raw_connection(fleet.urls[number]) as line:
-        answer = await line.request("POST", "/agents", a_registration(agent_id, **fields))
-    assert answer.status == 200, answer.body
-    return int(answer.body["resource_version"])
+    async with open_raw_connection(fleet.urls[number]) as connection:
+        response = await connection.request("POST", "/agents", a_registration(agent_id, **fields))
+    assert response.status == 200, response.body
+    return int(response.body["resource_version"])
 
 
-async def ask(fleet: FleetUnderLoad, number: int, method: str, path: str) -> RawResponse:
-    """Make one call of one replica."""
-    async with open_raw_connection(fleet.urls[number]) as line:
-        return await line.request(method, path)
+async def call(fleet: FleetUnderLoad, number: int, method: str, path: str) -> RawResponse:
+    """Send one request to one replica."""
+    async with open_raw_connection(fleet.urls[number]) as connection:
+        return await connection.request(method, path)
 
 
 @contextmanager
-def deaf(url: str) -> Iterator[None]:
-    """Provide a client that watches everything and reads nothing."""
+def unread_watch(url: str) -> Iterator[None]:
+    """Open a watch of all agents without reading its events."""
     where = urlsplit(url)
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect((where.hostname, where.port))
-        connection.sendall(b"GET /agents?watch=true HTTP/1.1\r\nhost: a\r\n\r\n")
+    with socket.socket() as tcp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        tcp.connect((where.hostname, where.port))
+        tcp.sendall(b"GET /agents?watch=true HTTP/1.1\r\nhost: a\r\n\r\n")
         yield
 
 
-# How many there are, what each may cost in bytes, and seconds until it is let go.
-DEAF, COST, LET_GO = 5, 1 << 20, 15
+# The number of watches that are not read, the memory that each may cost, and the time until it is disconnected.
+UNREAD_WATCHES, MAX_BYTES_EACH, MAX_DURATION_S = 5, 1 << 20, 15
 
 
 @pytest.mark.fault(31, "Watchers never read")
 @pytest.mark.slow
-async def test_deaf_watchers_are_let_go_and_cost_nothing(a_fleet: FleetMaker) -> None:
-    """Within 15 s; their replica needs at most a megabyte for each more than those that have none."""
-    async with a_fleet(timeout=55) as fleet:
-        # The others watch elsewhere, so that who watches here can be counted.
+async def test_watchers_that_never_read_are_disconnected(run_fleet: FleetMaker) -> None:
+    """Within 15 s; each costs its replica at most a megabyte, compared with the replicas that have none."""
+    async with run_fleet(timeout=55) as fleet:
+        # The other watchers use other replicas, so that the watchers of this one can be counted.
         url = fleet.load.urls.pop(0)
         await fleet.wait_for_resumes()
-        await fill(fleet)
+        await change_agents(fleet)
         before = [each.resident_bytes for each in fleet.replicas]
         with ExitStack() as stack:
-            for _ in range(DEAF):
-                stack.enter_context(deaf(url))
-            await async_wait_until(lambda: watched(fleet, DEAF), description="they watch")
+            for _ in range(UNREAD_WATCHES):
+                stack.enter_context(unread_watch(url))
+            await async_wait_until(lambda: has_watches(fleet, UNREAD_WATCHES), description="the watches are open")
             began = time.monotonic()
-            while not await watched(fleet, 0):
-                assert time.monotonic() - began < LET_GO
-                await fill(fleet)
+            while not await has_watches(fleet, 0):
+                assert time.monotonic() - began < MAX_DURATION_S
+                await change_agents(fleet)
         grown = [each.resident_bytes - size for each, size in zip(fleet.replicas, before, strict=True)]
 
-        assert grown[0] - max(grown[1:]) < DEAF * COST
+        assert grown[0] - max(grown[1:]) < UNREAD_WATCHES * MAX_BYTES_EACH
         fleet.load.urls.append(url)
         await fleet.wait_for_resumes()
 
 
-async def watched(fleet: FleetUnderLoad, times: int) -> bool:
-    """Tell whether the first replica serves so many watches."""
+async def has_watches(fleet: FleetUnderLoad, times: int) -> bool:
+    """Return whether the first replica has the given number of watches."""
     return await fleet.read_metric(0, "mcp_registry_watchers") == times
 
 
-async def fill(fleet: FleetUnderLoad) -> None:
-    """Make 200 changes of 2 KB, which all who watch everything get."""
-    turn = f"{time.monotonic()}"
-    agents = [a_registration(f"heavy-{at}", metadata={"at": turn, "weight": "x" * 2000}) for at in range(200)]
-    async with open_raw_connection(fleet.urls[1]) as line:
-        answer = await line.request("POST", "/agents/batch", {"agents": agents})
-    assert answer.status == 200, answer.body
+async def change_agents(fleet: FleetUnderLoad) -> None:
+    """Make 200 changes of 2 KB, which every watch without a filter receives."""
+    marker = f"{time.monotonic()}"
+    agents = [a_registration(f"heavy-{at}", metadata={"at": marker, "weight": "x" * 2000}) for at in range(200)]
+    async with open_raw_connection(fleet.urls[1]) as connection:
+        response = await connection.request("POST", "/agents/batch", {"agents": agents})
+    assert response.status == 200, response.body
 
 
-class Counter(asyncio.Protocol):
-    """One watch; counts what came, checks that versions rise, and notes when each came."""
+class CountingWatch(asyncio.Protocol):
+    """A watch that counts its events, checks that versions rise, and records the arrival of each."""
 
     _EVENT = re.compile(rb'^\{"type":"(?:ADDED|MODIFIED|DELETED)".*"resource_version":"(\d+)"\}$', re.MULTILINE)
 
     def __init__(self) -> None:
-        self.came: dict[int, float] = {}
+        self.arrivals: dict[int, float] = {}
         self.began = asyncio.get_running_loop().create_future()
         self.transport: asyncio.WriteTransport
         self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask."""
+        """Send the request."""
         self.transport = cast("asyncio.WriteTransport", transport)
         self.transport.write(b"GET /agents?watch=true&namespace=crowded HTTP/1.1\r\nhost: a\r\n\r\n")
 
     def data_received(self, data: bytes) -> None:
-        """Count."""
+        """Count the events."""
         if not self.began.done():
             self.began.set_result(data.startswith(b"HTTP/1.1 200 "))
-        whole = self._rest + data
-        cut = whole.rfind(b"\n") + 1
-        self._rest = whole[cut:]
-        for found in self._EVENT.finditer(whole, 0, cut):
+        buffer = self._rest + data
+        cut = buffer.rfind(b"\n") + 1
+        self._rest = buffer[cut:]
+        for found in self._EVENT.finditer(buffer, 0, cut):
             version = int(found[1])
-            assert not self.came or version > next(reversed(self.came)), "a version came twice, or out of order"
-            self.came[version] = time.monotonic()
+            assert not self.arrivals or version > next(reversed(self.arrivals)), "a version came twice, or out of order"
+            self.arrivals[version] = time.monotonic()
 
 
 @asynccontextmanager
-async def counters(fleet: FleetUnderLoad, count: int) -> AsyncIterator[list[Counter]]:
-    """Provide so many watches, spread over the replicas."""
+async def counting_watches(fleet: FleetUnderLoad, count: int) -> AsyncIterator[list[CountingWatch]]:
+    """Provide the given number of watches, distributed over the replicas."""
     loop = asyncio.get_running_loop()
-    found: list[Counter] = []
+    found: list[CountingWatch] = []
     try:
         for at in range(count):
             host, _, port = fleet.urls[at % len(fleet.urls)].removeprefix("http://").partition(":")
-            _, counter = await loop.create_connection(Counter, host, int(port))
-            found.append(counter)
-        assert all(await asyncio.gather(*(counter.began for counter in found)))
+            _, watch = await loop.create_connection(CountingWatch, host, int(port))
+            found.append(watch)
+        assert all(await asyncio.gather(*(watch.began for watch in found)))
         yield found
     finally:
-        for counter in found:
-            counter.transport.close()
+        for watch in found:
+            watch.transport.close()
 
 
 @pytest.mark.fault(32, "1,000 watchers receive one change after the other")
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-async def test_a_thousand_watchers_see_every_change(a_fleet: FleetMaker) -> None:
+async def test_a_thousand_watchers_see_every_change(run_fleet: FleetMaker) -> None:
     """In order, and 99 of 100 events within a second.
 
-    As many changes as one client makes, which waits for each answer: what counts the million events is one process on
-    the same two cores, and 100 changes a second would measure that.
+    One client makes the changes sequentially: a single process counts the million events on the same two cores, and a
+    higher rate would measure that process.
     """
-    async with a_fleet(load=False, timeout=110) as fleet, counters(fleet, 1000) as found:
-        made: dict[int, float] = {}
+    async with run_fleet(load=False, timeout=110) as fleet, counting_watches(fleet, 1000) as found:
+        sent_at: dict[int, float] = {}
         for at in range(1000):
-            asked = time.monotonic()
-            made[await register(fleet, at % 3, f"c{at % 50}", namespace="crowded", labels={"at": str(at)})] = asked
+            started_at = time.monotonic()
+            sent_at[await register(fleet, at % 3, f"c{at % 50}", namespace="crowded", labels={"at": str(at)})] = (
+                started_at
+            )
 
         await async_wait_until(
-            lambda: all(len(counter.came) == 1000 for counter in found), description="all saw all", timeout=10
+            lambda: all(len(watch.arrivals) == 1000 for watch in found),
+            description="all watches received all events",
+            timeout=10,
         )
-        late = sorted(came - made[version] for counter in found for version, came in counter.came.items())
-        assert late[int(0.99 * len(late))] < 1
+        delays = sorted(arrivals - sent_at[version] for watch in found for version, arrivals in watch.arrivals.items())
+        assert delays[int(0.99 * len(delays))] < 1
 
 
 @pytest.mark.fault(33, "The log is trimmed past a watcher")
-async def test_a_watcher_that_was_away_too_long_is_told(a_fleet: FleetMaker) -> None:
-    """410 with the present version, on every replica; a list and a watch from there converge."""
-    async with a_fleet(load=False, REGISTRY_WATCH_HISTORY="100") as fleet:
+async def test_a_watcher_behind_the_log_receives_410(run_fleet: FleetMaker) -> None:
+    """With the current version, on every replica; a list and a watch from there converge."""
+    async with run_fleet(load=False, REGISTRY_WATCH_HISTORY="100") as fleet:
         start = await register(fleet, 0, "first")
         following = asyncio.create_task(asyncio.to_thread(fleet.log_recorder.read_repeatedly, 4))
         for at in range(400):
@@ -171,7 +175,7 @@ async def test_a_watcher_that_was_away_too_long_is_told(a_fleet: FleetMaker) -> 
                 assert stream.status == 410
                 body = await stream.json_body()
                 assert (body["error"], body["resource_version"]) == ("version_too_old", str(last))
-        listed = await ask(fleet, 1, "GET", "/agents")
+        listed = await call(fleet, 1, "GET", "/agents")
         async with open_watch(fleet.urls[2], resource_version=listed.body["resource_version"]) as stream:
             version = await register(fleet, 0, "next")
             assert [(event.kind_and_id, event.version) for event in await stream.next_events(1)] == [
@@ -180,23 +184,23 @@ async def test_a_watcher_that_was_away_too_long_is_told(a_fleet: FleetMaker) -> 
 
 
 @pytest.mark.fault(34, "A watch starts from a future version or another timeline")
-async def test_what_never_was_is_410_and_never_old_news(a_fleet: FleetMaker) -> None:
-    """Within three seconds, from each replica."""
-    async with a_fleet() as fleet:
+async def test_a_watch_of_an_unknown_version_receives_410(run_fleet: FleetMaker) -> None:
+    """Within three seconds, from each replica, and never outdated events."""
+    async with run_fleet() as fleet:
         fleet.tolerate(extra_delay_s=10)
         before = await register(fleet, 0, "before")
         for url in fleet.urls:
-            await gone(url, before + 1_000_000, "version_ahead")
+            await assert_gone(url, before + 1_000_000, "version_ahead")
 
         fleet.log_recorder.flush()
 
         await fleet.wait_for_writes()
         for url in fleet.urls:
-            await gone(url, before, "version_too_old")
+            await assert_gone(url, before, "version_too_old")
 
 
-async def gone(url: str, version: int, error: str) -> None:
-    """Assert that a watch from a version is refused in time."""
+async def assert_gone(url: str, version: int, error: str) -> None:
+    """Assert that a watch from a version receives 410 in time."""
     began = time.monotonic()
     async with open_stream(url, f"/agents?watch=true&resource_version={version}") as stream:
         assert stream.status == 410
@@ -205,35 +209,37 @@ async def gone(url: str, version: int, error: str) -> None:
 
 
 @pytest.mark.fault(35, "The log is trimmed exactly at a removal")
-@pytest.mark.parametrize("kept", [True, False], ids=["the removal stays", "the removal goes"])
-async def test_no_removal_is_missed(a_fleet: FleetMaker, kept: bool) -> None:  # noqa: FBT001
-    """A replica without a memory of its own gives the removal, or 410; never silence."""
-    async with a_fleet(load=False) as fleet:
+@pytest.mark.parametrize("retained", [True, False], ids=["the removal stays", "the removal goes"])
+async def test_no_removal_is_missed(run_fleet: FleetMaker, retained: bool) -> None:  # noqa: FBT001
+    """A replica with an empty change buffer sends the removal, or 410."""
+    async with run_fleet(load=False) as fleet:
         before = await register(fleet, 0, "doomed")
-        await ask(fleet, 0, "DELETE", "/agents/doomed")
+        await call(fleet, 0, "DELETE", "/agents/doomed")
         after = await register(fleet, 0, "next")
-        fleet.log_recorder.trim(2 if kept else 1)
+        fleet.log_recorder.trim(2 if retained else 1)
         victim = await fleet.kill_replica(2)
         await asyncio.to_thread(victim.start)
 
-        await gone(victim.url, before, "version_too_old")
+        await assert_gone(victim.url, before, "version_too_old")
         fleet.log_recorder.read()
         removal = next(change for change in fleet.log_recorder.logs[-1].changes if change.kind == "remove")
-        if kept:
+        if retained:
             async with open_watch(victim.url, resource_version=removal.version) as stream:
                 assert [(event.kind_and_id, event.version) for event in await stream.next_events(1)] == [
                     (("ADDED", "next"), after)
                 ]
         else:
-            await gone(victim.url, removal.version, "version_too_old")
+            await assert_gone(victim.url, removal.version, "version_too_old")
 
 
-async def test_a_log_that_is_taken_away_under_load(a_fleet: FleetMaker) -> None:
-    """Whoever might have missed something is told 410 and lists again; the replica that comes new remembers nothing."""
-    async with a_fleet() as fleet:
+async def test_watchers_of_a_deleted_log_list_again(run_fleet: FleetMaker) -> None:
+    """Watchers that may have missed an event get 410 and list again; the restarted replica has no change buffer."""
+    async with run_fleet() as fleet:
         fleet.log_recorder.trim(0)
         victim = await fleet.kill_replica(2)
         await asyncio.to_thread(victim.start)
 
-        await async_wait_until(lambda: all(each.relist_count for each in fleet.followers), description="all were told")
+        await async_wait_until(
+            lambda: all(each.relist_count for each in fleet.followers), description="all followers listed again"
+        )
         await fleet.wait_for_resumes()
