@@ -1,4 +1,4 @@
-"""A command of ours, called in this process; and what several tests register."""
+"""Calls of the command line in this process, and agents for the tests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,13 +35,13 @@ GREETING_AGENT: dict[str, Any] = {
 
 
 def invoke_cli(*arguments: str, url: str | None, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002 - as click has it
-    """Call `mcp-mesh-registry` with these arguments, at a registry; nothing else is in the environment for it."""
+    """Call `mcp-mesh-registry` with these arguments, the URL of a registry and no other settings."""
     env: dict[str, str | None] = {**CLEARED_ENVIRONMENT, "MCP_MESH_REGISTRY_URL": url, **environ}
     return CliRunner().invoke(main, list(arguments), env=env, input=input)
 
 
 def table_cells(result: Result) -> list[list[str]]:
-    """Return a table's cells, line by line, the titles first."""
+    """Return the cells of a table, line by line, starting with the titles."""
     assert result.exit_code == 0, result.output
     return [line.split() for line in result.stdout.splitlines()]
 

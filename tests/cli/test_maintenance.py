@@ -1,4 +1,4 @@
-"""backup, restore and doctor as an operator types them, beside replicas that run."""
+"""backup, restore and doctor as commands, with running replicas."""
 
 import asyncio
 import gzip
@@ -25,7 +25,7 @@ FLEET = 1000
 
 
 def run(*arguments: str, directory: Path, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
-    """Run the command to its end."""
+    """Run the command until it exits."""
     return subprocess.run(
         [str(EXECUTABLE), *arguments],
         env=environment(directory, **environ),
@@ -36,8 +36,8 @@ def run(*arguments: str, directory: Path, stdin: bytes = b"", **environ: str) ->
     )
 
 
-async def a_fleet(client: httpx2.AsyncClient) -> None:
-    """Register many agents, each of which beats once."""
+async def register_fleet(client: httpx2.AsyncClient) -> None:
+    """Register many agents and send one heartbeat for each."""
     ids = [f"a{number}" for number in range(FLEET)]
     for at in range(0, FLEET, 200):
         batch = [a_registration(agent_id, namespace="fleet") for agent_id in ids[at : at + 200]]
@@ -45,15 +45,15 @@ async def a_fleet(client: httpx2.AsyncClient) -> None:
     expect_success(await client.post("/heartbeats", json={"agent_ids": ids}))
 
 
-async def objects(client: httpx2.AsyncClient) -> dict[str, Any]:
-    """Return the agents of the fleet by id, without what a restore may change."""
+async def fleet_agents(client: httpx2.AsyncClient) -> dict[str, Any]:
+    """Return the agents of the fleet by id, without their resource versions."""
     agents = (await client.get("/agents", params={"namespace": "fleet"})).json()["agents"]
     return {agent.pop("id"): agent for agent in agents if agent.pop("resource_version")}
 
 
 @pytest.fixture
 async def replica(redis_url: str) -> AsyncIterator[Replica]:
-    """Provide a replica."""
+    """Start a replica."""
     with Replica(redis_url) as running:
         yield running
 
@@ -62,15 +62,15 @@ async def replica(redis_url: str) -> AsyncIterator[Replica]:
 async def test_a_fleet_is_backed_up_under_load_wiped_and_restored(
     replica: Replica, raw: redis.Redis, redis_url: str, directory: Path
 ) -> None:
-    """The same objects under a new history and larger versions; watches are told, and list again."""
+    """The agents are equal, with a new timeline and larger versions; watches end, so that clients list again."""
     file = directory / "mesh.gz"
     async with httpx2.AsyncClient(base_url=replica.url) as client:
-        await a_fleet(client)
-        before = await objects(client)
-        busy = asyncio.create_task(changes(client))
+        await register_fleet(client)
+        before = await fleet_agents(client)
+        load = asyncio.create_task(register_repeatedly(client))
         done = await asyncio.to_thread(run, "backup", str(file), directory=directory, REDIS_URL=redis_url)
-        assert not busy.done(), busy.result()
-        busy.cancel()
+        assert not load.done(), load.result()
+        load.cancel()
         assert done.returncode == 0, done.stderr
         found = re.search(rb"at version (\d+)", done.stderr)
         assert found is not None
@@ -82,18 +82,18 @@ async def test_a_fleet_is_backed_up_under_load_wiped_and_restored(
             assert b" agents restored, 0 already registered and unchanged" in done.stdout, done.stderr
             assert (await stream.remaining_events())[-1].kind == "ERROR"
 
-        answer = (await client.get("/agents", params={"namespace": "fleet"})).json()
-        assert int(answer["resource_version"]) > version
-        assert all(int(agent["resource_version"]) > version for agent in answer["agents"])
-        assert await objects(client) == before
+        response = (await client.get("/agents", params={"namespace": "fleet"})).json()
+        assert int(response["resource_version"]) > version
+        assert all(int(agent["resource_version"]) > version for agent in response["agents"])
+        assert await fleet_agents(client) == before
         expect_success(await client.post("/heartbeat", json={"agent_id": "a0"}))
         again = await asyncio.to_thread(run, "restore", str(file), directory=directory, REDIS_URL=redis_url)
         assert again.stdout.startswith(b"0 agents restored, ")
-        sound = await asyncio.to_thread(run, "doctor", directory=directory, REDIS_URL=redis_url)
-        assert b"no problems" in sound.stdout
+        diagnosis = await asyncio.to_thread(run, "doctor", directory=directory, REDIS_URL=redis_url)
+        assert b"no problems" in diagnosis.stdout
 
 
-async def changes(client: httpx2.AsyncClient) -> None:
+async def register_repeatedly(client: httpx2.AsyncClient) -> None:
     """Register agents of another namespace, one after another."""
     number = 0
     while True:
@@ -101,16 +101,16 @@ async def changes(client: httpx2.AsyncClient) -> None:
         await register(client, f"busy-{number}", namespace="busy")
 
 
-async def test_who_registered_after_the_wipe_is_newer_than_the_backup(
+async def test_restore_does_not_overwrite_an_agent_registered_later(
     replica: Replica, raw: redis.Redis, redis_url: str, directory: Path
 ) -> None:
-    """And stays as it is, while the others come back."""
+    """The other agents are restored."""
     async with httpx2.AsyncClient(base_url=replica.url) as client:
         await register(client, "early", endpoint="http://old:1")
         await register(client, "late", endpoint="http://old:1")
         backup = run("backup", "-", directory=directory, REDIS_URL=redis_url).stdout
         raw.flushall()
-        await async_wait_until(lambda: came_back(client, "early"), description="one registers anew")
+        await async_wait_until(lambda: registers_again(client, "early"), description="the agent registers again")
 
         done = run("restore", "-", directory=directory, stdin=gzip.compress(backup), REDIS_URL=redis_url)
 
@@ -120,14 +120,14 @@ async def test_who_registered_after_the_wipe_is_newer_than_the_backup(
         assert (await client.get("/agents/late")).json()["endpoint"] == "http://old:1"
 
 
-async def came_back(client: httpx2.AsyncClient, agent_id: str) -> bool:
-    """Register an agent anew; tell whether it was taken."""
-    answer = await client.post("/agents", json=a_registration(agent_id, endpoint="http://new:1"))
-    return answer.status_code == 200
+async def registers_again(client: httpx2.AsyncClient, agent_id: str) -> bool:
+    """Register an agent again; return whether the registration succeeded."""
+    response = await client.post("/agents", json=a_registration(agent_id, endpoint="http://new:1"))
+    return response.status_code == 200
 
 
-def test_a_file_that_is_no_whole_backup_changes_nothing(redis_url: str, directory: Path, raw: redis.Redis) -> None:
-    """It is read to its end before the first write."""
+def test_an_incomplete_backup_changes_nothing(redis_url: str, directory: Path, raw: redis.Redis) -> None:
+    """The file is read to its end before the first write."""
     file = directory / "mesh"
     file.write_text('{"backup_of":"mcp-mesh-registry"}\n')
 
@@ -138,8 +138,8 @@ def test_a_file_that_is_no_whole_backup_changes_nothing(redis_url: str, director
     assert raw.dbsize() == 0
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing(redis_url: str, directory: Path) -> None:
-    """Neither a half of it, nor what it would have been renamed from."""
+def test_a_backup_that_cannot_be_written_leaves_no_file(redis_url: str, directory: Path) -> None:
+    """Neither a partial file nor a temporary file remains."""
     done = run("backup", str(directory / "none" / "mesh"), directory=directory, REDIS_URL=redis_url)
 
     assert done.returncode == 1
@@ -148,8 +148,8 @@ def test_a_file_that_cannot_be_written_leaves_nothing(redis_url: str, directory:
     assert [path.name for path in directory.iterdir()] == ["mesh"]
 
 
-def test_without_redis_nothing_is_written(directory: Path) -> None:
-    """It says what is away."""
+def test_without_redis_no_backup_is_written(directory: Path) -> None:
+    """The error names Redis."""
     done = run("backup", str(directory / "mesh"), directory=directory, REDIS_URL="redis://127.0.0.1:1")
 
     assert done.returncode == 1
@@ -157,8 +157,8 @@ def test_without_redis_nothing_is_written(directory: Path) -> None:
     assert list(directory.iterdir()) == []
 
 
-def test_the_embedded_store_of_a_replica_that_runs_is_backed_up(directory: Path) -> None:
-    """From a second terminal, with the same data directory and nothing else said."""
+def test_the_embedded_store_of_a_running_replica_is_backed_up(directory: Path) -> None:
+    """A second terminal with the same data directory needs no other setting."""
     with CliProcess("--port", "0", directory=directory) as running:
         url = running.wait_until_serving()
         assert httpx2.post(f"{url}/agents", json=a_registration()).status_code == 200
@@ -170,8 +170,8 @@ def test_the_embedded_store_of_a_replica_that_runs_is_backed_up(directory: Path)
     assert (stopped.returncode, stopped.stdout) == (0, b"ok       1 agents, no problems\n")
 
 
-async def test_the_doctor_names_and_mends(store: Store, raw: redis.Redis, redis_url: str, directory: Path) -> None:
-    """The status is 1 while something is wrong; a mended mesh has a new history, so that no cache keeps what went."""
+async def test_doctor_reports_and_repairs(store: Store, raw: redis.Redis, redis_url: str, directory: Path) -> None:
+    """The exit code is 1 while there are problems; a repair starts a new timeline, so that caches are filled again."""
     await store.change_log.open()
     await store.agents.register(RegistrationWrite("a", a_spec("a"), 60_000, 120_000))
     await store.agents.register(RegistrationWrite("b", a_spec("b"), 60_000, 120_000))
@@ -180,12 +180,12 @@ async def test_the_doctor_names_and_mends(store: Store, raw: redis.Redis, redis_
     timeline = raw.get("{mesh}:timeline")
 
     found = run("doctor", directory=directory, REDIS_URL=redis_url)
-    mended = run("doctor", "--repair", directory=directory, REDIS_URL=redis_url)
+    repaired = run("doctor", "--repair", directory=directory, REDIS_URL=redis_url)
     after = run("doctor", directory=directory, REDIS_URL=redis_url)
 
     assert found.returncode == 1
     assert b"'ghost': deadline or heartbeat without an agent" in found.stdout
     assert b"'b': damaged record" in found.stdout
-    assert b"repaired 1 orphaned entries and 1 damaged records removed" in mended.stdout
+    assert b"repaired 1 orphaned entries and 1 damaged records removed" in repaired.stdout
     assert b"ok       1 agents" in after.stdout
     assert raw.get("{mesh}:timeline") != timeline

@@ -1,4 +1,4 @@
-"""The command line and one replica as a process: how it starts, what it says, and how it ends."""
+"""`serve` as a process: start, output and shutdown."""
 
 import asyncio
 import re
@@ -19,12 +19,12 @@ from tests.support.polling import wait_until
 from tests.support.processes import processes_that_mention
 from tests.support.watch_client import open_watch
 
-ANSWERS_WITHIN = 2.0
+MAX_RUN_S = 2.0
 REGISTRATION = b'{"id":"a","endpoint":"http://a:1"}'
 JSON = {"Content-Type": "application/json"}
 
-# Prints which of the slow modules a command line has imported.
-LOOK = """
+# Prints the slow modules that a command imported.
+PRINT_SLOW_IMPORTS = """
 import sys
 from registry.cli.main import main
 try:
@@ -34,23 +34,23 @@ finally:
     print(*(slow | {"mcp_mesh_client"}) & {*sys.modules}, file=sys.stderr)
 """
 
-# Presses Ctrl-C when the command begins to import what it works with.
-INTERRUPTED = """
+# Sends SIGINT when the command starts to import its libraries.
+INTERRUPT_IMPORTS = """
 import os, signal, sys
 from registry.cli.main import main
 
-class Impatient:
+class Interrupter:
     def find_spec(self, name, path=None, target=None):
         if name in ("uvloop", "mcp_mesh_client"):
             os.kill(os.getpid(), signal.SIGINT)
 
-sys.meta_path.insert(0, Impatient())
+sys.meta_path.insert(0, Interrupter())
 main(sys.argv[1:])
 """
 
 
 def run(*arguments: str, directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+    """Run the command until it exits."""
     return subprocess.run(
         [str(EXECUTABLE), *arguments],
         env=environment(directory, **environ),
@@ -62,12 +62,12 @@ def run(*arguments: str, directory: Path, **environ: str) -> subprocess.Complete
 
 
 def a_connection(url: str) -> socket.socket:
-    """Return a connection on which nothing was sent yet."""
+    """Return a connection without a request."""
     return socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5)
 
 
-def a_registration_under_way(url: str) -> socket.socket:
-    """Return a connection on which the replica has begun to serve a registration and waits for its body."""
+def a_pending_registration(url: str) -> socket.socket:
+    """Return a connection with a registration that the replica has started to serve; its body is missing."""
     connection = a_connection(url)
     connection.sendall(
         b"POST /agents HTTP/1.1\r\nHost: registry\r\nContent-Type: application/json\r\n"
@@ -77,22 +77,22 @@ def a_registration_under_way(url: str) -> socket.socket:
     return connection
 
 
-@pytest.mark.parametrize(("option", "answer"), [("--version", f"version {__version__}"), ("--help", "serve")])
-def test_a_question_about_the_command_is_answered_at_once(option: str, answer: str, directory: Path) -> None:
-    """It takes no settings, and no time."""
+@pytest.mark.parametrize(("option", "response"), [("--version", f"version {__version__}"), ("--help", "serve")])
+def test_version_and_help_are_printed_at_once(option: str, response: str, directory: Path) -> None:
+    """They read no settings."""
     began = time.monotonic()
     done = run(option, directory=directory, REGISTRY_PORT="nonsense")
 
     assert done.returncode == 0
-    assert answer in done.stdout
-    assert time.monotonic() - began < ANSWERS_WITHIN
+    assert response in done.stdout
+    assert time.monotonic() - began < MAX_RUN_S
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["serve", "--help"], ["agents", "--help"]])
-def test_a_question_about_the_command_imports_nothing_slow(arguments: list[str], directory: Path) -> None:
-    """What serves is imported when it serves."""
+def test_version_and_help_import_nothing_slow(arguments: list[str], directory: Path) -> None:
+    """The libraries of the server are imported when it starts."""
     done = subprocess.run(
-        [sys.executable, "-c", LOOK, *arguments],
+        [sys.executable, "-c", PRINT_SLOW_IMPORTS, *arguments],
         env=environment(directory),
         capture_output=True,
         text=True,
@@ -103,10 +103,10 @@ def test_a_question_about_the_command_imports_nothing_slow(arguments: list[str],
 
 
 @pytest.mark.parametrize("command", ["serve", "agents", "watch"])
-def test_an_impatient_ctrl_c_is_one_as_well(command: str, directory: Path) -> None:
-    """Pressed while a command was still importing, it was `Aborted!` and the status of a refusal."""
+def test_ctrl_c_during_the_imports_is_an_interrupt(command: str, directory: Path) -> None:
+    """Without special handling it would print `Aborted!` with the exit code of an error."""
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, command],
+        [sys.executable, "-c", INTERRUPT_IMPORTS, command],
         env=environment(directory),
         capture_output=True,
         text=True,
@@ -117,8 +117,8 @@ def test_an_impatient_ctrl_c_is_one_as_well(command: str, directory: Path) -> No
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_all_bad_settings_are_told_at_once(directory: Path) -> None:
-    """Every setting that cannot be used is named, from the command line and from the environment."""
+def test_all_wrong_settings_are_reported_at_once(directory: Path) -> None:
+    """The error names each one, from the command line and from the environment."""
     done = run("--port", "70000", directory=directory, AGENT_TIMEOUT="soon", REGISTRY_WATCH_HISTORY="-1")
 
     assert done.returncode == 1
@@ -128,10 +128,10 @@ def test_all_bad_settings_are_told_at_once(directory: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_in_use_is_told(directory: Path, redis_url: str) -> None:
-    """The error names the address and what to do."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_a_port_in_use_is_reported(directory: Path, redis_url: str) -> None:
+    """The error names the address and the option to change."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         done = run("--port", str(port), directory=directory, REDIS_URL=redis_url)
 
     assert done.returncode == 1
@@ -140,23 +140,23 @@ def test_a_port_in_use_is_told(directory: Path, redis_url: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_data_directory_in_use_is_told(directory: Path) -> None:
-    """A second registry on the same data directory names the first, and leaves it alone."""
+def test_a_data_directory_in_use_is_reported(directory: Path) -> None:
+    """A second registry with the same data directory names the process of the first and does not disturb it."""
     with CliProcess("--port", "0", directory=directory) as first:
         url = first.wait_until_serving()
         done = run("--port", "0", directory=directory)
-        still = httpx2.get(f"{url}/health").json()["status"]
+        status = httpx2.get(f"{url}/health").json()["status"]
         owner = first.pid
 
     assert done.returncode == 1
     assert f"in use by the registry with process id {owner};" in done.stderr
     assert "REGISTRY_DATA_DIR" in done.stderr
     assert "Traceback" not in done.stderr
-    assert still == "healthy"
+    assert status == "healthy"
 
 
 def test_an_unknown_command_is_a_usage_error(directory: Path) -> None:
-    """It is refused by its name, and nothing starts."""
+    """The error names it, and no replica starts."""
     done = run("serv", directory=directory)
 
     assert done.returncode == 2
@@ -164,8 +164,8 @@ def test_an_unknown_command_is_a_usage_error(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["serve", "--port", "0"], ["--port", "0"], []])
-def test_serving_needs_no_command(arguments: list[str], directory: Path, redis_url: str) -> None:
-    """Options alone are options of `serve`, and nothing at all is `serve` too."""
+def test_serve_is_the_default_command(arguments: list[str], directory: Path, redis_url: str) -> None:
+    """Options without a command are options of `serve`; a call without arguments is `serve`, too."""
     with CliProcess(*arguments, directory=directory, REDIS_URL=redis_url, REGISTRY_PORT="0") as replica:
         assert httpx2.get(f"{replica.wait_until_serving()}/health").status_code == 200
         assert replica.wait_for_exit(signal.SIGTERM) == 0
@@ -184,54 +184,56 @@ def test_the_module_is_the_command(directory: Path) -> None:
     assert done.stdout == run("--version", directory=directory).stdout
 
 
-def test_it_says_where_it_listens_and_where_the_data_lies(directory: Path) -> None:
-    """The address is the real one where any free port was asked for, and the line to try works as it is printed."""
+def test_the_url_and_the_data_directory_are_printed(directory: Path) -> None:
+    """With port 0 the URL has the real port, and the printed curl command works."""
     with CliProcess("--port", "0", directory=directory) as replica:
         url = replica.wait_until_serving()
         output = replica.output
         tried = re.search(r"^  try:  curl (\S+)$", output, re.MULTILINE)
         assert tried is not None
-        answer = httpx2.get(tried[1]).json()
+        response = httpx2.get(tried[1]).json()
 
     assert not url.endswith(":0")
     assert f"\n  mcp-mesh-registry listens on {url}\n  data: {directory / 'data'}\n" in output
     assert tried[1].startswith(url)
-    assert answer["agents"] == []
+    assert response["agents"] == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_what_is_in_flight_is_finished(how: signal.Signals, directory: Path, redis_url: str, raw: redis.Redis) -> None:
-    """A registration that has begun when the signal comes is carried out and answered; idle connections do no harm."""
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_requests_in_flight_are_finished(
+    signal_number: signal.Signals, directory: Path, redis_url: str, raw: redis.Redis
+) -> None:
+    """A registration that started before the signal gets its response; idle connections do not delay the shutdown."""
     with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
         url = replica.wait_until_serving()
-        with a_connection(url), a_registration_under_way(url) as connection:
-            replica.send_signal(how)
+        with a_connection(url), a_pending_registration(url) as connection:
+            replica.send_signal(signal_number)
             replica.wait_for_output("shutdown_started")
             connection.sendall(REGISTRATION)
-            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+            response = b"".join(iter(lambda: connection.recv(4096), b""))
             status = replica.wait_for_exit()
         output = replica.output
 
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b'"status":"success"' in answer
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b'"status":"success"' in response
     assert raw.exists("{mesh}:agent:a")
     assert status == 0
     assert "Traceback" not in output
 
 
-def test_a_request_without_end_does_not_hold_it_up(directory: Path, redis_url: str) -> None:
-    """A client that never sends the rest is waited for, but not longer than five seconds."""
+def test_an_endless_request_does_not_block_the_shutdown(directory: Path, redis_url: str) -> None:
+    """The replica waits up to five seconds for the rest of a request."""
     with (
         CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica,
-        a_registration_under_way(replica.wait_until_serving()),
+        a_pending_registration(replica.wait_until_serving()),
     ):
-        status = replica.wait_for_exit(signal.SIGTERM, timeout=8)  # a loaded machine may take its time too
+        status = replica.wait_for_exit(signal.SIGTERM, timeout=8)  # extra time for a loaded machine
 
     assert status == 0
 
 
-def test_requests_that_keep_coming_do_not_hold_it_up(directory: Path, redis_url: str) -> None:
-    """While clients go on asking it ends, and each request is either answered or not accepted."""
+def test_new_requests_do_not_block_the_shutdown(directory: Path, redis_url: str) -> None:
+    """A request gets a response or its connection is refused."""
     statuses: set[int] = set()
     with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
         url = replica.wait_until_serving()
@@ -248,8 +250,8 @@ def test_requests_that_keep_coming_do_not_hold_it_up(directory: Path, redis_url:
     assert statuses <= {200}
 
 
-async def test_it_serves_on_while_balancers_turn_away(directory: Path, redis_url: str) -> None:
-    """Not ready, all else as before, each answer the last of its connection; then streams end with a bookmark."""
+async def test_a_replica_serves_during_the_shutdown_delay(directory: Path, redis_url: str) -> None:
+    """It is not ready and closes connections after each response; at the end streams get a bookmark."""
     with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_SHUTDOWN_DELAY="10m") as replica:
         url = await asyncio.to_thread(replica.wait_until_serving)
         async with httpx2.AsyncClient(base_url=url) as client, open_watch(url) as stream:
@@ -263,11 +265,11 @@ async def test_it_serves_on_while_balancers_turn_away(directory: Path, redis_url
                 registered = await client.post("/agents", content=REGISTRATION, headers=JSON)
                 assert (registered.status_code, registered.headers["connection"]) == (200, "close")
             assert (await stream.next_events(1))[0].kind_and_id == ("ADDED", "a")
-            # uvicorn makes its headers anew each second.
-            moments = {(await client.get("/health")).headers["date"]}
-            while len(moments) < 3:
+            # uvicorn creates its default headers once a second.
+            dates = {(await client.get("/health")).headers["date"]}
+            while len(dates) < 3:
                 again = await client.get("/health")
-                moments.add(again.headers["date"])
+                dates.add(again.headers["date"])
                 assert again.headers["connection"] == "close"
 
             replica.send_signal(signal.SIGTERM)
@@ -276,8 +278,8 @@ async def test_it_serves_on_while_balancers_turn_away(directory: Path, redis_url
             assert await asyncio.to_thread(replica.wait_for_exit) == 0
 
 
-def test_it_waits_for_balancers_as_long_as_it_was_told(directory: Path, redis_url: str) -> None:
-    """And then ends by itself."""
+def test_the_shutdown_delay_ends_by_itself(directory: Path, redis_url: str) -> None:
+    """The replica exits without a second signal."""
     with CliProcess(
         "--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_SHUTDOWN_DELAY="700ms"
     ) as replica:
@@ -288,8 +290,8 @@ def test_it_waits_for_balancers_as_long_as_it_was_told(directory: Path, redis_ur
     assert time.monotonic() - began > 0.7
 
 
-def test_the_lead_is_given_up(directory: Path, redis_url: str, raw: redis.Redis) -> None:
-    """Another replica need not wait for the lease to run out."""
+def test_leadership_is_released_at_shutdown(directory: Path, redis_url: str, raw: redis.Redis) -> None:
+    """Another replica does not have to wait for the lease to expire."""
     with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
         replica.wait_for_output("leadership_acquired")
         assert raw.exists("{mesh}:leader")
@@ -299,8 +301,8 @@ def test_the_lead_is_given_up(directory: Path, redis_url: str, raw: redis.Redis)
     assert not raw.exists("{mesh}:leader")
 
 
-def test_the_embedded_store_ends_with_it(directory: Path) -> None:
-    """Neither a process nor the socket's directory is left, but the data is."""
+def test_the_embedded_store_stops_with_the_replica(directory: Path) -> None:
+    """No process and no socket remains, only the data."""
     with CliProcess("--port", "0", directory=directory) as replica:
         registered = httpx2.post(f"{replica.wait_until_serving()}/agents", content=REGISTRATION, headers=JSON)
         status = replica.wait_for_exit(signal.SIGTERM)
@@ -311,8 +313,8 @@ def test_the_embedded_store_ends_with_it(directory: Path) -> None:
     assert [path.name for path in directory.iterdir()] == ["data"]
 
 
-def test_a_registry_that_is_killed_leaves_no_server_and_loses_nothing(directory: Path) -> None:
-    """After SIGKILL the embedded store ends by itself, and the next start shows what was acknowledged."""
+def test_a_killed_replica_leaves_no_process_and_loses_no_data(directory: Path) -> None:
+    """After SIGKILL the embedded store stops by itself; the next start returns all acknowledged writes."""
     with CliProcess("--port", "0", directory=directory) as replica:
         httpx2.post(f"{replica.wait_until_serving()}/agents", content=REGISTRATION, headers=JSON)
         replica.wait_for_exit(signal.SIGKILL)

@@ -28,6 +28,7 @@ CLEAN = [
     "registry/service/resolution",
     "registry/service/versions.py",
     "tests/cache",
+    "tests/cli",
     "tests/client",
     "tests/compat",
     "tests/contract",

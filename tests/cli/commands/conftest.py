@@ -1,4 +1,4 @@
-"""A replica for all tests of this worker, empty before each of them."""
+"""One replica for all tests of a pytest worker, emptied before each test."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -13,36 +13,36 @@ from tests.support.replica import Replica
 
 
 class InvokeCli(Protocol):
-    """Calls a command at the replica."""
+    """Calls a command with the URL of the replica."""
 
     def __call__(self, *arguments: str, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002 - as click has it
-        """Return what it wrote, and its exit code."""
+        """Return the output and the exit code."""
 
 
 @pytest.fixture(scope="session")
 def replica_of_worker() -> Iterator[Replica]:
-    """One replica; ask for `mesh`, which empties it."""
+    """Start the replica; tests use `mesh`, which empties it."""
     with RedisServer() as server, Replica(server.url) as replica:
         yield replica
 
 
 @pytest.fixture
 def mesh(replica_of_worker: Replica) -> Iterator[SyncRegistryClient]:
-    """A client of an empty mesh."""
+    """Provide a client of an empty mesh."""
     with SyncRegistryClient(replica_of_worker.url) as client:
-        found = client.agents(fields="id")
-        assert "error" not in found
-        for agent in found["agents"]:
+        listed = client.agents(fields="id")
+        assert "error" not in listed
+        for agent in listed["agents"]:
             client.unregister_agent(agent["id"])
         yield client
 
 
 @pytest.fixture
 def call(mesh: SyncRegistryClient, replica_of_worker: Replica) -> InvokeCli:
-    """Calls a command at the replica of `mesh`."""
+    """Provide a function that calls a command with the URL of the replica of `mesh`."""
     assert mesh.state == "online"
 
-    def at_the_replica(*arguments: str, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002
+    def call_command(*arguments: str, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002
         return invoke_cli(*arguments, url=replica_of_worker.url, input=input, **environ)
 
-    return at_the_replica
+    return call_command

@@ -1,4 +1,4 @@
-"""`agent`: one of them, in detail."""
+"""`agent` shows one agent in detail."""
 
 import json
 
@@ -8,8 +8,8 @@ from tests.cli.commands.conftest import InvokeCli
 from tests.cli.invoke import DATE_AGENT, GREETING_AGENT, READER_AGENT
 
 
-def test_it_tells_what_an_agent_is_needs_and_is_needed_for(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """Its fields, its capabilities, whom it got for its dependencies or why nobody, and who depends on it."""
+def test_an_agent_is_shown_with_its_dependencies_and_dependents(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """Its fields, its capabilities, the provider of each dependency or the reason for none, and its consumers."""
     mesh.register_many([DATE_AGENT, GREETING_AGENT])
 
     greeter, dates = call("agent", "greeter").stdout, call("agent", "dates").stdout
@@ -23,15 +23,15 @@ def test_it_tells_what_an_agent_is_needs_and_is_needed_for(mesh: SyncRegistryCli
     assert ["greeter", "greet", "date_service", "unresolved"] in [line.split() for line in dates.splitlines()]
 
 
-def test_a_document_is_the_answer_of_the_api(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """That of GET /agents/{id}."""
+def test_json_output_is_the_response_of_the_api(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """It is the response of GET /agents/{id}."""
     mesh.register_agent(READER_AGENT)
 
     assert json.loads(call("agent", "reader", "-o", "json").stdout) == mesh.agent("reader")
 
 
-def test_who_is_not_there_is_told_by_the_exit_code(call: InvokeCli) -> None:
-    """With nothing on standard output, whatever its form."""
+def test_an_unknown_agent_has_its_own_exit_code(call: InvokeCli) -> None:
+    """Standard output is empty in every output format."""
     for output in ([], ["-o", "json"]):
         done = call("agent", "nobody", *output)
 
@@ -39,8 +39,8 @@ def test_who_is_not_there_is_told_by_the_exit_code(call: InvokeCli) -> None:
         assert done.stderr == "Error: No agent has the id 'nobody'; register it first\n"
 
 
-def test_what_cannot_be_an_id_is_misuse(call: InvokeCli) -> None:
-    """It is not even sent."""
+def test_a_wrong_id_is_a_usage_error(call: InvokeCli) -> None:
+    """No request is sent."""
     done = call("agent", "no/body")
 
     assert done.exit_code == 2

@@ -1,4 +1,4 @@
-"""`agents`: who is there, for people and for programs."""
+"""`agents` lists agents as a table, JSON, YAML or names."""
 
 import json
 from typing import Any
@@ -13,8 +13,8 @@ from tests.cli.commands.conftest import InvokeCli
 from tests.cli.invoke import DATE_AGENT, READER_AGENT, first_words, table_cells
 
 
-def test_a_table_tells_what_matters_most(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """One line for each agent, in the order of the API."""
+def test_a_table_has_a_row_for_each_agent(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """The order is that of the API."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
 
     assert table_cells(call("agents")) == [
@@ -24,8 +24,8 @@ def test_a_table_tells_what_matters_most(mesh: SyncRegistryClient, call: InvokeC
     ]
 
 
-def test_a_wide_table_has_the_same_columns_first_and_more(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """So that a script that takes the third column may be told wide ones."""
+def test_a_wide_table_starts_with_the_columns_of_the_normal_one(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """A script that reads the third column works with both."""
     mesh.register_agent(READER_AGENT)
     narrow, wide = table_cells(call("agents")), table_cells(call("agents", "-o", "wide"))
 
@@ -33,45 +33,45 @@ def test_a_wide_table_has_the_same_columns_first_and_more(mesh: SyncRegistryClie
     assert wide[1][8:10] == ["http://reader:1", "env=prod"]
 
 
-def test_an_agent_that_drains_says_so_in_its_status(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """As Kubernetes tells of nodes."""
+def test_the_status_of_a_draining_agent_shows_the_drain(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """Kubectl shows a cordoned node in the same way."""
     mesh.register_agent(READER_AGENT)
     mesh.drain("reader")
 
     assert table_cells(call("agents"))[1][2] == "pending,draining"
 
 
-def test_many_capabilities_are_counted(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """All of them are in the wide table."""
-    mesh.register_agent({"id": "many", "endpoint": "http://m:1", "capabilities": [f"c{at}" for at in range(9)]})
+def test_a_long_list_of_capabilities_is_shortened(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """The wide table shows all of them."""
+    mesh.register_agent({"id": "many", "endpoint": "http://m:1", "capabilities": [f"c{number}" for number in range(9)]})
 
     assert "c0,c1,c2 +6" in call("agents").stdout
     assert "c0,c1,c2,c3,c4,c5,c6,c7,c8" in call("agents", "-o", "wide").stdout
 
 
 @pytest.mark.parametrize("output", ["json", "yaml"])
-def test_a_document_is_the_answer_of_the_api(output: str, mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """All of it, and nothing else, but for the moment it was answered."""
+def test_a_document_is_the_response_of_the_api(output: str, mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """It is complete and unchanged, except for the timestamp."""
     mesh.register_many(
         [READER_AGENT, DATE_AGENT, {"id": "groesse", "endpoint": "http://u:1", "name": "Grüße 日本語 😀"}]
     )
     read = {"json": json.loads, "yaml": yaml.safe_load}[output]
 
-    shown, answer = read(call("agents", "-o", output).stdout), dict(mesh.agents())
+    shown, response = read(call("agents", "-o", output).stdout), dict(mesh.agents())
 
-    assert shown.pop("timestamp") <= answer.pop("timestamp")
-    assert shown == answer
+    assert shown.pop("timestamp") <= response.pop("timestamp")
+    assert shown == response
 
 
-def test_names_are_ids_line_by_line(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """For xargs."""
+def test_name_output_has_one_id_on_each_line(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """The output is suitable for xargs."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
 
     assert call("agents", "-o", "name").stdout == "dates\nreader\n"
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("arguments", "expected"),
     [
         (["-n", "library"], ["reader"]),
         (["-l", "env=prod"], ["reader"]),
@@ -91,41 +91,43 @@ def test_names_are_ids_line_by_line(mesh: SyncRegistryClient, call: InvokeCli) -
     ],
 )
 def test_the_filters_are_those_of_the_api(
-    asked: list[str], found: list[str], mesh: SyncRegistryClient, call: InvokeCli
+    arguments: list[str], expected: list[str], mesh: SyncRegistryClient, call: InvokeCli
 ) -> None:
-    """Joined with AND."""
+    """Several filters are combined with AND."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
     mesh.drain("dates")
 
-    done = call("agents", *asked, "-o", "name")
+    done = call("agents", *arguments, "-o", "name")
 
-    assert (done.exit_code, done.stdout.split()) == (0, found)
+    assert (done.exit_code, done.stdout.split()) == (0, expected)
 
 
-def test_nobody_found_is_no_failure(call: InvokeCli) -> None:
-    """As with kubectl: an empty mesh is a mesh. A program reads an empty list."""
+def test_an_empty_list_is_a_success(call: InvokeCli) -> None:
+    """Kubectl does the same; JSON output has an empty list."""
     done = call("agents")
 
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "No agents found\n")
     assert json.loads(call("agents", "-o", "json").stdout)["agents"] == []
 
 
-def test_a_long_list_is_read_page_by_page_and_shown_whole(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """As of one version, in order."""
-    agents: list[dict[str, Any]] = [{"id": f"a{at:04}", "endpoint": "http://a:1"} for at in range(2 * PAGE_SIZE + 1)]
-    for at in range(0, len(agents), 200):
-        mesh.register_many(agents[at : at + 200])
+def test_a_long_list_is_read_page_by_page_and_shown_as_one(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """All pages are of one version, and in order."""
+    agents: list[dict[str, Any]] = [
+        {"id": f"a{number:04}", "endpoint": "http://a:1"} for number in range(2 * PAGE_SIZE + 1)
+    ]
+    for number in range(0, len(agents), 200):
+        mesh.register_many(agents[number : number + 200])
 
-    answer = json.loads(call("agents", "-o", "json").stdout)
+    response = json.loads(call("agents", "-o", "json").stdout)
 
-    assert [agent["id"] for agent in answer["agents"]] == [agent["id"] for agent in agents]
-    assert answer["count"] == len(agents)
-    assert "continue" not in answer
+    assert [agent["id"] for agent in response["agents"]] == [agent["id"] for agent in agents]
+    assert response["count"] == len(agents)
+    assert "continue" not in response
     assert len(call("agents").stdout.splitlines()) == 1 + len(agents)
 
 
-def test_a_page_tells_how_to_go_on(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """In the answer for programs, on standard error for people."""
+def test_a_page_shows_the_continue_token(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """It is part of the JSON output; a table has it on standard error."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
     first = call("agents", "--limit", "1", "-o", "name")
     token = first.stderr.split()[-1]
@@ -137,34 +139,35 @@ def test_a_page_tells_how_to_go_on(mesh: SyncRegistryClient, call: InvokeCli) ->
 
 
 def test_wide_characters_do_not_shift_the_columns(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """A column begins at the same cell of the terminal in each line."""
+    """A column starts at the same cell of the terminal in each line."""
     for agent_id, name in (("a", "日本語の名前"), ("b", "plain"), ("c", "😀")):
         mesh.register_agent({"id": agent_id, "name": name, "endpoint": f"http://{agent_id}:1"})
     lines = call("agents", "-o", "wide").stdout.splitlines()
 
-    places = {
-        cell_len(line[: line.index(mark)]) for line, mark in zip(lines, ["TYPE", *["default   http"] * 3], strict=True)
+    starts = {
+        cell_len(line[: line.index(marker)])
+        for line, marker in zip(lines, ["TYPE", *["default   http"] * 3], strict=True)
     }
-    assert len(places) == 1
+    assert len(starts) == 1
 
 
-def test_nothing_of_an_agent_is_obeyed_by_a_terminal(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """The escape sequences somebody registered are shown by their numbers; a program reads them as they were."""
-    evil = "\x1b]0;pwned\x07\x9b31m\u202egnp.exe\r\n"
+def test_escape_sequences_of_an_agent_do_not_reach_the_terminal(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """They are shown as numbers; JSON and YAML output encode the same text."""
+    escapes = "\x1b]0;pwned\x07\x9b31m\u202egnp.exe\r\n"
     mesh.register_agent(
-        {"id": "evil", "endpoint": "http://e:1", "annotations": {"note": evil}, "metadata": {"a": evil}}
+        {"id": "evil", "endpoint": "http://e:1", "annotations": {"note": escapes}, "metadata": {"a": escapes}}
     )
 
-    page = call("agent", "evil")
-    assert "\\x1b]0;pwned\\x07\\x9b31m\\u202egnp.exe\\x0d\\x0a" in page.stdout
+    shown = call("agent", "evil")
+    assert "\\x1b]0;pwned\\x07\\x9b31m\\u202egnp.exe\\x0d\\x0a" in shown.stdout
     for output, read in (("json", json.loads), ("yaml", yaml.safe_load)):
         document = call("agent", "evil", "-o", output).stdout
-        assert read(document)["annotations"]["note"] == evil
+        assert read(document)["annotations"]["note"] == escapes
         assert not {"\x1b", "\x07", "\x9b", "\u202e", "\r"} & set(document)
 
 
-def test_columns_of_a_table_are_where_the_titles_are(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """For cut and awk, and for eyes."""
+def test_the_columns_of_a_table_start_below_their_titles(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """The output is suitable for awk and for human readers."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
     titles, *lines = call("agents", "-o", "wide").stdout.splitlines()
 

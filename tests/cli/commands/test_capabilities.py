@@ -1,4 +1,4 @@
-"""`capabilities`: what can be done, and by whom."""
+"""`capabilities` lists capabilities and their agents."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.cli.invoke import DATE_AGENT, READER_AGENT, table_cells
 
 
 def test_a_table_has_a_row_for_each_capability_of_each_agent(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """With who has it and how that one is."""
+    """A row shows the agent and its status, too."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
 
     assert table_cells(call("capabilities")) == [
@@ -21,7 +21,7 @@ def test_a_table_has_a_row_for_each_capability_of_each_agent(mesh: SyncRegistryC
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("arguments", "expected"),
     [
         (["read_file"], ["read_file"]),
         (["raed_file", "--fuzzy"], ["read_file"]),
@@ -37,26 +37,26 @@ def test_a_table_has_a_row_for_each_capability_of_each_agent(mesh: SyncRegistryC
     ],
 )
 def test_the_filters_are_those_of_the_api(
-    asked: list[str], found: list[str], mesh: SyncRegistryClient, call: InvokeCli
+    arguments: list[str], expected: list[str], mesh: SyncRegistryClient, call: InvokeCli
 ) -> None:
-    """Names once each."""
+    """Name output contains each name once."""
     mesh.register_many([READER_AGENT, DATE_AGENT, {**DATE_AGENT, "agent_id": "dates-2"}])
 
-    shown = call("capabilities", *asked, "-o", "name").stdout.split()
+    shown = call("capabilities", *arguments, "-o", "name").stdout.split()
 
-    assert shown == (["date_service"] if found == ["date_service"] else found)
+    assert shown == (["date_service"] if expected == ["date_service"] else expected)
 
 
-def test_a_document_is_the_answer_of_the_api(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """But for the moment."""
+def test_json_output_is_the_response_of_the_api(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """Only the timestamp differs."""
     mesh.register_agent(READER_AGENT)
-    shown, answer = json.loads(call("capabilities", "-o", "json").stdout), dict(mesh.capabilities())
+    shown, response = json.loads(call("capabilities", "-o", "json").stdout), dict(mesh.capabilities())
 
-    assert shown | {"timestamp": ""} == answer | {"timestamp": ""}
+    assert shown | {"timestamp": ""} == response | {"timestamp": ""}
 
 
-def test_nothing_found_is_no_failure(call: InvokeCli) -> None:
-    """As with agents."""
+def test_an_empty_list_is_a_success(call: InvokeCli) -> None:
+    """This is the same as for agents."""
     done = call("capabilities", "nothing")
 
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "No capabilities found\n")

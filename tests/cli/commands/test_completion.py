@@ -1,4 +1,4 @@
-"""Completion: commands, options and names, as bash asks for them; quick and quiet where no registry answers."""
+"""Shell completion of commands, options and names; it is fast and prints no error if the registry is unreachable."""
 
 import shutil
 import socket
@@ -16,13 +16,13 @@ from tests.support.ports import free_port
 from tests.support.replica import Replica
 
 
-def completed(line: str, url: str, directory: Path) -> list[str]:
-    """Return what could come in the place of the last word."""
+def completions(line: str, url: str, directory: Path) -> list[str]:
+    """Return the completions of the last word."""
     words = line.split(" ")
-    asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_MCP_MESH_REGISTRY_COMPLETE": "bash_complete"}
+    variables = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_MCP_MESH_REGISTRY_COMPLETE": "bash_complete"}
     done = subprocess.run(
         [EXECUTABLE],
-        env=environment(directory, MCP_MESH_REGISTRY_URL=url, **asked),
+        env=environment(directory, MCP_MESH_REGISTRY_URL=url, **variables),
         capture_output=True,
         text=True,
         check=True,
@@ -33,7 +33,7 @@ def completed(line: str, url: str, directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("line", "found"),
+    ("line", "expected"),
     [
         ("mcp-mesh-registry agent re", ["reader"]),
         ("mcp-mesh-registry unregister reader ", ["dates", "reader"]),
@@ -46,37 +46,39 @@ def completed(line: str, url: str, directory: Path) -> list[str]:
     ],
 )
 def test_words_are_completed(
-    line: str, found: list[str], mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+    line: str, expected: list[str], mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
 ) -> None:
-    """With names from the registry where a name is wanted; where it takes too long with none, so one tries again."""
+    """Names come from the registry; a slow registry gives no names, so the test retries."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
     url = replica_of_worker.url
 
-    wait_until(lambda: completed(line, url, directory) == found, description=f"completed to {found}", timeout=20)
+    wait_until(
+        lambda: completions(line, url, directory) == expected, description=f"completion to {expected}", timeout=20
+    )
 
 
-def test_all_commands_are_offered_at_first(directory: Path) -> None:
-    """Though to give none is to serve."""
-    assert {"agents", "serve", "watch", "completion"} <= set(completed("mcp-mesh-registry ", "http://x", directory))
+def test_the_first_word_completes_to_all_commands(directory: Path) -> None:
+    """A call without a command means `serve`, but the commands are completed nevertheless."""
+    assert {"agents", "serve", "watch", "completion"} <= set(completions("mcp-mesh-registry ", "http://x", directory))
 
 
-def test_without_a_registry_nothing_is_offered_and_nothing_said(directory: Path) -> None:
-    """Within moments, whether it refuses, is silent or has a strange name."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+def test_without_a_registry_there_are_no_completions_and_no_errors(directory: Path) -> None:
+    """The command returns within seconds if the connection is refused, hangs, or the host name is wrong."""
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
         for url in (
             f"http://127.0.0.1:{free_port()}",
-            f"http://127.0.0.1:{silent.getsockname()[1]}",
+            f"http://127.0.0.1:{hanging.getsockname()[1]}",
             "http://no.such.host.invalid",
             "nonsense",
         ):
             began = time.monotonic()
-            assert completed("mcp-mesh-registry agent ", url, directory) == []
+            assert completions("mcp-mesh-registry agent ", url, directory) == []
             assert time.monotonic() - began < 5, url
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_gets_its_script(shell: str, tmp_path: Path) -> None:
-    """Which the shell can read, where it is here."""
+def test_each_shell_has_a_completion_script(shell: str, tmp_path: Path) -> None:
+    """An installed shell can parse its script."""
     done = invoke_cli("completion", shell, url=None)
 
     assert done.exit_code == 0

@@ -10,7 +10,7 @@ from tests.support.replica import Replica
 
 
 def test_it_prints_that_self_preservation_is_not_active(call: InvokeCli) -> None:
-    """With the exit code 0: the mesh is in the state that was asked for."""
+    """The exit code is 0, because the mesh is in the requested state."""
     done = call("end-self-preservation")
 
     assert (done.exit_code, done.stdout) == (0, "Self-preservation is not active\n")
@@ -18,7 +18,7 @@ def test_it_prints_that_self_preservation_is_not_active(call: InvokeCli) -> None
 
 @pytest.mark.parametrize("given", ["options", "environment"])
 def test_url_and_token_come_from_options_or_the_environment(given: str) -> None:
-    """Without the token the replica refuses."""
+    """Without the token the replica rejects the call."""
     with RedisServer() as server, Replica(server.url, AUTH_TOKEN="s3cret") as replica:  # noqa: S106 - made up
         if given == "options":
             done = invoke_cli("end-self-preservation", "--url", replica.url, "--token", "s3cret", url=None)
@@ -31,8 +31,8 @@ def test_url_and_token_come_from_options_or_the_environment(given: str) -> None:
     assert "token" in refused.stderr
 
 
-def test_a_replica_that_does_not_run_is_named() -> None:
-    """In one line, with the exit code of an unreachable registry."""
+def test_an_unreachable_replica_is_reported() -> None:
+    """The error is one line, with the exit code of an unreachable registry."""
     url = f"http://127.0.0.1:{free_port()}"
 
     done = invoke_cli("end-self-preservation", "--timeout", "1", url=url)

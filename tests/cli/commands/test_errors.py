@@ -1,4 +1,4 @@
-"""Whatever goes wrong is one line on standard error, nothing on standard output, and the exit code of its kind."""
+"""Every error is one line on standard error, with nothing on standard output and an exit code for its kind."""
 
 import asyncio
 import json
@@ -33,13 +33,13 @@ COMMANDS = (
 
 
 def is_one_line(done: Result) -> bool:
-    """Tell whether there is one line, on standard error alone."""
+    """Return whether the output is one line on standard error."""
     return done.stdout == "" and done.stderr.count("\n") == 1 and done.stderr.startswith("Error: ")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_no_registry_is_told_with_what_to_do(command: list[str]) -> None:
-    """Within the time that was given, by each command alike."""
+def test_an_unreachable_registry_is_reported_with_advice(command: list[str]) -> None:
+    """Every command reports it within its timeout."""
     url = f"http://127.0.0.1:{free_port()}"
 
     done = invoke_cli(*command, "--timeout", "1", url=url, input=json.dumps(READER_AGENT))
@@ -51,7 +51,7 @@ def test_no_registry_is_told_with_what_to_do(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("response", "message"),
     [
         (http_response(200, b"<html>hello</html>"), "Not a registry response"),
         (http_response(200, []), "Not a registry response"),
@@ -60,31 +60,37 @@ def test_no_registry_is_told_with_what_to_do(command: list[str]) -> None:
     ],
     ids=["page", "list", "redirect", "ssh"],
 )
-async def test_another_program_is_no_registry(answer: bytes, says: str) -> None:
-    """Whatever it answers."""
-    async with CannedServer(answer) as server:
+async def test_another_server_is_reported(response: bytes, message: str) -> None:
+    """The error does not depend on the response of that server."""
+    async with CannedServer(response) as server:
         done = await asyncio.to_thread(invoke_cli, "agents", "--timeout", "1", "-o", "name", url=server.url)
 
     assert done.exit_code == 4
     assert is_one_line(done), done.output
-    assert says in done.stderr
+    assert message in done.stderr
 
 
-async def test_what_a_server_says_reaches_no_terminal_as_a_command() -> None:
-    """Neither by an error nor by a list."""
-    evil = "\x1b]0;pwned\x07\x9b2J\nError: fake"
-    refusal = http_response(400, {"status": "error", "error": "malformed_request", "message": evil, "details": []})
-    agent = {"id": evil, "namespace": evil, "status": evil, "capabilities": [{"name": evil}], "labels": {evil: evil}}
-    whole = json_response(agents=[agent], count=1, resource_version="1", timestamp=evil)
-    for answer, output in ((refusal, "wide"), (whole, "wide"), (whole, "name"), (whole, "json"), (whole, "yaml")):
-        async with CannedServer(answer) as server:
+async def test_escape_sequences_of_a_server_do_not_reach_the_terminal() -> None:
+    """Neither an error message nor a list contains them."""
+    escapes = "\x1b]0;pwned\x07\x9b2J\nError: fake"
+    error = http_response(400, {"status": "error", "error": "malformed_request", "message": escapes, "details": []})
+    agent = {
+        "id": escapes,
+        "namespace": escapes,
+        "status": escapes,
+        "capabilities": [{"name": escapes}],
+        "labels": {escapes: escapes},
+    }
+    agents = json_response(agents=[agent], count=1, resource_version="1", timestamp=escapes)
+    for response, output in ((error, "wide"), (agents, "wide"), (agents, "name"), (agents, "json"), (agents, "yaml")):
+        async with CannedServer(response) as server:
             done = await asyncio.to_thread(invoke_cli, "agents", "-o", output, url=server.url)
 
         assert not set("\x1b\x07\x9b") & set(done.output), (output, done.output)
 
 
-def test_a_wrong_token_and_none_are_told_with_what_to_do() -> None:
-    """Which is the same; the right one comes from the option, or from either variable, the client's own first."""
+def test_a_wrong_and_a_missing_token_are_reported_with_advice() -> None:
+    """The token comes from the option, MCP_MESH_REGISTRY_TOKEN or AUTH_TOKEN, in this order."""
     with RedisServer() as server, Replica(server.url, AUTH_TOKEN="s3cret") as replica:  # noqa: S106 - made up
         for command in COMMANDS:
             wrong = invoke_cli(*command, "--token", "wrong", url=replica.url, input=json.dumps(READER_AGENT))
@@ -101,8 +107,8 @@ def test_a_wrong_token_and_none_are_told_with_what_to_do() -> None:
     assert [done.exit_code for done in right] == [0, 0, 0]
 
 
-def test_of_several_replicas_one_is_enough(call: InvokeCli, mesh: object) -> None:
-    """Joined by commas."""
+def test_one_reachable_replica_is_enough(call: InvokeCli, mesh: object) -> None:
+    """The URLs are joined by commas."""
     url = repr(mesh).partition("(")[2].partition(";")[0]
 
     assert call("agents", "--url", f"http://127.0.0.1:{free_port()},{url}").exit_code == 0
@@ -123,14 +129,14 @@ def test_of_several_replicas_one_is_enough(call: InvokeCli, mesh: object) -> Non
     ],
     ids=" ".join,
 )
-def test_misuse_has_its_own_exit_code(arguments: list[str], call: InvokeCli) -> None:
-    """Nothing is sent."""
+def test_a_usage_error_has_its_own_exit_code(arguments: list[str], call: InvokeCli) -> None:
+    """No request is sent."""
     assert call(*arguments).exit_code == 2
 
 
 @pytest.mark.parametrize("command", [["agents"], ["agents", "-w"], ["watch"]], ids=" ".join)
-def test_a_filter_the_registry_refuses_is_a_failure(command: list[str], call: InvokeCli) -> None:
-    """With the registry's own words."""
+def test_a_filter_that_the_registry_rejects_is_an_error(command: list[str], call: InvokeCli) -> None:
+    """The message is that of the registry."""
     done = call(*command, "-l", "a in (")
 
     assert done.exit_code == 1
@@ -138,16 +144,16 @@ def test_a_filter_the_registry_refuses_is_a_failure(command: list[str], call: In
     assert "label_selector" in done.stderr
 
 
-def test_a_watch_from_a_version_that_is_gone_is_told(call: InvokeCli) -> None:
-    """It is to be listed again."""
+def test_a_watch_from_an_old_version_is_an_error(call: InvokeCli) -> None:
+    """The user must list again."""
     done = call("watch", "--since", "1")
 
     assert done.exit_code == 1
     assert is_one_line(done), done.output
 
 
-def test_the_log_of_the_client_says_nothing_twice(caplog: pytest.LogCaptureFixture) -> None:
-    """What it would warn of is the command's own message."""
+def test_the_log_of_the_client_is_not_printed(caplog: pytest.LogCaptureFixture) -> None:
+    """The command prints its own message about the same problem."""
     with open_client("http://127.0.0.1:9", None, 1.0):
         handlers = logging.getLogger("mcp_mesh_client").handlers
 

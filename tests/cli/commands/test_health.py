@@ -1,4 +1,4 @@
-"""`health`: of the registry and of an agent, for people, and as an exit code."""
+"""`health` shows the health of the registry or of an agent, and returns it as the exit code."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
 
 
-def test_a_healthy_replica_tells_who_leads_and_what_to_worry_about(call: InvokeCli) -> None:
+def test_a_healthy_replica_shows_its_leader_and_warnings(call: InvokeCli) -> None:
     """The exit code is 0."""
     done = call("health")
 
@@ -22,8 +22,8 @@ def test_a_healthy_replica_tells_who_leads_and_what_to_worry_about(call: InvokeC
     assert json.loads(call("health", "-o", "json").stdout)["status"] == "healthy"
 
 
-def test_an_agent_is_healthy_or_the_exit_code_says_that_it_is_not(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """One that never sent a heartbeat is not yet."""
+def test_the_health_of_an_agent_is_the_exit_code(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """An agent without a heartbeat is not healthy yet."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
 
     assert call("health", "dates").exit_code == 0
@@ -33,18 +33,18 @@ def test_an_agent_is_healthy_or_the_exit_code_says_that_it_is_not(mesh: SyncRegi
     assert call("health", "nobody").exit_code == 3
 
 
-def test_without_its_store_a_replica_is_not_healthy_and_lists_are_told_to_be_old() -> None:
-    """Reading goes on from its memory, with a warning; writing is told to be tried again."""
+def test_without_redis_a_replica_is_unhealthy_and_its_lists_are_marked_as_old() -> None:
+    """Reads come from the cache, with a warning; a write fails with the advice to try again."""
     with RedisServer() as server, Replica(server.url) as replica:
         assert invoke_cli("register", "-", url=replica.url, input=json.dumps(READER_AGENT)).exit_code == 0
         server.kill()
-        sick = invoke_cli("health", url=replica.url)
-        old = invoke_cli("agents", "-o", "name", url=replica.url)
+        health = invoke_cli("health", url=replica.url)
+        cached = invoke_cli("agents", "-o", "name", url=replica.url)
         written = invoke_cli("register", "-", url=replica.url, input=json.dumps(DATE_AGENT))
         replica.kill()
 
-    assert sick.exit_code == 1
-    assert (old.exit_code, old.stdout) == (0, "reader\n")
-    assert old.stderr.startswith("Warning: the registry cannot reach its store; this response may be ")
+    assert health.exit_code == 1
+    assert (cached.exit_code, cached.stdout) == (0, "reader\n")
+    assert cached.stderr.startswith("Warning: the registry cannot reach its store; this response may be ")
     assert written.exit_code == 4
     assert written.stderr.startswith("Error: The registry is temporarily unavailable, try again: ")

@@ -1,4 +1,4 @@
-"""`unregister`, `drain` and `undrain`: each agent is told of, and the exit code speaks for all."""
+"""`unregister`, `drain` and `undrain` report each agent; one exit code covers all of them."""
 
 import json
 
@@ -8,8 +8,8 @@ from tests.cli.commands.conftest import InvokeCli
 from tests.cli.invoke import DATE_AGENT, READER_AGENT
 
 
-def test_agents_are_removed_one_after_the_other(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """Who is not there stops nobody; the exit code says that somebody was not."""
+def test_several_agents_are_unregistered(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """An unknown agent does not stop the others; the exit code shows that there was one."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
 
     done = call("unregister", "reader", "nobody", "dates")
@@ -19,15 +19,15 @@ def test_agents_are_removed_one_after_the_other(mesh: SyncRegistryClient, call: 
     assert call("agents", "-o", "name").stdout == ""
 
 
-def test_who_is_not_there_may_be_no_failure(call: InvokeCli) -> None:
-    """For scripts that clean up."""
+def test_an_unknown_agent_can_be_ignored(call: InvokeCli) -> None:
+    """Cleanup scripts use `--ignore-not-found`."""
     done = call("unregister", "nobody", "--ignore-not-found")
 
     assert (done.exit_code, done.output) == (0, "")
 
 
-def test_an_agent_leaves_service_and_comes_back(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """Doing it twice is doing it once, and told."""
+def test_an_agent_is_drained_and_undrained(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """A repeated drain changes nothing and is reported as unchanged."""
     mesh.register_agent(DATE_AGENT)
 
     assert call("drain", "dates").stdout == "dates draining\n"
@@ -37,18 +37,18 @@ def test_an_agent_leaves_service_and_comes_back(mesh: SyncRegistryClient, call: 
     assert call("resolve", "date_service", "-o", "name").stdout == "dates\n"
 
 
-def test_many_agents_are_found_by_what_they_share(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """By a selector, a namespace or both; nobody found is no failure, for then nobody has to be told."""
+def test_many_agents_are_drained_by_selector_and_namespace(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """Either one or both select the agents; an empty selection is a success."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
 
     assert call("drain", "-l", "env=prod", "-n", "library").stdout == "reader draining\n"
     assert json.loads(call("undrain", "-n", "library", "-o", "json").stdout)["changed"] == 1
-    nobody = call("drain", "-l", "env=nowhere")
-    assert (nobody.exit_code, nobody.stderr) == (0, "No agents found\n")
+    empty = call("drain", "-l", "env=nowhere")
+    assert (empty.exit_code, empty.stderr) == (0, "No agents found\n")
 
 
-def test_agents_are_named_or_found_but_not_both(call: InvokeCli) -> None:
-    """And never all by default."""
+def test_ids_and_selectors_exclude_each_other(call: InvokeCli) -> None:
+    """A call with neither is a usage error, too, and not a drain of all agents."""
     for arguments in ([], ["dates", "-n", "library"]):
         done = call("drain", *arguments)
 
@@ -56,8 +56,8 @@ def test_agents_are_named_or_found_but_not_both(call: InvokeCli) -> None:
         assert "Give the ids of agents, or --selector, --namespace or both" in done.stderr
 
 
-def test_each_answer_is_a_line_of_json(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """As it came."""
+def test_json_output_has_a_line_for_each_response(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """Each line is the response of the API."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
 
     lines = call("unregister", "reader", "dates", "-o", "json").stdout.splitlines()

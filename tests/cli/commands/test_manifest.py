@@ -1,4 +1,4 @@
-"""Files with registrations: the forms they come in, and garbage."""
+"""Files with registrations: the supported formats, and invalid files."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ YAML_A = "id: a\nendpoint: http://a:1\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         (json.dumps(A), [A]),
         (json.dumps([A, B]), [A, B]),
@@ -25,11 +25,11 @@ YAML_A = "id: a\nendpoint: http://a:1\n"
         ("id: a\nmetadata: {since: 2024-01-01}\n", [{"id": "a", "metadata": {"since": "2024-01-01"}}]),
         ("one: &x {k: v}\nid: a\ntwo: *x\n", [{"one": {"k": "v"}, "id": "a", "two": {"k": "v"}}]),
     ],
-    ids=["JSON", "list", "answer", "lines", "BOM", "YAML", "documents", "flow", "date", "anchor"],
+    ids=["JSON", "list", "response", "lines", "BOM", "YAML", "documents", "flow", "date", "anchor"],
 )
-def test_it_reads_the_forms_people_keep_them_in(text: str, found: list[dict[str, Any]]) -> None:
-    """In the order of the file."""
-    assert read_manifest(text.encode()) == found
+def test_a_manifest_is_json_or_yaml(text: str, expected: list[dict[str, Any]]) -> None:
+    """The registrations are in the order of the file."""
+    assert read_manifest(text.encode()) == expected
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,15 @@ def test_it_reads_the_forms_people_keep_them_in(text: str, found: list[dict[str,
         (json.dumps([A, {**A, "id": None, "agent_id": "a"}]).encode(), "registrations 1 and 2 have the same id"),
     ],
 )
-def test_garbage_is_told_for_what_it_is(raw: bytes, problem: str) -> None:
-    """In one line; nothing of it is carried out."""
+def test_an_invalid_manifest_is_reported(raw: bytes, problem: str) -> None:
+    """The error is one line, and no registration is sent."""
     with pytest.raises(ManifestError, match=problem) as bad:
         read_manifest(raw)
 
     assert "\n" not in str(bad.value)
 
 
-def test_a_bomb_of_yaml_is_not_written_out() -> None:
+def test_yaml_that_expands_to_a_huge_document_is_rejected() -> None:
     """A few hundred bytes of anchors stand for billions of values."""
     lines = ["id: a", "l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"l{at}: &l{at} [{', '.join([f'*l{at - 1}'] * 10)}]" for at in range(1, 12)]
@@ -68,13 +68,13 @@ def test_a_bomb_of_yaml_is_not_written_out() -> None:
         read_manifest("\n".join(lines).encode())
 
 
-def test_what_holds_itself_is_no_registration() -> None:
-    """YAML can say so, JSON could not."""
+def test_yaml_that_contains_itself_is_rejected() -> None:
+    """An anchor can do that; JSON has no such document."""
     with pytest.raises(ManifestError, match="nested too deeply"):
         read_manifest(b"id: a\nme: &me [*me]\n")
 
 
-def test_a_file_has_a_largest_size() -> None:
-    """Longer ones are to be split."""
+def test_a_manifest_has_a_maximum_size() -> None:
+    """Users must split larger files."""
     with pytest.raises(ManifestError, match="larger than 64 MiB"):
         read_manifest(b" " * (MAX_FILE_BYTES + 1))

@@ -1,4 +1,4 @@
-"""`register`: each registration of a file succeeds or fails alone, and is told of."""
+"""`register` sends the registrations of a file; each succeeds or fails alone and is reported."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,8 @@ from tests.cli.invoke import DATE_AGENT, GREETING_AGENT, READER_AGENT
 from tests.support.replica import Replica
 
 
-def test_one_agent_comes_from_a_file(tmp_path: Path, mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """As it stands there."""
+def test_one_agent_is_registered_from_a_file(tmp_path: Path, mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """The file is sent unchanged."""
     file = tmp_path / "reader.json"
     file.write_text(json.dumps(READER_AGENT))
 
@@ -25,8 +25,8 @@ def test_one_agent_comes_from_a_file(tmp_path: Path, mesh: SyncRegistryClient, c
     assert found["labels"] == {"env": "prod"}
 
 
-def test_many_come_from_standard_input_and_what_they_miss_is_told(call: InvokeCli) -> None:
-    """A dependency nobody meets yet is no failure."""
+def test_many_agents_are_registered_from_standard_input(call: InvokeCli) -> None:
+    """An unresolved dependency is shown, and is no failure."""
     text = f"{json.dumps(DATE_AGENT)}\n{json.dumps(GREETING_AGENT)}"
 
     done = call("register", "-", input=text)
@@ -39,8 +39,8 @@ def test_many_come_from_standard_input_and_what_they_miss_is_told(call: InvokeCl
     ]
 
 
-def test_a_bad_one_stops_no_other(call: InvokeCli) -> None:
-    """Each failure is a line with its place in the file and every bad field, whether seen here or by the registry."""
+def test_a_rejected_registration_does_not_stop_the_others(call: InvokeCli) -> None:
+    """An error names the index in the file and every wrong field, found by the command or by the registry."""
     wrong = {"id": "wrong", "endpoint": "ftp://x", "capabilities": [{"name": "a", "version": "x.y"}]}
 
     done = call("register", "-", input=json.dumps([{"id": "bad id"}, wrong, READER_AGENT]))
@@ -52,8 +52,8 @@ def test_a_bad_one_stops_no_other(call: InvokeCli) -> None:
     assert "; capabilities[0].version: must be one to three numbers" in second
 
 
-def test_a_document_has_a_result_for_each_in_order(call: InvokeCli) -> None:
-    """As the batch call of the API answers; of a single one as that call answers."""
+def test_json_output_has_a_result_for_each_registration(call: InvokeCli) -> None:
+    """Several registrations give the response of the batch call; a single one gives the response of its call."""
     alone = json.loads(call("register", "-", "-o", "json", input=json.dumps(READER_AGENT)).stdout)
     many = call("register", "-", "-o", "json", input=json.dumps([READER_AGENT, {"id": "bad id"}, DATE_AGENT]))
     results = json.loads(many.stdout)["results"]
@@ -68,8 +68,8 @@ def test_a_document_has_a_result_for_each_in_order(call: InvokeCli) -> None:
     assert results[1]["details"][0]["field"] == "id"
 
 
-def test_more_than_one_call_takes_go_in_several(call: InvokeCli) -> None:
-    """By number and by size: 450 agents, of 6 KB each, are 3 calls at least."""
+def test_many_registrations_are_sent_in_several_calls(call: InvokeCli) -> None:
+    """Count and size limit a call: 450 agents of 6 KB each need at least 3 calls."""
     agents = [{"id": f"a{at}", "endpoint": "http://a:1", "metadata": {"fill": "x" * 6000}} for at in range(450)]
 
     done = call("register", "-", "-o", "name", input=json.dumps(agents))
@@ -78,8 +78,8 @@ def test_more_than_one_call_takes_go_in_several(call: InvokeCli) -> None:
     assert done.stdout.split() == [agent["id"] for agent in agents]
 
 
-def test_one_that_is_too_large_fails_alone(call: InvokeCli) -> None:
-    """The registry takes a mebibyte."""
+def test_a_registration_that_is_too_large_fails_alone(call: InvokeCli) -> None:
+    """The registry accepts one mebibyte."""
     large = {"id": "large", "endpoint": "http://l:1", "metadata": {"fill": "x" * (1 << 20)}}
 
     done = call("register", "-", input=json.dumps([READER_AGENT, large, DATE_AGENT]))
@@ -89,8 +89,8 @@ def test_one_that_is_too_large_fails_alone(call: InvokeCli) -> None:
     assert "exceeds the limit of 1048576 bytes" in done.stderr
 
 
-def test_one_id_twice_is_refused_before_anything_is_sent(call: InvokeCli) -> None:
-    """One of the two is a mistake, and nobody knows which."""
+def test_a_duplicate_id_is_rejected_before_the_first_call(call: InvokeCli) -> None:
+    """One of the two is a mistake, and the command cannot detect which."""
     done = call(
         "register", "-", input=json.dumps([READER_AGENT, DATE_AGENT, {**READER_AGENT, "endpoint": "http://other:1"}])
     )
@@ -102,8 +102,8 @@ def test_one_id_twice_is_refused_before_anything_is_sent(call: InvokeCli) -> Non
     assert call("agents", "-o", "name").stdout == ""
 
 
-def test_what_agents_shows_can_be_changed_and_registered_again(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """But only as long as the agent is as it was shown: its version stands in it."""
+def test_the_output_of_agents_can_be_changed_and_registered_again(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """It contains the version of each agent, so it is rejected after another change."""
     mesh.register_agent(READER_AGENT)
     shown: Any = json.loads(call("agents", "-o", "json").stdout)
     shown["agents"][0]["endpoint"] = "http://moved:1"
@@ -111,17 +111,17 @@ def test_what_agents_shows_can_be_changed_and_registered_again(mesh: SyncRegistr
     first, second = (call("register", "-", input=json.dumps(shown)) for _ in range(2))
     shown["agents"][0]["endpoint"] = "http://moved:2"
     mesh.register_agent({**READER_AGENT, "endpoint": "http://elsewhere:1"})
-    late = call("register", "-", input=json.dumps(shown))
+    after_change = call("register", "-", input=json.dumps(shown))
 
-    assert (first.exit_code, late.exit_code) == (0, 1)
+    assert (first.exit_code, after_change.exit_code) == (0, 1)
     assert second.exit_code in (0, 1)
-    assert "read the agent again and retry with its current version" in late.stderr
+    assert "read the agent again and retry with its current version" in after_change.stderr
 
 
-def test_an_agent_of_a_mesh_sdk_is_left_alone(
+def test_an_agent_of_the_mesh_sdk_is_not_registered_again(
     mesh: SyncRegistryClient, replica_of_worker: Replica, call: InvokeCli
 ) -> None:
-    """Listed and registered again it became one of our form, with other rules and thresholds and without its routes."""
+    """In the native format it would lose its routes and get other rules and thresholds."""
     mesh.register_agent(READER_AGENT)
     tool = {"function_name": "t", "capability": "c"}
     sent = {"agent_id": "sdk-1", "name": "sdk", "http_host": "sdk", "http_port": 1, "tools": [tool]}
@@ -138,16 +138,16 @@ def test_an_agent_of_a_mesh_sdk_is_left_alone(
     assert "registration_format" in after
 
 
-def test_a_file_that_is_not_there_is_misuse(call: InvokeCli) -> None:
-    """As any argument that cannot be used."""
+def test_a_missing_file_is_a_usage_error(call: InvokeCli) -> None:
+    """Other wrong arguments are usage errors, too."""
     done = call("register", "/nowhere/agents.yaml")
 
     assert done.exit_code == 2
     assert "No such file" in done.stderr
 
 
-def test_garbage_is_told_and_not_sent(call: InvokeCli) -> None:
-    """With the name of the file."""
+def test_an_invalid_file_is_reported_and_not_sent(call: InvokeCli) -> None:
+    """The error names the file."""
     done = call("register", "-", input=b"\x00garbage")
 
     assert done.exit_code == 1

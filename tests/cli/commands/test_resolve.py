@@ -1,4 +1,4 @@
-"""`resolve`: whom a dependency would get, and why."""
+"""`resolve` shows the provider that a dependency would get, and explains the choice."""
 
 import json
 
@@ -16,8 +16,8 @@ OLDER = {
 }
 
 
-def test_a_capability_gets_the_best_match(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """And how many would have done."""
+def test_a_capability_resolves_to_the_best_match(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """The output also has the number of candidates."""
     mesh.register_many([DATE_AGENT, OLDER])
 
     assert table_cells(call("resolve", "date_service"))[1] == ["dates", "today", "1.5.0", "http://dates:1", "2"]
@@ -26,8 +26,8 @@ def test_a_capability_gets_the_best_match(mesh: SyncRegistryClient, call: Invoke
     assert json.loads(call("resolve", "date_service", "-o", "json").stdout)["candidates"] == 2
 
 
-def test_nobody_who_will_do_is_a_failure_with_a_reason(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """To explain, all are shown who have the capability at all, draining and silent ones, too."""
+def test_a_capability_without_a_provider_is_a_failure_with_a_reason(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """`--explain` lists all agents with the capability, including draining and overdue ones."""
     mesh.register_agent(DATE_AGENT)
     mesh.drain("dates")
 
@@ -41,7 +41,7 @@ def test_nobody_who_will_do_is_a_failure_with_a_reason(mesh: SyncRegistryClient,
 
 
 def test_the_dependencies_of_an_agent_are_shown_with_their_reasons(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """The exit code says that something is missing; to explain, each candidate has the stage at which it fell out."""
+    """An unresolved dependency sets the exit code; `--explain` shows the stage that rejected each candidate."""
     mesh.register_many([DATE_AGENT, OLDER, GREETING_AGENT])
 
     done = call("resolve", "--agent", "greeter", "--explain")
@@ -65,8 +65,8 @@ def test_the_dependencies_of_an_agent_are_shown_with_their_reasons(mesh: SyncReg
     ] in lines
 
 
-def test_all_dependencies_met_is_a_success(mesh: SyncRegistryClient, call: InvokeCli) -> None:
-    """So that a deployment can wait for it."""
+def test_an_agent_with_all_dependencies_resolved_is_a_success(mesh: SyncRegistryClient, call: InvokeCli) -> None:
+    """A deployment script can wait for this exit code."""
     weather = {"id": "weather", "endpoint": "http://w:1", "capabilities": ["weather_report"]}
     mesh.register_many([DATE_AGENT, GREETING_AGENT, weather])
     mesh.heartbeat("weather")
@@ -76,7 +76,7 @@ def test_all_dependencies_met_is_a_success(mesh: SyncRegistryClient, call: Invok
     assert (done.exit_code, done.stdout) == (0, "dates\nweather\n")
 
 
-def test_it_is_asked_for_a_capability_or_an_agent(call: InvokeCli) -> None:
-    """And for one of them."""
+def test_a_capability_and_an_agent_exclude_each_other(call: InvokeCli) -> None:
+    """A call with neither is a usage error, too."""
     for arguments in ([], ["date_service", "--agent", "greeter"], ["--agent", "greeter", "--strategy", "random"]):
         assert call("resolve", *arguments).exit_code == 2

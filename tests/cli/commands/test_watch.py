@@ -1,4 +1,4 @@
-"""`watch`, `agents -w`: processes that follow the mesh until they are told to stop, come what may."""
+"""`watch` and `agents -w` follow the mesh until they are stopped, across failures of the registry."""
 
 import json
 import os
@@ -17,17 +17,17 @@ from tests.support.redis_server import RedisServer
 from tests.support.replica import Replica
 
 
-def following(*arguments: str, url: str, directory: Path) -> CliProcess:
-    """Return a command that runs at a registry."""
+def start_command(*arguments: str, url: str, directory: Path) -> CliProcess:
+    """Return a command that runs with the URL of a registry."""
     return CliProcess(*arguments, directory=directory / arguments[0], MCP_MESH_REGISTRY_URL=url)
 
 
-def test_a_list_that_is_watched_goes_on_with_what_changes(
+def test_a_watched_list_continues_with_the_changes(
     mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
 ) -> None:
-    """A line for each change, until Ctrl-C, which is told as a shell would."""
+    """Each change is a line; Ctrl-C ends the command with the exit code of a shell."""
     mesh.register_agent(READER_AGENT)
-    with following("agents", "-w", url=replica_of_worker.url, directory=directory) as watch:
+    with start_command("agents", "-w", url=replica_of_worker.url, directory=directory) as watch:
         watch.wait_for_output("reader ")
         mesh.register_agent(DATE_AGENT)
         watch.wait_for_output("dates ")
@@ -41,11 +41,13 @@ def test_a_list_that_is_watched_goes_on_with_what_changes(
     assert lines[-1][2] == "deleted"
 
 
-def test_events_are_lines_of_json(mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path) -> None:
-    """With the filters of the list, as the API sends them."""
+def test_json_output_has_an_event_on_each_line(
+    mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+) -> None:
+    """The filters are those of the list; the events are those of the API."""
     arguments = ("watch", "-o", "json", "--initial", "-n", "library")
     mesh.register_many([READER_AGENT, DATE_AGENT])
-    with following(*arguments, url=replica_of_worker.url, directory=directory) as watch:
+    with start_command(*arguments, url=replica_of_worker.url, directory=directory) as watch:
         watch.wait_for_output("ADDED")
         mesh.drain("dates")
         mesh.drain("reader")
@@ -62,12 +64,12 @@ def test_events_are_lines_of_json(mesh: SyncRegistryClient, replica_of_worker: R
     ]
 
 
-def test_it_survives_the_registry_and_tells_so(directory: Path) -> None:
-    """What happens after the registry is back is shown once, and on standard error that it was away."""
+def test_a_watch_survives_and_reports_an_outage_of_the_registry(directory: Path) -> None:
+    """Later changes are shown once; standard error reports the beginning and the end of the outage."""
     with (
         RedisServer() as server,
         Replica(server.url) as replica,
-        following("watch", url=replica.url, directory=directory) as watch,
+        start_command("watch", url=replica.url, directory=directory) as watch,
     ):
         watch.wait_for_output("EVENT")
         with SyncRegistryClient(replica.url) as client:
@@ -89,11 +91,11 @@ def test_it_survives_the_registry_and_tells_so(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("output", ["wide", "json", "yaml", "name"])
-def test_who_reads_only_the_beginning_gets_no_complaint(
+def test_a_closed_pipe_ends_the_command_quietly(
     output: str, mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
 ) -> None:
-    """`| head -1` closes the pipe: it ends as SIGPIPE would end it, and says nothing."""
-    # In each form it is more than a pipe holds by itself, so that it is still being written when the pipe closes.
+    """After `| head -1` the exit code is that of SIGPIPE, and standard error is empty."""
+    # In each format the output is larger than the buffer of a pipe, so it is still being written when the pipe closes.
     agents = [{"id": f"a{at:0240}", "endpoint": "http://a:1"} for at in range(400)]
     for at in range(0, len(agents), 200):
         mesh.register_many(agents[at : at + 200])
@@ -107,19 +109,19 @@ def test_who_reads_only_the_beginning_gets_no_complaint(
         assert listing.stderr is not None
         assert listing.stdout.read(2)
         listing.stdout.close()
-        said = listing.stderr.read()
+        errors = listing.stderr.read()
         status = listing.wait(15)
 
-    assert (status, said) == (141, b"")
+    assert (status, errors) == (141, b"")
 
 
-def test_ctrl_c_ends_a_call_that_nobody_answers(directory: Path) -> None:
-    """Without a word, long before its own time is over."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(15)
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with following("agents", "--timeout", "60", url=url, directory=directory) as call:
-            connection, _ = silent.accept()
+def test_ctrl_c_ends_a_hanging_call(directory: Path) -> None:
+    """There is no output, and the command does not wait for its timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        hanging.settimeout(15)
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        with start_command("agents", "--timeout", "60", url=url, directory=directory) as call:
+            connection, _ = hanging.accept()
             status = call.wait_for_exit(signal.SIGINT, timeout=5)
             connection.close()
 
@@ -127,59 +129,59 @@ def test_ctrl_c_ends_a_call_that_nobody_answers(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", ["agents", "agents -o json", "health"])
-def test_an_answer_that_cannot_be_written_is_a_failure(
+def test_output_that_cannot_be_written_is_a_failure(
     arguments: str, mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
 ) -> None:
-    """On a full disk, or with standard output closed."""
+    """The disk is full, or standard output is closed."""
     mesh.register_agent(READER_AGENT)
     env = environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url)
-    ways = {">/dev/full": "Cannot write the output: No space left", ">&-": "Standard output is closed"}
-    for way, says in ways.items():
-        if way == ">/dev/full" and not Path("/dev/full").exists():
+    redirects = {">/dev/full": "Cannot write the output: No space left", ">&-": "Standard output is closed"}
+    for redirect, message in redirects.items():
+        if redirect == ">/dev/full" and not Path("/dev/full").exists():
             continue
-        asked = ["/bin/sh", "-c", f"{EXECUTABLE} {arguments} {way}"]
-        done = subprocess.run(asked, env=env, capture_output=True, text=True, check=False)
+        command = ["/bin/sh", "-c", f"{EXECUTABLE} {arguments} {redirect}"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
         assert done.returncode == 1
-        assert done.stderr.startswith(f"Error: {says}")
+        assert done.stderr.startswith(f"Error: {message}")
         assert done.stderr.count("\n") == 1
 
 
 def test_a_terminal_gets_colours_and_a_pipe_does_not(
     mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
 ) -> None:
-    """Nor a terminal that asks for none; lines are as long as they are in each."""
+    """NO_COLOR disables colours; lines are not shortened in either case."""
     mesh.register_agent({**DATE_AGENT, "agent_id": "d" * 200})
 
-    coloured = in_terminal(replica_of_worker.url, directory)
-    plain = in_terminal(replica_of_worker.url, directory, NO_COLOR="1")
+    coloured = output_in_terminal(replica_of_worker.url, directory)
+    plain = output_in_terminal(replica_of_worker.url, directory, NO_COLOR="1")
 
     assert "\x1b[32mhealthy\x1b[0m" in coloured
     assert "\x1b[32m" not in plain
     assert "d" * 200 in plain
 
 
-def in_terminal(url: str, directory: Path, **environ: str) -> str:
-    """Return what `agents` writes to a terminal."""
-    ours, theirs = pty.openpty()
+def output_in_terminal(url: str, directory: Path, **environ: str) -> str:
+    """Return the output of `agents` in a terminal."""
+    terminal, child_side = pty.openpty()
     env = environment(directory, MCP_MESH_REGISTRY_URL=url, TERM="xterm", **environ)
-    with subprocess.Popen([EXECUTABLE, "agents"], env=env, stdout=theirs, stdin=theirs) as listing:
-        os.close(theirs)
-        written = b""
+    with subprocess.Popen([EXECUTABLE, "agents"], env=env, stdout=child_side, stdin=child_side) as listing:
+        os.close(child_side)
+        output = b""
         try:
-            while part := os.read(ours, 65_536):
-                written += part
-        except OSError:  # so Linux says that nobody writes any more
+            while chunk := os.read(terminal, 65_536):
+                output += chunk
+        except OSError:  # Linux reports the end of the output in this way.
             pass
         assert listing.wait(15) == 0
-    os.close(ours)
-    return written.decode()
+    os.close(terminal)
+    return output.decode()
 
 
-def test_an_encoding_without_the_letters_gets_them_escaped(
+def test_unsupported_characters_are_escaped(
     mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
 ) -> None:
-    """In a table, and in JSON so that it means the same."""
+    """JSON output still decodes to the same text."""
     mesh.register_agent({**READER_AGENT, "name": "Grüße 😀"})
     env = environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url, PYTHONIOENCODING="ascii")
 
