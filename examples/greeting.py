@@ -27,7 +27,7 @@ def greet(name: str, date_service: Dependency | None = None) -> str:
 
 @server.tool()
 @mesh_agent(capability="goodbye", tags=["demo"])
-def goodbye(name: str) -> str:
+def farewell(name: str) -> str:
     """Return a goodbye."""
     return f"Goodbye {name}"
 
