@@ -29,9 +29,6 @@ SKIPPED = {"__pycache__", ".venv", "golden", "vendor"}
 # Function names that the seeds print.
 QUOTED_NAMES = {"farewell"}
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-
 
 @dataclass(frozen=True, slots=True)
 class Retired:
