@@ -38,6 +38,7 @@ CLEAN = [
     "tests/model",
     "tests/sdk",
     "tests/service",
+    "tests/store",
     "tests/support",
     "tests/test_docs.py",
     "tests/test_readme.py",

@@ -1,4 +1,4 @@
-"""Who may come in: over TLS, over a unix socket, with a password from a file, with no more rights than are needed."""
+"""Access to Redis: TLS, unix sockets, a password file, and a user with minimal permissions."""
 
 import asyncio
 import contextlib
@@ -30,76 +30,76 @@ needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="open
 
 
 @contextlib.asynccontextmanager
-async def linked(url: str, **options: Any) -> AsyncIterator[Pipeline]:
-    """A link to the server, closed at the end."""
-    link = Pipeline(endpoint_from_url(url, **options).connect)
+async def open_pipeline(url: str, **options: Any) -> AsyncIterator[Pipeline]:
+    """Provide a pipeline to the server, and close it at the end."""
+    pipeline = Pipeline(endpoint_from_url(url, **options).connect)
     try:
-        yield link
+        yield pipeline
     finally:
-        await link.close()
+        await pipeline.close()
 
 
-async def reason(link: Pipeline) -> str:
-    """Return why an exchange fails."""
+async def reason(pipeline: Pipeline) -> str:
+    """Return the reason with which an exchange fails."""
     with pytest.raises(StoreUnavailable) as caught:
-        await link.execute([("PING",)])
+        await pipeline.execute([("PING",)])
     return caught.value.reason
 
 
 @needs_openssl
-async def test_over_tls_with_an_authority_and_a_certificate_of_ones_own(redis_url: str, tmp_path: Path) -> None:
-    """As the options of the URL say; who trusts another authority, or shows nothing, does not come in."""
+async def test_tls_with_an_own_authority_and_client_certificate(redis_url: str, tmp_path: Path) -> None:
+    """The options of the URL set them; clients with another authority or without a certificate are rejected."""
     ours = CertificateAuthority(tmp_path)
     certificate, key = ours.sign("registry")
     other = CertificateAuthority(tmp_path, "other")
     async with FaultyTcpProxy(redis_url, ours.server_context()) as proxy:
         url = f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={ours.certificate}"
         shown = f"&ssl_certfile={certificate}&ssl_keyfile={key}"
-        async with linked(url + shown) as link:
-            assert await link.execute([("PING",)]) == [b"PONG"]
-        for refused in (url, url.replace(str(ours.certificate), str(other.certificate)) + shown):
-            async with linked(refused) as link:
-                assert await reason(link) == "unreachable"
+        async with open_pipeline(url + shown) as pipeline:
+            assert await pipeline.execute([("PING",)]) == [b"PONG"]
+        for rejected in (url, url.replace(str(ours.certificate), str(other.certificate)) + shown):
+            async with open_pipeline(rejected) as pipeline:
+                assert await reason(pipeline) == "unreachable"
 
 
 async def test_the_password_file_is_read_at_each_connect(own_server: RedisServer, tmp_path: Path) -> None:
-    """One that was rotated works from then on; a file that is gone is trouble with the credentials, not a crash."""
+    """A rotated password works at once; a missing file is an error of the credentials, not a crash."""
     file = tmp_path / "password"
     with redis.Redis.from_url(own_server.url) as client:
         client.config_set("requirepass", "first")
         file.write_text("first\n", encoding="utf-8")
-        async with linked(own_server.url, password_file=file) as link:
-            assert await link.execute([("PING",)]) == [b"PONG"]
+        async with open_pipeline(own_server.url, password_file=file) as pipeline:
+            assert await pipeline.execute([("PING",)]) == [b"PONG"]
 
             client.config_set("requirepass", "second")
-            await link._disconnect()
-            assert await reason(link) == "auth"
+            await pipeline._disconnect()
+            assert await reason(pipeline) == "auth"
             file.write_text("second\n", encoding="utf-8")
-            assert await link.execute([("PING",)]) == [b"PONG"]
+            assert await pipeline.execute([("PING",)]) == [b"PONG"]
 
             file.unlink()
-            await link._disconnect()
-            assert await reason(link) == "auth"
+            await pipeline._disconnect()
+            assert await reason(pipeline) == "auth"
 
 
-async def test_the_password_file_goes_before_the_url(own_server: RedisServer, tmp_path: Path) -> None:
-    """The user is that of the URL."""
+async def test_the_password_file_takes_precedence_over_the_url(own_server: RedisServer, tmp_path: Path) -> None:
+    """The user is the one in the URL."""
     file = tmp_path / "password"
     file.write_text("right", encoding="utf-8")
     with redis.Redis.from_url(own_server.url) as client:
         client.acl_setuser("app", enabled=True, passwords=["+right"], keys=["*"], categories=["+@all"])
-    async with linked(own_server.url.replace("unix://", "unix://app:wrong@"), password_file=file) as link:
-        assert await link.execute([("ACL", "WHOAMI")]) == [b"app"]
+    async with open_pipeline(own_server.url.replace("unix://", "unix://app:wrong@"), password_file=file) as pipeline:
+        assert await pipeline.execute([("ACL", "WHOAMI")]) == [b"app"]
 
 
-def test_a_password_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
-    """It is named."""
+def test_a_missing_password_file_stops_the_startup(tmp_path: Path) -> None:
+    """The error names the file."""
     with pytest.raises(StartupError, match=f"REGISTRY_REDIS_PASSWORD_FILE: the password file {tmp_path}/none cannot"):
         endpoint_from_url("redis://redis:6379", password_file=tmp_path / "none")
 
 
-async def test_sentinels_have_passwords_of_their_own(tmp_path: Path) -> None:
-    """Those of the servers behind them are others."""
+async def test_sentinels_have_their_own_passwords(tmp_path: Path) -> None:
+    """They differ from those of the Redis servers."""
     file = tmp_path / "password"
     file.write_text("data", encoding="utf-8")
     with SentinelGroup() as guarded:
@@ -109,36 +109,39 @@ async def test_sentinels_have_passwords_of_their_own(tmp_path: Path) -> None:
         for each in (guarded.primary, guarded.replica):
             with redis.Redis.from_url(each.url) as client:
                 client.config_set("requirepass", "data")
-        async with linked(f"{guarded.url}?sentinel_password=watch", password_file=file) as link:
-            assert await link.execute([("PING",)]) == [b"PONG"]
-        async with linked(guarded.url, password_file=file) as link:
-            assert await reason(link) == "unreachable"
+        async with open_pipeline(f"{guarded.url}?sentinel_password=watch", password_file=file) as pipeline:
+            assert await pipeline.execute([("PING",)]) == [b"PONG"]
+        async with open_pipeline(guarded.url, password_file=file) as pipeline:
+            assert await reason(pipeline) == "unreachable"
 
 
-def smallest_rights() -> list[str]:
-    """Return the rule for a user of the registry as the README has it."""
+def minimal_permissions() -> list[str]:
+    """Return the ACL rule for the user of the registry from the README."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.search(r"ACL SETUSER registry (on .*?)\n```", text, re.DOTALL)
     assert found is not None
     return found[1].replace("\\\n", " ").replace("'", "").split()
 
 
-async def test_the_rights_in_the_readme_suffice(own_server: RedisServer) -> None:
-    """For everything that a registry does; and Redis has refused nothing."""
+async def test_the_permissions_in_the_readme_suffice(own_server: RedisServer) -> None:
+    """They suffice for every operation of a registry; Redis logs no rejected command."""
     with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
-        client.execute_command("ACL", "SETUSER", "registry", *smallest_rights())
+        client.execute_command("ACL", "SETUSER", "registry", *minimal_permissions())
         url = own_server.url.replace("unix://", "unix://registry:secret@")
         async with served_registry(url, write_acks=0, health_check_interval=Settings().retry_period) as served:
-            await everything(served.client)
+            await call_everything(served.client)
             await async_wait_until(
-                lambda: served.registry.status.health()["change_notifications"] == "keyspace", description="bell"
+                lambda: served.registry.status.health()["change_notifications"] == "keyspace",
+                description="keyspace notifications arrive",
             )
-            await async_wait_until(lambda: served.registry.status.health()["leader"]["leading"], description="leads")
+            await async_wait_until(
+                lambda: served.registry.status.health()["leader"]["leading"], description="the replica is the leader"
+            )
         assert client.acl_log() == []
 
 
-async def everything(client: httpx2.AsyncClient) -> None:
-    """Call what reaches the store."""
+async def call_everything(client: httpx2.AsyncClient) -> None:
+    """Call every operation that uses the store."""
     body = {"id": "a", "endpoint": "http://a:1", "capabilities": ["x"]}
     calls = [
         await client.post("/agents", json=body),
@@ -153,25 +156,25 @@ async def everything(client: httpx2.AsyncClient) -> None:
     assert {call.status_code for call in calls} == {200}
 
 
-# What stands first in a tuple and is no command, and what we ask of Sentinels, who have users of their own.
+# First elements of tuples that are not commands, and commands for Sentinels, which have their own users.
 NO_COMMANDS = {"byscore", "sentinel", "cluster"}
 
 
-def test_the_rights_in_the_readme_name_every_command() -> None:
-    """Also those that a test of a moment does not reach."""
+def test_the_permissions_in_the_readme_include_every_command() -> None:
+    """This includes commands that no short test can reach."""
     lua = "".join(path.read_text(encoding="utf-8") for path in lua_folder().rglob("*.lua"))
     ours = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "registry" / "store").glob("*.py"))
     found = re.findall(r"redis\.p?call\('([A-Z]+)'", lua) + re.findall(r"\(\"([A-Z]{3,12})\"", ours)
     commands = {name.lower() for name in found} - NO_COMMANDS
 
     assert len(commands) > 20
-    assert {f"+{name}" for name in commands} - {*smallest_rights()} == set()
+    assert {f"+{name}" for name in commands} - {*minimal_permissions()} == set()
 
 
 @pytest.mark.parametrize("right", ["+xrange", "+wait", "+role", "&__keyspace@0__:{mesh}:log"])
-def test_the_rights_in_the_readme_name_what_is_needed(right: str) -> None:
-    """And no more keys than those of the mesh."""
-    rights = smallest_rights()
+def test_the_permissions_in_the_readme_are_minimal(right: str) -> None:
+    """They include only the keys of the mesh."""
+    rights = minimal_permissions()
 
     assert right in rights
     assert [each for each in rights if each.startswith("~")] == ["~{mesh}:*"]
@@ -180,21 +183,21 @@ def test_the_rights_in_the_readme_name_what_is_needed(right: str) -> None:
 
 @contextlib.asynccontextmanager
 async def replicated(own_server: RedisServer) -> AsyncIterator[RedisServer]:
-    """Provide a replica of a server that listens on TCP, in step with it."""
+    """Provide a synchronized replica of a server that listens on TCP."""
     with RedisServer(
         "--replicaof", "127.0.0.1", str(own_server.port), "--repl-diskless-sync-delay", "0", tcp=True
     ) as replica:
         with redis.Redis.from_url(replica.url) as client:
             await async_wait_until(
                 lambda: client.info("replication")["master_link_status"] == "up",
-                description="the replica is in step",
+                description="the replica is synchronized",
                 timeout=20,
             )
         yield replica
 
 
-async def test_a_write_waits_for_replicas_and_says_when_they_do_not_answer() -> None:
-    """It is done, but may be lost: 503 with an outcome that is unknown. What wrote nothing needs nobody."""
+async def test_a_write_without_replica_acknowledgement_is_unknown() -> None:
+    """It was executed, but may be lost: 503 with an unknown outcome. Calls without a write do not wait."""
     body = {"id": "a", "endpoint": "http://a:1"}
     with RedisServer(tcp=True) as primary:
         async with replicated(primary) as replica, served_registry(primary.url, write_acks=1) as served:
@@ -203,18 +206,18 @@ async def test_a_write_waits_for_replicas_and_says_when_they_do_not_answer() -> 
             assert (await client.post("/heartbeat", json={"agent_id": "a"})).status_code == 200
 
             replica.pause()
-            late, beat = await asyncio.gather(
+            late, heartbeat = await asyncio.gather(
                 client.post("/agents", json=body | {"id": "late"}),
                 client.post("/heartbeat", json={"agent_id": "a"}),
             )
             stale = await client.post("/agents", json=body | {"resource_version": "1"})
-            nobody = await client.delete("/agents/nobody")
+            unknown = await client.delete("/agents/unknown")
             replica.resume()
 
-            for answer in (late, beat):
+            for answer in (late, heartbeat):
                 assert answer.status_code == 503
                 assert (answer.json()["reason"], answer.json()["outcome"]) == ("too_few_acks", "unknown")
-            assert (stale.status_code, nobody.status_code) == (409, 404)
+            assert (stale.status_code, unknown.status_code) == (409, 404)
             assert (await client.get("/agents/late")).status_code == 200
             assert (await client.post("/agents", json=body | {"id": "late"})).status_code == 200
 

@@ -1,4 +1,4 @@
-"""The agents in Redis: what goes out together, what is repeated when the connection breaks, and what never is."""
+"""The agents in Redis: batching of calls, and which of them are repeated after a broken connection."""
 
 import asyncio
 from collections import Counter
@@ -23,27 +23,27 @@ SPEC = b'{"endpoint":"http://a:1"}'
 
 
 def registration(agent_id: str = "a", precondition: str = "", spec: bytes = SPEC) -> RegistrationWrite:
-    """A minute until degraded, two until expired."""
+    """Return a registration with a timeout of one minute and an eviction of two."""
     return RegistrationWrite(agent_id, spec, timeout=60_000, eviction=120_000, precondition=precondition)
 
 
 def agents_at(url: str, observe: Callable[[str, float], None] = lambda _script, _seconds: None) -> Agents:
-    """The agents of the test mesh, over links of their own."""
+    """Return the agents of the test mesh with their own pipelines."""
     connect = endpoint_from_url(url).connect
-    beats, writes, reads = (Pipeline(connect, observe=observe) for _ in range(3))
-    return Agents(KEYS, 1000, heartbeats=beats, writes=writes, reads=reads)
+    heartbeats, writes, reads = (Pipeline(connect, observe=observe) for _ in range(3))
+    return Agents(KEYS, 1000, heartbeats=heartbeats, writes=writes, reads=reads)
 
 
 async def close(agents: Agents) -> None:
-    """Finish what was accepted, then close the links."""
+    """Finish all accepted calls, then close the pipelines."""
     await agents.close()
-    for link in (agents._heartbeat_pipeline, agents._write_pipeline, agents._read_pipeline):
-        await link.close()
+    for pipeline in (agents._heartbeat_pipeline, agents._write_pipeline, agents._read_pipeline):
+        await pipeline.close()
 
 
 @pytest.fixture
 async def agents(redis_url: str) -> AsyncIterator[Agents]:
-    """The agents on the test server; the history is open."""
+    """Provide the agents on the test server."""
     agents = agents_at(redis_url)
     yield agents
     await close(agents)
@@ -51,7 +51,7 @@ async def agents(redis_url: str) -> AsyncIterator[Agents]:
 
 @pytest.fixture
 async def proxy(redis_url: str, store: Store) -> AsyncIterator[FaultyTcpProxy]:
-    """A proxy in front of the test server, where a history is open."""
+    """Provide a proxy in front of the test server, with an open log."""
     await store.change_log.open()
     async with FaultyTcpProxy(redis_url) as proxy:
         yield proxy
@@ -59,7 +59,7 @@ async def proxy(redis_url: str, store: Store) -> AsyncIterator[FaultyTcpProxy]:
 
 @pytest.fixture
 async def proxied(proxy: FaultyTcpProxy) -> AsyncIterator[Agents]:
-    """The agents behind the proxy, with agent a registered, every connection open and every script known."""
+    """Provide the agents behind the proxy: agent a is registered, connections are open, scripts are loaded."""
     agents = agents_at(proxy.url)
     await agents.register(registration())
     await agents.drain(["a"], draining=True)
@@ -71,19 +71,19 @@ async def proxied(proxy: FaultyTcpProxy) -> AsyncIterator[Agents]:
 
 
 async def failure(call: Awaitable[Any]) -> StoreUnavailable:
-    """Return what the call fails with."""
+    """Return the error with which the call fails."""
     with pytest.raises(StoreUnavailable) as caught:
         await call
     return caught.value
 
 
 def total(raw: redis.Redis, name: str) -> int:
-    """Return a mesh-wide counter: how often the server has carried something out."""
+    """Return a counter of the mesh: how often the server has executed an operation."""
     return int(raw.hget("{mesh}:counters", name) or 0)
 
 
-async def test_a_registration_tells_what_became_of_it(store: Store) -> None:
-    """Created, updated, or unchanged, and the version the agent has now."""
+async def test_a_registration_returns_its_outcome(store: Store) -> None:
+    """It is created, updated or unchanged, with the current version of the agent."""
     await store.change_log.open()
 
     created = await store.agents.register(registration())
@@ -97,7 +97,7 @@ async def test_a_registration_tells_what_became_of_it(store: Store) -> None:
 
 
 async def test_a_spec_is_stored_byte_for_byte(store: Store, raw: redis.Redis) -> None:
-    """Lua and the wire leave it alone."""
+    """Neither Lua nor the Redis protocol changes it."""
     spec = '{"name":"\\u0000 \\" \r\n é 日本"}'.encode()
     await store.change_log.open()
 
@@ -106,8 +106,8 @@ async def test_a_spec_is_stored_byte_for_byte(store: Store, raw: redis.Redis) ->
     assert raw.hget("{mesh}:agent:a", "spec") == spec.decode()
 
 
-async def test_a_precondition_that_fails_says_where_the_agent_is(store: Store) -> None:
-    """At its version, or nowhere."""
+async def test_a_failed_precondition_returns_the_current_version(store: Store) -> None:
+    """It is None for an unknown agent."""
     await store.change_log.open()
     version = (await store.agents.register(registration())).version
 
@@ -120,8 +120,8 @@ async def test_a_precondition_that_fails_says_where_the_agent_is(store: Store) -
     assert (nowhere.value.agent_id, nowhere.value.current) == ("b", None)
 
 
-async def test_an_edge_is_checked_against_all_there_are_or_checked_again(store: Store, raw: redis.Redis) -> None:
-    """The number it was checked as of is told with it; names are told apart whatever stands in them."""
+async def test_a_new_edge_is_accepted_only_with_the_current_revision(store: Store, raw: redis.Redis) -> None:
+    """The revision of the check is sent with it; names are escaped, so that any two stay different."""
     await store.change_log.open()
     edges = frozenset({("a b", "c"), ("a", "b c"), ("é\n", "%20")})
     assert await store.agents.edges_revision() == "0"
@@ -147,22 +147,22 @@ async def test_an_edge_is_checked_against_all_there_are_or_checked_again(store: 
     assert await store.agents.edges_revision() == "3"
 
 
-async def test_draining_tells_each_by_itself_in_the_order_asked(store: Store) -> None:
-    """With the version from which on it is so; None where there is no agent."""
+async def test_draining_returns_an_outcome_for_each_id_in_order(store: Store) -> None:
+    """Each has the version of the change; None for an unknown agent."""
     await store.change_log.open()
     versions = [(await store.agents.register(registration(agent_id))).version for agent_id in "ab"]
 
-    (a, nobody) = await store.agents.drain(["a", "nobody"], draining=True)
+    (a, unknown) = await store.agents.drain(["a", "unknown"], draining=True)
     (b, again) = await store.agents.drain(["b", "a"], draining=True)
 
     assert (a.outcome, b.outcome, again) == ("changed", "changed", AgentDrainResult("unchanged", a.version))
     assert versions[1] < (a.version or 0) < (b.version or 0)
-    assert nobody == AgentDrainResult("unknown_agent", None)
+    assert unknown == AgentDrainResult("unknown_agent", None)
     assert [each.outcome for each in await store.agents.drain(["a", "b"], draining=False)] == ["changed", "changed"]
 
 
-async def test_unregistering_gives_the_version_of_the_removal(store: Store) -> None:
-    """And once the agent is gone, says so."""
+async def test_unregistering_returns_the_version_of_the_removal(store: Store) -> None:
+    """A second call raises `UnknownAgent`."""
     await store.change_log.open()
     created = await store.agents.register(registration())
 
@@ -173,110 +173,110 @@ async def test_unregistering_gives_the_version_of_the_removal(store: Store) -> N
     assert unknown.value.agent_id == "a"
 
 
-async def test_a_heartbeat_tells_what_it_found_and_when(store: Store, raw: redis.Redis) -> None:
-    """In the server's milliseconds."""
+async def test_a_heartbeat_returns_its_outcome_and_time(store: Store, raw: redis.Redis) -> None:
+    """The time is in milliseconds of the server."""
     await store.change_log.open()
     await store.agents.register(registration())
-    began = raw.time()
+    started = raw.time()
 
     found, at, _ = await store.agents.heartbeat("a")
-    kept = await store.agents.heartbeat("a", "extend")
-    nobody = await store.agents.heartbeat("b")
+    extended = await store.agents.heartbeat("a", "extend")
+    unknown = await store.agents.heartbeat("b")
 
-    assert (found, kept.outcome, nobody.outcome) == ("healthy", "healthy", "unknown_agent")
-    assert began[0] * 1000 + began[1] // 1000 <= at <= kept.now
+    assert (found, extended.outcome, unknown.outcome) == ("healthy", "healthy", "unknown_agent")
+    assert started[0] * 1000 + started[1] // 1000 <= at <= extended.now
 
 
-async def test_heartbeats_that_arrive_together_leave_together(redis_url: str, store: Store) -> None:
-    """A thousand are five calls, and each gets its own answer."""
+async def test_concurrent_heartbeats_are_sent_together(redis_url: str, store: Store) -> None:
+    """A thousand are five calls, and each gets its own result."""
     await store.change_log.open()
     calls: Counter[str] = Counter()
     agents = agents_at(redis_url, lambda script, _seconds: calls.update([script]))
     even = [f"n{number}" for number in range(0, 1000, 2)]
     await asyncio.gather(*(agents.register(registration(name)) for name in even))
 
-    beats = await asyncio.gather(*(agents.heartbeat(f"n{number}") for number in range(1000)))
+    heartbeats = await asyncio.gather(*(agents.heartbeat(f"n{number}") for number in range(1000)))
 
-    assert [beat.outcome for beat in beats] == ["healthy", "unknown_agent"] * 500
+    assert [heartbeat.outcome for heartbeat in heartbeats] == ["healthy", "unknown_agent"] * 500
     assert calls == {"register": 3, "heartbeat": 5}
     await close(agents)
 
 
 @pytest.mark.poisoned("an agent's key is a string")
-async def test_a_damaged_record_fails_its_own_heartbeat_alone(store: Store, raw: redis.Redis) -> None:
-    """The neighbours in the call are healthy."""
+async def test_a_damaged_record_fails_only_its_own_heartbeat(store: Store, raw: redis.Redis) -> None:
+    """The other agents in the call are healthy."""
     await store.change_log.open()
     await store.agents.register(registration())
     raw.set("{mesh}:agent:b", "not a hash")
 
-    beats = await asyncio.gather(*map(store.agents.heartbeat, ("a", "b", "a")))
+    heartbeats = await asyncio.gather(*map(store.agents.heartbeat, ("a", "b", "a")))
 
-    assert [beat.outcome for beat in beats] == ["healthy", "bad_record", "healthy"]
+    assert [heartbeat.outcome for heartbeat in heartbeats] == ["healthy", "bad_record", "healthy"]
 
 
 @pytest.mark.poisoned("an agent has a status of no release")
-async def test_a_status_that_nobody_knows_fails_alone(store: Store, raw: redis.Redis) -> None:
-    """`keep` reports a status as it stands; one that no release knows took the whole call down with it."""
+async def test_an_unknown_status_fails_only_its_own_heartbeat(store: Store, raw: redis.Redis) -> None:
+    """`extend` returns the stored status; an unknown one once failed the whole call."""
     await store.change_log.open()
     await store.agents.register(registration())
     await store.agents.register(registration("b"))
     raw.hset("{mesh}:agent:b", "status", "on holiday")
 
-    beats = await asyncio.gather(
+    heartbeats = await asyncio.gather(
         *(store.agents.heartbeat(name, "extend") for name in ("a", "b")), return_exceptions=True
     )
 
-    assert [getattr(beat, "outcome", beat) for beat in beats] == ["pending", "bad_record"]
+    assert [getattr(heartbeat, "outcome", heartbeat) for heartbeat in heartbeats] == ["pending", "bad_record"]
 
 
-async def test_last_heard_answers_in_the_order_asked(store: Store) -> None:
-    """None where no heartbeat came yet; more than a slice at a time too."""
+async def test_last_heartbeats_have_the_order_of_the_ids(store: Store) -> None:
+    """None without a heartbeat; more ids than a slice work too."""
     await store.change_log.open()
     await store.agents.register(registration("a"))
     await store.agents.register(registration("b"))
-    beat = await store.agents.heartbeat("b")
+    heartbeat = await store.agents.heartbeat("b")
 
     few, none, many = await asyncio.gather(
         *map(store.agents.last_heartbeats, (["b", "a", "b"], [], ["x"] * 2500 + ["b"]))
     )
 
-    assert few.times == [beat.now, None, beat.now]
+    assert few.times == [heartbeat.now, None, heartbeat.now]
     assert none.times == []
-    assert many.times == [None] * 2500 + [beat.now]
-    assert beat.now <= few.now == none.now
+    assert many.times == [None] * 2500 + [heartbeat.now]
+    assert heartbeat.now <= few.now == none.now
 
 
-async def test_heard_since_names_all_who_beat_since_then(store: Store, raw: redis.Redis) -> None:
-    """In slices, none left out where more than a slice beat in one millisecond; without a moment, of five seconds."""
+async def test_heartbeats_since_a_time_are_complete(store: Store, raw: redis.Redis) -> None:
+    """They are read in slices, even if more than a slice has the same time; the default is five seconds ago."""
     await store.change_log.open()
-    beats = {f"a{number}": 10_000 + number // 1500 for number in range(4000)}
-    raw.zadd("{mesh}:heartbeats", beats)
+    heartbeats = {f"a{number}": 10_000 + number // 1500 for number in range(4000)}
+    raw.zadd("{mesh}:heartbeats", heartbeats)
 
     everything = await store.agents.heartbeats_since(10_000)
     later = await store.agents.heartbeats_since(10_002)
-    lately = await store.agents.heartbeats_since(None)
+    recent = await store.agents.heartbeats_since(None)
     raw.delete("{mesh}:heartbeats")
 
-    assert dict(everything.heartbeats) == beats
-    assert dict(later.heartbeats) == {agent_id: at for agent_id, at in beats.items() if at == 10_002}
-    assert lately.heartbeats == []
-    assert everything.now <= lately.now
+    assert dict(everything.heartbeats) == heartbeats
+    assert dict(later.heartbeats) == {agent_id: at for agent_id, at in heartbeats.items() if at == 10_002}
+    assert recent.heartbeats == []
+    assert everything.now <= recent.now
 
 
-async def test_a_note_prolongs_nobody(store: Store, raw: redis.Redis) -> None:
-    """It stores what was told, and says how the agent is."""
+async def test_record_extends_no_deadline(store: Store, raw: redis.Redis) -> None:
+    """It stores the digest sent, and returns the status of the agent."""
     await store.change_log.open()
     await store.agents.register(registration())
 
-    noted = await store.agents.heartbeat("a", "record", response_digest="d1")
+    recorded = await store.agents.heartbeat("a", "record", response_digest="d1")
 
-    assert noted.outcome == "pending"
+    assert recorded.outcome == "pending"
     assert raw.hget("{mesh}:agent:a", "response_digest") == "d1"
     assert (await store.agents.last_heartbeats(["a"])).times == [None]
 
 
-async def test_the_newest_version_written_is_known(store: Store) -> None:
-    """By registrations and removals."""
+async def test_the_last_written_version_is_stored(store: Store) -> None:
+    """Registrations and removals set it."""
     await store.change_log.open()
 
     done = await store.agents.register(registration())
@@ -288,7 +288,7 @@ async def test_the_newest_version_written_is_known(store: Store) -> None:
 async def test_a_heartbeat_is_repeated_once_when_the_connection_breaks(
     proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
 ) -> None:
-    """Beating twice is beating once, so the caller notices nothing."""
+    """A repeated heartbeat has the same effect as one, so the caller sees no error."""
     before = total(raw, "heartbeats")
     proxy.cut_replies = 1
 
@@ -299,7 +299,7 @@ async def test_a_heartbeat_is_repeated_once_when_the_connection_breaks(
 async def test_an_unconditional_registration_is_repeated_once(
     proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
 ) -> None:
-    """Registering twice is registering once: the second finds it unchanged."""
+    """A repeated registration has the same effect as one: the second one is unchanged."""
     before = total(raw, "registrations")
     proxy.cut_replies = 1
 
@@ -307,10 +307,10 @@ async def test_an_unconditional_registration_is_repeated_once(
     assert total(raw, "registrations") == before + 2
 
 
-async def test_what_did_not_reach_the_server_is_repeated_too(
+async def test_a_request_that_did_not_arrive_is_repeated_too(
     proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
 ) -> None:
-    """The link cannot know; the result is right either way."""
+    """The pipeline cannot detect the difference; the result is correct in both cases."""
     before = total(raw, "registrations")
     proxy.cut_requests = 1
 
@@ -322,7 +322,7 @@ async def test_what_did_not_reach_the_server_is_repeated_too(
 async def test_a_conditional_registration_is_sent_once(
     precondition: str, proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
 ) -> None:
-    """A second try could fail for what the first has done; the caller learns that the outcome is unknown."""
+    """A second attempt could fail because of the first one; the outcome is reported as unknown."""
     sent = proxy.requests
     proxy.cut_replies = 1
 
@@ -334,7 +334,7 @@ async def test_a_conditional_registration_is_sent_once(
 
 
 async def test_unregistering_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis) -> None:
-    """A second try would find nobody, and call a success unknown_agent."""
+    """A second attempt would report unknown_agent for a success."""
     sent = proxy.requests
     proxy.cut_replies = 1
 
@@ -346,7 +346,7 @@ async def test_unregistering_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy
 
 
 async def test_a_drain_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis) -> None:
-    """A second try would tell that nothing changed, which the first did."""
+    """A second attempt would report "unchanged" for a change."""
     sent = proxy.requests
     proxy.cut_replies = 1
 
@@ -357,8 +357,8 @@ async def test_a_drain_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy, raw:
     assert raw.hget("{mesh}:agent:a", "draining") == "1"
 
 
-async def test_in_one_pipeline_each_is_repeated_by_its_own_right(proxied: Agents, proxy: FaultyTcpProxy) -> None:
-    """What left together may fare differently."""
+async def test_in_one_pipeline_each_call_is_repeated_by_its_own_rule(proxied: Agents, proxy: FaultyTcpProxy) -> None:
+    """Calls sent together may have different results."""
     proxy.cut_replies = 1
 
     plain, conditional, gone, other = await asyncio.gather(
@@ -376,10 +376,10 @@ async def test_in_one_pipeline_each_is_repeated_by_its_own_right(proxied: Agents
         assert error.outcome == "unknown"
 
 
-async def test_a_forgotten_script_whose_second_sending_breaks_is_repeated_too(
+async def test_a_flushed_script_whose_second_sending_breaks_is_repeated_too(
     proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
 ) -> None:
-    """NOSCRIPT comes, the whole script is sent, and the connection breaks under that: one more try is due."""
+    """After NOSCRIPT the whole script is sent, and the connection breaks: one more attempt follows."""
     for call in (lambda: proxied.heartbeat("a"), lambda: proxied.register(registration("b"))):
         raw.script_flush()
         sent = proxy.requests
@@ -387,13 +387,13 @@ async def test_a_forgotten_script_whose_second_sending_breaks_is_repeated_too(
 
         await call()
 
-        # The digest, the whole script, who is this, and the digest anew, which is known by now.
+        # The digest, the whole script, the role, and the digest again, which is loaded by then.
         assert proxy.requests == sent + 4
     assert raw.exists("{mesh}:agent:b")
 
 
-async def test_what_meets_a_replica_is_repeated_where_the_primary_is(redis_url: str, raw: redis.Redis) -> None:
-    """READONLY means that nothing was done; a write that may not be repeated says `not_sent`, and the next works."""
+async def test_a_call_rejected_by_a_replica_is_repeated_on_the_primary(redis_url: str, raw: redis.Redis) -> None:
+    """READONLY means that nothing was executed; a write that may not be repeated fails with `not_sent`."""
     with RedisServer(tcp=True) as before:
         async with FaultyTcpProxy(before.url) as proxy:
             agents = agents_at(proxy.url)
@@ -413,19 +413,19 @@ async def test_what_meets_a_replica_is_repeated_where_the_primary_is(redis_url: 
 
 
 async def test_there_is_no_second_repetition(proxied: Agents, proxy: FaultyTcpProxy) -> None:
-    """A connection that breaks twice is an answer."""
+    """A connection that breaks twice is an error."""
     proxy.cut_replies = 2
-    beat = await failure(proxied.heartbeat("a"))
+    heartbeat = await failure(proxied.heartbeat("a"))
     proxy.cut_replies = 2
     write = await failure(proxied.register(registration("b")))
 
-    assert (beat.outcome, write.outcome) == ("unknown", "unknown")
+    assert (heartbeat.outcome, write.outcome) == ("unknown", "unknown")
 
 
 async def test_a_timeout_is_not_repeated(proxied: Agents, proxy: FaultyTcpProxy) -> None:
-    """The time for an answer is over."""
-    for link in (proxied._heartbeat_pipeline, proxied._write_pipeline):
-        link._timeout = 0.05
+    """The time for a response is over."""
+    for pipeline in (proxied._heartbeat_pipeline, proxied._write_pipeline):
+        pipeline._timeout = 0.05
     sent = proxy.requests
     proxy.swallow_replies = True
     errors = await asyncio.gather(failure(proxied.heartbeat("a")), failure(proxied.register(registration("b"))))
@@ -435,18 +435,18 @@ async def test_a_timeout_is_not_repeated(proxied: Agents, proxy: FaultyTcpProxy)
     assert proxy.requests == sent + 2
 
 
-async def a_beat(agents: Agents) -> object:
-    """One heartbeat."""
+async def send_heartbeat(agents: Agents) -> object:
+    """Send one heartbeat."""
     return await agents.heartbeat("a")
 
 
-async def a_registration(agents: Agents) -> object:
-    """One that is repeated."""
+async def register_unconditionally(agents: Agents) -> object:
+    """Send a registration that may be repeated."""
     return await agents.register(registration("b"))
 
 
-async def a_condition(agents: Agents) -> object:
-    """One that is not, in the same pipeline as one that is."""
+async def register_conditionally(agents: Agents) -> object:
+    """Send a registration that may not be repeated, together with one that may."""
     _, conditional = await asyncio.gather(
         agents.register(registration("c")), agents.register(registration("b", "absent")), return_exceptions=True
     )
@@ -455,13 +455,13 @@ async def a_condition(agents: Agents) -> object:
     return conditional
 
 
-@pytest.mark.parametrize("call", [a_beat, a_registration, a_condition])
-async def test_what_was_sent_once_is_never_called_not_sent(
+@pytest.mark.parametrize("call", [send_heartbeat, register_unconditionally, register_conditionally])
+async def test_a_call_that_was_sent_is_not_reported_as_not_sent(
     call: Callable[[Agents], Awaitable[object]], proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
 ) -> None:
-    """The server carried it out and was gone before it answered; the repetition found nobody and said `not_sent`.
+    """The server executed the call and died before its reply; the repetition found no server and reported `not_sent`.
 
-    That told the caller that nothing had happened, also for a conditional write that only shared the pipeline.
+    For the caller that meant that nothing had been executed, also for a conditional write in the same pipeline.
     """
     before = total(raw, "heartbeats") + total(raw, "registrations")
     proxy.refuse_with_next_reply = True
@@ -472,11 +472,11 @@ async def test_what_was_sent_once_is_never_called_not_sent(
     assert error.outcome == "unknown"
 
 
-async def test_an_away_store_means_not_sent(proxied: Agents, proxy: FaultyTcpProxy) -> None:
-    """Nobody was there to do it, and no connection to send it over."""
+async def test_an_unavailable_store_means_not_sent(proxied: Agents, proxy: FaultyTcpProxy) -> None:
+    """There was no connection over which the call could be sent."""
     proxy.refuse()
-    for link in (proxied._heartbeat_pipeline, proxied._write_pipeline):
-        await link.close()
+    for pipeline in (proxied._heartbeat_pipeline, proxied._write_pipeline):
+        await pipeline.close()
 
     errors = await asyncio.gather(
         *(
@@ -488,8 +488,8 @@ async def test_an_away_store_means_not_sent(proxied: Agents, proxy: FaultyTcpPro
     assert {(error.outcome, error.reason) for error in errors} == {("not_sent", "unreachable")}
 
 
-async def test_a_full_server_refuses_newcomers_with_a_reason(own_server: RedisServer) -> None:
-    """Nothing was written, and those who are there live on."""
+async def test_a_full_server_rejects_new_agents_with_a_reason(own_server: RedisServer) -> None:
+    """Nothing was written, and registered agents work."""
     agents = agents_at(own_server.url)
     await agents.register(registration())
     with redis.Redis.from_url(own_server.url) as client:
@@ -504,8 +504,8 @@ async def test_a_full_server_refuses_newcomers_with_a_reason(own_server: RedisSe
 
 
 @pytest.mark.poisoned("an agent's key is a string")
-async def test_a_record_that_is_no_hash_can_be_removed(store: Store, raw: redis.Redis) -> None:
-    """A heartbeat answers that the record is damaged: unregister and register it. So that must work."""
+async def test_a_record_of_another_type_can_be_removed(store: Store, raw: redis.Redis) -> None:
+    """A heartbeat reports such a record as damaged, with the advice to unregister and register the agent."""
     await store.change_log.open()
     raw.set("{mesh}:agent:a", "not a hash")
     raw.zadd("{mesh}:deadlines", {"a": 1})
@@ -516,8 +516,8 @@ async def test_a_record_that_is_no_hash_can_be_removed(store: Store, raw: redis.
 
 
 @pytest.mark.poisoned("an agent's key is a string")
-async def test_a_record_that_is_no_hash_is_never_a_bug_of_ours(store: Store, raw: redis.Redis) -> None:
-    """Registering such an agent mends it or is refused as trouble with its record; a ResponseError would be a 500."""
+async def test_a_record_of_another_type_is_not_an_internal_error(store: Store, raw: redis.Redis) -> None:
+    """Registering repairs it or fails as a damaged record; a ResponseError would be a 500."""
     raw.set("{mesh}:agent:a", "not a hash")
 
     result = await asyncio.gather(store.agents.register(registration()), return_exceptions=True)
@@ -529,10 +529,10 @@ async def test_a_record_that_is_no_hash_is_never_a_bug_of_ours(store: Store, raw
 @pytest.mark.parametrize(
     "missing", ["spec", "status", "draining", "version", "spec_version", "created", "updated", "timeout", "eviction"]
 )
-async def test_registering_anew_mends_a_record_with_a_field_missing(
+async def test_registering_again_repairs_a_record_with_a_missing_field(
     missing: str, *, changed: bool, store: Store, raw: redis.Redis
 ) -> None:
-    """The log tells the operator of such a record to register the agent anew."""
+    """The log advises the operator of such a record to register the agent again."""
     await store.change_log.open()
     await store.agents.register(registration())
     await store.agents.heartbeat("a")
@@ -544,23 +544,23 @@ async def test_registering_anew_mends_a_record_with_a_field_missing(
 
 
 @pytest.mark.parametrize("missing", ["status", "updated"])
-async def test_a_mended_record_is_the_same_for_those_who_follow_and_those_who_fill(
+async def test_a_repaired_record_is_the_same_in_the_log_and_in_a_scan(
     missing: str, store: Store, raw: redis.Redis
 ) -> None:
-    """The log and the hashes tell one story, the last heartbeat included."""
-    begun = await store.change_log.open()
+    """This includes the last heartbeat."""
+    position = await store.change_log.open()
     await store.agents.register(registration())
     await store.agents.heartbeat("a")
     raw.hdel("{mesh}:agent:a", missing)
 
     await store.agents.register(registration(spec=b"{}"))
 
-    followed = (await store.change_log.read_since(begun.version)).changes[-1]
+    followed = (await store.change_log.read_since(position.version)).changes[-1]
     (filled,) = [one async for some in store.change_log.scan() for one in some]
     assert (followed.agent, followed.heartbeat) == (filled.agent, filled.heartbeat)
 
 
-async def test_settings_say_how_much_history_is_kept(settings: Settings, store: Store, raw: redis.Redis) -> None:
+async def test_the_setting_limits_the_length_of_the_log(settings: Settings, store: Store, raw: redis.Redis) -> None:
     """The log is trimmed by whole nodes of 100 entries."""
     assert settings.watch_history == 1000
     await store.change_log.open()

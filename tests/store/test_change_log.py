@@ -1,4 +1,4 @@
-"""The change log: where it stands, what came since, and the whole state it leads to."""
+"""The change log: its position, the entries since a version, and a scan of the whole state."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,18 +27,18 @@ async def register(store: Store, *names: str) -> list[int]:
 
 
 async def scanned(changes: ChangeLog) -> dict[str, StoredAgent]:
-    """Return every agent a scan gives, by id."""
+    """Return all scanned agents by id."""
     return {one.agent.id: one async for some in changes.scan() for one in some}
 
 
 @pytest.fixture
 async def opened(store: Store) -> LogPosition:
-    """Where the mesh stands after its history was opened."""
+    """Provide the position of the mesh after its log was opened."""
     return await store.change_log.open()
 
 
-async def test_opening_an_empty_store_begins_a_history(store: Store, raw: redis.Redis) -> None:
-    """Its log has one entry, `begin`, which a watch can start from."""
+async def test_opening_an_empty_store_creates_a_timeline(store: Store, raw: redis.Redis) -> None:
+    """Its log has one entry, from which a watch can start."""
     position = await store.change_log.open()
 
     pulled = await store.change_log.read_since(position.version)
@@ -48,8 +48,8 @@ async def test_opening_an_empty_store_begins_a_history(store: Store, raw: redis.
     assert (pulled.contiguous, pulled.changes) == (True, ())
 
 
-async def test_opening_a_store_again_finds_the_same_history(store: Store, opened: LogPosition) -> None:
-    """At the version it has reached."""
+async def test_opening_a_store_again_returns_the_same_timeline(store: Store, opened: LogPosition) -> None:
+    """The position has the current version."""
     (version,) = await register(store, "a")
 
     assert await store.change_log.open() == LogPosition(version, opened.timeline)
@@ -57,10 +57,10 @@ async def test_opening_a_store_again_finds_the_same_history(store: Store, opened
 
 @pytest.mark.poisoned("what remains of the log leads nowhere")
 @pytest.mark.parametrize("lost", ["version", "timeline", "log"])
-async def test_a_history_of_which_something_is_lost_is_another_one(
+async def test_a_log_that_lost_a_part_gets_another_timeline(
     lost: str, store: Store, opened: LogPosition, raw: redis.Redis
 ) -> None:
-    """And its version is higher than any before."""
+    """Its version is higher than all earlier ones."""
     (version,) = await register(store, "a")
     raw.delete(f"{{mesh}}:{lost}")
 
@@ -70,8 +70,8 @@ async def test_a_history_of_which_something_is_lost_is_another_one(
     assert position.version > version
 
 
-async def test_a_pull_gives_what_came_after_an_entry(store: Store, opened: LogPosition) -> None:
-    """In order, each following the one before it."""
+async def test_a_read_returns_the_entries_after_a_version(store: Store, opened: LogPosition) -> None:
+    """They are in order, each following the one before it."""
     first = await register(store, "a", "b")
     await store.agents.heartbeat("a")
 
@@ -87,8 +87,8 @@ async def test_a_pull_gives_what_came_after_an_entry(store: Store, opened: LogPo
     assert (recovered.reason, recovered.agent.id, recovered.status_before) == ("first_heartbeat", "a", "pending")
 
 
-async def test_a_long_log_comes_in_parts(store: Store, opened: LogPosition) -> None:
-    """A pull that is not whole says so by its version."""
+async def test_a_long_log_is_read_in_parts(store: Store, opened: LogPosition) -> None:
+    """The version of an incomplete read is that of its last entry."""
     for at in range(0, 1000, 100):
         await register(store, *(f"n{number}" for number in range(at, at + 100)))
     (last,) = await register(store, "last")
@@ -102,8 +102,8 @@ async def test_a_long_log_comes_in_parts(store: Store, opened: LogPosition) -> N
 
 
 @pytest.mark.poisoned("the log is trimmed by hand")
-async def test_an_entry_that_was_trimmed_is_not_held(store: Store, opened: LogPosition, raw: redis.Redis) -> None:
-    """What came after it may be incomplete, so nothing of it is given."""
+async def test_a_trimmed_entry_is_a_gap(store: Store, opened: LogPosition, raw: redis.Redis) -> None:
+    """The entries after it may be incomplete, so none is returned."""
     (version,) = await register(store, "a")
     raw.xtrim(LOG, maxlen=1, approximate=False)
 
@@ -113,18 +113,18 @@ async def test_an_entry_that_was_trimmed_is_not_held(store: Store, opened: LogPo
     assert (await store.change_log.read_since(version)).contiguous
 
 
-async def test_an_entry_that_never_was_is_not_held(store: Store, opened: LogPosition) -> None:
-    """Neither between two entries nor beyond the last."""
+async def test_a_version_without_an_entry_is_a_gap(store: Store, opened: LogPosition) -> None:
+    """It lies between two entries or after the last one."""
     (version,) = await register(store, "a")
 
     assert not (await store.change_log.read_since(opened.version - 1)).contiguous
     assert not (await store.change_log.read_since(version + 1)).contiguous
 
 
-async def test_an_empty_server_has_version_0_and_no_history(
+async def test_an_empty_server_has_version_0_and_no_timeline(
     store: Store, opened: LogPosition, raw: redis.Redis
 ) -> None:
-    """As after FLUSHALL: the reader sees another history."""
+    """The reader then detects another timeline, as after FLUSHALL."""
     raw.flushall()
 
     pulled = await store.change_log.read_since(opened.version)
@@ -132,8 +132,8 @@ async def test_an_empty_server_has_version_0_and_no_history(
     assert (pulled.version, pulled.timeline, pulled.contiguous) == (0, "", False)
 
 
-async def test_a_new_connection_holds_nothing(store: Store, opened: LogPosition) -> None:
-    """Behind it may stand a server with another past under the same numbers; opening makes sure."""
+async def test_a_new_connection_is_a_gap(store: Store, opened: LogPosition) -> None:
+    """It may lead to a server with other changes under the same numbers; opening the log checks that."""
     assert (await store.change_log.read_since(opened.version)).contiguous
     await store.change_log._pipeline._disconnect()
 
@@ -142,59 +142,59 @@ async def test_a_new_connection_holds_nothing(store: Store, opened: LogPosition)
     assert (await store.change_log.read_since(opened.version)).contiguous
 
 
-async def test_a_scan_gives_every_agent_with_its_last_heartbeat(store: Store, opened: LogPosition) -> None:
-    """Over as many slices as it takes."""
+async def test_a_scan_returns_every_agent_with_its_last_heartbeat(store: Store, opened: LogPosition) -> None:
+    """It reads as many slices as necessary."""
     del opened
     names = [f"n{number}" for number in range(1200)]
     for at in range(0, 1200, 200):
         await register(store, *names[at : at + 200])
-    beat = await store.agents.heartbeat("n7")
+    heartbeat = await store.agents.heartbeat("n7")
 
     held = await scanned(store.change_log)
 
     assert set(held) == set(names)
-    assert held["n7"].heartbeat == beat.now
+    assert held["n7"].heartbeat == heartbeat.now
     assert held["n7"].agent.status == "healthy"
     assert held["n8"].heartbeat is None
 
 
-async def test_a_scan_of_nothing_is_empty(store: Store, opened: LogPosition) -> None:
-    """And ends."""
+async def test_a_scan_of_an_empty_store_returns_nothing(store: Store, opened: LogPosition) -> None:
+    """It ends at once."""
     del opened
 
     assert await scanned(store.change_log) == {}
 
 
-async def test_a_scan_and_the_log_tell_the_same(store: Store, opened: LogPosition) -> None:
-    """What the log says of an agent at last is what its hash says."""
+async def test_a_scan_and_the_log_have_the_same_state(store: Store, opened: LogPosition) -> None:
+    """The last entry of an agent equals its hash."""
     await register(store, "a", "b", "c")
     await asyncio.gather(*map(store.agents.heartbeat, "ab"))
     await store.agents.unregister("b")
 
     changes = (await store.change_log.read_since(opened.version)).changes
-    told: dict[str, Change] = {change.agent.id: change for change in changes if change.agent is not None}
-    alive = {name: change.agent for name, change in told.items() if change.kind != "remove"}
+    logged: dict[str, Change] = {change.agent.id: change for change in changes if change.agent is not None}
+    alive = {name: change.agent for name, change in logged.items() if change.kind != "remove"}
     assert alive == {name: one.agent for name, one in (await scanned(store.change_log)).items()}
 
 
 @pytest.mark.poisoned("records are damaged")
-async def test_a_damaged_record_never_hides_the_others(store: Store, opened: LogPosition, raw: redis.Redis) -> None:
-    """Another type, a field missing, a spec that is no JSON, a deadline without an agent."""
+async def test_a_damaged_record_does_not_hide_the_others(store: Store, opened: LogPosition, raw: redis.Redis) -> None:
+    """The records have another type, a missing field, a spec that is not JSON, or a deadline without an agent."""
     del opened
     await register(store, *"abcd")
     raw.set("{mesh}:agent:a", "not a hash")
     raw.hdel("{mesh}:agent:b", "status")
     raw.hset("{mesh}:agent:c", "spec", "{not json")
-    raw.zadd("{mesh}:deadlines", {"nobody": 1})
+    raw.zadd("{mesh}:deadlines", {"orphan": 1})
 
     assert set(await scanned(store.change_log)) == {"d"}
 
 
 @pytest.mark.poisoned("an id is no text")
-async def test_an_id_that_is_no_text_never_hides_the_others(
+async def test_an_id_that_is_not_text_does_not_hide_the_others(
     store: Store, opened: LogPosition, raw: redis.Redis
 ) -> None:
-    """No registration makes one, but anybody with a Redis client can; the cache would never fill again."""
+    """Only another Redis client can write it; the cache could then never be filled again."""
     del opened
     await register(store, "a")
     raw.zadd("{mesh}:deadlines", {b"\xff\xfe": 1})
@@ -203,8 +203,10 @@ async def test_an_id_that_is_no_text_never_hides_the_others(
 
 
 @pytest.mark.poisoned("a log entry is damaged")
-async def test_what_follows_a_damaged_entry_is_not_given(store: Store, opened: LogPosition, raw: redis.Redis) -> None:
-    """The gap makes the reader start over from the hashes."""
+async def test_entries_after_a_damaged_one_are_not_returned(
+    store: Store, opened: LogPosition, raw: redis.Redis
+) -> None:
+    """The gap makes the reader scan the hashes."""
     (first,) = await register(store, "a")
     raw.xadd(LOG, {"kind": "surprise", "prev": str(first)}, id=f"{first + 1}-0")
     raw.set("{mesh}:version", str(first + 1))
@@ -218,15 +220,15 @@ async def test_what_follows_a_damaged_entry_is_not_given(store: Store, opened: L
 
 @pytest.fixture
 async def through(redis_url: str) -> AsyncIterator[tuple[FaultyTcpProxy, ChangeLog]]:
-    """A log read through a proxy."""
+    """Provide a log that is read through a proxy."""
     async with FaultyTcpProxy(redis_url) as proxy:
-        link = Pipeline(endpoint_from_url(proxy.url).connect, timeout=0.2)
-        yield proxy, ChangeLog(Keys("mesh"), 1000, link)
-        await link.close()
+        pipeline = Pipeline(endpoint_from_url(proxy.url).connect, timeout=0.2)
+        yield proxy, ChangeLog(Keys("mesh"), 1000, pipeline)
+        await pipeline.close()
 
 
 async def test_a_scan_that_loses_its_connection_fails(store: Store, through: tuple[FaultyTcpProxy, ChangeLog]) -> None:
-    """Half a mesh is no mesh."""
+    """It does not return a part of the mesh."""
     proxy, changes = through
     await changes.open()
     await register(store, "a")
@@ -236,10 +238,10 @@ async def test_a_scan_that_loses_its_connection_fails(store: Store, through: tup
         await scanned(changes)
 
 
-async def test_a_pull_is_never_answered_by_the_one_before_it(
+async def test_a_read_does_not_get_the_reply_of_an_earlier_one(
     store: Store, through: tuple[FaultyTcpProxy, ChangeLog]
 ) -> None:
-    """One that was given up leaves its reply to nobody."""
+    """The reply to a cancelled read is dropped."""
     proxy, changes = through
     position = await changes.open()
     proxy.swallow_replies = True

@@ -1,4 +1,4 @@
-"""The bell rings for each new log entry, whatever the server allows, and comes back after anything."""
+"""The change notifier: one notification for each new log entry, on any server, and again after any failure."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 
-from registry.store import change_notifier as bell_module
+from registry.store import change_notifier as notifier_module
 from registry.store.change_notifier import ChangeNotifier, NotifierMode
 from registry.store.keys import Keys
 from registry.store.redis.connection import RedisEndpoint, endpoint_from_url, in_memory_endpoint
@@ -22,34 +22,34 @@ LOG = "{mesh}:log"
 pytestmark = pytest.mark.poisoned("log entries are written by hand")
 
 
-class Rung:
-    """Counts the rings of one bell."""
+class CountingNotifier:
+    """A change notifier that counts its notifications."""
 
     def __init__(self, server: RedisEndpoint) -> None:
-        self.rings = 0
-        self.bell = ChangeNotifier(KEYS, server.connect, self._ring)
+        self.count = 0
+        self.notifier = ChangeNotifier(KEYS, server.connect, self._count)
 
-    def _ring(self) -> None:
-        self.rings += 1
+    def _count(self) -> None:
+        self.count += 1
 
-    async def sounds(self, sound: NotifierMode) -> None:
-        """Wait until the bell hears in this way."""
-        await async_wait_until(lambda: self.bell.mode == sound, description=f"the bell is {sound}")
+    async def wait_for_mode(self, mode: NotifierMode) -> None:
+        """Wait until the notifier is in this mode."""
+        await async_wait_until(lambda: self.notifier.mode == mode, description=f"the notifier is {mode}")
 
-    async def rings_after(self, client: redis.Redis) -> None:
-        """Add an entry to the log and wait for a ring."""
-        before = self.rings
+    async def assert_notified(self, client: redis.Redis) -> None:
+        """Add an entry to the log and wait for a notification."""
+        before = self.count
         client.xadd(LOG, {"kind": "add"})
-        await async_wait_until(lambda: self.rings > before, description="the bell rings")
+        await async_wait_until(lambda: self.count > before, description="the notification arrives")
 
 
 @contextlib.asynccontextmanager
-async def listening(server: RedisEndpoint) -> AsyncIterator[Rung]:
-    """A bell that listens meanwhile."""
-    rung = Rung(server)
-    task = asyncio.create_task(rung.bell.run())
+async def running_notifier(server: RedisEndpoint) -> AsyncIterator[CountingNotifier]:
+    """Run a change notifier during the block."""
+    counter = CountingNotifier(server)
+    task = asyncio.create_task(counter.notifier.run())
     try:
-        yield rung
+        yield counter
         assert not task.done()
     finally:
         task.cancel()
@@ -57,143 +57,151 @@ async def listening(server: RedisEndpoint) -> AsyncIterator[Rung]:
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes seconds in service takes hundredths here."""
-    monkeypatch.setattr(bell_module, "_RECONNECT_DELAY_S", 0.01)
-    monkeypatch.setattr(bell_module, "_PING_AFTER_IDLE_S", 0.05)
+def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the intervals from seconds to hundredths of a second."""
+    monkeypatch.setattr(notifier_module, "_RECONNECT_DELAY_S", 0.01)
+    monkeypatch.setattr(notifier_module, "_PING_AFTER_IDLE_S", 0.05)
 
 
 def flags(client: redis.Redis) -> set[str]:
-    """Return the server's notify-keyspace-events, letter by letter."""
+    """Return the flags of `notify-keyspace-events` of the server."""
     return {*str(client.config_get("notify-keyspace-events")["notify-keyspace-events"])}
 
 
-def calls(client: redis.Redis, command: str) -> int:
-    """Return how often the server was asked this."""
+def command_calls(client: redis.Redis, command: str) -> int:
+    """Return how often the server executed a command."""
     return int(client.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))
 
 
 def without_config(server: RedisServer, client: redis.Redis) -> str:
-    """Return the URL of a user who may do everything but CONFIG."""
+    """Return the URL of a user with all permissions except CONFIG."""
     client.acl_setuser(
-        "feed", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"], categories=["+@all"], commands=["-config"]
+        "registry",
+        enabled=True,
+        passwords=["+pw"],
+        keys=["*"],
+        channels=["*"],
+        categories=["+@all"],
+        commands=["-config"],
     )
-    return server.url.replace("unix://", "unix://feed:pw@")
+    return server.url.replace("unix://", "unix://registry:pw@")
 
 
-async def test_it_rings_for_each_new_entry(redis_url: str, raw: redis.Redis) -> None:
-    """And once when it begins to listen, for what came before."""
-    async with listening(endpoint_from_url(redis_url)) as rung:
-        await rung.sounds("keyspace")
-        assert rung.rings == 1
+async def test_each_new_entry_is_notified(redis_url: str, raw: redis.Redis) -> None:
+    """One more notification follows the subscription, for earlier entries."""
+    async with running_notifier(endpoint_from_url(redis_url)) as counter:
+        await counter.wait_for_mode("keyspace")
+        assert counter.count == 1
 
         for _ in range(3):
-            await rung.rings_after(raw)
+            await counter.assert_notified(raw)
 
 
-async def test_it_rings_for_nothing_else(redis_url: str, raw: redis.Redis) -> None:
-    """Neither for other keys nor for what else befalls the log."""
-    async with listening(endpoint_from_url(redis_url)) as rung:
-        await rung.sounds("keyspace")
+async def test_other_changes_are_not_notified(redis_url: str, raw: redis.Redis) -> None:
+    """Neither other keys nor other commands on the log cause a notification."""
+    async with running_notifier(endpoint_from_url(redis_url)) as counter:
+        await counter.wait_for_mode("keyspace")
         raw.xadd("{mesh}:other", {"kind": "add"})
         raw.xadd(LOG, {"kind": "add"}, id="1-0")
-        await async_wait_until(lambda: rung.rings == 2, description="the bell rings for the entry")
+        await async_wait_until(lambda: counter.count == 2, description="the notification arrives for the entry")
 
         raw.xtrim(LOG, maxlen=0)
         raw.set("{mesh}:version", "2")
         raw.xadd(LOG, {"kind": "add"}, id="2-0")
 
-        await async_wait_until(lambda: rung.rings >= 3, description="the bell rings for the next entry")
-        assert rung.rings == 3
+        await async_wait_until(lambda: counter.count >= 3, description="the notification arrives for the next entry")
+        assert counter.count == 3
 
 
-async def test_it_turns_the_events_on(redis_url: str, raw: redis.Redis) -> None:
-    """Those for streams, by key."""
-    async with listening(endpoint_from_url(redis_url)) as rung:
-        await rung.sounds("keyspace")
+async def test_it_enables_keyspace_events(redis_url: str, raw: redis.Redis) -> None:
+    """It enables those for streams, by key."""
+    async with running_notifier(endpoint_from_url(redis_url)) as counter:
+        await counter.wait_for_mode("keyspace")
 
     assert flags(raw) == {"K", "t"}
 
 
-async def test_it_keeps_the_events_that_others_need(redis_url: str, raw: redis.Redis) -> None:
+async def test_it_keeps_the_flags_of_other_programs(redis_url: str, raw: redis.Redis) -> None:
     """Existing flags stay."""
     raw.config_set("notify-keyspace-events", "Ex")
 
-    async with listening(endpoint_from_url(redis_url)) as rung:
-        await rung.sounds("keyspace")
+    async with running_notifier(endpoint_from_url(redis_url)) as counter:
+        await counter.wait_for_mode("keyspace")
 
         assert flags(raw) == {"K", "t", "E", "x"}
-        await rung.rings_after(raw)
+        await counter.assert_notified(raw)
 
 
-async def test_it_leaves_alone_what_suffices(redis_url: str, raw: redis.Redis) -> None:
-    """`A` means all types, streams too."""
+async def test_it_does_not_change_sufficient_flags(redis_url: str, raw: redis.Redis) -> None:
+    """`A` includes all types, also streams."""
     raw.config_set("notify-keyspace-events", "KA")
-    before = calls(raw, "config|set")
+    before = command_calls(raw, "config|set")
 
-    async with listening(endpoint_from_url(redis_url)) as rung:
-        await rung.sounds("keyspace")
-        await rung.rings_after(raw)
+    async with running_notifier(endpoint_from_url(redis_url)) as counter:
+        await counter.wait_for_mode("keyspace")
+        await counter.assert_notified(raw)
 
     assert flags(raw) == {"K", "A"}
-    assert calls(raw, "config|set") == before
+    assert command_calls(raw, "config|set") == before
 
 
-async def test_it_turns_the_events_on_again_after_a_reconnect(redis_url: str, raw: redis.Redis) -> None:
-    """A server that was restarted has forgotten them."""
-    async with FaultyTcpProxy(redis_url) as proxy, listening(endpoint_from_url(proxy.url)) as rung:
-        await rung.sounds("keyspace")
+async def test_it_enables_the_events_again_after_a_reconnect(redis_url: str, raw: redis.Redis) -> None:
+    """A restarted server has lost the flags."""
+    async with FaultyTcpProxy(redis_url) as proxy, running_notifier(endpoint_from_url(proxy.url)) as counter:
+        await counter.wait_for_mode("keyspace")
         raw.config_set("notify-keyspace-events", "")
         proxy.cut()
-        await async_wait_until(lambda: proxy.connections == 2, description="the bell is back")
-        await rung.sounds("keyspace")
+        await async_wait_until(lambda: proxy.connections == 2, description="the notifier is connected again")
+        await counter.wait_for_mode("keyspace")
 
-        await rung.rings_after(raw)
+        await counter.assert_notified(raw)
 
 
-async def test_it_blocks_on_the_log_where_config_is_refused(own_server: RedisServer) -> None:
-    """As with managed servers; the rings are the same."""
+async def test_it_uses_blocking_reads_if_config_is_rejected(own_server: RedisServer) -> None:
+    """Managed servers do that; the notifications are the same."""
     with redis.Redis.from_url(own_server.url) as client:
-        async with listening(endpoint_from_url(without_config(own_server, client))) as rung:
-            await rung.sounds("blocking_read")
+        async with running_notifier(endpoint_from_url(without_config(own_server, client))) as counter:
+            await counter.wait_for_mode("blocking_read")
             for _ in range(3):
-                await rung.rings_after(client)
+                await counter.assert_notified(client)
 
 
-async def test_it_blocks_on_the_log_where_config_is_another_command() -> None:
-    """Renamed away, as some providers do."""
+async def test_it_uses_blocking_reads_if_config_is_renamed() -> None:
+    """Some providers rename the command."""
     with RedisServer("--rename-command", "CONFIG", "") as server, redis.Redis.from_url(server.url) as client:
-        async with listening(endpoint_from_url(server.url)) as rung:
-            await rung.sounds("blocking_read")
-            await rung.rings_after(client)
+        async with running_notifier(endpoint_from_url(server.url)) as counter:
+            await counter.wait_for_mode("blocking_read")
+            await counter.assert_notified(client)
 
 
-async def test_it_blocks_on_the_log_where_channels_are_refused(own_server: RedisServer) -> None:
-    """From Redis 7 on a new user has no channels unless it is given some: then SUBSCRIBE is refused, not CONFIG."""
+async def test_it_uses_blocking_reads_if_channels_are_rejected(own_server: RedisServer) -> None:
+    """From Redis 7 on a new user has no channels by default: SUBSCRIBE is rejected, CONFIG is not."""
     with redis.Redis.from_url(own_server.url) as client:
-        client.acl_setuser("feed", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"])
-        async with listening(endpoint_from_url(own_server.url.replace("unix://", "unix://feed:pw@"))) as rung:
-            await rung.sounds("blocking_read")
-            await rung.rings_after(client)
+        client.acl_setuser("registry", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"])
+        async with running_notifier(
+            endpoint_from_url(own_server.url.replace("unix://", "unix://registry:pw@"))
+        ) as counter:
+            await counter.wait_for_mode("blocking_read")
+            await counter.assert_notified(client)
 
 
-async def test_a_refusal_that_passes_is_not_for_good(own_server: RedisServer) -> None:
-    """A script that runs too long makes Redis refuse CONFIG and SUBSCRIBE, too; afterwards it allows them."""
+async def test_a_temporary_rejection_does_not_change_the_mode(own_server: RedisServer) -> None:
+    """During a script that runs too long, Redis rejects CONFIG and SUBSCRIBE too; afterwards it accepts them."""
     with redis.Redis.from_url(own_server.url) as client, redis.Redis.from_url(own_server.url) as busy:
         client.config_set("busy-reply-threshold", 1)
-        running = asyncio.create_task(asyncio.to_thread(_run_for_ever, busy))
+        running = asyncio.create_task(asyncio.to_thread(_run_endless_script, busy))
         await async_wait_until(lambda: _is_busy(client), description="the server is busy")
-        async with listening(endpoint_from_url(own_server.url)) as rung:
-            await async_wait_until(lambda: rung.rings >= 3, description="three tries")
-            assert rung.bell.mode == "disconnected"
+        async with running_notifier(endpoint_from_url(own_server.url)) as counter:
+            await async_wait_until(lambda: counter.count >= 3, description="three attempts")
+            assert counter.notifier.mode == "disconnected"
             client.execute_command("SCRIPT", "KILL")
             await running
 
-            await rung.sounds("keyspace")
-            await rung.rings_after(client)
+            await counter.wait_for_mode("keyspace")
+            await counter.assert_notified(client)
 
 
-def _run_for_ever(client: redis.Redis) -> None:
+def _run_endless_script(client: redis.Redis) -> None:
     with contextlib.suppress(redis.ResponseError):
         client.eval("while true do end", 0)
 
@@ -205,135 +213,135 @@ def _is_busy(client: redis.Redis) -> bool:
         return "BUSY" in str(error)
 
 
-async def test_a_server_that_refuses_is_asked_again_after_a_reconnect(own_server: RedisServer) -> None:
-    """Another one may stand behind the connection by then."""
+async def test_a_server_that_rejects_config_is_tried_again_after_a_reconnect(own_server: RedisServer) -> None:
+    """The connection may then lead to another server."""
     with redis.Redis.from_url(own_server.url) as client:
         url = without_config(own_server, client)
-        async with listening(endpoint_from_url(url)) as rung:
-            await rung.sounds("blocking_read")
-            client.acl_setuser("feed", commands=["+config"], enabled=True)
+        async with running_notifier(endpoint_from_url(url)) as counter:
+            await counter.wait_for_mode("blocking_read")
+            client.acl_setuser("registry", commands=["+config"], enabled=True)
             client.client_kill_filter(_type="normal", skipme=True)
 
-            await rung.sounds("keyspace")
+            await counter.wait_for_mode("keyspace")
 
 
-async def test_it_listens_in_the_database_of_its_url(own_server: RedisServer) -> None:
-    """Channels of keys carry its number."""
+async def test_it_subscribes_in_the_database_of_its_url(own_server: RedisServer) -> None:
+    """The channels of keys contain the number of the database."""
     url = f"{own_server.url}?db=3"
     with redis.Redis.from_url(url) as client:
-        async with listening(endpoint_from_url(url)) as rung:
-            await rung.sounds("keyspace")
-            await rung.rings_after(client)
+        async with running_notifier(endpoint_from_url(url)) as counter:
+            await counter.wait_for_mode("keyspace")
+            await counter.assert_notified(client)
 
 
-async def test_a_blocking_read_outlasts_silence(own_server: RedisServer) -> None:
-    """It asks again when its time is over, on the same connection."""
+async def test_a_blocking_read_is_repeated_after_its_timeout(own_server: RedisServer) -> None:
+    """It is sent again on the same connection."""
     with redis.Redis.from_url(own_server.url) as client:
-        async with listening(endpoint_from_url(without_config(own_server, client))) as rung:
-            await rung.sounds("blocking_read")
-            await async_wait_until(lambda: calls(client, "xread") >= 2, description="two reads found nothing")
+        async with running_notifier(endpoint_from_url(without_config(own_server, client))) as counter:
+            await counter.wait_for_mode("blocking_read")
+            await async_wait_until(lambda: command_calls(client, "xread") >= 2, description="two reads found nothing")
 
-            await rung.rings_after(client)
-            assert rung.bell.mode == "blocking_read"
+            await counter.assert_notified(client)
+            assert counter.notifier.mode == "blocking_read"
 
 
-async def test_distrust_makes_it_block_on_the_log(redis_url: str, raw: redis.Redis) -> None:
-    """Where events are on, but do not arrive."""
-    async with listening(endpoint_from_url(redis_url)) as rung:
-        await rung.sounds("keyspace")
+async def test_fall_back_starts_blocking_reads(redis_url: str, raw: redis.Redis) -> None:
+    """Events are enabled, but do not arrive."""
+    async with running_notifier(endpoint_from_url(redis_url)) as counter:
+        await counter.wait_for_mode("keyspace")
         raw.config_set("notify-keyspace-events", "")
 
-        rung.bell.fall_back()
+        counter.notifier.fall_back()
 
-        await rung.sounds("blocking_read")
-        await rung.rings_after(raw)
+        await counter.wait_for_mode("blocking_read")
+        await counter.assert_notified(raw)
         assert flags(raw) == set()
 
 
-async def test_distrust_of_blocking_reads_changes_nothing(redis_url: str, raw: redis.Redis) -> None:
-    """There is nothing better; and while it is silent it is distrusted anyway."""
-    rung = Rung(endpoint_from_url(redis_url))
-    rung.bell.fall_back()
-    assert rung.bell.mode == "disconnected"
+async def test_fall_back_has_no_effect_on_blocking_reads(redis_url: str, raw: redis.Redis) -> None:
+    """There is no better mode; it has no effect while disconnected either."""
+    counter = CountingNotifier(endpoint_from_url(redis_url))
+    counter.notifier.fall_back()
+    assert counter.notifier.mode == "disconnected"
 
-    async with listening(endpoint_from_url(redis_url)) as rung:
-        await rung.sounds("keyspace")
-        rung.bell.fall_back()
-        await rung.sounds("blocking_read")
-        rung.bell.fall_back()
+    async with running_notifier(endpoint_from_url(redis_url)) as counter:
+        await counter.wait_for_mode("keyspace")
+        counter.notifier.fall_back()
+        await counter.wait_for_mode("blocking_read")
+        counter.notifier.fall_back()
 
-        await rung.rings_after(raw)
-        assert rung.bell.mode == "blocking_read"
+        await counter.assert_notified(raw)
+        assert counter.notifier.mode == "blocking_read"
 
 
-async def test_it_comes_back_after_a_restart(own_server: RedisServer) -> None:
-    """Silent meanwhile; and it rings, for what it may have missed."""
-    async with listening(endpoint_from_url(own_server.url)) as rung:
-        await rung.sounds("keyspace")
+async def test_it_reconnects_after_a_restart(own_server: RedisServer) -> None:
+    """It then notifies once, for entries that it may have missed."""
+    async with running_notifier(endpoint_from_url(own_server.url)) as counter:
+        await counter.wait_for_mode("keyspace")
         own_server.kill()
-        await rung.sounds("disconnected")
-        rings = rung.rings
+        await counter.wait_for_mode("disconnected")
+        count = counter.count
         own_server.start()
-        await rung.sounds("keyspace")
+        await counter.wait_for_mode("keyspace")
 
-        assert rung.rings > rings
+        assert counter.count > count
         with redis.Redis.from_url(own_server.url) as client:
-            await rung.rings_after(client)
+            await counter.assert_notified(client)
 
 
-async def test_it_notices_a_server_that_froze(own_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pub/sub alone would wait for ever: after a silence it asks."""
-    monkeypatch.setattr(bell_module, "_REPLY_TIMEOUT_S", 0.1)
-    async with listening(endpoint_from_url(own_server.url)) as rung:
-        await rung.sounds("keyspace")
+async def test_it_detects_a_frozen_server(own_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pub/sub alone would wait without end, so it sends a ping after an idle time."""
+    monkeypatch.setattr(notifier_module, "_REPLY_TIMEOUT_S", 0.1)
+    async with running_notifier(endpoint_from_url(own_server.url)) as counter:
+        await counter.wait_for_mode("keyspace")
         own_server.pause()
-        await rung.sounds("disconnected")
+        await counter.wait_for_mode("disconnected")
         own_server.resume()
 
-        await rung.sounds("keyspace")
+        await counter.wait_for_mode("keyspace")
         with redis.Redis.from_url(own_server.url) as client:
-            await rung.rings_after(client)
+            await counter.assert_notified(client)
 
 
-async def test_a_silence_costs_nothing_but_a_question(redis_url: str, raw: redis.Redis) -> None:
-    """The answer to it is no ring, and the connection stays."""
-    async with FaultyTcpProxy(redis_url) as proxy, listening(endpoint_from_url(proxy.url)) as rung:
-        await rung.sounds("keyspace")
-        asked = proxy.requests
-        await async_wait_until(lambda: proxy.requests >= asked + 3, description="three silences")
+async def test_an_idle_time_costs_only_a_ping(redis_url: str, raw: redis.Redis) -> None:
+    """The reply to it is no notification, and the connection stays open."""
+    async with FaultyTcpProxy(redis_url) as proxy, running_notifier(endpoint_from_url(proxy.url)) as counter:
+        await counter.wait_for_mode("keyspace")
+        requests_before = proxy.requests
+        await async_wait_until(lambda: proxy.requests >= requests_before + 3, description="three pings")
 
-        assert (rung.rings, proxy.connections) == (1, 1)
-        await rung.rings_after(raw)
+        assert (counter.count, proxy.connections) == (1, 1)
+        await counter.assert_notified(raw)
 
 
-async def test_a_question_swallows_no_ring(redis_url: str, raw: redis.Redis) -> None:
-    """After a silence the bell asks whether the server lives; an entry that came meanwhile was taken for the answer."""
-    async with FaultyTcpProxy(redis_url) as proxy, listening(endpoint_from_url(proxy.url)) as rung:
-        await rung.sounds("keyspace")
+async def test_a_ping_does_not_hide_a_notification(redis_url: str, raw: redis.Redis) -> None:
+    """An entry that arrived during the ping was once taken for its reply."""
+    async with FaultyTcpProxy(redis_url) as proxy, running_notifier(endpoint_from_url(proxy.url)) as counter:
+        await counter.wait_for_mode("keyspace")
         proxy.delay_s = 0.02
-        await async_wait_until(lambda: proxy.delayed_requests, description="a question is on its way")
+        await async_wait_until(lambda: proxy.delayed_requests, description="a ping is in flight")
 
-        await rung.rings_after(raw)
+        await counter.assert_notified(raw)
 
 
-async def test_it_waits_for_a_server_that_is_not_there_yet(own_server: RedisServer) -> None:
-    """For ever, without a word beyond the first."""
+async def test_it_waits_for_a_server_that_is_not_running_yet(own_server: RedisServer) -> None:
+    """It retries without end, and logs only the first failure."""
     own_server.kill()
-    async with listening(endpoint_from_url(own_server.url)) as rung:
-        await async_wait_until(lambda: rung.rings >= 3, description="three tries")
+    async with running_notifier(endpoint_from_url(own_server.url)) as counter:
+        await async_wait_until(lambda: counter.count >= 3, description="three attempts")
         own_server.start()
 
-        await rung.sounds("keyspace")
+        await counter.wait_for_mode("keyspace")
 
 
-async def test_it_rings_in_memory() -> None:
-    """By whatever way the server inside the process allows."""
+async def test_it_works_with_the_server_in_memory() -> None:
+    """It uses any mode that this server supports."""
     server = in_memory_endpoint()
-    link = Pipeline(server.connect)
-    async with listening(server) as rung:
-        await async_wait_until(lambda: rung.bell.mode != "disconnected", description="the bell listens")
-        before = rung.rings
-        await link.execute([("XADD", LOG, "1-0", "kind", "add")])
+    pipeline = Pipeline(server.connect)
+    async with running_notifier(server) as counter:
+        await async_wait_until(lambda: counter.notifier.mode != "disconnected", description="the notifier is connected")
+        before = counter.count
+        await pipeline.execute([("XADD", LOG, "1-0", "kind", "add")])
 
-        await async_wait_until(lambda: rung.rings > before, description="the bell rings")
-    await link.close()
+        await async_wait_until(lambda: counter.count > before, description="the notification arrives")
+    await pipeline.close()

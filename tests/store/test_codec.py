@@ -1,4 +1,4 @@
-"""Hashes and log entries to the model, and what is none."""
+"""Decoding of hashes and log entries into the model, and errors for invalid ones."""
 
 import pytest
 
@@ -28,12 +28,12 @@ META = {
 
 
 def entry(fields: dict[bytes, bytes], entry_id: bytes = b"1700000000001-0") -> list[object]:
-    """One entry as XRANGE gives it."""
+    """Return an entry as XRANGE returns it."""
     return [entry_id, [part for pair in fields.items() for part in pair]]
 
 
-def test_an_agent_is_read_whole() -> None:
-    """What filters need comes from its spec; what a later release added is passed over."""
+def test_an_agent_is_decoded_completely() -> None:
+    """The fields for filters come from its spec; fields of later releases are ignored."""
     agent = decode_agent("a", HASH)
 
     assert (agent.id, agent.spec, agent.status, agent.draining) == ("a", SPEC, "degraded", True)
@@ -44,14 +44,14 @@ def test_an_agent_is_read_whole() -> None:
     assert (capability.name, capability.version, capability.stability) == ("x", "2.0", "stable")
 
 
-def test_an_agent_that_is_not_draining_is_not() -> None:
-    """Only `1` means that it does."""
+def test_an_agent_drains_only_with_the_value_1() -> None:
+    """Any other value means in service."""
     assert not decode_agent("a", HASH | {b"draining": b"0"}).draining
 
 
 @pytest.mark.parametrize("field", [name for name in HASH if name != b"later"])
 def test_an_agent_without_a_field_is_a_bad_record(field: bytes) -> None:
-    """Named by its id."""
+    """The error names its id."""
     with pytest.raises(BadRecordError, match="agent 'a'"):
         decode_agent("a", {name: value for name, value in HASH.items() if name != field})
 
@@ -70,13 +70,13 @@ def test_an_agent_without_a_field_is_a_bad_record(field: bytes) -> None:
     ids=str,
 )
 def test_an_agent_with_a_damaged_field_is_a_bad_record(damage: dict[bytes, bytes]) -> None:
-    """Whatever it is."""
+    """The error names its id too."""
     with pytest.raises(BadRecordError, match="agent 'a'"):
         decode_agent("a", HASH | damage)
 
 
-def test_a_change_is_read_whole() -> None:
-    """The agent after it, and what differed before."""
+def test_a_change_is_decoded_completely() -> None:
+    """It has the agent after it, and the values that differed before."""
     change = decode_change(entry(META | HASH))
 
     assert (change.version, change.prev) == (1_700_000_000_001, 1_700_000_000_000)
@@ -85,8 +85,8 @@ def test_a_change_is_read_whole() -> None:
     assert (change.status_before, change.draining_before, change.spec_before) == ("healthy", None, None)
 
 
-def test_what_did_not_differ_is_none() -> None:
-    """And no heartbeat yet is none too."""
+def test_a_value_that_did_not_differ_is_none() -> None:
+    """A missing heartbeat is None too."""
     change = decode_change(
         entry(HASH | {b"kind": b"add", b"reason": b"registered", b"prev": b"0", b"id": b"a", b"heartbeat": b""})
     )
@@ -94,16 +94,16 @@ def test_what_did_not_differ_is_none() -> None:
     assert (change.status_before, change.draining_before, change.spec_before, change.heartbeat) == (None,) * 4
 
 
-def test_all_that_can_differ_is_read() -> None:
-    """By the fields that end in `_before`."""
+def test_all_values_before_a_change_are_decoded() -> None:
+    """Their fields end in `_before`."""
     change = decode_change(entry(META | HASH | {b"draining_before": b"0", b"spec_before": b"{}"}))
 
     assert (change.draining_before, change.spec_before) == (False, b"{}")
     assert decode_change(entry(META | HASH | {b"draining_before": b"1"})).draining_before is True
 
 
-def test_the_beginning_of_a_history_has_no_agent() -> None:
-    """Only a version, and the one before it."""
+def test_the_first_entry_of_a_timeline_has_no_agent() -> None:
+    """It has only a version and the one before it."""
     change = decode_change(entry({b"kind": b"new_timeline", b"reason": b"log_initialized", b"prev": b"3"}, b"4-0"))
 
     assert (change.version, change.prev, change.kind, change.agent) == (4, 3, "new_timeline", None)
@@ -111,7 +111,7 @@ def test_the_beginning_of_a_history_has_no_agent() -> None:
 
 @pytest.mark.parametrize("field", [b"kind", b"reason", b"prev", b"id", b"spec"])
 def test_an_entry_without_a_field_is_a_bad_record(field: bytes) -> None:
-    """Named by its own id."""
+    """The error names the id of the entry."""
     with pytest.raises(BadRecordError, match="log entry 1700000000001-0"):
         decode_change(entry({name: value for name, value in (META | HASH).items() if name != field}))
 
@@ -122,29 +122,29 @@ def test_an_entry_without_a_field_is_a_bad_record(field: bytes) -> None:
     ids=str,
 )
 def test_an_entry_with_a_damaged_field_is_a_bad_record(damage: dict[bytes, bytes]) -> None:
-    """Whatever it is."""
+    """The error names the id too."""
     with pytest.raises(BadRecordError, match="log entry"):
         decode_change(entry(META | HASH | damage))
 
 
 def test_an_entry_with_an_odd_number_of_parts_is_a_bad_record() -> None:
-    """Redis has none, but a stub of it might."""
+    """Redis has none, but a fake of it might."""
     with pytest.raises(BadRecordError):
         decode_change([b"5-0", [b"kind"]])
 
 
-def test_an_entry_whose_id_is_no_version_is_a_bad_record() -> None:
-    """Its name is still told."""
+def test_an_entry_with_an_invalid_id_is_a_bad_record() -> None:
+    """The error names the id."""
     with pytest.raises(BadRecordError, match="log entry x-0"):
         decode_change(entry(META | HASH, b"x-0"))
 
 
-def test_an_entry_is_named_for_its_version() -> None:
-    """`<version>-0`."""
+def test_the_id_of_an_entry_contains_its_version() -> None:
+    """It is `<version>-0`."""
     assert entry_version(b"1700000000001-0") == 1_700_000_000_001
 
 
-def test_pairs_of_a_flat_list() -> None:
-    """As HGETALL gives them."""
+def test_a_list_of_pairs_is_decoded() -> None:
+    """HGETALL returns such a list."""
     assert to_mapping([b"a", b"1", b"b", b"2"]) == {b"a": b"1", b"b": b"2"}
     assert to_mapping([]) == {}

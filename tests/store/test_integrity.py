@@ -1,4 +1,4 @@
-"""Looking through a mesh: what is named is what is wrong, and mending leaves nothing of it."""
+"""The integrity check: it reports all inconsistent keys of a mesh, and the repair fixes them."""
 
 import pytest
 import redis
@@ -12,7 +12,7 @@ AGENT = "{mesh}:agent:"
 
 
 async def a_mesh(store: Store) -> None:
-    """Register a few agents; two of them beat."""
+    """Register a few agents; two of them send a heartbeat."""
     await store.change_log.open()
     for agent_id in ("a", "b", "c", "*[x]?"):
         await store.agents.register(RegistrationWrite(agent_id, a_spec(agent_id), 60_000, 120_000))
@@ -20,8 +20,8 @@ async def a_mesh(store: Store) -> None:
     await store.agents.heartbeat("b")
 
 
-async def test_a_sound_mesh_is_sound(store: Store) -> None:
-    """Whatever the ids are."""
+async def test_a_consistent_mesh_has_no_problems(store: Store) -> None:
+    """Unusual ids do not matter."""
     await a_mesh(store)
 
     found = await store.integrity.find_problems()
@@ -30,8 +30,8 @@ async def test_a_sound_mesh_is_sound(store: Store) -> None:
     assert found.is_consistent
 
 
-async def test_other_meshes_are_none_of_it(store: Store, raw: redis.Redis) -> None:
-    """Nor is what else lies in the same Redis."""
+async def test_other_meshes_are_ignored(store: Store, raw: redis.Redis) -> None:
+    """Other keys in the same Redis are ignored too."""
     await a_mesh(store)
     raw.set("{mesh}elsewhere:agent:z", "x")
     raw.hset("{other}:agent:a", "spec", "x")
@@ -40,11 +40,11 @@ async def test_other_meshes_are_none_of_it(store: Store, raw: redis.Redis) -> No
     raw.delete("{mesh}elsewhere:agent:z", "{other}:agent:a")
 
 
-async def test_what_is_damaged_is_named_and_mended(store: Store, raw: redis.Redis) -> None:
-    """Leftovers go, an agent without a deadline gets one, and what cannot be read goes; sound ones stay as they are."""
+async def test_damaged_records_are_reported_and_repaired(store: Store, raw: redis.Redis) -> None:
+    """Orphans and unreadable records are deleted, an agent without a deadline gets one, others stay."""
     await a_mesh(store)
-    raw.zadd("{mesh}:deadlines", {"nobody": 1})
-    raw.zadd("{mesh}:heartbeats", {"nobody else": 1})
+    raw.zadd("{mesh}:deadlines", {"orphan": 1})
+    raw.zadd("{mesh}:heartbeats", {"other orphan": 1})
     raw.zrem("{mesh}:deadlines", "a")
     raw.hset(f"{AGENT}b", "spec", "no JSON")
     raw.hdel(f"{AGENT}c", "version")
@@ -53,7 +53,7 @@ async def test_what_is_damaged_is_named_and_mended(store: Store, raw: redis.Redi
 
     found = await store.integrity.find_problems()
 
-    assert set(found.orphaned) == {"nobody", "nobody else"}
+    assert set(found.orphaned) == {"orphan", "other orphan"}
     assert found.without_deadline == ("a",)
     assert found.unreadable == {"b": version, "c": "", "text": ""}
     assert found.problems == ()
@@ -61,13 +61,15 @@ async def test_what_is_damaged_is_named_and_mended(store: Store, raw: redis.Redi
     assert await store.integrity.find_problems() == IntegrityReport(agents=2)
 
 
-async def test_a_dependency_of_nobody_is_forgotten(store: Store, raw: redis.Redis) -> None:
-    """Its agent's key was overwritten, so nobody knew what to count down, and who came later was let in too lightly."""
+async def test_an_orphaned_edge_is_deleted(store: Store, raw: redis.Redis) -> None:
+    """The key of its agent was overwritten, so its edges were never uncounted, and cycle checks were skipped."""
     await a_mesh(store)
     for agent_id, needed in (("d", "lost"), ("e", "kept"), ("f", "both")):
-        edges, seen = frozenset({("c", needed), ("c", "both")}), await store.agents.edges_revision()
+        edges, revision = frozenset({("c", needed), ("c", "both")}), await store.agents.edges_revision()
         await store.agents.register(
-            RegistrationWrite(agent_id, a_spec(agent_id), 60_000, 120_000, required_edges=edges, edges_revision=seen)
+            RegistrationWrite(
+                agent_id, a_spec(agent_id), 60_000, 120_000, required_edges=edges, edges_revision=revision
+            )
         )
     raw.set(f"{AGENT}d", "no hash")
 
@@ -79,14 +81,14 @@ async def test_a_dependency_of_nobody_is_forgotten(store: Store, raw: redis.Redi
     for agent_id in ("e", "f"):
         await store.agents.unregister(agent_id)
     found = await store.integrity.find_problems()
-    assert found.orphaned_edges == ("c both",), "it had been counted once too often, unnoticed while somebody had it"
+    assert found.orphaned_edges == ("c both",), "it had been counted once too often, undetected while an agent had it"
     await store.integrity.repair(found)
 
 
 @pytest.mark.parametrize("missing", ["version", "timeline", "log"])
 @pytest.mark.poisoned("a key of the mesh is deleted")
-async def test_a_mesh_that_lost_a_part_of_its_history_is_told(store: Store, raw: redis.Redis, missing: str) -> None:
-    """With what is there."""
+async def test_a_mesh_that_lost_a_part_of_its_log_is_reported(store: Store, raw: redis.Redis, missing: str) -> None:
+    """The problem names the remaining keys."""
     await a_mesh(store)
     raw.delete(f"{{mesh}}:{missing}")
 
@@ -96,7 +98,7 @@ async def test_a_mesh_that_lost_a_part_of_its_history_is_told(store: Store, raw:
 
 
 async def test_an_empty_server_has_no_mesh(store: Store) -> None:
-    """Which is no reason to make one."""
+    """The check does not create one."""
     (problem,) = (await store.integrity.find_problems()).problems
 
     assert "REGISTRY_MESH" in problem

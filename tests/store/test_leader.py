@@ -1,4 +1,4 @@
-"""The lock that says who sweeps: taken, renewed, lost, resigned, taken over."""
+"""The leader lock: acquired, renewed, lost, resigned, taken over."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -20,7 +20,7 @@ Replica = Callable[[str], Leadership]
 
 @pytest.fixture
 async def replica(redis_url: str) -> AsyncIterator[Replica]:
-    """Makes a replica by its name."""
+    """Provide a function that creates a replica by name."""
     links: list[Pipeline] = []
 
     def make(name: str) -> Leadership:
@@ -28,12 +28,12 @@ async def replica(redis_url: str) -> AsyncIterator[Replica]:
         return Leadership(Keys("mesh"), links[-1], instance=name, host=f"host of {name}", pid=7)
 
     yield make
-    for link in links:
-        await link.close()
+    for pipeline in links:
+        await pipeline.close()
 
 
-async def test_who_comes_first_leads(replica: Replica, raw: redis.Redis) -> None:
-    """And the lock says who that is, and since when."""
+async def test_the_first_replica_becomes_the_leader(replica: Replica, raw: redis.Redis) -> None:
+    """The lock contains its identity and the time."""
     seconds, _ = raw.time()
 
     taken, lock = await replica("one").acquire("")
@@ -45,15 +45,15 @@ async def test_who_comes_first_leads(replica: Replica, raw: redis.Redis) -> None
     assert raw.get(LEADER) == lock.encoded
 
 
-async def test_who_comes_second_follows(replica: Replica) -> None:
-    """And is told who leads."""
+async def test_the_second_replica_follows(replica: Replica) -> None:
+    """It gets the identity of the leader."""
     _, lock = await replica("one").acquire("")
 
     assert await replica("two").acquire("") == (False, lock)
 
 
-async def test_each_renewal_shows_that_the_leader_lives(replica: Replica) -> None:
-    """The counter rises, all else stays."""
+async def test_each_renewal_raises_the_counter(replica: Replica) -> None:
+    """All other parts of the lock stay."""
     one, two = replica("one"), replica("two")
     _, first = await one.acquire("")
 
@@ -67,8 +67,8 @@ async def test_each_renewal_shows_that_the_leader_lives(replica: Replica) -> Non
     assert await two.acquire("") == (False, third)
 
 
-async def test_a_renewal_with_an_old_lock_is_refused(replica: Replica) -> None:
-    """As when its reply was lost: the holder steps down, and takes the lock again when it stands still."""
+async def test_a_renewal_with_an_old_lock_is_rejected(replica: Replica) -> None:
+    """If its reply was lost, the leader steps down, and acquires the lock again when it expires."""
     one = replica("one")
     _, first = await one.acquire("")
     await one.renew(first)
@@ -76,8 +76,8 @@ async def test_a_renewal_with_an_old_lock_is_refused(replica: Replica) -> None:
     assert await one.renew(first) is None
 
 
-async def test_a_lock_that_stood_still_is_taken_over_under_a_new_epoch(replica: Replica) -> None:
-    """By compare-and-set: of two that saw the same lock, one gets it; the old holder finds it lost."""
+async def test_an_expired_lock_is_taken_over_with_a_new_epoch(replica: Replica) -> None:
+    """Of two replicas that read the same lock, compare-and-set accepts one; the old leader has lost it."""
     one, two, three = map(replica, ("one", "two", "three"))
     _, seen = await one.acquire("")
 
@@ -90,8 +90,8 @@ async def test_a_lock_that_stood_still_is_taken_over_under_a_new_epoch(replica: 
     assert await one.renew(seen) is None
 
 
-async def test_a_lock_that_moved_is_not_taken_over(replica: Replica) -> None:
-    """Its holder lives."""
+async def test_a_renewed_lock_is_not_taken_over(replica: Replica) -> None:
+    """Its leader is alive."""
     one, two = replica("one"), replica("two")
     _, seen = await one.acquire("")
     renewed = await one.renew(seen)
@@ -100,8 +100,8 @@ async def test_a_lock_that_moved_is_not_taken_over(replica: Replica) -> None:
 
 
 @pytest.mark.parametrize("lost", [LEADER, "{mesh}:epoch"])
-async def test_a_lock_that_was_deleted_is_lost(lost: str, replica: Replica, raw: redis.Redis) -> None:
-    """Nobody renews it back to life."""
+async def test_a_deleted_lock_is_lost(lost: str, replica: Replica, raw: redis.Redis) -> None:
+    """A renewal does not create it again."""
     one = replica("one")
     _, lock = await one.acquire("")
     raw.delete(lost)
@@ -109,8 +109,8 @@ async def test_a_lock_that_was_deleted_is_lost(lost: str, replica: Replica, raw:
     assert await one.renew(lock) is None
 
 
-async def test_who_resigns_makes_room_at_once(replica: Replica, raw: redis.Redis) -> None:
-    """The next to ask leads, under a new epoch."""
+async def test_a_resigned_lock_is_free_at_once(replica: Replica, raw: redis.Redis) -> None:
+    """The next replica leads with a new epoch."""
     one, two = replica("one"), replica("two")
     _, lock = await one.acquire("")
 
@@ -121,8 +121,8 @@ async def test_who_resigns_makes_room_at_once(replica: Replica, raw: redis.Redis
     assert next_lock.epoch > lock.epoch
 
 
-async def test_who_lost_the_lock_cannot_resign_it(replica: Replica, raw: redis.Redis) -> None:
-    """It is another's by now."""
+async def test_a_lost_lock_cannot_be_resigned(replica: Replica, raw: redis.Redis) -> None:
+    """It belongs to another replica."""
     one, two = replica("one"), replica("two")
     _, seen = await one.acquire("")
     _, lock = await two.acquire(seen.encoded)
@@ -132,10 +132,8 @@ async def test_who_lost_the_lock_cannot_resign_it(replica: Replica, raw: redis.R
 
 
 @pytest.mark.parametrize("text", ["gibberish", "", "1 2 3", "1 2 3 {}", "1 2 3 [1]", "x y z {}"])
-async def test_a_lock_that_was_tampered_with_is_held_by_nobody_known(
-    text: str, replica: Replica, raw: redis.Redis
-) -> None:
-    """It is replaced like one that stands still, by its exact text."""
+async def test_a_lock_with_an_invalid_text_has_an_unknown_leader(text: str, replica: Replica, raw: redis.Redis) -> None:
+    """It is replaced like an expired one, by its exact text."""
     raw.set(LEADER, text)
     one = replica("one")
 
@@ -146,8 +144,8 @@ async def test_a_lock_that_was_tampered_with_is_held_by_nobody_known(
     assert (taken, lock.instance) == (True, "one")
 
 
-async def test_a_lock_that_is_no_text_does_not_end_the_leading_for_ever(replica: Replica, raw: redis.Redis) -> None:
-    """What a replica saw of it must compare equal to what is there, byte for byte."""
+async def test_a_lock_that_is_not_text_does_not_block_the_election(replica: Replica, raw: redis.Redis) -> None:
+    """The lock that a replica has read must equal the stored one, byte for byte."""
     raw.set(LEADER, b"1 2 3 \xff")
     one = replica("one")
 
@@ -157,15 +155,15 @@ async def test_a_lock_that_is_no_text_does_not_end_the_leading_for_ever(replica:
     assert taken
 
 
-def test_a_lock_reads_what_its_holder_is_called() -> None:
+def test_a_lock_contains_the_name_of_its_leader() -> None:
     """Blanks in a name are no separators."""
     holder = orjson.dumps({"instance": "a b", "host": "c d", "pid": 9, "later": "x"})
 
     assert LeaderLock.from_bytes(b"3 4 5 " + holder) == LeaderLock("3 4 5 " + holder.decode(), 3, 4, 5, "a b", "c d", 9)
 
 
-async def test_no_epoch_comes_twice_even_after_everything_was_lost(replica: Replica, raw: redis.Redis) -> None:
-    """FLUSHALL: an old leader that does not know of it is refused by every epoch that follows."""
+async def test_no_epoch_is_used_twice_even_after_a_loss_of_all_data(replica: Replica, raw: redis.Redis) -> None:
+    """After FLUSHALL every later epoch rejects an old leader that has not detected the loss."""
     one, two = replica("one"), replica("two")
     _, old = await one.acquire("")
     raw.flushall()

@@ -1,4 +1,4 @@
-"""The loader: flatten, read the header, bind by name."""
+"""The script loader: resolve includes, parse headers, bind keys and arguments by name."""
 
 import tomllib
 from hashlib import sha1
@@ -30,23 +30,23 @@ HEADER = """#!lua flags=allow-oom
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder of scripts."""
+    """Provide an empty folder of scripts."""
     (tmp_path / "include").mkdir()
     return tmp_path
 
 
 def include(folder: Path, name: str, text: str) -> None:
-    """Write one include."""
+    """Write an include."""
     (folder / "include" / f"{name}.lua").write_text(text)
 
 
 def script(folder: Path, name: str, text: str) -> None:
-    """Write one script under a good header."""
+    """Write a script with a valid header."""
     (folder / f"{name}.lua").write_text(HEADER.format(name=name) + text)
 
 
-def test_an_include_takes_the_place_of_its_line(folder: Path) -> None:
-    """And what it includes itself stands before it."""
+def test_an_include_replaces_its_line(folder: Path) -> None:
+    """Nested includes precede it."""
     include(folder, "inner", "-- inner\n")
     include(folder, "outer", "--@include inner\n-- outer\n")
     (folder / "do.lua").write_text("-- top\n--@include outer\n-- below\n")
@@ -54,8 +54,8 @@ def test_an_include_takes_the_place_of_its_line(folder: Path) -> None:
     assert inline_includes(folder, "do") == "-- top\n-- inner\n-- outer\n-- below\n"
 
 
-def test_an_include_that_two_others_need_stands_once(folder: Path) -> None:
-    """A diamond: the shared one comes before both."""
+def test_an_include_of_two_others_is_inserted_once(folder: Path) -> None:
+    """It precedes both."""
     include(folder, "shared", "-- shared\n")
     include(folder, "left", "--@include shared\n-- left\n")
     include(folder, "right", "--@include shared\n-- right\n")
@@ -64,8 +64,8 @@ def test_an_include_that_two_others_need_stands_once(folder: Path) -> None:
     assert inline_includes(folder, "do") == "-- shared\n-- left\n-- right\n-- below\n"
 
 
-def test_a_cycle_is_refused_with_its_chain(folder: Path) -> None:
-    """Whoever made it can see where."""
+def test_a_cycle_of_includes_is_rejected(folder: Path) -> None:
+    """The error names its files."""
     include(folder, "hen", "--@include egg\n")
     include(folder, "egg", "--@include hen\n")
     (folder / "do.lua").write_text("--@include hen\n")
@@ -76,8 +76,8 @@ def test_a_cycle_is_refused_with_its_chain(folder: Path) -> None:
         inline_includes(folder, "do")
 
 
-def test_a_missing_include_is_refused_with_who_wanted_it(folder: Path) -> None:
-    """The chain ends at what is missing."""
+def test_a_missing_include_is_rejected_with_its_includers(folder: Path) -> None:
+    """The last file in the error is the missing one."""
     include(folder, "there", "--@include nowhere\n")
     (folder / "do.lua").write_text("--@include there\n")
 
@@ -85,8 +85,8 @@ def test_a_missing_include_is_refused_with_who_wanted_it(folder: Path) -> None:
         inline_includes(folder, "do")
 
 
-def test_a_header_names_keys_and_arguments_in_order(folder: Path) -> None:
-    """What explains them is passed over."""
+def test_a_header_lists_keys_and_arguments_in_order(folder: Path) -> None:
+    """Their descriptions are ignored."""
     script(folder, "do", "return 1\n")
 
     read = read_script(folder, "do")
@@ -95,8 +95,8 @@ def test_a_header_names_keys_and_arguments_in_order(folder: Path) -> None:
     assert read.args == ("one", "two…")
 
 
-def test_a_script_without_arguments_says_none(folder: Path) -> None:
-    """The word is no name."""
+def test_a_header_without_arguments_has_the_word_none(folder: Path) -> None:
+    """The word is not a name."""
     text = HEADER.format(name="do").replace("one       text\n         two…      integer, and more", "none")
     (folder / "do.lua").write_text(text)
 
@@ -114,8 +114,8 @@ def test_a_script_without_arguments_says_none(folder: Path) -> None:
     ],
     ids=["nothing", "only a shebang", "another name", "no shebang", "no ARGV"],
 )
-def test_a_bad_header_stops_the_start(text: str, folder: Path) -> None:
-    """And the error names the script."""
+def test_an_invalid_header_stops_the_startup(text: str, folder: Path) -> None:
+    """The error names the script."""
     (folder / "do.lua").write_text(text)
 
     with pytest.raises(StartupError, match=r"lua/do\.lua"):
@@ -123,7 +123,7 @@ def test_a_bad_header_stops_the_start(text: str, folder: Path) -> None:
 
 
 def test_a_call_is_bound_by_name(folder: Path) -> None:
-    """Whatever else the mappings hold; what takes the rest is spread out."""
+    """Other names in the mappings are ignored; a list parameter takes the rest."""
     script(folder, "do", "return 1\n")
     read = read_script(folder, "do")
 
@@ -136,8 +136,8 @@ def test_a_call_is_bound_by_name(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["first", "rest_…", "one"])
-def test_a_missing_name_is_an_error_at_the_call(missing: str, folder: Path) -> None:
-    """Not a wrong position in Redis."""
+def test_a_missing_name_is_an_error_of_the_call(missing: str, folder: Path) -> None:
+    """Otherwise Redis would get a wrong position."""
     script(folder, "do", "return 1\n")
     keys = {"first": b"1", "second": b"2", "rest_…": b"3"}
     args = {"one": "1", "two…": "2"}
@@ -149,53 +149,53 @@ def test_a_missing_name_is_an_error_at_the_call(missing: str, folder: Path) -> N
         )
 
 
-def test_an_engine_that_knows_no_shebang_gets_none(folder: Path) -> None:
-    """The digest is that of the text that is sent."""
+def test_a_server_without_shebang_support_gets_none(folder: Path) -> None:
+    """The digest is that of the text sent."""
     script(folder, "do", "return 1\n")
     whole, bare = read_script(folder, "do"), read_script(folder, "do", shebang=False)
 
     assert whole.text == f"#!lua flags=allow-oom\n{bare.text}"
     assert whole.sha == sha1(whole.text.encode()).hexdigest()  # noqa: S324 - Redis names scripts so
-    assert bare.sha == sha1(bare.text.encode()).hexdigest()  # noqa: S324 - likewise
+    assert bare.sha == sha1(bare.text.encode()).hexdigest()  # noqa: S324 - the digest of a script
 
 
-def test_every_script_of_ours_loads() -> None:
-    """Once: the second answer is the first."""
+def test_every_script_of_the_registry_loads() -> None:
+    """The second call returns the same objects."""
     loaded = load_scripts()
 
     assert set(loaded) == {path.stem for path in lua_folder().glob("*.lua")}
     assert load_scripts() is loaded
 
 
-def test_a_checkout_keeps_the_scripts_beside_the_package() -> None:
-    """Where a person looks for them."""
+def test_a_checkout_has_the_scripts_next_to_the_package() -> None:
+    """Developers look for them there."""
     assert lua_folder() == Path(scripts.__file__).resolve().parents[2] / "lua"
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a package that is installed, without its scripts yet."""
+    """Provide the folder of an installed package, without its scripts."""
     package = tmp_path / "site-packages" / "registry"
     (package / "store").mkdir(parents=True)
     monkeypatch.setattr(scripts, "__file__", str(package / "store" / "scripts.py"))
     return package
 
 
-def test_an_installed_package_keeps_them_inside(installed: Path) -> None:
-    """As the wheel lays them out."""
+def test_an_installed_package_has_the_scripts_inside(installed: Path) -> None:
+    """The wheel has this layout."""
     (installed / "lua").mkdir()
     (installed / "lua" / "register.lua").touch()
 
     assert lua_folder() == installed / "lua"
 
 
-def test_a_package_without_its_scripts_says_what_to_do(installed: Path) -> None:
-    """It cannot start."""
+def test_the_error_without_scripts_has_the_next_step(installed: Path) -> None:
+    """The registry cannot start."""
     with pytest.raises(StartupError, match=f"{installed} are missing; reinstall mcp-mesh-registry"):
         lua_folder()
 
 
-def test_the_wheel_is_told_to_carry_them_where_the_loader_looks() -> None:
+def test_the_wheel_has_the_scripts_where_the_loader_looks() -> None:
     """`lua/` of the checkout is `registry/lua/` of the wheel."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 

