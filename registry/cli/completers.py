@@ -14,9 +14,6 @@ from registry.cli.output.terminal_safe import escape_terminal
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient
 
-# Slow imports happen when a command runs, so that --help stays fast.
-# ruff: noqa: PLC0415
-
 # The second includes name resolution and imports.
 _CALL_TIMEOUT_S, _COMPLETION_TIMEOUT_S = 1.0, 2.0
 _MAX_AGENTS = 10_000

@@ -13,9 +13,6 @@ from registry.cli.output.terminal_safe import escape_terminal
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient
 
-# Slow imports happen when a command runs, so that --help stays fast.
-# ruff: noqa: PLC0415
-
 Command = Callable[..., Any]
 
 # AUTH_TOKEN is the setting of a replica in the same environment.

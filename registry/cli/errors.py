@@ -12,9 +12,6 @@ from registry.cli.output.terminal_safe import escape_terminal
 if TYPE_CHECKING:
     from mcp_mesh_client import ClientError, ErrorResponse, OfflineResponse, RegistryTimeout, RegistryUnavailable
 
-# Slow imports happen when a command runs, so that --help stays fast.
-# ruff: noqa: PLC0415
-
 T = TypeVar("T")
 
 # Exit codes of the commands that call a registry; README.md has the table.

@@ -36,9 +36,5 @@ def main(**_options: Any) -> None:
     """Registry in which MCP agents register, send heartbeats and discover each other."""
 
 
-main.add_command(serve)
-main.add_command(backup)
-main.add_command(restore)
-main.add_command(doctor)
-for command in COMMANDS:
+for command in (serve, backup, restore, doctor, *COMMANDS):
     main.add_command(command)

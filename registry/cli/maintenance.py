@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from registry.config.settings import Settings
     from registry.store.integrity import IntegrityReport
 
-# Slow imports happen when a command runs, so that --help stays fast.
-# ruff: noqa: PLC0415
-
 T = TypeVar("T")
 
 _MAX_PRINTED_NAMES = 20

@@ -4,9 +4,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
-# Slow imports happen when a command runs, so that --help stays fast.
-# ruff: noqa: PLC0415
-
 MAX_FILE_BYTES = 64 * 1024 * 1024
 # YAML aliases repeat a value; this limits the values after expansion.
 _MAX_EXPANDED_VALUES = 2_000_000

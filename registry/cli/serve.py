@@ -7,9 +7,6 @@ import click
 
 from registry.errors import StartupError
 
-# Slow imports happen when a command runs, so that --help stays fast.
-# ruff: noqa: PLC0415
-
 
 @click.command()
 @click.option("--host", help="Address to listen on; default is loopback. [REGISTRY_HOST]")

@@ -60,11 +60,6 @@ def _log_failure(error: Exception, name: str, failures: int, pause: float) -> No
     if isinstance(error, StoreUnavailable):
         # A lasting outage is logged at failures 1, 2, 4, 8 and so on.
         if failures.bit_count() == 1:
-            log.warning(
-                "loop_store_unavailable",
-                **fields,
-                reason=error.reason,
-                error=str(error.__cause__ or error),
-            )
+            log.warning("loop_store_unavailable", **fields, reason=error.reason, error=str(error.__cause__ or error))
     else:
         log.error("loop_failed", **fields, exc_info=error)

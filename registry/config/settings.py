@@ -19,20 +19,16 @@ from registry.config.types import (
     Secret,
     Thresholds,
     format_value,
+    integer_parser,
     mask_all,
     mask_url,
-    parse_ack_count,
-    parse_agent_count,
     parse_boolean,
-    parse_directory,
     parse_duration_or_zero,
     parse_encryption_key,
-    parse_file_path,
     parse_header_names,
     parse_host,
     parse_instance_id,
     parse_log_format,
-    parse_log_length,
     parse_log_level,
     parse_mesh_name,
     parse_percent,
@@ -40,10 +36,9 @@ from registry.config.types import (
     parse_security_contexts,
     parse_thresholds,
     parse_token,
+    path_parser,
     validate_redis_url,
 )
-
-_DEFAULT_SELF_PRESERVATION_SHARE: Final = Percent(50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +78,7 @@ class Settings:
     agent_timeout: timedelta = timedelta(seconds=60)
     thresholds: Mapping[str, Thresholds] = field(default_factory=lambda: parse_thresholds(""))
     retention: timedelta = timedelta(hours=1)
-    self_preservation_share: Percent = _DEFAULT_SELF_PRESERVATION_SHARE
+    self_preservation_share: Percent = field(default_factory=lambda: Percent(50))
     self_preservation_min_agents: int = 10
     self_preservation_duration: timedelta = timedelta(minutes=10)
     watch_history: int = 20_000
@@ -103,10 +98,8 @@ class Settings:
     def masked(self) -> dict[str, str]:
         """Return each setting by field name as text for a log: its value, its masked value, or `unset`."""
         values = {name: getattr(self, name) for name in SETTINGS}
-        return {
-            name: format_value(value) if value is None else SETTINGS[name].mask(format_value(value))
-            for name, value in values.items()
-        }
+        shown = {name: format_value(value) for name, value in values.items()}
+        return {name: text if values[name] is None else SETTINGS[name].mask(text) for name, text in shown.items()}
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={text!r}' for name, text in self.masked().items())})"
@@ -119,9 +112,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "metrics_port": Setting("METRICS_PORT", parse_port, "A second port that serves only metrics, without a token."),
         "log_level": Setting("LOG_LEVEL", parse_log_level, "Least severe level that is logged."),
         "log_format": Setting(
-            "REGISTRY_LOG_FORMAT",
-            parse_log_format,
-            "Log format: json, pretty, or auto (pretty on a terminal).",
+            "REGISTRY_LOG_FORMAT", parse_log_format, "Log format: json, pretty, or auto (pretty on a terminal)."
         ),
         "redis_url": Setting(
             "REDIS_URL",
@@ -131,16 +122,16 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         ),
         "redis_password_file": Setting(
             "REGISTRY_REDIS_PASSWORD_FILE",
-            parse_file_path,
+            path_parser("the path of a file"),
             "A file with the Redis password, read at every connect.",
         ),
         "write_acks": Setting(
-            "REGISTRY_WRITE_ACKS", parse_ack_count, "Number of Redis replicas that must acknowledge each write."
+            "REGISTRY_WRITE_ACKS", integer_parser(0, 100), "Number of Redis replicas that must acknowledge each write."
         ),
         "mesh": Setting("REGISTRY_MESH", parse_mesh_name, "Name of the mesh, part of every Redis key."),
         "data_dir": Setting(
             "REGISTRY_DATA_DIR",
-            parse_directory,
+            path_parser("a directory"),
             "Data directory of the embedded Redis; default: the user's data directory.",
         ),
         "instance_id": Setting(
@@ -150,9 +141,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
             "AGENT_TIMEOUT", parse_duration, "Time without a heartbeat after which an agent is degraded."
         ),
         "thresholds": Setting(
-            "REGISTRY_THRESHOLDS",
-            parse_thresholds,
-            "Timeout and eviction of agent types, such as file_agent=30s/90s.",
+            "REGISTRY_THRESHOLDS", parse_thresholds, "Timeout and eviction of agent types, such as file_agent=30s/90s."
         ),
         "retention": Setting(
             "REGISTRY_RETENTION", parse_duration, "Time an expired agent stays listed before it is removed."
@@ -164,7 +153,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         ),
         "self_preservation_min_agents": Setting(
             "REGISTRY_SELF_PRESERVATION_MIN_AGENTS",
-            parse_agent_count,
+            integer_parser(1, 10_000_000),
             "Self-preservation needs at least this many agents that miss heartbeats.",
         ),
         "self_preservation_duration": Setting(
@@ -174,7 +163,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         ),
         "watch_history": Setting(
             "REGISTRY_WATCH_HISTORY",
-            parse_log_length,
+            integer_parser(100, 10_000_000),
             "Number of changes the change log stores for watches to resume from.",
         ),
         "health_check_interval": Setting("HEALTH_CHECK_INTERVAL", parse_duration, "Maximum interval between sweeps."),

@@ -94,7 +94,7 @@ def format_value(value: object) -> str:
     return text
 
 
-def _integer_parser(minimum: int, maximum: int) -> Callable[[str], int]:
+def integer_parser(minimum: int, maximum: int) -> Callable[[str], int]:
     """Return a parser of whole numbers from `minimum` to `maximum`, both included."""
 
     def parse(text: str) -> int:
@@ -127,7 +127,7 @@ def _pattern_parser(pattern: str, expected: str) -> Callable[[str], str]:
     return parse
 
 
-def _path_parser(expected: str) -> Callable[[str], Path]:
+def path_parser(expected: str) -> Callable[[str], Path]:
     """Return a parser of paths; `~` is a home directory, and a relative path starts at the working directory."""
 
     def parse(text: str) -> Path:
@@ -147,9 +147,7 @@ def parse_duration_or_zero(text: str) -> timedelta:
         raise ValueError(f"{error}; or 0s for none") from error
 
 
-parse_port: Final = _integer_parser(0, 65535)
-parse_log_length: Final = _integer_parser(100, 10_000_000)
-parse_agent_count: Final = _integer_parser(1, 10_000_000)
+parse_port: Final = integer_parser(0, 65535)
 parse_log_level: Final = _choice_parser(
     {word: word for word in ("debug", "info", "warning", "error")} | {"warn": "warning"}
 )
@@ -157,12 +155,9 @@ parse_log_format: Final = _choice_parser({word: word for word in ("auto", "json"
 parse_boolean: Final = _choice_parser(
     dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 )
-parse_ack_count: Final = _integer_parser(0, 100)
 parse_mesh_name: Final = _pattern_parser(
     r"[A-Za-z0-9._-]{1,64}", "1 to 64 letters, digits, dots, underscores or hyphens"
 )
-parse_directory: Final = _path_parser("a directory")
-parse_file_path: Final = _path_parser("the path of a file")
 parse_instance_id: Final = _pattern_parser(r"[!-~]{1,253}", "1 to 253 printable ASCII characters without blanks")
 
 
@@ -224,10 +219,7 @@ def parse_security_contexts(text: str) -> Mapping[str, frozenset[str]]:
 
     The text adds to the built-in contexts, or replaces one of the same name.
     """
-    built_in = {
-        "standard": frozenset[str](),
-        "high_security": frozenset({"authentication", "authorization", "audit"}),
-    }
+    built_in = {"standard": frozenset[str](), "high_security": frozenset({"authentication", "authorization", "audit"})}
     return MappingProxyType({**built_in, **_parse_entries(text, _parse_required_capabilities)})
 
 

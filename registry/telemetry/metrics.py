@@ -42,10 +42,7 @@ class Metrics:
             registry=collectors,
         )
         self._loop_errors = Counter(
-            "mcp_registry_loop_errors",
-            "Failed iterations of a background loop",
-            ("loop",),
-            registry=collectors,
+            "mcp_registry_loop_errors", "Failed iterations of a background loop", ("loop",), registry=collectors
         )
         self._sweep_outcomes = Counter(
             "mcp_registry_sweep_outcomes",

@@ -15,9 +15,6 @@ from registry.cli.output.terminal_safe import escape_terminal
 if TYPE_CHECKING:
     from mcp_mesh_client import SyncRegistryClient
 
-# Slow imports happen when a command runs, so that --help stays fast.
-# ruff: noqa: PLC0415
-
 # The registry accepts 200 registrations and 1 MiB in one call.
 _MAX_AGENTS_PER_CALL, _MAX_CALL_BYTES = 200, 1024 * 1024 - 64
 

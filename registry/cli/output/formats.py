@@ -9,9 +9,6 @@ import click
 
 from registry.cli.output.terminal_safe import escape_document, is_terminal_safe
 
-# Slow imports happen when a command runs, so that --help stays fast.
-# ruff: noqa: PLC0415
-
 FORMATS = ("wide", "json", "yaml", "name")
 _YAML_LINE_WIDTH = 2**16
 

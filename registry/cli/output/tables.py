@@ -11,9 +11,6 @@ import click
 from registry.cli.output.ages import age
 from registry.cli.output.terminal_safe import escape_terminal
 
-# Slow imports happen when a command runs, so that --help stays fast.
-# ruff: noqa: PLC0415
-
 Row = Mapping[str, Any]
 Styles = Mapping[str, str]
 

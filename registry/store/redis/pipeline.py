@@ -6,12 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import (
-    AuthenticationError,
-    MovedError,
-    NoScriptError,
-    RedisError,
-)
+from redis.exceptions import AuthenticationError, MovedError, NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from registry.errors import StoreUnavailable, WriteOutcome
