@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp
 
 from registry.api.routes import Services, build_apps
-from registry.cache.change_signal import ChangeSignal
-from registry.cache.reflector import POLL_INTERVAL_S, Reflector
+from registry.cache.reflector import POLL_INTERVAL_S, ChangeSignal, Reflector
 from registry.cache.watch_history import WatchHistory
 from registry.compat.mcpmesh.audit import audit_facts
 from registry.compat.mcpmesh.list_rows import MeshListRows

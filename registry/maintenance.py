@@ -6,8 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import NamedTuple
 
-from registry.cache.change_signal import ChangeSignal
-from registry.cache.reflector import Reflector
+from registry.cache.reflector import ChangeSignal, Reflector
 from registry.cache.watch_history import WatchHistory
 from registry.concurrency.tasks import cancel_and_wait
 from registry.config.settings import Settings

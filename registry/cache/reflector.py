@@ -4,12 +4,12 @@ It is the only writer of the cache. After a gap in the log it fills the cache ag
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from registry.cache.change_signal import ChangeSignal
 from registry.cache.view import View
 from registry.cache.watch_history import LogReader, WatchHistory
 from registry.concurrency.timeouts import FutureQueue
@@ -45,6 +45,38 @@ class ChangeSource(LogReader, Protocol):
 
     def scan(self) -> AsyncIterator[list[StoredAgent]]:
         """Yield all agents in slices."""
+
+
+class ChangeSignal:
+    """Wakes the reflector before its next poll is due.
+
+    The change notifier calls `notify` for each change; reads that need the newest version call `wake`.
+    """
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._notified = False
+
+    def notify(self) -> None:
+        """Announce a change of the log."""
+        self._notified = True
+        self._event.set()
+
+    def wake(self) -> None:
+        """End the wait for a read that needs the newest version."""
+        self._event.set()
+
+    def take(self) -> bool:
+        """Reset the signal, and return whether a change was announced since the last call."""
+        notified, self._notified = self._notified, False
+        self._event.clear()
+        return notified
+
+    async def wait(self, timeout: float) -> None:
+        """Wait until the signal is set, for at most `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
 
 
 class Reflector:

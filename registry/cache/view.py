@@ -205,7 +205,7 @@ class View:
         self.capability_count -= len(agent.indexed.capabilities)
 
     def _count_edges(self, spec: IndexedSpec, delta: int) -> None:
-        for name, needed in spec.required_edges:
+        for name, needed in set(spec.required_edges):
             count = self.required_edges.get(name, {}).get(needed, 0)
             self.edges_revision += count == 0 or count + delta == 0
             _adjust_count(self.required_edges, name, needed, delta)

@@ -114,13 +114,8 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
             yield WHOLE_AGENT, self.dependencies
 
     @property
-    def required_edges(self) -> set[tuple[str, str]]:
-        """The pairs of a capability and a capability that it requires."""
-        return set(self.iter_required_edges)
-
-    @property
-    def iter_required_edges(self) -> Iterator[tuple[str, str]]:
-        """The same pairs, one by one and perhaps repeated.
+    def required_edges(self) -> Iterator[tuple[str, str]]:
+        """The pairs of a capability and a capability that it requires, perhaps repeated.
 
         There can be very many: each capability has the dependencies of the agent as a whole.
         """

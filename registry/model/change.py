@@ -12,7 +12,7 @@ ChangeKind = Literal["add", "modify", "remove", "new_timeline"]
 class Change(msgspec.Struct, frozen=True, gc=False):
     """One entry of the change log; no entry is between `prev` and `version`.
 
-    `agent` is the agent after the change; for `remove` the agent before it; None for `begin`, the first entry of a
+    `agent` is the agent after the change, for `remove` the one before it; None for `new_timeline`, the first entry of a
     timeline. `heartbeat` is the last heartbeat in Redis-server milliseconds, None before the first one. The fields
     `…_before` have the former value, None if it did not change.
     """

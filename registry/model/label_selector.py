@@ -140,10 +140,6 @@ class _Token(NamedTuple):
     text: str
     position: int
 
-    @property
-    def is_word(self) -> bool:
-        return self.text not in _PUNCTUATION
-
 
 _OPERATORS: Final = frozenset({"=", "==", "!=", "in", "notin"})
 _PUNCTUATION: Final = frozenset({"", "=", "==", "!=", "!", "(", ")", ",", "<", ">"})
@@ -193,11 +189,11 @@ class _Parser:
         return "" if self._token.text in {"", ",", ")"} else self._word(_VALUE_RULE)
 
     def _word(self, rule: _TextRule) -> str:
-        token = self._token
-        if not (token.is_word and rule.matches(token.text)):
+        text = self._token.text
+        if text in _PUNCTUATION or not rule.matches(text):
             self._raise_expected(rule.expected)
         self._advance()
-        return token.text
+        return text
 
     def _consume(self, text: str, expected: str) -> None:
         if self._token.text != text:

@@ -72,5 +72,5 @@ class Restorer:
             agent.eviction,
             "" if stored.heartbeat is None else stored.heartbeat,
             time_left,
-            encode_edges(agent.indexed.required_edges),
+            encode_edges(set(agent.indexed.required_edges)),
         )

@@ -5,8 +5,7 @@ from functools import partial
 
 import pytest
 
-from registry.cache.change_signal import ChangeSignal
-from registry.cache.reflector import Reflector
+from registry.cache.reflector import ChangeSignal, Reflector
 from registry.cache.view import View
 from registry.errors import NotReady, StoreUnavailable
 from tests.support.builders import a_change, an_agent

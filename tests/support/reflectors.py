@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from registry.cache.change_signal import ChangeSignal
-from registry.cache.reflector import ChangeSource, Reflector
+from registry.cache.reflector import ChangeSignal, ChangeSource, Reflector
 from registry.cache.watch_history import WatchHistory
 from registry.service.watch.fanout import WatchFanout
 

@@ -26,22 +26,13 @@ def encode_initial_agent(agent_json: bytes, version: int, stream_format: StreamF
 
 def encode_bookmark(version: int, stream_format: StreamFormat) -> bytes:
     """Return a bookmark: all events of the watcher up to this version were written before it."""
-    data = b'{"type":"BOOKMARK","object":{"resource_version":"%d"},"timestamp":"%s","resource_version":"%d"}' % (
-        version,
-        _now_rfc3339(),
-        version,
-    )
+    data = _event_json("BOOKMARK", b'{"resource_version":"%d"}' % version, version)
     return _frame(data, version, stream_format)
 
 
 def encode_error(error: dict[str, object], version: int, stream_format: StreamFormat) -> bytes:
     """Return the last event of a stream that cannot continue; `version` is the last one of the stream."""
-    data = b'{"type":"ERROR","object":%s,"timestamp":"%s","resource_version":"%d"}' % (
-        orjson.dumps(error),
-        _now_rfc3339(),
-        version,
-    )
-    return _frame(data, None, stream_format)
+    return _frame(_event_json("ERROR", orjson.dumps(error), version), None, stream_format)
 
 
 def encode_keep_alive(stream_format: StreamFormat) -> bytes:
@@ -49,17 +40,9 @@ def encode_keep_alive(stream_format: StreamFormat) -> bytes:
     return b": keep-alive\n\n" if stream_format == "sse" else b"\n"
 
 
-def _event_json(kind: EventKind, object_json: bytes, version: int) -> bytes:
-    return b'{"type":"%s","object":%s,"timestamp":"%s","resource_version":"%d"}' % (
-        kind.encode(),
-        object_json,
-        _now_rfc3339(),
-        version,
-    )
-
-
-def _now_rfc3339() -> bytes:
-    return rfc3339(int(time.time() * 1000)).encode()
+def _event_json(kind: str, object_json: bytes, version: int) -> bytes:
+    fields = kind.encode(), object_json, rfc3339(int(time.time() * 1000)).encode(), version
+    return b'{"type":"%s","object":%s,"timestamp":"%s","resource_version":"%d"}' % fields
 
 
 def _frame(data: bytes, version: int | None, stream_format: StreamFormat) -> bytes:

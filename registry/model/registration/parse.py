@@ -78,10 +78,8 @@ def parse_registration(document: object, prefix: str = "") -> Registration:
         accepted = _parse_valid(document, prefix)
         if accepted is not None:
             return accepted
-    found = chain(
-        _find_field_violations(document), _find_cross_field_violations(document), _find_excess_dependencies(document)
-    )
-    raise validation_error("The registration", found, prefix)
+    searches = _find_field_violations, _find_cross_field_violations, _find_excess_dependencies
+    raise validation_error("The registration", chain.from_iterable(each(document) for each in searches), prefix)
 
 
 _VALIDATOR = validator_for(RegistrationSchema)
@@ -144,10 +142,8 @@ def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
 
 
 def _count_dependencies(registration: RegistrationSchema) -> int:
-    lists = [
-        registration.dependencies,
-        *(each.dependencies for each in registration.capabilities or () if not isinstance(each, str)),
-    ]
+    capabilities = (each for each in registration.capabilities or () if not isinstance(each, str))
+    lists = [registration.dependencies, *(each.dependencies for each in capabilities)]
     return sum(len(dependencies) for dependencies in lists if dependencies)
 
 
@@ -224,19 +220,17 @@ def _find_cross_field_violations(document: object) -> Iterator[Violation]:
             yield from _find_duplicate_names(metadata["tools"], ((None, "metadata"), "tools"))
     if isinstance(document.get("annotations"), dict):
         yield from _find_oversized_annotations(document["annotations"])
-    yield from _find_threshold_violations(
-        _as_number(document.get("timeout_threshold")), _as_number(document.get("eviction_threshold"))
-    )
+    timeout, eviction = _as_number(document.get("timeout_threshold")), _as_number(document.get("eviction_threshold"))
+    if timeout is not None and eviction is not None and eviction <= timeout:
+        yield (None, "eviction_threshold"), f"must be greater than timeout_threshold ({describe_value(timeout)})"
 
 
 def _find_id_violations(first: object, second: object) -> Iterator[Violation]:
     if first is None and second is None:
         yield (None, "id"), "is required, as id or as agent_id"
     elif first is not None and second is not None and first != second:
-        yield (
-            (None, "agent_id"),
-            f"must equal id ({describe_value(first)}) or be omitted, not {describe_value(second)}",
-        )
+        problem = f"must equal id ({describe_value(first)}) or be omitted, not {describe_value(second)}"
+        yield (None, "agent_id"), problem
 
 
 def _find_endpoint_violations(endpoint: str, path: Path) -> Iterator[Violation]:
@@ -276,10 +270,8 @@ def _find_excess_dependencies(document: object) -> Iterator[Violation]:
         sent = each.get("dependencies")
         before, count = count, count + (len(sent) if isinstance(sent, list) else 0)
         if before <= _MAX_DEPENDENCIES_PER_AGENT < count:
-            yield (
-                (path, "dependencies"),
-                f"must not exceed {_MAX_DEPENDENCIES_PER_AGENT:,} dependencies of the agent and its functions",
-            )
+            limit = f"{_MAX_DEPENDENCIES_PER_AGENT:,} dependencies of the agent and its functions"
+            yield (path, "dependencies"), f"must not exceed {limit}"
 
 
 def _iter_functions(document: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -298,11 +290,6 @@ def _find_oversized_annotations(annotations: dict[str, Any]) -> Iterator[Violati
     size = sum(len(text.encode()) for text in texts)
     if size > MAX_ANNOTATIONS_BYTES:
         yield (None, "annotations"), f"must be at most {MAX_ANNOTATIONS_BYTES:,} bytes in total, not {size:,}"
-
-
-def _find_threshold_violations(timeout: float | None, eviction: float | None) -> Iterator[Violation]:
-    if timeout is not None and eviction is not None and eviction <= timeout:
-        yield (None, "eviction_threshold"), f"must be greater than timeout_threshold ({describe_value(timeout)})"
 
 
 def _as_number(value: Any) -> float | None:

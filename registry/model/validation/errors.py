@@ -13,8 +13,6 @@ from registry.errors import Detail, UnprocessableRequest
 Path: TypeAlias = "tuple[Path, str | int] | None"
 Violation: TypeAlias = tuple[Path, str]
 
-ROOT_FIELD = "body"
-
 _MAX_LISTED_VIOLATIONS = 100
 # A hostile body can have a million violations; counting all of them would block the registry.
 _MAX_COUNTED_VIOLATIONS = 1_000
@@ -62,7 +60,7 @@ def format_path(path: Path, prefix: str = "") -> str:
             steps.append(f".{step}")
         else:
             steps.append(f"[{_quote(step[:_MAX_SHOWN_CHARS]) + '…' * (len(step) > _MAX_SHOWN_CHARS)}]")
-    text = (prefix.removesuffix(".") + "".join(reversed(steps))).removeprefix(".") or ROOT_FIELD
+    text = (prefix.removesuffix(".") + "".join(reversed(steps))).removeprefix(".") or "body"
     return text if len(text) <= _MAX_PATH_CHARS else f"{text[: _MAX_PATH_CHARS // 2]}…{text[-_MAX_PATH_CHARS // 4 :]}"
 
 

@@ -15,6 +15,9 @@ import msgspec.inspect as types
 
 from registry.model.validation.errors import Path, Violation, describe_value
 
+# Finds the violations in the items or fields of a value.
+NestedFinder: TypeAlias = Callable[[Any, Path], Iterator[Violation]]
+
 
 @dataclass(frozen=True, slots=True)
 class TypeCheck:
@@ -22,7 +25,7 @@ class TypeCheck:
 
     expected: str
     is_valid: Callable[[Any], bool]
-    find_nested: Callable[[Any, Path], Iterator[Violation]] | None = None
+    find_nested: NestedFinder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,10 @@ class Validator:
 
 def validator_for(schema: type[msgspec.Struct]) -> Validator:
     """Return the validator for a Struct, built from the annotations of its fields."""
-    return _build_validator(types.type_info(schema), "")
+    return _build_validator(types.type_info(schema))
 
 
-def _build_validator(kind: types.Type, expected: str) -> Validator:
+def _build_validator(kind: types.Type, expected: str = "") -> Validator:
     """Return the validator for a type; `expected` is the text for a type without a description."""
     match kind:
         case types.Metadata():
@@ -91,7 +94,8 @@ def _check_number(kind: types.IntType | types.FloatType) -> Callable[[float], bo
     return lambda value: above < value < below and least <= value <= most
 
 
-def _list_finder(item_validator: Validator) -> Callable[[list[Any], Path], Iterator[Violation]]:
+def _list_finder(kind: types.ListType) -> NestedFinder:
+    item_validator = _build_validator(kind.item_type)
     branches = item_validator.checks_by_type
 
     def find(items: list[Any], path: Path) -> Iterator[Violation]:
@@ -104,9 +108,8 @@ def _list_finder(item_validator: Validator) -> Callable[[list[Any], Path], Itera
     return find
 
 
-def _mapping_finder(
-    key_validator: Validator, value_validator: Validator
-) -> Callable[[dict[str, Any], Path], Iterator[Violation]]:
+def _mapping_finder(kind: types.DictType) -> NestedFinder:
+    key_validator, value_validator = _build_validator(kind.key_type), _build_validator(kind.value_type)
     fits_key = key_validator.checks_by_type[str].is_valid
 
     def find(items: dict[str, Any], path: Path) -> Iterator[Violation]:
@@ -118,8 +121,8 @@ def _mapping_finder(
     return find
 
 
-def _struct_finder(kind: types.StructType) -> Callable[[dict[str, Any], Path], Iterator[Violation]]:
-    fields = [(field.encode_name, field.required, _build_validator(field.type, "")) for field in kind.fields]
+def _struct_finder(kind: types.StructType) -> NestedFinder:
+    fields = [(field.encode_name, field.required, _build_validator(field.type)) for field in kind.fields]
 
     def find(value: dict[str, Any], path: Path) -> Iterator[Violation]:
         for name, required, rule in fields:
@@ -131,9 +134,7 @@ def _struct_finder(kind: types.StructType) -> Callable[[dict[str, Any], Path], I
     return find
 
 
-_PlainType: TypeAlias = tuple[
-    str, tuple[type, ...], Callable[[Any], bool], Callable[[Any, Path], Iterator[Violation]] | None
-]
+_PlainType: TypeAlias = tuple[str, tuple[type, ...], Callable[[Any], bool], NestedFinder | None]
 
 # For each type that wraps no other: its text, the Python types of its values, the check, and the nested search.
 _PLAIN_TYPES: dict[type[types.Type], Callable[[Any], _PlainType]] = {
@@ -144,17 +145,7 @@ _PLAIN_TYPES: dict[type[types.Type], Callable[[Any], _PlainType]] = {
     types.LiteralType: lambda kind: ("a known word", (str,), frozenset(kind.values).__contains__, None),
     types.IntType: lambda kind: ("an integer", (int,), _check_number(kind), None),
     types.FloatType: lambda kind: ("a number", (int, float), _check_number(kind), None),
-    types.ListType: lambda kind: (
-        "a list",
-        (list,),
-        _check_length(kind),
-        _list_finder(_build_validator(kind.item_type, "")),
-    ),
-    types.DictType: lambda kind: (
-        "an object",
-        (dict,),
-        _check_length(kind),
-        _mapping_finder(_build_validator(kind.key_type, ""), _build_validator(kind.value_type, "")),
-    ),
+    types.ListType: lambda kind: ("a list", (list,), _check_length(kind), _list_finder(kind)),
+    types.DictType: lambda kind: ("an object", (dict,), _check_length(kind), _mapping_finder(kind)),
     types.StructType: lambda kind: ("an object", (dict,), _accept_any, _struct_finder(kind)),
 }

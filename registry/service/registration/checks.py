@@ -53,7 +53,7 @@ def required_edges(spec: bytes) -> frozenset[Edge]:
     edges: set[Edge] = set()
     if _REQUIRED_TRUE_JSON not in spec:
         return frozenset()
-    for count, edge in enumerate(decode_indexed_spec(spec).iter_required_edges, start=1):
+    for count, edge in enumerate(decode_indexed_spec(spec).required_edges, start=1):
         edges.add(edge)
         if len(edges) > MAX_REQUIRED_EDGES:
             raise _too_many(f"at most {MAX_REQUIRED_EDGES:,} required dependencies are allowed")

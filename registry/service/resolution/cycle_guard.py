@@ -70,7 +70,7 @@ def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:
     for name, required in edges:
         own.setdefault(name, set()).add(required)
     record = view.records.get(agent_id)
-    previous = record.agent.indexed.required_edges if record is not None else set()
+    previous = set(() if record is None else record.agent.indexed.required_edges)
 
     def requirements_of(name: str) -> list[str]:
         counts = view.required_edges.get(name, {})

@@ -222,7 +222,7 @@ def test_a_tool_with_a_name_is_a_capability_and_one_without_is_a_route() -> None
     assert [each.name for each in indexed.llm_tools] == ["c"]
     assert provider_kwargs(indexed.capabilities[0]) == b'{"k":1}'
     assert dict(indexed.functions)["GET:/d"][0].capability == "c"
-    assert indexed.required_edges == set()
+    assert list(indexed.required_edges) == []
     assert indexed.dependency_names == {"c"}
 
 
