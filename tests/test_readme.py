@@ -72,6 +72,8 @@ def own_redis() -> Iterator[RedisServer]:
         yield server
 
 
+# It starts a dozen replicas and agents, one after the other: some seconds on a quiet machine, a minute on a busy one.
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(shutil.which("bash") is None or shutil.which("curl") is None, reason="needs bash and curl")
 @pytest.mark.parametrize("title", EXECUTED_SECTIONS)
 def test_commands_print_the_responses_shown(title: str, own_redis: RedisServer, tmp_path: Path) -> None:
