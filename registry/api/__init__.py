@@ -1,1 +1,1 @@
-"""."""
+"""HTTP and MCP endpoints; no business rules."""

@@ -1,4 +1,4 @@
-"""Errors to answers: the only place that knows which error has which HTTP status."""
+"""Errors as responses: the one table from error classes to HTTP statuses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from starlette.exceptions import HTTPException
 
+from registry.api.response.responses import Headers
 from registry.errors import (
     InvalidRequest,
     MalformedRequest,
@@ -37,8 +38,6 @@ _STATUS: Mapping[type[RegistryError], int] = {
 }
 _HTTP_ERROR_CODES = {404: "not_found", 405: "method_not_allowed"}
 
-Headers = list[tuple[bytes, bytes]]
-
 
 def http_status(error: RegistryError) -> int:
     """Return the HTTP status of an error."""
@@ -63,8 +62,8 @@ def error_body(error: RegistryError) -> dict[str, Any]:
 
 
 def error_response(error: Exception, request_id: str) -> tuple[int, Headers, bytes]:
-    """Return status, headers and body for any exception. One that is not ours is a bug: 500, without its text."""
-    headers: Headers = [(b"content-type", b"application/json")]
+    """Return the status, extra headers and JSON body of an exception; a bug is a 500 that does not reveal its text."""
+    headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, RegistryError):
         status, body = http_status(error), error_body(error)
     elif isinstance(error, HTTPException):
@@ -80,9 +79,7 @@ def error_response(error: Exception, request_id: str) -> tuple[int, Headers, byt
         headers.append((b"www-authenticate", b"Bearer"))
     elif status == 503:  # noqa: PLR2004
         headers.append((b"retry-after", b"1"))
-    content = orjson.dumps(body | {"request_id": request_id})
-    headers.append((b"content-length", b"%d" % len(content)))
-    return status, headers, content
+    return status, headers, orjson.dumps(body | {"request_id": request_id})
 
 
 def _http_error_message(status: int) -> str:

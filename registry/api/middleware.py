@@ -1,4 +1,4 @@
-"""What every request passes: its id, the token, the /api/v1 twin, errors to answers, counting."""
+"""The middleware of every request: request id, authentication, the prefix /api/v1, error responses, metrics."""
 
 import asyncio
 import hmac
@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.api.error_responses import error_response
+from registry.api.response.responses import send_json
 from registry.config.types import Secret
 from registry.errors import NotReady, RegistryError, Unauthorized
 from registry.telemetry.logs import get_logger
@@ -24,10 +25,10 @@ _MAX_REQUEST_ID_BYTES = 128
 
 
 class RegistryMiddleware:
-    """Pure ASGI around the routes.
+    """Pure ASGI middleware around the router.
 
-    With a token every path but `/`, `/health` and `/ready` wants `Authorization: Bearer`. This is the one place that
-    decides who may do what.
+    With a token, every path except `/`, `/health` and `/ready` requires `Authorization: Bearer`. No other code decides
+    about access.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, token: Secret | None) -> None:
@@ -41,59 +42,59 @@ class RegistryMiddleware:
         """Serve one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"Only HTTP requests are supported, not {scope['type']}")
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         path: str = scope["path"]
         if path.startswith(_VERSION_PREFIX) and (
             len(path) == len(_VERSION_PREFIX) or path[len(_VERSION_PREFIX)] == "/"
         ):
             path = scope["path"] = path[len(_VERSION_PREFIX) :] or "/"
-        # With an app in the scope the router raises what it refuses, so that it is answered like everything else.
+        # With an app in the scope, Starlette raises its 404 and 405, so that they get our error body.
         scope["app"] = self
         request_id = scope["request_id"] = self._request_id(scope)
-        status, took = 0, 0.0
+        status, duration = 0, 0.0
 
-        async def answer(message: Message) -> None:
-            nonlocal status, took
+        async def send_response(message: Message) -> None:
+            nonlocal status, duration
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # A stream is answered once it begins, however long it lasts.
-                took = time.perf_counter() - began
+                # The duration is the time to the headers: a stream lasts as long as its client.
+                duration = time.perf_counter() - started_at
                 message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
             self._authenticate(scope, path)
-            await self._app(scope, receive, answer)
+            await self._app(scope, receive, send_response)
         except asyncio.CancelledError:
-            # The server ends what takes too long while it goes down; who still waits is told to go elsewhere.
+            # During shutdown the server cancels requests that take too long; their clients should try another replica.
             if status:
                 raise
-            await _send_error(NotReady("This replica is shutting down; try another replica"), request_id, answer)
+            await _send_error(NotReady("This replica is shutting down; try another replica"), request_id, send_response)
         except Exception as error:
             self._log_unexpected(error, scope, request_id)
             if status:
                 raise
-            await _send_error(error, request_id, answer)
+            await _send_error(error, request_id, send_response)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
-            # A method of the caller's own making must not become a series.
+            # An arbitrary method of a client must not create a new metric series.
             method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
-            self._metrics.count_response(method, route, status or 499, took or time.perf_counter() - began)
+            self._metrics.count_response(method, route, status or 499, duration or time.perf_counter() - started_at)
 
     def _authenticate(self, scope: Scope, path: str) -> None:
         if self._token is None or path in _PUBLIC_PATHS:
             return
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        kind, _, token = given.partition(b" ")
-        if not hmac.compare_digest(token.strip(), self._token) or kind.lower() != b"bearer":
+        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, token = authorization.partition(b" ")
+        if not hmac.compare_digest(token.strip(), self._token) or scheme.lower() != b"bearer":
             raise Unauthorized("This registry requires a token; send it as Authorization: Bearer <token>")
 
     def _request_id(self, scope: Scope) -> str:
         for name, value in scope["headers"]:
             if name == b"x-request-id" and 0 < len(value) <= _MAX_REQUEST_ID_BYTES and value.isascii():
-                given: str = value.decode()
-                if given.isprintable():
-                    return given
+                request_id: str = value.decode()
+                if request_id.isprintable():
+                    return request_id
         return f"{self._request_id_prefix}-{next(self._request_numbers):x}"
 
     def _log_unexpected(self, error: Exception, scope: Scope, request_id: str) -> None:
@@ -109,5 +110,4 @@ class RegistryMiddleware:
 
 async def _send_error(error: Exception, request_id: str, send: Send) -> None:
     status, headers, body = error_response(error, request_id)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_json(send, status, body, headers)

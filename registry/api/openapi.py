@@ -1,4 +1,4 @@
-"""The API as an OpenAPI 3.1 document, built from the same forms that check requests."""
+"""The OpenAPI 3.1 document of the API, built from the schemas that validate requests."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 
 from registry import __version__
+from registry.api.endpoints.agents import MAX_HEARTBEATS_PER_CALL, MAX_REGISTRATIONS_PER_CALL
 from registry.api.mcp.tools import TOOLS
 from registry.api.request.heartbeat import HEARTBEAT_SCHEMA
 from registry.model.registration.parse import registration_schema
@@ -120,7 +121,7 @@ def operation(
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": _STRING} for name in path
     ]
-    parameters += [{"name": name, "in": "query", "description": says, "schema": _STRING} for name, says in query]
+    parameters += [{"name": name, "in": "query", "description": text, "schema": _STRING} for name, text in query]
     described: dict[str, Any] = {
         "summary": summary,
         "responses": {
@@ -153,14 +154,18 @@ def _paths(extra_paths: Mapping[str, Any]) -> dict[str, Any]:
             "get": operation("List agents", query=_LIST_AGENTS_PARAMS),
             "post": operation("Register an agent", body=registration),
         },
-        "/agents/batch": {"post": operation("Register many agents", body=_list_body("agents", registration, 200))},
-        **{
-            f"/agents/{verb}": {"post": operation(f"{says} all agents that match a selector", body=_DRAIN_SCHEMA)}
-            for verb, says in _DRAIN_ACTIONS
+        "/agents/batch": {
+            "post": operation(
+                "Register many agents", body=_list_body("agents", registration, MAX_REGISTRATIONS_PER_CALL)
+            )
         },
         **{
-            f"/agents/{{agent_id}}/{verb}": {"post": operation(f"{says} an agent", path=_AGENT_ID_PARAM)}
-            for verb, says in _DRAIN_ACTIONS
+            f"/agents/{verb}": {"post": operation(f"{summary} all agents that match a selector", body=_DRAIN_SCHEMA)}
+            for verb, summary in _DRAIN_ACTIONS
+        },
+        **{
+            f"/agents/{{agent_id}}/{verb}": {"post": operation(f"{summary} an agent", path=_AGENT_ID_PARAM)}
+            for verb, summary in _DRAIN_ACTIONS
         },
         "/agents/{agent_id}": {
             "get": operation("Show an agent", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1]),
@@ -173,7 +178,9 @@ def _paths(extra_paths: Mapping[str, Any]) -> dict[str, Any]:
         **extra_paths,
         "/capabilities": {"get": operation("Search capabilities", query=_LIST_CAPABILITIES_PARAMS)},
         "/heartbeat": {"post": operation("Send a heartbeat", body=HEARTBEAT_SCHEMA)},
-        "/heartbeats": {"post": operation("Send many heartbeats", body=_list_body("agent_ids", _STRING, 1000))},
+        "/heartbeats": {
+            "post": operation("Send many heartbeats", body=_list_body("agent_ids", _STRING, MAX_HEARTBEATS_PER_CALL))
+        },
         "/health": {"get": operation("Health of the registry")},
         "/health/{agent_id}": {"get": operation("Health of an agent", path=_AGENT_ID_PARAM)},
         "/ready": {"get": operation("Readiness of this replica")},

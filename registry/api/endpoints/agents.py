@@ -1,4 +1,4 @@
-"""The REST form: agents, one agent, capabilities, and many at once."""
+"""Endpoints of agents and their capabilities, and batch calls for registrations and heartbeats."""
 
 import asyncio
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ from registry.service.discovery.discovery import AgentSnapshot, Discovery
 from registry.service.liveness.heartbeat import HeartbeatService
 from registry.service.registration.registration import RegistrationService
 
-_MAX_HEARTBEATS_PER_CALL = 1000
-_MAX_REGISTRATIONS_PER_CALL = 200
+MAX_HEARTBEATS_PER_CALL = 1000
+MAX_REGISTRATIONS_PER_CALL = 200
 
 
 class AgentRoutes:
-    """Registers, lists, shows and removes agents."""
+    """The routes to register, list, get and unregister agents, to search capabilities, and to send heartbeats."""
 
     def __init__(
         self,
@@ -57,46 +57,46 @@ class AgentRoutes:
         ]
 
     async def register(self, request: Request) -> Response:
-        """POST /agents."""
+        """POST /agents: register an agent."""
         document = await read_object(request.scope, request.receive)
         return success_response(**await register_document(self._registrations, document, request.headers))
 
     async def register_many(self, request: Request) -> Response:
-        """POST /agents/batch: each succeeds or fails alone, under a precondition of its own."""
+        """POST /agents/batch: register agents, each with a result and a precondition of its own."""
         reject_preconditions(request.headers, "not supported for a batch; set resource_version on each agent")
         document = await read_object(request.scope, request.receive)
-        agents = _require_list(document, "agents", _MAX_REGISTRATIONS_PER_CALL)
-        done = await asyncio.gather(
+        agents = _require_list(document, "agents", MAX_REGISTRATIONS_PER_CALL)
+        outcomes = await asyncio.gather(
             *(
-                register_document(self._registrations, agent, request.headers, f"agents[{at}].")
-                for at, agent in enumerate(agents)
+                register_document(self._registrations, agent, request.headers, f"agents[{index}].")
+                for index, agent in enumerate(agents)
             ),
             return_exceptions=True,
         )
         results = []
-        for result in done:
-            if isinstance(result, RegistryError):
-                results.append(error_body(result))
-            elif isinstance(result, BaseException):
-                raise result
+        for outcome in outcomes:
+            if isinstance(outcome, RegistryError):
+                results.append(error_body(outcome))
+            elif isinstance(outcome, BaseException):
+                raise outcome
             else:
-                results.append({"status": "success", **result})
+                results.append({"status": "success", **outcome})
         return success_response(results=results, count=len(results))
 
     async def show(self, request: Request) -> Response:
-        """GET /agents/{id}: the agent itself."""
-        sight = await self._read_agent(request)
-        return json_response(sight.record.json, version=sight.record.agent.version, staleness=sight.staleness)
+        """GET /agents/{id}: one agent."""
+        snapshot = await self._read_agent(request)
+        return json_response(snapshot.record.json, version=snapshot.record.agent.version, staleness=snapshot.staleness)
 
     async def _read_agent(self, request: Request) -> AgentSnapshot:
-        """Return the agent of the path, as fresh as the query string wants it."""
-        given = parse_query(request.scope["query_string"], ("resource_version",))
-        return await self._discovery.agent(request.path_params["agent_id"], freshness(given))
+        """Return the agent of the path, with the freshness of the query string."""
+        params = parse_query(request.scope["query_string"], ("resource_version",))
+        return await self._discovery.agent(request.path_params["agent_id"], freshness(params))
 
     async def status(self, request: Request) -> Response:
-        """GET /agents/{id}/status: the status alone."""
-        sight = await self._read_agent(request)
-        agent, heartbeat = sight.record.agent, sight.record.heartbeat
+        """GET /agents/{id}/status: the status and the last heartbeat of one agent."""
+        snapshot = await self._read_agent(request)
+        agent, heartbeat = snapshot.record.agent, snapshot.record.heartbeat
         return json_response(
             orjson.dumps(
                 {
@@ -107,51 +107,56 @@ class AgentRoutes:
                 }
             ),
             version=agent.version,
-            staleness=sight.staleness,
+            staleness=snapshot.staleness,
         )
 
     async def unregister(self, request: Request) -> Response:
-        """DELETE /agents/{id}."""
+        """DELETE /agents/{id}: unregister one agent."""
         parse_query(request.scope["query_string"], ())
         reject_preconditions(request.headers, "not supported for DELETE")
         agent_id = request.path_params["agent_id"]
         return unregistration_response(agent_id, await self._registrations.unregister(agent_id))
 
     async def capabilities(self, request: Request) -> Response:
-        """GET /capabilities."""
+        """GET /capabilities: search capabilities."""
         return capability_list_response(
             await self._discovery.capabilities(*parse_capability_query(request.scope["query_string"]))
         )
 
     async def heartbeat_many(self, request: Request) -> Response:
-        """POST /heartbeats: many agents in one call, each by itself."""
+        """POST /heartbeats: record heartbeats of many agents, each with a result of its own."""
         document = await read_object(request.scope, request.receive)
-        ids = _require_list(document, "agent_ids", _MAX_HEARTBEATS_PER_CALL)
-        wrong = [at for at, agent_id in enumerate(ids) if not isinstance(agent_id, str)]
-        if wrong:
-            details = [Detail(f"agent_ids[{at}]", "expected an agent id, a string") for at in wrong]
-            raise UnprocessableRequest.of(details)
-        beats = await self._heartbeats.heartbeat_many(ids)
+        ids = _require_list(document, "agent_ids", MAX_HEARTBEATS_PER_CALL)
+        problems = [
+            Detail(f"agent_ids[{index}]", "expected an agent id, a string")
+            for index, agent_id in enumerate(ids)
+            if not isinstance(agent_id, str)
+        ]
+        if problems:
+            raise UnprocessableRequest.of(problems)
+        outcomes = await self._heartbeats.heartbeat_many(ids)
         results = {
-            agent_id: {"status": "success", "timestamp": rfc3339(beat)} if isinstance(beat, int) else error_body(beat)
-            for agent_id, beat in zip(ids, beats, strict=True)
+            agent_id: {"status": "success", "timestamp": rfc3339(outcome)}
+            if isinstance(outcome, int)
+            else error_body(outcome)
+            for agent_id, outcome in zip(ids, outcomes, strict=True)
         }
         return success_response(results=results, count=len(results), timestamp=timestamp())
 
 
 def _route(path: str, **apps: ASGIApp) -> Route:
-    """Return the route of a path with several methods."""
+    """Return one route that serves several methods."""
     methods = MethodRouter(**apps)
     return Route(path, methods, methods=methods.methods)
 
 
 def _require_list(document: dict[str, Any], field: str, max_items: int) -> Sequence[Any]:
-    """Return the list under a field of the body, which holds at most so many."""
-    given = document.get(field)
-    if not isinstance(given, list):
+    """Return the list in a field of the body. Raises UnprocessableRequest for more than `max_items`."""
+    items = document.get(field)
+    if not isinstance(items, list):
         problem = "expected a list"
-    elif len(given) > max_items:
-        problem = f"contains {len(given)} items; at most {max_items} are allowed per call"
+    elif len(items) > max_items:
+        problem = f"contains {len(items)} items; at most {max_items} are allowed per call"
     else:
-        return given
-    raise UnprocessableRequest(f"{field}: {problem}", [Detail(field, problem)])
+        return items
+    raise UnprocessableRequest.of([Detail(field, problem)])

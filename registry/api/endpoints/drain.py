@@ -1,4 +1,4 @@
-"""Taking agents out of service and putting them back: one by its id, or many by a selector."""
+"""Endpoints to drain and undrain agents: one by its id, or all that match a selector."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,11 +18,11 @@ _MESSAGES = {
 
 
 class DrainRoutes:
-    """Serves `drain` and `undrain`."""
+    """The routes of drain and undrain."""
 
     def __init__(self, drain_service: DrainService) -> None:
         self._drain_service = drain_service
-        # The paths of many stand beside agents' ids; an agent that is called `drain` has no POST of its own there.
+        # `/agents/drain` cannot be mistaken for an agent with this id: there is no POST /agents/{agent_id}.
         self.routes = [
             Route("/agents/drain", self.drain_many, methods=["POST"]),
             Route("/agents/undrain", self.undrain_many, methods=["POST"]),
@@ -31,19 +31,19 @@ class DrainRoutes:
         ]
 
     async def drain(self, request: Request) -> Response:
-        """POST /agents/{id}/drain."""
+        """POST /agents/{id}/drain: take one agent out of service."""
         return await self._set_draining(request, draining=True)
 
     async def undrain(self, request: Request) -> Response:
-        """POST /agents/{id}/undrain."""
+        """POST /agents/{id}/undrain: put one agent back into service."""
         return await self._set_draining(request, draining=False)
 
     async def drain_many(self, request: Request) -> Response:
-        """POST /agents/drain."""
+        """POST /agents/drain: take all matching agents out of service."""
         return await self._set_draining_by_query(request, draining=True)
 
     async def undrain_many(self, request: Request) -> Response:
-        """POST /agents/undrain."""
+        """POST /agents/undrain: put all matching agents back into service."""
         return await self._set_draining_by_query(request, draining=False)
 
     async def _set_draining(self, request: Request, *, draining: bool) -> Response:
@@ -52,21 +52,21 @@ class DrainRoutes:
         if body:
             reject_unknown(parse_object(body), ())
         agent_id: str = request.path_params["agent_id"]
-        shift = await self._drain_service.set_draining(agent_id, draining=draining)
+        result = await self._drain_service.set_draining(agent_id, draining=draining)
         message = _MESSAGES[draining].format(agent_id)
-        return success_response(agent_id=agent_id, draining=draining, **_result_fields(shift), message=message)
+        return success_response(agent_id=agent_id, draining=draining, **_result_fields(result), message=message)
 
     async def _set_draining_by_query(self, request: Request, *, draining: bool) -> Response:
         reject_preconditions(request.headers, "not supported for drain and undrain")
         query = parse_drain_query(await read_object(request.scope, request.receive))
-        shifts = await self._drain_service.set_draining_matching(query, draining=draining)
+        outcomes = await self._drain_service.set_draining_matching(query, draining=draining)
         results = {
-            agent_id: {"status": "success", **_result_fields(shift)}
-            if isinstance(shift, DrainResult)
-            else error_body(shift)
-            for agent_id, shift in shifts.items()
+            agent_id: {"status": "success", **_result_fields(outcome)}
+            if isinstance(outcome, DrainResult)
+            else error_body(outcome)
+            for agent_id, outcome in outcomes.items()
         }
-        changed = sum(isinstance(shift, DrainResult) and shift.changed for shift in shifts.values())
+        changed = sum(isinstance(outcome, DrainResult) and outcome.changed for outcome in outcomes.values())
         return success_response(draining=draining, results=results, count=len(results), changed=changed)
 
 

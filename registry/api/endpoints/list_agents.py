@@ -1,4 +1,4 @@
-"""GET /agents: a list, a page of it, nothing new, what comes, or the list once it has changed."""
+"""GET /agents: a list or a page of agents, a long poll, or a watch."""
 
 import random
 import re
@@ -20,42 +20,43 @@ from registry.service.watch.watch import WatchService
 
 _WAIT_JITTER_RATIO = 1 / 16
 _MAX_JOINED_BODY_BYTES = 64 * 1024
-# How much of the history's id an ETag carries.
+# An ETag contains a digest of the query, the beginning of the timeline, and the version of the last change.
 _ETAG_TIMELINE_CHARS = 8
 _ETAG = re.compile(r'(?:W/)?"([0-9a-f]{12})-([0-9a-f]{8})-([0-9]{1,20})"')
 
 
 class ListAgentsEndpoint:
-    """Serves GET /agents in all its forms, as plain ASGI: where nothing is new, the answer costs little else."""
+    """Serves GET /agents as plain ASGI, so that a 304 costs almost nothing."""
 
     def __init__(self, discovery: Discovery, watch_service: WatchService) -> None:
         self._discovery = discovery
         self._watch_service = watch_service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with a list, 304, or a stream."""
-        asked = parse_list_agents(scope["query_string"])
-        if asked.watch:
-            stream = await self._open_stream(scope, asked)
+        """Respond with a list, 304, or a stream."""
+        request = parse_list_agents(scope["query_string"])
+        if request.watch:
+            stream = await self._open_stream(scope, request)
             await stream(scope, receive, send)
             return
-        if asked.wait is not None:
-            await self._wait_for_change(asked, asked.wait)
-            asked = replace(asked, freshness=LATEST)
-        tag, accept = header(scope, b"if-none-match"), header(scope, b"accept-encoding")
-        found = await self._discovery.agents(asked.query, asked.freshness, asked.page, _match_etag(tag, asked.digest))
+        if request.wait is not None:
+            await self._wait_for_change(request, request.wait)
+            request = replace(request, freshness=LATEST)
+        client_version = _match_etag(header(scope, b"if-none-match"), request.digest)
+        result = await self._discovery.agents(request.query, request.freshness, request.page, client_version)
         headers = {
-            "etag": f'W/"{asked.digest}-{found.timeline[:_ETAG_TIMELINE_CHARS]}-{found.changed_version}"',
+            "etag": f'W/"{request.digest}-{result.timeline[:_ETAG_TIMELINE_CHARS]}-{result.changed_version}"',
             "vary": "accept-encoding",
         }
-        headers |= version_headers(found.version, found.staleness)
-        if found.unchanged:
+        headers |= version_headers(result.version, result.staleness)
+        if result.unchanged:
             await _send_parts(send, 304, headers, ())
             return
-        more = (
-            None if found.next_after is None else encode_continue_token(asked.digest, found.version, found.next_after)
-        )
-        parts, coding = await compress(agent_list_parts(found, continue_token=more, fields=asked.fields), accept or "")
+        token = None
+        if result.next_after is not None:
+            token = encode_continue_token(request.digest, result.version, result.next_after)
+        body = agent_list_parts(result, continue_token=token, fields=request.fields)
+        parts, coding = await compress(body, header(scope, b"accept-encoding") or "")
         if coding is not None:
             headers["content-encoding"] = coding
         headers |= {"content-type": "application/json", "content-length": str(sum(map(len, parts)))}
@@ -64,24 +65,24 @@ class ListAgentsEndpoint:
     async def _open_stream(self, scope: Scope, request: ListAgentsRequest) -> WatchStream:
         if scope["method"] == "HEAD":
             raise invalid("watch", "is not supported with HEAD")
-        form = negotiate_stream_format(header(scope, b"accept") or "")
+        stream_format = negotiate_stream_format(header(scope, b"accept") or "")
         since = request.freshness.version
-        resumed = header(scope, b"last-event-id") if form == "sse" else None
-        if resumed is not None:
-            since = resource_version({"Last-Event-ID": (resumed,)}, "Last-Event-ID")
+        last_event_id = header(scope, b"last-event-id") if stream_format == "sse" else None
+        if last_event_id is not None:
+            since = resource_version({"Last-Event-ID": (last_event_id,)}, "Last-Event-ID")
         connection = get_connection(scope)
         watcher = await self._watch_service.open(
             request.query,
             since,
-            initial=request.send_initial and not resumed,
+            initial=request.send_initial and not last_event_id,
             on_stalled=None if connection is None else connection.abort,
         )
-        return WatchStream(watcher, form, request.timeout, connection)
+        return WatchStream(watcher, stream_format, request.timeout, connection)
 
     async def _wait_for_change(self, request: ListAgentsRequest, max_seconds: float) -> None:
-        """Wait until the answer is another than it was at the version asked for, at most so many seconds.
+        """Wait until the result differs from the one at the requested version, for at most `max_seconds`.
 
-        As Consul has it: without a version, or with one that is not in the log any more, there is nothing to wait for.
+        As in Consul, a request without a version, or with one that is no longer in the log, does not wait.
         """
         if not request.freshness.version:
             return
@@ -89,8 +90,8 @@ class ListAgentsEndpoint:
             watcher = await self._watch_service.open(request.query, request.freshness.version)
         except VersionTooOld:
             return
-        # Those who began to wait together should not all come back together.
-        end = time.monotonic() + max_seconds * (1 + random.uniform(0, _WAIT_JITTER_RATIO))  # noqa: S311 - spreads, guards nothing
+        # Clients that start to wait at the same time should not all repeat the request at the same time.
+        end = time.monotonic() + max_seconds * (1 + random.uniform(0, _WAIT_JITTER_RATIO))  # noqa: S311 - jitter, not security
         watcher.wake_at(end)
         try:
             while not watcher.take() and watcher.end_reason is None and time.monotonic() < end:
@@ -100,7 +101,7 @@ class ListAgentsEndpoint:
 
 
 async def _send_parts(send: Send, status: int, headers: Mapping[str, str], parts: Sequence[bytes]) -> None:
-    """Send a short body at once and a long one part by part: to join it once more would take as long as to send it."""
+    """Send a short body in one message and a long one in parts, because joining it takes as long as sending it."""
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     *before, last = parts if sum(map(len, parts)) > _MAX_JOINED_BODY_BYTES else (b"".join(parts),)
@@ -110,9 +111,9 @@ async def _send_parts(send: Send, status: int, headers: Mapping[str, str], parts
 
 
 def _match_etag(if_none_match: str | None, digest: str) -> ClientVersion | None:
-    """Return what a client says it has of this very query; None where it has nothing, or of another."""
-    for each in (if_none_match or "").split(","):
-        found = _ETAG.fullmatch(each.strip())
-        if found is not None and found[1] == digest:
-            return ClientVersion(found[2], int(found[3]))
+    """Return the version of this query that the client has; None if the ETag is missing or of another query."""
+    for tag in (if_none_match or "").split(","):
+        parsed = _ETAG.fullmatch(tag.strip())
+        if parsed is not None and parsed[1] == digest:
+            return ClientVersion(parsed[2], int(parsed[3]))
     return None

@@ -21,26 +21,26 @@ from registry.model.encoding.watch_event import (
 )
 from registry.service.watch.watch import Watcher
 
-# Seconds. Balancers cut what is silent for longer; a client may count on a bookmark every half minute.
+# Load balancers close connections that are idle for longer. Clients can rely on a bookmark every 30 s.
 _KEEP_ALIVE_INTERVAL_S = 15.0
 _BOOKMARK_INTERVAL_S = 25.0
-# Every stream ends after a while, each at another moment, so that watches spread over replicas that came later.
+# Every stream ends after a random time in this range, so that watches spread over new replicas.
 _MIN_STREAM_S, _MAX_STREAM_S = 300.0, 600.0
 _MAX_AGENTS_PER_CHUNK = 32
 _MEDIA_TYPES: dict[StreamFormat, bytes] = {"ndjson": b"application/x-ndjson", "sse": b"text/event-stream"}
 
 
 def negotiate_stream_format(accept: str) -> StreamFormat:
-    """Return the form a client wants: server-sent events only where it names them."""
-    kinds = {entry.partition(";")[0].strip().lower() for entry in accept.split(",")}
-    return "sse" if "text/event-stream" in kinds else "ndjson"
+    """Return the stream format of an Accept header: server-sent events if it names them, otherwise NDJSON."""
+    media_types = {entry.partition(";")[0].strip().lower() for entry in accept.split(",")}
+    return "sse" if "text/event-stream" in media_types else "ndjson"
 
 
 class WatchStream:
-    """Writes one watch to one client, as an ASGI application, until either ends it.
+    """An ASGI application that writes one watch to one client until the client disconnects or the watch ends.
 
-    `max_seconds` bounds it in seconds, on top of the registry's own random bound. `connection` is the connection under
-    it, None where the server offers none.
+    `max_seconds` limits its duration, in addition to the registry's own random limit. `connection` is the client
+    connection, None if the server does not provide it.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class WatchStream:
         self._watcher = watcher
         self._format = stream_format
         now = time.monotonic()
-        bound = random.uniform(_MIN_STREAM_S, _MAX_STREAM_S)  # noqa: S311 - spreads watches, guards nothing
-        self._end_at = now + (bound if max_seconds is None else min(max_seconds, bound))
+        limit = random.uniform(_MIN_STREAM_S, _MAX_STREAM_S)  # noqa: S311 - jitter, not security
+        self._end_at = now + (limit if max_seconds is None else min(max_seconds, limit))
         self._last_write_at = self._last_bookmark_at = now
         self._connection = connection
         if max_seconds is not None:
@@ -62,48 +62,48 @@ class WatchStream:
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
-        gone = asyncio.create_task(self._wait_for_disconnect(receive))
+        disconnected = asyncio.create_task(self._wait_for_disconnect(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _stream_headers(self._format)})
             for chunk in self._initial_chunks():
                 await self._write(send, chunk)
-            while not gone.done() and await self._write_or_wait(send):
+            while not disconnected.done() and await self._write_or_wait(send):
                 pass
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._watcher.close()
-            gone.cancel()
+            disconnected.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await gone
+                await disconnected
 
     def _initial_chunks(self) -> Iterator[bytes]:
-        """Give the state first, where it was asked for, then a bookmark; else something, so that the headers go out."""
-        watcher, form = self._watcher, self._format
+        """Yield the requested initial state and a bookmark; otherwise a keep-alive, so that the headers are sent."""
+        watcher, stream_format = self._watcher, self._format
         records, watcher.initial = watcher.initial, None
         if records is None:
-            yield encode_keep_alive(form)
+            yield encode_keep_alive(stream_format)
             return
-        for at in range(0, len(records), _MAX_AGENTS_PER_CHUNK):
+        for start in range(0, len(records), _MAX_AGENTS_PER_CHUNK):
             yield b"".join(
-                encode_initial_agent(record.json, record.agent.version, form)
-                for record in records[at : at + _MAX_AGENTS_PER_CHUNK]
+                encode_initial_agent(record.json, record.agent.version, stream_format)
+                for record in records[start : start + _MAX_AGENTS_PER_CHUNK]
             )
-        yield encode_bookmark(watcher.delivered_version, form)
+        yield encode_bookmark(watcher.delivered_version, stream_format)
 
     async def _write_or_wait(self, send: Send) -> bool:
-        """Write what there is, or wait for it; tell whether the stream goes on."""
-        watcher, form = self._watcher, self._format
-        chunk = b"".join([entry.encode(kind, form) for kind, entry in watcher.take()])
+        """Write the pending events, or wait for some; return whether the stream continues."""
+        watcher, stream_format = self._watcher, self._format
+        chunk = b"".join([entry.encode(kind, stream_format) for kind, entry in watcher.take()])
         now = time.monotonic()
         ends = watcher.end_reason is not None or now >= self._end_at
         if watcher.end_reason == "log_gap":
             error = error_body(VersionTooOld(watcher.delivered_version, watcher.latest_version)) | {"code": 410}
-            chunk += encode_error(error, watcher.delivered_version, form)
+            chunk += encode_error(error, watcher.delivered_version, stream_format)
         elif ends or now - self._last_bookmark_at >= _BOOKMARK_INTERVAL_S:
             self._last_bookmark_at = now
-            chunk += encode_bookmark(watcher.delivered_version, form)
+            chunk += encode_bookmark(watcher.delivered_version, stream_format)
         elif not chunk and now - self._last_write_at >= _KEEP_ALIVE_INTERVAL_S:
-            chunk = encode_keep_alive(form)
+            chunk = encode_keep_alive(stream_format)
         if chunk:
             self._last_write_at = now
             await self._write(send, chunk)
@@ -117,9 +117,9 @@ class WatchStream:
         return not ends
 
     def _write_inline(self, send: Send) -> bool:
-        """Write what came without waking the task, where nothing else is to be done and the client takes it.
+        """Write new events without waking the task, if nothing else is due and the client reads.
 
-        A thousand tasks that wake for one change would take ten times as long.
+        Waking a thousand tasks for one change would take ten times as long.
         """
         watcher, now = self._watcher, time.monotonic()
         if (
@@ -141,14 +141,14 @@ class WatchStream:
         self._watcher.writing_since = None
 
     async def _wait_for_disconnect(self, receive: Receive) -> None:
-        """Wait until the client is gone, then wake the stream."""
+        """Wait until the client disconnects, then wake the stream."""
         while (await receive())["type"] != "http.disconnect":
             pass
         self._watcher.wake()
 
 
 def _send_without_waiting(send: Send, chunk: bytes) -> None:
-    """Send what is written without waiting."""
+    """Send a chunk that the connection can write at once. Raises RuntimeError if it would block."""
     step = send({"type": "http.response.body", "body": chunk, "more_body": True}).__await__()
     with contextlib.suppress(StopIteration):
         next(step)

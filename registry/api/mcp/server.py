@@ -1,4 +1,4 @@
-"""The tools as an MCP server of the official SDK. Importing this takes most of a second: see `mcp`."""
+"""The tools as an MCP server of the official SDK, whose import takes most of a second (see `endpoint`)."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -39,15 +39,15 @@ _TOOLS = [
     for tool in TOOLS
 ]
 _INPUT_SCHEMAS = {tool.name: tool.input_schema for tool in TOOLS}
-# Bytes of a list, which goes out twice, as text and as structure. While a longer one was written, which the SDK does
-# several times over, this replica would do nothing else; and no model reads as much.
+# A list is sent twice, as text and as structured content, and the SDK serializes it several times: a longer one would
+# block this replica, and no model reads as much.
 _MAX_LIST_BYTES = 2 * MAX_BODY_BYTES
-# What a release serves does not change while it runs, and is the same for everybody.
+# The tool list is the same for all clients and changes only with a new release.
 _TOOL_LIST_TTL_MS = 3_600_000
 
 
 class McpServer:
-    """Answers single messages: each is a session of its own that ends with the answer, whatever the replica."""
+    """An MCP server without sessions: each message is a session of its own, on any replica."""
 
     def __init__(self, handlers: Mapping[str, ToolHandler]) -> None:
         self._handlers = handlers
@@ -62,12 +62,12 @@ class McpServer:
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
         )
-        # Else the SDK asks for the whole list at each call of its newest protocol.
+        # Otherwise the SDK lists all tools at each call in its newest protocol version.
         self._server.get_tool_input_schema = _INPUT_SCHEMAS.get
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a POST whose body was checked."""
-        # One for each message: its tasks live in this one, so that nothing outlives the request.
+        """Serve a POST whose body is a valid message."""
+        # One manager per message: its tasks end with the request.
         manager = StreamableHTTPSessionManager(
             self._server, json_response=True, stateless=True, max_request_body_size=MAX_BODY_BYTES
         )
@@ -80,17 +80,17 @@ class McpServer:
         return types.ListToolsResult(tools=_TOOLS)
 
     async def _call_tool(self, context: RequestContext, params: types.CallToolRequestParams) -> types.CallToolResult:
-        call = self._handlers.get(params.name)
-        if call is None:
+        handler = self._handlers.get(params.name)
+        if handler is None:
             raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name[:253]}; tools/list returns all tools")
         request = cast("Request", context.request)
         try:
-            answer = await call(params.arguments or {}, {})
+            response = await handler(params.arguments or {}, {})
             if params.name == "discover_services":
-                _check_list_size(len(answer.body))
-        except Exception as error:  # noqa: BLE001 - a bug is answered as everywhere else
+                _check_list_size(len(response.body))
+        except Exception as error:  # noqa: BLE001 - a bug gets the same response as over HTTP
             return _error_result(error, params.name, request.scope["request_id"])
-        return _result(bytes(answer.body), answer.headers.get(STALE_HEADER))
+        return _result(bytes(response.body), response.headers.get(STALE_HEADER))
 
 
 def _check_list_size(size: int) -> None:
@@ -108,10 +108,10 @@ def _error_result(error: Exception, tool: str, request_id: str) -> types.CallToo
 
 
 def _result(body: bytes, stale_seconds: str | None = None) -> types.CallToolResult:
-    told = orjson.loads(body)
+    content = orjson.loads(body)
     return types.CallToolResult(
         content=[types.TextContent(text=body.decode())],
-        structured_content=told,
-        is_error=told["status"] == "error",
+        structured_content=content,
+        is_error=content["status"] == "error",
         _meta=None if stale_seconds is None else {"mcp-mesh-registry/stale-seconds": float(stale_seconds)},
     )

@@ -1,4 +1,4 @@
-"""The MCP tools as POSTs: the seeds' forms, over the same services as the REST form."""
+"""The MCP tools: their descriptions and schemas, their handlers, and a POST route for each."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ _QUERY_SCHEMA = {
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool: what it does, for a model to read, what it takes, and what its caller may expect of it."""
+    """One tool: its name, the description for a model, the schema of its arguments, and MCP's hints."""
 
     name: str
     description: str
@@ -64,7 +64,7 @@ class Tool:
     annotations: Mapping[str, bool]
 
 
-# MCP's hints. Nothing beyond the mesh is reached; what is done twice is done once.
+# MCP's hints: no tool reaches anything outside the mesh, and writes are idempotent.
 _READ_HINTS = {"readOnlyHint": True, "openWorldHint": False}
 _WRITE_HINTS = {"readOnlyHint": False, "destructiveHint": False, "idempotentHint": True, "openWorldHint": False}
 _DESTRUCTIVE_HINTS = _WRITE_HINTS | {"destructiveHint": True}
@@ -78,7 +78,7 @@ TOOLS = (
             "properties": {"registration_data": registration_schema()},
             "required": ["registration_data"],
         },
-        # It may replace what another says of the same id.
+        # It may replace the registration of another agent with the same id.
         _DESTRUCTIVE_HINTS,
     ),
     Tool("unregister_agent", "Remove an agent from the mesh", _AGENT_ID_SCHEMA, _DESTRUCTIVE_HINTS),
@@ -95,11 +95,14 @@ TOOLS = (
 
 
 ToolHandler = Callable[[dict[str, Any], Mapping[str, str]], Awaitable[Response]]
-"""What answers a tool: takes its arguments and the headers, which may hold preconditions. Raises what it refuses."""
+"""A function that runs a tool with its arguments and the headers, which may contain preconditions."""
 
 
 class ToolRoutes:
-    """Serves the tools; the POST of `heartbeat` is served beside its REST form. `handlers` has all of them by name."""
+    """The routes of the tools, and `handlers`, which contains all of them by name.
+
+    The POST route of the tool `heartbeat` belongs to HeartbeatEndpoint.
+    """
 
     def __init__(
         self,
@@ -123,14 +126,14 @@ class ToolRoutes:
         self.routes = [
             Route("/mcp/tools", self.list_tools, methods=["GET"]),
             *(
-                Route(f"/mcp/tools/{name}", _post_endpoint(call), methods=["POST"])
-                for name, call in self.handlers.items()
+                Route(f"/mcp/tools/{name}", _post_endpoint(handler), methods=["POST"])
+                for name, handler in self.handlers.items()
                 if name != "heartbeat"
             ),
         ]
 
     async def list_tools(self, _request: Request) -> Response:
-        """GET /mcp/tools."""
+        """GET /mcp/tools: list the tools."""
         tools = [
             {
                 "name": tool.name,
@@ -154,18 +157,20 @@ class ToolRoutes:
         )
 
     async def unregister_agent(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
-        """Remove the agent named by `agent_id`."""
+        """Unregister the agent with the id `agent_id`."""
         agent_id = _require_agent_id(arguments)
         return unregistration_response(agent_id, await self._registrations.unregister(agent_id))
 
     async def heartbeat(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
-        """Take a heartbeat."""
+        """Record a heartbeat."""
         return json_response(await self._heartbeat(orjson.dumps(arguments)))
 
     async def get_agent_status(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
-        """Show the agent named by `agent_id`."""
-        sight = await self._discovery.agent(_require_agent_id(arguments))
-        return json_response(b'{"status":"success","agent":%s}' % sight.record.json, version=sight.record.agent.version)
+        """Return the agent with the id `agent_id`."""
+        snapshot = await self._discovery.agent(_require_agent_id(arguments))
+        return json_response(
+            b'{"status":"success","agent":%s}' % snapshot.record.json, version=snapshot.record.agent.version
+        )
 
     async def discover_services(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Find the agents that match `query`."""
@@ -188,7 +193,7 @@ class ToolRoutes:
 
 
 def _post_endpoint(handler: ToolHandler) -> Callable[[Request], Awaitable[Response]]:
-    """Return what serves a tool as a POST with its arguments as the body."""
+    """Return an endpoint that runs a tool with the JSON body as its arguments."""
 
     async def post(request: Request) -> Response:
         return await handler(await read_object(request.scope, request.receive), request.headers)
@@ -205,4 +210,4 @@ def _require_agent_id(arguments: Mapping[str, Any]) -> str:
 
 
 def _invalid_argument(field: str, expected: str) -> UnprocessableRequest:
-    return UnprocessableRequest(f"{field}: expected {expected}", [Detail(field, f"expected {expected}")])
+    return UnprocessableRequest.of([Detail(field, f"expected {expected}")])

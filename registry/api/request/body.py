@@ -1,4 +1,4 @@
-"""Reading a request body: bounded, and JSON or nothing."""
+"""Request bodies: read up to a size limit, and decoded as JSON."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,10 +13,10 @@ MAX_BODY_BYTES = 1024 * 1024
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """Return the whole body of a request that takes no parameters.
+    """Return the whole body of a request without query parameters.
 
-    Raises RequestTooLarge over 1 MiB, UnsupportedMediaType when it is not called JSON or is packed, and
-    MalformedRequest for a query string, since what is not understood is refused.
+    Raises RequestTooLarge above 1 MiB, UnsupportedMediaType for another content type or a compressed body, and
+    MalformedRequest for any query parameter.
     """
     if scope["query_string"]:
         parse_query(scope["query_string"], ())
@@ -46,7 +46,7 @@ async def read_object(scope: Scope, receive: Receive) -> dict[str, Any]:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Return a body that is a JSON object."""
+    """Return the JSON object in a body. Raises MalformedRequest for anything else."""
     document = decode_json_body(body)
     if not isinstance(document, dict):
         raise MalformedRequest("The body must be a JSON object", [Detail("body", "expected an object")])
@@ -56,8 +56,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def _check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
     for name, value in headers:
         if name == b"content-type":
-            kind = value.partition(b";")[0].strip().lower()
-            if kind != b"application/json" and not kind.endswith(b"+json"):
+            media_type = value.partition(b";")[0].strip().lower()
+            if media_type != b"application/json" and not media_type.endswith(b"+json"):
                 raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json")
         elif name == b"content-encoding" and value.strip().lower() != b"identity":
             raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding")

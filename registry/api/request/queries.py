@@ -1,4 +1,4 @@
-"""What a request asks for: query strings and query objects to queries."""
+"""Parsers from query strings and query objects to the queries of the services."""
 
 import base64
 import hashlib
@@ -85,9 +85,9 @@ _EXACT_BY_MATCH = {"exact": True, "notolderthan": False}
 
 @dataclass(frozen=True, slots=True)
 class ListAgentsRequest:
-    """All that GET /agents was asked: a list, a page of it, a watch, or a list once it has changed.
+    """The parsed query string of GET /agents: a list, a page, a long poll or a watch.
 
-    `digest` stands for what the rows depend on. `wait` and `timeout` are seconds.
+    `digest` identifies the query and the fields of its rows. `wait` and `timeout` are seconds.
     """
 
     query: AgentQuery
@@ -103,110 +103,109 @@ class ListAgentsRequest:
 
 @lru_cache(maxsize=16_384)
 def parse_list_agents(query_string: bytes) -> ListAgentsRequest:
-    """Read the query string of GET /agents. The same text is read once."""
-    given = parse_query(query_string, LIST_AGENTS_PARAMS)
-    query = _build_agent_query(given, comma_list(given, "capability_tags"))
-    fields = comma_list(given, "fields")
+    """Parse the query string of GET /agents; equal query strings are parsed once."""
+    params = parse_query(query_string, LIST_AGENTS_PARAMS)
+    query = _build_agent_query(params, comma_list(params, "capability_tags"))
+    fields = comma_list(params, "fields")
     digest = _query_digest(query, fields)
-    watch = boolean(given, "watch")
+    watch = boolean(params, "watch")
     request = ListAgentsRequest(
         query=query,
-        freshness=freshness(given),
-        page=_parse_page(given, digest),
+        freshness=freshness(params),
+        page=_parse_page(params, digest),
         fields=fields,
         digest=digest,
         watch=watch,
-        send_initial=boolean(given, "send_initial"),
-        timeout=duration_seconds(given, "timeout", _MAX_WATCH_S),
-        wait=duration_seconds(given, "wait", _MAX_WAIT_S),
+        send_initial=boolean(params, "send_initial"),
+        timeout=duration_seconds(params, "timeout", _MAX_WATCH_S),
+        wait=duration_seconds(params, "wait", _MAX_WAIT_S),
     )
     for name in ("send_initial", "timeout"):
-        if name in given and not watch:
+        if name in params and not watch:
             raise invalid(name, "requires watch=true")
     for name in ("limit", "continue", "fields", "wait", "resource_version_match"):
-        if name in given and watch:
+        if name in params and watch:
             raise invalid(name, "cannot be combined with watch=true")
-    if "wait" in given and "resource_version_match" in given:
+    if "wait" in params and "resource_version_match" in params:
         raise invalid("resource_version_match", "cannot be combined with wait, which always returns the latest version")
     return request
 
 
 def freshness(params: QueryParams) -> Freshness:
-    """Read how fresh an answer must be, as Kubernetes has it."""
-    asked = resource_version(params, "resource_version")
+    """Return the required freshness of a response, with the parameters of Kubernetes."""
+    version = resource_version(params, "resource_version")
     match = single(params, "resource_version_match")
     if match is None:
-        return Freshness(asked)
-    if asked is None:
+        return Freshness(version)
+    if version is None:
         raise invalid("resource_version_match", "requires resource_version")
     exact = _EXACT_BY_MATCH.get(match.lower())
     if exact is None:
         raise invalid("resource_version_match", f"expected Exact or NotOlderThan, got {match[:60]!r}")
-    if exact and asked == 0:
+    if exact and version == 0:
         raise invalid("resource_version_match", "Exact requires a resource_version other than 0")
-    return Freshness(asked, exact)
+    return Freshness(version, exact)
 
 
 def encode_continue_token(digest: str, page_version: int, last_position: tuple[float, str, str]) -> str:
-    """Return the token that goes on after a page."""
+    """Return the token that requests the next page."""
     return base64.urlsafe_b64encode(orjson.dumps([digest, page_version, *last_position])).decode().rstrip("=")
 
 
 def parse_capability_query(query_string: bytes) -> tuple[CapabilityQuery, Freshness]:
-    """Read GET /capabilities."""
-    given = parse_query(query_string, LIST_CAPABILITIES_PARAMS)
+    """Parse the query string of GET /capabilities."""
+    params = parse_query(query_string, LIST_CAPABILITIES_PARAMS)
     return CapabilityQuery(
-        name=single(given, "name"),
-        text=single(given, "q"),
-        description_contains=single(given, "description_contains"),
-        category=single(given, "category"),
-        stability=single(given, "stability"),
-        tags=comma_list(given, "tags"),
-        version_constraint=single(given, "version_constraint"),
-        fuzzy=boolean(given, "fuzzy_match"),
-        include_deprecated=boolean(given, "include_deprecated"),
-        agent_namespace=single(given, "agent_namespace"),
-        agent_status=single(given, "agent_status") or "any",
-        agent_draining=_draining_filter(given, "agent_status", "agent_draining"),
-        agent_id=single(given, "agent_id"),
-    ), freshness(given)
+        name=single(params, "name"),
+        text=single(params, "q"),
+        description_contains=single(params, "description_contains"),
+        category=single(params, "category"),
+        stability=single(params, "stability"),
+        tags=comma_list(params, "tags"),
+        version_constraint=single(params, "version_constraint"),
+        fuzzy=boolean(params, "fuzzy_match"),
+        include_deprecated=boolean(params, "include_deprecated"),
+        agent_namespace=single(params, "agent_namespace"),
+        agent_status=single(params, "agent_status") or "any",
+        agent_draining=_draining_filter(params, "agent_status", "agent_draining"),
+        agent_id=single(params, "agent_id"),
+    ), freshness(params)
 
 
-def parse_discover_query(query: Mapping[str, Any]) -> tuple[AgentQuery, Freshness]:
-    """Read the query object of discover_services: healthy agents in service, unless it says otherwise."""
-    reject_unknown(query, _DISCOVER_FIELDS)
-    given = {name: _string_values(query, name) for name in query if name not in ("labels", *_BOOLEAN_FIELDS)}
+def parse_discover_query(document: Mapping[str, Any]) -> tuple[AgentQuery, Freshness]:
+    """Parse the query object of discover_services. Its default is healthy agents in service."""
+    reject_unknown(document, _DISCOVER_FIELDS)
+    params = {name: _string_values(document, name) for name in document if name not in ("labels", *_BOOLEAN_FIELDS)}
     for name in _BOOLEAN_FIELDS:
-        value = query.get(name)
+        value = document.get(name)
         if value is not None and not isinstance(value, bool):
             raise invalid(name, "expected true or false")
-        given[name] = () if value is None else (("false", "true")[value],)
-    given["capability"] = (*given.get("capability", ()), *given.pop("capabilities", ()))
-    if not single(given, "status"):
-        given["status"] = ("healthy",)
-    labels = query.get("labels")
+        params[name] = () if value is None else (("false", "true")[value],)
+    params["capability"] = (*params.get("capability", ()), *params.pop("capabilities", ()))
+    if not single(params, "status"):
+        params["status"] = ("healthy",)
+    labels = document.get("labels")
     if labels is not None and not (isinstance(labels, dict) and all(isinstance(v, str) for v in labels.values())):
         raise invalid("labels", "expected an object of strings")
-    asked = _build_agent_query(given, repeated(given, "capability_tags"), LabelSelector.from_labels(labels or {}))
-    asked = replace(asked, draining=_draining_filter(given, "status", "draining"))
-    return asked, freshness(given)
+    query = _build_agent_query(params, repeated(params, "capability_tags"), LabelSelector.from_labels(labels or {}))
+    return replace(query, draining=_draining_filter(params, "status", "draining")), freshness(params)
 
 
 def parse_drain_query(document: Mapping[str, Any]) -> AgentQuery:
-    """Read the body of POST /agents/drain. All agents of the mesh are not to be meant by leaving something out."""
+    """Parse the body of POST /agents/drain; an empty one is rejected, so that it cannot drain the whole mesh."""
     reject_unknown(document, _DRAIN_FIELDS)
-    given = {name: _string_values(document, name) for name in document}
-    query = _build_agent_query(given, ())
+    params = {name: _string_values(document, name) for name in document}
+    query = _build_agent_query(params, ())
     if query == AgentQuery():
         problem = "expected a label selector such as env=dev, or a namespace, or both"
-        raise UnprocessableRequest(f"label_selector: {problem}", [Detail("label_selector", problem)])
+        raise UnprocessableRequest.of([Detail("label_selector", problem)])
     return query
 
 
 def _draining_filter(params: QueryParams, status: str, draining: str) -> bool | None:
-    """Read which agents a search shows: those that drain are left out unless it asks for them, or for any status."""
-    asked = optional_bool(params, draining)
-    return False if asked is None and single(params, status) != "any" else asked
+    """Return the draining filter of a search: only agents in service, unless it names `draining` or any status."""
+    wanted = optional_bool(params, draining)
+    return False if wanted is None and single(params, status) != "any" else wanted
 
 
 def _build_agent_query(params: QueryParams, tags: tuple[str, ...], selector: LabelSelector | None = None) -> AgentQuery:
@@ -239,20 +238,20 @@ def _parse_page(params: QueryParams, digest: str) -> Page | None:
     if limit is None:
         raise invalid("continue", "requires limit")
     try:
-        of, page_version, score, namespace, agent_id = orjson.loads(
+        token_digest, page_version, score, namespace, agent_id = orjson.loads(
             base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         )
-        place = (float(score), str(namespace), str(agent_id))
-        page = Page(limit, place, int(page_version))
+        position = (float(score), str(namespace), str(agent_id))
+        page = Page(limit, position, int(page_version))
     except (ValueError, TypeError) as error:
         raise invalid("continue", "is not a valid continue token; restart without it") from error
-    if of != digest:
+    if token_digest != digest:
         raise invalid("continue", "belongs to a different query; send the same filters as for the first page")
     return page
 
 
 def _query_digest(query: AgentQuery, fields: tuple[str, ...]) -> str:
-    # A selector holds sets, whose repr is another in each process; its text is one for all replicas.
+    # The repr of the sets in a selector differs between processes; its text is the same on all replicas.
     text = f"{query.selector.text} {replace(query, selector=LabelSelector())!r} {fields!r}"
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Query strings and headers, read value by value. What is not understood is refused, never ignored."""
+"""Readers of query parameters and headers; an unknown parameter or an invalid value is rejected, never ignored."""
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
@@ -17,21 +17,21 @@ _MAX_DIGITS = 20
 
 
 def invalid(field: str, problem: str) -> MalformedRequest:
-    """Return the refusal of one parameter."""
-    return MalformedRequest(f"{field}: {problem}", [Detail(field, problem)])
+    """Return the error for one invalid parameter."""
+    return MalformedRequest.of([Detail(field, problem)])
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """Return a header by its lower-case name, the first where it comes more than once; None where it does not come."""
-    for each, value in scope["headers"]:
-        if each == name:
+    """Return the first header with this lower-case name; None if there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
             text: str = value.decode("latin-1")
             return text
     return None
 
 
 def parse_query(query_string: bytes, allowed: Collection[str]) -> QueryParams:
-    """Return a query string by name; an unknown name is refused with the nearest known one."""
+    """Parse a query string. Raises MalformedRequest for a parameter that is not `allowed`."""
     if not query_string:
         return {}
     try:
@@ -40,36 +40,36 @@ def parse_query(query_string: bytes, allowed: Collection[str]) -> QueryParams:
         )
     except ValueError as error:
         raise MalformedRequest(f"Invalid query string: {error}") from error
-    found: dict[str, list[str]] = {}
+    params: dict[str, list[str]] = {}
     for name, value in pairs:
-        found.setdefault(name, []).append(value)
-    reject_unknown(found, allowed)
-    return found
+        params.setdefault(name, []).append(value)
+    reject_unknown(params, allowed)
+    return params
 
 
 def reject_unknown(names: Collection[str], allowed: Collection[str]) -> None:
-    """Raise MalformedRequest naming every unknown parameter and the nearest known one."""
+    """Raise MalformedRequest naming every unknown parameter and the most similar allowed one."""
     unknown = [name for name in names if name not in allowed]
     if not unknown:
         return
     details = []
     for name in unknown[:_MAX_PARAMS]:
-        near = difflib.get_close_matches(name, allowed, n=1)
-        others = f"allowed: {', '.join(allowed)}" if allowed else "no parameters are allowed here"
-        hint = f"did you mean {near[0]}?" if near else others
+        similar = difflib.get_close_matches(name, allowed, n=1)
+        allowed_names = f"allowed: {', '.join(allowed)}" if allowed else "no parameters are allowed here"
+        hint = f"did you mean {similar[0]}?" if similar else allowed_names
         details.append(Detail(name[:60], f"unknown parameter; {hint}"))
     raise MalformedRequest.of(details)
 
 
 def reject_preconditions(headers: Collection[str], reason: str) -> None:
-    """Refuse a precondition that would not be honoured; `headers` are found by name in any case."""
+    """Reject precondition headers on a call that does not support them; `headers` ignores case."""
     for name in ("If-Match", "If-None-Match"):
         if name in headers:
             raise invalid(name, reason)
 
 
 def single(params: QueryParams, name: str) -> str | None:
-    """Return the value of a parameter that may come once. Blank is the same as not given."""
+    """Return the value of a parameter that may occur once; an empty value counts as absent."""
     values = params.get(name, ())
     if len(values) > 1:
         raise invalid(name, "given more than once")
@@ -77,26 +77,26 @@ def single(params: QueryParams, name: str) -> str | None:
 
 
 def repeated(params: QueryParams, name: str) -> tuple[str, ...]:
-    """Return the values of a parameter that may be repeated. Blank is the same as not given."""
+    """Return the values of a parameter that may be repeated; empty values count as absent."""
     return tuple(value for value in params.get(name, ()) if value)
 
 
 def comma_list(params: QueryParams, name: str) -> tuple[str, ...]:
-    """Return the values of a parameter that may be repeated, or hold several joined by commas."""
+    """Return the values of a parameter that may be repeated and comma-separated."""
     values = params.get(name, ())
-    found = tuple(part for value in values for part in value.split(",") if part)
-    if not found and any(values):
+    parts = tuple(part for value in values for part in value.split(",") if part)
+    if not parts and any(values):
         raise invalid(name, "contains only commas")
-    return found
+    return parts
 
 
 def boolean(params: QueryParams, name: str) -> bool:
-    """Read true, false, 1 or 0; false when not given."""
+    """Return a boolean parameter: true, false, 1 or 0; false if absent."""
     return optional_bool(params, name) or False
 
 
 def optional_bool(params: QueryParams, name: str) -> bool | None:
-    """Read true, false, 1 or 0; None when not given."""
+    """Return a boolean parameter: true, false, 1 or 0; None if absent."""
     text = single(params, name)
     if text is None:
         return None
@@ -106,7 +106,7 @@ def optional_bool(params: QueryParams, name: str) -> bool | None:
 
 
 def integer(params: QueryParams, name: str, minimum: int, maximum: int) -> int | None:
-    """Read a whole number within bounds; None when not given."""
+    """Return a whole number between `minimum` and `maximum`; None if absent."""
     text = single(params, name)
     if text is None:
         return None
@@ -116,21 +116,21 @@ def integer(params: QueryParams, name: str, minimum: int, maximum: int) -> int |
 
 
 def duration_seconds(params: QueryParams, name: str, max_seconds: float) -> float | None:
-    """Read a duration with a unit, or bare seconds as Kubernetes has them; None when not given."""
+    """Return the seconds of a duration with a unit, or of a bare number as in Kubernetes; None if absent."""
     text = single(params, name)
     if text is None:
         return None
     try:
-        read = float(text) if _is_decimal(text) else parse_duration(text).total_seconds()
+        seconds = float(text) if _is_decimal(text) else parse_duration(text).total_seconds()
     except ValueError as error:
         raise invalid(name, str(error)) from error
-    if read > max_seconds:
+    if seconds > max_seconds:
         raise invalid(name, f"expected at most {max_seconds:g}s, got {text[:60]!r}")
-    return read
+    return seconds
 
 
 def resource_version(params: QueryParams, name: str) -> int | None:
-    """Read a resource version; None when not given."""
+    """Return a resource version; None if absent."""
     text = single(params, name)
     if text is None:
         return None

@@ -1,1 +1,1 @@
-"""."""
+"""Construction of responses."""

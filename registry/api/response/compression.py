@@ -1,4 +1,4 @@
-"""Large answers, packed the way the client takes them."""
+"""Compression of large responses, with a coding that the client accepts."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,32 +6,32 @@ from collections.abc import Sequence
 import zstandard
 from isal import isal_zlib
 
-# Smaller bodies are not worth the time; larger ones are packed beside the event loop.
+# Smaller bodies are not worth the time. Larger ones are compressed in a thread.
 _MIN_COMPRESSED_BYTES = 16 * 1024
 _MIN_THREADED_BYTES = 256 * 1024
-# As zlib has it: a gzip stream with the largest window.
+# zlib's value for a gzip stream with the largest window.
 _GZIP_WBITS = 31
 
 
 async def compress(parts: Sequence[bytes], accept_encoding: str) -> tuple[Sequence[bytes], str | None]:
-    """Return the parts of a body and its content coding, None where they go as they are."""
+    """Return the parts of a body and its content coding; None if it is not compressed."""
     size = sum(map(len, parts))
     coding = _negotiate_coding(accept_encoding) if size >= _MIN_COMPRESSED_BYTES else None
     if coding is None:
         return parts, None
     body = b"".join(parts)
-    pack = _zstd if coding == "zstd" else _gzip
-    return (await asyncio.to_thread(pack, body) if size >= _MIN_THREADED_BYTES else pack(body),), coding
+    encode = _zstd if coding == "zstd" else _gzip
+    return (await asyncio.to_thread(encode, body) if size >= _MIN_THREADED_BYTES else encode(body),), coding
 
 
 def _negotiate_coding(accept_encoding: str) -> str | None:
-    """Return the coding to use: zstd where it is taken, as it packs better than gzip."""
-    taken = set()
+    """Return the coding to use: zstd if the client accepts it, because it compresses better than gzip."""
+    accepted = set()
     for entry in accept_encoding.lower().split(","):
         name, _, weight = entry.partition(";")
         if weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
-            taken.add(name.strip())
-    return next((coding for coding in ("zstd", "gzip") if coding in taken), None)
+            accepted.add(name.strip())
+    return next((coding for coding in ("zstd", "gzip") if coding in accepted), None)
 
 
 def _zstd(body: bytes) -> bytes:
@@ -39,5 +39,5 @@ def _zstd(body: bytes) -> bytes:
 
 
 def _gzip(body: bytes) -> bytes:
-    packed: bytes = isal_zlib.compress(body, 1, _GZIP_WBITS)
-    return packed
+    compressed: bytes = isal_zlib.compress(body, 1, _GZIP_WBITS)
+    return compressed

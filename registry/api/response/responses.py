@@ -1,4 +1,4 @@
-"""Answers: bytes joined from what is kept encoded already."""
+"""Builders of responses, mostly from JSON that is already encoded."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ STALE_HEADER = "x-registry-stale"
 
 
 def timestamp() -> str:
-    """Return the moment of an answer, RFC 3339 UTC. It is for people; nothing is decided by it."""
+    """Return the current time as RFC 3339 in UTC; informational, no decision depends on it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
@@ -52,16 +52,16 @@ def json_response(
     status: int = 200,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
-    """Return JSON with the version it was answered from, and how old it may be where that is not known to be fresh."""
+    """Return a JSON response with its resource version, and its staleness if it may be outdated."""
     return Response(body, status, {**headers, **version_headers(version, staleness)}, media_type="application/json")
 
 
 def version_headers(version: int | None, staleness: float | None) -> dict[str, str]:
-    """Return the headers that tell the version of an answer, and how old it may be."""
-    shown = {} if version is None else {VERSION_HEADER: str(version)}
+    """Return the headers of the resource version and the staleness of a response."""
+    headers = {} if version is None else {VERSION_HEADER: str(version)}
     if staleness:
-        shown[STALE_HEADER] = f"{staleness:.1f}"
-    return shown
+        headers[STALE_HEADER] = f"{staleness:.1f}"
+    return headers
 
 
 def success_response(**fields: object) -> Response:
@@ -106,19 +106,19 @@ def selection_response(selection: Selection, capability: str) -> Response:
 def agent_list_parts(
     listing: AgentList, prefix: bytes = b"{", continue_token: str | None = None, fields: tuple[str, ...] = ()
 ) -> tuple[bytes, bytes, bytes]:
-    """Return the JSON of a list of agents in parts, as its rows may be long and are kept joined.
+    """Return the JSON of a list of agents in parts, because its cached rows may be long.
 
-    `prefix` begins the object, `continue_token` is the token to go on with.
+    `prefix` begins the object, `continue_token` requests the next page.
     """
     rows = (
         listing.rows
         if not fields
         else b",".join([_select_fields(render_row(listing.cached, record), fields) for record in listing.records])
     )
-    going_on = b"" if continue_token is None else b'"continue":"%s",' % continue_token.encode()
+    token = b"" if continue_token is None else b'"continue":"%s",' % continue_token.encode()
     tail = b'],"count":%d,%s"resource_version":"%d","timestamp":"%s"}' % (
         len(listing.records),
-        going_on,
+        token,
         listing.version,
         timestamp().encode(),
     )
@@ -131,11 +131,11 @@ def _select_fields(body: bytes, fields: tuple[str, ...]) -> bytes:
 
 
 def capability_list_response(result: CapabilityList) -> Response:
-    """Return a list of capabilities, each with the agent that has it."""
+    """Return the response with a list of capabilities, each with its agent."""
     return json_response(
         orjson.dumps(
             {
-                "capabilities": [_capability_row(one, ranked=result.ranked) for one in result.matches],
+                "capabilities": [_capability_row(match, ranked=result.ranked) for match in result.matches],
                 "count": len(result.matches),
                 "resource_version": str(result.version),
                 "timestamp": timestamp(),
@@ -146,15 +146,15 @@ def capability_list_response(result: CapabilityList) -> Response:
     )
 
 
-def _capability_row(found: CapabilityMatch, *, ranked: bool) -> dict[str, object]:
-    agent = found.record.agent
+def _capability_row(match: CapabilityMatch, *, ranked: bool) -> dict[str, object]:
+    agent = match.record.agent
     spec = orjson.loads(agent.spec)
-    return capability_document(spec["capabilities"][found.position]) | {
+    return capability_document(spec["capabilities"][match.position]) | {
         "agent_id": agent.id,
         "agent_name": spec.get("name", agent.id),
         "agent_namespace": agent.indexed.namespace,
         "agent_status": agent.status,
         "agent_draining": agent.draining,
         "agent_endpoint": spec["endpoint"],
-        **({"score": round(found.score, 1)} if ranked else {}),
+        **({"score": round(match.score, 1)} if ranked else {}),
     }

@@ -1,4 +1,4 @@
-"""The schemas of what mesh clients' tools take and give, each once however many have it."""
+"""The catalog of input and output schemas of mcp-mesh tools, and its routes; equal schemas are listed once."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -23,14 +23,14 @@ from registry.service.discovery.discovery import LATEST, Discovery
 SCHEMA_PARAMS: Final = ("limit",)
 _DEFAULT_SCHEMAS: Final = 100
 _MAX_SCHEMAS: Final = 1000
-# What a spec with a schema in it has in it.
+# Every spec with a canonical schema contains these bytes.
 _SCHEMA_MARKER: Final = b'SchemaCanonical"'
 _SCHEMA_FIELDS: Final = (("inputSchemaHash", "inputSchemaCanonical"), ("outputSchemaHash", "outputSchemaCanonical"))
 
 
 @dataclass(frozen=True, slots=True)
 class CanonicalSchema:
-    """A schema in canonical form, from whose runtime it came first, and when, in Redis-server milliseconds."""
+    """A schema in canonical form, with the runtime and registration time (Redis server, ms) of its oldest agent."""
 
     hash: str
     schema: Any
@@ -39,7 +39,7 @@ class CanonicalSchema:
 
 
 class SchemaCatalog:
-    """Gathers schemas from the agents that are registered; all who ask while nothing changes share one walk."""
+    """Collects the schemas of all registered agents, once per version of the view."""
 
     def __init__(self, discovery: Discovery) -> None:
         self._discovery = discovery
@@ -49,12 +49,12 @@ class SchemaCatalog:
         self._schemas: dict[str, CanonicalSchema] = {}
 
     async def newest(self, limit: int) -> Sequence[CanonicalSchema]:
-        """Return at most so many, those that came last first."""
+        """Return at most `limit` schemas, newest first."""
         found = await self._all_schemas()
         return sorted(found.values(), key=lambda each: (-each.created_ms, each.hash))[:limit]
 
     async def get(self, schema_hash: str) -> CanonicalSchema | None:
-        """Return the one with this hash; None where no agent has it."""
+        """Return the schema with this hash; None if no agent has it."""
         return (await self._all_schemas()).get(schema_hash)
 
     async def _all_schemas(self) -> dict[str, CanonicalSchema]:
@@ -80,7 +80,7 @@ def _schemas_of(agent: Agent) -> Iterator[CanonicalSchema]:
     spec = orjson.loads(agent.spec)
     for tool in chain(spec["capabilities"], spec["registration_format"].get("routes", ())):
         for hashed, schema in _SCHEMA_FIELDS:
-            # They are as they were sent, which nobody has checked.
+            # These fields are stored as sent and were not validated.
             if isinstance(tool.get(hashed), str) and tool[hashed] and isinstance(tool.get(schema), dict):
                 runtime = spec.get("runtime", "python")
                 yield CanonicalSchema(tool[hashed], tool[schema], runtime, agent.created)
@@ -98,20 +98,20 @@ class SchemaCatalogRoutes:
 
     async def schemas(self, request: Request) -> Response:
         """GET /schemas: the schemas, newest first."""
-        given = parse_query(request.scope["query_string"], SCHEMA_PARAMS)
+        params = parse_query(request.scope["query_string"], SCHEMA_PARAMS)
         found = [
             _schema_fields(each)
-            for each in await self._catalog.newest(integer(given, "limit", 1, _MAX_SCHEMAS) or _DEFAULT_SCHEMAS)
+            for each in await self._catalog.newest(integer(params, "limit", 1, _MAX_SCHEMAS) or _DEFAULT_SCHEMAS)
         ]
         return json_response(orjson.dumps({"count": len(found), "schemas": found}))
 
     async def schema(self, request: Request) -> Response:
         """GET /schemas/{hash}: one schema."""
         parse_query(request.scope["query_string"], ())
-        asked: str = request.path_params["hash"]
-        found = await self._catalog.get(asked)
+        schema_hash: str = request.path_params["hash"]
+        found = await self._catalog.get(schema_hash)
         if found is None:
-            return json_response(error_body(f"schema not found: {asked}"), status=404)
+            return json_response(error_body(f"schema not found: {schema_hash}"), status=404)
         return json_response(orjson.dumps(_schema_fields(found)))
 
 

@@ -1,11 +1,11 @@
-"""Which headers of a call and of its answer are passed on."""
+"""The policy of which request and response headers the proxy forwards."""
 
 from collections.abc import Collection, Iterable
 from typing import Final
 
 Headers = list[tuple[bytes, bytes]]
 
-# The call's own, what the mesh tells of it, and what the MCP protocol is spoken with.
+# Content negotiation, tracing of mcp-mesh, and the MCP protocol.
 _REQUEST_HEADERS: Final = frozenset(
     {
         *(b"content-type", b"accept"),
@@ -14,7 +14,7 @@ _REQUEST_HEADERS: Final = frozenset(
     }
 )
 _REQUEST_HEADER_PREFIXES: Final = (b"x-mesh-calling-",)
-# What speaks of one connection, not of the call.
+# Headers of one connection, not of the call.
 _HOP_BY_HOP_HEADERS: Final = frozenset(
     {
         *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection"),
@@ -28,8 +28,8 @@ _BLOCKED_REQUEST_HEADERS: Final = _HOP_BY_HOP_HEADERS | {
     b"expect",
     b"cookie",
 }
-# To a browser what an agent answers comes from the registry, whose own these are to say: a cookie or a promise would
-# be the registry's, and so would a page be, with all that it may do there.
+# A browser attributes an agent's response to the registry's origin. An agent must not set cookies or policies for that
+# origin, nor run a page in it.
 _BLOCKED_RESPONSE_HEADERS: Final = _HOP_BY_HOP_HEADERS | {
     *(b"set-cookie", b"date", b"server", b"x-request-id"),
     *(b"strict-transport-security", b"clear-site-data", b"alt-svc"),
@@ -40,9 +40,9 @@ _BODILESS_STATUSES: Final = frozenset({204, 304})
 
 
 class HeaderPolicy:
-    """Picks headers. `extra` are names of further ones that are passed on to agents, or beginnings of names with `*`.
+    """Selects the headers to forward.
 
-    `blocked` are never, whatever `extra` says.
+    `extra` are further request headers, by name or by prefix with `*`; `blocked` ones are never forwarded.
     """
 
     def __init__(self, extra: Iterable[str], blocked: Collection[bytes] = ()) -> None:
@@ -52,7 +52,7 @@ class HeaderPolicy:
         self._blocked = _BLOCKED_REQUEST_HEADERS.union(blocked)
 
     def request(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-        """Return what an agent is to see of a call's headers, whose names are in lower case."""
+        """Return the request headers to send to an agent; names are in lower case."""
         return [
             (name, value)
             for name, value in headers
@@ -60,13 +60,15 @@ class HeaderPolicy:
         ]
 
     def response(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-        """Return what the caller is to see of an answer's headers, names in lower case."""
+        """Return the response headers to send to the caller, with names in lower case."""
         lowered = [(name.lower(), value) for name, value in headers]
-        named = {part.strip().lower() for name, value in lowered if name == b"connection" for part in value.split(b",")}
+        dropped = {
+            part.strip().lower() for name, value in lowered if name == b"connection" for part in value.split(b",")
+        }
         if status in _BODILESS_STATUSES or any(name == b"transfer-encoding" for name, _ in lowered):
-            # It is not the length of what comes.
-            named.add(b"content-length")
+            # A content-length does not apply to this body.
+            dropped.add(b"content-length")
         return [
-            *((name, value) for name, value in lowered if name not in _BLOCKED_RESPONSE_HEADERS | named),
+            *((name, value) for name, value in lowered if name not in _BLOCKED_RESPONSE_HEADERS | dropped),
             *_SANDBOX_HEADERS,
         ]

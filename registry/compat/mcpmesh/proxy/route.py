@@ -1,4 +1,4 @@
-"""Calls to agents passed on as they come, for those who reach the registry and not the agents."""
+"""/proxy: forwards calls to agents, for callers that reach the registry but not the agents."""
 
 import asyncio
 import contextlib
@@ -24,16 +24,16 @@ from registry.compat.mcpmesh.proxy.upstream import (
 from registry.errors import RequestTooLarge
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of a call's body, at most."""
+"""Maximum size of the body of a call."""
 MAX_CALLS_PER_AGENT: Final = MAX_CALLS // 2
-"""How many of the calls that are passed on at a time may be one agent's: one that hangs must not stop the others."""
-# Seconds that a call may take, connecting included: where it does not say, and at most.
+"""Maximum number of concurrent calls to one agent, so that one that hangs does not block calls to the others."""
+# How long a call may take, including the connection: without the header x-mesh-timeout, and at most.
 _DEFAULT_TIMEOUT_S: Final = 60
 _MAX_TIMEOUT_S: Final = 600
-# Seconds that calls under way have when the replica stops: less than the server gives to any request.
+# How long calls in progress may continue during shutdown: less than the server allows any request.
 _SHUTDOWN_GRACE_S: Final = 2.0
 
-# Decoded, and made of nothing that means anything in a URL: what is built from it cannot lead anywhere else.
+# The decoded target contains no character with a meaning in a URL, so the URL built from it cannot point elsewhere.
 _TARGET_PATTERN: Final = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})(/mcp(?:/[A-Za-z0-9._~-]+)*/?)"
 )
@@ -50,9 +50,10 @@ _SHUTTING_DOWN: Final = "This replica is shutting down; try another replica"
 
 
 class ProxyEndpoint:
-    """Serves `/proxy/{host}:{port}/mcp`. Without `upstream` it says that it does not.
+    """Serves `/proxy/{host}:{port}/mcp`; without `upstream`, the proxy is disabled and responds with 403.
 
-    What it reaches is what a registered agent announced, and there only `/mcp`; it keeps nothing and retries nothing.
+    It calls only endpoints that registered agents announced, and only below `/mcp`. It caches nothing and retries
+    nothing.
     """
 
     def __init__(self, targets: ProxyTargets, upstream: UpstreamClient | None, header_policy: HeaderPolicy) -> None:
@@ -65,11 +66,11 @@ class ProxyEndpoint:
 
     @property
     def active_calls(self) -> int:
-        """How many calls are being passed on."""
+        """Number of calls in progress."""
         return self._calls_by_url.total()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one call on."""
+        """Forward one call, or respond with the reason why not."""
         if self._upstream is None:
             await send_error(send, 403, _DISABLED)
         elif scope["method"] not in ("GET", "POST"):
@@ -77,8 +78,8 @@ class ProxyEndpoint:
         elif (target := _parse_target(scope)) is None:
             await send_error(send, 400, _INVALID_TARGET)
         elif (address := await self._targets.find(*target[:2])) is None:
-            asked = scope["path_params"]["target"].partition("/")[0]
-            await send_error(send, 403, f"Target host {asked!r} is not a registered agent")
+            requested = scope["path_params"]["target"].partition("/")[0]
+            await send_error(send, 403, f"Target host {requested!r} is not a registered agent")
         elif self._closing.is_set():
             await send_error(send, 503, _SHUTTING_DOWN, [(b"retry-after", b"1")])
         elif self.active_calls >= MAX_CALLS:
@@ -101,16 +102,16 @@ class ProxyEndpoint:
                 del self._calls_by_url[url]
 
     def close(self) -> None:
-        """Take no more calls, and let those under way end within two seconds."""
+        """Reject new calls, and end those in progress within two seconds."""
         self._closing.set()
 
 
 class _ClientDisconnectedError(Exception):
-    """Whoever called is gone before the whole body had come."""
+    """The caller disconnected before the body was complete."""
 
 
 class _ProxiedCall:
-    """One call on its way: the body out as it comes in, the answer back as it comes."""
+    """One call in progress, which streams the request body to the agent and the response to the caller."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, header_policy: HeaderPolicy, closing: asyncio.Event
@@ -144,7 +145,7 @@ class _ProxiedCall:
             await asyncio.gather(passing, gone, parting, return_exceptions=True)
 
     async def _forward(self, upstream: UpstreamClient, url: str) -> bool:
-        """Tell whether the caller has a whole answer, were it that there is none."""
+        """Forward the call; return whether the response to the caller is complete."""
         budget = _timeout_seconds(self._scope["headers"])
         try:
             async with asyncio.timeout(budget), upstream.send(self._build_request(url)) as answer:
@@ -164,9 +165,9 @@ class _ProxiedCall:
         return True
 
     async def _finish(self, status: int, message: str, comment: bytes | None) -> bool:
-        """End what has no end of its own: refuse it, or say in a stream why it is over; tell whether that is whole.
+        """End the response with an error, or an event stream with a comment; return whether it is complete then.
 
-        Who does not read would have to be waited for, and is told nothing.
+        A caller that does not read gets nothing, because sending would block.
         """
         connection = get_connection(self._scope)
         if connection is not None and not connection.writable():
@@ -181,7 +182,7 @@ class _ProxiedCall:
 
     def _build_request(self, url: str) -> ProxyRequest:
         headers = self._header_policy.request(self._scope["headers"])
-        # What is passed on is passed on as it is.
+        # The response is forwarded unchanged, so it must not be compressed for us.
         headers.append((b"accept-encoding", b"identity"))
         size = _content_length(self._scope["headers"])
         if self._scope["method"] == "GET":
@@ -212,42 +213,42 @@ class _ProxiedCall:
         if self._is_event_stream and all(name != NO_BUFFERING_HEADER[0] for name, _ in headers):
             headers.append(NO_BUFFERING_HEADER)
         self._response_started = True
-        # An agent may answer without having read all of the body.
+        # An agent may respond before it has read the whole body.
         self._request_sent.set()
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
 
     def _end_comment(self, reason: bytes) -> bytes:
-        """Return the comment that ends a stream. An event that is not whole stays so: no empty line comes after it."""
+        """Return the comment that ends an event stream; it does not complete an event that was cut off."""
         comment = b": mesh-proxy-%s\n" % reason
         if self._last_bytes.endswith((b"\n\n", b"\r\n\r\n")) or not self._last_bytes:
             return comment + b"\n"
         return comment if self._last_bytes.endswith(b"\n") else b"\n" + comment
 
     async def _wait_for_disconnect(self) -> None:
-        """Wait until the caller is gone; while its body comes, whoever reads that will know."""
+        """Wait until the caller disconnects; while its body is read, `_request_body` detects that."""
         if self._scope["method"] == "POST":
             await self._request_sent.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def _wait_for_shutdown(self) -> None:
-        """Wait until the replica goes, and the call has had its time since."""
+        """Wait until the shutdown begins and its grace period ends."""
         await self._closing.wait()
         await asyncio.sleep(_SHUTDOWN_GRACE_S)
 
     async def _abort_response(self, disconnected: "asyncio.Task[None]") -> None:
-        """End an answer so that nobody takes it for whole."""
+        """Abort the connection, so that the caller does not take the response for complete."""
         connection = get_connection(self._scope)
         if connection is None:
             raise UnreachableError("the agent closed the connection before the response was complete")
         connection.abort()
-        # Nobody reads the rest of the body any more.
+        # The rest of the request body is not read.
         self._request_sent.set()
         await disconnected
 
 
 def _parse_target(scope: Scope) -> tuple[str, int, str] | None:
-    """Return host, port and path of a target; None for what is not of that form."""
+    """Return the host, port and path of a target; None for an invalid target."""
     found = _TARGET_PATTERN.fullmatch(scope["path_params"]["target"])
     if found is None or scope["query_string"] or _DOT_SEGMENT.search(found[3]) or int(found[2]) >= 1 << 16:
         return None
@@ -255,20 +256,20 @@ def _parse_target(scope: Scope) -> tuple[str, int, str] | None:
 
 
 def _timeout_seconds(headers: Sequence[tuple[bytes, bytes]]) -> int:
-    """Return the whole seconds a call may take."""
-    asked = next((value.strip() for name, value in headers if name == b"x-mesh-timeout"), b"")
-    seconds = int(asked) if asked.isdigit() and len(asked) < 10 else 0  # noqa: PLR2004
+    """Return the timeout of a call in whole seconds."""
+    requested = next((value.strip() for name, value in headers if name == b"x-mesh-timeout"), b"")
+    seconds = int(requested) if requested.isdigit() and len(requested) < 10 else 0  # noqa: PLR2004
     return min(seconds, _MAX_TIMEOUT_S) or _DEFAULT_TIMEOUT_S
 
 
 def _content_length(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
-    """Return how large the body is said to be. Raises RequestTooLarge."""
-    said = next((value for name, value in headers if name == b"content-length"), b"")
-    if not said.isdigit():
+    """Return the declared size of the body; None if it is not declared. Raises RequestTooLarge."""
+    declared = next((value for name, value in headers if name == b"content-length"), b"")
+    if not declared.isdigit():
         return None
-    if int(said) > MAX_BODY_BYTES:
+    if int(declared) > MAX_BODY_BYTES:
         raise _too_large()
-    return int(said)
+    return int(declared)
 
 
 def _too_large() -> RequestTooLarge:

@@ -1,4 +1,4 @@
-"""Where agents answer: the only places to which a call is ever passed on."""
+"""The endpoints of registered agents: the only addresses that the proxy calls."""
 
 import asyncio
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _MAX_AGENTS_PER_STEP: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class ProxyTarget:
-    """Where an agent said it answers. `host` is a name or an address, in lower case and without brackets."""
+    """The announced endpoint of an agent. `host` is a name or an address, in lower case and without brackets."""
 
     agent_id: str
     scheme: str
@@ -27,21 +27,21 @@ class ProxyTarget:
 
     @property
     def url(self) -> str:
-        """The address as the beginning of a URL."""
+        """The base URL of the endpoint."""
         return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 class ProxyTargets:
-    """Finds agents by where they answer, from the newest view."""
+    """Finds the endpoint of an agent in the latest view."""
 
     def __init__(self, discovery: Discovery) -> None:
         self._discovery = discovery
 
     async def find(self, host: str, port: int) -> ProxyTarget | None:
-        """Return where a registered agent answers on this port, of any status; None where nobody does.
+        """Return the endpoint of a registered agent of any status on this port; None if there is none.
 
-        `host` is what it announced, its id or its name; of several with one name a healthy one is found, then the
-        lowest id. What is returned is always what an agent announced, never what was asked for.
+        `host` is the announced host, the id or the name of the agent; of several agents with one name, a healthy one
+        with the lowest id is preferred. The result is always an announced endpoint, never the requested host.
         """
         view, _ = await self._discovery.view(LATEST)
         record = view.records.get(host)
@@ -66,7 +66,7 @@ class ProxyTargets:
 
 
 def _target_of(agent: Agent) -> ProxyTarget | None:
-    """Return where an agent answers; None for one that its parent process alone can speak to, or nobody."""
+    """Return the endpoint of an agent; None if it is not an HTTP endpoint."""
     try:
         parts = urlsplit(agent.indexed.endpoint)
         port = parts.port

@@ -1,4 +1,4 @@
-"""Requests to agents: each goes to the address it names and nowhere else."""
+"""The HTTP client of the proxy: each request goes to the address in its URL and nowhere else."""
 
 import asyncio
 import contextlib
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     import httpx2
 
 MAX_CALLS: Final = 100
-"""How many requests are under way at a time, at most."""
-# Seconds until a connection is there, and until one that nobody uses is closed: before agents close it, after 5 s.
+"""Maximum number of concurrent requests."""
+# Agents close idle connections after 5 s; the proxy closes them earlier.
 _CONNECT_TIMEOUT_S: Final = 10.0
 _IDLE_TIMEOUT_S: Final = 2.0
 
 
 class UnreachableError(Exception):
-    """An agent could not be reached, or the connection broke. The message says nothing of this machine."""
+    """An agent was not reached, or the connection was lost. The message reveals nothing about this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyRequest:
-    """One request; `body` comes part by part, None for none."""
+    """One request; `body` yields chunks, None means no body."""
 
     method: str
     url: str
@@ -34,7 +34,7 @@ class ProxyRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProxyResponse:
-    """What came back so far, and the bytes of the body as they come."""
+    """The head of a response, and the chunks of its body as they arrive."""
 
     status: int
     headers: Headers
@@ -42,10 +42,10 @@ class ProxyResponse:
 
 
 class UpstreamClient:
-    """Sends over kept connections; the HTTP library is imported with the first request.
+    """Sends requests over pooled connections; the HTTP library is imported at the first request.
 
-    There is no jar for cookies, a redirect is an answer like any other, and proxies and passwords that the environment
-    names are not looked at: so one agent cannot send a call to another, nor to what is no agent.
+    It stores no cookies, follows no redirects, and ignores proxies and credentials of the environment, so an agent
+    cannot redirect a call to another agent or to any other server.
     """
 
     def __init__(self) -> None:
@@ -71,13 +71,13 @@ class UpstreamClient:
             await response.aclose()
 
     async def close(self) -> None:
-        """Close every connection; a later request would open them again."""
+        """Close every connection; a later request opens new ones."""
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.aclose()
 
     async def _get_transport(self) -> "httpx2.AsyncHTTPTransport":
-        """Return what sends. To import it and to read certificates takes half a second: not on the loop."""
+        """Return the transport. Importing it and reading certificates takes half a second, so a thread does it."""
         async with self._open_lock:
             if self._transport is None:
                 self._transport = await asyncio.to_thread(_create_transport)
@@ -94,7 +94,7 @@ def _create_transport() -> "httpx2.AsyncHTTPTransport":
 
 
 async def _read_chunks(response: "httpx2.Response") -> AsyncGenerator[bytes, None]:
-    """Give the body as it comes, packed where it is packed."""
+    """Yield the body as it arrives, without decompressing it."""
     with _translate_errors():
         async for part in response.aiter_raw():
             yield part
