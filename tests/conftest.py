@@ -1,6 +1,6 @@
-"""A private, real server for each worker: clean before each test, found consistent after it.
+"""A private Redis server for each worker: empty before each test, checked for consistency after it.
 
-Fixtures: `redis_server`, `redis_url`, `raw` (a client to look into it), `settings`, `store`; `client` (of a registry in
+Fixtures: `redis_server`, `redis_url`, `raw` (a client to inspect it), `settings`, `store`; `client` (of a registry in
 this process); `own_server`, a second server for tests that pause, kill or misconfigure theirs; and `directory`, a short
 path for files.
 """
@@ -31,11 +31,11 @@ from tests.support.redis_server import RedisServer
 
 
 class RunningServer(Protocol):
-    """A server that runs somewhere."""
+    """A running Redis server, embedded or in Docker."""
 
     @property
     def url(self) -> str:
-        """Where it listens, as redis-py takes it."""
+        """The URL of the server, in the form of redis-py."""
 
 
 class _DockerServer:
@@ -44,36 +44,34 @@ class _DockerServer:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests run against a Redis in Docker instead of the embedded server."""
+    """Add the option that runs the tests against a Redis in Docker instead of the embedded server."""
     parser.addoption(
         "--redis",
         choices=("embedded", "docker"),
         default="embedded",
-        help="docker: the shared test server is a container, where Docker answers; else such tests are skipped",
+        help="docker: the shared test server is a container, if Docker is available; otherwise such tests are skipped",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Decode specs as a replica does, declare our markers, and remove deadlines: a busy machine is no defect."""
+    """Decode specs as a replica does, declare the markers, and disable deadlines, which a busy machine would exceed."""
     use_spec_type(McpMeshSpec)
     checks = hypothesis.HealthCheck
     slow_or_shared = [checks.too_slow, checks.function_scoped_fixture]
     hypothesis.settings.register_profile("unhurried", deadline=None, suppress_health_check=slow_or_shared)
     hypothesis.settings.load_profile("unhurried")
-    config.addinivalue_line(
-        "markers", "poisoned(why): damages data on purpose, so the check after the test is left out"
-    )
+    config.addinivalue_line("markers", "poisoned(why): damages data on purpose, so the check after the test is omitted")
     config.addinivalue_line("markers", "fault(number, what): survives this fault; README.md has the table")
-    config.addinivalue_line("markers", "slow: too long for every day; `make fleet` and `make wheel-test` run it")
+    config.addinivalue_line("markers", "slow: takes too long for each run; `make fleet` and `make wheel-test` run it")
 
 
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Note which faults a test survives, for the summary."""
+    """Record the faults of a test for the summary."""
     item.user_properties += [("fault", mark.args[0]) for mark in item.iter_markers("fault")]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what fleets survived, and why tests were skipped: for want of a server or a program that is not there."""
+    """Print the survived faults, and the reasons of skipped tests, such as a missing program."""
     faults: set[int] = set()
     counted: Counter[str] = Counter()
     for report in terminalreporter.getreports("passed"):
@@ -92,7 +90,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def server_of_worker(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
-    """One server for all tests of this worker; ask for `redis_server`, which cleans it."""
+    """Provide the server of this worker; tests use `redis_server`, which empties it."""
     if request.config.getoption("--redis") == "docker":
         try:
             with docker_redis() as url:
@@ -104,8 +102,8 @@ def server_of_worker(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
             yield server
 
 
-def wipe(client: redis.Redis) -> None:
-    """Forget all data and, at random, all scripts; put back the configuration that tests change."""
+def reset(client: redis.Redis) -> None:
+    """Delete all data and, at random, all scripts; restore the configuration that tests change."""
     client.flushall()
     client.config_set("notify-keyspace-events", "")
     if random.random() < 0.5:  # noqa: S311 - to flush in each test would hide what needs a warm cache
@@ -114,9 +112,9 @@ def wipe(client: redis.Redis) -> None:
 
 @pytest.fixture
 def redis_server(server_of_worker: RunningServer, request: pytest.FixtureRequest) -> Iterator[RunningServer]:
-    """A running, empty server; what the test leaves in it must be consistent, unless it is marked as poisoned."""
+    """Provide an empty server, which must be consistent after the test, unless the test is marked as poisoned."""
     with redis.Redis.from_url(server_of_worker.url) as client:
-        wipe(client)
+        reset(client)
         yield server_of_worker
         if request.node.get_closest_marker("poisoned") is None:
             assert not find_inconsistencies(client)
@@ -124,27 +122,27 @@ def redis_server(server_of_worker: RunningServer, request: pytest.FixtureRequest
 
 @pytest.fixture
 def redis_url(redis_server: RunningServer) -> str:
-    """Where the server listens."""
+    """Return the URL of the server."""
     return redis_server.url
 
 
 @pytest.fixture
 def raw(redis_url: str) -> Iterator[redis.Redis]:
-    """A blocking client that answers in text, to look into the store and to write what no script would."""
+    """Provide a blocking client with text responses, to inspect the store and to write unusual data."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
 
 
 @pytest.fixture
 def own_server() -> Iterator[RedisServer]:
-    """A server for this test alone, to be paused, killed or misconfigured; nothing is checked after it."""
+    """Provide a server for one test, which may pause, kill or misconfigure it; it is not checked afterwards."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> Settings:
-    """Settings for the test server, with everything that takes time short."""
+    """Return settings for the test server, with short durations."""
     return Settings(
         port=0,
         redis_url=redis_url,
@@ -162,7 +160,7 @@ def settings(redis_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def store(settings: Settings, redis_url: str) -> AsyncIterator[Store]:
-    """The store on the test server."""
+    """Provide the store on the test server."""
     store = Store(endpoint_from_url(redis_url), settings, lambda _script, _seconds: None)
     yield store
     await store.close()
@@ -170,14 +168,14 @@ async def store(settings: Settings, redis_url: str) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """An empty directory with a short path, so that the embedded store's socket fits into it too."""
-    made = Path(tempfile.mkdtemp(prefix="mesh-run-", dir="/tmp"))
-    yield made
-    shutil.rmtree(made)
+    """Provide an empty directory with a path that is short enough for the socket of the embedded Redis."""
+    path = Path(tempfile.mkdtemp(prefix="mesh-run-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """Provide an HTTP client of a registry in this process, on the test's own store, with default settings."""
+    """Provide an HTTP client of a registry in this process, with the test server and default settings."""
     async with in_process_registry(redis_url) as client:
         yield client

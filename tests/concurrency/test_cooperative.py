@@ -1,4 +1,4 @@
-"""Work in steps: all are taken, in order, and others come in between."""
+"""Cooperative iteration: all steps in order, with time for other tasks in between."""
 
 import time
 
@@ -6,24 +6,24 @@ from registry.concurrency.cooperative import cooperative
 from tests.support.yield_counter import count_yields
 
 
-async def test_others_come_in_between_and_no_step_is_lost() -> None:
-    """After steps that took long; quick ones are taken together."""
+async def test_other_tasks_run_between_slow_steps() -> None:
+    """Slow steps are separated by a yield to the event loop, quick ones run together."""
 
     def steps(seconds: float) -> list[float]:
         return [seconds] * 4
 
     def work(seconds: float) -> None:
-        until = time.perf_counter() + seconds
-        while time.perf_counter() < until:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
             pass
 
-    async with count_yields() as them:
-        before = them.yields
-        taken = [step async for step in cooperative(steps(0.0))]
-        between = them.yields - before
+    async with count_yields() as counter:
+        before = counter.yields
+        steps_done = [step async for step in cooperative(steps(0.0))]
+        between = counter.yields - before
         async for step in cooperative(steps(0.006)):
             work(step)
 
-    assert taken == steps(0.0)
+    assert steps_done == steps(0.0)
     assert between <= 1
-    assert them.yields >= before + 4
+    assert counter.yields >= before + 4

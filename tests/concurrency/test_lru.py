@@ -1,43 +1,43 @@
-"""What is kept has a bound, whatever it weighs."""
+"""The LRU cache stays within its maximum weight."""
 
 from registry.concurrency.lru import WeightedLru
 
 
-def test_what_was_not_used_for_longest_goes_first() -> None:
-    """As much of it as has to."""
-    kept = WeightedLru[str, int](10)
-    kept.put("a", 1, 4)
-    kept.put("b", 2, 4)
+def test_the_least_recently_used_entry_is_evicted_first() -> None:
+    """Only as many entries as the new one requires."""
+    cache = WeightedLru[str, int](10)
+    cache.put("a", 1, 4)
+    cache.put("b", 2, 4)
 
-    assert kept.get("a") == 1
-    kept.put("c", 3, 5)
+    assert cache.get("a") == 1
+    cache.put("c", 3, 5)
 
-    assert (kept.get("a"), kept.get("b"), kept.get("c"), kept.weight) == (1, None, 3, 9)
-
-
-def test_what_is_kept_anew_is_weighed_anew() -> None:
-    """What was there before it counts no more."""
-    kept = WeightedLru[str, int](10)
-    kept.put("a", 1, 8)
-    kept.put("a", 2, 3)
-    kept.put("b", 3, 7)
-
-    assert (kept.get("a"), kept.get("b"), kept.weight) == (2, 3, 10)
+    assert (cache.get("a"), cache.get("b"), cache.get("c"), cache.weight) == (1, None, 3, 9)
 
 
-def test_what_is_too_heavy_is_not_kept() -> None:
-    """And nothing is kept in its place."""
-    kept = WeightedLru[str, int](10)
-    kept.put("a", 1, 11)
+def test_a_replaced_value_has_the_new_weight() -> None:
+    """The weight of the replaced value no longer counts."""
+    cache = WeightedLru[str, int](10)
+    cache.put("a", 1, 8)
+    cache.put("a", 2, 3)
+    cache.put("b", 3, 7)
 
-    assert (kept.get("a"), kept.weight) == (None, 0)
-    kept.put("b", 1, 1)
-    kept.clear()
-    assert (kept.get("b"), kept.weight) == (None, 0)
+    assert (cache.get("a"), cache.get("b"), cache.weight) == (2, 3, 10)
+
+
+def test_a_value_above_the_maximum_weight_is_not_stored() -> None:
+    """No other value is stored in its place."""
+    cache = WeightedLru[str, int](10)
+    cache.put("a", 1, 11)
+
+    assert (cache.get("a"), cache.weight) == (None, 0)
+    cache.put("b", 1, 1)
+    cache.clear()
+    assert (cache.get("b"), cache.weight) == (None, 0)
 
 
 def test_evictions_are_reported_and_removals_are_not() -> None:
-    """With key and value; what was replaced, removed or cleared is known to the caller."""
+    """With key and value; the caller itself replaces, removes and clears entries."""
     evicted: list[tuple[str, int]] = []
     cache = WeightedLru[str, int](10, on_evict=lambda key, value: evicted.append((key, value)))
     cache.put("a", 1, 4)

@@ -1,4 +1,4 @@
-"""Nobody waits longer than it may, and one timer serves all."""
+"""Futures with a time limit, which share one timer."""
 
 import asyncio
 
@@ -8,85 +8,85 @@ from registry.concurrency.timeouts import FutureQueue
 
 
 class OverdueError(Exception):
-    """What a test's waiters fail with."""
+    """The error of futures whose time is over."""
 
 
-def waiters(timeout: float) -> FutureQueue[str]:
-    """Futures that fail after this many seconds."""
+def queue_with_timeout(timeout: float) -> FutureQueue[str]:
+    """Return a queue whose futures fail after the timeout."""
     return FutureQueue(timeout, lambda _future: OverdueError())
 
 
-async def test_who_waits_too_long_fails_with_what_overdue_makes() -> None:
-    """Each is asked about itself."""
-    asked: list[asyncio.Future[str]] = []
+async def test_an_overdue_future_fails_with_the_error_of_the_factory() -> None:
+    """The factory of the error receives each future."""
+    received: list[asyncio.Future[str]] = []
 
-    def overdue(future: asyncio.Future[str]) -> Exception:
-        asked.append(future)
+    def make_error(future: asyncio.Future[str]) -> Exception:
+        received.append(future)
         return OverdueError()
 
-    line: FutureQueue[str] = FutureQueue(0.01, overdue)
-    futures = [line.add(), line.add()]
+    queue: FutureQueue[str] = FutureQueue(0.01, make_error)
+    futures = [queue.add(), queue.add()]
 
     assert [type(result) for result in await asyncio.gather(*futures, return_exceptions=True)] == [OverdueError] * 2
-    assert asked == futures
+    assert received == futures
 
 
-async def test_who_is_served_in_time_is_left_alone() -> None:
-    """A result stays, and so does a cancellation, when the timer of the others goes off."""
-    line = waiters(0.02)
-    served, cancelled, forgotten = line.add(), line.add(), line.add()
+async def test_a_future_completed_in_time_does_not_change() -> None:
+    """The timer of other futures changes neither a result nor a cancellation."""
+    queue = queue_with_timeout(0.02)
+    served, cancelled, pending = queue.add(), queue.add(), queue.add()
 
     served.set_result("here")
     cancelled.cancel()
 
     with pytest.raises(OverdueError):
-        await forgotten
+        await pending
     assert served.result() == "here"
     assert cancelled.cancelled()
 
 
-async def test_nobody_fails_before_the_time_is_over() -> None:
-    """Those who came later wait as long as those who came first."""
+async def test_no_future_fails_before_its_timeout() -> None:
+    """A future that was added later also waits for the whole timeout."""
     loop = asyncio.get_running_loop()
-    line = waiters(0.03)
-    first = line.add()
+    queue = queue_with_timeout(0.03)
+    first = queue.add()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(first), 0.01)
-    began, second = loop.time(), line.add()
+    added_at, second = loop.time(), queue.add()
 
     with pytest.raises(OverdueError):
         await first
     with pytest.raises(OverdueError):
         await second
 
-    assert 0.029 < loop.time() - began < 1
+    assert 0.029 < loop.time() - added_at < 1
 
 
-async def test_the_line_starts_anew_after_everybody_has_failed() -> None:
-    """The timer is set again by the next who comes."""
-    line = waiters(0.01)
+async def test_the_queue_works_after_all_futures_failed() -> None:
+    """The next future starts the timer again."""
+    queue = queue_with_timeout(0.01)
     for _ in range(3):
         with pytest.raises(OverdueError):
-            await line.add()
+            await queue.add()
 
 
-async def test_one_timer_serves_ten_thousand() -> None:
-    """And those who were served are forgotten as others come."""
+async def test_one_timer_serves_ten_thousand_futures() -> None:
+    """Completed futures are removed when others are added."""
     loop = asyncio.get_running_loop()
-    line = waiters(60)
+    queue = queue_with_timeout(60)
     timers = 0
     call_at = loop.call_at
 
-    def counted(*args: object, **kwargs: object) -> asyncio.TimerHandle:
+    def counting_call_at(*args: object, **kwargs: object) -> asyncio.TimerHandle:
         nonlocal timers
         timers += 1
         return call_at(*args, **kwargs)  # type: ignore[arg-type]
 
-    loop.call_at = counted  # type: ignore[method-assign]
+    loop.call_at = counting_call_at  # type: ignore[method-assign]
     for _ in range(10_000):
-        line.add().set_result("")
+        queue.add().set_result("")
 
     assert timers == 1
-    assert len(line._pending) == 1
-    assert line._timer is not None
-    line._timer.cancel()
+    assert len(queue._pending) == 1
+    assert queue._timer is not None
+    queue._timer.cancel()

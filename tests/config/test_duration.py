@@ -1,4 +1,4 @@
-"""Durations are read with their unit, refused without, and written back the same."""
+"""Durations are read with their unit, rejected without one, and written in the same form."""
 
 from datetime import timedelta
 
@@ -26,7 +26,7 @@ from registry.config.duration import MAX_DURATION, format_duration, parse_durati
     ],
 )
 def test_a_duration_is_read_with_its_unit(text: str, seconds: float) -> None:
-    """Fractions, sequences and blanks around are fine."""
+    """Fractions, sequences of units and surrounding blanks are accepted."""
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
@@ -38,8 +38,8 @@ def test_a_duration_is_read_with_its_unit(text: str, seconds: float) -> None:
         "9" * 400 + "d", "999999999999d", "30s; rm", "1h30",
     ],
 )  # fmt: skip
-def test_what_is_no_duration_is_refused_and_the_expected_form_is_named(text: str) -> None:
-    """Above all the bare number, whose unit nobody can know."""
+def test_an_invalid_duration_is_rejected_with_the_expected_form(text: str) -> None:
+    """Above all a bare number, whose unit is unknown."""
     with pytest.raises(ValueError, match=r"expected a duration with a unit, such as 500ms.*at most 366d"):
         parse_duration(text)
 
@@ -59,12 +59,12 @@ def test_what_is_no_duration_is_refused_and_the_expected_form_is_named(text: str
         (timedelta(seconds=-90), "-1m30s"),
     ],
 )
-def test_a_duration_is_written_as_short_as_it_can_be_read(duration: timedelta, text: str) -> None:
-    """Large units first, fractions only below a minute."""
+def test_a_duration_is_written_in_its_shortest_form(duration: timedelta, text: str) -> None:
+    """With large units first, and fractions only below a minute."""
     assert format_duration(duration) == text
 
 
 @given(st.timedeltas(min_value=timedelta(microseconds=1), max_value=MAX_DURATION))
-def test_what_is_written_reads_the_same(duration: timedelta) -> None:
+def test_a_written_duration_is_read_as_the_same_value(duration: timedelta) -> None:
     """To the microsecond, over the whole range."""
     assert parse_duration(format_duration(duration)) == duration

@@ -1,4 +1,4 @@
-"""The URL of Redis, in each of its forms; what is no such URL, and never a password in what is said of it."""
+"""The URL of Redis: its forms, its errors, and no password in messages about it."""
 
 import pytest
 
@@ -40,7 +40,7 @@ OURS, ODD, THEIRS = "p", "p@s", "sp"
     ],
 )
 def test_each_form_is_read(text: str, read: RedisUrl) -> None:
-    """With its defaults: the usual port, database 0, nobody."""
+    """With its defaults: the usual port, database 0, no user."""
     assert parse_redis_url(text) == read
 
 
@@ -68,8 +68,8 @@ def test_each_form_is_read(text: str, read: RedisUrl) -> None:
         "redis+cluster://",
     ],
 )
-def test_what_is_no_such_url_is_refused_with_all_forms(text: str) -> None:
-    """So that nobody has to look them up."""
+def test_an_invalid_url_is_rejected_with_all_valid_forms(text: str) -> None:
+    """So that users do not have to look them up."""
     with pytest.raises(
         ValueError, match=r"expected redis://host:6379/0, rediss://.*redis\+sentinel://.*redis\+cluster://"
     ):
@@ -89,16 +89,16 @@ def test_what_is_no_such_url_is_refused_with_all_forms(text: str) -> None:
         ("rediss://db?ssl_cert_reqs=perhaps", "invalid value of option 'ssl_cert_reqs'"),
     ],
 )
-def test_an_option_that_does_not_fit_is_named(text: str, problem: str) -> None:
-    """A misspelt one would be ignored in silence, and its value may be a secret."""
+def test_an_error_names_the_invalid_option(text: str, problem: str) -> None:
+    """A misspelt option would be ignored without notice; its value may be a secret."""
     with pytest.raises(ValueError, match=problem) as caught:
         parse_redis_url(text)
 
     assert "hush" not in str(caught.value)
 
 
-def test_printing_it_shows_no_password() -> None:
-    """Nor that of the Sentinels, nor that of a key."""
+def test_the_printed_url_shows_no_password() -> None:
+    """Neither that of Redis, nor of the Sentinels, nor of a key file."""
     url = "rediss+sentinel://u:hush@a/svc?sentinel_password=hush&ssl_keyfile=/key&ssl_password=hush"
 
     assert "hush" not in repr(parse_redis_url(url))

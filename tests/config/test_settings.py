@@ -1,4 +1,4 @@
-"""Settings are read once, refused all together, and never show a secret."""
+"""Settings are read once, all errors are reported together, and secrets are never shown."""
 
 import base64
 import os
@@ -24,15 +24,15 @@ BUILT_IN = {
 }
 
 
-def refusal(environ: dict[str, str], **overrides: object) -> str:
-    """Give the message with which these settings are refused."""
+def error_message(environ: dict[str, str], **overrides: object) -> str:
+    """Return the error message for invalid settings."""
     with pytest.raises(StartupError) as caught:
         load_settings(environ, **overrides)
     return str(caught.value)
 
 
 def thresholds(timeout: float, eviction: float) -> Thresholds:
-    """Give thresholds of so many seconds."""
+    """Return thresholds in seconds."""
     return Thresholds(timedelta(seconds=timeout), timedelta(seconds=eviction))
 
 
@@ -41,8 +41,8 @@ OWN = {"pci": frozenset({"encryption", "audit"}), "open": frozenset[str]()}
 LOWERED = {"high_security": frozenset({"audit"})}
 
 
-def test_without_any_variable_the_defaults_hold_and_nobody_is_warned() -> None:
-    """A first run on a laptop needs no preparation."""
+def test_without_any_variable_the_defaults_apply_without_a_warning() -> None:
+    """A first run on a laptop requires no preparation."""
     settings, warnings = load_settings({})
 
     assert warnings == ()
@@ -81,8 +81,8 @@ def test_without_any_variable_the_defaults_hold_and_nobody_is_warned() -> None:
     }
 
 
-def test_each_field_has_its_own_variable_and_one_sentence() -> None:
-    """The README's table is made of these."""
+def test_each_field_has_its_own_variable_and_a_description() -> None:
+    """The table of settings in the README consists of them."""
     assert [*SETTINGS] == [field.name for field in fields(Settings)]
     assert len({setting.env for setting in SETTINGS.values()}) == len(SETTINGS)
     for setting in SETTINGS.values():
@@ -144,7 +144,7 @@ def test_each_field_has_its_own_variable_and_one_sentence() -> None:
     ],
 )  # fmt: skip
 def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, value: object) -> None:
-    """Whatever the value, no other field changes."""
+    """No other field changes."""
     settings, _ = load_settings({"REGISTRY_INSTANCE_ID": "i", env: text})
 
     others = load_settings({"REGISTRY_INSTANCE_ID": "i"})[0]
@@ -214,18 +214,18 @@ def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, valu
         ("REGISTRY_SECURITY_CONTEXTS", "p q=a", "in 'p q=a' expected a name without blanks that occurs once"),
     ],
 )  # fmt: skip
-def test_a_bad_value_is_refused_by_name_with_what_is_expected(env: str, text: str, expected: str) -> None:
-    """A person can mend it without reading the code."""
-    message = refusal({env: text})
+def test_an_invalid_value_is_rejected_with_its_name_and_the_expected_form(env: str, text: str, expected: str) -> None:
+    """Users can correct the value without reading the code."""
+    message = error_message({env: text})
 
     assert message.startswith("Invalid settings:\n  ")
     assert f"{env} is " in message
     assert expected in message
 
 
-def test_all_problems_are_reported_together() -> None:
-    """Nobody wants to restart once per typo; an entry more is an entry more."""
-    message = refusal(
+def test_all_errors_are_reported_together() -> None:
+    """Users do not have to restart once for each error; every invalid entry of a list is reported."""
+    message = error_message(
         {
             "REGISTRY_PORT": "http",
             "AGENT_TIMEOUT": "60",
@@ -264,36 +264,34 @@ def test_all_problems_are_reported_together() -> None:
         ({"METRICS_PORT": "8000"}, "METRICS_PORT is '8000'", "expected another port than REGISTRY_PORT"),
     ],
 )
-def test_settings_that_are_right_each_but_not_together_are_refused(
-    environ: dict[str, str], name: str, expected: str
-) -> None:
-    """The same order that client-go asks for, and no port twice."""
-    assert refusal(environ).splitlines()[1:] == [f"  {name}; {expected}"]
+def test_settings_that_conflict_with_each_other_are_rejected(environ: dict[str, str], name: str, expected: str) -> None:
+    """The times have the order that client-go requires, and no port is used twice."""
+    assert error_message(environ).splitlines()[1:] == [f"  {name}; {expected}"]
 
 
-def test_a_value_that_could_not_be_read_is_compared_with_nothing() -> None:
-    """Else a typo would bring a second problem that is none."""
-    message = refusal({"LEADER_ELECTION_RENEW_DEADLINE": "20", "LEADER_ELECTION_LEASE_DURATION": "1s"})
+def test_an_invalid_value_is_not_compared_with_other_settings() -> None:
+    """Otherwise one typo would cause a second, false error."""
+    message = error_message({"LEADER_ELECTION_RENEW_DEADLINE": "20", "LEADER_ELECTION_LEASE_DURATION": "1s"})
 
     assert len(message.splitlines()) == 2
 
 
-def test_two_free_ports_are_two_ports() -> None:
-    """0 means any, so twice 0 is no conflict."""
+def test_both_ports_may_be_zero() -> None:
+    """0 is any free port, so two zeros do not conflict."""
     settings, _ = load_settings({"REGISTRY_PORT": "0", "METRICS_PORT": "0"})
 
     assert (settings.port, settings.metrics_port) == (0, 0)
 
 
-def test_an_empty_text_is_unset() -> None:
-    """Compose writes `${NAME:-}` so; a token of no letters is no token."""
+def test_an_empty_value_is_unset() -> None:
+    """Compose produces empty values for `${NAME:-}`; an empty token is no token."""
     settings, warnings = load_settings(dict.fromkeys((setting.env for setting in SETTINGS.values()), ""))
 
     assert (settings, warnings) == (Settings(), ())
 
 
-def test_the_command_line_goes_before_the_environment() -> None:
-    """Text and typed values are both read; None and what is not given leave the environment's."""
+def test_command_line_options_override_the_environment() -> None:
+    """Options may be text or typed values; None and missing options leave the value of the environment."""
     environ = {"REGISTRY_PORT": "1", "REGISTRY_HOST": "::1", "LOG_LEVEL": "error", "REDIS_URL": "redis://a"}
 
     settings, _ = load_settings(
@@ -318,21 +316,21 @@ def test_the_command_line_goes_before_the_environment() -> None:
     assert settings.auth_token.reveal() == "t"
 
 
-def test_a_bad_option_is_named_as_it_was_typed() -> None:
-    """The variable of the same setting may be fine."""
-    message = refusal({"REDIS_URL": "redis://db"}, redis_url="db")
+def test_an_invalid_option_is_named_as_on_the_command_line() -> None:
+    """The variable of the same setting may be valid."""
+    message = error_message({"REDIS_URL": "redis://db"}, redis_url="db")
 
     assert "--redis-url is 'db'; expected redis://" in message
 
 
-def test_an_option_that_is_no_setting_is_a_bug() -> None:
-    """It must not be swallowed."""
+def test_an_option_without_a_setting_raises_a_key_error() -> None:
+    """It must not be ignored."""
     with pytest.raises(KeyError):
         load_settings({}, prot=1)
 
 
 def test_settings_and_their_maps_are_frozen() -> None:
-    """What was logged at the start holds until the end."""
+    """The values that were logged at the start apply until the end."""
     settings, _ = load_settings({})
 
     with pytest.raises(FrozenInstanceError):
@@ -353,10 +351,10 @@ def test_settings_and_their_maps_are_frozen() -> None:
         "\udcff" * 32,
     ],
 )
-def test_an_encryption_key_of_32_bytes_is_taken_in_any_form_and_a_warning_says_that_it_is_idle(
+def test_an_encryption_key_of_32_bytes_is_accepted_in_any_form_with_a_warning_that_it_is_unused(
     key: str,
 ) -> None:
-    """Nobody is to believe that data is encrypted when it is not."""
+    """Users must not assume that data is encrypted when it is not."""
     settings, warnings = load_settings({"ENCRYPTION_KEY": key})
 
     assert settings.encryption_key is not None
@@ -367,25 +365,25 @@ def test_an_encryption_key_of_32_bytes_is_taken_in_any_form_and_a_warning_says_t
 
 
 @pytest.mark.parametrize("key", ["short", KEY + "x", "é" * 32, "g" * 64, "a" * 44, "ab" * 33, KEY + "\n"])
-def test_an_encryption_key_of_another_length_is_refused_and_not_shown(key: str) -> None:
-    """Length is what is checked."""
-    message = refusal({"ENCRYPTION_KEY": key})
+def test_an_encryption_key_of_another_length_is_rejected_and_not_shown(key: str) -> None:
+    """The key may also be too long, or longer in bytes than in characters."""
+    message = error_message({"ENCRYPTION_KEY": key})
 
     assert "ENCRYPTION_KEY is '***'; expected 32 bytes" in message
     assert key not in message
 
 
 @pytest.mark.parametrize("token", [" ", "secret-x ", "secret-x\n", "sécret-x", "secret\x00x", "secret\nx"])
-def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token: str) -> None:
-    """A token of blanks alone must not open the registry either."""
-    message = refusal({"AUTH_TOKEN": token})
+def test_a_token_that_is_invalid_in_a_header_is_rejected_and_not_shown(token: str) -> None:
+    """Neither may a token of blanks, which would leave the registry open."""
+    message = error_message({"AUTH_TOKEN": token})
 
     assert "AUTH_TOKEN is '***'; expected printable ASCII" in message
     assert "cret" not in message
 
 
 def test_no_secret_is_shown_anywhere() -> None:
-    """Neither in the start-up log nor by printing the object, whole or in parts."""
+    """Neither in the start-up log nor in the printed settings, whole or in parts."""
     settings, warnings = load_settings(
         {
             "AUTH_TOKEN": "hush-token",
@@ -411,8 +409,8 @@ def test_no_secret_is_shown_anywhere() -> None:
     assert (shown["auth_token"], shown["encryption_key"]) == ("***", "***")
 
 
-def test_the_start_up_log_shows_every_setting_as_it_would_be_set() -> None:
-    """What is shown can be copied into the environment and means the same."""
+def test_the_start_up_log_shows_every_setting_in_the_form_of_its_variable() -> None:
+    """The shown values have the same meaning when copied into the environment."""
     environ = {
         "REGISTRY_THRESHOLDS": "a=30s/1m30s",
         "REGISTRY_SECURITY_CONTEXTS": "pci=audit+encryption,open",
@@ -456,24 +454,24 @@ def test_the_start_up_log_shows_every_setting_as_it_would_be_set() -> None:
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
-    """Malformed ones are shown most: in the message that refuses them."""
+    """Malformed URLs too, since error messages contain them."""
     assert mask_url(url) == masked
 
 
 @pytest.mark.parametrize(
     "url", ["redis://:hush@", "redis//:hush@db", "redis://:hu#hush@db", "redis://u:hush", "redis://[hush"]
 )
-def test_a_refused_url_is_shown_without_its_password(url: str) -> None:
-    """The refusal is the one place where a password could stand in the log by accident."""
-    message = refusal({"REDIS_URL": url})
+def test_a_rejected_url_is_shown_without_its_password(url: str) -> None:
+    """The error message could log a password by accident."""
+    message = error_message({"REDIS_URL": url})
 
     assert "REDIS_URL is " in message
     assert "hush" not in message
 
 
 @pytest.mark.parametrize("text", ["", "x"])
-def test_a_secret_hides_its_text_and_whether_there_is_one(text: str) -> None:
-    """Only who asks for it gets it."""
+def test_a_printed_secret_shows_neither_its_text_nor_whether_it_is_empty(text: str) -> None:
+    """Only `reveal` returns the text."""
     secret = Secret(text)
 
     assert (repr(secret), str(secret), f"{secret:}") == ("***", "***", "***")
@@ -491,15 +489,15 @@ def test_a_secret_hides_its_text_and_whether_there_is_one(text: str) -> None:
         ("REGISTRY_QQQQQQQQQQQQQQQQ", "remove it"),
     ],
 )
-def test_an_unknown_name_is_a_warning_that_suggests_the_nearest(name: str, advice: str) -> None:
-    """A typo must not be a silent default."""
+def test_an_unknown_name_causes_a_warning_that_suggests_the_nearest_setting(name: str, advice: str) -> None:
+    """A misspelt name must not leave the default in effect without notice."""
     _, warnings = load_settings({name: "x", "PATH": "/bin"})
 
     assert warnings == (f"{name} is not a setting and is ignored; {advice}",)
 
 
-def test_what_kubernetes_injects_beside_a_service_called_registry_is_passed_over() -> None:
-    """These stand in every pod of the namespace; a Service for its Redis or its metrics brings the like."""
+def test_variables_of_kubernetes_for_a_service_called_registry_are_ignored() -> None:
+    """Kubernetes sets them in every pod of the namespace, also for Services of its Redis or its metrics."""
     settings, warnings = load_settings(
         {
             "REGISTRY_PORT": "tcp://10.0.0.1:8080",
@@ -523,14 +521,14 @@ def test_what_kubernetes_injects_beside_a_service_called_registry_is_passed_over
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_listening_to_this_machine_alone_asks_for_no_token(host: str) -> None:
-    """Nobody else can reach it."""
+def test_listening_on_loopback_requires_no_token(host: str) -> None:
+    """No other machine can reach such an address."""
     assert load_settings({"REGISTRY_HOST": host})[1] == ()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "registry.example"])  # noqa: S104  nothing is bound
-def test_listening_to_others_without_a_token_is_a_warning_that_says_what_to_do(host: str) -> None:
-    """With a token it is none."""
+def test_listening_on_other_addresses_without_a_token_causes_a_warning_with_the_remedy(host: str) -> None:
+    """With a token there is no warning."""
     [warning] = load_settings({"REGISTRY_HOST": host})[1]
 
     assert host in warning
@@ -560,10 +558,10 @@ USER_DATA = platformdirs.user_data_path("mcp-mesh-registry")
         ),
     ],
 )
-def test_a_database_is_a_warning_and_its_directory_is_taken(
+def test_database_settings_cause_a_warning_and_their_directory_is_used(
     environ: dict[str, str], data_dir: Path, advice: str
 ) -> None:
-    """So that a deployment of the database's days keeps its volume."""
+    """A deployment that was configured for a database continues to use its volume."""
     settings, [warning] = load_settings(environ)
 
     assert settings.data_dir == data_dir
@@ -571,8 +569,8 @@ def test_a_database_is_a_warning_and_its_directory_is_taken(
     assert advice in warning
 
 
-def test_all_database_names_share_one_warning() -> None:
-    """The values, which may hold passwords, are not in it; empty ones are no setting."""
+def test_all_database_settings_share_one_warning() -> None:
+    """The warning does not contain their values, which may be passwords; empty names count as unset."""
     environ = {
         "DATABASE_TYPE": "postgresql",
         "DATABASE_PASSWORD": "hush",

@@ -1,4 +1,4 @@
-"""The page `agent_redesign.md`: the ten tests of its plan, by their names, over its own code."""
+"""The ten tests that `agent_redesign.md` plans, by their names, run on the code of that page."""
 
 import ast
 import inspect
@@ -26,35 +26,35 @@ TAGS = ["production", "US_EAST"]
 
 @pytest.fixture
 def replica(redis_url: str) -> Iterator[Replica]:
-    """Provide a replica of its own process, for these tests block."""
+    """Provide a replica in its own process, since these tests block."""
     with Replica(redis_url) as found:
         yield found
 
 
-def declared(server: MCPServer[Any]) -> dict[str, Any]:
-    """Run the page's code; return what it defines."""
+def run_page_code(server: MCPServer[Any]) -> dict[str, Any]:
+    """Run the code of the page; return the names it defines."""
     names: dict[str, Any] = {"server": server, "mesh_agent": mesh_agent}
     exec(compile(find_code_block(PAGE, "@server.tool()"), PAGE, "exec"), names)  # noqa: S102 - that is the test
     return names
 
 
 def register(replica: Replica, agent_id: str, *tools: dict[str, Any], **metadata: Any) -> dict[str, Any]:
-    """Register an agent in the page's form; return the answer."""
+    """Register an agent in the format of the page; return the response."""
     metadata = {"endpoint": f"http://{agent_id}:8080", "tools": list(tools)} | metadata
-    answer = httpx2.post(f"{replica.url}/agents", json={"agent_id": agent_id, "metadata": metadata})
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
+    response = httpx2.post(f"{replica.url}/agents", json={"agent_id": agent_id, "metadata": metadata})
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
     return found
 
 
-def provided(here: AgentProcess, function: str, capability: str) -> Any:
-    """Return who provides this at the moment, by id."""
+def provider_id(here: AgentProcess, function: str, capability: str) -> Any:
+    """Return the id of the current provider of a dependency."""
     provider = here.agent.functions[function].dependencies[capability].provider
     return provider and provider["agent_id"]
 
 
 def test_agent_id_generation_with_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One id for each process: the name of the environment, else `agent`, and eight hexadecimal digits."""
+    """One id for each process: the name from the environment or `agent`, and eight hexadecimal digits."""
     assert re.fullmatch(r"agent-[0-9a-f]{8}", LocalAgent().id)
     monkeypatch.setenv("MCP_MESH_AGENT_NAME", "myservice")
     first, second = LocalAgent().id, LocalAgent().id
@@ -63,10 +63,10 @@ def test_agent_id_generation_with_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_multiple_tools_single_agent() -> None:
-    """Two functions, one of them the page's, are one agent with two tools."""
+    """Two functions, one of them from the page, are one agent with two tools."""
     with in_process_agent() as here:
         server = MCPServer("s")
-        declared(server)
+        run_page_code(server)
 
         @server.tool()
         @mesh_agent(capability="goodbye")
@@ -81,14 +81,18 @@ async def test_multiple_tools_single_agent() -> None:
 
 
 async def test_decorator_order_preservation() -> None:
-    """The server keeps the function it was given; what is handed to it comes and goes later all the same."""
+    """The server stores the original function; later changes of its dependencies still take effect."""
     with in_process_agent() as here:
         server = MCPServer("s")
-        greet = declared(server)["greet"]
+        greet = run_page_code(server)["greet"]
         assert str(inspect.signature(greet)) == "(name: str) -> str"
-        for provider, said in ((None, "Hello Ada"), (lambda: "today", "Hello Ada, date is today"), (None, "Hello Ada")):
-            handed = {} if provider is None else {"date_service": provider}
-            assert greet("Ada", **handed) == said
+        for provider, expected in (
+            (None, "Hello Ada"),
+            (lambda: "today", "Hello Ada, date is today"),
+            (None, "Hello Ada"),
+        ):
+            dependencies = {} if provider is None else {"date_service": provider}
+            assert greet("Ada", **dependencies) == expected
         result: Any = await server.call_tool("greet", {"name": "Ada"})
         assert result.structured_content == {"result": "Hello Ada"}
         with pytest.raises(TypeError, match=r"put @server\.tool\(\) above @mesh_agent"):
@@ -101,11 +105,11 @@ def lambda_tool() -> None:
 
 
 def test_batch_registration_payload() -> None:
-    """One call for all functions, in the page's shape."""
-    shown = re.sub(r"^ +\.\.\.$", "", find_code_block(PAGE, '"tools": ['), flags=re.MULTILINE)
-    shape = ast.literal_eval(shown.partition("\n")[2])
+    """One call for all functions, in the format of the page."""
+    example = re.sub(r"^ +\.\.\.$", "", find_code_block(PAGE, '"tools": ['), flags=re.MULTILINE)
+    shape = ast.literal_eval(example.partition("\n")[2])
     with in_process_agent(MCP_MESH_AGENT_NAME="myservice") as here:
-        declared(MCPServer("s"))
+        run_page_code(MCPServer("s"))
         document = here.agent.registration_document(ME)
 
     assert document.keys() >= shape.keys()
@@ -124,17 +128,17 @@ def test_batch_registration_payload() -> None:
 
 
 def test_dependency_resolution_per_tool(replica: Replica) -> None:
-    """Each function is told its own; what is not there is None."""
+    """Each function receives its own dependencies; a missing one is None."""
     register(replica, "dateservice-1", DATE | {"tags": TAGS})
     with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
-        declared(MCPServer("s"))
+        run_page_code(MCPServer("s"))
 
         @mesh_agent(dependencies=["date_service", "weather"])
         def forecast(date_service: Any = None, weather: Any = None) -> list[bool]:
             return [date_service is not None, weather is not None]
 
-        wait_until(lambda: forecast() == [True, False], description="the one is resolved, the other is not")
-        assert provided(here, "greet", "date_service") == "dateservice-1"
+        wait_until(lambda: forecast() == [True, False], description="one dependency is resolved, the other is not")
+        assert provider_id(here, "greet", "date_service") == "dateservice-1"
         assert here.agent.functions["greet"].dependencies.keys() == {"date_service"}
 
 
@@ -155,80 +159,87 @@ def test_multi_tool_registration_no_collision(replica: Replica) -> None:
 
 
 def test_heartbeat_updates_all_tools(replica: Replica) -> None:
-    """One heartbeat tells every function what is new for it, and it is the agent as a whole that is healthy."""
+    """One heartbeat updates the dependencies of every function; the agent as a whole is healthy."""
     with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
-        declared(MCPServer("s"))
+        run_page_code(MCPServer("s"))
 
         @mesh_agent(dependencies=["date_service"])
-        def tell(date_service: Any = None) -> bool:
+        def has_date(date_service: Any = None) -> bool:
             return date_service is not None
 
-        def shown() -> Any:
+        def registered_agent() -> Any:
             return httpx2.get(f"{replica.url}/agents/{here.agent.id}").json()
 
-        # Its first heartbeat is a change, too.
-        wait_until(lambda: shown().get("status") == "healthy", description="it is registered and alive")
-        registered = shown()
+        # The first heartbeat is also a change.
+        wait_until(
+            lambda: registered_agent().get("status") == "healthy", description="the agent is registered and healthy"
+        )
+        registered = registered_agent()
         register(replica, "dateservice-1", DATE | {"tags": TAGS})
 
-        wait_until(tell, description="the one knows")
-        assert provided(here, "greet", "date_service") == "dateservice-1"
-        now = shown()
+        wait_until(has_date, description="the function has its dependency")
+        assert provider_id(here, "greet", "date_service") == "dateservice-1"
+        now = registered_agent()
         assert (now["status"], now["resource_version"]) == ("healthy", registered["resource_version"])
 
 
 def test_dependency_updates_specific_tools(replica: Replica) -> None:
-    """When a provider goes, only those who had it lose it."""
+    """When a provider deregisters, only the functions that used it lose it."""
     register(replica, "dateservice-1", DATE | {"tags": TAGS})
     register(replica, "weather-1", {"function_name": "now", "capability": "weather"})
     with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
-        declared(MCPServer("s"))
+        run_page_code(MCPServer("s"))
 
         @mesh_agent(dependencies=["weather"])
         def forecast(weather: Any = None) -> bool:
             return weather is not None
 
-        wait_until(forecast, description="both are resolved")
+        wait_until(forecast, description="the dependencies are resolved")
         httpx2.delete(f"{replica.url}/agents/dateservice-1").raise_for_status()
 
-        wait_until(lambda: provided(here, "greet", "date_service") is None, description="the date is gone")
+        wait_until(
+            lambda: provider_id(here, "greet", "date_service") is None, description="the date service is removed"
+        )
         assert forecast()
 
 
 def test_version_constraint_filtering(replica: Replica) -> None:
-    """The page's `>=1.0.0` does not take what is older, and of two takes the newer one."""
+    """The `>=1.0.0` of the page excludes older providers, and selects the newer one of two."""
     register(replica, "old", DATE | {"tags": TAGS, "version": "0.9.9"})
     with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
-        declared(MCPServer("s"))
-        wait_until(lambda: here.agent.registry_state == "online", description="it is registered")
-        assert provided(here, "greet", "date_service") is None
+        run_page_code(MCPServer("s"))
+        wait_until(lambda: here.agent.registry_state == "online", description="the agent is registered")
+        assert provider_id(here, "greet", "date_service") is None
         for agent_id, version in (("fits", "1.0.0"), ("fits-better", "1.1.0")):
             register(replica, agent_id, DATE | {"tags": TAGS, "version": version})
-            wait_until(lambda: provided(here, "greet", "date_service") == agent_id, description=agent_id)  # noqa: B023
+            wait_until(lambda: provider_id(here, "greet", "date_service") == agent_id, description=agent_id)  # noqa: B023
 
 
 def test_tag_based_dependency_matching(replica: Replica) -> None:
-    """All of the page's tags must be there."""
+    """A provider must have all tags of the page."""
     register(replica, "half", DATE | {"tags": TAGS[:1]})
     with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
-        declared(MCPServer("s"))
-        wait_until(lambda: here.agent.registry_state == "online", description="it is registered")
-        assert provided(here, "greet", "date_service") is None
+        run_page_code(MCPServer("s"))
+        wait_until(lambda: here.agent.registry_state == "online", description="the agent is registered")
+        assert provider_id(here, "greet", "date_service") is None
         register(replica, "whole", DATE | {"tags": [*TAGS, "more"]})
 
-        wait_until(lambda: provided(here, "greet", "date_service") == "whole", description="it has all tags")
+        wait_until(
+            lambda: provider_id(here, "greet", "date_service") == "whole",
+            description="the provider with all tags is resolved",
+        )
 
 
-def test_the_pages_line_for_the_id_makes_one_like_ours() -> None:
-    """In its own words."""
+def test_the_id_line_of_the_page_creates_an_id_in_our_format() -> None:
+    """The line is executed unchanged."""
     names: dict[str, Any] = {}
     exec("import os\nfrom uuid import uuid4\n" + find_code_block(PAGE, "_SHARED_AGENT_ID ="), names)  # noqa: S102 - that is the test
 
     assert re.fullmatch(r"[\w-]+-[0-9a-f]{8}", names["_SHARED_AGENT_ID"])
 
 
-def test_every_test_of_the_plan_is_here() -> None:
-    """Under its name."""
+def test_this_module_has_every_test_of_the_plan() -> None:
+    """Under the name that the plan gives it."""
     planned = re.findall(
         r"^def (test_\w+)\(\)$",
         find_code_block(PAGE, "test_agent_id") + find_code_block(PAGE, "no_collision"),

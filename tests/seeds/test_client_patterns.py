@@ -1,4 +1,4 @@
-"""The guide's code for agents runs with nothing but its imports changed, as the README's table says."""
+"""The agents of the guide run with only their imports changed, as in the table of the README."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ NAMES = {theirs.strip("`"): ours.strip("`") for theirs, ours in table("Names in 
 
 
 def run(containing: str, url: str, **names: Any) -> dict[str, Any]:
-    """Run one block of the guide with these names known; return what it defines."""
+    """Run one block of the guide with the given names defined; return the names it defines."""
     code = find_code_block(GUIDE, containing)
     for theirs, ours in NAMES.items():
         code = code.replace(theirs, ours)
@@ -42,22 +42,22 @@ async def test_the_agent_of_the_guide_registers_and_stays_alive(
             (found,) = await client.wait_for("custom_operation", timeout=5)
             assert found["id"] == "my-agent-001"
         assert "Registered with registry: my-agent-001" in capsys.readouterr().out
-        await stop(agent)
+        await stop_agent(agent)
 
 
-async def test_the_agent_of_the_guide_goes_on_without_a_registry(capsys: pytest.CaptureFixture[str]) -> None:
-    """And says so."""
+async def test_the_agent_of_the_guide_starts_without_a_registry(capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints the failure."""
     url = f"http://127.0.0.1:{free_port()}"
     agent = run("class MyAgent:", url)["MyAgent"](url)
 
     await agent.start()
 
     assert f"Registry communication failed: {url}" in capsys.readouterr().out
-    await stop(agent)
+    await stop_agent(agent)
 
 
-async def stop(agent: Any) -> None:
-    """End what the guide's agent leaves running for ever."""
+async def stop_agent(agent: Any) -> None:
+    """Stop the endless tasks of the agent, and close its client."""
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         if "_heartbeat_loop" in repr(task.get_coro()):
             task.cancel()
@@ -68,7 +68,7 @@ async def stop(agent: Any) -> None:
 async def test_the_discovery_of_the_guide_finds_agents_both_ways(
     redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By its client, and by HTTP."""
+    """With its client, and over HTTP."""
     import aiohttp  # noqa: PLC0415 - the guide's own, for its second way
 
     with Replica(redis_url) as replica:
@@ -78,23 +78,23 @@ async def test_the_discovery_of_the_guide_finds_agents_both_ways(
             await client.register_agent(agent | {"capabilities": [capability]})
             await client.heartbeat("f")
             assert agent_ids(await client.discover_services()) == ["f"]
-            # Its client is closed by nobody, so this test does.
-            made: list[RegistryClient] = []
+            # The code of the guide does not close its client, so this test does.
+            clients: list[RegistryClient] = []
 
-            def make(url: str) -> RegistryClient:
-                made.append(RegistryClient(url))
-                return made[-1]
+            def create_client(url: str) -> RegistryClient:
+                clients.append(RegistryClient(url))
+                return clients[-1]
 
-            await run("def discover_file_agents", replica.url, RegistryClient=make, aiohttp=aiohttp)[
+            await run("def discover_file_agents", replica.url, RegistryClient=create_client, aiohttp=aiohttp)[
                 "discover_file_agents"
             ]()
-            await made[0].close()
+            await clients[0].close()
 
     assert "Found agent: Files at http://f:1" in capsys.readouterr().out
 
 
-async def test_the_fallback_of_the_guide_says_that_it_is_offline(redis_url: str) -> None:
-    """The seed's `except` meets what the client raises; its answer is the client's own."""
+async def test_the_fallback_of_the_guide_returns_that_it_is_offline(redis_url: str) -> None:
+    """The `except` of the guide catches the error of the client; its result equals the fallback of the client."""
     data = {"id": "a", "endpoint": "http://a:1"}
     async with RegistryClient(f"http://127.0.0.1:{free_port()}") as client:
         names = {"registry_client": client, "registration_data": data}
@@ -103,12 +103,12 @@ async def test_the_fallback_of_the_guide_says_that_it_is_offline(redis_url: str)
         assert await client.register_with_fallback(data) == offline
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
         names = {"registry_client": client, "registration_data": data}
-        answer = await run("async def register_with_fallback", "", **names)["register_with_fallback"]()
-        assert answer["status"] == "success"
+        result = await run("async def register_with_fallback", "", **names)["register_with_fallback"]()
+        assert result["status"] == "success"
 
 
-async def test_the_check_of_the_guide_and_the_clients_say_the_same() -> None:
-    """Of what both require; the registry has defaults for the rest."""
+async def test_the_validation_of_the_guide_and_of_the_client_raise_the_same_errors() -> None:
+    """For the fields that both require; the registry has defaults for the others."""
     async with RegistryClient("http://127.0.0.1:9") as client:
         for data in ({"name": "n", "namespace": "n", "agent_type": "t", "endpoint": "http://a:1"}, {"id": "a"}):
             checked = {"name": "n", "namespace": "n", "agent_type": "t"} | data
@@ -120,11 +120,11 @@ async def test_the_check_of_the_guide_and_the_clients_say_the_same() -> None:
             assert str(ours.value) == str(theirs.value)
 
 
-async def test_the_robust_loop_of_the_guide_survives_a_registry_that_comes_late(redis_url: str) -> None:
-    """It counts exceptions and refusals alike, and beats once both are over."""
+async def test_the_robust_loop_of_the_guide_survives_a_registry_that_starts_late(redis_url: str) -> None:
+    """It counts exceptions and error responses alike, and sends a heartbeat once both are over."""
     pauses: list[float] = []
 
-    async def pause(seconds: float) -> None:
+    async def record_pause(seconds: float) -> None:
         pauses.append(seconds)
         if len(pauses) == 2:
             async with RegistryClient(served.url) as other:
@@ -136,11 +136,11 @@ async def test_the_robust_loop_of_the_guide_survives_a_registry_that_comes_late(
         served_registry(redis_url) as served,
         RegistryClient(f"http://127.0.0.1:{free_port()},{served.url}") as client,
     ):
-        quick = type("quick", (), {"sleep": staticmethod(pause)})
+        quick = type("quick", (), {"sleep": staticmethod(record_pause)})
         names = {"registry_client": client, "agent_id": "a", "heartbeat_interval": 30.0, "asyncio": quick}
         loop = run("async def robust_heartbeat_loop", "", **names)["robust_heartbeat_loop"]
         task = asyncio.create_task(loop())
-        await async_wait_until(lambda: 30.0 in pauses, description="a heartbeat was taken")
+        await async_wait_until(lambda: 30.0 in pauses, description="a heartbeat was accepted")
         task.cancel()
         await asyncio.wait({task})
 

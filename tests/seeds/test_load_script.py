@@ -1,4 +1,4 @@
-"""The deployment guide's load test passes as it stands, and its configuration starts a replica."""
+"""The load test of the deployment guide passes unchanged, and its configuration starts a replica."""
 
 import asyncio
 import re
@@ -16,8 +16,8 @@ from tests.support.ports import free_port
 from tests.support.replica import Replica
 
 SCRIPT = (DOCUMENTS_DIR / "load_test.py.txt").read_text(encoding="utf-8")
-HERE = "http://localhost:8080"
-# The guide's ConfigMap and Secret: every `NAME: "value"`.
+GUIDE_URL = "http://localhost:8080"
+# The ConfigMap and the Secret of the guide: every `NAME: "value"`.
 CONFIGURATION = dict(
     re.findall(
         r'^  ([A-Z_]+): "([^"]*)"', (DOCUMENTS_DIR / "registry-config.yaml").read_text(encoding="utf-8"), re.MULTILINE
@@ -26,28 +26,28 @@ CONFIGURATION = dict(
 
 
 async def test_the_load_test_passes_with_only_its_url_changed(redis_url: str, tmp_path: Path) -> None:
-    """A hundred agents at once on one of three replicas: all succeed, and every replica lists them."""
+    """100 agents register concurrently on one of three replicas: all succeed, and every replica lists them."""
     script = tmp_path / "test_registry_load.py"
-    assert SCRIPT.count(HERE) == 1
+    assert SCRIPT.count(GUIDE_URL) == 1
     with Replica(redis_url) as one, Replica(redis_url) as two, Replica(redis_url) as three:
-        script.write_text(SCRIPT.replace(HERE, one.url), encoding="utf-8")
+        script.write_text(SCRIPT.replace(GUIDE_URL, one.url), encoding="utf-8")
 
-        ran = await asyncio.to_thread(_run, script)
+        process = await asyncio.to_thread(_run, script)
 
         for replica in (one, two, three):
             async with httpx2.AsyncClient(base_url=f"{replica.url}/api/v1") as client:
                 assert await list_agent_ids(client) == sorted(f"test-agent-{n}" for n in range(100))
-    assert ran.returncode == 0, ran.stderr
-    assert re.search(r"^Registered 100 agents in \d+\.\d\ds$", ran.stdout, re.MULTILINE)
-    assert "Success rate: 100.0%" in ran.stdout
+    assert process.returncode == 0, process.stderr
+    assert re.search(r"^Registered 100 agents in \d+\.\d\ds$", process.stdout, re.MULTILINE)
+    assert "Success rate: 100.0%" in process.stdout
 
 
 def _run(script: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, script], capture_output=True, timeout=30, check=False, text=True)
 
 
-async def test_the_guides_configuration_starts_a_replica(redis_url: str) -> None:
-    """Every name in it is understood or warned of; the token is asked for, and shown nowhere."""
+async def test_the_configuration_of_the_guide_starts_a_replica(redis_url: str) -> None:
+    """Each of its names is a setting or causes a warning; the token is required, and shown nowhere."""
     assert CONFIGURATION.keys() >= {"REGISTRY_PORT", "METRICS_PORT", "AUTH_TOKEN", "ENCRYPTION_KEY", "DATABASE_TYPE"}
     port = str(free_port())
     settings = CONFIGURATION | {"REGISTRY_PORT": "0", "METRICS_PORT": port}
@@ -72,17 +72,17 @@ async def test_the_guides_configuration_starts_a_replica(redis_url: str) -> None
         assert CONFIGURATION[secret] not in log + warnings
 
 
-def test_the_guides_database_path_is_where_the_embedded_store_keeps_its_data(tmp_path: Path) -> None:
-    """The directory of DATABASE_PATH, when nothing else says where."""
+def test_the_embedded_redis_stores_its_data_in_the_database_path_of_the_guide(tmp_path: Path) -> None:
+    """The directory of DATABASE_PATH, if no other setting names one."""
     with Replica(DATABASE_TYPE="sqlite", DATABASE_PATH=str(tmp_path / "data" / "registry.db")) as replica:
-        answer = httpx2.post(f"{replica.url}/agents", json=a_registration(), headers=JSON_HEADERS)
-        assert answer.status_code == 200
+        response = httpx2.post(f"{replica.url}/agents", json=a_registration(), headers=JSON_HEADERS)
+        assert response.status_code == 200
 
     assert (tmp_path / "data" / "appendonlydir").is_dir()
 
 
 @pytest.mark.parametrize("url", ["/health", "/ready", "/metrics", "/api/v1/agents", "/api/v1/capabilities"])
-async def test_what_the_guide_looks_at_is_there(redis_url: str, url: str) -> None:
-    """Its probes and its curl lines."""
+async def test_every_path_of_the_guide_exists(redis_url: str, url: str) -> None:
+    """The paths of its probes and of its curl commands."""
     async with in_process_registry(redis_url) as client:
         assert (await client.get(url)).status_code == 200

@@ -1,4 +1,4 @@
-"""The manual test list of `agent_redesign.md`, done by real processes: the examples, on three replicas."""
+"""The manual test list of `agent_redesign.md`, with the examples as real processes, on three replicas."""
 
 import re
 import signal
@@ -15,8 +15,8 @@ LIST = re.findall(
 )
 
 
-async def test_the_list_holds_on_three_replicas_of_which_one_is_killed(redis_url: str) -> None:
-    """A dependency that stops is removed, one that starts is restored; nobody misses the replica that died."""
+async def test_the_list_passes_on_three_replicas_of_which_one_is_killed(redis_url: str) -> None:
+    """A stopped dependency is removed, a started one is restored; the death of a replica has no effect."""
     assert [line.split()[0] for line in LIST] == ["Start", "Run", "Verify", "Stop", "Verify", "Start", "Verify"]
     with running_replicas(redis_url, 3) as running:
         urls = [replica.url for replica in running]
@@ -26,25 +26,25 @@ async def test_the_list_holds_on_three_replicas_of_which_one_is_killed(redis_url
             assert {each["function_name"] for each in agent["capabilities"]} == {"greet", "farewell"}
 
             async def greet() -> str:
-                # Until the next heartbeat it may still call who is gone.
+                # Until its next heartbeat the agent may still call a provider that has gone.
                 return str(await call_tool(agent["endpoint"], "greet", name="Ada"))
 
-            async def dated() -> bool:
+            async def greets_with_date() -> bool:
                 return (await greet()).startswith("Hello Ada, date is 2")
 
-            async def bare() -> bool:
+            async def greets_without_date() -> bool:
                 return await greet() == "Hello Ada"
 
-            await async_wait_until(dated, description="the dependency is there", timeout=15)
+            await async_wait_until(greets_with_date, description="the dependency is resolved", timeout=15)
             running[0].kill()
             date.wait_for_exit(signal.SIGTERM)
-            await async_wait_until(bare, description="the dependency is removed", timeout=15)
+            await async_wait_until(greets_without_date, description="the dependency is removed", timeout=15)
             date.start()
-            await async_wait_until(dated, description="the dependency is restored", timeout=15)
-            # Now without a farewell: it is found silent.
+            await async_wait_until(greets_with_date, description="the dependency is restored", timeout=15)
+            # A killed agent does not deregister: it is removed when it is overdue.
             date.kill()
-            await async_wait_until(bare, description="the killed one is removed", timeout=30)
+            await async_wait_until(greets_without_date, description="the killed agent is removed", timeout=30)
             date.start()
-            await async_wait_until(dated, description="it is restored again", timeout=15)
+            await async_wait_until(greets_with_date, description="the dependency is restored again", timeout=15)
             assert greeting.is_running
             assert wait_until_registered(urls[2], "greeting")["id"] == agent["id"]

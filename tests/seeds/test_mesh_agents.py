@@ -1,4 +1,4 @@
-"""The guides' other uses of `@mesh_agent` run with nothing but their imports changed."""
+"""The other uses of `@mesh_agent` in the guides run with only their imports changed."""
 
 import re
 from collections.abc import Iterator
@@ -21,20 +21,20 @@ GUIDE, PAGE = "pull_based_registry.md", "registry_service.md"
 
 @pytest.fixture
 def replica(redis_url: str) -> Iterator[Replica]:
-    """Provide a replica of its own process, for these tests block."""
+    """Provide a replica in its own process, since these tests block."""
     with Replica(redis_url) as found:
         yield found
 
 
 @pytest.fixture
 def here(replica: Replica) -> Iterator[AgentProcess]:
-    """Provide the presence of this process, which serves what is declared by itself."""
+    """Provide the agent of this process, which serves the declared functions itself."""
     with in_process_agent(replica.url, MCP_MESH_AUTO_RUN="true") as found:
         yield found
 
 
 def run(document: str, containing: str) -> dict[str, Any]:
-    """Run one block with its imports changed; return what it defines."""
+    """Run one block with its imports changed; return the names it defines."""
     code = find_code_block(document, containing)
     for theirs, ours in NAMES.items():
         code = code.replace(theirs, ours)
@@ -44,8 +44,10 @@ def run(document: str, containing: str) -> dict[str, Any]:
     return names
 
 
-async def test_the_function_with_lists_is_an_agent_by_itself(here: AgentProcess, replica: Replica) -> None:
-    """Integration is automatic: it is registered where it answers, and a call by either name arrives."""
+async def test_a_function_with_lists_of_capabilities_is_registered_and_served(
+    here: AgentProcess, replica: Replica
+) -> None:
+    """It is registered with the address at which it is served, and a call by either name arrives."""
     my_tool = run(PAGE, "capabilities=[")["my_tool"]
 
     agent = wait_until_registered(replica.url, "agent")
@@ -63,8 +65,8 @@ async def test_the_function_with_lists_is_an_agent_by_itself(here: AgentProcess,
     assert unresolved == {"my_tool": {"auth_service": None}, "file_write": {"auth_service": None}}
 
 
-async def test_the_file_agent_of_the_guide_is_one(here: AgentProcess, replica: Replica) -> None:
-    """Its object makes it one: with its name, its namespace, its capability and its tool."""
+async def test_the_file_agent_of_the_guide_is_registered(here: AgentProcess, replica: Replica) -> None:
+    """An instance of the class registers an agent with its name, namespace, capability and tool."""
     run(GUIDE, "class FileAgent:")["FileAgent"]()
 
     agent = wait_until_registered(replica.url, "agent")
@@ -80,8 +82,10 @@ async def test_the_file_agent_of_the_guide_is_one(here: AgentProcess, replica: R
     }
 
 
-def test_the_command_agent_of_the_guide_has_what_its_context_requires(here: AgentProcess, replica: Replica) -> None:
-    """Its four capabilities are there, though no tool is."""
+def test_the_command_agent_of_the_guide_has_the_capabilities_its_context_requires(
+    here: AgentProcess, replica: Replica
+) -> None:
+    """It has its four capabilities, but no tool."""
     run(GUIDE, "class CommandAgent:")["CommandAgent"]()
 
     agent = wait_until_registered(replica.url, "agent")
@@ -94,8 +98,8 @@ def test_the_command_agent_of_the_guide_has_what_its_context_requires(here: Agen
     }
 
 
-async def test_what_answers_by_itself_can_be_called(here: AgentProcess, replica: Replica) -> None:
-    """By any MCP client; and when the process ends, it is gone."""
+async def test_an_agent_that_serves_itself_can_be_called(here: AgentProcess, replica: Replica) -> None:
+    """By any MCP client; it deregisters when the process ends."""
 
     @mesh_agent(capability="double")
     def double(number: int) -> int:
@@ -106,5 +110,6 @@ async def test_what_answers_by_itself_can_be_called(here: AgentProcess, replica:
     assert await call_tool(agent["endpoint"], "double", number=21) == 42
     here.deregister()
     wait_until(
-        lambda: httpx2.get(f"{replica.url}/agents/{agent['id']}").status_code == 404, description="it took its leave"
+        lambda: httpx2.get(f"{replica.url}/agents/{agent['id']}").status_code == 404,
+        description="the agent is deregistered",
     )

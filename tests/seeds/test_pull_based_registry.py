@@ -1,4 +1,4 @@
-"""The guide `pull_based_registry.md`: its requests go in unchanged, its fields come out, its code runs."""
+"""The guide `pull_based_registry.md`: its requests are accepted unchanged, and its code runs."""
 
 import ast
 import json
@@ -22,16 +22,16 @@ GUIDE = "pull_based_registry.md"
 
 
 class Request(NamedTuple):
-    """One request as the guide shows it, and the answer it shows."""
+    """One request of the guide, and the response that the guide shows."""
 
     path: str
     headers: dict[str, str]
     body: str
-    answer: dict[str, Any] | None
+    response: dict[str, Any] | None
 
 
 def tool_requests() -> dict[str, Request]:
-    """Return the guide's POSTs by the name of the tool."""
+    """Return the POST requests of the guide by the name of the tool."""
     found = {}
     all_blocks = code_blocks(GUIDE)
     for at, (kind, text) in enumerate(all_blocks):
@@ -40,15 +40,15 @@ def tool_requests() -> dict[str, Request]:
             line, *headers = head.splitlines()
             path = line.removeprefix("POST ")
             following = all_blocks[at + 1]
-            answer = json.loads(following.text.replace("[...]", "[]")) if following.language == "json" else None
-            found[path.rpartition("/")[2]] = Request(path, dict(each.split(": ") for each in headers), body, answer)
+            response = json.loads(following.text.replace("[...]", "[]")) if following.language == "json" else None
+            found[path.rpartition("/")[2]] = Request(path, dict(each.split(": ") for each in headers), body, response)
     return found
 
 
 TOOLS = tool_requests()
 WORKFLOW = ("register_agent", "heartbeat", "discover_services", "get_agent_status", "unregister_agent")
 
-# Every GET of the guide, and whose agents or capabilities it finds among those of `OTHERS` and the guide's own.
+# Every GET of the guide, and the expected agents of its result, among those of `OTHERS` and of the guide.
 GETS = {
     "/agents?namespace=system&status=healthy&capability=read_file": ["file-agent-001"],
     "/agents?label_selector=env=production,team=platform": ["file-agent-001"],
@@ -77,44 +77,44 @@ async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def send(client: httpx2.AsyncClient, tool: str, prefix: str = "") -> dict[str, Any]:
-    """Send the guide's request for a tool as it stands; it must succeed."""
+    """Send the unchanged request of the guide for a tool, which must succeed."""
     request = TOOLS[tool]
     return expect_success(await client.post(prefix + request.path, content=request.body, headers=request.headers))
 
 
-def promised(shown: Any, answer: Any, path: str = "") -> None:
-    """Assert that every field of the answer shown is there, with a value of the same kind."""
+def assert_response_has(shown: Any, response: Any, path: str = "") -> None:
+    """Assert that the response has every field of the response shown, with a value of the same kind."""
     if isinstance(shown, dict):
-        assert isinstance(answer, dict), path
+        assert isinstance(response, dict), path
         for name, value in shown.items():
-            assert name in answer, f"{path}.{name}"
-            promised(value, answer[name], f"{path}.{name}")
+            assert name in response, f"{path}.{name}"
+            assert_response_has(value, response[name], f"{path}.{name}")
     elif isinstance(shown, list):
-        assert isinstance(answer, list), path
-        for mine, theirs in zip(shown, answer, strict=False):
-            promised(mine, theirs, f"{path}[]")
+        assert isinstance(response, list), path
+        for mine, theirs in zip(shown, response, strict=False):
+            assert_response_has(mine, theirs, f"{path}[]")
     elif path.rpartition(".")[2] in ("resource_version", "timestamp", "last_heartbeat"):
-        assert isinstance(answer, str), path
+        assert isinstance(response, str), path
     else:
-        assert answer == shown, path
+        assert response == shown, path
 
 
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
-async def test_the_five_tools_take_the_guides_bodies_and_answer_its_fields(
+async def test_the_five_tools_accept_the_bodies_and_return_the_fields_of_the_guide(
     client: httpx2.AsyncClient, prefix: str
 ) -> None:
-    """Register, beat, discover, status, unregister, each exactly as the guide sends it."""
+    """Register, heartbeat, discover, status and unregister, each exactly as in the guide."""
     assert set(TOOLS) == set(WORKFLOW)
 
     for tool in WORKFLOW:
-        answer = await send(client, tool, prefix)
-        promised(TOOLS[tool].answer or {"status": "success"}, answer)
+        response = await send(client, tool, prefix)
+        assert_response_has(TOOLS[tool].response or {"status": "success"}, response)
 
     assert await list_agent_ids(client) == []
 
 
-async def test_the_agent_that_is_shown_is_the_one_that_was_sent(client: httpx2.AsyncClient) -> None:
-    """Every field of the guide's registration comes out as it went in."""
+async def test_the_agent_is_returned_as_it_was_registered(client: httpx2.AsyncClient) -> None:
+    """Every field of the registration is returned unchanged."""
     await send(client, "register_agent")
     sent = json.loads(TOOLS["register_agent"].body)["registration_data"]
 
@@ -126,7 +126,7 @@ async def test_the_agent_that_is_shown_is_the_one_that_was_sent(client: httpx2.A
 async def test_a_registration_is_not_discovered_as_healthy_before_its_first_heartbeat(
     client: httpx2.AsyncClient,
 ) -> None:
-    """The guide's agents beat after they registered; until then they are pending."""
+    """The agents of the guide send a heartbeat after they registered; until then they are pending."""
     await send(client, "register_agent")
 
     assert (await send(client, "discover_services"))["count"] == 0
@@ -134,49 +134,49 @@ async def test_a_registration_is_not_discovered_as_healthy_before_its_first_hear
     assert (await send(client, "discover_services"))["count"] == 1
 
 
-def lines(method: str) -> list[str]:
-    """Return the targets of the guide's one-line requests."""
+def one_line_targets(method: str) -> list[str]:
+    """Return the targets of the one-line requests of the guide."""
     text = "\n".join(text for kind, text in code_blocks(GUIDE) if kind == "http")
     return [found.split(" ")[0] for found in re.findall(rf"^{method} (\S.*)$", text, re.MULTILINE)]
 
 
 def test_every_get_of_the_guide_is_in_the_table() -> None:
-    """None is forgotten, none made up."""
-    assert [target for target in lines("GET") if "?" in target] == list(GETS)
+    """The table has no other GET."""
+    assert [target for target in one_line_targets("GET") if "?" in target] == list(GETS)
 
 
 @pytest.mark.parametrize(("target", "expected"), GETS.items())
-async def test_the_guides_queries_find_what_they_describe(
+async def test_the_queries_of_the_guide_find_the_agents_they_describe(
     client: httpx2.AsyncClient, target: str, expected: list[str]
 ) -> None:
-    """Each as it stands."""
+    """Each query is sent unchanged."""
     await send(client, "register_agent")
     await send(client, "heartbeat")
     for agent_id, capabilities in OTHERS.items():
         await register(client, agent_id, capabilities=capabilities)
 
-    answer = await client.get(httpx2.URL(f"http://registry{target}"))
+    response = await client.get(httpx2.URL(f"http://registry{target}"))
 
-    assert answer.status_code == 200, answer.text
-    body = answer.json()
+    assert response.status_code == 200, response.text
+    body = response.json()
     found = body["agents"] if "agents" in body else body["capabilities"]
     assert [row.get("agent_id", row.get("id")) for row in found] == expected
 
 
-async def test_the_health_and_monitoring_calls_are_there(client: httpx2.AsyncClient) -> None:
-    """Each line of that block, with the guide's agent in the path."""
+async def test_the_health_and_monitoring_calls_exist(client: httpx2.AsyncClient) -> None:
+    """Each line of that block, with the agent of the guide in the path."""
     await send(client, "register_agent")
-    plain = [target for target in lines("GET") if "?" not in target]
+    plain = [target for target in one_line_targets("GET") if "?" not in target]
     assert plain == ["/health/{agent_id}", "/health", "/metrics", "/metrics/prometheus"]
 
     for target in plain:
         assert (await client.get(target.format(agent_id="file-agent-001"))).status_code == 200
-    assert "/heartbeat" in lines("POST")
+    assert "/heartbeat" in one_line_targets("POST")
     await send_heartbeat(client, "file-agent-001")
 
 
 def registrations() -> Iterator[Any]:
-    """Yield what the agents of the guide's code examples would register."""
+    """Yield the registrations of the agents in the code examples."""
     me = SimpleNamespace(agent_id="my-agent-001", heartbeat_interval=30.0)
     tree = ast.parse(find_code_block(GUIDE, "class MyAgent:"))
     for node in ast.walk(tree):
@@ -194,7 +194,7 @@ def registrations() -> Iterator[Any]:
                 }
 
 
-async def test_the_agents_of_the_guides_code_may_register(client: httpx2.AsyncClient) -> None:
+async def test_the_agents_of_the_code_examples_may_register(client: httpx2.AsyncClient) -> None:
     """The custom agent, the file agent, and the command agent under `high_security`."""
     sent = list(registrations())
     assert [each["id"] for each in sent] == ["my-agent-001", "FileAgent", "CommandAgent"]
@@ -207,8 +207,8 @@ async def test_the_agents_of_the_guides_code_may_register(client: httpx2.AsyncCl
     assert body["message"].endswith("requires the capabilities audit")
 
 
-async def test_every_metric_of_the_guide_is_exposed_as_it_stands(client: httpx2.AsyncClient) -> None:
-    """Same names, same labels, same types, in the same notation; zeros too."""
+async def test_every_metric_of_the_guide_is_exposed_in_its_format(client: httpx2.AsyncClient) -> None:
+    """With the same names, labels, types and notation, also if the value is zero."""
     shown = find_code_block(GUIDE, "# HELP mcp_registry_agents_total")
     text = (await client.get("/metrics/prometheus")).text
 
@@ -225,8 +225,8 @@ async def test_every_metric_of_the_guide_is_exposed_as_it_stands(client: httpx2.
 NAMES = {"aiohttp": aiohttp, "datetime": datetime, "timezone": timezone}
 
 
-def function(name: str, url: str) -> Any:
-    """Return a coroutine function of the guide's code, which talks to the registry at `url`."""
+def guide_function(name: str, url: str) -> Any:
+    """Return a coroutine function of the guide, for the registry at `url`."""
     code = find_code_block(GUIDE, f"async def {name}(")
     names: dict[str, Any] = dict(NAMES)
     exec(code.replace("http://localhost:8000", url), names)  # noqa: S102 - the guide's own code
@@ -234,15 +234,15 @@ def function(name: str, url: str) -> Any:
 
 
 async def test_the_dashboard_of_the_guide_runs(redis_url: str) -> None:
-    """Its code as it stands, against a process: what it shows is what there is."""
+    """Its unchanged code shows the agents of a replica."""
     with Replica(redis_url) as replica:
         async with httpx2.AsyncClient(base_url=replica.url) as client:
             await send(client, "register_agent")
             at = await send_heartbeat(client, "file-agent-001")
-            await register(client, "silent", name="Silent", capabilities=["x", "y"])
+            await register(client, "pending", name="Pending", capabilities=["x", "y"])
             await list_agent_ids(client)
 
-        dashboard = await function("create_health_dashboard", replica.url)()
+        dashboard = await guide_function("create_health_dashboard", replica.url)()
 
     assert datetime.fromisoformat(dashboard["timestamp"]).tzinfo == UTC
     assert dashboard["registry"].pop("uptime_seconds") > 0
@@ -253,7 +253,7 @@ async def test_the_dashboard_of_the_guide_runs(redis_url: str) -> None:
         "degraded_agents": 0,
         "expired_agents": 0,
     }
-    silent, file_agent = dashboard["agents"]
+    pending_agent, file_agent = dashboard["agents"]
     assert 0 <= file_agent.pop("time_since_heartbeat") < 5
     assert file_agent == {
         "id": "file-agent-001",
@@ -262,9 +262,9 @@ async def test_the_dashboard_of_the_guide_runs(redis_url: str) -> None:
         "last_heartbeat": at,
         "capabilities_count": 1,
     }
-    assert silent == {
-        "id": "silent",
-        "name": "Silent",
+    assert pending_agent == {
+        "id": "pending",
+        "name": "Pending",
         "status": "pending",
         "last_heartbeat": None,
         "time_since_heartbeat": None,
@@ -273,20 +273,20 @@ async def test_the_dashboard_of_the_guide_runs(redis_url: str) -> None:
 
 
 async def test_the_health_pattern_of_the_guide_runs(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its prints say what the registry says, for an agent that is there and for one that is not."""
+    """It prints the values of the registry, for a registered and for an unknown agent."""
     with Replica(redis_url) as replica:
-        monitor = function("monitor_agent_health", replica.url)
+        monitor = guide_function("monitor_agent_health", replica.url)
         await monitor()
-        missing = capsys.readouterr().out
+        unknown_output = capsys.readouterr().out
         async with httpx2.AsyncClient(base_url=replica.url) as client:
             await send(client, "register_agent")
             at = await send_heartbeat(client, "file-agent-001")
             await list_agent_ids(client)
         await monitor()
-        there = capsys.readouterr().out
+        registered_output = capsys.readouterr().out
 
-    assert "Registry status: healthy" in missing
-    assert "Agent file-agent-001 not found" in missing
+    assert "Registry status: healthy" in unknown_output
+    assert "Agent file-agent-001 not found" in unknown_output
     for line in ("  Status: healthy", f"  Last heartbeat: {at}", "  Is expired: False", "Total agents: 1"):
-        assert line in there.splitlines()
-    assert re.search(r"^  Time since heartbeat: [0-9.]+s$", there, re.MULTILINE)
+        assert line in registered_output.splitlines()
+    assert re.search(r"^  Time since heartbeat: [0-9.]+s$", registered_output, re.MULTILINE)

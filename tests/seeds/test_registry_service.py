@@ -1,4 +1,4 @@
-"""The page `registry_service.md`: its queries, its words for statuses, its workflow."""
+"""The page `registry_service.md`: its queries, its status names, its tools."""
 
 import ast
 from collections.abc import AsyncIterator
@@ -22,12 +22,12 @@ async def client(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 def queries() -> list[Any]:
-    """Return the page's query objects."""
+    """Return the query objects of the page."""
     code = ast.parse(find_code_block(PAGE, "# Find services by capability"))
     return [ast.literal_eval(node.value) for node in ast.walk(code) if isinstance(node, ast.Assign)]
 
 
-async def test_the_pages_queries_find_what_they_describe(client: httpx2.AsyncClient) -> None:
+async def test_the_queries_of_the_page_find_the_agents_they_describe(client: httpx2.AsyncClient) -> None:
     """By capability and status; by labels and namespace."""
     await register(client, "files", capabilities=["file_read", "file_write"])
     await register(client, "db", namespace="production", labels={"type": "database", "version": "1.0"})
@@ -37,26 +37,26 @@ async def test_the_pages_queries_find_what_they_describe(client: httpx2.AsyncCli
 
     found = []
     for query in queries():
-        answer = expect_success(await client.post("/mcp/tools/discover_services", json={"query": query}))
-        found.append([agent["id"] for agent in answer["agents"]])
+        response = expect_success(await client.post("/mcp/tools/discover_services", json={"query": query}))
+        found.append([agent["id"] for agent in response["agents"]])
 
     assert found == [["files"], ["db"]]
 
 
-async def test_the_pages_words_for_statuses_are_understood(client: httpx2.AsyncClient) -> None:
-    """`pending`, `healthy`, `unhealthy`, `offline`: all four may be asked for."""
+async def test_the_status_names_of_the_page_are_valid_filters(client: httpx2.AsyncClient) -> None:
+    """`pending`, `healthy`, `unhealthy` and `offline` are all valid filters."""
     (line,) = (
         line for line in (DOCUMENTS_DIR / PAGE).read_text(encoding="utf-8").splitlines() if "Status values:" in line
     )
-    words = line.split("`")[1::2]
-    assert words == ["pending", "healthy", "unhealthy", "offline"]
+    names = line.split("`")[1::2]
+    assert names == ["pending", "healthy", "unhealthy", "offline"]
     await register(client)
 
-    assert [await list_agent_ids(client, status=word) for word in words] == [["a"], [], [], []]
+    assert [await list_agent_ids(client, status=name) for name in names] == [["a"], [], [], []]
 
 
-async def test_every_tool_of_the_page_is_there(client: httpx2.AsyncClient) -> None:
-    """The list of tools has each of them, and one of our own."""
+async def test_every_tool_of_the_page_exists(client: httpx2.AsyncClient) -> None:
+    """The list has one further tool."""
     text = (DOCUMENTS_DIR / PAGE).read_text(encoding="utf-8")
     tools = (await client.get("/mcp/tools")).json()["tools"]
 

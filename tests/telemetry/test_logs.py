@@ -1,4 +1,4 @@
-"""One line per event in both forms, ours and the libraries', and no secret in any."""
+"""One line for each event of the registry or of a library, as JSON or pretty, without secrets."""
 
 import asyncio
 import io
@@ -20,19 +20,19 @@ LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "redis")
 
 
 class Terminal(io.StringIO):
-    """A stream in front of a person."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
-        """Say yes."""
+        """Return that this is a terminal."""
         return True
 
 
 @pytest.fixture(autouse=True)
-def _untouched_elsewhere() -> Iterator[None]:
-    """Put the process-wide configuration back, which other tests of this worker share."""
+def _restored_configuration() -> Iterator[None]:
+    """Restore the logging configuration of the process, which the other tests of this worker share."""
     loggers = [logging.getLogger(), *map(logging.getLogger, LIBRARIES)]
     before = [(logger, [*logger.handlers], logger.level, logger.propagate) for logger in loggers]
-    # `basicConfig(force=True)` closes what it replaces; the test runner's handlers are to live on.
+    # `basicConfig(force=True)` closes the handlers that it replaces; those of the test runner must stay open.
     logging.getLogger().handlers.clear()
     yield
     structlog.reset_defaults()
@@ -43,8 +43,8 @@ def _untouched_elsewhere() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def configured(level: str = "info", log_format: str = "json") -> io.StringIO:
-    """Configure logs that go to the stream given back."""
+def configured_stream(level: str = "info", log_format: str = "json") -> io.StringIO:
+    """Configure logs that go to a new stream, and return the stream."""
     stream = io.StringIO()
     configure_logs(level, log_format, stream)
     return stream
@@ -55,9 +55,9 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_an_event_is_one_json_line_with_time_level_event_logger_and_its_facts() -> None:
-    """What a person looks for first comes first."""
-    stream = configured()
+def test_an_event_is_one_json_line_with_time_level_event_logger_and_its_fields() -> None:
+    """The keys that people search first come first."""
+    stream = configured_stream()
 
     get_logger("registry.test").info("agent registered", agent="a-1", count=2)
 
@@ -75,19 +75,19 @@ def test_an_event_is_one_json_line_with_time_level_event_logger_and_its_facts() 
     }
 
 
-def test_a_logger_made_before_the_configuration_follows_it() -> None:
-    """Modules make their loggers when they are imported."""
+def test_a_logger_created_before_the_configuration_uses_it() -> None:
+    """Modules create their loggers when they are imported."""
     log = get_logger("early")
 
-    stream = configured()
+    stream = configured_stream()
     log.info("now")
 
     assert [line["event"] for line in lines(stream)] == ["now"]
 
 
 async def test_context_such_as_the_request_id_is_in_every_line_of_its_task() -> None:
-    """Libraries' lines included; nothing leaks into another task."""
-    stream = configured()
+    """Also in the lines of libraries, and not in those of another task."""
+    stream = configured_stream()
     log = get_logger("x")
 
     async def request(request_id: str) -> None:
@@ -110,7 +110,7 @@ async def test_context_such_as_the_request_id_is_in_every_line_of_its_task() -> 
 
 
 @pytest.mark.parametrize(
-    ("level", "kept"),
+    ("level", "logged_levels"),
     [
         ("debug", ["debug", "info", "warning", "error"]),
         ("info", ["info", "warning", "error"]),
@@ -119,9 +119,9 @@ async def test_context_such_as_the_request_id_is_in_every_line_of_its_task() -> 
         ("error", ["error"]),
     ],
 )
-def test_the_level_holds_for_our_events_and_for_those_of_libraries(level: str, kept: list[str]) -> None:
+def test_the_level_applies_to_our_events_and_to_those_of_libraries(level: str, logged_levels: list[str]) -> None:
     """One setting for both."""
-    stream = configured(level)
+    stream = configured_stream(level)
 
     for logger in (get_logger("x"), logging.getLogger("redis")):
         logger.debug("line")
@@ -129,18 +129,18 @@ def test_the_level_holds_for_our_events_and_for_those_of_libraries(level: str, k
         logger.warning("line")
         logger.error("line")
 
-    assert [line["level"] for line in lines(stream)] == [*kept, *kept]
+    assert [line["level"] for line in lines(stream)] == [*logged_levels, *logged_levels]
 
 
-def test_an_unknown_level_is_refused() -> None:
-    """Before anything is configured."""
+def test_an_unknown_level_is_rejected() -> None:
+    """Before any logging is configured."""
     with pytest.raises(KeyError):
         configure_logs("loud", "json")
 
 
 def test_a_library_logs_through_the_same_renderer() -> None:
-    """Its arguments are filled in, its extras stay out."""
-    stream = configured()
+    """The event includes its arguments and not its extra fields."""
+    stream = configured_stream()
 
     logging.getLogger("uvicorn.error").info("Started server process [%d]", 7, extra={"color_message": "x"})
 
@@ -151,9 +151,9 @@ def test_a_library_logs_through_the_same_renderer() -> None:
 
 
 def test_uvicorn_writes_no_access_lines_and_has_no_handlers_of_its_own() -> None:
-    """Else each line would come twice, and each request cost one."""
+    """Otherwise each line would be written twice, and each request would write one."""
     logging.getLogger("uvicorn").addHandler(logging.NullHandler())
-    stream = configured("debug")
+    stream = configured_stream("debug")
 
     access = logging.getLogger("uvicorn.access")
     access.info("GET /agents")
@@ -165,8 +165,8 @@ def test_uvicorn_writes_no_access_lines_and_has_no_handlers_of_its_own() -> None
 
 @pytest.mark.parametrize("log_format", ["json", "pretty"])
 def test_an_exception_is_text_without_the_values_of_variables(log_format: str) -> None:
-    """Variables hold tokens; the source line alone is shown."""
-    stream = configured(log_format=log_format)
+    """Variables may hold tokens; only the source line is shown."""
+    stream = configured_stream(log_format=log_format)
 
     secret = "t0p" + "s3cret"
 
@@ -189,8 +189,8 @@ def test_an_exception_is_text_without_the_values_of_variables(log_format: str) -
 
 @pytest.mark.parametrize("log_format", ["json", "pretty"])
 def test_settings_in_an_event_show_no_secret(log_format: str) -> None:
-    """Whichever way somebody logs them."""
-    stream = configured(log_format=log_format)
+    """In the settings, in a secret and in the masked settings."""
+    stream = configured_stream(log_format=log_format)
     settings, _ = load_settings({"AUTH_TOKEN": "t0ps3cret", "REDIS_URL": "redis://:t0ps3cret@db:6379"})
 
     get_logger("x").info("starting", settings=settings, token=settings.auth_token, shown=settings.masked())
@@ -200,8 +200,8 @@ def test_settings_in_an_event_show_no_secret(log_format: str) -> None:
 
 
 @dataclass
-class Odd:
-    """A value that only Python knows."""
+class NotJson:
+    """A value that JSON cannot represent."""
 
     name: str
 
@@ -209,7 +209,7 @@ class Odd:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (Odd("x"), "Odd(name='x')"),
+        (NotJson("x"), "NotJson(name='x')"),
         ({1: "a"}, "{1: 'a'}"),
         ("a\ud800b", "a\\ud800b"),
         (2**70, str(2**70)),
@@ -218,9 +218,9 @@ class Odd:
         (float("nan"), None),
     ],
 )
-def test_no_value_can_lose_a_line(value: object, shown: object) -> None:
-    """A logger that raises takes the request down with it."""
-    stream = configured()
+def test_any_value_can_be_logged(value: object, shown: object) -> None:
+    """A logger that raises would fail the request."""
+    stream = configured_stream()
 
     get_logger("x").info("odd", value=value)
 
@@ -228,23 +228,23 @@ def test_no_value_can_lose_a_line(value: object, shown: object) -> None:
     assert (line["event"], line["level"], line["value"]) == ("odd", "info", shown)
 
 
-def test_auto_is_pretty_and_coloured_on_a_terminal_and_json_elsewhere() -> None:
-    """The stream itself says who reads it."""
+def test_auto_is_pretty_and_coloured_on_a_terminal_and_json_otherwise() -> None:
+    """The registry detects a terminal from the stream."""
     terminal = Terminal()
     configure_logs("info", "auto", terminal)
     get_logger("x").info("hello", agent="a-1")
 
-    elsewhere = configured(log_format="auto")
+    file = configured_stream(log_format="auto")
     get_logger("x").info("hello", agent="a-1")
 
     assert "\x1b[" in terminal.getvalue()
     assert "hello" in terminal.getvalue()
-    assert lines(elsewhere)[0]["agent"] == "a-1"
+    assert lines(file)[0]["agent"] == "a-1"
 
 
-def test_pretty_has_no_colours_where_nobody_sees_them() -> None:
-    """Escape codes in a file are noise."""
-    stream = configured(log_format="pretty")
+def test_pretty_has_no_colours_outside_a_terminal() -> None:
+    """Escape codes are noise in a file."""
+    stream = configured_stream(log_format="pretty")
 
     get_logger("x").info("hello", agent="a-1")
 
@@ -252,8 +252,8 @@ def test_pretty_has_no_colours_where_nobody_sees_them() -> None:
     assert "agent=a-1" in stream.getvalue()
 
 
-def test_without_a_stream_lines_go_to_standard_error_as_it_is_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replaced stream may be closed, and loggers keep what they found."""
+def test_without_a_stream_lines_go_to_the_current_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replaced stream may be closed, and loggers exist before the change."""
     log = get_logger("x")
     first, second = io.StringIO(), io.StringIO()
 
