@@ -114,8 +114,8 @@ def fake_cluster(handler: type[FakeKubernetesApi] = FakeKubernetesApi) -> Iterat
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         named = {"name": "here", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
-        context = {"name": "here", "context": {"cluster": "here", "user": "nobody"}}
-        users = [{"name": "nobody", "user": {}}]
+        context = {"name": "here", "context": {"cluster": "here", "user": "anonymous"}}
+        users = [{"name": "anonymous", "user": {}}]
         config = {"kind": "Config", "apiVersion": "v1", "clusters": [named], "contexts": [context], "users": users}
         yield yaml.safe_dump(config | {"current-context": "here"})
         server.shutdown()

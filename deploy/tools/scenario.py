@@ -22,7 +22,7 @@ _MAX_STREAM_GAP_S = 20.0
 _MAX_WATCH_LATENCY_S = 0.5
 _HTTP_OK, _HTTP_UNAVAILABLE = 200, 503
 # A query without matches: its response is small and does not change.
-_NO_MATCH_QUERY = "agent_id=nobody"
+_NO_MATCH_QUERY = "agent_id=unknown"
 
 
 class ComposeScenario:

@@ -1,4 +1,4 @@
-"""The files that bring the registry up elsewhere, read as what reads them in earnest would."""
+"""The Dockerfile, compose.yaml and haproxy.cfg, parsed."""
 
 import json
 import re
@@ -20,18 +20,18 @@ HAPROXY_FILE = ROOT / "deploy" / "compose" / "haproxy.cfg"
 
 @dataclass
 class DockerStage:
-    """One stage of the Dockerfile: its base, and its instructions, joined where they run over lines."""
+    """One stage of the Dockerfile: its base and its instructions, with continued lines joined."""
 
     base: str
     steps: list[tuple[str, str]] = field(default_factory=list)
 
     def instructions(self, kind: str) -> list[str]:
-        """Return what follows the instructions of this kind."""
+        """Return the arguments of all instructions of this kind."""
         return [text for instruction, text in self.steps if instruction == kind]
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment it sets."""
+        """The environment variables that the stage sets."""
         return dict(pair.split("=", 1) for text in self.instructions("ENV") for pair in shlex.split(text))
 
 
@@ -49,7 +49,7 @@ def dockerfile_stages() -> list[DockerStage]:
 
 
 def healthcheck_command() -> list[str]:
-    """Return the command of HEALTHCHECK."""
+    """Return the command of the HEALTHCHECK instruction."""
     (check,) = dockerfile_stages()[-1].instructions("HEALTHCHECK")
     command: list[str] = json.loads(check.partition(" CMD ")[2])
     return command
@@ -62,13 +62,13 @@ def compose_service(name: str) -> dict[str, Any]:
 
 
 def read_compose() -> dict[str, Any]:
-    """Return compose.yaml."""
+    """Return the parsed compose.yaml."""
     found: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8"))
     return found
 
 
 def service_environment(name: str) -> dict[str, str]:
-    """Return the environment a service gets; what is passed through, empty as where nobody sets it."""
+    """Return the environment of a service; a variable that is passed through is empty."""
     pairs = (entry.partition("=") for entry in compose_service(name)["environment"])
     return {key: value for key, _, value in pairs}
 
@@ -84,11 +84,11 @@ def haproxy_configuration() -> str:
 
 
 def haproxy_durations_s(name: str) -> list[float]:
-    """Return the durations that follow a name in it, such as `timeout server`, in seconds."""
+    """Return the durations of a haproxy setting, such as `timeout server`, in seconds."""
     return [duration_s(value) for value in re.findall(rf"{re.escape(name)} +(\d+m?s)\b", haproxy_configuration())]
 
 
 def duration_s(text: str) -> float:
-    """Return a duration with its unit as seconds."""
+    """Return a duration with a unit in seconds."""
     found: timedelta = parse_duration(text)
     return found.total_seconds()

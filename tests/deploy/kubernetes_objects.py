@@ -1,4 +1,4 @@
-"""What deploy/kubernetes brings up, as kubectl itself reads it."""
+"""The objects of deploy/kubernetes, parsed by kubectl."""
 
 import subprocess
 import sys
@@ -19,35 +19,35 @@ REGISTRY, REDIS = "mcp-mesh-registry", "mcp-mesh-redis"
 
 
 def kubectl(*words: object, **environ: str) -> str:
-    """Return what kubectl prints. AssertionError with its complaint when it has one."""
-    ran = subprocess.run(
+    """Return the output of kubectl. Raises AssertionError with its error message."""
+    result = subprocess.run(
         [str(KUBECTL), *map(str, words)], env=environ, capture_output=True, check=False, timeout=30, text=True
     )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @cache
 def overlay(name: str | Path) -> tuple[KubernetesObject, ...]:
-    """Return the objects of an overlay, in the order kubectl applies them. They are shared: leave them as they are."""
+    """Return the objects of an overlay in the order of kubectl. They are shared: do not change them."""
     return tuple(yaml.safe_load_all(kubectl("kustomize", KUBERNETES_DIR / name)))
 
 
 def find_object(objects: Iterable[KubernetesObject], kind: str, name: str) -> KubernetesObject:
-    """Return the object of this kind and name."""
+    """Return the object with this kind and name."""
     (found,) = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name)]
     return found
 
 
 def by_kind_and_name(objects: Iterable[KubernetesObject]) -> dict[tuple[str, str], KubernetesObject]:
-    """Return objects by kind and name; AssertionError when two have both in common."""
+    """Return objects by kind and name. Raises AssertionError if two have the same."""
     found = {(each["kind"], each["metadata"]["name"]): each for each in objects}
     assert len(found) == len([*objects])
     return found
 
 
 def pod_templates(objects: Iterable[KubernetesObject]) -> Iterator[tuple[str, KubernetesObject]]:
-    """Yield the template of every kind of pod that is started, with the name of what starts it."""
+    """Yield each pod template with the name of its owner."""
     for each in objects:
         if each["kind"] == "StatefulSet":
             yield each["metadata"]["name"], each["spec"]["template"]
@@ -56,13 +56,13 @@ def pod_templates(objects: Iterable[KubernetesObject]) -> Iterator[tuple[str, Ku
 
 
 def containers(objects: Iterable[KubernetesObject]) -> Iterator[tuple[KubernetesObject, KubernetesObject]]:
-    """Yield every container with the template of its pod."""
+    """Yield each container with its pod template."""
     for _, template in pod_templates(objects):
         yield from ((template, container) for container in template["spec"]["containers"])
 
 
 def registry_container(objects: Iterable[KubernetesObject]) -> KubernetesObject:
-    """Return the container of the registry."""
+    """Return the container of a registry pod."""
     (found,) = find_object(objects, "StatefulSet", REGISTRY)["spec"]["template"]["spec"]["containers"]
     container: KubernetesObject = found
     return container
@@ -71,10 +71,10 @@ def registry_container(objects: Iterable[KubernetesObject]) -> KubernetesObject:
 def container_environment(
     objects: Iterable[KubernetesObject], container: KubernetesObject, secrets: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the environment a container gets in the pod mcp-mesh-registry-0; `secrets` are what is in the Secret.
+    """Return the environment of a container in the pod mcp-mesh-registry-0; `secrets` are the values of the Secret.
 
-    As the kubelet does it: what comes from whole objects first, then the variables, of which later ones may name
-    earlier ones, and only these.
+    Follows the rules of the kubelet: whole ConfigMaps and Secrets first, then single variables, which can refer only to
+    earlier single variables.
     """
     environ: dict[str, str] = {}
     for source in container.get("envFrom", []):
@@ -83,7 +83,7 @@ def container_environment(
             whole = find_object(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
         environ |= whole
     fields = {"metadata.name": f"{REGISTRY}-0", "status.podIP": "10.1.2.3"}
-    said: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for variable in container["env"]:
         value = variable.get("value", "")
         origin = variable.get("valueFrom", {})
@@ -91,13 +91,13 @@ def container_environment(
             value = fields[origin["fieldRef"]["fieldPath"]]
         elif "secretKeyRef" in origin:
             value = secrets[origin["secretKeyRef"]["key"]]
-        for name, known in said.items():
-            value = value.replace(f"$({name})", known)
-        said[variable["name"]] = value
-    return environ | said
+        for name, earlier in variables.items():
+            value = value.replace(f"$({name})", earlier)
+        variables[variable["name"]] = value
+    return environ | variables
 
 
 def selector_matches(selector: Mapping[str, str], template: KubernetesObject) -> bool:
-    """Tell whether a pod of this template has all these labels."""
+    """Return whether a pod of this template has all these labels."""
     labels: dict[str, str] = template["metadata"]["labels"]
     return selector.items() <= labels.items()

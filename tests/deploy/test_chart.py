@@ -1,4 +1,4 @@
-"""The chart: the one source of all manifests, and more than they show. Rendered by helm itself."""
+"""The Helm chart, the only source of all manifests, rendered by helm itself."""
 
 import importlib.util
 import os
@@ -26,11 +26,13 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("helm_sdkpy") is None, reason="helm is not installed as a library"
 )
 
-OWN = {"redis": {"enabled": False, "url": "rediss://:$(REDIS_PASSWORD)@redis.example.com:6380", "ports": [6380]}}
+EXTERNAL_REDIS = {
+    "redis": {"enabled": False, "url": "rediss://:$(REDIS_PASSWORD)@redis.example.com:6380", "ports": [6380]}
+}
 
 
-def rendered(values: dict[str, Any]) -> list[KubernetesObject]:
-    """Return the objects helm makes with these values, each valid."""
+def render_objects(values: dict[str, Any]) -> list[KubernetesObject]:
+    """Return the objects of the chart with these values, each valid."""
     objects: list[KubernetesObject] = [
         each for text in render(values).values() for each in yaml.safe_load_all(text) if each is not None
     ]
@@ -40,35 +42,40 @@ def rendered(values: dict[str, Any]) -> list[KubernetesObject]:
     return objects
 
 
-def test_what_is_checked_in_is_what_it_renders() -> None:
-    """Else run `make manifests`."""
+def test_the_manifests_in_the_repository_are_up_to_date() -> None:
+    """If this fails, run `make manifests`."""
     assert {path: path.read_text(encoding="utf-8") for path in render_manifests()} == render_manifests()
 
 
 @pytest.mark.parametrize(("name", "values"), [("ha", {}), ("dev", read_values("values-dev.yaml"))])
-def test_an_overlay_brings_up_what_the_chart_does(name: str, values: dict[str, Any]) -> None:
-    """All of it, and beside it only the namespace, which helm makes by --create-namespace."""
-    both = by_kind_and_name(overlay(name))
+def test_an_overlay_contains_the_objects_of_the_chart(name: str, values: dict[str, Any]) -> None:
+    """It also contains the namespace, which helm creates with --create-namespace."""
+    objects = by_kind_and_name(overlay(name))
 
-    assert both.pop(("Namespace", NAMESPACE))
-    assert both == by_kind_and_name(rendered(values))
-
-
-def test_components_make_of_ha_what_their_values_do(tmp_path: Path) -> None:
-    """An overlay of one's own with both of them, beside the chart with both on."""
-    here = Path(os.path.relpath(KUBERNETES_DIR, tmp_path))
-    ours = {"resources": [str(here / "ha")], "components": [str(here / "autoscaling"), str(here / "monitoring")]}
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(ours), encoding="utf-8")
-
-    both = by_kind_and_name(overlay(tmp_path))
-    both.pop(("Namespace", NAMESPACE))
-    assert both == by_kind_and_name(rendered({"autoscaling": {"enabled": True}, "monitoring": {"enabled": True}}))
-    assert "replicas" not in both["StatefulSet", REGISTRY]["spec"]
+    assert objects.pop(("Namespace", NAMESPACE))
+    assert objects == by_kind_and_name(render_objects(values))
 
 
-def test_a_redis_of_ones_own_takes_the_place_of_ours() -> None:
-    """Nothing of ours is left, and replicas may reach the other one."""
-    objects = rendered(OWN)
+def test_ha_with_both_components_equals_the_chart_with_both_values(tmp_path: Path) -> None:
+    """The components are autoscaling and monitoring."""
+    kubernetes = Path(os.path.relpath(KUBERNETES_DIR, tmp_path))
+    kustomization = {
+        "resources": [str(kubernetes / "ha")],
+        "components": [str(kubernetes / "autoscaling"), str(kubernetes / "monitoring")],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+
+    objects = by_kind_and_name(overlay(tmp_path))
+    objects.pop(("Namespace", NAMESPACE))
+    assert objects == by_kind_and_name(
+        render_objects({"autoscaling": {"enabled": True}, "monitoring": {"enabled": True}})
+    )
+    assert "replicas" not in objects["StatefulSet", REGISTRY]["spec"]
+
+
+def test_an_external_redis_replaces_the_redis_of_the_chart() -> None:
+    """No object of that Redis is left, and the network policy allows the external one."""
+    objects = render_objects(EXTERNAL_REDIS)
     settings, _ = load_settings(
         container_environment(objects, registry_container(objects), {"AUTH_TOKEN": "t", "REDIS_PASSWORD": "p"})
     )
@@ -79,7 +86,7 @@ def test_a_redis_of_ones_own_takes_the_place_of_ours() -> None:
     assert {"ports": [{"port": 6380}]} in egress
 
 
-def test_replicas_that_share_nothing_are_refused() -> None:
+def test_several_replicas_without_redis_are_rejected() -> None:
     """Three embedded stores would be three registries."""
     with pytest.raises(RenderError, match="more than one replica needs a Redis"):
         render({"redis": {"enabled": False}})
@@ -87,10 +94,10 @@ def test_replicas_that_share_nothing_are_refused() -> None:
         render(read_values("values-dev.yaml") | {"autoscaling": {"enabled": True}})
 
 
-def test_other_settings_are_other_pods() -> None:
-    """They are read once, at start."""
+def test_changed_settings_replace_the_pods() -> None:
+    """A replica reads its settings only at start."""
     before, after = (
-        find_object(rendered({"config": config}), "StatefulSet", REGISTRY)["spec"]["template"]["metadata"][
+        find_object(render_objects({"config": config}), "StatefulSet", REGISTRY)["spec"]["template"]["metadata"][
             "annotations"
         ]
         for config in ({}, {"AGENT_TIMEOUT": "90s"})
@@ -100,10 +107,12 @@ def test_other_settings_are_other_pods() -> None:
     assert before != after
 
 
-def test_a_secret_is_made_only_on_request() -> None:
-    """And then needs a token."""
+def test_a_secret_is_created_only_on_request() -> None:
+    """It requires a token, and a password if there is a Redis."""
     secret = find_object(
-        rendered({"secret": {"create": True, "authToken": "a", "redisPassword": "0f"}}), "Secret", "mcp-registry-secret"
+        render_objects({"secret": {"create": True, "authToken": "a", "redisPassword": "0f"}}),
+        "Secret",
+        "mcp-registry-secret",
     )
 
     assert secret["stringData"] == {"AUTH_TOKEN": "a", "REDIS_PASSWORD": "0f"}
@@ -113,6 +122,6 @@ def test_a_secret_is_made_only_on_request() -> None:
         render({"secret": {"create": True, "authToken": "a"}})
 
 
-def test_helm_finds_nothing_to_say_against_it() -> None:
-    """Its own linter."""
+def test_the_linter_of_helm_has_no_warnings() -> None:
+    """It has no errors either."""
     assert lint() == []

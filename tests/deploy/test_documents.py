@@ -1,4 +1,4 @@
-"""deploy/README.md and TROUBLESHOOTING.md: commands that exist, files that are there, values the chart has."""
+"""deploy/README.md and TROUBLESHOOTING.md: their commands, files, links and chart values exist."""
 
 import os
 import re
@@ -17,53 +17,55 @@ from registry.config.settings import SETTINGS
 from tests.deploy.kubernetes_objects import by_kind_and_name, kubectl, overlay
 from tests.support.source_code import ROOT
 
-README, TROUBLE = DEPLOY_DIR / "README.md", DEPLOY_DIR / "TROUBLESHOOTING.md"
-DOCUMENTS = (README, TROUBLE)
+README, TROUBLESHOOTING = DEPLOY_DIR / "README.md", DEPLOY_DIR / "TROUBLESHOOTING.md"
+DOCUMENTS = (README, TROUBLESHOOTING)
 
-both = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 
 
-def lines(path: Path) -> Iterator[str]:
-    """Yield every command of a document: of its blocks, and those that stand in its tables and sentences."""
+def command_lines(path: Path) -> Iterator[str]:
+    """Yield every command of a document: in blocks, tables and sentences."""
     text = path.read_text(encoding="utf-8")
     for block in re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        # A quote that is open at the end of a line goes on in the next one.
-        waiting = ""
+        # A quoted text can continue on the next line.
+        pending = ""
         for line in block.replace("\\\n", " ").splitlines():
-            waiting = f"{waiting}\n{line}" if waiting else line
-            if waiting.count("'") % 2 == 0:
-                yield waiting
-                waiting = ""
-        assert not waiting, waiting
+            pending = f"{pending}\n{line}" if pending else line
+            if pending.count("'") % 2 == 0:
+                yield pending
+                pending = ""
+        assert not pending, pending
     yield from re.findall(r"`((?:kubectl|helm|curl) [a-z-]+[^`]*)`", text)
 
 
 def commands(path: Path, program: str) -> list[list[str]]:
-    """Return the words of every call of a program, without where its output goes."""
-    found = [re.split(r" (?:[|>&<]|&&) ?", line)[0] for line in lines(path)]
+    """Return the words of every call of a program, without pipes and redirections."""
+    found = [re.split(r" (?:[|>&<]|&&) ?", line)[0] for line in command_lines(path)]
     return [shlex.split(line) for line in found if line.startswith(f"{program} ")]
 
 
-@both
-def test_kubectl_knows_every_command_and_option(path: Path, tmp_path: Path) -> None:
-    """Its own parser reads them; nothing is sent anywhere."""
+@each_document
+def test_kubectl_accepts_every_command_and_option(path: Path, tmp_path: Path) -> None:
+    """The parser of kubectl reads them; nothing is sent."""
     calls = commands(path, "kubectl")
     assert len(calls) > 10
     for words in calls:
-        kept, inside = (words[: words.index("--")], words) if "--" in words else (words, [])
-        said = kubectl(*kept[1:], "--help", HOME=str(tmp_path))
-        verb = next(word for at, word in enumerate(kept[1:], 1) if word[0] != "-" and kept[at - 1] != "-n")
-        assert re.search(rf"^  kubectl (?:.* )?{verb}\b", said.partition("Usage:")[2], re.MULTILINE), words
-        if "mcp-mesh-registry" in inside:
-            ours = inside[inside.index("--") + 2 :]
-            assert CliRunner().invoke(main, [ours[0], "--help"]).exit_code == 0
+        kubectl_words, container_words = (words[: words.index("--")], words) if "--" in words else (words, [])
+        text = kubectl(*kubectl_words[1:], "--help", HOME=str(tmp_path))
+        verb = next(
+            word for at, word in enumerate(kubectl_words[1:], 1) if word[0] != "-" and kubectl_words[at - 1] != "-n"
+        )
+        assert re.search(rf"^  kubectl (?:.* )?{verb}\b", text.partition("Usage:")[2], re.MULTILINE), words
+        if "mcp-mesh-registry" in container_words:
+            arguments = container_words[container_words.index("--") + 2 :]
+            assert CliRunner().invoke(main, [arguments[0], "--help"]).exit_code == 0
 
 
-@both
-def test_what_kubectl_is_asked_for_is_there(path: Path) -> None:
-    """Every object by its kind and name, every file and folder."""
-    there = {*by_kind_and_name(overlay("ha")), *by_kind_and_name(overlay("dev"))}
-    named = {(kind.lower(), name) for kind, name in there}
+@each_document
+def test_the_objects_and_files_in_commands_exist(path: Path) -> None:
+    """Objects are compared by kind and name."""
+    objects = {*by_kind_and_name(overlay("ha")), *by_kind_and_name(overlay("dev"))}
+    named = {(kind.lower(), name) for kind, name in objects}
     text = path.read_text(encoding="utf-8")
 
     assert re.search(r"(statefulset|cronjob)/", text)
@@ -75,9 +77,9 @@ def test_what_kubectl_is_asked_for_is_there(path: Path) -> None:
         assert (DEPLOY_DIR / "kubernetes" / folder / "kustomization.yaml").is_file(), folder
 
 
-@both
-def test_the_chart_has_every_value_that_is_set(path: Path) -> None:
-    """Under `--set`, and a file of values is there."""
+@each_document
+def test_the_chart_has_every_value_that_a_command_sets(path: Path) -> None:
+    """A file of values exists, too."""
     values = read_values("values.yaml")
     for words in commands(path, "helm"):
         for option, value in pairwise(words):
@@ -90,9 +92,9 @@ def test_the_chart_has_every_value_that_is_set(path: Path) -> None:
                 assert (ROOT / value).is_file()
 
 
-@both
-def test_every_link_leads_somewhere(path: Path) -> None:
-    """To a file, and there to a heading."""
+@each_document
+def test_every_link_has_a_target(path: Path) -> None:
+    """The target is a file, with an anchor a heading in it."""
     for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", path.read_text(encoding="utf-8")):
         file = (path.parent / target).resolve() if target else path
         assert file.exists(), target
@@ -102,26 +104,26 @@ def test_every_link_leads_somewhere(path: Path) -> None:
             assert anchor in slugs, anchor
 
 
-@both
-def test_what_looks_like_a_setting_is_one(path: Path) -> None:
-    """Or one of the guide's, which is answered here."""
-    ours = {setting.env for setting in SETTINGS.values()} | {"REDIS_PASSWORD"}
-    guides = {"DATABASE_TYPE", "DATABASE_PATH"}
+@each_document
+def test_names_of_settings_are_settings(path: Path) -> None:
+    """Settings of the guide that do not exist here are explained in the documents."""
+    setting_names = {setting.env for setting in SETTINGS.values()} | {"REDIS_PASSWORD"}
+    guide_names = {"DATABASE_TYPE", "DATABASE_PATH"}
     found = set(
         re.findall(r"`(?:config\.)?((?:REGISTRY|REDIS|AGENT|LEADER|ENABLE|DATABASE|AUTH)_[A-Z_]+)", path.read_text())
     )
 
-    assert found - ours - guides == set()
+    assert found - setting_names - guide_names == set()
 
 
-def test_what_the_alerts_send_people_to_is_there() -> None:
-    """By its heading."""
-    said = (DEPLOY_DIR / "chart" / "monitoring" / "alerts.yaml").read_text(encoding="utf-8")
-    headings = re.findall(r"^## (.*)$", TROUBLE.read_text(encoding="utf-8"), re.MULTILINE)
+def test_the_sections_that_alerts_refer_to_exist() -> None:
+    """A section is named by its heading."""
+    text = (DEPLOY_DIR / "chart" / "monitoring" / "alerts.yaml").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)$", TROUBLESHOOTING.read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert {*re.findall(r'See "([^"]+)" in TROUBLESHOOTING', said)} <= {*headings}
+    assert {*re.findall(r'See "([^"]+)" in TROUBLESHOOTING', text)} <= {*headings}
 
 
-def test_the_script_is_run_as_it_is_named() -> None:
-    """It can be started."""
+def test_the_health_check_script_is_executable() -> None:
+    """The documents call it by its path."""
     assert os.access(DEPLOY_DIR / "health_check.sh", os.X_OK)

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: what Kubernetes takes, what the guide promises, and what this code can be told."""
+"""deploy/kubernetes: valid objects with the guide's names, safe pods, and settings that the registry accepts."""
 
 import shlex
 from itertools import pairwise
@@ -30,28 +30,28 @@ from tests.support.endpoints import all_endpoints
 from tests.support.replica import STOP_TIMEOUT_S
 
 SECRETS = {"AUTH_TOKEN": "a-token", "REDIS_PASSWORD": "0f1e"}
-# The oldest that knows every kind and field used, and the newest whose schemas there are.
+# The oldest version with every kind and field in use, and the newest one with a schema.
 VERSIONS = ("1.27", "1.37")
 
 overlays = pytest.mark.parametrize("name", OVERLAYS)
 
 
 def settings_of(name: str) -> tuple[Settings, tuple[str, ...]]:
-    """Return the settings of a replica of this overlay, with their warnings."""
+    """Return the settings of a replica in this overlay, and their warnings."""
     return load_settings(container_environment(overlay(name), registry_container(overlay(name)), SECRETS))
 
 
 @overlays
 @pytest.mark.parametrize("version", VERSIONS)
-def test_kubernetes_takes_them(name: str, version: str) -> None:
-    """Each by the schema of its kind, with nothing in it that the schema does not know."""
+def test_kubernetes_accepts_them(name: str, version: str) -> None:
+    """Each object matches the schema of its kind, without additional fields."""
     for each in overlay(name):
         kubernetes_validate.validate(each, version, strict=True)
 
 
 @overlays
 def test_they_have_the_names_of_the_guide(name: str) -> None:
-    """And its labels and ports, so that its commands find them."""
+    """They also have its labels and ports, so that its commands work."""
     objects = overlay(name)
     found = {(each["kind"], each["metadata"]["name"]) for each in objects}
 
@@ -72,18 +72,18 @@ def test_they_have_the_names_of_the_guide(name: str) -> None:
 
 
 @overlays
-def test_every_name_leads_somewhere(name: str) -> None:
-    """Services to pods and their ports, mounts to volumes, pods to accounts and settings."""
+def test_every_reference_has_a_target(name: str) -> None:
+    """Services refer to pods and ports, mounts to volumes, pods to accounts and settings."""
     objects = overlay(name)
-    there = {(each["kind"], each["metadata"]["name"]) for each in objects} | {("Secret", "mcp-registry-secret")}
+    existing = {(each["kind"], each["metadata"]["name"]) for each in objects} | {("Secret", "mcp-registry-secret")}
     for each in objects:
         if each["kind"] == "Service":
             (template,) = [pod for _, pod in pod_templates(objects) if selector_matches(each["spec"]["selector"], pod)]
-            offered = {port["name"] for box in template["spec"]["containers"] for port in box["ports"]}
+            offered = {port["name"] for container in template["spec"]["containers"] for port in container["ports"]}
             assert {port["targetPort"] for port in each["spec"]["ports"]} <= offered
         if each["kind"] == "StatefulSet":
             assert selector_matches(each["spec"]["selector"]["matchLabels"], each["spec"]["template"])
-            assert ("Service", each["spec"]["serviceName"]) in there
+            assert ("Service", each["spec"]["serviceName"]) in existing
         if each["kind"] == "PodDisruptionBudget":
             assert [
                 pod
@@ -92,40 +92,40 @@ def test_every_name_leads_somewhere(name: str) -> None:
             ]
     for owner, template in pod_templates(objects):
         volumes = {volume["name"] for volume in template["spec"]["volumes"]}
-        if any(kind == "StatefulSet" and owner == known for kind, known in there):
+        if any(kind == "StatefulSet" and owner == known for kind, known in existing):
             claims = find_object(objects, "StatefulSet", owner)["spec"].get("volumeClaimTemplates", [])
             volumes |= {claim["metadata"]["name"] for claim in claims}
-        for box in template["spec"]["containers"]:
-            assert {mount["name"] for mount in box["volumeMounts"]} <= volumes
-            for source in box.get("envFrom", []):
+        for container in template["spec"]["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            for source in container.get("envFrom", []):
                 kind = "ConfigMap" if "configMapRef" in source else "Secret"
-                assert (kind, next(iter(source.values()))["name"]) in there
-        assert ("ServiceAccount", template["spec"]["serviceAccountName"]) in there
+                assert (kind, next(iter(source.values()))["name"]) in existing
+        assert ("ServiceAccount", template["spec"]["serviceAccountName"]) in existing
 
 
 @overlays
-def test_what_replicas_are_told_are_settings(name: str) -> None:
-    """Every variable is one of the registry's, and it can use them, all together and without a warning."""
+def test_the_environment_of_replicas_consists_of_settings(name: str) -> None:
+    """The registry accepts all of them together, without a warning."""
     objects = overlay(name)
-    box = registry_container(objects)
-    ours = {setting.env for setting in SETTINGS.values()}
+    container = registry_container(objects)
+    setting_names = {setting.env for setting in SETTINGS.values()}
     settings, warnings = settings_of(name)
 
-    beside = {"POD_NAME", "POD_IP", "REDIS_PASSWORD"}
-    assert container_environment(objects, box, SECRETS).keys() <= ours | beside
+    others = {"POD_NAME", "POD_IP", "REDIS_PASSWORD"}
+    assert container_environment(objects, container, SECRETS).keys() <= setting_names | others
     assert warnings == ()
     assert settings.instance_id == f"{REGISTRY}-0"
     assert {"http": settings.port, "metrics": settings.metrics_port} == {
-        port["name"]: port["containerPort"] for port in box["ports"]
+        port["name"]: port["containerPort"] for port in container["ports"]
     }
     assert dockerfile_stages()[-1].instructions("EXPOSE") == [f"{settings.port} {settings.metrics_port}"]
 
 
 @overlays
-def test_probes_ask_what_they_should_as_often_as_the_guide_does(name: str) -> None:
-    """Liveness whether the process lives, whatever Redis does; readiness whether it should get requests."""
-    box = registry_container(overlay(name))
-    live, ready = box["livenessProbe"], box["readinessProbe"]
+def test_probes_have_the_paths_and_intervals_of_the_guide(name: str) -> None:
+    """Liveness does not depend on Redis; readiness decides whether a replica receives requests."""
+    container = registry_container(overlay(name))
+    live, ready = container["livenessProbe"], container["readinessProbe"]
 
     assert (live["httpGet"], live["initialDelaySeconds"], live["periodSeconds"]) == (
         {"path": "/health", "port": "http"},
@@ -141,10 +141,10 @@ def test_probes_ask_what_they_should_as_often_as_the_guide_does(name: str) -> No
 
 
 @overlays
-def test_nobody_can_do_more_than_he_must(name: str) -> None:
-    """What the restricted Pod Security Standard asks for, and nothing to write to, no token, limits."""
-    for template, box in containers(overlay(name)):
-        pod, security = template["spec"], box["securityContext"]
+def test_pods_have_minimal_privileges(name: str) -> None:
+    """They satisfy the restricted Pod Security Standard, and have no token, no writable root and memory limits."""
+    for template, container in containers(overlay(name)):
+        pod, security = template["spec"], container["securityContext"]
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert security["allowPrivilegeEscalation"] is False
@@ -152,13 +152,13 @@ def test_nobody_can_do_more_than_he_must(name: str) -> None:
         assert security["capabilities"] == {"drop": ["ALL"]}
         assert pod["automountServiceAccountToken"] is False
         assert pod["enableServiceLinks"] is False
-        assert box["resources"]["requests"].keys() == {"cpu", "memory"}
-        assert "memory" in box["resources"]["limits"]
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+        assert "memory" in container["resources"]["limits"]
 
 
 @overlays
-def test_a_pod_runs_as_whom_the_image_is_made_for(name: str) -> None:
-    """And in a group that may write to its volumes."""
+def test_pods_run_as_the_user_of_the_image(name: str) -> None:
+    """Their group can write to their volumes."""
     (user,) = dockerfile_stages()[-1].instructions("USER")
     for _, template in pod_templates(overlay(name)):
         security = template["spec"]["securityContext"]
@@ -167,42 +167,42 @@ def test_a_pod_runs_as_whom_the_image_is_made_for(name: str) -> None:
 
 
 @overlays
-def test_a_stop_waits_for_what_is_in_flight(name: str) -> None:
-    """For the time a replica serves on, and for its end."""
+def test_a_stop_waits_for_requests_in_flight(name: str) -> None:
+    """The grace period covers the shutdown delay and the shutdown."""
     pod = find_object(overlay(name), "StatefulSet", REGISTRY)["spec"]["template"]["spec"]
 
     assert pod["terminationGracePeriodSeconds"] > settings_of(name)[0].shutdown_delay.total_seconds() + STOP_TIMEOUT_S
 
 
 @pytest.mark.parametrize("name", ["dev", "minikube"])
-def test_dev_is_one_replica_that_keeps_its_agents(name: str) -> None:
-    """On the guide's claim, with its resources; the image has a store in it."""
+def test_dev_is_one_replica_with_persistent_agents(name: str) -> None:
+    """It has the guide's volume and resources, and an image with the embedded store."""
     objects = overlay(name)
     found = find_object(objects, "StatefulSet", REGISTRY)["spec"]
-    box = registry_container(objects)
+    container = registry_container(objects)
     (claim,) = found["volumeClaimTemplates"]
     settings, _ = settings_of(name)
 
     assert found["replicas"] == 1
     assert claim["spec"]["resources"]["requests"] == {"storage": "5Gi"}
-    assert {"name": claim["metadata"]["name"], "mountPath": "/data"} in box["volumeMounts"]
+    assert {"name": claim["metadata"]["name"], "mountPath": "/data"} in container["volumeMounts"]
     assert (settings.redis_url, str(settings.data_dir), settings.write_acks) == (None, "/data", 0)
-    assert box["resources"] == {
+    assert container["resources"] == {
         "requests": {"cpu": "100m", "memory": "128Mi"},
         "limits": {"cpu": "500m", "memory": "512Mi"},
     }
-    assert box["image"] == "mcp-mesh/registry:dev"
+    assert container["image"] == "mcp-mesh/registry:dev"
 
 
-def test_minikube_is_dev_that_pulls_nothing() -> None:
-    """And nothing else."""
-    here, there = registry_container(overlay("minikube")), registry_container(overlay("dev"))
+def test_minikube_is_dev_without_image_pulls() -> None:
+    """There is no other difference."""
+    minikube, dev = registry_container(overlay("minikube")), registry_container(overlay("dev"))
 
-    assert here == there | {"imagePullPolicy": "Never"}
+    assert minikube == dev | {"imagePullPolicy": "Never"}
 
 
-def test_ha_is_three_replicas_on_nodes_of_their_own() -> None:
-    """Which come and go together or one by one, but never two by somebody's will; so is Redis."""
+def test_ha_is_three_replicas_on_different_nodes() -> None:
+    """They start in parallel and are disrupted one at a time, as are the Redis hosts."""
     objects = overlay("ha")
     for name in (REGISTRY, REDIS):
         found = find_object(objects, "StatefulSet", name)["spec"]
@@ -220,13 +220,13 @@ def test_ha_is_three_replicas_on_nodes_of_their_own() -> None:
     )
 
 
-def test_ha_holds_no_secret() -> None:
-    """Its values would lie in a repository."""
+def test_ha_contains_no_secret() -> None:
+    """Its values would be in a repository."""
     assert [each for each in overlay("ha") if each["kind"] == "Secret"] == []
 
 
-def test_ha_asks_the_sentinels_of_its_own_redis() -> None:
-    """By the names its pods have, with the password from the secret; a second Redis has what is acknowledged."""
+def test_ha_uses_the_sentinels_of_its_own_redis() -> None:
+    """The URL has the names of the pods and the password of the Secret; a write is acknowledged by two servers."""
     objects = overlay("ha")
     settings, _ = settings_of("ha")
     url = parse_redis_url(settings.redis_url or "")
@@ -238,65 +238,67 @@ def test_ha_asks_the_sentinels_of_its_own_redis() -> None:
     assert url.password == url.sentinel_password == SECRETS["REDIS_PASSWORD"]
     assert f"sentinel monitor {url.service_name} " in START_SCRIPT.read_text(encoding="utf-8")
     assert settings.write_acks == 1
-    for box in redis["template"]["spec"]["containers"]:
-        environ = container_environment(objects, box, SECRETS)
+    for container in redis["template"]["spec"]["containers"]:
+        environ = container_environment(objects, container, SECRETS)
         assert environ["HOSTS"].split() == hosts
         assert environ["HOST"].endswith(f".{redis['serviceName']}")
-        assert box["image"] == "redis:7.4-alpine"
+        assert container["image"] == "redis:7.4-alpine"
 
 
-def test_redis_keeps_what_it_acknowledges() -> None:
-    """It is set up as the embedded server is, in all that durability and the bell rest on."""
+def test_redis_is_durable() -> None:
+    """The options for durability and change notifications are those of the embedded server."""
     embedded = dict(pairwise(SERVER_ARGUMENTS))
-    said = START_SCRIPT.read_text(encoding="utf-8").splitlines()
+    lines = START_SCRIPT.read_text(encoding="utf-8").splitlines()
 
     for name in ("appendonly", "appendfsync", "maxmemory-policy", "notify-keyspace-events"):
-        assert f"{name} {embedded[f'--{name}']}" in said
-    assert 'save ""' in said
+        assert f"{name} {embedded[f'--{name}']}" in lines
+    assert 'save ""' in lines
     config = find_object(overlay("ha"), "ConfigMap", REDIS)["data"]["start.sh"]
-    assert config.splitlines() == said
+    assert config.splitlines() == lines
 
 
-def test_who_may_reach_redis_is_who_needs_to() -> None:
-    """Replicas, backups and the hosts among themselves, by policies on both sides."""
+def test_only_replicas_backups_and_redis_hosts_reach_redis() -> None:
+    """The policies on both sides agree."""
     objects = overlay("ha")
     (rule,) = find_object(objects, "NetworkPolicy", REDIS)["spec"]["ingress"]
-    let_in = [peer["podSelector"]["matchLabels"] for peer in rule["from"]]
+    allowed = [peer["podSelector"]["matchLabels"] for peer in rule["from"]]
     callers = {
         owner
         for owner, template in pod_templates(objects)
-        if any(selector_matches(labels, template) for labels in let_in)
+        if any(selector_matches(labels, template) for labels in allowed)
     }
 
     assert callers == {REGISTRY, REDIS, f"{REGISTRY}-backup"}
     for name in callers:
         policy = find_object(objects, "NetworkPolicy", name)["spec"]
         assert policy["policyTypes"] == ["Ingress", "Egress"]
-        ways = [peer["podSelector"]["matchLabels"] for rule in policy["egress"] for peer in rule.get("to", [])]
-        assert ways == [find_object(objects, "StatefulSet", REDIS)["spec"]["selector"]["matchLabels"]]
+        targets = [peer["podSelector"]["matchLabels"] for rule in policy["egress"] for peer in rule.get("to", [])]
+        assert targets == [find_object(objects, "StatefulSet", REDIS)["spec"]["selector"]["matchLabels"]]
 
 
-def test_a_backup_is_a_command_there_is() -> None:
-    """With the store of the replicas, and onto the volume it has."""
+def test_the_backup_job_runs_an_existing_command() -> None:
+    """It reads the store of the replicas, and writes to its own volume."""
     objects = overlay("ha")
     job = find_object(objects, "CronJob", f"{REGISTRY}-backup")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    (box,) = job["containers"]
-    (line, _) = box["args"][0].splitlines()
+    (container,) = job["containers"]
+    (line, _) = container["args"][0].splitlines()
     program, command, file = shlex.split(line)
 
     assert program == "mcp-mesh-registry"
     assert CliRunner().invoke(main, [command, "--help"]).exit_code == 0
-    assert any(file.startswith(f"{mount['mountPath']}/") for mount in box["volumeMounts"])
-    theirs, ours = (container_environment(objects, each, SECRETS) for each in (box, registry_container(objects)))
-    assert theirs["REDIS_URL"] == ours["REDIS_URL"]
-    assert load_settings(theirs)[0].mesh == load_settings(ours)[0].mesh
+    assert any(file.startswith(f"{mount['mountPath']}/") for mount in container["volumeMounts"])
+    backup, replica = (
+        container_environment(objects, each, SECRETS) for each in (container, registry_container(objects))
+    )
+    assert backup["REDIS_URL"] == replica["REDIS_URL"]
+    assert load_settings(backup)[0].mesh == load_settings(replica)[0].mesh
 
 
-def test_compose_and_kubernetes_agree_on_the_ports() -> None:
-    """So do their images."""
-    here = container_environment(overlay("ha"), registry_container(overlay("ha")), SECRETS)
-    there = service_environment("registry")
+def test_compose_and_kubernetes_have_the_same_ports() -> None:
+    """They also listen on the same address."""
+    kubernetes = container_environment(overlay("ha"), registry_container(overlay("ha")), SECRETS)
+    compose = service_environment("registry")
 
-    assert {name: here[name] for name in ("REGISTRY_HOST", "REGISTRY_PORT", "METRICS_PORT")} == {
-        name: there[name] for name in ("REGISTRY_HOST", "REGISTRY_PORT", "METRICS_PORT")
+    assert {name: kubernetes[name] for name in ("REGISTRY_HOST", "REGISTRY_PORT", "METRICS_PORT")} == {
+        name: compose[name] for name in ("REGISTRY_HOST", "REGISTRY_PORT", "METRICS_PORT")
     }

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts: of metrics that are there, in queries Prometheus understands."""
+"""The dashboard and the alerts: their metrics exist, and Prometheus accepts their queries."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.support.replica import Replica
 
 ALERTS = CHART_DIR / "monitoring" / "alerts.yaml"
 DASHBOARD = CHART_DIR / "monitoring" / "dashboard.json"
-# Of the kubelet, beside ours.
+# Metrics of the kubelet.
 FOREIGN = {"container_cpu_usage_seconds_total", "container_memory_working_set_bytes"}
 
 _NAME = re.compile(r"\b(?:mcp_registry|container)_[a-z0-9_]+\b")
@@ -26,13 +26,13 @@ needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="pr
 
 
 def alerts() -> dict[str, str]:
-    """Return the expression of every alert, by its name."""
+    """Return the expression of every alert, by name."""
     groups = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
 
 
 def queries() -> dict[str, str]:
-    """Return every query of the dashboard, by its panel, with variables filled in."""
+    """Return every query of the dashboard, by panel, with its variables replaced."""
     panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     return {
         f"{panel['title']} {target['refId']}": target["expr"]
@@ -44,29 +44,29 @@ def queries() -> dict[str, str]:
 
 
 @pytest.fixture
-def served(redis_url: str) -> set[str]:
-    """Provide the names of all samples a replica serves once it has been called, as a scraper sees them."""
+def exported(redis_url: str) -> set[str]:
+    """Return the names of all samples of a replica after some calls, as a scraper reads them."""
     with Replica(redis_url) as replica:
         httpx2.post(f"{replica.url}/agents", json=a_registration())
         httpx2.get(f"{replica.url}/agents/nobody")
         text = httpx2.get(f"{replica.url}/metrics/prometheus").text
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     names = set(re.findall(r"^([a-z_0-9]+)[ {]", text, re.MULTILINE))
-    # What has not happened yet has no sample, but a type.
+    # A counter that was never incremented has a type, but no sample.
     return names | {name for name, kind in types.items() if kind == "counter"}
 
 
-def test_every_metric_is_there(served: set[str]) -> None:
-    """Under the name a replica serves it by, in every alert and every panel."""
+def test_every_metric_exists(exported: set[str]) -> None:
+    """The name in each alert and panel is the one that a replica exports."""
     used = {name: set(_NAME.findall(query)) for name, query in [*alerts().items(), *queries().items()]}
-    unknown = {name: metrics - served - FOREIGN for name, metrics in used.items()}
+    unknown = {name: metrics - exported - FOREIGN for name, metrics in used.items()}
 
     assert all(used.values())
     assert {name: metrics for name, metrics in unknown.items() if metrics} == {}
 
 
-def test_the_dashboard_is_whole() -> None:
-    """Its panels have ids and places of their own."""
+def test_panels_of_the_dashboard_do_not_overlap() -> None:
+    """Their ids are unique, too."""
     panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     cells = [
         (panel["gridPos"]["x"] + x, panel["gridPos"]["y"] + y)
@@ -81,19 +81,19 @@ def test_the_dashboard_is_whole() -> None:
 
 
 @needs_promtool
-def test_prometheus_understands_them(tmp_path: Path) -> None:
-    """The alerts as they are, and the dashboard's queries as if they were rules."""
+def test_prometheus_accepts_all_queries(tmp_path: Path) -> None:
+    """The queries of the dashboard are checked as recording rules."""
     rules = [{"record": f"query:{at}", "expr": query} for at, query in enumerate(queries().values())]
     (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}))
 
     for path in (ALERTS, tmp_path / "queries.yaml"):
-        ran = subprocess.run(
+        result = subprocess.run(
             ["promtool", "check", "rules", path], capture_output=True, check=False, timeout=20, text=True
         )
-        assert ran.returncode == 0, ran.stderr
+        assert result.returncode == 0, result.stderr
 
 
-# What a mesh of two replicas looks like to Prometheus, minute by minute, and what that must ring.
+# Series of a mesh with two replicas, one sample a minute; each entry of FAULTS changes them so that its alert fires.
 HEALTHY = {
     'mcp_registry_ready{pod="a"}': "1x20",
     'mcp_registry_ready{pod="b"}': "1x20",
@@ -113,7 +113,7 @@ HEALTHY = {
     'mcp_registry_script_duration_seconds_bucket{pod="a",le="1"}': "0+6000x20",
     'mcp_registry_script_duration_seconds_bucket{pod="a",le="+Inf"}': "0+6000x20",
 }
-BAD_DAYS = {
+FAULTS = {
     "RegistryDown": {'mcp_registry_ready{pod="a"}': "0x20", 'mcp_registry_ready{pod="b"}': "0x20"},
     "RegistryReplicaNotReady": {'mcp_registry_ready{pod="b"}': "0x20"},
     "RegistryNotSwept": {'mcp_registry_is_leader{pod="a"}': "0x20"},
@@ -133,13 +133,13 @@ BAD_DAYS = {
 
 @needs_promtool
 @pytest.mark.parametrize("name", [None, *alerts()])
-def test_an_alert_rings_when_it_should_and_is_silent_on_a_good_day(name: str | None, tmp_path: Path) -> None:
-    """Twenty minutes of a mesh, in Prometheus' own test of rules; nothing else rings with it but what is in it."""
-    series = HEALTHY | BAD_DAYS.get(name or "", {})
-    with_it = {"RegistryDown": ["RegistryReplicaNotReady"]}.get(name or "", [])
-    rings = sorted([name, *with_it]) if name else []
+def test_each_alert_fires_for_its_fault_only(name: str | None, tmp_path: Path) -> None:
+    """Prometheus evaluates twenty minutes; without a fault no alert fires, and RegistryDown implies not ready."""
+    series = HEALTHY | FAULTS.get(name or "", {})
+    implied = {"RegistryDown": ["RegistryReplicaNotReady"]}.get(name or "", [])
+    firing = sorted([name, *implied]) if name else []
     expression = 'count by (alertname) (ALERTS{alertstate="firing"}) > bool 0'
-    expected = [{"labels": f'{{alertname="{each}"}}', "value": 1} for each in rings]
+    expected = [{"labels": f'{{alertname="{each}"}}', "value": 1} for each in firing]
     test = {
         "rule_files": [str(ALERTS)],
         "tests": [
@@ -151,20 +151,20 @@ def test_an_alert_rings_when_it_should_and_is_silent_on_a_good_day(name: str | N
         ],
     }
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(test), encoding="utf-8")
-    ran = subprocess.run(
+    result = subprocess.run(
         ["promtool", "test", "rules", tmp_path / "test.yaml"], capture_output=True, check=False, timeout=30, text=True
     )
 
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_every_alert_has_its_bad_day() -> None:
-    """Which shows that it rings."""
-    assert BAD_DAYS.keys() == alerts().keys()
+def test_every_alert_has_a_fault() -> None:
+    """The fault shows that the alert fires."""
+    assert FAULTS.keys() == alerts().keys()
 
 
-def test_what_prometheus_is_given_is_that_file() -> None:
-    """The operator's rule and Grafana's ConfigMap hold both files, word for word."""
+def test_the_manifests_contain_both_files() -> None:
+    """The operator's rule has the alerts, and Grafana's ConfigMap the dashboard, unchanged."""
     objects = overlay("monitoring")
     rule = find_object(objects, "PrometheusRule", "mcp-mesh-registry")
     board = find_object(objects, "ConfigMap", "mcp-mesh-registry-dashboard")

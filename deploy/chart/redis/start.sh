@@ -1,33 +1,33 @@
 #!/bin/sh
-# Starts one of three hosts, each a Redis and a Sentinel: start.sh redis|sentinel
+# Start one container of one of three hosts; each host has a Redis and a Sentinel: start.sh redis|sentinel
 #
-# HOST is this one and HOSTS are all three, the first of which leads when nobody else does; DATA is kept over restarts.
-# PASSWORD is for both. BIND and DOWN_AFTER_MS have defaults. Who leads is Sentinel's to say, and what it said is kept in the two
-# configuration files; all else in them is written anew at each start, so that changes of it take effect.
+# HOST is this host. HOSTS are all three; the first is the initial primary. DATA is a persistent folder. PASSWORD is used
+# by both servers. BIND and DOWN_AFTER_MS have defaults. Sentinel elects the primary, and the two configuration files store
+# its choice; everything else in them is written again at each start, so that changed options take effect.
 set -eu
 umask 077
 ROLE=$1
 FIRST=${HOSTS%% *}
 export REDISCLI_AUTH="$PASSWORD"
 
-ask() {  # HOST PORT WORD...: the answer, nothing where nobody answers within 2 s
+call() {  # HOST PORT WORD...: print the reply, nothing without a reply within 2 s
     at=$1 port=$2
     shift 2
     timeout 2 redis-cli -h "$at" -p "$port" --raw "$@" 2>/dev/null || true
 }
 
-leader() {  # whom the Sentinels follow, nothing where none knows
+leader() {  # print the primary of the other Sentinels, nothing if they have none
     for host in $HOSTS; do
-        [ "$host" = "$HOST" ] || ask "$host" 26379 sentinel get-master-addr-by-name mesh | head -n 1
+        [ "$host" = "$HOST" ] || call "$host" 26379 sentinel get-master-addr-by-name mesh | head -n 1
     done | grep -v -e '^$' -e ' ' | head -n 1
 }
 
 others_hold_data() {
     for host in $HOSTS; do
         [ "$host" != "$HOST" ] || continue
-        case $(ask "$host" 6379 dbsize) in
+        case $(call "$host" 6379 dbsize) in
             '' | 0) ;;
-            *) return 0 ;;  # one that still loads its file says so, and has data
+            *) return 0 ;;  # a count, or the error of a server that is loading its data
         esac
     done
     return 1
@@ -40,10 +40,10 @@ if [ "$ROLE" = redis ]; then
     if [ -f redis.conf ]; then
         follows=$(grep '^replicaof ' redis.conf || true)
     else
-        # Its volume is new. While others have data, an empty server must not lead: they would take over its emptiness.
-        # The Sentinels miss it for a while, and then follow another.
+        # The volume is new. An empty server must not be the primary while others have data: they would replicate the
+        # empty data. It waits until the Sentinels have elected another primary.
         while at=$(leader) && at=${at:-$FIRST} && [ "$at" = "$HOST" ] && others_hold_data; do
-            echo "waiting for the Sentinels to follow a host that has data"
+            echo "waiting until the Sentinels elect a host with data"
             sleep 1
         done
         follows=$([ "$at" = "$HOST" ] || echo "replicaof $at 6379")
@@ -68,13 +68,13 @@ END
 fi
 
 if [ ! -f sentinel.conf ]; then
-    # A Sentinel cannot begin with a name that is unknown, or a leader that never was.
-    until at=$(leader) && at=${at:-$FIRST} && [ "$(ask "$at" 6379 ping)" = PONG ]; do
+    # A Sentinel cannot start with a host name that does not resolve, or with a primary that never ran.
+    until at=$(leader) && at=${at:-$FIRST} && [ "$(call "$at" 6379 ping)" = PONG ]; do
         sleep 1
     done
     echo "sentinel monitor mesh $at 6379 2" >sentinel.conf
 fi
-# The names must be told apart from addresses before the first of them is read.
+# resolve-hostnames must precede the first host name.
 {
     cat <<END
 dir $PWD

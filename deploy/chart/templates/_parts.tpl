@@ -1,6 +1,6 @@
-{{/* What is said more than once. Names are fixed: one release in a namespace, whatever it is called. */}}
+{{/* Shared parts. Object names are fixed, so a namespace can contain one release, with any name. */}}
 
-{{/* The three hosts of Redis, by the names that outlive their pods. */}}
+{{/* The stable names of the three Redis hosts. */}}
 {{- define "redis.hosts" -}}
 mcp-mesh-redis-0.mcp-mesh-redis mcp-mesh-redis-1.mcp-mesh-redis mcp-mesh-redis-2.mcp-mesh-redis
 {{- end }}
@@ -43,7 +43,7 @@ app.kubernetes.io/component: backup
 app.kubernetes.io/part-of: mcp-mesh
 {{- end }}
 
-{{/* Nobody in particular, who may gain nothing: what the restricted Pod Security Standard asks for. */}}
+{{/* An unprivileged user, as the restricted Pod Security Standard requires. */}}
 {{- define "pod.security" -}}
 runAsNonRoot: true
 runAsUser: 10001
@@ -59,7 +59,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* The way to Redis, the same for replicas and backups. */}}
+{{/* The connection to Redis, the same for replicas and backups. */}}
 {{- define "redis.env" -}}
 {{- with include "redis.url" . -}}
 - name: REDIS_PASSWORD
@@ -70,7 +70,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end }}
 
-{{/* Pods with these labels on nodes of their own. Takes a list: labels, and whether that is a must. */}}
+{{/* Pods with these labels on different nodes. Arguments: labels, and "required" or "preferred". */}}
 {{- define "apart" -}}
 podAntiAffinity:
 {{- if eq (index . 1) "required" }}
