@@ -157,17 +157,17 @@ def _to_registration(
 
 def _find_violations(form: McpMeshRegistrationSchema) -> Iterator[Detail]:
     for field, longest in (("agent_id", _MAX_ID_CHARS), ("name", _MAX_NAME_CHARS), ("namespace", _MAX_NAME_CHARS)):
-        given = getattr(form, field)
-        if given == "":
+        value = getattr(form, field)
+        if value == "":
             yield Detail(field, f"{field} cannot be empty")
-        elif given and len(given) > longest:
+        elif value and len(value) > longest:
             yield Detail(field, f"{field} cannot exceed {longest} characters")
-        elif given and not _NAME_PATTERN.fullmatch(given):
+        elif value and not _NAME_PATTERN.fullmatch(value):
             yield Detail(field, f"{field} must contain only lowercase alphanumeric characters and hyphens")
-    for field, known in (("agent_type", _AGENT_TYPES), ("runtime", _RUNTIMES)):
-        given = getattr(form, field)
-        if given is not None and given not in known:
-            yield Detail(field, f"unknown {field} {given[:60]!r}; known are {', '.join(sorted(known))}")
+    for field, allowed in (("agent_type", _AGENT_TYPES), ("runtime", _RUNTIMES)):
+        value = getattr(form, field)
+        if value is not None and value not in allowed:
+            yield Detail(field, f"unknown {field} {value[:60]!r}; allowed: {', '.join(sorted(allowed))}")
     if not 0 <= (form.http_port or 0) <= _MAX_PORT:
         yield Detail("http_port", f"must be 0 to {_MAX_PORT}")
     if form.http_host and (len(form.http_host) > _MAX_ID_CHARS or not _HOST_PATTERN.fullmatch(form.http_host)):

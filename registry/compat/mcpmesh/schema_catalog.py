@@ -50,8 +50,8 @@ class SchemaCatalog:
 
     async def newest(self, limit: int) -> Sequence[CanonicalSchema]:
         """Return at most `limit` schemas, newest first."""
-        found = await self._all_schemas()
-        return sorted(found.values(), key=lambda each: (-each.created_ms, each.hash))[:limit]
+        schemas = await self._all_schemas()
+        return sorted(schemas.values(), key=lambda each: (-each.created_ms, each.hash))[:limit]
 
     async def get(self, schema_hash: str) -> CanonicalSchema | None:
         """Return the schema with this hash; None if no agent has it."""
@@ -68,12 +68,12 @@ class SchemaCatalog:
 
 
 async def _collect_schemas(view: View) -> dict[str, CanonicalSchema]:
-    found: dict[str, CanonicalSchema] = {}
-    flat = [record.agent for record in view.records.values() if record.agent.indexed.format is not None]
-    async for agent in cooperative(sorted(flat, key=lambda each: (each.created, each.id))):
+    schemas: dict[str, CanonicalSchema] = {}
+    agents = [record.agent for record in view.records.values() if record.agent.indexed.format is not None]
+    async for agent in cooperative(sorted(agents, key=lambda each: (each.created, each.id))):
         for canonical in _schemas_of(agent) if _SCHEMA_MARKER in agent.spec else ():
-            found.setdefault(canonical.hash, canonical)
-    return found
+            schemas.setdefault(canonical.hash, canonical)
+    return schemas
 
 
 def _schemas_of(agent: Agent) -> Iterator[CanonicalSchema]:
@@ -99,20 +99,20 @@ class SchemaCatalogRoutes:
     async def schemas(self, request: Request) -> Response:
         """GET /schemas: the schemas, newest first."""
         params = parse_query(request.scope["query_string"], SCHEMA_PARAMS)
-        found = [
+        schemas = [
             _schema_fields(each)
             for each in await self._catalog.newest(integer(params, "limit", 1, _MAX_SCHEMAS) or _DEFAULT_SCHEMAS)
         ]
-        return json_response(orjson.dumps({"count": len(found), "schemas": found}))
+        return json_response(orjson.dumps({"count": len(schemas), "schemas": schemas}))
 
     async def schema(self, request: Request) -> Response:
         """GET /schemas/{hash}: one schema."""
         parse_query(request.scope["query_string"], ())
         schema_hash: str = request.path_params["hash"]
-        found = await self._catalog.get(schema_hash)
-        if found is None:
+        schema = await self._catalog.get(schema_hash)
+        if schema is None:
             return json_response(error_body(f"schema not found: {schema_hash}"), status=404)
-        return json_response(orjson.dumps(_schema_fields(found)))
+        return json_response(orjson.dumps(_schema_fields(schema)))
 
 
 def _schema_fields(canonical: CanonicalSchema) -> dict[str, Any]:

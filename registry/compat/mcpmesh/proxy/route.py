@@ -77,19 +77,19 @@ class ProxyEndpoint:
             await send_error(send, 405, "The proxy accepts GET and POST", [(b"allow", b"GET, POST")])
         elif (target := _parse_target(scope)) is None:
             await send_error(send, 400, _INVALID_TARGET)
-        elif (address := await self._targets.find(*target[:2])) is None:
+        elif (agent := await self._targets.find(*target[:2])) is None:
             requested = scope["path_params"]["target"].partition("/")[0]
             await send_error(send, 403, f"Target host {requested!r} is not a registered agent")
         elif self._closing.is_set():
             await send_error(send, 503, _SHUTTING_DOWN, [(b"retry-after", b"1")])
         elif self.active_calls >= MAX_CALLS:
             await send_error(send, 503, _BUSY, [(b"retry-after", b"1")])
-        elif self._calls_by_url[address.url] >= MAX_CALLS_PER_AGENT:
+        elif self._calls_by_url[agent.url] >= MAX_CALLS_PER_AGENT:
             await send_error(send, 503, _BUSY_AGENT, [(b"retry-after", b"1")])
         else:
-            with self._count_call(address.url):
+            with self._count_call(agent.url):
                 call = _ProxiedCall(scope, receive, send, self._header_policy, self._closing)
-                await call.run(self._upstream, f"{address.url}{target[2]}")
+                await call.run(self._upstream, f"{agent.url}{target[2]}")
 
     @contextlib.contextmanager
     def _count_call(self, url: str) -> Iterator[None]:
@@ -126,39 +126,41 @@ class _ProxiedCall:
         self._last_bytes = b""
 
     async def run(self, upstream: UpstreamClient, url: str) -> None:
-        """Make the call; give it up when the caller is gone, or the replica is going. Raises RequestTooLarge."""
-        passing = asyncio.create_task(self._forward(upstream, url))
-        gone, parting = asyncio.create_task(self._wait_for_disconnect()), asyncio.create_task(self._wait_for_shutdown())
+        """Forward the call until it ends, the caller disconnects, or the replica shuts down. Raises RequestTooLarge."""
+        forwarding = asyncio.create_task(self._forward(upstream, url))
+        disconnected = asyncio.create_task(self._wait_for_disconnect())
+        shutdown = asyncio.create_task(self._wait_for_shutdown())
+        tasks = forwarding, disconnected, shutdown
         try:
-            await asyncio.wait([passing, gone, parting], return_when=asyncio.FIRST_COMPLETED)
-            if not passing.done():
-                passing.cancel()
-                await asyncio.gather(passing, return_exceptions=True)
-                whole = gone.done() or await self._finish(503, _SHUTTING_DOWN, b"shutdown")
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not forwarding.done():
+                forwarding.cancel()
+                await asyncio.gather(forwarding, return_exceptions=True)
+                complete = disconnected.done() or await self._finish(503, _SHUTTING_DOWN, b"shutdown")
             else:
-                whole = passing.result()
-            if not whole:
-                await self._abort_response(gone)
+                complete = forwarding.result()
+            if not complete:
+                await self._abort_response(disconnected)
         finally:
-            for task in (passing, gone, parting):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(passing, gone, parting, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _forward(self, upstream: UpstreamClient, url: str) -> bool:
         """Forward the call; return whether the response to the caller is complete."""
-        budget = _timeout_seconds(self._scope["headers"])
+        timeout_s = _timeout_seconds(self._scope["headers"])
         try:
-            async with asyncio.timeout(budget), upstream.send(self._build_request(url)) as answer:
-                await self._start_response(answer)
-                async for part in answer.chunks:
-                    self._last_bytes = part[-4:]
-                    await self._send({"type": "http.response.body", "body": part, "more_body": True})
+            async with asyncio.timeout(timeout_s), upstream.send(self._build_request(url)) as response:
+                await self._start_response(response)
+                async for chunk in response.chunks:
+                    self._last_bytes = chunk[-4:]
+                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
             await self._send({"type": "http.response.body", "body": b""})
         except _ClientDisconnectedError:
             return True
         except TimeoutError:
             return await self._finish(
-                502, f"{_UNREACHABLE}it did not respond within {budget}s", b"timeout budget=%ds" % budget
+                502, f"{_UNREACHABLE}it did not respond within {timeout_s}s", b"timeout budget=%ds" % timeout_s
             )
         except UnreachableError as error:
             return await self._finish(502, f"{_UNREACHABLE}{error}", None)

@@ -1,6 +1,5 @@
 """The endpoints of registered agents: the only addresses that the proxy calls."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -8,12 +7,11 @@ from urllib.parse import urlsplit
 import orjson
 
 from registry.cache.view import Record
+from registry.concurrency.cooperative import cooperative
 from registry.model.agent import Agent
 from registry.service.discovery.discovery import LATEST, Discovery
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-# Agents looked at before others have their turn.
-_MAX_AGENTS_PER_STEP: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +43,22 @@ class ProxyTargets:
         """
         view, _ = await self._discovery.view(LATEST)
         record = view.records.get(host)
-        if record is not None and (address := _target_of(record.agent)) is not None and address.port == port:
-            return address
-        announced, ending, named = host.lower(), f":{port}", b'"name":%s' % orjson.dumps(host)
-        found: list[tuple[bool, str, ProxyTarget]] = []
-        for at, record in enumerate(list(view.records.values()), start=1):
-            if at % _MAX_AGENTS_PER_STEP == 0:
-                await asyncio.sleep(0)
+        if record is not None and (target := _target_of(record.agent)) is not None and target.port == port:
+            return target
+        announced_host, port_suffix, name_json = host.lower(), f":{port}", b'"name":%s' % orjson.dumps(host)
+        named: list[tuple[bool, str, ProxyTarget]] = []
+        async for record in cooperative(list(view.records.values())):
             agent = record.agent
-            if ending not in agent.indexed.endpoint and port not in _DEFAULT_PORTS.values():
+            if port_suffix not in agent.indexed.endpoint and port not in _DEFAULT_PORTS.values():
                 continue
-            address = _target_of(agent)
-            if address is None or address.port != port:
+            target = _target_of(agent)
+            if target is None or target.port != port:
                 continue
-            if address.host == announced:
-                return address
-            if named in agent.spec and _agent_name(record) == host:
-                found.append((agent.status != "healthy", agent.id, address))
-        return min(found, key=lambda each: each[:2])[2] if found else None
+            if target.host == announced_host:
+                return target
+            if name_json in agent.spec and _agent_name(record) == host:
+                named.append((agent.status != "healthy", agent.id, target))
+        return min(named, key=lambda each: each[:2])[2] if named else None
 
 
 def _target_of(agent: Agent) -> ProxyTarget | None:
