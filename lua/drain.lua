@@ -44,13 +44,8 @@ for i = 1, count do
     local before = agent.draining
     agent.draining = draining
     outcome, changed_version = 'changed', append_change(version, log, log_length, now, {
-      kind = 'modify',
-      reason = draining == '1' and 'drained' or 'undrained',
-      id = id,
-      key = key,
-      agent = agent,
-      heartbeat = redis.call('ZSCORE', heartbeats, id) or '',
-      before = { draining = before },
+      kind = 'modify', reason = draining == '1' and 'drained' or 'undrained', id = id, key = key, agent = agent,
+      heartbeat = redis.call('ZSCORE', heartbeats, id) or '', before = { draining = before },
     })
   end
   reply[#reply + 1], reply[#reply + 2] = outcome, changed_version

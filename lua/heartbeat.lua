@@ -37,13 +37,6 @@ if count > 200 or #ARGV ~= 1 + 4 * count then
   return redis.error_reply('ERR heartbeat expects id, mode, load and response digest of each of at most 200 agents')
 end
 
--- Writes only a different value: repeated values cost no disk write.
-local function set_if_changed(key, field, value)
-  if value ~= '' and value ~= redis.call('HGET', key, field) then
-    redis.call('HSET', key, field, value)
-  end
-end
-
 -- Stores the digest of the response that is sent to the agent. Without one, returns a blank and the stored digest.
 local function swap_response_digest(key, digest, stored)
   if digest == '' then
@@ -60,13 +53,8 @@ local function mark_healthy(key, id, now)
   local status = agent.status
   agent.status = 'healthy'
   append_change(version, log, log_length, now, {
-    kind = 'modify',
-    reason = status == 'pending' and 'first_heartbeat' or 'recovered',
-    id = id,
-    key = key,
-    agent = agent,
-    heartbeat = to_decimal(now),
-    before = { status = status },
+    kind = 'modify', reason = status == 'pending' and 'first_heartbeat' or 'recovered', id = id, key = key,
+    agent = agent, heartbeat = to_decimal(now), before = { status = status },
   })
   redis.call('ZREM', unhealthy_since, id)
 end
@@ -85,7 +73,10 @@ for i = 1, count do
   elseif not status then
     reply[i + 2] = 'unknown_agent'
   else
-    set_if_changed(key, 'load', load)
+    -- Only a different value is written: a repeated load costs no disk write.
+    if load ~= '' and load ~= redis.call('HGET', key, 'load') then
+      redis.call('HSET', key, 'load', load)
+    end
     local stored_digest = swap_response_digest(key, response_digest, stored[3])
     if mode == 'revive' or mode == 'extend' and status == 'healthy' then
       if status ~= 'healthy' then

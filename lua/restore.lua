@@ -42,19 +42,12 @@ for i = 1, count do
     -- If the clock was set back since the backup, a heartbeat in the future would never expire.
     heartbeat = heartbeat ~= '' and to_decimal(math.min(tonumber(heartbeat), now)) or ''
     append_change(version, log, log_length, now, {
-      kind = 'add',
-      reason = 'restored',
-      id = id,
-      key = key,
+      kind = 'add', reason = 'restored', id = id, key = key,
       agent = {
         spec = spec, status = status, draining = draining, created = created, timeout = timeout, eviction = eviction,
         required_edges = edges ~= '' and edges or nil,
       },
-      heartbeat = heartbeat,
-      before = {},
-      spec_changed = true,
-      updated = updated,
-      replace_hash = stored ~= nil,
+      heartbeat = heartbeat, before = {}, spec_changed = true, updated = updated, replace_hash = stored ~= nil,
     })
     count_required_edges(required_edges, stored and stored.required_edges or '', edges)
     redis.call('ZREM', unhealthy_since, id)

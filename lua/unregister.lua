@@ -29,13 +29,8 @@ if not agent then
   return { 'unknown_agent' }
 end
 local removed = append_change(version, log, log_length, now_ms(), {
-  kind = 'remove',
-  reason = 'unregistered',
-  id = id,
-  key = agent_key,
-  agent = agent,
-  heartbeat = redis.call('ZSCORE', heartbeats, id) or '',
-  before = {},
+  kind = 'remove', reason = 'unregistered', id = id, key = agent_key, agent = agent,
+  heartbeat = redis.call('ZSCORE', heartbeats, id) or '', before = {},
 })
 count_required_edges(required_edges, agent.required_edges or '', '')
 redis.call('ZREM', heartbeats, id)

@@ -14,7 +14,7 @@ from registry.store.redis.batcher import Batcher
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
 from registry.store.redis.retry import call_with_retry
-from registry.store.scripts import MAX_AGENTS_PER_CALL, Command, ScriptCall, load_scripts
+from registry.store.scripts import Command, ScriptCall
 
 HeartbeatMode = Literal["revive", "extend", "record"]
 HeartbeatOutcome = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
@@ -113,28 +113,16 @@ class Agents:
     """
 
     def __init__(
-        self,
-        keys: Keys,
-        log_length: int,
-        *,
-        heartbeats: Pipeline,
-        writes: Pipeline,
-        reads: Pipeline,
-        shebang: bool = True,
-        acks: int = 0,
+        self, keys: Keys, log_length: int, *, heartbeats: Pipeline, writes: Pipeline, reads: Pipeline, acks: int = 0
     ) -> None:
-        scripts = load_scripts(shebang=shebang)
-        self._register, self._heartbeat = scripts["register"], scripts["heartbeat"]
-        self._unregister, self._drain = scripts["unregister"], scripts["drain"]
+        self._scripts = writes.scripts
         self.last_written_version = 0
         """The newest version that a write of this replica created."""
         self._keys = keys
         self._log_length = log_length
         self._acks = acks
         self._heartbeat_pipeline, self._write_pipeline, self._read_pipeline = heartbeats, writes, reads
-        self._heartbeat_batcher: Batcher[_HeartbeatItem, HeartbeatResult] = Batcher(
-            self._send_heartbeats, max_batch=MAX_AGENTS_PER_CALL
-        )
+        self._heartbeat_batcher: Batcher[_HeartbeatItem, HeartbeatResult] = Batcher(self._send_heartbeats)
         self._write_batcher: Batcher[_Write, Any] = Batcher(self._send_writes)
         self._last_heartbeats_batcher: Batcher[Sequence[str], LastHeartbeats] = Batcher(self._send_last_heartbeats)
         self._recent_heartbeats_batcher: Batcher[int | None, RecentHeartbeats] = Batcher(
@@ -146,7 +134,7 @@ class Agents:
 
         Raises StaleVersion if the precondition fails, EdgesChangedError if the required edges must be checked again.
         """
-        call = self._register.call(
+        call = self._scripts["register"].call(
             {**self._keys.shared, "agent_key": self._keys.agent(registration.agent_id)},
             {
                 "id": registration.agent_id,
@@ -176,7 +164,7 @@ class Agents:
 
     async def unregister(self, agent_id: str) -> int:
         """Remove one agent and return the version of its removal. Raises UnknownAgent."""
-        call = self._unregister.call(
+        call = self._scripts["unregister"].call(
             {**self._keys.shared, "agent_key": self._keys.agent(agent_id)},
             {"id": agent_id, "log_length": self._log_length},
         )
@@ -188,7 +176,7 @@ class Agents:
 
     async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[AgentDrainResult]:
         """Drain or undrain up to 200 agents; return the outcome of each, in the order given."""
-        call = self._drain.call(
+        call = self._scripts["drain"].call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in agent_ids]},
             {
                 "draining": int(draining),
@@ -242,7 +230,7 @@ class Agents:
         return await call_with_retry(self._write_pipeline, calls, retryable, acks=self._acks)
 
     async def _send_heartbeats(self, items: Sequence[_HeartbeatItem]) -> list[HeartbeatResult | Exception]:
-        call = self._heartbeat.call(
+        call = self._scripts["heartbeat"].call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, *_ in items]},
             {"log_length": self._log_length, "agents…": tuple(chain.from_iterable(items))},
         )

@@ -13,7 +13,6 @@ from registry.store.codec import BadRecordError, decode_agent, decode_change, en
 from registry.store.keys import Keys, decode
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
-from registry.store.scripts import load_scripts
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -26,20 +25,18 @@ _SCAN_COUNT = 500
 class ChangeLog:
     """Reads the change log of one mesh over its own connection. The log stores about `log_length` entries."""
 
-    def __init__(self, keys: Keys, log_length: int, pipeline: Pipeline, *, shebang: bool = True) -> None:
+    def __init__(self, keys: Keys, log_length: int, pipeline: Pipeline) -> None:
         self._keys = keys
         self._log_length = log_length
         self._pipeline = pipeline
         self._opened_on_connection = 0
-        scripts = load_scripts(shebang=shebang)
-        self._init_log, self._invalidate_timeline = scripts["init_log"], scripts["invalidate_timeline"]
 
     async def open(self) -> LogPosition:
         """Return the current version and timeline; start a timeline if version, timeline or log is missing."""
-        call = self._init_log.call(
+        call = self._pipeline.scripts["init_log"].call(
             self._keys.shared, {"new_timeline_id": secrets.token_hex(8), "log_length": self._log_length}
         )
-        word, version, timeline = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+        word, version, timeline = await self._pipeline.call_script(call)
         self._opened_on_connection = self._pipeline.connections_opened
         if word == b"created":
             log.info("timeline_created", version=int(version), timeline=timeline.decode())
@@ -81,10 +78,10 @@ class ChangeLog:
 
     async def invalidate(self, timeline: str, last_seen: int) -> bool:
         """Invalidate a timeline whose log lost entry `last_seen`; return False if the entry was only trimmed."""
-        call = self._invalidate_timeline.call(
+        call = self._pipeline.scripts["invalidate_timeline"].call(
             self._keys.shared, {"expected_timeline": timeline, "lost_version": last_seen}
         )
-        (word,) = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+        (word,) = await self._pipeline.call_script(call)
         return bool(word == b"invalidated")
 
     async def scan(self) -> AsyncIterator[list[StoredAgent]]:

@@ -120,21 +120,12 @@ class ChangeNotifier:
 
     async def _read_blocking(self, connection: AbstractConnection) -> None:
         self.mode = "blocking_read"
+        read = ("XREAD", "COUNT", 1000, "BLOCK", int(_PING_AFTER_IDLE_S * 1000), "STREAMS", self._log_key)
         last: bytes = b"$"
         self._on_change()
         while True:
             async with asyncio.timeout(_PING_AFTER_IDLE_S + _REPLY_TIMEOUT_S):
-                reply = await _send_command(
-                    connection,
-                    "XREAD",
-                    "COUNT",
-                    1000,
-                    "BLOCK",
-                    int(_PING_AFTER_IDLE_S * 1000),
-                    "STREAMS",
-                    self._log_key,
-                    last,
-                )
+                reply = await _send_command(connection, *read, last)
             if reply:
                 last = reply[0][1][-1][0]
                 self._on_change()

@@ -1,7 +1,7 @@
 """Encode and decode agents, log entries and edges. The only module that knows their encoding in Redis."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 from urllib.parse import quote
 
 import msgspec
@@ -12,12 +12,7 @@ from registry.model.change import Change, ChangeKind
 Fields = Mapping[bytes, bytes]
 
 _STATUS_BY_BYTES: Mapping[bytes, Status] = {status.encode(): status for status in STATUSES}
-_KIND_BY_BYTES: Mapping[bytes, ChangeKind] = {
-    b"add": "add",
-    b"modify": "modify",
-    b"remove": "remove",
-    b"new_timeline": "new_timeline",
-}
+_KIND_BY_BYTES: Mapping[bytes, ChangeKind] = {kind.encode(): kind for kind in get_args(ChangeKind)}
 _DECODE_ERRORS = (KeyError, ValueError, msgspec.DecodeError)
 
 

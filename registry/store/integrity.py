@@ -11,7 +11,7 @@ from registry.store.codec import BadRecordError, decode_agent, entry_version, to
 from registry.store.keys import Keys, decode, encode
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
-from registry.store.scripts import MAX_AGENTS_PER_CALL, load_scripts
+from registry.store.scripts import MAX_AGENTS_PER_CALL
 
 _SCAN_COUNT = 500
 
@@ -49,10 +49,9 @@ class RepairResult(NamedTuple):
 class IntegrityCheck:
     """Checks and repairs the data of one mesh."""
 
-    def __init__(self, keys: Keys, pipeline: Pipeline, *, shebang: bool = True) -> None:
+    def __init__(self, keys: Keys, pipeline: Pipeline) -> None:
         self._keys = keys
         self._pipeline = pipeline
-        self._repair = load_scripts(shebang=shebang)["repair"]
 
     async def find_problems(self) -> IntegrityReport:
         """Check all data. Inconsistencies are checked twice, because agents change during the scan."""
@@ -82,11 +81,11 @@ class IntegrityCheck:
         ids += report.unreadable.items()
         orphaned = deleted = rescheduled = 0
         for part in chunks(ids, MAX_AGENTS_PER_CALL):
-            call = self._repair.call(
+            call = self._pipeline.scripts["repair"].call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, _ in part]},
                 {"agents…": [text for agent_id, version in part for text in (encode(agent_id), version)]},
             )
-            _, *counts = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+            _, *counts = await self._pipeline.call_script(call)
             orphaned, deleted, rescheduled = (
                 total + int(count) for total, count in zip((orphaned, deleted, rescheduled), counts, strict=True)
             )

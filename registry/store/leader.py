@@ -5,9 +5,7 @@ from typing import NamedTuple
 import orjson
 
 from registry.store.keys import Keys, decode, encode
-from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
-from registry.store.scripts import load_scripts
 
 
 class LeaderLock(NamedTuple):
@@ -36,30 +34,26 @@ class LeaderLock(NamedTuple):
 class Leadership:
     """Acquires, renews and resigns the lock for one replica, identified by `instance`, `host` and `pid`."""
 
-    def __init__(
-        self, keys: Keys, pipeline: Pipeline, *, instance: str, host: str, pid: int, shebang: bool = True
-    ) -> None:
-        scripts = load_scripts(shebang=shebang)
-        self._acquire, self._renew, self._resign = (
-            scripts[f"leader_{verb}"] for verb in ("acquire", "renew", "resign")
-        )
+    def __init__(self, keys: Keys, pipeline: Pipeline, *, instance: str, host: str, pid: int) -> None:
         self._keys = keys
         self._pipeline = pipeline
         self._holder = orjson.dumps({"instance": instance, "host": host, "pid": pid})
 
     async def acquire(self, expired_lock: str) -> tuple[bool, LeaderLock]:
         """Acquire the lock if it is free or still `expired_lock`; return the success and the current lock."""
-        call = self._acquire.call(self._keys.shared, {"holder": self._holder, "expired_lock": encode(expired_lock)})
-        word, *rest = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+        call = self._pipeline.scripts["leader_acquire"].call(
+            self._keys.shared, {"holder": self._holder, "expired_lock": encode(expired_lock)}
+        )
+        word, *rest = await self._pipeline.call_script(call)
         return word == b"acquired", LeaderLock.from_bytes(rest[-1])
 
     async def renew(self, own_lock: LeaderLock) -> LeaderLock | None:
         """Raise the counter of the lock and return the lock; None if this replica lost it."""
-        call = self._renew.call(self._keys.shared, {"own_lock": encode(own_lock.encoded)})
-        word, lock = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+        call = self._pipeline.scripts["leader_renew"].call(self._keys.shared, {"own_lock": encode(own_lock.encoded)})
+        word, lock = await self._pipeline.call_script(call)
         return LeaderLock.from_bytes(lock) if word == b"renewed" else None
 
     async def resign(self, own_lock: LeaderLock) -> bool:
         """Release the lock; return False if this replica had lost it."""
-        call = self._resign.call(self._keys.shared, {"own_lock": encode(own_lock.encoded)})
-        return bool(raise_for_error((await self._pipeline.call_scripts([call]))[0])[0] == b"resigned")
+        call = self._pipeline.scripts["leader_resign"].call(self._keys.shared, {"own_lock": encode(own_lock.encoded)})
+        return bool((await self._pipeline.call_script(call))[0] == b"resigned")

@@ -11,7 +11,7 @@ from registry.store.keys import Keys
 from registry.store.redis.batcher import Batcher
 from registry.store.redis.errors import raise_for_error, reply_or_error
 from registry.store.redis.pipeline import Pipeline
-from registry.store.scripts import Command, ScriptCall, load_scripts
+from registry.store.scripts import Command, ScriptCall
 
 # Large reads are split: a longer command would delay the commands of others.
 _MAX_IDS_PER_READ = 1000
@@ -24,16 +24,15 @@ _RESOLUTION_TTL_MS = 24 * 3600 * 1000
 class ResolutionStore:
     """Stores and reads resolutions and reads loads; calls that arrive together are sent together."""
 
-    def __init__(self, keys: Keys, pipeline: Pipeline, *, shebang: bool = True) -> None:
+    def __init__(self, keys: Keys, pipeline: Pipeline) -> None:
         self._keys = keys
         self._pipeline = pipeline
-        self._save_resolution = load_scripts(shebang=shebang)["save_resolution"]
         self._resolution_batcher: Batcher[ScriptCall, Any] = Batcher(self._send_resolutions)
         self._load_batcher: Batcher[Sequence[str], list[float | None]] = Batcher(self._send_loads)
 
     async def save_resolution(self, agent_id: str, digest: str, entry: bytes) -> None:
         """Store a resolution of an agent's dependencies, as JSON, unless the newest one has the same digest."""
-        call = self._save_resolution.call(
+        call = self._pipeline.scripts["save_resolution"].call(
             {"resolutions": self._keys.resolutions(agent_id)},
             {"digest": digest, "entry": entry, "max_entries": MAX_RESOLUTIONS_PER_AGENT, "ttl": _RESOLUTION_TTL_MS},
         )

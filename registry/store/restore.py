@@ -2,15 +2,16 @@
 
 import secrets
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import NamedTuple
 
+from registry.config.settings import Settings
 from registry.model.agent import StoredAgent
 from registry.store.chunks import chunks
 from registry.store.codec import encode_edges
 from registry.store.keys import Keys, encode
-from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
-from registry.store.scripts import MAX_AGENTS_PER_CALL, load_scripts
+from registry.store.scripts import MAX_AGENTS_PER_CALL
 
 
 class RestoreResult(NamedTuple):
@@ -21,46 +22,47 @@ class RestoreResult(NamedTuple):
 
 
 class Restorer:
-    """Restores agents and starts timelines. `log_length` is in entries, `retention` in milliseconds."""
+    """Restores agents and starts timelines."""
 
-    def __init__(
-        self, keys: Keys, log_length: int, retention: int, pipeline: Pipeline, *, shebang: bool = True
-    ) -> None:
-        scripts = load_scripts(shebang=shebang)
-        self._restore, self._new_timeline = scripts["restore"], scripts["new_timeline"]
+    def __init__(self, keys: Keys, settings: Settings, pipeline: Pipeline) -> None:
         self._keys = keys
-        self._log_length = log_length
-        self._retention = retention
+        self._settings = settings
         self._pipeline = pipeline
 
     async def begin_timeline(self, min_version: int = 0) -> int:
         """Start a timeline above a version and return its first version. Caches refill, and watches list again."""
-        call = self._new_timeline.call(
+        call = self._pipeline.scripts["new_timeline"].call(
             self._keys.shared,
-            {"new_timeline_id": secrets.token_hex(8), "log_length": self._log_length, "min_version": min_version},
+            {
+                "new_timeline_id": secrets.token_hex(8),
+                "log_length": self._settings.watch_history,
+                "min_version": min_version,
+            },
         )
-        _, first_version = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+        _, first_version = await self._pipeline.call_script(call)
         return int(first_version)
 
     async def restore(self, agents: Sequence[StoredAgent]) -> RestoreResult:
         """Add the agents that do not exist, with the status and remaining times of the backup."""
         restored = skipped = 0
         for part in chunks(agents, MAX_AGENTS_PER_CALL):
-            call = self._restore.call(
+            call = self._pipeline.scripts["restore"].call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(stored.agent.id) for stored in part]},
                 {
-                    "log_length": self._log_length,
+                    "log_length": self._settings.watch_history,
                     "agents…": [field for stored in part for field in self._restore_arguments(stored)],
                 },
             )
-            _, added, present = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+            _, added, present = await self._pipeline.call_script(call)
             restored, skipped = restored + int(added), skipped + int(present)
         return RestoreResult(restored, skipped)
 
     def _restore_arguments(self, stored: StoredAgent) -> Sequence[bytes | str | int]:
         agent = stored.agent
         degraded_ms = agent.eviction - agent.timeout
-        time_left = {"expired": self._retention, "degraded": degraded_ms}.get(agent.status, agent.timeout)
+        time_left = {"expired": self._settings.retention // timedelta(milliseconds=1), "degraded": degraded_ms}.get(
+            agent.status, agent.timeout
+        )
         return (
             encode(agent.id),
             agent.spec,

@@ -9,7 +9,6 @@ from redis.exceptions import ResponseError
 from registry.store.keys import Keys
 from registry.store.redis.errors import raise_for_error, unavailable_reason
 from registry.store.redis.pipeline import Pipeline
-from registry.store.scripts import load_scripts
 
 _MIN_REDIS_VERSION = (7, 0)
 
@@ -81,18 +80,16 @@ class ConfigCheck:
 class ServerHealth:
     """Probes and checks the Redis server. `acks` is the number of replicas that writes wait for."""
 
-    def __init__(self, keys: Keys, pipeline: Pipeline, *, shebang: bool = True, acks: int = 0) -> None:
+    def __init__(self, keys: Keys, pipeline: Pipeline, *, acks: int = 0) -> None:
         self._keys = keys
         self._pipeline = pipeline
         self._acks = acks
         self._checked_connection = -1
-        self._probe = load_scripts(shebang=shebang)["probe"]
 
     async def probe(self) -> ProbeResult:
         """Record that this replica reaches Redis; return outage, clock rollback and self-preservation state."""
-        return ProbeResult.from_reply(
-            raise_for_error((await self._pipeline.call_scripts([self._probe.call(self._keys.shared, {})]))[0])
-        )
+        call = self._pipeline.scripts["probe"].call(self._keys.shared, {})
+        return ProbeResult.from_reply(await self._pipeline.call_script(call))
 
     async def totals(self) -> dict[str, int]:
         """Return the mesh-wide counters: heartbeats, registrations, unregistrations, degraded, expired, removed."""

@@ -5,7 +5,6 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
 
 from registry.concurrency.tasks import cancel_and_wait
 from registry.config.settings import Settings
@@ -23,7 +22,7 @@ from registry.store.redis.pipeline import Pipeline
 from registry.store.resolution_store import ResolutionStore
 from registry.store.restore import Restorer
 from registry.store.server_health import ServerHealth
-from registry.store.sweeps import SweepLimits, Sweeps
+from registry.store.sweeps import Sweeps
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -63,8 +62,6 @@ class Store:
 
     def __init__(self, server: RedisEndpoint, settings: Settings, observe: Callable[[str, float], None]) -> None:
         keys = Keys(settings.mesh)
-        shebang = server.shebang
-
         self._pipelines: list[Pipeline] = []
         self._keys = keys
         self._server = server
@@ -76,29 +73,22 @@ class Store:
             heartbeats=self.open_pipeline(),
             writes=self.open_pipeline(),
             reads=self.open_pipeline(),
-            shebang=shebang,
             acks=settings.write_acks,
         )
-        self.resolution_store = ResolutionStore(keys, self.open_pipeline(), shebang=shebang)
-        self.change_log = ChangeLog(keys, log_length, self.open_pipeline(), shebang=shebang)
+        self.resolution_store = ResolutionStore(keys, self.open_pipeline())
+        self.change_log = ChangeLog(keys, log_length, self.open_pipeline())
         housekeeping = self.open_pipeline()
-        limits = _sweep_limits(settings)
-        self.sweeps = Sweeps(keys, log_length, limits, housekeeping, shebang=shebang)
-        self.restorer = Restorer(keys, log_length, limits.retention, housekeeping, shebang=shebang)
-        self.integrity = IntegrityCheck(keys, housekeeping, shebang=shebang)
-        self.server_health = ServerHealth(keys, housekeeping, shebang=shebang, acks=settings.write_acks)
+        self.sweeps = Sweeps(keys, settings, housekeeping)
+        self.restorer = Restorer(keys, settings, housekeeping)
+        self.integrity = IntegrityCheck(keys, housekeeping)
+        self.server_health = ServerHealth(keys, housekeeping, acks=settings.write_acks)
         self.leadership = Leadership(
-            keys,
-            housekeeping,
-            instance=settings.instance_id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            shebang=shebang,
+            keys, housekeeping, instance=settings.instance_id, host=socket.gethostname(), pid=os.getpid()
         )
 
     def open_pipeline(self) -> Pipeline:
         """Return a new pipeline, which `close` closes."""
-        pipeline = Pipeline(self._server.connect, observe=self._observe)
+        pipeline = Pipeline(self._server.connect, shebang=self._server.shebang, observe=self._observe)
         self._pipelines.append(pipeline)
         return pipeline
 
@@ -114,17 +104,3 @@ class Store:
         finally:
             for pipeline in self._pipelines:
                 await pipeline.close()
-
-
-def _sweep_limits(settings: Settings) -> SweepLimits:
-    return SweepLimits(
-        retention=_to_ms(settings.retention),
-        self_preservation_window=_to_ms(settings.agent_timeout),
-        self_preservation_share=settings.self_preservation_share,
-        self_preservation_min_agents=settings.self_preservation_min_agents,
-        self_preservation_duration=_to_ms(settings.self_preservation_duration),
-    )
-
-
-def _to_ms(duration: timedelta) -> int:
-    return int(duration.total_seconds() * 1000)

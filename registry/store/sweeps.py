@@ -1,37 +1,24 @@
 """Sweeps: find overdue agents, degrade, expire or remove them, and repair times after a clock rollback."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple
 
+from registry.config.settings import Settings
 from registry.errors import RegistryError
 from registry.store.codec import server_time_ms
 from registry.store.keys import Keys, decode, encode
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
-from registry.store.scripts import MAX_AGENTS_PER_CALL, load_scripts
+from registry.store.scripts import MAX_AGENTS_PER_CALL
+
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class StaleEpochError(RegistryError):
     """Another replica leads with a newer epoch; nothing was written."""
 
     code = "stale_epoch"
-
-
-@dataclass(frozen=True, slots=True)
-class SweepLimits:
-    """How long expired agents stay, and when expiry is suspended; durations are milliseconds.
-
-    Self-preservation starts if more than `self_preservation_share` percent of the healthy agents, and at least
-    `self_preservation_min_agents`, become overdue within `self_preservation_window`. It lasts at most
-    `self_preservation_duration`.
-    """
-
-    retention: int
-    self_preservation_window: int
-    self_preservation_share: int
-    self_preservation_min_agents: int
-    self_preservation_duration: int
 
 
 class SweepWork(NamedTuple):
@@ -67,16 +54,9 @@ class SweepResult(NamedTuple):
 class Sweeps:
     """The calls of the leader."""
 
-    def __init__(
-        self, keys: Keys, log_length: int, limits: SweepLimits, pipeline: Pipeline, *, shebang: bool = True
-    ) -> None:
-        scripts = load_scripts(shebang=shebang)
-        self._sweep, self._repair_clock_rollback, self._end_self_preservation = (
-            scripts[name] for name in ("sweep", "repair_clock_rollback", "end_self_preservation")
-        )
+    def __init__(self, keys: Keys, settings: Settings, pipeline: Pipeline) -> None:
         self._keys = keys
-        self._log_length = log_length
-        self._limits = limits
+        self._settings = settings
         self._pipeline = pipeline
 
     async def find_work(self) -> SweepWork:
@@ -96,21 +76,21 @@ class Sweeps:
 
         Raises StaleEpochError if another replica leads.
         """
-        limits = self._limits
-        call = self._sweep.call(
+        settings = self._settings
+        call = self._pipeline.scripts["sweep"].call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in ids]},
             {
                 "leader_epoch": epoch,
-                "log_length": self._log_length,
-                "retention": limits.retention,
-                "window": limits.self_preservation_window,
-                "max_share": limits.self_preservation_share,
-                "min_agents": limits.self_preservation_min_agents,
-                "max_duration": limits.self_preservation_duration,
+                "log_length": settings.watch_history,
+                "retention": settings.retention // _MILLISECOND,
+                "window": settings.agent_timeout // _MILLISECOND,
+                "max_share": settings.self_preservation_share,
+                "min_agents": settings.self_preservation_min_agents,
+                "max_duration": settings.self_preservation_duration // _MILLISECOND,
                 "ids…": [encode(agent_id) for agent_id in ids],
             },
         )
-        word, *rest = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+        word, *rest = await self._pipeline.call_script(call)
         _raise_if_stale(word, rest, epoch)
         return None if word == b"suspended" else SweepResult(*rest)
 
@@ -138,7 +118,7 @@ class Sweeps:
         """
         for start in range(0, len(ids) or 1, MAX_AGENTS_PER_CALL):
             part = ids[start : start + MAX_AGENTS_PER_CALL]
-            call = self._repair_clock_rollback.call(
+            call = self._pipeline.scripts["repair_clock_rollback"].call(
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in part]},
                 {
                     "leader_epoch": epoch,
@@ -147,7 +127,7 @@ class Sweeps:
                     "ids…": [encode(agent_id) for agent_id in part],
                 },
             )
-            word, *rest = raise_for_error((await self._pipeline.call_scripts([call]))[0])
+            word, *rest = await self._pipeline.call_script(call)
             _raise_if_stale(word, rest, epoch)
             if word == b"not_needed":
                 return False
@@ -155,10 +135,8 @@ class Sweeps:
 
     async def end_self_preservation(self) -> bool:
         """End self-preservation; return False if it is not active."""
-        word = raise_for_error(
-            (await self._pipeline.call_scripts([self._end_self_preservation.call(self._keys.shared, {})]))[0]
-        )[0]
-        return bool(word == b"ended")
+        call = self._pipeline.scripts["end_self_preservation"].call(self._keys.shared, {})
+        return bool((await self._pipeline.call_script(call))[0] == b"ended")
 
     async def epoch(self) -> int:
         """Return the current epoch, 0 if there was no leader yet; replicas without leader election sweep with it."""

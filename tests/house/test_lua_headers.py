@@ -182,21 +182,22 @@ def test_no_script_uses_forbidden_functions(path: Path) -> None:
 
 
 def callers() -> list[tuple[str, str, set[str], set[str]]]:
-    """Return every `self._<verb>.call({keys}, {args})` in the store: module, verb, keys and arguments it binds."""
+    """Return every `scripts[name].call({keys}, {args})` in the store: module, name, keys and arguments it binds."""
     found = []
     for path in sorted((PACKAGE / "store").rglob("*.py")):
         for node in ast.walk(parse_file(path)):
             match node:
-                case ast.Call(ast.Attribute(ast.Attribute(_, verb), "call"), [keys, ast.Dict(argument_names)]):
-                    found.append((path.stem, verb.removeprefix("_"), _bound(keys), _bound_names(argument_names)))
+                case ast.Call(
+                    ast.Attribute(ast.Subscript(_, ast.Constant(str(name))), "call"), [keys, ast.Dict(argument_names)]
+                ):
+                    found.append((path.stem, name, _bound(keys), _bound_names(argument_names)))
     return found
 
 
 def test_the_callers_bind_the_names_of_the_headers() -> None:
     """Exactly these names."""
     called = set()
-    for module, verb, keys, args in callers():
-        (name,) = (name for name in SCRIPTS if name == verb or name.endswith(f"_{verb}"))
+    for module, name, keys, args in callers():
         header = read_headers()[name]
         assert args == set(header.argument_names), f"store/{module}.py: {name}"
         assert keys == set(names(header, rest=True)) - set(KEYS.shared), f"store/{module}.py: {name}"

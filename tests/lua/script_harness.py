@@ -17,7 +17,7 @@ from registry.store.keys import Keys
 from registry.store.redis.connection import RedisEndpoint
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
-from registry.store.scripts import ArgumentValue, load_scripts
+from registry.store.scripts import ArgumentValue
 from tests.support.lua_headers import read_header
 
 KEYS = Keys("mesh")
@@ -131,8 +131,7 @@ class ScriptHarness:
     """A server and one pipeline, through which all commands are sent."""
 
     def __init__(self, server: RedisEndpoint) -> None:
-        self._pipeline = Pipeline(server.connect)
-        self._scripts = load_scripts(shebang=server.shebang)
+        self._pipeline = Pipeline(server.connect, shebang=server.shebang)
         self._started_ms = self._finished_ms = 0
 
     async def close(self) -> None:
@@ -153,7 +152,7 @@ class ScriptHarness:
             name: self._encode_cell(value) if isinstance(value, MsAfterStart) else value
             for name, value in row.args.items()
         }
-        (reply,) = await self._pipeline.call_scripts([self._scripts[row.script].call(keys, args)])
+        (reply,) = await self._pipeline.call_scripts([self._pipeline.scripts[row.script].call(keys, args)])
         return reply
 
     async def write_initial_state(self, row: ScriptCase) -> None:

@@ -18,9 +18,9 @@ from tests.support.redis_server import RedisServer
 @contextlib.asynccontextmanager
 async def health_of(server: RedisEndpoint, acks: int = 0) -> AsyncIterator[ServerHealth]:
     """Provide the health check of a server."""
-    pipeline = Pipeline(server.connect)
+    pipeline = Pipeline(server.connect, shebang=server.shebang)
     try:
-        yield ServerHealth(Keys("mesh"), pipeline, shebang=server.shebang, acks=acks)
+        yield ServerHealth(Keys("mesh"), pipeline, acks=acks)
     finally:
         await pipeline.close()
 

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from registry.concurrency.timeouts import FutureQueue
 from registry.errors import StoreUnavailable, WriteOutcome
+from registry.store.scripts import MAX_AGENTS_PER_CALL
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,7 +27,7 @@ class Batcher(Generic[Item, Result]):
         self,
         send: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
-        max_batch: int = 200,
+        max_batch: int = MAX_AGENTS_PER_CALL,
         max_queued: int = 1000,
         timeout: float = 2.0,
     ) -> None:

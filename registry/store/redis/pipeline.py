@@ -11,8 +11,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from registry.errors import StoreUnavailable, WriteOutcome
 from registry.store.redis.connection import invalidate, is_stale, read_reply
-from registry.store.redis.errors import WRONG_SERVER_REASONS, unavailable_reason
-from registry.store.scripts import Command, ScriptCall
+from registry.store.redis.errors import WRONG_SERVER_REASONS, raise_for_error, unavailable_reason
+from registry.store.scripts import Command, ScriptCall, load_scripts
 
 # Time for replicas to acknowledge. Twice this time, for a script that is sent again, fits into an exchange's 2 s.
 _REPLICA_ACK_TIMEOUT_MS = 750
@@ -26,17 +26,19 @@ class Pipeline:
     `timeout` is the maximum duration of an exchange in seconds, including connecting. Nothing is retried here: the
     caller decides. `connections_opened` counts the connections so far. `observe` receives the script and the seconds of
     each script call. A cancelled or failed exchange closes the connection, so no reply can reach the wrong caller.
-    After `close` the pipeline stays closed.
+    After `close` the pipeline stays closed. `scripts` are the scripts in the form that the engine supports.
     """
 
     def __init__(
         self,
         connect: Callable[[], AbstractConnection],
         *,
+        shebang: bool = True,
         timeout: float = 2.0,
         observe: Callable[[str, float], None] = lambda _script, _seconds: None,
     ) -> None:
         self.connections_opened = 0
+        self.scripts = load_scripts(shebang=shebang)
         self._connect = connect
         self._timeout = timeout
         self._observe = observe
@@ -73,6 +75,10 @@ class Pipeline:
                     message = f"Redis is unavailable: {reason}"
                     raise StoreUnavailable(message, outcome=outcome, reason=reason) from error
             raise StoreUnavailable("Redis is unreachable", outcome=outcome) from error
+
+    async def call_script(self, call: ScriptCall) -> Any:
+        """Call one script and return its reply; an error reply is raised."""
+        return raise_for_error((await self.call_scripts([call]))[0])
 
     async def call_scripts(self, calls: Sequence[ScriptCall], *, acks: int = 0) -> list[Any]:
         """Call scripts and return one reply for each; an error reply is returned, not raised.
