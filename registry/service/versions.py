@@ -9,7 +9,7 @@ A `Dialect` holds the rules that differ between constraint languages; this modul
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import takewhile
@@ -155,7 +155,14 @@ def compile_constraint(text: str, dialect: Dialect) -> Callable[[str], bool]:
     groups = [list(_parse_comparisons(group.strip(_BLANKS), dialect)) for group in text.split("||")]
     if dialect.max_comparisons is not None and sum(map(len, groups)) > dialect.max_comparisons:
         reject_constraint(f"has more than {dialect.max_comparisons} comparisons")
-    alternatives = [(_named_prereleases(group), _compile_comparisons(group, dialect.operators)) for group in groups]
+    # For each group the pre-releases that it names, and the tests that a version must pass.
+    alternatives = [
+        (
+            frozenset(bound.lower[:2] for _, bound in group if bound.is_prerelease),
+            tuple(test for sign, bound in group for test in dialect.operators[sign](bound)),
+        )
+        for group in groups
+    ]
     parse_version, allows_prerelease = dialect.parse_version, dialect.allows_prerelease
 
     def matches(version: str) -> bool:
@@ -175,18 +182,6 @@ def compile_constraint(text: str, dialect: Dialect) -> Callable[[str], bool]:
         return False
 
     return matches
-
-
-def _named_prereleases(comparisons: Iterable[tuple[str, Bound]]) -> frozenset[ReleaseNumbers]:
-    """Return epoch and numbers of the pre-releases that a group names."""
-    return frozenset(bound.lower[:2] for _, bound in comparisons if bound.is_prerelease)
-
-
-def _compile_comparisons(
-    comparisons: Iterable[tuple[str, Bound]], operators: Mapping[str, Callable[[Bound], VersionPredicates]]
-) -> VersionPredicates:
-    """Return the tests of a group, all of which a version must pass."""
-    return tuple(test for sign, bound in comparisons for test in operators[sign](bound))
 
 
 def _parse_comparisons(text: str, dialect: Dialect) -> Iterator[tuple[str, Bound]]:

@@ -9,7 +9,7 @@ from mcp_mesh_client.validation import check_id, check_registration, check_regis
 
 from registry.config.settings import Settings
 from registry.model.registration.parse import parse_registration
-from registry.service.registration.security_contexts import SecurityContexts
+from registry.service.registration.checks import find_missing_capabilities
 from tests.client.client_setup import REGISTRATION
 
 
@@ -101,7 +101,7 @@ def test_the_default_security_contexts_are_those_of_the_registry() -> None:
 def test_an_unsatisfied_security_context_reports_the_missing_capabilities() -> None:
     """The message is that of the registry."""
     document = REGISTRATION | {"security_context": "high_security", "capabilities": ["audit"]}
-    (problem,) = SecurityContexts(Settings().security_contexts).problems("high_security", ["audit"])
+    (problem,) = find_missing_capabilities(Settings().security_contexts, "high_security", ["audit"])
 
     with pytest.raises(SecurityValidationError) as rejected:
         check_registration(document, DEFAULT_SECURITY_CONTEXTS)

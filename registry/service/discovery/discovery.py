@@ -128,12 +128,9 @@ class Discovery:
         is no longer in the log, and for an exact version if the result has changed since.
         """
         view, staleness = await self.view(freshness)
-        if (
-            page is not None
-            and page.version is not None
-            and not await self._reflector.watch_history.extend_to(page.version)
-        ):
-            raise VersionTooOld(page.version, view.version)
+        first_version = None if page is None else page.version
+        if first_version is not None and not await self._reflector.watch_history.extend_to(first_version):
+            raise VersionTooOld(first_version, view.version)
         cached = self._cached_query(query, view)
         if freshness.exact and freshness.version is not None and not self._unchanged_since(cached, freshness.version):
             raise VersionTooOld(freshness.version, view.version)
@@ -148,7 +145,7 @@ class Discovery:
         if staleness is None:
             view, cached = await self._refresh_heartbeats(query, view, cached, page)
         records, next_after = self._page_rows(cached, page)
-        version = view.version if page is None or page.version is None else page.version
+        version = view.version if first_version is None else first_version
         if freshness.exact and freshness.version is not None:
             if not self._unchanged_since(cached, freshness.version):
                 raise VersionTooOld(freshness.version, view.version)
@@ -158,7 +155,7 @@ class Discovery:
     async def agent(self, agent_id: str, freshness: Freshness = LATEST) -> AgentSnapshot:
         """Return one agent with its exact last heartbeat. Raises UnknownAgent."""
         if freshness.version == 0:
-            view, staleness = self._current_view()
+            view, staleness = await self.view(freshness)
             return AgentSnapshot(require_agent(view, agent_id), 0, staleness)
         heartbeats_read = self._agents.last_heartbeats((agent_id,))
         try:
@@ -238,7 +235,9 @@ class Discovery:
         """Return a view, and how old it may be in seconds; None if it is as fresh as requested."""
         version, reflector = freshness.version, self._reflector
         if version == 0:
-            return self._current_view()
+            if reflector.view is None:
+                raise NotReady("This replica has not filled its cache yet; try again shortly")
+            return reflector.view, reflector.staleness
         held = reflector.view
         if held is not None and version is not None and held.version >= version:
             return held, None if reflector.following else reflector.staleness
@@ -248,12 +247,6 @@ class Discovery:
                 f"Redis is at resource version {view.version}, behind the requested {version}", reason="version_ahead"
             )
         return view, None
-
-    def _current_view(self) -> tuple[View, float | None]:
-        reflector = self._reflector
-        if reflector.view is None:
-            raise NotReady("This replica has not filled its cache yet; try again shortly")
-        return reflector.view, reflector.staleness
 
 
 def _has_recent_heartbeats(cached: CachedQuery) -> bool:

@@ -68,13 +68,8 @@ class HeartbeatRefresher:
         oldest = min((record.heartbeat_read_at for record in records), default=time.monotonic())
         if view is not self._polled_view or oldest >= self._last_poll_at:
             return oldest
-        return min(
-            self._last_poll_at,
-            min(
-                (record.heartbeat_read_at for record in records if record.heartbeat_read_at < self._first_poll_at),
-                default=self._last_poll_at,
-            ),
-        )
+        unpolled = (record.heartbeat_read_at for record in records if record.heartbeat_read_at < self._first_poll_at)
+        return min(unpolled, default=self._last_poll_at)
 
     def _should_poll(self, lookups: int, now: float) -> bool:
         """Count the look-ups, and return whether a poll is cheaper, judged by those of the last second."""

@@ -31,16 +31,13 @@ def expand_status(value: str, field: str) -> tuple[Status, ...]:
 class CapabilityMatcher:
     """Matches one capability against the conditions of a query, except its name."""
 
-    def __init__(
-        self, *, category: str | None, stability: str | None, tags: tuple[str, ...], version_constraint: str | None
-    ) -> None:
-        self._category = category
-        self._stability = stability
-        self._tags = frozenset(tags)
-        self._version_matches: Callable[[str], bool] | None = (
-            parse_constraint(version_constraint) if version_constraint else None
-        )
-        self.has_conditions = bool(category or stability or tags or version_constraint)
+    def __init__(self, query: AgentQuery | CapabilityQuery) -> None:
+        self._category = query.category
+        self._stability = query.stability
+        self._tags = frozenset(query.tags)
+        constraint = query.version_constraint
+        self._version_matches: Callable[[str], bool] | None = parse_constraint(constraint) if constraint else None
+        self.has_conditions = bool(query.category or query.stability or query.tags or constraint)
 
     def matches(self, capability: Capability) -> bool:
         """Return whether the capability satisfies every condition."""
@@ -60,15 +57,9 @@ class Matcher:
         self._statuses = expand_status(query.status, "status")
         self._allowed_statuses = frozenset(self._statuses)
         self._labels = query.selector.equalities
-        self._capability_matcher = CapabilityMatcher(
-            category=query.category,
-            stability=query.stability,
-            tags=query.tags,
-            version_constraint=query.version_constraint,
-        )
+        self._capability_matcher = CapabilityMatcher(query)
         self._exact_names = () if query.fuzzy else query.capabilities
         self._required_names = self._exact_names if not query.any_capability or len(self._exact_names) == 1 else ()
-
         # The query names one capability and nothing more: the index by capability contains exactly the matches.
         self._index_suffices = query == AgentQuery(capabilities=self._exact_names[:1]) and bool(self._exact_names)
 
@@ -173,12 +164,7 @@ class CapabilityQueryMatcher:
         self._allowed_statuses = frozenset(expand_status(query.agent_status, "agent_status"))
         self._description_text = (query.description_contains or "").casefold()
         self._include_deprecated = query.include_deprecated or query.stability == "deprecated"
-        self._capability_matcher = CapabilityMatcher(
-            category=query.category,
-            stability=query.stability,
-            tags=query.tags,
-            version_constraint=query.version_constraint,
-        )
+        self._capability_matcher = CapabilityMatcher(query)
 
     @property
     def is_ranked(self) -> bool:
@@ -193,11 +179,7 @@ class CapabilityQueryMatcher:
             return () if record is None else (record,)
         names = () if query.name is None or query.fuzzy else (query.name,)
         return view.narrowest_candidates(
-            capabilities=names,
-            namespace=query.agent_namespace,
-            labels=(),
-            statuses=(),
-            draining=query.agent_draining,
+            capabilities=names, namespace=query.agent_namespace, labels=(), statuses=(), draining=query.agent_draining
         ).values()
 
     def matches_agent(self, agent: Agent) -> bool:
@@ -211,22 +193,19 @@ class CapabilityQueryMatcher:
 
     def score(self, capability: Capability) -> float | None:
         """Return how well a capability matches, 0 to 100; None if it does not match."""
-        if (
-            capability.stability == "deprecated" and not self._include_deprecated
-        ) or not self._capability_matcher.matches(capability):
+        excluded = capability.stability == "deprecated" and not self._include_deprecated
+        if excluded or not self._capability_matcher.matches(capability):
             return None
         if self._description_text and self._description_text not in capability.description.casefold():
             return None
         query, score = self.query, 100.0
-        if query.name is not None:
-            named = (
-                fuzzy.name_score(query.name, capability.name)
-                if query.fuzzy
-                else _exact_score(query.name, capability.name)
-            )
+        if query.name is not None and query.fuzzy:
+            named = fuzzy.name_score(query.name, capability.name)
             if named is None:
                 return None
             score = named
+        elif query.name not in (None, capability.name):
+            return None
         if query.text:
             texts = [
                 (fuzzy.NAME_WEIGHT, capability.name),
@@ -238,7 +217,3 @@ class CapabilityQueryMatcher:
                 return None
             score = min(score, found)
         return score
-
-
-def _exact_score(expected: str, name: str) -> float | None:
-    return 100.0 if expected == name else None

@@ -90,7 +90,10 @@ class HeartbeatService:
         for at in range(0, len(agent_ids), _HEARTBEATS_PER_BATCH):
             batch = agent_ids[at : at + _HEARTBEATS_PER_BATCH]
             recorded = await asyncio.gather(*map(self._record, batch), return_exceptions=True)
-            results.extend(_result_or_raise(result) for result in recorded)
+            for result in recorded:
+                if isinstance(result, BaseException) and not isinstance(result, UnknownAgent | StoreUnavailable):
+                    raise result
+                results.append(result)
         return results
 
     async def _record(self, agent_id: str, *, load: str = "", response_digest: str = "") -> int:
@@ -152,9 +155,3 @@ class HeartbeatService:
             else:
                 return await self._reflector.wait_fresh()
         raise AssertionError("The last attempt returns or raises")
-
-
-def _result_or_raise(result: int | BaseException) -> int | UnknownAgent | StoreUnavailable:
-    if isinstance(result, BaseException) and not isinstance(result, UnknownAgent | StoreUnavailable):
-        raise result
-    return result

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
@@ -10,8 +10,6 @@ from registry.store.leader import LeaderLock, Leadership
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
-
-StepDownReason: TypeAlias = Literal["renew_deadline_exceeded", "taken_by_other_replica", "stale_epoch"]
 
 
 class LeaderElection:
@@ -61,7 +59,7 @@ class LeaderElection:
         if lock is not None and await self._leadership.resign(lock):
             log.info("leadership_resigned", epoch=lock.epoch)
 
-    def step_down(self, reason: StepDownReason) -> None:
+    def step_down(self, reason: Literal["renew_deadline_exceeded", "taken_by_other_replica", "stale_epoch"]) -> None:
         """Stop leading without releasing the lock, which this replica has lost."""
         log.warning("leadership_lost", reason=reason)
         self._own_lock = self.observed_lock = None

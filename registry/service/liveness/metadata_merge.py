@@ -24,7 +24,9 @@ def merge_metadata(record: Record, metadata: Mapping[str, Any]) -> Registration 
     if _normalized(registration.spec) == _normalized(spec):
         return None
     if len(registration.spec) > max(_MAX_SPEC_BYTES, len(spec)):
-        raise _spec_too_large(len(registration.spec))
+        size = f"{len(registration.spec):,} bytes, above the limit of {_MAX_SPEC_BYTES:,}"
+        problem = f"the merged registration is {size}; set a key to null to remove it"
+        raise UnprocessableRequest.of([Detail("metadata", problem)])
     return registration
 
 
@@ -40,17 +42,8 @@ def _merged_registration(encoded_spec: bytes, metadata: Mapping[str, Any]) -> Re
         return parse_registration(spec | {"endpoint": endpoint, "metadata": unchanged | given})
     except UnprocessableRequest as error:
         # The rest of the spec is valid, so the endpoint is not.
-        raise UnprocessableRequest.of(
-            [Detail(f"metadata.{detail.field}", detail.problem) for detail in error.details]
-        ) from error
-
-
-def _spec_too_large(size_bytes: int) -> UnprocessableRequest:
-    problem = (
-        f"the merged registration is {size_bytes:,} bytes, above the limit of {_MAX_SPEC_BYTES:,}; "
-        "set a key to null to remove it"
-    )
-    return UnprocessableRequest.of([Detail("metadata", problem)])
+        details = [Detail(f"metadata.{detail.field}", detail.problem) for detail in error.details]
+        raise UnprocessableRequest.of(details) from error
 
 
 def _normalized(spec: bytes) -> bytes:

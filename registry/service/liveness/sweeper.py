@@ -24,11 +24,7 @@ class Sweeper:
     """
 
     def __init__(
-        self,
-        election: LeaderElection,
-        sweeps: Sweeps,
-        *,
-        on_swept: Callable[[SweepResult], None] = lambda _swept: None,
+        self, election: LeaderElection, sweeps: Sweeps, *, on_swept: Callable[[SweepResult], None] = lambda _swept: None
     ) -> None:
         self.rejected_sweeps = 0
         self._election = election

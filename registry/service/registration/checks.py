@@ -1,11 +1,11 @@
-"""Limits on the dependencies of one agent, and the syntax of its version constraints."""
+"""Limits on the dependencies of one agent, its version constraints, and the capabilities its security context needs."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from registry.errors import Detail, MalformedRequest, UnprocessableRequest
+from registry.errors import Detail, MalformedRequest
 from registry.model.agent import decode_indexed_spec
-from registry.service.resolution.cycle_guard import MAX_REQUIRED_EDGES, Edge
+from registry.service.resolution.cycle_guard import MAX_REQUIRED_EDGES, Edge, reject_dependencies
 from registry.service.versions import parse_constraint
 
 MAX_VARIANTS_PER_CAPABILITY: Final = 100
@@ -29,6 +29,21 @@ def find_invalid_constraints(constraints: Iterable[tuple[str, str]]) -> list[Det
     return problems
 
 
+def find_missing_capabilities(
+    contexts: Mapping[str, frozenset[str]], context: str, capabilities: Collection[str]
+) -> list[Detail]:
+    """Return why an agent with these capabilities may not register under a security context, empty if it may.
+
+    `contexts` has the capabilities that each known context requires.
+    """
+    if context not in contexts:
+        known = ", ".join(sorted(contexts))
+        return [Detail("security_context", f"unknown context {context[:60]!r}; known are {known}")]
+    missing = ", ".join(sorted(contexts[context].difference(capabilities)))
+    problem = f"security_context {context} also requires the capabilities {missing}"
+    return [Detail("capabilities", problem)] if missing else []
+
+
 def find_too_many_variants(spec: bytes) -> list[Detail]:
     """Return the capabilities an agent requires under too many different combinations of conditions."""
     if spec.count(_CAPABILITY_KEY_JSON) <= MAX_VARIANTS_PER_CAPABILITY:
@@ -50,19 +65,14 @@ def find_too_many_variants(spec: bytes) -> list[Detail]:
 
 def required_edges(spec: bytes) -> frozenset[Edge]:
     """Return which capability of an agent requires which other. Raises UnprocessableRequest for too many."""
-    edges: set[Edge] = set()
     if _REQUIRED_TRUE_JSON not in spec:
         return frozenset()
+    edges: set[Edge] = set()
     for count, edge in enumerate(decode_indexed_spec(spec).required_edges, start=1):
         edges.add(edge)
         if len(edges) > MAX_REQUIRED_EDGES:
-            raise _too_many(f"at most {MAX_REQUIRED_EDGES:,} required dependencies are allowed")
+            reject_dependencies(f"at most {MAX_REQUIRED_EDGES:,} required dependencies are allowed")
         if count > _MAX_REQUIRED_PAIRS:
-            raise _too_many(
-                f"at most {_MAX_REQUIRED_PAIRS:,} pairs of a capability and a required dependency are allowed"
-            )
+            pairs = "pairs of a capability and a required dependency"
+            reject_dependencies(f"at most {_MAX_REQUIRED_PAIRS:,} {pairs} are allowed")
     return frozenset(edges)
-
-
-def _too_many(problem: str) -> UnprocessableRequest:
-    return UnprocessableRequest(problem, [Detail("dependencies", problem)])

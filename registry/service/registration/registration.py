@@ -9,9 +9,8 @@ from registry.config.settings import Settings
 from registry.errors import Detail, StoreUnavailable, UnprocessableRequest
 from registry.model.registration.parse import Registration
 from registry.model.resolution import CachedResolution
-from registry.service.registration.checks import find_invalid_constraints, find_too_many_variants, required_edges
+from registry.service.registration import checks
 from registry.service.registration.preconditions import parse_preconditions
-from registry.service.registration.security_contexts import SecurityContexts
 from registry.service.registration.thresholds import resolve_thresholds
 from registry.service.resolution.cycle_guard import CycleGuard
 from registry.service.resolution.traces import ResolutionTraces
@@ -51,7 +50,7 @@ class RegistrationService:
         self._traces = traces
         self._default_timeout = settings.agent_timeout
         self._thresholds_by_type = settings.thresholds
-        self._security_contexts = SecurityContexts(settings.security_contexts)
+        self._security_contexts = settings.security_contexts
         self._format_timeouts = format_timeouts
 
     async def register_and_resolve(
@@ -93,12 +92,13 @@ class RegistrationService:
             self._default_timeout,
             self._format_timeouts.get(registration.format),
         )
-        problems = self._security_contexts.problems(registration.security_context, registration.capabilities)
+        context, capabilities = registration.security_context, registration.capabilities
+        problems = checks.find_missing_capabilities(self._security_contexts, context, capabilities)
         if eviction <= timeout:
             problem = f"must be greater than the timeout threshold of {timeout.total_seconds():g} s"
             problems.append(Detail("eviction_threshold", problem))
-        problems += find_invalid_constraints(registration.constraints)
-        problems += find_too_many_variants(registration.spec)
+        problems += checks.find_invalid_constraints(registration.constraints)
+        problems += checks.find_too_many_variants(registration.spec)
         precondition = parse_preconditions(registration.resource_version, if_match, if_none_match, problems)
         if problems:
             raise UnprocessableRequest.of([Detail(f"{path}{each.field}", each.problem) for each in problems])
@@ -110,7 +110,7 @@ class RegistrationService:
                 eviction=_milliseconds(eviction),
                 precondition=precondition,
                 counts_as_heartbeat=registration.counts_as_heartbeat,
-                required_edges=required_edges(registration.spec),
+                required_edges=checks.required_edges(registration.spec),
             )
         )
 

@@ -87,7 +87,7 @@ def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:
     _, up = components_and_depths(_reachable(own, dependents_of))
     # A path over several of the edges is measured at the first of them.
     if any(down[name] + up[name] - 1 > MAX_DEPENDENCY_DEPTH for name in own):
-        _reject(f"required dependencies would be nested more than {MAX_DEPENDENCY_DEPTH} capabilities deep")
+        reject_dependencies(f"required dependencies would be nested more than {MAX_DEPENDENCY_DEPTH} capabilities deep")
 
 
 def _reachable(starts: Iterable[str], successors: Callable[[str], list[str]]) -> Graph:
@@ -106,7 +106,8 @@ def _reject_cycle(graph: Graph, component_of: Mapping[str, int], edges: Iterable
     """Raise UnprocessableRequest with the cycle of the first edge that is in one."""
     for name, required in sorted(edges):
         if name == required or (name in component_of and component_of[name] == component_of.get(required)):
-            _reject(f"required dependency cycle: {' → '.join([name, *_shortest_path(graph, required, name)])}")
+            cycle = " → ".join([name, *_shortest_path(graph, required, name)])
+            reject_dependencies(f"required dependency cycle: {cycle}")
 
 
 def _shortest_path(graph: Graph, start: str, end: str) -> list[str]:
@@ -125,5 +126,6 @@ def _shortest_path(graph: Graph, start: str, end: str) -> list[str]:
     return path[::-1]
 
 
-def _reject(problem: str) -> NoReturn:
+def reject_dependencies(problem: str) -> NoReturn:
+    """Raise the error for dependencies that are not allowed."""
     raise UnprocessableRequest(problem, [Detail("dependencies", problem)])

@@ -59,10 +59,8 @@ class ResolutionExplainer:
             async for _ in cooperative(map(ranking, resolution.dependencies)):
                 pass
             found["explanation"] = explain_resolution(resolution, ranking, limit)
-            found["recent_resolutions"] = [
-                _decode_trace(entry)
-                for entry in await self._resolution_store.recent_resolutions(agent_id, _MAX_TRACES_SHOWN)
-            ]
+            traces = await self._resolution_store.recent_resolutions(agent_id, _MAX_TRACES_SHOWN)
+            found["recent_resolutions"] = [_decode_trace(entry) for entry in traces]
         return ExplainResult(found, view.version, staleness)
 
     async def dependents(self, agent_id: str, freshness: Freshness) -> ExplainResult:
@@ -181,15 +179,8 @@ def _limit_per_dependency(resolution: CachedResolution, per_dependency: int, per
 def _explain_dependency(resolved: ResolvedDependency, ranking: RankedProviders, limit: int) -> Json:
     dependency = resolved.dependency
     shown: Json = {"capability": dependency.capability, "strategy": dependency.strategy or "best"}
-    shown |= {
-        name: value
-        for name, value in (
-            ("version", dependency.version),
-            ("tags", dependency.tags),
-            ("namespace", dependency.namespace),
-        )
-        if value
-    }
+    conditions = {"version": dependency.version, "tags": dependency.tags, "namespace": dependency.namespace}
+    shown |= {name: value for name, value in conditions.items() if value}
     chosen = resolved.provider
     candidates: list[Json] = []
     others = (each for each in ranking.providers if each != chosen)

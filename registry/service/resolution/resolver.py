@@ -1,6 +1,6 @@
 """Resolves the dependencies of agents to providers, and caches each result until one of its lookup keys changes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Final
 
@@ -42,22 +42,7 @@ class DependencyResolver:
             elif not cached.depends_on_load:
                 cached.version = view.version
                 return cached
-        return self._cache_resolution(
-            view, record, cached, list(self._resolve_dependencies(view, record.agent)), view.version
-        )
-
-    def _cache_resolution(
-        self,
-        view: View,
-        record: Record,
-        previous: CachedResolution | None,
-        dependencies: Sequence[ResolvedDependency],
-        version: int,
-    ) -> CachedResolution:
-        resolution = record.resolution = self._build_resolution(
-            view, record.agent, previous, tuple(dependencies), version
-        )
-        return resolution
+        return self._cache_resolution(view, record, tuple(self._resolve_dependencies(view, record.agent)), view.version)
 
     def mark_sent(self, resolution: CachedResolution, digest: str) -> None:
         """Record the digest of the resolution that the agent was sent last; empty if it is not known."""
@@ -72,16 +57,15 @@ class DependencyResolver:
         agent, version = record.agent, view.version
         if cached is not None and cached.agent is agent and (cached.version == version or _is_current(view, cached)):
             return self.resolve(view, record)
-        steps = cooperative(
-            chain(self._resolve_dependencies(view, agent), self._response_format(agent).prepare(view, agent))
-        )
+        prepare = self._response_format(agent).prepare(view, agent)
+        steps = cooperative(chain(self._resolve_dependencies(view, agent), prepare))
         dependencies = [step async for step in steps if isinstance(step, ResolvedDependency)]
         if record.agent is not agent or record.resolution is not cached:
             # The agent changed in the meantime, or another call has resolved it.
             return self.resolve(view, record)
         if cached is not None:
             cached.sent_digest = ""
-        return self._cache_resolution(view, record, cached, dependencies, version)
+        return self._cache_resolution(view, record, tuple(dependencies), version)
 
     async def resolve_with_loads(self, view: View, record: Record) -> CachedResolution:
         """Return the same, with current loads if a dependency is chosen by load. Raises StoreUnavailable."""
@@ -95,17 +79,13 @@ class DependencyResolver:
 
     def ranking(self, view: View, agent: Agent, dependency: Dependency) -> RankedProviders:
         """Return the ranked providers of one dependency of an agent."""
-        profile = agent.indexed
-        return self._ranking_cache.get(
-            view, dependency, profile.namespace, self._ranking_cache.policies.for_profile(profile)
-        )
+        policy = self._ranking_cache.policies.for_profile(agent.indexed)
+        return self._ranking_cache.get(view, dependency, agent.indexed.namespace, policy)
 
     def rank_all(self, view: View, agent: Agent, dependency: Dependency, max_rejected: int) -> RankedProviders:
         """Return the same with up to `max_rejected` rejected candidates; it is not cached."""
-        profile = agent.indexed
-        return self._ranking_cache.rank_all(
-            view, dependency, profile.namespace, self._ranking_cache.policies.for_profile(profile), max_rejected
-        )
+        policy = self._ranking_cache.policies.for_profile(agent.indexed)
+        return self._ranking_cache.rank_all(view, dependency, agent.indexed.namespace, policy, max_rejected)
 
     def choose_provider(
         self, view: View, agent: Agent, function: str, dependency: Dependency
@@ -115,12 +95,12 @@ class DependencyResolver:
         strategy = dependency.strategy or "best"
         if strategy == "best":
             return ranking, ranking.providers[0] if ranking.providers else None
+        capability = dependency.capability
+        index = self._round_robin_position(view, agent.id, capability) if strategy == "round_robin" else 0
         context = SelectionContext(
-            seed=f"{agent.id}\0{function}\0{dependency.capability}",
+            seed=f"{agent.id}\0{function}\0{capability}",
             key=dependency.key or agent.id,
-            round_robin_index=self._round_robin_position(view, agent.id, dependency.capability)
-            if strategy == "round_robin"
-            else 0,
+            round_robin_index=index,
             zone=agent.indexed.zone,
             loads=self._load_cache.by_agent,
         )
@@ -132,14 +112,11 @@ class DependencyResolver:
             ranking, provider = self.choose_provider(view, agent, function, dependency)
             yield ResolvedDependency(function, dependency, provider, ranking.reason if provider is None else None)
 
-    def _build_resolution(
-        self,
-        view: View,
-        agent: Agent,
-        previous: CachedResolution | None,
-        resolved: tuple[ResolvedDependency, ...],
-        version: int,
+    def _cache_resolution(
+        self, view: View, record: Record, resolved: tuple[ResolvedDependency, ...], version: int
     ) -> CachedResolution:
+        """Encode the resolution for responses, unless it is the same as the cached one, and cache it."""
+        agent, previous = record.agent, record.resolution
         depends_on_load = any(each.dependency.strategy == "least_loaded" for each in resolved)
         response_format = self._response_format(agent)
         other_keys = response_format.lookup_keys(agent)
@@ -153,16 +130,11 @@ class DependencyResolver:
             digest, fields = previous.digest, previous.encoded_fields
         else:
             digest, fields = response_format.encode(view, agent, resolved)
-        return CachedResolution(
-            agent,
-            version,
-            depends_on_load,
-            lookup_keys,
-            resolved,
-            digest,
-            fields,
-            sent_digest=previous.sent_digest if previous is not None else "",
+        sent_digest = "" if previous is None else previous.sent_digest
+        resolution = record.resolution = CachedResolution(
+            agent, version, depends_on_load, lookup_keys, resolved, digest, fields, sent_digest
         )
+        return resolution
 
     def _response_format(self, agent: Agent) -> ResponseFormat:
         return self._response_formats.get(agent.indexed.format_name, _NATIVE_RESPONSE_FORMAT)

@@ -67,6 +67,4 @@ def _rendezvous_score(seed: str, provider: Provider, weight: float) -> float:
 
 def _rounded_load(load: float | None) -> float:
     """Round a load to one digit, so that small changes do not change the choice; a missing load is the highest."""
-    if load is None:
-        return math.inf
-    return float(f"{load:.0e}")
+    return math.inf if load is None else float(f"{load:.0e}")

@@ -12,7 +12,7 @@ from registry.cache.watch_history import WatchHistory
 from registry.errors import NotReady, VersionAhead, VersionTooOld
 from registry.model.query import AgentQuery
 from registry.service.discovery.matching import Matcher
-from registry.service.watch.fanout import WatchCursor, WatchEvent, WatchFanout, WatchGroup, no_push
+from registry.service.watch.fanout import WatchEvent, WatchFanout, no_push
 
 EndReason: TypeAlias = Literal["overflowed", "log_gap", "shutting_down"]
 
@@ -47,10 +47,7 @@ class Watcher:
         self.on_stalled = self.wake if on_stalled is None else on_stalled
         self._service = service
         self._backlog = backlog
-        self._shutting_down = False
         self._wake_timer: asyncio.TimerHandle | None = None
-        self._group: WatchGroup
-        self._cursor: WatchCursor
         self._group, self._cursor = service.fanout.subscribe(matcher)
 
     @property
@@ -69,17 +66,17 @@ class Watcher:
             return "log_gap"
         if self._cursor.overflowed:
             return "overflowed"
-        return "shutting_down" if self._shutting_down else None
+        return "shutting_down" if self._service.shutting_down else None
 
     def take(self) -> list[WatchEvent]:
         """Return the next events, none when all were taken, and advance `delivered_version`."""
         if self._cursor.log_gap or self._cursor.overflowed:
             return []
-        group, cursor = self._group, self._cursor
+        cursor = self._cursor
         if self._backlog:
             events, self._backlog = self._backlog[:_MAX_EVENTS_PER_TAKE], self._backlog[_MAX_EVENTS_PER_TAKE:]
         else:
-            events = group.events_from(cursor.position, _MAX_EVENTS_PER_TAKE)
+            events = self._group.events_from(cursor.position, _MAX_EVENTS_PER_TAKE)
             cursor.position += len(events)
         self.delivered_version = self._service.latest_version if self.caught_up else events[-1][1].version
         return events
@@ -109,11 +106,6 @@ class Watcher:
         """End a `wait`."""
         self._cursor.wake()
 
-    def shut_down(self) -> None:
-        """End the watch because this replica shuts down."""
-        self._shutting_down = True
-        self.wake()
-
     def close(self) -> None:
         """Unsubscribe and cancel the timer."""
         if self._wake_timer is not None:
@@ -128,9 +120,9 @@ class WatchService:
     def __init__(self, reflector: Reflector, history: WatchHistory, fanout: WatchFanout) -> None:
         self.fanout = fanout
         self.watchers: set[Watcher] = set()
+        self.shutting_down = False
         self._reflector = reflector
         self._history = history
-        self._shutting_down = False
 
     @property
     def latest_version(self) -> int:
@@ -170,7 +162,7 @@ class WatchService:
     ) -> Watcher:
         """Begin a watch at the version held now, or after a version the watch history is known to contain."""
         matcher = Matcher(query)
-        if self._reflector.view is None or self._shutting_down or len(self.watchers) >= _MAX_WATCHERS:
+        if self._reflector.view is None or self.shutting_down or len(self.watchers) >= _MAX_WATCHERS:
             raise NotReady("This replica accepts no more watches now; try again shortly")
         backlog = [] if since is None else _backlog_events(matcher, self._history.buffer.since(since))
         watcher = Watcher(self, matcher, self.latest_version if since is None else since, backlog, on_stalled)
@@ -188,9 +180,9 @@ class WatchService:
 
     def close(self) -> None:
         """End every watch because this replica shuts down."""
-        self._shutting_down = True
+        self.shutting_down = True
         for watcher in self.watchers:
-            watcher.shut_down()
+            watcher.wake()
 
     async def _require_version(self, version: int) -> None:
         if version > self.latest_version:
