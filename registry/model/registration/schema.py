@@ -28,93 +28,74 @@ MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
 _LINE_BREAKS = r"\u2028\u2029"
 _CONTROL = r"\x00-\x1f\x7f-\x9f" + _LINE_BREAKS
 _BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u202f\u205f\u3000\ufeff" + _LINE_BREAKS
-_END = r"(?!\n)$"
 
 _PORT = r"0*(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _NOT_IN_HOST = rf"{_BLANK}/?#@:\[\]\\<>{{}}|^%`\x22'"
 _HOST = rf"(?:\[[0-9A-Fa-f:.]+\]|[^{_NOT_IN_HOST}.\-][^{_NOT_IN_HOST}]*)"
-_ENDPOINT = rf"^[hH][tT][tT][pP][sS]?://(?:[^{_BLANK}/?#@\[\]\\]+@)?{_HOST}(?::{_PORT})?(?:[/?#][^{_BLANK}]*)?{_END}"
+_ENDPOINT = rf"[hH][tT][tT][pP][sS]?://(?:[^{_BLANK}/?#@\[\]\\]+@)?{_HOST}(?::{_PORT})?(?:[/?#][^{_BLANK}]*)?"
 
 _LABEL_NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _DNS_NAME = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
 _ANY_CASE_DNS_NAME = _DNS_NAME.replace("a-z", "A-Za-z")
 _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
 
+
+def _text(description: str, pattern: str, min_length: int | None = None, max_length: int | None = None) -> Meta:
+    """Return the rule for strings that match a pattern from begin to end."""
+    whole = f"^{pattern}(?!\\n)$"
+    return Meta(description=description, pattern=whole, min_length=min_length, max_length=max_length)
+
+
 AgentId: TypeAlias = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=253,
-        pattern=rf"^(?!\.{{1,2}}$)[A-Za-z0-9._:-]+{_END}",
-        description="an id of 1 to 253 letters, digits and . _ : -",
-    ),
+    str, _text("an id of 1 to 253 letters, digits and . _ : -", r"(?!\.{1,2}$)[A-Za-z0-9._:-]+", 1, 253)
 ]
 LineText: TypeAlias = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=253,
-        pattern=rf"^[^{_CONTROL}]+{_END}",
-        description="1 to 253 characters without line breaks or other control characters",
-    ),
+    str, _text("1 to 253 characters without line breaks or other control characters", rf"[^{_CONTROL}]+", 1, 253)
 ]
 Word: TypeAlias = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=253,
-        pattern=rf"^[^{_BLANK}]+{_END}",
-        description="1 to 253 characters without blanks or control characters",
-    ),
+    str, _text("1 to 253 characters without blanks or control characters", rf"[^{_BLANK}]+", 1, 253)
 ]
 LongText: TypeAlias = Annotated[str, Meta(max_length=10_000, description="a string of at most 10,000 characters")]
 Namespace: TypeAlias = Annotated[
     str,
-    Meta(
+    _text(
+        "1 to 63 lower-case letters, digits and -, beginning and ending with a letter or digit",
+        r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?",
         max_length=63,
-        pattern=rf"^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?{_END}",
-        description="1 to 63 lower-case letters, digits and -, beginning and ending with a letter or digit",
     ),
 ]
 Endpoint: TypeAlias = Annotated[
     str,
-    Meta(
-        max_length=2048,
-        pattern=_ENDPOINT,
-        description="an http or https URL with a host, no blanks, ports up to 65535, at most 2,048 long",
+    _text(
+        "an http or https URL with a host, no blanks, ports up to 65535, at most 2,048 long", _ENDPOINT, max_length=2048
     ),
 ]
 Seconds: TypeAlias = Annotated[
-    float,
-    Meta(gt=0, le=365 * 24 * 3600, description="a number of seconds above 0 and at most 31536000, a year"),
+    float, Meta(gt=0, le=365 * 24 * 3600, description="a number of seconds above 0 and at most 31536000, a year")
 ]
 LabelKey: TypeAlias = Annotated[
     str,
-    Meta(
-        pattern=rf"^(?:(?=.{{1,253}}/){_DNS_NAME}/)?{_LABEL_NAME}{_END}",
-        description="a Kubernetes label key: an optional DNS name/, then 1 to 63 letters, digits and - _ .",
+    _text(
+        "a Kubernetes label key: an optional DNS name/, then 1 to 63 letters, digits and - _ .",
+        rf"(?:(?=.{{1,253}}/){_DNS_NAME}/)?{_LABEL_NAME}",
     ),
 ]
 LabelValue: TypeAlias = Annotated[
-    str,
-    Meta(
-        pattern=rf"^(?:{_LABEL_NAME})?{_END}",
-        description="a Kubernetes label value: at most 63 letters, digits and inside also - _ .",
-    ),
+    str, _text("a Kubernetes label value: at most 63 letters, digits and inside also - _ .", rf"(?:{_LABEL_NAME})?")
 ]
 AnnotationKey: TypeAlias = Annotated[
     str,
-    Meta(
-        pattern=rf"^(?:(?=.{{1,253}}/){_ANY_CASE_DNS_NAME}/)?{_LABEL_NAME}{_END}",
-        description="a Kubernetes annotation key: an optional DNS name/, then 1 to 63 letters, digits, - _ .",
+    _text(
+        "a Kubernetes annotation key: an optional DNS name/, then 1 to 63 letters, digits, - _ .",
+        rf"(?:(?=.{{1,253}}/){_ANY_CASE_DNS_NAME}/)?{_LABEL_NAME}",
     ),
 ]
 CapabilityVersion: TypeAlias = Annotated[
     str,
-    Meta(
+    _text(
+        "one to three numbers with an optional pre-release and build, like 1.2.0 or 2.0.0-rc.1",
+        rf"[0-9]{{1,9}}(?:\.[0-9]{{1,9}}){{0,2}}(?:-{_IDENTIFIERS})?(?:\+{_IDENTIFIERS})?",
         max_length=253,
-        pattern=rf"^[0-9]{{1,9}}(?:\.[0-9]{{1,9}}){{0,2}}(?:-{_IDENTIFIERS})?(?:\+{_IDENTIFIERS})?{_END}",
-        description="one to three numbers with an optional pre-release and build, like 1.2.0 or 2.0.0-rc.1",
     ),
 ]
 Stability: TypeAlias = Annotated[
@@ -140,12 +121,7 @@ VersionConstraint: TypeAlias = Annotated[
     str, Meta(max_length=256, description="a constraint of at most 256 characters")
 ]
 NamespaceOrAny: TypeAlias = Annotated[
-    str,
-    Meta(
-        max_length=63,
-        pattern=rf"^(?:\*|[a-z0-9](?:[-a-z0-9]*[a-z0-9])?){_END}",
-        description="a namespace, or * for any",
-    ),
+    str, _text("a namespace, or * for any", r"(?:\*|[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)", max_length=63)
 ]
 StrategyName: TypeAlias = Annotated[
     Strategy, Meta(description="one of best, round_robin, random, least_loaded, sticky, weighted, local")
@@ -159,8 +135,7 @@ class DependencySchema(Struct, frozen=True, kw_only=True, gc=False):
     version: Annotated[VersionConstraint, Meta(title="Version constraint, default any version")] | None = None
     tags: (
         Annotated[
-            TagRequirements,
-            Meta(title="Tags: t is required, +t preferred, -t excluded; a nested list needs one"),
+            TagRequirements, Meta(title="Tags: t is required, +t preferred, -t excluded; a nested list needs one")
         ]
         | None
     ) = None
@@ -183,10 +158,7 @@ class DependencySchema(Struct, frozen=True, kw_only=True, gc=False):
 
 Dependencies: TypeAlias = Annotated[
     list[
-        Annotated[
-            DependencySchema | Word,
-            Meta(description="a capability's name or an object with it as `capability`"),
-        ]
+        Annotated[DependencySchema | Word, Meta(description="a capability's name or an object with it as `capability`")]
     ],
     Meta(max_length=1_000, description="a list of at most 1,000 dependencies"),
 ]
