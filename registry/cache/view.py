@@ -227,10 +227,7 @@ def _capability_names(spec: IndexedSpec) -> set[str]:
 
 def _tool_tags(spec: IndexedSpec) -> set[ToolTag]:
     """Return the keys of the tools for language models: their tags, and None for a search by any tag."""
-    tags: set[ToolTag] = set()
-    for capability in spec.llm_tools:
-        tags.update(("tool", tag) for tag in (None, *capability.tags))
-    return tags
+    return {("tool", tag) for capability in spec.llm_tools for tag in (None, *capability.tags)}
 
 
 def _affected_keys(spec: IndexedSpec) -> set[LookupKey]:

@@ -114,6 +114,11 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
             yield WHOLE_AGENT, self.dependencies
 
     @property
+    def dependencies_by_function(self) -> Iterator[tuple[str, Dependency]]:
+        """Each dependency of each function, with the name of the function."""
+        return ((function, dependency) for function, dependencies in self.functions for dependency in dependencies)
+
+    @property
     def required_edges(self) -> Iterator[tuple[str, str]]:
         """The pairs of a capability and a capability that it requires, perhaps repeated.
 
@@ -134,17 +139,12 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
     @property
     def dependency_names(self) -> set[str]:
         """The names of all capabilities it depends on."""
-        return {dependency.capability for _, dependencies in self.functions for dependency in dependencies}
+        return {dependency.capability for _, dependency in self.dependencies_by_function}
 
     @property
     def round_robin(self) -> set[str]:
         """The names of the capabilities it selects by round robin."""
-        return {
-            dependency.capability
-            for _, dependencies in self.functions
-            for dependency in dependencies
-            if dependency.strategy == "round_robin"
-        }
+        return {each.capability for _, each in self.dependencies_by_function if each.strategy == "round_robin"}
 
     @property
     def zone(self) -> str | None:

@@ -1,6 +1,6 @@
 """Providers of the capability `c` and cache views with them, for ranking tests."""
 
-from typing import Any
+from typing import Any, cast
 
 from registry.cache.view import View
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
@@ -9,9 +9,10 @@ from registry.compat.mcpmesh.registration import FORMAT_NAME
 from registry.compat.mcpmesh.response_format import McpMeshResponseFormat
 from registry.model.agent import Agent, Capability, Dependency, Status
 from registry.model.change import LogPosition
-from registry.service.resolution.load_cache import LoadCache, LoadSource
+from registry.service.resolution.load_cache import LoadCache
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolver import DependencyResolver
+from registry.store.resolution_store import ResolutionStore
 from tests.support.builders import an_agent
 
 
@@ -37,12 +38,13 @@ def view_of(*agents: Agent) -> View:
     return view
 
 
-def make_resolver(loads: LoadSource) -> DependencyResolver:
+def make_resolver(loads: object) -> DependencyResolver:
     """Return a resolver for both registration formats, without anything cached."""
     policies = match_policies()
     rankings = RankingCache(policies)
     llm_tools = LlmToolFinder(rankings, llm_policy(policies))
-    return DependencyResolver(rankings, LoadCache(loads), {FORMAT_NAME: McpMeshResponseFormat(llm_tools)})
+    load_cache = LoadCache(cast(ResolutionStore, loads))
+    return DependencyResolver(rankings, load_cache, {FORMAT_NAME: McpMeshResponseFormat(llm_tools)})
 
 
 def no_missing_requirement(_agent: Agent, _capability: Capability) -> Dependency | None:

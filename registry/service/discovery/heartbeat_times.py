@@ -4,10 +4,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from registry.cache.view import Record, View
-from registry.store.agents import LastHeartbeats, RecentHeartbeats
+from registry.store.agents import Agents, RecentHeartbeats
 
 MAX_HEARTBEAT_AGE_S: Final = 1.0
 """A list shows last heartbeats that were read at most this long ago."""
@@ -15,16 +15,6 @@ MAX_HEARTBEAT_AGE_S: Final = 1.0
 _MIN_LOOKUPS_FOR_POLLING: Final = 1000
 # One heartbeat of a poll costs at most a fourth of a look-up.
 _POLL_COST_RATIO: Final = 4
-
-
-class HeartbeatSource(Protocol):
-    """The part of the store that reads heartbeats."""
-
-    def last_heartbeats(self, agent_ids: Sequence[str]) -> "asyncio.Future[LastHeartbeats]":
-        """Return the last heartbeat of each agent, in the order given."""
-
-    def heartbeats_since(self, moment: int | None) -> "asyncio.Future[RecentHeartbeats]":
-        """Return the heartbeats since a time of the Redis server, or those of the last seconds if it is None."""
 
 
 class HeartbeatRefresher:
@@ -35,8 +25,8 @@ class HeartbeatRefresher:
     poll since, has sent none and is not read again.
     """
 
-    def __init__(self, source: HeartbeatSource) -> None:
-        self._source = source
+    def __init__(self, agents: Agents) -> None:
+        self._agents = agents
         self._lookups = 0
         self._counted_at = time.monotonic()
         self._polled_view: View | None = None
@@ -59,7 +49,7 @@ class HeartbeatRefresher:
         if stale:
             # The result is at least as new as the request.
             now = time.monotonic()
-            read = await self._source.last_heartbeats([record.agent.id for record in stale])
+            read = await self._agents.last_heartbeats([record.agent.id for record in stale])
             for record, at in zip(stale, read.times, strict=True):
                 record.update_heartbeat(at, now)
 
@@ -89,7 +79,7 @@ class HeartbeatRefresher:
         if view is not self._polled_view or now - self._last_poll_at > MAX_HEARTBEAT_AGE_S:
             if self._pending_poll is None:
                 since = self._server_time_ms if view is self._polled_view else None
-                self._pending_poll = self._source.heartbeats_since(since)
+                self._pending_poll = self._agents.heartbeats_since(since)
                 self._pending_poll.add_done_callback(partial(self._apply_poll, view, now, since))
             await asyncio.shield(self._pending_poll)
         return self._first_poll_at if view is self._polled_view else now

@@ -49,17 +49,16 @@ def find_too_many_variants(spec: bytes) -> list[Detail]:
     if spec.count(_CAPABILITY_KEY_JSON) <= MAX_VARIANTS_PER_CAPABILITY:
         return []
     variants: dict[str, set[object]] = {}
-    for _, dependencies in decode_indexed_spec(spec).functions:
-        for dependency in dependencies:
-            variants.setdefault(dependency.capability, set()).add((dependency.match_key, dependency.namespace))
+    for _, each in decode_indexed_spec(spec).dependencies_by_function:
+        variants.setdefault(each.capability, set()).add((each.match_key, each.namespace))
     return [
         Detail(
             "dependencies",
-            f"require {name} with {len(each)} different combinations of version, tags and other conditions; "
+            f"require {name} with {len(conditions)} different combinations of version, tags and other conditions; "
             f"at most {MAX_VARIANTS_PER_CAPABILITY} are allowed",
         )
-        for name, each in variants.items()
-        if len(each) > MAX_VARIANTS_PER_CAPABILITY
+        for name, conditions in variants.items()
+        if len(conditions) > MAX_VARIANTS_PER_CAPABILITY
     ][:_MAX_REPORTED_ERRORS]
 
 

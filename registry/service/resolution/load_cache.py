@@ -1,30 +1,24 @@
 """The loads that agents report with their heartbeats, read from Redis when a choice depends on them."""
 
 import time
-from collections.abc import Awaitable, Sequence
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Final
 
 from registry.model.resolution import Provider
 from registry.service.resolution.strategies import MAX_PROVIDERS_BY_LOAD
+from registry.store.resolution_store import ResolutionStore
 
 MAX_LOAD_AGE_S: Final = 2.0
 """Maximum age of a load when a provider is chosen by it."""
 _MAX_CACHED_AGENTS: Final = 100_000
 
 
-class LoadSource(Protocol):
-    """The part of the store that the load cache uses."""
-
-    def loads(self, agent_ids: Sequence[str]) -> Awaitable[list[float | None]]:
-        """Return the last load of each agent, None for an agent that reported none."""
-
-
 class LoadCache:
     """The loads of agents by id; it is emptied when it has more than 100,000 agents."""
 
-    def __init__(self, source: LoadSource) -> None:
+    def __init__(self, resolution_store: ResolutionStore) -> None:
         self.by_agent: dict[str, float] = {}
-        self._source = source
+        self._resolution_store = resolution_store
         self._refreshed_at: dict[str, float] = {}
 
     async def refresh(self, providers: Sequence[Provider]) -> None:
@@ -37,7 +31,7 @@ class LoadCache:
         ]
         if not due:
             return
-        loads = await self._source.loads(due)
+        loads = await self._resolution_store.loads(due)
         if len(self._refreshed_at) > _MAX_CACHED_AGENTS:
             self._refreshed_at.clear()
             self.by_agent.clear()

@@ -72,7 +72,7 @@ class DependencyResolver:
         resolution = await self.resolve_async(view, record)
         if not resolution.depends_on_load:
             return resolution
-        for _, dependency in _dependencies_by_function(record.agent):
+        for _, dependency in record.agent.indexed.dependencies_by_function:
             if dependency.strategy == "least_loaded":
                 await self._load_cache.refresh(self.ranking(view, record.agent, dependency).providers)
         return self.resolve(view, record)
@@ -108,7 +108,7 @@ class DependencyResolver:
 
     def _resolve_dependencies(self, view: View, agent: Agent) -> Iterator[ResolvedDependency]:
         """Resolve the dependencies one by one."""
-        for function, dependency in _dependencies_by_function(agent):
+        for function, dependency in agent.indexed.dependencies_by_function:
             ranking, provider = self.choose_provider(view, agent, function, dependency)
             yield ResolvedDependency(function, dependency, provider, ranking.reason if provider is None else None)
 
@@ -162,8 +162,3 @@ def _is_current(view: View, resolution: CachedResolution) -> bool:
         if view.last_change(key) > resolution.version:
             return False
     return True
-
-
-def _dependencies_by_function(agent: Agent) -> Iterator[tuple[str, Dependency]]:
-    """Return every dependency with the name of its function."""
-    return ((function, dependency) for function, dependencies in agent.indexed.functions for dependency in dependencies)

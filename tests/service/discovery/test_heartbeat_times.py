@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pytest
 
@@ -12,7 +12,7 @@ from registry.errors import StoreUnavailable
 from registry.model.change import LogPosition
 from registry.service.discovery import heartbeat_times
 from registry.service.discovery.heartbeat_times import MAX_HEARTBEAT_AGE_S, HeartbeatRefresher
-from registry.store.agents import LastHeartbeats, RecentHeartbeats
+from registry.store.agents import Agents, LastHeartbeats, RecentHeartbeats
 from tests.support.builders import an_agent
 
 AGENTS = 300
@@ -78,7 +78,7 @@ class Mesh:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.store = FakeAgentStore(clock)
-        self.refresher = HeartbeatRefresher(self.store)
+        self.refresher = HeartbeatRefresher(cast(Agents, self.store))
         self.view = self.refill()
 
     def refill(self) -> View:
