@@ -1,8 +1,8 @@
 """A private Redis server for each worker: empty before each test, checked for consistency after it.
 
-Fixtures: `redis_server`, `redis_url`, `raw` (a client to inspect it), `settings`, `store`; `client` (of a registry in
-this process); `own_server`, a second server for tests that pause, kill or misconfigure theirs; and `directory`, a short
-path for files.
+Fixtures: `redis_server`, `redis_url`, `redis_client` (to inspect the server), `settings`, `store`; `client` (of a
+registry in this process); `dedicated_redis`, another server for tests that pause, kill or misconfigure it; and
+`directory`, a short path for files.
 """
 
 import random
@@ -60,7 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
     slow_or_shared = [checks.too_slow, checks.function_scoped_fixture]
     hypothesis.settings.register_profile("unhurried", deadline=None, suppress_health_check=slow_or_shared)
     hypothesis.settings.load_profile("unhurried")
-    config.addinivalue_line("markers", "poisoned(why): damages data on purpose, so the check after the test is omitted")
+    config.addinivalue_line(
+        "markers", "leaves_damaged_data(why): damages data on purpose, so the check after the test is omitted"
+    )
     config.addinivalue_line("markers", "fault(number, what): survives this fault; README.md has the table")
     config.addinivalue_line("markers", "slow: takes too long for each run; `make fleet` and `make wheel-test` run it")
 
@@ -89,7 +91,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def server_of_worker(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
+def worker_server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
     """Provide the server of this worker; tests use `redis_server`, which empties it."""
     if request.config.getoption("--redis") == "docker":
         try:
@@ -111,12 +113,12 @@ def reset(client: redis.Redis) -> None:
 
 
 @pytest.fixture
-def redis_server(server_of_worker: RunningServer, request: pytest.FixtureRequest) -> Iterator[RunningServer]:
-    """Provide an empty server, which must be consistent after the test, unless the test is marked as poisoned."""
-    with redis.Redis.from_url(server_of_worker.url) as client:
+def redis_server(worker_server: RunningServer, request: pytest.FixtureRequest) -> Iterator[RunningServer]:
+    """Provide an empty server, which must be consistent after the test, unless it is marked `leaves_damaged_data`."""
+    with redis.Redis.from_url(worker_server.url) as client:
         reset(client)
-        yield server_of_worker
-        if request.node.get_closest_marker("poisoned") is None:
+        yield worker_server
+        if request.node.get_closest_marker("leaves_damaged_data") is None:
             assert not find_inconsistencies(client)
 
 
@@ -127,14 +129,14 @@ def redis_url(redis_server: RunningServer) -> str:
 
 
 @pytest.fixture
-def raw(redis_url: str) -> Iterator[redis.Redis]:
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     """Provide a blocking client with text responses, to inspect the store and to write unusual data."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
 
 
 @pytest.fixture
-def own_server() -> Iterator[RedisServer]:
+def dedicated_redis() -> Iterator[RedisServer]:
     """Provide a server for one test, which may pause, kill or misconfigure it; it is not checked afterwards."""
     with RedisServer() as server:
         yield server

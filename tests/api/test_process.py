@@ -222,26 +222,28 @@ def _started(url: str) -> Replica:
     return replica
 
 
-async def test_sigterm_gives_up_the_lead_and_idle_connections_do_not_hold_it(redis_url: str, raw: redis.Redis) -> None:
+async def test_sigterm_gives_up_the_lead_and_idle_connections_do_not_hold_it(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
     """With open keep-alive connections the process still ends in time, and the lock is free."""
     replica = await asyncio.to_thread(_started, redis_url)
     async with httpx2.AsyncClient(base_url=replica.url) as client:
         await asyncio.gather(*(client.get("/agents") for _ in range(5)))
-        await async_wait_until(lambda: raw.get("{mesh}:leader"), description="the replica leads")
+        await async_wait_until(lambda: redis_client.get("{mesh}:leader"), description="the replica leads")
 
         await asyncio.to_thread(replica.stop)
 
-    assert raw.get("{mesh}:leader") is None
+    assert redis_client.get("{mesh}:leader") is None
 
 
-def test_sigterm_is_obeyed_while_the_store_is_away(own_server: RedisServer) -> None:
+def test_sigterm_is_obeyed_while_the_store_is_away(dedicated_redis: RedisServer) -> None:
     """A frozen Redis does not keep the process alive past its five seconds."""
-    with Replica(own_server.url) as replica:
-        own_server.pause()
+    with Replica(dedicated_redis.url) as replica:
+        dedicated_redis.pause()
         try:
             replica.stop()
         finally:
-            own_server.resume()
+            dedicated_redis.resume()
 
 
 def test_without_redis_the_embedded_store_keeps_what_was_acknowledged(tmp_path: Path) -> None:

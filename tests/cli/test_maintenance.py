@@ -60,7 +60,7 @@ async def replica(redis_url: str) -> AsyncIterator[Replica]:
 
 @pytest.mark.fault(47, "A backup is restored after all data was lost")
 async def test_a_fleet_is_backed_up_under_load_wiped_and_restored(
-    replica: Replica, raw: redis.Redis, redis_url: str, directory: Path
+    replica: Replica, redis_client: redis.Redis, redis_url: str, directory: Path
 ) -> None:
     """The agents are equal, with a new timeline and larger versions; watches end, so that clients list again."""
     file = directory / "mesh.gz"
@@ -77,7 +77,7 @@ async def test_a_fleet_is_backed_up_under_load_wiped_and_restored(
         version = int(found[1])
 
         async with open_watch(replica.url, namespace="fleet") as stream:
-            raw.flushall()
+            redis_client.flushall()
             done = await asyncio.to_thread(run, "restore", str(file), directory=directory, REDIS_URL=redis_url)
             assert b" agents restored, 0 already registered and unchanged" in done.stdout, done.stderr
             assert (await stream.remaining_events())[-1].kind == "ERROR"
@@ -102,14 +102,14 @@ async def register_repeatedly(client: httpx2.AsyncClient) -> None:
 
 
 async def test_restore_does_not_overwrite_an_agent_registered_later(
-    replica: Replica, raw: redis.Redis, redis_url: str, directory: Path
+    replica: Replica, redis_client: redis.Redis, redis_url: str, directory: Path
 ) -> None:
     """The other agents are restored."""
     async with httpx2.AsyncClient(base_url=replica.url) as client:
         await register(client, "early", endpoint="http://old:1")
         await register(client, "late", endpoint="http://old:1")
         backup = run("backup", "-", directory=directory, REDIS_URL=redis_url).stdout
-        raw.flushall()
+        redis_client.flushall()
         await async_wait_until(lambda: registers_again(client, "early"), description="the agent registers again")
 
         done = run("restore", "-", directory=directory, stdin=gzip.compress(backup), REDIS_URL=redis_url)
@@ -126,7 +126,7 @@ async def registers_again(client: httpx2.AsyncClient, agent_id: str) -> bool:
     return response.status_code == 200
 
 
-def test_an_incomplete_backup_changes_nothing(redis_url: str, directory: Path, raw: redis.Redis) -> None:
+def test_an_incomplete_backup_changes_nothing(redis_url: str, directory: Path, redis_client: redis.Redis) -> None:
     """The file is read to its end before the first write."""
     file = directory / "mesh"
     file.write_text('{"backup_of":"mcp-mesh-registry"}\n')
@@ -135,7 +135,7 @@ def test_an_incomplete_backup_changes_nothing(redis_url: str, directory: Path, r
 
     assert done.returncode == 1
     assert b"nothing was changed" in done.stderr
-    assert raw.dbsize() == 0
+    assert redis_client.dbsize() == 0
 
 
 def test_a_backup_that_cannot_be_written_leaves_no_file(redis_url: str, directory: Path) -> None:
@@ -170,14 +170,16 @@ def test_the_embedded_store_of_a_running_replica_is_backed_up(directory: Path) -
     assert (stopped.returncode, stopped.stdout) == (0, b"ok       1 agents, no problems\n")
 
 
-async def test_doctor_reports_and_repairs(store: Store, raw: redis.Redis, redis_url: str, directory: Path) -> None:
+async def test_doctor_reports_and_repairs(
+    store: Store, redis_client: redis.Redis, redis_url: str, directory: Path
+) -> None:
     """The exit code is 1 while there are problems; a repair starts a new timeline, so that caches are filled again."""
     await store.change_log.open()
     await store.agents.register(RegistrationWrite("a", a_spec("a"), 60_000, 120_000))
     await store.agents.register(RegistrationWrite("b", a_spec("b"), 60_000, 120_000))
-    raw.hset("{mesh}:agent:b", "spec", "no JSON")
-    raw.zadd("{mesh}:deadlines", {"ghost": 1})
-    timeline = raw.get("{mesh}:timeline")
+    redis_client.hset("{mesh}:agent:b", "spec", "no JSON")
+    redis_client.zadd("{mesh}:deadlines", {"ghost": 1})
+    timeline = redis_client.get("{mesh}:timeline")
 
     found = run("doctor", directory=directory, REDIS_URL=redis_url)
     repaired = run("doctor", "--repair", directory=directory, REDIS_URL=redis_url)
@@ -188,4 +190,4 @@ async def test_doctor_reports_and_repairs(store: Store, raw: redis.Redis, redis_
     assert b"'b': damaged record" in found.stdout
     assert b"repaired 1 orphaned entries and 1 damaged records removed" in repaired.stdout
     assert b"ok       1 agents" in after.stdout
-    assert raw.get("{mesh}:timeline") != timeline
+    assert redis_client.get("{mesh}:timeline") != timeline

@@ -201,7 +201,7 @@ def test_the_url_and_the_data_directory_are_printed(directory: Path) -> None:
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_requests_in_flight_are_finished(
-    signal_number: signal.Signals, directory: Path, redis_url: str, raw: redis.Redis
+    signal_number: signal.Signals, directory: Path, redis_url: str, redis_client: redis.Redis
 ) -> None:
     """A registration that started before the signal gets its response; idle connections do not delay the shutdown."""
     with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
@@ -216,7 +216,7 @@ def test_requests_in_flight_are_finished(
 
     assert response.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b'"status":"success"' in response
-    assert raw.exists("{mesh}:agent:a")
+    assert redis_client.exists("{mesh}:agent:a")
     assert status == 0
     assert "Traceback" not in output
 
@@ -290,15 +290,15 @@ def test_the_shutdown_delay_ends_by_itself(directory: Path, redis_url: str) -> N
     assert time.monotonic() - began > 0.7
 
 
-def test_leadership_is_released_at_shutdown(directory: Path, redis_url: str, raw: redis.Redis) -> None:
+def test_leadership_is_released_at_shutdown(directory: Path, redis_url: str, redis_client: redis.Redis) -> None:
     """Another replica does not have to wait for the lease to expire."""
     with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
         replica.wait_for_output("leadership_acquired")
-        assert raw.exists("{mesh}:leader")
+        assert redis_client.exists("{mesh}:leader")
         status = replica.wait_for_exit(signal.SIGTERM)
 
     assert status == 0
-    assert not raw.exists("{mesh}:leader")
+    assert not redis_client.exists("{mesh}:leader")
 
 
 def test_the_embedded_store_stops_with_the_replica(directory: Path) -> None:

@@ -14,14 +14,14 @@ from tests.support.redis_server import RedisServer
 from tests.support.served_registry import served_registry
 
 
-async def test_during_an_outage_of_redis_reads_come_from_the_cache_of_a_replica(own_server: RedisServer) -> None:
+async def test_during_an_outage_of_redis_reads_come_from_the_cache_of_a_replica(dedicated_redis: RedisServer) -> None:
     """Reads report their age, writes fail, and both work again after the outage."""
-    async with served_registry(own_server.url) as served, RegistryClient(served.url, cache_size=0) as client:
+    async with served_registry(dedicated_redis.url) as served, RegistryClient(served.url, cache_size=0) as client:
         expect_success(await client.register_agent(REGISTRATION))
         expect_success(await client.heartbeat("a"))
         assert "stale_seconds" not in await client.agents()
 
-        own_server.pause()
+        dedicated_redis.pause()
         try:
             agents: Any = await client.agents(capability="greeting")
             discovered: Any = await client.discover_services({"capabilities": ["greeting"]})
@@ -32,7 +32,7 @@ async def test_during_an_outage_of_redis_reads_come_from_the_cache_of_a_replica(
                 with pytest.raises(ConnectionError, match="503"):
                     await writer.register_agent(REGISTRATION)
         finally:
-            own_server.resume()
+            dedicated_redis.resume()
 
         assert agent_ids(agents) == agent_ids(discovered) == ["a"]
         assert capabilities["capabilities"][0]["agent_id"] == "a"
@@ -85,19 +85,19 @@ async def test_a_response_older_than_offline_ttl_is_not_returned(redis_url: str)
             await client.agents()
 
 
-async def test_a_read_with_a_resource_version_returns_nothing_older(own_server: RedisServer) -> None:
+async def test_a_read_with_a_resource_version_returns_nothing_older(dedicated_redis: RedisServer) -> None:
     """Neither the cache of a replica nor the cache of the client is used."""
-    async with served_registry(own_server.url) as served, RegistryClient(served.url, max_rounds=1) as client:
+    async with served_registry(dedicated_redis.url) as served, RegistryClient(served.url, max_rounds=1) as client:
         expect_success(await client.register_agent(REGISTRATION))
         version: Any = (await client.agents())["resource_version"]
 
-        own_server.pause()
+        dedicated_redis.pause()
         try:
             with pytest.raises(ConnectionError, match="503"):
                 await client.agents(resource_version=int(version) + 1)
             cached = await client.agents(resource_version=0)
         finally:
-            own_server.resume()
+            dedicated_redis.resume()
 
         assert agent_ids(cached) == ["a"]
 

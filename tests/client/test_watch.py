@@ -70,9 +70,9 @@ async def test_a_watch_returns_only_events_that_match_its_filters(redis_url: str
             assert summary(await next_events(watch, 2)) == [("ADDED", "a"), ("DELETED", "a")]
 
 
-async def test_a_watch_resumes_on_another_replica(own_server: RedisServer) -> None:
+async def test_a_watch_resumes_on_another_replica(dedicated_redis: RedisServer) -> None:
     """Every event arrives once and in order, although first one replica is killed and then the other."""
-    with Replica(own_server.url) as one, Replica(own_server.url) as two:
+    with Replica(dedicated_redis.url) as one, Replica(dedicated_redis.url) as two:
         async with RegistryClient([one.url, two.url]) as client, RegistryClient([two.url, one.url]) as writer:
             await prefer_replica(client, one.url)
             async with client.watch() as watch:
@@ -93,10 +93,10 @@ async def test_a_watch_resumes_on_another_replica(own_server: RedisServer) -> No
     assert versions == sorted(set(versions))
 
 
-async def test_after_a_gap_the_watch_returns_the_difference(own_server: RedisServer) -> None:
+async def test_after_a_gap_the_watch_returns_the_difference(dedicated_redis: RedisServer) -> None:
     """The log lost the changes: new agents are ADDED, changed ones MODIFIED, missing ones DELETED, each once."""
     async with (
-        served_registry(own_server.url) as served,
+        served_registry(dedicated_redis.url) as served,
         FaultyTcpProxy(served.url) as proxy,
         RegistryClient(http_url(proxy)) as client,
     ):
@@ -110,7 +110,7 @@ async def test_after_a_gap_the_watch_returns_the_difference(own_server: RedisSer
             await register(served, "new")
             for name in ("gone", "short-lived"):
                 assert (await served.client.delete(f"/agents/{name}")).status_code == 200
-            await trim_the_log(own_server, served)
+            await trim_the_log(dedicated_redis, served)
             await proxy.accept()
 
             events = await next_events(watch, 4)
@@ -130,21 +130,21 @@ async def test_after_a_gap_the_watch_returns_the_difference(own_server: RedisSer
 
 async def trim_the_log(server: RedisServer, served: ServedRegistry) -> None:
     """Remove the entries of the change log, so that a watch cannot resume from an older version."""
-    with redis.Redis.from_url(server.url) as raw:
-        raw.xtrim("{mesh}:log", maxlen=0)
+    with redis.Redis.from_url(server.url) as redis_client:
+        redis_client.xtrim("{mesh}:log", maxlen=0)
     old = (await served.client.get("/agents")).json()["resource_version"]
     await served.client.get("/agents")
     response = await served.client.get(f"/agents?watch=true&timeout=1s&resource_version={int(old) - 1}")
     assert response.status_code == 410
 
 
-async def test_a_watch_from_a_version_that_is_too_old_raises_watch_expired(own_server: RedisServer) -> None:
+async def test_a_watch_from_a_version_that_is_too_old_raises_watch_expired(dedicated_redis: RedisServer) -> None:
     """The client has no state to compare with, so the caller must list again."""
-    async with served_registry(own_server.url) as served, RegistryClient(served.url) as client:
+    async with served_registry(dedicated_redis.url) as served, RegistryClient(served.url) as client:
         await register(served, "same")
         before: Any = await client.agents()
         await register(served, "same", labels={"k": "v"})
-        await trim_the_log(own_server, served)
+        await trim_the_log(dedicated_redis, served)
 
         watch = client.watch(resource_version=before["resource_version"])
         with pytest.raises(WatchExpired, match="list again") as expired:
@@ -155,13 +155,13 @@ async def test_a_watch_from_a_version_that_is_too_old_raises_watch_expired(own_s
             await anext(watch)
 
 
-async def test_a_new_timeline_is_returned_as_the_difference(own_server: RedisServer) -> None:
+async def test_a_new_timeline_is_returned_as_the_difference(dedicated_redis: RedisServer) -> None:
     """The store lost its data while the watch was open: agents that no longer exist are DELETED."""
-    async with served_registry(own_server.url) as served, RegistryClient(served.url) as client:
+    async with served_registry(dedicated_redis.url) as served, RegistryClient(served.url) as client:
         await register(served, "lost")
         async with client.watch() as watch:
-            with redis.Redis.from_url(own_server.url) as raw:
-                raw.flushall()
+            with redis.Redis.from_url(dedicated_redis.url) as redis_client:
+                redis_client.flushall()
             await register(served, "new")
 
             events = await next_events(watch, 2)
@@ -201,20 +201,20 @@ async def test_a_watch_starts_when_the_registry_is_reachable(redis_url: str) -> 
             assert client_state(client) == "online"
 
 
-async def test_watches_survive_an_outage_of_redis(own_server: RedisServer) -> None:
+async def test_watches_survive_an_outage_of_redis(dedicated_redis: RedisServer) -> None:
     """An open watch continues after the outage; a watch created during the outage opens after it."""
     async with (
-        served_registry(own_server.url) as served,
+        served_registry(dedicated_redis.url) as served,
         RegistryClient(served.url) as client,
         client.watch() as open_watch,
     ):
-        own_server.pause()
+        dedicated_redis.pause()
         new_watch = client.watch(send_initial=True)
         waiting = asyncio.create_task(next_events(new_watch))
         await async_wait_until(
             lambda: client_state(client) == "degraded", description="the store is unavailable", timeout=TIMEOUT_S
         )
-        own_server.resume()
+        dedicated_redis.resume()
         await register(served, "a")
 
         assert summary(await next_events(open_watch)) == summary(await waiting) == [("ADDED", "a")]

@@ -70,12 +70,12 @@ async def test_a_cancelled_wait_loses_no_event(redis_url: str) -> None:
     await service.close()
 
 
-async def test_a_watch_that_cannot_continue_raises_an_error(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_watch_that_cannot_continue_raises_an_error(redis_url: str, redis_client: redis.Redis) -> None:
     """It ends when the log is lost, and when the service is closed."""
     service = RegistryService(Settings(redis_url=redis_url))
     await service.initialize()
     watcher = service.storage.create_watcher()
-    raw.flushall()
+    redis_client.flushall()
 
     with pytest.raises(VersionTooOld):
         await watcher.get()

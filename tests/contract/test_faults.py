@@ -119,8 +119,8 @@ async def test_a_flushed_store_is_another_timeline(server: RedisServer) -> None:
     async with in_process_registry(server.url) as client:
         before = await register(client, "a")
         timeline = (await client.get("/health")).json()["timeline"]
-        with redis.Redis.from_url(server.url) as raw:
-            raw.flushall()
+        with redis.Redis.from_url(server.url) as redis_client:
+            redis_client.flushall()
 
         assert await listed_ids(client) == []
         assert (await client.post("/heartbeat", json={"agent_id": "a"})).status_code == 404
@@ -132,9 +132,9 @@ async def test_flushed_scripts_cause_no_errors_under_load(server: RedisServer) -
     """SCRIPT FLUSH runs repeatedly during registrations and heartbeats; no call fails."""
     async with in_process_registry(server.url) as client:
         await register(client, "a")
-        with redis.Redis.from_url(server.url) as raw:
+        with redis.Redis.from_url(server.url) as redis_client:
             for round_number in range(20):
-                raw.script_flush()
+                redis_client.script_flush()
                 responses = await asyncio.gather(
                     *(client.post("/heartbeat", json={"agent_id": "a"}) for _ in range(10)),
                     *(client.post("/agents", json=a_registration(f"a{round_number}-{n}")) for n in range(10)),
@@ -148,9 +148,9 @@ async def test_a_trimmed_log_is_detected(server: RedisServer) -> None:
     """If the log is trimmed by hand, reads use a new fill and not a cache that missed changes."""
     async with in_process_registry(server.url) as client:
         await register(client, "a")
-        with redis.Redis.from_url(server.url) as raw:
+        with redis.Redis.from_url(server.url) as redis_client:
             await register(client, "b")
-            raw.xtrim("{mesh}:log", maxlen=0)
+            redis_client.xtrim("{mesh}:log", maxlen=0)
 
         assert await listed_ids(client) == ["a", "b"]
         await register(client, "c")
@@ -161,8 +161,8 @@ async def test_a_version_counter_raised_by_hand_does_not_block_reads(server: Red
     """A version without a log entry is a gap; opening the log again closes it."""
     async with in_process_registry(server.url) as client:
         await register(client, "a")
-        with redis.Redis.from_url(server.url) as raw:
-            raw.incrby("{mesh}:version", 5)
+        with redis.Redis.from_url(server.url) as redis_client:
+            redis_client.incrby("{mesh}:version", 5)
 
         assert await listed_ids(client) == ["a"]
         await register(client, "b")
@@ -173,8 +173,8 @@ async def test_a_lost_version_counter_is_raised_above_the_log(server: RedisServe
     """Without the counter the log would reject lower ids; the next versions are above all earlier ones."""
     async with in_process_registry(server.url) as client:
         before = await register(client, "a")
-        with redis.Redis.from_url(server.url) as raw:
-            raw.delete("{mesh}:version")
+        with redis.Redis.from_url(server.url) as redis_client:
+            redis_client.delete("{mesh}:version")
 
         assert await listed_ids(client) == ["a"]
         assert await register(client, "b") > before
@@ -197,8 +197,8 @@ async def test_one_damaged_record_does_not_hide_the_others(server: RedisServer, 
     async with in_process_registry(server.url) as client:
         await register(client, "bad")
         await register(client, "good")
-    with redis.Redis.from_url(server.url) as raw:
-        raw.hset("{mesh}:agent:bad", mapping=damage)
+    with redis.Redis.from_url(server.url) as redis_client:
+        redis_client.hset("{mesh}:agent:bad", mapping=damage)
 
     async with in_process_registry(server.url) as client:
         assert await listed_ids(client) == ["good"]
@@ -260,8 +260,8 @@ async def test_a_full_store_rejects_new_agents_and_serves_existing_ones() -> Non
         async with in_process_registry(server.url) as client:
             await register(client, "a")
             await register(client, "b")
-            with redis.Redis.from_url(server.url) as raw:
-                raw.config_set("maxmemory", "1mb")
+            with redis.Redis.from_url(server.url) as redis_client:
+                redis_client.config_set("maxmemory", "1mb")
 
                 full = await client.post("/agents", json=a_registration("c"))
                 heartbeat = await client.post("/heartbeat", json={"agent_id": "a"})

@@ -71,8 +71,8 @@ class TwoReplicas(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.raw = redis.Redis.from_url(self.url)
-        self.raw.flushall()
+        self.redis_client = redis.Redis.from_url(self.url)
+        self.redis_client.flushall()
         self.reference = ReferenceRegistry()
         self.loop = asyncio.new_event_loop()
         self.replicas = self.run(self._open(2))
@@ -89,7 +89,7 @@ class TwoReplicas(RuleBasedStateMachine):
         try:
             self.replicas += self.run(self._open(1))
             self.compare()
-            assert not find_inconsistencies(self.raw)
+            assert not find_inconsistencies(self.redis_client)
             assert self.run(self._replayed()) == {
                 agent_id: (expected.spec, expected.status, expected.draining)
                 for agent_id, expected in self.reference.agents.items()
@@ -98,7 +98,7 @@ class TwoReplicas(RuleBasedStateMachine):
             for replica in self.replicas:
                 self.run(replica.close())
             self.loop.close()
-            self.raw.close()
+            self.redis_client.close()
 
     @rule(at=REPLICAS, agent_id=IDS, fields=SPECS, condition=PRECONDITIONS)
     def register(self, at: int, agent_id: str, fields: dict[str, Any], condition: Precondition) -> None:
@@ -151,15 +151,15 @@ class TwoReplicas(RuleBasedStateMachine):
     def let_deadline_pass(self, agent_id: str) -> None:
         """Let the deadline of an agent pass."""
         self.reference.make_overdue(agent_id)
-        now: Any = self.raw.time()
-        self.raw.zadd("{mesh}:deadlines", {agent_id: now[0] * 1000 - 1}, xx=True)
+        now: Any = self.redis_client.time()
+        self.redis_client.zadd("{mesh}:deadlines", {agent_id: now[0] * 1000 - 1}, xx=True)
 
     @precondition(lambda self: self.reference.overdue)
     @rule(at=REPLICAS)
     def sweep(self, at: int) -> None:
         """A sweep moves exactly the overdue agents to the next status."""
         sweeps = self.replicas[at].store.sweeps
-        clear_outage(self.raw)  # a slow machine must not start a grace period
+        clear_outage(self.redis_client)  # a slow machine must not start a grace period
         overdue = self.run(sweeps.find_work()).ids
         assert set(overdue) == self.reference.overdue
         self.run(sweeps.sweep(overdue, 0))
@@ -167,7 +167,7 @@ class TwoReplicas(RuleBasedStateMachine):
         self.reference.last_version = self.version
         for agent_id in overdue:
             if agent_id in self.reference.agents:
-                version = self.raw.hget(f"{{mesh}}:agent:{agent_id}", "version")
+                version = self.redis_client.hget(f"{{mesh}}:agent:{agent_id}", "version")
                 self.reference.agents[agent_id].version = int(version or 0)
 
     @rule(at=REPLICAS, agent_id=IDS)
@@ -181,12 +181,12 @@ class TwoReplicas(RuleBasedStateMachine):
     @rule()
     def flush_scripts(self) -> None:
         """SCRIPT FLUSH has no visible effect."""
-        self.raw.script_flush()
+        self.redis_client.script_flush()
 
     @property
     def version(self) -> int:
         """Return the version in the store."""
-        return int(self.raw.get("{mesh}:version") or 0)
+        return int(self.redis_client.get("{mesh}:version") or 0)
 
     @invariant()
     def compare(self) -> None:
@@ -210,7 +210,7 @@ class TwoReplicas(RuleBasedStateMachine):
 
     async def _replayed(self) -> dict[str, tuple[bytes, str, bool]]:
         """Replay the whole log: its entries are connected without a gap, and their result is the stored state."""
-        entries: Any = self.raw.xrange("{mesh}:log", count=1)
+        entries: Any = self.redis_client.xrange("{mesh}:log", count=1)
         first = int(entries[0][0].partition(b"-")[0])
         changes: list[Change] = []
         after = first

@@ -105,7 +105,7 @@ async def three_replicas(url: str) -> AsyncIterator[list[httpx2.AsyncClient]]:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_no_agent_has_an_outdated_resolution(
-    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, seed: int
+    dedicated_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Agents change at random while the store loses its scripts, notifications, log or all data.
 
@@ -113,15 +113,15 @@ async def test_no_agent_has_an_outdated_resolution(
     """
     # A slow store, as on a busy machine, may delay a response until the next heartbeat.
     monkeypatch.setattr("registry.compat.mcpmesh.fast_heartbeat._REDIS_TIMEOUT_S", 5.0)
-    with redis.Redis.from_url(own_server.url) as raw:
+    with redis.Redis.from_url(dedicated_redis.url) as redis_client:
         failures = [
             lambda: None,
-            raw.script_flush,
-            lambda: raw.config_set("notify-keyspace-events", ""),
-            lambda: raw.xtrim("{mesh}:log", maxlen=0),
-            raw.flushall,
+            redis_client.script_flush,
+            lambda: redis_client.config_set("notify-keyspace-events", ""),
+            lambda: redis_client.xtrim("{mesh}:log", maxlen=0),
+            redis_client.flushall,
         ]
-        async with three_replicas(own_server.url) as replicas:
+        async with three_replicas(dedicated_redis.url) as replicas:
             mesh = Mesh(replicas, Random(seed))  # noqa: S311 - chooses what to try, no secret
             for burst in range(BURSTS):
                 for _ in range(CHANGES):
@@ -138,7 +138,7 @@ async def test_no_agent_has_an_outdated_resolution(
 
                 assert failure >= 3 or mesh.needless_requests == 0
                 assert mesh.needless_requests == needless_before
-                await _assert_new_replica_agrees(mesh, own_server.url)
+                await _assert_new_replica_agrees(mesh, dedicated_redis.url)
                 mesh.needless_requests = 0
 
 

@@ -146,11 +146,11 @@ async def test_a_watch_receives_events_at_once_and_is_closed_at_once(redis_url: 
 
 
 @needs_haproxy
-async def test_replicas_that_are_not_ready_serve_stale_reads(own_server: RedisServer, tmp_path: Path) -> None:
+async def test_replicas_that_are_not_ready_serve_stale_reads(dedicated_redis: RedisServer, tmp_path: Path) -> None:
     """Writes are 503, and all recovers when Redis is back."""
     with (
-        Replica(own_server.url) as one,
-        Replica(own_server.url) as two,
+        Replica(dedicated_redis.url) as one,
+        Replica(dedicated_redis.url) as two,
         balancer(tmp_path, one.url, two.url) as url,
     ):
         async with balancer_session(url) as session:
@@ -164,7 +164,7 @@ async def test_replicas_that_are_not_ready_serve_stale_reads(own_server: RedisSe
                 async with session.get("/ready") as response:
                     return response.status == status
 
-            own_server.kill()
+            dedicated_redis.kill()
             await async_wait_until(lambda: readiness_is(503), description="no replica is ready", timeout=10)
             assert await is_stale()
             async with session.post("/agents", json=a_registration()) as response:
@@ -176,7 +176,7 @@ async def test_replicas_that_are_not_ready_serve_stale_reads(own_server: RedisSe
                 return await is_stale() and time.monotonic() >= end
 
             await async_wait_until(checks_completed, description="stale reads continue")
-            own_server.restart()
+            dedicated_redis.restart()
             await async_wait_until(lambda: readiness_is(200), description="a replica is ready", timeout=10)
 
 

@@ -178,8 +178,8 @@ def test_a_deleted_lock_leaves_one_leader(server: RedisServer) -> None:
     """Deleted by hand or lost by Redis: the holder detects that at its next renewal, and the epoch rises."""
     with running_replicas(server.url, 2) as running:
         before = get_health(wait_for_one_leader(running))["leader"]["epoch"]
-        with redis.Redis.from_url(server.url) as raw:
-            raw.delete("{mesh}:leader")
+        with redis.Redis.from_url(server.url) as redis_client:
+            redis_client.delete("{mesh}:leader")
 
         def settled() -> bool:
             states = [get_health(replica)["leader"] for replica in running]

@@ -89,13 +89,13 @@ async def test_a_killed_replica_fails_only_calls_in_flight(redis_url: str, tmp_p
         assert done == CALLERS * CALLS
 
 
-async def test_a_replica_stops_in_time_with_a_call_in_flight(own_server: RedisServer) -> None:
+async def test_a_replica_stops_in_time_with_a_call_in_flight(dedicated_redis: RedisServer) -> None:
     """The call is answered, and MCP does not delay the shutdown."""
-    with Replica(own_server.url) as replica:
+    with Replica(dedicated_redis.url) as replica:
         async with httpx2.AsyncClient(base_url=replica.url, timeout=10) as client:
             call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "discover_services"}}
             assert (await client.post("/mcp", json=call)).status_code == 200
-            own_server.pause()
+            dedicated_redis.pause()
             try:
                 waiting = asyncio.create_task(client.post("/mcp", json=call))
                 await asyncio.wait([waiting], timeout=0.2)
@@ -104,4 +104,4 @@ async def test_a_replica_stops_in_time_with_a_call_in_flight(own_server: RedisSe
                 result = (await waiting).json()
                 assert result.get("error") == "not_ready" or result["result"]["isError"] is True
             finally:
-                own_server.resume()
+                dedicated_redis.resume()

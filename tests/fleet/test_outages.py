@@ -81,8 +81,8 @@ def test_agents_that_send_heartbeats_after_a_freeze_of_redis_stay_healthy(server
             lambda: log_entries_by_reason(server.url, "degraded"), description="the dead agent is degraded", timeout=10
         )
         ((at, agent_id),) = log_entries_by_reason(server.url, "degraded")
-        with redis.Redis.from_url(server.url, decode_responses=True) as raw:
-            ended = int(str(raw.get("{mesh}:outage")).split()[0])
+        with redis.Redis.from_url(server.url, decode_responses=True) as redis_client:
+            ended = int(str(redis_client.get("{mesh}:outage")).split()[0])
         assert agent_id == "dead"
         # If the sweep resumes late, the grace period is already over.
         assert 3000 <= at - ended < 5500
@@ -104,10 +104,12 @@ def test_agents_are_not_degraded_for_the_time_without_a_replica(server: RedisSer
     wait_ms(OUTAGE_MS)
 
     with running_replicas(server.url, 2) as running, HeartbeatSender(running, FLEET):
-        with redis.Redis.from_url(server.url) as raw:
-            began = server_time_ms(raw)
+        with redis.Redis.from_url(server.url) as redis_client:
+            began = server_time_ms(redis_client)
             wait_until(
-                lambda: server_time_ms(raw) > began + 4000, description="more than a timeout has passed", timeout=9
+                lambda: server_time_ms(redis_client) > began + 4000,
+                description="more than a timeout has passed",
+                timeout=9,
             )
         assert last_outage(running[0])["cause"] == "no_probe"
         assert log_entries_by_reason(server.url, "degraded") == []
@@ -136,10 +138,10 @@ def test_a_clock_step_of_redis_degrades_only_dead_agents(stepping: ClockSteppedR
         assert not state["outage"]["repairing_clock_rollback"]
         assert state["leader"]["epoch"] == leading
         assert not state["self_preservation"]["activations"]
-        with redis.Redis.from_url(stepping.url) as raw:
-            now = server_time_ms(raw)
-            assert raw.zcount("{mesh}:heartbeats", now + 2000, "+inf") == 0
-            assert raw.zcount("{mesh}:deadlines", now + 12_000, "+inf") == 0
+        with redis.Redis.from_url(stepping.url) as redis_client:
+            now = server_time_ms(redis_client)
+            assert redis_client.zcount("{mesh}:heartbeats", now + 2000, "+inf") == 0
+            assert redis_client.zcount("{mesh}:deadlines", now + 12_000, "+inf") == 0
         assert not sender.unknown_agents
         for replica in running:
             for agent_id in ("dead", FLEET[0]):

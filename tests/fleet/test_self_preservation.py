@@ -57,8 +57,8 @@ def test_self_preservation_suspends_expiry_of_disconnected_agents(server: RedisS
             description="both replicas report the end",
         )
 
-        with redis.Redis.from_url(server.url, decode_responses=True) as raw:
-            since, until = (int(text or 0) for text in raw.hmget("{mesh}:self_preservation", "since", "until"))
+        with redis.Redis.from_url(server.url, decode_responses=True) as redis_client:
+            since, until = (int(text or 0) for text in redis_client.hmget("{mesh}:self_preservation", "since", "until"))
         degraded = log_entries_by_reason(server.url, "degraded")
         assert 4000 <= until - since <= 4010
         assert 200 <= sum(at <= since for at, _ in degraded) <= 250

@@ -151,20 +151,20 @@ async def test_rejected_connections_to_redis_cause_503(run_fleet: FleetMaker) ->
     """The log has the reason; the replicas are ready again once Redis accepts connections."""
     async with run_fleet() as fleet:
         fleet.tolerate(extra_delay_s=10)
-        raw = fleet.log_recorder.redis
-        ours = {each["id"] for each in raw.client_list()}
-        crowd = [redis.Redis.from_url(fleet.server.url) for _ in range(40)]
-        for client in crowd:
+        redis_client = fleet.log_recorder.redis
+        ours = {each["id"] for each in redis_client.client_list()}
+        connections = [redis.Redis.from_url(fleet.server.url) for _ in range(40)]
+        for client in connections:
             client.ping()
 
-        raw.config_set("maxclients", 20)
-        for number in ours - {str(raw.client_id())}:
-            raw.client_kill_filter(_id=number)
+        redis_client.config_set("maxclients", 20)
+        for number in ours - {str(redis_client.client_id())}:
+            redis_client.client_kill_filter(_id=number)
         await fleet.wait_for_refusals()
         await wait_until_alive_but_not_ready(fleet)
-        for client in crowd:
+        for client in connections:
             client.close()
-        raw.config_set("maxclients", 10_000)
+        redis_client.config_set("maxclients", 10_000)
 
         assert await fleet.wait_for_writes(1) < RECOVERY_S
         await fleet.wait_until_all_ready(timeout=5)

@@ -11,7 +11,7 @@ from tests.support.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")
-def cluster_of_worker() -> Iterator[RedisServer]:
+def worker_cluster() -> Iterator[RedisServer]:
     """Provide a cluster of one node; it rejects a key from a second slot."""
     with RedisServer("--cluster-enabled", "yes", tcp=True) as server:
         server.make_single_node_cluster()
@@ -24,7 +24,7 @@ async def harness(request: pytest.FixtureRequest) -> AsyncIterator[ScriptHarness
     if request.param == "memory":
         server = in_memory_endpoint()
     else:
-        name = "cluster_of_worker" if request.param == "cluster" else "server_of_worker"
+        name = "worker_cluster" if request.param == "cluster" else "worker_server"
         running: RunningServer = request.getfixturevalue(name)
         server = endpoint_from_url(running.url)
     harness = ScriptHarness(server)
@@ -33,8 +33,8 @@ async def harness(request: pytest.FixtureRequest) -> AsyncIterator[ScriptHarness
 
 
 @pytest.fixture
-async def standalone(server_of_worker: RunningServer) -> AsyncIterator[ScriptHarness]:
+async def standalone(worker_server: RunningServer) -> AsyncIterator[ScriptHarness]:
     """Provide a harness on the standalone server of the worker."""
-    harness = ScriptHarness(endpoint_from_url(server_of_worker.url))
+    harness = ScriptHarness(endpoint_from_url(worker_server.url))
     yield harness
     await harness.close()

@@ -175,7 +175,7 @@ GRACE = [
 ]
 
 
-def crowd(healthy: int, recent: int = 0, before: int = 0) -> dict[str, Expected | None]:
+def other_agents(healthy: int, recent: int = 0, before: int = 0) -> dict[str, Expected | None]:
     """Return other agents: healthy ones, ones unhealthy since within the window, and ones unhealthy for longer."""
     cells: dict[str, Expected | None] = {}
     for at in range(healthy + recent + before):
@@ -250,14 +250,14 @@ ALL_OVERDUE = {
 }
 
 SELF_PRESERVATION = [
-    stays("above the share no agent is changed, and self-preservation starts", crowd(8, 10), started(11, 19)),
-    degrades("ten of twenty is the share, not above it", crowd(10, 9), {}),
-    stays("eleven of twenty-one is above it", crowd(10, 10), started(11, 21)),
-    degrades("below the minimum a share does not count", crowd(0, 8), {}),
-    stays("the minimum itself counts", crowd(0, 9), started(10, 10)),
-    stays("a lower minimum is used", crowd(0, 1), started(2, 2), minimum=2),
-    degrades("agents unhealthy before the window count on neither side", crowd(10, 9, 50), {}),
-    stays("agents unhealthy before the window do not lower the share", crowd(8, 10, 50), started(11, 19)),
+    stays("above the share no agent is changed, and self-preservation starts", other_agents(8, 10), started(11, 19)),
+    degrades("ten of twenty is the share, not above it", other_agents(10, 9), {}),
+    stays("eleven of twenty-one is above it", other_agents(10, 10), started(11, 21)),
+    degrades("below the minimum a share does not count", other_agents(0, 8), {}),
+    stays("the minimum itself counts", other_agents(0, 9), started(10, 10)),
+    stays("a lower minimum is used", other_agents(0, 1), started(2, 2), minimum=2),
+    degrades("agents unhealthy before the window count on neither side", other_agents(10, 9, 50), {}),
+    stays("agents unhealthy before the window do not lower the share", other_agents(8, 10, 50), started(11, 19)),
     row(
         "of agents overdue at the same time none is changed first",
         *ALL,
@@ -309,7 +309,7 @@ SELF_PRESERVATION = [
         reply={"grace_granted": 20},
         after={**{f"deadlines/{each}": MsAfterStart(40_000) for each in ALL}, "counters/grace_granted": "20"},
     ),
-    stays("during self-preservation no agent degrades", {**active(-1000, 599_000), **crowd(50)}),
+    stays("during self-preservation no agent degrades", {**active(-1000, 599_000), **other_agents(50)}),
     *(
         row(
             f"during self-preservation no {status} agent is changed",
@@ -332,38 +332,38 @@ SELF_PRESERVATION = [
     ),
     degrades(
         "at the end of its duration agents degrade",
-        {**active(-600_001, -1), **crowd(8, 10)},
+        {**active(-600_001, -1), **other_agents(8, 10)},
         {"self_preservation/ended": MsAfterStart(-1)},
     ),
-    degrades("after it was ended agents degrade", {**active(-1000, 599_000, ended=-10), **crowd(8, 10)}, {}),
+    degrades("after it was ended agents degrade", {**active(-1000, 599_000, ended=-10), **other_agents(8, 10)}, {}),
     degrades(
         "after self-preservation no other starts while the share is above",
-        {**active(-660_000, -60_000, ended=-60_000), **crowd(8, 10)},
+        {**active(-660_000, -60_000, ended=-60_000), **other_agents(8, 10)},
         {},
     ),
     degrades(
         "an interrupted time below the share does not count",
-        {**active(-660_000, -60_000, ended=-60_000, below=-30_000), **crowd(8, 10)},
+        {**active(-660_000, -60_000, ended=-60_000, below=-30_000), **other_agents(8, 10)},
         {"self_preservation/below_since": None},
     ),
     degrades(
         "below the share, the window starts in which it has to stay there",
-        {**active(-660_000, -60_000, ended=-60_000), **crowd(50)},
+        {**active(-660_000, -60_000, ended=-60_000), **other_agents(50)},
         {"self_preservation/below_since": MsAfterCall()},
     ),
     degrades(
         "nearly a window below the share is not a window",
-        {**active(-660_000, -60_000, ended=-60_000, below=-55_000), **crowd(50)},
+        {**active(-660_000, -60_000, ended=-60_000, below=-55_000), **other_agents(50)},
         {},
     ),
     degrades(
         "after a whole window below the share self-preservation may start again",
-        {**active(-660_000, -60_000, ended=-60_000, below=-60_000), **crowd(50)},
+        {**active(-660_000, -60_000, ended=-60_000, below=-60_000), **other_agents(50)},
         dict.fromkeys(active(0, 0, ended=0, below=0)),
     ),
     degrades(
         "a clock rollback does not shorten that window",
-        {**active(-660_000, -60_000, ended=-60_000, below=3_600_000), **crowd(50)},
+        {**active(-660_000, -60_000, ended=-60_000, below=3_600_000), **other_agents(50)},
         {"self_preservation/below_since": MsAfterCall()},
     ),
     row(

@@ -47,9 +47,9 @@ def register(replica: Replica, agent_id: str, *tools: dict[str, Any], **metadata
     return found
 
 
-def provider_id(here: AgentProcess, function: str, capability: str) -> Any:
+def provider_id(local_process: AgentProcess, function: str, capability: str) -> Any:
     """Return the id of the current provider of a dependency."""
-    provider = here.agent.functions[function].dependencies[capability].provider
+    provider = local_process.agent.functions[function].dependencies[capability].provider
     return provider and provider["agent_id"]
 
 
@@ -64,7 +64,7 @@ def test_agent_id_generation_with_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_multiple_tools_single_agent() -> None:
     """Two functions, one of them from the page, are one agent with two tools."""
-    with in_process_agent() as here:
+    with in_process_agent() as local_process:
         server = MCPServer("s")
         run_page_code(server)
 
@@ -73,8 +73,8 @@ async def test_multiple_tools_single_agent() -> None:
         def farewell(name: str) -> str:
             return f"Goodbye {name}"
 
-        document = here.agent.registration_document(ME)
-        assert document["agent_id"] == here.agent.id
+        document = local_process.agent.registration_document(ME)
+        assert document["agent_id"] == local_process.agent.id
         assert [tool["function_name"] for tool in document["metadata"]["tools"]] == ["greet", "farewell"]
         assert [tool.name for tool in await server.list_tools()] == ["greet", "farewell"]
         assert farewell("Ada") == "Goodbye Ada"
@@ -82,7 +82,7 @@ async def test_multiple_tools_single_agent() -> None:
 
 async def test_decorator_order_preservation() -> None:
     """The server stores the original function; later changes of its dependencies still take effect."""
-    with in_process_agent() as here:
+    with in_process_agent() as local_process:
         server = MCPServer("s")
         greet = run_page_code(server)["greet"]
         assert str(inspect.signature(greet)) == "(name: str) -> str"
@@ -97,7 +97,7 @@ async def test_decorator_order_preservation() -> None:
         assert result.structured_content == {"result": "Hello Ada"}
         with pytest.raises(TypeError, match=r"put @server\.tool\(\) above @mesh_agent"):
             mesh_agent(capability="x")(server.tool()(lambda_tool))
-        assert list(here.agent.functions) == ["greet"]
+        assert list(local_process.agent.functions) == ["greet"]
 
 
 def lambda_tool() -> None:
@@ -108,9 +108,9 @@ def test_batch_registration_payload() -> None:
     """One call for all functions, in the format of the page."""
     example = re.sub(r"^ +\.\.\.$", "", find_code_block(PAGE, '"tools": ['), flags=re.MULTILINE)
     shape = ast.literal_eval(example.partition("\n")[2])
-    with in_process_agent(MCP_MESH_AGENT_NAME="myservice") as here:
+    with in_process_agent(MCP_MESH_AGENT_NAME="myservice") as local_process:
         run_page_code(MCPServer("s"))
-        document = here.agent.registration_document(ME)
+        document = local_process.agent.registration_document(ME)
 
     assert document.keys() >= shape.keys()
     assert document["metadata"].keys() == shape["metadata"].keys()
@@ -130,7 +130,7 @@ def test_batch_registration_payload() -> None:
 def test_dependency_resolution_per_tool(replica: Replica) -> None:
     """Each function receives its own dependencies; a missing one is None."""
     register(replica, "dateservice-1", DATE | {"tags": TAGS})
-    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as local_process:
         run_page_code(MCPServer("s"))
 
         @mesh_agent(dependencies=["date_service", "weather"])
@@ -138,8 +138,8 @@ def test_dependency_resolution_per_tool(replica: Replica) -> None:
             return [date_service is not None, weather is not None]
 
         wait_until(lambda: forecast() == [True, False], description="one dependency is resolved, the other is not")
-        assert provider_id(here, "greet", "date_service") == "dateservice-1"
-        assert here.agent.functions["greet"].dependencies.keys() == {"date_service"}
+        assert provider_id(local_process, "greet", "date_service") == "dateservice-1"
+        assert local_process.agent.functions["greet"].dependencies.keys() == {"date_service"}
 
 
 def test_multi_tool_registration_no_collision(replica: Replica) -> None:
@@ -160,7 +160,7 @@ def test_multi_tool_registration_no_collision(replica: Replica) -> None:
 
 def test_heartbeat_updates_all_tools(replica: Replica) -> None:
     """One heartbeat updates the dependencies of every function; the agent as a whole is healthy."""
-    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as local_process:
         run_page_code(MCPServer("s"))
 
         @mesh_agent(dependencies=["date_service"])
@@ -168,7 +168,7 @@ def test_heartbeat_updates_all_tools(replica: Replica) -> None:
             return date_service is not None
 
         def registered_agent() -> Any:
-            return httpx2.get(f"{replica.url}/agents/{here.agent.id}").json()
+            return httpx2.get(f"{replica.url}/agents/{local_process.agent.id}").json()
 
         # The first heartbeat is also a change.
         wait_until(
@@ -178,7 +178,7 @@ def test_heartbeat_updates_all_tools(replica: Replica) -> None:
         register(replica, "dateservice-1", DATE | {"tags": TAGS})
 
         wait_until(has_date, description="the function has its dependency")
-        assert provider_id(here, "greet", "date_service") == "dateservice-1"
+        assert provider_id(local_process, "greet", "date_service") == "dateservice-1"
         now = registered_agent()
         assert (now["status"], now["resource_version"]) == ("healthy", registered["resource_version"])
 
@@ -187,7 +187,7 @@ def test_dependency_updates_specific_tools(replica: Replica) -> None:
     """When a provider deregisters, only the functions that used it lose it."""
     register(replica, "dateservice-1", DATE | {"tags": TAGS})
     register(replica, "weather-1", {"function_name": "now", "capability": "weather"})
-    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as local_process:
         run_page_code(MCPServer("s"))
 
         @mesh_agent(dependencies=["weather"])
@@ -198,7 +198,8 @@ def test_dependency_updates_specific_tools(replica: Replica) -> None:
         httpx2.delete(f"{replica.url}/agents/dateservice-1").raise_for_status()
 
         wait_until(
-            lambda: provider_id(here, "greet", "date_service") is None, description="the date service is removed"
+            lambda: provider_id(local_process, "greet", "date_service") is None,
+            description="the date service is removed",
         )
         assert forecast()
 
@@ -206,26 +207,26 @@ def test_dependency_updates_specific_tools(replica: Replica) -> None:
 def test_version_constraint_filtering(replica: Replica) -> None:
     """The `>=1.0.0` of the page excludes older providers, and selects the newer one of two."""
     register(replica, "old", DATE | {"tags": TAGS, "version": "0.9.9"})
-    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as local_process:
         run_page_code(MCPServer("s"))
-        wait_until(lambda: here.agent.registry_state == "online", description="the agent is registered")
-        assert provider_id(here, "greet", "date_service") is None
+        wait_until(lambda: local_process.agent.registry_state == "online", description="the agent is registered")
+        assert provider_id(local_process, "greet", "date_service") is None
         for agent_id, version in (("fits", "1.0.0"), ("fits-better", "1.1.0")):
             register(replica, agent_id, DATE | {"tags": TAGS, "version": version})
-            wait_until(lambda: provider_id(here, "greet", "date_service") == agent_id, description=agent_id)  # noqa: B023
+            wait_until(lambda: provider_id(local_process, "greet", "date_service") == agent_id, description=agent_id)  # noqa: B023
 
 
 def test_tag_based_dependency_matching(replica: Replica) -> None:
     """A provider must have all tags of the page."""
     register(replica, "half", DATE | {"tags": TAGS[:1]})
-    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as here:
+    with in_process_agent(replica.url, MCP_MESH_ENDPOINT=ME) as local_process:
         run_page_code(MCPServer("s"))
-        wait_until(lambda: here.agent.registry_state == "online", description="the agent is registered")
-        assert provider_id(here, "greet", "date_service") is None
+        wait_until(lambda: local_process.agent.registry_state == "online", description="the agent is registered")
+        assert provider_id(local_process, "greet", "date_service") is None
         register(replica, "whole", DATE | {"tags": [*TAGS, "more"]})
 
         wait_until(
-            lambda: provider_id(here, "greet", "date_service") == "whole",
+            lambda: provider_id(local_process, "greet", "date_service") == "whole",
             description="the provider with all tags is resolved",
         )
 

@@ -27,7 +27,7 @@ def replica(redis_url: str) -> Iterator[Replica]:
 
 
 @pytest.fixture
-def here(replica: Replica) -> Iterator[AgentProcess]:
+def local_process(replica: Replica) -> Iterator[AgentProcess]:
     """Provide the agent of this process, which serves the declared functions itself."""
     with in_process_agent(replica.url, MCP_MESH_AUTO_RUN="true") as found:
         yield found
@@ -45,13 +45,13 @@ def run(document: str, containing: str) -> dict[str, Any]:
 
 
 async def test_a_function_with_lists_of_capabilities_is_registered_and_served(
-    here: AgentProcess, replica: Replica
+    local_process: AgentProcess, replica: Replica
 ) -> None:
     """It is registered with the address at which it is served, and a call by either name arrives."""
     my_tool = run(PAGE, "capabilities=[")["my_tool"]
 
     agent = wait_until_registered(replica.url, "agent")
-    assert agent["id"] == here.agent.id
+    assert agent["id"] == local_process.agent.id
     assert {each["name"]: each["function_name"] for each in agent["capabilities"]} == {
         "file_read": "my_tool",
         "file_write": "file_write",
@@ -65,12 +65,12 @@ async def test_a_function_with_lists_of_capabilities_is_registered_and_served(
     assert unresolved == {"my_tool": {"auth_service": None}, "file_write": {"auth_service": None}}
 
 
-async def test_the_file_agent_of_the_guide_is_registered(here: AgentProcess, replica: Replica) -> None:
+async def test_the_file_agent_of_the_guide_is_registered(local_process: AgentProcess, replica: Replica) -> None:
     """An instance of the class registers an agent with its name, namespace, capability and tool."""
     run(GUIDE, "class FileAgent:")["FileAgent"]()
 
     agent = wait_until_registered(replica.url, "agent")
-    assert (agent["id"], agent["name"], agent["namespace"]) == (here.agent.id, "Enhanced File Agent", "system")
+    assert (agent["id"], agent["name"], agent["namespace"]) == (local_process.agent.id, "Enhanced File Agent", "system")
     (capability,) = agent["capabilities"]
     assert capability["input_schema"]["required"] == ["file_path"]
     assert {name: capability[name] for name in ("name", "function_name", "version", "category", "tags")} == {
@@ -83,13 +83,13 @@ async def test_the_file_agent_of_the_guide_is_registered(here: AgentProcess, rep
 
 
 def test_the_command_agent_of_the_guide_has_the_capabilities_its_context_requires(
-    here: AgentProcess, replica: Replica
+    local_process: AgentProcess, replica: Replica
 ) -> None:
     """It has its four capabilities, but no tool."""
     run(GUIDE, "class CommandAgent:")["CommandAgent"]()
 
     agent = wait_until_registered(replica.url, "agent")
-    assert (agent["security_context"], agent["id"]) == ("high_security", here.agent.id)
+    assert (agent["security_context"], agent["id"]) == ("high_security", local_process.agent.id)
     assert {each["name"] for each in agent["capabilities"]} == {
         "execute_command",
         "authentication",
@@ -98,7 +98,7 @@ def test_the_command_agent_of_the_guide_has_the_capabilities_its_context_require
     }
 
 
-async def test_an_agent_that_serves_itself_can_be_called(here: AgentProcess, replica: Replica) -> None:
+async def test_an_agent_that_serves_itself_can_be_called(local_process: AgentProcess, replica: Replica) -> None:
     """By any MCP client; it deregisters when the process ends."""
 
     @mesh_agent(capability="double")
@@ -108,7 +108,7 @@ async def test_an_agent_that_serves_itself_can_be_called(here: AgentProcess, rep
     assert double(1) == 2
     agent = wait_until_registered(replica.url, "agent")
     assert await call_tool(agent["endpoint"], "double", number=21) == 42
-    here.deregister()
+    local_process.deregister()
     wait_until(
         lambda: httpx2.get(f"{replica.url}/agents/{agent['id']}").status_code == 404,
         description="the agent is deregistered",

@@ -62,13 +62,13 @@ async def test_tls_with_an_own_authority_and_client_certificate(redis_url: str, 
                 assert await reason(pipeline) == "unreachable"
 
 
-async def test_the_password_file_is_read_at_each_connect(own_server: RedisServer, tmp_path: Path) -> None:
+async def test_the_password_file_is_read_at_each_connect(dedicated_redis: RedisServer, tmp_path: Path) -> None:
     """A rotated password works at once; a missing file is an error of the credentials, not a crash."""
     file = tmp_path / "password"
-    with redis.Redis.from_url(own_server.url) as client:
+    with redis.Redis.from_url(dedicated_redis.url) as client:
         client.config_set("requirepass", "first")
         file.write_text("first\n", encoding="utf-8")
-        async with open_pipeline(own_server.url, password_file=file) as pipeline:
+        async with open_pipeline(dedicated_redis.url, password_file=file) as pipeline:
             assert await pipeline.execute([("PING",)]) == [b"PONG"]
 
             client.config_set("requirepass", "second")
@@ -82,13 +82,15 @@ async def test_the_password_file_is_read_at_each_connect(own_server: RedisServer
             assert await reason(pipeline) == "auth"
 
 
-async def test_the_password_file_takes_precedence_over_the_url(own_server: RedisServer, tmp_path: Path) -> None:
+async def test_the_password_file_takes_precedence_over_the_url(dedicated_redis: RedisServer, tmp_path: Path) -> None:
     """The user is the one in the URL."""
     file = tmp_path / "password"
     file.write_text("right", encoding="utf-8")
-    with redis.Redis.from_url(own_server.url) as client:
+    with redis.Redis.from_url(dedicated_redis.url) as client:
         client.acl_setuser("app", enabled=True, passwords=["+right"], keys=["*"], categories=["+@all"])
-    async with open_pipeline(own_server.url.replace("unix://", "unix://app:wrong@"), password_file=file) as pipeline:
+    async with open_pipeline(
+        dedicated_redis.url.replace("unix://", "unix://app:wrong@"), password_file=file
+    ) as pipeline:
         assert await pipeline.execute([("ACL", "WHOAMI")]) == [b"app"]
 
 
@@ -123,11 +125,11 @@ def minimal_permissions() -> list[str]:
     return found[1].replace("\\\n", " ").replace("'", "").split()
 
 
-async def test_the_permissions_in_the_readme_suffice(own_server: RedisServer) -> None:
+async def test_the_permissions_in_the_readme_suffice(dedicated_redis: RedisServer) -> None:
     """They suffice for every operation of a registry; Redis logs no rejected command."""
-    with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
+    with redis.Redis.from_url(dedicated_redis.url, decode_responses=True) as client:
         client.execute_command("ACL", "SETUSER", "registry", *minimal_permissions())
-        url = own_server.url.replace("unix://", "unix://registry:secret@")
+        url = dedicated_redis.url.replace("unix://", "unix://registry:secret@")
         async with served_registry(url, write_acks=0, health_check_interval=Settings().retry_period) as served:
             await call_everything(served.client)
             await async_wait_until(
@@ -182,10 +184,10 @@ def test_the_permissions_in_the_readme_are_minimal(right: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def replicated(own_server: RedisServer) -> AsyncIterator[RedisServer]:
+async def replicated(dedicated_redis: RedisServer) -> AsyncIterator[RedisServer]:
     """Provide a synchronized replica of a server that listens on TCP."""
     with RedisServer(
-        "--replicaof", "127.0.0.1", str(own_server.port), "--repl-diskless-sync-delay", "0", tcp=True
+        "--replicaof", "127.0.0.1", str(dedicated_redis.port), "--repl-diskless-sync-delay", "0", tcp=True
     ) as replica:
         with redis.Redis.from_url(replica.url) as client:
             await async_wait_until(

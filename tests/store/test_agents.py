@@ -77,9 +77,9 @@ async def failure(call: Awaitable[Any]) -> StoreUnavailable:
     return caught.value
 
 
-def total(raw: redis.Redis, name: str) -> int:
+def total(redis_client: redis.Redis, name: str) -> int:
     """Return a counter of the mesh: how often the server has executed an operation."""
-    return int(raw.hget("{mesh}:counters", name) or 0)
+    return int(redis_client.hget("{mesh}:counters", name) or 0)
 
 
 async def test_a_registration_returns_its_outcome(store: Store) -> None:
@@ -96,14 +96,14 @@ async def test_a_registration_returns_its_outcome(store: Store) -> None:
     assert created.version < updated.version
 
 
-async def test_a_spec_is_stored_byte_for_byte(store: Store, raw: redis.Redis) -> None:
+async def test_a_spec_is_stored_byte_for_byte(store: Store, redis_client: redis.Redis) -> None:
     """Neither Lua nor the Redis protocol changes it."""
     spec = '{"name":"\\u0000 \\" \r\n é 日本"}'.encode()
     await store.change_log.open()
 
     await store.agents.register(registration(spec=spec))
 
-    assert raw.hget("{mesh}:agent:a", "spec") == spec.decode()
+    assert redis_client.hget("{mesh}:agent:a", "spec") == spec.decode()
 
 
 async def test_a_failed_precondition_returns_the_current_version(store: Store) -> None:
@@ -120,7 +120,7 @@ async def test_a_failed_precondition_returns_the_current_version(store: Store) -
     assert (nowhere.value.agent_id, nowhere.value.current) == ("b", None)
 
 
-async def test_a_new_edge_is_accepted_only_with_the_current_revision(store: Store, raw: redis.Redis) -> None:
+async def test_a_new_edge_is_accepted_only_with_the_current_revision(store: Store, redis_client: redis.Redis) -> None:
     """The revision of the check is sent with it; names are escaped, so that any two stay different."""
     await store.change_log.open()
     edges = frozenset({("a b", "c"), ("a", "b c"), ("é\n", "%20")})
@@ -131,11 +131,11 @@ async def test_a_new_edge_is_accepted_only_with_the_current_revision(store: Stor
             await store.agents.register(
                 RegistrationWrite("a", SPEC, 60_000, 120_000, required_edges=edges, edges_revision=seen)
             )
-    assert raw.exists("{mesh}:agent:a") == 0
+    assert redis_client.exists("{mesh}:agent:a") == 0
     await store.agents.register(RegistrationWrite("a", SPEC, 60_000, 120_000, required_edges=edges, edges_revision="0"))
 
     assert await store.agents.edges_revision() == "3"
-    assert raw.hgetall("{mesh}:required_edges") == {
+    assert redis_client.hgetall("{mesh}:required_edges") == {
         "a%20b c": "1",
         "a b%20c": "1",
         "%C3%A9%0A %2520": "1",
@@ -173,11 +173,11 @@ async def test_unregistering_returns_the_version_of_the_removal(store: Store) ->
     assert unknown.value.agent_id == "a"
 
 
-async def test_a_heartbeat_returns_its_outcome_and_time(store: Store, raw: redis.Redis) -> None:
+async def test_a_heartbeat_returns_its_outcome_and_time(store: Store, redis_client: redis.Redis) -> None:
     """The time is in milliseconds of the server."""
     await store.change_log.open()
     await store.agents.register(registration())
-    started = raw.time()
+    started = redis_client.time()
 
     found, at, _ = await store.agents.heartbeat("a")
     extended = await store.agents.heartbeat("a", "extend")
@@ -202,25 +202,25 @@ async def test_concurrent_heartbeats_are_sent_together(redis_url: str, store: St
     await close(agents)
 
 
-@pytest.mark.poisoned("an agent's key is a string")
-async def test_a_damaged_record_fails_only_its_own_heartbeat(store: Store, raw: redis.Redis) -> None:
+@pytest.mark.leaves_damaged_data("an agent's key is a string")
+async def test_a_damaged_record_fails_only_its_own_heartbeat(store: Store, redis_client: redis.Redis) -> None:
     """The other agents in the call are healthy."""
     await store.change_log.open()
     await store.agents.register(registration())
-    raw.set("{mesh}:agent:b", "not a hash")
+    redis_client.set("{mesh}:agent:b", "not a hash")
 
     heartbeats = await asyncio.gather(*map(store.agents.heartbeat, ("a", "b", "a")))
 
     assert [heartbeat.outcome for heartbeat in heartbeats] == ["healthy", "bad_record", "healthy"]
 
 
-@pytest.mark.poisoned("an agent has a status of no release")
-async def test_an_unknown_status_fails_only_its_own_heartbeat(store: Store, raw: redis.Redis) -> None:
+@pytest.mark.leaves_damaged_data("an agent has a status of no release")
+async def test_an_unknown_status_fails_only_its_own_heartbeat(store: Store, redis_client: redis.Redis) -> None:
     """`extend` returns the stored status; an unknown one once failed the whole call."""
     await store.change_log.open()
     await store.agents.register(registration())
     await store.agents.register(registration("b"))
-    raw.hset("{mesh}:agent:b", "status", "on holiday")
+    redis_client.hset("{mesh}:agent:b", "status", "on holiday")
 
     heartbeats = await asyncio.gather(
         *(store.agents.heartbeat(name, "extend") for name in ("a", "b")), return_exceptions=True
@@ -246,16 +246,16 @@ async def test_last_heartbeats_have_the_order_of_the_ids(store: Store) -> None:
     assert heartbeat.now <= few.now == none.now
 
 
-async def test_heartbeats_since_a_time_are_complete(store: Store, raw: redis.Redis) -> None:
+async def test_heartbeats_since_a_time_are_complete(store: Store, redis_client: redis.Redis) -> None:
     """They are read in slices, even if more than a slice has the same time; the default is five seconds ago."""
     await store.change_log.open()
     heartbeats = {f"a{number}": 10_000 + number // 1500 for number in range(4000)}
-    raw.zadd("{mesh}:heartbeats", heartbeats)
+    redis_client.zadd("{mesh}:heartbeats", heartbeats)
 
     everything = await store.agents.heartbeats_since(10_000)
     later = await store.agents.heartbeats_since(10_002)
     recent = await store.agents.heartbeats_since(None)
-    raw.delete("{mesh}:heartbeats")
+    redis_client.delete("{mesh}:heartbeats")
 
     assert dict(everything.heartbeats) == heartbeats
     assert dict(later.heartbeats) == {agent_id: at for agent_id, at in heartbeats.items() if at == 10_002}
@@ -263,7 +263,7 @@ async def test_heartbeats_since_a_time_are_complete(store: Store, raw: redis.Red
     assert everything.now <= recent.now
 
 
-async def test_record_extends_no_deadline(store: Store, raw: redis.Redis) -> None:
+async def test_record_extends_no_deadline(store: Store, redis_client: redis.Redis) -> None:
     """It stores the digest sent, and returns the status of the agent."""
     await store.change_log.open()
     await store.agents.register(registration())
@@ -271,7 +271,7 @@ async def test_record_extends_no_deadline(store: Store, raw: redis.Redis) -> Non
     recorded = await store.agents.heartbeat("a", "record", response_digest="d1")
 
     assert recorded.outcome == "pending"
-    assert raw.hget("{mesh}:agent:a", "response_digest") == "d1"
+    assert redis_client.hget("{mesh}:agent:a", "response_digest") == "d1"
     assert (await store.agents.last_heartbeats(["a"])).times == [None]
 
 
@@ -286,41 +286,41 @@ async def test_the_last_written_version_is_stored(store: Store) -> None:
 
 
 async def test_a_heartbeat_is_repeated_once_when_the_connection_breaks(
-    proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
+    proxied: Agents, proxy: FaultyTcpProxy, redis_client: redis.Redis
 ) -> None:
     """A repeated heartbeat has the same effect as one, so the caller sees no error."""
-    before = total(raw, "heartbeats")
+    before = total(redis_client, "heartbeats")
     proxy.cut_replies = 1
 
     assert (await proxied.heartbeat("a")).outcome == "healthy"
-    assert total(raw, "heartbeats") == before + 2
+    assert total(redis_client, "heartbeats") == before + 2
 
 
 async def test_an_unconditional_registration_is_repeated_once(
-    proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
+    proxied: Agents, proxy: FaultyTcpProxy, redis_client: redis.Redis
 ) -> None:
     """A repeated registration has the same effect as one: the second one is unchanged."""
-    before = total(raw, "registrations")
+    before = total(redis_client, "registrations")
     proxy.cut_replies = 1
 
     assert (await proxied.register(registration("b"))).outcome == "unchanged"
-    assert total(raw, "registrations") == before + 2
+    assert total(redis_client, "registrations") == before + 2
 
 
 async def test_a_request_that_did_not_arrive_is_repeated_too(
-    proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
+    proxied: Agents, proxy: FaultyTcpProxy, redis_client: redis.Redis
 ) -> None:
     """The pipeline cannot detect the difference; the result is correct in both cases."""
-    before = total(raw, "registrations")
+    before = total(redis_client, "registrations")
     proxy.cut_requests = 1
 
     assert (await proxied.register(registration("b"))).outcome == "created"
-    assert total(raw, "registrations") == before + 1
+    assert total(redis_client, "registrations") == before + 1
 
 
 @pytest.mark.parametrize("precondition", ["absent", "present", "5"])
 async def test_a_conditional_registration_is_sent_once(
-    precondition: str, proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
+    precondition: str, proxied: Agents, proxy: FaultyTcpProxy, redis_client: redis.Redis
 ) -> None:
     """A second attempt could fail because of the first one; the outcome is reported as unknown."""
     sent = proxy.requests
@@ -330,10 +330,10 @@ async def test_a_conditional_registration_is_sent_once(
 
     assert (error.outcome, error.reason) == ("unknown", "unreachable")
     assert proxy.requests == sent + 1
-    assert bool(raw.exists("{mesh}:agent:b")) == (precondition == "absent")
+    assert bool(redis_client.exists("{mesh}:agent:b")) == (precondition == "absent")
 
 
-async def test_unregistering_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis) -> None:
+async def test_unregistering_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy, redis_client: redis.Redis) -> None:
     """A second attempt would report unknown_agent for a success."""
     sent = proxy.requests
     proxy.cut_replies = 1
@@ -342,10 +342,10 @@ async def test_unregistering_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy
 
     assert (error.outcome, error.reason) == ("unknown", "unreachable")
     assert proxy.requests == sent + 1
-    assert not raw.exists("{mesh}:agent:a")
+    assert not redis_client.exists("{mesh}:agent:a")
 
 
-async def test_a_drain_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis) -> None:
+async def test_a_drain_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy, redis_client: redis.Redis) -> None:
     """A second attempt would report "unchanged" for a change."""
     sent = proxy.requests
     proxy.cut_replies = 1
@@ -354,7 +354,7 @@ async def test_a_drain_is_sent_once(proxied: Agents, proxy: FaultyTcpProxy, raw:
 
     assert (error.outcome, error.reason) == ("unknown", "unreachable")
     assert proxy.requests == sent + 1
-    assert raw.hget("{mesh}:agent:a", "draining") == "1"
+    assert redis_client.hget("{mesh}:agent:a", "draining") == "1"
 
 
 async def test_in_one_pipeline_each_call_is_repeated_by_its_own_rule(proxied: Agents, proxy: FaultyTcpProxy) -> None:
@@ -377,11 +377,11 @@ async def test_in_one_pipeline_each_call_is_repeated_by_its_own_rule(proxied: Ag
 
 
 async def test_a_flushed_script_whose_second_sending_breaks_is_repeated_too(
-    proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
+    proxied: Agents, proxy: FaultyTcpProxy, redis_client: redis.Redis
 ) -> None:
     """After NOSCRIPT the whole script is sent, and the connection breaks: one more attempt follows."""
     for call in (lambda: proxied.heartbeat("a"), lambda: proxied.register(registration("b"))):
-        raw.script_flush()
+        redis_client.script_flush()
         sent = proxy.requests
         proxy.spare_replies, proxy.cut_replies = 1, 1
 
@@ -389,10 +389,12 @@ async def test_a_flushed_script_whose_second_sending_breaks_is_repeated_too(
 
         # The digest, the whole script, the role, and the digest again, which is loaded by then.
         assert proxy.requests == sent + 4
-    assert raw.exists("{mesh}:agent:b")
+    assert redis_client.exists("{mesh}:agent:b")
 
 
-async def test_a_call_rejected_by_a_replica_is_repeated_on_the_primary(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_call_rejected_by_a_replica_is_repeated_on_the_primary(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
     """READONLY means that nothing was executed; a write that may not be repeated fails with `not_sent`."""
     with RedisServer(tcp=True) as before:
         async with FaultyTcpProxy(before.url) as proxy:
@@ -408,7 +410,7 @@ async def test_a_call_rejected_by_a_replica_is_repeated_on_the_primary(redis_url
             assert "READONLY" not in str(conditional)
             assert (await agents.register(registration())).outcome == "created"
             assert (await agents.heartbeat("a")).outcome == "healthy"
-            assert raw.exists("{mesh}:agent:a")
+            assert redis_client.exists("{mesh}:agent:a")
             await close(agents)
 
 
@@ -457,18 +459,18 @@ async def register_conditionally(agents: Agents) -> object:
 
 @pytest.mark.parametrize("call", [send_heartbeat, register_unconditionally, register_conditionally])
 async def test_a_call_that_was_sent_is_not_reported_as_not_sent(
-    call: Callable[[Agents], Awaitable[object]], proxied: Agents, proxy: FaultyTcpProxy, raw: redis.Redis
+    call: Callable[[Agents], Awaitable[object]], proxied: Agents, proxy: FaultyTcpProxy, redis_client: redis.Redis
 ) -> None:
     """The server executed the call and died before its reply; the repetition found no server and reported `not_sent`.
 
     For the caller that meant that nothing had been executed, also for a conditional write in the same pipeline.
     """
-    before = total(raw, "heartbeats") + total(raw, "registrations")
+    before = total(redis_client, "heartbeats") + total(redis_client, "registrations")
     proxy.refuse_with_next_reply = True
 
     error = await failure(call(proxied))
 
-    assert total(raw, "heartbeats") + total(raw, "registrations") > before
+    assert total(redis_client, "heartbeats") + total(redis_client, "registrations") > before
     assert error.outcome == "unknown"
 
 
@@ -488,11 +490,11 @@ async def test_an_unavailable_store_means_not_sent(proxied: Agents, proxy: Fault
     assert {(error.outcome, error.reason) for error in errors} == {("not_sent", "unreachable")}
 
 
-async def test_a_full_server_rejects_new_agents_with_a_reason(own_server: RedisServer) -> None:
+async def test_a_full_server_rejects_new_agents_with_a_reason(dedicated_redis: RedisServer) -> None:
     """Nothing was written, and registered agents work."""
-    agents = agents_at(own_server.url)
+    agents = agents_at(dedicated_redis.url)
     await agents.register(registration())
-    with redis.Redis.from_url(own_server.url) as client:
+    with redis.Redis.from_url(dedicated_redis.url) as client:
         client.config_set("maxmemory", 1)
 
     error = await failure(agents.register(registration("b")))
@@ -503,22 +505,22 @@ async def test_a_full_server_rejects_new_agents_with_a_reason(own_server: RedisS
     await close(agents)
 
 
-@pytest.mark.poisoned("an agent's key is a string")
-async def test_a_record_of_another_type_can_be_removed(store: Store, raw: redis.Redis) -> None:
+@pytest.mark.leaves_damaged_data("an agent's key is a string")
+async def test_a_record_of_another_type_can_be_removed(store: Store, redis_client: redis.Redis) -> None:
     """A heartbeat reports such a record as damaged, with the advice to unregister and register the agent."""
     await store.change_log.open()
-    raw.set("{mesh}:agent:a", "not a hash")
-    raw.zadd("{mesh}:deadlines", {"a": 1})
+    redis_client.set("{mesh}:agent:a", "not a hash")
+    redis_client.zadd("{mesh}:deadlines", {"a": 1})
 
     await store.agents.unregister("a")
 
     assert (await store.agents.register(registration())).outcome == "created"
 
 
-@pytest.mark.poisoned("an agent's key is a string")
-async def test_a_record_of_another_type_is_not_an_internal_error(store: Store, raw: redis.Redis) -> None:
+@pytest.mark.leaves_damaged_data("an agent's key is a string")
+async def test_a_record_of_another_type_is_not_an_internal_error(store: Store, redis_client: redis.Redis) -> None:
     """Registering repairs it or fails as a damaged record; a ResponseError would be a 500."""
-    raw.set("{mesh}:agent:a", "not a hash")
+    redis_client.set("{mesh}:agent:a", "not a hash")
 
     result = await asyncio.gather(store.agents.register(registration()), return_exceptions=True)
 
@@ -530,13 +532,13 @@ async def test_a_record_of_another_type_is_not_an_internal_error(store: Store, r
     "missing", ["spec", "status", "draining", "version", "spec_version", "created", "updated", "timeout", "eviction"]
 )
 async def test_registering_again_repairs_a_record_with_a_missing_field(
-    missing: str, *, changed: bool, store: Store, raw: redis.Redis
+    missing: str, *, changed: bool, store: Store, redis_client: redis.Redis
 ) -> None:
     """The log advises the operator of such a record to register the agent again."""
     await store.change_log.open()
     await store.agents.register(registration())
     await store.agents.heartbeat("a")
-    raw.hdel("{mesh}:agent:a", missing)
+    redis_client.hdel("{mesh}:agent:a", missing)
 
     await store.agents.register(registration(spec=b'{"endpoint":"http://a:2"}' if changed else SPEC))
 
@@ -545,13 +547,13 @@ async def test_registering_again_repairs_a_record_with_a_missing_field(
 
 @pytest.mark.parametrize("missing", ["status", "updated"])
 async def test_a_repaired_record_is_the_same_in_the_log_and_in_a_scan(
-    missing: str, store: Store, raw: redis.Redis
+    missing: str, store: Store, redis_client: redis.Redis
 ) -> None:
     """This includes the last heartbeat."""
     position = await store.change_log.open()
     await store.agents.register(registration())
     await store.agents.heartbeat("a")
-    raw.hdel("{mesh}:agent:a", missing)
+    redis_client.hdel("{mesh}:agent:a", missing)
 
     await store.agents.register(registration(spec=b"{}"))
 
@@ -560,7 +562,9 @@ async def test_a_repaired_record_is_the_same_in_the_log_and_in_a_scan(
     assert (followed.agent, followed.heartbeat) == (filled.agent, filled.heartbeat)
 
 
-async def test_the_setting_limits_the_length_of_the_log(settings: Settings, store: Store, raw: redis.Redis) -> None:
+async def test_the_setting_limits_the_length_of_the_log(
+    settings: Settings, store: Store, redis_client: redis.Redis
+) -> None:
     """The log is trimmed by whole nodes of 100 entries."""
     assert settings.watch_history == 1000
     await store.change_log.open()
@@ -568,4 +572,4 @@ async def test_the_setting_limits_the_length_of_the_log(settings: Settings, stor
     for at in range(13):
         await asyncio.gather(*(store.agents.register(registration(f"n{at * 100 + n}")) for n in range(100)))
 
-    assert 1000 <= raw.xlen("{mesh}:log") <= 1100
+    assert 1000 <= redis_client.xlen("{mesh}:log") <= 1100

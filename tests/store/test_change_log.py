@@ -37,12 +37,14 @@ async def opened(store: Store) -> LogPosition:
     return await store.change_log.open()
 
 
-async def test_opening_an_empty_store_creates_a_timeline(store: Store, raw: redis.Redis) -> None:
+async def test_opening_an_empty_store_creates_a_timeline(store: Store, redis_client: redis.Redis) -> None:
     """Its log has one entry, from which a watch can start."""
     position = await store.change_log.open()
 
     pulled = await store.change_log.read_since(position.version)
-    assert position == LogPosition(int(raw.get("{mesh}:version") or 0), str(raw.get("{mesh}:timeline")))
+    assert position == LogPosition(
+        int(redis_client.get("{mesh}:version") or 0), str(redis_client.get("{mesh}:timeline"))
+    )
     assert len(position.timeline) == 16
     assert LogPosition(pulled.version, pulled.timeline) == position
     assert (pulled.contiguous, pulled.changes) == (True, ())
@@ -55,14 +57,14 @@ async def test_opening_a_store_again_returns_the_same_timeline(store: Store, ope
     assert await store.change_log.open() == LogPosition(version, opened.timeline)
 
 
-@pytest.mark.poisoned("what remains of the log leads nowhere")
+@pytest.mark.leaves_damaged_data("what remains of the log leads nowhere")
 @pytest.mark.parametrize("lost", ["version", "timeline", "log"])
 async def test_a_log_that_lost_a_part_gets_another_timeline(
-    lost: str, store: Store, opened: LogPosition, raw: redis.Redis
+    lost: str, store: Store, opened: LogPosition, redis_client: redis.Redis
 ) -> None:
     """Its version is higher than all earlier ones."""
     (version,) = await register(store, "a")
-    raw.delete(f"{{mesh}}:{lost}")
+    redis_client.delete(f"{{mesh}}:{lost}")
 
     position = await store.change_log.open()
 
@@ -101,11 +103,11 @@ async def test_a_long_log_is_read_in_parts(store: Store, opened: LogPosition) ->
     assert rest.version == last
 
 
-@pytest.mark.poisoned("the log is trimmed by hand")
-async def test_a_trimmed_entry_is_a_gap(store: Store, opened: LogPosition, raw: redis.Redis) -> None:
+@pytest.mark.leaves_damaged_data("the log is trimmed by hand")
+async def test_a_trimmed_entry_is_a_gap(store: Store, opened: LogPosition, redis_client: redis.Redis) -> None:
     """The entries after it may be incomplete, so none is returned."""
     (version,) = await register(store, "a")
-    raw.xtrim(LOG, maxlen=1, approximate=False)
+    redis_client.xtrim(LOG, maxlen=1, approximate=False)
 
     trimmed = await store.change_log.read_since(opened.version)
 
@@ -122,10 +124,10 @@ async def test_a_version_without_an_entry_is_a_gap(store: Store, opened: LogPosi
 
 
 async def test_an_empty_server_has_version_0_and_no_timeline(
-    store: Store, opened: LogPosition, raw: redis.Redis
+    store: Store, opened: LogPosition, redis_client: redis.Redis
 ) -> None:
     """The reader then detects another timeline, as after FLUSHALL."""
-    raw.flushall()
+    redis_client.flushall()
 
     pulled = await store.change_log.read_since(opened.version)
 
@@ -177,39 +179,41 @@ async def test_a_scan_and_the_log_have_the_same_state(store: Store, opened: LogP
     assert alive == {name: one.agent for name, one in (await scanned(store.change_log)).items()}
 
 
-@pytest.mark.poisoned("records are damaged")
-async def test_a_damaged_record_does_not_hide_the_others(store: Store, opened: LogPosition, raw: redis.Redis) -> None:
+@pytest.mark.leaves_damaged_data("records are damaged")
+async def test_a_damaged_record_does_not_hide_the_others(
+    store: Store, opened: LogPosition, redis_client: redis.Redis
+) -> None:
     """The records have another type, a missing field, a spec that is not JSON, or a deadline without an agent."""
     del opened
     await register(store, *"abcd")
-    raw.set("{mesh}:agent:a", "not a hash")
-    raw.hdel("{mesh}:agent:b", "status")
-    raw.hset("{mesh}:agent:c", "spec", "{not json")
-    raw.zadd("{mesh}:deadlines", {"orphan": 1})
+    redis_client.set("{mesh}:agent:a", "not a hash")
+    redis_client.hdel("{mesh}:agent:b", "status")
+    redis_client.hset("{mesh}:agent:c", "spec", "{not json")
+    redis_client.zadd("{mesh}:deadlines", {"orphan": 1})
 
     assert set(await scanned(store.change_log)) == {"d"}
 
 
-@pytest.mark.poisoned("an id is no text")
+@pytest.mark.leaves_damaged_data("an id is no text")
 async def test_an_id_that_is_not_text_does_not_hide_the_others(
-    store: Store, opened: LogPosition, raw: redis.Redis
+    store: Store, opened: LogPosition, redis_client: redis.Redis
 ) -> None:
     """Only another Redis client can write it; the cache could then never be filled again."""
     del opened
     await register(store, "a")
-    raw.zadd("{mesh}:deadlines", {b"\xff\xfe": 1})
+    redis_client.zadd("{mesh}:deadlines", {b"\xff\xfe": 1})
 
     assert set(await scanned(store.change_log)) == {"a"}
 
 
-@pytest.mark.poisoned("a log entry is damaged")
+@pytest.mark.leaves_damaged_data("a log entry is damaged")
 async def test_entries_after_a_damaged_one_are_not_returned(
-    store: Store, opened: LogPosition, raw: redis.Redis
+    store: Store, opened: LogPosition, redis_client: redis.Redis
 ) -> None:
     """The gap makes the reader scan the hashes."""
     (first,) = await register(store, "a")
-    raw.xadd(LOG, {"kind": "surprise", "prev": str(first)}, id=f"{first + 1}-0")
-    raw.set("{mesh}:version", str(first + 1))
+    redis_client.xadd(LOG, {"kind": "surprise", "prev": str(first)}, id=f"{first + 1}-0")
+    redis_client.set("{mesh}:version", str(first + 1))
     await register(store, "b")
 
     pulled = await store.change_log.read_since(opened.version)

@@ -30,26 +30,26 @@ async def test_a_consistent_mesh_has_no_problems(store: Store) -> None:
     assert found.is_consistent
 
 
-async def test_other_meshes_are_ignored(store: Store, raw: redis.Redis) -> None:
+async def test_other_meshes_are_ignored(store: Store, redis_client: redis.Redis) -> None:
     """Other keys in the same Redis are ignored too."""
     await a_mesh(store)
-    raw.set("{mesh}elsewhere:agent:z", "x")
-    raw.hset("{other}:agent:a", "spec", "x")
+    redis_client.set("{mesh}elsewhere:agent:z", "x")
+    redis_client.hset("{other}:agent:a", "spec", "x")
 
     assert (await store.integrity.find_problems()).is_consistent
-    raw.delete("{mesh}elsewhere:agent:z", "{other}:agent:a")
+    redis_client.delete("{mesh}elsewhere:agent:z", "{other}:agent:a")
 
 
-async def test_damaged_records_are_reported_and_repaired(store: Store, raw: redis.Redis) -> None:
+async def test_damaged_records_are_reported_and_repaired(store: Store, redis_client: redis.Redis) -> None:
     """Orphans and unreadable records are deleted, an agent without a deadline gets one, others stay."""
     await a_mesh(store)
-    raw.zadd("{mesh}:deadlines", {"orphan": 1})
-    raw.zadd("{mesh}:heartbeats", {"other orphan": 1})
-    raw.zrem("{mesh}:deadlines", "a")
-    raw.hset(f"{AGENT}b", "spec", "no JSON")
-    raw.hdel(f"{AGENT}c", "version")
-    raw.set(f"{AGENT}text", "no hash")
-    version = raw.hget(f"{AGENT}b", "version")
+    redis_client.zadd("{mesh}:deadlines", {"orphan": 1})
+    redis_client.zadd("{mesh}:heartbeats", {"other orphan": 1})
+    redis_client.zrem("{mesh}:deadlines", "a")
+    redis_client.hset(f"{AGENT}b", "spec", "no JSON")
+    redis_client.hdel(f"{AGENT}c", "version")
+    redis_client.set(f"{AGENT}text", "no hash")
+    version = redis_client.hget(f"{AGENT}b", "version")
 
     found = await store.integrity.find_problems()
 
@@ -61,7 +61,7 @@ async def test_damaged_records_are_reported_and_repaired(store: Store, raw: redi
     assert await store.integrity.find_problems() == IntegrityReport(agents=2)
 
 
-async def test_an_orphaned_edge_is_deleted(store: Store, raw: redis.Redis) -> None:
+async def test_an_orphaned_edge_is_deleted(store: Store, redis_client: redis.Redis) -> None:
     """The key of its agent was overwritten, so its edges were never uncounted, and cycle checks were skipped."""
     await a_mesh(store)
     for agent_id, needed in (("d", "lost"), ("e", "kept"), ("f", "both")):
@@ -71,7 +71,7 @@ async def test_an_orphaned_edge_is_deleted(store: Store, raw: redis.Redis) -> No
                 agent_id, a_spec(agent_id), 60_000, 120_000, required_edges=edges, edges_revision=revision
             )
         )
-    raw.set(f"{AGENT}d", "no hash")
+    redis_client.set(f"{AGENT}d", "no hash")
 
     found = await store.integrity.find_problems()
 
@@ -86,11 +86,13 @@ async def test_an_orphaned_edge_is_deleted(store: Store, raw: redis.Redis) -> No
 
 
 @pytest.mark.parametrize("missing", ["version", "timeline", "log"])
-@pytest.mark.poisoned("a key of the mesh is deleted")
-async def test_a_mesh_that_lost_a_part_of_its_log_is_reported(store: Store, raw: redis.Redis, missing: str) -> None:
+@pytest.mark.leaves_damaged_data("a key of the mesh is deleted")
+async def test_a_mesh_that_lost_a_part_of_its_log_is_reported(
+    store: Store, redis_client: redis.Redis, missing: str
+) -> None:
     """The problem names the remaining keys."""
     await a_mesh(store)
-    raw.delete(f"{{mesh}}:{missing}")
+    redis_client.delete(f"{{mesh}}:{missing}")
 
     (problem,) = (await store.integrity.find_problems()).problems
 

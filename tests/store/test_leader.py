@@ -32,9 +32,9 @@ async def replica(redis_url: str) -> AsyncIterator[Replica]:
         await pipeline.close()
 
 
-async def test_the_first_replica_becomes_the_leader(replica: Replica, raw: redis.Redis) -> None:
+async def test_the_first_replica_becomes_the_leader(replica: Replica, redis_client: redis.Redis) -> None:
     """The lock contains its identity and the time."""
-    seconds, _ = raw.time()
+    seconds, _ = redis_client.time()
 
     taken, lock = await replica("one").acquire("")
 
@@ -42,7 +42,7 @@ async def test_the_first_replica_becomes_the_leader(replica: Replica, raw: redis
     assert (lock.instance, lock.host, lock.pid, lock.counter) == ("one", "host of one", 7, 0)
     assert seconds * 1000 <= lock.since < seconds * 1000 + 5000
     assert lock.epoch == lock.since
-    assert raw.get(LEADER) == lock.encoded
+    assert redis_client.get(LEADER) == lock.encoded
 
 
 async def test_the_second_replica_follows(replica: Replica) -> None:
@@ -100,41 +100,43 @@ async def test_a_renewed_lock_is_not_taken_over(replica: Replica) -> None:
 
 
 @pytest.mark.parametrize("lost", [LEADER, "{mesh}:epoch"])
-async def test_a_deleted_lock_is_lost(lost: str, replica: Replica, raw: redis.Redis) -> None:
+async def test_a_deleted_lock_is_lost(lost: str, replica: Replica, redis_client: redis.Redis) -> None:
     """A renewal does not create it again."""
     one = replica("one")
     _, lock = await one.acquire("")
-    raw.delete(lost)
+    redis_client.delete(lost)
 
     assert await one.renew(lock) is None
 
 
-async def test_a_resigned_lock_is_free_at_once(replica: Replica, raw: redis.Redis) -> None:
+async def test_a_resigned_lock_is_free_at_once(replica: Replica, redis_client: redis.Redis) -> None:
     """The next replica leads with a new epoch."""
     one, two = replica("one"), replica("two")
     _, lock = await one.acquire("")
 
     assert await one.resign(lock)
-    assert not raw.exists(LEADER)
+    assert not redis_client.exists(LEADER)
     taken, next_lock = await two.acquire("")
     assert taken
     assert next_lock.epoch > lock.epoch
 
 
-async def test_a_lost_lock_cannot_be_resigned(replica: Replica, raw: redis.Redis) -> None:
+async def test_a_lost_lock_cannot_be_resigned(replica: Replica, redis_client: redis.Redis) -> None:
     """It belongs to another replica."""
     one, two = replica("one"), replica("two")
     _, seen = await one.acquire("")
     _, lock = await two.acquire(seen.encoded)
 
     assert not await one.resign(seen)
-    assert raw.get(LEADER) == lock.encoded
+    assert redis_client.get(LEADER) == lock.encoded
 
 
 @pytest.mark.parametrize("text", ["gibberish", "", "1 2 3", "1 2 3 {}", "1 2 3 [1]", "x y z {}"])
-async def test_a_lock_with_an_invalid_text_has_an_unknown_leader(text: str, replica: Replica, raw: redis.Redis) -> None:
+async def test_a_lock_with_an_invalid_text_has_an_unknown_leader(
+    text: str, replica: Replica, redis_client: redis.Redis
+) -> None:
     """It is replaced like an expired one, by its exact text."""
-    raw.set(LEADER, text)
+    redis_client.set(LEADER, text)
     one = replica("one")
 
     taken, seen = await one.acquire("nothing like it")
@@ -144,9 +146,9 @@ async def test_a_lock_with_an_invalid_text_has_an_unknown_leader(text: str, repl
     assert (taken, lock.instance) == (True, "one")
 
 
-async def test_a_lock_that_is_not_text_does_not_block_the_election(replica: Replica, raw: redis.Redis) -> None:
+async def test_a_lock_that_is_not_text_does_not_block_the_election(replica: Replica, redis_client: redis.Redis) -> None:
     """The lock that a replica has read must equal the stored one, byte for byte."""
-    raw.set(LEADER, b"1 2 3 \xff")
+    redis_client.set(LEADER, b"1 2 3 \xff")
     one = replica("one")
 
     _, seen = await one.acquire("nothing like it")
@@ -162,12 +164,14 @@ def test_a_lock_contains_the_name_of_its_leader() -> None:
     assert LeaderLock.from_bytes(b"3 4 5 " + holder) == LeaderLock("3 4 5 " + holder.decode(), 3, 4, 5, "a b", "c d", 9)
 
 
-async def test_no_epoch_is_used_twice_even_after_a_loss_of_all_data(replica: Replica, raw: redis.Redis) -> None:
+async def test_no_epoch_is_used_twice_even_after_a_loss_of_all_data(
+    replica: Replica, redis_client: redis.Redis
+) -> None:
     """After FLUSHALL every later epoch rejects an old leader that has not detected the loss."""
     one, two = replica("one"), replica("two")
     _, old = await one.acquire("")
-    raw.flushall()
-    wait_until(lambda: server_time_ms(raw) > old.epoch, description="a millisecond has passed")
+    redis_client.flushall()
+    wait_until(lambda: server_time_ms(redis_client) > old.epoch, description="a millisecond has passed")
 
     _, new = await two.acquire("")
 

@@ -11,14 +11,14 @@ def registration(agent_id: str) -> RegistrationWrite:
     return RegistrationWrite(agent_id, b'{"endpoint":"http://a:1"}', timeout=60_000, eviction=120_000)
 
 
-async def test_a_load_is_the_last_one_sent(store: Store, raw: redis.Redis) -> None:
+async def test_a_load_is_the_last_one_sent(store: Store, redis_client: redis.Redis) -> None:
     """Loads have the order of the ids; None without a load, for an invalid load and for an unknown agent."""
     await store.change_log.open()
     for agent_id in ("a", "b", "c"):
         await store.agents.register(registration(agent_id))
     await store.agents.heartbeat("a", load="0.5")
     await store.agents.heartbeat("a", "record", load="0.25")
-    raw.hset("{mesh}:agent:c", "load", "high")
+    redis_client.hset("{mesh}:agent:c", "load", "high")
 
     assert await store.resolution_store.loads(["b", "a", "unknown", "c", "a"]) == [None, 0.25, None, None, 0.25]
 

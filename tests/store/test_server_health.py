@@ -32,9 +32,9 @@ async def test_a_correct_configuration_has_no_warnings() -> None:
             assert await health.check_config() == ConfigCheck()
 
 
-async def test_missing_persistence_is_a_warning(own_server: RedisServer) -> None:
+async def test_missing_persistence_is_a_warning(dedicated_redis: RedisServer) -> None:
     """It names the settings to use."""
-    async with health_of(endpoint_from_url(own_server.url)) as health:
+    async with health_of(endpoint_from_url(dedicated_redis.url)) as health:
         (warning,) = (await health.check_config()).warnings
 
     assert warning.startswith("appendonly is off")
@@ -52,13 +52,13 @@ async def test_eviction_is_a_warning(policy: str) -> None:
     assert warning.endswith("set maxmemory-policy noeviction")
 
 
-async def test_all_warnings_are_returned(own_server: RedisServer) -> None:
+async def test_all_warnings_are_returned(dedicated_redis: RedisServer) -> None:
     """The check does not stop at the first."""
-    with redis.Redis.from_url(own_server.url) as client:
+    with redis.Redis.from_url(dedicated_redis.url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", "99mb")
 
-    async with health_of(endpoint_from_url(own_server.url)) as health:
+    async with health_of(endpoint_from_url(dedicated_redis.url)) as health:
         assert len((await health.check_config()).warnings) == 2
 
 
@@ -69,17 +69,17 @@ async def test_an_eviction_policy_without_a_memory_limit_is_no_warning() -> None
             assert await health.check_config() == ConfigCheck()
 
 
-async def test_too_few_replicas_for_the_write_acknowledgements_are_a_warning(own_server: RedisServer) -> None:
+async def test_too_few_replicas_for_the_write_acknowledgements_are_a_warning(dedicated_redis: RedisServer) -> None:
     """No write would succeed."""
-    async with health_of(endpoint_from_url(own_server.url), acks=2) as health:
+    async with health_of(endpoint_from_url(dedicated_redis.url), acks=2) as health:
         warning = (await health.check_config()).warnings[-1]
 
     assert warning.startswith("0 Redis replicas are connected, REGISTRY_WRITE_ACKS requires 2")
 
 
-async def test_a_new_connection_requires_another_check(own_server: RedisServer) -> None:
+async def test_a_new_connection_requires_another_check(dedicated_redis: RedisServer) -> None:
     """It may lead to another server with another configuration."""
-    async with health_of(endpoint_from_url(own_server.url)) as health:
+    async with health_of(endpoint_from_url(dedicated_redis.url)) as health:
         at_first, _, after_check = health.reconnected, await health.check_config(), health.reconnected
         assert (at_first, after_check) == (True, False)
 
@@ -89,12 +89,12 @@ async def test_a_new_connection_requires_another_check(own_server: RedisServer) 
         assert health.reconnected
 
 
-async def test_a_server_that_rejects_info_has_no_warnings(own_server: RedisServer) -> None:
+async def test_a_server_that_rejects_info_has_no_warnings(dedicated_redis: RedisServer) -> None:
     """Its access list may forbid INFO."""
-    with redis.Redis.from_url(own_server.url) as client:
+    with redis.Redis.from_url(dedicated_redis.url) as client:
         client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-info"])
 
-    async with health_of(endpoint_from_url(own_server.url.replace("unix://", "unix://app:pw@"))) as health:
+    async with health_of(endpoint_from_url(dedicated_redis.url.replace("unix://", "unix://app:pw@"))) as health:
         assert await health.check_config() == ConfigCheck()
 
 
@@ -131,13 +131,13 @@ async def test_a_server_that_is_too_old_is_reported(info: dict[str, str], *, war
     assert found.warnings == ()
 
 
-async def test_a_probe_is_recorded(store: Store, raw: redis.Redis) -> None:
+async def test_a_probe_is_recorded(store: Store, redis_client: redis.Redis) -> None:
     """The time is in milliseconds of the server."""
-    seconds, _ = raw.time()
+    seconds, _ = redis_client.time()
 
     await store.server_health.probe()
 
-    assert int(raw.get("{mesh}:last_probe") or 0) >= seconds * 1000
+    assert int(redis_client.get("{mesh}:last_probe") or 0) >= seconds * 1000
 
 
 async def test_totals_are_those_of_the_whole_mesh(store: Store) -> None:
@@ -152,15 +152,15 @@ async def test_totals_are_those_of_the_whole_mesh(store: Store) -> None:
     assert await store.server_health.totals() == {"registrations": 2, "heartbeats": 1, "unregistrations": 1}
 
 
-async def test_a_probe_returns_the_last_outage_and_self_preservation(store: Store, raw: redis.Redis) -> None:
+async def test_a_probe_returns_the_last_outage_and_self_preservation(store: Store, redis_client: redis.Redis) -> None:
     """They are as the scripts stored them; the first probe of all ends an outage with an unknown start."""
     first = await store.server_health.probe()
     assert (first.outage_end, first.outage_start, first.self_preservation) == (first.now, None, None)
-    raw.set("{mesh}:last_probe", first.now + 60_000)
-    raw.hset(
+    redis_client.set("{mesh}:last_probe", first.now + 60_000)
+    redis_client.hset(
         "{mesh}:self_preservation", mapping={"since": "1", "until": "2", "ended": "3", "overdue": "4", "healthy": "5"}
     )
-    raw.hset("{mesh}:counters", mapping={"grace_granted": "6", "self_preservation_activations": "7"})
+    redis_client.hset("{mesh}:counters", mapping={"grace_granted": "6", "self_preservation_activations": "7"})
 
     second = await store.server_health.probe()
 

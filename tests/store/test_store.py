@@ -31,7 +31,7 @@ async def test_it_opens_no_connection_by_itself(settings: Settings) -> None:
     await store.close()
 
 
-async def test_closing_finishes_accepted_calls(settings: Settings, redis_url: str, raw: redis.Redis) -> None:
+async def test_closing_finishes_accepted_calls(settings: Settings, redis_url: str, redis_client: redis.Redis) -> None:
     """An accepted write is executed and gets its result."""
     store = Store(endpoint_from_url(redis_url), settings, lambda _script, _seconds: None)
     await store.change_log.open()
@@ -41,15 +41,15 @@ async def test_closing_finishes_accepted_calls(settings: Settings, redis_url: st
     await store.close()
 
     assert [(await write).outcome for write in writes] == ["created"] * 300
-    assert raw.zcard("{mesh}:deadlines") == 300
+    assert redis_client.zcard("{mesh}:deadlines") == 300
 
 
-async def test_an_interrupted_close_leaves_no_connection(settings: Settings, own_server: RedisServer) -> None:
+async def test_an_interrupted_close_leaves_no_connection(settings: Settings, dedicated_redis: RedisServer) -> None:
     """The server hangs; an open socket would be a warning, and warnings are errors."""
-    store = Store(endpoint_from_url(own_server.url), settings, lambda _script, _seconds: None)
+    store = Store(endpoint_from_url(dedicated_redis.url), settings, lambda _script, _seconds: None)
     await store.change_log.open()
     await store.agents.register(registration("a"))
-    own_server.pause()
+    dedicated_redis.pause()
     write = asyncio.ensure_future(store.agents.register(registration("b")))
     heartbeat = store.agents.heartbeat("a")
     await asyncio.sleep(0)
@@ -57,7 +57,7 @@ async def test_an_interrupted_close_leaves_no_connection(settings: Settings, own
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await store.close()
-    own_server.resume()
+    dedicated_redis.resume()
 
     for accepted in (write, heartbeat):
         with pytest.raises(StoreUnavailable):
@@ -101,7 +101,9 @@ async def test_the_lock_names_this_replica(settings: Settings, store: Store) -> 
     assert lock.instance == settings.instance_id
 
 
-async def test_two_meshes_on_one_server_are_separate(settings: Settings, redis_url: str, raw: redis.Redis) -> None:
+async def test_two_meshes_on_one_server_are_separate(
+    settings: Settings, redis_url: str, redis_client: redis.Redis
+) -> None:
     """Each has its own versions, agents and log."""
     server = endpoint_from_url(redis_url)
     one, other = (
@@ -113,10 +115,14 @@ async def test_two_meshes_on_one_server_are_separate(settings: Settings, redis_u
     await one.agents.register(registration("a"))
 
     assert [held async for some in other.change_log.scan() for held in some] == []
-    assert {str(key) for key in raw.scan_iter("{other}:*")} == {"{other}:version", "{other}:timeline", "{other}:log"}
+    assert {str(key) for key in redis_client.scan_iter("{other}:*")} == {
+        "{other}:version",
+        "{other}:timeline",
+        "{other}:log",
+    }
     for store in (one, other):
         await store.close()
-    raw.delete(*raw.scan_iter("{other}:*"))
+    redis_client.delete(*redis_client.scan_iter("{other}:*"))
 
 
 def test_all_keys_are_in_one_slot() -> None:

@@ -17,8 +17,8 @@ DEADLINES = "{mesh}:deadlines"
 
 
 @pytest.fixture(autouse=True)
-def _no_outage(raw: redis.Redis) -> None:
-    clear_outage(raw)
+def _no_outage(redis_client: redis.Redis) -> None:
+    clear_outage(redis_client)
 
 
 async def register(store: Store, *names: str) -> None:
@@ -27,10 +27,12 @@ async def register(store: Store, *names: str) -> None:
     await asyncio.gather(*(store.agents.register(RegistrationWrite(name, b"{}", 60_000, 120_000)) for name in names))
 
 
-async def test_the_longest_overdue_agents_come_first(store: Store, raw: redis.Redis) -> None:
+async def test_the_longest_overdue_agents_come_first(store: Store, redis_client: redis.Redis) -> None:
     """Agents with a deadline in the future are not included."""
     await register(store, *"abcd")
-    raw.zadd(DEADLINES, {"a": now(raw) - 100, "b": now(raw) - 300, "c": now(raw) - 200})
+    redis_client.zadd(
+        DEADLINES, {"a": now(redis_client) - 100, "b": now(redis_client) - 300, "c": now(redis_client) - 200}
+    )
 
     assert (await store.sweeps.find_work()).ids == ["b", "c", "a"]
 
@@ -40,11 +42,11 @@ async def test_an_empty_mesh_has_no_overdue_agents(store: Store) -> None:
     assert (await store.sweeps.find_work()).ids == []
 
 
-async def test_the_work_is_limited_to_one_sweep(store: Store, raw: redis.Redis) -> None:
+async def test_the_work_is_limited_to_one_sweep(store: Store, redis_client: redis.Redis) -> None:
     """The rest follows after the first sweep."""
     names = [f"n{number:03}" for number in range(250)]
     await register(store, *names)
-    raw.zadd(DEADLINES, {name: now(raw) - 1000 + at for at, name in enumerate(names)})
+    redis_client.zadd(DEADLINES, {name: now(redis_client) - 1000 + at for at, name in enumerate(names)})
 
     first = (await store.sweeps.find_work()).ids
     await store.sweeps.sweep(first, 0)
@@ -53,39 +55,39 @@ async def test_the_work_is_limited_to_one_sweep(store: Store, raw: redis.Redis) 
     assert (await store.sweeps.find_work()).ids == names[200:]
 
 
-async def test_a_sweep_returns_the_number_of_each_outcome(store: Store, raw: redis.Redis) -> None:
+async def test_a_sweep_returns_the_number_of_each_outcome(store: Store, redis_client: redis.Redis) -> None:
     """The outcomes are those of the script."""
     await register(store, *"abcd")
-    raw.hset("{mesh}:agent:b", "status", "degraded")
-    raw.hset("{mesh}:agent:c", "status", "expired")
-    raw.zadd(DEADLINES, dict.fromkeys(["a", "b", "c", "orphan"], now(raw) - 10))
+    redis_client.hset("{mesh}:agent:b", "status", "degraded")
+    redis_client.hset("{mesh}:agent:c", "status", "expired")
+    redis_client.zadd(DEADLINES, dict.fromkeys(["a", "b", "c", "orphan"], now(redis_client) - 10))
 
     swept = await store.sweeps.sweep(["a", "b", "c", "d", "orphan"], 0)
 
     assert swept == SweepResult(degraded=1, expired=1, removed=1, not_due=1, orphaned=1, bad_record=0, grace_granted=0)
-    assert raw.hmget("{mesh}:agent:a", "status") == ["degraded"]
-    assert not raw.exists("{mesh}:agent:c")
+    assert redis_client.hmget("{mesh}:agent:a", "status") == ["degraded"]
+    assert not redis_client.exists("{mesh}:agent:c")
 
 
-async def test_the_retention_is_that_of_the_settings(store: Store, raw: redis.Redis) -> None:
+async def test_the_retention_is_that_of_the_settings(store: Store, redis_client: redis.Redis) -> None:
     """An expired agent stays for that time: four seconds in tests."""
     await register(store, "a")
-    raw.hset("{mesh}:agent:a", "status", "degraded")
-    raw.zadd(DEADLINES, {"a": now(raw) - 10})
+    redis_client.hset("{mesh}:agent:a", "status", "degraded")
+    redis_client.zadd(DEADLINES, {"a": now(redis_client) - 10})
 
-    started = now(raw)
+    started = now(redis_client)
     await store.sweeps.sweep(["a"], 0)
 
-    deadline = raw.zscore(DEADLINES, "a")
+    deadline = redis_client.zscore(DEADLINES, "a")
     assert deadline is not None
-    assert started + 4000 <= int(deadline) <= now(raw) + 4000
+    assert started + 4000 <= int(deadline) <= now(redis_client) + 4000
 
 
-async def test_a_stale_epoch_is_rejected(store: Store, raw: redis.Redis) -> None:
+async def test_a_stale_epoch_is_rejected(store: Store, redis_client: redis.Redis) -> None:
     """A replica that has lost the leadership writes nothing; the error names both epochs."""
     await register(store, "a")
-    raw.set("{mesh}:epoch", "8")
-    raw.zadd(DEADLINES, {"a": now(raw) - 10})
+    redis_client.set("{mesh}:epoch", "8")
+    redis_client.zadd(DEADLINES, {"a": now(redis_client) - 10})
 
     with pytest.raises(StaleEpochError, match=r"Epoch 7 is outdated; the current epoch is 8"):
         await store.sweeps.sweep(["a"], 7)
@@ -93,17 +95,17 @@ async def test_a_stale_epoch_is_rejected(store: Store, raw: redis.Redis) -> None
     assert (await store.sweeps.find_work()).ids == ["a"]
 
 
-async def test_the_epoch_is_0_without_a_leader(store: Store, raw: redis.Redis) -> None:
+async def test_the_epoch_is_0_without_a_leader(store: Store, redis_client: redis.Redis) -> None:
     """A replica without leader election sweeps with the epoch it reads."""
     assert await store.sweeps.epoch() == 0
-    raw.set("{mesh}:epoch", "8")
+    redis_client.set("{mesh}:epoch", "8")
     assert await store.sweeps.epoch() == 8
 
 
-async def test_a_heartbeat_before_the_sweep_prevents_a_transition(store: Store, raw: redis.Redis) -> None:
+async def test_a_heartbeat_before_the_sweep_prevents_a_transition(store: Store, redis_client: redis.Redis) -> None:
     """The script checks the deadline again."""
     await register(store, "a")
-    raw.zadd(DEADLINES, {"a": now(raw) - 10})
+    redis_client.zadd(DEADLINES, {"a": now(redis_client) - 10})
     overdue = (await store.sweeps.find_work()).ids
 
     heartbeat = await store.agents.heartbeat("a")
@@ -114,31 +116,33 @@ async def test_a_heartbeat_before_the_sweep_prevents_a_transition(store: Store, 
     assert (swept.not_due, swept.degraded) == (1, 0)
 
 
-@pytest.mark.poisoned("an id is no text")
-async def test_an_id_that_is_not_text_does_not_stop_the_sweep(store: Store, raw: redis.Redis) -> None:
+@pytest.mark.leaves_damaged_data("an id is no text")
+async def test_an_id_that_is_not_text_does_not_stop_the_sweep(store: Store, redis_client: redis.Redis) -> None:
     """Only another Redis client can write it; no agent would ever expire again."""
     await register(store, "a")
-    raw.zadd(DEADLINES, {b"\xff\xfe": 1})
-    raw.zadd(DEADLINES, {"a": 2})
+    redis_client.zadd(DEADLINES, {b"\xff\xfe": 1})
+    redis_client.zadd(DEADLINES, {"a": 2})
 
     assert "a" in (await store.sweeps.find_work()).ids
 
 
-async def test_the_work_includes_self_preservation_and_a_clock_rollback(store: Store, raw: redis.Redis) -> None:
+async def test_the_work_includes_self_preservation_and_a_clock_rollback(
+    store: Store, redis_client: redis.Redis
+) -> None:
     """The leader then sweeps even without overdue agents."""
     assert await store.sweeps.find_work() == SweepWork([], self_preservation=False, clock_rollback="")
-    raw.hset("{mesh}:self_preservation", "until", "1")
-    raw.set("{mesh}:clock_rollback", "123")
+    redis_client.hset("{mesh}:self_preservation", "until", "1")
+    redis_client.set("{mesh}:clock_rollback", "123")
 
     assert await store.sweeps.find_work() == SweepWork([], self_preservation=True, clock_rollback="123")
 
 
-async def test_a_sweep_is_suspended_until_self_preservation_ends(store: Store, raw: redis.Redis) -> None:
+async def test_a_sweep_is_suspended_until_self_preservation_ends(store: Store, redis_client: redis.Redis) -> None:
     """A suspended sweep returns None; only the first call ends self-preservation."""
     names = [f"n{number}" for number in range(20)]
     await register(store, *names)
     await asyncio.gather(*map(store.agents.heartbeat, names))
-    make_overdue(raw, *names)
+    make_overdue(redis_client, *names)
     assert not await store.sweeps.end_self_preservation()
 
     assert await store.sweeps.sweep(names, 0) is None
@@ -150,54 +154,54 @@ async def test_a_sweep_is_suspended_until_self_preservation_ends(store: Store, r
     assert swept.degraded == 20
 
 
-async def test_a_scan_returns_every_agent(store: Store, raw: redis.Redis) -> None:
+async def test_a_scan_returns_every_agent(store: Store, redis_client: redis.Redis) -> None:
     """It returns some at a time, each at least once."""
     names = {f"n{number}" for number in range(1000)}
-    raw.zadd(DEADLINES, dict.fromkeys(names, now(raw)))
+    redis_client.zadd(DEADLINES, dict.fromkeys(names, now(redis_client)))
 
     cursor, ids = await store.sweeps.scan_agents(None)
     scanned, calls = {*ids}, 1
     while cursor is not None:
         cursor, ids = await store.sweeps.scan_agents(cursor)
         scanned, calls = scanned | {*ids}, calls + 1
-    raw.delete(DEADLINES)
+    redis_client.delete(DEADLINES)
 
     assert scanned == names
     assert calls > 1
 
 
-async def test_a_scan_on_another_connection_starts_again(store: Store, raw: redis.Redis) -> None:
+async def test_a_scan_on_another_connection_starts_again(store: Store, redis_client: redis.Redis) -> None:
     """The connection may lead to another server, where the cursor has no meaning."""
     names = {f"n{number}" for number in range(1000)}
-    raw.zadd(DEADLINES, dict.fromkeys(names, now(raw)))
+    redis_client.zadd(DEADLINES, dict.fromkeys(names, now(redis_client)))
     _, first = await store.sweeps.scan_agents(None)
     cursor, _ = await store.sweeps.scan_agents(None)
-    raw.client_kill_filter(_type="normal", skipme=True)
+    redis_client.client_kill_filter(_type="normal", skipme=True)
 
     with contextlib.suppress(StoreUnavailable):  # if the call detects the end of the connection
         await store.sweeps.scan_agents(cursor)
     _, ids = await store.sweeps.scan_agents(cursor)
-    raw.delete(DEADLINES)
+    redis_client.delete(DEADLINES)
 
     assert ids == first
 
 
-async def test_a_clock_rollback_is_repaired_in_calls_of_two_hundred(store: Store, raw: redis.Redis) -> None:
+async def test_a_clock_rollback_is_repaired_in_calls_of_two_hundred(store: Store, redis_client: redis.Redis) -> None:
     """One scan step may return more agents; the call with the last of them ends the repair."""
     names = [f"n{number}" for number in range(450)]
     await register(store, *names)
-    hour = now(raw) + 3_600_000
-    raw.zadd(DEADLINES, dict.fromkeys(names, hour))
-    raw.set("{mesh}:clock_rollback", now(raw))
+    hour = now(redis_client) + 3_600_000
+    redis_client.zadd(DEADLINES, dict.fromkeys(names, hour))
+    redis_client.set("{mesh}:clock_rollback", now(redis_client))
     rollback = (await store.sweeps.find_work()).clock_rollback
 
     assert await store.sweeps.repair_clock_rollback(names[:250], rollback, 0, is_last=False)
-    assert raw.zcount(DEADLINES, hour, "+inf") == 200
+    assert redis_client.zcount(DEADLINES, hour, "+inf") == 200
     assert await store.sweeps.repair_clock_rollback(names[250:], rollback, 0, is_last=True)
 
-    assert raw.zcount(DEADLINES, hour, "+inf") == 0
+    assert redis_client.zcount(DEADLINES, hour, "+inf") == 0
     assert (await store.sweeps.find_work()).clock_rollback == ""
     assert not await store.sweeps.repair_clock_rollback([], rollback, 0, is_last=True)
-    raw.set("{mesh}:epoch", "8")
+    redis_client.set("{mesh}:epoch", "8")
     with pytest.raises(StaleEpochError):
         await store.sweeps.repair_clock_rollback([], rollback, 0, is_last=True)

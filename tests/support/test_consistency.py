@@ -45,7 +45,7 @@ async def test_a_mesh_written_by_scripts_is_consistent(store: Store, bytes_clien
     assert find_inconsistencies(bytes_client) == []
 
 
-@pytest.mark.poisoned("the damage is the input of the test")
+@pytest.mark.leaves_damaged_data("the damage is the input of the test")
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -61,9 +61,9 @@ async def test_without_a_hold_there_is_nothing_to_release(client: httpx2.AsyncCl
     }
 
 
-async def test_a_hold_is_shown_and_ends_by_a_call_to_any_replica(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_hold_is_shown_and_ends_by_a_call_to_any_replica(redis_url: str, redis_client: redis.Redis) -> None:
     """Both say so with counts, since when and until when; released, all overdue agents go."""
-    clear_outage(raw)
+    clear_outage(redis_client)
     async with (
         in_process_registry(redis_url, instance_id="one", health_check_interval=OFTEN) as one,
         in_process_registry(redis_url, instance_id="two", health_check_interval=OFTEN) as two,
@@ -104,9 +104,9 @@ async def _all_went(client: httpx2.AsyncClient, count: int) -> bool:
     return await _counts(client) == {"healthy": 0, "degraded": count, "expired": 0}
 
 
-async def test_a_hold_ends_by_time(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_hold_ends_by_time(redis_url: str, redis_client: redis.Redis) -> None:
     """By itself, after its duration; none begins anew from those who go then."""
-    clear_outage(raw)
+    clear_outage(redis_client)
     short = timedelta(seconds=1)
     async with in_process_registry(redis_url, health_check_interval=OFTEN, self_preservation_duration=short) as client:
         await _fall_silent(client, 30)
@@ -117,9 +117,9 @@ async def test_a_hold_ends_by_time(redis_url: str, raw: redis.Redis) -> None:
         assert await _metric(client, "mcp_registry_self_preservation_activations_total") == 1
 
 
-async def test_a_real_scale_down_is_not_held(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_real_scale_down_is_not_held(redis_url: str, redis_client: redis.Redis) -> None:
     """Of fifty thirty unregister and eight die: on time, without a hold."""
-    clear_outage(raw)
+    clear_outage(redis_client)
     async with in_process_registry(redis_url, health_check_interval=OFTEN) as client:
         await _fall_silent(client, 8)
         agents = [a_registration(f"m{n}", timeout_threshold=600) for n in range(42)]

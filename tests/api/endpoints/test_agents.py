@@ -393,13 +393,13 @@ async def test_the_last_heartbeat_is_exact_of_one_and_a_second_old_in_lists(
         assert asyncio.get_running_loop().time() - began < 1.5
 
 
-async def test_times_are_the_redis_servers(client: httpx2.AsyncClient, raw: redis.Redis) -> None:
+async def test_times_are_the_redis_servers(client: httpx2.AsyncClient, redis_client: redis.Redis) -> None:
     """What is stored is told by one clock, whichever replica was asked."""
-    seconds: Any = raw.time()
+    seconds: Any = redis_client.time()
     before = seconds[0] + seconds[1] / 1e6
     await register(client)
     at = await send_heartbeat(client)
-    seconds = raw.time()
+    seconds = redis_client.time()
     after = seconds[0] + seconds[1] / 1e6
 
     assert before - 0.001 <= datetime.fromisoformat(at).timestamp() <= after

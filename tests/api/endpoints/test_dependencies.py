@@ -148,37 +148,40 @@ async def test_a_provider_is_chosen_from_its_first_heartbeat_on(client: httpx2.A
 
 
 async def test_what_was_answered_last_is_in_the_store_and_no_change(
-    client: httpx2.AsyncClient, raw: redis.Redis
+    client: httpx2.AsyncClient, redis_client: redis.Redis
 ) -> None:
     """In the agent's hash, before the answer leaves; neither logged nor a new version."""
     answer = await batch(client, "me", GREET)
-    key, entries, version = "{mesh}:agent:me", raw.xlen("{mesh}:log"), raw.get("{mesh}:version")
-    assert raw.hget(key, "response_digest") == answer["dependencies_version"]
+    key, entries, version = "{mesh}:agent:me", redis_client.xlen("{mesh}:log"), redis_client.get("{mesh}:version")
+    assert redis_client.hget(key, "response_digest") == answer["dependencies_version"]
 
     await told(client, load=0.5)
 
-    assert (raw.hget(key, "response_digest"), raw.hget(key, "load")) == (answer["dependencies_version"], "0.5")
-    assert (raw.xlen("{mesh}:log"), raw.get("{mesh}:version")) == (entries, version)
+    assert (redis_client.hget(key, "response_digest"), redis_client.hget(key, "load")) == (
+        answer["dependencies_version"],
+        "0.5",
+    )
+    assert (redis_client.xlen("{mesh}:log"), redis_client.get("{mesh}:version")) == (entries, version)
     await date_service(client)
-    assert raw.hget(key, "response_digest") == answer["dependencies_version"]
+    assert redis_client.hget(key, "response_digest") == answer["dependencies_version"]
     assert (
         (await told(client))["dependencies_version"]
-        == raw.hget(key, "response_digest")
+        == redis_client.hget(key, "response_digest")
         != answer["dependencies_version"]
     )
 
 
 async def test_the_store_knows_what_those_were_told_that_need_nothing(
-    client: httpx2.AsyncClient, raw: redis.Redis
+    client: httpx2.AsyncClient, redis_client: redis.Redis
 ) -> None:
     """Their answers carry a digest, too, of which the store knew nothing, or only one of what they needed before."""
     for tools in ([FAREWELL], [GREET], [FAREWELL]):
         answer = await batch(client, "me", *tools)
-        assert raw.hget("{mesh}:agent:me", "response_digest") == answer["dependencies_version"]
+        assert redis_client.hget("{mesh}:agent:me", "response_digest") == answer["dependencies_version"]
 
     answer = await told(client, metadata={"tools": [{**FAREWELL, "function_name": "leave"}]})
 
-    assert raw.hget("{mesh}:agent:me", "response_digest") == answer["dependencies_version"]
+    assert redis_client.hget("{mesh}:agent:me", "response_digest") == answer["dependencies_version"]
 
 
 async def test_metadata_in_a_heartbeat_is_an_update(client: httpx2.AsyncClient) -> None:
@@ -321,7 +324,9 @@ async def test_each_candidate_is_shown_with_the_stage_it_fell_out_at(client: htt
     assert found["candidates"][4]["reason"] == "version 0.9.0 does not satisfy >=1.0.0"
 
 
-async def test_the_last_resolutions_are_kept_with_their_stages(client: httpx2.AsyncClient, raw: redis.Redis) -> None:
+async def test_the_last_resolutions_are_kept_with_their_stages(
+    client: httpx2.AsyncClient, redis_client: redis.Redis
+) -> None:
     """Each that was different, newest first, five at most, and not for ever."""
     await batch(client, "me", GREET)
     for number in range(7):
@@ -335,7 +340,7 @@ async def test_the_last_resolutions_are_kept_with_their_stages(client: httpx2.As
     assert chosen == ["date-3", "date-4", "date-5", "date-6", "date-7"]
     assert history[0]["dependencies_version"] == (await told(client))["dependencies_version"]
     assert all(entry["explanation"]["greet"][0]["candidates"][0]["stage"] == "chosen" for entry in history)
-    assert 0 < raw.pttl("{mesh}:resolutions:me") <= 24 * 3600 * 1000
+    assert 0 < redis_client.pttl("{mesh}:resolutions:me") <= 24 * 3600 * 1000
 
 
 async def test_an_explanation_shows_who_was_chosen_however_many_there_are(client: httpx2.AsyncClient) -> None:
@@ -357,7 +362,7 @@ async def test_an_explanation_shows_who_was_chosen_however_many_there_are(client
 
 
 async def test_an_agent_of_very_many_dependencies_keeps_nobody_waiting(
-    client: httpx2.AsyncClient, raw: redis.Redis
+    client: httpx2.AsyncClient, redis_client: redis.Redis
 ) -> None:
     """One registration of 500 KB held a replica for seven seconds, to be refused; each of its heartbeats did again.
 
@@ -371,7 +376,7 @@ async def test_an_agent_of_very_many_dependencies_keeps_nobody_waiting(
     shown = await client.get("/agents/me/dependencies", params={"explain": "true"})
 
     assert len(answer["dependencies_resolved"]) == 20
-    assert len(raw.lrange("{mesh}:resolutions:me", 0, 0)[0]) < 10_000_000
+    assert len(redis_client.lrange("{mesh}:resolutions:me", 0, 0)[0]) < 10_000_000
     assert len(shown.content) < 30_000_000
     assert [len(need["candidates"]) for need in shown.json()["recent_resolutions"][0]["explanation"]["f19"]] == [
         1

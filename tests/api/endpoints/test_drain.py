@@ -151,12 +151,12 @@ async def test_nobody_can_be_drained_who_is_not_there(client: httpx2.AsyncClient
         expect_error(await client.post(f"/agents/nobody/{verb}"), 404, "unknown_agent")
 
 
-@pytest.mark.poisoned("a hash that is none")
-async def test_a_damaged_record_is_no_unknown_agent(client: httpx2.AsyncClient, raw: redis.Redis) -> None:
+@pytest.mark.leaves_damaged_data("a hash that is none")
+async def test_a_damaged_record_is_no_unknown_agent(client: httpx2.AsyncClient, redis_client: redis.Redis) -> None:
     """It is trouble of the store, alone and among others, who drain all the same."""
     await register(client, "a", labels={"env": "dev"})
     await register(client, "b", labels={"env": "dev"})
-    raw.hdel("{mesh}:agent:a", "timeout")
+    redis_client.hdel("{mesh}:agent:a", "timeout")
 
     refused = expect_error(await client.post("/agents/a/drain"), 503, "store_unavailable")
     answer = expect_success(await client.post("/agents/drain", json={"label_selector": "env=dev"}))

@@ -193,12 +193,12 @@ async def test_every_filter_of_lists_is_one_of_watches(served: ServedRegistry, q
 
 
 async def test_a_version_the_log_does_not_hold_is_gone(
-    served: ServedRegistry, raw: redis.Redis, redis_url: str
+    served: ServedRegistry, redis_client: redis.Redis, redis_url: str
 ) -> None:
     """Too old or from the future: 410 before any stream, with the version now, so that the client can go on."""
     old = await register(served.client, "a")
     await register(served.client, "b")
-    raw.xtrim("{mesh}:log", maxlen=1, approximate=False)
+    redis_client.xtrim("{mesh}:log", maxlen=1, approximate=False)
     now = await register(served.client, "c")
 
     async with served_registry(redis_url) as fresh:
@@ -524,12 +524,12 @@ async def test_old_versions_are_never_gone_only_because_the_store_is_away() -> N
 
 @pytest.mark.parametrize("headers", [{}, SSE], ids=["ndjson", "sse"])
 async def test_a_store_that_forgot_ends_streams_with_an_error(
-    served: ServedRegistry, raw: redis.Redis, headers: dict[str, str]
+    served: ServedRegistry, redis_client: redis.Redis, headers: dict[str, str]
 ) -> None:
     """Code 410 and the version now: list again. Nothing of the new history is sent on the old stream."""
     await register(served.client)
     async with open_watch(served.url, headers) as stream:
-        raw.flushall()
+        redis_client.flushall()
         events = await stream.remaining_events()
 
         assert [event.kind for event in events][-1:] == ["ERROR"]

@@ -293,9 +293,9 @@ async def test_the_largest_agent_there_can_be_is_shown(client: httpx2.AsyncClien
     assert len(result["structuredContent"]["agent"]["capabilities"]) == 1000
 
 
-async def test_an_answer_from_memory_says_how_old_it_is(own_server: RedisServer) -> None:
+async def test_an_answer_from_memory_says_how_old_it_is(dedicated_redis: RedisServer) -> None:
     """Beside the answer, as there is no header that an MCP client would show."""
-    async with in_process_registry(own_server.url) as client:
+    async with in_process_registry(dedicated_redis.url) as client:
         await register(client)
         call = a_call("discover_services", {"query": {"status": "any", "resource_version": "0"}})
 
@@ -308,11 +308,11 @@ async def test_an_answer_from_memory_says_how_old_it_is(own_server: RedisServer)
             return await stale() is None
 
         await async_wait_until(fresh, description="the answer says nothing of its age")
-        own_server.pause()
+        dedicated_redis.pause()
         try:
             assert await async_wait_until(stale, description="the answer says that it is old") > 0
         finally:
-            own_server.resume()
+            dedicated_redis.resume()
 
 
 CALL = orjson.dumps(a_call())
@@ -320,14 +320,14 @@ CALL = orjson.dumps(a_call())
 
 @pytest.mark.parametrize(("bound", "most"), [("_MAX_CALLS", 3), ("_MAX_BUFFERED_BYTES", 3 * len(CALL))])
 async def test_more_calls_than_it_can_take_are_turned_away(
-    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+    dedicated_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
     """503 with Retry-After, nothing done; those before are answered, and room is there again."""
     monkeypatch.setattr(f"registry.api.mcp.endpoint.{bound}", most)
-    async with in_process_registry(own_server.url) as client:
+    async with in_process_registry(dedicated_redis.url) as client:
         await register(client)
         await client.post("/mcp", content=CALL, headers=JSON_HEADERS)
-        own_server.pause()
+        dedicated_redis.pause()
         try:
             calls = [asyncio.create_task(client.post("/mcp", content=CALL, headers=JSON_HEADERS)) for _ in range(4)]
             (turned_away,), waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
@@ -335,7 +335,7 @@ async def test_more_calls_than_it_can_take_are_turned_away(
             assert (body["reason"], body["outcome"]) == ("queue_full", "not_sent")
             assert turned_away.result().headers["retry-after"] == "1"
         finally:
-            own_server.resume()
+            dedicated_redis.resume()
         for answer in await asyncio.gather(*waiting):
             assert answer.status_code == 200
         assert (await client.post("/mcp", content=CALL, headers=JSON_HEADERS)).status_code == 200
@@ -349,19 +349,19 @@ def test_the_sdk_is_imported_at_the_first_call_and_not_before() -> None:
     assert done.stdout.strip() == "[]"
 
 
-async def test_who_hangs_up_leaves_nothing_behind(own_server: RedisServer) -> None:
+async def test_who_hangs_up_leaves_nothing_behind(dedicated_redis: RedisServer) -> None:
     """No task lives on when the call is over, for many callers that left in the middle."""
-    async with served_registry(own_server.url) as served:
+    async with served_registry(dedicated_redis.url) as served:
         await register(served.client)
         await served.client.post("/mcp", json=a_call())
         tasks = len(asyncio.all_tasks())
-        own_server.pause()
+        dedicated_redis.pause()
         try:
             for _ in range(20):
                 async with open_raw_connection(served.url) as line:
                     line.send("POST", "/mcp", a_call())
         finally:
-            own_server.resume()
+            dedicated_redis.resume()
 
         await async_wait_until(lambda: len(asyncio.all_tasks()) <= tasks, description="all calls are over")
         assert (await served.client.post("/mcp", json=a_call())).json()["result"]["isError"] is False

@@ -20,16 +20,16 @@ class InvokeCli(Protocol):
 
 
 @pytest.fixture(scope="session")
-def replica_of_worker() -> Iterator[Replica]:
+def worker_replica() -> Iterator[Replica]:
     """Start the replica; tests use `mesh`, which empties it."""
     with RedisServer() as server, Replica(server.url) as replica:
         yield replica
 
 
 @pytest.fixture
-def mesh(replica_of_worker: Replica) -> Iterator[SyncRegistryClient]:
+def mesh(worker_replica: Replica) -> Iterator[SyncRegistryClient]:
     """Provide a client of an empty mesh."""
-    with SyncRegistryClient(replica_of_worker.url) as client:
+    with SyncRegistryClient(worker_replica.url) as client:
         listed = client.agents(fields="id")
         assert "error" not in listed
         for agent in listed["agents"]:
@@ -38,11 +38,11 @@ def mesh(replica_of_worker: Replica) -> Iterator[SyncRegistryClient]:
 
 
 @pytest.fixture
-def call(mesh: SyncRegistryClient, replica_of_worker: Replica) -> InvokeCli:
+def call(mesh: SyncRegistryClient, worker_replica: Replica) -> InvokeCli:
     """Provide a function that calls a command with the URL of the replica of `mesh`."""
     assert mesh.state == "online"
 
     def call_command(*arguments: str, input: bytes | str | None = None, **environ: str) -> Result:  # noqa: A002
-        return invoke_cli(*arguments, url=replica_of_worker.url, input=input, **environ)
+        return invoke_cli(*arguments, url=worker_replica.url, input=input, **environ)
 
     return call_command

@@ -46,11 +46,11 @@ def completions(line: str, url: str, directory: Path) -> list[str]:
     ],
 )
 def test_words_are_completed(
-    line: str, expected: list[str], mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+    line: str, expected: list[str], mesh: SyncRegistryClient, worker_replica: Replica, directory: Path
 ) -> None:
     """Names come from the registry; a slow registry gives no names, so the test retries."""
     mesh.register_many([READER_AGENT, DATE_AGENT])
-    url = replica_of_worker.url
+    url = worker_replica.url
 
     wait_until(
         lambda: completions(line, url, directory) == expected, description=f"completion to {expected}", timeout=20

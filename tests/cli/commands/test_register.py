@@ -119,13 +119,13 @@ def test_the_output_of_agents_can_be_changed_and_registered_again(mesh: SyncRegi
 
 
 def test_an_agent_of_the_mesh_sdk_is_not_registered_again(
-    mesh: SyncRegistryClient, replica_of_worker: Replica, call: InvokeCli
+    mesh: SyncRegistryClient, worker_replica: Replica, call: InvokeCli
 ) -> None:
     """In the native format it would lose its routes and get other rules and thresholds."""
     mesh.register_agent(READER_AGENT)
     tool = {"function_name": "t", "capability": "c"}
     sent = {"agent_id": "sdk-1", "name": "sdk", "http_host": "sdk", "http_port": 1, "tools": [tool]}
-    httpx2.post(f"{replica_of_worker.url}/heartbeat", json=sent).raise_for_status()
+    httpx2.post(f"{worker_replica.url}/heartbeat", json=sent).raise_for_status()
 
     done = call("register", "-", input=call("agents", "-o", "yaml").stdout)
 

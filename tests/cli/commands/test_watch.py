@@ -23,11 +23,11 @@ def start_command(*arguments: str, url: str, directory: Path) -> CliProcess:
 
 
 def test_a_watched_list_continues_with_the_changes(
-    mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+    mesh: SyncRegistryClient, worker_replica: Replica, directory: Path
 ) -> None:
     """Each change is a line; Ctrl-C ends the command with the exit code of a shell."""
     mesh.register_agent(READER_AGENT)
-    with start_command("agents", "-w", url=replica_of_worker.url, directory=directory) as watch:
+    with start_command("agents", "-w", url=worker_replica.url, directory=directory) as watch:
         watch.wait_for_output("reader ")
         mesh.register_agent(DATE_AGENT)
         watch.wait_for_output("dates ")
@@ -42,12 +42,12 @@ def test_a_watched_list_continues_with_the_changes(
 
 
 def test_json_output_has_an_event_on_each_line(
-    mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+    mesh: SyncRegistryClient, worker_replica: Replica, directory: Path
 ) -> None:
     """The filters are those of the list; the events are those of the API."""
     arguments = ("watch", "-o", "json", "--initial", "-n", "library")
     mesh.register_many([READER_AGENT, DATE_AGENT])
-    with start_command(*arguments, url=replica_of_worker.url, directory=directory) as watch:
+    with start_command(*arguments, url=worker_replica.url, directory=directory) as watch:
         watch.wait_for_output("ADDED")
         mesh.drain("dates")
         mesh.drain("reader")
@@ -92,7 +92,7 @@ def test_a_watch_survives_and_reports_an_outage_of_the_registry(directory: Path)
 
 @pytest.mark.parametrize("output", ["wide", "json", "yaml", "name"])
 def test_a_closed_pipe_ends_the_command_quietly(
-    output: str, mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+    output: str, mesh: SyncRegistryClient, worker_replica: Replica, directory: Path
 ) -> None:
     """After `| head -1` the exit code is that of SIGPIPE, and standard error is empty."""
     # In each format the output is larger than the buffer of a pipe, so it is still being written when the pipe closes.
@@ -101,7 +101,7 @@ def test_a_closed_pipe_ends_the_command_quietly(
         mesh.register_many(agents[at : at + 200])
     with subprocess.Popen(
         [EXECUTABLE, "agents", "-o", output],
-        env=environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url),
+        env=environment(directory, MCP_MESH_REGISTRY_URL=worker_replica.url),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as listing:
@@ -130,11 +130,11 @@ def test_ctrl_c_ends_a_hanging_call(directory: Path) -> None:
 
 @pytest.mark.parametrize("arguments", ["agents", "agents -o json", "health"])
 def test_output_that_cannot_be_written_is_a_failure(
-    arguments: str, mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+    arguments: str, mesh: SyncRegistryClient, worker_replica: Replica, directory: Path
 ) -> None:
     """The disk is full, or standard output is closed."""
     mesh.register_agent(READER_AGENT)
-    env = environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url)
+    env = environment(directory, MCP_MESH_REGISTRY_URL=worker_replica.url)
     redirects = {">/dev/full": "Cannot write the output: No space left", ">&-": "Standard output is closed"}
     for redirect, message in redirects.items():
         if redirect == ">/dev/full" and not Path("/dev/full").exists():
@@ -148,13 +148,13 @@ def test_output_that_cannot_be_written_is_a_failure(
 
 
 def test_a_terminal_gets_colours_and_a_pipe_does_not(
-    mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
+    mesh: SyncRegistryClient, worker_replica: Replica, directory: Path
 ) -> None:
     """NO_COLOR disables colours; lines are not shortened in either case."""
     mesh.register_agent({**DATE_AGENT, "agent_id": "d" * 200})
 
-    coloured = output_in_terminal(replica_of_worker.url, directory)
-    plain = output_in_terminal(replica_of_worker.url, directory, NO_COLOR="1")
+    coloured = output_in_terminal(worker_replica.url, directory)
+    plain = output_in_terminal(worker_replica.url, directory, NO_COLOR="1")
 
     assert "\x1b[32mhealthy\x1b[0m" in coloured
     assert "\x1b[32m" not in plain
@@ -178,12 +178,10 @@ def output_in_terminal(url: str, directory: Path, **environ: str) -> str:
     return output.decode()
 
 
-def test_unsupported_characters_are_escaped(
-    mesh: SyncRegistryClient, replica_of_worker: Replica, directory: Path
-) -> None:
+def test_unsupported_characters_are_escaped(mesh: SyncRegistryClient, worker_replica: Replica, directory: Path) -> None:
     """JSON output still decodes to the same text."""
     mesh.register_agent({**READER_AGENT, "name": "Grüße 😀"})
-    env = environment(directory, MCP_MESH_REGISTRY_URL=replica_of_worker.url, PYTHONIOENCODING="ascii")
+    env = environment(directory, MCP_MESH_REGISTRY_URL=worker_replica.url, PYTHONIOENCODING="ascii")
 
     wide, document = (
         subprocess.run([EXECUTABLE, "agents", "-o", output], env=env, capture_output=True, check=True).stdout.decode(

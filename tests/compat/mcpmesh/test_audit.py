@@ -141,7 +141,7 @@ async def test_a_rejected_candidate_is_an_event_although_the_resolution_stays_th
     assert again == event
 
 
-async def test_every_rejection_has_its_reason(client: httpx2.AsyncClient, raw: redis.Redis) -> None:
+async def test_every_rejection_has_its_reason(client: httpx2.AsyncClient, redis_client: redis.Redis) -> None:
     """The reasons and details have the names that mcp-mesh clients read."""
     schema = {"type": "object", "required": ["day"], "properties": {"day": {"type": "string"}}}
     lacking: dict[str, Any] = {"dependencies": [{"capability": "nothing", "required": True}]}
@@ -161,7 +161,7 @@ async def test_every_rejection_has_its_reason(client: httpx2.AsyncClient, raw: r
 
     assert event["data"]["spec"]["schema_mode"] == "subset"
     assert event["data"]["spec"]["tags"] == ["utc|cet", "-slow"]
-    assert raw.llen("{mesh}:resolutions:me") == 1
+    assert redis_client.llen("{mesh}:resolutions:me") == 1
     assert {
         each["id"]: (stage["stage"], each["reason"], each["details"])
         for stage in event["data"]["stages"]

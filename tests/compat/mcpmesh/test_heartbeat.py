@@ -91,28 +91,28 @@ async def test_an_unknown_agent_gets_410(replicas: Pair) -> None:
     assert [await head(client, "a-1") for client in replicas] == [200, 200]
 
 
-async def test_a_head_heartbeat_never_revives_an_agent(replicas: Pair, raw: redis.Redis) -> None:
+async def test_a_head_heartbeat_never_revives_an_agent(replicas: Pair, redis_client: redis.Redis) -> None:
     """A degraded agent gets 410 and stays degraded; a POST revives it."""
     await post(replicas[0], "a-1", tool("f", "c"))
-    raw.hset("{mesh}:agent:a-1", mapping={"status": "degraded"})
+    redis_client.hset("{mesh}:agent:a-1", mapping={"status": "degraded"})
 
     assert [await head(client, "a-1") for client in replicas] == [410, 410]
-    assert raw.hget("{mesh}:agent:a-1", "status") == "degraded"
+    assert redis_client.hget("{mesh}:agent:a-1", "status") == "degraded"
 
     await post(replicas[1], "a-1", tool("f", "c"))
-    assert raw.hget("{mesh}:agent:a-1", "status") == "healthy"
+    assert redis_client.hget("{mesh}:agent:a-1", "status") == "healthy"
     assert [await head(client, "a-1") for client in replicas] == [200, 200]
 
 
-async def test_a_head_heartbeat_extends_the_deadline(replicas: Pair, raw: redis.Redis) -> None:
+async def test_a_head_heartbeat_extends_the_deadline(replicas: Pair, redis_client: redis.Redis) -> None:
     """It adds 20 s, as any heartbeat does."""
     await post(replicas[0], "a-1")
-    raw.zadd("{mesh}:deadlines", {"a-1": 9_000_000_000_000})
+    redis_client.zadd("{mesh}:deadlines", {"a-1": 9_000_000_000_000})
 
     assert await head(replicas[1], "a-1") == 200
 
-    score = raw.zscore("{mesh}:deadlines", "a-1")
-    seconds, micro = raw.time()
+    score = redis_client.zscore("{mesh}:deadlines", "a-1")
+    seconds, micro = redis_client.time()
     assert isinstance(score, float)
     assert 15_000 < score - (seconds * 1000 + micro / 1000) <= 20_000
 
@@ -324,12 +324,12 @@ def paused(server: RedisServer) -> Iterator[None]:
         server.resume()
 
 
-async def test_healthy_agents_are_accepted_at_once_while_the_store_is_frozen(own_server: RedisServer) -> None:
+async def test_healthy_agents_are_accepted_at_once_while_the_store_is_frozen(dedicated_redis: RedisServer) -> None:
     """After an error the SDK sends five times as many heartbeats; an unknown agent gets a 503."""
-    async with in_process_registry(own_server.url) as client:
+    async with in_process_registry(dedicated_redis.url) as client:
         for number in range(20):
             await post(client, f"a-{number}", tool("f", "x", "c"))
-        with paused(own_server):
+        with paused(dedicated_redis):
             start = time.monotonic()
             responses = await asyncio.gather(*(head_at_once(client, f"a-{number}") for number in range(20)))
             elapsed = time.monotonic() - start
@@ -341,15 +341,15 @@ async def test_healthy_agents_are_accepted_at_once_while_the_store_is_frozen(own
         await async_wait_until(lambda: _is_accepted(client), description="the store responds again")
 
 
-async def test_a_frozen_store_does_not_make_an_agent_fetch_again(own_server: RedisServer) -> None:
+async def test_a_frozen_store_does_not_make_an_agent_fetch_again(dedicated_redis: RedisServer) -> None:
     """The agent fetched from another replica; a second 202 would send it to a store that returns 503."""
-    async with in_process_registry(own_server.url) as one, in_process_registry(own_server.url) as other:
+    async with in_process_registry(dedicated_redis.url) as one, in_process_registry(dedicated_redis.url) as other:
         await post(one, "me-1", tool("f", "x", "c"))
         await post(other, "p-1", tool("g", "c"))
         assert await head(one, "me-1") == 202
         assert providers(await post(other, "me-1", tool("f", "x", "c"))) == ["p-1"]
 
-        with paused(own_server):
+        with paused(dedicated_redis):
             assert [await head_at_once(client, "me-1") for client in (one, other)] == [200, 200]
 
 
@@ -357,21 +357,23 @@ async def _is_accepted(client: httpx2.AsyncClient) -> bool:
     return await head_at_once(client, "a-0") == 200
 
 
-async def test_a_heartbeat_with_an_early_response_is_stored_later(own_server: RedisServer) -> None:
+async def test_a_heartbeat_with_an_early_response_is_stored_later(dedicated_redis: RedisServer) -> None:
     """An agent that got a 200 from a slow store must not be degraded."""
-    async with in_process_registry(own_server.url) as client, _raw_client(own_server) as raw:
+    async with in_process_registry(dedicated_redis.url) as client, _raw_client(dedicated_redis) as redis_client:
         await post(client, "a-1")
-        raw.zadd("{mesh}:heartbeats", {"a-1": 1})
-        with paused(own_server):
+        redis_client.zadd("{mesh}:heartbeats", {"a-1": 1})
+        with paused(dedicated_redis):
             assert [await head_at_once(client, "a-1") for _ in range(3)] == [200, 200, 200]
 
-        await async_wait_until(lambda: (raw.zscore("{mesh}:heartbeats", "a-1") or 0) > 1, description="it counts")
+        await async_wait_until(
+            lambda: (redis_client.zscore("{mesh}:heartbeats", "a-1") or 0) > 1, description="it counts"
+        )
 
 
 @contextlib.asynccontextmanager
 async def _raw_client(server: RedisServer) -> AsyncIterator[Any]:
-    with redis.Redis.from_url(server.url, decode_responses=True) as raw:
-        yield raw
+    with redis.Redis.from_url(server.url, decode_responses=True) as redis_client:
+        yield redis_client
 
 
 async def _gets_202_soon(client: httpx2.AsyncClient, agent_id: str) -> bool:

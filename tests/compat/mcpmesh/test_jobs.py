@@ -27,14 +27,14 @@ async def test_a_pause_applies_to_every_replica_and_survives_restarts(redis_url:
         assert (await three.delete("/admin/drain")).json() == RUNNING
 
 
-async def test_one_mesh_does_not_pause_another(redis_url: str, raw: redis.Redis) -> None:
+async def test_one_mesh_does_not_pause_another(redis_url: str, redis_client: redis.Redis) -> None:
     """The state has a key of the mesh."""
     async with in_process_registry(redis_url) as client:
         await client.post("/admin/drain")
 
-        assert raw.keys("*paused*") == ["{mesh}:jobs_paused"]
+        assert redis_client.keys("*paused*") == ["{mesh}:jobs_paused"]
         await client.delete("/admin/drain")
-        assert raw.keys("*paused*") == []
+        assert redis_client.keys("*paused*") == []
 
 
 async def test_a_pause_with_too_few_acks_has_an_unknown_outcome(redis_url: str) -> None:

@@ -10,9 +10,9 @@ from tests.support.server_time import clear_outage
 
 
 @pytest.fixture
-def no_outage(raw: redis.Redis) -> None:
+def no_outage(redis_client: redis.Redis) -> None:
     """Delete the record of the last outage."""
-    clear_outage(raw)
+    clear_outage(redis_client)
 
 
 @pytest.fixture

@@ -52,23 +52,23 @@ class Replica:
 Pair = tuple[Replica, Replica]
 
 
-async def create_overdue_agent(replica: Replica, raw: redis.Redis, agent_id: str = "a") -> None:
+async def create_overdue_agent(replica: Replica, redis_client: redis.Redis, agent_id: str = "a") -> None:
     """Register an agent whose deadline has just passed."""
     await replica.store.agents.register(RegistrationWrite(agent_id, a_spec(agent_id), 60_000, 120_000))
-    make_overdue(raw, agent_id)
+    make_overdue(redis_client, agent_id)
 
 
-def epoch(raw: redis.Redis) -> int:
+def epoch(redis_client: redis.Redis) -> int:
     """Return the stored epoch."""
-    return int(raw.get("{mesh}:epoch") or 0)
+    return int(redis_client.get("{mesh}:epoch") or 0)
 
 
-def degraded_ids(raw: redis.Redis) -> list[str]:
+def degraded_ids(redis_client: redis.Redis) -> list[str]:
     """Return the id of each logged transition to degraded."""
-    entries: Any = raw.xrange("{mesh}:log")
+    entries: Any = redis_client.xrange("{mesh}:log")
     return [fields["id"] for _, fields in entries if fields["reason"] == "degraded"]
 
 
-def status(raw: redis.Redis, agent_id: str = "a") -> str:
+def status(redis_client: redis.Redis, agent_id: str = "a") -> str:
     """Return the stored status of an agent."""
-    return str(raw.hget(f"{{mesh}}:agent:{agent_id}", "status"))
+    return str(redis_client.hget(f"{{mesh}}:agent:{agent_id}", "status"))

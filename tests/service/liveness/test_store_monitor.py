@@ -246,17 +246,17 @@ def test_the_status_of_self_preservation(
     }
 
 
-async def test_the_real_store_is_probed(store: Store, settings: Settings, raw: redis.Redis) -> None:
+async def test_the_real_store_is_probed(store: Store, settings: Settings, redis_client: redis.Redis) -> None:
     """The monitor reports the values that the script returns."""
-    clear_outage(raw)
-    raw.hset("{mesh}:self_preservation", mapping={"since": "1", "until": "2", "overdue": "3", "healthy": "4"})
+    clear_outage(redis_client)
+    redis_client.hset("{mesh}:self_preservation", mapping={"since": "1", "until": "2", "overdue": "3", "healthy": "4"})
     monitor = StoreMonitor(store.server_health, settings)
-    start = server_time_ms(raw)
+    start = server_time_ms(redis_client)
 
     await monitor.tick()
 
     assert monitor.last_probe is not None
-    assert start <= monitor.last_probe.now <= server_time_ms(raw)
+    assert start <= monitor.last_probe.now <= server_time_ms(redis_client)
     assert monitor.last_probe._replace(now=0) == HEALTHY._replace(
         now=0, self_preservation=SelfPreservation(1, 2, None, 3, 4)
     )

@@ -232,7 +232,9 @@ async def test_two_halves_of_a_cycle_are_never_both_accepted(redis_url: str, set
             )
 
 
-async def test_many_simultaneous_edges_are_all_accepted(redis_url: str, settings: Settings, raw: redis.Redis) -> None:
+async def test_many_simultaneous_edges_are_all_accepted(
+    redis_url: str, settings: Settings, redis_client: redis.Redis
+) -> None:
     """No registration has to be retried."""
     async with running_replicas(redis_url, settings) as both:
         results = await asyncio.gather(
@@ -240,20 +242,20 @@ async def test_many_simultaneous_edges_are_all_accepted(redis_url: str, settings
         )
 
     assert {each.outcome for each in results} == {"created"}
-    assert raw.hget("{mesh}:required_edges", "revision") == "200"
+    assert redis_client.hget("{mesh}:required_edges", "revision") == "200"
 
 
-async def test_a_known_edge_needs_no_check(redis_url: str, settings: Settings, raw: redis.Redis) -> None:
+async def test_a_known_edge_needs_no_check(redis_url: str, settings: Settings, redis_client: redis.Redis) -> None:
     """A second agent with the edge and a new registration of the first are accepted at once."""
     async with running_replicas(redis_url, settings) as (one, two):
         await one.register("a-1", ("a", "b"))
-        calls: Any = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
+        calls: Any = redis_client.info("commandstats")["cmdstat_evalsha"]["calls"]
 
         await two.register("a-2", ("a", "b"))
         await two.register("a-1", ("a", "b"))
 
-        assert raw.info("commandstats")["cmdstat_evalsha"]["calls"] <= calls + 3
-    assert raw.hgetall("{mesh}:required_edges") == {"a b": "2", "revision": "1"}
+        assert redis_client.info("commandstats")["cmdstat_evalsha"]["calls"] <= calls + 3
+    assert redis_client.hgetall("{mesh}:required_edges") == {"a b": "2", "revision": "1"}
 
 
 async def test_too_many_edges_are_rejected_before_the_store_is_called(redis_url: str, settings: Settings) -> None:

@@ -91,9 +91,9 @@ async def test_each_of_many_concurrent_callers_gets_its_own_reply(pipeline: Pipe
     assert pipeline.connections_opened == 1
 
 
-async def test_an_error_reply_does_not_affect_the_other_replies(pipeline: Pipeline, raw: redis.Redis) -> None:
+async def test_an_error_reply_does_not_affect_the_other_replies(pipeline: Pipeline, redis_client: redis.Redis) -> None:
     """It belongs to one command; the connection stays open."""
-    raw.hset("{mesh}:counters", "n", "1")
+    redis_client.hset("{mesh}:counters", "n", "1")
 
     before, error, after = await pipeline.execute([("ECHO", "a"), ("GET", "{mesh}:counters"), ("ECHO", "b")])
 
@@ -102,26 +102,26 @@ async def test_an_error_reply_does_not_affect_the_other_replies(pipeline: Pipeli
     assert pipeline.connections_opened == 1
 
 
-async def test_a_flushed_script_is_sent_again(pipeline: Pipeline, raw: redis.Redis) -> None:
+async def test_a_flushed_script_is_sent_again(pipeline: Pipeline, redis_client: redis.Redis) -> None:
     """After SCRIPT FLUSH the call is repeated with the whole script; the caller gets its reply."""
     for _ in range(3):
-        raw.script_flush()
+        redis_client.script_flush()
         ((word, *_),) = await pipeline.call_scripts([probe()])
         assert word == b"ok"
 
 
-async def test_only_flushed_scripts_are_sent_again(pipeline: Pipeline, raw: redis.Redis) -> None:
+async def test_only_flushed_scripts_are_sent_again(pipeline: Pipeline, redis_client: redis.Redis) -> None:
     """The other calls ran and keep their replies, in order."""
-    raw.script_flush()
+    redis_client.script_flush()
     await pipeline.call_scripts([init_log()])
 
     replies = await pipeline.call_scripts([init_log(), probe(), init_log(), probe()])
 
     assert [reply[0] for reply in replies] == [b"ok"] * 4
-    assert len(raw.xrange("{mesh}:log") or []) == 1
+    assert len(redis_client.xrange("{mesh}:log") or []) == 1
 
 
-async def test_scripts_flushed_under_load_cause_no_errors(redis_url: str, raw: redis.Redis) -> None:
+async def test_scripts_flushed_under_load_cause_no_errors(redis_url: str, redis_client: redis.Redis) -> None:
     """Two pipelines call scripts while a third connection flushes them."""
     flushes = 0
 
@@ -141,12 +141,12 @@ async def test_scripts_flushed_under_load_cause_no_errors(redis_url: str, raw: r
 
     assert flushes > 10
     assert {reply[0] for some in replies for reply in some} <= {b"ok", b"created"}
-    assert len(raw.xrange("{mesh}:log") or []) == 1
+    assert len(redis_client.xrange("{mesh}:log") or []) == 1
 
 
-async def test_script_calls_are_observed_with_their_duration(redis_url: str, raw: redis.Redis) -> None:
+async def test_script_calls_are_observed_with_their_duration(redis_url: str, redis_client: redis.Redis) -> None:
     """Each run is observed once, with the name of its script."""
-    raw.script_flush()
+    redis_client.script_flush()
     seen: list[tuple[str, float]] = []
 
     async with open_pipeline(redis_url, observe=lambda script, seconds: seen.append((script, seconds))) as pipeline:
@@ -177,15 +177,15 @@ async def test_a_refused_tcp_connection_means_not_sent(proxy: FaultyTcpProxy) ->
         assert await echo(pipeline, "back") == b"back"
 
 
-async def test_a_frozen_server_means_unknown_in_time(own_server: RedisServer) -> None:
+async def test_a_frozen_server_means_unknown_in_time(dedicated_redis: RedisServer) -> None:
     """The server may have read the command, and may reply after the timeout."""
-    async with open_pipeline(own_server.url, timeout=0.2) as pipeline:
+    async with open_pipeline(dedicated_redis.url, timeout=0.2) as pipeline:
         await echo(pipeline, "first")
-        own_server.pause()
+        dedicated_redis.pause()
         began = time.monotonic()
         error = await failure(pipeline)
         took = time.monotonic() - began
-        own_server.resume()
+        dedicated_redis.resume()
 
         assert (error.outcome, error.reason) == ("unknown", "timeout")
         assert 0.15 < took < 1.9
@@ -193,50 +193,50 @@ async def test_a_frozen_server_means_unknown_in_time(own_server: RedisServer) ->
         assert pipeline.connections_opened == 2
 
 
-async def test_the_default_timeout_for_a_frozen_server_is_two_seconds(own_server: RedisServer) -> None:
+async def test_the_default_timeout_for_a_frozen_server_is_two_seconds(dedicated_redis: RedisServer) -> None:
     """A response is promised within three seconds."""
-    async with open_pipeline(own_server.url) as pipeline:
+    async with open_pipeline(dedicated_redis.url) as pipeline:
         await echo(pipeline, "first")
-        own_server.pause()
+        dedicated_redis.pause()
         began = time.monotonic()
         await failure(pipeline)
         took = time.monotonic() - began
-        own_server.resume()
+        dedicated_redis.resume()
 
     assert 1.9 < took < 3
 
 
-async def test_a_call_that_waits_for_the_connection_was_not_sent(own_server: RedisServer) -> None:
+async def test_a_call_that_waits_for_the_connection_was_not_sent(dedicated_redis: RedisServer) -> None:
     """The call before it uses the connection."""
-    async with open_pipeline(own_server.url, timeout=0.2) as pipeline:
+    async with open_pipeline(dedicated_redis.url, timeout=0.2) as pipeline:
         await echo(pipeline, "first")
-        own_server.pause()
+        dedicated_redis.pause()
         first, second = await asyncio.gather(failure(pipeline), failure(pipeline, timeout=0.1))
-        own_server.resume()
+        dedicated_redis.resume()
 
     assert (first.outcome, second.outcome) == ("unknown", "not_sent")
     assert (first.reason, second.reason) == ("timeout", "timeout")
 
 
-async def test_a_server_that_dies_during_a_call_means_unknown(own_server: RedisServer) -> None:
+async def test_a_server_that_dies_during_a_call_means_unknown(dedicated_redis: RedisServer) -> None:
     """The connection broke, so the call may be repeated at once."""
-    async with open_pipeline(own_server.url) as pipeline:
+    async with open_pipeline(dedicated_redis.url) as pipeline:
         await echo(pipeline, "first")
-        own_server.pause()
+        dedicated_redis.pause()
         exchange = asyncio.create_task(failure(pipeline))
         await asyncio.sleep(0)
-        own_server.kill()
+        dedicated_redis.kill()
 
         error = await exchange
 
     assert (error.outcome, error.reason) == ("unknown", "unreachable")
 
 
-async def test_a_restart_between_two_calls_causes_no_error(own_server: RedisServer) -> None:
+async def test_a_restart_between_two_calls_causes_no_error(dedicated_redis: RedisServer) -> None:
     """The pipeline detects before it sends that its connection has ended."""
-    async with open_pipeline(own_server.url) as pipeline:
+    async with open_pipeline(dedicated_redis.url) as pipeline:
         await echo(pipeline, "first")
-        await asyncio.to_thread(own_server.restart)
+        await asyncio.to_thread(dedicated_redis.restart)
 
         assert await echo(pipeline, "second") == b"second"
         assert pipeline.connections_opened == 2
@@ -309,16 +309,16 @@ async def test_a_closed_pipeline_stays_closed(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize(("before", "outcome"), [([], "not_sent"), (["first"], "unknown")])
-async def test_closing_does_not_wait(before: list[str], outcome: str, own_server: RedisServer) -> None:
+async def test_closing_does_not_wait(before: list[str], outcome: str, dedicated_redis: RedisServer) -> None:
     """A server that hangs must neither block the shutdown nor leave an open socket."""
-    async with open_pipeline(own_server.url, timeout=10) as pipeline:
+    async with open_pipeline(dedicated_redis.url, timeout=10) as pipeline:
         for word in before:
             await echo(pipeline, word)
-        own_server.pause()
+        dedicated_redis.pause()
         late = asyncio.create_task(failure(pipeline))
         await asyncio.sleep(0.05)
         await pipeline.close()
-        own_server.resume()
+        dedicated_redis.resume()
 
         assert (await late).outcome == outcome
         assert pipeline._connection is None
@@ -384,12 +384,12 @@ async def test_rejected_credentials_are_unavailable(error_reply: str) -> None:
     assert (error.reason, error.outcome) == ("auth", "not_sent")
 
 
-async def test_a_wrong_password_is_unavailable(own_server: RedisServer) -> None:
+async def test_a_wrong_password_is_unavailable(dedicated_redis: RedisServer) -> None:
     """A real server rejects it while connecting; redis-py wraps that error in another."""
-    with redis.Redis.from_url(own_server.url) as client:
+    with redis.Redis.from_url(dedicated_redis.url) as client:
         client.config_set("requirepass", "secret")
 
-    async with open_pipeline(own_server.url.replace("unix://", "unix://:wrong@")) as pipeline:
+    async with open_pipeline(dedicated_redis.url.replace("unix://", "unix://:wrong@")) as pipeline:
         error = await failure(pipeline)
 
     assert (error.reason, error.outcome) == ("auth", "not_sent")
@@ -413,10 +413,10 @@ def test_a_reply_that_is_no_error_is_returned(reply: object) -> None:
     assert raise_for_error(reply) is reply
 
 
-async def test_a_server_that_is_not_the_primary_is_disconnected(own_server: RedisServer) -> None:
+async def test_a_server_that_is_not_the_primary_is_disconnected(dedicated_redis: RedisServer) -> None:
     """The next call opens a new connection, which may lead to the new primary."""
-    with redis.Redis.from_url(own_server.url) as client:
-        async with open_pipeline(own_server.url) as pipeline:
+    with redis.Redis.from_url(dedicated_redis.url) as client:
+        async with open_pipeline(dedicated_redis.url) as pipeline:
             await echo(pipeline, "first")
             client.replicaof("127.0.0.1", 1)
             (reply,) = await pipeline.call_scripts([probe()])
@@ -430,11 +430,11 @@ async def test_a_server_that_is_not_the_primary_is_disconnected(own_server: Redi
             assert pipeline.connections_opened == 2
 
 
-async def test_a_disconnect_does_not_affect_other_calls(own_server: RedisServer) -> None:
+async def test_a_disconnect_does_not_affect_other_calls(dedicated_redis: RedisServer) -> None:
     """Callers share the pipeline: one finds that the server is a replica while the others wait for the connection."""
-    async with FaultyTcpProxy(own_server.url) as proxy, open_pipeline(proxy.url) as pipeline:
+    async with FaultyTcpProxy(dedicated_redis.url) as proxy, open_pipeline(proxy.url) as pipeline:
         await pipeline.call_scripts([probe()])
-        with redis.Redis.from_url(own_server.url) as client:
+        with redis.Redis.from_url(dedicated_redis.url) as client:
             client.replicaof("127.0.0.1", 1)
         proxy.delay_s = 0.02
 
@@ -447,11 +447,11 @@ async def test_a_disconnect_does_not_affect_other_calls(own_server: RedisServer)
     assert [(each.reason, each.outcome) for each in others] == [("read_only_replica", "not_sent")] * 2
 
 
-async def test_a_replica_is_rejected_when_connecting(own_server: RedisServer) -> None:
+async def test_a_replica_is_rejected_when_connecting(dedicated_redis: RedisServer) -> None:
     """Its data could be outdated, so the role is checked first."""
-    with redis.Redis.from_url(own_server.url) as client:
+    with redis.Redis.from_url(dedicated_redis.url) as client:
         client.replicaof("127.0.0.1", 1)
-        async with open_pipeline(own_server.url) as pipeline:
+        async with open_pipeline(dedicated_redis.url) as pipeline:
             error = await failure(pipeline)
             client.replicaof("NO", "ONE")
 
@@ -459,21 +459,21 @@ async def test_a_replica_is_rejected_when_connecting(own_server: RedisServer) ->
             assert await echo(pipeline, "now") == b"now"
 
 
-async def test_a_server_that_hides_its_role_is_accepted(own_server: RedisServer) -> None:
+async def test_a_server_that_hides_its_role_is_accepted(dedicated_redis: RedisServer) -> None:
     """Not every user may call ROLE."""
-    with redis.Redis.from_url(own_server.url) as client:
+    with redis.Redis.from_url(dedicated_redis.url) as client:
         client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-role"])
-    async with open_pipeline(own_server.url.replace("unix://", "unix://app:pw@")) as pipeline:
+    async with open_pipeline(dedicated_redis.url.replace("unix://", "unix://app:pw@")) as pipeline:
         assert await echo(pipeline, "here") == b"here"
 
 
-async def test_finding_a_replica_invalidates_all_pipelines(own_server: RedisServer) -> None:
+async def test_finding_a_replica_invalidates_all_pipelines(dedicated_redis: RedisServer) -> None:
     """Pipelines that only read would not detect it."""
-    server = endpoint_from_url(own_server.url)
+    server = endpoint_from_url(dedicated_redis.url)
     reads, writes = Pipeline(server.connect), Pipeline(server.connect)
     await echo(reads, "first")
     await echo(writes, "first")
-    with redis.Redis.from_url(own_server.url) as client:
+    with redis.Redis.from_url(dedicated_redis.url) as client:
         client.replicaof("127.0.0.1", 1)
         await writes.call_scripts([probe()])
 
@@ -485,15 +485,15 @@ async def test_finding_a_replica_invalidates_all_pipelines(own_server: RedisServ
 
 
 async def test_an_executed_call_is_not_reported_as_not_sent(
-    pipeline: Pipeline, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One script was cached and ran, the other was flushed, and the server was gone when it was sent again.
 
     Once the failure of the second exchange reported `not_sent` for both; each call has its own outcome now.
     """
-    raw.script_flush()
+    redis_client.script_flush()
     await pipeline.call_scripts([init_log()])
-    raw.flushdb()
+    redis_client.flushdb()
     connections = [pipeline._connection]
 
     async def ensure_connected() -> Any:
@@ -504,21 +504,21 @@ async def test_an_executed_call_is_not_reported_as_not_sent(
     monkeypatch.setattr(pipeline, "_ensure_connected", ensure_connected)
     known, forgotten = await pipeline.call_scripts([init_log(), probe()])
 
-    assert raw.exists("{mesh}:version")
+    assert redis_client.exists("{mesh}:version")
     assert known[0] == b"created"
     assert isinstance(forgotten, StoreUnavailable)
     assert forgotten.outcome == "not_sent"
 
 
-async def test_a_timeout_while_connecting_leaves_no_open_socket(own_server: RedisServer) -> None:
+async def test_a_timeout_while_connecting_leaves_no_open_socket(dedicated_redis: RedisServer) -> None:
     """The server froze before its reply to AUTH; an open socket would be a warning, and warnings are errors."""
-    with redis.Redis.from_url(own_server.url) as client:
+    with redis.Redis.from_url(dedicated_redis.url) as client:
         client.config_set("requirepass", "secret")
-    async with open_pipeline(own_server.url.replace("unix://", "unix://:secret@"), timeout=0.05) as pipeline:
-        own_server.pause()
+    async with open_pipeline(dedicated_redis.url.replace("unix://", "unix://:secret@"), timeout=0.05) as pipeline:
+        dedicated_redis.pause()
         error = await failure(pipeline)
         gc.collect()
-        own_server.resume()
+        dedicated_redis.resume()
 
         assert (error.outcome, error.reason) == ("not_sent", "timeout")
         assert await echo(pipeline, "back") == b"back"
