@@ -46,16 +46,13 @@ class ChangeEntry(msgspec.Struct, eq=False, gc=False):
 
     def encode(self, kind: EventKind, stream_format: StreamFormat) -> bytes:
         """Return the change as one event of a stream."""
-        line = self._encoded.get((kind, stream_format))
+        key = kind, stream_format
+        line = self._encoded.get(key)
         if line is None:
             if self._object_json is None:
-                agent = self.change.agent
-                self._object_json = (
-                    b"null" if agent is None else encode_agent_head(agent) + encode_agent_tail(self.change.heartbeat)
-                )
-            line = self._encoded[kind, stream_format] = encode_event(
-                kind, self._object_json, self.version, stream_format
-            )
+                agent, heartbeat = self.change.agent, self.change.heartbeat
+                self._object_json = encode_agent_head(agent) + encode_agent_tail(heartbeat) if agent else b"null"
+            line = self._encoded[key] = encode_event(kind, self._object_json, self.version, stream_format)
         return line
 
     @property

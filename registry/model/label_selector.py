@@ -64,9 +64,8 @@ class LabelSelector:
         Raises:
             MalformedRequest: a key or value is not valid, or there are more than 100. Names each invalid one.
         """
-        requirements = _limit_requirements(
-            (Requirement(key, True, frozenset({value})) for key, value in labels.items()), field
-        )
+        equalities = (Requirement(key, True, frozenset({value})) for key, value in labels.items())
+        requirements = _limit_requirements(equalities, field)
         details = [
             Detail(format_path((None, key), f"{field}."), f"found {describe_value(text)}; expected {kind.expected}")
             for key, value in labels.items()

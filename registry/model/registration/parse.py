@@ -115,11 +115,8 @@ def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
     sends_tools = in_tools_format and document["metadata"].get("tools") is not None
     path = "metadata.tools" if sends_tools else "capabilities"
     capabilities = form.capabilities or ()
-    functions = [
-        (place, each)
-        for place, each in enumerate(capabilities)
-        if not isinstance(each, str) and (each.dependencies or each.function_name)
-    ]
+    objects = ((place, each) for place, each in enumerate(capabilities) if not isinstance(each, str))
+    functions = [(place, each) for place, each in objects if each.dependencies or each.function_name]
     constraints = _version_constraints("", form.dependencies or ())
     for place, function in functions:
         constraints += _version_constraints(f"{path}[{place}].", function.dependencies or ())

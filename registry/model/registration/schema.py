@@ -9,8 +9,8 @@ line break at the end, and list all blanks, because `\s` differs between the two
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-import msgspec
 from msgspec import Meta, Struct
+from msgspec.json import schema_components
 
 DEFAULT_NAMESPACE: Final = "default"
 DEFAULT_AGENT_TYPE: Final = "default"
@@ -237,7 +237,7 @@ class RegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
 
 def dependency_schema() -> dict[str, Any]:
     """Return the JSON schema of a dependency; each call returns a new object."""
-    (root,), components = msgspec.json.schema_components([DependencySchema], ref_template="{name}")
+    (root,), components = schema_components([DependencySchema], ref_template="{name}")
     schema: dict[str, Any] = _inline_refs(root, components)
     return schema
 
@@ -248,9 +248,7 @@ def registration_schema() -> dict[str, Any]:
     Rules between fields are left out, except that an id is required under one of its two names, and an endpoint in one
     of its two places.
     """
-    (root, capability), components = msgspec.json.schema_components(
-        [RegistrationSchema, CapabilitySchema], ref_template="{name}"
-    )
+    (root, capability), components = schema_components([RegistrationSchema, CapabilitySchema], ref_template="{name}")
     schema: dict[str, Any] = _inline_refs(root, components)
     metadata = _tools_metadata_schema(_inline_refs(capability, components), schema["properties"]["endpoint"])
     del schema["required"]

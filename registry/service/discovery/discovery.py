@@ -131,7 +131,7 @@ class Discovery:
         first_version = None if page is None else page.version
         if first_version is not None and not await self._reflector.watch_history.extend_to(first_version):
             raise VersionTooOld(first_version, view.version)
-        cached = self._cached_query(query, view)
+        cached = self._query_cache.get(query, view, self._reflector.watch_history.buffer)
         if freshness.exact and freshness.version is not None and not self._unchanged_since(cached, freshness.version):
             raise VersionTooOld(freshness.version, view.version)
         if (
@@ -141,9 +141,10 @@ class Discovery:
         ):
             return AgentList(cached, (), view.version, view.timeline, cached.changed_version, staleness, unchanged=True)
         if not cached.has_current_json:
-            view, cached = await self._prepare_rows(query, view, cached, page)
+            cached = await self._prepare_rows(cached, page)
         if staleness is None:
-            view, cached = await self._refresh_heartbeats(query, view, cached, page)
+            cached = await self._refresh_heartbeats(cached, page)
+        view = cached.view
         records, next_after = self._page_rows(cached, page)
         version = view.version if first_version is None else first_version
         if freshness.exact and freshness.version is not None:
@@ -186,41 +187,36 @@ class Discovery:
         matches.sort(key=lambda match: (-match.score, *match.record.sort_key, match.position))
         return CapabilityList(matches, matcher.is_ranked, view.version, staleness)
 
-    def _cached_query(self, query: AgentQuery, view: View) -> CachedQuery:
-        return self._query_cache.get(query, view, self._reflector.watch_history.buffer)
+    def _update(self, cached: CachedQuery) -> CachedQuery:
+        """Return the result of the same query in the view held now."""
+        view = self._reflector.view or cached.view
+        return self._query_cache.get(cached.matcher.query, view, self._reflector.watch_history.buffer)
 
-    async def _prepare_rows(
-        self, query: AgentQuery, view: View, cached: CachedQuery, page: Page | None
-    ) -> tuple[View, CachedQuery]:
-        """Prepare the rows that may take long; return the view held by then and the result in it."""
+    async def _prepare_rows(self, cached: CachedQuery, page: Page | None) -> CachedQuery:
+        """Prepare the rows that may take long; return the result in the view held by then."""
         records = self._page_rows(cached, page)[0]
         large = [record for record in records if len(record.agent.spec) > LARGE_SPEC_BYTES]
         if not large:
-            return view, cached
+            return cached
         async for record in cooperative(large):
-            await self._rows.prepare(view, record)
-        view = self._reflector.view or view
-        return view, self._cached_query(query, view)
+            await self._rows.prepare(cached.view, record)
+        return self._update(cached)
 
-    async def _refresh_heartbeats(
-        self, query: AgentQuery, view: View, cached: CachedQuery, page: Page | None
-    ) -> tuple[View, CachedQuery]:
-        """Read last heartbeats that are too old; return the view held by then and the result in it."""
+    async def _refresh_heartbeats(self, cached: CachedQuery, page: Page | None) -> CachedQuery:
+        """Read last heartbeats that are too old; return the result in the view held by then."""
         if not _has_recent_heartbeats(cached):
-            await self._heartbeats.refresh(view, self._page_rows(cached, page)[0])
-            view = self._reflector.view or view
-            cached = self._cached_query(query, view)
+            await self._heartbeats.refresh(cached.view, self._page_rows(cached, page)[0])
+            cached = self._update(cached)
             # Another read of the same list may have rendered it in the meantime.
             if page is None and not _has_recent_heartbeats(cached):
                 cached.cached_json = None
-                cached.heartbeats_read_at = self._heartbeats.read_at(view, cached.records)
-        return view, cached
+                cached.heartbeats_read_at = self._heartbeats.read_at(cached.view, cached.records)
+        return cached
 
     def _unchanged_since(self, cached: CachedQuery, version: int) -> bool:
         """Return whether the result is known to be unchanged since a version."""
-        return version <= cached.checked_version and cached.unchanged_since(
-            version, self._reflector.watch_history.buffer
-        )
+        buffer = self._reflector.watch_history.buffer
+        return version <= cached.checked_version and cached.unchanged_since(version, buffer)
 
     def _page_rows(self, cached: CachedQuery, page: Page | None) -> tuple[list[Record], SortKey | None]:
         """Return the rows of a page, and the sort key the next page begins behind, if there is one."""
@@ -243,9 +239,8 @@ class Discovery:
             return held, None if reflector.following else reflector.staleness
         view = await reflector.wait_fresh()
         if version is not None and view.version < version:
-            raise StoreUnavailable(
-                f"Redis is at resource version {view.version}, behind the requested {version}", reason="version_ahead"
-            )
+            problem = f"Redis is at resource version {view.version}, behind the requested {version}"
+            raise StoreUnavailable(problem, reason="version_ahead")
         return view, None
 
 

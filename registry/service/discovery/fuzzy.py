@@ -84,9 +84,8 @@ def text_score(query: str, texts: Iterable[tuple[float, str]]) -> float | None:
 
 
 def _best_weighted_score(query: str, normalized_texts: Iterable[tuple[float, str]]) -> float | None:
-    return max(
-        (weight * found for weight, text in normalized_texts if (found := _score_in_text(query, text))), default=None
-    )
+    scores = (weight * found for weight, text in normalized_texts if (found := _score_in_text(query, text)))
+    return max(scores, default=None)
 
 
 def _score_in_text(query: str, text: str) -> float | None:
@@ -94,9 +93,8 @@ def _score_in_text(query: str, text: str) -> float | None:
         return _containment_score(query, text)
     if len(query) < _MIN_QUERY_LENGTH or len(text) < MIN_NAME_LENGTH:
         return None
-    near = process.extractOne(
-        query, [text, *_LONG_WORD_PATTERN.findall(text)], scorer=fuzz.ratio, score_cutoff=MIN_RATIO
-    )
+    candidates = [text, *_LONG_WORD_PATTERN.findall(text)]
+    near = process.extractOne(query, candidates, scorer=fuzz.ratio, score_cutoff=MIN_RATIO)
     return None if near is None else _similarity_score(near[1])
 
 

@@ -125,20 +125,19 @@ class Matcher:
             return False
         if not query.selector.matches(profile.labels):
             return False
-        if not query.capabilities and not self._capability_matcher.has_conditions:
+        names = query.capabilities
+        if not names and not self._capability_matcher.has_conditions:
             return True
         passing = profile.capabilities
         if self._capability_matcher.has_conditions:
             passing = tuple(capability for capability in passing if self._capability_matcher.matches(capability))
-        if not query.capabilities:
+        if not names:
             return bool(passing)
         if query.fuzzy:
-            satisfied = (
-                any(fuzzy.name_score(name, each.name) is not None for each in passing) for name in query.capabilities
-            )
+            satisfied = (any(fuzzy.name_score(name, each.name) is not None for each in passing) for name in names)
         else:
-            names = {capability.name for capability in passing}
-            satisfied = (name in names for name in query.capabilities)
+            provided = {capability.name for capability in passing}
+            satisfied = (name in provided for name in names)
         return any(satisfied) if query.any_capability else all(satisfied)
 
     def score(self, agent: Agent) -> float:

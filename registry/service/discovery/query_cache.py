@@ -66,9 +66,8 @@ class CachedQuery:
     @property
     def has_current_json(self) -> bool:
         """Whether the JSON is rendered as of the view's version."""
-        return self.cached_json is not None and not (
-            self.depends_on_resolution and self.rendered_version != self.view.version
-        )
+        is_outdated = self.depends_on_resolution and self.rendered_version != self.view.version
+        return self.cached_json is not None and not is_outdated
 
     def rows_json(self) -> bytes:
         """Return all matches as JSON, rendered again after a change or newer heartbeats."""

@@ -56,9 +56,8 @@ class CycleGuard:
 
     def overloaded(self) -> StoreUnavailable:
         """Return the error for a registration that could not be checked in time."""
-        return StoreUnavailable(
-            "Too many concurrent registrations change required dependencies; try again", reason="queue_full"
-        )
+        problem = "Too many concurrent registrations change required dependencies; try again"
+        return StoreUnavailable(problem, reason="queue_full")
 
 
 def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:

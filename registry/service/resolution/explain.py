@@ -92,17 +92,12 @@ class ResolutionExplainer:
         async for agent_id, record in cooperative(sorted(consumers.items())):
             if view.records.get(agent_id) is record and namespace in (None, record.agent.indexed.namespace):
                 edges += _dependency_edges(await self._resolve(view, record, staleness))
-        providers_by_consumer: dict[str, list[str]] = {}
+        providers: dict[str, list[str]] = {}
         for edge in edges:
             if edge["provider"] is not None:
-                providers_by_consumer.setdefault(edge["agent_id"], []).append(edge["provider"]["agent_id"])
+                providers.setdefault(edge["agent_id"], []).append(edge["provider"]["agent_id"])
         unresolved = [edge for edge in edges if edge["provider"] is None]
-        found = {
-            "dependencies": edges,
-            "count": len(edges),
-            "unresolved": unresolved,
-            "cycles": find_cycles(providers_by_consumer),
-        }
+        found = {"dependencies": edges, "count": len(edges), "unresolved": unresolved, "cycles": find_cycles(providers)}
         return ExplainResult(found, version, staleness)
 
     async def _resolve(self, view: View, record: Record, staleness: float | None) -> CachedResolution:
@@ -209,12 +204,8 @@ def _explain_dependency(resolved: ResolvedDependency, ranking: RankedProviders, 
         for rejected in ranking.rejected_sample[:limit]
     ]
     considered = len(ranking.providers) + ranking.rejected_by_stage.total()
-    return shown | {
-        "chosen": resolved.provider_fields,
-        "reason": resolved.reason,
-        "considered": considered,
-        "candidates": candidates,
-    }
+    shown |= {"chosen": resolved.provider_fields, "reason": resolved.reason, "considered": considered}
+    return shown | {"candidates": candidates}
 
 
 def _decode_trace(entry: bytes) -> Json:
