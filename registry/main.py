@@ -46,8 +46,7 @@ from registry.service.status import StatusService
 from registry.service.watch.fanout import WatchFanout
 from registry.service.watch.watch import WatchService
 from registry.store.store import Store, open_redis
-from registry.store.sweeps import SweepResult
-from registry.telemetry.collectors import MeshCollector, ReplicaCollector, ReplicaNumbers, SweepCollector
+from registry.telemetry.collectors import gauge
 from registry.telemetry.logs import get_logger
 from registry.telemetry.metrics import Metrics
 
@@ -97,7 +96,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         )
         reflector = Reflector(store.change_log, history, change_signal, on_unannounced=notifier.fall_back)
         election = LeaderElection(store.leadership, settings)
-        sweeper = Sweeper(election, store.sweeps, on_swept=lambda result: _count_sweep_outcomes(metrics, result))
+        sweeper = Sweeper(election, store.sweeps, on_swept=lambda result: metrics.count_swept_agents(result._asdict()))
         monitor = StoreMonitor(store.server_health, settings, on_clock_rollback=reflector.clamp_heartbeats)
         status = StatusService(
             reflector,
@@ -112,13 +111,8 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         await monitor.require_supported_store()
         stack.push_async_callback(_close_within, sweeper.resign)
         watch_service = WatchService(reflector, history, fanout)
-        metrics.register(
-            MeshCollector(status.mesh_numbers),
-            SweepCollector(status.sweep_numbers),
-            ReplicaCollector(
-                lambda: ReplicaNumbers(status.ready, reflector.staleness, len(watch_service.watchers), reflector.fills)
-            ),
-        )
+        metrics.register(status.metrics)
+        metrics.register(lambda: iter([gauge("watchers", "Open watches on this replica", len(watch_service.watchers))]))
         services, mcpmesh = _build_services(reflector, store, watch_service, status, settings)
         stack.push_async_callback(mcpmesh.upstream.close)
         api_app, metrics_app = build_apps(services, metrics, settings.auth_token, mcpmesh.extension)
@@ -247,9 +241,3 @@ async def _close_within(close: Callable[[], Awaitable[None]]) -> None:
             await close()
     except (StoreUnavailable, TimeoutError) as error:
         log.warning("shutdown_call_failed", call=getattr(close, "__qualname__", repr(close)), error=str(error))
-
-
-def _count_sweep_outcomes(metrics: Metrics, result: SweepResult) -> None:
-    for outcome, agents in result._asdict().items():
-        if agents:
-            metrics.count_sweep_outcome(outcome, agents)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import NamedTuple
 
 from registry.cache.reflector import ChangeSignal, Reflector
 from registry.cache.watch_history import WatchHistory
@@ -64,25 +63,20 @@ async def restore(settings: Settings, header: BackupHeader, agents: Sequence[Sto
         return first_version, await store.restorer.restore(agents)
 
 
-class IntegrityCheckResult(NamedTuple):
-    """Warnings about the configuration of Redis, the problems of the mesh, and the repairs, None if there were none."""
-
-    warnings: tuple[str, ...]
-    report: IntegrityReport
-    repaired: RepairResult | None
-
-
-async def check_integrity(settings: Settings, *, repair: bool) -> IntegrityCheckResult:
+async def check_integrity(
+    settings: Settings, *, repair: bool
+) -> tuple[tuple[str, ...], IntegrityReport, RepairResult | None]:
     """Check the configuration of Redis and all keys of the mesh, and repair the keys on request.
 
-    Raises StoreUnavailable.
+    Returns warnings about the configuration, the problems of the mesh, and the repairs, None if there were none. Raises
+    StoreUnavailable.
     """
     async with _open_store(settings) as store:
         warnings = (await store.server_health.check_config()).messages
         report = await store.integrity.find_problems()
         if not repair or report.is_consistent:
-            return IntegrityCheckResult(warnings, report, None)
+            return warnings, report, None
         repaired = await store.integrity.repair(report)
         # The change log has no entries for repairs, so that readers must not continue from before them.
         await store.restorer.begin_timeline()
-        return IntegrityCheckResult(warnings, report, repaired)
+        return warnings, report, repaired

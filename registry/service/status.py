@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from registry.cache.reflector import Reflector
 from registry.errors import RegistryError
@@ -14,7 +14,24 @@ from registry.service.liveness.sweeper import Sweeper
 from registry.store.change_notifier import ChangeNotifier
 from registry.store.leader import LeaderLock
 from registry.store.server_health import ProbeResult, ServerHealth
-from registry.telemetry.collectors import LeaderNumbers, MeshNumbers, ProbeNumbers, SweepNumbers
+from registry.telemetry.collectors import (
+    MetricsIterator,
+    counter,
+    gauge,
+    labelled_gauge,
+    mesh_counter,
+    mesh_gauge,
+    mesh_timestamp,
+)
+
+
+class MeshNumbers(NamedTuple):
+    """Numbers of all agents of the mesh."""
+
+    agents_by_status: Mapping[str, int]
+    draining: int
+    capabilities: int
+    capability_types: int
 
 
 class StatusService:
@@ -60,15 +77,28 @@ class StatusService:
             capability_types=len(view.by_capability),
         )
 
-    def sweep_numbers(self) -> SweepNumbers:
-        """Return the state of leader election, sweep, outages and self-preservation."""
-        lock, probe = self._election.observed_lock, self._monitor.last_probe
-        return SweepNumbers(
-            sweeps_here=self._sweeper.may_sweep,
-            sweeps_rejected=self._sweeper.rejected_sweeps,
-            leader=None if lock is None else LeaderNumbers(lock.instance, lock.host, lock.epoch, lock.since),
-            probe=None if probe is None else _probe_numbers(probe),
-        )
+    def metrics(self) -> MetricsIterator:
+        """Yield the gauges and counters of the mesh and of this replica."""
+        mesh = self.mesh_numbers()
+        by_status = {(status,): count for status, count in mesh.agents_by_status.items()}
+        yield mesh_gauge("agents_total", "Registered agents", sum(by_status.values()))
+        yield labelled_gauge("agents_by_status", "Registered agents by status", ("status",), by_status)
+        yield mesh_gauge("agents_draining", "Draining agents, of any status", mesh.draining)
+        yield mesh_gauge("capabilities_total", "Capabilities of all agents", mesh.capabilities)
+        yield mesh_gauge("capability_types_total", "Distinct capability names", mesh.capability_types)
+        yield gauge("ready", "1 while this replica accepts requests", int(self.ready))
+        yield gauge("cache_staleness_seconds", "Maximum age of this replica's cache", self._reflector.staleness)
+        yield gauge("cache_fills", "Full reads of all agents into the cache of this replica", self._reflector.fills)
+        yield gauge("is_leader", "1 on the replica that sweeps", int(self._sweeper.may_sweep))
+        rejected = "Sweeps of this replica that Redis rejected because of a newer leader"
+        yield counter("sweeps_rejected", rejected, self._sweeper.rejected_sweeps)
+        lock = self._election.observed_lock
+        leader = {(lock.instance, lock.host): 1} if lock else {}
+        yield labelled_gauge("leader_info", "1, labelled with the name of the leader", ("instance", "host"), leader)
+        yield mesh_gauge("leader_epoch", "Epoch of the leader", lock.epoch if lock else 0)
+        yield mesh_timestamp("leader_since", "Election of the leader", lock.since if lock else None)
+        if self._monitor.last_probe is not None:
+            yield from _probe_metrics(self._monitor.last_probe)
 
     async def totals(self) -> Mapping[str, int]:
         """Return the mesh-wide counters and refresh the cache; the last known ones while Redis is unreachable."""
@@ -140,17 +170,21 @@ def self_preservation_json(probe: ProbeResult | None) -> dict[str, Any]:
     }
 
 
-def _probe_numbers(probe: ProbeResult) -> ProbeNumbers:
+def _probe_metrics(probe: ProbeResult) -> MetricsIterator:
     period = probe.self_preservation
-    return ProbeNumbers(
-        overdue=probe.overdue,
-        outage_end_ms=probe.outage_end,
-        grace_granted=probe.grace_granted,
-        self_preservation_active=period is not None and period.ended is None,
-        self_preservation_since_ms=period.since if period else None,
-        self_preservation_until_ms=(period.ended or period.until) if period else None,
-        self_preservation_activations=probe.self_preservation_activations,
-    )
+    since, until = (period.since, period.ended or period.until) if period else (None, None)
+    active = period is not None and period.ended is None
+    yield mesh_gauge("overdue_agents", "Agents past their deadline", probe.overdue)
+    yield mesh_timestamp("outage_end", "End of the last outage", probe.outage_end)
+    granted = "Times an agent's deadline was extended because of an outage"
+    yield mesh_counter("outage_grace_granted", granted, probe.grace_granted)
+    yield mesh_gauge("self_preservation_active", "1 while self-preservation suspends expiry", int(active))
+    suspended = "Overdue agents whose expiry is suspended"
+    yield mesh_gauge("self_preservation_suspended_agents", suspended, probe.overdue if active else 0)
+    yield mesh_timestamp("self_preservation_since", "Start of the last self-preservation period", since)
+    yield mesh_timestamp("self_preservation_until", "End of the last self-preservation period", until)
+    activations = probe.self_preservation_activations
+    yield mesh_counter("self_preservation_activations", "Self-preservation periods so far", activations)
 
 
 def _optional_rfc3339(time_ms: int | None) -> str | None:

@@ -3,19 +3,11 @@
 import contextlib
 import logging
 import sys
-from typing import Final, TextIO, cast
+from typing import TextIO, cast
 
 import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
-
-LOG_LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
 
 
 class _CurrentStderr:
@@ -43,13 +35,14 @@ def get_logger(name: str) -> FilteringBoundLogger:
 def configure_logs(level: str, log_format: str, stream: TextIO | None = None) -> None:
     """Write every event of `level` and above to `stream` (None: standard error), one line each.
 
-    `level` is a key of `LOG_LEVELS`; `log_format` is `json`, `pretty` or `auto` (pretty on a terminal). Call it once,
-    before the first event: a logger caches its configuration at its first use. uvicorn must be started with
-    `log_config=None`, because it would restore its own handlers.
+    `level` is a level of `logging`, in lower case; `log_format` is `json`, `pretty` or `auto` (pretty on a terminal).
+    Call it once, before the first event: a logger caches its configuration at its first use. uvicorn must be started
+    with `log_config=None`, because it would restore its own handlers.
 
     Raises:
         KeyError: an unknown level.
     """
+    threshold = logging.getLevelNamesMapping()[level.upper()]
     stream = cast("TextIO", _CurrentStderr()) if stream is None else stream
     pretty = log_format == "pretty" or (log_format == "auto" and stream.isatty())
     shared: list[Processor] = [
@@ -62,7 +55,7 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
     render: list[Processor] = [console] if pretty else [structlog.processors.format_exc_info, _render_json]
     structlog.configure(
         processors=shared + render,
-        wrapper_class=structlog.make_filtering_bound_logger(LOG_LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
@@ -73,7 +66,7 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
-    logging.basicConfig(handlers=[handler], level=LOG_LEVELS[level], force=True)
+    logging.basicConfig(handlers=[handler], level=threshold, force=True)
     _configure_library_loggers()
 
 

@@ -1,10 +1,12 @@
 """Counters and histograms of this replica, and their Prometheus text."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.registry import Collector
+
+from registry.telemetry.collectors import FunctionCollector, MetricsIterator
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -21,41 +23,26 @@ class Metrics:
         self._collectors = collectors = CollectorRegistry()
         self._started_at = time.monotonic()
         labels = ("method", "route", "status")
-        self._requests = Counter(
-            "mcp_registry_requests", "Requests served by this replica", labels, registry=collectors
+        counter = partial(Counter, registry=collectors)
+        histogram = partial(Histogram, buckets=_DURATION_BUCKETS_S, registry=collectors)
+        self._requests = counter("mcp_registry_requests", "Requests served by this replica", labels)
+        self._errors = counter("mcp_registry_errors", "Responses with status 400 or above", labels[1:])
+        self._request_seconds = histogram(
+            "mcp_registry_request_duration_seconds", "Time from request to response", ("route",)
         )
-        self._errors = Counter(
-            "mcp_registry_errors", "Responses with status 400 or above", labels[1:], registry=collectors
-        )
-        self._request_seconds = Histogram(
-            "mcp_registry_request_duration_seconds",
-            "Time from request to response",
-            ("route",),
-            buckets=_DURATION_BUCKETS_S,
-            registry=collectors,
-        )
-        self._script_seconds = Histogram(
+        self._script_seconds = histogram(
             "mcp_registry_script_duration_seconds",
             "Duration of a script call, or of the batch it was part of",
             ("script",),
-            buckets=_DURATION_BUCKETS_S,
-            registry=collectors,
         )
-        self._loop_errors = Counter(
-            "mcp_registry_loop_errors", "Failed iterations of a background loop", ("loop",), registry=collectors
-        )
-        self._sweep_outcomes = Counter(
-            "mcp_registry_sweep_outcomes",
-            "Agents processed by sweeps of this replica, by outcome",
-            ("outcome",),
-            registry=collectors,
-        )
+        self._loop_errors = counter("mcp_registry_loop_errors", "Failed iterations of a background loop", ("loop",))
+        outcomes = "Agents processed by sweeps of this replica, by outcome"
+        self._sweep_outcomes = counter("mcp_registry_sweep_outcomes", outcomes, ("outcome",))
         self._response_counters: dict[tuple[str, str, int], Callable[[float], None]] = {}
 
-    def register(self, *collectors: Collector) -> None:
-        """Add collectors that are read at each scrape."""
-        for collector in collectors:
-            self._collectors.register(collector)
+    def register(self, read: Callable[[], MetricsIterator]) -> None:
+        """Add metrics that are read at each scrape."""
+        self._collectors.register(FunctionCollector(read))
 
     @property
     def uptime_seconds(self) -> float:
@@ -77,9 +64,11 @@ class Metrics:
         """Count a failed iteration of a background loop."""
         self._loop_errors.labels(name).inc()
 
-    def count_sweep_outcome(self, outcome: str, agents: int) -> None:
+    def count_swept_agents(self, agents_by_outcome: Mapping[str, int]) -> None:
         """Count agents that a sweep processed."""
-        self._sweep_outcomes.labels(outcome).inc(agents)
+        for outcome, agents in agents_by_outcome.items():
+            if agents:
+                self._sweep_outcomes.labels(outcome).inc(agents)
 
     def render_prometheus(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from registry.config.env import load_settings
-from registry.telemetry import configure_logs, get_logger
+from registry.telemetry.logs import configure_logs, get_logger
 
 LIBRARIES = ("uvicorn", "uvicorn.error", "uvicorn.access", "redis")
 
