@@ -32,16 +32,13 @@ def agent_document(agent: Agent) -> dict[str, Any]:
         "annotations": spec.pop("annotations", {}),
     }
     spec.pop("namespace", None)
-    return (
-        head
-        | spec
-        | {
-            "draining": agent.draining,
-            "created_at": rfc3339(agent.created),
-            "updated_at": rfc3339(agent.updated),
-            "resource_version": str(agent.version),
-        }
-    )
+    tail = {
+        "draining": agent.draining,
+        "created_at": rfc3339(agent.created),
+        "updated_at": rfc3339(agent.updated),
+        "resource_version": str(agent.version),
+    }
+    return head | spec | tail
 
 
 def capability_document(capability: dict[str, Any]) -> dict[str, Any]:

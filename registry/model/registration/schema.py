@@ -103,8 +103,15 @@ Stability: TypeAlias = Annotated[
     Meta(description="one of alpha, beta, experimental, stable, deprecated"),
 ]
 Weight: TypeAlias = Annotated[float, Meta(ge=0, le=1_000_000, description="a number from 0 to 1000000")]
+Flag: TypeAlias = Annotated[bool, Meta(description="true or false")]
 JsonObject: TypeAlias = Annotated[dict[str, Any], Meta(description="an object")]
-
+Labels: TypeAlias = Annotated[dict[LabelKey, LabelValue], Meta(description="an object of strings")]
+Annotations: TypeAlias = Annotated[dict[AnnotationKey, str], Meta(description="an object of strings")]
+Tags: TypeAlias = Annotated[list[Word], Meta(max_length=100, description="a list of at most 100 tags")]
+ResourceVersion: TypeAlias = Annotated[
+    Annotated[str, Meta(max_length=253)] | Annotated[int, Meta(ge=0, le=2**63 - 1)],
+    Meta(description="a resource version: a string of at most 253 characters, or a number from 0"),
+]
 
 Strategy: TypeAlias = Literal["best", "round_robin", "random", "least_loaded", "sticky", "weighted", "local"]
 Tag: TypeAlias = Annotated[str, Meta(max_length=253, description="a tag of at most 253 characters")]
@@ -117,9 +124,7 @@ TagRequirements: TypeAlias = Annotated[
     ],
     Meta(max_length=100, description="a list of at most 100 tags, or lists of them"),
 ]
-VersionConstraint: TypeAlias = Annotated[
-    str, Meta(max_length=256, description="a constraint of at most 256 characters")
-]
+Constraint: TypeAlias = Annotated[str, Meta(max_length=256, description="a constraint of at most 256 characters")]
 NamespaceOrAny: TypeAlias = Annotated[
     str, _text("a namespace, or * for any", r"(?:\*|[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)", max_length=63)
 ]
@@ -132,7 +137,7 @@ class DependencySchema(Struct, frozen=True, kw_only=True, gc=False):
     """A required or optional capability; fields not named here are stored and returned."""
 
     capability: Annotated[Word, Meta(title="Name of the capability")]
-    version: Annotated[VersionConstraint, Meta(title="Version constraint, default any version")] | None = None
+    version: Annotated[Constraint, Meta(title="Version constraint, default any version")] | None = None
     tags: (
         Annotated[
             TagRequirements, Meta(title="Tags: t is required, +t preferred, -t excluded; a nested list needs one")
@@ -145,14 +150,7 @@ class DependencySchema(Struct, frozen=True, kw_only=True, gc=False):
     strategy: Annotated[StrategyName, Meta(title="Selection strategy, default best")] | None = None
     key: Annotated[LongText, Meta(title="Affinity key for strategy sticky, default the agent id")] | None = None
     required: (
-        Annotated[
-            bool,
-            Meta(
-                title="If true, callers are not offered the function while this is unresolved",
-                description="true or false",
-            ),
-        ]
-        | None
+        Annotated[Flag, Meta(title="If true, callers are not offered the function while this is unresolved")] | None
     ) = None
 
 
@@ -172,13 +170,17 @@ class CapabilitySchema(Struct, frozen=True, kw_only=True, gc=False):
     category: Annotated[Word, Meta(title="Category")] | None = None
     version: Annotated[CapabilityVersion, Meta(title=f"Version, default {DEFAULT_VERSION}")] | None = None
     stability: Annotated[Stability, Meta(title=f"Stability, default {DEFAULT_STABILITY}")] | None = None
-    tags: Annotated[list[Word], Meta(max_length=100, title="Tags", description="a list of at most 100 tags")] | None = (
-        None
-    )
+    tags: Annotated[Tags, Meta(title="Tags")] | None = None
     input_schema: Annotated[JsonObject, Meta(title="JSON schema of the input")] | None = None
     function_name: Annotated[Word, Meta(title="Function name, unique within the agent")] | None = None
     weight: Annotated[Weight, Meta(title="Weight for strategy weighted, default 1")] | None = None
     dependencies: Annotated[Dependencies, Meta(title="Required or optional dependencies")] | None = None
+
+
+Capabilities: TypeAlias = Annotated[
+    list[Annotated[CapabilitySchema | Word, Meta(description="an object with a name, or a capability's name")]],
+    Meta(max_length=MAX_CAPABILITIES, description=f"a list of at most {MAX_CAPABILITIES:,} capabilities"),
+]
 
 
 class RegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
@@ -190,32 +192,10 @@ class RegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
     namespace: Annotated[Namespace, Meta(title=f"Namespace, default {DEFAULT_NAMESPACE}")] | None = None
     agent_type: Annotated[Word, Meta(title=f"Agent type, default {DEFAULT_AGENT_TYPE}")] | None = None
     endpoint: Annotated[Endpoint, Meta(title="Base URL of the agent")]
-    capabilities: (
-        Annotated[
-            list[Annotated[CapabilitySchema | Word, Meta(description="an object with a name, or a capability's name")]],
-            Meta(
-                max_length=MAX_CAPABILITIES,
-                title="Capabilities of the agent",
-                description=f"a list of at most {MAX_CAPABILITIES:,} capabilities",
-            ),
-        ]
-        | None
-    ) = None
+    capabilities: Annotated[Capabilities, Meta(title="Capabilities of the agent")] | None = None
     dependencies: Annotated[Dependencies, Meta(title="Dependencies of the agent as a whole")] | None = None
-    labels: (
-        Annotated[
-            dict[LabelKey, LabelValue],
-            Meta(title="Kubernetes labels, for label selectors", description="an object of strings"),
-        ]
-        | None
-    ) = None
-    annotations: (
-        Annotated[
-            dict[AnnotationKey, str],
-            Meta(title="Annotations, at most 256 KiB in total", description="an object of strings"),
-        ]
-        | None
-    ) = None
+    labels: Annotated[Labels, Meta(title="Kubernetes labels, for label selectors")] | None = None
+    annotations: Annotated[Annotations, Meta(title="Annotations, at most 256 KiB in total")] | None = None
     security_context: (
         Annotated[LineText, Meta(title=f"Security context, default {DEFAULT_SECURITY_CONTEXT}")] | None
     ) = None
@@ -224,13 +204,7 @@ class RegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
     eviction_threshold: Annotated[Seconds, Meta(title="Seconds without a heartbeat until expired")] | None = None
     metadata: Annotated[JsonObject, Meta(title="Free-form metadata")] | None = None
     resource_version: (
-        Annotated[
-            Annotated[str, Meta(max_length=253)] | Annotated[int, Meta(ge=0, le=2**63 - 1)],
-            Meta(
-                title="Precondition: expected resource version; 0 if the agent must not exist",
-                description="a resource version: a string of at most 253 characters, or a number from 0",
-            ),
-        ]
+        Annotated[ResourceVersion, Meta(title="Precondition: expected resource version; 0 if the agent must not exist")]
         | None
     ) = None
 

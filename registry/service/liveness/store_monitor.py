@@ -93,12 +93,8 @@ class StoreMonitor:
         if (before is None or before.outage_end != probe.outage_end) and probe.now < grace_until:
             self._in_grace_period = True
             write = log.info if probe.outage_start is None else log.warning
-            write(
-                "outage_ended",
-                cause=outage_cause(probe),
-                since=None if probe.outage_start is None else rfc3339(probe.outage_start),
-                until=rfc3339(probe.outage_end),
-            )
+            since = None if probe.outage_start is None else rfc3339(probe.outage_start)
+            write("outage_ended", cause=outage_cause(probe), since=since, until=rfc3339(probe.outage_end))
         elif self._in_grace_period and probe.now >= grace_until:
             self._in_grace_period = False
             log.info("outage_grace_period_ended", grace_granted=probe.grace_granted)
