@@ -4,15 +4,12 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from registry.cli.connection import open_client
+from registry.cli.connection import SyncRegistryClient, open_client
 from registry.cli.output.terminal_safe import escape_terminal
-
-if TYPE_CHECKING:
-    from mcp_mesh_client import SyncRegistryClient
 
 # The second includes name resolution and imports.
 _CALL_TIMEOUT_S, _COMPLETION_TIMEOUT_S = 1.0, 2.0
@@ -36,7 +33,7 @@ def complete_capabilities(ctx: click.Context, _param: click.Parameter, incomplet
 
 
 def _complete_names(
-    ctx: click.Context, incomplete: str, fetch_names: "Callable[[SyncRegistryClient], Iterable[str]]"
+    ctx: click.Context, incomplete: str, fetch_names: Callable[[SyncRegistryClient], Iterable[str]]
 ) -> list[str]:
     from mcp_mesh_client import ClientError
 
@@ -66,11 +63,11 @@ def _exit_on_alarm(_number: int, _frame: FrameType | None) -> None:
     os._exit(0)
 
 
-def _agent_field_values(registry: "SyncRegistryClient", field: str) -> Iterable[str]:
+def _agent_field_values(registry: SyncRegistryClient, field: str) -> Iterable[str]:
     response: Any = registry.agents(fields=field, limit=_MAX_AGENTS, resource_version="0")
     return (agent[field] for agent in response["agents"])
 
 
-def _capability_names(registry: "SyncRegistryClient") -> Iterable[str]:
+def _capability_names(registry: SyncRegistryClient) -> Iterable[str]:
     response: Any = registry.capabilities(resource_version="0")
     return (row["name"] for row in response["capabilities"])

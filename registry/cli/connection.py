@@ -4,16 +4,17 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from registry.cli.output.terminal_safe import escape_terminal
 
 if TYPE_CHECKING:
-    from mcp_mesh_client import SyncRegistryClient
+    import mcp_mesh_client
 
 Command = Callable[..., Any]
+SyncRegistryClient: TypeAlias = "mcp_mesh_client.SyncRegistryClient"
 
 # AUTH_TOKEN is the setting of a replica in the same environment.
 _TOKEN_VARIABLES = ("MCP_MESH_REGISTRY_TOKEN", "AUTH_TOKEN")
@@ -53,14 +54,14 @@ def with_registry_client(function: Command) -> Command:
 
 
 @contextlib.contextmanager
-def open_client(url: str, token: str | None, timeout: float, **options: Any) -> Iterator["SyncRegistryClient"]:
+def open_client(url: str, token: str | None, timeout: float, **options: Any) -> Iterator[SyncRegistryClient]:
     """Open a client of the registry at a URL. Raises InvalidData."""
-    from mcp_mesh_client import SyncRegistryClient
+    import mcp_mesh_client
 
     # The command reports what the client would log.
     logging.getLogger("mcp_mesh_client").addHandler(_NULL_HANDLER)
     options |= {"timeout": timeout, "security_contexts": {}}
-    with SyncRegistryClient(url, token=token or None, **options) as registry:
+    with mcp_mesh_client.SyncRegistryClient(url, token=token or None, **options) as registry:
         yield registry
 
 

@@ -1,13 +1,11 @@
 """Options that filter agents, used by several commands."""
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
-
-Command = Callable[..., Any]
+from registry.cli.connection import Command
 
 STATUS_CHOICE = click.Choice(("pending", "healthy", "degraded", "expired", "unhealthy", "offline", "any"))
 STABILITY_CHOICE = click.Choice(("alpha", "beta", "experimental", "stable", "deprecated"))

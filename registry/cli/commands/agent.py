@@ -1,6 +1,6 @@
 """`mcp-mesh-registry agent`: one agent in detail."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,13 +14,12 @@ from registry.cli.output.formats import is_document, output_option, print_docume
 from registry.cli.output.tables import (
     DEPENDENCY_COLUMNS,
     Column,
-    Row,
-    Table,
     dependency_rows,
     format_names,
     format_pairs,
     format_status,
     print_fields,
+    print_section,
 )
 from registry.cli.output.terminal_safe import escape_terminal
 
@@ -68,9 +67,9 @@ def agent(registry: "SyncRegistryClient", *, agent_id: str, watch: bool, output:
                 "Resource version": response["resource_version"],
             }
         )
-        _print_section("Capabilities", _CAPABILITY_COLUMNS, response["capabilities"])
-        _print_section("Dependencies", DEPENDENCY_COLUMNS, dependency_rows(dependencies))
-        _print_section("Dependents", _DEPENDENT_COLUMNS, dependents)
+        print_section("Capabilities", _CAPABILITY_COLUMNS, response["capabilities"])
+        print_section("Dependencies", DEPENDENCY_COLUMNS, dependency_rows(dependencies))
+        print_section("Dependents", _DEPENDENT_COLUMNS, dependents)
 
 
 def _registration_fields(document: Mapping[str, Any]) -> dict[str, object]:
@@ -104,11 +103,3 @@ def _liveness_fields(document: Mapping[str, Any], health: "AgentHealth") -> dict
         "Registered": document["created_at"],
         "Changed": document["updated_at"],
     }
-
-
-def _print_section(title: str, columns: Iterable[Column], rows: Iterable[Row]) -> None:
-    """Print a table under its title; `-` if there are no rows."""
-    row_list = list(rows)
-    click.echo(f"\n{title}:{'' if row_list else '   -'}")
-    if row_list:
-        Table(list(columns), indent="  ").show(row_list)

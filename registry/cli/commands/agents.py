@@ -1,10 +1,10 @@
 """`mcp-mesh-registry agents`: list the agents that match."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from registry.cli.connection import with_registry_client
+from registry.cli.connection import SyncRegistryClient, with_registry_client
 from registry.cli.errors import RegistryCommand, unwrap
 from registry.cli.filters import drop_unset, with_agent_filter_options
 from registry.cli.follow import follow
@@ -12,9 +12,6 @@ from registry.cli.output.formats import is_document, output_option, print_docume
 from registry.cli.output.tables import agent_rows, agent_table
 from registry.cli.output.terminal_safe import escape_terminal
 from registry.cli.paging import PAGE_SIZE, list_all_agents
-
-if TYPE_CHECKING:
-    from mcp_mesh_client import SyncRegistryClient
 
 
 @click.command(cls=RegistryCommand)
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 @output_option()
 @with_registry_client
 def agents(
-    registry: "SyncRegistryClient",
+    registry: SyncRegistryClient,
     *,
     limit: int | None,
     continue_: str | None,

@@ -1,19 +1,16 @@
 """`mcp-mesh-registry capabilities`: search the capabilities of agents."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
-from registry.cli.connection import with_registry_client
+from registry.cli.connection import SyncRegistryClient, with_registry_client
 from registry.cli.errors import RegistryCommand, unwrap
 from registry.cli.filters import STABILITY_CHOICE, STATUS_CHOICE, drop_unset
 from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.tables import PROVIDER_COLUMNS, Table
 from registry.cli.output.terminal_safe import escape_terminal
-
-if TYPE_CHECKING:
-    from mcp_mesh_client import SyncRegistryClient
 
 
 @click.command(cls=RegistryCommand)
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--agent", "agent_id", shell_complete=complete_agents, help="Only this agent.")
 @output_option()
 @with_registry_client
-def capabilities(registry: "SyncRegistryClient", *, output: str | None, **filters: Any) -> None:
+def capabilities(registry: SyncRegistryClient, *, output: str | None, **filters: Any) -> None:
     """Search capabilities of agents in service: one row per capability and agent."""
     query: Any = drop_unset({**filters, "tags": ",".join(filters["tags"]) or None})
     response = unwrap(registry.capabilities(**query))

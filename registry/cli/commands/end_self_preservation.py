@@ -1,20 +1,15 @@
 """`mcp-mesh-registry end-self-preservation`: let overdue agents expire again."""
 
-from typing import TYPE_CHECKING
-
 import click
 
-from registry.cli.connection import with_registry_client
+from registry.cli.connection import SyncRegistryClient, with_registry_client
 from registry.cli.errors import RegistryWriteCommand, unwrap
 from registry.cli.output.terminal_safe import escape_terminal
-
-if TYPE_CHECKING:
-    from mcp_mesh_client import SyncRegistryClient
 
 
 @click.command("end-self-preservation", cls=RegistryWriteCommand)
 @with_registry_client
-def end_self_preservation(registry: "SyncRegistryClient") -> None:
+def end_self_preservation(registry: SyncRegistryClient) -> None:
     """End self-preservation on all replicas: overdue agents expire again.
 
     The exit code is 0 whether self-preservation was active or not; the output says which.

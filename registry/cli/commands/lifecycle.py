@@ -1,32 +1,23 @@
 """`mcp-mesh-registry unregister`, `drain` and `undrain`: remove agents, or change whether they are in service."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from registry.cli.completers import complete_agents, complete_namespaces
-from registry.cli.connection import with_registry_client
+from registry.cli.connection import SyncRegistryClient, with_registry_client
 from registry.cli.errors import CommandError, NotFound, RegistryWriteCommand, format_refusal, to_refusal_error, unwrap
 from registry.cli.output.formats import is_document, output_option, print_event
 from registry.cli.output.terminal_safe import escape_terminal
 
-if TYPE_CHECKING:
-    from mcp_mesh_client import SyncRegistryClient
-
 Response = Mapping[str, Any]
-Command = Callable[..., Any]
 
 _ids_argument = click.argument("ids", nargs=-1, metavar="ID...", shell_complete=complete_agents)
-
-
-def _with_filter_options(command: Command) -> Command:
-    """Add the options that select agents by label or namespace to a command."""
-    selector = click.option("--selector", "-l", help="All agents whose labels match, such as host=blade-7.")
-    namespace = click.option(
-        "--namespace", "-n", shell_complete=complete_namespaces, help="All agents in this namespace."
-    )
-    return selector(namespace(command))
+_selector_option = click.option("--selector", "-l", help="All agents whose labels match, such as host=blade-7.")
+_namespace_option = click.option(
+    "--namespace", "-n", shell_complete=complete_namespaces, help="All agents in this namespace."
+)
 
 
 @click.command(cls=RegistryWriteCommand)
@@ -34,9 +25,7 @@ def _with_filter_options(command: Command) -> Command:
 @click.option("--ignore-not-found", is_flag=True, help="Ignore unknown agents.")
 @output_option("json", "yaml", "name")
 @with_registry_client
-def unregister(
-    registry: "SyncRegistryClient", *, ids: Sequence[str], ignore_not_found: bool, output: str | None
-) -> None:
+def unregister(registry: SyncRegistryClient, *, ids: Sequence[str], ignore_not_found: bool, output: str | None) -> None:
     """Remove agents from the mesh, one after the other."""
     reporter = ResultReporter(output, "unregistered", ignored_error="unknown_agent" if ignore_not_found else None)
     for agent_id in ids:
@@ -46,20 +35,22 @@ def unregister(
 
 @click.command(cls=RegistryWriteCommand)
 @_ids_argument
-@_with_filter_options
+@_selector_option
+@_namespace_option
 @output_option("json", "yaml", "name")
 @with_registry_client
-def drain(registry: "SyncRegistryClient", **options: Any) -> None:
+def drain(registry: SyncRegistryClient, **options: Any) -> None:
     """Take agents out of service: they stay registered but are not discovered or selected."""
     _set_draining(registry.drain, registry.drain_many, "draining", **options)
 
 
 @click.command(cls=RegistryWriteCommand)
 @_ids_argument
-@_with_filter_options
+@_selector_option
+@_namespace_option
 @output_option("json", "yaml", "name")
 @with_registry_client
-def undrain(registry: "SyncRegistryClient", **options: Any) -> None:
+def undrain(registry: SyncRegistryClient, **options: Any) -> None:
     """Put agents back into service."""
     _set_draining(registry.undrain, registry.undrain_many, "in service", **options)
 

@@ -2,18 +2,15 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import click
 
-from registry.cli.connection import with_registry_client
+from registry.cli.connection import SyncRegistryClient, with_registry_client
 from registry.cli.errors import EXIT_FAILED, CommandError, RegistryWriteCommand, format_refusal, unwrap
 from registry.cli.manifest import MAX_FILE_BYTES, ManifestError, read_manifest, registration_id
 from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.terminal_safe import escape_terminal
-
-if TYPE_CHECKING:
-    from mcp_mesh_client import SyncRegistryClient
 
 # The registry accepts 200 registrations and 1 MiB in one call.
 _MAX_AGENTS_PER_CALL, _MAX_CALL_BYTES = 200, 1024 * 1024 - 64
@@ -31,7 +28,7 @@ Result = Mapping[str, Any]
 @click.argument("file", type=click.File("rb"))
 @output_option("json", "yaml", "name")
 @with_registry_client
-def register(registry: "SyncRegistryClient", *, file: IO[bytes], output: str | None) -> None:
+def register(registry: SyncRegistryClient, *, file: IO[bytes], output: str | None) -> None:
     """Register the agents in FILE, or update their registrations; `-` is standard input.
 
     JSON or YAML: one registration, a list, the output of `agents -o json`, or several documents. Each registration
@@ -62,7 +59,7 @@ def _batch_document(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _register_all(
-    registry: "SyncRegistryClient", registrations: Sequence[Registration]
+    registry: SyncRegistryClient, registrations: Sequence[Registration]
 ) -> Iterator[tuple[int, Registration, Result]]:
     """Yield each registration with its index and its result, in the order of the file."""
     for batch in _batches(registrations):
@@ -72,7 +69,7 @@ def _register_all(
             yield index, registration, refusal or _without_batch_index(next(results))
 
 
-def _send_batch(registry: "SyncRegistryClient", registrations: Sequence[Registration]) -> Sequence[Result]:
+def _send_batch(registry: SyncRegistryClient, registrations: Sequence[Registration]) -> Sequence[Result]:
     if len(registrations) > 1:
         return unwrap(registry.register_many(registrations))["results"]
     response = registry.register_agent(registrations[0])

@@ -1,12 +1,12 @@
 """`mcp-mesh-registry resolve`: the provider of a dependency, and the reason for the choice."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
-from registry.cli.connection import with_registry_client
+from registry.cli.connection import SyncRegistryClient, with_registry_client
 from registry.cli.errors import NotFound, RegistryCommand, format_refusal, to_refusal_error, unwrap
 from registry.cli.filters import drop_unset
 from registry.cli.output.formats import is_document, output_option, print_document
@@ -18,11 +18,9 @@ from registry.cli.output.tables import (
     Row,
     Table,
     dependency_rows,
+    print_section,
 )
 from registry.cli.output.terminal_safe import escape_terminal
-
-if TYPE_CHECKING:
-    from mcp_mesh_client import SyncRegistryClient
 
 _STRATEGIES = ("best", "round_robin", "random", "least_loaded", "sticky", "weighted", "local")
 
@@ -59,7 +57,7 @@ _CANDIDATE_COLUMNS = (
 @output_option("json", "yaml", "name")
 @with_registry_client
 def resolve(
-    registry: "SyncRegistryClient",
+    registry: SyncRegistryClient,
     *,
     capability: str | None,
     agent_id: str | None,
@@ -83,7 +81,7 @@ def resolve(
 
 
 def _resolve_capability(
-    registry: "SyncRegistryClient", capability: str, select_options: Any, output: str | None, *, explain: bool
+    registry: SyncRegistryClient, capability: str, select_options: Any, output: str | None, *, explain: bool
 ) -> None:
     response = registry.select_agent(capability, **select_options)
     if "error" in response and not (explain and response["error"] == "no_provider"):
@@ -97,14 +95,12 @@ def _resolve_capability(
             Table(_SELECTION_COLUMNS).show([unwrap(response)])
     if explain and output is None:
         providers = unwrap(registry.capabilities(name=capability, agent_status="any", include_deprecated=True))
-        click.echo(f"\nAll providers:{'' if providers['capabilities'] else '   -'}")
-        if providers["capabilities"]:
-            Table(PROVIDER_COLUMNS, indent="  ").show(providers["capabilities"])
+        print_section("All providers", PROVIDER_COLUMNS, providers["capabilities"])
     if "error" in response:
         raise NotFound(format_refusal(response))
 
 
-def _resolve_agent(registry: "SyncRegistryClient", agent_id: str, output: str | None, *, explain: bool) -> None:
+def _resolve_agent(registry: SyncRegistryClient, agent_id: str, output: str | None, *, explain: bool) -> None:
     response = unwrap(registry.dependencies(agent_id, explain=explain))
     rows = list(dependency_rows(response))
     unresolved = [row for row in rows if row.get("agent_id") is None]

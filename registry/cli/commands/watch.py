@@ -1,17 +1,14 @@
 """`mcp-mesh-registry watch`: print the changes of agents."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from registry.cli.connection import with_registry_client
+from registry.cli.connection import SyncRegistryClient, with_registry_client
 from registry.cli.errors import RegistryCommand
 from registry.cli.filters import drop_unset, with_agent_filter_options
 from registry.cli.follow import follow
 from registry.cli.output.formats import output_option
-
-if TYPE_CHECKING:
-    from mcp_mesh_client import SyncRegistryClient
 
 
 @click.command(cls=RegistryCommand)
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 @output_option()
 @with_registry_client
 def watch(
-    registry: "SyncRegistryClient", *, initial: bool, version: str | None, output: str | None, **filters: Any
+    registry: SyncRegistryClient, *, initial: bool, version: str | None, output: str | None, **filters: Any
 ) -> None:
     """Print each change of matching agents: ADDED, MODIFIED or DELETED, until Ctrl-C.
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
+from registry.cli.connection import Command
 from registry.cli.output.terminal_safe import escape_document, is_terminal_safe
 
 FORMATS = ("wide", "json", "yaml", "name")
 _YAML_LINE_WIDTH = 2**16
-
-Command = Callable[..., Any]
 
 
 def output_option(*formats: str) -> Callable[[Command], Command]:

@@ -86,6 +86,14 @@ class Table:
         self._write(parts[:-1])
 
 
+def print_section(title: str, columns: Iterable[Column], rows: Iterable[Row]) -> None:
+    """Print a table under its title; `-` if there are no rows."""
+    row_list = list(rows)
+    click.echo(f"\n{title}:{'' if row_list else '   -'}")
+    if row_list:
+        Table(list(columns), indent="  ").show(row_list)
+
+
 def format_cell(value: object) -> str:
     """Return the text of a cell without control characters; `-` for an empty value."""
     return "-" if value is None or value == "" else escape_terminal(str(value))
@@ -123,9 +131,9 @@ def format_pairs(mapping: object) -> str:
     return ",".join(f"{name}={value}" for name, value in mapping.items()) if isinstance(mapping, Mapping) else ""
 
 
-def format_status(agent: Row) -> str:
-    """Return an agent's status, with `draining` if it is out of service."""
-    return f"{agent.get('status')}{',draining' if agent.get('draining') is True else ''}"
+def format_status(row: Row, prefix: str = "") -> str:
+    """Return an agent's status, with `draining` if it is out of service; `prefix` precedes the names of both fields."""
+    return f"{row.get(f'{prefix}status')}{',draining' if row.get(f'{prefix}draining') is True else ''}"
 
 
 def agent_table(*, wide: bool, follow: bool = False, event_column: bool = False) -> Table:
@@ -164,16 +172,12 @@ def event_row(event: Mapping[str, Any]) -> Row:
     return {**agent, "state": state, "now": event["timestamp"], "event": event["type"]}
 
 
-def _format_agent_status(row: Row) -> str:
-    return f"{row.get('agent_status')}{',draining' if row.get('agent_draining') is True else ''}"
-
-
 PROVIDER_COLUMNS = (
     Column("CAPABILITY", lambda row: row.get("name")),
     Column("VERSION", lambda row: row.get("version")),
     Column("AGENT", lambda row: row.get("agent_id")),
     Column("NAMESPACE", lambda row: row.get("agent_namespace")),
-    Column("STATUS", _format_agent_status, styles=STATUS_STYLES),
+    Column("STATUS", lambda row: format_status(row, "agent_"), styles=STATUS_STYLES),
     Column("TAGS", lambda row: format_names(row.get("tags"))),
     Column("STABILITY", lambda row: row.get("stability"), wide=True),
     Column("CATEGORY", lambda row: row.get("category"), wide=True),
