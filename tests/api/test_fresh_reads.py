@@ -1,4 +1,4 @@
-"""Read your writes: whatever was acknowledged through one replica, the next read on any other shows."""
+"""A read on any replica returns every write that was acknowledged before it."""
 
 import asyncio
 
@@ -11,10 +11,8 @@ from tests.support.in_process_registry import in_process_registry
 ROUNDS = 200
 
 
-async def test_a_write_through_one_replica_is_seen_by_the_next_read_on_another(
-    client: httpx2.AsyncClient, redis_url: str
-) -> None:
-    """200 rounds of register, change, beat and unregister through A; each is looked up through B at once."""
+async def test_the_next_read_on_another_replica_returns_a_write(client: httpx2.AsyncClient, redis_url: str) -> None:
+    """200 rounds of register, update, heartbeat and unregister through A, each read through B at once."""
     async with in_process_registry(redis_url) as other:
         for n in range(ROUNDS):
             version = await register(client, "a", step=str(n), capabilities=[f"c{n}"])
@@ -31,8 +29,8 @@ async def test_a_write_through_one_replica_is_seen_by_the_next_read_on_another(
                 expect_error(await other.get("/agents/a"), 404, "unknown_agent")
 
 
-async def test_readers_under_load_never_see_the_past(client: httpx2.AsyncClient, redis_url: str) -> None:
-    """Each of twenty writers reads its own write through the other replica, all at once."""
+async def test_concurrent_readers_never_receive_outdated_data(client: httpx2.AsyncClient, redis_url: str) -> None:
+    """Each of twenty concurrent writers reads its own write through the other replica."""
     async with in_process_registry(redis_url) as other:
 
         async def write_and_read(agent_id: str) -> None:
@@ -44,55 +42,55 @@ async def test_readers_under_load_never_see_the_past(client: httpx2.AsyncClient,
         await asyncio.gather(*(write_and_read(f"a{n}") for n in range(20)))
 
 
-async def test_a_version_that_was_answered_can_be_asked_for(client: httpx2.AsyncClient, redis_url: str) -> None:
-    """`resource_version=N` is answered with N or later, by any replica, on every read."""
+async def test_a_returned_version_can_be_requested(client: httpx2.AsyncClient, redis_url: str) -> None:
+    """`resource_version=N` returns version N or a later one, on any replica, for every read."""
     async with in_process_registry(redis_url) as other:
         for n in range(20):
             version = await register(client, "a", step=str(n))
             for path in ("/agents", "/agents/a", "/agents/a/status", "/capabilities"):
-                answer = await other.get(path, params={"resource_version": version})
-                assert int(answer.headers["x-resource-version"]) >= int(version), path
+                response = await other.get(path, params={"resource_version": version})
+                assert int(response.headers["x-resource-version"]) >= int(version), path
 
 
-async def test_zero_is_answered_from_memory(client: httpx2.AsyncClient) -> None:
-    """Whatever this replica holds: a version it once had, without a question to the store."""
+async def test_version_zero_returns_the_cached_state(client: httpx2.AsyncClient) -> None:
+    """The replica returns its cached state, without a call to the store."""
     await register(client)
     held = (await client.get("/agents")).headers["x-resource-version"]
 
     for path in ("/agents", "/agents/a", "/agents/a/status", "/capabilities"):
-        answer = await client.get(path, params={"resource_version": "0"})
-        assert answer.status_code == 200
-        assert answer.headers["x-resource-version"] == held
-        assert "x-registry-stale" not in answer.headers
+        response = await client.get(path, params={"resource_version": "0"})
+        assert response.status_code == 200
+        assert response.headers["x-resource-version"] == held
+        assert "x-registry-stale" not in response.headers
 
 
 @pytest.mark.parametrize("path", ["/agents", "/agents/a", "/agents/a/status", "/capabilities"])
 async def test_a_version_the_store_has_not_reached_is_503(client: httpx2.AsyncClient, path: str) -> None:
-    """After a look: come again, not 404 and not an older answer."""
+    """After a check of the store: the call can be repeated; it is not 404 and not an older state."""
     version = await register(client)
 
-    answer = await client.get(path, params={"resource_version": str(int(version) + 1000)})
+    response = await client.get(path, params={"resource_version": str(int(version) + 1000)})
 
-    body = expect_error(answer, 503, "store_unavailable")
+    body = expect_error(response, 503, "store_unavailable")
     assert body["reason"] == "version_ahead"
-    assert answer.headers["retry-after"] == "1"
+    assert response.headers["retry-after"] == "1"
     assert version in body["message"]
 
 
-async def test_the_tool_takes_a_version_too(client: httpx2.AsyncClient) -> None:
-    """As in the query string: 0, N, too new, nonsense."""
+async def test_the_tool_accepts_a_version(client: httpx2.AsyncClient) -> None:
+    """As in the query string: 0, a known version, a future one."""
     version = await register(client)
     url = "/mcp/tools/discover_services"
 
-    for wanted in ("0", version):
-        expect_success(await client.post(url, json={"query": {"resource_version": wanted}}))
+    for version_or_zero in ("0", version):
+        expect_success(await client.post(url, json={"query": {"resource_version": version_or_zero}}))
     ahead = await client.post(url, json={"query": {"resource_version": str(int(version) + 1000)}})
 
     expect_error(ahead, 503, "store_unavailable")
 
 
-async def test_a_list_is_of_one_version(client: httpx2.AsyncClient, redis_url: str) -> None:
-    """Two agents that always change one after the other: no list shows the second's change without the first's."""
+async def test_a_list_has_the_state_of_one_version(client: httpx2.AsyncClient, redis_url: str) -> None:
+    """Two agents change alternately: no list has a change of the second without that of the first."""
     async with in_process_registry(redis_url) as other:
         for agent_id in "ab":
             await register(client, agent_id, step="0")

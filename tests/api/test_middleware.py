@@ -1,4 +1,4 @@
-"""What every request passes: its id, the token, the /api/v1 twin, and answers for what is not there."""
+"""The steps of every request: request id, token, the `/api/v1` prefix, and errors for unknown paths."""
 
 import re
 from typing import Any
@@ -12,7 +12,7 @@ from tests.support.in_process_registry import in_process_registry
 
 TOKEN = "a token with blanks"  # noqa: S105 - it opens nothing but these tests
 
-# Every path and the methods it takes; HEAD wherever there is GET.
+# Every path with its methods; HEAD is available where GET is.
 METHODS = {
     "/": {"GET", "HEAD"},
     "/agents": {"GET", "HEAD", "POST"},
@@ -37,20 +37,20 @@ METHODS = {
     "/mcp/tools/get_agent_status": {"POST"},
 }
 OPEN = {"/", "/health", "/ready"}
-# `/agents/batch` may be an agent's own path too, so more methods than its own find something there.
+# `/agents/batch` is also the path of an agent called batch, so the methods of an agent are available there.
 ONE_MEANING = {path: methods for path, methods in METHODS.items() if path != "/agents/batch"}
 
 
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
 @pytest.mark.parametrize(("path", "methods"), ONE_MEANING.items(), ids=ONE_MEANING)
-async def test_another_method_is_405_and_told_which_there_are(
+async def test_another_method_is_405_with_the_allowed_methods(
     client: httpx2.AsyncClient, prefix: str, path: str, methods: set[str]
 ) -> None:
-    """Never 404: the path is there. The Allow header has them all."""
+    """Not 404, since the path exists. The Allow header has all methods."""
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"} - methods:
-        answer = await client.request(method, prefix + path)
-        expect_error(answer, 405, "method_not_allowed")
-        assert set(answer.headers["allow"].split(", ")) == methods
+        response = await client.request(method, prefix + path)
+        expect_error(response, 405, "method_not_allowed")
+        assert set(response.headers["allow"].split(", ")) == methods
 
 
 @pytest.mark.parametrize(
@@ -58,23 +58,21 @@ async def test_another_method_is_405_and_told_which_there_are(
     ["/nothing", "/agents/", "/agents/a/b", "/agents/a/status/", "/Agents", "/mcp/tools/", "/mcp/tools/fly"],
 )
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
-async def test_a_path_that_is_not_there_is_not_an_unknown_agent(
-    client: httpx2.AsyncClient, prefix: str, path: str
-) -> None:
-    """A client that registers anew at each 404 can tell them apart by the code."""
+async def test_an_unknown_path_is_not_an_unknown_agent(client: httpx2.AsyncClient, prefix: str, path: str) -> None:
+    """A client that registers again after a 404 distinguishes them by the error code."""
     expect_error(await client.get(prefix + path), 404, "not_found")
     expect_error(await client.get(f"{prefix}/agents/nobody"), 404, "unknown_agent")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/api/v1/agents", "/api/v2/agents", "/api/v1agents", "/api", "/API/v1/agents"])
-async def test_there_is_one_twin(client: httpx2.AsyncClient, path: str) -> None:
-    """/api/v1 before a path means the path, once and exactly."""
+async def test_the_prefix_is_accepted_once(client: httpx2.AsyncClient, path: str) -> None:
+    """The prefix is removed once, and only if it matches exactly."""
     expect_error(await client.get(path), 404, "not_found")
 
 
 @pytest.mark.parametrize("path", [path for path, methods in METHODS.items() if "GET" in methods])
-async def test_every_path_has_its_twin(client: httpx2.AsyncClient, path: str) -> None:
-    """The same answer under /api/v1, but for what moves from one request to the next."""
+async def test_every_path_is_available_with_the_prefix(client: httpx2.AsyncClient, path: str) -> None:
+    """The same response with the prefix, except for values that change with each request."""
     await register(client)
 
     plain, twin = await client.get(path), await client.get(f"/api/v1{path}")
@@ -85,8 +83,8 @@ async def test_every_path_has_its_twin(client: httpx2.AsyncClient, path: str) ->
         assert plain.json().keys() == twin.json().keys()
 
 
-async def test_the_twin_takes_writes(client: httpx2.AsyncClient) -> None:
-    """Register, beat, discover and unregister under /api/v1."""
+async def test_writes_are_available_with_the_prefix(client: httpx2.AsyncClient) -> None:
+    """Register, heartbeat, discover and unregister under /api/v1."""
     expect_success(await client.post("/api/v1/agents", json=a_registration()))
     expect_success(await client.post("/api/v1/heartbeat", json={"agent_id": "a"}))
     found = expect_success(await client.post("/api/v1/mcp/tools/discover_services", json={}))
@@ -101,8 +99,8 @@ async def test_the_twin_takes_writes(client: httpx2.AsyncClient) -> None:
 @pytest.mark.parametrize(
     "given", ["order-4711", "x" * 128, "with blanks, and: signs!", "0"], ids=["short", "long", "signs", "zero"]
 )
-async def test_a_request_id_that_is_given_is_given_back(client: httpx2.AsyncClient, given: str) -> None:
-    """On success as a header, on errors in the body too."""
+async def test_the_request_id_of_the_caller_is_returned(client: httpx2.AsyncClient, given: str) -> None:
+    """On success in the header, on errors in the body too."""
     headers = {"x-request-id": given}
 
     assert (await client.get("/agents", headers=headers)).headers["x-request-id"] == given
@@ -110,17 +108,17 @@ async def test_a_request_id_that_is_given_is_given_back(client: httpx2.AsyncClie
 
 
 @pytest.mark.parametrize("given", [b"", b"x" * 129, b"\xff", "ü".encode(), b"a\tb"])
-async def test_a_request_id_that_cannot_be_kept_is_replaced(client: httpx2.AsyncClient, given: bytes) -> None:
-    """What would spoil a log line is not repeated."""
-    answer = await client.get("/agents/b", headers=[(b"x-request-id", given)])
+async def test_an_invalid_request_id_is_replaced(client: httpx2.AsyncClient, given: bytes) -> None:
+    """An id that would damage a log line is not repeated."""
+    response = await client.get("/agents/b", headers=[(b"x-request-id", given)])
 
-    made = expect_error(answer, 404, "unknown_agent")["request_id"]
+    made = expect_error(response, 404, "unknown_agent")["request_id"]
 
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]+", made)
 
 
-async def test_every_request_has_an_id_of_its_own(client: httpx2.AsyncClient) -> None:
-    """Made here when none is given."""
+async def test_every_request_has_its_own_id(client: httpx2.AsyncClient) -> None:
+    """The registry creates one if the request has none."""
     ids = [(await client.get("/ready")).headers["x-request-id"] for _ in range(10)]
 
     assert len(set(ids)) == 10
@@ -130,22 +128,24 @@ CALLS: list[tuple[str, str]] = [(method, path) for path, methods in METHODS.item
 
 
 @pytest.fixture
-async def guarded(redis_url: str) -> Any:
-    """Provide a client of a replica that wants a token."""
+async def client_with_token(redis_url: str) -> Any:
+    """Provide a client of a replica that requires a token."""
     async with in_process_registry(redis_url, auth_token=Secret(TOKEN)) as client:
         yield client
 
 
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
-async def test_a_token_guards_every_call_but_three(guarded: httpx2.AsyncClient, prefix: str) -> None:
-    """`/`, `/health` and `/ready` are open with their twins; nothing else is, known or not."""
+async def test_a_token_is_required_by_every_call_except_three(
+    client_with_token: httpx2.AsyncClient, prefix: str
+) -> None:
+    """`/`, `/health` and `/ready` are open, also under /api/v1; no other path is, known or unknown."""
     unknown = [("GET", "/nothing"), ("GET", "/health/"), ("GET", "/ready/"), ("PUT", "/agents"), ("GET", "/api/v1/x")]
     for method, path in [*CALLS, *unknown]:
-        answer = await guarded.request(method, prefix + path)
+        response = await client_with_token.request(method, prefix + path)
         if path in OPEN:
-            assert answer.status_code == 200, path
+            assert response.status_code == 200, path
         else:
-            assert answer.status_code == 401, path
+            assert response.status_code == 401, path
 
 
 WRONG = {
@@ -164,71 +164,78 @@ WRONG = {
 
 
 @pytest.mark.parametrize("given", WRONG.values(), ids=WRONG)
-async def test_a_wrong_token_is_401_in_the_same_words(guarded: httpx2.AsyncClient, given: str | None) -> None:
-    """The answer says what to send and never how near it was; neither token is in it."""
+async def test_every_wrong_token_gets_the_same_401(client_with_token: httpx2.AsyncClient, given: str | None) -> None:
+    """The message describes the required header; it contains neither token and no hint how close it was."""
     headers = {} if given is None else {"authorization": given}
 
-    answer = await guarded.get("/agents", headers=headers)
+    response = await client_with_token.get("/agents", headers=headers)
 
-    body = expect_error(answer, 401, "unauthorized")
+    body = expect_error(response, 401, "unauthorized")
     assert body["message"] == "This registry requires a token; send it as Authorization: Bearer <token>"
     assert body["details"] == []
-    assert answer.headers["www-authenticate"] == "Bearer"
-    assert TOKEN not in answer.text
-    assert "another" not in answer.text
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert TOKEN not in response.text
+    assert "another" not in response.text
 
 
-async def test_bytes_that_are_no_text_are_401(guarded: httpx2.AsyncClient) -> None:
-    """A header of any bytes is compared, not decoded."""
-    answer = await guarded.get("/agents", headers=[(b"authorization", b"Bearer \xff\xfe")])
+async def test_a_token_that_is_not_text_is_401(client_with_token: httpx2.AsyncClient) -> None:
+    """The bytes of the header are compared without decoding."""
+    response = await client_with_token.get("/agents", headers=[(b"authorization", b"Bearer \xff\xfe")])
 
-    expect_error(answer, 401, "unauthorized")
+    expect_error(response, 401, "unauthorized")
 
 
 @pytest.mark.parametrize("kind", ["Bearer", "bearer", "BEARER", "Bearer "])
-async def test_the_right_token_opens_every_call(guarded: httpx2.AsyncClient, kind: str) -> None:
-    """The kind is read in any case, as RFC 9110 has it."""
+async def test_the_correct_token_is_accepted_by_every_call(client_with_token: httpx2.AsyncClient, kind: str) -> None:
+    """The scheme is case-insensitive, as RFC 9110 requires."""
     headers = {"authorization": f"{kind} {TOKEN}"}
 
     for method, path in CALLS:
-        assert (await guarded.request(method, path, headers=headers)).status_code not in (401, 403, 405, 500), path
+        assert (await client_with_token.request(method, path, headers=headers)).status_code not in (
+            401,
+            403,
+            405,
+            500,
+        ), path
 
 
-async def test_who_has_no_token_learns_nothing_of_the_body(guarded: httpx2.AsyncClient) -> None:
-    """The token comes before everything: a bad body, a wrong type, a body over the limit."""
+async def test_the_token_is_checked_before_the_body(client_with_token: httpx2.AsyncClient) -> None:
+    """The token is checked before an invalid body, a wrong type and a body over the limit."""
     for path in ("/agents", "/heartbeat", "/agents/batch"):
-        expect_error(await guarded.post(path, content=b"{", headers=JSON_HEADERS), 401, "unauthorized")
-        expect_error(await guarded.post(path, content=b"x" * 2_000_000), 401, "unauthorized")
+        expect_error(await client_with_token.post(path, content=b"{", headers=JSON_HEADERS), 401, "unauthorized")
+        expect_error(await client_with_token.post(path, content=b"x" * 2_000_000), 401, "unauthorized")
 
 
-async def test_the_token_is_shown_nowhere(guarded: httpx2.AsyncClient, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not in any answer, not in the log."""
+async def test_the_token_is_shown_nowhere(
+    client_with_token: httpx2.AsyncClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In no response and not in the log."""
     headers = {"authorization": f"Bearer {TOKEN}"}
     for path in METHODS:
-        assert TOKEN not in (await guarded.get(path, headers=headers)).text
+        assert TOKEN not in (await client_with_token.get(path, headers=headers)).text
 
     assert TOKEN not in "".join(capsys.readouterr())
 
 
-async def test_without_a_token_nothing_is_asked(client: httpx2.AsyncClient) -> None:
-    """A token that is sent all the same is left alone."""
+async def test_without_the_setting_no_token_is_required(client: httpx2.AsyncClient) -> None:
+    """A token in the request is ignored."""
     assert (await client.get("/agents", headers={"authorization": "Bearer x"})).status_code == 200
 
 
 async def test_a_bug_is_500_without_its_text(
     client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The answer has the request id under which the log holds the trace."""
+    """The response has the request id under which the log has the traceback."""
 
-    def broken(*_: object) -> None:
+    def raise_error(*_: object) -> None:
         raise ZeroDivisionError("secret details")
 
-    monkeypatch.setattr("registry.api.endpoints.list_agents.parse_list_agents", broken)
+    monkeypatch.setattr("registry.api.endpoints.list_agents.parse_list_agents", raise_error)
 
-    answer = await client.get("/agents", headers={"x-request-id": "the-one"})
+    response = await client.get("/agents", headers={"x-request-id": "the-one"})
 
-    body = expect_error(answer, 500, "internal_error")
-    assert "secret" not in answer.text
+    body = expect_error(response, 500, "internal_error")
+    assert "secret" not in response.text
     assert error_fields(body) == []
     log = "".join(capsys.readouterr())
     assert "secret details" in log

@@ -1,4 +1,4 @@
-"""The API describes itself, and the description is true."""
+"""The OpenAPI document and the tool schemas describe the calls correctly."""
 
 import re
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ async def document(client: httpx2.AsyncClient) -> Any:
     return (await client.get("/openapi.json")).json()
 
 
-async def test_the_root_says_what_this_is_and_lists_every_call(client: httpx2.AsyncClient) -> None:
+async def test_the_root_describes_the_service_and_lists_every_call(client: httpx2.AsyncClient) -> None:
     """Service, version, endpoints."""
     root = (await client.get("/")).json()
 
@@ -72,14 +72,14 @@ async def test_the_root_says_what_this_is_and_lists_every_call(client: httpx2.As
     assert len(root["endpoints"]) == len(CALLS)
 
 
-async def test_every_call_that_is_listed_is_there(client: httpx2.AsyncClient) -> None:
-    """None of them is a path or a method that does not exist."""
+async def test_every_listed_call_exists(client: httpx2.AsyncClient) -> None:
+    """No entry has an unknown path or method."""
     for call in CALLS:
         method, path = call.split()
-        answer = await client.request(method, re.sub(r"{\w+}", "1", path))
-        assert answer.status_code in (200, 400, 403, 404, 422), call
-        if answer.status_code == 404:
-            assert answer.json()["error"] in ("unknown_agent", "schema not found: 1"), call
+        response = await client.request(method, re.sub(r"{\w+}", "1", path))
+        assert response.status_code in (200, 400, 403, 404, 422), call
+        if response.status_code == 404:
+            assert response.json()["error"] in ("unknown_agent", "schema not found: 1"), call
 
 
 def references(value: Any) -> Iterator[str]:
@@ -95,7 +95,7 @@ def references(value: Any) -> Iterator[str]:
 
 
 async def test_the_document_is_openapi(document: dict[str, Any]) -> None:
-    """What the specification requires of the parts that are there."""
+    """The document has the fields that the specification requires."""
     assert re.fullmatch(r"3\.1\.\d", document["openapi"])
     assert document["info"].keys() >= {"title", "version"}
     described = {f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations}
@@ -103,8 +103,8 @@ async def test_the_document_is_openapi(document: dict[str, Any]) -> None:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             assert operation["responses"]
-            for answer in operation["responses"].values():
-                assert answer["description"]
+            for response in operation["responses"].values():
+                assert response["description"]
             parameters = operation.get("parameters", [])
             assert len({(each["name"], each["in"]) for each in parameters}) == len(parameters)
             in_path = {each["name"] for each in parameters if each["in"] == "path"}
@@ -115,8 +115,8 @@ async def test_the_document_is_openapi(document: dict[str, Any]) -> None:
                 assert operation["requestBody"]["content"]["application/json"]["schema"]
 
 
-async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
-    """A reference is resolved from the document's root."""
+async def test_every_reference_has_a_target(document: dict[str, Any]) -> None:
+    """References are resolved from the root of the document."""
     for reference in references(document):
         target: Any = document
         for step in reference.removeprefix("#/").split("/"):
@@ -124,16 +124,16 @@ async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None
             target = target[step]
 
 
-async def test_every_call_that_takes_a_body_says_which(document: dict[str, Any]) -> None:
-    """POST and nothing else; what is done to the one agent of the path needs none."""
+async def test_every_call_with_a_body_describes_it(document: dict[str, Any]) -> None:
+    """Only POST has one; calls about the agent of the path need none."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             bodiless = "{agent_id}" in path or path.startswith("/admin/")
             assert ("requestBody" in operation) == (method == "post" and not bodiless), path
 
 
-async def test_parameters_that_are_described_are_taken(client: httpx2.AsyncClient, document: dict[str, Any]) -> None:
-    """Each query parameter is known to the call, and every call knows no other."""
+async def test_described_parameters_are_accepted(client: httpx2.AsyncClient, document: dict[str, Any]) -> None:
+    """Each call accepts the query parameters of its description, and no others."""
     capable = {"name": "a", "tags": ["a"]}
     await client.post("/agents", json=a_registration("a", namespace="a", capabilities=[capable]))
     await client.post("/heartbeat", json={"agent_id": "a"})
@@ -163,12 +163,12 @@ async def test_parameters_that_are_described_are_taken(client: httpx2.AsyncClien
             if parameter["in"] == "query":
                 name = parameter["name"]
                 params = samples.get(name, {name: "a"}) | always.get(path, {})
-                answer = await client.get(path.replace("{agent_id}", "a"), params=params)
-                assert answer.status_code == 200, (path, name, answer.text)
+                response = await client.get(path.replace("{agent_id}", "a"), params=params)
+                assert response.status_code == 200, (path, name, response.text)
 
 
-async def test_the_tools_have_schemas_of_their_own(client: httpx2.AsyncClient) -> None:
-    """An MCP tool's input schema is an object, whole in itself; each tool is where it must be called."""
+async def test_each_tool_has_its_own_schema(client: httpx2.AsyncClient) -> None:
+    """Each input schema is a complete object without references, and each tool has the path of its call."""
     tools = (await client.get("/mcp/tools")).json()["tools"]
 
     assert [tool["name"] for tool in tools] == [
@@ -189,13 +189,13 @@ async def test_the_tools_have_schemas_of_their_own(client: httpx2.AsyncClient) -
         assert f"POST /mcp/tools/{tool['name']}" in CALLS
 
 
-async def test_what_is_required_is_what_is_missed(client: httpx2.AsyncClient) -> None:
-    """An empty call of each tool is told exactly the arguments its schema requires."""
+async def test_required_arguments_are_those_an_empty_call_misses(client: httpx2.AsyncClient) -> None:
+    """The error of an empty call names exactly the arguments that the schema of the tool requires."""
     for tool in (await client.get("/mcp/tools")).json()["tools"]:
         schema = tool["inputSchema"]
         required = schema.get("required", [])
-        answer = await client.post(f"/mcp/tools/{tool['name']}", json={})
+        response = await client.post(f"/mcp/tools/{tool['name']}", json={})
         if required:
-            assert [detail["field"] for detail in answer.json()["details"]] == required
+            assert [detail["field"] for detail in response.json()["details"]] == required
         else:
-            assert answer.status_code == 200
+            assert response.status_code == 200

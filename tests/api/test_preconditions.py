@@ -1,4 +1,4 @@
-"""Optimistic concurrency: a registration that names a version changes nothing when that version is over."""
+"""Optimistic concurrency: a registration with an outdated version has no effect."""
 
 import asyncio
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-async def test_the_current_version_is_admitted_an_older_one_is_409(client: httpx2.AsyncClient, form: Any) -> None:
-    """In each of the ways a version can be sent; the answer names the version now, and nothing has changed."""
+async def test_the_current_version_is_accepted_and_an_older_one_is_409(client: httpx2.AsyncClient, form: Any) -> None:
+    """For each way to send a version; the response has the current version, and the agent does not change."""
     first = await register(client, step="1")
     headers, fields = form(first)
     second = expect_success(await put(client, headers, step="2", **fields))["resource_version"]
@@ -49,15 +49,15 @@ async def test_the_current_version_is_admitted_an_older_one_is_409(client: httpx
     assert await get_agent(client) == before
 
 
-async def test_a_version_yet_to_come_is_409(client: httpx2.AsyncClient) -> None:
-    """Neither the last spec change nor any later one: somebody made it up."""
+async def test_a_future_version_is_409(client: httpx2.AsyncClient) -> None:
+    """It is neither the version of the last spec change nor a later one of the agent."""
     version = await register(client)
 
     expect_error(await put(client, resource_version=str(int(version) + 1)), 409, "stale_version")
 
 
-async def test_a_status_change_is_no_conflict(client: httpx2.AsyncClient) -> None:
-    """The version of the last spec change, and of every change of status since, are all current."""
+async def test_a_status_change_is_not_a_conflict(client: httpx2.AsyncClient) -> None:
+    """The version of the last spec change and those of all later status changes are current."""
     registered = await register(client)
     await send_heartbeat(client)
     healthy = (await get_agent(client))["resource_version"]
@@ -71,8 +71,8 @@ async def test_a_status_change_is_no_conflict(client: httpx2.AsyncClient) -> Non
     expect_success(await put(client, resource_version=updated, step="3"))
 
 
-async def test_the_precondition_is_checked_for_an_unchanged_spec_too(client: httpx2.AsyncClient) -> None:
-    """A registration that would change nothing is no excuse for an old version."""
+async def test_the_precondition_is_checked_for_an_unchanged_spec(client: httpx2.AsyncClient) -> None:
+    """A registration without a change is also rejected for an outdated version."""
     first = await register(client)
     await register(client, step="2")
 
@@ -89,8 +89,10 @@ ONLY_IF_ABSENT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("headers", "fields"), ONLY_IF_ABSENT.values(), ids=ONLY_IF_ABSENT)
-async def test_only_if_absent(client: httpx2.AsyncClient, headers: dict[str, str], fields: dict[str, Any]) -> None:
-    """The first comer is admitted, the second is told the version of the first."""
+async def test_a_registration_can_require_that_the_agent_is_absent(
+    client: httpx2.AsyncClient, headers: dict[str, str], fields: dict[str, Any]
+) -> None:
+    """The first registration is accepted, the second receives the version of the first."""
     version = expect_success(await put(client, headers, **fields))["resource_version"]
 
     body = expect_error(await put(client, headers, **fields), 409, "stale_version")
@@ -98,7 +100,7 @@ async def test_only_if_absent(client: httpx2.AsyncClient, headers: dict[str, str
     assert body["resource_version"] == version
 
 
-async def test_a_star_means_any_version_but_absent(client: httpx2.AsyncClient) -> None:
+async def test_a_star_matches_any_version_of_an_existing_agent(client: httpx2.AsyncClient) -> None:
     """`If-Match: *` updates and never creates."""
     body = expect_error(await put(client, {"if-match": "*"}), 409, "stale_version")
     assert body["resource_version"] is None
@@ -110,7 +112,7 @@ async def test_a_star_means_any_version_but_absent(client: httpx2.AsyncClient) -
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 async def test_a_version_of_an_absent_agent_is_409(client: httpx2.AsyncClient, form: Any) -> None:
-    """Never registered, or removed since: there is no version to match, and none is created."""
+    """The agent was never registered or is removed: no version matches, and none is created."""
     headers, fields = form("1795000000000")
 
     body = expect_error(await put(client, headers, **fields), 409, "stale_version")
@@ -139,25 +141,25 @@ NO_VERSIONS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("headers", "fields", "named"), NO_VERSIONS.values(), ids=NO_VERSIONS)
-async def test_what_is_no_version_is_422(
+async def test_an_invalid_version_is_422(
     client: httpx2.AsyncClient, headers: dict[str, str], fields: dict[str, Any], named: str
 ) -> None:
-    """Text that is no number is a mistake, not a conflict; the header or field is named."""
+    """Other text is an invalid value, not a conflict; the error names the header or field."""
     body = expect_error(await put(client, headers, **fields), 422, "validation_failed")
 
     assert error_fields(body) == [named]
     expect_error(await client.get("/agents/a"), 404, "unknown_agent")
 
 
-async def test_null_is_no_precondition(client: httpx2.AsyncClient) -> None:
+async def test_null_is_not_a_precondition(client: httpx2.AsyncClient) -> None:
     """As everywhere in a registration, null means absent."""
     await register(client)
 
     expect_success(await put(client, resource_version=None, step="2"))
 
 
-async def test_the_tool_takes_preconditions_too(client: httpx2.AsyncClient) -> None:
-    """In the registration or as a header; the path of a bad one begins at the body."""
+async def test_the_tool_accepts_preconditions(client: httpx2.AsyncClient) -> None:
+    """In the registration or as a header; the path of an invalid one starts at the body."""
     first = await register(client)
     await register(client, step="2")
     url = "/mcp/tools/register_agent"
@@ -171,10 +173,10 @@ async def test_the_tool_takes_preconditions_too(client: httpx2.AsyncClient) -> N
     assert error_fields(expect_error(bad, 422, "validation_failed")) == ["registration_data.resource_version"]
 
 
-async def test_a_hundred_who_read_the_same_version_make_one_change(client: httpx2.AsyncClient) -> None:
-    """Of many conditional writes at once exactly one is admitted."""
+async def test_a_hundred_writers_with_the_same_version_make_one_change(client: httpx2.AsyncClient) -> None:
+    """Of many concurrent conditional writes exactly one is accepted."""
     version = await register(client)
 
-    answers = await asyncio.gather(*(put(client, resource_version=version, step=str(n)) for n in range(100)))
+    responses = await asyncio.gather(*(put(client, resource_version=version, step=str(n)) for n in range(100)))
 
-    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 99
+    assert sorted(response.status_code for response in responses) == [200] + [409] * 99

@@ -1,4 +1,4 @@
-"""A replica as users run it, over a real socket: what only the HTTP server or the process can get wrong."""
+"""A replica as a process with a real socket: behaviour of the HTTP server and of the process."""
 
 import asyncio
 import contextlib
@@ -31,13 +31,13 @@ TOKEN = "s3cret"  # noqa: S105 - it opens nothing but these tests
 
 @pytest.fixture
 def replica(redis_url: str) -> Iterator[Replica]:
-    """Provide a running replica, which must end well."""
+    """Provide a running replica, which must exit cleanly."""
     with Replica(redis_url) as running:
         yield running
 
 
 async def test_the_five_calls_of_the_workflow(replica: Replica) -> None:
-    """Register, beat, discover, status, unregister: over a socket, through a process."""
+    """Register, heartbeat, discover, status and unregister over a socket."""
     async with httpx2.AsyncClient(base_url=replica.url) as client:
         expect_success(await client.post("/mcp/tools/register_agent", json={"registration_data": a_registration()}))
         expect_success(await client.post("/mcp/tools/heartbeat", json={"agent_id": "a"}))
@@ -50,7 +50,7 @@ async def test_the_five_calls_of_the_workflow(replica: Replica) -> None:
 
 
 async def test_head_is_get_without_the_body(replica: Replica) -> None:
-    """Same status and headers, no bytes."""
+    """The same status and headers, no bytes."""
     async with httpx2.AsyncClient(base_url=replica.url) as client:
         await register(client)
         for path in (
@@ -63,15 +63,15 @@ async def test_head_is_get_without_the_body(replica: Replica) -> None:
             "/ready",
             "/metrics",
         ):
-            answer = await client.head(path)
-            assert (answer.status_code, answer.content) == (200, b""), path
-            assert int(answer.headers["content-length"]) > 0
+            response = await client.head(path)
+            assert (response.status_code, response.content) == (200, b""), path
+            assert int(response.headers["content-length"]) > 0
         missing = await client.head("/agents/nobody")
         assert (missing.status_code, missing.content) == (404, b"")
 
 
-async def test_ten_megabytes_are_413_however_they_come(replica: Replica) -> None:
-    """Declared or streamed, for every kind of call; the next request on the client is served."""
+async def test_ten_megabytes_are_413_declared_or_streamed(replica: Replica) -> None:
+    """With a declared length or streamed, for every kind of call; the next request of the client is served."""
     body = b'{"id":"' + b"x" * 10_000_000 + b'"}'
 
     async def streamed() -> AsyncIterator[bytes]:
@@ -81,7 +81,8 @@ async def test_ten_megabytes_are_413_however_they_come(replica: Replica) -> None
     async with httpx2.AsyncClient(base_url=replica.url, timeout=20) as client:
         for path in ("/agents", "/heartbeat", "/agents/batch", "/mcp/tools/register_agent"):
             for content in (body, streamed()):
-                # A server may answer and close before it was sent everything; the client then sees one or the other.
+                # The server may respond and close before it has received the whole body, so the client detects either
+                # of them.
                 with contextlib.suppress(httpx2.WriteError, httpx2.ReadError, httpx2.RemoteProtocolError):
                     expect_error(
                         await client.post(path, content=content, headers=JSON_HEADERS), 413, "request_too_large"
@@ -90,15 +91,15 @@ async def test_ten_megabytes_are_413_however_they_come(replica: Replica) -> None
 
 
 def exchange(url: str, request: bytes) -> bytes:
-    """Send bytes over a socket and return all that comes back until the other side closes."""
+    """Send bytes over a socket, and return all received bytes once the server closes it."""
     where = httpx2.URL(url)
     with socket.create_connection((where.host, where.port or 80), timeout=5) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
-        answer = b""
+        response = b""
         while chunk := connection.recv(65536):
-            answer += chunk
-        return answer
+            response += chunk
+        return response
 
 
 STRANGE = {
@@ -122,35 +123,35 @@ STRANGE = {
 }
 
 
-def test_strange_requests_are_never_a_5xx(replica: Replica) -> None:
-    """Nothing that comes over the socket is answered as trouble of ours, or logged as a failure."""
+def test_malformed_requests_are_never_5xx(replica: Replica) -> None:
+    """No bytes on the socket cause a 5xx or an error in the log."""
     for name, request in STRANGE.items():
-        answer = exchange(replica.url, request)
-        assert not answer.startswith(b"HTTP/1.1 5"), (name, answer)
+        response = exchange(replica.url, request)
+        assert not response.startswith(b"HTTP/1.1 5"), (name, response)
 
     assert httpx2.get(f"{replica.url}/agents").status_code == 200
     assert '"level":"error"' not in replica.output
 
 
-def test_the_metrics_port_asks_for_no_token_and_serves_nothing_else(redis_url: str) -> None:
-    """Text under /metrics and /metrics/prometheus; the API's own metrics stay behind the token."""
+def test_the_metrics_port_requires_no_token_and_serves_only_metrics(redis_url: str) -> None:
+    """Text under /metrics and /metrics/prometheus; the metrics of the API port require the token."""
     port = free_port()
     with Replica(redis_url, METRICS_PORT=str(port), AUTH_TOKEN=TOKEN) as replica:
         scrape = f"http://127.0.0.1:{port}"
 
         for path in ("/metrics", "/metrics/prometheus"):
-            answer = httpx2.get(scrape + path, headers={"accept": "application/json"})
-            assert answer.status_code == 200
-            assert answer.headers["content-type"].startswith("text/plain")
-            assert "mcp_registry_agents_total 0" in answer.text
+            response = httpx2.get(scrape + path, headers={"accept": "application/json"})
+            assert response.status_code == 200
+            assert response.headers["content-type"].startswith("text/plain")
+            assert "mcp_registry_agents_total 0" in response.text
             assert httpx2.get(replica.url + path).status_code == 401
         for path in ("/agents", "/", "/health", "/mcp/tools"):
             expect_error(httpx2.get(scrape + path), 404, "not_found")
         assert TOKEN not in replica.output
 
 
-def test_a_taken_port_is_told_with_what_to_do(redis_url: str) -> None:
-    """The process ends at once, with a sentence and no traceback."""
+def test_a_port_in_use_is_reported_with_a_remedy(redis_url: str) -> None:
+    """The process exits at once, with one sentence and no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with pytest.raises(AssertionError, match="ended with status 1") as failed:
@@ -161,8 +162,8 @@ def test_a_taken_port_is_told_with_what_to_do(redis_url: str) -> None:
     assert "Traceback" not in str(failed.value)
 
 
-def test_bad_settings_are_told_together(redis_url: str) -> None:
-    """Each with its name, its value and what is expected."""
+def test_invalid_settings_are_reported_together(redis_url: str) -> None:
+    """Each with its name, its value and the expected form."""
     with pytest.raises(AssertionError, match="ended with status 1") as failed:
         Replica(redis_url, AGENT_TIMEOUT="60", REGISTRY_PORT="http", AUTH_TOKEN=" ").start()  # noqa: S106 - a bad one
 
@@ -171,8 +172,8 @@ def test_bad_settings_are_told_together(redis_url: str) -> None:
     assert "Traceback" not in str(failed.value)
 
 
-def test_a_taken_metrics_port_is_told_by_its_own_setting(redis_url: str) -> None:
-    """The advice names the port that is taken, not the other."""
+def test_a_metrics_port_in_use_is_reported_with_its_setting(redis_url: str) -> None:
+    """The message names the setting of the port that is in use."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with pytest.raises(AssertionError, match="ended with status 1") as failed:
@@ -183,33 +184,31 @@ def test_a_taken_metrics_port_is_told_by_its_own_setting(redis_url: str) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_client_that_never_ends_its_request_does_not_hold_the_process(
-    replica: Replica, number: signal.Signals
-) -> None:
-    """Half a body: the process waits its grace for the rest, and then ends in time with status 0 all the same."""
+def test_an_unfinished_request_does_not_delay_the_shutdown(replica: Replica, number: signal.Signals) -> None:
+    """The process waits its grace for the rest of a body, then exits in time with status 0."""
     where = httpx2.URL(replica.url)
     with socket.create_connection((where.host, where.port or 80), timeout=5) as connection:
         connection.sendall(b'POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"id"')
-        httpx2.get(f"{replica.url}/ready")  # answered after the half was read
+        httpx2.get(f"{replica.url}/ready")  # returns once the first half was read
 
         replica.send_signal(number)
         replica.stop()
         replica.start()
 
 
-async def test_sigterm_finishes_what_is_in_flight(redis_url: str) -> None:
-    """A registration that Redis is still busy with is answered, then the process ends with status 0."""
+async def test_sigterm_finishes_calls_in_flight(redis_url: str) -> None:
+    """A registration that waits for Redis is answered, then the process exits with status 0."""
     async with FaultyTcpProxy(redis_url) as proxy:
         replica = await asyncio.to_thread(_started, proxy.url)
         async with httpx2.AsyncClient(base_url=replica.url, timeout=10) as client:
             await register(client, "first")
             proxy.delay_s = 0.3
             before = proxy.requests
-            answer = asyncio.create_task(client.post("/agents", json=a_registration("last")))
-            await async_wait_until(lambda: proxy.requests > before, description="the write is on its way")
+            response = asyncio.create_task(client.post("/agents", json=a_registration("last")))
+            await async_wait_until(lambda: proxy.requests > before, description="the write is sent to Redis")
 
             replica.send_signal(signal.SIGTERM)
-            done = expect_success(await answer)
+            done = expect_success(await response)
         proxy.delay_s = 0
         await asyncio.to_thread(replica.stop)
 
@@ -222,10 +221,10 @@ def _started(url: str) -> Replica:
     return replica
 
 
-async def test_sigterm_gives_up_the_lead_and_idle_connections_do_not_hold_it(
+async def test_sigterm_releases_the_leadership_despite_idle_connections(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
-    """With open keep-alive connections the process still ends in time, and the lock is free."""
+    """The process exits in time despite open keep-alive connections, and the lock is free."""
     replica = await asyncio.to_thread(_started, redis_url)
     async with httpx2.AsyncClient(base_url=replica.url) as client:
         await asyncio.gather(*(client.get("/agents") for _ in range(5)))
@@ -236,8 +235,8 @@ async def test_sigterm_gives_up_the_lead_and_idle_connections_do_not_hold_it(
     assert redis_client.get("{mesh}:leader") is None
 
 
-def test_sigterm_is_obeyed_while_the_store_is_away(dedicated_redis: RedisServer) -> None:
-    """A frozen Redis does not keep the process alive past its five seconds."""
+def test_sigterm_stops_the_process_during_an_outage(dedicated_redis: RedisServer) -> None:
+    """While Redis is frozen, the process also exits within its five seconds."""
     with Replica(dedicated_redis.url) as replica:
         dedicated_redis.pause()
         try:
@@ -246,12 +245,12 @@ def test_sigterm_is_obeyed_while_the_store_is_away(dedicated_redis: RedisServer)
             dedicated_redis.resume()
 
 
-def test_without_redis_the_embedded_store_keeps_what_was_acknowledged(tmp_path: Path) -> None:
-    """Over a clean stop and over a kill: the agents and their versions are there again."""
+def test_the_embedded_redis_preserves_acknowledged_writes(tmp_path: Path) -> None:
+    """After a clean stop and after a kill: the agents and their versions are restored."""
     data = str(tmp_path / "data")
     with Replica(REGISTRY_DATA_DIR=data) as replica:
-        answer = httpx2.post(f"{replica.url}/agents", json=a_registration("a"))
-        version = expect_success(answer)["resource_version"]
+        response = httpx2.post(f"{replica.url}/agents", json=a_registration("a"))
+        version = expect_success(response)["resource_version"]
     with Replica(REGISTRY_DATA_DIR=data) as replica:
         assert httpx2.get(f"{replica.url}/agents/a").json()["resource_version"] == version
         expect_success(httpx2.post(f"{replica.url}/agents", json=a_registration("b")))
@@ -261,7 +260,7 @@ def test_without_redis_the_embedded_store_keeps_what_was_acknowledged(tmp_path: 
 
 
 async def test_three_replicas_share_one_mesh(redis_url: str) -> None:
-    """A hundred agents registered round-robin at the same instant: each replica lists them all at once."""
+    """100 agents register concurrently, round robin: each replica lists them all at once."""
     with Replica(redis_url) as one, Replica(redis_url) as two, Replica(redis_url) as three:
         async with contextlib.AsyncExitStack() as stack:
             clients = [
@@ -276,19 +275,19 @@ async def test_three_replicas_share_one_mesh(redis_url: str) -> None:
     assert len(set(leaders)) == 1
 
 
-async def test_waits_end_in_time_on_the_loop_that_serves(replica: Replica) -> None:
-    """Each of them: the timers of uvloop, which only the process has, may fire early."""
+async def test_long_polls_end_in_time_on_uvloop(replica: Replica) -> None:
+    """The timers of uvloop, which only the process uses, may fire early."""
     async with httpx2.AsyncClient(base_url=replica.url, timeout=5) as client:
         version = await register(client)
         path = f"/agents?agent_id=nobody&resource_version={version}"
 
-        answers = await asyncio.gather(*(client.get(f"{path}&wait={at}ms") for at in range(200, 240)))
+        responses = await asyncio.gather(*(client.get(f"{path}&wait={at}ms") for at in range(200, 240)))
 
-    assert {answer.status_code for answer in answers} == {200}
+    assert {response.status_code for response in responses} == {200}
 
 
-def test_log_lines_are_json_when_nobody_watches(redis_url: str) -> None:
-    """One object a line, but for the lines for people."""
+def test_log_lines_are_json_without_a_terminal(redis_url: str) -> None:
+    """One object for each line, except for the lines for people."""
     with Replica(redis_url) as replica:
         wait_until(lambda: "cache_filled" in replica.output, description="the replica has filled its cache")
         lines = [line for line in replica.output.splitlines() if line and not line.startswith("  ")]

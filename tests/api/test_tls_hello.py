@@ -1,4 +1,4 @@
-"""A client that takes the registry for HTTPS."""
+"""A client that tries HTTPS on the HTTP port."""
 
 import asyncio
 import ssl
@@ -10,10 +10,10 @@ from tests.support.raw_http import open_raw_connection
 from tests.support.served_registry import served_registry
 
 
-async def test_a_connection_that_begins_with_tls_is_closed_and_nobody_is_warned(
+async def test_a_connection_that_starts_with_tls_is_closed_without_a_warning(
     redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Meshctl tries that first wherever it is given no URL, with each of its calls."""
+    """Meshctl tries HTTPS first in each call without a URL."""
     async with served_registry(redis_url) as served:
         where = urlsplit(served.url)
 
@@ -23,11 +23,11 @@ async def test_a_connection_that_begins_with_tls_is_closed_and_nobody_is_warned(
     assert caplog.records == []
 
 
-async def test_the_same_bytes_later_on_are_nothing_special(redis_url: str) -> None:
-    """A body may begin with anything."""
-    async with served_registry(redis_url) as served, open_raw_connection(served.url) as line:
-        line.send_raw("POST", "/agents", b"")
-        assert (await line.read_response()).status == 400
+async def test_the_same_bytes_are_accepted_later_in_a_connection(redis_url: str) -> None:
+    """A body may start with any bytes."""
+    async with served_registry(redis_url) as served, open_raw_connection(served.url) as connection:
+        connection.send_raw("POST", "/agents", b"")
+        assert (await connection.read_response()).status == 400
 
-        line.send_raw("POST", "/agents", b"\x16\x03\x01")
-        assert (await line.read_response()).status == 400
+        connection.send_raw("POST", "/agents", b"\x16\x03\x01")
+        assert (await connection.read_response()).status == 400

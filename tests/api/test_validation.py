@@ -1,4 +1,4 @@
-"""A registration that breaks rules is told all of them at once, each by its path in the request."""
+"""An invalid registration receives all its errors at once, each with its path in the request."""
 
 from typing import Any
 
@@ -40,8 +40,8 @@ NAMED = {
 }
 
 
-async def test_all_bad_fields_come_in_one_answer(client: httpx2.AsyncClient) -> None:
-    """Fourteen mistakes are one round trip; nothing is registered."""
+async def test_all_invalid_fields_are_reported_in_one_response(client: httpx2.AsyncClient) -> None:
+    """Fourteen errors need one round trip, and no agent is registered."""
     body = expect_error(await client.post("/agents", json=WRONG_EVERYWHERE), 422, "validation_failed")
 
     assert set(error_fields(body)) == NAMED
@@ -51,19 +51,19 @@ async def test_all_bad_fields_come_in_one_answer(client: httpx2.AsyncClient) -> 
     assert await list_agent_ids(client) == []
 
 
-async def test_the_tool_names_fields_from_the_body_on(client: httpx2.AsyncClient) -> None:
-    """The path begins at `registration_data`."""
-    answer = await client.post("/mcp/tools/register_agent", json={"registration_data": WRONG_EVERYWHERE})
+async def test_the_paths_of_the_tool_start_at_the_body(client: httpx2.AsyncClient) -> None:
+    """The path starts at `registration_data`."""
+    response = await client.post("/mcp/tools/register_agent", json={"registration_data": WRONG_EVERYWHERE})
 
-    body = expect_error(answer, 422, "validation_failed")
+    body = expect_error(response, 422, "validation_failed")
 
     assert set(error_fields(body)) == {f"registration_data.{field}" for field in NAMED}
     assert "registration_data.capabilities[3].version" in error_fields(body)
 
 
 @pytest.mark.parametrize("given", [None, [], "a", 1, True])
-async def test_the_tool_wants_an_object(client: httpx2.AsyncClient, given: Any) -> None:
-    """What is no registration at all is named as a whole."""
+async def test_the_registration_of_the_tool_must_be_an_object(client: httpx2.AsyncClient, given: Any) -> None:
+    """A value of another type is one error for the whole argument."""
     body = expect_error(
         await client.post("/mcp/tools/register_agent", json={"registration_data": given}), 422, "validation_failed"
     )
@@ -73,8 +73,10 @@ async def test_the_tool_wants_an_object(client: httpx2.AsyncClient, given: Any) 
 
 @pytest.mark.parametrize("tool", ["unregister_agent", "get_agent_status", "heartbeat"])
 @pytest.mark.parametrize("body", [{}, {"agent_id": None}, {"agent_id": ""}, {"agent_id": 7}, {"agent_id": ["a"]}])
-async def test_a_tool_that_wants_an_id_says_so(client: httpx2.AsyncClient, tool: str, body: dict[str, Any]) -> None:
-    """A missing or wrong id is a mistake of the caller, not an unknown agent."""
+async def test_a_tool_without_its_id_argument_is_rejected(
+    client: httpx2.AsyncClient, tool: str, body: dict[str, Any]
+) -> None:
+    """A missing or invalid id is an error of the caller, not an unknown agent."""
     found = expect_error(await client.post(f"/mcp/tools/{tool}", json=body), 422, "validation_failed")
 
     assert error_fields(found) == ["agent_id"]
@@ -93,10 +95,10 @@ WRONG_HEARTBEATS: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("sent", "fields"), WRONG_HEARTBEATS)
-async def test_a_heartbeat_that_cannot_be_is_refused_by_field(
+async def test_an_invalid_heartbeat_is_rejected_by_field(
     client: httpx2.AsyncClient, sent: dict[str, Any], fields: list[str]
 ) -> None:
-    """And the agent does not change."""
+    """The agent does not change."""
     await register(client)
 
     body = expect_error(await client.post("/heartbeat", json=sent), 422, "validation_failed")
@@ -122,10 +124,10 @@ SILENCE: list[tuple[dict[str, Any], tuple[float, float]]] = [
 
 
 @pytest.mark.parametrize(("fields", "thresholds"), SILENCE, ids=[str(fields) for fields, _ in SILENCE])
-async def test_thresholds_are_its_own_or_its_types_or_the_default(
+async def test_thresholds_are_those_of_the_agent_or_its_type_or_the_default(
     redis_url: str, fields: dict[str, Any], thresholds: tuple[float, float]
 ) -> None:
-    """Explicit ones go before those of the type, those before the larger of AGENT_TIMEOUT and two intervals."""
+    """Explicit ones first, then those of the type, then the larger of AGENT_TIMEOUT and two intervals."""
     async with in_process_registry(redis_url, thresholds=parse_thresholds("file_agent=30s/90s")) as client:
         await register(client, **fields)
 
@@ -146,8 +148,8 @@ async def test_thresholds_are_its_own_or_its_types_or_the_default(
     ],
     ids=str,
 )
-async def test_an_eviction_not_above_the_timeout_is_422(redis_url: str, fields: dict[str, Any]) -> None:
-    """Whether the timeout is its own, its type's or the default."""
+async def test_an_eviction_threshold_not_above_the_timeout_is_422(redis_url: str, fields: dict[str, Any]) -> None:
+    """For the agent's own timeout, that of its type and the default."""
     async with in_process_registry(redis_url, thresholds=parse_thresholds("file_agent=30s/90s")) as client:
         body = expect_error(await client.post("/agents", json=a_registration(**fields)), 422, "validation_failed")
 
@@ -155,7 +157,7 @@ async def test_an_eviction_not_above_the_timeout_is_422(redis_url: str, fields: 
 
 
 async def test_high_security_requires_three_capabilities(client: httpx2.AsyncClient) -> None:
-    """The answer names those that are missing; with all of them the agent may register."""
+    """The error names the missing ones; with all of them the agent may register."""
     needed = ["authentication", "authorization", "audit"]
 
     body = expect_error(
@@ -175,8 +177,8 @@ async def test_high_security_requires_three_capabilities(client: httpx2.AsyncCli
     await register(client, "d")
 
 
-async def test_an_unknown_context_is_told_the_known_ones(redis_url: str) -> None:
-    """The setting adds to those that are built in."""
+async def test_the_error_of_an_unknown_context_lists_the_known_ones(redis_url: str) -> None:
+    """The setting extends the built-in contexts."""
     async with in_process_registry(
         redis_url, security_contexts=parse_security_contexts("pci=encryption+audit")
     ) as client:
@@ -196,8 +198,8 @@ async def test_an_unknown_context_is_told_the_known_ones(redis_url: str) -> None
     assert missing["message"].endswith("requires the capabilities encryption")
 
 
-async def test_what_the_service_refuses_comes_in_one_answer_too(client: httpx2.AsyncClient) -> None:
-    """Context, thresholds and precondition: three mistakes, one answer, paths from the body on."""
+async def test_all_errors_of_the_service_are_reported_in_one_response(client: httpx2.AsyncClient) -> None:
+    """Context, thresholds and precondition: three errors in one response, with paths that start at the body."""
     sent = a_registration(security_context="secret", eviction_threshold=1, resource_version="x")
 
     body = expect_error(
@@ -211,8 +213,8 @@ async def test_what_the_service_refuses_comes_in_one_answer_too(client: httpx2.A
     ]
 
 
-async def test_a_refused_registration_leaves_the_agent_as_it_was(client: httpx2.AsyncClient) -> None:
-    """Neither its spec nor its heartbeat, version or thresholds move."""
+async def test_a_rejected_registration_does_not_change_the_agent(client: httpx2.AsyncClient) -> None:
+    """Neither its spec nor its heartbeat, version or thresholds change."""
     await register(client, labels={"k": "v"})
     before = await get_agent(client)
 

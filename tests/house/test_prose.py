@@ -28,6 +28,7 @@ CLEAN = [
     "registry/model/resolution.py",
     "registry/service/resolution",
     "registry/service/versions.py",
+    "tests/api",
     "tests/cache",
     "tests/cli",
     "tests/client",

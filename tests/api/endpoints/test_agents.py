@@ -1,4 +1,4 @@
-"""Agents over HTTP: registered, shown, listed, removed."""
+"""Agents over HTTP: register, get, list, filter and unregister."""
 
 import asyncio
 import re
@@ -22,11 +22,11 @@ from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-OFTEN = timedelta(milliseconds=50)
+SWEEP_INTERVAL = timedelta(milliseconds=50)
 
 
-async def test_registering_answers_what_the_tool_answers(client: httpx2.AsyncClient) -> None:
-    """POST /agents and the tool give the same fields; the message names the agent."""
+async def test_registering_has_the_same_response_as_the_tool(client: httpx2.AsyncClient) -> None:
+    """POST /agents and the tool return the same fields; the message names the agent."""
     rest = expect_success(await client.post("/agents", json=a_registration("a", name="My Agent")))
     tool = expect_success(
         await client.post("/mcp/tools/register_agent", json={"registration_data": a_registration("b", name="My Agent")})
@@ -38,8 +38,8 @@ async def test_registering_answers_what_the_tool_answers(client: httpx2.AsyncCli
     assert int(rest["resource_version"]) < int(tool["resource_version"])
 
 
-async def test_an_agent_shows_all_it_registered_with_defaults_filled_in(client: httpx2.AsyncClient) -> None:
-    """What was left out appears with its default; what the registry does not know is kept as it was sent."""
+async def test_an_agent_is_returned_completely_with_defaults(client: httpx2.AsyncClient) -> None:
+    """Missing fields appear with their defaults, unknown fields are returned unchanged."""
     sent = {
         "id": "a",
         "endpoint": "http://a:1",
@@ -72,8 +72,8 @@ async def test_an_agent_shows_all_it_registered_with_defaults_filled_in(client: 
     assert agent["updated_at"] == agent["created_at"]
 
 
-async def test_what_the_server_owns_cannot_be_registered(client: httpx2.AsyncClient) -> None:
-    """Status and times in a registration are ignored, at registering and at registering anew."""
+async def test_fields_of_the_registry_cannot_be_registered(client: httpx2.AsyncClient) -> None:
+    """Status and times in a registration are ignored, in the first one and in later ones."""
     claims: dict[str, Any] = {
         "status": "healthy",
         "last_heartbeat": "2001-01-01T00:00:00Z",
@@ -93,8 +93,10 @@ async def test_what_the_server_owns_cannot_be_registered(client: httpx2.AsyncCli
 
 
 @pytest.mark.parametrize("form", [{"id": "a"}, {"agent_id": "a"}, {"id": "a", "agent_id": "a"}])
-async def test_an_id_has_two_names_and_returns_under_one(client: httpx2.AsyncClient, form: dict[str, str]) -> None:
-    """`id` and `agent_id` mean the same; the agent shows `id`."""
+async def test_an_id_has_two_names_in_requests_and_one_in_responses(
+    client: httpx2.AsyncClient, form: dict[str, str]
+) -> None:
+    """`id` and `agent_id` are the same field; responses have `id`."""
     await client.post("/agents", json={"endpoint": "http://a:1", **form})
 
     agent = await get_agent(client)
@@ -103,8 +105,8 @@ async def test_an_id_has_two_names_and_returns_under_one(client: httpx2.AsyncCli
     assert "agent_id" not in agent
 
 
-async def test_the_answers_of_one_agent_agree(client: httpx2.AsyncClient) -> None:
-    """GET one, the tool, the list, the batch of one status: the same agent at the same version."""
+async def test_all_calls_return_the_same_agent(client: httpx2.AsyncClient) -> None:
+    """GET, the tool and the list return the same agent of the same version."""
     version = await register(client, capabilities=["x"])
     alone = await client.get("/agents/a")
     tool = expect_success(await client.post("/mcp/tools/get_agent_status", json={"agent_id": "a"}))
@@ -116,13 +118,15 @@ async def test_the_answers_of_one_agent_agree(client: httpx2.AsyncClient) -> Non
     assert status == {"agent_id": "a", "status": "pending", "last_heartbeat": None, "resource_version": version}
 
 
-async def test_a_heartbeat_makes_healthy_and_moves_no_other_time(client: httpx2.AsyncClient) -> None:
-    """The first is a change; later ones move `last_heartbeat` alone, neither version nor `updated_at`."""
+async def test_a_heartbeat_makes_the_agent_healthy_and_changes_no_other_time(client: httpx2.AsyncClient) -> None:
+    """The first one is a change; later ones change `last_heartbeat`, and neither version nor `updated_at`."""
     version = await register(client)
     pending = await get_agent(client)
     first = await send_heartbeat(client)
     healthy = await get_agent(client)
-    await async_wait_until(lambda: _beats_later(client, first), description="the clock moves on by a millisecond")
+    await async_wait_until(
+        lambda: _heartbeat_is_later(client, first), description="the clock has advanced by a millisecond"
+    )
     later = await get_agent(client)
 
     assert healthy["status"] == "healthy"
@@ -133,38 +137,38 @@ async def test_a_heartbeat_makes_healthy_and_moves_no_other_time(client: httpx2.
     assert pending["updated_at"] == healthy["updated_at"] == later["updated_at"]
 
 
-async def _beats_later(client: httpx2.AsyncClient, than: str) -> bool:
+async def _heartbeat_is_later(client: httpx2.AsyncClient, than: str) -> bool:
     return await send_heartbeat(client) > than
 
 
 async def test_registering_the_same_again_is_a_heartbeat(client: httpx2.AsyncClient) -> None:
-    """Same meaning in other bytes: no new version, `updated_at` stays, `last_heartbeat` moves."""
+    """Equal data in other bytes: same version and `updated_at`, later `last_heartbeat`."""
     await register(client, labels={"a": "1", "b": "2"}, capabilities=["x"])
     first = await send_heartbeat(client)
     before = await get_agent(client)
     again = '{"capabilities":[{"name":"x"}],"labels":{"b":"2","a":"1"},"endpoint":"http://a:1","name":null,"id":"a"}'
 
-    async def registers_later() -> bool:
+    async def heartbeat_is_later() -> bool:
         expect_success(await client.post("/agents", content=again, headers={"content-type": "application/json"}))
         return str((await get_agent(client))["last_heartbeat"]) > first
 
-    await async_wait_until(registers_later, description="registering anew moves the last heartbeat")
+    await async_wait_until(heartbeat_is_later, description="registering again updates the last heartbeat")
     after = await get_agent(client)
 
     assert after | {"last_heartbeat": first} == before
 
 
-async def test_registering_another_spec_is_an_update(client: httpx2.AsyncClient) -> None:
-    """The version rises, `updated_at` moves, `created_at` and the status stay."""
+async def test_registering_another_spec_updates_the_agent(client: httpx2.AsyncClient) -> None:
+    """Version and `updated_at` increase, `created_at` and the status do not change."""
     first = await register(client, capabilities=["x"])
     await send_heartbeat(client)
     before = await get_agent(client)
 
-    async def updates() -> bool:
+    async def update_is_later() -> bool:
         await register(client, capabilities=["y"], at=str(asyncio.get_running_loop().time()))
         return str((await get_agent(client))["updated_at"]) > str(before["updated_at"])
 
-    await async_wait_until(updates, description="a new spec moves updated_at")
+    await async_wait_until(update_is_later, description="a new spec updates updated_at")
     after = await get_agent(client)
 
     assert int(after["resource_version"]) > int(first)
@@ -173,17 +177,17 @@ async def test_registering_another_spec_is_an_update(client: httpx2.AsyncClient)
     assert await list_agent_ids(client, capability="x") == []
 
 
-async def test_unregistering_removes_at_once(client: httpx2.AsyncClient) -> None:
-    """The answer names the agent and a version; afterwards it is unknown to every call."""
+async def test_an_unregistered_agent_is_removed_at_once(client: httpx2.AsyncClient) -> None:
+    """The response names the agent and a version; every later call reports it as unknown."""
     version = await register(client)
 
-    gone = expect_success(await client.delete("/agents/a"))
+    removed = expect_success(await client.delete("/agents/a"))
 
-    assert gone.keys() == {"status", "agent_id", "resource_version", "message"}
-    assert gone["agent_id"] == "a"
-    assert int(gone["resource_version"]) > int(version)
+    assert removed.keys() == {"status", "agent_id", "resource_version", "message"}
+    assert removed["agent_id"] == "a"
+    assert int(removed["resource_version"]) > int(version)
     assert await list_agent_ids(client) == []
-    for answer in (
+    for response in (
         await client.get("/agents/a"),
         await client.get("/agents/a/status"),
         await client.get("/health/a"),
@@ -193,33 +197,33 @@ async def test_unregistering_removes_at_once(client: httpx2.AsyncClient) -> None
         await client.post("/mcp/tools/unregister_agent", json={"agent_id": "a"}),
         await client.post("/mcp/tools/get_agent_status", json={"agent_id": "a"}),
     ):
-        assert "'a'" in expect_error(answer, 404, "unknown_agent")["message"]
+        assert "'a'" in expect_error(response, 404, "unknown_agent")["message"]
 
 
 async def test_a_list_is_sorted_by_namespace_then_id(client: httpx2.AsyncClient) -> None:
-    """Whatever the order of arrival; `count` is the number of rows."""
+    """In any order of registration; `count` is the number of rows."""
     for namespace, agent_id in (("b", "1"), ("a", "z"), ("b", "0"), ("a", "y"), ("default", "m")):
         await register(client, agent_id, namespace=namespace)
 
     assert await list_agent_ids(client) == ["y", "z", "0", "1", "m"]
 
 
-async def test_a_list_names_its_version_and_its_moment(client: httpx2.AsyncClient) -> None:
-    """The header and the body agree; the version is at least that of every row."""
+async def test_a_list_has_its_version_and_its_time(client: httpx2.AsyncClient) -> None:
+    """Header and body have the same version, which is at least that of every row."""
     version = await register(client)
 
-    answer = await client.get("/agents")
+    response = await client.get("/agents")
 
-    body = answer.json()
+    body = response.json()
     assert body.keys() == {"agents", "count", "resource_version", "timestamp"}
-    assert body["resource_version"] == answer.headers["x-resource-version"] == version
+    assert body["resource_version"] == response.headers["x-resource-version"] == version
     assert MOMENT.fullmatch(body["timestamp"])
-    assert "x-registry-stale" not in answer.headers
+    assert "x-registry-stale" not in response.headers
 
 
 @pytest.fixture
 async def population(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
-    """Provide a mesh in which every filter finds some and leaves some."""
+    """Provide a mesh in which every filter matches some agents and not all."""
     await register(client, "p", namespace="n1", labels={"env": "prod", "team": "x"}, capabilities=["read", "write"])
     await register(
         client,
@@ -268,7 +272,7 @@ FILTERS: list[tuple[dict[str, str | list[str]], str]] = [
 async def test_filters_combine_with_and(
     population: httpx2.AsyncClient, query: dict[str, str | list[str]], found: str
 ) -> None:
-    """Each row: a query string and the agents it finds, sorted by namespace, then id."""
+    """Each row: a query string and the matching agents, sorted by namespace, then id."""
     assert await list_agent_ids(population, **query) == list(found)
 
 
@@ -289,72 +293,74 @@ QUERIES: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("query", "found"), QUERIES, ids=[str(query) for query, _ in QUERIES])
-async def test_the_discovery_tool_finds_healthy_agents_unless_it_is_told_otherwise(
+async def test_the_discovery_tool_finds_healthy_agents_by_default(
     population: httpx2.AsyncClient, query: dict[str, Any], found: str
 ) -> None:
-    """Each row: a query object and the agents it finds."""
+    """Each row: a query object and the matching agents."""
     if query.get("resource_version") == "0":
-        await population.get("/agents")  # so that this replica's memory is up to date
+        await population.get("/agents")  # updates the cache of this replica
 
-    answer = expect_success(await population.post("/mcp/tools/discover_services", json={"query": query}))
+    response = expect_success(await population.post("/mcp/tools/discover_services", json={"query": query}))
 
-    assert answer.keys() == {"status", "agents", "count", "resource_version", "timestamp"}
-    assert [agent["id"] for agent in answer["agents"]] == list(found)
-    assert answer["count"] == len(found)
+    assert response.keys() == {"status", "agents", "count", "resource_version", "timestamp"}
+    assert [agent["id"] for agent in response["agents"]] == list(found)
+    assert response["count"] == len(found)
 
 
 @pytest.mark.parametrize("body", [{}, {"query": None}, {"query": {}}])
 async def test_discovery_without_a_query_finds_every_healthy_agent(
     population: httpx2.AsyncClient, body: dict[str, Any]
 ) -> None:
-    """Nothing asked is everything that can be chosen."""
-    answer = expect_success(await population.post("/mcp/tools/discover_services", json=body))
+    """An empty query and a missing one match every agent that can be called."""
+    response = expect_success(await population.post("/mcp/tools/discover_services", json=body))
 
-    assert [agent["id"] for agent in answer["agents"]] == ["p", "r"]
+    assert [agent["id"] for agent in response["agents"]] == ["p", "r"]
 
 
-async def test_a_silent_agent_degrades_expires_and_is_gone(redis_url: str) -> None:
-    """The life of an agent that beats once and then never again, on its own thresholds; the words of filters fit."""
-    async with in_process_registry(redis_url, retention=timedelta(seconds=0.2), health_check_interval=OFTEN) as client:
+async def test_an_agent_without_heartbeats_is_degraded_expired_and_removed(redis_url: str) -> None:
+    """Its own thresholds apply; the status filters match each status on the way."""
+    async with in_process_registry(
+        redis_url, retention=timedelta(seconds=0.2), health_check_interval=SWEEP_INTERVAL
+    ) as client:
         await register(client, timeout_threshold=0.2, eviction_threshold=0.4)
         await send_heartbeat(client)
         seen: list[str] = []
 
-        async def gone() -> bool:
-            answer = await client.get("/agents/a")
-            if answer.status_code == 404:
+        async def is_removed() -> bool:
+            response = await client.get("/agents/a")
+            if response.status_code == 404:
                 return True
-            status = answer.json()["status"]
+            status = response.json()["status"]
             if status not in seen:
                 seen.append(status)
-                word = {"degraded": "unhealthy", "expired": "offline"}.get(status, status)
-                assert await list_agent_ids(client, status=word) in (["a"], [])
+                alias = {"degraded": "unhealthy", "expired": "offline"}.get(status, status)
+                assert await list_agent_ids(client, status=alias) in (["a"], [])
             return False
 
-        await async_wait_until(gone, description="the agent is removed after its retention")
+        await async_wait_until(is_removed, description="the agent is removed after its retention")
 
     assert seen == ["healthy", "degraded", "expired"]
 
 
-async def test_a_heartbeat_brings_a_degraded_agent_back(redis_url: str) -> None:
-    """One heartbeat heals; the version rises, `updated_at` does not move."""
-    async with in_process_registry(redis_url, health_check_interval=OFTEN) as client:
+async def test_a_heartbeat_makes_a_degraded_agent_healthy(redis_url: str) -> None:
+    """The version increases, and `updated_at` does not change."""
+    async with in_process_registry(redis_url, health_check_interval=SWEEP_INTERVAL) as client:
         await register(client, timeout_threshold=0.1, eviction_threshold=60)
         await send_heartbeat(client)
         await async_wait_until(lambda: _has_status(client, "degraded"), description="the agent is degraded")
         degraded = await get_agent(client)
 
         await send_heartbeat(client)
-        healed = await get_agent(client)
+        recovered = await get_agent(client)
 
-    assert healed["status"] == "healthy"
-    assert int(healed["resource_version"]) > int(degraded["resource_version"])
-    assert healed["updated_at"] == degraded["updated_at"] == degraded["created_at"]
+    assert recovered["status"] == "healthy"
+    assert int(recovered["resource_version"]) > int(degraded["resource_version"])
+    assert recovered["updated_at"] == degraded["updated_at"] == degraded["created_at"]
 
 
-async def test_a_pending_agent_runs_on_the_same_clock(redis_url: str) -> None:
-    """Registered and never heard of: it does not stay pending for ever."""
-    async with in_process_registry(redis_url, health_check_interval=OFTEN) as client:
+async def test_a_pending_agent_has_the_same_deadlines(redis_url: str) -> None:
+    """An agent that never sends a heartbeat does not stay pending."""
+    async with in_process_registry(redis_url, health_check_interval=SWEEP_INTERVAL) as client:
         await register(client, timeout_threshold=0.1, eviction_threshold=60)
 
         await async_wait_until(lambda: _has_status(client, "degraded"), description="the agent is degraded")
@@ -364,17 +370,17 @@ async def _has_status(client: httpx2.AsyncClient, status: str) -> bool:
     return str((await get_agent(client))["status"]) == status
 
 
-async def test_the_last_heartbeat_is_exact_of_one_and_a_second_old_in_lists(
+async def test_the_last_heartbeat_is_exact_for_one_agent_and_a_second_old_in_lists(
     client: httpx2.AsyncClient, redis_url: str
 ) -> None:
-    """Beaten through another replica: GET one shows it at once, a list at most a second later."""
+    """Sent through another replica: GET of the agent returns it at once, a list at most a second later."""
     async with in_process_registry(redis_url) as other:
         await register(client)
         await send_heartbeat(client)
         assert await list_agent_ids(client) == ["a"]
         first = (await get_agent(client))["last_heartbeat"]
 
-        async def exact() -> bool:
+        async def is_exact() -> bool:
             at = await send_heartbeat(other)
             shown = (await get_agent(client))["last_heartbeat"]
             assert shown == at
@@ -382,19 +388,19 @@ async def test_the_last_heartbeat_is_exact_of_one_and_a_second_old_in_lists(
             assert (await client.get("/health/a")).json()["last_heartbeat"] == at
             return bool(at > first)
 
-        await async_wait_until(exact, description="a later heartbeat is shown exactly")
+        await async_wait_until(is_exact, description="a later heartbeat is returned exactly")
         last = await send_heartbeat(other)
 
-        async def in_list() -> bool:
+        async def is_listed() -> bool:
             return bool((await client.get("/agents")).json()["agents"][0]["last_heartbeat"] == last)
 
         began = asyncio.get_running_loop().time()
-        await async_wait_until(in_list, description="the list shows it", timeout=3)
+        await async_wait_until(is_listed, description="the list has the heartbeat", timeout=3)
         assert asyncio.get_running_loop().time() - began < 1.5
 
 
-async def test_times_are_the_redis_servers(client: httpx2.AsyncClient, redis_client: redis.Redis) -> None:
-    """What is stored is told by one clock, whichever replica was asked."""
+async def test_times_are_those_of_the_redis_server(client: httpx2.AsyncClient, redis_client: redis.Redis) -> None:
+    """Stored times do not depend on the clocks of replicas."""
     seconds: Any = redis_client.time()
     before = seconds[0] + seconds[1] / 1e6
     await register(client)

@@ -1,4 +1,4 @@
-"""Many in one call: each succeeds or fails alone."""
+"""Calls with many items, each of which succeeds or fails separately."""
 
 import re
 from typing import Any
@@ -18,16 +18,16 @@ from tests.support.http_calls import (
 )
 
 
-async def test_many_heartbeats_each_by_itself(client: httpx2.AsyncClient) -> None:
-    """Known ones are taken, unknown ones told so, by id."""
+async def test_each_heartbeat_of_a_call_has_its_own_result(client: httpx2.AsyncClient) -> None:
+    """Known agents are extended, unknown ones reported, by id."""
     for agent_id in "ab":
         await register(client, agent_id)
 
-    answer = expect_success(await client.post("/heartbeats", json={"agent_ids": ["a", "nobody", "b"]}))
+    response = expect_success(await client.post("/heartbeats", json={"agent_ids": ["a", "nobody", "b"]}))
 
-    assert answer.keys() == {"status", "results", "count", "timestamp"}
-    assert answer["count"] == 3
-    results = answer["results"]
+    assert response.keys() == {"status", "results", "count", "timestamp"}
+    assert response["count"] == 3
+    results = response["results"]
     assert list(results) == ["a", "nobody", "b"]
     for agent_id in "ab":
         assert results[agent_id].keys() == {"status", "timestamp"}
@@ -38,8 +38,8 @@ async def test_many_heartbeats_each_by_itself(client: httpx2.AsyncClient) -> Non
 
 
 @pytest.mark.parametrize("strange", ["", "no such", "ü", "x" * 300, "../a", "a\n"])
-async def test_an_id_no_agent_can_have_fails_alone(client: httpx2.AsyncClient, strange: str) -> None:
-    """It is an unknown agent; the others beat."""
+async def test_an_invalid_id_fails_alone(client: httpx2.AsyncClient, strange: str) -> None:
+    """It is an unknown agent; the heartbeats of the others are accepted."""
     await register(client)
 
     results = expect_success(await client.post("/heartbeats", json={"agent_ids": [strange, "a"]}))["results"]
@@ -48,36 +48,36 @@ async def test_an_id_no_agent_can_have_fails_alone(client: httpx2.AsyncClient, s
     assert results["a"]["status"] == "success"
 
 
-async def test_one_id_twice_beats_once_or_twice_and_is_told_once(client: httpx2.AsyncClient) -> None:
-    """Legal, since the result stands under the id."""
+async def test_an_id_that_occurs_twice_has_one_result(client: httpx2.AsyncClient) -> None:
+    """The call is valid, since results are stored by id."""
     await register(client)
 
-    answer = expect_success(await client.post("/heartbeats", json={"agent_ids": ["a", "a", "a"]}))
+    response = expect_success(await client.post("/heartbeats", json={"agent_ids": ["a", "a", "a"]}))
 
-    assert list(answer["results"]) == ["a"]
-    assert answer["count"] == 1
+    assert list(response["results"]) == ["a"]
+    assert response["count"] == 1
 
 
-async def test_nobody_is_a_legal_many(client: httpx2.AsyncClient) -> None:
-    """An empty list is answered with an empty answer."""
+async def test_an_empty_list_is_valid(client: httpx2.AsyncClient) -> None:
+    """The response is empty, too."""
     assert expect_success(await client.post("/heartbeats", json={"agent_ids": []}))["results"] == {}
     assert expect_success(await client.post("/agents/batch", json={"agents": []}))["results"] == []
 
 
-async def test_a_thousand_heartbeats_go_into_one_call_and_no_more(client: httpx2.AsyncClient) -> None:
-    """1,000 are taken, 1,001 refused with the limit."""
+async def test_a_call_has_at_most_a_thousand_heartbeats(client: httpx2.AsyncClient) -> None:
+    """1,000 are accepted, 1,001 are rejected with the limit in the message."""
     for at in range(0, 1000, 200):
         agents = [a_registration(f"a{n}") for n in range(at, at + 200)]
         expect_success(await client.post("/agents/batch", json={"agents": agents}))
     ids = [f"a{n}" for n in range(1000)]
 
-    answer = expect_success(await client.post("/heartbeats", json={"agent_ids": ids}))
+    response = expect_success(await client.post("/heartbeats", json={"agent_ids": ids}))
     refused = expect_error(
         await client.post("/heartbeats", json={"agent_ids": [*ids, "one more"]}), 422, "validation_failed"
     )
 
-    assert answer["count"] == 1000
-    assert {result["status"] for result in answer["results"].values()} == {"success"}
+    assert response["count"] == 1000
+    assert {result["status"] for result in response["results"].values()} == {"success"}
     assert len(await list_agent_ids(client, status="healthy")) == 1000
     assert error_fields(refused) == ["agent_ids"]
     assert "1001" in refused["message"]
@@ -94,16 +94,18 @@ async def test_a_thousand_heartbeats_go_into_one_call_and_no_more(client: httpx2
         ({"agent_ids": ["a", 1, None, ["b"]]}, ["agent_ids[1]", "agent_ids[2]", "agent_ids[3]"]),
     ],
 )
-async def test_a_wrong_list_of_ids_is_422(client: httpx2.AsyncClient, body: dict[str, Any], fields: list[str]) -> None:
-    """Each entry that is no id is named; no heartbeat is taken then."""
+async def test_an_invalid_list_of_ids_is_422(
+    client: httpx2.AsyncClient, body: dict[str, Any], fields: list[str]
+) -> None:
+    """Each invalid entry is named, and no heartbeat is accepted."""
     await register(client)
 
     assert error_fields(expect_error(await client.post("/heartbeats", json=body), 422, "validation_failed")) == fields
     assert (await get_agent(client))["status"] == "pending"
 
 
-async def test_many_registrations_each_by_itself(client: httpx2.AsyncClient) -> None:
-    """In the order sent: what a call of its own would have answered; paths name the place in the list."""
+async def test_each_registration_of_a_call_has_its_own_result(client: httpx2.AsyncClient) -> None:
+    """In the order sent, each with the response of a single call; paths contain the index in the list."""
     version = await register(client, "old")
     agents = [
         a_registration("a", name="First"),
@@ -115,10 +117,10 @@ async def test_many_registrations_each_by_itself(client: httpx2.AsyncClient) -> 
         a_registration("old", resource_version=version, step="2"),
     ]
 
-    answer = expect_success(await client.post("/agents/batch", json={"agents": agents}))
+    response = expect_success(await client.post("/agents/batch", json={"agents": agents}))
 
-    results = answer["results"]
-    assert answer["count"] == 7
+    results = response["results"]
+    assert response["count"] == 7
     assert [result["status"] for result in results] == [
         "success",
         "error",
@@ -139,23 +141,23 @@ async def test_many_registrations_each_by_itself(client: httpx2.AsyncClient) -> 
     assert await list_agent_ids(client) == ["a", "old"]
 
 
-async def test_200_registrations_go_into_one_call_and_no_more(client: httpx2.AsyncClient) -> None:
-    """200 are taken, 201 refused with the limit, and then none is registered."""
+async def test_a_call_has_at_most_200_registrations(client: httpx2.AsyncClient) -> None:
+    """200 are accepted; 201 are rejected with the limit in the message, and none is registered."""
     agents = [a_registration(f"a{n:03}") for n in range(201)]
 
     refused = expect_error(await client.post("/agents/batch", json={"agents": agents}), 422, "validation_failed")
     assert error_fields(refused) == ["agents"]
     assert await list_agent_ids(client) == []
-    answer = expect_success(await client.post("/agents/batch", json={"agents": agents[:200]}))
+    response = expect_success(await client.post("/agents/batch", json={"agents": agents[:200]}))
 
-    assert answer["count"] == 200
+    assert response["count"] == 200
     assert len(await list_agent_ids(client)) == 200
-    versions = [int(result["resource_version"]) for result in answer["results"]]
+    versions = [int(result["resource_version"]) for result in response["results"]]
     assert len(set(versions)) == 200
 
 
-async def test_one_agent_twice_in_a_batch_ends_as_the_last(client: httpx2.AsyncClient) -> None:
-    """In the order sent, like two calls one after the other."""
+async def test_the_last_registration_of_an_agent_in_a_batch_wins(client: httpx2.AsyncClient) -> None:
+    """In the order sent, as with two sequential calls."""
     agents = [a_registration(step="1"), a_registration(step="2")]
 
     expect_success(await client.post("/agents/batch", json={"agents": agents}))
@@ -165,14 +167,14 @@ async def test_one_agent_twice_in_a_batch_ends_as_the_last(client: httpx2.AsyncC
 
 @pytest.mark.parametrize("body", [{}, {"agents": None}, {"agents": {"id": "a"}}, {"agent_ids": []}])
 async def test_a_batch_without_a_list_is_422(client: httpx2.AsyncClient, body: dict[str, Any]) -> None:
-    """The field that must be a list is named."""
+    """The error names the field that must be a list."""
     assert error_fields(expect_error(await client.post("/agents/batch", json=body), 422, "validation_failed")) == [
         "agents"
     ]
 
 
 async def test_an_agent_may_be_called_batch(client: httpx2.AsyncClient) -> None:
-    """The path of the batch call does not hide it."""
+    """The path of the batch call does not hide the agent."""
     await register(client, "batch")
     await send_heartbeat(client, "batch")
 
@@ -180,10 +182,10 @@ async def test_an_agent_may_be_called_batch(client: httpx2.AsyncClient) -> None:
     expect_success(await client.delete("/agents/batch"))
 
 
-async def test_a_batch_of_heartbeats_moves_one_clock(client: httpx2.AsyncClient) -> None:
-    """Times are RFC 3339 UTC, with milliseconds."""
+async def test_all_heartbeats_of_a_call_have_the_same_time(client: httpx2.AsyncClient) -> None:
+    """All heartbeats of the call have the same time, in RFC 3339 UTC with milliseconds."""
     await register(client)
 
-    answer = expect_success(await client.post("/heartbeats", json={"agent_ids": ["a"]}))
+    response = expect_success(await client.post("/heartbeats", json={"agent_ids": ["a"]}))
 
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", answer["results"]["a"]["timestamp"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", response["results"]["a"]["timestamp"])

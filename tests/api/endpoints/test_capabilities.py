@@ -8,7 +8,7 @@ from tests.support.http_calls import register, send_heartbeat
 
 @pytest.fixture
 async def population(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
-    """Provide agents with capabilities of all sorts."""
+    """Provide agents with capabilities of all kinds."""
     await register(
         client,
         "p",
@@ -25,13 +25,13 @@ async def population(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
     return client
 
 
-async def test_a_row_is_the_capability_and_the_agent_that_has_it(population: httpx2.AsyncClient) -> None:
-    """Defaults filled in, unknown fields kept, and where to call it."""
-    answer = await population.get("/capabilities", params={"agent_id": "p", "name": "read"})
+async def test_a_row_has_the_capability_and_its_agent(population: httpx2.AsyncClient) -> None:
+    """With defaults, unknown fields, and the endpoint of the agent."""
+    response = await population.get("/capabilities", params={"agent_id": "p", "name": "read"})
 
-    body = answer.json()
+    body = response.json()
     assert body.keys() == {"capabilities", "count", "resource_version", "timestamp"}
-    assert body["resource_version"] == answer.headers["x-resource-version"]
+    assert body["resource_version"] == response.headers["x-resource-version"]
     assert body["capabilities"] == [
         {
             "name": "read",
@@ -77,15 +77,15 @@ QUERIES: list[tuple[dict[str, str], str]] = [
 
 @pytest.mark.parametrize(("query", "found"), QUERIES, ids=[str(query) for query, _ in QUERIES])
 async def test_filters_combine_with_and(population: httpx2.AsyncClient, query: dict[str, str], found: str) -> None:
-    """Rows are sorted by the agent's namespace and id, then as the agent lists them."""
+    """Rows are sorted by namespace and id of the agent, then in the order of its registration."""
     body = (await population.get("/capabilities", params=query)).json()
 
     assert [f"{row['agent_id']}.{row['name']}" for row in body["capabilities"]] == found.split()
     assert body["count"] == len(found.split())
 
 
-async def test_a_capability_cannot_pretend_to_be_another_agents(client: httpx2.AsyncClient) -> None:
-    """What a row says of its agent is the registry's word."""
+async def test_a_capability_cannot_override_the_fields_of_its_agent(client: httpx2.AsyncClient) -> None:
+    """The registry, not the registration, provides the fields about the agent."""
     await register(client, capabilities=[{"name": "x", "agent_id": "b", "agent_status": "healthy"}])
 
     (row,) = (await client.get("/capabilities")).json()["capabilities"]

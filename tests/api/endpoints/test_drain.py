@@ -1,4 +1,4 @@
-"""Agents out of service: alive, listed, and found by nobody who looks for whom to call."""
+"""Draining agents: registered, alive and listed, and not offered to callers."""
 
 from typing import Any
 
@@ -22,31 +22,31 @@ from tests.support.watch_client import open_watch
 
 
 async def drain(client: httpx2.AsyncClient, agent_id: str = "a") -> dict[str, Any]:
-    """Take one agent out of service."""
+    """Drain one agent."""
     return expect_success(await client.post(f"/agents/{agent_id}/drain"))
 
 
 async def undrain(client: httpx2.AsyncClient, agent_id: str = "a") -> dict[str, Any]:
-    """Put one agent back."""
+    """Put one agent back into service."""
     return expect_success(await client.post(f"/agents/{agent_id}/undrain"))
 
 
 async def discovered(client: httpx2.AsyncClient, **query: Any) -> list[str]:
-    """Return the ids that the tool finds."""
-    answer = expect_success(await client.post("/mcp/tools/discover_services", json={"query": query}))
-    return [agent["id"] for agent in answer["agents"]]
+    """Return the ids that the discovery tool finds."""
+    response = expect_success(await client.post("/mcp/tools/discover_services", json={"query": query}))
+    return [agent["id"] for agent in response["agents"]]
 
 
-async def found(client: httpx2.AsyncClient, **query: str) -> list[str]:
-    """Return the agents whose capabilities a search finds."""
-    answer = await client.get("/capabilities", params=query)
-    assert answer.status_code == 200, answer.text
-    return [row["agent_id"] for row in answer.json()["capabilities"]]
+async def agents_with_capability(client: httpx2.AsyncClient, **query: str) -> list[str]:
+    """Return the agents of the capabilities that a search finds."""
+    response = await client.get("/capabilities", params=query)
+    assert response.status_code == 200, response.text
+    return [row["agent_id"] for row in response.json()["capabilities"]]
 
 
 @pytest.fixture
-async def pair(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
-    """Provide two healthy agents with the same capability, of which `a` drains."""
+async def one_draining(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
+    """Provide two healthy agents with the same capability, of which `a` is draining."""
     for agent_id in "ab":
         await register(client, agent_id, capabilities=["x"], labels={"env": "dev"})
         await send_heartbeat(client, agent_id)
@@ -54,11 +54,11 @@ async def pair(client: httpx2.AsyncClient) -> httpx2.AsyncClient:
     return client
 
 
-async def test_draining_answers_what_was_done(client: httpx2.AsyncClient) -> None:
-    """Whether anything changed, and the version from which on it is so; asking again changes nothing."""
+async def test_draining_reports_the_change(client: httpx2.AsyncClient) -> None:
+    """It reports whether the call changed the agent, and since which version; a repeated call changes nothing."""
     await register(client)
 
-    first, again = await drain(client), await drain(client)
+    first, repeated = await drain(client), await drain(client)
 
     assert first == {
         "status": "success",
@@ -68,114 +68,118 @@ async def test_draining_answers_what_was_done(client: httpx2.AsyncClient) -> Non
         "resource_version": (await get_agent(client))["resource_version"],
         "message": "Agent a is draining: it stays registered and is not discovered until undrained",
     }
-    assert again == first | {"changed": False}
+    assert repeated == first | {"changed": False}
     back = await undrain(client)
     assert (back["draining"], back["changed"], back["message"]) == (False, True, "Agent a is in service")
     assert int(back["resource_version"]) > int(first["resource_version"])
     assert not (await undrain(client))["changed"]
 
 
-async def test_an_agent_that_drains_lives_on(pair: httpx2.AsyncClient) -> None:
-    """Same status, its heartbeats are taken, it is shown and listed, with `draining` true; the others' is false."""
-    before = await get_agent(pair)
-    at = await send_heartbeat(pair)
-    health = (await pair.get("/health/a")).json()
+async def test_a_draining_agent_stays_healthy_and_listed(one_draining: httpx2.AsyncClient) -> None:
+    """Its status stays, heartbeats are accepted, it is listed with `draining` true; for others it is false."""
+    before = await get_agent(one_draining)
+    at = await send_heartbeat(one_draining)
+    health = (await one_draining.get("/health/a")).json()
 
     assert before["status"] == "healthy"
-    assert [(agent["id"], agent["draining"]) for agent in (await pair.get("/agents")).json()["agents"]] == [
+    assert [(agent["id"], agent["draining"]) for agent in (await one_draining.get("/agents")).json()["agents"]] == [
         ("a", True),
         ("b", False),
     ]
-    assert await get_agent(pair) == before | {"last_heartbeat": at}
+    assert await get_agent(one_draining) == before | {"last_heartbeat": at}
     assert (health["status"], health["message"]) == (
         "healthy",
         "Heartbeats arrive on time. Draining: not offered to callers",
     )
 
 
-async def test_who_looks_for_whom_to_call_does_not_find_it(pair: httpx2.AsyncClient) -> None:
-    """Neither by the tool nor among capabilities, until it is put back."""
-    assert await discovered(pair) == ["b"]
-    assert await discovered(pair, capabilities=["x"]) == ["b"]
-    assert await discovered(pair, status="healthy") == ["b"]
-    assert await discovered(pair, agent_id="a") == []
-    assert await found(pair) == ["b"]
-    assert await found(pair, name="x", agent_status="healthy") == ["b"]
+async def test_searches_for_callable_agents_exclude_draining_ones(one_draining: httpx2.AsyncClient) -> None:
+    """Neither by the tool nor among capabilities, until it is undrained."""
+    assert await discovered(one_draining) == ["b"]
+    assert await discovered(one_draining, capabilities=["x"]) == ["b"]
+    assert await discovered(one_draining, status="healthy") == ["b"]
+    assert await discovered(one_draining, agent_id="a") == []
+    assert await agents_with_capability(one_draining) == ["b"]
+    assert await agents_with_capability(one_draining, name="x", agent_status="healthy") == ["b"]
 
-    await undrain(pair)
+    await undrain(one_draining)
 
-    assert await discovered(pair, capabilities=["x"]) == await found(pair) == ["a", "b"]
-
-
-async def test_who_asks_for_it_finds_it(pair: httpx2.AsyncClient) -> None:
-    """`draining` says which; `any` for the status means any agent."""
-    assert await discovered(pair, draining=True) == ["a"]
-    assert await discovered(pair, draining=False) == ["b"]
-    assert await discovered(pair, status="any") == ["a", "b"]
-    assert await discovered(pair, status="any", draining=True) == ["a"]
-    assert await found(pair, agent_draining="true") == ["a"]
-    assert await found(pair, agent_status="any") == ["a", "b"]
-    assert await found(pair, agent_status="any", agent_draining="false") == ["b"]
-    assert await found(pair, agent_id="a", agent_draining="1") == ["a"]
+    assert (
+        await discovered(one_draining, capabilities=["x"]) == await agents_with_capability(one_draining) == ["a", "b"]
+    )
 
 
-async def test_lists_tell_them_apart_where_they_are_asked(pair: httpx2.AsyncClient) -> None:
-    """`GET /agents` shows all; `draining` is one more filter, and goes with the others."""
-    assert await list_agent_ids(pair) == await list_agent_ids(pair, capability="x") == ["a", "b"]
-    assert await list_agent_ids(pair, draining="true") == ["a"]
-    assert await list_agent_ids(pair, draining="false", capability="x", status="healthy") == ["b"]
-    assert await list_agent_ids(pair, draining="1", agent_id="b") == []
-    refused = expect_error(await pair.get("/agents", params={"draining": "maybe"}), 400, "malformed_request")
+async def test_searches_can_include_draining_agents(one_draining: httpx2.AsyncClient) -> None:
+    """`draining` selects them; the status `any` matches every agent."""
+    assert await discovered(one_draining, draining=True) == ["a"]
+    assert await discovered(one_draining, draining=False) == ["b"]
+    assert await discovered(one_draining, status="any") == ["a", "b"]
+    assert await discovered(one_draining, status="any", draining=True) == ["a"]
+    assert await agents_with_capability(one_draining, agent_draining="true") == ["a"]
+    assert await agents_with_capability(one_draining, agent_status="any") == ["a", "b"]
+    assert await agents_with_capability(one_draining, agent_status="any", agent_draining="false") == ["b"]
+    assert await agents_with_capability(one_draining, agent_id="a", agent_draining="1") == ["a"]
+
+
+async def test_lists_can_filter_by_draining(one_draining: httpx2.AsyncClient) -> None:
+    """`GET /agents` lists all; `draining` can be combined with the other filters."""
+    assert await list_agent_ids(one_draining) == await list_agent_ids(one_draining, capability="x") == ["a", "b"]
+    assert await list_agent_ids(one_draining, draining="true") == ["a"]
+    assert await list_agent_ids(one_draining, draining="false", capability="x", status="healthy") == ["b"]
+    assert await list_agent_ids(one_draining, draining="1", agent_id="b") == []
+    refused = expect_error(await one_draining.get("/agents", params={"draining": "maybe"}), 400, "malformed_request")
     assert error_fields(refused) == ["draining"]
     refused = expect_error(
-        await pair.post("/mcp/tools/discover_services", json={"query": {"draining": "true"}}), 400, "malformed_request"
+        await one_draining.post("/mcp/tools/discover_services", json={"query": {"draining": "true"}}),
+        400,
+        "malformed_request",
     )
     assert error_fields(refused) == ["query.draining"]
 
 
-async def test_a_list_that_was_kept_follows(pair: httpx2.AsyncClient) -> None:
-    """An answer given before is brought up to date by the change alone; its tag changes with it."""
-    assert await list_agent_ids(pair, draining="false") == ["b"]
-    tag = (await pair.get("/agents", params={"draining": "false"})).headers["etag"]
+async def test_a_cached_list_is_updated_by_a_drain(one_draining: httpx2.AsyncClient) -> None:
+    """The change alone updates the cached response, and changes its ETag."""
+    assert await list_agent_ids(one_draining, draining="false") == ["b"]
+    tag = (await one_draining.get("/agents", params={"draining": "false"})).headers["etag"]
 
-    await drain(pair, "b")
+    await drain(one_draining, "b")
 
-    answer = await pair.get("/agents", params={"draining": "false"}, headers={"if-none-match": tag})
-    assert (answer.status_code, answer.json()["agents"]) == (200, [])
-    assert await list_agent_ids(pair, draining="true") == ["a", "b"]
-
-
-async def test_nobody_can_be_drained_who_is_not_there(client: httpx2.AsyncClient) -> None:
-    """404, as for everything else that is asked of an agent."""
-    for verb in ("drain", "undrain"):
-        expect_error(await client.post(f"/agents/nobody/{verb}"), 404, "unknown_agent")
+    response = await one_draining.get("/agents", params={"draining": "false"}, headers={"if-none-match": tag})
+    assert (response.status_code, response.json()["agents"]) == (200, [])
+    assert await list_agent_ids(one_draining, draining="true") == ["a", "b"]
 
 
-@pytest.mark.leaves_damaged_data("a hash that is none")
-async def test_a_damaged_record_is_no_unknown_agent(client: httpx2.AsyncClient, redis_client: redis.Redis) -> None:
-    """It is trouble of the store, alone and among others, who drain all the same."""
+async def test_an_unknown_agent_cannot_be_drained(client: httpx2.AsyncClient) -> None:
+    """404, as in every other call about one agent."""
+    for action in ("drain", "undrain"):
+        expect_error(await client.post(f"/agents/nobody/{action}"), 404, "unknown_agent")
+
+
+@pytest.mark.leaves_damaged_data("an incomplete agent record")
+async def test_a_damaged_record_is_not_an_unknown_agent(client: httpx2.AsyncClient, redis_client: redis.Redis) -> None:
+    """The error is 503, also among other agents, which are drained nevertheless."""
     await register(client, "a", labels={"env": "dev"})
     await register(client, "b", labels={"env": "dev"})
     redis_client.hdel("{mesh}:agent:a", "timeout")
 
     refused = expect_error(await client.post("/agents/a/drain"), 503, "store_unavailable")
-    answer = expect_success(await client.post("/agents/drain", json={"label_selector": "env=dev"}))
+    response = expect_success(await client.post("/agents/drain", json={"label_selector": "env=dev"}))
 
     assert refused["reason"] == "bad_record"
-    assert answer["results"]["a"]["error"] == "store_unavailable"
-    assert (answer["results"]["b"]["changed"], answer["changed"], answer["count"]) == (True, 1, 2)
+    assert response["results"]["a"]["error"] == "store_unavailable"
+    assert (response["results"]["b"]["changed"], response["changed"], response["count"]) == (True, 1, 2)
 
 
-async def test_many_drain_by_their_labels(client: httpx2.AsyncClient) -> None:
-    """Each is told by its id, sorted as in a list; only those that did not drain already have changed."""
+async def test_agents_are_drained_by_labels(client: httpx2.AsyncClient) -> None:
+    """Results have the order of a list; `changed` is false for agents that were draining already."""
     for agent_id, env, namespace in (("a", "dev", "n"), ("b", "dev", "m"), ("c", "prod", "m"), ("d", "dev", "m")):
         await register(client, agent_id, labels={"env": env}, namespace=namespace)
     before = await drain(client, "d")
 
-    answer = expect_success(await client.post("/agents/drain", json={"label_selector": "env=dev"}))
+    response = expect_success(await client.post("/agents/drain", json={"label_selector": "env=dev"}))
 
     versions = {agent_id: (await get_agent(client, agent_id))["resource_version"] for agent_id in "abd"}
-    assert answer == {
+    assert response == {
         "status": "success",
         "draining": True,
         "results": {
@@ -186,7 +190,7 @@ async def test_many_drain_by_their_labels(client: httpx2.AsyncClient) -> None:
         "count": 3,
         "changed": 2,
     }
-    assert list(answer["results"]) == ["b", "d", "a"]
+    assert list(response["results"]) == ["b", "d", "a"]
     assert await list_agent_ids(client, draining="true") == ["b", "d", "a"]
 
     back = expect_success(await client.post("/agents/undrain", json={"label_selector": "env", "namespace": "m"}))
@@ -196,23 +200,23 @@ async def test_many_drain_by_their_labels(client: httpx2.AsyncClient) -> None:
     assert await list_agent_ids(client, draining="true") == []
 
 
-async def test_more_than_one_call_can_carry_drain(client: httpx2.AsyncClient) -> None:
-    """All of them, whatever goes into one call to the store."""
+async def test_many_agents_are_drained_in_several_store_calls(client: httpx2.AsyncClient) -> None:
+    """All of them, though they exceed one call to the store."""
     for start in (0, 200, 400):
         agents = [a_registration(f"a{at}", namespace="n") for at in range(start, start + 150)]
         expect_success(await client.post("/agents/batch", json={"agents": agents}))
 
-    answer = expect_success(await client.post("/agents/drain", json={"namespace": "n"}))
+    response = expect_success(await client.post("/agents/drain", json={"namespace": "n"}))
 
-    assert (answer["count"], answer["changed"]) == (450, 450)
+    assert (response["count"], response["changed"]) == (450, 450)
     assert len(await list_agent_ids(client, draining="true")) == 450
 
 
-async def test_a_selector_that_finds_nobody_is_no_error(client: httpx2.AsyncClient) -> None:
-    """Nothing was to be done."""
-    answer = expect_success(await client.post("/agents/drain", json={"label_selector": "env=nowhere"}))
+async def test_a_selector_without_a_match_is_not_an_error(client: httpx2.AsyncClient) -> None:
+    """The result is empty."""
+    response = expect_success(await client.post("/agents/drain", json={"label_selector": "env=nowhere"}))
 
-    assert (answer["results"], answer["count"], answer["changed"]) == ({}, 0, 0)
+    assert (response["results"], response["count"], response["changed"]) == ({}, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -232,18 +236,18 @@ async def test_a_selector_that_finds_nobody_is_no_error(client: httpx2.AsyncClie
 async def test_the_whole_mesh_never_drains_by_mistake(
     client: httpx2.AsyncClient, body: dict[str, Any], status: int, field: str
 ) -> None:
-    """A selection that is missing, misspelt or unreadable is refused, and nobody drains."""
+    """A missing, misspelt or unreadable selection is rejected, and no agent is drained."""
     await register(client)
 
-    answer = await client.post("/agents/drain", json=body)
+    response = await client.post("/agents/drain", json=body)
 
     code = "validation_failed" if status == 422 else "malformed_request"
-    assert error_fields(expect_error(answer, status, code)) == [field]
+    assert error_fields(expect_error(response, status, code)) == [field]
     assert await list_agent_ids(client, draining="true") == []
 
 
-async def test_what_would_not_be_honoured_is_refused(client: httpx2.AsyncClient) -> None:
-    """A precondition, a parameter, a word in the body."""
+async def test_unsupported_parameters_are_rejected(client: httpx2.AsyncClient) -> None:
+    """A precondition, a query parameter, an unknown field of the body."""
     await register(client)
 
     for headers in ({"if-match": "1"}, {"if-none-match": "*"}):
@@ -258,7 +262,7 @@ async def test_what_would_not_be_honoured_is_refused(client: httpx2.AsyncClient)
 
 
 async def test_agents_may_be_called_drain(client: httpx2.AsyncClient) -> None:
-    """The paths of many leave those of agents with such names alone."""
+    """The paths of the calls for many agents do not hide agents with these names."""
     for agent_id in ("drain", "undrain"):
         await register(client, agent_id)
         await drain(client, agent_id)
@@ -268,8 +272,8 @@ async def test_agents_may_be_called_drain(client: httpx2.AsyncClient) -> None:
         assert expect_success(await client.delete(f"/agents/{agent_id}"))["agent_id"] == agent_id
 
 
-async def test_registering_anew_ends_no_drain_and_unregistering_does(client: httpx2.AsyncClient) -> None:
-    """With the same words or others, recovered or not; only who is removed and comes anew begins anew."""
+async def test_a_drain_survives_registering_and_ends_with_unregistering(client: httpx2.AsyncClient) -> None:
+    """With the same or another spec, recovered or not; only a removed agent starts without it."""
     await register(client)
     await send_heartbeat(client)
     await drain(client)
@@ -285,8 +289,8 @@ async def test_registering_anew_ends_no_drain_and_unregistering_does(client: htt
     assert (await get_agent(client))["draining"] is False
 
 
-async def test_draining_is_no_conflict_for_a_conditional_registration(client: httpx2.AsyncClient) -> None:
-    """What the agent says of itself has not changed: the version known before still counts, and the new one, too."""
+async def test_draining_does_not_conflict_with_a_conditional_registration(client: httpx2.AsyncClient) -> None:
+    """The spec has not changed, so both the version before and the version of the drain are current."""
     version = await register(client)
     drained = (await drain(client))["resource_version"]
     assert int(drained) > int(version)
@@ -304,8 +308,8 @@ async def test_draining_is_no_conflict_for_a_conditional_registration(client: ht
     assert (await get_agent(client))["labels"] == {"k": "3"}
 
 
-async def test_a_drain_moves_the_version_and_no_time(client: httpx2.AsyncClient) -> None:
-    """`updated_at` is the agent's own doing."""
+async def test_a_drain_changes_the_version_and_no_time(client: httpx2.AsyncClient) -> None:
+    """Only changes of the registration change `updated_at`."""
     await register(client)
     before = await get_agent(client)
 
@@ -314,8 +318,8 @@ async def test_a_drain_moves_the_version_and_no_time(client: httpx2.AsyncClient)
     assert await get_agent(client) == before | {"draining": True, "resource_version": version}
 
 
-async def test_every_replica_knows_and_so_does_one_that_comes_later(redis_url: str) -> None:
-    """What one has acknowledged, the next read on another shows, and a restart forgets nothing."""
+async def test_every_replica_shows_a_drain_even_if_started_later(redis_url: str) -> None:
+    """The next read on another replica shows an acknowledged drain, and a restart preserves it."""
     async with in_process_registry(redis_url) as one, in_process_registry(redis_url) as two:
         await register(one)
         await send_heartbeat(one)
@@ -329,8 +333,8 @@ async def test_every_replica_knows_and_so_does_one_that_comes_later(redis_url: s
         assert await discovered(three) == ["a"]
 
 
-async def test_a_watch_of_those_in_service_sees_them_leave_and_come_back(redis_url: str) -> None:
-    """DELETED when one begins to drain, ADDED when it ends; what it says of itself meanwhile is nothing to it."""
+async def test_a_watch_of_agents_in_service_receives_drains_as_deletions(redis_url: str) -> None:
+    """DELETED when an agent drains, ADDED when it is undrained, and no event for updates in between."""
     async with served_registry(redis_url) as served:
         client = served.client
         since = {"resource_version": await register(client)}
@@ -354,12 +358,12 @@ async def test_a_watch_of_those_in_service_sees_them_leave_and_come_back(redis_u
             ]
 
 
-async def test_those_that_drain_are_counted(pair: httpx2.AsyncClient) -> None:
-    """Beside the statuses, of which they keep theirs; in both forms."""
-    numbers = (await pair.get("/metrics")).json()
-    text = (await pair.get("/metrics/prometheus")).text
+async def test_draining_agents_are_counted(one_draining: httpx2.AsyncClient) -> None:
+    """In addition to their statuses, in JSON and in the Prometheus text."""
+    numbers = (await one_draining.get("/metrics")).json()
+    text = (await one_draining.get("/metrics/prometheus")).text
 
     assert (numbers["draining_agents"], numbers["healthy_agents"], numbers["total_agents"]) == (1, 2, 2)
     assert "\nmcp_registry_agents_draining 1.0\n" in text
-    await undrain(pair)
-    assert (await pair.get("/metrics")).json()["draining_agents"] == 0
+    await undrain(one_draining)
+    assert (await one_draining.get("/metrics")).json()["draining_agents"] == 0

@@ -1,4 +1,4 @@
-"""What the registry says of itself: health, readiness, numbers; and how one agent is."""
+"""Health, readiness and metrics of the registry, and the health of one agent."""
 
 import asyncio
 import contextlib
@@ -25,23 +25,23 @@ from tests.support.polling import async_wait_until
 OFTEN = timedelta(milliseconds=50)
 
 
-async def numbers(client: httpx2.AsyncClient) -> dict[str, float]:
-    """Return every sample of the Prometheus text by its name and labels as they stand there."""
+async def prometheus_samples(client: httpx2.AsyncClient) -> dict[str, float]:
+    """Return every sample of the Prometheus text by its name with labels."""
     text = (await client.get("/metrics/prometheus")).text
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[:1] != "#"}
 
 
-async def test_health_is_200_and_says_how_the_registry_is(redis_url: str) -> None:
-    """Which replica answered, what it holds, how it hears, who leads, what to worry about."""
+async def test_health_is_200_and_describes_the_registry(redis_url: str) -> None:
+    """Replica, cache, change notifications, leader and warnings."""
     async with in_process_registry(redis_url, instance_id="me") as client:
         await async_wait_until(lambda: _leads(client), description="the only replica leads")
         version = await register(client)
         await list_agent_ids(client)
 
-        answer = await client.get("/health")
+        response = await client.get("/health")
 
-    health = answer.json()
-    assert answer.status_code == 200
+    health = response.json()
+    assert response.status_code == 200
     assert health["status"] == "healthy"
     assert (health["service"], health["version"]) == ("mcp-mesh-registry", __version__)
     assert health["ready"] is True
@@ -64,32 +64,34 @@ async def _leads(client: httpx2.AsyncClient) -> bool:
     return bool((await client.get("/health")).json()["leader"]["leading"])
 
 
-async def test_one_of_two_replicas_leads_and_gives_the_lead_up_at_its_end(redis_url: str) -> None:
-    """Both say who leads; when that one stops, the other leads at its next look, long before a lease is over."""
+async def test_one_of_two_replicas_leads_and_resigns_when_it_stops(redis_url: str) -> None:
+    """Both report the leader; when it stops, the other leads at its next attempt, long before the lease ends."""
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(
             in_process_registry(redis_url, instance_id="first", health_check_interval=OFTEN)
         )
         await async_wait_until(lambda: _leads(first), description="the first replica leads")
         async with in_process_registry(redis_url, instance_id="second", health_check_interval=OFTEN) as second:
-            await async_wait_until(lambda: _leader_is(second, "first"), description="the second knows who leads")
+            await async_wait_until(
+                lambda: _leader_is(second, "first"), description="the second replica reports the leader"
+            )
             assert not await _leads(second)
             before = (await second.get("/health")).json()["leader"]
 
             await stack.aclose()
-            await async_wait_until(lambda: _leads(second), description="the second leads")
+            await async_wait_until(lambda: _leads(second), description="the second replica leads")
             leader = (await second.get("/health")).json()["leader"]
 
     assert leader["instance"] == "second"
     assert leader["epoch"] > before["epoch"]
 
 
-async def test_the_metrics_say_who_leads_and_what_keeps_agents(redis_url: str) -> None:
-    """The leader by name, epoch and since when; refused sweeps; overdue, graced and held agents, outage and hold."""
+async def test_the_metrics_describe_the_leader_and_suspended_agents(redis_url: str) -> None:
+    """Leader with epoch and start, rejected sweeps, overdue and suspended agents, grace, outage, self-preservation."""
     async with in_process_registry(redis_url, instance_id="me") as client:
         await async_wait_until(lambda: _leads(client), description="the only replica leads")
         leader = (await client.get("/health")).json()["leader"]
-        found = await numbers(client)
+        found = await prometheus_samples(client)
 
     assert found[f'mcp_registry_leader_info{{host="{leader["host"]}",instance="me"}}'] == 1
     assert found["mcp_registry_is_leader"] == 1
@@ -109,11 +111,11 @@ async def test_the_metrics_say_who_leads_and_what_keeps_agents(redis_url: str) -
         assert found[f"mcp_registry_{zero}"] == 0
 
 
-async def test_without_election_a_replica_sweeps_and_says_so(redis_url: str) -> None:
-    """It has no lead, and needs none."""
+async def test_without_election_a_replica_sweeps_and_reports_it(redis_url: str) -> None:
+    """It reports no leader."""
     async with in_process_registry(redis_url, leader_election=False) as client:
         leader = (await client.get("/health")).json()["leader"]
-        found = await numbers(client)
+        found = await prometheus_samples(client)
 
     assert (leader["leading"], leader["election"], leader["instance"]) == (False, False, None)
     assert found["mcp_registry_is_leader"] == 1
@@ -124,15 +126,15 @@ async def _leader_is(client: httpx2.AsyncClient, instance: str) -> bool:
     return bool((await client.get("/health")).json()["leader"]["instance"] == instance)
 
 
-async def test_ready_says_whether_requests_may_come(client: httpx2.AsyncClient) -> None:
-    """200 once the cache is filled and followed."""
-    answer = await client.get("/ready")
+async def test_ready_reports_whether_the_replica_can_serve_requests(client: httpx2.AsyncClient) -> None:
+    """200 once the cache is filled and follows the change log."""
+    response = await client.get("/ready")
 
-    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+    assert (response.status_code, response.json()) == (200, {"status": "ready"})
 
 
 async def test_the_health_of_an_agent_before_its_first_heartbeat(client: httpx2.AsyncClient) -> None:
-    """Pending: no times to tell yet, and what is expected next."""
+    """Pending, without times, and with a message that a heartbeat is expected."""
     await register(client, health_interval=10)
     created = (await client.get("/agents/a")).json()["created_at"]
 
@@ -152,8 +154,8 @@ async def test_the_health_of_an_agent_before_its_first_heartbeat(client: httpx2.
     assert _seconds(expected) == pytest.approx(_seconds(created) + 10)
 
 
-async def test_the_health_of_an_agent_that_beats(client: httpx2.AsyncClient) -> None:
-    """Healthy: how long since, and when the next is due; without an interval, half the timeout."""
+async def test_the_health_of_an_agent_with_heartbeats(client: httpx2.AsyncClient) -> None:
+    """Healthy, with the time since the last one and until the next; without an interval, half the timeout."""
     await register(client, timeout_threshold=30)
     at = await send_heartbeat(client)
 
@@ -166,16 +168,16 @@ async def test_the_health_of_an_agent_that_beats(client: httpx2.AsyncClient) -> 
     assert (health["timeout_threshold"], health["eviction_threshold"]) == (30, 60)
 
 
-async def test_the_health_of_an_agent_that_expired(redis_url: str) -> None:
-    """Expired: told so in a word, a flag and a sentence, until it is removed."""
+async def test_the_health_of_an_expired_agent(redis_url: str) -> None:
+    """Expired in status, flag and message, until it is removed."""
     async with in_process_registry(redis_url) as client:
         await register(client, timeout_threshold=0.05, eviction_threshold=0.1)
         await send_heartbeat(client)
 
-        async def expired() -> bool:
+        async def is_expired() -> bool:
             return bool((await client.get("/health/a")).json()["is_expired"])
 
-        await async_wait_until(expired, description="the agent is expired")
+        await async_wait_until(is_expired, description="the agent is expired")
         health = (await client.get("/health/a")).json()
 
     assert health["status"] == "expired"
@@ -187,23 +189,23 @@ def _seconds(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
 
 
-async def test_the_health_of_nobody_is_404(client: httpx2.AsyncClient) -> None:
-    """An agent that is not there has no health."""
+async def test_the_health_of_an_unknown_agent_is_404(client: httpx2.AsyncClient) -> None:
+    """An unregistered agent has no health."""
     expect_error(await client.get("/health/nobody"), 404, "unknown_agent")
 
 
 async def test_metrics_count_the_mesh(client: httpx2.AsyncClient) -> None:
-    """JSON under the names of the seeds; counters are of the whole mesh, whichever replica was asked."""
+    """JSON with the names of the seeds; counters cover the whole mesh and are equal on every replica."""
     await register(client, "a", capabilities=["x", "y"])
     await register(client, "b", capabilities=["x"])
     await send_heartbeat(client, "a")
     await send_heartbeat(client, "a")
     await list_agent_ids(client)
 
-    answer = await client.get("/metrics")
+    response = await client.get("/metrics")
 
-    found = answer.json()
-    assert answer.headers["content-type"] == "application/json"
+    found = response.json()
+    assert response.headers["content-type"] == "application/json"
     assert found.pop("uptime_seconds") > 0
     del found["timestamp"]
     assert found == {
@@ -239,7 +241,7 @@ ACCEPTS: list[tuple[str | None, bool]] = [
 
 
 @pytest.mark.parametrize(("accept", "text"), ACCEPTS, ids=[str(accept) for accept, _ in ACCEPTS])
-async def test_metrics_are_text_where_the_client_ranks_text_above_json(
+async def test_metrics_are_text_if_the_client_prefers_text(
     client: httpx2.AsyncClient, accept: str | None, *, text: bool
 ) -> None:
     """Browsers, curl and clients get JSON, every scraper gets text."""
@@ -248,14 +250,14 @@ async def test_metrics_are_text_where_the_client_ranks_text_above_json(
     if accept is not None:
         request.headers["accept"] = accept
 
-    answer = await client.send(request)
+    response = await client.send(request)
 
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4" if text else "application/json")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4" if text else "application/json")
 
 
-async def test_the_text_is_what_prometheus_reads(client: httpx2.AsyncClient) -> None:
-    """Each family has a help and a type; nothing occurs twice."""
+async def test_prometheus_can_parse_the_text(client: httpx2.AsyncClient) -> None:
+    """Each family has a help and a type, and no sample occurs twice."""
     await register(client)
     await client.get("/agents/nobody")
     text = (await client.get("/metrics/prometheus")).text
@@ -270,10 +272,10 @@ async def test_the_text_is_what_prometheus_reads(client: httpx2.AsyncClient) -> 
     assert all(name.startswith("mcp_registry_") for name in helped)
 
 
-async def test_the_names_of_the_seeds_are_there_with_zeros(client: httpx2.AsyncClient) -> None:
-    """Before anything happened: every status is shown; uptime is a counter under exactly its name."""
+async def test_the_metrics_of_the_seeds_exist_before_any_event(client: httpx2.AsyncClient) -> None:
+    """Before any event every status is listed; uptime is a counter without the suffix `_total`."""
     text = (await client.get("/metrics/prometheus")).text
-    found = await numbers(client)
+    found = await prometheus_samples(client)
 
     assert found["mcp_registry_agents_total"] == 0
     assert found["mcp_registry_capabilities_total"] == 0
@@ -295,7 +297,7 @@ async def test_the_names_of_the_seeds_are_there_with_zeros(client: httpx2.AsyncC
 
 
 async def test_requests_and_errors_are_counted_by_route(client: httpx2.AsyncClient) -> None:
-    """By the pattern of the path, so that ids and made-up paths and methods add no series."""
+    """By the pattern of the path, so that ids and unknown paths or methods add no series."""
     await register(client, "a")
     for agent_id in "abc":
         await client.get(f"/agents/{agent_id}")
@@ -305,7 +307,7 @@ async def test_requests_and_errors_are_counted_by_route(client: httpx2.AsyncClie
         await client.request(f"BREW{agent_id}", "/agents")
     await client.post("/agents", content=b"{")
 
-    found = await numbers(client)
+    found = await prometheus_samples(client)
 
     counted = {
         ("GET", "/agents/{agent_id}", "200"): 2,
@@ -327,8 +329,8 @@ async def test_requests_and_errors_are_counted_by_route(client: httpx2.AsyncClie
     assert found['mcp_registry_script_duration_seconds_count{script="heartbeat"}'] >= 1
 
 
-async def test_mesh_wide_numbers_are_the_same_on_each_replica(client: httpx2.AsyncClient, redis_url: str) -> None:
-    """Gauges and the totals of JSON agree; requests are each replica's own."""
+async def test_metrics_of_the_mesh_are_equal_on_each_replica(client: httpx2.AsyncClient, redis_url: str) -> None:
+    """Gauges and JSON totals are equal; requests are counted per replica."""
     async with in_process_registry(redis_url) as other:
         await register(client, "a", capabilities=["x"])
         await send_heartbeat(client, "a")
@@ -337,15 +339,15 @@ async def test_mesh_wide_numbers_are_the_same_on_each_replica(client: httpx2.Asy
         mine, others = (await client.get("/metrics")).json(), (await other.get("/metrics")).json()
         for moving in ("uptime_seconds", "timestamp"):
             del mine[moving], others[moving]
-        texts = [await numbers(each) for each in (client, other)]
+        texts = [await prometheus_samples(each) for each in (client, other)]
 
     assert mine == others
     assert texts[0]["mcp_registry_agents_total"] == texts[1]["mcp_registry_agents_total"] == 1
     assert 'mcp_registry_requests_total{method="POST",route="/agents",status="200"}' not in texts[1]
 
 
-async def test_batched_calls_are_counted_one_by_one(client: httpx2.AsyncClient) -> None:
-    """Processed means agents, not requests."""
+async def test_each_agent_of_a_batch_call_is_counted(client: httpx2.AsyncClient) -> None:
+    """Counters of processed heartbeats and registrations count agents, not requests."""
     agents = [a_registration(agent_id) for agent_id in "abc"]
     expect_success(await client.post("/agents/batch", json={"agents": agents}))
     expect_success(await client.post("/heartbeats", json={"agent_ids": ["a", "b", "nobody"]}))

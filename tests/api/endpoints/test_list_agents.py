@@ -1,4 +1,4 @@
-"""Lists: every filter in every form, pages, fields, ETags, packing, versions, and waiting for a change."""
+"""Lists: filters, pages, fields, ETags, compression, versions, and waiting for a change."""
 
 import asyncio
 import gzip
@@ -54,14 +54,14 @@ AGENTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def a_mesh(client: httpx2.AsyncClient) -> None:
-    """Register the agents; only `files` has beaten, the others are pending."""
+async def register_agents(client: httpx2.AsyncClient) -> None:
+    """Register the agents; only `files` has sent a heartbeat, the others are pending."""
     for agent_id, fields in AGENTS.items():
         await register(client, agent_id, **fields)
     await send_heartbeat(client, "files")
 
 
-# In the form of the tool, what it finds of mail (default), files and idle (system), with `"status": "any"`.
+# Query objects of the tool, and the matches among mail (default), files and idle (system) with status any.
 QUERIES: list[tuple[dict[str, Any], list[str]]] = [
     ({}, ["mail", "files", "idle"]),
     ({"namespace": "system"}, ["files", "idle"]),
@@ -79,7 +79,7 @@ QUERIES: list[tuple[dict[str, Any], list[str]]] = [
     ({"capability_stability": "deprecated"}, ["mail"]),
     ({"capability_tags": ["io"]}, ["mail", "files"]),
     ({"capability_tags": ["io", "filesystem"]}, ["files"]),
-    # Each is met by a capability of the agent, but by no one of them.
+    # Each condition matches a capability of the agent, but no capability satisfies all of them.
     ({"capability_tags": ["filesystem"], "capability_stability": "beta"}, []),
     ({"capability_tags": ["net"], "capability_stability": "deprecated"}, []),
     ({"capability": "read_file", "capability_category": "file_operations"}, ["files"]),
@@ -108,29 +108,29 @@ QUERIES: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("query", "found"), QUERIES, ids=[str(query) for query, _ in QUERIES])
-async def test_a_filter_finds_the_same_in_every_form(
+async def test_a_filter_matches_the_same_agents_in_every_form(
     client: httpx2.AsyncClient, query: dict[str, Any], found: list[str]
 ) -> None:
-    """As a query string, repeated or joined by commas, and as a query object."""
-    await a_mesh(client)
-    given = {"capability" if name == "capabilities" else name: value for name, value in query.items()}
-    given |= {"fuzzy_match": "true"} if "fuzzy_match" in query else {}
-    tags = given.get("capability_tags")
-    joined = given | ({"capability_tags": ",".join(tags)} if isinstance(tags, list) else {})
+    """As a query string with repeated or comma-separated values, and as a query object."""
+    await register_agents(client)
+    parameters = {"capability" if name == "capabilities" else name: value for name, value in query.items()}
+    parameters |= {"fuzzy_match": "true"} if "fuzzy_match" in query else {}
+    tags = parameters.get("capability_tags")
+    joined = parameters | ({"capability_tags": ",".join(tags)} if isinstance(tags, list) else {})
 
-    assert await list_agent_ids(client, **given) == found
+    assert await list_agent_ids(client, **parameters) == found
     assert await list_agent_ids(client, **joined) == found
-    answer = expect_success(
+    response = expect_success(
         await client.post("/mcp/tools/discover_services", json={"query": {"status": "any"} | query}),
     )
-    assert [agent["id"] for agent in answer["agents"]] == found
+    assert [agent["id"] for agent in response["agents"]] == found
 
 
-async def test_the_tool_looks_for_healthy_agents_and_joins_labels_with_the_selector(
+async def test_the_tool_finds_healthy_agents_and_combines_labels_with_the_selector(
     client: httpx2.AsyncClient,
 ) -> None:
-    """Unless a status says otherwise."""
-    await a_mesh(client)
+    """Unless the query has a status."""
+    await register_agents(client)
 
     for query, found in (
         ({}, ["files"]),
@@ -138,8 +138,8 @@ async def test_the_tool_looks_for_healthy_agents_and_joins_labels_with_the_selec
         ({"status": None, "labels": {"env": "prod"}}, ["files"]),
         ({"status": "any", "labels": {"env": "prod"}, "label_selector": "!tier"}, ["idle"]),
     ):
-        answer = expect_success(await client.post("/mcp/tools/discover_services", json={"query": query}))
-        assert [agent["id"] for agent in answer["agents"]] == found
+        response = expect_success(await client.post("/mcp/tools/discover_services", json={"query": query}))
+        assert [agent["id"] for agent in response["agents"]] == found
 
 
 CAPABILITIES: list[tuple[dict[str, Any], list[str]]] = [
@@ -173,22 +173,22 @@ CAPABILITIES: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("query", "found"), CAPABILITIES, ids=[str(query) for query, _ in CAPABILITIES])
-async def test_capabilities_are_searched(client: httpx2.AsyncClient, query: dict[str, Any], found: list[str]) -> None:
-    """Every condition holds for the row itself; a name asked for forgivingly comes with its score."""
-    await a_mesh(client)
-    answer = await client.get("/capabilities", params=query)
-    assert answer.status_code == 200, answer.text
-    rows = answer.json()["capabilities"]
+async def test_capabilities_are_filtered(client: httpx2.AsyncClient, query: dict[str, Any], found: list[str]) -> None:
+    """Every condition applies to the row itself; a fuzzy match has a score."""
+    await register_agents(client)
+    response = await client.get("/capabilities", params=query)
+    assert response.status_code == 200, response.text
+    rows = response.json()["capabilities"]
 
     assert [f"{row['agent_id']}.{row['name']}" for row in rows] == found
-    assert answer.json()["count"] == len(found)
+    assert response.json()["count"] == len(found)
     ranked = "q" in query or "fuzzy_match" in query
     assert all(("score" in row) is ranked for row in rows)
-    assert answer.headers["x-resource-version"] == answer.json()["resource_version"]
+    assert response.headers["x-resource-version"] == response.json()["resource_version"]
 
 
 async def test_the_best_match_comes_first_with_its_score(client: httpx2.AsyncClient) -> None:
-    """The name itself, then one that begins with it, then one that holds it, then one with a slip."""
+    """The exact name, then names with it as prefix, then names that contain it, then names with a typo."""
     for agent_id, name in (
         ("a", "get_translation"),
         ("b", "transaltion"),
@@ -208,8 +208,8 @@ async def test_the_best_match_comes_first_with_its_score(client: httpx2.AsyncCli
     assert [row["score"] for row in rows] == scores
 
 
-async def test_what_an_agent_said_comes_back_as_it_was_sent(client: httpx2.AsyncClient) -> None:
-    """Schemas and annotations, whatever is in them."""
+async def test_nested_fields_are_returned_unchanged(client: httpx2.AsyncClient) -> None:
+    """Schemas and annotations with any content."""
     schema = {"type": "object", "properties": {"ü": {"type": ["string", "null"]}}, "x-order": [1, 2.5, None]}
     notes = {"note": "any text; with, commas = and (brackets)"}
     await register(client, capabilities=[{"name": "x", "input_schema": schema}], annotations=notes)
@@ -221,8 +221,8 @@ async def test_what_an_agent_said_comes_back_as_it_was_sent(client: httpx2.Async
     assert row["input_schema"] == schema
 
 
-async def test_a_walk_lists_everything_once_and_names_the_first_version(client: httpx2.AsyncClient) -> None:
-    """Whatever changes meanwhile; a watch from that version tells all of it."""
+async def test_a_walk_lists_each_agent_once_and_has_the_version_of_its_start(client: httpx2.AsyncClient) -> None:
+    """Despite changes in between, which a watch from that version returns completely."""
     for n in range(10):
         await register(client, f"a{n}")
     asked: dict[str, Any] = {"limit": "4"}
@@ -247,11 +247,11 @@ async def test_a_walk_lists_everything_once_and_names_the_first_version(client: 
     assert [sum(f'"{kind}"' in line for line in events) for kind in ("MODIFIED", "ADDED", "DELETED")] == [1, 2, 1]
 
 
-async def test_a_walk_may_go_on_at_another_replica(redis_url: str) -> None:
-    """One that was started later, too; the token says all there is to say, a selector with several values in it."""
+async def test_a_walk_may_continue_on_another_replica(redis_url: str) -> None:
+    """Also on a replica that started later; the token contains the whole query, even a selector with several values."""
     query = "label_selector=env in (dev,prod,test)&fuzzy_match=true&capability=read&limit=1"
     async with in_process_registry(redis_url) as one:
-        await a_mesh(one)
+        await register_agents(one)
         first = await one.get(f"/agents?{query}")
         await register(one, "new")
         async with in_process_registry(redis_url) as two:
@@ -263,8 +263,8 @@ async def test_a_walk_may_go_on_at_another_replica(redis_url: str) -> None:
     assert second.headers["x-resource-version"] == first.json()["resource_version"]
 
 
-def test_a_query_has_one_digest_in_every_process() -> None:
-    """The story: sets are printed in another order by each process, and a token was refused by the next replica."""
+def test_a_query_has_the_same_digest_in_every_process() -> None:
+    """Each process prints sets in another order, so the next replica had rejected the token."""
     code = (
         "from registry.api.request.queries import parse_list_agents;"
         "print(parse_list_agents(b'label_selector=a+in+(b,c,d,e),f+notin+(g,h)&capability_tags=x,y&fields=id').digest)"
@@ -284,8 +284,8 @@ def test_a_query_has_one_digest_in_every_process() -> None:
 
 
 async def test_a_token_belongs_to_its_query(client: httpx2.AsyncClient) -> None:
-    """With other filters or fields, or mangled, it is refused; another limit is fine."""
-    await a_mesh(client)
+    """With other filters or fields, or damaged, it is rejected; the limit may change."""
+    await register_agents(client)
     token = (await client.get("/agents?limit=1")).json()["continue"]
 
     assert (await client.get(f"/agents?limit=2&continue={token}")).json()["count"] == 2
@@ -296,10 +296,10 @@ async def test_a_token_belongs_to_its_query(client: httpx2.AsyncClient) -> None:
         expect_error(await client.get(f"/agents?limit=1&continue={garbage}"), 400, "malformed_request")
 
 
-async def test_a_walk_ends_when_its_version_has_left_the_log(redis_url: str) -> None:
-    """410 with where the mesh is now: a watch could not tell any more what changed during the walk."""
+async def test_a_walk_ends_if_its_version_is_no_longer_in_the_log(redis_url: str) -> None:
+    """410 with the current version: a watch could no longer return the changes during the walk."""
     async with in_process_registry(redis_url, watch_history=100) as client:
-        await a_mesh(client)
+        await register_agents(client)
         token = (await client.get("/agents?limit=1")).json()["continue"]
         for n in range(5):
             agents = [{"id": f"x{n}-{k}", "endpoint": "http://x:1"} for k in range(100)]
@@ -311,9 +311,9 @@ async def test_a_walk_ends_when_its_version_has_left_the_log(redis_url: str) -> 
     assert body["resource_version"] == now
 
 
-async def test_only_the_fields_asked_for(client: httpx2.AsyncClient) -> None:
-    """In the order asked; what an agent does not have is left out, and the score is a field like the others."""
-    await a_mesh(client)
+async def test_a_list_can_be_limited_to_some_fields(client: httpx2.AsyncClient) -> None:
+    """In the order requested, without fields the agent does not have; the score is one of the fields."""
+    await register_agents(client)
 
     agents = (await client.get("/agents?fields=status,id,nothing&agent_id=files")).json()["agents"]
     assert [list(agent.items()) for agent in agents] == [[("status", "healthy"), ("id", "files")]]
@@ -322,9 +322,9 @@ async def test_only_the_fields_asked_for(client: httpx2.AsyncClient) -> None:
     assert body["count"] == 2
 
 
-async def test_what_has_not_changed_is_304(client: httpx2.AsyncClient) -> None:
-    """Unrelated changes and heartbeats keep the tag, a related one does not; another query's tag is no tag."""
-    await a_mesh(client)
+async def test_an_unchanged_list_is_304(client: httpx2.AsyncClient) -> None:
+    """Heartbeats and unrelated changes preserve the ETag, related ones do not; it is not valid for other queries."""
+    await register_agents(client)
     path = "/agents?namespace=system"
     tag = (await client.get(path)).headers["etag"]
     assert tag.startswith('W/"')
@@ -333,24 +333,24 @@ async def test_what_has_not_changed_is_304(client: httpx2.AsyncClient) -> None:
     await send_heartbeat(client, "files")
     now = (await client.get("/agents/elsewhere")).json()["resource_version"]
     for header in (tag, f'"other", {tag}', tag.removeprefix("W/")):
-        answer = await client.get(path, headers={"if-none-match": header})
-        assert (answer.status_code, answer.content) == (304, b"")
-        assert answer.headers["etag"] == tag
-        assert answer.headers["vary"] == "accept-encoding"
-        assert answer.headers["x-resource-version"] == now
+        response = await client.get(path, headers={"if-none-match": header})
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["etag"] == tag
+        assert response.headers["vary"] == "accept-encoding"
+        assert response.headers["x-resource-version"] == now
 
     for other in ("/agents", f"{path}&status=healthy", f"{path}&fields=id"):
         assert (await client.get(other, headers={"if-none-match": tag})).status_code == 200
     await register(client, "new", namespace="system")
-    answer = await client.get(path, headers={"if-none-match": tag})
-    assert answer.status_code == 200
-    assert answer.headers["etag"] != tag
+    response = await client.get(path, headers={"if-none-match": tag})
+    assert response.status_code == 200
+    assert response.headers["etag"] != tag
 
 
-async def test_a_tag_holds_at_every_replica(redis_url: str) -> None:
-    """At one that was never asked before, and though something else changed; the same for a change that matters."""
+async def test_an_etag_is_valid_on_every_replica(redis_url: str) -> None:
+    """Also on a replica that has not served the query yet, after unrelated changes; a related one invalidates it."""
     async with in_process_registry(redis_url) as one, in_process_registry(redis_url) as two:
-        await a_mesh(one)
+        await register_agents(one)
         path = "/agents?namespace=system&label_selector=env in (prod,dev)"
         tag = (await one.get(path)).headers["etag"]
         await register(two, "elsewhere")
@@ -359,14 +359,14 @@ async def test_a_tag_holds_at_every_replica(redis_url: str) -> None:
         assert (await one.get(path, headers={"if-none-match": tag})).status_code == 304
         await send_heartbeat(one, "idle")
         for replica in (one, two):
-            answer = await replica.get(path, headers={"if-none-match": tag})
-            assert answer.status_code == 200
-            assert {agent["status"] for agent in answer.json()["agents"]} == {"healthy"}
+            response = await replica.get(path, headers={"if-none-match": tag})
+            assert response.status_code == 200
+            assert {agent["status"] for agent in response.json()["agents"]} == {"healthy"}
 
 
-async def test_a_tag_of_another_history_is_no_tag(client: httpx2.AsyncClient) -> None:
-    """The version in it says nothing about this one."""
-    await a_mesh(client)
+async def test_an_etag_of_another_timeline_is_invalid(client: httpx2.AsyncClient) -> None:
+    """Its version has no meaning in the current timeline."""
+    await register_agents(client)
     tag = (await client.get("/agents")).headers["etag"]
     digest, history, version = tag[3:-1].split("-")
     other = "".join("0" if letter != "0" else "1" for letter in history)
@@ -375,9 +375,9 @@ async def test_a_tag_of_another_history_is_no_tag(client: httpx2.AsyncClient) ->
         assert (await client.get("/agents", headers={"if-none-match": foreign})).status_code == 200
 
 
-async def test_how_old_an_answer_may_be(client: httpx2.AsyncClient) -> None:
-    """`NotOlderThan` takes any later state, `Exact` only the one of that version; the header names the version."""
-    await a_mesh(client)
+async def test_version_match_limits_the_age_of_a_list(client: httpx2.AsyncClient) -> None:
+    """`NotOlderThan` accepts any later state, `Exact` only that version; the header has the version."""
+    await register_agents(client)
     before = (await client.get("/agents")).headers["x-resource-version"]
     await register(client, "new")
     system = f"/agents?namespace=system&resource_version={before}&resource_version_match"
@@ -395,9 +395,9 @@ async def test_how_old_an_answer_may_be(client: httpx2.AsyncClient) -> None:
     expect_error(await client.get(f"/agents?resource_version={int(before) + 10**9}"), 503, "store_unavailable")
 
 
-async def test_head_is_get_without_its_body(client: httpx2.AsyncClient) -> None:
-    """The same headers, for the list and for 304; a stream has none."""
-    await a_mesh(client)
+async def test_head_is_get_without_the_body(client: httpx2.AsyncClient) -> None:
+    """The same headers, for the list and for 304; HEAD of a watch is not supported."""
+    await register_agents(client)
     for path in ("/agents", "/agents?limit=1", "/agents?fields=id", "/capabilities"):
         got, head = await client.get(path), await client.head(path)
         assert head.status_code == 200
@@ -409,14 +409,14 @@ async def test_head_is_get_without_its_body(client: httpx2.AsyncClient) -> None:
 
 
 async def raw_get(client: httpx2.AsyncClient, accept: str) -> tuple[httpx2.Response, bytes]:
-    """Return the answer to GET /agents and its body as it was sent."""
-    async with client.stream("GET", "/agents", headers={"accept-encoding": accept}) as answer:
-        return answer, b"".join([part async for part in answer.aiter_raw()])
+    """Return the response to GET /agents and its undecoded body."""
+    async with client.stream("GET", "/agents", headers={"accept-encoding": accept}) as response:
+        return response, b"".join([part async for part in response.aiter_raw()])
 
 
 @pytest.mark.parametrize("many", [60, 1200], ids=["large", "larger than what is packed at once"])
-async def test_a_large_list_is_packed_as_the_client_takes_it(client: httpx2.AsyncClient, many: int) -> None:
-    """Zstd before gzip, neither where the client does not take it; what is unpacked is the list."""
+async def test_a_large_list_is_compressed_if_the_client_accepts_it(client: httpx2.AsyncClient, many: int) -> None:
+    """Zstd if accepted, otherwise gzip if accepted; the decompressed body is the list."""
     for n in range(0, many, 60):
         agents = [{"id": f"a{n + k:05}", "endpoint": "http://a:1"} for k in range(60)]
         expect_success(await client.post("/agents/batch", json={"agents": agents}))
@@ -425,46 +425,46 @@ async def test_a_large_list_is_packed_as_the_client_takes_it(client: httpx2.Asyn
     rows = body[: body.index(b'"timestamp"')]
 
     for accept, coding in (("gzip", "gzip"), ("gzip, zstd", "zstd"), ("GZIP;q=0.5, zstd;q=0", "gzip")):
-        answer, packed = await raw_get(client, accept)
+        response, packed = await raw_get(client, accept)
         unpacked = zstandard.decompress(packed) if coding == "zstd" else gzip.decompress(packed)
-        assert answer.headers["content-encoding"] == coding
-        assert answer.headers["vary"] == "accept-encoding"
-        assert int(answer.headers["content-length"]) == len(packed) < len(body) / 4
+        assert response.headers["content-encoding"] == coding
+        assert response.headers["vary"] == "accept-encoding"
+        assert int(response.headers["content-length"]) == len(packed) < len(body) / 4
         assert unpacked.startswith(rows)
     for accept in ("br", "", "gzip;q=0, zstd;q=0.0"):
-        answer, same = await raw_get(client, accept)
-        assert "content-encoding" not in answer.headers
+        response, same = await raw_get(client, accept)
+        assert "content-encoding" not in response.headers
         assert same.startswith(rows)
 
 
-async def test_a_small_list_is_not_packed(client: httpx2.AsyncClient) -> None:
-    """It would take more time than it saves; and a search answers as it is."""
-    await a_mesh(client)
-    answer, _ = await raw_get(client, "gzip, zstd")
+async def test_a_small_list_is_not_compressed(client: httpx2.AsyncClient) -> None:
+    """Compression would take more time than it saves; the discovery tool never compresses."""
+    await register_agents(client)
+    response, _ = await raw_get(client, "gzip, zstd")
 
-    assert "content-encoding" not in answer.headers
+    assert "content-encoding" not in response.headers
 
 
-async def test_waiting_is_answered_when_the_answer_changed(client: httpx2.AsyncClient) -> None:
-    """Not when something else did."""
-    await a_mesh(client)
+async def test_waiting_ends_when_the_list_changes(client: httpx2.AsyncClient) -> None:
+    """An unrelated change does not end it."""
+    await register_agents(client)
     version = (await client.get("/agents")).json()["resource_version"]
     path = f"/agents?namespace=system&status=healthy&wait=10s&resource_version={version}"
 
     waiting = asyncio.create_task(client.get(path))
     await register(client, "elsewhere")
     await register(client, "files", **(AGENTS["idle"] | {"namespace": "other"}))
-    answer = await asyncio.wait_for(waiting, 5)
-    assert answer.json()["agents"] == []
+    response = await asyncio.wait_for(waiting, 5)
+    assert response.json()["agents"] == []
 
     began = time.monotonic()
     await client.get(path)
     assert time.monotonic() - began < 5
 
 
-async def test_waiting_ends_after_the_time_that_was_given(client: httpx2.AsyncClient) -> None:
-    """Unrelated changes do not end it before; then the list comes as it is, or 304."""
-    await a_mesh(client)
+async def test_waiting_ends_after_the_requested_time(client: httpx2.AsyncClient) -> None:
+    """Unrelated changes do not end it earlier; then the response is the unchanged list, or 304."""
+    await register_agents(client)
     first = await client.get("/agents?namespace=system")
     version, tag = first.json()["resource_version"], first.headers["etag"]
     path = f"/agents?namespace=system&wait=500ms&resource_version={version}"
@@ -473,26 +473,26 @@ async def test_waiting_ends_after_the_time_that_was_given(client: httpx2.AsyncCl
     waiting = asyncio.create_task(client.get(path))
     for n in range(3):
         await register(client, f"elsewhere-{n}")
-    answer = await waiting
+    response = await waiting
     assert time.monotonic() - began >= 0.5
-    assert [agent["id"] for agent in answer.json()["agents"]] == ["files", "idle"]
-    assert int(answer.json()["resource_version"]) > int(version)
+    assert [agent["id"] for agent in response.json()["agents"]] == ["files", "idle"]
+    assert int(response.json()["resource_version"]) > int(version)
     assert (await client.get(path, headers={"if-none-match": tag})).status_code == 304
 
 
 @pytest.mark.parametrize("version", ["", "&resource_version=0", "&resource_version=1"])
-async def test_without_a_version_that_is_known_nothing_is_waited_for(client: httpx2.AsyncClient, version: str) -> None:
-    """The first call of a loop, and one that comes back after too long: the list as it is, at once."""
-    await a_mesh(client)
+async def test_a_call_without_a_known_version_does_not_wait(client: httpx2.AsyncClient, version: str) -> None:
+    """The first call of a loop, and a call after a long pause, return the current list at once."""
+    await register_agents(client)
 
-    answer = await asyncio.wait_for(client.get(f"/agents?wait=60s{version}"), 5)
+    response = await asyncio.wait_for(client.get(f"/agents?wait=60s{version}"), 5)
 
-    assert answer.json()["count"] == 3
+    assert response.json()["count"] == 3
 
 
 async def test_waiting_ends_on_time(client: httpx2.AsyncClient) -> None:
-    """Not with the next look at all watches; a sixteenth may be added, so that callers do not come back together."""
-    await a_mesh(client)
+    """Independently of the periodic check of all watches; a sixteenth may be added, to spread callers."""
+    await register_agents(client)
     version = (await client.get("/agents")).json()["resource_version"]
 
     took = []
@@ -504,39 +504,39 @@ async def test_waiting_ends_on_time(client: httpx2.AsyncClient) -> None:
     assert 0.16 <= min(took) < 0.6
 
 
-async def test_waiting_for_what_was_changed_already_is_over_at_once(client: httpx2.AsyncClient) -> None:
-    """A caller that was away for a moment misses nothing."""
-    await a_mesh(client)
+async def test_waiting_ends_at_once_if_the_list_has_changed_already(client: httpx2.AsyncClient) -> None:
+    """A caller that was disconnected for a moment misses no change."""
+    await register_agents(client)
     version = (await client.get("/agents")).json()["resource_version"]
     await register(client, "late", namespace="system")
 
-    answer = await asyncio.wait_for(client.get(f"/agents?namespace=system&wait=60s&resource_version={version}"), 5)
+    response = await asyncio.wait_for(client.get(f"/agents?namespace=system&wait=60s&resource_version={version}"), 5)
 
-    assert [agent["id"] for agent in answer.json()["agents"]] == ["files", "idle", "late"]
-
-
-async def test_a_version_of_another_history_is_not_waited_for(client: httpx2.AsyncClient) -> None:
-    """It is above all there is: the list as it is, at once, with the version to go on from."""
-    await a_mesh(client)
-
-    answer = await asyncio.wait_for(client.get("/agents?wait=60s&resource_version=99999999999999"), 5)
-
-    assert int(answer.json()["resource_version"]) < 99999999999999
+    assert [agent["id"] for agent in response.json()["agents"]] == ["files", "idle", "late"]
 
 
-async def test_waiting_takes_no_version_match(client: httpx2.AsyncClient) -> None:
-    """Its answer is always the newest."""
-    answer = await client.get("/agents?wait=1s&resource_version=5&resource_version_match=Exact")
+async def test_a_version_of_another_timeline_is_not_waited_for(client: httpx2.AsyncClient) -> None:
+    """It is above the current version: the current list at once, with the version to continue from."""
+    await register_agents(client)
 
-    assert error_fields(expect_error(answer, 400, "malformed_request")) == ["resource_version_match"]
+    response = await asyncio.wait_for(client.get("/agents?wait=60s&resource_version=99999999999999"), 5)
+
+    assert int(response.json()["resource_version"]) < 99999999999999
 
 
-async def test_a_name_with_a_comma_is_one_name(client: httpx2.AsyncClient) -> None:
-    """Commas part tags and fields of a query string; a list in a query object is as it is."""
+async def test_waiting_rejects_a_version_match(client: httpx2.AsyncClient) -> None:
+    """The response is always the newest state."""
+    response = await client.get("/agents?wait=1s&resource_version=5&resource_version_match=Exact")
+
+    assert error_fields(expect_error(response, 400, "malformed_request")) == ["resource_version_match"]
+
+
+async def test_a_name_may_contain_a_comma(client: httpx2.AsyncClient) -> None:
+    """Commas separate tags and fields in query strings only, not in the lists of query objects."""
     await register(client, "a", capabilities=[{"name": "add,subtract", "tags": ["x,y"]}])
 
     assert await list_agent_ids(client, capability="add,subtract") == ["a"]
-    answer = await client.post(
+    response = await client.post(
         "/mcp/tools/discover_services", json={"query": {"status": "any", "capability_tags": ["x,y"]}}
     )
-    assert [agent["id"] for agent in expect_success(answer)["agents"]] == ["a"]
+    assert [agent["id"] for agent in expect_success(response)["agents"]] == ["a"]

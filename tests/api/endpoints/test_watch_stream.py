@@ -1,4 +1,4 @@
-"""GET /agents?watch=true over a real socket: what a client sees, from the first header to the last chunk."""
+"""GET /agents?watch=true over a real socket, from the first header to the last chunk."""
 
 import asyncio
 import socket
@@ -25,7 +25,7 @@ SSE = {"accept": "text/event-stream"}
 
 @pytest.fixture
 async def served(redis_url: str) -> AsyncIterator[ServedRegistry]:
-    """Provide a replica whose settings are the defaults."""
+    """Provide a replica with default settings."""
     async with served_registry(redis_url) as running:
         yield running
 
@@ -35,16 +35,16 @@ async def unregister(client: httpx2.AsyncClient, agent_id: str = "a") -> None:
     assert (await client.delete(f"/agents/{agent_id}")).status_code == 200
 
 
-async def nothing_watches(served: ServedRegistry) -> None:
-    """Wait until the replica holds neither a watch nor a group."""
-    watching = served.registry.watch_service
+async def wait_until_no_watch_is_left(served: ServedRegistry) -> None:
+    """Wait until the replica has neither a watch nor a watch group."""
+    watch_service = served.registry.watch_service
     await async_wait_until(
-        lambda: not watching.watchers and not list(watching.fanout), description="nothing watches any more"
+        lambda: not watch_service.watchers and not list(watch_service.fanout), description="no watch is left"
     )
 
 
-async def test_the_headers_come_at_once_though_nothing_happens(served: ServedRegistry) -> None:
-    """A client of a quiet mesh knows that it watches, before the first event."""
+async def test_the_headers_are_sent_before_the_first_event(served: ServedRegistry) -> None:
+    """A client of a mesh without changes receives a response before the first event."""
     began = time.monotonic()
 
     async with open_watch(served.url) as stream:
@@ -56,8 +56,8 @@ async def test_the_headers_come_at_once_though_nothing_happens(served: ServedReg
         assert stream.headers["x-request-id"]
 
 
-async def test_a_life_is_one_event_for_each_change(served: ServedRegistry) -> None:
-    """Registered, first heartbeat, registered anew with another spec, unregistered."""
+async def test_each_change_of_an_agent_is_one_event(served: ServedRegistry) -> None:
+    """Registered, first heartbeat, registered with another spec, unregistered."""
     async with open_watch(served.url) as stream:
         await register(served.client)
         await send_heartbeat(served.client)
@@ -79,8 +79,8 @@ async def test_a_life_is_one_event_for_each_change(served: ServedRegistry) -> No
         assert [int(event.object["resource_version"]) for event in events] == versions
 
 
-async def test_an_event_carries_the_agent_as_a_read_shows_it(served: ServedRegistry) -> None:
-    """One object on the wire, whoever asks."""
+async def test_an_event_has_the_same_agent_as_a_read(served: ServedRegistry) -> None:
+    """Watches and reads return the same object."""
     async with open_watch(served.url) as stream:
         await register(served.client, annotations={"k": "ü"}, capabilities=["read"])
         (added,) = await stream.next_events(1)
@@ -94,8 +94,8 @@ async def test_an_event_carries_the_agent_as_a_read_shows_it(served: ServedRegis
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json, text/event-stream;q=0.5"])
-async def test_a_client_that_names_server_sent_events_gets_them(served: ServedRegistry, accept: str) -> None:
-    """With the version as id, which browsers send back."""
+async def test_a_client_that_requests_server_sent_events_receives_them(served: ServedRegistry, accept: str) -> None:
+    """With the version as event id, which browsers send when they reconnect."""
     async with open_watch(served.url, {"accept": accept}) as stream:
         version = await register(served.client)
         (event,) = await stream.next_events(1)
@@ -105,14 +105,14 @@ async def test_a_client_that_names_server_sent_events_gets_them(served: ServedRe
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "application/json", "text/*"])
-async def test_any_other_client_gets_lines_of_json(served: ServedRegistry, accept: str | None) -> None:
-    """`*/*` says that it takes server-sent events too, but it does not name them."""
+async def test_any_other_client_receives_json_lines(served: ServedRegistry, accept: str | None) -> None:
+    """`*/*` includes server-sent events, but does not name them."""
     async with open_watch(served.url, {"accept": accept} if accept else {}) as stream:
         assert stream.headers["content-type"] == "application/x-ndjson"
 
 
-async def test_last_event_id_resumes_and_goes_before_the_query(served: ServedRegistry) -> None:
-    """A browser reconnects with the URL it began with, so the header is the newer of the two."""
+async def test_last_event_id_overrides_the_version_of_the_query(served: ServedRegistry) -> None:
+    """A browser reconnects with its first URL, so the header is the newer of the two."""
     versions = [await register(served.client, f"a{number}") for number in range(4)]
 
     async with open_watch(served.url, SSE | {"last-event-id": versions[2]}, resource_version=versions[0]) as stream:
@@ -121,30 +121,30 @@ async def test_last_event_id_resumes_and_goes_before_the_query(served: ServedReg
         assert [event.kind_and_id for event in await stream.next_events(1)] == [("ADDED", "a3")]
 
 
-async def test_only_server_sent_events_know_last_event_id(served: ServedRegistry) -> None:
-    """In the other form the header is somebody else's, and takes nothing from what the query asks for."""
+async def test_last_event_id_is_ignored_for_json_lines(served: ServedRegistry) -> None:
+    """In a stream of JSON lines the header has no meaning, and the query applies."""
     version = await register(served.client)
 
     async with open_watch(served.url, {"last-event-id": version}, send_initial="true") as stream:
         assert [event.kind_and_id for event in await stream.next_events(2)] == [("ADDED", "a"), ("BOOKMARK", "")]
 
 
-async def test_resuming_loses_nothing_and_repeats_nothing(served: ServedRegistry) -> None:
-    """From every version there was."""
+async def test_a_resumed_watch_loses_and_repeats_no_event(served: ServedRegistry) -> None:
+    """From every version of the log."""
     versions = [int(await register(served.client, f"a{number}")) for number in range(8)]
 
-    async def seen(since: int) -> list[int]:
+    async def received(since: int) -> list[int]:
         async with open_watch(served.url, resource_version=since, timeout="0.01s") as stream:
             *events, bookmark = await stream.remaining_events()
             assert (bookmark.kind, bookmark.version) == ("BOOKMARK", versions[-1])
             return [event.version for event in events]
 
-    found = await asyncio.gather(*map(seen, versions))
+    found = await asyncio.gather(*map(received, versions))
     assert found == [versions[at + 1 :] for at in range(len(versions))]
 
 
-async def test_what_starts_or_stops_matching_is_added_or_deleted(served: ServedRegistry) -> None:
-    """For those who asked for it; the event's version is its object's in DELETED too."""
+async def test_an_agent_that_starts_or_stops_matching_is_added_or_deleted(served: ServedRegistry) -> None:
+    """For watches with that filter; a DELETED event also has the version of its object."""
     async with (
         open_watch(served.url, label_selector="k=1") as labelled,
         open_watch(served.url, status="pending") as pending,
@@ -156,15 +156,15 @@ async def test_what_starts_or_stops_matching_is_added_or_deleted(served: ServedR
         await register(served.client, labels={"k": "2"})
         await register(served.client, "late", labels={"k": "1"})
 
-        seen = await labelled.next_events(5)
-        assert [event.kind_and_id for event in seen] == [
+        received = await labelled.next_events(5)
+        assert [event.kind_and_id for event in received] == [
             ("ADDED", "a"),
             ("MODIFIED", "a"),
             ("MODIFIED", "a"),
             ("DELETED", "a"),
             ("ADDED", "late"),
         ]
-        assert [int(event.object["resource_version"]) for event in seen] == [event.version for event in seen]
+        assert [int(event.object["resource_version"]) for event in received] == [event.version for event in received]
         kinds = [event.kind_and_id for event in await pending.next_events(5)]
         assert kinds == [("ADDED", "a"), ("MODIFIED", "a"), ("MODIFIED", "a"), ("DELETED", "a"), ("ADDED", "late")]
 
@@ -182,8 +182,8 @@ async def test_what_starts_or_stops_matching_is_added_or_deleted(served: ServedR
     ],
     ids=lambda query: next(iter(query)),
 )
-async def test_every_filter_of_lists_is_one_of_watches(served: ServedRegistry, query: dict[str, str]) -> None:
-    """And none of them lets the other agent through."""
+async def test_watches_support_every_filter_of_lists(served: ServedRegistry, query: dict[str, str]) -> None:
+    """None of them matches the other agent."""
     read = {"name": "read", "version": "2.1.0", "category": "files", "tags": ["fast"]}
     async with open_watch(served.url, **query) as stream:
         await register(served.client, "b", labels={"tier": "db"}, capabilities=["write"])
@@ -192,10 +192,10 @@ async def test_every_filter_of_lists_is_one_of_watches(served: ServedRegistry, q
         assert [event.kind_and_id for event in await stream.next_events(1)] == [("ADDED", "a")]
 
 
-async def test_a_version_the_log_does_not_hold_is_gone(
+async def test_a_version_that_is_not_in_the_log_is_410(
     served: ServedRegistry, redis_client: redis.Redis, redis_url: str
 ) -> None:
-    """Too old or from the future: 410 before any stream, with the version now, so that the client can go on."""
+    """Too old or in the future: 410 before any stream, with the current version, from which the client continues."""
     old = await register(served.client, "a")
     await register(served.client, "b")
     redis_client.xtrim("{mesh}:log", maxlen=1, approximate=False)
@@ -210,8 +210,8 @@ async def test_a_version_the_log_does_not_hold_is_gone(
         assert expect_error(unknown, 410, "version_too_old")["resource_version"] == now
 
 
-async def test_the_state_comes_first_where_it_is_asked_for(served: ServedRegistry) -> None:
-    """Sorted as lists are, then a bookmark with the version it is of, then what changes."""
+async def test_the_state_is_sent_first_if_requested(served: ServedRegistry) -> None:
+    """Sorted as in lists, then a bookmark with its version, then the changes."""
     await register(served.client, "b", namespace="n")
     await register(served.client, "a", namespace="n")
     last = await register(served.client, "c", namespace="m")
@@ -228,10 +228,10 @@ async def test_the_state_comes_first_where_it_is_asked_for(served: ServedRegistr
     assert added.kind_and_id == ("ADDED", "d")
 
 
-async def test_the_state_has_no_ids_to_resume_from(served: ServedRegistry) -> None:
+async def test_events_of_the_state_have_no_ids(served: ServedRegistry) -> None:
     """Only the bookmark after it has one.
 
-    A browser cut off within the state went on after the version of some agent in it, and never saw the others.
+    A browser that was disconnected within the state had resumed from the version of one agent, and missed the others.
     """
     await register(served.client, "b")
     await register(served.client, "a")
@@ -246,15 +246,17 @@ async def test_the_state_has_no_ids_to_resume_from(served: ServedRegistry) -> No
     assert added.sse_id == str(added.version)
 
 
-async def test_the_state_of_nothing_is_a_bookmark(served: ServedRegistry) -> None:
-    """So that a client knows that it has all there is."""
+async def test_an_empty_state_is_a_bookmark(served: ServedRegistry) -> None:
+    """So a client detects that its state is complete."""
     async with open_watch(served.url, send_initial="true") as stream:
         assert [event.kind for event in await stream.next_events(1)] == ["BOOKMARK"]
 
 
 @pytest.mark.parametrize("headers", [{}, SSE], ids=["ndjson", "sse"])
-async def test_a_stream_that_is_over_ends_with_a_bookmark(served: ServedRegistry, headers: dict[str, str]) -> None:
-    """Cleanly, and with the version now though nothing matched."""
+async def test_a_stream_ends_with_a_bookmark_after_its_duration(
+    served: ServedRegistry, headers: dict[str, str]
+) -> None:
+    """The end is clean, and the bookmark has the current version even if no event matched."""
     began = time.monotonic()
     async with open_watch(served.url, headers, timeout="1s", namespace="nowhere") as stream:
         version = await register(served.client)
@@ -267,8 +269,8 @@ async def test_a_stream_that_is_over_ends_with_a_bookmark(served: ServedRegistry
         assert 0.9 < time.monotonic() - began < 3
 
 
-async def test_a_stream_is_over_on_time(served: ServedRegistry) -> None:
-    """Not with the next look at all watches."""
+async def test_a_stream_ends_on_time(served: ServedRegistry) -> None:
+    """Independently of the periodic check of all watches."""
     took = []
     for _ in range(3):
         began = time.monotonic()
@@ -279,31 +281,31 @@ async def test_a_stream_is_over_on_time(served: ServedRegistry) -> None:
     assert 0.2 <= min(took) < 0.7
 
 
-async def test_the_state_is_not_older_than_the_version_asked_for(served: ServedRegistry) -> None:
-    """Whatever is held for 0; a version that nobody has come to is of another history."""
+async def test_the_state_is_not_older_than_the_requested_version(served: ServedRegistry) -> None:
+    """0 accepts any cached state; a version above the current one belongs to another timeline."""
     version = await register(served.client)
     for since in (version, "0"):
         async with open_watch(served.url, send_initial="true", resource_version=since) as stream:
             assert [event.kind for event in await stream.next_events(2)] == ["ADDED", "BOOKMARK"]
 
-    answer = await served.client.get("/agents?watch=true&send_initial=true&resource_version=99999999999999")
+    response = await served.client.get("/agents?watch=true&send_initial=true&resource_version=99999999999999")
 
-    expect_error(answer, 410, "version_ahead")
+    expect_error(response, 410, "version_ahead")
 
 
 @pytest.mark.parametrize(("headers", "line"), [({}, ""), (SSE, ": keep-alive")], ids=["ndjson", "sse"])
-async def test_a_quiet_stream_says_that_it_lives(
+async def test_a_stream_without_events_sends_keep_alives(
     served: ServedRegistry, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], line: str
 ) -> None:
-    """With what readers of the form pass over: an empty line, a comment."""
+    """With data that readers of the format ignore: an empty line or a comment."""
     monkeypatch.setattr(streams, "_KEEP_ALIVE_INTERVAL_S", 0.1)
 
     async with open_watch(served.url, headers) as stream:
         assert set(await stream.wait_for_keep_alives(3)) == {line}
 
 
-async def test_bookmarks_come_by_themselves(served: ServedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And say how far the watch has come, also where nothing matched."""
+async def test_bookmarks_are_sent_periodically(served: ServedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They report the current version, even if no event matched."""
     monkeypatch.setattr(streams, "_BOOKMARK_INTERVAL_S", 0.2)
 
     async with open_watch(served.url, namespace="nowhere") as stream:
@@ -315,10 +317,8 @@ async def test_bookmarks_come_by_themselves(served: ServedRegistry, monkeypatch:
     assert marks[-1].version == int(version)
 
 
-async def test_every_stream_ends_after_a_while_by_itself(
-    served: ServedRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that watches spread over replicas that came later."""
+async def test_every_stream_has_a_maximum_duration(served: ServedRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So watches spread over replicas that started later."""
     monkeypatch.setattr(streams, "_MIN_STREAM_S", 0.05)
     monkeypatch.setattr(streams, "_MAX_STREAM_S", 0.1)
 
@@ -342,34 +342,34 @@ async def test_every_stream_ends_after_a_while_by_itself(
         ("label_selector=a%20in", "label_selector"),
     ],
 )
-async def test_what_does_not_go_with_a_watch_is_refused(served: ServedRegistry, query: str, field: str) -> None:
-    """Before any stream, naming it."""
+async def test_parameters_of_lists_are_rejected_for_a_watch(served: ServedRegistry, query: str, field: str) -> None:
+    """Before any stream, with the name of the parameter."""
     body = expect_error(await served.client.get(f"/agents?watch=true&{query}"), 400, "malformed_request")
 
     assert body["details"][0]["field"].startswith(field)
 
 
 @pytest.mark.parametrize("query", ["timeout=1s", "send_initial=true"])
-async def test_what_goes_with_a_watch_only_is_refused_without(served: ServedRegistry, query: str) -> None:
-    """Else a client would take a list for a watch."""
+async def test_parameters_of_watches_are_rejected_for_a_list(served: ServedRegistry, query: str) -> None:
+    """Otherwise a client could mistake a list for a watch."""
     expect_error(await served.client.get(f"/agents?{query}"), 400, "malformed_request")
 
 
-async def test_head_of_a_watch_is_refused(served: ServedRegistry) -> None:
-    """It would be a stream of nothing."""
+async def test_head_of_a_watch_is_rejected(served: ServedRegistry) -> None:
+    """The stream would have no content."""
     assert (await served.client.head("/agents?watch=true")).status_code == 400
-    await nothing_watches(served)
+    await wait_until_no_watch_is_left(served)
 
 
-async def test_a_bad_last_event_id_is_refused(served: ServedRegistry) -> None:
-    """Naming the header."""
-    answer = await served.client.get("/agents?watch=true", headers=SSE | {"last-event-id": "x"})
+async def test_an_invalid_last_event_id_is_rejected(served: ServedRegistry) -> None:
+    """The error names the header."""
+    response = await served.client.get("/agents?watch=true", headers=SSE | {"last-event-id": "x"})
 
-    assert expect_error(answer, 400, "malformed_request")["details"][0]["field"] == "Last-Event-ID"
+    assert expect_error(response, 400, "malformed_request")["details"][0]["field"] == "Last-Event-ID"
 
 
 async def test_streams_are_not_compressed(served: ServedRegistry) -> None:
-    """A packer would hold events back."""
+    """Compression would delay events."""
     for number in range(50):
         await register(served.client, f"a{number}", labels={"k": "x" * 50})
 
@@ -378,8 +378,8 @@ async def test_streams_are_not_compressed(served: ServedRegistry) -> None:
         assert len(await stream.next_events(51)) == 51
 
 
-async def test_watches_their_clients_close_leave_nothing_behind(served: ServedRegistry) -> None:
-    """Neither cursors nor groups, whatever the moment: before, during and after events."""
+async def test_closed_watches_are_removed(served: ServedRegistry) -> None:
+    """No watches and no groups, at any moment: before, during and after events."""
     async with AsyncExitStack() as stack:
         for number in range(20):
             stream = await stack.enter_async_context(open_watch(served.url, namespace=f"n{number % 4}"))
@@ -388,26 +388,26 @@ async def test_watches_their_clients_close_leave_nothing_behind(served: ServedRe
                 await stream.next_events(1)
         assert len(served.registry.watch_service.watchers) == 20
 
-    await nothing_watches(served)
+    await wait_until_no_watch_is_left(served)
 
 
-async def test_refused_watches_leave_nothing_behind(served: ServedRegistry) -> None:
-    """The version was looked at before anything was held."""
+async def test_rejected_watches_are_removed(served: ServedRegistry) -> None:
+    """The version is checked before the watch is created."""
     await served.client.get("/agents?watch=true&resource_version=99999999999999")
 
-    await nothing_watches(served)
+    await wait_until_no_watch_is_left(served)
 
 
-async def flood(client: httpx2.AsyncClient, stream: WatchStream, rounds: int) -> None:
-    """Change one large agent again and again, and see each change on a stream that keeps up."""
+async def change_repeatedly(client: httpx2.AsyncClient, stream: WatchStream, rounds: int) -> None:
+    """Change one large agent repeatedly, and read each change from a stream."""
     for number in range(rounds):
         await register(client, "large", annotations={"text": f"{number} " + "x" * 60_000})
         await stream.next_events(1)
 
 
 @asynccontextmanager
-async def deaf(url: str) -> AsyncIterator[None]:
-    """Provide a client that watches everything and reads nothing."""
+async def unread_watch(url: str) -> AsyncIterator[None]:
+    """Open a watch of all agents without reading its events."""
     where, loop = urlsplit(url), asyncio.get_running_loop()
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -417,29 +417,29 @@ async def deaf(url: str) -> AsyncIterator[None]:
         yield
 
 
-async def test_a_client_that_never_reads_is_dropped_and_slows_nobody(
+async def test_a_client_that_never_reads_is_disconnected_without_effect_on_others(
     served: ServedRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its connection is aborted; the others see every change meanwhile."""
+    """Its connection is aborted; the other watches receive every change in the meantime."""
     monkeypatch.setattr(watches, "_STALLED_CLIENT_TIMEOUT_S", 0.5)
-    watching = served.registry.watch_service
-    async with deaf(served.url), open_watch(served.url) as stream, asyncio.timeout(15):
-        await async_wait_until(lambda: len(watching.watchers) == 2, description="both watch")
-        while len(watching.watchers) == 2:
-            await flood(served.client, stream, 10)
+    watch_service = served.registry.watch_service
+    async with unread_watch(served.url), open_watch(served.url) as stream, asyncio.timeout(15):
+        await async_wait_until(lambda: len(watch_service.watchers) == 2, description="both watches are open")
+        while len(watch_service.watchers) == 2:
+            await change_repeatedly(served.client, stream, 10)
 
-    await nothing_watches(served)
+    await wait_until_no_watch_is_left(served)
 
 
-async def test_a_watch_opened_while_the_replica_goes_down_is_refused(served: ServedRegistry) -> None:
-    """Else it would hold up the end; the client is told to go elsewhere."""
+async def test_a_watch_during_the_shutdown_is_rejected(served: ServedRegistry) -> None:
+    """It would delay the shutdown; the client is to use another replica."""
     served.registry.watch_service.close()
 
     expect_error(await served.client.get("/agents?watch=true"), 503, "not_ready")
 
 
-async def test_at_the_end_of_a_replica_each_stream_gets_a_bookmark(redis_url: str) -> None:
-    """All fifty end cleanly within the time a stop may take, and the process with status 0."""
+async def test_a_stopping_replica_sends_a_bookmark_on_each_stream(redis_url: str) -> None:
+    """Fifty streams end cleanly within the shutdown timeout, and the process exits with status 0."""
     with Replica(redis_url) as replica:
         async with AsyncExitStack() as stack, httpx2.AsyncClient(base_url=replica.url) as client:
             opened = [
@@ -452,30 +452,30 @@ async def test_at_the_end_of_a_replica_each_stream_gets_a_bookmark(redis_url: st
             added = await opened[7].next_event()
 
             stopping = asyncio.create_task(asyncio.to_thread(replica.stop))
-            ends = await asyncio.gather(*(stream.remaining_events() for stream in opened))
+            remaining = await asyncio.gather(*(stream.remaining_events() for stream in opened))
             await stopping
 
     assert all(stream.ended_cleanly for stream in opened)
-    assert {end[-1].kind_and_id for end in ends} == {("BOOKMARK", "")}
+    assert {end[-1].kind_and_id for end in remaining} == {("BOOKMARK", "")}
     assert added is not None
     assert added.kind_and_id == ("ADDED", "a")
-    assert [event.version for event in ends[7]] == [int(version)]
+    assert [event.version for event in remaining[7]] == [int(version)]
 
 
-async def test_a_deaf_client_does_not_hold_up_the_end(redis_url: str) -> None:
-    """It is cut off after the time for requests in flight, and the process ends in time."""
+async def test_a_client_that_never_reads_does_not_delay_the_shutdown(redis_url: str) -> None:
+    """It is disconnected after the time for requests in flight, and the process ends in time."""
     with Replica(redis_url) as replica:
         async with (
             httpx2.AsyncClient(base_url=replica.url) as client,
-            deaf(replica.url),
+            unread_watch(replica.url),
             open_watch(replica.url) as stream,
         ):
-            await flood(client, stream, 100)
+            await change_repeatedly(client, stream, 100)
             await asyncio.to_thread(replica.stop)
 
 
-async def test_a_stream_lives_through_a_store_that_freezes_and_dies() -> None:
-    """With AOF the log leads on from what was seen: nothing lost, nothing twice, the stream never ended."""
+async def test_a_stream_survives_a_frozen_and_a_killed_store() -> None:
+    """With AOF the log continues: no event is lost or repeated, and the stream does not end."""
     with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
         async with served_registry(server.url) as served, open_watch(served.url) as stream:
             versions = [int(await register(served.client, "a"))]
@@ -494,14 +494,14 @@ async def test_a_stream_lives_through_a_store_that_freezes_and_dies() -> None:
             while events[-1].agent_id != "c":
                 events += await stream.next_events(1)
 
-    # The heartbeat that was refused may have been taken nevertheless: an event more, and never one less.
-    seen = [event.version for event in events]
-    assert seen == sorted(set(seen))
-    assert set(versions) <= set(seen)
+    # The heartbeat that failed may have been applied: then there is one more event.
+    received = [event.version for event in events]
+    assert received == sorted(set(received))
+    assert set(versions) <= set(received)
 
 
-async def test_old_versions_are_never_gone_only_because_the_store_is_away() -> None:
-    """410 makes clients list again all at once; what cannot be looked up now is 503."""
+async def test_old_versions_are_503_and_not_410_during_an_outage() -> None:
+    """410 makes all clients list again at once; a version that cannot be checked now is 503."""
     with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
         async with served_registry(server.url) as first:
             versions = [await register(first.client, f"a{number}") for number in range(3)]
@@ -511,22 +511,22 @@ async def test_old_versions_are_never_gone_only_because_the_store_is_away() -> N
             expect_error(refused, 503, "store_unavailable")
             server.restart()
 
-            answers: set[int] = set()
+            responses: set[int] = set()
 
-            async def resumed() -> bool:
+            async def is_served_again() -> bool:
                 target = f"/agents?watch=true&timeout=0.01s&resource_version={versions[0]}"
-                answers.add((await served.client.get(target)).status_code)
-                return 200 in answers
+                responses.add((await served.client.get(target)).status_code)
+                return 200 in responses
 
-            await async_wait_until(resumed, description="the old version is served again")
-    assert answers <= {200, 503}
+            await async_wait_until(is_served_again, description="the old version is served again")
+    assert responses <= {200, 503}
 
 
 @pytest.mark.parametrize("headers", [{}, SSE], ids=["ndjson", "sse"])
-async def test_a_store_that_forgot_ends_streams_with_an_error(
+async def test_a_store_that_lost_its_data_ends_streams_with_an_error(
     served: ServedRegistry, redis_client: redis.Redis, headers: dict[str, str]
 ) -> None:
-    """Code 410 and the version now: list again. Nothing of the new history is sent on the old stream."""
+    """Code 410 and the current version: list again. No event of the new timeline is sent on the old stream."""
     await register(served.client)
     async with open_watch(served.url, headers) as stream:
         redis_client.flushall()

@@ -1,4 +1,4 @@
-"""POST /mcp: the tools over MCP, by the official client and by hand, in every protocol version it speaks."""
+"""POST /mcp: the tools over MCP, with the official client and as plain requests, in every protocol version."""
 
 import asyncio
 import contextlib
@@ -28,25 +28,25 @@ from tests.support.served_registry import served_registry
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
 TOKEN = "s3cret"  # noqa: S105 - it opens nothing but these tests
 
-# The client greets and then says its version in each request, or says all of it in each request.
-eras = pytest.mark.parametrize("mode", ["legacy", "auto", "2026-07-28"])
+# The client initializes and then sends its version with each request, or sends all its data with each request.
+protocol_modes = pytest.mark.parametrize("mode", ["legacy", "auto", "2026-07-28"])
 
 
 @contextlib.asynccontextmanager
-async def speaking(client: httpx2.AsyncClient, mode: str = "auto") -> AsyncIterator[Client]:
-    """Provide the official client, over the connection of another."""
+async def mcp_client(client: httpx2.AsyncClient, mode: str = "auto") -> AsyncIterator[Client]:
+    """Provide the official client over the connection of an HTTP client."""
     async with Client(streamable_http_client("http://registry/mcp", http_client=client), mode=mode) as session:
         yield session
 
 
 def a_call(name: str = "heartbeat", arguments: Any = None, **fields: Any) -> dict[str, Any]:
-    """Return the message that calls a tool."""
+    """Return a message that calls a tool."""
     params = {"name": name, "arguments": {"agent_id": "a"} if arguments is None else arguments}
     return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params} | fields
 
 
-def told(result: CallToolResult) -> dict[str, Any]:
-    """Return what a result says, which it must say in both of its forms."""
+def body_of(result: CallToolResult) -> dict[str, Any]:
+    """Return the body of a result, whose text and structured content must be equal."""
     (text,) = result.content
     assert isinstance(text, TextContent)
     body: dict[str, Any] = orjson.loads(text.text)
@@ -55,10 +55,10 @@ def told(result: CallToolResult) -> dict[str, Any]:
     return body
 
 
-@eras
-async def test_the_tools_are_those_of_the_list(client: httpx2.AsyncClient, mode: str) -> None:
-    """Names, descriptions, schemas and annotations, word for word and in the same order."""
-    async with speaking(client, mode) as session:
+@protocol_modes
+async def test_the_tools_equal_those_of_the_http_list(client: httpx2.AsyncClient, mode: str) -> None:
+    """Names, descriptions, schemas and annotations are equal and in the same order."""
+    async with mcp_client(client, mode) as session:
         tools = (await session.list_tools()).tools
 
     shown = [
@@ -70,17 +70,17 @@ async def test_the_tools_are_those_of_the_list(client: httpx2.AsyncClient, mode:
     assert shown == (await client.get("/mcp/tools")).json()["tools"]
 
 
-@eras
-async def test_the_workflow_of_an_agent(client: httpx2.AsyncClient, mode: str) -> None:
-    """Register, beat, discover, select, status, unregister."""
-    async with speaking(client, mode) as session:
+@protocol_modes
+async def test_an_agent_can_use_all_tools(client: httpx2.AsyncClient, mode: str) -> None:
+    """Register, heartbeat, discover, select, status, unregister."""
+    async with mcp_client(client, mode) as session:
         spec = a_registration(capabilities=["sums"])
-        told(await session.call_tool("register_agent", {"registration_data": spec}))
-        told(await session.call_tool("heartbeat", {"agent_id": "a"}))
-        found = told(await session.call_tool("discover_services", {"query": {"capability": "sums"}}))
-        chosen = told(await session.call_tool("select_agent", {"capability": "sums"}))
-        status = told(await session.call_tool("get_agent_status", {"agent_id": "a"}))
-        told(await session.call_tool("unregister_agent", {"agent_id": "a"}))
+        body_of(await session.call_tool("register_agent", {"registration_data": spec}))
+        body_of(await session.call_tool("heartbeat", {"agent_id": "a"}))
+        found = body_of(await session.call_tool("discover_services", {"query": {"capability": "sums"}}))
+        chosen = body_of(await session.call_tool("select_agent", {"capability": "sums"}))
+        status = body_of(await session.call_tool("get_agent_status", {"agent_id": "a"}))
+        body_of(await session.call_tool("unregister_agent", {"agent_id": "a"}))
 
     assert found["agents"] == [status["agent"]]
     assert chosen["agent_id"] == "a"
@@ -108,25 +108,25 @@ ARGUMENTS: list[tuple[str, Any]] = [
 ]
 
 
-@eras
-async def test_every_answer_is_the_one_of_the_tool(client: httpx2.AsyncClient, mode: str) -> None:
-    """What is refused, too: it is a result that says so, with all that the error says."""
+@protocol_modes
+async def test_each_result_equals_the_response_of_the_http_tool(client: httpx2.AsyncClient, mode: str) -> None:
+    """Errors too: they are results with all fields of the error."""
     await register(client, capabilities=["sums"])
     await client.post("/heartbeat", json={"agent_id": "a"})
 
-    async with speaking(client, mode) as session:
+    async with mcp_client(client, mode) as session:
         for name, arguments in ARGUMENTS:
-            over_mcp = told(await session.call_tool(name, arguments))
+            over_mcp = body_of(await session.call_tool(name, arguments))
             posted = (await client.post(f"/mcp/tools/{name}", json=arguments)).json()
             for moving in ("timestamp", "request_id"):
                 assert (over_mcp.pop(moving, None) is None) == (posted.pop(moving, None) is None), (name, arguments)
             assert over_mcp == posted, (name, arguments)
 
 
-@eras
-async def test_an_unknown_tool_is_an_error_of_the_protocol(client: httpx2.AsyncClient, mode: str) -> None:
-    """As MCP has it: no tool has answered."""
-    async with speaking(client, mode) as session:
+@protocol_modes
+async def test_an_unknown_tool_is_a_protocol_error(client: httpx2.AsyncClient, mode: str) -> None:
+    """As MCP requires, since no tool was called."""
+    async with mcp_client(client, mode) as session:
         with pytest.raises(MCPError, match="Unknown tool: fly") as caught:
             await session.call_tool("fly", {})
 
@@ -134,16 +134,16 @@ async def test_an_unknown_tool_is_an_error_of_the_protocol(client: httpx2.AsyncC
 
 
 async def test_an_error_has_the_id_of_its_request(client: httpx2.AsyncClient) -> None:
-    """The one in the header, under which the log may have more."""
-    answer = await client.post("/mcp", json=a_call(arguments={"agent_id": "b"}), headers={"x-request-id": "the-one"})
+    """The id of the header, under which the log may have more information."""
+    response = await client.post("/mcp", json=a_call(arguments={"agent_id": "b"}), headers={"x-request-id": "the-one"})
 
-    result = answer.json()["result"]
+    result = response.json()["result"]
     assert result["isError"] is True
-    assert result["structuredContent"]["request_id"] == answer.headers["x-request-id"] == "the-one"
+    assert result["structuredContent"]["request_id"] == response.headers["x-request-id"] == "the-one"
 
 
-async def test_a_message_needs_no_greeting_before_it(client: httpx2.AsyncClient) -> None:
-    """There are no sessions: each is answered by itself, with any Host, whatever session a client thinks it has."""
+async def test_a_message_requires_no_initialization(client: httpx2.AsyncClient) -> None:
+    """There are no sessions: each message is processed alone, with any Host and any session id."""
     await register(client)
     for headers in (
         {"host": "registry.example:8443", "origin": "http://elsewhere.example"},
@@ -152,39 +152,39 @@ async def test_a_message_needs_no_greeting_before_it(client: httpx2.AsyncClient)
         {"accept": "application/json, text/event-stream"},
         {"accept": "application/json"},
     ):
-        answer = await client.post("/mcp", json=a_call(), headers=headers)
+        response = await client.post("/mcp", json=a_call(), headers=headers)
 
-        assert answer.json()["result"]["structuredContent"]["status"] == "success", headers
-        assert answer.headers["content-type"] == "application/json"
-        assert "mcp-session-id" not in answer.headers
-
-
-async def test_headers_that_may_be_left_out_may_be_left_out(redis_url: str) -> None:
-    """No Accept means anything will do, no Content-Type means JSON, as everywhere here."""
-    async with served_registry(redis_url) as served, open_raw_connection(served.url) as line:
-        line.send_raw("POST", "/mcp", b"")
-        assert (await line.read_response()).body["error"]["code"] == PARSE_ERROR
-        answer = await line.request("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"})
-
-    assert (answer.status, answer.body) == (200, {"jsonrpc": "2.0", "id": 1, "result": {}})
+        assert response.json()["result"]["structuredContent"]["status"] == "success", headers
+        assert response.headers["content-type"] == "application/json"
+        assert "mcp-session-id" not in response.headers
 
 
-async def test_a_client_that_takes_no_json_is_told(client: httpx2.AsyncClient) -> None:
-    """There are no streams to give it instead."""
-    answer = await client.post("/mcp", json=a_call(), headers={"accept": "text/event-stream"})
+async def test_optional_headers_may_be_omitted(redis_url: str) -> None:
+    """Without Accept any type is accepted, and without Content-Type the body is JSON, as everywhere."""
+    async with served_registry(redis_url) as served, open_raw_connection(served.url) as connection:
+        connection.send_raw("POST", "/mcp", b"")
+        assert (await connection.read_response()).body["error"]["code"] == PARSE_ERROR
+        response = await connection.request("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"})
 
-    assert answer.status_code == 406
-    assert answer.json()["error"]["code"] == INVALID_REQUEST
+    assert (response.status, response.body) == (200, {"jsonrpc": "2.0", "id": 1, "result": {}})
+
+
+async def test_a_client_that_does_not_accept_json_receives_an_error(client: httpx2.AsyncClient) -> None:
+    """There are no event streams as an alternative."""
+    response = await client.post("/mcp", json=a_call(), headers={"accept": "text/event-stream"})
+
+    assert response.status_code == 406
+    assert response.json()["error"]["code"] == INVALID_REQUEST
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 @pytest.mark.parametrize("path", ["/mcp", "/api/v1/mcp"])
-async def test_there_is_no_stream_and_no_session_to_end(client: httpx2.AsyncClient, method: str, path: str) -> None:
-    """405, which tells a client to do without."""
-    answer = await client.request(method, path, headers={"accept": "text/event-stream"})
+async def test_streams_and_sessions_are_not_supported(client: httpx2.AsyncClient, method: str, path: str) -> None:
+    """405, after which a client continues without them."""
+    response = await client.request(method, path, headers={"accept": "text/event-stream"})
 
-    expect_error(answer, 405, "method_not_allowed")
-    assert answer.headers["allow"] == "POST"
+    expect_error(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize(
@@ -208,48 +208,48 @@ async def test_there_is_no_stream_and_no_session_to_end(client: httpx2.AsyncClie
         (orjson.dumps(a_call(id=[1])), INVALID_REQUEST, "id"),
     ],
 )
-async def test_what_is_no_message_is_told_why(
+async def test_an_invalid_message_receives_the_reason(
     client: httpx2.AsyncClient, body: bytes, code: int, field: str | None
 ) -> None:
-    """As an error of JSON-RPC, with our own beside it; a request with a bad id is not taken for a notification."""
-    answer = await client.post("/mcp", content=body, headers=JSON_HEADERS)
+    """As a JSON-RPC error, together with ours; a request with an invalid id is not treated as a notification."""
+    response = await client.post("/mcp", content=body, headers=JSON_HEADERS)
 
-    assert answer.status_code == 400
-    error = answer.json()["error"]
+    assert response.status_code == 400
+    error = response.json()["error"]
     assert error["code"] == code
     assert error["data"]["message"] == error["message"]
     assert [detail["field"] for detail in error["data"]["details"]] == ([] if field is None else [field])
 
 
-async def test_the_id_of_a_bad_message_is_given_back(client: httpx2.AsyncClient) -> None:
-    """Where it can be one, so that the caller knows which of its messages it was."""
+async def test_the_id_of_an_invalid_message_is_returned(client: httpx2.AsyncClient) -> None:
+    """If it is a valid id, so that the caller can identify the message."""
     for given_id, shown in (("seven", "seven"), (7, 7), (2**63, 2**63), ({}, None)):
-        answer = await client.post("/mcp", json=a_call(id=given_id, method=5))
-        assert answer.json()["id"] == shown
+        response = await client.post("/mcp", json=a_call(id=given_id, method=5))
+        assert response.json()["id"] == shown
 
 
 @pytest.mark.parametrize(
     ("method", "code"),
     [("nope", METHOD_NOT_FOUND), ("resources/list", METHOD_NOT_FOUND), ("tools/call", INVALID_PARAMS)],
 )
-async def test_a_request_that_cannot_be_served_is_an_error(client: httpx2.AsyncClient, method: str, code: int) -> None:
-    """Under its own id."""
-    answer = await client.post("/mcp", json={"jsonrpc": "2.0", "id": "x", "method": method})
+async def test_an_unsupported_request_is_an_error(client: httpx2.AsyncClient, method: str, code: int) -> None:
+    """With the id of the request."""
+    response = await client.post("/mcp", json={"jsonrpc": "2.0", "id": "x", "method": method})
 
-    assert answer.json()["id"] == "x"
-    assert answer.json()["error"]["code"] == code
+    assert response.json()["id"] == "x"
+    assert response.json()["error"]["code"] == code
 
 
 @pytest.mark.parametrize("method", ["notifications/initialized", "notifications/cancelled", "notifications/nope"])
-async def test_a_notification_is_taken(client: httpx2.AsyncClient, method: str) -> None:
-    """202 and no body: nothing here depends on one."""
-    answer = await client.post("/mcp", json={"jsonrpc": "2.0", "method": method, "params": {"requestId": 1}})
+async def test_a_notification_is_accepted(client: httpx2.AsyncClient, method: str) -> None:
+    """202 without a body; notifications have no effect."""
+    response = await client.post("/mcp", json={"jsonrpc": "2.0", "method": method, "params": {"requestId": 1}})
 
-    assert (answer.status_code, answer.content) == (202, b"")
+    assert (response.status_code, response.content) == (202, b"")
 
 
-async def test_a_body_is_bounded_and_called_json(client: httpx2.AsyncClient) -> None:
-    """As everywhere; a query string is refused, too."""
+async def test_a_body_is_limited_and_must_be_json(client: httpx2.AsyncClient) -> None:
+    """As everywhere; a query string is rejected too."""
     expect_error(await client.post("/mcp", content=b"x" * 2**20 + b"x"), 413, "request_too_large")
     expect_error(
         await client.post("/mcp", content=b"{}", headers={"content-type": "text/plain"}), 415, "unsupported_media_type"
@@ -257,17 +257,17 @@ async def test_a_body_is_bounded_and_called_json(client: httpx2.AsyncClient) -> 
     expect_error(await client.post("/mcp?session=1", json=a_call()), 400, "malformed_request")
 
 
-async def test_without_the_token_nothing_is_said(redis_url: str) -> None:
-    """With it, in the client's own headers, everything works."""
+async def test_the_token_is_required(redis_url: str) -> None:
+    """With it, in the headers of the client, everything works."""
     async with in_process_registry(redis_url, auth_token=Secret(TOKEN)) as client:
         expect_error(await client.post("/mcp", json=a_call()), 401, "unauthorized")
         client.headers["authorization"] = f"Bearer {TOKEN}"
-        async with speaking(client) as session:
-            assert told(await session.call_tool("discover_services"))["count"] == 0
+        async with mcp_client(client) as session:
+            assert body_of(await session.call_tool("discover_services"))["count"] == 0
 
 
-async def test_an_answer_that_is_too_long_says_how_to_get_a_shorter_one(client: httpx2.AsyncClient) -> None:
-    """To write some megabytes takes the SDK so long that nobody else would be answered; no model reads them either."""
+async def test_an_error_for_a_long_result_describes_how_to_shorten_it(client: httpx2.AsyncClient) -> None:
+    """The SDK needs so long to write some megabytes that other callers would wait, and no model reads them."""
     many = [a_registration(f"a{n}", metadata={"text": "x" * 20_000}) for n in range(120)]
     for at in range(0, len(many), 40):
         await client.post("/agents/batch", json={"agents": many[at : at + 40]})
@@ -282,8 +282,8 @@ async def test_an_answer_that_is_too_long_says_how_to_get_a_shorter_one(client: 
     assert (await client.post("/mcp", json=call)).json()["result"]["structuredContent"]["count"] == 1
 
 
-async def test_the_largest_agent_there_can_be_is_shown(client: httpx2.AsyncClient) -> None:
-    """A registration of all the bytes a body may have."""
+async def test_the_largest_possible_agent_is_returned(client: httpx2.AsyncClient) -> None:
+    """Its registration has the maximum size of a body."""
     spec = a_registration(metadata={"text": "\x01" * 170_000}, capabilities=[f"c{n}" for n in range(1000)])
     assert (await client.post("/agents", json=spec)).status_code == 200
 
@@ -293,24 +293,24 @@ async def test_the_largest_agent_there_can_be_is_shown(client: httpx2.AsyncClien
     assert len(result["structuredContent"]["agent"]["capabilities"]) == 1000
 
 
-async def test_an_answer_from_memory_says_how_old_it_is(dedicated_redis: RedisServer) -> None:
-    """Beside the answer, as there is no header that an MCP client would show."""
+async def test_a_stale_result_has_its_age(dedicated_redis: RedisServer) -> None:
+    """In the metadata of the result, since MCP clients show no header."""
     async with in_process_registry(dedicated_redis.url) as client:
         await register(client)
         call = a_call("discover_services", {"query": {"status": "any", "resource_version": "0"}})
 
-        async def stale() -> Any:
+        async def stale_seconds() -> Any:
             result = (await client.post("/mcp", json=call)).json()["result"]
             assert result["structuredContent"]["count"] == 1
             return result.get("_meta", {}).get("mcp-mesh-registry/stale-seconds")
 
-        async def fresh() -> bool:
-            return await stale() is None
+        async def is_fresh() -> bool:
+            return await stale_seconds() is None
 
-        await async_wait_until(fresh, description="the answer says nothing of its age")
+        await async_wait_until(is_fresh, description="the result is fresh")
         dedicated_redis.pause()
         try:
-            assert await async_wait_until(stale, description="the answer says that it is old") > 0
+            assert await async_wait_until(stale_seconds, description="the result has its age") > 0
         finally:
             dedicated_redis.resume()
 
@@ -319,10 +319,10 @@ CALL = orjson.dumps(a_call())
 
 
 @pytest.mark.parametrize(("bound", "most"), [("_MAX_CALLS", 3), ("_MAX_BUFFERED_BYTES", 3 * len(CALL))])
-async def test_more_calls_than_it_can_take_are_turned_away(
+async def test_calls_beyond_the_limit_are_rejected(
     dedicated_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
-    """503 with Retry-After, nothing done; those before are answered, and room is there again."""
+    """503 with Retry-After and without effect; earlier calls are served, and later ones accepted again."""
     monkeypatch.setattr(f"registry.api.mcp.endpoint.{bound}", most)
     async with in_process_registry(dedicated_redis.url) as client:
         await register(client)
@@ -336,21 +336,21 @@ async def test_more_calls_than_it_can_take_are_turned_away(
             assert turned_away.result().headers["retry-after"] == "1"
         finally:
             dedicated_redis.resume()
-        for answer in await asyncio.gather(*waiting):
-            assert answer.status_code == 200
+        for response in await asyncio.gather(*waiting):
+            assert response.status_code == 200
         assert (await client.post("/mcp", content=CALL, headers=JSON_HEADERS)).status_code == 200
 
 
-def test_the_sdk_is_imported_at_the_first_call_and_not_before() -> None:
-    """It would make each start a second longer, and 30 MB larger."""
+def test_the_sdk_is_imported_at_the_first_call() -> None:
+    """It would make each start a second slower and each process 30 MB larger."""
     code = "import sys, registry.main; print(sorted({'mcp', 'mcp_types', 'pydantic'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
 
 
-async def test_who_hangs_up_leaves_nothing_behind(dedicated_redis: RedisServer) -> None:
-    """No task lives on when the call is over, for many callers that left in the middle."""
+async def test_disconnected_callers_leave_no_task(dedicated_redis: RedisServer) -> None:
+    """No task remains after many callers disconnected during a call."""
     async with served_registry(dedicated_redis.url) as served:
         await register(served.client)
         await served.client.post("/mcp", json=a_call())
@@ -358,8 +358,8 @@ async def test_who_hangs_up_leaves_nothing_behind(dedicated_redis: RedisServer) 
         dedicated_redis.pause()
         try:
             for _ in range(20):
-                async with open_raw_connection(served.url) as line:
-                    line.send("POST", "/mcp", a_call())
+                async with open_raw_connection(served.url) as connection:
+                    connection.send("POST", "/mcp", a_call())
         finally:
             dedicated_redis.resume()
 
@@ -367,21 +367,21 @@ async def test_who_hangs_up_leaves_nothing_behind(dedicated_redis: RedisServer) 
         assert (await served.client.post("/mcp", json=a_call())).json()["result"]["isError"] is False
 
 
-async def test_a_bug_in_a_tool_is_told_without_its_text(
+async def test_a_bug_in_a_tool_is_reported_without_its_text(
     client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As a result that is an error; the log holds the trace under the request id."""
+    """As an error result; the log has the traceback with the request id."""
 
-    def broken(*_: object) -> None:
+    def raise_error(*_: object) -> None:
         raise ZeroDivisionError("secret details")
 
-    monkeypatch.setattr("registry.api.mcp.tools.parse_discover_query", broken)
+    monkeypatch.setattr("registry.api.mcp.tools.parse_discover_query", raise_error)
 
-    answer = await client.post("/mcp", json=a_call("discover_services", {}), headers={"x-request-id": "the-one"})
+    response = await client.post("/mcp", json=a_call("discover_services", {}), headers={"x-request-id": "the-one"})
 
-    body = answer.json()["result"]["structuredContent"]
+    body = response.json()["result"]["structuredContent"]
     assert (body["error"], body["request_id"]) == ("internal_error", "the-one")
-    assert "secret" not in answer.text
+    assert "secret" not in response.text
     log = "".join(capsys.readouterr())
     assert "secret details" in log
     assert "the-one" in log
@@ -424,25 +424,25 @@ accepts = st.sampled_from(
 
 @settings(max_examples=300)
 @given(message=messages, version=versions, accept=accepts, named=st.booleans())
-def test_whatever_is_sent_is_answered_and_never_with_5xx(
-    fuzzed: "Fuzzed", message: Any, version: str | None, accept: str | None, *, named: bool
+def test_any_message_is_answered_without_5xx(
+    synchronous_registry: "SynchronousRegistry", message: Any, version: str | None, accept: str | None, *, named: bool
 ) -> None:
-    """Any JSON that is nearly a message, under any version: an answer, an error or 202, and nothing in the log."""
+    """JSON that is nearly a message, of any protocol version: a result, an error or 202, and no log event."""
     headers = {"mcp-protocol-version": version, "accept": accept}
     if named and isinstance(message, dict) and isinstance(method := message.get("method"), str):
         headers["mcp-method"] = method.encode("ascii", "replace").decode()
-    answer = fuzzed.post(message, {name: value for name, value in headers.items() if value is not None})
+    response = synchronous_registry.post(message, {name: value for name, value in headers.items() if value is not None})
 
-    assert answer.status_code in {200, 202, 400, 404, 406}, answer.text
-    if answer.content:
-        body = answer.json()
+    assert response.status_code in {200, 202, 400, 404, 406}, response.text
+    if response.content:
+        body = response.json()
         assert body["jsonrpc"] == "2.0"
         assert ("result" in body) != ("error" in body)
-        assert body.get("error", {}).get("code") != -32603, answer.text
+        assert body.get("error", {}).get("code") != -32603, response.text
 
 
-class Fuzzed:
-    """A registry that is spoken to from outside its event loop, as hypothesis knows no other."""
+class SynchronousRegistry:
+    """A registry in an event loop of its own, which hypothesis can call synchronously."""
 
     def __init__(self, url: str, runner: asyncio.Runner) -> None:
         self._runner = runner
@@ -463,11 +463,11 @@ class Fuzzed:
 
 
 @pytest.fixture
-def fuzzed(redis_url: str, caplog: pytest.LogCaptureFixture) -> Any:
-    """Provide a registry to send nonsense to, which must not be worth a line in the log."""
+def synchronous_registry(redis_url: str, caplog: pytest.LogCaptureFixture) -> Any:
+    """Provide a registry that receives random messages, and must log no event for them."""
     logging.getLogger("mcp").setLevel(logging.ERROR)
     with asyncio.Runner() as runner:
-        registry = Fuzzed(redis_url, runner)
+        registry = SynchronousRegistry(redis_url, runner)
         yield registry
         registry.close()
     assert [record for record in caplog.records if record.name.startswith("mcp")] == []

@@ -1,4 +1,4 @@
-"""Request bodies: bounded, JSON or nothing; whatever is wrong with one is the caller's fault, never a 5xx."""
+"""Request bodies: limited in size and JSON only; an invalid one is an error of the caller, never a 5xx."""
 
 import json
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from tests.support.http_calls import (
     register,
 )
 
-# Every call that takes a body.
+# Every call with a body.
 TAKES_A_BODY = (
     "/agents",
     "/agents/batch",
@@ -56,14 +56,16 @@ NOT_AN_OBJECT = {"list": b"[]", "string": b'"a"', "number": b"1", "null": b"null
 
 @pytest.mark.parametrize("path", TAKES_A_BODY)
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
-async def test_what_is_not_json_is_400_for_every_call(client: httpx2.AsyncClient, path: str, body: bytes) -> None:
-    """The message says what is wrong with it."""
+async def test_a_body_that_is_not_json_is_400_for_every_call(
+    client: httpx2.AsyncClient, path: str, body: bytes
+) -> None:
+    """The message describes the error."""
     expect_error(await client.post(path, content=body, headers=JSON_HEADERS), 400, "malformed_request")
 
 
 @pytest.mark.parametrize("path", [path for path in TAKES_A_BODY if not path.endswith("heartbeat")])
 @pytest.mark.parametrize("body", NOT_AN_OBJECT.values(), ids=NOT_AN_OBJECT)
-async def test_what_is_no_object_is_400(client: httpx2.AsyncClient, path: str, body: bytes) -> None:
+async def test_a_body_that_is_not_an_object_is_400(client: httpx2.AsyncClient, path: str, body: bytes) -> None:
     """All bodies are objects."""
     assert error_fields(
         expect_error(await client.post(path, content=body, headers=JSON_HEADERS), 400, "malformed_request")
@@ -72,10 +74,10 @@ async def test_what_is_no_object_is_400(client: httpx2.AsyncClient, path: str, b
 
 @pytest.mark.parametrize("path", ["/heartbeat", "/mcp/tools/heartbeat"])
 @pytest.mark.parametrize("body", NOT_AN_OBJECT.values(), ids=NOT_AN_OBJECT)
-async def test_a_heartbeat_that_is_no_object_is_refused_like_any_other_body(
+async def test_a_heartbeat_that_is_not_an_object_is_rejected_like_any_other_body(
     client: httpx2.AsyncClient, path: str, body: bytes
 ) -> None:
-    """The quick way through answers as the slow one does."""
+    """The fast path returns the same errors as the general one."""
     assert error_fields(
         expect_error(await client.post(path, content=body, headers=JSON_HEADERS), 400, "malformed_request")
     ) == ["body"]
@@ -84,10 +86,10 @@ async def test_a_heartbeat_that_is_no_object_is_refused_like_any_other_body(
 @pytest.mark.parametrize("path", TAKES_A_BODY)
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "text/json", "", "json"])
 async def test_another_content_type_is_415(client: httpx2.AsyncClient, path: str, kind: str) -> None:
-    """A form or plain text is not read as JSON, whatever is in it."""
-    answer = await client.post(path, content=b'{"id":"a"}', headers={"content-type": kind})
+    """A form or plain text is not parsed as JSON, whatever its content."""
+    response = await client.post(path, content=b'{"id":"a"}', headers={"content-type": kind})
 
-    assert "Content-Type: application/json" in expect_error(answer, 415, "unsupported_media_type")["message"]
+    assert "Content-Type: application/json" in expect_error(response, 415, "unsupported_media_type")["message"]
 
 
 @pytest.mark.parametrize(
@@ -100,20 +102,20 @@ async def test_another_content_type_is_415(client: httpx2.AsyncClient, path: str
     ],
     ids=str,
 )
-async def test_json_by_any_of_its_names_is_taken(client: httpx2.AsyncClient, headers: dict[str, str]) -> None:
-    """A missing content type is taken for JSON."""
+async def test_every_content_type_of_json_is_accepted(client: httpx2.AsyncClient, headers: dict[str, str]) -> None:
+    """A body without a content type is JSON."""
     expect_success(await client.post("/agents", content=json.dumps(a_registration()), headers=headers))
 
 
 @pytest.mark.parametrize("path", TAKES_A_BODY)
 async def test_a_body_over_the_limit_is_413_before_it_is_read(client: httpx2.AsyncClient, path: str) -> None:
-    """The declared length is enough to refuse it."""
+    """The declared length is sufficient."""
     expect_error(await client.post(path, content=b" " * (LIMIT + 1), headers=JSON_HEADERS), 413, "request_too_large")
 
 
 @pytest.mark.parametrize("path", TAKES_A_BODY)
-async def test_a_body_that_grows_over_the_limit_is_413_when_it_does(client: httpx2.AsyncClient, path: str) -> None:
-    """Without a declared length it is read to the limit, and no further."""
+async def test_a_streamed_body_is_413_when_it_exceeds_the_limit(client: httpx2.AsyncClient, path: str) -> None:
+    """A body without a declared length is read up to the limit."""
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -127,8 +129,8 @@ async def test_a_body_that_grows_over_the_limit_is_413_when_it_does(client: http
     assert sent <= LIMIT + 2 * 65536
 
 
-async def test_a_body_at_the_limit_is_taken(client: httpx2.AsyncClient) -> None:
-    """Exactly 1 MiB is legal, declared or streamed."""
+async def test_a_body_at_the_limit_is_accepted(client: httpx2.AsyncClient) -> None:
+    """Exactly 1 MiB is valid, with a declared length or streamed."""
     body = json.dumps(a_registration()).encode()
     body += b" " * (LIMIT - len(body))
 
@@ -141,8 +143,8 @@ async def test_a_body_at_the_limit_is_taken(client: httpx2.AsyncClient) -> None:
     expect_success(await client.post("/agents", content=in_parts(), headers=JSON_HEADERS))
 
 
-async def test_a_large_registration_goes_in_and_comes_out(client: httpx2.AsyncClient) -> None:
-    """Nearly 1 MiB of annotations, schemas and unknown fields is kept whole."""
+async def test_a_large_registration_is_stored_and_returned(client: httpx2.AsyncClient) -> None:
+    """Nearly 1 MiB of annotations, schemas and unknown fields is stored completely."""
     sent = a_registration(notes=["x" * 1000 for _ in range(900)], capabilities=[{"name": f"c{n}"} for n in range(1000)])
     expect_success(await client.post("/agents", json=sent))
 
@@ -155,22 +157,22 @@ async def test_a_large_registration_goes_in_and_comes_out(client: httpx2.AsyncCl
 @pytest.mark.parametrize("path", TAKES_A_BODY)
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
 @pytest.mark.parametrize("depth", [65, 1_000, 100_000])
-async def test_what_is_nested_too_deep_is_refused(
+async def test_a_body_that_is_nested_too_deeply_is_rejected(
     client: httpx2.AsyncClient, path: str, opening: bytes, closing: bytes, depth: int
 ) -> None:
-    """Depth 65 and 100,000 alike: 422, and no stack overflows."""
+    """Depth 65 and depth 100,000 are both 422, without a stack overflow."""
     deep = opening * (depth - 1) + b"1" + closing * (depth - 1)
     body = b'{"agent_id":"a","deep":%s}' % deep
 
-    answer = await client.post(path, content=body, headers=JSON_HEADERS)
+    response = await client.post(path, content=body, headers=JSON_HEADERS)
 
-    # What a heartbeat carries beside its id is left alone, however deep it is.
+    # Unknown fields of a heartbeat are ignored, at any depth.
     expected = (404, 422) if path.endswith("heartbeat") else (422,)
-    assert answer.status_code in expected, answer.text
+    assert response.status_code in expected, response.text
 
 
-async def test_64_levels_are_kept(client: httpx2.AsyncClient) -> None:
-    """The deepest there may be comes out as it went in."""
+async def test_a_body_of_64_levels_is_stored(client: httpx2.AsyncClient) -> None:
+    """A body of the maximum depth is returned unchanged."""
     deep: Any = 1
     for _ in range(63):
         deep = [deep]
@@ -180,17 +182,17 @@ async def test_64_levels_are_kept(client: httpx2.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "18446744073709551616", "-9223372036854775809", "9" * 5000])
-async def test_numbers_nothing_could_keep_are_422(client: httpx2.AsyncClient, number: str) -> None:
-    """Beyond a double or 64 bits: named by its path wherever it stands."""
+async def test_numbers_beyond_the_supported_range_are_422(client: httpx2.AsyncClient, number: str) -> None:
+    """Numbers beyond a double or 64 bits are named by their path, at any place."""
     body = f'{{"id":"a","endpoint":"http://a","deep":{{"list":[0,{number}]}}}}'
 
-    answer = await client.post("/agents", content=body, headers=JSON_HEADERS)
+    response = await client.post("/agents", content=body, headers=JSON_HEADERS)
 
-    assert error_fields(expect_error(answer, 422, "validation_failed")) == ["deep.list[1]"]
+    assert error_fields(expect_error(response, 422, "validation_failed")) == ["deep.list[1]"]
 
 
 async def test_the_last_of_duplicate_keys_wins(client: httpx2.AsyncClient) -> None:
-    """As in every JSON reader people use, at any level, and in a heartbeat too."""
+    """As in common JSON parsers, at any level, and in heartbeats too."""
     body = b'{"id":"z","endpoint":"http://z","id":"a","labels":{"k":"1","k":"2"},"endpoint":"http://a:1"}'
     expect_success(await client.post("/agents", content=body, headers=JSON_HEADERS))
 
@@ -200,8 +202,8 @@ async def test_the_last_of_duplicate_keys_wins(client: httpx2.AsyncClient) -> No
     expect_success(await client.post("/heartbeat", content=b'{"agent_id":"z","agent_id":"a"}', headers=JSON_HEADERS))
 
 
-async def test_20000_capabilities_are_refused_in_a_moment(client: httpx2.AsyncClient) -> None:
-    """One detail for the list, not one for each of its items."""
+async def test_20000_capabilities_are_rejected_quickly(client: httpx2.AsyncClient) -> None:
+    """The error has one detail for the list, not one for each item."""
     body = a_registration(capabilities=[f"c{n}" for n in range(20_000)])
 
     found = expect_error(await client.post("/agents", json=body), 422, "validation_failed")
@@ -211,21 +213,21 @@ async def test_20000_capabilities_are_refused_in_a_moment(client: httpx2.AsyncCl
     assert await list_agent_ids(client) == []
 
 
-async def test_a_million_mistakes_are_answered_with_a_hundred(client: httpx2.AsyncClient) -> None:
-    """What is wrong everywhere does not make an endless answer."""
+async def test_a_million_errors_are_reported_as_a_hundred(client: httpx2.AsyncClient) -> None:
+    """An error response has a limited size."""
     body = {"agents": [{"capabilities": [[]] * 1000, "tags": n} for n in range(200)]}
 
-    answer = await client.post("/agents/batch", json=body)
+    response = await client.post("/agents/batch", json=body)
 
-    results = expect_success(answer)["results"]
+    results = expect_success(response)["results"]
     assert len(results) == 200
     assert all(len(result["details"]) <= 101 for result in results)
 
 
-async def test_a_long_text_that_is_quoted_is_cut_short(client: httpx2.AsyncClient) -> None:
-    """No answer repeats a megabyte to say that it was wrong."""
+async def test_a_long_quoted_text_is_shortened(client: httpx2.AsyncClient) -> None:
+    """No error response repeats a megabyte of the request."""
     long = "x" * 900_000
-    for answer in (
+    for response in (
         await client.post("/agents", json={"id": long, "endpoint": 1}),
         await client.post("/agents", json=a_registration(endpoint=long)),
         await client.post("/agents", json=a_registration() | {long: 2**64, "endpoint": 1}),
@@ -237,8 +239,8 @@ async def test_a_long_text_that_is_quoted_is_cut_short(client: httpx2.AsyncClien
         await client.post("/mcp/tools/discover_services", json={"query": {"status": long}}),
         await client.post("/mcp/tools/discover_services", json={"query": {"resource_version": long}}),
     ):
-        assert answer.status_code in (400, 422)
-        assert len(answer.content) < 3000, answer.content[:200]
+        assert response.status_code in (400, 422)
+        assert len(response.content) < 3000, response.content[:200]
 
 
 @pytest.mark.parametrize(
@@ -250,14 +252,14 @@ async def test_a_long_text_that_is_quoted_is_cut_short(client: httpx2.AsyncClien
         ("/mcp/tools/unregister_agent", {"agent_id": "x" * 900_000}),
     ],
 )
-async def test_an_id_no_agent_can_have_is_not_repeated_whole(
+async def test_an_id_that_is_too_long_is_shortened_in_messages(
     client: httpx2.AsyncClient, path: str, body: dict[str, Any]
 ) -> None:
-    """An id is at most 253 long; of a longer one the beginning will do, but for results that stand under it."""
-    answer = await client.post(path, json=body)
+    """Ids have at most 253 characters; only the beginning of a longer one is returned, except as key of a result."""
+    response = await client.post(path, json=body)
 
-    assert answer.status_code in (200, 404, 422)
-    assert answer.text.count("x" * 900_000) <= (path == "/heartbeats")
+    assert response.status_code in (200, 404, 422)
+    assert response.text.count("x" * 900_000) <= (path == "/heartbeats")
 
 
 JUNK = st.recursive(
@@ -284,24 +286,24 @@ BODIES = st.dictionaries(NAMES, JUNK | st.dictionaries(NAMES, JUNK, max_size=6) 
 @settings(max_examples=300)
 @given(path=st.sampled_from(TAKES_A_BODY), body=BODIES)
 async def test_any_json_is_answered_below_500(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> None:
-    """Wrong types everywhere: never a 5xx, always an answer in one of the two forms."""
-    answer = await client.post(path, content=json.dumps(body).encode(), headers=JSON_HEADERS)
+    """Wrong types at any place: never a 5xx, always a response in one of the two formats."""
+    response = await client.post(path, content=json.dumps(body).encode(), headers=JSON_HEADERS)
 
-    assert answer.status_code in (200, 400, 404, 409, 422), answer.text
-    assert answer.json()["status"] == ("success" if answer.status_code == 200 else "error")
+    assert response.status_code in (200, 400, 404, 409, 422), response.text
+    assert response.json()["status"] == ("success" if response.status_code == 200 else "error")
 
 
 @settings(max_examples=100)
 @given(path=st.sampled_from(TAKES_A_BODY), body=st.binary(max_size=200))
 async def test_any_bytes_are_answered_below_500(client: httpx2.AsyncClient, path: str, body: bytes) -> None:
-    """Not even JSON: 400 or, by chance, something a heartbeat can be read from."""
-    answer = await client.post(path, content=body, headers=JSON_HEADERS)
+    """Bytes that are not JSON are 400 or, by chance, a readable heartbeat."""
+    response = await client.post(path, content=body, headers=JSON_HEADERS)
 
-    assert answer.status_code in (400, 404, 422), answer.text
+    assert response.status_code in (400, 404, 422), response.text
 
 
-# Whatever JSON can say and the registry promises to keep.
-KEPT = st.recursive(
+# All JSON values that the registry preserves.
+PRESERVED_JSON = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(min_value=-(2**63), max_value=2**64 - 1)
@@ -316,18 +318,21 @@ KEPT = st.recursive(
 
 
 @settings(max_examples=150)
-@given(metadata=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), KEPT), own=KEPT)
-async def test_whatever_is_registered_comes_out_as_it_went_in(
+@given(
+    metadata=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), PRESERVED_JSON),
+    own=PRESERVED_JSON,
+)
+async def test_any_registration_is_returned_unchanged(
     client: httpx2.AsyncClient, metadata: dict[str, Any], own: Any
 ) -> None:
-    """Known and unknown fields alike, to the last digit: through JSON, Lua, Redis, the log and memory."""
+    """Known and unknown fields, to the last digit: through JSON, Lua, Redis, the log and the cache."""
     sent = a_registration(metadata=metadata, own_field=own, capabilities=[{"name": "x", "own_field": own}])
     expect_success(await client.post("/agents", content=json.dumps(sent).encode(), headers=JSON_HEADERS))
 
     agent = json.loads((await client.get("/agents/a")).content)
 
-    kept = [agent["metadata"], agent["own_field"], agent["capabilities"][0]["own_field"]]
-    assert json.dumps(kept, sort_keys=True) == json.dumps([metadata, own, own], sort_keys=True)
+    returned = [agent["metadata"], agent["own_field"], agent["capabilities"][0]["own_field"]]
+    assert json.dumps(returned, sort_keys=True) == json.dumps([metadata, own, own], sort_keys=True)
 
 
 QUERY_NAMES = st.sampled_from(
@@ -347,26 +352,26 @@ QUERY_VALUES = st.text(max_size=20) | st.sampled_from(["0", "1", "true", "any", 
 async def test_any_query_string_is_answered_below_500(
     client: httpx2.AsyncClient, path: str, query: list[tuple[str, str]]
 ) -> None:
-    """The one 5xx is honest: a version the store has not reached yet."""
-    answer = await client.get(path, params=tuple(query))
+    """The only 5xx is correct: a version that the store has not reached yet."""
+    response = await client.get(path, params=tuple(query))
 
-    if answer.status_code == 503:
-        assert answer.json()["reason"] == "version_ahead"
+    if response.status_code == 503:
+        assert response.json()["reason"] == "version_ahead"
     else:
-        assert answer.status_code in (200, 400, 404), answer.text
+        assert response.status_code in (200, 400, 404), response.text
 
 
 @settings(max_examples=100)
 @given(agent_id=st.text(min_size=1, max_size=20))
 async def test_any_path_is_answered_below_500(client: httpx2.AsyncClient, agent_id: str) -> None:
-    """An id that cannot be is an agent that is not there, or a path that is not."""
+    """A path with an invalid id is an unknown agent or an unknown path."""
     for path in (f"/agents/{quote(agent_id)}", f"/health/{quote(agent_id, safe='')}", f"/{quote(agent_id)}"):
-        answer = await client.get(path)
-        assert answer.status_code in (200, 400, 404), (path, answer.text)
+        response = await client.get(path)
+        assert response.status_code in (200, 400, 404), (path, response.text)
 
 
-async def test_after_all_of_this_the_registry_still_works(client: httpx2.AsyncClient) -> None:
-    """A bad body leaves nothing behind."""
+async def test_the_registry_works_after_invalid_bodies(client: httpx2.AsyncClient) -> None:
+    """Invalid bodies have no effect on later calls."""
     for body in NOT_JSON.values():
         await client.post("/agents", content=body, headers=JSON_HEADERS)
 

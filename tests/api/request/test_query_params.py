@@ -1,4 +1,4 @@
-"""Query strings and query objects: what is not understood is refused by name, never ignored."""
+"""Query strings and query objects: unknown or invalid parameters are rejected by name, never ignored."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.http_calls import error_fields, expect_error, register
 
-# A query string and the field that its refusal names first.
+# A query string, and the first field that its error names.
 REFUSED = {
     "/agents?capabilty=read": "capabilty",
     "/agents?nonsense=1": "nonsense",
@@ -70,10 +70,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("path", "field"), REFUSED.items())
-async def test_a_query_string_that_is_not_understood_is_refused(
-    client: httpx2.AsyncClient, path: str, field: str
-) -> None:
-    """400 and the name of the parameter, whether the agent it is about exists or not."""
+async def test_an_invalid_query_string_is_rejected(client: httpx2.AsyncClient, path: str, field: str) -> None:
+    """400 with the name of the parameter, whether the agent of the path exists or not."""
     body = expect_error(await client.get(path), 400, "malformed_request")
 
     assert error_fields(body)[0] == field
@@ -121,10 +119,10 @@ QUERIES_REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("query", "field"), QUERIES_REFUSED, ids=[str(query) for query, _ in QUERIES_REFUSED])
-async def test_a_query_object_that_is_not_understood_is_refused(
+async def test_an_invalid_query_object_is_rejected(
     client: httpx2.AsyncClient, query: dict[str, Any], field: str
 ) -> None:
-    """A wrong type is no filter either: 400 and the field, by its path in the request."""
+    """A value of a wrong type is not ignored either: 400 with the path of the field in the request."""
     body = expect_error(
         await client.post("/mcp/tools/discover_services", json={"query": query}), 400, "malformed_request"
     )
@@ -134,7 +132,7 @@ async def test_a_query_object_that_is_not_understood_is_refused(
 
 @pytest.mark.parametrize("query", [[], "", 0, False, "x", [1]])
 async def test_a_query_must_be_an_object(client: httpx2.AsyncClient, query: Any) -> None:
-    """Anything else under `query` is not taken for the query that finds everything."""
+    """Another value of `query` is not treated as the empty query, which matches all agents."""
     body = expect_error(
         await client.post("/mcp/tools/discover_services", json={"query": query}), 422, "validation_failed"
     )
@@ -151,25 +149,27 @@ async def test_a_query_must_be_an_object(client: httpx2.AsyncClient, query: Any)
         ("/capabilities?agent_stauts=healthy", "did you mean agent_status?"),
     ],
 )
-async def test_an_unknown_parameter_comes_with_a_suggestion(client: httpx2.AsyncClient, path: str, hint: str) -> None:
-    """A slip of the pen is answered with the nearest name, anything else with those there are."""
+async def test_the_error_of_an_unknown_parameter_has_a_suggestion(
+    client: httpx2.AsyncClient, path: str, hint: str
+) -> None:
+    """For a typo the nearest name, otherwise all valid names."""
     body = expect_error(await client.get(path), 400, "malformed_request")
 
     assert hint in body["message"]
 
 
 @pytest.mark.parametrize("tool", ["register_agent", "unregister_agent", "discover_services", "get_agent_status"])
-async def test_a_tool_refuses_arguments_it_does_not_have(client: httpx2.AsyncClient, tool: str) -> None:
-    """The suggestion names the argument that was meant."""
-    answer = await client.post(f"/mcp/tools/{tool}", json={"agentid": "a"})
+async def test_a_tool_rejects_unknown_arguments(client: httpx2.AsyncClient, tool: str) -> None:
+    """The error suggests the nearest argument."""
+    response = await client.post(f"/mcp/tools/{tool}", json={"agentid": "a"})
 
-    body = expect_error(answer, 400, "malformed_request")
+    body = expect_error(response, 400, "malformed_request")
 
     assert error_fields(body) == ["agentid"]
 
 
 async def test_every_unknown_parameter_is_named(client: httpx2.AsyncClient) -> None:
-    """Two slips are two details."""
+    """Two typos are two details."""
     body = expect_error(await client.get("/agents?one=1&two=2"), 400, "malformed_request")
 
     assert error_fields(body) == ["one", "two"]
@@ -180,16 +180,16 @@ async def test_every_unknown_parameter_is_named(client: httpx2.AsyncClient) -> N
     ["?a=%ff", "?%ff=1", "?" + "&".join(f"a{n}=1" for n in range(200)), "?status=" + "x" * 5000, "?a=%00"],
     ids=["not utf-8", "name not utf-8", "200 parameters", "long value", "nul"],
 )
-async def test_a_strange_query_string_is_the_callers_fault(client: httpx2.AsyncClient, query: str) -> None:
-    """What cannot be read is 400; what is quoted is cut short."""
-    answer = await client.get(httpx2.URL(f"http://registry/agents{query}"))
+async def test_an_unreadable_query_string_is_400(client: httpx2.AsyncClient, query: str) -> None:
+    """An unreadable one is 400, and the message quotes a part of it."""
+    response = await client.get(httpx2.URL(f"http://registry/agents{query}"))
 
-    assert len(expect_error(answer, 400, "malformed_request")["message"]) < 500
+    assert len(expect_error(response, 400, "malformed_request")["message"]) < 500
 
 
 async def test_booleans_are_true_false_1_or_0(client: httpx2.AsyncClient) -> None:
-    """In any case; blank is not given."""
+    """In upper or lower case; a blank value counts as absent."""
     await register(client, capabilities=[{"name": "old", "stability": "deprecated"}])
     for text, count in (("true", 1), ("1", 1), ("TRUE", 1), ("false", 0), ("0", 0), ("", 0)):
-        answer = await client.get("/capabilities", params={"include_deprecated": text})
-        assert answer.json()["count"] == count
+        response = await client.get("/capabilities", params={"include_deprecated": text})
+        assert response.json()["count"] == count
