@@ -18,7 +18,7 @@ class LogReader(Protocol):
     async def read_since(self, after: int, last_entry: object = None) -> LogRead:
         """Return the current version and timeline, and the changes after entry `after`.
 
-        `last_entry` is that entry as it was read before; the result tells whether it is unchanged.
+        `last_entry` is that entry as it was read before; the result shows whether it is unchanged.
         """
 
     async def entry(self, version: int) -> Change | None:

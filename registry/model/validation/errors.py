@@ -65,7 +65,7 @@ def format_path(path: Path, prefix: str = "") -> str:
 
 
 def validation_error(subject: str, violations: Iterable[Violation], prefix: str = "") -> UnprocessableRequest:
-    """Return one 422 for all violations; `subject` is what was refused, such as `The registration`.
+    """Return one 422 for all violations; `subject` names the rejected document, such as `The registration`.
 
     At most 100 violations become details; one more detail then counts the others, exactly up to 1,000. No more are
     consumed, so `violations` should be lazy. Without violations the error names the document as a whole.
