@@ -18,7 +18,7 @@ BUILD, LAST = dockerfile_stages()
 TEXT = DOCKERFILE.read_text(encoding="utf-8")
 
 
-def test_both_stages_have_the_same_base() -> None:
+def test_both_stages_start_from_the_same_image() -> None:
     """The virtual environment refers to the Python that created it."""
     assert BUILD.base == LAST.base == "${BASE_IMAGE}"
 
