@@ -120,7 +120,6 @@ class NoProvider(RequestRejected):
 
     def __init__(self, capability: str, reason: str) -> None:
         super().__init__(f"No agent can be selected for {_quote_id(capability)}: {reason}")
-        self.capability = capability
         self.reason = reason
 
 
@@ -151,7 +150,6 @@ class VersionTooOld(RegistryError):
             f"Version {requested} is not in the change log (current version {current}); list again and watch from "
             "that version"
         )
-        self.requested = requested
         self.current = current
 
 

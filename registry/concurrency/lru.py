@@ -14,7 +14,7 @@ class WeightedLru(Generic[Key, Value]):
     `on_evict` is called with each entry that is dropped to stay within the bound.
     """
 
-    def __init__(self, max_weight: int, on_evict: Callable[[Key, Value], None] | None = None) -> None:
+    def __init__(self, max_weight: int, on_evict: Callable[[Key, Value], None] = lambda _key, _value: None) -> None:
         self._max_weight = max_weight
         self._on_evict = on_evict
         self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
@@ -35,14 +35,14 @@ class WeightedLru(Generic[Key, Value]):
         """Store a value as the most recently used; one that exceeds the bound alone is dropped at once."""
         self.remove(key)
         if weight > self._max_weight:
-            self._evicted(key, value)
+            self._on_evict(key, value)
             return
         self.weight += weight
         self._entries[key] = value, weight
         while self.weight > self._max_weight:
             oldest, (evicted, freed) = self._entries.popitem(last=False)
             self.weight -= freed
-            self._evicted(oldest, evicted)
+            self._on_evict(oldest, evicted)
 
     def remove(self, key: Key) -> None:
         """Drop the value of a key, if it has one; `on_evict` is not called."""
@@ -54,7 +54,3 @@ class WeightedLru(Generic[Key, Value]):
         """Drop all values; `on_evict` is not called."""
         self._entries.clear()
         self.weight = 0
-
-    def _evicted(self, key: Key, value: Value) -> None:
-        if self._on_evict is not None:
-            self._on_evict(key, value)

@@ -185,9 +185,7 @@ class Agents:
             },
         )
         _, *pairs = await self._write(call, retryable=False)
-        self.last_written_version = max(
-            [self.last_written_version, *(int(version) for version in pairs[1::2] if version)]
-        )
+        self.last_written_version = max(self.last_written_version, *(int(version or 0) for version in pairs[1::2]), 0)
         return [
             AgentDrainResult(cast(DrainOutcome, word.decode()), int(version) if version else None)
             for word, version in zip(pairs[::2], pairs[1::2], strict=True)

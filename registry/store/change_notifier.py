@@ -77,11 +77,9 @@ class ChangeNotifier:
         """Enable the events in addition to those that are enabled already."""
         try:
             flags = (await _send_command(connection, "CONFIG", "GET", "notify-keyspace-events"))[1].decode()
-            required = flags + "".join(
-                flag for flag in "Kt" if flag not in flags and not (flag == "t" and "A" in flags)
-            )
-            if required != flags:
-                await _send_command(connection, "CONFIG", "SET", "notify-keyspace-events", required)
+            missing = [flag for flag in "Kt" if flag not in flags and not (flag == "t" and "A" in flags)]
+            if missing:
+                await _send_command(connection, "CONFIG", "SET", "notify-keyspace-events", flags + "".join(missing))
         except (ResponseError, IndexError) as error:
             self._disable_keyspace_events(error)
 

@@ -72,7 +72,7 @@ class IntegrityCheck:
             without_deadline=without_deadline,
             unreadable=unreadable,
             orphaned_edges=await self._recheck_edges(counted - edges),
-            problems=tuple([problem async for problem in self._log_problems()]),
+            problems=await self._log_problems(),
         )
 
     async def repair(self, report: IntegrityReport) -> RepairResult:
@@ -158,25 +158,17 @@ class IntegrityCheck:
             counted += [edge for edge, exists in zip(part, map(raise_for_error, replies), strict=True) if exists]
         return tuple(counted)
 
-    async def _log_problems(self) -> AsyncIterator[str]:
-        version, timeline, last = map(
-            raise_for_error,
-            await self._pipeline.execute(
-                [
-                    ("GET", self._keys.version),
-                    ("GET", self._keys.timeline),
-                    ("XREVRANGE", self._keys.log, "+", "-", "COUNT", 1),
-                ]
-            ),
-        )
-        if version is None and timeline is None and not last:
-            yield "no mesh found; start a replica and check REGISTRY_MESH"
-        elif version is None or timeline is None or not last or entry_version(last[0][0]) != int(version):
-            last_entry = entry_version(last[0][0]) if last else "none"
-            yield (
-                f"version ({decode(version or b'none')}), timeline ({decode(timeline or b'none')}) "
-                f"and log (last entry {last_entry}) are inconsistent"
-            )
+    async def _log_problems(self) -> tuple[str, ...]:
+        last_entry = ("XREVRANGE", self._keys.log, "+", "-", "COUNT", 1)
+        replies = await self._pipeline.execute([("GET", self._keys.version), ("GET", self._keys.timeline), last_entry])
+        version, timeline, entries = map(raise_for_error, replies)
+        if version is None and timeline is None and not entries:
+            return ("no mesh found; start a replica and check REGISTRY_MESH",)
+        last_version = str(entry_version(entries[0][0])) if entries else "none"
+        if timeline is not None and version is not None and last_version == decode(version):
+            return ()
+        found = f"version ({decode(version or b'none')}), timeline ({decode(timeline or b'none')})"
+        return (f"{found} and log (last entry {last_version}) are inconsistent",)
 
 
 def _prefix_pattern(prefix: bytes) -> bytes:

@@ -49,10 +49,6 @@ class Keys:
         self.log = self.shared["log"]
         self.heartbeats = self.shared["heartbeats"]
         self.deadlines = self.shared["deadlines"]
-        self.epoch = self.shared["epoch"]
-        self.clock_rollback = self.shared["clock_rollback"]
-        self.self_preservation = self.shared["self_preservation"]
-        self.counters = self.shared["counters"]
         self.required_edges = self.shared["required_edges"]
         self._agent_prefix = prefix + b"agent:"
         self._resolutions_prefix = prefix + b"resolutions:"

@@ -93,7 +93,7 @@ class ServerHealth:
 
     async def totals(self) -> dict[str, int]:
         """Return the mesh-wide counters: heartbeats, registrations, unregistrations, degraded, expired, removed."""
-        pairs = raise_for_error((await self._pipeline.execute([("HGETALL", self._keys.counters)]))[0])
+        pairs = raise_for_error((await self._pipeline.execute([("HGETALL", self._keys.shared["counters"])]))[0])
         return {name.decode(): int(value) for name, value in zip(pairs[::2], pairs[1::2], strict=True)}
 
     @property

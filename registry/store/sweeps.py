@@ -61,10 +61,10 @@ class Sweeps:
 
     async def find_work(self) -> SweepWork:
         """Return the work to do, with the up to 200 agents that are overdue longest by the Redis server's time."""
-        keys = self._keys
-        overdue = ("ZRANGE", keys.deadlines, 0, MAX_AGENTS_PER_CALL - 1, "WITHSCORES")
+        keys = self._keys.shared
+        overdue = ("ZRANGE", keys["deadlines"], 0, MAX_AGENTS_PER_CALL - 1, "WITHSCORES")
         replies = await self._pipeline.execute(
-            [("TIME",), overdue, ("EXISTS", keys.self_preservation), ("GET", keys.clock_rollback)]
+            [("TIME",), overdue, ("EXISTS", keys["self_preservation"]), ("GET", keys["clock_rollback"])]
         )
         time, pairs, self_preservation, clock_rollback = map(raise_for_error, replies)
         now = server_time_ms(time)
@@ -140,7 +140,7 @@ class Sweeps:
 
     async def epoch(self) -> int:
         """Return the current epoch, 0 if there was no leader yet; replicas without leader election sweep with it."""
-        (epoch,) = await self._pipeline.execute([("GET", self._keys.epoch)])
+        (epoch,) = await self._pipeline.execute([("GET", self._keys.shared["epoch"])])
         return int(raise_for_error(epoch) or 0)
 
 

@@ -26,10 +26,8 @@ async def call_with_retry(
     if not failed:
         return replies
     try:
-        second = [
-            reply_or_error(reply)
-            for reply in await pipeline.call_scripts([calls[index] for index in failed], acks=acks)
-        ]
+        replies_of_retry = await pipeline.call_scripts([calls[index] for index in failed], acks=acks)
+        second = [reply_or_error(reply) for reply in replies_of_retry]
     except StoreUnavailable as error:
         second = [error] * len(failed)
     for index, reply in zip(failed, second, strict=True):
