@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from mcp import Client
-from mcp_mesh_client.agent.function import AgentFunction
+from mcp_mesh_client.agent.agent_function import AgentFunction
 from mcp_mesh_client.agent.local_agent import LocalAgent
 from mcp_mesh_client.event_loop_thread import EventLoopThread
 

@@ -66,7 +66,7 @@ def _return_statement(result: str, callee: str, arguments: list[str]) -> str:
 def _imports(tree: ast.Module, text: str) -> str:
     """Return the imports of client.py whose names the generated class uses, and the import of its base class."""
     used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
-    standard, own = [], [_import("mcp_mesh_client.sync_session", ["SyncSession", "SyncWatch"])]
+    standard, own = [], [_import("mcp_mesh_client.sync_client_support", ["SyncSession", "SyncWatch"])]
     for node in tree.body:
         if not isinstance(node, ast.ImportFrom) or node.module is None:
             continue

@@ -12,39 +12,39 @@ from starlette.types import ASGIApp
 from registry.api.routes import Services, build_apps
 from registry.cache.reflector import POLL_INTERVAL_S, ChangeSignal, Reflector
 from registry.cache.watch_history import WatchHistory
-from registry.compat.mcpmesh.audit import audit_facts
 from registry.compat.mcpmesh.list_rows import MeshListRows
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
-from registry.compat.mcpmesh.policy import llm_policy, match_policies
-from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
+from registry.compat.mcpmesh.match_policies import llm_policy, match_policies
+from registry.compat.mcpmesh.proxy.endpoint import ProxyEndpoint
 from registry.compat.mcpmesh.registration import DEFAULT_TIMEOUT, FORMAT_NAME, METADATA_ERROR
+from registry.compat.mcpmesh.resolution_audit import audit_facts
 from registry.compat.mcpmesh.response_format import McpMeshResponseFormat
 from registry.compat.mcpmesh.routes import McpMeshApi, build_mcpmesh_api
-from registry.compat.mcpmesh.spec import McpMeshSpec
+from registry.compat.mcpmesh.spec_fields import McpMeshSpec
+from registry.concurrency.cancel_tasks import cancel_and_wait
 from registry.concurrency.periodic import every
-from registry.concurrency.tasks import cancel_and_wait
 from registry.config.settings import Settings
 from registry.errors import RegistryError, StoreUnavailable
+from registry.http_server import Listener
 from registry.model.agent import use_spec_type
-from registry.server import Listener
-from registry.service.discovery.discovery import Discovery
+from registry.service.discovery.discovery_service import Discovery
 from registry.service.liveness.agent_health import AgentHealthService
 from registry.service.liveness.drain import DrainService
-from registry.service.liveness.heartbeat import HeartbeatService
+from registry.service.liveness.heartbeat_service import HeartbeatService
 from registry.service.liveness.leader_election import LeaderElection
 from registry.service.liveness.store_monitor import StoreMonitor
 from registry.service.liveness.sweeper import Sweeper
-from registry.service.registration.registration import RegistrationService
+from registry.service.registration.registration_service import RegistrationService
+from registry.service.registry_status import StatusService
+from registry.service.resolution.agent_load_cache import LoadCache
 from registry.service.resolution.cycle_guard import CycleGuard
 from registry.service.resolution.explain import ResolutionExplainer
-from registry.service.resolution.load_cache import LoadCache
+from registry.service.resolution.provider_selection import Selector
 from registry.service.resolution.ranking_cache import RankingCache
+from registry.service.resolution.resolution_traces import ResolutionTraces
 from registry.service.resolution.resolver import DependencyResolver
-from registry.service.resolution.selection import Selector
-from registry.service.resolution.traces import ResolutionTraces
-from registry.service.status import StatusService
 from registry.service.watch.fanout import WatchFanout
-from registry.service.watch.watch import WatchService
+from registry.service.watch.watch_service import WatchService
 from registry.store.store import Store, open_redis
 from registry.telemetry.collectors import gauge
 from registry.telemetry.logs import get_logger

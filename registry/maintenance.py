@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 from registry.cache.reflector import ChangeSignal, Reflector
 from registry.cache.watch_history import WatchHistory
-from registry.concurrency.tasks import cancel_and_wait
+from registry.concurrency.cancel_tasks import cancel_and_wait
 from registry.config.settings import Settings
 from registry.errors import StartupError
 from registry.model.agent import StoredAgent
 from registry.model.encoding.backup import BackupHeader, make_header
 from registry.store.embedded.binary import find_server_binary
 from registry.store.embedded.server import running_server_url
-from registry.store.integrity import IntegrityReport, RepairResult
+from registry.store.integrity_check import IntegrityReport, RepairResult
 from registry.store.redis.connection import endpoint_from_url
 from registry.store.restore import RestoreResult
 from registry.store.store import Store, open_redis

@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 import redis
 
-from registry.compat.mcpmesh.spec import McpMeshSpec
+from registry.compat.mcpmesh.spec_fields import McpMeshSpec
 from registry.config.settings import Settings
 from registry.model.agent import use_spec_type
 from registry.store.redis.connection import endpoint_from_url

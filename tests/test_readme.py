@@ -14,7 +14,7 @@ import pytest
 
 from registry import errors
 from registry.api.error_responses import http_status
-from registry.api.request.queries import LIST_AGENTS_PARAMS, LIST_CAPABILITIES_PARAMS
+from registry.api.request.query_parsers import LIST_AGENTS_PARAMS, LIST_CAPABILITIES_PARAMS
 from registry.config.settings import SETTINGS, Settings
 from registry.errors import RegistryError
 from tests.support.bash_shell import BashShell

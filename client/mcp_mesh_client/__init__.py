@@ -1,8 +1,8 @@
 """The Python client of the MCP Mesh registry: registry calls, and agents declared with decorators."""
 
+from mcp_mesh_client.agent.agent_process import agent_id
 from mcp_mesh_client.agent.decorators import mesh_agent, tool
-from mcp_mesh_client.agent.dependency import Dependency
-from mcp_mesh_client.agent.process import agent_id
+from mcp_mesh_client.agent.injected_dependency import Dependency
 from mcp_mesh_client.agent.serve import announce, serve
 from mcp_mesh_client.client import RegistryClient
 from mcp_mesh_client.config import ClientOptions
@@ -26,7 +26,7 @@ from mcp_mesh_client.errors import (
 from mcp_mesh_client.filters import AgentFilters, CapabilityFilters, SelectOptions, WaitFilters, WatchFilters
 from mcp_mesh_client.retry import ConnectionState
 from mcp_mesh_client.sync_client import SyncRegistryClient
-from mcp_mesh_client.sync_session import SyncWatch
+from mcp_mesh_client.sync_client_support import SyncWatch
 from mcp_mesh_client.types.agents import (
     Agent,
     AgentList,

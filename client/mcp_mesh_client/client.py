@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack, cast
 from urllib.parse import quote
 
+from mcp_mesh_client.client_session import ClientSession
 from mcp_mesh_client.config import ClientOptions, load_config
 from mcp_mesh_client.errors import InvalidData, RegistryTimeout, RegistryUnavailable
 from mcp_mesh_client.filters import (
@@ -15,8 +16,15 @@ from mcp_mesh_client.filters import (
     WatchFilters,
     query_pairs,
 )
+from mcp_mesh_client.request_validation import (
+    check_id,
+    check_ids,
+    check_json,
+    check_registration,
+    check_registrations,
+    encode_json,
+)
 from mcp_mesh_client.retry import ConnectionState, parse_response
-from mcp_mesh_client.session import ClientSession
 from mcp_mesh_client.transport import Request
 from mcp_mesh_client.types.agents import (
     Agent,
@@ -49,14 +57,6 @@ from mcp_mesh_client.types.health import (
     Readiness,
     ServiceDescription,
     ToolList,
-)
-from mcp_mesh_client.validation import (
-    check_id,
-    check_ids,
-    check_json,
-    check_registration,
-    check_registrations,
-    encode_json,
 )
 from mcp_mesh_client.wait_for import MAX_WAIT_FACTOR, CapabilityWaiter
 from mcp_mesh_client.watch import Watch

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from mcp_mesh_client.config import MAX_BACKOFF_S, ClientConfig
-from mcp_mesh_client.endpoints import Endpoint, Endpoints
 from mcp_mesh_client.errors import InvalidResponse, RegistryTimeout, RegistryUnavailable
+from mcp_mesh_client.replica_endpoints import Endpoint, Endpoints
 from mcp_mesh_client.transport import HttpTransport, Request, Response
 
 _log = logging.getLogger("mcp_mesh_client")

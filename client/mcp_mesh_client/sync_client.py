@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from mcp_mesh_client.filters import AgentFilters, CapabilityFilters, SelectOptions, WaitFilters, WatchFilters
-from mcp_mesh_client.sync_session import SyncSession, SyncWatch
+from mcp_mesh_client.sync_client_support import SyncSession, SyncWatch
 from mcp_mesh_client.types.agents import (
     Agent,
     AgentList,

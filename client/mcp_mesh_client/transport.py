@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mcp_mesh_client.endpoints import Endpoint
 from mcp_mesh_client.errors import (
     ClientClosed,
     InvalidResponse,
@@ -15,6 +14,7 @@ from mcp_mesh_client.errors import (
     RegistryUnavailable,
 )
 from mcp_mesh_client.filters import QueryPairs
+from mcp_mesh_client.replica_endpoints import Endpoint
 from mcp_mesh_client.version import __version__
 
 if TYPE_CHECKING:

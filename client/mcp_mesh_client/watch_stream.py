@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from mcp_mesh_client.config import ClientConfig
-from mcp_mesh_client.endpoints import Endpoint, Endpoints
 from mcp_mesh_client.errors import InvalidResponse, RegistryTimeout, RegistryUnavailable, RequestRejected, WatchExpired
 from mcp_mesh_client.filters import QueryPairs
 from mcp_mesh_client.relist import WatchedAgents
+from mcp_mesh_client.replica_endpoints import Endpoint, Endpoints
 from mcp_mesh_client.retry import (
     FIRST_PAUSE_S,
     UNAVAILABLE_STATUSES,

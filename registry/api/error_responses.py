@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from starlette.exceptions import HTTPException
 
-from registry.api.response.responses import Headers
+from registry.api.response.json_responses import Headers
 from registry.errors import (
     InvalidRequest,
     MalformedRequest,

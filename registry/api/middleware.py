@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.api.error_responses import error_response
-from registry.api.response.responses import send_json
-from registry.config.types import Secret
+from registry.api.response.json_responses import send_json
+from registry.config.value_types import Secret
 from registry.errors import NotReady, RegistryError, Unauthorized
 from registry.telemetry.logs import get_logger
 from registry.telemetry.metrics import Metrics

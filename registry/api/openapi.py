@@ -9,7 +9,7 @@ import orjson
 from registry import __version__
 from registry.api.endpoints.agents import MAX_HEARTBEATS_PER_CALL, MAX_REGISTRATIONS_PER_CALL
 from registry.api.mcp.tools import TOOLS
-from registry.api.request.heartbeat import HEARTBEAT_SCHEMA
+from registry.api.request.heartbeat_body import HEARTBEAT_SCHEMA
 from registry.model.registration.parse import registration_schema
 
 _NO_PATHS: Final[Mapping[str, Any]] = MappingProxyType({})

@@ -22,18 +22,18 @@ from registry.api.mcp.endpoint import McpEndpoint
 from registry.api.mcp.tools import ToolRoutes
 from registry.api.middleware import RegistryMiddleware
 from registry.api.openapi import list_endpoints, openapi_document
-from registry.api.response.responses import json_response
+from registry.api.response.json_responses import json_response
 from registry.api.router import FastRouter
-from registry.config.types import Secret
-from registry.service.discovery.discovery import Discovery
+from registry.config.value_types import Secret
+from registry.service.discovery.discovery_service import Discovery
 from registry.service.liveness.agent_health import AgentHealthService
 from registry.service.liveness.drain import DrainService
-from registry.service.liveness.heartbeat import HeartbeatService
-from registry.service.registration.registration import RegistrationService
+from registry.service.liveness.heartbeat_service import HeartbeatService
+from registry.service.registration.registration_service import RegistrationService
+from registry.service.registry_status import StatusService
 from registry.service.resolution.explain import ResolutionExplainer
-from registry.service.resolution.selection import Selector
-from registry.service.status import StatusService
-from registry.service.watch.watch import WatchService
+from registry.service.resolution.provider_selection import Selector
+from registry.service.watch.watch_service import WatchService
 from registry.telemetry.metrics import Metrics
 
 

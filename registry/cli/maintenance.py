@@ -15,7 +15,7 @@ from registry.errors import RegistryError, StartupError
 
 if TYPE_CHECKING:
     from registry.config.settings import Settings
-    from registry.store.integrity import IntegrityReport
+    from registry.store.integrity_check import IntegrityReport
 
 T = TypeVar("T")
 

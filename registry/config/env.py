@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from registry.config.settings import SETTINGS, Setting, Settings
-from registry.config.types import Secret, format_value, mask_all
+from registry.config.value_types import Secret, format_value, mask_all
 from registry.errors import StartupError
 
 # Kubernetes sets these variables in every pod if the namespace has a Service `registry` or `registry-…`.

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from registry.config.duration import parse_duration
-from registry.config.types import (
+from registry.config.value_types import (
     Percent,
     Secret,
     Thresholds,

@@ -7,9 +7,9 @@ from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from registry.errors import StaleVersion, UnknownAgent
-from registry.store.chunks import chunks
-from registry.store.codec import encode_edges, server_time_ms
+from registry.store.argument_chunks import chunks
 from registry.store.keys import Keys, encode
+from registry.store.record_codec import encode_edges, server_time_ms
 from registry.store.redis.batcher import Batcher
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any
 
 from registry.errors import StoreUnavailable
-from registry.store.chunks import chunks
+from registry.store.argument_chunks import chunks
 from registry.store.keys import Keys
 from registry.store.redis.batcher import Batcher
 from registry.store.redis.errors import raise_for_error, reply_or_error

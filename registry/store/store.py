@@ -6,22 +6,22 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 
-from registry.concurrency.tasks import cancel_and_wait
+from registry.concurrency.cancel_tasks import cancel_and_wait
 from registry.config.settings import Settings
-from registry.config.types import mask_url
+from registry.config.value_types import mask_url
 from registry.store.agents import Agents
 from registry.store.change_log import ChangeLog
 from registry.store.change_notifier import ChangeNotifier
 from registry.store.embedded.binary import find_server_binary
 from registry.store.embedded.server import EmbeddedServer
-from registry.store.integrity import IntegrityCheck
+from registry.store.integrity_check import IntegrityCheck
 from registry.store.keys import Keys
-from registry.store.leader import Leadership
+from registry.store.leader_lock import Leadership
 from registry.store.redis.connection import RedisEndpoint, endpoint_from_url, in_memory_endpoint
 from registry.store.redis.pipeline import Pipeline
+from registry.store.redis_health import ServerHealth
 from registry.store.resolution_store import ResolutionStore
 from registry.store.restore import Restorer
-from registry.store.server_health import ServerHealth
 from registry.store.sweeps import Sweeps
 from registry.telemetry.logs import get_logger
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from registry.config.settings import Settings
 from registry.errors import RegistryError
-from registry.store.codec import server_time_ms
 from registry.store.keys import Keys, decode, encode
+from registry.store.record_codec import server_time_ms
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import MAX_AGENTS_PER_CALL

@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from registry.config.types import Secret
+from registry.config.value_types import Secret
 from tests.support.http_calls import JSON_HEADERS, a_registration, error_fields, expect_error, expect_success, register
 from tests.support.in_process_registry import in_process_registry
 

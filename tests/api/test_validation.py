@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from registry.config.types import parse_security_contexts, parse_thresholds
+from registry.config.value_types import parse_security_contexts, parse_thresholds
 from tests.support.http_calls import a_registration, error_fields, expect_error, get_agent, list_agent_ids, register
 from tests.support.in_process_registry import in_process_registry
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mcp_mesh_client import ErrorResponse, RegistryClient
-from mcp_mesh_client.endpoints import Endpoint
+from mcp_mesh_client.replica_endpoints import Endpoint
 
 from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 

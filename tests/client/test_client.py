@@ -51,7 +51,7 @@ from tests.client.client_setup import REGISTRATION, agent_ids, expect_error, exp
 from tests.support.endpoints import all_endpoints
 from tests.support.served_registry import served_registry
 
-GOLDEN = Path(__file__).parent.parent / "wire" / "golden"
+GOLDEN = Path(__file__).parent.parent / "golden" / "responses"
 
 # The type of each golden response; a path selects a part of it.
 SHAPES: dict[str, type] = {
@@ -81,11 +81,11 @@ SHAPES: dict[str, type] = {
     "batch.results.1": ErrorResponse,
     "heartbeats.results.file-agent-001": HeartbeatResult,
     "health.leader": Leader,
-    "batched": RegisterResult,
-    "batched_agent": Agent,
-    "batched_agent.capabilities.0": Capability,
-    "batched_heartbeat": HeartbeatResult,
-    "batched.dependencies_resolved.greet.read_file": Provider,
+    "tools_format": RegisterResult,
+    "tools_format_agent": Agent,
+    "tools_format_agent.capabilities.0": Capability,
+    "tools_format_heartbeat": HeartbeatResult,
+    "tools_format.dependencies_resolved.greet.read_file": Provider,
     "dependencies": AgentDependencies,
     "dependencies.explanation.greet.0": DependencyExplanation,
     "dependencies.explanation.greet.1": DependencyExplanation,

@@ -6,8 +6,8 @@ import pytest
 from mcp_mesh_client import InvalidData
 from mcp_mesh_client.filters import AgentFilters, CapabilityFilters, SelectOptions, WatchFilters, query_pairs
 
-from registry.api.request.queries import LIST_AGENTS_PARAMS, LIST_CAPABILITIES_PARAMS
-from registry.api.request.selection import SELECT_PARAMS
+from registry.api.request.query_parsers import LIST_AGENTS_PARAMS, LIST_CAPABILITIES_PARAMS
+from registry.api.request.select_arguments import SELECT_PARAMS
 
 
 def test_the_filters_are_the_parameters_of_the_api() -> None:

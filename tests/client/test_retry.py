@@ -15,7 +15,7 @@ from mcp_mesh_client import (
 )
 from mcp_mesh_client.retry import Backoff
 
-from registry.config.types import Secret
+from registry.config.value_types import Secret
 from tests.client.client_setup import (
     REGISTRATION,
     agent_ids,

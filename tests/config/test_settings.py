@@ -14,7 +14,7 @@ import pytest
 
 from registry.config.env import load_settings
 from registry.config.settings import SETTINGS, Settings
-from registry.config.types import Secret, Thresholds, mask_url
+from registry.config.value_types import Secret, Thresholds, mask_url
 from registry.errors import StartupError
 
 KEY = "dev-key-32-bytes-change-in-prod!"

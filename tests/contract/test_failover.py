@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from registry.model.agent import Agent
-from registry.store.codec import decode_change
+from registry.store.record_codec import decode_change
 from tests.support.polling import async_wait_until
 from tests.support.redis_sentinels import DOWN_AFTER_S, SentinelGroup
 from tests.support.redis_server import RedisServer

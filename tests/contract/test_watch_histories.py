@@ -17,9 +17,9 @@ from registry.model.agent import Agent, Status
 from registry.model.change import Change
 from registry.model.label_selector import LabelSelector
 from registry.model.query import AgentQuery
-from registry.service.watch import watch
+from registry.service.watch import watch_service
 from registry.service.watch.fanout import WatchFanout
-from registry.service.watch.watch import Watcher, WatchService
+from registry.service.watch.watch_service import Watcher, WatchService
 from tests.support.builders import an_agent
 from tests.support.fake_change_log import FakeChangeLog
 from tests.support.reflectors import running_reflector
@@ -248,7 +248,7 @@ def test_every_guarantee_holds_after_random_steps(
 ) -> None:
     """Events are ordered, complete, unique and resumable; views converge; bookmarks are correct; a gap is reported."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch, "_MAX_EVENTS_PER_TAKE", max_batch)
+        patch.setattr(watch_service, "_MAX_EVENTS_PER_TAKE", max_batch)
         clients, mesh = asyncio.run(play(steps, filters, limit))
 
     log = UnbrokenLog(mesh.all_changes)

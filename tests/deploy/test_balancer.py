@@ -12,9 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from registry import server
+from registry import http_server
 from registry.api.endpoints import list_agents, watch_stream
-from registry.api.request import queries
+from registry.api.request import query_parsers
 from tests.deploy.compose_files import (
     HAPROXY_FILE,
     compose_service,
@@ -52,7 +52,7 @@ def test_its_timeouts_are_longer_than_pauses_of_streams_and_waits() -> None:
     (client,) = haproxy_durations_s("timeout client")
 
     assert stream > 2 * watch_stream._KEEP_ALIVE_INTERVAL_S
-    assert wait > queries._MAX_WAIT_S * (1 + list_agents._WAIT_JITTER_RATIO)
+    assert wait > query_parsers._MAX_WAIT_S * (1 + list_agents._WAIT_JITTER_RATIO)
     assert client >= wait
 
 
@@ -60,7 +60,7 @@ def test_it_closes_idle_connections_before_a_replica_does() -> None:
     """Otherwise it could send a request on a connection that the replica is closing."""
     (idle,) = haproxy_durations_s("timeout http-keep-alive")
 
-    assert idle < server._KEEP_ALIVE_TIMEOUT_S
+    assert idle < http_server._KEEP_ALIVE_TIMEOUT_S
 
 
 def test_it_stops_before_docker_kills_it() -> None:

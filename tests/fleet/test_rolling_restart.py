@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from registry.model.change import Change
-from registry.store.codec import decode_change
+from registry.store.record_codec import decode_change
 from tests.support.http_calls import a_registration, register
 from tests.support.load_balancers import HAPROXY_PATH, haproxy, round_robin_balancer
 from tests.support.polling import async_wait_until

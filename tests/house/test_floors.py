@@ -32,38 +32,38 @@ FLOORS = floors(
     "concurrency",
     "model",
     "store cache",
-    "service.versions",
+    "service.version_constraints",
     "service.discovery",
     "service.watch service.resolution",
     "service.registration",
     "service.liveness",
-    "service.status",
+    "service.registry_status",
     "api",
-    "compat server",
+    "compat http_server",
     "main",
     # Only the programs that start a registry read the environment.
     "config.env maintenance",
-    "cli compat.guides",
+    "cli compat.registry_service",
     "__main__",
 )
 # Lower rooms that a room must not import.
 FORBIDDEN = {
     "model": {"config", "telemetry", "concurrency"},
     "api": {"store", "cache"},
-    "server": {"store", "cache", "service", "model"},
+    "http_server": {"store", "cache", "service", "model"},
 }
 CLIENT_FLOORS = floors(
     "version errors types",
-    "filters endpoints validation config event_loop_thread",
+    "filters replica_endpoints request_validation config event_loop_thread",
     "transport",
     "retry",
     "response_cache relist",
-    "cached_read watch_stream",
+    "read_fallbacks watch_stream",
     "watch",
-    "session",
+    "client_session",
     "wait_for",
     "client",
-    "sync_session",
+    "sync_client_support",
     "sync_client",
     "agent",
 )
@@ -78,26 +78,26 @@ THIRD_PARTIES = {
     "mcp": {"api.mcp.server"},
     "mcp_mesh_client": {"cli"},
     "mcp_types": {"api.mcp.server"},
-    "msgspec": {"model", "api", "cache", "compat.mcpmesh", "store.codec"},
+    "msgspec": {"model", "api", "cache", "compat.mcpmesh", "store.record_codec"},
     "orjson": {"model", "api", "service", "store", "telemetry", "cli", "compat"},
-    "packaging": {"service.versions"},
+    "packaging": {"service.version_constraints"},
     "platformdirs": {"config.settings"},
     "prometheus_client": {"telemetry"},
     "rapidfuzz": {"service.discovery.fuzzy"},
     "redis": {"store"},
     "rich": {"cli"},
-    "starlette": {"api", "compat.mcpmesh", "main", "server"},
+    "starlette": {"api", "compat.mcpmesh", "main", "http_server"},
     "structlog": {"telemetry"},
-    "uvicorn": {"server"},
+    "uvicorn": {"http_server"},
     "uvloop": {"cli"},
     "yaml": {"cli"},
     "zstandard": {"api.response.compression"},
 }
 CLIENT_THIRD_PARTIES = {
-    "httpx2": {"transport", "agent.mcp_sessions"},
-    "mcp": {"agent.autostart", "agent.http_server", "agent.mcp_sessions", "agent.serve"},
-    "mcp_types": {"agent.mcp_sessions"},
-    "pydantic": {"agent.mcp_sessions"},
+    "httpx2": {"transport", "agent.provider_sessions"},
+    "mcp": {"agent.autostart", "agent.http_server", "agent.provider_sessions", "agent.serve"},
+    "mcp_types": {"agent.provider_sessions"},
+    "pydantic": {"agent.provider_sessions"},
     "starlette": {"agent.http_server"},
     "uvicorn": {"agent.http_server"},
 }
@@ -220,7 +220,10 @@ def readers_of_the_environment(code: dict[str, Path]) -> set[str]:
 
 def test_only_programs_read_the_environment() -> None:
     """A server reads its settings once, at the start; a client reads its options."""
-    assert {room_of(module, FLOORS) for module in readers_of_the_environment(MODULES)} == {"cli", "compat.guides"}
+    assert {room_of(module, FLOORS) for module in readers_of_the_environment(MODULES)} == {
+        "cli",
+        "compat.registry_service",
+    }
     assert {room_of(module, CLIENT_FLOORS) for module in readers_of_the_environment(CLIENT_MODULES)} == {
         "config",
         "agent",

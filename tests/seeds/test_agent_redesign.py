@@ -10,8 +10,8 @@ import httpx2
 import pytest
 from mcp.server import MCPServer
 from mcp_mesh_client import mesh_agent
+from mcp_mesh_client.agent.agent_process import AgentProcess
 from mcp_mesh_client.agent.local_agent import LocalAgent
-from mcp_mesh_client.agent.process import AgentProcess
 
 from tests.seeds.code_blocks import find_code_block
 from tests.support.in_process_agent import in_process_agent

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 from mcp_mesh_client import mesh_agent, tool
-from mcp_mesh_client.agent.process import AgentProcess
+from mcp_mesh_client.agent.agent_process import AgentProcess
 
 from tests.seeds.code_blocks import find_code_block
 from tests.seeds.test_client_patterns import NAMES

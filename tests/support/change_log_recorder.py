@@ -9,7 +9,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from registry.model.change import Change
-from registry.store.codec import decode_change
+from registry.store.record_codec import decode_change
 from tests.support.watch_recorder import UnbrokenLog
 
 LOG_KEY, TIMELINE_KEY = "{mesh}:log", "{mesh}:timeline"

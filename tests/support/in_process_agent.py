@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from mcp_mesh_client.agent import process
-from mcp_mesh_client.agent.process import AgentProcess, current_process
+from mcp_mesh_client.agent import agent_process
+from mcp_mesh_client.agent.agent_process import AgentProcess, current_process
 
 from tests.support.ports import free_port
 
@@ -18,7 +18,7 @@ def in_process_agent(url: str | None = None, **env: str) -> Iterator[AgentProces
     its own unless the environment, `env`, requires it.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "_current", None)
+        patch.setattr(agent_process, "_current", None)
         patch.setenv("MCP_MESH_REGISTRY_URL", f"http://127.0.0.1:{free_port()}" if url is None else url)
         patch.setenv("MCP_MESH_AUTO_RUN", "false")
         patch.setenv("MCP_MESH_HEALTH_INTERVAL", "0.1")

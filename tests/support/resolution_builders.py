@@ -4,12 +4,12 @@ from typing import Any, cast
 
 from registry.cache.view import View
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
-from registry.compat.mcpmesh.policy import llm_policy, match_policies
+from registry.compat.mcpmesh.match_policies import llm_policy, match_policies
 from registry.compat.mcpmesh.registration import FORMAT_NAME
 from registry.compat.mcpmesh.response_format import McpMeshResponseFormat
 from registry.model.agent import Agent, Capability, Dependency, Status
 from registry.model.change import LogPosition
-from registry.service.resolution.load_cache import LoadCache
+from registry.service.resolution.agent_load_cache import LoadCache
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolver import DependencyResolver
 from registry.store.resolution_store import ResolutionStore

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 
 from registry.config.settings import Settings
+from registry.http_server import Listener
 from registry.main import Registry, open_registry
-from registry.server import Listener
 from tests.support.polling import async_wait_until
 
 

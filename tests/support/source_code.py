@@ -34,7 +34,7 @@ def parse_file(path: Path) -> ast.Module:
 
 
 def imported_names(path: Path) -> Iterator[str]:
-    """Yield the full dotted name of every import of a file, also of local ones: `registry.store.leader.Leadership`."""
+    """Yield the dotted name of every import of a file, also a local one: `registry.store.leader_lock.Leadership`."""
     for node in ast.walk(parse_file(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

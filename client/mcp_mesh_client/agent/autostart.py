@@ -9,8 +9,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from mcp_mesh_client.agent.agent_function import AgentFunction
 from mcp_mesh_client.agent.env import check_endpoint, listening_host
-from mcp_mesh_client.agent.function import AgentFunction
 from mcp_mesh_client.agent.local_agent import LocalAgent, mcp_missing_error
 from mcp_mesh_client.errors import ClientError, DecoratorOrderError, InvalidData
 from mcp_mesh_client.event_loop_thread import EventLoopThread

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar, Unpack
 
+from mcp_mesh_client.agent.agent_function import AgentFunction
+from mcp_mesh_client.agent.agent_process import current_process
 from mcp_mesh_client.agent.autostart import DECORATOR_ORDER_HINT
 from mcp_mesh_client.agent.env import check_duration
-from mcp_mesh_client.agent.function import AgentFunction
 from mcp_mesh_client.agent.local_agent import DURATION_OPTIONS
-from mcp_mesh_client.agent.process import current_process
 from mcp_mesh_client.config import parse_urls
 from mcp_mesh_client.errors import DecoratorOrderError, InvalidData
-from mcp_mesh_client.validation import check_json
+from mcp_mesh_client.request_validation import check_json
 
 T = TypeVar("T", bound=Callable[..., Any])
 DependencySpecs = Sequence[str | Mapping[str, Any]]

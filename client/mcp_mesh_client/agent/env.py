@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from mcp_mesh_client.config import TOKEN_ENV, URL_ENV, check_token, parse_urls
 from mcp_mesh_client.errors import InvalidData
-from mcp_mesh_client.validation import check_id
+from mcp_mesh_client.request_validation import check_id
 
 NAME_ENV = "MCP_MESH_AGENT_NAME"
 NAMESPACE_ENV = "MCP_MESH_NAMESPACE"

@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from mcp_mesh_client.agent.agent_function import AgentFunction
 from mcp_mesh_client.agent.env import AgentEnvironment, heartbeat_interval, new_agent_id, read_environment
-from mcp_mesh_client.agent.function import AgentFunction
 from mcp_mesh_client.config import DEFAULT_SECURITY_CONTEXTS
 from mcp_mesh_client.errors import ClientClosed, InvalidData, McpLibraryMissing
 from mcp_mesh_client.event_loop_thread import EventLoopThread
+from mcp_mesh_client.request_validation import check_registration
 from mcp_mesh_client.retry import ConnectionState
 from mcp_mesh_client.types.dependencies import Provider
-from mcp_mesh_client.validation import check_registration
 
 if TYPE_CHECKING:
-    from mcp_mesh_client.agent.mcp_sessions import McpSessions
+    from mcp_mesh_client.agent.provider_sessions import McpSessions
 
 _log = logging.getLogger("mcp_mesh_client")
 
@@ -164,7 +164,7 @@ class LocalAgent:
 
     def _open_sessions(self) -> "McpSessions":
         try:
-            from mcp_mesh_client.agent.mcp_sessions import McpSessions  # noqa: PLC0415 - brings the MCP SDK along
+            from mcp_mesh_client.agent.provider_sessions import McpSessions  # noqa: PLC0415 - brings the MCP SDK along
         except ImportError as error:
             raise mcp_missing_error() from error
         with self._lock:

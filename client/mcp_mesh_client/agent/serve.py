@@ -3,8 +3,8 @@
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from mcp_mesh_client.agent.agent_process import current_process
 from mcp_mesh_client.agent.env import endpoint_host, listening_host
-from mcp_mesh_client.agent.process import current_process
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer

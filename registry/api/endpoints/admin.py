@@ -4,8 +4,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.response.responses import success_response
-from registry.service.status import StatusService
+from registry.api.response.json_responses import success_response
+from registry.service.registry_status import StatusService
 
 
 class AdminRoutes:

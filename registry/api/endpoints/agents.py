@@ -13,10 +13,10 @@ from starlette.types import ASGIApp
 from registry.api.endpoints.list_agents import ListAgentsEndpoint
 from registry.api.error_responses import error_body
 from registry.api.request.body import read_object
-from registry.api.request.queries import freshness, parse_capability_query
 from registry.api.request.query_params import parse_query, reject_preconditions
-from registry.api.request.registrations import register_document
-from registry.api.response.responses import (
+from registry.api.request.query_parsers import freshness, parse_capability_query
+from registry.api.request.registration_body import register_document
+from registry.api.response.json_responses import (
     capability_list_response,
     json_response,
     success_response,
@@ -26,9 +26,9 @@ from registry.api.response.responses import (
 from registry.api.router import MethodRouter
 from registry.errors import Detail, RegistryError, UnprocessableRequest
 from registry.model.encoding.agent_json import rfc3339
-from registry.service.discovery.discovery import AgentSnapshot, Discovery
-from registry.service.liveness.heartbeat import HeartbeatService
-from registry.service.registration.registration import RegistrationService
+from registry.service.discovery.discovery_service import AgentSnapshot, Discovery
+from registry.service.liveness.heartbeat_service import HeartbeatService
+from registry.service.registration.registration_service import RegistrationService
 
 MAX_HEARTBEATS_PER_CALL = 1000
 MAX_REGISTRATIONS_PER_CALL = 200

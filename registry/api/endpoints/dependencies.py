@@ -5,13 +5,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.api.request.queries import freshness
 from registry.api.request.query_params import boolean, parse_query, single
-from registry.api.request.selection import parse_select_query
-from registry.api.response.responses import json_response, selection_response
+from registry.api.request.query_parsers import freshness
+from registry.api.request.select_arguments import parse_select_query
+from registry.api.response.json_responses import json_response, selection_response
 from registry.errors import MalformedRequest, UnprocessableRequest
 from registry.service.resolution.explain import ExplainResult, ResolutionExplainer
-from registry.service.resolution.selection import Selector
+from registry.service.resolution.provider_selection import Selector
 
 _FRESHNESS_PARAMS = ("resource_version",)
 

@@ -6,9 +6,9 @@ from starlette.routing import Route
 
 from registry.api.error_responses import error_body
 from registry.api.request.body import parse_object, read_body, read_object
-from registry.api.request.queries import parse_drain_query
 from registry.api.request.query_params import reject_preconditions, reject_unknown
-from registry.api.response.responses import success_response
+from registry.api.request.query_parsers import parse_drain_query
+from registry.api.response.json_responses import success_response
 from registry.service.liveness.drain import DrainResult, DrainService
 
 _MESSAGES = {

@@ -9,11 +9,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from registry.api.request.body import parse_object, read_body
-from registry.api.request.heartbeat import HeartbeatRequest, extract_load, validate_heartbeat
-from registry.api.response.responses import send_json
+from registry.api.request.heartbeat_body import HeartbeatRequest, extract_load, validate_heartbeat
+from registry.api.response.json_responses import send_json
 from registry.model.agent import ABSENT
 from registry.model.encoding.agent_json import rfc3339
-from registry.service.liveness.heartbeat import HeartbeatService
+from registry.service.liveness.heartbeat_service import HeartbeatService
 
 _PATHS = ("/heartbeat", "/mcp/tools/heartbeat")
 

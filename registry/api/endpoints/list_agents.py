@@ -9,14 +9,14 @@ from dataclasses import replace
 from starlette.types import Receive, Scope, Send
 
 from registry.api.endpoints.watch_stream import WatchStream, negotiate_stream_format
-from registry.api.request.queries import ListAgentsRequest, encode_continue_token, parse_list_agents
 from registry.api.request.query_params import header, invalid, resource_version
+from registry.api.request.query_parsers import ListAgentsRequest, encode_continue_token, parse_list_agents
+from registry.api.response.client_connection import get_connection
 from registry.api.response.compression import compress
-from registry.api.response.connection import get_connection
-from registry.api.response.responses import agent_list_parts, version_headers
+from registry.api.response.json_responses import agent_list_parts, version_headers
 from registry.errors import VersionTooOld
-from registry.service.discovery.discovery import LATEST, ClientVersion, Discovery
-from registry.service.watch.watch import WatchService
+from registry.service.discovery.discovery_service import LATEST, ClientVersion, Discovery
+from registry.service.watch.watch_service import WatchService
 
 _WAIT_JITTER_RATIO = 1 / 16
 _MAX_JOINED_BODY_BYTES = 64 * 1024

@@ -10,7 +10,7 @@ from functools import partial
 from starlette.types import Receive, Scope, Send
 
 from registry.api.error_responses import error_body
-from registry.api.response.connection import NO_BUFFERING_HEADER, Connection
+from registry.api.response.client_connection import NO_BUFFERING_HEADER, Connection
 from registry.errors import VersionTooOld
 from registry.model.encoding.watch_event import (
     StreamFormat,
@@ -19,7 +19,7 @@ from registry.model.encoding.watch_event import (
     encode_initial_agent,
     encode_keep_alive,
 )
-from registry.service.watch.watch import Watcher
+from registry.service.watch.watch_service import Watcher
 
 # Load balancers close connections that are idle for longer. Clients can rely on a bookmark every 30 s.
 _KEEP_ALIVE_INTERVAL_S = 15.0

@@ -15,7 +15,7 @@ from registry.api.error_responses import error_body
 from registry.api.mcp.tools import ToolHandler
 from registry.api.request.body import read_body
 from registry.api.request.query_params import invalid
-from registry.api.response.responses import send_json
+from registry.api.response.json_responses import send_json
 from registry.errors import InvalidRequest, StoreUnavailable
 from registry.model.validation.json_body import decode_json_body
 

@@ -17,7 +17,7 @@ from registry import __version__
 from registry.api.error_responses import error_response
 from registry.api.mcp.tools import TOOLS, ToolHandler
 from registry.api.request.body import MAX_BODY_BYTES
-from registry.api.response.responses import STALE_HEADER
+from registry.api.response.json_responses import STALE_HEADER
 from registry.errors import Detail, RegistryError, UnprocessableRequest
 from registry.telemetry.logs import get_logger
 

@@ -10,12 +10,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from registry.api.request.body import read_object
-from registry.api.request.heartbeat import HEARTBEAT_SCHEMA
-from registry.api.request.queries import parse_discover_query
+from registry.api.request.heartbeat_body import HEARTBEAT_SCHEMA
 from registry.api.request.query_params import reject_unknown
-from registry.api.request.registrations import register_document
-from registry.api.request.selection import parse_select_document, select_schema
-from registry.api.response.responses import (
+from registry.api.request.query_parsers import parse_discover_query
+from registry.api.request.registration_body import register_document
+from registry.api.request.select_arguments import parse_select_document, select_schema
+from registry.api.response.json_responses import (
     agent_list_parts,
     json_response,
     selection_response,
@@ -24,9 +24,9 @@ from registry.api.response.responses import (
 )
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration.parse import registration_schema
-from registry.service.discovery.discovery import Discovery
-from registry.service.registration.registration import RegistrationService
-from registry.service.resolution.selection import Selector
+from registry.service.discovery.discovery_service import Discovery
+from registry.service.registration.registration_service import RegistrationService
+from registry.service.resolution.provider_selection import Selector
 
 _STRING = {"type": "string"}
 _AGENT_ID_SCHEMA = {"type": "object", "properties": {"agent_id": _STRING}, "required": ["agent_id"]}

@@ -8,7 +8,6 @@ import click
 from registry.cli.completers import complete_agents
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import RegistryCommand, unwrap
-from registry.cli.follow import follow
 from registry.cli.output.ages import format_age
 from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.tables import (
@@ -22,6 +21,7 @@ from registry.cli.output.tables import (
     print_section,
 )
 from registry.cli.output.terminal_safe import escape_terminal
+from registry.cli.watch_output import follow
 
 if TYPE_CHECKING:
     from mcp_mesh_client import AgentHealth, SyncRegistryClient

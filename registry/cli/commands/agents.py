@@ -7,11 +7,11 @@ import click
 from registry.cli.connection import SyncRegistryClient, with_registry_client
 from registry.cli.errors import RegistryCommand, unwrap
 from registry.cli.filters import drop_unset, with_agent_filter_options
-from registry.cli.follow import follow
+from registry.cli.list_pages import PAGE_SIZE, list_all_agents
 from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.tables import agent_rows, agent_table
 from registry.cli.output.terminal_safe import escape_terminal
-from registry.cli.paging import PAGE_SIZE, list_all_agents
+from registry.cli.watch_output import follow
 
 
 @click.command(cls=RegistryCommand)

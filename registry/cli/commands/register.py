@@ -88,7 +88,7 @@ def _without_batch_index(result: Result) -> Result:
 
 def _batches(registrations: Sequence[Registration]) -> Iterator[list[tuple[int, Registration, Result | None]]]:
     """Yield the registrations of each call with their index and, if the local check fails, their error."""
-    from mcp_mesh_client.validation import encode_json
+    from mcp_mesh_client.request_validation import encode_json
 
     batch: list[tuple[int, Registration, Result | None]] = []
     size = 0
@@ -106,7 +106,7 @@ def _batches(registrations: Sequence[Registration]) -> Iterator[list[tuple[int, 
 def _check_locally(registration: Registration) -> Result | None:
     """Return the error result of a registration that cannot be sent, as the registry would format it."""
     from mcp_mesh_client import InvalidData
-    from mcp_mesh_client.validation import check_registration
+    from mcp_mesh_client.request_validation import check_registration
 
     if registration.get("registration_format") is not None:
         return _validation_error("registration_format", _MCPMESH_FORMAT_PROBLEM)

@@ -7,8 +7,8 @@ import click
 from registry.cli.connection import SyncRegistryClient, with_registry_client
 from registry.cli.errors import RegistryCommand
 from registry.cli.filters import drop_unset, with_agent_filter_options
-from registry.cli.follow import follow
 from registry.cli.output.formats import output_option
+from registry.cli.watch_output import follow
 
 
 @click.command(cls=RegistryCommand)

@@ -3,7 +3,7 @@
 import orjson
 from starlette.types import Send
 
-from registry.api.response.responses import Headers, send_json, timestamp
+from registry.api.response.json_responses import Headers, send_json, timestamp
 
 
 def error_body(message: str) -> bytes:

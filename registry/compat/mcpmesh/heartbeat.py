@@ -6,11 +6,11 @@ import orjson
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from registry.api.response.responses import send_bytes, timestamp
+from registry.api.response.json_responses import send_bytes, timestamp
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeatResult, FastHeartbeats
 from registry.compat.mcpmesh.registration import MARKER_FIELDS, parse_mcpmesh_registration
 from registry.errors import UnprocessableRequest
-from registry.service.registration.registration import RegistrationService
+from registry.service.registration.registration_service import RegistrationService
 
 _HTTP_STATUS: Final[dict[FastHeartbeatResult, int]] = {"unchanged": 200, "changed": 202, "unknown": 410}
 _NO_DEPENDENCIES: Final = b',"dependencies_resolved":{},"llm_tools":{}'

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import orjson
 
-from registry.compat.mcpmesh.spec import McpMeshDependency
+from registry.compat.mcpmesh.spec_fields import McpMeshDependency
 
 MAX_WORD_CHARS: Final = 1_000
 """Maximum length of a name, a version or a tag."""

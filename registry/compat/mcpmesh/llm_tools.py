@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from registry.cache.view import Record, View
 from registry.compat.mcpmesh.llm_filters import BEST_MATCH, LlmFilter, parse_filter, parse_provider
-from registry.compat.mcpmesh.response import (
+from registry.compat.mcpmesh.registration_response import (
     MAX_PROVIDER_DETAIL_BYTES,
     LlmResolution,
     provider_entry,
@@ -15,7 +15,7 @@ from registry.compat.mcpmesh.response import (
     tool_entry,
     tool_resolutions,
 )
-from registry.compat.mcpmesh.spec import McpMeshCapability, McpMeshDependency, llm_functions
+from registry.compat.mcpmesh.spec_fields import McpMeshCapability, McpMeshDependency, llm_functions
 from registry.concurrency.lru import WeightedLru
 from registry.model.agent import ABSENT, Agent, Capability, Dependency, IndexedSpec, LookupKey
 from registry.model.resolution import Provider

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from typing import Final
 
 from registry.errors import MalformedRequest
-from registry.service.versions import (
+from registry.service.version_constraints import (
     MAX_VERSION_CHARS,
     Bound,
     Dialect,

@@ -15,7 +15,7 @@ import orjson
 from msgspec import Meta, Struct
 
 from registry.compat.mcpmesh.llm_filters import MAX_WORD_CHARS, MAX_WORDS_PER_REQUIREMENT, lookup_words
-from registry.compat.mcpmesh.spec import McpMeshCapability
+from registry.compat.mcpmesh.spec_fields import McpMeshCapability
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration.parse import Registration
 from registry.model.registration.schema import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES

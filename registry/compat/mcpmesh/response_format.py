@@ -6,7 +6,7 @@ from typing import Final
 
 from registry.cache.view import View
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
-from registry.compat.mcpmesh.response import encode_response_fields
+from registry.compat.mcpmesh.registration_response import encode_response_fields
 from registry.model.agent import Agent, LookupKey
 from registry.model.resolution import ResolvedDependency
 

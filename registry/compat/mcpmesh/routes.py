@@ -4,19 +4,19 @@ from dataclasses import dataclass
 
 from registry.api.routes import ApiExtension
 from registry.cache.reflector import Reflector
-from registry.compat.mcpmesh.audit import AuditRoutes, ResolutionAudit
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
 from registry.compat.mcpmesh.heartbeat import FastHeartbeatEndpoint, McpMeshHeartbeatFormat
-from registry.compat.mcpmesh.jobs import JobDispatch, JobRoutes
+from registry.compat.mcpmesh.job_dispatch import JobDispatch, JobRoutes
 from registry.compat.mcpmesh.openapi import MCPMESH_PATHS
+from registry.compat.mcpmesh.proxy.allowed_targets import ProxyTargets
+from registry.compat.mcpmesh.proxy.endpoint import ProxyEndpoint
 from registry.compat.mcpmesh.proxy.headers import HeaderPolicy
-from registry.compat.mcpmesh.proxy.route import ProxyEndpoint
-from registry.compat.mcpmesh.proxy.targets import ProxyTargets
 from registry.compat.mcpmesh.proxy.upstream import UpstreamClient
+from registry.compat.mcpmesh.resolution_audit import AuditRoutes, ResolutionAudit
 from registry.compat.mcpmesh.schema_catalog import SchemaCatalog, SchemaCatalogRoutes
 from registry.config.settings import Settings
-from registry.service.discovery.discovery import Discovery
-from registry.service.registration.registration import RegistrationService
+from registry.service.discovery.discovery_service import Discovery
+from registry.service.registration.registration_service import RegistrationService
 from registry.service.resolution.resolver import DependencyResolver
 from registry.store.keys import Keys
 from registry.store.store import Store

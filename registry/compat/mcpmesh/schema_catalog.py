@@ -12,13 +12,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from registry.api.request.query_params import integer, parse_query
-from registry.api.response.responses import json_response
+from registry.api.response.json_responses import json_response
 from registry.cache.view import View
 from registry.compat.mcpmesh.errors import error_body
-from registry.concurrency.cooperative import cooperative
+from registry.concurrency.cooperative_iteration import cooperative
 from registry.model.agent import Agent
 from registry.model.encoding.agent_json import rfc3339
-from registry.service.discovery.discovery import LATEST, Discovery
+from registry.service.discovery.discovery_service import LATEST, Discovery
 
 SCHEMA_PARAMS: Final = ("limit",)
 _DEFAULT_SCHEMAS: Final = 100

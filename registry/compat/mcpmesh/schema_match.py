@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from registry.compat.mcpmesh.spec import McpMeshCapability, schema_requirement
+from registry.compat.mcpmesh.spec_fields import McpMeshCapability, schema_requirement
 from registry.model.agent import ABSENT, Capability, Dependency
 
 STRICT: Final = "strict"

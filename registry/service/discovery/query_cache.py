@@ -9,8 +9,8 @@ from registry.cache.change_buffer import ChangeBuffer
 from registry.cache.view import Record, View
 from registry.concurrency.lru import WeightedLru
 from registry.model.query import AgentQuery
-from registry.service.discovery.matching import Matcher
-from registry.service.discovery.rows import PlainRows, RowFormat
+from registry.service.discovery.list_rows import PlainRows, RowFormat
+from registry.service.discovery.query_match import Matcher
 
 # The cache is bounded by the number of queries and, for their JSON, by its size.
 _MAX_QUERIES: Final = 16_384

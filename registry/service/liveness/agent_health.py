@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import orjson
 
 from registry.model.agent import Agent, Status
-from registry.service.discovery.discovery import Discovery
+from registry.service.discovery.discovery_service import Discovery
 
 
 @dataclass(frozen=True, slots=True)

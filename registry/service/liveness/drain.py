@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from registry.errors import StoreUnavailable, UnknownAgent
 from registry.model.query import AgentQuery
-from registry.service.discovery.discovery import Discovery
+from registry.service.discovery.discovery_service import Discovery
 from registry.store.agents import AgentDrainResult, Agents
 from registry.store.scripts import MAX_AGENTS_PER_CALL
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
-from registry.store.leader import LeaderLock, Leadership
+from registry.store.leader_lock import LeaderLock, Leadership
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from registry.config.settings import Settings
 from registry.errors import StartupError, StoreUnavailable
 from registry.model.encoding.agent_json import rfc3339
-from registry.store.server_health import ProbeResult, SelfPreservation, ServerHealth
+from registry.store.redis_health import ProbeResult, SelfPreservation, ServerHealth
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)

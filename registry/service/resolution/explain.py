@@ -8,10 +8,10 @@ from typing import Any, Final
 import orjson
 
 from registry.cache.view import Record, View
-from registry.concurrency.cooperative import cooperative
+from registry.concurrency.cooperative_iteration import cooperative
 from registry.model.agent import Agent
 from registry.model.resolution import CachedResolution, RankedProviders, ResolvedDependency
-from registry.service.discovery.discovery import Discovery, Freshness, require_agent
+from registry.service.discovery.discovery_service import Discovery, Freshness, require_agent
 from registry.service.resolution.graph import find_cycles
 from registry.service.resolution.resolver import DependencyResolver
 from registry.store.resolution_store import ResolutionStore

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from registry.model.agent import Capability, Dependency, IndexedSpec, Status
-from registry.service import versions
+from registry.service import version_constraints
 
 SchemaMismatch: TypeAlias = Callable[[Capability], str | None]
 """Returns why the output schema of a capability does not match, None if it does."""
@@ -25,8 +25,8 @@ class MatchPolicy:
     selectable_statuses: frozenset[Status] = frozenset({"healthy", "degraded"})
     isolate_namespaces: bool = True
     check_required_dependencies: bool = True
-    parse_constraint: Callable[[str], Callable[[str], bool]] = versions.parse_constraint
-    version_key: Callable[[str], Any] = versions.version_key
+    parse_constraint: Callable[[str], Callable[[str], bool]] = version_constraints.parse_constraint
+    version_key: Callable[[str], Any] = version_constraints.version_key
     schema_matcher: Callable[[Dependency], SchemaMismatch | None] = lambda _dependency: None
     provider_extension: Callable[[Capability], bytes] = lambda _capability: b""
 

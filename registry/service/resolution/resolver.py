@@ -5,10 +5,10 @@ from itertools import chain
 from typing import Final
 
 from registry.cache.view import Record, View
-from registry.concurrency.cooperative import cooperative
+from registry.concurrency.cooperative_iteration import cooperative
 from registry.model.agent import Agent, Dependency
 from registry.model.resolution import CachedResolution, Provider, RankedProviders, ResolvedDependency
-from registry.service.resolution.load_cache import LoadCache
+from registry.service.resolution.agent_load_cache import LoadCache
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.response_format import NativeResponseFormat, ResponseFormat
 from registry.service.resolution.strategies import SelectionContext, choose

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from registry.cache.change_buffer import ChangeEntry, IndexKey
 from registry.model.encoding.watch_event import EventKind
-from registry.service.discovery.matching import Matcher
+from registry.service.discovery.query_match import Matcher
 
 WatchEvent = tuple[EventKind, ChangeEntry]
 

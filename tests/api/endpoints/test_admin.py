@@ -8,7 +8,7 @@ import httpx2
 import pytest
 import redis
 
-from registry.config.types import Secret
+from registry.config.value_types import Secret
 from tests.support.http_calls import a_registration, expect_error, expect_success, send_heartbeat
 from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until

@@ -266,7 +266,7 @@ async def test_a_walk_may_continue_on_another_replica(redis_url: str) -> None:
 def test_a_query_has_the_same_digest_in_every_process() -> None:
     """Each process prints sets in another order, so the next replica had rejected the token."""
     code = (
-        "from registry.api.request.queries import parse_list_agents;"
+        "from registry.api.request.query_parsers import parse_list_agents;"
         "print(parse_list_agents(b'label_selector=a+in+(b,c,d,e),f+notin+(g,h)&capability_tags=x,y&fields=id').digest)"
     )
     digests = {

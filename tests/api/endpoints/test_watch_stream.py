@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from registry.api.endpoints import watch_stream as streams
-from registry.service.watch import watch as watches
+from registry.service.watch import watch_service as watches
 from tests.support.http_calls import expect_error, register, send_heartbeat
 from tests.support.polling import async_wait_until
 from tests.support.redis_server import RedisServer

@@ -17,7 +17,7 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
-from registry.config.types import Secret
+from registry.config.value_types import Secret
 from tests.support.http_calls import JSON_HEADERS, a_registration, expect_error, list_agent_ids, register
 from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from mcp_mesh_client.agent.process import AgentProcess
+from mcp_mesh_client.agent.agent_process import AgentProcess
 
 from tests.support.in_process_agent import in_process_agent
 

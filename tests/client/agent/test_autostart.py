@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from mcp.server import MCPServer
 from mcp_mesh_client import DecoratorOrderError, InvalidData, announce, mesh_agent
-from mcp_mesh_client.agent.process import AgentProcess
+from mcp_mesh_client.agent.agent_process import AgentProcess
 
 from tests.support.canned_server import CannedServer, json_response
 from tests.support.in_process_agent import in_process_agent

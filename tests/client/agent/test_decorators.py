@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from mcp.server import MCPServer
 from mcp_mesh_client import DecoratorOrderError, Dependency, InvalidData, SecurityValidationError, mesh_agent, tool
-from mcp_mesh_client.agent.process import AgentProcess
+from mcp_mesh_client.agent.agent_process import AgentProcess
 from mcp_mesh_client.types.dependencies import Provider
 
 PROVIDER: Provider = {"agent_id": "date-1", "endpoint": "http://date:1", "tool_name": "get_date"}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
-from registry.compat.mcpmesh.policy import llm_policy, match_policies
+from registry.compat.mcpmesh.match_policies import llm_policy, match_policies
 from registry.compat.mcpmesh.registration import FORMAT_NAME
 from registry.model.agent import Agent
 from registry.service.resolution.ranking_cache import RankingCache

@@ -13,7 +13,7 @@ from registry.compat.mcpmesh.registration import (
     is_mcpmesh_registration,
     parse_mcpmesh_registration,
 )
-from registry.compat.mcpmesh.spec import provider_kwargs
+from registry.compat.mcpmesh.spec_fields import provider_kwargs
 from registry.errors import MalformedRequest, UnprocessableRequest
 from registry.model.agent import IndexedSpec, decode_indexed_spec
 from registry.model.registration.parse import parse_registration

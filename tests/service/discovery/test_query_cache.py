@@ -15,8 +15,8 @@ from registry.model.change import LogPosition
 from registry.model.label_selector import parse_selector
 from registry.model.query import AgentQuery
 from registry.service.discovery import query_cache
-from registry.service.discovery.matching import Matcher
 from registry.service.discovery.query_cache import CachedQuery, QueryCache, render_row
+from registry.service.discovery.query_match import Matcher
 from tests.support.builders import an_agent
 from tests.support.fake_change_log import FakeChangeLog
 from tests.support.reflectors import running_reflector

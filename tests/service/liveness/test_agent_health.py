@@ -6,7 +6,7 @@ import pytest
 
 from registry.cache.view import Record
 from registry.model.agent import Status
-from registry.service.discovery.discovery import AgentSnapshot, Discovery
+from registry.service.discovery.discovery_service import AgentSnapshot, Discovery
 from registry.service.liveness.agent_health import AgentHealthService
 from tests.support.builders import an_agent
 

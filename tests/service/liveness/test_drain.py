@@ -8,7 +8,7 @@ import pytest
 
 from registry.errors import StoreUnavailable, UnknownAgent
 from registry.model.query import AgentQuery
-from registry.service.discovery.discovery import Discovery
+from registry.service.discovery.discovery_service import Discovery
 from registry.service.liveness.drain import DrainResult, DrainService
 from registry.store.agents import AgentDrainResult, Agents
 from registry.store.scripts import MAX_AGENTS_PER_CALL

@@ -16,7 +16,7 @@ from registry.config.settings import Settings
 from registry.errors import StoreUnavailable, UnprocessableRequest
 from registry.model.agent import Agent
 from registry.model.registration.parse import parse_registration
-from registry.service.registration.registration import RegistrationService
+from registry.service.registration.registration_service import RegistrationService
 from registry.service.resolution import cycle_guard
 from registry.service.resolution.cycle_guard import (
     MAX_DEPENDENCY_DEPTH,

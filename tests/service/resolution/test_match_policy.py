@@ -1,6 +1,6 @@
 """Match policies: the registration format selects the policy."""
 
-from registry.compat.mcpmesh.spec import McpMeshDependency
+from registry.compat.mcpmesh.spec_fields import McpMeshDependency
 from registry.model.agent import decode_indexed_spec
 from registry.service.resolution.match_policy import DEFAULT_POLICY, MatchPolicies, MatchPolicy
 from tests.support.builders import a_spec

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from registry.cache.view import View
-from registry.compat.mcpmesh.policy import match_policies
-from registry.compat.mcpmesh.spec import McpMeshDependency
+from registry.compat.mcpmesh.match_policies import match_policies
+from registry.compat.mcpmesh.spec_fields import McpMeshDependency
 from registry.model.agent import Agent, Dependency
 from registry.model.resolution import Provider
 from registry.service.resolution.ranking_cache import RankingCache

@@ -1,0 +1,104 @@
+"""The agent of this process, from the first declaration to the end of the process."""
+
+import atexit
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+
+from mcp_mesh_client.agent.autostart import AgentServer
+from mcp_mesh_client.agent.local_agent import LocalAgent
+from mcp_mesh_client.agent.registration_loop import AgentLifecycle
+from mcp_mesh_client.event_loop_thread import THREAD_NAME
+
+
+class AgentProcess:
+    """The agent, its server and its lifecycle, which starts with the first change of the agent."""
+
+    def __init__(self) -> None:
+        self.agent: LocalAgent = LocalAgent()
+        self._attach_agent()
+
+    def deregister(self) -> None:
+        """Deregister the agent and stop its heartbeats."""
+        self.lifecycle.stop()
+
+    def close(self) -> None:
+        """Deregister, stop serving, and end all threads."""
+        self.deregister()
+        self.server.close()
+        self.agent.close()
+
+    def after_fork(self) -> None:
+        """Become another agent than the parent: with the same functions, but not registered yet."""
+        self.agent.reset_after_fork()
+        self._attach_agent()
+
+    def _attach_agent(self) -> None:
+        self.server: AgentServer = AgentServer(self.agent)
+        self.lifecycle: AgentLifecycle = AgentLifecycle(self.agent, self.server.autostart)
+        self.agent.on_change = self.lifecycle.start
+
+
+_current: AgentProcess | None = None
+_lock = threading.RLock()
+# Limit of the deregistration after SIGTERM.
+_DEREGISTER_TIMEOUT_S = 4.0
+
+
+def current_process() -> AgentProcess:
+    """Return the AgentProcess of this process. Raises InvalidData for an invalid environment variable."""
+    global _current  # noqa: PLW0603 - one process, one agent
+    with _lock:
+        if _current is None:
+            _current = AgentProcess()
+            _install_sigterm_handler()
+            logging.getLogger("httpx2").addFilter(_is_not_heartbeat_request)
+        return _current
+
+
+def agent_id() -> str:
+    """Return the id of the agent of this process: `MCP_MESH_AGENT_NAME` or `agent`, and eight hexadecimal digits."""
+    return current_process().agent.id
+
+
+@atexit.register
+def _deregister_at_exit() -> None:
+    if _current is not None:
+        _current.deregister()
+
+
+def _install_sigterm_handler() -> None:
+    """Deregister on SIGTERM, too, if the process has no handler for it.
+
+    A handler that is installed later replaces this one; SIGINT ends a Python process normally, which runs `atexit`.
+    """
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, _frame: FrameType | None) -> None:
+    """Deregister, then end by the signal as without a handler. A second SIGTERM ends the process at once."""
+    signal.signal(number, signal.SIG_DFL)
+    # The interrupted code may hold any lock, so a thread deregisters, and the wait for it is limited.
+    thread = threading.Thread(target=_deregister_at_exit, name="mcp-mesh-deregister", daemon=True)
+    thread.start()
+    thread.join(_DEREGISTER_TIMEOUT_S)
+    signal.raise_signal(number)
+
+
+def _is_not_heartbeat_request(record: logging.LogRecord) -> bool:
+    """Suppress the HTTP library's log of heartbeats, if the application logs its own requests."""
+    return record.levelno > logging.INFO or record.threadName != THREAD_NAME
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - a thread of the parent may hold it
+    _lock = threading.RLock()
+    if _current is not None:
+        _current.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,272 @@
+"""Parsers from query strings and query objects to the queries of the services."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from registry.api.request.query_params import (
+    QueryParams,
+    boolean,
+    comma_list,
+    duration_seconds,
+    integer,
+    invalid,
+    optional_bool,
+    parse_query,
+    reject_unknown,
+    repeated,
+    resource_version,
+    single,
+)
+from registry.errors import Detail, UnprocessableRequest
+from registry.model.label_selector import LabelSelector, parse_selector
+from registry.model.query import AgentQuery, CapabilityQuery
+from registry.service.discovery.discovery_service import Freshness, Page
+
+_FRESHNESS_PARAMS = ("resource_version", "resource_version_match")
+_CAPABILITY_FILTERS = (
+    "capability",
+    "capability_category",
+    "capability_stability",
+    "capability_tags",
+    "version_constraint",
+)
+_AGENT_FILTERS = (
+    "namespace",
+    "status",
+    "draining",
+    "agent_id",
+    "label_selector",
+    *_CAPABILITY_FILTERS,
+    "match",
+    "fuzzy_match",
+)
+LIST_AGENTS_PARAMS = (
+    *_AGENT_FILTERS,
+    *_FRESHNESS_PARAMS,
+    "limit",
+    "continue",
+    "fields",
+    "watch",
+    "send_initial",
+    "timeout",
+    "wait",
+)
+LIST_CAPABILITIES_PARAMS = (
+    "name",
+    "q",
+    "description_contains",
+    "category",
+    "tags",
+    "stability",
+    "version_constraint",
+    "fuzzy_match",
+    "include_deprecated",
+    "agent_namespace",
+    "agent_status",
+    "agent_draining",
+    "agent_id",
+    *_FRESHNESS_PARAMS,
+)
+_LIST_FIELDS = ("capabilities", "capability_tags")
+_BOOLEAN_FIELDS = ("fuzzy_match", "draining")
+_DRAIN_FIELDS = ("label_selector", "namespace")
+_DISCOVER_FIELDS = (*_AGENT_FILTERS, "capabilities", "labels", "resource_version")
+_MAX_PAGE_ROWS = 10_000
+_MAX_WAIT_S = 300.0
+_MAX_WATCH_S = 3600.0
+_EXACT_BY_MATCH = {"exact": True, "notolderthan": False}
+
+
+@dataclass(frozen=True, slots=True)
+class ListAgentsRequest:
+    """The parsed query string of GET /agents: a list, a page, a long poll or a watch.
+
+    `digest` identifies the query and the fields of its rows. `wait` and `timeout` are seconds.
+    """
+
+    query: AgentQuery
+    freshness: Freshness
+    page: Page | None
+    fields: tuple[str, ...]
+    digest: str
+    watch: bool
+    send_initial: bool
+    timeout: float | None
+    wait: float | None
+
+
+@lru_cache(maxsize=16_384)
+def parse_list_agents(query_string: bytes) -> ListAgentsRequest:
+    """Parse the query string of GET /agents; equal query strings are parsed once."""
+    params = parse_query(query_string, LIST_AGENTS_PARAMS)
+    query = _build_agent_query(params, comma_list(params, "capability_tags"))
+    fields = comma_list(params, "fields")
+    digest = _query_digest(query, fields)
+    watch = boolean(params, "watch")
+    request = ListAgentsRequest(
+        query=query,
+        freshness=freshness(params),
+        page=_parse_page(params, digest),
+        fields=fields,
+        digest=digest,
+        watch=watch,
+        send_initial=boolean(params, "send_initial"),
+        timeout=duration_seconds(params, "timeout", _MAX_WATCH_S),
+        wait=duration_seconds(params, "wait", _MAX_WAIT_S),
+    )
+    for name in ("send_initial", "timeout"):
+        if name in params and not watch:
+            raise invalid(name, "requires watch=true")
+    for name in ("limit", "continue", "fields", "wait", "resource_version_match"):
+        if name in params and watch:
+            raise invalid(name, "cannot be combined with watch=true")
+    if "wait" in params and "resource_version_match" in params:
+        raise invalid("resource_version_match", "cannot be combined with wait, which always returns the latest version")
+    return request
+
+
+def freshness(params: QueryParams) -> Freshness:
+    """Return the required freshness of a response, with the parameters of Kubernetes."""
+    version = resource_version(params, "resource_version")
+    match = single(params, "resource_version_match")
+    if match is None:
+        return Freshness(version)
+    if version is None:
+        raise invalid("resource_version_match", "requires resource_version")
+    exact = _EXACT_BY_MATCH.get(match.lower())
+    if exact is None:
+        raise invalid("resource_version_match", f"expected Exact or NotOlderThan, got {match[:60]!r}")
+    if exact and version == 0:
+        raise invalid("resource_version_match", "Exact requires a resource_version other than 0")
+    return Freshness(version, exact)
+
+
+def encode_continue_token(digest: str, page_version: int, last_position: tuple[float, str, str]) -> str:
+    """Return the token that requests the next page."""
+    return base64.urlsafe_b64encode(orjson.dumps([digest, page_version, *last_position])).decode().rstrip("=")
+
+
+def parse_capability_query(query_string: bytes) -> tuple[CapabilityQuery, Freshness]:
+    """Parse the query string of GET /capabilities."""
+    params = parse_query(query_string, LIST_CAPABILITIES_PARAMS)
+    return CapabilityQuery(
+        name=single(params, "name"),
+        text=single(params, "q"),
+        description_contains=single(params, "description_contains"),
+        category=single(params, "category"),
+        stability=single(params, "stability"),
+        tags=comma_list(params, "tags"),
+        version_constraint=single(params, "version_constraint"),
+        fuzzy=boolean(params, "fuzzy_match"),
+        include_deprecated=boolean(params, "include_deprecated"),
+        agent_namespace=single(params, "agent_namespace"),
+        agent_status=single(params, "agent_status") or "any",
+        agent_draining=_draining_filter(params, "agent_status", "agent_draining"),
+        agent_id=single(params, "agent_id"),
+    ), freshness(params)
+
+
+def parse_discover_query(document: Mapping[str, Any]) -> tuple[AgentQuery, Freshness]:
+    """Parse the query object of discover_services. Its default is healthy agents in service."""
+    reject_unknown(document, _DISCOVER_FIELDS)
+    params = {name: _string_values(document, name) for name in document if name not in ("labels", *_BOOLEAN_FIELDS)}
+    for name in _BOOLEAN_FIELDS:
+        value = document.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise invalid(name, "expected true or false")
+        params[name] = () if value is None else (("false", "true")[value],)
+    params["capability"] = (*params.get("capability", ()), *params.pop("capabilities", ()))
+    if not single(params, "status"):
+        params["status"] = ("healthy",)
+    labels = document.get("labels")
+    if labels is not None and not (isinstance(labels, dict) and all(isinstance(v, str) for v in labels.values())):
+        raise invalid("labels", "expected an object of strings")
+    query = _build_agent_query(params, repeated(params, "capability_tags"), LabelSelector.from_labels(labels or {}))
+    return replace(query, draining=_draining_filter(params, "status", "draining")), freshness(params)
+
+
+def parse_drain_query(document: Mapping[str, Any]) -> AgentQuery:
+    """Parse the body of POST /agents/drain; an empty one is rejected, so that it cannot drain the whole mesh."""
+    reject_unknown(document, _DRAIN_FIELDS)
+    params = {name: _string_values(document, name) for name in document}
+    query = _build_agent_query(params, ())
+    if query == AgentQuery():
+        problem = "expected a label selector such as env=dev, or a namespace, or both"
+        raise UnprocessableRequest.of([Detail("label_selector", problem)])
+    return query
+
+
+def _draining_filter(params: QueryParams, status: str, draining: str) -> bool | None:
+    """Return the draining filter of a search: only agents in service, unless it names `draining` or any status."""
+    wanted = optional_bool(params, draining)
+    return False if wanted is None and single(params, status) != "any" else wanted
+
+
+def _build_agent_query(params: QueryParams, tags: tuple[str, ...], selector: LabelSelector | None = None) -> AgentQuery:
+    text = single(params, "label_selector")
+    selectors = [each for each in (selector, parse_selector(text) if text else None) if each is not None]
+    match = single(params, "match") or "all"
+    if match not in ("all", "any"):
+        raise invalid("match", f"expected all or any, got {match[:60]!r}")
+    return AgentQuery(
+        namespace=single(params, "namespace"),
+        status=single(params, "status") or "any",
+        draining=optional_bool(params, "draining"),
+        agent_id=single(params, "agent_id"),
+        selector=selectors[0] & selectors[1] if len(selectors) > 1 else selectors[0] if selectors else LabelSelector(),
+        capabilities=tuple(dict.fromkeys(repeated(params, "capability"))),
+        any_capability=match == "any",
+        category=single(params, "capability_category"),
+        stability=single(params, "capability_stability"),
+        tags=tags,
+        version_constraint=single(params, "version_constraint"),
+        fuzzy=boolean(params, "fuzzy_match"),
+    )
+
+
+def _parse_page(params: QueryParams, digest: str) -> Page | None:
+    limit = integer(params, "limit", 1, _MAX_PAGE_ROWS)
+    text = single(params, "continue")
+    if text is None:
+        return None if limit is None else Page(limit)
+    if limit is None:
+        raise invalid("continue", "requires limit")
+    try:
+        token_digest, page_version, score, namespace, agent_id = orjson.loads(
+            base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        )
+        position = (float(score), str(namespace), str(agent_id))
+        page = Page(limit, position, int(page_version))
+    except (ValueError, TypeError) as error:
+        raise invalid("continue", "is not a valid continue token; restart without it") from error
+    if token_digest != digest:
+        raise invalid("continue", "belongs to a different query; send the same filters as for the first page")
+    return page
+
+
+def _query_digest(query: AgentQuery, fields: tuple[str, ...]) -> str:
+    # The repr of the sets in a selector differs between processes; its text is the same on all replicas.
+    text = f"{query.selector.text} {replace(query, selector=LabelSelector())!r} {fields!r}"
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+
+
+def _string_values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return the values of a field of a query object, as a query string would give them."""
+    value = query[name]
+    if value is None:
+        return ()
+    if name not in _LIST_FIELDS or not isinstance(value, list):
+        if not isinstance(value, str):
+            raise invalid(name, "expected a list of strings" if name in _LIST_FIELDS else "expected a string")
+        return (value,)
+    if not all(isinstance(each, str) for each in value):
+        raise invalid(name, "expected a list of strings")
+    if not all(value):
+        raise invalid(name, "expected a list of non-empty strings")
+    return tuple(value)

@@ -1,0 +1,25 @@
+"""Registrations as they come in requests: one document, registered and turned into the fields of its response."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from registry.api.response.json_responses import registration_fields
+from registry.model.registration.parse import parse_registration
+from registry.service.registration.registration_service import RegistrationService
+
+
+async def register_document(
+    registrations: RegistrationService, document: object, headers: Mapping[str, str], field_prefix: str = ""
+) -> dict[str, Any]:
+    """Register the agent of a document and return the fields of the response.
+
+    Errors name fields with `field_prefix` in front. `headers` may contain the preconditions `if-match` and
+    `if-none-match`.
+    """
+    registered = await registrations.register_and_resolve(
+        parse_registration(document, field_prefix),
+        if_match=headers.get("if-match"),
+        if_none_match=headers.get("if-none-match"),
+        path=field_prefix,
+    )
+    return registration_fields(registered)

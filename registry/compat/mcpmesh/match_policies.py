@@ -1,0 +1,30 @@
+"""The match policies of a registry that serves the published mcp-mesh SDKs."""
+
+from dataclasses import replace
+
+from registry.compat.mcpmesh import masterminds_semver
+from registry.compat.mcpmesh.registration import FORMAT_NAME
+from registry.compat.mcpmesh.schema_match import schema_matcher
+from registry.compat.mcpmesh.spec_fields import provider_kwargs
+from registry.service.resolution.match_policy import MatchPolicies, MatchPolicy
+
+
+def match_policies(*, isolate_namespaces: bool = True) -> MatchPolicies:
+    """Return the policies of both formats. Without `isolate_namespaces` mcp-mesh agents search all namespaces.
+
+    Output schemas are matched for native agents also: their dependencies may carry the fields of the SDKs.
+    """
+    mcpmesh = MatchPolicy(
+        selectable_statuses=frozenset({"healthy"}),
+        isolate_namespaces=isolate_namespaces,
+        parse_constraint=masterminds_semver.parse_constraint,
+        version_key=masterminds_semver.version_key,
+        schema_matcher=schema_matcher,
+        provider_extension=provider_kwargs,
+    )
+    return MatchPolicies({FORMAT_NAME: mcpmesh}, default=MatchPolicy(schema_matcher=schema_matcher))
+
+
+def llm_policy(policies: MatchPolicies) -> MatchPolicy:
+    """Return the policy for the tools and providers of language models, which ignores required dependencies."""
+    return replace(policies.by_format[FORMAT_NAME], check_required_dependencies=False)

@@ -1,0 +1,278 @@
+"""/proxy: forwards calls to agents, for callers that reach the registry but not the agents."""
+
+import asyncio
+import contextlib
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Final
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from registry.api.response.client_connection import NO_BUFFERING_HEADER, get_connection
+from registry.compat.mcpmesh.errors import send_error
+from registry.compat.mcpmesh.proxy.allowed_targets import ProxyTargets
+from registry.compat.mcpmesh.proxy.headers import HeaderPolicy, Headers
+from registry.compat.mcpmesh.proxy.upstream import (
+    MAX_CALLS,
+    ProxyRequest,
+    ProxyResponse,
+    UnreachableError,
+    UpstreamClient,
+)
+from registry.errors import RequestTooLarge
+
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+"""Maximum size of the body of a call."""
+MAX_CALLS_PER_AGENT: Final = MAX_CALLS // 2
+"""Maximum number of concurrent calls to one agent, so that one that hangs does not block calls to the others."""
+# How long a call may take, including the connection: without the header x-mesh-timeout, and at most.
+_DEFAULT_TIMEOUT_S: Final = 60
+_MAX_TIMEOUT_S: Final = 600
+# How long calls in progress may continue during shutdown: less than the server allows any request.
+_SHUTDOWN_GRACE_S: Final = 2.0
+
+# The decoded target contains no character with a meaning in a URL, so the URL built from it cannot point elsewhere.
+_TARGET_PATTERN: Final = re.compile(
+    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})(/mcp(?:/[A-Za-z0-9._~-]+)*/?)"
+)
+_DOT_SEGMENT: Final = re.compile(r"/\.\.?(?:/|$)")
+_MIN_INVALID_STATUS: Final = 600
+_INVALID_TARGET: Final = "Invalid target: expected /proxy/{host}:{port}/mcp or a path below it"
+_UNREACHABLE: Final = "Failed to reach target agent: "
+_DISABLED: Final = (
+    "The proxy is disabled (REGISTRY_PROXY=false); call the agent directly, for example with --use-proxy=false"
+)
+_BUSY: Final = f"This replica already proxies {MAX_CALLS} calls; try again"
+_BUSY_AGENT: Final = f"This replica already proxies {MAX_CALLS_PER_AGENT} calls to this agent; try again"
+_SHUTTING_DOWN: Final = "This replica is shutting down; try another replica"
+
+
+class ProxyEndpoint:
+    """Serves `/proxy/{host}:{port}/mcp`; without `upstream`, the proxy is disabled and responds with 403.
+
+    It calls only endpoints that registered agents announced, and only below `/mcp`. It caches nothing and retries
+    nothing.
+    """
+
+    def __init__(self, targets: ProxyTargets, upstream: UpstreamClient | None, header_policy: HeaderPolicy) -> None:
+        self._targets = targets
+        self._upstream = upstream
+        self._header_policy = header_policy
+        self._calls_by_url: Counter[str] = Counter()
+        self._closing = asyncio.Event()
+        self.routes = [Route("/proxy/{target:path}", self, methods=["GET", "POST"])]
+
+    @property
+    def active_calls(self) -> int:
+        """Number of calls in progress."""
+        return self._calls_by_url.total()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward one call, or respond with the reason why not."""
+        if self._upstream is None:
+            await send_error(send, 403, _DISABLED)
+        elif scope["method"] not in ("GET", "POST"):
+            await send_error(send, 405, "The proxy accepts GET and POST", [(b"allow", b"GET, POST")])
+        elif (target := _parse_target(scope)) is None:
+            await send_error(send, 400, _INVALID_TARGET)
+        elif (agent := await self._targets.find(*target[:2])) is None:
+            requested = scope["path_params"]["target"].partition("/")[0]
+            await send_error(send, 403, f"Target host {requested!r} is not a registered agent")
+        elif self._closing.is_set():
+            await send_error(send, 503, _SHUTTING_DOWN, [(b"retry-after", b"1")])
+        elif self.active_calls >= MAX_CALLS:
+            await send_error(send, 503, _BUSY, [(b"retry-after", b"1")])
+        elif self._calls_by_url[agent.url] >= MAX_CALLS_PER_AGENT:
+            await send_error(send, 503, _BUSY_AGENT, [(b"retry-after", b"1")])
+        else:
+            with self._count_call(agent.url):
+                call = _ProxiedCall(scope, receive, send, self._header_policy, self._closing)
+                await call.run(self._upstream, f"{agent.url}{target[2]}")
+
+    @contextlib.contextmanager
+    def _count_call(self, url: str) -> Iterator[None]:
+        self._calls_by_url[url] += 1
+        try:
+            yield
+        finally:
+            self._calls_by_url[url] -= 1
+            if not self._calls_by_url[url]:
+                del self._calls_by_url[url]
+
+    def close(self) -> None:
+        """Reject new calls, and end those in progress within two seconds."""
+        self._closing.set()
+
+
+class _ClientDisconnectedError(Exception):
+    """The caller disconnected before the body was complete."""
+
+
+class _ProxiedCall:
+    """One call in progress, which streams the request body to the agent and the response to the caller."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, header_policy: HeaderPolicy, closing: asyncio.Event
+    ) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._header_policy = header_policy
+        self._closing = closing
+        self._request_sent = asyncio.Event()
+        self._response_started = self._is_event_stream = False
+        self._last_bytes = b""
+
+    async def run(self, upstream: UpstreamClient, url: str) -> None:
+        """Forward the call until it ends, the caller disconnects, or the replica shuts down. Raises RequestTooLarge."""
+        forwarding = asyncio.create_task(self._forward(upstream, url))
+        disconnected = asyncio.create_task(self._wait_for_disconnect())
+        shutdown = asyncio.create_task(self._wait_for_shutdown())
+        tasks = forwarding, disconnected, shutdown
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not forwarding.done():
+                forwarding.cancel()
+                await asyncio.gather(forwarding, return_exceptions=True)
+                complete = disconnected.done() or await self._finish(503, _SHUTTING_DOWN, b"shutdown")
+            else:
+                complete = forwarding.result()
+            if not complete:
+                await self._abort_response(disconnected)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _forward(self, upstream: UpstreamClient, url: str) -> bool:
+        """Forward the call; return whether the response to the caller is complete."""
+        timeout_s = _timeout_seconds(self._scope["headers"])
+        try:
+            async with asyncio.timeout(timeout_s), upstream.send(self._build_request(url)) as response:
+                await self._start_response(response)
+                async for chunk in response.chunks:
+                    self._last_bytes = chunk[-4:]
+                    await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await self._send({"type": "http.response.body", "body": b""})
+        except _ClientDisconnectedError:
+            return True
+        except TimeoutError:
+            return await self._finish(
+                502, f"{_UNREACHABLE}it did not respond within {timeout_s}s", b"timeout budget=%ds" % timeout_s
+            )
+        except UnreachableError as error:
+            return await self._finish(502, f"{_UNREACHABLE}{error}", None)
+        return True
+
+    async def _finish(self, status: int, message: str, comment: bytes | None) -> bool:
+        """End the response with an error, or an event stream with a comment; return whether it is complete then.
+
+        A caller that does not read gets nothing, because sending would block.
+        """
+        connection = get_connection(self._scope)
+        if connection is not None and not connection.writable():
+            return False
+        if not self._response_started:
+            await send_error(self._send, status, message)
+        elif not self._is_event_stream or comment is None:
+            return False
+        else:
+            await self._send({"type": "http.response.body", "body": self._end_comment(comment)})
+        return True
+
+    def _build_request(self, url: str) -> ProxyRequest:
+        headers = self._header_policy.request(self._scope["headers"])
+        # The response is forwarded unchanged, so it must not be compressed for us.
+        headers.append((b"accept-encoding", b"identity"))
+        size = _content_length(self._scope["headers"])
+        if self._scope["method"] == "GET":
+            return ProxyRequest("GET", url, headers, None)
+        headers.append((b"transfer-encoding", b"chunked") if size is None else (b"content-length", b"%d" % size))
+        return ProxyRequest("POST", url, headers, self._request_body())
+
+    async def _request_body(self) -> AsyncIterator[bytes]:
+        size, more = 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientDisconnectedError
+            part, more = message.get("body", b""), message.get("more_body", False)
+            size += len(part)
+            if size > MAX_BODY_BYTES:
+                raise _too_large()
+            if part:
+                yield part
+        self._request_sent.set()
+
+    async def _start_response(self, response: ProxyResponse) -> None:
+        if response.status >= _MIN_INVALID_STATUS:
+            raise UnreachableError(f"it responded with the invalid status {response.status}")
+        headers: Headers = self._header_policy.response(response.status, response.headers)
+        kinds = [value for name, value in headers if name == b"content-type"]
+        self._is_event_stream = bool(kinds) and kinds[0].lower().startswith(b"text/event-stream")
+        if self._is_event_stream and all(name != NO_BUFFERING_HEADER[0] for name, _ in headers):
+            headers.append(NO_BUFFERING_HEADER)
+        self._response_started = True
+        # An agent may respond before it has read the whole body.
+        self._request_sent.set()
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+
+    def _end_comment(self, reason: bytes) -> bytes:
+        """Return the comment that ends an event stream; it does not complete an event that was cut off."""
+        comment = b": mesh-proxy-%s\n" % reason
+        if self._last_bytes.endswith((b"\n\n", b"\r\n\r\n")) or not self._last_bytes:
+            return comment + b"\n"
+        return comment if self._last_bytes.endswith(b"\n") else b"\n" + comment
+
+    async def _wait_for_disconnect(self) -> None:
+        """Wait until the caller disconnects; while its body is read, `_request_body` detects that."""
+        if self._scope["method"] == "POST":
+            await self._request_sent.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _wait_for_shutdown(self) -> None:
+        """Wait until the shutdown begins and its grace period ends."""
+        await self._closing.wait()
+        await asyncio.sleep(_SHUTDOWN_GRACE_S)
+
+    async def _abort_response(self, disconnected: "asyncio.Task[None]") -> None:
+        """Abort the connection, so that the caller does not take the response for complete."""
+        connection = get_connection(self._scope)
+        if connection is None:
+            raise UnreachableError("the agent closed the connection before the response was complete")
+        connection.abort()
+        # The rest of the request body is not read.
+        self._request_sent.set()
+        await disconnected
+
+
+def _parse_target(scope: Scope) -> tuple[str, int, str] | None:
+    """Return the host, port and path of a target; None for an invalid target."""
+    found = _TARGET_PATTERN.fullmatch(scope["path_params"]["target"])
+    if found is None or scope["query_string"] or _DOT_SEGMENT.search(found[3]) or int(found[2]) >= 1 << 16:
+        return None
+    return found[1].strip("[]"), int(found[2]), found[3]
+
+
+def _timeout_seconds(headers: Sequence[tuple[bytes, bytes]]) -> int:
+    """Return the timeout of a call in whole seconds."""
+    requested = next((value.strip() for name, value in headers if name == b"x-mesh-timeout"), b"")
+    seconds = int(requested) if requested.isdigit() and len(requested) < 10 else 0  # noqa: PLR2004
+    return min(seconds, _MAX_TIMEOUT_S) or _DEFAULT_TIMEOUT_S
+
+
+def _content_length(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
+    """Return the declared size of the body; None if it is not declared. Raises RequestTooLarge."""
+    declared = next((value for name, value in headers if name == b"content-length"), b"")
+    if not declared.isdigit():
+        return None
+    if int(declared) > MAX_BODY_BYTES:
+        raise _too_large()
+    return int(declared)
+
+
+def _too_large() -> RequestTooLarge:
+    return RequestTooLarge(f"The body exceeds the limit of {MAX_BODY_BYTES} bytes")

@@ -1,0 +1,121 @@
+"""`Listener`: a listening socket and the uvicorn server that serves an application on it."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from types import TracebackType
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from registry.api.response.client_connection import CONNECTION_EXTENSION
+from registry.errors import StartupError
+
+# Longer than load balancers keep idle connections, so that the balancer closes them.
+_KEEP_ALIVE_TIMEOUT_S = 75
+# The first bytes of a TLS handshake, sent by a client that expects HTTPS.
+_TLS_RECORD_PREFIX = b"\x16\x03"
+# The time that requests in flight have after the stop.
+_SHUTDOWN_GRACE_S = 3
+
+
+class _HttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol; it also gives streaming responses access to their connection."""
+
+    _received_request = False
+
+    def data_received(self, data: bytes) -> None:
+        """Receive bytes; close a connection that begins with TLS, without the warning of uvicorn."""
+        if not self._received_request and data.startswith(_TLS_RECORD_PREFIX):
+            self.transport.close()
+            return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        self._received_request = True
+        super().on_message_begin()
+        self.scope["extensions"] = {CONNECTION_EXTENSION: self}  # type: ignore[dict-item]
+
+    def writable(self) -> bool:
+        """Whether a message can be written now without waiting for the client."""
+        return not self.flow.write_paused and not self.transport.is_closing()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.transport.abort()
+
+
+class _UvicornServer(uvicorn.Server):
+    """uvicorn without its signal handlers: the caller stops it and sets the exit status."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Listener(contextlib.AbstractContextManager["Listener"]):
+    """A listening socket, bound at construction; error messages name `setting_name` as the option to change.
+
+    Raises StartupError if it cannot listen on the address. As a context manager it closes the socket.
+    """
+
+    def __init__(self, host: str, port: int, setting_name: str) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        dual_stack = host == "::" and socket.has_dualstack_ipv6()
+        try:
+            self._socket = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=dual_stack)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                advice = f"stop the process that uses the port, or choose another port with {setting_name}"
+            else:
+                advice = "choose an address of this machine with --host"
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise StartupError(f"Cannot listen on {host}:{port}: {reason}; {advice}") from error
+        self.port: int = self._socket.getsockname()[1]
+        url_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+        self.url = f"http://[{url_host}]:{self.port}" if ":" in url_host else f"http://{url_host}:{self.port}"
+        self._server: _UvicornServer | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def start(self, app: ASGIApp) -> "asyncio.Task[None]":
+        """Start to serve an application; the task ends when the server has stopped."""
+        self._server = _UvicornServer(
+            uvicorn.Config(
+                app,
+                http=_HttpProtocol,
+                lifespan="off",
+                ws="none",
+                proxy_headers=False,
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_TIMEOUT_S,
+                timeout_graceful_shutdown=_SHUTDOWN_GRACE_S,
+            )
+        )
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        return self._task
+
+    def disable_keep_alive(self) -> None:
+        """Close each connection after its next response, so that clients reconnect to another replica."""
+        if self._server is not None:
+            closing = (b"connection", b"close")
+            # uvicorn rebuilds the first list from the second at each tick of its clock.
+            self._server.server_state.default_headers.append(closing)
+            self._server.config.encoded_headers.append(closing)
+
+    async def stop(self) -> None:
+        """Stop accepting requests, and return when the requests in flight are finished."""
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await self._task

@@ -1,0 +1,257 @@
+"""Discovery: from a query to a sorted result at a known version."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from registry.cache.reflector import Reflector
+from registry.cache.view import Record, View
+from registry.concurrency.cooperative_iteration import cooperative
+from registry.errors import NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
+from registry.model.agent import Capability
+from registry.model.query import AgentQuery, CapabilityQuery
+from registry.service.discovery.heartbeat_refresh import MAX_HEARTBEAT_AGE_S, HeartbeatRefresher
+from registry.service.discovery.list_rows import LARGE_SPEC_BYTES, PlainRows, RowFormat
+from registry.service.discovery.query_cache import CachedQuery, QueryCache, SortKey, render_row
+from registry.service.discovery.query_match import CapabilityQueryMatcher
+from registry.store.agents import Agents
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How fresh a result must be.
+
+    `version` None: at least the version of the store when the read arrived; 0: the version held; N: at least N, or
+    unchanged since N if `exact`.
+    """
+
+    version: int | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list: at most `limit` rows behind the sort key `after`; `version` is that of the first page."""
+
+    limit: int
+    after: SortKey | None = None
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientVersion:
+    """The result a caller has: the first characters of its timeline, and a version at which it was current."""
+
+    timeline_prefix: str
+    version: int
+
+
+LATEST = Freshness()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentList:
+    """Agents sorted by score if the query ranks, then by namespace and id.
+
+    `version` is the version of the rows: for a page that of the first page, so that a watch from it delivers what
+    changed during the walk. `changed_version` is a version since which the result is unchanged. `next_after` is the
+    sort key the next page begins behind, None at the end. `staleness` is how old the result may be in seconds, None if
+    it is as fresh as requested. With `unchanged` the caller has the result already, and there are no records.
+    """
+
+    cached: CachedQuery
+    records: Sequence[Record]
+    version: int
+    timeline: str
+    changed_version: int
+    staleness: float | None
+    next_after: SortKey | None = None
+    unchanged: bool = False
+
+    @property
+    def rows(self) -> bytes:
+        """The rows as JSON, without the enclosing brackets."""
+        if self.records is self.cached.records:
+            return self.cached.rows_json()
+        return b",".join([render_row(self.cached, record) for record in self.records])
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilityMatch:
+    """One capability of one agent; `position` is its index in the agent's list."""
+
+    record: Record
+    capability: Capability
+    position: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilityList:
+    """Capabilities sorted by score if the query ranks, then by namespace and id of the agent, then by position."""
+
+    matches: list[CapabilityMatch]
+    ranked: bool
+    version: int
+    staleness: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSnapshot:
+    """One agent with its exact last heartbeat, and the Redis server's time of the read in milliseconds."""
+
+    record: Record
+    server_time_ms: int
+    staleness: float | None
+
+
+class Discovery:
+    """Answers queries from the cache of this replica."""
+
+    def __init__(self, reflector: Reflector, agents: Agents, rows: RowFormat | None = None) -> None:
+        self._reflector = reflector
+        self._agents = agents
+        self._rows = PlainRows() if rows is None else rows
+        self._query_cache = QueryCache(self._rows)
+        self._heartbeats = HeartbeatRefresher(agents)
+
+    async def agents(
+        self,
+        query: AgentQuery,
+        freshness: Freshness = LATEST,
+        page: Page | None = None,
+        client_version: ClientVersion | None = None,
+    ) -> AgentList:
+        """Return the agents that match, or one page of them.
+
+        `client_version` is the result the caller has. Raises VersionTooOld for a page if the version of the first page
+        is no longer in the log, and for an exact version if the result has changed since.
+        """
+        view, staleness = await self.view(freshness)
+        first_version = None if page is None else page.version
+        if first_version is not None and not await self._reflector.watch_history.extend_to(first_version):
+            raise VersionTooOld(first_version, view.version)
+        cached = self._query_cache.get(query, view, self._reflector.watch_history.buffer)
+        if freshness.exact and freshness.version is not None and not self._unchanged_since(cached, freshness.version):
+            raise VersionTooOld(freshness.version, view.version)
+        if (
+            client_version is not None
+            and view.timeline.startswith(client_version.timeline_prefix)
+            and self._unchanged_since(cached, client_version.version)
+        ):
+            return AgentList(cached, (), view.version, view.timeline, cached.changed_version, staleness, unchanged=True)
+        if not cached.has_current_json:
+            cached = await self._prepare_rows(cached, page)
+        if staleness is None:
+            cached = await self._refresh_heartbeats(cached, page)
+        view = cached.view
+        records, next_after = self._page_rows(cached, page)
+        version = view.version if first_version is None else first_version
+        if freshness.exact and freshness.version is not None:
+            if not self._unchanged_since(cached, freshness.version):
+                raise VersionTooOld(freshness.version, view.version)
+            version = freshness.version
+        return AgentList(cached, records, version, view.timeline, cached.changed_version, staleness, next_after)
+
+    async def agent(self, agent_id: str, freshness: Freshness = LATEST) -> AgentSnapshot:
+        """Return one agent with its exact last heartbeat. Raises UnknownAgent."""
+        if freshness.version == 0:
+            view, staleness = await self.view(freshness)
+            return AgentSnapshot(require_agent(view, agent_id), 0, staleness)
+        heartbeats_read = self._agents.last_heartbeats((agent_id,))
+        try:
+            view, staleness = await self.view(freshness)
+            record = require_agent(view, agent_id)
+            heartbeats = await heartbeats_read
+        finally:
+            heartbeats_read.cancel()
+        record.update_heartbeat(heartbeats.times[0], time.monotonic())
+        return AgentSnapshot(record, heartbeats.now, staleness)
+
+    async def capabilities(self, query: CapabilityQuery, freshness: Freshness = LATEST) -> CapabilityList:
+        """Return the capabilities that match, each once for every agent that has it.
+
+        Raises VersionTooOld for an exact version that is not the one held.
+        """
+        matcher = CapabilityQueryMatcher(query)
+        view, staleness = await self.view(freshness)
+        if freshness.exact and freshness.version is not None and view.version != freshness.version:
+            raise VersionTooOld(freshness.version, view.version)
+        matches = [
+            CapabilityMatch(record, capability, position, score)
+            for record in matcher.candidates(view)
+            if matcher.matches_agent(record.agent)
+            for position, capability in enumerate(record.agent.indexed.capabilities)
+            if (score := matcher.score(capability)) is not None
+        ]
+        matches.sort(key=lambda match: (-match.score, *match.record.sort_key, match.position))
+        return CapabilityList(matches, matcher.is_ranked, view.version, staleness)
+
+    def _update(self, cached: CachedQuery) -> CachedQuery:
+        """Return the result of the same query in the view held now."""
+        view = self._reflector.view or cached.view
+        return self._query_cache.get(cached.matcher.query, view, self._reflector.watch_history.buffer)
+
+    async def _prepare_rows(self, cached: CachedQuery, page: Page | None) -> CachedQuery:
+        """Prepare the rows that may take long; return the result in the view held by then."""
+        records = self._page_rows(cached, page)[0]
+        large = [record for record in records if len(record.agent.spec) > LARGE_SPEC_BYTES]
+        if not large:
+            return cached
+        async for record in cooperative(large):
+            await self._rows.prepare(cached.view, record)
+        return self._update(cached)
+
+    async def _refresh_heartbeats(self, cached: CachedQuery, page: Page | None) -> CachedQuery:
+        """Read last heartbeats that are too old; return the result in the view held by then."""
+        if not _has_recent_heartbeats(cached):
+            await self._heartbeats.refresh(cached.view, self._page_rows(cached, page)[0])
+            cached = self._update(cached)
+            # Another read of the same list may have rendered it in the meantime.
+            if page is None and not _has_recent_heartbeats(cached):
+                cached.cached_json = None
+                cached.heartbeats_read_at = self._heartbeats.read_at(cached.view, cached.records)
+        return cached
+
+    def _unchanged_since(self, cached: CachedQuery, version: int) -> bool:
+        """Return whether the result is known to be unchanged since a version."""
+        buffer = self._reflector.watch_history.buffer
+        return version <= cached.checked_version and cached.unchanged_since(version, buffer)
+
+    def _page_rows(self, cached: CachedQuery, page: Page | None) -> tuple[list[Record], SortKey | None]:
+        """Return the rows of a page, and the sort key the next page begins behind, if there is one."""
+        if page is None:
+            return cached.records, None
+        begin = 0 if page.after is None else cached.index_after(page.after)
+        records = cached.records[begin : begin + page.limit]
+        more = begin + page.limit < len(cached.records)
+        return records, cached.sort_key(records[-1]) if more and records else None
+
+    async def view(self, freshness: Freshness) -> tuple[View, float | None]:
+        """Return a view, and how old it may be in seconds; None if it is as fresh as requested."""
+        version, reflector = freshness.version, self._reflector
+        if version == 0:
+            if reflector.view is None:
+                raise NotReady("This replica has not filled its cache yet; try again shortly")
+            return reflector.view, reflector.staleness
+        held = reflector.view
+        if held is not None and version is not None and held.version >= version:
+            return held, None if reflector.following else reflector.staleness
+        view = await reflector.wait_fresh()
+        if version is not None and view.version < version:
+            problem = f"Redis is at resource version {view.version}, behind the requested {version}"
+            raise StoreUnavailable(problem, reason="version_ahead")
+        return view, None
+
+
+def _has_recent_heartbeats(cached: CachedQuery) -> bool:
+    """Return whether the last heartbeats in the rendered list are recent enough."""
+    return cached.cached_json is not None and cached.heartbeats_read_at >= time.monotonic() - MAX_HEARTBEAT_AGE_S
+
+
+def require_agent(view: View, agent_id: str) -> Record:
+    """Return one agent of a view. Raises UnknownAgent."""
+    record = view.records.get(agent_id)
+    if record is None:
+        raise UnknownAgent(agent_id)
+    return record

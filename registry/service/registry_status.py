@@ -1,0 +1,191 @@
+"""The registry's own state: counts of agents, readiness, leader, outages, self-preservation, warnings."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from registry.cache.reflector import Reflector
+from registry.errors import RegistryError
+from registry.model.agent import STATUSES
+from registry.model.encoding.agent_json import rfc3339
+from registry.service.liveness.leader_election import LeaderElection
+from registry.service.liveness.store_monitor import StoreMonitor, outage_cause
+from registry.service.liveness.sweeper import Sweeper
+from registry.store.change_notifier import ChangeNotifier
+from registry.store.leader_lock import LeaderLock
+from registry.store.redis_health import ProbeResult, ServerHealth
+from registry.telemetry.collectors import (
+    MetricsIterator,
+    counter,
+    gauge,
+    labelled_gauge,
+    mesh_counter,
+    mesh_gauge,
+    mesh_timestamp,
+)
+
+
+class MeshNumbers(NamedTuple):
+    """Numbers of all agents of the mesh."""
+
+    agents_by_status: Mapping[str, int]
+    draining: int
+    capabilities: int
+    capability_types: int
+
+
+class StatusService:
+    """Collects the state that `/health`, `/ready` and `/metrics` show; a stopping replica sets `shutting_down`."""
+
+    def __init__(
+        self,
+        reflector: Reflector,
+        notifier: ChangeNotifier,
+        election: LeaderElection,
+        sweeper: Sweeper,
+        monitor: StoreMonitor,
+        server_health: ServerHealth,
+        *,
+        instance: str,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self.shutting_down = False
+        self._reflector = reflector
+        self._notifier = notifier
+        self._election = election
+        self._sweeper = sweeper
+        self._monitor = monitor
+        self._server_health = server_health
+        self._instance = instance
+        self._settings_warnings = warnings
+        self._totals: Mapping[str, int] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether this replica accepts requests: its cache follows the change log, and it is not shutting down."""
+        return self._reflector.following and not self.shutting_down
+
+    def mesh_numbers(self) -> MeshNumbers:
+        """Count the agents in the cache of this replica."""
+        view = self._reflector.view
+        if view is None:
+            return MeshNumbers({}.fromkeys(STATUSES, 0), 0, 0, 0)
+        return MeshNumbers(
+            agents_by_status=dict(view.count_by_status().items()),
+            draining=len(view.draining),
+            capabilities=view.capability_count,
+            capability_types=len(view.by_capability),
+        )
+
+    def metrics(self) -> MetricsIterator:
+        """Yield the gauges and counters of the mesh and of this replica."""
+        mesh = self.mesh_numbers()
+        by_status = {(status,): count for status, count in mesh.agents_by_status.items()}
+        yield mesh_gauge("agents_total", "Registered agents", sum(by_status.values()))
+        yield labelled_gauge("agents_by_status", "Registered agents by status", ("status",), by_status)
+        yield mesh_gauge("agents_draining", "Draining agents, of any status", mesh.draining)
+        yield mesh_gauge("capabilities_total", "Capabilities of all agents", mesh.capabilities)
+        yield mesh_gauge("capability_types_total", "Distinct capability names", mesh.capability_types)
+        yield gauge("ready", "1 while this replica accepts requests", int(self.ready))
+        yield gauge("cache_staleness_seconds", "Maximum age of this replica's cache", self._reflector.staleness)
+        yield gauge("cache_fills", "Full reads of all agents into the cache of this replica", self._reflector.fills)
+        yield gauge("is_leader", "1 on the replica that sweeps", int(self._sweeper.may_sweep))
+        rejected = "Sweeps of this replica that Redis rejected because of a newer leader"
+        yield counter("sweeps_rejected", rejected, self._sweeper.rejected_sweeps)
+        lock = self._election.observed_lock
+        leader = {(lock.instance, lock.host): 1} if lock else {}
+        yield labelled_gauge("leader_info", "1, labelled with the name of the leader", ("instance", "host"), leader)
+        yield mesh_gauge("leader_epoch", "Epoch of the leader", lock.epoch if lock else 0)
+        yield mesh_timestamp("leader_since", "Election of the leader", lock.since if lock else None)
+        if self._monitor.last_probe is not None:
+            yield from _probe_metrics(self._monitor.last_probe)
+
+    async def totals(self) -> Mapping[str, int]:
+        """Return the mesh-wide counters and refresh the cache; the last known ones while Redis is unreachable."""
+        with contextlib.suppress(RegistryError):
+            self._totals = await self._server_health.totals()
+            await self._reflector.wait_fresh()
+        return self._totals
+
+    async def end_self_preservation(self) -> bool:
+        """End self-preservation; False if it is not active."""
+        ended = await self._sweeper.end_self_preservation()
+        with contextlib.suppress(RegistryError):  # it has ended; a failed probe delays only what /health shows
+            await self._monitor.tick()
+        return ended
+
+    def health(self) -> dict[str, Any]:
+        """Return the body of GET /health, without the fields of the process."""
+        view, probe = self._reflector.view, self._monitor.last_probe
+        return {
+            "status": "healthy" if self._reflector.following else "degraded",
+            "instance": self._instance,
+            "ready": self.ready,
+            "resource_version": None if view is None else str(view.version),
+            "timeline": None if view is None else view.timeline,
+            "staleness_seconds": round(self._reflector.staleness, 1),
+            "change_notifications": self._notifier.mode,
+            "leader": self._leader_json(self._election.observed_lock),
+            "outage": outage_json(probe),
+            "self_preservation": self_preservation_json(probe),
+            "warnings": [*self._settings_warnings, *self._monitor.config_warnings],
+        }
+
+    def _leader_json(self, lock: LeaderLock | None) -> dict[str, Any]:
+        return {
+            "leading": self._election.is_leader,
+            "election": self._election.enabled,
+            "instance": lock.instance if lock else None,
+            "host": lock.host if lock else None,
+            "pid": lock.pid if lock else None,
+            "epoch": lock.epoch if lock else None,
+            "since": rfc3339(lock.since) if lock else None,
+        }
+
+
+def outage_json(probe: ProbeResult | None) -> dict[str, Any]:
+    """Return the last outage as GET /health shows it: all null before the first."""
+    since, until = (probe.outage_start, probe.outage_end) if probe is not None else (None, None)
+    return {
+        "cause": outage_cause(probe) if probe is not None and until is not None else None,
+        "since": _optional_rfc3339(since),
+        "until": _optional_rfc3339(until),
+        "grace_granted": probe.grace_granted if probe is not None else 0,
+        "repairing_clock_rollback": probe is not None and probe.repairing_clock_rollback,
+    }
+
+
+def self_preservation_json(probe: ProbeResult | None) -> dict[str, Any]:
+    """Return the last self-preservation period as GET /health shows it: null and 0 before the first."""
+    period = probe.self_preservation if probe is not None else None
+    active = period is not None and period.ended is None
+    return {
+        "active": active,
+        "since": _optional_rfc3339(period.since) if period else None,
+        "until": _optional_rfc3339(period.ended or period.until) if period else None,
+        "healthy": period.healthy if period else 0,
+        "overdue_at_start": period.overdue if period else 0,
+        "suspended": probe.overdue if probe is not None and active else 0,
+        "activations": probe.self_preservation_activations if probe is not None else 0,
+    }
+
+
+def _probe_metrics(probe: ProbeResult) -> MetricsIterator:
+    period = probe.self_preservation
+    since, until = (period.since, period.ended or period.until) if period else (None, None)
+    active = period is not None and period.ended is None
+    yield mesh_gauge("overdue_agents", "Agents past their deadline", probe.overdue)
+    yield mesh_timestamp("outage_end", "End of the last outage", probe.outage_end)
+    granted = "Times an agent's deadline was extended because of an outage"
+    yield mesh_counter("outage_grace_granted", granted, probe.grace_granted)
+    yield mesh_gauge("self_preservation_active", "1 while self-preservation suspends expiry", int(active))
+    suspended = "Overdue agents whose expiry is suspended"
+    yield mesh_gauge("self_preservation_suspended_agents", suspended, probe.overdue if active else 0)
+    yield mesh_timestamp("self_preservation_since", "Start of the last self-preservation period", since)
+    yield mesh_timestamp("self_preservation_until", "End of the last self-preservation period", until)
+    activations = probe.self_preservation_activations
+    yield mesh_counter("self_preservation_activations", "Self-preservation periods so far", activations)
+
+
+def _optional_rfc3339(time_ms: int | None) -> str | None:
+    return None if time_ms is None else rfc3339(time_ms)

@@ -1,0 +1,74 @@
+"""Selects one agent for one call, by the strategy of the request."""
+
+import secrets
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+
+from registry.cache.view import Record
+from registry.concurrency.lru import WeightedLru
+from registry.errors import NoProvider
+from registry.model.agent import Dependency
+from registry.model.resolution import Provider
+from registry.service.discovery.discovery_service import Discovery, Freshness
+from registry.service.resolution.agent_load_cache import LoadCache
+from registry.service.resolution.match_policy import DEFAULT_POLICY
+from registry.service.resolution.ranking_cache import RankingCache
+from registry.service.resolution.strategies import SelectionContext, choose
+
+_MAX_ROUND_ROBIN_COUNTERS: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The chosen provider, and the number of providers at this version of the view."""
+
+    provider: Provider
+    record: Record
+    candidates: int
+    version: int
+    staleness: float | None
+
+
+class Selector:
+    """Selects agents. Each replica has round-robin counters of its own, which is fair enough behind a load balancer."""
+
+    def __init__(self, discovery: Discovery, ranking_cache: RankingCache, load_cache: LoadCache) -> None:
+        self._discovery = discovery
+        self._ranking_cache = ranking_cache
+        self._load_cache = load_cache
+        self._round_robin_counters: WeightedLru[object, count[int]] = WeightedLru(_MAX_ROUND_ROBIN_COUNTERS)
+
+    async def select(self, dependency: Dependency, zone: str | None, freshness: Freshness) -> Selection:
+        """Return an agent that satisfies a dependency, in any namespace unless it names one.
+
+        Raises NoProvider with the reason, MalformedRequest for a version constraint that cannot be parsed.
+        """
+        if dependency.version:
+            DEFAULT_POLICY.parse_constraint(dependency.version)
+        view, behind = await self._discovery.view(freshness)
+        strategy = dependency.strategy or "best"
+        if strategy == "least_loaded" and not behind:
+            await self._load_cache.refresh(self._ranking_cache.get(view, dependency, None).providers)
+        ranking = self._ranking_cache.get(view, dependency, None)
+        context = SelectionContext(
+            seed=secrets.token_hex(8) if strategy in ("random", "weighted") else "",
+            key=dependency.key or "",
+            round_robin_index=self._next_round_robin_index(dependency) if strategy == "round_robin" else 0,
+            zone=zone,
+            loads=self._load_cache.by_agent,
+        )
+        chosen = choose(ranking.providers, strategy, context)
+        if chosen is None:
+            raise NoProvider(dependency.capability, ranking.reason)
+        # The agent is in the view: the ranking is of the same version.
+        record = view.records[chosen.agent_id]
+        return Selection(chosen, record, len(ranking.providers), view.version, behind)
+
+    def _next_round_robin_index(self, dependency: Dependency) -> int:
+        key = dependency.match_key, dependency.namespace
+        counter = self._round_robin_counters.get(key)
+        if counter is None:
+            counter = count()
+            self._round_robin_counters.put(key, counter, 1)
+        return next(counter)

@@ -1,0 +1,208 @@
+"""Watches: each begins at a version, delivers every matching change in order and once, and can be resumed anywhere."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+from registry.cache.change_buffer import ChangeEntry
+from registry.cache.reflector import Reflector
+from registry.cache.view import Record
+from registry.cache.watch_history import WatchHistory
+from registry.errors import NotReady, VersionAhead, VersionTooOld
+from registry.model.query import AgentQuery
+from registry.service.discovery.query_match import Matcher
+from registry.service.watch.fanout import WatchEvent, WatchFanout, no_push
+
+EndReason: TypeAlias = Literal["overflowed", "log_gap", "shutting_down"]
+
+# Limits what one watcher that catches up takes at once, so that the others do not wait for it.
+_MAX_EVENTS_PER_TAKE = 32
+_MAX_WATCHERS = 20_000
+# A client that reads nothing for so long is treated as disconnected.
+_STALLED_CLIENT_TIMEOUT_S = 10.0
+
+
+class Watcher:
+    """One watch.
+
+    `delivered_version` is the version up to which `take` has returned every matching change. `initial` holds the agents
+    that matched at the beginning, if they were requested. Set `wake_after` (monotonic seconds) to end a `wait` in the
+    second after it, and `writing_since` while a write to the client is in progress: `on_stalled` is called when that
+    write takes too long.
+    """
+
+    def __init__(
+        self,
+        service: "WatchService",
+        matcher: Matcher,
+        delivered_version: int,
+        backlog: list[WatchEvent],
+        on_stalled: Callable[[], None] | None,
+    ) -> None:
+        self.delivered_version = delivered_version
+        self.initial: list[Record] | None = None
+        self.wake_after = float("inf")
+        self.writing_since: float | None = None
+        self.on_stalled = self.wake if on_stalled is None else on_stalled
+        self._service = service
+        self._backlog = backlog
+        self._wake_timer: asyncio.TimerHandle | None = None
+        self._group, self._cursor = service.fanout.subscribe(matcher)
+
+    @property
+    def latest_version(self) -> int:
+        """The version this replica holds."""
+        return self._service.latest_version
+
+    @property
+    def end_reason(self) -> EndReason | None:
+        """Why the watch must end, None while it continues.
+
+        `overflowed`: it fell too far behind; resume at `delivered_version`. `log_gap`: the next change does not follow
+        those it has seen; list again. `shutting_down`: resume at `delivered_version` on another replica.
+        """
+        if self._cursor.log_gap:
+            return "log_gap"
+        if self._cursor.overflowed:
+            return "overflowed"
+        return "shutting_down" if self._service.shutting_down else None
+
+    def take(self) -> list[WatchEvent]:
+        """Return the next events, none when all were taken, and advance `delivered_version`."""
+        if self._cursor.log_gap or self._cursor.overflowed:
+            return []
+        cursor = self._cursor
+        if self._backlog:
+            events, self._backlog = self._backlog[:_MAX_EVENTS_PER_TAKE], self._backlog[_MAX_EVENTS_PER_TAKE:]
+        else:
+            events = self._group.events_from(cursor.position, _MAX_EVENTS_PER_TAKE)
+            cursor.position += len(events)
+        self.delivered_version = self._service.latest_version if self.caught_up else events[-1][1].version
+        return events
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all events were taken."""
+        return not self._backlog and self._cursor.position == self._group.end
+
+    async def wait(self, push: Callable[[], bool] = no_push) -> None:
+        """Wait for events, a reason to end, or `wake_after`.
+
+        `push` is called for new events first; while it returns True, having handled them, the wait continues.
+        """
+        await self._cursor.wait(push)
+
+    def wake_at(self, moment: float) -> None:
+        """End a `wait` at this monotonic moment: to the millisecond, never earlier, and not after `close`."""
+        left = moment - time.monotonic()
+        if left <= 0:
+            self.wake()
+        else:
+            # uvloop's timers may fire a fraction of a millisecond early; the waiting task would then wait forever.
+            self._wake_timer = asyncio.get_running_loop().call_later(max(left, 0.001), self.wake_at, moment)
+
+    def wake(self) -> None:
+        """End a `wait`."""
+        self._cursor.wake()
+
+    def close(self) -> None:
+        """Unsubscribe and cancel the timer."""
+        if self._wake_timer is not None:
+            self._wake_timer.cancel()
+        self._service.watchers.discard(self)
+        self._service.fanout.unsubscribe(self._group, self._cursor)
+
+
+class WatchService:
+    """Opens watches over the watch history of this replica. Call `tick` once a second."""
+
+    def __init__(self, reflector: Reflector, history: WatchHistory, fanout: WatchFanout) -> None:
+        self.fanout = fanout
+        self.watchers: set[Watcher] = set()
+        self.shutting_down = False
+        self._reflector = reflector
+        self._history = history
+
+    @property
+    def latest_version(self) -> int:
+        """The version this replica holds, up to which every watch has been offered the changes that match it."""
+        return self._history.buffer.last_version
+
+    async def open(
+        self,
+        query: AgentQuery,
+        since: int | None = None,
+        *,
+        initial: bool = False,
+        on_stalled: Callable[[], None] | None = None,
+    ) -> Watcher:
+        """Begin a watch after version `since`; without one, or with 0, at the version held now.
+
+        With `initial` it begins with the matching agents, at a version not older than `since`, or at the newest.
+        `on_stalled` disconnects a client that reads nothing; by default the watcher is woken.
+        Raises VersionTooOld when the log no longer contains `since`, VersionAhead when the store has not reached it,
+        and NotReady before the cache is filled, with too many watches, or during shutdown.
+        """
+        if initial and since is None:
+            await self._reflector.wait_fresh()
+        elif initial:
+            await self._require_version(since or 0)
+        elif since:
+            await self._require_logged(since)
+        # No await from here on: the agents read and the position of the cursor belong to one version.
+        watcher = self.start(query, None if initial else since or None, on_stalled=on_stalled)
+        if initial and self._reflector.view is not None:
+            records = Matcher(query).select(self._reflector.view)
+            watcher.initial = sorted(records, key=lambda record: record.sort_key)
+        return watcher
+
+    def start(
+        self, query: AgentQuery, since: int | None = None, *, on_stalled: Callable[[], None] | None = None
+    ) -> Watcher:
+        """Begin a watch at the version held now, or after a version the watch history is known to contain."""
+        matcher = Matcher(query)
+        if self._reflector.view is None or self.shutting_down or len(self.watchers) >= _MAX_WATCHERS:
+            raise NotReady("This replica accepts no more watches now; try again shortly")
+        backlog = [] if since is None else _backlog_events(matcher, self._history.buffer.since(since))
+        watcher = Watcher(self, matcher, self.latest_version if since is None else since, backlog, on_stalled)
+        self.watchers.add(watcher)
+        return watcher
+
+    async def tick(self) -> None:
+        """Wake the watches that are due, and disconnect the clients that read nothing."""
+        now = time.monotonic()
+        for watcher in list(self.watchers):
+            if watcher.writing_since is not None and now - watcher.writing_since > _STALLED_CLIENT_TIMEOUT_S:
+                watcher.on_stalled()
+            elif watcher.wake_after <= now:
+                watcher.wake()
+
+    def close(self) -> None:
+        """End every watch because this replica shuts down."""
+        self.shutting_down = True
+        for watcher in self.watchers:
+            watcher.wake()
+
+    async def _require_version(self, version: int) -> None:
+        if version > self.latest_version:
+            await self._reflector.wait_fresh()
+        if version > self.latest_version:
+            raise VersionAhead(version, self.latest_version)
+
+    async def _require_logged(self, since: int) -> None:
+        await self._require_version(since)
+        if not await self._history.extend_to(since):
+            raise VersionTooOld(since, self.latest_version)
+
+
+def _backlog_events(matcher: Matcher, entries: Sequence[ChangeEntry]) -> list[WatchEvent]:
+    """Return the events of a watcher that begins before these entries."""
+    key = matcher.index_key
+    events: list[WatchEvent] = []
+    for entry in entries:
+        if key is None or key in entry.index_keys:
+            kind = matcher.event_type(entry)
+            if kind is not None:
+                events.append((kind, entry))
+    return events

@@ -1,0 +1,176 @@
+"""Integrity check of a mesh's data in Redis, and its repair."""
+
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from redis.exceptions import ResponseError
+
+from registry.store.argument_chunks import chunks
+from registry.store.keys import Keys, decode, encode
+from registry.store.record_codec import BadRecordError, decode_agent, entry_version, to_mapping
+from registry.store.redis.errors import raise_for_error
+from registry.store.redis.pipeline import Pipeline
+from registry.store.scripts import MAX_AGENTS_PER_CALL
+
+_SCAN_COUNT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrityReport:
+    """The result of a check: agent ids by problem, and messages about the mesh as a whole.
+
+    `orphaned` agents have a deadline or a heartbeat and no record; agents `without_deadline` have a record, and no
+    sweep would ever find them; `unreadable` agents have a damaged record, here with its version or ''.
+    `orphaned_edges` are required edges, `<capability> <required capability>`, that are counted and that no agent has.
+    """
+
+    agents: int = 0
+    orphaned: tuple[str, ...] = ()
+    without_deadline: tuple[str, ...] = ()
+    unreadable: dict[str, str] = field(default_factory=dict)
+    orphaned_edges: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether nothing was found."""
+        return not (self.orphaned or self.without_deadline or self.unreadable or self.orphaned_edges or self.problems)
+
+
+class RepairResult(NamedTuple):
+    """Numbers of orphaned entries that were removed, damaged records deleted, and agents given a deadline."""
+
+    orphaned: int
+    deleted: int
+    rescheduled: int
+
+
+class IntegrityCheck:
+    """Checks and repairs the data of one mesh."""
+
+    def __init__(self, keys: Keys, pipeline: Pipeline) -> None:
+        self._keys = keys
+        self._pipeline = pipeline
+
+    async def find_problems(self) -> IntegrityReport:
+        """Check all data. Inconsistencies are checked twice, because agents change during the scan."""
+        # Counted edges are read before the agents: an agent that registers during the scan adds no orphaned edge.
+        counted = {decode(edge) async for edge in self._scan("HSCAN", key=self._keys.required_edges)} - {"revision"}
+        prefix = self._keys.agent("")
+        hashes = {
+            decode(key.removeprefix(prefix)) async for key in self._scan("SCAN", "MATCH", _prefix_pattern(prefix))
+        }
+        deadlines = {decode(member) async for member in self._scan("ZSCAN", key=self._keys.deadlines)}
+        heartbeats = {decode(member) async for member in self._scan("ZSCAN", key=self._keys.heartbeats)}
+        unreadable, edges = await self._read_records(hashes)
+        suspects = (hashes ^ deadlines) | (heartbeats - hashes)
+        without_deadline, orphaned = await self._recheck_agents(suspects - set(unreadable))
+        return IntegrityReport(
+            agents=len(hashes),
+            orphaned=orphaned,
+            without_deadline=without_deadline,
+            unreadable=unreadable,
+            orphaned_edges=await self._recheck_edges(counted - edges),
+            problems=await self._log_problems(),
+        )
+
+    async def repair(self, report: IntegrityReport) -> RepairResult:
+        """Repair the reported agents; the script checks each again at the moment of its repair."""
+        ids = [(agent_id, "") for agent_id in (*report.orphaned, *report.without_deadline)]
+        ids += report.unreadable.items()
+        orphaned = deleted = rescheduled = 0
+        for part in chunks(ids, MAX_AGENTS_PER_CALL):
+            call = self._pipeline.scripts["repair"].call(
+                {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, _ in part]},
+                {"agents…": [text for agent_id, version in part for text in (encode(agent_id), version)]},
+            )
+            _, *counts = await self._pipeline.call_script(call)
+            orphaned, deleted, rescheduled = (
+                total + int(count) for total, count in zip((orphaned, deleted, rescheduled), counts, strict=True)
+            )
+        for edges in chunks(report.orphaned_edges, _SCAN_COUNT):
+            # If an agent has such an edge by now, deleting it only causes one more cycle check later.
+            (reply,) = await self._pipeline.execute([("HDEL", self._keys.required_edges, *map(encode, edges))])
+            orphaned += raise_for_error(reply)
+        return RepairResult(orphaned, deleted, rescheduled)
+
+    async def _scan(self, command: str, *options: str | bytes, key: bytes | None = None) -> AsyncIterator[bytes]:
+        """Yield keys of the server, members of a sorted set or fields of a hash; some may be repeated."""
+        cursor = b"0"
+        while True:
+            target = () if key is None else (key,)
+            (reply,) = await self._pipeline.execute([(command, *target, cursor, *options, "COUNT", _SCAN_COUNT)])
+            cursor, found = raise_for_error(reply)
+            for name in found if key is None else found[::2]:
+                yield name
+            if cursor == b"0":
+                return
+
+    async def _read_records(self, ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
+        """Return agents with unreadable records, with their version or '', and the required edges of all agents."""
+        unreadable, edges = {}, set[str]()
+        for part in chunks([*ids], _SCAN_COUNT):
+            replies = await self._pipeline.execute([("HGETALL", self._keys.agent(agent_id)) for agent_id in part])
+            for agent_id, reply in zip(part, replies, strict=True):
+                if isinstance(reply, ResponseError):
+                    unreadable[agent_id] = ""
+                    continue
+                fields = to_mapping(raise_for_error(reply))
+                edges.update(decode(fields.get(b"required_edges", b"")).split("\n"))
+                try:
+                    if fields:
+                        decode_agent(agent_id, fields)
+                except BadRecordError:
+                    unreadable[agent_id] = fields.get(b"version", b"").decode(errors="replace")
+        return unreadable, edges
+
+    async def _recheck_agents(self, suspects: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the agents that still have a record and no deadline, and those with a deadline or heartbeat only."""
+        without_deadline, orphaned = [], []
+        for part in chunks(sorted(suspects), _SCAN_COUNT):
+            replies = await self._pipeline.execute(
+                [
+                    command
+                    for agent_id in part
+                    for command in (
+                        ("EXISTS", self._keys.agent(agent_id)),
+                        ("ZSCORE", self._keys.deadlines, encode(agent_id)),
+                        ("ZSCORE", self._keys.heartbeats, encode(agent_id)),
+                    )
+                ]
+            )
+            results = iter(map(raise_for_error, replies))
+            for agent_id, record, deadline, heartbeat in zip(part, results, results, results, strict=True):
+                if record and deadline is None:
+                    without_deadline.append(agent_id)
+                elif not record and (deadline is not None or heartbeat is not None):
+                    orphaned.append(agent_id)
+        return tuple(without_deadline), tuple(orphaned)
+
+    async def _recheck_edges(self, suspects: Collection[str]) -> tuple[str, ...]:
+        """Return the edges that are still counted."""
+        counted: list[str] = []
+        for part in chunks(sorted(suspects), _SCAN_COUNT):
+            replies = await self._pipeline.execute(
+                [("HEXISTS", self._keys.required_edges, encode(edge)) for edge in part]
+            )
+            counted += [edge for edge, exists in zip(part, map(raise_for_error, replies), strict=True) if exists]
+        return tuple(counted)
+
+    async def _log_problems(self) -> tuple[str, ...]:
+        last_entry = ("XREVRANGE", self._keys.log, "+", "-", "COUNT", 1)
+        replies = await self._pipeline.execute([("GET", self._keys.version), ("GET", self._keys.timeline), last_entry])
+        version, timeline, entries = map(raise_for_error, replies)
+        if version is None and timeline is None and not entries:
+            return ("no mesh found; start a replica and check REGISTRY_MESH",)
+        last_version = str(entry_version(entries[0][0])) if entries else "none"
+        if timeline is not None and version is not None and last_version == decode(version):
+            return ()
+        found = f"version ({decode(version or b'none')}), timeline ({decode(timeline or b'none')})"
+        return (f"{found} and log (last entry {last_version}) are inconsistent",)
+
+
+def _prefix_pattern(prefix: bytes) -> bytes:
+    """Return a glob pattern for all keys with this prefix."""
+    return b"".join(b"\\%c" % byte if byte in b"*?[]\\^" else b"%c" % byte for byte in prefix) + b"*"
