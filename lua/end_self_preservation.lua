@@ -3,7 +3,7 @@
 
   KEYS   self_preservation  hash  {mesh}:self_preservation
   ARGV   none
-  REPLY  ended <since>   it had been active since then
+  REPLY  ended <since>   it was active since this time
          not_active      it is not active; nothing was written
   WRITES self_preservation
   EMITS  nothing

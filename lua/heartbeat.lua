@@ -37,8 +37,8 @@ if count > 200 or #ARGV ~= 1 + 4 * count then
   return redis.error_reply('ERR heartbeat expects id, mode, load and response digest of each of at most 200 agents')
 end
 
--- Stores the digest of the response that is sent to the agent. Without one, returns a blank and the stored digest.
-local function swap_response_digest(key, digest, stored)
+-- Stores the digest of the response to the agent. Without a digest, returns a blank and the stored one.
+local function update_response_digest(key, digest, stored)
   if digest == '' then
     return stored and ' ' .. stored or ''
   end
@@ -77,7 +77,7 @@ for i = 1, count do
     if load ~= '' and load ~= redis.call('HGET', key, 'load') then
       redis.call('HSET', key, 'load', load)
     end
-    local stored_digest = swap_response_digest(key, response_digest, stored[3])
+    local digest_suffix = update_response_digest(key, response_digest, stored[3])
     if mode == 'revive' or mode == 'extend' and status == 'healthy' then
       if status ~= 'healthy' then
         mark_healthy(key, id, now)
@@ -86,7 +86,7 @@ for i = 1, count do
       redis.call('ZADD', deadlines, to_decimal(now + timeout), id)
       status, extended = 'healthy', extended + 1
     end
-    reply[i + 2] = status .. stored_digest
+    reply[i + 2] = status .. digest_suffix
   end
 end
 redis.call('HINCRBY', counters, 'heartbeats', extended)

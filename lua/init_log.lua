@@ -6,7 +6,7 @@
          log       stream  {mesh}:log
   ARGV   new_timeline_id  text, a random id for a new timeline
          log_length       integer, entries the log stores
-  REPLY  ok <version> <timeline>        there is one
+  REPLY  ok <version> <timeline>        the mesh has a timeline
          created <version> <timeline>   a new timeline was started
   WRITES version timeline log
   EMITS  new_timeline log_initialized | nothing

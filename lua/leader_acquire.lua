@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---[[ leader_acquire — become the leader if there is none, or if its lock is still the expired one.
+--[[ leader_acquire — become the leader if there is none, or if the lock is still the expired one.
 
   KEYS   leader  string  {mesh}:leader
          epoch   string  {mesh}:epoch
@@ -20,7 +20,7 @@ local lock = redis.call('GET', leader)
 if lock and lock ~= expired_lock then
   return { 'held', lock }
 end
--- Raised to the time: an epoch is never used twice, even if all data was lost while a leader was alive.
+-- Raised to the current time: no epoch is used twice, even if Redis lost all data while a leader was running.
 local now = now_ms()
 local new_epoch = to_decimal(math.max(redis.call('INCR', epoch), now))
 redis.call('SET', epoch, new_epoch)

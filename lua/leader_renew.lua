@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---[[ leader_renew — increment the lock's counter, which shows followers that the leader is alive.
+--[[ leader_renew — increment the lock's counter, which shows followers that the leader is running.
 
   KEYS   leader  string  {mesh}:leader
          epoch   string  {mesh}:epoch

@@ -36,8 +36,8 @@
 local version, log, deadlines, heartbeats, unhealthy_since, counters, required_edges, agent_key = unpack(KEYS)
 local id, spec, timeout, eviction, precondition, counts_as_heartbeat, edges, edges_revision, log_length = unpack(ARGV)
 
--- A version matches from the agent's last spec change to its last change of any kind.
-local function precondition_met(agent)
+-- A version satisfies it if it is between the agent's last spec change and its last change of any kind.
+local function satisfies_precondition(agent)
   local expected = tonumber(precondition)
   if agent and expected then
     return tonumber(agent.spec_version) <= expected and expected <= tonumber(agent.version)
@@ -54,7 +54,7 @@ local function has_new_edge()
   return false
 end
 
--- Returns the change from the stored agent, nil for none, to the registered one; it may be empty.
+-- Returns the change from the stored agent (nil if there is none) to the registered one; the change may be empty.
 local function registration_change(agent, now)
   local change = { kind = 'modify', id = id, key = agent_key, before = {}, heartbeat = '' }
   if agent then
@@ -87,7 +87,7 @@ local stored = read_agent(agent_key)
 local agent = stored and is_valid_agent(stored) and stored or nil
 local is_damaged = stored and not agent
 local edges_before = stored and stored.required_edges or ''
-if not precondition_met(agent) then
+if not satisfies_precondition(agent) then
   return { 'stale_version', agent and agent.version or '' }
 end
 if edges ~= '' and edges_revision ~= (redis.call('HGET', required_edges, 'revision') or '0') and has_new_edge() then

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
---[[ repair — repair up to 200 agents, so that each has a valid hash and a deadline, or nothing at all.
+--[[ repair — repair up to 200 agents, so that each has a valid hash and a deadline, or no data.
 
   KEYS   deadlines        zset  {mesh}:deadlines
          heartbeats       zset  {mesh}:heartbeats

@@ -43,7 +43,7 @@ for i = 1, count do
   local deadline = tonumber(redis.call('ZSCORE', deadlines, id))
   local timeout = redis.pcall('HGET', KEYS[fixed + i], 'timeout')
   timeout = type(timeout) == 'string' and tonumber(timeout)
-  -- Each agent gets a whole timeout from the rollback on, and at most one from now on.
+  -- A deadline must be at least a whole timeout after the rollback, and at most one timeout from now.
   redis.call('ZADD', heartbeats, 'XX', 'LT', to_decimal(now), id)
   redis.call('ZADD', unhealthy_since, 'XX', 'LT', to_decimal(now), id)
   if deadline and timeout and (deadline < rollback_ms + timeout or deadline > now + timeout) then

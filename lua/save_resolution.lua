@@ -6,7 +6,7 @@
          entry        JSON, opaque here
          max_entries  integer, entries stored for one agent
          ttl          integer, ms without a new entry until the list is deleted
-  REPLY  saved       it is the newest entry
+  REPLY  saved       the entry was added
          unchanged   the newest entry has this digest; nothing was written
   WRITES resolutions
   EMITS  nothing

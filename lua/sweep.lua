@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
---[[ sweep — transition up to 200 overdue agents: to degraded, to expired, or removed.
+--[[ sweep — degrade, expire or remove up to 200 overdue agents.
 
-  Agents that missed heartbeats because of an outage get a new deadline instead. During self-preservation none changes.
+  Agents that missed heartbeats because of an outage get a new deadline instead. During self-preservation no agent changes.
 
   KEYS   version            string  {mesh}:version
          log                stream  {mesh}:log
@@ -55,8 +55,8 @@ window, max_share = tonumber(window), tonumber(max_share)
 min_agents, max_duration = tonumber(min_agents), tonumber(max_duration)
 local now = now_ms()
 
--- Returns the deadline of an agent that missed heartbeats because of an outage. nil: it has sent one since, its timeout
--- has passed since, or it is expired already.
+-- Returns the new deadline of an agent that missed heartbeats because of an outage; nil if it has sent a heartbeat or
+-- its timeout has passed since the outage, or if it is expired already.
 local function outage_deadline(agent, heartbeat)
   local ended = tonumber(string.match(redis.call('GET', outage) or '', '^%d+'))
   if not ended or agent.status == 'expired' or heartbeat and tonumber(heartbeat) >= ended then
@@ -84,10 +84,10 @@ local function classify(key, id)
   return found
 end
 
--- Starts and ends self-preservation; returns whether it is active. newly_overdue: healthy agents that would be degraded
+-- Starts or ends self-preservation; returns whether it is active. newly_overdue: healthy agents that would be degraded
 -- now. `heartbeats` has all agents that ever sent one; those in `unhealthy_since` are not healthy. After a period the
 -- next one can start only when the share was below the limit for a whole window.
-local function expiry_suspended(newly_overdue)
+local function update_self_preservation(newly_overdue)
   local until_ms, ended, below_since = unpack(redis.call('HMGET', self_preservation, 'until', 'ended', 'below_since'))
   if until_ms and not ended then
     if until_ms - now > max_duration then
@@ -153,18 +153,18 @@ local function transition(key, id, agent, deadline)
   return status
 end
 
--- Carries out what classify found and returns the outcome to count.
-local function apply(key, id, found)
-  local outcome = found.outcome
+-- Applies a result of classify and returns the outcome to count.
+local function apply(key, id, classified)
+  local outcome = classified.outcome
   if outcome == 'orphaned' then
     remove_times(id)
   elseif outcome == 'bad_record' then
     redis.call('ZADD', deadlines, to_decimal(now + retention), id)
   elseif outcome == 'grace_granted' then
-    redis.call('ZADD', deadlines, found.grace_deadline, id)
+    redis.call('ZADD', deadlines, classified.grace_deadline, id)
     redis.call('HINCRBY', counters, outcome, 1)
   elseif outcome == 'due' then
-    outcome = transition(key, id, found.agent, found.deadline)
+    outcome = transition(key, id, classified.agent, classified.deadline)
     redis.call('HINCRBY', counters, outcome, 1)
   end
   return outcome
@@ -181,7 +181,7 @@ for i = 1, count do
     newly_overdue = newly_overdue + 1
   end
 end
-if expiry_suspended(newly_overdue) then
+if update_self_preservation(newly_overdue) then
   return { 'suspended' }
 end
 local total = { degraded = 0, expired = 0, removed = 0, not_due = 0, orphaned = 0, bad_record = 0, grace_granted = 0 }

@@ -12,9 +12,9 @@
     │   ├── NoProvider            404
     │   └── StaleVersion          409
     ├── VersionTooOld             410  list again: the change log no longer contains the requested version
-    │   └── VersionAhead          410  list again: the version is above that of the store, so it is of another timeline
+    │   └── VersionAhead          410  list again: the version is above the current one, so it is from another timeline
     ├── NotReady                  503  the cache is not filled yet
-    ├── StoreUnavailable          503  Redis did not respond; never 404, never 410
+    ├── StoreUnavailable          503  Redis did not respond or rejected the command
     └── StartupError              the process cannot start; the message contains the advised action
 
 Each class has its `code`, the word in Lua replies, logs and JSON bodies. The HTTP status of each class is defined in
@@ -124,7 +124,7 @@ class NoProvider(RequestRejected):
 
 
 class StaleVersion(RequestRejected):
-    """The precondition of a registration is not met; nothing was changed.
+    """The precondition of a registration failed; nothing was changed.
 
     `current` is the current resource version of the agent, None if the agent does not exist.
     """
@@ -154,7 +154,7 @@ class VersionTooOld(RegistryError):
 
 
 class VersionAhead(VersionTooOld):
-    """The version a watch should resume from is above the current one, so it is of another timeline."""
+    """The version a watch should resume from is above the current one, so it belongs to another timeline."""
 
     code: ClassVar[str] = "version_ahead"
 

@@ -15,11 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from registry.api.response.client_connection import CONNECTION_EXTENSION
 from registry.errors import StartupError
 
-# Longer than load balancers keep idle connections, so that the balancer closes them.
+# Longer than load balancers keep idle connections open, so that the balancer closes them and not this server.
 _KEEP_ALIVE_TIMEOUT_S = 75
 # The first bytes of a TLS handshake, sent by a client that expects HTTPS.
 _TLS_RECORD_PREFIX = b"\x16\x03"
-# The time that requests in flight have after the stop.
+# Time for requests in flight to finish after the stop.
 _SHUTDOWN_GRACE_S = 3
 
 
@@ -82,12 +82,12 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
         self._task: asyncio.Task[None] | None = None
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._socket.close()
 
     def start(self, app: ASGIApp) -> "asyncio.Task[None]":
-        """Start to serve an application; the task ends when the server has stopped."""
+        """Start serving an application; the returned task ends when the server has stopped."""
         self._server = _UvicornServer(
             uvicorn.Config(
                 app,

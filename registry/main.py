@@ -55,15 +55,16 @@ log = get_logger(__name__)
 _TICK_INTERVAL_S = 1.0
 # The longest pause after failed sweeps.
 _MAX_SWEEP_RETRY_PAUSE_S = 5.0
-# Allocations less deallocations that start a collection of the youngest generation; Python's default is 700.
+# Python collects the youngest generation after this many more allocations than deallocations; its default is 700.
 _GC_THRESHOLD_OBJECTS = 20_000
-# With 3 s for requests in flight and the time the embedded server needs, a replica stops within 5 s.
+# Per shutdown call to Redis. Together with 3 s for requests in flight and the stop of the embedded server, a replica
+# stops within 5 s.
 _CLOSE_TIMEOUT_S = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """A running registry; `data_location` is the Redis URL, masked, or the data directory."""
+    """A running registry; `data_location` is the masked Redis URL, the data directory, or `in memory only`."""
 
     api_app: ASGIApp
     metrics_app: ASGIApp
@@ -82,7 +83,7 @@ class Registry:
 
 @contextlib.asynccontextmanager
 async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> AsyncIterator[Registry]:
-    """Provide a running registry; at exit it stops the loops, resigns as leader and sends the accepted writes."""
+    """Provide a running registry; at exit it stops the loops, resigns as leader and completes accepted writes."""
     use_spec_type(McpMeshSpec)
     metrics = Metrics()
     async with open_redis(settings) as (endpoint, data_location), contextlib.AsyncExitStack() as stack:
@@ -117,7 +118,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         stack.push_async_callback(mcpmesh.upstream.close)
         api_app, metrics_app = build_apps(services, metrics, settings.auth_token, mcpmesh.extension)
         sweep_interval, max_sweep_pause = _sweep_intervals(settings)
-        # The interval, the name, the body and the maximum pause after failures; None is the default pause.
+        # Of each loop: interval, name, body, and maximum pause after failures (None: the default of `every`).
         schedule: list[tuple[float, str, Callable[[], Awaitable[None]], float | None]] = [
             (POLL_INTERVAL_S, "reflector", reflector.run, None),
             (POLL_INTERVAL_S, "change_notifier", notifier.run, None),
@@ -145,7 +146,7 @@ def _sweep_intervals(settings: Settings) -> tuple[float, float]:
 def _build_services(
     reflector: Reflector, store: Store, watch_service: WatchService, status: StatusService, settings: Settings
 ) -> tuple[Services, McpMeshApi]:
-    """Build the services of the API, and what mcp-mesh adds to it; all that rank providers share one ranking cache."""
+    """Build the services of the API and the mcp-mesh extension; all services that rank providers share one cache."""
     policies = match_policies(isolate_namespaces=settings.isolate_namespaces)
     rankings, loads = RankingCache(policies), LoadCache(store.resolution_store)
     llm_tools = LlmToolFinder(rankings, llm_policy(policies))
@@ -174,14 +175,14 @@ def _build_services(
 async def serve(settings: Settings, warnings: tuple[str, ...], on_ready: Callable[[str, str], None]) -> None:
     """Run one replica until SIGTERM, SIGINT or SIGHUP; `on_ready` receives its URL and the location of its data.
 
-    It stops within five seconds, after the shutdown delay. Raises StartupError if it cannot start.
+    After the signal it waits for the shutdown delay, then stops within five seconds. Raises StartupError.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+    for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(signal_number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        # Before the store, so that a port in use is reported at once.
+        # Listen before opening the store, so that a port in use is reported at once.
         listener = stack.enter_context(Listener(settings.host, settings.port, "--port"))
         metrics_listener = None
         if settings.metrics_port is not None:
@@ -193,7 +194,7 @@ async def serve(settings: Settings, warnings: tuple[str, ...], on_ready: Callabl
             registry = opening.result()
             running = [listener.start(registry.api_app)]
             running += [metrics_listener.start(registry.metrics_app)] if metrics_listener is not None else []
-            with contextlib.suppress(RegistryError):  # it responds 503 until Redis is reachable
+            with contextlib.suppress(RegistryError):  # the API returns 503 until Redis is reachable
                 await registry.reflector.wait_fresh()
             _tune_gc()
             if metrics_listener is not None:
@@ -201,7 +202,7 @@ async def serve(settings: Settings, warnings: tuple[str, ...], on_ready: Callabl
             on_ready(listener.url, registry.data_location)
             await asyncio.wait([stop_signal, *running], return_when=asyncio.FIRST_COMPLETED)
             registry.status.shutting_down = True
-            # Resign first, so that the next leader need not wait for load balancers and requests in flight here.
+            # Resign first: the next leader can take over before load balancers and requests in flight are finished.
             resigning = asyncio.create_task(_close_within(registry.sweeper.resign))
             await _wait_for_balancers(settings.shutdown_delay.total_seconds(), stop, listener)
             registry.close_streams()
@@ -213,7 +214,7 @@ async def serve(settings: Settings, warnings: tuple[str, ...], on_ready: Callabl
 
 
 async def _wait_for_balancers(seconds: float, second_signal: asyncio.Event, listener: Listener) -> None:
-    """Keep serving, not ready, until load balancers have removed this replica; a second signal ends the wait."""
+    """Serve requests but report not ready, until load balancers remove this replica or a second signal arrives."""
     if not seconds:
         return
     second_signal.clear()
@@ -227,7 +228,7 @@ async def _wait_for_balancers(seconds: float, second_signal: asyncio.Event, list
 def _tune_gc() -> None:
     """Exclude the filled cache from garbage collection, whose pauses would grow with the number of agents.
 
-    Dropped cache entries are freed by their reference count; almost only exceptions form cycles.
+    Dropped cache entries are freed by their reference count; reference cycles come almost only from exceptions.
     """
     gc.collect()
     gc.freeze()
@@ -235,7 +236,7 @@ def _tune_gc() -> None:
 
 
 async def _close_within(close: Callable[[], Awaitable[None]]) -> None:
-    """Await a call of the shutdown, for a short time only: without Redis, the leadership expires after its lease."""
+    """Run a shutdown call with a short timeout. If Redis does not respond, the leadership expires after its lease."""
     try:
         async with asyncio.timeout(_CLOSE_TIMEOUT_S):
             await close()

@@ -22,7 +22,7 @@ from registry.store.store import Store, open_redis
 
 @contextlib.asynccontextmanager
 async def _open_store(settings: Settings) -> AsyncIterator[Store]:
-    """Provide the store: Redis, the embedded Redis of a replica on this machine, or a new embedded Redis."""
+    """Open the store: the Redis of REDIS_URL, the embedded Redis of a running replica, or a new embedded Redis."""
     async with contextlib.AsyncExitStack() as stack:
         running_url = None if settings.redis_url is not None else running_server_url(settings.data_dir)
         if running_url is not None:
@@ -37,17 +37,17 @@ async def _open_store(settings: Settings) -> AsyncIterator[Store]:
 
 
 async def take_backup(settings: Settings) -> tuple[BackupHeader, Iterator[StoredAgent]]:
-    """Return all agents at one version. Raises StoreUnavailable."""
+    """Return the header of a backup and all agents at its version. Raises StoreUnavailable."""
     async with _open_store(settings) as store:
         history = WatchHistory(
             store.change_log, settings.watch_history, on_entry=lambda _entry: None, on_gap=lambda: None
         )
         reflector = Reflector(store.change_log, history, ChangeSignal(), on_unannounced=lambda: None)
-        following = asyncio.create_task(reflector.run())
+        reflector_task = asyncio.create_task(reflector.run())
         try:
             view = await reflector.wait_fresh()
         finally:
-            await cancel_and_wait(following)
+            await cancel_and_wait(reflector_task)
     header = make_header(settings.mesh, view.timeline, view.version, int(time.time() * 1000), len(view.records))
     return header, (StoredAgent(record.agent, record.heartbeat) for record in view.records.values())
 
@@ -55,8 +55,8 @@ async def take_backup(settings: Settings) -> tuple[BackupHeader, Iterator[Stored
 async def restore(settings: Settings, header: BackupHeader, agents: Sequence[StoredAgent]) -> tuple[int, RestoreResult]:
     """Add the missing agents of a backup and begin a new timeline; return its first version and the counts.
 
-    The version is above that of the backup and of the store. Agents that exist are newer, and are not overwritten. A
-    repetition changes nothing more. Raises StoreUnavailable.
+    The version is above that of the backup and of the store. Agents that exist are newer, and are not overwritten. It
+    can be repeated after an error. Raises StoreUnavailable.
     """
     async with _open_store(settings) as store:
         first_version = await store.restorer.begin_timeline(header.version)
@@ -77,6 +77,6 @@ async def check_integrity(
         if not repair or report.is_consistent:
             return warnings, report, None
         repaired = await store.integrity.repair(report)
-        # The change log has no entries for repairs, so that readers must not continue from before them.
+        # Repairs write no log entries: a reader that continued the old timeline would miss them.
         await store.restorer.begin_timeline()
         return warnings, report, repaired

@@ -32,7 +32,7 @@ _MAX_UNANNOUNCED_POLLS = 3
 
 
 class LogGap(RegistryError):
-    """The log does not connect the cached version with the current one: it was trimmed or forked, or is another one."""
+    """The log does not connect the cached version with the current one: it was trimmed, forked or replaced."""
 
     code = "log_gap"
 
@@ -63,7 +63,7 @@ class ChangeSignal:
         self._event.set()
 
     def wake(self) -> None:
-        """End the wait for a read that needs the newest version."""
+        """End the pause before the next poll, for a read that needs the newest version."""
         self._event.set()
 
     def take(self) -> bool:
@@ -110,7 +110,7 @@ class Reflector:
 
     @property
     def following(self) -> bool:
-        """Whether the view is up to date; an overdue poll counts as a failure before it has failed."""
+        """Whether the view is up to date; an overdue poll counts as failed."""
         return self._connected and time.monotonic() - self._last_poll_at <= _STALE_AFTER_S
 
     @property
@@ -130,7 +130,7 @@ class Reflector:
         return future
 
     async def run(self) -> None:
-        """Fill the view and follow the log, forever."""
+        """Fill the view and follow the log, until cancelled."""
         outage_logged = False
         while True:
             try:
@@ -155,7 +155,7 @@ class Reflector:
             self._connected = False
 
     async def _fill(self) -> View:
-        """Read all agents, then the log from a position before the first of them up to its end."""
+        """Read all agents, then all log entries that were written since the first of them was read."""
         view = View(await self._source.open())
         self._last_entry = None
         async for stored_agents in self._source.scan():
@@ -171,7 +171,7 @@ class Reflector:
             raise LogGap("the log no longer contains the last entry of this replica; timeline invalidated")
 
     def _log_timeline_change(self, before: View | None, now: View) -> None:
-        """Log that Redis lost data, which the agent counts alone do not show."""
+        """Log a change of the timeline, which can mean that Redis lost data."""
         if before is not None and before.timeline != now.timeline:
             log.error(
                 "timeline_changed",

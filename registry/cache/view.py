@@ -13,7 +13,7 @@ from registry.model.resolution import CachedResolution
 
 Key = TypeVar("Key", bound=Hashable)
 Index = dict[Key, dict[str, "Record"]]
-# For each capability its neighbours, each with the number of agents that have the edge.
+# For each capability the capabilities at the other end of its edges, with the number of agents that have the edge.
 EdgeCounts = dict[str, dict[str, int]]
 
 # The last change is stored for at most this many keys that no agent has any more.
@@ -25,7 +25,8 @@ class Record(msgspec.Struct, eq=False, gc=False):
 
     `heartbeat` is the latest known heartbeat in Redis-server milliseconds, `heartbeat_read_at` when it was read, in
     seconds of this replica's monotonic clock. `resolution` is written by the dependency resolver alone. The garbage
-    collector does not track records, since each collection would walk all agents: a record must never be in a cycle.
+    collector does not track records, since each collection would walk all agents: a record must never be part of a
+    reference cycle.
     """
 
     agent: Agent
@@ -205,11 +206,11 @@ class View:
         self.capability_count -= len(agent.indexed.capabilities)
 
     def _count_edges(self, spec: IndexedSpec, delta: int) -> None:
-        for name, needed in set(spec.required_edges):
-            count = self.required_edges.get(name, {}).get(needed, 0)
+        for name, required in set(spec.required_edges):
+            count = self.required_edges.get(name, {}).get(required, 0)
             self.edges_revision += count == 0 or count + delta == 0
-            _adjust_count(self.required_edges, name, needed, delta)
-            _adjust_count(self.dependent_edges, needed, name, delta)
+            _adjust_count(self.required_edges, name, required, delta)
+            _adjust_count(self.dependent_edges, required, name, delta)
 
     def _indexes(self, spec: IndexedSpec) -> tuple[tuple[Index[Any], set[Any]], ...]:
         return (

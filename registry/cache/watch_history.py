@@ -1,4 +1,4 @@
-"""The changes that watches can resume from: kept across refills of the cache, and extended backwards from the log."""
+"""The changes that watches can resume from, preserved across cache refills and extended backwards from the log."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class LogReader(Protocol):
         """Return one entry; None if the log does not have it."""
 
     async def invalidate(self, timeline: str, last_seen: int) -> bool:
-        """Replace a timeline whose log lost entry `last_seen`; return False if the entry was only trimmed."""
+        """Invalidate a timeline whose log lost entry `last_seen`; return False if the entry was only trimmed."""
 
 
 class WatchHistory:
@@ -78,17 +78,17 @@ class WatchHistory:
                     return True
             elif await self._source.invalidate(timeline, last):
                 return False
-        has_watched_entries = self.timeline != ""
+        is_refill = self.timeline != ""
         newest = await self._source.entry(version)
         self.buffer = ChangeBuffer(version, self._max_entries, self._max_bytes)
         self.timeline, self._last_change = timeline, newest
-        if has_watched_entries:
+        if is_refill:
             log.warning("watches_reset", cause="log_not_contiguous")
             self._on_gap()
         return True
 
     async def extend_to(self, version: int) -> bool:
-        """Extend the buffer backwards to `version`; return whether it contains `version` then.
+        """Extend the buffer backwards to `version`; return whether it contains `version` afterwards.
 
         Concurrent calls read the log one after the other.
         """

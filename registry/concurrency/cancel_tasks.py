@@ -1,4 +1,4 @@
-"""Ending tasks."""
+"""Cancel tasks and wait until they have ended."""
 
 import asyncio
 from typing import Any

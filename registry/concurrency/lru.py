@@ -24,15 +24,15 @@ class WeightedLru(Generic[Key, Value]):
         return len(self._entries)
 
     def get(self, key: Key) -> Value | None:
-        """Return the value of a key, None without one."""
-        found = self._entries.get(key)
-        if found is None:
+        """Return the value of a key, or None."""
+        entry = self._entries.get(key)
+        if entry is None:
             return None
         self._entries.move_to_end(key)
-        return found[0]
+        return entry[0]
 
     def put(self, key: Key, value: Value, weight: int) -> None:
-        """Store a value as the most recently used; one that exceeds the bound alone is dropped at once."""
+        """Store a value as the most recently used; a value heavier than the bound is dropped at once."""
         self.remove(key)
         if weight > self._max_weight:
             self._on_evict(key, value)
@@ -40,15 +40,15 @@ class WeightedLru(Generic[Key, Value]):
         self.weight += weight
         self._entries[key] = value, weight
         while self.weight > self._max_weight:
-            oldest, (evicted, freed) = self._entries.popitem(last=False)
-            self.weight -= freed
-            self._on_evict(oldest, evicted)
+            oldest_key, (oldest_value, oldest_weight) = self._entries.popitem(last=False)
+            self.weight -= oldest_weight
+            self._on_evict(oldest_key, oldest_value)
 
     def remove(self, key: Key) -> None:
         """Drop the value of a key, if it has one; `on_evict` is not called."""
-        found = self._entries.pop(key, None)
-        if found is not None:
-            self.weight -= found[1]
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.weight -= entry[1]
 
     def clear(self) -> None:
         """Drop all values; `on_evict` is not called."""

@@ -28,7 +28,7 @@ async def every(
     Iterations start on a fixed grid: the schedule does not drift, and iterations missed by a long one are skipped.
     After an exception the next iteration follows after a random pause between `period` and a limit that doubles with
     each consecutive failure up to `max_pause` seconds (8 periods if None), so that replicas do not retry all at once.
-    The exception is logged under `name`, and `on_error(name)` is called; a cancellation is passed on.
+    The exception is logged under `name`, and `on_error(name)` is called.
 
     Raises ValueError if `period` is not above 0, or `max_pause` is below it.
     """
@@ -50,7 +50,7 @@ async def every(
         else:
             max_backoff, failures = period, 0
             now = clock()
-            # At least one period later: a sleep may end early by a tick of the clock.
+            # At least one period later, because a sleep may end slightly too early.
             due += period * max(1, math.floor((now - due) / period) + 1)
         await sleep(due - now)
 

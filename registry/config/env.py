@@ -1,4 +1,4 @@
-"""Load settings from the environment: all errors are reported together, doubtful values are warnings."""
+"""Load settings from the environment: all errors are reported together, suspicious settings cause warnings."""
 
 import difflib
 import ipaddress
@@ -22,7 +22,7 @@ def load_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Sett
     """Return all settings, and warnings, each a sentence for the log with the advised action.
 
     `overrides` are options of the command line by field name, as text or as a value of the field's type; they take
-    precedence over the environment, None means not given.
+    precedence over the environment. None means that the option was not given.
 
     Raises:
         StartupError: lists every invalid setting with its value (masked if secret) and the expected format.
@@ -83,7 +83,7 @@ def _apply_database_path(environ: Mapping[str, str], values: dict[str, Any]) -> 
 
 
 def _find_conflicts(settings: Settings, invalid_names: Collection[str]) -> dict[str, str]:
-    """Return errors of settings that contradict each other, by field name; `invalid_names` have no value to compare."""
+    """Return errors of settings that contradict each other, by field name; `invalid_names` are not compared."""
     conflicts = {}
     shown = settings.masked()
     for lower, upper in (("retry_period", "renew_deadline"), ("renew_deadline", "lease_duration")):

@@ -65,9 +65,9 @@ def mask_url(url: str) -> str:
     masked = re.sub(r"(?s)^([a-z+]*://)?([^:@/]*:)?.*@", r"\1\2***@", url)
     masked = re.sub(r"(?is)(password=)[^&]*", r"\1***", masked)
     # Sentinel and cluster URLs separate hosts with commas; in others, a comma may be part of a password.
-    several = re.fullmatch(r"(?s)(rediss?\+(?:sentinel|cluster)://)([^/?]*)(.*)", masked)
+    multi_host = re.fullmatch(r"(?s)(rediss?\+(?:sentinel|cluster)://)([^/?]*)(.*)", masked)
     try:
-        for part in [f"{several[1]}{host}" for host in several[2].split(",")] if several else [masked]:
+        for part in [f"{multi_host[1]}{host}" for host in multi_host[2].split(",")] if multi_host else [masked]:
             _ = urlsplit(part).port
     except ValueError:
         return "***"
@@ -166,7 +166,7 @@ def parse_host(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        # Without a letter it is a mistyped IP address.
+        # A text without a letter is a mistyped IP address.
         if re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9._-]+", text):
             return text
     raise ValueError("expected an IP address or a host name, such as 127.0.0.1, :: or localhost")
@@ -224,7 +224,10 @@ def parse_security_contexts(text: str) -> Mapping[str, frozenset[str]]:
 
 
 def _parse_entries(text: str, parse_entry: Callable[[str, str], Any]) -> Mapping[str, Any]:
-    """Parse `name,name=value`; `parse_entry` takes `=` or an empty text, and the value. Reports all invalid entries."""
+    """Parse `name,name=value` and report all invalid entries.
+
+    `parse_entry` receives the equals sign, or '' if the entry has none, and the value.
+    """
     found: dict[str, Any] = {}
     problems = []
     for entry in filter(None, map(str.strip, text.split(","))):

@@ -1,4 +1,4 @@
-"""An agent, its index fields and the keys of lookups."""
+"""An agent, the fields of its registration that indexes read, and the keys of lookups."""
 
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, TypeAlias, get_args
@@ -26,7 +26,7 @@ LookupKey: TypeAlias = str | ToolTag
 NATIVE_FORMAT: Final = "native"
 """The name of the registry's own registration format."""
 
-# The value of a field without a schema that was not sent. It is one object, to be compared by identity.
+# The value of a raw JSON field that was not sent; compare it by identity.
 ABSENT: Final = msgspec.Raw()
 
 
@@ -43,12 +43,12 @@ class Dependency(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def match_key(self) -> tuple[object, ...]:
-        """All that a provider must match: dependencies with equal keys share a ranking in the same namespace."""
+        """The fields that a provider must match: within a namespace, dependencies with equal keys share a ranking."""
         return self.capability, self.version, self.tags
 
     @property
     def extension_bytes(self) -> int:
-        """The size of the data that a subclass adds to `match_key`."""
+        """The size of the data that a subclass adds to `match_key`, in bytes."""
         return 0
 
 
@@ -120,7 +120,7 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def required_edges(self) -> Iterator[tuple[str, str]]:
-        """The pairs of a capability and a capability that it requires, perhaps repeated.
+        """Pairs of a capability and a capability that it requires; a pair can occur more than once.
 
         There can be very many: each capability has the dependencies of the agent as a whole.
         """
@@ -138,22 +138,22 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def dependency_names(self) -> set[str]:
-        """The names of all capabilities it depends on."""
+        """The names of all capabilities that the agent depends on."""
         return {dependency.capability for _, dependency in self.dependencies_by_function}
 
     @property
     def round_robin(self) -> set[str]:
-        """The names of the capabilities it selects by round robin."""
+        """The names of the capabilities whose providers the agent selects by round robin."""
         return {each.capability for _, each in self.dependencies_by_function if each.strategy == "round_robin"}
 
     @property
     def zone(self) -> str | None:
-        """The zone of the agent, from its label `zone` or the label of Kubernetes."""
+        """The zone of the agent, from its label `zone` or the zone label of Kubernetes."""
         return self.labels.get("zone") or self.labels.get("topology.kubernetes.io/zone")
 
 
 class Agent(msgspec.Struct, frozen=True, gc=False):
-    """One agent after one change.
+    """The state of an agent after a change.
 
     `spec` is its registration as canonical JSON. `version` is the resource version of its last change of any kind,
     `spec_version` that of the last change of `spec`. An agent that is `draining` stays registered, but is not selected
@@ -182,7 +182,7 @@ class StoredAgent(msgspec.Struct, frozen=True, gc=False):
 
 
 class _SpecDecoder:
-    """Decodes specs to the type that was selected."""
+    """Decodes specs to the type that `use_spec_type` selected."""
 
     decode: Callable[[bytes], IndexedSpec] = staticmethod(msgspec.json.Decoder(IndexedSpec).decode)
 
@@ -193,5 +193,5 @@ def use_spec_type(spec_type: type[IndexedSpec]) -> None:
 
 
 def decode_indexed_spec(spec: bytes) -> IndexedSpec:
-    """Read the index fields of a canonical spec. Raises msgspec.DecodeError for invalid JSON or fields."""
+    """Decode the index fields of a canonical spec. Raises msgspec.DecodeError for invalid JSON or fields."""
     return _SpecDecoder.decode(spec)

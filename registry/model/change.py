@@ -10,9 +10,9 @@ ChangeKind = Literal["add", "modify", "remove", "new_timeline"]
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """One entry of the change log; no entry is between `prev` and `version`.
+    """One entry of the change log. `prev` is the version of the mesh before it.
 
-    `agent` is the agent after the change, for `remove` the one before it; None for `new_timeline`, the first entry of a
+    `agent` is the agent after the change, for `remove` the removed agent; None for `new_timeline`, the first entry of a
     timeline. `heartbeat` is the last heartbeat in Redis-server milliseconds, None before the first one. The fields
     `…_before` have the former value, None if it did not change.
     """
@@ -38,9 +38,10 @@ class LogPosition(msgspec.Struct, frozen=True, gc=False):
 class LogRead(msgspec.Struct, frozen=True, gc=False):
     """The result of reading the log after one entry.
 
-    `version` and `timeline` are those just before the log was read (0 and '' if absent). `contiguous` is whether that
-    entry is still in the log, unchanged, and read over the connection on which the timeline was opened. `changes` are
-    the entries after it, in order, perhaps not all of them. `last_entry` is the last entry as read, for the next read.
+    `version` and `timeline` are those just before the log was read (0 and '' if absent). `contiguous` is True if that
+    entry is still in the log, is unchanged, and was read over the connection on which the timeline was opened.
+    `changes` are the entries after it, in order, perhaps not all of them. `last_entry` is the last entry as read, for
+    the next read.
     """
 
     version: int

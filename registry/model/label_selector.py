@@ -18,7 +18,7 @@ from registry.model.validation.errors import describe_value, format_path
 MAX_SELECTOR_CHARS: Final = 4_096
 """Maximum length of a selector."""
 MAX_REQUIREMENTS: Final = 100
-"""Maximum number of requirements, in whichever syntax they were sent."""
+"""Maximum number of requirements, in any syntax."""
 
 
 class Requirement(NamedTuple):
@@ -34,7 +34,7 @@ class Requirement(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The shortest text of it: `in` and `notin` only for several values."""
+        """The shortest text of the requirement: `in` and `notin` are used only for several values."""
         if None in self.values:
             return f"!{self.key}" if self.must_match else self.key
         values = sorted(value for value in self.values if value is not None)
@@ -78,18 +78,18 @@ class LabelSelector:
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Return whether labels match every requirement."""
-        for key, wanted, values in self.requirements:  # noqa: SIM110 - all() costs twice as much, on every candidate
-            if (labels.get(key) in values) is not wanted:
+        for key, must_match, values in self.requirements:  # noqa: SIM110 - all() costs twice as much, on every candidate
+            if (labels.get(key) in values) is not must_match:
                 return False
         return True
 
     @property
     def equalities(self) -> tuple[tuple[str, str], ...]:
-        """Key and value of each requirement that the label index can resolve: `=`, or `in` with one value."""
+        """Key and value of each requirement that the label index can look up: `=`, or `in` with one value."""
         return tuple(
             (key, value)
-            for key, wanted, values in self.requirements
-            if wanted and len(values) == 1
+            for key, must_match, values in self.requirements
+            if must_match and len(values) == 1
             for value in values
             if value is not None
         )
@@ -100,7 +100,7 @@ class LabelSelector:
         return ",".join(requirement.text for requirement in self.requirements)
 
     def __and__(self, other: Self) -> Self:
-        """Return the selector for agents that both match."""
+        """Return the selector for agents that match both selectors."""
         return type(self)(self.requirements + other.requirements)
 
 
@@ -166,14 +166,14 @@ class _Parser:
             self._advance()
             return Requirement(self._word(_KEY_RULE), True, frozenset({None}))
         key = self._word(_KEY_RULE)
-        sign = self._token.text
-        if sign in {"", ","}:
+        operator = self._token.text
+        if operator in {"", ","}:
             return Requirement(key, False, frozenset({None}))
-        if sign not in _OPERATORS:
+        if operator not in _OPERATORS:
             self._raise_expected("= == != in notin, or a comma")
         self._advance()
-        values = self._values() if sign in {"in", "notin"} else [self._value()]
-        return Requirement(key, sign not in {"!=", "notin"}, frozenset(values))
+        values = self._values() if operator in {"in", "notin"} else [self._value()]
+        return Requirement(key, operator not in {"!=", "notin"}, frozenset(values))
 
     def _values(self) -> Iterator[str]:
         self._consume("(", "(")
@@ -203,9 +203,9 @@ class _Parser:
         self._token = next(self._tokens)
 
     def _raise_expected(self, expected: str) -> NoReturn:
-        text, place = self._token
+        text, position = self._token
         found = describe_value(text) if text else "the end"
-        _raise_invalid(self._field, f"found {found} at character {place}; expected {expected}")
+        _raise_invalid(self._field, f"found {found} at character {position}; expected {expected}")
 
 
 def _limit_requirements(requirements: Iterable[Requirement], field: str) -> tuple[Requirement, ...]:

@@ -9,9 +9,9 @@ from registry.model.label_selector import LabelSelector
 class AgentQuery:
     """A query for agents that match all given conditions.
 
-    `status` is a status or an alias for several; `draining` None matches agents in service and out of service. One
-    capability must match all capability conditions. Of several names each must belong to such a capability, with
-    `any_capability` one of them. With `fuzzy` names match approximately, and the best match comes first.
+    `status` is a status or an alias for several; `draining` None matches draining agents and others. One
+    capability must match all capability conditions. Each of several names must belong to such a capability; with
+    `any_capability` one of them is enough. With `fuzzy` names match approximately, and the best match comes first.
     """
 
     namespace: str | None = None
@@ -30,7 +30,7 @@ class AgentQuery:
 
 @dataclass(frozen=True, slots=True)
 class CapabilityQuery:
-    """A query for capabilities that match all given conditions, as do their agents.
+    """A query for capabilities that match all given conditions; conditions `agent_…` apply to their agents.
 
     `text` is searched approximately in names, tags and descriptions; the best match comes first.
     """

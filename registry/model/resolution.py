@@ -65,7 +65,7 @@ class RankedProviders(msgspec.Struct, gc=False):
 
     @property
     def reason(self) -> str:
-        """The reason why there is no provider, in a sentence."""
+        """The reason why there is no provider, as a phrase for messages."""
         found = self.rejected_by_stage.total()
         if not found:
             return "no agent has this capability"
@@ -97,10 +97,11 @@ class ResolvedDependency(msgspec.Struct, frozen=True, gc=False):
 class CachedResolution(msgspec.Struct, gc=False):
     """All resolved dependencies of one agent.
 
-    It is valid for `agent`, up to at least `version` of the view, and if `depends_on_load`, for the loads known then.
-    `lookup_keys` are the keys the resolution depends on. `encoded_fields` are the fields of the response, `digest`
-    their digest; both are empty for an agent without functions and dependencies. `sent_digest` is the digest that was
-    last sent to the agent, and whose trace is stored. `list_row` is the encoded row of the agent in lists.
+    It is valid for `agent`, up to at least `version` of the view, and if `depends_on_load`, for the loads it was made
+    with. `lookup_keys` are the keys the resolution depends on. `encoded_fields` are the fields of the response,
+    `digest` their digest; both are empty for an agent without functions and dependencies. `sent_digest` is the
+    digest of the response that the agent received last; the trace of that response is stored.
+    `list_row` is the encoded row of the agent in lists.
     """
 
     agent: Agent

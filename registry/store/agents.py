@@ -34,7 +34,7 @@ class RegistrationWrite:
     """One registration to write.
 
     `timeout` and `eviction` are milliseconds. `precondition` is '' for none, `absent`, `present`, or a version, which
-    matches from the agent's last spec change on. With `counts_as_heartbeat` a new or pending agent becomes healthy.
+    matches if the spec has not changed after it. With `counts_as_heartbeat` a new or pending agent becomes healthy.
     `required_edges` are pairs of a capability and one that it requires; `edges_revision` is the revision that they were
     checked against for cycles.
     """
@@ -62,7 +62,7 @@ class RegistrationResult:
 
 
 class HeartbeatResult(NamedTuple):
-    """The agent's status after a heartbeat, or why it failed, and the Redis server's time in milliseconds.
+    """The agent's status after a heartbeat, or the reason of its failure, and the Redis server's time in milliseconds.
 
     `response_digest` is the stored digest of the agent's last response if this heartbeat did not send one; '' if there
     is none.
@@ -88,13 +88,13 @@ class LastHeartbeats(NamedTuple):
 
 
 class RecentHeartbeats(NamedTuple):
-    """Agents with a heartbeat since some time, with their last one, and the Redis server's time, in ms."""
+    """Agents with a heartbeat since the requested time, with their last one, and the Redis server's time, in ms."""
 
     heartbeats: list[tuple[str, int]]
     now: int
 
 
-# One heartbeat: agent id, mode, load and response digest, each "" for none. A plain tuple, as it is created most often.
+# One heartbeat: agent id, mode, load and response digest, each "" for none. A plain tuple is fastest to create.
 _HeartbeatItem: TypeAlias = tuple[str, HeartbeatMode, str, str]
 
 
@@ -207,7 +207,7 @@ class Agents:
         return self._last_heartbeats_batcher.submit(agent_ids)
 
     def heartbeats_since(self, since: int | None) -> "asyncio.Future[RecentHeartbeats]":
-        """Return the agents with a heartbeat since a time of the Redis server; by default in the last five seconds."""
+        """Return the agents with a heartbeat since a time of the Redis server; None: in the last five seconds."""
         return self._recent_heartbeats_batcher.submit(since)
 
     async def close(self) -> None:
@@ -256,7 +256,7 @@ class Agents:
             heartbeats |= {id_.decode(): int(time) for id_, time in zip(pairs[::2], pairs[1::2], strict=True)}
             if len(pairs) < 2 * limit:
                 return [RecentHeartbeats([*heartbeats.items()], now)]
-            # Continue at the last time, which other agents may share; if all of this slice share it, read a longer one.
+            # Continue at the last time, which more agents may have. If the whole slice has one time, read a longer one.
             last = int(pairs[-1])
             low, limit = last, 2 * limit if last == low else limit
 

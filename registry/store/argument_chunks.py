@@ -1,4 +1,4 @@
-"""Slices of a long sequence: large reads and writes go to Redis in several commands."""
+"""Split a long sequence, so that a large read or write is sent to Redis as several commands."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""Change notifications from Redis: that the log grew, not its entries. A lost notification costs only latency."""
+"""Change notifications from Redis: each one signals new log entries. A lost notification only adds latency."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ log = get_logger(__name__)
 
 NotifierMode = Literal["keyspace", "blocking_read", "disconnected"]
 
-# After this idle time a PING checks the connection: pub/sub alone does not detect a dead peer.
+# After this idle time a PING checks the connection: pub/sub alone does not detect that Redis is lost.
 _PING_AFTER_IDLE_S = 5.0
 _REPLY_TIMEOUT_S = 2.0
 _RECONNECT_DELAY_S = 0.5
@@ -45,7 +45,7 @@ class ChangeNotifier:
 
     async def run(self) -> None:
         """Listen until cancelled; reconnect after an error."""
-        is_logged = False
+        disconnect_logged = False
         while True:
             connection = self._connect()
             try:
@@ -53,10 +53,10 @@ class ChangeNotifier:
             except (RedisError, OSError, EOFError, TimeoutError) as error:
                 # The next connection may lead to another server, which supports keyspace events.
                 self._keyspace_disabled = False
-                if self.mode != "disconnected" or not is_logged:
+                if self.mode != "disconnected" or not disconnect_logged:
                     # Until it reconnects, the cache polls every second.
                     log.info("change_notifier_disconnected", error=str(error))
-                    is_logged = True
+                    disconnect_logged = True
             finally:
                 self.mode = "disconnected"
                 await connection.disconnect(nowait=True)

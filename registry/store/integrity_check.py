@@ -22,7 +22,7 @@ class IntegrityReport:
 
     `orphaned` agents have a deadline or a heartbeat and no record; agents `without_deadline` have a record, and no
     sweep would ever find them; `unreadable` agents have a damaged record, here with its version or ''.
-    `orphaned_edges` are required edges, `<capability> <required capability>`, that are counted and that no agent has.
+    `orphaned_edges` are counted required edges, `<capability> <required capability>`, that no agent has.
     """
 
     agents: int = 0
@@ -34,7 +34,7 @@ class IntegrityReport:
 
     @property
     def is_consistent(self) -> bool:
-        """Whether nothing was found."""
+        """Whether no problem was found."""
         return not (self.orphaned or self.without_deadline or self.unreadable or self.orphaned_edges or self.problems)
 
 
@@ -126,7 +126,7 @@ class IntegrityCheck:
         return unreadable, edges
 
     async def _recheck_agents(self, suspects: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the agents that still have a record and no deadline, and those with a deadline or heartbeat only."""
+        """Return the agents that still have a record and no deadline, and those with only a deadline or heartbeat."""
         without_deadline, orphaned = [], []
         for part in chunks(sorted(suspects), _SCAN_COUNT):
             replies = await self._pipeline.execute(

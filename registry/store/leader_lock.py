@@ -1,4 +1,7 @@
-"""The lock of the leader, which sweeps: acquire, renew, resign. It only avoids work: every sweep checks the epoch."""
+"""The lock of the leader, the replica that sweeps: acquire, renew, resign.
+
+The lock only avoids duplicate work. A sweep is correct without it, because its script checks the epoch.
+"""
 
 from typing import NamedTuple
 
@@ -9,7 +12,7 @@ from registry.store.redis.pipeline import Pipeline
 
 
 class LeaderLock(NamedTuple):
-    """The lock: a counter that each renewal raises, the epoch, its start (Redis server time, ms) and its holder."""
+    """The lock: a counter that each renewal raises, the epoch and its start (Redis server time, ms), and the holder."""
 
     encoded: str
     counter: int

@@ -1,4 +1,4 @@
-"""Encode and decode agents, log entries and edges. The only module that knows their encoding in Redis."""
+"""Encode and decode agents, log entries and edges as the Lua scripts store them in Redis."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast, get_args
@@ -21,7 +21,7 @@ class BadRecordError(Exception):
 
 
 def to_mapping(names_and_values: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Return the names and values that Redis returns as one list as a mapping."""
+    """Return a mapping for a reply of Redis that lists names and values in turn."""
     return dict(zip(names_and_values[::2], names_and_values[1::2], strict=True))
 
 

@@ -7,14 +7,14 @@ from typing import NamedTuple, Self
 from redis.exceptions import ResponseError
 
 from registry.store.keys import Keys
-from registry.store.redis.errors import raise_for_error, unavailable_reason
+from registry.store.redis.errors import raise_for_error, reply_or_error, unavailable_reason
 from registry.store.redis.pipeline import Pipeline
 
 _MIN_REDIS_VERSION = (7, 0)
 
 
 class SelfPreservation(NamedTuple):
-    """The current or last period of self-preservation: start, planned end, and early end or None, in server ms.
+    """The current or last period of self-preservation: start, planned end, actual end or None, in server ms.
 
     It started because `overdue` of `healthy` agents missed their heartbeats within one window.
     """
@@ -29,7 +29,8 @@ class SelfPreservation(NamedTuple):
 class ProbeResult(NamedTuple):
     """The reply of a probe, times in server ms.
 
-    `outage_end` and `outage_start`, the last probe before it, are those of the last outage. `overdue` agents are past
+    `outage_start` and `outage_end` are those of the last outage, which starts with the last probe before it.
+    `overdue` agents are past
     their deadline. `grace_granted` counts deadlines that were extended because of an outage. While
     `repairing_clock_rollback`, the leader corrects times after Redis' clock was set back.
     """
@@ -104,13 +105,13 @@ class ServerHealth:
     async def check_config(self) -> ConfigCheck:
         """Return problems of the server's version, eviction policy, persistence and replicas, with advice.
 
-        A server that does not support or permit INFO has none.
+        Returns no problems if the server does not support or permit INFO.
         """
         (reply,) = await self._pipeline.execute([("INFO",)])
         self._checked_connection = self._pipeline.connections_opened
         if isinstance(reply, ResponseError):
             if unavailable_reason(reply) not in {None, "auth"}:
-                raise raise_for_error(reply)
+                raise reply_or_error(reply)
             return ConfigCheck()
         info = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
         return ConfigCheck(_unsupported_version(info), tuple(_config_warnings(info, self._acks)))

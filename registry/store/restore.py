@@ -43,7 +43,7 @@ class Restorer:
         return int(first_version)
 
     async def restore(self, agents: Sequence[StoredAgent]) -> RestoreResult:
-        """Add the agents that do not exist, with the status and remaining times of the backup."""
+        """Add the agents that do not exist, with their status and the full time until their next transition."""
         restored = skipped = 0
         for part in chunks(agents, MAX_AGENTS_PER_CALL):
             call = self._pipeline.scripts["restore"].call(

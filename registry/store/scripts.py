@@ -1,4 +1,4 @@
-"""The Lua scripts: find, inline includes, hash, and bind arguments by the names in their headers."""
+"""Load the Lua scripts, inline their includes, and bind arguments by the names in their headers."""
 
 import hashlib
 import re

@@ -57,14 +57,14 @@ async def open_redis(settings: Settings) -> AsyncIterator[tuple[RedisEndpoint, s
 class Store:
     """Groups the operations on one mesh, and owns their connections, which open at first use.
 
-    `observe` receives the script and the seconds of each script call.
+    `observe` receives the name and the duration in seconds of each script call.
     """
 
-    def __init__(self, server: RedisEndpoint, settings: Settings, observe: Callable[[str, float], None]) -> None:
+    def __init__(self, endpoint: RedisEndpoint, settings: Settings, observe: Callable[[str, float], None]) -> None:
         keys = Keys(settings.mesh)
         self._pipelines: list[Pipeline] = []
         self._keys = keys
-        self._server = server
+        self._endpoint = endpoint
         self._observe = observe
         log_length = settings.watch_history
         self.agents = Agents(
@@ -88,13 +88,13 @@ class Store:
 
     def open_pipeline(self) -> Pipeline:
         """Return a new pipeline, which `close` closes."""
-        pipeline = Pipeline(self._server.connect, shebang=self._server.shebang, observe=self._observe)
+        pipeline = Pipeline(self._endpoint.connect, shebang=self._endpoint.shebang, observe=self._observe)
         self._pipelines.append(pipeline)
         return pipeline
 
     def make_change_notifier(self, on_change: Callable[[], None]) -> ChangeNotifier:
         """Return a notifier that calls `on_change` for each new log entry."""
-        return ChangeNotifier(self._keys, self._server.connect, on_change)
+        return ChangeNotifier(self._keys, self._endpoint.connect, on_change)
 
     async def close(self) -> None:
         """Wait for accepted calls, then close every connection; if cancelled, close them immediately."""

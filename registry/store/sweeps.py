@@ -52,7 +52,7 @@ class SweepResult(NamedTuple):
 
 
 class Sweeps:
-    """The calls of the leader."""
+    """The store operations of the leader."""
 
     def __init__(self, keys: Keys, settings: Settings, pipeline: Pipeline) -> None:
         self._keys = keys
@@ -60,7 +60,7 @@ class Sweeps:
         self._pipeline = pipeline
 
     async def find_work(self) -> SweepWork:
-        """Return the work to do, with the up to 200 agents that are overdue longest by the Redis server's time."""
+        """Return the work of a sweep, with up to 200 agents overdue by the Redis server's time, the oldest first."""
         keys = self._keys.shared
         overdue = ("ZRANGE", keys["deadlines"], 0, MAX_AGENTS_PER_CALL - 1, "WITHSCORES")
         replies = await self._pipeline.execute(
@@ -95,13 +95,13 @@ class Sweeps:
         return None if word == b"suspended" else SweepResult(*rest)
 
     async def scan_agents(self, cursor: ScanCursor | None) -> tuple[ScanCursor | None, list[str]]:
-        """Return a slice of all agents and the next cursor; start with None and stop at None. Ids may be repeated."""
+        """Return the next cursor and a slice of all ids; start with None and stop at None. Ids may be repeated."""
         same_connection = cursor is not None and cursor.connection == self._pipeline.connections_opened
         position, pairs = await self._scan(cursor.position if cursor is not None and same_connection else 0)
         if cursor is not None and cursor.connection != self._pipeline.connections_opened:
             position, pairs = await self._scan(0)
-        following = ScanCursor(int(position), self._pipeline.connections_opened) if int(position) else None
-        return following, [decode(member) for member in pairs[::2]]
+        next_cursor = ScanCursor(int(position), self._pipeline.connections_opened) if int(position) else None
+        return next_cursor, [decode(member) for member in pairs[::2]]
 
     async def _scan(self, position: int) -> Any:
         (reply,) = await self._pipeline.execute(

@@ -33,22 +33,22 @@ def counter(name: str, help_text: str, value: float) -> Metric:
 
 
 def mesh_gauge(name: str, help_text: str, value: float) -> Metric:
-    """Return a gauge of the mesh, which every replica has."""
+    """Return a gauge of the mesh: every replica reports the same value."""
     return gauge(name, help_text + _MESH_WIDE, value)
 
 
 def mesh_counter(name: str, help_text: str, value: float) -> Metric:
-    """Return a counter of the mesh, which every replica has."""
+    """Return a counter of the mesh: every replica reports the same value."""
     return counter(name, help_text + _MESH_WIDE, value)
 
 
 def mesh_timestamp(name: str, help_text: str, time_ms: int | None) -> Metric:
-    """Return a time by the clock of Redis, 0 if there was no event."""
+    """Return a gauge with the time of an event by the clock of Redis, 0 if there was no event."""
     return mesh_gauge(f"{name}_timestamp_seconds", f"{help_text}, by the clock of Redis", (time_ms or 0) / 1000)
 
 
 def labelled_gauge(name: str, help_text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
-    """Return a gauge of the mesh; `values` are by the tuple of their labels."""
+    """Return a gauge of the mesh; `values` has a value for each tuple of label values."""
     family = GaugeMetricFamily(f"mcp_registry_{name}", help_text + _MESH_WIDE, labels=labels)
     for label_values, value in values.items():
         family.add_metric(label_values, value)

@@ -11,7 +11,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 
 class _CurrentStderr:
-    """The current `sys.stderr` at each write: cached loggers outlive a replaced `sys.stderr`."""
+    """Writes to the current `sys.stderr`, also if it was replaced after a logger was created."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -90,7 +90,7 @@ def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
         # Dataclasses are written by their repr, which masks secrets; orjson would write every field.
         return orjson.dumps(line, default=repr, option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()
     except TypeError:
-        # Lone surrogates, huge numbers, keys that are no text: an escaped line is better than a lost one.
+        # Lone surrogates, huge numbers or keys that are not strings: log an escaped line rather than none.
         return orjson.dumps({key: _escape(value) for key, value in line.items()}).decode()
 
 

@@ -12,12 +12,12 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 PROMETHEUS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# From a batched heartbeat to the longest timeout of a call.
+# From the duration of a batched heartbeat to the longest timeout of a call.
 _DURATION_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class Metrics:
-    """Counters and histograms of this replica, and the collectors that are registered with them."""
+    """Counters and histograms of this replica, and registered functions that yield further metrics at each scrape."""
 
     def __init__(self) -> None:
         self._collectors = collectors = CollectorRegistry()

@@ -47,7 +47,7 @@ def capability_document(capability: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode_agent_head(agent: Agent) -> bytes:
-    """Return the JSON of an agent up to the value of `last_heartbeat`, the one field that differs without a change."""
+    """Return the JSON of an agent up to the value of `last_heartbeat`, which changes without a new version."""
     return orjson.dumps(agent_document(agent))[:-1] + b',"last_heartbeat":'
 
 

@@ -17,9 +17,9 @@ def encode_event(kind: EventKind, object_json: bytes, version: int, stream_forma
 
 
 def encode_initial_agent(agent_json: bytes, version: int, stream_format: StreamFormat) -> bytes:
-    """Return one agent of the state at the start of a stream.
+    """Return the event for one agent of the initial state of a stream.
 
-    The event has no id: a browser that resumed after it would miss the rest of the state.
+    The event has no id: a browser that resumed after it would miss the rest of the initial state.
     """
     return _frame(_event_json("ADDED", agent_json, version), None, stream_format)
 
@@ -31,7 +31,7 @@ def encode_bookmark(version: int, stream_format: StreamFormat) -> bytes:
 
 
 def encode_error(error: dict[str, object], version: int, stream_format: StreamFormat) -> bytes:
-    """Return the last event of a stream that cannot continue; `version` is the last one of the stream."""
+    """Return the last event of a stream that cannot continue; `version` is the last version of the stream."""
     return _frame(_event_json("ERROR", orjson.dumps(error), version), None, stream_format)
 
 

@@ -39,7 +39,7 @@ __all__ = ["CapabilitySchema", "Registration", "RegistrationSchema", "parse_regi
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A valid registration, with defaults everywhere but in `spec`.
+    """A valid registration. All fields but `spec` have their defaults.
 
     `spec` is the request as canonical JSON: equivalent requests have the same bytes. `capabilities` are the names, in
     the order sent. Durations are seconds; None stands for the default of the registry. `resource_version` is the
@@ -78,14 +78,14 @@ def parse_registration(document: object, prefix: str = "") -> Registration:
         accepted = _parse_valid(document, prefix)
         if accepted is not None:
             return accepted
-    searches = _find_field_violations, _find_cross_field_violations, _find_excess_dependencies
-    raise validation_error("The registration", chain.from_iterable(each(document) for each in searches), prefix)
+    finders = _find_field_violations, _find_cross_field_violations, _find_excess_dependencies
+    raise validation_error("The registration", chain.from_iterable(find(document) for find in finders), prefix)
 
 
 _VALIDATOR = validator_for(RegistrationSchema)
 _REGISTRATION_FIELDS = frozenset(RegistrationSchema.__struct_fields__)
 _CAPABILITY_FIELDS = frozenset(CapabilitySchema.__struct_fields__)
-# Of an agent and all its functions together: each change of a provider resolves, explains and traces all of them.
+# Limit for an agent and all its functions together: a change of a provider resolves, explains and traces all of them.
 _MAX_DEPENDENCIES_PER_AGENT = 10_000
 _BRACKETED_HOST = re.compile(r"[^/]*//(?:[^/?#@]*@)?\[([0-9A-Fa-f:.]+)\]")
 # The registry owns these fields, so that values in a registration are ignored. The id is stored under one name.
@@ -102,39 +102,39 @@ def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
         return None
     native = to_native(document) if in_tools_format else document
     try:
-        form = msgspec.convert(native, RegistrationSchema)
+        fields = msgspec.convert(native, RegistrationSchema)
     except msgspec.ValidationError:
         return None
-    agent_id = form.id or form.agent_id
+    agent_id = fields.id or fields.agent_id
     if (
         agent_id is None
         or next(_find_cross_field_violations(document), None) is not None
-        or _count_dependencies(form) > _MAX_DEPENDENCIES_PER_AGENT
+        or _count_dependencies(fields) > _MAX_DEPENDENCIES_PER_AGENT
     ):
         return None
     sends_tools = in_tools_format and document["metadata"].get("tools") is not None
     path = "metadata.tools" if sends_tools else "capabilities"
-    capabilities = form.capabilities or ()
-    objects = ((place, each) for place, each in enumerate(capabilities) if not isinstance(each, str))
-    functions = [(place, each) for place, each in objects if each.dependencies or each.function_name]
-    constraints = _version_constraints("", form.dependencies or ())
-    for place, function in functions:
-        constraints += _version_constraints(f"{path}[{place}].", function.dependencies or ())
+    capabilities = fields.capabilities or ()
+    objects = ((index, each) for index, each in enumerate(capabilities) if not isinstance(each, str))
+    functions = [(index, each) for index, each in objects if each.dependencies or each.function_name]
+    constraints = _version_constraints("", fields.dependencies or ())
+    for index, function in functions:
+        constraints += _version_constraints(f"{path}[{index}].", function.dependencies or ())
     return Registration(
         agent_id=agent_id,
-        name=form.name or agent_id,
-        namespace=form.namespace or DEFAULT_NAMESPACE,
-        agent_type=form.agent_type or DEFAULT_AGENT_TYPE,
+        name=fields.name or agent_id,
+        namespace=fields.namespace or DEFAULT_NAMESPACE,
+        agent_type=fields.agent_type or DEFAULT_AGENT_TYPE,
         spec=_canonical_spec(native, agent_id, prefix),
         capabilities=tuple(each if isinstance(each, str) else each.name for each in capabilities),
-        security_context=form.security_context or DEFAULT_SECURITY_CONTEXT,
-        health_interval=form.health_interval,
-        timeout_threshold=form.timeout_threshold,
-        eviction_threshold=form.eviction_threshold,
-        resource_version=None if form.resource_version is None else str(form.resource_version),
+        security_context=fields.security_context or DEFAULT_SECURITY_CONTEXT,
+        health_interval=fields.health_interval,
+        timeout_threshold=fields.timeout_threshold,
+        eviction_threshold=fields.eviction_threshold,
+        resource_version=None if fields.resource_version is None else str(fields.resource_version),
         constraints=constraints,
         counts_as_heartbeat=sends_tools,
-        resolves_dependencies=sends_tools or bool(form.dependencies or functions),
+        resolves_dependencies=sends_tools or bool(fields.dependencies or functions),
     )
 
 
@@ -147,8 +147,8 @@ def _count_dependencies(registration: RegistrationSchema) -> int:
 def _version_constraints(prefix: str, dependencies: Sequence[DependencySchema | str]) -> tuple[tuple[str, str], ...]:
     """Return the version constraints of dependencies, each with its field."""
     return tuple(
-        (f"{prefix}dependencies[{at}].version", dependency.version)
-        for at, dependency in enumerate(dependencies)
+        (f"{prefix}dependencies[{index}].version", dependency.version)
+        for index, dependency in enumerate(dependencies)
         if not isinstance(dependency, str) and dependency.version
     )
 
@@ -186,21 +186,21 @@ def _normalize_dependency(sent: str | dict[str, Any]) -> dict[str, Any]:
 
 
 def _find_field_violations(document: object) -> Iterator[Violation]:
-    """Yield every field that breaks a rule of its own, at the path where it was sent."""
+    """Yield violations of the rules for single fields, each at the path where the field was sent."""
     if not isinstance(document, dict) or not is_tools_format(document):
         yield from _VALIDATOR.find_violations(document)
         return
-    own = list(find_tool_violations(document))
-    yield from own
-    reported = {path for path, _ in chain(own, find_conflicts(document))}
+    tool_violations = list(find_tool_violations(document))
+    yield from tool_violations
+    reported = {path for path, _ in chain(tool_violations, find_conflicts(document))}
     for path, problem in _VALIDATOR.find_violations(to_native(document)):
-        place = sent_path(path, document)
-        if place not in reported:
-            yield place, problem
+        path_as_sent = sent_path(path, document)
+        if path_as_sent not in reported:
+            yield path_as_sent, problem
 
 
 def _find_cross_field_violations(document: object) -> Iterator[Violation]:
-    """Yield violations of the rules between fields; the fields themselves can be invalid."""
+    """Yield violations of the rules that compare fields; values of the wrong type are skipped."""
     if not isinstance(document, dict):
         return
     yield from _find_id_violations(document.get("id"), document.get("agent_id"))
@@ -241,21 +241,24 @@ def _find_endpoint_violations(endpoint: str, path: Path) -> Iterator[Violation]:
 
 
 def _find_duplicate_names(capabilities: list[Any], path: Path) -> Iterator[Violation]:
-    """Yield functions whose name is used twice. The name is that of the function, or of the capability without one."""
+    """Yield reserved and repeated names: the function name, or if there is none, the capability name."""
     if len(capabilities) > MAX_CAPABILITIES:
         return
-    places: dict[str, int] = {}
-    for place, each in enumerate(capabilities):
+    first_index: dict[str, int] = {}
+    for index, each in enumerate(capabilities):
         field = "function_name" if isinstance(each, dict) and each.get("function_name") is not None else "name"
         name = each.get(field) if isinstance(each, dict) else each
         if not isinstance(name, str):
             continue
-        where: Path = ((path, place), field) if isinstance(each, dict) else (path, place)
+        name_path: Path = ((path, index), field) if isinstance(each, dict) else (path, index)
         is_function = isinstance(each, dict) and (field == "function_name" or each.get("dependencies"))
         if is_function and name == WHOLE_AGENT:
-            yield where, f"must not be {WHOLE_AGENT}, which is reserved for the agent as a whole"
-        if (before := places.setdefault(name, place)) != place:
-            yield where, f"must occur once per agent; {describe_value(name)} is already {format_path((path, before))}"
+            yield name_path, f"must not be {WHOLE_AGENT}, which is reserved for the agent as a whole"
+        if (before := first_index.setdefault(name, index)) != index:
+            yield (
+                name_path,
+                f"must occur once per agent; {describe_value(name)} is already {format_path((path, before))}",
+            )
 
 
 def _find_excess_dependencies(document: object) -> Iterator[Violation]:
@@ -272,14 +275,14 @@ def _find_excess_dependencies(document: object) -> Iterator[Violation]:
 
 
 def _iter_functions(document: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield everything that can have dependencies, with its path."""
+    """Yield each capability and each tool with its path."""
     metadata = document.get("metadata")
-    listed: list[tuple[Path, Any]] = [((None, "capabilities"), document.get("capabilities"))]
+    lists: list[tuple[Path, Any]] = [((None, "capabilities"), document.get("capabilities"))]
     if isinstance(metadata, dict) and is_tools_format(document):
-        listed.append((((None, "metadata"), "tools"), metadata.get("tools")))
-    for path, functions in listed:
+        lists.append((((None, "metadata"), "tools"), metadata.get("tools")))
+    for path, functions in lists:
         if isinstance(functions, list):
-            yield from (((path, place), each) for place, each in enumerate(functions) if isinstance(each, dict))
+            yield from (((path, index), each) for index, each in enumerate(functions) if isinstance(each, dict))
 
 
 def _find_oversized_annotations(annotations: dict[str, Any]) -> Iterator[Violation]:
@@ -290,5 +293,5 @@ def _find_oversized_annotations(annotations: dict[str, Any]) -> Iterator[Violati
 
 
 def _as_number(value: Any) -> float | None:
-    # By exact type: to Python, True is an int.
+    # Compared by exact type, because True is an int in Python.
     return value if type(value) in {int, float} else None

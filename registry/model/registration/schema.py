@@ -19,7 +19,7 @@ DEFAULT_VERSION: Final = "1.0.0"
 DEFAULT_STABILITY: Final = "stable"
 DEFAULT_WEIGHT: Final = 1.0
 WHOLE_AGENT: Final = "*"
-"""The name for the agent as a whole among its functions; no function can have it."""
+"""The reserved function name that stands for the agent as a whole."""
 
 MAX_CAPABILITIES: Final = 1_000
 MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
@@ -41,7 +41,7 @@ _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
 
 
 def _text(description: str, pattern: str, min_length: int | None = None, max_length: int | None = None) -> Meta:
-    """Return the rule for strings that match a pattern from begin to end."""
+    """Return the rule for strings that match a pattern as a whole."""
     whole = f"^{pattern}(?!\\n)$"
     return Meta(description=description, pattern=whole, min_length=min_length, max_length=max_length)
 
@@ -275,7 +275,7 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inline_refs(schema: Any, components: dict[str, Any]) -> Any:
-    """Replace each reference by its component: a reference is lost as soon as the schema is nested in another."""
+    """Replace each reference by its component, because references do not resolve in a schema nested in another."""
     if isinstance(schema, dict):
         if "$ref" in schema:
             return _inline_refs(components[schema["$ref"]], components)

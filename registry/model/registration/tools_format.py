@@ -1,7 +1,7 @@
 """The tools format of a registration: an agent lists its functions under `metadata.tools`.
 
 A registration in this format is converted to the native format before its fields are validated, so that each rule
-stands once, in `schema`. Errors name the fields as they were sent.
+is defined once, in `schema.py`. Errors name the fields as they were sent.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from registry.model.validation.errors import Path, Violation, describe_value
 _METADATA: Final[Path] = (None, "metadata")
 _ENDPOINT: Final[Path] = (_METADATA, "endpoint")
 TOOLS: Final[Path] = (_METADATA, "tools")
-"""The path of the functions."""
+"""The path of the list of tools."""
 _CAPABILITIES: Final[Path] = (None, "capabilities")
 _WORD_DESCRIPTION: Final[str] = get_args(Word)[1].description
 
 
 def is_tools_format(document: dict[str, Any]) -> bool:
-    """Return whether the endpoint or the tools of a registration are where only this format has them."""
+    """Return whether a registration has its endpoint or its tools under `metadata`, as only this format does."""
     metadata = document.get("metadata")
     if not isinstance(metadata, dict):
         return False
@@ -49,7 +49,7 @@ def to_native(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tools_replace_capabilities(document: dict[str, Any]) -> bool:
-    # Compared with == and not by truth: another empty value is an error, and must be reported as one.
+    # Only null and [] count as absent: another empty value, such as '', is an error that must be reported.
     return document["metadata"].get("tools") is not None and document.get("capabilities") in (None, [])
 
 
@@ -61,7 +61,7 @@ def _to_capability(tool: Any) -> Any:
 
 
 def sent_path(path: Path, document: dict[str, Any]) -> Path:
-    """Return where a field of the native format was in the document that was sent in this format."""
+    """Return the path at which a field of the native format was sent in this format."""
     if path is None:
         return None
     parent, step = path
@@ -77,24 +77,24 @@ def sent_path(path: Path, document: dict[str, Any]) -> Path:
 
 
 def find_tool_violations(document: dict[str, Any]) -> Iterator[Violation]:
-    """Yield where the functions break a rule that capabilities of the native format do not have."""
+    """Yield violations of the rules for tools that do not apply to capabilities of the native format."""
     tools = document["metadata"].get("tools")
     if tools is None:
         return
     if not isinstance(tools, list) or len(tools) > MAX_CAPABILITIES:
         yield TOOLS, f"must be a list of at most {MAX_CAPABILITIES:,} tools, not {describe_value(tools)}"
         return
-    for place, tool in enumerate(tools):
+    for index, tool in enumerate(tools):
         if not isinstance(tool, dict):
-            yield (TOOLS, place), f"must be an object, not {describe_value(tool)}"
+            yield (TOOLS, index), f"must be an object, not {describe_value(tool)}"
         elif "function_name" not in tool:
-            yield ((TOOLS, place), "function_name"), f"is required: {_WORD_DESCRIPTION}"
+            yield ((TOOLS, index), "function_name"), f"is required: {_WORD_DESCRIPTION}"
         elif tool["function_name"] is None:
-            yield ((TOOLS, place), "function_name"), f"must be {_WORD_DESCRIPTION}, not null"
+            yield ((TOOLS, index), "function_name"), f"must be {_WORD_DESCRIPTION}, not null"
 
 
 def find_conflicts(document: dict[str, Any]) -> Iterator[Violation]:
-    """Yield the fields that are sent in two places with different values, or required and sent in neither place."""
+    """Yield the fields that are sent in two places with different values, or that are required and sent in neither."""
     metadata = document["metadata"]
     first, second = document.get("endpoint"), metadata.get("endpoint")
     if first is None and second is None:

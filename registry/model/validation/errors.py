@@ -1,4 +1,4 @@
-"""The paths and texts of validation errors, combined to one 422."""
+"""The paths and texts of validation errors, combined into one 422."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ import orjson
 
 from registry.errors import Detail, UnprocessableRequest
 
-# Linked from the leaf up: each step costs one small tuple, and only the paths of violations are formatted.
+# Each step is linked to its parent and costs one small tuple; only the paths of violations are formatted.
 Path: TypeAlias = "tuple[Path, str | int] | None"
 Violation: TypeAlias = tuple[Path, str]
 
@@ -67,8 +67,8 @@ def format_path(path: Path, prefix: str = "") -> str:
 def validation_error(subject: str, violations: Iterable[Violation], prefix: str = "") -> UnprocessableRequest:
     """Return one 422 for all violations; `subject` names the rejected document, such as `The registration`.
 
-    At most 100 violations become details; one more detail then counts the others, exactly up to 1,000. No more are
-    consumed, so `violations` should be lazy. Without violations the error names the document as a whole.
+    At most 100 violations become details; one more detail has the number of the others. Only 1,000 violations are
+    consumed and counted, so `violations` should be lazy. Without violations the error names the document as a whole.
     """
     found = list(islice(violations, _MAX_COUNTED_VIOLATIONS)) or [(None, "contains a value that cannot be stored")]
     details = [Detail(format_path(path, prefix), problem) for path, problem in found[:_MAX_LISTED_VIOLATIONS]]

@@ -25,7 +25,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def decode_json_body(body: bytes) -> Any:
-    """Decode a JSON body; of a key that occurs twice the last one wins.
+    """Decode a JSON body; if a key occurs twice, its last value is used.
 
     Raises:
         MalformedRequest: it is not UTF-8 or not JSON (NaN, Infinity, lone surrogates). Names the position.

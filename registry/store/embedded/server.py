@@ -3,7 +3,7 @@
     registry ── pipe ──► wrapper (sh) ──► server
                             └───────────► watcher (sh), which reads the pipe
 
-The registry never writes to the pipe. However the registry ends, the kernel closes the pipe; then the watcher
+The registry never writes to the pipe. When it exits or is killed, the kernel closes the pipe; then the watcher
 sends SIGTERM to the process group, so that the server closes its append-only file.
 
 The data directory has two locks. `lock` is held by the registry only, as long as it runs. `server.lock` is
@@ -35,14 +35,14 @@ SERVER_LOCK_TIMEOUT_S = 5.0  # the server of a killed registry needs time to clo
 START_TIMEOUT_S = 60.0  # a server with a large file loads slowly
 CLOSE_TIMEOUT_S = 1.2  # then SIGKILL: acknowledged data is on disk, and the registry has to exit within 5 s
 MIN_RESTART_DELAY_S, MAX_RESTART_DELAY_S = 0.1, 5.0
-STABLE_AFTER_S = 10.0  # after this time an exit is a new failure, not the previous one again
+STABLE_AFTER_S = 10.0  # an exit after this time counts as a new failure, not as a repetition of the previous one
 MAX_SOCKET_PATH_BYTES = 99  # the limits are 103 (macOS) and 107 (Linux)
 _ADDRESS_FILE = "address"  # in the data directory: the URL of the server while `lock` is held
 
-# The lock arrives as stdout and moves to 4; the pipe moves to 3, because an asynchronous list loses its stdin.
+# The lock arrives as stdout and is moved to 4; the pipe is moved to 3, because sh replaces stdin of background jobs.
 # `kill 0` signals the whole group and never a reused process id. The watcher exits with 0 only after the registry
 # ended, and only then the socket's directory is removed: until then its name in /tmp must not become free for
-# other users. The wrapper waits for both children, because in a container no init process may reap them.
+# other users. The wrapper waits for both children, because a container may have no init process that reaps them.
 WRAPPER_SCRIPT = """
 exec 3<&0 4>&1 </dev/null >&2
 sockets=$1; shift
@@ -109,7 +109,7 @@ class EmbeddedServer:
         """Start the server and return once it responds, at most a minute later.
 
         Raises StartupError if the data directory is in use by another registry or not usable, or if the server does
-        not start. Nothing keeps running then, and `start()` can be called again.
+        not start. After an error no process is left, and `start()` can be called again.
         """
         try:
             async with contextlib.AsyncExitStack() as undo:
@@ -217,9 +217,9 @@ class EmbeddedServer:
         delay_s = 0.01
         while not await _responds_to_ping(self._socket_path):
             if (status := process.wrapper.returncode) is not None or time.monotonic() >= deadline:
-                how = f"exited with status {status}" if status is not None else "does not respond"
+                failure = f"exited with status {status}" if status is not None else "does not respond"
                 raise StartupError(
-                    f"The embedded store ({self.binary.path} {self.binary.version}) {how}; "
+                    f"The embedded store ({self.binary.path} {self.binary.version}) {failure}; "
                     f"see {self._log_file}, or set REDIS_URL to another server. "
                     f"End of the log: {self._log_tail(process) or 'empty'}"
                 )
@@ -240,8 +240,8 @@ class EmbeddedServer:
     async def _reap(self, process: _ServerProcess) -> None:
         """Return when no process of this run is left."""
         process.lifetime_pipe.close()
-        # A wrapper that exited by itself waited for the server: the rest of the group, such as an unfinished rewrite,
-        # is killed. A wrapper that was killed did not: the server may still run and needs time to close its file.
+        # A wrapper that exited has waited for the server: the rest of the group, such as an unfinished rewrite, is
+        # killed. A wrapper that was killed has not: the server may still run and needs time to close its file.
         timeout_s = 0.0 if (process.wrapper.returncode or 0) > 0 else CLOSE_TIMEOUT_S
         try:
             (await self._acquire_lock("server.lock", timeout_s)).close()
@@ -252,7 +252,7 @@ class EmbeddedServer:
 
 
 def _make_socket_directory() -> Path:
-    """Create a directory for this user only, with a path short enough for a socket, whatever TMPDIR is."""
+    """Create a directory for this user only, with a path short enough for a socket, even if TMPDIR is long."""
     directory = Path(tempfile.mkdtemp(prefix="mcp-mesh-"))
     if len(os.fsencode(directory / "redis.sock")) > MAX_SOCKET_PATH_BYTES:
         directory.rmdir()

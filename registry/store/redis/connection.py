@@ -28,7 +28,7 @@ _CONNECT_TIMEOUT_S = 1.5
 
 @dataclass(frozen=True, slots=True)
 class RedisEndpoint:
-    """How to connect to one Redis. `shebang` is False for an engine without support for `#!lua` lines."""
+    """A Redis to connect to. `shebang` is False for an engine without support for `#!lua` lines."""
 
     connect: ConnectionFactory
     shebang: bool = True
@@ -126,13 +126,13 @@ def is_stale(connection: AbstractConnection) -> bool:
 
 
 def invalidate(connection: AbstractConnection, redirected_to: HostPort | None = None) -> None:
-    """Invalidate this connection and its generation: its server is not the primary, and may have named it."""
+    """Invalidate this connection and its generation: its server is not the primary, but may have named the primary."""
     if isinstance(connection, PrimaryConnection):
         connection.locator.invalidate(connection.generation, redirected_to)
 
 
 def endpoint_from_url(url: str, *, mesh: str = "mesh", password_file: Path | None = None) -> RedisEndpoint:
-    """Return how to connect to the Redis at a URL; in a cluster, to the node with the mesh's slot.
+    """Return the endpoint for the Redis at a URL; in a cluster it leads to the node with the mesh's slot.
 
     Raises StartupError if the URL is invalid or the password file cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Error replies of Redis: temporary unavailability, with a reason code, or a bug."""
+"""Classify error replies of Redis: temporary unavailability, with a reason code, or a bug."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from redis.exceptions import RedisError
 
 from registry.errors import StoreUnavailable
 
-# Replies of a Redis that is unavailable for now. Every other error reply is a bug of the registry or a bad record.
+# Replies of a temporarily unavailable Redis. Every other error reply is a bug of the registry or a bad record.
 _REASON_BY_ERROR_CODE = {
     "ASK": "resharding",
     "BUSY": "busy_script",

@@ -14,7 +14,7 @@ from registry.store.redis.connection import invalidate, is_stale, read_reply
 from registry.store.redis.errors import WRONG_SERVER_REASONS, raise_for_error, unavailable_reason
 from registry.store.scripts import Command, ScriptCall, load_scripts
 
-# Time for replicas to acknowledge. Twice this time, for a script that is sent again, fits into an exchange's 2 s.
+# Time for replicas to acknowledge. Two waits, if a script is sent again, fit into the 2 s that a batched call has.
 _REPLICA_ACK_TIMEOUT_MS = 750
 # Script replies that mean that nothing was written, so no acknowledgement is needed.
 _STATUSES_WITHOUT_WRITE = frozenset({b"stale_version", b"unknown_agent", b"edges_changed"})
@@ -24,7 +24,7 @@ class Pipeline:
     """One connection with one exchange at a time; opened when first needed and reopened after an error.
 
     `timeout` is the maximum duration of an exchange in seconds, including connecting. Nothing is retried here: the
-    caller decides. `connections_opened` counts the connections so far. `observe` receives the script and the seconds of
+    caller decides. `connections_opened` counts the connections so far. `observe` receives the name and the seconds of
     each script call. A cancelled or failed exchange closes the connection, so no reply can reach the wrong caller.
     After `close` the pipeline stays closed. `scripts` are the scripts in the form that the engine supports.
     """
@@ -83,7 +83,7 @@ class Pipeline:
     async def call_scripts(self, calls: Sequence[ScriptCall], *, acks: int = 0) -> list[Any]:
         """Call scripts and return one reply for each; an error reply is returned, not raised.
 
-        Calls of scripts that the server does not have are sent again with the script's text. With `acks` a WAIT for so
+        Calls of scripts that the server does not have are sent again with the script's text. With `acks` a WAIT for as
         many replicas follows the calls; if too few acknowledged in time, the reply of each call that wrote is a
         StoreUnavailable (`unknown`): the write was executed but may be lost.
         """
@@ -116,7 +116,7 @@ class Pipeline:
         await self._disconnect()
 
     async def _ensure_connected(self) -> AbstractConnection:
-        """Return a usable connection. A connection with unrequested data has ended and is replaced."""
+        """Return a usable connection. A connection with unexpected input is closed or broken, and is replaced."""
         if self._closed:
             raise ConnectionAbortedError
         connection = self._connection
@@ -135,7 +135,7 @@ class Pipeline:
         return connection
 
     async def _check_server(self, connection: AbstractConnection, replies: Sequence[Any]) -> None:
-        """Disconnect from a server that is not the primary, so that the next exchange looks for the primary again."""
+        """Disconnect from a server that is not the primary, so that the next exchange locates the primary again."""
         for reply in replies:
             if isinstance(reply, RedisError) and (reason := unavailable_reason(reply)) in WRONG_SERVER_REASONS:
                 if reason != "auth":
@@ -152,16 +152,16 @@ class Pipeline:
 
 def _check_replica_acks(replies: list[Any], acks: int) -> list[Any]:
     """Remove the reply of WAIT; if too few replicas acknowledged, replace the replies of writes by errors."""
-    *replies, got = replies
-    if isinstance(got, int) and got >= acks:
+    *replies, wait_reply = replies
+    acknowledged = wait_reply if isinstance(wait_reply, int) else 0
+    if acknowledged >= acks:
         return replies
-    acknowledged = got if isinstance(got, int) else 0
     error = StoreUnavailable(
         f"Written, but acknowledged by only {acknowledged} of {acks} Redis replicas; the write may be lost",
         outcome="unknown",
         reason="too_few_acks",
     )
-    error.__cause__ = got if isinstance(got, Exception) else None
+    error.__cause__ = wait_reply if isinstance(wait_reply, Exception) else None
     return [error if _wrote(reply) else reply for reply in replies]
 
 

@@ -20,7 +20,7 @@ NodeQuery = Callable[[HostPort, Sequence[Command]], Coroutine[Any, Any, list[Any
 
 # For the queries of all nodes together; a connect has 1.5 s.
 _QUERY_TIMEOUT_S = 0.75
-# How long a reply overrides replies with an older configuration, of Sentinels that learn late of a failover.
+# How long a reply overrides replies with an older configuration, from Sentinels that detect a failover late.
 _NEWEST_REPLY_TTL_S = 10.0
 # How many cluster nodes are cached in addition to the seeds: those that served the mesh's slot last.
 _MAX_CACHED_NODES = 16
@@ -39,7 +39,7 @@ class PrimaryLocator:
     """Locates a primary with a fixed address; base class of the locators whose primary can move.
 
     `generation` rises when existing connections may lead to the wrong server; those are not used again. Connections to
-    another address than the latest one are broken at once, because a frozen server would let them wait.
+    another address than the latest one are broken at once, because their server may be frozen and never reply.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class PrimaryLocator:
 class SentinelLocator(PrimaryLocator):
     """Queries all Sentinels at once and uses the newest configuration among the replies of a majority.
 
-    A single Sentinel that is partitioned would return the old primary.
+    A single Sentinel may be partitioned from the others and return the old primary.
     """
 
     def __init__(self, sentinels: Sequence[HostPort], service: str, query: NodeQuery) -> None:
@@ -106,7 +106,7 @@ class SentinelLocator(PrimaryLocator):
     def _prefer_newest(self, candidate: tuple[int, HostPort]) -> HostPort:
         """Return the newer of a candidate and the newest recent reply.
 
-        Older replies are ignored after a while: Sentinels that were set up again start with low epochs.
+        A reply is used for a limited time, because Sentinels that were set up again start with low epochs.
         """
         now = asyncio.get_running_loop().time()
         if candidate[0] >= self._newest[0] or now - self._newest_read_at > _NEWEST_REPLY_TTL_S:
@@ -133,9 +133,9 @@ class ClusterLocator(PrimaryLocator):
 
     async def find(self) -> HostPort:
         """Return the node that owns the slot."""
-        hint, self._redirected_to = self._redirected_to, None
-        if hint is not None:
-            return self._set_address(hint)
+        redirected_to, self._redirected_to = self._redirected_to, None
+        if redirected_to is not None:
+            return self._set_address(redirected_to)
         nodes = tuple(dict.fromkeys((*self._cached_nodes, *self._seeds)))
         async with aclosing(_query_nodes(self._query, nodes, [("CLUSTER", "SLOTS")])) as replies:
             async for node, (ranges,) in replies:
