@@ -27,8 +27,8 @@ _MAX_REQUEST_ID_BYTES = 128
 class RegistryMiddleware:
     """Pure ASGI middleware around the router.
 
-    With a token, every path except `/`, `/health` and `/ready` requires `Authorization: Bearer`. No other code decides
-    about access.
+    With a token, every path except `/`, `/health` and `/ready` requires `Authorization: Bearer`. This is the only
+    access check.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, token: Secret | None) -> None:
@@ -48,7 +48,7 @@ class RegistryMiddleware:
             len(path) == len(_VERSION_PREFIX) or path[len(_VERSION_PREFIX)] == "/"
         ):
             path = scope["path"] = path[len(_VERSION_PREFIX) :] or "/"
-        # With an app in the scope, Starlette raises its 404 and 405, so that they get our error body.
+        # With an app in the scope, Starlette raises its 404 and 405, so that they get an error body of this registry.
         scope["app"] = self
         request_id = scope["request_id"] = self._request_id(scope)
         status, duration = 0, 0.0
@@ -77,7 +77,7 @@ class RegistryMiddleware:
             await _send_error(error, request_id, send_response)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
-            # An arbitrary method of a client must not create a new metric series.
+            # An arbitrary method sent by a client must not create a new metric series.
             method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
             self._metrics.count_response(method, route, status or 499, duration or time.perf_counter() - started_at)
 

@@ -215,7 +215,7 @@ def _dependency_paths() -> dict[str, Any]:
 
 
 def openapi_document(extra_paths: Mapping[str, Any] = _NO_PATHS) -> bytes:
-    """Return the OpenAPI document as JSON; `extra_paths` are those of other products."""
+    """Return the OpenAPI document as JSON; `extra_paths` are the paths of other products."""
     return orjson.dumps(
         {
             "openapi": "3.1.0",

@@ -1,4 +1,4 @@
-"""Shell completion with names from the registry; without a quick response there are no completions."""
+"""Shell completion with names from the registry; if it does not respond quickly, there are no completions."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import click
 from registry.cli.connection import SyncRegistryClient, open_client
 from registry.cli.output.terminal_safe import escape_terminal
 
-# The second includes name resolution and imports.
+# The completion timeout includes name resolution and imports.
 _CALL_TIMEOUT_S, _COMPLETION_TIMEOUT_S = 1.0, 2.0
 _MAX_AGENTS = 10_000
 _MAX_COMPLETIONS = 1000
@@ -23,7 +23,7 @@ def complete_agents(ctx: click.Context, _param: click.Parameter, incomplete: str
 
 
 def complete_namespaces(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Complete a namespace with agents."""
+    """Complete the name of a namespace that contains agents."""
     return _complete_names(ctx, incomplete, lambda registry: _agent_field_values(registry, "namespace"))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 SyncRegistryClient: TypeAlias = "mcp_mesh_client.SyncRegistryClient"
 
-# AUTH_TOKEN is the setting of a replica in the same environment.
+# AUTH_TOKEN is the setting of a replica, which may run in the same environment.
 _TOKEN_VARIABLES = ("MCP_MESH_REGISTRY_TOKEN", "AUTH_TOKEN")
 _NULL_HANDLER = logging.NullHandler()
 
@@ -58,7 +58,7 @@ def open_client(url: str, token: str | None, timeout: float, **options: Any) -> 
     """Open a client of the registry at a URL. Raises InvalidData."""
     import mcp_mesh_client
 
-    # The command reports what the client would log.
+    # The command reports errors itself, so the log events of the client are discarded.
     logging.getLogger("mcp_mesh_client").addHandler(_NULL_HANDLER)
     options |= {"timeout": timeout, "security_contexts": {}}
     with mcp_mesh_client.SyncRegistryClient(url, token=token or None, **options) as registry:

@@ -55,7 +55,7 @@ class Unavailable(CommandError):
 
 
 class RegistryCommand(click.Command):
-    """Command that calls a registry; every failure ends with one of the exit codes above."""
+    """Command that calls a registry; it ends with one of the exit codes above."""
 
     is_write = False
 
@@ -102,7 +102,7 @@ def to_command_error(error: "ClientError", *, is_write: bool) -> CommandError:
 
     match error:
         case RequestRejected():
-            return to_refusal_error(error.response)
+            return error_from_response(error.response)
         case InvalidData():
             return UsageError(str(error))
         case InvalidResponse():
@@ -123,15 +123,15 @@ def _outcome_hint(error: "RegistryUnavailable | RegistryTimeout", *, is_write: b
     return ". The change may have been applied; check before you retry" if is_unknown else ""
 
 
-def to_refusal_error(response: Mapping[str, Any]) -> CommandError:
+def error_from_response(response: Mapping[str, Any]) -> CommandError:
     """Return the command error for an error response."""
     code = str(response.get("error"))
     error_class = NotFound if code in _NOT_FOUND_CODES else Unavailable if code in _UNAVAILABLE_CODES else CommandError
-    return error_class(format_refusal(response))
+    return error_class(format_error_response(response))
 
 
-def format_refusal(response: Mapping[str, Any]) -> str:
-    """Return the reason of an error response, and what to do, as one line."""
+def format_error_response(response: Mapping[str, Any]) -> str:
+    """Return the reason of an error response, with advice if there is any, as one line."""
     if response.get("error") == "unauthorized":
         return "The registry requires a token: set --token or MCP_MESH_REGISTRY_TOKEN"
     if response.get("error") == "validation_failed" and response.get("details"):
@@ -151,7 +151,7 @@ def unwrap(response: "T | ErrorResponse | OfflineResponse") -> T:
     """
     fields = cast("Mapping[str, Any]", response)
     if "error" in fields:
-        raise to_refusal_error(fields)
+        raise error_from_response(fields)
     if "stale_seconds" in fields:
         click.echo(
             f"Warning: the registry cannot reach its store; this response may be {fields['stale_seconds']} s old",

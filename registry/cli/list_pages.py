@@ -14,7 +14,7 @@ def list_all_agents(registry: "SyncRegistryClient", filters: "WatchFilters") -> 
     """Return all matching agents as one response, at the version of the first page."""
     first = unwrap(registry.agents(**filters, limit=PAGE_SIZE))
     agents, token = first["agents"], first.get("continue")
-    # If the first page came from a replica's cache, so must the others.
+    # If the first page came from the cache of a replica without Redis, the other pages must accept its cache, too.
     cache_only: Any = {"resource_version": "0"} if "stale_seconds" in first else {}
     while token is not None:
         page: Any = registry.agents(**filters, **cache_only, limit=PAGE_SIZE, continue_=token)

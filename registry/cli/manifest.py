@@ -42,7 +42,7 @@ def registration_id(registration: Mapping[str, Any]) -> object:
 
 
 def _parse_documents(text: str) -> Iterable[Any]:
-    """Parse a sequence of JSON values, or else YAML documents."""
+    """Parse a sequence of JSON values; if the text is not JSON, parse YAML documents."""
     try:
         return list(_json_values(text))
     except json.JSONDecodeError as problem:

@@ -24,12 +24,12 @@ def follow(
     event_column: bool,
     version: str | None = None,
 ) -> None:
-    """Print matching agents if `initial`, then every change, from now or after a version, without end.
+    """Print matching agents if `initial`, then every change, from now or after a version, until Ctrl-C.
 
     `event_column` adds the kind of change to a table. An error of the first call is raised; later outages are reported
     on standard error, and the watch reconnects.
     """
-    # A watch would wait for an unreachable registry; the command fails at once instead.
+    # A watch would wait for an unreachable registry; this call makes the command fail at once instead.
     unwrap(registry.agents(**filters, limit=1))
     with (
         report_connection_state(),
@@ -47,7 +47,7 @@ def follow(
 
 
 def _sort_key(event: "WatchEvent") -> tuple[str, str]:
-    """Return the position of an agent in a list."""
+    """Return the sort key of an agent in a list."""
     return str(event["object"].get("namespace")), str(event["object"].get("id"))
 
 

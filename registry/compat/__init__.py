@@ -1,1 +1,1 @@
-"""Formats and endpoints of other products; may use everything below `main`, and nothing else imports it."""
+"""Formats and endpoints of other products; of the other packages only `main` imports it."""

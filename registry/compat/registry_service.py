@@ -1,4 +1,4 @@
-"""`RegistryService`, a registry in another program and without HTTP, under the names of the older guides."""
+"""`RegistryService`: a registry inside another program, without HTTP, with the names of older guides."""
 
 import contextlib
 import os
@@ -26,8 +26,8 @@ class EventWatcher:
     async def get(self) -> dict[str, Any]:
         """Return the next event: `type`, `object`, `timestamp`, `resource_version`. A cancelled call loses no event.
 
-        Raises VersionTooOld if the watch has ended, because it fell behind, the timeline of the store changed, or the
-        service was closed: list again.
+        Raises VersionTooOld if the watch has ended, because it fell too far behind, the timeline of the store changed,
+        or the service was closed: create a new watcher.
         """
         watcher = self._watcher
         while not self._pending_events:

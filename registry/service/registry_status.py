@@ -101,7 +101,7 @@ class StatusService:
             yield from _probe_metrics(self._monitor.last_probe)
 
     async def totals(self) -> Mapping[str, int]:
-        """Return the mesh-wide counters and refresh the cache; the last known ones while Redis is unreachable."""
+        """Refresh the cache and return the mesh-wide counters; the last known values while Redis is unreachable."""
         with contextlib.suppress(RegistryError):
             self._totals = await self._server_health.totals()
             await self._reflector.wait_fresh()
@@ -110,7 +110,9 @@ class StatusService:
     async def end_self_preservation(self) -> bool:
         """End self-preservation; False if it is not active."""
         ended = await self._sweeper.end_self_preservation()
-        with contextlib.suppress(RegistryError):  # it has ended; a failed probe delays only what /health shows
+        with contextlib.suppress(
+            RegistryError
+        ):  # self-preservation has ended; a failed probe only delays the update of /health
             await self._monitor.tick()
         return ended
 
@@ -144,7 +146,7 @@ class StatusService:
 
 
 def outage_json(probe: ProbeResult | None) -> dict[str, Any]:
-    """Return the last outage as GET /health shows it: all null before the first."""
+    """Return the last outage as GET /health shows it: all null before the first outage."""
     since, until = (probe.outage_start, probe.outage_end) if probe is not None else (None, None)
     return {
         "cause": outage_cause(probe) if probe is not None and until is not None else None,
@@ -156,7 +158,7 @@ def outage_json(probe: ProbeResult | None) -> dict[str, Any]:
 
 
 def self_preservation_json(probe: ProbeResult | None) -> dict[str, Any]:
-    """Return the last self-preservation period as GET /health shows it: null and 0 before the first."""
+    """Return the last self-preservation period as GET /health shows it: null and 0 before the first period."""
     period = probe.self_preservation if probe is not None else None
     active = period is not None and period.ended is None
     return {

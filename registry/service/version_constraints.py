@@ -1,8 +1,9 @@
 """Version constraints such as `^1.2` or `>=1.0,<2.0 || 3.x`, and the order of versions.
 
-Semantic versions compare as semver.org (11) defines. Python versions (PEP 440) are ordered among them:
-`2.0.dev1 < 2.0-0 < 2.0a1 = 2.0-alpha.1 < 2.0rc1 = 2.0-rc.1 < 2.0 < 2.0.post1`, and a later epoch is above all earlier
-ones. Text that is valid in both forms is semver: `1.0-1` is a pre-release, and so is `1.0-rc1`, with the name `rc1`.
+Semantic versions compare as semver.org (11) defines. Python versions (PEP 440) are ordered among them: `2.0.dev1 <
+2.0-0 < 2.0a1 = 2.0-alpha.1 < 2.0rc1 = 2.0-rc.1 < 2.0 < 2.0.post1`, and a version with a later epoch sorts above all
+versions with an earlier one. Text that is valid in both forms is read as semver: `1.0-1` is a pre-release, and so is
+`1.0-rc1`, with the name `rc1`.
 
 A `Dialect` holds the rules that differ between constraint languages; this module has the default one.
 """
@@ -53,7 +54,7 @@ class Bound(NamedTuple):
 
     @property
     def is_exact(self) -> bool:
-        """Whether it stands for one version, not for all versions that begin with its numbers."""
+        """Whether the bound stands for one version, not for all versions that begin with its numbers."""
         return len(self.numbers) == _MAX_VERSION_NUMBERS or self.suffix != _RELEASE_SUFFIX
 
     @property
@@ -63,7 +64,7 @@ class Bound(NamedTuple):
 
     @property
     def next_above(self) -> VersionKey:
-        """The smallest key above an exact version; for a partial one the next release that it does not cover."""
+        """The smallest key above an exact version; for a partial version the next release that it does not cover."""
         if self.is_exact:
             return self.lower._replace(suffix=(*self.suffix, (_END, 0, "")))
         return self.start_of_next(len(self.numbers) - 1)._replace(suffix=_RELEASE_SUFFIX, is_prerelease=False)
@@ -249,7 +250,7 @@ def _semver_suffix(prerelease: str | None) -> Suffix:
 def _parse_pep_440(text: str) -> Bound | None:
     try:
         version = Version(text)
-    # Not only InvalidVersion: Python refuses to read a number of too many digits.
+    # ValueError includes InvalidVersion, and Python's error for a number with too many digits.
     except ValueError:
         return None
     tokens = []
@@ -311,7 +312,7 @@ def _less(bound: Bound) -> VersionPredicates:
 
 
 def _caret(bound: Bound) -> VersionPredicates:
-    """Match the versions that change nothing up to and including the first number that is not 0."""
+    """Match the versions from the bound on that are equal to it up to and including its first number that is not 0."""
     if not bound.numbers:
         return ()
     last = len(bound.numbers) - 1

@@ -1,4 +1,4 @@
-"""Endpoints of dependencies: of one agent, on one agent, the whole graph, and the selection of one agent to call."""
+"""Endpoints for the dependencies of an agent, its dependents, the whole graph, and the selection of an agent."""
 
 import orjson
 from starlette.requests import Request
@@ -30,7 +30,7 @@ class DependencyRoutes:
         ]
 
     async def dependencies(self, request: Request) -> Response:
-        """GET /agents/{id}/dependencies: the provider of each dependency; with `explain`, why."""
+        """GET /agents/{id}/dependencies: the provider of each dependency, with `explain` also the reasons."""
         params = parse_query(request.scope["query_string"], ("explain", *_FRESHNESS_PARAMS))
         agent_id, explain = request.path_params["agent_id"], boolean(params, "explain")
         return _explanation_response(await self._explainer.dependencies(agent_id, freshness(params), explain=explain))
@@ -50,12 +50,12 @@ class DependencyRoutes:
     async def select(self, request: Request) -> Response:
         """GET /select: one agent to call for a capability."""
         try:
-            asked = parse_select_query(request.scope["query_string"])
-            selection = await self._selector.select(asked.dependency, asked.zone, asked.freshness)
+            selected = parse_select_query(request.scope["query_string"])
+            selection = await self._selector.select(selected.dependency, selected.zone, selected.freshness)
         except UnprocessableRequest as error:
-            # A query string that cannot be carried out is a bad request: 422 is for bodies.
+            # An invalid query string gets 400, because 422 is for bodies.
             raise MalformedRequest(str(error), error.details) from error
-        return selection_response(selection, asked.dependency.capability)
+        return selection_response(selection, selected.dependency.capability)
 
 
 def _explanation_response(explained: ExplainResult) -> Response:

@@ -32,7 +32,7 @@ class HealthRoutes:
         ]
 
     async def health(self, _request: Request) -> Response:
-        """GET /health: 200 while the process lives."""
+        """GET /health: the state of this replica; 200 while the process runs."""
         health = self._status_service.health()
         return json_response(
             orjson.dumps(
@@ -54,7 +54,7 @@ class HealthRoutes:
         return Response(body, 200 if ready else 503, headers, media_type="application/json")
 
     async def agent_health(self, request: Request) -> Response:
-        """GET /health/{id}."""
+        """GET /health/{id}: the health of one agent."""
         health = await self._agent_health.health(request.path_params["agent_id"])
         agent = health.agent
         return json_response(
@@ -96,7 +96,7 @@ class HealthRoutes:
         )
 
     async def prometheus(self, _request: Request) -> Response:
-        """GET /metrics/prometheus."""
+        """GET /metrics/prometheus: metrics as Prometheus text."""
         return Response(self._metrics.render_prometheus(), media_type=PROMETHEUS_CONTENT_TYPE)
 
 

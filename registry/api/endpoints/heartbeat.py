@@ -19,7 +19,7 @@ _PATHS = ("/heartbeat", "/mcp/tools/heartbeat")
 
 
 class HeartbeatFormat(Protocol):
-    """A format of another product that is sent to POST /heartbeat too."""
+    """A heartbeat format of another product that POST /heartbeat also accepts."""
 
     @property
     def marker_fields(self) -> Sequence[str]:
@@ -66,7 +66,7 @@ class HeartbeatEndpoint:
         )
 
     def _decode_native(self, body: bytes) -> HeartbeatRequest | None:
-        """Return a valid native heartbeat. None for any other body: the slow path finds every error in it."""
+        """Return a valid native heartbeat. None for any other body, in which `validate_heartbeat` finds every error."""
         try:
             request = self._decode.decode(body)
         except (msgspec.DecodeError, RecursionError):

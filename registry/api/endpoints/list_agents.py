@@ -26,7 +26,7 @@ _ETAG = re.compile(r'(?:W/)?"([0-9a-f]{12})-([0-9a-f]{8})-([0-9]{1,20})"')
 
 
 class ListAgentsEndpoint:
-    """Serves GET /agents as plain ASGI, so that a 304 costs almost nothing."""
+    """Serves GET /agents as plain ASGI, which makes a 304 cheap."""
 
     def __init__(self, discovery: Discovery, watch_service: WatchService) -> None:
         self._discovery = discovery
@@ -80,9 +80,9 @@ class ListAgentsEndpoint:
         return WatchStream(watcher, stream_format, request.timeout, connection)
 
     async def _wait_for_change(self, request: ListAgentsRequest, max_seconds: float) -> None:
-        """Wait until the result differs from the one at the requested version, for at most `max_seconds`.
+        """Wait until the result differs from the result at the requested version, for at most `max_seconds`.
 
-        As in Consul, a request without a version, or with one that is no longer in the log, does not wait.
+        As in Consul, a request without a version, or with a version that is no longer in the log, does not wait.
         """
         if not request.freshness.version:
             return
@@ -111,7 +111,7 @@ async def _send_parts(send: Send, status: int, headers: Mapping[str, str], parts
 
 
 def _match_etag(if_none_match: str | None, digest: str) -> ClientVersion | None:
-    """Return the version of this query that the client has; None if the ETag is missing or of another query."""
+    """Return the version of this query that the client has; None if the ETag is missing or belongs to another query."""
     for tag in (if_none_match or "").split(","):
         parsed = _ETAG.fullmatch(tag.strip())
         if parsed is not None and parsed[1] == digest:

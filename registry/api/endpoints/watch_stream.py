@@ -31,7 +31,7 @@ _MEDIA_TYPES: dict[StreamFormat, bytes] = {"ndjson": b"application/x-ndjson", "s
 
 
 def negotiate_stream_format(accept: str) -> StreamFormat:
-    """Return the stream format of an Accept header: server-sent events if it names them, otherwise NDJSON."""
+    """Return the stream format of an Accept header: server-sent events if the header names them, otherwise NDJSON."""
     media_types = {entry.partition(";")[0].strip().lower() for entry in accept.split(",")}
     return "sse" if "text/event-stream" in media_types else "ndjson"
 
@@ -91,7 +91,7 @@ class WatchStream:
         yield encode_bookmark(watcher.delivered_version, stream_format)
 
     async def _write_or_wait(self, send: Send) -> bool:
-        """Write the pending events, or wait for some; return whether the stream continues."""
+        """Write the pending events, or wait for events; return whether the stream continues."""
         watcher, stream_format = self._watcher, self._format
         chunk = b"".join([entry.encode(kind, stream_format) for kind, entry in watcher.take()])
         now = time.monotonic()
@@ -117,7 +117,7 @@ class WatchStream:
         return not ends
 
     def _write_inline(self, send: Send) -> bool:
-        """Write new events without waking the task, if nothing else is due and the client reads.
+        """Write new events without waking the task, if nothing else is due and the connection accepts data.
 
         Waking a thousand tasks for one change would take ten times as long.
         """

@@ -59,7 +59,7 @@ class McpEndpoint:
     async def _get_server(self) -> "McpServer":
         if self._server_task is None:
             self._server_task = asyncio.create_task(self._load_server())
-        # A client that disconnects must not cancel the import for the others.
+        # A client that disconnects must not cancel the import for other clients.
         return await asyncio.shield(self._server_task)
 
     async def _load_server(self) -> "McpServer":
@@ -74,7 +74,7 @@ def _import_server_class() -> "type[McpServer]":
 
 
 def _check_envelope(message: object) -> None:
-    """Reject an invalid JSON-RPC message. The SDK reports it less clearly, or takes it for a notification."""
+    """Reject an invalid JSON-RPC message. The SDK reports it less clearly, or treats it as a notification."""
     if not isinstance(message, dict):
         raise invalid("body", "expected one JSON-RPC message, an object; batches are not supported")
     if message.get("jsonrpc") != "2.0":

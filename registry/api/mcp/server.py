@@ -39,15 +39,15 @@ _TOOLS = [
     for tool in TOOLS
 ]
 _INPUT_SCHEMAS = {tool.name: tool.input_schema for tool in TOOLS}
-# A list is sent twice, as text and as structured content, and the SDK serializes it several times: a longer one would
-# block this replica, and no model reads as much.
+# A list is sent twice, as text and as structured content, and the SDK serializes it several times: a longer list would
+# block this replica, and is too long for a language model.
 _MAX_LIST_BYTES = 2 * MAX_BODY_BYTES
 # The tool list is the same for all clients and changes only with a new release.
 _TOOL_LIST_TTL_MS = 3_600_000
 
 
 class McpServer:
-    """An MCP server without sessions: each message is a session of its own, on any replica."""
+    """An MCP server without sessions: any replica can process any message."""
 
     def __init__(self, handlers: Mapping[str, ToolHandler]) -> None:
         self._handlers = handlers
@@ -88,7 +88,7 @@ class McpServer:
             response = await handler(params.arguments or {}, {})
             if params.name == "discover_services":
                 _check_list_size(len(response.body))
-        except Exception as error:  # noqa: BLE001 - a bug gets the same response as over HTTP
+        except Exception as error:  # noqa: BLE001 - an unexpected exception gets the same response as over HTTP
             return _error_result(error, params.name, request.scope["request_id"])
         return _result(bytes(response.body), response.headers.get(STALE_HEADER))
 

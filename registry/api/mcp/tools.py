@@ -99,7 +99,7 @@ ToolHandler = Callable[[dict[str, Any], Mapping[str, str]], Awaitable[Response]]
 
 
 class ToolRoutes:
-    """The routes of the tools, and `handlers`, which contains all of them by name.
+    """The routes of the tools, and `handlers`, which maps the name of each tool to its handler.
 
     The POST route of the tool `heartbeat` belongs to HeartbeatEndpoint.
     """
@@ -146,7 +146,7 @@ class ToolRoutes:
         return json_response(orjson.dumps({"tools": tools}))
 
     async def register_agent(self, arguments: dict[str, Any], headers: Mapping[str, str]) -> Response:
-        """Register the agent under `registration_data`."""
+        """Register the agent described by `registration_data`."""
         reject_unknown(arguments, ("registration_data",))
         if "registration_data" not in arguments:
             raise _invalid_argument("registration_data", "the registration, an object")
@@ -187,9 +187,9 @@ class ToolRoutes:
 
     async def select_agent(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
         """Select one agent to call."""
-        asked = parse_select_document(arguments)
-        selection = await self._selector.select(asked.dependency, asked.zone, asked.freshness)
-        return selection_response(selection, asked.dependency.capability)
+        selected = parse_select_document(arguments)
+        selection = await self._selector.select(selected.dependency, selected.zone, selected.freshness)
+        return selection_response(selection, selected.dependency.capability)
 
 
 def _post_endpoint(handler: ToolHandler) -> Callable[[Request], Awaitable[Response]]:

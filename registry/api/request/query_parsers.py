@@ -132,7 +132,7 @@ def parse_list_agents(query_string: bytes) -> ListAgentsRequest:
 
 
 def freshness(params: QueryParams) -> Freshness:
-    """Return the required freshness of a response, with the parameters of Kubernetes."""
+    """Return the required freshness of a response; the parameters are named as in Kubernetes."""
     version = resource_version(params, "resource_version")
     match = single(params, "resource_version_match")
     if match is None:
@@ -173,7 +173,7 @@ def parse_capability_query(query_string: bytes) -> tuple[CapabilityQuery, Freshn
 
 
 def parse_discover_query(document: Mapping[str, Any]) -> tuple[AgentQuery, Freshness]:
-    """Parse the query object of discover_services. Its default is healthy agents in service."""
+    """Parse the query object of discover_services. By default it finds healthy agents in service."""
     reject_unknown(document, _DISCOVER_FIELDS)
     params = {name: _string_values(document, name) for name in document if name not in ("labels", *_BOOLEAN_FIELDS)}
     for name in _BOOLEAN_FIELDS:
@@ -192,7 +192,7 @@ def parse_discover_query(document: Mapping[str, Any]) -> tuple[AgentQuery, Fresh
 
 
 def parse_drain_query(document: Mapping[str, Any]) -> AgentQuery:
-    """Parse the body of POST /agents/drain; an empty one is rejected, so that it cannot drain the whole mesh."""
+    """Parse the body of POST /agents/drain; an empty query is rejected, because it would drain the whole mesh."""
     reject_unknown(document, _DRAIN_FIELDS)
     params = {name: _string_values(document, name) for name in document}
     query = _build_agent_query(params, ())
@@ -203,9 +203,12 @@ def parse_drain_query(document: Mapping[str, Any]) -> AgentQuery:
 
 
 def _draining_filter(params: QueryParams, status: str, draining: str) -> bool | None:
-    """Return the draining filter of a search: only agents in service, unless it names `draining` or any status."""
-    wanted = optional_bool(params, draining)
-    return False if wanted is None and single(params, status) != "any" else wanted
+    """Return the draining filter of a search.
+
+    By default a search finds only agents in service, unless its status is `any`.
+    """
+    requested = optional_bool(params, draining)
+    return False if requested is None and single(params, status) != "any" else requested
 
 
 def _build_agent_query(params: QueryParams, tags: tuple[str, ...], selector: LabelSelector | None = None) -> AgentQuery:
@@ -257,7 +260,7 @@ def _query_digest(query: AgentQuery, fields: tuple[str, ...]) -> str:
 
 
 def _string_values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """Return the values of a field of a query object, as a query string would give them."""
+    """Return the values of a field of a query object in the form of query parameters."""
     value = query[name]
     if value is None:
         return ()

@@ -1,4 +1,4 @@
-"""Registrations as they come in requests: one document, registered and turned into the fields of its response."""
+"""Registers the agent of a request document and builds the fields of the response."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ async def register_document(
 ) -> dict[str, Any]:
     """Register the agent of a document and return the fields of the response.
 
-    Errors name fields with `field_prefix` in front. `headers` may contain the preconditions `if-match` and
+    Errors name fields with the prefix `field_prefix`. `headers` may contain the preconditions `if-match` and
     `if-none-match`.
     """
     registered = await registrations.register_and_resolve(

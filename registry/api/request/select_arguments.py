@@ -22,7 +22,7 @@ _DEPENDENCY_VALIDATOR = validator_for(DependencySchema)
 
 @dataclass(frozen=True, slots=True)
 class SelectRequest:
-    """The dependency that one agent is selected for, the zone of the caller, and the freshness of the response."""
+    """The dependency for which an agent is selected, the zone of the caller, and the freshness of the response."""
 
     dependency: Dependency
     zone: str | None

@@ -1,4 +1,4 @@
-"""The client connection below a request, for responses that must know whether the client reads."""
+"""The client connection of a request, for streams that depend on whether the client reads."""
 
 from typing import Final, Protocol
 
@@ -11,7 +11,7 @@ NO_BUFFERING_HEADER: Final = (b"x-accel-buffering", b"no")
 
 
 class Connection(Protocol):
-    """What a streamed response needs from the connection, beyond ASGI."""
+    """The operations of a client connection that streams require and that ASGI does not offer."""
 
     def writable(self) -> bool:
         """Return whether a message sent now is written without waiting for the client."""
@@ -21,6 +21,6 @@ class Connection(Protocol):
 
 
 def get_connection(scope: Scope) -> Connection | None:
-    """Return the connection of a request; None below a server that does not pass it."""
+    """Return the connection of a request; None if the HTTP server does not pass it."""
     connection: Connection | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
     return connection

@@ -23,7 +23,7 @@ STALE_HEADER = "x-registry-stale"
 
 
 def timestamp() -> str:
-    """Return the current time as RFC 3339 in UTC; informational, no decision depends on it."""
+    """Return the current time as RFC 3339 in UTC; it is for information only."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 

@@ -1,4 +1,4 @@
-"""The commands that call a registry, one module per command."""
+"""The commands that call a registry, one module per command or group of related commands."""
 
 from registry.cli.commands.agent import agent
 from registry.cli.commands.agents import agents

@@ -7,7 +7,14 @@ import click
 
 from registry.cli.completers import complete_agents, complete_namespaces
 from registry.cli.connection import SyncRegistryClient, with_registry_client
-from registry.cli.errors import CommandError, NotFound, RegistryWriteCommand, format_refusal, to_refusal_error, unwrap
+from registry.cli.errors import (
+    CommandError,
+    NotFound,
+    RegistryWriteCommand,
+    error_from_response,
+    format_error_response,
+    unwrap,
+)
 from registry.cli.output.formats import is_document, output_option, print_event
 from registry.cli.output.terminal_safe import escape_terminal
 
@@ -100,11 +107,11 @@ class ResultReporter:
         """Print one result; with `in_document` a document with all results was printed before."""
         self._count += 1
         if response.get("error") == "unauthorized":
-            raise to_refusal_error(response)
+            raise error_from_response(response)
         if "error" in response:
             if response["error"] != self._ignored_error:
                 self._failures.append(response)
-                click.echo(f"Error: {escape_terminal(format_refusal(response))}", err=True)
+                click.echo(f"Error: {escape_terminal(format_error_response(response))}", err=True)
         elif is_document(self._output):
             if not in_document:
                 print_event(response, self._output)

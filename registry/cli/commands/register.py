@@ -7,7 +7,7 @@ from typing import IO, Any
 import click
 
 from registry.cli.connection import SyncRegistryClient, with_registry_client
-from registry.cli.errors import EXIT_FAILED, CommandError, RegistryWriteCommand, format_refusal, unwrap
+from registry.cli.errors import EXIT_FAILED, CommandError, RegistryWriteCommand, format_error_response, unwrap
 from registry.cli.manifest import MAX_FILE_BYTES, ManifestError, read_manifest, registration_id
 from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.terminal_safe import escape_terminal
@@ -15,7 +15,8 @@ from registry.cli.output.terminal_safe import escape_terminal
 # The registry accepts 200 registrations and 1 MiB in one call.
 _MAX_AGENTS_PER_CALL, _MAX_CALL_BYTES = 200, 1024 * 1024 - 64
 
-# In the native format its dependencies would resolve by other rules, without its routes, until it registers itself.
+# Registered in the native format, the agent would have no routes, and its dependencies would resolve by other rules,
+# until it registers itself again.
 _MCPMESH_FORMAT_PROBLEM = "this agent registers itself with the mcp-mesh SDK and cannot be registered from a file"
 
 _BATCH_INDEX = re.compile(r"\bagents\[\d+\]\.")
@@ -63,10 +64,10 @@ def _register_all(
 ) -> Iterator[tuple[int, Registration, Result]]:
     """Yield each registration with its index and its result, in the order of the file."""
     for batch in _batches(registrations):
-        valid = [registration for _, registration, refusal in batch if refusal is None]
+        valid = [registration for _, registration, error_result in batch if error_result is None]
         results: Iterator[Result] = iter(_send_batch(registry, valid) if valid else ())
-        for index, registration, refusal in batch:
-            yield index, registration, refusal or _without_batch_index(next(results))
+        for index, registration, error_result in batch:
+            yield index, registration, error_result or _without_batch_index(next(results))
 
 
 def _send_batch(registry: SyncRegistryClient, registrations: Sequence[Registration]) -> Sequence[Result]:
@@ -93,18 +94,18 @@ def _batches(registrations: Sequence[Registration]) -> Iterator[list[tuple[int, 
     batch: list[tuple[int, Registration, Result | None]] = []
     size = 0
     for index, registration in enumerate(registrations):
-        refusal = _check_locally(registration)
-        length = 0 if refusal else len(encode_json(registration)) + 1
+        error_result = _check_locally(registration)
+        length = 0 if error_result else len(encode_json(registration)) + 1
         if batch and (len(batch) == _MAX_AGENTS_PER_CALL or size + length > _MAX_CALL_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append((index, registration, refusal))
+        batch.append((index, registration, error_result))
         size += length
     yield batch
 
 
 def _check_locally(registration: Registration) -> Result | None:
-    """Return the error result of a registration that cannot be sent, as the registry would format it."""
+    """Return the error of a registration that cannot be sent, in the format of the registry."""
     from mcp_mesh_client import InvalidData
     from mcp_mesh_client.request_validation import check_registration
 
@@ -127,7 +128,8 @@ def _report_result(index: int, registration: Registration, result: Result, outpu
     agent_id = escape_terminal(str(result.get("agent_id") or registration_id(registration) or "no id"))
     if "error" in result:
         click.echo(
-            f"Error: registration {index + 1} ({agent_id:.253}): {escape_terminal(format_refusal(result))}", err=True
+            f"Error: registration {index + 1} ({agent_id:.253}): {escape_terminal(format_error_response(result))}",
+            err=True,
         )
     elif output == "name":
         click.echo(agent_id)

@@ -7,7 +7,7 @@ import click
 
 from registry.cli.completers import complete_agents, complete_capabilities, complete_namespaces
 from registry.cli.connection import SyncRegistryClient, with_registry_client
-from registry.cli.errors import NotFound, RegistryCommand, format_refusal, to_refusal_error, unwrap
+from registry.cli.errors import NotFound, RegistryCommand, error_from_response, format_error_response, unwrap
 from registry.cli.filters import drop_unset
 from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.tables import (
@@ -85,7 +85,7 @@ def _resolve_capability(
 ) -> None:
     response = registry.select_agent(capability, **select_options)
     if "error" in response and not (explain and response["error"] == "no_provider"):
-        raise to_refusal_error(response)
+        raise error_from_response(response)
     if "error" not in response:
         if is_document(output):
             print_document(unwrap(response), output)
@@ -97,7 +97,7 @@ def _resolve_capability(
         providers = unwrap(registry.capabilities(name=capability, agent_status="any", include_deprecated=True))
         print_section("All providers", PROVIDER_COLUMNS, providers["capabilities"])
     if "error" in response:
-        raise NotFound(format_refusal(response))
+        raise NotFound(format_error_response(response))
 
 
 def _resolve_agent(registry: SyncRegistryClient, agent_id: str, output: str | None, *, explain: bool) -> None:

@@ -7,7 +7,7 @@ _SECONDS_PER_DAY = 86_400
 
 
 def age(timestamp: object, now: object) -> str | None:
-    """Return the time between two timestamps of a response, such as `42s`; None without the first."""
+    """Return the time between two timestamps of a response, such as `42s`; None without the first timestamp."""
     if not isinstance(timestamp, str) or not timestamp:
         return None
     try:

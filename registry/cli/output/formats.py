@@ -22,7 +22,7 @@ def output_option(*formats: str) -> Callable[[Command], Command]:
 
 
 def is_document(output: str | None) -> bool:
-    """Return whether the format prints the response itself."""
+    """Return whether the output format prints the whole response, not a table or names."""
     return output in ("json", "yaml")
 
 

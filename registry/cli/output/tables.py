@@ -25,7 +25,7 @@ _MAX_NAMES_PER_CELL = 3
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Column of a table: its title, the value of a row, and if it appears in wide tables only.
+    """Column of a table: its title, its value for a row, and whether it appears only in wide tables.
 
     `styles` colours a cell by its first word on a terminal. `follow_width` is the minimum width in a table whose rows
     arrive over time.
@@ -118,7 +118,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 
 def format_names(items: object, key: str = "name", max_names: int | None = None) -> str:
-    """Return the distinct names of capabilities or tags; after `max_names` of them, the number of the rest."""
+    """Return the distinct names of capabilities or tags; beyond `max_names`, the number of the remaining names."""
     if not isinstance(items, Sequence) or isinstance(items, str):
         return ""
     names = dict.fromkeys(str(item.get(key)) if isinstance(item, Mapping) else str(item) for item in items)
@@ -161,7 +161,7 @@ def agent_table(*, wide: bool, follow: bool = False, event_column: bool = False)
 
 
 def agent_rows(agents: Iterable[Row], now: str) -> Iterator[Row]:
-    """Yield the rows of agents at a time of the registry's clock."""
+    """Yield the rows of agents; ages are relative to `now`, a time of the registry's clock."""
     return ({**agent, "state": format_status(agent), "now": now} for agent in agents)
 
 

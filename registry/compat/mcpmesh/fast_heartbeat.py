@@ -14,7 +14,7 @@ from registry.store.agents import Agents, HeartbeatResult
 # `changed`: the agent should fetch its resolution; `unknown`: it must register again.
 FastHeartbeatResult: TypeAlias = Literal["unchanged", "changed", "unknown"]
 
-# An agent does nothing else while it waits for the response.
+# An agent blocks while it waits for the response.
 _REDIS_TIMEOUT_S: Final = 0.03
 
 
@@ -27,7 +27,7 @@ class FastHeartbeats:
         self._resolver = resolver
 
     async def extend(self, agent_id: str) -> FastHeartbeatResult:
-        """Extend the deadline of a healthy agent and return whether its resolution differs from the one last sent.
+        """Extend the deadline of a healthy agent; return whether its resolution differs from the last one sent.
 
         The store has the digest that any replica sent last, so no change in between is missed. If Redis is slow, the
         digest in the cache of this replica is used. If Redis is unavailable, the result for a healthy agent is
@@ -85,6 +85,7 @@ class FastHeartbeats:
         if resolution.digest == sent_digest:
             self._resolver.mark_sent(resolution, sent_digest)
             return "unchanged"
-        # The agent registers again at once, perhaps on another replica, so this one no longer has the digest last sent.
+        # The agent registers again at once, perhaps on another replica, so this replica no longer knows the last
+        # digest.
         self._resolver.mark_sent(resolution, "")
         return "changed"

@@ -27,8 +27,8 @@ class McpMeshHeartbeatFormat:
     async def handle(self, document: dict[str, Any]) -> bytes:
         """Register the agent and return the response with the resolved dependencies of its functions.
 
-        An invalid registration is answered with 200 and `"status": "error"`: the SDK takes any other status for a
-        failure of the registry and retries without end.
+        The response to an invalid registration is 200 with `"status": "error"`: the SDK treats any other status as a
+        failure of the registry and retries forever.
         """
         try:
             parsed = parse_mcpmesh_registration(document)

@@ -1,4 +1,4 @@
-"""Job dispatch of mcp-mesh: a pause flag for the whole mesh, and claims, which are always empty.
+"""Job dispatch of mcp-mesh: a pause flag for the whole mesh, and job claims, which always return no jobs.
 
 The registry stores no jobs. Agents of the mcp-mesh SDK poll for them, and meshctl reads and sets the pause flag.
 """

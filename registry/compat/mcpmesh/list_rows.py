@@ -1,6 +1,6 @@
 """Rows of agent lists for agents in the mcp-mesh format: resolved dependencies and available capabilities.
 
-The schema fields of capabilities are omitted. They are most of the data, and a read of one agent shows them.
+The schema fields of capabilities are omitted, because they are most of the data; GET /agents/{id} returns them.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ class MeshListRows:
         return b'%s,"last_heartbeat":%s,"last_seen":%s}' % (resolution.list_row, heartbeat, heartbeat)
 
     async def prepare(self, view: View, record: Record) -> None:
-        """Resolve the dependencies of an agent and render the part of its row that they decide."""
+        """Resolve the dependencies of an agent and render the part of its row that depends on them."""
         if record.agent.indexed.format is not None:
             self._ensure_rendered(view, record, await self._resolver.resolve_async(view, record))
 
@@ -58,7 +58,7 @@ class MeshListRows:
         return record.agent.indexed.format is not None
 
     def _ensure_rendered(self, view: View, record: Record, resolution: CachedResolution) -> None:
-        """Render the part of a row that the resolution decides, unless it is cached."""
+        """Render the part of a row that depends on the resolution, unless it is cached."""
         if not resolution.list_row:
             resolution.list_row = orjson.dumps(self._row_document(view, record.agent, resolution.dependencies))[:-1]
 
@@ -95,9 +95,7 @@ class MeshListRows:
 
     def _unsatisfied_reason(self, view: View, agent: Agent, requirement: Dependency) -> str:
         """Describe the first provider that would satisfy a requirement if it were available."""
-        matcher = ProviderMatcher(
-            requirement, agent.indexed.namespace, self._rankings.policies.for_profile(agent.indexed)
-        )
+        matcher = ProviderMatcher(requirement, agent.indexed.namespace, self._rankings.policies.for_spec(agent.indexed))
         for provider, _, capability in matcher.candidates(view):
             if matcher.is_outside_namespace(provider) or matcher.match_capability(capability)[1] is not None:
                 continue
@@ -112,7 +110,7 @@ class MeshListRows:
 
 
 def _filter_with_objects(llm_filter: Any) -> Any:
-    """Return a filter without plain names, because meshctl fails on these and lists no agent at all."""
+    """Return a filter with objects in place of plain names, on which meshctl fails and lists no agent at all."""
     if not isinstance(llm_filter, dict) or not isinstance(llm_filter.get("filter"), list):
         return llm_filter
     entries = [{"capability": each} if isinstance(each, str) else each for each in llm_filter["filter"]]

@@ -1,4 +1,4 @@
-"""Parses `llm_filter` and `llm_provider`: the tools a function offers its language model, and its LLM provider."""
+"""Parses `llm_filter` and `llm_provider`: the tools that a function offers its language model, and its LLM provider."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -18,7 +18,7 @@ _ANY_CAPABILITY: Final = McpMeshDependency("")
 
 
 class DependencyLike(Protocol):
-    """The fields of a dependency that all schemas of it have."""
+    """The fields that all schemas of a dependency have."""
 
     @property
     def capability(self) -> str | None:
@@ -34,7 +34,7 @@ class DependencyLike(Protocol):
 
     @property
     def tags(self) -> Sequence[str | Sequence[str]] | None:
-        """The tags; of a nested list one is required."""
+        """The tags; one tag of a nested list is required."""
 
 
 class LlmFilter(NamedTuple):

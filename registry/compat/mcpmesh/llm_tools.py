@@ -52,7 +52,7 @@ class LlmToolFinder:
         self._cache: WeightedLru[object, tuple[int, Sequence[ToolMatch]]] = WeightedLru(_MAX_CACHE_BYTES)
 
     def fill_cache(self, view: View, agent: Agent) -> Iterator[object]:
-        """Find the tools and providers of an agent's functions one by one, so that `find` has them cached."""
+        """Find the tools and providers of an agent's functions one by one, and cache them for `find`."""
         for _, tool_filter, dependency in _llm_functions(agent):
             for entry in tool_filter.entries if tool_filter is not None else ():
                 yield self._cached_matches(view, agent.indexed, entry)
@@ -86,7 +86,7 @@ class LlmToolFinder:
         return LlmResolution(tools, providers)
 
     def resolutions(self, view: View, agent: Agent) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return the provider and tool rows of an agent for lists, also the unresolved ones.
+        """Return the provider and tool rows of an agent for lists, including the unresolved ones.
 
         A tool is listed under each filter entry that it matches.
         """
@@ -104,9 +104,9 @@ class LlmToolFinder:
             by_name = self._tools_by_name(matches, tool_filter.mode)
             for entry, found in zip(tool_filter.entries, matches, strict=True):
                 names = dict.fromkeys(each.capability.tool_name for each in found)
-                got = [(by_name[name].agent, by_name[name].capability) for name in names if name in by_name]
+                selected = [(by_name[name].agent, by_name[name].capability) for name in names if name in by_name]
                 tools += tool_resolutions(
-                    function.tool_name, entry, tool_filter.mode, got[: max(0, _MAX_TOOLS_PER_AGENT - len(tools))]
+                    function.tool_name, entry, tool_filter.mode, selected[: max(0, _MAX_TOOLS_PER_AGENT - len(tools))]
                 )
         return providers, tools
 
@@ -115,7 +115,7 @@ class LlmToolFinder:
         return [self._cached_matches(view, agent.indexed, entry) for entry in tool_filter.entries]
 
     def _tools_by_name(self, matches: Iterable[Iterable[ToolMatch]], mode: str) -> dict[str, ToolMatch]:
-        """Return the tools of a function by name; of several with one name the first."""
+        """Return the tools of a function by name; of several tools with one name, the first."""
         all_matches = chain.from_iterable(matches)
         by_name: dict[str, ToolMatch] = {}
         for each in self._highest_versions(all_matches) if mode == BEST_MATCH else all_matches:
@@ -125,14 +125,14 @@ class LlmToolFinder:
         return by_name
 
     def _highest_versions(self, matches: Iterable[ToolMatch]) -> Iterable[ToolMatch]:
-        """Return the match with the highest version for each capability; among equals the first."""
+        """Return the match with the highest version for each capability; among equal versions the first."""
         best: dict[str, tuple[Any, ToolMatch]] = {}
         for each in matches:
-            ordered = self._policy.version_key(each.capability.version)
-            merit = ordered is not None, ordered or ()
-            before = best.get(each.capability.name)
-            if before is None or merit > before[0]:
-                best[each.capability.name] = merit, each
+            version_key = self._policy.version_key(each.capability.version)
+            rank = version_key is not None, version_key or ()
+            previous = best.get(each.capability.name)
+            if previous is None or rank > previous[0]:
+                best[each.capability.name] = rank, each
         return [each for _, each in best.values()]
 
     def _cached_matches(self, view: View, consumer: IndexedSpec, entry: McpMeshDependency) -> Sequence[ToolMatch]:
@@ -192,12 +192,12 @@ class _ResponseBudget:
 
 def _llm_functions(agent: Agent) -> Iterator[tuple[McpMeshCapability, LlmFilter | None, McpMeshDependency | None]]:
     """Yield each function that works with a language model, with its tool filter and its provider requirement."""
-    left = _MAX_FILTER_ENTRIES
+    entries_left = _MAX_FILTER_ENTRIES
     for function in llm_functions(agent.indexed):
         tool_filter = parse_filter(bytes(function.llm_filter))
         if tool_filter is not None:
-            tool_filter = tool_filter._replace(entries=tool_filter.entries[:left])
-            left -= len(tool_filter.entries)
+            tool_filter = tool_filter._replace(entries=tool_filter.entries[:entries_left])
+            entries_left -= len(tool_filter.entries)
         yield function, tool_filter, parse_provider(bytes(function.llm_provider))
 
 

@@ -1,8 +1,8 @@
-"""Version constraints as Go's Masterminds/semver (v3) reads them, which the published mcp-mesh SDKs expect.
+"""Version constraints in the dialect of Go's Masterminds/semver (v3), which the published mcp-mesh SDKs expect.
 
-The differences from the default dialect of `versions` decide which provider is chosen: if a comparison of an and-group
-names a pre-release, every pre-release can satisfy the group; `<=1.2` includes all of 1.2; `^*` is 0.0.0 alone; a text
-that cannot be parsed is no error, but matches only the identical text.
+It differs from the default dialect of `version_constraints` in ways that affect which provider is chosen: if a
+comparison of an and-group names a pre-release, every pre-release can satisfy the group; `<=1.2` includes all of 1.2;
+`^*` is 0.0.0 alone; a text that cannot be parsed is not an error, but matches only the identical text.
 """
 
 import operator
@@ -115,7 +115,7 @@ def _tilde(bound: Bound) -> VersionPredicates:
 
 
 def _caret(bound: Bound) -> VersionPredicates:
-    """Match the versions that change nothing up to and including the first number that is not 0."""
+    """Match the versions from the bound on that are equal to it up to and including its first number that is not 0."""
     if any(bound.numbers[:1]) or len(bound.numbers) == 1:
         return _same_prefix(bound, 1)
     if any(bound.numbers[:2]) or len(bound.numbers) == 2:  # noqa: PLR2004 - major and minor

@@ -12,7 +12,7 @@ from registry.service.resolution.match_policy import MatchPolicies, MatchPolicy
 def match_policies(*, isolate_namespaces: bool = True) -> MatchPolicies:
     """Return the policies of both formats. Without `isolate_namespaces` mcp-mesh agents search all namespaces.
 
-    Output schemas are matched for native agents also: their dependencies may carry the fields of the SDKs.
+    Output schemas are also matched for native agents, because their dependencies may contain the fields of the SDKs.
     """
     mcpmesh = MatchPolicy(
         selectable_statuses=frozenset({"healthy"}),

@@ -1,7 +1,7 @@
 """The mcp-mesh format of a registration, which the published SDKs send: all fields at the top level of one object.
 
-It is parsed as leniently as by the registry that the SDKs were written for, and converted to the native format: each
-tool becomes a capability. A tool without a capability becomes a route, which has dependencies and provides nothing.
+It is parsed as leniently as by mcp-mesh's own registry, and converted to the native format: each tool becomes a
+capability. A tool without a capability becomes a route, which has dependencies and provides nothing.
 """
 
 import re
@@ -22,7 +22,7 @@ from registry.model.registration.schema import DEFAULT_NAMESPACE, DEFAULT_SECURI
 
 FORMAT_NAME: Final = "mcp-mesh"
 DEFAULT_TIMEOUT: Final = timedelta(seconds=20)
-"""The timeout that mcp-mesh agents expect, which send a heartbeat every 5 s."""
+"""The timeout that mcp-mesh agents expect; they send a heartbeat every 5 s."""
 METADATA_ERROR: Final = "This agent registered in the mcp-mesh format; send the full registration instead of `metadata`"
 MARKER_FIELDS: Final = ("name", "agent_type", "http_host", "http_port", "tools")
 """The body of a heartbeat with any of these fields is a registration in the mcp-mesh format."""
@@ -54,7 +54,7 @@ class McpMeshDependencySchema(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class McpMeshToolSchema(Struct, frozen=True, kw_only=True, gc=False):
-    """One function; fields not named here are not validated."""
+    """One function of an agent; fields that are not listed here are not validated."""
 
     function_name: str | None = None
     capability: str | None = None
@@ -88,7 +88,7 @@ class ParsedRegistration:
     warnings: tuple[str, ...]
 
 
-# Index fields of a spec with types of their own; an SDK may use these names for something different.
+# Fields that the registry indexes with a fixed type; an SDK may use these names for other data.
 _IGNORED_TOOL_FIELDS: Final = (
     frozenset(McpMeshCapability.__struct_encode_fields__)
     - frozenset({"name", "function_name", "version", "tags", "description", "dependencies"})
@@ -221,7 +221,7 @@ def _canonical_spec(document: dict[str, Any], form: McpMeshRegistrationSchema, d
 
 
 def _endpoint(form: McpMeshRegistrationSchema) -> str:
-    """Return the endpoint of the agent. Without a port, only its parent process can call it."""
+    """Return the endpoint of the agent. Without a port, only the parent process of the agent can call it."""
     if not form.http_port or not form.http_host:
         return f"stdio://{form.agent_id}"
     host = f"[{form.http_host}]" if ":" in form.http_host and form.http_host[0] != "[" else form.http_host

@@ -29,13 +29,13 @@ def encode_response_fields(dependencies: tuple[ResolvedDependency, ...], llm: Ll
     """
     resolved: dict[str, list[dict[str, Any]]] = {}
     bytes_left = MAX_PROVIDER_DETAIL_BYTES
-    for pick in dependencies:
-        entry = _dependency_entry(pick)
-        # The kwargs of one agent can have a megabyte, and ten thousand dependencies of another can resolve to it.
-        if pick.provider is not None and pick.provider.extension and len(pick.provider.extension) <= bytes_left:
-            bytes_left -= len(pick.provider.extension)
-            entry["kwargs"] = orjson.Fragment(pick.provider.extension)
-        resolved.setdefault(pick.function, []).append(entry)
+    for each in dependencies:
+        entry = _dependency_entry(each)
+        # The kwargs of one agent can be a megabyte long, and ten thousand dependencies of another can resolve to it.
+        if each.provider is not None and each.provider.extension and len(each.provider.extension) <= bytes_left:
+            bytes_left -= len(each.provider.extension)
+            entry["kwargs"] = orjson.Fragment(each.provider.extension)
+        resolved.setdefault(each.function, []).append(entry)
     fields: dict[str, Any] = {"dependencies_resolved": resolved, "llm_tools": llm.tools}
     if llm.providers:
         fields["llm_providers"] = llm.providers

@@ -1,4 +1,4 @@
-"""Recent decisions about dependencies as events with stages, in the terms of mcp-mesh."""
+"""Recent resolutions of dependencies as events with stages, in the terms of mcp-mesh."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -47,7 +47,7 @@ _MCPMESH_REASONS: Final[Mapping[str, str]] = {
 }
 _BEST_STRATEGY_REASON: Final = "HighestScoreThenVersion"
 _NO_SCHEMA_MODE: Final = "none"
-# Fewer candidates leave no choice.
+# With fewer candidates there is no choice to report.
 _MIN_CANDIDATES_FOR_EVENT: Final = 2
 # A longer value is not a hash.
 _MAX_HASH_CHARS: Final = 256
@@ -114,7 +114,7 @@ class ResolutionAudit:
         self._resolution_store = resolution_store
 
     async def events(self, agent_id: str, function: str | None, limit: int) -> list[Json]:
-        """Return at most `limit` events, the newest first; those of one function if it is given.
+        """Return at most `limit` events, the newest first, only those of `function` if it is given.
 
         An event is a choice among several candidates, a dependency whose candidates are all rejected, or a change of
         the provider. Two events in a row are never equal.
@@ -136,7 +136,7 @@ class ResolutionAudit:
         return found[::-1][:limit]
 
     async def _current_entry(self, view: View, record: Record) -> Json:
-        """Return the trace of the current resolution, dated to the last change that can have affected it."""
+        """Return the trace of the current resolution, with the time of the last change that may have affected it."""
         resolution = await self._resolver.resolve_async(view, record)
 
         def ranking(resolved: ResolvedDependency) -> RankedProviders:

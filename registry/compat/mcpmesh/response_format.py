@@ -10,7 +10,7 @@ from registry.compat.mcpmesh.registration_response import encode_response_fields
 from registry.model.agent import Agent, LookupKey
 from registry.model.resolution import ResolvedDependency
 
-# blake2b accepts a key of at most so many bytes.
+# The maximum key length of blake2b.
 _MAX_DIGEST_KEY_BYTES: Final = 64
 
 
@@ -31,8 +31,8 @@ class McpMeshResponseFormat:
     def encode(self, view: View, agent: Agent, dependencies: tuple[ResolvedDependency, ...]) -> tuple[str, bytes]:
         """Return digest and fields.
 
-        The digest depends on the timeline: the agent does not report which response it has, and after a loss of data
-        the store does not know either, so every agent gets the full response once.
+        The digest depends on the timeline: the agent does not report which response it has, and a loss of data removes
+        that from the store, so every agent gets the full response once.
         """
         fields = encode_response_fields(dependencies, self._llm_tools.find(view, agent))
         key = view.timeline.encode()[:_MAX_DIGEST_KEY_BYTES]

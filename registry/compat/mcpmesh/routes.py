@@ -1,4 +1,4 @@
-"""Everything that mcp-mesh adds to the HTTP API, ready for `main` to plug in."""
+"""The HTTP API extension for mcp-mesh, which `main` adds to the API."""
 
 from dataclasses import dataclass
 

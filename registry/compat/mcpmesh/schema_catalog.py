@@ -79,11 +79,11 @@ async def _collect_schemas(view: View) -> dict[str, CanonicalSchema]:
 def _schemas_of(agent: Agent) -> Iterator[CanonicalSchema]:
     spec = orjson.loads(agent.spec)
     for tool in chain(spec["capabilities"], spec["registration_format"].get("routes", ())):
-        for hashed, schema in _SCHEMA_FIELDS:
+        for hash_field, schema_field in _SCHEMA_FIELDS:
             # These fields are stored as sent and were not validated.
-            if isinstance(tool.get(hashed), str) and tool[hashed] and isinstance(tool.get(schema), dict):
+            if isinstance(tool.get(hash_field), str) and tool[hash_field] and isinstance(tool.get(schema_field), dict):
                 runtime = spec.get("runtime", "python")
-                yield CanonicalSchema(tool[hashed], tool[schema], runtime, agent.created)
+                yield CanonicalSchema(tool[hash_field], tool[schema_field], runtime, agent.created)
 
 
 class SchemaCatalogRoutes:

@@ -11,7 +11,7 @@ from registry.model.agent import ABSENT, Capability, Dependency
 
 STRICT: Final = "strict"
 _NOT_EQUAL: Final = "its output schema differs from the expected one"
-# Longer schemas are not cached: those of SDKs have some hundred bytes.
+# Longer schemas are not cached; the schemas of SDKs have a few hundred bytes.
 _MAX_CACHED_SCHEMA_BYTES: Final = 16_384
 _EMPTY_SCHEMA: Final[Mapping[str, Any]] = {}
 
@@ -19,8 +19,9 @@ _EMPTY_SCHEMA: Final[Mapping[str, Any]] = {}
 class SchemaMatcher:
     """Compares the output schemas of capabilities with an expected one.
 
-    Equal hashes always match. In mode `strict` nothing else does; in any other mode a capability without an output
-    schema matches, and one whose output has all fields that the expected schema requires, of the same types.
+    Equal hashes always match. In mode `strict` only equal hashes match. In any other mode a capability also matches if
+    it has no output schema, or if its output schema has all required fields of the expected schema, with the same
+    types.
     """
 
     def __init__(self, mode: str, expected_hash: str, expected: bytes) -> None:
@@ -29,7 +30,7 @@ class SchemaMatcher:
         self._expected = _deduplicate_required(_load_schema(expected))
 
     def mismatch(self, capability: Capability) -> str | None:
-        """Return why a capability does not match, None if it does."""
+        """Return the reason why a capability does not match, None if it matches."""
         if not isinstance(capability, McpMeshCapability):
             return _NOT_EQUAL if self._strict else None
         if self._hash and capability.output_schema_hash == self._hash:
@@ -54,8 +55,8 @@ def _load_schema(text: bytes) -> Mapping[str, Any]:
 
 def _parse_schema(text: bytes) -> Mapping[str, Any]:
     """Parse a schema; anything but an object is an empty schema."""
-    read = orjson.loads(text) if text else None
-    return read if isinstance(read, dict) else _EMPTY_SCHEMA
+    document = orjson.loads(text) if text else None
+    return document if isinstance(document, dict) else _EMPTY_SCHEMA
 
 
 _parse_schema_cached = lru_cache(maxsize=1024)(_parse_schema)
@@ -63,19 +64,21 @@ _parse_schema_cached = lru_cache(maxsize=1024)(_parse_schema)
 
 def _deduplicate_required(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a schema without repeated `required` entries, whose cost would multiply with each level."""
-    tidied = dict(schema)
+    deduplicated = dict(schema)
     if isinstance(schema.get("required"), list):
-        tidied["required"] = list(dict.fromkeys(name for name in schema["required"] if isinstance(name, str)))
+        deduplicated["required"] = list(dict.fromkeys(name for name in schema["required"] if isinstance(name, str)))
     if isinstance(schema.get("properties"), dict):
         fields = schema["properties"].items()
-        tidied["properties"] = {name: _deduplicate_required(each) for name, each in fields if isinstance(each, dict)}
+        deduplicated["properties"] = {
+            name: _deduplicate_required(each) for name, each in fields if isinstance(each, dict)
+        }
     if isinstance(schema.get("items"), dict):
-        tidied["items"] = _deduplicate_required(schema["items"])
-    return tidied
+        deduplicated["items"] = _deduplicate_required(schema["items"])
+    return deduplicated
 
 
 def _find_mismatch(expected: Mapping[str, Any], provided: Mapping[str, Any], path: str) -> str | None:
-    """Return the first difference from the expected schema, None without one. Documents are at most 64 deep."""
+    """Return the first difference from the expected schema, None if there is none. Documents are at most 64 deep."""
     provided_type, expected_type = provided.get("type"), expected.get("type")
     differs = isinstance(provided_type, str) and expected_type not in (None, provided_type)
     if differs and (provided_type, expected_type) != ("integer", "number"):
@@ -85,9 +88,9 @@ def _find_mismatch(expected: Mapping[str, Any], provided: Mapping[str, Any], pat
     for name in required if isinstance(required, list) else ():
         if name not in fields:
             return f"{path} has no field {name}"
-        wrong = _find_mismatch(_as_object(expected_fields.get(name)), _as_object(fields[name]), f"{path}.{name}")
-        if wrong is not None:
-            return wrong
+        mismatch = _find_mismatch(_as_object(expected_fields.get(name)), _as_object(fields[name]), f"{path}.{name}")
+        if mismatch is not None:
+            return mismatch
     if isinstance(expected.get("items"), dict):
         if not isinstance(provided.get("items"), dict):
             return f"{path} does not declare its item type"

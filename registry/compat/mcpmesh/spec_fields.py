@@ -58,7 +58,7 @@ class McpMeshFormatData(FormatData, frozen=True, gc=False):
 
 
 class McpMeshSpec(IndexedSpec, frozen=True, gc=False):
-    """The index fields of every agent: native agents can send the fields of the SDKs too."""
+    """The index fields of every agent; native agents can also send the fields of the SDKs."""
 
     capabilities: tuple[McpMeshCapability, ...] = ()
     dependencies: tuple[McpMeshDependency, ...] = ()

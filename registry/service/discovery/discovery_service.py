@@ -21,8 +21,8 @@ from registry.store.agents import Agents
 class Freshness:
     """How fresh a result must be.
 
-    `version` None: at least the version of the store when the read arrived; 0: the version held; N: at least N, or
-    unchanged since N if `exact`.
+    With `version` None it includes every write before the read arrived. 0 accepts the cache of this replica, however
+    old. N requires at least version N, or with `exact` a result that is unchanged since N.
     """
 
     version: int | None = None
@@ -31,7 +31,10 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a list: at most `limit` rows behind the sort key `after`; `version` is that of the first page."""
+    """A part of a list: at most `limit` rows after the sort key `after`.
+
+    `version` is the version of the first page, None if this is the first page.
+    """
 
     limit: int
     after: SortKey | None = None
@@ -40,7 +43,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class ClientVersion:
-    """The result a caller has: the first characters of its timeline, and a version at which it was current."""
+    """The result that a caller has: the beginning of its timeline, and a version at which it was current."""
 
     timeline_prefix: str
     version: int
@@ -53,10 +56,11 @@ LATEST = Freshness()
 class AgentList:
     """Agents sorted by score if the query ranks, then by namespace and id.
 
-    `version` is the version of the rows: for a page that of the first page, so that a watch from it delivers what
-    changed during the walk. `changed_version` is a version since which the result is unchanged. `next_after` is the
-    sort key the next page begins behind, None at the end. `staleness` is how old the result may be in seconds, None if
-    it is as fresh as requested. With `unchanged` the caller has the result already, and there are no records.
+    `version` is the version of the rows; for a page it is the version of the first page, so that a watch from it
+    delivers all changes since the first page. `changed_version` is a version since which the result is unchanged.
+    `next_after` is the sort key after which the next page begins, None on the last page. `staleness` is the maximum age
+    of the result in seconds, None if it is as fresh as requested. With `unchanged` the caller already has the result,
+    and `records` is empty.
     """
 
     cached: CachedQuery
@@ -124,8 +128,8 @@ class Discovery:
     ) -> AgentList:
         """Return the agents that match, or one page of them.
 
-        `client_version` is the result the caller has. Raises VersionTooOld for a page if the version of the first page
-        is no longer in the log, and for an exact version if the result has changed since.
+        `client_version` is the result that the caller already has. Raises VersionTooOld for a page if the version of
+        the first page is no longer in the log, and for an exact version if the result has changed since.
         """
         view, staleness = await self.view(freshness)
         first_version = None if page is None else page.version
@@ -171,7 +175,7 @@ class Discovery:
     async def capabilities(self, query: CapabilityQuery, freshness: Freshness = LATEST) -> CapabilityList:
         """Return the capabilities that match, each once for every agent that has it.
 
-        Raises VersionTooOld for an exact version that is not the one held.
+        Raises VersionTooOld for an exact version other than the version of the cache.
         """
         matcher = CapabilityQueryMatcher(query)
         view, staleness = await self.view(freshness)
@@ -188,12 +192,12 @@ class Discovery:
         return CapabilityList(matches, matcher.is_ranked, view.version, staleness)
 
     def _update(self, cached: CachedQuery) -> CachedQuery:
-        """Return the result of the same query in the view held now."""
+        """Return the result of the same query in the current view."""
         view = self._reflector.view or cached.view
         return self._query_cache.get(cached.matcher.query, view, self._reflector.watch_history.buffer)
 
     async def _prepare_rows(self, cached: CachedQuery, page: Page | None) -> CachedQuery:
-        """Prepare the rows that may take long; return the result in the view held by then."""
+        """Prepare the rows that are slow to render; return the result in the view that is current afterwards."""
         records = self._page_rows(cached, page)[0]
         large = [record for record in records if len(record.agent.spec) > LARGE_SPEC_BYTES]
         if not large:
@@ -219,7 +223,7 @@ class Discovery:
         return version <= cached.checked_version and cached.unchanged_since(version, buffer)
 
     def _page_rows(self, cached: CachedQuery, page: Page | None) -> tuple[list[Record], SortKey | None]:
-        """Return the rows of a page, and the sort key the next page begins behind, if there is one."""
+        """Return the rows of a page, and the sort key after which the next page begins, None if there is none."""
         if page is None:
             return cached.records, None
         begin = 0 if page.after is None else cached.index_after(page.after)
@@ -228,15 +232,15 @@ class Discovery:
         return records, cached.sort_key(records[-1]) if more and records else None
 
     async def view(self, freshness: Freshness) -> tuple[View, float | None]:
-        """Return a view, and how old it may be in seconds; None if it is as fresh as requested."""
+        """Return a view and its maximum age in seconds, None if it is as fresh as requested."""
         version, reflector = freshness.version, self._reflector
         if version == 0:
             if reflector.view is None:
                 raise NotReady("This replica has not filled its cache yet; try again shortly")
             return reflector.view, reflector.staleness
-        held = reflector.view
-        if held is not None and version is not None and held.version >= version:
-            return held, None if reflector.following else reflector.staleness
+        cached_view = reflector.view
+        if cached_view is not None and version is not None and cached_view.version >= version:
+            return cached_view, None if reflector.following else reflector.staleness
         view = await reflector.wait_fresh()
         if version is not None and view.version < version:
             problem = f"Redis is at resource version {view.version}, behind the requested {version}"

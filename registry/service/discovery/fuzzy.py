@@ -2,7 +2,8 @@
 
 Case is ignored, and `_`, `-`, `.` and blank are one separator. A text that contains the query always matches; otherwise
 a name of 8 or more characters matches if its `rapidfuzz.fuzz.ratio` with the query is at least 85. That tolerates one
-typing error: a wrong letter or two swapped ones in a name of 8 score 87.5, a missing or an extra letter more than 93.
+typing error: in a name of 8, a wrong letter or two swapped letters score 87.5, and a missing or an extra letter scores
+more than 93.
 """
 
 import re
@@ -13,9 +14,9 @@ from typing import Final
 from rapidfuzz import fuzz, process
 
 MIN_RATIO: Final = 85.0
-"""The least similarity, of 100, of a name that does not contain the query."""
+"""The minimum similarity, of 100, of a name that does not contain the query."""
 MIN_NAME_LENGTH: Final = 8
-"""The least length of such a name: in a shorter one, another letter makes another word."""
+"""The minimum length of such a name: a shorter name with one different letter is a different word."""
 
 NAME_WEIGHT: Final = 1.0
 """The weight of a match in a name, in a search over several texts."""
@@ -70,21 +71,21 @@ def text_score(query: str, texts: Iterable[tuple[float, str]]) -> float | None:
     """
     folded = [(weight, normalize(text)) for weight, text in texts]
     query = normalize(query)
-    found = _best_weighted_score(query, folded)
+    whole_score = _best_weighted_score(query, folded)
     words = dict.fromkeys(_WORD_PATTERN.findall(query))
     if len(words) < 2:  # noqa: PLR2004 - one word is the whole query
-        return found
+        return whole_score
     total = 0.0
     for word in words:
-        of_word = _best_weighted_score(word, folded)
-        if of_word is None:
-            return found
-        total += of_word
-    return max(found or 0.0, total / len(words))
+        word_score = _best_weighted_score(word, folded)
+        if word_score is None:
+            return whole_score
+        total += word_score
+    return max(whole_score or 0.0, total / len(words))
 
 
 def _best_weighted_score(query: str, normalized_texts: Iterable[tuple[float, str]]) -> float | None:
-    scores = (weight * found for weight, text in normalized_texts if (found := _score_in_text(query, text)))
+    scores = (weight * score for weight, text in normalized_texts if (score := _score_in_text(query, text)))
     return max(scores, default=None)
 
 
@@ -94,8 +95,8 @@ def _score_in_text(query: str, text: str) -> float | None:
     if len(query) < _MIN_QUERY_LENGTH or len(text) < MIN_NAME_LENGTH:
         return None
     candidates = [text, *_LONG_WORD_PATTERN.findall(text)]
-    near = process.extractOne(query, candidates, scorer=fuzz.ratio, score_cutoff=MIN_RATIO)
-    return None if near is None else _similarity_score(near[1])
+    best_match = process.extractOne(query, candidates, scorer=fuzz.ratio, score_cutoff=MIN_RATIO)
+    return None if best_match is None else _similarity_score(best_match[1])
 
 
 def _normalized(text: str) -> str:

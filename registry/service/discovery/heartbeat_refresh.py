@@ -1,4 +1,4 @@
-"""Last heartbeats for lists: read agent by agent, or all recent ones at once when many are needed."""
+"""Reads last heartbeats for lists: agent by agent, or all recent heartbeats at once when many are needed."""
 
 import asyncio
 import time
@@ -11,18 +11,18 @@ from registry.store.agents import Agents, RecentHeartbeats
 
 MAX_HEARTBEAT_AGE_S: Final = 1.0
 """A list shows last heartbeats that were read at most this long ago."""
-# Up to so many look-ups a second, each agent is read by itself.
+# Below this rate of look-ups, the heartbeat of each agent is read separately.
 _MIN_LOOKUPS_FOR_POLLING: Final = 1000
-# One heartbeat of a poll costs at most a fourth of a look-up.
+# A poll reads one heartbeat at most at a quarter of the cost of a look-up.
 _POLL_COST_RATIO: Final = 4
 
 
 class HeartbeatRefresher:
     """Reads last heartbeats for lists.
 
-    If many different lists are requested, each of their agents would be read once a second. Then one poll a second
-    reads all heartbeats since the poll before: an agent whose heartbeat was read after polling began, and that is in no
-    poll since, has sent none and is not read again.
+    A look-up reads the last heartbeat of one agent. If lists require many look-ups a second, one poll a second replaces
+    them: it reads all heartbeats since the previous poll. An agent that was read after polling began and is in no later
+    poll has sent no heartbeat since, so it is not read again.
     """
 
     def __init__(self, agents: Agents) -> None:
@@ -38,7 +38,7 @@ class HeartbeatRefresher:
         self._pending_poll: asyncio.Future[RecentHeartbeats] | None = None
 
     async def refresh(self, view: View, records: Sequence[Record]) -> None:
-        """Read the last heartbeats of these records of the view that are too old for a list."""
+        """Refresh the last heartbeats that were read too long ago for a list."""
         now = time.monotonic()
         stale = [record for record in records if record.heartbeat_read_at < now - MAX_HEARTBEAT_AGE_S]
         if not stale:
@@ -47,7 +47,7 @@ class HeartbeatRefresher:
             complete_since = await self._poll(view, now)
             stale = [record for record in stale if record.heartbeat_read_at < complete_since]
         if stale:
-            # The result is at least as new as the request.
+            # The heartbeats are at least as recent as this time, because it is taken before the read.
             now = time.monotonic()
             read = await self._agents.last_heartbeats([record.agent.id for record in stale])
             for record, at in zip(stale, read.times, strict=True):
@@ -62,7 +62,7 @@ class HeartbeatRefresher:
         return min(unpolled, default=self._last_poll_at)
 
     def _should_poll(self, lookups: int, now: float) -> bool:
-        """Count the look-ups, and return whether a poll is cheaper, judged by those of the last second."""
+        """Count the look-ups, and return whether a poll is cheaper than the look-ups of the last second."""
         self._lookups += lookups
         elapsed = now - self._counted_at
         if elapsed >= MAX_HEARTBEAT_AGE_S:
@@ -75,7 +75,7 @@ class HeartbeatRefresher:
         return self._polled_view is not None
 
     async def _poll(self, view: View, now: float) -> float:
-        """Poll if the last poll is too old; return the time since which the polls have missed no heartbeat."""
+        """Poll if the last poll is too old; return the time since which the polls contain every heartbeat."""
         if view is not self._polled_view or now - self._last_poll_at > MAX_HEARTBEAT_AGE_S:
             if self._pending_poll is None:
                 since = self._server_time_ms if view is self._polled_view else None
@@ -92,7 +92,7 @@ class HeartbeatRefresher:
             return
         recent = poll.result()
         if since is not None and recent.now < since:
-            # The clock of Redis was set back: the polls do not connect.
+            # The clock of Redis was set back, so the two polls may have missed heartbeats between them.
             return
         for agent_id, at in recent.heartbeats:
             record = view.records.get(agent_id)

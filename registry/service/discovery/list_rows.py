@@ -1,4 +1,4 @@
-"""How lists show an agent: the protocol of a row format, and the default one."""
+"""How lists show an agent: the protocol of a row format, and the default row format."""
 
 from typing import Final, Protocol
 

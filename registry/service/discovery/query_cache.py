@@ -23,11 +23,11 @@ SortKey = tuple[float, str, str]
 class CachedQuery:
     """The sorted matches of one query at the version `checked_version`.
 
-    `changed_version` is a version since which the matches are unchanged: that of the last change that affected them, or
-    the one at which they were first selected. It does not cover what rows show of the resolution of other agents.
-    `cached_json` contains the rows without the enclosing brackets, rendered at `rendered_version`; the last heartbeats
-    in it were read at `heartbeats_read_at`, on the monotonic clock. With `depends_on_resolution` any change may change
-    a row.
+    The matches are unchanged since `changed_version`: the version of the last change that affected them, or the version
+    at which they were first selected. It does not cover the parts of rows that depend on other agents, such as
+    resolutions. `cached_json` contains the rows without the enclosing brackets, rendered at `rendered_version`; the
+    last heartbeats in it were read at `heartbeats_read_at`, on the monotonic clock. With `depends_on_resolution` any
+    change may change a row.
     """
 
     matcher: Matcher
@@ -48,13 +48,14 @@ class CachedQuery:
         return (score, *record.sort_key)
 
     def index_after(self, key: SortKey) -> int:
-        """Return the index of the first match behind a sort key."""
+        """Return the index of the first match after a sort key."""
         return bisect_right(self.records, key, key=self.sort_key)
 
     def unchanged_since(self, version: int, buffer: ChangeBuffer) -> bool:
-        """Return whether the matches are those of `version`; if so, `changed_version` moves back to it.
+        """Return whether the matches are the same as at `version`; if so, lower `changed_version` to it.
 
-        A result that was first selected later than that, as on another replica, may be unchanged too.
+        The matches may have been selected later than `version` and be unchanged since, for example if another replica
+        sent the client this version.
         """
         if version < self.changed_version and buffer.contains(version):
             for entry in reversed(buffer.since(version)):
@@ -76,7 +77,7 @@ class CachedQuery:
         rows_json = self.cached_json = b",".join([render_row(self, record) for record in self.records])
         self.depends_on_resolution = any(map(self.rows.depends_on_resolution, self.records))
         self.rendered_version = self.view.version
-        # May evict this very result, so its JSON is returned from the local variable.
+        # This call may evict the JSON of this result, so the local variable is returned.
         self.json_lru.put(id(self), self, len(rows_json))
         return rows_json
 
@@ -90,7 +91,7 @@ def render_row(cached: CachedQuery, record: Record) -> bytes:
 
 
 class QueryCache:
-    """The results of the most recent queries. A result it returns is always at the view's version."""
+    """The results of the most recent queries. Each returned result is at the view's version."""
 
     def __init__(self, rows: RowFormat | None = None) -> None:
         self._rows = PlainRows() if rows is None else rows
@@ -98,7 +99,7 @@ class QueryCache:
         self._json_lru: WeightedLru[int, CachedQuery] = WeightedLru(_MAX_JSON_BYTES, on_evict=_drop_json)
 
     def get(self, query: AgentQuery, view: View, buffer: ChangeBuffer) -> CachedQuery:
-        """Return the result of a query; only changes that affect it make it be selected or sorted again."""
+        """Return the result of a query; a cached result is updated with the changes since it was last checked."""
         cached = self._entries.get(query)
         if cached is None or cached.view is not view or not buffer.contains(cached.checked_version):
             matcher = Matcher(query) if cached is None else cached.matcher
@@ -121,7 +122,7 @@ def _drop_json(_key: int, cached: CachedQuery) -> None:
 
 
 def _apply_changes(cached: CachedQuery, view: View, buffer: ChangeBuffer) -> None:
-    """Bring a result to the view's version by the changes since it was checked."""
+    """Update a result to the view's version with the changes since it was last checked."""
     matcher = cached.matcher
     affected: set[str] = set()
     for entry in buffer.since(cached.checked_version):

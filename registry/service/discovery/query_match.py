@@ -60,7 +60,7 @@ class Matcher:
         self._capability_matcher = CapabilityMatcher(query)
         self._exact_names = () if query.fuzzy else query.capabilities
         self._required_names = self._exact_names if not query.any_capability or len(self._exact_names) == 1 else ()
-        # The query names one capability and nothing more: the index by capability contains exactly the matches.
+        # The only condition of the query is one capability: the index by capability contains exactly the matches.
         self._index_suffices = query == AgentQuery(capabilities=self._exact_names[:1]) and bool(self._exact_names)
 
     @property
@@ -116,19 +116,19 @@ class Matcher:
 
     def matches(self, agent: Agent) -> bool:
         """Return whether an agent matches."""
-        query, profile = self.query, agent.indexed
+        query, spec = self.query, agent.indexed
         if agent.status not in self._allowed_statuses or (
-            query.namespace is not None and profile.namespace != query.namespace
+            query.namespace is not None and spec.namespace != query.namespace
         ):
             return False
         if query.agent_id not in (None, agent.id) or query.draining not in (None, agent.draining):
             return False
-        if not query.selector.matches(profile.labels):
+        if not query.selector.matches(spec.labels):
             return False
         names = query.capabilities
         if not names and not self._capability_matcher.has_conditions:
             return True
-        passing = profile.capabilities
+        passing = spec.capabilities
         if self._capability_matcher.has_conditions:
             passing = tuple(capability for capability in passing if self._capability_matcher.matches(capability))
         if not names:
@@ -141,7 +141,10 @@ class Matcher:
         return any(satisfied) if query.any_capability else all(satisfied)
 
     def score(self, agent: Agent) -> float:
-        """Return how well an agent that matches satisfies the requested names, 0 to 100: the mean over those it has."""
+        """Return how well an agent that matches satisfies the requested names, 0 to 100.
+
+        This is the mean over the requested names that the agent has.
+        """
         best = []
         for name in self.query.capabilities:
             scores = [

@@ -23,7 +23,7 @@ class AgentHealth:
 
     @property
     def message(self) -> str:
-        """The status in a sentence, with a second one for an agent that drains."""
+        """The status in a sentence, with a second sentence for a draining agent."""
         text = {
             "pending": "Registered; no heartbeat received yet",
             "healthy": "Heartbeats arrive on time",
@@ -40,7 +40,7 @@ class AgentHealthService:
         self._discovery = discovery
 
     async def health(self, agent_id: str) -> AgentHealth:
-        """Return the health of one agent by its exact last heartbeat. Raises UnknownAgent."""
+        """Return the health of one agent, with its exact last heartbeat. Raises UnknownAgent."""
         snapshot = await self._discovery.agent(agent_id)
         agent, heartbeat = snapshot.record.agent, snapshot.record.heartbeat
         interval_s = orjson.loads(agent.spec).get("health_interval")

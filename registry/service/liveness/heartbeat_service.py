@@ -1,4 +1,4 @@
-"""Heartbeats: extend an agent's lease, merge its metadata, and return what its dependencies resolve to."""
+"""Heartbeats: extend an agent's deadline, merge its metadata, and return the resolution of its dependencies."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from registry.service.resolution.resolution_traces import ResolutionTraces
 from registry.service.resolution.resolver import DependencyResolver
 from registry.store.agents import Agents
 
-# Of updates of one agent that arrive together, one succeeds in each attempt.
+# Of several concurrent updates of one agent, one succeeds in each attempt.
 _MAX_MERGE_ATTEMPTS: Final = 100
 # How long a heartbeat waits for a newer view.
 _REFRESH_TIMEOUT_S: Final = 1.0
@@ -25,10 +25,10 @@ _HEARTBEATS_PER_BATCH: Final = 200
 class HeartbeatService:
     """Records heartbeats and returns resolved dependencies.
 
-    A heartbeat is answered from the view this replica holds. It contains every write through this replica, and writes
-    through others once a change notification has arrived; later changes are sent with the next heartbeat. The digest of
-    a response is stored before the response is returned. `metadata_errors` holds the error for metadata of agents that
-    registered in a format that does not allow it, by format.
+    The response to a heartbeat is built from the cache of this replica. It reflects every write through this replica,
+    and a write through another replica once its change notification has arrived; later changes are sent with the next
+    heartbeat. The digest of a response is stored before the response is returned. `metadata_errors` maps each
+    registration format that does not allow metadata in heartbeats to the error message.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class HeartbeatService:
         load: float | None = None,
         client_digest: str | None = None,
     ) -> tuple[int, bytes]:
-        """Record a heartbeat; return the Redis server's time of it, and the response fields on dependencies, as JSON.
+        """Record a heartbeat; return its time on the Redis server, and the response fields on dependencies, as JSON.
 
         `metadata` is merged into the registration, `load` is stored, `client_digest` is the digest of the resolution
-        the agent has: if that is unchanged, or the agent declares no dependencies, there are no fields.
-        Raises UnknownAgent, and UnprocessableRequest for invalid metadata.
+        that the agent already has. If the resolution is unchanged, or the agent declares no dependencies, there are no
+        response fields. Raises UnknownAgent, and UnprocessableRequest for invalid metadata.
         """
         encoded_load = "" if load is None else repr(load)
         view = await self._merge_metadata(agent_id, metadata) if metadata else self._reflector.view
@@ -97,9 +97,10 @@ class HeartbeatService:
         return results
 
     async def _record(self, agent_id: str, *, load: str = "", response_digest: str = "") -> int:
-        """Extend one agent's lease; return the Redis server's time of it. Raises UnknownAgent.
+        """Extend one agent's deadline; return the time of the heartbeat on the Redis server. Raises UnknownAgent.
 
-        `load` is the load it reported, `response_digest` the digest of the resolution it is sent, '' for none.
+        `load` is the load that the agent reported, `response_digest` the digest of the resolution in the response, ''
+        for none.
         """
         result = await self._agents.heartbeat(agent_id, load=load, response_digest=response_digest)
         if result.outcome == "unknown_agent":
@@ -109,7 +110,7 @@ class HeartbeatService:
         return result.now
 
     async def _record_and_resolve(self, view: View, record: Record, load: str) -> tuple[int, CachedResolution]:
-        """Record the heartbeat of an agent with dependencies, and store the resolution it is sent."""
+        """Record the heartbeat of an agent with dependencies, and store the resolution for the response."""
         agent_id = record.agent.id
         if view.version < self._agents.last_written_version:
             # A response reflects every write through this replica.
@@ -121,9 +122,9 @@ class HeartbeatService:
         return at, resolution
 
     async def _refreshed_or(self, view: View) -> View:
-        """Return a view that contains all changes before this call, or the given one if that takes too long.
+        """Return a view that contains all changes before this call, or the given view if that takes too long.
 
-        The heartbeat succeeds either way; a change that is missed now is sent with the next one.
+        The heartbeat succeeds in both cases; a change that is missed now is sent with the next heartbeat.
         """
         try:
             async with asyncio.timeout(_REFRESH_TIMEOUT_S):
@@ -136,7 +137,7 @@ class HeartbeatService:
 
         A registration that another call changed in the meantime is merged again, so that no change is lost.
         """
-        for left in reversed(range(_MAX_MERGE_ATTEMPTS)):
+        for attempts_left in reversed(range(_MAX_MERGE_ATTEMPTS)):
             view = await self._reflector.wait_fresh()
             record = view.records.get(agent_id)
             if record is None:
@@ -150,7 +151,7 @@ class HeartbeatService:
             try:
                 await self._registrations.register(merged, if_match=str(record.agent.spec_version))
             except StaleVersion:
-                if not left:
+                if not attempts_left:
                     raise
             else:
                 return await self._reflector.wait_fresh()

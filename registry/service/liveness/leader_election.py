@@ -41,7 +41,7 @@ class LeaderElection:
 
     @property
     def epoch(self) -> int | None:
-        """The epoch under which this replica leads, None while it does not."""
+        """The epoch under which this replica leads, None while it does not lead."""
         if self._own_lock is None or self._clock() - self._renewed_at > self._renew_deadline_s:
             return None
         return self._own_lock.epoch
@@ -54,7 +54,7 @@ class LeaderElection:
             await self._renew(self._own_lock)
 
     async def resign(self) -> None:
-        """Release the lock if this replica holds it, so that another acquires it with its next attempt."""
+        """Release the lock if this replica holds it, so that another replica acquires it at its next attempt."""
         lock, self._own_lock = self._own_lock, None
         if lock is not None and await self._leadership.resign(lock):
             log.info("leadership_resigned", epoch=lock.epoch)
@@ -65,7 +65,7 @@ class LeaderElection:
         self._own_lock = self.observed_lock = None
 
     async def _try_acquire(self) -> None:
-        """Acquire a free lock, or one that has not changed for a whole lease by this replica's clock."""
+        """Acquire the lock if it is free, or if it has not changed for a whole lease by this replica's clock."""
         now, expired_lock = self._clock(), ""
         if self.observed_lock is not None and now - self._lock_unchanged_since >= self._lease_s:
             expired_lock = self.observed_lock.encoded

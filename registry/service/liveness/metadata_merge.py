@@ -41,7 +41,7 @@ def _merged_registration(encoded_spec: bytes, metadata: Mapping[str, Any]) -> Re
     try:
         return parse_registration(spec | {"endpoint": endpoint, "metadata": unchanged | given})
     except UnprocessableRequest as error:
-        # The rest of the spec is valid, so the endpoint is not.
+        # The stored spec was valid, so the new endpoint is the invalid field.
         details = [Detail(f"metadata.{detail.field}", detail.problem) for detail in error.details]
         raise UnprocessableRequest.of(details) from error
 

@@ -13,7 +13,8 @@ from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-# Seconds without a probe after which an outage is logged; the Lua script that records probes decides what is one.
+# Seconds without a probe after which an outage is logged; the Lua script that records probes determines outages on its
+# own.
 _OUTAGE_AFTER_S = 5.0
 _CONFIG_CHECK_INTERVAL_S = 60.0
 
@@ -21,9 +22,9 @@ _CONFIG_CHECK_INTERVAL_S = 60.0
 class StoreMonitor:
     """Probes Redis once a second and stores the last result in `last_probe`.
 
-    Every replica logs the begin and the end of each outage and of self-preservation. `on_clock_rollback` receives the
-    time of Redis now and the time its clock went back to, at each probe until no stored time lies in the future.
-    `clock` returns monotonic seconds; the times of a probe are the Redis server's.
+    Every replica logs the start and the end of each outage and of self-preservation. After a clock rollback, each probe
+    calls `on_clock_rollback` with the current time of Redis and the time that its clock went back to, until no stored
+    time lies in the future. `clock` returns monotonic seconds; the times of a probe are the Redis server's.
     """
 
     def __init__(

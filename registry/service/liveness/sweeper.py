@@ -12,15 +12,15 @@ log = get_logger(__name__)
 
 # With 200 agents a call this allows 10,000 agents a second.
 _MAX_SWEEPS_PER_TICK: Final = 50
-# The repair of no clock rollback, at no position.
+# No repair is in progress: no clock rollback, no scan cursor.
 _NO_REPAIR: Final[tuple[str, ScanCursor | None]] = ("", None)
 
 
 class Sweeper:
     """Sweeps overdue agents while this replica leads, or always if there is no election. Call `tick` once a second.
 
-    The script checks each deadline again, so that a heartbeat that arrived earlier wins. `rejected_sweeps` counts the
-    sweeps that Redis rejected because another replica led under a newer epoch.
+    The Lua script checks each deadline again, so an agent that sent a heartbeat in the meantime is not transitioned.
+    `rejected_sweeps` counts the sweeps that Redis rejected because another replica led under a newer epoch.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Sweeper:
 
     @property
     def may_sweep(self) -> bool:
-        """Whether this replica sweeps: it leads or there is no election, and it has not resigned."""
+        """Whether this replica may sweep: it is the leader or there is no election, and it has not resigned."""
         return not self._resigned and (self._election.is_leader or not self._election.enabled)
 
     async def tick(self) -> None:
@@ -55,7 +55,7 @@ class Sweeper:
     async def resign(self) -> None:
         """Stop sweeping and release the leader lock.
 
-        A tick in progress ends first: renewing would change the lock that is to be released.
+        It waits for a tick in progress, because a renewal would change the lock that is released.
         """
         self._resigned = True
         async with self._tick_lock:
@@ -74,7 +74,7 @@ class Sweeper:
         try:
             for index in range(_MAX_SWEEPS_PER_TICK):
                 work = await self._sweeps.find_work()
-                # The script decides on the end of self-preservation, so it is called once a tick even with no agents.
+                # The Lua script decides when self-preservation ends, so it is called once a tick even without agents.
                 needed = work.ids or work.clock_rollback or (work.self_preservation and index == 0)
                 if not self.may_sweep or not needed:
                     break

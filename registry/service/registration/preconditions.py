@@ -15,7 +15,7 @@ def parse_preconditions(
 ) -> str:
     """Return the precondition for the store: `absent`, `present`, a resource version, or '' for none.
 
-    What is wrong with the fields, or between them, is appended to `problems`.
+    Errors in the fields, and conflicts between them, are appended to `problems`.
     """
     preconditions = {
         _parse_version("resource_version", resource_version, problems),

@@ -1,4 +1,4 @@
-"""Limits on the dependencies of one agent, its version constraints, and the capabilities its security context needs."""
+"""Checks of a registration: limits on dependencies, version constraints, and the security context."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
@@ -9,7 +9,7 @@ from registry.service.resolution.cycle_guard import MAX_REQUIRED_EDGES, Edge, re
 from registry.service.version_constraints import parse_constraint
 
 MAX_VARIANTS_PER_CAPABILITY: Final = 100
-"""Different combinations of conditions under which one agent may require a capability: each is ranked by itself."""
+"""Different combinations of conditions under which one agent may require a capability: each is ranked separately."""
 _MAX_REPORTED_ERRORS: Final = 20
 # Each capability of an agent requires every agent-level dependency; this bounds the product of the two.
 _MAX_REQUIRED_PAIRS: Final = 10_000
@@ -19,7 +19,7 @@ _REQUIRED_TRUE_JSON: Final = b'"required":true'
 
 
 def find_invalid_constraints(constraints: Iterable[tuple[str, str]]) -> list[Detail]:
-    """Return what is wrong with version constraints, each given with its field."""
+    """Return the errors in version constraints, which are given as pairs of a field and a constraint."""
     problems = []
     for field, text in constraints:
         try:
@@ -32,9 +32,9 @@ def find_invalid_constraints(constraints: Iterable[tuple[str, str]]) -> list[Det
 def find_missing_capabilities(
     contexts: Mapping[str, frozenset[str]], context: str, capabilities: Collection[str]
 ) -> list[Detail]:
-    """Return why an agent with these capabilities may not register under a security context, empty if it may.
+    """Return the error if an agent with these capabilities may not register under a security context.
 
-    `contexts` has the capabilities that each known context requires.
+    `contexts` maps each known context to the capabilities that it requires.
     """
     if context not in contexts:
         known = ", ".join(sorted(contexts))
@@ -45,7 +45,7 @@ def find_missing_capabilities(
 
 
 def find_too_many_variants(spec: bytes) -> list[Detail]:
-    """Return the capabilities an agent requires under too many different combinations of conditions."""
+    """Return an error for each capability that an agent requires under too many combinations of conditions."""
     if spec.count(_CAPABILITY_KEY_JSON) <= MAX_VARIANTS_PER_CAPABILITY:
         return []
     variants: dict[str, set[object]] = {}
@@ -63,7 +63,10 @@ def find_too_many_variants(spec: bytes) -> list[Detail]:
 
 
 def required_edges(spec: bytes) -> frozenset[Edge]:
-    """Return which capability of an agent requires which other. Raises UnprocessableRequest for too many."""
+    """Return the edges of an agent: pairs of a capability and a capability that it requires.
+
+    Raises UnprocessableRequest for too many.
+    """
     if _REQUIRED_TRUE_JSON not in spec:
         return frozenset()
     edges: set[Edge] = set()

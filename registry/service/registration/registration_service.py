@@ -22,7 +22,7 @@ _MAX_CYCLE_CHECKS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class RegisteredAgent:
-    """An agent that was registered, and what its dependencies resolve to; None where it declares none."""
+    """An agent that was registered, and the resolution of its dependencies; None if it declares none."""
 
     agent_id: str
     name: str
@@ -34,7 +34,7 @@ class RegisteredAgent:
 class RegistrationService:
     """Registers and unregisters agents.
 
-    `format_timeouts` holds the timeout of agents that registered in another format than the native one, by format.
+    `format_timeouts` maps each registration format other than the native format to the timeout of its agents.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class RegistrationService:
         if_none_match: str | None = None,
         path: str = "",
     ) -> RegisteredAgent:
-        """Register one agent and resolve its dependencies from a view that contains it and everything before it.
+        """Register one agent and resolve its dependencies from a view that contains it and all earlier changes.
 
-        Raises what `register` raises, and StoreUnavailable with outcome `unknown` if only the resolution failed.
+        Raises the errors of `register`, and StoreUnavailable with outcome `unknown` if only the resolution failed.
         """
         stored = await self.register(registration, if_match=if_match, if_none_match=if_none_match, path=path)
         resolution = None
@@ -82,7 +82,7 @@ class RegistrationService:
         if_none_match: str | None = None,
         path: str = "",
     ) -> RegistrationResult:
-        """Create or replace one agent. Errors name its fields with `path` in front.
+        """Create or replace one agent. Errors name its fields with the prefix `path`.
 
         Raises UnprocessableRequest naming every invalid field, and StaleVersion for a precondition that fails.
         """
@@ -119,7 +119,7 @@ class RegistrationService:
         return await self._agents.unregister(agent_id)
 
     async def _store(self, registration: RegistrationWrite) -> RegistrationResult:
-        """Store an agent; an edge that no other agent has is checked for dependency cycles first."""
+        """Store an agent; check for dependency cycles first if it has an edge that no other agent has."""
         try:
             return await self._agents.register(registration)
         except EdgesChangedError:

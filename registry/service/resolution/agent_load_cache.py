@@ -1,4 +1,4 @@
-"""The loads that agents report with their heartbeats, read from Redis when a choice depends on them."""
+"""The loads that agents report with their heartbeats, read from Redis when the choice of a provider depends on them."""
 
 import time
 from collections.abc import Sequence

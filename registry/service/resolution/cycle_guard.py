@@ -15,7 +15,7 @@ from registry.store.agents import Agents
 Edge = tuple[str, str]
 
 MAX_REQUIRED_EDGES: Final = 1_000
-"""Maximum number of required dependencies of one agent; those of functions with the same capability count once."""
+"""Maximum number of required edges of one agent: pairs of a capability and a capability that it requires."""
 MAX_DEPENDENCY_DEPTH: Final = 64
 """Maximum number of capabilities on a path of required dependencies."""
 # A check waits at most this long for the checks before it.
@@ -23,10 +23,10 @@ _LOCK_TIMEOUT_S: Final = 10.0
 
 
 class CycleGuard:
-    """Checks that new required dependencies close no cycle; asked before a registration is stored.
+    """Checks, before a registration is stored, that its new required dependencies form no cycle.
 
-    The store rejects an edge that no other agent has unless it was checked at the current revision of all edges. One
-    check of a replica runs at a time, so that concurrent registrations do not invalidate each other's checks.
+    The store rejects an edge that no other agent has unless it was checked at the current revision of all edges. A
+    replica runs one check at a time, so that concurrent registrations do not invalidate each other's checks.
     """
 
     def __init__(self, reflector: Reflector, agents: Agents) -> None:
@@ -36,7 +36,7 @@ class CycleGuard:
 
     @contextlib.asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Hold the lock of this replica's checks. Raises StoreUnavailable when the wait for it takes too long."""
+        """Hold the lock for this replica's checks. Raises StoreUnavailable if acquiring it takes too long."""
         try:
             async with asyncio.timeout(_LOCK_TIMEOUT_S):
                 await self._lock.acquire()
@@ -48,7 +48,10 @@ class CycleGuard:
             self._lock.release()
 
     async def check(self, agent_id: str, edges: Collection[Edge]) -> str:
-        """Return the revision of all edges at which these close no cycle. Raises UnprocessableRequest naming one."""
+        """Return the revision of all edges at which the given edges form no cycle.
+
+        Raises UnprocessableRequest with the cycle.
+        """
         # The revision is read first: the view contains every edge that it counts.
         revision = await self._agents.edges_revision()
         reject_cycles(await self._reflector.wait_fresh(), agent_id, edges)
@@ -61,36 +64,36 @@ class CycleGuard:
 
 
 def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:
-    """Raise UnprocessableRequest for edges that form a cycle or too long a path with the edges of other agents.
+    """Raise UnprocessableRequest if edges form a cycle, or a path that is too long, with the edges of other agents.
 
-    The previous edges of the agent do not count. Cycles that do not contain one of these edges are ignored.
+    The edges replace the previous edges of the agent. Cycles that contain none of the given edges are ignored.
     """
-    own: dict[str, set[str]] = {}
+    own_edges: dict[str, set[str]] = {}
     for name, required in edges:
-        own.setdefault(name, set()).add(required)
+        own_edges.setdefault(name, set()).add(required)
     record = view.records.get(agent_id)
     previous = set(() if record is None else record.agent.indexed.required_edges)
 
     def requirements_of(name: str) -> list[str]:
         counts = view.required_edges.get(name, {})
         others = {each for each, count in counts.items() if count > ((name, each) in previous)}
-        return sorted(others | own.get(name, set()))
+        return sorted(others | own_edges.get(name, set()))
 
     def dependents_of(name: str) -> list[str]:
         counts = view.dependent_edges.get(name, {})
         return [each for each, count in counts.items() if count > ((each, name) in previous)]
 
-    below = _reachable(own, requirements_of)
-    component_of, down = components_and_depths(below)
-    _reject_cycle(below, component_of, edges)
-    _, up = components_and_depths(_reachable(own, dependents_of))
-    # A path over several of the edges is measured at the first of them.
-    if any(down[name] + up[name] - 1 > MAX_DEPENDENCY_DEPTH for name in own):
+    requirements_graph = _reachable(own_edges, requirements_of)
+    component_of, depths_below = components_and_depths(requirements_graph)
+    _reject_cycle(requirements_graph, component_of, edges)
+    _, depths_above = components_and_depths(_reachable(own_edges, dependents_of))
+    # A path through several of the given edges has its full length at the first of them: `dependents_of` excludes them.
+    if any(depths_below[name] + depths_above[name] - 1 > MAX_DEPENDENCY_DEPTH for name in own_edges):
         reject_dependencies(f"required dependencies would be nested more than {MAX_DEPENDENCY_DEPTH} capabilities deep")
 
 
 def _reachable(starts: Iterable[str], successors: Callable[[str], list[str]]) -> Graph:
-    """Return the graph of all nodes that can be reached."""
+    """Return the graph of all nodes that can be reached from some nodes."""
     graph: dict[str, list[str]] = {}
     pending = [*starts]
     while pending:
@@ -102,7 +105,7 @@ def _reachable(starts: Iterable[str], successors: Callable[[str], list[str]]) ->
 
 
 def _reject_cycle(graph: Graph, component_of: Mapping[str, int], edges: Iterable[Edge]) -> None:
-    """Raise UnprocessableRequest with the cycle of the first edge that is in one."""
+    """Raise UnprocessableRequest with the cycle of the first edge that is part of a cycle."""
     for name, required in sorted(edges):
         if name == required or (name in component_of and component_of[name] == component_of.get(required)):
             cycle = " → ".join([name, *_shortest_path(graph, required, name)])
@@ -110,7 +113,7 @@ def _reject_cycle(graph: Graph, component_of: Mapping[str, int], edges: Iterable
 
 
 def _shortest_path(graph: Graph, start: str, end: str) -> list[str]:
-    """Return a shortest path between two nodes of which the second can be reached from the first."""
+    """Return a shortest path from a node to a node that can be reached from it."""
     predecessors: dict[str, str] = {}
     pending = deque([start])
     while pending and end not in predecessors and start != end:

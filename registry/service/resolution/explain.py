@@ -16,7 +16,7 @@ from registry.service.resolution.graph import find_cycles
 from registry.service.resolution.resolver import DependencyResolver
 from registry.store.resolution_store import ResolutionStore
 
-# Limits for providers, and again for rejected candidates. At least one of each is shown for every dependency.
+# Each limit applies to providers and, separately, to rejected candidates. At least one of each is shown per dependency.
 _MAX_CANDIDATES_PER_DEPENDENCY: Final = 100
 _MAX_CANDIDATES_PER_AGENT: Final = 20_000
 _MAX_TRACED_PER_DEPENDENCY: Final = 8
@@ -55,7 +55,7 @@ class ResolutionExplainer:
         if explain:
             limit = _limit_per_dependency(resolution, _MAX_CANDIDATES_PER_DEPENDENCY, _MAX_CANDIDATES_PER_AGENT)
             ranking = self._cached_rank_all(view, resolution.agent, limit)
-            # Afterwards every ranking is cached for the explanation.
+            # This loop caches every ranking for the explanation, and yields to the event loop in between.
             async for _ in cooperative(map(ranking, resolution.dependencies)):
                 pass
             found["explanation"] = explain_resolution(resolution, ranking, limit)
@@ -66,7 +66,7 @@ class ResolutionExplainer:
     async def dependents(self, agent_id: str, freshness: Freshness) -> ExplainResult:
         """Return the dependencies that an agent provides, with the number of other providers. Raises UnknownAgent.
 
-        The result is not older than its version, and may include changes made while it was collected.
+        The result is at least as new as its version, and may include changes made while it was collected.
         """
         view, staleness = await self._discovery.view(freshness)
         version, agent = view.version, require_agent(view, agent_id).agent
@@ -83,7 +83,7 @@ class ResolutionExplainer:
     async def graph(self, namespace: str | None, freshness: Freshness) -> ExplainResult:
         """Return all dependencies, the unresolved ones, and the cycles of agents.
 
-        The result is not older than its version, and may include changes made while it was collected.
+        The result is at least as new as its version, and may include changes made while it was collected.
         """
         view, staleness = await self._discovery.view(freshness)
         version = view.version

@@ -6,24 +6,27 @@ Graph = Mapping[str, Sequence[str]]
 
 
 def find_cycles(graph: Graph) -> list[list[str]]:
-    """Return each set of nodes that reach each other, and each node with an edge to itself, all sorted."""
+    """Return each set of nodes that reach each other, and each node with an edge to itself, sorted."""
     return _cyclic_components(graph, _strongly_connected_components(graph))
 
 
 def components_and_depths(graph: Graph) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """Return the index of the cycle of each node in one, and the length of the longest path from each node.
+    """Return the index of the cycle for each node in a cycle, and for each node the length of its longest path.
 
-    Edges within a cycle do not count for paths. Both results come from one walk: with 10,000 nodes it takes 20 ms.
+    Edges within a cycle do not count towards the length of a path. Both results come from one walk: with 10,000 nodes
+    it takes 20 ms.
     """
     components = _strongly_connected_components(graph)
-    within = {name: at for at, members in enumerate(_cyclic_components(graph, components)) for name in members}
-    found: dict[str, int] = {}
-    # A component comes after all components that it leads to.
+    cycle_of = {name: at for at, members in enumerate(_cyclic_components(graph, components)) for name in members}
+    depths: dict[str, int] = {}
+    # Each component is preceded by all components that it leads to.
     for component in components:
         for name in component:
-            ahead = (each for each in graph.get(name, ()) if name not in within or within[name] != within.get(each))
-            found[name] = 1 + max(map(found.__getitem__, ahead), default=0)
-    return within, found
+            successors = (
+                each for each in graph.get(name, ()) if name not in cycle_of or cycle_of[name] != cycle_of.get(each)
+            )
+            depths[name] = 1 + max(map(depths.__getitem__, successors), default=0)
+    return cycle_of, depths
 
 
 def _cyclic_components(graph: Graph, components: Sequence[Sequence[str]]) -> list[list[str]]:

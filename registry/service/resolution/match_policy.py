@@ -8,18 +8,19 @@ from registry.model.agent import Capability, Dependency, IndexedSpec, Status
 from registry.service import version_constraints
 
 SchemaMismatch: TypeAlias = Callable[[Capability], str | None]
-"""Returns why the output schema of a capability does not match, None if it does."""
+"""Returns the reason why the output schema of a capability does not match, None if it matches."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchPolicy:
-    """How providers are matched. Policies are compared by identity: make each of them once.
+    """How providers are matched. Policies are compared by identity, so each policy is created once.
 
     `selectable_statuses` are the statuses of agents that can be chosen. With `isolate_namespaces` agents outside the
     requested namespace are rejected, with `check_required_dependencies` capabilities with an unresolved required
     dependency. `parse_constraint` raises MalformedRequest for a version constraint that cannot be parsed; `version_key`
     returns None for text that is not a version. `schema_matcher` returns the schema check of a dependency, None if it
-    accepts any schema; `provider_extension` the data of a capability that responses of the format add to a provider.
+    accepts any schema. `provider_extension` returns the data of a capability that responses of the format add to a
+    provider.
     """
 
     selectable_statuses: frozenset[Status] = frozenset({"healthy", "degraded"})
@@ -41,6 +42,6 @@ class MatchPolicies:
     by_format: Mapping[str, MatchPolicy]
     default: MatchPolicy = DEFAULT_POLICY
 
-    def for_profile(self, profile: IndexedSpec) -> MatchPolicy:
+    def for_spec(self, spec: IndexedSpec) -> MatchPolicy:
         """Return the policy by which an agent finds providers."""
-        return self.by_format.get(profile.format_name, self.default)
+        return self.by_format.get(spec.format_name, self.default)

@@ -13,7 +13,7 @@ from registry.service.resolution.match_policy import DEFAULT_POLICY, MatchPolicy
 from registry.service.resolution.tag_match import tag_requirements
 
 ANY_NAMESPACE: Final = "*"
-# A ranking contains so many rejected candidates with their reasons.
+# The number of rejected candidates that a ranking contains with their reasons.
 MAX_REJECTED_SHOWN: Final = 8
 
 # Returns the first unresolved required dependency of a capability, None if all are resolved.
@@ -59,16 +59,16 @@ class ProviderMatcher:
         score, rejection = self.match_capability(capability)
         if rejection is not None:
             return rejection
-        profile = agent.indexed
+        spec = agent.indexed
         return Provider(
             agent_id=agent.id,
-            endpoint=profile.endpoint,
+            endpoint=spec.endpoint,
             tool_name=capability.tool_name,
             version=capability.version,
             degraded=agent.status != "healthy",
             score=score,
             weight=capability.weight,
-            zone=profile.zone,
+            zone=spec.zone,
             position=position,
             extension=self.policy.provider_extension(capability),
         )
@@ -97,7 +97,7 @@ class ProviderMatcher:
         return None
 
     def is_outside_namespace(self, agent: Agent) -> bool:
-        """Return whether an agent is in another namespace than the one to search."""
+        """Return whether an agent is outside the namespace to search."""
         return self._namespace is not None and agent.indexed.namespace != self._namespace
 
     def candidates(self, view: View) -> Iterator[tuple[Agent, int, Capability]]:
@@ -133,6 +133,6 @@ def rank(
         if len(rejected) < max_rejected:
             candidate = agent.id, capability.tool_name, capability.version, agent.status
             rejected.append(RejectedCandidate(*candidate, found.stage, found.reason, position))
-    # The sort is stable and candidates come by id: among equals the lowest id stays first.
+    # The sort is stable and candidates are in the order of their ids: among equal providers the lowest id stays first.
     providers.sort(key=matcher.sort_key, reverse=True)
     return RankedProviders(tuple(providers), rejected_by_stage, tuple(rejected), view.version)

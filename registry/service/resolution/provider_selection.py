@@ -31,7 +31,10 @@ class Selection:
 
 
 class Selector:
-    """Selects agents. Each replica has round-robin counters of its own, which is fair enough behind a load balancer."""
+    """Selects agents.
+
+    Each replica has its own round-robin counters: a load balancer spreads the callers over the replicas.
+    """
 
     def __init__(self, discovery: Discovery, ranking_cache: RankingCache, load_cache: LoadCache) -> None:
         self._discovery = discovery
@@ -40,15 +43,15 @@ class Selector:
         self._round_robin_counters: WeightedLru[object, count[int]] = WeightedLru(_MAX_ROUND_ROBIN_COUNTERS)
 
     async def select(self, dependency: Dependency, zone: str | None, freshness: Freshness) -> Selection:
-        """Return an agent that satisfies a dependency, in any namespace unless it names one.
+        """Return an agent that satisfies a dependency, in any namespace unless the dependency names a namespace.
 
         Raises NoProvider with the reason, MalformedRequest for a version constraint that cannot be parsed.
         """
         if dependency.version:
             DEFAULT_POLICY.parse_constraint(dependency.version)
-        view, behind = await self._discovery.view(freshness)
+        view, staleness = await self._discovery.view(freshness)
         strategy = dependency.strategy or "best"
-        if strategy == "least_loaded" and not behind:
+        if strategy == "least_loaded" and not staleness:
             await self._load_cache.refresh(self._ranking_cache.get(view, dependency, None).providers)
         ranking = self._ranking_cache.get(view, dependency, None)
         context = SelectionContext(
@@ -63,7 +66,7 @@ class Selector:
             raise NoProvider(dependency.capability, ranking.reason)
         # The agent is in the view: the ranking is of the same version.
         record = view.records[chosen.agent_id]
-        return Selection(chosen, record, len(ranking.providers), view.version, behind)
+        return Selection(chosen, record, len(ranking.providers), view.version, staleness)
 
     def _next_round_robin_index(self, dependency: Dependency) -> int:
         key = dependency.match_key, dependency.namespace

@@ -17,7 +17,7 @@ _RANKING_OVERHEAD_BYTES: Final = 2_000
 _PROVIDER_BYTES: Final = 200
 # A parsed schema takes about ten times its length.
 _PARSED_SCHEMA_SIZE_FACTOR: Final = 10
-# Required dependencies are followed to twice the depth that registrations may have.
+# Required dependencies are followed up to twice the depth that registrations may have.
 _MAX_FOLLOWED_DEPTH: Final = 128
 
 
@@ -25,7 +25,8 @@ class RankingCache:
     """Ranks providers, and finds capabilities whose required dependencies are unresolved.
 
     A required dependency in a cycle, or nested too deep, is never satisfied. Registrations with such dependencies are
-    rejected; for data that is in the store nevertheless, every replica computes the same result, and terminates.
+    rejected. If the store contains such data nevertheless, the computation terminates with the same result on every
+    replica.
     """
 
     def __init__(self, policies: MatchPolicies) -> None:
@@ -46,7 +47,7 @@ class RankingCache:
     def get(
         self, view: View, dependency: Dependency, namespace: str | None, policy: MatchPolicy | None = None
     ) -> RankedProviders:
-        """Return the ranking as of the view's version, by default by the default policy."""
+        """Return the ranking at the view's version, with the default policy if none is given."""
         self._use_view(view)
         policy = policy or self.policies.default
         key = (dependency.match_key, dependency.namespace or namespace, policy)
@@ -67,9 +68,9 @@ class RankingCache:
         return self._missing_in_current_view(agent, capability)
 
     def _missing_in_current_view(self, agent: Agent, capability: Capability) -> Dependency | None:
-        """Return the same for the view of the current call."""
-        view, profile = self._view, agent.indexed
-        for dependency in (*capability.dependencies, *profile.dependencies):
+        """Return the result of `missing_requirement` for the view of the current call."""
+        view, spec = self._view, agent.indexed
+        for dependency in (*capability.dependencies, *spec.dependencies):
             if not dependency.required or view is None:
                 continue
             self._update_dependency_graph(view)
@@ -78,7 +79,7 @@ class RankingCache:
                 cycle is not None and cycle == self._component_of.get(dependency.capability)
             ):
                 return dependency
-            if not self.get(view, dependency, profile.namespace, self.policies.for_profile(profile)).providers:
+            if not self.get(view, dependency, spec.namespace, self.policies.for_spec(spec)).providers:
                 return dependency
         return None
 

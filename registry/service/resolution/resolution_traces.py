@@ -1,4 +1,4 @@
-"""Resolutions as they are sent to agents: resolved from the newest state, with digest and trace in the store."""
+"""Resolves dependencies for responses to agents, and stores the digest and a trace of each response."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -15,11 +15,11 @@ from registry.store.agents import Agents
 from registry.store.resolution_store import ResolutionStore
 
 AuditFacts: TypeAlias = Callable[[View, CachedResolution, Callable[[ResolvedDependency], RankedProviders]], Any]
-"""Returns what an audit needs beyond the explanation of a resolution, as JSON values."""
+"""Returns the facts that an audit requires in addition to the explanation of a resolution, as JSON values."""
 
 
 class ResolutionTraces:
-    """Resolves an agent's dependencies for a response, and stores a trace of each resolution that differs."""
+    """Resolves an agent's dependencies for a response, and stores a trace of each new resolution."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ResolutionTraces:
         self._audit_facts = audit_facts
 
     async def resolve_latest(self, agent_id: str) -> CachedResolution | None:
-        """Return a resolution that reflects all changes before this call; None if the agent is gone.
+        """Return a resolution that reflects all changes before this call; None if the agent no longer exists.
 
         Its digest is stored before it is returned.
         """
@@ -52,12 +52,12 @@ class ResolutionTraces:
         return resolution
 
     async def save(self, view: View, resolution: CachedResolution, at: int) -> None:
-        """Store a trace of a resolution that is sent at this time, unless it is the one sent last."""
+        """Store a trace of a resolution that is sent at this time, unless it equals the last one that was sent."""
         if resolution.sent_digest == resolution.digest:
             return
 
-        def ranking(pick: ResolvedDependency) -> RankedProviders:
-            return self._resolver.ranking(view, resolution.agent, pick.dependency)
+        def ranking(resolved: ResolvedDependency) -> RankedProviders:
+            return self._resolver.ranking(view, resolution.agent, resolved.dependency)
 
         entry = {
             "timestamp": rfc3339(at),

@@ -37,7 +37,7 @@ class DependencyResolver:
         cached = record.resolution
         if cached is not None:
             if cached.agent is not record.agent or (cached.version != view.version and not _is_current(view, cached)):
-                # Another replica may have sent a different resolution in the meantime.
+                # Another replica may have sent the agent a different resolution in the meantime.
                 cached.sent_digest = ""
             elif not cached.depends_on_load:
                 cached.version = view.version
@@ -45,11 +45,11 @@ class DependencyResolver:
         return self._cache_resolution(view, record, tuple(self._resolve_dependencies(view, record.agent)), view.version)
 
     def mark_sent(self, resolution: CachedResolution, digest: str) -> None:
-        """Record the digest of the resolution that the agent was sent last; empty if it is not known."""
+        """Record the digest of the resolution that was last sent to the agent; empty if it is unknown."""
         resolution.sent_digest = digest
 
     async def resolve_async(self, view: View, record: Record) -> CachedResolution:
-        """Return the same, and yield to the event loop in between: an agent may have thousands of dependencies.
+        """Like `resolve`, but yield to the event loop in between: an agent may have thousands of dependencies.
 
         The result may include changes of the meantime; the next call checks them again.
         """
@@ -61,14 +61,14 @@ class DependencyResolver:
         steps = cooperative(chain(self._resolve_dependencies(view, agent), prepare))
         dependencies = [step async for step in steps if isinstance(step, ResolvedDependency)]
         if record.agent is not agent or record.resolution is not cached:
-            # The agent changed in the meantime, or another call has resolved it.
+            # During this call the agent changed, or another call resolved its dependencies.
             return self.resolve(view, record)
         if cached is not None:
             cached.sent_digest = ""
         return self._cache_resolution(view, record, tuple(dependencies), version)
 
     async def resolve_with_loads(self, view: View, record: Record) -> CachedResolution:
-        """Return the same, with current loads if a dependency is chosen by load. Raises StoreUnavailable."""
+        """Like `resolve_async`, with current loads if a strategy requires them. Raises StoreUnavailable."""
         resolution = await self.resolve_async(view, record)
         if not resolution.depends_on_load:
             return resolution
@@ -79,18 +79,18 @@ class DependencyResolver:
 
     def ranking(self, view: View, agent: Agent, dependency: Dependency) -> RankedProviders:
         """Return the ranked providers of one dependency of an agent."""
-        policy = self._ranking_cache.policies.for_profile(agent.indexed)
+        policy = self._ranking_cache.policies.for_spec(agent.indexed)
         return self._ranking_cache.get(view, dependency, agent.indexed.namespace, policy)
 
     def rank_all(self, view: View, agent: Agent, dependency: Dependency, max_rejected: int) -> RankedProviders:
-        """Return the same with up to `max_rejected` rejected candidates; it is not cached."""
-        policy = self._ranking_cache.policies.for_profile(agent.indexed)
+        """Like `ranking`, with up to `max_rejected` rejected candidates; the result is not cached."""
+        policy = self._ranking_cache.policies.for_spec(agent.indexed)
         return self._ranking_cache.rank_all(view, dependency, agent.indexed.namespace, policy, max_rejected)
 
     def choose_provider(
         self, view: View, agent: Agent, function: str, dependency: Dependency
     ) -> tuple[RankedProviders, Provider | None]:
-        """Return the ranked providers of one dependency, and the chosen one."""
+        """Return the ranked providers of one dependency, and the chosen provider."""
         ranking = self.ranking(view, agent, dependency)
         strategy = dependency.strategy or "best"
         if strategy == "best":
@@ -115,7 +115,7 @@ class DependencyResolver:
     def _cache_resolution(
         self, view: View, record: Record, resolved: tuple[ResolvedDependency, ...], version: int
     ) -> CachedResolution:
-        """Encode the resolution for responses, unless it is the same as the cached one, and cache it."""
+        """Encode the resolution for responses, unless it equals the cached resolution, and cache it."""
         agent, previous = record.agent, record.resolution
         depends_on_load = any(each.dependency.strategy == "least_loaded" for each in resolved)
         response_format = self._response_format(agent)
@@ -144,16 +144,16 @@ class DependencyResolver:
         if view is not self._view or len(self._round_robin_positions) > _MAX_ROUND_ROBIN_CAPABILITIES:
             self._view = view
             self._round_robin_positions.clear()
-        known = self._round_robin_positions.get(capability)
-        if known is None or view.last_change(capability) > known[0]:
+        cached = self._round_robin_positions.get(capability)
+        if cached is None or view.last_change(capability) > cached[0]:
             consumers = [
                 (record.agent.created, record.agent.id)
                 for record in view.by_dependency.get(capability, {}).values()
                 if capability in record.agent.indexed.round_robin
             ]
             positions = {consumer: index for index, (_, consumer) in enumerate(sorted(consumers))}
-            known = self._round_robin_positions[capability] = (view.version, positions)
-        return known[1].get(agent_id, 0)
+            cached = self._round_robin_positions[capability] = (view.version, positions)
+        return cached[1].get(agent_id, 0)
 
 
 def _is_current(view: View, resolution: CachedResolution) -> bool:

@@ -11,9 +11,9 @@ from registry.model.registration.schema import Strategy
 from registry.model.resolution import Provider
 
 MAX_PROVIDERS_BY_LOAD: Final = 1_000
-"""The number of providers, in the order of their ranking, that `least_loaded` chooses from."""
+"""The number of best-ranked providers from which `least_loaded` chooses."""
 
-# A float distinguishes so many bits between 0 and 1.
+# A float between 0 and 1 represents this many random bits exactly.
 _HASH_BITS = 52
 
 
@@ -35,7 +35,8 @@ class SelectionContext:
 def choose(providers: Sequence[Provider], strategy: Strategy, context: SelectionContext) -> Provider | None:
     """Return the chosen provider of a ranking, None if it is empty.
 
-    All strategies but `best` and `local` choose among the providers with the same health and tag score as the best.
+    All strategies but `best` and `local` choose among the providers with the same health and tag score as the best
+    provider.
     """
     if not providers or strategy == "best":
         return providers[0] if providers else None
@@ -48,7 +49,7 @@ def choose(providers: Sequence[Provider], strategy: Strategy, context: Selection
         alike.sort(key=lambda each: (each.agent_id, each.position))
         return alike[context.round_robin_index % len(alike)]
     if strategy == "least_loaded":
-        # Only the loads of these are refreshed; older ones differ between replicas.
+        # Only the loads of these providers are refreshed; cached loads of other providers differ between replicas.
         return min(alike[:MAX_PROVIDERS_BY_LOAD], key=lambda each: _rounded_load(context.loads.get(each.agent_id)))
     seed = context.key if strategy == "sticky" else context.seed
     return max(alike, key=lambda each: _rendezvous_score(seed, each, each.weight if strategy == "weighted" else 1.0))
@@ -57,7 +58,8 @@ def choose(providers: Sequence[Provider], strategy: Strategy, context: Selection
 def _rendezvous_score(seed: str, provider: Provider, weight: float) -> float:
     """Return a pseudo-random score of a provider (rendezvous hashing); the provider with the highest one is chosen.
 
-    When a provider leaves, only its own consumers move. The probability of each is proportional to its weight.
+    When a provider is removed, only its own consumers get another provider. The probability of each is proportional to
+    its weight.
     """
     text = f"{seed}\0{provider.agent_id}\0{provider.tool_name}".encode(errors="surrogatepass")
     drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> (64 - _HASH_BITS)

@@ -1,4 +1,4 @@
-"""Tag requirements of a dependency: `t` is required, `+t` preferred, `-t` excluded; of a list one tag is enough."""
+"""Tag requirements of a dependency: `t` is required, `+t` preferred, `-t` excluded; one tag of a list is enough."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -25,8 +25,8 @@ class TagMatch(NamedTuple):
 class TagRequirements:
     """Matches and scores the tags of providers. Tags are case-sensitive; repeated requirements count repeatedly.
 
-    A list matches if any of its tags is present, with the score of the best one; `-t` in a list excludes as it does
-    outside, and does not match by itself. Empty strings, `+` and `-` alone, and lists of these require nothing.
+    A list matches if any of its tags is present, with the score of its best tag; `-t` excludes inside a list as it does
+    outside, and does not satisfy the list. Empty strings, `+` and `-` alone, and lists of these require nothing.
     """
 
     def __init__(self, requirements: Sequence[TagRequirement]) -> None:
@@ -58,7 +58,10 @@ class TagRequirements:
         return TagMatch(score + sum(points for tag, points in self._preferred if tag in tags), None)
 
     def mismatch_details(self, tags: AbstractSet[str]) -> dict[str, list[str]]:
-        """Return the tags that reject a provider: all excluded ones, else all missing ones, else one unmatched list."""
+        """Return the tags that reject a provider.
+
+        These are all excluded tags; without them all missing tags; without them one unmatched list.
+        """
         if disallowed := [tag for tag in self._excluded if tag in tags]:
             return {"disallowed": disallowed}
         unmatched = [[tag for tag, _ in group] for group in self._required if not any(tag in tags for tag, _ in group)]

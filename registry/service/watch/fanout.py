@@ -10,7 +10,7 @@ from registry.service.discovery.query_match import Matcher
 
 WatchEvent = tuple[EventKind, ChangeEntry]
 
-# Events a group buffers for its slowest watcher; a watcher that falls further behind is ended.
+# Events a group buffers for its slowest watcher; the watch of a watcher that falls further behind ends.
 _MAX_BUFFERED_EVENTS = 1024
 # Watchers notified before the event loop runs other tasks.
 _NOTIFY_BATCH_SIZE = 128
@@ -24,7 +24,8 @@ def no_push() -> bool:
 class WatchGroup:
     """The buffered events of one query, and the cursors of its watchers.
 
-    Positions count events from the beginning of the group; `_dropped` counts the events all watchers have taken.
+    Positions count events from the beginning of the group; `_dropped` counts the events that all watchers have taken
+    and that are no longer buffered.
     """
 
     def __init__(self, matcher: Matcher) -> None:
@@ -43,7 +44,7 @@ class WatchGroup:
     def offer(self, entry: ChangeEntry) -> None:
         """Buffer a change if it matches, and notify the watchers in the next iteration of the event loop.
 
-        So changes that arrive together are written together.
+        The delay makes changes that arrive together be written together.
         """
         kind = self.matcher.event_type(entry)
         if kind is None:
@@ -61,9 +62,9 @@ class WatchGroup:
         return [self._events[i] for i in range(at, min(len(self._events), at + max_events))]
 
     def trim(self) -> None:
-        """Drop the events every watcher has taken."""
-        least = min((cursor.position for cursor in self.cursors), default=self.end)
-        while self._dropped < least:
+        """Drop the events that every watcher has taken."""
+        first_needed = min((cursor.position for cursor in self.cursors), default=self.end)
+        while self._dropped < first_needed:
             self._events.popleft()
             self._dropped += 1
 
@@ -87,11 +88,11 @@ class WatchGroup:
     def _drop_lagging_cursors(self) -> None:
         """Drop the older half of the events, and mark the watchers that have not taken them as overflowed."""
         self.trim()
-        least = self.end - _MAX_BUFFERED_EVENTS // 2
-        if self._dropped >= least - _MAX_BUFFERED_EVENTS // 2:
+        first_retained = self.end - _MAX_BUFFERED_EVENTS // 2
+        if self._dropped >= first_retained - _MAX_BUFFERED_EVENTS // 2:
             return
         for cursor in self.cursors:
-            if cursor.position < least:
+            if cursor.position < first_retained:
                 cursor.overflowed = True
                 cursor.position = self.end
                 cursor.wake()
@@ -101,7 +102,8 @@ class WatchGroup:
 class WatchCursor:
     """The position of one watcher in the events of its group.
 
-    `overflowed` is set when it fell too far behind, `log_gap` when the next change does not follow those it has seen.
+    `overflowed` is set when the watcher has fallen too far behind, `log_gap` when changes after its last event are
+    missing.
     """
 
     __slots__ = ("_future", "_push", "log_gap", "overflowed", "position")
@@ -138,7 +140,7 @@ class WatchCursor:
 
 
 class WatchFanout:
-    """All groups, by query and by the index key that every match of the query has."""
+    """Sends each change to the groups of watchers whose query it may affect."""
 
     def __init__(self) -> None:
         self._by_query: dict[object, WatchGroup] = {}
@@ -169,7 +171,7 @@ class WatchFanout:
             self._by_key.pop(group.matcher.index_key, None)
 
     def publish(self, entry: ChangeEntry) -> None:
-        """Offer a change to the groups whose index key it has, and to those without one."""
+        """Offer a change to the groups whose index key it has, and to the groups without an index key."""
         if not self._by_key:
             return
         for group in self._by_key.get(None, {}).values():
@@ -180,7 +182,7 @@ class WatchFanout:
                     group.offer(entry)
 
     def end_with_log_gap(self) -> None:
-        """Mark every watcher: the next change does not follow those it has seen."""
+        """Mark every watcher: changes are missing between its last event and the next one."""
         for group in self:
             for cursor in group.cursors:
                 cursor.log_gap = True

@@ -1,4 +1,4 @@
-"""Watches: each begins at a version, delivers every matching change in order and once, and can be resumed anywhere."""
+"""Watches: each begins at a version, delivers every matching change once and in order, and resumes on any replica."""
 
 import asyncio
 import time
@@ -16,10 +16,10 @@ from registry.service.watch.fanout import WatchEvent, WatchFanout, no_push
 
 EndReason: TypeAlias = Literal["overflowed", "log_gap", "shutting_down"]
 
-# Limits what one watcher that catches up takes at once, so that the others do not wait for it.
+# The maximum number of events that a watcher takes at once, so that a watcher with a backlog does not delay others.
 _MAX_EVENTS_PER_TAKE = 32
 _MAX_WATCHERS = 20_000
-# A client that reads nothing for so long is treated as disconnected.
+# A client that reads nothing for this long is treated as disconnected.
 _STALLED_CLIENT_TIMEOUT_S = 10.0
 
 
@@ -27,9 +27,9 @@ class Watcher:
     """One watch.
 
     `delivered_version` is the version up to which `take` has returned every matching change. `initial` holds the agents
-    that matched at the beginning, if they were requested. Set `wake_after` (monotonic seconds) to end a `wait` in the
-    second after it, and `writing_since` while a write to the client is in progress: `on_stalled` is called when that
-    write takes too long.
+    that matched at the beginning, if the caller requested them. Set `wake_after` (monotonic seconds) to end a `wait` at
+    the first tick after that time, and `writing_since` while a write to the client is in progress: `on_stalled` is
+    called when that write takes too long.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class Watcher:
 
     @property
     def latest_version(self) -> int:
-        """The version this replica holds."""
+        """The version of the newest change in this replica's cache."""
         return self._service.latest_version
 
     @property
     def end_reason(self) -> EndReason | None:
         """Why the watch must end, None while it continues.
 
-        `overflowed`: it fell too far behind; resume at `delivered_version`. `log_gap`: the next change does not follow
-        those it has seen; list again. `shutting_down`: resume at `delivered_version` on another replica.
+        `overflowed`: the watcher fell too far behind; resume at `delivered_version`. `log_gap`: changes after
+        `delivered_version` are missing; list again. `shutting_down`: resume at `delivered_version` on another replica.
         """
         if self._cursor.log_gap:
             return "log_gap"
@@ -69,7 +69,7 @@ class Watcher:
         return "shutting_down" if self._service.shutting_down else None
 
     def take(self) -> list[WatchEvent]:
-        """Return the next events, none when all were taken, and advance `delivered_version`."""
+        """Return the next events, an empty list if all were taken, and advance `delivered_version`."""
         if self._cursor.log_gap or self._cursor.overflowed:
             return []
         cursor = self._cursor
@@ -95,12 +95,12 @@ class Watcher:
 
     def wake_at(self, moment: float) -> None:
         """End a `wait` at this monotonic moment: to the millisecond, never earlier, and not after `close`."""
-        left = moment - time.monotonic()
-        if left <= 0:
+        remaining_s = moment - time.monotonic()
+        if remaining_s <= 0:
             self.wake()
         else:
             # uvloop's timers may fire a fraction of a millisecond early; the waiting task would then wait forever.
-            self._wake_timer = asyncio.get_running_loop().call_later(max(left, 0.001), self.wake_at, moment)
+            self._wake_timer = asyncio.get_running_loop().call_later(max(remaining_s, 0.001), self.wake_at, moment)
 
     def wake(self) -> None:
         """End a `wait`."""
@@ -126,7 +126,7 @@ class WatchService:
 
     @property
     def latest_version(self) -> int:
-        """The version this replica holds, up to which every watch has been offered the changes that match it."""
+        """The version of the newest change in this replica's cache; all watches have received the changes up to it."""
         return self._history.buffer.last_version
 
     async def open(
@@ -137,12 +137,12 @@ class WatchService:
         initial: bool = False,
         on_stalled: Callable[[], None] | None = None,
     ) -> Watcher:
-        """Begin a watch after version `since`; without one, or with 0, at the version held now.
+        """Begin a watch after version `since`; with None or 0, at the current version.
 
-        With `initial` it begins with the matching agents, at a version not older than `since`, or at the newest.
-        `on_stalled` disconnects a client that reads nothing; by default the watcher is woken.
-        Raises VersionTooOld when the log no longer contains `since`, VersionAhead when the store has not reached it,
-        and NotReady before the cache is filled, with too many watches, or during shutdown.
+        With `initial` it begins with the matching agents, at a version not older than `since`, or with None at the
+        newest version. `on_stalled` is called to disconnect a client that reads nothing; by default it wakes the
+        watcher. Raises VersionTooOld when the log no longer contains `since`, VersionAhead when the store has not
+        reached it, and NotReady before the cache is filled, with too many watches, or during shutdown.
         """
         if initial and since is None:
             await self._reflector.wait_fresh()
@@ -150,7 +150,7 @@ class WatchService:
             await self._require_version(since or 0)
         elif since:
             await self._require_logged(since)
-        # No await from here on: the agents read and the position of the cursor belong to one version.
+        # No await from here on: the initial agents and the position of the cursor belong to one version.
         watcher = self.start(query, None if initial else since or None, on_stalled=on_stalled)
         if initial and self._reflector.view is not None:
             records = Matcher(query).select(self._reflector.view)
@@ -160,7 +160,7 @@ class WatchService:
     def start(
         self, query: AgentQuery, since: int | None = None, *, on_stalled: Callable[[], None] | None = None
     ) -> Watcher:
-        """Begin a watch at the version held now, or after a version the watch history is known to contain."""
+        """Begin a watch at the current version, or after a version that the watch history contains."""
         matcher = Matcher(query)
         if self._reflector.view is None or self.shutting_down or len(self.watchers) >= _MAX_WATCHERS:
             raise NotReady("This replica accepts no more watches now; try again shortly")
@@ -179,7 +179,7 @@ class WatchService:
                 watcher.wake()
 
     def close(self) -> None:
-        """End every watch because this replica shuts down."""
+        """End every watch, because this replica is shutting down."""
         self.shutting_down = True
         for watcher in self.watchers:
             watcher.wake()

@@ -13,12 +13,12 @@ from tests.support.builders import a_spec
 
 def native_policy(policies: MatchPolicies) -> MatchPolicy:
     """Return the policy of an agent in the native format."""
-    return policies.for_profile(_profile())
+    return policies.for_spec(_profile())
 
 
 def mcpmesh_policy(policies: MatchPolicies) -> MatchPolicy:
     """Return the policy of an agent in the mcp-mesh format."""
-    return policies.for_profile(_profile(registration_format={"name": FORMAT_NAME}))
+    return policies.for_spec(_profile(registration_format={"name": FORMAT_NAME}))
 
 
 def _profile(**fields: object) -> IndexedSpec:

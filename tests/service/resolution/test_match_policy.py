@@ -11,9 +11,9 @@ def test_the_format_selects_the_policy() -> None:
     other = MatchPolicy(isolate_namespaces=False)
     policies = MatchPolicies({"other": other})
 
-    assert policies.for_profile(decode_indexed_spec(a_spec("a"))) is DEFAULT_POLICY
-    assert policies.for_profile(decode_indexed_spec(a_spec("a", registration_format={"name": "other"}))) is other
-    assert policies.for_profile(decode_indexed_spec(a_spec("a", registration_format={"name": "x"}))) is DEFAULT_POLICY
+    assert policies.for_spec(decode_indexed_spec(a_spec("a"))) is DEFAULT_POLICY
+    assert policies.for_spec(decode_indexed_spec(a_spec("a", registration_format={"name": "other"}))) is other
+    assert policies.for_spec(decode_indexed_spec(a_spec("a", registration_format={"name": "x"}))) is DEFAULT_POLICY
 
 
 def test_the_default_policy_matches_no_schemas() -> None:

@@ -26,8 +26,8 @@ from registry.errors import RequestTooLarge
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """Maximum size of the body of a call."""
 MAX_CALLS_PER_AGENT: Final = MAX_CALLS // 2
-"""Maximum number of concurrent calls to one agent, so that one that hangs does not block calls to the others."""
-# How long a call may take, including the connection: without the header x-mesh-timeout, and at most.
+"""Maximum number of concurrent calls to one agent, so that an agent that hangs does not block calls to others."""
+# The timeout of a call, including the connection: the default, and the maximum for the header x-mesh-timeout.
 _DEFAULT_TIMEOUT_S: Final = 60
 _MAX_TIMEOUT_S: Final = 600
 # How long calls in progress may continue during shutdown: less than the server allows any request.
@@ -70,7 +70,7 @@ class ProxyEndpoint:
         return self._calls_by_url.total()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward one call, or respond with the reason why not."""
+        """Forward one call, or respond with the reason why it is not forwarded."""
         if self._upstream is None:
             await send_error(send, 403, _DISABLED)
         elif scope["method"] not in ("GET", "POST"):
@@ -167,7 +167,7 @@ class _ProxiedCall:
         return True
 
     async def _finish(self, status: int, message: str, comment: bytes | None) -> bool:
-        """End the response with an error, or an event stream with a comment; return whether it is complete then.
+        """End the response with an error, or an event stream with a comment; return whether it is complete.
 
         A caller that does not read gets nothing, because sending would block.
         """
@@ -184,7 +184,7 @@ class _ProxiedCall:
 
     def _build_request(self, url: str) -> ProxyRequest:
         headers = self._header_policy.request(self._scope["headers"])
-        # The response is forwarded unchanged, so it must not be compressed for us.
+        # The response is forwarded unchanged, so the agent must not compress it for the proxy.
         headers.append((b"accept-encoding", b"identity"))
         size = _content_length(self._scope["headers"])
         if self._scope["method"] == "GET":
@@ -227,7 +227,7 @@ class _ProxiedCall:
         return comment if self._last_bytes.endswith(b"\n") else b"\n" + comment
 
     async def _wait_for_disconnect(self) -> None:
-        """Wait until the caller disconnects; while its body is read, `_request_body` detects that."""
+        """Wait until the caller disconnects; while the request body is read, `_request_body` detects the disconnect."""
         if self._scope["method"] == "POST":
             await self._request_sent.wait()
         while (await self._receive())["type"] != "http.disconnect":
@@ -239,7 +239,7 @@ class _ProxiedCall:
         await asyncio.sleep(_SHUTDOWN_GRACE_S)
 
     async def _abort_response(self, disconnected: "asyncio.Task[None]") -> None:
-        """Abort the connection, so that the caller does not take the response for complete."""
+        """Abort the connection, so that the caller does not treat the response as complete."""
         connection = get_connection(self._scope)
         if connection is None:
             raise UnreachableError("the agent closed the connection before the response was complete")

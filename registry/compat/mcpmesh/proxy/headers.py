@@ -1,4 +1,4 @@
-"""The policy of which request and response headers the proxy forwards."""
+"""Selects the request and response headers that the proxy forwards."""
 
 from collections.abc import Collection, Iterable
 from typing import Final
@@ -14,7 +14,7 @@ _REQUEST_HEADERS: Final = frozenset(
     }
 )
 _REQUEST_HEADER_PREFIXES: Final = (b"x-mesh-calling-",)
-# Headers of one connection, not of the call.
+# Headers that apply to one connection, not to the forwarded call.
 _HOP_BY_HOP_HEADERS: Final = frozenset(
     {
         *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection"),
@@ -42,7 +42,7 @@ _BODILESS_STATUSES: Final = frozenset({204, 304})
 class HeaderPolicy:
     """Selects the headers to forward.
 
-    `extra` are further request headers, by name or by prefix with `*`; `blocked` ones are never forwarded.
+    `extra` are further request headers, by name or by prefix with `*`; headers in `blocked` are never forwarded.
     """
 
     def __init__(self, extra: Iterable[str], blocked: Collection[bytes] = ()) -> None:
@@ -66,7 +66,7 @@ class HeaderPolicy:
             part.strip().lower() for name, value in lowered if name == b"connection" for part in value.split(b",")
         }
         if status in _BODILESS_STATUSES or any(name == b"transfer-encoding" for name, _ in lowered):
-            # A content-length does not apply to this body.
+            # The content-length does not describe this body.
             dropped.add(b"content-length")
         return [
             *((name, value) for name, value in lowered if name not in _BLOCKED_RESPONSE_HEADERS | dropped),

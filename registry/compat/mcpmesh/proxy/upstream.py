@@ -1,4 +1,4 @@
-"""The HTTP client of the proxy: each request goes to the address in its URL and nowhere else."""
+"""The HTTP client of the proxy: it sends each request only to the address in its URL."""
 
 import asyncio
 import contextlib
@@ -56,7 +56,7 @@ class UpstreamClient:
     async def send(self, proxy_request: ProxyRequest) -> AsyncIterator[ProxyResponse]:
         """Send a request; yield the response as soon as its headers have arrived. Raises UnreachableError."""
         transport = await self._get_transport()
-        import httpx2  # noqa: PLC0415 - slow to import, and needed by proxied calls alone
+        import httpx2  # noqa: PLC0415 - slow to import, and only proxied calls need it
 
         with _translate_errors():
             request = httpx2.Request(
@@ -77,7 +77,7 @@ class UpstreamClient:
             await transport.aclose()
 
     async def _get_transport(self) -> "httpx2.AsyncHTTPTransport":
-        """Return the transport. Importing it and reading certificates takes half a second, so a thread does it."""
+        """Return the transport, created in a thread: imports and certificates take half a second."""
         async with self._open_lock:
             if self._transport is None:
                 self._transport = await asyncio.to_thread(_create_transport)
