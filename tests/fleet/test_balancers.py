@@ -74,6 +74,7 @@ async def is_listening(port: int) -> bool:
     return False
 
 
+@pytest.mark.timeout(150)
 @pytest.mark.fault(1, "A replica behind a load balancer is killed")
 @pytest.mark.parametrize(
     "balancer", [round_robin_balancer, pytest.param(haproxy, marks=pytest.mark.slow)], ids=["ours", "haproxy"]
@@ -85,7 +86,7 @@ async def test_a_killed_replica_fails_only_calls_in_flight(
     if balancer is haproxy and HAPROXY_PATH is None:
         pytest.skip("haproxy is not installed; apt-get install haproxy")
     # The writers occupy two cores, so heartbeats of the persistent agents may be late.
-    async with run_fleet(persistent_agent_timeout_s=20, timeout=55) as fleet, balancer(fleet.urls, tmp_path) as url:
+    async with run_fleet(persistent_agent_timeout_s=20, timeout=110) as fleet, balancer(fleet.urls, tmp_path) as url:
         fleet.load.urls[:] = [url]
         fleet.tolerate_unanswered(url)
         async with asyncio.TaskGroup() as more:

@@ -87,7 +87,7 @@ class FleetUnderLoad:
         """Allow calls to this URL to have no response."""
         self.tolerances = replace(self.tolerances, unresponsive_urls=self.tolerances.unresponsive_urls | {url})
 
-    async def wait_for_writes(self, count: int = 30, timeout: float = 15.0) -> float:
+    async def wait_for_writes(self, count: int = 30, timeout: float = 30.0) -> float:
         """Wait until `count` more writes are acknowledged; return the seconds until the first of them."""
         began, calls = time.monotonic(), self.load.journal.calls
 

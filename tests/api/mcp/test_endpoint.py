@@ -297,6 +297,8 @@ async def test_a_stale_result_has_its_age(dedicated_redis: RedisServer) -> None:
     """In the metadata of the result, since MCP clients show no header."""
     async with in_process_registry(dedicated_redis.url) as client:
         await register(client)
+        # A fresh read, so that the cache contains the agent.
+        assert (await client.get("/agents")).json()["count"] == 1
         call = a_call("discover_services", {"query": {"status": "any", "resource_version": "0"}})
 
         async def stale_seconds() -> Any:
