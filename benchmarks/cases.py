@@ -29,26 +29,26 @@ FILL_COUNT = 5
 HEARTBEAT_INTERVAL_S = 5.0
 
 
-async def burst(lab: BenchmarkContext) -> Table:
+async def burst(context: BenchmarkContext) -> Table:
     """Measure the registration of 100 new agents at once, at one replica and at three."""
     table = times_table()
-    for size in (lab.options.agents // 10, lab.options.agents):
-        with contextlib.ExitStack() as undo:
-            mesh = await filled_mesh(undo, lab.options.cores, size)
+    for size in (context.options.agents // 10, context.options.agents):
+        with contextlib.ExitStack() as stack:
+            mesh = await filled_mesh(stack, context.options.cores, size)
             for replicas in (1, 3):
                 while len(mesh.replicas) < replicas:
                     mesh.replicas.append(mesh.start_replica())
-                    undo.callback(mesh.replicas[-1].stop)
-                walls, beside = [], []
+                    stack.callback(mesh.replicas[-1].stop)
+                durations, constant_durations = [], []
                 for repeat in range(BURST_COUNT):
-                    beside.append(await _measure_constant_burst(lab))
-                    walls.append(await _measure_burst(mesh, f"burst-{replicas}-{repeat}"))
+                    constant_durations.append(await _measure_constant_burst(context))
+                    durations.append(await _measure_burst(mesh, f"burst-{replicas}-{repeat}"))
                 table.add_times(
                     f"burst, {replicas} replica{'s' * (replicas > 1)}",
                     size,
                     "wall time until the last response",
-                    walls,
-                    beside,
+                    durations,
+                    constant_durations,
                     0.05,
                 )
     return table
@@ -58,15 +58,15 @@ async def _measure_burst(mesh: Mesh, namespace: str) -> float:
     """Return the duration in seconds. Afterwards every replica lists all of them, and they are unregistered."""
     ports = [replica.port for replica in mesh.replicas]
     async with asyncio.timeout(STEP_TIMEOUT_S), Clients(*ports, connections=CONNECTIONS) as clients:
-        wall = await _send_at_once(clients, agents.new_registrations(CONNECTIONS, namespace))
+        duration = await _send_at_once(clients, agents.new_registrations(CONNECTIONS, namespace))
     async with asyncio.timeout(STEP_TIMEOUT_S), Clients(*ports, connections=len(ports)) as clients:
         await clients.at_once([agents.namespace_list(CONNECTIONS, namespace)] * len(ports))
         await clients.closed_loop(agents.unregistrations(CONNECTIONS, namespace))
-    return wall
+    return duration
 
 
-async def _measure_constant_burst(lab: BenchmarkContext) -> float:
-    async with asyncio.timeout(STEP_TIMEOUT_S), Clients(lab.constant.port, connections=CONNECTIONS) as clients:
+async def _measure_constant_burst(context: BenchmarkContext) -> float:
+    async with asyncio.timeout(STEP_TIMEOUT_S), Clients(context.constant.port, connections=CONNECTIONS) as clients:
         return await _send_at_once(clients, [CONSTANT_EXCHANGE] * CONNECTIONS)
 
 
@@ -74,70 +74,75 @@ async def _send_at_once(clients: Clients, exchanges: Sequence[Exchange]) -> floa
     """Return the seconds from before the first request until the last response."""
     # The server's event loop may not have accepted all new connections yet.
     await asyncio.sleep(0.1)
-    began = time.perf_counter()
+    started = time.perf_counter()
     await clients.at_once(exchanges)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
-async def steady_heartbeats(lab: BenchmarkContext) -> Table:
+async def steady_heartbeats(context: BenchmarkContext) -> Table:
     """Send a heartbeat of every agent each 5 s, with Redis on the replica's core and an AOF rewrite half-way."""
-    options = lab.options
+    options = context.options
     rate, seconds = options.agents / HEARTBEAT_INTERVAL_S, 2 * max(options.seconds, HEARTBEAT_INTERVAL_S)
     runs: dict[str, list[float]] = defaultdict(list)
-    beside: dict[str, list[float]] = defaultdict(list)
-    with contextlib.ExitStack() as undo:
-        mesh = await filled_mesh(undo, options.cores, options.agents, shared_core=True)
+    constant_durations: dict[str, list[float]] = defaultdict(list)
+    with contextlib.ExitStack() as stack:
+        mesh = await filled_mesh(stack, options.cores, options.agents, shared_core=True)
         heartbeats = itertools.cycle(agents.heartbeats(options.agents))
         for repeat in range(REPEATS):
             print(f"steady heartbeats, repeat {repeat + 1} of {REPEATS}")
             rewrites = mesh.store.rewrites
-            for into, port, source, halfway in (
-                (beside, lab.constant.port, itertools.repeat(CONSTANT_EXCHANGE), None),
+            for figures, port, source, halfway in (
+                (constant_durations, context.constant.port, itertools.repeat(CONSTANT_EXCHANGE), None),
                 (runs, mesh.replica.port, heartbeats, mesh.store.rewrite),
             ):
                 async with asyncio.timeout(STEP_TIMEOUT_S), Clients(port, connections=CONNECTIONS) as clients:
-                    later = asyncio.create_task(_call_later(seconds / 2, halfway))
+                    halfway_call = asyncio.create_task(_call_later(seconds / 2, halfway))
                     await clients.open_loop(
                         source, rate=rate, seconds=seconds, spin=options.cores.generator_has_own_core
                     )
-                    await later
-                _record_latencies(into, clients)
+                    await halfway_call
+                _record_latencies(figures, clients)
             assert mesh.store.rewrites > rewrites, "Redis did not rewrite its file during the measurement"
     table = times_table()
     for figure, target in (("p50", None), ("p99", 0.015), ("p99 of the worst second", None), ("longest", None)):
         table.add_times(
-            f"steady, {rate:,.0f} heartbeats/s", options.agents, figure, runs[figure], beside[figure], target
+            f"steady, {rate:,.0f} heartbeats/s",
+            options.agents,
+            figure,
+            runs[figure],
+            constant_durations[figure],
+            target,
         )
     return table
 
 
-def _record_latencies(into: dict[str, list[float]], clients: Clients) -> None:
-    into["p50"].append(quantile(clients.latencies, 0.5))
-    into["p99"].append(quantile(clients.latencies, 0.99))
-    into["longest"].append(max(clients.latencies))
+def _record_latencies(figures: dict[str, list[float]], clients: Clients) -> None:
+    figures["p50"].append(quantile(clients.latencies, 0.5))
+    figures["p99"].append(quantile(clients.latencies, 0.99))
+    figures["longest"].append(max(clients.latencies))
     seconds: dict[int, list[float]] = defaultdict(list)
     for due, latency in zip(clients.due_times, clients.latencies, strict=True):
         seconds[int(due)].append(latency)
     # The first and the last second are incomplete.
-    whole = sorted(seconds)[1:-1]
-    into["p99 of the worst second"].append(max(quantile(seconds[second], 0.99) for second in whole))
+    complete_seconds = sorted(seconds)[1:-1]
+    figures["p99 of the worst second"].append(max(quantile(seconds[second], 0.99) for second in complete_seconds))
 
 
-async def fill(lab: BenchmarkContext) -> Table:
+async def fill(context: BenchmarkContext) -> Table:
     """Measure the start of replicas with a full store and with an empty one; the difference is the cache fill."""
-    cores, size = lab.options.cores, lab.options.agents
-    full, filling, beside = [], [], []
+    cores, size = context.options.cores, context.options.agents
+    full, filling, constant_durations = [], [], []
     with running_mesh(cores) as empty:
-        mesh = await lab.mesh(size)
+        mesh = await context.mesh(size)
         for _ in range(FILL_COUNT):
             with running_constant(cores) as constant:
-                beside.append(constant.ready_seconds)
+                constant_durations.append(constant.ready_seconds)
             without, with_agents = _ready_seconds(empty), _ready_seconds(mesh)
             full.append(with_agents)
             filling.append(with_agents - without)
     table = times_table()
-    table.add_times("fill", size, "from the start of the process until /ready is 200", full, beside, 1.0)
-    table.add_times("fill", size, "of it, longer than with an empty store", filling, beside, None)
+    table.add_times("fill", size, "from the start of the process until /ready is 200", full, constant_durations, 1.0)
+    table.add_times("fill", size, "of it, longer than with an empty store", filling, constant_durations, None)
     return table
 
 
@@ -162,14 +167,14 @@ CASE_NAMES = (*rate_cases.CASE_NAMES, *_TIME_CASES)
 async def run(options: Options, names: Sequence[str]) -> list[Table]:
     """Run these cases and return their tables."""
     tables = []
-    with contextlib.ExitStack() as undo:
-        lab = BenchmarkContext(options, undo)
+    with contextlib.ExitStack() as stack:
+        context = BenchmarkContext(options, stack)
         if set(names) & set(rate_cases.CASE_NAMES):
-            tables.append(await rate_cases.measure_rates(lab, names))
+            tables.append(await rate_cases.measure_rates(context, names))
         for name, case in _TIME_CASES.items():
             if name in names:
                 print(name)
-                tables.append(await case(lab))
+                tables.append(await case(context))
     return tables
 
 

@@ -32,22 +32,22 @@ Case = Callable[[], Awaitable[None]]
 async def import_time(_lab: BenchmarkContext) -> Table:
     """Import the client, its base and the libraries that it imports later, alternately, in new interpreters."""
     names = ("asyncio", "mcp_mesh_client", "httpx2", "mcp")
-    took: dict[str, list[float]] = {name: [] for name in names}
+    durations: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(_IMPORT_RUNS):
         for name in names:
             done = await asyncio.to_thread(
                 subprocess.run, [sys.executable, "-c", _IMPORT_PROGRAM.format(name)], capture_output=True, check=True
             )
-            took[name].append(float(done.stdout))
+            durations[name].append(float(done.stdout))
     table = Table("Importing, CPU time in ms", ("import", "median", "worst", "of asyncio", "target"))
     for name in names:
-        median = statistics.median(took[name])
+        median = statistics.median(durations[name])
         limit = 150 if name == "mcp_mesh_client" else None
-        ratio = median / statistics.median(took["asyncio"])
+        ratio = median / statistics.median(durations["asyncio"])
         table.add(
             name,
             milliseconds(median),
-            milliseconds(max(took[name])),
+            milliseconds(max(durations[name])),
             f"{ratio:.2f}",
             verdict(median * 1000, at_most=limit),
         )
@@ -55,10 +55,10 @@ async def import_time(_lab: BenchmarkContext) -> Table:
 
 
 @contextlib.contextmanager
-def _running_provider(lab: BenchmarkContext) -> Iterator[str]:
+def _running_provider(context: BenchmarkContext) -> Iterator[str]:
     command = [sys.executable, "-m", "benchmarks.provider"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        server = Server(process, lab.options.cores.servers)
+        server = Server(process, context.options.cores.servers)
         try:
             assert process.stdout is not None
             yield process.stdout.readline().decode().strip()
@@ -66,48 +66,54 @@ def _running_provider(lab: BenchmarkContext) -> Iterator[str]:
             server.stop()
 
 
-async def injected_call(lab: BenchmarkContext) -> Table:
+async def injected_call(context: BenchmarkContext) -> Table:
     """Call one tool of one provider alternately: by the SDK, and as a dependency of functions of both kinds.
 
     A function that is not async cannot await the SDK, so its call is compared with an SDK call that is submitted to an
     event loop in another thread. Each round compares calls that follow each other directly; the median round counts.
     """
     agent = LocalAgent()
-    with _running_provider(lab) as endpoint:
+    with _running_provider(context) as endpoint:
         url = f"{endpoint}/mcp"
         try:
             async with Client(url) as client, _open_in_thread(agent.thread, Client(url)) as other:
-                took = await _measure_calls(_call_cases(agent, endpoint, client, other))
+                durations = await _measure_calls(_call_cases(agent, endpoint, client, other))
         finally:
             await asyncio.to_thread(agent.close)
     table = Table(
         f"A call of a tool, {_ROUNDS} rounds of {_CALLS_PER_ROUND}, ms",
         ("call", "median", "best", "of the SDK's", "target"),
     )
-    for name, against, limit in (
+    for name, reference_name, limit in (
         ("SDK, awaited", None, None),
         ("dependency, awaited", "SDK, awaited", _MAX_RATIO),
         ("SDK, from a thread", None, None),
         ("dependency, from a thread", "SDK, from a thread", _MAX_RATIO),
     ):
-        ratio = None if against is None else _median_ratio(took[name], took[against])
+        ratio = None if reference_name is None else _median_ratio(durations[name], durations[reference_name])
         target = "" if ratio is None or limit is None else f"<= {limit:.2f} {'met' if ratio <= limit else 'MISSED'}"
-        shown = "" if ratio is None else f"{ratio:.3f}"
-        table.add(name, milliseconds(statistics.median(took[name])), milliseconds(min(took[name])), shown, target)
+        ratio_text = "" if ratio is None else f"{ratio:.3f}"
+        table.add(
+            name,
+            milliseconds(statistics.median(durations[name])),
+            milliseconds(min(durations[name])),
+            ratio_text,
+            target,
+        )
     return table
 
 
 async def _measure_calls(cases: dict[str, Case]) -> dict[str, list[float]]:
     """Return the seconds per call of each case, for each round after a warm-up round."""
-    took: dict[str, list[float]] = {name: [] for name in cases}
+    durations: dict[str, list[float]] = {name: [] for name in cases}
     for round_number in range(_ROUNDS + 1):
         # The order alternates from round to round.
         for name in list(cases)[:: 1 if round_number % 2 else -1]:
-            began = time.perf_counter()
+            started = time.perf_counter()
             await cases[name]()
             if round_number:
-                took[name].append((time.perf_counter() - began) / _CALLS_PER_ROUND)
-    return took
+                durations[name].append((time.perf_counter() - started) / _CALLS_PER_ROUND)
+    return durations
 
 
 @contextlib.asynccontextmanager

@@ -45,9 +45,9 @@ def running_ours(replicas: int) -> Iterator[RunningRegistry]:
 @contextlib.contextmanager
 def running_upstream_sqlite(binary: Path) -> Iterator[RunningRegistry]:
     """Run upstream's registry with SQLite in its process."""
-    with contextlib.ExitStack() as undo:
-        folder = _temporary_folder(undo)
-        port, pid = _start_upstream(undo, binary, f"{folder}/mesh.db", folder)
+    with contextlib.ExitStack() as stack:
+        folder = _temporary_folder(stack)
+        port, pid = _start_upstream(stack, binary, f"{folder}/mesh.db", folder)
         yield RunningRegistry((port,), lambda: [pid])
 
 
@@ -57,23 +57,23 @@ def running_upstream_postgres(binary: Path, replicas: int) -> Iterator[RunningRe
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
         raise SystemExit("PostgreSQL is not installed; run apt-get install postgresql")
-    with contextlib.ExitStack() as undo:
-        folder, port = _temporary_folder(undo), free_port()
+    with contextlib.ExitStack() as stack:
+        folder, port = _temporary_folder(stack), free_port()
         folder.chmod(0o777)
         data = folder / "data"
         _run_as_postgres(f"{programs[-1]}/initdb", "-D", str(data), "--auth=trust", "-U", "postgres")
         arguments = ["-D", str(data), "-k", str(folder), "-p", str(port), "-h", "127.0.0.1"]
         server = _start_process(
-            undo, ["runuser", "-u", "postgres", "--", f"{programs[-1]}/postgres", *arguments], folder
+            stack, ["runuser", "-u", "postgres", "--", f"{programs[-1]}/postgres", *arguments], folder
         )
-        wait_until((folder / f".s.PGSQL.{port}").exists, description="PostgreSQL comes up", timeout=_START_TIMEOUT_S)
+        wait_until((folder / f".s.PGSQL.{port}").exists, description="PostgreSQL listens", timeout=_START_TIMEOUT_S)
         wait_until(
             lambda: _create_database(programs[-1], folder, port),
-            description="its database comes up",
+            description="its database exists",
             timeout=_START_TIMEOUT_S,
         )
         url = f"postgres://postgres@127.0.0.1:{port}/mesh?sslmode=disable"
-        started = [_start_upstream(undo, binary, url, folder) for _ in range(replicas)]
+        started = [_start_upstream(stack, binary, url, folder) for _ in range(replicas)]
         yield RunningRegistry(
             tuple(each for each, _ in started), lambda: [*_process_tree(server), *(pid for _, pid in started)]
         )
@@ -86,7 +86,7 @@ def _create_database(programs: Path, folder: Path, port: int) -> bool:
     )
 
 
-def _start_upstream(undo: contextlib.ExitStack, binary: Path, database: str, folder: Path) -> tuple[int, int]:
+def _start_upstream(stack: contextlib.ExitStack, binary: Path, database: str, folder: Path) -> tuple[int, int]:
     port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
@@ -95,18 +95,18 @@ def _start_upstream(undo: contextlib.ExitStack, binary: Path, database: str, fol
         "MCP_MESH_LOG_LEVEL": "ERROR",
         "DEFAULT_TIMEOUT_THRESHOLD": _AGENT_TIMEOUT_S,
     }
-    pid = _start_process(undo, [str(binary), "-H", "127.0.0.1", "-p", str(port)], folder, environment)
-    wait_until(lambda: _is_healthy(port), description="upstream's registry comes up", timeout=_START_TIMEOUT_S)
+    pid = _start_process(stack, [str(binary), "-H", "127.0.0.1", "-p", str(port)], folder, environment)
+    wait_until(lambda: _is_healthy(port), description="upstream's registry is healthy", timeout=_START_TIMEOUT_S)
     return port, pid
 
 
 def _start_process(
-    undo: contextlib.ExitStack, command: list[str], folder: Path, environment: dict[str, str] | None = None
+    stack: contextlib.ExitStack, command: list[str], folder: Path, environment: dict[str, str] | None = None
 ) -> int:
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    undo.callback(process.wait)
-    undo.callback(process.terminate)
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
     return process.pid
 
 
@@ -114,9 +114,9 @@ def _run_as_postgres(*command: str) -> None:
     subprocess.run(["runuser", "-u", "postgres", "--", *command], check=True, capture_output=True)
 
 
-def _temporary_folder(undo: contextlib.ExitStack) -> Path:
+def _temporary_folder(stack: contextlib.ExitStack) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="compared-"))
-    undo.callback(shutil.rmtree, folder, ignore_errors=True)
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The server all results are compared with: a bare Starlette route with a constant response.
+"""The server with which all results are compared: a bare Starlette route with a constant response.
 
 `python -m benchmarks.constant_server` prints the port it listens on and serves until it is stopped.
 """

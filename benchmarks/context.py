@@ -1,4 +1,4 @@
-"""The resources the cases share: filled meshes, and the constant server all are compared with."""
+"""The resources that the cases share: filled meshes, and the constant server for comparison."""
 
 import asyncio
 import contextlib
@@ -36,35 +36,35 @@ AgentBuilder = Callable[[int], dict[str, Any]]
 
 
 class BenchmarkContext:
-    """Meshes that are filled once and shared by the cases, and the constant server; `undo` stops all."""
+    """Meshes that are filled once and shared by the cases, and the constant server; closing `stack` stops all."""
 
-    def __init__(self, options: Options, undo: contextlib.ExitStack) -> None:
+    def __init__(self, options: Options, stack: contextlib.ExitStack) -> None:
         self.options = options
-        self._undo = undo
+        self._stack = stack
         self._meshes: dict[tuple[int, bool, AgentBuilder], Mesh] = {}
-        self.constant = undo.enter_context(running_constant(options.cores))
+        self.constant = stack.enter_context(running_constant(options.cores))
 
     async def mesh(self, size: int, *, exclusive: bool = False, build: AgentBuilder = agents.registration) -> Mesh:
         """Return a mesh with this many healthy agents; an `exclusive` one serves no other case."""
         if (size, exclusive, build) not in self._meshes:
-            self._meshes[size, exclusive, build] = await filled_mesh(self._undo, self.options.cores, size, build=build)
+            self._meshes[size, exclusive, build] = await filled_mesh(self._stack, self.options.cores, size, build=build)
         return self._meshes[size, exclusive, build]
 
 
 async def filled_mesh(
-    undo: contextlib.ExitStack,
+    stack: contextlib.ExitStack,
     cores: Cores,
     size: int,
     *,
     shared_core: bool = False,
     build: AgentBuilder = agents.registration,
 ) -> Mesh:
-    """Run a mesh until `undo`, with one replica and `size` healthy agents registered by `build`."""
-    mesh = undo.enter_context(running_mesh(cores, shared_core=shared_core))
-    began = time.perf_counter()
+    """Run a mesh until `stack` closes, with one replica and `size` healthy agents registered by `build`."""
+    mesh = stack.enter_context(running_mesh(cores, shared_core=shared_core))
+    started = time.perf_counter()
     async with asyncio.timeout(STEP_TIMEOUT_S), Clients(mesh.replica.port, connections=_FILL_CONNECTIONS) as clients:
         await clients.closed_loop(agents.batch_registrations(size, build))
         await clients.closed_loop(agents.batch_heartbeats(size))
-    took = time.perf_counter() - began
-    print(f"{size:,} agents registered over the API in {took:.1f} s; the replica is process {mesh.replica.pid}")
+    elapsed = time.perf_counter() - started
+    print(f"{size:,} agents registered over the API in {elapsed:.1f} s; the replica is process {mesh.replica.pid}")
     return mesh

@@ -144,10 +144,10 @@ class Clients:
         self._source = iter(())
         self._open_loop = True
         self._idle.extend(self._connections)
-        began, sent, total = time.perf_counter() + 0.1, 0, round(rate * seconds)
+        started, sent, total = time.perf_counter() + 0.1, 0, round(rate * seconds)
         while sent < total:
             now = time.perf_counter()
-            while sent < total and (due := began + sent / rate) <= now:
+            while sent < total and (due := started + sent / rate) <= now:
                 sent += 1
                 self._in_flight += 1
                 if self._idle:

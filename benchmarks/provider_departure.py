@@ -12,15 +12,15 @@ from benchmarks.table import Table
 _PROVIDER = agents.agent_name(0)
 
 
-async def provider_departure(lab: BenchmarkContext) -> Table:
+async def provider_departure(context: BenchmarkContext) -> Table:
     """Remove and restore the provider of a tenth of all agents; after each change every agent sends a heartbeat."""
-    size = lab.options.agents
+    size = context.options.agents
     table = Table(
         f"The provider of {size // 10:,} agents of {size:,} is removed and returns; every agent sends one heartbeat",
         ("case", "agents notified", "heartbeats per CPU-s", "of no change"),
     )
-    with contextlib.ExitStack() as undo:
-        mesh = await filled_mesh(undo, lab.options.cores, size, build=agents.single_dependency_consumer)
+    with contextlib.ExitStack() as stack:
+        mesh = await filled_mesh(stack, context.options.cores, size, build=agents.single_dependency_consumer)
         versions: dict[int, bytes] = {}
         async with asyncio.timeout(STEP_TIMEOUT_S), Clients(mesh.replica.port, connections=CONNECTIONS) as clients:
             await clients.closed_loop(agents.heartbeats_recording_versions(size, versions))
@@ -52,12 +52,12 @@ async def _measure_heartbeats(mesh: Mesh, versions: dict[int, bytes], expected_c
     Raises WrongResponseError if other agents than expected are notified.
     """
     notified: dict[int, bool] = {}
-    began = mesh.replica.cpu_seconds
+    started = mesh.replica.cpu_seconds
     async with asyncio.timeout(STEP_TIMEOUT_S), Clients(mesh.replica.port, connections=CONNECTIONS) as clients:
         await clients.closed_loop(agents.heartbeats_recording_changes(versions, notified))
     if notified != expected_changes:
         raise WrongResponseError(f"{len(notified):,} agents were notified, expected {len(expected_changes):,}")
-    return len(versions) / (mesh.replica.cpu_seconds - began)
+    return len(versions) / (mesh.replica.cpu_seconds - started)
 
 
 async def _send(mesh: Mesh, *exchanges: Exchange) -> None:

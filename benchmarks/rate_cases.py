@@ -44,9 +44,11 @@ class RateMeasurement:
             )
             await _sleep_or_fail(load, _WARM_UP_S)
             clients.reset()
-            cpu, store, began = self._cpu()
+            cpu, store, started = self._cpu()
             await _sleep_or_fail(load, seconds)
-            cpu, store, took = (after - before for after, before in zip(self._cpu(), (cpu, store, began), strict=True))
+            cpu, store, elapsed = (
+                after - before for after, before in zip(self._cpu(), (cpu, store, started), strict=True)
+            )
             latencies = clients.latencies[:]
             clients.stop()
             await load
@@ -54,7 +56,7 @@ class RateMeasurement:
             await asyncio.gather(changes, return_exceptions=True)
         responses = len(latencies)
         self.per_cpu.append(responses / cpu)
-        self.per_second.append(responses / took)
+        self.per_second.append(responses / elapsed)
         self.store_cpu.append(store / responses)
         self.p50.append(quantile(latencies, 0.5))
         self.p99.append(quantile(latencies, 0.99))
@@ -76,38 +78,40 @@ def _etag(url: str) -> str:
         return str(response.headers["etag"])
 
 
-async def measure_rates(lab: BenchmarkContext, names: Sequence[str]) -> Table:
+async def measure_rates(context: BenchmarkContext, names: Sequence[str]) -> Table:
     """Measure all rates round robin, so that a busy minute of the machine affects every rate."""
-    port = lab.constant.port
-    constant = RateMeasurement("constant", None, None, lab.constant, port, None, itertools.repeat(CONSTANT_EXCHANGE))
-    measures = [constant]
-    for name, plan in _RATE_CASES.items():
+    port = context.constant.port
+    constant = RateMeasurement(
+        "constant", None, None, context.constant, port, None, itertools.repeat(CONSTANT_EXCHANGE)
+    )
+    measurements = [constant]
+    for name, case in _RATE_CASES.items():
         if name in names:
-            measures += await plan(lab, lab.options.agents)
+            measurements += await case(context, context.options.agents)
     for repeat in range(REPEATS):
         print(f"rates, repeat {repeat + 1} of {REPEATS}")
-        for measure in measures:
-            await measure.run(lab.options.seconds)
-    return _rate_table(measures, constant)
+        for measure in measurements:
+            await measure.run(context.options.seconds)
+    return _rate_table(measurements, constant)
 
 
 async def _measure(
-    lab: BenchmarkContext, label: str, size: int, target: int | None, source: Iterator[Exchange]
+    context: BenchmarkContext, label: str, size: int, target: int | None, source: Iterator[Exchange]
 ) -> RateMeasurement:
-    mesh = await lab.mesh(size)
+    mesh = await context.mesh(size)
     return RateMeasurement(label, size, target, mesh.replica, mesh.replica.port, mesh.store, source)
 
 
-async def _heartbeats(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
+async def _heartbeats(context: BenchmarkContext, size: int) -> list[RateMeasurement]:
     return [
-        await _measure(lab, "heartbeat", each, 10_000, itertools.cycle(agents.heartbeats(each)))
+        await _measure(context, "heartbeat", each, 10_000, itertools.cycle(agents.heartbeats(each)))
         for each in (size // 100, size, size * 10)
     ]
 
 
-async def _dependency_heartbeats(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
+async def _dependency_heartbeats(context: BenchmarkContext, size: int) -> list[RateMeasurement]:
     """Measure heartbeats of agents with three dependencies each, and of agents without dependencies."""
-    mesh = await lab.mesh(size, build=agents.consumer)
+    mesh = await context.mesh(size, build=agents.consumer)
     versions: dict[int, bytes] = {}
     async with asyncio.timeout(STEP_TIMEOUT_S), Clients(mesh.replica.port, connections=CONNECTIONS) as clients:
         await clients.closed_loop(agents.heartbeats_recording_versions(size, versions))
@@ -117,44 +121,44 @@ async def _dependency_heartbeats(lab: BenchmarkContext, size: int) -> list[RateM
     )
     port = mesh.replica.port
     return [
-        await _measure(lab, "heartbeat", size, 10_000, itertools.cycle(agents.heartbeats(size))),
+        await _measure(context, "heartbeat", size, 10_000, itertools.cycle(agents.heartbeats(size))),
         *(RateMeasurement(label, size, None, mesh.replica, port, mesh.store, source) for label, source in sources),
     ]
 
 
-async def _mcp_heartbeats(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
+async def _mcp_heartbeats(context: BenchmarkContext, size: int) -> list[RateMeasurement]:
     """Measure heartbeats as MCP tool calls, in both protocol versions, and over HTTP."""
     sources = (
         ("heartbeat", agents.heartbeats(size)),
         ("heartbeat over MCP, 2025-11-25", agents.mcp_heartbeats(size, "2025-11-25")),
         ("heartbeat over MCP, 2026-07-28", agents.mcp_heartbeats(size, "2026-07-28")),
     )
-    return [await _measure(lab, label, size, None, itertools.cycle(source)) for label, source in sources]
+    return [await _measure(context, label, size, None, itertools.cycle(source)) for label, source in sources]
 
 
-async def _registrations(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
-    return [await _measure(lab, "register", size, 5_000, agents.registrations(size))]
+async def _registrations(context: BenchmarkContext, size: int) -> list[RateMeasurement]:
+    return [await _measure(context, "register", size, 5_000, agents.registrations(size))]
 
 
-async def _discoveries(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
+async def _discoveries(context: BenchmarkContext, size: int) -> list[RateMeasurement]:
     sizes = (size // 10, size, size * 10)
-    measures = [
-        await _measure(lab, "discover", each, 8_000, itertools.cycle(agents.discoveries(each))) for each in sizes
+    measurements = [
+        await _measure(context, "discover", each, 8_000, itertools.cycle(agents.discoveries(each))) for each in sizes
     ]
     # The same queries at each size: a difference comes from agents that do not match.
     for each in sizes[1:]:
-        same = itertools.cycle(agents.discoveries(each)[:100])
-        measures.append(await _measure(lab, "discover, 100 names", each, 8_000, same))
-    return measures
+        queries = itertools.cycle(agents.discoveries(each)[:100])
+        measurements.append(await _measure(context, "discover, 100 names", each, 8_000, queries))
+    return measurements
 
 
-async def _lists(lab: BenchmarkContext, size: int) -> list[RateMeasurement]:
+async def _lists(context: BenchmarkContext, size: int) -> list[RateMeasurement]:
     """Measure lists while agents that are in none of them change.
 
     A tenth of all agents is in one namespace: in a store of 10,000 that is a list of 1,000. A separate mesh is used,
     because registrations would change the lists.
     """
-    mesh = await lab.mesh(size, exclusive=True)
+    mesh = await context.mesh(size, exclusive=True)
     rows, port = size // 10, mesh.replica.port
     etag = await asyncio.to_thread(_etag, f"http://127.0.0.1:{port}/agents?namespace=ns-1&limit=100")
     sources = (
@@ -181,16 +185,16 @@ _RATE_CASES: Mapping[str, Callable[[BenchmarkContext, int], Awaitable[list[RateM
 CASE_NAMES = tuple(_RATE_CASES)
 
 
-def _rate_table(measures: Sequence[RateMeasurement], constant: RateMeasurement) -> Table:
+def _rate_table(measurements: Sequence[RateMeasurement], constant: RateMeasurement) -> Table:
     table = Table(
         "Requests per CPU-second of the server process, all its 100 clients busy",
         (
-            *("case", "agents", "per CPU-s", "least to most", "of constant", "target"),
+            *("case", "agents", "per CPU-s", "min to max", "of constant", "target"),
             *("per second", "p50 ms", "p99 ms", "Redis us each", "RSS MB"),
         ),
     )
     constant_rate = statistics.median(constant.per_cpu)
-    for each in measures:
+    for each in measurements:
         rate = statistics.median(each.per_cpu)
         table.add(
             each.label,

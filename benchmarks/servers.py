@@ -167,7 +167,7 @@ class Replica(Server):
 
 
 class ConstantServer(Server):
-    """The server all results are compared with."""
+    """The server with which all results are compared."""
 
     def __init__(self, cores: frozenset[int]) -> None:
         spawned = time.perf_counter()
@@ -204,15 +204,15 @@ class Mesh:
 @contextlib.contextmanager
 def running_mesh(cores: Cores, *, replicas: int = 1, shared_core: bool = False) -> Iterator[Mesh]:
     """Run an empty mesh. With `shared_core` Redis runs on the core of its replicas."""
-    with contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="bench-"))
-        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         store = RedisStore(folder, cores.servers if shared_core else cores.others)
-        undo.callback(store.stop)
+        stack.callback(store.stop)
         mesh = Mesh(folder, store, [], cores.servers)
         for _ in range(replicas):
             replica = mesh.start_replica()
-            undo.callback(replica.stop)
+            stack.callback(replica.stop)
             mesh.replicas.append(replica)
         yield mesh
 

@@ -93,7 +93,7 @@ async def open_client(registry: RunningRegistry) -> AsyncIterator[MeasuredClient
 
 
 async def send_concurrently(count: int, send: SendRequest) -> None:
-    """Ask so often, as many at once as there are connections."""
+    """Call `send` with each number below `count`, as many calls at once as there are connections."""
     numbers = iter(range(count))
 
     async def client() -> None:
@@ -104,7 +104,7 @@ async def send_concurrently(count: int, send: SendRequest) -> None:
 
 
 async def measure_costs(registry: RunningRegistry) -> dict[str, float]:
-    """Return CPU-seconds per request, those of the database included: of each kind the median."""
+    """Return the median CPU-seconds per request of each kind, including those of the database."""
     documents = [linked_agent(number) for number in range(AGENTS)]
     async with open_client(registry) as client:
         for _ in range(2):
@@ -115,12 +115,12 @@ async def measure_costs(registry: RunningRegistry) -> dict[str, float]:
             "LIST": lambda _: client.list_agents(),
             "GZIP": lambda _: client.list_agents("gzip"),
         }
-        found: dict[str, list[float]] = {kind: [] for kind in requests}
+        costs: dict[str, list[float]] = {kind: [] for kind in requests}
         for (kind, send), _ in itertools.product(requests.items(), range(REPEATS)):
-            began = registry.cpu_seconds
+            started = registry.cpu_seconds
             await send_concurrently(REQUEST_COUNTS[kind], send)
-            found[kind].append((registry.cpu_seconds - began) / REQUEST_COUNTS[kind])
-    return {kind: statistics.median(each) for kind, each in found.items()}
+            costs[kind].append((registry.cpu_seconds - started) / REQUEST_COUNTS[kind])
+    return {kind: statistics.median(each) for kind, each in costs.items()}
 
 
 async def _post(client: MeasuredClient, document: dict[str, Any], *, attempts: int = 1) -> None:
@@ -162,7 +162,7 @@ async def _is_notified(client: MeasuredClient, agent_id: str) -> bool:
 
 
 async def count_notified_bystanders(registry: RunningRegistry) -> int:
-    """Register an agent without dependents; return how many other agents are asked for a full update."""
+    """Register an agent without dependents; return how many other agents must send a full update."""
     documents = [linked_agent(number, group="existing") for number in range(BYSTANDERS)]
     async with open_client(registry) as client:
         for _ in range(2):
@@ -183,13 +183,19 @@ def report(costs_of: dict[str, dict[str, float]]) -> Table:
         f"CPU per request at {AGENTS:,} agents, each registry's database included",
         ("request", "ours", "with PostgreSQL", "ratio", "with SQLite", "ratio", "targets"),
     )
-    for kind, (least_postgres, least_sqlite) in MIN_RATIOS.items():
-        our, pg, lite = (costs_of[name][kind] for name in ("ours", "postgres", "sqlite"))
-        met = pg / our >= least_postgres and lite / our >= least_sqlite
+    for kind, (min_postgres, min_sqlite) in MIN_RATIOS.items():
+        ours, postgres, sqlite = (costs_of[name][kind] for name in ("ours", "postgres", "sqlite"))
+        met = postgres / ours >= min_postgres and sqlite / ours >= min_sqlite
         table.add(
             REQUEST_LABELS[kind],
-            *(f"{our * 1e6:,.0f} µs", f"{pg * 1e6:,.0f} µs", f"{pg / our:.1f}", f"{lite * 1e6:,.0f} µs"),
-            *(f"{lite / our:.1f}", f">= {least_postgres}, >= {least_sqlite} {'met' if met else 'MISSED'}"),
+            *(
+                f"{ours * 1e6:,.0f} µs",
+                f"{postgres * 1e6:,.0f} µs",
+                f"{postgres / ours:.1f}",
+                f"{sqlite * 1e6:,.0f} µs",
+                f"{sqlite / ours:.1f}",
+            ),
+            f">= {min_postgres}, >= {min_sqlite} {'met' if met else 'MISSED'}",
         )
     return table
 
@@ -201,30 +207,33 @@ async def run(binary: Path) -> Iterable[Table]:
         "postgres": lambda replicas: running_upstream_postgres(binary, replicas),
         "sqlite": lambda _: running_upstream_sqlite(binary),
     }
-    found = {}
+    costs = {}
     for name, start in registries.items():
         with start(1) as registry:
-            found[name] = await measure_costs(registry)
-        print(f"{name}: {', '.join(f'{kind} {cost * 1e6:,.0f} µs' for kind, cost in found[name].items())}", flush=True)
+            costs[name] = await measure_costs(registry)
+        print(f"{name}: {', '.join(f'{kind} {cost * 1e6:,.0f} µs' for kind, cost in costs[name].items())}", flush=True)
     changes = Table(
         f"{PAIRS:,} pairs of consumer and provider over two replicas; one unrelated agent joins {BYSTANDERS} agents",
         ("registry", "first response without provider", "never notified", "sent a full update after an unrelated join"),
     )
     for name in ("ours", "postgres"):
         with registries[name](2) as registry:
-            lost, unresolved = await count_unresolved_pairs(registry)
+            never_notified, unresolved = await count_unresolved_pairs(registry)
         with registries[name](1) as registry:
             changes.add(
-                name, f"{unresolved}", f"{lost}", f"{await count_notified_bystanders(registry)} of {BYSTANDERS}"
+                name,
+                f"{unresolved}",
+                f"{never_notified}",
+                f"{await count_notified_bystanders(registry)} of {BYSTANDERS}",
             )
-    return report(found), changes
+    return report(costs), changes
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.upstream", description=__doc__)
     parser.add_argument("binary", type=Path, help="upstream's mcp-mesh-registry")
-    given = parser.parse_args()
-    if not given.binary.exists():
-        sys.exit(f"{given.binary} does not exist; run npm install @mcpmesh/cli-linux-x64")
-    for table in asyncio.run(run(given.binary.resolve())):
+    arguments = parser.parse_args()
+    if not arguments.binary.exists():
+        sys.exit(f"{arguments.binary} does not exist; run npm install @mcpmesh/cli-linux-x64")
+    for table in asyncio.run(run(arguments.binary.resolve())):
         print(f"\n{table}")

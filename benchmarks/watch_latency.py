@@ -41,9 +41,9 @@ class _Watcher(asyncio.Protocol):
             assert data.startswith(b"HTTP/1.1 200 "), data[:300]
             self.opened.set_result(None)
         whole = self._incomplete_line + data
-        cut = whole.rfind(b"\n") + 1
-        self._incomplete_line = whole[cut:]
-        for found in _EVENT.finditer(whole, 0, cut):
+        lines_end = whole.rfind(b"\n") + 1
+        self._incomplete_line = whole[lines_end:]
+        for found in _EVENT.finditer(whole, 0, lines_end):
             version = int(found[1])
             assert not self.received_at or version > next(reversed(self.received_at)), (
                 "a version arrived twice or out of order"
@@ -69,34 +69,34 @@ async def _open_watches(port: int, paths: Sequence[str]) -> AsyncIterator[list[_
 async def _make_changes(port: int, changes: Iterator[bytes], rate: float, seconds: float) -> dict[int, float]:
     """Make `rate` changes a second; return the due time of each by its version."""
     due: dict[int, float] = {}
-    began = time.perf_counter()
+    started = time.perf_counter()
     numbers = iter(range(int(rate * seconds)))
 
     async def writer() -> None:
-        reader, out = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer_stream = await asyncio.open_connection("127.0.0.1", port)
         for number in numbers:
-            moment = began + number / rate
-            await asyncio.sleep(max(0.0, moment - time.perf_counter()))
-            out.write(next(changes))
+            due_at = started + number / rate
+            await asyncio.sleep(max(0.0, due_at - time.perf_counter()))
+            writer_stream.write(next(changes))
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
             body = await reader.readexactly(length)
             found = _VERSION.search(body)
             assert agents.succeeded(body), body
             assert found is not None
-            due[int(found[1])] = moment
-        out.close()
+            due[int(found[1])] = due_at
+        writer_stream.close()
 
     await asyncio.gather(*(writer() for _ in range(_WRITER_COUNT)))
     return due
 
 
 async def _measure_delivery(
-    mesh: Mesh, paths: Sequence[str], sizes: int, rate: float, seconds: float
+    mesh: Mesh, paths: Sequence[str], agent_count: int, rate: float, seconds: float
 ) -> tuple[list[float], float]:
     """Return the latency of every delivery in seconds, and the memory of the watchers in bytes."""
     port, replica = mesh.replica.port, mesh.replica
-    changes = (exchange[0] for exchange in agents.registrations(sizes))
+    changes = (exchange[0] for exchange in agents.registrations(agent_count))
     # Once without watchers, so that the memory of the changes is not counted.
     await _make_changes(port, changes, rate, seconds)
     before = replica.resident_bytes
@@ -106,32 +106,38 @@ async def _measure_delivery(
         share = len(due) // len(set(paths))
         while any(len(watcher.received_at.keys() & due.keys()) < share for watcher in watchers):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)
-        grown = replica.resident_bytes - before
+        memory_growth = replica.resident_bytes - before
         latencies = [
             at - due[version] for watcher in watchers for version, at in watcher.received_at.items() if version in due
         ]
         assert len(latencies) == share * len(watchers), "an event was delivered to a watcher it does not match"
-    return latencies, grown
+    return latencies, memory_growth
 
 
-async def watch_latency(lab: BenchmarkContext) -> Table:
+async def watch_latency(context: BenchmarkContext) -> Table:
     """Deliver changes to a thousand watchers of all agents, and to watchers of one capability each."""
     table = Table(
         f"{WATCHER_COUNT:,} watchers on one replica, latency from the moment a change was due",
         ("case", "changes/s", "deliveries", "p50 ms", "p99 ms", "longest ms", "target", "MB for the watchers"),
     )
-    everyone = ["/agents?watch=true"] * WATCHER_COUNT
-    own = [f"/agents?watch=true&capability=own-{agents.agent_name(number)}" for number in range(WATCHER_COUNT)]
-    with contextlib.ExitStack() as undo:
-        mesh = await filled_mesh(undo, lab.options.cores, WATCHER_COUNT)
-        seconds = 2 * lab.options.seconds
+    paths_of_all_agents = ["/agents?watch=true"] * WATCHER_COUNT
+    paths_of_one_capability = [
+        f"/agents?watch=true&capability=own-{agents.agent_name(number)}" for number in range(WATCHER_COUNT)
+    ]
+    with contextlib.ExitStack() as stack:
+        mesh = await filled_mesh(stack, context.options.cores, WATCHER_COUNT)
+        seconds = 2 * context.options.seconds
         for name, paths, rate in (
-            ("all watch all agents", everyone, 20.0),
-            ("each watches one capability", own, 500.0),
+            ("all watch all agents", paths_of_all_agents, 20.0),
+            ("each watches one capability", paths_of_one_capability, 500.0),
         ):
             print(f"watch, {name}")
-            rounded = max(1, round(rate * seconds / WATCHER_COUNT)) * WATCHER_COUNT / rate if paths is own else seconds
-            latencies, grown = await _measure_delivery(mesh, paths, WATCHER_COUNT, rate, rounded)
+            rounded = (
+                max(1, round(rate * seconds / WATCHER_COUNT)) * WATCHER_COUNT / rate
+                if paths is paths_of_one_capability
+                else seconds
+            )
+            latencies, memory_growth = await _measure_delivery(mesh, paths, WATCHER_COUNT, rate, rounded)
             p99 = quantile(latencies, 0.99)
             table.add(
                 name,
@@ -141,6 +147,6 @@ async def watch_latency(lab: BenchmarkContext) -> Table:
                 milliseconds(p99),
                 milliseconds(max(latencies)),
                 verdict(p99 * 1000, at_most=150),
-                f"{grown / 1e6:.0f}",
+                f"{memory_growth / 1e6:.0f}",
             )
     return table

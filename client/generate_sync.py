@@ -14,7 +14,7 @@ _CLASS_DOCSTRING = '''"""RegistryClient for code without `await`: in any thread,
     Each method runs the method of RegistryClient on an event loop in a thread that belongs to this client.
     """'''
 _LINE_LENGTH = 120
-# Written by hand in sync_session.py.
+# Written by hand in sync_client_support.py.
 _SESSION_METHODS = frozenset({"close", "state"})
 
 

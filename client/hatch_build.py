@@ -8,7 +8,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class GenerateSyncClient(BuildHookInterface[Any]):
-    """Runs generate_sync.py, which is beside this file."""
+    """Runs generate_sync.py, which is in the same folder."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - the interface of hatchling
         """Write sync_client.py."""

@@ -1,8 +1,8 @@
-"""An agent that greets, with the date while the agent of examples/date_service.py runs.
+"""An agent that greets; it adds the date while the agent of examples/date_service.py runs.
 
     python examples/greeting.py
 
-Start and stop examples/date_service.py in the meantime: the argument `date_service` follows.
+Start and stop examples/date_service.py in the meantime: the argument `date_service` is None while it does not run.
 """
 
 from mcp.server import MCPServer

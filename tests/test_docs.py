@@ -144,7 +144,7 @@ def test_every_tool_is_explained() -> None:
         hints = tool.annotations
         destroys = hints.get("destructiveHint", False)
         words = (
-            "Read only" if hints["readOnlyHint"] else "that destroys;|may replace" if destroys else "destroys nothing"
+            "Read only" if hints["readOnlyHint"] else "removes data|may overwrite" if destroys else "removes nothing"
         )
         assert re.search(words, annotations[tool.name]), tool.name
 

@@ -101,7 +101,7 @@ class RegistryClient:
     async def register_agent(self, registration_data: Mapping[str, Any]) -> RegisterResult | ErrorResponse:
         """Register an agent, or update its registration.
 
-        A `resource_version` makes the registration conditional. Raises InvalidData with the invalid field,
+        A `resource_version` makes the registration conditional. Raises InvalidData with the invalid field, and
         SecurityValidationError if the registration does not satisfy its security context.
         """
         check_registration(registration_data, self._session.config.security_contexts)
@@ -132,7 +132,7 @@ class RegistryClient:
         )
 
     async def drain(self, agent_id: str) -> DrainResult | ErrorResponse:
-        """Take an agent out of service: it stays alive but is not discovered."""
+        """Take an agent out of service: it stays registered but is not discovered."""
         return await self._session.write(DrainResult, "POST", f"/agents/{_path_segment(agent_id)}/drain")
 
     async def undrain(self, agent_id: str) -> DrainResult | ErrorResponse:
@@ -284,9 +284,10 @@ class RegistryClient:
         return await self._session.send(ServiceDescription, Request("GET", "/"))
 
     async def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[Agent]:
-        """Wait until live agents in service provide a capability, and return them. The registry may start later.
+        """Wait until healthy or degraded agents in service provide a capability, and return them.
 
-        Raises CapabilityTimeout, a TimeoutError, after `timeout` seconds, and RequestRejected for invalid filters.
+        The registry may start after this call. Raises CapabilityTimeout, a TimeoutError, after `timeout` seconds, and
+        RequestRejected for invalid filters.
         """
         pairs = query_pairs({"draining": False, **filters, "capability": capability})
         return await CapabilityWaiter(self._session, capability, pairs).wait(timeout)
@@ -301,9 +302,10 @@ class RegistryClient:
     ) -> Watch:
         """Watch the changes of agents that match all filters: `async with client.watch() as events`.
 
-        A watch starts now; `send_initial` sends the current state first, as ADDED events. With a `resource_version` it
-        starts after that version, and raises WatchExpired if the registry no longer has the changes since. `bookmarks`
-        returns BOOKMARK events, too. If changes were lost, the differences to the current state are returned as events.
+        A watch starts now; `send_initial` sends the current state first, as ADDED events. If the registry no longer has
+        the changes since the last event, the watch returns the differences to the current state as events. With a
+        `resource_version` the watch starts after that version, and raises WatchExpired instead. `bookmarks` adds
+        BOOKMARK events.
         """
         if send_initial and resource_version is not None:
             raise InvalidData("send_initial", "send_initial: cannot be combined with resource_version")

@@ -79,7 +79,7 @@ class ClientSession:
         *,
         use_cache: bool = True,
     ) -> T | ErrorResponse:
-        """Read with an MCP tool; its input is `document`, or an object with it under `argument`."""
+        """Read with an MCP tool; its input is `document`, or `{argument: document}`."""
 
         def tool_request(content: Mapping[str, Any]) -> Request:
             body = encode_json(content if argument is None else {argument: content})
@@ -87,13 +87,13 @@ class ClientSession:
 
         if "resource_version" in document:
             return await self.send(response_type, tool_request(document))
-        from_memory = tool_request({**document, "resource_version": "0"})
-        return await self.read_with_fallback(response_type, tool_request(document), from_memory, use_cache=use_cache)
+        stale_request = tool_request({**document, "resource_version": "0"})
+        return await self.read_with_fallback(response_type, tool_request(document), stale_request, use_cache=use_cache)
 
     async def read_with_fallback(
         self, response_type: type[T], request: Request, stale_request: Request, *, use_cache: bool = True
     ) -> T | ErrorResponse:
-        """Read fresh, otherwise with `stale_request`, otherwise from the cache."""
+        """Read a fresh response; if there is none, send `stale_request`; if that fails, use the cache."""
         self._check_open()
         return _typed(response_type, await self._cached_reader.read(request, stale_request, use_cache=use_cache))
 

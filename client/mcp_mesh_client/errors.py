@@ -1,16 +1,16 @@
 """The errors of the client, as one tree.
 
     ClientError
-    ├── InvalidData             ValueError       data that cannot be sent; has the field; nothing was sent
-    │   └── SecurityValidationError               ... does not satisfy its security context
+    ├── InvalidData             ValueError       data that cannot be sent; `field` names it; nothing was sent
+    │   └── SecurityValidationError               a registration does not satisfy its security context
     ├── RegistryUnavailable     ConnectionError  no replica could be reached, or none could handle the call
-    │   └── InvalidResponse     ConnectionError  the response is not one of a registry
+    │   └── InvalidResponse     ConnectionError  the response does not come from a registry
     ├── RegistryTimeout         TimeoutError     no response in time
-    ├── CapabilityTimeout       TimeoutError     no live agent provided the capability within the time of `wait_for`
+    ├── CapabilityTimeout       TimeoutError     no agent provided the capability within the time of `wait_for`
     ├── RequestRejected                          the registry rejected a `watch` or `wait_for`; see `response`
     │   └── WatchExpired                         a watch cannot resume from its version: list again
     ├── ClientClosed            RuntimeError     the client was closed before the call, or before its response
-    ├── DependencyUnavailable   ConnectionError  the provider of a dependency was lost, or there is none
+    ├── DependencyUnavailable   ConnectionError  the provider of a dependency is unreachable, or there is none
     ├── DependencyTimeout       TimeoutError     the provider of a dependency did not respond in time
     ├── DependencyFailed        RuntimeError     the provider returned an error, which is the message
     ├── DecoratorOrderError     TypeError        `@mesh_agent` is above `@server.tool()` instead of below it
@@ -42,10 +42,11 @@ class SecurityValidationError(InvalidData):
 
 
 class _RequestFailed(ClientError):
-    """A call failed: no response, or none that can be used.
+    """A call failed: there was no response, or the response cannot be used.
 
-    `outcome` shows whether the registry may have applied the call: `not_sent` (it did not) or `unknown`. `response` is
-    the body of a replica that cannot handle the call now, `retry_after` its Retry-After in seconds.
+    `outcome` shows whether the registry may have applied the call: `not_sent` (it did not) or `unknown`. If a
+    replica responded that it cannot handle the call now, `response` is its body, and `retry_after` its Retry-After
+    header in seconds.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class RegistryUnavailable(_RequestFailed, ConnectionError):
 
 
 class InvalidResponse(RegistryUnavailable):
-    """The response is not one of a registry: another program listens at this URL, or a proxy responded."""
+    """The response does not come from a registry: another program listens at this URL, or a proxy responded."""
 
 
 class RegistryTimeout(_RequestFailed, TimeoutError):
@@ -75,7 +76,7 @@ class RegistryTimeout(_RequestFailed, TimeoutError):
 
 
 class CapabilityTimeout(ClientError, TimeoutError):
-    """No live agent provided the capability in time."""
+    """No healthy or degraded agent provided the capability in time."""
 
 
 class RequestRejected(ClientError):
@@ -91,7 +92,7 @@ class WatchExpired(RequestRejected):
 
 
 class ClientClosed(ClientError, RuntimeError):
-    """The client was closed before the call, or before its response; then the call may have been applied."""
+    """The client was closed before the call, or during the call, which may then have been applied."""
 
 
 class DependencyUnavailable(ClientError, ConnectionError):

@@ -74,9 +74,10 @@ class CapabilityFilters(TypedDict, total=False):
 
 
 def query_pairs(filters: Mapping[str, object]) -> QueryPairs:
-    """Return filters as pairs of a query string, in the same order whatever the order of the arguments.
+    """Return filters as pairs of a query string, sorted by name.
 
-    None is left out. Raises InvalidData for a value that cannot be encoded; the registry rejects unknown names.
+    A filter of None is omitted. Raises InvalidData for a value that cannot be encoded; the registry rejects unknown
+    names.
     """
     pairs: list[tuple[str, str]] = []
     for given in sorted(filters):

@@ -1,4 +1,4 @@
-"""Reads with fallbacks: a fresh response, then a replica's memory, then this client's cache."""
+"""Reads with fallbacks: a fresh response, then one from a replica's cache, then one from this client's cache."""
 
 import time
 from dataclasses import replace
@@ -11,7 +11,7 @@ from mcp_mesh_client.retry import Failure, RetryingCaller, parse_response
 from mcp_mesh_client.transport import Request, Response
 
 _OK, _NOT_MODIFIED = 200, 304
-# A fallback has at least this time, however long the first attempt took.
+# The minimum time for a fallback, even if the first attempt used up the timeout.
 _MIN_FALLBACK_S = 1.0
 STALE_SECONDS = "stale_seconds"
 
@@ -27,33 +27,33 @@ class CachedReader:
     async def read(self, request: Request, stale_request: Request, *, use_cache: bool = True) -> dict[str, Any]:
         """Return a response or an error response; one that may be outdated has its age as `stale_seconds`.
 
-        `stale_request` asks for the same from the memory of a replica; it is sent if no replica can give a fresh
+        `stale_request` reads the same from the cache of a replica; it is sent if no replica can give a fresh
         response. Pass `use_cache=False` for reads whose response differs each time. Raises RegistryUnavailable or
         RegistryTimeout if there is no response and no cached one.
         """
         key = request.path, request.query, request.body
-        held = self._cache.get(key) if use_cache else None
-        if held is not None and self._cache.is_fresh(held):
-            return held.decode()
+        cached_response = self._cache.get(key) if use_cache else None
+        if cached_response is not None and self._cache.is_fresh(cached_response):
+            return cached_response.decode()
         started_at, writes = time.monotonic(), self._cache.write_count
-        if held is not None and held.etag is not None:
-            request = replace(request, headers={"if-none-match": held.etag})
+        if cached_response is not None and cached_response.etag is not None:
+            request = replace(request, headers={"if-none-match": cached_response.etag})
         try:
-            reply = await self._caller.call(request, fail_fast=True)
+            response = await self._caller.call(request, fail_fast=True)
         except (RegistryUnavailable, RegistryTimeout) as failure:
-            fallback = await self._fall_back(failure, request, stale_request, held, started_at)
+            fallback = await self._fall_back(failure, request, stale_request, cached_response, started_at)
             if not isinstance(fallback, Response):
                 return fallback
-            reply = fallback
-        if held is not None and reply.status == _NOT_MODIFIED:
-            held.confirm(reply.headers.get("x-resource-version"), started_at, writes)
-            return held.decode()
-        answer = parse_response(reply)
-        if reply.status == _OK and use_cache:
-            self._cache.put(key, CachedResponse(reply.body, reply.headers.get("etag"), started_at, writes))
+            response = fallback
+        if cached_response is not None and response.status == _NOT_MODIFIED:
+            cached_response.confirm(response.headers.get("x-resource-version"), started_at, writes)
+            return cached_response.decode()
+        document = parse_response(response)
+        if response.status == _OK and use_cache:
+            self._cache.put(key, CachedResponse(response.body, response.headers.get("etag"), started_at, writes))
         else:
             self._cache.remove(key)
-        return answer
+        return document
 
     async def _fall_back(
         self,
@@ -66,14 +66,18 @@ class CachedReader:
         """Return a response that may be stale, or the response of a replica that becomes ready in time."""
         if failure.response is not None:
             try:
-                reply = await self._caller.call(
+                response = await self._caller.call(
                     replace(stale_request, accepts_stale=True), max_rounds=1, timeout=self._remaining(started_at)
                 )
             except (RegistryUnavailable, RegistryTimeout) as stale_failure:
                 failure = stale_failure
             else:
-                age = {STALE_SECONDS: float(reply.headers.get("x-registry-stale", 0))} if reply.status == _OK else {}
-                return parse_response(reply) | age
+                age = (
+                    {STALE_SECONDS: float(response.headers.get("x-registry-stale", 0))}
+                    if response.status == _OK
+                    else {}
+                )
+                return parse_response(response) | age
         if cached is not None and cached.age <= self._config.offline_ttl:
             return cached.decode() | {STALE_SECONDS: round(cached.age, 1)}
         if failure.response is None:

@@ -7,7 +7,7 @@ from mcp_mesh_client.types.agents import WatchEvent, WatchEventType
 
 
 class WatchedAgents:
-    """The agents as the watcher has received them: all that match the watch."""
+    """The last received state of every agent that matches the watch."""
 
     def __init__(self) -> None:
         self._agents: dict[str, dict[str, Any]] = {}
@@ -34,9 +34,9 @@ class WatchedAgents:
                 events.append(_watch_event(kind, agent, bookmark["timestamp"]))
         events.sort(key=lambda event: int(event["resource_version"]))
         version = {"resource_version": bookmark["resource_version"]}
-        gone = sorted(self._agents.keys() - listed.keys())
+        removed_ids = sorted(self._agents.keys() - listed.keys())
         events += [
-            _watch_event("DELETED", self._agents[agent_id] | version, bookmark["timestamp"]) for agent_id in gone
+            _watch_event("DELETED", self._agents[agent_id] | version, bookmark["timestamp"]) for agent_id in removed_ids
         ]
         self._agents = listed
         return events

@@ -37,7 +37,7 @@ async def resolve_host(host: str, port: int) -> list[str]:
 class Endpoints:
     """The endpoints in the order in which calls try them.
 
-    Each client starts with a random order, which spreads the load, and stays with the endpoint that responds.
+    Each client starts with a random order, which spreads the load, and continues with the endpoint that responds.
     """
 
     def __init__(self, urls: Sequence[str], resolve: Resolver = resolve_host) -> None:
@@ -80,21 +80,21 @@ class Endpoints:
 
     async def _expand(self, url: SplitResult) -> list[Endpoint]:
         """Return one endpoint for each address of a host name with several; otherwise the URL unchanged."""
-        plain = [Endpoint(url.geturl())]
+        endpoints = [Endpoint(url.geturl())]
         host = url.hostname or ""
         if _is_ip_address(host) or _uses_http_proxy(url.scheme, host):
-            return plain
+            return endpoints
         port = url.port or _DEFAULT_PORTS[url.scheme]
         try:
             async with asyncio.timeout(_DNS_TIMEOUT_S):
                 addresses = await self._resolve(host, port)
         except OSError:
             # Includes TimeoutError. The last addresses stay in use; without any, the call itself reports the error.
-            return self._last_resolved.get(url, plain)
+            return self._last_resolved.get(url, endpoints)
         if len(addresses) > 1:
-            plain = [Endpoint(url._replace(netloc=_netloc(each, port)).geturl(), url.netloc) for each in addresses]
-        self._last_resolved[url] = plain
-        return plain
+            endpoints = [Endpoint(url._replace(netloc=_netloc(each, port)).geturl(), url.netloc) for each in addresses]
+        self._last_resolved[url] = endpoints
+        return endpoints
 
 
 def _netloc(address: str, port: int) -> str:

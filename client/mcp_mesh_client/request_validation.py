@@ -1,6 +1,6 @@
 """Checks before a request is sent: data that the registry would reject, reported with its field.
 
-The registry decides in the end; a registration in an unknown format is sent without these checks.
+The registry validates each request again; fields that are not checked here are sent unchanged.
 """
 
 import json
@@ -78,7 +78,7 @@ def encode_json(document: object) -> bytes:
 
 
 def _check_endpoint(data: Mapping[str, Any], path: str) -> None:
-    """Check the endpoint; the tools format may have it in the metadata, or leave it to the registry."""
+    """Check the endpoint; the tools format may have it in the metadata, the mcp-mesh format has `http_host`."""
     metadata = data.get("metadata")
     nested = metadata if isinstance(metadata, Mapping) else {}
     field, endpoint = f"{path}endpoint", data.get("endpoint")
@@ -93,7 +93,7 @@ def _check_endpoint(data: Mapping[str, Any], path: str) -> None:
 
 
 def _capability_names(data: Mapping[str, Any], path: str) -> set[str]:
-    """Return the names of all capabilities; each must have one."""
+    """Return the names of all capabilities. Raises InvalidData if one has no name."""
     names = _names(data.get("capabilities"), f"{path}capabilities", "name")
     metadata = data.get("metadata")
     if isinstance(metadata, Mapping):
@@ -120,7 +120,7 @@ def _names(items: object, field: str, key: str) -> set[str]:
 def _check_security_context(
     data: Mapping[str, Any], names: set[str], security_contexts: Mapping[str, Collection[str]], path: str
 ) -> None:
-    """Check the capabilities that a known context requires; the registry may know other contexts."""
+    """Check the capabilities that a known context requires; the registry may have other contexts."""
     context = data.get("security_context")
     if context is None:
         return

@@ -30,8 +30,8 @@ class CachedResponse:
 
     def decode(self) -> dict[str, Any]:
         """Return the response as a new dict."""
-        read: dict[str, Any] = json.loads(self.body)
-        return read if self.version is None else read | {"resource_version": self.version}
+        document: dict[str, Any] = json.loads(self.body)
+        return document if self.version is None else document | {"resource_version": self.version}
 
     def confirm(self, version: str | None, fetched_at: float, write_count: int) -> None:
         """Record that a request at this monotonic time, after this many writes, found it unchanged."""
@@ -54,10 +54,10 @@ class ResponseCache:
 
     def get(self, key: Hashable) -> CachedResponse | None:
         """Return a response, whatever its age."""
-        held = self._entries.get(key)
-        if held is not None:
+        cached = self._entries.get(key)
+        if cached is not None:
             self._entries.move_to_end(key)
-        return held
+        return cached
 
     def is_fresh(self, entry: CachedResponse) -> bool:
         """Return whether a response may be used without a request."""
@@ -76,9 +76,9 @@ class ResponseCache:
 
     def remove(self, key: Hashable) -> None:
         """Remove a response."""
-        held = self._entries.pop(key, None)
-        if held is not None:
-            self._total_bytes -= len(held.body)
+        cached = self._entries.pop(key, None)
+        if cached is not None:
+            self._total_bytes -= len(cached.body)
 
     def invalidate_all(self) -> None:
         """Count a write: all cached responses need a request before they are used again."""

@@ -1,4 +1,4 @@
-"""Calls with retries: on another replica, then after a pause; unsafe calls are never sent twice."""
+"""Calls with retries: on another replica, then after a pause; only if a repetition is harmless."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ class Backoff:
     def next_pause(self) -> float:
         """Return the next pause."""
         bound, self._bound = self._bound, min(2 * self._bound, self._max_pause)
-        return random.uniform(0, bound)  # noqa: S311 - spreads clients, guards nothing
+        return random.uniform(0, bound)  # noqa: S311 - not for security
 
     def reset(self) -> None:
         """Start again at `first`, after a success."""
@@ -70,22 +70,24 @@ class RetryingCaller:
         Raises the last error, RegistryUnavailable or RegistryTimeout; its `outcome` covers all attempts.
         """
         config = self._config
-        end = time.monotonic() + (config.timeout if timeout is None else timeout) + request.extra_timeout
+        deadline = time.monotonic() + (config.timeout if timeout is None else timeout) + request.extra_timeout
         backoff = Backoff(FIRST_PAUSE_S, config.max_backoff)
-        left = config.max_rounds if max_rounds is None else max_rounds
-        maybe_done = again = False
+        rounds_left = config.max_rounds if max_rounds is None else max_rounds
+        may_be_applied = refresh = False
         while True:
-            failure = await self._try_all_replicas(request, end, refresh=again)
+            failure = await self._try_all_replicas(request, deadline, refresh=refresh)
             if isinstance(failure, Response):
                 if not request.accepts_stale:
                     self.set_state("online")
                 return failure
-            maybe_done |= failure.outcome == "unknown"
-            left, again = left - 1, True
+            may_be_applied |= failure.outcome == "unknown"
+            rounds_left, refresh = rounds_left - 1, True
             pause = (failure.retry_after or 0.0) + backoff.next_pause()
-            over = left <= 0 or (fail_fast and failure.response is not None) or time.monotonic() + pause >= end
-            if over or (maybe_done and not request.repeatable):
-                failure.outcome = "unknown" if maybe_done else "not_sent"
+            is_last = (
+                rounds_left <= 0 or (fail_fast and failure.response is not None) or time.monotonic() + pause >= deadline
+            )
+            if is_last or (may_be_applied and not request.repeatable):
+                failure.outcome = "unknown" if may_be_applied else "not_sent"
                 self.set_state("offline" if failure.response is None else "degraded", failure)
                 raise failure
             await asyncio.sleep(pause)
@@ -93,29 +95,29 @@ class RetryingCaller:
     async def _try_all_replicas(self, request: Request, deadline: float, *, refresh: bool) -> Response | Failure:
         """Try all replicas; return the first response, or the last error."""
         failure: Failure | None = None
-        maybe_done = False
+        may_be_applied = False
         for endpoint in await self._endpoints.order(refresh=refresh):
-            if (left := deadline - time.monotonic()) <= 0 or (maybe_done and not request.repeatable):
+            if (remaining := deadline - time.monotonic()) <= 0 or (may_be_applied and not request.repeatable):
                 break
             try:
-                return await self._try_replica(endpoint, request, left)
+                return await self._try_replica(endpoint, request, remaining)
             except (RegistryUnavailable, RegistryTimeout) as error:
                 self._endpoints.demote(endpoint)
-                maybe_done |= error.outcome == "unknown"
+                may_be_applied |= error.outcome == "unknown"
                 # The response of a replica is more useful than a connection error.
                 if failure is None or failure.response is None or error.response is not None:
                     failure = error
         failure = failure or RegistryTimeout("The timeout expired before a replica was tried")
-        failure.outcome = "unknown" if maybe_done else failure.outcome
+        failure.outcome = "unknown" if may_be_applied else failure.outcome
         return failure
 
     async def _try_replica(self, endpoint: Endpoint, request: Request, remaining: float) -> Response:
         read_timeout = min(remaining, self._config.attempt_timeout + request.extra_timeout)
-        reply = await self._transport.send(endpoint, request, remaining, read_timeout)
-        if reply.status in UNAVAILABLE_STATUSES:
-            raise unavailable_error(endpoint, reply)
+        response = await self._transport.send(endpoint, request, remaining, read_timeout)
+        if response.status in UNAVAILABLE_STATUSES:
+            raise unavailable_error(endpoint, response)
         self._endpoints.prefer(endpoint)
-        return reply
+        return response
 
     def set_state(self, state: ConnectionState, failure: Failure | None = None) -> None:
         """Record the state of the registry, and log each change once."""
@@ -132,11 +134,11 @@ def parse_response(response: Response) -> dict[str, Any]:
     """Return the body of a response or an error response. Raises InvalidResponse for any other body."""
     if response.status == _OK or response.status >= _MIN_CLIENT_ERROR:
         try:
-            read = json.loads(response.body)
+            document = json.loads(response.body)
         except ValueError:
-            read = None
-        if isinstance(read, dict) and (response.status == _OK or read.get("status") == "error"):
-            return read
+            document = None
+        if isinstance(document, dict) and (response.status == _OK or document.get("status") == "error"):
+            return document
     raise InvalidResponse(
         f"Not a registry response: status {response.status}, {response.body[:100]!r}; check the URL",
         outcome="not_sent" if _MIN_CLIENT_ERROR <= response.status < _MIN_SERVER_ERROR else "unknown",
@@ -159,10 +161,10 @@ def unavailable_error(endpoint: Endpoint, response: Response) -> RegistryUnavail
 def _unavailable_body(response: Response) -> dict[str, Any] | None:
     """Return the body if it is a replica's; None if it is a load balancer's."""
     try:
-        read = json.loads(response.body)
+        document = json.loads(response.body)
     except ValueError:
         return None
-    return read if isinstance(read, dict) and read.get("status") in ("error", "not_ready") else None
+    return document if isinstance(document, dict) and document.get("status") in ("error", "not_ready") else None
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

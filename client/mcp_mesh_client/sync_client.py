@@ -44,7 +44,7 @@ class SyncRegistryClient(SyncSession):
     def register_agent(self, registration_data: Mapping[str, Any]) -> RegisterResult | ErrorResponse:
         """Register an agent, or update its registration.
 
-        A `resource_version` makes the registration conditional. Raises InvalidData with the invalid field,
+        A `resource_version` makes the registration conditional. Raises InvalidData with the invalid field, and
         SecurityValidationError if the registration does not satisfy its security context.
         """
         return self._thread.run(self._client.register_agent(registration_data))
@@ -64,7 +64,7 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.unregister_agent(agent_id))
 
     def drain(self, agent_id: str) -> DrainResult | ErrorResponse:
-        """Take an agent out of service: it stays alive but is not discovered."""
+        """Take an agent out of service: it stays registered but is not discovered."""
         return self._thread.run(self._client.drain(agent_id))
 
     def undrain(self, agent_id: str) -> DrainResult | ErrorResponse:
@@ -186,9 +186,10 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.describe())
 
     def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[Agent]:
-        """Wait until live agents in service provide a capability, and return them. The registry may start later.
+        """Wait until healthy or degraded agents in service provide a capability, and return them.
 
-        Raises CapabilityTimeout, a TimeoutError, after `timeout` seconds, and RequestRejected for invalid filters.
+        The registry may start after this call. Raises CapabilityTimeout, a TimeoutError, after `timeout` seconds, and
+        RequestRejected for invalid filters.
         """
         return self._thread.run(self._client.wait_for(capability, timeout=timeout, **filters))
 
@@ -202,9 +203,10 @@ class SyncRegistryClient(SyncSession):
     ) -> SyncWatch:
         """Watch the changes of agents that match all filters: `with client.watch() as events`.
 
-        A watch starts now; `send_initial` sends the current state first, as ADDED events. With a `resource_version` it
-        starts after that version, and raises WatchExpired if the registry no longer has the changes since. `bookmarks`
-        returns BOOKMARK events, too. If changes were lost, the differences to the current state are returned as events.
+        A watch starts now; `send_initial` sends the current state first, as ADDED events. If the registry no longer has
+        the changes since the last event, the watch returns the differences to the current state as events. With a
+        `resource_version` the watch starts after that version, and raises WatchExpired instead. `bookmarks` adds
+        BOOKMARK events.
         """
         return SyncWatch(
             self._client.watch(

@@ -1,4 +1,4 @@
-"""The parts of the synchronous client that are not generated: its thread, its end, and its watch."""
+"""The parts of the synchronous client that are not generated: its thread, `close()`, and its watch."""
 
 import contextlib
 from collections.abc import Sequence

@@ -116,10 +116,10 @@ class HttpTransport:
     @contextlib.asynccontextmanager
     async def _deadline(self, timeout: float) -> AsyncIterator[None]:
         """Limit the time until the response, and end the wait when the client is closed."""
-        over = asyncio.get_running_loop().create_future()
+        finished = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout) as scope:
-                self._in_flight[scope] = over
+                self._in_flight[scope] = finished
                 yield
         except TimeoutError:
             if self._closed:
@@ -127,7 +127,7 @@ class HttpTransport:
             raise
         finally:
             self._in_flight.pop(scope)
-            over.set_result(None)
+            finished.set_result(None)
 
     def _open_stream(self, endpoint: Endpoint, request: Request, read_timeout: float) -> Any:
         """Send a request and provide the response with its body unread."""
@@ -168,7 +168,7 @@ def _closed_error() -> ClientClosed:
 
 
 def _httpx() -> Any:
-    """Return the HTTP library, imported with the first request: it takes longer than all of the client."""
+    """Return the HTTP library, imported with the first request: its import takes longer than that of the client."""
     import httpx2  # noqa: PLC0415
 
     return httpx2

@@ -1,4 +1,4 @@
-"""`wait_for`: waits with long polls until a live agent provides a capability."""
+"""`wait_for`: waits with long polls until a healthy or degraded agent provides a capability."""
 
 import asyncio
 import time
@@ -12,12 +12,12 @@ from mcp_mesh_client.transport import Request
 from mcp_mesh_client.types.agents import Agent
 
 _LIVE_STATUSES = frozenset({"healthy", "degraded"})
-# The registry may extend a long poll by the factor, which spreads the polls of many clients.
+# The registry extends a long poll by up to this factor, which spreads the polls of many clients.
 _LONG_POLL_S, MAX_WAIT_FACTOR, _MAX_PAUSE_S = 30.0, 17 / 16, 2.0
 
 
 class CapabilityWaiter:
-    """Waits for live agents that match `filters`, which contain the `capability`."""
+    """Waits for healthy or degraded agents that match `filters`, which contain the `capability`."""
 
     def __init__(self, session: ClientSession, capability: str, filters: QueryPairs) -> None:
         self._session = session
@@ -32,10 +32,10 @@ class CapabilityWaiter:
 
         Raises CapabilityTimeout after `timeout` seconds, and RequestRejected for invalid filters.
         """
-        end = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         try:
             async with asyncio.timeout(timeout):
-                while not (found := await self._poll(min(_LONG_POLL_S, max(0.1, end - time.monotonic())))):
+                while not (found := await self._poll(min(_LONG_POLL_S, max(0.1, deadline - time.monotonic())))):
                     pass
                 return found
         except TimeoutError:
@@ -45,7 +45,7 @@ class CapabilityWaiter:
         """Return the matching agents; if the last poll found none, wait for a change first."""
         query = (*self._filters, *self._version, *query_pairs({"wait": wait_s}))
         try:
-            answer = parse_response(
+            response = parse_response(
                 await self._session.send_raw(
                     Request("GET", "/agents", query, extra_timeout=MAX_WAIT_FACTOR * wait_s), max_rounds=1
                 )
@@ -56,10 +56,10 @@ class CapabilityWaiter:
             return []
         self._last_error = None
         self._backoff.reset()
-        if "error" in answer:
-            raise RequestRejected(str(answer["message"]), answer)
-        self._version = (("resource_version", answer["resource_version"]),)
-        return [agent for agent in answer["agents"] if agent["status"] in _LIVE_STATUSES]
+        if "error" in response:
+            raise RequestRejected(str(response["message"]), response)
+        self._version = (("resource_version", response["resource_version"]),)
+        return [agent for agent in response["agents"] if agent["status"] in _LIVE_STATUSES]
 
     def _raise_timeout(self, timeout: float) -> NoReturn:
         problem = f"No live agent provides {self._capability!r} after {timeout:g} s"

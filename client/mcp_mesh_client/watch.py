@@ -18,9 +18,9 @@ class Watch:
     """Iterate over it for events; `async with` waits until the watch is established, and closes it.
 
     Each event has a `type`, the `object`, a `timestamp`, and the `resource_version` from which a later watch can
-    resume. After a connection error the watch resumes, on another replica if necessary; only `close()` ends it.
-    Cancelling a wait for the next event loses no event. `resource_version` is the version of the last event returned
-    or, if newer, of the last bookmark.
+    resume. After a connection error the watch resumes, on another replica if necessary; only `close()` or a rejection
+    ends it. Cancelling a wait for the next event loses no event. `resource_version` is the version of the last event
+    returned or, if newer, of the last bookmark.
     """
 
     def __init__(self, stream: WatchStream, *, bookmarks: bool) -> None:
@@ -34,7 +34,7 @@ class Watch:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Wait until the watch is established: it returns every change from here on. Raises RequestRejected."""
+        """Wait until the watch is established: it returns every later change. Raises RequestRejected."""
         await self._wait_until(lambda: self._established)
         return self
 

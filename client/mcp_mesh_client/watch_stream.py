@@ -25,7 +25,7 @@ from mcp_mesh_client.transport import HttpTransport, Request
 from mcp_mesh_client.types.agents import WatchEvent
 
 _OK, _GONE, _MIN_CLIENT_ERROR, _MIN_SERVER_ERROR = 200, 410, 400, 500
-# Shorter than the maximum of calls: a caller waits for the watch.
+# Shorter than the maximum pause between calls, because a caller waits for events.
 _MAX_PAUSE_S = 30.0
 # A stream that ends sooner counts as a failure: the registry keeps one open for minutes.
 _MIN_STREAM_S = 1.0
@@ -34,9 +34,9 @@ _MIN_STREAM_S = 1.0
 class WatchStream:
     """Reads the changes of the agents that match `filters`, over any number of connections: in order, each once.
 
-    Without a `from_version` it reads the state first, which it returns as ADDED if `send_initial`, and mirrors it: if
-    the registry no longer has the changes since the last version, the differences to the new state are returned. With a
-    `from_version` there is no state to compare with, so WatchExpired is raised.
+    Without a `from_version` it first reads the current state, returns it as ADDED events if `send_initial`, and stores
+    it: if the registry no longer has the changes since the last version, the differences to the new state are returned.
+    With a `from_version` there is no stored state to compare with, so WatchExpired is raised.
     """
 
     def __init__(
@@ -97,13 +97,13 @@ class WatchStream:
         query += (("send_initial", "true"),) if reads_state else (("resource_version", str(self._resume_version)),)
         request = Request("GET", "/agents", query, headers={"accept": "application/x-ndjson"})
         async with self._transport.stream(endpoint, request, self._config.timeout, self._config.watch_idle_timeout) as (
-            reply,
+            response,
             lines,
         ):
-            if reply.status in UNAVAILABLE_STATUSES:
-                raise unavailable_error(endpoint, reply)
-            if reply.status != _OK:
-                raise _error_from(parse_response(reply), reply.status)
+            if response.status in UNAVAILABLE_STATUSES:
+                raise unavailable_error(endpoint, response)
+            if response.status != _OK:
+                raise _error_from(parse_response(response), response.status)
             self._endpoints.prefer(endpoint)
             self._caller.set_state("online")
             if reads_state:

@@ -45,10 +45,10 @@ class ChangeLogRecorder:
         """Read the entries since the last read."""
         recorded = self._logs[-1]
         since = f"({max(recorded)}-0" if recorded else "-"
-        with self.redis.pipeline(transaction=True) as both:
-            both.get(TIMELINE_KEY)
-            both.xrange(LOG_KEY, min=since)
-            timeline, entries = both.execute()
+        with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.get(TIMELINE_KEY)
+            pipeline.xrange(LOG_KEY, min=since)
+            timeline, entries = pipeline.execute()
         if timeline and (not self.timelines or self.timelines[-1] != timeline):
             self.timelines.append(timeline)
         self._record_entries(entries)
@@ -84,15 +84,15 @@ class ChangeLogRecorder:
 
     def server_time_ms(self) -> int:
         """The server's time in milliseconds."""
-        seconds, micro = self.redis.time()
-        return int(seconds) * 1000 + int(micro) // 1000
+        seconds, microseconds = self.redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     def _read_then_execute(self, command: tuple[Any, ...]) -> None:
         self.read()
-        with self.redis.pipeline(transaction=True) as both:
-            both.xrange(LOG_KEY)
-            both.execute_command(*command)  # type: ignore[no-untyped-call]
-            self._record_entries(both.execute()[0])
+        with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.xrange(LOG_KEY)
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+            self._record_entries(pipeline.execute()[0])
         self.entries_removed = self.entries_removed or command[0] != "CLIENT"
 
     def _record_entries(self, entries: Any) -> None:

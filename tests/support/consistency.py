@@ -51,13 +51,13 @@ def _stray_keys(client: redis.Redis, keys: Keys, mesh: str) -> Iterator[str]:
 def _miscounted_edges(client: redis.Redis, keys: Keys) -> Iterator[str]:
     counted: dict[Any, Any] = client.hgetall(keys.required_edges)
     counted.pop(b"revision", None)
-    held: Counter[bytes] = Counter()
+    actual: Counter[bytes] = Counter()
     for key in client.scan_iter(match=keys.agent("*"), count=1000):
         edges: Any = client.hget(key, "required_edges") or b""
-        held.update(edges.split(b"\n") if edges else ())
+        actual.update(edges.split(b"\n") if edges else ())
     expected = {edge: int(count) for edge, count in counted.items()}
-    if expected != held:
-        yield f"required edges are counted as {expected}, and agents have {dict(held)}"
+    if expected != actual:
+        yield f"required edges are counted as {expected}, and agents have {dict(actual)}"
 
 
 def _broken_log(client: redis.Redis, keys: Keys) -> Iterator[str]:

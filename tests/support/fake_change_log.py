@@ -1,4 +1,4 @@
-"""Change source in memory, for tests without Redis."""
+"""A change log in memory, for tests without Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ STORE_UNAVAILABLE = StoreUnavailable("gone")
 
 
 class FakeChangeLog:
-    """A change source backed by a list, with a switch for each failure."""
+    """A `ChangeSource` backed by a list, with an attribute for each failure."""
 
     def __init__(self) -> None:
         self.timeline = "h1"

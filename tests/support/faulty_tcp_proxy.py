@@ -68,7 +68,7 @@ class FaultyTcpProxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def switch_upstream(self, upstream: str) -> None:
-        """Forward new connections to this server; existing ones stay address they are."""
+        """Forward new connections to this server; existing ones keep their server."""
         self._connect_upstream = _upstream_connector(upstream)
 
     async def accept(self) -> None:

@@ -277,9 +277,9 @@ async def fleet_under_load(
 ) -> AsyncIterator[FleetUnderLoad]:
     """Run replicas under load; after the block, wait until the load has settled and verify every guarantee.
 
-    `server` is configured by the caller; otherwise a server with `arguments` is started. `timeout` limits the whole in
-    seconds. Without `load` there are followers and readers only. `env` adds to the environment of all replicas,
-    `env_by_replica` to that of single ones, and `command_prefix` precedes their command.
+    `server` is configured by the caller; otherwise a server with `arguments` is started. `timeout` is the limit of the
+    whole test in seconds. Without `load` there are followers and readers only. `env` adds to the environment of all
+    replicas, `env_by_replica` to that of single ones, and `command_prefix` precedes their command.
     """
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(timeout):
         if server is None:

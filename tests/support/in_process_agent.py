@@ -1,4 +1,4 @@
-"""The agent state of this process, reset for each test."""
+"""The agent state of the test process, reset for each test."""
 
 import contextlib
 from collections.abc import Iterator

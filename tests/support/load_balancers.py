@@ -124,10 +124,10 @@ async def _is_ready(replica: tuple[str, int]) -> bool:
 
 
 def _address(url: str) -> tuple[str, int]:
-    where = urlsplit(url)
-    assert where.hostname is not None
-    assert where.port is not None
-    return where.hostname, where.port
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
 
 
 @contextlib.asynccontextmanager

@@ -28,7 +28,7 @@ STREAM_IDLE_TIMEOUT_S = 3.0
 # Longer than the maximum response time, so that a late response is recorded as such.
 _REQUEST_TIMEOUT_S = 6.0
 _DEGRADED_STATUSES = ("degraded", "expired")
-# Failures of a connection. A 404 or 410 is not one of them: it is a fact about the mesh.
+# Failures of a connection. A 404 or 410 is not one of them: it is a correct response.
 CONNECTION_ERRORS = (OSError, httpx2.TransportError, asyncio.IncompleteReadError, TimeoutError)
 
 
@@ -143,8 +143,8 @@ def _version_and_server_time(response: httpx2.Response) -> tuple[int, int]:
         assert body["error"] in ("store_unavailable", "not_ready"), response.text
     elif response.status_code == 404:
         assert body["error"] == "unknown_agent", response.text
-    at = datetime.fromisoformat(body["timestamp"]) if "timestamp" in body else None
-    return int(body.get("resource_version") or 0), 0 if at is None else round(at.timestamp() * 1000)
+    timestamp = datetime.fromisoformat(body["timestamp"]) if "timestamp" in body else None
+    return int(body.get("resource_version") or 0), 0 if timestamp is None else round(timestamp.timestamp() * 1000)
 
 
 def open_http_client() -> httpx2.AsyncClient:
@@ -189,7 +189,7 @@ class RandomWriter:
 
 
 class PersistentAgent:
-    """Keeps one agent alive: sends heartbeats, retries at once, and registers again after a 404."""
+    """Keeps one agent healthy: sends heartbeats, retries at once, and registers again after a 404."""
 
     def __init__(self, context: LoadContext, agent_id: str, *, timeout: float) -> None:
         self._context = context
@@ -206,11 +206,11 @@ class PersistentAgent:
                 url = self._context.urls[self._next_replica % len(self._context.urls)]
                 kind: CallKind = "heartbeat" if registered else "register"
                 call = await self._context.send(client, url, kind, self._id, self._body)
-                is_alive = registered and call.status == 200
+                sent_heartbeat = registered and call.status == 200
                 registered = call.status == 200 or (registered and call.status != 404)
-                if is_alive:
+                if sent_heartbeat:
                     self._context.journal.persistent_agents.add(self._id)
-                await self._context.pause(HEARTBEAT_INTERVAL_S if is_alive else RETRY_INTERVAL_S)
+                await self._context.pause(HEARTBEAT_INTERVAL_S if sent_heartbeat else RETRY_INTERVAL_S)
 
 
 class IntermittentAgent:
@@ -356,8 +356,8 @@ class WatchFollower:
             "timeout": self.watch_timeout,
             "resource_version": str(recording.last_version),
         } | self._query
-        form = {"accept": "text/event-stream"} if self._lists else {}
-        async with open_stream(url, f"/agents?{urlencode(target)}", form) as stream:
+        headers = {"accept": "text/event-stream"} if self._lists else {}
+        async with open_stream(url, f"/agents?{urlencode(target)}", headers) as stream:
             if stream.status == 410:
                 assert int((await stream.json_body())["resource_version"]) > 0
                 self._discard_recording()

@@ -82,7 +82,7 @@ class RedisServer(ChildProcess):
         rejects commands.
         """
         with self._client() as client:
-            # A node that never met another has no address of its own to return to clients.
+            # A node that was never connected to another has no address of its own to return to clients.
             client.config_set("cluster-announce-ip", "127.0.0.1")
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
             wait_until(lambda: _cluster_is_up(client), description="cluster_state is ok")

@@ -106,7 +106,7 @@ def test_a_valid_journal_passes() -> None:
     ],
 )
 def test_each_violation_is_found(violation: type[Violation], checked: Callable[[], None]) -> None:
-    """The error is the class of the broken promise, and starts with its text."""
+    """The error has the class of the broken promise, and starts with its text."""
     with pytest.raises(violation) as caught:
         checked()
 

@@ -42,7 +42,7 @@ def wait_until_gone(name: str) -> None:
 
 
 def test_a_child_dies_with_a_killed_test_process(name: str) -> None:
-    """Its own child dies too, although no clean-up code can run."""
+    """The child of the child is killed, too, although no clean-up code can run."""
     program = PARENT_PROGRAM.format(name=name, then="time.sleep(60)")
     with ChildProcess(sys.executable, "-c", TEST_PROGRAM.format(program=program)) as test_process:
         test_process.wait_for_output("child started")

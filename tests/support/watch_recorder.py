@@ -180,10 +180,10 @@ class UnbrokenLog:
             before = agents.pop(agent_id, None)
             if change.kind != "remove":
                 agents[agent_id] = change.agent
-            was = before is not None and matches(before)
-            now = change.kind != "remove" and matches(change.agent)
-            if was or now:
-                kind = ("MODIFIED" if was else "ADDED") if now else "DELETED"
+            matched_before = before is not None and matches(before)
+            matches_now = change.kind != "remove" and matches(change.agent)
+            if matched_before or matches_now:
+                kind = ("MODIFIED" if matched_before else "ADDED") if matches_now else "DELETED"
                 found.append(RecordedEvent(kind, agent_id, change.version))
         return found
 
@@ -276,9 +276,9 @@ def _check_view(recording: WatchRecording, log: UnbrokenLog) -> None:
         raise ViewMismatch(
             f"the list of {recording.start_version} is {recording.initial_versions}, but the log has {listed}"
         )
-    now = log.versions_at(recording.matches, recording.last_version)
-    if recording.view != now:
-        raise ViewMismatch(f"at {recording.last_version} the view is {recording.view}, but the log has {now}")
+    expected = log.versions_at(recording.matches, recording.last_version)
+    if recording.view != expected:
+        raise ViewMismatch(f"at {recording.last_version} the view is {recording.view}, but the log has {expected}")
 
 
 def _version(event: RecordedEvent) -> int:

@@ -25,7 +25,7 @@ class AgentFunction:
 
     `name` is the name of its tool. `capabilities` are objects with a `capability`; `dependencies` are the required
     capabilities. `wrapper` is called in place of `original`: it injects the dependencies into the parameters with their
-    names, and its signature does not have them.
+    names, and its signature omits these parameters.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ def _bind_dependencies(dependencies: Sequence[str | Mapping[str, Any]]) -> dict[
 
 
 def _inject(original: Callable[..., Any], injected: InjectedParameters) -> Callable[..., Any]:
-    """Return a function that calls the original one with the dependencies that are resolved at that time."""
+    """Return a function that calls the original one with the dependencies that are resolved at the time of the call."""
 
     def with_dependencies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         for name, (position, dependency) in injected.items():

@@ -31,7 +31,7 @@ class AgentProcess:
         self.agent.close()
 
     def after_fork(self) -> None:
-        """Become another agent than the parent: with the same functions, but not registered yet."""
+        """Turn the forked process into a new agent with the same functions, which is not registered yet."""
         self.agent.reset_after_fork()
         self._attach_agent()
 
@@ -72,7 +72,7 @@ def _deregister_at_exit() -> None:
 def _install_sigterm_handler() -> None:
     """Deregister on SIGTERM, too, if the process has no handler for it.
 
-    A handler that is installed later replaces this one; SIGINT ends a Python process normally, which runs `atexit`.
+    A handler that is installed later replaces this one. After SIGINT Python exits normally and runs `atexit`.
     """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
@@ -89,7 +89,7 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
 
 
 def _is_not_heartbeat_request(record: logging.LogRecord) -> bool:
-    """Suppress the HTTP library's log of heartbeats, if the application logs its own requests."""
+    """Return False for the HTTP library's INFO records of this agent's requests, such as heartbeats."""
     return record.levelno > logging.INFO or record.threadName != THREAD_NAME
 
 

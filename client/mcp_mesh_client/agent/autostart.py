@@ -1,4 +1,4 @@
-"""The MCP server of this agent: started by the application or, if it starts none, here in a thread."""
+"""The MCP server of this agent: the application runs it, or this module starts one in a thread."""
 
 import asyncio
 import concurrent.futures
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("mcp_mesh_client")
 
-# A server is started this long after the last declaration, if the application has started none and the main thread is
-# not importing, which is checked again after the poll interval.
+# The delay of the autostart after the last declaration, the interval between checks whether the main thread still
+# imports modules, and the limit of the shutdown.
 _AUTOSTART_DELAY_S, _IMPORT_POLL_S, _CLOSE_TIMEOUT_S = 1.0, 0.2, 2.0
 
 DECORATOR_ORDER_HINT = "put @server.tool() above @mesh_agent(...), not below it"
@@ -32,7 +32,8 @@ DECORATOR_ORDER_HINT = "put @server.tool() above @mesh_agent(...), not below it"
 class AgentServer:
     """Makes the declared functions callable.
 
-    An application that serves by itself reserves the server; otherwise one is started in a thread when it is needed.
+    An application that runs the server itself calls `reserve` or `announce`; otherwise a server is started in a thread
+    when it is needed.
     """
 
     def __init__(self, agent: LocalAgent) -> None:
@@ -43,9 +44,9 @@ class AgentServer:
         self._lock = threading.Lock()
 
     def announce(self, server: "MCPServer[Any] | None", endpoint: str | None) -> None:
-        """Set the endpoint that others call, and add the declared tools to `server`, which the caller runs.
+        """Set the endpoint for callers, and add the declared tools to `server`, which the application runs.
 
-        Raises InvalidData, and DecoratorOrderError for a tool that gets no dependencies.
+        Raises InvalidData, and DecoratorOrderError for a tool without dependency injection.
         """
         self._reserved = True
         endpoint = endpoint or self._agent.environment.endpoint
@@ -61,11 +62,11 @@ class AgentServer:
     ) -> "AgentHttpServer":
         """Listen with this server or, without one, with a new server for all declared functions.
 
-        If the public host is not an address of loopback, it listens on all addresses. Raises McpLibraryMissing, OSError
+        If the public host is not a loopback address, it listens on all addresses. Raises McpLibraryMissing, OSError
         if the port is in use, and DecoratorOrderError.
         """
         try:
-            from mcp_mesh_client.agent.http_server import AgentHttpServer, new_mcp_server  # noqa: PLC0415 - brings the MCP SDK along
+            from mcp_mesh_client.agent.http_server import AgentHttpServer, new_mcp_server  # noqa: PLC0415 - imports the MCP SDK
         except ImportError as error:
             raise mcp_missing_error() from error
         environment = self._agent.environment
@@ -84,12 +85,12 @@ class AgentServer:
     async def autostart(self) -> float | None:
         """Start a server in a thread, unless the application serves or the environment disables it.
 
-        Return the seconds until the next check: a program that still imports may reach its call of `serve` later.
+        Return the seconds until the next check: a program that still imports modules may call `serve` later.
         """
         if self._reserved or self._autostart_tried:
             return None
-        if (left := self._agent.changed_at + _AUTOSTART_DELAY_S - time.monotonic()) > 0:
-            return left
+        if (remaining := self._agent.changed_at + _AUTOSTART_DELAY_S - time.monotonic()) > 0:
+            return remaining
         if _main_thread_is_importing():
             return _IMPORT_POLL_S
         self._autostart_tried = True
@@ -101,17 +102,17 @@ class AgentServer:
             _log.warning('agent_endpoint_missing id=%s hint="call serve() or announce()"', self._agent.id)
             return
         try:
-            site = await asyncio.to_thread(self.open_http_server, None, None, None)
+            http_server = await asyncio.to_thread(self.open_http_server, None, None, None)
         except (ClientError, OSError) as error:
             _log.error("agent_server_failed id=%s error=%s", self._agent.id, error)
             return
         if self._is_reserved():
-            site.close()
+            http_server.close()
             return
         thread = EventLoopThread()
-        self._own_server = site, thread, thread.submit(site.serve())
-        _log.info("agent_server_started id=%s endpoint=%s", self._agent.id, site.url)
-        self._agent.set_endpoint(site.url)
+        self._own_server = http_server, thread, thread.submit(http_server.serve())
+        _log.info("agent_server_started id=%s endpoint=%s", self._agent.id, http_server.url)
+        self._agent.set_endpoint(http_server.url)
 
     def _is_reserved(self) -> bool:
         return self._reserved
@@ -120,8 +121,8 @@ class AgentServer:
         """Close the server that was started here, if there is one."""
         own, self._own_server = self._own_server, None
         if own is not None:
-            site, thread, ended = own
-            site.close()
+            http_server, thread, ended = own
+            http_server.close()
             # Let it shut down gracefully, within limits.
             concurrent.futures.wait([ended], _CLOSE_TIMEOUT_S)
             thread.stop()

@@ -19,7 +19,7 @@ from mcp_mesh_client.request_validation import check_json
 T = TypeVar("T", bound=Callable[..., Any])
 DependencySpecs = Sequence[str | Mapping[str, Any]]
 
-# Attributes: on a decorated class, the class itself; on a method, its AgentFunction.
+# Attributes that mark a decorated class (the value is the class itself) and a method (its AgentFunction).
 _CLASS_MARKER, _METHOD_MARKER = "__mesh_class__", "__mesh_function__"
 
 
@@ -89,8 +89,8 @@ def tool(
 ) -> Callable[[T], T]:
     """Declare a method as a tool of the agent; the default name is the name of the method.
 
-    It provides the capability with this name, or `capability`, with what the `capabilities` of the object state for it;
-    all other arguments are those of `@mesh_agent`.
+    It provides `capability`, by default the capability with its own name, merged with the entry of that name in the
+    `capabilities` of the object. All other arguments are those of `@mesh_agent`.
     """
 
     def mark(method: T) -> T:
@@ -108,12 +108,12 @@ def check_decorator_order(decorated: Any) -> None:
         if callable(inner := getattr(decorated, "fn", None)):
             raise DecoratorOrderError(f"{inner.__name__} is already registered as a tool: {DECORATOR_ORDER_HINT}")
         raise InvalidData("function", f"function: @mesh_agent decorates a function or a class, not {decorated!r:.100}")
-    if "mcp" in sys.modules and any(_is_sdk_tool(decorated, held) for held in gc.get_referrers(decorated)):
+    if "mcp" in sys.modules and any(_is_sdk_tool(decorated, each) for each in gc.get_referrers(decorated)):
         raise DecoratorOrderError(f"{decorated.__qualname__} is already registered as a tool: {DECORATOR_ORDER_HINT}")
 
 
 def _is_sdk_tool(function: Any, holder: Any) -> bool:
-    """Return whether this is the SDK's record of a tool: an object or, in older Pythons, its dict."""
+    """Return whether the holder is the SDK's tool object of a function or, in older Python versions, its dict."""
     fields = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
     return fields.get("fn") is function and "fn_metadata" in fields
 
@@ -168,12 +168,12 @@ def _capability_specs(
 
 
 def _decorate_class(decorated: type) -> type:
-    """Declare each object of a class when its constructor returns; for a subclass, when its own returns."""
-    made = decorated.__init__  # type: ignore[misc]
+    """Declare each object when the constructor of its class, or of its decorated subclass, returns."""
+    original_init = decorated.__init__  # type: ignore[misc]
 
-    @functools.wraps(made)
+    @functools.wraps(original_init)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        made(self, *args, **kwargs)
+        original_init(self, *args, **kwargs)
         if getattr(type(self), _CLASS_MARKER) is decorated:
             current_process().agent.add_instance(
                 f"{decorated.__module__}.{decorated.__qualname__}", self, tuple(_tool_methods(self))

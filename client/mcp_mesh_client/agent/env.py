@@ -25,7 +25,7 @@ _MAX_PORT = 65_535
 
 LOOPBACK_IPV4 = "127.0.0.1"
 _LOOPBACK_IPV6 = "::1"
-# For agents with a public host.
+# The addresses on which agents with a public host listen.
 _ANY_IPV6, _ANY_IPV4 = "::", "0.0.0.0"  # noqa: S104
 
 

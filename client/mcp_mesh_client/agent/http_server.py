@@ -69,7 +69,7 @@ def new_mcp_server(name: str) -> "MCPServer[Any]":
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     server: MCPServer[Any] = MCPServer(name, log_level="WARNING")
-    # The constructor configured logging for the whole process; undo that, as the application has not made this server.
+    # The constructor configured logging for the whole process; undo that: the application did not create this server.
     root.handlers[:] = handlers
     root.setLevel(level)
     return server
@@ -78,10 +78,10 @@ def new_mcp_server(name: str) -> "MCPServer[Any]":
 def add_health_route(server: "MCPServer[Any]", health: Callable[[], dict[str, Any]]) -> None:
     """Add `GET /health` to a server."""
 
-    async def answer(_request: Request) -> JSONResponse:
+    async def get_health(_request: Request) -> JSONResponse:
         return JSONResponse(health())
 
-    server.custom_route("/health", methods=["GET"])(answer)
+    server.custom_route("/health", methods=["GET"])(get_health)
 
 
 def _no_op() -> None:

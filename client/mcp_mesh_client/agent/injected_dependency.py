@@ -18,7 +18,7 @@ class ToolCaller(Protocol):
 
 
 class DependencyBinding:
-    """The current provider of one dependency of one function; None while it is unresolved."""
+    """One dependency of one function; its `provider` is None while it is unresolved."""
 
     def __init__(self, capability: str, spec: Any) -> None:
         self.capability = capability
@@ -29,9 +29,9 @@ class DependencyBinding:
 class Dependency:
     """The tool that provides a capability, called with keyword arguments: `date_service(format="iso")`.
 
-    In an async function the call must be awaited; otherwise it returns the result of the tool. It goes to the current
-    provider, which may have changed since the function started. Raises DependencyUnavailable, DependencyTimeout or
-    DependencyFailed.
+    In an async function the call must be awaited; otherwise it returns the result of the tool. The call goes to the
+    current provider, which may have changed since the function started. Raises DependencyUnavailable,
+    DependencyTimeout or DependencyFailed.
     """
 
     def __init__(self, binding: DependencyBinding, caller: ToolCaller, timeout: float, *, is_async: bool) -> None:

@@ -1,4 +1,4 @@
-"""The agent of this process: one, however many functions it has."""
+"""The agent of this process, with all its functions."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ _log = logging.getLogger("mcp_mesh_client")
 
 _PLACEHOLDER_ENDPOINT = "http://localhost"
 
-# Of several declarations the shortest applies, in seconds.
+# Options in seconds. If several declarations set one of them, the shortest value applies.
 DURATION_OPTIONS = frozenset({"health_interval", "timeout_threshold", "eviction_threshold"})
 _REGISTRATION_OPTIONS = ("name", "namespace", "security_context", "timeout_threshold", "eviction_threshold")
 
@@ -164,7 +164,7 @@ class LocalAgent:
 
     def _open_sessions(self) -> "McpSessions":
         try:
-            from mcp_mesh_client.agent.provider_sessions import McpSessions  # noqa: PLC0415 - brings the MCP SDK along
+            from mcp_mesh_client.agent.provider_sessions import McpSessions  # noqa: PLC0415 - imports the MCP SDK
         except ImportError as error:
             raise mcp_missing_error() from error
         with self._lock:
@@ -187,7 +187,7 @@ class LocalAgent:
         self.thread.stop()
 
     def reset_after_fork(self) -> None:
-        """Become another agent after a fork: with a new id, and without the threads of the parent."""
+        """Turn into a new agent after a fork: with a new id, and without the threads of the parent."""
         self._lock = threading.RLock()
         self.thread = EventLoopThread()
         self._sessions.clear()
@@ -220,12 +220,12 @@ def _log_resolution(function: str, capability: str, provider: Provider | None) -
 
 
 def mcp_missing_error() -> McpLibraryMissing:
-    """Return the error to raise without the MCP SDK."""
+    """Return the error to raise if the MCP SDK is not installed."""
     return McpLibraryMissing("Serving and calling tools requires the MCP SDK: pip install 'mcp-mesh-client[agent]'")
 
 
 def _merge_capabilities(tools: list[dict[str, Any]], capabilities: Iterable[Any]) -> list[dict[str, Any]]:
-    """Merge an object's capabilities into the functions with their names; each other one is a tool of its own."""
+    """Merge an object's capabilities into the tools that provide them; each other capability becomes a new tool."""
     added = list(tools)
     for given in capabilities:
         spec = dict(given) if isinstance(given, Mapping) else {"name": given}

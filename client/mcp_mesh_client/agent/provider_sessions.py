@@ -1,4 +1,4 @@
-"""MCP sessions with providers: one for each endpoint, reused by later calls. Imported with the first call."""
+"""MCP sessions with providers: one for each endpoint, reused by later calls. The first call imports this module."""
 
 import asyncio
 import contextvars
@@ -25,7 +25,7 @@ _log = logging.getLogger("mcp_mesh_client")
 # An agent needs few providers at the same time. The keepalive is shorter than the 5 s after which uvicorn closes a
 # connection.
 _MAX_SESSIONS, _CONNECT_TIMEOUT_S, _KEEPALIVE_EXPIRY_S = 64, 5.0, 3.0
-# The SDK encodes the object of a tool without a return type like this: indented by two.
+# The start of an object that the SDK has encoded for a tool without a return type: indented by two.
 _UNTYPED_OBJECT_PREFIX = '{\n  "'
 
 
@@ -70,7 +70,7 @@ class McpSessions:
         return session
 
     def _remove(self, url: str, session: "_McpSession") -> None:
-        # A reference to a session keeps its loop alive.
+        # A stored session would keep its event loop in memory.
         if self._sessions.get(url) is session:
             del self._sessions[url]
 
@@ -84,7 +84,7 @@ class _McpSession:
         self._closing = asyncio.Event()
         self._callers = set[asyncio.Task[Any]]()
         self._idle = asyncio.Event()
-        # In a context of its own: it outlives the call that opens it.
+        # In a context of its own, because the session outlives the call that opens it.
         self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         self._task.add_done_callback(self._cancel_callers)
 
@@ -149,7 +149,7 @@ class _McpSession:
             self._client.cancel()
 
     def _cancel_callers(self, task: asyncio.Task[None]) -> None:
-        """Cancel the calls in progress. A lost session is no error of its own: the next call opens another one."""
+        """Cancel the calls in progress. A lost session is not an error by itself: the next call opens another one."""
         for caller in self._callers:
             caller.cancel()
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -181,7 +181,7 @@ def tool_value(result: mcp_types.CallToolResult) -> Any:
 
 
 def _parse_untyped_object(text: str) -> Any:
-    """Return the object that a text encodes, if its format is that of the SDK for tools without a type."""
+    """Return the object in a text, if the SDK has encoded it for a tool without a return type; otherwise the text."""
     if not text.startswith(_UNTYPED_OBJECT_PREFIX):
         return text
     try:
@@ -191,7 +191,7 @@ def _parse_untyped_object(text: str) -> Any:
 
 
 def _is_wrapped(structured: dict[str, Any], result: mcp_types.CallToolResult) -> bool:
-    """Return whether the SDK wrapped a value in an object; an object that only looks like that is also the text."""
+    """Return whether the SDK wrapped a value in an object; if the tool returned the object, the text is equal."""
     if structured.keys() != {"result"}:
         return False
     try:

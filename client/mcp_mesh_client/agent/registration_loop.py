@@ -1,4 +1,4 @@
-"""The lifecycle of this agent: registration, heartbeats, registration after a loss, deregistration."""
+"""The lifecycle of this agent: registration, heartbeats, repeated registration, deregistration."""
 
 import asyncio
 import contextlib
@@ -18,8 +18,8 @@ from mcp_mesh_client.types.agents import ErrorResponse, HeartbeatResult, Registe
 
 _log = logging.getLogger("mcp_mesh_client")
 
-# The debounce collects the declarations of a program in one registration. The last is for a call in progress when the
-# process ends.
+# The debounce collects the declarations of a program in one registration. The stop timeout limits the wait for a call
+# in progress when the process ends.
 DEBOUNCE_S = 0.3
 _FIRST_PAUSE_S = 1.0
 _STOP_TIMEOUT_S = 1.0
@@ -28,8 +28,8 @@ _STOP_TIMEOUT_S = 1.0
 class AgentLifecycle:
     """Keeps an agent registered from `start` to `stop`, on the thread of the agent.
 
-    While the agent has no endpoint, `ensure_endpoint` is awaited, which may set one; otherwise it returns the seconds
-    until the next call, or None to wait for a change.
+    While the agent has no endpoint, `ensure_endpoint` is called. If it sets no endpoint, it returns the seconds until
+    the next call, or None to wait for a change.
     """
 
     def __init__(self, agent: LocalAgent, ensure_endpoint: Callable[[], Awaitable[float | None]]) -> None:
@@ -53,7 +53,7 @@ class AgentLifecycle:
                 self._active_run.wake()
 
     def stop(self) -> None:
-        """Deregister and end the loop; wait a moment for a call in progress. It needs no event loop."""
+        """Deregister and end the loop; wait a moment for a call in progress. The caller needs no event loop."""
         with self._lock:
             run, self._active_run = self._active_run, None
         if run is None:
@@ -82,15 +82,15 @@ class AgentLifecycle:
 
     async def _step(self, registry: RegistryClient) -> float | None:
         """Do the next step; return the seconds until the following one, None to wait for a change."""
-        if (left := self._debounce_left()) > 0:
-            return left
+        if (remaining := self._debounce_remaining()) > 0:
+            return remaining
         if (endpoint := self._agent.endpoint) is None:
             delay = await self._ensure_endpoint()
             if (endpoint := self._agent.endpoint) is None:
                 return delay
         return await self._register_or_heartbeat(registry, endpoint)
 
-    def _debounce_left(self) -> float:
+    def _debounce_remaining(self) -> float:
         """Return the seconds until the declarations count as complete."""
         return self._agent.changed_at + DEBOUNCE_S - time.monotonic()
 
@@ -98,12 +98,12 @@ class AgentLifecycle:
         """Register if necessary, otherwise send a heartbeat; return the seconds until the next call."""
         agent, revision, was_sent = self._agent, self._agent.revision, self._may_be_registered
         try:
-            answer: HeartbeatResult | RegisterResult | ErrorResponse
+            response: HeartbeatResult | RegisterResult | ErrorResponse
             if self._registered_revision == revision:
-                answer = await registry.heartbeat(agent.id, dependencies_version=self._dependencies_version)
+                response = await registry.heartbeat(agent.id, dependencies_version=self._dependencies_version)
             else:
                 self._may_be_registered = True
-                answer = await registry.register_agent(agent.registration_document(endpoint))
+                response = await registry.register_agent(agent.registration_document(endpoint))
         except (RegistryUnavailable, RegistryTimeout) as error:
             self._may_be_registered = was_sent or error.outcome != "not_sent"
             # The client logs an unreachable registry; the resolved dependencies stay.
@@ -112,20 +112,20 @@ class AgentLifecycle:
             return self._back_off(str(error))
         finally:
             agent.registry_state = registry.state
-        if "error" in answer:
-            if answer["error"] == "unknown_agent" and self._registered_revision is not None:
+        if "error" in response:
+            if response["error"] == "unknown_agent" and self._registered_revision is not None:
                 self._registered_revision = self._dependencies_version = None
                 return 0.0
             # An agent that was never registered needs no deregistration.
             self._may_be_registered = was_sent
-            return self._back_off(answer["message"])
+            return self._back_off(response["message"])
         self._backoff.reset()
         if self._registered_revision != revision:
             _log.info("agent_registered id=%s endpoint=%s", agent.id, endpoint)
         self._registered_revision, self._last_rejection = revision, None
-        self._dependencies_version = answer.get("dependencies_version", self._dependencies_version)
-        agent.update_dependencies(answer)
-        return agent.heartbeat_interval * random.uniform(0.9, 1.0)  # noqa: S311 - spreads agents, guards nothing
+        self._dependencies_version = response.get("dependencies_version", self._dependencies_version)
+        agent.update_dependencies(response)
+        return agent.heartbeat_interval * random.uniform(0.9, 1.0)  # noqa: S311 - not for security
 
     def _back_off(self, reason: str) -> float:
         """Log the rejection once; return the seconds until the next attempt."""
@@ -136,7 +136,7 @@ class AgentLifecycle:
 
 
 class _LifecycleRun:
-    """One run of the loop, which any thread can wake, also a signal handler: it takes no lock."""
+    """One run of the loop, which any thread and signal handler can wake, because that takes no lock."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
@@ -149,7 +149,7 @@ class _LifecycleRun:
 
     def wake(self) -> None:
         """End the current wait or, if there is none, the next one."""
-        # Before bind_loop() it does all steps anyway; after the loop has stopped there is no wait to end.
+        # Before bind_loop() no wait has started; after the loop has stopped there is no wait to end.
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._woken.set)

@@ -1,4 +1,4 @@
-"""`serve` and `announce`: the last line of an agent program."""
+"""`serve` and `announce`, which put an agent into service."""
 
 import contextlib
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,8 @@ def serve(
     the URL for callers: by default `MCP_MESH_ENDPOINT`, then `MCP_MESH_HTTP_HOST` with the port, then the address it
     listens on.
 
-    Raises McpLibraryMissing, OSError if the port is in use, InvalidData, and DecoratorOrderError for a tool that gets
-    no dependencies.
+    Raises McpLibraryMissing, OSError if the port is in use, InvalidData, and DecoratorOrderError for a tool without
+    dependency injection.
     """
     process = current_process()
     process.server.reserve()
@@ -46,10 +46,11 @@ def serve(
 
 
 def announce(server: "MCPServer[Any] | None" = None, endpoint: str | None = None) -> None:
-    """Set the endpoint of this process, if the application runs the server: before `server.run("streamable-http", …)`.
+    """Set the endpoint of this process; for an application that runs the server itself.
 
-    With `stateless_http=True` agents of the mesh SDK can call it. The server gets `GET /health`, and the declared
-    functions that are not tools of it yet. Without an `endpoint`, such as `http://host:8080`, the environment must set
-    it. Raises InvalidData, and DecoratorOrderError for a tool that gets no dependencies.
+    Call it before `server.run("streamable-http", …)`. Agents of the mesh SDK can only call a server that runs with
+    `stateless_http=True`. The server gets `GET /health`, and the declared functions that are not tools of it yet.
+    Without an `endpoint`, such as `http://host:8080`, the environment must set it. Raises InvalidData, and
+    DecoratorOrderError for a tool without dependency injection.
     """
     current_process().server.announce(server, endpoint)

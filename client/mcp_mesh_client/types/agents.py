@@ -95,7 +95,7 @@ _Page = TypedDict("_Page", {"continue": NotRequired[str]})
 
 @final
 class AgentList(_Page):
-    """Agents. `stale_seconds` is the age of a stale response; `continue` is there if there is another page.
+    """Agents. `stale_seconds` is the age of a stale response; `continue` is present if there is another page.
 
     With the filter `fields` the agents have only these fields.
     """
@@ -196,7 +196,7 @@ class UnregisterResult(TypedDict):
 
 @final
 class DrainResult(TypedDict):
-    """An agent is out of service, or back in service; `changed` is false if it was before."""
+    """An agent is out of service, or back in service; `changed` is false if it was already."""
 
     status: Literal["success"]
     agent_id: NotRequired[str]
@@ -234,7 +234,7 @@ class SelectResult(TypedDict):
 
 @final
 class HeartbeatResult(_Resolution):
-    """The heartbeat counts from this time; with the resolved dependencies, if they changed."""
+    """The time at which the heartbeat was recorded, and the resolved dependencies if they changed."""
 
     status: Literal["success"]
     timestamp: str

@@ -16,7 +16,7 @@ UnresolvedReasons = dict[str, dict[str, str]]
 
 
 class Candidate(TypedDict):
-    """An agent with the capability, and the stage at which it was dropped or chosen."""
+    """An agent with the capability, and the stage at which it was rejected or chosen."""
 
     agent_id: str
     tool_name: str
@@ -53,7 +53,7 @@ class ResolutionTrace(TypedDict):
 
 @final
 class AgentDependencies(TypedDict):
-    """What an agent's dependencies resolve to; `explanation` and `recent_resolutions` are there with `explain`."""
+    """The resolved dependencies of an agent; with `explain` also `explanation` and `recent_resolutions`."""
 
     agent_id: str
     dependencies_resolved: NotRequired[ResolvedProviders]
@@ -78,7 +78,7 @@ class Dependent(TypedDict):
 
 @final
 class AgentDependents(TypedDict):
-    """Whose dependencies an agent meets."""
+    """The functions whose dependencies an agent satisfies."""
 
     agent_id: str
     dependents: list[Dependent]
@@ -88,7 +88,7 @@ class AgentDependents(TypedDict):
 
 
 class DependencyEdge(TypedDict):
-    """One dependency of the mesh; `reason` says why it has no provider."""
+    """One dependency of the mesh; `reason` states why it has no provider."""
 
     agent_id: str
     function: str
@@ -99,7 +99,7 @@ class DependencyEdge(TypedDict):
 
 @final
 class DependencyGraph(TypedDict):
-    """Who depends on whom: every dependency, the unresolved ones, and the cycles of agents."""
+    """All dependencies of the mesh, the unresolved ones, and the cycles of agents."""
 
     dependencies: list[DependencyEdge]
     count: int

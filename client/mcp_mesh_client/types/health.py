@@ -7,7 +7,7 @@ from mcp_mesh_client.types.agents import Status
 
 @final
 class AgentHealth(TypedDict):
-    """The health of an agent. Durations are seconds; None before its first heartbeat."""
+    """The health of an agent. Durations are seconds; times of heartbeats are None before the first one."""
 
     agent_id: str
     status: Status
@@ -43,7 +43,7 @@ class Outage(TypedDict):
 
 
 class SelfPreservation(TypedDict):
-    """Self-preservation: whether it is active, and how many agents it concerns."""
+    """Self-preservation: whether it is active, and how many agents it affects."""
 
     active: bool
     since: str | None
