@@ -24,10 +24,12 @@ from registry.model.registration.schema import (
     registration_schema,
 )
 from registry.model.registration.tools_format import (
+    absent_endpoints,
     find_conflicts,
     find_tool_violations,
     is_tools_format,
-    sent_path,
+    metadata_to_native,
+    path_in_metadata,
     to_native,
 )
 from registry.model.validation.errors import Path, Violation, describe_value, format_path, validation_error
@@ -192,11 +194,12 @@ def _find_field_violations(document: object) -> Iterator[Violation]:
         return
     tool_violations = list(find_tool_violations(document))
     yield from tool_violations
-    reported = {path for path, _ in chain(tool_violations, find_conflicts(document))}
-    for path, problem in _VALIDATOR.find_violations(to_native(document)):
-        path_as_sent = sent_path(path, document)
-        if path_as_sent not in reported:
-            yield path_as_sent, problem
+    reported = absent_endpoints(document) | {path for path, _ in chain(tool_violations, find_conflicts(document))}
+    in_metadata = _VALIDATOR.find_violations(metadata_to_native(document))
+    as_sent = chain(
+        _VALIDATOR.find_violations(document), ((path_in_metadata(path), problem) for path, problem in in_metadata)
+    )
+    yield from (violation for violation in as_sent if violation[0] not in reported)
 
 
 def _find_cross_field_violations(document: object) -> Iterator[Violation]:

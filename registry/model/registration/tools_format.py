@@ -33,24 +33,22 @@ def to_native(document: dict[str, Any]) -> dict[str, Any]:
 
     A `timestamp` is removed: the time of sending is not part of the registration.
     """
-    metadata = dict(document["metadata"])
     native = {key: value for key, value in document.items() if key not in ("metadata", "timestamp")}
-    endpoint = metadata.pop("endpoint", None)
-    if endpoint is not None:
-        native["endpoint"] = endpoint
-    elif native.get("endpoint") is None:
-        native.pop("endpoint", None)
-    tools = metadata.pop("tools", None)
-    if _tools_replace_capabilities(document):
-        native["capabilities"] = [_to_capability(tool) for tool in tools] if isinstance(tools, list) else tools
-    if metadata:
-        native["metadata"] = metadata
-    return native
-
-
-def _tools_replace_capabilities(document: dict[str, Any]) -> bool:
+    moved = metadata_to_native(document)
     # Only null and [] count as absent: another empty value, such as '', is an error that must be reported.
-    return document["metadata"].get("tools") is not None and document.get("capabilities") in (None, [])
+    if document.get("capabilities") not in (None, []):
+        moved.pop("capabilities", None)
+    rest = {key: value for key, value in document["metadata"].items() if key not in ("endpoint", "tools")}
+    return native | moved | ({"metadata": rest} if rest else {})
+
+
+def metadata_to_native(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the endpoint and the tools under `metadata`, unless null, as fields of the native format."""
+    endpoint, tools = document["metadata"].get("endpoint"), document["metadata"].get("tools")
+    native = {} if endpoint is None else {"endpoint": endpoint}
+    if tools is not None:
+        native["capabilities"] = [_to_capability(tool) for tool in tools] if isinstance(tools, list) else tools
+    return native
 
 
 def _to_capability(tool: Any) -> Any:
@@ -60,20 +58,20 @@ def _to_capability(tool: Any) -> Any:
     return capability | {"name": tool["capability"]} if "capability" in tool else capability
 
 
-def sent_path(path: Path, document: dict[str, Any]) -> Path:
-    """Return the path at which a field of the native format was sent in this format."""
+def path_in_metadata(path: Path) -> Path:
+    """Return the path at which a field returned by `metadata_to_native` was sent."""
     if path is None:
         return None
     parent, step = path
     if parent is None:
-        if step == "endpoint" and (
-            document.get("endpoint") is None or document["metadata"].get("endpoint") is not None
-        ):
-            return _ENDPOINT
-        return TOOLS if step == "capabilities" and _tools_replace_capabilities(document) else path
-    if step == "name" and parent[0] == _CAPABILITIES and _tools_replace_capabilities(document):
-        step = "capability"
-    return sent_path(parent, document), step
+        return TOOLS if step == "capabilities" else (_METADATA, step)
+    return path_in_metadata(parent), "capability" if step == "name" and parent[0] == _CAPABILITIES else step
+
+
+def absent_endpoints(document: dict[str, Any]) -> set[Path]:
+    """Return the paths without an endpoint, of the two at which it can be sent."""
+    sent = {(None, "endpoint"): document.get("endpoint"), _ENDPOINT: document["metadata"].get("endpoint")}
+    return {path for path, endpoint in sent.items() if endpoint is None}
 
 
 def find_tool_violations(document: dict[str, Any]) -> Iterator[Violation]:

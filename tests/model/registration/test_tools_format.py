@@ -153,6 +153,29 @@ def test_an_invalid_tools_document_is_rejected_by_field(document: dict[str, Any]
     assert [detail.field for detail in error.value.details] == [field]
 
 
+def test_both_endpoints_are_validated() -> None:
+    """An invalid endpoint is named also if the other one would replace it."""
+    with pytest.raises(UnprocessableRequest) as error:
+        parse_registration(tools_document(GREET, endpoint="ftp://a", metadata={"endpoint": "ftp://a"}))
+
+    assert [detail.field for detail in error.value.details] == ["endpoint", "metadata.endpoint"]
+
+
+def test_tools_beside_capabilities_are_validated() -> None:
+    """Bad fields of both lists are named, and that only one list is allowed."""
+    bad_tool = {"function_name": "a b", "version": "1.x"}
+    with pytest.raises(UnprocessableRequest) as error:
+        parse_registration(tools_document(bad_tool, capabilities=[{"name": "c", "weight": -1}]))
+
+    assert [detail.field for detail in error.value.details] == [
+        "capabilities[0].weight",
+        "metadata.tools[0].capability",
+        "metadata.tools[0].version",
+        "metadata.tools[0].function_name",
+        "metadata.tools",
+    ]
+
+
 @pytest.mark.parametrize("endpoint", [{"endpoint": "http://a:1"}, {}])
 def test_an_empty_list_of_capabilities_does_not_hide_the_tools(endpoint: dict[str, Any]) -> None:
     """Some agents always send the list; next to an endpoint, their tools were once taken for free metadata."""
