@@ -19,6 +19,12 @@ SyncRegistryClient: TypeAlias = "mcp_mesh_client.SyncRegistryClient"
 # AUTH_TOKEN is the setting of a replica, which may run in the same environment.
 _TOKEN_VARIABLES = ("MCP_MESH_REGISTRY_TOKEN", "AUTH_TOKEN")
 _NULL_HANDLER = logging.NullHandler()
+# The text for each log event of the client about the connection.
+_EVENT_TEXTS = {
+    "registry_reachable": "The registry is reachable again",
+    "registry_unavailable": "Warning: The registry is unavailable: ",
+    "registry_degraded": "Warning: The registry is degraded: ",
+}
 
 url_option = click.option(
     "--url",
@@ -80,11 +86,9 @@ def report_connection_state() -> Iterator[None]:
 
 
 class _StderrLogHandler(logging.Handler):
-    """Writes the client's log events about the connection as sentences."""
+    """Writes the client's log events about the connection as sentences, and ignores the others."""
 
     def emit(self, record: logging.LogRecord) -> None:
         event, _, error = record.getMessage().partition(" error=")
-        if event == "registry_reachable":
-            click.echo("The registry is reachable again", err=True)
-        else:
-            click.echo(f"Warning: The registry is unavailable: {escape_terminal(error)}", err=True)
+        if event in _EVENT_TEXTS:
+            click.echo(_EVENT_TEXTS[event] + escape_terminal(error), err=True)

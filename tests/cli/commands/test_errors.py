@@ -7,7 +7,7 @@ import logging
 import pytest
 from click.testing import Result
 
-from registry.cli.connection import open_client
+from registry.cli.connection import open_client, report_connection_state
 from tests.cli.commands.conftest import InvokeCli
 from tests.cli.invoke import READER_AGENT, invoke_cli
 from tests.support.canned_server import CannedServer, http_response, json_response
@@ -159,3 +159,19 @@ def test_the_log_of_the_client_is_not_printed(caplog: pytest.LogCaptureFixture) 
 
     assert len(handlers) == len(set(handlers))
     assert caplog.records == []
+
+
+def test_log_events_about_the_connection_are_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    """Other log events of the client are not printed."""
+    log = logging.getLogger("mcp_mesh_client")
+    with report_connection_state():
+        log.warning("registry_degraded error=%s", "no Redis")
+        log.warning("registry_unavailable error=%s", "refused\x1b")
+        log.info("registry_reachable")
+        log.error("agent_rejected id=%s reason=%s", "a", "r")
+
+    assert capsys.readouterr().err.splitlines() == [
+        "Warning: The registry is degraded: no Redis",
+        r"Warning: The registry is unavailable: refused\x1b",
+        "The registry is reachable again",
+    ]
