@@ -16,7 +16,7 @@ def package_of(path: Path) -> Path:
 
 
 def module_name(path: Path) -> str:
-    """Return the dotted name of a module inside its package: `store.leader`; '' for the package itself."""
+    """Return the dotted name of a module inside its package: `store.leader_lock`; '' for the package itself."""
     parts = path.relative_to(package_of(path)).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
