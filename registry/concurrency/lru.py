@@ -11,11 +11,19 @@ Value = TypeVar("Value")
 class WeightedLru(Generic[Key, Value]):
     """A least-recently-used cache, bounded by the total weight of its values.
 
-    `on_evict` is called with each entry that is dropped to stay within the bound.
+    `on_evict` is called with each entry that is dropped to stay within the bound. With `store_oversized` a value
+    heavier than the bound is stored too: it evicts all others, and stays until the next `put`.
     """
 
-    def __init__(self, max_weight: int, on_evict: Callable[[Key, Value], None] = lambda _key, _value: None) -> None:
+    def __init__(
+        self,
+        max_weight: int,
+        on_evict: Callable[[Key, Value], None] = lambda _key, _value: None,
+        *,
+        store_oversized: bool = False,
+    ) -> None:
         self._max_weight = max_weight
+        self._store_oversized = store_oversized
         self._on_evict = on_evict
         self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self.weight = 0
@@ -32,14 +40,14 @@ class WeightedLru(Generic[Key, Value]):
         return entry[0]
 
     def put(self, key: Key, value: Value, weight: int) -> None:
-        """Store a value as the most recently used; a value heavier than the bound is dropped at once."""
+        """Store a value as the most recently used; by default one heavier than the bound is dropped at once."""
         self.remove(key)
-        if weight > self._max_weight:
+        if weight > self._max_weight and not self._store_oversized:
             self._on_evict(key, value)
             return
         self.weight += weight
         self._entries[key] = value, weight
-        while self.weight > self._max_weight:
+        while self.weight > self._max_weight and len(self._entries) > 1:
             oldest_key, (oldest_value, oldest_weight) = self._entries.popitem(last=False)
             self.weight -= oldest_weight
             self._on_evict(oldest_key, oldest_value)

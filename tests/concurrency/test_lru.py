@@ -36,6 +36,17 @@ def test_a_value_above_the_maximum_weight_is_not_stored() -> None:
     assert (cache.get("b"), cache.weight) == (None, 0)
 
 
+def test_a_value_above_the_maximum_weight_is_stored_on_request() -> None:
+    """It replaces all others, and the next one replaces it."""
+    cache = WeightedLru[str, int](10, store_oversized=True)
+    cache.put("a", 1, 1)
+    cache.put("b", 2, 11)
+
+    assert (cache.get("a"), cache.get("b"), cache.weight) == (None, 2, 11)
+    cache.put("c", 3, 1)
+    assert (cache.get("b"), cache.get("c"), cache.weight) == (None, 3, 1)
+
+
 def test_evictions_are_reported_and_removals_are_not() -> None:
     """With key and value; the caller itself replaces, removes and clears entries."""
     evicted: list[tuple[str, int]] = []

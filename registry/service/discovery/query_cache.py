@@ -12,7 +12,8 @@ from registry.model.query import AgentQuery
 from registry.service.discovery.list_rows import PlainRows, RowFormat
 from registry.service.discovery.query_match import Matcher
 
-# The cache is bounded by the number of queries and, for their JSON, by its size.
+# The cache is bounded by the number of queries and, for their JSON, by its size. The newest JSON is cached even above
+# that size: otherwise each request for a very large list would render it again.
 _MAX_QUERIES: Final = 16_384
 _MAX_JSON_BYTES: Final = 64 * 1024 * 1024
 
@@ -74,12 +75,11 @@ class CachedQuery:
         """Return all matches as JSON, rendered again after a change or newer heartbeats."""
         if self.cached_json is not None and self.has_current_json:
             return self.cached_json
-        rows_json = self.cached_json = b",".join([render_row(self, record) for record in self.records])
+        self.cached_json = b",".join([render_row(self, record) for record in self.records])
         self.depends_on_resolution = any(map(self.rows.depends_on_resolution, self.records))
         self.rendered_version = self.view.version
-        # This call may evict the JSON of this result, so the local variable is returned.
-        self.json_lru.put(id(self), self, len(rows_json))
-        return rows_json
+        self.json_lru.put(id(self), self, len(self.cached_json))
+        return self.cached_json
 
 
 def render_row(cached: CachedQuery, record: Record) -> bytes:
@@ -96,7 +96,9 @@ class QueryCache:
     def __init__(self, rows: RowFormat | None = None) -> None:
         self._rows = PlainRows() if rows is None else rows
         self._entries: OrderedDict[AgentQuery, CachedQuery] = OrderedDict()
-        self._json_lru: WeightedLru[int, CachedQuery] = WeightedLru(_MAX_JSON_BYTES, on_evict=_drop_json)
+        self._json_lru: WeightedLru[int, CachedQuery] = WeightedLru(
+            _MAX_JSON_BYTES, on_evict=_drop_json, store_oversized=True
+        )
 
     def get(self, query: AgentQuery, view: View, buffer: ChangeBuffer) -> CachedQuery:
         """Return the result of a query; a cached result is updated with the changes since it was last checked."""
