@@ -99,6 +99,8 @@ class Dialect:
     allow_adjacent: bool
     """Whether two comparisons may follow each other without a comma or a blank: `>=1<2`."""
     max_comparisons: int | None
+    blanks: str | None = None
+    """The characters to strip around a group; None for all whitespace."""
 
 
 _MAX_VERSION_NUMBERS: Final = 3
@@ -106,7 +108,6 @@ _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
 _PRERELEASE_AND_BUILD = rf"(?:-(?P<pre>{_IDENTIFIERS}))?(?:\+{_IDENTIFIERS})?"
 _SEMVER_PATTERN = re.compile(rf"v?(?P<numbers>[0-9]+(?:\.[0-9]+){{0,2}}){_PRERELEASE_AND_BUILD}")
 _BOUND_PATTERN = re.compile(rf"v?(?P<numbers>(?:[0-9]+|[xX*])(?:\.(?:[0-9]+|[xX*])){{0,2}}){_PRERELEASE_AND_BUILD}")
-_BLANKS: Final = " \t\n\r\f\v"
 
 # The `!` of an epoch (`2!1.0`) is not that of the comparison in `1!=2`.
 _VERSION_TEXT = r"(?:v?[0-9]+!(?!=))?[0-9A-Za-z*][0-9A-Za-z*._+-]*"
@@ -151,7 +152,7 @@ def parse_constraint(text: str) -> Callable[[str], bool]:
 
 def compile_constraint(text: str, dialect: Dialect) -> Callable[[str], bool]:
     """Return the predicate that a constraint stands for in a dialect. Raises MalformedRequest with the reason."""
-    groups = [list(_parse_comparisons(group.strip(_BLANKS), dialect)) for group in text.split("||")]
+    groups = [list(_parse_comparisons(group.strip(dialect.blanks), dialect)) for group in text.split("||")]
     if dialect.max_comparisons is not None and sum(map(len, groups)) > dialect.max_comparisons:
         reject_constraint(f"has more than {dialect.max_comparisons} comparisons")
     # For each group the pre-releases that it names, and the tests that a version must pass.

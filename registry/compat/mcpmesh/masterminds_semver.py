@@ -143,4 +143,5 @@ _DIALECT: Final = Dialect(
     allow_empty_group=False,
     allow_adjacent=False,
     max_comparisons=None,
+    blanks=" \t\n\r\f\v",
 )

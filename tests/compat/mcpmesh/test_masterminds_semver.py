@@ -51,6 +51,7 @@ def test_the_table_is_complete() -> None:
         ("^1", "\u0661.0.0", False),
         ("\u0661", "1.0.0", False),
         ("1.0.0\n", "1.0.0", True),
+        ("1.0.0\u00a0", "1.0.0", False),
         (">=1.0.0", "1.0.0\n", False),
         ("", "", True),
         ("", "1.0.0", False),
