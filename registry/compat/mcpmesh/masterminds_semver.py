@@ -29,6 +29,8 @@ _MAX_VERSION_NUMBER: Final = 2**64 - 1
 _VERSION_NUMBERS: Final = 3
 _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
 _VERSION_TEXT = rf"v?[0-9xX*]+(?:\.[0-9xX*]+){{0,2}}(?:-{_IDENTIFIERS})?(?:\+{_IDENTIFIERS})?"
+_VERSION_PATTERN: Final = re.compile(_VERSION_TEXT)
+_WILDCARD_PATTERN: Final = re.compile(r"(v?(?:[0-9]+\.)?[xX*])(?:\.[0-9xX*]+)+")
 _RANGE_PATTERN: Final = re.compile(rf"\s*({_VERSION_TEXT})\s+-\s+({_VERSION_TEXT})\s*", re.ASCII)
 
 
@@ -54,6 +56,10 @@ def parse_constraint(text: str) -> Callable[[str], bool]:
 
 
 def _parse_bound(text: str) -> Bound:
+    found = _WILDCARD_PATTERN.match(text)
+    if found is not None and _VERSION_PATTERN.fullmatch(text):
+        # The parts after the first wildcard are ignored; they may mix digits and wildcards, as in `*.1x`.
+        text = found[1] + text[found.end() :]
     bound = parse_semver(text, wildcards=True)
     if bound is None or not _is_valid(bound, text):
         reject_constraint("is not a semantic version")

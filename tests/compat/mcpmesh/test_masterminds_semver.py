@@ -63,6 +63,16 @@ def test_an_invalid_constraint_matches_its_own_text(text: str, version: str, pas
     assert parse_constraint(text)(version) is passes
 
 
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [("*.1x", "*"), (">=1.*.1x", ">=1.*"), (">=x.xx.2*-rc+b", ">=x-rc"), ("1.x1.2", None), ("*.1x.2.3", None)],
+)
+def test_the_parts_after_a_wildcard_are_ignored(text: str, same: str | None) -> None:
+    """They must still be digits and wildcards, and at most three parts in all; otherwise the text is invalid."""
+    assert passing(text) == ([] if same is None else passing(same))
+    assert same is None or passing(text)
+
+
 NUMBERS = st.integers(0, 3)
 RELEASES = st.builds("{}.{}.{}".format, NUMBERS, NUMBERS, NUMBERS)
 PRERELEASES = st.builds("{}-{}".format, RELEASES, st.sampled_from(["0", "1", "10", "a", "a.1", "a.b", "rc-1"]))
