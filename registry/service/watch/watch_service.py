@@ -29,7 +29,7 @@ class Watcher:
     `delivered_version` is the version up to which `take` has returned every matching change. `initial` holds the agents
     that matched at the beginning, if the caller requested them. Set `wake_after` (monotonic seconds) to end a `wait` at
     the first tick after that time, and `writing_since` while a write to the client is in progress: `on_stalled` is
-    called when that write takes too long.
+    called when that write takes too long; with None the watcher is woken.
     """
 
     def __init__(
@@ -44,7 +44,8 @@ class Watcher:
         self.initial: list[Record] | None = None
         self.wake_after = float("inf")
         self.writing_since: float | None = None
-        self.on_stalled = self.wake if on_stalled is None else on_stalled
+        # Not `self.wake` by default: a reference to itself would leave every closed watcher to the cycle collector.
+        self.on_stalled = on_stalled
         self._service = service
         self._backlog = backlog
         self._wake_timer: asyncio.TimerHandle | None = None
@@ -174,7 +175,7 @@ class WatchService:
         now = time.monotonic()
         for watcher in list(self.watchers):
             if watcher.writing_since is not None and now - watcher.writing_since > _STALLED_CLIENT_TIMEOUT_S:
-                watcher.on_stalled()
+                (watcher.on_stalled or watcher.wake)()
             elif watcher.wake_after <= now:
                 watcher.wake()
 

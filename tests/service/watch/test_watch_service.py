@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
+import time
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -298,6 +301,36 @@ async def test_a_closed_watch_leaves_nothing_behind() -> None:
 
         assert not watches.watchers
         assert list(watches.fanout) == []
+
+
+async def test_a_closed_watcher_is_freed_at_once() -> None:
+    """It is part of no reference cycle: each long poll would leave one to the cycle collector."""
+    log = FakeChangeLog()
+    async with running_watches(log) as (_reflector, watches):
+        watcher = await watches.open(EVERYTHING)
+        freed = weakref.ref(watcher)
+        gc.disable()
+        try:
+            watcher.wake_at(time.monotonic() + 0.01)
+            await watcher.wait()
+            watcher.close()
+            del watcher
+            assert freed() is None
+        finally:
+            gc.enable()
+
+
+async def test_a_stalled_watcher_is_woken_by_default() -> None:
+    """A caller without a connection to abort ends the wait itself."""
+    log = FakeChangeLog()
+    async with running_watches(log) as (_reflector, watches):
+        watcher = await watches.open(EVERYTHING)
+        waiting = asyncio.create_task(watcher.wait())
+        await asyncio.sleep(0)
+
+        watcher.writing_since = float("-inf")
+        await watches.tick()
+        await waiting
 
 
 async def test_a_stalled_client_is_disconnected() -> None:
