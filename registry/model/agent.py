@@ -43,8 +43,11 @@ class Dependency(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def match_key(self) -> tuple[object, ...]:
-        """The fields that a provider must match: within a namespace, dependencies with equal keys share a ranking."""
-        return self.capability, self.version, self.tags
+        """The fields that a provider must match: within a namespace, dependencies with equal keys share a ranking.
+
+        The last item is the condition that a subclass adds, None without one: then the key of both classes is the same.
+        """
+        return self.capability, self.version, self.tags, None
 
     @property
     def extension_bytes(self) -> int:

@@ -37,6 +37,15 @@ def test_equal_dependencies_share_one_ranking(rankings: RankingCache) -> None:
     assert [each.agent_id for each in moved.providers] == ["a", "b"]
 
 
+def test_a_selected_and_a_stored_dependency_share_one_ranking(rankings: RankingCache) -> None:
+    """The dependency of GET /select is a plain one; one that requires a schema has its own ranking."""
+    view = view_of(provider_agent("a"))
+    first = rankings.get(view, ANY, "default")
+
+    assert rankings.get(view, McpMeshDependency("c"), "default") is first
+    assert rankings.get(view, McpMeshDependency("c", schema_match_mode="subset"), "default") is not first
+
+
 def test_a_ranking_belongs_to_one_view(rankings: RankingCache) -> None:
     """A refill of the cache discards all rankings."""
     rankings.get(view_of(provider_agent("a")), ANY, "default")
