@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from registry.config.redis_url import HostPort
 from registry.store.scripts import Command
@@ -172,7 +172,7 @@ async def _query_nodes(
                 except (RedisError, OSError, TimeoutError) as error:
                     log.debug("primary_lookup_failed", node=_format_node(node), error=str(error))
                     continue
-                errors = [reply for reply in replies if isinstance(reply, ResponseError)]
+                errors = [reply for reply in replies if isinstance(reply, RedisError)]
                 if errors:
                     log.debug("primary_lookup_failed", node=_format_node(node), error=str(errors[0]))
                     continue

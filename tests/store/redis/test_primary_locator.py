@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 import redis
+import structlog
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
+from structlog.testing import LogCapture
 
 from registry.config.redis_url import HostPort
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
 from registry.store.agents import RegistrationWrite
 from registry.store.keys import Keys
+from registry.store.redis import primary_locator
 from registry.store.redis.connection import endpoint_from_url
 from registry.store.redis.primary_locator import ClusterLocator, SentinelLocator
 from registry.store.scripts import Command
@@ -141,6 +144,19 @@ async def test_known_owners_are_queried_if_the_seeds_are_gone() -> None:
     fake_nodes.responses |= {"x": ConnectionRefusedError(), A[0]: ConnectionRefusedError(), "10.0.0.9": owner(B)}
 
     assert await locator.find() == B
+
+
+async def test_a_node_that_still_loads_its_data_is_skipped_and_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error is a connection error of redis-py, not an error reply."""
+    capture = LogCapture()
+    monkeypatch.setattr(primary_locator, "log", structlog.wrap_logger(None, processors=[capture]))
+
+    with pytest.raises(RedisConnectionError):
+        await cluster_locator(FakeNodes({"x": [redis.BusyLoadingError("loading")]})).find()
+
+    assert [(entry["event"], entry["node"], entry["error"]) for entry in capture.entries] == [
+        ("primary_lookup_failed", "x:7000", "loading")
+    ]
 
 
 async def test_a_slot_without_an_owner_is_unavailable() -> None:
