@@ -9,8 +9,9 @@ from dataclasses import replace
 from starlette.types import Receive, Scope, Send
 
 from registry.api.endpoints.watch_stream import WatchStream, negotiate_stream_format
+from registry.api.request.continue_token import encode_continue_token
 from registry.api.request.query_params import header, invalid, resource_version
-from registry.api.request.query_parsers import ListAgentsRequest, encode_continue_token, parse_list_agents
+from registry.api.request.query_parsers import ListAgentsRequest, parse_list_agents
 from registry.api.response.client_connection import get_connection
 from registry.api.response.compression import compress
 from registry.api.response.json_responses import agent_list_parts, version_headers

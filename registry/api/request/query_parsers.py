@@ -1,14 +1,11 @@
 """Parsers from query strings and query objects to the queries of the services."""
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import orjson
-
+from registry.api.request.continue_token import decode_continue_token, query_digest
 from registry.api.request.query_params import (
     QueryParams,
     boolean,
@@ -107,7 +104,7 @@ def parse_list_agents(query_string: bytes) -> ListAgentsRequest:
     params = parse_query(query_string, LIST_AGENTS_PARAMS)
     query = _build_agent_query(params, comma_list(params, "capability_tags"))
     fields = comma_list(params, "fields")
-    digest = _query_digest(query, fields)
+    digest = query_digest(query, fields)
     watch = boolean(params, "watch")
     request = ListAgentsRequest(
         query=query,
@@ -145,11 +142,6 @@ def freshness(params: QueryParams) -> Freshness:
     if exact and version == 0:
         raise invalid("resource_version_match", "Exact requires a resource_version other than 0")
     return Freshness(version, exact)
-
-
-def encode_continue_token(digest: str, page_version: int, last_position: tuple[float, str, str]) -> str:
-    """Return the token that requests the next page."""
-    return base64.urlsafe_b64encode(orjson.dumps([digest, page_version, *last_position])).decode().rstrip("=")
 
 
 def parse_capability_query(query_string: bytes) -> tuple[CapabilityQuery, Freshness]:
@@ -240,23 +232,7 @@ def _parse_page(params: QueryParams, digest: str) -> Page | None:
         return None if limit is None else Page(limit)
     if limit is None:
         raise invalid("continue", "requires limit")
-    try:
-        token_digest, page_version, score, namespace, agent_id = orjson.loads(
-            base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        )
-        position = (float(score), str(namespace), str(agent_id))
-        page = Page(limit, position, int(page_version))
-    except (ValueError, TypeError) as error:
-        raise invalid("continue", "is not a valid continue token; restart without it") from error
-    if token_digest != digest:
-        raise invalid("continue", "belongs to a different query; send the same filters as for the first page")
-    return page
-
-
-def _query_digest(query: AgentQuery, fields: tuple[str, ...]) -> str:
-    # The repr of the sets in a selector differs between processes; its text is the same on all replicas.
-    text = f"{query.selector.text} {replace(query, selector=LabelSelector())!r} {fields!r}"
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+    return Page(limit, *decode_continue_token(text, digest))
 
 
 def _string_values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
