@@ -18,7 +18,7 @@ from registry.compat.mcpmesh.match_policies import llm_policy, match_policies
 from registry.compat.mcpmesh.proxy.endpoint import ProxyEndpoint
 from registry.compat.mcpmesh.registration import DEFAULT_TIMEOUT, FORMAT_NAME, METADATA_ERROR
 from registry.compat.mcpmesh.resolution_audit import audit_facts
-from registry.compat.mcpmesh.response_format import McpMeshResponseFormat
+from registry.compat.mcpmesh.response_encoding import McpMeshResponseFormat
 from registry.compat.mcpmesh.routes import McpMeshApi, build_mcpmesh_api
 from registry.compat.mcpmesh.spec_fields import McpMeshSpec
 from registry.concurrency.cancel_tasks import cancel_and_wait
@@ -28,6 +28,7 @@ from registry.errors import RegistryError, StoreUnavailable
 from registry.http_server import Listener
 from registry.model.agent import use_spec_type
 from registry.service.discovery.discovery_service import Discovery
+from registry.service.health_report import StatusService
 from registry.service.liveness.agent_health import AgentHealthService
 from registry.service.liveness.drain import DrainService
 from registry.service.liveness.heartbeat_service import HeartbeatService
@@ -35,7 +36,6 @@ from registry.service.liveness.leader_election import LeaderElection
 from registry.service.liveness.store_monitor import StoreMonitor
 from registry.service.liveness.sweeper import Sweeper
 from registry.service.registration.registration_service import RegistrationService
-from registry.service.registry_status import StatusService
 from registry.service.resolution.agent_load_cache import LoadCache
 from registry.service.resolution.cycle_guard import CycleGuard
 from registry.service.resolution.explain import ResolutionExplainer

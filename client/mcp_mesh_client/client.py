@@ -5,7 +5,6 @@ from types import TracebackType
 from typing import Any, Self, Unpack, cast
 from urllib.parse import quote
 
-from mcp_mesh_client.client_session import ClientSession
 from mcp_mesh_client.config import ClientOptions, load_config
 from mcp_mesh_client.errors import InvalidData, RegistryTimeout, RegistryUnavailable
 from mcp_mesh_client.filters import (
@@ -25,6 +24,7 @@ from mcp_mesh_client.request_validation import (
     encode_json,
 )
 from mcp_mesh_client.retry import ConnectionState, parse_response
+from mcp_mesh_client.shared_client_state import ClientSession
 from mcp_mesh_client.transport import Request
 from mcp_mesh_client.types.agents import (
     Agent,

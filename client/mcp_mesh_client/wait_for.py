@@ -4,10 +4,10 @@ import asyncio
 import time
 from typing import NoReturn
 
-from mcp_mesh_client.client_session import ClientSession
 from mcp_mesh_client.errors import CapabilityTimeout, RegistryTimeout, RegistryUnavailable, RequestRejected
 from mcp_mesh_client.filters import QueryPairs, query_pairs
 from mcp_mesh_client.retry import FIRST_PAUSE_S, Backoff, parse_response
+from mcp_mesh_client.shared_client_state import ClientSession
 from mcp_mesh_client.transport import Request
 from mcp_mesh_client.types.agents import Agent
 

@@ -26,11 +26,11 @@ from registry.api.response.json_responses import json_response
 from registry.api.router import FastRouter
 from registry.config.value_types import Secret
 from registry.service.discovery.discovery_service import Discovery
+from registry.service.health_report import StatusService
 from registry.service.liveness.agent_health import AgentHealthService
 from registry.service.liveness.drain import DrainService
 from registry.service.liveness.heartbeat_service import HeartbeatService
 from registry.service.registration.registration_service import RegistrationService
-from registry.service.registry_status import StatusService
 from registry.service.resolution.explain import ResolutionExplainer
 from registry.service.resolution.provider_selection import Selector
 from registry.service.watch.watch_service import WatchService

@@ -6,7 +6,7 @@ from registry.cache.view import View
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
 from registry.compat.mcpmesh.match_policies import llm_policy, match_policies
 from registry.compat.mcpmesh.registration import FORMAT_NAME
-from registry.compat.mcpmesh.response_format import McpMeshResponseFormat
+from registry.compat.mcpmesh.response_encoding import McpMeshResponseFormat
 from registry.model.agent import Agent, Capability, Dependency, Status
 from registry.model.change import LogPosition
 from registry.service.resolution.agent_load_cache import LoadCache

@@ -5,7 +5,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from registry.api.response.json_responses import success_response
-from registry.service.registry_status import StatusService
+from registry.service.health_report import StatusService
 
 
 class AdminRoutes:

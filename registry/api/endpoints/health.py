@@ -8,8 +8,8 @@ from starlette.routing import Route
 from registry import __version__
 from registry.api.response.json_responses import json_response, timestamp
 from registry.model.encoding.agent_json import rfc3339
+from registry.service.health_report import StatusService
 from registry.service.liveness.agent_health import AgentHealthService
-from registry.service.registry_status import StatusService
 from registry.telemetry.metrics import PROMETHEUS_CONTENT_TYPE, Metrics
 
 _TEXT_MEDIA_TYPES = ("text/plain", "application/openmetrics-text")

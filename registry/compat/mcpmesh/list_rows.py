@@ -13,7 +13,7 @@ from registry.compat.mcpmesh.llm_tools import LlmToolFinder
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.encoding.agent_json import agent_document, rfc3339
 from registry.model.resolution import CachedResolution, ResolvedDependency
-from registry.service.resolution.provider_match import ProviderMatcher
+from registry.service.resolution.provider_ranking import ProviderMatcher
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolver import DependencyResolver
 

@@ -20,7 +20,7 @@ from registry.concurrency.lru import WeightedLru
 from registry.model.agent import ABSENT, Agent, Capability, Dependency, IndexedSpec, LookupKey
 from registry.model.resolution import Provider
 from registry.service.resolution.match_policy import MatchPolicy
-from registry.service.resolution.provider_match import ProviderMatcher
+from registry.service.resolution.provider_ranking import ProviderMatcher
 from registry.service.resolution.ranking_cache import RankingCache
 
 # More tools than any model can use; the second limit is for all functions of an agent together.

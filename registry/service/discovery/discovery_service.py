@@ -10,7 +10,7 @@ from registry.concurrency.cooperative_iteration import cooperative
 from registry.errors import NotReady, StoreUnavailable, UnknownAgent, VersionTooOld
 from registry.model.agent import Capability
 from registry.model.query import AgentQuery, CapabilityQuery
-from registry.service.discovery.heartbeat_refresh import MAX_HEARTBEAT_AGE_S, HeartbeatRefresher
+from registry.service.discovery.last_heartbeats import MAX_HEARTBEAT_AGE_S, HeartbeatRefresher
 from registry.service.discovery.list_rows import LARGE_SPEC_BYTES, PlainRows, RowFormat
 from registry.service.discovery.query_cache import CachedQuery, QueryCache, SortKey, render_row
 from registry.service.discovery.query_match import CapabilityQueryMatcher

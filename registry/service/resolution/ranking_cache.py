@@ -9,7 +9,7 @@ from registry.model.agent import Agent, Capability, Dependency
 from registry.model.resolution import RankedProviders
 from registry.service.resolution.graph import components_and_depths
 from registry.service.resolution.match_policy import MatchPolicies, MatchPolicy
-from registry.service.resolution.provider_match import ProviderMatcher, rank
+from registry.service.resolution.provider_ranking import ProviderMatcher, rank
 
 # The size of a ranking is estimated.
 _MAX_CACHE_BYTES: Final = 128 * 1024 * 1024

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from registry.config.settings import Settings
 from registry.errors import StoreUnavailable
+from registry.service.health_report import outage_json, self_preservation_json
 from registry.service.liveness.store_monitor import StoreMonitor
-from registry.service.registry_status import outage_json, self_preservation_json
 from registry.store.redis_health import ProbeResult, SelfPreservation
 from registry.store.store import Store
 from tests.support.server_time import clear_outage, server_time_ms

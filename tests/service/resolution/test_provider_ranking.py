@@ -5,7 +5,7 @@ import pytest
 from registry.model.agent import Agent, Dependency
 from registry.model.resolution import STAGE_DESCRIPTIONS
 from registry.service.resolution.match_policy import MatchPolicy
-from registry.service.resolution.provider_match import ProviderMatcher, rank
+from registry.service.resolution.provider_ranking import ProviderMatcher, rank
 from tests.support.builders import an_agent
 from tests.support.resolution_builders import no_missing_requirement, provider_agent, view_of
 

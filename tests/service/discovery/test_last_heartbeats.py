@@ -10,8 +10,8 @@ import pytest
 from registry.cache.view import Record, View
 from registry.errors import StoreUnavailable
 from registry.model.change import LogPosition
-from registry.service.discovery import heartbeat_refresh
-from registry.service.discovery.heartbeat_refresh import MAX_HEARTBEAT_AGE_S, HeartbeatRefresher
+from registry.service.discovery import last_heartbeats
+from registry.service.discovery.last_heartbeats import MAX_HEARTBEAT_AGE_S, HeartbeatRefresher
 from registry.store.agents import Agents, LastHeartbeats, RecentHeartbeats
 from tests.support.builders import an_agent
 
@@ -118,8 +118,8 @@ class Mesh:
 def mesh(monkeypatch: pytest.MonkeyPatch) -> Mesh:
     """Provide a mesh with a low threshold for polling."""
     clock = Clock()
-    monkeypatch.setattr(heartbeat_refresh, "time", clock)
-    monkeypatch.setattr(heartbeat_refresh, "_MIN_LOOKUPS_FOR_POLLING", 100)
+    monkeypatch.setattr(last_heartbeats, "time", clock)
+    monkeypatch.setattr(last_heartbeats, "_MIN_LOOKUPS_FOR_POLLING", 100)
     return Mesh(clock)
 
 
