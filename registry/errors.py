@@ -32,19 +32,19 @@ _MAX_ID_CHARS = 253
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """An invalid field: its path in the request, and the problem."""
+    """An invalid field of a request: its path, and the problem."""
 
     field: str
     problem: str
 
 
 def _quote_id(agent_id: str) -> str:
-    """Return an id for a message; an id above the length limit is truncated."""
+    """Return an agent id for a message; an id above the length limit is truncated."""
     return repr(agent_id if len(agent_id) <= _MAX_ID_CHARS else f"{agent_id[:_MAX_ID_CHARS]}…")
 
 
 class RegistryError(Exception):
-    """Root of the error tree."""
+    """The base class of all errors of the registry."""
 
     code: ClassVar[str] = "error"
 
@@ -60,11 +60,11 @@ class InvalidRequest(RegistryError):
 
     @classmethod
     def of(cls, details: Sequence[Detail], separator: str = ": ") -> Self:
-        """Return the error for these fields; its message names the first."""
+        """Return the error for the given fields; its message names the first field."""
         return cls(f"{details[0].field}{separator}{details[0].problem}", details)
 
     def with_path_prefix(self, prefix: str) -> Self:
-        """Return the same error for a request that contains this one; `prefix` precedes the path of each field."""
+        """Return the error with `prefix` before the path of each field, for a request that contains this one."""
         details = [Detail(f"{prefix}{detail.field}", detail.problem) for detail in self.details]
         return type(self)(f"{prefix}{self}" if details else str(self), details)
 
@@ -82,19 +82,19 @@ class UnprocessableRequest(InvalidRequest):
 
 
 class RequestTooLarge(InvalidRequest):
-    """The body is above the size limit."""
+    """The request body is above the size limit."""
 
     code: ClassVar[str] = "request_too_large"
 
 
 class UnsupportedMediaType(InvalidRequest):
-    """The body is not declared as JSON."""
+    """The content type of the request body is not JSON."""
 
     code: ClassVar[str] = "unsupported_media_type"
 
 
 class Unauthorized(RegistryError):
-    """The token is missing or wrong. The message never contains it."""
+    """The bearer token is missing or wrong. The message never contains it."""
 
     code: ClassVar[str] = "unauthorized"
 
@@ -141,7 +141,7 @@ class StaleVersion(RequestRejected):
 
 
 class VersionTooOld(RegistryError):
-    """The change log no longer contains the version a watch should resume from; `current` is the current version."""
+    """The change log no longer contains the version from which a watch should resume; `current` is the newest."""
 
     code: ClassVar[str] = "version_too_old"
 
@@ -154,7 +154,7 @@ class VersionTooOld(RegistryError):
 
 
 class VersionAhead(VersionTooOld):
-    """The version a watch should resume from is above the current one, so it belongs to another timeline."""
+    """The version from which a watch should resume is above the current one, so it belongs to another timeline."""
 
     code: ClassVar[str] = "version_ahead"
 
@@ -181,7 +181,7 @@ class StoreUnavailable(RegistryError):
 
     @classmethod
     def damaged_record(cls, agent_id: str) -> Self:
-        """Return the error for an agent whose record cannot be parsed."""
+        """Return the error for an agent whose record in Redis cannot be parsed."""
         return cls(f"The record of {_quote_id(agent_id)} is damaged; unregister and register it", reason="bad_record")
 
 

@@ -24,12 +24,12 @@ _SHUTDOWN_GRACE_S = 3
 
 
 class _HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol; it also gives streaming responses access to their connection."""
+    """uvicorn's HTTP protocol, extended: streaming responses get access to their connection."""
 
     _received_request = False
 
     def data_received(self, data: bytes) -> None:
-        """Receive bytes; close a connection that begins with TLS, without the warning of uvicorn."""
+        """Receive bytes; close a connection that begins with TLS, without uvicorn's warning."""
         if not self._received_request and data.startswith(_TLS_RECORD_PREFIX):
             self.transport.close()
             return
@@ -41,7 +41,7 @@ class _HttpProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {CONNECTION_EXTENSION: self}  # type: ignore[dict-item]
 
     def writable(self) -> bool:
-        """Whether a message can be written now without waiting for the client."""
+        """Whether the next part of a response can be written without waiting for the client."""
         return not self.flow.write_paused and not self.transport.is_closing()
 
     def abort(self) -> None:
@@ -50,7 +50,7 @@ class _HttpProtocol(HttpToolsProtocol):
 
 
 class _UvicornServer(uvicorn.Server):
-    """uvicorn without its signal handlers: the caller stops it and sets the exit status."""
+    """uvicorn's server without its signal handlers: the caller stops it and sets the exit status."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -115,7 +115,7 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
             self._server.config.encoded_headers.append(closing)
 
     async def stop(self) -> None:
-        """Stop accepting requests, and return when the requests in flight are finished."""
+        """Stop accepting requests, and return when all requests in flight are finished."""
         if self._server is not None and self._task is not None:
             self._server.should_exit = True
             await self._task

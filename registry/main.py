@@ -1,4 +1,4 @@
-"""The composition root: opens the store, builds cache, services and routes, starts the background loops."""
+"""The composition root: opens the store, builds cache, services and routes, and starts the background loops."""
 
 import asyncio
 import contextlib
@@ -76,14 +76,14 @@ class Registry:
     data_location: str
 
     def close_streams(self) -> None:
-        """Close watches and proxied calls, which last longer than a stopping server waits for requests."""
+        """Close watches and proxied calls at shutdown, because the server would not wait until they end."""
         self.watch_service.close()
         self.proxy.close()
 
 
 @contextlib.asynccontextmanager
 async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> AsyncIterator[Registry]:
-    """Provide a running registry; at exit it stops the loops, resigns as leader and completes accepted writes."""
+    """Provide a running registry; at exit stop the loops, resign as leader and complete accepted writes."""
     use_spec_type(McpMeshSpec)
     metrics = Metrics()
     async with open_redis(settings) as (endpoint, data_location), contextlib.AsyncExitStack() as stack:
@@ -137,7 +137,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
 
 
 def _sweep_intervals(settings: Settings) -> tuple[float, float]:
-    """Return the seconds between two sweeps, and the longest pause after failed ones."""
+    """Return the seconds between two sweeps, and the longest pause after failed sweeps."""
     interval = settings.health_check_interval.total_seconds()
     period = min(_TICK_INTERVAL_S, interval)
     return period, max(period, min(_MAX_SWEEP_RETRY_PAUSE_S, interval))
@@ -226,7 +226,7 @@ async def _wait_for_balancers(seconds: float, second_signal: asyncio.Event, list
 
 
 def _tune_gc() -> None:
-    """Exclude the filled cache from garbage collection, whose pauses would grow with the number of agents.
+    """Exclude the filled cache from garbage collection, because the pauses would grow with the number of agents.
 
     Dropped cache entries are freed by their reference count; reference cycles come almost only from exceptions.
     """
@@ -236,7 +236,7 @@ def _tune_gc() -> None:
 
 
 async def _close_within(close: Callable[[], Awaitable[None]]) -> None:
-    """Run a shutdown call with a short timeout. If Redis does not respond, the leadership expires after its lease."""
+    """Run one step of the shutdown with a short timeout; leadership that cannot be resigned expires after its lease."""
     try:
         async with asyncio.timeout(_CLOSE_TIMEOUT_S):
             await close()

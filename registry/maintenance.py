@@ -22,7 +22,7 @@ from registry.store.store import Store, open_redis
 
 @contextlib.asynccontextmanager
 async def _open_store(settings: Settings) -> AsyncIterator[Store]:
-    """Open the store: the Redis of REDIS_URL, the embedded Redis of a running replica, or a new embedded Redis."""
+    """Open the Redis to maintain: at REDIS_URL, the embedded one of a running replica, or a new embedded one."""
     async with contextlib.AsyncExitStack() as stack:
         running_url = None if settings.redis_url is not None else running_server_url(settings.data_dir)
         if running_url is not None:
@@ -53,7 +53,7 @@ async def take_backup(settings: Settings) -> tuple[BackupHeader, Iterator[Stored
 
 
 async def restore(settings: Settings, header: BackupHeader, agents: Sequence[StoredAgent]) -> tuple[int, RestoreResult]:
-    """Add the missing agents of a backup and begin a new timeline; return its first version and the counts.
+    """Add the missing agents of a backup and begin a new timeline; return its first version and the counts of agents.
 
     The version is above that of the backup and of the store. Agents that exist are newer, and are not overwritten. It
     can be repeated after an error. Raises StoreUnavailable.

@@ -118,7 +118,7 @@ class RegistryClient:
             return OFFLINE_RESPONSE.copy()
 
     async def register_many(self, agents: Sequence[Mapping[str, Any]]) -> RegisterResults | ErrorResponse:
-        """Register up to 200 agents; each succeeds or fails on its own."""
+        """Register up to 200 agents; each registration succeeds or fails on its own."""
         check_registrations(agents, self._session.config.security_contexts)
         unconditional = all(agent.get("resource_version") is None for agent in agents)
         return await self._session.write(
@@ -126,7 +126,7 @@ class RegistryClient:
         )
 
     async def unregister_agent(self, agent_id: str) -> UnregisterResult | ErrorResponse:
-        """Remove an agent. It is not retried: on failure, `outcome` shows whether it may have been applied."""
+        """Remove an agent, without retries: after a failure, `outcome` shows whether it may have been removed."""
         return await self._session.write(
             UnregisterResult, "DELETE", f"/agents/{_path_segment(agent_id)}", repeatable=False
         )
@@ -163,7 +163,7 @@ class RegistryClient:
         dependencies_version: str | None = None,
         load: float | None = None,
     ) -> HeartbeatResult | ErrorResponse:
-        """Send the heartbeat of an agent. After `unknown_agent`, register it again.
+        """Send a heartbeat of an agent. After the error `unknown_agent`, register the agent again.
 
         `metadata` holds the changed metadata. With the `dependencies_version` of the last response, dependencies are
         returned only if they changed. `load` is the load of the agent, for the strategy `least_loaded`.
@@ -183,7 +183,7 @@ class RegistryClient:
         return await self._session.write(HeartbeatResults, "POST", "/heartbeats", {"agent_ids": check_ids(agent_ids)})
 
     async def discover_services(self, query: Mapping[str, Any] | None = None) -> DiscoverResult | ErrorResponse:
-        """Find agents by the query object of the MCP tool: healthy ones unless it has a `status`."""
+        """Find agents with the query of the MCP tool; without a `status` it finds healthy agents."""
         if query is not None and not isinstance(query, Mapping):
             raise InvalidData("query", "query: expected a dict")
         document = dict(query or {})
@@ -191,7 +191,7 @@ class RegistryClient:
         return await self._session.call_tool(DiscoverResult, "discover_services", document, "query")
 
     async def select_agent(self, capability: str, **options: Unpack[SelectOptions]) -> SelectResult | ErrorResponse:
-        """Select one agent that provides a capability. `no_provider` comes with the reason."""
+        """Select one agent that provides a capability; the error `no_provider` contains the reason."""
         document = {"capability": capability} | {name: value for name, value in options.items() if value is not None}
         check_json(document)
         return await self._session.call_tool(SelectResult, "select_agent", document, use_cache=False)
@@ -206,18 +206,18 @@ class RegistryClient:
         )
 
     async def agent(self, agent_id: str) -> Agent | ErrorResponse:
-        """Return one agent."""
+        """Return one agent with its registration and status."""
         return await self._session.read(Agent, f"/agents/{_path_segment(agent_id)}")
 
     async def get_agent_status(self, agent_id: str) -> AgentStatusResponse | ErrorResponse:
-        """Return one agent in the format of the MCP tool: under `agent`, with the `status` of the call."""
+        """Return one agent in the format of the MCP tool, which contains it under `agent`."""
         document = {"agent_id": check_id(agent_id)}
         return await self._session.send(
             AgentStatusResponse, Request("POST", "/mcp/tools/get_agent_status", body=encode_json(document))
         )
 
     async def agent_status(self, agent_id: str) -> AgentStatus | ErrorResponse:
-        """Return only an agent's status."""
+        """Return only the status of an agent."""
         return await self._session.read(AgentStatus, f"/agents/{_path_segment(agent_id)}/status")
 
     async def agent_health(self, agent_id: str) -> AgentHealth | ErrorResponse:
@@ -225,16 +225,16 @@ class RegistryClient:
         return await self._session.send(AgentHealth, Request("GET", f"/health/{_path_segment(agent_id)}"))
 
     async def dependencies(self, agent_id: str, *, explain: bool = False) -> AgentDependencies | ErrorResponse:
-        """Return the resolved dependencies of an agent; `explain` adds the candidates and recent resolutions."""
+        """Return the resolved dependencies of an agent; `explain` adds candidates and recent resolutions."""
         query = query_pairs({"explain": explain or None})
         return await self._session.read(AgentDependencies, f"/agents/{_path_segment(agent_id)}/dependencies", query)
 
     async def dependents(self, agent_id: str) -> AgentDependents | ErrorResponse:
-        """Return the functions that depend on an agent, and those for which it is the only provider."""
+        """Return the functions that depend on an agent, and for which of them it is the only provider."""
         return await self._session.read(AgentDependents, f"/agents/{_path_segment(agent_id)}/dependents")
 
     async def dependency_graph(self, *, namespace: str | None = None) -> DependencyGraph | ErrorResponse:
-        """Return all dependencies, the unresolved ones and the cycles, of one namespace or all."""
+        """Return all dependencies, the unresolved dependencies and the cycles, of one namespace or all."""
         return await self._session.read(DependencyGraph, "/dependencies", query_pairs({"namespace": namespace}))
 
     async def capabilities(self, **filters: Unpack[CapabilityFilters]) -> CapabilityList | ErrorResponse:
@@ -246,7 +246,7 @@ class RegistryClient:
         return await self._session.send(Health, Request("GET", "/health"))
 
     async def ready(self) -> Readiness | ErrorResponse:
-        """Return whether any replica accepts requests."""
+        """Return whether any replica of the registry accepts requests."""
         try:
             return await self._session.send(Readiness, Request("GET", "/ready"), fail_fast=True)
         except RegistryUnavailable as failure:
@@ -255,7 +255,7 @@ class RegistryClient:
             return {"status": "not_ready"}
 
     async def end_self_preservation(self) -> EndSelfPreservationResult | ErrorResponse:
-        """End self-preservation, if it is active. It is not retried: a retry could end the next one."""
+        """End self-preservation, if it is active. The call is not retried: a retry could end a later period."""
         return await self._session.write(
             EndSelfPreservationResult, "POST", "/admin/self-preservation/end", repeatable=False
         )
@@ -284,7 +284,7 @@ class RegistryClient:
         return await self._session.send(ServiceDescription, Request("GET", "/"))
 
     async def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[Agent]:
-        """Wait until healthy or degraded agents in service provide a capability, and return them.
+        """Wait until healthy or degraded agents in service provide a capability, and return these agents.
 
         The registry may start after this call. Raises CapabilityTimeout, a TimeoutError, after `timeout` seconds, and
         RequestRejected for invalid filters.
@@ -316,7 +316,7 @@ class RegistryClient:
 
 
 def _drain_filter(label_selector: str | None, namespace: str | None) -> dict[str, str]:
-    """Return the filter, which must not be empty: an omitted argument must not drain the whole mesh."""
+    """Return the filter of a drain; it must not be empty, so that an omitted argument does not drain the whole mesh."""
     given = {"label_selector": label_selector, "namespace": namespace}
     if all(value is None for value in given.values()):
         raise InvalidData("label_selector", "Missing required field: label_selector, namespace or both")
@@ -325,5 +325,5 @@ def _drain_filter(label_selector: str | None, namespace: str | None) -> dict[str
 
 
 def _path_segment(agent_id: str) -> str:
-    """Return an id as one path segment; its dots are escaped, as a segment of only dots would be a relative path."""
+    """Escape an id for a URL path; dots too, because a segment of only dots would be a relative path."""
     return quote(check_id(agent_id), safe="").replace(".", "%2E")

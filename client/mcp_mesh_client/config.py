@@ -1,4 +1,4 @@
-"""Client configuration: the URLs, the token and the options, checked."""
+"""The configuration of a client: its URLs, token and options, validated."""
 
 import math
 import os
@@ -48,7 +48,7 @@ class ClientOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """The checked configuration of a client; see ClientOptions."""
+    """The validated configuration of a client; see ClientOptions."""
 
     urls: tuple[str, ...]
     token: str | None = field(default=None, repr=False)
@@ -73,7 +73,7 @@ class ClientConfig:
 
 
 def load_config(url: str | Sequence[str] | None, token: str | None, **options: Unpack[ClientOptions]) -> ClientConfig:
-    """Return the configuration; `url` and `token` default to the environment.
+    """Return the validated configuration; `url` and `token` default to environment variables.
 
     Raises InvalidData with the invalid field.
     """
@@ -87,13 +87,13 @@ def load_config(url: str | Sequence[str] | None, token: str | None, **options: U
 
 
 def check_token(token: str, field: str = "token") -> None:
-    """Raise InvalidData for a token that cannot be a header value."""
+    """Raise InvalidData for a token that cannot be the value of an HTTP header."""
     if not (token.isascii() and token.isprintable() and " " not in token):
         raise InvalidData(field, f"{field}: expected printable ASCII without spaces")
 
 
 def parse_urls(url: str | Sequence[str], field: str = "url") -> tuple[str, ...]:
-    """Parse one URL, several separated by commas, or a list of these. Raises InvalidData."""
+    """Parse one URL, several URLs separated by commas, or a list of URLs. Raises InvalidData."""
     given = [url] if isinstance(url, str) else list(url)
     urls = [part.strip() for text in given for part in text.split(",") if part.strip()]
     if not urls:

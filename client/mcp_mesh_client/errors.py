@@ -26,11 +26,11 @@ Outcome = Literal["not_sent", "unknown"]
 
 
 class ClientError(Exception):
-    """The root of all errors of the client."""
+    """The base class of all errors of the client."""
 
 
 class InvalidData(ClientError, ValueError):
-    """Data that cannot be sent. `field` is its path, such as `capabilities[3].name`."""
+    """Invalid data, which was not sent. `field` is the path of the value, such as `capabilities[3].name`."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ class _RequestFailed(ClientError):
 
 
 class RegistryUnavailable(_RequestFailed, ConnectionError):
-    """No replica could be reached, or none could handle the call."""
+    """No replica could be reached, or no replica could handle the call."""
 
 
 class InvalidResponse(RegistryUnavailable):
@@ -72,7 +72,7 @@ class InvalidResponse(RegistryUnavailable):
 
 
 class RegistryTimeout(_RequestFailed, TimeoutError):
-    """No response arrived in time."""
+    """No response of the registry arrived in time."""
 
 
 class CapabilityTimeout(ClientError, TimeoutError):
@@ -80,7 +80,7 @@ class CapabilityTimeout(ClientError, TimeoutError):
 
 
 class RequestRejected(ClientError):
-    """The registry rejected a `watch` or `wait_for`. `response` is its error body."""
+    """The registry rejected a `watch` or `wait_for`. `response` is the body of its error response."""
 
     def __init__(self, message: str, response: Mapping[str, Any]) -> None:
         super().__init__(message)
@@ -88,15 +88,15 @@ class RequestRejected(ClientError):
 
 
 class WatchExpired(RequestRejected):
-    """The registry no longer has the changes after the version this watch was to resume from: list again."""
+    """The registry no longer has the changes after the version from which a watch resumes: list the agents again."""
 
 
 class ClientClosed(ClientError, RuntimeError):
-    """The client was closed before the call, or during the call, which may then have been applied."""
+    """The client was closed before or during the call; a call in progress may have been applied."""
 
 
 class DependencyUnavailable(ClientError, ConnectionError):
-    """The provider of a dependency cannot be reached, was lost during the call, or there is none."""
+    """No provider of a dependency is resolved, or the provider cannot be reached or was lost during the call."""
 
 
 class DependencyTimeout(ClientError, TimeoutError):
@@ -108,7 +108,7 @@ class DependencyFailed(ClientError, RuntimeError):
 
 
 class DecoratorOrderError(ClientError, TypeError):
-    """`@mesh_agent` is above `@server.tool()`, so the server has a function without dependency injection."""
+    """`@mesh_agent` is above `@server.tool()`, so the server would call the function without its dependencies."""
 
 
 class McpLibraryMissing(ClientError, ImportError):

@@ -1,4 +1,4 @@
-"""An event loop in its own thread, for code that has no event loop."""
+"""An event loop in its own thread, for callers that have no event loop."""
 
 import asyncio
 import concurrent.futures
@@ -15,7 +15,7 @@ THREAD_NAME = "mcp-mesh-client"
 
 
 class EventLoopThread:
-    """Runs coroutines for other threads, also for threads with a running event loop, until it is stopped.
+    """Runs coroutines on an event loop in its own thread, for callers on any other thread.
 
     The thread starts with the first coroutine and does not keep the process alive. A forked process starts a new
     thread.
@@ -29,7 +29,7 @@ class EventLoopThread:
         self._stopped = False
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine, wait for it and return its result; interrupting the wait cancels it.
+        """Run a coroutine, wait for it and return its result; an interrupted wait cancels the coroutine.
 
         Raises ClientClosed after `stop()`, which also ends the calls that wait.
         """
@@ -54,7 +54,7 @@ class EventLoopThread:
             return asyncio.run_coroutine_threadsafe(coroutine, self._ensure_loop())
 
     def stop(self) -> None:
-        """Cancel the running coroutines, and end the loop and the thread."""
+        """Cancel the running coroutines, and end the event loop and the thread."""
         with self._lock:
             self._stopped = True
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
@@ -77,7 +77,7 @@ def _closed_error() -> ClientClosed:
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop until it is stopped, then cancel the tasks that still run on it."""
+    """Run an event loop until it is stopped, then cancel the tasks that still run on it."""
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()

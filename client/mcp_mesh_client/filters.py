@@ -9,7 +9,7 @@ QueryPairs = tuple[tuple[str, str], ...]
 
 
 class WaitFilters(TypedDict, total=False):
-    """The filters of `wait_for()`, except for the capability, with the names of the API."""
+    """The filters of `wait_for()` other than the capability, with the names of the API."""
 
     namespace: str
     status: Literal["pending", "healthy", "degraded", "expired", "unhealthy", "offline", "any"]
@@ -74,7 +74,7 @@ class CapabilityFilters(TypedDict, total=False):
 
 
 def query_pairs(filters: Mapping[str, object]) -> QueryPairs:
-    """Return filters as pairs of a query string, sorted by name.
+    """Return filters as name and value pairs of a query string, sorted by name.
 
     A filter of None is omitted. Raises InvalidData for a value that cannot be encoded; the registry rejects unknown
     names.

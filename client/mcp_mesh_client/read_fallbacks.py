@@ -1,4 +1,4 @@
-"""Reads with fallbacks: a fresh response, then one from a replica's cache, then one from this client's cache."""
+"""Reads with fallbacks: a fresh response, then a stale one of a replica, then one from the client's cache."""
 
 import time
 from dataclasses import replace
@@ -17,7 +17,7 @@ STALE_SECONDS = "stale_seconds"
 
 
 class CachedReader:
-    """Sends reads and caches their responses."""
+    """Sends read requests, caches the responses, and falls back to stale responses."""
 
     def __init__(self, caller: RetryingCaller, cache: ResponseCache, config: ClientConfig) -> None:
         self._caller = caller
@@ -25,7 +25,7 @@ class CachedReader:
         self._config = config
 
     async def read(self, request: Request, stale_request: Request, *, use_cache: bool = True) -> dict[str, Any]:
-        """Return a response or an error response; one that may be outdated has its age as `stale_seconds`.
+        """Return a response or an error response; a response that may be outdated has its age as `stale_seconds`.
 
         `stale_request` reads the same from the cache of a replica; it is sent if no replica can give a fresh
         response. Pass `use_cache=False` for reads whose response differs each time. Raises RegistryUnavailable or

@@ -1,4 +1,4 @@
-"""The agents that a watch has returned, to compute the missed events after a gap."""
+"""The agents that a watch has received, from which the changes missed during a gap are computed."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,13 +7,13 @@ from mcp_mesh_client.types.agents import WatchEvent, WatchEventType
 
 
 class WatchedAgents:
-    """The last received state of every agent that matches the watch."""
+    """The last received state of each agent that matches a watch."""
 
     def __init__(self) -> None:
         self._agents: dict[str, dict[str, Any]] = {}
 
     def apply(self, event: WatchEvent) -> None:
-        """Apply an event that the watcher receives."""
+        """Update the agents with an event of the watch."""
         agent = event["object"]
         if event["type"] == "DELETED":
             self._agents.pop(agent["id"], None)
@@ -21,7 +21,7 @@ class WatchedAgents:
             self._agents[agent["id"]] = agent
 
     def relist(self, agents: Iterable[dict[str, Any]], bookmark: WatchEvent) -> list[WatchEvent]:
-        """Replace the agents by those at a bookmark; return the events in between, in order of their versions.
+        """Replace all agents by newly listed ones; return the differences as events, ordered by version.
 
         A missing agent is DELETED with its last known data, at the version of the bookmark.
         """

@@ -1,4 +1,4 @@
-"""The endpoints of a registry: one for each address of each URL, the preferred one first."""
+"""The replicas of a registry to call: one for each address of each URL, the preferred one first."""
 
 import asyncio
 import ipaddress
@@ -18,7 +18,7 @@ Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One replica, or a load balancer in front of several.
+    """The address of one replica, or of a load balancer in front of several replicas.
 
     If a host name has several addresses, `url` has one of them, and `host_header` is the name for the Host header and
     TLS.
@@ -29,13 +29,13 @@ class Endpoint:
 
 
 async def resolve_host(host: str, port: int) -> list[str]:
-    """Return the addresses of a host name in the order of the system. Raises OSError."""
+    """Return the addresses of a host name in the order of the operating system. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class Endpoints:
-    """The endpoints in the order in which calls try them.
+    """The endpoints of a registry, in the order in which calls try them.
 
     Each client starts with a random order, which spreads the load, and continues with the endpoint that responds.
     """
@@ -49,7 +49,7 @@ class Endpoints:
         self._refresh_task: asyncio.Task[None] | None = None
 
     async def order(self, *, refresh: bool = False) -> list[Endpoint]:
-        """Return all endpoints; host names are resolved again every 30 s, or now with `refresh`."""
+        """Return all endpoints in order; host names are resolved again every 30 s, or now with `refresh`."""
         if refresh or time.monotonic() - self._resolved_at >= _DNS_TTL_S:
             refresh_task = self._refresh_task
             if refresh_task is None or refresh_task.done() or refresh_task.get_loop() is not asyncio.get_running_loop():
@@ -59,13 +59,13 @@ class Endpoints:
         return list(self._order)
 
     def prefer(self, endpoint: Endpoint) -> None:
-        """Move this endpoint to the front."""
+        """Move an endpoint to the front, because it responded."""
         if self._order and self._order[0] != endpoint and endpoint in self._order:
             self._order.remove(endpoint)
             self._order.insert(0, endpoint)
 
     def demote(self, endpoint: Endpoint) -> None:
-        """Move this endpoint to the end."""
+        """Move an endpoint to the end, because it failed."""
         if len(self._order) > 1 and endpoint in self._order:
             self._order.remove(endpoint)
             self._order.append(endpoint)
@@ -79,7 +79,7 @@ class Endpoints:
         self._resolved_at = time.monotonic()
 
     async def _expand(self, url: SplitResult) -> list[Endpoint]:
-        """Return one endpoint for each address of a host name with several; otherwise the URL unchanged."""
+        """Return one endpoint for each address of the URL's host, or the URL unchanged if there is only one address."""
         endpoints = [Endpoint(url.geturl())]
         host = url.hostname or ""
         if _is_ip_address(host) or _uses_http_proxy(url.scheme, host):
@@ -110,7 +110,7 @@ def _is_ip_address(host: str) -> bool:
 
 
 def _uses_http_proxy(scheme: str, host: str) -> bool:
-    """Return whether requests to this host use a proxy of the environment, which then resolves the name."""
+    """Return whether requests to a host use a proxy set in the environment, which then resolves the host name."""
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - heavy, and only the first call needs it
 
     proxies = getproxies()

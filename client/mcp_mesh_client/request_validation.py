@@ -1,4 +1,4 @@
-"""Checks before a request is sent: data that the registry would reject, reported with its field.
+"""Validates requests before they are sent: finds data that the registry would reject, and names the field.
 
 The registry validates each request again; fields that are not checked here are sent unchanged.
 """
@@ -20,14 +20,14 @@ _MAX_JSON_DEPTH = 64
 
 
 def check_id(agent_id: object, field: str = "agent_id") -> str:
-    """Return the id of an agent. Raises InvalidData if it is invalid."""
+    """Validate the id of an agent and return it. Raises InvalidData."""
     if not isinstance(agent_id, str) or not _ID.fullmatch(agent_id):
         raise InvalidData(field, f"{field}: expected 1 to 253 letters, digits and . _ : -, not {agent_id!r:.100}")
     return agent_id
 
 
 def check_ids(agent_ids: Sequence[str]) -> list[str]:
-    """Return the ids of many agents. Raises InvalidData."""
+    """Validate the ids of several agents and return them. Raises InvalidData."""
     if isinstance(agent_ids, str):
         raise InvalidData("agent_ids", "agent_ids: expected a list of ids, not one string")
     if len(agent_ids) > MAX_HEARTBEATS_PER_CALL:
@@ -38,7 +38,7 @@ def check_ids(agent_ids: Sequence[str]) -> list[str]:
 
 
 def check_registrations(agents: Sequence[Mapping[str, Any]], security_contexts: Mapping[str, Collection[str]]) -> None:
-    """Check many registrations."""
+    """Validate several registrations. Raises InvalidData."""
     if isinstance(agents, str | Mapping) or len(agents) > MAX_REGISTRATIONS_PER_CALL:
         raise InvalidData("agents", f"agents: expected a list of at most {MAX_REGISTRATIONS_PER_CALL} registrations")
     for at, agent in enumerate(agents):
@@ -48,7 +48,7 @@ def check_registrations(agents: Sequence[Mapping[str, Any]], security_contexts: 
 def check_registration(
     data: Mapping[str, Any], security_contexts: Mapping[str, Collection[str]], path: str = ""
 ) -> None:
-    """Check one registration; `path` is the prefix of its field names.
+    """Validate one registration; `path` is the prefix of its field names in errors.
 
     Raises InvalidData with the first invalid field, SecurityValidationError if it does not satisfy its security
     context.
@@ -67,18 +67,18 @@ def check_registration(
 
 
 def check_json(document: Mapping[str, Any], path: str = "") -> None:
-    """Raise InvalidData, with the path, for a value that JSON cannot represent."""
+    """Raise InvalidData, with the path of the value, for a value that JSON cannot represent."""
     for name, value in document.items():
         _check_value(value, f"{path}{name}", _MAX_JSON_DEPTH)
 
 
 def encode_json(document: object) -> bytes:
-    """Return checked data as JSON bytes."""
+    """Encode validated data as JSON bytes."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict).encode()
 
 
 def _check_endpoint(data: Mapping[str, Any], path: str) -> None:
-    """Check the endpoint; the tools format may have it in the metadata, the mcp-mesh format has `http_host`."""
+    """Validate the endpoint of a registration: `endpoint`, one in the metadata, or `http_host`."""
     metadata = data.get("metadata")
     nested = metadata if isinstance(metadata, Mapping) else {}
     field, endpoint = f"{path}endpoint", data.get("endpoint")
@@ -93,7 +93,7 @@ def _check_endpoint(data: Mapping[str, Any], path: str) -> None:
 
 
 def _capability_names(data: Mapping[str, Any], path: str) -> set[str]:
-    """Return the names of all capabilities. Raises InvalidData if one has no name."""
+    """Return the names of all capabilities of a registration. Raises InvalidData if one has no name."""
     names = _names(data.get("capabilities"), f"{path}capabilities", "name")
     metadata = data.get("metadata")
     if isinstance(metadata, Mapping):
@@ -120,7 +120,7 @@ def _names(items: object, field: str, key: str) -> set[str]:
 def _check_security_context(
     data: Mapping[str, Any], names: set[str], security_contexts: Mapping[str, Collection[str]], path: str
 ) -> None:
-    """Check the capabilities that a known context requires; the registry may have other contexts."""
+    """Check that a registration has the capabilities its security context requires; skip contexts unknown here."""
     context = data.get("security_context")
     if context is None:
         return

@@ -1,4 +1,4 @@
-"""A bounded cache of responses; callers get copies."""
+"""A bounded cache of the registry's responses; callers get copies."""
 
 import json
 import time
@@ -12,7 +12,7 @@ _MAX_CACHE_BYTES = 64 * 1024 * 1024
 
 @dataclass(slots=True)
 class CachedResponse:
-    """A response as received: its body, its ETag, the time of its request, and the number of writes before it.
+    """A cached response: its body, its ETag, the time of its request, and the number of writes before it.
 
     `version` is the resource version at which it was confirmed later, if it was.
     """
@@ -25,16 +25,16 @@ class CachedResponse:
 
     @property
     def age(self) -> float:
-        """Seconds since the response was last known to be current."""
+        """The seconds since the registry last returned or confirmed the response."""
         return time.monotonic() - self.fetched_at
 
     def decode(self) -> dict[str, Any]:
-        """Return the response as a new dict."""
+        """Decode the body of the response as a new dict."""
         document: dict[str, Any] = json.loads(self.body)
         return document if self.version is None else document | {"resource_version": self.version}
 
     def confirm(self, version: str | None, fetched_at: float, write_count: int) -> None:
-        """Record that a request at this monotonic time, after this many writes, found it unchanged."""
+        """Record that a request sent at `fetched_at`, after `write_count` writes, found the response unchanged."""
         self.fetched_at, self.write_count, self.version = fetched_at, write_count, version or self.version
 
 
@@ -53,18 +53,18 @@ class ResponseCache:
         self.write_count: int = 0
 
     def get(self, key: Hashable) -> CachedResponse | None:
-        """Return a response, whatever its age."""
+        """Return the cached response of any age, or None."""
         cached = self._entries.get(key)
         if cached is not None:
             self._entries.move_to_end(key)
         return cached
 
     def is_fresh(self, entry: CachedResponse) -> bool:
-        """Return whether a response may be used without a request."""
+        """Return whether a cached response may be used without a request to the registry."""
         return entry.write_count == self.write_count and entry.age < self._ttl
 
     def put(self, key: Hashable, entry: CachedResponse) -> None:
-        """Store a response, replacing an older one."""
+        """Cache a response, replacing an older one with the same key."""
         self.remove(key)
         if self._max_entries == 0 or len(entry.body) > _MAX_CACHE_BYTES:
             return
@@ -75,11 +75,11 @@ class ResponseCache:
             self._total_bytes -= len(oldest.body)
 
     def remove(self, key: Hashable) -> None:
-        """Remove a response."""
+        """Remove a response from the cache."""
         cached = self._entries.pop(key, None)
         if cached is not None:
             self._total_bytes -= len(cached.body)
 
     def invalidate_all(self) -> None:
-        """Count a write: all cached responses need a request before they are used again."""
+        """Count a write, after which no cached response is fresh."""
         self.write_count += 1

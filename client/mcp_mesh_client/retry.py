@@ -1,4 +1,4 @@
-"""Calls with retries: on another replica, then after a pause; only if a repetition is harmless."""
+"""Sends requests with retries: on another replica, then after a pause; only if a repetition is harmless."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ UNAVAILABLE_STATUSES = frozenset({502, 503, 504})
 
 
 class Backoff:
-    """Exponential backoff with full jitter, in seconds.
+    """The pauses between retries: exponential backoff with full jitter, in seconds.
 
     Each pause is random between 0 and a bound that doubles from `first` to `max_pause`, so that clients which failed
     together do not retry together.
@@ -36,17 +36,17 @@ class Backoff:
         self._bound = min(first, max_pause)
 
     def next_pause(self) -> float:
-        """Return the next pause."""
+        """Return the next pause in seconds."""
         bound, self._bound = self._bound, min(2 * self._bound, self._max_pause)
         return random.uniform(0, bound)  # noqa: S311 - not for security
 
     def reset(self) -> None:
-        """Start again at `first`, after a success."""
+        """Start again with the shortest pauses, because a call succeeded."""
         self._bound = min(self._first, self._max_pause)
 
 
 class RetryingCaller:
-    """Sends calls with retries, and records the state of the registry.
+    """Sends requests with retries, and records the state of the registry.
 
     `state` is `online` after a response, `degraded` if a replica could not handle a call, `offline` if no replica could
     be reached, `unknown` before the first call.
@@ -61,7 +61,7 @@ class RetryingCaller:
     async def call(
         self, request: Request, *, max_rounds: int | None = None, timeout: float | None = None, fail_fast: bool = False
     ) -> Response:
-        """Send one call and return its response, of any status but 502, 503 and 504.
+        """Send one request and return its response, of any status but 502, 503 and 504.
 
         Each round tries all replicas. Rounds follow after growing pauses, until `max_rounds` rounds or `timeout`
         seconds are over. A `fail_fast` call ends as soon as a replica responds that it cannot handle it. A call that is
@@ -93,7 +93,7 @@ class RetryingCaller:
             await asyncio.sleep(pause)
 
     async def _try_all_replicas(self, request: Request, deadline: float, *, refresh: bool) -> Response | Failure:
-        """Try all replicas; return the first response, or the last error."""
+        """Send a request to one replica after the other; return the first response, or the last error."""
         failure: Failure | None = None
         may_be_applied = False
         for endpoint in await self._endpoints.order(refresh=refresh):
@@ -131,7 +131,7 @@ class RetryingCaller:
 
 
 def parse_response(response: Response) -> dict[str, Any]:
-    """Return the body of a response or an error response. Raises InvalidResponse for any other body."""
+    """Decode the body of a response or an error response. Raises InvalidResponse for any other body."""
     if response.status == _OK or response.status >= _MIN_CLIENT_ERROR:
         try:
             document = json.loads(response.body)
@@ -146,7 +146,7 @@ def parse_response(response: Response) -> dict[str, Any]:
 
 
 def unavailable_error(endpoint: Endpoint, response: Response) -> RegistryUnavailable:
-    """Return the error for a 502, 503 or 504."""
+    """Return the error for a response with status 502, 503 or 504."""
     body = _unavailable_body(response)
     message = "" if body is None else f": {body.get('message', body['status'])}"
     not_applied = body is not None and response.status == 503 and body.get("outcome") != "unknown"  # noqa: PLR2004
@@ -159,7 +159,7 @@ def unavailable_error(endpoint: Endpoint, response: Response) -> RegistryUnavail
 
 
 def _unavailable_body(response: Response) -> dict[str, Any] | None:
-    """Return the body if it is a replica's; None if it is a load balancer's."""
+    """Decode the body of an error response if a replica sent it; None if a load balancer sent it."""
     try:
         document = json.loads(response.body)
     except ValueError:
@@ -168,6 +168,6 @@ def _unavailable_body(response: Response) -> dict[str, Any] | None:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return Retry-After in seconds, if it is a number."""
+    """Return the seconds in the header Retry-After, if it is a number."""
     text = headers.get("retry-after", "")
     return min(float(text), MAX_BACKOFF_S) if text.isascii() and text.isdigit() else None

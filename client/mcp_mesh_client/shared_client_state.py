@@ -23,7 +23,7 @@ _ANY_VERSION: QueryPairs = (("resource_version", "0"),)
 
 
 class ClientSession:
-    """Sends calls until it is closed; after that each raises ClientClosed.
+    """Sends calls until the session is closed; later calls raise ClientClosed.
 
     `response_type` is the type of the response, unless the request is rejected. RegistryClient documents the errors.
     """
@@ -54,7 +54,7 @@ class ClientSession:
         *,
         repeatable: bool = True,
     ) -> T | ErrorResponse:
-        """Send a write; after it, cached responses need a request before they are used again."""
+        """Send a request that changes the registry, and mark all cached responses as outdated."""
         body = None if document is None else encode_json(document)
         try:
             return await self.send(response_type, Request(method, path, body=body, repeatable=repeatable))
@@ -64,7 +64,7 @@ class ClientSession:
     async def read(
         self, response_type: type[T], path: str, query: QueryPairs = (), *, extra_timeout: float = 0.0
     ) -> T | ErrorResponse:
-        """Read with fallbacks, unless the query sets how fresh the response must be."""
+        """Send a GET request; use the cache or a stale response if needed, unless the query forbids outdated data."""
         request = Request("GET", path, query, extra_timeout=extra_timeout)
         if not {"resource_version", "continue", "wait"}.isdisjoint(name for name, _ in query):
             return await self.send(response_type, request)
@@ -79,7 +79,7 @@ class ClientSession:
         *,
         use_cache: bool = True,
     ) -> T | ErrorResponse:
-        """Read with an MCP tool; its input is `document`, or `{argument: document}`."""
+        """Call an MCP tool of the registry that only reads; its input is `document`, or `{argument: document}`."""
 
         def tool_request(content: Mapping[str, Any]) -> Request:
             body = encode_json(content if argument is None else {argument: content})
@@ -93,16 +93,16 @@ class ClientSession:
     async def read_with_fallback(
         self, response_type: type[T], request: Request, stale_request: Request, *, use_cache: bool = True
     ) -> T | ErrorResponse:
-        """Read a fresh response; if there is none, send `stale_request`; if that fails, use the cache."""
+        """Return a fresh response; if that fails, the response to `stale_request`; if that fails, a cached response."""
         self._check_open()
         return _typed(response_type, await self._cached_reader.read(request, stale_request, use_cache=use_cache))
 
     async def send(self, response_type: type[T], request: Request, *, fail_fast: bool = False) -> T | ErrorResponse:
-        """Send a call without cache or fallback."""
+        """Send a request without cache or fallback, and return the decoded response."""
         return _typed(response_type, parse_response(await self.send_raw(request, fail_fast=fail_fast)))
 
     async def send_raw(self, request: Request, *, max_rounds: int | None = None, fail_fast: bool = False) -> Response:
-        """Send a call and return the raw response."""
+        """Send a request and return the undecoded response."""
         self._check_open()
         return await self.caller.call(request, max_rounds=max_rounds, fail_fast=fail_fast)
 
@@ -122,5 +122,5 @@ class ClientSession:
 
 
 def _typed(_response_type: type[T], response: dict[str, Any]) -> T | ErrorResponse:
-    """Return the response with its type, or as an error response; the registry guarantees its fields."""
+    """Give a decoded response its type; the registry guarantees its fields."""
     return cast("T | ErrorResponse", response)

@@ -56,11 +56,11 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.register_with_fallback(registration_data))
 
     def register_many(self, agents: Sequence[Mapping[str, Any]]) -> RegisterResults | ErrorResponse:
-        """Register up to 200 agents; each succeeds or fails on its own."""
+        """Register up to 200 agents; each registration succeeds or fails on its own."""
         return self._thread.run(self._client.register_many(agents))
 
     def unregister_agent(self, agent_id: str) -> UnregisterResult | ErrorResponse:
-        """Remove an agent. It is not retried: on failure, `outcome` shows whether it may have been applied."""
+        """Remove an agent, without retries: after a failure, `outcome` shows whether it may have been removed."""
         return self._thread.run(self._client.unregister_agent(agent_id))
 
     def drain(self, agent_id: str) -> DrainResult | ErrorResponse:
@@ -91,7 +91,7 @@ class SyncRegistryClient(SyncSession):
         dependencies_version: str | None = None,
         load: float | None = None,
     ) -> HeartbeatResult | ErrorResponse:
-        """Send the heartbeat of an agent. After `unknown_agent`, register it again.
+        """Send a heartbeat of an agent. After the error `unknown_agent`, register the agent again.
 
         `metadata` holds the changed metadata. With the `dependencies_version` of the last response, dependencies are
         returned only if they changed. `load` is the load of the agent, for the strategy `least_loaded`.
@@ -110,11 +110,11 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.heartbeats(agent_ids))
 
     def discover_services(self, query: Mapping[str, Any] | None = None) -> DiscoverResult | ErrorResponse:
-        """Find agents by the query object of the MCP tool: healthy ones unless it has a `status`."""
+        """Find agents with the query of the MCP tool; without a `status` it finds healthy agents."""
         return self._thread.run(self._client.discover_services(query))
 
     def select_agent(self, capability: str, **options: Unpack[SelectOptions]) -> SelectResult | ErrorResponse:
-        """Select one agent that provides a capability. `no_provider` comes with the reason."""
+        """Select one agent that provides a capability; the error `no_provider` contains the reason."""
         return self._thread.run(self._client.select_agent(capability, **options))
 
     def agents(self, **filters: Unpack[AgentFilters]) -> AgentList | ErrorResponse:
@@ -122,15 +122,15 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.agents(**filters))
 
     def agent(self, agent_id: str) -> Agent | ErrorResponse:
-        """Return one agent."""
+        """Return one agent with its registration and status."""
         return self._thread.run(self._client.agent(agent_id))
 
     def get_agent_status(self, agent_id: str) -> AgentStatusResponse | ErrorResponse:
-        """Return one agent in the format of the MCP tool: under `agent`, with the `status` of the call."""
+        """Return one agent in the format of the MCP tool, which contains it under `agent`."""
         return self._thread.run(self._client.get_agent_status(agent_id))
 
     def agent_status(self, agent_id: str) -> AgentStatus | ErrorResponse:
-        """Return only an agent's status."""
+        """Return only the status of an agent."""
         return self._thread.run(self._client.agent_status(agent_id))
 
     def agent_health(self, agent_id: str) -> AgentHealth | ErrorResponse:
@@ -138,15 +138,15 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.agent_health(agent_id))
 
     def dependencies(self, agent_id: str, *, explain: bool = False) -> AgentDependencies | ErrorResponse:
-        """Return the resolved dependencies of an agent; `explain` adds the candidates and recent resolutions."""
+        """Return the resolved dependencies of an agent; `explain` adds candidates and recent resolutions."""
         return self._thread.run(self._client.dependencies(agent_id, explain=explain))
 
     def dependents(self, agent_id: str) -> AgentDependents | ErrorResponse:
-        """Return the functions that depend on an agent, and those for which it is the only provider."""
+        """Return the functions that depend on an agent, and for which of them it is the only provider."""
         return self._thread.run(self._client.dependents(agent_id))
 
     def dependency_graph(self, *, namespace: str | None = None) -> DependencyGraph | ErrorResponse:
-        """Return all dependencies, the unresolved ones and the cycles, of one namespace or all."""
+        """Return all dependencies, the unresolved dependencies and the cycles, of one namespace or all."""
         return self._thread.run(self._client.dependency_graph(namespace=namespace))
 
     def capabilities(self, **filters: Unpack[CapabilityFilters]) -> CapabilityList | ErrorResponse:
@@ -158,11 +158,11 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.health())
 
     def ready(self) -> Readiness | ErrorResponse:
-        """Return whether any replica accepts requests."""
+        """Return whether any replica of the registry accepts requests."""
         return self._thread.run(self._client.ready())
 
     def end_self_preservation(self) -> EndSelfPreservationResult | ErrorResponse:
-        """End self-preservation, if it is active. It is not retried: a retry could end the next one."""
+        """End self-preservation, if it is active. The call is not retried: a retry could end a later period."""
         return self._thread.run(self._client.end_self_preservation())
 
     def metrics(self) -> Metrics | ErrorResponse:
@@ -186,7 +186,7 @@ class SyncRegistryClient(SyncSession):
         return self._thread.run(self._client.describe())
 
     def wait_for(self, capability: str, *, timeout: float = 30.0, **filters: Unpack[WaitFilters]) -> list[Agent]:
-        """Wait until healthy or degraded agents in service provide a capability, and return them.
+        """Wait until healthy or degraded agents in service provide a capability, and return these agents.
 
         The registry may start after this call. Raises CapabilityTimeout, a TimeoutError, after `timeout` seconds, and
         RequestRejected for invalid filters.

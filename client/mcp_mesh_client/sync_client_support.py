@@ -15,7 +15,7 @@ from mcp_mesh_client.watch import Watch
 
 
 class SyncWatch:
-    """A watch: iterate over it for events. `with` waits until it is established, and closes it.
+    """An iterator of watch events; `with` waits until the watch is established, and closes the watch at the end.
 
     Another thread may close it.
     """
@@ -56,7 +56,7 @@ class SyncWatch:
 
 
 class SyncSession:
-    """Opens and closes a RegistryClient on an event loop in a thread of its own."""
+    """Opens and closes a RegistryClient on an event loop in its own thread."""
 
     def __init__(
         self, url: str | Sequence[str] | None = None, *, token: str | None = None, **options: Unpack[ClientOptions]

@@ -30,7 +30,7 @@ _MAX_LINE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request.
+    """One HTTP request.
 
     `repeatable`: sending it twice has the same effect as sending it once. `extra_timeout`: seconds that it takes by
     design, such as a long poll. `accepts_stale`: a replica handles it from memory, so its response does not show that
@@ -49,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response. Header names are in lower case."""
+    """One HTTP response. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -69,7 +69,7 @@ class HttpTransport:
         self._closed = False
 
     async def send(self, endpoint: Endpoint, request: Request, timeout: float, read_timeout: float) -> Response:
-        """Send a request and read its whole response within `timeout` seconds, `read_timeout` without a byte.
+        """Send a request and read the response within `timeout` seconds; fail after `read_timeout` without a byte.
 
         Raises RegistryUnavailable, RegistryTimeout or InvalidResponse, with the `outcome`; ClientClosed.
         """
@@ -87,7 +87,7 @@ class HttpTransport:
     async def stream(
         self, endpoint: Endpoint, request: Request, timeout: float, read_timeout: float
     ) -> AsyncIterator[tuple[Response, AsyncIterator[bytes]]]:
-        """Provide the head of a response, and its lines as they arrive, none longer than 16 MiB.
+        """Provide the head of a streaming response, and its lines as they arrive, none longer than 16 MiB.
 
         The head must arrive within `timeout`; `read_timeout` is the limit between two bytes. The body of a response
         other than 200 is read whole.
@@ -100,7 +100,7 @@ class HttpTransport:
                 yield Response(response.status_code, response.headers, body), _iter_lines(response)
 
     async def close(self) -> None:
-        """Close all connections. Later requests, and those that wait for a response, raise ClientClosed."""
+        """Close all connections. Requests in progress and later requests raise ClientClosed."""
         self._closed = True
         client, self._client = self._client, None
         if client is None or self._loop is not asyncio.get_running_loop():
@@ -115,7 +115,7 @@ class HttpTransport:
 
     @contextlib.asynccontextmanager
     async def _deadline(self, timeout: float) -> AsyncIterator[None]:
-        """Limit the time until the response, and end the wait when the client is closed."""
+        """Limit the time of a request, and end the request when the client is closed."""
         finished = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout) as scope:
@@ -130,7 +130,7 @@ class HttpTransport:
             finished.set_result(None)
 
     def _open_stream(self, endpoint: Endpoint, request: Request, read_timeout: float) -> Any:
-        """Send a request and provide the response with its body unread."""
+        """Send a request and provide the response before its body is read."""
         client = self._client_for_loop()
         headers, extensions = dict(request.headers), dict[str, Any]()
         if endpoint.host_header is not None:
@@ -149,7 +149,7 @@ class HttpTransport:
         )
 
     def _client_for_loop(self) -> "httpx2.AsyncClient":
-        """Return the HTTP client of the running loop: connections cannot outlive their loop."""
+        """Return the HTTP client of the running event loop, because connections cannot outlive their loop."""
         if self._closed:
             raise _closed_error()
         loop = asyncio.get_running_loop()
@@ -168,7 +168,7 @@ def _closed_error() -> ClientClosed:
 
 
 def _httpx() -> Any:
-    """Return the HTTP library, imported with the first request: its import takes longer than that of the client."""
+    """Return the HTTP library; the first request imports it, because its import takes longer than the client's."""
     import httpx2  # noqa: PLC0415
 
     return httpx2
@@ -176,7 +176,7 @@ def _httpx() -> Any:
 
 @contextlib.contextmanager
 def _translate_errors(endpoint: Endpoint) -> Iterator[None]:
-    """Translate the HTTP library's exceptions, with the outcome of the request."""
+    """Translate exceptions of the HTTP library to client errors that contain the outcome of the request."""
     http = _httpx()
     not_sent = (http.ConnectError, http.ConnectTimeout, http.PoolTimeout, http.ProxyError, http.UnsupportedProtocol)
     try:
@@ -204,7 +204,7 @@ async def _read_body(response: "httpx2.Response") -> bytes:
 
 
 async def _iter_lines(response: "httpx2.Response") -> AsyncIterator[bytes]:
-    """Yield the complete lines of a body as they arrive, without their ends."""
+    """Yield the complete lines of a response body as they arrive, without line breaks."""
     rest = b""
     async for part in response.aiter_bytes():
         *lines, rest = (rest + part).split(b"\n")

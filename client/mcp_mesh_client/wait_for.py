@@ -28,7 +28,7 @@ class CapabilityWaiter:
         self._last_error: Exception | None = None
 
     async def wait(self, timeout: float) -> list[Agent]:
-        """Return the agents as soon as there is one.
+        """Return the matching agents as soon as there is one.
 
         Raises CapabilityTimeout after `timeout` seconds, and RequestRejected for invalid filters.
         """
@@ -42,7 +42,7 @@ class CapabilityWaiter:
             self._raise_timeout(timeout)
 
     async def _poll(self, wait_s: float) -> list[Agent]:
-        """Return the matching agents; if the last poll found none, wait for a change first."""
+        """Return the matching agents; if the last poll found none, wait for a change of the agents first."""
         query = (*self._filters, *self._version, *query_pairs({"wait": wait_s}))
         try:
             response = parse_response(

@@ -15,7 +15,7 @@ _MAX_BUFFERED_EVENTS = 1000
 
 
 class Watch:
-    """Iterate over it for events; `async with` waits until the watch is established, and closes it.
+    """An iterator of watch events; `async with` waits until the watch is established, and closes it at the end.
 
     Each event has a `type`, the `object`, a `timestamp`, and the `resource_version` from which a later watch can
     resume. After a connection error the watch resumes, on another replica if necessary; only `close()` or a rejection
@@ -34,7 +34,7 @@ class Watch:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Wait until the watch is established: it returns every later change. Raises RequestRejected."""
+        """Wait until the registry has accepted the watch, which returns every later change. Raises RequestRejected."""
         await self._wait_until(lambda: self._established)
         return self
 
@@ -80,7 +80,7 @@ class Watch:
             await self._changed.wait()
 
     async def _read_stream(self) -> None:
-        """Buffer events as they arrive, while there is room for them."""
+        """Buffer arriving events, while the buffer has room."""
         try:
             async with contextlib.aclosing(self._stream.batches()) as batches:
                 async for batch in batches:

@@ -1,4 +1,4 @@
-"""The endless stream behind a watch: connect, read, and resume on another replica."""
+"""The endless event stream of a watch: connects to a replica, reads, and resumes on another replica."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ _MIN_STREAM_S = 1.0
 
 
 class WatchStream:
-    """Reads the changes of the agents that match `filters`, over any number of connections: in order, each once.
+    """Reads the changes of the agents that match `filters` over successive connections: in order, each change once.
 
     Without a `from_version` it first reads the current state, returns it as ADDED events if `send_initial`, and stores
     it: if the registry no longer has the changes since the last version, the differences to the new state are returned.
@@ -60,7 +60,7 @@ class WatchStream:
         self._skip_initial = not send_initial
 
     async def batches(self) -> AsyncGenerator[list[WatchEvent], None]:
-        """Yield events without end; the first batch is empty if the watch is established without events.
+        """Yield batches of events without end; the first is empty if the watch is established without events.
 
         Raises RequestRejected if the registry rejects the watch, WatchExpired as described above.
         """
@@ -91,7 +91,7 @@ class WatchStream:
                 await asyncio.sleep(wait + backoff.next_pause())
 
     async def _read_stream(self, endpoint: Endpoint) -> AsyncGenerator[list[WatchEvent], None]:
-        """Read one stream to its end."""
+        """Read one response stream of a replica to its end."""
         query = (*self._filters, ("watch", "true"))
         reads_state = self._resume_version is None
         query += (("send_initial", "true"),) if reads_state else (("resource_version", str(self._resume_version)),)
@@ -115,7 +115,7 @@ class WatchStream:
                     yield [self._record(_parse_event(line))]
 
     async def _read_initial_state(self, lines: AsyncIterator[bytes]) -> list[WatchEvent]:
-        """Read the state up to its bookmark; return the events for the watcher."""
+        """Read the initial agents of a stream up to the bookmark; return the events for the watcher."""
         agents: list[dict[str, Any]] = []
         async for line in lines:
             if not line:
@@ -137,7 +137,7 @@ class WatchStream:
 
 
 def _parse_event(line: bytes) -> WatchEvent:
-    """Parse a line. Raises the error of an ERROR event."""
+    """Parse one line of a watch stream. Raises the error in an ERROR event."""
     try:
         event: WatchEvent = json.loads(line)
         kind: str = event["type"]

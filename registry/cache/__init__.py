@@ -1,1 +1,1 @@
-"""In-memory copy of all agents, fed from the change log."""
+"""The in-memory copy of all agents, kept up to date from the change log."""

@@ -1,4 +1,4 @@
-"""A bounded buffer of the latest changes, in order. Each watcher has a position in it."""
+"""A bounded buffer of the latest changes in order, from which each watcher reads at its own position."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ IndexKey = tuple[str, ...]
 
 
 class ChangeEntry(msgspec.Struct, eq=False, gc=False):
-    """One change with the agent before and after it, its index keys and its encodings, each computed once.
+    """One change: the agent before and after it, its index keys and its encodings, each computed once.
 
     Not tracked by the garbage collector, like `Record`.
     """
@@ -32,20 +32,20 @@ class ChangeEntry(msgspec.Struct, eq=False, gc=False):
 
     @property
     def states(self) -> tuple[Agent | None, Agent | None]:
-        """The agent before and after the change, None if it did not exist. Decoded at the first access."""
+        """The agent before and after the change, None if it did not exist then. Decoded at the first access."""
         if self._states is None:
             self._states = _decode_states(self.change)
         return self._states
 
     @property
     def index_keys(self) -> frozenset[IndexKey]:
-        """Id, namespace, capabilities and labels of the agent before and after the change, to find its watchers."""
+        """The id, namespace, capabilities and labels of the agent before and after the change, to find its watchers."""
         if self._index_keys is None:
             self._index_keys = frozenset(key for agent in self.states if agent for key in index_keys_of(agent))
         return self._index_keys
 
     def encode(self, kind: EventKind, stream_format: StreamFormat) -> bytes:
-        """Return the change as one event of a stream."""
+        """Return the change as one event of a watch stream."""
         key = kind, stream_format
         line = self._encoded.get(key)
         if line is None:
@@ -57,13 +57,13 @@ class ChangeEntry(msgspec.Struct, eq=False, gc=False):
 
     @property
     def approximate_bytes(self) -> int:
-        """Approximate memory of the entry: specs, decoded agents, keys and one encoding."""
+        """The approximate memory of the entry in bytes: specs, decoded agents, keys and one encoding."""
         agent, before = self.change.agent, self.change.spec_before
         return 2048 + (4 * len(agent.spec) if agent else 0) + (3 * len(before) if before else 0)
 
 
 def index_keys_of(agent: Agent) -> Iterator[IndexKey]:
-    """Yield the keys by which watchers of an agent are found."""
+    """Yield the index keys under which the watchers of an agent are found."""
     spec = agent.indexed
     yield ("id", agent.id)
     yield ("namespace", spec.namespace)
@@ -92,7 +92,7 @@ def _decode_states(change: Change) -> tuple[Agent | None, Agent | None]:
 
 
 class ChangeBuffer:
-    """The entries after `start_version` up to `last_version`; `start_version` is the version of an existing entry.
+    """The changes after `start_version` up to `last_version`, without gaps.
 
     It has at most `max_entries` entries and `max_bytes` bytes; the oldest entries are dropped first.
     """
@@ -108,7 +108,7 @@ class ChangeBuffer:
 
     @property
     def last_version(self) -> int:
-        """The version of the newest entry, or `start_version` when there is none."""
+        """The version of the newest change in the buffer, or `start_version` if the buffer is empty."""
         return self._versions[-1] if self._versions else self.start_version
 
     def append(self, entry: ChangeEntry) -> None:
@@ -120,7 +120,7 @@ class ChangeBuffer:
             self._drop_oldest()
 
     def prepend(self, start_version: int, entries: Sequence[ChangeEntry]) -> None:
-        """Add entries before the oldest one; they connect `start_version` with it without a gap."""
+        """Add changes before the oldest one; they must follow `start_version` without a gap."""
         self._entries = [*entries, *self._entries[self._dropped :]]
         self._versions = [entry.version for entry in self._entries]
         self._dropped = 0
@@ -128,14 +128,14 @@ class ChangeBuffer:
         self.start_version = start_version
 
     def contains(self, version: int) -> bool:
-        """Return whether `version` is that of an entry after which no entry is missing."""
+        """Return whether the buffer has all changes after `version`, and `version` belongs to a change itself."""
         if version == self.start_version:
             return True
         at = bisect_left(self._versions, version, self._dropped)
         return at < len(self._versions) and self._versions[at] == version
 
     def since(self, version: int) -> Sequence[ChangeEntry]:
-        """Return the entries after `version`, which the buffer must contain."""
+        """Return the changes after `version`; `contains(version)` must be true."""
         return self._entries[bisect_left(self._versions, version + 1, self._dropped) :]
 
     def _drop_oldest(self) -> None:

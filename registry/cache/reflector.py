@@ -1,4 +1,4 @@
-"""The reflector: fills the cache from Redis, then keeps it up to date from the change log.
+"""The reflector: fills the cache from Redis, then updates it from the change log.
 
 It is the only writer of the cache. After a gap in the log it fills the cache again.
 """
@@ -32,7 +32,7 @@ _MAX_UNANNOUNCED_POLLS = 3
 
 
 class LogGap(RegistryError):
-    """The log does not connect the cached version with the current one: it was trimmed, forked or replaced."""
+    """The log lacks changes after the cached version, because it was trimmed, forked or replaced."""
 
     code = "log_gap"
 
@@ -44,11 +44,11 @@ class ChangeSource(LogReader, Protocol):
         """Return the current version and timeline of the mesh."""
 
     def scan(self) -> AsyncIterator[list[StoredAgent]]:
-        """Yield all agents in slices."""
+        """Yield all agents of the mesh in slices."""
 
 
 class ChangeSignal:
-    """Wakes the reflector before its next poll is due.
+    """A signal that makes the reflector poll the change log before its next poll is due.
 
     The change notifier calls `notify` for each change; reads that need the newest version call `wake`.
     """
@@ -58,16 +58,16 @@ class ChangeSignal:
         self._notified = False
 
     def notify(self) -> None:
-        """Announce a change of the log."""
+        """Signal that the change log has a new entry."""
         self._notified = True
         self._event.set()
 
     def wake(self) -> None:
-        """End the pause before the next poll, for a read that needs the newest version."""
+        """Make the reflector poll now, for a read that needs the newest version."""
         self._event.set()
 
     def take(self) -> bool:
-        """Reset the signal, and return whether a change was announced since the last call."""
+        """Reset the signal, and return whether `notify` was called since the last reset."""
         notified, self._notified = self._notified, False
         self._event.clear()
         return notified
@@ -80,7 +80,7 @@ class ChangeSignal:
 
 
 class Reflector:
-    """Keeps the view of the mesh up to date.
+    """Fills the view of the mesh from Redis and updates it from the change log.
 
     `view` is None until the first fill. `fills` and `gaps` count fills of the cache and gaps in the log. `signal` ends
     the pause between two polls; `on_unannounced` is called if several polls in a row find changes without a signal.
@@ -110,16 +110,16 @@ class Reflector:
 
     @property
     def following(self) -> bool:
-        """Whether the view is up to date; an overdue poll counts as failed."""
+        """Whether the view is up to date; it is not if the last poll failed or the next one is overdue."""
         return self._connected and time.monotonic() - self._last_poll_at <= _STALE_AFTER_S
 
     @property
     def staleness(self) -> float:
-        """Maximum age of the view in seconds; 0 while it is up to date."""
+        """The maximum age of the view in seconds; 0 while the view is up to date."""
         return 0.0 if self.following else time.monotonic() - self._last_poll_at
 
     def wait_fresh(self) -> "asyncio.Future[View]":
-        """Return the view once it has all changes that were written before this call.
+        """Return the view when it contains all changes that were written before this call.
 
         Concurrent calls share one poll. Fails with StoreUnavailable, or with NotReady before the first fill, within two
         seconds.
@@ -155,7 +155,7 @@ class Reflector:
             self._connected = False
 
     async def _fill(self) -> View:
-        """Read all agents, then all log entries that were written since the first of them was read."""
+        """Read all agents, then all log entries that were written during the scan."""
         view = View(await self._source.open())
         self._last_entry = None
         async for stored_agents in self._source.scan():
@@ -182,7 +182,7 @@ class Reflector:
             )
 
     def clamp_heartbeats(self, now: int, replacement: int) -> None:
-        """Replace every last heartbeat later than `now`, after the clock of Redis was set back to `replacement`."""
+        """Replace last heartbeats later than `now` by `replacement`, after the clock of Redis was set back."""
         if self.view is not None:
             for record in self.view.records.values():
                 record.clamp_heartbeat(now, replacement)
@@ -204,7 +204,7 @@ class Reflector:
                 await self._signal.wait(POLL_INTERVAL_S)
 
     async def _catch_up(self, view: View) -> bool:
-        """Read the log until the view is at the version that Redis reported; return whether there were changes."""
+        """Read the change log until the view has the newest version; return whether there were changes."""
         changed = False
         while True:
             read = await self._source.read_since(view.version, self._last_entry)
@@ -228,7 +228,7 @@ class Reflector:
                 raise LogGap(f"version {read.version} has no log entry")
 
     def _count_unannounced(self, *, changed: bool, announced: bool) -> None:
-        """Count the polls in a row that found changes without a notification."""
+        """Count consecutive polls that found changes without a notification; report when there are too many."""
         if not changed or announced:
             self._unannounced_polls = 0 if changed else self._unannounced_polls
             return

@@ -1,4 +1,4 @@
-"""All agents at one version, with indexes. No method awaits, so that no lock is needed."""
+"""The view: all agents of the mesh at one version, with indexes. No method awaits, so no lock is needed."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
@@ -21,7 +21,7 @@ _MAX_REMOVED_KEYS = 10_000
 
 
 class Record(msgspec.Struct, eq=False, gc=False):
-    """One agent with its JSON, which is cached until the agent changes.
+    """One agent and its JSON, which is cached until the agent changes.
 
     `heartbeat` is the latest known heartbeat in Redis-server milliseconds, `heartbeat_read_at` when it was read, in
     seconds of this replica's monotonic clock. `resolution` is written by the dependency resolver alone. The garbage
@@ -37,31 +37,31 @@ class Record(msgspec.Struct, eq=False, gc=False):
     _json: bytes | None = None
 
     def replace_agent(self, agent: Agent) -> None:
-        """Set the agent after a change."""
+        """Replace the agent of this record by its state after a change."""
         self.agent = agent
         self._json_head = self._json = None
 
     def update_heartbeat(self, heartbeat: int | None, read_at: float) -> None:
-        """Set the last heartbeat, unless a later one is known."""
+        """Set the last heartbeat, unless the record already has a later one."""
         self.heartbeat_read_at = read_at
         if heartbeat is not None and (self.heartbeat is None or heartbeat > self.heartbeat):
             self.heartbeat = heartbeat
             self._json = None
 
     def clamp_heartbeat(self, now: int, replacement: int) -> None:
-        """Replace a heartbeat later than `now`, so that the next one is not ignored as older."""
+        """Replace a heartbeat later than `now`, so that the next heartbeat is not ignored as older."""
         if self.heartbeat is not None and self.heartbeat > now:
             self.heartbeat = replacement
             self._json = None
 
     @property
     def sort_key(self) -> tuple[str, str]:
-        """Sort key of lists: namespace, then id."""
+        """The sort key of the agent in lists: namespace, then id."""
         return self.agent.indexed.namespace, self.agent.id
 
     @property
     def json(self) -> bytes:
-        """The agent as JSON, as responses contain it."""
+        """The JSON of the agent as responses contain it."""
         if self._json is None:
             if self._json_head is None:
                 self._json_head = encode_agent_head(self.agent)
@@ -70,7 +70,7 @@ class Record(msgspec.Struct, eq=False, gc=False):
 
 
 class View:
-    """All agents of the mesh at `version` of `timeline`."""
+    """All agents of the mesh at `version` of `timeline`, with indexes."""
 
     def __init__(self, position: LogPosition) -> None:
         self.version = position.version
@@ -92,11 +92,11 @@ class View:
         self._removed_before_version = position.version
 
     def last_change(self, key: LookupKey) -> int:
-        """Return a version after which no agent with this key changed."""
+        """Return a version after which no agent that this lookup key finds has changed."""
         return self._last_changes.get(key, self._removed_before_version)
 
     def put(self, agent: Agent, heartbeat: int | None, read_at: float) -> None:
-        """Add or replace an agent, unless a newer version of it is in the view."""
+        """Add or replace an agent, unless the view already has a newer version of this agent."""
         record = self.records.get(agent.id)
         if record is None:
             record = self.records[agent.id] = Record(agent, heartbeat, read_at)
@@ -120,7 +120,7 @@ class View:
             self.draining.pop(agent.id, None)
 
     def remove(self, agent: Agent) -> None:
-        """Remove an agent, unless a newer version of it is in the view."""
+        """Remove an agent, unless the view already has a newer version of this agent."""
         record = self.records.get(agent.id)
         if record is None or record.agent.version >= agent.version:
             return
@@ -130,7 +130,7 @@ class View:
         self._unindex_agent(record.agent)
 
     def apply(self, change: Change, read_at: float) -> None:
-        """Apply the next change of the log."""
+        """Apply the next change of the change log to the view."""
         agent = change.agent
         if agent is not None:
             record = self.records.get(agent.id)
@@ -156,7 +156,7 @@ class View:
         statuses: Iterable[Status],
         draining: bool | None = None,
     ) -> Mapping[str, Record]:
-        """Return the smallest set of records in one index that contains every match of these conditions."""
+        """Return the smallest set of records in one index that contains every match of the given conditions."""
         sets = [self.by_capability.get(name, {}) for name in capabilities]
         sets += [self.by_label.get(label, {}) for label in labels]
         if namespace is not None:
@@ -169,7 +169,7 @@ class View:
         return min(sets, key=len, default=self.records)
 
     def _record_change(self, keys: set[LookupKey], version: int) -> None:
-        """Store the version of the last change of these keys and of all capabilities that require them.
+        """Store `version` as the last change of lookup keys and of all capabilities that require them.
 
         For keys that no agent has any more, the versions are dropped after a while, the oldest first.
         """
@@ -227,7 +227,7 @@ def _capability_names(spec: IndexedSpec) -> set[str]:
 
 
 def _tool_tags(spec: IndexedSpec) -> set[ToolTag]:
-    """Return the keys of the tools for language models: their tags, and None for a search by any tag."""
+    """Return the lookup keys of tools for language models: one for each tag, and one for a search by any tag."""
     return {("tool", tag) for capability in spec.llm_tools for tag in (None, *capability.tags)}
 
 
@@ -237,7 +237,7 @@ def _affected_keys(spec: IndexedSpec) -> set[LookupKey]:
 
 
 def _adjust_count(edges: EdgeCounts, name: str, other: str, delta: int) -> None:
-    """Add `delta` to the number of agents that have the edge between two capabilities."""
+    """Add `delta` to the number of agents in which one capability requires the other."""
     counts = edges.setdefault(name, {})
     counts[other] = counts.get(other, 0) + delta
     if not counts[other]:

@@ -1,4 +1,4 @@
-"""The changes that watches can resume from, preserved across cache refills and extended backwards from the log."""
+"""The changes that watches can resume from; they survive cache refills and are extended backwards from the log."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,20 +16,20 @@ class LogReader(Protocol):
     """The part of the store that reads the change log."""
 
     async def read_since(self, after: int, last_entry: object = None) -> LogRead:
-        """Return the current version and timeline, and the changes after entry `after`.
+        """Return the current version and timeline, and the changes after entry `after` of the log.
 
         `last_entry` is that entry as it was read before; the result shows whether it is unchanged.
         """
 
     async def entry(self, version: int) -> Change | None:
-        """Return one entry; None if the log does not have it."""
+        """Return one entry of the change log; None if the log does not have it."""
 
     async def invalidate(self, timeline: str, last_seen: int) -> bool:
-        """Invalidate a timeline whose log lost entry `last_seen`; return False if the entry was only trimmed."""
+        """Invalidate the timeline if the log lost entry `last_seen`; return False if the entry was only trimmed."""
 
 
 class WatchHistory:
-    """The change buffer that all watches of this replica share.
+    """The buffer of changes that all watches of this replica share.
 
     `on_entry` is called once for each entry, in order; `on_gap` if the next entry does not follow the last one, so that
     streams must end. The buffer has at most `max_entries` entries and `max_bytes` bytes.
@@ -55,14 +55,14 @@ class WatchHistory:
         self._extend_lock = asyncio.Lock()
 
     def append(self, change: Change) -> None:
-        """Add the next change of the view."""
+        """Add the next change of the view to the buffer."""
         entry = ChangeEntry(change)
         self._last_change = change
         self.buffer.append(entry)
         self._on_entry(entry)
 
     async def reconnect(self, version: int, timeline: str) -> bool:
-        """Connect the buffer to a view that was refilled at `version` of `timeline`.
+        """Connect the buffer to a view that was filled again at `version` of `timeline`.
 
         If the log still connects the newest entry with `version`, the entries between them are added, and watches
         continue. Otherwise the buffer starts again at `version`. Returns False if the log lost the newest entry, as
@@ -88,7 +88,7 @@ class WatchHistory:
         return True
 
     async def extend_to(self, version: int) -> bool:
-        """Extend the buffer backwards to `version`; return whether it contains `version` afterwards.
+        """Extend the buffer backwards to `version`; return whether it has all changes after `version` then.
 
         Concurrent calls read the log one after the other.
         """
@@ -105,7 +105,7 @@ class WatchHistory:
             return True
 
     async def _read_between(self, after: int, to: int) -> list[Change] | None:
-        """Return the changes after one entry up to another; None if the log does not have all of them.
+        """Return the changes after one log entry up to another; None if the log does not have all of these changes.
 
         Raises StoreUnavailable if that cannot be determined.
         """

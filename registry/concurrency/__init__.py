@@ -1,1 +1,1 @@
-"""asyncio building blocks without business rules."""
+"""Helpers for asyncio tasks, timeouts and caches; they contain no business rules."""

@@ -11,7 +11,7 @@ _MAX_BLOCK_S: Final = 0.005
 
 
 async def cooperative(items: Iterable[Item]) -> AsyncIterator[Item]:
-    """Yield the items in order, and yield to the event loop whenever their processing has taken 5 ms."""
+    """Yield the items in order, and let other tasks run whenever the processing of items has taken 5 ms."""
     started_at = time.perf_counter()
     for item in items:
         yield item

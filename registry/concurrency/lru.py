@@ -32,7 +32,7 @@ class WeightedLru(Generic[Key, Value]):
         return len(self._entries)
 
     def get(self, key: Key) -> Value | None:
-        """Return the value of a key, or None."""
+        """Return the cached value of a key, or None."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -40,7 +40,7 @@ class WeightedLru(Generic[Key, Value]):
         return entry[0]
 
     def put(self, key: Key, value: Value, weight: int) -> None:
-        """Store a value as the most recently used; by default one heavier than the bound is dropped at once."""
+        """Cache a value as the most recently used; by default one heavier than the whole cache is dropped at once."""
         self.remove(key)
         if weight > self._max_weight and not self._store_oversized:
             self._on_evict(key, value)
@@ -53,12 +53,12 @@ class WeightedLru(Generic[Key, Value]):
             self._on_evict(oldest_key, oldest_value)
 
     def remove(self, key: Key) -> None:
-        """Drop the value of a key, if it has one; `on_evict` is not called."""
+        """Drop the value of a key, if the cache has one; `on_evict` is not called."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.weight -= entry[1]
 
     def clear(self) -> None:
-        """Drop all values; `on_evict` is not called."""
+        """Drop all cached values; `on_evict` is not called."""
         self._entries.clear()
         self.weight = 0

@@ -1,4 +1,4 @@
-"""`every`: runs a background task periodically; failures are logged and retried with backoff."""
+"""`every`: run a background task periodically, log its failures, and retry it with backoff."""
 
 import asyncio
 import math

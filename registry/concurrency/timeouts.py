@@ -1,4 +1,4 @@
-"""`FutureQueue`: futures that share one timeout and one timer."""
+"""`FutureQueue`: creates futures that share one timeout and one timer."""
 
 import asyncio
 from collections import deque
@@ -21,7 +21,7 @@ class FutureQueue(Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self) -> "asyncio.Future[T]":
-        """Return a new future."""
+        """Return a new future, which fails after the timeout of this queue."""
         loop = asyncio.get_running_loop()
         pending = self._pending
         while pending and pending[0][1].done():

@@ -1,1 +1,1 @@
-"""Settings: read once from the environment, typed, frozen."""
+"""Settings of the registry: read once from the environment, typed and immutable."""

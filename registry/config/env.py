@@ -62,7 +62,7 @@ def _is_kubernetes_service_variable(name: str, text: str) -> bool:
 
 
 def _apply_database_path(environ: Mapping[str, str], values: dict[str, Any]) -> Iterator[str]:
-    """Default the data directory to that of DATABASE_PATH; yield one warning for all DATABASE_ names."""
+    """Default the data directory to the folder of DATABASE_PATH; yield one warning about all DATABASE_ variables."""
     names = [name for name in sorted(environ) if name.startswith("DATABASE_") and environ[name]]
     if not names:
         return
@@ -83,7 +83,7 @@ def _apply_database_path(environ: Mapping[str, str], values: dict[str, Any]) -> 
 
 
 def _find_conflicts(settings: Settings, invalid_names: Collection[str]) -> dict[str, str]:
-    """Return errors of settings that contradict each other, by field name; `invalid_names` are not compared."""
+    """Return the errors of settings that contradict each other, by field name; skip the fields in `invalid_names`."""
     conflicts = {}
     shown = settings.masked()
     for lower, upper in (("retry_period", "renew_deadline"), ("renew_deadline", "lease_duration")):

@@ -58,7 +58,7 @@ class RedisUrl:
 
 
 def parse_redis_url(text: str) -> RedisUrl:
-    """Parse a URL. Raises ValueError with the expected format; the message repeats no secret."""
+    """Parse the URL of Redis. Raises ValueError with the expected format; the message repeats no secret."""
     try:
         url = urlsplit(text)
         topology, tls = _SCHEMES[url.scheme]
@@ -127,7 +127,7 @@ _SUPPORTED_OPTIONS: Final = (
 
 
 def _parse_options(url: SplitResult, topology: Topology, *, tls: bool) -> dict[str, str]:
-    """Return the options of the query. Raises ValueError naming the first invalid option."""
+    """Return the options in the query string of a Redis URL. Raises ValueError with the first invalid option."""
     found: dict[str, str] = {}
     for name, value in parse_qsl(url.query, keep_blank_values=True):
         is_supported = name in _OPTION_VALIDATORS and (tls or not name.startswith("ssl_"))

@@ -22,7 +22,7 @@ ENCRYPTION_KEY_BYTES: Final = 32
 
 
 class Secret:
-    """A text that only `reveal()` returns; printed, logged or formatted it is `***`."""
+    """A secret setting: only `reveal()` returns the text; printed, logged or formatted it is `***`."""
 
     __slots__ = ("_text",)
 
@@ -30,7 +30,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Return the text."""
+        """Return the text of the secret."""
         return self._text
 
     def __bool__(self) -> bool:
@@ -41,7 +41,7 @@ class Secret:
 
 
 class Percent(int):
-    """A share in whole percent, written `50%`."""
+    """A percentage in whole percent, written `50%`."""
 
     def __str__(self) -> str:
         return f"{int(self)}%"
@@ -49,14 +49,14 @@ class Percent(int):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Time without a heartbeat: an agent is degraded after `timeout` and expired after `eviction`, which is longer."""
+    """Time without a heartbeat until an agent is degraded (`timeout`) and, later, expired (`eviction`)."""
 
     timeout: timedelta
     eviction: timedelta
 
 
 def mask_all(_value: str) -> str:
-    """Return `***` for any text."""
+    """Return `***` instead of a secret text."""
     return "***"
 
 
@@ -75,7 +75,7 @@ def mask_url(url: str) -> str:
 
 
 def format_value(value: object) -> str:
-    """Return the text that parses to a value; `unset` for None, `***` for a secret."""
+    """Return a setting's value as text that can be parsed again; `unset` for None, `***` for a secret."""
     match value:
         case None | bool():
             text = {None: "unset", True: "true", False: "false"}[value]
@@ -106,7 +106,7 @@ def integer_parser(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def _choice_parser(values: Mapping[str, object]) -> Callable[[str], Any]:
-    """Return a parser of case-insensitive words to their values."""
+    """Return a parser that accepts the given words, in any case, and returns the value of each."""
 
     def parse(text: str) -> object:
         if text.lower() in values:
@@ -117,7 +117,7 @@ def _choice_parser(values: Mapping[str, object]) -> Callable[[str], Any]:
 
 
 def _pattern_parser(pattern: str, expected: str) -> Callable[[str], str]:
-    """Return a parser of text that matches a whole pattern; `expected` describes the pattern in errors."""
+    """Return a parser of texts that match a pattern as a whole; `expected` describes the pattern in error messages."""
 
     def parse(text: str) -> str:
         if re.fullmatch(pattern, text):
@@ -140,7 +140,7 @@ def path_parser(expected: str) -> Callable[[str], Path]:
 
 
 def parse_duration_or_zero(text: str) -> timedelta:
-    """Parse a duration or `0s`."""
+    """Parse a duration, which may be `0s`."""
     try:
         return timedelta(0) if text.strip() == "0s" else parse_duration(text)
     except ValueError as error:
@@ -173,7 +173,7 @@ def parse_host(text: str) -> str:
 
 
 def parse_percent(text: str) -> Percent:
-    """Parse a share from `1%` to `100%`."""
+    """Parse a percentage from `1%` to `100%`."""
     if re.fullmatch(r"[0-9]{1,3}%", text) and 0 < int(text[:-1]) <= 100:  # noqa: PLR2004
         return Percent(text[:-1])
     raise ValueError("expected a whole number of percent from 1% to 100%, such as 50%")
@@ -202,7 +202,7 @@ def parse_token(text: str) -> Secret:
 
 
 def parse_encryption_key(text: str) -> Secret:
-    """Parse a 32-byte key: raw, as 64 hex digits, or in base64 (either alphabet, padded or not)."""
+    """Parse a 32-byte encryption key: raw, as 64 hex digits, or in base64 (either alphabet, padded or not)."""
     encoded = r"[0-9A-Fa-f]{64}|[A-Za-z0-9+/]{43}=?|[A-Za-z0-9_-]{43}=?"
     if len(os.fsencode(text)) == ENCRYPTION_KEY_BYTES or re.fullmatch(encoded, text):
         return Secret(text)
@@ -210,7 +210,7 @@ def parse_encryption_key(text: str) -> Secret:
 
 
 def parse_thresholds(text: str) -> Mapping[str, Thresholds]:
-    """Parse timeout and eviction by agent type: `file_agent=30s/90s,other=10s/40s`."""
+    """Parse the timeout and eviction of each agent type: `file_agent=30s/90s,other=10s/40s`."""
     return _parse_entries(text, _parse_threshold)
 
 
@@ -224,7 +224,7 @@ def parse_security_contexts(text: str) -> Mapping[str, frozenset[str]]:
 
 
 def _parse_entries(text: str, parse_entry: Callable[[str, str], Any]) -> Mapping[str, Any]:
-    """Parse `name,name=value` and report all invalid entries.
+    """Parse a list such as `name=value,name=value` and report all invalid entries.
 
     `parse_entry` receives the equals sign, or '' if the entry has none, and the value.
     """

@@ -1,4 +1,4 @@
-"""An agent, the fields of its registration that indexes read, and the keys of lookups."""
+"""The types of an agent and its registered fields, and the keys under which indexes find agents."""
 
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, TypeAlias, get_args
@@ -31,7 +31,7 @@ ABSENT: Final = msgspec.Raw()
 
 
 class Dependency(msgspec.Struct, frozen=True, gc=False):
-    """A capability that an agent or one of its functions requires; `DependencySchema` describes the fields."""
+    """A capability that an agent or one of its functions requires or can use; see `DependencySchema`."""
 
     capability: str
     version: str | None = None
@@ -43,7 +43,7 @@ class Dependency(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def match_key(self) -> tuple[object, ...]:
-        """The fields that a provider must match: within a namespace, dependencies with equal keys share a ranking.
+        """The fields a provider must match; dependencies of one namespace with equal keys have the same providers.
 
         The last item is the condition that a subclass adds, None without one: then the key of both classes is the same.
         """
@@ -51,12 +51,12 @@ class Dependency(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def extension_bytes(self) -> int:
-        """The size of the data that a subclass adds to `match_key`, in bytes."""
+        """The bytes of memory that the fields of a subclass add to `match_key`."""
         return 0
 
 
 class Capability(msgspec.Struct, frozen=True, gc=False):
-    """The fields of a capability that indexes and filters read; the others are only in the agent's `spec`."""
+    """The fields of a capability that indexes and filters read; its other fields are only in the agent's `spec`."""
 
     name: str
     version: str = DEFAULT_VERSION
@@ -71,12 +71,12 @@ class Capability(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def tool_name(self) -> str:
-        """The name callers use: the name of its function, or its own name if it has no function."""
+        """The name under which callers call the capability: its function's name or, without a function, its own."""
         return self.function_name or self.name
 
 
 class FormatData(msgspec.Struct, frozen=True, gc=False):
-    """The format an agent registered in, other than the native one, and data that only this format has.
+    """The name of the non-native format in which an agent registered, and the data that only this format has.
 
     `routes` are functions that have dependencies and provide no capability.
     """
@@ -86,7 +86,7 @@ class FormatData(msgspec.Struct, frozen=True, gc=False):
 
 
 class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
-    """The fields of a spec that indexes and filters read, with defaults, decoded directly from JSON.
+    """The fields of a registration that indexes and filters read, with defaults, decoded directly from JSON.
 
     `format` is set if the agent registered in another format than the native one. It selects the match policy and the
     response format of the agent.
@@ -101,12 +101,12 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def format_name(self) -> str:
-        """The name of the format the agent registered in."""
+        """The name of the format in which the agent registered."""
         return NATIVE_FORMAT if self.format is None else self.format.name
 
     @property
     def functions(self) -> Iterator[tuple[str, tuple[Dependency, ...]]]:
-        """Each function with its dependencies; those of the agent as a whole come last, under `*`."""
+        """Each function with its dependencies; the dependencies of the agent as a whole come last, under `*`."""
         for capability in self.capabilities:
             if capability.function_name or capability.dependencies:
                 yield capability.tool_name, capability.dependencies
@@ -118,7 +118,7 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def dependencies_by_function(self) -> Iterator[tuple[str, Dependency]]:
-        """Each dependency of each function, with the name of the function."""
+        """Pairs of a function name and one dependency of this function."""
         return ((function, dependency) for function, dependencies in self.functions for dependency in dependencies)
 
     @property
@@ -156,7 +156,7 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
 
 
 class Agent(msgspec.Struct, frozen=True, gc=False):
-    """The state of an agent after a change.
+    """An agent as one change left it: its registration, status, times and versions.
 
     `spec` is its registration as canonical JSON. `version` is the resource version of its last change of any kind,
     `spec_version` that of the last change of `spec`. An agent that is `draining` stays registered, but is not selected
@@ -178,23 +178,23 @@ class Agent(msgspec.Struct, frozen=True, gc=False):
 
 
 class StoredAgent(msgspec.Struct, frozen=True, gc=False):
-    """An agent with its last heartbeat in Redis-server milliseconds, None before the first one."""
+    """An agent and its last heartbeat in milliseconds of the Redis server, None before the first heartbeat."""
 
     agent: Agent
     heartbeat: int | None
 
 
 class _SpecDecoder:
-    """Decodes specs to the type that `use_spec_type` selected."""
+    """Decodes registrations to the type that `use_spec_type` selected."""
 
     decode: Callable[[bytes], IndexedSpec] = staticmethod(msgspec.json.Decoder(IndexedSpec).decode)
 
 
 def use_spec_type(spec_type: type[IndexedSpec]) -> None:
-    """Decode all specs of this process to `spec_type`, which adds the index fields of other registration formats."""
+    """Decode all registrations of this process to `spec_type`, which adds index fields of another format."""
     _SpecDecoder.decode = msgspec.json.Decoder(spec_type).decode
 
 
 def decode_indexed_spec(spec: bytes) -> IndexedSpec:
-    """Decode the index fields of a canonical spec. Raises msgspec.DecodeError for invalid JSON or fields."""
+    """Decode the index fields of a stored registration. Raises msgspec.DecodeError for invalid JSON or fields."""
     return _SpecDecoder.decode(spec)

@@ -1,4 +1,4 @@
-"""Entries of the change log, positions in it, and the result of reading it."""
+"""Entries of the change log, positions in the log, and the result of reading it."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ ChangeKind = Literal["add", "modify", "remove", "new_timeline"]
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """One entry of the change log. `prev` is the version of the mesh before it.
+    """One entry of the change log. `prev` is the resource version of the mesh before the change.
 
     `agent` is the agent after the change, for `remove` the removed agent; None for `new_timeline`, the first entry of a
     timeline. `heartbeat` is the last heartbeat in Redis-server milliseconds, None before the first one. The fields
@@ -29,14 +29,14 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 class LogPosition(msgspec.Struct, frozen=True, gc=False):
-    """A resource version and the id of the timeline it belongs to."""
+    """A position in the change log: a resource version and the id of the timeline it belongs to."""
 
     version: int
     timeline: str
 
 
 class LogRead(msgspec.Struct, frozen=True, gc=False):
-    """The result of reading the log after one entry.
+    """The result of reading the change log after one entry.
 
     `version` and `timeline` are those just before the log was read (0 and '' if absent). `contiguous` is True if that
     entry is still in the log, is unchanged, and was read over the connection on which the timeline was opened.

@@ -22,7 +22,7 @@ MAX_REQUIREMENTS: Final = 100
 
 
 class Requirement(NamedTuple):
-    """One condition: with `must_match` the label `key` has one of `values`, otherwise none of them.
+    """One condition of a selector: with `must_match` the label `key` has one of `values`, otherwise none of them.
 
     None stands for an absent label. So `key` is the requirement that the value is not None, and `!=` and `notin`, whose
     values do not include None, match if the label is absent.
@@ -34,7 +34,7 @@ class Requirement(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The shortest text of the requirement: `in` and `notin` are used only for several values."""
+        """The shortest text of this condition: `in` and `notin` are used only for several values."""
         if None in self.values:
             return f"!{self.key}" if self.must_match else self.key
         values = sorted(value for value in self.values if value is not None)
@@ -45,7 +45,7 @@ class Requirement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LabelSelector:
-    """Requirements that must all match; without any it matches everything.
+    """The conditions of a label selector; all must match, and a selector without conditions matches everything.
 
     They are deduplicated and sorted by their text, so that selectors that differ in order, blanks, repetition or syntax
     (`==`, `in` with one value) are equal.
@@ -77,7 +77,7 @@ class LabelSelector:
         return cls(requirements)
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Return whether labels match every requirement."""
+        """Return whether an agent's labels match every condition."""
         for key, must_match, values in self.requirements:  # noqa: SIM110 - all() costs twice as much, on every candidate
             if (labels.get(key) in values) is not must_match:
                 return False
@@ -85,7 +85,7 @@ class LabelSelector:
 
     @property
     def equalities(self) -> tuple[tuple[str, str], ...]:
-        """Key and value of each requirement that the label index can look up: `=`, or `in` with one value."""
+        """Pairs of key and value that the label index can look up, from the conditions `=` and `in` with one value."""
         return tuple(
             (key, value)
             for key, must_match, values in self.requirements
@@ -96,7 +96,7 @@ class LabelSelector:
 
     @property
     def text(self) -> str:
-        """The canonical text of this selector; parsing it returns an equal one."""
+        """The canonical text of this selector; parsing the text returns an equal selector."""
         return ",".join(requirement.text for requirement in self.requirements)
 
     def __and__(self, other: Self) -> Self:
@@ -105,7 +105,7 @@ class LabelSelector:
 
 
 def parse_selector(text: str, field: str = "label_selector") -> LabelSelector:
-    """Parse a selector: `key=value`, `==`, `!=`, `key in (a,b)`, `notin`, `key`, `!key`, joined by commas.
+    """Parse a label selector: `key=value`, `==`, `!=`, `key in (a,b)`, `notin`, `key`, `!key`, joined by commas.
 
     Blanks, tabs and line breaks are allowed between tokens; an empty text matches everything; `key=` and an empty item
     of a list stand for the empty value. `!=` and `notin` match if the key is absent, as in Kubernetes.
@@ -120,7 +120,7 @@ def parse_selector(text: str, field: str = "label_selector") -> LabelSelector:
 
 
 class _TextRule(NamedTuple):
-    """The rule for a key or a value, as in registrations."""
+    """The rule for the text of a label key or value, which registrations also follow."""
 
     matches: Callable[[str], object]
     expected: str
@@ -184,7 +184,7 @@ class _Parser:
         self._advance()
 
     def _value(self) -> str:
-        """Parse a value, which is empty if a comma, a bracket or the end follows."""
+        """Parse the value of a label, which is empty if a comma, a bracket or the end follows."""
         return "" if self._token.text in {"", ",", ")"} else self._word(_VALUE_RULE)
 
     def _word(self, rule: _TextRule) -> str:

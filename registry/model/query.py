@@ -30,7 +30,7 @@ class AgentQuery:
 
 @dataclass(frozen=True, slots=True)
 class CapabilityQuery:
-    """A query for capabilities that match all given conditions; conditions `agent_…` apply to their agents.
+    """A query for capabilities that match all given conditions; conditions named `agent_…` apply to their agents.
 
     `text` is searched approximately in names, tags and descriptions; the best match comes first.
     """

@@ -1,4 +1,4 @@
-"""Ranked providers, rejected candidates and resolved dependencies."""
+"""Types of a dependency's resolution: ranked providers, rejected candidates, resolved dependencies."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ STAGE_DESCRIPTIONS: Final[Mapping[Stage, str]] = {
 
 
 class Provider(msgspec.Struct, frozen=True, gc=False):
-    """A capability of an agent that matches a dependency; `extension` is the data its response format adds."""
+    """A capability of an agent that matches a dependency; `extension` is data for another response format."""
 
     agent_id: str
     endpoint: str
@@ -38,7 +38,7 @@ class Provider(msgspec.Struct, frozen=True, gc=False):
 
 
 class RejectedCandidate(msgspec.Struct, frozen=True, gc=False):
-    """A capability of an agent that does not match a dependency, with the stage and the reason.
+    """A capability of an agent that does not match a dependency, and the stage and reason of its rejection.
 
     `position` is its index in the capabilities of the agent.
     """
@@ -53,7 +53,7 @@ class RejectedCandidate(msgspec.Struct, frozen=True, gc=False):
 
 
 class RankedProviders(msgspec.Struct, gc=False):
-    """The providers that match a dependency at a version of the view, the best first.
+    """The providers that match a dependency, the best first, at one resource version.
 
     `rejected_by_stage` counts the rejected candidates, `rejected_sample` has the first of them by id.
     """
@@ -65,7 +65,7 @@ class RankedProviders(msgspec.Struct, gc=False):
 
     @property
     def reason(self) -> str:
-        """The reason why there is no provider, as a phrase for messages."""
+        """The reason why no provider matches, as a phrase for messages."""
         found = self.rejected_by_stage.total()
         if not found:
             return "no agent has this capability"
@@ -78,7 +78,7 @@ class RankedProviders(msgspec.Struct, gc=False):
 
 
 class ResolvedDependency(msgspec.Struct, frozen=True, gc=False):
-    """One dependency of one function with its provider, or with the reason why there is none."""
+    """One dependency of one function, and its provider or the reason why there is none."""
 
     function: str
     dependency: Dependency
@@ -87,7 +87,7 @@ class ResolvedDependency(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def provider_fields(self) -> dict[str, str] | None:
-        """The provider as responses contain it."""
+        """The fields of the provider in a response."""
         provider = self.provider
         if provider is None:
             return None
@@ -95,7 +95,7 @@ class ResolvedDependency(msgspec.Struct, frozen=True, gc=False):
 
 
 class CachedResolution(msgspec.Struct, gc=False):
-    """All resolved dependencies of one agent.
+    """All resolved dependencies of one agent, cached.
 
     It is valid for `agent`, up to at least `version` of the view, and if `depends_on_load`, for the loads it was made
     with. `lookup_keys` are the keys the resolution depends on. `encoded_fields` are the fields of the response,
@@ -116,5 +116,5 @@ class CachedResolution(msgspec.Struct, gc=False):
 
     @property
     def response_fields(self) -> Mapping[str, Any]:
-        """The encoded fields of the response, decoded."""
+        """The fields of the response, decoded from the cached JSON."""
         return orjson.loads(b"{%s}" % self.encoded_fields.removeprefix(b",")) if self.encoded_fields else {}

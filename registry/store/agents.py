@@ -31,7 +31,7 @@ _RECENT_HEARTBEATS_MS = 5000
 
 @dataclass(frozen=True, slots=True)
 class RegistrationWrite:
-    """One registration to write.
+    """One registration to write to Redis.
 
     `timeout` and `eviction` are milliseconds. `precondition` is '' for none, `absent`, `present`, or a version, which
     matches if the spec has not changed after it. With `counts_as_heartbeat` a new or pending agent becomes healthy.
@@ -50,19 +50,19 @@ class RegistrationWrite:
 
 
 class EdgesChangedError(Exception):
-    """A required edge is new, and other edges were added since it was checked; nothing was written."""
+    """The dependencies between capabilities changed since the cycle check; the registration was not written."""
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationResult:
-    """The outcome of a registration and the agent's current resource version."""
+    """The outcome of a registration and the current resource version of its agent."""
 
     outcome: RegistrationOutcome
     version: int
 
 
 class HeartbeatResult(NamedTuple):
-    """The agent's status after a heartbeat, or the reason of its failure, and the Redis server's time in milliseconds.
+    """The status of an agent after a heartbeat, or the reason why it failed, and the Redis server's time in ms.
 
     `response_digest` is the stored digest of the agent's last response if this heartbeat did not send one; '' if there
     is none.
@@ -74,21 +74,21 @@ class HeartbeatResult(NamedTuple):
 
 
 class AgentDrainResult(NamedTuple):
-    """The outcome of draining or undraining one agent, and its current version, None if it has none."""
+    """The outcome of draining or undraining one agent, and the agent's current version or None."""
 
     outcome: DrainOutcome
     version: int | None
 
 
 class LastHeartbeats(NamedTuple):
-    """Last heartbeats in the order of the query (None for none) and the Redis server's time, in milliseconds."""
+    """The last heartbeats of the queried agents, in order (None for none), and the Redis server's time, all in ms."""
 
     times: list[int | None]
     now: int
 
 
 class RecentHeartbeats(NamedTuple):
-    """Agents with a heartbeat since the requested time, with their last one, and the Redis server's time, in ms."""
+    """The agents with a heartbeat since a given time, their last heartbeats, and the Redis server's time, in ms."""
 
     heartbeats: list[tuple[str, int]]
     now: int
@@ -158,12 +158,12 @@ class Agents:
         return RegistrationResult(cast(RegistrationOutcome, word.decode()), version)
 
     async def edges_revision(self) -> str:
-        """Return the revision of the required edges, which rises with each new edge."""
+        """Return the revision of the required dependencies between capabilities, which rises with each new one."""
         (reply,) = await self._read_pipeline.execute([("HGET", self._keys.required_edges, "revision")])
         return (raise_for_error(reply) or b"0").decode()
 
     async def unregister(self, agent_id: str) -> int:
-        """Remove one agent and return the version of its removal. Raises UnknownAgent."""
+        """Remove one agent and return the resource version of this change. Raises UnknownAgent."""
         call = self._scripts["unregister"].call(
             {**self._keys.shared, "agent_key": self._keys.agent(agent_id)},
             {"id": agent_id, "log_length": self._log_length},
@@ -175,7 +175,7 @@ class Agents:
         return int(version[0])
 
     async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[AgentDrainResult]:
-        """Drain or undrain up to 200 agents; return the outcome of each, in the order given."""
+        """Drain or undrain up to 200 agents; return the outcome for each agent, in the order of the arguments."""
         call = self._scripts["drain"].call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in agent_ids]},
             {
@@ -194,7 +194,7 @@ class Agents:
     def heartbeat(
         self, agent_id: str, mode: HeartbeatMode = "revive", *, load: str = "", response_digest: str = ""
     ) -> "asyncio.Future[HeartbeatResult]":
-        """Send one heartbeat.
+        """Record one heartbeat of an agent.
 
         `revive` extends the agent's deadline and makes it healthy; `extend` does so only for a healthy agent; `record`
         extends nothing. `load` is the load that the agent reports, `response_digest` the digest of the response that it
@@ -203,15 +203,15 @@ class Agents:
         return self._heartbeat_batcher.submit((agent_id, mode, load, response_digest))
 
     def last_heartbeats(self, agent_ids: Sequence[str]) -> "asyncio.Future[LastHeartbeats]":
-        """Return each agent's last heartbeat, in the order given, and the Redis server's time."""
+        """Return the last heartbeat of each agent, in the order of the arguments, and the Redis server's time."""
         return self._last_heartbeats_batcher.submit(agent_ids)
 
     def heartbeats_since(self, since: int | None) -> "asyncio.Future[RecentHeartbeats]":
-        """Return the agents with a heartbeat since a time of the Redis server; None: in the last five seconds."""
+        """Return the agents with a heartbeat since a time of the Redis server; None stands for five seconds ago."""
         return self._recent_heartbeats_batcher.submit(since)
 
     async def close(self) -> None:
-        """Wait until every accepted call has its result."""
+        """Wait until every accepted write and read has its result."""
         for batcher in (
             self._heartbeat_batcher,
             self._write_batcher,

@@ -1,4 +1,4 @@
-"""The change log in Redis: its position, its entries since a version, and a scan of all agents."""
+"""Reads the change log in Redis: its current position, its entries since a version, and all agents."""
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -72,12 +72,12 @@ class ChangeLog:
         )
 
     async def entry(self, version: int) -> Change | None:
-        """Return one entry of the log; None if it is missing or unreadable."""
+        """Return one entry of the change log; None if the entry is missing or unreadable."""
         (reply,) = await self._pipeline.execute([("XRANGE", self._keys.log, f"{version}-0", f"{version}-0")])
         return next(iter(_decode_until_damaged(raise_for_error(reply))), None)
 
     async def invalidate(self, timeline: str, last_seen: int) -> bool:
-        """Invalidate a timeline whose log lost entry `last_seen`; return False if the entry was only trimmed."""
+        """Invalidate the timeline if the log lost entry `last_seen`; return False if the entry was only trimmed."""
         call = self._pipeline.scripts["invalidate_timeline"].call(
             self._keys.shared, {"expected_timeline": timeline, "lost_version": last_seen}
         )
@@ -85,7 +85,7 @@ class ChangeLog:
         return bool(word == b"invalidated")
 
     async def scan(self) -> AsyncIterator[list[StoredAgent]]:
-        """Yield slices of all agents. An agent that changes during the scan may be old, new, or yielded twice."""
+        """Yield all agents in slices; an agent that changes during the scan may be outdated or yielded twice."""
         cursor = b"0"
         while True:
             (reply,) = await self._pipeline.execute([("ZSCAN", self._keys.deadlines, cursor, "COUNT", _SCAN_COUNT)])
@@ -120,7 +120,7 @@ class ChangeLog:
 
 
 def _decode_until_damaged(entries: list[Any]) -> tuple[Change, ...]:
-    """Decode entries up to the first unreadable one; the resulting gap makes the cache refill."""
+    """Decode entries up to the first unreadable one; the gap behind it makes the cache refill."""
     changes = []
     for entry in entries:
         try:

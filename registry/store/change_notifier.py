@@ -1,4 +1,4 @@
-"""Change notifications from Redis: each one signals new log entries. A lost notification only adds latency."""
+"""Notifies the cache of new entries in the change log; a lost notification only adds latency."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _RECONNECT_DELAY_S = 0.5
 
 
 class ChangeNotifier:
-    """Calls `on_change` for each new log entry; uses its own connection.
+    """Calls `on_change` for each new entry of the change log; uses a connection of its own.
 
     `mode` is `keyspace` for keyspace events, `blocking_read` if Redis rejects or does not send those, and
     `disconnected` without a connection. Adds the flags `K` and `t` to notify-keyspace-events and keeps the others.
@@ -37,14 +37,14 @@ class ChangeNotifier:
         self._fall_back_requested = asyncio.Event()
 
     def fall_back(self) -> None:
-        """Use blocking reads instead of keyspace events, because changes arrived without an event."""
+        """Use blocking reads instead of keyspace events, because changes were found for which no event arrived."""
         if self.mode == "keyspace":
             log.warning("keyspace_events_missing", mode="blocking_read")
             self._keyspace_disabled = True
             self._fall_back_requested.set()
 
     async def run(self) -> None:
-        """Listen until cancelled; reconnect after an error."""
+        """Wait for new log entries until cancelled; reconnect after an error."""
         disconnect_logged = False
         while True:
             connection = self._connect()
@@ -74,7 +74,7 @@ class ChangeNotifier:
             await self._subscribe(connection)
 
     async def _enable_keyspace_events(self, connection: AbstractConnection) -> None:
-        """Enable the events in addition to those that are enabled already."""
+        """Enable the keyspace events of streams; events that are already enabled stay enabled."""
         try:
             flags = (await _send_command(connection, "CONFIG", "GET", "notify-keyspace-events"))[1].decode()
             missing = [flag for flag in "Kt" if flag not in flags and not (flag == "t" and "A" in flags)]
@@ -105,7 +105,7 @@ class ChangeNotifier:
             ping_sent = message is None
 
     def _disable_keyspace_events(self, error: Exception) -> None:
-        """Disable keyspace events, unless the error is temporary, such as a busy script: then raise it."""
+        """Stop using keyspace events, unless the error is temporary, such as a busy script: then raise it."""
         if unavailable_reason(error) not in {None, "auth"}:
             raise error
         self._keyspace_disabled = True

@@ -1,4 +1,4 @@
-"""Integrity check of a mesh's data in Redis, and its repair."""
+"""Checks and repairs the data of a mesh in Redis."""
 
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ _SCAN_COUNT = 500
 
 @dataclass(frozen=True, slots=True)
 class IntegrityReport:
-    """The result of a check: agent ids by problem, and messages about the mesh as a whole.
+    """The result of an integrity check: agent ids by problem, and messages about the mesh as a whole.
 
     `orphaned` agents have a deadline or a heartbeat and no record; agents `without_deadline` have a record, and no
     sweep would ever find them; `unreadable` agents have a damaged record, here with its version or ''.
@@ -34,12 +34,12 @@ class IntegrityReport:
 
     @property
     def is_consistent(self) -> bool:
-        """Whether no problem was found."""
+        """Whether the check found no problem."""
         return not (self.orphaned or self.without_deadline or self.unreadable or self.orphaned_edges or self.problems)
 
 
 class RepairResult(NamedTuple):
-    """Numbers of orphaned entries that were removed, damaged records deleted, and agents given a deadline."""
+    """The numbers of orphaned entries and damaged records that were removed, and of agents given a deadline."""
 
     orphaned: int
     deleted: int
@@ -54,7 +54,7 @@ class IntegrityCheck:
         self._pipeline = pipeline
 
     async def find_problems(self) -> IntegrityReport:
-        """Check all data. Inconsistencies are checked twice, because agents change during the scan."""
+        """Check all data of the mesh; check problems twice, because agents change during the scan."""
         # Counted edges are read before the agents: an agent that registers during the scan adds no orphaned edge.
         counted = {decode(edge) async for edge in self._scan("HSCAN", key=self._keys.required_edges)} - {"revision"}
         prefix = self._keys.agent("")
@@ -76,7 +76,7 @@ class IntegrityCheck:
         )
 
     async def repair(self, report: IntegrityReport) -> RepairResult:
-        """Repair the reported agents; the script checks each again at the moment of its repair."""
+        """Repair the reported agents; the script checks each agent again before it repairs the agent."""
         ids = [(agent_id, "") for agent_id in (*report.orphaned, *report.without_deadline)]
         ids += report.unreadable.items()
         orphaned = deleted = rescheduled = 0
@@ -96,7 +96,7 @@ class IntegrityCheck:
         return RepairResult(orphaned, deleted, rescheduled)
 
     async def _scan(self, command: str, *options: str | bytes, key: bytes | None = None) -> AsyncIterator[bytes]:
-        """Yield keys of the server, members of a sorted set or fields of a hash; some may be repeated."""
+        """Yield the results of a SCAN, ZSCAN or HSCAN: names of keys, members or fields; some may be repeated."""
         cursor = b"0"
         while True:
             target = () if key is None else (key,)
@@ -108,7 +108,7 @@ class IntegrityCheck:
                 return
 
     async def _read_records(self, ids: Collection[str]) -> tuple[dict[str, str], set[str]]:
-        """Return agents with unreadable records, with their version or '', and the required edges of all agents."""
+        """Return the versions of unreadable agents ('' if unknown), by id, and the required edges of all agents."""
         unreadable, edges = {}, set[str]()
         for part in chunks([*ids], _SCAN_COUNT):
             replies = await self._pipeline.execute([("HGETALL", self._keys.agent(agent_id)) for agent_id in part])
@@ -126,7 +126,7 @@ class IntegrityCheck:
         return unreadable, edges
 
     async def _recheck_agents(self, suspects: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the agents that still have a record and no deadline, and those with only a deadline or heartbeat."""
+        """Return the ids of suspects with a record but no deadline, and of those with a deadline or heartbeat only."""
         without_deadline, orphaned = [], []
         for part in chunks(sorted(suspects), _SCAN_COUNT):
             replies = await self._pipeline.execute(
@@ -149,7 +149,7 @@ class IntegrityCheck:
         return tuple(without_deadline), tuple(orphaned)
 
     async def _recheck_edges(self, suspects: Collection[str]) -> tuple[str, ...]:
-        """Return the edges that are still counted."""
+        """Return the suspected edges that Redis still counts."""
         counted: list[str] = []
         for part in chunks(sorted(suspects), _SCAN_COUNT):
             replies = await self._pipeline.execute(
@@ -172,5 +172,5 @@ class IntegrityCheck:
 
 
 def _prefix_pattern(prefix: bytes) -> bytes:
-    """Return a glob pattern for all keys with this prefix."""
+    """Return a glob pattern that matches all keys with a prefix."""
     return b"".join(b"\\%c" % byte if byte in b"*?[]\\^" else b"%c" % byte for byte in prefix) + b"*"

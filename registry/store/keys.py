@@ -1,4 +1,4 @@
-"""The registry's keys in Redis."""
+"""The names of the registry's keys in Redis."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -22,17 +22,17 @@ _SHARED_KEY_NAMES = (
 
 
 def decode(raw: bytes) -> str:
-    """Return bytes from Redis as text; `encode` restores bytes that are not valid UTF-8."""
+    """Decode text from Redis; `encode` restores bytes that are not valid UTF-8."""
     return raw.decode(errors="surrogateescape")
 
 
 def encode(text: str) -> bytes:
-    """Return text as bytes for Redis."""
+    """Encode text for Redis, as the inverse of `decode`."""
     return text.encode(errors="surrogateescape")
 
 
 class Keys:
-    """The keys of one mesh, as bytes.
+    """The Redis keys of one mesh, as bytes.
 
     The braces are the hash tag of Redis Cluster: all keys of a mesh are in one slot, because scripts change its version
     and log together. A cluster therefore adds failover, not write capacity. `shared` has the keys that do not belong
@@ -54,13 +54,13 @@ class Keys:
         self._resolutions_prefix = prefix + b"resolutions:"
 
     def agent(self, agent_id: str) -> bytes:
-        """Return the key of one agent's hash."""
+        """Return the key of the hash that stores one agent."""
         return self._agent_prefix + encode(agent_id)
 
     def resolutions(self, agent_id: str) -> bytes:
-        """Return the key of the list of one agent's recent resolutions."""
+        """Return the key of the list with one agent's recent resolutions."""
         return self._resolutions_prefix + encode(agent_id)
 
     def key(self, name: str) -> bytes:
-        """Return a key of this mesh that no script of the registry uses."""
+        """Return the name of a key of this mesh that no Lua script uses."""
         return self._prefix + name.encode()

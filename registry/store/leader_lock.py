@@ -1,4 +1,4 @@
-"""The lock of the leader, the replica that sweeps: acquire, renew, resign.
+"""The lock by which replicas elect a leader, which runs the sweeps: acquire, renew and resign.
 
 The lock only avoids duplicate work. A sweep is correct without it, because its script checks the epoch.
 """
@@ -12,7 +12,7 @@ from registry.store.redis.pipeline import Pipeline
 
 
 class LeaderLock(NamedTuple):
-    """The lock: a counter that each renewal raises, the epoch and its start (Redis server time, ms), and the holder."""
+    """The leader lock: a counter of its renewals, the epoch and its start in ms of the Redis server, and the holder."""
 
     encoded: str
     counter: int
@@ -24,7 +24,7 @@ class LeaderLock(NamedTuple):
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "LeaderLock":
-        """Decode a lock; an invalid one has an unknown holder and is replaced after a lease."""
+        """Decode the leader lock; an invalid lock has an unknown holder and is replaced after a lease."""
         try:
             counter, epoch, since, holder = raw.split(b" ", 3)
             fields = orjson.loads(holder)
@@ -35,7 +35,7 @@ class LeaderLock(NamedTuple):
 
 
 class Leadership:
-    """Acquires, renews and resigns the lock for one replica, identified by `instance`, `host` and `pid`."""
+    """Acquires, renews and resigns the leader lock for one replica, identified by `instance`, `host` and `pid`."""
 
     def __init__(self, keys: Keys, pipeline: Pipeline, *, instance: str, host: str, pid: int) -> None:
         self._keys = keys
@@ -43,7 +43,7 @@ class Leadership:
         self._holder = orjson.dumps({"instance": instance, "host": host, "pid": pid})
 
     async def acquire(self, expired_lock: str) -> tuple[bool, LeaderLock]:
-        """Acquire the lock if it is free or still `expired_lock`; return the success and the current lock."""
+        """Acquire the lock if it is free or still `expired_lock`; return whether it succeeded, and the current lock."""
         call = self._pipeline.scripts["leader_acquire"].call(
             self._keys.shared, {"holder": self._holder, "expired_lock": encode(expired_lock)}
         )
@@ -51,12 +51,12 @@ class Leadership:
         return word == b"acquired", LeaderLock.from_bytes(rest[-1])
 
     async def renew(self, own_lock: LeaderLock) -> LeaderLock | None:
-        """Raise the counter of the lock and return the lock; None if this replica lost it."""
+        """Renew the lock by raising its counter; return the new lock, or None if another replica holds it."""
         call = self._pipeline.scripts["leader_renew"].call(self._keys.shared, {"own_lock": encode(own_lock.encoded)})
         word, lock = await self._pipeline.call_script(call)
         return LeaderLock.from_bytes(lock) if word == b"renewed" else None
 
     async def resign(self, own_lock: LeaderLock) -> bool:
-        """Release the lock; return False if this replica had lost it."""
+        """Release the lock; return False if this replica no longer held it."""
         call = self._pipeline.scripts["leader_resign"].call(self._keys.shared, {"own_lock": encode(own_lock.encoded)})
         return bool((await self._pipeline.call_script(call))[0] == b"resigned")

@@ -1,4 +1,4 @@
-"""Encode and decode agents, log entries and edges as the Lua scripts store them in Redis."""
+"""Encodes and decodes agents, log entries and dependencies as the Lua scripts store them in Redis."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast, get_args
@@ -21,12 +21,12 @@ class BadRecordError(Exception):
 
 
 def to_mapping(names_and_values: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Return a mapping for a reply of Redis that lists names and values in turn."""
+    """Return a dict for a Redis reply in which names and values alternate."""
     return dict(zip(names_and_values[::2], names_and_values[1::2], strict=True))
 
 
 def decode_agent(agent_id: str, fields: Fields) -> Agent:
-    """Decode an agent's hash. Raises BadRecordError that names the agent."""
+    """Decode the hash of one agent. Raises BadRecordError that names the agent."""
     try:
         spec = fields[b"spec"]
         return Agent(
@@ -47,17 +47,17 @@ def decode_agent(agent_id: str, fields: Fields) -> Agent:
 
 
 def encode_edges(edges: Iterable[tuple[str, str]]) -> str:
-    """Encode required edges as the scripts expect them: lines of two capabilities, both quoted as in a URL."""
+    """Encode pairs of capabilities as the scripts expect them: a line for each pair, both quoted as in a URL."""
     return "\n".join(sorted(f"{quote(name)} {quote(required)}" for name, required in edges))
 
 
 def entry_version(entry_id: bytes) -> int:
-    """Return the resource version in a log entry's id, `<version>-0`."""
+    """Return the resource version in the id of a log entry, `<version>-0`."""
     return int(entry_id.partition(b"-")[0])
 
 
 def server_time_ms(reply: Sequence[bytes]) -> int:
-    """Return the reply to TIME in milliseconds."""
+    """Convert the reply to the command TIME to milliseconds."""
     seconds, microseconds = reply
     return int(seconds) * 1000 + int(microseconds) // 1000
 

@@ -1,4 +1,4 @@
-"""State of the Redis server: outages, self-preservation, totals, and a check of its configuration."""
+"""The state of the Redis server: outages, self-preservation, mesh-wide counters and its configuration."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _MIN_REDIS_VERSION = (7, 0)
 
 
 class SelfPreservation(NamedTuple):
-    """The current or last period of self-preservation: start, planned end, actual end or None, in server ms.
+    """The latest period of self-preservation: start, planned end, and actual end or None, in ms of the Redis server.
 
     It started because `overdue` of `healthy` agents missed their heartbeats within one window.
     """
@@ -27,7 +27,7 @@ class SelfPreservation(NamedTuple):
 
 
 class ProbeResult(NamedTuple):
-    """The reply of a probe, times in server ms.
+    """The result of a probe of the Redis server; times are in ms of that server.
 
     `outage_start` and `outage_end` are those of the last outage, which starts with the last probe before it.
     `overdue` agents are past
@@ -74,7 +74,7 @@ class ConfigCheck:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """All problems, the most severe first."""
+        """All problems of the configuration, the most severe first."""
         return (self.unsupported_version, *self.warnings) if self.unsupported_version else self.warnings
 
 
@@ -88,7 +88,7 @@ class ServerHealth:
         self._checked_connection = -1
 
     async def probe(self) -> ProbeResult:
-        """Record that this replica reaches Redis; return outage, clock rollback and self-preservation state."""
+        """Record in Redis that this replica reaches it; return outage, clock rollback and self-preservation state."""
         call = self._pipeline.scripts["probe"].call(self._keys.shared, {})
         return ProbeResult.from_reply(await self._pipeline.call_script(call))
 
@@ -99,11 +99,11 @@ class ServerHealth:
 
     @property
     def reconnected(self) -> bool:
-        """Whether the connection may lead to another server than the one that was checked last."""
+        """Whether the connection may lead to another server than the one whose configuration was checked last."""
         return self._pipeline.connections_opened != self._checked_connection
 
     async def check_config(self) -> ConfigCheck:
-        """Return problems of the server's version, eviction policy, persistence and replicas, with advice.
+        """Return problems of the Redis version, eviction policy, persistence and replicas, with advice.
 
         Returns no problems if the server does not support or permit INFO.
         """

@@ -1,4 +1,4 @@
-"""Recent resolutions of agents' dependencies, and the loads that agents report."""
+"""Stores the recent resolutions of agents' dependencies, and reads the loads that agents report."""
 
 import asyncio
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class ResolutionStore:
         return self._load_batcher.submit(agent_ids)
 
     async def close(self) -> None:
-        """Wait until every accepted call has its result."""
+        """Wait until every accepted read and write has its result."""
         await self._resolution_batcher.close()
         await self._load_batcher.close()
 
@@ -66,7 +66,7 @@ class ResolutionStore:
 
 
 def _decode_load(reply: Any) -> float | None:
-    """Return a load, or None if it is missing or invalid, as in a damaged record."""
+    """Decode the load that an agent reported; None if it is missing or invalid, as in a damaged record."""
     load = reply_or_error(reply)
     if isinstance(load, StoreUnavailable):
         raise load

@@ -1,4 +1,4 @@
-"""Restore of agents from a backup, and new timelines after changes that are not in the log."""
+"""Restores agents from a backup, and starts a new timeline after changes that are not in the log."""
 
 import secrets
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from registry.store.scripts import MAX_AGENTS_PER_CALL
 
 
 class RestoreResult(NamedTuple):
-    """Numbers of agents that were restored, and that were skipped because they exist."""
+    """The numbers of agents that were restored, and of those skipped because they already exist."""
 
     restored: int
     skipped: int
 
 
 class Restorer:
-    """Restores agents and starts timelines."""
+    """Restores agents from a backup and starts timelines."""
 
     def __init__(self, keys: Keys, settings: Settings, pipeline: Pipeline) -> None:
         self._keys = keys
@@ -30,7 +30,7 @@ class Restorer:
         self._pipeline = pipeline
 
     async def begin_timeline(self, min_version: int = 0) -> int:
-        """Start a timeline above a version and return its first version. Caches refill, and watches list again."""
+        """Start a timeline, so that caches refill and watches list again; return its first version, above `version`."""
         call = self._pipeline.scripts["new_timeline"].call(
             self._keys.shared,
             {
@@ -43,7 +43,7 @@ class Restorer:
         return int(first_version)
 
     async def restore(self, agents: Sequence[StoredAgent]) -> RestoreResult:
-        """Add the agents that do not exist, with their status and the full time until their next transition."""
+        """Add the agents that do not exist; each gets its old status and the full time until its next transition."""
         restored = skipped = 0
         for part in chunks(agents, MAX_AGENTS_PER_CALL):
             call = self._pipeline.scripts["restore"].call(

@@ -1,4 +1,4 @@
-"""Load the Lua scripts, inline their includes, and bind arguments by the names in their headers."""
+"""Loads the Lua scripts, inserts their includes, and binds arguments by the names in their headers."""
 
 import hashlib
 import re
@@ -27,7 +27,7 @@ _ENTRY = re.compile(r"^(?:  [A-Z]{4,5} {2,3}|         )(\w+…?)(?=  |$)", re.MU
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script: its text with includes, its digest, and the names of KEYS and ARGV in its header, in order.
+    """One Lua script: its text with includes, its digest, and the names of KEYS and ARGV in its header, in order.
 
     A name that ends in `…` is the last one and takes a sequence of values.
     """
@@ -39,26 +39,26 @@ class Script:
     args: tuple[str, ...]
 
     def call(self, keys: Mapping[str, ArgumentValue], args: Mapping[str, ArgumentValue]) -> "ScriptCall":
-        """Bind keys and arguments by name. Raises KeyError for a missing name."""
+        """Return a call of the script with keys and arguments bound by name. Raises KeyError for a missing name."""
         bound_keys = _bind(self.keys, keys)
         return ScriptCall(self, (len(bound_keys), *bound_keys, *_bind(self.args, args)))
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptCall:
-    """One script call that is ready to send."""
+    """One call of a Lua script with its keys and arguments, ready to send."""
 
     script: Script
     arguments: Command
 
     @property
     def evalsha(self) -> Command:
-        """The command with the script's digest, which is sent first."""
+        """The EVALSHA command with the script's digest, which is sent first."""
         return ("EVALSHA", self.script.sha, *self.arguments)
 
     @property
     def eval(self) -> Command:
-        """The command with the script's text, for a server that does not have the script."""
+        """The EVAL command with the script's text, for a server that does not have the script."""
         return ("EVAL", self.script.text, *self.arguments)
 
 
@@ -74,7 +74,7 @@ def _bind(names: tuple[str, ...], values: Mapping[str, ArgumentValue]) -> list[A
 
 
 def lua_folder() -> Path:
-    """Return the folder of the scripts: inside the package if installed, next to it in a checkout."""
+    """Return the folder of the Lua scripts: inside the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "lua", package.parent / "lua"):
         if (folder / "register.lua").is_file():
@@ -83,7 +83,7 @@ def lua_folder() -> Path:
 
 
 def inline_includes(folder: Path, name: str) -> str:
-    """Return the script with its includes inserted, each once, before their first use.
+    """Return a script with each included file inserted once, before its first use.
 
     Raises StartupError for a missing include or a cycle; the message has the path of includes.
     """
@@ -110,7 +110,7 @@ def inline_includes(folder: Path, name: str) -> str:
 
 
 def read_script(folder: Path, name: str, *, shebang: bool = True) -> Script:
-    """Read one script; without its first line if the engine does not support `shebang` lines."""
+    """Read one Lua script; omit its first line if the server does not support `#!lua` lines."""
     text = inline_includes(folder, name)
     header = _HEADER.search(text)
     if header is None or header["name"] != name or not text.startswith("#!lua"):
@@ -132,6 +132,6 @@ def _entry_names(block: str) -> tuple[str, ...]:
 
 @cache
 def load_scripts(*, shebang: bool = True) -> Mapping[str, Script]:
-    """Read all scripts, once per process. Raises StartupError for a bad header or include."""
+    """Read all Lua scripts, once per process. Raises StartupError for an invalid header or include."""
     folder = lua_folder()
     return {path.stem: read_script(folder, path.stem, shebang=shebang) for path in sorted(folder.glob("*.lua"))}

@@ -1,4 +1,4 @@
-"""The store of one mesh: all operations of the registry in Redis."""
+"""The store of one mesh: all operations that the registry runs on Redis."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ _INSTALL_REDIS = (
 
 @contextlib.asynccontextmanager
 async def open_redis(settings: Settings) -> AsyncIterator[tuple[RedisEndpoint, str]]:
-    """Provide the endpoint of Redis and the location of its data; starts the embedded Redis if no URL is set."""
+    """Provide a Redis to connect to and the location of its data; start the embedded server if no URL is set."""
     if settings.redis_url is not None:
         endpoint = endpoint_from_url(settings.redis_url, mesh=settings.mesh, password_file=settings.redis_password_file)
         yield endpoint, mask_url(settings.redis_url)
@@ -55,7 +55,7 @@ async def open_redis(settings: Settings) -> AsyncIterator[tuple[RedisEndpoint, s
 
 
 class Store:
-    """Groups the operations on one mesh, and owns their connections, which open at first use.
+    """All operations on the data of one mesh, and their connections, which open at first use.
 
     `observe` receives the name and the duration in seconds of each script call.
     """
@@ -87,13 +87,13 @@ class Store:
         )
 
     def open_pipeline(self) -> Pipeline:
-        """Return a new pipeline, which `close` closes."""
+        """Return a new connection pipeline, which `close` closes."""
         pipeline = Pipeline(self._endpoint.connect, shebang=self._endpoint.shebang, observe=self._observe)
         self._pipelines.append(pipeline)
         return pipeline
 
     def make_change_notifier(self, on_change: Callable[[], None]) -> ChangeNotifier:
-        """Return a notifier that calls `on_change` for each new log entry."""
+        """Return a notifier that calls `on_change` for each new entry of the change log."""
         return ChangeNotifier(self._keys, self._endpoint.connect, on_change)
 
     async def close(self) -> None:

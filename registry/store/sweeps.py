@@ -1,4 +1,4 @@
-"""Sweeps: find overdue agents, degrade, expire or remove them, and repair times after a clock rollback."""
+"""Sweeps: find overdue agents; degrade, expire or remove them; repair times after a clock rollback."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -16,13 +16,13 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 class StaleEpochError(RegistryError):
-    """Another replica leads with a newer epoch; nothing was written."""
+    """Another replica leads with a newer epoch; the sweep of this replica wrote nothing."""
 
     code = "stale_epoch"
 
 
 class SweepWork(NamedTuple):
-    """The work of a sweep: overdue agents, whether a self-preservation record exists, and a clock rollback to repair.
+    """The work of a sweep: overdue agents, whether self-preservation may be active, and a clock rollback to repair.
 
     `clock_rollback` is the time when Redis' clock was set back, '' if no times need repair.
     """
@@ -33,14 +33,14 @@ class SweepWork(NamedTuple):
 
 
 class ScanCursor(NamedTuple):
-    """A position in a scan over all agents, valid only on one connection: another may lead to another server."""
+    """A position in a scan over all agents, valid on one connection only: another may lead to another server."""
 
     position: int
     connection: int
 
 
 class SweepResult(NamedTuple):
-    """Numbers of agents by outcome of one sweep call; see the header of lua/sweep.lua."""
+    """The numbers of agents by outcome of one call of lua/sweep.lua."""
 
     degraded: int
     expired: int
@@ -52,7 +52,7 @@ class SweepResult(NamedTuple):
 
 
 class Sweeps:
-    """The store operations of the leader."""
+    """The operations on Redis that only the leader runs."""
 
     def __init__(self, keys: Keys, settings: Settings, pipeline: Pipeline) -> None:
         self._keys = keys
@@ -60,7 +60,7 @@ class Sweeps:
         self._pipeline = pipeline
 
     async def find_work(self) -> SweepWork:
-        """Return the work of a sweep, with up to 200 agents overdue by the Redis server's time, the oldest first."""
+        """Return the work of the next sweep, with up to 200 overdue agents, the longest overdue first."""
         keys = self._keys.shared
         overdue = ("ZRANGE", keys["deadlines"], 0, MAX_AGENTS_PER_CALL - 1, "WITHSCORES")
         replies = await self._pipeline.execute(
@@ -72,7 +72,7 @@ class Sweeps:
         return SweepWork(ids, bool(self_preservation), decode(clock_rollback or b""))
 
     async def sweep(self, ids: Sequence[str], epoch: int) -> SweepResult | None:
-        """Change these agents to their next status; return None if self-preservation suspends expiry.
+        """Change the given agents to their next status; return None if self-preservation suspends expiry.
 
         Raises StaleEpochError if another replica leads.
         """
@@ -95,7 +95,7 @@ class Sweeps:
         return None if word == b"suspended" else SweepResult(*rest)
 
     async def scan_agents(self, cursor: ScanCursor | None) -> tuple[ScanCursor | None, list[str]]:
-        """Return the next cursor and a slice of all ids; start with None and stop at None. Ids may be repeated."""
+        """Return the next cursor (None at the end) and some of all agent ids; ids may be repeated. Start with None."""
         same_connection = cursor is not None and cursor.connection == self._pipeline.connections_opened
         position, pairs = await self._scan(cursor.position if cursor is not None and same_connection else 0)
         if cursor is not None and cursor.connection != self._pipeline.connections_opened:
@@ -112,7 +112,7 @@ class Sweeps:
     async def repair_clock_rollback(
         self, ids: Sequence[str], clock_rollback: str, epoch: int, *, is_last: bool
     ) -> bool:
-        """Correct the times of these agents. `clock_rollback` is from `find_work`; `is_last` ends the scan.
+        """Correct agents' times after the `clock_rollback` that `find_work` returned; `is_last` ends the repair.
 
         Returns False if the repair is complete or has to start again: call `find_work`. Raises StaleEpochError.
         """
@@ -139,7 +139,7 @@ class Sweeps:
         return bool((await self._pipeline.call_script(call))[0] == b"ended")
 
     async def epoch(self) -> int:
-        """Return the current epoch, 0 if there was no leader yet; replicas without leader election sweep with it."""
+        """Return the current epoch of the leader, 0 without one; a replica without leader election sweeps with it."""
         (epoch,) = await self._pipeline.execute([("GET", self._keys.shared["epoch"])])
         return int(raise_for_error(epoch) or 0)
 

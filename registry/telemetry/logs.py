@@ -11,7 +11,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 
 class _CurrentStderr:
-    """Writes to the current `sys.stderr`, also if it was replaced after a logger was created."""
+    """A stream that writes to the current `sys.stderr`, even if it was replaced after a logger was created."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -28,12 +28,12 @@ class _CurrentStderr:
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """Return the logger of a module, whose lines have `logger: <name>`; may be called before `configure_logs`."""
+    """Return the logger of a module; its lines contain `logger: <name>`. May be called before `configure_logs`."""
     return cast("FilteringBoundLogger", structlog.get_logger(logger_name=name))
 
 
 def configure_logs(level: str, log_format: str, stream: TextIO | None = None) -> None:
-    """Write every event of `level` and above to `stream` (None: standard error), one line each.
+    """Write every log event of `level` and above to `stream` (None: standard error), one line for each event.
 
     `level` is a level of `logging`, in lower case; `log_format` is `json`, `pretty` or `auto` (pretty on a terminal).
     Call it once, before the first event: a logger caches its configuration at its first use. uvicorn must be started

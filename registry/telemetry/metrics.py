@@ -17,7 +17,7 @@ _DURATION_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 
 
 class Metrics:
-    """Counters and histograms of this replica, and registered functions that yield further metrics at each scrape."""
+    """The counters and histograms of this replica, and functions that yield more metrics at each scrape."""
 
     def __init__(self) -> None:
         self._collectors = collectors = CollectorRegistry()
@@ -41,7 +41,7 @@ class Metrics:
         self._response_counters: dict[tuple[str, str, int], Callable[[float], None]] = {}
 
     def register(self, read: Callable[[], MetricsIterator]) -> None:
-        """Add metrics that are read at each scrape."""
+        """Register a function that yields more metrics at each scrape."""
         self._collectors.register(FunctionCollector(read))
 
     @property
@@ -50,14 +50,14 @@ class Metrics:
         return time.monotonic() - self._started_at
 
     def count_response(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one response. `route` is the pattern of the path, which limits the number of time series."""
+        """Count one HTTP response. `route` is the pattern of the path, which limits the number of time series."""
         count = self._response_counters.get((method, route, status))
         if count is None:
             count = self._response_counters[method, route, status] = self._response_counter(method, route, status)
         count(seconds)
 
     def observe_script(self, name: str, seconds: float) -> None:
-        """Record the duration of a script call."""
+        """Record the duration of one call of a Lua script."""
         self._script_seconds.labels(name).observe(seconds)
 
     def count_loop_failure(self, name: str) -> None:
@@ -65,7 +65,7 @@ class Metrics:
         self._loop_errors.labels(name).inc()
 
     def count_swept_agents(self, agents_by_outcome: Mapping[str, int]) -> None:
-        """Count agents that a sweep processed."""
+        """Count the agents that a sweep processed, by outcome."""
         for outcome, agents in agents_by_outcome.items():
             if agents:
                 self._sweep_outcomes.labels(outcome).inc(agents)

@@ -1,1 +1,1 @@
-"""The agent of this process: its declarations, its registration, its server, and calls of other agents."""
+"""The agent of this process: its declarations, registration and server, and its calls of other agents."""

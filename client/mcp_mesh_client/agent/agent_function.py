@@ -1,4 +1,4 @@
-"""A function of the agent: its capabilities, its dependencies, and their injection."""
+"""A declared function of the agent: its capabilities, its dependencies, and their injection."""
 
 import copy
 import functools
@@ -21,7 +21,7 @@ InjectedParameters = dict[str, tuple[int | None, Dependency]]
 
 
 class AgentFunction:
-    """One function of the agent.
+    """One declared function of the agent, with its capabilities and dependencies.
 
     `name` is the name of its tool. `capabilities` are objects with a `capability`; `dependencies` are the required
     capabilities. `wrapper` is called in place of `original`: it injects the dependencies into the parameters with their
@@ -48,18 +48,18 @@ class AgentFunction:
             self.wrapper = _inject(original, injected)
 
     def bound_to(self, instance: object) -> "AgentFunction":
-        """Return the same function as a method of this object."""
+        """Return this function as a method of an object."""
         bound = copy.copy(self)
         bound.wrapper = self.wrapper.__get__(instance)
         return bound
 
     @property
     def qualified_name(self) -> str:
-        """The module and the name of the function."""
+        """The module and the qualified name of the function."""
         return f"{self.original.__module__}.{self.original.__qualname__}"
 
     def tool_specs(self) -> list[dict[str, Any]]:
-        """Return its tools for the registration: one for each capability, the first with the function's own name."""
+        """Return the tools that register the function: one for each capability, the first with its own name."""
         dependencies = [binding.spec for binding in self.dependencies.values()]
         shared = {
             "description": self.description,
@@ -73,7 +73,7 @@ class AgentFunction:
         ]
 
     def _injected_parameters(self, caller: ToolCaller, timeout: float) -> InjectedParameters:
-        """Return the parameters that receive dependencies."""
+        """Return the parameters of a function that receive dependencies."""
         parameters = inspect.signature(self.original).parameters
         is_async = inspect.iscoroutinefunction(self.original)
         injected: InjectedParameters = {}
@@ -98,7 +98,7 @@ class AgentFunction:
 
 
 def parameter_name(capability: str) -> str:
-    """Return the parameter name for a capability, with `_` for each character that a name cannot have."""
+    """Return the parameter name for a capability: `_` replaces each character that a name cannot contain."""
     name = _NON_WORD.sub("_", capability)
     return f"{name}_" if keyword.iskeyword(name) else name
 
@@ -121,7 +121,7 @@ def _bind_dependencies(dependencies: Sequence[str | Mapping[str, Any]]) -> dict[
 
 
 def _inject(original: Callable[..., Any], injected: InjectedParameters) -> Callable[..., Any]:
-    """Return a function that calls the original one with the dependencies that are resolved at the time of the call."""
+    """Wrap a function: each call receives the dependencies that are resolved at that time."""
 
     def with_dependencies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         for name, (position, dependency) in injected.items():

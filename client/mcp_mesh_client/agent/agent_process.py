@@ -1,4 +1,4 @@
-"""The agent of this process, from the first declaration to the end of the process."""
+"""The agent of this process from its first declaration to the end of the process."""
 
 import atexit
 import logging
@@ -14,7 +14,7 @@ from mcp_mesh_client.event_loop_thread import THREAD_NAME
 
 
 class AgentProcess:
-    """The agent, its server and its lifecycle, which starts with the first change of the agent."""
+    """The agent, its server and its registration, which starts with the first declaration."""
 
     def __init__(self) -> None:
         self.agent: LocalAgent = LocalAgent()
@@ -25,13 +25,13 @@ class AgentProcess:
         self.lifecycle.stop()
 
     def close(self) -> None:
-        """Deregister, stop serving, and end all threads."""
+        """Deregister the agent, stop its server, and end all its threads."""
         self.deregister()
         self.server.close()
         self.agent.close()
 
     def after_fork(self) -> None:
-        """Turn the forked process into a new agent with the same functions, which is not registered yet."""
+        """Turn the agent of a forked process into a new, unregistered agent with the same functions."""
         self.agent.reset_after_fork()
         self._attach_agent()
 
@@ -48,7 +48,7 @@ _DEREGISTER_TIMEOUT_S = 4.0
 
 
 def current_process() -> AgentProcess:
-    """Return the AgentProcess of this process. Raises InvalidData for an invalid environment variable."""
+    """Return the agent of this process. Raises InvalidData for an invalid environment variable."""
     global _current  # noqa: PLW0603 - one process, one agent
     with _lock:
         if _current is None:
@@ -59,7 +59,7 @@ def current_process() -> AgentProcess:
 
 
 def agent_id() -> str:
-    """Return the id of the agent of this process: `MCP_MESH_AGENT_NAME` or `agent`, and eight hexadecimal digits."""
+    """Return the agent id of this process: `MCP_MESH_AGENT_NAME` or `agent`, and eight hexadecimal digits."""
     return current_process().agent.id
 
 
@@ -70,7 +70,7 @@ def _deregister_at_exit() -> None:
 
 
 def _install_sigterm_handler() -> None:
-    """Deregister on SIGTERM, too, if the process has no handler for it.
+    """Deregister the agent also on SIGTERM, if the process has no handler for this signal.
 
     A handler that is installed later replaces this one. After SIGINT Python exits normally and runs `atexit`.
     """
@@ -79,7 +79,7 @@ def _install_sigterm_handler() -> None:
 
 
 def _on_sigterm(number: int, _frame: FrameType | None) -> None:
-    """Deregister, then end by the signal as without a handler. A second SIGTERM ends the process at once."""
+    """Deregister the agent, then end the process by SIGTERM; a second SIGTERM ends the process at once."""
     signal.signal(number, signal.SIG_DFL)
     # The interrupted code may hold any lock, so a thread deregisters, and the wait for it is limited.
     thread = threading.Thread(target=_deregister_at_exit, name="mcp-mesh-deregister", daemon=True)
@@ -89,7 +89,7 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
 
 
 def _is_not_heartbeat_request(record: logging.LogRecord) -> bool:
-    """Return False for the HTTP library's INFO records of this agent's requests, such as heartbeats."""
+    """Return False for INFO log records of the HTTP library about the agent's own requests, such as heartbeats."""
     return record.levelno > logging.INFO or record.threadName != THREAD_NAME
 
 

@@ -1,4 +1,4 @@
-"""The MCP server of this agent: the application runs it, or this module starts one in a thread."""
+"""The MCP server of this agent: run by the application, or started by this module in a thread."""
 
 import asyncio
 import concurrent.futures
@@ -30,7 +30,7 @@ DECORATOR_ORDER_HINT = "put @server.tool() above @mesh_agent(...), not below it"
 
 
 class AgentServer:
-    """Makes the declared functions callable.
+    """Makes the declared functions callable through an MCP server.
 
     An application that runs the server itself calls `reserve` or `announce`; otherwise a server is started in a thread
     when it is needed.
@@ -44,7 +44,7 @@ class AgentServer:
         self._lock = threading.Lock()
 
     def announce(self, server: "MCPServer[Any] | None", endpoint: str | None) -> None:
-        """Set the endpoint for callers, and add the declared tools to `server`, which the application runs.
+        """Set the agent's URL for callers, and add the declared tools to `server`, which the application runs.
 
         Raises InvalidData, and DecoratorOrderError for a tool without dependency injection.
         """
@@ -60,7 +60,7 @@ class AgentServer:
     def open_http_server(
         self, server: "MCPServer[Any] | None", host: str | None, port: int | None
     ) -> "AgentHttpServer":
-        """Listen with this server or, without one, with a new server for all declared functions.
+        """Open a listening socket for this MCP server or, without one, for a new server with all declared functions.
 
         If the public host is not a loopback address, it listens on all addresses. Raises McpLibraryMissing, OSError
         if the port is in use, and DecoratorOrderError.
@@ -78,12 +78,12 @@ class AgentServer:
         return AgentHttpServer(server, host, port, public_host=environment.host, quiet=own)
 
     def reserve(self) -> None:
-        """Prevent the autostart: the application serves, and sets the endpoint later. Clear the endpoint until then."""
+        """Prevent the autostart and clear the endpoint, because the application will serve and set the endpoint."""
         self._reserved = True
         self._agent.endpoint = None
 
     async def autostart(self) -> float | None:
-        """Start a server in a thread, unless the application serves or the environment disables it.
+        """Start a server in a thread, unless the application serves or an environment variable disables it.
 
         Return the seconds until the next check: a program that still imports modules may call `serve` later.
         """
@@ -118,7 +118,7 @@ class AgentServer:
         return self._reserved
 
     def close(self) -> None:
-        """Close the server that was started here, if there is one."""
+        """Close the server that `autostart` started, if it started one."""
         own, self._own_server = self._own_server, None
         if own is not None:
             http_server, thread, ended = own
@@ -128,7 +128,7 @@ class AgentServer:
             thread.stop()
 
     def _prepare_server(self, server: "MCPServer[Any]") -> None:
-        """Add `GET /health` to a server, and the functions of the agent that are not tools of it yet.
+        """Add `GET /health` to an MCP server, and the functions of the agent that are not yet tools of this server.
 
         From now on each function has the name of its tool.
         """
@@ -155,7 +155,7 @@ class AgentServer:
 
 
 def _main_thread_is_importing() -> bool:
-    """Return whether the main thread is running an import."""
+    """Return whether the main thread is still importing a module."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - a documented function
     while frame is not None:
         if frame.f_globals.get("__name__") == "importlib._bootstrap":
@@ -165,7 +165,7 @@ def _main_thread_is_importing() -> bool:
 
 
 def _add_missing_tools(server: "MCPServer[Any]", function: AgentFunction) -> None:
-    """Add a tool for each name of a function that the server does not have; set the input schema of the function."""
+    """Add a tool for each name of a function that the MCP server lacks, with the input schema of the function."""
     for spec in function.tool_specs():
         name = spec["function_name"]
         if (tool := server._tool_manager.get_tool(name)) is None:  # noqa: SLF001

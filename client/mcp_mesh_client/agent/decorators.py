@@ -24,7 +24,7 @@ _CLASS_MARKER, _METHOD_MARKER = "__mesh_class__", "__mesh_function__"
 
 
 class AgentOptions(TypedDict, total=False):
-    """Options of the whole agent; the environment takes precedence.
+    """Options of the whole agent; environment variables take precedence.
 
     `name` is a display name. `health_interval`: seconds between heartbeats; `timeout_threshold` and
     `eviction_threshold`: seconds without a heartbeat until the agent is degraded, and until it is expired. The shortest
@@ -103,7 +103,7 @@ def tool(
 
 
 def check_decorator_order(decorated: Any) -> None:
-    """Raise DecoratorOrderError for a function that is a tool already: the server would not inject dependencies."""
+    """Raise DecoratorOrderError for a function that is already a tool, because it would get no dependencies."""
     if not inspect.isroutine(decorated):
         if callable(inner := getattr(decorated, "fn", None)):
             raise DecoratorOrderError(f"{inner.__name__} is already registered as a tool: {DECORATOR_ORDER_HINT}")
@@ -113,13 +113,13 @@ def check_decorator_order(decorated: Any) -> None:
 
 
 def _is_sdk_tool(function: Any, holder: Any) -> bool:
-    """Return whether the holder is the SDK's tool object of a function or, in older Python versions, its dict."""
+    """Return whether an object that holds a function belongs to a tool of the MCP SDK."""
     fields = holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})
     return fields.get("fn") is function and "fn_metadata" in fields
 
 
 def _checked_options(options: AgentOptions) -> dict[str, Any]:
-    """Return the options of the agent, checked."""
+    """Validate the options of the agent and return them."""
     if unknown := sorted(options.keys() - AgentOptions.__annotations__.keys()):
         raise TypeError(f"mesh_agent() got an unexpected keyword argument {unknown[0]!r}")
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -150,7 +150,7 @@ def _capability_specs(
     version: str | None,
     tags: Sequence[str] | None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the capabilities of a function, each with its `capability`."""
+    """Yield the capabilities of a function as dicts with the key `capability`."""
     if capability is not None and capabilities is not None:
         raise InvalidData("capabilities", "capabilities: pass capability or capabilities, not both")
     if isinstance(capabilities, str | Mapping) or capabilities == []:
@@ -168,7 +168,7 @@ def _capability_specs(
 
 
 def _decorate_class(decorated: type) -> type:
-    """Declare each object when the constructor of its class, or of its decorated subclass, returns."""
+    """Declare each object of a class when its constructor, or that of a decorated subclass, returns."""
     original_init = decorated.__init__  # type: ignore[misc]
 
     @functools.wraps(original_init)

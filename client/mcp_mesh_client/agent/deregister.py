@@ -1,4 +1,4 @@
-"""Deregistration when the process ends: one blocking request.
+"""Deregistration of the agent when the process ends: one blocking request.
 
 At that time there may be no event loop, and no thread can be started for a DNS lookup. So this does not use the client.
 """
@@ -16,7 +16,7 @@ _NOT_FOUND = 404
 
 
 def deregister(url: str | None, agent_id: str) -> None:
-    """Deregister an agent at the first replica that responds."""
+    """Deregister an agent at the first registry replica that responds."""
     import urllib.error  # noqa: PLC0415 - heavy, and only needed here
     import urllib.request  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The environment variables of this agent; they take precedence over the code."""
+"""The environment variables that configure the agent; they take precedence over the code."""
 
 import os
 import socket
@@ -31,7 +31,7 @@ _ANY_IPV6, _ANY_IPV4 = "::", "0.0.0.0"  # noqa: S104
 
 @dataclass(frozen=True, slots=True)
 class AgentEnvironment:
-    """The environment variables, parsed and checked; None for a variable that is not set. Durations are seconds."""
+    """The parsed environment variables of the agent; None for a variable that is not set. Durations are seconds."""
 
     name: str = "agent"
     registry_url: str | None = None
@@ -45,12 +45,12 @@ class AgentEnvironment:
 
     @property
     def public_host(self) -> str | None:
-        """The host in the URL for callers, if the environment sets it."""
+        """The host in the agent's URL for callers, if an environment variable sets it."""
         return self.host if self.endpoint is None else endpoint_host(self.endpoint)
 
 
 def read_environment() -> AgentEnvironment:
-    """Read the environment variables. Raises InvalidData with the invalid one."""
+    """Read the environment variables of the agent. Raises InvalidData that names an invalid variable."""
     host, port, interval = _read_host(), _read_port(), _read_seconds(HEALTH_INTERVAL_ENV)
     auto = os.environ.get(AUTO_RUN_ENV, "true").lower()
     if auto not in _BOOLEANS:
@@ -69,12 +69,12 @@ def read_environment() -> AgentEnvironment:
 
 
 def new_agent_id(name: str) -> str:
-    """Return a unique id: the name and eight hexadecimal digits."""
+    """Return a unique agent id: the name and eight hexadecimal digits."""
     return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
 def check_endpoint(endpoint: object, field: str) -> str:
-    """Return the endpoint of an agent. Raises InvalidData if it is not a URL with a host."""
+    """Validate the endpoint of an agent and return it. Raises InvalidData if it is not a URL with a host."""
     try:
         parts = urlsplit(endpoint) if isinstance(endpoint, str) else urlsplit("")
         host = parts.hostname
@@ -86,17 +86,17 @@ def check_endpoint(endpoint: object, field: str) -> str:
 
 
 def http_url(host: str, port: int) -> str:
-    """Return the URL of a host name or an IPv4 or IPv6 address, and a port."""
+    """Return the http URL of a port on a host name, IPv4 or IPv6 address."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def endpoint_host(endpoint: str) -> str | None:
-    """Return the host of a URL."""
+    """Return the host in a URL."""
     return urlsplit(endpoint).hostname
 
 
 def listening_host(host: str | None) -> str:
-    """Return the address to listen on for this public host: its own loopback address, or all addresses."""
+    """Return the address to listen on for a public host: a loopback address for itself, otherwise all addresses."""
     if host in (None, "localhost", LOOPBACK_IPV4):
         return LOOPBACK_IPV4
     if host == _LOOPBACK_IPV6:
@@ -105,7 +105,7 @@ def listening_host(host: str | None) -> str:
 
 
 def check_duration(seconds: object, field: str = "health_interval") -> float:
-    """Return a duration in seconds. Raises InvalidData if it is not a positive number of at most a day."""
+    """Validate a duration and return it in seconds. Raises InvalidData unless it is positive and at most a day."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _MAX_DURATION_S:
         raise InvalidData(
             field, f"{field}: expected seconds above 0 and at most {_MAX_DURATION_S:g}, not {seconds!r:.100}"
@@ -119,7 +119,7 @@ def heartbeat_interval(declared: float | None, environment: AgentEnvironment) ->
 
 
 def _read_registry_url() -> str | None:
-    """Return the URL of the registry. The client reads the token; here it is only checked, before anything starts."""
+    """Return the URL of the registry; validate the URL and the token, so that errors are reported at the start."""
     if token := os.environ.get(TOKEN_ENV):
         check_token(token, TOKEN_ENV)
     if url := os.environ.get(URL_ENV):
@@ -128,14 +128,14 @@ def _read_registry_url() -> str | None:
 
 
 def _read_endpoint(host: str | None, port: int | None) -> str | None:
-    """Return the URL for callers if the environment sets it: as a URL, or as a host and a port."""
+    """Return the agent's URL for callers if the environment sets it: as a URL, or as a host and a port."""
     if given := os.environ.get(ENDPOINT_ENV):
         return check_endpoint(given, ENDPOINT_ENV)
     return None if host is None or port is None else http_url(host, port)
 
 
 def _read_host() -> str | None:
-    """Return the public host; the port may be assigned later."""
+    """Return the public host of the agent, if the environment sets it."""
     host = os.environ.get(HOST_ENV)
     if not host:
         return None

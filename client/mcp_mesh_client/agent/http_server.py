@@ -1,4 +1,4 @@
-"""The HTTP server of an agent: MCP and `GET /health`. Imported only to serve, as it imports the MCP SDK."""
+"""The HTTP server of an agent: MCP and `GET /health`. It imports the MCP SDK, so only serving imports it."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ _WILDCARD_HOSTS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared, not
 
 
 class AgentHttpServer(uvicorn.Server):
-    """An MCP server with its own listening socket, which queues connections until the server runs.
+    """An MCP server with its own listening socket; the socket queues connections until the server runs.
 
     `url` is the URL for callers: with the host it listens on, or `public_host`. On `::` it accepts IPv4 and IPv6.
     `before_shutdown` is called before it stops serving.
@@ -39,20 +39,20 @@ class AgentHttpServer(uvicorn.Server):
         super().__init__(uvicorn.Config(app, log_level=level, timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S))
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until SIGINT or SIGTERM."""
+        """Serve requests until SIGINT or SIGTERM."""
         super().run(sockets or [self._socket])
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until it is closed."""
+        """Serve requests until `close` is called."""
         await super().serve(sockets or [self._socket])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Call `before_shutdown`, then stop serving."""
+        """Call `before_shutdown`, then stop the server."""
         await asyncio.to_thread(self.before_shutdown)
         await super().shutdown(sockets)
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop the server."""
         self.should_exit = True
         if not self.started:
             self._socket.close()
@@ -65,7 +65,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def new_mcp_server(name: str) -> "MCPServer[Any]":
-    """Return a server without tools."""
+    """Return a new MCP server without tools."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     server: MCPServer[Any] = MCPServer(name, log_level="WARNING")
@@ -76,7 +76,7 @@ def new_mcp_server(name: str) -> "MCPServer[Any]":
 
 
 def add_health_route(server: "MCPServer[Any]", health: Callable[[], dict[str, Any]]) -> None:
-    """Add `GET /health` to a server."""
+    """Add `GET /health` to an MCP server."""
 
     async def get_health(_request: Request) -> JSONResponse:
         return JSONResponse(health())

@@ -1,4 +1,4 @@
-"""A dependency as a function receives it: a callable for the tool of another agent."""
+"""A dependency that is injected into a function: a callable that calls the tool of another agent."""
 
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -11,10 +11,10 @@ class ToolCaller(Protocol):
     """Calls tools of providers."""
 
     async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
-        """Call a tool on the running loop."""
+        """Call a tool on the running event loop."""
 
     def submit(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
-        """Start to call a tool on another thread's loop."""
+        """Start a call of a tool on the event loop of another thread."""
 
 
 class DependencyBinding:
@@ -27,7 +27,7 @@ class DependencyBinding:
 
 
 class Dependency:
-    """The tool that provides a capability, called with keyword arguments: `date_service(format="iso")`.
+    """The tool of another agent that provides a capability, called with keywords: `date_service(format="iso")`.
 
     In an async function the call must be awaited; otherwise it returns the result of the tool. The call goes to the
     current provider, which may have changed since the function started. Raises DependencyUnavailable,
@@ -48,17 +48,17 @@ class Dependency:
 
     @property
     def provider(self) -> Provider | None:
-        """The current provider: `agent_id`, `endpoint` and `tool_name`; None while it is unresolved."""
+        """The current provider: `agent_id`, `endpoint` and `tool_name`; None while no provider is resolved."""
         return self._binding.provider
 
     def with_timeout(self, seconds: float) -> "Dependency":
-        """Return the same dependency with another timeout for its calls."""
+        """Return a copy of this dependency with another timeout for its calls."""
         if not seconds > 0:
             raise InvalidData("seconds", f"seconds: expected a number above 0, not {seconds!r}")
         return Dependency(self._binding, self._caller, seconds, is_async=self._is_async)
 
     def __call__(self, /, **arguments: Any) -> Any:
-        """Call the tool."""
+        """Call the tool of the current provider."""
         if self._is_async:
             return self._call_async(arguments)
         future = self._caller.submit(self._require_provider(), arguments, self._timeout)

@@ -1,4 +1,4 @@
-"""The agent of this process, with all its functions."""
+"""The declared agent of this process: its functions, options, endpoint and resolved dependencies."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,7 @@ class LocalAgent:
 
     @property
     def registry_url(self) -> str | None:
-        """The URL of the registry; the environment takes precedence. None: the default of the client."""
+        """The URL of the registry from the environment or a declaration; None for the default of the client."""
         return self.environment.registry_url or self._options.get("registry_url")
 
     @property
@@ -63,7 +63,7 @@ class LocalAgent:
         return heartbeat_interval(self._options.get("health_interval"), self.environment)
 
     def set_options(self, **options: Any) -> None:
-        """Add the options of a declaration.
+        """Merge the options of one declaration into the options of the agent.
 
         Raises InvalidData if another declaration has a different value; of durations the shortest applies.
         """
@@ -77,7 +77,7 @@ class LocalAgent:
                 self._options[name] = value if before is None else min(value, before)
 
     def add_function(self, function: AgentFunction) -> None:
-        """Add a function. Raises InvalidData if another one has its name."""
+        """Add a function to the agent. Raises InvalidData if another function has its name."""
         with self._lock:
             self._put_function(function)
         self._notify_change()
@@ -107,12 +107,12 @@ class LocalAgent:
         self._notify_change()
 
     def set_endpoint(self, endpoint: str) -> None:
-        """Set the URL for callers; the environment takes precedence."""
+        """Set the agent's URL for callers; the environment takes precedence."""
         self.endpoint = self.environment.endpoint or endpoint
         self._notify_change(immediately=True)
 
     def registration_document(self, endpoint: str | None = None) -> dict[str, Any]:
-        """Return the registration with all functions."""
+        """Return the registration of the agent with all its functions."""
         with self._lock:
             tools = [tool for function in self.functions.values() for tool in function.tool_specs()]
             for instance in self.instances.values():
@@ -127,7 +127,7 @@ class LocalAgent:
         }
 
     def update_dependencies(self, response: Mapping[str, Any]) -> None:
-        """Apply the resolved dependencies of a response; a response without them changes nothing."""
+        """Apply the resolved dependencies in a response of the registry; a response without them changes nothing."""
         resolved: Mapping[str, Mapping[str, Provider | None]] | None = response.get("dependencies_resolved")
         if resolved is None:
             return
@@ -140,7 +140,7 @@ class LocalAgent:
                     binding.provider = provider
 
     def health(self) -> dict[str, Any]:
-        """Return the response of `GET /health`."""
+        """Return the body of the response to `GET /health`."""
         functions = tuple(self.functions.values())
         return {
             "status": "healthy",
@@ -154,11 +154,11 @@ class LocalAgent:
         }
 
     def submit(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> "Future[Any]":
-        """Start to call a provider's tool, on the thread of the agent."""
+        """Start a call of a provider's tool on the thread of the agent."""
         return self.thread.submit(self.call(provider, arguments, timeout))
 
     async def call(self, provider: Provider, arguments: dict[str, Any], timeout: float) -> Any:
-        """Call a provider's tool on the running loop: switching threads would add a tenth to its duration."""
+        """Call a provider's tool on the running event loop, because switching threads would make the call slower."""
         sessions = self._sessions.get(asyncio.get_running_loop())
         return await (sessions or self._open_sessions()).call(provider, arguments, timeout)
 
@@ -176,18 +176,18 @@ class LocalAgent:
         return sessions
 
     async def _close_sessions(self) -> None:
-        """Close the sessions of the running loop."""
+        """Close the MCP sessions of the running event loop."""
         if (sessions := self._sessions.pop(asyncio.get_running_loop(), None)) is not None:
             await sessions.close()
 
     def close(self) -> None:
-        """End the thread and its sessions; sessions on other loops end with their loops."""
+        """End the thread of the agent and its sessions; sessions on other event loops end with these loops."""
         with contextlib.suppress(ClientClosed):
             self.thread.run(self._close_sessions())
         self.thread.stop()
 
     def reset_after_fork(self) -> None:
-        """Turn into a new agent after a fork: with a new id, and without the threads of the parent."""
+        """Become a new agent after a fork: with a new id, and without the threads of the parent process."""
         self._lock = threading.RLock()
         self.thread = EventLoopThread()
         self._sessions.clear()
@@ -225,7 +225,7 @@ def mcp_missing_error() -> McpLibraryMissing:
 
 
 def _merge_capabilities(tools: list[dict[str, Any]], capabilities: Iterable[Any]) -> list[dict[str, Any]]:
-    """Merge an object's capabilities into the tools that provide them; each other capability becomes a new tool."""
+    """Add an object's capabilities to the functions of these names; a capability without a function becomes a tool."""
     added = list(tools)
     for given in capabilities:
         spec = dict(given) if isinstance(given, Mapping) else {"name": given}

@@ -1,4 +1,4 @@
-"""MCP sessions with providers: one for each endpoint, reused by later calls. The first call imports this module."""
+"""MCP sessions with providers, one for each endpoint; imported with the first call of a dependency."""
 
 import asyncio
 import contextvars
@@ -30,7 +30,7 @@ _UNTYPED_OBJECT_PREFIX = '{\n  "'
 
 
 class McpSessions:
-    """Calls tools of providers. It belongs to one event loop and ends with it."""
+    """Calls tools of providers over MCP sessions. It belongs to one event loop and ends with this loop."""
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, _McpSession] = OrderedDict()
@@ -76,7 +76,7 @@ class McpSessions:
 
 
 class _McpSession:
-    """One session in a task of its own; an error ends the task and all calls in progress."""
+    """One MCP session in its own task; an error ends the task and all calls in progress."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -90,15 +90,15 @@ class _McpSession:
 
     @property
     def is_closed(self) -> bool:
-        """Whether a new session is needed."""
+        """Whether the session accepts no more calls."""
         return self._task.done() or self._closing.is_set()
 
     def close_when_idle(self) -> None:
-        """Accept no more calls; close after those in progress."""
+        """Accept no more calls, and close the session after the calls in progress."""
         self._closing.set()
 
     def on_closed(self, callback: Callable[["_McpSession"], None]) -> None:
-        """Call back when the session has ended."""
+        """Call a function when the session has ended."""
         self._task.add_done_callback(lambda _task: callback(self))
 
     async def wait_closed(self) -> None:
@@ -106,7 +106,7 @@ class _McpSession:
         await asyncio.wait({self._task})
 
     async def call(self, target: str, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
-        """Call a tool; raise DependencyUnavailable if the session ends before the response."""
+        """Call a tool. Raises DependencyUnavailable if the session ends before the response."""
         caller = cast("asyncio.Task[Any]", asyncio.current_task())
         cancelling = caller.cancelling()
         self._callers.add(caller)
@@ -149,7 +149,7 @@ class _McpSession:
             self._client.cancel()
 
     def _cancel_callers(self, task: asyncio.Task[None]) -> None:
-        """Cancel the calls in progress. A lost session is not an error by itself: the next call opens another one."""
+        """Cancel the calls in progress when the session has ended; the next call opens another session."""
         for caller in self._callers:
             caller.cancel()
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -170,7 +170,7 @@ def mcp_url(endpoint: str) -> str:
 
 
 def tool_value(result: mcp_types.CallToolResult) -> Any:
-    """Return the value of a tool result: structured content, otherwise text; a list if there are several items."""
+    """Return the value of a tool's result: structured content or text; a list if there are several items."""
     structured = result.structured_content
     if structured is not None:
         return structured["result"] if _is_wrapped(structured, result) else structured
@@ -181,7 +181,7 @@ def tool_value(result: mcp_types.CallToolResult) -> Any:
 
 
 def _parse_untyped_object(text: str) -> Any:
-    """Return the object in a text, if the SDK has encoded it for a tool without a return type; otherwise the text."""
+    """Decode a JSON object that the SDK sent as text for a tool without a return type; return other text as it is."""
     if not text.startswith(_UNTYPED_OBJECT_PREFIX):
         return text
     try:
@@ -191,7 +191,7 @@ def _parse_untyped_object(text: str) -> Any:
 
 
 def _is_wrapped(structured: dict[str, Any], result: mcp_types.CallToolResult) -> bool:
-    """Return whether the SDK wrapped a value in an object; if the tool returned the object, the text is equal."""
+    """Return whether the SDK wrapped the value of a tool in an object with the key `result`."""
     if structured.keys() != {"result"}:
         return False
     try:

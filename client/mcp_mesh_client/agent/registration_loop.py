@@ -1,4 +1,4 @@
-"""The lifecycle of this agent: registration, heartbeats, repeated registration, deregistration."""
+"""The loop that registers the agent, sends its heartbeats, and deregisters the agent at the end."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ _STOP_TIMEOUT_S = 1.0
 
 
 class AgentLifecycle:
-    """Keeps an agent registered from `start` to `stop`, on the thread of the agent.
+    """Registers an agent and sends heartbeats from `start` to `stop`, on the thread of the agent.
 
     While the agent has no endpoint, `ensure_endpoint` is called. If it sets no endpoint, it returns the seconds until
     the next call, or None to wait for a change.
@@ -44,7 +44,7 @@ class AgentLifecycle:
         self._backoff = Backoff(_FIRST_PAUSE_S, MAX_BACKOFF_S)
 
     def start(self) -> None:
-        """Start the loop; wake it if it already runs."""
+        """Start the registration loop, or wake the loop if it already runs."""
         with self._lock:
             if self._active_run is None:
                 self._active_run = _LifecycleRun()
@@ -53,7 +53,7 @@ class AgentLifecycle:
                 self._active_run.wake()
 
     def stop(self) -> None:
-        """Deregister and end the loop; wait a moment for a call in progress. The caller needs no event loop."""
+        """Deregister the agent and end the loop; wait up to a second for a call in progress. Needs no event loop."""
         with self._lock:
             run, self._active_run = self._active_run, None
         if run is None:
@@ -81,7 +81,7 @@ class AgentLifecycle:
             run.ended.set()
 
     async def _step(self, registry: RegistryClient) -> float | None:
-        """Do the next step; return the seconds until the following one, None to wait for a change."""
+        """Wait, start a server, register or send a heartbeat; return the seconds until the next step, or None."""
         if (remaining := self._debounce_remaining()) > 0:
             return remaining
         if (endpoint := self._agent.endpoint) is None:
@@ -91,11 +91,11 @@ class AgentLifecycle:
         return await self._register_or_heartbeat(registry, endpoint)
 
     def _debounce_remaining(self) -> float:
-        """Return the seconds until the declarations count as complete."""
+        """Return the seconds until no more declarations are expected."""
         return self._agent.changed_at + DEBOUNCE_S - time.monotonic()
 
     async def _register_or_heartbeat(self, registry: RegistryClient, endpoint: str) -> float:
-        """Register if necessary, otherwise send a heartbeat; return the seconds until the next call."""
+        """Register the agent if it changed, otherwise send a heartbeat; return the seconds until the next request."""
         agent, revision, was_sent = self._agent, self._agent.revision, self._may_be_registered
         try:
             response: HeartbeatResult | RegisterResult | ErrorResponse
@@ -128,7 +128,7 @@ class AgentLifecycle:
         return agent.heartbeat_interval * random.uniform(0.9, 1.0)  # noqa: S311 - not for security
 
     def _back_off(self, reason: str) -> float:
-        """Log the rejection once; return the seconds until the next attempt."""
+        """Log a rejected request once; return the seconds until the next attempt."""
         if reason != self._last_rejection:
             _log.error("agent_rejected id=%s reason=%s", self._agent.id, reason)
             self._last_rejection = reason
@@ -136,7 +136,7 @@ class AgentLifecycle:
 
 
 class _LifecycleRun:
-    """One run of the loop, which any thread and signal handler can wake, because that takes no lock."""
+    """One run of the registration loop; any thread and signal handler can wake it, because that takes no lock."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
@@ -144,18 +144,18 @@ class _LifecycleRun:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def bind_loop(self) -> None:
-        """Bind the run to the running event loop."""
+        """Store the running event loop, on which this run waits."""
         self._loop = asyncio.get_running_loop()
 
     def wake(self) -> None:
-        """End the current wait or, if there is none, the next one."""
+        """End the wait in progress or, if there is none, the next wait."""
         # Before bind_loop() no wait has started; after the loop has stopped there is no wait to end.
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._woken.set)
 
     async def wait(self, seconds: float | None) -> None:
-        """Wait for the seconds, or until it is woken."""
+        """Wait for some seconds (None: without a limit) or until `wake` is called."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()

@@ -1,4 +1,4 @@
-"""`serve` and `announce`, which put an agent into service."""
+"""`serve` and `announce`: register the agent of this process and make it callable."""
 
 import contextlib
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ def serve(
     port: int | None = None,
     endpoint: str | None = None,
 ) -> None:
-    """Serve the agent of this process over streamable HTTP at `/mcp` until SIGINT or SIGTERM, and keep it registered.
+    """Serve the agent of this process over streamable HTTP at `/mcp`, registered, until SIGINT or SIGTERM.
 
     It serves without MCP sessions, so that agents of the mesh SDK can call it. The tools of `server` are served
     unchanged, together with `GET /health` and the declared functions that are not tools of it yet; without a `server`,
@@ -46,7 +46,7 @@ def serve(
 
 
 def announce(server: "MCPServer[Any] | None" = None, endpoint: str | None = None) -> None:
-    """Set the endpoint of this process; for an application that runs the server itself.
+    """Set the agent's URL for callers, for an application that runs the server itself.
 
     Call it before `server.run("streamable-http", …)`. Agents of the mesh SDK can only call a server that runs with
     `stateless_http=True`. The server gets `GET /health`, and the declared functions that are not tools of it yet.

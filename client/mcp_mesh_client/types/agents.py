@@ -19,7 +19,7 @@ WatchEventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
 
 class ErrorDetail(TypedDict):
-    """One invalid field: its path in the request, and the problem."""
+    """One invalid field of a request: its path, and the problem."""
 
     field: str
     problem: str
@@ -27,7 +27,7 @@ class ErrorDetail(TypedDict):
 
 @final
 class ErrorResponse(TypedDict):
-    """The registry rejected the request. 409 and 410 have a `resource_version`."""
+    """The error response to a rejected request. Status 409 and 410 have a `resource_version`."""
 
     status: Literal["error"]
     error: str
@@ -41,7 +41,7 @@ class ErrorResponse(TypedDict):
 
 @final
 class OfflineResponse(TypedDict):
-    """No replica could be reached."""
+    """The result of `register_with_fallback()` if no replica could be reached."""
 
     status: Literal["offline"]
     message: str
@@ -95,7 +95,7 @@ _Page = TypedDict("_Page", {"continue": NotRequired[str]})
 
 @final
 class AgentList(_Page):
-    """Agents. `stale_seconds` is the age of a stale response; `continue` is present if there is another page.
+    """A page of agents; `stale_seconds` is the age of a stale response, `continue` is the token of the next page.
 
     With the filter `fields` the agents have only these fields.
     """
@@ -128,7 +128,7 @@ class AgentStatusResponse(TypedDict):
 
 
 class CapabilityRow(TypedDict):
-    """One capability of one agent."""
+    """One capability of one agent in a list of capabilities."""
 
     name: str
     version: str
@@ -148,7 +148,7 @@ class CapabilityRow(TypedDict):
 
 @final
 class CapabilityList(TypedDict):
-    """Capabilities. `stale_seconds` is the age of a stale response."""
+    """A list of capabilities; `stale_seconds` is the age of a stale response."""
 
     capabilities: list[CapabilityRow]
     count: int
@@ -158,7 +158,7 @@ class CapabilityList(TypedDict):
 
 
 class _Resolution(TypedDict):
-    """The resolved dependencies of an agent, if it has any and they changed."""
+    """The resolved dependencies in a response, if the agent has any and they changed."""
 
     dependencies_resolved: NotRequired[ResolvedProviders]
     dependencies_unresolved: NotRequired[UnresolvedReasons]
@@ -167,7 +167,7 @@ class _Resolution(TypedDict):
 
 @final
 class RegisterResult(_Resolution):
-    """The agent is registered at this version, with its resolved dependencies."""
+    """The result of a registration: the agent's resource version and its resolved dependencies."""
 
     status: Literal["success"]
     agent_id: str
@@ -177,7 +177,7 @@ class RegisterResult(_Resolution):
 
 @final
 class RegisterResults(TypedDict):
-    """One result for each registration, in the order of the request."""
+    """The results of many registrations, in the order of the request."""
 
     status: Literal["success"]
     results: list[RegisterResult | ErrorResponse]
@@ -186,7 +186,7 @@ class RegisterResults(TypedDict):
 
 @final
 class UnregisterResult(TypedDict):
-    """The agent was removed at this version."""
+    """The result of removing an agent, with the resource version of this change."""
 
     status: Literal["success"]
     agent_id: str
@@ -196,7 +196,7 @@ class UnregisterResult(TypedDict):
 
 @final
 class DrainResult(TypedDict):
-    """An agent is out of service, or back in service; `changed` is false if it was already."""
+    """The result of a drain or undrain; `changed` is false if the agent already was in the requested state."""
 
     status: Literal["success"]
     agent_id: NotRequired[str]
@@ -208,7 +208,7 @@ class DrainResult(TypedDict):
 
 @final
 class DrainResults(TypedDict):
-    """One result for each matching agent, by its id; `changed` is the number of agents that changed."""
+    """The result for each drained or undrained agent, by its id; `changed` is the number of agents that changed."""
 
     status: Literal["success"]
     draining: bool
@@ -234,7 +234,7 @@ class SelectResult(TypedDict):
 
 @final
 class HeartbeatResult(_Resolution):
-    """The time at which the heartbeat was recorded, and the resolved dependencies if they changed."""
+    """The result of a heartbeat: the time at which it was recorded, and the dependencies if they changed."""
 
     status: Literal["success"]
     timestamp: str
@@ -243,7 +243,7 @@ class HeartbeatResult(_Resolution):
 
 @final
 class HeartbeatResults(TypedDict):
-    """One result for each agent, by its id."""
+    """The result of the heartbeat of each agent, by its id."""
 
     status: Literal["success"]
     results: dict[str, HeartbeatResult | ErrorResponse]
@@ -253,7 +253,7 @@ class HeartbeatResults(TypedDict):
 
 @final
 class AgentStatus(TypedDict):
-    """Only the status of an agent."""
+    """The status of an agent without its other fields."""
 
     agent_id: str
     status: Status
@@ -263,7 +263,7 @@ class AgentStatus(TypedDict):
 
 
 class WatchEvent(TypedDict):
-    """One change of an agent, and the version from which to resume. The object of a BOOKMARK has only that version."""
+    """One change of an agent, and the version from which to resume; the object of a BOOKMARK has only a version."""
 
     type: WatchEventType
     object: dict[str, Any]

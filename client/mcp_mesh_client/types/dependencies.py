@@ -1,4 +1,4 @@
-"""TypedDicts of resolved dependencies, their explanation and the dependency graph."""
+"""TypedDicts of resolved dependencies, explanations of their resolution, and the dependency graph."""
 
 from typing import Any, NotRequired, TypedDict, final
 
@@ -16,7 +16,7 @@ UnresolvedReasons = dict[str, dict[str, str]]
 
 
 class Candidate(TypedDict):
-    """An agent with the capability, and the stage at which it was rejected or chosen."""
+    """An agent with the required capability, and the stage at which it was rejected or chosen."""
 
     agent_id: str
     tool_name: str
@@ -28,7 +28,7 @@ class Candidate(TypedDict):
 
 
 class DependencyExplanation(TypedDict):
-    """One dependency: its requirements, its provider or the reason for none, and the candidates."""
+    """Explains one dependency: its requirements, its provider or the reason for none, and the candidates."""
 
     capability: str
     strategy: str
@@ -43,7 +43,7 @@ class DependencyExplanation(TypedDict):
 
 
 class ResolutionTrace(TypedDict):
-    """An earlier resolution, with its reasons."""
+    """An earlier resolution of an agent's dependencies, with its reasons."""
 
     timestamp: str
     resource_version: str
@@ -66,7 +66,7 @@ class AgentDependencies(TypedDict):
 
 
 class Dependent(TypedDict):
-    """A function with a dependency that an agent provides; `alternatives` counts the other providers."""
+    """A function with a dependency that a given agent provides; `alternatives` counts the other providers."""
 
     agent_id: str
     function: str
@@ -78,7 +78,7 @@ class Dependent(TypedDict):
 
 @final
 class AgentDependents(TypedDict):
-    """The functions whose dependencies an agent satisfies."""
+    """The functions of other agents whose dependencies one agent provides."""
 
     agent_id: str
     dependents: list[Dependent]
@@ -88,7 +88,7 @@ class AgentDependents(TypedDict):
 
 
 class DependencyEdge(TypedDict):
-    """One dependency of the mesh; `reason` states why it has no provider."""
+    """One dependency in the graph of the mesh; `reason` states why it has no provider."""
 
     agent_id: str
     function: str
@@ -99,7 +99,7 @@ class DependencyEdge(TypedDict):
 
 @final
 class DependencyGraph(TypedDict):
-    """All dependencies of the mesh, the unresolved ones, and the cycles of agents."""
+    """All dependencies of the mesh, the unresolved dependencies, and the cycles between agents."""
 
     dependencies: list[DependencyEdge]
     count: int

@@ -1,4 +1,4 @@
-"""TypedDicts of health, metrics and the description of the service."""
+"""TypedDicts of health, metrics and the description of the registry."""
 
 from typing import Any, Literal, TypedDict, final
 
@@ -7,7 +7,7 @@ from mcp_mesh_client.types.agents import Status
 
 @final
 class AgentHealth(TypedDict):
-    """The health of an agent. Durations are seconds; times of heartbeats are None before the first one."""
+    """The health of an agent. Durations are seconds; times of heartbeats are None before the first heartbeat."""
 
     agent_id: str
     status: Status
@@ -21,7 +21,7 @@ class AgentHealth(TypedDict):
 
 
 class Leader(TypedDict):
-    """The replica that runs the sweep."""
+    """The leader: the replica that sweeps overdue agents."""
 
     leading: bool
     election: bool
@@ -43,7 +43,7 @@ class Outage(TypedDict):
 
 
 class SelfPreservation(TypedDict):
-    """Self-preservation: whether it is active, and how many agents it affects."""
+    """The state of self-preservation: whether it is active, and how many agents it affects."""
 
     active: bool
     since: str | None
@@ -56,7 +56,7 @@ class SelfPreservation(TypedDict):
 
 @final
 class EndSelfPreservationResult(TypedDict):
-    """Whether self-preservation was active and ended now."""
+    """The result of ending self-preservation: whether it was active until now."""
 
     status: Literal["success"]
     ended: bool
@@ -65,7 +65,7 @@ class EndSelfPreservationResult(TypedDict):
 
 @final
 class Health(TypedDict):
-    """The health of the replica that responded."""
+    """The health of the registry replica that responded."""
 
     status: Literal["healthy", "degraded"]
     instance: str
@@ -86,14 +86,14 @@ class Health(TypedDict):
 
 @final
 class Readiness(TypedDict):
-    """Whether a replica accepts requests."""
+    """Whether a registry replica accepts requests."""
 
     status: Literal["ready", "not_ready"]
 
 
 @final
 class Metrics(TypedDict):
-    """Metrics of the whole mesh; `uptime_seconds` is that of the replica that responded."""
+    """Metrics of the whole mesh; `uptime_seconds` is the uptime of the replica that responded."""
 
     total_agents: int
     pending_agents: int
@@ -127,7 +127,7 @@ class ToolList(TypedDict):
 
 @final
 class ServiceDescription(TypedDict):
-    """The name, version and endpoints of the service."""
+    """The name, version and endpoints of the registry service."""
 
     service: str
     version: str

@@ -12,12 +12,12 @@ from registry.model.registration.schema import DEFAULT_AGENT_TYPE, DEFAULT_STABI
 
 @lru_cache(maxsize=4096)
 def rfc3339(milliseconds: int) -> str:
-    """Format a time in Redis-server milliseconds as RFC 3339, in UTC, with milliseconds."""
+    """Format a time in milliseconds as RFC 3339, in UTC, with milliseconds."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def agent_document(agent: Agent) -> dict[str, Any]:
-    """Return the registered fields of an agent with defaults, and those of the server without the last heartbeat."""
+    """Return an agent as responses contain it, with defaults, but without `last_heartbeat`."""
     spec: dict[str, Any] = orjson.loads(agent.spec)
     agent_id = spec.pop("id", agent.id)
     head = {
@@ -42,7 +42,7 @@ def agent_document(agent: Agent) -> dict[str, Any]:
 
 
 def capability_document(capability: dict[str, Any]) -> dict[str, Any]:
-    """Return a capability with defaults."""
+    """Return a capability with defaults for the fields that its registration omits."""
     return {"name": capability["name"], "version": DEFAULT_VERSION, "stability": DEFAULT_STABILITY, **capability}
 
 
@@ -52,5 +52,5 @@ def encode_agent_head(agent: Agent) -> bytes:
 
 
 def encode_agent_tail(heartbeat: int | None) -> bytes:
-    """Return the rest of the JSON: the last heartbeat, null before the first one."""
+    """Return the rest of an agent's JSON: the value of `last_heartbeat`, null before the first heartbeat."""
     return b"null}" if heartbeat is None else b'"%s"}' % rfc3339(heartbeat).encode()

@@ -12,11 +12,11 @@ _FORMAT_VERSION = 1
 
 
 class BackupError(Exception):
-    """The file is not a backup, or is incomplete; the message names the line."""
+    """The backup file is invalid or incomplete; the message names the line."""
 
 
 class BackupHeader(msgspec.Struct, frozen=True):
-    """The first line of a backup: mesh, timeline and version. `agents` is the number of lines after it."""
+    """The first line of a backup: its mesh, timeline and version, and the number of agent lines that follow."""
 
     backup_of: str
     format: int
@@ -45,12 +45,12 @@ _decode_agent_line = msgspec.json.Decoder(_AgentLine).decode
 
 
 def make_header(mesh: str, timeline: str, version: int, now_ms: int, agents: int) -> BackupHeader:
-    """Return the header of a backup; `now_ms` is the time of this machine in milliseconds."""
+    """Return the header of a backup that is taken at `now_ms`, the time of this machine in milliseconds."""
     return BackupHeader(_PRODUCT, _FORMAT_VERSION, mesh, timeline, version, rfc3339(now_ms), agents)
 
 
 def encode_backup(header: BackupHeader, agents: Iterable[StoredAgent]) -> Iterator[bytes]:
-    """Yield the lines of a backup."""
+    """Yield the lines of a backup file: the header, then the agents."""
     yield msgspec.json.encode(header) + b"\n"
     for stored in agents:
         agent = stored.agent
@@ -69,7 +69,7 @@ def encode_backup(header: BackupHeader, agents: Iterable[StoredAgent]) -> Iterat
 
 
 def decode_backup(lines: Iterable[bytes]) -> tuple[BackupHeader, list[StoredAgent]]:
-    """Read a whole backup. Raises BackupError."""
+    """Return the header and the agents of a backup file. Raises BackupError."""
     numbered = enumerate(lines, 1)
     try:
         header = _decode_header(next(numbered, (1, b""))[1])

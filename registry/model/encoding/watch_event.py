@@ -12,12 +12,12 @@ StreamFormat = Literal["ndjson", "sse"]
 
 
 def encode_event(kind: EventKind, object_json: bytes, version: int, stream_format: StreamFormat) -> bytes:
-    """Return the event of one change; `object_json` is the agent or the capability."""
+    """Return the watch event for one change; `object_json` is the JSON of the agent or the capability."""
     return _frame(_event_json(kind, object_json, version), version, stream_format)
 
 
 def encode_initial_agent(agent_json: bytes, version: int, stream_format: StreamFormat) -> bytes:
-    """Return the event for one agent of the initial state of a stream.
+    """Return the watch event for one agent of the initial state of a stream.
 
     The event has no id: a browser that resumed after it would miss the rest of the initial state.
     """
@@ -25,18 +25,18 @@ def encode_initial_agent(agent_json: bytes, version: int, stream_format: StreamF
 
 
 def encode_bookmark(version: int, stream_format: StreamFormat) -> bytes:
-    """Return a bookmark: all events of the watcher up to this version were written before it."""
+    """Return a bookmark event: the watcher has received all events up to this version."""
     data = _event_json("BOOKMARK", b'{"resource_version":"%d"}' % version, version)
     return _frame(data, version, stream_format)
 
 
 def encode_error(error: dict[str, object], version: int, stream_format: StreamFormat) -> bytes:
-    """Return the last event of a stream that cannot continue; `version` is the last version of the stream."""
+    """Return the error event that ends a watch stream; `version` is the version of the stream's last event."""
     return _frame(_event_json("ERROR", orjson.dumps(error), version), None, stream_format)
 
 
 def encode_keep_alive(stream_format: StreamFormat) -> bytes:
-    """Return a line without an event, which keeps the connection open."""
+    """Return a line of a watch stream without an event, which prevents an idle timeout of the connection."""
     return b": keep-alive\n\n" if stream_format == "sse" else b"\n"
 
 

@@ -1,4 +1,4 @@
-"""Parses a registration: validates all rules and returns its canonical form."""
+"""Parses a registration: checks it against all rules and returns its canonical form."""
 
 import ipaddress
 import re
@@ -41,7 +41,7 @@ __all__ = ["CapabilitySchema", "Registration", "RegistrationSchema", "parse_regi
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A valid registration. All fields but `spec` have their defaults.
+    """A valid registration; omitted fields have their defaults, except in `spec`.
 
     `spec` is the request as canonical JSON: equivalent requests have the same bytes. `capabilities` are the names, in
     the order sent. Durations are seconds; None stands for the default of the registry. `resource_version` is the
@@ -69,7 +69,7 @@ class Registration:
 
 
 def parse_registration(document: object, prefix: str = "") -> Registration:
-    """Validate a decoded request body and return its canonical form.
+    """Validate the decoded body of a registration and return its canonical form.
 
     `prefix` precedes the paths of fields in errors, for example `registration_data.` or `agents[7].`.
 
@@ -98,7 +98,7 @@ _SERVER_OWNED_FIELDS = frozenset(
 
 
 def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
-    """Parse a registration; return None if it breaks a rule."""
+    """Parse a registration; return None if the document breaks a rule."""
     in_tools_format = is_tools_format(document)
     if in_tools_format and next(find_tool_violations(document), None) is not None:
         return None
@@ -147,7 +147,7 @@ def _count_dependencies(registration: RegistrationSchema) -> int:
 
 
 def _version_constraints(prefix: str, dependencies: Sequence[DependencySchema | str]) -> tuple[tuple[str, str], ...]:
-    """Return the version constraints of dependencies, each with its field."""
+    """Return the version constraints of dependencies, each after the path of its field."""
     return tuple(
         (f"{prefix}dependencies[{index}].version", dependency.version)
         for index, dependency in enumerate(dependencies)
@@ -188,7 +188,7 @@ def _normalize_dependency(sent: str | dict[str, Any]) -> dict[str, Any]:
 
 
 def _find_field_violations(document: object) -> Iterator[Violation]:
-    """Yield violations of the rules for single fields, each at the path where the field was sent."""
+    """Yield violations of the rules for single fields, each with the path of the field in the request."""
     if not isinstance(document, dict) or not is_tools_format(document):
         yield from _VALIDATOR.find_violations(document)
         return
@@ -203,7 +203,7 @@ def _find_field_violations(document: object) -> Iterator[Violation]:
 
 
 def _find_cross_field_violations(document: object) -> Iterator[Violation]:
-    """Yield violations of the rules that compare fields; values of the wrong type are skipped."""
+    """Yield violations of the rules that compare several fields; values of the wrong type are skipped."""
     if not isinstance(document, dict):
         return
     yield from _find_id_violations(document.get("id"), document.get("agent_id"))
@@ -244,7 +244,7 @@ def _find_endpoint_violations(endpoint: str, path: Path) -> Iterator[Violation]:
 
 
 def _find_duplicate_names(capabilities: list[Any], path: Path) -> Iterator[Violation]:
-    """Yield reserved and repeated names: the function name, or if there is none, the capability name."""
+    """Yield violations for reserved and repeated names of functions, or of capabilities without a function."""
     if len(capabilities) > MAX_CAPABILITIES:
         return
     first_index: dict[str, int] = {}
@@ -265,7 +265,7 @@ def _find_duplicate_names(capabilities: list[Any], path: Path) -> Iterator[Viola
 
 
 def _find_excess_dependencies(document: object) -> Iterator[Violation]:
-    """Yield the field at which the dependencies of the agent and its functions exceed the limit."""
+    """Yield the path of the field at which the agent exceeds the limit of dependencies."""
     if not isinstance(document, dict):
         return
     count = 0
@@ -278,7 +278,7 @@ def _find_excess_dependencies(document: object) -> Iterator[Violation]:
 
 
 def _iter_functions(document: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield each capability and each tool with its path."""
+    """Yield each capability or tool of a registration with its path."""
     metadata = document.get("metadata")
     lists: list[tuple[Path, Any]] = [((None, "capabilities"), document.get("capabilities"))]
     if isinstance(metadata, dict) and is_tools_format(document):

@@ -275,7 +275,7 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inline_refs(schema: Any, components: dict[str, Any]) -> Any:
-    """Replace each reference by its component, because references do not resolve in a schema nested in another."""
+    """Replace each `$ref` by its target, because references do not resolve in a schema nested in another one."""
     if isinstance(schema, dict):
         if "$ref" in schema:
             return _inline_refs(components[schema["$ref"]], components)

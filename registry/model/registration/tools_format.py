@@ -19,7 +19,7 @@ _WORD_DESCRIPTION: Final[str] = get_args(Word)[1].description
 
 
 def is_tools_format(document: dict[str, Any]) -> bool:
-    """Return whether a registration has its endpoint or its tools under `metadata`, as only this format does."""
+    """Return whether a registration is in the tools format: its endpoint or its tools are under `metadata`."""
     metadata = document.get("metadata")
     if not isinstance(metadata, dict):
         return False
@@ -29,7 +29,7 @@ def is_tools_format(document: dict[str, Any]) -> bool:
 
 
 def to_native(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a registration with its fields renamed to the native format; invalid values stay as they are.
+    """Convert a registration in the tools format to the native format; invalid values stay unchanged.
 
     A `timestamp` is removed: the time of sending is not part of the registration.
     """
@@ -59,7 +59,7 @@ def _to_capability(tool: Any) -> Any:
 
 
 def path_in_metadata(path: Path) -> Path:
-    """Return the path at which a field returned by `metadata_to_native` was sent."""
+    """Return the path in the request of a field that `metadata_to_native` returned."""
     if path is None:
         return None
     parent, step = path
@@ -69,7 +69,7 @@ def path_in_metadata(path: Path) -> Path:
 
 
 def absent_endpoints(document: dict[str, Any]) -> set[Path]:
-    """Return the paths without an endpoint, of the two at which it can be sent."""
+    """Return those of the two paths for an endpoint at which the request has none."""
     sent = {(None, "endpoint"): document.get("endpoint"), _ENDPOINT: document["metadata"].get("endpoint")}
     return {path for path, endpoint in sent.items() if endpoint is None}
 
@@ -92,7 +92,7 @@ def find_tool_violations(document: dict[str, Any]) -> Iterator[Violation]:
 
 
 def find_conflicts(document: dict[str, Any]) -> Iterator[Violation]:
-    """Yield the fields that are sent in two places with different values, or that are required and sent in neither."""
+    """Yield the fields that were sent in two places with different values, and the missing required fields."""
     metadata = document["metadata"]
     first, second = document.get("endpoint"), metadata.get("endpoint")
     if first is None and second is None:

@@ -1,1 +1,1 @@
-"""JSON bodies and their errors: bounded decoding, and every violation of a schema."""
+"""Decoding of JSON bodies within limits, and errors that name every violation of a schema."""

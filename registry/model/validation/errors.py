@@ -1,4 +1,4 @@
-"""The paths and texts of validation errors, combined into one 422."""
+"""Combines validation errors, each with a path and a text, into one error with status 422."""
 
 import re
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def describe_value(value: object) -> str:
-    """Describe a sent value: at most 60 characters of a string, the size of a list or object."""
+    """Describe a rejected value: up to 60 characters of a string, or the size of a list or object."""
     match value:
         case str():
             rest = f"… ({len(value):,} characters)" if len(value) > _MAX_SHOWN_CHARS else ""
@@ -65,7 +65,7 @@ def format_path(path: Path, prefix: str = "") -> str:
 
 
 def validation_error(subject: str, violations: Iterable[Violation], prefix: str = "") -> UnprocessableRequest:
-    """Return one 422 for all violations; `subject` names the rejected document, such as `The registration`.
+    """Return one error with status 422 for all violations; `subject` names the document, such as `The registration`.
 
     At most 100 violations become details; one more detail has the number of the others. Only 1,000 violations are
     consumed and counted, so `violations` should be lazy. Without violations the error names the document as a whole.

@@ -1,4 +1,4 @@
-"""Decodes JSON bodies within limits.
+"""Decodes JSON request bodies within limits of number size and nesting depth.
 
 A decoded document can be encoded again unchanged: every string is Unicode, every number fits 64 bits or a double, and
 the nesting is limited so that recursive code cannot exhaust the stack.
@@ -49,7 +49,7 @@ def decode_json_body(body: bytes) -> Any:
 
 
 def find_violations(document: object) -> Iterator[Violation]:
-    """Yield every number outside the range and every list or object that is nested too deep."""
+    """Yield every number that is too large and every list or object that is nested too deep."""
     stack: list[tuple[Path, object, int]] = [(None, document, 0)]
     while stack:
         path, value, depth = stack.pop()
@@ -85,7 +85,7 @@ def _exceeds_max_depth(document: object) -> bool:
 
 
 def _raise_for_numbers(body: bytes) -> NoReturn:
-    """Decode the body again with numbers of any size, to report which ones are too large."""
+    """Decode a rejected body again with numbers of any size, and raise an error with the ones that are too large."""
     try:
         document = json.loads(body, parse_int=_parse_integer, parse_constant=_reject_constant)
     except RecursionError:
@@ -105,7 +105,7 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def _malformed_request(body: bytes, error: Exception) -> MalformedRequest:
-    """Return the error with the position at which the body is not JSON, in the text of the most precise decoder."""
+    """Return the error for a body that is not JSON; its message contains the position of the first error."""
     if not body.strip():
         return MalformedRequest("The body is empty; send a JSON object")
     problem = str(error)

@@ -21,7 +21,7 @@ NestedFinder: TypeAlias = Callable[[Any, Path], Iterator[Violation]]
 
 @dataclass(frozen=True, slots=True)
 class TypeCheck:
-    """The rule for values of one JSON type: the expected value in words, the check, and the search in nested values."""
+    """The rule for one JSON type: a description of valid values, a check, and the search for nested violations."""
 
     expected: str
     is_valid: Callable[[Any], bool]
@@ -30,7 +30,7 @@ class TypeCheck:
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """The rule for a value: the expected value in words, and a check for each Python type.
+    """The rule for a value: a description of valid values, and a check for each Python type.
 
     The type is compared exactly, because True is an int in Python.
     """
@@ -39,7 +39,7 @@ class Validator:
     checks_by_type: Mapping[type, TypeCheck]
 
     def find_violations(self, value: object, path: Path = None) -> Iterator[Violation]:
-        """Yield every violation in `value`, in the order of the fields of the Struct.
+        """Yield every violation in `value`, in the order of the fields of the schema.
 
         There are no violations if and only if `msgspec.convert` accepts the value.
         """
@@ -51,12 +51,12 @@ class Validator:
 
 
 def validator_for(schema: type[msgspec.Struct]) -> Validator:
-    """Return the validator for a Struct, built from the annotations of its fields."""
+    """Return the validator for a msgspec Struct, built from the annotations of its fields."""
     return _build_validator(types.type_info(schema))
 
 
 def _build_validator(kind: types.Type, expected: str = "") -> Validator:
-    """Return the validator for a type; `expected` is the text for a type without a description."""
+    """Return the validator for a type; `expected` describes valid values if the type has no description."""
     match kind:
         case types.Metadata():
             return _build_validator(kind.type, (kind.extra_json_schema or {}).get("description", expected))

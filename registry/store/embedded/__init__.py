@@ -1,1 +1,1 @@
-"""The Redis server that the registry starts itself."""
+"""The Redis server that the registry starts as a subprocess."""

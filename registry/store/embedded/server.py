@@ -66,7 +66,7 @@ log = get_logger(__name__)
 
 
 def running_server_url(data_dir: Path) -> str | None:
-    """Return the URL of the embedded server of the registry that uses this data directory, or None if none does."""
+    """Return the URL of the embedded Redis server that runs on this data directory, or None if none runs."""
     if sys.platform == "win32" or not (data_dir / "lock").exists():
         return None
     with (data_dir / "lock").open("rb") as lock, contextlib.suppress(BlockingIOError):
@@ -77,7 +77,7 @@ def running_server_url(data_dir: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _ServerProcess:
-    """One run of the server: its wrapper, the registry's end of the pipe, and the size of server.log before it."""
+    """A started Redis server: its wrapper process, the pipe that ties it to the registry, and its offset in the log."""
 
     wrapper: asyncio.subprocess.Process
     lifetime_pipe: FileIO
@@ -106,7 +106,7 @@ class EmbeddedServer:
         return f"unix://{quote(str(self._socket_path))}"
 
     async def start(self) -> None:
-        """Start the server and return once it responds, at most a minute later.
+        """Start the server and return when it accepts commands, at most a minute later.
 
         Raises StartupError if the data directory is in use by another registry or not usable, or if the server does
         not start. After an error no process is left, and `start()` can be called again.
@@ -165,7 +165,7 @@ class EmbeddedServer:
                 log.warning("embedded_store_restart_failed", error=str(error), retry_in_s=delay_s)
 
     async def _acquire_lock(self, name: str, timeout_s: float) -> FileIO:
-        """Return the lock, empty. Raises StartupError that names the holder if it is not free within this time."""
+        """Lock a file of the data directory and empty it. Raises StartupError with the holder after `timeout_s`."""
         path, deadline = self.data_dir / name, time.monotonic() + timeout_s
         with contextlib.ExitStack() as undo:
             lock = undo.enter_context(path.open("ab", buffering=0))
@@ -238,7 +238,7 @@ class EmbeddedServer:
             await self._reap(run)
 
     async def _reap(self, process: _ServerProcess) -> None:
-        """Return when no process of this run is left."""
+        """Wait until the server and its subprocesses have ended; kill those that do not end in time."""
         process.lifetime_pipe.close()
         # A wrapper that exited has waited for the server: the rest of the group, such as an unfinished rewrite, is
         # killed. A wrapper that was killed has not: the server may still run and needs time to close its file.
@@ -252,7 +252,7 @@ class EmbeddedServer:
 
 
 def _make_socket_directory() -> Path:
-    """Create a directory for this user only, with a path short enough for a socket, even if TMPDIR is long."""
+    """Create a directory of this user with a path short enough for a unix socket, even if TMPDIR is long."""
     directory = Path(tempfile.mkdtemp(prefix="mcp-mesh-"))
     if len(os.fsencode(directory / "redis.sock")) > MAX_SOCKET_PATH_BYTES:
         directory.rmdir()

@@ -1,1 +1,1 @@
-"""Connections to Redis: find the primary, pipeline commands, batch, retry, translate errors."""
+"""Connections to Redis: finding the primary, pipelines, batches, retries and translated errors."""

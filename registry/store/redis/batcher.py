@@ -1,4 +1,4 @@
-"""Batches for Redis: items that arrive while one call is in flight are sent together as the next call."""
+"""Batches calls to Redis: items that arrive while one call is in flight are sent together as the next call."""
 
 import asyncio
 from collections import deque
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Gathers items while one call is in flight, then sends up to `max_batch` of them as the next call.
+    """Collects items while one call is in flight, then sends up to `max_batch` items as the next call.
 
     There is no timer: a single item is sent immediately. `send` returns one result or one exception for each item, in
     order, so that a bad item fails alone; if `send` raises, every item of the call fails. At most `max_queued` items

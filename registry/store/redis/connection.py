@@ -28,14 +28,14 @@ _CONNECT_TIMEOUT_S = 1.5
 
 @dataclass(frozen=True, slots=True)
 class RedisEndpoint:
-    """A Redis to connect to. `shebang` is False for an engine without support for `#!lua` lines."""
+    """A Redis server to connect to. `shebang` is False if it does not support `#!lua` lines."""
 
     connect: ConnectionFactory
     shebang: bool = True
     locator: PrimaryLocator | None = None
 
     async def check_primary(self) -> None:
-        """Detect that Sentinels promoted another primary while the old one still responds."""
+        """Query the Sentinels, which may have promoted another primary while the old one still responds."""
         if isinstance(self.locator, SentinelLocator):
             try:
                 await self.locator.find()
@@ -44,7 +44,7 @@ class RedisEndpoint:
 
 
 class PrimaryConnection(AbstractConnection):
-    """A connection that finds its server when it connects, and checks that this server accepts writes.
+    """A connection that locates the primary when it connects, and checks that this server accepts writes.
 
     A replica would return outdated reads, and would reject writes only when the first one arrives.
     """
@@ -54,7 +54,7 @@ class PrimaryConnection(AbstractConnection):
     node: HostPort | None = None
 
     async def connect(self) -> None:
-        """Connect within the timeout, or close everything that was opened."""
+        """Connect within the timeout; after a failure close everything that was opened."""
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 await super().connect()  # type: ignore[no-untyped-call]
@@ -76,7 +76,7 @@ class PrimaryConnection(AbstractConnection):
         self.locator.track(self)
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - as in redis-py
-        """Authenticate, then check the role. A server that does not return its role is accepted."""
+        """Authenticate and check that the server is a primary; a server that does not report its role is accepted."""
         await super().on_connect_check_health(check_health)
         await self.send_packed_command(self.pack_command("ROLE"), check_health=False)
         try:
@@ -90,22 +90,22 @@ class PrimaryConnection(AbstractConnection):
 
 
 class _TcpConnection(PrimaryConnection, Connection):
-    """A connection over TCP."""
+    """A connection to the primary over TCP."""
 
 
 class _TlsConnection(PrimaryConnection, SSLConnection):
-    """A connection over TLS."""
+    """A connection to the primary over TLS."""
 
 
 class _UnixSocketConnection(PrimaryConnection, UnixDomainSocketConnection):
-    """A connection over a unix socket."""
+    """A connection to the primary over a unix socket."""
 
     async def on_connect(self) -> None:
-        """Do nothing: on a unix socket redis-py runs the handshake twice, and this is the first time."""
+        """Skip the first of the two handshakes that redis-py runs on a unix socket."""
 
 
 class _PasswordFileProvider(CredentialProvider):
-    """Reads the password file at each connect, so that a rotated password takes effect without a restart."""
+    """Reads the password file at each connect, so that a changed password takes effect without a restart."""
 
     def __init__(self, username: str | None, path: Path) -> None:
         self._username = username
@@ -126,13 +126,13 @@ def is_stale(connection: AbstractConnection) -> bool:
 
 
 def invalidate(connection: AbstractConnection, redirected_to: HostPort | None = None) -> None:
-    """Invalidate this connection and its generation: its server is not the primary, but may have named the primary."""
+    """Invalidate all connections as old as this one, because its server is not the primary."""
     if isinstance(connection, PrimaryConnection):
         connection.locator.invalidate(connection.generation, redirected_to)
 
 
 def endpoint_from_url(url: str, *, mesh: str = "mesh", password_file: Path | None = None) -> RedisEndpoint:
-    """Return the endpoint for the Redis at a URL; in a cluster it leads to the node with the mesh's slot.
+    """Return the Redis at a URL; in a cluster, connections lead to the node with the keys of the mesh.
 
     Raises StartupError if the URL is invalid or the password file cannot be read.
     """
@@ -206,7 +206,7 @@ def _make_node_query(redis_url: RedisUrl, options: Mapping[str, Any]) -> NodeQue
 
 
 async def read_reply(connection: AbstractConnection) -> Any:
-    """Return the next reply; an error reply is returned, not raised."""
+    """Return the next reply of a connection; an error reply is returned, not raised."""
     try:
         return await connection.read_response(disconnect_on_error=False)
     except (ResponseError, BusyLoadingError) as error:
@@ -214,7 +214,7 @@ async def read_reply(connection: AbstractConnection) -> Any:
 
 
 def in_memory_endpoint() -> RedisEndpoint:
-    """Return an in-process server without persistence: the fallback if no real server can be started."""
+    """Return a Redis simulated in this process, without persistence: the fallback if no real server is installed."""
     from fakeredis import FakeServer  # noqa: PLC0415 - an extra, and slow to import
     from fakeredis.aioredis import FakeAsyncRedisConnection  # noqa: PLC0415 - an extra, and slow to import
 

@@ -1,4 +1,4 @@
-"""Classify error replies of Redis: temporary unavailability, with a reason code, or a bug."""
+"""Classifies error replies of Redis: temporary unavailability, with a reason code, or a bug."""
 
 from typing import Any
 
@@ -32,13 +32,13 @@ WRONG_SERVER_REASONS = REDIRECT_REASONS | {"auth", "cluster_down", "master_down"
 
 
 def unavailable_reason(error: BaseException) -> str | None:
-    """Return the reason code if the error means that Redis is unavailable, otherwise None."""
+    """Return the reason code if an error means that Redis is unavailable, otherwise None."""
     code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
     return _REASON_BY_ERROR_CODE.get(code)
 
 
 def reply_or_error(reply: Any) -> Any:
-    """Return the reply, or its exception: StoreUnavailable, or the error itself if it is a bug."""
+    """Return a reply unchanged, but convert an error of an unavailable Redis to StoreUnavailable."""
     if isinstance(reply, RedisError):
         reason = unavailable_reason(reply)
         if reason is not None:
@@ -55,7 +55,7 @@ def reply_or_error(reply: Any) -> Any:
 
 
 def raise_for_error(reply: Any) -> Any:
-    """Return the reply, or raise its exception."""
+    """Return a reply of Redis, or raise it if it is an error."""
     result = reply_or_error(reply)
     if isinstance(result, Exception):
         raise result

@@ -1,4 +1,4 @@
-"""One connection to Redis that sends commands together and returns their replies in order."""
+"""One connection to Redis that sends several commands together and returns their replies in order."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ _STATUSES_WITHOUT_WRITE = frozenset({b"stale_version", b"unknown_agent", b"edges
 
 
 class Pipeline:
-    """One connection with one exchange at a time; opened when first needed and reopened after an error.
+    """One connection to Redis with one exchange at a time; opened when first needed and reopened after an error.
 
     `timeout` is the maximum duration of an exchange in seconds, including connecting. Nothing is retried here: the
     caller decides. `connections_opened` counts the connections so far. `observe` receives the name and the seconds of
@@ -77,11 +77,11 @@ class Pipeline:
             raise StoreUnavailable("Redis is unreachable", outcome=outcome) from error
 
     async def call_script(self, call: ScriptCall) -> Any:
-        """Call one script and return its reply; an error reply is raised."""
+        """Call one Lua script and return its reply; an error reply is raised."""
         return raise_for_error((await self.call_scripts([call]))[0])
 
     async def call_scripts(self, calls: Sequence[ScriptCall], *, acks: int = 0) -> list[Any]:
-        """Call scripts and return one reply for each; an error reply is returned, not raised.
+        """Call Lua scripts and return one reply for each; an error reply is returned, not raised.
 
         Calls of scripts that the server does not have are sent again with the script's text. With `acks` a WAIT for as
         many replicas follows the calls; if too few acknowledged in time, the reply of each call that wrote is a
@@ -105,7 +105,7 @@ class Pipeline:
         return replies
 
     async def execute_write(self, commands: Sequence[Command], *, acks: int = 0) -> list[Any]:
-        """Send write commands as `execute` does; with `acks`, wait for replicas as `call_scripts` does."""
+        """Send write commands and return one reply for each; with `acks`, wait for that many replicas."""
         if not acks:
             return await self.execute(commands)
         return _check_replica_acks(await self.execute([*commands, ("WAIT", acks, _REPLICA_ACK_TIMEOUT_MS)]), acks)
@@ -116,7 +116,7 @@ class Pipeline:
         await self._disconnect()
 
     async def _ensure_connected(self) -> AbstractConnection:
-        """Return a usable connection. A connection with unexpected input is closed or broken, and is replaced."""
+        """Return a usable connection; replace one that is closed, outdated, or has unread input."""
         if self._closed:
             raise ConnectionAbortedError
         connection = self._connection
@@ -151,7 +151,7 @@ class Pipeline:
 
 
 def _check_replica_acks(replies: list[Any], acks: int) -> list[Any]:
-    """Remove the reply of WAIT; if too few replicas acknowledged, replace the replies of writes by errors."""
+    """Remove the reply of WAIT; if too few replicas acknowledged, replace the replies of writes with errors."""
     *replies, wait_reply = replies
     acknowledged = wait_reply if isinstance(wait_reply, int) else 0
     if acknowledged >= acks:

@@ -1,4 +1,4 @@
-"""The address of the Redis primary: fixed, or queried from Sentinels or cluster nodes at each connect."""
+"""Locates the Redis primary: at a fixed address, or by queries to Sentinels or cluster nodes at each connect."""
 
 import asyncio
 import weakref
@@ -27,7 +27,7 @@ _MAX_CACHED_NODES = 16
 
 
 class LocatedConnection(Protocol):
-    """A connection to a located primary."""
+    """The part of a connection that a locator uses: its address, and a way to break it."""
 
     node: HostPort | None
 
@@ -48,15 +48,15 @@ class PrimaryLocator:
         self._connections: weakref.WeakSet[LocatedConnection] = weakref.WeakSet()
 
     async def find(self) -> HostPort | None:
-        """Return the address to connect to, or None for the connection's own. Raises RedisError or OSError."""
+        """Return the primary's address; None if the connection has a fixed one. Raises RedisError or OSError."""
         return None
 
     def track(self, connection: LocatedConnection) -> None:
-        """Track a connection to the latest address."""
+        """Register a connection, so that it is broken when the primary moves to another address."""
         self._connections.add(connection)
 
     def invalidate(self, generation: int, _redirected_to: HostPort | None = None) -> None:
-        """Invalidate all connections of the generation in which a server turned out not to be the primary."""
+        """Invalidate all connections of a generation, because one of their servers is not the primary."""
         if generation == self.generation:
             self.generation += 1
 
@@ -71,7 +71,7 @@ class PrimaryLocator:
 
 
 class SentinelLocator(PrimaryLocator):
-    """Queries all Sentinels at once and uses the newest configuration among the replies of a majority.
+    """Queries all Sentinels at once; of the replies of a majority it uses the newest address of the primary.
 
     A single Sentinel may be partitioned from the others and return the old primary.
     """
@@ -85,7 +85,7 @@ class SentinelLocator(PrimaryLocator):
         self._newest_read_at = 0.0
 
     async def find(self) -> HostPort:
-        """Return the primary of the service."""
+        """Return the address of the primary that the Sentinels report for the service name."""
         candidates: list[tuple[int, HostPort]] = []
         commands = [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service), ("SENTINEL", "MASTER", self._service)]
         async with aclosing(_query_nodes(self._query, self._sentinels, commands)) as replies:
@@ -104,7 +104,7 @@ class SentinelLocator(PrimaryLocator):
         return self._set_address(self._prefer_newest(max(candidates)))
 
     def _prefer_newest(self, candidate: tuple[int, HostPort]) -> HostPort:
-        """Return the newer of a candidate and the newest recent reply.
+        """Return the primary's address from a new reply, or from an earlier recent reply with a higher epoch.
 
         A reply is used for a limited time, because Sentinels that were set up again start with low epochs.
         """
@@ -115,7 +115,7 @@ class SentinelLocator(PrimaryLocator):
 
 
 class ClusterLocator(PrimaryLocator):
-    """Queries cluster nodes for the owner of the mesh's slot, and follows a MOVED reply once."""
+    """Queries cluster nodes for the node with the keys of the mesh, and follows a MOVED reply once."""
 
     def __init__(self, seeds: Sequence[HostPort], key: bytes, query: NodeQuery) -> None:
         super().__init__()
@@ -126,13 +126,13 @@ class ClusterLocator(PrimaryLocator):
         self._redirected_to: HostPort | None = None
 
     def invalidate(self, generation: int, redirected_to: HostPort | None = None) -> None:
-        """Invalidate as the base class does, and use the target of a MOVED reply next."""
+        """Invalidate all connections of a generation, and use the target of a MOVED reply for the next connection."""
         if generation == self.generation:
             self._redirected_to = redirected_to
         super().invalidate(generation)
 
     async def find(self) -> HostPort:
-        """Return the node that owns the slot."""
+        """Return the address of the node that owns the mesh's slot."""
         redirected_to, self._redirected_to = self._redirected_to, None
         if redirected_to is not None:
             return self._set_address(redirected_to)
@@ -147,7 +147,7 @@ class ClusterLocator(PrimaryLocator):
         raise RedisConnectionError(f"No node of {queried} returned the owner of slot {self._slot}")
 
     def _slot_owners(self, queried: HostPort, ranges: Any) -> tuple[HostPort, ...]:
-        """Return the owner of the slot, then its replicas, according to one node."""
+        """Return the owner of the mesh's slot and then its replicas, as one node reports them."""
         for first, last, *owners in ranges if isinstance(ranges, list) else ():
             if first <= self._slot <= last:
                 # A node without a configured address returns none for itself: use the queried one.

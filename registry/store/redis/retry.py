@@ -1,4 +1,4 @@
-"""Script calls with one retry of the idempotent ones after a broken connection or a failover."""
+"""Calls Lua scripts, and retries idempotent calls once after a broken connection or a failover."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from registry.store.scripts import ScriptCall
 async def call_with_retry(
     pipeline: Pipeline, calls: Sequence[ScriptCall], retryable: Sequence[bool], *, acks: int
 ) -> list[Any]:
-    """Call scripts, retry the retryable calls that failed once, and return a reply or an exception for each.
+    """Call scripts, retry failed idempotent calls once, and return a reply or an exception for each call.
 
     `acks` is the number of Redis replicas that must acknowledge writes. Raises StoreUnavailable if nothing was sent.
     """
@@ -38,7 +38,7 @@ async def call_with_retry(
 
 
 def _should_retry(reply: Any) -> bool:
-    """Return whether an immediate retry makes sense: the connection broke during the call, or the primary moved."""
+    """Return whether a failed call may succeed at once: its connection broke, or the primary moved."""
     if not isinstance(reply, StoreUnavailable):
         return False
     return (reply.outcome, reply.reason) == ("unknown", "unreachable") or reply.reason in REDIRECT_REASONS
