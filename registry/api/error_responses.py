@@ -1,4 +1,4 @@
-"""Error responses, and the only mapping from error classes to HTTP statuses."""
+"""Builds error responses, with the only mapping from error classes to HTTP statuses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -62,7 +62,10 @@ def error_body(error: RegistryError) -> dict[str, Any]:
 
 
 def error_response(error: Exception, request_id: str) -> tuple[int, Headers, bytes]:
-    """Return the status, extra headers and JSON body of an exception; an unexpected one is a 500 without its text."""
+    """Return the status, extra headers and JSON body of the response for an exception.
+
+    An unexpected exception is a 500 without its text.
+    """
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, RegistryError):
         status, body = http_status(error), error_body(error)

@@ -1,4 +1,4 @@
-"""The middleware of every request: request id, authentication, the prefix /api/v1, error responses, metrics."""
+"""The middleware of every request: request id, authentication, path prefix, error responses, metrics."""
 
 import asyncio
 import hmac
@@ -25,7 +25,7 @@ _MAX_REQUEST_ID_BYTES = 128
 
 
 class RegistryMiddleware:
-    """Pure ASGI middleware around the router.
+    """ASGI middleware around the router for every request.
 
     With a token, every path except `/`, `/health` and `/ready` requires `Authorization: Bearer`. This is the only
     access check.
@@ -39,7 +39,7 @@ class RegistryMiddleware:
         self._request_numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one HTTP request: authenticate, route, and turn exceptions into error responses."""
         if scope["type"] != "http":
             raise RuntimeError(f"Only HTTP requests are supported, not {scope['type']}")
         started_at = time.perf_counter()

@@ -117,7 +117,7 @@ _SELECT_PARAMS = (
 def operation(
     summary: str, *, body: Any = None, path: tuple[str, ...] = (), query: tuple[tuple[str, str], ...] = ()
 ) -> Any:
-    """Return one operation of an OpenAPI path: its path and query parameters and the schema of its JSON body."""
+    """Return the OpenAPI description of one operation: its parameters and the schema of its JSON body."""
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": _STRING} for name in path
     ]
@@ -232,5 +232,5 @@ def openapi_document(extra_paths: Mapping[str, Any] = _NO_PATHS) -> bytes:
 
 
 def list_endpoints(extra_paths: Mapping[str, Any] = _NO_PATHS) -> list[str]:
-    """Return every endpoint as `METHOD /path`, for GET /."""
+    """Return every endpoint as `METHOD /path`, for the response of GET /."""
     return [f"{method.upper()} {path}" for path, operations in _paths(extra_paths).items() for method in operations]

@@ -12,7 +12,7 @@ _LAST_SEGMENT_PARAM: Final = re.compile(r"(/[^{}]*)/\{(\w+)\}")
 
 
 class FastRouter:
-    """Routes requests; a path that is not in the dict is left to Starlette, which also raises 404 and 405."""
+    """Routes requests by path: first with a dict, then with Starlette, which also handles 404 and 405."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         routes = list(routes)
@@ -31,7 +31,7 @@ class FastRouter:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route one request."""
+        """Pass one request to the application of its path."""
         method, path = scope["method"], scope["path"]
         route = self._exact.get((method, path))
         if route is not None:
@@ -49,12 +49,15 @@ class FastRouter:
 
 
 class MethodRouter:
-    """One ASGI app per method of a path, in one route, so that a 405 names all methods. HEAD is served as GET."""
+    """One route for all HTTP methods of a path, with an ASGI application for each method.
+
+    It is one route, so that a 405 names all methods. HEAD is served as GET.
+    """
 
     def __init__(self, **apps: ASGIApp) -> None:
         self.methods = list(apps)
         self._apps = apps | ({"HEAD": apps["GET"]} if "GET" in apps else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request with the app of its method."""
+        """Pass one request to the application of its HTTP method."""
         await self._apps[scope["method"]](scope, receive, send)

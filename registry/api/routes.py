@@ -1,4 +1,4 @@
-"""The composition of the API: its routes, and the two applications they form."""
+"""The composition of the HTTP API: its routes, and the applications of the API port and the metrics port."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,7 +67,7 @@ _NO_EXTENSION = ApiExtension()
 def build_apps(
     services: Services, metrics: Metrics, token: Secret | None, extension: ApiExtension = _NO_EXTENSION
 ) -> tuple[ASGIApp, ASGIApp]:
-    """Return the API, and the application of the metrics port, which requires no token."""
+    """Return the API application, and the application of the metrics port, which requires no token."""
     heartbeats = HeartbeatEndpoint(services.heartbeats, extension.heartbeat_formats)
     listing = ListAgentsEndpoint(services.discovery, services.watch)
     agents = AgentRoutes(services.registrations, services.discovery, services.heartbeats, listing)

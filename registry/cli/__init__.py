@@ -1,1 +1,1 @@
-"""Command line: run a replica, maintain a mesh, call a registry."""
+"""The command line: runs a replica, maintains a mesh, and calls a registry."""

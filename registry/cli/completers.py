@@ -1,4 +1,7 @@
-"""Shell completion with names from the registry; if it does not respond quickly, there are no completions."""
+"""Shell completion with names from the registry.
+
+If the registry does not respond quickly, there are no completions.
+"""
 
 import os
 import signal

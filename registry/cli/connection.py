@@ -1,4 +1,4 @@
-"""Options --url, --token and --timeout, and the client that commands create from them."""
+"""The options --url, --token and --timeout, and the client that commands create from them."""
 
 import contextlib
 import functools
@@ -61,7 +61,7 @@ def with_registry_client(function: Command) -> Command:
 
 @contextlib.contextmanager
 def open_client(url: str, token: str | None, timeout: float, **options: Any) -> Iterator[SyncRegistryClient]:
-    """Open a client of the registry at a URL. Raises InvalidData."""
+    """Open a client for the registry at a URL. Raises InvalidData."""
     import mcp_mesh_client
 
     # The command reports errors itself, so the log events of the client are discarded.
@@ -73,7 +73,7 @@ def open_client(url: str, token: str | None, timeout: float, **options: Any) -> 
 
 @contextlib.contextmanager
 def report_connection_state() -> Iterator[None]:
-    """Print to standard error when the client loses and regains the connection."""
+    """Print to standard error when the client loses or regains its connection to the registry."""
     log, handler = logging.getLogger("mcp_mesh_client"), _StderrLogHandler(logging.INFO)
     level = log.level
     log.addHandler(handler)
@@ -86,7 +86,7 @@ def report_connection_state() -> Iterator[None]:
 
 
 class _StderrLogHandler(logging.Handler):
-    """Writes the client's log events about the connection as sentences, and ignores the others."""
+    """Logging handler that writes the client's log events about the connection as sentences; ignores others."""
 
     def emit(self, record: logging.LogRecord) -> None:
         event, _, error = record.getMessage().partition(" error=")

@@ -1,4 +1,4 @@
-"""Errors of the commands: one line on standard error and an exit code each."""
+"""The errors of commands, each shown as one line on standard error and an exit code."""
 
 import os
 import sys
@@ -27,35 +27,35 @@ _UNAVAILABLE_CODES = frozenset({"not_ready", "store_unavailable"})
 
 
 class CommandError(click.ClickException):
-    """Error that ends a command; its message is printed as one line without control characters."""
+    """An error that ends a command; its message is printed as one line without control characters."""
 
     exit_code = EXIT_FAILED
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message to standard error."""
+        """Print the error message to standard error."""
         click.echo(f"Error: {escape_terminal(self.message)}", file=file, err=file is None)
 
 
 class UsageError(CommandError):
-    """Invalid arguments: nothing was sent."""
+    """The error for invalid arguments; the command sent no request."""
 
     exit_code = EXIT_USAGE
 
 
 class NotFound(CommandError):
-    """No such agent, or no matching provider."""
+    """The error for an unknown agent, or for a dependency without a provider."""
 
     exit_code = EXIT_NOT_FOUND
 
 
 class Unavailable(CommandError):
-    """The registry cannot be reached or is temporarily unavailable."""
+    """The error for a registry that cannot be reached or is temporarily unavailable."""
 
     exit_code = EXIT_UNAVAILABLE
 
 
 class RegistryCommand(click.Command):
-    """Command that calls a registry; it ends with one of the exit codes above."""
+    """Base class of commands that call a registry, which sets the exit code after an error."""
 
     is_write = False
 
@@ -91,7 +91,7 @@ def _discard_stdout() -> None:
 
 
 class RegistryWriteCommand(RegistryCommand):
-    """Command that changes data: an error says if the change may have been applied."""
+    """Base class of commands that change data; an error message warns if the change may have been applied."""
 
     is_write = True
 
@@ -124,14 +124,14 @@ def _outcome_hint(error: "RegistryUnavailable | RegistryTimeout", *, is_write: b
 
 
 def error_from_response(response: Mapping[str, Any]) -> CommandError:
-    """Return the command error for an error response."""
+    """Return the command error for an error response of the registry."""
     code = str(response.get("error"))
     error_class = NotFound if code in _NOT_FOUND_CODES else Unavailable if code in _UNAVAILABLE_CODES else CommandError
     return error_class(format_error_response(response))
 
 
 def format_error_response(response: Mapping[str, Any]) -> str:
-    """Return the reason of an error response, with advice if there is any, as one line."""
+    """Return the message of an error response, with advice if there is any, as one line."""
     if response.get("error") == "unauthorized":
         return "The registry requires a token: set --token or MCP_MESH_REGISTRY_TOKEN"
     if response.get("error") == "validation_failed" and response.get("details"):
@@ -145,7 +145,7 @@ def _format_detail(detail: Mapping[str, Any]) -> str:
 
 
 def unwrap(response: "T | ErrorResponse | OfflineResponse") -> T:
-    """Return a successful response, with a warning on standard error if it may be stale.
+    """Return the body of a successful response, and warn on standard error if it may be stale.
 
     Raises CommandError for an error response.
     """

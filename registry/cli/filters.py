@@ -1,4 +1,4 @@
-"""Options that filter agents, used by several commands."""
+"""The options that filter agents, used by several commands."""
 
 from typing import Any
 
@@ -49,5 +49,5 @@ def with_agent_filter_options(command: Command) -> Command:
 
 
 def drop_unset(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that have a value."""
+    """Return only the options that have a value."""
     return {name: value for name, value in options.items() if value not in (None, ())}

@@ -1,4 +1,4 @@
-"""Read a list of agents page by page."""
+"""Reads a list of agents page by page."""
 
 from typing import TYPE_CHECKING, Any
 

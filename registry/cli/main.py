@@ -12,7 +12,7 @@ from registry.cli.serve import serve
 
 
 class _DefaultToServeGroup(click.Group):
-    """Reads options without a subcommand as options of `serve`; exits with 130 on Ctrl-C."""
+    """The command group, which runs `serve` if no subcommand is given."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing and not args:
@@ -23,7 +23,10 @@ class _DefaultToServeGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Ctrl-C may interrupt it at any point, also during its imports."""
+        """Run the command, and exit with 130 if Ctrl-C interrupts it.
+
+        Ctrl-C may interrupt the command at any point, also during its imports.
+        """
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

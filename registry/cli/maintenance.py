@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry backup`, `restore` and `doctor`: maintenance of all data of a mesh."""
+"""The commands `backup`, `restore` and `doctor`, which maintain all data of a mesh."""
 
 import asyncio
 import gzip
@@ -131,7 +131,7 @@ def _run_or_exit(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _write_atomically(file: Path, lines: Iterable[bytes]) -> None:
-    """Write a temporary file in the same directory, then rename it."""
+    """Write a file completely or not at all: write a temporary file, then rename it."""
     if str(file) == "-":
         sys.stdout.buffer.writelines(lines)
         sys.stdout.buffer.flush()

@@ -11,11 +11,11 @@ _MAX_DEPTH = 1000
 
 
 class ManifestError(ValueError):
-    """The file is not a valid list of registrations; the message gives the reason."""
+    """The error for a file that does not contain valid registrations; the message gives the reason."""
 
 
 def read_manifest(raw: bytes) -> list[dict[str, Any]]:
-    """Read one registration, a list of them, `{"agents": [...]}`, or several such documents one after the other.
+    """Read a file with one registration, a list of registrations, `{"agents": [...]}`, or several documents.
 
     Raises ManifestError, also if two registrations have the same id: the second would replace the first.
     """
@@ -37,7 +37,7 @@ def read_manifest(raw: bytes) -> list[dict[str, Any]]:
 
 
 def registration_id(registration: Mapping[str, Any]) -> object:
-    """Return the id of a registration: `id`, or `agent_id` of the tools format."""
+    """Return the agent id in a registration: the field `id`, or `agent_id` in the tools format."""
     return registration.get("id") if registration.get("id") is not None else registration.get("agent_id")
 
 
@@ -66,7 +66,7 @@ def _yaml_documents(text: str, json_problem: str) -> list[Any]:
     import yaml  # type: ignore[import-untyped]
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """Loads dates as strings: JSON has no dates."""
+        """YAML loader that reads dates as strings, because JSON has no dates."""
 
         yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's interface
             first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]

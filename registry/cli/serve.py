@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry serve`: run one replica in this process."""
+"""The command `mcp-mesh-registry serve`, which runs one replica in this process."""
 
 import asyncio
 import os

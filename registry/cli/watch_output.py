@@ -1,4 +1,4 @@
-"""Print agents and their changes until the command is interrupted."""
+"""Prints agents and their changes until the command is interrupted."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ def follow(
     event_column: bool,
     version: str | None = None,
 ) -> None:
-    """Print matching agents if `initial`, then every change, from now or after a version, until Ctrl-C.
+    """Print each change of matching agents until Ctrl-C; with `initial` first print the matching agents.
 
     `event_column` adds the kind of change to a table. An error of the first call is raised; later outages are reported
     on standard error, and the watch reconnects.
@@ -47,12 +47,12 @@ def follow(
 
 
 def _sort_key(event: "WatchEvent") -> tuple[str, str]:
-    """Return the sort key of an agent in a list."""
+    """Return the sort key of an agent in a printed list."""
     return str(event["object"].get("namespace")), str(event["object"].get("id"))
 
 
 def _initial_events(watch: "SyncWatch") -> Iterator["WatchEvent"]:
-    """Yield the events of the initial state, up to the bookmark at their end."""
+    """Yield the events of the initial state of a watch, up to the bookmark at its end."""
     for event in watch:
         if event["type"] == "BOOKMARK":
             return

@@ -1,1 +1,1 @@
-"""Formats and endpoints of other products; of the other packages only `main` imports it."""
+"""Formats and endpoints of other products; only the module `main` imports this package."""

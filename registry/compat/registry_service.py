@@ -1,4 +1,4 @@
-"""`RegistryService`: a registry inside another program, without HTTP, with the names of older guides."""
+"""`RegistryService`: runs a registry inside another program without HTTP, with the names of older guides."""
 
 import contextlib
 import os
@@ -17,17 +17,18 @@ from registry.service.watch.watch_service import Watcher, WatchService
 
 
 class EventWatcher:
-    """Returns the changes of the mesh one by one, as events of a watch."""
+    """Returns the changes of agents one by one, as events of a watch."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
         self._pending_events: list[tuple[EventKind, ChangeEntry]] = []
 
     async def get(self) -> dict[str, Any]:
-        """Return the next event: `type`, `object`, `timestamp`, `resource_version`. A cancelled call loses no event.
+        """Return the next event of the watch; a cancelled call loses no event.
 
-        Raises VersionTooOld if the watch has ended, because it fell too far behind, the timeline of the store changed,
-        or the service was closed: create a new watcher.
+        An event has `type`, `object`, `timestamp` and `resource_version`. Raises VersionTooOld if the watch has ended,
+        because it fell too far behind, the timeline of the store changed, or the service was closed: create a new
+        watcher.
         """
         watcher = self._watcher
         while not self._pending_events:
@@ -41,23 +42,23 @@ class EventWatcher:
         return event
 
     def close(self) -> None:
-        """Stop watching."""
+        """End the watch."""
         self._watcher.close()
 
 
 class Storage:
-    """The stored agents, as a source of watches."""
+    """The stored agents of a registry inside this program, which can be watched."""
 
     def __init__(self, watch_service: WatchService) -> None:
         self._watch_service = watch_service
 
     def create_watcher(self, query: AgentQuery | None = None) -> EventWatcher:
-        """Watch the agents that match a query, by default all, from the current version on."""
+        """Watch the agents that match a query, by default all agents, from the current version on."""
         return EventWatcher(self._watch_service.start(query or AgentQuery()))
 
 
 class RegistryService:
-    """A replica in this process: call `initialize()`, use `storage`, then call `close()`.
+    """A registry inside this program: call `initialize()`, use `storage`, then call `close()`.
 
     Without `settings` it reads the environment. It takes part in leader election and sweeps like any replica.
     """
@@ -69,7 +70,7 @@ class RegistryService:
 
     @property
     def storage(self) -> Storage:
-        """The storage; raises RuntimeError before `initialize()`."""
+        """The stored agents; raises RuntimeError before `initialize()`."""
         if self._registry is None:
             raise RuntimeError("Call initialize() first")
         return Storage(self._registry.watch_service)
@@ -82,7 +83,7 @@ class RegistryService:
         self._registry = registry
 
     async def close(self) -> None:
-        """End the watches, resign as leader, close the store."""
+        """End the watches, resign as leader and close the store."""
         registry, self._registry = self._registry, None
         if registry is not None:
             registry.watch_service.close()

@@ -26,7 +26,7 @@ from registry.telemetry.collectors import (
 
 
 class MeshNumbers(NamedTuple):
-    """Numbers of all agents of the mesh."""
+    """The number of agents by status, of draining agents, and of capabilities in the mesh."""
 
     agents_by_status: Mapping[str, int]
     draining: int
@@ -35,7 +35,10 @@ class MeshNumbers(NamedTuple):
 
 
 class StatusService:
-    """Collects the state that `/health`, `/ready` and `/metrics` show; a stopping replica sets `shutting_down`."""
+    """Collects the data that `/health`, `/ready` and `/metrics` show.
+
+    A stopping replica sets `shutting_down`.
+    """
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class StatusService:
         )
 
     def metrics(self) -> MetricsIterator:
-        """Yield the gauges and counters of the mesh and of this replica."""
+        """Yield the metrics of the mesh and of this replica, gauges and counters."""
         mesh = self.mesh_numbers()
         by_status = {(status,): count for status, count in mesh.agents_by_status.items()}
         yield mesh_gauge("agents_total", "Registered agents", sum(by_status.values()))
@@ -101,14 +104,17 @@ class StatusService:
             yield from _probe_metrics(self._monitor.last_probe)
 
     async def totals(self) -> Mapping[str, int]:
-        """Refresh the cache and return the mesh-wide counters; the last known values while Redis is unreachable."""
+        """Return the mesh-wide counters from Redis, or the last known counters while Redis is unreachable.
+
+        The call also refreshes the cache.
+        """
         with contextlib.suppress(RegistryError):
             self._totals = await self._server_health.totals()
             await self._reflector.wait_fresh()
         return self._totals
 
     async def end_self_preservation(self) -> bool:
-        """End self-preservation; False if it is not active."""
+        """End self-preservation of the mesh; return False if it is not active."""
         ended = await self._sweeper.end_self_preservation()
         with contextlib.suppress(
             RegistryError
@@ -117,7 +123,7 @@ class StatusService:
         return ended
 
     def health(self) -> dict[str, Any]:
-        """Return the body of GET /health, without the fields of the process."""
+        """Return the body of GET /health, without the fields about the process."""
         view, probe = self._reflector.view, self._monitor.last_probe
         return {
             "status": "healthy" if self._reflector.following else "degraded",
@@ -146,7 +152,7 @@ class StatusService:
 
 
 def outage_json(probe: ProbeResult | None) -> dict[str, Any]:
-    """Return the last outage as GET /health shows it: all null before the first outage."""
+    """Return the last outage of Redis as GET /health shows it: all fields null before the first outage."""
     since, until = (probe.outage_start, probe.outage_end) if probe is not None else (None, None)
     return {
         "cause": outage_cause(probe) if probe is not None and until is not None else None,

@@ -36,7 +36,10 @@ _PEP_440_NAMES: Final = {"a": "alpha", "b": "beta", "rc": "rc"}
 
 
 class VersionKey(NamedTuple):
-    """Sort key of a version. `numbers` has no trailing zeros, so that `1`, `1.0` and `1.0.0` are equal."""
+    """Sort key of a version, in which `1`, `1.0` and `1.0.0` are equal.
+
+    `numbers` has no trailing zeros.
+    """
 
     epoch: int
     numbers: tuple[int, ...]
@@ -54,23 +57,23 @@ class Bound(NamedTuple):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the bound stands for one version, not for all versions that begin with its numbers."""
+        """Whether the bound is one exact version, not a prefix such as `1.2` that covers many versions."""
         return len(self.numbers) == _MAX_VERSION_NUMBERS or self.suffix != _RELEASE_SUFFIX
 
     @property
     def lower(self) -> VersionKey:
-        """The version itself, with zeros for missing numbers."""
+        """The sort key of the bound's own version, with zeros for missing numbers."""
         return VersionKey(self.epoch, _strip_trailing_zeros(self.numbers), self.suffix, self.is_prerelease)
 
     @property
     def next_above(self) -> VersionKey:
-        """The smallest key above an exact version; for a partial version the next release that it does not cover."""
+        """The smallest sort key above an exact version, or the next release that a partial version does not cover."""
         if self.is_exact:
             return self.lower._replace(suffix=(*self.suffix, (_END, 0, "")))
         return self.start_of_next(len(self.numbers) - 1)._replace(suffix=_RELEASE_SUFFIX, is_prerelease=False)
 
     def start_of_next(self, index: int) -> VersionKey:
-        """A key just below all versions, pre-releases included, whose number at `index` is one higher."""
+        """Return a sort key just below all versions, even pre-releases, whose number at `index` is one higher."""
         numbers = (*self.numbers[:index], self.numbers[index] + 1)
         return VersionKey(self.epoch, numbers, (), is_prerelease=True)
 
@@ -120,7 +123,7 @@ _COMPARISON_PATTERN = re.compile(
 
 @lru_cache(maxsize=4096)
 def version_key(version: str) -> VersionKey | None:
-    """Return the sort key of a version; None for text that is not a version or is longer than 256 characters.
+    """Return the sort key of a version, None for text that is not a version or is longer than 256 characters.
 
     The text is read as semver if possible; a leading `v`, leading zeros and missing numbers (they are 0) are accepted.
     Otherwise it is read by PEP 440 (packaging). Build and local version are ignored: versions that differ only in these
@@ -134,13 +137,14 @@ def version_key(version: str) -> VersionKey | None:
 
 @lru_cache(maxsize=1024)
 def parse_constraint(text: str) -> Callable[[str], bool]:
-    """Return the predicate that a constraint stands for; text that is not a version never satisfies it.
+    """Parse a version constraint into a function that returns whether a version satisfies the constraint.
 
-    `>= > <= < = == !=` and a version without a sign, which is `=`; `^`, `~` (also `~>`), x-ranges (`1.x`, `1.2.*`,
-    `*`) and `1.2 - 2.0` as npm's node-semver defines them; `~=` as PEP 440 defines it. A comma or blank is and, `||`
-    is or; an empty constraint matches every release. A partial version stands for all versions that begin with it:
-    `=1.2` is any 1.2.z, `>1.2` is from 1.3.0, `!=1.2` is no 1.2.z. A pre-release matches only if a comparison in the
-    same and-group names a pre-release of the same numbers (npm's rule).
+    Text that is not a version never satisfies a constraint. `>= > <= < = == !=` and a version without a sign, which is
+    `=`; `^`, `~` (also `~>`), x-ranges (`1.x`, `1.2.*`, `*`) and `1.2 - 2.0` as npm's node-semver defines them; `~=` as
+    PEP 440 defines it. A comma or blank is and, `||` is or; an empty constraint matches every release. A partial
+    version stands for all versions that begin with it: `=1.2` is any 1.2.z, `>1.2` is from 1.3.0, `!=1.2` is no 1.2.z.
+    A pre-release matches only if a comparison in the same and-group names a pre-release of the same numbers (npm's
+    rule).
 
     Raises MalformedRequest with the reason if the text cannot be parsed, or has more than 256 characters or 32
     comparisons.
@@ -151,7 +155,7 @@ def parse_constraint(text: str) -> Callable[[str], bool]:
 
 
 def compile_constraint(text: str, dialect: Dialect) -> Callable[[str], bool]:
-    """Return the predicate that a constraint stands for in a dialect. Raises MalformedRequest with the reason."""
+    """Parse a version constraint by the rules of a dialect into a predicate. Raises MalformedRequest."""
     groups = [list(_parse_comparisons(group.strip(dialect.blanks), dialect)) for group in text.split("||")]
     if dialect.max_comparisons is not None and sum(map(len, groups)) > dialect.max_comparisons:
         reject_constraint(f"has more than {dialect.max_comparisons} comparisons")
@@ -185,7 +189,7 @@ def compile_constraint(text: str, dialect: Dialect) -> Callable[[str], bool]:
 
 
 def _parse_comparisons(text: str, dialect: Dialect) -> Iterator[tuple[str, Bound]]:
-    """Yield the comparisons of one group, each as its sign and version."""
+    """Yield the comparisons of one group of a constraint, each as its sign and version."""
     if not text and not dialect.allow_empty_group:
         reject_constraint(f"has an empty group; {_SYNTAX_HINT}")
     while text:
@@ -228,7 +232,7 @@ def _parse_bound(text: str) -> Bound:
 
 
 def parse_semver(text: str, *, wildcards: bool = False) -> Bound | None:
-    """Return a semantic version, or one with `x` or `*` in the place of numbers; None for other text."""
+    """Parse a semantic version, in which `x` or `*` may replace numbers; return None for any other text."""
     found = (_BOUND_PATTERN if wildcards else _SEMVER_PATTERN).fullmatch(text)
     if found is None:
         return None
@@ -237,7 +241,7 @@ def parse_semver(text: str, *, wildcards: bool = False) -> Bound | None:
 
 
 def reject_constraint(problem: str) -> NoReturn:
-    """Raise the error for a constraint that cannot be parsed."""
+    """Raise the error for a version constraint that cannot be parsed."""
     raise MalformedRequest(f"version_constraint: {problem}", [Detail("version_constraint", problem)])
 
 
@@ -274,12 +278,12 @@ def _strip_trailing_zeros(numbers: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def at_least(lower: VersionKey) -> VersionPredicate:
-    """Return the test `version >= lower`."""
+    """Return the predicate that accepts versions equal to or above `lower`."""
     return partial(operator.le, lower)
 
 
 def below(upper: VersionKey) -> VersionPredicate:
-    """Return the test `version < upper`."""
+    """Return the predicate that accepts versions below `upper`."""
     return partial(operator.gt, upper)
 
 
@@ -313,7 +317,10 @@ def _less(bound: Bound) -> VersionPredicates:
 
 
 def _caret(bound: Bound) -> VersionPredicates:
-    """Match the versions from the bound on that are equal to it up to and including its first number that is not 0."""
+    """Return the predicates of `^`: versions from the bound on with the same first number that is not 0.
+
+    All numbers up to and including that number are equal.
+    """
     if not bound.numbers:
         return ()
     last = len(bound.numbers) - 1
@@ -322,7 +329,10 @@ def _caret(bound: Bound) -> VersionPredicates:
 
 
 def _tilde(bound: Bound) -> VersionPredicates:
-    """Match the versions with the same first and second number, or the same first one if only one is given."""
+    """Return the predicates of `~`: versions from the bound on with the same first and second number.
+
+    If the bound has only one number, only the first number is compared.
+    """
     return (at_least(bound.lower), below(bound.start_of_next(min(len(bound.numbers) - 1, 1)))) if bound.numbers else ()
 
 

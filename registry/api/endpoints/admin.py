@@ -9,7 +9,7 @@ from registry.service.health_report import StatusService
 
 
 class AdminRoutes:
-    """Routes for operators; agents do not need them."""
+    """The HTTP routes for operators of a mesh; agents do not use these routes."""
 
     def __init__(self, status_service: StatusService) -> None:
         self._status_service = status_service

@@ -89,7 +89,7 @@ class AgentRoutes:
         return json_response(snapshot.record.json, version=snapshot.record.agent.version, staleness=snapshot.staleness)
 
     async def _read_agent(self, request: Request) -> AgentSnapshot:
-        """Return the agent of the path, with the freshness of the query string."""
+        """Return the agent whose id is in the path, as fresh as the query string requires."""
         params = parse_query(request.scope["query_string"], ("resource_version",))
         return await self._discovery.agent(request.path_params["agent_id"], freshness(params))
 
@@ -145,13 +145,13 @@ class AgentRoutes:
 
 
 def _route(path: str, **apps: ASGIApp) -> Route:
-    """Return one route that serves several methods."""
+    """Return one route that serves several HTTP methods of a path."""
     methods = MethodRouter(**apps)
     return Route(path, methods, methods=methods.methods)
 
 
 def _require_list(document: dict[str, Any], field: str, max_items: int) -> Sequence[Any]:
-    """Return the list in a field of the body. Raises UnprocessableRequest for more than `max_items`."""
+    """Return a list from the body of a batch call. Raises UnprocessableRequest for more than `max_items`."""
     items = document.get(field)
     if not isinstance(items, list):
         problem = "expected a list"

@@ -17,7 +17,7 @@ _FRESHNESS_PARAMS = ("resource_version",)
 
 
 class DependencyRoutes:
-    """The routes of dependencies and of GET /select."""
+    """The HTTP routes for dependencies and for GET /select."""
 
     def __init__(self, explainer: ResolutionExplainer, selector: Selector) -> None:
         self._explainer = explainer

@@ -18,7 +18,7 @@ _MESSAGES = {
 
 
 class DrainRoutes:
-    """The routes of drain and undrain."""
+    """The HTTP routes that drain and undrain agents."""
 
     def __init__(self, drain_service: DrainService) -> None:
         self._drain_service = drain_service

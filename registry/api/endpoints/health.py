@@ -16,7 +16,7 @@ _TEXT_MEDIA_TYPES = ("text/plain", "application/openmetrics-text")
 
 
 class HealthRoutes:
-    """Routes of liveness, readiness, metrics and the health of one agent."""
+    """The HTTP routes for liveness, readiness, metrics and the health of one agent."""
 
     def __init__(self, status_service: StatusService, agent_health: AgentHealthService, metrics: Metrics) -> None:
         self._status_service = status_service
@@ -101,7 +101,7 @@ class HealthRoutes:
 
 
 def _prefers_text(accept: str) -> bool:
-    """Whether an Accept header prefers a Prometheus text format to JSON."""
+    """Return whether an Accept header prefers the Prometheus text format to JSON."""
     text_quality = json_quality = 0.0
     for entry in accept.split(","):
         media_type, *parameters = (part.strip().lower() for part in entry.split(";"))

@@ -1,4 +1,4 @@
-"""POST /heartbeat, also as an MCP tool: plain ASGI, because it is by far the most frequent call."""
+"""POST /heartbeat, also as an MCP tool: a plain ASGI endpoint, because it is by far the most frequent call."""
 
 from collections.abc import Sequence
 from operator import attrgetter
@@ -19,14 +19,14 @@ _PATHS = ("/heartbeat", "/mcp/tools/heartbeat")
 
 
 class HeartbeatFormat(Protocol):
-    """A heartbeat format of another product that POST /heartbeat also accepts."""
+    """Interface of a heartbeat format of another product that POST /heartbeat also accepts."""
 
     @property
     def marker_fields(self) -> Sequence[str]:
-        """Fields that a native heartbeat does not have; a body with any of them is in this format."""
+        """The names of fields that only this format has; a body with any such field is in this format."""
 
     async def handle(self, document: dict[str, Any]) -> bytes:
-        """Process a body in this format and return the JSON of the response."""
+        """Process a heartbeat in this format and return the JSON of the response."""
 
 
 class HeartbeatEndpoint:
@@ -45,11 +45,11 @@ class HeartbeatEndpoint:
         self.routes = [Route(path, self, methods=["POST"]) for path in _PATHS]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one heartbeat request."""
         await send_json(send, 200, await self.heartbeat(await read_body(scope, receive)))
 
     async def heartbeat(self, body: bytes) -> bytes:
-        """Process a heartbeat, or a body in another format, and return the JSON of the response."""
+        """Process a heartbeat in any supported format, and return the JSON of the response."""
         request = self._decode_native(body)
         if request is None:
             document = parse_object(body)
@@ -66,7 +66,10 @@ class HeartbeatEndpoint:
         )
 
     def _decode_native(self, body: bytes) -> HeartbeatRequest | None:
-        """Return a valid native heartbeat. None for any other body, in which `validate_heartbeat` finds every error."""
+        """Decode a valid native heartbeat quickly; return None for a body that needs the full validation.
+
+        `validate_heartbeat` finds every error in such a body.
+        """
         try:
             request = self._decode.decode(body)
         except (msgspec.DecodeError, RecursionError):

@@ -27,14 +27,14 @@ _ETAG = re.compile(r'(?:W/)?"([0-9a-f]{12})-([0-9a-f]{8})-([0-9]{1,20})"')
 
 
 class ListAgentsEndpoint:
-    """Serves GET /agents as plain ASGI, which makes a 304 cheap."""
+    """Serves GET /agents as a plain ASGI application, which makes a 304 response cheap."""
 
     def __init__(self, discovery: Discovery, watch_service: WatchService) -> None:
         self._discovery = discovery
         self._watch_service = watch_service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond with a list, 304, or a stream."""
+        """Respond to GET /agents with a list, with 304, or with a watch stream."""
         request = parse_list_agents(scope["query_string"])
         if request.watch:
             stream = await self._open_stream(scope, request)
@@ -81,7 +81,7 @@ class ListAgentsEndpoint:
         return WatchStream(watcher, stream_format, request.timeout, connection)
 
     async def _wait_for_change(self, request: ListAgentsRequest, max_seconds: float) -> None:
-        """Wait until the result differs from the result at the requested version, for at most `max_seconds`.
+        """Wait until the list differs from the version that the client has, for at most `max_seconds`.
 
         As in Consul, a request without a version, or with a version that is no longer in the log, does not wait.
         """
@@ -102,7 +102,7 @@ class ListAgentsEndpoint:
 
 
 async def _send_parts(send: Send, status: int, headers: Mapping[str, str], parts: Sequence[bytes]) -> None:
-    """Send a short body in one message and a long one in parts, because joining it takes as long as sending it."""
+    """Send a short response body in one message and a long one in parts, because joining long parts is slow."""
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     *before, last = parts if sum(map(len, parts)) > _MAX_JOINED_BODY_BYTES else (b"".join(parts),)
@@ -112,7 +112,7 @@ async def _send_parts(send: Send, status: int, headers: Mapping[str, str], parts
 
 
 def _match_etag(if_none_match: str | None, digest: str) -> ClientVersion | None:
-    """Return the version of this query that the client has; None if the ETag is missing or belongs to another query."""
+    """Return the list version in a client's ETag; None without an ETag, or if it belongs to another query."""
     for tag in (if_none_match or "").split(","):
         parsed = _ETAG.fullmatch(tag.strip())
         if parsed is not None and parsed[1] == digest:

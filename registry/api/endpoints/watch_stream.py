@@ -1,4 +1,4 @@
-"""GET /agents?watch=true: the event stream, as NDJSON or server-sent events."""
+"""The event stream of GET /agents?watch=true, as NDJSON or server-sent events."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ _MEDIA_TYPES: dict[StreamFormat, bytes] = {"ndjson": b"application/x-ndjson", "s
 
 
 def negotiate_stream_format(accept: str) -> StreamFormat:
-    """Return the stream format of an Accept header: server-sent events if the header names them, otherwise NDJSON."""
+    """Return the stream format that an Accept header requests: server-sent events if named, otherwise NDJSON."""
     media_types = {entry.partition(";")[0].strip().lower() for entry in accept.split(",")}
     return "sse" if "text/event-stream" in media_types else "ndjson"
 
@@ -61,7 +61,7 @@ class WatchStream:
             watcher.wake_at(self._end_at)
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the stream."""
+        """Write the response headers and then events, until the client disconnects or the watch ends."""
         disconnected = asyncio.create_task(self._wait_for_disconnect(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _stream_headers(self._format)})
@@ -77,7 +77,10 @@ class WatchStream:
                 await disconnected
 
     def _initial_chunks(self) -> Iterator[bytes]:
-        """Yield the requested initial state and a bookmark; otherwise a keep-alive, so that the headers are sent."""
+        """Yield the first chunks of a stream: the initial agents and a bookmark, or a keep-alive.
+
+        A keep-alive is sent without an initial state, so that the client receives the headers.
+        """
         watcher, stream_format = self._watcher, self._format
         records, watcher.initial = watcher.initial, None
         if records is None:
@@ -91,7 +94,7 @@ class WatchStream:
         yield encode_bookmark(watcher.delivered_version, stream_format)
 
     async def _write_or_wait(self, send: Send) -> bool:
-        """Write the pending events, or wait for events; return whether the stream continues."""
+        """Write the pending events of the watch, or wait for new ones; return whether the stream continues."""
         watcher, stream_format = self._watcher, self._format
         chunk = b"".join([entry.encode(kind, stream_format) for kind, entry in watcher.take()])
         now = time.monotonic()
@@ -117,7 +120,7 @@ class WatchStream:
         return not ends
 
     def _write_inline(self, send: Send) -> bool:
-        """Write new events without waking the task, if nothing else is due and the connection accepts data.
+        """Write new events at once without waking the stream's task, if the connection accepts data.
 
         Waking a thousand tasks for one change would take ten times as long.
         """
@@ -141,14 +144,14 @@ class WatchStream:
         self._watcher.writing_since = None
 
     async def _wait_for_disconnect(self, receive: Receive) -> None:
-        """Wait until the client disconnects, then wake the stream."""
+        """Wait until the client disconnects, then wake the stream so that it ends."""
         while (await receive())["type"] != "http.disconnect":
             pass
         self._watcher.wake()
 
 
 def _send_without_waiting(send: Send, chunk: bytes) -> None:
-    """Send a chunk that the connection can write at once. Raises RuntimeError if it would block."""
+    """Send a chunk of the stream without waiting. Raises RuntimeError if the connection would block."""
     step = send({"type": "http.response.body", "body": chunk, "more_body": True}).__await__()
     with contextlib.suppress(StopIteration):
         next(step)

@@ -1,1 +1,1 @@
-"""The MCP tools, as POST routes and as an MCP server."""
+"""The registry's MCP tools, as POST routes and as an MCP server."""

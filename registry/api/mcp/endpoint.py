@@ -1,7 +1,8 @@
-"""POST /mcp: the tools over MCP's streamable HTTP, without sessions, so that any replica can serve any call.
+"""POST /mcp: the registry's tools over MCP's streamable HTTP, without sessions.
 
-The size and type of the body, its JSON, and the number of concurrent calls are checked here, before the SDK. Importing
-the SDK takes most of a second, so the first call imports it, in a thread.
+Without sessions, any replica can serve any call. The size and type of the body, its JSON, and the number of concurrent
+calls are checked here, before the SDK. Importing the SDK takes most of a second, so the first call imports it, in a
+thread.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ _JSON_CONTENT_TYPE = (b"content-type", b"application/json")
 
 
 class McpEndpoint:
-    """Serves POST /mcp as plain ASGI with the handlers of the tools."""
+    """Serves POST /mcp as a plain ASGI application, with the handlers of the tools."""
 
     def __init__(self, handlers: Mapping[str, ToolHandler]) -> None:
         self._handlers = handlers
@@ -74,7 +75,7 @@ def _import_server_class() -> "type[McpServer]":
 
 
 def _check_envelope(message: object) -> None:
-    """Reject an invalid JSON-RPC message. The SDK reports it less clearly, or treats it as a notification."""
+    """Raise an error for an invalid JSON-RPC message, because the MCP SDK reports such messages poorly."""
     if not isinstance(message, dict):
         raise invalid("body", "expected one JSON-RPC message, an object; batches are not supported")
     if message.get("jsonrpc") != "2.0":
@@ -91,7 +92,7 @@ def _check_envelope(message: object) -> None:
 
 
 def _jsonrpc_error(body: bytes) -> bytes | None:
-    """Return the JSON-RPC error for a body that is not valid JSON or not a valid message; None for a valid one."""
+    """Return the JSON-RPC error for an invalid request body; None for a valid JSON-RPC message."""
     message: Any = None
     try:
         message = decode_json_body(body)
@@ -106,7 +107,7 @@ def _jsonrpc_error(body: bytes) -> bytes | None:
 
 
 def _normalize_headers(scope: Scope) -> Scope:
-    """Return the scope with the headers that the SDK requires and HTTP lets a client omit."""
+    """Return the ASGI scope with the headers that the MCP SDK requires and clients may omit."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
     if all(name != b"accept" for name, _ in headers):
         headers.append((b"accept", b"*/*"))
@@ -114,7 +115,7 @@ def _normalize_headers(scope: Scope) -> Scope:
 
 
 def _replay_body(body: bytes, receive: Receive) -> Receive:
-    """Return a receive channel that starts with a body that was already read."""
+    """Return an ASGI receive function that first delivers a body that was already read."""
     pending = [body]
 
     async def replay() -> Message:

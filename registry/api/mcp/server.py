@@ -1,4 +1,4 @@
-"""The tools as an MCP server of the official SDK, whose import takes most of a second (see `endpoint`)."""
+"""The registry's tools as an MCP server of the official SDK, whose import takes most of a second."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -66,7 +66,7 @@ class McpServer:
         self._server.get_tool_input_schema = _INPUT_SCHEMAS.get
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a POST whose body is a valid message."""
+        """Serve a POST request whose body is a valid JSON-RPC message."""
         # One manager per message: its tasks end with the request.
         manager = StreamableHTTPSessionManager(
             self._server, json_response=True, stateless=True, max_request_body_size=MAX_BODY_BYTES

@@ -1,4 +1,4 @@
-"""The MCP tools: their descriptions and schemas, their handlers, and a POST route for each."""
+"""The registry's MCP tools: their descriptions and schemas, their handlers, and a POST route for each tool."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ _QUERY_SCHEMA = {
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool: its name, the description for a model, the schema of its arguments, and MCP's hints."""
+    """One MCP tool: its name, its description for a model, the schema of its arguments, and MCP's hints."""
 
     name: str
     description: str
@@ -99,7 +99,7 @@ ToolHandler = Callable[[dict[str, Any], Mapping[str, str]], Awaitable[Response]]
 
 
 class ToolRoutes:
-    """The routes of the tools, and `handlers`, which maps the name of each tool to its handler.
+    """The POST routes of the MCP tools, and `handlers`, the handler of each tool by its name.
 
     The POST route of the tool `heartbeat` belongs to HeartbeatEndpoint.
     """
@@ -133,7 +133,7 @@ class ToolRoutes:
         ]
 
     async def list_tools(self, _request: Request) -> Response:
-        """GET /mcp/tools: list the tools."""
+        """GET /mcp/tools: list the MCP tools."""
         tools = [
             {
                 "name": tool.name,
@@ -162,7 +162,7 @@ class ToolRoutes:
         return unregistration_response(agent_id, await self._registrations.unregister(agent_id))
 
     async def heartbeat(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
-        """Record a heartbeat."""
+        """Record a heartbeat of an agent."""
         return json_response(await self._heartbeat(orjson.dumps(arguments)))
 
     async def get_agent_status(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
@@ -173,7 +173,7 @@ class ToolRoutes:
         )
 
     async def discover_services(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
-        """Find the agents that match `query`."""
+        """Find the agents that match the search conditions in `query`."""
         reject_unknown(arguments, ("query",))
         query = arguments.get("query")
         if query is not None and not isinstance(query, dict):
@@ -186,7 +186,7 @@ class ToolRoutes:
         return json_response(b"".join(parts), version=found.version, staleness=found.staleness)
 
     async def select_agent(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
-        """Select one agent to call."""
+        """Select one agent to call for a capability."""
         selected = parse_select_document(arguments)
         selection = await self._selector.select(selected.dependency, selected.zone, selected.freshness)
         return selection_response(selection, selected.dependency.capability)

@@ -1,1 +1,1 @@
-"""Parsing and validation of requests."""
+"""Parsing and validation of HTTP requests."""

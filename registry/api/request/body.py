@@ -1,4 +1,4 @@
-"""Request bodies: read up to a size limit, and decoded as JSON."""
+"""Reads request bodies up to a size limit, and decodes JSON bodies."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -41,12 +41,12 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
 
 
 async def read_object(scope: Scope, receive: Receive) -> dict[str, Any]:
-    """Return the body as a JSON object."""
+    """Read the body of a request as a JSON object."""
     return parse_object(await read_body(scope, receive))
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in a body. Raises MalformedRequest for anything else."""
+    """Parse a request body as a JSON object. Raises MalformedRequest for any other body."""
     document = decode_json_body(body)
     if not isinstance(document, dict):
         raise MalformedRequest("The body must be a JSON object", [Detail("body", "expected an object")])

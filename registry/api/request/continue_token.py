@@ -15,12 +15,12 @@ Position = tuple[float, str, str]
 
 
 def encode_continue_token(digest: str, page_version: int, last_position: Position) -> str:
-    """Return the token that requests the next page."""
+    """Return the continue token with which a client requests the next page of a list."""
     return base64.urlsafe_b64encode(orjson.dumps([digest, page_version, *last_position])).decode().rstrip("=")
 
 
 def decode_continue_token(token: str, digest: str) -> tuple[Position, int]:
-    """Return the last position and the version of a token. Raises MalformedRequest if it belongs to another query."""
+    """Return the position and the version in a continue token. Raises MalformedRequest for another query."""
     try:
         token_digest, page_version, score, namespace, agent_id = orjson.loads(
             base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
@@ -34,7 +34,7 @@ def decode_continue_token(token: str, digest: str) -> tuple[Position, int]:
 
 
 def query_digest(query: AgentQuery, fields: tuple[str, ...]) -> str:
-    """Return the digest of a query and its fields, equal on all replicas."""
+    """Return the digest that identifies a query and its fields, equal on all replicas."""
     # The repr of the sets in a selector differs between processes; its text is the same on all replicas.
     text = f"{query.selector.text} {replace(query, selector=LabelSelector())!r} {fields!r}"
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()

@@ -13,7 +13,7 @@ _INVALID_LOAD = f"expected a number from 0 to {_MAX_LOAD:.0f}"
 
 
 class HeartbeatRequest(msgspec.Struct):
-    """A heartbeat, with changed metadata of the agent and its load."""
+    """The body of a heartbeat: the agent's id, its changed metadata and its load."""
 
     agent_id: str
     metadata: Annotated[dict[str, Any], Meta(title="Changed keys of the agent, such as endpoint or tools")] | None = (
@@ -35,7 +35,7 @@ HEARTBEAT_SCHEMA: dict[str, Any] = msgspec.json.schema(HeartbeatRequest)["$defs"
 
 
 def validate_heartbeat(document: dict[str, Any]) -> HeartbeatRequest:
-    """Return the heartbeat in a JSON object. Raises UnprocessableRequest naming every invalid field."""
+    """Validate a JSON object as a heartbeat. Raises UnprocessableRequest that names every invalid field."""
     agent_id, load, digest = (document.get(name) for name in ("agent_id", "load", "dependencies_version"))
     problems = []
     if not isinstance(agent_id, str) or not agent_id:
@@ -55,7 +55,7 @@ def validate_heartbeat(document: dict[str, Any]) -> HeartbeatRequest:
 
 
 def extract_load(request: HeartbeatRequest, body: bytes) -> HeartbeatRequest:
-    """Move `load` from the metadata to its own field, and check the metadata as strictly as a registration.
+    """Move `load` from a heartbeat's metadata to its own field, and validate the metadata.
 
     A load is not part of the registration, so it must not cause a change.
     """

@@ -17,12 +17,12 @@ _MAX_DIGITS = 20
 
 
 def invalid(field: str, problem: str) -> MalformedRequest:
-    """Return the error for one invalid parameter."""
+    """Return the error for one invalid query parameter."""
     return MalformedRequest.of([Detail(field, problem)])
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """Return the first header with this lower-case name; None if there is none."""
+    """Return the value of the first request header with a lower-case name; None if there is none."""
     for key, value in scope["headers"]:
         if key == name:
             text: str = value.decode("latin-1")
@@ -31,7 +31,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 def parse_query(query_string: bytes, allowed: Collection[str]) -> QueryParams:
-    """Parse a query string. Raises MalformedRequest for a parameter that is not `allowed`."""
+    """Parse a query string. Raises MalformedRequest for a parameter that is not in `allowed`."""
     if not query_string:
         return {}
     try:
@@ -48,7 +48,7 @@ def parse_query(query_string: bytes, allowed: Collection[str]) -> QueryParams:
 
 
 def reject_unknown(names: Collection[str], allowed: Collection[str]) -> None:
-    """Raise MalformedRequest naming every unknown parameter and the most similar allowed one."""
+    """Raise MalformedRequest that names each unknown query parameter and the most similar allowed one."""
     unknown = [name for name in names if name not in allowed]
     if not unknown:
         return
@@ -62,14 +62,14 @@ def reject_unknown(names: Collection[str], allowed: Collection[str]) -> None:
 
 
 def reject_preconditions(headers: Collection[str], reason: str) -> None:
-    """Reject precondition headers on a call that does not support them; `headers` ignores case."""
+    """Raise an error for precondition headers on a call that does not support preconditions."""
     for name in ("If-Match", "If-None-Match"):
         if name in headers:
             raise invalid(name, reason)
 
 
 def single(params: QueryParams, name: str) -> str | None:
-    """Return the value of a parameter that may occur once; an empty value counts as absent."""
+    """Return the value of a query parameter that may occur once; an empty value counts as absent."""
     values = params.get(name, ())
     if len(values) > 1:
         raise invalid(name, "given more than once")
@@ -77,12 +77,12 @@ def single(params: QueryParams, name: str) -> str | None:
 
 
 def repeated(params: QueryParams, name: str) -> tuple[str, ...]:
-    """Return the values of a parameter that may be repeated; empty values count as absent."""
+    """Return the values of a query parameter that may be repeated; empty values count as absent."""
     return tuple(value for value in params.get(name, ()) if value)
 
 
 def comma_list(params: QueryParams, name: str) -> tuple[str, ...]:
-    """Return the values of a parameter that may be repeated and comma-separated."""
+    """Return the values of a query parameter that may be repeated and comma-separated."""
     values = params.get(name, ())
     parts = tuple(part for value in values for part in value.split(",") if part)
     if not parts and any(values):
@@ -91,12 +91,12 @@ def comma_list(params: QueryParams, name: str) -> tuple[str, ...]:
 
 
 def boolean(params: QueryParams, name: str) -> bool:
-    """Return a boolean parameter: true, false, 1 or 0; false if absent."""
+    """Return the value of a boolean query parameter (true, false, 1 or 0); false if it is absent."""
     return optional_bool(params, name) or False
 
 
 def optional_bool(params: QueryParams, name: str) -> bool | None:
-    """Return a boolean parameter: true, false, 1 or 0; None if absent."""
+    """Return the value of a boolean query parameter (true, false, 1 or 0); None if it is absent."""
     text = single(params, name)
     if text is None:
         return None
@@ -106,7 +106,7 @@ def optional_bool(params: QueryParams, name: str) -> bool | None:
 
 
 def integer(params: QueryParams, name: str, minimum: int, maximum: int) -> int | None:
-    """Return a whole number between `minimum` and `maximum`; None if absent."""
+    """Return a whole number from a query parameter, between `minimum` and `maximum`; None if it is absent."""
     text = single(params, name)
     if text is None:
         return None
@@ -116,7 +116,7 @@ def integer(params: QueryParams, name: str, minimum: int, maximum: int) -> int |
 
 
 def duration_seconds(params: QueryParams, name: str, max_seconds: float) -> float | None:
-    """Return the seconds of a duration with a unit, or of a bare number as in Kubernetes; None if absent."""
+    """Return a duration from a query parameter in seconds, with or without a unit; None if it is absent."""
     text = single(params, name)
     if text is None:
         return None
@@ -130,7 +130,7 @@ def duration_seconds(params: QueryParams, name: str, max_seconds: float) -> floa
 
 
 def resource_version(params: QueryParams, name: str) -> int | None:
-    """Return a resource version; None if absent."""
+    """Return a resource version from a query parameter; None if it is absent."""
     text = single(params, name)
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""Parsers from query strings and query objects to the queries of the services."""
+"""Parsers that convert query strings and query objects to the queries of the services."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -100,7 +100,7 @@ class ListAgentsRequest:
 
 @lru_cache(maxsize=16_384)
 def parse_list_agents(query_string: bytes) -> ListAgentsRequest:
-    """Parse the query string of GET /agents; equal query strings are parsed once."""
+    """Parse the query string of GET /agents, with a cache for repeated query strings."""
     params = parse_query(query_string, LIST_AGENTS_PARAMS)
     query = _build_agent_query(params, comma_list(params, "capability_tags"))
     fields = comma_list(params, "fields")
@@ -129,7 +129,7 @@ def parse_list_agents(query_string: bytes) -> ListAgentsRequest:
 
 
 def freshness(params: QueryParams) -> Freshness:
-    """Return the required freshness of a response; the parameters are named as in Kubernetes."""
+    """Return how fresh the response must be, from query parameters named as in Kubernetes."""
     version = resource_version(params, "resource_version")
     match = single(params, "resource_version_match")
     if match is None:
@@ -165,7 +165,7 @@ def parse_capability_query(query_string: bytes) -> tuple[CapabilityQuery, Freshn
 
 
 def parse_discover_query(document: Mapping[str, Any]) -> tuple[AgentQuery, Freshness]:
-    """Parse the query object of discover_services. By default it finds healthy agents in service."""
+    """Parse the query object of discover_services; by default it finds healthy agents that are in service."""
     reject_unknown(document, _DISCOVER_FIELDS)
     params = {name: _string_values(document, name) for name in document if name not in ("labels", *_BOOLEAN_FIELDS)}
     for name in _BOOLEAN_FIELDS:
@@ -195,7 +195,7 @@ def parse_drain_query(document: Mapping[str, Any]) -> AgentQuery:
 
 
 def _draining_filter(params: QueryParams, status: str, draining: str) -> bool | None:
-    """Return the draining filter of a search.
+    """Return the filter on draining agents that a search applies.
 
     By default a search finds only agents in service, unless its status is `any`.
     """
@@ -236,7 +236,7 @@ def _parse_page(params: QueryParams, digest: str) -> Page | None:
 
 
 def _string_values(query: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """Return the values of a field of a query object in the form of query parameters."""
+    """Return the values of a field of a query object as strings, as query parameters have them."""
     value = query[name]
     if value is None:
         return ()

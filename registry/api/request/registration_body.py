@@ -11,7 +11,7 @@ from registry.service.registration.registration_service import RegistrationServi
 async def register_document(
     registrations: RegistrationService, document: object, headers: Mapping[str, str], field_prefix: str = ""
 ) -> dict[str, Any]:
-    """Register the agent of a document and return the fields of the response.
+    """Register the agent described by a request document, and return the fields of the response.
 
     Errors name fields with the prefix `field_prefix`. `headers` may contain the preconditions `if-match` and
     `if-none-match`.

@@ -71,7 +71,7 @@ def parse_select_document(document: Mapping[str, Any]) -> SelectRequest:
 
 
 def _parse_dependency(arguments: Mapping[str, Any]) -> Dependency:
-    """Return the dependency among the arguments. Raises UnprocessableRequest naming every bad field."""
+    """Parse the dependency in the arguments of a selection. Raises UnprocessableRequest for bad fields."""
     document = {name: arguments[name] for name in _DEPENDENCY_PARAMS if arguments.get(name) is not None}
     if "version_constraint" in document:
         document["version"] = document.pop("version_constraint")

@@ -1,1 +1,1 @@
-"""Construction of responses."""
+"""Construction, compression and sending of HTTP responses."""

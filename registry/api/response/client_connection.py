@@ -11,16 +11,16 @@ NO_BUFFERING_HEADER: Final = (b"x-accel-buffering", b"no")
 
 
 class Connection(Protocol):
-    """The operations of a client connection that streams require and that ASGI does not offer."""
+    """Interface to a client connection, with operations for streams that ASGI does not offer."""
 
     def writable(self) -> bool:
-        """Return whether a message sent now is written without waiting for the client."""
+        """Return whether the connection accepts data now, without waiting for the client to read."""
 
     def abort(self) -> None:
-        """Close the connection at once, without finishing the response."""
+        """Close the client connection at once, without finishing the response."""
 
 
 def get_connection(scope: Scope) -> Connection | None:
-    """Return the connection of a request; None if the HTTP server does not pass it."""
+    """Return the client connection of a request; None if the HTTP server does not provide it."""
     connection: Connection | None = scope.get("extensions", {}).get(CONNECTION_EXTENSION)
     return connection

@@ -1,4 +1,4 @@
-"""Compression of large responses, with a coding that the client accepts."""
+"""Compression of large responses, with an encoding that the client accepts."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _GZIP_WBITS = 31
 
 
 async def compress(parts: Sequence[bytes], accept_encoding: str) -> tuple[Sequence[bytes], str | None]:
-    """Return the parts of a body and its content coding; None if it is not compressed."""
+    """Compress a response body; return its parts and the content coding, None if it is left uncompressed."""
     size = sum(map(len, parts))
     coding = _negotiate_coding(accept_encoding) if size >= _MIN_COMPRESSED_BYTES else None
     if coding is None:
@@ -25,7 +25,7 @@ async def compress(parts: Sequence[bytes], accept_encoding: str) -> tuple[Sequen
 
 
 def _negotiate_coding(accept_encoding: str) -> str | None:
-    """Return the coding to use: zstd if the client accepts it, because it compresses better than gzip."""
+    """Return the content coding to use: zstd if the client accepts it, because it compresses better than gzip."""
     accepted = set()
     for entry in accept_encoding.lower().split(","):
         name, _, weight = entry.partition(";")

@@ -1,4 +1,4 @@
-"""Builders of responses, mostly from JSON that is already encoded."""
+"""Builders of JSON responses, mostly from JSON that is already encoded."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ STALE_HEADER = "x-registry-stale"
 
 
 def timestamp() -> str:
-    """Return the current time as RFC 3339 in UTC; it is for information only."""
+    """Return the current time as RFC 3339 in UTC, which responses show for information only."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
@@ -52,12 +52,12 @@ def json_response(
     status: int = 200,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
-    """Return a JSON response with its resource version, and its staleness if it may be outdated."""
+    """Return a JSON response with headers for its resource version and, if it may be outdated, its staleness."""
     return Response(body, status, {**headers, **version_headers(version, staleness)}, media_type="application/json")
 
 
 def version_headers(version: int | None, staleness: float | None) -> dict[str, str]:
-    """Return the headers of the resource version and the staleness of a response."""
+    """Return the response headers for the resource version and the staleness of the data."""
     headers = {} if version is None else {VERSION_HEADER: str(version)}
     if staleness:
         headers[STALE_HEADER] = f"{staleness:.1f}"
@@ -65,7 +65,7 @@ def version_headers(version: int | None, staleness: float | None) -> dict[str, s
 
 
 def success_response(**fields: object) -> Response:
-    """Return `{"status": "success", …}`."""
+    """Return the JSON response `{"status": "success", …}` with these fields."""
     return Response(orjson.dumps({"status": "success", **fields}), media_type="application/json")
 
 
@@ -80,7 +80,7 @@ def registration_fields(registered: RegisteredAgent) -> dict[str, Any]:
 
 
 def unregistration_response(agent_id: str, version: int) -> Response:
-    """Return the response to an agent's removal."""
+    """Return the response to the removal of an agent."""
     message = f"Agent {agent_id} unregistered successfully"
     return success_response(agent_id=agent_id, resource_version=str(version), message=message)
 

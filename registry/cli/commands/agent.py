@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry agent`: one agent in detail."""
+"""The command `mcp-mesh-registry agent`, which shows one agent in detail."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def agent(registry: "SyncRegistryClient", *, agent_id: str, watch: bool, output:
 
 
 def _registration_fields(document: Mapping[str, Any]) -> dict[str, object]:
-    """Return the registration by the field names of the output."""
+    """Return the registration of an agent by the field names of the output."""
     metadata = document.get("metadata") or {}
     return {
         "Id": document["id"],
@@ -91,7 +91,7 @@ def _registration_fields(document: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _liveness_fields(document: Mapping[str, Any], health: "AgentHealth") -> dict[str, object]:
-    """Return status, heartbeat and thresholds by the field names of the output."""
+    """Return the status, heartbeat and thresholds of an agent by the field names of the output."""
     age_s, heartbeat = health["time_since_heartbeat"], document["last_heartbeat"]
     if age_s is not None:
         heartbeat = f"{heartbeat} ({format_age(age_s)} ago); next expected by {health['next_heartbeat_expected']}"

@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry agents`: list the agents that match."""
+"""The command `mcp-mesh-registry agents`, which lists agents."""
 
 from typing import Any
 

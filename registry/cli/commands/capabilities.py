@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry capabilities`: search the capabilities of agents."""
+"""The command `mcp-mesh-registry capabilities`, which searches the capabilities of agents."""
 
 from typing import Any
 

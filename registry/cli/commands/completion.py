@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry completion`: the script with which a shell completes commands, options and names."""
+"""The command `mcp-mesh-registry completion`, which prints a script for shell completion."""
 
 import click
 from click.shell_completion import get_completion_class

@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry unregister`, `drain` and `undrain`: remove agents, or change whether they are in service."""
+"""The commands `unregister`, `drain` and `undrain`, which remove agents or change whether they are in service."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -104,7 +104,7 @@ class ResultReporter:
         self._count = 0
 
     def report(self, agent_id: str, response: Response, *, in_document: bool = False) -> None:
-        """Print one result; with `in_document` a document with all results was printed before."""
+        """Print the result for one agent; with `in_document` a document with all results was printed before."""
         self._count += 1
         if response.get("error") == "unauthorized":
             raise error_from_response(response)
@@ -122,7 +122,7 @@ class ResultReporter:
             click.echo(f"{escape_terminal(agent_id)} {self._success_text}{suffix}")
 
     def raise_if_failed(self) -> None:
-        """Exit with an error code if an agent failed."""
+        """Exit with an error code if the command failed for an agent."""
         if not self._failures:
             return
         unknown = all(failure["error"] == "unknown_agent" for failure in self._failures)

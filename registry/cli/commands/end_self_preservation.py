@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry end-self-preservation`: let overdue agents expire again."""
+"""The command `mcp-mesh-registry end-self-preservation`, after which overdue agents expire again."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry health`: the health of a replica or of an agent."""
+"""The command `mcp-mesh-registry health`, which shows the health of a replica or of an agent."""
 
 from typing import TYPE_CHECKING
 

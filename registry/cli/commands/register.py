@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry register`: register the agents of a file, with one result per agent."""
+"""The command `mcp-mesh-registry register`, which registers the agents of a file."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ def _batch_document(results: Sequence[Result]) -> dict[str, Any]:
 def _register_all(
     registry: SyncRegistryClient, registrations: Sequence[Registration]
 ) -> Iterator[tuple[int, Registration, Result]]:
-    """Yield each registration with its index and its result, in the order of the file."""
+    """Register all agents and yield each registration with its index and its result, in the order of the file."""
     for batch in _batches(registrations):
         valid = [registration for _, registration, error_result in batch if error_result is None]
         results: Iterator[Result] = iter(_send_batch(registry, valid) if valid else ())
@@ -80,7 +80,7 @@ def _send_batch(registry: SyncRegistryClient, registrations: Sequence[Registrati
 
 
 def _without_batch_index(result: Result) -> Result:
-    """Return a result whose field paths are relative to the registration, not to the call."""
+    """Return the result of one registration with field names relative to that registration, not to the batch."""
     if "error" not in result:
         return result
     details = [{name: _BATCH_INDEX.sub("", str(text)) for name, text in detail.items()} for detail in result["details"]]
@@ -88,7 +88,7 @@ def _without_batch_index(result: Result) -> Result:
 
 
 def _batches(registrations: Sequence[Registration]) -> Iterator[list[tuple[int, Registration, Result | None]]]:
-    """Yield the registrations of each call with their index and, if the local check fails, their error."""
+    """Yield batches of registrations, each with its index and, if a local check fails, its error."""
     from mcp_mesh_client.request_validation import encode_json
 
     batch: list[tuple[int, Registration, Result | None]] = []
@@ -105,7 +105,7 @@ def _batches(registrations: Sequence[Registration]) -> Iterator[list[tuple[int, 
 
 
 def _check_locally(registration: Registration) -> Result | None:
-    """Return the error of a registration that cannot be sent, in the format of the registry."""
+    """Return the error of a registration that cannot be sent, in the format of the registry; None if valid."""
     from mcp_mesh_client import InvalidData
     from mcp_mesh_client.request_validation import check_registration
 

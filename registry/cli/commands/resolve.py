@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry resolve`: the provider of a dependency, and the reason for the choice."""
+"""The command `mcp-mesh-registry resolve`, which shows the provider of a dependency and why it is chosen."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""`mcp-mesh-registry watch`: print the changes of agents."""
+"""The command `mcp-mesh-registry watch`, which prints the changes of agents."""
 
 from typing import Any
 

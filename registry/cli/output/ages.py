@@ -7,7 +7,7 @@ _SECONDS_PER_DAY = 86_400
 
 
 def age(timestamp: object, now: object) -> str | None:
-    """Return the time between two timestamps of a response, such as `42s`; None without the first timestamp."""
+    """Return the time between two timestamps as a short text such as `42s`; None without the first timestamp."""
     if not isinstance(timestamp, str) or not timestamp:
         return None
     try:
@@ -18,7 +18,7 @@ def age(timestamp: object, now: object) -> str | None:
 
 
 def format_age(seconds: float) -> str:
-    """Return a duration, rounded down to one unit."""
+    """Return a duration as a short text such as `3h`, rounded down to one unit."""
     whole = max(0, int(seconds))
     for limit, unit, letter in _UNITS:
         if whole < limit:

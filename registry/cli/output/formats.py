@@ -1,4 +1,4 @@
-"""The option --output, and output as JSON and YAML."""
+"""The option --output of commands, and output as JSON and YAML."""
 
 import json
 import sys
@@ -15,24 +15,24 @@ _YAML_LINE_WIDTH = 2**16
 
 
 def output_option(*formats: str) -> Callable[[Command], Command]:
-    """Return the option `--output`; None means a table."""
+    """Return the option `--output` for a command; without it, the command prints a table."""
     return click.option(
         "--output", "-o", type=click.Choice(formats or FORMATS), help="Output format; default is a short table."
     )
 
 
 def is_document(output: str | None) -> bool:
-    """Return whether the output format prints the whole response, not a table or names."""
+    """Return whether an output format prints the whole response, not a table or names."""
     return output in ("json", "yaml")
 
 
 def print_document(document: object, output: str | None) -> None:
-    """Print one document, indented, as JSON or YAML."""
+    """Print one document as indented JSON or as YAML."""
     click.echo(_to_yaml(document) if output == "yaml" else _to_json(document, indent=2), nl=output != "yaml")
 
 
 def print_event(event: object, output: str | None) -> None:
-    """Print one of many documents: JSON on one line, YAML after `---`."""
+    """Print one event of a stream, as JSON on one line or as a YAML document after `---`."""
     click.echo(f"---\n{_to_yaml(event)}" if output == "yaml" else _to_json(event), nl=output != "yaml")
 
 
@@ -44,11 +44,11 @@ def _to_json(document: object, indent: int | None = None) -> str:
 
 
 def _to_yaml(document: object) -> str:
-    """Return YAML with control characters escaped in double quotes."""
+    """Return a document as YAML, with control characters escaped in double quotes."""
     import yaml  # type: ignore[import-untyped]
 
     class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-        """Writes no anchors, and quotes strings with control characters."""
+        """YAML dumper that writes no anchors and quotes strings with control characters."""
 
         def ignore_aliases(self, _data: object) -> bool:
             return True

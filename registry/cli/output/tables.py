@@ -25,7 +25,7 @@ _MAX_NAMES_PER_CELL = 3
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Column of a table: its title, its value for a row, and whether it appears only in wide tables.
+    """A column of a table: its title, its value for a row, and whether only wide tables show it.
 
     `styles` colours a cell by its first word on a terminal. `follow_width` is the minimum width in a table whose rows
     arrive over time.
@@ -39,7 +39,7 @@ class Column:
 
 
 class Table:
-    """Prints rows in columns; no cell is cut off, a terminal wraps long lines.
+    """Prints rows in columns; no cell is cut off, because a terminal wraps long lines.
 
     Rows added later align with the columns where they fit; a `follow` table reserves width for them.
     """
@@ -53,7 +53,7 @@ class Table:
         self._write = _line_writer()
 
     def show(self, rows: Iterable[Row]) -> None:
-        """Print the titles and the rows."""
+        """Print the titles and the rows of the table."""
         lines = [[column.title for column in self._columns], *(self._cells(row) for row in rows)]
         for line in lines:
             self._widen_columns(line)
@@ -62,7 +62,7 @@ class Table:
         sys.stdout.flush()
 
     def add(self, row: Row) -> None:
-        """Print one more row immediately."""
+        """Print one more row of the table immediately."""
         cells = self._cells(row)
         self._widen_columns(cells)
         self._write_line(cells)
@@ -100,7 +100,7 @@ def format_cell(value: object) -> str:
 
 
 def _line_writer() -> Callable[[Sequence[tuple[str, str]]], None]:
-    """Return a function that prints a line of styled parts; styles are used on a terminal only."""
+    """Return a function that prints a line of styled parts, with styles only on a terminal."""
     if not sys.stdout.isatty():
         return lambda parts: print("".join(text for text, _ in parts))  # noqa: T201 - the output of a command
     from rich.console import Console
@@ -111,14 +111,14 @@ def _line_writer() -> Callable[[Sequence[tuple[str, str]]], None]:
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """Print one line per field; `-` for an empty value."""
+    """Print one line for each field with its value, `-` for an empty value."""
     width = max(map(len, fields)) + 3
     for name, value in fields.items():
         click.echo(f"{name + ':':<{width}}{format_cell(value)}")
 
 
 def format_names(items: object, key: str = "name", max_names: int | None = None) -> str:
-    """Return the distinct names of capabilities or tags; beyond `max_names`, the number of the remaining names."""
+    """Return the distinct names of capabilities or tags; beyond `max_names`, only the number of further names."""
     if not isinstance(items, Sequence) or isinstance(items, str):
         return ""
     names = dict.fromkeys(str(item.get(key)) if isinstance(item, Mapping) else str(item) for item in items)
@@ -132,12 +132,15 @@ def format_pairs(mapping: object) -> str:
 
 
 def format_status(row: Row, prefix: str = "") -> str:
-    """Return an agent's status, with `draining` if it is out of service; `prefix` precedes the names of both fields."""
+    """Return an agent's status as a cell, with `draining` if the agent is out of service.
+
+    `prefix` precedes the names of both fields.
+    """
     return f"{row.get(f'{prefix}status')}{',draining' if row.get(f'{prefix}draining') is True else ''}"
 
 
 def agent_table(*, wide: bool, follow: bool = False, event_column: bool = False) -> Table:
-    """Return a table for agent_rows and event_row; `event_column` adds the kind of change."""
+    """Return an empty table for agents; with `event_column` it also shows the kind of each change."""
     columns = [
         Column("ID", lambda row: row.get("id"), follow_width=28),
         Column("NAMESPACE", lambda row: row.get("namespace"), follow_width=12),
@@ -161,12 +164,12 @@ def agent_table(*, wide: bool, follow: bool = False, event_column: bool = False)
 
 
 def agent_rows(agents: Iterable[Row], now: str) -> Iterator[Row]:
-    """Yield the rows of agents; ages are relative to `now`, a time of the registry's clock."""
+    """Yield the table rows of agents, with ages relative to `now`, a time of the registry's clock."""
     return ({**agent, "state": format_status(agent), "now": now} for agent in agents)
 
 
 def event_row(event: Mapping[str, Any]) -> Row:
-    """Return the row of a watch event."""
+    """Return the table row of a watch event."""
     agent, is_deleted = event["object"], event["type"] == "DELETED"
     state = "deleted" if is_deleted else format_status(agent)
     return {**agent, "state": state, "now": event["timestamp"], "event": event["type"]}
@@ -195,7 +198,7 @@ DEPENDENCY_COLUMNS = (
 
 
 def dependency_rows(response: Mapping[str, Any]) -> Iterator[Row]:
-    """Yield one row per dependency of a response: its provider, or the reason why it is unresolved."""
+    """Yield one table row for each dependency of a response, with its provider or why it is unresolved."""
     reasons = response.get("dependencies_unresolved") or {}
     for function, providers in (response.get("dependencies_resolved") or {}).items():
         for capability, provider in providers.items():

@@ -1,4 +1,4 @@
-"""Escape control characters, which a terminal would execute."""
+"""Escapes control characters, which a terminal would execute."""
 
 import re
 
@@ -9,17 +9,17 @@ _UNSAFE_IN_DOCUMENT = re.compile(f"[{_CONTROL_CHARACTERS}]")
 
 
 def escape_terminal(text: str) -> str:
-    """Return text as one line for a terminal, with control characters as escape sequences."""
+    """Return a text as one line for a terminal, with control characters as escape sequences."""
     return _UNSAFE_IN_LINE.sub(lambda match: _escape(match[0], "\\x%02x"), text)
 
 
 def escape_document(document: str) -> str:
-    """Return an equivalent JSON document, or YAML in double quotes, without control characters."""
+    """Return an equivalent JSON or YAML document in which control characters are escaped."""
     return _UNSAFE_IN_DOCUMENT.sub(lambda match: _escape(match[0], "\\u%04x"), document)
 
 
 def is_terminal_safe(text: str) -> bool:
-    """Return whether text, of one line or more, can be printed unchanged."""
+    """Return whether a text can be printed to a terminal unchanged."""
     return _UNSAFE_IN_DOCUMENT.search(text) is None
 
 

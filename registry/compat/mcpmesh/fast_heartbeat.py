@@ -1,4 +1,4 @@
-"""Lightweight heartbeats (HEAD): extend the deadline and report whether the resolution has changed."""
+"""Lightweight heartbeats (HEAD): extend an agent's deadline and report whether its dependencies changed."""
 
 import asyncio
 from functools import partial
@@ -19,7 +19,7 @@ _REDIS_TIMEOUT_S: Final = 0.03
 
 
 class FastHeartbeats:
-    """Processes lightweight heartbeats."""
+    """Processes the lightweight heartbeats of mcp-mesh agents."""
 
     def __init__(self, reflector: Reflector, agents: Agents, resolver: DependencyResolver) -> None:
         self._reflector = reflector
@@ -27,7 +27,7 @@ class FastHeartbeats:
         self._resolver = resolver
 
     async def extend(self, agent_id: str) -> FastHeartbeatResult:
-        """Extend the deadline of a healthy agent; return whether its resolution differs from the last one sent.
+        """Extend the deadline of a healthy agent; return whether its dependencies changed since the last response.
 
         The store has the digest that any replica sent last, so no change in between is missed. If Redis is slow, the
         digest in the cache of this replica is used. If Redis is unavailable, the result for a healthy agent is
@@ -64,7 +64,10 @@ class FastHeartbeats:
         return "changed" if resolution is None else self._compare(resolution, heartbeat.response_digest)
 
     def _store_sent_digest(self, agent_id: str, heartbeat: "asyncio.Future[HeartbeatResult]") -> None:
-        """Cache the digest that was last sent, even if it arrives after the response; `extend` raises the errors."""
+        """Cache the digest of the resolution last sent to the agent, even if it arrives after the response.
+
+        `extend` raises the errors of the call.
+        """
         if heartbeat.cancelled() or heartbeat.exception() is not None:
             return
         record = None if self._reflector.view is None else self._reflector.view.records.get(agent_id)
@@ -72,7 +75,7 @@ class FastHeartbeats:
             self._resolver.mark_sent(record.resolution, heartbeat.result().response_digest)
 
     async def _cached_resolution(self, agent_id: str) -> CachedResolution | None:
-        """Return the resolution of an agent in the current cache."""
+        """Return the resolution of an agent from this replica's cache, without waiting for newer changes."""
         view = self._reflector.view
         return None if view is None else await self._resolve(view, agent_id)
 
@@ -81,7 +84,7 @@ class FastHeartbeats:
         return None if record is None else await self._resolver.resolve_async(view, record)
 
     def _compare(self, resolution: CachedResolution, sent_digest: str) -> FastHeartbeatResult:
-        """Return whether the current resolution differs from the one with this digest."""
+        """Return whether an agent's current resolution differs from the one that was last sent."""
         if resolution.digest == sent_digest:
             self._resolver.mark_sent(resolution, sent_digest)
             return "unchanged"

@@ -53,7 +53,7 @@ class FastHeartbeatEndpoint:
         self.routes = [Route("/heartbeat/{agent_id}", self, methods=["HEAD"])]
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Respond with 200: unchanged; 202: dependencies changed, send a POST; 410: unknown agent, register."""
+        """Respond with 200 (unchanged), 202 (dependencies changed, send a POST) or 410 (unknown agent, register)."""
         result = await self._fast_heartbeats.extend(scope["path_params"]["agent_id"])
         await send_bytes(send, _HTTP_STATUS[result], content_type=None)
 

@@ -18,7 +18,7 @@ from registry.store.redis.pipeline import Pipeline
 
 
 class JobDispatch:
-    """The pause flag, one Redis key that all replicas of a mesh share.
+    """The flag that pauses job dispatch, stored in one Redis key that all replicas of a mesh share.
 
     `acks` is the number of Redis replicas that must acknowledge a write.
     """
@@ -34,14 +34,14 @@ class JobDispatch:
         return bool(raise_for_error(reply))
 
     async def set_paused(self, *, paused: bool) -> None:
-        """Pause or resume job dispatch; idempotent. Raises StoreUnavailable."""
+        """Pause or resume job dispatch; a repeated call changes nothing. Raises StoreUnavailable."""
         command = ("SET", self._key, 1) if paused else ("DEL", self._key)
         (reply,) = await self._pipeline.execute_write([command], acks=self._acks)
         raise_for_error(reply)
 
 
 class JobRoutes:
-    """The calls of `meshctl registry status`, `drain` and `resume`, and of agents that claim jobs."""
+    """The HTTP routes for the job dispatch commands of meshctl, and for agents that claim jobs."""
 
     def __init__(self, jobs: JobDispatch) -> None:
         self._jobs = jobs
@@ -51,7 +51,7 @@ class JobRoutes:
         ]
 
     async def pause_state(self, request: Request) -> Response:
-        """GET, POST and DELETE /admin/drain: read, set and clear the pause flag."""
+        """GET, POST and DELETE /admin/drain: read, set and clear the flag that pauses job dispatch."""
         body = await read_body(request.scope, request.receive)
         if body:
             reject_unknown(parse_object(body), ())
@@ -63,7 +63,7 @@ class JobRoutes:
         return json_response(orjson.dumps({"draining": paused, "live_claims": 0}))
 
     async def claim(self, request: Request) -> Response:
-        """POST /jobs/claim: there are no jobs to claim."""
+        """POST /jobs/claim: respond that there are no jobs to claim."""
         document = await read_object(request.scope, request.receive)
         if not document.get("capability"):
             return json_response(error_body("capability is required"), status=400)

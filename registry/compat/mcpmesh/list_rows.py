@@ -1,4 +1,4 @@
-"""Rows of agent lists for agents in the mcp-mesh format: resolved dependencies and available capabilities.
+"""Rows of agent lists for agents in the mcp-mesh format, with resolved dependencies and capabilities.
 
 The schema fields of capabilities are omitted, because they are most of the data; GET /agents/{id} returns them.
 """
@@ -32,7 +32,7 @@ _DEFAULT_FIELDS: Final[Mapping[str, Any]] = {"description": "", "runtime": "pyth
 
 
 class MeshListRows:
-    """Adds the resolution to the rows of agents in the mcp-mesh format; other agents are shown unchanged."""
+    """Row format that adds resolved dependencies to agents in the mcp-mesh format and no data to other agents."""
 
     def __init__(self, resolver: DependencyResolver, rankings: RankingCache, llm_tools: LlmToolFinder) -> None:
         self._resolver = resolver
@@ -40,7 +40,7 @@ class MeshListRows:
         self._llm_tools = llm_tools
 
     def render(self, view: View, record: Record) -> bytes:
-        """Return the row of an agent at the version of the view."""
+        """Return the list row of an agent at the version of the view."""
         if record.agent.indexed.format is None:
             return record.json
         resolution = self._resolver.resolve(view, record)
@@ -49,16 +49,16 @@ class MeshListRows:
         return b'%s,"last_heartbeat":%s,"last_seen":%s}' % (resolution.list_row, heartbeat, heartbeat)
 
     async def prepare(self, view: View, record: Record) -> None:
-        """Resolve the dependencies of an agent and render the part of its row that depends on them."""
+        """Resolve the dependencies of an agent and render the part of its list row that depends on them."""
         if record.agent.indexed.format is not None:
             self._ensure_rendered(view, record, await self._resolver.resolve_async(view, record))
 
     def depends_on_resolution(self, record: Record) -> bool:
-        """Return whether the row shows the resolution of the agent's dependencies."""
+        """Return whether the list row of an agent shows its resolved dependencies."""
         return record.agent.indexed.format is not None
 
     def _ensure_rendered(self, view: View, record: Record, resolution: CachedResolution) -> None:
-        """Render the part of a row that depends on the resolution, unless it is cached."""
+        """Render the part of a list row that depends on the agent's resolution, unless it is cached."""
         if not resolution.list_row:
             resolution.list_row = orjson.dumps(self._row_document(view, record.agent, resolution.dependencies))[:-1]
 
@@ -94,7 +94,7 @@ class MeshListRows:
         )
 
     def _unsatisfied_reason(self, view: View, agent: Agent, requirement: Dependency) -> str:
-        """Describe the first provider that would satisfy a requirement if it were available."""
+        """Return a sentence about the first provider that would satisfy a dependency if it were available."""
         matcher = ProviderMatcher(requirement, agent.indexed.namespace, self._rankings.policies.for_spec(agent.indexed))
         for provider, _, capability in matcher.candidates(view):
             if matcher.is_outside_namespace(provider) or matcher.match_capability(capability)[1] is not None:
@@ -110,7 +110,7 @@ class MeshListRows:
 
 
 def _filter_with_objects(llm_filter: Any) -> Any:
-    """Return a filter with objects in place of plain names, on which meshctl fails and lists no agent at all."""
+    """Return a tool filter with objects in place of plain names, because meshctl cannot read plain names."""
     if not isinstance(llm_filter, dict) or not isinstance(llm_filter.get("filter"), list):
         return llm_filter
     entries = [{"capability": each} if isinstance(each, str) else each for each in llm_filter["filter"]]

@@ -18,27 +18,27 @@ _ANY_CAPABILITY: Final = McpMeshDependency("")
 
 
 class DependencyLike(Protocol):
-    """The fields that all schemas of a dependency have."""
+    """The interface that all schemas of a dependency share."""
 
     @property
     def capability(self) -> str | None:
-        """The name of the capability."""
+        """The name of the required capability."""
 
     @property
     def version(self) -> str | None:
-        """The version constraint."""
+        """The constraint on the version of the capability."""
 
     @property
     def namespace(self) -> str | None:
-        """The namespace to search."""
+        """The namespace in which providers are searched."""
 
     @property
     def tags(self) -> Sequence[str | Sequence[str]] | None:
-        """The tags; one tag of a nested list is required."""
+        """The required tags of a provider; of a nested list of tags one is enough."""
 
 
 class LlmFilter(NamedTuple):
-    """A filter of tools: dependencies whose capability can be '' for any.
+    """A filter for the tools of a language model: dependencies in which the capability '' means any.
 
     The mode `best_match` selects one tool for each capability, `*` all tools.
     """
@@ -48,7 +48,7 @@ class LlmFilter(NamedTuple):
 
 
 def parse_filter(text: bytes) -> LlmFilter | None:
-    """Parse `llm_filter`; None if it is absent or invalid. Invalid entries are ignored."""
+    """Parse the tool filter in the field `llm_filter`; None if the field is absent or invalid."""
     sent = orjson.loads(text) if text else None
     if not isinstance(sent, dict) or not isinstance(sent.get("filter"), list):
         return None
@@ -75,14 +75,14 @@ def _parse_entry(sent: Any) -> McpMeshDependency | None:
 
 
 def parse_provider(text: bytes) -> McpMeshDependency | None:
-    """Parse `llm_provider`; None if it is absent or invalid."""
+    """Parse the LLM provider in the field `llm_provider`; None if the field is absent or invalid."""
     sent = orjson.loads(text) if text else None
     entry = _parse_entry(sent) if isinstance(sent, dict) else None
     return entry if entry is not None and entry.capability else None
 
 
 def lookup_words(dependency: DependencyLike) -> Iterator[str]:
-    """Yield the texts of a dependency by which providers are found."""
+    """Yield the texts of a dependency by which its providers are found."""
     yield from (dependency.capability or "", dependency.version or "", dependency.namespace or "")
     for tag in dependency.tags or ():
         yield from (tag,) if isinstance(tag, str) else tag

@@ -35,7 +35,7 @@ _MATCH_BYTES: Final = 200
 
 
 class ToolMatch(NamedTuple):
-    """A tool that matches a filter entry, with its tag score."""
+    """A tool that matches an entry of a tool filter, with its tag score."""
 
     agent: Agent
     capability: Capability
@@ -43,7 +43,7 @@ class ToolMatch(NamedTuple):
 
 
 class LlmToolFinder:
-    """Finds tools and providers in a view, and caches the matches of each filter entry."""
+    """Finds the tools and LLM providers of functions, and caches the matches of each filter entry."""
 
     def __init__(self, ranking_cache: RankingCache, policy: MatchPolicy) -> None:
         self._ranking_cache = ranking_cache
@@ -60,7 +60,7 @@ class LlmToolFinder:
                 yield self._best_provider(view, agent, dependency)
 
     def lookup_keys(self, agent: Agent) -> tuple[LookupKey, ...]:
-        """Return the keys by which tools and providers are found for an agent's functions."""
+        """Return the keys by which the tools and LLM providers of an agent's functions are found."""
         keys: list[LookupKey] = []
         for _, tool_filter, dependency in _llm_functions(agent):
             if tool_filter is not None:
@@ -70,7 +70,7 @@ class LlmToolFinder:
         return tuple(keys)
 
     def find(self, view: View, agent: Agent) -> LlmResolution:
-        """Return the tools and providers of an agent's functions, as responses show them."""
+        """Return the tools and LLM providers of an agent's functions, in the form that responses contain."""
         tools: dict[str, list[dict[str, Any]]] = {}
         providers: dict[str, dict[str, Any]] = {}
         budget = _ResponseBudget()
@@ -86,7 +86,7 @@ class LlmToolFinder:
         return LlmResolution(tools, providers)
 
     def resolutions(self, view: View, agent: Agent) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return the provider and tool rows of an agent for lists, including the unresolved ones.
+        """Return the LLM providers and tools of an agent as list rows, including the unresolved ones.
 
         A tool is listed under each filter entry that it matches.
         """
@@ -111,11 +111,11 @@ class LlmToolFinder:
         return providers, tools
 
     def _matches_by_entry(self, view: View, agent: Agent, tool_filter: LlmFilter) -> Sequence[Sequence[ToolMatch]]:
-        """Return the matches of each entry of a filter."""
+        """Return the matching tools for each entry of a tool filter."""
         return [self._cached_matches(view, agent.indexed, entry) for entry in tool_filter.entries]
 
     def _tools_by_name(self, matches: Iterable[Iterable[ToolMatch]], mode: str) -> dict[str, ToolMatch]:
-        """Return the tools of a function by name; of several tools with one name, the first."""
+        """Return the tools of a function by name; of several tools with an equal name, the first one."""
         all_matches = chain.from_iterable(matches)
         by_name: dict[str, ToolMatch] = {}
         for each in self._highest_versions(all_matches) if mode == BEST_MATCH else all_matches:
@@ -125,7 +125,7 @@ class LlmToolFinder:
         return by_name
 
     def _highest_versions(self, matches: Iterable[ToolMatch]) -> Iterable[ToolMatch]:
-        """Return the match with the highest version for each capability; among equal versions the first."""
+        """Return the tool with the highest version for each capability; of equal versions the first tool."""
         best: dict[str, tuple[Any, ToolMatch]] = {}
         for each in matches:
             version_key = self._policy.version_key(each.capability.version)
@@ -136,7 +136,7 @@ class LlmToolFinder:
         return [each for _, each in best.values()]
 
     def _cached_matches(self, view: View, consumer: IndexedSpec, entry: McpMeshDependency) -> Sequence[ToolMatch]:
-        """Return the matches of a filter entry, shared by all agents with equal entries in one namespace."""
+        """Return the tools that match a filter entry, from a cache that agents with equal entries share."""
         if view is not self._view:
             self._view = view
             self._cache.clear()
@@ -163,7 +163,7 @@ class LlmToolFinder:
                     yield ToolMatch(record.agent, capability, score)
 
     def _best_provider(self, view: View, agent: Agent, dependency: Dependency) -> tuple[Provider, Capability] | None:
-        """Return the best provider of a capability that has an input schema."""
+        """Return the best provider of a required capability that has an input schema."""
         for each in self._ranking_cache.get(view, dependency, agent.indexed.namespace, self._policy).providers:
             capability = view.records[each.agent_id].agent.indexed.capabilities[each.position]
             if capability.input_schema is not ABSENT:
@@ -172,20 +172,20 @@ class LlmToolFinder:
 
 
 class _ResponseBudget:
-    """The tools and bytes that fit into one response."""
+    """Counts the tools and bytes that still fit into one response."""
 
     def __init__(self) -> None:
         self._tools_left = _MAX_TOOLS_PER_AGENT
         self._bytes_left = MAX_PROVIDER_DETAIL_BYTES
 
     def take_tool(self, match: ToolMatch) -> bool:
-        """Add a tool; return whether it fits."""
+        """Count one more tool, and return whether it fits into the response."""
         self._tools_left -= 1
         size = len(match.capability.description) + len(bytes(match.capability.input_schema))
         return self._tools_left >= 0 and self.take_bytes(size)
 
     def take_bytes(self, size: int) -> bool:
-        """Add bytes; return whether they fit."""
+        """Count more bytes, and return whether they fit into the response."""
         self._bytes_left -= size
         return self._bytes_left >= 0
 
@@ -207,7 +207,7 @@ def _candidate_records(view: View, entry: McpMeshDependency) -> dict[str, Record
 
 
 def _lookup_key(entry: McpMeshDependency) -> LookupKey:
-    """Return a key of every match of an entry: its capability, or its first required tag."""
+    """Return the index key that every match of a filter entry has: its capability or first required tag."""
     if entry.capability:
         return entry.capability
     plain = (tag for tag in entry.tags or () if isinstance(tag, str) and tag and tag[0] not in "+-")

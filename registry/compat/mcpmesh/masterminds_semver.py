@@ -36,14 +36,14 @@ _RANGE_PATTERN: Final = re.compile(rf"\s*({_VERSION_TEXT})\s+-\s+({_VERSION_TEXT
 
 @lru_cache(maxsize=4096)
 def version_key(version: str) -> VersionKey | None:
-    """Return the sort key of a version, with missing numbers as 0; None for other text. The build is ignored."""
+    """Return the sort key of a version without its build part; None for a text that is not a version."""
     bound = parse_semver(version) if len(version) <= MAX_VERSION_CHARS else None
     return None if bound is None or not _is_valid(bound, version) else bound.lower
 
 
 @lru_cache(maxsize=1024)
 def parse_constraint(text: str) -> Callable[[str], bool]:
-    """Return the predicate that a constraint stands for; one that cannot be parsed matches only its own text."""
+    """Parse a version constraint into a predicate; an invalid constraint matches only its own text."""
     if len(text) > MAX_VERSION_CHARS:
         return lambda version: version == text
     try:
@@ -67,7 +67,7 @@ def _parse_bound(text: str) -> Bound:
 
 
 def _is_valid(bound: Bound, text: str) -> bool:
-    """Return whether no number is too large and no number in the pre-release has a leading zero."""
+    """Return whether a version has no number that is too large and no pre-release number with a leading zero."""
     _, _, prerelease = text.partition("+")[0].partition("-")
     return all(number <= _MAX_VERSION_NUMBER for number in bound.numbers) and not any(
         name.isdigit() and name[0] == "0" and name != "0" for name in prerelease.split(".")
@@ -75,12 +75,12 @@ def _is_valid(bound: Bound, text: str) -> bool:
 
 
 def _is_whole(bound: Bound) -> bool:
-    """Return whether a bound is compared as one version: all numbers are given, or none."""
+    """Return whether a bound is compared as one version, because all of its numbers are given or none."""
     return len(bound.numbers) in (0, _VERSION_NUMBERS)
 
 
 def _same_prefix(bound: Bound, count: int) -> VersionPredicates:
-    """Match the versions from the bound on with the same first `count` numbers."""
+    """Return the predicates for versions from the bound on with the same first `count` numbers."""
     padded = bound._replace(numbers=(*bound.numbers, 0, 0, 0)[:_VERSION_NUMBERS])
     return at_least(bound.lower), below(padded.start_of_next(count - 1))
 
@@ -114,14 +114,20 @@ def _at_least(bound: Bound) -> VersionPredicates:
 
 
 def _tilde(bound: Bound) -> VersionPredicates:
-    """Match the versions with the same first and second number, or the same first one if only one is given."""
+    """Return the predicates of `~`: versions from the bound on with the same first and second number.
+
+    If the bound has only one number, only the first number is compared.
+    """
     if _is_whole(bound) and not any(bound.numbers):
         return _at_least(bound)
     return _same_prefix(bound, min(len(bound.numbers), 2))
 
 
 def _caret(bound: Bound) -> VersionPredicates:
-    """Match the versions from the bound on that are equal to it up to and including its first number that is not 0."""
+    """Return the predicates of `^`: versions from the bound on with the same first number that is not 0.
+
+    All numbers up to and including that number are equal.
+    """
     if any(bound.numbers[:1]) or len(bound.numbers) == 1:
         return _same_prefix(bound, 1)
     if any(bound.numbers[:2]) or len(bound.numbers) == 2:  # noqa: PLR2004 - major and minor

@@ -1,4 +1,4 @@
-"""The match policies of a registry that serves the published mcp-mesh SDKs."""
+"""The rules by which providers are matched with dependencies, for native agents and for mcp-mesh agents."""
 
 from dataclasses import replace
 
@@ -10,9 +10,10 @@ from registry.service.resolution.match_policy import MatchPolicies, MatchPolicy
 
 
 def match_policies(*, isolate_namespaces: bool = True) -> MatchPolicies:
-    """Return the policies of both formats. Without `isolate_namespaces` mcp-mesh agents search all namespaces.
+    """Return the rules for matching providers, for native agents and for agents in the mcp-mesh format.
 
-    Output schemas are also matched for native agents, because their dependencies may contain the fields of the SDKs.
+    Without `isolate_namespaces` mcp-mesh agents search all namespaces. Output schemas are also matched for native
+    agents, because their dependencies may contain the fields of the SDKs.
     """
     mcpmesh = MatchPolicy(
         selectable_statuses=frozenset({"healthy"}),
@@ -26,5 +27,5 @@ def match_policies(*, isolate_namespaces: bool = True) -> MatchPolicies:
 
 
 def llm_policy(policies: MatchPolicies) -> MatchPolicy:
-    """Return the policy for the tools and providers of language models, which ignores required dependencies."""
+    """Return the rules for matching tools and LLM providers, which ignore required dependencies."""
     return replace(policies.by_format[FORMAT_NAME], check_required_dependencies=False)

@@ -1,4 +1,4 @@
-"""The OpenAPI paths of the endpoints for mcp-mesh."""
+"""The OpenAPI descriptions of the endpoints for mcp-mesh."""
 
 from typing import Any, Final
 

@@ -44,7 +44,7 @@ TagRequirement = str | list[str]
 
 
 class McpMeshDependencySchema(Struct, frozen=True, kw_only=True, gc=False):
-    """A dependency of a tool."""
+    """Schema of a dependency of a tool in the mcp-mesh format."""
 
     capability: str | None = None
     version: str | None = None
@@ -54,7 +54,7 @@ class McpMeshDependencySchema(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class McpMeshToolSchema(Struct, frozen=True, kw_only=True, gc=False):
-    """One function of an agent; fields that are not listed here are not validated."""
+    """Schema of a tool in the mcp-mesh format; fields that are not listed here are not validated."""
 
     function_name: str | None = None
     capability: str | None = None
@@ -66,7 +66,7 @@ class McpMeshToolSchema(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class McpMeshRegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
-    """A registration in the mcp-mesh format."""
+    """Schema of a registration in the mcp-mesh format."""
 
     agent_id: str | None = None
     name: str | None = None
@@ -82,7 +82,7 @@ class McpMeshRegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class ParsedRegistration:
-    """The native form of a registration, and warnings about changed values."""
+    """The native form of an mcp-mesh registration, with warnings about changed values."""
 
     registration: Registration
     warnings: tuple[str, ...]
@@ -197,14 +197,14 @@ def _exceeds_word_limit(tool: McpMeshToolSchema) -> bool:
 
 
 def _lookup_words(tool: McpMeshToolSchema) -> Iterator[str]:
-    """Yield the texts by which a tool is found and by which it finds its providers."""
+    """Yield the texts by which a tool is found and by which its providers are found."""
     yield from (tool.function_name or "", tool.capability or "", tool.version or "", *(tool.tags or ()))
     for dependency in tool.dependencies or ():
         yield from lookup_words(dependency)
 
 
 def _canonical_spec(document: dict[str, Any], form: McpMeshRegistrationSchema, description: str) -> bytes:
-    """Encode a registration in the native format, so that equivalent registrations have the same bytes."""
+    """Encode a registration in the native format, so that equivalent registrations have equal bytes."""
     spec = {key: value for key, value in document.items() if key not in _DROPPED_FIELDS and value is not None}
     tools = [_to_capability(sent) for sent in document.get("tools") or ()]
     routes = [tool for tool in tools if not tool["name"]]
@@ -221,7 +221,10 @@ def _canonical_spec(document: dict[str, Any], form: McpMeshRegistrationSchema, d
 
 
 def _endpoint(form: McpMeshRegistrationSchema) -> str:
-    """Return the endpoint of the agent. Without a port, only the parent process of the agent can call it."""
+    """Return the endpoint of an agent, which is a `stdio://` URL if the agent has no host or port.
+
+    Only its parent process can call an agent without a port.
+    """
     if not form.http_port or not form.http_host:
         return f"stdio://{form.agent_id}"
     host = f"[{form.http_host}]" if ":" in form.http_host and form.http_host[0] != "[" else form.http_host
@@ -229,7 +232,7 @@ def _endpoint(form: McpMeshRegistrationSchema) -> str:
 
 
 def _to_capability(sent: dict[str, Any]) -> dict[str, Any]:
-    """Return a tool as a capability."""
+    """Convert a tool in the mcp-mesh format to a capability."""
     tool = {
         key: value for key, value in sent.items() if key not in _IGNORED_TOOL_FIELDS and value not in (None, "", [])
     }

@@ -1,4 +1,7 @@
-"""The response to a registration in the mcp-mesh format: resolved dependencies by position, without null values."""
+"""The response to a registration in the mcp-mesh format, with the agent's resolved dependencies.
+
+The providers are listed by position, without null values.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -16,14 +19,14 @@ MAX_PROVIDER_DETAIL_BYTES = 16 * 1024 * 1024
 
 
 class LlmResolution(NamedTuple):
-    """The tools (perhaps none) and the LLM provider of each function that works with a language model."""
+    """The tools and the LLM provider of each function that works with a language model."""
 
     tools: Mapping[str, list[dict[str, Any]]]
     providers: Mapping[str, dict[str, Any]]
 
 
 def encode_response_fields(dependencies: tuple[ResolvedDependency, ...], llm: LlmResolution) -> bytes:
-    """Return the fields of the response, each preceded by a comma.
+    """Encode resolved dependencies as JSON fields of the response, each field preceded by a comma.
 
     The entries of a function are in the order of its dependencies, including the unresolved ones.
     """
@@ -56,7 +59,7 @@ def _dependency_entry(resolved: ResolvedDependency) -> dict[str, Any]:
 
 
 def tool_entry(agent: Agent, capability: Capability) -> dict[str, Any]:
-    """Return the entry of a tool for a language model."""
+    """Return the entry of one tool in the response for a function that works with a language model."""
     return {
         "name": capability.tool_name,
         "capability": capability.name,
@@ -70,7 +73,7 @@ def tool_entry(agent: Agent, capability: Capability) -> dict[str, Any]:
 
 
 def provider_entry(provider: Provider, capability: Capability) -> dict[str, Any]:
-    """Return the entry of an LLM provider for a function that delegates to it."""
+    """Return the entry of an LLM provider in the response for a function that delegates to it."""
     sent = provider_kwargs(capability)
     kwargs: Any = orjson.loads(sent) if sent else None
     vendor = kwargs.get("vendor") if isinstance(kwargs, dict) else None
@@ -89,7 +92,7 @@ def provider_entry(provider: Provider, capability: Capability) -> dict[str, Any]
 
 
 def provider_resolution(function: str, dependency: Dependency, provider: Provider | None) -> dict[str, Any]:
-    """Return the LLM provider of a function as lists show it."""
+    """Return the LLM provider of a function in the form that agent lists show."""
     shown: dict[str, Any] = {"function_name": function, "required_capability": dependency.capability}
     if dependency.tags:
         shown["required_tags"] = [tag for tag in dependency.tags if isinstance(tag, str)]
@@ -103,7 +106,7 @@ def provider_resolution(function: str, dependency: Dependency, provider: Provide
 def tool_resolutions(
     function: str, filter_entry: Dependency, mode: str, tools: Iterable[tuple[Agent, Capability]]
 ) -> list[dict[str, Any]]:
-    """Return the tools that match one entry of a filter as lists show them; one unresolved row if there are none."""
+    """Return the tools that match one entry of a tool filter, or one unresolved row, for agent lists."""
     shown: dict[str, Any] = {
         "function_name": function,
         "filter_capability": filter_entry.capability,

@@ -1,4 +1,4 @@
-"""Recent resolutions of dependencies as events with stages, in the terms of mcp-mesh."""
+"""The audit of mcp-mesh agents: recent resolutions of dependencies as events with stages."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -56,7 +56,7 @@ _MAX_HASH_CHARS: Final = 256
 def audit_facts(
     view: View, resolution: CachedResolution, ranking: Callable[[ResolvedDependency], RankedProviders]
 ) -> dict[str, list[Json]]:
-    """Return the facts that an explanation lacks: the schema mode, the schema hashes and the missing tags.
+    """Return the facts that an audit needs beyond the explanation: schema modes, schema hashes, missing tags.
 
     The result has one item for each dependency, by function and in the order of the explanation.
     """
@@ -102,7 +102,7 @@ def _rejected_capability(view: View, dependency: Dependency, rejected: RejectedC
 
 
 class ResolutionAudit:
-    """Builds the events of an agent from the traces of its resolutions.
+    """Builds the audit events of an agent from the stored traces of its resolutions.
 
     The current resolution is added at each request, because its reasons can change while the response to the agent
     stays the same.
@@ -114,7 +114,7 @@ class ResolutionAudit:
         self._resolution_store = resolution_store
 
     async def events(self, agent_id: str, function: str | None, limit: int) -> list[Json]:
-        """Return at most `limit` events, the newest first, only those of `function` if it is given.
+        """Return at most `limit` audit events of an agent, the newest first, or only those of one function.
 
         An event is a choice among several candidates, a dependency whose candidates are all rejected, or a change of
         the provider. Two events in a row are never equal.
@@ -136,7 +136,7 @@ class ResolutionAudit:
         return found[::-1][:limit]
 
     async def _current_entry(self, view: View, record: Record) -> Json:
-        """Return the trace of the current resolution, with the time of the last change that may have affected it."""
+        """Return a trace of the agent's current resolution, with the time of the last change that may affect it."""
         resolution = await self._resolver.resolve_async(view, record)
 
         def ranking(resolved: ResolvedDependency) -> RankedProviders:
@@ -152,7 +152,7 @@ class ResolutionAudit:
 
 
 def _build_events(agent_id: str, entries: Iterable[Json]) -> Iterator[Json]:
-    """Yield the events of an agent, the oldest first."""
+    """Yield the audit events of an agent, the oldest first."""
     last: dict[tuple[str, int], Json] = {}
     chosen_by: dict[tuple[str, int], str] = {}
     for entry in entries:
@@ -191,7 +191,7 @@ def _chosen_agent_id(data: Json) -> str | None:
 
 
 def _event_data(dependency: Json, facts: Json) -> Json:
-    """Return the data of one event, except the provider of the previous event."""
+    """Return the data of one audit event, without the provider of the previous event."""
     spec: Json = {"capability": dependency["capability"], "schema_mode": facts.get("mode", _NO_SCHEMA_MODE)}
     if dependency.get("tags"):
         # mcp-mesh has no nested lists of tags.
@@ -213,7 +213,10 @@ def _event_data(dependency: Json, facts: Json) -> Json:
 
 
 def _event_stages(dependency: Json, candidate_facts: Mapping[str, Json]) -> list[Json]:
-    """Return the remaining and the rejected candidates of each stage, up to the stage that rejects the last one."""
+    """Return the stages of one audit event, each with its remaining and its rejected candidates.
+
+    The stage that rejects the last candidate is the last one.
+    """
     candidates = dependency["candidates"]
     remaining = sorted(candidates, key=lambda each: (each["agent_id"], each["tool_name"]))
     stages: list[Json] = []
@@ -257,14 +260,14 @@ def _candidate_id(candidate: Json) -> str:
 
 
 class AuditRoutes:
-    """The endpoint of `meshctl audit`."""
+    """The HTTP route for `meshctl audit`."""
 
     def __init__(self, audit: ResolutionAudit) -> None:
         self._audit = audit
         self.routes = [Route("/events", self.events, methods=["GET"])]
 
     async def events(self, request: Request) -> Response:
-        """GET /events: the events of one agent, newest first; an unknown agent has none."""
+        """Return the audit events of one agent, newest first; an unknown agent has no events."""
         params = parse_query(request.scope["query_string"], EVENT_PARAMS)
         agent_id = single(params, "agent_id")
         if agent_id is None:

@@ -15,21 +15,21 @@ _MAX_DIGEST_KEY_BYTES: Final = 64
 
 
 class McpMeshResponseFormat:
-    """Encodes the dependencies of an agent together with the tools and providers of its language models."""
+    """Encodes the resolved dependencies of an mcp-mesh agent, and the tools and providers of its LLM functions."""
 
     def __init__(self, llm_tools: LlmToolFinder) -> None:
         self._llm_tools = llm_tools
 
     def prepare(self, view: View, agent: Agent) -> Iterator[object]:
-        """Find the tools and providers one by one and cache them."""
+        """Find the tools and LLM providers of an agent one by one, and cache them for `encode`."""
         return self._llm_tools.fill_cache(view, agent)
 
     def lookup_keys(self, agent: Agent) -> tuple[LookupKey, ...]:
-        """Return the keys of the tool filters and LLM providers."""
+        """Return the lookup keys of the agent's tool filters and LLM providers."""
         return self._llm_tools.lookup_keys(agent)
 
     def encode(self, view: View, agent: Agent, dependencies: tuple[ResolvedDependency, ...]) -> tuple[str, bytes]:
-        """Return digest and fields.
+        """Return the digest and the JSON fields of a response with the agent's resolved dependencies.
 
         The digest depends on the timeline: the agent does not report which response it has, and a loss of data removes
         that from the store, so every agent gets the full response once.

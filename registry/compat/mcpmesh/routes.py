@@ -1,4 +1,4 @@
-"""The HTTP API extension for mcp-mesh, which `main` adds to the API."""
+"""The extension of the HTTP API for mcp-mesh."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from registry.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class McpMeshApi:
-    """The API extension for mcp-mesh, and the parts of it that must be closed."""
+    """The HTTP API extension for mcp-mesh, and the parts of it that must be closed at shutdown."""
 
     extension: ApiExtension
     proxy: ProxyEndpoint
@@ -39,7 +39,7 @@ def build_mcpmesh_api(
     registrations: RegistrationService,
     settings: Settings,
 ) -> McpMeshApi:
-    """Return the API extension for mcp-mesh over the services of a registry."""
+    """Create the HTTP API extension for mcp-mesh from the services of a registry."""
     upstream = UpstreamClient()
     proxy = _build_proxy(discovery, upstream, settings)
     jobs = JobDispatch(Keys(settings.mesh), store.open_pipeline(), settings.write_acks)
@@ -54,7 +54,7 @@ def build_mcpmesh_api(
 
 
 def _build_proxy(discovery: Discovery, upstream: UpstreamClient, settings: Settings) -> ProxyEndpoint:
-    """Return the proxy. It does not forward the registry's own token to agents."""
+    """Create the proxy, which does not forward the registry's own token to agents."""
     blocked = (b"authorization",) if settings.auth_token is not None else ()
     policy = HeaderPolicy(settings.propagate_headers, blocked)
     return ProxyEndpoint(ProxyTargets(discovery), upstream if settings.proxy else None, policy)

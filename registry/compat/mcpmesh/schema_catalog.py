@@ -30,7 +30,7 @@ _SCHEMA_FIELDS: Final = (("inputSchemaHash", "inputSchemaCanonical"), ("outputSc
 
 @dataclass(frozen=True, slots=True)
 class CanonicalSchema:
-    """A schema in canonical form, with the runtime and registration time (Redis server, ms) of its oldest agent."""
+    """A tool schema in canonical form, with the runtime and registration time of the oldest agent that has it."""
 
     hash: str
     schema: Any
@@ -39,7 +39,10 @@ class CanonicalSchema:
 
 
 class SchemaCatalog:
-    """Collects the schemas of all registered agents, once per version of the view."""
+    """Collects the tool schemas of all registered agents.
+
+    They are collected once per version of the view.
+    """
 
     def __init__(self, discovery: Discovery) -> None:
         self._discovery = discovery
@@ -49,12 +52,12 @@ class SchemaCatalog:
         self._schemas: dict[str, CanonicalSchema] = {}
 
     async def newest(self, limit: int) -> Sequence[CanonicalSchema]:
-        """Return at most `limit` schemas, newest first."""
+        """Return at most `limit` tool schemas, newest first."""
         schemas = await self._all_schemas()
         return sorted(schemas.values(), key=lambda each: (-each.created_ms, each.hash))[:limit]
 
     async def get(self, schema_hash: str) -> CanonicalSchema | None:
-        """Return the schema with this hash; None if no agent has it."""
+        """Return the tool schema with a hash; None if no agent has it."""
         return (await self._all_schemas()).get(schema_hash)
 
     async def _all_schemas(self) -> dict[str, CanonicalSchema]:
@@ -87,7 +90,7 @@ def _schemas_of(agent: Agent) -> Iterator[CanonicalSchema]:
 
 
 class SchemaCatalogRoutes:
-    """The routes of `meshctl list --schemas` and `meshctl schema diff`."""
+    """The HTTP routes for `meshctl list --schemas` and `meshctl schema diff`."""
 
     def __init__(self, catalog: SchemaCatalog) -> None:
         self._catalog = catalog
@@ -97,7 +100,7 @@ class SchemaCatalogRoutes:
         ]
 
     async def schemas(self, request: Request) -> Response:
-        """GET /schemas: the schemas, newest first."""
+        """GET /schemas: list the tool schemas, newest first."""
         params = parse_query(request.scope["query_string"], SCHEMA_PARAMS)
         schemas = [
             _schema_fields(each)
@@ -106,7 +109,7 @@ class SchemaCatalogRoutes:
         return json_response(orjson.dumps({"count": len(schemas), "schemas": schemas}))
 
     async def schema(self, request: Request) -> Response:
-        """GET /schemas/{hash}: one schema."""
+        """GET /schemas/{hash}: show one tool schema."""
         parse_query(request.scope["query_string"], ())
         schema_hash: str = request.path_params["hash"]
         schema = await self._catalog.get(schema_hash)

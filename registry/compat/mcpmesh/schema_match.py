@@ -17,7 +17,7 @@ _EMPTY_SCHEMA: Final[Mapping[str, Any]] = {}
 
 
 class SchemaMatcher:
-    """Compares the output schemas of capabilities with an expected one.
+    """Compares the output schemas of capabilities with the schema that a consumer expects.
 
     Equal hashes always match. In mode `strict` only equal hashes match. In any other mode a capability also matches if
     it has no output schema, or if its output schema has all required fields of the expected schema, with the same
@@ -30,7 +30,7 @@ class SchemaMatcher:
         self._expected = _deduplicate_required(_load_schema(expected))
 
     def mismatch(self, capability: Capability) -> str | None:
-        """Return the reason why a capability does not match, None if it matches."""
+        """Return the reason why the output schema of a capability does not match, None if it matches."""
         if not isinstance(capability, McpMeshCapability):
             return _NOT_EQUAL if self._strict else None
         if self._hash and capability.output_schema_hash == self._hash:
@@ -43,18 +43,18 @@ class SchemaMatcher:
 
 
 def schema_matcher(dependency: Dependency) -> Callable[[Capability], str | None] | None:
-    """Return the check of a provider's output schema; None if the dependency accepts any schema."""
+    """Return a function that checks a provider's output schema; None if the dependency accepts any schema."""
     requirement = schema_requirement(dependency)
     return None if requirement is None else SchemaMatcher(*requirement).mismatch
 
 
 def _load_schema(text: bytes) -> Mapping[str, Any]:
-    """Return a parsed schema, from a cache unless it is unusually long."""
+    """Return a parsed JSON schema, from a cache unless its text is unusually long."""
     return _parse_schema_cached(text) if len(text) <= _MAX_CACHED_SCHEMA_BYTES else _parse_schema(text)
 
 
 def _parse_schema(text: bytes) -> Mapping[str, Any]:
-    """Parse a schema; anything but an object is an empty schema."""
+    """Parse the text of a JSON schema; any text other than a JSON object becomes an empty schema."""
     document = orjson.loads(text) if text else None
     return document if isinstance(document, dict) else _EMPTY_SCHEMA
 
@@ -63,7 +63,7 @@ _parse_schema_cached = lru_cache(maxsize=1024)(_parse_schema)
 
 
 def _deduplicate_required(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a schema without repeated `required` entries, whose cost would multiply with each level."""
+    """Return a schema without repeated `required` entries, which would multiply the cost of the comparison."""
     deduplicated = dict(schema)
     if isinstance(schema.get("required"), list):
         deduplicated["required"] = list(dict.fromkeys(name for name in schema["required"] if isinstance(name, str)))
@@ -78,7 +78,10 @@ def _deduplicate_required(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _find_mismatch(expected: Mapping[str, Any], provided: Mapping[str, Any], path: str) -> str | None:
-    """Return the first difference from the expected schema, None if there is none. Documents are at most 64 deep."""
+    """Return the first difference between a schema and the expected schema, None if there is none.
+
+    Documents are at most 64 deep.
+    """
     provided_type, expected_type = provided.get("type"), expected.get("type")
     differs = isinstance(provided_type, str) and expected_type not in (None, provided_type)
     if differs and (provided_type, expected_type) != ("integer", "number"):

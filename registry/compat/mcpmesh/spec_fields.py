@@ -1,4 +1,4 @@
-"""The index fields of a spec that only the mcp-mesh SDKs send or read."""
+"""The indexed fields of a registration that only the mcp-mesh SDKs send or read."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from registry.model.agent import ABSENT, Capability, Dependency, FormatData, Ind
 
 
 class McpMeshDependency(Dependency, frozen=True, gc=False):
-    """A dependency that can require an output schema of its provider.
+    """A dependency that can also require an output schema of its provider.
 
     The three fields are stored as sent, without validation.
     """
@@ -20,17 +20,17 @@ class McpMeshDependency(Dependency, frozen=True, gc=False):
 
     @property
     def match_key(self) -> tuple[object, ...]:
-        """The capability, version, tags and schema that a provider must match."""
+        """The conditions that a provider must satisfy, as a cache key: capability, version, tags and schema."""
         return self.capability, self.version, self.tags, self.schema_requirement
 
     @property
     def extension_bytes(self) -> int:
-        """The size of the expected schema."""
+        """The size of the expected output schema in bytes."""
         return 0 if self.schema_requirement is None else len(bytes(self.expected_schema))
 
     @property
     def schema_requirement(self) -> tuple[str, str, bytes] | None:
-        """Match mode, expected hash and expected schema; None if the dependency accepts any schema."""
+        """The match mode, hash and text of the expected output schema; None if any schema is accepted."""
         if not self.schema_match_mode or not isinstance(self.schema_match_mode, str):
             return None
         return (
@@ -41,7 +41,7 @@ class McpMeshDependency(Dependency, frozen=True, gc=False):
 
 
 class McpMeshCapability(Capability, frozen=True, gc=False):
-    """A capability with the fields of the SDKs, stored as sent, without validation."""
+    """A capability with the fields of the mcp-mesh SDKs, stored as sent, without validation."""
 
     dependencies: tuple[McpMeshDependency, ...] = ()
     output_schema: msgspec.Raw = msgspec.field(default=ABSENT, name="outputSchemaCanonical")
@@ -52,13 +52,16 @@ class McpMeshCapability(Capability, frozen=True, gc=False):
 
 
 class McpMeshFormatData(FormatData, frozen=True, gc=False):
-    """The routes of an agent with the fields of the SDKs."""
+    """The HTTP routes of an agent as the mcp-mesh SDKs send them."""
 
     routes: tuple[McpMeshCapability, ...] = ()
 
 
 class McpMeshSpec(IndexedSpec, frozen=True, gc=False):
-    """The index fields of every agent; native agents can also send the fields of the SDKs."""
+    """The indexed fields of any agent, including the fields of the mcp-mesh SDKs.
+
+    Native agents can also send the fields of the SDKs.
+    """
 
     capabilities: tuple[McpMeshCapability, ...] = ()
     dependencies: tuple[McpMeshDependency, ...] = ()
@@ -75,7 +78,7 @@ def llm_functions(spec: IndexedSpec) -> Iterator[McpMeshCapability]:
 
 
 def schema_requirement(dependency: Dependency) -> tuple[str, str, bytes] | None:
-    """Return match mode, expected hash and expected schema of a dependency; None if it accepts any schema."""
+    """Return the match mode, hash and text of a dependency's expected schema; None if it accepts any schema."""
     return dependency.schema_requirement if isinstance(dependency, McpMeshDependency) else None
 
 

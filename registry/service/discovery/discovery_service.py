@@ -1,4 +1,4 @@
-"""Discovery: from a query to a sorted result at a known version."""
+"""Discovery of agents and capabilities: answers a query with a sorted result at a known resource version."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from registry.store.agents import Agents
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How fresh a result must be.
+    """How fresh the result of a read must be.
 
     With `version` None it includes every write before the read arrived. 0 accepts the cache of this replica, however
     old. N requires at least version N, or with `exact` a result that is unchanged since N.
@@ -31,7 +31,7 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a list: at most `limit` rows after the sort key `after`.
+    """The requested part of an agent list: at most `limit` rows after the sort key `after`.
 
     `version` is the version of the first page, None if this is the first page.
     """
@@ -43,7 +43,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class ClientVersion:
-    """The result that a caller has: the beginning of its timeline, and a version at which it was current."""
+    """The version of an agent list that an HTTP client already has, with the beginning of its timeline."""
 
     timeline_prefix: str
     version: int
@@ -54,7 +54,7 @@ LATEST = Freshness()
 
 @dataclass(frozen=True, slots=True)
 class AgentList:
-    """Agents sorted by score if the query ranks, then by namespace and id.
+    """The result of an agent query: agents sorted by score if the query ranks, then by namespace and id.
 
     `version` is the version of the rows; for a page it is the version of the first page, so that a watch from it
     delivers all changes since the first page. `changed_version` is a version since which the result is unchanged.
@@ -74,7 +74,7 @@ class AgentList:
 
     @property
     def rows(self) -> bytes:
-        """The rows as JSON, without the enclosing brackets."""
+        """The agents of the list as JSON rows, without the enclosing brackets."""
         if self.records is self.cached.records:
             return self.cached.rows_json()
         return b",".join([render_row(self.cached, record) for record in self.records])
@@ -82,7 +82,7 @@ class AgentList:
 
 @dataclass(frozen=True, slots=True)
 class CapabilityMatch:
-    """One capability of one agent; `position` is its index in the agent's list."""
+    """A capability that matches a search, with its agent; `position` is its index in the agent's list."""
 
     record: Record
     capability: Capability
@@ -92,7 +92,7 @@ class CapabilityMatch:
 
 @dataclass(frozen=True, slots=True)
 class CapabilityList:
-    """Capabilities sorted by score if the query ranks, then by namespace and id of the agent, then by position."""
+    """The result of a capability search: sorted by score if the query ranks, then by agent and position."""
 
     matches: list[CapabilityMatch]
     ranked: bool
@@ -102,7 +102,7 @@ class CapabilityList:
 
 @dataclass(frozen=True, slots=True)
 class AgentSnapshot:
-    """One agent with its exact last heartbeat, and the Redis server's time of the read in milliseconds."""
+    """One agent with its exact last heartbeat, and the time of the read in milliseconds of the Redis server."""
 
     record: Record
     server_time_ms: int
@@ -110,7 +110,7 @@ class AgentSnapshot:
 
 
 class Discovery:
-    """Answers queries from the cache of this replica."""
+    """Runs queries for agents and capabilities on the cache of this replica."""
 
     def __init__(self, reflector: Reflector, agents: Agents, rows: RowFormat | None = None) -> None:
         self._reflector = reflector
@@ -126,7 +126,7 @@ class Discovery:
         page: Page | None = None,
         client_version: ClientVersion | None = None,
     ) -> AgentList:
-        """Return the agents that match, or one page of them.
+        """Return the agents that match a query, or one page of the list.
 
         `client_version` is the result that the caller already has. Raises VersionTooOld for a page if the version of
         the first page is no longer in the log, and for an exact version if the result has changed since.
@@ -173,7 +173,7 @@ class Discovery:
         return AgentSnapshot(record, heartbeats.now, staleness)
 
     async def capabilities(self, query: CapabilityQuery, freshness: Freshness = LATEST) -> CapabilityList:
-        """Return the capabilities that match, each once for every agent that has it.
+        """Return the capabilities that match a query, one row for each agent that has the capability.
 
         Raises VersionTooOld for an exact version other than the version of the cache.
         """
@@ -192,12 +192,12 @@ class Discovery:
         return CapabilityList(matches, matcher.is_ranked, view.version, staleness)
 
     def _update(self, cached: CachedQuery) -> CachedQuery:
-        """Return the result of the same query in the current view."""
+        """Return the cached query result, updated to the newest state of this replica's cache."""
         view = self._reflector.view or cached.view
         return self._query_cache.get(cached.matcher.query, view, self._reflector.watch_history.buffer)
 
     async def _prepare_rows(self, cached: CachedQuery, page: Page | None) -> CachedQuery:
-        """Prepare the rows that are slow to render; return the result in the view that is current afterwards."""
+        """Render the large rows of a list in advance, and return the query result updated to the newest cache state."""
         records = self._page_rows(cached, page)[0]
         large = [record for record in records if len(record.agent.spec) > LARGE_SPEC_BYTES]
         if not large:
@@ -207,7 +207,7 @@ class Discovery:
         return self._update(cached)
 
     async def _refresh_heartbeats(self, cached: CachedQuery, page: Page | None) -> CachedQuery:
-        """Read last heartbeats that are too old; return the result in the view held by then."""
+        """Read outdated last heartbeats of the listed agents again, and return the updated query result."""
         if not _has_recent_heartbeats(cached):
             await self._heartbeats.refresh(cached.view, self._page_rows(cached, page)[0])
             cached = self._update(cached)
@@ -218,12 +218,12 @@ class Discovery:
         return cached
 
     def _unchanged_since(self, cached: CachedQuery, version: int) -> bool:
-        """Return whether the result is known to be unchanged since a version."""
+        """Return whether a query result is known to be unchanged since a version."""
         buffer = self._reflector.watch_history.buffer
         return version <= cached.checked_version and cached.unchanged_since(version, buffer)
 
     def _page_rows(self, cached: CachedQuery, page: Page | None) -> tuple[list[Record], SortKey | None]:
-        """Return the rows of a page, and the sort key after which the next page begins, None if there is none."""
+        """Return the agents of a page and the sort key after which the next page begins, None on the last page."""
         if page is None:
             return cached.records, None
         begin = 0 if page.after is None else cached.index_after(page.after)
@@ -232,7 +232,7 @@ class Discovery:
         return records, cached.sort_key(records[-1]) if more and records else None
 
     async def view(self, freshness: Freshness) -> tuple[View, float | None]:
-        """Return a view and its maximum age in seconds, None if it is as fresh as requested."""
+        """Return a view of the cache, and its maximum age in seconds, None if it is as fresh as requested."""
         version, reflector = freshness.version, self._reflector
         if version == 0:
             if reflector.view is None:
@@ -249,12 +249,12 @@ class Discovery:
 
 
 def _has_recent_heartbeats(cached: CachedQuery) -> bool:
-    """Return whether the last heartbeats in the rendered list are recent enough."""
+    """Return whether the last heartbeats in the cached JSON of a list are recent enough to be sent."""
     return cached.cached_json is not None and cached.heartbeats_read_at >= time.monotonic() - MAX_HEARTBEAT_AGE_S
 
 
 def require_agent(view: View, agent_id: str) -> Record:
-    """Return one agent of a view. Raises UnknownAgent."""
+    """Return one agent of a cache view by its id. Raises UnknownAgent."""
     record = view.records.get(agent_id)
     if record is None:
         raise UnknownAgent(agent_id)

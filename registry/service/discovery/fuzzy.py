@@ -43,7 +43,7 @@ _LONG_WORD_PATTERN = re.compile(rf"[^\W_]{{{MIN_NAME_LENGTH},}}")
 
 
 def normalize(text: str) -> str:
-    """Return a text in the form that is compared: case folded, every separator an underscore."""
+    """Return a text in the form used for comparisons: case folded, with every separator as an underscore."""
     return text.casefold().replace("-", "_").replace(".", "_").replace(" ", "_")
 
 
@@ -64,7 +64,7 @@ def name_score(query: str, name: str) -> float | None:
 
 
 def text_score(query: str, texts: Iterable[tuple[float, str]]) -> float | None:
-    """Return the best weighted score of a query in texts, each given with its weight; None if it matches none.
+    """Return the best weighted score of a query in several texts, None if the query matches none of the texts.
 
     A text is compared as a whole and word by word, so that a typing error in one word of a description is tolerated. A
     query of several words also matches if each word matches some text; its score is then their mean, if that is higher.
@@ -117,5 +117,5 @@ def _containment_score(query: str, name: str) -> float:
 
 
 def _similarity_score(ratio: float) -> float:
-    """Score a name that does not contain the query: its ratio, 85 to 100, scaled to the lowest band."""
+    """Score a name that does not contain the query by its similarity ratio, scaled to the lowest score band."""
     return MIN_RATIO + (ratio - MIN_RATIO) / 4

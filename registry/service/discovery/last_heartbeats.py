@@ -1,4 +1,4 @@
-"""Reads last heartbeats for lists: agent by agent, or all recent heartbeats at once when many are needed."""
+"""Reads the last heartbeats that lists show: agent by agent, or all recent ones at once if many are needed."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ _POLL_COST_RATIO: Final = 4
 
 
 class HeartbeatRefresher:
-    """Reads last heartbeats for lists.
+    """Reads the last heartbeats that lists of agents show.
 
     A look-up reads the last heartbeat of one agent. If lists require many look-ups a second, one poll a second replaces
     them: it reads all heartbeats since the previous poll. An agent that was read after polling began and is in no later
@@ -38,7 +38,7 @@ class HeartbeatRefresher:
         self._pending_poll: asyncio.Future[RecentHeartbeats] | None = None
 
     async def refresh(self, view: View, records: Sequence[Record]) -> None:
-        """Refresh the last heartbeats that were read too long ago for a list."""
+        """Read from Redis the last heartbeats of those agents whose cached heartbeat is too old for a list."""
         now = time.monotonic()
         stale = [record for record in records if record.heartbeat_read_at < now - MAX_HEARTBEAT_AGE_S]
         if not stale:
@@ -54,7 +54,7 @@ class HeartbeatRefresher:
                 record.update_heartbeat(at, now)
 
     def read_at(self, view: View, records: Sequence[Record]) -> float:
-        """Return the monotonic time as of which the last heartbeats of all these records are known."""
+        """Return the monotonic time as of which the last heartbeats of all these agents are known."""
         oldest = min((record.heartbeat_read_at for record in records), default=time.monotonic())
         if view is not self._polled_view or oldest >= self._last_poll_at:
             return oldest
@@ -62,7 +62,7 @@ class HeartbeatRefresher:
         return min(unpolled, default=self._last_poll_at)
 
     def _should_poll(self, lookups: int, now: float) -> bool:
-        """Count the look-ups, and return whether a poll is cheaper than the look-ups of the last second."""
+        """Count the lookups, and return whether reading all recent heartbeats is cheaper than single lookups."""
         self._lookups += lookups
         elapsed = now - self._counted_at
         if elapsed >= MAX_HEARTBEAT_AGE_S:
@@ -75,7 +75,7 @@ class HeartbeatRefresher:
         return self._polled_view is not None
 
     async def _poll(self, view: View, now: float) -> float:
-        """Poll if the last poll is too old; return the time since which the polls contain every heartbeat."""
+        """Read all recent heartbeats if the last poll is old; return the time from which polls miss no heartbeat."""
         if view is not self._polled_view or now - self._last_poll_at > MAX_HEARTBEAT_AGE_S:
             if self._pending_poll is None:
                 since = self._server_time_ms if view is self._polled_view else None

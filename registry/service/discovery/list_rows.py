@@ -1,4 +1,4 @@
-"""How lists show an agent: the protocol of a row format, and the default row format."""
+"""The JSON rows of agent lists: the interface of a row format, and the default row format."""
 
 from typing import Final, Protocol
 
@@ -9,28 +9,28 @@ LARGE_SPEC_BYTES: Final = 2_000
 
 
 class RowFormat(Protocol):
-    """Renders the agents of a list."""
+    """Interface of a row format, which renders each agent of a list as JSON."""
 
     def render(self, view: View, record: Record) -> bytes:
-        """Return an agent as lists show it at the version of the view, as a JSON object."""
+        """Return the row of an agent in a list, as a JSON object at the version of the view."""
 
     async def prepare(self, view: View, record: Record) -> None:
-        """Do the part of `render` that may take long, and cache it."""
+        """Render the slow part of an agent's row in advance, and cache it for `render`."""
 
     def depends_on_resolution(self, record: Record) -> bool:
-        """Return whether a change of another agent may change the row."""
+        """Return whether a change of another agent can change the row of this agent."""
 
 
 class PlainRows:
-    """Shows each agent as `GET /agents/{id}` does."""
+    """The default row format: shows each agent as `GET /agents/{id}` does."""
 
     def render(self, _view: View, record: Record) -> bytes:
-        """Return the agent's own JSON."""
+        """Return the stored JSON of the agent."""
         return record.json
 
     async def prepare(self, _view: View, _record: Record) -> None:
-        """Do nothing: the JSON is encoded once for each change of the agent."""
+        """Prepare nothing, because the JSON of an agent is already cached."""
 
     def depends_on_resolution(self, _record: Record) -> bool:
-        """Return False."""
+        """Return False: a plain row shows only data of its own agent."""
         return False

@@ -1,4 +1,4 @@
-"""Cached query results: the sorted matches of a query and their JSON, until a change affects them."""
+"""A cache of query results: the sorted matches of a query and their JSON, updated when a change affects them."""
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
@@ -22,7 +22,7 @@ SortKey = tuple[float, str, str]
 
 @dataclass(slots=True, eq=False)
 class CachedQuery:
-    """The sorted matches of one query at the version `checked_version`.
+    """A cached query result: the sorted matches of one query at the version `checked_version`.
 
     The matches are unchanged since `changed_version`: the version of the last change that affected them, or the version
     at which they were first selected. It does not cover the parts of rows that depend on other agents, such as
@@ -44,16 +44,16 @@ class CachedQuery:
     depends_on_resolution: bool = False
 
     def sort_key(self, record: Record) -> SortKey:
-        """Return the sort key of a match: its score if the query ranks, then namespace and id."""
+        """Return the sort key of a matching agent: its score if the query ranks, then its namespace and id."""
         score = -self.matcher.score(record.agent) if self.matcher.is_ranked else 0.0
         return (score, *record.sort_key)
 
     def index_after(self, key: SortKey) -> int:
-        """Return the index of the first match after a sort key."""
+        """Return the index of the first matching agent after a sort key."""
         return bisect_right(self.records, key, key=self.sort_key)
 
     def unchanged_since(self, version: int, buffer: ChangeBuffer) -> bool:
-        """Return whether the matches are the same as at `version`; if so, lower `changed_version` to it.
+        """Return whether the matches have not changed since `version`; if so, lower `changed_version` to `version`.
 
         The matches may have been selected later than `version` and be unchanged since, for example if another replica
         sent the client this version.
@@ -67,12 +67,12 @@ class CachedQuery:
 
     @property
     def has_current_json(self) -> bool:
-        """Whether the JSON is rendered as of the view's version."""
+        """Whether the cached JSON of the matches is up to date with the version of the view."""
         is_outdated = self.depends_on_resolution and self.rendered_version != self.view.version
         return self.cached_json is not None and not is_outdated
 
     def rows_json(self) -> bytes:
-        """Return all matches as JSON, rendered again after a change or newer heartbeats."""
+        """Return all matches as JSON rows, from the cache unless they changed or newer heartbeats were read."""
         if self.cached_json is not None and self.has_current_json:
             return self.cached_json
         self.cached_json = b",".join([render_row(self, record) for record in self.records])
@@ -83,7 +83,7 @@ class CachedQuery:
 
 
 def render_row(cached: CachedQuery, record: Record) -> bytes:
-    """Return one match as JSON, with its score if the query ranks."""
+    """Return one matching agent as a JSON row, with its score if the query ranks."""
     row = cached.rows.render(cached.view, record)
     if not cached.matcher.is_ranked:
         return row
@@ -91,7 +91,7 @@ def render_row(cached: CachedQuery, record: Record) -> bytes:
 
 
 class QueryCache:
-    """The results of the most recent queries. Each returned result is at the view's version."""
+    """A cache of the results of the most recent agent queries."""
 
     def __init__(self, rows: RowFormat | None = None) -> None:
         self._rows = PlainRows() if rows is None else rows
@@ -101,7 +101,7 @@ class QueryCache:
         )
 
     def get(self, query: AgentQuery, view: View, buffer: ChangeBuffer) -> CachedQuery:
-        """Return the result of a query; a cached result is updated with the changes since it was last checked."""
+        """Return the result of a query at the version of the view, from the cache if possible."""
         cached = self._entries.get(query)
         if cached is None or cached.view is not view or not buffer.contains(cached.checked_version):
             matcher = Matcher(query) if cached is None else cached.matcher
@@ -124,7 +124,7 @@ def _drop_json(_key: int, cached: CachedQuery) -> None:
 
 
 def _apply_changes(cached: CachedQuery, view: View, buffer: ChangeBuffer) -> None:
-    """Update a result to the view's version with the changes since it was last checked."""
+    """Update a cached query result to the version of the view with the changes since its last check."""
     matcher = cached.matcher
     affected: set[str] = set()
     for entry in buffer.since(cached.checked_version):

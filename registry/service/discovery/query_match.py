@@ -1,4 +1,4 @@
-"""The matchers of queries, used by lists, the query cache and watches alike."""
+"""Matching of agents and capabilities against a query, for lists, the query cache and watches."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -20,7 +20,7 @@ _STATUS_ALIASES: Mapping[str, tuple[Status, ...]] = {
 
 
 def expand_status(value: str, field: str) -> tuple[Status, ...]:
-    """Return the statuses a filter value stands for. Raises MalformedRequest naming the supported values."""
+    """Return the agent statuses that a status filter stands for. Raises MalformedRequest for an unknown filter."""
     try:
         return _STATUS_ALIASES[value]
     except KeyError:
@@ -29,7 +29,7 @@ def expand_status(value: str, field: str) -> tuple[Status, ...]:
 
 
 class CapabilityMatcher:
-    """Matches one capability against the conditions of a query, except its name."""
+    """Checks whether a capability satisfies the conditions of a query, except the condition on its name."""
 
     def __init__(self, query: AgentQuery | CapabilityQuery) -> None:
         self._category = query.category
@@ -40,7 +40,7 @@ class CapabilityMatcher:
         self.has_conditions = bool(query.category or query.stability or query.tags or constraint)
 
     def matches(self, capability: Capability) -> bool:
-        """Return whether the capability satisfies every condition."""
+        """Return whether the capability satisfies every condition of the query."""
         return (
             (self._category is None or capability.category == self._category)
             and (self._stability is None or capability.stability == self._stability)
@@ -50,7 +50,7 @@ class CapabilityMatcher:
 
 
 class Matcher:
-    """Matches agents against a query. The constructor raises MalformedRequest for an invalid query."""
+    """Checks which agents match a query. The constructor raises MalformedRequest for an invalid query."""
 
     def __init__(self, query: AgentQuery) -> None:
         self.query = query
@@ -65,12 +65,15 @@ class Matcher:
 
     @property
     def is_ranked(self) -> bool:
-        """Whether matches have a score to be sorted by."""
+        """Whether the query gives its matches a score by which they are sorted."""
         return self.query.fuzzy and bool(self.query.capabilities)
 
     @property
     def index_key(self) -> IndexKey | None:
-        """A key that every match has, to find the changes that may affect this query; None if every change may."""
+        """An index key that every matching agent has; a change without this key cannot affect the query.
+
+        It is None if every change can affect the query.
+        """
         query = self.query
         if query.agent_id is not None:
             return ("id", query.agent_id)
@@ -81,7 +84,7 @@ class Matcher:
         return None if query.namespace is None else ("namespace", query.namespace)
 
     def select(self, view: View) -> list[Record]:
-        """Return the records that match, unordered; the cost grows with the candidates of the narrowest index."""
+        """Return the matching agents of a view, unordered; the cost grows with the narrowest index."""
         query = self.query
         if query.agent_id is not None:
             record = view.records.get(query.agent_id)
@@ -102,12 +105,12 @@ class Matcher:
         return [record for record in candidates if self.matches(record.agent)]
 
     def affects(self, entry: ChangeEntry) -> bool:
-        """Return whether a change affects the result of this query."""
+        """Return whether a change of an agent affects the result of this query."""
         key = self.index_key
         return (key is None or key in entry.index_keys) and self.event_type(entry) is not None
 
     def event_type(self, entry: ChangeEntry) -> EventKind | None:
-        """Return the type of event a change is for watchers of this query; None if it does not affect them."""
+        """Return the type of the watch event for a change of an agent; None if the change does not affect the query."""
         before, after = entry.states
         matched = before is not None and self.matches(before)
         if after is not None and self.matches(after):
@@ -115,7 +118,7 @@ class Matcher:
         return "DELETED" if matched else None
 
     def matches(self, agent: Agent) -> bool:
-        """Return whether an agent matches."""
+        """Return whether an agent matches the query."""
         query, spec = self.query, agent.indexed
         if agent.status not in self._allowed_statuses or (
             query.namespace is not None and spec.namespace != query.namespace
@@ -141,7 +144,7 @@ class Matcher:
         return any(satisfied) if query.any_capability else all(satisfied)
 
     def score(self, agent: Agent) -> float:
-        """Return how well an agent that matches satisfies the requested names, 0 to 100.
+        """Return how well a matching agent fits the requested capability names, 0 to 100.
 
         This is the mean over the requested names that the agent has.
         """
@@ -170,7 +173,7 @@ class CapabilityQueryMatcher:
 
     @property
     def is_ranked(self) -> bool:
-        """Whether matches have a score to be sorted by."""
+        """Whether the query gives its matches a score by which they are sorted."""
         return bool(self.query.text or (self.query.fuzzy and self.query.name))
 
     def candidates(self, view: View) -> Iterable[Record]:
@@ -185,7 +188,7 @@ class CapabilityQueryMatcher:
         ).values()
 
     def matches_agent(self, agent: Agent) -> bool:
-        """Return whether the agent satisfies the conditions on agents."""
+        """Return whether the agent of a capability satisfies the conditions of the query on agents."""
         namespace, draining = self.query.agent_namespace, self.query.agent_draining
         return (
             agent.status in self._allowed_statuses
@@ -194,7 +197,7 @@ class CapabilityQueryMatcher:
         )
 
     def score(self, capability: Capability) -> float | None:
-        """Return how well a capability matches, 0 to 100; None if it does not match."""
+        """Return how well a capability matches the query, 0 to 100; None if it does not match."""
         excluded = capability.stability == "deprecated" and not self._include_deprecated
         if excluded or not self._capability_matcher.matches(capability):
             return None

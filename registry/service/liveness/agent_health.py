@@ -10,7 +10,7 @@ from registry.service.discovery.discovery_service import Discovery
 
 @dataclass(frozen=True, slots=True)
 class AgentHealth:
-    """The health of one agent. Times are Redis-server milliseconds, durations milliseconds.
+    """The health of one agent. All times are in milliseconds of the Redis server's clock.
 
     Without a heartbeat `last_heartbeat` and `elapsed_ms` are None.
     """
@@ -23,7 +23,7 @@ class AgentHealth:
 
     @property
     def message(self) -> str:
-        """The status in a sentence, with a second sentence for a draining agent."""
+        """The status of the agent as a sentence, with a second sentence if the agent is draining."""
         text = {
             "pending": "Registered; no heartbeat received yet",
             "healthy": "Heartbeats arrive on time",
@@ -34,7 +34,7 @@ class AgentHealth:
 
 
 class AgentHealthService:
-    """Reads the health of agents."""
+    """Reads the status and the last heartbeat of agents."""
 
     def __init__(self, discovery: Discovery) -> None:
         self._discovery = discovery

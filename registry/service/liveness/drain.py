@@ -1,4 +1,4 @@
-"""Drain agents: take them out of service without unregistering them, and put them back."""
+"""Draining: takes agents out of service without unregistering them, and puts them back into service."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from registry.store.scripts import MAX_AGENTS_PER_CALL
 
 @dataclass(frozen=True, slots=True)
 class DrainResult:
-    """One agent in the requested state: whether that changed it, and the resource version of its last change."""
+    """The result of a drain or undrain of one agent: whether the agent changed, and its resource version."""
 
     changed: bool
     version: int
@@ -36,7 +36,7 @@ class DrainService:
     async def set_draining_matching(
         self, query: AgentQuery, *, draining: bool
     ) -> Mapping[str, DrainResult | UnknownAgent | StoreUnavailable]:
-        """Start or end the draining of every agent that matches now; return the result of each, in list order.
+        """Start or end the draining of every agent that matches a query, and return the result for each agent.
 
         If the store fails between two calls, some agents are changed; repeating the request changes the others.
         """

@@ -1,4 +1,4 @@
-"""Heartbeats: extend an agent's deadline, merge its metadata, and return the resolution of its dependencies."""
+"""Processes heartbeats: extends the agent's deadline, merges its metadata, and resolves its dependencies."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ class HeartbeatService:
         load: float | None = None,
         client_digest: str | None = None,
     ) -> tuple[int, bytes]:
-        """Record a heartbeat; return its time on the Redis server, and the response fields on dependencies, as JSON.
+        """Record a heartbeat; return its Redis time and the JSON response fields with the agent's dependencies.
 
         `metadata` is merged into the registration, `load` is stored, `client_digest` is the digest of the resolution
         that the agent already has. If the resolution is unchanged, or the agent declares no dependencies, there are no
@@ -85,7 +85,7 @@ class HeartbeatService:
         return at, b"" if resolution is None or resolution.digest == client_digest else resolution.encoded_fields
 
     async def heartbeat_many(self, agent_ids: Sequence[str]) -> list[int | UnknownAgent | StoreUnavailable]:
-        """Record heartbeats of many agents; return the time or the error of each, in the order given."""
+        """Record the heartbeats of many agents; return the time or the error for each agent, in the given order."""
         results: list[int | UnknownAgent | StoreUnavailable] = []
         for at in range(0, len(agent_ids), _HEARTBEATS_PER_BATCH):
             batch = agent_ids[at : at + _HEARTBEATS_PER_BATCH]
@@ -97,7 +97,7 @@ class HeartbeatService:
         return results
 
     async def _record(self, agent_id: str, *, load: str = "", response_digest: str = "") -> int:
-        """Extend one agent's deadline; return the time of the heartbeat on the Redis server. Raises UnknownAgent.
+        """Extend the deadline of one agent; return the Redis time of the heartbeat. Raises UnknownAgent.
 
         `load` is the load that the agent reported, `response_digest` the digest of the resolution in the response, ''
         for none.
@@ -110,7 +110,7 @@ class HeartbeatService:
         return result.now
 
     async def _record_and_resolve(self, view: View, record: Record, load: str) -> tuple[int, CachedResolution]:
-        """Record the heartbeat of an agent with dependencies, and store the resolution for the response."""
+        """Record the heartbeat of an agent with dependencies, resolve them, and store a trace of the resolution."""
         agent_id = record.agent.id
         if view.version < self._agents.last_written_version:
             # A response reflects every write through this replica.
@@ -122,7 +122,7 @@ class HeartbeatService:
         return at, resolution
 
     async def _refreshed_or(self, view: View) -> View:
-        """Return a view that contains all changes before this call, or the given view if that takes too long.
+        """Return a view with all changes made before this call, or the given view if the refresh takes too long.
 
         The heartbeat succeeds in both cases; a change that is missed now is sent with the next heartbeat.
         """
@@ -133,7 +133,7 @@ class HeartbeatService:
             return view
 
     async def _merge_metadata(self, agent_id: str, metadata: Mapping[str, Any]) -> View:
-        """Register the agent with this metadata merged in, if that changes anything; return a view that contains it.
+        """Merge metadata into the registration of an agent, if it changes anything; return a view with the change.
 
         A registration that another call changed in the meantime is merged again, so that no change is lost.
         """

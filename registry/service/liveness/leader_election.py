@@ -1,4 +1,4 @@
-"""Leader election: acquire the lock in Redis, renew it, and resign."""
+"""The election of the replica that sweeps agents: acquires, renews and releases the leader lock in Redis."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ log = get_logger(__name__)
 
 
 class LeaderElection:
-    """This replica's part in the election of the leader.
+    """This replica's part in the election of the leader, the replica that sweeps agents.
 
     `observed_lock` is the lock as last read. The lock saves work and does not ensure safety: two leaders at once do no
     harm, because Redis rejects the sweep of an older epoch. Durations are measured on `clock`, monotonic seconds, so
@@ -36,36 +36,36 @@ class LeaderElection:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this replica leads: it holds the lock and renewed it in time by its own clock."""
+        """Whether this replica is the leader: it holds the lock and has renewed it in time by its own clock."""
         return self.epoch is not None
 
     @property
     def epoch(self) -> int | None:
-        """The epoch under which this replica leads, None while it does not lead."""
+        """The epoch in which this replica is the leader, None while it is not the leader."""
         if self._own_lock is None or self._clock() - self._renewed_at > self._renew_deadline_s:
             return None
         return self._own_lock.epoch
 
     async def tick(self) -> None:
-        """Try to acquire the lock, or renew it when that is due."""
+        """Try to acquire the leader lock, or renew it when the renewal is due."""
         if self._own_lock is None:
             await self._try_acquire()
         elif self._clock() - self._renewed_at >= self._retry_period_s:
             await self._renew(self._own_lock)
 
     async def resign(self) -> None:
-        """Release the lock if this replica holds it, so that another replica acquires it at its next attempt."""
+        """Release the leader lock if this replica holds it, so that another replica can acquire it."""
         lock, self._own_lock = self._own_lock, None
         if lock is not None and await self._leadership.resign(lock):
             log.info("leadership_resigned", epoch=lock.epoch)
 
     def step_down(self, reason: Literal["renew_deadline_exceeded", "taken_by_other_replica", "stale_epoch"]) -> None:
-        """Stop leading without releasing the lock, which this replica has lost."""
+        """Stop leading without releasing the leader lock, because this replica has lost it."""
         log.warning("leadership_lost", reason=reason)
         self._own_lock = self.observed_lock = None
 
     async def _try_acquire(self) -> None:
-        """Acquire the lock if it is free, or if it has not changed for a whole lease by this replica's clock."""
+        """Acquire the leader lock if it is free, or if its holder has not renewed it for a whole lease."""
         now, expired_lock = self._clock(), ""
         if self.observed_lock is not None and now - self._lock_unchanged_since >= self._lease_s:
             expired_lock = self.observed_lock.encoded

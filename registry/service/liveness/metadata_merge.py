@@ -1,4 +1,4 @@
-"""Merge the metadata of a heartbeat into the registration of its agent."""
+"""Merges the metadata of a heartbeat into the registration of its agent."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,7 +14,7 @@ _MAX_SPEC_BYTES: Final = 1024 * 1024
 
 
 def merge_metadata(record: Record, metadata: Mapping[str, Any]) -> Registration | None:
-    """Return the agent's registration with this metadata merged in, None if that changes nothing.
+    """Return an agent's registration with new metadata merged in, None if the metadata changes nothing.
 
     `endpoint` and `tools` replace those of the agent; null removes a key. Raises UnprocessableRequest naming the fields
     of the metadata.
@@ -47,7 +47,10 @@ def _merged_registration(encoded_spec: bytes, metadata: Mapping[str, Any]) -> Re
 
 
 def _normalized(spec: bytes) -> bytes:
-    """Return a spec without empty metadata. Specs are compared as JSON text: in Python, 1 equals True."""
+    """Return a registration without empty metadata, as JSON text for a comparison of two registrations.
+
+    Registrations are compared as JSON text, because in Python 1 equals True.
+    """
     document = orjson.loads(spec)
     if document.get("metadata"):
         return spec

@@ -1,4 +1,4 @@
-"""`StoreMonitor`: probes Redis, logs outages and self-preservation, and checks the configuration of Redis."""
+"""Monitoring of Redis: probes it, logs outages and self-preservation, and checks its configuration."""
 
 import contextlib
 import math
@@ -47,7 +47,7 @@ class StoreMonitor:
         self._config_checked_at = -math.inf
 
     async def tick(self) -> None:
-        """Probe Redis once and log the changes since the last probe."""
+        """Probe Redis once and log each change since the last probe."""
         try:
             probe = await self._server_health.probe()
         except StoreUnavailable:
@@ -81,7 +81,7 @@ class StoreMonitor:
         self.config_warnings = messages
 
     async def require_supported_store(self) -> None:
-        """Raise StartupError if Redis is too old for the scripts; an unreachable Redis is checked later."""
+        """Raise StartupError if the version of Redis is too old; skip the check if Redis is unreachable."""
         with contextlib.suppress(StoreUnavailable):
             check = await self._server_health.check_config()
             if check.unsupported_version:
@@ -116,7 +116,7 @@ class StoreMonitor:
 
 
 def outage_cause(probe: ProbeResult) -> str:
-    """Return the cause of the last outage: `first_probe`, `clock_rollback` or `no_probe`."""
+    """Return the cause of the last outage of Redis: `first_probe`, `clock_rollback` or `no_probe`."""
     if probe.outage_start is None or probe.outage_end is None:
         return "first_probe"
     return "clock_rollback" if probe.outage_start > probe.outage_end else "no_probe"

@@ -1,4 +1,4 @@
-"""The sweep: degrade, expire and remove overdue agents, and repair their times after a clock rollback of Redis."""
+"""The sweep: degrades, expires and removes overdue agents, and repairs their times after a Redis clock rollback."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,10 +17,11 @@ _NO_REPAIR: Final[tuple[str, ScanCursor | None]] = ("", None)
 
 
 class Sweeper:
-    """Sweeps overdue agents while this replica leads, or always if there is no election. Call `tick` once a second.
+    """Sweeps overdue agents while this replica is the leader, or always without an election.
 
-    The Lua script checks each deadline again, so an agent that sent a heartbeat in the meantime is not transitioned.
-    `rejected_sweeps` counts the sweeps that Redis rejected because another replica led under a newer epoch.
+    Call `tick` once a second. The Lua script checks each deadline again, so an agent that sent a heartbeat in the
+    meantime is not transitioned. `rejected_sweeps` counts the sweeps that Redis rejected because another replica led
+    under a newer epoch.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Sweeper:
         return not self._resigned and (self._election.is_leader or not self._election.enabled)
 
     async def tick(self) -> None:
-        """Take part in the election, and sweep if this replica may."""
+        """Take part in the leader election, and sweep overdue agents if this replica is the leader."""
         async with self._tick_lock:
             if self._resigned:
                 return
@@ -62,14 +63,14 @@ class Sweeper:
             await self._election.resign()
 
     async def end_self_preservation(self) -> bool:
-        """End self-preservation, so that the next sweep transitions all overdue agents; False if it is not active."""
+        """End self-preservation, so that the next sweep expires overdue agents; return False if it was not active."""
         ended = await self._sweeps.end_self_preservation()
         if ended:
             log.warning("self_preservation_end_requested")
         return ended
 
     async def _sweep_due(self, epoch: int) -> None:
-        """Sweep the overdue agents, up to the limit of one tick, while this replica may sweep by its own clock."""
+        """Sweep the overdue agents, up to the limit of one tick, as long as this replica is the leader."""
         grace_granted = 0
         try:
             for index in range(_MAX_SWEEPS_PER_TICK):
@@ -94,7 +95,7 @@ class Sweeper:
             log.info("outage_grace_granted", agents=grace_granted)
 
     async def _repair_clock_rollback(self, rollback: str, epoch: int) -> None:
-        """Repair the times of the next agents; no agent is swept until all are repaired."""
+        """Repair the times of the next batch of agents after a clock rollback; sweeping waits for the last batch."""
         repaired_rollback, cursor = self._repair_progress
         self._repair_progress = _NO_REPAIR
         if repaired_rollback != rollback:

@@ -1,4 +1,4 @@
-"""The precondition of a registration: the field `resource_version` and the headers If-Match and If-None-Match."""
+"""Parses the precondition of a registration from `resource_version`, If-Match and If-None-Match."""
 
 import re
 from typing import Final
@@ -13,7 +13,7 @@ _MAX_VERSION_DIGITS: Final = 20
 def parse_preconditions(
     resource_version: str | None, if_match: str | None, if_none_match: str | None, problems: list[Detail]
 ) -> str:
-    """Return the precondition for the store: `absent`, `present`, a resource version, or '' for none.
+    """Return the precondition of a registration: `absent`, `present`, a resource version, or '' for none.
 
     Errors in the fields, and conflicts between them, are appended to `problems`.
     """
@@ -28,7 +28,7 @@ def parse_preconditions(
 
 
 def _parse_version(field: str, text: str | None, problems: list[Detail]) -> str:
-    """Read `N`, `"N"` or `W/"N"`, and `*` in If-Match. Version 0 means that the agent must not exist."""
+    """Parse a version in a precondition (`N`, `"N"` or `W/"N"`, in If-Match also `*`); 0 means a new agent."""
     if text is None:
         return ""
     if text.strip() == "*" and field == "If-Match":

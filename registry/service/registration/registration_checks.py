@@ -19,7 +19,7 @@ _REQUIRED_TRUE_JSON: Final = b'"required":true'
 
 
 def find_invalid_constraints(constraints: Iterable[tuple[str, str]]) -> list[Detail]:
-    """Return the errors in version constraints, which are given as pairs of a field and a constraint."""
+    """Return the errors in version constraints, given as pairs of a field name and a constraint."""
     problems = []
     for field, text in constraints:
         try:
@@ -32,7 +32,7 @@ def find_invalid_constraints(constraints: Iterable[tuple[str, str]]) -> list[Det
 def find_missing_capabilities(
     contexts: Mapping[str, frozenset[str]], context: str, capabilities: Collection[str]
 ) -> list[Detail]:
-    """Return the error if an agent with these capabilities may not register under a security context.
+    """Return the error if an agent lacks a capability that its security context requires.
 
     `contexts` maps each known context to the capabilities that it requires.
     """
@@ -45,7 +45,7 @@ def find_missing_capabilities(
 
 
 def find_too_many_variants(spec: bytes) -> list[Detail]:
-    """Return an error for each capability that an agent requires under too many combinations of conditions."""
+    """Return an error for each capability that an agent requires with too many different sets of conditions."""
     if spec.count(_CAPABILITY_KEY_JSON) <= MAX_VARIANTS_PER_CAPABILITY:
         return []
     variants: dict[str, set[object]] = {}
@@ -63,7 +63,7 @@ def find_too_many_variants(spec: bytes) -> list[Detail]:
 
 
 def required_edges(spec: bytes) -> frozenset[Edge]:
-    """Return the edges of an agent: pairs of a capability and a capability that it requires.
+    """Return the required dependencies of an agent as pairs: one of its capabilities and the required one.
 
     Raises UnprocessableRequest for too many.
     """

@@ -1,4 +1,4 @@
-"""Register an agent, resolve its dependencies, and unregister it."""
+"""Registers agents, resolves their dependencies, and unregisters agents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ _MAX_CYCLE_CHECKS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class RegisteredAgent:
-    """An agent that was registered, and the resolution of its dependencies; None if it declares none."""
+    """The result of a registration: the stored agent, and its resolved dependencies, None if it has none."""
 
     agent_id: str
     name: str
@@ -61,7 +61,7 @@ class RegistrationService:
         if_none_match: str | None = None,
         path: str = "",
     ) -> RegisteredAgent:
-        """Register one agent and resolve its dependencies from a view that contains it and all earlier changes.
+        """Register one agent and resolve its dependencies, including all changes made before this call.
 
         Raises the errors of `register`, and StoreUnavailable with outcome `unknown` if only the resolution failed.
         """
@@ -115,11 +115,11 @@ class RegistrationService:
         )
 
     async def unregister(self, agent_id: str) -> int:
-        """Remove one agent and return the version of its removal. Raises UnknownAgent."""
+        """Remove one agent from the registry and return the version of its removal. Raises UnknownAgent."""
         return await self._agents.unregister(agent_id)
 
     async def _store(self, registration: RegistrationWrite) -> RegistrationResult:
-        """Store an agent; check for dependency cycles first if it has an edge that no other agent has."""
+        """Store an agent, after a check for dependency cycles if it has an edge that no other agent has."""
         try:
             return await self._agents.register(registration)
         except EdgesChangedError:

@@ -1,4 +1,4 @@
-"""How long an agent may miss heartbeats before it is degraded, and before it is expired."""
+"""The thresholds for missed heartbeats: how long until an agent is degraded, and until it is expired."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,7 +13,7 @@ def resolve_thresholds(
     default_timeout: timedelta,
     format_timeout: timedelta | None,
 ) -> tuple[timedelta, timedelta]:
-    """Return the timeout and the eviction threshold of an agent.
+    """Return how long an agent may miss heartbeats until it is degraded, and until it is expired.
 
     The registration's own thresholds come first, then those of its agent type, then the default. `format_timeout` is
     the shortest timeout that agents of this registration format expect, None for the native format.

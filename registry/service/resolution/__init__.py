@@ -1,1 +1,1 @@
-"""Resolution of dependencies: match, rank, choose, encode and explain."""
+"""Resolution of dependencies: matches, ranks and chooses providers, and encodes and explains the result."""

@@ -1,4 +1,4 @@
-"""The loads that agents report with their heartbeats, read from Redis when the choice of a provider depends on them."""
+"""A cache of the loads that agents report in heartbeats, for strategies that choose a provider by load."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _MAX_CACHED_AGENTS: Final = 100_000
 
 
 class LoadCache:
-    """The loads of agents by id; it is emptied when it has more than 100,000 agents."""
+    """The last known load of each agent; the cache is emptied when it has more than 100,000 agents."""
 
     def __init__(self, resolution_store: ResolutionStore) -> None:
         self.by_agent: dict[str, float] = {}
@@ -22,7 +22,7 @@ class LoadCache:
         self._refreshed_at: dict[str, float] = {}
 
     async def refresh(self, providers: Sequence[Provider]) -> None:
-        """Read the loads of these providers that are older than `MAX_LOAD_AGE_S`. Raises StoreUnavailable."""
+        """Read from Redis the loads of providers whose cached load is too old. Raises StoreUnavailable."""
         now = time.monotonic()
         due = [
             agent_id

@@ -23,7 +23,7 @@ _LOCK_TIMEOUT_S: Final = 10.0
 
 
 class CycleGuard:
-    """Checks, before a registration is stored, that its new required dependencies form no cycle.
+    """Checks before a registration is stored that its new required dependencies form no cycle.
 
     The store rejects an edge that no other agent has unless it was checked at the current revision of all edges. A
     replica runs one check at a time, so that concurrent registrations do not invalidate each other's checks.
@@ -36,7 +36,7 @@ class CycleGuard:
 
     @contextlib.asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Hold the lock for this replica's checks. Raises StoreUnavailable if acquiring it takes too long."""
+        """Hold the lock that serializes cycle checks on this replica. Raises StoreUnavailable after a timeout."""
         try:
             async with asyncio.timeout(_LOCK_TIMEOUT_S):
                 await self._lock.acquire()
@@ -48,7 +48,7 @@ class CycleGuard:
             self._lock.release()
 
     async def check(self, agent_id: str, edges: Collection[Edge]) -> str:
-        """Return the revision of all edges at which the given edges form no cycle.
+        """Check that an agent's edges form no cycle, and return the revision of all edges that was checked.
 
         Raises UnprocessableRequest with the cycle.
         """
@@ -58,13 +58,13 @@ class CycleGuard:
         return revision
 
     def overloaded(self) -> StoreUnavailable:
-        """Return the error for a registration that could not be checked in time."""
+        """Return the error for a registration whose cycle check could not run in time."""
         problem = "Too many concurrent registrations change required dependencies; try again"
         return StoreUnavailable(problem, reason="queue_full")
 
 
 def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:
-    """Raise UnprocessableRequest if edges form a cycle, or a path that is too long, with the edges of other agents.
+    """Raise UnprocessableRequest if the edges of an agent would form a cycle, or a path that is too long.
 
     The edges replace the previous edges of the agent. Cycles that contain none of the given edges are ignored.
     """
@@ -93,7 +93,7 @@ def reject_cycles(view: View, agent_id: str, edges: Collection[Edge]) -> None:
 
 
 def _reachable(starts: Iterable[str], successors: Callable[[str], list[str]]) -> Graph:
-    """Return the graph of all nodes that can be reached from some nodes."""
+    """Return the graph of all nodes that can be reached from the start nodes."""
     graph: dict[str, list[str]] = {}
     pending = [*starts]
     while pending:
@@ -105,7 +105,7 @@ def _reachable(starts: Iterable[str], successors: Callable[[str], list[str]]) ->
 
 
 def _reject_cycle(graph: Graph, component_of: Mapping[str, int], edges: Iterable[Edge]) -> None:
-    """Raise UnprocessableRequest with the cycle of the first edge that is part of a cycle."""
+    """Raise UnprocessableRequest with the dependency cycle of the first edge that is part of a cycle."""
     for name, required in sorted(edges):
         if name == required or (name in component_of and component_of[name] == component_of.get(required)):
             cycle = " → ".join([name, *_shortest_path(graph, required, name)])
@@ -113,7 +113,7 @@ def _reject_cycle(graph: Graph, component_of: Mapping[str, int], edges: Iterable
 
 
 def _shortest_path(graph: Graph, start: str, end: str) -> list[str]:
-    """Return a shortest path from a node to a node that can be reached from it."""
+    """Return a shortest path in a graph from the start node to the end node, which must be reachable."""
     predecessors: dict[str, str] = {}
     pending = deque([start])
     while pending and end not in predecessors and start != end:
@@ -129,5 +129,5 @@ def _shortest_path(graph: Graph, start: str, end: str) -> list[str]:
 
 
 def reject_dependencies(problem: str) -> NoReturn:
-    """Raise the error for dependencies that are not allowed."""
+    """Raise UnprocessableRequest for required dependencies that are not allowed."""
     raise UnprocessableRequest(problem, [Detail("dependencies", problem)])

@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ExplainResult:
-    """Response fields, the version of the view, and its age in seconds; None if it is as fresh as requested."""
+    """The fields of an explain response, the version of the view they describe, and the age of the view."""
 
     fields: Mapping[str, Any]
     version: int
@@ -36,7 +36,7 @@ class ExplainResult:
 
 
 class ResolutionExplainer:
-    """Explains resolutions from this replica's cache."""
+    """Explains how dependencies were resolved, from the cache of this replica."""
 
     def __init__(self, discovery: Discovery, resolver: DependencyResolver, resolution_store: ResolutionStore) -> None:
         self._discovery = discovery
@@ -44,7 +44,7 @@ class ResolutionExplainer:
         self._resolution_store = resolution_store
 
     async def dependencies(self, agent_id: str, freshness: Freshness, *, explain: bool) -> ExplainResult:
-        """Return the resolution of an agent, with `explain` also all candidates and recent resolutions.
+        """Return the resolved dependencies of an agent; with `explain` also all candidates and recent resolutions.
 
         Raises UnknownAgent.
         """
@@ -64,9 +64,10 @@ class ResolutionExplainer:
         return ExplainResult(found, view.version, staleness)
 
     async def dependents(self, agent_id: str, freshness: Freshness) -> ExplainResult:
-        """Return the dependencies that an agent provides, with the number of other providers. Raises UnknownAgent.
+        """Return the dependencies of other agents for which this agent is the provider. Raises UnknownAgent.
 
-        The result is at least as new as its version, and may include changes made while it was collected.
+        Each dependency has the number of other providers. The result is at least as new as its version, and may include
+        changes made while it was collected.
         """
         view, staleness = await self._discovery.view(freshness)
         version, agent = view.version, require_agent(view, agent_id).agent
@@ -81,7 +82,7 @@ class ResolutionExplainer:
         return ExplainResult({"agent_id": agent_id, "dependents": found, "count": len(found)}, version, staleness)
 
     async def graph(self, namespace: str | None, freshness: Freshness) -> ExplainResult:
-        """Return all dependencies, the unresolved ones, and the cycles of agents.
+        """Return all dependencies of the mesh, the unresolved ones, and the cycles of agents.
 
         The result is at least as new as its version, and may include changes made while it was collected.
         """
@@ -101,14 +102,14 @@ class ResolutionExplainer:
         return ExplainResult(found, version, staleness)
 
     async def _resolve(self, view: View, record: Record, staleness: float | None) -> CachedResolution:
-        """Return the resolution of an agent, with current loads unless the view is stale."""
+        """Return the resolution of an agent, with the current loads of providers unless the view is stale."""
         resolve = self._resolver.resolve_async if staleness else self._resolver.resolve_with_loads
         return await resolve(view, record)
 
     def _cached_rank_all(
         self, view: View, agent: Agent, max_rejected: int
     ) -> Callable[[ResolvedDependency], RankedProviders]:
-        """Return a function that ranks with up to `max_rejected` rejected candidates, and caches the result."""
+        """Return a caching function that ranks the providers of a dependency and lists the rejected candidates."""
         ranked: dict[object, RankedProviders] = {}
 
         def ranking(resolved: ResolvedDependency) -> RankedProviders:
@@ -149,7 +150,7 @@ def _dependency_edges(resolution: CachedResolution) -> Iterator[Json]:
 def explain_resolution(
     resolution: CachedResolution, ranking: Callable[[ResolvedDependency], RankedProviders], limit: int | None = None
 ) -> dict[str, list[Json]]:
-    """Return the dependencies of each function, each with its candidates, the best first.
+    """Return the explained dependencies of each function, each with its candidates, the best first.
 
     At most `limit` providers and as many rejected candidates are shown, by default as many as a stored trace has;
     `considered` counts all of them.
@@ -163,7 +164,7 @@ def explain_resolution(
 
 
 def trace_limit(resolution: CachedResolution) -> int:
-    """Return how many candidates of each kind a stored trace has for one dependency."""
+    """Return how many providers and how many rejected candidates a stored trace contains for one dependency."""
     return _limit_per_dependency(resolution, _MAX_TRACED_PER_DEPENDENCY, _MAX_TRACED_PER_AGENT)
 
 
@@ -209,5 +210,5 @@ def _explain_dependency(resolved: ResolvedDependency, ranking: RankedProviders, 
 
 
 def _decode_trace(entry: bytes) -> Json:
-    """Return a stored resolution without its audit facts."""
+    """Return a stored resolution trace as JSON, without the facts for the mcp-mesh audit."""
     return {name: value for name, value in orjson.loads(entry).items() if name != "audit_facts"}

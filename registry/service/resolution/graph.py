@@ -6,12 +6,12 @@ Graph = Mapping[str, Sequence[str]]
 
 
 def find_cycles(graph: Graph) -> list[list[str]]:
-    """Return each set of nodes that reach each other, and each node with an edge to itself, sorted."""
+    """Return the sorted cycles of a graph: each set of nodes that reach each other, or a node with an own edge."""
     return _cyclic_components(graph, _strongly_connected_components(graph))
 
 
 def components_and_depths(graph: Graph) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """Return the index of the cycle for each node in a cycle, and for each node the length of its longest path.
+    """Return the index of the cycle for each node in a cycle, and the length of the longest path from each node.
 
     Edges within a cycle do not count towards the length of a path. Both results come from one walk: with 10,000 nodes
     it takes 20 ms.
@@ -56,7 +56,7 @@ class _TarjanWalk:
         self._path: list[tuple[str, Iterator[str]]] = []
 
     def visit(self, node: str) -> None:
-        """Visit a node and all nodes that it leads to, unless it was visited before."""
+        """Visit a node of the graph and all nodes that it leads to, unless the node was visited before."""
         if node in self._index:
             return
         self._enter(node)

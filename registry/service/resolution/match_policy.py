@@ -13,14 +13,14 @@ SchemaMismatch: TypeAlias = Callable[[Capability], str | None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchPolicy:
-    """How providers are matched. Policies are compared by identity, so each policy is created once.
+    """The rules by which providers are matched for consumers of one registration format.
 
-    `selectable_statuses` are the statuses of agents that can be chosen. With `isolate_namespaces` agents outside the
-    requested namespace are rejected, with `check_required_dependencies` capabilities with an unresolved required
-    dependency. `parse_constraint` raises MalformedRequest for a version constraint that cannot be parsed; `version_key`
-    returns None for text that is not a version. `schema_matcher` returns the schema check of a dependency, None if it
-    accepts any schema. `provider_extension` returns the data of a capability that responses of the format add to a
-    provider.
+    Policies are compared by identity, so each policy is created once. `selectable_statuses` are the statuses of agents
+    that can be chosen. With `isolate_namespaces` agents outside the requested namespace are rejected, with
+    `check_required_dependencies` capabilities with an unresolved required dependency. `parse_constraint` raises
+    MalformedRequest for a version constraint that cannot be parsed; `version_key` returns None for text that is not a
+    version. `schema_matcher` returns the schema check of a dependency, None if it accepts any schema.
+    `provider_extension` returns the data of a capability that responses of the format add to a provider.
     """
 
     selectable_statuses: frozenset[Status] = frozenset({"healthy", "degraded"})
@@ -37,11 +37,11 @@ DEFAULT_POLICY: Final = MatchPolicy()
 
 @dataclass(frozen=True, slots=True)
 class MatchPolicies:
-    """The match policy of each registration format; `default` is for formats without one."""
+    """The match policy of each registration format; `default` is for formats without a policy of their own."""
 
     by_format: Mapping[str, MatchPolicy]
     default: MatchPolicy = DEFAULT_POLICY
 
     def for_spec(self, spec: IndexedSpec) -> MatchPolicy:
-        """Return the policy by which an agent finds providers."""
+        """Return the match policy for the dependencies of an agent, by its registration format."""
         return self.by_format.get(spec.format_name, self.default)

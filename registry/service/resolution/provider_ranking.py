@@ -1,4 +1,4 @@
-"""Matches and ranks the providers of a capability, for dependencies and for `select`."""
+"""Matches and ranks the providers of a capability, for dependencies and for the selection of an agent."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,14 +22,17 @@ FindMissingRequirement = Callable[[Agent, Capability], Dependency | None]
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The stage at which a candidate was rejected, and the reason."""
+    """Why a candidate was rejected as a provider: the stage of the match, and the reason."""
 
     stage: Stage
     reason: str
 
 
 class ProviderMatcher:
-    """Matches candidates against one dependency. `namespace` is the namespace to search, `*` or None for any."""
+    """Checks whether agents and capabilities satisfy one dependency.
+
+    `namespace` is the namespace to search, `*` or None for any.
+    """
 
     def __init__(self, dependency: Dependency, namespace: str | None, policy: MatchPolicy = DEFAULT_POLICY) -> None:
         self.capability = dependency.capability
@@ -50,7 +53,7 @@ class ProviderMatcher:
     def match(
         self, agent: Agent, capability: Capability, position: int, missing_requirement: FindMissingRequirement
     ) -> Provider | Rejection:
-        """Return a capability with the right name as a provider, or the first stage that rejects it."""
+        """Return a candidate capability as a provider, or the rejection by the first stage that it fails."""
         rejection = self.reject_agent(agent)
         if rejection is not None:
             return rejection
@@ -74,7 +77,7 @@ class ProviderMatcher:
         )
 
     def match_capability(self, capability: Capability) -> tuple[int, Rejection | None]:
-        """Return the tag score of a capability and the stage that rejects it, regardless of its agent."""
+        """Return the tag score of a capability and its rejection, None if it matches; ignore the agent's state."""
         tags = self._tag_requirements.match(frozenset(capability.tags))
         if tags.mismatch is not None:
             return 0, Rejection("tags", tags.mismatch)
@@ -87,7 +90,7 @@ class ProviderMatcher:
         return tags.score, None
 
     def reject_agent(self, agent: Agent) -> Rejection | None:
-        """Return the stage that rejects an agent, regardless of its capabilities; None if none does."""
+        """Return the rejection of an agent for its status, draining or namespace; None if it is acceptable."""
         if agent.status not in self.policy.selectable_statuses:
             return Rejection("health", f"is {agent.status}")
         if agent.draining:
@@ -97,18 +100,18 @@ class ProviderMatcher:
         return None
 
     def is_outside_namespace(self, agent: Agent) -> bool:
-        """Return whether an agent is outside the namespace to search."""
+        """Return whether an agent is outside the namespace in which providers are searched."""
         return self._namespace is not None and agent.indexed.namespace != self._namespace
 
     def candidates(self, view: View) -> Iterator[tuple[Agent, int, Capability]]:
-        """Yield each capability with the right name, with its agent and position, in the order of agent ids."""
+        """Yield each capability with the required name, its agent and its position, in the order of agent ids."""
         for _, record in sorted(view.by_capability.get(self.capability, {}).items()):
             for position, capability in enumerate(record.agent.indexed.capabilities):
                 if capability.name == self.capability:
                     yield record.agent, position, capability
 
     def sort_key(self, provider: Provider) -> tuple[bool, int, bool, Any, str]:
-        """Return the sort key of a provider: health, tag score, version; text that is not a version comes last."""
+        """Return the sort key of a provider by health, tag score and version; an invalid version sorts last."""
         key = self.policy.version_key(provider.version)
         is_version = key is not None
         return not provider.degraded, provider.score, is_version, key or (), "" if is_version else provider.version

@@ -1,4 +1,4 @@
-"""Selects one agent for one call, by the strategy of the request."""
+"""Selects one agent for one call, by the strategy that the request names."""
 
 import secrets
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _MAX_ROUND_ROBIN_COUNTERS: Final = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The chosen provider, and the number of providers at this version of the view."""
+    """The result of a selection: the chosen provider, and the number of providers it was chosen from."""
 
     provider: Provider
     record: Record
@@ -31,7 +31,7 @@ class Selection:
 
 
 class Selector:
-    """Selects agents.
+    """Selects one agent as the provider of a capability.
 
     Each replica has its own round-robin counters: a load balancer spreads the callers over the replicas.
     """
@@ -43,7 +43,7 @@ class Selector:
         self._round_robin_counters: WeightedLru[object, count[int]] = WeightedLru(_MAX_ROUND_ROBIN_COUNTERS)
 
     async def select(self, dependency: Dependency, zone: str | None, freshness: Freshness) -> Selection:
-        """Return an agent that satisfies a dependency, in any namespace unless the dependency names a namespace.
+        """Select an agent that satisfies a dependency, in any namespace unless the dependency names one.
 
         Raises NoProvider with the reason, MalformedRequest for a version constraint that cannot be parsed.
         """

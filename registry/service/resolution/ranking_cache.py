@@ -1,4 +1,4 @@
-"""A cache of ranked providers, shared by all consumers with equal requirements."""
+"""A cache of ranked providers, shared by all consumers whose dependencies have equal conditions."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -22,7 +22,7 @@ _MAX_FOLLOWED_DEPTH: Final = 128
 
 
 class RankingCache:
-    """Ranks providers, and finds capabilities whose required dependencies are unresolved.
+    """Ranks the providers of dependencies, and finds capabilities with an unresolved required dependency.
 
     A required dependency in a cycle, or nested too deep, is never satisfied. Registrations with such dependencies are
     rejected. If the store contains such data nevertheless, the computation terminates with the same result on every
@@ -40,14 +40,14 @@ class RankingCache:
     def rank_all(
         self, view: View, dependency: Dependency, namespace: str | None, policy: MatchPolicy, max_rejected: int
     ) -> RankedProviders:
-        """Return a ranking with up to `max_rejected` rejected candidates; it is not cached."""
+        """Rank the providers of a dependency without the cache, and include rejected candidates."""
         self._use_view(view)
         return rank(view, ProviderMatcher(dependency, namespace, policy), self._missing_in_current_view, max_rejected)
 
     def get(
         self, view: View, dependency: Dependency, namespace: str | None, policy: MatchPolicy | None = None
     ) -> RankedProviders:
-        """Return the ranking at the view's version, with the default policy if none is given."""
+        """Return the ranked providers of a dependency at the version of the view, from the cache if possible."""
         self._use_view(view)
         policy = policy or self.policies.default
         key = (dependency.match_key, dependency.namespace or namespace, policy)
@@ -68,7 +68,7 @@ class RankingCache:
         return self._missing_in_current_view(agent, capability)
 
     def _missing_in_current_view(self, agent: Agent, capability: Capability) -> Dependency | None:
-        """Return the result of `missing_requirement` for the view of the current call."""
+        """Return the first unresolved required dependency of a capability in the view of the current call."""
         view, spec = self._view, agent.indexed
         for dependency in (*capability.dependencies, *spec.dependencies):
             if not dependency.required or view is None:
@@ -90,7 +90,7 @@ class RankingCache:
             self._graph_version = -1
 
     def _update_dependency_graph(self, view: View) -> None:
-        """Compute the dependency cycles and the capabilities that are nested too deep, if edges have changed."""
+        """Compute the dependency cycles and the too deeply nested capabilities, if dependencies have changed."""
         if self._graph_version != view.edges_revision:
             graph = {each: sorted(required) for each, required in view.required_edges.items()}
             self._component_of, depths = components_and_depths(graph)
@@ -99,7 +99,7 @@ class RankingCache:
 
 
 def _estimated_bytes(dependency: Dependency, ranking: RankedProviders) -> int:
-    """Return the approximate size of a cache entry."""
+    """Return the approximate memory size of a cached ranking."""
     schema = _PARSED_SCHEMA_SIZE_FACTOR * dependency.extension_bytes
     tags = sum(_PROVIDER_BYTES if isinstance(tag, str) else _PROVIDER_BYTES * len(tag) for tag in dependency.tags or ())
     providers = sum(_PROVIDER_BYTES + len(each.extension) for each in ranking.providers)

@@ -1,4 +1,4 @@
-"""Resolves dependencies for responses to agents, and stores the digest and a trace of each response."""
+"""Resolves an agent's dependencies for a response, and stores the digest and a trace of the sent result."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -36,7 +36,7 @@ class ResolutionTraces:
         self._audit_facts = audit_facts
 
     async def resolve_latest(self, agent_id: str) -> CachedResolution | None:
-        """Return a resolution that reflects all changes before this call; None if the agent no longer exists.
+        """Resolve an agent's dependencies with all changes before this call; None if the agent no longer exists.
 
         Its digest is stored before it is returned.
         """
@@ -52,7 +52,7 @@ class ResolutionTraces:
         return resolution
 
     async def save(self, view: View, resolution: CachedResolution, at: int) -> None:
-        """Store a trace of a resolution that is sent at this time, unless it equals the last one that was sent."""
+        """Store a trace of the resolution sent to an agent, unless it equals the one sent before."""
         if resolution.sent_digest == resolution.digest:
             return
 

@@ -1,4 +1,4 @@
-"""Resolves the dependencies of agents to providers, and caches each result until one of its lookup keys changes."""
+"""Resolves the dependencies of agents to providers, and caches the result until a relevant capability changes."""
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -18,7 +18,7 @@ _NATIVE_RESPONSE_FORMAT: Final = NativeResponseFormat()
 
 
 class DependencyResolver:
-    """Resolves the dependencies of agents from a view; the only writer of `Record.resolution`."""
+    """Resolves the dependencies of agents from the cache; the only class that sets `Record.resolution`."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class DependencyResolver:
         self._round_robin_positions: dict[str, tuple[int, Mapping[str, int]]] = {}
 
     def resolve(self, view: View, record: Record) -> CachedResolution:
-        """Return the resolution of an agent at the view's version, with the cached loads."""
+        """Return the resolved dependencies of an agent at the version of the view, with the cached loads."""
         cached = record.resolution
         if cached is not None:
             if cached.agent is not record.agent or (cached.version != view.version and not _is_current(view, cached)):
@@ -49,7 +49,7 @@ class DependencyResolver:
         resolution.sent_digest = digest
 
     async def resolve_async(self, view: View, record: Record) -> CachedResolution:
-        """Like `resolve`, but yield to the event loop in between: an agent may have thousands of dependencies.
+        """Resolve an agent's dependencies like `resolve`, but yield to the event loop between dependencies.
 
         The result may include changes of the meantime; the next call checks them again.
         """
@@ -68,7 +68,7 @@ class DependencyResolver:
         return self._cache_resolution(view, record, tuple(dependencies), version)
 
     async def resolve_with_loads(self, view: View, record: Record) -> CachedResolution:
-        """Like `resolve_async`, with current loads if a strategy requires them. Raises StoreUnavailable."""
+        """Resolve an agent's dependencies, with current loads if a strategy uses them. Raises StoreUnavailable."""
         resolution = await self.resolve_async(view, record)
         if not resolution.depends_on_load:
             return resolution
@@ -83,14 +83,14 @@ class DependencyResolver:
         return self._ranking_cache.get(view, dependency, agent.indexed.namespace, policy)
 
     def rank_all(self, view: View, agent: Agent, dependency: Dependency, max_rejected: int) -> RankedProviders:
-        """Like `ranking`, with up to `max_rejected` rejected candidates; the result is not cached."""
+        """Rank the providers of one dependency of an agent without the cache, and include rejected candidates."""
         policy = self._ranking_cache.policies.for_spec(agent.indexed)
         return self._ranking_cache.rank_all(view, dependency, agent.indexed.namespace, policy, max_rejected)
 
     def choose_provider(
         self, view: View, agent: Agent, function: str, dependency: Dependency
     ) -> tuple[RankedProviders, Provider | None]:
-        """Return the ranked providers of one dependency, and the chosen provider."""
+        """Return the ranked providers of one dependency, and the provider chosen by its strategy."""
         ranking = self.ranking(view, agent, dependency)
         strategy = dependency.strategy or "best"
         if strategy == "best":
@@ -107,7 +107,7 @@ class DependencyResolver:
         return ranking, choose(ranking.providers, strategy, context)
 
     def _resolve_dependencies(self, view: View, agent: Agent) -> Iterator[ResolvedDependency]:
-        """Resolve the dependencies one by one."""
+        """Yield each dependency of an agent with its chosen provider."""
         for function, dependency in agent.indexed.dependencies_by_function:
             ranking, provider = self.choose_provider(view, agent, function, dependency)
             yield ResolvedDependency(function, dependency, provider, ranking.reason if provider is None else None)
@@ -115,7 +115,7 @@ class DependencyResolver:
     def _cache_resolution(
         self, view: View, record: Record, resolved: tuple[ResolvedDependency, ...], version: int
     ) -> CachedResolution:
-        """Encode the resolution for responses, unless it equals the cached resolution, and cache it."""
+        """Cache the resolution of an agent with its encoded response fields, which are reused if nothing changed."""
         agent, previous = record.agent, record.resolution
         depends_on_load = any(each.dependency.strategy == "least_loaded" for each in resolved)
         response_format = self._response_format(agent)

@@ -12,31 +12,31 @@ from registry.model.resolution import ResolvedDependency
 
 
 class ResponseFormat(Protocol):
-    """The response fields of one registration format."""
+    """Interface of a response format, which encodes resolved dependencies for one registration format."""
 
     def prepare(self, view: View, agent: Agent) -> Iterator[object]:
-        """Do the expensive lookups of `encode` step by step and cache their results."""
+        """Run the slow lookups of `encode` one by one, and cache their results."""
 
     def lookup_keys(self, agent: Agent) -> tuple[LookupKey, ...]:
-        """Return the keys that responses depend on, other than the capabilities of the dependencies."""
+        """Return the keys of lookups that a response needs in addition to the capabilities of the dependencies."""
 
     def encode(self, view: View, agent: Agent, dependencies: tuple[ResolvedDependency, ...]) -> tuple[str, bytes]:
-        """Return the digest of the resolution and the response fields, as JSON members with a leading comma."""
+        """Return the digest of a resolution, and its response fields as JSON members with a leading comma."""
 
 
 class NativeResponseFormat:
-    """The registry's own format: a map from function and capability to provider, and the reasons for missing ones."""
+    """The registry's own response format: providers by function and capability, and reasons for missing ones."""
 
     def prepare(self, _view: View, _agent: Agent) -> Iterator[object]:
-        """Do nothing."""
+        """Prepare nothing, because `encode` requires no slow lookups."""
         return iter(())
 
     def lookup_keys(self, _agent: Agent) -> tuple[LookupKey, ...]:
-        """Return no keys: responses depend on the dependencies alone."""
+        """Return no lookup keys: a native response contains nothing but the agent's dependencies."""
         return ()
 
     def encode(self, _view: View, agent: Agent, dependencies: tuple[ResolvedDependency, ...]) -> tuple[str, bytes]:
-        """Return digest and fields; both are empty for an agent without functions and dependencies.
+        """Return the digest and the response fields, both empty for an agent without functions and dependencies.
 
         If a function has several dependencies on one capability, the first resolved one is shown.
         """

@@ -1,4 +1,4 @@
-"""The strategies for choosing one provider of a ranking."""
+"""The strategies that choose one provider from a ranking."""
 
 import hashlib
 import math
@@ -19,7 +19,7 @@ _HASH_BITS = 52
 
 @dataclass(frozen=True, slots=True)
 class SelectionContext:
-    """The inputs of a choice: with equal inputs every replica chooses the same provider.
+    """The inputs of a strategy; with equal inputs every replica chooses the same provider.
 
     `seed` drives `random` and `weighted`, `key` drives `sticky`, `round_robin_index` counts the choices of
     `round_robin`, `zone` is the zone of the consumer for `local`; `loads` maps agents to their last reported load.
@@ -33,7 +33,7 @@ class SelectionContext:
 
 
 def choose(providers: Sequence[Provider], strategy: Strategy, context: SelectionContext) -> Provider | None:
-    """Return the chosen provider of a ranking, None if it is empty.
+    """Return the provider that a strategy chooses from a ranking, None if the ranking is empty.
 
     All strategies but `best` and `local` choose among the providers with the same health and tag score as the best
     provider.
@@ -56,7 +56,7 @@ def choose(providers: Sequence[Provider], strategy: Strategy, context: Selection
 
 
 def _rendezvous_score(seed: str, provider: Provider, weight: float) -> float:
-    """Return a pseudo-random score of a provider (rendezvous hashing); the provider with the highest one is chosen.
+    """Return the pseudo-random score of a provider (rendezvous hashing); the highest score is chosen.
 
     When a provider is removed, only its own consumers get another provider. The probability of each is proportional to
     its weight.
@@ -68,5 +68,5 @@ def _rendezvous_score(seed: str, provider: Provider, weight: float) -> float:
 
 
 def _rounded_load(load: float | None) -> float:
-    """Round a load to one digit, so that small changes do not change the choice; a missing load is the highest."""
+    """Round an agent's load to one digit, so that small changes do not change the choice; None becomes infinite."""
     return math.inf if load is None else float(f"{load:.0e}")

@@ -16,17 +16,18 @@ TagScore: TypeAlias = tuple[str, int]
 
 
 class TagMatch(NamedTuple):
-    """The score of a provider's tags; `mismatch` is the reason why they do not match, None if they do."""
+    """The tag score of a provider; `mismatch` is the reason why its tags do not match, None if they match."""
 
     score: int
     mismatch: str | None
 
 
 class TagRequirements:
-    """Matches and scores the tags of providers. Tags are case-sensitive; repeated requirements count repeatedly.
+    """The tag requirements of a dependency, which match and score the tags of providers.
 
-    A list matches if any of its tags is present, with the score of its best tag; `-t` excludes inside a list as it does
-    outside, and does not satisfy the list. Empty strings, `+` and `-` alone, and lists of these require nothing.
+    Tags are case-sensitive; repeated requirements count repeatedly. A list matches if any of its tags is present, with
+    the score of its best tag; `-t` excludes inside a list as it does outside, and does not satisfy the list. Empty
+    strings, `+` and `-` alone, and lists of these require nothing.
     """
 
     def __init__(self, requirements: Sequence[TagRequirement]) -> None:
@@ -45,7 +46,7 @@ class TagRequirements:
         self._excluded = tuple(dict.fromkeys(excluded))
 
     def match(self, tags: AbstractSet[str]) -> TagMatch:
-        """Return the score of one provider's tags, or the first mismatch."""
+        """Return the score of one provider's tags, or the first requirement that they do not satisfy."""
         for tag in self._excluded:
             if tag in tags:
                 return TagMatch(0, f"has the excluded tag {tag}")
@@ -58,7 +59,7 @@ class TagRequirements:
         return TagMatch(score + sum(points for tag, points in self._preferred if tag in tags), None)
 
     def mismatch_details(self, tags: AbstractSet[str]) -> dict[str, list[str]]:
-        """Return the tags that reject a provider.
+        """Return the tags because of which a provider is rejected.
 
         These are all excluded tags; without them all missing tags; without them one unmatched list.
         """
@@ -71,7 +72,7 @@ class TagRequirements:
 
 
 def tag_requirements(requirements: tuple[TagRequirement, ...]) -> TagRequirements:
-    """Return the parsed requirements, from a cache unless they are unusually long."""
+    """Return the parsed tag requirements of a dependency, from a cache unless they are unusually long."""
     length = sum(len(each) if isinstance(each, str) else sum(map(len, each)) for each in requirements)
     return _parse_cached(requirements) if length <= _MAX_CACHED_CHARS else TagRequirements(requirements)
 
@@ -80,7 +81,7 @@ _parse_cached = lru_cache(maxsize=4096)(TagRequirements)
 
 
 def _split_sign(tag: str) -> tuple[str, str]:
-    """Split a tag into its sign and its name."""
+    """Split a tag requirement into its sign and its tag."""
     return (tag[0], tag[1:]) if tag[:1] in ("+", "-") and tag else ("", tag)
 
 

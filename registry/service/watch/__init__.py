@@ -1,1 +1,1 @@
-"""Watches: open one at a version, deliver its changes, resume it on any replica."""
+"""Watches of agents: begin at a version, deliver each change, and can resume on any replica."""

@@ -1,4 +1,4 @@
-"""Watchers grouped by query, so that a change is matched once for each query and not once for each watcher."""
+"""Groups watchers by query, so that a change is matched once for each query and not once for each watcher."""
 
 import asyncio
 from collections import deque
@@ -17,12 +17,12 @@ _NOTIFY_BATCH_SIZE = 128
 
 
 def no_push() -> bool:
-    """Handle no events: the default `push` of a `wait`."""
+    """Return False: the default for a watcher that has no function to push events."""
     return False
 
 
 class WatchGroup:
-    """The buffered events of one query, and the cursors of its watchers.
+    """The watchers of one query: the buffered events, and the cursor of each watcher.
 
     Positions count events from the beginning of the group; `_dropped` counts the events that all watchers have taken
     and that are no longer buffered.
@@ -38,7 +38,7 @@ class WatchGroup:
 
     @property
     def end(self) -> int:
-        """The position of a cursor that has taken every event."""
+        """The cursor position after the last event of the group."""
         return self._dropped + len(self._events)
 
     def offer(self, entry: ChangeEntry) -> None:
@@ -57,12 +57,12 @@ class WatchGroup:
             asyncio.get_running_loop().call_soon(self._start_notifying)
 
     def events_from(self, position: int, max_events: int) -> list[WatchEvent]:
-        """Return up to `max_events` events from a position on."""
+        """Return up to `max_events` buffered events from a cursor position on."""
         at = position - self._dropped
         return [self._events[i] for i in range(at, min(len(self._events), at + max_events))]
 
     def trim(self) -> None:
-        """Drop the events that every watcher has taken."""
+        """Drop the buffered events that every watcher has taken."""
         first_needed = min((cursor.position for cursor in self.cursors), default=self.end)
         while self._dropped < first_needed:
             self._events.popleft()
@@ -73,7 +73,7 @@ class WatchGroup:
         self._notify(list(self.cursors))
 
     def _notify(self, cursors: "list[WatchCursor]") -> None:
-        """Notify these watchers in batches, then start over if more events arrived in the meantime."""
+        """Notify watchers of new events in batches, then start over if more events arrived in the meantime."""
         for cursor in cursors[:_NOTIFY_BATCH_SIZE]:
             cursor.notify()
         remaining = cursors[_NOTIFY_BATCH_SIZE:]
@@ -86,7 +86,7 @@ class WatchGroup:
             self._start_notifying()
 
     def _drop_lagging_cursors(self) -> None:
-        """Drop the older half of the events, and mark the watchers that have not taken them as overflowed."""
+        """Drop the older half of the events, and mark the watchers that have not taken those events as overflowed."""
         self.trim()
         first_retained = self.end - _MAX_BUFFERED_EVENTS // 2
         if self._dropped >= first_retained - _MAX_BUFFERED_EVENTS // 2:
@@ -116,19 +116,19 @@ class WatchCursor:
         self._future: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        """End the `wait`."""
+        """End the `wait` of the watcher."""
         future = self._future
         if future is not None and not future.done():
             future.set_result(None)
 
     def notify(self) -> None:
-        """Report new events to `push`, and end the `wait` if `push` does not handle them."""
+        """Call `push` for new events, and end the watcher's `wait` if `push` does not handle the events."""
         future = self._future
         if future is not None and not future.done() and not self._push():
             future.set_result(None)
 
     async def wait(self, push: Callable[[], bool]) -> None:
-        """Wait for `wake`, or for events that `push` does not handle.
+        """Wait until `wake` is called, or until events arrive that `push` does not handle.
 
         While `push` handles them, the waiting task does not run.
         """
@@ -140,7 +140,7 @@ class WatchCursor:
 
 
 class WatchFanout:
-    """Sends each change to the groups of watchers whose query it may affect."""
+    """Sends each change of an agent to the watchers whose query it may affect."""
 
     def __init__(self) -> None:
         self._by_query: dict[object, WatchGroup] = {}
@@ -150,7 +150,7 @@ class WatchFanout:
         return iter(list(self._by_query.values()))
 
     def subscribe(self, matcher: Matcher) -> tuple[WatchGroup, WatchCursor]:
-        """Return the group of a query, created for its first watcher, and a cursor at the end of it."""
+        """Add a watcher to the group of its query; return the group and a cursor after its last event."""
         group = self._by_query.get(matcher.query)
         if group is None:
             group = self._by_query[matcher.query] = WatchGroup(matcher)
@@ -160,7 +160,7 @@ class WatchFanout:
         return group, cursor
 
     def unsubscribe(self, group: WatchGroup, cursor: WatchCursor) -> None:
-        """Remove a cursor, and its group with the last cursor."""
+        """Remove the cursor of a watcher from its group, and an empty group."""
         group.cursors.discard(cursor)
         if group.cursors:
             return
@@ -171,7 +171,7 @@ class WatchFanout:
             self._by_key.pop(group.matcher.index_key, None)
 
     def publish(self, entry: ChangeEntry) -> None:
-        """Offer a change to the groups whose index key it has, and to the groups without an index key."""
+        """Offer a change to each group of watchers whose query it may affect."""
         if not self._by_key:
             return
         for group in self._by_key.get(None, {}).values():
@@ -182,7 +182,7 @@ class WatchFanout:
                     group.offer(entry)
 
     def end_with_log_gap(self) -> None:
-        """Mark every watcher: changes are missing between its last event and the next one."""
+        """End every watch with a log gap, because changes after its last event are missing."""
         for group in self:
             for cursor in group.cursors:
                 cursor.log_gap = True

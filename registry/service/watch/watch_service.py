@@ -1,4 +1,4 @@
-"""Watches: each begins at a version, delivers every matching change once and in order, and resumes on any replica."""
+"""Opens watches of agents, which deliver every matching change once and in order and resume on any replica."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ _STALLED_CLIENT_TIMEOUT_S = 10.0
 
 
 class Watcher:
-    """One watch.
+    """One open watch of the agents that match a query.
 
     `delivered_version` is the version up to which `take` has returned every matching change. `initial` holds the agents
     that matched at the beginning, if the caller requested them. Set `wake_after` (monotonic seconds) to end a `wait` at
@@ -58,7 +58,7 @@ class Watcher:
 
     @property
     def end_reason(self) -> EndReason | None:
-        """Why the watch must end, None while it continues.
+        """The reason why the watch must end, None while it continues.
 
         `overflowed`: the watcher fell too far behind; resume at `delivered_version`. `log_gap`: changes after
         `delivered_version` are missing; list again. `shutting_down`: resume at `delivered_version` on another replica.
@@ -70,7 +70,7 @@ class Watcher:
         return "shutting_down" if self._service.shutting_down else None
 
     def take(self) -> list[WatchEvent]:
-        """Return the next events, an empty list if all were taken, and advance `delivered_version`."""
+        """Return the next events of the watch, an empty list if there are none, and advance `delivered_version`."""
         if self._cursor.log_gap or self._cursor.overflowed:
             return []
         cursor = self._cursor
@@ -84,18 +84,18 @@ class Watcher:
 
     @property
     def caught_up(self) -> bool:
-        """Whether all events were taken."""
+        """Whether the watcher has taken all events."""
         return not self._backlog and self._cursor.position == self._group.end
 
     async def wait(self, push: Callable[[], bool] = no_push) -> None:
-        """Wait for events, a reason to end, or `wake_after`.
+        """Wait until events arrive, the watch must end, or the time `wake_after` is reached.
 
         `push` is called for new events first; while it returns True, having handled them, the wait continues.
         """
         await self._cursor.wait(push)
 
     def wake_at(self, moment: float) -> None:
-        """End a `wait` at this monotonic moment: to the millisecond, never earlier, and not after `close`."""
+        """Schedule the end of the current `wait` at a time of the monotonic clock; `close` cancels the timer."""
         remaining_s = moment - time.monotonic()
         if remaining_s <= 0:
             self.wake()
@@ -104,11 +104,11 @@ class Watcher:
             self._wake_timer = asyncio.get_running_loop().call_later(max(remaining_s, 0.001), self.wake_at, moment)
 
     def wake(self) -> None:
-        """End a `wait`."""
+        """End the current `wait` at once."""
         self._cursor.wake()
 
     def close(self) -> None:
-        """Unsubscribe and cancel the timer."""
+        """Unsubscribe the watch from new events and cancel its timer."""
         if self._wake_timer is not None:
             self._wake_timer.cancel()
         self._service.watchers.discard(self)
@@ -127,7 +127,10 @@ class WatchService:
 
     @property
     def latest_version(self) -> int:
-        """The version of the newest change in this replica's cache; all watches have received the changes up to it."""
+        """The version of the newest change in this replica's cache.
+
+        All watches have received the changes up to this version.
+        """
         return self._history.buffer.last_version
 
     async def open(
@@ -161,7 +164,7 @@ class WatchService:
     def start(
         self, query: AgentQuery, since: int | None = None, *, on_stalled: Callable[[], None] | None = None
     ) -> Watcher:
-        """Begin a watch at the current version, or after a version that the watch history contains."""
+        """Begin a watch without waiting: at the current version, or after a version in the watch history."""
         matcher = Matcher(query)
         if self._reflector.view is None or self.shutting_down or len(self.watchers) >= _MAX_WATCHERS:
             raise NotReady("This replica accepts no more watches now; try again shortly")
@@ -171,7 +174,7 @@ class WatchService:
         return watcher
 
     async def tick(self) -> None:
-        """Wake the watches that are due, and disconnect the clients that read nothing."""
+        """Wake the watches that are due, and disconnect clients that do not read their stream."""
         now = time.monotonic()
         for watcher in list(self.watchers):
             if watcher.writing_since is not None and now - watcher.writing_since > _STALLED_CLIENT_TIMEOUT_S:
@@ -198,7 +201,7 @@ class WatchService:
 
 
 def _backlog_events(matcher: Matcher, entries: Sequence[ChangeEntry]) -> list[WatchEvent]:
-    """Return the events of a watcher that begins before these entries."""
+    """Return the events that a new watch must deliver first, for the changes since its version."""
     key = matcher.index_key
     events: list[WatchEvent] = []
     for entry in entries:

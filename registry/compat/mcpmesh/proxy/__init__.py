@@ -1,1 +1,1 @@
-"""The proxy that forwards calls to registered agents."""
+"""The HTTP proxy that forwards calls to registered agents."""

@@ -1,4 +1,4 @@
-"""The endpoints of registered agents: the only addresses that the proxy calls."""
+"""The addresses that the proxy may call: only the endpoints of registered agents."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +16,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class ProxyTarget:
-    """The announced endpoint of an agent. `host` is a name or an address, in lower case and without brackets."""
+    """The announced endpoint of an agent; `host` is a name or an address, in lower case without brackets."""
 
     agent_id: str
     scheme: str
@@ -25,21 +25,22 @@ class ProxyTarget:
 
     @property
     def url(self) -> str:
-        """The base URL of the endpoint."""
+        """The base URL of the agent's endpoint."""
         return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 class ProxyTargets:
-    """Finds the endpoint of an agent in the latest view."""
+    """Finds the endpoint of a registered agent for the proxy."""
 
     def __init__(self, discovery: Discovery) -> None:
         self._discovery = discovery
 
     async def find(self, host: str, port: int) -> ProxyTarget | None:
-        """Return the endpoint of a registered agent of any status on this port; None if there is none.
+        """Return the endpoint of a registered agent with this host and port; None if there is no such agent.
 
-        `host` is the announced host, the id or the name of the agent; of several agents with one name, a healthy one
-        with the lowest id is preferred. The result is always an announced endpoint, never the requested host.
+        An agent of any status is found. `host` is the announced host, the id or the name of the agent; of several
+        agents with one name, a healthy one with the lowest id is preferred. The result is always an announced endpoint,
+        never the requested host.
         """
         view, _ = await self._discovery.view(LATEST)
         record = view.records.get(host)
@@ -62,7 +63,7 @@ class ProxyTargets:
 
 
 def _target_of(agent: Agent) -> ProxyTarget | None:
-    """Return the endpoint of an agent; None if it is not an HTTP endpoint."""
+    """Return the endpoint of an agent as a proxy target; None if it is not an HTTP endpoint."""
     try:
         parts = urlsplit(agent.indexed.endpoint)
         port = parts.port

@@ -1,4 +1,4 @@
-"""/proxy: forwards calls to agents, for callers that reach the registry but not the agents."""
+"""The endpoint /proxy, which forwards calls to agents for callers that cannot reach the agents directly."""
 
 import asyncio
 import contextlib
@@ -66,11 +66,11 @@ class ProxyEndpoint:
 
     @property
     def active_calls(self) -> int:
-        """Number of calls in progress."""
+        """The number of proxied calls in progress."""
         return self._calls_by_url.total()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward one call, or respond with the reason why it is not forwarded."""
+        """Forward one call to an agent, or respond with the reason why it is not forwarded."""
         if self._upstream is None:
             await send_error(send, 403, _DISABLED)
         elif scope["method"] not in ("GET", "POST"):
@@ -102,16 +102,16 @@ class ProxyEndpoint:
                 del self._calls_by_url[url]
 
     def close(self) -> None:
-        """Reject new calls, and end those in progress within two seconds."""
+        """Reject new proxied calls, and end the calls in progress within two seconds."""
         self._closing.set()
 
 
 class _ClientDisconnectedError(Exception):
-    """The caller disconnected before the body was complete."""
+    """The caller disconnected before the body of its request was complete."""
 
 
 class _ProxiedCall:
-    """One call in progress, which streams the request body to the agent and the response to the caller."""
+    """One proxied call: streams the request body to the agent and the response back to the caller."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, header_policy: HeaderPolicy, closing: asyncio.Event
@@ -147,7 +147,7 @@ class _ProxiedCall:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _forward(self, upstream: UpstreamClient, url: str) -> bool:
-        """Forward the call; return whether the response to the caller is complete."""
+        """Send the call to the agent; return whether the caller received a complete response."""
         timeout_s = _timeout_seconds(self._scope["headers"])
         try:
             async with asyncio.timeout(timeout_s), upstream.send(self._build_request(url)) as response:
@@ -167,7 +167,7 @@ class _ProxiedCall:
         return True
 
     async def _finish(self, status: int, message: str, comment: bytes | None) -> bool:
-        """End the response with an error, or an event stream with a comment; return whether it is complete.
+        """End a failed call with an error response or a final comment; return whether the response is complete.
 
         A caller that does not read gets nothing, because sending would block.
         """
@@ -220,26 +220,29 @@ class _ProxiedCall:
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
 
     def _end_comment(self, reason: bytes) -> bytes:
-        """Return the comment that ends an event stream; it does not complete an event that was cut off."""
+        """Return a comment that ends an event stream without completing an event that was cut off."""
         comment = b": mesh-proxy-%s\n" % reason
         if self._last_bytes.endswith((b"\n\n", b"\r\n\r\n")) or not self._last_bytes:
             return comment + b"\n"
         return comment if self._last_bytes.endswith(b"\n") else b"\n" + comment
 
     async def _wait_for_disconnect(self) -> None:
-        """Wait until the caller disconnects; while the request body is read, `_request_body` detects the disconnect."""
+        """Wait until the caller disconnects, from the moment its request body is complete.
+
+        While the request body is read, `_request_body` detects the disconnect.
+        """
         if self._scope["method"] == "POST":
             await self._request_sent.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def _wait_for_shutdown(self) -> None:
-        """Wait until the shutdown begins and its grace period ends."""
+        """Wait until the shutdown of the replica begins and its grace period ends."""
         await self._closing.wait()
         await asyncio.sleep(_SHUTDOWN_GRACE_S)
 
     async def _abort_response(self, disconnected: "asyncio.Task[None]") -> None:
-        """Abort the connection, so that the caller does not treat the response as complete."""
+        """Abort the caller's connection, so that the caller does not treat the response as complete."""
         connection = get_connection(self._scope)
         if connection is None:
             raise UnreachableError("the agent closed the connection before the response was complete")
@@ -250,7 +253,7 @@ class _ProxiedCall:
 
 
 def _parse_target(scope: Scope) -> tuple[str, int, str] | None:
-    """Return the host, port and path of a target; None for an invalid target."""
+    """Parse a proxy path into the host, port and path of its target; None for an invalid target."""
     found = _TARGET_PATTERN.fullmatch(scope["path_params"]["target"])
     if found is None or scope["query_string"] or _DOT_SEGMENT.search(found[3]) or int(found[2]) >= 1 << 16:
         return None
@@ -258,14 +261,14 @@ def _parse_target(scope: Scope) -> tuple[str, int, str] | None:
 
 
 def _timeout_seconds(headers: Sequence[tuple[bytes, bytes]]) -> int:
-    """Return the timeout of a call in whole seconds."""
+    """Return the timeout of a proxied call in whole seconds."""
     requested = next((value.strip() for name, value in headers if name == b"x-mesh-timeout"), b"")
     seconds = int(requested) if requested.isdigit() and len(requested) < 10 else 0  # noqa: PLR2004
     return min(seconds, _MAX_TIMEOUT_S) or _DEFAULT_TIMEOUT_S
 
 
 def _content_length(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
-    """Return the declared size of the body; None if it is not declared. Raises RequestTooLarge."""
+    """Return the declared size of a request body; None if it is not declared. Raises RequestTooLarge."""
     declared = next((value for name, value in headers if name == b"content-length"), b"")
     if not declared.isdigit():
         return None

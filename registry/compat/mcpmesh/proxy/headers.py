@@ -40,7 +40,7 @@ _BODILESS_STATUSES: Final = frozenset({204, 304})
 
 
 class HeaderPolicy:
-    """Selects the headers to forward.
+    """Selects the headers that the proxy forwards.
 
     `extra` are further request headers, by name or by prefix with `*`; headers in `blocked` are never forwarded.
     """

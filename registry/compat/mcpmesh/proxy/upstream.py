@@ -1,4 +1,4 @@
-"""The HTTP client of the proxy: it sends each request only to the address in its URL."""
+"""The HTTP client of the proxy, which sends each request only to the address in its URL."""
 
 import asyncio
 import contextlib
@@ -19,12 +19,12 @@ _IDLE_TIMEOUT_S: Final = 2.0
 
 
 class UnreachableError(Exception):
-    """An agent was not reached, or the connection was lost. The message reveals nothing about this machine."""
+    """The agent was not reached, or the connection was lost; the message reveals nothing about this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyRequest:
-    """One request; `body` yields chunks, None means no body."""
+    """An HTTP request to an agent; `body` yields chunks, None means no body."""
 
     method: str
     url: str
@@ -34,7 +34,7 @@ class ProxyRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProxyResponse:
-    """The head of a response, and the chunks of its body as they arrive."""
+    """The head of an agent's HTTP response, and the chunks of its body as they arrive."""
 
     status: int
     headers: Headers
@@ -42,10 +42,10 @@ class ProxyResponse:
 
 
 class UpstreamClient:
-    """Sends requests over pooled connections; the HTTP library is imported at the first request.
+    """Sends HTTP requests to agents over pooled connections.
 
-    It stores no cookies, follows no redirects, and ignores proxies and credentials of the environment, so an agent
-    cannot redirect a call to another agent or to any other server.
+    The HTTP library is imported at the first request. It stores no cookies, follows no redirects, and ignores proxies
+    and credentials of the environment, so an agent cannot redirect a call to another agent or to any other server.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class UpstreamClient:
 
     @contextlib.asynccontextmanager
     async def send(self, proxy_request: ProxyRequest) -> AsyncIterator[ProxyResponse]:
-        """Send a request; yield the response as soon as its headers have arrived. Raises UnreachableError."""
+        """Send a request to an agent; yield the response once its headers arrive. Raises UnreachableError."""
         transport = await self._get_transport()
         import httpx2  # noqa: PLC0415 - slow to import, and only proxied calls need it
 
@@ -71,13 +71,13 @@ class UpstreamClient:
             await response.aclose()
 
     async def close(self) -> None:
-        """Close every connection; a later request opens new ones."""
+        """Close every connection to agents; a later request opens new connections."""
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.aclose()
 
     async def _get_transport(self) -> "httpx2.AsyncHTTPTransport":
-        """Return the transport, created in a thread: imports and certificates take half a second."""
+        """Return the HTTP transport, created in a thread because its imports and certificates take half a second."""
         async with self._open_lock:
             if self._transport is None:
                 self._transport = await asyncio.to_thread(_create_transport)
@@ -94,7 +94,7 @@ def _create_transport() -> "httpx2.AsyncHTTPTransport":
 
 
 async def _read_chunks(response: "httpx2.Response") -> AsyncGenerator[bytes, None]:
-    """Yield the body as it arrives, without decompressing it."""
+    """Yield the body of a response as it arrives, without decompressing it."""
     with _translate_errors():
         async for part in response.aiter_raw():
             yield part
