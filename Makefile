@@ -71,5 +71,5 @@ manifests: .venv/.dev  ## render deploy/kubernetes from the chart
 	.venv-sdk/bin/pip install --quiet --disable-pip-version-check 'mcp-mesh==3.8.*'
 	@touch $@
 
-clean:
+clean:  ## remove the virtual environments
 	rm -rf .venv .venv-sdk

@@ -125,8 +125,8 @@ async def _run_rounds(
         if succeeded:
             console.print(f"\n{await _describe_leader(clients_by_name)}")
             console.print(
-                "\nNext: `mcp-mesh-registry` starts a replica of your own and prints a command to try;\n"
-                "      `python -m examples.demo --replicas 5 --agents 2000` runs a larger demo."
+                "\nNext: `make run` starts a replica of your own and prints a command to try;\n"
+                "      `.venv/bin/python -m examples.demo --replicas 5 --agents 2000` runs a larger demo."
             )
     return succeeded
 

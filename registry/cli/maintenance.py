@@ -51,7 +51,8 @@ def restore(file: Path, redis_url: str | None) -> None:
     """Restore agents that are missing; existing agents are newer and are not overwritten.
 
     Starts a new timeline above every previous version: replicas refill their caches and watchers list again. Each
-    restored agent has its own timeout to send a heartbeat. Repeating a restore changes nothing.
+    restored agent has its own timeout to send a heartbeat. Repeating a restore changes no agent, but starts another
+    timeline.
     """
     from registry.maintenance import restore as restore_agents
     from registry.model.encoding.backup import BackupError, decode_backup

@@ -221,7 +221,10 @@ def _log_resolution(function: str, capability: str, provider: Provider | None) -
 
 def mcp_missing_error() -> McpLibraryMissing:
     """Return the error to raise if the MCP SDK is not installed."""
-    return McpLibraryMissing("Serving and calling tools requires the MCP SDK: pip install 'mcp-mesh-client[agent]'")
+    return McpLibraryMissing(
+        "Serving and calling tools requires the MCP SDK; install the extra `agent` of mcp-mesh-client, "
+        "from a checkout with: pip install './client[agent]'"
+    )
 
 
 def _merge_capabilities(tools: list[dict[str, Any]], capabilities: Iterable[Any]) -> list[dict[str, Any]]:
