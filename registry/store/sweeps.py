@@ -112,8 +112,9 @@ class Sweeps:
     async def repair_clock_rollback(
         self, ids: Sequence[str], clock_rollback: str, epoch: int, *, is_last: bool
     ) -> bool:
-        """Correct agents' times after the `clock_rollback` that `find_work` returned; `is_last` ends the repair.
+        """Correct the stored times of some agents after the clock of Redis went back.
 
+        `find_work` returns `clock_rollback`; the call with `is_last` ends the repair.
         Returns False if the repair is complete or has to start again: call `find_work`. Raises StaleEpochError.
         """
         for start in range(0, len(ids) or 1, MAX_AGENTS_PER_CALL):

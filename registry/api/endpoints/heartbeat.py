@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 
 from registry.api.request.body import parse_object, read_body
 from registry.api.request.heartbeat_body import HeartbeatRequest, extract_load, validate_heartbeat
-from registry.api.response.json_responses import send_json
 from registry.model.agent import ABSENT
 from registry.model.encoding.agent_json import rfc3339
 from registry.service.liveness.heartbeat_service import HeartbeatService
@@ -46,7 +45,11 @@ class HeartbeatEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one heartbeat request."""
-        await send_json(send, 200, await self.heartbeat(await read_body(scope, receive)))
+        body = await self.heartbeat(await read_body(scope, receive))
+        # Not through send_json: two more coroutines for each heartbeat are measurable.
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def heartbeat(self, body: bytes) -> bytes:
         """Process a heartbeat in any supported format, and return the JSON of the response."""
@@ -74,7 +77,10 @@ class HeartbeatEndpoint:
             request = self._decode.decode(body)
         except (msgspec.DecodeError, RecursionError):
             return None
-        _, _, *markers = self._read_fields(request)
-        if any(marker is not ABSENT for marker in markers) or not request.agent_id or not request.agent_id.isascii():
+        if (
+            any(marker is not ABSENT for marker in self._read_fields(request)[2:])
+            or not request.agent_id
+            or not request.agent_id.isascii()
+        ):
             return None
         return extract_load(request, body)

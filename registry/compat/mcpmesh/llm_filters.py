@@ -38,9 +38,10 @@ class DependencyLike(Protocol):
 
 
 class LlmFilter(NamedTuple):
-    """A filter for the tools of a language model: dependencies in which the capability '' means any.
+    """The filter that selects the tools offered to a language model.
 
-    The mode `best_match` selects one tool for each capability, `*` all tools.
+    Its entries are dependencies; the capability '' matches any. The mode `best_match` selects one tool for each
+    capability, `*` all tools.
     """
 
     entries: tuple[McpMeshDependency, ...]

@@ -106,7 +106,7 @@ def provider_resolution(function: str, dependency: Dependency, provider: Provide
 def tool_resolutions(
     function: str, filter_entry: Dependency, mode: str, tools: Iterable[tuple[Agent, Capability]]
 ) -> list[dict[str, Any]]:
-    """Return the tools that match one entry of a tool filter, or one unresolved row, for agent lists."""
+    """Return the rows of an agent list for one entry of a tool filter: one per tool found, or one unresolved row."""
     shown: dict[str, Any] = {
         "function_name": function,
         "filter_capability": filter_entry.capability,

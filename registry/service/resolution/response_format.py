@@ -32,7 +32,7 @@ class NativeResponseFormat:
         return iter(())
 
     def lookup_keys(self, _agent: Agent) -> tuple[LookupKey, ...]:
-        """Return no lookup keys: a native response contains nothing but the agent's dependencies."""
+        """Return no keys beyond those of the dependencies, which are all that a native response depends on."""
         return ()
 
     def encode(self, _view: View, agent: Agent, dependencies: tuple[ResolvedDependency, ...]) -> tuple[str, bytes]:
