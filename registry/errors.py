@@ -124,10 +124,7 @@ class NoProvider(RequestRejected):
 
 
 class StaleVersion(RequestRejected):
-    """The precondition of a registration failed; nothing was changed.
-
-    `current` is the current resource version of the agent, None if the agent does not exist.
-    """
+    """The precondition of a registration failed; nothing changed. `current` is the agent's version, None if absent."""
 
     code: ClassVar[str] = "stale_version"
 

@@ -62,10 +62,7 @@ def error_body(error: RegistryError) -> dict[str, Any]:
 
 
 def error_response(error: Exception, request_id: str) -> tuple[int, Headers, bytes]:
-    """Return the status, extra headers and JSON body of the response for an exception.
-
-    An unexpected exception is a 500 without its text.
-    """
+    """Return the status, extra headers and JSON body for an exception; an unexpected one is a 500 without its text."""
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, RegistryError):
         status, body = http_status(error), error_body(error)

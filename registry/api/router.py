@@ -49,10 +49,7 @@ class FastRouter:
 
 
 class MethodRouter:
-    """One route for all HTTP methods of a path, with an ASGI application for each method.
-
-    It is one route, so that a 405 names all methods. HEAD is served as GET.
-    """
+    """One route for all HTTP methods of a path, so that a 405 names all of them; HEAD is served as GET."""
 
     def __init__(self, **apps: ASGIApp) -> None:
         self.methods = list(apps)

@@ -1,7 +1,4 @@
-"""The reflector: fills the cache from Redis, then updates it from the change log.
-
-It is the only writer of the cache. After a gap in the log it fills the cache again.
-"""
+"""The reflector, the only writer of the cache: fills it from Redis, follows the change log, refills it after a gap."""
 
 import asyncio
 import contextlib

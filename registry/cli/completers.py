@@ -1,7 +1,4 @@
-"""Shell completion with names from the registry.
-
-If the registry does not respond quickly, there are no completions.
-"""
+"""Shell completion with names from the registry; there are none if the registry does not respond quickly."""
 
 import os
 import signal

@@ -145,10 +145,7 @@ def _format_detail(detail: Mapping[str, Any]) -> str:
 
 
 def unwrap(response: "T | ErrorResponse | OfflineResponse") -> T:
-    """Return the body of a successful response, and warn on standard error if it may be stale.
-
-    Raises CommandError for an error response.
-    """
+    """Return a response; warn on standard error if it may be stale. Raises CommandError for an error response."""
     fields = cast("Mapping[str, Any]", response)
     if "error" in fields:
         raise error_from_response(fields)

@@ -23,10 +23,7 @@ class _DefaultToServeGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, and exit with 130 if Ctrl-C interrupts it.
-
-        Ctrl-C may interrupt the command at any point, also during its imports.
-        """
+        """Run the command; exit with 130 if Ctrl-C interrupts it, at any point, also during its imports."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -59,11 +59,7 @@ class LabelSelector:
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str], field: str = "labels") -> Self:
-        """Return the selector for agents with all these labels.
-
-        Raises:
-            MalformedRequest: a key or value is not valid, or there are more than 100. Names each invalid one.
-        """
+        """Return the selector for all labels. Raises MalformedRequest naming each invalid one, or above 100 labels."""
         equalities = (Requirement(key, True, frozenset({value})) for key, value in labels.items())
         requirements = _limit_requirements(equalities, field)
         details = [

@@ -35,10 +35,7 @@ class MeshNumbers(NamedTuple):
 
 
 class StatusService:
-    """Collects the data that `/health`, `/ready` and `/metrics` show.
-
-    A stopping replica sets `shutting_down`.
-    """
+    """Collects the data that `/health`, `/ready` and `/metrics` show; a stopping replica sets `shutting_down`."""
 
     def __init__(
         self,
@@ -104,10 +101,7 @@ class StatusService:
             yield from _probe_metrics(self._monitor.last_probe)
 
     async def totals(self) -> Mapping[str, int]:
-        """Return the mesh-wide counters from Redis, or the last known counters while Redis is unreachable.
-
-        The call also refreshes the cache.
-        """
+        """Return the mesh-wide counters, the last known ones while Redis is unreachable; also refresh the cache."""
         with contextlib.suppress(RegistryError):
             self._totals = await self._server_health.totals()
             await self._reflector.wait_fresh()

@@ -36,10 +36,7 @@ _PEP_440_NAMES: Final = {"a": "alpha", "b": "beta", "rc": "rc"}
 
 
 class VersionKey(NamedTuple):
-    """Sort key of a version, in which `1`, `1.0` and `1.0.0` are equal.
-
-    `numbers` has no trailing zeros.
-    """
+    """Sort key of a version; `numbers` has no trailing zeros, so that `1`, `1.0` and `1.0.0` are equal."""
 
     epoch: int
     numbers: tuple[int, ...]
@@ -317,10 +314,7 @@ def _less(bound: Bound) -> VersionPredicates:
 
 
 def _caret(bound: Bound) -> VersionPredicates:
-    """Return the predicates of `^`: versions from the bound on with the same first number that is not 0.
-
-    All numbers up to and including that number are equal.
-    """
+    """Return the predicates of `^`: versions from the bound on with equal numbers through the first that is not 0."""
     if not bound.numbers:
         return ()
     last = len(bound.numbers) - 1
@@ -329,10 +323,7 @@ def _caret(bound: Bound) -> VersionPredicates:
 
 
 def _tilde(bound: Bound) -> VersionPredicates:
-    """Return the predicates of `~`: versions from the bound on with the same first and second number.
-
-    If the bound has only one number, only the first number is compared.
-    """
+    """Return the predicates of `~`: versions from the bound on with the same first number, and second if it has one."""
     return (at_least(bound.lower), below(bound.start_of_next(min(len(bound.numbers) - 1, 1)))) if bound.numbers else ()
 
 

@@ -130,10 +130,7 @@ class Agents:
         )
 
     async def register(self, registration: RegistrationWrite) -> RegistrationResult:
-        """Create or replace one agent.
-
-        Raises StaleVersion if the precondition fails, EdgesChangedError if the required edges must be checked again.
-        """
+        """Create or replace an agent. Raises StaleVersion, or EdgesChangedError if edges must be checked again."""
         call = self._scripts["register"].call(
             {**self._keys.shared, "agent_key": self._keys.agent(registration.agent_id)},
             {

@@ -103,10 +103,7 @@ class ServerHealth:
         return self._pipeline.connections_opened != self._checked_connection
 
     async def check_config(self) -> ConfigCheck:
-        """Return problems of the Redis version, eviction policy, persistence and replicas, with advice.
-
-        Returns no problems if the server does not support or permit INFO.
-        """
+        """Return problems of version, eviction, persistence and replicas, with advice; none if INFO is refused."""
         (reply,) = await self._pipeline.execute([("INFO",)])
         self._checked_connection = self._pipeline.connections_opened
         if isinstance(reply, ResponseError):

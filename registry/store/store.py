@@ -55,10 +55,7 @@ async def open_redis(settings: Settings) -> AsyncIterator[tuple[RedisEndpoint, s
 
 
 class Store:
-    """All operations on the data of one mesh, and their connections, which open at first use.
-
-    `observe` receives the name and the duration in seconds of each script call.
-    """
+    """All operations on one mesh; connections open at first use. `observe` gets each script call's name and seconds."""
 
     def __init__(self, endpoint: RedisEndpoint, settings: Settings, observe: Callable[[str, float], None]) -> None:
         keys = Keys(settings.mesh)

@@ -72,10 +72,7 @@ class Sweeps:
         return SweepWork(ids, bool(self_preservation), decode(clock_rollback or b""))
 
     async def sweep(self, ids: Sequence[str], epoch: int) -> SweepResult | None:
-        """Change the given agents to their next status; return None if self-preservation suspends expiry.
-
-        Raises StaleEpochError if another replica leads.
-        """
+        """Change agents to their next status; None if self-preservation suspends expiry. Raises StaleEpochError."""
         settings = self._settings
         call = self._pipeline.scripts["sweep"].call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id in ids]},

@@ -69,10 +69,7 @@ class HeartbeatEndpoint:
         )
 
     def _decode_native(self, body: bytes) -> HeartbeatRequest | None:
-        """Decode a valid native heartbeat quickly; return None for a body that needs the full validation.
-
-        `validate_heartbeat` finds every error in such a body.
-        """
+        """Decode a valid native heartbeat quickly; None for others: `validate_heartbeat` finds their every error."""
         try:
             request = self._decode.decode(body)
         except (msgspec.DecodeError, RecursionError):

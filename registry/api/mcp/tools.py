@@ -99,10 +99,7 @@ ToolHandler = Callable[[dict[str, Any], Mapping[str, str]], Awaitable[Response]]
 
 
 class ToolRoutes:
-    """The POST routes of the MCP tools, and `handlers`, the handler of each tool by its name.
-
-    The POST route of the tool `heartbeat` belongs to HeartbeatEndpoint.
-    """
+    """The POST routes and `handlers` of the MCP tools, by name; HeartbeatEndpoint has the route of `heartbeat`."""
 
     def __init__(
         self,

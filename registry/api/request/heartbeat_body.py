@@ -55,10 +55,7 @@ def validate_heartbeat(document: dict[str, Any]) -> HeartbeatRequest:
 
 
 def extract_load(request: HeartbeatRequest, body: bytes) -> HeartbeatRequest:
-    """Move `load` from a heartbeat's metadata to its own field, and validate the metadata.
-
-    A load is not part of the registration, so it must not cause a change.
-    """
+    """Validate the metadata, and move its `load` to the field of its own: a load must not change the registration."""
     if not request.metadata:
         return request
     parse_object(body)

@@ -195,10 +195,7 @@ def parse_drain_query(document: Mapping[str, Any]) -> AgentQuery:
 
 
 def _draining_filter(params: QueryParams, status: str, draining: str) -> bool | None:
-    """Return the filter on draining agents that a search applies.
-
-    By default a search finds only agents in service, unless its status is `any`.
-    """
+    """Return the filter on draining agents of a search: only agents in service, unless its status is `any`."""
     requested = optional_bool(params, draining)
     return False if requested is None and single(params, status) != "any" else requested
 

@@ -106,10 +106,7 @@ def selection_response(selection: Selection, capability: str) -> Response:
 def agent_list_parts(
     listing: AgentList, prefix: bytes = b"{", continue_token: str | None = None, fields: tuple[str, ...] = ()
 ) -> tuple[bytes, bytes, bytes]:
-    """Return the JSON of a list of agents in parts, because its cached rows may be long.
-
-    `prefix` begins the object, `continue_token` requests the next page.
-    """
+    """Return the JSON of a list in parts, because its cached rows may be long; `prefix` begins the object."""
     rows = (
         listing.rows
         if not fields

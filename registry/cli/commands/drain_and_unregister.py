@@ -91,10 +91,7 @@ def _set_draining(
 
 
 class ResultReporter:
-    """Prints the result of each agent, collects failures, and exits with an error if there are any.
-
-    A result with the error code `ignored_error` is not a failure.
-    """
+    """Prints the result of each agent and collects failures; the error code `ignored_error` is not a failure."""
 
     def __init__(self, output: str | None, success_text: str, *, ignored_error: str | None = None) -> None:
         self._output = output

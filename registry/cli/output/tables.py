@@ -132,10 +132,7 @@ def format_pairs(mapping: object) -> str:
 
 
 def format_status(row: Row, prefix: str = "") -> str:
-    """Return an agent's status as a cell, with `draining` if the agent is out of service.
-
-    `prefix` precedes the names of both fields.
-    """
+    """Return an agent's status as a cell, with `draining` if out of service; `prefix` precedes both field names."""
     return f"{row.get(f'{prefix}status')}{',draining' if row.get(f'{prefix}draining') is True else ''}"
 
 

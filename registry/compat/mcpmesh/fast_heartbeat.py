@@ -64,10 +64,7 @@ class FastHeartbeats:
         return "changed" if resolution is None else self._compare(resolution, heartbeat.response_digest)
 
     def _store_sent_digest(self, agent_id: str, heartbeat: "asyncio.Future[HeartbeatResult]") -> None:
-        """Cache the digest of the resolution last sent to the agent, even if it arrives after the response.
-
-        `extend` raises the errors of the call.
-        """
+        """Cache the digest last sent to the agent, even if it arrives late; `extend` raises the errors of the call."""
         if heartbeat.cancelled() or heartbeat.exception() is not None:
             return
         record = None if self._reflector.view is None else self._reflector.view.records.get(agent_id)

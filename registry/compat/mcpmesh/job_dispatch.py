@@ -18,10 +18,7 @@ from registry.store.redis.pipeline import Pipeline
 
 
 class JobDispatch:
-    """The flag that pauses job dispatch, stored in one Redis key that all replicas of a mesh share.
-
-    `acks` is the number of Redis replicas that must acknowledge a write.
-    """
+    """The flag that pauses job dispatch, one Redis key for the mesh; `acks` Redis replicas must acknowledge a write."""
 
     def __init__(self, keys: Keys, pipeline: Pipeline, acks: int = 0) -> None:
         self._key = keys.key("jobs_paused")

@@ -86,10 +86,7 @@ class LlmToolFinder:
         return LlmResolution(tools, providers)
 
     def resolutions(self, view: View, agent: Agent) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return the LLM providers and tools of an agent as list rows, including the unresolved ones.
-
-        A tool is listed under each filter entry that it matches.
-        """
+        """Return LLM providers and tools as list rows, also unresolved ones; a tool for each entry that it matches."""
         providers: list[dict[str, Any]] = []
         tools: list[dict[str, Any]] = []
         for function, tool_filter, dependency in _llm_functions(agent):

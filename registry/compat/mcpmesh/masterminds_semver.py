@@ -114,20 +114,14 @@ def _at_least(bound: Bound) -> VersionPredicates:
 
 
 def _tilde(bound: Bound) -> VersionPredicates:
-    """Return the predicates of `~`: versions from the bound on with the same first and second number.
-
-    If the bound has only one number, only the first number is compared.
-    """
+    """Return the predicates of `~`: versions from the bound on with the same first number, and second if it has one."""
     if _is_whole(bound) and not any(bound.numbers):
         return _at_least(bound)
     return _same_prefix(bound, min(len(bound.numbers), 2))
 
 
 def _caret(bound: Bound) -> VersionPredicates:
-    """Return the predicates of `^`: versions from the bound on with the same first number that is not 0.
-
-    All numbers up to and including that number are equal.
-    """
+    """Return the predicates of `^`: versions from the bound on with equal numbers through the first that is not 0."""
     if any(bound.numbers[:1]) or len(bound.numbers) == 1:
         return _same_prefix(bound, 1)
     if any(bound.numbers[:2]) or len(bound.numbers) == 2:  # noqa: PLR2004 - major and minor

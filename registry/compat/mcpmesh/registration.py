@@ -221,10 +221,7 @@ def _canonical_spec(document: dict[str, Any], form: McpMeshRegistrationSchema, d
 
 
 def _endpoint(form: McpMeshRegistrationSchema) -> str:
-    """Return the endpoint of an agent, which is a `stdio://` URL if the agent has no host or port.
-
-    Only its parent process can call an agent without a port.
-    """
+    """Return the endpoint of an agent; without host or port a `stdio://` URL, which only its parent can call."""
     if not form.http_port or not form.http_host:
         return f"stdio://{form.agent_id}"
     host = f"[{form.http_host}]" if ":" in form.http_host and form.http_host[0] != "[" else form.http_host

@@ -1,7 +1,4 @@
-"""The response to a registration in the mcp-mesh format, with the agent's resolved dependencies.
-
-The providers are listed by position, without null values.
-"""
+"""The response to a registration in the mcp-mesh format: resolved dependencies by position, without null values."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple

@@ -213,10 +213,7 @@ def _event_data(dependency: Json, facts: Json) -> Json:
 
 
 def _event_stages(dependency: Json, candidate_facts: Mapping[str, Json]) -> list[Json]:
-    """Return the stages of one audit event, each with its remaining and its rejected candidates.
-
-    The stage that rejects the last candidate is the last one.
-    """
+    """Return the stages of an event with remaining and rejected candidates, up to the one that rejects the last."""
     candidates = dependency["candidates"]
     remaining = sorted(candidates, key=lambda each: (each["agent_id"], each["tool_name"]))
     stages: list[Json] = []

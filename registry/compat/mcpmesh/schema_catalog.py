@@ -39,10 +39,7 @@ class CanonicalSchema:
 
 
 class SchemaCatalog:
-    """Collects the tool schemas of all registered agents.
-
-    They are collected once per version of the view.
-    """
+    """Collects the tool schemas of all registered agents, once per version of the view."""
 
     def __init__(self, discovery: Discovery) -> None:
         self._discovery = discovery

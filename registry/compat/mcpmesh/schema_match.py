@@ -78,10 +78,7 @@ def _deduplicate_required(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _find_mismatch(expected: Mapping[str, Any], provided: Mapping[str, Any], path: str) -> str | None:
-    """Return the first difference between a schema and the expected schema, None if there is none.
-
-    Documents are at most 64 deep.
-    """
+    """Return the first difference from the expected schema, None if there is none. Documents are at most 64 deep."""
     provided_type, expected_type = provided.get("type"), expected.get("type")
     differs = isinstance(provided_type, str) and expected_type not in (None, provided_type)
     if differs and (provided_type, expected_type) != ("integer", "number"):

@@ -9,10 +9,7 @@ from registry.model.agent import ABSENT, Capability, Dependency, FormatData, Ind
 
 
 class McpMeshDependency(Dependency, frozen=True, gc=False):
-    """A dependency that can also require an output schema of its provider.
-
-    The three fields are stored as sent, without validation.
-    """
+    """A dependency that can also require an output schema; the three fields are stored as sent, without validation."""
 
     schema_match_mode: Any = msgspec.field(default=None, name="matchMode")
     expected_schema_hash: Any = msgspec.field(default=None, name="expectedSchemaHash")
@@ -58,10 +55,7 @@ class McpMeshFormatData(FormatData, frozen=True, gc=False):
 
 
 class McpMeshSpec(IndexedSpec, frozen=True, gc=False):
-    """The indexed fields of any agent, including the fields of the mcp-mesh SDKs.
-
-    Native agents can also send the fields of the SDKs.
-    """
+    """The indexed fields of any agent, with those of the mcp-mesh SDKs, which native agents can send too."""
 
     capabilities: tuple[McpMeshCapability, ...] = ()
     dependencies: tuple[McpMeshDependency, ...] = ()

@@ -30,10 +30,7 @@ class TypeCheck:
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """The rule for a value: a description of valid values, and a check for each Python type.
-
-    The type is compared exactly, because True is an int in Python.
-    """
+    """The rule for a value: its description, and a check for each exact Python type: True is an int in Python."""
 
     expected: str
     checks_by_type: Mapping[type, TypeCheck]

@@ -70,10 +70,7 @@ class Matcher:
 
     @property
     def index_key(self) -> IndexKey | None:
-        """An index key that every matching agent has; a change without this key cannot affect the query.
-
-        It is None if every change can affect the query.
-        """
+        """An index key of every matching agent, without which no change affects the query; None if every change can."""
         query = self.query
         if query.agent_id is not None:
             return ("id", query.agent_id)
@@ -144,10 +141,7 @@ class Matcher:
         return any(satisfied) if query.any_capability else all(satisfied)
 
     def score(self, agent: Agent) -> float:
-        """Return how well a matching agent fits the requested capability names, 0 to 100.
-
-        This is the mean over the requested names that the agent has.
-        """
+        """Return how well an agent fits the requested names, 0 to 100: the mean over the names that it has."""
         best = []
         for name in self.query.capabilities:
             scores = [

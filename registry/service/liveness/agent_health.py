@@ -10,10 +10,7 @@ from registry.service.discovery.discovery_service import Discovery
 
 @dataclass(frozen=True, slots=True)
 class AgentHealth:
-    """The health of one agent. All times are in milliseconds of the Redis server's clock.
-
-    Without a heartbeat `last_heartbeat` and `elapsed_ms` are None.
-    """
+    """The health of one agent; times are in ms of the Redis server's clock, or None without a heartbeat."""
 
     agent: Agent
     status: Status

@@ -54,10 +54,7 @@ class Sweeper:
                 await self._sweep_due(epoch)
 
     async def resign(self) -> None:
-        """Stop sweeping and release the leader lock.
-
-        It waits for a tick in progress, because a renewal would change the lock that is released.
-        """
+        """Stop sweeping, and release the leader lock after a tick in progress, which may change the lock."""
         self._resigned = True
         async with self._tick_lock:
             await self._election.resign()

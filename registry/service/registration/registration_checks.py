@@ -32,10 +32,7 @@ def find_invalid_constraints(constraints: Iterable[tuple[str, str]]) -> list[Det
 def find_missing_capabilities(
     contexts: Mapping[str, frozenset[str]], context: str, capabilities: Collection[str]
 ) -> list[Detail]:
-    """Return the error if an agent lacks a capability that its security context requires.
-
-    `contexts` maps each known context to the capabilities that it requires.
-    """
+    """Return the error if an agent lacks a capability that its context requires; `contexts` lists those of each."""
     if context not in contexts:
         known = ", ".join(sorted(contexts))
         return [Detail("security_context", f"unknown context {context[:60]!r}; known are {known}")]
@@ -63,10 +60,7 @@ def find_too_many_variants(spec: bytes) -> list[Detail]:
 
 
 def required_edges(spec: bytes) -> frozenset[Edge]:
-    """Return the required dependencies of an agent as pairs: one of its capabilities and the required one.
-
-    Raises UnprocessableRequest for too many.
-    """
+    """Return pairs of an agent's capability and one that it requires. Raises UnprocessableRequest for too many."""
     if _REQUIRED_TRUE_JSON not in spec:
         return frozenset()
     edges: set[Edge] = set()

@@ -32,10 +32,7 @@ class RegisteredAgent:
 
 
 class RegistrationService:
-    """Registers and unregisters agents.
-
-    `format_timeouts` maps each registration format other than the native format to the timeout of its agents.
-    """
+    """Registers and unregisters agents; `format_timeouts` has the agent timeout of each format but the native one."""
 
     def __init__(
         self,

@@ -48,10 +48,7 @@ class CycleGuard:
             self._lock.release()
 
     async def check(self, agent_id: str, edges: Collection[Edge]) -> str:
-        """Check that an agent's edges form no cycle, and return the revision of all edges that was checked.
-
-        Raises UnprocessableRequest with the cycle.
-        """
+        """Check an agent's edges; return the checked revision of all edges. Raises UnprocessableRequest for a cycle."""
         # The revision is read first: the view contains every edge that it counts.
         revision = await self._agents.edges_revision()
         reject_cycles(await self._reflector.wait_fresh(), agent_id, edges)

@@ -44,10 +44,7 @@ class ResolutionExplainer:
         self._resolution_store = resolution_store
 
     async def dependencies(self, agent_id: str, freshness: Freshness, *, explain: bool) -> ExplainResult:
-        """Return the resolved dependencies of an agent; with `explain` also all candidates and recent resolutions.
-
-        Raises UnknownAgent.
-        """
+        """Return an agent's dependencies; `explain` adds candidates and recent resolutions. Raises UnknownAgent."""
         view, staleness = await self._discovery.view(freshness)
         record = require_agent(view, agent_id)
         resolution = await self._resolve(view, record, staleness)

@@ -29,10 +29,7 @@ class Rejection:
 
 
 class ProviderMatcher:
-    """Checks whether agents and capabilities satisfy one dependency.
-
-    `namespace` is the namespace to search, `*` or None for any.
-    """
+    """Checks agents and capabilities against one dependency, in `namespace`; `*` or None stands for any namespace."""
 
     def __init__(self, dependency: Dependency, namespace: str | None, policy: MatchPolicy = DEFAULT_POLICY) -> None:
         self.capability = dependency.capability

@@ -31,10 +31,7 @@ class Selection:
 
 
 class Selector:
-    """Selects one agent as the provider of a capability.
-
-    Each replica has its own round-robin counters: a load balancer spreads the callers over the replicas.
-    """
+    """Selects one provider of a capability. Round robin counts per replica: a load balancer spreads the callers."""
 
     def __init__(self, discovery: Discovery, ranking_cache: RankingCache, load_cache: LoadCache) -> None:
         self._discovery = discovery

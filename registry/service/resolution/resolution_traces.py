@@ -36,10 +36,7 @@ class ResolutionTraces:
         self._audit_facts = audit_facts
 
     async def resolve_latest(self, agent_id: str) -> CachedResolution | None:
-        """Resolve an agent's dependencies with all changes before this call; None if the agent no longer exists.
-
-        Its digest is stored before it is returned.
-        """
+        """Resolve with all changes before this call, and store the digest first; None if the agent no longer exists."""
         view = await self._reflector.wait_fresh()
         record = view.records.get(agent_id)
         if record is None:

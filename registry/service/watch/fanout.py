@@ -42,10 +42,7 @@ class WatchGroup:
         return self._dropped + len(self._events)
 
     def offer(self, entry: ChangeEntry) -> None:
-        """Buffer a change if it matches, and notify the watchers in the next iteration of the event loop.
-
-        The delay makes changes that arrive together be written together.
-        """
+        """Buffer a matching change; notify watchers in the loop's next iteration, to write changes together."""
         kind = self.matcher.event_type(entry)
         if kind is None:
             return

@@ -227,10 +227,7 @@ class _ProxiedCall:
         return comment if self._last_bytes.endswith(b"\n") else b"\n" + comment
 
     async def _wait_for_disconnect(self) -> None:
-        """Wait until the caller disconnects, from the moment its request body is complete.
-
-        While the request body is read, `_request_body` detects the disconnect.
-        """
+        """Wait until the caller disconnects after its request body; until then `_request_body` detects a disconnect."""
         if self._scope["method"] == "POST":
             await self._request_sent.wait()
         while (await self._receive())["type"] != "http.disconnect":
