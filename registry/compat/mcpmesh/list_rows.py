@@ -13,6 +13,7 @@ from registry.compat.mcpmesh.llm_tools import LlmToolFinder
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.encoding.agent_json import agent_document, rfc3339
 from registry.model.resolution import CachedResolution, ResolvedDependency
+from registry.service.discovery.list_rows import RowFormat
 from registry.service.resolution.provider_ranking import ProviderMatcher
 from registry.service.resolution.ranking_cache import RankingCache
 from registry.service.resolution.resolver import DependencyResolver
@@ -31,7 +32,7 @@ _OMITTED_FIELDS: Final = frozenset(
 _DEFAULT_FIELDS: Final[Mapping[str, Any]] = {"description": "", "runtime": "python", "version": "1.0.0"}
 
 
-class MeshListRows:
+class MeshListRows(RowFormat):
     """Row format that adds resolved dependencies to agents in the mcp-mesh format and no data to other agents."""
 
     def __init__(self, resolver: DependencyResolver, rankings: RankingCache, llm_tools: LlmToolFinder) -> None:

@@ -9,12 +9,13 @@ from registry.compat.mcpmesh.llm_tools import LlmToolFinder
 from registry.compat.mcpmesh.registration_response import encode_response_fields
 from registry.model.agent import Agent, LookupKey
 from registry.model.resolution import ResolvedDependency
+from registry.service.resolution.response_format import ResponseFormat
 
 # The maximum key length of blake2b.
 _MAX_DIGEST_KEY_BYTES: Final = 64
 
 
-class McpMeshResponseFormat:
+class McpMeshResponseFormat(ResponseFormat):
     """Encodes the resolved dependencies of an mcp-mesh agent, and the tools and providers of its LLM functions."""
 
     def __init__(self, llm_tools: LlmToolFinder) -> None:

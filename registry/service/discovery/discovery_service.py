@@ -11,7 +11,7 @@ from registry.errors import NotReady, StoreUnavailable, UnknownAgent, VersionToo
 from registry.model.agent import Capability
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery.last_heartbeats import MAX_HEARTBEAT_AGE_S, HeartbeatRefresher
-from registry.service.discovery.list_rows import LARGE_SPEC_BYTES, PlainRows, RowFormat
+from registry.service.discovery.list_rows import LARGE_SPEC_BYTES, RowFormat
 from registry.service.discovery.query_cache import CachedQuery, QueryCache, SortKey, render_row
 from registry.service.discovery.query_match import CapabilityQueryMatcher
 from registry.store.agents import Agents
@@ -115,7 +115,7 @@ class Discovery:
     def __init__(self, reflector: Reflector, agents: Agents, rows: RowFormat | None = None) -> None:
         self._reflector = reflector
         self._agents = agents
-        self._rows = PlainRows() if rows is None else rows
+        self._rows = rows or RowFormat()
         self._query_cache = QueryCache(self._rows)
         self._heartbeats = HeartbeatRefresher(agents)
 

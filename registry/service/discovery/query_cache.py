@@ -9,7 +9,7 @@ from registry.cache.change_buffer import ChangeBuffer
 from registry.cache.view import Record, View
 from registry.concurrency.lru import WeightedLru
 from registry.model.query import AgentQuery
-from registry.service.discovery.list_rows import PlainRows, RowFormat
+from registry.service.discovery.list_rows import RowFormat
 from registry.service.discovery.query_match import Matcher
 
 # The cache is bounded by the number of queries and, for their JSON, by its size. The newest JSON is cached even above
@@ -94,7 +94,7 @@ class QueryCache:
     """A cache of the results of the most recent agent queries."""
 
     def __init__(self, rows: RowFormat | None = None) -> None:
-        self._rows = PlainRows() if rows is None else rows
+        self._rows = rows or RowFormat()
         self._entries: OrderedDict[AgentQuery, CachedQuery] = OrderedDict()
         self._json_lru: WeightedLru[int, CachedQuery] = WeightedLru(
             _MAX_JSON_BYTES, on_evict=_drop_json, store_oversized=True

@@ -10,11 +10,11 @@ from registry.model.agent import Agent, Dependency
 from registry.model.resolution import CachedResolution, Provider, RankedProviders, ResolvedDependency
 from registry.service.resolution.agent_load_cache import LoadCache
 from registry.service.resolution.ranking_cache import RankingCache
-from registry.service.resolution.response_format import NativeResponseFormat, ResponseFormat
+from registry.service.resolution.response_format import ResponseFormat
 from registry.service.resolution.strategies import SelectionContext, choose
 
 _MAX_ROUND_ROBIN_CAPABILITIES: Final = 1024
-_NATIVE_RESPONSE_FORMAT: Final = NativeResponseFormat()
+_NATIVE_RESPONSE_FORMAT: Final = ResponseFormat()
 
 
 class DependencyResolver:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Protocol
 
 import orjson
 
@@ -11,34 +10,25 @@ from registry.model.agent import Agent, LookupKey
 from registry.model.resolution import ResolvedDependency
 
 
-class ResponseFormat(Protocol):
-    """Interface of a response format, which encodes resolved dependencies for one registration format."""
+class ResponseFormat:
+    """The native response format: providers by function and capability, and reasons for missing ones.
 
-    def prepare(self, view: View, agent: Agent) -> Iterator[object]:
-        """Run the slow lookups of `encode` one by one, and cache their results."""
-
-    def lookup_keys(self, agent: Agent) -> tuple[LookupKey, ...]:
-        """Return the keys of lookups that a response needs in addition to the capabilities of the dependencies."""
-
-    def encode(self, view: View, agent: Agent, dependencies: tuple[ResolvedDependency, ...]) -> tuple[str, bytes]:
-        """Return the digest of a resolution, and its response fields as JSON members with a leading comma."""
-
-
-class NativeResponseFormat:
-    """The registry's own response format: providers by function and capability, and reasons for missing ones."""
+    The response formats of other registration formats are derived from it.
+    """
 
     def prepare(self, _view: View, _agent: Agent) -> Iterator[object]:
-        """Prepare nothing, because `encode` requires no slow lookups."""
+        """Run the slow lookups of `encode` one by one, and cache their results."""
         return iter(())
 
     def lookup_keys(self, _agent: Agent) -> tuple[LookupKey, ...]:
-        """Return no keys beyond those of the dependencies, which are all that a native response depends on."""
+        """Return the keys of lookups that a response needs in addition to the capabilities of the dependencies."""
         return ()
 
     def encode(self, _view: View, agent: Agent, dependencies: tuple[ResolvedDependency, ...]) -> tuple[str, bytes]:
-        """Return the digest and the response fields, both empty for an agent without functions and dependencies.
+        """Return the digest of a resolution, and its response fields as JSON members with a leading comma.
 
-        If a function has several dependencies on one capability, the first resolved one is shown.
+        Both are empty for an agent without functions and dependencies. If a function has several dependencies on one
+        capability, the first resolved one is shown.
         """
         resolved: dict[str, dict[str, dict[str, str] | None]] = {name: {} for name, _ in agent.indexed.functions}
         if not resolved:

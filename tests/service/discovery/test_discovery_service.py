@@ -15,7 +15,7 @@ from registry.model.agent import Agent
 from registry.model.label_selector import LabelSelector
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery.discovery_service import AgentList, ClientVersion, Discovery, Freshness, Page
-from registry.service.discovery.list_rows import PlainRows
+from registry.service.discovery.list_rows import RowFormat
 from registry.store.agents import Agents, LastHeartbeats
 from tests.support.builders import a_change, an_agent
 from tests.support.fake_change_log import FakeChangeLog
@@ -353,7 +353,7 @@ async def test_expensive_rows_are_prepared_cooperatively_and_once(mesh: Mesh) ->
     """
     prepared: list[str] = []
 
-    class Rows(PlainRows):
+    class Rows(RowFormat):
         async def prepare(self, _view: View, record: Record) -> None:
             prepared.append(record.agent.id)
             mesh.log.write(an_agent("new", 7), "add")
