@@ -10,9 +10,11 @@ from registry import __version__
 from registry.api.endpoints.agents import MAX_HEARTBEATS_PER_CALL, MAX_REGISTRATIONS_PER_CALL
 from registry.api.mcp.tools import TOOLS
 from registry.api.request.heartbeat_body import HEARTBEAT_SCHEMA
+from registry.api.request.query_parsers import LIST_AGENTS_PARAMS, LIST_CAPABILITIES_PARAMS, VERSION_PARAM
+from registry.api.request.select_arguments import SELECT_PARAMS
 from registry.model.registration.parse import registration_schema
 
-_NO_PATHS: Final[Mapping[str, Any]] = MappingProxyType({})
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 _ERROR_SCHEMA = {
     "type": "object",
@@ -56,72 +58,23 @@ _MCP_MESSAGE_SCHEMA = {
     "required": ["jsonrpc", "method"],
 }
 _AGENT_ID_PARAM = ("agent_id",)
-_FRESHNESS_PARAMS = (
-    ("resource_version", "0: any cached version; N: at least N; default: latest"),
-    ("resource_version_match", "Exact or NotOlderThan, with a resource_version"),
-)
-_CAPABILITY_PARAMS = (
-    ("version_constraint", "for example >=1.0.0, ^1.2, 1.x or ~2.0 || >=3"),
-    ("fuzzy_match", "true for approximate names, best match first, with a score"),
-)
-_LIST_AGENTS_PARAMS = (
-    ("namespace", "exactly this namespace"),
-    ("status", "pending, healthy, degraded, expired, unhealthy, offline or any"),
-    ("draining", "true: only draining agents; false: only agents in service"),
-    ("agent_id", "exactly this agent"),
-    ("label_selector", "a Kubernetes label selector"),
-    ("capability", "has this capability; repeat it for several"),
-    ("match", "all of the capabilities, or any"),
-    ("capability_category", "applies to one and the same capability"),
-    ("capability_stability", "alpha, beta, experimental, stable or deprecated"),
-    ("capability_tags", "all of these, comma-separated"),
-    *_CAPABILITY_PARAMS,
-    *_FRESHNESS_PARAMS,
-    ("limit", "maximum number of agents per page"),
-    ("continue", "token of the previous page"),
-    ("fields", "only these fields of each agent, comma-separated"),
-    ("wait", "respond when the result changes after resource_version, at most this long, for example 30s"),
-    ("watch", "true for a stream of events, as NDJSON or server-sent events"),
-    ("send_initial", "with watch: current agents first, then a bookmark"),
-    ("timeout", "with watch: end the stream after this long, for example 60s"),
-)
-_LIST_CAPABILITIES_PARAMS = (
-    ("name", "exactly this name, unless fuzzy_match"),
-    ("q", "text to search in names, tags and descriptions, best match first"),
-    ("description_contains", "part of the description, in any case"),
-    ("category", "exactly this category"),
-    ("tags", "all of these, comma-separated"),
-    ("stability", "alpha, beta, experimental, stable or deprecated"),
-    *_CAPABILITY_PARAMS,
-    ("include_deprecated", "true to show deprecated ones too"),
-    ("agent_namespace", "of agents in this namespace"),
-    ("agent_status", "of agents with this status"),
-    ("agent_draining", "draining or in service; default in service, unless agent_status is any"),
-    ("agent_id", "of this agent"),
-    *_FRESHNESS_PARAMS,
-)
-_NAMESPACE_PARAM = ("namespace", "of agents in this namespace")
-_EXPLAIN_PARAM = ("explain", "true to include candidates, rejection reasons and earlier resolutions")
-_SELECT_PARAMS = (
-    ("capability", "required capability"),
-    ("version_constraint", "for example >=1.0.0"),
-    ("tags", "t is required, +t preferred, -t excluded; comma-separated"),
-    ("namespace", "exactly this namespace"),
-    ("strategy", "best, round_robin, random, least_loaded, sticky, weighted or local"),
-    ("key", "with sticky: the same key gets the same agent"),
-    ("zone", "with local: prefer agents with this zone label"),
-    *_FRESHNESS_PARAMS[:1],
-)
+_DEPENDENCIES_PARAMS = {
+    "explain": "true to include candidates, rejection reasons and earlier resolutions",
+    **VERSION_PARAM,
+}
+_GRAPH_PARAMS = {"namespace": "of agents in this namespace", **VERSION_PARAM}
 
 
 def operation(
-    summary: str, *, body: Any = None, path: tuple[str, ...] = (), query: tuple[tuple[str, str], ...] = ()
+    summary: str, *, body: Any = None, path: tuple[str, ...] = (), query: Mapping[str, str] = _NOTHING
 ) -> Any:
-    """Return the OpenAPI description of one operation: its parameters and the schema of its JSON body."""
+    """Return the OpenAPI description of one operation, its described parameters and the schema of its JSON body."""
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": _STRING} for name in path
     ]
-    parameters += [{"name": name, "in": "query", "description": text, "schema": _STRING} for name, text in query]
+    parameters += [
+        {"name": name, "in": "query", "description": text, "schema": _STRING} for name, text in query.items()
+    ]
     described: dict[str, Any] = {
         "summary": summary,
         "responses": {
@@ -151,7 +104,7 @@ def _paths(extra_paths: Mapping[str, Any]) -> dict[str, Any]:
     registration = {"$ref": "#/components/schemas/Registration"}
     paths: dict[str, Any] = {
         "/agents": {
-            "get": operation("List agents", query=_LIST_AGENTS_PARAMS),
+            "get": operation("List agents", query=LIST_AGENTS_PARAMS),
             "post": operation("Register an agent", body=registration),
         },
         "/agents/batch": {
@@ -168,15 +121,15 @@ def _paths(extra_paths: Mapping[str, Any]) -> dict[str, Any]:
             for verb, summary in _DRAIN_ACTIONS
         },
         "/agents/{agent_id}": {
-            "get": operation("Show an agent", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1]),
+            "get": operation("Show an agent", path=_AGENT_ID_PARAM, query=VERSION_PARAM),
             "delete": operation("Unregister an agent", path=_AGENT_ID_PARAM),
         },
         "/agents/{agent_id}/status": {
-            "get": operation("Show an agent's status", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1])
+            "get": operation("Show an agent's status", path=_AGENT_ID_PARAM, query=VERSION_PARAM)
         },
         **_dependency_paths(),
         **extra_paths,
-        "/capabilities": {"get": operation("Search capabilities", query=_LIST_CAPABILITIES_PARAMS)},
+        "/capabilities": {"get": operation("Search capabilities", query=LIST_CAPABILITIES_PARAMS)},
         "/heartbeat": {"post": operation("Send a heartbeat", body=HEARTBEAT_SCHEMA)},
         "/heartbeats": {
             "post": operation("Send many heartbeats", body=_list_body("agent_ids", _STRING, MAX_HEARTBEATS_PER_CALL))
@@ -203,18 +156,18 @@ def _dependency_paths() -> dict[str, Any]:
             "get": operation(
                 "Providers of an agent's dependencies",
                 path=_AGENT_ID_PARAM,
-                query=(_EXPLAIN_PARAM, *_FRESHNESS_PARAMS[:1]),
+                query=_DEPENDENCIES_PARAMS,
             )
         },
         "/agents/{agent_id}/dependents": {
-            "get": operation("Agents that depend on an agent", path=_AGENT_ID_PARAM, query=_FRESHNESS_PARAMS[:1])
+            "get": operation("Agents that depend on an agent", path=_AGENT_ID_PARAM, query=VERSION_PARAM)
         },
-        "/dependencies": {"get": operation("Dependency graph", query=(_NAMESPACE_PARAM, *_FRESHNESS_PARAMS[:1]))},
-        "/select": {"get": operation("Select one agent to call", query=_SELECT_PARAMS)},
+        "/dependencies": {"get": operation("Dependency graph", query=_GRAPH_PARAMS)},
+        "/select": {"get": operation("Select one agent to call", query=SELECT_PARAMS)},
     }
 
 
-def openapi_document(extra_paths: Mapping[str, Any] = _NO_PATHS) -> bytes:
+def openapi_document(extra_paths: Mapping[str, Any] = _NOTHING) -> bytes:
     """Return the OpenAPI document as JSON; `extra_paths` are the paths of other products."""
     return orjson.dumps(
         {
@@ -231,6 +184,6 @@ def openapi_document(extra_paths: Mapping[str, Any] = _NO_PATHS) -> bytes:
     )
 
 
-def list_endpoints(extra_paths: Mapping[str, Any] = _NO_PATHS) -> list[str]:
+def list_endpoints(extra_paths: Mapping[str, Any] = _NOTHING) -> list[str]:
     """Return every endpoint as `METHOD /path`, for the response of GET /."""
     return [f"{method.upper()} {path}" for path, operations in _paths(extra_paths).items() for method in operations]

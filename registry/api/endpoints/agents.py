@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, request_response
@@ -14,7 +13,7 @@ from registry.api.endpoints.list_agents import ListAgentsEndpoint
 from registry.api.error_responses import error_body
 from registry.api.request.body import read_object
 from registry.api.request.query_params import parse_query, reject_preconditions
-from registry.api.request.query_parsers import freshness, parse_capability_query
+from registry.api.request.query_parsers import VERSION_PARAM, freshness, parse_capability_query
 from registry.api.request.registration_body import register_document
 from registry.api.response.json_responses import (
     capability_list_response,
@@ -90,25 +89,20 @@ class AgentRoutes:
 
     async def _read_agent(self, request: Request) -> AgentSnapshot:
         """Return the agent whose id is in the path, as fresh as the query string requires."""
-        params = parse_query(request.scope["query_string"], ("resource_version",))
+        params = parse_query(request.scope["query_string"], VERSION_PARAM)
         return await self._discovery.agent(request.path_params["agent_id"], freshness(params))
 
     async def status(self, request: Request) -> Response:
         """GET /agents/{id}/status: the status and the last heartbeat of one agent."""
         snapshot = await self._read_agent(request)
         agent, heartbeat = snapshot.record.agent, snapshot.record.heartbeat
-        return json_response(
-            orjson.dumps(
-                {
-                    "agent_id": agent.id,
-                    "status": agent.status,
-                    "last_heartbeat": None if heartbeat is None else rfc3339(heartbeat),
-                    "resource_version": str(agent.version),
-                }
-            ),
-            version=agent.version,
-            staleness=snapshot.staleness,
-        )
+        document = {
+            "agent_id": agent.id,
+            "status": agent.status,
+            "last_heartbeat": None if heartbeat is None else rfc3339(heartbeat),
+            "resource_version": str(agent.version),
+        }
+        return json_response(document, version=agent.version, staleness=snapshot.staleness)
 
     async def unregister(self, request: Request) -> Response:
         """DELETE /agents/{id}: unregister one agent."""

@@ -1,19 +1,16 @@
 """Endpoints for the dependencies of an agent, its dependents, the whole graph, and the selection of an agent."""
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from registry.api.request.query_params import boolean, parse_query, single
-from registry.api.request.query_parsers import freshness
+from registry.api.request.query_parsers import VERSION_PARAM, freshness
 from registry.api.request.select_arguments import parse_select_query
 from registry.api.response.json_responses import json_response, selection_response
 from registry.errors import MalformedRequest, UnprocessableRequest
 from registry.service.resolution.explain import ExplainResult, ResolutionExplainer
 from registry.service.resolution.provider_selection import Selector
-
-_FRESHNESS_PARAMS = ("resource_version",)
 
 
 class DependencyRoutes:
@@ -31,20 +28,20 @@ class DependencyRoutes:
 
     async def dependencies(self, request: Request) -> Response:
         """GET /agents/{id}/dependencies: the provider of each dependency, with `explain` also the reasons."""
-        params = parse_query(request.scope["query_string"], ("explain", *_FRESHNESS_PARAMS))
+        params = parse_query(request.scope["query_string"], ("explain", *VERSION_PARAM))
         agent_id, explain = request.path_params["agent_id"], boolean(params, "explain")
         return _explanation_response(await self._explainer.dependencies(agent_id, freshness(params), explain=explain))
 
     async def dependents(self, request: Request) -> Response:
         """GET /agents/{id}/dependents: the agents whose dependencies this agent provides."""
-        params = parse_query(request.scope["query_string"], _FRESHNESS_PARAMS)
+        params = parse_query(request.scope["query_string"], VERSION_PARAM)
         return _explanation_response(
             await self._explainer.dependents(request.path_params["agent_id"], freshness(params))
         )
 
     async def graph(self, request: Request) -> Response:
         """GET /dependencies: every dependency, the unresolved ones, and the cycles."""
-        params = parse_query(request.scope["query_string"], ("namespace", *_FRESHNESS_PARAMS))
+        params = parse_query(request.scope["query_string"], ("namespace", *VERSION_PARAM))
         return _explanation_response(await self._explainer.graph(single(params, "namespace"), freshness(params)))
 
     async def select(self, request: Request) -> Response:
@@ -60,4 +57,4 @@ class DependencyRoutes:
 
 def _explanation_response(explained: ExplainResult) -> Response:
     body = {**explained.fields, "resource_version": str(explained.version)}
-    return json_response(orjson.dumps(body), version=explained.version, staleness=explained.staleness)
+    return json_response(body, version=explained.version, staleness=explained.staleness)

@@ -33,18 +33,13 @@ class HealthRoutes:
 
     async def health(self, _request: Request) -> Response:
         """GET /health: the state of this replica; 200 while the process runs."""
-        health = self._status_service.health()
-        return json_response(
-            orjson.dumps(
-                health
-                | {
-                    "service": "mcp-mesh-registry",
-                    "version": __version__,
-                    "uptime_seconds": round(self._metrics.uptime_seconds, 3),
-                    "timestamp": timestamp(),
-                }
-            )
-        )
+        process = {
+            "service": "mcp-mesh-registry",
+            "version": __version__,
+            "uptime_seconds": round(self._metrics.uptime_seconds, 3),
+            "timestamp": timestamp(),
+        }
+        return json_response(self._status_service.health() | process)
 
     async def ready(self, _request: Request) -> Response:
         """GET /ready: 200 while this replica accepts requests, otherwise 503."""
@@ -58,19 +53,17 @@ class HealthRoutes:
         health = await self._agent_health.health(request.path_params["agent_id"])
         agent = health.agent
         return json_response(
-            orjson.dumps(
-                {
-                    "agent_id": agent.id,
-                    "status": health.status,
-                    "last_heartbeat": None if health.last_heartbeat is None else rfc3339(health.last_heartbeat),
-                    "time_since_heartbeat": None if health.elapsed_ms is None else health.elapsed_ms / 1000,
-                    "is_expired": health.status == "expired",
-                    "timeout_threshold": agent.timeout / 1000,
-                    "eviction_threshold": agent.eviction / 1000,
-                    "next_heartbeat_expected": rfc3339(health.next_heartbeat),
-                    "message": health.message,
-                }
-            )
+            {
+                "agent_id": agent.id,
+                "status": health.status,
+                "last_heartbeat": None if health.last_heartbeat is None else rfc3339(health.last_heartbeat),
+                "time_since_heartbeat": None if health.elapsed_ms is None else health.elapsed_ms / 1000,
+                "is_expired": health.status == "expired",
+                "timeout_threshold": agent.timeout / 1000,
+                "eviction_threshold": agent.eviction / 1000,
+                "next_heartbeat_expected": rfc3339(health.next_heartbeat),
+                "message": health.message,
+            }
         )
 
     async def metrics(self, request: Request) -> Response:
@@ -80,19 +73,17 @@ class HealthRoutes:
         totals = await self._status_service.totals()
         numbers = self._status_service.mesh_numbers()
         return json_response(
-            orjson.dumps(
-                {
-                    "total_agents": sum(numbers.agents_by_status.values()),
-                    **{f"{status}_agents": count for status, count in numbers.agents_by_status.items()},
-                    "draining_agents": numbers.draining,
-                    "total_capabilities": numbers.capabilities,
-                    "unique_capability_types": numbers.capability_types,
-                    "heartbeats_processed": totals.get("heartbeats", 0),
-                    "registrations_processed": totals.get("registrations", 0),
-                    "uptime_seconds": round(self._metrics.uptime_seconds, 3),
-                    "timestamp": timestamp(),
-                }
-            )
+            {
+                "total_agents": sum(numbers.agents_by_status.values()),
+                **{f"{status}_agents": count for status, count in numbers.agents_by_status.items()},
+                "draining_agents": numbers.draining,
+                "total_capabilities": numbers.capabilities,
+                "unique_capability_types": numbers.capability_types,
+                "heartbeats_processed": totals.get("heartbeats", 0),
+                "registrations_processed": totals.get("registrations", 0),
+                "uptime_seconds": round(self._metrics.uptime_seconds, 3),
+                "timestamp": timestamp(),
+            }
         )
 
     async def prometheus(self, _request: Request) -> Response:

@@ -140,7 +140,7 @@ class ToolRoutes:
             }
             for tool in TOOLS
         ]
-        return json_response(orjson.dumps({"tools": tools}))
+        return json_response({"tools": tools})
 
     async def register_agent(self, arguments: dict[str, Any], headers: Mapping[str, str]) -> Response:
         """Register the agent described by `registration_data`."""

@@ -25,51 +25,52 @@ from registry.model.label_selector import LabelSelector, parse_selector
 from registry.model.query import AgentQuery, CapabilityQuery
 from registry.service.discovery.discovery_service import Freshness, Page
 
-_FRESHNESS_PARAMS = ("resource_version", "resource_version_match")
-_CAPABILITY_FILTERS = (
-    "capability",
-    "capability_category",
-    "capability_stability",
-    "capability_tags",
-    "version_constraint",
-)
-_AGENT_FILTERS = (
-    "namespace",
-    "status",
-    "draining",
-    "agent_id",
-    "label_selector",
-    *_CAPABILITY_FILTERS,
-    "match",
-    "fuzzy_match",
-)
-LIST_AGENTS_PARAMS = (
-    *_AGENT_FILTERS,
-    *_FRESHNESS_PARAMS,
-    "limit",
-    "continue",
-    "fields",
-    "watch",
-    "send_initial",
-    "timeout",
-    "wait",
-)
-LIST_CAPABILITIES_PARAMS = (
-    "name",
-    "q",
-    "description_contains",
-    "category",
-    "tags",
-    "stability",
-    "version_constraint",
-    "fuzzy_match",
-    "include_deprecated",
-    "agent_namespace",
-    "agent_status",
-    "agent_draining",
-    "agent_id",
-    *_FRESHNESS_PARAMS,
-)
+# The query parameters of each call, with their descriptions in the OpenAPI document.
+VERSION_PARAM = {"resource_version": "0: any cached version; N: at least N; default: latest"}
+_FRESHNESS_PARAMS = VERSION_PARAM | {"resource_version_match": "Exact or NotOlderThan, with a resource_version"}
+_CAPABILITY_PARAMS = {
+    "version_constraint": "for example >=1.0.0, ^1.2, 1.x or ~2.0 || >=3",
+    "fuzzy_match": "true for approximate names, best match first, with a score",
+}
+_AGENT_FILTERS = {
+    "namespace": "exactly this namespace",
+    "status": "pending, healthy, degraded, expired, unhealthy, offline or any",
+    "draining": "true: only draining agents; false: only agents in service",
+    "agent_id": "exactly this agent",
+    "label_selector": "a Kubernetes label selector",
+    "capability": "has this capability; repeat it for several",
+    "match": "all of the capabilities, or any",
+    "capability_category": "applies to one and the same capability",
+    "capability_stability": "alpha, beta, experimental, stable or deprecated",
+    "capability_tags": "all of these, comma-separated",
+    **_CAPABILITY_PARAMS,
+}
+LIST_AGENTS_PARAMS = {
+    **_AGENT_FILTERS,
+    **_FRESHNESS_PARAMS,
+    "limit": "maximum number of agents per page",
+    "continue": "token of the previous page",
+    "fields": "only these fields of each agent, comma-separated",
+    "wait": "respond when the result changes after resource_version, at most this long, for example 30s",
+    "watch": "true for a stream of events, as NDJSON or server-sent events",
+    "send_initial": "with watch: current agents first, then a bookmark",
+    "timeout": "with watch: end the stream after this long, for example 60s",
+}
+LIST_CAPABILITIES_PARAMS = {
+    "name": "exactly this name, unless fuzzy_match",
+    "q": "text to search in names, tags and descriptions, best match first",
+    "description_contains": "part of the description, in any case",
+    "category": "exactly this category",
+    "tags": "all of these, comma-separated",
+    "stability": "alpha, beta, experimental, stable or deprecated",
+    **_CAPABILITY_PARAMS,
+    "include_deprecated": "true to show deprecated ones too",
+    "agent_namespace": "of agents in this namespace",
+    "agent_status": "of agents with this status",
+    "agent_draining": "draining or in service; default in service, unless agent_status is any",
+    "agent_id": "of this agent",
+    **_FRESHNESS_PARAMS,
+}
 _LIST_FIELDS = ("capabilities", "capability_tags")
 _BOOLEAN_FIELDS = ("fuzzy_match", "draining")
 _DRAIN_FIELDS = ("label_selector", "namespace")

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from registry.api.request.query_params import QueryParams, comma_list, parse_query, reject_unknown, single
-from registry.api.request.query_parsers import freshness
+from registry.api.request.query_parsers import VERSION_PARAM, freshness
 from registry.errors import Detail, UnprocessableRequest
 from registry.model.agent import Dependency
 from registry.model.registration.schema import DependencySchema, dependency_schema
@@ -15,8 +15,16 @@ from registry.model.validation.errors import format_path
 from registry.model.validation.schema_errors import validator_for
 from registry.service.discovery.discovery_service import Freshness
 
-_DEPENDENCY_PARAMS = ("capability", "version_constraint", "tags", "namespace", "strategy", "key")
-SELECT_PARAMS = (*_DEPENDENCY_PARAMS, "zone", "resource_version")
+_DEPENDENCY_PARAMS = {
+    "capability": "required capability",
+    "version_constraint": "for example >=1.0.0",
+    "tags": "t is required, +t preferred, -t excluded; comma-separated",
+    "namespace": "exactly this namespace",
+    "strategy": "best, round_robin, random, least_loaded, sticky, weighted or local",
+    "key": "with sticky: the same key gets the same agent",
+}
+SELECT_PARAMS = {**_DEPENDENCY_PARAMS, "zone": "with local: prefer agents with this zone label", **VERSION_PARAM}
+"""The query parameters of GET /select, with their descriptions in the OpenAPI document."""
 _DEPENDENCY_VALIDATOR = validator_for(DependencySchema)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -45,15 +44,15 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers = ())
 
 
 def json_response(
-    body: bytes,
+    document: bytes | Mapping[str, object],
     *,
     version: int | None = None,
     staleness: float | None = None,
     status: int = 200,
-    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
-    """Return a JSON response with headers for its resource version and, if it may be outdated, its staleness."""
-    return Response(body, status, {**headers, **version_headers(version, staleness)}, media_type="application/json")
+    """Return a JSON response, with headers for its resource version and, if it may be outdated, its staleness."""
+    body = document if isinstance(document, bytes) else orjson.dumps(document)
+    return Response(body, status, version_headers(version, staleness), media_type="application/json")
 
 
 def version_headers(version: int | None, staleness: float | None) -> dict[str, str]:
@@ -66,7 +65,7 @@ def version_headers(version: int | None, staleness: float | None) -> dict[str, s
 
 def success_response(**fields: object) -> Response:
     """Return the JSON response `{"status": "success", …}` with these fields."""
-    return Response(orjson.dumps({"status": "success", **fields}), media_type="application/json")
+    return json_response({"status": "success", **fields})
 
 
 def registration_fields(registered: RegisteredAgent) -> dict[str, Any]:
@@ -129,18 +128,13 @@ def _select_fields(body: bytes, fields: tuple[str, ...]) -> bytes:
 
 def capability_list_response(result: CapabilityList) -> Response:
     """Return the response with a list of capabilities, each with its agent."""
-    return json_response(
-        orjson.dumps(
-            {
-                "capabilities": [_capability_row(match, ranked=result.ranked) for match in result.matches],
-                "count": len(result.matches),
-                "resource_version": str(result.version),
-                "timestamp": timestamp(),
-            }
-        ),
-        version=result.version,
-        staleness=result.staleness,
-    )
+    document = {
+        "capabilities": [_capability_row(match, ranked=result.ranked) for match in result.matches],
+        "count": len(result.matches),
+        "resource_version": str(result.version),
+        "timestamp": timestamp(),
+    }
+    return json_response(document, version=result.version, staleness=result.staleness)
 
 
 def _capability_row(match: CapabilityMatch, *, ranked: bool) -> dict[str, object]:

@@ -3,7 +3,6 @@
 The registry stores no jobs. Agents of the mcp-mesh SDK poll for them, and meshctl reads and sets the pause flag.
 """
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -57,7 +56,7 @@ class JobRoutes:
             await self._jobs.set_paused(paused=paused)
         else:
             paused = await self._jobs.is_paused()
-        return json_response(orjson.dumps({"draining": paused, "live_claims": 0}))
+        return json_response({"draining": paused, "live_claims": 0})
 
     async def claim(self, request: Request) -> Response:
         """POST /jobs/claim: respond that there are no jobs to claim."""

@@ -3,14 +3,10 @@
 from typing import Any, Final
 
 from registry.api.openapi import operation
+from registry.compat.mcpmesh.resolution_audit import EVENT_PARAMS
+from registry.compat.mcpmesh.schema_catalog import SCHEMA_PARAMS
 
 _STRING: Final = {"type": "string"}
-_EVENT_PARAMS: Final = (
-    ("agent_id", "of this agent's dependencies"),
-    ("function_name", "of this function alone"),
-    ("limit", "how many, most recent first"),
-)
-_SCHEMA_PARAMS: Final = (("limit", "how many, most recent first"),)
 _CLAIM_SCHEMA: Final = {
     "type": "object",
     "properties": {"capability": _STRING, "instance_id": _STRING},
@@ -24,8 +20,8 @@ MCPMESH_PATHS: Final[dict[str, Any]] = {
         "get": operation(_PROXY_SUMMARY, path=_PROXY_PARAMS),
         "post": operation(_PROXY_SUMMARY, body={"type": "object"}, path=_PROXY_PARAMS),
     },
-    "/events": {"get": operation("Dependency resolution events of an agent", query=_EVENT_PARAMS)},
-    "/schemas": {"get": operation("Schemas of mcp-mesh tools", query=_SCHEMA_PARAMS)},
+    "/events": {"get": operation("Dependency resolution events of an agent", query=EVENT_PARAMS)},
+    "/schemas": {"get": operation("Schemas of mcp-mesh tools", query=SCHEMA_PARAMS)},
     "/schemas/{hash}": {"get": operation("One schema", path=("hash",))},
     "/admin/drain": {
         "get": operation("Whether job dispatch is paused"),

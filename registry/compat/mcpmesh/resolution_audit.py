@@ -24,7 +24,12 @@ from registry.store.resolution_store import MAX_RESOLUTIONS_PER_AGENT, Resolutio
 
 Json = dict[str, Any]
 
-EVENT_PARAMS: Final = ("agent_id", "function_name", "limit")
+EVENT_PARAMS: Final = {
+    "agent_id": "of this agent's dependencies",
+    "function_name": "of this function alone",
+    "limit": "how many, most recent first",
+}
+"""The query parameters of GET /events, with their descriptions in the OpenAPI document."""
 _DEFAULT_EVENTS: Final = 50
 _MAX_EVENTS: Final = 1000
 
@@ -271,4 +276,4 @@ class AuditRoutes:
             raise invalid("agent_id", "is required: events are stored per agent")
         limit = integer(params, "limit", 1, _MAX_EVENTS) or _DEFAULT_EVENTS
         found = await self._audit.events(agent_id, single(params, "function_name"), limit)
-        return json_response(orjson.dumps({"count": len(found), "events": found}))
+        return json_response({"count": len(found), "events": found})

@@ -20,7 +20,7 @@ from registry.model.agent import Agent
 from registry.model.encoding.agent_json import rfc3339
 from registry.service.discovery.discovery_service import LATEST, Discovery
 
-SCHEMA_PARAMS: Final = ("limit",)
+SCHEMA_PARAMS: Final = {"limit": "how many, most recent first"}
 _DEFAULT_SCHEMAS: Final = 100
 _MAX_SCHEMAS: Final = 1000
 # Every spec with a canonical schema contains these bytes.
@@ -103,7 +103,7 @@ class SchemaCatalogRoutes:
             _schema_fields(each)
             for each in await self._catalog.newest(integer(params, "limit", 1, _MAX_SCHEMAS) or _DEFAULT_SCHEMAS)
         ]
-        return json_response(orjson.dumps({"count": len(schemas), "schemas": schemas}))
+        return json_response({"count": len(schemas), "schemas": schemas})
 
     async def schema(self, request: Request) -> Response:
         """GET /schemas/{hash}: show one tool schema."""
@@ -112,7 +112,7 @@ class SchemaCatalogRoutes:
         schema = await self._catalog.get(schema_hash)
         if schema is None:
             return json_response(error_body(f"schema not found: {schema_hash}"), status=404)
-        return json_response(orjson.dumps(_schema_fields(schema)))
+        return json_response(_schema_fields(schema))
 
 
 def _schema_fields(canonical: CanonicalSchema) -> dict[str, Any]:
