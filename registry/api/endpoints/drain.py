@@ -1,5 +1,7 @@
 """Endpoints to drain and undrain agents: one by its id, or all that match a selector."""
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,29 +26,13 @@ class DrainRoutes:
         self._drain_service = drain_service
         # `/agents/drain` cannot be mistaken for an agent with this id: there is no POST /agents/{agent_id}.
         self.routes = [
-            Route("/agents/drain", self.drain_many, methods=["POST"]),
-            Route("/agents/undrain", self.undrain_many, methods=["POST"]),
-            Route("/agents/{agent_id}/drain", self.drain, methods=["POST"]),
-            Route("/agents/{agent_id}/undrain", self.undrain, methods=["POST"]),
+            Route(f"{path}/{action}", partial(handler, draining=draining), methods=["POST"])
+            for path, handler in (("/agents", self.set_draining_by_query), ("/agents/{agent_id}", self.set_draining))
+            for action, draining in (("drain", True), ("undrain", False))
         ]
 
-    async def drain(self, request: Request) -> Response:
-        """POST /agents/{id}/drain: take one agent out of service."""
-        return await self._set_draining(request, draining=True)
-
-    async def undrain(self, request: Request) -> Response:
-        """POST /agents/{id}/undrain: put one agent back into service."""
-        return await self._set_draining(request, draining=False)
-
-    async def drain_many(self, request: Request) -> Response:
-        """POST /agents/drain: take all matching agents out of service."""
-        return await self._set_draining_by_query(request, draining=True)
-
-    async def undrain_many(self, request: Request) -> Response:
-        """POST /agents/undrain: put all matching agents back into service."""
-        return await self._set_draining_by_query(request, draining=False)
-
-    async def _set_draining(self, request: Request, *, draining: bool) -> Response:
+    async def set_draining(self, request: Request, *, draining: bool) -> Response:
+        """POST /agents/{id}/drain or undrain: take one agent out of service, or put it back."""
         reject_preconditions(request.headers, "not supported for drain and undrain")
         body = await read_body(request.scope, request.receive)
         if body:
@@ -56,7 +42,8 @@ class DrainRoutes:
         message = _MESSAGES[draining].format(agent_id)
         return success_response(agent_id=agent_id, draining=draining, **_result_fields(result), message=message)
 
-    async def _set_draining_by_query(self, request: Request, *, draining: bool) -> Response:
+    async def set_draining_by_query(self, request: Request, *, draining: bool) -> Response:
+        """POST /agents/drain or undrain: take all matching agents out of service, or put them back."""
         reject_preconditions(request.headers, "not supported for drain and undrain")
         query = parse_drain_query(await read_object(request.scope, request.receive))
         outcomes = await self._drain_service.set_draining_matching(query, draining=draining)

@@ -55,10 +55,10 @@ class HealthRoutes:
         return json_response(
             {
                 "agent_id": agent.id,
-                "status": health.status,
+                "status": agent.status,
                 "last_heartbeat": None if health.last_heartbeat is None else rfc3339(health.last_heartbeat),
                 "time_since_heartbeat": None if health.elapsed_ms is None else health.elapsed_ms / 1000,
-                "is_expired": health.status == "expired",
+                "is_expired": agent.status == "expired",
                 "timeout_threshold": agent.timeout / 1000,
                 "eviction_threshold": agent.eviction / 1000,
                 "next_heartbeat_expected": rfc3339(health.next_heartbeat),

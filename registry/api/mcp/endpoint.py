@@ -59,19 +59,14 @@ class McpEndpoint:
 
     async def _get_server(self) -> "McpServer":
         if self._server_task is None:
-            self._server_task = asyncio.create_task(self._load_server())
+            self._server_task = asyncio.create_task(asyncio.to_thread(self._load_server))
         # A client that disconnects must not cancel the import for other clients.
         return await asyncio.shield(self._server_task)
 
-    async def _load_server(self) -> "McpServer":
-        server = await asyncio.to_thread(_import_server_class)
-        return server(self._handlers)
+    def _load_server(self) -> "McpServer":
+        from registry.api.mcp.server import McpServer  # noqa: PLC0415 - takes most of a second
 
-
-def _import_server_class() -> "type[McpServer]":
-    from registry.api.mcp.server import McpServer  # noqa: PLC0415 - takes most of a second
-
-    return McpServer
+        return McpServer(self._handlers)
 
 
 def _check_envelope(message: object) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from registry.api.response.json_responses import registration_fields
 from registry.model.registration.parse import parse_registration
 from registry.service.registration.registration_service import RegistrationService
 
@@ -22,4 +21,9 @@ async def register_document(
         if_none_match=headers.get("if-none-match"),
         path=field_prefix,
     )
-    return registration_fields(registered)
+    return {
+        "agent_id": registered.agent_id,
+        "resource_version": str(registered.version),
+        "message": f"Agent {registered.name} registered successfully",
+        **({} if registered.resolution is None else registered.resolution.response_fields),
+    }

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 from starlette.responses import Response
@@ -12,7 +11,6 @@ from starlette.types import Send
 from registry.model.encoding.agent_json import capability_document
 from registry.service.discovery.discovery_service import AgentList, CapabilityList, CapabilityMatch
 from registry.service.discovery.query_cache import render_row
-from registry.service.registration.registration_service import RegisteredAgent
 from registry.service.resolution.provider_selection import Selection
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -66,16 +64,6 @@ def version_headers(version: int | None, staleness: float | None) -> dict[str, s
 def success_response(**fields: object) -> Response:
     """Return the JSON response `{"status": "success", …}` with these fields."""
     return json_response({"status": "success", **fields})
-
-
-def registration_fields(registered: RegisteredAgent) -> dict[str, Any]:
-    """Return the fields of the response to a registration."""
-    return {
-        "agent_id": registered.agent_id,
-        "resource_version": str(registered.version),
-        "message": f"Agent {registered.name} registered successfully",
-        **({} if registered.resolution is None else registered.resolution.response_fields),
-    }
 
 
 def unregistration_response(agent_id: str, version: int) -> Response:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from registry.cli.completers import complete_agents, complete_namespaces
-from registry.cli.connection import SyncRegistryClient, with_registry_client
+from registry.cli.connection import Command, SyncRegistryClient, with_registry_client
 from registry.cli.errors import (
     CommandError,
     NotFound,
@@ -20,11 +20,18 @@ from registry.cli.output.terminal_safe import escape_terminal
 
 Response = Mapping[str, Any]
 
-_ids_argument = click.argument("ids", nargs=-1, metavar="ID...", shell_complete=complete_agents)
-_selector_option = click.option("--selector", "-l", help="All agents whose labels match, such as host=blade-7.")
-_namespace_option = click.option(
-    "--namespace", "-n", shell_complete=complete_namespaces, help="All agents in this namespace."
-)
+
+def _drain_command(function: Command) -> click.Command:
+    """Return a command that changes agents given by their ids, a selector or a namespace."""
+    for decorate in (
+        with_registry_client,
+        output_option("json", "yaml", "name"),
+        click.option("--namespace", "-n", shell_complete=complete_namespaces, help="All agents in this namespace."),
+        click.option("--selector", "-l", help="All agents whose labels match, such as host=blade-7."),
+        click.argument("ids", nargs=-1, metavar="ID...", shell_complete=complete_agents),
+    ):
+        function = decorate(function)
+    return click.command(cls=RegistryWriteCommand)(function)
 
 
 @click.command(cls=RegistryWriteCommand)
@@ -40,23 +47,13 @@ def unregister(registry: SyncRegistryClient, *, ids: Sequence[str], ignore_not_f
     reporter.raise_if_failed()
 
 
-@click.command(cls=RegistryWriteCommand)
-@_ids_argument
-@_selector_option
-@_namespace_option
-@output_option("json", "yaml", "name")
-@with_registry_client
+@_drain_command
 def drain(registry: SyncRegistryClient, **options: Any) -> None:
     """Take agents out of service: they stay registered but are not discovered or selected."""
     _set_draining(registry.drain, registry.drain_many, "draining", **options)
 
 
-@click.command(cls=RegistryWriteCommand)
-@_ids_argument
-@_selector_option
-@_namespace_option
-@output_option("json", "yaml", "name")
-@with_registry_client
+@_drain_command
 def undrain(registry: SyncRegistryClient, **options: Any) -> None:
     """Put agents back into service."""
     _set_draining(registry.undrain, registry.undrain_many, "in service", **options)

@@ -50,13 +50,10 @@ def register(registry: SyncRegistryClient, *, file: IO[bytes], output: str | Non
     finally:
         if is_document(output) and results:
             is_single = len(registrations) == 1
-            print_document(results[0] if is_single else _batch_document(results), output)
+            batch = {"status": "success", "results": results, "count": len(results)}
+            print_document(results[0] if is_single else batch, output)
     if any("error" in result for result in results):
         raise click.exceptions.Exit(EXIT_FAILED)
-
-
-def _batch_document(results: Sequence[Result]) -> dict[str, Any]:
-    return {"status": "success", "results": results, "count": len(results)}
 
 
 def _register_all(

@@ -34,7 +34,8 @@ class McpMeshHeartbeatFormat:
             parsed = parse_mcpmesh_registration(document)
             registered = await self._registrations.register_and_resolve(parsed.registration)
         except UnprocessableRequest as error:
-            return _rejection_body(document, error)
+            rejection = {"status": "error", "message": str(error), "agent_id": document.get("agent_id")}
+            return orjson.dumps(rejection | {"timestamp": timestamp()})
         head = b'{"status":"success","message":"Agent %s via heartbeat","agent_id":"%s","timestamp":"%s"' % (
             b"registered" if registered.outcome == "created" else b"updated",
             parsed.registration.agent_id.encode(),
@@ -56,8 +57,3 @@ class FastHeartbeatEndpoint:
         """Respond with 200 (unchanged), 202 (dependencies changed, send a POST) or 410 (unknown agent, register)."""
         result = await self._fast_heartbeats.extend(scope["path_params"]["agent_id"])
         await send_bytes(send, _HTTP_STATUS[result], content_type=None)
-
-
-def _rejection_body(document: dict[str, Any], error: UnprocessableRequest) -> bytes:
-    agent_id = document.get("agent_id")
-    return orjson.dumps({"status": "error", "message": str(error), "agent_id": agent_id, "timestamp": timestamp()})

@@ -1,12 +1,12 @@
 """Parses `llm_filter` and `llm_provider`: the tools that a function offers its language model, and its LLM provider."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import orjson
 
-from registry.compat.mcpmesh.spec_fields import McpMeshDependency
+from registry.compat.mcpmesh.spec_fields import McpMeshDependency, McpMeshDependencySchema
 
 MAX_WORD_CHARS: Final = 1_000
 """Maximum length of a name, a version or a tag."""
@@ -15,26 +15,6 @@ MAX_WORDS_PER_REQUIREMENT: Final = 1_000
 BEST_MATCH: Final = "best_match"
 _WILDCARD: Final = "*"
 _ANY_CAPABILITY: Final = McpMeshDependency("")
-
-
-class DependencyLike(Protocol):
-    """The interface that all schemas of a dependency share."""
-
-    @property
-    def capability(self) -> str | None:
-        """The name of the required capability."""
-
-    @property
-    def version(self) -> str | None:
-        """The constraint on the version of the capability."""
-
-    @property
-    def namespace(self) -> str | None:
-        """The namespace in which providers are searched."""
-
-    @property
-    def tags(self) -> Sequence[str | Sequence[str]] | None:
-        """The required tags of a provider; of a nested list of tags one is enough."""
 
 
 class LlmFilter(NamedTuple):
@@ -82,7 +62,7 @@ def parse_provider(text: bytes) -> McpMeshDependency | None:
     return entry if entry is not None and entry.capability else None
 
 
-def lookup_words(dependency: DependencyLike) -> Iterator[str]:
+def lookup_words(dependency: McpMeshDependency | McpMeshDependencySchema) -> Iterator[str]:
     """Yield the texts of a dependency by which its providers are found."""
     yield from (dependency.capability or "", dependency.version or "", dependency.namespace or "")
     for tag in dependency.tags or ():

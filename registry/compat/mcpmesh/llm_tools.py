@@ -5,7 +5,7 @@ from itertools import chain, takewhile
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from registry.cache.view import Record, View
+from registry.cache.view import View
 from registry.compat.mcpmesh.llm_filters import BEST_MATCH, LlmFilter, parse_filter, parse_provider
 from registry.compat.mcpmesh.registration_response import (
     MAX_PROVIDER_DETAIL_BYTES,
@@ -149,7 +149,9 @@ class LlmToolFinder:
 
     def _find_matches(self, view: View, consumer: IndexedSpec, entry: McpMeshDependency) -> Iterator[ToolMatch]:
         matcher = ProviderMatcher(entry, consumer.namespace, self._policy)
-        for _, record in sorted(_candidate_records(view, entry).items()):
+        key = _lookup_key(entry)
+        found = view.by_capability.get(key, {}) if isinstance(key, str) else view.by_llm_tool_tag.get(key, {})
+        for _, record in sorted(found.items()):
             if matcher.reject_agent(record.agent) is not None:
                 continue
             for capability in record.agent.indexed.llm_tools:
@@ -196,11 +198,6 @@ def _llm_functions(agent: Agent) -> Iterator[tuple[McpMeshCapability, LlmFilter 
             tool_filter = tool_filter._replace(entries=tool_filter.entries[:entries_left])
             entries_left -= len(tool_filter.entries)
         yield function, tool_filter, parse_provider(bytes(function.llm_provider))
-
-
-def _candidate_records(view: View, entry: McpMeshDependency) -> dict[str, Record]:
-    key = _lookup_key(entry)
-    return view.by_capability.get(key, {}) if isinstance(key, str) else view.by_llm_tool_tag.get(key, {})
 
 
 def _lookup_key(entry: McpMeshDependency) -> LookupKey:

@@ -15,7 +15,7 @@ import orjson
 from msgspec import Meta, Struct
 
 from registry.compat.mcpmesh.llm_filters import MAX_WORD_CHARS, MAX_WORDS_PER_REQUIREMENT, lookup_words
-from registry.compat.mcpmesh.spec_fields import McpMeshCapability
+from registry.compat.mcpmesh.spec_fields import McpMeshCapability, McpMeshDependencySchema
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration.parse import Registration
 from registry.model.registration.schema import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
@@ -40,17 +40,6 @@ _AGENT_TYPES: Final = frozenset({"mcp_agent", "api", "a2a", "mesh_tool", "decora
 _RUNTIMES: Final = frozenset({"python", "typescript", "java"})
 
 Port = Annotated[int, Meta(ge=-(2**31), le=2**31)]
-TagRequirement = str | list[str]
-
-
-class McpMeshDependencySchema(Struct, frozen=True, kw_only=True, gc=False):
-    """Schema of a dependency of a tool in the mcp-mesh format."""
-
-    capability: str | None = None
-    version: str | None = None
-    tags: list[TagRequirement] | None = None
-    namespace: str | None = None
-    required: bool | None = None
 
 
 class McpMeshToolSchema(Struct, frozen=True, kw_only=True, gc=False):

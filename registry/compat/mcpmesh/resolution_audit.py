@@ -143,10 +143,7 @@ class ResolutionAudit:
     async def _current_entry(self, view: View, record: Record) -> Json:
         """Return a trace of the agent's current resolution, with the time of the last change that may affect it."""
         resolution = await self._resolver.resolve_async(view, record)
-
-        def ranking(resolved: ResolvedDependency) -> RankedProviders:
-            return self._resolver.ranking(view, record.agent, resolved.dependency)
-
+        ranking = self._resolver.rankings_of(view, record.agent)
         # A version is the time of its change in milliseconds.
         since = max(record.agent.spec_version, *(view.last_change(name) for name in resolution.lookup_keys), 0)
         return {

@@ -41,7 +41,10 @@ def build_mcpmesh_api(
 ) -> McpMeshApi:
     """Create the HTTP API extension for mcp-mesh from the services of a registry."""
     upstream = UpstreamClient()
-    proxy = _build_proxy(discovery, upstream, settings)
+    # The proxy does not forward the registry's own token to agents.
+    blocked = (b"authorization",) if settings.auth_token is not None else ()
+    policy = HeaderPolicy(settings.propagate_headers, blocked)
+    proxy = ProxyEndpoint(ProxyTargets(discovery), upstream if settings.proxy else None, policy)
     jobs = JobDispatch(Keys(settings.mesh), store.open_pipeline(), settings.write_acks)
     routes = (
         *FastHeartbeatEndpoint(FastHeartbeats(reflector, store.agents, resolver)).routes,
@@ -51,10 +54,3 @@ def build_mcpmesh_api(
         *proxy.routes,
     )
     return McpMeshApi(ApiExtension((McpMeshHeartbeatFormat(registrations),), routes, MCPMESH_PATHS), proxy, upstream)
-
-
-def _build_proxy(discovery: Discovery, upstream: UpstreamClient, settings: Settings) -> ProxyEndpoint:
-    """Create the proxy, which does not forward the registry's own token to agents."""
-    blocked = (b"authorization",) if settings.auth_token is not None else ()
-    policy = HeaderPolicy(settings.propagate_headers, blocked)
-    return ProxyEndpoint(ProxyTargets(discovery), upstream if settings.proxy else None, policy)

@@ -37,6 +37,16 @@ class McpMeshDependency(Dependency, frozen=True, gc=False):
         )
 
 
+class McpMeshDependencySchema(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Schema of a dependency of a tool in the mcp-mesh format."""
+
+    capability: str | None = None
+    version: str | None = None
+    tags: list[str | list[str]] | None = None
+    namespace: str | None = None
+    required: bool | None = None
+
+
 class McpMeshCapability(Capability, frozen=True, gc=False):
     """A capability with the fields of the mcp-mesh SDKs, stored as sent, without validation."""
 

@@ -39,6 +39,8 @@ class _AgentLine(msgspec.Struct, frozen=True):
     spec: msgspec.Raw
 
 
+# The fields of an agent that its line has unchanged.
+_COPIED_FIELDS = frozenset(_AgentLine.__struct_fields__) - {"heartbeat", "spec"}
 _PRODUCT = "mcp-mesh-registry"
 _decode_header = msgspec.json.Decoder(BackupHeader).decode
 _decode_agent_line = msgspec.json.Decoder(_AgentLine).decode
@@ -53,18 +55,8 @@ def encode_backup(header: BackupHeader, agents: Iterable[StoredAgent]) -> Iterat
     """Yield the lines of a backup file: the header, then the agents."""
     yield msgspec.json.encode(header) + b"\n"
     for stored in agents:
-        agent = stored.agent
-        line = _AgentLine(
-            id=agent.id,
-            status=agent.status,
-            draining=agent.draining,
-            created=agent.created,
-            updated=agent.updated,
-            timeout=agent.timeout,
-            eviction=agent.eviction,
-            heartbeat=stored.heartbeat,
-            spec=msgspec.Raw(agent.spec),
-        )
+        fields = {name: getattr(stored.agent, name) for name in _COPIED_FIELDS}
+        line = _AgentLine(**fields, heartbeat=stored.heartbeat, spec=msgspec.Raw(stored.agent.spec))
         yield msgspec.json.encode(line) + b"\n"
 
 
@@ -93,17 +85,6 @@ def decode_backup(lines: Iterable[bytes]) -> tuple[BackupHeader, list[StoredAgen
 
 def _stored_agent(line: _AgentLine) -> StoredAgent:
     spec = bytes(line.spec)
-    agent = Agent(
-        id=line.id,
-        spec=spec,
-        status=line.status,
-        draining=line.draining,
-        version=0,
-        spec_version=0,
-        created=line.created,
-        updated=line.updated,
-        timeout=line.timeout,
-        eviction=line.eviction,
-        indexed=decode_indexed_spec(spec),
-    )
+    fields = {name: getattr(line, name) for name in _COPIED_FIELDS}
+    agent = Agent(**fields, spec=spec, version=0, spec_version=0, indexed=decode_indexed_spec(spec))
     return StoredAgent(agent, line.heartbeat)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from registry.model.agent import Agent, Status
+from registry.model.agent import Agent
 from registry.service.discovery.discovery_service import Discovery
 
 
@@ -13,7 +13,6 @@ class AgentHealth:
     """The health of one agent; times are in ms of the Redis server's clock, or None without a heartbeat."""
 
     agent: Agent
-    status: Status
     last_heartbeat: int | None
     elapsed_ms: int | None
     next_heartbeat: int
@@ -26,7 +25,7 @@ class AgentHealth:
             "healthy": "Heartbeats arrive on time",
             "degraded": "Heartbeat overdue; the next heartbeat makes it healthy again",
             "expired": "Expired and about to be removed; the next heartbeat makes it healthy again",
-        }[self.status]
+        }[self.agent.status]
         return f"{text}. Draining: not offered to callers" if self.agent.draining else text
 
 
@@ -44,7 +43,6 @@ class AgentHealthService:
         interval = round(interval_s * 1000) if interval_s else agent.timeout // 2
         return AgentHealth(
             agent=agent,
-            status=agent.status,
             last_heartbeat=heartbeat,
             elapsed_ms=None if heartbeat is None else max(0, snapshot.server_time_ms - heartbeat),
             next_heartbeat=(agent.created if heartbeat is None else heartbeat) + interval,

@@ -57,7 +57,11 @@ class ResolutionExplainer:
                 pass
             found["explanation"] = explain_resolution(resolution, ranking, limit)
             traces = await self._resolution_store.recent_resolutions(agent_id, _MAX_TRACES_SHOWN)
-            found["recent_resolutions"] = [_decode_trace(entry) for entry in traces]
+            # The facts for the mcp-mesh audit are not shown.
+            found["recent_resolutions"] = [
+                {name: value for name, value in orjson.loads(entry).items() if name != "audit_facts"}
+                for entry in traces
+            ]
         return ExplainResult(found, view.version, staleness)
 
     async def dependents(self, agent_id: str, freshness: Freshness) -> ExplainResult:
@@ -190,22 +194,8 @@ def _explain_dependency(resolved: ResolvedDependency, ranking: RankedProviders, 
                 "reason": reason,
             }
         )
-    candidates += [
-        {
-            "agent_id": rejected.agent_id,
-            "tool_name": rejected.tool_name,
-            "version": rejected.version,
-            "status": rejected.status,
-            "stage": rejected.stage,
-            "reason": rejected.reason,
-        }
-        for rejected in ranking.rejected_sample[:limit]
-    ]
+    names = ("agent_id", "tool_name", "version", "status", "stage", "reason")
+    candidates += [{name: getattr(each, name) for name in names} for each in ranking.rejected_sample[:limit]]
     considered = len(ranking.providers) + ranking.rejected_by_stage.total()
     shown |= {"chosen": resolved.provider_fields, "reason": resolved.reason, "considered": considered}
     return shown | {"candidates": candidates}
-
-
-def _decode_trace(entry: bytes) -> Json:
-    """Return a stored resolution trace as JSON, without the facts for the mcp-mesh audit."""
-    return {name: value for name, value in orjson.loads(entry).items() if name != "audit_facts"}

@@ -52,10 +52,7 @@ class ResolutionTraces:
         """Store a trace of the resolution sent to an agent, unless it equals the one sent before."""
         if resolution.sent_digest == resolution.digest:
             return
-
-        def ranking(resolved: ResolvedDependency) -> RankedProviders:
-            return self._resolver.ranking(view, resolution.agent, resolved.dependency)
-
+        ranking = self._resolver.rankings_of(view, resolution.agent)
         entry = {
             "timestamp": rfc3339(at),
             "resource_version": str(resolution.version),

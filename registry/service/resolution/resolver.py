@@ -1,6 +1,6 @@
 """Resolves the dependencies of agents to providers, and caches the result until a relevant capability changes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Final
 
@@ -81,6 +81,10 @@ class DependencyResolver:
         """Return the ranked providers of one dependency of an agent."""
         policy = self._ranking_cache.policies.for_spec(agent.indexed)
         return self._ranking_cache.get(view, dependency, agent.indexed.namespace, policy)
+
+    def rankings_of(self, view: View, agent: Agent) -> Callable[[ResolvedDependency], RankedProviders]:
+        """Return a function that ranks the providers of a resolved dependency of an agent."""
+        return lambda resolved: self.ranking(view, agent, resolved.dependency)
 
     def rank_all(self, view: View, agent: Agent, dependency: Dependency, max_rejected: int) -> RankedProviders:
         """Rank the providers of one dependency of an agent without the cache, and include rejected candidates."""

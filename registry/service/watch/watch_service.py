@@ -153,7 +153,9 @@ class WatchService:
         elif initial:
             await self._require_version(since or 0)
         elif since:
-            await self._require_logged(since)
+            await self._require_version(since)
+            if not await self._history.extend_to(since):
+                raise VersionTooOld(since, self.latest_version)
         # No await from here on: the initial agents and the position of the cursor belong to one version.
         watcher = self.start(query, None if initial else since or None, on_stalled=on_stalled)
         if initial and self._reflector.view is not None:
@@ -193,11 +195,6 @@ class WatchService:
             await self._reflector.wait_fresh()
         if version > self.latest_version:
             raise VersionAhead(version, self.latest_version)
-
-    async def _require_logged(self, since: int) -> None:
-        await self._require_version(since)
-        if not await self._history.extend_to(since):
-            raise VersionTooOld(since, self.latest_version)
 
 
 def _backlog_events(matcher: Matcher, entries: Sequence[ChangeEntry]) -> list[WatchEvent]:

@@ -42,7 +42,7 @@ async def test_health_uses_the_clock_of_redis(
 
     health = await AgentHealthService(cast(Discovery, discovery)).health("a")
 
-    assert (health.status, health.last_heartbeat, health.elapsed_ms, health.next_heartbeat) == (
+    assert (health.agent.status, health.last_heartbeat, health.elapsed_ms, health.next_heartbeat) == (
         status,
         heartbeat,
         elapsed,

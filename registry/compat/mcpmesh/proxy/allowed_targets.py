@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from registry.cache.view import Record
 from registry.concurrency.cooperative_iteration import cooperative
 from registry.model.agent import Agent
 from registry.service.discovery.discovery_service import LATEST, Discovery
@@ -57,7 +56,7 @@ class ProxyTargets:
                 continue
             if target.host == announced_host:
                 return target
-            if name_json in agent.spec and _agent_name(record) == host:
+            if name_json in agent.spec and orjson.loads(agent.spec).get("name") == host:
                 named.append((agent.status != "healthy", agent.id, target))
         return min(named, key=lambda each: each[:2])[2] if named else None
 
@@ -72,7 +71,3 @@ def _target_of(agent: Agent) -> ProxyTarget | None:
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         return None
     return ProxyTarget(agent.id, parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme])
-
-
-def _agent_name(record: Record) -> str:
-    return str(orjson.loads(record.agent.spec).get("name", record.agent.id))
