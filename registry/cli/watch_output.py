@@ -40,15 +40,11 @@ def follow(
                 _print_event(event, output)
             return
         table = agent_table(wide=output == "wide", follow=True, event_column=event_column)
-        initial_events = sorted(_initial_events(watch), key=_sort_key) if initial else []
+        initial_events = list(_initial_events(watch)) if initial else []
+        initial_events.sort(key=lambda event: (str(event["object"].get("namespace")), str(event["object"].get("id"))))
         table.show(map(event_row, initial_events))
         for event in _without_bookmarks(watch):
             table.add(event_row(event))
-
-
-def _sort_key(event: "WatchEvent") -> tuple[str, str]:
-    """Return the sort key of an agent in a printed list."""
-    return str(event["object"].get("namespace")), str(event["object"].get("id"))
 
 
 def _initial_events(watch: "SyncWatch") -> Iterator["WatchEvent"]:

@@ -7,14 +7,13 @@ from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 from registry.errors import StaleVersion, UnknownAgent
-from registry.store.argument_chunks import chunks
 from registry.store.keys import Keys, encode
 from registry.store.record_codec import encode_edges, server_time_ms
 from registry.store.redis.batcher import Batcher
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
 from registry.store.redis.retry import call_with_retry
-from registry.store.scripts import Command, ScriptCall
+from registry.store.scripts import Command, ScriptCall, chunks
 
 HeartbeatMode = Literal["revive", "extend", "record"]
 HeartbeatOutcome = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
@@ -35,8 +34,7 @@ class RegistrationWrite:
 
     `timeout` and `eviction` are milliseconds. `precondition` is '' for none, `absent`, `present`, or a version, which
     matches if the spec has not changed after it. With `counts_as_heartbeat` a new or pending agent becomes healthy.
-    `required_edges` are pairs of a capability and one that it requires; `edges_revision` is the revision that they were
-    checked against for cycles.
+    `required_edges` are pairs of a capability and one that it requires; `edges_revision` is that of their cycle check.
     """
 
     agent_id: str
@@ -64,8 +62,7 @@ class RegistrationResult:
 class HeartbeatResult(NamedTuple):
     """The status of an agent after a heartbeat, or the reason why it failed, and the Redis server's time in ms.
 
-    `response_digest` is the stored digest of the agent's last response if this heartbeat did not send one; '' if there
-    is none.
+    `response_digest` is the stored digest of the last response if this heartbeat sent none; '' if there is none.
     """
 
     outcome: HeartbeatOutcome
@@ -108,8 +105,7 @@ class Agents:
 
     Every write is one script and therefore atomic. Heartbeats that arrive together are sent as one call, registrations
     as one pipeline, each over its own connection. Heartbeats and unconditional registrations are idempotent and retried
-    once if the connection breaks or the primary moved; other writes are not retried. A batch is acknowledged when
-    `acks` Redis replicas have it.
+    once if the connection breaks or the primary moved; other writes are not. `acks` Redis replicas acknowledge a batch.
     """
 
     def __init__(

@@ -8,11 +8,11 @@ from redis.exceptions import ResponseError
 
 from registry.model.agent import StoredAgent
 from registry.model.change import Change, LogPosition, LogRead
-from registry.store.argument_chunks import chunks
 from registry.store.keys import Keys, decode
 from registry.store.record_codec import BadRecordError, decode_agent, decode_change, entry_version, to_mapping
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
+from registry.store.scripts import chunks
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)

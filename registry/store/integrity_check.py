@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 from redis.exceptions import ResponseError
 
-from registry.store.argument_chunks import chunks
 from registry.store.keys import Keys, decode, encode
 from registry.store.record_codec import BadRecordError, decode_agent, entry_version, to_mapping
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
-from registry.store.scripts import MAX_AGENTS_PER_CALL
+from registry.store.scripts import MAX_AGENTS_PER_CALL, chunks
 
 _SCAN_COUNT = 500
 

@@ -6,12 +6,11 @@ from itertools import chain
 from typing import Any
 
 from registry.errors import StoreUnavailable
-from registry.store.argument_chunks import chunks
 from registry.store.keys import Keys
 from registry.store.redis.batcher import Batcher
 from registry.store.redis.errors import raise_for_error, reply_or_error
 from registry.store.redis.pipeline import Pipeline
-from registry.store.scripts import Command, ScriptCall
+from registry.store.scripts import Command, ScriptCall, chunks
 
 # Large reads are split: a longer command would delay the commands of others.
 _MAX_IDS_PER_READ = 1000

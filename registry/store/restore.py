@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 from registry.config.settings import Settings
 from registry.model.agent import StoredAgent
-from registry.store.argument_chunks import chunks
 from registry.store.keys import Keys, encode
 from registry.store.record_codec import encode_edges
 from registry.store.redis.pipeline import Pipeline
-from registry.store.scripts import MAX_AGENTS_PER_CALL
+from registry.store.scripts import MAX_AGENTS_PER_CALL, chunks
 
 
 class RestoreResult(NamedTuple):

@@ -1,14 +1,16 @@
-"""Loads the Lua scripts, inserts their includes, and binds arguments by the names in their headers."""
+"""Loads the Lua scripts, inserts their includes, binds arguments by their names, and splits long ones."""
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from registry.errors import StartupError
 
+Item = TypeVar("Item")
 Argument = bytes | str | int
 ArgumentValue = Argument | Sequence[Argument]
 Command = tuple[Argument, ...]
@@ -135,3 +137,8 @@ def load_scripts(*, shebang: bool = True) -> Mapping[str, Script]:
     """Read all Lua scripts, once per process. Raises StartupError for an invalid header or include."""
     folder = lua_folder()
     return {path.stem: read_script(folder, path.stem, shebang=shebang) for path in sorted(folder.glob("*.lua"))}
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Return slices of a sequence with at most `size` items each; no slice for an empty sequence."""
+    return (items[start : start + size] for start in range(0, len(items), size))

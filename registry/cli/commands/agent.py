@@ -8,12 +8,12 @@ import click
 from registry.cli.completers import complete_agents
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import RegistryCommand, unwrap
-from registry.cli.output.ages import format_age
 from registry.cli.output.formats import is_document, output_option, print_document
 from registry.cli.output.tables import (
     DEPENDENCY_COLUMNS,
     Column,
     dependency_rows,
+    format_age,
     format_names,
     format_pairs,
     format_status,

@@ -7,9 +7,8 @@ import click
 from registry.cli.completers import complete_agents
 from registry.cli.connection import with_registry_client
 from registry.cli.errors import EXIT_FAILED, RegistryCommand, unwrap
-from registry.cli.output.ages import format_age
 from registry.cli.output.formats import is_document, output_option, print_document
-from registry.cli.output.tables import print_fields
+from registry.cli.output.tables import format_age, print_fields
 
 if TYPE_CHECKING:
     from mcp_mesh_client import AgentHealth, Health, SyncRegistryClient

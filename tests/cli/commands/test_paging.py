@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from registry.cli.list_pages import PAGE_SIZE
+from registry.cli.commands.agents import PAGE_SIZE
 from tests.cli.invoke import invoke_cli
 from tests.support.canned_server import CannedServer, http_response, json_response
 from tests.support.redis_server import RedisServer
