@@ -68,8 +68,7 @@ async def check_integrity(
 ) -> tuple[tuple[str, ...], IntegrityReport, RepairResult | None]:
     """Check the configuration of Redis and all keys of the mesh, and repair the keys on request.
 
-    Returns warnings about the configuration, the problems of the mesh, and the repairs, None if there were none. Raises
-    StoreUnavailable.
+    Returns warnings about the configuration, problems of the mesh, and repairs or None. Raises StoreUnavailable.
     """
     async with _open_store(settings) as store:
         warnings = (await store.server_health.check_config()).messages

@@ -27,8 +27,7 @@ _MAX_REQUEST_ID_BYTES = 128
 class RegistryMiddleware:
     """ASGI middleware around the router for every request.
 
-    With a token, every path except `/`, `/health` and `/ready` requires `Authorization: Bearer`. This is the only
-    access check.
+    With a token, every path but `/`, `/health` and `/ready` requires `Authorization: Bearer`: the only access check.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, token: Secret | None) -> None:

@@ -14,10 +14,7 @@ IndexKey = tuple[str, ...]
 
 
 class ChangeEntry(msgspec.Struct, eq=False, gc=False):
-    """One change: the agent before and after it, its index keys and its encodings, each computed once.
-
-    Not tracked by the garbage collector, like `Record`.
-    """
+    """A change: agent before and after, index keys and encodings, each computed once; the gc does not track it."""
 
     change: Change
     _states: tuple[Agent | None, Agent | None] | None = None

@@ -118,8 +118,8 @@ class Reflector:
     def wait_fresh(self) -> "asyncio.Future[View]":
         """Return the view when it contains all changes that were written before this call.
 
-        Concurrent calls share one poll. Fails with StoreUnavailable, or with NotReady before the first fill, within two
-        seconds.
+        Concurrent calls share one poll. Fails within two seconds: with NotReady before the first fill, or
+        with StoreUnavailable.
         """
         future = self._read_timeouts.add()
         self._waiting_reads.append(future)

@@ -25,8 +25,7 @@ class Record(msgspec.Struct, eq=False, gc=False):
 
     `heartbeat` is the latest known heartbeat in Redis-server milliseconds, `heartbeat_read_at` when it was read, in
     seconds of this replica's monotonic clock. `resolution` is written by the dependency resolver alone. The garbage
-    collector does not track records, since each collection would walk all agents: a record must never be part of a
-    reference cycle.
+    collector, which would walk all agents, does not track records: none may be part of a reference cycle.
     """
 
     agent: Agent

@@ -88,10 +88,7 @@ class WatchHistory:
         return True
 
     async def extend_to(self, version: int) -> bool:
-        """Extend the buffer backwards to `version`; return whether it has all changes after `version` then.
-
-        Concurrent calls read the log one after the other.
-        """
+        """Extend the buffer back to `version`, one call at a time; return whether it has all changes after it."""
         async with self._extend_lock:
             buffer, start = self.buffer, self.buffer.start_version
             if self.buffer.contains(version) or version > start:
@@ -105,10 +102,7 @@ class WatchHistory:
             return True
 
     async def _read_between(self, after: int, to: int) -> list[Change] | None:
-        """Return the changes after one log entry up to another; None if the log does not have all of these changes.
-
-        Raises StoreUnavailable if that cannot be determined.
-        """
+        """Return the changes between two log entries, None if some are missing. Raises StoreUnavailable if unknown."""
         changes: list[Change] = []
         while after < to:
             read = await self._source.read_since(after)

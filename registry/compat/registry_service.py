@@ -27,8 +27,7 @@ class EventWatcher:
         """Return the next event of the watch; a cancelled call loses no event.
 
         An event has `type`, `object`, `timestamp` and `resource_version`. Raises VersionTooOld if the watch has ended,
-        because it fell too far behind, the timeline of the store changed, or the service was closed: create a new
-        watcher.
+        because it fell too far behind, the timeline changed, or the service was closed: create a new watcher.
         """
         watcher = self._watcher
         while not self._pending_events:

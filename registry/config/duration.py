@@ -17,10 +17,8 @@ _EXPECTED_FORMAT = (
 def parse_duration(text: str) -> timedelta:
     """Parse `500ms`, `30s`, `1.5m`, `2h`, `7d` or a sequence such as `1h30m`; blanks around the text are ignored.
 
-    A number without a unit is rejected, because it could be seconds or milliseconds.
-
-    Raises:
-        ValueError: not a duration, not above 0, or more than 366 days; the message describes the format.
+    A number without a unit is rejected, because it could be seconds or milliseconds. Raises ValueError for
+    text that is not a duration, not above 0, or more than 366 days; the message describes the format.
     """
     match = _DURATION_PATTERN.fullmatch(text.strip())
     if match is None:

@@ -22,10 +22,8 @@ def load_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Sett
     """Return all settings, and warnings, each a sentence for the log with the advised action.
 
     `overrides` are options of the command line by field name, as text or as a value of the field's type; they take
-    precedence over the environment. None means that the option was not given.
-
-    Raises:
-        StartupError: lists every invalid setting with its value (masked if secret) and the expected format.
+    precedence over the environment. None means that the option was not given. Raises StartupError that lists
+    every invalid setting with its value (masked if secret) and the expected format.
     """
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}

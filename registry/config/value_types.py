@@ -224,10 +224,7 @@ def parse_security_contexts(text: str) -> Mapping[str, frozenset[str]]:
 
 
 def _parse_entries(text: str, parse_entry: Callable[[str, str], Any]) -> Mapping[str, Any]:
-    """Parse a list such as `name=value,name=value` and report all invalid entries.
-
-    `parse_entry` receives the equals sign, or '' if the entry has none, and the value.
-    """
+    """Parse `name=value,name=value`; `parse_entry` gets the equals sign or '', and the value. Reports all errors."""
     found: dict[str, Any] = {}
     problems = []
     for entry in filter(None, map(str.strip, text.split(","))):

@@ -88,8 +88,7 @@ class FormatData(msgspec.Struct, frozen=True, gc=False):
 class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
     """The fields of a registration that indexes and filters read, with defaults, decoded directly from JSON.
 
-    `format` is set if the agent registered in another format than the native one. It selects the match policy and the
-    response format of the agent.
+    `format` is set for another format than the native one, and selects the agent's match policy and response format.
     """
 
     namespace: str = DEFAULT_NAMESPACE

@@ -40,8 +40,8 @@ class LogRead(msgspec.Struct, frozen=True, gc=False):
 
     `version` and `timeline` are those just before the log was read (0 and '' if absent). `contiguous` is True if that
     entry is still in the log, is unchanged, and was read over the connection on which the timeline was opened.
-    `changes` are the entries after it, in order, perhaps not all of them. `last_entry` is the last entry as read, for
-    the next read.
+    `changes` are entries after it, in order, perhaps not all. `last_entry` is the last entry as read, for the next
+    read.
     """
 
     version: int

@@ -104,11 +104,8 @@ def parse_selector(text: str, field: str = "label_selector") -> LabelSelector:
     """Parse a label selector: `key=value`, `==`, `!=`, `key in (a,b)`, `notin`, `key`, `!key`, joined by commas.
 
     Blanks, tabs and line breaks are allowed between tokens; an empty text matches everything; `key=` and an empty item
-    of a list stand for the empty value. `!=` and `notin` match if the key is absent, as in Kubernetes.
-
-    Raises:
-        MalformedRequest: the syntax, a key or a value is not valid, or it is longer than 4,096 characters or
-            100 requirements. Names the position.
+    of a list stand for the empty value. `!=` and `notin` match if the key is absent, as in Kubernetes. Raises
+    MalformedRequest with the position of invalid syntax, or above 4,096 characters or 100 requirements.
     """
     if len(text) > MAX_SELECTOR_CHARS:
         _raise_invalid(field, f"has {len(text):,} characters, at most {MAX_SELECTOR_CHARS:,} are read")

@@ -38,10 +38,7 @@ class Provider(msgspec.Struct, frozen=True, gc=False):
 
 
 class RejectedCandidate(msgspec.Struct, frozen=True, gc=False):
-    """A capability of an agent that does not match a dependency, and the stage and reason of its rejection.
-
-    `position` is its index in the capabilities of the agent.
-    """
+    """A capability at `position` of its agent that does not match a dependency: stage and reason of its rejection."""
 
     agent_id: str
     tool_name: str

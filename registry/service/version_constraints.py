@@ -123,8 +123,7 @@ def version_key(version: str) -> VersionKey | None:
     """Return the sort key of a version, None for text that is not a version or is longer than 256 characters.
 
     The text is read as semver if possible; a leading `v`, leading zeros and missing numbers (they are 0) are accepted.
-    Otherwise it is read by PEP 440 (packaging). Build and local version are ignored: versions that differ only in these
-    are equal.
+    Otherwise it is read by PEP 440 (packaging). Build and local version are ignored.
     """
     if len(version) > MAX_VERSION_CHARS:
         return None
@@ -143,8 +142,7 @@ def parse_constraint(text: str) -> Callable[[str], bool]:
     A pre-release matches only if a comparison in the same and-group names a pre-release of the same numbers (npm's
     rule).
 
-    Raises MalformedRequest with the reason if the text cannot be parsed, or has more than 256 characters or 32
-    comparisons.
+    Raises MalformedRequest with the reason if it cannot be parsed, or has more than 256 characters or 32 comparisons.
     """
     if len(text) > MAX_VERSION_CHARS:
         reject_constraint(f"has {len(text):,} characters; the maximum is {MAX_VERSION_CHARS}")

@@ -37,10 +37,7 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
 
     `level` is a level of `logging`, in lower case; `log_format` is `json`, `pretty` or `auto` (pretty on a terminal).
     Call it once, before the first event: a logger caches its configuration at its first use. uvicorn must be started
-    with `log_config=None`, because it would restore its own handlers.
-
-    Raises:
-        KeyError: an unknown level.
+    with `log_config=None`, because it would restore its own handlers. Raises KeyError for an unknown level.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     stream = cast("TextIO", _CurrentStderr()) if stream is None else stream

@@ -1,8 +1,7 @@
 """POST /mcp: the registry's tools over MCP's streamable HTTP, without sessions.
 
 Without sessions, any replica can serve any call. The size and type of the body, its JSON, and the number of concurrent
-calls are checked here, before the SDK. Importing the SDK takes most of a second, so the first call imports it, in a
-thread.
+calls are checked here, before the SDK. The first call imports the SDK, in a thread: it takes most of a second.
 """
 
 import asyncio

@@ -12,8 +12,7 @@ async def register_document(
 ) -> dict[str, Any]:
     """Register the agent described by a request document, and return the fields of the response.
 
-    Errors name fields with the prefix `field_prefix`. `headers` may contain the preconditions `if-match` and
-    `if-none-match`.
+    Errors prefix fields with `field_prefix`; `headers` may have the preconditions `if-match` and `if-none-match`.
     """
     registered = await registrations.register_and_resolve(
         parse_registration(document, field_prefix),

@@ -20,8 +20,8 @@ _ANY_CAPABILITY: Final = McpMeshDependency("")
 class LlmFilter(NamedTuple):
     """The filter that selects the tools offered to a language model.
 
-    Its entries are dependencies; the capability '' matches any. The mode `best_match` selects one tool for each
-    capability, `*` all tools.
+    Its entries are dependencies; the capability '' matches any. Mode `best_match` selects one tool per capability, `*`
+    all.
     """
 
     entries: tuple[McpMeshDependency, ...]

@@ -109,8 +109,7 @@ def _rejected_capability(view: View, dependency: Dependency, rejected: RejectedC
 class ResolutionAudit:
     """Builds the audit events of an agent from the stored traces of its resolutions.
 
-    The current resolution is added at each request, because its reasons can change while the response to the agent
-    stays the same.
+    The current resolution is added at each request: its reasons can change while the response stays the same.
     """
 
     def __init__(self, discovery: Discovery, resolver: DependencyResolver, resolution_store: ResolutionStore) -> None:

@@ -19,9 +19,8 @@ _EMPTY_SCHEMA: Final[Mapping[str, Any]] = {}
 class SchemaMatcher:
     """Compares the output schemas of capabilities with the schema that a consumer expects.
 
-    Equal hashes always match. In mode `strict` only equal hashes match. In any other mode a capability also matches if
-    it has no output schema, or if its output schema has all required fields of the expected schema, with the same
-    types.
+    Equal hashes match, in mode `strict` nothing else. In any other mode a capability also matches if it has no output
+    schema, or if its output schema has all required fields of the expected schema, with the same types.
     """
 
     def __init__(self, mode: str, expected_hash: str, expected: bytes) -> None:

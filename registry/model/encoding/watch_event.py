@@ -17,10 +17,7 @@ def encode_event(kind: EventKind, object_json: bytes, version: int, stream_forma
 
 
 def encode_initial_agent(agent_json: bytes, version: int, stream_format: StreamFormat) -> bytes:
-    """Return the watch event for one agent of the initial state of a stream.
-
-    The event has no id: a browser that resumed after it would miss the rest of the initial state.
-    """
+    """Return the event of an initial agent, without an id: a browser that resumed after it would miss the others."""
     return _frame(_event_json("ADDED", agent_json, version), None, stream_format)
 
 

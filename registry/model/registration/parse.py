@@ -72,9 +72,7 @@ def parse_registration(document: object, prefix: str = "") -> Registration:
     """Validate the decoded body of a registration and return its canonical form.
 
     `prefix` precedes the paths of fields in errors, for example `registration_data.` or `agents[7].`.
-
-    Raises:
-        UnprocessableRequest: at least one field is invalid; the details name each one by its path.
+    Raises UnprocessableRequest if a field is invalid; the details name each one by its path.
     """
     if isinstance(document, dict):
         accepted = _parse_valid(document, prefix)

@@ -219,8 +219,7 @@ def dependency_schema() -> dict[str, Any]:
 def registration_schema() -> dict[str, Any]:
     """Return the JSON schema of a registration; each call returns a new object, without references.
 
-    Rules between fields are left out, except that an id is required under one of its two names, and an endpoint in one
-    of its two places.
+    Rules between fields are left out, but an id is required under one of its names, an endpoint in one of its places.
     """
     (root, capability), components = schema_components([RegistrationSchema, CapabilitySchema], ref_template="{name}")
     schema: dict[str, Any] = _inline_refs(root, components)

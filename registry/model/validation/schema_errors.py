@@ -36,10 +36,7 @@ class Validator:
     checks_by_type: Mapping[type, TypeCheck]
 
     def find_violations(self, value: object, path: Path = None) -> Iterator[Violation]:
-        """Yield every violation in `value`, in the order of the fields of the schema.
-
-        There are no violations if and only if `msgspec.convert` accepts the value.
-        """
+        """Yield every violation in schema order; there are none if and only if `msgspec.convert` accepts the value."""
         check = self.checks_by_type.get(type(value))
         if check is None or not check.is_valid(value):
             yield path, f"must be {(check or self).expected}, not {describe_value(value)}"

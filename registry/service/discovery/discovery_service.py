@@ -57,10 +57,9 @@ class AgentList:
     """The result of an agent query: agents sorted by score if the query ranks, then by namespace and id.
 
     `version` is the version of the rows; for a page it is the version of the first page, so that a watch from it
-    delivers all changes since the first page. `changed_version` is a version since which the result is unchanged.
-    `next_after` is the sort key after which the next page begins, None on the last page. `staleness` is the maximum age
-    of the result in seconds, None if it is as fresh as requested. With `unchanged` the caller already has the result,
-    and `records` is empty.
+    delivers all later changes. `changed_version` is a version since which the result is unchanged. `next_after` is the
+    sort key after which the next page begins, None on the last page. `staleness` is the maximum age of the result in
+    seconds, None if it is as fresh as requested. With `unchanged` the caller has the result; `records` is empty.
     """
 
     cached: CachedQuery

@@ -25,10 +25,9 @@ class CachedQuery:
     """A cached query result: the sorted matches of one query at the version `checked_version`.
 
     The matches are unchanged since `changed_version`: the version of the last change that affected them, or the version
-    at which they were first selected. It does not cover the parts of rows that depend on other agents, such as
-    resolutions. `cached_json` contains the rows without the enclosing brackets, rendered at `rendered_version`; the
-    last heartbeats in it were read at `heartbeats_read_at`, on the monotonic clock. With `depends_on_resolution` any
-    change may change a row.
+    at which they were first selected. It does not cover resolutions, which depend on other agents. `cached_json`
+    contains the rows without the enclosing brackets, rendered at `rendered_version`; the last heartbeats in it were
+    read at `heartbeats_read_at`, on the monotonic clock. With `depends_on_resolution` any change may change a row.
     """
 
     matcher: Matcher
@@ -55,8 +54,7 @@ class CachedQuery:
     def unchanged_since(self, version: int, buffer: ChangeBuffer) -> bool:
         """Return whether the matches have not changed since `version`; if so, lower `changed_version` to `version`.
 
-        The matches may have been selected later than `version` and be unchanged since, for example if another replica
-        sent the client this version.
+        They may have been selected after `version`, for example if another replica sent the client this version.
         """
         if version < self.changed_version and buffer.contains(version):
             for entry in reversed(buffer.since(version)):

@@ -99,8 +99,7 @@ class HeartbeatService:
     async def _record(self, agent_id: str, *, load: str = "", response_digest: str = "") -> int:
         """Extend the deadline of one agent; return the Redis time of the heartbeat. Raises UnknownAgent.
 
-        `load` is the load that the agent reported, `response_digest` the digest of the resolution in the response, ''
-        for none.
+        `load` is the reported load, `response_digest` the digest of the resolution in the response, '' for none.
         """
         result = await self._agents.heartbeat(agent_id, load=load, response_digest=response_digest)
         if result.outcome == "unknown_agent":

@@ -16,8 +16,8 @@ _MAX_SPEC_BYTES: Final = 1024 * 1024
 def merge_metadata(record: Record, metadata: Mapping[str, Any]) -> Registration | None:
     """Return an agent's registration with new metadata merged in, None if the metadata changes nothing.
 
-    `endpoint` and `tools` replace those of the agent; null removes a key. Raises UnprocessableRequest naming the fields
-    of the metadata.
+    `endpoint` and `tools` replace those of the agent; null removes a key. Raises UnprocessableRequest naming the
+    fields of the metadata.
     """
     spec = record.agent.spec
     registration = _merged_registration(spec, metadata)

@@ -20,8 +20,7 @@ class Sweeper:
     """Sweeps overdue agents while this replica is the leader, or always without an election.
 
     Call `tick` once a second. The Lua script checks each deadline again, so an agent that sent a heartbeat in the
-    meantime is not transitioned. `rejected_sweeps` counts the sweeps that Redis rejected because another replica led
-    under a newer epoch.
+    meantime is not transitioned. `rejected_sweeps` counts those that Redis rejected for another replica's newer epoch.
     """
 
     def __init__(

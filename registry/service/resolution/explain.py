@@ -153,8 +153,8 @@ def explain_resolution(
 ) -> dict[str, list[Json]]:
     """Return the explained dependencies of each function, each with its candidates, the best first.
 
-    At most `limit` providers and as many rejected candidates are shown, by default as many as a stored trace has;
-    `considered` counts all of them.
+    At most `limit` providers and as many rejected candidates are shown, by default as in a trace; `considered` counts
+    all.
     """
     if limit is None:
         limit = trace_limit(resolution)

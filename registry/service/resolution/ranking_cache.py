@@ -25,8 +25,7 @@ class RankingCache:
     """Ranks the providers of dependencies, and finds capabilities with an unresolved required dependency.
 
     A required dependency in a cycle, or nested too deep, is never satisfied. Registrations with such dependencies are
-    rejected. If the store contains such data nevertheless, the computation terminates with the same result on every
-    replica.
+    rejected. If the store has such data, the computation terminates with the same result on every replica.
     """
 
     def __init__(self, policies: MatchPolicies) -> None:

@@ -35,8 +35,7 @@ class SelectionContext:
 def choose(providers: Sequence[Provider], strategy: Strategy, context: SelectionContext) -> Provider | None:
     """Return the provider that a strategy chooses from a ranking, None if the ranking is empty.
 
-    All strategies but `best` and `local` choose among the providers with the same health and tag score as the best
-    provider.
+    All strategies but `best` and `local` choose among the providers with the same health and tag score as the best.
     """
     if not providers or strategy == "best":
         return providers[0] if providers else None
@@ -58,8 +57,7 @@ def choose(providers: Sequence[Provider], strategy: Strategy, context: Selection
 def _rendezvous_score(seed: str, provider: Provider, weight: float) -> float:
     """Return the pseudo-random score of a provider (rendezvous hashing); the highest score is chosen.
 
-    When a provider is removed, only its own consumers get another provider. The probability of each is proportional to
-    its weight.
+    When a provider is removed, only its consumers get another. The probability of each is proportional to its weight.
     """
     text = f"{seed}\0{provider.agent_id}\0{provider.tool_name}".encode(errors="surrogatepass")
     drawn = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> (64 - _HASH_BITS)

@@ -59,10 +59,7 @@ class TagRequirements:
         return TagMatch(score + sum(points for tag, points in self._preferred if tag in tags), None)
 
     def mismatch_details(self, tags: AbstractSet[str]) -> dict[str, list[str]]:
-        """Return the tags because of which a provider is rejected.
-
-        These are all excluded tags; without them all missing tags; without them one unmatched list.
-        """
+        """Return the tags that reject a provider: excluded ones; without these missing ones, or one unmatched list."""
         if disallowed := [tag for tag in self._excluded if tag in tags]:
             return {"disallowed": disallowed}
         unmatched = [[tag for tag, _ in group] for group in self._required if not any(tag in tags for tag, _ in group)]

@@ -24,8 +24,7 @@ def no_push() -> bool:
 class WatchGroup:
     """The watchers of one query: the buffered events, and the cursor of each watcher.
 
-    Positions count events from the beginning of the group; `_dropped` counts the events that all watchers have taken
-    and that are no longer buffered.
+    Positions count events from the beginning of the group; `_dropped` counts those that all watchers have taken.
     """
 
     def __init__(self, matcher: Matcher) -> None:
@@ -99,8 +98,7 @@ class WatchGroup:
 class WatchCursor:
     """The position of one watcher in the events of its group.
 
-    `overflowed` is set when the watcher has fallen too far behind, `log_gap` when changes after its last event are
-    missing.
+    `overflowed` is set when it has fallen too far behind, `log_gap` when changes after its last event are missing.
     """
 
     __slots__ = ("_future", "_push", "log_gap", "overflowed", "position")
@@ -125,10 +123,7 @@ class WatchCursor:
             future.set_result(None)
 
     async def wait(self, push: Callable[[], bool]) -> None:
-        """Wait until `wake` is called, or until events arrive that `push` does not handle.
-
-        While `push` handles them, the waiting task does not run.
-        """
+        """Wait until `wake` is called, or events arrive that `push` does not handle; for others no task runs."""
         self._future, self._push = asyncio.get_running_loop().create_future(), push
         try:
             await self._future

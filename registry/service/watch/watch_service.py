@@ -127,10 +127,7 @@ class WatchService:
 
     @property
     def latest_version(self) -> int:
-        """The version of the newest change in this replica's cache.
-
-        All watches have received the changes up to this version.
-        """
+        """The version of this replica's newest change, up to which all watches have received the changes."""
         return self._history.buffer.last_version
 
     async def open(

@@ -37,9 +37,8 @@ class ProxyTargets:
     async def find(self, host: str, port: int) -> ProxyTarget | None:
         """Return the endpoint of a registered agent with this host and port; None if there is no such agent.
 
-        An agent of any status is found. `host` is the announced host, the id or the name of the agent; of several
-        agents with one name, a healthy one with the lowest id is preferred. The result is always an announced endpoint,
-        never the requested host.
+        An agent of any status is found. `host` is the announced host, the id or the name; of several agents with one
+        name, a healthy one with the lowest id is preferred. The result is an announced endpoint, never the request's.
         """
         view, _ = await self._discovery.view(LATEST)
         record = view.records.get(host)

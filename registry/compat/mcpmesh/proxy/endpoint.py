@@ -52,8 +52,7 @@ _SHUTTING_DOWN: Final = "This replica is shutting down; try another replica"
 class ProxyEndpoint:
     """Serves `/proxy/{host}:{port}/mcp`; without `upstream`, the proxy is disabled and responds with 403.
 
-    It calls only endpoints that registered agents announced, and only below `/mcp`. It caches nothing and retries
-    nothing.
+    It calls only endpoints that registered agents announced, below `/mcp`, and neither caches nor retries.
     """
 
     def __init__(self, targets: ProxyTargets, upstream: UpstreamClient | None, header_policy: HeaderPolicy) -> None:

@@ -40,10 +40,7 @@ _BODILESS_STATUSES: Final = frozenset({204, 304})
 
 
 class HeaderPolicy:
-    """Selects the headers that the proxy forwards.
-
-    `extra` are further request headers, by name or by prefix with `*`; headers in `blocked` are never forwarded.
-    """
+    """Selects the headers that the proxy forwards; `extra` are names or prefixes with `*`, `blocked` never pass."""
 
     def __init__(self, extra: Iterable[str], blocked: Collection[bytes] = ()) -> None:
         names = [name.lower().encode() for name in extra]
