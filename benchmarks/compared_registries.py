@@ -15,7 +15,6 @@ from tests.support.polling import wait_until
 from tests.support.ports import free_port
 
 _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_START_TIMEOUT_S = 30.0
 # No agent expires during a run.
 _AGENT_TIMEOUT_S = "3600"
 
@@ -66,12 +65,8 @@ def running_upstream_postgres(binary: Path, replicas: int) -> Iterator[RunningRe
         server = _start_process(
             stack, ["runuser", "-u", "postgres", "--", f"{programs[-1]}/postgres", *arguments], folder
         )
-        wait_until((folder / f".s.PGSQL.{port}").exists, description="PostgreSQL listens", timeout=_START_TIMEOUT_S)
-        wait_until(
-            lambda: _create_database(programs[-1], folder, port),
-            description="its database exists",
-            timeout=_START_TIMEOUT_S,
-        )
+        wait_until((folder / f".s.PGSQL.{port}").exists, description="PostgreSQL listens")
+        wait_until(lambda: _create_database(programs[-1], folder, port), description="its database exists")
         url = f"postgres://postgres@127.0.0.1:{port}/mesh?sslmode=disable"
         started = [_start_upstream(stack, binary, url, folder) for _ in range(replicas)]
         yield RunningRegistry(
@@ -96,7 +91,7 @@ def _start_upstream(stack: contextlib.ExitStack, binary: Path, database: str, fo
         "DEFAULT_TIMEOUT_THRESHOLD": _AGENT_TIMEOUT_S,
     }
     pid = _start_process(stack, [str(binary), "-H", "127.0.0.1", "-p", str(port)], folder, environment)
-    wait_until(lambda: _is_healthy(port), description="upstream's registry is healthy", timeout=_START_TIMEOUT_S)
+    wait_until(lambda: _is_healthy(port), description="upstream's registry is healthy")
     return port, pid
 
 

@@ -27,6 +27,7 @@ from registry.store.store import Store
 from tests.support.consistency import find_inconsistencies
 from tests.support.docker_redis import DockerUnavailableError, docker_redis
 from tests.support.in_process_registry import in_process_registry
+from tests.support.machine_speed import slowness_factor
 from tests.support.redis_server import RedisServer
 
 
@@ -54,7 +55,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Decode specs as a replica does, declare the markers, and disable deadlines, which a busy machine would exceed."""
+    """Measure the machine, decode specs as a replica does, declare markers, and disable deadlines of hypothesis."""
+    slowness_factor()
     use_spec_type(McpMeshSpec)
     checks = hypothesis.HealthCheck
     slow_or_shared = [checks.too_slow, checks.function_scoped_fixture]
@@ -73,7 +75,7 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the survived faults, and the reasons of skipped tests, such as a missing program."""
+    """Print the slowness of the machine, the survived faults, and the reasons of skipped tests."""
     faults: set[int] = set()
     counted: Counter[str] = Counter()
     for report in terminalreporter.getreports("passed"):
@@ -85,6 +87,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if faults:
         terminalreporter.write_line(f"{len(faults)} faults survived: {', '.join(map(str, sorted(faults)))}")
         terminalreporter.write_line(", ".join(f"{count} {name}" for name, count in counted.items()) + "; nothing lost")
+    if slowness_factor() > 1:
+        terminalreporter.write_line(f"this machine is slow: time limits are multiplied by {slowness_factor():.1f}")
     skipped = terminalreporter.getreports("skipped")
     for reason in sorted({report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)}):
         terminalreporter.write_line(reason)

@@ -73,7 +73,6 @@ def own_redis() -> Iterator[RedisServer]:
 
 
 # It starts a dozen replicas and agents, one after the other: some seconds on a quiet machine, a minute on a busy one.
-@pytest.mark.timeout(300)
 @pytest.mark.skipif(shutil.which("bash") is None or shutil.which("curl") is None, reason="needs bash and curl")
 @pytest.mark.parametrize("title", EXECUTED_SECTIONS)
 def test_commands_print_the_responses_shown(title: str, own_redis: RedisServer, tmp_path: Path) -> None:
@@ -104,7 +103,7 @@ def _wait_for_replicas(text: str, ports: Mapping[str, str]) -> None:
     """Wait until the replicas that a block starts are ready."""
     for port in re.findall(r"--port (\d+)", text):
         url = f"http://127.0.0.1:{ports[port]}/ready"
-        wait_until(lambda url=url: _is_ready(url), description=f"the replica on port {port} is ready", timeout=15)  # type: ignore[misc]
+        wait_until(lambda url=url: _is_ready(url), description=f"the replica on port {port} is ready")  # type: ignore[misc]
 
 
 def _is_ready(url: str) -> bool:

@@ -15,6 +15,7 @@ import redis
 from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 from tests.support.http_calls import (
     JSON_HEADERS,
+    REQUEST_TIMEOUT_S,
     a_registration,
     expect_error,
     expect_success,
@@ -38,7 +39,7 @@ def replica(redis_url: str) -> Iterator[Replica]:
 
 async def test_the_five_calls_of_the_workflow(replica: Replica) -> None:
     """Register, heartbeat, discover, status and unregister over a socket."""
-    async with httpx2.AsyncClient(base_url=replica.url) as client:
+    async with httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
         expect_success(await client.post("/mcp/tools/register_agent", json={"registration_data": a_registration()}))
         expect_success(await client.post("/mcp/tools/heartbeat", json={"agent_id": "a"}))
         found = expect_success(await client.post("/mcp/tools/discover_services", json={"query": {"status": "healthy"}}))
@@ -51,7 +52,7 @@ async def test_the_five_calls_of_the_workflow(replica: Replica) -> None:
 
 async def test_head_is_get_without_the_body(replica: Replica) -> None:
     """The same status and headers, no bytes."""
-    async with httpx2.AsyncClient(base_url=replica.url) as client:
+    async with httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
         await register(client)
         for path in (
             "/",
@@ -78,7 +79,7 @@ async def test_ten_megabytes_are_413_declared_or_streamed(replica: Replica) -> N
         for at in range(0, len(body), 65536):
             yield body[at : at + 65536]
 
-    async with httpx2.AsyncClient(base_url=replica.url, timeout=20) as client:
+    async with httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
         for path in ("/agents", "/heartbeat", "/agents/batch", "/mcp/tools/register_agent"):
             for content in (body, streamed()):
                 # The server may respond and close before it has received the whole body, so the client detects either
@@ -93,7 +94,7 @@ async def test_ten_megabytes_are_413_declared_or_streamed(replica: Replica) -> N
 def exchange(url: str, request: bytes) -> bytes:
     """Send bytes over a socket, and return all received bytes once the server closes it."""
     where = httpx2.URL(url)
-    with socket.create_connection((where.host, where.port or 80), timeout=5) as connection:
+    with socket.create_connection((where.host, where.port or 80), timeout=REQUEST_TIMEOUT_S) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
         response = b""
@@ -129,7 +130,7 @@ def test_malformed_requests_are_never_5xx(replica: Replica) -> None:
         response = exchange(replica.url, request)
         assert not response.startswith(b"HTTP/1.1 5"), (name, response)
 
-    assert httpx2.get(f"{replica.url}/agents").status_code == 200
+    assert httpx2.get(f"{replica.url}/agents", timeout=REQUEST_TIMEOUT_S).status_code == 200
     assert '"level":"error"' not in replica.output
 
 
@@ -140,13 +141,13 @@ def test_the_metrics_port_requires_no_token_and_serves_only_metrics(redis_url: s
         scrape = f"http://127.0.0.1:{port}"
 
         for path in ("/metrics", "/metrics/prometheus"):
-            response = httpx2.get(scrape + path, headers={"accept": "application/json"})
+            response = httpx2.get(scrape + path, headers={"accept": "application/json"}, timeout=REQUEST_TIMEOUT_S)
             assert response.status_code == 200
             assert response.headers["content-type"].startswith("text/plain")
             assert "mcp_registry_agents_total 0" in response.text
-            assert httpx2.get(replica.url + path).status_code == 401
+            assert httpx2.get(replica.url + path, timeout=REQUEST_TIMEOUT_S).status_code == 401
         for path in ("/agents", "/", "/health", "/mcp/tools"):
-            expect_error(httpx2.get(scrape + path), 404, "not_found")
+            expect_error(httpx2.get(scrape + path, timeout=REQUEST_TIMEOUT_S), 404, "not_found")
         assert TOKEN not in replica.output
 
 
@@ -187,9 +188,9 @@ def test_a_metrics_port_in_use_is_reported_with_its_setting(redis_url: str) -> N
 def test_an_unfinished_request_does_not_delay_the_shutdown(replica: Replica, number: signal.Signals) -> None:
     """The process waits its grace for the rest of a body, then exits in time with status 0."""
     where = httpx2.URL(replica.url)
-    with socket.create_connection((where.host, where.port or 80), timeout=5) as connection:
+    with socket.create_connection((where.host, where.port or 80), timeout=REQUEST_TIMEOUT_S) as connection:
         connection.sendall(b'POST /agents HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"id"')
-        httpx2.get(f"{replica.url}/ready")  # returns once the first half was read
+        httpx2.get(f"{replica.url}/ready", timeout=REQUEST_TIMEOUT_S)  # returns once the first half was read
 
         replica.send_signal(number)
         replica.stop()
@@ -200,7 +201,7 @@ async def test_sigterm_finishes_calls_in_flight(redis_url: str) -> None:
     """A registration that waits for Redis is answered, then the process exits with status 0."""
     async with FaultyTcpProxy(redis_url) as proxy:
         replica = await asyncio.to_thread(_started, proxy.url)
-        async with httpx2.AsyncClient(base_url=replica.url, timeout=10) as client:
+        async with httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
             await register(client, "first")
             proxy.delay_s = 0.3
             before = proxy.requests
@@ -229,7 +230,7 @@ async def test_sigterm_releases_the_leadership_despite_idle_connections(
 ) -> None:
     """The process exits in time despite open keep-alive connections, and the lock is free."""
     replica = await asyncio.to_thread(_started, redis_url)
-    async with httpx2.AsyncClient(base_url=replica.url) as client:
+    async with httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
         await asyncio.gather(*(client.get("/agents") for _ in range(5)))
         await async_wait_until(lambda: redis_client.get("{mesh}:leader"), description="the replica leads")
 
@@ -252,14 +253,16 @@ def test_the_embedded_redis_preserves_acknowledged_writes(tmp_path: Path) -> Non
     """After a clean stop and after a kill: the agents and their versions are restored."""
     data = str(tmp_path / "data")
     with Replica(REGISTRY_DATA_DIR=data) as replica:
-        response = httpx2.post(f"{replica.url}/agents", json=a_registration("a"))
+        response = httpx2.post(f"{replica.url}/agents", json=a_registration("a"), timeout=REQUEST_TIMEOUT_S)
         version = expect_success(response)["resource_version"]
     with Replica(REGISTRY_DATA_DIR=data) as replica:
-        assert httpx2.get(f"{replica.url}/agents/a").json()["resource_version"] == version
-        expect_success(httpx2.post(f"{replica.url}/agents", json=a_registration("b")))
+        assert httpx2.get(f"{replica.url}/agents/a", timeout=REQUEST_TIMEOUT_S).json()["resource_version"] == version
+        expect_success(httpx2.post(f"{replica.url}/agents", json=a_registration("b"), timeout=REQUEST_TIMEOUT_S))
         replica.kill()
     with Replica(REGISTRY_DATA_DIR=data) as replica:
-        assert [agent["id"] for agent in httpx2.get(f"{replica.url}/agents").json()["agents"]] == ["a", "b"]
+        assert [
+            agent["id"] for agent in httpx2.get(f"{replica.url}/agents", timeout=REQUEST_TIMEOUT_S).json()["agents"]
+        ] == ["a", "b"]
 
 
 async def test_three_replicas_share_one_mesh(redis_url: str) -> None:
@@ -267,7 +270,7 @@ async def test_three_replicas_share_one_mesh(redis_url: str) -> None:
     with Replica(redis_url) as one, Replica(redis_url) as two, Replica(redis_url) as three:
         async with contextlib.AsyncExitStack() as stack:
             clients = [
-                await stack.enter_async_context(httpx2.AsyncClient(base_url=replica.url, timeout=10))
+                await stack.enter_async_context(httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S))
                 for replica in (one, two, three)
             ]
             await asyncio.gather(*(register(clients[n % 3], f"a{n:02}") for n in range(100)))
@@ -280,7 +283,7 @@ async def test_three_replicas_share_one_mesh(redis_url: str) -> None:
 
 async def test_long_polls_end_in_time_on_uvloop(replica: Replica) -> None:
     """The timers of uvloop, which only the process uses, may fire early."""
-    async with httpx2.AsyncClient(base_url=replica.url, timeout=5) as client:
+    async with httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
         version = await register(client)
         path = f"/agents?agent_id=nobody&resource_version={version}"
 

@@ -11,6 +11,7 @@ from types import TracebackType
 import httpx2
 
 from tests.support.child_process import ChildProcess
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 
 EXECUTABLE = Path(sysconfig.get_path("scripts")) / "mcp-mesh-registry"
 
@@ -39,7 +40,7 @@ class CliProcess(ChildProcess):
         assert match is not None
 
         def is_ready() -> bool:
-            return httpx2.get(f"{match[1]}/ready").status_code == 200
+            return httpx2.get(f"{match[1]}/ready", timeout=REQUEST_TIMEOUT_S).status_code == 200
 
         self.wait_until(is_ready, description="it is ready")
         return match[1]

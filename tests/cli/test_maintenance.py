@@ -16,7 +16,7 @@ from registry.store.agents import RegistrationWrite
 from registry.store.store import Store
 from tests.cli.cli_process import EXECUTABLE, CliProcess, environment
 from tests.support.builders import a_spec
-from tests.support.http_calls import a_registration, expect_success, list_agent_ids, register
+from tests.support.http_calls import REQUEST_TIMEOUT_S, a_registration, expect_success, list_agent_ids, register
 from tests.support.polling import async_wait_until
 from tests.support.replica import Replica
 from tests.support.watch_client import open_watch
@@ -32,7 +32,6 @@ def run(*arguments: str, directory: Path, stdin: bytes = b"", **environ: str) ->
         input=stdin,
         capture_output=True,
         check=False,
-        timeout=30,
     )
 
 
@@ -64,7 +63,7 @@ async def test_a_fleet_is_backed_up_under_load_wiped_and_restored(
 ) -> None:
     """The agents are equal, with a new timeline and larger versions; watches end, so that clients list again."""
     file = directory / "mesh.gz"
-    async with httpx2.AsyncClient(base_url=replica.url) as client:
+    async with httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
         await register_fleet(client)
         before = await fleet_agents(client)
         load = asyncio.create_task(register_repeatedly(client))
@@ -105,7 +104,7 @@ async def test_restore_does_not_overwrite_an_agent_registered_later(
     replica: Replica, redis_client: redis.Redis, redis_url: str, directory: Path
 ) -> None:
     """The other agents are restored."""
-    async with httpx2.AsyncClient(base_url=replica.url) as client:
+    async with httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
         await register(client, "early", endpoint="http://old:1")
         await register(client, "late", endpoint="http://old:1")
         backup = run("backup", "-", directory=directory, REDIS_URL=redis_url).stdout
@@ -161,7 +160,7 @@ def test_the_embedded_store_of_a_running_replica_is_backed_up(directory: Path) -
     """A second terminal with the same data directory needs no other setting."""
     with CliProcess("--port", "0", directory=directory) as running:
         url = running.wait_until_serving()
-        assert httpx2.post(f"{url}/agents", json=a_registration()).status_code == 200
+        assert httpx2.post(f"{url}/agents", json=a_registration(), timeout=REQUEST_TIMEOUT_S).status_code == 200
 
         done = run("backup", str(directory / "mesh"), directory=directory)
 

@@ -15,11 +15,11 @@ import redis
 
 from registry import __version__
 from tests.cli.cli_process import EXECUTABLE, CliProcess, environment
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import wait_until
 from tests.support.processes import processes_that_mention
 from tests.support.watch_client import open_watch
 
-MAX_RUN_S = 2.0
 REGISTRATION = b'{"id":"a","endpoint":"http://a:1"}'
 JSON = {"Content-Type": "application/json"}
 
@@ -57,13 +57,12 @@ def run(*arguments: str, directory: Path, **environ: str) -> subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=10,
     )
 
 
 def a_connection(url: str) -> socket.socket:
     """Return a connection without a request."""
-    return socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5)
+    return socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=REQUEST_TIMEOUT_S)
 
 
 def a_pending_registration(url: str) -> socket.socket:
@@ -78,14 +77,12 @@ def a_pending_registration(url: str) -> socket.socket:
 
 
 @pytest.mark.parametrize(("option", "response"), [("--version", f"version {__version__}"), ("--help", "serve")])
-def test_version_and_help_are_printed_at_once(option: str, response: str, directory: Path) -> None:
-    """They read no settings."""
-    began = time.monotonic()
+def test_version_and_help_read_no_settings(option: str, response: str, directory: Path) -> None:
+    """A wrong setting does not prevent them."""
     done = run(option, directory=directory, REGISTRY_PORT="nonsense")
 
     assert done.returncode == 0
     assert response in done.stdout
-    assert time.monotonic() - began < MAX_RUN_S
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["serve", "--help"], ["agents", "--help"]])
@@ -111,7 +108,6 @@ def test_ctrl_c_during_the_imports_is_an_interrupt(command: str, directory: Path
         capture_output=True,
         text=True,
         check=False,
-        timeout=10,
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
@@ -145,7 +141,7 @@ def test_a_data_directory_in_use_is_reported(directory: Path) -> None:
     with CliProcess("--port", "0", directory=directory) as first:
         url = first.wait_until_serving()
         done = run("--port", "0", directory=directory)
-        status = httpx2.get(f"{url}/health").json()["status"]
+        status = httpx2.get(f"{url}/health", timeout=REQUEST_TIMEOUT_S).json()["status"]
         owner = first.pid
 
     assert done.returncode == 1
@@ -167,7 +163,7 @@ def test_an_unknown_command_is_a_usage_error(directory: Path) -> None:
 def test_serve_is_the_default_command(arguments: list[str], directory: Path, redis_url: str) -> None:
     """Options without a command are options of `serve`; a call without arguments is `serve`, too."""
     with CliProcess(*arguments, directory=directory, REDIS_URL=redis_url, REGISTRY_PORT="0") as replica:
-        assert httpx2.get(f"{replica.wait_until_serving()}/health").status_code == 200
+        assert httpx2.get(f"{replica.wait_until_serving()}/health", timeout=REQUEST_TIMEOUT_S).status_code == 200
         assert replica.wait_for_exit(signal.SIGTERM) == 0
 
 
@@ -191,7 +187,7 @@ def test_the_url_and_the_data_directory_are_printed(directory: Path) -> None:
         output = replica.output
         tried = re.search(r"^  try:  curl (\S+)$", output, re.MULTILINE)
         assert tried is not None
-        response = httpx2.get(tried[1]).json()
+        response = httpx2.get(tried[1], timeout=REQUEST_TIMEOUT_S).json()
 
     assert not url.endswith(":0")
     assert f"\n  mcp-mesh-registry listens on {url}\n  data: {directory / 'data'}\n" in output
@@ -227,7 +223,7 @@ def test_an_endless_request_does_not_block_the_shutdown(directory: Path, redis_u
         CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica,
         a_pending_registration(replica.wait_until_serving()),
     ):
-        status = replica.wait_for_exit(signal.SIGTERM, timeout=8)  # extra time for a loaded machine
+        status = replica.wait_for_exit(signal.SIGTERM)
 
     assert status == 0
 
@@ -238,7 +234,7 @@ def test_new_requests_do_not_block_the_shutdown(directory: Path, redis_url: str)
     with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url) as replica:
         url = replica.wait_until_serving()
         replica.send_signal(signal.SIGTERM)
-        with httpx2.Client(base_url=url) as client:
+        with httpx2.Client(base_url=url, timeout=REQUEST_TIMEOUT_S) as client:
             while replica.is_running:
                 try:
                     statuses.add(client.post("/agents", content=REGISTRATION, headers=JSON).status_code)
@@ -254,7 +250,7 @@ async def test_a_replica_serves_during_the_shutdown_delay(directory: Path, redis
     """It is not ready and closes connections after each response; at the end streams get a bookmark."""
     with CliProcess("--port", "0", directory=directory, REDIS_URL=redis_url, REGISTRY_SHUTDOWN_DELAY="10m") as replica:
         url = await asyncio.to_thread(replica.wait_until_serving)
-        async with httpx2.AsyncClient(base_url=url) as client, open_watch(url) as stream:
+        async with httpx2.AsyncClient(base_url=url, timeout=REQUEST_TIMEOUT_S) as client, open_watch(url) as stream:
             assert "connection" not in (await client.get("/ready")).headers
             replica.send_signal(signal.SIGTERM)
             await asyncio.to_thread(replica.wait_for_output, "readiness_withdrawn")
@@ -304,7 +300,9 @@ def test_leadership_is_released_at_shutdown(directory: Path, redis_url: str, red
 def test_the_embedded_store_stops_with_the_replica(directory: Path) -> None:
     """No process and no socket remains, only the data."""
     with CliProcess("--port", "0", directory=directory) as replica:
-        registered = httpx2.post(f"{replica.wait_until_serving()}/agents", content=REGISTRATION, headers=JSON)
+        registered = httpx2.post(
+            f"{replica.wait_until_serving()}/agents", content=REGISTRATION, headers=JSON, timeout=REQUEST_TIMEOUT_S
+        )
         status = replica.wait_for_exit(signal.SIGTERM)
 
     assert registered.status_code == 200
@@ -316,11 +314,13 @@ def test_the_embedded_store_stops_with_the_replica(directory: Path) -> None:
 def test_a_killed_replica_leaves_no_process_and_loses_no_data(directory: Path) -> None:
     """After SIGKILL the embedded store stops by itself; the next start returns all acknowledged writes."""
     with CliProcess("--port", "0", directory=directory) as replica:
-        httpx2.post(f"{replica.wait_until_serving()}/agents", content=REGISTRATION, headers=JSON)
+        httpx2.post(
+            f"{replica.wait_until_serving()}/agents", content=REGISTRATION, headers=JSON, timeout=REQUEST_TIMEOUT_S
+        )
         replica.wait_for_exit(signal.SIGKILL)
     wait_until(lambda: not processes_that_mention(directory), description="the embedded store has ended")
 
     with CliProcess("--port", "0", directory=directory) as replica:
-        listed = httpx2.get(f"{replica.wait_until_serving()}/agents").json()
+        listed = httpx2.get(f"{replica.wait_until_serving()}/agents", timeout=REQUEST_TIMEOUT_S).json()
 
     assert [agent["id"] for agent in listed["agents"]] == ["a"]

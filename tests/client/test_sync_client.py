@@ -151,9 +151,7 @@ def test_a_watch_is_an_iterator(url: str) -> None:
             wait_until(lambda: len(events) == 3, description="all events arrived")
             assert watch.resource_version == events[-1]["resource_version"]
             watch.close()
-            thread.join(5)
-
-            assert not thread.is_alive()
+            thread.join()
         with pytest.raises(RequestRejected), client.watch(label_selector="=="):
             pass
 
@@ -214,7 +212,7 @@ def test_closing_ends_waits_in_other_threads(url: str) -> None:
 
     def wait() -> None:
         try:
-            client.wait_for("nothing", timeout=60)
+            client.wait_for("nothing", timeout=3600)
         except ClientClosed:
             ends.append("call")
 
@@ -228,7 +226,7 @@ def test_closing_ends_waits_in_other_threads(url: str) -> None:
     wait_until(lambda: len(asyncio.all_tasks(loop)) == 3, description="both threads wait, and the watch reads")
     client.close()
     for thread in threads:
-        thread.join(5)
+        thread.join()
 
     assert sorted(ends) == ["call", "watch"]
     watch.close()
@@ -247,7 +245,7 @@ def test_an_interrupted_wait_cancels_the_call(url: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("concurrent.futures.Future.result", _raiser(Interrupted))
             with pytest.raises(Interrupted):
-                client.wait_for("nothing", timeout=60)
+                client.wait_for("nothing", timeout=3600)
         wait_until(lambda: len(asyncio.all_tasks(loop)) == 0, description="the call is over")
 
 

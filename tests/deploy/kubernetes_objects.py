@@ -20,9 +20,7 @@ REGISTRY, REDIS = "mcp-mesh-registry", "mcp-mesh-redis"
 
 def kubectl(*words: object, **environ: str) -> str:
     """Return the output of kubectl. Raises AssertionError with its error message."""
-    result = subprocess.run(
-        [str(KUBECTL), *map(str, words)], env=environ, capture_output=True, check=False, timeout=30, text=True
-    )
+    result = subprocess.run([str(KUBECTL), *map(str, words)], env=environ, capture_output=True, check=False, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

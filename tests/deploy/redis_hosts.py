@@ -152,7 +152,7 @@ class RedisHosts:
             found[:] = [host for host in leaders if self.is_settled(host)]
             return bool(found)
 
-        wait_until(settled, description="one host leads and the others follow", timeout=45)
+        wait_until(settled, description="one host leads and the others follow")
         return found[0]
 
 

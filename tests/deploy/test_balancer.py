@@ -24,7 +24,7 @@ from tests.deploy.compose_files import (
     service_environment,
 )
 from tests.support.child_process import ChildProcess
-from tests.support.http_calls import a_registration
+from tests.support.http_calls import REQUEST_TIMEOUT_S, a_registration
 from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
@@ -86,9 +86,7 @@ def test_its_own_errors_have_the_format_of_the_registry() -> None:
 @needs_haproxy
 def test_haproxy_accepts_the_configuration() -> None:
     """It prints no warning."""
-    result = subprocess.run(
-        ["haproxy", "-c", "-q", "-f", HAPROXY_FILE], capture_output=True, check=False, timeout=20, text=True
-    )
+    result = subprocess.run(["haproxy", "-c", "-q", "-f", HAPROXY_FILE], capture_output=True, check=False, text=True)
 
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -111,7 +109,7 @@ def balancer(tmp_path: Path, *replicas: str) -> Iterator[str]:
 @contextlib.asynccontextmanager
 async def balancer_session(url: str) -> AsyncIterator[aiohttp.ClientSession]:
     """Provide a session to the balancer, once it listens."""
-    async with aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=10)) as session:
+    async with aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)) as session:
 
         async def listens() -> bool:
             with contextlib.suppress(aiohttp.ClientError):
@@ -124,25 +122,23 @@ async def balancer_session(url: str) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @needs_haproxy
-async def test_a_watch_receives_events_at_once_and_is_closed_at_once(redis_url: str, tmp_path: Path) -> None:
-    """Nothing is buffered, and a closed watch ends on the replica before the next keep-alive."""
+async def test_a_watch_receives_each_event_and_is_closed(redis_url: str, tmp_path: Path) -> None:
+    """Nothing is buffered: an event arrives although none follows it; a closed watch ends on the replica."""
     with Replica(redis_url) as replica, balancer(tmp_path, replica.url) as url:
         async with balancer_session(url) as session, aiohttp.ClientSession(replica.url) as direct:
             async with session.get("/agents?watch=true") as stream:
                 await stream.content.readline()
                 for number in range(5):
-                    sent = time.monotonic()
                     async with session.post("/agents", json=a_registration(f"agent-{number}")) as response:
                         assert response.status == 200
                     assert json.loads(await stream.content.readline())["object"]["id"] == f"agent-{number}"
-                    assert time.monotonic() - sent < 3
                 stream.close()
 
             async def no_watcher() -> bool:
                 async with direct.get("/metrics/prometheus") as metrics:
                     return "mcp_registry_watchers 0.0" in await metrics.text()
 
-            await async_wait_until(no_watcher, description="the replica has no watcher", timeout=3)
+            await async_wait_until(no_watcher, description="the replica has no watcher")
 
 
 @needs_haproxy
@@ -165,7 +161,7 @@ async def test_replicas_that_are_not_ready_serve_stale_reads(dedicated_redis: Re
                     return response.status == status
 
             dedicated_redis.kill()
-            await async_wait_until(lambda: readiness_is(503), description="no replica is ready", timeout=10)
+            await async_wait_until(lambda: readiness_is(503), description="no replica is ready")
             assert await is_stale()
             async with session.post("/agents", json=a_registration()) as response:
                 assert (response.status, "retry-after" in response.headers) == (503, True)
@@ -177,7 +173,7 @@ async def test_replicas_that_are_not_ready_serve_stale_reads(dedicated_redis: Re
 
             await async_wait_until(checks_completed, description="stale reads continue")
             dedicated_redis.restart()
-            await async_wait_until(lambda: readiness_is(200), description="a replica is ready", timeout=10)
+            await async_wait_until(lambda: readiness_is(200), description="a replica is ready")
 
 
 @needs_haproxy

@@ -16,6 +16,7 @@ import pytest
 
 from deploy.tools.manifests import DEPLOY_DIR, KUBERNETES_DIR, FakeKubernetesApi, fake_cluster
 from tests.deploy.kubernetes_objects import KUBECTL, OVERLAYS, REGISTRY, by_kind_and_name, kubectl, overlay
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
@@ -51,7 +52,7 @@ class FakeCluster:
             "HOME": str(self.kubeconfig.parent),
             "PATH": f"{KUBECTL.parent}:{os.environ['PATH']}",
         }
-        result = subprocess.run([SCRIPT], env=environ, capture_output=True, check=False, timeout=60, text=True)
+        result = subprocess.run([SCRIPT], env=environ, capture_output=True, check=False, text=True)
         return result.returncode, result.stdout
 
 
@@ -84,7 +85,9 @@ def _api_of(cluster: FakeCluster) -> type[FakeKubernetesApi]:
 
         def _proxy(self, port: str, path: str) -> None:
             try:
-                response = httpx2.get(f"{cluster.ports[port]}{path}", headers={"accept": "*/*"})
+                response = httpx2.get(
+                    f"{cluster.ports[port]}{path}", headers={"accept": "*/*"}, timeout=REQUEST_TIMEOUT_S
+                )
             except httpx2.TransportError:
                 self.send(503, b'{"kind": "Status", "status": "Failure", "message": "no endpoints", "code": 503}')
                 return
@@ -113,7 +116,8 @@ def test_the_health_check_passes_for_a_healthy_registry(cluster: FakeCluster) ->
     with RedisServer("--appendonly", "yes") as server, Replica(server.url, METRICS_PORT=port) as replica:
         cluster.ports |= {"8080": replica.url, "9090": f"http://127.0.0.1:{port}"}
         wait_until(
-            lambda: httpx2.get(f"{replica.url}/health").json()["leader"]["leading"], description="the replica leads"
+            lambda: httpx2.get(f"{replica.url}/health", timeout=REQUEST_TIMEOUT_S).json()["leader"]["leading"],
+            description="the replica leads",
         )
         exit_code, output = cluster.run_health_check()
 

@@ -27,7 +27,7 @@ from tests.deploy.kubernetes_objects import (
 )
 from tests.deploy.redis_hosts import START_SCRIPT
 from tests.support.endpoints import all_endpoints
-from tests.support.replica import STOP_TIMEOUT_S
+from tests.support.replica import SHUTDOWN_S
 
 SECRETS = {"AUTH_TOKEN": "a-token", "REDIS_PASSWORD": "0f1e"}
 # The oldest version with every kind and field in use, and the newest one with a schema.
@@ -171,7 +171,7 @@ def test_a_stop_waits_for_requests_in_flight(name: str) -> None:
     """The grace period covers the shutdown delay and the shutdown."""
     pod = find_object(overlay(name), "StatefulSet", REGISTRY)["spec"]["template"]["spec"]
 
-    assert pod["terminationGracePeriodSeconds"] > settings_of(name)[0].shutdown_delay.total_seconds() + STOP_TIMEOUT_S
+    assert pod["terminationGracePeriodSeconds"] > settings_of(name)[0].shutdown_delay.total_seconds() + SHUTDOWN_S
 
 
 @pytest.mark.parametrize("name", ["dev", "minikube"])

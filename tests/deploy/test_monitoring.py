@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 
 from deploy.tools.manifests import CHART_DIR
 from tests.deploy.kubernetes_objects import find_object, overlay
-from tests.support.http_calls import a_registration
+from tests.support.http_calls import REQUEST_TIMEOUT_S, a_registration
 from tests.support.replica import Replica
 
 ALERTS = CHART_DIR / "monitoring" / "alerts.yaml"
@@ -47,9 +47,9 @@ def queries() -> dict[str, str]:
 def exported(redis_url: str) -> set[str]:
     """Return the names of all samples of a replica after some calls, as a scraper reads them."""
     with Replica(redis_url) as replica:
-        httpx2.post(f"{replica.url}/agents", json=a_registration())
-        httpx2.get(f"{replica.url}/agents/nobody")
-        text = httpx2.get(f"{replica.url}/metrics/prometheus").text
+        httpx2.post(f"{replica.url}/agents", json=a_registration(), timeout=REQUEST_TIMEOUT_S)
+        httpx2.get(f"{replica.url}/agents/nobody", timeout=REQUEST_TIMEOUT_S)
+        text = httpx2.get(f"{replica.url}/metrics/prometheus", timeout=REQUEST_TIMEOUT_S).text
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     names = set(re.findall(r"^([a-z_0-9]+)[ {]", text, re.MULTILINE))
     # A counter that was never incremented has a type, but no sample.
@@ -87,9 +87,7 @@ def test_prometheus_accepts_all_queries(tmp_path: Path) -> None:
     (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}))
 
     for path in (ALERTS, tmp_path / "queries.yaml"):
-        result = subprocess.run(
-            ["promtool", "check", "rules", path], capture_output=True, check=False, timeout=20, text=True
-        )
+        result = subprocess.run(["promtool", "check", "rules", path], capture_output=True, check=False, text=True)
         assert result.returncode == 0, result.stderr
 
 
@@ -152,7 +150,7 @@ def test_each_alert_fires_for_its_fault_only(name: str | None, tmp_path: Path) -
     }
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(test), encoding="utf-8")
     result = subprocess.run(
-        ["promtool", "test", "rules", tmp_path / "test.yaml"], capture_output=True, check=False, timeout=30, text=True
+        ["promtool", "test", "rules", tmp_path / "test.yaml"], capture_output=True, check=False, text=True
     )
 
     assert result.returncode == 0, result.stdout + result.stderr

@@ -1,14 +1,11 @@
 """The chart's Redis hosts: no loss of one host or volume loses an acknowledged write."""
 
 import httpx2
-import pytest
 
 from tests.deploy.redis_hosts import RedisHosts
-from tests.support.http_calls import a_registration
+from tests.support.http_calls import REQUEST_TIMEOUT_S, a_registration
 from tests.support.polling import wait_until
 from tests.support.replica import Replica
-
-pytestmark = pytest.mark.timeout(300)
 
 
 class Mesh:
@@ -25,15 +22,15 @@ class Mesh:
     def register_next(self) -> bool:
         """Register the next agent; return whether the registration was acknowledged."""
         agent_id = f"agent-{len(self._acknowledged)}"
-        response = httpx2.post(f"{self._replica.url}/agents", json=a_registration(agent_id), timeout=15)
+        response = httpx2.post(f"{self._replica.url}/agents", json=a_registration(agent_id), timeout=REQUEST_TIMEOUT_S)
         if response.status_code == 200:
             self._acknowledged.add(agent_id)
         return response.status_code == 200
 
     def verify(self) -> None:
         """Assert that a write is acknowledged again, and that all acknowledged agents exist."""
-        wait_until(self.register_next, description="a registration is acknowledged", timeout=60)
-        response = httpx2.get(f"{self._replica.url}/agents", timeout=15)
+        wait_until(self.register_next, description="a registration is acknowledged")
+        response = httpx2.get(f"{self._replica.url}/agents", timeout=REQUEST_TIMEOUT_S)
         assert response.status_code == 200
         assert {agent["id"] for agent in response.json()["agents"]} == self._acknowledged
 

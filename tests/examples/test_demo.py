@@ -17,6 +17,7 @@ from examples.demo.replicas import Replica
 from registry.errors import StartupError
 from tests.cli.cli_process import CliProcess, environment
 from tests.support.child_process import ChildProcess
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.processes import processes_that_mention
 from tests.support.source_code import ROOT
 
@@ -104,7 +105,7 @@ def test_data_without_cleanup_can_be_served(directory: Path) -> None:
     assert printed is not None
 
     with CliProcess("--port", "0", directory=directory, REGISTRY_DATA_DIR=printed[1]) as replica:
-        listed = httpx2.get(f"{replica.wait_until_serving()}/agents").json()
+        listed = httpx2.get(f"{replica.wait_until_serving()}/agents", timeout=REQUEST_TIMEOUT_S).json()
 
     assert listed["count"] == 4
 

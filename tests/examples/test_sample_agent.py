@@ -7,6 +7,7 @@ import sys
 import httpx2
 
 from tests.support.child_process import ChildProcess
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.replica import Replica
 from tests.support.source_code import ROOT
 
@@ -24,7 +25,7 @@ def test_sample_agents_resolve_each_other_and_unregister(redis_url: str) -> None
     with (
         Replica(redis_url) as replica,
         sample_agent(replica.url, "greeting", "date_service") as greeting,
-        httpx2.Client(base_url=replica.url) as client,
+        httpx2.Client(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client,
     ):
         greeting.wait_for_output("greeting has {'date_service': None}")
         with sample_agent(replica.url, "date_service") as date:
@@ -38,5 +39,5 @@ def test_sample_agents_resolve_each_other_and_unregister(redis_url: str) -> None
 def test_a_sample_agent_runs_without_a_registry() -> None:
     """It prints the error and retries."""
     with sample_agent("http://127.0.0.1:9", "alone") as agent:
-        agent.wait_for_output("continues without a registry", timeout=30)
+        agent.wait_for_output("continues without a registry")
         assert agent.is_running

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -16,4 +15,4 @@ FleetMaker = Callable[..., AbstractAsyncContextManager[FleetUnderLoad]]
 @pytest.fixture
 def run_fleet(record_property: Callable[[str, object], None]) -> FleetMaker:
     """Return `fleet_under_load`, which adds its counts to the report of the test."""
-    return partial(fleet_under_load.fleet_under_load, on_counted=lambda tally: record_property("tally", asdict(tally)))
+    return partial(fleet_under_load.fleet_under_load, on_counted=lambda tally: record_property("tally", dict(tally)))

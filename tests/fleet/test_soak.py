@@ -20,13 +20,13 @@ MAX_GAIN_BYTES = 4 << 20
 
 @pytest.mark.fault(49, "Days of churn")
 @pytest.mark.slow
-@pytest.mark.timeout(SOAK_S + 90)
+@pytest.mark.timeout(SOAK_S + 300)
 async def test_memory_does_not_grow_with_time(run_fleet: FleetMaker) -> None:
     """200 agents register, send heartbeats and unregister; watchers reconnect every second; memory stays constant.
 
     The log is short, so that the change buffers of the replicas are full from the beginning.
     """
-    async with run_fleet(timeout=SOAK_S + 80, REGISTRY_WATCH_HISTORY="2000") as fleet:
+    async with run_fleet(REGISTRY_WATCH_HISTORY="2000") as fleet:
         fleet.log_recorder.entries_removed = True
         following = asyncio.create_task(asyncio.to_thread(fleet.log_recorder.read_repeatedly, SOAK_S + 5))
         await churn(fleet, SOAK_S / 2)

@@ -26,7 +26,6 @@ from tests.test_readme import table
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-_INSTALL_TIMEOUT_S, _START_TIMEOUT_S = 600.0, 60.0
 _NO_INDEX = re.compile(r"No matching distribution|Could not find a version|Failed to establish a new connection")
 
 NAMES = {
@@ -87,7 +86,7 @@ def url(server_python: Path, redis_url: str) -> Iterator[str]:
     found = f"http://127.0.0.1:{free_port()}"
     variables = {"REDIS_URL": redis_url, "REGISTRY_PORT": found.rpartition(":")[2]}
     with InstalledProgram(server_python, "-m", "registry", **variables) as process:
-        process.wait_until(lambda: found in process.output, description="it listens", timeout=_START_TIMEOUT_S)
+        process.wait_until(lambda: found in process.output, description="it listens")
         yield found
 
 
@@ -111,7 +110,6 @@ def pip(python: str | Path, command: str, *arguments: str | Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=_INSTALL_TIMEOUT_S,
     )
     if done.returncode and _NO_INDEX.search(done.stderr):
         pytest.skip(f"no package index: {done.stderr[-500:]}")
@@ -133,7 +131,7 @@ import mcp_mesh_client, mcp_mesh_client.version
 print(mcp_mesh_client.version.__version__, find_spec("registry"), mcp_mesh_client.SyncRegistryClient.agents)
 """
     with InstalledProgram(client_python, "-c", code) as process:
-        assert process.wait_for_exit(timeout=_START_TIMEOUT_S) == 0, process.output
+        assert process.wait_for_exit() == 0, process.output
         assert re.fullmatch(r"\d+\.\d+\.\d+ None <function SyncRegistryClient\.agents at .*>\s*", process.output)
 
 
@@ -157,9 +155,8 @@ def test_the_code_of_a_guide_runs_against_the_installed_server(
         process.wait_until(
             lambda: agent_ids(registry.agents(capability=capability, status="healthy")),
             description="it is registered and healthy",
-            timeout=_START_TIMEOUT_S,
         )
         process.send_signal(signal.SIGTERM)
-        process.wait_for_exit(timeout=_START_TIMEOUT_S)
+        process.wait_for_exit()
         if program is AGENT_OF_SEED_003:
             wait_until(lambda: not agent_ids(registry.agents(capability=capability)), description="it has left")

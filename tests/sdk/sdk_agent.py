@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 
 from tests.support.child_process import ChildProcess
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 
@@ -34,13 +35,15 @@ class SdkAgent(ChildProcess):
 
     def stop(self) -> None:
         """Stop the agent with SIGTERM, so that it deregisters."""
-        self.wait_for_exit(signal.SIGTERM, timeout=20)
+        self.wait_for_exit(signal.SIGTERM)
 
     def call_tool(self, tool: str, **arguments: Any) -> str | None:
         """Call a tool like any MCP client; return None if the agent does not respond or the tool fails."""
         call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
         try:
-            response = httpx2.post(f"http://127.0.0.1:{self.port}/mcp", json=call, headers=_HEADERS, timeout=10)
+            response = httpx2.post(
+                f"http://127.0.0.1:{self.port}/mcp", json=call, headers=_HEADERS, timeout=REQUEST_TIMEOUT_S
+            )
         except httpx2.TransportError:
             return None
         lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith(("data: ", "{"))]
@@ -49,15 +52,12 @@ class SdkAgent(ChildProcess):
             return None
         return str(result["content"][0]["text"])
 
-    def wait_for_result(
-        self, expected: str | None, tool: str = "greet", *, timeout: float = 40, **arguments: Any
-    ) -> None:
+    def wait_for_result(self, expected: str | None, tool: str = "greet", **arguments: Any) -> None:
         """Wait until a tool returns the expected text."""
         try:
             wait_until(
                 lambda: self.call_tool(tool, **arguments) == expected,
                 description=f"{tool} returns {expected!r}",
-                timeout=timeout,
             )
         except AssertionError as error:
             raise AssertionError(

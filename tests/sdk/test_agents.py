@@ -8,6 +8,7 @@ import httpx2
 
 from tests.sdk.conftest import StartAgent
 from tests.support.agent_process import AgentProcess, call_tool, wait_until_registered
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.load_balancers import round_robin_balancer
 from tests.support.polling import async_wait_until, wait_until
 from tests.support.redis_server import RedisServer
@@ -39,7 +40,7 @@ serve()
 
 def statuses(replica: Replica) -> dict[str, str]:
     """Return the status of each agent that a replica lists, by name."""
-    agents = httpx2.get(f"{replica.url}/agents", timeout=5).json()["agents"]
+    agents = httpx2.get(f"{replica.url}/agents", timeout=REQUEST_TIMEOUT_S).json()["agents"]
     return {agent["name"]: agent["status"] for agent in agents}
 
 
@@ -106,7 +107,6 @@ async def test_agents_survive_a_restart_of_redis(
         await async_wait_until(
             lambda: statuses(three_replicas[1]) == {"sdk-consumer": "healthy", "sdk-provider": "healthy"},
             description="both are still healthy",
-            timeout=10,
         )
         assert consumer.call_tool("greet", name="ann") == WITH_DATE
         await asyncio.to_thread(provider.wait_for_exit, signal.SIGTERM)
@@ -124,17 +124,17 @@ def test_agents_start_before_the_registry(lasting_server: RedisServer, start_age
         consumer.wait_for_result(WITHOUT, name="ann")
 
         replica.start()
-        consumer.wait_for_result(WITH_DATE, name="ann", timeout=90)
+        consumer.wait_for_result(WITH_DATE, name="ann")
 
 
 def test_a_stopped_agent_is_gone_at_once(three_replicas: list[Replica], start_agent: StartAgent) -> None:
     """It is gone on every replica."""
     provider = start_agent("provider", three_replicas[0].url)
-    wait_until(lambda: "sdk-provider" in statuses(three_replicas[1]), description="it is registered", timeout=30)
+    wait_until(lambda: "sdk-provider" in statuses(three_replicas[1]), description="it is registered")
 
     provider.stop()
 
-    wait_until(lambda: not statuses(three_replicas[2]), description="it is gone", timeout=5)
+    wait_until(lambda: not statuses(three_replicas[2]), description="it is gone")
 
 
 async def test_agents_of_the_sdk_and_of_our_client_call_each_other(
@@ -155,4 +155,4 @@ async def test_agents_of_the_sdk_and_of_our_client_call_each_other(
         async def is_resolved() -> bool:
             return bool(await call_tool(endpoint, "report") == "it is monday")
 
-        await async_wait_until(is_resolved, description="our consumer calls the provider of the SDK", timeout=20)
+        await async_wait_until(is_resolved, description="our consumer calls the provider of the SDK")

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from tests.sdk.conftest import StartAgent
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import wait_until
 from tests.support.replica import Replica
 
@@ -33,7 +34,7 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"{PACKAGE} is an npm package for Linux on x86-64")
     folder = tmp_path_factory.mktemp("meshctl")
     install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
-    done = subprocess.run([*install, f"{PACKAGE}@{RELEASE}"], capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run([*install, f"{PACKAGE}@{RELEASE}"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip(f"npm cannot install {PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
     return folder / "node_modules" / PACKAGE / "bin" / "meshctl"
@@ -50,7 +51,6 @@ def meshctl(binary: Path, tmp_path: Path) -> Meshctl:
             [str(binary), *command, *(["--registry-url", replica.url] if by_url else there)],
             capture_output=True,
             text=True,
-            timeout=30,
             check=False,
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
         )
@@ -72,7 +72,7 @@ def replicas(three_replicas: list[Replica], start_agent: StartAgent) -> list[Rep
 
 def ids(replica: Replica) -> dict[str, str]:
     """Return the ids of agents by their names."""
-    agents = httpx2.get(f"{replica.url}/agents", timeout=5).json()["agents"]
+    agents = httpx2.get(f"{replica.url}/agents", timeout=REQUEST_TIMEOUT_S).json()["agents"]
     return {agent["name"]: agent["id"] for agent in agents}
 
 
@@ -114,7 +114,7 @@ def test_a_drain_applies_to_all_replicas(replicas: list[Replica], meshctl: Meshc
 def test_schemas_are_listed_and_compared(replicas: list[Replica], meshctl: Meshctl) -> None:
     """Two tools have equal output schemas, which are stored once."""
     assert "Canonical schema entries" in meshctl(replicas[0], "list", "--schemas")
-    schemas = httpx2.get(f"{replicas[0].url}/schemas", timeout=5).json()["schemas"]
+    schemas = httpx2.get(f"{replicas[0].url}/schemas", timeout=REQUEST_TIMEOUT_S).json()["schemas"]
     by_fields = {tuple(each["canonical"].get("properties", {})): each["hash"] for each in schemas}
     assert len({each["hash"] for each in schemas}) == len(schemas)
 
@@ -133,7 +133,7 @@ def test_an_audit_explains_the_choice_of_another_provider(
 
     second = start_agent("provider", replicas[2].url)
     chosen = min(before["sdk-provider"], _second(replicas[0], before))
-    events = wait_until(lambda: _audit(meshctl, replicas[0], consumer), description="there is an event", timeout=20)
+    events = wait_until(lambda: _audit(meshctl, replicas[0], consumer), description="there is an event")
     assert {event["data"]["chosen"]["agent_id"] for event in events} == {chosen}
     assert [stage["stage"] for stage in events[0]["data"]["stages"]][-1] == "tiebreaker"
     tree = meshctl(replicas[1], "audit", consumer, "--explain", "--function", "greet")
@@ -146,11 +146,11 @@ def _second(replica: Replica, before: dict[str, str]) -> str:
     """Wait for a second provider; return its id."""
 
     def second_id() -> str | None:
-        agents = httpx2.get(f"{replica.url}/agents", timeout=5).json()["agents"]
+        agents = httpx2.get(f"{replica.url}/agents", timeout=REQUEST_TIMEOUT_S).json()["agents"]
         new = [agent["id"] for agent in agents if agent["id"] not in before.values()]
         return str(new[0]) if new else None
 
-    return str(wait_until(second_id, description="the second provider is there", timeout=40))
+    return str(wait_until(second_id, description="the second provider is there"))
 
 
 def _audit(meshctl: Meshctl, replica: Replica, agent_id: str) -> list[dict[str, Any]]:

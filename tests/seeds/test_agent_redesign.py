@@ -14,6 +14,7 @@ from mcp_mesh_client.agent.agent_process import AgentProcess
 from mcp_mesh_client.agent.local_agent import LocalAgent
 
 from tests.seeds.code_blocks import find_code_block
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.in_process_agent import in_process_agent
 from tests.support.polling import wait_until
 from tests.support.replica import Replica
@@ -41,7 +42,9 @@ def run_page_code(server: MCPServer[Any]) -> dict[str, Any]:
 def register(replica: Replica, agent_id: str, *tools: dict[str, Any], **metadata: Any) -> dict[str, Any]:
     """Register an agent in the format of the page; return the response."""
     metadata = {"endpoint": f"http://{agent_id}:8080", "tools": list(tools)} | metadata
-    response = httpx2.post(f"{replica.url}/agents", json={"agent_id": agent_id, "metadata": metadata})
+    response = httpx2.post(
+        f"{replica.url}/agents", json={"agent_id": agent_id, "metadata": metadata}, timeout=REQUEST_TIMEOUT_S
+    )
     assert response.status_code == 200, response.text
     found: dict[str, Any] = response.json()
     return found
@@ -148,7 +151,7 @@ def test_multi_tool_registration_no_collision(replica: Replica) -> None:
     register(replica, "one", *tools)
     register(replica, "two", *tools)
 
-    rows = httpx2.get(f"{replica.url}/capabilities").json()["capabilities"]
+    rows = httpx2.get(f"{replica.url}/capabilities", timeout=REQUEST_TIMEOUT_S).json()["capabilities"]
 
     assert sorted((row["agent_id"], row["function_name"]) for row in rows) == [
         ("one", "bye"),
@@ -168,7 +171,7 @@ def test_heartbeat_updates_all_tools(replica: Replica) -> None:
             return date_service is not None
 
         def registered_agent() -> Any:
-            return httpx2.get(f"{replica.url}/agents/{local_process.agent.id}").json()
+            return httpx2.get(f"{replica.url}/agents/{local_process.agent.id}", timeout=REQUEST_TIMEOUT_S).json()
 
         # The first heartbeat is also a change.
         wait_until(
@@ -195,7 +198,7 @@ def test_dependency_updates_specific_tools(replica: Replica) -> None:
             return weather is not None
 
         wait_until(forecast, description="the dependencies are resolved")
-        httpx2.delete(f"{replica.url}/agents/dateservice-1").raise_for_status()
+        httpx2.delete(f"{replica.url}/agents/dateservice-1", timeout=REQUEST_TIMEOUT_S).raise_for_status()
 
         wait_until(
             lambda: provider_id(local_process, "greet", "date_service") is None,

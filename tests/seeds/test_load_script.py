@@ -10,7 +10,14 @@ import httpx2
 import pytest
 
 from tests.seeds.code_blocks import DOCUMENTS_DIR
-from tests.support.http_calls import JSON_HEADERS, a_registration, expect_error, expect_success, list_agent_ids
+from tests.support.http_calls import (
+    JSON_HEADERS,
+    REQUEST_TIMEOUT_S,
+    a_registration,
+    expect_error,
+    expect_success,
+    list_agent_ids,
+)
 from tests.support.in_process_registry import in_process_registry
 from tests.support.ports import free_port
 from tests.support.replica import Replica
@@ -35,7 +42,7 @@ async def test_the_load_test_passes_with_only_its_url_changed(redis_url: str, tm
         process = await asyncio.to_thread(_run, script)
 
         for replica in (one, two, three):
-            async with httpx2.AsyncClient(base_url=f"{replica.url}/api/v1") as client:
+            async with httpx2.AsyncClient(base_url=f"{replica.url}/api/v1", timeout=REQUEST_TIMEOUT_S) as client:
                 assert await list_agent_ids(client) == sorted(f"test-agent-{n}" for n in range(100))
     assert process.returncode == 0, process.stderr
     assert re.search(r"^Registered 100 agents in \d+\.\d\ds$", process.stdout, re.MULTILINE)
@@ -43,7 +50,7 @@ async def test_the_load_test_passes_with_only_its_url_changed(redis_url: str, tm
 
 
 def _run(script: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, script], capture_output=True, timeout=30, check=False, text=True)
+    return subprocess.run([sys.executable, script], capture_output=True, check=False, text=True)
 
 
 async def test_the_configuration_of_the_guide_starts_a_replica(redis_url: str) -> None:
@@ -52,7 +59,7 @@ async def test_the_configuration_of_the_guide_starts_a_replica(redis_url: str) -
     port = str(free_port())
     settings = CONFIGURATION | {"REGISTRY_PORT": "0", "METRICS_PORT": port}
     with Replica(redis_url, **settings) as replica:
-        async with httpx2.AsyncClient(base_url=replica.url) as client:
+        async with httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
             token = {"authorization": f"Bearer {CONFIGURATION['AUTH_TOKEN']}"}
             for path in ("/health", "/ready"):
                 assert (await client.get(path)).status_code == 200
@@ -61,7 +68,7 @@ async def test_the_configuration_of_the_guide_starts_a_replica(redis_url: str) -
             for path in ("/api/v1/agents", "/api/v1/capabilities"):
                 assert (await client.get(path, headers=token)).status_code == 200
             warnings = " ".join((await client.get("/health")).json()["warnings"])
-        scraped = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+        scraped = httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=REQUEST_TIMEOUT_S).text
         log = replica.output
 
     assert "DATABASE_PATH, DATABASE_TYPE: the store is Redis" in warnings
@@ -75,7 +82,9 @@ async def test_the_configuration_of_the_guide_starts_a_replica(redis_url: str) -
 def test_the_embedded_redis_stores_its_data_in_the_database_path_of_the_guide(tmp_path: Path) -> None:
     """The directory of DATABASE_PATH, if no other setting names one."""
     with Replica(DATABASE_TYPE="sqlite", DATABASE_PATH=str(tmp_path / "data" / "registry.db")) as replica:
-        response = httpx2.post(f"{replica.url}/agents", json=a_registration(), headers=JSON_HEADERS)
+        response = httpx2.post(
+            f"{replica.url}/agents", json=a_registration(), headers=JSON_HEADERS, timeout=REQUEST_TIMEOUT_S
+        )
         assert response.status_code == 200
 
     assert (tmp_path / "data" / "appendonlydir").is_dir()

@@ -35,16 +35,16 @@ async def test_the_list_passes_on_three_replicas_of_which_one_is_killed(redis_ur
             async def greets_without_date() -> bool:
                 return await greet() == "Hello Ada"
 
-            await async_wait_until(greets_with_date, description="the dependency is resolved", timeout=15)
+            await async_wait_until(greets_with_date, description="the dependency is resolved")
             running[0].kill()
             date.wait_for_exit(signal.SIGTERM)
-            await async_wait_until(greets_without_date, description="the dependency is removed", timeout=15)
+            await async_wait_until(greets_without_date, description="the dependency is removed")
             date.start()
-            await async_wait_until(greets_with_date, description="the dependency is restored", timeout=15)
+            await async_wait_until(greets_with_date, description="the dependency is restored")
             # A killed agent does not deregister: it is removed when it is overdue.
             date.kill()
-            await async_wait_until(greets_without_date, description="the killed agent is removed", timeout=30)
+            await async_wait_until(greets_without_date, description="the killed agent is removed")
             date.start()
-            await async_wait_until(greets_with_date, description="the dependency is restored again", timeout=15)
+            await async_wait_until(greets_with_date, description="the dependency is restored again")
             assert greeting.is_running
             assert wait_until_registered(urls[2], "greeting")["id"] == agent["id"]

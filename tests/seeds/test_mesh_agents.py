@@ -12,6 +12,7 @@ from mcp_mesh_client.agent.agent_process import AgentProcess
 from tests.seeds.code_blocks import find_code_block
 from tests.seeds.test_client_patterns import NAMES
 from tests.support.agent_process import call_tool, wait_until_registered
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.in_process_agent import in_process_agent
 from tests.support.polling import wait_until
 from tests.support.replica import Replica
@@ -60,8 +61,10 @@ async def test_a_function_with_lists_of_capabilities_is_registered_and_served(
     for each in agent["capabilities"]:
         assert each["dependencies"] == [{"capability": "auth_service"}]
     assert await my_tool("p") is None
-    assert httpx2.get(f"{agent['endpoint']}/health").json()["agent_id"] == agent["id"]
-    unresolved = httpx2.get(f"{replica.url}/agents/{agent['id']}/dependencies").json()["dependencies_resolved"]
+    assert httpx2.get(f"{agent['endpoint']}/health", timeout=REQUEST_TIMEOUT_S).json()["agent_id"] == agent["id"]
+    unresolved = httpx2.get(f"{replica.url}/agents/{agent['id']}/dependencies", timeout=REQUEST_TIMEOUT_S).json()[
+        "dependencies_resolved"
+    ]
     assert unresolved == {"my_tool": {"auth_service": None}, "file_write": {"auth_service": None}}
 
 
@@ -110,6 +113,6 @@ async def test_an_agent_that_serves_itself_can_be_called(local_process: AgentPro
     assert await call_tool(agent["endpoint"], "double", number=21) == 42
     local_process.deregister()
     wait_until(
-        lambda: httpx2.get(f"{replica.url}/agents/{agent['id']}").status_code == 404,
+        lambda: httpx2.get(f"{replica.url}/agents/{agent['id']}", timeout=REQUEST_TIMEOUT_S).status_code == 404,
         description="the agent is deregistered",
     )

@@ -14,7 +14,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.seeds.code_blocks import code_blocks, find_code_block
-from tests.support.http_calls import expect_error, expect_success, list_agent_ids, register, send_heartbeat
+from tests.support.http_calls import (
+    REQUEST_TIMEOUT_S,
+    expect_error,
+    expect_success,
+    list_agent_ids,
+    register,
+    send_heartbeat,
+)
 from tests.support.in_process_registry import in_process_registry
 from tests.support.replica import Replica
 
@@ -236,7 +243,7 @@ def guide_function(name: str, url: str) -> Any:
 async def test_the_dashboard_of_the_guide_runs(redis_url: str) -> None:
     """Its unchanged code shows the agents of a replica."""
     with Replica(redis_url) as replica:
-        async with httpx2.AsyncClient(base_url=replica.url) as client:
+        async with httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
             await send(client, "register_agent")
             at = await send_heartbeat(client, "file-agent-001")
             await register(client, "pending", name="Pending", capabilities=["x", "y"])
@@ -278,7 +285,7 @@ async def test_the_health_pattern_of_the_guide_runs(redis_url: str, capsys: pyte
         monitor = guide_function("monitor_agent_health", replica.url)
         await monitor()
         unknown_output = capsys.readouterr().out
-        async with httpx2.AsyncClient(base_url=replica.url) as client:
+        async with httpx2.AsyncClient(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
             await send(client, "register_agent")
             at = await send_heartbeat(client, "file-agent-001")
             await list_agent_ids(client)

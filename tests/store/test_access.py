@@ -193,7 +193,6 @@ async def replicated(dedicated_redis: RedisServer) -> AsyncIterator[RedisServer]
             await async_wait_until(
                 lambda: client.info("replication")["master_link_status"] == "up",
                 description="the replica is synchronized",
-                timeout=20,
             )
         yield replica
 

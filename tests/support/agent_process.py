@@ -8,6 +8,7 @@ import httpx2
 from mcp import Client
 
 from tests.support.child_process import ChildProcess
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import wait_until
 from tests.support.source_code import ROOT
 
@@ -32,14 +33,14 @@ class AgentProcess(ChildProcess):
         super().__init__(sys.executable, *command, env=defaults | env)
 
 
-def wait_until_registered(url: str, name: str, timeout: float = 15.0) -> dict[str, Any]:
+def wait_until_registered(url: str, name: str) -> dict[str, Any]:
     """Wait until the agent with this name is healthy; return it as the replica at `url` returns it."""
 
     def find_agent() -> Any:
-        agents = httpx2.get(f"{url}/agents", params={"status": "healthy"}, timeout=5).json()["agents"]
+        agents = httpx2.get(f"{url}/agents", params={"status": "healthy"}, timeout=REQUEST_TIMEOUT_S).json()["agents"]
         return next((agent for agent in agents if agent["id"].startswith(f"{name}-")), None)
 
-    found: dict[str, Any] = wait_until(find_agent, description=f"{name} is registered", timeout=timeout)
+    found: dict[str, Any] = wait_until(find_agent, description=f"{name} is registered")
     return found
 
 

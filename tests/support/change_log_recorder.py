@@ -10,6 +10,7 @@ from redis.retry import Retry
 
 from registry.model.change import Change
 from registry.store.record_codec import decode_change
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.watch_recorder import UnbrokenLog
 
 LOG_KEY, TIMELINE_KEY = "{mesh}:log", "{mesh}:timeline"
@@ -25,7 +26,7 @@ class ChangeLogRecorder:
     def __init__(self, url: str) -> None:
         self.entries_removed = False
         self.timelines: list[bytes] = []
-        self.redis = redis.Redis.from_url(url, socket_timeout=10, retry=Retry(NoBackoff(), 0))
+        self.redis = redis.Redis.from_url(url, socket_timeout=REQUEST_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
         self._logs: list[dict[int, Change]] = [{}]
 
     def __enter__(self) -> Self:

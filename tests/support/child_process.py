@@ -10,14 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.machine_speed import scaled
 from tests.support.polling import wait_until
 from tests.support.source_code import ROOT
 
 # `exec` replaces the shell with the program, so that `pid` is the program's. The shell in the background kills the
 # process group when our end of the pipe closes, so a crashed test leaves no process behind.
 _GUARD_SCRIPT = 'exec 3<&0 </dev/null; { read -r _; kill -KILL 0; } <&3 & exec "$@" 3<&-'
-# Enough for a loaded machine; a test that checks a duration passes its own timeout.
-_TIMEOUT_S = 15.0
+_EXIT_TIMEOUT_S = 60.0
 
 
 class ChildProcess:
@@ -91,7 +91,7 @@ class ChildProcess:
         """Return whether the program serves requests; by default a running program is ready."""
         return True
 
-    def wait_until(self, condition: Callable[[], object], *, description: str, timeout: float = _TIMEOUT_S) -> None:
+    def wait_until(self, condition: Callable[[], object], *, description: str) -> None:
         """Wait for a condition. Raises AssertionError with the output after a timeout, or if the program ends first."""
 
         def check() -> bool:
@@ -101,13 +101,13 @@ class ChildProcess:
             return found
 
         try:
-            wait_until(check, description=description, timeout=timeout)
+            wait_until(check, description=description)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.output}") from error
 
-    def wait_for_output(self, text: str, timeout: float = _TIMEOUT_S) -> None:
+    def wait_for_output(self, text: str) -> None:
         """Wait until the output contains this text."""
-        self.wait_until(lambda: text in self.output, description=f"output contains {text!r}", timeout=timeout)
+        self.wait_until(lambda: text in self.output, description=f"output contains {text!r}")
 
     def send_signal(self, signal_number: signal.Signals) -> None:
         """Send a signal. Raises AssertionError if the program was not started."""
@@ -121,14 +121,14 @@ class ChildProcess:
         """Continue the process after `pause`."""
         self.send_signal(signal.SIGCONT)
 
-    def wait_for_exit(self, signal_number: signal.Signals | None = None, *, timeout: float = _TIMEOUT_S) -> int:
+    def wait_for_exit(self, signal_number: signal.Signals | None = None) -> int:
         """Send a signal, if one is given; return the exit status. Raises AssertionError after a timeout."""
         if signal_number is not None:
             self.send_signal(signal_number)
         try:
-            return self._require_process().wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"not ended within {timeout:g} s\n{self.output}") from None
+            return self._require_process().wait(scaled(_EXIT_TIMEOUT_S))
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"not ended within {error.timeout:.0f} s\n{self.output}") from None
 
     def kill(self) -> None:
         """Kill the program and the rest of its process group, if they run; return when they are gone."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import redis
 
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import wait_until
 
 IMAGE = os.environ.get("TEST_REDIS_IMAGE", "redis:7-alpine")
@@ -30,7 +31,7 @@ def docker_redis() -> Iterator[str]:
             raise DockerUnavailableError(f"Docker is not available ({error}); omit --redis=docker") from error
     try:
         url = f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
-        wait_until(lambda: _responds(url), description=f"Redis responds at {url}", timeout=20)
+        wait_until(lambda: _responds(url), description=f"Redis responds at {url}")
         yield url
     finally:
         container.stop()
@@ -38,7 +39,7 @@ def docker_redis() -> Iterator[str]:
 
 def _responds(url: str) -> bool:
     try:
-        with redis.Redis.from_url(url, socket_timeout=1) as client:
+        with redis.Redis.from_url(url, socket_timeout=REQUEST_TIMEOUT_S) as client:
             return bool(client.ping())
     except redis.RedisError:
         return False

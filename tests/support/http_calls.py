@@ -4,6 +4,10 @@ from typing import Any
 
 import httpx2
 
+from tests.support.machine_speed import scaled
+
+# Seconds; a replica that takes longer does not respond at all.
+REQUEST_TIMEOUT_S = scaled(30)
 JSON_HEADERS = {"content-type": "application/json"}
 
 

@@ -8,6 +8,7 @@ import httpx2
 
 from registry.config.settings import Settings
 from registry.main import open_registry
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import async_wait_until
 
 
@@ -16,6 +17,8 @@ async def in_process_registry(url: str, **fields: Any) -> AsyncIterator[httpx2.A
     """Provide a client of a running registry on the store at `url`, once it is ready; `fields` are settings."""
     async with open_registry(Settings(redis_url=url, **fields)) as registry:
         transport = httpx2.ASGITransport(registry.api_app, raise_app_exceptions=True)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://registry", timeout=10) as client:
+        async with httpx2.AsyncClient(
+            transport=transport, base_url="http://registry", timeout=REQUEST_TIMEOUT_S
+        ) as client:
             await async_wait_until(lambda: registry.status.ready, description="the replica is ready")
             yield client

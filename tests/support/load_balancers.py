@@ -9,19 +9,21 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.support.child_process import ChildProcess
+from tests.support.machine_speed import scaled
 from tests.support.polling import async_wait_until
 from tests.support.ports import free_port
 
 # Seconds between two checks of a replica, and until a check without a response fails.
 _CHECK_INTERVAL_S = 0.05
-_CHECK_TIMEOUT_S = 3.0
+_CHECK_TIMEOUT_S = scaled(3.0)
 _CHUNK_BYTES = 65_536
 HAPROXY_PATH = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 _HAPROXY_CONFIGURATION = """
 defaults
     mode http
-    timeout connect 2s
+    timeout connect 10s
+    timeout check 10s
     timeout client 60s
     timeout server {server_timeout}
     # No retries, so that a test sees every failure.

@@ -25,7 +25,7 @@ RETRY_INTERVAL_S = 0.02
 HEARTBEAT_INTERVAL_S = 0.4
 # After this time without an event a follower resumes on another replica; keep-alives come every 15 s.
 STREAM_IDLE_TIMEOUT_S = 3.0
-# Longer than the maximum response time, so that a late response is recorded as such.
+# Longer than the time in which a replica responds without Redis; a call that takes longer is counted as late.
 _REQUEST_TIMEOUT_S = 6.0
 _DEGRADED_STATUSES = ("degraded", "expired")
 # Failures of a connection. A 404 or 410 is not one of them: it is a correct response.
@@ -92,8 +92,8 @@ class LoadContext:
                 response = await client.post(f"{url}/heartbeat", json={"agent_id": agent_id})
             else:
                 response = await client.delete(f"{url}/agents/{agent_id}")
-        except CONNECTION_ERRORS:
-            call = ClientCall(kind, agent_id, url, began, time.monotonic(), 0)
+        except CONNECTION_ERRORS as error:
+            call = ClientCall(kind, agent_id, url, began, time.monotonic(), 0, timed_out=_is_timeout(error))
         else:
             call = ClientCall(
                 kind,
@@ -114,8 +114,8 @@ class LoadContext:
         began = time.monotonic()
         try:
             response = await client.get(f"{url}/agents", params=query)
-        except CONNECTION_ERRORS:
-            call = ClientCall("list", "", url, began, time.monotonic(), 0)
+        except CONNECTION_ERRORS as error:
+            call = ClientCall("list", "", url, began, time.monotonic(), 0, timed_out=_is_timeout(error))
         else:
             version, _ = _version_and_server_time(response)
             view = None
@@ -126,6 +126,10 @@ class LoadContext:
             )
         self.journal.calls.append(call)
         return call
+
+
+def _is_timeout(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError | httpx2.TimeoutException)
 
 
 def _registry_status(response: httpx2.Response) -> int:
@@ -336,7 +340,7 @@ class WatchFollower:
 
     async def _watch_from_start(self, url: str) -> None:
         target = {"watch": "true", "send_initial": "true", "timeout": self.watch_timeout} | self._query
-        async with open_stream(url, f"/agents?{urlencode(target)}") as stream:
+        async with open_stream(url, f"/agents?{urlencode(target)}", timeout=STREAM_IDLE_TIMEOUT_S) as stream:
             state: dict[str, int] = {}
             while stream.status == 200 and (event := await stream.next_event(STREAM_IDLE_TIMEOUT_S)) is not None:
                 if event.kind == "BOOKMARK":
@@ -357,7 +361,7 @@ class WatchFollower:
             "resource_version": str(recording.last_version),
         } | self._query
         headers = {"accept": "text/event-stream"} if self._lists else {}
-        async with open_stream(url, f"/agents?{urlencode(target)}", headers) as stream:
+        async with open_stream(url, f"/agents?{urlencode(target)}", headers, timeout=STREAM_IDLE_TIMEOUT_S) as stream:
             if stream.status == 410:
                 assert int((await stream.json_body())["resource_version"]) > 0
                 self._discard_recording()

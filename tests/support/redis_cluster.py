@@ -29,9 +29,7 @@ class TwoNodeCluster:
         first.make_single_node_cluster()
         with redis.Redis.from_url(first.url) as client:
             client.execute_command("CLUSTER MEET", "127.0.0.1", second.port, second.bus_port)
-        wait_until(
-            lambda: all(_is_complete(node) for node in self.nodes), description="the nodes are connected", timeout=20
-        )
+        wait_until(lambda: all(_is_complete(node) for node in self.nodes), description="the nodes are connected")
         return self
 
     def __exit__(

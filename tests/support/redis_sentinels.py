@@ -8,10 +8,11 @@ from typing import Self
 
 import redis
 
+from tests.support.machine_speed import scaled
 from tests.support.polling import wait_until
 from tests.support.redis_server import RedisServer
 
-DOWN_AFTER_S = 1.0
+DOWN_AFTER_S = scaled(1)
 SERVICE_NAME = "mesh-store"
 
 
@@ -56,7 +57,7 @@ class SentinelGroup:
         with contextlib.ExitStack() as stack:
             for each in (self.primary, self.replica, *self.sentinels):
                 stack.enter_context(each)
-            wait_until(self._is_connected, description="the Sentinels are connected", timeout=20)
+            wait_until(self._is_connected, description="the Sentinels are connected")
             self._stack = stack.pop_all()
         return self
 

@@ -13,6 +13,7 @@ from redis.retry import Retry
 
 from registry.store.embedded.binary import find_server_binary
 from tests.support.child_process import ChildProcess
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import wait_until
 from tests.support.ports import BUS_OFFSET, free_port
 
@@ -88,7 +89,7 @@ class RedisServer(ChildProcess):
             wait_until(lambda: _cluster_is_up(client), description="cluster_state is ok")
 
     def _client(self) -> redis.Redis:
-        return redis.Redis.from_url(self.url, socket_timeout=2, retry=Retry(NoBackoff(), 0))
+        return redis.Redis.from_url(self.url, socket_timeout=REQUEST_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
 
 
 def _cluster_is_up(client: redis.Redis) -> bool:

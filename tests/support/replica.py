@@ -11,12 +11,14 @@ from types import TracebackType
 import httpx2
 
 from tests.support.child_process import ChildProcess
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.ports import free_port
 
 # Variables that the process inherits; a developer's REGISTRY_… or REDIS_URL must not affect a test.
 _INHERITED_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG")
 _LISTENING_URL = re.compile(r'(?:listens on |"event":"server_started",.*"url":")(http://[^\s"]+)')
-STOP_TIMEOUT_S = 5.0
+# The longest shutdown after the delay for balancers, in seconds on an idle machine.
+SHUTDOWN_S = 5.0
 
 
 class Replica(ChildProcess):
@@ -48,14 +50,14 @@ class Replica(ChildProcess):
             return False
         self.url = found[1]
         try:
-            return httpx2.get(f"{self.url}/ready", timeout=2).status_code == 200
+            return httpx2.get(f"{self.url}/ready", timeout=REQUEST_TIMEOUT_S).status_code == 200
         except httpx2.TransportError:
             return False
 
-    def stop(self, timeout: float = STOP_TIMEOUT_S) -> None:
-        """Send SIGTERM; assert that the process ends in time with status 0."""
+    def stop(self) -> None:
+        """Send SIGTERM; assert that the process ends with status 0."""
         try:
-            status = self.wait_for_exit(signal.SIGTERM, timeout=timeout)
+            status = self.wait_for_exit(signal.SIGTERM)
         finally:
             self.kill()
         assert status == 0, f"ended with status {status}\n{self.output}"

@@ -10,20 +10,22 @@ from typing import Any, Self
 import httpx2
 import redis
 
-from tests.support.http_calls import a_registration
+from tests.support.http_calls import REQUEST_TIMEOUT_S, a_registration
+from tests.support.machine_speed import scaled
 from tests.support.replica import Replica
 
+# Seconds; a slow machine sends heartbeats and renews leases late.
+AGENT_TIMEOUT_S = scaled(3)
+_HEARTBEAT_INTERVAL_S = 0.5
 # Short times: an agent is overdue after three seconds, a leader after two.
 FAST_SETTINGS = {
-    "AGENT_TIMEOUT": "3s",
+    "AGENT_TIMEOUT": f"{AGENT_TIMEOUT_S:.3f}s",
     "HEALTH_CHECK_INTERVAL": "200ms",
-    "LEADER_ELECTION_LEASE_DURATION": "2s",
-    "LEADER_ELECTION_RENEW_DEADLINE": "1200ms",
+    "LEADER_ELECTION_LEASE_DURATION": f"{scaled(2):.3f}s",
+    "LEADER_ELECTION_RENEW_DEADLINE": f"{scaled(1.2):.3f}s",
     "LEADER_ELECTION_RETRY_PERIOD": "400ms",
     "REGISTRY_LOG_FORMAT": "json",
 }
-LEASE_S = 2.0
-_HEARTBEAT_INTERVAL_S = 0.5
 
 
 @contextlib.contextmanager
@@ -41,7 +43,7 @@ def running_replicas(url: str, count: int, **env: str) -> Iterator[list[Replica]
 
 def get_health(replica: Replica) -> dict[str, Any]:
     """Return the health document of a replica."""
-    response = httpx2.get(f"{replica.url}/health", timeout=3)
+    response = httpx2.get(f"{replica.url}/health", timeout=REQUEST_TIMEOUT_S)
     assert response.status_code == 200
     document: dict[str, Any] = response.json()
     return document
@@ -55,7 +57,7 @@ def find_leader(running: Sequence[Replica]) -> Replica | None:
 def register_agents(replica: Replica, agent_ids: Sequence[str], **fields: Any) -> None:
     """Register agents and send one heartbeat for each."""
     agents = [a_registration(agent_id, **fields) for agent_id in agent_ids]
-    with httpx2.Client(base_url=replica.url, timeout=10) as client:
+    with httpx2.Client(base_url=replica.url, timeout=REQUEST_TIMEOUT_S) as client:
         for at in range(0, len(agents), 200):
             response = client.post("/agents/batch", json={"agents": agents[at : at + 200]})
             assert response.status_code == 200, response.text
@@ -104,7 +106,9 @@ class HeartbeatSender:
         while not self._stop_requested.wait(_HEARTBEAT_INTERVAL_S):
             for replica in self._running:
                 with contextlib.suppress(httpx2.TransportError):
-                    response = httpx2.post(f"{replica.url}/heartbeats", json={"agent_ids": self._agent_ids}, timeout=1)
+                    response = httpx2.post(
+                        f"{replica.url}/heartbeats", json={"agent_ids": self._agent_ids}, timeout=scaled(1)
+                    )
                     if response.status_code == 200:
                         results = response.json()["results"]
                         self.unknown_agents |= {

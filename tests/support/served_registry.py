@@ -11,6 +11,7 @@ import httpx2
 from registry.config.settings import Settings
 from registry.http_server import Listener
 from registry.main import Registry, open_registry
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import async_wait_until
 
 
@@ -30,10 +31,10 @@ async def served_registry(redis_url: str, **fields: Any) -> AsyncIterator[Served
         with Listener("127.0.0.1", 0, "--port") as listener:
             listener.start(registry.api_app)
             try:
-                async with httpx2.AsyncClient(base_url=listener.url, timeout=10) as client:
+                async with httpx2.AsyncClient(base_url=listener.url, timeout=REQUEST_TIMEOUT_S) as client:
                     await async_wait_until(lambda: registry.status.ready, description="the replica is ready")
                     yield ServedRegistry(registry, listener.url, client)
             finally:
                 registry.close_streams()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(REQUEST_TIMEOUT_S):
                     await listener.stop()

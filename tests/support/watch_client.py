@@ -9,7 +9,9 @@ from urllib.parse import urlencode, urlsplit
 
 import orjson
 
-EVENT_TIMEOUT_S = 5.0
+from tests.support.machine_speed import scaled
+
+EVENT_TIMEOUT_S = scaled(30)
 
 
 @dataclass(frozen=True)
@@ -131,16 +133,25 @@ class WatchStream:
 
 @contextlib.asynccontextmanager
 async def open_stream(
-    url: str, target: str, headers: Mapping[str, str] | None = None, *, method: str = "GET"
+    url: str,
+    target: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    method: str = "GET",
+    timeout: float = EVENT_TIMEOUT_S,
 ) -> AsyncIterator[WatchStream]:
-    """Send one request over a new connection, and provide its response once the headers have arrived."""
+    """Send one request over a new connection, and provide its response once the headers have arrived.
+
+    Raises:
+        TimeoutError: they did not arrive within `timeout` seconds.
+    """
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1 << 20)
     try:
         lines = [f"{method} {target} HTTP/1.1", f"host: {address.netloc}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-        async with asyncio.timeout(EVENT_TIMEOUT_S):
+        async with asyncio.timeout(timeout):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         pairs = (line.split(": ", 1) for line in head[1:] if line)
         yield WatchStream(reader, int(head[0].split()[1]), {name.lower(): value for name, value in pairs})

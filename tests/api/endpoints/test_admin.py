@@ -12,7 +12,7 @@ from registry.config.value_types import Secret
 from tests.support.http_calls import a_registration, expect_error, expect_success, send_heartbeat
 from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
-from tests.support.server_time import clear_outage
+from tests.support.server_time import clear_outage, make_overdue
 
 SWEEP_INTERVAL = timedelta(milliseconds=50)
 ACTIVE = "mcp_registry_self_preservation_active"
@@ -39,11 +39,12 @@ async def _read_metric(client: httpx2.AsyncClient, name: str) -> float:
     return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 
-async def register_with_one_heartbeat(client: httpx2.AsyncClient, count: int) -> None:
-    """Register agents with a short timeout, each of which sends one heartbeat only."""
-    agents = [a_registration(f"n{n}", timeout_threshold=0.3, eviction_threshold=600) for n in range(count)]
+async def register_with_one_heartbeat(client: httpx2.AsyncClient, count: int) -> list[str]:
+    """Register agents, each of which sends one heartbeat; return their ids."""
+    agents = [a_registration(f"n{n}", timeout_threshold=300, eviction_threshold=600) for n in range(count)]
     await asyncio.gather(*(client.post("/agents", json=agent) for agent in agents))
     await asyncio.gather(*(send_heartbeat(client, agent["id"]) for agent in agents))
+    return [agent["id"] for agent in agents]
 
 
 async def test_ending_inactive_self_preservation_has_no_effect(client: httpx2.AsyncClient) -> None:
@@ -71,7 +72,7 @@ async def test_self_preservation_is_reported_and_ended_by_a_call_to_any_replica(
         in_process_registry(redis_url, instance_id="one", health_check_interval=SWEEP_INTERVAL) as one,
         in_process_registry(redis_url, instance_id="two", health_check_interval=SWEEP_INTERVAL) as two,
     ):
-        await register_with_one_heartbeat(one, 30)
+        make_overdue(redis_client, *await register_with_one_heartbeat(one, 30))
         for client in (one, two):
             await async_wait_until(partial(_is_active, client), description="self-preservation is reported")
             state = await _get_self_preservation(client)
@@ -114,7 +115,7 @@ async def test_self_preservation_ends_after_its_duration(redis_url: str, redis_c
     async with in_process_registry(
         redis_url, health_check_interval=SWEEP_INTERVAL, self_preservation_duration=short
     ) as client:
-        await register_with_one_heartbeat(client, 30)
+        make_overdue(redis_client, *await register_with_one_heartbeat(client, 30))
         await async_wait_until(lambda: _is_active(client), description="self-preservation is reported")
 
         await async_wait_until(lambda: _all_degraded(client, 30), description="all overdue agents are degraded")
@@ -123,14 +124,15 @@ async def test_self_preservation_ends_after_its_duration(redis_url: str, redis_c
 
 
 async def test_a_scale_down_does_not_start_self_preservation(redis_url: str, redis_client: redis.Redis) -> None:
-    """Of fifty agents, thirty unregister and eight die, which are degraded in time."""
+    """Of fifty agents, thirty unregister and eight die, which are degraded."""
     clear_outage(redis_client)
     async with in_process_registry(redis_url, health_check_interval=SWEEP_INTERVAL) as client:
-        await register_with_one_heartbeat(client, 8)
+        dead = await register_with_one_heartbeat(client, 8)
         agents = [a_registration(f"m{n}", timeout_threshold=600) for n in range(42)]
         await asyncio.gather(*(client.post("/agents", json=agent) for agent in agents))
         await asyncio.gather(*(send_heartbeat(client, agent["id"]) for agent in agents))
         await asyncio.gather(*(client.delete(f"/agents/m{n}") for n in range(30)))
+        make_overdue(redis_client, *dead)
 
         await async_wait_until(
             lambda: _counts_equal(client, healthy=12, degraded=8), description="the dead agents are degraded"

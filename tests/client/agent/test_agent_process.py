@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from tests.support.agent_process import AgentProcess, call_tool, wait_until_registered
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.replica import Replica
@@ -43,7 +44,7 @@ def replica(redis_url: str) -> Iterator[Replica]:
 
 def agents(replica: Replica) -> list[str]:
     """Return the ids of all agents."""
-    return [agent["id"] for agent in httpx2.get(f"{replica.url}/agents", timeout=5).json()["agents"]]
+    return [agent["id"] for agent in httpx2.get(f"{replica.url}/agents", timeout=REQUEST_TIMEOUT_S).json()["agents"]]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_a_frozen_registry_does_not_block_the_exit(replica: Replica) -> None:
     with AgentProcess(program("serve()"), replica.url) as process:
         wait_until_registered(replica.url, "agent")
         replica.pause()
-        assert process.wait_for_exit(signal.SIGTERM, timeout=6) == -signal.SIGTERM
+        assert process.wait_for_exit(signal.SIGTERM) == -signal.SIGTERM
         replica.resume()
         assert "agent_deregistration_failed" in process.output
 
@@ -168,8 +169,8 @@ async def test_an_announced_server_gets_the_tools_of_the_agent(replica: Replica)
         agent = wait_until_registered(replica.url, "agent")
         names = {each["name"]: each["function_name"] for each in agent["capabilities"]}
         assert names == {"double": "double", "triples": "triple"}
-        wait_until(lambda: responds(agent["endpoint"]), description="it responds", timeout=15)
-        health = httpx2.get(f"{agent['endpoint']}/health").json()
+        wait_until(lambda: responds(agent["endpoint"]), description="it responds")
+        health = httpx2.get(f"{agent['endpoint']}/health", timeout=REQUEST_TIMEOUT_S).json()
         assert (health["status"], health["agent_id"]) == ("healthy", agent["id"])
         assert [await call_tool(agent["endpoint"], tool, number=7) for tool in ("double", "triple")] == [14, 21]
         assert process.wait_for_exit(signal.SIGTERM) == -signal.SIGTERM
@@ -179,7 +180,7 @@ async def test_an_announced_server_gets_the_tools_of_the_agent(replica: Replica)
 def responds(endpoint: str) -> bool:
     """Return whether a server responds there."""
     try:
-        return httpx2.get(f"{endpoint}/health").status_code == 200
+        return httpx2.get(f"{endpoint}/health", timeout=REQUEST_TIMEOUT_S).status_code == 200
     except httpx2.TransportError:
         return False
 
@@ -192,7 +193,10 @@ def test_the_automatic_server_waits_for_the_end_of_the_imports(replica: Replica,
         agent = wait_until_registered(replica.url, "agent")
 
         assert agent["updated_at"] == agent["created_at"]
-        assert agent["resource_version"] == httpx2.get(f"{replica.url}/agents").json()["resource_version"]
+        assert (
+            agent["resource_version"]
+            == httpx2.get(f"{replica.url}/agents", timeout=REQUEST_TIMEOUT_S).json()["resource_version"]
+        )
         assert responds(agent["endpoint"])
 
 

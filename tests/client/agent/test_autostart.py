@@ -10,6 +10,7 @@ from mcp_mesh_client import DecoratorOrderError, InvalidData, announce, mesh_age
 from mcp_mesh_client.agent.agent_process import AgentProcess
 
 from tests.support.canned_server import CannedServer, json_response
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.in_process_agent import in_process_agent
 from tests.support.polling import async_wait_until, wait_until
 
@@ -81,9 +82,7 @@ def test_an_automatic_server_stops_when_the_application_announces_its_own() -> N
             """Do nothing."""
 
         unserved()
-        automatic = wait_until(
-            lambda: local_process.agent.endpoint or "", description="the automatic server started", timeout=10
-        )
+        automatic = wait_until(lambda: local_process.agent.endpoint or "", description="the automatic server started")
         wait_until(lambda: health(automatic).get("agent_id") == local_process.agent.id, description="it responds")
         announce(endpoint="http://me:1")
         assert local_process.agent.endpoint == "http://me:1"
@@ -93,7 +92,7 @@ def test_an_automatic_server_stops_when_the_application_announces_its_own() -> N
 def health(endpoint: str) -> dict[str, Any]:
     """Return the health response of an agent, empty if it does not respond."""
     try:
-        response: dict[str, Any] = httpx2.get(f"{endpoint}/health", timeout=5).json()
+        response: dict[str, Any] = httpx2.get(f"{endpoint}/health", timeout=REQUEST_TIMEOUT_S).json()
     except httpx2.TransportError:
         return {}
     return response
@@ -110,7 +109,7 @@ async def test_an_unexpected_error_does_not_stop_the_agent(caplog: pytest.LogCap
                 return it
 
             assert needy() is None
-            await async_wait_until(lambda: len(server.requests) >= 2, description="the agent tries again", timeout=10)
+            await async_wait_until(lambda: len(server.requests) >= 2, description="the agent tries again")
             await asyncio.to_thread(local_process.deregister)
 
     assert "agent_lifecycle_failed" in caplog.text

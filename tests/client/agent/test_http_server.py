@@ -7,6 +7,8 @@ from mcp.server import MCPServer
 from mcp_mesh_client.agent.http_server import AgentHttpServer, new_mcp_server
 from mcp_mesh_client.event_loop_thread import EventLoopThread
 
+from tests.support.http_calls import REQUEST_TIMEOUT_S
+
 
 def test_a_new_server_leaves_logging_unchanged() -> None:
     """The MCP SDK's servers configure logging, so that `basicConfig` of the application would have no effect."""
@@ -32,11 +34,14 @@ def test_a_call_needs_no_session() -> None:
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "get_date", "arguments": {}}}
 
     response = httpx2.post(
-        f"{http_server.url}/mcp", json=call, headers={"accept": "application/json, text/event-stream"}
+        f"{http_server.url}/mcp",
+        json=call,
+        headers={"accept": "application/json, text/event-stream"},
+        timeout=REQUEST_TIMEOUT_S,
     )
 
     http_server.should_exit = True
-    ended.result(10)
+    ended.result()
     thread.stop()
     assert response.status_code == 200
     assert "monday" in response.text

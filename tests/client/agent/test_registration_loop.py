@@ -13,6 +13,7 @@ from mcp_mesh_client.agent import registration_loop
 from mcp_mesh_client.agent.agent_process import AgentProcess
 
 from tests.support.canned_server import CannedServer, http_response, json_response
+from tests.support.http_calls import REQUEST_TIMEOUT_S
 from tests.support.in_process_agent import in_process_agent
 from tests.support.polling import async_wait_until, wait_until
 from tests.support.ports import free_port
@@ -43,7 +44,7 @@ async def deregister(local_process: AgentProcess) -> None:
 
 def stored_agent(replica: Replica, local_process: AgentProcess) -> Any:
     """Return this agent as a replica returns it, or None."""
-    response = httpx2.get(f"{replica.url}/agents/{local_process.agent.id}", timeout=5)
+    response = httpx2.get(f"{replica.url}/agents/{local_process.agent.id}", timeout=REQUEST_TIMEOUT_S)
     return response.json() if response.status_code == 200 else None
 
 
@@ -58,7 +59,7 @@ async def test_all_functions_share_one_registration_and_one_heartbeat(
             for number in range(20):
                 function = FunctionType(greet.__code__, {}, f"greet_{number}")
                 mesh_agent(capability="greeting")(function)
-            await async_wait_until(lambda: len(server.requests) >= 3, description="heartbeats arrive", timeout=15)
+            await async_wait_until(lambda: len(server.requests) >= 3, description="heartbeats arrive")
             assert wrapped() == PROVIDER
             await deregister(local_process)
 
@@ -103,7 +104,7 @@ async def test_a_rejected_registration_is_logged_once(caplog: pytest.LogCaptureF
             local_process.lifecycle._backoff._bound = 0.01
             wrapped = mesh_agent(dependencies=["date_service"])(greet)
             assert wrapped() is None
-            await async_wait_until(lambda: wrapped() == PROVIDER, description="it is registered in the end", timeout=10)
+            await async_wait_until(lambda: wrapped() == PROVIDER, description="it is registered in the end")
             await deregister(local_process)
 
     assert [record.message for record in caplog.records if "agent_rejected" in record.message] == [
@@ -116,9 +117,7 @@ async def test_a_url_of_another_server_is_logged_once(caplog: pytest.LogCaptureF
     async with CannedServer(http_response(404, {"detail": "Not Found"})) as server:
         with in_process_agent(server.url, MCP_MESH_ENDPOINT=ENDPOINT) as local_process:
             mesh_agent(capability="greeting")(greet)
-            await async_wait_until(
-                lambda: "agent_rejected" in caplog.text, description="the error is logged", timeout=10
-            )
+            await async_wait_until(lambda: "agent_rejected" in caplog.text, description="the error is logged")
             await deregister(local_process)
 
     logged = [record.message for record in caplog.records if "agent_rejected" in record.message]
@@ -136,7 +135,7 @@ async def test_a_rejected_agent_does_not_deregister(caplog: pytest.LogCaptureFix
     async with CannedServer(rejection) as server:
         with in_process_agent(server.url, MCP_MESH_ENDPOINT=ENDPOINT) as local_process:
             mesh_agent(capability="greeting")(greet)
-            await async_wait_until(lambda: "agent_rejected" in caplog.text, description="it is rejected", timeout=10)
+            await async_wait_until(lambda: "agent_rejected" in caplog.text, description="it is rejected")
             await deregister(local_process)
 
     assert calls(server) == ["POST /agents"]
@@ -150,7 +149,6 @@ async def test_an_agent_that_never_reached_a_registry_does_not_deregister(caplog
         await async_wait_until(
             lambda: local_process.agent.registry_state == "offline",
             description="the registry is unreachable",
-            timeout=20,
         )
         await deregister(local_process)
 
@@ -163,7 +161,7 @@ async def test_a_registration_is_logged_with_id_and_endpoint(caplog: pytest.LogC
     async with CannedServer(REGISTERED, RECORDED, UNKNOWN, REGISTERED, RECORDED) as server:
         with in_process_agent(server.url, MCP_MESH_ENDPOINT=ENDPOINT) as local_process:
             mesh_agent(capability="greeting")(greet)
-            await async_wait_until(lambda: len(server.requests) >= 5, description="heartbeats continue", timeout=10)
+            await async_wait_until(lambda: len(server.requests) >= 5, description="heartbeats continue")
             await deregister(local_process)
 
     logged = f"agent_registered id={local_process.agent.id} endpoint={ENDPOINT}"
@@ -179,7 +177,7 @@ def test_an_agent_starts_before_its_registry(redis_url: str, caplog: pytest.LogC
         assert wrapped() is None
         wait_until(lambda: local_process.agent.registry_state == "offline", description="the registry is unreachable")
         with Replica(redis_url, REGISTRY_PORT=str(port)) as replica:
-            wait_until(lambda: stored_agent(replica, local_process), description="it is registered", timeout=30)
+            wait_until(lambda: stored_agent(replica, local_process), description="it is registered")
             local_process.deregister()
 
     assert [record.message.partition(" ")[0] for record in caplog.records if "registry_" in record.message] == [
@@ -193,20 +191,16 @@ def test_an_outage_of_the_registry_keeps_the_resolution(redis_url: str) -> None:
     with Replica(redis_url) as replica, in_process_agent(replica.url, MCP_MESH_ENDPOINT=ENDPOINT) as local_process:
         tools = [{"function_name": "get_date", "capability": "date_service"}]
         date = {"agent_id": "date-1", "metadata": {"endpoint": "http://date:1", "tools": tools}}
-        httpx2.post(f"{replica.url}/agents", json=date).raise_for_status()
+        httpx2.post(f"{replica.url}/agents", json=date, timeout=REQUEST_TIMEOUT_S).raise_for_status()
         wrapped = mesh_agent(dependencies=["date_service"])(greet)
         wait_until(lambda: wrapped() == PROVIDER, description="it is resolved")
         replica.pause()
-        wait_until(
-            lambda: local_process.agent.registry_state == "offline", description="the timeout is detected", timeout=20
-        )
+        wait_until(lambda: local_process.agent.registry_state == "offline", description="the timeout is detected")
         assert wrapped() == PROVIDER
         replica.resume()
-        wait_until(
-            lambda: local_process.agent.registry_state == "online", description="the registry is reachable", timeout=20
-        )
-        httpx2.delete(f"{replica.url}/agents/date-1").raise_for_status()
-        wait_until(lambda: wrapped() is None, description="the provider is gone", timeout=20)
+        wait_until(lambda: local_process.agent.registry_state == "online", description="the registry is reachable")
+        httpx2.delete(f"{replica.url}/agents/date-1", timeout=REQUEST_TIMEOUT_S).raise_for_status()
+        wait_until(lambda: wrapped() is None, description="the provider is gone")
 
 
 def test_heartbeats_continue_through_another_replica(redis_url: str) -> None:
@@ -222,7 +216,6 @@ def test_heartbeats_continue_through_another_replica(redis_url: str) -> None:
         wait_until(
             lambda: stored_agent(other, local_process)["last_heartbeat"] > first["last_heartbeat"],
             description="heartbeats arrive",
-            timeout=15,
         )
         wait_until(
             lambda: stored_agent(other, local_process)["resource_version"] == first["resource_version"],

@@ -328,7 +328,7 @@ async def test_stop_ends_supervision_that_was_not_cancelled(server: EmbeddedServ
 
     await server.stop()
 
-    await asyncio.wait_for(task, 1)
+    await task
 
 
 async def test_stop_leaves_no_process_and_no_socket_directory(server: EmbeddedServer) -> None:
