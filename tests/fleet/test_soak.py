@@ -28,12 +28,12 @@ async def test_memory_does_not_grow_with_time(run_fleet: FleetMaker) -> None:
     """
     async with run_fleet(REGISTRY_WATCH_HISTORY="2000") as fleet:
         fleet.log_recorder.entries_removed = True
-        following = asyncio.create_task(asyncio.to_thread(fleet.log_recorder.read_repeatedly, SOAK_S + 5))
-        await churn(fleet, SOAK_S / 2)
-        settled = [replica.resident_bytes for replica in fleet.replicas]
-        await churn(fleet, SOAK_S / 2)
-        gained = [replica.resident_bytes - size for replica, size in zip(fleet.replicas, settled, strict=True)]
-        await following
+        with fleet.log_recorder.reading():
+            await churn(fleet, SOAK_S / 2)
+            settled = [replica.resident_bytes for replica in fleet.replicas]
+            await churn(fleet, SOAK_S / 2)
+            gained = [replica.resident_bytes - size for replica, size in zip(fleet.replicas, settled, strict=True)]
+            await fleet.wait_until_settled()
 
         assert max(gained) < max(MAX_GAIN_BYTES, SOAK_S / 600 * (1 << 20))
 

@@ -153,10 +153,9 @@ async def test_a_watcher_behind_the_log_receives_410(run_fleet: FleetMaker) -> N
     """With the current version, on every replica; a list and a watch from there converge."""
     async with run_fleet(load=False, REGISTRY_WATCH_HISTORY="100") as fleet:
         start = await register(fleet, 0, "first")
-        following = asyncio.create_task(asyncio.to_thread(fleet.log_recorder.read_repeatedly, 4))
-        for at in range(400):
-            last = await register(fleet, at % 3, f"a{at % 7}", labels={"at": str(at)})
-        await following
+        with fleet.log_recorder.reading():
+            for at in range(400):
+                last = await register(fleet, at % 3, f"a{at % 7}", labels={"at": str(at)})
         fleet.log_recorder.entries_removed = True
 
         for url in fleet.urls:

@@ -1,6 +1,8 @@
 """A complete copy of a mesh's change log, which survives trimming and data loss in Redis."""
 
-import time
+import contextlib
+import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +18,7 @@ from tests.support.watch_recorder import UnbrokenLog
 LOG_KEY, TIMELINE_KEY = "{mesh}:log", "{mesh}:timeline"
 # Before a server is killed or flushed, writes pause for this time while the log is read.
 _PAUSE_WRITES_MS = 20_000
-# How often `read_repeatedly` reads.
+# How often `reading` reads.
 READ_INTERVAL_S = 0.05
 
 
@@ -76,12 +78,22 @@ class ChangeLogRecorder:
         """Disable keyspace events on the server."""
         self.redis.config_set("notify-keyspace-events", "")
 
-    def read_repeatedly(self, duration_s: float) -> None:
-        """Read repeatedly, so that no entry is trimmed unread; call it in a separate thread."""
-        deadline = time.monotonic() + duration_s
-        while time.monotonic() < deadline:
-            self.read()
-            time.sleep(READ_INTERVAL_S)
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read repeatedly in a separate thread during the block, so that no entry is trimmed unread."""
+        stop_requested = threading.Event()
+
+        def read_until_stopped() -> None:
+            while not stop_requested.wait(READ_INTERVAL_S):
+                self.read()
+
+        thread = threading.Thread(target=read_until_stopped)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop_requested.set()
+            thread.join()
 
     def server_time_ms(self) -> int:
         """The server's time in milliseconds."""
