@@ -5,9 +5,10 @@
          log          stream  {mesh}:log
          heartbeats   zset    {mesh}:heartbeats
          agent_keys…  hash    {mesh}:agent:<id>, one for each agent, at most 200
-  ARGV   draining     1 to drain, 0 to undrain
-         log_length   integer, entries the log stores
-         ids…         the id of each agent
+  ARGV   draining      1 to drain, 0 to undrain
+         log_length    integer, entries the log stores
+         seen_version  integer, the highest version that the caller has read or returned
+         ids…          the id of each agent
   REPLY  ok <word> <version>…   for each agent, in order, an outcome and the version of its last change:
          changed                has the requested state since this version
          unchanged              had the requested state already
@@ -22,16 +23,16 @@
 --@include is_valid_agent
 --@include append_change
 local version, log, heartbeats = unpack(KEYS)
-local draining, log_length = unpack(ARGV)
+local draining, log_length, seen_version = unpack(ARGV)
 local fixed, count = 3, #KEYS - 3
-if count > 200 or #ARGV ~= 2 + count or (draining ~= '0' and draining ~= '1') then
+if count > 200 or #ARGV ~= 3 + count or (draining ~= '0' and draining ~= '1') then
   return redis.error_reply('ERR drain expects 0 or 1 and the id of each of at most 200 agents')
 end
 
 local now = now_ms()
 local reply = { 'ok' }
 for i = 1, count do
-  local key, id = KEYS[fixed + i], ARGV[2 + i]
+  local key, id = KEYS[fixed + i], ARGV[3 + i]
   local agent = read_agent(key)
   local outcome, changed_version = 'unchanged', ''
   if not agent then
@@ -43,7 +44,7 @@ for i = 1, count do
   else
     local before = agent.draining
     agent.draining = draining
-    outcome, changed_version = 'changed', append_change(version, log, log_length, now, {
+    outcome, changed_version = 'changed', append_change(version, log, log_length, seen_version, now, {
       kind = 'modify', reason = draining == '1' and 'drained' or 'undrained', id = id, key = key, agent = agent,
       heartbeat = redis.call('ZSCORE', heartbeats, id) or '', before = { draining = before },
     })

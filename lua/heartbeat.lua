@@ -11,10 +11,11 @@
          clock_rollback   string  {mesh}:clock_rollback
          counters         hash    {mesh}:counters
          agent_keys…      hash    {mesh}:agent:<id>, one for each agent, at most 200
-  ARGV   log_length   integer, entries the log stores
-         agents…      id, mode, load and response_digest of each. revive extends any agent and makes it healthy; extend
-                      extends only a healthy agent; record extends none. load and response_digest are stored without a
-                      log entry; '' does not change the stored value
+  ARGV   log_length    integer, entries the log stores
+         seen_version  integer, the highest version that the caller has read or returned
+         agents…       id, mode, load and response_digest of each. revive extends any agent and makes it healthy; extend
+                       extends only a healthy agent; record extends none. load and response_digest are stored without a
+                       log entry; '' does not change the stored value
   REPLY  ok <now_ms> <word>…   one word for each agent, in order; if its response_digest is '' and one is stored, a blank
                                and the stored one follow:
          healthy                       extended, or healthy already
@@ -31,9 +32,9 @@
 --@include record_probe
 --@include append_change
 local version, log, deadlines, heartbeats, unhealthy_since, last_probe, outage, clock_rollback, counters = unpack(KEYS)
-local log_length = unpack(ARGV)
+local log_length, seen_version = unpack(ARGV)
 local fixed, count = 9, #KEYS - 9
-if count > 200 or #ARGV ~= 1 + 4 * count then
+if count > 200 or #ARGV ~= 2 + 4 * count then
   return redis.error_reply('ERR heartbeat expects id, mode, load and response digest of each of at most 200 agents')
 end
 
@@ -52,7 +53,7 @@ local function mark_healthy(key, id, now)
   local agent = read_agent(key)
   local status = agent.status
   agent.status = 'healthy'
-  append_change(version, log, log_length, now, {
+  append_change(version, log, log_length, seen_version, now, {
     kind = 'modify', reason = status == 'pending' and 'first_heartbeat' or 'recovered', id = id, key = key,
     agent = agent, heartbeat = to_decimal(now), before = { status = status },
   })
@@ -65,7 +66,7 @@ record_probe(last_probe, outage, clock_rollback, now)
 
 local reply, extended = { 'ok', now_text }, 0
 for i = 1, count do
-  local key, id, mode, load, response_digest = KEYS[fixed + i], unpack(ARGV, 4 * i - 2, 4 * i + 1)
+  local key, id, mode, load, response_digest = KEYS[fixed + i], unpack(ARGV, 4 * i - 1, 4 * i + 2)
   local stored = redis.pcall('HMGET', key, 'status', 'timeout', 'response_digest')
   local status, timeout = stored[1], tonumber(stored[2])
   if stored.err or (status and not timeout) then

@@ -14,6 +14,7 @@
   COST   O(1)
 ]]
 --@include to_decimal
+--@include last_lost_version
 local version, timeline, log = unpack(KEYS)
 local expected_timeline, lost_version = unpack(ARGV)
 
@@ -25,9 +26,8 @@ if not first or tonumber(string.match(first[1], '^%d+')) > tonumber(lost_version
   return { 'trimmed' }
 end
 
--- Other replicas may have read later entries that are lost too; 60,000 is one minute at 1,000 changes per second.
 local last_known = math.max(tonumber(redis.call('GET', version)) or 0, tonumber(lost_version))
-redis.call('SET', version, to_decimal(last_known + 60000))
+redis.call('SET', version, to_decimal(last_lost_version(last_known)))
 redis.call('DEL', timeline)
 redis.call('UNLINK', log)
 return { 'invalidated' }

@@ -18,6 +18,7 @@
          edges                lines of `<capability> <required capability>`
          edges_revision       the revision of {mesh}:required_edges that edges were checked against, '' for none
          log_length           integer, entries the log stores
+         seen_version         integer, the highest version that the caller has read or returned
   REPLY  created <version>     new agent: pending, or healthy if counts_as_heartbeat
          updated <version>     its specification changed
          unchanged <version>   a heartbeat; the version of its last change
@@ -34,7 +35,7 @@
 --@include count_required_edges
 --@include append_change
 local version, log, deadlines, heartbeats, unhealthy_since, counters, required_edges, agent_key = unpack(KEYS)
-local id, spec, timeout, eviction, precondition, counts_as_heartbeat, edges, edges_revision, log_length = unpack(ARGV)
+local id, spec, timeout, eviction, precondition, counts_as_heartbeat, edges, edges_revision, log_length, seen_version = unpack(ARGV)
 
 -- A version satisfies it if it is between the agent's last spec change and its last change of any kind.
 local function satisfies_precondition(agent)
@@ -99,7 +100,7 @@ local change = registration_change(agent, now)
 change.replace_hash = is_damaged
 local outcome, current = 'unchanged', change.agent.version
 if change.spec_changed or change.before.status then
-  current = append_change(version, log, log_length, now, change)
+  current = append_change(version, log, log_length, seen_version, now, change)
   count_required_edges(required_edges, edges_before, edges)
   outcome = change.kind == 'add' and 'created' or change.spec_changed and 'updated' or 'unchanged'
 end

@@ -8,9 +8,10 @@
          unhealthy_since  zset    {mesh}:unhealthy_since
          required_edges   hash    {mesh}:required_edges
          agent_keys…      hash    {mesh}:agent:<id>, one for each agent, at most 200
-  ARGV   log_length   integer, entries the log stores
-         agents…      of each: id; spec, canonical JSON; status; draining, 0 or 1; created and updated, ms; timeout and
-                      eviction, ms; heartbeat, ms or ''; time_left, ms until its next transition; edges, as in register
+  ARGV   log_length    integer, entries the log stores
+         seen_version  integer, the highest version that the caller has read or returned
+         agents…       of each: id; spec, canonical JSON; status; draining, 0 or 1; created and updated, ms; timeout and
+                       eviction, ms; heartbeat, ms or ''; time_left, ms until its next transition; edges, as in register
   REPLY  ok <restored> <skipped>   agents that were added, and agents that exist already
   WRITES version log deadlines heartbeats unhealthy_since required_edges agent_keys
   EMITS  add restored | nothing
@@ -23,16 +24,16 @@
 --@include count_required_edges
 --@include append_change
 local version, log, deadlines, heartbeats, unhealthy_since, required_edges = unpack(KEYS)
-local log_length = unpack(ARGV)
+local log_length, seen_version = unpack(ARGV)
 local fixed, count, fields_per_agent = 6, #KEYS - 6, 11
-if count > 200 or #ARGV ~= 1 + fields_per_agent * count then
+if count > 200 or #ARGV ~= 2 + fields_per_agent * count then
   return redis.error_reply('ERR restore expects eleven fields of each of at most 200 agents')
 end
 
 local now = now_ms()
 local restored, skipped = 0, 0
 for i = 1, count do
-  local key, offset = KEYS[fixed + i], 1 + fields_per_agent * (i - 1)
+  local key, offset = KEYS[fixed + i], 2 + fields_per_agent * (i - 1)
   local id, spec, status, draining, created, updated, timeout, eviction = unpack(ARGV, offset + 1, offset + 8)
   local heartbeat, time_left, edges = unpack(ARGV, offset + 9, offset + fields_per_agent)
   local stored = read_agent(key)
@@ -41,7 +42,7 @@ for i = 1, count do
   else
     -- If the clock was set back since the backup, a heartbeat in the future would never expire.
     heartbeat = heartbeat ~= '' and to_decimal(math.min(tonumber(heartbeat), now)) or ''
-    append_change(version, log, log_length, now, {
+    append_change(version, log, log_length, seen_version, now, {
       kind = 'add', reason = 'restored', id = id, key = key,
       agent = {
         spec = spec, status = status, draining = draining, created = created, timeout = timeout, eviction = eviction,

@@ -18,6 +18,7 @@
          agent_keys…        hash    {mesh}:agent:<id>, one for each agent, at most 200
   ARGV   leader_epoch  integer, the caller's epoch
          log_length    integer, entries the log stores
+         seen_version  integer, the highest version that the caller has read or returned
          retention     integer, ms an expired agent stays before it is removed
          window        integer, ms over which newly unhealthy agents are counted
          max_share     integer, percent of the healthy agents; self-preservation starts above it
@@ -42,9 +43,9 @@
 --@include append_change
 --@include record_probe
 local version, log, deadlines, heartbeats, unhealthy_since, last_probe, outage, clock_rollback, epoch, self_preservation, counters, required_edges = unpack(KEYS)
-local leader_epoch, log_length, retention, window, max_share, min_agents, max_duration = unpack(ARGV)
+local leader_epoch, log_length, seen_version, retention, window, max_share, min_agents, max_duration = unpack(ARGV)
 local fixed, count = 12, #KEYS - 12
-if count > 200 or #ARGV ~= 7 + count then
+if count > 200 or #ARGV ~= 8 + count then
   return redis.error_reply('ERR sweep expects the id of each of at most 200 agents')
 end
 local current = redis.call('GET', epoch) or '0'
@@ -138,7 +139,7 @@ local function transition(key, id, agent, deadline)
   change.heartbeat = redis.call('ZSCORE', heartbeats, id) or ''
   if status == 'removed' then
     change.kind, change.reason = 'remove', 'retention_elapsed'
-    append_change(version, log, log_length, now, change)
+    append_change(version, log, log_length, seen_version, now, change)
     count_required_edges(required_edges, agent.required_edges or '', '')
     remove_times(id)
   else
@@ -147,7 +148,7 @@ local function transition(key, id, agent, deadline)
     end
     change.kind, change.reason, change.before.status = 'modify', status, agent.status
     agent.status = status
-    append_change(version, log, log_length, now, change)
+    append_change(version, log, log_length, seen_version, now, change)
     redis.call('ZADD', deadlines, to_decimal(next_deadline), id)
   end
   return status
@@ -173,7 +174,7 @@ end
 record_probe(last_probe, outage, clock_rollback, now)
 local classified, newly_overdue, seen_ids = {}, 0, {}
 for i = 1, count do
-  local id = ARGV[7 + i]
+  local id = ARGV[8 + i]
   -- A repeated id is classified only after its first occurrence was applied.
   classified[i] = not seen_ids[id] and classify(KEYS[fixed + i], id)
   seen_ids[id] = true
@@ -186,7 +187,7 @@ if update_self_preservation(newly_overdue) then
 end
 local total = { degraded = 0, expired = 0, removed = 0, not_due = 0, orphaned = 0, bad_record = 0, grace_granted = 0 }
 for i = 1, count do
-  local id, key = ARGV[7 + i], KEYS[fixed + i]
+  local id, key = ARGV[8 + i], KEYS[fixed + i]
   local outcome = apply(key, id, classified[i] or classify(key, id))
   total[outcome] = total[outcome] + 1
 end

@@ -9,8 +9,9 @@
          counters         hash    {mesh}:counters
          required_edges   hash    {mesh}:required_edges
          agent_key        hash    {mesh}:agent:<id>
-  ARGV   id          text
-         log_length  integer, entries the log stores
+  ARGV   id            text
+         log_length    integer, entries the log stores
+         seen_version  integer, the highest version that the caller has read or returned
   REPLY  removed <version>   the agent was removed at this version
          unknown_agent       never registered, or removed before
   WRITES version log deadlines heartbeats unhealthy_since counters required_edges agent_key
@@ -22,13 +23,13 @@
 --@include count_required_edges
 --@include append_change
 local version, log, deadlines, heartbeats, unhealthy_since, counters, required_edges, agent_key = unpack(KEYS)
-local id, log_length = unpack(ARGV)
+local id, log_length, seen_version = unpack(ARGV)
 
 local agent = read_agent(agent_key)
 if not agent then
   return { 'unknown_agent' }
 end
-local removed = append_change(version, log, log_length, now_ms(), {
+local removed = append_change(version, log, log_length, seen_version, now_ms(), {
   kind = 'remove', reason = 'unregistered', id = id, key = agent_key, agent = agent,
   heartbeat = redis.call('ZSCORE', heartbeats, id) or '', before = {},
 })

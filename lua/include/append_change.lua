@@ -1,14 +1,19 @@
 --@include to_decimal
--- append_change(version_key, log, log_length, now, change): assign the next version to a change, log it, and store the
--- agent; returns the version. The log entry is written first: Redis does not roll back, and only XADD can fail.
+--@include last_lost_version
+-- append_change(version_key, log, log_length, seen_version, now, change): assign the next version to a change, log it, and
+-- store the agent; returns the version. The entry is written first: Redis does not roll back, and only XADD can fail.
 -- change: kind add|modify|remove, reason, id, key, agent (all fields after the change), heartbeat (ms or ''), before
 -- (old values of changed fields), spec_changed, updated (ms, default now), replace_hash (delete the old hash first).
-local function append_change(version_key, log, log_length, now, change)
+local function append_change(version_key, log, log_length, seen_version, now, change)
   local version = redis.call('INCR', version_key)
-  local prev = version - 1
-  if version < now then
-    version = now
-    redis.call('SET', version_key, to_decimal(now))
+  local prev, lowest = version - 1, now
+  if prev < tonumber(seen_version) then -- The store lost data: versions up to this one may have had other contents.
+    lowest = math.max(now, last_lost_version(seen_version) + 1)
+    redis.call('UNLINK', log)
+  end
+  if version < lowest then
+    version = lowest
+    redis.call('SET', version_key, to_decimal(version))
   end
   local agent = change.agent
   agent.version = to_decimal(version)

@@ -14,6 +14,7 @@ from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
 from registry.store.redis.retry import call_with_retry
 from registry.store.scripts import Command, ScriptCall, chunks
+from registry.store.seen_version import SeenVersion
 
 HeartbeatMode = Literal["revive", "extend", "record"]
 HeartbeatOutcome = Literal["healthy", "pending", "degraded", "expired", "unknown_agent", "bad_record"]
@@ -109,13 +110,22 @@ class Agents:
     """
 
     def __init__(
-        self, keys: Keys, log_length: int, *, heartbeats: Pipeline, writes: Pipeline, reads: Pipeline, acks: int = 0
+        self,
+        keys: Keys,
+        log_length: int,
+        seen: SeenVersion,
+        *,
+        heartbeats: Pipeline,
+        writes: Pipeline,
+        reads: Pipeline,
+        acks: int = 0,
     ) -> None:
         self._scripts = writes.scripts
         self.last_written_version = 0
         """The newest version that a write of this replica created."""
         self._keys = keys
         self._log_length = log_length
+        self._seen = seen
         self._acks = acks
         self._heartbeat_pipeline, self._write_pipeline, self._read_pipeline = heartbeats, writes, reads
         self._heartbeat_batcher: Batcher[_HeartbeatItem, HeartbeatResult] = Batcher(self._send_heartbeats)
@@ -139,6 +149,7 @@ class Agents:
                 "edges": encode_edges(registration.required_edges) if registration.required_edges else "",
                 "edges_revision": registration.edges_revision,
                 "log_length": self._log_length,
+                "seen_version": self._seen.version,
             },
         )
         word, *rest = await self._write(call, retryable=not registration.precondition)
@@ -147,7 +158,7 @@ class Agents:
         version = int(rest[0]) if rest[0] else None
         if word == b"stale_version" or version is None:
             raise StaleVersion(registration.agent_id, version)
-        self.last_written_version = max(self.last_written_version, version)
+        self._count_written(version)
         return RegistrationResult(cast(RegistrationOutcome, word.decode()), version)
 
     async def edges_revision(self) -> str:
@@ -159,12 +170,12 @@ class Agents:
         """Remove one agent and return the resource version of this change. Raises UnknownAgent."""
         call = self._scripts["unregister"].call(
             {**self._keys.shared, "agent_key": self._keys.agent(agent_id)},
-            {"id": agent_id, "log_length": self._log_length},
+            {"id": agent_id, "log_length": self._log_length, "seen_version": self._seen.version},
         )
         word, *version = await self._write(call, retryable=False)
         if word == b"unknown_agent":
             raise UnknownAgent(agent_id)
-        self.last_written_version = max(self.last_written_version, int(version[0]))
+        self._count_written(int(version[0]))
         return int(version[0])
 
     async def drain(self, agent_ids: Sequence[str], *, draining: bool) -> list[AgentDrainResult]:
@@ -174,11 +185,12 @@ class Agents:
             {
                 "draining": int(draining),
                 "log_length": self._log_length,
+                "seen_version": self._seen.version,
                 "ids…": [encode(agent_id) for agent_id in agent_ids],
             },
         )
         _, *pairs = await self._write(call, retryable=False)
-        self.last_written_version = max(self.last_written_version, *(int(version or 0) for version in pairs[1::2]), 0)
+        self._count_written(max(int(version or 0) for version in pairs[1::2]))
         return [
             AgentDrainResult(cast(DrainOutcome, word.decode()), int(version) if version else None)
             for word, version in zip(pairs[::2], pairs[1::2], strict=True)
@@ -213,6 +225,10 @@ class Agents:
         ):
             await batcher.close()
 
+    def _count_written(self, version: int) -> None:
+        self.last_written_version = max(self.last_written_version, version)
+        self._seen.raise_to(version)
+
     async def _write(self, call: ScriptCall, *, retryable: bool) -> list[bytes]:
         return cast("list[bytes]", await self._write_batcher.submit(_Write(call, retryable)))
 
@@ -223,7 +239,11 @@ class Agents:
     async def _send_heartbeats(self, items: Sequence[_HeartbeatItem]) -> list[HeartbeatResult | Exception]:
         call = self._scripts["heartbeat"].call(
             {**self._keys.shared, "agent_keys…": [self._keys.agent(agent_id) for agent_id, *_ in items]},
-            {"log_length": self._log_length, "agents…": tuple(chain.from_iterable(items))},
+            {
+                "log_length": self._log_length,
+                "seen_version": self._seen.version,
+                "agents…": tuple(chain.from_iterable(items)),
+            },
         )
         (reply,) = await call_with_retry(self._heartbeat_pipeline, [call], [True], acks=self._acks)
         _, time_ms, *words = raise_for_error(reply)

@@ -13,6 +13,7 @@ from registry.store.record_codec import BadRecordError, decode_agent, decode_cha
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import chunks
+from registry.store.seen_version import SeenVersion
 from registry.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -25,19 +26,29 @@ _SCAN_COUNT = 500
 class ChangeLog:
     """Reads the change log of one mesh over its own connection. The log stores about `log_length` entries."""
 
-    def __init__(self, keys: Keys, log_length: int, pipeline: Pipeline) -> None:
+    def __init__(self, keys: Keys, log_length: int, seen: SeenVersion, pipeline: Pipeline) -> None:
         self._keys = keys
         self._log_length = log_length
+        self._seen = seen
         self._pipeline = pipeline
         self._opened_on_connection = 0
 
     async def open(self) -> LogPosition:
-        """Return the current version and timeline; start a timeline if version, timeline or log is missing."""
+        """Return the current version and timeline; start a timeline if version, timeline or log is missing.
+
+        A timeline also starts if the version is lower than one that this replica has seen; it continues above that one.
+        """
         call = self._pipeline.scripts["init_log"].call(
-            self._keys.shared, {"new_timeline_id": secrets.token_hex(8), "log_length": self._log_length}
+            self._keys.shared,
+            {
+                "new_timeline_id": secrets.token_hex(8),
+                "log_length": self._log_length,
+                "seen_version": self._seen.version,
+            },
         )
         word, version, timeline = await self._pipeline.call_script(call)
         self._opened_on_connection = self._pipeline.connections_opened
+        self._seen.raise_to(int(version))
         if word == b"created":
             log.info("timeline_created", version=int(version), timeline=timeline.decode())
         return LogPosition(int(version), timeline.decode())
@@ -63,8 +74,10 @@ class ChangeLog:
             and last_entry in (None, raw_entries[0])
         )
         changes = _decode_until_damaged(raw_entries[1:]) if is_contiguous else ()
+        current = int(raise_for_error(version) or 0)
+        self._seen.raise_to(max(current, changes[-1].version if changes else 0))
         return LogRead(
-            version=int(raise_for_error(version) or 0),
+            version=current,
             timeline=(raise_for_error(timeline) or b"").decode(),
             contiguous=is_contiguous,
             changes=changes,

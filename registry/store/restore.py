@@ -11,6 +11,7 @@ from registry.store.keys import Keys, encode
 from registry.store.record_codec import encode_edges
 from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import MAX_AGENTS_PER_CALL, chunks
+from registry.store.seen_version import SeenVersion
 
 
 class RestoreResult(NamedTuple):
@@ -23,8 +24,9 @@ class RestoreResult(NamedTuple):
 class Restorer:
     """Restores agents from a backup and starts timelines."""
 
-    def __init__(self, keys: Keys, settings: Settings, pipeline: Pipeline) -> None:
+    def __init__(self, keys: Keys, settings: Settings, seen: SeenVersion, pipeline: Pipeline) -> None:
         self._keys = keys
+        self._seen = seen
         self._settings = settings
         self._pipeline = pipeline
 
@@ -49,6 +51,7 @@ class Restorer:
                 {**self._keys.shared, "agent_keys…": [self._keys.agent(stored.agent.id) for stored in part]},
                 {
                     "log_length": self._settings.watch_history,
+                    "seen_version": self._seen.version,
                     "agents…": [field for stored in part for field in self._restore_arguments(stored)],
                 },
             )

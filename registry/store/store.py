@@ -22,6 +22,7 @@ from registry.store.redis.pipeline import Pipeline
 from registry.store.redis_health import ServerHealth
 from registry.store.resolution_store import ResolutionStore
 from registry.store.restore import Restorer
+from registry.store.seen_version import SeenVersion
 from registry.store.sweeps import Sweeps
 from registry.telemetry.logs import get_logger
 
@@ -63,20 +64,21 @@ class Store:
         self._keys = keys
         self._endpoint = endpoint
         self._observe = observe
-        log_length = settings.watch_history
+        log_length, seen = settings.watch_history, SeenVersion()
         self.agents = Agents(
             keys,
             log_length,
+            seen,
             heartbeats=self.open_pipeline(),
             writes=self.open_pipeline(),
             reads=self.open_pipeline(),
             acks=settings.write_acks,
         )
         self.resolution_store = ResolutionStore(keys, self.open_pipeline())
-        self.change_log = ChangeLog(keys, log_length, self.open_pipeline())
+        self.change_log = ChangeLog(keys, log_length, seen, self.open_pipeline())
         housekeeping = self.open_pipeline()
-        self.sweeps = Sweeps(keys, settings, housekeeping)
-        self.restorer = Restorer(keys, settings, housekeeping)
+        self.sweeps = Sweeps(keys, settings, seen, housekeeping)
+        self.restorer = Restorer(keys, settings, seen, housekeeping)
         self.integrity = IntegrityCheck(keys, housekeeping)
         self.server_health = ServerHealth(keys, housekeeping, acks=settings.write_acks)
         self.leadership = Leadership(

@@ -11,6 +11,7 @@ from registry.store.record_codec import server_time_ms
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import MAX_AGENTS_PER_CALL
+from registry.store.seen_version import SeenVersion
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -54,8 +55,9 @@ class SweepResult(NamedTuple):
 class Sweeps:
     """The operations on Redis that only the leader runs."""
 
-    def __init__(self, keys: Keys, settings: Settings, pipeline: Pipeline) -> None:
+    def __init__(self, keys: Keys, settings: Settings, seen: SeenVersion, pipeline: Pipeline) -> None:
         self._keys = keys
+        self._seen = seen
         self._settings = settings
         self._pipeline = pipeline
 
@@ -79,6 +81,7 @@ class Sweeps:
             {
                 "leader_epoch": epoch,
                 "log_length": settings.watch_history,
+                "seen_version": self._seen.version,
                 "retention": settings.retention // _MILLISECOND,
                 "window": settings.agent_timeout // _MILLISECOND,
                 "max_share": settings.self_preservation_share,

@@ -1,10 +1,12 @@
 """A promoted replica lacks the last writes and reuses their versions: no client continues with wrong data."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
+import pytest
 import redis
 
 from registry.config.settings import Settings
@@ -200,3 +202,59 @@ async def test_a_lost_write_does_not_leave_an_outdated_resolution() -> None:
         await post(setup.served, after)
         assert await post(setup.served, consumer) == ["http://h:2"]
         assert [await head(setup.served, agent) for agent in (consumer, provider)] == [200, 200]
+
+
+async def request_until_served(send: Callable[[], Awaitable[httpx2.Response]]) -> httpx2.Response:
+    """Repeat a request while the response is 503; return the first other response."""
+    responses: list[httpx2.Response] = []
+
+    async def is_served() -> bool:
+        responses.append(await send())
+        return responses[-1].status_code != 503
+
+    await async_wait_until(is_served, description="the request is served")
+    return responses[-1]
+
+
+async def listed_version(served: ServedRegistry) -> int:
+    """Return the resource version of a list, once the replica returns one."""
+    return int((await request_until_served(lambda: served.client.get("/agents"))).json()["resource_version"])
+
+
+@pytest.mark.parametrize("second_loss", ["fail-back", "FLUSHALL"])
+@pytest.mark.parametrize("first_request", ["write", "read"])
+async def test_versions_never_go_back_over_two_losses_within_a_minute(second_loss: str, first_request: str) -> None:
+    """Three replicas continue above all versions of the lost timelines, so an old precondition does not match."""
+    async with (
+        split() as setup,
+        served_registry(setup.proxy.url) as second,
+        served_registry(setup.proxy.url) as third,
+    ):
+        replicas = (setup.served, second, third)
+        setup.fail_over()
+        await wait_for_410(setup.stream)
+        seen = [await listed_version(each) for each in replicas]
+        prize = await register(second, "prize")
+        assert prize > max(seen) > setup.version
+
+        if second_loss == "FLUSHALL":
+            with redis.Redis.from_url(setup.after.url) as server:
+                server.flushall()
+        else:
+            setup.proxy.switch_upstream(setup.before.url)
+            setup.proxy.cut()
+        other = {"id": "prize", "endpoint": "http://other:1"}
+        lowest = prize
+        if first_request == "read":
+            lowest = min([await listed_version(each) for each in replicas])
+        written = await request_until_served(lambda: third.client.post("/agents", json=other))
+        mine = {"id": "prize", "endpoint": "http://mine:1", "resource_version": str(prize)}
+        conditional = await request_until_served(lambda: setup.served.client.post("/agents", json=mine))
+
+        assert int(written.json()["resource_version"]) > lowest >= prize
+        assert (conditional.status_code, conditional.json()["error"]) == (409, "stale_version")
+        for each in replicas:
+            assert await listed_version(each) >= int(written.json()["resource_version"])
+            assert (await each.client.get("/agents/prize")).json()["endpoint"] == "http://other:1"
+            async with open_stream(each.url, f"/agents?watch=true&resource_version={prize}") as stream:
+                assert stream.status == 410

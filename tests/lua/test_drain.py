@@ -30,7 +30,7 @@ def row(
         description=description,
         script="drain",
         agents=names,
-        args={"draining": draining, "log_length": LOG_LENGTH, "ids…": [*names, *more]},
+        args={"draining": draining, "log_length": LOG_LENGTH, "seen_version": 0, "ids…": [*names, *more]},
         before=before,
         reply=reply if isinstance(reply, ErrorReply) else ("ok", *reply),
         after=after or {},

@@ -41,7 +41,7 @@ def row(
         description=description,
         script="heartbeat",
         agents=tuple(name for name, *_ in calls),
-        args={"log_length": LOG_LENGTH, "agents…": [*chain.from_iterable(calls), *more]},
+        args={"log_length": LOG_LENGTH, "seen_version": 0, "agents…": [*chain.from_iterable(calls), *more]},
         before=before,
         reply=reply if isinstance(reply, ErrorReply) else ("ok", MsAfterCall(), *reply),
         after={} if isinstance(reply, ErrorReply) else touched | (after or {}),

@@ -19,7 +19,7 @@ def row(
     return ScriptCase(
         description=description,
         script="init_log",
-        args={"new_timeline_id": "h1", "log_length": LOG_LENGTH},
+        args={"new_timeline_id": "h1", "log_length": LOG_LENGTH, "seen_version": 0},
         before=before,
         reply=("created", created, "h1") if created is not None else ("ok", version or "", timeline or ""),
         after={"timeline": "h1"} if is_created else {},
@@ -56,7 +56,7 @@ async def test_a_new_timeline_trims_the_log(harness: ScriptHarness) -> None:
     row = ScriptCase(
         description="",
         script="init_log",
-        args={"new_timeline_id": "h1", "log_length": 50},
+        args={"new_timeline_id": "h1", "log_length": 50, "seen_version": 0},
         before={"version": None, "log": log},
         reply=(),
     )

@@ -60,6 +60,7 @@ def row(
         "edges": "",
         "edges_revision": "",
         "log_length": LOG_LENGTH,
+        "seen_version": 0,
     }
     return ScriptCase(
         description=description,

@@ -46,7 +46,7 @@ def row(
         description=description,
         script="restore",
         agents=names,
-        args={"log_length": LOG_LENGTH, "agents…": [field for fields in agents for field in fields]},
+        args={"log_length": LOG_LENGTH, "seen_version": 0, "agents…": [field for fields in agents for field in fields]},
         before=before or {},
         reply=reply,
         after=after or {},
@@ -159,7 +159,7 @@ async def test_a_heartbeat_from_the_future_is_set_to_now(harness: ScriptHarness)
         description="",
         script="restore",
         agents=("a",),
-        args={"log_length": LOG_LENGTH, "agents…": given("a", "healthy", heartbeat="9000000000000")},
+        args={"log_length": LOG_LENGTH, "seen_version": 0, "agents…": given("a", "healthy", heartbeat="9000000000000")},
         reply=(),
     )
     await harness.write_initial_state(row)
@@ -181,7 +181,7 @@ async def test_a_wrong_number_of_arguments_is_rejected(harness: ScriptHarness, a
             description="",
             script="restore",
             agents=tuple(agents),
-            args={"log_length": LOG_LENGTH, "agents…": too_many},
+            args={"log_length": LOG_LENGTH, "seen_version": 0, "agents…": too_many},
             reply=ErrorReply("at most 200 agents"),
         )
     )

@@ -41,6 +41,7 @@ def row(
         args={
             "leader_epoch": epoch,
             "log_length": LOG_LENGTH,
+            "seen_version": 0,
             "retention": RETENTION,
             "window": WINDOW,
             "max_share": 50,

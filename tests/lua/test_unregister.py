@@ -28,7 +28,7 @@ def row(
         description=description,
         script="unregister",
         agents=("a",),
-        args={"id": "a", "log_length": LOG_LENGTH},
+        args={"id": "a", "log_length": LOG_LENGTH, "seen_version": 0},
         before=before,
         reply=reply,
         after=after or {},

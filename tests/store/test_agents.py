@@ -14,6 +14,7 @@ from registry.store.agents import AgentDrainResult, Agents, EdgesChangedError, R
 from registry.store.keys import Keys
 from registry.store.redis.connection import endpoint_from_url
 from registry.store.redis.pipeline import Pipeline
+from registry.store.seen_version import SeenVersion
 from registry.store.store import Store
 from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 from tests.support.redis_server import RedisServer
@@ -31,7 +32,7 @@ def agents_at(url: str, observe: Callable[[str, float], None] = lambda _script, 
     """Return the agents of the test mesh with their own pipelines."""
     connect = endpoint_from_url(url).connect
     heartbeats, writes, reads = (Pipeline(connect, observe=observe) for _ in range(3))
-    return Agents(KEYS, 1000, heartbeats=heartbeats, writes=writes, reads=reads)
+    return Agents(KEYS, 1000, SeenVersion(), heartbeats=heartbeats, writes=writes, reads=reads)
 
 
 async def close(agents: Agents) -> None:

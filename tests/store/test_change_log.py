@@ -14,6 +14,7 @@ from registry.store.change_log import ChangeLog
 from registry.store.keys import Keys
 from registry.store.redis.connection import endpoint_from_url
 from registry.store.redis.pipeline import Pipeline
+from registry.store.seen_version import SeenVersion
 from registry.store.store import Store
 from tests.support.faulty_tcp_proxy import FaultyTcpProxy
 
@@ -227,7 +228,7 @@ async def through(redis_url: str) -> AsyncIterator[tuple[FaultyTcpProxy, ChangeL
     """Provide a log that is read through a proxy."""
     async with FaultyTcpProxy(redis_url) as proxy:
         pipeline = Pipeline(endpoint_from_url(proxy.url).connect, timeout=0.2)
-        yield proxy, ChangeLog(Keys("mesh"), 1000, pipeline)
+        yield proxy, ChangeLog(Keys("mesh"), 1000, SeenVersion(), pipeline)
         await pipeline.close()
 
 

@@ -33,7 +33,7 @@ def probe() -> ScriptCall:
 
 def init_log() -> ScriptCall:
     """Return a call of another script."""
-    return SCRIPTS["init_log"].call(KEYS.shared, {"new_timeline_id": "h", "log_length": 100})
+    return SCRIPTS["init_log"].call(KEYS.shared, {"new_timeline_id": "h", "log_length": 100, "seen_version": 0})
 
 
 async def echo(pipeline: Pipeline, word: str) -> bytes:
