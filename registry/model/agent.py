@@ -141,12 +141,17 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
     @property
     def dependency_names(self) -> set[str]:
         """The names of all capabilities that the agent depends on."""
-        return {dependency.capability for _, dependency in self.dependencies_by_function}
+        return {each.capability for _, dependencies in self.functions for each in dependencies}
 
     @property
     def round_robin(self) -> set[str]:
         """The names of the capabilities whose providers the agent selects by round robin."""
-        return {each.capability for _, each in self.dependencies_by_function if each.strategy == "round_robin"}
+        return {
+            each.capability
+            for _, dependencies in self.functions
+            for each in dependencies
+            if each.strategy == "round_robin"
+        }
 
     @property
     def zone(self) -> str | None:

@@ -115,8 +115,11 @@ def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
     sends_tools = in_tools_format and document["metadata"].get("tools") is not None
     path = "metadata.tools" if sends_tools else "capabilities"
     capabilities = fields.capabilities or ()
-    objects = ((index, each) for index, each in enumerate(capabilities) if not isinstance(each, str))
-    functions = [(index, each) for index, each in objects if each.dependencies or each.function_name]
+    functions = [
+        (index, each)
+        for index, each in enumerate(capabilities)
+        if not isinstance(each, str) and (each.dependencies or each.function_name)
+    ]
     constraints = _version_constraints("", fields.dependencies or ())
     for index, function in functions:
         constraints += _version_constraints(f"{path}[{index}].", function.dependencies or ())
@@ -139,9 +142,9 @@ def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
 
 
 def _count_dependencies(registration: RegistrationSchema) -> int:
-    capabilities = (each for each in registration.capabilities or () if not isinstance(each, str))
-    lists = [registration.dependencies, *(each.dependencies for each in capabilities)]
-    return sum(len(dependencies) for dependencies in lists if dependencies)
+    capabilities = registration.capabilities or ()
+    lists = [registration.dependencies, *[each.dependencies for each in capabilities if not isinstance(each, str)]]
+    return sum([len(dependencies) for dependencies in lists if dependencies])
 
 
 def _version_constraints(prefix: str, dependencies: Sequence[DependencySchema | str]) -> tuple[tuple[str, str], ...]:
