@@ -5,7 +5,7 @@ capability. A tool without a capability becomes a route, which has dependencies 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Final
@@ -92,11 +92,6 @@ _DROPPED_FIELDS: Final = frozenset(
         "registration_format",
     }
 )
-
-
-def is_mcpmesh_registration(document: Mapping[str, Any]) -> bool:
-    """Return whether the body of a heartbeat is a registration in the mcp-mesh format."""
-    return any(field in document for field in MARKER_FIELDS)
 
 
 def parse_mcpmesh_registration(document: dict[str, Any]) -> ParsedRegistration:

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 import redis
 
+from registry.compat.mcpmesh.registration import MARKER_FIELDS
 from tests.support.http_calls import REQUEST_TIMEOUT_S, expect_error, expect_success
 from tests.support.in_process_registry import in_process_registry
 from tests.support.polling import async_wait_until
@@ -402,3 +403,15 @@ async def test_no_pair_of_simultaneous_registrations_is_lost(redis_url: str) -> 
                     if providers(response) != [f"p-{each}"]:
                         for client in (left, right):
                             await wait_for_full_heartbeat_request(client, f"me-{each}")
+
+
+@pytest.mark.parametrize("marker", MARKER_FIELDS)
+async def test_any_marker_field_identifies_the_format(
+    replicas: tuple[httpx2.AsyncClient, httpx2.AsyncClient], marker: str
+) -> None:
+    """Its value does not matter; `status` and `metadata` alone are a native heartbeat, here of an unknown agent."""
+    client, _ = replicas
+    response = await client.post("/heartbeat", json={"agent_id": "a", marker: None})
+    assert response.status_code != 404, response.text
+    response = await client.post("/heartbeat", json={"agent_id": "b", "status": "healthy", "metadata": {marker: 1}})
+    expect_error(response, 404, "unknown_agent")

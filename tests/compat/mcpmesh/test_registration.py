@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from registry.compat.mcpmesh.registration import (
     FORMAT_NAME,
-    MARKER_FIELDS,
-    is_mcpmesh_registration,
     parse_mcpmesh_registration,
 )
 from registry.compat.mcpmesh.spec_fields import provider_kwargs
@@ -52,13 +50,6 @@ def tool(**fields: Any) -> list[dict[str, Any]]:
 def tool_with_dependency(**fields: Any) -> list[dict[str, Any]]:
     """Return one tool with one dependency."""
     return tool(dependencies=[{"capability": "d", **fields}])
-
-
-@pytest.mark.parametrize("marker", MARKER_FIELDS)
-def test_any_marker_field_identifies_the_format(marker: str) -> None:
-    """Its value does not matter; `status` and `metadata` alone are a native heartbeat."""
-    assert is_mcpmesh_registration({"agent_id": "a", marker: None})
-    assert not is_mcpmesh_registration({"agent_id": "a", "status": "healthy", "metadata": {marker: 1}})
 
 
 VALID: list[dict[str, Any]] = [
