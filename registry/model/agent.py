@@ -141,17 +141,12 @@ class IndexedSpec(msgspec.Struct, frozen=True, gc=False):
     @property
     def dependency_names(self) -> set[str]:
         """The names of all capabilities that the agent depends on."""
-        return {each.capability for _, dependencies in self.functions for each in dependencies}
+        return {each.capability for _, group in self.functions for each in group}
 
     @property
     def round_robin(self) -> set[str]:
         """The names of the capabilities whose providers the agent selects by round robin."""
-        return {
-            each.capability
-            for _, dependencies in self.functions
-            for each in dependencies
-            if each.strategy == "round_robin"
-        }
+        return {each.capability for _, group in self.functions for each in group if each.strategy == "round_robin"}
 
     @property
     def zone(self) -> str | None:
