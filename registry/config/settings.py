@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from registry.config.duration import parse_duration
+from registry.duration import parse_duration
 from registry.config.value_types import (
     Percent,
     Secret,

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from registry.config.duration import format_duration, parse_duration
+from registry.duration import format_duration, parse_duration
 from registry.config.redis_url import parse_redis_url
 
 ENCRYPTION_KEY_BYTES: Final = 32

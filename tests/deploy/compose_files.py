@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from registry.config.duration import parse_duration
+from registry.duration import parse_duration
 from tests.support.source_code import ROOT
 
 COMPOSE_FILE = ROOT / "compose.yaml"

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Scope
 
-from registry.config.duration import parse_duration
+from registry.duration import parse_duration
 from registry.errors import Detail, MalformedRequest
 
 QueryParams = Mapping[str, Sequence[str]]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.config.duration import MAX_DURATION, format_duration, parse_duration
+from registry.duration import MAX_DURATION, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
