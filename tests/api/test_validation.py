@@ -87,7 +87,6 @@ WRONG_HEARTBEATS: list[tuple[dict[str, Any], list[str]]] = [
     ({"agent_id": "a", "load": -1}, ["load"]),
     ({"agent_id": "a", "load": True}, ["load"]),
     ({"agent_id": "a", "load": "high"}, ["load"]),
-    ({"agent_id": "a", "metadata": {"load": -1}}, ["metadata.load"]),
     ({"agent_id": "a", "dependencies_version": 1}, ["dependencies_version"]),
     ({"agent_id": "a", "metadata": {"endpoint": "ftp://a"}}, ["metadata.endpoint"]),
     ({"agent_id": "a", "metadata": {"tools": [{"capability": "b"}]}}, ["metadata.tools[0].function_name"]),
@@ -105,6 +104,26 @@ async def test_an_invalid_heartbeat_is_rejected_by_field(
 
     assert error_fields(body) == fields
     assert (await get_agent(client))["endpoint"] == "http://a:1"
+
+
+@pytest.mark.parametrize("load", ["high", True, -1, {"cpu": 0.5}, [1]])
+async def test_a_metadata_load_that_is_no_load_is_metadata(client: httpx2.AsyncClient, load: Any) -> None:
+    """Metadata is free; only the top-level `load` is checked."""
+    await register(client)
+
+    response = await client.post("/heartbeat", json={"agent_id": "a", "metadata": {"load": load}})
+
+    assert response.status_code == 200, response.text
+    assert (await get_agent(client))["metadata"] == {"load": load}
+
+
+async def test_a_metadata_load_that_is_a_number_is_the_load(client: httpx2.AsyncClient) -> None:
+    """It is stored for `least_loaded` and does not change the registration."""
+    await register(client)
+
+    await client.post("/heartbeat", json={"agent_id": "a", "metadata": {"load": 0.5}})
+
+    assert "metadata" not in await get_agent(client)
 
 
 SILENCE: list[tuple[dict[str, Any], tuple[float, float]]] = [

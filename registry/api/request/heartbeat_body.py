@@ -55,15 +55,18 @@ def validate_heartbeat(document: dict[str, Any]) -> HeartbeatRequest:
 
 
 def extract_load(request: HeartbeatRequest, body: bytes) -> HeartbeatRequest:
-    """Validate the metadata, and move its `load` to the field of its own: a load must not change the registration."""
+    """Move a number `load` from a heartbeat's metadata to its own field, and validate the metadata.
+
+    A load is not part of the registration, so it must not cause a change. Any other value of `metadata.load` is
+    ordinary metadata.
+    """
     if not request.metadata:
         return request
     parse_object(body)
-    load = request.metadata.pop("load", None)
-    if load is not None and not _is_load(load):
-        raise UnprocessableRequest.of([Detail("metadata.load", _INVALID_LOAD)])
-    if request.load is None:
-        request.load = load
+    if _is_load(request.metadata.get("load")):
+        load = request.metadata.pop("load")
+        if request.load is None:
+            request.load = load
     return request
 
 
