@@ -39,9 +39,15 @@ class Validator:
         """Yield every violation in schema order; there are none if and only if `msgspec.convert` accepts the value."""
         check = self.checks_by_type.get(type(value))
         if check is None or not check.is_valid(value):
-            yield path, f"must be {(check or self).expected}, not {describe_value(value)}"
+            # YAML reads 1.10 as the number 1.1, and `no` as false.
+            hint = "; quote it" if check is None and str in self.checks_by_type and not _is_nested(value) else ""
+            yield path, f"must be {(check or self).expected}, not {describe_value(value)}{hint}"
         elif check.find_nested is not None:
             yield from check.find_nested(value, path)
+
+
+def _is_nested(value: object) -> bool:
+    return value is None or isinstance(value, list | dict)
 
 
 def validator_for(schema: type[msgspec.Struct]) -> Validator:

@@ -357,7 +357,7 @@ def test_all_invalid_fields_are_in_one_response() -> None:
         "registration_data.capabilities[2]",
         "registration_data.eviction_threshold",
     ]
-    assert problems["registration_data.labels.env"].endswith(", not 5")
+    assert problems["registration_data.labels.env"].endswith(", not 5; quote it")
 
 
 @pytest.mark.parametrize(("path", "field"), {"": "body", "registration_data.": "registration_data"}.items())
@@ -382,9 +382,23 @@ SHOWN: dict[str, tuple[Any, str]] = {
 def test_a_problem_shows_the_value_sent(value: object, text: str) -> None:
     """The expected value comes first, then the value sent, shortened."""
     problem = problems_of(a_document(endpoint=value))["endpoint"]
+@pytest.mark.parametrize("value", [1.1, 2, True])
+def test_a_number_in_place_of_a_text_is_to_be_quoted(value: object) -> None:
+    """YAML reads `version: 1.10` as the number 1.1."""
+    problems = problems_of(a_document(capabilities=[{"name": "c", "version": value}], labels={"k": value}))
+
+    assert all(problem.endswith("; quote it") for problem in problems.values())
+    assert list(problems) == ["capabilities[0].version", "labels.k"]
+
+
+def test_a_list_in_place_of_a_text_is_not_to_be_quoted() -> None:
+    """Quotes do not help there."""
+    assert problems_of(a_capability(version=[1]))["capabilities[0].version"].endswith("not a list of length 1")
+
+
 
     assert problem.startswith("must be an http or https URL with a host")
-    assert problem.endswith(f", not {text}")
+    assert problem.removesuffix("; quote it").endswith(f", not {text}")
 
 
 def test_twenty_thousand_capabilities_are_rejected_with_one_problem() -> None:
