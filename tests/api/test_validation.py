@@ -14,7 +14,7 @@ WRONG_EVERYWHERE = {
     "name": "",
     "namespace": "Not_A_Namespace",
     "endpoint": "ftp://a",
-    "capabilities": ["x", "y", "z", {"name": "w", "version": "1.0.0.0", "stability": "ripe", "tags": "io"}, "x", {}],
+    "capabilities": ["x", "y", "z", {"name": "w", "version": "1.0.x", "stability": "ripe", "tags": "io"}, "x", {}],
     "labels": {"ok": "ok", "bad key!": "v", "k": "bad value!"},
     "health_interval": 0,
     "timeout_threshold": True,

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import assume, given
@@ -13,6 +13,8 @@ from packaging.version import Version as PythonVersion
 from semantic_version import NpmSpec, Version  # type: ignore[import-untyped]
 
 from registry.errors import MalformedRequest
+from registry.model.registration.parse import parse_registration
+from registry.model.registration.schema import CapabilityVersion
 from registry.service.version_constraints import MAX_COMPARISONS, MAX_VERSION_CHARS, parse_constraint, version_key
 
 # There are few different numbers, so that versions and bounds meet often.
@@ -369,6 +371,19 @@ def test_semantic_and_python_versions_share_one_order() -> None:
     keys = [version_key(version) for version in RISING]
 
     assert [low for low, high in pairwise(keys) if low is None or high is None or not low < high] == []
+
+
+@given(st.from_regex(get_args(CapabilityVersion)[1].pattern, fullmatch=True))
+def test_every_version_of_a_registration_has_an_order(version: str) -> None:
+    """A capability whose version cannot be compared would match no constraint."""
+    assume(len(version) <= MAX_VERSION_CHARS)
+    assert version_key(version) is not None
+
+
+@pytest.mark.parametrize("version", [*RISING, *(version for versions in EQUAL for version in versions)])
+def test_every_version_with_an_order_can_be_registered(version: str) -> None:
+    """Semantic versions and those of PEP 440, in all spellings."""
+    parse_registration({"id": "a", "endpoint": "http://a", "capabilities": [{"name": "c", "version": version}]})
 
 
 @pytest.mark.parametrize("versions", EQUAL, ids=[versions[0] for versions in EQUAL])

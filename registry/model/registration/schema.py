@@ -38,6 +38,20 @@ _LABEL_NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _DNS_NAME = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*"
 _ANY_CASE_DNS_NAME = _DNS_NAME.replace("a-z", "A-Za-z")
 _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
+_SEMVER = rf"v?[0-9]+(?:\.[0-9]+){{0,2}}(?:-{_IDENTIFIERS})?(?:\+{_IDENTIFIERS})?"
+
+
+def _any_case(*words: str) -> str:
+    """Return a pattern for these words in upper or lower case."""
+    return "|".join("".join(f"[{letter}{letter.upper()}]" for letter in word) for word in words)
+
+
+_PEP_440 = (
+    r"[vV]?(?:[0-9]+!)?[0-9]+(?:\.[0-9]+)*"
+    rf"(?:[-_.]?(?:{_any_case('alpha', 'beta', 'preview', 'pre', 'rc', 'a', 'b', 'c')})[-_.]?[0-9]*)?"
+    rf"(?:-[0-9]+|[-_.]?(?:{_any_case('post', 'rev', 'r')})[-_.]?[0-9]*)?"
+    rf"(?:[-_.]?{_any_case('dev')}[-_.]?[0-9]*)?(?:\+[0-9A-Za-z]+(?:[-_.][0-9A-Za-z]+)*)?"
+)
 
 
 def _text(description: str, pattern: str, min_length: int | None = None, max_length: int | None = None) -> Meta:
@@ -93,8 +107,8 @@ AnnotationKey: TypeAlias = Annotated[
 CapabilityVersion: TypeAlias = Annotated[
     str,
     _text(
-        "one to three numbers with an optional pre-release and build, like 1.2.0 or 2.0.0-rc.1",
-        rf"[0-9]{{1,9}}(?:\.[0-9]{{1,9}}){{0,2}}(?:-{_IDENTIFIERS})?(?:\+{_IDENTIFIERS})?",
+        "a version of semver.org or Python (PEP 440), such as 1.2.0, v2.0.0-rc.1 or 1.0.0rc1",
+        f"(?:{_SEMVER}|{_PEP_440})",
         max_length=253,
     ),
 ]

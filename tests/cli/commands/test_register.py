@@ -50,7 +50,7 @@ def test_a_rejected_registration_does_not_stop_the_others(call: InvokeCli) -> No
     first, second = done.stderr.splitlines()
     assert first.startswith("Error: registration 1 (bad id): id: expected 1 to 253 letters")
     assert second.startswith("Error: registration 2 (wrong): endpoint: must be an http or https URL")
-    assert "; capabilities[0].version: must be one to three numbers" in second
+    assert "; capabilities[0].version: must be a version of semver.org or Python" in second
 
 
 def test_json_output_has_a_result_for_each_registration(call: InvokeCli) -> None:
