@@ -1,4 +1,4 @@
-"""Durations as text: a number and a unit, `30s`, `1.5m`, or a sequence of these, `1h30m`."""
+"""Durations as text: a number of seconds, a number and a unit, `30s`, `1.5m`, or a sequence of these, `1h30m`."""
 
 import re
 from datetime import timedelta
@@ -9,18 +9,19 @@ _NUMBER_PATTERN = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)"
 # From the largest unit to the smallest, each at most once: `30m1h` is probably a typing error.
 _DURATION_PATTERN = re.compile("".join(f"(?:{_NUMBER_PATTERN}{unit})?" for unit in ("d", "h", "m", "s", "ms")))
 _EXPECTED_FORMAT = (
-    "expected a duration with a unit, such as 500ms, 30s, 1.5m, 2h, 7d or 1h30m, "
+    "expected a number of seconds, or a duration with a unit such as 500ms, 30s, 1.5m, 2h, 7d or 1h30m, "
     f"above 0 and at most {MAX_DURATION.days}d"
 )
 
 
 def parse_duration(text: str) -> timedelta:
-    """Parse `500ms`, `30s`, `1.5m`, `2h`, `7d` or a sequence such as `1h30m`; blanks around the text are ignored.
+    """Parse `500ms`, `30s`, `1.5m`, `2h`, `7d` or a sequence such as `1h30m`; a number without a unit is seconds.
 
-    A number without a unit is rejected, because it could be seconds or milliseconds. Raises ValueError for
-    text that is not a duration, not above 0, or more than 366 days; the message describes the format.
+    Blanks around the text are ignored. Raises ValueError for text that is not a duration, not above 0, or more than
+    366 days; the message describes the format.
     """
-    match = _DURATION_PATTERN.fullmatch(text.strip())
+    text = text.strip()
+    match = _DURATION_PATTERN.fullmatch(f"{text}s" if re.fullmatch(_NUMBER_PATTERN, text) else text)
     if match is None:
         raise ValueError(_EXPECTED_FORMAT)
     days, hours, minutes, seconds, milliseconds = (float(number or 0) for number in match.groups())

@@ -140,11 +140,11 @@ def path_parser(expected: str) -> Callable[[str], Path]:
 
 
 def parse_duration_or_zero(text: str) -> timedelta:
-    """Parse a duration, which may be `0s`."""
+    """Parse a duration, which may be `0` or `0s`."""
     try:
-        return timedelta(0) if text.strip() == "0s" else parse_duration(text)
+        return timedelta(0) if text.strip() in ("0", "0s") else parse_duration(text)
     except ValueError as error:
-        raise ValueError(f"{error}; or 0s for none") from error
+        raise ValueError(f"{error}; or 0 for none") from error
 
 
 parse_port: Final = integer_parser(0, 65535)

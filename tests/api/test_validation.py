@@ -18,7 +18,7 @@ WRONG_EVERYWHERE = {
     "labels": {"ok": "ok", "bad key!": "v", "k": "bad value!"},
     "health_interval": 0,
     "timeout_threshold": True,
-    "eviction_threshold": "90",
+    "eviction_threshold": "soon",
     "metadata": [],
 }
 NAMED = {
@@ -130,6 +130,8 @@ SILENCE: list[tuple[dict[str, Any], tuple[float, float]]] = [
     ({}, (60, 120)),
     ({"health_interval": 30.0}, (60, 120)),
     ({"health_interval": 40}, (80, 160)),
+    ({"health_interval": "40s"}, (80, 160)),
+    ({"timeout_threshold": "500ms", "eviction_threshold": "1h30m"}, (0.5, 5400)),
     ({"timeout_threshold": 5}, (5, 10)),
     ({"timeout_threshold": 5, "health_interval": 40}, (5, 10)),
     ({"eviction_threshold": 90}, (60, 90)),

@@ -187,23 +187,23 @@ def test_a_variable_is_read_into_its_field(env: str, text: str, field: str, valu
         ("REGISTRY_DATA_DIR", "~nobody-has-this-name/x", "expected a directory"),
         ("REGISTRY_INSTANCE_ID", "expected a b", "expected 1 to 253 printable"),
         ("REGISTRY_INSTANCE_ID", "i" * 254, "expected 1 to 253 printable"),
-        ("AGENT_TIMEOUT", "60", "expected a duration with a unit"),
-        ("REGISTRY_RETENTION", "0s", "expected a duration with a unit"),
+        ("AGENT_TIMEOUT", "1h30", "expected a number of seconds, or a duration with a unit"),
+        ("REGISTRY_RETENTION", "0s", "expected a number of seconds, or a duration with a unit"),
         *(
             ("REGISTRY_SELF_PRESERVATION_SHARE", share, "expected a whole number of percent")
             for share in ("50", "0%", "101%", "-1%", "1.5%")
         ),
         ("REGISTRY_SELF_PRESERVATION_MIN_AGENTS", "0", "expected a whole number from 1"),
-        ("REGISTRY_SELF_PRESERVATION_DURATION", "600", "expected a duration with a unit"),
-        ("HEALTH_CHECK_INTERVAL", "400d", "expected a duration with a unit"),
-        ("REGISTRY_SHUTDOWN_DELAY", "5", "or 0s for none"),
+        ("REGISTRY_SELF_PRESERVATION_DURATION", "-1", "expected a number of seconds, or a duration with a unit"),
+        ("HEALTH_CHECK_INTERVAL", "400d", "expected a number of seconds, or a duration with a unit"),
+        ("REGISTRY_SHUTDOWN_DELAY", "five", "or 0 for none"),
         ("REGISTRY_WATCH_HISTORY", "99", "expected a whole number from 100 to 10000000"),
         ("REGISTRY_WATCH_HISTORY", "10000001", "expected a whole number from 100 to 10000000"),
         ("ENABLE_LEADER_ELECTION", "maybe", "expected one of true, yes, on, 1, false, no, off, 0"),
         ("REGISTRY_THRESHOLDS", "a=30s", "in 'a=30s' expected agent_type=timeout/eviction"),
         ("REGISTRY_THRESHOLDS", "a=90s/30s", "in 'a=90s/30s' expected an eviction longer than the timeout"),
         ("REGISTRY_THRESHOLDS", "a=30s/30s", "in 'a=30s/30s' expected an eviction longer than the timeout"),
-        ("REGISTRY_THRESHOLDS", "a=30/90", "in 'a=30/90' expected a duration with a unit"),
+        ("REGISTRY_THRESHOLDS", "a=soon/90", "in 'a=soon/90' expected a number of seconds"),
         ("REGISTRY_THRESHOLDS", "=1s/2s", "in '=1s/2s' expected a name without blanks that occurs once"),
         ("REGISTRY_THRESHOLDS", "a=1s/2s,a=1s/3s", "in 'a=1s/3s' expected a name without blanks that occurs"),
         ("REGISTRY_PROPAGATE_HEADERS", "x a", "expected header names joined by commas"),
@@ -223,12 +223,29 @@ def test_an_invalid_value_is_rejected_with_its_name_and_the_expected_form(env: s
     assert expected in message
 
 
+def test_a_duration_without_a_unit_is_seconds() -> None:
+    """`meshctl` exports HEALTH_CHECK_INTERVAL=10."""
+    settings, _ = load_settings(
+        {
+            "HEALTH_CHECK_INTERVAL": "10",
+            "AGENT_TIMEOUT": "1.5",
+            "REGISTRY_SHUTDOWN_DELAY": "0",
+            "REGISTRY_THRESHOLDS": "file_agent=30/90s",
+        }
+    )
+
+    assert settings.health_check_interval == timedelta(seconds=10)
+    assert settings.agent_timeout == timedelta(seconds=1.5)
+    assert settings.shutdown_delay == timedelta(0)
+    assert settings.thresholds == {"file_agent": thresholds(30, 90)}
+
+
 def test_all_errors_are_reported_together() -> None:
     """Users do not have to restart once for each error; every invalid entry of a list is reported."""
     message = error_message(
         {
             "REGISTRY_PORT": "http",
-            "AGENT_TIMEOUT": "60",
+            "AGENT_TIMEOUT": "soon",
             "REGISTRY_THRESHOLDS": "a=1s,b=2s/1s",
             "LEADER_ELECTION_RETRY_PERIOD": "11s",
         },

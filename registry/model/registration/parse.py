@@ -1,5 +1,6 @@
 """Parses a registration: checks it against all rules and returns its canonical form."""
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from registry.duration import parse_duration
 from registry.model.agent import NATIVE_FORMAT
 from registry.model.registration.schema import (
     DEFAULT_AGENT_TYPE,
@@ -75,6 +77,7 @@ def parse_registration(document: object, prefix: str = "") -> Registration:
     Raises UnprocessableRequest if a field is invalid; the details name each one by its path.
     """
     if isinstance(document, dict):
+        document = _with_durations_in_seconds(document)
         accepted = _parse_valid(document, prefix)
         if accepted is not None:
             return accepted
@@ -84,6 +87,7 @@ def parse_registration(document: object, prefix: str = "") -> Registration:
 
 _VALIDATOR = validator_for(RegistrationSchema)
 _REGISTRATION_FIELDS = frozenset(RegistrationSchema.__struct_fields__)
+_DURATION_FIELDS = ("health_interval", "timeout_threshold", "eviction_threshold")
 _CAPABILITY_FIELDS = frozenset(CapabilitySchema.__struct_fields__)
 # Limit for an agent and all its functions together: a change of a provider resolves, explains and traces all of them.
 _MAX_DEPENDENCIES_PER_AGENT = 10_000
@@ -93,6 +97,20 @@ _SERVER_OWNED_FIELDS = frozenset(
     {"agent_id", "status", "last_heartbeat", "created_at", "updated_at", "resource_version", "draining"}
     | {"registration_format"}
 )
+
+
+def _with_durations_in_seconds(document: dict[str, Any]) -> dict[str, Any]:
+    """Replace durations that were sent as text by seconds; invalid texts stay, and break the rule of their field."""
+    texts = {name: document[name] for name in _DURATION_FIELDS if isinstance(document.get(name), str)}
+    if not texts:
+        return document
+    seconds: dict[str, float] = {}
+    for name, text in texts.items():
+        with contextlib.suppress(ValueError):
+            value = parse_duration(text).total_seconds()
+            # As an integer where possible, so that `30s` and `30` are the same registration.
+            seconds[name] = int(value) if value.is_integer() else value
+    return document | seconds
 
 
 def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:

@@ -84,8 +84,15 @@ Endpoint: TypeAlias = Annotated[
         "an http or https URL with a host, no blanks, ports up to 65535, at most 2,048 long", _ENDPOINT, max_length=2048
     ),
 ]
+# A text is converted to seconds before the fields are validated, so only the published schema lists the type string.
 Seconds: TypeAlias = Annotated[
-    float, Meta(gt=0, le=365 * 24 * 3600, description="a number of seconds above 0 and at most 31536000, a year")
+    float,
+    Meta(
+        gt=0,
+        le=365 * 24 * 3600,
+        description="a duration above 0 and at most a year: a number of seconds, or text with a unit such as 30s",
+        extra_json_schema={"type": ["number", "string"]},
+    ),
 ]
 LabelKey: TypeAlias = Annotated[
     str,
@@ -213,9 +220,9 @@ class RegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
     security_context: (
         Annotated[LineText, Meta(title=f"Security context, default {DEFAULT_SECURITY_CONTEXT}")] | None
     ) = None
-    health_interval: Annotated[Seconds, Meta(title="Seconds between two heartbeats")] | None = None
-    timeout_threshold: Annotated[Seconds, Meta(title="Seconds without a heartbeat until degraded")] | None = None
-    eviction_threshold: Annotated[Seconds, Meta(title="Seconds without a heartbeat until expired")] | None = None
+    health_interval: Annotated[Seconds, Meta(title="Time between two heartbeats")] | None = None
+    timeout_threshold: Annotated[Seconds, Meta(title="Time without a heartbeat until degraded")] | None = None
+    eviction_threshold: Annotated[Seconds, Meta(title="Time without a heartbeat until expired")] | None = None
     metadata: Annotated[JsonObject, Meta(title="Free-form metadata")] | None = None
     resource_version: (
         Annotated[ResourceVersion, Meta(title="Precondition: expected resource version; 0 if the agent must not exist")]

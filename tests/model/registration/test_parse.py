@@ -112,6 +112,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a thousand capabilities": a_document(capabilities=[f"c{number}" for number in range(1_000)]),
     "dependencies": a_document(dependencies=["x", {"capability": "y", "version": ">=1.0", "rank": [1]}]),
     "dependencies of a capability": a_capability(dependencies=["x", {"capability": "y"}]),
+    "durations as text": a_document(health_interval="30", timeout_threshold="1.5m", eviction_threshold="1h30m"),
     "durations": a_document(health_interval=1, timeout_threshold=0.5, eviction_threshold=31_536_000),
     "every optional field null": a_document(
         **dict.fromkeys(set(RegistrationSchema.__struct_fields__) - {"id", "endpoint"})
@@ -232,7 +233,10 @@ REJECTED: dict[str, tuple[object, str]] = {
     "negative duration": (a_document(timeout_threshold=-0.1), "timeout_threshold"),
     "more than a year": (a_document(eviction_threshold=31_536_000.5), "eviction_threshold"),
     "truth as a duration": (a_document(health_interval=True), "health_interval"),
-    "text as a duration": (a_document(health_interval="30"), "health_interval"),
+    "text that is no duration": (a_document(health_interval="soon"), "health_interval"),
+    "text of no duration": (a_document(health_interval="0s"), "health_interval"),
+    "text of more than a year": (a_document(eviction_threshold="366d"), "eviction_threshold"),
+    "eviction text before timeout": (a_document(timeout_threshold="1m", eviction_threshold=30), "eviction_threshold"),
     "integer beyond a double": (a_document(health_interval=2**64 - 1), "health_interval"),
     "eviction before timeout": (
         a_document(timeout_threshold=60, eviction_threshold=30.0),
@@ -315,6 +319,10 @@ CANONICAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         a_capability(dependencies=["d"]),
         a_capability(dependencies=[{"capability": "d"}]),
     ),
+    "a duration as text is seconds": (
+        a_document(health_interval="30s", timeout_threshold="1m", eviction_threshold="90.5"),
+        a_document(health_interval=30, timeout_threshold=60, eviction_threshold=90.5),
+    ),
     "what the registry owns is dropped": (
         a_document(status="healthy", last_heartbeat=1, created_at=1, updated_at=1, resource_version=1, draining=True),
         a_document(),
@@ -374,14 +382,6 @@ def test_an_error_of_a_document_that_is_not_an_object_names_its_path(path: str, 
     assert problems_of([], path) == {field: "must be an object, not a list of length 0"}
 
 
-SHOWN: dict[str, tuple[Any, str]] = {
-    "text": ("a\n😀", '"a\\n😀"'),
-    "long text": ("!" * 300, '"' + "!" * 60 + '"… (300 characters)'),
-    "number": (-1.5, "-1.5"),
-    "null": (None, "null"),
-    "truth": (False, "false"),
-    "list": ([[]], "a list of length 1"),
-    "object": ({"a": 1, "b": 2}, "an object of size 2"),
 @pytest.mark.parametrize("value", [1.1, 2, True])
 def test_a_number_in_place_of_a_text_is_to_be_quoted(value: object) -> None:
     """YAML reads `version: 1.10` as the number 1.1."""
@@ -396,6 +396,14 @@ def test_a_list_in_place_of_a_text_is_not_to_be_quoted() -> None:
     assert problems_of(a_capability(version=[1]))["capabilities[0].version"].endswith("not a list of length 1")
 
 
+SHOWN: dict[str, tuple[Any, str]] = {
+    "text": ("a\n😀", '"a\\n😀"'),
+    "long text": ("!" * 300, '"' + "!" * 60 + '"… (300 characters)'),
+    "number": (-1.5, "-1.5"),
+    "null": (None, "null"),
+    "truth": (False, "false"),
+    "list": ([[]], "a list of length 1"),
+    "object": ({"a": 1, "b": 2}, "an object of size 2"),
     "endless number": (10**5000, "a much longer number"),
 }
 
