@@ -10,6 +10,7 @@ import orjson
 
 from registry.cache.view import Record, View
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
+from registry.compat.mcpmesh.registration_response import strip_mcp_path
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.encoding.agent_json import agent_document, rfc3339
 from registry.model.resolution import CachedResolution, ResolvedDependency
@@ -127,6 +128,6 @@ def _resolution_document(resolved: ResolvedDependency) -> Json:
     return document | {
         "mcp_tool": resolved.provider.tool_name,
         "provider_agent_id": resolved.provider.agent_id,
-        "endpoint": resolved.provider.endpoint,
+        "endpoint": strip_mcp_path(resolved.provider.endpoint),
         "status": "available",
     }

@@ -15,6 +15,13 @@ MAX_PROVIDER_DETAIL_BYTES = 16 * 1024 * 1024
 """Approximate maximum of the variable data of providers in one response; data beyond it is omitted."""
 
 
+def strip_mcp_path(endpoint: str) -> str:
+    """Return an endpoint as the mcp-mesh SDKs expect it: without the path `/mcp`, which they append."""
+    url = endpoint.rstrip("/")
+    # In `http://mcp` it is the host.
+    return url.removesuffix("/mcp") if url.endswith("/mcp") and not url.endswith("//mcp") else endpoint
+
+
 class LlmResolution(NamedTuple):
     """The tools and the LLM provider of each function that works with a language model."""
 
@@ -49,7 +56,7 @@ def _dependency_entry(resolved: ResolvedDependency) -> dict[str, Any]:
     return {
         "agent_id": chosen.agent_id,
         "capability": capability,
-        "endpoint": chosen.endpoint,
+        "endpoint": strip_mcp_path(chosen.endpoint),
         "function_name": chosen.tool_name,
         "status": AVAILABLE,
     }
@@ -61,7 +68,7 @@ def tool_entry(agent: Agent, capability: Capability) -> dict[str, Any]:
         "name": capability.tool_name,
         "capability": capability.name,
         "agent_id": agent.id,
-        "endpoint": agent.indexed.endpoint,
+        "endpoint": strip_mcp_path(agent.indexed.endpoint),
         "description": capability.description,
         "inputSchema": orjson.Fragment(bytes(capability.input_schema)),
         "tags": capability.tags,
@@ -78,7 +85,7 @@ def provider_entry(provider: Provider, capability: Capability) -> dict[str, Any]
         "agent_id": provider.agent_id,
         "name": provider.tool_name,
         "capability": capability.name,
-        "endpoint": provider.endpoint,
+        "endpoint": strip_mcp_path(provider.endpoint),
         "status": AVAILABLE,
         "version": capability.version,
         "vendor": vendor if isinstance(vendor, str) else "unknown",
@@ -120,4 +127,4 @@ def tool_resolutions(
 
 
 def _provider_fields(agent_id: str, endpoint: str, tool: str) -> dict[str, Any]:
-    return {"provider_agent_id": agent_id, "endpoint": endpoint, "mcp_tool": tool, "status": AVAILABLE}
+    return {"provider_agent_id": agent_id, "endpoint": strip_mcp_path(endpoint), "mcp_tool": tool, "status": AVAILABLE}

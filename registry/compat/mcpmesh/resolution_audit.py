@@ -11,6 +11,7 @@ from starlette.routing import Route
 from registry.api.request.query_params import integer, invalid, parse_query, single
 from registry.api.response.json_responses import json_response
 from registry.cache.view import Record, View
+from registry.compat.mcpmesh.registration_response import strip_mcp_path
 from registry.compat.mcpmesh.spec_fields import McpMeshCapability, schema_requirement
 from registry.model.agent import Capability, Dependency
 from registry.model.encoding.agent_json import rfc3339
@@ -207,7 +208,7 @@ def _event_data(dependency: Json, facts: Json) -> Json:
         chosen = dependency["chosen"]
         data["chosen"] = {
             "agent_id": chosen["agent_id"],
-            "endpoint": chosen["endpoint"],
+            "endpoint": strip_mcp_path(chosen["endpoint"]),
             "function_name": chosen["tool_name"],
         }
     return data

@@ -290,6 +290,31 @@ async def test_agents_of_both_formats_find_each_other(replicas: Pair) -> None:
     assert response["dependencies_resolved"]["*"]["x"]["agent_id"] == "me-1"
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "sent"),
+    [
+        ("http://p:1/mcp", "http://p:1"),
+        ("http://p:1/mcp/", "http://p:1"),
+        ("http://p:1/team/mcp", "http://p:1/team"),
+        ("http://p:1", "http://p:1"),
+        ("http://mcp", "http://mcp"),
+        ("http://p:1/mcp2", "http://p:1/mcp2"),
+    ],
+)
+async def test_the_endpoint_of_a_native_provider_is_sent_without_mcp(replicas: Pair, endpoint: str, sent: str) -> None:
+    """The SDKs append `/mcp` to each endpoint."""
+    expect_success(
+        await replicas[0].post("/agents", json={"id": "plain", "endpoint": endpoint, "capabilities": [{"name": "c"}]})
+    )
+    await replicas[0].post("/heartbeat", json={"agent_id": "plain"})
+
+    response = await post(replicas[1], "me-1", tool("f", "x", "c"))
+
+    assert response["dependencies_resolved"]["f"][0]["endpoint"] == sent
+    rows = (await replicas[1].get("/agents", params={"agent_id": "me-1"})).json()["agents"]
+    assert rows[0]["dependency_resolutions"][0]["endpoint"] == sent
+
+
 async def test_a_rejected_agent_is_not_registered(replicas: Pair) -> None:
     """The error has status 200, because the SDK retries all others; the other agent of the cycle stays registered."""
     await post(replicas[0], "a-1", tool("f", "a", required("b")))

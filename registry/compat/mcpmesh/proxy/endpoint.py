@@ -34,8 +34,9 @@ _MAX_TIMEOUT_S: Final = 600
 _SHUTDOWN_GRACE_S: Final = 2.0
 
 # The decoded target contains no character with a meaning in a URL, so the URL built from it cannot point elsewhere.
+# meshctl appends /mcp to an endpoint, also to one that ends with it.
 _TARGET_PATTERN: Final = re.compile(
-    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})(/mcp(?:/[A-Za-z0-9._~-]+)*/?)"
+    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([1-9][0-9]{0,4})(?:/mcp(?=/mcp(?:/|$)))?(/mcp(?:/[A-Za-z0-9._~-]+)*/?)"
 )
 _DOT_SEGMENT: Final = re.compile(r"/\.\.?(?:/|$)")
 _MIN_INVALID_STATUS: Final = 600

@@ -52,13 +52,16 @@ async def test_a_call_reaches_the_agent_and_its_response_comes_back(client: http
             await client.post(path, json=CALL),
             await client.post(f"{path}/deeper/", json=CALL),
             await client.get(path),
+            await client.post(f"{path}/mcp", json=CALL),
         ]
 
-    assert [response.json() for response in responses] == [{"ok": True}] * 3
+    assert [response.json() for response in responses] == [{"ok": True}] * 4
     assert [(each.method, each.path) for each in agent.requests] == [
         ("POST", "/mcp"),
         ("POST", "/mcp/deeper/"),
         ("GET", "/mcp"),
+        # meshctl appends /mcp to the endpoint, which has it already.
+        ("POST", "/mcp"),
     ]
     assert agent.requests[0].body == responses[0].request.content
     assert agent.requests[0].headers["host"] == f"127.0.0.1:{agent.port}"
