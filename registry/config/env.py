@@ -5,15 +5,22 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from registry.config.settings import SETTINGS, Setting, Settings
 from registry.config.value_types import Secret, format_value, mask_all
 from registry.errors import StartupError
+from registry.spelling import NearNames
 
 # Kubernetes sets these variables in every pod if the namespace has a Service `registry` or `registry-…`.
 _KUBERNETES_SERVICE_VARIABLE: Final = re.compile(
     r"REGISTRY_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+# Names under which other programs take the same settings.
+_OTHER_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {"PORT": "REGISTRY_PORT", "LOG_FORMAT": "REGISTRY_LOG_FORMAT"}
+    | dict.fromkeys(("REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_USERNAME", "REDIS_DB"), "REDIS_URL")
 )
 _KUBERNETES_SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
@@ -39,11 +46,12 @@ def load_settings(environ: Mapping[str, str], **overrides: object) -> tuple[Sett
         except ValueError as error:
             problems[name] = f"{source} is {SETTINGS[name].mask(text)!r}; {error}"
     warnings = tuple(_apply_database_path(environ, values))
+    given = {SETTINGS[name].env for name, (_, text) in sources.items() if text}
     settings = Settings(**values)
     problems |= _find_conflicts(settings, problems)
     if problems:
         raise StartupError("\n  ".join(["Invalid settings:", *problems.values()]))
-    return settings, (*warnings, *_find_warnings(settings, environ))
+    return settings, (*warnings, *_find_near_names(environ, given), *_find_warnings(settings, environ))
 
 
 def _environ_text(environ: Mapping[str, str], setting: Setting) -> str:
@@ -91,6 +99,23 @@ def _find_conflicts(settings: Settings, invalid_names: Collection[str]) -> dict[
     if "port" not in invalid_names and settings.metrics_port == settings.port != 0:
         conflicts["metrics_port"] = f"METRICS_PORT is {shown['port']!r}; expected another port than REGISTRY_PORT"
     return conflicts
+
+
+def _find_near_names(environ: Mapping[str, str], given: Collection[str]) -> Iterator[str]:
+    """Yield a warning for each variable that probably stands for a setting without the prefix `REGISTRY_`.
+
+    `given` are the settings that are set: the other variable may belong to another program then.
+    """
+    known = NearNames(setting.env for setting in SETTINGS.values())
+    for name in sorted(environ):
+        nearest = _OTHER_NAMES.get(name) or known.find(name)
+        if (
+            nearest not in {None, name, *given}
+            and environ[name]
+            and not name.startswith("REGISTRY_")
+            and not _KUBERNETES_SERVICE_URL.match(environ[name])
+        ):
+            yield f"{name} is not a setting and is ignored; did you mean {nearest}?"
 
 
 def _find_warnings(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:

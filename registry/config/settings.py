@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from registry.duration import parse_duration
 from registry.config.value_types import (
     Percent,
     Secret,
@@ -39,6 +38,7 @@ from registry.config.value_types import (
     path_parser,
     validate_redis_url,
 )
+from registry.duration import parse_duration
 
 
 @dataclass(frozen=True, slots=True)

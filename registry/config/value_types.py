@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from registry.duration import format_duration, parse_duration
 from registry.config.redis_url import parse_redis_url
+from registry.duration import format_duration, parse_duration
 
 ENCRYPTION_KEY_BYTES: Final = 32
 

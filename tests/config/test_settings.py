@@ -513,7 +513,45 @@ def test_an_unknown_name_causes_a_warning_that_suggests_the_nearest_setting(name
     assert warnings == (f"{name} is not a setting and is ignored; {advice}",)
 
 
-def test_variables_of_kubernetes_for_a_service_called_registry_are_ignored() -> None:
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PORT", "REGISTRY_PORT"),
+        ("REDIS_HOST", "REDIS_URL"),
+        ("REDIS_ULR", "REDIS_URL"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("AUTHTOKEN", "AUTH_TOKEN"),
+        ("AGENT_TIMEOUTS", "AGENT_TIMEOUT"),
+        ("LEADER_ELECTION_LEASE_DURATON", "LEADER_ELECTION_LEASE_DURATION"),
+    ],
+)
+def test_a_name_without_the_prefix_that_is_nearly_a_setting_causes_a_warning(name: str, meant: str) -> None:
+    """Unless the setting is set, too: then the variable may be that of another program."""
+    assert load_settings({name: "7"})[1] == (f"{name} is not a setting and is ignored; did you mean {meant}?",)
+
+    text = {"REGISTRY_PORT": "8000", "REDIS_URL": "redis://a", "LOG_LEVEL": "info", "AUTH_TOKEN": "t"}.get(meant, "20s")
+    assert load_settings({name: "7", meant: text})[1] == ()
+
+
+def test_an_option_of_the_command_line_is_a_setting_that_is_set() -> None:
+    """`PORT` may be that of another program."""
+    assert load_settings({"PORT": "80"}, port=8000)[1] == ()
+
+
+@pytest.mark.parametrize("name", ["HOST", "OAUTH_TOKEN", "NPM_AUTH_TOKEN", "LOG", "REDIS_CLI", "TIMEOUT", "PATH"])
+def test_a_variable_of_another_program_causes_no_warning(name: str) -> None:
+    """Only nearly equal names do."""
+    assert load_settings({name: "x"})[1] == ()
+
+
+def test_variables_of_kubernetes_for_a_service_called_redis_are_ignored() -> None:
+    """They have the names under which other programs take the address of Redis."""
+    names = {"REDIS_PORT": "tcp://10.0.0.2:6379", "REDIS_SERVICE_HOST": "10.0.0.2", "REDIS_SERVICE_PORT": "6379"}
+
+    assert load_settings(names)[1] == ()
+
+
+def test_variables_of_kubernetes_for_a_service_called_registry_called_registry_are_ignored() -> None:
     """Kubernetes sets them in every pod of the namespace, also for Services of its Redis or its metrics."""
     settings, warnings = load_settings(
         {
