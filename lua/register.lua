@@ -11,6 +11,9 @@
          agent_key        hash    {mesh}:agent:<id>
   ARGV   id                   text
          spec                 canonical JSON, opaque here
+         namespace            the agent's namespace, as in spec
+         endpoint             the agent's endpoint, as in spec
+         exclusive            1 if another living endpoint with this id rejects the registration, else 0
          timeout              integer, ms without a heartbeat until degraded
          eviction             integer, ms without a heartbeat until expired
          precondition         '' none | absent | present | a version
@@ -22,7 +25,10 @@
   REPLY  created <version>     new agent: pending, or healthy if counts_as_heartbeat
          updated <version>     its specification changed
          unchanged <version>   a heartbeat; the version of its last change
+                               If the living agent was of another namespace, or its endpoint alternates between two
+                               within one timeout, its namespace and endpoint before this call follow the version
          stale_version <version or ''>   the precondition failed; nothing was written
+         id_in_use <endpoint>  exclusive, and the living agent has this other endpoint; nothing was written
          edges_changed   an edge is new and edges_revision is not the current one; nothing was written
   WRITES version log deadlines heartbeats unhealthy_since counters required_edges agent_key
   EMITS  add registered | modify updated | modify recovered | modify first_heartbeat | nothing
@@ -35,7 +41,7 @@
 --@include count_required_edges
 --@include append_change
 local version, log, deadlines, heartbeats, unhealthy_since, counters, required_edges, agent_key = unpack(KEYS)
-local id, spec, timeout, eviction, precondition, counts_as_heartbeat, edges, edges_revision, log_length, seen_version = unpack(ARGV)
+local id, spec, namespace, endpoint, exclusive, timeout, eviction, precondition, counts_as_heartbeat, edges, edges_revision, log_length, seen_version = unpack(ARGV)
 
 -- A version satisfies it if it is between the agent's last spec change and its last change of any kind.
 local function satisfies_precondition(agent)
@@ -83,6 +89,14 @@ local function registration_change(agent, now)
   return change
 end
 
+-- Whether a living agent is replaced by one of another namespace, or by one whose endpoint it had within one timeout.
+-- `earlier` is the time of the last change of its endpoint, and the endpoint before that.
+local function is_conflict(namespace_before, endpoint_before, earlier, now)
+  local changed, endpoint_earlier = string.match(earlier or '', '^(%d+) (.*)$')
+  return namespace_before ~= namespace
+    or endpoint_before ~= endpoint and endpoint_earlier == endpoint and now - changed <= tonumber(timeout)
+end
+
 -- An invalid hash counts as absent: registering again replaces it.
 local stored = read_agent(agent_key)
 local agent = stored and is_valid_agent(stored) and stored or nil
@@ -91,11 +105,21 @@ local edges_before = stored and stored.required_edges or ''
 if not satisfies_precondition(agent) then
   return { 'stale_version', agent and agent.version or '' }
 end
+local namespace_before, endpoint_before, earlier
+if agent then
+  namespace_before, endpoint_before, earlier =
+    unpack(redis.call('HMGET', agent_key, 'namespace', 'endpoint', 'endpoint_before'))
+end
+local is_alive = endpoint_before and agent.status ~= 'expired'
+if exclusive == '1' and is_alive and endpoint_before ~= endpoint then
+  return { 'id_in_use', endpoint_before }
+end
 if edges ~= '' and edges_revision ~= (redis.call('HGET', required_edges, 'revision') or '0') and has_new_edge() then
   return { 'edges_changed' }
 end
 
 local now = now_ms()
+local conflict = is_alive and is_conflict(namespace_before, endpoint_before, earlier, now)
 local change = registration_change(agent, now)
 change.replace_hash = is_damaged
 local outcome, current = 'unchanged', change.agent.version
@@ -103,6 +127,12 @@ if change.spec_changed or change.before.status then
   current = append_change(version, log, log_length, seen_version, now, change)
   count_required_edges(required_edges, edges_before, edges)
   outcome = change.kind == 'add' and 'created' or change.spec_changed and 'updated' or 'unchanged'
+end
+if namespace_before ~= namespace or endpoint_before ~= endpoint then
+  redis.call('HSET', agent_key, 'namespace', namespace, 'endpoint', endpoint)
+  if endpoint_before and endpoint_before ~= endpoint then
+    redis.call('HSET', agent_key, 'endpoint_before', to_decimal(now) .. ' ' .. endpoint_before)
+  end
 end
 if change.heartbeat ~= '' then
   redis.call('ZADD', heartbeats, change.heartbeat, id)
@@ -112,4 +142,4 @@ end
 redis.call('ZADD', deadlines, to_decimal(now + timeout), id)
 redis.call('ZREM', unhealthy_since, id)
 redis.call('HINCRBY', counters, 'registrations', 1)
-return { outcome, current }
+return conflict and { outcome, current, namespace_before, endpoint_before } or { outcome, current }

@@ -10,7 +10,8 @@
     ├── RequestRejected           rejected because of the state of the store
     │   ├── UnknownAgent          404
     │   ├── NoProvider            404
-    │   └── StaleVersion          409
+    │   ├── StaleVersion          409
+    │   └── IdInUse               409
     ├── VersionTooOld             410  list again: the change log no longer contains the requested version
     │   └── VersionAhead          410  list again: the version is above the current one, so it is from another timeline
     ├── NotReady                  503  the cache is not filled yet
@@ -135,6 +136,19 @@ class StaleVersion(RequestRejected):
         )
         self.agent_id = agent_id
         self.current = current
+
+
+class IdInUse(RequestRejected):
+    """An exclusive registration was rejected because its id belongs to a living agent at another `endpoint`."""
+
+    code: ClassVar[str] = "id_in_use"
+
+    def __init__(self, agent_id: str, endpoint: str) -> None:
+        super().__init__(
+            f"The id {_quote_id(agent_id)} is in use by an agent at {endpoint}; use another id, or retry after that "
+            "agent is unregistered or expired"
+        )
+        self.endpoint = endpoint
 
 
 class VersionTooOld(RegistryError):

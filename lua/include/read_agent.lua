@@ -1,5 +1,5 @@
--- read_agent(key): the hash of one agent as a table; nil if it does not exist, empty if the key is not a hash. Omits load
--- and response_digest: they do not belong to the agent's logged state.
+-- read_agent(key): the hash of one agent as a table; nil if it does not exist, empty if the key is not a hash. Omits the
+-- fields that do not belong to the agent's logged state.
 local function read_agent(key)
   local fields = redis.pcall('HGETALL', key)
   if fields.err then
@@ -11,6 +11,6 @@ local function read_agent(key)
   for i = 1, #fields, 2 do
     agent[fields[i]] = fields[i + 1]
   end
-  agent.load, agent.response_digest = nil, nil
+  agent.load, agent.response_digest, agent.namespace, agent.endpoint, agent.endpoint_before = nil, nil, nil, nil, nil
   return agent
 end

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 
 from registry.api.response.json_responses import Headers
 from registry.errors import (
+    IdInUse,
     InvalidRequest,
     MalformedRequest,
     NoProvider,
@@ -28,6 +29,7 @@ _STATUS: Mapping[type[RegistryError], int] = {
     Unauthorized: 401,
     NoProvider: 404,
     UnknownAgent: 404,
+    IdInUse: 409,
     StaleVersion: 409,
     VersionTooOld: 410,
     RequestTooLarge: 413,

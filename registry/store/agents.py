@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
-from registry.errors import StaleVersion, UnknownAgent
+from registry.errors import IdInUse, StaleVersion, UnknownAgent
 from registry.store.keys import Keys, encode
 from registry.store.record_codec import encode_edges, server_time_ms
 from registry.store.redis.batcher import Batcher
@@ -35,7 +35,9 @@ class RegistrationWrite:
 
     `timeout` and `eviction` are milliseconds. `precondition` is '' for none, `absent`, `present`, or a version, which
     matches if the spec has not changed after it. With `counts_as_heartbeat` a new or pending agent becomes healthy.
-    `required_edges` are pairs of a capability and one that it requires; `edges_revision` is that of their cycle check.
+    `required_edges` are pairs of a capability and one that it requires; `edges_revision` is the revision that they were
+    checked against for cycles. `namespace` and `endpoint` are those in the spec; with `exclusive` the registration is
+    rejected while an agent with its id lives at another endpoint.
     """
 
     agent_id: str
@@ -46,6 +48,16 @@ class RegistrationWrite:
     counts_as_heartbeat: bool = False
     required_edges: frozenset[tuple[str, str]] = frozenset()
     edges_revision: str = ""
+    namespace: str = ""
+    endpoint: str = ""
+    exclusive: bool = False
+
+
+class IdentityConflict(NamedTuple):
+    """The namespace and the endpoint of a living agent that a registration with the same id replaced."""
+
+    namespace: str
+    endpoint: str
 
 
 class EdgesChangedError(Exception):
@@ -54,10 +66,11 @@ class EdgesChangedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RegistrationResult:
-    """The outcome of a registration and the current resource version of its agent."""
+    """The outcome of a registration, the current resource version of its agent, and a conflict about its id."""
 
     outcome: RegistrationOutcome
     version: int
+    conflict: IdentityConflict | None = None
 
 
 class HeartbeatResult(NamedTuple):
@@ -136,12 +149,19 @@ class Agents:
         )
 
     async def register(self, registration: RegistrationWrite) -> RegistrationResult:
-        """Create or replace an agent. Raises StaleVersion, or EdgesChangedError if edges must be checked again."""
+        """Create or replace one agent.
+
+        Raises StaleVersion if the precondition fails, IdInUse if another endpoint has the id and the registration is
+        exclusive, and EdgesChangedError if the required edges must be checked again.
+        """
         call = self._scripts["register"].call(
             {**self._keys.shared, "agent_key": self._keys.agent(registration.agent_id)},
             {
                 "id": registration.agent_id,
                 "spec": registration.spec,
+                "namespace": registration.namespace,
+                "endpoint": registration.endpoint,
+                "exclusive": int(registration.exclusive),
                 "timeout": registration.timeout,
                 "eviction": registration.eviction,
                 "precondition": registration.precondition,
@@ -155,11 +175,14 @@ class Agents:
         word, *rest = await self._write(call, retryable=not registration.precondition)
         if word == b"edges_changed":
             raise EdgesChangedError
+        if word == b"id_in_use":
+            raise IdInUse(registration.agent_id, rest[0].decode())
         version = int(rest[0]) if rest[0] else None
         if word == b"stale_version" or version is None:
             raise StaleVersion(registration.agent_id, version)
         self._count_written(version)
-        return RegistrationResult(cast(RegistrationOutcome, word.decode()), version)
+        conflict = IdentityConflict(*(text.decode() for text in rest[1:])) if len(rest) > 1 else None
+        return RegistrationResult(cast(RegistrationOutcome, word.decode()), version, conflict)
 
     async def edges_revision(self) -> str:
         """Return the revision of the required dependencies between capabilities, which rises with each new one."""

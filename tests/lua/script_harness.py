@@ -27,7 +27,7 @@ SORTED_SET_KEYS = ("heartbeats", "deadlines", "unhealthy_since")
 HASH_KEYS = ("counters", "self_preservation", "required_edges")
 RESOLUTIONS_KEY_PREFIX = KEYS.resolutions("").decode()
 # Fields in the hash of an agent that no log entry contains.
-UNLOGGED_FIELDS = {"load", "response_digest"}
+UNLOGGED_FIELDS = {"load", "response_digest", "namespace", "endpoint", "endpoint_before"}
 LOG_LENGTH = 1000
 
 

@@ -16,7 +16,17 @@ from tests.lua.script_harness import (
 
 SPEC = '{"endpoint":"http://a"}'
 OTHER = '{"endpoint":"http://other"}'
-HEALTHY = an_agent("a", "healthy", heartbeat_at=-5000, deadline_at=55_000)
+PLACE: dict[str, str | None] = {"namespace": "n", "endpoint": "http://a"}
+
+
+def stored_agent(
+    name: str, status: str, *, heartbeat_at: int | None = None, deadline_at: int | None = None, **fields: str | None
+) -> dict[str, Expected | None]:
+    """Return the cells of an agent with the namespace and endpoint of the registration."""
+    return an_agent(name, status, heartbeat_at=heartbeat_at, deadline_at=deadline_at, **(PLACE | fields))
+
+
+HEALTHY = stored_agent("a", "healthy", heartbeat_at=-5000, deadline_at=55_000)
 CHANGED: dict[str, Expected | None] = {
     "a/version": LAST_VERSION,
     "a/spec_version": LAST_VERSION,
@@ -30,6 +40,8 @@ EXTENDED: dict[str, Expected | None] = {
 NEW: dict[str, Expected | None] = {
     **CHANGED,
     "a/spec": SPEC,
+    "a/namespace": "n",
+    "a/endpoint": "http://a",
     "a/status": "pending",
     "a/draining": "0",
     "a/created": MsAfterCall(),
@@ -53,6 +65,9 @@ def row(
     given: dict[str, ArgumentValue] = {
         "id": "a",
         "spec": SPEC,
+        "namespace": "n",
+        "endpoint": "http://a",
+        "exclusive": 0,
         "timeout": 60_000,
         "eviction": 180_000,
         "precondition": "",
@@ -98,6 +113,100 @@ def stale(
     """Return a row with a precondition that is not satisfied: nothing is written."""
     return row(description, before=before, spec=spec, precondition=precondition, reply=("stale_version", current))
 
+
+def moved(
+    description: str,
+    *,
+    conflict: bool,
+    before: dict[str, Expected | None] = HEALTHY,
+    after: dict[str, Expected | None] | None = None,
+    status_before: str | None = None,
+    **args: ArgumentValue,
+) -> ScriptCase:
+    """Return a row in which agent a registers with another spec at another place; a conflict is in the reply."""
+    was = {} if status_before is None else {"status_before": status_before}
+    return row(
+        description,
+        before=before,
+        spec=OTHER,
+        reply=("updated", LAST_VERSION, *(("n", "http://a") if conflict else ())),
+        after={**CHANGED, **EXTENDED, "a/spec": OTHER, **(after or {})},
+        log=entry("modify", "updated", spec_before=SPEC, **was),
+        **args,
+    )
+
+
+def endpoint_changed(ago_ms: int, endpoint: str = "http://other") -> dict[str, Expected | None]:
+    """Return the cells of a healthy agent a that had another endpoint until some time ago."""
+    return {**HEALTHY, "a/endpoint_before": (MsAfterStart(-ago_ms), f" {endpoint}")}
+
+
+EXPIRED = stored_agent("a", "expired", heartbeat_at=-200_000, deadline_at=1000)
+REVIVED: dict[str, Expected | None] = {"a/status": "healthy"}
+AT_OTHER: dict[str, Expected | None] = {
+    "a/endpoint": "http://other",
+    "a/endpoint_before": (MsAfterCall(), " http://a"),
+}
+CONFLICTS = [
+    moved("another namespace is a conflict", conflict=True, namespace="m", after={"a/namespace": "m"}),
+    moved(
+        "an expired agent may return in another namespace",
+        conflict=False,
+        before=EXPIRED,
+        status_before="expired",
+        namespace="m",
+        after=REVIVED | {"a/namespace": "m"},
+    ),
+    moved("another endpoint is no conflict: restarted", conflict=False, endpoint="http://other", after=AT_OTHER),
+    moved(
+        "the endpoint before the last one is a conflict",
+        conflict=True,
+        before=endpoint_changed(10_000),
+        endpoint="http://other",
+        after=AT_OTHER,
+    ),
+    moved(
+        "after a whole timeout it is none",
+        conflict=False,
+        before=endpoint_changed(61_000),
+        endpoint="http://other",
+        after=AT_OTHER,
+    ),
+    moved(
+        "a third endpoint is none",
+        conflict=False,
+        before=endpoint_changed(10_000, "http://third"),
+        endpoint="http://other",
+        after=AT_OTHER,
+    ),
+    *(
+        row(
+            f"an exclusive registration is rejected while a {status} agent has another endpoint",
+            before=stored_agent("a", status, heartbeat_at=-5000, deadline_at=55_000),
+            spec=OTHER,
+            endpoint="http://other",
+            exclusive=1,
+            reply=("id_in_use", "http://a"),
+        )
+        for status in ("pending", "healthy", "degraded")
+    ),
+    moved(
+        "an exclusive registration replaces an expired agent",
+        conflict=False,
+        before=EXPIRED,
+        status_before="expired",
+        endpoint="http://other",
+        exclusive=1,
+        after=REVIVED | AT_OTHER,
+    ),
+    moved("an exclusive registration may change its agent", conflict=False, exclusive=1),
+    row(
+        "an unchanged registration stores the place that a restore did not",
+        before=HEALTHY | {"a/namespace": None, "a/endpoint": None},
+        reply=("unchanged", "900"),
+        after={**EXTENDED, "a/namespace": "n", "a/endpoint": "http://a"},
+    ),
+]
 
 ADDED = entry("add", "registered", "")
 UPDATED = {**CHANGED, **EXTENDED}
@@ -250,7 +359,7 @@ ROWS = [
         row(
             f"a {status} agent that registers again is not unhealthy any more",
             before={
-                **an_agent("a", status, heartbeat_at=-200_000, deadline_at=1000),
+                **stored_agent("a", status, heartbeat_at=-200_000, deadline_at=1000),
                 "unhealthy_since/a": MsAfterStart(-10_000),
                 "unhealthy_since/b": MsAfterStart(-9000),
             },
@@ -270,7 +379,7 @@ ROWS = [
     ),
     row(
         "the registration of a pending agent can be its first heartbeat",
-        before=an_agent("a", "pending", deadline_at=1000),
+        before=stored_agent("a", "pending", deadline_at=1000),
         counts_as_heartbeat=1,
         reply=("unchanged", LAST_VERSION),
         after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION},
@@ -278,7 +387,7 @@ ROWS = [
     ),
     row(
         "a pending agent with a heartbeat and another spec is updated",
-        before=an_agent("a", "pending", deadline_at=1000),
+        before=stored_agent("a", "pending", deadline_at=1000),
         counts_as_heartbeat=1,
         spec=OTHER,
         reply=("updated", LAST_VERSION),
@@ -304,7 +413,7 @@ ROWS = [
     ),
     row(
         "other agents are not changed",
-        before=an_agent("b", "degraded", heartbeat_at=-70_000, deadline_at=100),
+        before=stored_agent("b", "degraded", heartbeat_at=-70_000, deadline_at=100),
         reply=("created", LAST_VERSION),
         after=NEW,
         log=ADDED,
@@ -350,13 +459,13 @@ ROWS = [
     ),
     row(
         "a pending agent stays pending",
-        before=an_agent("a", "pending", deadline_at=1000),
+        before=stored_agent("a", "pending", deadline_at=1000),
         reply=("unchanged", "900"),
         after={"deadlines/a": MsAfterCall(60_000), "counters/registrations": "1"},
     ),
     row(
         "a pending agent with another spec stays pending",
-        before=an_agent("a", "pending", deadline_at=1000),
+        before=stored_agent("a", "pending", deadline_at=1000),
         spec=OTHER,
         reply=("updated", LAST_VERSION),
         after={**CHANGED, "a/spec": OTHER, "deadlines/a": MsAfterCall(60_000), "counters/registrations": "1"},
@@ -365,7 +474,7 @@ ROWS = [
     *(
         row(
             f"a {status} agent recovers",
-            before=an_agent("a", status, heartbeat_at=-200_000, deadline_at=1000),
+            before=stored_agent("a", status, heartbeat_at=-200_000, deadline_at=1000),
             reply=("unchanged", LAST_VERSION),
             after={**EXTENDED, "a/status": "healthy", "a/version": LAST_VERSION},
             log=entry("modify", "recovered", status_before=status),
@@ -374,7 +483,7 @@ ROWS = [
     ),
     row(
         "one entry contains a new spec and a recovery",
-        before=an_agent("a", "degraded", heartbeat_at=-70_000, deadline_at=100),
+        before=stored_agent("a", "degraded", heartbeat_at=-70_000, deadline_at=100),
         spec=OTHER,
         reply=("updated", LAST_VERSION),
         after={**CHANGED, **EXTENDED, "a/spec": OTHER, "a/status": "healthy"},
@@ -398,7 +507,7 @@ ROWS = [
     ),
     row(
         "draining, owner and fields of later releases survive",
-        before=an_agent(
+        before=stored_agent(
             "a", "healthy", heartbeat_at=-5000, deadline_at=55_000, draining="1", owner="team-a", later="x"
         ),
         spec=OTHER,
@@ -425,7 +534,7 @@ ROWS = [
     ),
     row(
         "an unreadable record counts as absent",
-        before=an_agent("a", "pending", deadline_at=1000) | {"a/spec_version": None},
+        before=stored_agent("a", "pending", deadline_at=1000) | {"a/spec_version": None},
         precondition="absent",
         reply=("created", LAST_VERSION),
         after=NEW,
@@ -439,6 +548,7 @@ ROWS = [
         after={**EXTENDED, "counters/registrations": "42"},
     ),
     *EDGES,
+    *CONFLICTS,
 ]
 
 
