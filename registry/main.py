@@ -114,7 +114,7 @@ async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> A
         watch_service = WatchService(reflector, history, fanout)
         metrics.register(status.metrics)
         metrics.register(lambda: iter([gauge("watchers", "Open watches on this replica", len(watch_service.watchers))]))
-        services, mcpmesh = _build_services(reflector, store, watch_service, status, settings)
+        services, mcpmesh = _build_services(reflector, store, watch_service, status, settings, metrics)
         stack.push_async_callback(mcpmesh.upstream.close)
         api_app, metrics_app = build_apps(services, metrics, settings.auth_token, mcpmesh.extension)
         sweep_interval, max_sweep_pause = _sweep_intervals(settings)
@@ -144,7 +144,12 @@ def _sweep_intervals(settings: Settings) -> tuple[float, float]:
 
 
 def _build_services(
-    reflector: Reflector, store: Store, watch_service: WatchService, status: StatusService, settings: Settings
+    reflector: Reflector,
+    store: Store,
+    watch_service: WatchService,
+    status: StatusService,
+    settings: Settings,
+    metrics: Metrics,
 ) -> tuple[Services, McpMeshApi]:
     """Build the services of the API and the mcp-mesh extension; all services that rank providers share one cache."""
     policies = match_policies(isolate_namespaces=settings.isolate_namespaces)
@@ -154,7 +159,12 @@ def _build_services(
     discovery = Discovery(reflector, store.agents, MeshListRows(resolutions, rankings, llm_tools))
     traces = ResolutionTraces(reflector, store.agents, store.resolution_store, resolutions, audit_facts)
     registrations = RegistrationService(
-        store.agents, CycleGuard(reflector, store.agents), traces, settings, {FORMAT_NAME: DEFAULT_TIMEOUT}
+        store.agents,
+        CycleGuard(reflector, store.agents),
+        traces,
+        settings,
+        {FORMAT_NAME: DEFAULT_TIMEOUT},
+        metrics.count_identity_conflict,
     )
     services = Services(
         registrations=registrations,

@@ -1,5 +1,6 @@
 """The asynchronous client: a method for each call of the registry API."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
@@ -61,6 +62,8 @@ from mcp_mesh_client.types.health import (
 from mcp_mesh_client.wait_for import MAX_WAIT_FACTOR, CapabilityWaiter
 from mcp_mesh_client.watch import Watch
 
+_log = logging.getLogger("mcp_mesh_client")
+
 OFFLINE_RESPONSE: OfflineResponse = {"status": "offline", "message": "Registry unavailable"}
 
 
@@ -106,7 +109,11 @@ class RegistryClient:
         """
         check_registration(registration_data, self._session.config.security_contexts)
         unconditional = registration_data.get("resource_version") is None
-        return await self._session.write(RegisterResult, "POST", "/agents", registration_data, repeatable=unconditional)
+        response = await self._session.write(
+            RegisterResult, "POST", "/agents", registration_data, repeatable=unconditional
+        )
+        _log_warnings(response)
+        return response
 
     async def register_with_fallback(
         self, registration_data: Mapping[str, Any]
@@ -121,9 +128,13 @@ class RegistryClient:
         """Register up to 200 agents; each registration succeeds or fails on its own."""
         check_registrations(agents, self._session.config.security_contexts)
         unconditional = all(agent.get("resource_version") is None for agent in agents)
-        return await self._session.write(
+        response = await self._session.write(
             RegisterResults, "POST", "/agents/batch", {"agents": list(agents)}, repeatable=unconditional
         )
+        if "error" not in response:
+            for result in response["results"]:
+                _log_warnings(result)
+        return response
 
     async def unregister_agent(self, agent_id: str) -> UnregisterResult | ErrorResponse:
         """Remove an agent, without retries: after a failure, `outcome` shows whether it may have been removed."""
@@ -313,6 +324,15 @@ class RegistryClient:
         # A watch from a version has no initial state to skip.
         with_initial = send_initial or since is not None
         return self._session.watch(query_pairs(filters), since, send_initial=with_initial, bookmarks=bookmarks)
+
+
+def _log_warnings(response: RegisterResult | ErrorResponse) -> None:
+    """Log the warnings in the response to a registration."""
+    if "error" not in response:
+        for warning in response.get("warnings", ()):
+            hint = f" did_you_mean={warning['did_you_mean']}" if "did_you_mean" in warning else ""
+            text = 'registration_warning id=%s field=%s problem="%s"%s'
+            _log.warning(text, response["agent_id"], warning["field"], warning["problem"], hint)
 
 
 def _drain_filter(label_selector: str | None, namespace: str | None) -> dict[str, str]:

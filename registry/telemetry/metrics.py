@@ -38,6 +38,8 @@ class Metrics:
         self._loop_errors = counter("mcp_registry_loop_errors", "Failed iterations of a background loop", ("loop",))
         outcomes = "Agents processed by sweeps of this replica, by outcome"
         self._sweep_outcomes = counter("mcp_registry_sweep_outcomes", outcomes, ("outcome",))
+        conflicts = "Registrations by this replica whose id another living agent had, in another place"
+        self._identity_conflicts = counter("mcp_registry_identity_conflicts", conflicts)
         self._response_counters: dict[tuple[str, str, int], Callable[[float], None]] = {}
 
     def register(self, read: Callable[[], MetricsIterator]) -> None:
@@ -69,6 +71,10 @@ class Metrics:
         for outcome, agents in agents_by_outcome.items():
             if agents:
                 self._sweep_outcomes.labels(outcome).inc(agents)
+
+    def count_identity_conflict(self) -> None:
+        """Count a registration whose id another living agent had."""
+        self._identity_conflicts.inc()
 
     def render_prometheus(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""

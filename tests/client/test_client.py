@@ -412,6 +412,25 @@ async def test_readiness_is_read_from_a_ready_replica(redis_url: str) -> None:
             assert await both.ready() == {"status": "ready"}
 
 
+async def test_the_warnings_of_a_registration_are_returned_and_logged(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a single call and in a batch call, each with the path in its request."""
+    agent = {"id": "a", "endpoint": "http://0.0.0.0:1", "capabilites": ["w"]}
+    async with served_registry(redis_url) as served, RegistryClient(served.url) as client:
+        alone = expect_success(await client.register_agent(agent))
+        await client.register_many([agent])
+
+    assert [each["field"] for each in alone["warnings"]] == ["capabilites", "endpoint"]
+    logged = [record.message for record in caplog.records if record.message.startswith("registration_warning")]
+    assert [line.partition(" problem=")[0] for line in logged] == [
+        f"registration_warning id=a field={prefix}{field}"
+        for prefix in ("", "agents[0].")
+        for field in ("capabilites", "endpoint")
+    ]
+    assert logged[0].endswith('" did_you_mean=capabilities')
+
+
 async def types_of(client: RegistryClient) -> None:
     """Never run, only read by mypy: a key distinguishes a response from an error."""
     found = await client.agents()

@@ -25,6 +25,14 @@ class ErrorDetail(TypedDict):
     problem: str
 
 
+class RegistrationWarning(TypedDict):
+    """A problem of a registration that was accepted: the path of the field, and the known field it may stand for."""
+
+    field: str
+    problem: str
+    did_you_mean: NotRequired[str]
+
+
 @final
 class ErrorResponse(TypedDict):
     """The error response to a rejected request. Status 409 and 410 have a `resource_version`."""
@@ -167,12 +175,13 @@ class _Resolution(TypedDict):
 
 @final
 class RegisterResult(_Resolution):
-    """The result of a registration: the agent's resource version and its resolved dependencies."""
+    """The result of a registration: the agent's resource version, its resolved dependencies, and warnings."""
 
     status: Literal["success"]
     agent_id: str
     resource_version: str
     message: str
+    warnings: NotRequired[list[RegistrationWarning]]
 
 
 @final

@@ -58,7 +58,8 @@ class AgentRoutes:
     async def register(self, request: Request) -> Response:
         """POST /agents: register an agent."""
         document = await read_object(request.scope, request.receive)
-        return success_response(**await register_document(self._registrations, document, request.headers))
+        registered = await register_document(self._registrations, document, request.headers, request.scope)
+        return success_response(**registered)
 
     async def register_many(self, request: Request) -> Response:
         """POST /agents/batch: register agents, each with a result and a precondition of its own."""
@@ -67,7 +68,7 @@ class AgentRoutes:
         agents = _require_list(document, "agents", MAX_REGISTRATIONS_PER_CALL)
         outcomes = await asyncio.gather(
             *(
-                register_document(self._registrations, agent, request.headers, f"agents[{index}].")
+                register_document(self._registrations, agent, request.headers, request.scope, f"agents[{index}].")
                 for index, agent in enumerate(agents)
             ),
             return_exceptions=True,

@@ -24,7 +24,7 @@ class HeartbeatFormat(Protocol):
     def marker_fields(self) -> Sequence[str]:
         """The names of fields that only this format has; a body with any such field is in this format."""
 
-    async def handle(self, document: dict[str, Any]) -> bytes:
+    async def handle(self, document: dict[str, Any], scope: Scope) -> bytes:
         """Process a heartbeat in this format and return the JSON of the response."""
 
 
@@ -45,20 +45,20 @@ class HeartbeatEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one heartbeat request."""
-        body = await self.heartbeat(await read_body(scope, receive))
+        body = await self.heartbeat(await read_body(scope, receive), scope)
         # Not through send_json: two more coroutines for each heartbeat are measurable.
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def heartbeat(self, body: bytes) -> bytes:
+    async def heartbeat(self, body: bytes, scope: Scope) -> bytes:
         """Process a heartbeat in any supported format, and return the JSON of the response."""
         request = self._decode_native(body)
         if request is None:
             document = parse_object(body)
             for each in self._formats:
                 if any(field in document for field in each.marker_fields):
-                    return await each.handle(document)
+                    return await each.handle(document, scope)
             request = validate_heartbeat(document)
         at, dependencies = await self._heartbeats.heartbeat(
             request.agent_id, metadata=request.metadata, load=request.load, client_digest=request.dependencies_version

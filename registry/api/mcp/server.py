@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry import __version__
 from registry.api.error_responses import error_response
-from registry.api.mcp.tools import TOOLS, ToolHandler
+from registry.api.mcp.tools import TOOLS, Sender, ToolHandler
 from registry.api.request.body import MAX_BODY_BYTES
 from registry.api.response.json_responses import STALE_HEADER
 from registry.errors import Detail, RegistryError, UnprocessableRequest
@@ -85,7 +85,7 @@ class McpServer:
             raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name[:253]}; tools/list returns all tools")
         request = cast("Request", context.request)
         try:
-            response = await handler(params.arguments or {}, {})
+            response = await handler(params.arguments or {}, Sender({}, request.scope))
             if params.name == "discover_services":
                 _check_list_size(len(response.body))
         except Exception as error:  # noqa: BLE001 - an unexpected exception gets the same response as over HTTP

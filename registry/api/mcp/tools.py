@@ -2,12 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from registry.api.request.body import read_object
 from registry.api.request.heartbeat_body import HEARTBEAT_SCHEMA
@@ -94,8 +95,15 @@ TOOLS = (
 )
 
 
-ToolHandler = Callable[[dict[str, Any], Mapping[str, str]], Awaitable[Response]]
-"""A function that runs a tool with its arguments and the headers, which may contain preconditions."""
+class Sender(NamedTuple):
+    """The headers of a call of a tool, which may contain preconditions, and the scope of its request."""
+
+    headers: Mapping[str, str]
+    scope: Scope
+
+
+ToolHandler = Callable[[dict[str, Any], Sender], Awaitable[Response]]
+"""A function that runs a tool with its arguments for a sender."""
 
 
 class ToolRoutes:
@@ -106,7 +114,7 @@ class ToolRoutes:
         registrations: RegistrationService,
         discovery: Discovery,
         selector: Selector,
-        heartbeat: Callable[[bytes], Awaitable[bytes]],
+        heartbeat: Callable[[bytes, Scope], Awaitable[bytes]],
     ) -> None:
         self._registrations = registrations
         self._discovery = discovery
@@ -142,34 +150,34 @@ class ToolRoutes:
         ]
         return json_response({"tools": tools})
 
-    async def register_agent(self, arguments: dict[str, Any], headers: Mapping[str, str]) -> Response:
+    async def register_agent(self, arguments: dict[str, Any], sender: Sender) -> Response:
         """Register the agent described by `registration_data`."""
         reject_unknown(arguments, ("registration_data",))
         if "registration_data" not in arguments:
             raise _invalid_argument("registration_data", "the registration, an object")
         return success_response(
             **await register_document(
-                self._registrations, arguments["registration_data"], headers, "registration_data."
+                self._registrations, arguments["registration_data"], *sender, "registration_data."
             )
         )
 
-    async def unregister_agent(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+    async def unregister_agent(self, arguments: dict[str, Any], _sender: Sender) -> Response:
         """Unregister the agent with the id `agent_id`."""
         agent_id = _require_agent_id(arguments)
         return unregistration_response(agent_id, await self._registrations.unregister(agent_id))
 
-    async def heartbeat(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+    async def heartbeat(self, arguments: dict[str, Any], sender: Sender) -> Response:
         """Record a heartbeat of an agent."""
-        return json_response(await self._heartbeat(orjson.dumps(arguments)))
+        return json_response(await self._heartbeat(orjson.dumps(arguments), sender.scope))
 
-    async def get_agent_status(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+    async def get_agent_status(self, arguments: dict[str, Any], _sender: Sender) -> Response:
         """Return the agent with the id `agent_id`."""
         snapshot = await self._discovery.agent(_require_agent_id(arguments))
         return json_response(
             b'{"status":"success","agent":%s}' % snapshot.record.json, version=snapshot.record.agent.version
         )
 
-    async def discover_services(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+    async def discover_services(self, arguments: dict[str, Any], _sender: Sender) -> Response:
         """Find the agents that match the search conditions in `query`."""
         reject_unknown(arguments, ("query",))
         query = arguments.get("query")
@@ -182,7 +190,7 @@ class ToolRoutes:
         parts = agent_list_parts(found, b'{"status":"success",')
         return json_response(b"".join(parts), version=found.version, staleness=found.staleness)
 
-    async def select_agent(self, arguments: dict[str, Any], _headers: Mapping[str, str]) -> Response:
+    async def select_agent(self, arguments: dict[str, Any], _sender: Sender) -> Response:
         """Select one agent to call for a capability."""
         selected = parse_select_document(arguments)
         selection = await self._selector.select(selected.dependency, selected.zone, selected.freshness)
@@ -193,7 +201,8 @@ def _post_endpoint(handler: ToolHandler) -> Callable[[Request], Awaitable[Respon
     """Return an endpoint that runs a tool with the JSON body as its arguments."""
 
     async def post(request: Request) -> Response:
-        return await handler(await read_object(request.scope, request.receive), request.headers)
+        arguments = await read_object(request.scope, request.receive)
+        return await handler(arguments, Sender(request.headers, request.scope))
 
     return post
 

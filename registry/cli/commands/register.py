@@ -78,10 +78,12 @@ def _send_batch(registry: SyncRegistryClient, registrations: Sequence[Registrati
 
 def _without_batch_index(result: Result) -> Result:
     """Return the result of one registration with field names relative to that registration, not to the batch."""
-    if "error" not in result:
-        return result
-    details = [{name: _BATCH_INDEX.sub("", str(text)) for name, text in detail.items()} for detail in result["details"]]
-    return {**result, "message": _BATCH_INDEX.sub("", str(result["message"])), "details": details}
+    lists = {
+        key: [{name: _BATCH_INDEX.sub("", str(text)) for name, text in item.items()} for item in result[key]]
+        for key in ("details", "warnings")
+        if key in result
+    }
+    return {**result, "message": _BATCH_INDEX.sub("", str(result["message"])), **lists}
 
 
 def _batches(registrations: Sequence[Registration]) -> Iterator[list[tuple[int, Registration, Result | None]]]:
@@ -121,14 +123,19 @@ def _validation_error(field: str, problem: str) -> Result:
 
 
 def _report_result(index: int, registration: Registration, result: Result, output: str | None) -> None:
-    """Print the result of one registration; failures go to standard error."""
+    """Print the result of one registration; failures and warnings go to standard error."""
     agent_id = escape_terminal(str(result.get("agent_id") or registration_id(registration) or "no id"))
     if "error" in result:
         click.echo(
             f"Error: registration {index + 1} ({agent_id:.253}): {escape_terminal(format_error_response(result))}",
             err=True,
         )
-    elif output == "name":
+        return
+    for warning in result.get("warnings", ()):
+        hint = f"; did you mean {warning['did_you_mean']}?" if "did_you_mean" in warning else ""
+        text = escape_terminal(f"{warning['field']}: {warning['problem']}{hint}")
+        click.echo(f"Warning: registration {index + 1} ({agent_id:.253}): {text}", err=True)
+    if output == "name":
         click.echo(agent_id)
     elif output is None:
         click.echo(f"{agent_id} registered")

@@ -6,6 +6,7 @@ import orjson
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from registry.api.request.registration_body import is_remote
 from registry.api.response.json_responses import send_bytes, timestamp
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeatResult, FastHeartbeats
 from registry.compat.mcpmesh.registration import MARKER_FIELDS, parse_mcpmesh_registration
@@ -24,14 +25,14 @@ class McpMeshHeartbeatFormat:
     def __init__(self, registrations: RegistrationService) -> None:
         self._registrations = registrations
 
-    async def handle(self, document: dict[str, Any]) -> bytes:
+    async def handle(self, document: dict[str, Any], scope: Scope) -> bytes:
         """Register the agent and return the response with the resolved dependencies of its functions.
 
         The response to an invalid registration is 200 with `"status": "error"`: the SDK treats any other status as a
         failure of the registry and retries forever.
         """
         try:
-            parsed = parse_mcpmesh_registration(document)
+            parsed = parse_mcpmesh_registration(document, lambda: is_remote(scope))
             registered = await self._registrations.register_and_resolve(parsed.registration)
         except UnprocessableRequest as error:
             rejection = {"status": "error", "message": str(error), "agent_id": document.get("agent_id")}
@@ -41,7 +42,8 @@ class McpMeshHeartbeatFormat:
             parsed.registration.agent_id.encode(),
             timestamp().encode(),
         )
-        warnings = b',"warnings":%s' % orjson.dumps(parsed.warnings) if parsed.warnings else b""
+        texts = [*parsed.warnings, *map(str, registered.warnings)]
+        warnings = b',"warnings":%s' % orjson.dumps(texts) if texts else b""
         resolution = registered.resolution
         return head + warnings + (resolution.encoded_fields if resolution else _NO_DEPENDENCIES) + b"}"
 

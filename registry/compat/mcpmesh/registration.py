@@ -5,8 +5,8 @@ capability. A tool without a capability becomes a route, which has dependencies 
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -19,6 +19,7 @@ from registry.compat.mcpmesh.spec_fields import McpMeshCapability, McpMeshDepend
 from registry.errors import Detail, MalformedRequest, UnprocessableRequest
 from registry.model.registration.parse import Registration
 from registry.model.registration.schema import DEFAULT_NAMESPACE, DEFAULT_SECURITY_CONTEXT, MAX_CAPABILITIES
+from registry.model.registration.warnings import RegistrationWarning, endpoint_problem
 
 FORMAT_NAME: Final = "mcp-mesh"
 DEFAULT_TIMEOUT: Final = timedelta(seconds=20)
@@ -94,9 +95,12 @@ _DROPPED_FIELDS: Final = frozenset(
 )
 
 
-def parse_mcpmesh_registration(document: dict[str, Any]) -> ParsedRegistration:
+def parse_mcpmesh_registration(
+    document: dict[str, Any], is_remote: Callable[[], bool] = lambda: False
+) -> ParsedRegistration:
     """Validate a registration in the mcp-mesh format and return its native form.
 
+    `is_remote` returns whether the registration was sent from another host.
     Raises MalformedRequest for a field of the wrong type or a missing id, UnprocessableRequest for an invalid value.
     """
     try:
@@ -115,7 +119,11 @@ def parse_mcpmesh_registration(document: dict[str, Any]) -> ParsedRegistration:
         warnings = (f"description truncated from {len(description)} to {MAX_DESCRIPTION_CHARS} chars",)
     spec = _canonical_spec(document, form, description[:MAX_DESCRIPTION_CHARS])
     names = tuple(tool.capability for tool in form.tools or () if tool.capability)
-    return ParsedRegistration(_to_registration(form, form.agent_id, spec, names), warnings)
+    registration = _to_registration(form, form.agent_id, spec, names)
+    problem = endpoint_problem(registration.endpoint, is_remote)
+    if problem is not None:
+        registration = replace(registration, warnings=(RegistrationWarning("http_host", problem),))
+    return ParsedRegistration(registration, warnings)
 
 
 def _to_registration(
@@ -125,6 +133,7 @@ def _to_registration(
         agent_id=agent_id,
         name=form.name or agent_id,
         namespace=form.namespace or DEFAULT_NAMESPACE,
+        endpoint=_endpoint(form),
         agent_type=form.agent_type or DEFAULT_MCPMESH_AGENT_TYPE,
         spec=spec,
         capabilities=capabilities,

@@ -3,7 +3,7 @@
 import contextlib
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -34,6 +34,12 @@ from registry.model.registration.tools_format import (
     path_in_metadata,
     to_native,
 )
+from registry.model.registration.warnings import (
+    RegistrationWarning,
+    endpoint_problem,
+    find_near_fields,
+    has_unknown_field,
+)
 from registry.model.validation.errors import Path, Violation, describe_value, format_path, validation_error
 from registry.model.validation.json_body import find_violations
 from registry.model.validation.schema_errors import validator_for
@@ -50,12 +56,14 @@ class Registration:
     precondition as sent, not validated, or None. `constraints` are the version constraints of its dependencies, each
     with its field, not validated. `counts_as_heartbeat` is whether sending it is a heartbeat, as in the tools format.
     `resolves_dependencies` is whether it has functions or dependencies, so that responses contain their resolution.
-    `format` is the name of the format it was sent in.
+    `format` is the name of the format it was sent in. With `exclusive` it is rejected while an agent with its id lives
+    at another endpoint. `warnings` are problems that do not prevent the registration.
     """
 
     agent_id: str
     name: str
     namespace: str
+    endpoint: str
     agent_type: str
     spec: bytes
     capabilities: tuple[str, ...]
@@ -68,17 +76,22 @@ class Registration:
     counts_as_heartbeat: bool = False
     resolves_dependencies: bool = False
     format: str = NATIVE_FORMAT
+    exclusive: bool = False
+    warnings: tuple[RegistrationWarning, ...] = ()
 
 
-def parse_registration(document: object, prefix: str = "") -> Registration:
+def parse_registration(
+    document: object, prefix: str = "", is_remote: Callable[[], bool] = lambda: False
+) -> Registration:
     """Validate the decoded body of a registration and return its canonical form.
 
-    `prefix` precedes the paths of fields in errors, for example `registration_data.` or `agents[7].`.
-    Raises UnprocessableRequest if a field is invalid; the details name each one by its path.
+    `prefix` precedes the paths of fields in errors, for example `registration_data.` or `agents[7].`. `is_remote`
+    returns whether another host sent it. Raises UnprocessableRequest if a field is invalid; the details name each one
+    by its path.
     """
     if isinstance(document, dict):
         document = _with_durations_in_seconds(document)
-        accepted = _parse_valid(document, prefix)
+        accepted = _parse_valid(document, prefix, is_remote)
         if accepted is not None:
             return accepted
     finders = _find_field_violations, _find_cross_field_violations, _find_excess_dependencies
@@ -92,28 +105,26 @@ _CAPABILITY_FIELDS = frozenset(CapabilitySchema.__struct_fields__)
 # Limit for an agent and all its functions together: a change of a provider resolves, explains and traces all of them.
 _MAX_DEPENDENCIES_PER_AGENT = 10_000
 _BRACKETED_HOST = re.compile(r"[^/]*//(?:[^/?#@]*@)?\[([0-9A-Fa-f:.]+)\]")
-# The registry owns these fields, so that values in a registration are ignored. The id is stored under one name.
-_SERVER_OWNED_FIELDS = frozenset(
-    {"agent_id", "status", "last_heartbeat", "created_at", "updated_at", "resource_version", "draining"}
+# The registry owns these fields, so that values in a registration are ignored. The id is stored under one name, and the
+# preconditions are those of one call.
+_UNSTORED_FIELDS = frozenset(
+    {"agent_id", "status", "last_heartbeat", "created_at", "updated_at", "resource_version", "draining", "exclusive"}
     | {"registration_format"}
 )
 
 
 def _with_durations_in_seconds(document: dict[str, Any]) -> dict[str, Any]:
     """Replace durations that were sent as text by seconds; invalid texts stay, and break the rule of their field."""
-    texts = {name: document[name] for name in _DURATION_FIELDS if isinstance(document.get(name), str)}
-    if not texts:
-        return document
-    seconds: dict[str, float] = {}
-    for name, text in texts.items():
-        with contextlib.suppress(ValueError):
-            value = parse_duration(text).total_seconds()
-            # As an integer where possible, so that `30s` and `30` are the same registration.
-            seconds[name] = int(value) if value.is_integer() else value
-    return document | seconds
+    for name in _DURATION_FIELDS:
+        if name in document and isinstance(document[name], str):
+            with contextlib.suppress(ValueError):
+                seconds = parse_duration(document[name]).total_seconds()
+                # As an integer where possible, so that `30s` and `30` are the same registration.
+                document = document | {name: int(seconds) if seconds.is_integer() else seconds}
+    return document
 
 
-def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
+def _parse_valid(document: dict[str, Any], prefix: str, is_remote: Callable[[], bool]) -> Registration | None:
     """Parse a registration; return None if the document breaks a rule."""
     in_tools_format = is_tools_format(document)
     if in_tools_format and next(find_tool_violations(document), None) is not None:
@@ -138,6 +149,12 @@ def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
         for index, each in enumerate(capabilities)
         if not isinstance(each, str) and (each.dependencies or each.function_name)
     ]
+    warnings = []
+    if has_unknown_field(document, in_tools_format=in_tools_format):
+        warnings = find_near_fields(document, prefix, in_tools_format=in_tools_format)
+    if (problem := endpoint_problem(fields.endpoint, is_remote)) is not None:
+        field = "endpoint" if document.get("endpoint") is not None else "metadata.endpoint"
+        warnings.append(RegistrationWarning(f"{prefix}{field}", problem))
     constraints = _version_constraints("", fields.dependencies or ())
     for index, function in functions:
         constraints += _version_constraints(f"{path}[{index}].", function.dependencies or ())
@@ -145,6 +162,7 @@ def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
         agent_id=agent_id,
         name=fields.name or agent_id,
         namespace=fields.namespace or DEFAULT_NAMESPACE,
+        endpoint=fields.endpoint,
         agent_type=fields.agent_type or DEFAULT_AGENT_TYPE,
         spec=_canonical_spec(native, agent_id, prefix),
         capabilities=tuple(each if isinstance(each, str) else each.name for each in capabilities),
@@ -156,6 +174,8 @@ def _parse_valid(document: dict[str, Any], prefix: str) -> Registration | None:
         constraints=constraints,
         counts_as_heartbeat=sends_tools,
         resolves_dependencies=sends_tools or bool(fields.dependencies or functions),
+        exclusive=bool(fields.exclusive),
+        warnings=tuple(warnings),
     )
 
 
@@ -179,7 +199,7 @@ def _canonical_spec(document: dict[str, Any], agent_id: str, prefix: str) -> byt
     spec = {
         key: value
         for key, value in document.items()
-        if key not in _SERVER_OWNED_FIELDS and (value is not None or key not in _REGISTRATION_FIELDS)
+        if key not in _UNSTORED_FIELDS and (value is not None or key not in _REGISTRATION_FIELDS)
     }
     spec["id"] = agent_id
     if "capabilities" in spec:

@@ -224,6 +224,9 @@ class RegistrationSchema(Struct, frozen=True, kw_only=True, gc=False):
     timeout_threshold: Annotated[Seconds, Meta(title="Time without a heartbeat until degraded")] | None = None
     eviction_threshold: Annotated[Seconds, Meta(title="Time without a heartbeat until expired")] | None = None
     metadata: Annotated[JsonObject, Meta(title="Free-form metadata")] | None = None
+    exclusive: (
+        Annotated[Flag, Meta(title="If true, reject it while an agent with this id lives at another endpoint")] | None
+    ) = None
     resource_version: (
         Annotated[ResourceVersion, Meta(title="Precondition: expected resource version; 0 if the agent must not exist")]
         | None

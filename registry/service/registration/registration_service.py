@@ -1,6 +1,6 @@
 """Registers agents, resolves their dependencies, and unregisters agents."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -8,13 +8,24 @@ from typing import Final
 from registry.config.settings import Settings
 from registry.errors import Detail, StoreUnavailable, UnprocessableRequest
 from registry.model.registration.parse import Registration
+from registry.model.registration.warnings import RegistrationWarning
 from registry.model.resolution import CachedResolution
 from registry.service.registration import registration_checks
 from registry.service.registration.preconditions import parse_preconditions
 from registry.service.registration.timeout_thresholds import resolve_thresholds
 from registry.service.resolution.cycle_guard import CycleGuard
 from registry.service.resolution.resolution_traces import ResolutionTraces
-from registry.store.agents import Agents, EdgesChangedError, RegistrationOutcome, RegistrationResult, RegistrationWrite
+from registry.store.agents import (
+    Agents,
+    EdgesChangedError,
+    IdentityConflict,
+    RegistrationOutcome,
+    RegistrationResult,
+    RegistrationWrite,
+)
+from registry.telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 # Each attempt fails only if another replica registers a new dependency edge during the check.
 _MAX_CYCLE_CHECKS: Final = 50
@@ -22,17 +33,21 @@ _MAX_CYCLE_CHECKS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class RegisteredAgent:
-    """The result of a registration: the stored agent, and its resolved dependencies, None if it has none."""
+    """The result of a registration: the stored agent, its resolved dependencies, None if it has none, and warnings."""
 
     agent_id: str
     name: str
     outcome: RegistrationOutcome
     version: int
     resolution: CachedResolution | None
+    warnings: tuple[RegistrationWarning, ...] = ()
 
 
 class RegistrationService:
-    """Registers and unregisters agents; `format_timeouts` has the agent timeout of each format but the native one."""
+    """Registers and unregisters agents; `format_timeouts` has the agent timeout of each format but the native one.
+
+    `on_identity_conflict` is called when two agents seem to share one id.
+    """
 
     def __init__(
         self,
@@ -41,6 +56,7 @@ class RegistrationService:
         traces: ResolutionTraces,
         settings: Settings,
         format_timeouts: Mapping[str, timedelta],
+        on_identity_conflict: Callable[[], None] = lambda: None,
     ) -> None:
         self._agents = agents
         self._cycle_guard = cycle_guard
@@ -49,6 +65,7 @@ class RegistrationService:
         self._thresholds_by_type = settings.thresholds
         self._security_contexts = settings.security_contexts
         self._format_timeouts = format_timeouts
+        self._on_identity_conflict = on_identity_conflict
 
     async def register_and_resolve(
         self,
@@ -69,7 +86,12 @@ class RegistrationService:
                 resolution = await self._traces.resolve_latest(registration.agent_id)
             except StoreUnavailable as error:
                 raise StoreUnavailable(str(error), outcome="unknown", reason=error.reason) from error
-        return RegisteredAgent(registration.agent_id, registration.name, stored.outcome, stored.version, resolution)
+        warnings = registration.warnings
+        if stored.conflict is not None:
+            warnings = (*warnings, _conflict_warning(registration, stored.conflict, path))
+        return RegisteredAgent(
+            registration.agent_id, registration.name, stored.outcome, stored.version, resolution, warnings
+        )
 
     async def register(
         self,
@@ -81,7 +103,8 @@ class RegistrationService:
     ) -> RegistrationResult:
         """Create or replace one agent. Errors name its fields with the prefix `path`.
 
-        Raises UnprocessableRequest naming every invalid field, and StaleVersion for a precondition that fails.
+        Raises UnprocessableRequest naming every invalid field, StaleVersion for a precondition that fails, and IdInUse
+        for an exclusive registration of an id that a living agent at another endpoint has.
         """
         timeout, eviction = resolve_thresholds(
             registration,
@@ -99,7 +122,7 @@ class RegistrationService:
         precondition = parse_preconditions(registration.resource_version, if_match, if_none_match, problems)
         if problems:
             raise UnprocessableRequest.of([Detail(f"{path}{each.field}", each.problem) for each in problems])
-        return await self._store(
+        stored = await self._store(
             RegistrationWrite(
                 agent_id=registration.agent_id,
                 spec=registration.spec,
@@ -108,8 +131,22 @@ class RegistrationService:
                 precondition=precondition,
                 counts_as_heartbeat=registration.counts_as_heartbeat,
                 required_edges=registration_checks.required_edges(registration.spec),
+                namespace=registration.namespace,
+                endpoint=registration.endpoint,
+                exclusive=registration.exclusive,
             )
         )
+        if stored.conflict is not None:
+            self._on_identity_conflict()
+            log.warning(
+                "identity_conflict",
+                id=registration.agent_id,
+                namespace=registration.namespace,
+                endpoint=registration.endpoint,
+                replaced_namespace=stored.conflict.namespace,
+                replaced_endpoint=stored.conflict.endpoint,
+            )
+        return stored
 
     async def unregister(self, agent_id: str) -> int:
         """Remove one agent from the registry and return the version of its removal. Raises UnknownAgent."""
@@ -128,6 +165,14 @@ class RegistrationService:
                     except EdgesChangedError:
                         continue
                 raise self._cycle_guard.overloaded() from None
+
+
+def _conflict_warning(registration: Registration, replaced: IdentityConflict, path: str) -> RegistrationWarning:
+    if replaced.namespace != registration.namespace:
+        problem = f"replaces a living agent of the namespace {replaced.namespace} at {replaced.endpoint}"
+    else:
+        problem = f"is registered alternately with the endpoints {replaced.endpoint} and {registration.endpoint}"
+    return RegistrationWarning(f"{path}id", f"{problem}; give each agent an id of its own")
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -154,3 +154,30 @@ def test_an_invalid_file_is_reported_and_not_sent(call: InvokeCli) -> None:
     assert done.exit_code == 1
     assert done.stderr.startswith("Error: Cannot read <stdin>: as YAML: ")
     assert done.stderr.endswith("; nothing was sent\n")
+
+
+def test_a_warning_is_shown_on_standard_error(call: InvokeCli) -> None:
+    """Each agent is registered; fields are named relative to its registration."""
+    misspelt = {**READER_AGENT, "capabilites": ["w"]}
+
+    alone = call("register", "-", input=json.dumps(misspelt))
+    many = call("register", "-", "-o", "name", input=json.dumps([DATE_AGENT, misspelt]))
+
+    assert (alone.exit_code, alone.stdout) == (0, "reader registered\n")
+    assert (many.exit_code, many.stdout) == (0, "dates\nreader\n")
+    text = "capabilites: is not a field of a registration; it is stored and has no effect; did you mean capabilities?"
+    assert alone.stderr == f"Warning: registration 1 (reader): {text}\n"
+    assert many.stderr == f"Warning: registration 2 (reader): {text}\n"
+
+
+def test_a_yaml_number_in_place_of_a_version_is_to_be_quoted(call: InvokeCli) -> None:
+    """YAML reads 1.10 as 1.1."""
+    text = (
+        "agent_id: y\nmetadata:\n  endpoint: http://x:1\n  tools: [{function_name: f, capability: c, version: 1.10}]\n"
+    )
+
+    done = call("register", "-", input=text)
+
+    assert done.exit_code == 1
+    assert "metadata.tools[0].version: must be a version of semver.org or Python" in done.stderr
+    assert done.stderr.endswith("not 1.1; quote it\n")

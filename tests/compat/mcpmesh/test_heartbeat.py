@@ -315,6 +315,28 @@ async def test_the_endpoint_of_a_native_provider_is_sent_without_mcp(replicas: P
     assert rows[0]["dependency_resolutions"][0]["endpoint"] == sent
 
 
+async def test_warnings_are_texts(replicas: Pair) -> None:
+    """As upstream sends them; a registration from this host may name a loopback address."""
+    assert "warnings" not in await post(replicas[0], "a-1")
+    assert (await post(replicas[0], "b-1", http_host="0.0.0.0"))["warnings"] == [  # noqa: S104  nothing is bound
+        "http_host: callers cannot connect to an unspecified address; register a host name or an address of the agent"
+    ]
+    await post(replicas[0], "a-1", http_host="other")
+
+    (warning,) = (await post(replicas[1], "a-1"))["warnings"]
+
+    assert warning.startswith("id: is registered alternately with the endpoints http://other:9000 and http://127.0.0.1")
+
+
+async def test_a_loopback_host_of_another_machine_is_reported(replicas: Pair) -> None:
+    """The balancer reports the address of the sender."""
+    sent = registration("a-1", http_host="localhost")
+
+    response = await replicas[0].post("/heartbeat", json=sent, headers={"x-forwarded-for": "10.0.0.9, 10.0.0.1"})
+
+    assert "callers cannot connect to a loopback address" in expect_success(response)["warnings"][0]
+
+
 async def test_a_rejected_agent_is_not_registered(replicas: Pair) -> None:
     """The error has status 200, because the SDK retries all others; the other agent of the cycle stays registered."""
     await post(replicas[0], "a-1", tool("f", "a", required("b")))

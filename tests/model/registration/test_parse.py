@@ -99,7 +99,15 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "Python versions": a_document(
         capabilities=[
             {"name": version, "version": version}
-            for version in ("1.0.0rc1", "1.0.dev4", "1.0.post1", "0.1.dev3+g12.d20260101", "2!1.0", "V1.0-Alpha_2", "1-1")
+            for version in (
+                "1.0.0rc1",
+                "1.0.dev4",
+                "1.0.post1",
+                "0.1.dev3+g12.d20260101",
+                "2!1.0",
+                "V1.0-Alpha_2",
+                "1-1",
+            )
         ]
     ),
     "every stability": a_document(
@@ -278,6 +286,7 @@ def test_a_registration_contains_the_fields_of_the_store() -> None:
         agent_id="file-agent-001",
         name="File Operations Agent",
         namespace="system",
+        endpoint="http://localhost:8001/mcp",
         agent_type="file_agent",
         spec=registration.spec,
         capabilities=("read_file",),
@@ -297,6 +306,7 @@ def test_an_absent_field_has_its_default_but_not_in_the_spec() -> None:
         agent_id="a",
         name="a",
         namespace="default",
+        endpoint="http://a",
         agent_type="default",
         spec=b'{"endpoint":"http://a","id":"a"}',
         capabilities=(),
@@ -324,7 +334,8 @@ CANONICAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         a_document(health_interval=30, timeout_threshold=60, eviction_threshold=90.5),
     ),
     "what the registry owns is dropped": (
-        a_document(status="healthy", last_heartbeat=1, created_at=1, updated_at=1, resource_version=1, draining=True),
+        a_document(status="healthy", last_heartbeat=1, created_at=1, updated_at=1, resource_version=1, draining=True)
+        | {"exclusive": True},
         a_document(),
     ),
 }
