@@ -39,6 +39,26 @@ _ERROR_SCHEMA = {
     },
 }
 _STRING = {"type": "string"}
+_OBJECT = {"type": "object"}
+_REGISTERED_SCHEMA = {
+    "type": "object",
+    "required": ["status", "agent_id", "resource_version", "message"],
+    "properties": {
+        "status": {"const": "success"},
+        "agent_id": _STRING,
+        "resource_version": _STRING,
+        "message": _STRING,
+        "warnings": {
+            "type": "array",
+            "description": "probable mistakes in the registration, which was accepted",
+            "items": {
+                "type": "object",
+                "required": ["field", "problem"],
+                "properties": {"field": _STRING, "problem": _STRING, "did_you_mean": _STRING},
+            },
+        },
+    },
+}
 _DRAIN_ACTIONS = (("drain", "Take out of service"), ("undrain", "Put back into service"))
 _DRAIN_SCHEMA = {
     "type": "object",
@@ -66,9 +86,14 @@ _GRAPH_PARAMS = {"namespace": "of agents in this namespace", **VERSION_PARAM}
 
 
 def operation(
-    summary: str, *, body: Any = None, path: tuple[str, ...] = (), query: Mapping[str, str] = _NOTHING
+    summary: str,
+    *,
+    body: Any = None,
+    path: tuple[str, ...] = (),
+    query: Mapping[str, str] = _NOTHING,
+    result: Any = _OBJECT,
 ) -> Any:
-    """Return the OpenAPI description of one operation, its described parameters and the schema of its JSON body."""
+    """Return the OpenAPI description of one operation: its parameters, and the schemas of its body and its result."""
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": _STRING} for name in path
     ]
@@ -78,7 +103,7 @@ def operation(
     described: dict[str, Any] = {
         "summary": summary,
         "responses": {
-            "200": {"description": "Done", "content": {"application/json": {"schema": {"type": "object"}}}},
+            "200": {"description": "Done", "content": {"application/json": {"schema": result}}},
             "default": {
                 "description": "Rejected or failed",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -105,7 +130,7 @@ def _paths(extra_paths: Mapping[str, Any]) -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/agents": {
             "get": operation("List agents", query=LIST_AGENTS_PARAMS),
-            "post": operation("Register an agent", body=registration),
+            "post": operation("Register an agent", body=registration, result=_REGISTERED_SCHEMA),
         },
         "/agents/batch": {
             "post": operation(

@@ -199,3 +199,11 @@ async def test_required_arguments_are_those_an_empty_call_misses(client: httpx2.
             assert [detail["field"] for detail in response.json()["details"]] == required
         else:
             assert response.status_code == 200
+
+
+def test_the_response_to_a_registration_is_described(document: Any) -> None:
+    """With its warnings."""
+    schema = document["paths"]["/agents"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+
+    assert set(schema["required"]) == {"status", "agent_id", "resource_version", "message"}
+    assert set(schema["properties"]["warnings"]["items"]["properties"]) == {"field", "problem", "did_you_mean"}
