@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from registry.cli.output.terminal_safe import escape_terminal
+from registry.duration import parse_duration
 
 if TYPE_CHECKING:
     import mcp_mesh_client
@@ -26,6 +27,15 @@ _EVENT_TEXTS = {
     "registry_degraded": "Warning: The registry is degraded: ",
 }
 
+
+def _to_seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
+    """Parse a duration: a number of seconds, or text with a unit."""
+    try:
+        return parse_duration(text).total_seconds()
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 url_option = click.option(
     "--url",
     envvar="MCP_MESH_REGISTRY_URL",
@@ -40,10 +50,10 @@ token_option = click.option(
 )
 _timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True, max=3600),
-    default=10.0,
+    callback=_to_seconds,
+    default="10s",
     show_default=True,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="Timeout of one call, retries at other replicas included.",
 )
 

@@ -50,6 +50,23 @@ def test_an_unreachable_registry_is_reported_with_advice(command: list[str]) -> 
     assert "check that it runs and that --url (MCP_MESH_REGISTRY_URL) is right" in done.stderr
 
 
+@pytest.mark.parametrize("text", ["500ms", "0.5"])
+def test_a_timeout_is_a_number_of_seconds_or_has_a_unit(text: str) -> None:
+    """As every duration."""
+    done = invoke_cli("agents", "--timeout", text, url=f"http://127.0.0.1:{free_port()}")
+
+    assert done.exit_code == 4
+
+
+@pytest.mark.parametrize("text", ["0", "soon", "1h30"])
+def test_a_timeout_that_is_no_duration_is_rejected_with_the_expected_form(text: str) -> None:
+    """Nothing is sent."""
+    done = invoke_cli("agents", "--timeout", text, url=f"http://127.0.0.1:{free_port()}")
+
+    assert done.exit_code == 2
+    assert "expected a number of seconds, or a duration with a unit" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("response", "message"),
     [
