@@ -166,7 +166,7 @@ def test_a_port_in_use_is_reported_with_a_remedy(redis_url: str) -> None:
 def test_invalid_settings_are_reported_together(redis_url: str) -> None:
     """Each with its name, its value and the expected form."""
     with pytest.raises(AssertionError, match="ended with status 1") as failed:
-        Replica(redis_url, AGENT_TIMEOUT="60", REGISTRY_PORT="http", AUTH_TOKEN=" ").start()  # noqa: S106 - a bad one
+        Replica(redis_url, AGENT_TIMEOUT="soon", REGISTRY_PORT="http", AUTH_TOKEN=" ").start()  # noqa: S106 - a bad one
 
     for name in ("AGENT_TIMEOUT", "REGISTRY_PORT", "AUTH_TOKEN"):
         assert name in str(failed.value)
