@@ -31,9 +31,10 @@ class FastHeartbeats:
 
         The store has the digest that any replica sent last, so no change in between is missed. If Redis is slow, the
         digest in the cache of this replica is used. If Redis is unavailable, the result for a healthy agent is
-        `unchanged`: after an error it would send a full heartbeat, which would fail, too.
+        `unchanged`: after an error it would send a full heartbeat, which would fail, too. An agent that is not healthy
+        in the cache waits for Redis as long as any other request.
 
-        Raises StoreUnavailable for an agent that is not healthy in the cache if Redis does not respond.
+        Raises StoreUnavailable for such an agent if Redis does not respond.
         """
         try:
             heartbeat = self._agents.heartbeat(agent_id, "extend")
@@ -49,7 +50,7 @@ class FastHeartbeats:
                     return self._compare(resolution, resolution.sent_digest)
                 return "unchanged"
             if isinstance(error, TimeoutError):
-                raise StoreUnavailable("Redis did not respond in time", outcome="unknown", reason="timeout") from None
+                return await self._evaluate(agent_id, await asyncio.shield(heartbeat))
             raise
 
     async def _evaluate(self, agent_id: str, heartbeat: HeartbeatResult) -> FastHeartbeatResult:

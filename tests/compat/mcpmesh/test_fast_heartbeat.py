@@ -10,6 +10,7 @@ from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
 from registry.errors import StoreUnavailable
 from registry.store.agents import Agents, HeartbeatResult
 from tests.support.builders import an_agent
+from tests.support.polling import async_wait_until
 from tests.support.resolution_builders import make_resolver, view_of
 
 QUEUE_FULL = StoreUnavailable("Too many requests wait for Redis; try again shortly", reason="queue_full")
@@ -121,13 +122,29 @@ async def respond_late(store: FakeAgentStore, fast_heartbeats: FastHeartbeats, d
     await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("agent_id", ["unknown", "expired"])
+async def test_an_agent_that_is_not_known_as_healthy_waits_for_the_store(
+    agent_id: str, store: FakeAgentStore, fast_heartbeats: FastHeartbeats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a 503 the SDK would send five times as many heartbeats; nothing shows what the right response is."""
+    monkeypatch.setattr("registry.compat.mcpmesh.fast_heartbeat._REDIS_TIMEOUT_S", 0.001)
+    response = asyncio.create_task(fast_heartbeats.extend(agent_id))
+    await asyncio.wait([response], timeout=0.1)
+    assert not response.done()
+
+    store.heartbeats[0].set_result(HeartbeatResult("unknown_agent", 1))
+
+    assert await response == "unknown"
+
+
 async def test_the_caller_gets_the_reason_for_an_unknown_agent(
     store: FakeAgentStore, fast_heartbeats: FastHeartbeats
 ) -> None:
-    """There is no evidence that the agent is healthy."""
-    with pytest.raises(StoreUnavailable) as caught:
-        await fast_heartbeats.extend("unknown")
-
-    assert caught.value.reason == "timeout"
+    """The store did not respond within its own timeout."""
+    response = asyncio.create_task(fast_heartbeats.extend("unknown"))
+    await async_wait_until(lambda: store.heartbeats, description="the heartbeat is sent")
     store.heartbeats[0].set_exception(QUEUE_FULL)
-    await asyncio.sleep(0)
+
+    with pytest.raises(StoreUnavailable) as caught:
+        await response
+    assert caught.value.reason == "queue_full"
