@@ -13,7 +13,7 @@ MAX_WORD_CHARS: Final = 1_000
 MAX_WORDS_PER_REQUIREMENT: Final = 1_000
 """Maximum number of names, versions and tags of one tool or dependency."""
 BEST_MATCH: Final = "best_match"
-_WILDCARD: Final = "*"
+WILDCARD: Final = "*"
 _ANY_CAPABILITY: Final = McpMeshDependency("")
 
 
@@ -21,7 +21,7 @@ class LlmFilter(NamedTuple):
     """The filter that selects the tools offered to a language model.
 
     Its entries are dependencies; the capability '' matches any. Mode `best_match` selects one tool per capability, `*`
-    all.
+    all tools of other agents.
     """
 
     entries: tuple[McpMeshDependency, ...]
@@ -34,15 +34,15 @@ def parse_filter(text: bytes) -> LlmFilter | None:
     if not isinstance(sent, dict) or not isinstance(sent.get("filter"), list):
         return None
     mode = sent.get("filter_mode")
-    if mode == _WILDCARD:
-        return LlmFilter((_ANY_CAPABILITY,), _WILDCARD)
+    if mode == WILDCARD:
+        return LlmFilter((_ANY_CAPABILITY,), WILDCARD)
     entries = tuple(entry for each in sent["filter"] if (entry := _parse_entry(each)) is not None)
     return LlmFilter(entries, BEST_MATCH if mode == BEST_MATCH else "all")
 
 
 def _parse_entry(sent: Any) -> McpMeshDependency | None:
     if isinstance(sent, str):
-        return _ANY_CAPABILITY if sent == _WILDCARD else McpMeshDependency(sent) if sent else None
+        return _ANY_CAPABILITY if sent == WILDCARD else McpMeshDependency(sent) if sent else None
     if not isinstance(sent, dict):
         return None
     try:

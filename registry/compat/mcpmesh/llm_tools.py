@@ -1,12 +1,13 @@
 """Finds the tools and the provider of functions that work with a language model."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, takewhile
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from registry.cache.view import View
-from registry.compat.mcpmesh.llm_filters import BEST_MATCH, LlmFilter, parse_filter, parse_provider
+from registry.compat.mcpmesh.llm_filters import BEST_MATCH, WILDCARD, LlmFilter, parse_filter, parse_provider
 from registry.compat.mcpmesh.registration_response import (
     MAX_PROVIDER_DETAIL_BYTES,
     LlmResolution,
@@ -108,8 +109,13 @@ class LlmToolFinder:
         return providers, tools
 
     def _matches_by_entry(self, view: View, agent: Agent, tool_filter: LlmFilter) -> Sequence[Sequence[ToolMatch]]:
-        """Return the matching tools for each entry of a tool filter."""
-        return [self._cached_matches(view, agent.indexed, entry) for entry in tool_filter.entries]
+        """Return the matching tools for each entry of a tool filter; of a wildcard only those of other agents."""
+        matches = [self._cached_matches(view, agent.indexed, entry) for entry in tool_filter.entries]
+        if tool_filter.mode != WILDCARD or not matches:
+            return matches
+        # All matches of a wildcard have the same score, so they are sorted by agent.
+        first, end = (find(matches[0], agent.id, key=_agent_id) for find in (bisect_left, bisect_right))
+        return [[*matches[0][:first], *matches[0][end:]]]
 
     def _tools_by_name(self, matches: Iterable[Iterable[ToolMatch]], mode: str) -> dict[str, ToolMatch]:
         """Return the tools of a function by name; of several tools with an equal name, the first one."""
@@ -198,6 +204,10 @@ def _llm_functions(agent: Agent) -> Iterator[tuple[McpMeshCapability, LlmFilter 
             tool_filter = tool_filter._replace(entries=tool_filter.entries[:entries_left])
             entries_left -= len(tool_filter.entries)
         yield function, tool_filter, parse_provider(bytes(function.llm_provider))
+
+
+def _agent_id(match: ToolMatch) -> str:
+    return match.agent.id
 
 
 def _lookup_key(entry: McpMeshDependency) -> LookupKey:

@@ -13,7 +13,8 @@ from tests.support.builders import a_change, an_agent
 from tests.support.resolution_builders import view_of
 
 OBJECT = {"type": "object"}
-ANYTHING = ["get_date", "plain", "ask", "own"]
+TOOLS_OF_OTHERS = ["get_date", "plain", "ask"]
+ANYTHING = [*TOOLS_OF_OTHERS, "own"]
 
 
 def function(name: str, capability: str, **fields: Any) -> dict[str, Any]:
@@ -74,13 +75,13 @@ def tools(entries: Any, mode: Any = "all", mesh: list[Agent] | None = None, **fi
         (["date_service"], "all", ["get_date"]),
         (["weather"], "all", []),
         (["weather"], "best_match", []),
-        (["weather"], "*", ANYTHING),
+        (["weather"], "*", TOOLS_OF_OTHERS),
         ([{"tags": ["executor", "+fast"]}], "all", ["plain"]),
         ([{"tags": ["executor"]}, "date_service"], "all", ["plain", "get_date"]),
         (["date_service", {"tags": ["executor"]}], "all", ["get_date", "plain"]),
         ([], "all", []),
         ([], "best_match", []),
-        ([], "*", ANYTHING),
+        ([], "*", TOOLS_OF_OTHERS),
         ([{}], "all", ANYTHING),
         ([{}], "best_match", ANYTHING),
         ([{"tags": ["+zzz"]}], "all", ANYTHING),
