@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp
@@ -21,6 +21,7 @@ from registry.compat.mcpmesh.resolution_audit import audit_facts
 from registry.compat.mcpmesh.response_encoding import McpMeshResponseFormat
 from registry.compat.mcpmesh.routes import McpMeshApi, build_mcpmesh_api
 from registry.compat.mcpmesh.spec_fields import McpMeshSpec
+from registry.compat.mcpmesh.upstream_settings import find_ignored_settings
 from registry.concurrency.cancel_tasks import cancel_and_wait
 from registry.concurrency.periodic import every
 from registry.config.settings import Settings
@@ -180,6 +181,11 @@ def _build_services(
         status=status,
     )
     return services, build_mcpmesh_api(reflector, store, discovery, resolutions, registrations, settings)
+
+
+def find_setting_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return warnings about settings of other products that this registry ignores."""
+    return tuple(find_ignored_settings(environ))
 
 
 async def serve(settings: Settings, warnings: tuple[str, ...], on_ready: Callable[[str, str], None]) -> None:

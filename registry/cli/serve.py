@@ -25,6 +25,10 @@ def serve(host: str | None, port: int | None, redis_url: str | None, log_level: 
     configure_logs(settings.log_level, settings.log_format)
     log = get_logger(__name__)
     log.debug("settings_loaded", **settings.masked())
+
+    from registry.main import find_setting_warnings
+
+    warnings += find_setting_warnings(os.environ)
     for warning in warnings:
         log.warning("settings_warning", warning=warning)
 
