@@ -80,7 +80,7 @@ class Health(TypedDict):
     warnings: list[str]
     service: str
     version: str
-    uptime_seconds: float
+    uptime_seconds: int
     timestamp: str
 
 

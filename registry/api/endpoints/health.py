@@ -36,7 +36,7 @@ class HealthRoutes:
         process = {
             "service": "mcp-mesh-registry",
             "version": __version__,
-            "uptime_seconds": round(self._metrics.uptime_seconds, 3),
+            "uptime_seconds": int(self._metrics.uptime_seconds),
             "timestamp": timestamp(),
         }
         return json_response(self._status_service.health() | process)

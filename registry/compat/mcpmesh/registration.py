@@ -113,7 +113,7 @@ def parse_mcpmesh_registration(
     if problems:
         message = "; ".join(f"{detail.field}: {detail.problem}" for detail in problems[:3])
         raise UnprocessableRequest(f"validation failed: {message}", problems)
-    description = form.description or ""
+    description = (form.description or "").strip()
     warnings: tuple[str, ...] = ()
     if len(description) > MAX_DESCRIPTION_CHARS:
         warnings = (f"description truncated from {len(description)} to {MAX_DESCRIPTION_CHARS} chars",)

@@ -268,6 +268,14 @@ def test_a_long_description_is_truncated_with_a_warning() -> None:
     assert parse_mcpmesh_registration(body(description="é" * 256)).warnings == ()
 
 
+def test_blanks_around_a_description_are_removed() -> None:
+    """They do not count for its length; a blank description is none."""
+    parsed = parse_mcpmesh_registration(body(description=f" \n{'x' * 256}\t"))
+
+    assert (orjson.loads(parsed.registration.spec)["description"], parsed.warnings) == ("x" * 256, ())
+    assert spec(description=" \n ") == spec()
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 70_000) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
