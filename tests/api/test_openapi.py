@@ -36,7 +36,10 @@ CALLS = {
     "GET /admin/drain",
     "POST /admin/drain",
     "DELETE /admin/drain",
+    "GET /a2a/agents",
     "GET /events",
+    "GET /jobs",
+    "GET /jobs/{job_id}",
     "POST /jobs/claim",
     "GET /proxy/{host}:{port}/mcp",
     "POST /proxy/{host}:{port}/mcp",
@@ -79,7 +82,7 @@ async def test_every_listed_call_exists(client: httpx2.AsyncClient) -> None:
         response = await client.request(method, re.sub(r"{\w+}", "1", path))
         assert response.status_code in (200, 400, 403, 404, 422), call
         if response.status_code == 404:
-            assert response.json()["error"] in ("unknown_agent", "schema not found: 1"), call
+            assert response.json()["error"] in ("unknown_agent", "schema not found: 1", "job not found: 1"), call
 
 
 def references(value: Any) -> Iterator[str]:
@@ -157,6 +160,7 @@ async def test_described_parameters_are_accepted(client: httpx2.AsyncClient, doc
     await client.post("/agents", json=a_registration("b"))
     page = (await client.get("/agents", params={"limit": "1"})).json()
     always = {"/select": {"capability": "a"}, "/events": {"agent_id": "a"}}
+    samples["type"] = {"type": "register"}
     samples["continue"] = {"limit": "1", "continue": page["continue"]}
     for path, operations in document["paths"].items():
         for parameter in operations.get("get", {}).get("parameters", []):

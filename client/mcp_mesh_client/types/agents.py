@@ -14,7 +14,8 @@ from typing import Any, Literal, NotRequired, TypedDict, final
 
 from mcp_mesh_client.types.dependencies import ResolvedProviders, UnresolvedReasons
 
-Status = Literal["pending", "healthy", "degraded", "expired"]
+# Lists show `unhealthy` in place of `expired` for agents of the mcp-mesh SDK.
+Status = Literal["pending", "healthy", "degraded", "expired", "unhealthy"]
 WatchEventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
 

@@ -15,7 +15,14 @@ Row = Mapping[str, Any]
 Styles = Mapping[str, str]
 
 STATUS_STYLES: Styles = MappingProxyType(
-    {"healthy": "green", "degraded": "yellow", "expired": "red", "pending": "cyan", "deleted": "red"}
+    {
+        "healthy": "green",
+        "degraded": "yellow",
+        "expired": "red",
+        "unhealthy": "red",
+        "pending": "cyan",
+        "deleted": "red",
+    }
 )
 EVENT_STYLES: Styles = MappingProxyType({"ADDED": "green", "MODIFIED": "yellow", "DELETED": "red"})
 

@@ -1,9 +1,18 @@
 """Error responses for mcp-mesh clients, which read the message from the field `error`."""
 
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import TypeAlias
+
 import orjson
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Send
 
-from registry.api.response.json_responses import Headers, send_json, timestamp
+from registry.api.response.json_responses import Headers, json_response, send_json, timestamp
+from registry.errors import MalformedRequest
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 def error_body(message: str) -> bytes:
@@ -14,3 +23,16 @@ def error_body(message: str) -> bytes:
 async def send_error(send: Send, status: int, message: str, headers: Headers = ()) -> None:
     """Send an error response in the mcp-mesh format."""
     await send_json(send, status, error_body(message), headers)
+
+
+def with_mcpmesh_errors(handler: Handler) -> Handler:
+    """Return a handler of an HTTP route whose response to a malformed request is 400 in the mcp-mesh format."""
+
+    @wraps(handler)
+    async def respond(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except MalformedRequest as error:
+            return json_response(error_body(str(error)), status=400)
+
+    return respond

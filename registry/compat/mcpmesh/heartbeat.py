@@ -8,6 +8,8 @@ from starlette.types import Receive, Scope, Send
 
 from registry.api.request.registration_body import is_remote
 from registry.api.response.json_responses import send_bytes, timestamp
+from registry.cache.reflector import Reflector
+from registry.compat.mcpmesh.a2a import surface_entries, with_last_a2a_fields
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeatResult, FastHeartbeats
 from registry.compat.mcpmesh.registration import MARKER_FIELDS, parse_mcpmesh_registration
 from registry.errors import UnprocessableRequest
@@ -22,8 +24,9 @@ class McpMeshHeartbeatFormat:
 
     marker_fields = MARKER_FIELDS
 
-    def __init__(self, registrations: RegistrationService) -> None:
+    def __init__(self, registrations: RegistrationService, reflector: Reflector) -> None:
         self._registrations = registrations
+        self._reflector = reflector
 
     async def handle(self, document: dict[str, Any], scope: Scope) -> bytes:
         """Register the agent and return the response with the resolved dependencies of its functions.
@@ -31,6 +34,7 @@ class McpMeshHeartbeatFormat:
         The response to an invalid registration is 200 with `"status": "error"`: the SDK treats any other status as a
         failure of the registry and retries forever.
         """
+        document = await with_last_a2a_fields(self._reflector, document)
         try:
             parsed = parse_mcpmesh_registration(document, lambda: is_remote(scope))
             registered = await self._registrations.register_and_resolve(parsed.registration)
@@ -43,9 +47,10 @@ class McpMeshHeartbeatFormat:
             timestamp().encode(),
         )
         texts = [*parsed.warnings, *map(str, registered.warnings)]
-        warnings = b',"warnings":%s' % orjson.dumps(texts) if texts else b""
+        extra = {"warnings": texts, "surfaces": surface_entries(document)}
+        fields = b"".join(b',"%s":%s' % (name.encode(), orjson.dumps(value)) for name, value in extra.items() if value)
         resolution = registered.resolution
-        return head + warnings + (resolution.encoded_fields if resolution else _NO_DEPENDENCIES) + b"}"
+        return head + fields + (resolution.encoded_fields if resolution else _NO_DEPENDENCIES) + b"}"
 
 
 class FastHeartbeatEndpoint:

@@ -1,6 +1,7 @@
-"""Job dispatch of mcp-mesh: a pause flag for the whole mesh, and job claims, which always return no jobs.
+"""Job dispatch of mcp-mesh: a pause flag for the whole mesh, and the calls that read jobs, which find none.
 
-The registry stores no jobs. Agents of the mcp-mesh SDK poll for them, and meshctl reads and sets the pause flag.
+The registry stores no jobs. Agents of the mcp-mesh SDK poll for them, meshui lists them, and meshctl reads and sets the
+pause flag.
 """
 
 from starlette.requests import Request
@@ -10,7 +11,7 @@ from starlette.routing import Route
 from registry.api.request.body import parse_object, read_body, read_object
 from registry.api.request.query_params import reject_unknown
 from registry.api.response.json_responses import json_response
-from registry.compat.mcpmesh.errors import error_body
+from registry.compat.mcpmesh.errors import error_body, with_mcpmesh_errors
 from registry.store.keys import Keys
 from registry.store.redis.errors import raise_for_error
 from registry.store.redis.pipeline import Pipeline
@@ -37,13 +38,15 @@ class JobDispatch:
 
 
 class JobRoutes:
-    """The HTTP routes for the job dispatch commands of meshctl, and for agents that claim jobs."""
+    """The HTTP routes for the job commands of meshctl, for meshui, and for agents that claim jobs."""
 
     def __init__(self, jobs: JobDispatch) -> None:
         self._jobs = jobs
         self.routes = [
-            Route("/admin/drain", self.pause_state, methods=["GET", "POST", "DELETE"]),
-            Route("/jobs/claim", self.claim, methods=["POST"]),
+            Route("/admin/drain", with_mcpmesh_errors(self.pause_state), methods=["GET", "POST", "DELETE"]),
+            Route("/jobs", self.jobs, methods=["GET"]),
+            Route("/jobs/claim", with_mcpmesh_errors(self.claim), methods=["POST"]),
+            Route("/jobs/{job_id}", self.job, methods=["GET"]),
         ]
 
     async def pause_state(self, request: Request) -> Response:
@@ -57,6 +60,14 @@ class JobRoutes:
         else:
             paused = await self._jobs.is_paused()
         return json_response({"draining": paused, "live_claims": 0})
+
+    async def jobs(self, _request: Request) -> Response:
+        """GET /jobs: list no jobs, whatever the filters are."""
+        return json_response(b'{"jobs":[],"next_cursor":null}')
+
+    async def job(self, request: Request) -> Response:
+        """GET /jobs/{id}: respond that there is no such job."""
+        return json_response(error_body(f"job not found: {request.path_params['job_id']}"), status=404)
 
     async def claim(self, request: Request) -> Response:
         """POST /jobs/claim: respond that there are no jobs to claim."""

@@ -9,8 +9,9 @@ from typing import Any, Final
 import orjson
 
 from registry.cache.view import Record, View
+from registry.compat.mcpmesh.a2a import FLAGS
 from registry.compat.mcpmesh.llm_tools import LlmToolFinder
-from registry.compat.mcpmesh.registration_response import strip_mcp_path
+from registry.compat.mcpmesh.registration_response import mcpmesh_status, strip_mcp_path
 from registry.model.agent import Agent, Capability, Dependency
 from registry.model.encoding.agent_json import agent_document, rfc3339
 from registry.model.resolution import CachedResolution, ResolvedDependency
@@ -30,7 +31,12 @@ _OMITTED_FIELDS: Final = frozenset(
     }
 )
 # Values for fields that the agent did not send.
-_DEFAULT_FIELDS: Final[Mapping[str, Any]] = {"description": "", "runtime": "python", "version": "1.0.0"}
+_DEFAULT_FIELDS: Final[Mapping[str, Any]] = {
+    "description": "",
+    "runtime": "python",
+    "version": "1.0.0",
+    **dict.fromkeys(FLAGS, False),
+}
 
 
 class MeshListRows(RowFormat):
@@ -77,6 +83,7 @@ class MeshListRows(RowFormat):
                 each["unavailable_reason"] = reason
         providers, tools = self._llm_tools.resolutions(view, agent)
         return document | {
+            "status": mcpmesh_status(agent.status),
             "total_dependencies": len(resolved),
             "dependencies_resolved": sum(dependency.provider is not None for dependency in resolved),
             "dependency_resolutions": [_resolution_document(dependency) for dependency in resolved] or None,

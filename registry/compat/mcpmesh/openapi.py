@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from registry.api.openapi import operation
-from registry.compat.mcpmesh.resolution_audit import EVENT_PARAMS
+from registry.compat.mcpmesh.events import EVENT_PARAMS
 from registry.compat.mcpmesh.schema_catalog import SCHEMA_PARAMS
 
 _STRING: Final = {"type": "string"}
@@ -20,7 +20,7 @@ MCPMESH_PATHS: Final[dict[str, Any]] = {
         "get": operation(_PROXY_SUMMARY, path=_PROXY_PARAMS),
         "post": operation(_PROXY_SUMMARY, body={"type": "object"}, path=_PROXY_PARAMS),
     },
-    "/events": {"get": operation("Dependency resolution events of an agent", query=EVENT_PARAMS)},
+    "/events": {"get": operation("Life-cycle events, and resolution events of one agent", query=EVENT_PARAMS)},
     "/schemas": {"get": operation("Schemas of mcp-mesh tools", query=SCHEMA_PARAMS)},
     "/schemas/{hash}": {"get": operation("One schema", path=("hash",))},
     "/admin/drain": {
@@ -28,5 +28,8 @@ MCPMESH_PATHS: Final[dict[str, Any]] = {
         "post": operation("Pause job dispatch on all replicas"),
         "delete": operation("Resume job dispatch"),
     },
+    "/a2a/agents": {"get": operation("A2A surfaces of all agents")},
+    "/jobs": {"get": operation("List jobs; always empty")},
+    "/jobs/{job_id}": {"get": operation("One job; always 404", path=("job_id",))},
     "/jobs/claim": {"post": operation("Claim jobs; always empty", body=_CLAIM_SCHEMA)},
 }

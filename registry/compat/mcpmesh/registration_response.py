@@ -22,6 +22,11 @@ def strip_mcp_path(endpoint: str) -> str:
     return url.removesuffix("/mcp") if url.endswith("/mcp") and not url.endswith("//mcp") else endpoint
 
 
+def mcpmesh_status(status: str) -> str:
+    """Return the status of an agent in the words of mcp-mesh: its clients show a dead agent only as `unhealthy`."""
+    return "unhealthy" if status == "expired" else status
+
+
 class LlmResolution(NamedTuple):
     """The tools and the LLM provider of each function that works with a language model."""
 

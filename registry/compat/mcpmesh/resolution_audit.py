@@ -4,14 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from registry.api.request.query_params import integer, invalid, parse_query, single
-from registry.api.response.json_responses import json_response
 from registry.cache.view import Record, View
-from registry.compat.mcpmesh.registration_response import strip_mcp_path
+from registry.compat.mcpmesh.registration_response import mcpmesh_status, strip_mcp_path
 from registry.compat.mcpmesh.spec_fields import McpMeshCapability, schema_requirement
 from registry.model.agent import Capability, Dependency
 from registry.model.encoding.agent_json import rfc3339
@@ -25,14 +20,7 @@ from registry.store.resolution_store import MAX_RESOLUTIONS_PER_AGENT, Resolutio
 
 Json = dict[str, Any]
 
-EVENT_PARAMS: Final = {
-    "agent_id": "of this agent's dependencies",
-    "function_name": "of this function alone",
-    "limit": "how many, most recent first",
-}
-"""The query parameters of GET /events, with their descriptions in the OpenAPI document."""
-_DEFAULT_EVENTS: Final = 50
-_MAX_EVENTS: Final = 1000
+DEPENDENCY_EVENT_TYPES: Final = frozenset({"dependency_resolved", "dependency_unresolved"})
 
 # The stages of mcp-mesh, each with the stages of this registry that it covers.
 _STAGES_BY_MCPMESH_STAGE: Final[Mapping[str, tuple[str, ...]]] = {
@@ -241,7 +229,7 @@ def _event_stages(dependency: Json, candidate_facts: Mapping[str, Json]) -> list
 def _evicted(candidate: Json, dependency: Json, facts: Json) -> Json:
     stage, details = candidate["stage"], facts
     if stage == "health":
-        details = {"status": candidate["status"]}
+        details = {"status": mcpmesh_status(candidate["status"])}
     elif stage == "version":
         details = {"constraint": dependency["version"], "version": candidate["version"]}
     elif not facts:
@@ -256,21 +244,3 @@ def _candidate_ids(candidates: Sequence[Json]) -> list[str]:
 
 def _candidate_id(candidate: Json) -> str:
     return f"{candidate['agent_id']}:{candidate['tool_name']}"
-
-
-class AuditRoutes:
-    """The HTTP route for `meshctl audit`."""
-
-    def __init__(self, audit: ResolutionAudit) -> None:
-        self._audit = audit
-        self.routes = [Route("/events", self.events, methods=["GET"])]
-
-    async def events(self, request: Request) -> Response:
-        """Return the audit events of one agent, newest first; an unknown agent has no events."""
-        params = parse_query(request.scope["query_string"], EVENT_PARAMS)
-        agent_id = single(params, "agent_id")
-        if agent_id is None:
-            raise invalid("agent_id", "is required: events are stored per agent")
-        limit = integer(params, "limit", 1, _MAX_EVENTS) or _DEFAULT_EVENTS
-        found = await self._audit.events(agent_id, single(params, "function_name"), limit)
-        return json_response({"count": len(found), "events": found})

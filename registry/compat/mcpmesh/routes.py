@@ -4,15 +4,18 @@ from dataclasses import dataclass
 
 from registry.api.routes import ApiExtension
 from registry.cache.reflector import Reflector
+from registry.compat.mcpmesh.a2a import A2aRoutes
+from registry.compat.mcpmesh.events import EventRoutes
 from registry.compat.mcpmesh.fast_heartbeat import FastHeartbeats
 from registry.compat.mcpmesh.heartbeat import FastHeartbeatEndpoint, McpMeshHeartbeatFormat
 from registry.compat.mcpmesh.job_dispatch import JobDispatch, JobRoutes
+from registry.compat.mcpmesh.lifecycle_events import LifecycleEvents
 from registry.compat.mcpmesh.openapi import MCPMESH_PATHS
 from registry.compat.mcpmesh.proxy.allowed_targets import ProxyTargets
 from registry.compat.mcpmesh.proxy.endpoint import ProxyEndpoint
 from registry.compat.mcpmesh.proxy.headers import HeaderPolicy
 from registry.compat.mcpmesh.proxy.upstream import UpstreamClient
-from registry.compat.mcpmesh.resolution_audit import AuditRoutes, ResolutionAudit
+from registry.compat.mcpmesh.resolution_audit import ResolutionAudit
 from registry.compat.mcpmesh.schema_catalog import SchemaCatalog, SchemaCatalogRoutes
 from registry.config.settings import Settings
 from registry.service.discovery.discovery_service import Discovery
@@ -45,12 +48,15 @@ def build_mcpmesh_api(
     blocked = (b"authorization",) if settings.auth_token is not None else ()
     policy = HeaderPolicy(settings.propagate_headers, blocked)
     proxy = ProxyEndpoint(ProxyTargets(discovery), upstream if settings.proxy else None, policy)
-    jobs = JobDispatch(Keys(settings.mesh), store.open_pipeline(), settings.write_acks)
+    keys, pipeline = Keys(settings.mesh), store.open_pipeline()
+    audit = ResolutionAudit(discovery, resolver, store.resolution_store)
     routes = (
         *FastHeartbeatEndpoint(FastHeartbeats(reflector, store.agents, resolver)).routes,
-        *AuditRoutes(ResolutionAudit(discovery, resolver, store.resolution_store)).routes,
+        *EventRoutes(audit, LifecycleEvents(keys, pipeline)).routes,
+        *A2aRoutes(discovery).routes,
         *SchemaCatalogRoutes(SchemaCatalog(discovery)).routes,
-        *JobRoutes(jobs).routes,
+        *JobRoutes(JobDispatch(keys, pipeline, settings.write_acks)).routes,
         *proxy.routes,
     )
-    return McpMeshApi(ApiExtension((McpMeshHeartbeatFormat(registrations),), routes, MCPMESH_PATHS), proxy, upstream)
+    formats = (McpMeshHeartbeatFormat(registrations, reflector),)
+    return McpMeshApi(ApiExtension(formats, routes, MCPMESH_PATHS), proxy, upstream)

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from registry.api.request.query_params import integer, parse_query
 from registry.api.response.json_responses import json_response
 from registry.cache.view import View
-from registry.compat.mcpmesh.errors import error_body
+from registry.compat.mcpmesh.errors import error_body, with_mcpmesh_errors
 from registry.concurrency.cooperative_iteration import cooperative
 from registry.model.agent import Agent
 from registry.model.encoding.agent_json import rfc3339
@@ -92,8 +92,8 @@ class SchemaCatalogRoutes:
     def __init__(self, catalog: SchemaCatalog) -> None:
         self._catalog = catalog
         self.routes = [
-            Route("/schemas", self.schemas, methods=["GET"]),
-            Route("/schemas/{hash}", self.schema, methods=["GET"]),
+            Route("/schemas", with_mcpmesh_errors(self.schemas), methods=["GET"]),
+            Route("/schemas/{hash}", with_mcpmesh_errors(self.schema), methods=["GET"]),
         ]
 
     async def schemas(self, request: Request) -> Response:
