@@ -4,6 +4,7 @@ A new setting is a field of `Settings` and an entry of `SETTINGS`; parsing, mask
 test follow from these. An empty value counts as unset, because compose files cannot leave a variable out.
 """
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ from registry.config.value_types import (
     validate_redis_url,
 )
 from registry.duration import parse_duration
+from registry.errors import StartupError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,18 @@ class Setting:
     mask: Callable[[str], str] = str
 
 
-def _default_data_dir() -> Path:
-    import platformdirs  # noqa: PLC0415  not needed if REGISTRY_DATA_DIR is set
+def user_data_dir() -> Path:
+    """Return the default data directory of the embedded Redis, in the user's data directory.
 
-    return platformdirs.user_data_path("mcp-mesh-registry")
+    Raises StartupError if the user has no home directory, as in some containers.
+    """
+    import platformdirs  # noqa: PLC0415  not needed if REGISTRY_DATA_DIR or REDIS_URL is set
+
+    with contextlib.suppress(RuntimeError):
+        path = platformdirs.user_data_path("mcp-mesh-registry")
+        if path.is_absolute():
+            return path
+    raise StartupError("The user has no home directory; set REGISTRY_DATA_DIR to a directory, or REDIS_URL")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -73,7 +83,7 @@ class Settings:
     redis_password_file: Path | None = None
     write_acks: int = 0
     mesh: str = "mesh"
-    data_dir: Path = field(default_factory=_default_data_dir)
+    data_dir: Path | None = None
     instance_id: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
     agent_timeout: timedelta = timedelta(seconds=60)
     thresholds: Mapping[str, Thresholds] = field(default_factory=lambda: parse_thresholds(""))

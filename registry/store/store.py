@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 
 from registry.concurrency.cancel_tasks import cancel_and_wait
-from registry.config.settings import Settings
+from registry.config.settings import Settings, user_data_dir
 from registry.config.value_types import mask_url
 from registry.store.agents import Agents
 from registry.store.change_log import ChangeLog
@@ -45,11 +45,11 @@ async def open_redis(settings: Settings) -> AsyncIterator[tuple[RedisEndpoint, s
         log.warning("store_in_memory_only", advice=_INSTALL_REDIS)
         yield in_memory_endpoint(), "in memory only"
         return
-    embedded = EmbeddedServer(settings.data_dir, binary)
+    embedded = EmbeddedServer(settings.data_dir or user_data_dir(), binary)
     await embedded.start()
     supervisor = asyncio.create_task(embedded.supervise())
     try:
-        yield endpoint_from_url(embedded.url), str(settings.data_dir)
+        yield endpoint_from_url(embedded.url), str(embedded.data_dir)
     finally:
         await cancel_and_wait(supervisor)
         await embedded.stop()

@@ -13,7 +13,7 @@ import platformdirs
 import pytest
 
 from registry.config.env import load_settings
-from registry.config.settings import SETTINGS, Settings
+from registry.config.settings import SETTINGS, Settings, user_data_dir
 from registry.config.value_types import Secret, Thresholds, mask_url
 from registry.errors import StartupError
 
@@ -57,7 +57,7 @@ def test_without_any_variable_the_defaults_apply_without_a_warning() -> None:
         "redis_password_file": None,
         "write_acks": 0,
         "mesh": "mesh",
-        "data_dir": platformdirs.user_data_path("mcp-mesh-registry"),
+        "data_dir": None,
         "instance_id": f"{socket.gethostname()}-{os.getpid()}",
         "agent_timeout": timedelta(seconds=60),
         "thresholds": {},
@@ -619,7 +619,7 @@ def test_database_settings_cause_a_warning_and_their_directory_is_used(
     """A deployment that was configured for a database continues to use its volume."""
     settings, [warning] = load_settings(environ)
 
-    assert settings.data_dir == data_dir
+    assert (settings.data_dir or user_data_dir()) == data_dir
     assert "the store is Redis, not a database" in warning
     assert advice in warning
 
@@ -637,3 +637,8 @@ def test_all_database_settings_share_one_warning() -> None:
 
     assert warning.startswith("DATABASE_HOST, DATABASE_PASSWORD, DATABASE_TYPE: the store is Redis")
     assert "hush" not in warning
+
+
+def test_the_default_data_directory_is_that_of_the_user() -> None:
+    """It is determined only where the embedded Redis needs it."""
+    assert user_data_dir() == platformdirs.user_data_path("mcp-mesh-registry")
