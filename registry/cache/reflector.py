@@ -142,7 +142,7 @@ class Reflector:
                 self.gaps += 1
                 log.warning("cache_refill_started", reason=str(gap))
             except StoreUnavailable as error:
-                if not outage_logged:
+                if not outage_logged and error.reason != "auth":
                     cause = str(error.__cause__ or error)
                     log.warning("store_unavailable", error=cause, effect="fresh reads return 503")
                     outage_logged = True

@@ -58,8 +58,8 @@ async def every(
 def _log_failure(error: Exception, name: str, failures: int, pause: float) -> None:
     fields = {"loop": name, "failures": failures, "retry_in_s": round(pause, 3)}
     if isinstance(error, StoreUnavailable):
-        # A lasting outage is logged at failures 1, 2, 4, 8 and so on.
-        if failures.bit_count() == 1:
+        # A lasting outage is logged at failures 1, 2, 4, 8 and so on; the store itself logs refused access.
+        if failures.bit_count() == 1 and error.reason != "auth":
             log.warning("loop_store_unavailable", **fields, reason=error.reason, error=str(error.__cause__ or error))
     else:
         log.error("loop_failed", **fields, exc_info=error)

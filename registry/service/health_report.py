@@ -1,7 +1,7 @@
 """The registry's own state: counts of agents, readiness, leader, outages, self-preservation, warnings."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from registry.cache.reflector import Reflector
@@ -13,6 +13,7 @@ from registry.service.liveness.store_monitor import StoreMonitor, outage_cause
 from registry.service.liveness.sweeper import Sweeper
 from registry.store.change_notifier import ChangeNotifier
 from registry.store.leader_lock import LeaderLock
+from registry.store.redis.errors import REFUSAL_ADVICE
 from registry.store.redis_health import ProbeResult, ServerHealth
 from registry.telemetry.collectors import (
     MetricsIterator,
@@ -62,8 +63,18 @@ class StatusService:
 
     @property
     def ready(self) -> bool:
-        """Whether this replica accepts requests: its cache follows the change log, and it is not shutting down."""
-        return self._reflector.following and not self.shutting_down
+        """Whether this replica accepts requests: its store works, and it is not shutting down."""
+        return self._store_works and not self.shutting_down
+
+    @property
+    def refused_commands(self) -> tuple[str, ...]:
+        """The commands that Redis refuses and that the registry requires."""
+        return self._server_health.refused_commands
+
+    @property
+    def _store_works(self) -> bool:
+        """Whether the cache follows the change log and Redis permits all commands."""
+        return self._reflector.following and not self.refused_commands
 
     def mesh_numbers(self) -> MeshNumbers:
         """Count the agents in the cache of this replica."""
@@ -120,29 +131,53 @@ class StatusService:
         """Return the body of GET /health, without the fields about the process."""
         view, probe = self._reflector.view, self._monitor.last_probe
         return {
-            "status": "healthy" if self._reflector.following else "degraded",
+            "status": "healthy" if self._store_works else "degraded",
             "instance": self._instance,
             "ready": self.ready,
             "resource_version": None if view is None else str(view.version),
             "timeline": None if view is None else view.timeline,
             "staleness_seconds": round(self._reflector.staleness, 1),
             "change_notifications": self._notifier.mode,
-            "leader": self._leader_json(self._election.observed_lock),
+            "leader": _leader_json(
+                self._election.observed_lock, leading=self._election.is_leader, election=self._election.enabled
+            ),
             "outage": outage_json(probe),
             "self_preservation": self_preservation_json(probe),
-            "warnings": [*self._settings_warnings, *self._monitor.config_warnings],
+            "warnings": [
+                *self._settings_warnings,
+                *(f"Redis refuses {command}; {REFUSAL_ADVICE}" for command in self.refused_commands),
+                *self._monitor.config_warnings,
+            ],
         }
 
-    def _leader_json(self, lock: LeaderLock | None) -> dict[str, Any]:
-        return {
-            "leading": self._election.is_leader,
-            "election": self._election.enabled,
-            "instance": lock.instance if lock else None,
-            "host": lock.host if lock else None,
-            "pid": lock.pid if lock else None,
-            "epoch": lock.epoch if lock else None,
-            "since": rfc3339(lock.since) if lock else None,
-        }
+
+def starting_health(instance: str, warnings: Sequence[str], *, leader_election: bool) -> dict[str, Any]:
+    """Return the body of GET /health before the store is open, without the fields about the process."""
+    return {
+        "status": "starting",
+        "instance": instance,
+        "ready": False,
+        "resource_version": None,
+        "timeline": None,
+        "staleness_seconds": 0.0,
+        "change_notifications": "disconnected",
+        "leader": _leader_json(None, leading=False, election=leader_election),
+        "outage": outage_json(None),
+        "self_preservation": self_preservation_json(None),
+        "warnings": list(warnings),
+    }
+
+
+def _leader_json(lock: LeaderLock | None, *, leading: bool, election: bool) -> dict[str, Any]:
+    return {
+        "leading": leading,
+        "election": election,
+        "instance": lock.instance if lock else None,
+        "host": lock.host if lock else None,
+        "pid": lock.pid if lock else None,
+        "epoch": lock.epoch if lock else None,
+        "since": rfc3339(lock.since) if lock else None,
+    }
 
 
 def outage_json(probe: ProbeResult | None) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from redis.exceptions import ResponseError
 
 from registry.store.keys import Keys
-from registry.store.redis.errors import raise_for_error, reply_or_error, unavailable_reason
+from registry.store.redis.access_guard import access_check
+from registry.store.redis.errors import raise_for_error, refusal, unavailable_reason
 from registry.store.redis.pipeline import Pipeline
 
 _MIN_REDIS_VERSION = (7, 0)
+_CONFIG_NAMES = ("maxmemory", "maxmemory-policy", "appendonly")
 
 
 class SelfPreservation(NamedTuple):
@@ -102,16 +104,61 @@ class ServerHealth:
         """Whether the connection may lead to another server than the one whose configuration was checked last."""
         return self._pipeline.connections_opened != self._checked_connection
 
+    @property
+    def refused_commands(self) -> tuple[str, ...]:
+        """The commands that Redis refuses to this user and that the registry requires."""
+        return self._pipeline.guard.refused
+
     async def check_config(self) -> ConfigCheck:
-        """Return problems of version, eviction, persistence and replicas, with advice; none if INFO is refused."""
-        (reply,) = await self._pipeline.execute([("INFO",)])
-        self._checked_connection = self._pipeline.connections_opened
-        if isinstance(reply, ResponseError):
-            if unavailable_reason(reply) not in {None, "auth"}:
-                raise reply_or_error(reply)
+        """Return problems of version, eviction, persistence and replicas, with advice; also check `refused_commands`.
+
+        Values that Redis does not let this user read are warnings, too. A simulated Redis has no problems.
+        """
+        if self._pipeline.simulated:
             return ConfigCheck()
-        info = dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
-        return ConfigCheck(_unsupported_version(info), tuple(_config_warnings(info, self._acks)))
+        commands = access_check(self._keys.key("access_check"), acks=self._acks)
+        info, config, *replies = await self._pipeline.execute([("INFO",), ("CONFIG", "GET", *_CONFIG_NAMES), *commands])
+        self._checked_connection = self._pipeline.connections_opened
+        values = {**_config_values(config), **_info_values(info)}
+        self._pipeline.guard.replace({name for name in map(refusal, replies) if name})
+        warnings = [*_unknown_config(info, config), *_config_warnings(values, self._acks)]
+        return ConfigCheck(_unsupported_version(values), tuple(warnings))
+
+
+def _info_values(reply: Any) -> dict[str, str]:
+    """Return the values of INFO, none if Redis refuses it."""
+    if _is_refused(reply):
+        return {}
+    return dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
+
+
+def _config_values(reply: Any) -> dict[str, str]:
+    """Return the values of CONFIG GET under their names in INFO, none if Redis refuses it."""
+    if _is_refused(reply):
+        return {}
+    texts = [text.decode() for text in reply]
+    values = dict(zip(texts[::2], texts[1::2], strict=True))
+    policy, memory = values.get("maxmemory-policy"), values.get("maxmemory")
+    append_only = {"yes": "1", "no": "0"}.get(values.get("appendonly", ""))
+    found = {"maxmemory_policy": policy, "maxmemory": memory, "aof_enabled": append_only}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _is_refused(reply: Any) -> bool:
+    """Return whether Redis refused INFO or CONFIG; raise another error, such as that of a loading server."""
+    if isinstance(reply, ResponseError) and unavailable_reason(reply) in {None, "auth"}:
+        return True
+    raise_for_error(reply)
+    return False
+
+
+def _unknown_config(info: Any, config: Any) -> Iterator[str]:
+    if not isinstance(info, ResponseError):
+        return
+    if isinstance(config, ResponseError):
+        yield "Persistence, eviction and version of Redis are unknown: it refuses INFO and CONFIG GET; permit INFO"
+    else:
+        yield "Version, replicas and failed disk writes of Redis are unknown: it refuses INFO; permit INFO"
 
 
 def _unsupported_version(info: dict[str, str]) -> str | None:

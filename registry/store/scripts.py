@@ -19,6 +19,7 @@ MAX_AGENTS_PER_CALL = 200
 """Maximum number of agents in one script call; the scripts reject more."""
 
 _INCLUDE = re.compile(r"^--@include (\w+)\n", re.MULTILINE)
+_LUA_COMMAND = re.compile(r"redis\.p?call\(\s*'(\w+)'")
 _HEADER = re.compile(
     r"--\[\[ (?P<name>\w+) — .*?\n(?P<keys>  KEYS .*?\n)(?P<args>  ARGV .*?\n)(?P<replies>  REPLY .*?\n)  WRITES ",
     re.DOTALL,
@@ -39,6 +40,11 @@ class Script:
     sha: str
     keys: tuple[str, ...]
     args: tuple[str, ...]
+
+    def command_at(self, line: int) -> str | None:
+        """Return the first Redis command that the script calls at or after a line, counted from 1."""
+        found = _LUA_COMMAND.search(self.text.split("\n", line - 1)[-1]) if line > 0 else None
+        return found and found[1]
 
     def call(self, keys: Mapping[str, ArgumentValue], args: Mapping[str, ArgumentValue]) -> "ScriptCall":
         """Return a call of the script with keys and arguments bound by name. Raises KeyError for a missing name."""

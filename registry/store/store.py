@@ -17,6 +17,7 @@ from registry.store.embedded.server import EmbeddedServer
 from registry.store.integrity_check import IntegrityCheck
 from registry.store.keys import Keys
 from registry.store.leader_lock import Leadership
+from registry.store.redis.access_guard import AccessGuard
 from registry.store.redis.connection import RedisEndpoint, endpoint_from_url, in_memory_endpoint
 from registry.store.redis.pipeline import Pipeline
 from registry.store.redis_health import ServerHealth
@@ -64,6 +65,7 @@ class Store:
         self._keys = keys
         self._endpoint = endpoint
         self._observe = observe
+        self._guard = AccessGuard()
         log_length, seen = settings.watch_history, SeenVersion()
         self.agents = Agents(
             keys,
@@ -87,7 +89,9 @@ class Store:
 
     def open_pipeline(self) -> Pipeline:
         """Return a new connection pipeline, which `close` closes."""
-        pipeline = Pipeline(self._endpoint.connect, shebang=self._endpoint.shebang, observe=self._observe)
+        pipeline = Pipeline(
+            self._endpoint.connect, shebang=self._endpoint.shebang, observe=self._observe, guard=self._guard
+        )
         self._pipelines.append(pipeline)
         return pipeline
 

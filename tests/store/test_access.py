@@ -14,6 +14,7 @@ import redis
 
 from registry.config.settings import Settings
 from registry.errors import StartupError, StoreUnavailable
+from registry.store.redis.access_guard import access_check
 from registry.store.redis.connection import endpoint_from_url
 from registry.store.redis.pipeline import Pipeline
 from registry.store.scripts import lua_folder
@@ -158,8 +159,52 @@ async def call_everything(client: httpx2.AsyncClient) -> None:
     assert {call.status_code for call in calls} == {200}
 
 
-# First elements of tuples that are not commands, and commands for Sentinels, which have their own users.
-NO_COMMANDS = {"byscore", "sentinel", "cluster"}
+async def is_ready(client: httpx2.AsyncClient) -> bool:
+    """Return whether the replica is ready."""
+    return (await client.get("/ready")).status_code == 200
+
+
+@pytest.mark.parametrize("command", ["zadd", "hset", "time", "evalsha", "lrange"])
+async def test_a_permission_that_is_removed_is_missed_until_it_is_restored(
+    command: str, dedicated_redis: RedisServer
+) -> None:
+    """Requests are 503 with the reason `auth` and the command, inside scripts, too; the replica is not ready."""
+    body = {"id": "a", "endpoint": "http://a:1"}
+    with redis.Redis.from_url(dedicated_redis.url, decode_responses=True) as client:
+        client.execute_command("ACL", "SETUSER", "registry", *minimal_permissions())
+        url = dedicated_redis.url.replace("unix://", "unix://registry:secret@")
+        async with served_registry(url, write_acks=0) as served:
+            client.execute_command("ACL", "SETUSER", "registry", f"-{command}")
+            if command != "lrange":
+                response = await served.client.post("/agents", json=body)
+                assert (response.status_code, response.json()["reason"]) == (503, "auth")
+                assert command.upper() in response.json()["message"]
+            # The check of all commands follows once a minute, and at once after a reconnect.
+            client.client_kill_filter(_type="normal", skipme=True)
+            await async_wait_until(
+                lambda: command.upper() in str(served.registry.status.health()["warnings"]),
+                description="the command is a warning",
+            )
+            assert not await is_ready(served.client)
+            again = await served.client.post("/agents", json=body)
+            assert (again.json()["reason"], again.json()["outcome"]) == ("auth", "not_sent")
+
+            client.execute_command("ACL", "SETUSER", "registry", f"+{command}")
+            await async_wait_until(lambda: is_ready(served.client), description="the replica is ready again")
+            assert (await served.client.post("/agents", json=body)).status_code == 200
+
+
+def test_the_access_check_includes_every_required_command() -> None:
+    """All permitted commands, except those of maintenance and those for which there is another way."""
+    optional = {"config|get", "config|set", "info", "ping", "role", "scan", "select", "subscribe", "hscan", "xread"}
+    checked = {str(command[0]).lower() for command in access_check(b"key", acks=1)}
+
+    assert {name[1:] for name in minimal_permissions() if name[0] == "+"} - optional - {"cluster|slots"} == checked
+
+
+# First elements of tuples that are not commands, commands of which only subcommands are permitted, and those for
+# Sentinels, which have their own users.
+NO_COMMANDS = {"byscore", "sentinel", "cluster", "config"}
 
 
 def test_the_permissions_in_the_readme_include_every_command() -> None:

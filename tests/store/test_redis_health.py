@@ -89,13 +89,49 @@ async def test_a_new_connection_requires_another_check(dedicated_redis: RedisSer
         assert health.reconnected
 
 
-async def test_a_server_that_rejects_info_has_no_warnings(dedicated_redis: RedisServer) -> None:
-    """Its access list may forbid INFO."""
-    with redis.Redis.from_url(dedicated_redis.url) as client:
-        client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-info"])
+def restrict_user(server: RedisServer, *commands: str) -> str:
+    """Create a user with all permissions except these; return the URL with the user."""
+    with redis.Redis.from_url(server.url) as client:
+        client.acl_setuser(
+            "app", reset=True, enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=commands
+        )
+    return server.url.replace("unix://", "unix://app:pw@")
 
-    async with health_of(endpoint_from_url(dedicated_redis.url.replace("unix://", "unix://app:pw@"))) as health:
-        assert await health.check_config() == ConfigCheck()
+
+async def test_without_info_the_values_of_config_are_checked(dedicated_redis: RedisServer) -> None:
+    """A warning names the values that only INFO contains."""
+    with redis.Redis.from_url(dedicated_redis.url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", "99mb")
+
+    async with health_of(endpoint_from_url(restrict_user(dedicated_redis, "-info"))) as health:
+        found = await health.check_config()
+
+    assert [warning.partition(":")[0] for warning in found.warnings] == [
+        "Version, replicas and failed disk writes of Redis are unknown",
+        "maxmemory-policy is allkeys-lru",
+        "appendonly is off",
+    ]
+    assert health.refused_commands == ()
+
+
+async def test_without_config_the_values_of_info_are_checked(dedicated_redis: RedisServer) -> None:
+    """They contain everything that is checked, so there is no other warning."""
+    async with health_of(endpoint_from_url(restrict_user(dedicated_redis, "-config|get"))) as health:
+        (warning,) = (await health.check_config()).warnings
+
+    assert warning.startswith("appendonly is off")
+
+
+async def test_a_configuration_that_cannot_be_read_is_a_warning(dedicated_redis: RedisServer) -> None:
+    """The connection remains open."""
+    async with health_of(endpoint_from_url(restrict_user(dedicated_redis, "-info", "-config"))) as health:
+        (warning,) = (await health.check_config()).warnings
+        opened = health._pipeline.connections_opened
+        await health.check_config()
+
+    assert warning.startswith("Persistence, eviction and version of Redis are unknown")
+    assert health._pipeline.connections_opened == opened
 
 
 async def test_a_server_in_memory_has_no_warnings() -> None:
@@ -120,9 +156,9 @@ async def test_a_server_that_is_too_old_is_reported(info: dict[str, str], *, war
     """Scripts with `#!lua` require 7.0; a server without a version is accepted."""
 
     class FixedInfo(Pipeline):
-        async def execute(self, *_args: object, **_kwargs: object) -> list[bytes]:
+        async def execute(self, *_args: object, **_kwargs: object) -> list[object]:
             lines = {"aof_enabled": "1", "maxmemory_policy": "noeviction"} | info
-            return ["\r\n".join(["# Server", *(f"{name}:{value}" for name, value in lines.items())]).encode()]
+            return ["\r\n".join(["# Server", *(f"{name}:{value}" for name, value in lines.items())]).encode(), []]
 
     found = await ServerHealth(Keys("mesh"), FixedInfo(in_memory_endpoint().connect)).check_config()
 

@@ -50,8 +50,9 @@ class StoreMonitor:
         """Probe Redis once and log each change since the last probe."""
         try:
             probe = await self._server_health.probe()
-        except StoreUnavailable:
-            if not self._unreachable and self._clock() - self._last_success_at > _OUTAGE_AFTER_S:
+        except StoreUnavailable as error:
+            is_overdue = self._clock() - self._last_success_at > _OUTAGE_AFTER_S
+            if is_overdue and not self._unreachable and error.reason != "auth":
                 self._unreachable = True
                 log.warning("redis_unreachable", seconds=round(_OUTAGE_AFTER_S))
             raise
@@ -69,9 +70,12 @@ class StoreMonitor:
         self._log_self_preservation(before.self_preservation if before else None, probe)
 
     async def check_config(self) -> None:
-        """Check the configuration of Redis once a minute and after a reconnect; log each new warning."""
+        """Check the configuration of Redis once a minute, after a reconnect, and while it refuses commands.
+
+        Logs each new warning.
+        """
         due = self._clock() - self._config_checked_at >= _CONFIG_CHECK_INTERVAL_S
-        if not due and not self._server_health.reconnected:
+        if not due and not self._server_health.reconnected and not self._server_health.refused_commands:
             return
         messages = (await self._server_health.check_config()).messages
         self._config_checked_at = self._clock()

@@ -1,6 +1,7 @@
 """One connection to Redis that sends several commands together and returns their replies in order."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,10 +11,19 @@ from redis.exceptions import AuthenticationError, MovedError, NoScriptError, Red
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from registry.errors import StoreUnavailable, WriteOutcome
+from registry.store.redis.access_guard import AccessGuard
 from registry.store.redis.connection import invalidate, is_stale, read_reply
-from registry.store.redis.errors import WRONG_SERVER_REASONS, raise_for_error, unavailable_reason
+from registry.store.redis.errors import (
+    WRONG_SERVER_REASONS,
+    access_error,
+    raise_for_error,
+    refusal,
+    unavailable_reason,
+)
 from registry.store.scripts import Command, ScriptCall, load_scripts
 
+# The end of an error inside a script: `script: <sha>, on @user_script:<line>.`
+_SCRIPT_LINE = re.compile(r"@user_script:(\d+)")
 # Time for replicas to acknowledge. Two waits, if a script is sent again, fit into the 2 s that a batched call has.
 _REPLICA_ACK_TIMEOUT_MS = 750
 # Script replies that mean that nothing was written, so no acknowledgement is needed.
@@ -24,9 +34,11 @@ class Pipeline:
     """One connection to Redis with one exchange at a time; opened when first needed and reopened after an error.
 
     `timeout` is the maximum duration of an exchange in seconds, including connecting. Nothing is retried here: the
-    caller decides. `connections_opened` counts the connections so far. `observe` receives the name and the seconds of
-    each script call. A cancelled or failed exchange closes the connection, so no reply can reach the wrong caller.
-    After `close` the pipeline stays closed. `scripts` are the scripts in the form that the engine supports.
+    caller decides. `connections_opened` counts the connections so far. `simulated` is True without a real server.
+    `observe` receives the name and the seconds of each script call. A cancelled or failed exchange closes the
+    connection, so no reply can reach the wrong caller. After `close` the pipeline stays closed. `scripts` are the
+    scripts in the form that the engine supports. `guard` has the commands that Redis refuses; while there are any, no
+    script is called.
     """
 
     def __init__(
@@ -36,8 +48,11 @@ class Pipeline:
         shebang: bool = True,
         timeout: float = 2.0,
         observe: Callable[[str, float], None] = lambda _script, _seconds: None,
+        guard: AccessGuard | None = None,
     ) -> None:
         self.connections_opened = 0
+        self.guard = guard or AccessGuard()
+        self.simulated = not shebang
         self.scripts = load_scripts(shebang=shebang)
         self._connect = connect
         self._timeout = timeout
@@ -70,6 +85,7 @@ class Pipeline:
             # redis-py wraps errors of connecting. Addresses of servers belong in the log, not in responses.
             for each in (error, error.__cause__):
                 if isinstance(each, AuthenticationError):
+                    self.guard.log_refusal(str(each), "correct the user name and password of REDIS_URL")
                     raise StoreUnavailable("Redis rejected the user name or password", reason="auth") from error
                 if each is not None and (reason := unavailable_reason(each)):
                     message = f"Redis is unavailable: {reason}"
@@ -85,8 +101,10 @@ class Pipeline:
 
         Calls of scripts that the server does not have are sent again with the script's text. With `acks` a WAIT for as
         many replicas follows the calls; if too few acknowledged in time, the reply of each call that wrote is a
-        StoreUnavailable (`unknown`): the write was executed but may be lost.
+        StoreUnavailable (`unknown`): the write was executed but may be lost. Raises StoreUnavailable, with nothing
+        sent, while Redis refuses a command that scripts need.
         """
+        self.guard.require_access()
         start = time.perf_counter()
         wait: list[Command] = [("WAIT", acks, _REPLICA_ACK_TIMEOUT_MS)] if acks else []
         replies = await self.execute([*(call.evalsha for call in calls), *wait])
@@ -101,6 +119,7 @@ class Pipeline:
                 replies[index] = reply
         if wait:
             replies = _check_replica_acks(replies, acks)
+        replies = [self._name_refusal(call, reply) for call, reply in zip(calls, replies, strict=True)]
         self._observe(calls[0].script.name, time.perf_counter() - start)
         return replies
 
@@ -114,6 +133,21 @@ class Pipeline:
         """Close the connection permanently: the current exchange and every later one fail."""
         self._closed = True
         await self._disconnect()
+
+    def _name_refusal(self, call: ScriptCall, reply: Any) -> Any:
+        """Return a reply unchanged, unless it refuses a command: then name the command, and stop calling scripts."""
+        command = refusal(reply)
+        if command is None:
+            return reply
+        line = _SCRIPT_LINE.search(str(reply))
+        if not command and line is not None:
+            command = call.script.command_at(int(line[1])) or ""
+        command = command or f"a command of {call.script.name}.lua"
+        self.guard.add(command)
+        # A refused EVALSHA wrote nothing; a script may have written before its refused command.
+        error = access_error([command], "not_sent" if line is None else "unknown")
+        error.__cause__ = reply
+        return error
 
     async def _ensure_connected(self) -> AbstractConnection:
         """Return a usable connection; replace one that is closed, outdated, or has unread input."""
@@ -137,6 +171,8 @@ class Pipeline:
     async def _check_server(self, connection: AbstractConnection, replies: Sequence[Any]) -> None:
         """Disconnect from a server that is not the primary, so that the next exchange locates the primary again."""
         for reply in replies:
+            if refusal(reply) is not None:
+                continue  # another connection has the same permissions
             if isinstance(reply, RedisError) and (reason := unavailable_reason(reply)) in WRONG_SERVER_REASONS:
                 if reason != "auth":
                     redirected_to = (reply.host, reply.port) if isinstance(reply, MovedError) and reply.host else None
