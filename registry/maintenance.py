@@ -8,14 +8,16 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from registry.cache.reflector import ChangeSignal, Reflector
 from registry.cache.watch_history import WatchHistory
 from registry.concurrency.cancel_tasks import cancel_and_wait
-from registry.config.settings import Settings
+from registry.config.settings import Settings, user_data_dir
 from registry.errors import StartupError
 from registry.model.agent import StoredAgent
 from registry.model.encoding.backup import BackupHeader, make_header
+from registry.store.embedded.append_only_file import DamagedFileError, FileRepair
 from registry.store.embedded.binary import find_server_binary
-from registry.store.embedded.server import running_server_url
+from registry.store.embedded.server import EmbeddedServer, running_server_url
 from registry.store.integrity_check import IntegrityReport, RepairResult
 from registry.store.redis.connection import endpoint_from_url
+from registry.store.redis.errors import access_error
 from registry.store.restore import RestoreResult
 from registry.store.store import Store, open_redis
 
@@ -24,7 +26,9 @@ from registry.store.store import Store, open_redis
 async def _open_store(settings: Settings) -> AsyncIterator[Store]:
     """Open the Redis to maintain: at REDIS_URL, the embedded one of a running replica, or a new embedded one."""
     async with contextlib.AsyncExitStack() as stack:
-        running_url = None if settings.redis_url is not None else running_server_url(settings.data_dir)
+        running_url = (
+            None if settings.redis_url is not None else running_server_url(settings.data_dir or user_data_dir())
+        )
         if running_url is not None:
             endpoint = endpoint_from_url(running_url)
         elif settings.redis_url is None and find_server_binary() is None:
@@ -63,6 +67,26 @@ async def restore(settings: Settings, header: BackupHeader, agents: Sequence[Sto
         return first_version, await store.restorer.restore(agents)
 
 
+async def repair_embedded_file(settings: Settings) -> FileRepair | None:
+    """Repair the append-only file if the embedded server rejects it; return None if there is nothing to repair.
+
+    Raises StartupError if it cannot be repaired.
+    """
+    binary = find_server_binary()
+    if settings.redis_url is not None or binary is None:
+        return None
+    data_dir = settings.data_dir or user_data_dir()
+    if running_server_url(data_dir) is not None:
+        return None
+    embedded = EmbeddedServer(data_dir, binary)
+    try:
+        await embedded.start()
+    except DamagedFileError:
+        return await embedded.repair()
+    await embedded.stop()
+    return None
+
+
 async def check_integrity(
     settings: Settings, *, repair: bool
 ) -> tuple[tuple[str, ...], IntegrityReport, RepairResult | None]:
@@ -72,6 +96,9 @@ async def check_integrity(
     """
     async with _open_store(settings) as store:
         warnings = (await store.server_health.check_config()).messages
+        refused = store.server_health.refused_commands
+        if refused:
+            raise access_error(refused)
         report = await store.integrity.find_problems()
         if not repair or report.is_consistent:
             return warnings, report, None

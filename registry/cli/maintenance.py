@@ -75,10 +75,20 @@ def restore(file: Path, redis_url: str | None) -> None:
 @click.option("--repair", is_flag=True, help="Repair what can be repaired.")
 @_redis_url_option
 def doctor(*, repair: bool, redis_url: str | None) -> None:
-    """Check all data of the mesh in Redis. The exit code is 0 if no problem was found or all were repaired."""
-    from registry.maintenance import check_integrity
+    """Check all data of the mesh in Redis. The exit code is 0 if no problem was found or all were repaired.
 
-    warnings, report, repaired = _run_or_exit(check_integrity(_read_settings(redis_url), repair=repair))
+    With --repair, the append-only file of the embedded server is repaired first if the server rejects it.
+    """
+    from registry.maintenance import check_integrity, repair_embedded_file
+
+    settings = _read_settings(redis_url)
+    file_repair = _run_or_exit(repair_embedded_file(settings)) if repair else None
+    if file_repair is not None:
+        click.echo(
+            f"store    damaged append-only file repaired: {file_repair.removed_bytes} bytes at its end removed; "
+            f"copy of the damaged file: {file_repair.copy}"
+        )
+    warnings, report, repaired = _run_or_exit(check_integrity(settings, repair=repair))
     for warning in warnings:
         click.echo(f"server   {warning}")
     for line in _describe_problems(report):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import random
 import re
 import subprocess
 from collections.abc import AsyncIterator
@@ -190,3 +191,53 @@ async def test_doctor_reports_and_repairs(
     assert b"repaired 1 orphaned entries and 1 damaged records removed" in repaired.stdout
     assert b"ok       1 agents" in after.stdout
     assert redis_client.get("{mesh}:timeline") != timeline
+
+
+ZEROS = bytes(4096)
+GARBAGE = random.Random(11).randbytes(300)  # noqa: S311 - reproducible damage, no secret
+
+
+@pytest.mark.parametrize("damage", [ZEROS, GARBAGE], ids=["zeros", "garbage"])
+def test_doctor_repairs_a_damaged_append_only_file(damage: bytes, directory: Path) -> None:
+    """As after a power failure. The start-up error names the command; a copy of the damaged file is left."""
+    with CliProcess("--port", "0", directory=directory) as running:
+        url = running.wait_until_serving()
+        assert httpx2.post(f"{url}/agents", json=a_registration()).status_code == 200
+    (file,) = (directory / "data" / "appendonlydir").glob("*.incr.aof")
+    intact = file.read_bytes()
+    file.write_bytes(intact + damage)
+
+    for command in (["--port", "0"], ["doctor"]):
+        rejected = run(*command, directory=directory)
+        assert rejected.returncode == 1
+        assert b"run `mcp-mesh-registry doctor --repair`" in rejected.stderr
+        assert b"check-aof" not in rejected.stderr
+    repaired = run("doctor", "--repair", directory=directory)
+
+    assert repaired.returncode == 0, repaired.stderr
+    first_line = repaired.stdout.decode().splitlines()[0]
+    found = re.fullmatch(rf"store    damaged append-only file repaired: {len(damage)} bytes .*: (\S+)", first_line)
+    assert found is not None
+    assert (Path(found[1]) / file.name).read_bytes() == intact + damage
+    assert repaired.stdout.endswith(b"ok       1 agents, no problems\n")
+    with CliProcess("--port", "0", directory=directory) as running:
+        listed = httpx2.get(f"{running.wait_until_serving()}/agents").json()
+    assert [agent["id"] for agent in listed["agents"]] == ["a"]
+    assert run("doctor", "--repair", directory=directory).stdout == b"ok       1 agents, no problems\n"
+
+
+def test_an_append_only_file_that_cannot_be_repaired_is_reported(directory: Path) -> None:
+    """The error names the copy and the other way out."""
+    assert run("backup", "-", directory=directory).returncode == 0
+    folder = directory / "data" / "appendonlydir"
+    (base,) = folder.glob("*.base.*")
+    base.write_bytes(GARBAGE)
+
+    failed = run("doctor", "--repair", directory=directory)
+
+    assert failed.returncode == 1
+    assert b"cannot be repaired" in failed.stderr
+    assert b"restore a backup" in failed.stderr
+    assert b"Traceback" not in failed.stderr
+    (copy,) = folder.parent.glob("appendonlydir.damaged-*")
+    assert (copy / base.name).read_bytes() == GARBAGE

