@@ -5,11 +5,11 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from types import TracebackType
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from registry.api.response.client_connection import CONNECTION_EXTENSION
@@ -78,6 +78,7 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
         self.port: int = self._socket.getsockname()[1]
         url_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         self.url = f"http://[{url_host}]:{self.port}" if ":" in url_host else f"http://{url_host}:{self.port}"
+        self._app: ASGIApp | None = None
         self._server: _UvicornServer | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -88,9 +89,11 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
 
     def start(self, app: ASGIApp) -> "asyncio.Task[None]":
         """Start serving an application; the returned task ends when the server has stopped."""
+        self._app = app
         self._server = _UvicornServer(
             uvicorn.Config(
-                app,
+                self._call_app,
+                interface="asgi3",
                 http=_HttpProtocol,
                 lifespan="off",
                 ws="none",
@@ -105,6 +108,16 @@ class Listener(contextlib.AbstractContextManager["Listener"]):
         )
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         return self._task
+
+    def replace_app(self, app: ASGIApp) -> None:
+        """Serve another application from the next request on, on open connections, too."""
+        self._app = app
+
+    def _call_app(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Return the call of the current application; awaiting it here would slow down each request."""
+        if self._app is None:
+            raise RuntimeError("start() was not called")
+        return self._app(scope, receive, send)
 
     def disable_keep_alive(self) -> None:
         """Close each connection after its next response, so that clients reconnect to another replica."""

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
 from registry.api.routes import Services, build_apps
+from registry.api.startup_app import build_startup_app
 from registry.cache.reflector import POLL_INTERVAL_S, ChangeSignal, Reflector
 from registry.cache.watch_history import WatchHistory
 from registry.compat.mcpmesh.list_rows import MeshListRows
@@ -29,7 +30,7 @@ from registry.errors import RegistryError, StoreUnavailable
 from registry.http_server import Listener
 from registry.model.agent import use_spec_type
 from registry.service.discovery.discovery_service import Discovery
-from registry.service.health_report import StatusService
+from registry.service.health_report import StatusService, starting_health
 from registry.service.liveness.agent_health import AgentHealthService
 from registry.service.liveness.drain import DrainService
 from registry.service.liveness.heartbeat_service import HeartbeatService
@@ -53,7 +54,11 @@ from registry.telemetry.metrics import Metrics
 
 log = get_logger(__name__)
 
+# Receives the URL of a replica, the location of its data, and why it is not ready yet, None once it is.
+Announce = Callable[[str, str, str | None], None]
+
 _TICK_INTERVAL_S = 1.0
+_READY_POLL_INTERVAL_S = 0.1
 # The longest pause after failed sweeps.
 _MAX_SWEEP_RETRY_PAUSE_S = 5.0
 # Python collects the youngest generation after this many more allocations than deallocations; its default is 700.
@@ -83,10 +88,12 @@ class Registry:
 
 
 @contextlib.asynccontextmanager
-async def open_registry(settings: Settings, warnings: tuple[str, ...] = ()) -> AsyncIterator[Registry]:
+async def open_registry(
+    settings: Settings, warnings: tuple[str, ...] = (), metrics: Metrics | None = None
+) -> AsyncIterator[Registry]:
     """Provide a running registry; at exit stop the loops, resign as leader and complete accepted writes."""
     use_spec_type(McpMeshSpec)
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     async with open_redis(settings) as (endpoint, data_location), contextlib.AsyncExitStack() as stack:
         store = Store(endpoint, settings, metrics.observe_script)
         stack.push_async_callback(_close_within, store.close)
@@ -188,8 +195,8 @@ def find_setting_warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(find_ignored_settings(environ))
 
 
-async def serve(settings: Settings, warnings: tuple[str, ...], on_ready: Callable[[str, str], None]) -> None:
-    """Run one replica until SIGTERM, SIGINT or SIGHUP; `on_ready` receives its URL and the location of its data.
+async def serve(settings: Settings, warnings: tuple[str, ...], announce: Announce) -> None:
+    """Run one replica until SIGTERM, SIGINT or SIGHUP; `announce` receives the URL and the state of the start.
 
     After the signal it waits for the shutdown delay, then stops within five seconds. Raises StartupError.
     """
@@ -198,35 +205,62 @@ async def serve(settings: Settings, warnings: tuple[str, ...], on_ready: Callabl
     for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(signal_number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        # Listen before opening the store, so that a port in use is reported at once.
+        # Listen before opening the store: a port in use is reported at once, and a large store may load for minutes.
         listener = stack.enter_context(Listener(settings.host, settings.port, "--port"))
         metrics_listener = None
         if settings.metrics_port is not None:
             metrics_listener = stack.enter_context(Listener(settings.host, settings.metrics_port, "METRICS_PORT"))
+        listeners = [each for each in (listener, metrics_listener) if each is not None]
+        metrics = Metrics()
+        health = starting_health(settings.instance_id, warnings, leader_election=settings.leader_election)
+        running = [each.start(build_startup_app(health, metrics, settings.auth_token)) for each in listeners]
         stop_signal = asyncio.create_task(stop.wait())
-        opening = asyncio.create_task(stack.enter_async_context(open_registry(settings, warnings)))
-        await asyncio.wait([stop_signal, opening], return_when=asyncio.FIRST_COMPLETED)
+        opening = asyncio.create_task(stack.enter_async_context(open_registry(settings, warnings, metrics)))
+        await asyncio.wait([stop_signal, opening, *running], return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
-            registry = opening.result()
-            running = [listener.start(registry.api_app)]
-            running += [metrics_listener.start(registry.metrics_app)] if metrics_listener is not None else []
-            with contextlib.suppress(RegistryError):  # the API returns 503 until Redis is reachable
-                await registry.reflector.wait_fresh()
-            _tune_gc()
+            try:
+                registry = opening.result()
+            except BaseException:
+                await _stop_all(listeners)
+                raise
+            listener.replace_app(registry.api_app)
             if metrics_listener is not None:
+                metrics_listener.replace_app(registry.metrics_app)
                 log.info("metrics_server_started", url=f"{metrics_listener.url}/metrics")
-            on_ready(listener.url, registry.data_location)
+            announcing = asyncio.create_task(_announce_when_ready(registry, listener.url, announce))
             await asyncio.wait([stop_signal, *running], return_when=asyncio.FIRST_COMPLETED)
+            await cancel_and_wait(announcing)
             registry.status.shutting_down = True
             # Resign first: the next leader can take over before load balancers and requests in flight are finished.
             resigning = asyncio.create_task(_close_within(registry.sweeper.resign))
             await _wait_for_balancers(settings.shutdown_delay.total_seconds(), stop, listener)
             registry.close_streams()
             log.info("shutdown_started")
-            await asyncio.gather(resigning, *(each.stop() for each in (listener, metrics_listener) if each is not None))
+            await asyncio.gather(resigning, _stop_all(listeners))
+        else:
+            await _stop_all(listeners)
         await cancel_and_wait(opening)
         await cancel_and_wait(stop_signal)
     log.info("shutdown_completed")
+
+
+async def _stop_all(listeners: Sequence[Listener]) -> None:
+    await asyncio.gather(*(listener.stop() for listener in listeners))
+
+
+async def _announce_when_ready(registry: Registry, url: str, announce: Announce) -> None:
+    """Announce that the replica serves requests, and before that, that it waits for Redis if this takes long."""
+    problem = ""
+    try:
+        await registry.reflector.wait_fresh()
+    except RegistryError as error:  # the API returns 503 until Redis is reachable
+        problem = str(error.__cause__ or error)
+    if not registry.status.ready:
+        announce(url, registry.data_location, problem or f"it refuses {', '.join(registry.status.refused_commands)}")
+        while not registry.status.ready:  # noqa: ASYNC110 - computed from several parts, none of which has an event
+            await asyncio.sleep(_READY_POLL_INTERVAL_S)
+    _tune_gc()
+    announce(url, registry.data_location, None)
 
 
 async def _wait_for_balancers(seconds: float, second_signal: asyncio.Event, listener: Listener) -> None:

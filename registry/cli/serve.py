@@ -36,11 +36,15 @@ def serve(host: str | None, port: int | None, redis_url: str | None, log_level: 
 
     from registry.main import serve as run
 
-    def announce(url: str, data: str) -> None:
-        log.info("server_started", url=url, data=data, instance=settings.instance_id)
-        if settings.log_format == "json":
-            return
-        click.echo(f"\n  mcp-mesh-registry listens on {url}\n  data: {data}\n  try:  curl {url}/agents\n")
+    def announce(url: str, data: str, problem: str | None) -> None:
+        if problem is not None:
+            log.warning("waiting_for_redis", url=url, data=data, problem=problem, instance=settings.instance_id)
+            text = f"mcp-mesh-registry on {url} waits for Redis at {data}\n  {problem}"
+        else:
+            log.info("server_started", url=url, data=data, instance=settings.instance_id)
+            text = f"mcp-mesh-registry listens on {url}\n  data: {data}\n  try:  curl {url}/agents"
+        if settings.log_format != "json":
+            click.echo(f"\n  {text}\n")
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

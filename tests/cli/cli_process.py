@@ -17,6 +17,7 @@ EXECUTABLE = Path(sysconfig.get_path("scripts")) / "mcp-mesh-registry"
 
 # The process inherits only these variables, so that settings of the developer have no effect.
 _INHERITED_VARIABLES = ("PATH", "HOME", "LANG")
+_WAITING_URL = re.compile(r"on (http://\S+) waits for Redis at ")
 _LISTENING_URL = re.compile(r"listens on (http://\S+)")
 
 
@@ -43,6 +44,13 @@ class CliProcess(ChildProcess):
             return httpx2.get(f"{match[1]}/ready", timeout=REQUEST_TIMEOUT_S).status_code == 200
 
         self.wait_until(is_ready, description="it is ready")
+        return match[1]
+
+    def wait_until_waiting(self) -> str:
+        """Wait until the replica reports that it waits for Redis; return its URL."""
+        self.wait_for_output(" waits for Redis at ")
+        match = _WAITING_URL.search(self.output)
+        assert match is not None
         return match[1]
 
 

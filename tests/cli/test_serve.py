@@ -1,12 +1,15 @@
 """`serve` as a process: start, output and shutdown."""
 
 import asyncio
+import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import httpx2
@@ -14,10 +17,14 @@ import pytest
 import redis
 
 from registry import __version__
+from registry.store.embedded.binary import find_server_binary
 from tests.cli.cli_process import EXECUTABLE, CliProcess, environment
-from tests.support.http_calls import REQUEST_TIMEOUT_S
-from tests.support.polling import wait_until
+from tests.support.child_process import ChildProcess
+from tests.support.http_calls import REQUEST_TIMEOUT_S, expect_error
+from tests.support.polling import async_wait_until, wait_until
+from tests.support.ports import free_port
 from tests.support.processes import processes_that_mention
+from tests.support.redis_server import RedisServer
 from tests.support.watch_client import open_watch
 
 REGISTRATION = b'{"id":"a","endpoint":"http://a:1"}'
@@ -324,3 +331,128 @@ def test_a_killed_replica_leaves_no_process_and_loses_no_data(directory: Path) -
         listed = httpx2.get(f"{replica.wait_until_serving()}/agents", timeout=REQUEST_TIMEOUT_S).json()
 
     assert [agent["id"] for agent in listed["agents"]] == ["a"]
+
+
+def uptime(url: str) -> float:
+    """Return the seconds since the start of the replica."""
+    return float(httpx2.get(f"{url}/health", timeout=REQUEST_TIMEOUT_S).json()["uptime_seconds"])
+
+
+@pytest.mark.parametrize("refused", ["ZADD", "TIME", "EVALSHA"])
+def test_a_renamed_command_is_logged_once(refused: str, directory: Path) -> None:
+    """The replica starts, names the command in one line a minute, and is not ready; there is no stack trace."""
+    with (
+        RedisServer("--rename-command", refused, "") as server,
+        CliProcess("--port", "0", directory=directory, REDIS_URL=server.url) as replica,
+    ):
+        url = replica.wait_until_waiting()
+        response = httpx2.post(f"{url}/agents", json={"id": "a", "endpoint": "http://a:1"}, timeout=REQUEST_TIMEOUT_S)
+        health = httpx2.get(f"{url}/health", timeout=REQUEST_TIMEOUT_S)
+        ready = httpx2.get(f"{url}/ready", timeout=REQUEST_TIMEOUT_S)
+        # Every loop of the replica has failed by then.
+        wait_until(lambda: uptime(url) > 3, description="the replica runs for 3 s")
+        output = replica.output
+
+    assert (response.status_code, response.json()["reason"]) == (503, "auth")
+    assert refused in response.json()["message"]
+    assert (health.status_code, health.json()["status"], ready.status_code) == (200, "degraded", 503)
+    events = re.findall(r'"event":"(\w+)"', output)
+    assert Counter(events).most_common(1)[0][1] == 1
+    assert "redis_access_refused" in events
+    assert not {*events} & {"loop_failed", "loop_store_unavailable", "store_unavailable", "redis_unreachable"}
+    assert "Traceback" not in output
+
+
+async def test_health_responds_while_the_embedded_store_loads(directory: Path) -> None:
+    """It is 200 with the status `starting`; everything else is 503. The log names the data directory."""
+    binary = find_server_binary()
+    assert binary is not None
+    loaded = directory / "loaded"
+    slow = directory / "redis-server"
+    slow.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] || while [ ! -e {loaded} ]; do sleep 0.05; done\nexec {binary.path} "$@"\n'
+    )
+    slow.chmod(0o755)
+    path = f"{directory}:{os.environ['PATH']}"
+    port = free_port()
+    with CliProcess("--port", str(port), directory=directory, PATH=path, REGISTRY_LOG_FORMAT="json") as replica:
+        replica.wait_for_output("embedded_store_loading")
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=REQUEST_TIMEOUT_S) as client:
+            health = await client.get("/health")
+            assert (health.status_code, health.json()["status"], health.json()["ready"]) == (200, "starting", False)
+            assert (await client.get("/api/v1/ready")).status_code == 503
+            expect_error(await client.get("/agents"), 503, "not_ready")
+
+            loaded.touch()
+            # The same connection reaches the API as soon as the store is open.
+            await async_wait_until(lambda: _is_ready(client), description="the replica is ready")
+            started = (await client.get("/health")).json()
+            assert started["status"] == "healthy"
+            assert started.keys() == health.json().keys()
+            assert started["uptime_seconds"] >= health.json()["uptime_seconds"]
+        output = replica.output
+
+    (line,) = [line for line in output.splitlines() if "embedded_store_loading" in line][:1]
+    assert str(directory / "data") in line
+
+
+async def _is_ready(client: httpx2.AsyncClient) -> bool:
+    return (await client.get("/ready")).status_code == 200
+
+
+def test_a_replica_that_waits_for_redis_is_announced_as_waiting(directory: Path) -> None:
+    """The banner names Redis; the usual one follows when Redis is reachable."""
+    with RedisServer(tcp=True) as server:
+        server.kill()
+        with CliProcess("--port", "0", directory=directory, REDIS_URL=server.url) as replica:
+            url = replica.wait_until_waiting()
+            assert f"on {url} waits for Redis at redis://127.0.0.1:{server.port}" in replica.output
+            assert "listens on" not in replica.output
+            assert httpx2.get(f"{url}/health", timeout=REQUEST_TIMEOUT_S).status_code == 200
+
+            server.start()
+            assert replica.wait_until_serving() == url
+
+
+def test_a_replica_stops_while_the_embedded_store_loads(directory: Path) -> None:
+    """SIGTERM ends both at once."""
+    slow = directory / "redis-server"
+    slow.write_text('#!/bin/sh\n[ "$1" = --version ] && { echo "Redis server v=7.0.15"; exit; }\nsleep 1000\n')
+    slow.chmod(0o755)
+    path = f"{directory}:{os.environ['PATH']}"
+    with CliProcess("--port", "0", directory=directory, PATH=path) as replica:
+        replica.wait_for_output("embedded_store_loading")
+        status = replica.wait_for_exit(signal.SIGTERM)
+
+    assert status == 0
+    wait_until(lambda: not processes_that_mention(directory), description="no process is left")
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.getuid() != 0, reason="setpriv is missing, or not root")
+@pytest.mark.parametrize("command", [["serve"], ["doctor"], ["backup", "-"]])
+def test_without_a_home_directory_the_error_names_the_setting(
+    command: list[str], directory: Path, redis_url: str
+) -> None:
+    """A container may run with a user id without a name and without HOME; with REDIS_URL no directory is needed."""
+    nameless = ["--reuid", "54321", "--regid", "54321", "--clear-groups"]
+    # The interpreter may be in a folder that only root can read.
+    nameless += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    environ = {name: text for name, text in environment(directory).items() if name not in ("HOME", "REGISTRY_DATA_DIR")}
+
+    def run_nameless(**more: str) -> ChildProcess:
+        return ChildProcess("setpriv", *nameless, EXECUTABLE, *command, env=environ | more)
+
+    with run_nameless(REGISTRY_PORT="0") as process:
+        status = process.wait_for_exit()
+        assert (status, process.output.count("\n")) == (1, 1), process.output
+        assert "set REGISTRY_DATA_DIR to a directory" in process.output
+    socket_path = Path(redis_url.removeprefix("unix://"))
+    socket_path.parent.chmod(0o755)
+    socket_path.chmod(0o777)
+    with run_nameless(REGISTRY_PORT="0", REDIS_URL=redis_url) as process:
+        if command == ["serve"]:
+            process.wait_for_output("listens on")
+        else:
+            process.wait_for_exit()
+        assert "Traceback" not in process.output
+        assert "REGISTRY_DATA_DIR" not in process.output

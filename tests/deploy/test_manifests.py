@@ -137,6 +137,8 @@ def test_probes_have_the_paths_and_intervals_of_the_guide(name: str) -> None:
         5,
         5,
     )
+    assert container["startupProbe"]["httpGet"] == live["httpGet"]
+    assert container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"] >= 60
     assert {"GET /health", "GET /ready"} <= {*all_endpoints()}
 
 

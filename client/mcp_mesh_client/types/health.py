@@ -67,7 +67,7 @@ class EndSelfPreservationResult(TypedDict):
 class Health(TypedDict):
     """The health of the registry replica that responded."""
 
-    status: Literal["healthy", "degraded"]
+    status: Literal["starting", "healthy", "degraded"]
     instance: str
     ready: bool
     resource_version: str | None

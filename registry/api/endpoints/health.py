@@ -1,5 +1,8 @@
 """Endpoints for the state of this replica, its metrics, and the health of one agent."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,20 +36,11 @@ class HealthRoutes:
 
     async def health(self, _request: Request) -> Response:
         """GET /health: the state of this replica; 200 while the process runs."""
-        process = {
-            "service": "mcp-mesh-registry",
-            "version": __version__,
-            "uptime_seconds": int(self._metrics.uptime_seconds),
-            "timestamp": timestamp(),
-        }
-        return json_response(self._status_service.health() | process)
+        return health_response(self._status_service.health(), self._metrics)
 
     async def ready(self, _request: Request) -> Response:
         """GET /ready: 200 while this replica accepts requests, otherwise 503."""
-        ready = self._status_service.ready
-        body = orjson.dumps({"status": "ready" if ready else "not_ready"})
-        headers = None if ready else {"retry-after": "1"}
-        return Response(body, 200 if ready else 503, headers, media_type="application/json")
+        return readiness_response(ready=self._status_service.ready)
 
     async def agent_health(self, request: Request) -> Response:
         """GET /health/{id}: the health of one agent."""
@@ -89,6 +83,24 @@ class HealthRoutes:
     async def prometheus(self, _request: Request) -> Response:
         """GET /metrics/prometheus: metrics as Prometheus text."""
         return Response(self._metrics.render_prometheus(), media_type=PROMETHEUS_CONTENT_TYPE)
+
+
+def health_response(health: Mapping[str, Any], metrics: Metrics) -> Response:
+    """Return the response of GET /health: the state of a replica, with the fields about its process."""
+    process = {
+        "service": "mcp-mesh-registry",
+        "version": __version__,
+        "uptime_seconds": int(metrics.uptime_seconds),
+        "timestamp": timestamp(),
+    }
+    return json_response({**health, **process})
+
+
+def readiness_response(*, ready: bool) -> Response:
+    """Return the response of GET /ready."""
+    body = orjson.dumps({"status": "ready" if ready else "not_ready"})
+    headers = None if ready else {"retry-after": "1"}
+    return Response(body, 200 if ready else 503, headers, media_type="application/json")
 
 
 def _prefers_text(accept: str) -> bool:
