@@ -11,7 +11,8 @@
   ARGV   log_length    integer, entries the log stores
          seen_version  integer, the highest version that the caller has read or returned
          agents…       of each: id; spec, canonical JSON; status; draining, 0 or 1; created and updated, ms; timeout and
-                       eviction, ms; heartbeat, ms or ''; time_left, ms until its next transition; edges, as in register
+                       eviction, ms; heartbeat, ms or ''; time_left, ms until its next transition; edges, namespace and
+                       endpoint, as in register
   REPLY  ok <restored> <skipped>   agents that were added, and agents that exist already
   WRITES version log deadlines heartbeats unhealthy_since required_edges agent_keys
   EMITS  add restored | nothing
@@ -25,9 +26,9 @@
 --@include append_change
 local version, log, deadlines, heartbeats, unhealthy_since, required_edges = unpack(KEYS)
 local log_length, seen_version = unpack(ARGV)
-local fixed, count, fields_per_agent = 6, #KEYS - 6, 11
+local fixed, count, fields_per_agent = 6, #KEYS - 6, 13
 if count > 200 or #ARGV ~= 2 + fields_per_agent * count then
-  return redis.error_reply('ERR restore expects eleven fields of each of at most 200 agents')
+  return redis.error_reply('ERR restore expects thirteen fields of each of at most 200 agents')
 end
 
 local now = now_ms()
@@ -35,7 +36,7 @@ local restored, skipped = 0, 0
 for i = 1, count do
   local key, offset = KEYS[fixed + i], 2 + fields_per_agent * (i - 1)
   local id, spec, status, draining, created, updated, timeout, eviction = unpack(ARGV, offset + 1, offset + 8)
-  local heartbeat, time_left, edges = unpack(ARGV, offset + 9, offset + fields_per_agent)
+  local heartbeat, time_left, edges, namespace, endpoint = unpack(ARGV, offset + 9, offset + fields_per_agent)
   local stored = read_agent(key)
   if stored and is_valid_agent(stored) then
     skipped = skipped + 1
@@ -50,6 +51,7 @@ for i = 1, count do
       },
       heartbeat = heartbeat, before = {}, spec_changed = true, updated = updated, replace_hash = stored ~= nil,
     })
+    redis.call('HSET', key, 'namespace', namespace, 'endpoint', endpoint)
     count_required_edges(required_edges, stored and stored.required_edges or '', edges)
     redis.call('ZREM', unhealthy_since, id)
     if heartbeat ~= '' then

@@ -77,4 +77,6 @@ class Restorer:
             "" if stored.heartbeat is None else stored.heartbeat,
             time_left,
             encode_edges(set(agent.indexed.required_edges)),
+            agent.indexed.namespace,
+            agent.indexed.endpoint,
         )

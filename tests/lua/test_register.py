@@ -201,7 +201,7 @@ CONFLICTS = [
     ),
     moved("an exclusive registration may change its agent", conflict=False, exclusive=1),
     row(
-        "an unchanged registration stores the place that a restore did not",
+        "an unchanged registration stores the place that an older release did not",
         before=HEALTHY | {"a/namespace": None, "a/endpoint": None},
         reply=("unchanged", "900"),
         after={**EXTENDED, "a/namespace": "n", "a/endpoint": "http://a"},

@@ -22,12 +22,26 @@ def given(
 ) -> list[str]:
     """Return the arguments of the script for one agent."""
     spec = f'{{"endpoint":"http://{name}"}}'
-    return [name, spec, status, draining, "700", "800", TIMEOUT, EVICTION, heartbeat, remaining, edges]
+    return [
+        name,
+        spec,
+        status,
+        draining,
+        "700",
+        "800",
+        TIMEOUT,
+        EVICTION,
+        heartbeat,
+        remaining,
+        edges,
+        "n",
+        f"http://{name}",
+    ]
 
 
 def restored(name: str, status: str, **fields: Expected) -> dict[str, Expected | None]:
     """Return the cells of a restored agent."""
-    cells: dict[str, Expected | None] = {**an_agent(name, status), **fields}
+    cells: dict[str, Expected | None] = {**an_agent(name, status, namespace="n", endpoint=f"http://{name}"), **fields}
     return {**cells, f"{name}/version": LAST_VERSION, f"{name}/spec_version": LAST_VERSION}
 
 
