@@ -47,7 +47,8 @@ class _Fields(NamedTuple):
 
 
 _CAPABILITY_NAMES: Final = CapabilitySchema.__struct_fields__
-_REGISTRATION: Final = _Fields.of("a registration", RegistrationSchema.__struct_fields__)
+# The tools format has a timestamp, which is not stored.
+_REGISTRATION: Final = _Fields.of("a registration", (*RegistrationSchema.__struct_fields__, "timestamp"))
 _CAPABILITY: Final = _Fields.of("a capability", _CAPABILITY_NAMES)
 _TOOL: Final = _Fields.of("a tool", (*_CAPABILITY_NAMES, "capability"))
 _DEPENDENCY: Final = _Fields.of("a dependency", DependencySchema.__struct_fields__)
