@@ -8,6 +8,7 @@ import socket
 from collections.abc import Awaitable, Iterator
 from types import TracebackType
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,7 +25,11 @@ _SHUTDOWN_GRACE_S = 3
 
 
 class _HttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, extended: streaming responses get access to their connection."""
+    """uvicorn's HTTP protocol, which also ignores upgrade offers and gives streaming responses their connection.
+
+    Java's HTTP client and `curl --http2` offer HTTP/2 with their requests. httptools stops after the head of such a
+    request, so uvicorn alone would lose its body.
+    """
 
     _received_request = False
 
@@ -33,7 +38,35 @@ class _HttpProtocol(HttpToolsProtocol):
         if not self._received_request and data.startswith(_TLS_RECORD_PREFIX):
             self.transport.close()
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        unread: bytes | memoryview = data
+        try:
+            while unread:
+                unread = self._parse(unread)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Parse bytes of requests; return the bytes after the head of a request that offers an upgrade."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            if self._should_upgrade():
+                self._parse_head_without_offer()
+                return memoryview(data)[stop.args[0] :]
+        return b""
+
+    def _should_upgrade(self) -> bool:
+        """Return whether the parsed head offers an upgrade; then uvicorn does not start the request."""
+        return self.parser.get_method() != b"CONNECT"
+
+    def _parse_head_without_offer(self) -> None:
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
 
     def on_message_begin(self) -> None:
         self._received_request = True

@@ -37,6 +37,14 @@ class RawConnection:
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + raw)
 
+    def send_bytes(self, data: bytes) -> None:
+        """Send arbitrary bytes, for example a part of a request."""
+        self._writer.write(data)
+
+    async def read_to_end(self) -> bytes:
+        """Return all bytes until the server closes the connection."""
+        return await self._reader.read()
+
     async def read_response(self) -> RawResponse:
         """Return the next response. Raises ConnectionError or IncompleteReadError if there is none."""
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
